@@ -1,0 +1,3 @@
+"""Mine hard negatives, keep the evidence, prove the result."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,37 @@
+"""Progress: what long work reports while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+Advance = Callable[[int], None]
+"""Called with the number of units just finished."""
+
+
+class Progress(Protocol):
+    """Where long work reports to. The library is silent; the command line draws bars."""
+
+    def task(self, name: str, total: int, done: int = 0, unit: str = "") -> AbstractContextManager[Advance]:
+        """Opens a piece of work of `total` units of which `done` were finished earlier."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Says one line to the person who waits."""
+        ...
+
+
+class Silent:
+    """Reports nothing."""
+
+    @contextmanager
+    def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
+        """Yields a function that does nothing."""
+        yield lambda _: None
+
+    def note(self, message: str) -> None:
+        """Says nothing."""
+
+
+SILENT = Silent()

@@ -1,0 +1,84 @@
+"""Where chunks of work run: worker threads of this process, results in order.
+
+Each worker computes its piece alone, with one thread inside it, so that a result depends on the
+piece and never on how many workers there are.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import pyarrow as pa
+
+from miner.engine.progress import SILENT, Progress
+from miner.store.database import Store
+from miner.store.ledger import Stage, begin_stage, commit_chunk, finish_stage
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def worker_count(asked: int | None = None) -> int:
+    """Returns how many workers to use: `asked`, or one per processor this process may run on."""
+    if asked:
+        return asked
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def ordered_map(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    initializer: Callable[[], None] | None = None,
+) -> Iterator[Result]:
+    """Yields `function(item)` for every item, in order, computed by `workers` threads.
+
+    At most twice as many items as workers are in flight, so memory stays bounded.
+    """
+    with ThreadPoolExecutor(workers, initializer=initializer) as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+Tables = Mapping[str, pa.Table]
+
+
+def run_stage(
+    store: Store,
+    stage: Stage,
+    compute: Callable[[int], Tables],
+    progress: Progress = SILENT,
+    **constants: str,
+) -> int:
+    """Computes the chunks of a stage that the ledger lacks and commits each with its ledger row.
+
+    `compute(chunk)` returns the rows per base table. Returns how many chunks were computed: 0
+    when the stage was finished before.
+    """
+    done = begin_stage(store, stage)
+    missing = [chunk for chunk in range(stage.chunks) if chunk not in done]
+    with progress.task(stage.name, stage.chunks, len(done), "chunks") as advance:
+        for chunk in missing:
+            started = time.perf_counter()
+            tables = compute(chunk)
+            commit_chunk(store, stage, chunk, time.perf_counter() - started, tables, **constants)
+            advance(1)
+    finish_stage(store, stage)
+    return len(missing)

@@ -1,0 +1,54 @@
+"""Everything that can go wrong for a reason the user can act on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MinerError(Exception):
+    """What is wrong and where (`message`), and what to do about it (`hint`).
+
+    `exit_code` is what the command line ends with: 1 for failure, 2 for wrong use.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class UsageError(MinerError):
+    """The call itself is wrong: an unknown option value, a bad combination."""
+
+    exit_code = 2
+
+
+class InputError(MinerError):
+    """A source holds something that cannot be taken in."""
+
+
+class StoreError(MinerError):
+    """The store is missing, locked, of another version, or lacks what was asked for."""
+
+
+class ModelError(MinerError):
+    """A model cannot be found, loaded or used."""
+
+
+class MissingExtraError(MinerError):
+    """An optional dependency is not installed; the hint names the extra that brings it."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} is not installed", f"pip install 'hardneg-miner[{extra}]'")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Returns ` (did you mean 'x'?)` for the nearest of `known`, or an empty string."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean '{matches[0]}'?)" if matches else ""

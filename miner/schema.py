@@ -1,0 +1,121 @@
+"""The names that all code uses: Arrow schemas, verdicts and reasons."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import pyarrow as pa
+
+
+class Verdict(StrEnum):
+    """What became of a candidate in one run."""
+
+    KEPT = "kept"
+    """Passed every rule: a negative if it was selected, else a spare."""
+    DROPPED = "dropped"
+    REVIEW = "review"
+    """Scored above the positive and sent to a person instead of being dropped."""
+
+
+class Reason(StrEnum):
+    """Why a candidate was dropped or sent to review. The first that applies, in this order."""
+
+    JUDGED_POSITIVE = "judged_positive"
+    SAME_LABEL = "same_label"
+    DUPLICATE_OF_POSITIVE = "duplicate_of_positive"
+    OVERLAPS_POSITIVE = "overlaps_positive"
+    IS_QUERY = "is_query"
+    EMPTY_TEXT = "empty_text"
+    PROTECTED = "protected"
+    RANK_WINDOW = "rank_window"
+    ABOVE_POSITIVE = "above_positive"
+    MAX_SCORE = "max_score"
+    MIN_SCORE = "min_score"
+    ABSOLUTE_MARGIN = "absolute_margin"
+    RELATIVE_MARGIN = "relative_margin"
+    PERCENTILE = "percentile"
+    RELATIVE_PERCENTILE = "relative_percentile"
+    DOCUMENT_CAP = "document_cap"
+
+
+EXCLUSIONS = (
+    Reason.JUDGED_POSITIVE,
+    Reason.SAME_LABEL,
+    Reason.DUPLICATE_OF_POSITIVE,
+    Reason.OVERLAPS_POSITIVE,
+    Reason.IS_QUERY,
+    Reason.EMPTY_TEXT,
+    Reason.PROTECTED,
+)
+"""Reasons that hold whatever the scores say. Stored with the evidence, never re-decided."""
+
+RETRIEVERS = ("bm25", "dense")
+"""Each has a rank and a score column in the evidence."""
+
+JUDGMENT_SOURCES = ("gold", "relabelled", "reviewed", "silver")
+
+Id = pa.dictionary(pa.int32(), pa.string())
+"""Ids travel between stages as dictionaries: an integer per row, each text once."""
+
+DOCUMENTS = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+    ]
+)
+QUERIES = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+    ]
+)
+JUDGMENTS = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("relevance", pa.float64(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+    ]
+)
+"""A positive has relevance above 0; 0 or less is a judged negative."""
+
+HITS = pa.schema(
+    [("query_id", Id), ("doc_id", Id), ("rank", pa.int32()), ("score", pa.float64())]
+)
+CANDIDATES = pa.schema(
+    [
+        ("query_id", Id),
+        ("doc_id", Id),
+        ("bm25_rank", pa.int32()),
+        ("bm25_score", pa.float64()),
+        ("dense_rank", pa.int32()),
+        ("dense_score", pa.float64()),
+        ("fused_rank", pa.int32()),
+        ("exclusion", pa.string()),
+    ]
+)
+"""What one set of searches found: ranks where a retriever returned the pair, scores wherever it can
+score a pair at all, and the exclusion that makes it no negative whatever the scores say."""
+
+POSITIVES = pa.schema(
+    [("query_id", Id), ("doc_id", Id), ("bm25_score", pa.float64()), ("dense_score", pa.float64())]
+)
+"""The judged positives of the mined split, scored like candidates."""
+
+PAIR_SCORES = pa.schema([("query_id", Id), ("doc_id", Id), ("score", pa.float64())])
+
+TRIPLETS = pa.schema(
+    [
+        ("query_id", Id),
+        ("positive_id", Id),
+        ("negative_id", Id),
+        ("positive_score", pa.float64()),
+        ("negative_score", pa.float64()),
+        ("rank", pa.int32()),
+    ]
+)
+"""`rank` counts a query's negatives from 1, hardest first. Scores are the deciding scores."""

@@ -1,0 +1,96 @@
+"""Reading documents, queries and judgments, and the hashes of their content."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from miner.errors import StoreError, UsageError, near
+from miner.store.database import Store
+
+_MINED = """SELECT DISTINCT query_id FROM judgments WHERE split = ? AND relevance > 0"""
+
+
+def documents(store: Store) -> pa.Table:
+    """Returns every document, ordered by doc_id: doc_id, text (title before it), text_key, label."""
+    return store.table(
+        """SELECT doc_id, CASE title WHEN '' THEN text ELSE title || ' ' || text END AS text,
+            text_key, label FROM documents ORDER BY doc_id"""
+    )
+
+
+def queries(store: Store, split: str) -> pa.Table:
+    """Returns the queries with at least one positive in `split`, ordered by query_id.
+
+    Columns query_id, text, text_key, label. Raises UsageError when the split has none.
+    """
+    table = store.table(
+        f"""SELECT query_id, text, text_key, label FROM queries
+        WHERE query_id IN ({_MINED}) ORDER BY query_id""",
+        [split],
+    )
+    if table.num_rows == 0:
+        known = splits(store)
+        raise UsageError(
+            f"no query has a judged positive in split '{split}'{near(split, known)}",
+            f"choose one with --split: {', '.join(known) or 'the store holds no judgments'}",
+        )
+    return table
+
+
+def splits(store: Store) -> list[str]:
+    """Returns the names of the splits that have positives."""
+    rows = store.rows("SELECT DISTINCT split FROM judgments WHERE relevance > 0 ORDER BY split")
+    return [split for (split,) in rows]
+
+
+def positives(store: Store, split: str | None = None) -> pa.Table:
+    """Returns judged positives as (query_id, doc_id), ordered: of one split, or of all."""
+    where = "" if split is None else "AND split = ?"
+    return store.table(
+        f"""SELECT DISTINCT query_id, doc_id FROM judgments WHERE relevance > 0 {where}
+        ORDER BY query_id, doc_id""",
+        [] if split is None else [split],
+    )
+
+
+def content_hashes(store: Store, split: str) -> dict[str, str]:
+    """Returns one hash each of the documents, of the mined queries and of all judgments.
+
+    A sum of 128-bit row hashes: the order of rows does not matter, every row does.
+    """
+    parts = {
+        "documents": ("documents", "doc_id, title, text, label", ""),
+        "queries": ("queries", "query_id, text, label", f"WHERE query_id IN ({_MINED})"),
+        "judgments": ("judgments", "query_id, doc_id, relevance, split", ""),
+    }
+    hashes = {}
+    for name, (table, columns, where) in parts.items():
+        ((rows, total),) = store.rows(
+            f"""SELECT count(*), bit_xor(md5_number(to_json(row({columns}))::VARCHAR))
+            FROM {table} {where}""",
+            [split] if where else [],
+        )
+        hashes[name] = f"{rows}:{(total or 0):x}"
+    return hashes
+
+
+def counts(store: Store) -> dict[str, int]:
+    """Returns the number of documents, queries, judgments and runs."""
+    ((documents, queries, judgments, runs),) = store.rows(
+        """SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM queries),
+            (SELECT count(*) FROM judgments), (SELECT count(*) FROM runs)"""
+    )
+    return {"documents": documents, "queries": queries, "judgments": judgments, "runs": runs}
+
+
+def require_query(store: Store, query_id: str) -> str:
+    """Returns the text of a query; raises StoreError when the store does not hold it."""
+    found = store.rows("SELECT text FROM queries WHERE query_id = ?", [query_id])
+    if not found:
+        known = [i for (i,) in store.rows("SELECT query_id FROM queries LIMIT 10000")]
+        raise StoreError(
+            f"no query '{query_id}' in {store.path}{near(query_id, known)}",
+            f'list them: miner sql {store.path} "SELECT query_id, text FROM queries LIMIT 10"',
+        )
+    text: str = found[0][0]
+    return text

@@ -1,0 +1,68 @@
+"""The ledger: which stages and chunks of work are finished, so that none is done twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from miner.store.database import Store
+from miner.text import fingerprint
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One piece of a run: its name, everything its result depends on, its number of chunks.
+
+    `inputs` holds content hashes, the canonical configuration, model fingerprints and the
+    version of the stage's code; two stages with equal inputs have equal results.
+    """
+
+    name: str
+    inputs: Mapping[str, Any]
+    chunks: int
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the name and the inputs."""
+        return fingerprint({"stage": self.name, **self.inputs})
+
+
+def begin_stage(store: Store, stage: Stage) -> set[int]:
+    """Enters the stage in the ledger if it is new; returns the chunks that are already done."""
+    key = stage.fingerprint
+    if not store.rows("SELECT 1 FROM stages WHERE fingerprint = ?", [key]):
+        store.execute(
+            "INSERT INTO stages VALUES (?, ?, ?, ?, now()::TIMESTAMP, NULL)",
+            [key, stage.name, json.dumps(stage.inputs, sort_keys=True), stage.chunks],
+        )
+    done = store.rows("SELECT chunk FROM chunks WHERE fingerprint = ?", [key])
+    return {chunk for (chunk,) in done}
+
+
+def commit_chunk(
+    store: Store, stage: Stage, chunk: int, seconds: float, tables: Mapping[str, pa.Table], **constants: str
+) -> None:
+    """Writes a chunk's rows and its ledger row in one transaction.
+
+    `tables` maps base tables to the rows that go there; `constants` as in `Store.insert`.
+    """
+    with store.transaction():
+        for name, table in tables.items():
+            store.insert(name, table, **constants)
+        rows = sum(table.num_rows for table in tables.values())
+        store.execute(
+            "INSERT INTO chunks VALUES (?, ?, ?, ?, now()::TIMESTAMP)",
+            [stage.fingerprint, chunk, rows, seconds],
+        )
+
+
+def finish_stage(store: Store, stage: Stage) -> None:
+    """Marks the stage as finished; a second call changes nothing."""
+    store.execute(
+        "UPDATE stages SET finished = now()::TIMESTAMP WHERE fingerprint = ? AND finished IS NULL",
+        [stage.fingerprint],
+    )

@@ -1,0 +1,154 @@
+"""Runs: one decision over stored evidence, with its configuration, verdicts and triplets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from miner.errors import StoreError, UsageError, near
+from miner.store.database import Store
+
+_COLUMNS = """run_id, name, split, config, inputs, versions, seed, evidence, encoder, reranker,
+    negatives, status, started, finished"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of `runs`."""
+
+    run_id: str
+    """The fingerprint of everything the run's result depends on."""
+    name: str
+    split: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    """Content hashes of documents, queries and judgments, and model fingerprints."""
+    versions: Mapping[str, str]
+    seed: int
+    evidence: str
+    """Which candidates and positives it decides over."""
+    encoder: str | None
+    reranker: str | None
+    """Model fingerprints; their names are in `models`."""
+    negatives: int
+    status: str
+    """`running` or `done`."""
+    started: datetime
+    finished: datetime | None
+
+
+def _run(row: tuple[Any, ...]) -> Run:
+    values = list(row)
+    for place in (3, 4, 5):
+        values[place] = json.loads(values[place])
+    return Run(*values)
+
+
+def runs(store: Store) -> list[Run]:
+    """Returns all runs, the oldest first."""
+    return [_run(row) for row in store.rows(f"SELECT {_COLUMNS} FROM runs ORDER BY started, name")]
+
+
+def find_run(store: Store, name: str | None = None) -> Run:
+    """Returns the finished run of that name; without a name, the one that finished last.
+
+    Raises StoreError when there is none, UsageError when the run is not finished.
+    """
+    known = runs(store)
+    if name is None:
+        finished = [run for run in known if run.finished is not None]
+        if not finished:
+            raise StoreError(f"{store.path} holds no finished run", f"mine first: miner mine {store.path}")
+        return max(finished, key=lambda run: (run.finished, run.started))
+    for run in known:
+        if run.name == name:
+            if run.status != "done":
+                raise UsageError(f"run '{name}' is not finished", "start the same miner mine again")
+            return run
+    names = [run.name for run in known]
+    raise StoreError(
+        f"no run '{name}' in {store.path}{near(name, names)}",
+        f"runs there: {', '.join(names) or 'none'}",
+    )
+
+
+def begin_run(store: Store, run: Run) -> None:
+    """Enters a run as `running`; one with the same run_id is taken up again."""
+    if store.rows("SELECT 1 FROM runs WHERE run_id = ?", [run.run_id]):
+        return
+    values = [
+        run.run_id, run.name, run.split, json.dumps(run.config, sort_keys=True),
+        json.dumps(run.inputs, sort_keys=True), json.dumps(run.versions, sort_keys=True),
+        run.seed, run.evidence, run.encoder, run.reranker, run.negatives, "running",
+        run.started, None,
+    ]  # fmt: skip
+    store.execute(f"INSERT INTO runs ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
+
+
+def finish_run(store: Store, run_id: str, decisions: list[pa.Table], triplets: list[pa.Table]) -> None:
+    """Replaces a run's decisions and triplets and marks it done, in one transaction.
+
+    `decisions` tables hold candidate, verdict, reason and slot; `triplets` as `schema.TRIPLETS`.
+    """
+    with store.transaction():
+        store.execute("DELETE FROM decisions WHERE run_id = ?", [run_id])
+        store.execute("DELETE FROM triplets WHERE run_id = ?", [run_id])
+        for table in decisions:
+            store.insert("decisions", table, run_id=run_id)
+        for table in triplets:
+            store.insert("triplets", table, run_id=run_id)
+        store.execute(
+            "UPDATE runs SET status = 'done', finished = now()::TIMESTAMP WHERE run_id = ?", [run_id]
+        )
+
+
+def drop_run(store: Store, run_id: str) -> None:
+    """Removes a run with its decisions and triplets; the evidence stays."""
+    with store.transaction():
+        for table in ("decisions", "triplets", "runs"):
+            store.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
+
+
+def triplets(store: Store, run: Run) -> pa.Table:
+    """Returns a run's triplets in order of query_id, positive_id, rank: as `schema.TRIPLETS`, plain ids."""
+    return store.table(
+        """SELECT query_id, positive_id, negative_id, positive_score, negative_score, rank
+        FROM triplets WHERE run_id = ? ORDER BY query_id, positive_id, rank, negative_id""",
+        [run.run_id],
+    )
+
+
+def reason_counts(store: Store, run: Run) -> dict[str, int]:
+    """Returns how many candidates had each reason, the commonest first; `kept` and `selected` included."""
+    rows = store.rows(
+        """SELECT CASE WHEN slot IS NOT NULL THEN 'selected' ELSE coalesce(reason::VARCHAR, 'kept') END AS r,
+            count(*) FROM decisions WHERE run_id = ? GROUP BY r ORDER BY count(*) DESC, r""",
+        [run.run_id],
+    )
+    return dict(rows)
+
+
+def shortfall_count(store: Store, run: Run) -> int:
+    """Returns how many queries got fewer negatives than asked."""
+    ((number,),) = store.rows("SELECT count(*) FROM shortfalls WHERE run = ?", [run.name])
+    return int(number)
+
+
+def record_model(store: Store, fingerprint: str, kind: str, name: str, details: Mapping[str, Any]) -> None:
+    """Notes a model that evidence depends on; `kind` is `encoder` or `reranker`."""
+    if not store.rows("SELECT 1 FROM models WHERE fingerprint = ?", [fingerprint]):
+        store.execute(
+            "INSERT INTO models VALUES (?, ?, ?, ?)",
+            [fingerprint, kind, name, json.dumps(details, sort_keys=True)],
+        )
+
+
+def model_name(store: Store, fingerprint: str | None) -> str | None:
+    """Returns the name under which a model was first used, or None."""
+    found = store.rows("SELECT name FROM models WHERE fingerprint = ?", [fingerprint])
+    return found[0][0] if found else None

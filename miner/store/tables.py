@@ -1,0 +1,110 @@
+"""The store's layout: base tables, and the views that people read."""
+
+from __future__ import annotations
+
+from miner.schema import Reason, Verdict
+
+FORMAT = 1
+"""Raised when a store written by this version cannot be read by the one before."""
+
+
+def _enum(name: str, values: type[Reason] | type[Verdict]) -> str:
+    return f"CREATE TYPE {name} AS ENUM ({', '.join(repr(str(v)) for v in values)})"
+
+
+TABLES = (
+    _enum("verdict", Verdict),
+    _enum("reason", Reason),
+    "CREATE TABLE meta (key VARCHAR NOT NULL, value VARCHAR NOT NULL)",
+    """CREATE TABLE documents (
+        doc_id VARCHAR NOT NULL, title VARCHAR NOT NULL, text VARCHAR NOT NULL,
+        text_key BIGINT NOT NULL, label VARCHAR)""",
+    """CREATE TABLE queries (
+        query_id VARCHAR NOT NULL, text VARCHAR NOT NULL, text_key BIGINT NOT NULL,
+        label VARCHAR)""",
+    """CREATE TABLE judgments (
+        query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL, relevance DOUBLE NOT NULL,
+        split VARCHAR NOT NULL, source VARCHAR NOT NULL)""",
+    """CREATE TABLE rejected (
+        origin VARCHAR NOT NULL, line BIGINT, reason VARCHAR NOT NULL, detail VARCHAR NOT NULL)""",
+    """CREATE TABLE stages (
+        fingerprint VARCHAR NOT NULL, stage VARCHAR NOT NULL, inputs VARCHAR NOT NULL,
+        chunks INTEGER NOT NULL, started TIMESTAMP NOT NULL, finished TIMESTAMP)""",
+    """CREATE TABLE chunks (
+        fingerprint VARCHAR NOT NULL, chunk INTEGER NOT NULL, rows BIGINT NOT NULL,
+        seconds DOUBLE NOT NULL, finished TIMESTAMP NOT NULL)""",
+    """CREATE TABLE hits (
+        search VARCHAR NOT NULL, query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL,
+        rank INTEGER NOT NULL, score DOUBLE NOT NULL)""",
+    """CREATE TABLE candidates (
+        evidence VARCHAR NOT NULL, candidate BIGINT NOT NULL,
+        query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL,
+        bm25_rank INTEGER, bm25_score DOUBLE, dense_rank INTEGER, dense_score DOUBLE,
+        fused_rank INTEGER NOT NULL, exclusion reason)""",
+    """CREATE TABLE positives (
+        evidence VARCHAR NOT NULL, query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL,
+        bm25_score DOUBLE, dense_score DOUBLE)""",
+    """CREATE TABLE rerank_scores (
+        reranker VARCHAR NOT NULL, query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL,
+        score DOUBLE NOT NULL)""",
+    """CREATE TABLE models (
+        fingerprint VARCHAR NOT NULL, kind VARCHAR NOT NULL, name VARCHAR NOT NULL,
+        details VARCHAR NOT NULL)""",
+    """CREATE TABLE training_positives (
+        model VARCHAR NOT NULL, query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL)""",
+    """CREATE TABLE runs (
+        run_id VARCHAR NOT NULL, name VARCHAR NOT NULL, split VARCHAR NOT NULL,
+        config VARCHAR NOT NULL, inputs VARCHAR NOT NULL, versions VARCHAR NOT NULL,
+        seed BIGINT NOT NULL, evidence VARCHAR NOT NULL, encoder VARCHAR, reranker VARCHAR,
+        negatives INTEGER NOT NULL, status VARCHAR NOT NULL,
+        started TIMESTAMP NOT NULL, finished TIMESTAMP)""",
+    """CREATE TABLE decisions (
+        run_id VARCHAR NOT NULL, candidate BIGINT NOT NULL, verdict verdict NOT NULL,
+        reason reason, slot SMALLINT)""",
+    """CREATE TABLE triplets (
+        run_id VARCHAR NOT NULL, query_id VARCHAR NOT NULL, positive_id VARCHAR NOT NULL,
+        negative_id VARCHAR NOT NULL, positive_score DOUBLE NOT NULL,
+        negative_score DOUBLE NOT NULL, rank INTEGER NOT NULL)""",
+)
+
+VIEWS = (
+    """CREATE VIEW verdicts AS
+    SELECT r.name AS run, c.query_id, c.doc_id,
+        c.bm25_rank, c.bm25_score, c.dense_rank, c.dense_score, c.fused_rank,
+        s.score AS rerank_score, d.verdict, d.reason, d.slot
+    FROM runs r
+    JOIN decisions d ON d.run_id = r.run_id
+    JOIN candidates c ON c.evidence = r.evidence AND c.candidate = d.candidate
+    LEFT JOIN rerank_scores s
+        ON s.reranker = r.reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id""",
+    """CREATE VIEW kept AS SELECT * EXCLUDE (reason) FROM verdicts WHERE verdict = 'kept'""",
+    """CREATE VIEW dropped AS SELECT * EXCLUDE (slot) FROM verdicts WHERE verdict <> 'kept'""",
+    """CREATE VIEW reasons AS
+    SELECT r.name AS run, d.verdict, d.reason, count(*) AS candidates
+    FROM runs r JOIN decisions d USING (run_id)
+    GROUP BY ALL ORDER BY run, candidates DESC""",
+    """CREATE VIEW triplet_texts AS
+    SELECT r.name AS run, t.query_id, t.positive_id, t.negative_id,
+        q.text AS query,
+        CASE p.title WHEN '' THEN p.text ELSE p.title || ' ' || p.text END AS positive,
+        CASE n.title WHEN '' THEN n.text ELSE n.title || ' ' || n.text END AS negative,
+        t.positive_score, t.negative_score, t.rank
+    FROM triplets t
+    JOIN runs r ON r.run_id = t.run_id
+    JOIN queries q ON q.query_id = t.query_id
+    JOIN documents p ON p.doc_id = t.positive_id
+    JOIN documents n ON n.doc_id = t.negative_id""",
+    """CREATE VIEW shortfalls AS
+    WITH per_query AS (
+        SELECT r.name AS run, r.negatives AS asked, p.query_id
+        FROM runs r JOIN positives p ON p.evidence = r.evidence
+        WHERE r.status = 'done' GROUP BY ALL),
+    outcomes AS (
+        SELECT run, query_id, count(slot) AS found, count(*) AS candidates,
+            mode(reason) FILTER (verdict <> 'kept') AS commonest_reason
+        FROM verdicts GROUP BY ALL)
+    SELECT run, query_id, asked, coalesce(found, 0) AS found,
+        coalesce(candidates, 0) AS candidates, commonest_reason
+    FROM per_query LEFT JOIN outcomes USING (run, query_id)
+    WHERE coalesce(found, 0) < asked""",
+)
