@@ -28,7 +28,6 @@ class Reason(StrEnum):
     EMPTY_TEXT = "empty_text"
     PROTECTED = "protected"
     RANK_WINDOW = "rank_window"
-    ABOVE_POSITIVE = "above_positive"
     MAX_SCORE = "max_score"
     MIN_SCORE = "min_score"
     ABSOLUTE_MARGIN = "absolute_margin"
@@ -83,11 +82,10 @@ JUDGMENTS = pa.schema(
 )
 """A positive has relevance above 0; 0 or less is a judged negative."""
 
-HITS = pa.schema(
-    [("query_id", Id), ("doc_id", Id), ("rank", pa.int32()), ("score", pa.float64())]
-)
+HITS = pa.schema([("query_id", Id), ("doc_id", Id), ("rank", pa.int32()), ("score", pa.float64())])
 CANDIDATES = pa.schema(
     [
+        ("candidate", pa.int64()),
         ("query_id", Id),
         ("doc_id", Id),
         ("bm25_rank", pa.int32()),
@@ -98,11 +96,20 @@ CANDIDATES = pa.schema(
         ("exclusion", pa.string()),
     ]
 )
-"""What one set of searches found: ranks where a retriever returned the pair, scores wherever it can
-score a pair at all, and the exclusion that makes it no negative whatever the scores say."""
+"""What one set of searches found: ranks where a retriever returned the pair, scores of every retriever
+in use, and the exclusion that makes it no negative whatever the scores say. `candidate` is the number
+of its query (in order of query_id, from 0) times `CANDIDATES_PER_QUERY` plus its fused rank."""
+
+CANDIDATES_PER_QUERY = 1 << 20
 
 POSITIVES = pa.schema(
-    [("query_id", Id), ("doc_id", Id), ("bm25_score", pa.float64()), ("dense_score", pa.float64())]
+    [
+        ("query_no", pa.int32()),
+        ("query_id", Id),
+        ("doc_id", Id),
+        ("bm25_score", pa.float64()),
+        ("dense_score", pa.float64()),
+    ]
 )
 """The judged positives of the mined split, scored like candidates."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -124,9 +124,13 @@ class Store:
         rows: list[tuple[Any, ...]] = self._connection.execute(query, list(values)).fetchall()
         return rows
 
-    def table(self, query: str, values: Sequence[Any] = ()) -> pa.Table:
-        """Returns a result as an Arrow table, in the order of the query."""
-        relation = self._connection.sql(query, params=list(values))
+    def table(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> pa.Table:
+        """Returns a result as an Arrow table, in the order of the query.
+
+        `values` are bound to `?` by place, or to `$name` by name.
+        """
+        bound = dict(values) if isinstance(values, Mapping) else list(values)
+        relation = self._connection.sql(query, params=bound)
         result: pa.Table = relation.to_arrow_table()
         return result
 

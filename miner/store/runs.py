@@ -133,6 +133,12 @@ def reason_counts(store: Store, run: Run) -> dict[str, int]:
     return dict(rows)
 
 
+def triplet_count(store: Store, run: Run) -> int:
+    """Returns how many triplets a run has."""
+    ((number,),) = store.rows("SELECT count(*) FROM triplets WHERE run_id = ?", [run.run_id])
+    return int(number)
+
+
 def shortfall_count(store: Store, run: Run) -> int:
     """Returns how many queries got fewer negatives than asked."""
     ((number,),) = store.rows("SELECT count(*) FROM shortfalls WHERE run = ?", [run.name])

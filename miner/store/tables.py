@@ -42,8 +42,8 @@ TABLES = (
         bm25_rank INTEGER, bm25_score DOUBLE, dense_rank INTEGER, dense_score DOUBLE,
         fused_rank INTEGER NOT NULL, exclusion reason)""",
     """CREATE TABLE positives (
-        evidence VARCHAR NOT NULL, query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL,
-        bm25_score DOUBLE, dense_score DOUBLE)""",
+        evidence VARCHAR NOT NULL, query_no INTEGER NOT NULL, query_id VARCHAR NOT NULL,
+        doc_id VARCHAR NOT NULL, bm25_score DOUBLE, dense_score DOUBLE)""",
     """CREATE TABLE rerank_scores (
         reranker VARCHAR NOT NULL, query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL,
         score DOUBLE NOT NULL)""",

@@ -1,0 +1,40 @@
+"""miner decide: other rules over stored evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from miner.cli.options import config_options, given
+from miner.mining.config import Rules, Selection, with_values
+
+
+@click.command("decide")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--run", "source", help="The run whose evidence to decide over [default: the last].")
+@click.option("--name", help="Name of the new run [default: r1, r2, …].")
+@config_options(Rules, Selection)
+def command(store: Path, source: str | None, name: str | None, recipe: Path | None, **flags: Any) -> None:
+    """Decide again over the evidence of a run in STORE, without running a model.
+
+    What is not set stays as it was in that run. A number can be set to `off`.
+
+    \b
+    miner decide my.duckdb --relative-margin 0.1
+    miner decide my.duckdb --run r1 --name strict --relative-margin off --percentile 2
+    miner decide my.duckdb --strategy random --negatives 8 --seed 7
+    """
+    from miner.cli.main import progress
+    from miner.cli.summary import summarise
+    from miner.mining.pipeline import config_of, decide_again
+    from miner.store.database import Store
+    from miner.store.runs import find_run
+
+    with Store.open(store) as opened:
+        run = find_run(opened, source)
+        config = with_values(config_of(run), given(recipe, flags))
+        with progress() as reports:
+            again = decide_again(opened, run, config, name=name, progress=reports)
+        summarise(opened, again)

@@ -1,0 +1,83 @@
+"""miner explain: what became of every candidate of one query."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+if TYPE_CHECKING:
+    from miner.mining.explain import Explanation
+
+
+@click.command("explain")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("query_id")
+@click.option("--run", help="Name of the run [default: the last].")
+@click.option("--limit", type=click.IntRange(1), default=30, show_default=True, help="Candidates to show.")
+@click.option("--json", "as_json", is_flag=True, help="Everything as JSON, all candidates.")
+def command(store: Path, query_id: str, run: str | None, limit: int, as_json: bool) -> None:
+    """Show what became of every candidate of QUERY_ID in STORE, and why.
+
+    \b
+    miner explain my.duckdb q17
+    miner explain my.duckdb q17 --run strict --json
+    """
+    from miner.mining.explain import explain
+    from miner.store.database import Store
+
+    with Store.open(store, read_only=True) as opened:
+        found = explain(opened, query_id, run)
+    click.echo(_json(found) if as_json else _page(found, limit))
+
+
+def _json(found: Explanation) -> str:
+    return json.dumps(
+        {
+            "run": found.run.name,
+            "query_id": found.query_id,
+            "query": found.query,
+            "positives": found.positives.to_pylist(),
+            "candidates": found.candidates.to_pylist(),
+        },
+        ensure_ascii=False,
+        indent=1,
+    )
+
+
+def _page(found: Explanation, limit: int) -> str:
+    lines = [f"{found.query_id}  {_short(found.query)}  (run {found.run.name})", "", "positives"]
+    lines += [
+        f"  {_scores(row)}  {row['doc_id']}  {_short(row['text'])}" for row in found.positives.to_pylist()
+    ]
+    lines += ["", "candidates"]
+    rows = found.candidates.slice(0, limit).to_pylist()
+    width = max([len(_fate(row)) for row in rows], default=0)
+    lines += [
+        f"  {_fate(row):<{width}}  {_scores(row)}  {row['doc_id']}  {_short(row['text'])}" for row in rows
+    ]
+    if found.candidates.num_rows > limit:
+        lines.append(f"  … {found.candidates.num_rows - limit} more: --limit {found.candidates.num_rows}")
+    return "\n".join(lines)
+
+
+def _fate(row: dict[str, Any]) -> str:
+    if row["slot"]:
+        return f"negative {row['slot']}"
+    return f"{row['verdict']}: {row['reason']}" if row["reason"] else str(row["verdict"])
+
+
+def _scores(row: dict[str, Any]) -> str:
+    parts = []
+    for name in ("bm25", "dense", "rerank"):
+        score, rank = row.get(f"{name}_score"), row.get(f"{name}_rank")
+        if score is not None:
+            parts.append(f"{name} {score:.3f}" + (f" (#{rank})" if rank else ""))
+    return ", ".join(parts)
+
+
+def _short(text: str, width: int = 80) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"

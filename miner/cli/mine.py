@@ -1,0 +1,43 @@
+"""miner mine: retrieve, rerank, decide, select."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from miner.cli.options import config_options, given
+from miner.mining.config import MiningConfig, Rules, Selection, with_values
+
+
+@click.command("mine")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--run", "name", help="Name of the run, for the other commands [default: r1, r2, …].")
+@click.option("--workers", type=click.IntRange(1), help="Worker threads [default: one per processor].")
+@config_options(MiningConfig, Rules, Selection)
+def command(store: Path, name: str | None, workers: int | None, recipe: Path | None, **flags: Any) -> None:
+    """Mine triplets with hard negatives into STORE.
+
+    Candidates come from BM25 and, with --encoder, from dense search; --reranker scores them again.
+    Whatever is judged positive, or equals a positive, is excluded; rules drop what scores too close
+    to the positives; the hardest of the rest become negatives. Every candidate keeps its evidence
+    and its reason. Started again after a kill, the same command goes on where it stopped. A number
+    can be set to `off`.
+
+    \b
+    miner mine my.duckdb
+    miner mine my.duckdb --encoder bundled
+    miner mine my.duckdb --encoder bundled --reranker my-reranker --relative-margin off --percentile 5
+    miner mine my.duckdb --encoder intfloat/e5-base-v2 --query-prompt "query: " --document-prompt "passage: "
+    """
+    from miner.cli.main import progress
+    from miner.cli.summary import summarise
+    from miner.mining.pipeline import mine
+    from miner.store.database import Store
+
+    config = with_values(MiningConfig(), given(recipe, flags))
+    with Store.open(store) as opened:
+        with progress() as reports:
+            run = mine(opened, config, name=name, workers=workers, progress=reports)
+        summarise(opened, run)

@@ -1,0 +1,90 @@
+"""Options made from the configuration's keys, so that a recipe and the flags cannot drift apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import rich_click as click
+
+from miner.errors import UsageError
+from miner.mining.config import OFF, SECTIONS, MiningConfig, read_recipe
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Number(click.ParamType[Any]):
+    """A number, or `off` for none."""
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+        self.name = "integer" if kind is int else "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the number, or the text `off`; fails for anything else."""
+        if value == OFF or not isinstance(value, str):
+            return value
+        try:
+            return self._kind(value)
+        except ValueError:
+            self.fail(f"'{value}' is no {self.name}.", param, ctx)
+
+
+def config_options(*sections: type) -> Callable[[Function], Function]:
+    """Returns a decorator that adds an option for every key of the sections, and `--config`."""
+
+    def decorate(function: Function) -> Function:
+        for section in reversed(sections):
+            for key in reversed(fields(section)):
+                if key.name not in SECTIONS:
+                    function = _option(key)(function)
+        return click.option(
+            "--config",
+            "recipe",
+            type=click.Path(path_type=Path),
+            help="TOML recipe with any of the keys below; flags win over it.",
+        )(function)
+
+    return decorate
+
+
+def _option(key: Field[Any]) -> Callable[[Function], Function]:
+    flag = f"--{key.name.replace('_', '-')}"
+    kind, choices = key.metadata["kind"], key.metadata["choices"]
+    text = key.metadata["help"]
+    if kind is bool:
+        default = flag.lstrip("-") if key.default else f"no-{flag.lstrip('-')}"
+        return click.option(f"{flag}/--no-{flag[2:]}", default=None, help=f"{text} [default: {default}]")
+    if kind is tuple:
+        return click.option(flag, multiple=True, help=f"{text} @FILE reads one id a line. Repeatable.")
+    if key.default is not None:
+        text = f"{text} [default: {key.default}]"
+    if choices:
+        return click.option(flag, type=click.Choice(choices), default=None, help=text)
+    return click.option(flag, type=str if kind is str else Number(kind), default=None, help=text)
+
+
+def given(recipe: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the flat keys that were set: the recipe's, and over them the flags."""
+    values = read_recipe(recipe) if recipe else {}
+    known = {f.name for c in (MiningConfig, *SECTIONS.values()) for f in fields(c)}
+    for name, value in flags.items():
+        if name in known and value not in (None, ()):
+            values[name] = _ids(value) if name == "protected" else value
+    return values
+
+
+def _ids(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Replaces every @FILE by the lines of the file."""
+    ids: list[str] = []
+    for value in values:
+        if not value.startswith("@"):
+            ids.append(value)
+            continue
+        try:
+            ids += [line.strip() for line in Path(value[1:]).read_text("utf-8-sig").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read ids from {value[1:]}: {error}", "give a text file") from error
+    return tuple(i for i in ids if i)

@@ -1,0 +1,81 @@
+"""What this machine can do: its processor, memory and disk. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+_CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""x86 with AVX512-BF16 or AMX, and Arm: there bf16 is multiplied in hardware, not widened first."""
+
+
+@lru_cache(maxsize=1)
+def processor_flags() -> frozenset[str]:
+    """Returns the instruction sets that Linux reports for the first processor; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip().lower() in ("flags", "features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def bf16_multiplies() -> bool:
+    """Returns whether the processor multiplies bf16 matrices in hardware, faster than fp32."""
+    return not _BF16_FLAGS.isdisjoint(processor_flags())
+
+
+def processor_name() -> str:
+    """Returns the processor's name as its maker gives it, or the architecture's."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def memory_bytes() -> int:
+    """Returns how much memory this process may use: the machine's, or its container's if less.
+
+    0 when the system does not tell.
+    """
+    limits = [_physical_bytes()]
+    for file in _CGROUP_LIMITS:
+        try:
+            limits.append(int(file.read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            continue
+    return min((limit for limit in limits if limit > 0), default=0)
+
+
+def _physical_bytes() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        pass
+    if sys.platform == "darwin":
+        asked = subprocess.run(["/usr/sbin/sysctl", "-n", "hw.memsize"], capture_output=True, check=False)
+        return int(asked.stdout or 0)
+    return 0
+
+
+def free_disk_bytes(path: str | os.PathLike[str]) -> int:
+    """Returns the free space of the disk that holds `path`, or its nearest existing parent."""
+    place = Path(path).absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free

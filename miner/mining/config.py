@@ -1,0 +1,208 @@
+"""How to mine: one frozen configuration, from a recipe file or from flags, every key in one place."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from miner.errors import UsageError, near
+from miner.retrieval.config import Bm25Config
+
+ANCHORS = ("lowest", "median", "best", "each")
+STRATEGIES = ("top", "random", "ambiguous")
+OFF = "off"
+
+
+def key(default: Any, help: str, choices: tuple[str, ...] = (), kind: type = str) -> Any:
+    """A configuration key: its default, and what `--help` says of it."""
+    return field(default=default, metadata={"help": help, "choices": choices, "kind": kind})
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which candidates are dropped for their score or rank. The first rule that drops one is its reason."""
+
+    anchor: str = key("lowest", "Which positive of a query margins are measured from.", ANCHORS)
+    skip_top: int = key(0, "Drop a candidate that any retriever ranks this high or higher.", kind=int)
+    max_rank: int | None = key(None, "Drop a candidate that every retriever ranks below this.", kind=int)
+    max_score: float | None = key(None, "Drop above this score.", kind=float)
+    min_score: float | None = key(None, "Drop below this score.", kind=float)
+    absolute_margin: float | None = key(None, "Drop unless this much below the positive's score.", kind=float)
+    relative_margin: float | None = key(
+        0.05, "Drop unless this share of the positive's score below it.", kind=float
+    )
+    percentile: float | None = key(
+        None, "Drop above this percentile (0 to 100) of all positives' scores.", kind=float
+    )
+    relative_percentile: float | None = key(
+        None, "Drop if F(score) > this × F(positive), F the distribution of positives' scores.", kind=float
+    )
+    review: bool = key(False, "Send a dropped candidate that scores above the positive to review.", kind=bool)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of the kept candidates become negatives, and with which positives."""
+
+    negatives: int = key(5, "Negatives per query.", kind=int)
+    strategy: str = key("top", "Hardest first, at random, or near the positive (SimANS).", STRATEGIES)
+    ambiguous_a: float = key(1.0, "SimANS a: how sharply to prefer the distance b.", kind=float)
+    ambiguous_b: float = key(0.0, "SimANS b: the preferred score minus the positive's.", kind=float)
+    bm25_quota: int | None = key(None, "At most this many negatives that BM25 ranked best.", kind=int)
+    dense_quota: int | None = key(None, "At most this many negatives that the encoder ranked best.", kind=int)
+    document_cap: int | None = key(None, "One document serves at most this often as a negative.", kind=int)
+    positives: str = key("all", "Pair negatives with all positives, or the best-scored.", ("all", "best"))
+    seed: int = key(13, "Seed of every random choice.", kind=int)
+
+
+@dataclass(frozen=True)
+class MiningConfig:
+    """Everything that decides which triplets come out.
+
+    Raises UsageError at construction when a value cannot be.
+    """
+
+    split: str = key("train", "Mine the queries with positives in this split.")
+    depth: int = key(100, "Candidates per query and retriever.", kind=int)
+    bm25: bool = key(True, "Search with BM25.", kind=bool)
+    bm25_backend: str = key("bm25s", "BM25 implementation.", ("bm25s", "rank-bm25"))
+    bm25_variant: str = key("lucene", "BM25 formula: lucene, robertson, atire, bm25l, bm25+ or okapi.")
+    bm25_k1: float = key(1.2, "BM25 term saturation.", kind=float)
+    bm25_b: float = key(0.75, "BM25 length normalisation.", kind=float)
+    stemmer: str = key("english", "Snowball stemmer for BM25, or none.")
+    stopwords: str = key("english", "Language of the stop words that BM25 leaves out, or none.")
+    encoder: str | None = key(None, "Bi-encoder for dense candidates: hub id, folder, or bundled.")
+    encoder_revision: str | None = key(None, "Branch, tag or commit of a hub encoder.")
+    dtype: str = key(
+        "auto", "Numbers models compute in; auto: bf16 where it is fast.", ("auto", "fp32", "bf16")
+    )
+    query_prompt: str | None = key(None, "Text before every query, for the encoder [default: the model's].")
+    document_prompt: str | None = key(
+        None, "Text before every document, for the encoder [default: the model's]."
+    )
+    index: str = key("Flat", "Flat (exact), or a FAISS factory string such as IVF1024,SQfp16.")
+    reranker: str | None = key(None, "Cross-encoder that scores the candidates: hub id or folder.")
+    reranker_revision: str | None = key(None, "Branch, tag or commit of a hub reranker.")
+    rerank_depth: int | None = key(
+        None, "Rerank, and keep, only this many candidates by fused rank.", kind=int
+    )
+    overlaps: bool = key(
+        True, "Exclude a document that contains a positive or is contained in one.", kind=bool
+    )
+    protected: tuple[str, ...] = key((), "Ids of documents that are never negatives.", kind=tuple)
+    rules: Rules = field(default_factory=Rules)
+    selection: Selection = field(default_factory=Selection)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def bm25_config(self) -> Bm25Config:
+        """The keys that BM25 reads."""
+        return Bm25Config(
+            self.bm25_backend, self.bm25_variant, self.bm25_k1, self.bm25_b, self.stemmer, self.stopwords
+        )
+
+
+SECTIONS = {"rules": Rules, "selection": Selection}
+RULES = tuple(f.name for f in fields(Rules))
+
+
+def check(config: MiningConfig) -> None:
+    """Raises UsageError for a value that cannot be, naming the key and what it may be."""
+    rules, selection = config.rules, config.selection
+    _require(config.bm25 or config.encoder, "nothing to search with", "name an --encoder, or leave BM25 on")
+    _require(rules.anchor in ANCHORS, f"anchor '{rules.anchor}'", f"one of {', '.join(ANCHORS)}")
+    _require(selection.strategy in STRATEGIES, f"strategy '{selection.strategy}'", ", ".join(STRATEGIES))
+    _require(selection.positives in ("all", "best"), f"positives '{selection.positives}'", "all or best")
+    _require(selection.negatives >= 1, f"negatives {selection.negatives}", "at least 1")
+    _require(config.depth >= 1, f"depth {config.depth}", "at least 1")
+    _require(rules.skip_top >= 0, f"skip_top {rules.skip_top}", "0 or more")
+    _require(
+        rules.max_rank is None or rules.max_rank > rules.skip_top,
+        f"max_rank {rules.max_rank} with skip_top {rules.skip_top}",
+        "max_rank above skip_top",
+    )
+    _require(
+        rules.percentile is None or 0 <= rules.percentile <= 100,
+        f"percentile {rules.percentile}",
+        "between 0 and 100",
+    )
+    for name in ("rerank_depth",):
+        value = getattr(config, name)
+        _require(value is None or value >= 1, f"{name} {value}", "at least 1")
+    for name in ("bm25_quota", "dense_quota", "document_cap"):
+        value = getattr(selection, name)
+        _require(value is None or value >= 0, f"{name} {value}", "0 or more")
+
+
+def _require(holds: object, what: str, allowed: str) -> None:
+    if not holds:
+        raise UsageError(f"{what} cannot be", f"use {allowed}")
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Reads a TOML recipe: keys of MiningConfig, with `[rules]` and `[selection]` tables.
+
+    Returns one flat mapping of key to value. Raises UsageError naming the file, an unknown key and
+    the nearest known one.
+    """
+    try:
+        recipe = tomllib.loads(path.read_text("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise UsageError(f"no recipe at {path}", "name a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}", "mend the TOML") from error
+    flat: dict[str, Any] = {}
+    for name, value in recipe.items():
+        if isinstance(value, Mapping) and name in SECTIONS:
+            flat |= {_known(path, k, SECTIONS[name]): v for k, v in value.items()}
+        else:
+            flat[_known(path, name, MiningConfig)] = value
+    return flat
+
+
+def _known(path: Path, name: str, section: type) -> str:
+    names = [f.name for f in fields(section) if f.name not in SECTIONS]
+    if name not in names:
+        raise UsageError(f"{path}: unknown key '{name}'{near(name, names)}", f"keys: {', '.join(names)}")
+    return name
+
+
+def with_values(config: MiningConfig, values: Mapping[str, Any]) -> MiningConfig:
+    """Returns the configuration with flat keys replaced; the text `off` means None.
+
+    Raises UsageError for a value of the wrong kind.
+    """
+    parts: dict[str, dict[str, Any]] = {"rules": {}, "selection": {}, "": {}}
+    for name, value in values.items():
+        place = next((s for s, c in SECTIONS.items() if name in {f.name for f in fields(c)}), "")
+        parts[place][name] = _typed(name, value)
+    return replace(
+        config,
+        rules=replace(config.rules, **parts["rules"]),
+        selection=replace(config.selection, **parts["selection"]),
+        **parts[""],
+    )
+
+
+def _typed(name: str, value: Any) -> Any:
+    if value == OFF:
+        return None
+    kind = next(
+        f.metadata["kind"] for c in (MiningConfig, *SECTIONS.values()) for f in fields(c) if f.name == name
+    )
+    if value is None:
+        return None
+    if kind is tuple and isinstance(value, list | tuple):
+        return tuple(map(str, value))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise UsageError(
+            f"{name} is {value!r}", f"give a {'number' if kind in (int, float) else kind.__name__}"
+        )
+    return value

@@ -1,0 +1,129 @@
+"""The evidence: every candidate with its ranks, scores and exclusion; every positive with its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from miner.engine.progress import SILENT, Progress
+from miner.engine.work import run_stage
+from miner.mining.exclusion import Exclusions
+from miner.retrieval.collection import Collection, Hits, Ints
+from miner.retrieval.fusion import K, reciprocal_rank_fusion
+from miner.retrieval.search import CHUNK, Retriever, chunk_ranges, positions, read_hits
+from miner.schema import CANDIDATES_PER_QUERY, RETRIEVERS
+from miner.store import corpus
+from miner.store.database import Store
+from miner.store.ledger import Stage
+
+_CODE = 1
+
+
+@dataclass(frozen=True)
+class Searches:
+    """What was searched: each retriever and the fingerprint of its hits."""
+
+    retrievers: Sequence[Retriever]
+    fingerprints: Sequence[str]
+
+
+def evidence_stage(collection: Collection, searches: Sequence[str], exclusions: Exclusions) -> Stage:
+    """Returns the ledger's description of one set of evidence."""
+    inputs: dict[str, Any] = {
+        "searches": list(searches),
+        **collection.hashes,
+        "split": collection.split,
+        "fusion": K,
+        "overlaps": exclusions.overlaps,
+        "protected": sorted(exclusions.protected),
+        "chunk": CHUNK,
+        "code": _CODE,
+    }
+    return Stage("gather evidence", inputs, len(chunk_ranges(collection)))
+
+
+def gather(
+    store: Store, stage: Stage, searches: Searches, exclusions: Exclusions, progress: Progress = SILENT
+) -> None:
+    """Unites the hits, scores every pair with every retriever, finds exclusions, stores the rows.
+
+    Adds to `candidates` and `positives` under the stage's fingerprint.
+    """
+    collection = exclusions.collection
+    chunks = chunk_ranges(collection)
+    judged = corpus.positives(store, collection.split)
+    owners = positions(judged["query_id"], collection.query_ids)
+    answers = positions(judged["doc_id"], collection.doc_ids)
+
+    def compute(chunk: int) -> dict[str, pa.Table]:
+        queries = chunks[chunk]
+        found = [read_hits(store, search, collection, queries) for search in searches.fingerprints]
+        mine = slice(*np.searchsorted(owners, [queries.start, queries.stop]))
+        return {
+            "candidates": _candidates(found, searches.retrievers, exclusions),
+            "positives": _positives(owners[mine], answers[mine], searches.retrievers, collection),
+        }
+
+    run_stage(store, stage, compute, progress, evidence=stage.fingerprint)
+
+
+def _candidates(found: Sequence[Hits], retrievers: Sequence[Retriever], exclusions: Exclusions) -> pa.Table:
+    query, doc, ranks = unite(found)
+    fused = reciprocal_rank_fusion(ranks)
+    order = np.lexsort((doc, -fused, query))
+    query, doc, ranks = query[order], doc[order], [rank[order] for rank in ranks]
+    place = _rank_within(query)
+    collection = exclusions.collection
+    columns: dict[str, Any] = {
+        "candidate": query.astype(np.int64) * CANDIDATES_PER_QUERY + place,
+        "query_id": collection.query_column(query),
+        "doc_id": collection.doc_column(doc),
+    }
+    for retriever, rank in zip(retrievers, ranks, strict=True):
+        columns[f"{retriever.name}_rank"] = pa.array(rank, mask=rank == 0)
+    columns |= _scores(query, doc, retrievers)
+    return pa.table({**columns, "fused_rank": place, "exclusion": exclusions.reasons(query, doc)})
+
+
+def _positives(query: Ints, doc: Ints, retrievers: Sequence[Retriever], collection: Collection) -> pa.Table:
+    return pa.table(
+        {
+            "query_no": query,
+            "query_id": collection.query_column(query),
+            "doc_id": collection.doc_column(doc),
+            **_scores(query, doc, retrievers),
+        }
+    )
+
+
+def _scores(query: Ints, doc: Ints, retrievers: Sequence[Retriever]) -> dict[str, Any]:
+    used = {retriever.name: retriever for retriever in retrievers}
+    return {f"{name}_score": used[name].score_pairs(query, doc) for name in RETRIEVERS if name in used}
+
+
+def unite(found: Sequence[Hits]) -> tuple[Ints, Ints, list[Ints]]:
+    """Returns the distinct pairs of several retrievers' hits, and each one's rank of every pair.
+
+    Pairs come ordered by query, then document; a rank of 0 means not returned.
+    """
+    keys = [(hits.query.astype(np.int64) << 32) | hits.doc for hits in found]
+    union = np.unique(np.concatenate(keys))
+    ranks = []
+    for key, hits in zip(keys, found, strict=True):
+        rank = np.zeros(len(union), dtype=np.int32)
+        rank[np.searchsorted(union, key)] = hits.rank
+        ranks.append(rank)
+    return (union >> 32).astype(np.int32), (union & 0xFFFFFFFF).astype(np.int32), ranks
+
+
+def _rank_within(query: Ints) -> Ints:
+    """Numbers the rows of each query from 1; `query` is sorted."""
+    starts = np.flatnonzero(np.diff(query, prepend=-1))
+    counts = np.diff(np.append(starts, len(query)))
+    rank: npt.NDArray[np.int64] = np.arange(len(query)) - np.repeat(starts, counts) + 1
+    return rank.astype(np.int32)

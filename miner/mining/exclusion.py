@@ -1,0 +1,146 @@
+"""What is never a negative, whatever the scores say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from miner.retrieval.collection import Collection, Ints
+from miner.retrieval.search import positions
+from miner.schema import Reason
+from miner.text import normalise
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """Finds the first reason, in the order of `Reason`, why a candidate can never be a negative."""
+
+    collection: Collection
+    positives: pa.Table
+    """Judged positives of every split: query_id, doc_id."""
+    overlaps: bool
+    protected: tuple[str, ...]
+
+    def reasons(self, query: Ints, doc: Ints) -> pa.Array:
+        """Returns each (query, document) pair's reason, null where it may be a negative."""
+        checks: tuple[tuple[Reason, Callable[[Ints, Ints], Flags]], ...] = (
+            (Reason.JUDGED_POSITIVE, self._judged),
+            (Reason.SAME_LABEL, self._same_label),
+            (Reason.DUPLICATE_OF_POSITIVE, self._duplicates),
+            (Reason.IS_QUERY, self._is_query),
+            (Reason.EMPTY_TEXT, self._empty),
+            (Reason.PROTECTED, self._protected),
+            (Reason.OVERLAPS_POSITIVE, self._overlapping),
+        )
+        codes = np.full(len(query), -1, dtype=np.int8)
+        for code, (_, check) in enumerate(checks):
+            pending = np.flatnonzero(codes < 0)
+            codes[pending[check(query[pending], doc[pending])]] = code
+        names = pa.array([str(reason) for reason, _ in checks])
+        indices = pa.array(codes, pa.int8(), mask=codes < 0)
+        return pa.DictionaryArray.from_arrays(indices, names).dictionary_decode()
+
+    @cached_property
+    def _pairs(self) -> tuple[Ints, Ints]:
+        """Positions of the mined queries' positives, sorted by query."""
+        query = positions(self.positives["query_id"], self.collection.query_ids)
+        doc = positions(self.positives["doc_id"], self.collection.doc_ids)
+        known = (query >= 0) & (doc >= 0)
+        order = np.lexsort((doc[known], query[known]))
+        return query[known][order], doc[known][order]
+
+    @cached_property
+    def _doc_keys(self) -> npt.NDArray[np.int64]:
+        keys: npt.NDArray[np.int64] = self.collection.documents["text_key"].to_numpy()
+        return keys
+
+    @cached_property
+    def _query_keys(self) -> npt.NDArray[np.int64]:
+        keys: npt.NDArray[np.int64] = self.collection.queries["text_key"].to_numpy()
+        return keys
+
+    def _judged(self, query: Ints, doc: Ints) -> Flags:
+        positive_query, positive_doc = self._pairs
+        return np.isin(_joined(query, doc), _joined(positive_query, positive_doc))
+
+    def _same_label(self, query: Ints, doc: Ints) -> Flags:
+        query_labels, doc_labels = self._labels
+        return np.asarray((query_labels[query] >= 0) & (query_labels[query] == doc_labels[doc]))
+
+    @cached_property
+    def _labels(self) -> tuple[Ints, Ints]:
+        """Each query's and each document's label as a number, -1 where there is none."""
+        known = pa.chunked_array([self.collection.documents["label"].combine_chunks()]).unique().drop_null()
+        query = positions(self.collection.queries["label"], known)
+        return query, positions(self.collection.documents["label"], known)
+
+    def _duplicates(self, query: Ints, doc: Ints) -> Flags:
+        positive_query, positive_doc = self._pairs
+        keys = self._doc_keys
+        numbers = np.unique(keys, return_inverse=True)[1].astype(np.int32)
+        return np.isin(_joined(query, numbers[doc]), _joined(positive_query, numbers[positive_doc]))
+
+    def _is_query(self, query: Ints, doc: Ints) -> Flags:
+        same_text = self._query_keys[query] == self._doc_keys[doc]
+        same_id = self._query_as_document[query] == doc
+        return np.asarray(same_text | same_id)
+
+    @cached_property
+    def _query_as_document(self) -> Ints:
+        """The position of the document that has the query's id, -1 where there is none."""
+        return positions(pa.chunked_array([self.collection.query_ids]), self.collection.doc_ids)
+
+    def _empty(self, query: Ints, doc: Ints) -> Flags:
+        return np.asarray(self._doc_keys[doc] == 0)
+
+    def _protected(self, query: Ints, doc: Ints) -> Flags:
+        if not self.protected:
+            return np.zeros(len(doc), dtype=np.bool_)
+        ids = pa.chunked_array([pa.array(self.protected, pa.string())])
+        return np.isin(doc, positions(ids, self.collection.doc_ids))
+
+    @cached_property
+    def _words(self) -> _Words:
+        return _Words(self.collection.documents["text"])
+
+    def _overlapping(self, query: Ints, doc: Ints) -> Flags:
+        """Whether one normalised text contains the other at word boundaries."""
+        if not self.overlaps:
+            return np.zeros(len(doc), dtype=np.bool_)
+        positive_query, positive_doc = self._pairs
+        starts = np.searchsorted(positive_query, query, side="left")
+        stops = np.searchsorted(positive_query, query, side="right")
+        texts = self._words
+        overlap = (
+            any(_contains(texts[d], texts[p]) for p in positive_doc[start:stop].tolist())
+            for d, start, stop in zip(doc.tolist(), starts.tolist(), stops.tolist(), strict=True)
+        )
+        return np.fromiter(overlap, dtype=np.bool_, count=len(doc))
+
+
+class _Words(dict[int, str]):
+    """Normalised documents by position, between spaces; each made once, when it is first needed."""
+
+    def __init__(self, texts: pa.ChunkedArray) -> None:
+        super().__init__()
+        self._texts = texts.combine_chunks()
+
+    def __missing__(self, position: int) -> str:
+        self[position] = words = f" {normalise(self._texts[position].as_py())} "
+        return words
+
+
+def _contains(left: str, right: str) -> bool:
+    return left in right if len(left) < len(right) else right in left
+
+
+def _joined(query: Ints, doc: Ints) -> npt.NDArray[np.int64]:
+    """One number per pair, for set membership."""
+    return (query.astype(np.int64) << 32) | doc.astype(np.int64)

@@ -1,0 +1,40 @@
+"""Explaining a run: what became of every candidate of one query, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from miner.store import corpus, explaining
+from miner.store.database import Store
+from miner.store.runs import Run, find_run
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One query in one run."""
+
+    run: Run
+    query_id: str
+    query: str
+    positives: pa.Table
+    """doc_id, bm25_score, dense_score, rerank_score, text."""
+    candidates: pa.Table
+    """slot, verdict, reason, doc_id, ranks and scores, text; the selected first."""
+
+
+def explain(store: Store, query_id: str, run: str | None = None) -> Explanation:
+    """Returns everything a run (default: the last) holds about a query.
+
+    Raises StoreError for an unknown query or run.
+    """
+    text = corpus.require_query(store, query_id)
+    found = find_run(store, run)
+    return Explanation(
+        found,
+        query_id,
+        text,
+        explaining.positives(store, found, query_id),
+        explaining.verdicts(store, found, query_id),
+    )

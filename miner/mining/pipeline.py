@@ -1,0 +1,271 @@
+"""Mining from end to end: the stages in order, each finished once."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from miner.engine.progress import SILENT, Progress
+from miner.errors import StoreError, UsageError
+from miner.mining.config import MiningConfig
+from miner.mining.decide import decide
+from miner.mining.evidence import Searches, evidence_stage, gather
+from miner.mining.exclusion import Exclusions
+from miner.mining.rerank import rerank
+from miner.retrieval.bm25 import Bm25
+from miner.retrieval.collection import Collection
+from miner.retrieval.config import DenseConfig
+from miner.retrieval.dense import Dense
+from miner.retrieval.search import Retriever, search, search_stage
+from miner.store import corpus, runs
+from miner.store.database import Store
+from miner.store.ledger import Stage
+from miner.store.runs import Run
+from miner.text import fingerprint
+
+if TYPE_CHECKING:
+    from miner.models.reranker import Reranker
+
+DECIDE_CODE = 1
+"""Raised when the same evidence and rules would come out as other triplets."""
+
+_LIBRARIES = ("hardneg-miner", "sentence-transformers", "torch", "bm25s", "duckdb", "numpy")
+
+
+@dataclass(frozen=True)
+class _Models:
+    retrievers: tuple[Retriever, ...]
+    encoder: Dense | None
+    reranker: Reranker | None
+
+
+def mine(
+    store: Store,
+    config: MiningConfig,
+    *,
+    name: str | None = None,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> Run:
+    """Retrieves, reranks, decides and selects; returns the finished run.
+
+    The same call after a kill goes on where it stopped; a finished run is returned as it is. `name`
+    is how commands call the run (default: r1, r2, …). The triplets do not depend on `workers`.
+    Raises UsageError for a split without positives or a name that another run has, and ModelError
+    for a model that cannot be used.
+    """
+    collection = Collection.load(store, config.split)
+    models = _models(store, collection, config, workers, progress)
+    exclusions = Exclusions(collection, corpus.positives(store), config.overlaps, config.protected)
+    expected = [search_stage(r, collection, config.depth).fingerprint for r in models.retrievers]
+    evidence = evidence_stage(collection, expected, exclusions)
+    run = _begin(store, config, collection, models, evidence, name, progress)
+    if run.status == "done":
+        progress.note(f"run {run.name} is finished already; nothing to do")
+        return run
+    searches = [search(store, r, collection, config.depth, progress) for r in models.retrievers]
+    gather(store, evidence, Searches(models.retrievers, searches), exclusions, progress)
+    _note_models(models, config, progress)
+    if models.reranker:
+        rerank(
+            store,
+            models.reranker,
+            collection,
+            evidence.fingerprint,
+            config.rerank_depth,
+            workers=workers,
+            progress=progress,
+        )
+    return _decide(store, run, config)
+
+
+def decide_again(
+    store: Store, run: Run, config: MiningConfig, *, name: str | None = None, progress: Progress = SILENT
+) -> Run:
+    """Applies other rules and another selection to a run's stored evidence; returns the new run.
+
+    No model runs. Raises UsageError when `config` differs in anything that evidence depends on.
+    """
+    fixed = ("rules", "selection")
+    before, now = dict(run.config), canonical(config)
+    changed = [key for key in now if key not in fixed and now[key] != before.get(key)]
+    if changed:
+        raise UsageError(
+            f"{', '.join(changed)} cannot change without searching again", "run miner mine with it"
+        )
+    again = _enter(
+        store, _described(store, config, run.inputs, run.evidence, (run.encoder, run.reranker), name)
+    )
+    if again.status == "done":
+        progress.note(f"run {again.name} is finished already; nothing to do")
+        return again
+    return _decide(store, again, config)
+
+
+def _decide(store: Store, run: Run, config: MiningConfig) -> Run:
+    decided = list(decide(store, run.evidence, run.reranker, config))
+    runs.finish_run(store, run.run_id, [d.decisions for d in decided], [d.triplets for d in decided])
+    return runs.find_run(store, run.name)
+
+
+def _models(
+    store: Store, collection: Collection, config: MiningConfig, workers: int | None, progress: Progress
+) -> _Models:
+    retrievers: list[Retriever] = []
+    dense = None
+    if config.bm25:
+        retrievers.append(Bm25(collection, config.bm25_config))
+    if config.encoder:
+        settings = DenseConfig(
+            config.encoder,
+            config.encoder_revision,
+            config.dtype,
+            config.query_prompt,
+            config.document_prompt,
+            config.index,
+        )
+        dense = Dense(store, collection, settings, workers=workers, progress=progress)
+        retrievers.append(dense)
+    reranker = None
+    if config.reranker:
+        from miner.models.reranker import Reranker
+
+        reranker = Reranker(config.reranker, revision=config.reranker_revision, dtype=config.dtype)
+    return _Models(tuple(retrievers), dense, reranker)
+
+
+def _begin(
+    store: Store,
+    config: MiningConfig,
+    collection: Collection,
+    models: _Models,
+    evidence: Stage,
+    name: str | None,
+    progress: Progress,
+) -> Run:
+    encoder = models.encoder.encoder if models.encoder else None
+    if encoder:
+        runs.record_model(store, encoder.fingerprint, "encoder", encoder.name, {"dtype": encoder.dtype})
+    if models.reranker:
+        runs.record_model(
+            store,
+            models.reranker.fingerprint,
+            "reranker",
+            models.reranker.name,
+            {"dtype": models.reranker.dtype},
+        )
+    fingerprints = (
+        encoder.fingerprint if encoder else None,
+        models.reranker.fingerprint if models.reranker else None,
+    )
+    inputs = {**collection.hashes, "encoder": fingerprints[0], "reranker": fingerprints[1]}
+    run = _described(store, config, inputs, evidence.fingerprint, fingerprints, name)
+    previous = [r for r in runs.runs(store) if r.run_id != run.run_id]
+    if previous and (changed := changes(previous[-1], run)):
+        progress.note(f"since run {previous[-1].name}: {'; '.join(changed)}")
+    return _enter(store, run)
+
+
+def _described(
+    store: Store,
+    config: MiningConfig,
+    inputs: Mapping[str, Any],
+    evidence: str,
+    models: tuple[str | None, str | None],
+    name: str | None,
+) -> Run:
+    settings = canonical(config)
+    run_id = fingerprint({"config": settings, "inputs": inputs, "evidence": evidence, "code": DECIDE_CODE})
+    return Run(
+        run_id=run_id,
+        name=name or _free_name(store),
+        split=config.split,
+        config=settings,
+        inputs=inputs,
+        versions={library: version(library) for library in _LIBRARIES}
+        | {"python": platform.python_version()},
+        seed=config.selection.seed,
+        evidence=evidence,
+        encoder=models[0],
+        reranker=models[1],
+        negatives=config.selection.negatives,
+        status="running",
+        started=datetime.now(UTC).replace(tzinfo=None),
+        finished=None,
+    )
+
+
+def _enter(store: Store, run: Run) -> Run:
+    """Takes up the run with this run_id, or enters it; its name must be free."""
+    known = runs.runs(store)
+    for other in known:
+        if other.run_id == run.run_id:
+            return other
+    for other in known:
+        if other.name == run.name:
+            raise UsageError(
+                f"run '{run.name}' exists with other settings: {'; '.join(changes(other, run))}",
+                "choose another --run name",
+            )
+    runs.begin_run(store, run)
+    return run
+
+
+def _free_name(store: Store) -> str:
+    taken = {run.name for run in runs.runs(store)}
+    return next(f"r{i}" for i in range(1, len(taken) + 2) if f"r{i}" not in taken)
+
+
+def canonical(config: MiningConfig) -> dict[str, Any]:
+    """Returns the configuration as JSON-able values, nested as in a recipe."""
+    values = asdict(config)
+    values["protected"] = sorted(config.protected)
+    return values
+
+
+def changes(before: Run, after: Run) -> list[str]:
+    """Returns what differs between two runs' inputs and settings, a phrase each."""
+    old, new = _flat(before.config), _flat(after.config)
+    changed = [f"{key} {old.get(key)} → {new[key]}" for key in new if old.get(key) != new[key]]
+    hashes = ("documents", "queries", "judgments", "encoder", "reranker")
+    moved = [key for key in hashes if before.inputs.get(key) != after.inputs.get(key) and key not in new]
+    weights = [key for key in ("encoder", "reranker") if before.inputs.get(key) != after.inputs.get(key)]
+    same_name = [key for key in weights if old.get(key) == new.get(key)]
+    return changed + [f"{key} changed" for key in moved] + [f"{key}'s weights changed" for key in same_name]
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= value if isinstance(value, Mapping) else {key: value}
+    return flat
+
+
+def _note_models(models: _Models, config: MiningConfig, progress: Progress) -> None:
+    if models.encoder and models.encoder.encoder.truncated:
+        progress.note(
+            f"{models.encoder.encoder.truncated} texts are longer than {config.encoder} reads; "
+            "it saw their start"
+        )
+    if models.encoder and config.index != "Flat":
+        progress.note(f"{config.index} finds {models.encoder.recall(config.depth):.1%} of what Flat finds")
+
+
+def config_of(run: Run) -> MiningConfig:
+    """Returns the configuration that a run was mined with; StoreError if it cannot be read."""
+    from miner.mining.config import Rules, Selection
+
+    values = dict(run.config)
+    try:
+        rules, selection = Rules(**values.pop("rules")), Selection(**values.pop("selection"))
+        return MiningConfig(
+            **{**values, "protected": tuple(values["protected"])}, rules=rules, selection=selection
+        )
+    except (TypeError, KeyError) as error:
+        raise StoreError(
+            f"run '{run.name}' was made by another version of miner", "mine again with this version"
+        ) from error

@@ -1,0 +1,104 @@
+"""The rules: which candidates are dropped for their score or rank, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from miner.mining.config import Rules
+from miner.schema import Reason
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int8]
+
+KEPT = -1
+REASONS = tuple(Reason)
+"""A reason's code is its place here."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Candidates in front of the rules: arrays of one length."""
+
+    score: Floats
+    """The deciding score; NaN where the reranker was not asked."""
+    anchor: Floats
+    """The score of the positive that margins are measured from."""
+    best_rank: Ints
+    """The best rank any retriever gave."""
+
+
+def anchors(owner: Ints, score: Floats, queries: int, kind: str) -> Floats:
+    """Returns each query's anchor over its positives' scores: the lowest, median or best.
+
+    `owner` numbers each positive's query, sorted; queries without positives get NaN.
+    """
+    result = np.full(queries, np.nan)
+    order = np.lexsort((score, owner))
+    numbers, starts, counts = np.unique(owner[order], return_index=True, return_counts=True)
+    ranked = score[order]
+    if kind == "median":
+        low, high = starts + (counts - 1) // 2, starts + counts // 2
+        result[numbers] = (ranked[low] + ranked[high]) / 2
+    else:
+        result[numbers] = ranked[starts if kind == "lowest" else starts + counts - 1]
+    return result
+
+
+def distribution(scores: Floats, values: Floats) -> Floats:
+    """Returns F(value): the share of positives' `scores` (sorted) at or below each value."""
+    return np.searchsorted(scores, values, side="right") / max(1, len(scores))
+
+
+def apply(rules: Rules, rows: Scored, positives: Floats) -> Codes:
+    """Returns each row's reason as its place in `REASONS`, or KEPT; the first rule that drops it.
+
+    `positives` are all positives' deciding scores, sorted.
+    """
+    codes = np.full(len(rows.score), KEPT, dtype=np.int8)
+    for reason, drops in _active(rules, positives):
+        dropped = drops(rows) & (codes == KEPT)
+        codes[dropped] = REASONS.index(reason)
+    return codes
+
+
+Drops = Callable[[Scored], npt.NDArray[np.bool_]]
+
+
+def _active(rules: Rules, positives: Floats) -> list[tuple[Reason, Drops]]:
+    """The rules in force, in the order in which they give the reason."""
+    active: list[tuple[Reason, Drops]] = [(Reason.RANK_WINDOW, lambda rows: _outside(rules, rows))]
+    if (most := rules.max_score) is not None:
+        active.append((Reason.MAX_SCORE, lambda rows: rows.score > most))
+    if (least := rules.min_score) is not None:
+        active.append((Reason.MIN_SCORE, lambda rows: rows.score < least))
+    if (absolute := rules.absolute_margin) is not None:
+        active.append((Reason.ABSOLUTE_MARGIN, lambda rows: rows.score > rows.anchor - absolute))
+    if (relative := rules.relative_margin) is not None:
+        active.append(
+            (Reason.RELATIVE_MARGIN, lambda rows: rows.score > rows.anchor - np.abs(rows.anchor) * relative)
+        )
+    if rules.percentile is not None and len(positives):
+        threshold = float(np.percentile(positives, rules.percentile))
+        active.append((Reason.PERCENTILE, lambda rows: rows.score > threshold))
+    if (share := rules.relative_percentile) is not None:
+        active.append(
+            (
+                Reason.RELATIVE_PERCENTILE,
+                lambda rows: (
+                    distribution(positives, rows.score) > share * distribution(positives, rows.anchor)
+                ),
+            )
+        )
+    return active
+
+
+def _outside(rules: Rules, rows: Scored) -> npt.NDArray[np.bool_]:
+    outside = np.isnan(rows.score) | (rows.best_rank <= rules.skip_top)
+    if rules.max_rank is not None:
+        outside |= rows.best_rank > rules.max_rank
+    return outside

@@ -1,0 +1,119 @@
+"""Selection: which of the kept candidates become a query's negatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from miner.mining.config import Selection
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Candidates that passed the rules, grouped: arrays of one length, `group` sorted."""
+
+    group: Ints
+    """Whose negative it would be: a query, or with `--anchor each` one of its positives."""
+    doc: Ints
+    """The document's place in the order of ids; ties go to the smaller."""
+    score: Floats
+    anchor: Floats
+    bm25_best: npt.NDArray[np.bool_]
+    """Whether BM25 ranked it at least as high as the encoder did."""
+    key: npt.NDArray[np.uint64]
+    """A hash of the query's and the document's id, from which random choices are drawn."""
+
+
+def select(kept: Kept, config: Selection, served: Ints | None = None) -> tuple[Ints, Ints]:
+    """Returns the rows chosen, and each row's slot: 1 for its group's hardest, 0 if not chosen.
+
+    `served` counts how often each document has been a negative; with a document cap it is read and
+    raised. Rows refused for the cap have slot -1.
+    """
+    preference = _preference(kept, config)
+    order = _sorted_rows(kept, preference)
+    allowed = order[_within_quota(kept, order, config)]
+    capped = np.zeros(0, dtype=np.int64)
+    if config.document_cap is not None and served is not None:
+        allowed, capped = _under_cap(kept, allowed, config, served)
+    chosen = allowed[_number(kept.group[allowed]) <= config.negatives]
+    chosen = chosen[np.lexsort((kept.doc[chosen], -kept.score[chosen], kept.group[chosen]))]
+    slots = np.zeros(len(kept.group), dtype=np.int64)
+    slots[capped] = -1
+    slots[chosen] = _number(kept.group[chosen])
+    return chosen, slots
+
+
+def _preference(kept: Kept, config: Selection) -> Floats:
+    """Larger is taken first."""
+    if config.strategy == "top":
+        return kept.score
+    uniform = _uniform(kept.key, config.seed)
+    if config.strategy == "random":
+        return uniform
+    # Gumbel top-k draws without replacement with p ∝ exp(weight) (Kool et al. 2019); the weight is
+    # that of SimANS (Zhou et al. 2022, equation 4).
+    weight = -config.ambiguous_a * (kept.score - kept.anchor - config.ambiguous_b) ** 2
+    return np.asarray(weight - np.log(-np.log(uniform)), dtype=np.float64)
+
+
+def _uniform(key: npt.NDArray[np.uint64], seed: int) -> Floats:
+    """A number in (0, 1) per row that depends on the pair and the seed alone (SplitMix64)."""
+    with np.errstate(over="ignore"):
+        x = key + np.uint64(seed % (1 << 64)) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x ^= x >> np.uint64(31)
+    return ((x >> np.uint64(11)).astype(np.float64) + 0.5) / float(1 << 53)
+
+
+def _sorted_rows(kept: Kept, preference: Floats) -> Ints:
+    """Rows by group, then preference, then document. Evidence often arrives so: then nothing is sorted."""
+    group, doc = kept.group, kept.doc
+    same = group[1:] == group[:-1]
+    fall = preference[1:] < preference[:-1]
+    tie = (preference[1:] == preference[:-1]) & (doc[1:] > doc[:-1])
+    if bool(np.all(~same | fall | tie)):
+        return np.arange(len(group))
+    return np.lexsort((doc, -preference, group))
+
+
+def _number(group: Ints) -> Ints:
+    """Numbers the rows of each run of equal groups from 1."""
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    counts = np.diff(np.append(starts, len(group)))
+    return np.arange(len(group)) - np.repeat(starts, counts) + 1
+
+
+def _within_quota(kept: Kept, order: Ints, config: Selection) -> npt.NDArray[np.bool_]:
+    allowed = np.ones(len(order), dtype=np.bool_)
+    for is_bm25, quota in ((True, config.bm25_quota), (False, config.dense_quota)):
+        if quota is not None:
+            mine = np.flatnonzero(kept.bm25_best[order] == is_bm25)
+            allowed[mine] = _number(kept.group[order[mine]]) <= quota
+    return allowed
+
+
+def _under_cap(kept: Kept, order: Ints, config: Selection, served: Ints) -> tuple[Ints, Ints]:
+    """Walks the groups in order and refuses documents that have served often enough."""
+    allowed: list[int] = []
+    capped: list[int] = []
+    taken, current = 0, -1
+    docs, groups = kept.doc[order].tolist(), kept.group[order].tolist()
+    for row, doc, group in zip(order.tolist(), docs, groups, strict=True):
+        if group != current:
+            taken, current = 0, group
+        if taken == config.negatives:
+            continue
+        if served[doc] >= (config.document_cap or 0):
+            capped.append(row)
+            continue
+        served[doc] += 1
+        taken += 1
+        allowed.append(row)
+    return np.array(allowed, dtype=np.int64), np.array(capped, dtype=np.int64)

@@ -1,0 +1,40 @@
+"""On which device, and in which numbers, models compute."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from miner.engine.machine import bf16_multiplies
+from miner.errors import UsageError
+
+DTYPES = ("auto", "fp32", "bf16")
+
+
+def resolve_device() -> str:
+    """Returns `cuda` where PyTorch can use a GPU, else `cpu`.
+
+    On a Linux machine without a GPU driver PyTorch is not even imported.
+    """
+    drivers = (Path("/proc/driver/nvidia"), Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
+    if sys.platform == "linux" and not any(driver.exists() for driver in drivers):
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def resolve_dtype(asked: str, device: str) -> str:
+    """Returns `fp32` or `bf16`: what was asked for, or for `auto` the one that is fast here.
+
+    Raises UsageError for any other name.
+    """
+    if asked not in DTYPES:
+        raise UsageError(f"unknown dtype '{asked}'", f"choose one of {', '.join(DTYPES)}")
+    if asked != "auto":
+        return asked
+    if device == "cuda":
+        import torch
+
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if bf16_multiplies() else "fp32"

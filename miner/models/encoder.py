@@ -1,0 +1,169 @@
+"""The encoder (bi-encoder): texts to unit vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from miner.engine.progress import SILENT, Progress
+from miner.engine.work import ordered_map, worker_count
+from miner.errors import ModelError
+from miner.models.batching import equal_length_batches, padded_batches
+from miner.models.device import resolve_device, resolve_dtype
+from miner.models.names import resolve
+from miner.text import fingerprint
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Vectors = npt.NDArray[np.float32]
+
+_CODE = 1
+"""Raised when the same texts would come out as other vectors."""
+
+
+class Encoder:
+    """A bi-encoder by name. Weights are read when the first text is encoded, not before.
+
+    `dtype` is `auto`, `fp32` or `bf16`; auto takes bf16 where the processor or the GPU multiplies
+    in it. Raises ModelError when the model does not exist.
+    """
+
+    def __init__(self, name: str, *, revision: str | None = None, dtype: str = "auto") -> None:
+        self._folder = resolve(name, revision)
+        self.name = name
+        self.device = resolve_device()
+        self.dtype = resolve_dtype(dtype, self.device)
+        self.truncated = 0
+        """How many of the texts encoded so far were longer than the model reads."""
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the weights, the numbers they are computed in, and this code's version."""
+        return fingerprint({"folder": self._folder.fingerprint, "dtype": self.dtype, "code": _CODE})
+
+    @cached_property
+    def prompts(self) -> dict[str, str]:
+        """The model's own prompts for the sides `query` and `document`; empty where it has none."""
+        file = self._folder.path / "config_sentence_transformers.json"
+        config: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        own: dict[str, str] = config.get("prompts") or {}
+        default = own.get(config.get("default_prompt_name") or "", "")
+        document = next((own[name] for name in ("document", "passage", "corpus") if name in own), default)
+        return {"query": own.get("query", default), "document": document}
+
+    @cached_property
+    def _model(self) -> SentenceTransformer:
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            model = SentenceTransformer(
+                str(self._folder.path),
+                device=self.device,
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True},
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"{self.name} does not load as a sentence-transformers model: {reason}",
+                "name a bi-encoder, such as sentence-transformers/all-MiniLM-L6-v2 or bundled",
+            ) from error
+        return model.to(torch.bfloat16 if self.dtype == "bf16" else torch.float32).eval()
+
+    @property
+    def dimension(self) -> int:
+        """The length of a vector."""
+        return int(self._model.get_embedding_dimension() or 0)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        prompt: str = "",
+        *,
+        workers: int | None = None,
+        progress: Progress = SILENT,
+    ) -> Vectors:
+        """Returns the unit vectors of `texts`, shape (len(texts), dimension), in their order.
+
+        `prompt` goes before every text. The result does not depend on `workers`.
+        """
+        if not texts:
+            return np.empty((0, self.dimension), dtype=np.float32)
+        if not self._batches_by_length(prompt):
+            return self._encode_plainly(texts, prompt)
+        return self._encode_by_length(texts, prompt, worker_count(workers), progress)
+
+    def _batches_by_length(self, prompt: str) -> bool:
+        """Whether the model is a text transformer whose batches can be built here."""
+        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+        first = self._model[0]
+        fast = isinstance(first, Transformer) and getattr(first.tokenizer, "is_fast", False)
+        whole = all(m.include_prompt for m in self._model if isinstance(m, Pooling))
+        return bool(fast and (whole or not prompt))
+
+    def _encode_plainly(self, texts: Sequence[str], prompt: str) -> Vectors:
+        vectors = self._model.encode(
+            list(texts), prompt=prompt, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.asarray(vectors, dtype=np.float32)
+
+    def _encode_by_length(
+        self, texts: Sequence[str], prompt: str, workers: int, progress: Progress
+    ) -> Vectors:
+        import torch
+
+        on_cpu = self.device == "cpu"
+        tokens = self._tokenise(texts, prompt)
+        lengths = [len(ids) for ids in tokens]
+        batches = equal_length_batches(lengths) if on_cpu else padded_batches(lengths)
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        threads = torch.get_num_threads()
+        single = (lambda: torch.set_num_threads(1)) if on_cpu else None
+        results = ordered_map(
+            lambda batch: self._forward([tokens[i] for i in batch]), batches, workers if on_cpu else 1, single
+        )
+        try:
+            with progress.task("encoding", len(texts), unit="texts") as advance:
+                for batch, result in zip(batches, results, strict=True):
+                    vectors[batch] = result
+                    advance(len(batch))
+        finally:
+            torch.set_num_threads(threads)
+        return vectors
+
+    def _tokenise(self, texts: Sequence[str], prompt: str) -> list[list[int]]:
+        limit = self._model.max_seq_length
+        encoded = self._model.tokenizer(
+            [prompt + text for text in texts],
+            truncation=limit is not None,
+            max_length=limit,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        tokens: list[list[int]] = encoded["input_ids"]
+        if limit is not None:
+            self.truncated += sum(len(ids) >= limit for ids in tokens)
+        return tokens
+
+    def _forward(self, tokens: list[list[int]]) -> Vectors:
+        import torch
+
+        longest = max(map(len, tokens))
+        pad = self._model.tokenizer.pad_token_id or 0
+        rows = [ids + [pad] * (longest - len(ids)) for ids in tokens]
+        mask = [[1] * len(ids) + [0] * (longest - len(ids)) for ids in tokens]
+        with torch.inference_mode():
+            features = {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(mask)}
+            features = {name: value.to(self.device) for name, value in features.items()}
+            output = self._model(features)["sentence_embedding"].float()
+            unit = torch.nn.functional.normalize(output, p=2, dim=1).cpu().numpy()
+        return np.asarray(unit, dtype=np.float32)

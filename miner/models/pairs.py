@@ -1,0 +1,181 @@
+"""Token ids of (query, document) pairs, built from texts that are tokenised once each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+_SLICE = 1024
+"""Texts tokenised at once: bounds how many Python integers exist at a time."""
+_LONG = "what does the measured boundary of an unusual sentence say about tokenization? " * 5
+_PROBES = (
+    ("a query", "a document"),
+    ("", "a document"),
+    ("a query, ¿qué? 東京", ""),
+    ("short", _LONG),
+    (_LONG, "short"),
+    (_LONG, f"and {_LONG}"),
+    (f"and {_LONG}", _LONG),
+)
+"""Pairs on which the ids built here are compared with the tokenizer's own."""
+_PROBE_LIMITS = (31, 32)
+
+
+@dataclass(frozen=True)
+class PairTokens:
+    """Pairs ready to be batched: how many tokens each has, and its ids on demand."""
+
+    lengths: Ints
+    """Tokens of each pair after truncation, special tokens included."""
+    truncated: int
+    """How many pairs were longer than the model reads."""
+    _rows: Any
+
+    def matrix(self, batch: Sequence[int] | Ints, pad: int) -> tuple[Ints, Ints, Ints]:
+        """Returns ids, token types and mask of some pairs, each (pairs, tokens), padded on the right."""
+        longest = int(self.lengths[batch].max())
+        ids = np.full((len(batch), longest), pad, dtype=np.int64)
+        types = np.zeros_like(ids)
+        for row, pair in enumerate(batch):
+            tokens, kinds = self._rows(pair)
+            ids[row, : len(tokens)] = tokens
+            types[row, : len(kinds)] = kinds
+        mask = np.arange(longest) < self.lengths[batch][:, None]
+        return ids, types, mask.astype(np.int64)
+
+
+class PairTokenizer:
+    """Gives pairs the ids of `tokenizer(query, document, truncation=True, max_length=limit)`.
+
+    A text that is in many pairs is tokenised once where that gives the same ids, else with each.
+    """
+
+    def __init__(self, tokenizer: Any, limit: int) -> None:
+        self._tokenizer = tokenizer
+        self._limit = limit
+        template = _template(tokenizer)
+        built = template is not None and all(
+            _agrees(tokenizer, template, pair, probe) for pair in _PROBES for probe in _PROBE_LIMITS
+        )
+        self._template = template if built else None
+
+    def pairs(self, queries: Sequence[str], documents: Sequence[str]) -> PairTokens:
+        """Returns the tokens of each pair (queries[i], documents[i])."""
+        if self._template is None:
+            return _plain(self._tokenizer, queries, documents, self._limit)
+        return _built(self._tokenizer, self._template, queries, documents, self._limit)
+
+
+@dataclass(frozen=True)
+class _Template:
+    """The special tokens before, between and after the two texts, and everyone's token types."""
+
+    before: list[int]
+    between: list[int]
+    after: list[int]
+    types: tuple[list[int], int, list[int], int, list[int]]
+
+    @property
+    def size(self) -> int:
+        return len(self.before) + len(self.between) + len(self.after)
+
+
+def _template(tokenizer: Any) -> _Template | None:
+    encoded = tokenizer("a", "b", return_token_type_ids=True)
+    ids, types, sides = encoded["input_ids"], encoded["token_type_ids"], encoded.sequence_ids(0)
+    if 0 not in sides or 1 not in sides:
+        return None
+    query, document = sides.index(0), sides.index(1)
+    ends = len(sides) - sides[::-1].index(0), len(sides) - sides[::-1].index(1)
+    cuts = slice(0, query), slice(ends[0], document), slice(ends[1], None)
+    kinds = (types[cuts[0]], types[query], types[cuts[1]], types[document], types[cuts[2]])
+    return _Template(ids[cuts[0]], ids[cuts[1]], ids[cuts[2]], kinds)
+
+
+def _agrees(tokenizer: Any, template: _Template, pair: tuple[str, str], limit: int) -> bool:
+    """Whether the built ids of one pair are those of the tokenizer."""
+    encoded = tokenizer(*pair, truncation=True, max_length=limit, return_token_type_ids=True)
+    ids, types, _ = _built(tokenizer, template, pair[:1], pair[1:], limit).matrix([0], 0)
+    return bool(ids[0].tolist() == encoded["input_ids"] and types[0].tolist() == encoded["token_type_ids"])
+
+
+def _built(
+    tokenizer: Any, template: _Template, queries: Sequence[str], documents: Sequence[str], limit: int
+) -> PairTokens:
+    query, query_sizes, query_of = _tokenise_once(tokenizer, queries, limit)
+    document, document_sizes, document_of = _tokenise_once(tokenizer, documents, limit)
+    room = limit - template.size
+    sizes = query_sizes[query_of], document_sizes[document_of]
+    kept = _longest_first(*sizes, room)
+    types = template.types
+
+    def rows(pair: int) -> tuple[Ints, Ints]:
+        first, second = query[query_of[pair]][: kept[0][pair]], document[document_of[pair]][: kept[1][pair]]
+        ids = np.concatenate([template.before, first, template.between, second, template.after])
+        kinds = np.concatenate(
+            [types[0], np.full(len(first), types[1]), types[2], np.full(len(second), types[3]), types[4]]
+        )
+        return ids.astype(np.int64), kinds.astype(np.int64)
+
+    over = int((sizes[0] + sizes[1] > room).sum())
+    return PairTokens(kept[0] + kept[1] + template.size, over, rows)
+
+
+def _tokenise_once(tokenizer: Any, texts: Sequence[str], limit: int) -> tuple[list[Any], Ints, Ints]:
+    """Returns the ids of each distinct text (the first `limit`), its full length, and each text's place."""
+    places: dict[str, int] = {}
+    place_of = np.fromiter((places.setdefault(text, len(places)) for text in texts), dtype=np.int64)
+    distinct = list(places)
+    ids: list[Any] = []
+    sizes: list[int] = []
+    for start in range(0, len(distinct), _SLICE):
+        encoded = tokenizer(
+            distinct[start : start + _SLICE],
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        sizes += map(len, encoded)
+        ids += [np.asarray(tokens[:limit], dtype=np.int32) for tokens in encoded]
+    return ids, np.asarray(sizes, dtype=np.int64), place_of
+
+
+def _longest_first(query: Ints, document: Ints, room: int) -> tuple[Ints, Ints]:
+    """Returns how many tokens of each text fit into `room`: the tokenizer's rule `longest_first`.
+
+    The longer text is cut first; when both are longer than half the room, they share it and the
+    longer one (the second, if equal) gets the odd token.
+    """
+    short = np.minimum(query, document)
+    cut = np.where(short > room, short, np.maximum(short, room - short))
+    both = short + cut > room
+    short_kept = np.where(both, room // 2, short)
+    long_kept = np.where(both, room // 2 + room % 2, cut)
+    fits = query + document <= room
+    swapped = query > document
+    return (
+        np.where(fits, query, np.where(swapped, long_kept, short_kept)),
+        np.where(fits, document, np.where(swapped, short_kept, long_kept)),
+    )
+
+
+def _plain(tokenizer: Any, queries: Sequence[str], documents: Sequence[str], limit: int) -> PairTokens:
+    encoded = tokenizer(
+        list(queries),
+        list(documents),
+        truncation=True,
+        max_length=limit,
+        return_attention_mask=False,
+        return_token_type_ids=True,
+    )
+    ids, types = encoded["input_ids"], encoded["token_type_ids"]
+    lengths = np.fromiter(map(len, ids), dtype=np.int64)
+    cut = int(sum(bool(encoding.overflowing) for encoding in encoded.encodings))
+    return PairTokens(lengths, cut, lambda pair: (ids[pair], types[pair]))

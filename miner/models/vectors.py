@@ -1,0 +1,137 @@
+"""Vectors cached beside the store: no text is encoded twice, none is served stale.
+
+A cache belongs to one encoder fingerprint and only grows. `vectors.f32` holds rows of float32;
+`keys.u64` two 64-bit words a row, a hash of prompt and text. Vectors are synced before their keys
+are written, so a row exists once its key is whole, and a killed writer leaves nothing false behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from miner.engine.progress import SILENT, Progress
+from miner.models.encoder import Encoder, Vectors
+
+CHUNK = 8192
+"""Texts encoded between two writes: what a kill can cost, some twenty seconds of a small model."""
+
+Keys = npt.NDArray[np.uint64]
+Rows = npt.NDArray[np.int64]
+
+
+def vector_keys(texts: Sequence[str], prompt: str) -> Keys:
+    """Returns the key of every (prompt, text): shape (len(texts), 2)."""
+    start = hashlib.blake2b(prompt.encode() + b"\0", digest_size=16)
+    parts = bytearray()
+    for text in texts:
+        digest = start.copy()
+        digest.update(text.encode())
+        parts += digest.digest()
+    return np.frombuffer(bytes(parts), dtype=np.uint64).reshape(-1, 2)
+
+
+class VectorCache:
+    """The cached vectors of one encoder, in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._keys = self._read_keys()
+        self._dimension = self._read_dimension()
+        self._sort()
+
+    def _read_keys(self) -> Keys:
+        file = self._folder / "keys.u64"
+        data = file.read_bytes() if file.exists() else b""
+        return np.frombuffer(data[: len(data) // 16 * 16], dtype=np.uint64).reshape(-1, 2)
+
+    def _read_dimension(self) -> int:
+        file = self._folder / "dimension"
+        return int(file.read_text()) if file.exists() else 0
+
+    def _sort(self) -> None:
+        self._order = np.lexsort((self._keys[:, 1], self._keys[:, 0]))
+        self._sorted = self._keys[self._order, 0]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def vectors(self) -> Vectors:
+        """All rows, mapped from disk: shape (len(self), dimension)."""
+        if not len(self):
+            return np.empty((0, self._dimension), dtype=np.float32)
+        return np.memmap(
+            self._folder / "vectors.f32", np.float32, mode="r", shape=(len(self), self._dimension)
+        )
+
+    def rows(self, keys: Keys) -> Rows:
+        """Returns the row of every key, -1 where there is none."""
+        found = np.full(len(keys), -1, dtype=np.int64)
+        if not len(self):
+            return found
+        place = np.searchsorted(self._sorted, keys[:, 0])
+        pending = np.flatnonzero(place < len(self))
+        while len(pending):
+            row = self._order[place[pending]]
+            same = (self._keys[row] == keys[pending]).all(axis=1)
+            found[pending[same]] = row[same]
+            again = ~same & (self._keys[row, 0] == keys[pending, 0])
+            pending = pending[again]
+            place[pending] += 1
+            pending = pending[place[pending] < len(self)]
+        return found
+
+    def append(self, keys: Keys, vectors: Vectors) -> None:
+        """Adds rows, first the vectors, then, once those are on disk, the keys."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._dimension:
+            self._dimension = vectors.shape[1]
+            _append(self._folder / "dimension", 0, str(self._dimension).encode())
+        rows = np.ascontiguousarray(vectors, dtype=np.float32)
+        _append(self._folder / "vectors.f32", len(self) * self._dimension * 4, rows.tobytes())
+        _append(self._folder / "keys.u64", len(self) * 16, keys.tobytes())
+        self._keys = np.concatenate([self._keys, keys])
+        self._sort()
+
+
+def _append(file: Path, size: int, data: bytes) -> None:
+    """Cuts `file` to `size` bytes (what a killed writer left goes), appends and syncs."""
+    with file.open("r+b" if file.exists() else "w+b") as stream:
+        stream.truncate(size)
+        stream.seek(size)
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def embed(
+    cache: VectorCache,
+    encoder: Encoder,
+    texts: Sequence[str],
+    prompt: str,
+    *,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> Rows:
+    """Returns the cache row of every text, encoding those that the cache lacks.
+
+    Equal texts share a row.
+    """
+    keys = vector_keys(texts, prompt)
+    rows = cache.rows(keys)
+    missing = np.flatnonzero(rows < 0)
+    if not len(missing):
+        return rows
+    _, first = np.unique(keys[missing], axis=0, return_index=True)
+    missing = missing[np.sort(first)]
+    for start in range(0, len(missing), CHUNK):
+        chunk = missing[start : start + CHUNK]
+        vectors = encoder.encode([texts[i] for i in chunk], prompt, workers=workers, progress=progress)
+        cache.append(keys[chunk], vectors)
+    return cache.rows(keys)

@@ -1,0 +1,237 @@
+"""BM25 over sparse matrices: a whole chunk of queries is one sparse product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from miner.errors import UsageError, near
+from miner.retrieval.collection import Collection, Floats, Hits, Ints
+from miner.retrieval.config import Bm25Config
+
+VARIANTS = {
+    "bm25s": ("lucene", "robertson", "atire", "bm25l", "bm25+"),
+    "rank-bm25": ("okapi", "bm25l", "bm25+"),
+}
+STOPWORDS = (
+    "english", "german", "dutch", "french", "spanish", "portuguese", "italian", "russian",
+    "swedish", "norwegian", "chinese", "turkish", "korean", "danish", "none",
+)  # fmt: skip
+DELTA = {"bm25l": 0.5, "bm25+": 1.0}
+"""Lower-bounding constants (Lv & Zhai 2011)."""
+
+_CODE = 1
+_POSTINGS = 20_000_000
+"""Postings multiplied at once: bounds the memory of the sparse product."""
+
+
+def check(config: Bm25Config) -> None:
+    """Raises UsageError when the configuration names something that does not exist."""
+    if config.backend not in VARIANTS:
+        raise UsageError(f"unknown BM25 backend '{config.backend}'", f"choose one of {', '.join(VARIANTS)}")
+    variants = VARIANTS[config.backend]
+    if config.variant not in variants:
+        raise UsageError(
+            f"{config.backend} has no BM25 variant '{config.variant}'", f"it has {', '.join(variants)}"
+        )
+    if config.stopwords not in STOPWORDS:
+        raise UsageError(
+            f"no stop words for '{config.stopwords}'{near(config.stopwords, STOPWORDS)}",
+            f"choose one of {', '.join(STOPWORDS)}",
+        )
+    _stemmer(config.stemmer)
+
+
+def _stemmer(name: str) -> Any:
+    import Stemmer
+
+    if name == "none":
+        return None
+    try:
+        return Stemmer.Stemmer(name)
+    except KeyError as error:
+        known = [*Stemmer.algorithms(), "none"]
+        raise UsageError(
+            f"no stemmer '{name}'{near(name, known)}", f"choose one of {', '.join(known)}"
+        ) from error
+
+
+def tokenise(texts: Sequence[str], config: Bm25Config) -> tuple[list[list[int]], list[str]]:
+    """Returns each text's token numbers, and the vocabulary they point into, sorted.
+
+    Lower case, words of two or more letters or digits, stop words out, stemmed.
+    """
+    import bm25s
+
+    tokens = bm25s.tokenize(
+        list(texts),
+        stopwords=None if config.stopwords == "none" else config.stopwords,
+        stemmer=_stemmer(config.stemmer),
+        show_progress=False,
+    )
+    terms = sorted(tokens.vocab)
+    place = np.empty(len(terms), dtype=np.int64)
+    for number, term in enumerate(terms):
+        place[tokens.vocab[term]] = number
+    return [place[ids].tolist() if ids else [] for ids in tokens.ids], terms
+
+
+class Bm25:
+    """Searches a collection with BM25. Builds its index at the first search."""
+
+    name = "bm25"
+
+    def __init__(self, collection: Collection, config: Bm25Config) -> None:
+        check(config)
+        self._collection = collection
+        self._config = config
+
+    def inputs(self) -> dict[str, Any]:
+        """Returns everything that its hits depend on, besides the texts and the depth."""
+        import bm25s
+        import Stemmer
+
+        config = {name: getattr(self._config, name) for name in self._config.__dataclass_fields__}
+        versions = {"bm25s": bm25s.__version__, "stemmer": Stemmer.version()}
+        return {"bm25": config, "code": _CODE, **versions}
+
+    @cached_property
+    def _tokens(self) -> tuple[list[list[int]], list[str]]:
+        return tokenise(self._collection.documents["text"].to_pylist(), self._config)
+
+    @cached_property
+    def _weights(self) -> Any:
+        """Sparse (terms, documents): what each term adds to each document's score."""
+        documents, terms = self._tokens
+        if not any(documents):
+            return _matrix(np.zeros(0), np.zeros(0, int), np.zeros(1, int), (0, len(documents)))
+        if self._config.backend == "rank-bm25":
+            return _reference_weights(documents, len(terms), self._config)
+        return _bm25s_weights(documents, terms, self._config)
+
+    @cached_property
+    def _by_document(self) -> Any:
+        return self._weights.T.tocsr()
+
+    @cached_property
+    def _queries(self) -> Any:
+        """Sparse (queries, terms): how often each query has each term."""
+        place = {term: number for number, term in enumerate(self._tokens[1])}
+        tokens, terms = tokenise(self._collection.queries["text"].to_pylist(), self._config)
+        numbers = [place.get(term, -1) for term in terms]
+        rows = [[numbers[t] for t in query if numbers[t] >= 0] for query in tokens]
+        indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+        indices = np.fromiter((t for row in rows for t in row), dtype=np.int64)
+        matrix = _matrix(np.ones(len(indices)), indices, indptr, (len(rows), self._weights.shape[0]))
+        matrix.sum_duplicates()
+        return matrix
+
+    def search(self, queries: range, depth: int) -> Hits:
+        """Returns the top `depth` documents that share a term with each of the queries.
+
+        Ties in the score go to the smaller doc_id.
+        """
+        found = [_top(row, depth) for row in self._products(queries)]
+        sizes = [len(docs) for docs, _ in found]
+        rank = np.concatenate([np.arange(1, size + 1) for size in sizes]).astype(np.int32)
+        return Hits(
+            np.repeat(np.arange(queries.start, queries.stop, dtype=np.int32), sizes),
+            np.concatenate([docs for docs, _ in found]).astype(np.int32),
+            rank,
+            np.concatenate([scores for _, scores in found]) + np.repeat(self._absent(queries), sizes),
+        )
+
+    def _products(self, queries: range) -> Any:
+        """Yields (documents, scores) of every query, cut so that memory stays bounded."""
+        load = np.cumsum(self._queries[queries.start : queries.stop] @ np.diff(self._weights.indptr))
+        start = 0
+        while start < len(queries):
+            base = load[start - 1] if start else 0
+            stop = max(start + 1, int(np.searchsorted(load, base + _POSTINGS, side="right")))
+            product = self._queries[queries.start + start : queries.start + stop] @ self._weights
+            for row in range(product.shape[0]):
+                cut = slice(product.indptr[row], product.indptr[row + 1])
+                yield product.indices[cut], product.data[cut]
+            start = stop
+
+    @cached_property
+    def _absence(self) -> Floats:
+        """What each term adds to a document that lacks it: 0 but for BM25L and BM25+."""
+        delta = DELTA.get(self._config.variant)
+        terms = self._weights.shape[0]
+        if delta is None or (self._config.variant == "bm25l" and self._config.backend == "rank-bm25"):
+            return np.zeros(terms)
+        return _absence(np.diff(self._weights.indptr), self._weights.shape[1], delta, self._config)
+
+    def _absent(self, queries: range) -> Floats:
+        part = self._queries[queries.start : queries.stop] @ self._absence
+        return np.asarray(part, dtype=np.float64)
+
+    def score_pairs(self, query: Ints, doc: Ints) -> Floats:
+        """Returns the BM25 score of each (query, document) pair of positions."""
+        if not len(query):
+            return np.zeros(0)
+        shared = self._queries[query].multiply(self._by_document[doc]).tocsr()
+        shared.sort_indices()
+        present = np.asarray(shared.sum(axis=1), dtype=np.float64).ravel()
+        return present + np.asarray(self._queries[query] @ self._absence, dtype=np.float64)
+
+
+def _top(row: tuple[Ints, Floats], depth: int) -> tuple[Ints, Floats]:
+    """Cuts one query's (documents, scores) to the best `depth`, by score, then position."""
+    docs, scores = row
+    if len(docs) > depth:
+        least = np.partition(scores, len(scores) - depth)[len(scores) - depth]
+        near_top = np.flatnonzero(scores >= least)
+        docs, scores = docs[near_top], scores[near_top]
+    order = np.lexsort((docs, -scores))[:depth]
+    return docs[order], scores[order]
+
+
+def _matrix(data: Any, indices: Any, indptr: Any, shape: tuple[int, int]) -> Any:
+    from scipy.sparse import csr_array
+
+    return csr_array((np.asarray(data, dtype=np.float64), indices, indptr), shape=shape)
+
+
+def _bm25s_weights(documents: list[list[int]], terms: list[str], config: Bm25Config) -> Any:
+    import bm25s
+
+    index = bm25s.BM25(
+        k1=config.k1, b=config.b, method=config.variant, delta=DELTA.get(config.variant, 0.5), dtype="float64"
+    )
+    vocabulary = {term: number for number, term in enumerate(terms)}
+    index.index((documents, vocabulary), show_progress=False, create_empty_token=False)
+    scores = index.scores
+    return _matrix(scores["data"], scores["indices"], scores["indptr"], (len(terms), len(documents)))
+
+
+def _reference_weights(documents: list[list[int]], terms: int, config: Bm25Config) -> Any:
+    """Asks rank-bm25 for the score of every one-term query: slow, and the plain formula."""
+    import rank_bm25
+    from scipy.sparse import csr_array, vstack
+
+    kind = {"okapi": "BM25Okapi", "bm25l": "BM25L", "bm25+": "BM25Plus"}[config.variant]
+    delta = {} if config.variant == "okapi" else {"delta": DELTA[config.variant]}
+    index = getattr(rank_bm25, kind)(documents, k1=config.k1, b=config.b, **delta)
+    rows = []
+    for term in range(terms):
+        holders = np.array([term in frequencies for frequencies in index.doc_freqs])
+        rows.append(csr_array(np.where(holders, index.get_scores([term]), 0.0)[None, :]))
+    weights = vstack(rows, format="csr")
+    if config.variant == "bm25+":
+        weights.data -= np.repeat(
+            _absence(np.diff(weights.indptr), len(documents), DELTA["bm25+"], config), np.diff(weights.indptr)
+        )
+    return weights
+
+
+def _absence(holders: Any, documents: int, delta: float, config: Bm25Config) -> Floats:
+    """BM25L's and BM25+'s score of a term that a document lacks (Kamphuis et al. 2020, table 1)."""
+    if config.variant == "bm25l":
+        idf = np.log((documents + 1) / (holders + 0.5))
+        return np.asarray(idf * (config.k1 + 1) * delta / (config.k1 + delta), dtype=np.float64)
+    return np.asarray(np.log((documents + 1) / holders) * delta, dtype=np.float64)

@@ -1,0 +1,66 @@
+"""The documents and queries of one search, by position: ids sorted, so position breaks ties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from miner.store import corpus
+from miner.store.database import Store
+
+Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Documents and the queries of one split, each ordered by id."""
+
+    documents: pa.Table
+    """doc_id, text, text_key, label."""
+    queries: pa.Table
+    """query_id, text, text_key, label."""
+    hashes: dict[str, str]
+    """Content hashes of documents, queries and judgments."""
+    split: str
+
+    @classmethod
+    def load(cls, store: Store, split: str) -> Collection:
+        """Reads the store's documents and the split's queries; UsageError where there are none."""
+        queries = corpus.queries(store, split)
+        return cls(corpus.documents(store), queries, corpus.content_hashes(store, split), split)
+
+    @cached_property
+    def doc_ids(self) -> pa.Array:
+        """The ids of all documents, sorted."""
+        return self.documents["doc_id"].combine_chunks()
+
+    @cached_property
+    def query_ids(self) -> pa.Array:
+        """The ids of all queries, sorted."""
+        return self.queries["query_id"].combine_chunks()
+
+    def doc_column(self, positions: Ints) -> pa.DictionaryArray:
+        """Returns doc ids for positions, dictionary-encoded."""
+        return pa.DictionaryArray.from_arrays(pa.array(positions, pa.int32()), self.doc_ids)
+
+    def query_column(self, positions: Ints) -> pa.DictionaryArray:
+        """Returns query ids for positions, dictionary-encoded."""
+        return pa.DictionaryArray.from_arrays(pa.array(positions, pa.int32()), self.query_ids)
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What a retriever returned: four arrays of one length, by query, then rank."""
+
+    query: Ints
+    """Positions of queries."""
+    doc: Ints
+    """Positions of documents."""
+    rank: Ints
+    """From 1."""
+    score: Floats

@@ -1,0 +1,36 @@
+"""How to search: one frozen configuration per retriever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Bm25Config:
+    """BM25 (Robertson & Zaragoza 2009; variants after Kamphuis et al., ECIR 2020)."""
+
+    backend: str = "bm25s"
+    """`bm25s`, or `rank-bm25`, the slow reference."""
+    variant: str = "lucene"
+    """bm25s: lucene, robertson, atire, bm25l, bm25+; rank-bm25: okapi, bm25l, bm25+."""
+    k1: float = 1.2
+    b: float = 0.75
+    stemmer: str = "english"
+    """A Snowball algorithm, or `none`."""
+    stopwords: str = "english"
+    """A language of which the stop words are left out, or `none`."""
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """Exact or approximate nearest neighbours of the query's vector by inner product."""
+
+    encoder: str
+    """Hub id, folder, or `bundled`."""
+    revision: str | None = None
+    dtype: str = "auto"
+    query_prompt: str | None = None
+    """None: the model's own."""
+    document_prompt: str | None = None
+    index: str = "Flat"
+    """`Flat` is exact; anything else is a FAISS factory string."""

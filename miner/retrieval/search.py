@@ -1,0 +1,106 @@
+"""Running a retriever over all queries, in chunks that the ledger remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from miner.engine.progress import SILENT, Progress
+from miner.engine.work import run_stage
+from miner.retrieval.collection import Collection, Floats, Hits, Ints
+from miner.store import hits as stored
+from miner.store.database import Store
+from miner.store.ledger import Stage
+
+CHUNK = 2048
+"""Queries per chunk. FAISS uses BLAS only from some hundreds of queries a call."""
+
+
+class Retriever(Protocol):
+    """What finds candidates: BM25, or a dense encoder over FAISS."""
+
+    @property
+    def name(self) -> str:
+        """`bm25` or `dense`: the prefix of its columns in the evidence."""
+        ...
+
+    def inputs(self) -> Mapping[str, Any]:
+        """Everything that its hits depend on, besides the texts and the depth."""
+        ...
+
+    def search(self, queries: range, depth: int) -> Hits:
+        """The best `depth` documents of each query, ranked; ties by doc_id."""
+        ...
+
+    def score_pairs(self, query: Ints, doc: Ints) -> Floats:
+        """The retriever's score of any pair of positions."""
+        ...
+
+
+def chunk_ranges(collection: Collection) -> list[range]:
+    """Returns the fixed cuts of the queries that every stage works in."""
+    total = collection.queries.num_rows
+    return [range(start, min(start + CHUNK, total)) for start in range(0, total, CHUNK)]
+
+
+def search_stage(retriever: Retriever, collection: Collection, depth: int) -> Stage:
+    """Returns the ledger's description of one retriever's search."""
+    inputs = {
+        "documents": collection.hashes["documents"],
+        "queries": collection.hashes["queries"],
+        "depth": depth,
+        "chunk": CHUNK,
+        **retriever.inputs(),
+    }
+    return Stage(f"search {retriever.name}", inputs, len(chunk_ranges(collection)))
+
+
+def search(
+    store: Store, retriever: Retriever, collection: Collection, depth: int, progress: Progress = SILENT
+) -> str:
+    """Finds each query's `depth` best documents and stores them; returns the search's fingerprint.
+
+    What the ledger has is not searched again.
+    """
+    stage = search_stage(retriever, collection, depth)
+    chunks = chunk_ranges(collection)
+
+    def compute(chunk: int) -> dict[str, pa.Table]:
+        return {"hits": _table(retriever.search(chunks[chunk], depth), collection)}
+
+    run_stage(store, stage, compute, progress, search=stage.fingerprint)
+    return stage.fingerprint
+
+
+def _table(hits: Hits, collection: Collection) -> pa.Table:
+    return pa.table(
+        {
+            "query_id": collection.query_column(hits.query),
+            "doc_id": collection.doc_column(hits.doc),
+            "rank": hits.rank,
+            "score": hits.score,
+        }
+    )
+
+
+def read_hits(store: Store, search: str, collection: Collection, queries: range) -> Hits:
+    """Returns the stored hits of a range of queries, by query, then rank."""
+    ids = collection.query_ids
+    table = stored.hits(store, search, ids[queries.start].as_py(), ids[queries.stop - 1].as_py())
+    return Hits(
+        positions(table["query_id"], ids),
+        positions(table["doc_id"], collection.doc_ids),
+        table["rank"].to_numpy(),
+        table["score"].to_numpy(),
+    )
+
+
+def positions(ids: pa.ChunkedArray, known: pa.Array) -> Ints:
+    """Returns each id's position among the ids `known`, -1 where it is null or not there."""
+    found = pc.index_in(ids, value_set=known, skip_nulls=True)
+    place: Ints = pc.fill_null(found, -1).to_numpy().astype(np.int32)
+    return place

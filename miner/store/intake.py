@@ -1,0 +1,321 @@
+"""Taking data in: parts arrive in temporary tables, are checked there, and merged at once or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from miner.errors import InputError
+from miner.store.database import Store
+from miner.text import join_title, text_keys
+
+PLACES_SHOWN = 3
+"""How many places a message names per reason; the table `rejected` has all of them."""
+
+HARMLESS = ("duplicate_row",)
+"""Reasons that do not count as bad: nothing is lost when such a row is left out."""
+
+_ARRIVING = {
+    "documents": "doc_id VARCHAR, title VARCHAR, text VARCHAR, text_key BIGINT, label VARCHAR",
+    "queries": "query_id VARCHAR, text VARCHAR, text_key BIGINT, label VARCHAR",
+    "judgments": "query_id VARCHAR, doc_id VARCHAR, relevance DOUBLE, split VARCHAR, source VARCHAR",
+    "rows": "kind VARCHAR, key BIGINT",
+    "rejected": "reason VARCHAR, detail VARCHAR",
+}
+_PLACE = "origin VARCHAR, line BIGINT"
+_WHERE = "origin || coalesce(':' || line, '')"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One of the two tables of texts."""
+
+    table: str
+    id: str
+    noun: str
+    content: tuple[str, ...]
+
+
+_DOCUMENTS = _Kind("documents", "doc_id", "document", ("title", "text"))
+_QUERIES = _Kind("queries", "query_id", "query", ("text",))
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """The rows that were left out for one reason."""
+
+    reason: str
+    rows: int
+    first: tuple[str, ...]
+    """The first places, each with what is wrong there."""
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What one ingest did. The mappings go by table: documents, queries, judgments."""
+
+    added: Mapping[str, int]
+    already_there: Mapping[str, int]
+    """Arrived, but the store held the same before."""
+    splits: Mapping[str, int]
+    """Judged positives per split that the store now holds."""
+    cleaned: int
+    """Texts that lost NUL characters or lone surrogates."""
+    rejected: tuple[Rejection, ...]
+
+
+@contextmanager
+def intake(path: str | os.PathLike[str]) -> Iterator[Intake]:
+    """Opens the store at `path`, or makes it, and yields what data is handed to.
+
+    A store that did not exist is removed again when anything raises. Raises StoreError.
+    """
+    file = Path(path)
+    existed = file.exists()
+    try:
+        with Store.open(file, create=True) as store:
+            yield Intake(store)
+    except BaseException:
+        if not existed:
+            for leftover in (file, file.with_name(f"{file.name}.wal")):
+                leftover.unlink(missing_ok=True)
+        raise
+
+
+class Intake:
+    """One ingest into an open store: `add` as often as needed, then `finish`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._cleaned = 0
+        for name, columns in _ARRIVING.items():
+            store.execute(f"CREATE OR REPLACE TEMP TABLE arriving_{name} ({columns}, {_PLACE})")
+
+    def add(self, tables: Mapping[str, pa.Table], cleaned: int = 0) -> None:
+        """Takes tables of arriving rows, named and laid out as in `sources.Part`.
+
+        `cleaned` counts the texts in them that lost characters. The store's own tables stay as
+        they are until `finish`.
+        """
+        for name, table in tables.items():
+            self._store.insert(f"arriving_{name}", _keyed(name, table))
+        self._cleaned += cleaned
+
+    def finish(self, max_bad: float) -> IngestReport:
+        """Checks what arrived and merges it, in one transaction; returns what became of it.
+
+        Raises InputError, and changes nothing, when nothing arrived, one id stands for two texts,
+        or more than the share `max_bad` of the rows of a kind is bad.
+        """
+        store = self._store
+        with store.transaction():
+            if not store.rows("SELECT 1 FROM arriving_rows LIMIT 1"):
+                raise InputError("the sources hold no rows", "check that you named the right files")
+            _reject_duplicates(store)
+            counts = {}
+            for kind in (_DOCUMENTS, _QUERIES):
+                _reject_empty(store, kind)
+                _refuse_conflicts(store, kind)
+                counts[kind.table] = _merge_texts(store, kind)
+            _sort_judgments(store)
+            _refuse_bad(store, max_bad)
+            counts["judgments"] = _merge_judgments(store)
+            _list_rejected(store)
+            return IngestReport(
+                added={table: added for table, (added, _) in counts.items()},
+                already_there={table: there for table, (_, there) in counts.items()},
+                splits=_splits(store),
+                cleaned=self._cleaned,
+                rejected=_rejections(store),
+            )
+
+
+def _keyed(name: str, table: pa.Table) -> pa.Table:
+    """Returns arriving documents or queries with the key of the text that models read."""
+    if name not in ("documents", "queries"):
+        return table
+    texts = table.column("text").to_pylist()
+    if name == "documents":
+        texts = map(join_title, table.column("title").to_pylist(), texts)
+    return table.append_column("text_key", pa.array(text_keys(texts), pa.int64()))
+
+
+def _reject(store: Store, select: str) -> None:
+    store.execute(f"INSERT INTO arriving_rejected (origin, line, reason, detail) {select}")
+
+
+def _reject_duplicates(store: Store) -> None:
+    _reject(
+        store,
+        f"""SELECT a.origin, a.line, 'duplicate_row', 'the same row as ' || first.place
+        FROM arriving_rows a JOIN (
+            SELECT kind, key, min(rowid) AS id, arg_min({_WHERE}, rowid) AS place FROM arriving_rows
+            GROUP BY kind, key HAVING count(*) > 1) first USING (kind, key)
+        WHERE a.rowid > first.id ORDER BY a.rowid""",
+    )
+
+
+def _reject_empty(store: Store, kind: _Kind) -> None:
+    _reject(
+        store,
+        f"""SELECT origin, line, 'empty_text', '{kind.noun} ''' || {kind.id} || ''' has no text'
+        FROM arriving_{kind.table} WHERE text_key = 0 ORDER BY rowid""",
+    )
+
+
+def _refuse_conflicts(store: Store, kind: _Kind) -> None:
+    """Raises InputError when an id has two texts or two labels, in what arrives or with the store."""
+    every = f"""SELECT {kind.id} AS id, hash({", ".join(kind.content)}) AS content, label,
+            {_WHERE} AS place, rowid AS number
+        FROM arriving_{kind.table} WHERE text_key <> 0
+        UNION ALL SELECT {kind.id}, hash({", ".join(kind.content)}), label, 'the store', -1
+        FROM {kind.table} WHERE {kind.id} IN (SELECT {kind.id} FROM arriving_{kind.table})"""
+    found = store.rows(
+        f"""WITH every AS ({every}), clashing AS (
+            SELECT id, min(content) <> max(content) AS by_text, min(number) AS number FROM every
+            GROUP BY id HAVING by_text OR min(label) <> max(label))
+        SELECT id, by_text, (SELECT count(*) FROM clashing) FROM clashing ORDER BY number, id LIMIT 1"""
+    )
+    for identity, by_text, number in found:
+        column = "content" if by_text else "label"
+        places = store.rows(
+            f"""SELECT arg_min(place, number) FROM ({every}) WHERE id = ? AND {column} IS NOT NULL
+            GROUP BY {column} ORDER BY min(number) LIMIT 2""",
+            [identity],
+        )
+        what = "texts" if by_text else "labels"
+        more = f" (and {number - 1} more such ids)" if number > 1 else ""
+        raise InputError(
+            f"{kind.noun} '{identity}' has two {what}: {places[0][0]} and {places[1][0]}{more}",
+            f"give every {kind.noun} its own id, or ingest into another store",
+        )
+
+
+def _merge_texts(store: Store, kind: _Kind) -> tuple[int, int]:
+    """Adds the texts that the store lacks; returns how many, and how many it held before."""
+    columns = ", ".join((kind.id, *kind.content, "text_key", "label"))
+    before = _count(store, kind.table)
+    store.execute(
+        f"""INSERT INTO {kind.table} ({columns}) SELECT {columns} FROM arriving_{kind.table}
+        WHERE rowid IN (
+            SELECT min(rowid) FROM arriving_{kind.table}
+            WHERE text_key <> 0 AND {kind.id} NOT IN (SELECT {kind.id} FROM {kind.table})
+            GROUP BY {kind.id})"""
+    )
+    store.execute(
+        f"""UPDATE {kind.table} SET label = known.label FROM (
+            SELECT {kind.id} AS id, max(label) AS label FROM arriving_{kind.table}
+            WHERE label IS NOT NULL AND text_key <> 0 GROUP BY {kind.id}) known
+        WHERE {kind.table}.{kind.id} = known.id AND {kind.table}.label IS NULL"""
+    )
+    added = _count(store, kind.table) - before
+    arrived = f"SELECT DISTINCT {kind.id} FROM arriving_{kind.table} WHERE text_key <> 0"
+    return added, _count(store, f"({arrived})") - added
+
+
+def _sort_judgments(store: Store) -> None:
+    """Rejects judgments of unknown queries or documents, and those that another one outdoes.
+
+    Of several relevances of one pair in one split, here or in the store, the highest counts: a
+    positive must never end as a negative because of the order of the rows.
+    """
+    store.execute(
+        """CREATE OR REPLACE TEMP TABLE sorted_judgments AS
+        WITH best AS (
+            SELECT a.*, a.rowid AS number, greatest(s.relevance, max(a.relevance) OVER (
+                PARTITION BY a.query_id, a.doc_id, a.split)) AS best
+            FROM arriving_judgments a LEFT JOIN judgments s
+                ON s.query_id = a.query_id AND s.doc_id = a.doc_id AND s.split = a.split
+                AND s.source = a.source)
+        SELECT *, CASE
+            WHEN query_id NOT IN (SELECT query_id FROM queries) THEN 'unknown_query'
+            WHEN doc_id NOT IN (SELECT doc_id FROM documents) THEN 'unknown_document'
+            WHEN relevance < best THEN 'conflicting_judgment' END AS reason
+        FROM best"""
+    )
+    _reject(
+        store,
+        """SELECT origin, line, reason, CASE reason
+            WHEN 'unknown_query' THEN 'no query ''' || query_id || ''''
+            WHEN 'unknown_document' THEN 'no document ''' || doc_id || ''' (judged for query '''
+                || query_id || ''')'
+            ELSE 'query ''' || query_id || ''' and document ''' || doc_id || ''' have relevance '
+                || relevance || ' here and ' || best || ' elsewhere; the higher counts' END
+        FROM sorted_judgments WHERE reason IS NOT NULL ORDER BY number""",
+    )
+
+
+def _merge_judgments(store: Store) -> tuple[int, int]:
+    """Adds the judgments that the store lacks, and raises relevances; returns added and held before."""
+    keys = "query_id, doc_id, split, source"
+    sound = f"SELECT DISTINCT {keys}, relevance FROM sorted_judgments WHERE reason IS NULL"
+    before = _count(store, "judgments")
+    store.execute(
+        f"""UPDATE judgments SET relevance = a.relevance FROM ({sound}) a
+        WHERE judgments.query_id = a.query_id AND judgments.doc_id = a.doc_id
+            AND judgments.split = a.split AND judgments.source = a.source
+            AND judgments.relevance < a.relevance"""
+    )
+    store.execute(
+        f"""INSERT INTO judgments ({keys}, relevance)
+        SELECT * FROM ({sound}) a ANTI JOIN judgments USING ({keys})"""
+    )
+    added = _count(store, "judgments") - before
+    return added, _count(store, f"({sound})") - added
+
+
+def _refuse_bad(store: Store, max_bad: float) -> None:
+    """Raises InputError when too large a share of the rows of any kind is bad."""
+    harmless = ", ".join(f"'{reason}'" for reason in HARMLESS)
+    shares = store.rows(
+        f"""WITH places AS (SELECT DISTINCT kind, origin, line FROM arriving_rows),
+            bad AS (SELECT DISTINCT origin, line FROM arriving_rejected WHERE reason NOT IN ({harmless}))
+        SELECT kind, count(bad.origin), count(*) FROM places LEFT JOIN bad
+            ON bad.origin = places.origin AND bad.line IS NOT DISTINCT FROM places.line
+        GROUP BY kind ORDER BY count(bad.origin) / count(*) DESC, kind LIMIT 1"""
+    )
+    for kind, bad, rows in shares:
+        if bad > max_bad * rows:
+            found = [r for r in _rejections(store) if r.reason not in HARMLESS]
+            reasons = ", ".join(f"{r.rows} {r.reason}" for r in found)
+            first = "; ".join(place for r in found for place in r.first)
+            raise InputError(
+                f"{bad} of {rows} {kind} are bad ({bad / rows:.1%}, allowed are {max_bad:.1%}): {reasons}. "
+                f"First: {first}",
+                "mend the files, or allow more with --max-bad; nothing was written",
+            )
+
+
+def _list_rejected(store: Store) -> None:
+    """Writes what was left out to the table `rejected`, unless an earlier ingest did."""
+    store.execute(
+        """INSERT INTO rejected (origin, line, reason, detail)
+        SELECT DISTINCT origin, line, reason, detail FROM arriving_rejected
+        EXCEPT SELECT origin, line, reason, detail FROM rejected ORDER BY ALL"""
+    )
+
+
+def _rejections(store: Store) -> tuple[Rejection, ...]:
+    rows = store.rows(
+        f"""SELECT reason, count(*), list({_WHERE} || ': ' || detail ORDER BY number)[:{PLACES_SHOWN}]
+        FROM (SELECT *, rowid AS number FROM arriving_rejected)
+        GROUP BY reason ORDER BY count(*) DESC, reason"""
+    )
+    return tuple(Rejection(reason, count, tuple(first)) for reason, count, first in rows)
+
+
+def _splits(store: Store) -> dict[str, int]:
+    rows = store.rows(
+        "SELECT split, count(*) FROM judgments WHERE relevance > 0 GROUP BY split ORDER BY split"
+    )
+    return dict(rows)
+
+
+def _count(store: Store, table: str) -> int:
+    ((number,),) = store.rows(f"SELECT count(*) FROM {table}")
+    return int(number)

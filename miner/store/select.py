@@ -1,0 +1,311 @@
+"""One SELECT over a store, for people: it reads, and can do nothing else.
+
+The file is opened read-only with external access, extensions and settings locked; the statement is
+parsed and looked through before it runs; memory and time are capped. Imports no pyarrow, so that a
+question at the shell is answered at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from miner.errors import MinerError, StoreError, UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_MOST_THREADS = 8
+_HEADROOM = 512 * 2**20
+"""What the process may take beside the query's memory: thread stacks, Arrow buffers, output."""
+_GRACE = 2.0
+"""Seconds that DuckDB has to heed an interrupt."""
+_NAMES = {"MULTI": "one that runs as several statements"}
+_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
+_LOCKS = (
+    "autoinstall_known_extensions = false",
+    "autoload_known_extensions = false",
+    "allow_community_extensions = false",
+    "python_enable_replacements = false",
+    "enable_external_access = false",
+    "lock_configuration = true",
+)
+"""In this order: after the last one none of them can be undone."""
+
+READING_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
+"""The parts of a parsed SELECT that only read. DuckDB also allows `WITH x AS (INSERT …)`."""
+
+READING_TABLE_FUNCTIONS = frozenset(
+    {
+        "range", "generate_series", "unnest", "repeat", "json_each", "json_tree", "summary",
+        "duckdb_columns", "duckdb_constraints", "duckdb_databases", "duckdb_functions", "duckdb_indexes",
+        "duckdb_keywords", "duckdb_memory", "duckdb_schemas", "duckdb_sequences", "duckdb_settings",
+        "duckdb_tables", "duckdb_types", "duckdb_views", "pragma_database_size", "pragma_show",
+        "pragma_storage_info", "pragma_table_info", "pragma_version",
+    }
+)  # fmt: skip
+"""Table functions that read the store or make rows up. The others read files, run further SQL,
+follow memory addresses, or change state."""
+
+REFUSED_FUNCTIONS = frozenset(
+    {
+        "nextval", "setval", "currval", "setseed", "sleep_ms", "pg_sleep", "write_log", "getenv",
+        "combine", "combine_aggr", "finalize", "to_aggregate_state",
+    }
+)  # fmt: skip
+"""Scalar functions that change state, wait, or take raw memory for a value."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one query may use."""
+
+    seconds: float = 60.0
+    """Time inside DuckDB; what the reader of the result takes does not count."""
+    memory: str = "2GB"
+
+    def memory_bytes(self) -> int:
+        """Returns `memory` in bytes; raises UsageError when it is no size such as 500MB or 2GB."""
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", self.memory, re.IGNORECASE)
+        if found is None or float(found[1]) == 0:
+            raise UsageError(f"'{self.memory}' is no amount of memory", "give one such as 500MB or 2GB")
+        unit = _UNITS[found[2].upper()]
+        if found[3]:
+            unit = 1024 ** list(_UNITS).index(found[2].upper())
+        return int(float(found[1]) * unit)
+
+
+class Result:
+    """The result of one query, read once: as rows or as Arrow."""
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        statement: str,
+        limits: Limits,
+        abandon: Callable[[MinerError], None] | None,
+    ) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._abandon = abandon
+        self._spent = 0.0
+        self._expired = False
+        with self._counted():
+            self._statement = _checked(connection, statement)
+            self._relation = connection.sql(self._statement)
+        self.columns: list[str] = list(self._relation.columns)
+        self._zoned = any("WITH TIME ZONE" in str(kind) for kind in self._relation.types)
+
+    def batches(self, rows: int = 10_000) -> Iterator[list[tuple[Any, ...]]]:
+        """Yields the rows as lists of at most `rows` tuples of Python values, in the query's order."""
+        if self._zoned:
+            # DuckDB needs pytz to turn times with a zone into Python values; Arrow does not.
+            for batch in self._record_batches(rows):
+                yield list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+            return
+        with self._counted():
+            cursor = self._connection.execute(self._statement)
+        while True:
+            with self._counted():
+                batch = cursor.fetchmany(rows)
+            if not batch:
+                return
+            yield batch
+
+    def arrow(self) -> pa.RecordBatchReader:
+        """Returns the rows as a stream of Arrow record batches."""
+        import pyarrow as pa
+
+        with self._counted():
+            reader = self._relation.to_arrow_reader(100_000)
+        return pa.RecordBatchReader.from_batches(reader.schema, self._drain(reader))
+
+    def _record_batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+        with self._counted():
+            reader = self._relation.to_arrow_reader(rows)
+        return self._drain(reader)
+
+    def _drain(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        while True:
+            with self._counted():
+                batch = next(reader, None)
+            if batch is None:
+                return
+            yield batch
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Counts the time inside it against the limit, and turns DuckDB's errors into ours."""
+        started, done = time.monotonic(), threading.Event()
+        watch = threading.Thread(target=self._watch, args=(done,), daemon=True)
+        watch.start()
+        try:
+            yield
+        except (duckdb.Error, OSError, MemoryError) as error:
+            raise self._explained(error) from error
+        finally:
+            done.set()
+            watch.join()
+            self._spent += time.monotonic() - started
+
+    def _watch(self, done: threading.Event) -> None:
+        """Interrupts the query when its time is up, again and again until it heeds."""
+        if done.wait(max(self._limits.seconds - self._spent, 0)):
+            return
+        self._expired = True
+        until = time.monotonic() + _GRACE
+        while time.monotonic() < until:
+            self._connection.interrupt()
+            if done.wait(0.05):
+                return
+        if self._abandon is not None:
+            self._abandon(self._timed_out())
+
+    def _timed_out(self) -> StoreError:
+        return StoreError(
+            f"the query took longer than {self._limits.seconds:g} s and was stopped",
+            "ask for less, or give it longer with --timeout",
+        )
+
+    def _explained(self, error: Exception) -> BaseException:
+        if self._expired:
+            return self._timed_out()
+        text = str(error).strip()
+        if isinstance(error, duckdb.InterruptException):
+            return KeyboardInterrupt()
+        if isinstance(error, (duckdb.OutOfMemoryException, MemoryError)) or "Out of Memory" in text:
+            return StoreError(
+                f"the query needs more than {self._limits.memory} of memory",
+                "ask for less, or give it more with --memory",
+            )
+        hint = 'the tables and views: miner sql STORE "SHOW TABLES"'
+        return UsageError(text, hint if isinstance(error, duckdb.CatalogException) else "")
+
+
+@contextmanager
+def select(
+    path: str | os.PathLike[str],
+    query: str,
+    limits: Limits = Limits(),
+    abandon: Callable[[MinerError], None] | None = None,
+) -> Iterator[Result]:
+    """Yields the result of one SELECT statement over the store at `path`, which it cannot change.
+
+    `abandon` is called, on another thread, when a query whose time is up does not heed the
+    interrupt: the caller may end the process. Raises UsageError for anything but one SELECT that
+    only reads and for errors in it, StoreError when the store cannot be opened or a limit is met.
+    """
+    connection = _open(Path(path), limits)
+    try:
+        yield Result(connection, query, limits, abandon)
+    finally:
+        connection.close()
+
+
+@contextmanager
+def confined(limits: Limits) -> Iterator[None]:
+    """Holds the whole process to the query's memory plus some headroom; Linux only, no-op elsewhere.
+
+    DuckDB's own limit does not count what one value takes: `range(1000000000)` is 8 GB.
+    """
+    size = limits.memory_bytes()
+    try:
+        import resource
+
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except (ImportError, OSError):
+        yield
+        return
+    used = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData"))
+    before, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    ceiling = used + size + _HEADROOM
+    if before != resource.RLIM_INFINITY:
+        ceiling = min(ceiling, before)
+    resource.setrlimit(resource.RLIMIT_DATA, (ceiling, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
+
+
+def _open(file: Path, limits: Limits) -> duckdb.DuckDBPyConnection:
+    if not file.is_file():
+        raise StoreError(f"there is no store at {file}", f"make one: miner ingest {file} SOURCE")
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": f"{limits.memory_bytes()}B",
+        "threads": min(os.cpu_count() or 1, _MOST_THREADS),
+        "temp_directory": "",
+    }
+    try:
+        connection = duckdb.connect(str(file), read_only=True, config=settings)
+    except duckdb.Error as error:
+        from miner.store.database import _unopened
+
+        raise _unopened(file, error) from error
+    for setting in _LOCKS:
+        connection.execute(f"SET {setting}")
+    return connection
+
+
+def _checked(connection: duckdb.DuckDBPyConnection, query: str) -> str:
+    """Returns the one SELECT statement in `query`; raises UsageError for anything else."""
+    statements = connection.extract_statements(query)
+    if len(statements) != 1:
+        raise _refused("this holds none" if not statements else f"this holds {len(statements)} statements")
+    kind = statements[0].type
+    if kind is not duckdb.StatementType.SELECT:
+        raise _refused(f"this is {_NAMES.get(kind.name, kind.name)}")
+    statement: str = statements[0].query
+    (text,) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [statement]).fetchall()[0]
+    try:
+        tree = json.loads(text)
+    except RecursionError:
+        raise _refused("this is nested too deeply") from None
+    if tree["error"]:
+        raise _refused(f"this is none that can be checked ({tree['error_message']})")
+    for node in _nodes(tree["statements"]):
+        _check_node(node)
+    return statement
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Yields every object of a parsed statement."""
+    waiting = [tree]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            yield part
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
+
+
+def _check_node(node: dict[str, Any]) -> None:
+    kind, group = str(node.get("type", "")), node.get("class")
+    if kind.endswith("_NODE") and kind not in READING_NODES:
+        raise _refused(f"this holds {kind.split('_')[0]}")
+    if kind == "TABLE_FUNCTION":
+        name = node["function"]["function_name"].lower()
+        if name not in READING_TABLE_FUNCTIONS:
+            raise _refused(f"{name}() may not be called")
+    if group in ("FUNCTION", "WINDOW"):
+        name = node["function_name"].lower()
+        if name in REFUSED_FUNCTIONS or name.startswith("__internal"):
+            raise _refused(f"{name}() may not be called")
+
+
+def _refused(what: str) -> UsageError:
+    return UsageError(
+        f"only one SELECT statement that reads the store is taken; {what}",
+        "SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE and SHOW TABLES read it",
+    )
