@@ -1,0 +1,60 @@
+"""Small real stores for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from miner.store.database import Store
+from miner.text import text_keys
+
+
+def make_store(
+    path: Path,
+    documents: Mapping[str, str],
+    queries: Mapping[str, str],
+    judgments: Sequence[tuple[str, str] | tuple[str, str, str]],
+    labels: Mapping[str, str] | None = None,
+) -> Store:
+    """Returns a new open store; a judgment is (query_id, doc_id) of split train, or with its split."""
+    store = Store.open(path, create=True)
+    labels = labels or {}
+    store.insert(
+        "documents",
+        pa.table(
+            {
+                "doc_id": list(documents),
+                "title": [""] * len(documents),
+                "text": list(documents.values()),
+                "text_key": text_keys(documents.values()),
+                "label": pa.array([labels.get(i) for i in documents], pa.string()),
+            }
+        ),
+    )
+    store.insert(
+        "queries",
+        pa.table(
+            {
+                "query_id": list(queries),
+                "text": list(queries.values()),
+                "text_key": text_keys(queries.values()),
+                "label": pa.array([labels.get(i) for i in queries], pa.string()),
+            }
+        ),
+    )
+    rows = [(*judgment, "train")[:3] for judgment in judgments]
+    store.insert(
+        "judgments",
+        pa.table(
+            {
+                "query_id": [row[0] for row in rows],
+                "doc_id": [row[1] for row in rows],
+                "relevance": [1.0] * len(rows),
+                "split": [row[2] for row in rows],
+            }
+        ),
+        source="gold",
+    )
+    return store

@@ -1,0 +1,160 @@
+"""Whatever the input: no negative is a judged positive, reads like one, or is the query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from miner.mining.config import MiningConfig, Rules, Selection
+from miner.mining.pipeline import mine
+from miner.store import runs
+from miner.text import normalise
+from tests.stores import make_store
+from tests.test_oracle import encoder
+
+__all__ = ["encoder"]
+
+VARIANTS = [
+    str,
+    str.upper,
+    lambda s: f"  {s}\t",
+    lambda s: s.replace("w", "ｗ"),
+    lambda s: s.replace(" ", "  "),
+]
+"""Ways to write a text that leave its normalised form alone."""
+
+words = st.lists(
+    st.sampled_from([f"w{i}" for i in range(9)] + ["Straße", "STRASSE", "ﬁne"]), min_size=1, max_size=4
+)
+texts = st.builds(lambda parts, variant: variant(" ".join(parts)), words, st.sampled_from(VARIANTS))
+
+
+@st.composite
+def collections(draw: st.DrawFn) -> tuple[dict[str, str], dict[str, str], list[tuple[str, str, str]]]:
+    corpus = {f"x{i}": t for i, t in enumerate(draw(st.lists(texts, min_size=2, max_size=14)))}
+    queries = {f"x{i}": t for i, t in enumerate(draw(st.lists(texts, min_size=1, max_size=5)))}
+    pairs = st.tuples(
+        st.sampled_from(sorted(queries)),
+        st.sampled_from(sorted(corpus)),
+        st.sampled_from(["train", "train", "dev"]),
+    )
+    return (
+        corpus,
+        queries,
+        [*draw(st.lists(pairs, min_size=1, max_size=10, unique=True)), ("x0", "x1", "train")],
+    )
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    collection=collections(),
+    dense=st.booleans(),
+    strategy=st.sampled_from(["top", "random", "ambiguous"]),
+    anchor=st.sampled_from(["lowest", "median", "best", "each"]),
+    overlaps=st.booleans(),
+    seed=st.integers(0, 5),
+)
+def test_no_negative_is_a_positive_by_text(
+    encoder: Path,
+    collection: tuple[dict[str, str], dict[str, str], list[tuple[str, str, str]]],
+    dense: bool,
+    strategy: str,
+    anchor: str,
+    overlaps: bool,
+    seed: int,
+) -> None:
+    corpus, queries, judged = collection
+    config = MiningConfig(
+        encoder=str(encoder) if dense else None,
+        stopwords="none",
+        overlaps=overlaps,
+        rules=Rules(relative_margin=None, anchor=anchor),
+        selection=Selection(strategy=strategy, seed=seed, negatives=50),
+    )
+    with (
+        TemporaryDirectory() as folder,
+        make_store(Path(folder) / "s.duckdb", corpus, queries, judged) as store,
+    ):
+        triplets = runs.triplets(store, mine(store, config, workers=1)).to_pylist()
+        ((kept,),) = store.rows("SELECT count(*) FROM kept WHERE slot IS NOT NULL")
+    positives = {q: {d for query, d, _ in judged if query == q} for q in queries}
+    for triplet in triplets:
+        query, negative = triplet["query_id"], triplet["negative_id"]
+        assert (query, triplet["positive_id"], "train") in judged
+        assert negative not in positives[query]
+        assert normalise(corpus[negative]) not in {normalise(corpus[d]) for d in positives[query]}
+        assert normalise(corpus[negative]) != normalise(queries[query])
+        assert negative != query
+    assert (kept > 0) == (len(triplets) > 0)
+
+
+def mined(tmp_path: Path, corpus: dict[str, str], **settings: object) -> dict[str, str]:
+    """Returns the reason of every candidate of the query 'red apple' whose positive is d0."""
+    with make_store(tmp_path / "s.duckdb", corpus, {"q": "red apple"}, [("q", "d0")]) as store:
+        config = MiningConfig(rules=Rules(relative_margin=None), **settings)  # type: ignore[arg-type]
+        run = mine(store, config)
+        rows = store.rows("SELECT doc_id, coalesce(reason::VARCHAR, 'kept') FROM verdicts")
+        assert sum(runs.reason_counts(store, run).values()) == len(rows)
+    return dict(rows)
+
+
+def test_each_exclusion_gives_its_reason(tmp_path: Path) -> None:
+    corpus = {
+        "d0": "A red apple hangs on the tree",
+        "d1": "a RED apple  hangs on the tree",
+        "d2": "Look: a red apple hangs on the tree today",
+        "d3": "red apple",
+        "d4": "the red apple pie",
+        "d5": "my red apple",
+        "q": "an apple a day",
+    }
+    assert mined(tmp_path, corpus, protected=("d5",)) == {
+        "d0": "judged_positive",
+        "d1": "duplicate_of_positive",
+        "d2": "overlaps_positive",
+        "d3": "is_query",
+        "d4": "kept",
+        "d5": "protected",
+        "q": "is_query",
+    }
+
+
+def test_containment_is_by_words(tmp_path: Path) -> None:
+    corpus = {
+        "d0": "apple tree",
+        "d1": "pineapple tree apple trees",
+        "d2": "an apple tree",
+        "d3": "tree apple",
+    }
+    reasons = mined(tmp_path, corpus)
+    assert reasons["d1"] == "kept"
+    assert reasons["d2"] == "overlaps_positive"
+    assert reasons["d3"] == "kept"
+
+
+def test_overlaps_can_be_allowed(tmp_path: Path) -> None:
+    reasons = mined(tmp_path, {"d0": "apple tree", "d1": "an apple tree"}, overlaps=False)
+    assert reasons == {"d0": "judged_positive", "d1": "kept"}
+
+
+def test_the_same_label_is_never_a_negative(tmp_path: Path) -> None:
+    corpus = {"d0": "good film", "d1": "a film to love", "d2": "bad film"}
+    labels = {"q": "positive", "d0": "positive", "d1": "positive", "d2": "negative"}
+    with make_store(tmp_path / "s.duckdb", corpus, {"q": "great film"}, [("q", "d0")], labels) as store:
+        mine(store, MiningConfig(rules=Rules(relative_margin=None)))
+        reasons = dict(store.rows("SELECT doc_id, coalesce(reason::VARCHAR, 'kept') FROM verdicts"))
+    assert reasons == {"d0": "judged_positive", "d1": "same_label", "d2": "kept"}
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_positives_of_other_splits_are_excluded_too(tmp_path: Path, split: str) -> None:
+    corpus = {"d0": "red apple", "d1": "green apple", "d2": "blue apple"}
+    judged = [("q", "d0"), ("q", "d1", split)]
+    with make_store(tmp_path / "s.duckdb", corpus, {"q": "apple"}, judged) as store:
+        mine(store, MiningConfig(rules=Rules(relative_margin=None)))
+        reasons = dict(store.rows("SELECT doc_id, coalesce(reason::VARCHAR, 'kept') FROM verdicts"))
+    assert reasons == {"d0": "judged_positive", "d1": "judged_positive", "d2": "kept"}

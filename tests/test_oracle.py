@@ -1,0 +1,231 @@
+"""The differential test: sentence-transformers' own miner is the oracle.
+
+On the same vectors, with the dense retriever alone, our triplets are those of
+`sentence_transformers.util.mine_hard_negatives`. What it does differently, named here and accounted
+for rather than imitated:
+
+- It drops the first `range_min` candidates *after* filtering; our `skip_top` looks at the
+  retriever's rank. The test asks for `range_min` more negatives and drops the first ones.
+- It fetches `range_max` plus the largest number of positives of any query, for every query.
+- It compares in fp32, we in float64: cases in which two scores, or a score and a threshold, are
+  nearer than fp32 can tell apart are left out.
+- It knows texts only, so equal texts are one document, and a query may be its own negative: the
+  test's texts are all different.
+- When a margin drops every candidate, max_score and min_score divide by zero while counting: that
+  is the empty result.
+- It pairs up positives and negatives of a query with several positives and few negatives wrongly
+  in n-tuples (rows are taken from the un-deduplicated order); only its triplets are compared.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from miner.mining.config import MiningConfig, Rules, Selection
+from miner.mining.pipeline import mine
+from miner.store import runs
+from tests.stores import make_store
+
+WORDS = 64
+DIMENSION = 16
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real, tiny encoder: a table of random word vectors, averaged."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {"[UNK]": 0} | {f"w{i}": i + 1 for i in range(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    table = np.random.default_rng(5).standard_normal((WORDS + 1, DIMENSION)).astype(np.float32)
+    folder = tmp_path_factory.mktemp("oracle") / "static"
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=table)], device="cpu").save(
+        str(folder)
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(encoder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(encoder), device="cpu")
+
+
+def text(rng: np.random.Generator, number: int) -> str:
+    """A text of random words; its number, spelt in words of the vocabulary, makes it unique."""
+    words = [f"w{i}" for i in rng.integers(8, WORDS, rng.integers(2, 6))]
+    return " ".join([f"w{digit}" for digit in np.base_repr(number + 64, 8)] + words)
+
+
+margins = st.one_of(st.none(), st.floats(-0.2, 0.4))
+scores = st.one_of(st.none(), st.floats(-0.5, 0.9))
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    seed=st.integers(0, 10_000),
+    documents=st.integers(6, 30),
+    queries=st.integers(1, 8),
+    most_positives=st.integers(1, 4),
+    absolute=margins,
+    relative=margins,
+    max_score=scores,
+    min_score=scores,
+    range_min=st.integers(0, 3),
+    range_max=st.integers(4, 12),
+    negatives=st.integers(1, 4),
+)
+def test_the_triplets_are_those_of_mine_hard_negatives(
+    encoder: Path, model: Any, seed: int, documents: int, queries: int, most_positives: int, **asked: Any
+) -> None:
+    assume(asked["negatives"] <= asked["range_max"] - asked["range_min"])
+    rng = np.random.default_rng(seed)
+    corpus = {f"d{i:02}": text(rng, i) for i in range(documents)}
+    questions = {f"q{i}": text(rng, 100 + i) for i in range(queries)}
+    judged = [
+        (query, f"d{doc:02}")
+        for query in questions
+        for doc in rng.choice(documents, rng.integers(1, most_positives + 1), replace=False)
+    ]
+    similarity = float64_scores(model, corpus, questions)
+    assume(decidable(similarity, judged, asked))
+    expected = theirs(model, corpus, questions, judged, asked)
+    assert ours(encoder, corpus, questions, judged, asked) == expected
+
+
+def float64_scores(
+    model: Any, corpus: dict[str, str], questions: dict[str, str]
+) -> dict[tuple[str, str], float]:
+    documents = model.encode(list(corpus.values()), normalize_embeddings=True).astype(np.float64)
+    queries = model.encode(list(questions.values()), normalize_embeddings=True).astype(np.float64)
+    product = queries @ documents.T
+    return {(q, d): product[i, j] for i, q in enumerate(questions) for j, d in enumerate(corpus)}
+
+
+def decidable(
+    similarity: dict[tuple[str, str], float], judged: list[tuple[str, str]], asked: dict[str, Any]
+) -> bool:
+    """Whether fp32 can tell every score from every other and from every threshold."""
+    for query in {q for q, _ in similarity}:
+        values = [s for (q, _), s in similarity.items() if q == query]
+        anchor = min(similarity[pair] for pair in judged if pair[0] == query)
+        thresholds = [
+            asked["max_score"],
+            asked["min_score"],
+            None if asked["absolute"] is None else anchor - asked["absolute"],
+            None if asked["relative"] is None else anchor - abs(anchor) * asked["relative"],
+        ]
+        ordered = sorted(values + [t for t in thresholds if t is not None and t != anchor])
+        if any(b - a < 1e-6 for a, b in pairwise(ordered)):
+            return False
+        # A margin of exactly 0 puts the threshold on the positive itself, which is no candidate.
+    return True
+
+
+Triplet = tuple[str, str, str]
+
+
+def theirs(
+    model: Any,
+    corpus: dict[str, str],
+    questions: dict[str, str],
+    judged: list[tuple[str, str]],
+    asked: dict[str, Any],
+) -> list[Triplet]:
+    from datasets import Dataset
+    from sentence_transformers.util import mine_hard_negatives
+
+    dataset = Dataset.from_dict(
+        {"query": [questions[q] for q, _ in judged], "positive": [corpus[d] for _, d in judged]}
+    )
+    try:
+        mined = mine_hard_negatives(
+            dataset,
+            model,
+            corpus=list(corpus.values()),
+            absolute_margin=asked["absolute"],
+            relative_margin=asked["relative"],
+            max_score=asked["max_score"],
+            min_score=asked["min_score"],
+            range_min=asked["range_min"],
+            range_max=asked["range_max"],
+            num_negatives=asked["negatives"],
+            verbose=False,
+        )
+    except ZeroDivisionError:
+        return []
+    query_id = {text: i for i, text in questions.items()}
+    doc_id = {text: i for i, text in corpus.items()}
+    return sorted((query_id[r["query"]], doc_id[r["positive"]], doc_id[r["negative"]]) for r in mined)
+
+
+def ours(
+    encoder: Path,
+    corpus: dict[str, str],
+    questions: dict[str, str],
+    judged: list[tuple[str, str]],
+    asked: dict[str, Any],
+) -> list[Triplet]:
+    positives = [[q for q, _ in judged].count(query) for query in questions]
+    config = MiningConfig(
+        bm25=False,
+        encoder=str(encoder),
+        depth=asked["range_max"] + max(positives),
+        overlaps=False,
+        rules=Rules(
+            absolute_margin=asked["absolute"],
+            relative_margin=asked["relative"],
+            max_score=asked["max_score"],
+            min_score=asked["min_score"],
+        ),
+        selection=Selection(negatives=asked["range_min"] + asked["negatives"]),
+    )
+    with (
+        TemporaryDirectory() as folder,
+        make_store(Path(folder) / "s.duckdb", corpus, questions, judged) as store,
+    ):
+        rows = runs.triplets(store, mine(store, config, workers=1)).to_pylist()
+    return sorted(
+        (r["query_id"], r["positive_id"], r["negative_id"]) for r in rows if r["rank"] > asked["range_min"]
+    )
+
+
+def test_the_scores_are_those_of_mine_hard_negatives(encoder: Path, model: Any, tmp_path: Path) -> None:
+    from datasets import Dataset
+    from sentence_transformers.util import mine_hard_negatives
+
+    rng = np.random.default_rng(1)
+    corpus = {f"d{i:02}": text(rng, i) for i in range(20)}
+    questions = {f"q{i}": text(rng, 100 + i) for i in range(5)}
+    judged = [(f"q{i}", f"d{i:02}") for i in range(5)]
+    mined = mine_hard_negatives(
+        Dataset.from_dict({"q": [questions[q] for q, _ in judged], "p": [corpus[d] for _, d in judged]}),
+        model,
+        corpus=list(corpus.values()),
+        num_negatives=3,
+        output_scores=True,
+        verbose=False,
+    )
+    config = MiningConfig(
+        bm25=False,
+        encoder=str(encoder),
+        overlaps=False,
+        rules=Rules(relative_margin=None),
+        selection=Selection(negatives=3),
+    )
+    with make_store(tmp_path / "s.duckdb", corpus, questions, judged) as store:
+        rows = runs.triplets(store, mine(store, config)).to_pylist()
+    found = [(r["positive_score"], r["negative_score"]) for r in rows]
+    np.testing.assert_allclose(found, mined["scores"], atol=1e-6)
