@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from miner.errors import MinerError
-    from miner.export import ExportConfig, export
+    from miner.export import ExportConfig, export_run
     from miner.mining.config import MiningConfig, Rules, Selection
     from miner.mining.explain import explain
     from miner.mining.pipeline import decide_again, mine
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from miner.sources import SourceConfig, ingest
     from miner.store.database import Store
     from miner.store.runs import Run, find_run, triplets
-    from miner.training.reranker import RerankerConfig, train_reranker
+    from miner.training.config import RerankerConfig
+    from miner.training.reranker import train_reranker
 
 _HOME = {
     "Encoder": "miner.models.encoder",
@@ -29,7 +30,7 @@ _HOME = {
     "MinerError": "miner.errors",
     "MiningConfig": "miner.mining.config",
     "Reranker": "miner.models.reranker",
-    "RerankerConfig": "miner.training.reranker",
+    "RerankerConfig": "miner.training.config",
     "Rules": "miner.mining.config",
     "Run": "miner.store.runs",
     "Selection": "miner.mining.config",
@@ -37,7 +38,7 @@ _HOME = {
     "Store": "miner.store.database",
     "decide_again": "miner.mining.pipeline",
     "explain": "miner.mining.explain",
-    "export": "miner.export",
+    "export_run": "miner.export",
     "find_run": "miner.store.runs",
     "ingest": "miner.sources",
     "mine": "miner.mining.pipeline",
@@ -59,7 +60,7 @@ __all__ = [
     "Store",
     "decide_again",
     "explain",
-    "export",
+    "export_run",
     "find_run",
     "ingest",
     "mine",

@@ -26,7 +26,7 @@ def command(store: Path, source: str | None, name: str | None, recipe: Path | No
     miner decide my.duckdb --run r1 --name strict --relative-margin off --percentile 2
     miner decide my.duckdb --strategy random --negatives 8 --seed 7
     """
-    from miner.cli.main import progress
+    from miner.cli.progress import progress
     from miner.cli.summary import summarise
     from miner.mining.pipeline import config_of, decide_again
     from miner.store.database import Store

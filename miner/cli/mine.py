@@ -31,7 +31,7 @@ def command(store: Path, name: str | None, workers: int | None, recipe: Path | N
     miner mine my.duckdb --encoder bundled --reranker my-reranker --relative-margin off --percentile 5
     miner mine my.duckdb --encoder intfloat/e5-base-v2 --query-prompt "query: " --document-prompt "passage: "
     """
-    from miner.cli.main import progress
+    from miner.cli.progress import progress
     from miner.cli.summary import summarise
     from miner.mining.pipeline import mine
     from miner.store.database import Store

@@ -66,6 +66,7 @@ class MiningConfig:
     """
 
     split: str = key("train", "Mine the queries with positives in this split.")
+    queries: int | None = key(None, "Mine only this many of the queries, a seeded sample.", kind=int)
     depth: int = key(100, "Candidates per query and retriever.", kind=int)
     bm25: bool = key(True, "Search with BM25.", kind=bool)
     bm25_backend: str = key("bm25s", "BM25 implementation.", ("bm25s", "rank-bm25"))
@@ -131,7 +132,7 @@ def check(config: MiningConfig) -> None:
         f"percentile {rules.percentile}",
         "between 0 and 100",
     )
-    for name in ("rerank_depth",):
+    for name in ("rerank_depth", "queries"):
         value = getattr(config, name)
         _require(value is None or value >= 1, f"{name} {value}", "at least 1")
     for name in ("bm25_quota", "dense_quota", "document_cap"):

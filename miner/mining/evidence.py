@@ -58,7 +58,8 @@ def gather(
     chunks = chunk_ranges(collection)
     judged = corpus.positives(store, collection.split)
     owners = positions(judged["query_id"], collection.query_ids)
-    answers = positions(judged["doc_id"], collection.doc_ids)
+    mined = owners >= 0
+    owners, answers = owners[mined], positions(judged["doc_id"], collection.doc_ids)[mined]
 
     def compute(chunk: int) -> dict[str, pa.Table]:
         queries = chunks[chunk]

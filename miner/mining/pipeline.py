@@ -58,7 +58,7 @@ def mine(
     Raises UsageError for a split without positives or a name that another run has, and ModelError
     for a model that cannot be used.
     """
-    collection = Collection.load(store, config.split)
+    collection = Collection.load(store, config.split, config.queries, config.selection.seed)
     models = _models(store, collection, config, workers, progress)
     exclusions = Exclusions(collection, corpus.positives(store), config.overlaps, config.protected)
     expected = [search_stage(r, collection, config.depth).fingerprint for r in models.retrievers]

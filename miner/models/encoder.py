@@ -16,6 +16,7 @@ from miner.errors import ModelError
 from miner.models.batching import equal_length_batches, padded_batches
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.names import resolve
+from miner.models.quiet import quietly
 from miner.text import fingerprint
 
 if TYPE_CHECKING:
@@ -63,13 +64,14 @@ class Encoder:
         from sentence_transformers import SentenceTransformer
 
         try:
-            model = SentenceTransformer(
-                str(self._folder.path),
-                device=self.device,
-                trust_remote_code=False,
-                local_files_only=True,
-                model_kwargs={"use_safetensors": True},
-            )
+            with quietly():
+                model = SentenceTransformer(
+                    str(self._folder.path),
+                    device=self.device,
+                    trust_remote_code=False,
+                    local_files_only=True,
+                    model_kwargs={"use_safetensors": True},
+                )
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(
@@ -111,10 +113,11 @@ class Encoder:
         return bool(fast and (whole or not prompt))
 
     def _encode_plainly(self, texts: Sequence[str], prompt: str) -> Vectors:
-        vectors = self._model.encode(
-            list(texts), prompt=prompt, normalize_embeddings=True, show_progress_bar=False
-        )
-        return np.asarray(vectors, dtype=np.float32)
+        encoded = self._model.encode(list(texts), prompt=prompt, show_progress_bar=False)
+        vectors = np.asarray(encoded, dtype=np.float32)
+        # Not normalize_embeddings=True: that divides in the model's numbers, bf16 among them.
+        unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return unit
 
     def _encode_by_length(
         self, texts: Sequence[str], prompt: str, workers: int, progress: Progress
@@ -151,7 +154,8 @@ class Encoder:
         )
         tokens: list[list[int]] = encoded["input_ids"]
         if limit is not None:
-            self.truncated += sum(len(ids) >= limit for ids in tokens)
+            full = (i for i, ids in enumerate(tokens) if len(ids) >= limit)
+            self.truncated += sum(bool(encoded.encodings[i].overflowing) for i in full)
         return tokens
 
     def _forward(self, tokens: list[list[int]]) -> Vectors:

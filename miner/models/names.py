@@ -14,6 +14,8 @@ BUNDLED = "bundled"
 """all-MiniLM-L6-v2 from a package: the model that works without a network."""
 
 _PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model"]
+_WEIGHTS = (".safetensors", ".model")
+"""Weights, and the tokenizers of SentencePiece."""
 _IDENTITY = {
     "config.json",
     "modules.json",
@@ -90,13 +92,22 @@ def _fetch(name: str, revision: str | None) -> Path:
         ) from error
 
 
-@lru_cache(maxsize=32)
 def _fingerprint(path: Path) -> str:
-    digest = hashlib.sha256()
+    files = []
     for file in sorted(path.rglob("*")):
-        if file.is_file() and (file.suffix == ".safetensors" or file.name in _IDENTITY):
-            digest.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 22):
-                    digest.update(block)
+        if file.is_file() and (file.suffix in _WEIGHTS or file.name in _IDENTITY):
+            state = file.stat()
+            files.append((file.relative_to(path).as_posix(), state.st_size, state.st_mtime_ns))
+    return _digest(path, tuple(files))
+
+
+@lru_cache(maxsize=32)
+def _digest(path: Path, files: tuple[tuple[str, int, int], ...]) -> str:
+    """Returns the sha256 of the files' names and bytes; read once a process, and again when they change."""
+    digest = hashlib.sha256()
+    for name, size, _ in files:
+        digest.update(f"{name}\0{size}\0".encode())
+        with (path / name).open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
     return digest.hexdigest()

@@ -100,9 +100,10 @@ def _template(tokenizer: Any) -> _Template | None:
 
 def _agrees(tokenizer: Any, template: _Template, pair: tuple[str, str], limit: int) -> bool:
     """Whether the built ids of one pair are those of the tokenizer."""
-    encoded = tokenizer(*pair, truncation=True, max_length=limit, return_token_type_ids=True)
-    ids, types, _ = _built(tokenizer, template, pair[:1], pair[1:], limit).matrix([0], 0)
-    return bool(ids[0].tolist() == encoded["input_ids"] and types[0].tolist() == encoded["token_type_ids"])
+    sides = [pair[0]], [pair[1]]
+    encoded = tokenizer(*sides, truncation=True, max_length=limit, return_token_type_ids=True)
+    ids, types, _ = _built(tokenizer, template, *sides, limit).matrix([0], 0)
+    return bool(ids.tolist() == encoded["input_ids"] and types.tolist() == encoded["token_type_ids"])
 
 
 def _built(

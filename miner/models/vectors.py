@@ -41,18 +41,21 @@ class VectorCache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._keys = self._read_keys()
-        self._dimension = self._read_dimension()
+        self._keys, self._dimension = self._read()
         self._sort()
 
-    def _read_keys(self) -> Keys:
-        file = self._folder / "keys.u64"
-        data = file.read_bytes() if file.exists() else b""
-        return np.frombuffer(data[: len(data) // 16 * 16], dtype=np.uint64).reshape(-1, 2)
+    def _read(self) -> tuple[Keys, int]:
+        """The keys of the rows that are whole, and the dimension; 0 where there is no row."""
+        dimension = self._bytes("dimension")
+        width = int(dimension) if dimension.isdigit() else 0
+        data, file = self._bytes("keys.u64"), self._folder / "vectors.f32"
+        stored = file.stat().st_size if file.exists() else 0
+        whole = min(len(data) // 16, stored // (4 * width)) if width else 0
+        return np.frombuffer(data[: whole * 16], dtype=np.uint64).reshape(-1, 2), width if whole else 0
 
-    def _read_dimension(self) -> int:
-        file = self._folder / "dimension"
-        return int(file.read_text()) if file.exists() else 0
+    def _bytes(self, name: str) -> bytes:
+        file = self._folder / name
+        return file.read_bytes() if file.exists() else b""
 
     def _sort(self) -> None:
         self._order = np.lexsort((self._keys[:, 1], self._keys[:, 0]))

@@ -134,14 +134,16 @@ class Bm25:
 
         Ties in the score go to the smaller doc_id.
         """
-        found = [_top(row, depth) for row in self._products(queries)]
+        absent = self._absent(queries)
+        products = zip(self._products(queries), absent, strict=True)
+        found = [_top(docs, scores + base, depth) for (docs, scores), base in products]
         sizes = [len(docs) for docs, _ in found]
         rank = np.concatenate([np.arange(1, size + 1) for size in sizes]).astype(np.int32)
         return Hits(
             np.repeat(np.arange(queries.start, queries.stop, dtype=np.int32), sizes),
             np.concatenate([docs for docs, _ in found]).astype(np.int32),
             rank,
-            np.concatenate([scores for _, scores in found]) + np.repeat(self._absent(queries), sizes),
+            np.concatenate([scores for _, scores in found]),
         )
 
     def _products(self, queries: range) -> Any:
@@ -171,18 +173,18 @@ class Bm25:
         return np.asarray(part, dtype=np.float64)
 
     def score_pairs(self, query: Ints, doc: Ints) -> Floats:
-        """Returns the BM25 score of each (query, document) pair of positions."""
+        """Returns the BM25 score of each (query, document) pair of positions, equal to that of `search`."""
         if not len(query):
             return np.zeros(0)
         shared = self._queries[query].multiply(self._by_document[doc]).tocsr()
         shared.sort_indices()
-        present = np.asarray(shared.sum(axis=1), dtype=np.float64).ravel()
+        # Not sum(axis=1): that adds pairwise, while the product of `search` adds term after term.
+        present = np.asarray(shared @ np.ones(shared.shape[1]), dtype=np.float64)
         return present + np.asarray(self._queries[query] @ self._absence, dtype=np.float64)
 
 
-def _top(row: tuple[Ints, Floats], depth: int) -> tuple[Ints, Floats]:
-    """Cuts one query's (documents, scores) to the best `depth`, by score, then position."""
-    docs, scores = row
+def _top(docs: Ints, scores: Floats, depth: int) -> tuple[Ints, Floats]:
+    """Cuts one query's documents and scores to the best `depth`, by score, then position."""
     if len(docs) > depth:
         least = np.partition(scores, len(scores) - depth)[len(scores) - depth]
         near_top = np.flatnonzero(scores >= least)
@@ -220,7 +222,9 @@ def _reference_weights(documents: list[list[int]], terms: int, config: Bm25Confi
     rows = []
     for term in range(terms):
         holders = np.array([term in frequencies for frequencies in index.doc_freqs])
-        rows.append(csr_array(np.where(holders, index.get_scores([term]), 0.0)[None, :]))
+        with np.errstate(invalid="ignore"):  # 0 / 0 of an empty document when b is 1 or k1 is 0
+            scores = index.get_scores([term])
+        rows.append(csr_array(np.where(holders, scores, 0.0)[None, :]))
     weights = vstack(rows, format="csr")
     if config.variant == "bm25+":
         weights.data -= np.repeat(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,10 +30,17 @@ class Collection:
     split: str
 
     @classmethod
-    def load(cls, store: Store, split: str) -> Collection:
-        """Reads the store's documents and the split's queries; UsageError where there are none."""
+    def load(cls, store: Store, split: str, sample: int | None = None, seed: int = 13) -> Collection:
+        """Reads the store's documents and the split's queries, or a seeded sample of these.
+
+        Raises UsageError where the split has no queries.
+        """
         queries = corpus.queries(store, split)
-        return cls(corpus.documents(store), queries, corpus.content_hashes(store, split), split)
+        hashes = corpus.content_hashes(store, split)
+        if sample is not None and sample < queries.num_rows:
+            queries = queries.take(_sample(queries["query_id"].to_pylist(), sample, seed))
+            hashes["queries"] += f"/{sample}/{seed}"
+        return cls(corpus.documents(store), queries, hashes, split)
 
     @cached_property
     def doc_ids(self) -> pa.Array:
@@ -51,6 +59,12 @@ class Collection:
     def query_column(self, positions: Ints) -> pa.DictionaryArray:
         """Returns query ids for positions, dictionary-encoded."""
         return pa.DictionaryArray.from_arrays(pa.array(positions, pa.int32()), self.query_ids)
+
+
+def _sample(ids: list[str], size: int, seed: int) -> pa.Array:
+    """Positions, ascending, of the ids whose hashes with the seed are smallest."""
+    keys = [hashlib.blake2b(f"{seed} {i}".encode(), digest_size=8).digest() for i in ids]
+    return pa.array(sorted(sorted(range(len(ids)), key=keys.__getitem__)[:size]))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,11 @@ from miner.store.database import Store
 SLACK = 16
 """Neighbours fetched beyond the depth: fp32 sums differ with batch shape and threads, so what is
 near the cut is decided by the float64 scores."""
+DOUBT = 1e-6
+"""Scores nearer than this may come in either order in fp32. Where the last neighbour fetched is no
+further from the cut, as among many texts with one beginning, more are fetched."""
+MOST = 4096
+"""Neighbours fetched at most in case of doubt."""
 
 _CODE = 1
 _BLOCK = 65_536
@@ -31,6 +36,8 @@ _RECALL_SAMPLE = 256
 
 Neighbours = tuple[Vectors, Rows]
 """fp32 scores and positions in the searched matrix, each (queries, k); -1 where there is none."""
+Expanded = tuple[Rows, Rows, Floats]
+"""Whose neighbour, which document, and its float64 score."""
 
 
 class Dense:
@@ -87,6 +94,8 @@ class Dense:
 
     @cached_property
     def _doc_rows(self) -> Rows:
+        if self._config.index != "Flat":  # a wrong name is told before hours of encoding, not after
+            _empty_index(self._config.index, self._cache.vectors.shape[1] or self.encoder.dimension)
         return self._rows("document", self._collection.documents["text"].to_pylist())
 
     @cached_property
@@ -104,14 +113,28 @@ class Dense:
         """
         query_rows, _ = self._query_rows, self._doc_rows
         vectors = np.asarray(self._cache.vectors[query_rows[queries.start : queries.stop]])
-        wanted = min(depth + SLACK, len(self._index.unique))
-        _, places = self._neighbours(vectors, wanted)
-        owner = np.repeat(np.arange(len(places)), places.shape[1])
-        found = places.ravel() >= 0
-        owner, rows = owner[found], self._index.unique[places.ravel()[found]]
-        scores = _inner_products(vectors, owner, self._cache.vectors, rows)
-        owner, docs, scores = self._index.expand(owner, places.ravel()[found], scores)
+        owner, docs, scores = self._nearest(vectors, depth, depth + SLACK)
         return _ranked(owner + queries.start, docs, scores, depth)
+
+    def _nearest(self, vectors: Vectors, depth: int, wanted: int) -> Expanded:
+        """Returns documents, among them the `depth` nearest of each vector, in no order."""
+        wanted = min(wanted, len(self._index.unique))
+        _, places = self._neighbours(vectors, wanted)
+        owner, column = np.nonzero(places >= 0)
+        found = places[owner, column]
+        scores = _inner_products(vectors, owner, self._cache.vectors, self._index.unique[found])
+        expanded = self._index.expand(owner, found, scores)
+        if self._config.index != "Flat" or wanted in (len(self._index.unique), max(MOST, depth + SLACK)):
+            return expanded
+        ranked = -np.sort(-scores.reshape(places.shape), axis=1)
+        again = np.flatnonzero(ranked[:, depth - 1] - ranked[:, -1] < DOUBT)
+        if not len(again):
+            return expanded
+        sure = ~np.isin(expanded[0], again)
+        more = self._nearest(vectors[again], depth, min(4 * wanted, max(MOST, depth + SLACK)))
+        parts = zip(expanded, (again[more[0]], *more[1:]), strict=True)
+        owner, docs, scores = (np.concatenate([old[sure], new]) for old, new in parts)
+        return owner, docs, scores
 
     @cached_property
     def _approximate(self) -> Any:
@@ -152,9 +175,7 @@ class _Index:
         self._counts = counts
         self._starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
 
-    def expand(
-        self, owner: Rows, places: Rows, scores: Floats
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
+    def expand(self, owner: Rows, places: Rows, scores: Floats) -> Expanded:
         """Turns places among distinct vectors into documents: all that have that vector."""
         counts = self._counts[places]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -242,23 +263,36 @@ def _torch_block(vectors: Vectors, block: Vectors, k: int) -> Neighbours:
     return scores.cpu().numpy(), places.cpu().numpy()
 
 
-def _build(factory: str, matrix: Vectors, rows: Rows) -> Any:
+def _empty_index(factory: str, dimension: int) -> Any:
     try:
         import faiss
     except ImportError as error:
         raise MissingExtraError(f"FAISS, which an index such as {factory} needs,", "cpu") from error
     try:
-        index = faiss.index_factory(matrix.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        return faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise UsageError(
-            f"FAISS does not know the index '{factory}'",
+            f"FAISS does not know the index '{factory}' for vectors of {dimension} numbers",
             "use Flat or a factory string such as IVF1024,SQfp16",
         ) from error
+
+
+def _build(factory: str, matrix: Vectors, rows: Rows) -> Any:
+    import faiss
+
+    index = _empty_index(factory, matrix.shape[1])
     if getattr(faiss, "get_num_gpus", lambda: 0)():
         index = faiss.index_cpu_to_all_gpus(index)
-    if not index.is_trained:
-        sample = np.random.default_rng(0).permutation(rows)[: max(65_536, 64 * getattr(index, "nlist", 0))]
-        index.train(np.ascontiguousarray(matrix[np.sort(sample)]))
-    for start in range(0, len(rows), _BLOCK):
-        index.add(_gather(matrix, rows[start : start + _BLOCK]))
+    sample = np.random.default_rng(0).permutation(rows)[: max(65_536, 64 * getattr(index, "nlist", 0))]
+    try:
+        if not index.is_trained:
+            index.train(np.ascontiguousarray(matrix[np.sort(sample)]))
+        for start in range(0, len(rows), _BLOCK):
+            index.add(_gather(matrix, rows[start : start + _BLOCK]))
+    except RuntimeError as error:
+        raise UsageError(
+            f"FAISS cannot build the index '{factory}' over {len(rows)} vectors: "
+            f"{str(error).rpartition('failed: ')[2]}",
+            "use Flat, or a smaller index",
+        ) from error
     return index

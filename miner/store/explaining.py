@@ -29,3 +29,33 @@ def positives(store: Store, run: Run, query_id: str) -> pa.Table:
         WHERE p.evidence = ? AND p.query_id = ? ORDER BY p.doc_id""",
         [run.reranker, run.evidence, query_id],
     )
+
+
+def telling_query(store: Store, run: Run) -> str | None:
+    """Returns a query that shows the most: all its negatives found, and candidates dropped by a rule.
+
+    The rules' drops of unjudged documents count, the hardest first; None if no query has both.
+    """
+    found = store.rows(
+        """SELECT query_id FROM verdicts WHERE run = ?
+        GROUP BY query_id
+        HAVING count(slot) >= ? AND count(*) FILTER (reason IN (
+            'max_score', 'absolute_margin', 'relative_margin', 'percentile', 'relative_percentile')) >= 2
+        ORDER BY max(rerank_score) FILTER (verdict = 'dropped' AND reason <> 'judged_positive') DESC,
+            query_id LIMIT 1""",
+        [run.name, min(3, run.negatives)],
+    )
+    return found[0][0] if found else None
+
+
+def easy_negative(store: Store, run: Run, query_id: str) -> str:
+    """Returns the text of a document that no retriever found for the query: what random negatives are."""
+    ((text,),) = store.rows(
+        """SELECT text FROM documents d
+        WHERE NOT EXISTS (FROM candidates c
+            WHERE c.evidence = ? AND c.query_id = ? AND c.doc_id = d.doc_id)
+        AND NOT EXISTS (FROM judgments j WHERE j.query_id = ? AND j.doc_id = d.doc_id)
+        ORDER BY md5(doc_id || ?) LIMIT 1""",
+        [run.evidence, query_id, query_id, query_id],
+    )
+    return str(text)

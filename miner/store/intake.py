@@ -116,13 +116,13 @@ class Intake:
         with store.transaction():
             if not store.rows("SELECT 1 FROM arriving_rows LIMIT 1"):
                 raise InputError("the sources hold no rows", "check that you named the right files")
-            _reject_duplicates(store)
             counts = {}
             for kind in (_DOCUMENTS, _QUERIES):
                 _reject_empty(store, kind)
                 _refuse_conflicts(store, kind)
                 counts[kind.table] = _merge_texts(store, kind)
             _sort_judgments(store)
+            _reject_duplicates(store)
             _refuse_bad(store, max_bad)
             counts["judgments"] = _merge_judgments(store)
             _list_rejected(store)
@@ -156,6 +156,8 @@ def _reject_duplicates(store: Store) -> None:
         FROM arriving_rows a JOIN (
             SELECT kind, key, min(rowid) AS id, arg_min({_WHERE}, rowid) AS place FROM arriving_rows
             GROUP BY kind, key HAVING count(*) > 1) first USING (kind, key)
+            ANTI JOIN arriving_rejected bad
+                ON bad.origin = a.origin AND bad.line IS NOT DISTINCT FROM a.line
         WHERE a.rowid > first.id ORDER BY a.rowid""",
     )
 
@@ -285,9 +287,9 @@ def _refuse_bad(store: Store, max_bad: float) -> None:
             reasons = ", ".join(f"{r.rows} {r.reason}" for r in found)
             first = "; ".join(place for r in found for place in r.first)
             raise InputError(
-                f"{bad} of {rows} {kind} are bad ({bad / rows:.1%}, allowed are {max_bad:.1%}): {reasons}. "
-                f"First: {first}",
-                "mend the files, or allow more with --max-bad; nothing was written",
+                f"{bad} of {rows} {kind} are bad ({100 * bad / rows:.3g} %, allowed are "
+                f"{100 * max_bad:.3g} %), nothing was written; all that is bad: {reasons}; first: {first}",
+                "mend the files, or allow more with --max-bad",
             )
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 
@@ -25,12 +25,15 @@ from miner.errors import MinerError, StoreError, UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Value = TypeVar("Value")
+
 _MOST_THREADS = 8
 _HEADROOM = 512 * 2**20
 """What the process may take beside the query's memory: thread stacks, Arrow buffers, output."""
+LONGEST = 100_000
+"""Characters of a query: DuckDB's parser cannot be interrupted."""
 _GRACE = 2.0
 """Seconds that DuckDB has to heed an interrupt."""
-_NAMES = {"MULTI": "one that runs as several statements"}
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 _LOCKS = (
     "autoinstall_known_extensions = false",
@@ -85,131 +88,125 @@ class Limits:
         return int(float(found[1]) * unit)
 
 
+DEFAULT = Limits()
+
+
 class Result:
-    """The result of one query, read once: as rows or as Arrow."""
+    """The result of one query, read once: as rows or as Arrow. Made by `select`."""
 
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
-        statement: str,
+        query: str,
         limits: Limits,
         abandon: Callable[[MinerError], None] | None,
     ) -> None:
         self._connection = connection
         self._limits = limits
         self._abandon = abandon
+        # DuckDB runs on a thread of its own: the caller's stays free to see Ctrl-C and the clock.
+        self._worker = ThreadPoolExecutor(1)
         self._spent = 0.0
-        self._expired = False
-        with self._counted():
-            self._statement = _checked(connection, statement)
-            self._relation = connection.sql(self._statement)
+        self._stuck = False
+        self._statement = ""
+        self._relation: duckdb.DuckDBPyRelation
+        try:
+            self._statement = self._call(lambda: checked(connection, query))
+            self._relation = self._call(lambda: connection.sql(self._statement))
+        except BaseException:
+            self.close()
+            raise
         self.columns: list[str] = list(self._relation.columns)
-        self._zoned = any("WITH TIME ZONE" in str(kind) for kind in self._relation.types)
+        self.types: list[str] = [str(kind) for kind in self._relation.types]
+        """DuckDB's names, such as VARCHAR or DOUBLE."""
 
     def batches(self, rows: int = 10_000) -> Iterator[list[tuple[Any, ...]]]:
         """Yields the rows as lists of at most `rows` tuples of Python values, in the query's order."""
-        if self._zoned:
+        if any("WITH TIME ZONE" in kind for kind in self.types):
             # DuckDB needs pytz to turn times with a zone into Python values; Arrow does not.
-            for batch in self._record_batches(rows):
+            for batch in self._record_batches(rows)[1]:
                 yield list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
             return
-        with self._counted():
-            cursor = self._connection.execute(self._statement)
-        while True:
-            with self._counted():
-                batch = cursor.fetchmany(rows)
-            if not batch:
-                return
+        cursor = self._call(lambda: self._connection.execute(self._statement))
+        while batch := self._call(lambda: cursor.fetchmany(rows)):
             yield batch
 
     def arrow(self) -> pa.RecordBatchReader:
         """Returns the rows as a stream of Arrow record batches."""
         import pyarrow as pa
 
-        with self._counted():
-            reader = self._relation.to_arrow_reader(100_000)
-        return pa.RecordBatchReader.from_batches(reader.schema, self._drain(reader))
+        return pa.RecordBatchReader.from_batches(*self._record_batches(100_000))
 
-    def _record_batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        with self._counted():
-            reader = self._relation.to_arrow_reader(rows)
-        return self._drain(reader)
+    def close(self) -> None:
+        """Closes the store; a query that does not stop is left behind."""
+        self._worker.shutdown(wait=not self._stuck)
+        if not self._stuck:
+            self._connection.close()
 
-    def _drain(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        while True:
-            with self._counted():
-                batch = next(reader, None)
-            if batch is None:
-                return
-            yield batch
+    def _record_batches(self, rows: int) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        reader = self._call(lambda: self._relation.to_arrow_reader(rows))
+        return reader.schema, iter(lambda: self._call(lambda: next(reader, None)), None)
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Counts the time inside it against the limit, and turns DuckDB's errors into ours."""
-        started, done = time.monotonic(), threading.Event()
-        watch = threading.Thread(target=self._watch, args=(done,), daemon=True)
-        watch.start()
+    def _call(self, function: Callable[[], Value]) -> Value:
+        """Returns what one call into DuckDB returns; its time counts against the limit."""
+        started = time.monotonic()
+        future = self._worker.submit(function)
         try:
-            yield
-        except (duckdb.Error, OSError, MemoryError) as error:
+            return future.result(max(self._limits.seconds - self._spent, 0))
+        except TimeoutError:
+            error = StoreError(
+                f"the query took longer than {self._limits.seconds:g} s and was stopped",
+                "ask for less, or give it longer with --timeout",
+            )
+            self._stop(future, error)
+            raise error from None
+        except KeyboardInterrupt:
+            self._stop(future, MinerError("interrupted"))
+            raise
+        except (duckdb.Error, MemoryError) as error:
             raise self._explained(error) from error
         finally:
-            done.set()
-            watch.join()
             self._spent += time.monotonic() - started
 
-    def _watch(self, done: threading.Event) -> None:
-        """Interrupts the query when its time is up, again and again until it heeds."""
-        if done.wait(max(self._limits.seconds - self._spent, 0)):
-            return
-        self._expired = True
+    def _stop(self, future: Future[Value], error: MinerError) -> None:
+        """Interrupts DuckDB until it heeds; some of its work, such as parsing, never does."""
         until = time.monotonic() + _GRACE
-        while time.monotonic() < until:
+        while not wait([future], timeout=0.05).done:
             self._connection.interrupt()
-            if done.wait(0.05):
+            if time.monotonic() > until:
+                self._stuck = True
+                if self._abandon is not None:
+                    self._abandon(error)
                 return
-        if self._abandon is not None:
-            self._abandon(self._timed_out())
 
-    def _timed_out(self) -> StoreError:
-        return StoreError(
-            f"the query took longer than {self._limits.seconds:g} s and was stopped",
-            "ask for less, or give it longer with --timeout",
-        )
-
-    def _explained(self, error: Exception) -> BaseException:
-        if self._expired:
-            return self._timed_out()
-        text = str(error).strip()
-        if isinstance(error, duckdb.InterruptException):
-            return KeyboardInterrupt()
-        if isinstance(error, (duckdb.OutOfMemoryException, MemoryError)) or "Out of Memory" in text:
+    def _explained(self, error: Exception) -> MinerError:
+        if isinstance(error, (duckdb.OutOfMemoryException, MemoryError)):
             return StoreError(
                 f"the query needs more than {self._limits.memory} of memory",
                 "ask for less, or give it more with --memory",
             )
         hint = 'the tables and views: miner sql STORE "SHOW TABLES"'
-        return UsageError(text, hint if isinstance(error, duckdb.CatalogException) else "")
+        return UsageError(str(error).strip(), hint if isinstance(error, duckdb.CatalogException) else "")
 
 
 @contextmanager
 def select(
     path: str | os.PathLike[str],
     query: str,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT,
     abandon: Callable[[MinerError], None] | None = None,
 ) -> Iterator[Result]:
     """Yields the result of one SELECT statement over the store at `path`, which it cannot change.
 
-    `abandon` is called, on another thread, when a query whose time is up does not heed the
-    interrupt: the caller may end the process. Raises UsageError for anything but one SELECT that
-    only reads and for errors in it, StoreError when the store cannot be opened or a limit is met.
+    `abandon` is called when a query whose time is up does not heed the interrupt: the caller may
+    end the process. Raises UsageError for anything but one SELECT that only reads and for errors
+    in it, StoreError when the store cannot be opened or a limit is met.
     """
-    connection = _open(Path(path), limits)
+    result = Result(_open(Path(path), limits), query, limits, abandon)
     try:
-        yield Result(connection, query, limits, abandon)
+        yield result
     finally:
-        connection.close()
+        result.close()
 
 
 @contextmanager
@@ -257,14 +254,16 @@ def _open(file: Path, limits: Limits) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _checked(connection: duckdb.DuckDBPyConnection, query: str) -> str:
+def checked(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     """Returns the one SELECT statement in `query`; raises UsageError for anything else."""
+    if len(query) > LONGEST:
+        raise _refused(f"this is longer than {LONGEST:,} characters")
     statements = connection.extract_statements(query)
     if len(statements) != 1:
         raise _refused("this holds none" if not statements else f"this holds {len(statements)} statements")
-    kind = statements[0].type
-    if kind is not duckdb.StatementType.SELECT:
-        raise _refused(f"this is {_NAMES.get(kind.name, kind.name)}")
+    kind = _kind(statements[0])
+    if kind != "SELECT":
+        raise _refused(f"this is {kind}")
     statement: str = statements[0].query
     (text,) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [statement]).fetchall()[0]
     try:
@@ -276,6 +275,14 @@ def _checked(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     for node in _nodes(tree["statements"]):
         _check_node(node)
     return statement
+
+
+def _kind(statement: duckdb.Statement) -> str:
+    try:
+        name = statement.type.name
+    except ValueError:
+        return "of a kind that DuckDB's Python interface does not know"
+    return "one that runs as several statements" if name == "MULTI" else name
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,97 @@
+"""How fast is mining with a cross-encoder, against `mine_hard_negatives` with the same one?
+
+A seeded sample of tldr's train queries with one positive each, all documents as corpus, depth 30, 5
+negatives, relative margin 0.05. Both sides find the encoder's vectors of every text in their caches,
+so that the cross-encoder is what is measured; each is a process of its own, timed from start to end.
+The peer scores range_max + 1 candidates and the positive of each query, one query at a time in fp32;
+miner scores the candidates that are not excluded, and the positive, once each. Without --reranker a
+small cross-encoder is trained on tldr first, and kept in --work.
+
+Target: at least 4 x as fast as the peer.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from common import TLDR, Goal, alternate, parser, report, scratch
+from corpora import BUNDLED_FOLDER, Beir, drop_store, new_store, warm_store
+from peer import Texts, fill_cache, load_encoder
+from sides import Outcome, add_rows, mine, peer
+
+from miner.store.database import Store
+
+DEPTH = 30
+OVER_PEER = Goal("seconds of the peer over miner's", ">=", 4, " x")
+SIDES = ("miner", "peer", "peer-bf16", "miner-fp32")
+TRAINING_QUERIES = 400
+
+
+def trained(work: Path, source: Path, seed: int) -> Path:
+    """Returns a small cross-encoder trained on the data: the one in `work`, or a new one."""
+    from miner.training.reranker import RerankerConfig, train_reranker
+
+    out = work / f"reranker-{source.name}-{TRAINING_QUERIES}-{seed}"
+    if not (out / "config.json").exists():
+        print(f"training a reranker into {out} …", file=sys.stderr, flush=True)
+        with Store.open(new_store(work / "training.duckdb", source)) as store:
+            train_reranker(store, out, RerankerConfig(max_queries=TRAINING_QUERIES, seed=seed))
+        drop_store(work / "training.duckdb")
+    return out
+
+
+def cached(given: Namespace, folder: Path, written: Path, data: Beir) -> tuple[Path, Path]:
+    """Returns a store with its vectors beside it, and the peer's cache folder with the same vectors."""
+    store, vectors = warm_store(given.work / f"warm-{given.data.name}.duckdb", written, data)
+    if "miner-fp32" in given.sides:
+        vectors.lend("fp32")
+    texts = Texts.read(written)
+    rows = vectors.of("query", texts.distinct_queries), vectors.of("document", texts.distinct_corpus)
+    fill_cache(folder / "cache", load_encoder(str(BUNDLED_FOLDER), "fp32"), texts, rows)
+    return store, folder / "cache"
+
+
+def sides(
+    given: Namespace, written: Path, caches: tuple[Path, Path], reranker: Path
+) -> dict[str, Callable[[int], Outcome]]:
+    """Returns the sides that were asked for."""
+    store, cache = caches
+    ours, theirs = ("--reranker", reranker), ("--cache", cache, "--reranker", reranker)
+    known: dict[str, Callable[[int], Outcome]] = {
+        "miner": lambda _: mine(store, DEPTH, *ours, vectors=True),
+        "peer": lambda _: peer(written, DEPTH, *theirs),
+        "peer-bf16": lambda _: peer(written, DEPTH, *theirs, "--dtype", "bf16"),
+        "miner-fp32": lambda _: mine(store, DEPTH, *ours, "--dtype", "fp32", vectors=True),
+    }
+    return {name: known[name] for name in given.sides}
+
+
+def main() -> None:
+    """Reads the arguments, measures, shows."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--data", type=Path, default=TLDR, help="BEIR folder [%(default)s]")
+    arguments.add_argument("--queries", type=int, default=300, help="size of the sample of queries [300]")
+    arguments.add_argument("--fraction", type=float, default=1.0, help="share of the data: a trial [1]")
+    arguments.add_argument("--reranker", type=Path, help="a cross-encoder's folder [one is trained]")
+    arguments.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES[:3]), help="[%(default)s]")
+    given = arguments.parse_args()
+    found = report("rerank", given, full=given.fraction >= 1 and given.queries >= 300)
+    with scratch(given.work) as folder:
+        reranker = given.reranker or trained(given.work, given.data, given.seed)
+        data = Beir.read(given.data).single_positive().fraction(given.fraction, given.seed)
+        data = data.sample(given.queries, given.seed)
+        written = data.write(folder / "data")
+        caches = cached(given, folder, written, data)
+        outcomes = alternate(sides(given, written, caches, reranker), given.repeats)
+        about = data.sizes()
+        pairs = DEPTH + about["most_positives_of_a_query_text"] + 1
+        note = f"the peer scores {pairs} pairs per query, {pairs * about['queries']:,} in all"
+        add_rows(found, outcomes, OVER_PEER, note, about)
+    found.show()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""How fast is the store? 1,000,000 triplets in, and questions at the shell.
+
+A store is made with 1,000,000 triplets and 1,000,000 decisions over as many candidates. The triplets
+go in as a run does it, an Arrow table through `runs.finish_run`, committed; the questions and the help
+are whole processes.
+
+Targets: 1,000,000 triplets in less than 2 s; `miner --help` in less than 0.25 s; `miner sql` in less
+than 0.6 s, counting triplet_texts by run and dropped by reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from common import Goal, Report, alternate, gib, miner, parser, report, run_process, scratch, spread, timed
+
+from miner.schema import CANDIDATES_PER_QUERY, Reason, Verdict
+from miner.store import runs
+from miner.store.database import Store
+from miner.store.runs import Run
+
+INSERT = Goal("seconds for 1,000,000 triplets", "<=", 2, " s")
+HELP = Goal("seconds of miner --help", "<=", 0.25, " s")
+SQL = Goal("seconds of miner sql", "<=", 0.6, " s")
+QUESTIONS = (
+    "SELECT run, count(*) FROM triplet_texts GROUP BY ALL",
+    "SELECT reason, count(*) FROM dropped GROUP BY ALL",
+)
+PER_QUERY = 50
+WORDS = 12
+
+
+@dataclass(frozen=True)
+class Content:
+    """Random texts, and the tables of one run over them."""
+
+    documents: pa.Table
+    queries: pa.Table
+    candidates: pa.Table
+    decisions: pa.Table
+    triplets: pa.Table
+
+
+def content(rows: int, seed: int) -> Content:
+    """Makes a run of `rows` triplets, candidates and decisions, 50 of each per query."""
+    random = np.random.default_rng(seed)
+    number = max(1, rows // PER_QUERY)
+    query_ids = pa.array([f"q{i:06d}" for i in range(number)])
+    doc_ids = pa.array([f"d{i:06d}" for i in range(2 * number)])
+    query = np.repeat(np.arange(number), PER_QUERY)
+    doc = random.integers(0, len(doc_ids), len(query))
+    ids = {"query_id": query_ids.take(pa.array(query)), "doc_id": doc_ids.take(pa.array(doc))}
+    return Content(
+        _texts("doc_id", doc_ids, random).append_column("title", pa.array([""] * len(doc_ids))),
+        _texts("query_id", query_ids, random),
+        _candidates(ids, query, random),
+        _decisions(_numbers(query), random),
+        _triplets(ids, doc_ids, random),
+    )
+
+
+def _texts(name: str, ids: pa.Array, random: np.random.Generator) -> pa.Table:
+    words = np.array([f"word{i}" for i in range(5000)])
+    texts = [" ".join(row) for row in words[random.integers(0, len(words), (len(ids), WORDS))]]
+    keys = random.integers(1, 1 << 62, len(ids))
+    return pa.table({name: ids, "text": texts, "text_key": keys, "label": pa.nulls(len(ids), pa.string())})
+
+
+def _numbers(query: Any) -> Any:
+    return query * CANDIDATES_PER_QUERY + np.tile(np.arange(1, PER_QUERY + 1), len(query) // PER_QUERY)
+
+
+def _candidates(ids: dict[str, pa.Array], query: Any, random: np.random.Generator) -> pa.Table:
+    rank = (_numbers(query) % CANDIDATES_PER_QUERY).astype(np.int32)
+    score = random.random(len(query))
+    return pa.table(
+        {"candidate": _numbers(query), **ids, "dense_rank": rank, "dense_score": score, "fused_rank": rank}
+    )
+
+
+def _decisions(numbers: Any, random: np.random.Generator) -> pa.Table:
+    reasons = [str(Reason.RELATIVE_MARGIN), str(Reason.DUPLICATE_OF_POSITIVE), None]
+    picked = random.choice(3, len(numbers), p=[0.3, 0.1, 0.6])
+    verdicts = np.where(picked < 2, str(Verdict.DROPPED), str(Verdict.KEPT))
+    slot = np.where(picked == 2, 1 + numbers % 5, 0).astype(np.int16)
+    return pa.table(
+        {
+            "candidate": numbers,
+            "verdict": pa.array(verdicts).dictionary_encode(),
+            "reason": pa.array([reasons[i] for i in picked]).dictionary_encode(),
+            "slot": pa.array(slot, mask=slot == 0),
+        }
+    )
+
+
+def _triplets(ids: dict[str, pa.Array], doc_ids: pa.Array, random: np.random.Generator) -> pa.Table:
+    size = len(ids["query_id"])
+    return pa.table(
+        {
+            "query_id": ids["query_id"],
+            "positive_id": doc_ids.take(pa.array(random.integers(0, len(doc_ids), size))),
+            "negative_id": ids["doc_id"],
+            "positive_score": random.random(size),
+            "negative_score": random.random(size),
+            "rank": (1 + np.arange(size) % 5).astype(np.int32),
+        }
+    )
+
+
+def fill(store: Store, made: Content) -> Run:
+    """Writes texts and candidates and enters a run; returns it."""
+    store.insert("documents", made.documents)
+    store.insert("queries", made.queries)
+    store.insert("candidates", made.candidates, evidence="e" * 64)
+    now = datetime(2026, 1, 1)
+    run = Run(
+        run_id="r" * 64, name="r1", split="train", config={}, inputs={}, versions={}, seed=0,
+        evidence="e" * 64, encoder=None,
+        reranker=None, negatives=5, status="running", started=now, finished=None,
+    )  # fmt: skip
+    runs.begin_run(store, run)
+    return run
+
+
+def insertion(path: Path, made: Content, decisions: bool, repeat: int) -> float:
+    """Returns the seconds of `finish_run` with the triplets, and with the decisions if asked for."""
+    with Store.open(path) as store:
+        base = runs.runs(store)[0]
+        run = replace(
+            base, run_id=f"{repeat:04d}{decisions:d}" + "x" * 59, name=f"again-{repeat}-{decisions}"
+        )
+        runs.begin_run(store, run)
+        tables = [made.decisions] if decisions else []
+        seconds = timed(lambda: runs.finish_run(store, run.run_id, tables, [made.triplets]))
+        runs.drop_run(store, run.run_id)
+    return seconds
+
+
+def process(command: list[str], _: int) -> tuple[float, float]:
+    """Returns a process's seconds and its peak memory in GiB."""
+    done = run_process(command)
+    return done.seconds, gib(done.peak_bytes)
+
+
+def measure_insertion(found: Report, path: Path, made: Content, given: argparse.Namespace) -> None:
+    """Adds the rows on writing."""
+    sides = {
+        "triplets": partial(insertion, path, made, False),
+        "triplets and decisions": partial(insertion, path, made, True),
+    }
+    for name, seconds in alternate(sides, given.repeats).items():
+        figures = {"seconds": spread(seconds)}
+        goal = INSERT if name == "triplets" else None
+        found.row(f"{given.rows:,} {name} in", figures, goal=goal, value=figures["seconds"]["median"])
+
+
+def measure_processes(found: Report, path: Path, given: argparse.Namespace) -> None:
+    """Adds the rows on whole processes, each after one run to warm up."""
+    commands = {"miner --help": (miner("--help"), HELP, 3 * given.repeats)}
+    commands |= {f"miner sql: {q}": (miner("sql", path, q), SQL, given.repeats) for q in QUESTIONS}
+    for name, (command, goal, repeats) in commands.items():
+        run_process(command)
+        taken = [process(command, i) for i in range(repeats)]
+        figures = {"seconds": spread(s for s, _ in taken), "peak_gib": spread(peak for _, peak in taken)}
+        found.row(name, figures, goal=goal, value=figures["seconds"]["median"])
+
+
+def main() -> None:
+    """Reads the arguments, measures, shows."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--rows", type=int, default=1_000_000, help="triplets; fewer: a trial [1000000]")
+    given = arguments.parse_args()
+    found = report("store", given, full=given.rows >= 1_000_000)
+    with scratch(given.work) as folder:
+        path = folder / "store.duckdb"
+        made = content(given.rows, given.seed)
+        with Store.open(path, create=True) as store:
+            run = fill(store, made)
+            runs.finish_run(store, run.run_id, [made.decisions], [made.triplets])
+        measure_processes(found, path, given)
+        measure_insertion(found, path, made, given)
+    found.show()
+
+
+if __name__ == "__main__":
+    main()

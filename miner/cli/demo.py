@@ -1,0 +1,203 @@
+"""miner demo: the whole way on real text that every Python installation has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+if TYPE_CHECKING:
+    from miner.engine.progress import Progress
+    from miner.mining.explain import Explanation
+    from miner.store.database import Store
+    from miner.store.runs import Run
+
+STEPS = 7
+
+
+@click.command("demo")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False), default=Path("miner-demo"))
+@click.option(
+    "--queries",
+    type=click.IntRange(30),
+    default=300,
+    show_default=True,
+    help="Queries to mine: fewer is faster.",
+)
+def command(out: Path, queries: int) -> None:
+    """Mine the documentation of Python's standard library, from ingest to export, in the folder OUT.
+
+    Every function with a docstring is a judged pair: the docstring asks, the code answers. Nothing
+    is fetched. A demo that was interrupted goes on where it stopped.
+
+    \b
+    miner demo
+    miner demo my-demo --queries 100
+    """
+    from miner.cli.progress import progress
+
+    out.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with progress() as reports:
+        run = _walk(out, queries, reports)
+    _say(f"\nDone in {time.monotonic() - started:.0f} s. Everything is in {out}. Go on with:\n")
+    _say(_next_steps(out, run))
+
+
+def _walk(out: Path, queries: int, progress: Progress) -> Run:
+    """Goes through the steps; each says what it does and why."""
+    from miner.mining.pipeline import mine
+    from miner.store import runs
+    from miner.store.database import Store
+
+    path = out / "demo.duckdb"
+    with _step(progress, 1, "Ingest: every function of the standard library that has a docstring."):
+        _ingest(path, progress)
+    with Store.open(path) as store:
+        with _step(progress, 2, "Candidates: BM25 finds shared words, the bundled encoder like meanings."):
+            run = mine(store, _config(queries), name="candidates", progress=progress)
+            progress.note(
+                f"  {sum(runs.reason_counts(store, run).values()):,} candidates of {queries} queries"
+            )
+        with _step(progress, 3, "A reranker, trained on the spot: it reads query and code together."):
+            reranker = _train(store, out, progress)
+        with _step(
+            progress, 4, "Filter: it scores each candidate; one that scores like a positive is dropped."
+        ):
+            run = mine(store, _config(queries, reranker), name="filtered", progress=progress)
+        with _step(
+            progress, 5, "One query: its positive, an easy negative, hard negatives, and who was dropped."
+        ):
+            progress.note(_example(store, run))
+        with _step(progress, 6, "Every candidate has its reason."):
+            progress.note(_reasons(store, run))
+        with _step(
+            progress, 7, "Export: triplets that sentence-transformers trains on, with card and manifest."
+        ):
+            _export(store, run, out, progress)
+    return run
+
+
+@contextmanager
+def _step(progress: Progress, number: int, what: str) -> Iterator[None]:
+    progress.note(f"\n[{number}/{STEPS}] {what}")
+    yield
+
+
+def _ingest(path: Path, progress: Progress) -> None:
+    from miner.sources import ingest
+    from miner.store import corpus
+    from miner.store.database import Store
+
+    ingest(path, ["python:"], progress=progress)
+    with Store.open(path, read_only=True) as store:
+        counts = corpus.counts(store)
+    progress.note(
+        f"  {counts['documents']:,} functions, {counts['queries']:,} docstrings, "
+        f"{counts['judgments']:,} judged pairs"
+    )
+
+
+def _config(queries: int, reranker: Path | None = None) -> Any:
+    from miner.mining.config import MiningConfig, Rules
+
+    return MiningConfig(
+        queries=queries,
+        depth=20,
+        encoder="bundled",
+        reranker=str(reranker) if reranker else None,
+        rerank_depth=10 if reranker else None,
+        rules=Rules(relative_margin=None, percentile=5.0) if reranker else Rules(),
+    )
+
+
+def _train(store: Store, out: Path, progress: Progress) -> Path:
+    from miner.training.config import RerankerConfig
+    from miner.training.reranker import train_reranker
+
+    config = RerankerConfig(max_queries=160, mined=3, random=2, max_length=96)
+    report = train_reranker(store, out / "reranker", config, progress, force=True)
+    progress.note(f"  average precision on held-out queries: {report.metrics.average_precision:.2f}")
+    return report.out
+
+
+def _example(store: Store, run: Run) -> str:
+    from miner.mining.explain import explain
+    from miner.store import explaining
+
+    query_id = explaining.telling_query(store, run)
+    if query_id is None:
+        return "  no query has both dropped candidates and enough negatives; try more --queries"
+    found = explain(store, query_id, run.name)
+    rows = found.candidates.to_pylist()
+    lines = [f"  query            {_short(found.query)}"]
+    for row in found.positives.to_pylist():
+        lines.append(f"  positive         {_scored(row)}{_short(row['text'])}")
+    lines.append(f"  easy negative            {_short(explaining.easy_negative(store, run, query_id))}")
+    for row in rows:
+        if row["slot"]:
+            lines.append(f"  hard negative {row['slot']}  {_scored(row)}{_short(row['text'])}")
+    lines += [
+        f"  dropped          {_scored(row)}{_short(row['text'])}\n{' ' * 27}{_why(row)}"
+        for row in _dropped(found)
+    ]
+    return "\n".join(lines)
+
+
+def _dropped(found: Explanation) -> list[dict[str, Any]]:
+    """The two candidates that most looked like positives and were dropped for their score."""
+    rows: list[dict[str, Any]] = found.candidates.to_pylist()
+    scored = [row for row in rows if row["verdict"] == "dropped" and row["reason"] == "percentile"]
+    return sorted(scored, key=lambda row: -row["rerank_score"])[:2]
+
+
+def _why(row: dict[str, Any]) -> str:
+    return (
+        f"because: {row['reason']} (the reranker scores it {row['rerank_score']:.3f}, "
+        "above the 5th percentile of positives)"
+    )
+
+
+def _scored(row: dict[str, Any]) -> str:
+    score = row["rerank_score"]
+    return f"{score:6.3f}  " if score is not None else " " * 8
+
+
+def _reasons(store: Store, run: Run) -> str:
+    from miner.store import runs
+
+    counts = runs.reason_counts(store, run)
+    return "\n".join(f"  {number:>7,}  {reason}" for reason, number in counts.items())
+
+
+def _export(store: Store, run: Run, out: Path, progress: Progress) -> None:
+    from miner.export import ExportConfig, export_run
+
+    report = export_run(store, out / "triplets", ExportConfig(run=run.name, force=True), progress)
+    progress.note(f"  {report.rows:,} triplets in {report.data}")
+
+
+def _next_steps(out: Path, run: Run) -> str:
+    path = out / "demo.duckdb"
+    return "\n".join(
+        (
+            f'miner sql {path} "SELECT reason, count(*) FROM dropped GROUP BY ALL ORDER BY 2 DESC"',
+            f'miner sql {path} "SELECT query, negative, negative_score FROM triplet_texts LIMIT 10"',
+            f'miner sql {path} "SELECT * FROM shortfalls LIMIT 10"',
+            f"miner decide {path} --run {run.name} --percentile 2",
+            f"miner export {path} my-tuples --run {run.name} --format n-tuple",
+        )
+    )
+
+
+def _short(text: str, width: int = 76) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def _say(text: str) -> None:
+    click.echo(text)

@@ -1,0 +1,123 @@
+"""The `miner` command: finds the commands, imports only the one that is asked for, ends well."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from miner import __version__
+from miner.errors import MinerError
+
+COMMANDS = {
+    "ingest": "Take documents, queries and judgments into a store.",
+    "mine": "Find hard negatives: retrieve, rerank, decide, select.",
+    "decide": "Apply other rules to the stored evidence; no model runs.",
+    "explain": "Show what became of every candidate of a query, and why.",
+    "train-reranker": "Train a cross-encoder on the judgments of a store.",
+    "sql": "Answer one SELECT over the store: read-only.",
+    "export": "Write triplets as files to train on.",
+    "demo": "Show all of it on real text that every Python has.",
+    "doctor": "Say what is installed, what computes, and what is missing.",
+}
+"""Every command in the order of work, with its short help: module `miner.cli.<name>`, object `command`."""
+
+_QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+}
+"""What keeps other libraries from writing between our progress bars."""
+
+_DUCKDB_INTERRUPTED = "Query interrupted"
+"""The RuntimeError that DuckDB makes of Ctrl-C."""
+
+
+class _Commands(click.Group):
+    """Lists the commands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names in the order of work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Returns the command of that name, imported now, or None if there is none."""
+        if name not in COMMANDS:
+            return None
+        module = import_module(f"miner.cli.{name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the list of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="miner %(version)s")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error; anywhere.")
+def group() -> None:
+    """Mine training triplets with hard negatives, keep the evidence, prove the result.
+
+    \b
+    Start:  miner demo
+    Or:     miner ingest my.duckdb FOLDER && miner mine my.duckdb
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and ends the process: 0 done, 1 failure, 2 wrong use, 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if given[1:] and {"--help", "-h"} & set(given):
+        _dress()
+    sys.exit(_run(given, debug))
+
+
+def _dress() -> None:
+    """Gives the help of the commands imported from now on its look."""
+    from rich_click import rich_click as look
+    from rich_click.patch import patch
+
+    look.TEXT_PARAGRAPH_LINEBREAKS = "\n\n"
+    patch()
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        ended = group.main(arguments, prog_name="miner", standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        return _interrupted()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except MinerError as error:
+        if debug:
+            raise
+        click.echo(f"Error: {error.message}" + (f"\n  {error.hint}" if error.hint else ""), err=True)
+        return error.exit_code
+    except Exception as error:
+        if str(error) == _DUCKDB_INTERRUPTED:
+            return _interrupted()
+        if debug:
+            raise
+        first = next(iter(str(error).splitlines()), "")
+        click.echo(f"Error: unexpected {type(error).__name__}: {first}", err=True)
+        click.echo("  run again with --debug for the traceback", err=True)
+        return 1
+    return ended if isinstance(ended, int) else 0
+
+
+def _interrupted() -> int:
+    click.echo("Interrupted. Finished work is kept: the same command goes on from there.", err=True)
+    return 130

@@ -1,0 +1,223 @@
+"""`miner sql`: one SELECT over the store."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, time
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from miner.errors import MinerError, UsageError
+from miner.store.select import Limits, Result, confined, select
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+_UNFOLDED = 1_000_000
+"""Columns of a table that goes to a pipe or a file: nothing is folded there."""
+FORMATS = ("table", "csv", "json", "jsonl", "parquet")
+_PLAIN_TYPES = {"VARCHAR", "BOOLEAN", "INTEGER", "BIGINT", "HUGEINT", "SMALLINT", "DOUBLE", "FLOAT"}
+"""Written to CSV as they come."""
+_CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
+"""Written out in tables: a text must not break the row or drive the terminal."""
+
+
+@click.command("sql")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("query")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS),
+    help="How to write the result. Default: by the ending of --out, else table.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="A file to write instead of stdout.")
+@click.option(
+    "--limit-rows", type=click.IntRange(min=0), default=100, show_default=True,
+    help="Rows that a table shows; 0: all.",
+)  # fmt: skip
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds that the query may take.")
+@click.option("--memory", default="2GB", show_default=True, help="Memory that the query may take.")
+def command(
+    store: Path, query: str, form: str | None, out: Path | None, limit_rows: int, timeout: float, memory: str
+) -> None:
+    """Answer one SELECT over the store: read-only, safe to try anything.
+
+    \b
+    miner sql my.duckdb "SHOW TABLES"
+    miner sql my.duckdb "SELECT reason, count(*) FROM dropped GROUP BY ALL"
+    miner sql my.duckdb "FROM triplet_texts" --out triplets.parquet
+    """
+    limits = Limits(seconds=timeout, memory=memory)
+    chosen = _format(form, out)
+    with confined(limits), select(store, query, limits, abandon=_give_up) as result:
+        _write(result, chosen, out, limit_rows)
+
+
+def _write(result: Result, form: str, out: Path | None, limit_rows: int) -> None:
+    """Writes the result to `out`, or to stdout; raises UsageError where the format cannot hold it."""
+    if form in ("json", "jsonl", "parquet") and len(set(result.columns)) < len(result.columns):
+        twice = next(name for name in result.columns if result.columns.count(name) > 1)
+        raise UsageError(f"two columns are called '{twice}'", "tell them apart: SELECT … AS name")
+    if form == "parquet":
+        _write_parquet(result, out)
+        return
+    with _stream(out) as stream:
+        if form == "table":
+            _write_table(result, stream, limit_rows)
+        else:
+            _WRITERS[form](result, stream)
+
+
+def _give_up(error: MinerError) -> None:
+    """Ends the process: the query does not heed the interrupt."""
+    click.echo(f"Error: {error.message}\n  {error.hint}", err=True)
+    os._exit(error.exit_code)
+
+
+def _format(form: str | None, out: Path | None) -> str:
+    if form is not None:
+        return form
+    ending = out.suffix.lstrip(".").lower() if out else ""
+    return ending if ending in FORMATS else "table"
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """Yields a temporary name that becomes `out` when all is written, and vanishes otherwise."""
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        yield partial
+        partial.replace(out)
+    except OSError as error:
+        raise MinerError(f"cannot write {out}: {error.strerror or error}", "check its folder") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _stream(out: Path | None) -> Iterator[IO[str]]:
+    if out is None:
+        yield sys.stdout
+        return
+    with _replacing(out) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+        yield stream
+
+
+def _write_parquet(result: Result, out: Path | None) -> None:
+    if out is None:
+        raise UsageError("parquet is not for the screen", "name a file: --out result.parquet")
+    import pyarrow.parquet as pq
+
+    reader = result.arrow()
+    with _replacing(out) as partial, pq.ParquetWriter(partial, reader.schema) as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+
+
+def _write_csv(result: Result, stream: IO[str]) -> None:
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(result.columns)
+    plain = all(kind in _PLAIN_TYPES for kind in result.types)
+    for batch in result.batches():
+        writer.writerows(batch if plain else ([_text(value) for value in row] for row in batch))
+
+
+def _write_jsonl(result: Result, stream: IO[str]) -> None:
+    for line in _json_rows(result):
+        stream.write(f"{line}\n")
+
+
+def _write_json(result: Result, stream: IO[str]) -> None:
+    before = "[\n"
+    for line in _json_rows(result):
+        stream.write(f"{before}{line}")
+        before = ",\n"
+    stream.write("[]\n" if before == "[\n" else "\n]\n")
+
+
+def _json_rows(result: Result) -> Iterator[str]:
+    for row in (row for batch in result.batches() for row in batch):
+        yield _json(dict(zip(result.columns, row, strict=True)))
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    except (TypeError, ValueError):
+        return json.dumps(_strict(value), ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Returns what JSON has for a value that it does not know."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    return value.isoformat() if isinstance(value, (date, datetime, time)) else str(value)
+
+
+def _strict(value: Any) -> Any:
+    """Returns a value with what JSON cannot say put right: no NaN or infinity, keys that are texts."""
+    if isinstance(value, dict):
+        return {str(key): _strict(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _text(value: Any) -> Any:
+    """Returns a value as CSV and tables show it: nested ones as JSON."""
+    if isinstance(value, (dict, list, tuple)):
+        return _json(value)
+    return _plain(value) if isinstance(value, (bytes, datetime)) else value
+
+
+def _cell(value: Any) -> Text:
+    """Returns a value as a table shows it: numbers to the right, nothing that drives the terminal."""
+    from rich.text import Text
+
+    if isinstance(value, float):
+        return Text(f"{value:.6g}", justify="right")
+    number = isinstance(value, (int, Decimal)) and not isinstance(value, bool)
+    shown = "" if value is None else str(_text(value)).translate(_CONTROLS)
+    return Text(shown, justify="right" if number else "left")
+
+
+def _write_table(result: Result, stream: IO[str], most: int) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in result.columns:
+        table.add_column(Text(name.translate(_CONTROLS)), overflow="fold")
+    rows = (row for batch in result.batches(1000) for row in batch)
+    for row in islice(rows, most or None):
+        table.add_row(*map(_cell, row))
+    if stream.isatty():
+        Console(file=stream, highlight=False).print(table)
+    else:
+        wide = io.StringIO()
+        Console(file=wide, width=_UNFOLDED, color_system=None).print(table)
+        stream.writelines(f"{line.rstrip()}\n" for line in wide.getvalue().splitlines())
+    if most and next(rows, None) is not None:
+        click.echo(f"the first {most:,} rows; for all: --limit-rows 0, or --out FILE.csv", err=True)
+
+
+_WRITERS: dict[str, Callable[[Result, IO[str]], None]] = {
+    "csv": _write_csv,
+    "json": _write_json,
+    "jsonl": _write_jsonl,
+}

@@ -1,0 +1,95 @@
+"""`miner train-reranker`: a cross-encoder from a store's judgments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import rich_click as click
+
+from miner.training.config import RerankerConfig
+
+if TYPE_CHECKING:
+    from miner.training.reranker import TrainingReport
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_COUNT = click.IntRange(1)
+_NUMBER = click.IntRange(0)
+_SHARE = click.FloatRange(0, 1, max_open=True)
+_OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
+    "split": (click.STRING, "Learn from the positives of this split."),
+    "base": (click.STRING, "Model to start from: hub id, folder, or bundled."),
+    "epochs": (_COUNT, "How often every pair is seen."),
+    "max_steps": (_COUNT, "Stop after so many batches [default: when the epochs end]."),
+    "batch_size": (_COUNT, "Pairs per batch."),
+    "learning_rate": (click.FLOAT, "Learning rate at its peak."),
+    "warmup": (_SHARE, "Share of the steps over which the learning rate rises."),
+    "mined": (_NUMBER, "Negatives per positive from the rank window."),
+    "random": (_NUMBER, "Random negatives per positive."),
+    "skip_top": (_NUMBER, "Mine no negatives from so many first ranks: unjudged positives are there."),
+    "depth": (_COUNT, "Last rank of the window."),
+    "folds": (_NUMBER, "Train so many models, each without the queries it will score; 0: one model on all."),
+    "held_out": (_SHARE, "Share of the queries kept from training, to measure average precision on."),
+    "max_queries": (_COUNT, "Use only so many queries, drawn with the seed [default: all]."),
+    "max_length": (click.IntRange(16), "Tokens read of a pair."),
+    "dtype": (click.Choice(["auto", "fp32", "bf16"]), "Numbers to compute in; auto: bf16 where it is fast."),
+    "seed": (_NUMBER, "Seed of every random choice."),
+    "threads": (_COUNT, "Processor threads [default: as many as PyTorch takes]."),
+}
+"""Every field of RerankerConfig, with what it may be and what it means."""
+
+
+def _options(function: Function) -> Function:
+    defaults = RerankerConfig()
+    for name, (kind, text) in reversed(_OPTIONS.items()):
+        value = getattr(defaults, name)
+        flag = f"--{name.replace('_', '-')}"
+        option = click.option(flag, name, type=kind, default=value, show_default=value is not None, help=text)
+        function = option(function)
+    return function
+
+
+@click.command("train-reranker")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@_options
+@click.option("--force", is_flag=True, help="Replace a reranker in OUT that was trained otherwise.")
+def command(store: Path, out: Path, force: bool, **settings: Any) -> None:
+    """Train a reranker on the judged positives in STORE and write it to the folder OUT.
+
+    A cross-encoder learns to tell the positives from negatives mined with BM25 and from random
+    ones. OUT has a model card with the average precision on held-out queries, and is used with
+    `miner mine --reranker OUT` or by sentence-transformers. Started again after a kill, the same
+    command goes on from the last checkpoint, at most a minute old.
+
+    \b
+    miner train-reranker my.duckdb my-reranker
+    miner train-reranker my.duckdb my-reranker --base answerdotai/ModernBERT-base --epochs 2
+    miner train-reranker my.duckdb in-folds --folds 2
+    miner train-reranker my.duckdb quick --max-queries 200 --max-steps 100
+    """
+    from miner.cli.progress import progress
+    from miner.store.database import Store
+    from miner.training.reranker import train_reranker
+
+    config = RerankerConfig(**settings)
+    with Store.open(store) as opened, progress() as reports:
+        report = train_reranker(opened, out, config, reports, force=force)
+    click.echo(_summary(report))
+
+
+def _summary(report: TrainingReport) -> str:
+    metrics = report.metrics
+    lines = [
+        f"reranker   {report.out}" + (" (was finished before)" if report.reused else ""),
+        f"trained    {metrics.positives} positives, {metrics.mined} mined and {metrics.random} random "
+        f"negatives of {metrics.queries} queries, {metrics.steps} steps",
+    ]
+    if metrics.average_precision is not None:
+        lines.append(
+            f"held out   average precision {metrics.average_precision:.4f} on {metrics.held_out_queries} "
+            f"queries (random order: {metrics.chance:.4f})"
+        )
+    return "\n".join([*lines, f"next       miner mine STORE --reranker {report.out}"])

@@ -1,0 +1,107 @@
+"""Writing a run's triplets as training data: data files, a manifest, a data set card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from miner.engine.progress import SILENT, Progress
+from miner.errors import StoreError
+from miner.export import card, manifest
+from miner.export.config import FORMATS, ExportConfig, Plan, plan
+from miner.export.folder import MARK, new_folder
+from miner.export.manifest import LeftOut
+from miner.export.writers import WRITERS
+from miner.store.database import Store
+from miner.store.reading import TripletCounts, triplet_counts, triplet_pieces, triplet_texts
+from miner.store.runs import find_run
+
+__all__ = ["FORMATS", "ExportConfig", "ExportReport", "export_run"]
+
+PIECE = 65_536
+"""About how many triplets are in memory at a time, with their texts."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written."""
+
+    data: Path
+    """The data file, or the folder of a `datasets` export."""
+    run: str
+    rows: int
+    counts: TripletCounts
+    shortfalls: int
+    """Queries with fewer negatives than the run asked for."""
+    left_out: tuple[LeftOut, ...]
+
+
+def export_run(store: Store, out: Path, config: ExportConfig, progress: Progress = SILENT) -> ExportReport:
+    """Writes a run's triplets to the new folder `out`: `data/`, `manifest.json` and `README.md`.
+
+    The same run gives the same bytes. Raises UsageError for settings that do not fit together or a
+    folder that is in use, StoreError when there is nothing to export.
+    """
+    made = plan(config, find_run(store, config.run))
+    counts = triplet_counts(store, made.run)
+    if counts.triplets == 0:
+        raise StoreError(
+            f"run '{made.run.name}' has no triplets",
+            f'see why: miner sql {store.path} "SELECT * FROM reasons"',
+        )
+    with new_folder(out, config.force) as folder:
+        rows, example = _write_data(store, made, counts, folder / made.data, progress)
+        left_out = manifest.left_out(made, counts, rows)
+        facts = manifest.build(store, made, counts, rows, left_out, folder)
+        manifest.write(facts, folder / MARK)
+        (folder / "README.md").write_text(card.render(facts, made, example), "utf-8", newline="\n")
+    return ExportReport(
+        data=out / made.data,
+        run=made.run.name,
+        rows=rows,
+        counts=counts,
+        shortfalls=facts["shortfalls"]["queries"],
+        left_out=tuple(left_out),
+    )
+
+
+def _write_data(
+    store: Store, made: Plan, counts: TripletCounts, target: Path, progress: Progress
+) -> tuple[int, dict[str, Any]]:
+    """Writes the rows; returns how many there are, and the first."""
+    target.parent.mkdir(exist_ok=True)
+    rows = 0
+    example: dict[str, Any] = {}
+    with (
+        WRITERS[made.file_type](target, made.schema) as write,
+        progress.task(f"export {made.name}", counts.triplets, 0, "triplets") as advance,
+    ):
+        for triplets in _pieces(store, made):
+            table = made.form.rows(triplets, made.shape)
+            write(table)
+            if rows == 0 and table.num_rows:
+                (example,) = table.slice(0, 1).to_pylist()
+            rows += table.num_rows
+            advance(triplets.num_rows)
+        if rows == 0:
+            raise StoreError(
+                f"no query of run '{made.run.name}' has {made.shape.negatives} negatives",
+                "ask for fewer with --negatives, or take --format triplet",
+            )
+    return rows, example
+
+
+def _pieces(store: Store, made: Plan) -> Iterator[pa.Table]:
+    """Yields the run's triplets with their texts, a bounded number of whole queries at a time."""
+    for piece in triplet_pieces(store, made.run, PIECE):
+        table = triplet_texts(store, made.run, piece)
+        if table.num_rows != piece.triplets:
+            raise StoreError(
+                f"run '{made.run.name}' has triplets whose query or document is not in {store.path}",
+                "the corpus has changed since: mine again",
+            )
+        yield table

@@ -1,0 +1,115 @@
+"""What to export, and whether it can be done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from miner.errors import UsageError, near
+from miner.export import dpr, flagembedding, tevatron, training
+from miner.export.formats import Format, Shape
+from miner.export.writers import FLAT, WRITERS
+from miner.store.runs import Run
+
+FORMATS: Mapping[str, Format] = training.FORMATS | flagembedding.FORMATS | tevatron.FORMATS | dpr.FORMATS
+"""Every format by name."""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What to export, and how."""
+
+    run: str | None = None
+    """The name of the run; None: the one that finished last."""
+    format: str = "triplet"
+    file_type: str | None = None
+    """None: the format's own, which is jsonl for most."""
+    scores: bool = False
+    """Whether the deciding scores go with the texts."""
+    negatives: int | None = None
+    """How many negatives an n-tuple has; None: as many as the run asked for."""
+    force: bool = False
+    """Whether an earlier export in the same place is replaced."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One export whose settings fit together."""
+
+    run: Run
+    name: str
+    """Of the format."""
+    form: Format
+    shape: Shape
+    file_type: str
+
+    @property
+    def split(self) -> str:
+        """The run's split as a name that `datasets` takes."""
+        return re.sub(r"\W", "_", self.run.split)
+
+    @property
+    def data(self) -> str:
+        """The path of the data file (of the folder, for `datasets`), relative to the export."""
+        return "data" if self.file_type == "datasets" else f"data/{self.split}.{self.file_type}"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the rows."""
+        return self.form.schema(self.shape)
+
+
+def plan(config: ExportConfig, run: Run) -> Plan:
+    """Returns how a run is exported.
+
+    Raises UsageError for an unknown format or file type, and for settings that do not fit together.
+    """
+    form = FORMATS.get(config.format)
+    if form is None:
+        raise UsageError(
+            f"unknown format '{config.format}'{near(config.format, FORMATS)}", f"one of {', '.join(FORMATS)}"
+        )
+    shape = Shape(config.scores, _negatives(config, run), run.name)
+    made = Plan(run, config.format, form, shape, config.file_type or form.file_types[0])
+    _require_file_type(made)
+    return made
+
+
+def _negatives(config: ExportConfig, run: Run) -> int:
+    if config.negatives is None:
+        return run.negatives
+    if config.format != "n-tuple":
+        raise UsageError(
+            f"--negatives is for the format n-tuple, not {config.format}", "leave it out: all are exported"
+        )
+    if not 1 <= config.negatives <= run.negatives:
+        raise UsageError(
+            f"--negatives {config.negatives} does not fit run '{run.name}'",
+            f"it was mined with {run.negatives} per query: choose 1 to {run.negatives}",
+        )
+    return config.negatives
+
+
+def _require_file_type(made: Plan) -> None:
+    chosen, able = made.file_type, made.form.file_types
+    if chosen not in WRITERS:
+        raise UsageError(
+            f"unknown file type '{chosen}'{near(chosen, WRITERS)}", f"one of {', '.join(WRITERS)}"
+        )
+    if chosen not in able:
+        raise UsageError(
+            f"the format {made.name} cannot be written as {chosen}", f"choose --file-type {_or(able)}"
+        )
+    nested = [field.name for field in made.schema if pa.types.is_nested(field.type)]
+    if chosen in FLAT and nested:
+        raise UsageError(
+            f"{chosen} cannot hold the lists in {' and '.join(nested)} of the format {made.name}",
+            f"choose --file-type {_or(tuple(name for name in able if name not in FLAT))}",
+        )
+
+
+def _or(names: tuple[str, ...]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

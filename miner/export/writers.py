@@ -1,0 +1,107 @@
+"""Writing rows to files: one writer per file type, each with the same bytes for the same rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+Write = Callable[[pa.Table], None]
+"""Appends rows."""
+
+Writer = Callable[[Path, pa.Schema], AbstractContextManager[Write]]
+"""Opens the file (or folder) to write rows of that schema to; it is complete when the context ends."""
+
+
+def json_lines(table: pa.Table) -> Iterator[str]:
+    """Yields each row as JSON, keys in the order of the columns."""
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    names = table.schema.names
+    for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        yield encode(dict(zip(names, row, strict=True)))
+
+
+@contextmanager
+def jsonl(target: Path, schema: pa.Schema) -> Iterator[Write]:
+    """One JSON object per line."""
+    with target.open("w", encoding="utf-8", newline="\n") as file:
+        yield lambda table: file.writelines(f"{line}\n" for line in json_lines(table))
+
+
+@contextmanager
+def json_list(target: Path, schema: pa.Schema) -> Iterator[Write]:
+    """One JSON list, an object per line."""
+    with target.open("w", encoding="utf-8", newline="\n") as file:
+        separator = "[\n"
+
+        def write(table: pa.Table) -> None:
+            """Appends rows, each after what separates it from the one before."""
+            nonlocal separator
+            for line in json_lines(table):
+                file.write(separator + line)
+                separator = ",\n"
+
+        yield write
+        file.write("\n]\n")
+
+
+@contextmanager
+def csv(target: Path, schema: pa.Schema) -> Iterator[Write]:
+    """Comma-separated with a header, texts quoted, quotes doubled, lines ended by a line feed."""
+    from pyarrow.csv import CSVWriter
+
+    with CSVWriter(target, schema) as writer:
+        yield writer.write_table
+
+
+@contextmanager
+def parquet(target: Path, schema: pa.Schema) -> Iterator[Write]:
+    """Parquet, compressed with Zstandard."""
+    from pyarrow.parquet import ParquetWriter
+
+    with ParquetWriter(target, schema, version="2.6", compression="zstd") as writer:
+        yield writer.write_table
+
+
+@contextmanager
+def datasets(target: Path, schema: pa.Schema) -> Iterator[Write]:
+    """A folder as `datasets.Dataset.save_to_disk` writes it."""
+    rows = target.with_name(f"{target.name}.rows")
+    with pa.ipc.new_stream(rows, schema) as stream:
+        yield stream.write_table
+    _save_to_disk(rows, target)
+    rows.unlink()
+
+
+def _save_to_disk(rows: Path, target: Path) -> None:
+    """Saves an Arrow stream as a `datasets` folder, without reading it into memory."""
+    from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    # The fingerprint that datasets would choose depends on the time of day; this one on the content.
+    with rows.open("rb") as file:
+        fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    rows_on_disk = Dataset(Dataset.from_file(str(rows)).data, fingerprint=fingerprint)
+    quiet = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        rows_on_disk.save_to_disk(str(target))
+    finally:
+        if not quiet:
+            enable_progress_bars()
+
+
+WRITERS: dict[str, Writer] = {
+    "jsonl": jsonl,
+    "json": json_list,
+    "csv": csv,
+    "parquet": parquet,
+    "datasets": datasets,
+}
+"""The writers by file type."""
+
+FLAT = ("csv",)
+"""File types that hold no lists."""

@@ -1,0 +1,107 @@
+"""Data in: from files, data sets and code into a store. One module per format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from miner.engine.progress import SILENT, Progress
+from miner.errors import InputError, UsageError
+from miner.sources import beir, hub, python_docs, tabular, trec
+from miner.sources.config import FORMATS, SourceConfig
+from miner.sources.files import files_in, locate
+from miner.sources.part import Part, Rows, Source
+from miner.sources.tables import is_table
+from miner.store.intake import IngestReport, intake
+
+__all__ = [
+    "FORMATS",
+    "IngestReport",
+    "Part",
+    "Rows",
+    "Source",
+    "SourceConfig",
+    "detect",
+    "ingest",
+    "open_source",
+]
+
+
+def ingest(
+    store_path: str | os.PathLike[str],
+    sources: Sequence[str | Source],
+    config: SourceConfig | None = None,
+    progress: Progress = SILENT,
+) -> IngestReport:
+    """Takes sources into the store at `store_path`, which is made if it does not exist.
+
+    A source is what `open_source` recognises by its name, or a `Source` of your own.
+    All of it is one transaction: when anything fails, the store holds what it held before, and a
+    new one is removed. Returns what was added and what was left out. Raises InputError for data
+    that cannot be taken in, UsageError for a wrong configuration, StoreError for the store.
+    """
+    config = config or SourceConfig()
+    config.check()
+    if not sources:
+        raise UsageError("no source named", f"miner ingest {store_path} SOURCE")
+    opened = [s if isinstance(s, Source) else open_source(s, config) for s in sources]
+    with intake(store_path) as arriving:
+        for source in opened:
+            if source.note:
+                progress.note(source.note)
+            with progress.task(f"read {source.name}", source.total, unit=source.unit) as advance:
+                for part in source.parts:
+                    arriving.add(part.tables(), part.cleaned)
+                    advance(part.size)
+        return arriving.finish(config.max_bad)
+
+
+def open_source(source: str, config: SourceConfig) -> Source:
+    """Returns a source, recognised and its header checked, ready to be read.
+
+    Raises InputError when it does not exist, cannot be recognised, or lacks a column.
+    """
+    found = detect(source) if config.format == "auto" else config.format
+    if found == "python":
+        return python_docs.open_python(_prefixed(source, python_docs.PREFIX), config)
+    if source.startswith(hub.PREFIX):
+        return hub.open_hub(source, config)
+    if found == "hf" and not os.path.exists(source):
+        return hub.open_hub(_prefixed(source, hub.PREFIX), config)
+    path = locate(source)
+    if found == "beir":
+        return beir.open_beir(source, path, config)
+    if found == "trec":
+        return trec.open_trec(source, path, config)
+    if found == "hf" or (path.is_dir() and hub.is_saved_dataset(path)):
+        return hub.open_hub(source, config)
+    return tabular.open_files(source, path, config)
+
+
+def _prefixed(source: str, prefix: str) -> str:
+    return source if source.startswith(prefix) else f"{prefix}{source}"
+
+
+def detect(source: str) -> str:
+    """Returns the format of a source by its name and files: `beir`, `trec`, `hf`, `python` or `table`.
+
+    Whether a table holds pairs, triplets or labelled texts, its columns tell. Raises InputError
+    when nothing there can be read.
+    """
+    for prefix, name in ((hub.PREFIX, "hf"), (python_docs.PREFIX, "python")):
+        if source.startswith(prefix):
+            return name
+    path = locate(source)
+    if path.is_dir() and beir.is_beir(path):
+        return "beir"
+    if path.is_dir() and hub.is_saved_dataset(path):
+        return "hf"
+    if trec.is_trec(source, path):
+        return "trec"
+    if any(is_table(file) for file in files_in(source, path)):
+        return "table"
+    raise InputError(
+        f"{source}: nothing here that miner can read",
+        "it reads BEIR folders, .tsv, .csv, .jsonl and .parquet files, TREC files named docs*, topics* and "
+        "qrels*, folders of save_to_disk, and python:FOLDER",
+    )

@@ -1,0 +1,91 @@
+"""Hugging Face data sets: by hub name, or a folder that `save_to_disk` wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miner.errors import InputError
+from miner.sources.config import SourceConfig, split_in
+from miner.sources.part import Source
+from miner.sources.tables import ROWS_PER_BATCH, Read, Record, Table, batch_records
+from miner.sources.tabular import from_tables
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PREFIX = "hf:"
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Tells whether `save_to_disk` of `datasets` wrote the folder."""
+    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def open_hub(source: str, config: SourceConfig) -> Source:
+    """Returns `hf:name`, `hf:name:configuration` or a saved folder as a source.
+
+    Every split is read, or the one that `hf_split` names. Raises InputError when the data set
+    cannot be loaded or its columns do not fit.
+    """
+    loaded = _load(source, config)
+    if not isinstance(loaded, dict):
+        name = config.hf_split or str(loaded.split or "train")
+        loaded = {name: loaded}
+    tables = [(_table(f"{source}/{name}", data), split_in(name) or name) for name, data in loaded.items()]
+    return from_tables(source, tables, config)
+
+
+def _load(source: str, config: SourceConfig) -> Any:
+    import datasets
+
+    try:
+        if not source.startswith(PREFIX):
+            loaded = datasets.load_from_disk(source)
+            return _chosen(source, loaded, config.hf_split)
+        name, _, configuration = source.removeprefix(PREFIX).partition(":")
+        return datasets.load_dataset(name, configuration or None, split=config.hf_split)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise InputError(
+            f"{source}: cannot load the data set: {reason}",
+            "check the name, its configuration and --hf-split; without a network, name a folder that "
+            "save_to_disk wrote",
+        ) from error
+
+
+def _chosen(source: str, loaded: Any, split: str | None) -> Any:
+    if split is None or not isinstance(loaded, dict):
+        return loaded
+    if split not in loaded:
+        raise ValueError(f"no split '{split}'; it has {', '.join(loaded)}")
+    return loaded[split]
+
+
+def _table(origin: str, data: Dataset) -> Table:
+    return Table(origin, tuple(data.column_names), data.num_rows, "rows", _reader(data))
+
+
+def _reader(data: Dataset) -> Read:
+    def _read(columns: Sequence[str]) -> Iterator[Record]:
+        names = {c: data.features[c].names for c in columns if hasattr(data.features[c], "names")}
+        chosen = data.select_columns(list(dict.fromkeys(columns))).with_format("arrow")
+        done = 0
+        for batch in chosen.iter(ROWS_PER_BATCH):
+            for record in batch_records(batch, columns, done, 1):
+                yield _named(record, columns, names)
+            done += batch.num_rows
+
+    return _read
+
+
+def _named(record: Record, columns: Sequence[str], names: dict[str, list[str]]) -> Record:
+    """Returns the row with class numbers replaced by the names of the classes; -1 means no label."""
+    if not names or record.problem is not None:
+        return record
+    values = [
+        value if column not in names or value is None else "" if int(value) < 0 else names[column][int(value)]
+        for column, value in zip(columns, record.values, strict=True)
+    ]
+    return record._replace(values=values)

@@ -1,0 +1,1 @@
+"""Training models on what a store holds: one file per recipe."""

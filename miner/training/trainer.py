@@ -1,0 +1,225 @@
+"""One cross-encoder trained on labelled pairs, from its last checkpoint if there is one."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from sentence_transformers import CrossEncoder
+from sentence_transformers.base.sampler import DefaultBatchSampler
+from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from transformers import TrainerCallback, set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from miner.engine.progress import Advance, Progress
+from miner.errors import ModelError
+from miner.models.device import resolve_device, resolve_dtype
+from miner.models.names import ModelFolder
+from miner.models.quiet import quietly
+from miner.training.config import RerankerConfig
+from miner.training.data import LabelledPairs
+
+TRAINED = "trained"
+"""Where in its folder a training leaves the model."""
+CHECKPOINT_SECONDS = 60.0
+"""How often training is saved: what a kill can cost."""
+_COMPLETE = "complete"
+"""The file that is written into a checkpoint last."""
+_LOGS = 10
+"""How often the loss is told."""
+_GROUP = 32
+"""Batches that are sorted by length together."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What became of one training."""
+
+    steps: int
+    losses: list[float]
+    """The mean loss of each tenth of the steps."""
+
+
+def train_cross_encoder(
+    pairs: LabelledPairs, base: ModelFolder, work: Path, config: RerankerConfig, progress: Progress
+) -> Training:
+    """Trains `base` to tell positives from negatives and saves it to `work/trained`.
+
+    Goes on from the last checkpoint in `work`, which must be of the same pairs, base and
+    configuration, or not exist.
+    """
+    set_seed(config.seed)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads or threads)
+    try:
+        with quietly():
+            model = load_base(base, config)
+            trainer = _Trainer(
+                model=model,
+                args=_arguments(config, work, len(pairs)),
+                train_dataset=_dataset(pairs),
+                loss=BinaryCrossEntropyLoss(model),
+            )
+            trainer.remove_callback(PrinterCallback)
+            _run(trainer, work, progress)
+            model.save_pretrained(str(work / TRAINED), create_model_card=False)
+    finally:
+        torch.set_num_threads(threads)
+    history = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return Training(trainer.state.global_step, history)
+
+
+def load_base(base: ModelFolder, config: RerankerConfig) -> CrossEncoder:
+    """Loads the base with one output, its head new and seeded where it has none."""
+    try:
+        model: CrossEncoder = CrossEncoder(
+            str(base.path),
+            num_labels=1,
+            device=resolve_device(),
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True},
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{base.name} does not load as a base for a reranker: {reason}",
+            "name an encoder or a cross-encoder with one output, such as bundled",
+        ) from error
+    positions = getattr(model.config, "max_position_embeddings", None) or config.max_length
+    own = model.max_seq_length or positions
+    model.max_seq_length = min(config.max_length, own, positions)
+    return model.float()
+
+
+def step_count(pairs: int, config: RerankerConfig) -> int:
+    """Returns over how many batches a training on so many pairs goes."""
+    steps = math.ceil(pairs / config.batch_size) * config.epochs
+    return min(steps, config.max_steps or steps)
+
+
+def _run(trainer: _Trainer, work: Path, progress: Progress) -> None:
+    last = last_checkpoint(work)
+    steps = trainer.args.max_steps
+    done = int(last.name.rpartition("-")[2]) if last else 0
+    if last:
+        progress.note(f"going on from step {done} of {steps}")
+    with progress.task("training reranker", steps, done, unit="steps") as advance:
+        trainer.add_callback(_Reports(advance, progress.note))
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Returns the newest checkpoint that was written to its end; removes what a kill left of others."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in found:
+        if not (path / _COMPLETE).exists():
+            shutil.rmtree(path)
+    return next((path for path in reversed(found) if path.exists()), None)
+
+
+def _arguments(config: RerankerConfig, work: Path, pairs: int) -> CrossEncoderTrainingArguments:
+    device = resolve_device()
+    steps = step_count(pairs, config)
+    return CrossEncoderTrainingArguments(
+        output_dir=str(work),
+        max_steps=steps,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        warmup_steps=math.ceil(config.warmup * steps),
+        weight_decay=0.01,
+        bf16=resolve_dtype(config.dtype, device) == "bf16",
+        use_cpu=device == "cpu",
+        seed=config.seed,
+        batch_sampler=_by_length,
+        save_strategy="no",
+        save_total_limit=2,
+        logging_steps=math.ceil(steps / _LOGS),
+        disable_tqdm=True,
+        report_to="none",
+        dataloader_pin_memory=device == "cuda",
+    )
+
+
+def _dataset(pairs: LabelledPairs) -> Dataset:
+    queries, documents = pairs.texts()
+    labels = pairs.positive.astype(np.float32).tolist()
+    return Dataset.from_dict({"query": queries, "document": documents, "label": labels})
+
+
+def _by_length(
+    dataset: Dataset,
+    batch_size: int,
+    drop_last: bool,
+    valid_label_columns: list[str] | None = None,
+    generator: torch.Generator | None = None,
+    seed: int = 0,
+) -> LengthGroupedBatches:
+    return LengthGroupedBatches(dataset, batch_size, drop_last, valid_label_columns, generator, seed)
+
+
+class LengthGroupedBatches(DefaultBatchSampler):
+    """Batches of pairs of similar length, in random order: less padding, so faster training.
+
+    Pairs are shuffled, sorted by length within groups of 32 batches, and the batches shuffled.
+    """
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yields the positions of each batch; the same ones for the same seed and epoch."""
+        columns: Any = self.sampler
+        lengths = np.fromiter(
+            (len(q) + len(d) for q, d in zip(columns["query"], columns["document"], strict=True)),
+            dtype=np.int64,
+        )
+        rng = np.random.default_rng([self.seed, self.epoch])
+        shuffled = rng.permutation(len(lengths))
+        size = self.batch_size * _GROUP
+        groups = [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
+        order = np.concatenate([group[np.argsort(lengths[group], kind="stable")] for group in groups])
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        for number in rng.permutation(len(batches)):
+            yield batches[number].tolist()
+
+
+class _Trainer(CrossEncoderTrainer):
+    """The library's trainer without its model card, which ours replaces, and without pickled settings."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Adds none."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        self.model.save_pretrained(output_dir or str(self.args.output_dir), create_model_card=False)
+
+
+class _Reports(TrainerCallback):
+    """Tells how training goes, and asks for a checkpoint every minute."""
+
+    def __init__(self, advance: Advance, note: Callable[[str], None]) -> None:
+        self._advance = advance
+        self._note = note
+        self._saved = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Counts the step; saves when the last checkpoint is old enough, but not after the last step."""
+        self._advance(1)
+        due = time.monotonic() - self._saved >= CHECKPOINT_SECONDS
+        control.should_save = due and state.global_step < state.max_steps
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Marks the checkpoint as whole."""
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+        self._saved = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Tells the mean loss since the last time."""
+        if logs and "loss" in logs:
+            self._note(f"step {state.global_step} of {state.max_steps}: loss {logs['loss']:.4f}")

@@ -1,0 +1,48 @@
+# Sourced by the other scripts. Makes .venv in the repository root and keeps it in step with
+# pyproject.toml and constraints.txt; installs nothing when both are as they were.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+find_python() {
+  local name
+  for name in python3 python3.14 python3.13 python3.12 python3.11; do
+    if "$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$name"
+      return
+    fi
+  done
+  echo "Error: no Python 3.11 or newer with venv found" >&2
+  echo "  install one (on Debian and Ubuntu: apt install python3 python3-venv) and run this again" >&2
+  return 1
+}
+
+installed() { # STATE EXTRAS: whether .venv was made from this state with at least these extras
+  local state extras extra
+  [ -f .venv/installed ] || return 1
+  read -r state extras <.venv/installed
+  [ "$state" = "$1" ] || return 1
+  for extra in ${2//,/ }; do
+    case ",$extras," in *",$extra,"*) ;; *) return 1 ;; esac
+  done
+}
+
+ensure_environment() { # EXTRAS, such as cpu,offline
+  local state python pip
+  state=$(cat pyproject.toml constraints.txt | cksum | tr ' ' -)
+  if installed "$state" "$1"; then
+    return
+  fi
+  python=$(find_python)
+  echo "== making .venv with $("$python" --version), extras $1: some minutes, about 2 GB" >&2
+  if ! .venv/bin/python -c '' 2>/dev/null; then
+    "$python" -m venv --clear .venv
+  fi
+  rm -f .venv/installed
+  pip=(.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt)
+  if [ "$(uname -sm)" = "Linux x86_64" ]; then
+    # First and alone, so that what is resolved later finds torch there and does not choose again.
+    "${pip[@]}" "$(grep '^torch==' constraints.txt)"
+  fi
+  "${pip[@]}" -e ".[$1]"
+  echo "$state $1" >.venv/installed
+}

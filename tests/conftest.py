@@ -1,0 +1,21 @@
+"""What holds for every test: no network, no time limits inside property tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+settings.register_profile("miner", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("miner")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Returns the repository's top folder."""
+    return Path(__file__).resolve().parent.parent

@@ -1,0 +1,82 @@
+"""A small real store with one finished run, and exports of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from miner.export import ExportConfig, ExportReport, export
+from miner.store.database import Store
+from miner.store.runs import Run, begin_run, finish_run, record_model
+
+DOCUMENTS = [
+    ("d1", "Cats", "They purr, mostly."),
+    ("d2", "", 'A "purr" is a sound.'),
+    ("d3", "", "Dogs bark."),
+    ("d4", "Cows", "They\nmoo."),
+    ("007", "", "Ålesund | 日本"),
+]
+QUERIES = [("q1", "what purrs?"), ("q2", "who barks?"), ("q3", "nothing found")]
+TRIPLETS = [
+    # query, positive, negative, positive score, negative score, rank
+    ("q1", "d1", "d3", 0.9, 0.5, 1),
+    ("q1", "d1", "007", 0.9, 0.25, 2),
+    ("q1", "d2", "d3", 0.75, 0.5, 1),
+    ("q1", "d2", "007", 0.75, 0.25, 2),
+    ("q2", "d3", "d4", 1.0, -0.5, 1),
+]
+
+
+def _table(columns: str, rows: list[tuple[object, ...]]) -> pa.Table:
+    names = columns.split()
+    return pa.table({name: [row[i] for row in rows] for i, name in enumerate(names)})
+
+
+def make_run(name: str, **changes: object) -> Run:
+    """Returns a run with two negatives asked for, ready to be entered."""
+    values: dict[str, object] = {
+        "run_id": f"id-{name}", "name": name, "split": "train",
+        "config": {"negatives": 2, "rules": {"relative_margin": 0.05}, "index": "Flat|x"},
+        "inputs": {"documents": "5:ab", "encoder": "enc1"}, "versions": {"duckdb": "2.0"}, "seed": 7,
+        "evidence": "ev", "encoder": "enc1", "reranker": None, "negatives": 2, "status": "running",
+        "started": datetime(2026, 1, 2, 3, 4, 5), "finished": None,
+    }  # fmt: skip
+    return Run(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def fill(store: Store, triplets: list[tuple[object, ...]] = TRIPLETS, run: Run | None = None) -> None:
+    """Puts documents, queries, evidence and one finished run into an empty store."""
+    keys = [(*row, n) for n, row in enumerate(DOCUMENTS)]
+    store.insert("documents", _table("doc_id title text text_key", keys))
+    store.insert("queries", _table("query_id text text_key", [(*row, n) for n, row in enumerate(QUERIES)]))
+    pairs = [("ev", 0, "q1", "d1"), ("ev", 0, "q1", "d2"), ("ev", 1, "q2", "d3"), ("ev", 2, "q3", "d1")]
+    store.insert("positives", _table("evidence query_no query_id doc_id", pairs))
+    seen = [
+        ("ev", 0, "q1", "d3", 1),
+        ("ev", 1, "q1", "007", 2),
+        ("ev", 2, "q2", "d4", 1),
+        ("ev", 3, "q2", "d1", 2),
+    ]
+    store.insert("candidates", _table("evidence candidate query_id doc_id fused_rank", seen))
+    record_model(store, "enc1", "encoder", "bundled", {})
+    run = run or make_run("first")
+    begin_run(store, run)
+    verdicts = [
+        (0, "kept", None, 1),
+        (1, "kept", None, 2),
+        (2, "kept", None, 1),
+        (3, "dropped", "relative_margin", None),
+    ]
+    rows = _table("query_id positive_id negative_id positive_score negative_score rank", triplets)
+    finish_run(store, run.run_id, [_table("candidate verdict reason slot", verdicts)], [rows])
+    store.execute("UPDATE runs SET finished = TIMESTAMP '2026-01-02 03:05:00'")
+
+
+def made(store: Store, out: Path, **config: object) -> ExportReport:
+    return export(store, out, ExportConfig(**config))  # type: ignore[arg-type]
+
+
+def text_of(store: Store, tmp_path: Path, **config: object) -> str:
+    return made(store, tmp_path / "out", **config).data.read_text(encoding="utf-8")

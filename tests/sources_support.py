@@ -1,0 +1,94 @@
+"""What the tests of the sources share: writing files, reading parts, dumping stores."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from miner.errors import InputError
+from miner.sources import SourceConfig, ingest, open_source
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+TABLES = ("documents", "queries", "judgments", "rejected", "stages", "chunks", "runs", "meta")
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    """Writes a file, its folders included, and returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def jsonl(*records: Any) -> str:
+    """Returns records as JSON lines."""
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def beir(
+    folder: Path, documents: dict[str, str], queries: dict[str, str], **qrels: list[tuple[str, str, Any]]
+) -> Path:
+    """Writes a BEIR folder and returns it."""
+    write(folder / "corpus.jsonl", jsonl(*({"_id": i, "title": "", "text": t} for i, t in documents.items())))
+    write(folder / "queries.jsonl", jsonl(*({"_id": i, "text": t} for i, t in queries.items())))
+    for split, judgments in qrels.items():
+        lines = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, row)) for row in judgments)]
+        write(folder / "qrels" / f"{split}.tsv", "\n".join(lines) + "\n")
+    return folder
+
+
+def rows(store: Path, query: str) -> list[tuple[Any, ...]]:
+    """Returns the rows of a query over a store that nobody holds."""
+    with duckdb.connect(str(store), read_only=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def dump(store: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Returns all rows of all tables that an ingest could touch, in order."""
+    return {name: rows(store, f"SELECT * FROM {name} ORDER BY ALL") for name in TABLES}
+
+
+def collect(source: Path | str, **options: Any) -> dict[str, list[dict[str, Any]]]:
+    """Returns what a source hands over: the rows of each table."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for part in open_source(str(source), SourceConfig(**options)).parts:
+        for name, table in part.tables().items():
+            found.setdefault(name, []).extend(table.to_pylist())
+    return found
+
+
+@cache
+def _store_with_content() -> tuple[Path, tempfile.TemporaryDirectory[str]]:
+    folder = tempfile.TemporaryDirectory()
+    good = beir(Path(folder.name) / "good", {"g1": "a document"}, {"gq": "?"}, train=[("gq", "g1", 1)])
+    ingest(Path(folder.name) / "full.duckdb", [str(good)])
+    return Path(folder.name), folder
+
+
+def refused(folder: Path, source: Path | str, **options: Any) -> str:
+    """Ingests a bad source into a store with content, and into none; returns what the user reads.
+
+    Asserts that the one store is unchanged and the other was removed again. Unless the options
+    are for this source alone, a good source comes before it.
+    """
+    base, _ = _store_with_content()
+    sources = [str(source)] if "format" in options else [str(base / "good"), str(source)]
+    full, new = folder / "full.duckdb", folder / "new.duckdb"
+    shutil.copy(base / "full.duckdb", full)
+    before = dump(full)
+    messages = set()
+    for store in (full, new):
+        with pytest.raises(InputError) as caught:
+            ingest(store, sources, SourceConfig(**options))
+        messages.add(str(caught.value).replace(str(folder), "DIR"))
+    assert dump(full) == before
+    assert not list(folder.glob("new.duckdb*"))
+    (message,) = messages
+    return message

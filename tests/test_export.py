@@ -1,0 +1,281 @@
+"""Exports: manifest and card, what is left out, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from miner.cli import export as cli
+from miner.errors import MinerError, StoreError, UsageError
+from miner.export import FORMATS, folder
+from miner.export.card import _MEANINGS
+from miner.export.writers import WRITERS
+from miner.schema import Reason
+from miner.store.database import Store
+from miner.store.reading import TRIPLET_TEXTS
+from tests.export_store import TRIPLETS, fill, made, make_run
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    opened = Store.open(tmp_path / "my.duckdb", create=True)
+    fill(opened)
+    return opened
+
+
+def test_manifest(store: Store, tmp_path: Path) -> None:
+    made(store, tmp_path / "out", scores=True)
+    data = (tmp_path / "out/data/train.jsonl").read_bytes()
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text(encoding="utf-8"))
+    written_by = manifest.pop("written_by")
+    assert set(written_by) == {"hardneg-miner", "pyarrow"}
+    assert manifest == {
+        "format": "triplet",
+        "file_type": "jsonl",
+        "scores": True,
+        "split": "train",
+        "counts": {
+            "mined_queries": 3, "queries": 2, "positives": 3, "negatives": 3, "triplets": 5, "rows": 5,
+        },
+        "left_out": [{"what": "queries", "number": 1, "why": "no negative at all"}],
+        "run": {
+            "name": "first",
+            "run_id": "id-first",
+            "evidence": "ev",
+            "split": "train",
+            "seed": 7,
+            "negatives": 2,
+            "finished": "2026-01-02 03:05:00",
+            "config": {"negatives": 2, "rules": {"relative_margin": 0.05}, "index": "Flat|x"},
+            "inputs": {"documents": "5:ab", "encoder": "enc1"},
+            "versions": {"duckdb": "2.0"},
+        },
+        "models": {"encoder": {"name": "bundled", "fingerprint": "enc1"}},
+        "candidates": {"selected": 3, "relative_margin": 1},
+        "shortfalls": {"queries": 2, "reasons": {"no_candidates": 1, "relative_margin": 1}},
+        "files": [
+            {"path": "data/train.jsonl", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        ],
+    }  # fmt: skip
+
+
+def front_matter(out: Path) -> dict[str, object]:
+    head = re.match(r"---\n(.*?)\n---\n", (out / "README.md").read_text(encoding="utf-8"), re.S)
+    assert head is not None
+    loaded: dict[str, object] = yaml.safe_load(head[1])
+    return loaded
+
+
+def test_card_front_matter(store: Store, tmp_path: Path) -> None:
+    made(store, tmp_path / "out", scores=True)
+    assert front_matter(tmp_path / "out") == {
+        "pretty_name": "Hard negatives: first",
+        "tags": ["sentence-transformers", "hard-negatives"],
+        "task_categories": ["sentence-similarity"],
+        "size_categories": ["n<1K"],
+        "configs": [
+            {"config_name": "default", "data_files": [{"split": "train", "path": "data/train.jsonl"}]}
+        ],
+        "dataset_info": {
+            "features": [
+                {"name": "anchor", "dtype": "string"},
+                {"name": "positive", "dtype": "string"},
+                {"name": "negative", "dtype": "string"},
+                {"name": "scores", "list": "float64"},
+            ]
+        },
+    }
+
+
+def test_card_front_matter_of_nested_passages_is_what_datasets_writes(store: Store, tmp_path: Path) -> None:
+    from datasets import Features
+
+    for name in ("tevatron", "dpr", "labeled-list"):
+        report = made(store, tmp_path / name, format=name, scores=True)
+        features = Features.from_arrow_schema(
+            FORMATS[name].rows(TRIPLET_TEXTS.empty_table(), _shape()).schema
+        )
+        head = front_matter(tmp_path / name)
+        assert head["dataset_info"] == {"features": features._to_yaml_list()}, report.data
+
+
+def _shape() -> object:
+    from miner.export.formats import Shape
+
+    return Shape(scores=True, negatives=2, run="first")
+
+
+def test_card_says_how_it_was_mined(store: Store, tmp_path: Path) -> None:
+    made(store, tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "5 rows in the format `triplet`, from 2 queries of the split `train` with 3 positives" in card
+    assert '  "positive": "Cats They purr, mostly.",' in card
+    assert "| `relative_margin` | 1 | scored within the relative margin of the positive |" in card
+    assert "| rules.relative_margin | `0.05` |" in card
+    assert '| index | `"Flat\\|x"` |' in card
+    assert "- encoder: `bundled`" in card
+    assert 'train = load_dataset("PATH", split="train")' in card
+    assert "loss=MultipleNegativesRankingLoss(model)).train()" in card
+
+
+def test_card_explains_every_reason() -> None:
+    assert set(_MEANINGS) == {"selected", "kept", *Reason}
+
+
+def test_split_names_that_datasets_refuses_are_changed(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+        fill(store, run=make_run("r", split="fold-1 (a)"))
+        report = made(store, tmp_path / "out")
+    assert report.data == tmp_path / "out/data/fold_1__a_.jsonl"
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["run"]["split"] == "fold-1 (a)"
+
+
+def refusal(store: Store, out: Path, **config: object) -> str:
+    with pytest.raises(MinerError) as caught:
+        made(store, out, **config)
+    assert not list(out.parent.glob(f".{out.name}*"))
+    return str(caught.value)
+
+
+REFUSED = [
+    (
+        {"format": "triplets"},
+        "unknown format 'triplets' (did you mean 'triplet'?); one of triplet, n-tuple, labeled-pair, "
+        "labeled-list, flagembedding, tevatron, dpr",
+    ),
+    (
+        {"file_type": "cvs"},
+        "unknown file type 'cvs' (did you mean 'csv'?); one of jsonl, json, csv, parquet, datasets",
+    ),
+    (
+        {"format": "labeled-list", "file_type": "csv"},
+        "csv cannot hold the lists in documents and labels of the format labeled-list; "
+        "choose --file-type jsonl, parquet or datasets",
+    ),
+    (
+        {"scores": True, "file_type": "csv"},
+        "csv cannot hold the lists in scores of the format triplet; "
+        "choose --file-type jsonl, parquet or datasets",
+    ),
+    (
+        {"format": "dpr", "file_type": "csv"},
+        "the format dpr cannot be written as csv; choose --file-type json",
+    ),
+    (
+        {"format": "tevatron", "file_type": "parquet"},
+        "the format tevatron cannot be written as parquet; choose --file-type jsonl",
+    ),
+    (
+        {"negatives": 2},
+        "--negatives is for the format n-tuple, not triplet; leave it out: all are exported",
+    ),
+    (
+        {"format": "n-tuple", "negatives": 3},
+        "--negatives 3 does not fit run 'first'; it was mined with 2 per query: choose 1 to 2",
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "message"), REFUSED)
+def test_settings_that_do_not_fit(
+    store: Store, tmp_path: Path, config: dict[str, object], message: str
+) -> None:
+    assert refusal(store, tmp_path / "out", **config) == message
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError):
+        made(store, tmp_path / "out", **config)
+
+
+def test_unknown_run(store: Store, tmp_path: Path) -> None:
+    assert refusal(store, tmp_path / "out", run="frist") == (
+        f"no run 'frist' in {store.path} (did you mean 'first'?); runs there: first"
+    )
+
+
+def test_run_without_triplets(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+        fill(store)
+        store.execute("DELETE FROM triplets")
+        assert refusal(store, tmp_path / "out") == (
+            f"run 'first' has no triplets; see why: miner sql {store.path} \"SELECT * FROM reasons\""
+        )
+
+
+def test_no_pair_with_enough_negatives(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+        fill(store, TRIPLETS[4:])  # type: ignore[arg-type]
+        assert refusal(store, tmp_path / "out", format="n-tuple") == (
+            "no query of run 'first' has 2 negatives; "
+            "ask for fewer with --negatives, or take --format triplet"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_corpus_that_lost_a_document(store: Store, tmp_path: Path) -> None:
+    store.execute("DELETE FROM documents WHERE doc_id = 'd4'")
+    with pytest.raises(StoreError, match=r"has triplets whose query or document is not in .*: mine again"):
+        made(store, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir() if "duckdb" not in p.name) == []
+
+
+def test_folder_in_use(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious.txt").write_text("mine")
+    assert refusal(store, out) == f"the folder {out} is not empty; name a new folder, or add --force"
+    assert refusal(store, out, force=True) == (
+        f"{out} is not an earlier export (it holds no manifest.json); --force replaces exports only"
+    )
+    assert refusal(store, out / "precious.txt") == (
+        f"{out / 'precious.txt'} is a file, not a folder; name a new folder"
+    )
+    assert [p.name for p in out.iterdir()] == ["precious.txt"]
+
+
+def test_force_replaces_an_earlier_export_whole(store: Store, tmp_path: Path) -> None:
+    made(store, tmp_path / "out")
+    made(store, tmp_path / "out", format="labeled-pair", file_type="csv", force=True)
+    files = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*"))
+    assert files == ["README.md", "data", "data/train.csv", "manifest.json"]
+    assert sorted(p.name for p in tmp_path.iterdir() if "duckdb" not in p.name) == ["out"]
+
+
+def test_empty_and_nested_folders_are_taken(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert made(store, tmp_path / "empty").data.is_file()
+    assert made(store, tmp_path / "a/b/c").data.is_file()
+
+
+def test_failure_while_writing_keeps_the_earlier_export(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with folder.new_folder(out, False) as made_first:
+        (made_first / "manifest.json").write_text("{}")
+    with pytest.raises(ZeroDivisionError), folder.new_folder(out, True) as partial:
+        (partial / "manifest.json").write_text(str(1 / 0))
+    assert (out / "manifest.json").read_text() == "{}"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_cli_writes_a_summary_for_people(store: Store, tmp_path: Path) -> None:
+    store.close()
+    out = tmp_path / "out"
+    result = CliRunner().invoke(cli.command, [str(store.path), str(out), "--format", "n-tuple"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    assert result.stderr == (
+        f"run 'first': 2 rows from 2 queries (5 triplets) in {out / 'data/train.jsonl'}\n"
+        "queries with fewer negatives than asked for: 2\n"
+        "left out: queries with no negative at all: 1\n"
+        "left out: (query, positive) pairs with fewer than 2 negatives: 1\n"
+    )
+
+
+def test_cli_offers_what_the_library_has() -> None:
+    assert set(cli.FORMATS) == set(FORMATS)
+    assert set(cli.FILE_TYPES) == set(WRITERS)

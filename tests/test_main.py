@@ -1,0 +1,212 @@
+"""The console entry: help, endings, errors, and what goes to which stream."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+
+from miner import __version__
+from miner.cli import main as module
+from miner.cli.main import COMMANDS, main
+from miner.cli.progress import progress
+from miner.errors import MinerError, UsageError
+from miner.store.database import Store
+
+
+def miner(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "miner", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Makes the command `doctor` raise `error`."""
+
+    @click.command("doctor")
+    def command() -> None:
+        raise error
+
+    stand_in = ModuleType("miner.cli.doctor")
+    stand_in.command = command  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "miner.cli.doctor", stand_in)
+
+
+def ended(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_help_lists_every_command(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    ended(*arguments)
+    captured = capfd.readouterr()
+    shown = captured.out + captured.err
+    assert [line.split()[0] for line in shown.split("Commands:")[1].splitlines() if line.strip()] == list(
+        COMMANDS
+    )
+
+
+def test_version(capfd: pytest.CaptureFixture[str]) -> None:
+    assert ended("--version") == 0
+    assert capfd.readouterr().out == f"miner {__version__}\n"
+
+
+def test_an_error_says_what_is_wrong_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, MinerError("the well is dry", "dig deeper"))
+    assert ended("doctor") == 1
+    captured = capfd.readouterr()
+    assert captured.err == "Error: the well is dry\n  dig deeper\n"
+    assert captured.out == ""
+
+
+def test_wrong_use_ends_with_2(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    failing(monkeypatch, UsageError("no such colour"))
+    assert ended("doctor") == 2
+    assert capfd.readouterr().err == "Error: no such colour\n"
+
+
+def test_an_unexpected_error_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, ZeroDivisionError("by zero\nand more"))
+    assert ended("doctor") == 1
+    assert capfd.readouterr().err == (
+        "Error: unexpected ZeroDivisionError: by zero\n  run again with --debug for the traceback\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "doctor"], ["doctor", "--debug"]])
+@pytest.mark.parametrize("error", [ZeroDivisionError("x"), MinerError("y", "z")])
+def test_debug_shows_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], error: Exception
+) -> None:
+    failing(monkeypatch, error)
+    with pytest.raises(type(error)):
+        main(arguments)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("Query interrupted")])
+def test_an_interrupt_says_that_work_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    failing(monkeypatch, error)
+    assert ended("doctor") == 130
+    assert capfd.readouterr().err.strip() == (
+        "Interrupted. Finished work is kept: the same command goes on from there."
+    )
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["sql", "--nonsense"], ["--nonsense"], ["sql"]])
+def test_wrong_arguments_end_with_2(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert ended(*arguments) == 2
+    captured = capfd.readouterr()
+    assert "Error" in captured.err
+    assert captured.out == ""
+
+
+def test_python_m_miner_is_the_command() -> None:
+    assert miner("--version").stdout == f"miner {__version__}\n"
+
+
+def empty_store(folder: Path) -> Path:
+    with Store.open(folder / "my.duckdb", create=True) as store:
+        return store.path
+
+
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    shell = f'"{sys.executable}" -m miner sql "$0" "FROM range(1000000)" --format csv | head -n 1'
+    done = subprocess.run(
+        ["bash", "-c", shell, empty_store(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "range\n"
+    assert done.stderr == ""
+
+
+def test_ctrl_c_in_a_query(tmp_path: Path) -> None:
+    store = empty_store(tmp_path)
+    query = "SELECT sum(a.range + b.range) FROM range(1000000000) a, range(1000000000) b"
+    watched = """
+import os, signal, threading
+from miner.cli.main import main
+from miner.store.select import Result
+
+batches = Result.batches
+def interrupted(self, rows):
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    return batches(self, rows)
+Result.batches = interrupted
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", watched, "sql", str(store), query],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 130
+    assert done.stderr.strip() == "Interrupted. Finished work is kept: the same command goes on from there."
+
+
+def test_progress_elsewhere_than_on_a_terminal_is_notes_only(capfd: pytest.CaptureFixture[str]) -> None:
+    with progress() as reports:
+        with reports.task("encode", 10, unit="texts") as advance:
+            advance(10)
+        reports.note("3 texts were cut")
+    captured = capfd.readouterr()
+    assert captured.err == "3 texts were cut\n"
+    assert captured.out == ""
+
+
+def test_progress_on_a_terminal_is_drawn_on_stderr_only() -> None:
+    script = (
+        "from miner.cli.progress import progress\n"
+        "with progress() as reports:\n"
+        "    with reports.task('encode', 1000, 400, 'texts') as advance:\n"
+        "        advance(600)\n"
+        "    reports.note('3 texts were cut')\n"
+        "    print('data')\n"
+    )
+    screen, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=terminal, text=True, env=environment,
+        check=False,
+    )  # fmt: skip
+    os.close(terminal)
+    drawn = b""
+    while True:
+        try:
+            piece = os.read(screen, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        drawn += piece
+    os.close(screen)
+    assert done.stdout == "data\n"
+    assert b"encode" in drawn
+    assert b"1,000/1,000 texts" in drawn
+    assert b"3 texts were cut" in drawn
+
+
+def test_other_libraries_are_kept_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in module._QUIET:
+        monkeypatch.delenv(name, raising=False)
+    ended("--version")
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
+    assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
+
+
+def test_a_setting_of_the_user_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    ended("--version")
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"

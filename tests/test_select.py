@@ -1,0 +1,492 @@
+"""`miner sql` reads and can do nothing else: every way out is tried, and the store's bytes compared."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from miner.cli.sql import command
+from miner.errors import MinerError, StoreError, UsageError
+from miner.store.database import Store
+from miner.store.select import (
+    DEFAULT,
+    READING_TABLE_FUNCTIONS,
+    REFUSED_FUNCTIONS,
+    Limits,
+    checked,
+    confined,
+    select,
+)
+
+READS_ONLY = "only one SELECT statement that reads the store is taken"
+HARMLESS_VOLATILE = {
+    "current_connection_id", "current_query", "current_query_id", "current_transaction_id", "error",
+    "gen_random_uuid", "random", "stats", "uuid", "uuidv4", "uuidv7", "vector_type",
+}  # fmt: skip
+"""DuckDB marks them as having side effects; they give another value each time, or say how a query is run."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a small store alone in its folder."""
+    path = tmp_path_factory.mktemp("store") / "my.duckdb"
+    with Store.open(path, create=True) as opened:
+        opened.execute(
+            "INSERT INTO documents VALUES ('d1', '', 'a cat', 1, NULL), ('007', 'T', 'bond', 2, NULL)"
+        )
+        opened.execute("INSERT INTO queries VALUES ('q1', 'cats?', 3, NULL)")
+        opened.execute("CREATE SEQUENCE counter")
+    return path
+
+
+def state(store: Path) -> dict[str, str]:
+    """Returns a hash of every file in the store's folder."""
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in store.parent.iterdir()}
+
+
+def rows(store: Path, query: str, limits: Limits = DEFAULT) -> list[tuple[object, ...]]:
+    with select(store, query, limits) as result:
+        return [row for batch in result.batches() for row in batch]
+
+
+def sql(store: Path, query: str, *options: str) -> Result:
+    return CliRunner().invoke(command, [str(store), query, *options])
+
+
+READING = [
+    ("SELECT doc_id FROM documents ORDER BY doc_id", [("007",), ("d1",)]),
+    ("FROM queries SELECT query_id", [("q1",)]),
+    ("WITH x AS (SELECT 1 AS a) SELECT a FROM x;", [(1,)]),
+    ("VALUES (1), (2)", [(1,), (2,)]),
+    ("(SELECT 1) UNION ALL (SELECT 2) -- both", [(1,), (2,)]),
+    ("WITH RECURSIVE r AS (SELECT 1 a UNION ALL SELECT a + 1 FROM r WHERE a < 3) FROM r", [(1,), (2,), (3,)]),
+    ("SELECT unnest([x * 2 FOR x IN [1, 2]])", [(2,), (4,)]),
+    ("SELECT upper(text) FROM documents WHERE text LIKE '%cat%'", [("A CAT",)]),
+    ("SELECT count(*) OVER () FROM queries", [(1,)]),
+    ("SELECT j.value FROM json_each('[1]') j", [("1",)]),
+    ("SELECT * FROM range(2)", [(0,), (1,)]),
+    ("FROM (PIVOT documents ON doc_id IN ('d1') USING count(*)) SELECT d1 WHERE title = ''", [(1,)]),
+    ("SELECT 'INSERT; DROP TABLE documents' AS a", [("INSERT; DROP TABLE documents",)]),
+]
+
+
+@pytest.mark.parametrize(("query", "expected"), READING)
+def test_reads(store: Path, query: str, expected: list[tuple[object, ...]]) -> None:
+    assert rows(store, query) == expected
+
+
+@pytest.mark.parametrize(
+    "query", ["SHOW TABLES", "DESCRIBE documents", "SUMMARIZE documents", "TABLE triplet_texts",
+              "FROM dropped", "SELECT * FROM information_schema.tables", "SELECT * FROM duckdb_views()",
+              "SELECT random(), uuid()"],
+)  # fmt: skip
+def test_reads_what_describes_the_store(store: Path, query: str) -> None:
+    with select(store, query) as result:
+        assert result.columns
+        list(result.batches())
+
+
+OTHER_STATEMENTS = {
+    "INSERT INTO queries VALUES ('q2', 'x', 1, NULL)": "this is INSERT",
+    "INSERT INTO queries VALUES ('q2', 'x', 1, NULL) RETURNING *": "this is INSERT",
+    "UPDATE queries SET text = 'x'": "this is UPDATE",
+    "DELETE FROM queries": "this is DELETE",
+    "TRUNCATE queries": "this is DELETE",
+    "MERGE INTO queries USING (SELECT 'q1' i) s ON query_id = s.i WHEN MATCHED THEN DELETE": "this is MERGE",
+    "CREATE TABLE t (a INTEGER)": "this is CREATE",
+    "CREATE TEMP TABLE t AS SELECT 1": "this is CREATE",
+    "CREATE VIEW v AS SELECT 1": "this is CREATE",
+    "CREATE MACRO m() AS 1": "this is CREATE",
+    "CREATE SECRET s (TYPE s3)": "",
+    "DROP TABLE documents": "this is DROP",
+    "ALTER TABLE documents ADD COLUMN x INTEGER": "this is ALTER",
+    "COMMENT ON TABLE documents IS 'x'": "",
+    "COPY documents TO 'out.csv'": "this is COPY",
+    "COPY (SELECT 1) TO 'out.parquet' (FORMAT parquet)": "this is COPY",
+    "COPY documents FROM 'in.csv'": "this is COPY",
+    "COPY FROM DATABASE my TO other": "",
+    "ATTACH 'other.duckdb'": "this is ATTACH",
+    "DETACH my": "this is DETACH",
+    "INSTALL httpfs": "this is LOAD",
+    "LOAD httpfs": "this is LOAD",
+    "UPDATE EXTENSIONS": "",
+    "SET memory_limit = '100GB'": "this is SET",
+    "SET lock_configuration = false": "this is SET",
+    "SET GLOBAL enable_external_access = true": "this is SET",
+    "SET VARIABLE x = 1": "this is SET",
+    "RESET memory_limit": "this is SET",
+    "PRAGMA enable_profiling": "this is PRAGMA",
+    "PRAGMA table_info('documents')": "",
+    "PRAGMA memory_limit = '100GB'": "",
+    "CALL pragma_version()": "this is CALL",
+    "CALL enable_logging()": "this is CALL",
+    "CHECKPOINT": "",
+    "FORCE CHECKPOINT": "",
+    "VACUUM": "this is VACUUM",
+    "ANALYZE": "",
+    "EXPORT DATABASE 'folder'": "this is EXPORT",
+    "IMPORT DATABASE 'folder'": "",
+    "USE memory": "",
+    "BEGIN": "this is TRANSACTION",
+    "BEGIN TRANSACTION": "this is TRANSACTION",
+    "COMMIT": "this is TRANSACTION",
+    "ROLLBACK": "this is TRANSACTION",
+    "PREPARE p AS SELECT 1": "this is PREPARE",
+    "EXECUTE p": "this is EXECUTE",
+    "DEALLOCATE p": "",
+    "EXPLAIN SELECT 1": "this is EXPLAIN",
+    "EXPLAIN ANALYZE DELETE FROM queries": "this is EXPLAIN",
+    "PIVOT documents ON doc_id USING count(*)": "this is one that runs as several statements",
+    "SELECT 1; SELECT 2": "this holds 2 statements",
+    "SELECT 1; DROP TABLE documents": "this holds 2 statements",
+    "": "this holds none",
+    "/* nothing */": "this holds none",
+    "WITH x AS (INSERT INTO queries VALUES ('q2', 'x', 1, NULL) RETURNING *) FROM x": "this holds INSERT",
+    "WITH x AS (DELETE FROM queries RETURNING *) SELECT * FROM x": "this holds DELETE",
+    "WITH x AS (UPDATE queries SET text = 'x' RETURNING *) FROM x": "this holds UPDATE",
+    "SELECT (WITH x AS (DELETE FROM queries RETURNING query_id) SELECT * FROM x)": "this holds DELETE",
+}
+
+
+@pytest.mark.parametrize(("query", "why"), OTHER_STATEMENTS.items())
+def test_refuses_every_other_statement(store: Path, query: str, why: str) -> None:
+    before = state(store)
+    ended = sql(store, query)
+    assert isinstance(ended.exception, MinerError)
+    assert ended.exception.exit_code == 2
+    assert READS_ONLY in ended.exception.message
+    assert why in ended.exception.message
+    assert ended.exception.hint == "SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE and SHOW TABLES read it"
+    assert ended.stdout == ""
+    assert state(store) == before
+
+
+CALLS = [
+    "FROM read_csv('/etc/passwd')",
+    "FROM read_text('/etc/passwd')",
+    "FROM read_blob('/etc/passwd')",
+    "FROM read_parquet('x.parquet')",
+    "FROM read_json('x.json')",
+    "FROM read_duckdb('x.duckdb')",
+    "FROM parquet_metadata('x.parquet')",
+    "FROM sniff_csv('/etc/passwd')",
+    "FROM glob('/etc/*')",
+    "FROM query('SELECT 1')",
+    "FROM query('DROP TABLE documents')",
+    "FROM query_table('documents')",
+    "FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))",
+    "FROM arrow_scan(1, 2, 3)",
+    "FROM arrow_scan_dumb(1, 2, 3)",
+    "FROM pandas_scan(1)",
+    "FROM python_map_function((SELECT 1))",
+    "FROM seq_scan('documents')",
+    "FROM enable_logging()",
+    "FROM enable_logging(storage := 'file', storage_path := 'log')",
+    "FROM enable_profiling(save_location := 'profile.json')",
+    "FROM truncate_duckdb_logs()",
+    "FROM checkpoint()",
+    "FROM force_checkpoint()",
+    "FROM duckdb_secrets()",
+    "FROM create_external_resource('a')",
+    "SELECT * FROM documents WHERE text IN (SELECT content FROM read_text('/etc/passwd'))",
+    "SELECT (SELECT content FROM read_text('/etc/passwd'))",
+    "WITH x AS (FROM read_text('/etc/passwd')) FROM x",
+    "SELECT 1 UNION ALL SELECT size FROM read_blob('/etc/passwd')",
+    "DESCRIBE FROM read_csv('/etc/passwd')",
+    "SELECT * FROM queries, LATERAL (FROM glob(text))",
+    "SELECT 1 LIMIT (SELECT count(*) FROM glob('/etc/*'))",
+    "SELECT nextval('counter')",
+    "SELECT NEXTVAL('counter')",
+    "SELECT 'counter'.nextval()",
+    "SELECT [nextval('counter') FOR x IN [1]]",
+    "SELECT sum(nextval('counter')) OVER () FROM queries",
+    "SELECT currval('counter')",
+    "SELECT setseed(0.5)",
+    "SELECT sleep_ms(1)",
+    "SELECT pg_sleep(1)",
+    "SELECT write_log('x')",
+    "SELECT getenv('HOME')",
+    "SELECT finalize(1)",
+    "SELECT __internal_decompress_string(1)",
+]
+
+
+@pytest.mark.parametrize("query", CALLS)
+def test_refuses_functions_that_do_more_than_read(store: Path, query: str) -> None:
+    before = state(store)
+    with pytest.raises(UsageError, match=r"\(\) may not be called"):
+        rows(store, query)
+    assert state(store) == before
+
+
+@pytest.mark.parametrize(
+    "query", ["FROM '/etc/passwd'", "FROM 'data.csv'", 'SELECT * FROM "x.parquet"', "FROM 'https://host/x.csv'",
+              "SELECT set_config('memory_limit', '1GB', false)", "SELECT load_extension('x')"],
+)  # fmt: skip
+def test_finds_no_files_or_functions_of_other_databases(store: Path, query: str) -> None:
+    with pytest.raises(UsageError, match=r"does not exist|file system operations are disabled"):
+        rows(store, query)
+
+
+def catalog() -> list[tuple[str, str, bool]]:
+    """Returns every function of this DuckDB: name, kind, and whether it has side effects."""
+    return duckdb.sql(
+        """SELECT DISTINCT function_name, function_type, coalesce(has_side_effects, false)
+        FROM duckdb_functions() ORDER BY ALL"""
+    ).fetchall()
+
+
+def test_every_table_function_is_known_to_read_or_refused() -> None:
+    """What a newer DuckDB adds is refused until somebody has looked at it."""
+    names = {name for name, kind, _ in catalog() if kind in ("table", "table_macro")}
+    assert len(names) > 80
+    assert names >= READING_TABLE_FUNCTIONS
+    with duckdb.connect() as connection:
+        for name in sorted(names - READING_TABLE_FUNCTIONS):
+            with pytest.raises(UsageError, match=rf"{name}\(\) may not be called"):
+                checked(connection, f'FROM "{name}"()')
+
+
+def test_every_scalar_function_with_side_effects_is_decided() -> None:
+    volatile = {name for name, kind, effects in catalog() if kind == "scalar" and effects}
+    assert volatile - REFUSED_FUNCTIONS - HARMLESS_VOLATILE == set()
+    with duckdb.connect() as connection:
+        for name in sorted(REFUSED_FUNCTIONS):
+            with pytest.raises(UsageError, match=rf"{name}\(\) may not be called"):
+                checked(connection, f"SELECT {name}('counter')")
+
+
+@pytest.mark.parametrize("query", ["SELECT 1", "SHOW TABLES", "FROM '/etc/passwd'", "DROP TABLE documents"])
+def test_reading_changes_no_byte_and_leaves_no_file(store: Path, query: str) -> None:
+    before = state(store)
+    sql(store, query)
+    assert state(store) == before
+
+
+def test_python_variables_are_not_tables(store: Path) -> None:
+    secret = duckdb.sql("SELECT 42 AS answer").to_arrow_table()
+    assert secret.num_rows == 1
+    with pytest.raises(UsageError, match="Table with name secret does not exist"):
+        rows(store, "FROM secret")
+
+
+ENDLESS = "WITH RECURSIVE r AS (SELECT 1 a UNION ALL SELECT a + 1 FROM r) SELECT count(*) FROM r"
+
+
+@pytest.mark.parametrize(
+    "query", [ENDLESS, "SELECT sum(a.range * b.range) FROM range(1000000000) a, range(1000000000) b"]
+)
+def test_an_endless_query_is_stopped(store: Path, query: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        rows(store, query, Limits(seconds=1))
+    assert caught.value.message == "the query took longer than 1 s and was stopped"
+    assert caught.value.hint == "ask for less, or give it longer with --timeout"
+
+
+def test_an_endless_result_is_stopped_while_it_is_read(store: Path) -> None:
+    with (
+        pytest.raises(StoreError, match="took longer than"),
+        select(store, "FROM range(1000000000000)", Limits(seconds=1)) as result,
+    ):
+        for _ in result.batches():
+            pass
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT list(range) FROM range(1000000000)", "FROM range(100000000) ORDER BY random()",
+              "SELECT string_agg(repeat('x', 1000000), '') FROM range(3000)"],
+)  # fmt: skip
+def test_a_query_gets_no_more_memory_than_allowed(store: Path, query: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        rows(store, query, Limits(memory="200MB"))
+    assert caught.value.message == "the query needs more than 200MB of memory"
+    assert list(store.parent.iterdir()) == [store]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the process is only confined on Linux")
+@pytest.mark.parametrize("query", ["SELECT range(1000000000)", "SELECT length(repeat('x', 3000000000))"])
+def test_one_huge_value_is_refused_too(store: Path, query: str) -> None:
+    """DuckDB does not count what one value takes against its limit; the process does."""
+    ended = sql(store, query, "--memory", "500MB")
+    assert isinstance(ended.exception, StoreError)
+    assert ended.exception.message == "the query needs more than 500MB of memory"
+
+
+def test_the_process_is_confined_only_while_it_asks() -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with confined(Limits()):
+        pass
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_query_that_heeds_nothing_ends_the_process(store: Path) -> None:
+    """One call into a regular expression or a huge value is not interruptible."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "miner", "sql", str(store), "--timeout", "0.2", "--memory", "6GB",
+         "SELECT sum(length(repeat(repeat(range::VARCHAR, 100000), 1000))) FROM range(100)"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Error: the query ")
+    assert ended.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2GB", 2_000_000_000), ("1.5 gb", 1_500_000_000), ("512MiB", 2**29), ("100", 100), ("1k", 1000)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert Limits(memory=text).memory_bytes() == size
+
+
+@pytest.mark.parametrize("text", ["", "lots", "0GB", "-1GB", "80%", "2GB; SET x = 1"])
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Limits(memory=text).memory_bytes()
+    assert caught.value.message == f"'{text}' is no amount of memory"
+    assert caught.value.hint == "give one such as 500MB or 2GB"
+
+
+def test_a_query_can_be_too_long(store: Path) -> None:
+    with pytest.raises(UsageError, match="this is longer than 100,000 characters"):
+        rows(store, f"SELECT {'(' * 60_000}1{')' * 60_000}")
+
+
+def test_a_writer_killed_with_a_log_left_can_still_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "killed.duckdb"
+    script = f"""
+import os, signal
+from miner.store.database import Store
+store = Store.open({str(path)!r}, create=True)
+store.execute("CHECKPOINT")
+store.execute("INSERT INTO queries VALUES ('q9', 'late', 1, NULL)")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert path.with_name("killed.duckdb.wal").exists()
+    before = state(path)
+    assert rows(path, "SELECT query_id FROM queries") == [("q9",)]
+    with pytest.raises(UsageError):
+        rows(path, "DROP TABLE queries")
+    assert state(path) == before
+
+
+def test_a_store_that_is_being_written_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "busy.duckdb"
+    with Store.open(path, create=True):
+        ended = subprocess.run(
+            [sys.executable, "-m", "miner", "sql", str(path), "SELECT 1"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr == f"Error: another process holds {path}\n  wait until it ends, or end it\n"
+
+
+def test_a_missing_store_and_a_file_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is no store at"):
+        rows(tmp_path / "none.duckdb", "SELECT 1")
+    other = tmp_path / "text.duckdb"
+    other.write_text("hello" * 1000)
+    with pytest.raises(StoreError) as caught:
+        rows(other, "SELECT 1")
+    assert caught.value.message == f"{other} is not a DuckDB file"
+
+
+ODD = """SELECT 1 AS n, [1, 2] AS l, 'x"y' AS s, 1.5::DECIMAL(3, 1) AS d, 'nan'::DOUBLE AS f, NULL AS u,
+    'a'::BLOB AS b"""
+
+
+def test_csv(store: Path) -> None:
+    ended = sql(store, ODD, "--format", "csv")
+    assert ended.stdout == 'n,l,s,d,f,u,b\n1,"[1, 2]","x""y",1.5,nan,,YQ==\n'
+
+
+def test_json_and_jsonl_are_valid_whatever_the_value(store: Path) -> None:
+    expected = {"n": 1, "l": [1, 2], "s": 'x"y', "d": 1.5, "f": None, "u": None, "b": "YQ=="}
+    assert json.loads(sql(store, ODD, "--format", "json").stdout) == [expected]
+    assert [json.loads(line) for line in sql(store, ODD, "--format", "jsonl").stdout.splitlines()] == [
+        expected
+    ]
+    assert json.loads(sql(store, "SELECT 1 WHERE false", "--format", "json").stdout) == []
+    assert json.loads(sql(store, "SELECT MAP([1], [2]) AS m", "--format", "jsonl").stdout) == {"m": {"1": 2}}
+
+
+def test_times_with_a_zone_need_no_further_package(store: Path) -> None:
+    ended = sql(store, "SELECT TIMESTAMPTZ '2026-01-02 03:04:05+00' AS t", "--format", "csv")
+    assert ended.stdout.splitlines()[1].startswith("2026-01-02T03:04:05")
+
+
+def test_table(store: Path) -> None:
+    ended = sql(store, "SELECT doc_id, text, 0.5::DOUBLE AS score FROM documents ORDER BY doc_id")
+    assert ended.stdout == (
+        "doc_id   text    score\n──────────────────────\n007      bond      0.5\nd1       a cat     0.5\n"
+    )
+
+
+def test_table_cells_do_not_drive_the_terminal(store: Path) -> None:
+    ended = sql(store, "SELECT chr(27) || '[31m' || chr(10) || 'x' AS text")
+    assert ended.stdout.splitlines()[-1] == "\\x1b[31m\\nx"
+
+
+def test_a_long_table_says_that_there_is_more(store: Path) -> None:
+    ended = sql(store, "FROM range(1000)", "--limit-rows", "2")
+    assert len(ended.stdout.splitlines()) == 4
+    assert ended.stderr == "the first 2 rows; for all: --limit-rows 0, or --out FILE.csv\n"
+    assert len(sql(store, "FROM range(1000)", "--limit-rows", "0").stdout.splitlines()) == 1002
+
+
+def test_out_takes_its_format_from_the_ending(store: Path, tmp_path: Path) -> None:
+    query = "SELECT doc_id FROM documents ORDER BY doc_id"
+    for ending in ("csv", "parquet"):
+        assert sql(store, query, "--out", str(tmp_path / f"x.{ending}")).exit_code == 0
+    assert (tmp_path / "x.csv").read_text() == "doc_id\n007\nd1\n"
+    assert pq.read_table(tmp_path / "x.parquet").to_pydict() == {"doc_id": ["007", "d1"]}
+    assert sorted(os.listdir(tmp_path)) == ["x.csv", "x.parquet"]
+
+
+def test_a_failing_query_leaves_the_old_file(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.csv"
+    out.write_text("old")
+    ended = sql(store, "SELECT error('no') FROM range(3)", "--out", str(out))
+    assert isinstance(ended.exception, UsageError)
+    assert out.read_text() == "old"
+    assert os.listdir(tmp_path) == ["x.csv"]
+
+
+def test_many_rows_come_in_order(store: Path) -> None:
+    ended = sql(store, "SELECT range AS n FROM range(50000) ORDER BY n DESC", "--format", "csv")
+    numbers = [int(row[0]) for row in list(csv.reader(ended.stdout.splitlines()))[1:]]
+    assert numbers == list(range(49_999, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("query", "options", "message"),
+    [
+        ("SELECT 1 AS a, 2 AS a", ["--format", "json"], "two columns are called 'a'"),
+        ("SELECT 1", ["--format", "parquet"], "parquet is not for the screen"),
+    ],
+)
+def test_what_a_format_cannot_hold(store: Path, query: str, options: list[str], message: str) -> None:
+    ended = sql(store, query, *options)
+    assert isinstance(ended.exception, UsageError)
+    assert ended.exception.message == message
+
+
+def test_a_wrong_name_points_to_the_tables(store: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        rows(store, "FROM document")
+    assert "Table with name document does not exist" in caught.value.message
+    assert caught.value.hint == 'the tables and views: miner sql STORE "SHOW TABLES"'

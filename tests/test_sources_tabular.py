@@ -1,0 +1,332 @@
+"""Pairs and triplets as TSV, CSV, JSONL and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from miner.errors import InputError
+from miner.sources import SourceConfig, ingest
+from miner.sources.values import is_blank
+from miner.text import clean, content_id, text_key
+from tests.sources_support import collect, jsonl, refused, rows, write
+
+Rows = list[dict[str, str]]
+
+
+def _tsv(path: Path, records: Rows) -> None:
+    lines = ["\t".join(records[0]), *("\t".join(record[c] for c in records[0]) for record in records)]
+    write(path, "\n".join(lines) + "\n")
+
+
+def _csv(path: Path, records: Rows) -> None:
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, list(records[0]), quoting=csv.QUOTE_ALL)
+    writer.writeheader()
+    writer.writerows(records)
+    write(path, out.getvalue())
+
+
+def _jsonl(path: Path, records: Rows) -> None:
+    write(path, jsonl(*records))
+
+
+def _parquet(path: Path, records: Rows) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(records), path)
+
+
+WRITERS: dict[str, Callable[[Path, Rows], None]] = {
+    "tsv": _tsv,
+    "csv": _csv,
+    "jsonl": _jsonl,
+    "parquet": _parquet,
+}
+
+PAIRS = [{"query": "what is a", "positive": "a is b"}, {"query": "what is a", "positive": "a is also c"}]
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_pairs_in_every_format(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"pairs.{ending}"
+    WRITERS[ending](path, PAIRS)
+    store = tmp_path / "s.duckdb"
+    report = ingest(store, [str(path)])
+    assert dict(report.added) == {"documents": 2, "queries": 1, "judgments": 2}
+    assert report.rejected == ()
+    query_id = content_id("q-", "what is a")
+    assert rows(store, "FROM queries") == [(query_id, "what is a", text_key("what is a"), None)]
+    assert rows(store, "FROM judgments ORDER BY doc_id") == sorted(
+        (query_id, content_id("d-", record["positive"]), 1.0, "train", "gold") for record in PAIRS
+    )
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_triplets_in_every_format(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"triplets.dev.{ending}"
+    row = {"anchor": "q", "positive": "p", "negative_10": "n10", "negative_2": "n2", "other": "x"}
+    WRITERS[ending](path, [row, {**row, "positive": "p2", "negative_2": "p"}])
+    store = tmp_path / "s.duckdb"
+    report = ingest(store, [str(path)], SourceConfig(query_column="anchor", max_bad=0.5))
+    relevances = rows(
+        store, "SELECT text, relevance, split FROM judgments JOIN documents USING (doc_id) ORDER BY text"
+    )
+    assert relevances == [("n10", 0.0, "dev"), ("n2", 0.0, "dev"), ("p", 1.0, "dev"), ("p2", 1.0, "dev")]
+    (rejection,) = report.rejected
+    line = 3 if ending in ("tsv", "csv") else 2
+    assert rejection.reason == "conflicting_judgment"
+    assert f"{path}:{line}" in rejection.first[0]
+    assert rejection.first[0].endswith("have relevance 0.0 here and 1.0 elsewhere; the higher counts")
+
+
+def test_id_and_relevance_columns(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "p.tsv", "qid\tquery\tdid\tpositive\trel\n007\twhat\t1\tthat\t2\n007\twhat\t2\tno\t-1\n"
+    )
+    config = {"query_id_column": "qid", "document_id_column": "did", "relevance_column": "rel"}
+    found = collect(path, **config)
+    assert {q["query_id"] for q in found["queries"]} == {"007"}
+    assert [(j["query_id"], j["doc_id"], j["relevance"]) for j in found["judgments"]] == [
+        ("007", "1", 2.0),
+        ("007", "2", -1.0),
+    ]
+
+
+def test_numbers_in_parquet_become_text(tmp_path: Path) -> None:
+    table = pa.table({"query": ["a", "b"], "positive": [12, None], "id": pa.array([7, 8], pa.int64())})
+    pq.write_table(table, tmp_path / "p.parquet")
+    found = collect(tmp_path / "p.parquet", document_id_column="id")
+    assert [(d["doc_id"], d["text"]) for d in found["documents"]] == [("7", "12")]
+    assert [r["reason"] for r in found["rejected"]] == ["empty_text"]
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "split"),
+    [
+        ("train.tsv", {}, "train"),
+        ("pairs_validation.tsv", {}, "dev"),
+        ("my-test-set.tsv", {}, "test"),
+        ("contest.tsv", {}, "train"),
+        ("test.tsv", {"split": "mine"}, "mine"),
+    ],
+)
+def test_split_comes_from_the_name(tmp_path: Path, name: str, config: dict[str, str], split: str) -> None:
+    write(tmp_path / name, "query\tpositive\na\tb\n")
+    assert collect(tmp_path / name, **config)["judgments"][0]["split"] == split
+
+
+def test_folder_is_read_file_by_file(tmp_path: Path) -> None:
+    for name in ("train", "validation", "test", "extra"):
+        write(tmp_path / f"set/{name}.tsv", f"query\tpositive\n{name}?\t{name}!\n")
+    write(tmp_path / "set/README.md", "not data")
+    store = tmp_path / "s.duckdb"
+    notes: list[str] = []
+
+    class Notes:
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    from miner.engine.progress import Silent
+
+    class Heard(Notes, Silent):
+        pass
+
+    report = ingest(store, [str(tmp_path / "set")], progress=Heard())
+    assert dict(report.splits) == {"dev": 1, "test": 1, "train": 1}
+    assert notes == [f"not read, as their names tell no split: {tmp_path}/set/extra.tsv"]
+
+
+def test_folder_without_split_names_is_read_whole(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.jsonl", jsonl({"query": name, "positive": f"{name}!"}))
+    assert [j["split"] for j in collect(tmp_path)["judgments"]] == ["train", "train"]
+
+
+def test_misspelt_column_names_the_nearest(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.tsv", "qurey\tpositive\na\tb\n")
+    assert refused(tmp_path, path, format="pairs") == (
+        "DIR/p.tsv: no column 'query' (did you mean 'qurey'?); "
+        "its columns: qurey, positive; name yours with an option such as --query-column"
+    )
+
+
+def test_misspelt_option_never_falls_back(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.csv", "query,positive,question\na,b,c\n")
+    assert refused(tmp_path, path, query_column="questoin") == (
+        "DIR/p.csv: no columns 'questoin' (did you mean 'question'?) and 'positive' for pairs, "
+        "nor 'text' and 'label' for labels; its columns: query, positive, question; "
+        "name yours with --query-column and --positive-column, or --text-column and --label-column"
+    )
+    message = refused(tmp_path, path, relevance_column="relevanse")
+    assert message.startswith("DIR/p.csv: no column 'relevanse'; its columns: query, positive, question;")
+    message = refused(tmp_path, path, format="triplets")
+    assert message.startswith("DIR/p.csv: no column 'negative'")
+
+
+def test_missing_key_in_a_later_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", jsonl(PAIRS[0], {"query": "x", "positives": "y"}))
+    assert refused(tmp_path, path) == (
+        "DIR/p.jsonl:2: no key 'positive' (did you mean 'positives'?); "
+        "each line needs the keys that the first has; write null where there is no value"
+    )
+
+
+def test_broken_json(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", jsonl(PAIRS[0]) + '{"query": "x"')
+    assert refused(tmp_path, path) == (
+        "DIR/p.jsonl:2: broken JSON (Expecting ',' delimiter, column 14); "
+        "each line must hold one whole JSON object"
+    )
+
+
+@pytest.mark.parametrize("ending", ["tsv", "csv", "jsonl"])
+def test_not_utf8(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"p.{ending}"
+    WRITERS[ending](path, [*PAIRS, {"query": "x", "positive": "MARK"}])
+    path.write_bytes(path.read_bytes().replace(b"MARK", b"\xff"))
+    line = 3 if ending == "jsonl" else 4
+    message = refused(tmp_path, path)
+    assert message.startswith(f"DIR/p.{ending}:{line}: not UTF-8 (byte 0xff at column ")
+    assert message.endswith("convert it first, for example: iconv -f LATIN1 -t UTF-8 OLD > NEW")
+
+
+@pytest.mark.parametrize("ending", ["tsv", "csv", "jsonl"])
+def test_byte_order_mark_is_accepted(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"p.{ending}"
+    WRITERS[ending](path, PAIRS)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(collect(path)["judgments"]) == 2
+
+
+def test_utf16_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.tsv", "query\tpositive\na\tb\n".encode("utf-16"))
+    assert refused(tmp_path, path).startswith("DIR/p.tsv:1: not UTF-8 (byte 0xff at column 1); ")
+
+
+def test_broken_csv(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.csv", 'query,positive\na,b\n"never closed,c\nd,e\n')
+    assert refused(tmp_path, path) == (
+        "DIR/p.csv:3: broken CSV: unexpected end of data; "
+        'close every quote, and write a quote in a field as ""'
+    )
+
+
+@pytest.mark.parametrize("ending", ["tsv", "csv", "jsonl"])
+def test_empty_file(tmp_path: Path, ending: str) -> None:
+    path = write(tmp_path / f"p.{ending}", "")
+    assert refused(tmp_path, path) == f"DIR/p.{ending}: the file is empty; it needs a header line and rows"
+
+
+def test_header_without_rows(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.tsv", "query\tpositive\n")
+    with pytest.raises(InputError, match="the sources hold no rows; check that you named the right files"):
+        ingest(tmp_path / "s.duckdb", [str(path)])
+    assert not (tmp_path / "s.duckdb").exists()
+
+
+def test_doubled_column(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.tsv", "query\tpositive\tquery\na\tb\tc\n")
+    assert refused(tmp_path, path) == "DIR/p.tsv:1: two columns named 'query'; rename one of them"
+
+
+def test_not_parquet(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.parquet", "PAR1 this is none")
+    assert refused(tmp_path, path).startswith("DIR/p.parquet: not a Parquet file: ")
+
+
+def test_unknown_ending(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.xlsx", "x")
+    assert refused(tmp_path, path).startswith("DIR/p.xlsx: nothing here that miner can read; it reads BEIR")
+    assert refused(tmp_path, path, format="pairs") == (
+        "DIR/p.xlsx: cannot tell the format from the ending '.xlsx'; "
+        "name the file .tsv, .csv, .jsonl, .parquet, or choose --format"
+    )
+
+
+def test_rows_that_do_not_fit_are_listed(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.tsv", "query\tpositive\na\tb\nc\nd\te\tf\n\n \tg\nh\t\n")
+    found = collect(path)
+    assert [(r["line"], r["reason"], r["detail"]) for r in found["rejected"]] == [
+        (3, "field_count", "1 fields where the header has 2"),
+        (4, "field_count", "3 fields where the header has 2"),
+        (6, "empty_text", "column 'query' is empty"),
+        (7, "empty_text", "column 'positive' is empty"),
+    ]
+    assert len(found["judgments"]) == 1
+
+
+def test_quotes_in_tsv_are_plain_characters(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.tsv", 'query\tpositive\n"a\tb "c" d\n')
+    found = collect(path)
+    assert (found["queries"][0]["text"], found["documents"][0]["text"]) == ('"a', 'b "c" d')
+
+
+def test_csv_line_numbers_count_lines_of_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.csv", 'query,positive\n"a\nb",c\nd,""\n')
+    found = collect(path)
+    assert (found["queries"][0]["text"], found["queries"][0]["line"]) == ("a\nb", 2)
+    assert found["rejected"][0]["line"] == 4
+
+
+def test_long_csv_field(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.csv", f'query,positive\na,"{"x" * 300_000}"\n')
+    assert len(collect(path)["documents"][0]["text"]) == 300_000
+
+
+def test_parts_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from miner.sources import open_source, part
+
+    monkeypatch.setattr(part, "ROWS_PER_PART", 30)
+    path = tmp_path / "p.tsv"
+    _tsv(path, [{"query": f"q{i}", "positive": f"p{i}"} for i in range(100)])
+    source = open_source(str(path), SourceConfig())
+    parts = list(source.parts)
+    assert [p.documents.num_rows for p in parts if p.documents] == [10] * 10
+    assert source.total - sum(p.size for p in parts) == len("query\tpositive\n")
+
+
+LINE = st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r"), max_size=20)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+
+
+@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("ending", WRITERS)
+@given(data=st.data())
+def test_any_texts_and_ids_survive(ending: str, data: st.DataObject) -> None:
+    texts = (LINE if ending == "tsv" else TEXT).filter(lambda text: text_key(clean(text)[0]) != 0)
+    record = st.fixed_dictionaries({"id": texts, "query": texts, "positive": texts})
+    records = data.draw(st.lists(record, min_size=1, max_size=5))
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / f"p.{ending}"
+        WRITERS[ending](path, records)
+        found = collect(path, query_id_column="id")
+    assert [(q["query_id"], q["text"]) for q in found["queries"]] == [
+        (clean(r["id"])[0], clean(r["query"])[0]) for r in records
+    ]
+    assert [d["text"] for d in found["documents"]] == [clean(r["positive"])[0] for r in records]
+    assert "rejected" not in found
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(st.characters(), min_size=1, max_size=20))
+def test_surrogates_and_nul_are_cleaned(text: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = write(Path(name) / "p.jsonl", json.dumps({"query": "q", "positive": text + "x"}))
+        found = collect(path)
+    assert found["documents"][0]["text"] == clean(text + "x")[0]
+
+
+@given(st.text(st.characters(), max_size=5))
+def test_blank_means_without_a_text_key(text: str) -> None:
+    """A source and the store agree on which texts are empty."""
+    assert is_blank(text) == (text_key(clean(text)[0]) == 0)
