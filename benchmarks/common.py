@@ -31,6 +31,9 @@ _LIBRARIES = (
     "rank-bm25", "numba", "PyStemmer", "duckdb", "numpy", "scipy", "pyarrow", "datasets",
 )  # fmt: skip
 
+_LOAD = os.getloadavg()[0]
+"""How busy the machine was before the benchmark began."""
+
 T = TypeVar("T")
 Figures = dict[str, Any]
 
@@ -128,6 +131,8 @@ def parser(text: str | None) -> argparse.ArgumentParser:
 
 def report(question: str, given: argparse.Namespace, *, full: bool) -> Report:
     """Returns an empty report; a trial writes rows only where --results says so."""
+    if 0.25 * worker_count() < _LOAD:
+        print(f"the machine is busy (load {_LOAD:.1f}): figures will be off", file=sys.stderr)
     out = given.results or (HERE / "results" / f"{question}.jsonl" if full else None)
     unsaid = ("results", "work", "data")
     settings = {name: value for name, value in vars(given).items() if name not in unsaid}
@@ -223,7 +228,7 @@ def _circumstances() -> dict[str, Any]:
             "processor": processor_name(),
             "cores": worker_count(),
             "memory_gib": round(gib(memory_bytes()), 1),
-            "load": round(os.getloadavg()[0], 2),
+            "load_before": round(_LOAD, 2),
         },
         "versions": {"python": platform.python_version()} | _versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -31,15 +31,15 @@ TRAINING_QUERIES = 400
 
 
 def trained(work: Path, source: Path, seed: int) -> Path:
-    """Returns a small cross-encoder trained on the data: the one in `work`, or a new one."""
-    from miner.training.reranker import RerankerConfig, train_reranker
+    """Returns a small cross-encoder trained on the data: the one in `work` if it is this one, or a new one."""
+    from miner.training.config import RerankerConfig
+    from miner.training.reranker import train_reranker
 
-    out = work / f"reranker-{source.name}-{TRAINING_QUERIES}-{seed}"
-    if not (out / "config.json").exists():
-        print(f"training a reranker into {out} …", file=sys.stderr, flush=True)
-        with Store.open(new_store(work / "training.duckdb", source)) as store:
-            train_reranker(store, out, RerankerConfig(max_queries=TRAINING_QUERIES, seed=seed))
-        drop_store(work / "training.duckdb")
+    out = work / f"reranker-{source.name}"
+    print(f"training a reranker into {out}, unless it is there …", file=sys.stderr, flush=True)
+    with Store.open(new_store(work / "training.duckdb", source)) as store:
+        train_reranker(store, out, RerankerConfig(max_queries=TRAINING_QUERIES, seed=seed), force=True)
+    drop_store(work / "training.duckdb")
     return out
 
 

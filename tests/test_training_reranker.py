@@ -41,9 +41,9 @@ def fill(path: Path) -> Store:
         queries[f"q{number:02}"] = f"what about {topic} and {rng.choice(TOPICS)} number {number}"
         for answer in range(2):
             doc_id = f"right-{number:02}-{answer}"
-            documents[doc_id] = f"indeed {topic} is {' '.join(rng.choices(TOPICS, k=3))} {number} {answer}"
+            documents[doc_id] = f"indeed yes {number} part {answer}"
             judgments.append((f"q{number:02}", doc_id))
-        for other in range(4):
+        for other in range(12):
             text = f"perhaps {topic} was {' '.join(rng.choices(TOPICS, k=4))} {number} {other}"
             documents[f"wrong-{number:02}-{other}"] = text
     judgments.append(("q00", "wrong-00-0", "test"))
@@ -159,17 +159,17 @@ def test_it_learns_and_leaves_a_usable_folder(store: Store, config: RerankerConf
     from sentence_transformers import CrossEncoder
 
     out = tmp_path / "out"
-    report = train_reranker(store, out, replace(config, epochs=4, max_steps=None, learning_rate=5e-3))
+    report = train_reranker(store, out, replace(config, epochs=3, max_steps=None, learning_rate=5e-3))
     metrics = report.metrics
-    assert metrics.losses[0][-1] < 0.6 * metrics.losses[0][0]
+    assert metrics.losses[0][-1] < 0.5 * metrics.losses[0][0]
     assert metrics.average_precision is not None
     assert metrics.chance is not None
     assert metrics.average_precision > metrics.chance + 0.3
     assert (metrics.queries, metrics.positives, metrics.mined, metrics.random) == (32, 64, 256, 128)
-    assert (metrics.held_out_queries, metrics.held_out_pairs, metrics.steps) == (8, 112, 112)
+    assert (metrics.held_out_queries, metrics.held_out_pairs, metrics.steps) == (8, 112, 84)
     assert report.model == Reranker(str(out)).fingerprint
     assert not report.reused
-    texts = ["what about moss"] * 2, ["indeed moss is copper", "perhaps moss was copper"]
+    texts = ["what about moss"] * 2, ["indeed yes 3 part 1", "perhaps moss was copper"]
     scores = Reranker(str(out), dtype="fp32").score(*texts)
     assert scores[0] > scores[1]
     expected = CrossEncoder(str(out)).predict(list(zip(*texts, strict=True)))

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from miner.store.runs import Run
 
 STEPS = 7
+MODULES = (
+    "argparse", "ast", "asyncio", "calendar", "collections", "concurrent", "contextlib", "ctypes",
+    "datetime", "difflib", "email", "enum", "fractions", "ftplib", "functools", "heapq", "http",
+    "imaplib", "importlib", "inspect", "ipaddress", "json", "logging", "mailbox", "multiprocessing",
+    "pathlib", "pickle", "random", "shutil", "smtplib", "socket", "statistics", "subprocess",
+    "tarfile", "tempfile", "textwrap", "threading", "traceback", "typing", "unittest", "urllib",
+    "uuid", "wsgiref", "xml", "xmlrpc", "zipfile", "zoneinfo",
+)  # fmt: skip
+"""About half of the standard library: enough to find like functions, little enough to encode in a minute."""
 
 
 @click.command("demo")
@@ -55,7 +64,7 @@ def _walk(out: Path, queries: int, progress: Progress) -> Run:
     from miner.store.database import Store
 
     path = out / "demo.duckdb"
-    with _step(progress, 1, "Ingest: every function of the standard library that has a docstring."):
+    with _step(progress, 1, "Ingest: the functions of the standard library that have a docstring."):
         _ingest(path, progress)
     with Store.open(path) as store:
         with _step(progress, 2, "Candidates: BM25 finds shared words, the bundled encoder like meanings."):
@@ -93,7 +102,7 @@ def _ingest(path: Path, progress: Progress) -> None:
     from miner.store import corpus
     from miner.store.database import Store
 
-    ingest(path, ["python:"], progress=progress)
+    ingest(path, [f"python:{module}" for module in MODULES], progress=progress)
     with Store.open(path, read_only=True) as store:
         counts = corpus.counts(store)
     progress.note(
@@ -119,7 +128,7 @@ def _train(store: Store, out: Path, progress: Progress) -> Path:
     from miner.training.config import RerankerConfig
     from miner.training.reranker import train_reranker
 
-    config = RerankerConfig(max_queries=160, mined=3, random=2, max_length=96)
+    config = RerankerConfig(max_queries=120, mined=3, random=2, max_length=96)
     report = train_reranker(store, out / "reranker", config, progress, force=True)
     progress.note(f"  average precision on held-out queries: {report.metrics.average_precision:.2f}")
     return report.out

@@ -26,10 +26,10 @@ _CODE = 1
 
 @dataclass(frozen=True)
 class Searches:
-    """What was searched: each retriever and the fingerprint of its hits."""
+    """What was searched: each retriever and the key of its hits."""
 
     retrievers: Sequence[Retriever]
-    fingerprints: Sequence[str]
+    keys: Sequence[str]
 
 
 def evidence_stage(collection: Collection, searches: Sequence[str], exclusions: Exclusions) -> Stage:
@@ -52,7 +52,7 @@ def gather(
 ) -> None:
     """Unites the hits, scores every pair with every retriever, finds exclusions, stores the rows.
 
-    Adds to `candidates` and `positives` under the stage's fingerprint.
+    Adds to `candidates` and `positives` under the stage's key.
     """
     collection = exclusions.collection
     chunks = chunk_ranges(collection)
@@ -63,14 +63,14 @@ def gather(
 
     def compute(chunk: int) -> dict[str, pa.Table]:
         queries = chunks[chunk]
-        found = [read_hits(store, search, collection, queries) for search in searches.fingerprints]
+        found = [read_hits(store, search, collection, queries) for search in searches.keys]
         mine = slice(*np.searchsorted(owners, [queries.start, queries.stop]))
         return {
             "candidates": _candidates(found, searches.retrievers, exclusions),
             "positives": _positives(owners[mine], answers[mine], searches.retrievers, collection),
         }
 
-    run_stage(store, stage, compute, progress, evidence=stage.fingerprint)
+    run_stage(store, stage, compute, progress, evidence=stage.key)
 
 
 def _candidates(found: Sequence[Hits], retrievers: Sequence[Retriever], exclusions: Exclusions) -> pa.Table:

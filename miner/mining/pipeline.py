@@ -23,7 +23,7 @@ from miner.retrieval.dense import Dense
 from miner.retrieval.search import Retriever, search, search_stage
 from miner.store import corpus, runs
 from miner.store.database import Store
-from miner.store.ledger import Stage
+from miner.store.ledger import KEY, Stage
 from miner.store.runs import Run
 from miner.text import fingerprint
 
@@ -61,7 +61,7 @@ def mine(
     collection = Collection.load(store, config.split, config.queries, config.selection.seed)
     models = _models(store, collection, config, workers, progress)
     exclusions = Exclusions(collection, corpus.positives(store), config.overlaps, config.protected)
-    expected = [search_stage(r, collection, config.depth).fingerprint for r in models.retrievers]
+    expected = [search_stage(r, collection, config.depth).key for r in models.retrievers]
     evidence = evidence_stage(collection, expected, exclusions)
     run = _begin(store, config, collection, models, evidence, name, progress)
     if run.status == "done":
@@ -75,7 +75,7 @@ def mine(
             store,
             models.reranker,
             collection,
-            evidence.fingerprint,
+            evidence.key,
             config.rerank_depth,
             workers=workers,
             progress=progress,
@@ -163,7 +163,7 @@ def _begin(
         models.reranker.fingerprint if models.reranker else None,
     )
     inputs = {**collection.hashes, "encoder": fingerprints[0], "reranker": fingerprints[1]}
-    run = _described(store, config, inputs, evidence.fingerprint, fingerprints, name)
+    run = _described(store, config, inputs, evidence.key, fingerprints, name)
     previous = [r for r in runs.runs(store) if r.run_id != run.run_id]
     if previous and (changed := changes(previous[-1], run)):
         progress.note(f"since run {previous[-1].name}: {'; '.join(changed)}")
@@ -179,9 +179,9 @@ def _described(
     name: str | None,
 ) -> Run:
     settings = canonical(config)
-    run_id = fingerprint({"config": settings, "inputs": inputs, "evidence": evidence, "code": DECIDE_CODE})
+    identity = {"config": settings, "inputs": inputs, "evidence": evidence, "code": DECIDE_CODE}
     return Run(
-        run_id=run_id,
+        run_id=fingerprint(identity)[:KEY],
         name=name or _free_name(store),
         split=config.split,
         config=settings,

@@ -62,7 +62,7 @@ def search_stage(retriever: Retriever, collection: Collection, depth: int) -> St
 def search(
     store: Store, retriever: Retriever, collection: Collection, depth: int, progress: Progress = SILENT
 ) -> str:
-    """Finds each query's `depth` best documents and stores them; returns the search's fingerprint.
+    """Finds each query's `depth` best documents and stores them; returns the search's key.
 
     What the ledger has is not searched again.
     """
@@ -72,8 +72,8 @@ def search(
     def compute(chunk: int) -> dict[str, pa.Table]:
         return {"hits": _table(retriever.search(chunks[chunk], depth), collection)}
 
-    run_stage(store, stage, compute, progress, search=stage.fingerprint)
-    return stage.fingerprint
+    run_stage(store, stage, compute, progress, search=stage.key)
+    return stage.key
 
 
 def _table(hits: Hits, collection: Collection) -> pa.Table:

@@ -61,7 +61,7 @@ class Store:
         try:
             connection = duckdb.connect(str(file), read_only=read_only, config=config)
         except duckdb.Error as error:
-            raise _unopened(file, error) from error
+            raise unopened(file, error) from error
         store = cls(file, connection)
         store._prepare(read_only)
         return store
@@ -156,7 +156,8 @@ def _quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
-def _unopened(file: Path, error: duckdb.Error) -> StoreError:
+def unopened(file: Path, error: duckdb.Error) -> StoreError:
+    """Returns what to tell the user when DuckDB cannot open a file."""
     text = str(error)
     if "lock" in text.lower():
         return StoreError(f"another process holds {file}", "wait until it ends, or end it")

@@ -246,9 +246,9 @@ def _open(file: Path, limits: Limits) -> duckdb.DuckDBPyConnection:
     try:
         connection = duckdb.connect(str(file), read_only=True, config=settings)
     except duckdb.Error as error:
-        from miner.store.database import _unopened
+        from miner.store.database import unopened
 
-        raise _unopened(file, error) from error
+        raise unopened(file, error) from error
     for setting in _LOCKS:
         connection.execute(f"SET {setting}")
     return connection
