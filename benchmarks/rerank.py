@@ -31,7 +31,7 @@ TRAINING_QUERIES = 400
 
 
 def trained(work: Path, source: Path, seed: int) -> Path:
-    """Returns a small cross-encoder trained on the data: the one in `work` if it is this one, or a new one."""
+    """Returns a small cross-encoder trained on the data; the one in `work` if nothing has changed."""
     from miner.training.config import RerankerConfig
     from miner.training.reranker import train_reranker
 

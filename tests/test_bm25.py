@@ -180,9 +180,7 @@ def test_scores_are_those_of_plain_rank_bm25(documents: list[str], queries: list
         return
     kind = {"okapi": rank_bm25.BM25Okapi, "bm25l": rank_bm25.BM25L, "bm25+": rank_bm25.BM25Plus}[variant]
     index = kind([text.split() for text in documents], k1=1.2, b=0.75)
-    ours = by_query(
-        search_all(documents, queries, Bm25Config("rank-bm25", variant, **PLAIN)), len(queries)
-    )
+    ours = by_query(search_all(documents, queries, Bm25Config("rank-bm25", variant, **PLAIN)), len(queries))
     for query, found in zip(queries, ours, strict=True):
         plain = index.get_scores(query.split())
         assert all(abs(plain[doc] - score) < 1e-9 for doc, score in found.items())
@@ -360,7 +358,12 @@ def words(text: str, config: Bm25Config) -> list[str]:
 
 
 def test_tokens_are_lower_case_words_of_two_letters_stemmed_without_stop_words() -> None:
-    assert words("The Runner is running a 7 x-ray, quickly", Bm25Config()) == ["runner", "run", "ray", "quick"]
+    assert words("The Runner is running a 7 x-ray, quickly", Bm25Config()) == [
+        "runner",
+        "run",
+        "ray",
+        "quick",
+    ]
 
 
 def test_stemmer_none_and_stop_words_none_leave_words_as_they_are() -> None:
@@ -425,6 +428,4 @@ def test_inputs_name_everything_that_changes_the_hits() -> None:
     asked = [base, Bm25Config(k1=0.9), Bm25Config(b=0.4), Bm25Config(stemmer="none")]
     seen = [repr(Bm25(collection(["apple"], ["apple"]), config).inputs()) for config in asked]
     assert len(set(seen)) == len(asked)
-    assert {"bm25s", "stemmer", "code", "bm25"} == set(
-        Bm25(collection(["apple"], ["apple"]), base).inputs()
-    )
+    assert {"bm25s", "stemmer", "code", "bm25"} == set(Bm25(collection(["apple"], ["apple"]), base).inputs())

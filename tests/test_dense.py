@@ -57,13 +57,19 @@ def collection(documents: Sequence[str], queries: Sequence[str]) -> Collection:
 
 
 def precomputed(
-    folder: Path, documents: Vectors, queries: Vectors, names: Sequence[str] | None = None, index: str = "Flat"
+    folder: Path,
+    documents: Vectors,
+    queries: Vectors,
+    names: Sequence[str] | None = None,
+    index: str = "Flat",
 ) -> Dense:
     """A retriever whose cache already holds the vectors; documents of one name share the first's."""
     doc_texts = list(names or [f"document {i}" for i in range(len(documents))])
     query_texts = [f"query {i}" for i in range(len(queries))]
     store = SimpleNamespace(vectors=folder)
-    retriever = Dense(store, collection(doc_texts, query_texts), DenseConfig("bundled", dtype="fp32", index=index))  # type: ignore[arg-type]
+    retriever = Dense(
+        store, collection(doc_texts, query_texts), DenseConfig("bundled", dtype="fp32", index=index)
+    )  # type: ignore[arg-type]
     first = sorted({text: place for place, text in reversed(list(enumerate(doc_texts)))}.values())
     # The encoder writes in any order: rows must not be taken for positions.
     order = np.random.default_rng(1).permutation(first)
@@ -84,7 +90,11 @@ def ranked(hits: Hits, queries: int) -> list[list[int]]:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(1, 60), st.integers(1, 5), st.integers(1, 70), st.integers(0, 10_000), st.sampled_from([7, 65_536])
+    st.integers(1, 60),
+    st.integers(1, 5),
+    st.integers(1, 70),
+    st.integers(0, 10_000),
+    st.sampled_from([7, 65_536]),
 )
 def test_search_is_exact_with_ties_and_shared_vectors(
     tmp_path_factory: pytest.TempPathFactory, count: int, asked: int, depth: int, seed: int, block: int
@@ -205,7 +215,9 @@ def test_recall_is_the_share_of_the_exact_top(tmp_path: Path) -> None:
     truth, _ = brute_force(documents, queries, 20)
     places = retriever._neighbours(queries, 20)[1]
     docs = retriever._index._docs
-    shared = [len(set(docs[row[row >= 0]].tolist()) & set(best)) for row, best in zip(places, truth, strict=True)]
+    shared = [
+        len(set(docs[row[row >= 0]].tolist()) & set(best)) for row, best in zip(places, truth, strict=True)
+    ]
     assert retriever.recall(20) == pytest.approx(sum(shared) / (20 * 12))
     assert precomputed(tmp_path / "flat", documents, queries).recall(20) == 1.0
 
@@ -269,7 +281,9 @@ def test_torch_finds_what_faiss_finds(monkeypatch: pytest.MonkeyPatch, block: in
     with_faiss = exact(queries, documents, rows, 25)
     without_faiss(monkeypatch)
     with_torch = exact(queries, documents, rows, 25)
-    for left, right in zip(*(np.argsort(-scores, axis=1) for scores, _ in (with_faiss, with_torch)), strict=True):
+    for left, right in zip(
+        *(np.argsort(-scores, axis=1) for scores, _ in (with_faiss, with_torch)), strict=True
+    ):
         assert len(left) == len(right) == 25
     for place in range(9):
         assert set(with_faiss[1][place]) == set(with_torch[1][place])

@@ -146,6 +146,28 @@ def test_held_out_queries_of_equal_text_go_together(tmp_path: Path, config: Rera
     assert len({queries[q] for q in texts}) == 2
 
 
+def test_batches_are_of_similar_length_and_of_both_labels() -> None:
+    from datasets import Dataset
+
+    from miner.training.trainer import LengthGroupedBatches
+
+    rng = random.Random(3)
+    labels = [float(number % 4 == 0) for number in range(900)]
+    texts = ["x" * (rng.randrange(10, 40) if label else rng.randrange(20, 200)) for label in labels]
+    rows = Dataset.from_dict({"query": ["q"] * 900, "document": texts, "label": labels})
+    batches = LengthGroupedBatches(rows, batch_size=16, drop_last=False, seed=5)
+    first = list(batches)
+    assert sorted(sum(first, [])) == list(range(900))
+    assert len(first) == len(batches)
+    assert first == list(batches)
+    for batch in first:
+        assert 3 <= sum(labels[i] for i in batch) <= 5 or len(batch) < 16
+        negatives = [len(texts[i]) for i in batch if not labels[i]]
+        assert max(negatives) - min(negatives) < 40
+    batches.set_epoch(1)
+    assert list(batches) != first
+
+
 def test_average_precision_is_the_textbooks() -> None:
     query = np.array([0, 0, 0, 0, 1, 1, 1, 2])
     positive = np.array([True, False, True, False, False, True, False, False])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,8 +23,8 @@ def equal_length_batches(lengths: npt.ArrayLike, tokens: int = CPU_TOKENS) -> li
     sizes = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(sizes, kind="stable")
     batches: list[Indices] = []
-    starts = np.flatnonzero(np.diff(sizes[order], prepend=-1))
-    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+    cuts = np.append(np.flatnonzero(np.diff(sizes[order], prepend=-1)), len(order)).tolist()
+    for start, stop in pairwise(cuts):
         per_batch = max(1, tokens // max(1, int(sizes[order[start]])))
         batches += [order[i : min(i + per_batch, stop)] for i in range(start, stop, per_batch)]
     return batches

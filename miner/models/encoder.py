@@ -61,6 +61,7 @@ class Encoder:
     @cached_property
     def _model(self) -> SentenceTransformer:
         import torch
+        from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
 
         try:
@@ -72,7 +73,7 @@ class Encoder:
                     local_files_only=True,
                     model_kwargs={"use_safetensors": True},
                 )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(
                 f"{self.name} does not load as a sentence-transformers model: {reason}",

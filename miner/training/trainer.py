@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from datasets import Dataset
 from sentence_transformers import CrossEncoder
@@ -170,24 +171,36 @@ def _by_length(
 class LengthGroupedBatches(DefaultBatchSampler):
     """Batches of pairs of similar length, in random order: less padding, so faster training.
 
-    Pairs are shuffled, sorted by length within groups of 32 batches, and the batches shuffled.
+    Pairs are shuffled and cut into groups of 32 batches. Within a group, positives and negatives
+    are each sorted by length and mixed evenly, or else a batch could be all of one label where
+    the positives are shorter than the negatives. Last, the batches are shuffled.
     """
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields the positions of each batch; the same ones for the same seed and epoch."""
-        columns: Any = self.sampler
-        lengths = np.fromiter(
-            (len(q) + len(d) for q, d in zip(columns["query"], columns["document"], strict=True)),
-            dtype=np.int64,
-        )
+        rows: Any = self.sampler
+        texts = zip(rows["query"], rows["document"], strict=True)
+        lengths = np.fromiter((len(query) + len(document) for query, document in texts), dtype=np.int64)
+        labels = np.asarray(rows["label"])
         rng = np.random.default_rng([self.seed, self.epoch])
         shuffled = rng.permutation(len(lengths))
         size = self.batch_size * _GROUP
         groups = [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
-        order = np.concatenate([group[np.argsort(lengths[group], kind="stable")] for group in groups])
+        order = np.concatenate([g[_evenly_mixed(labels[g], lengths[g])] for g in groups])
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         for number in rng.permutation(len(batches)):
             yield batches[number].tolist()
+
+
+def _evenly_mixed(labels: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Returns an order by length in which each label is spread evenly: by quantile within its label."""
+    order = np.lexsort((lengths, labels))
+    _, start, label, count = np.unique(
+        labels[order], return_index=True, return_inverse=True, return_counts=True
+    )
+    quantile = (np.arange(len(order)) - start[label] + 0.5) / count[label]
+    mixed: npt.NDArray[np.int64] = order[np.argsort(quantile, kind="stable")]
+    return mixed
 
 
 class _Trainer(CrossEncoderTrainer):

@@ -1,0 +1,200 @@
+"""Runs: what they are called, when they are taken up again, and what is said when something changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from miner.engine.progress import Advance
+from miner.errors import ModelError, StoreError, UsageError
+from miner.mining.config import MiningConfig, Rules, Selection, with_values
+from miner.mining.explain import explain
+from miner.mining.pipeline import config_of, decide_again, mine
+from miner.store import runs
+from miner.store.database import Store
+from tests.stores import make_store
+from tests.test_oracle import encoder
+
+__all__ = ["encoder"]
+
+CORPUS = {f"d{i:02}": f"apple pie w{i} w{i + 1} w{i % 4} number{i}" for i in range(30)}
+QUERIES = {"q0": "apple pie w1", "q1": "pie w7 w3", "q2": "apple w20"}
+JUDGED = [("q0", "d01"), ("q0", "d02"), ("q1", "d07"), ("q2", "d20"), ("q2", "d19")]
+
+
+class Notes:
+    """Remembers what was said and which work was done."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.worked: list[str] = []
+
+    @contextmanager
+    def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
+        yield lambda units: self.worked.append(name)
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with make_store(tmp_path / "s.duckdb", CORPUS, QUERIES, JUDGED) as made:
+        yield made
+
+
+def test_runs_are_numbered_or_named(store: Store) -> None:
+    assert mine(store, MiningConfig()).name == "r1"
+    assert mine(store, MiningConfig(depth=7)).name == "r2"
+    assert mine(store, MiningConfig(depth=8), name="eight").name == "eight"
+    assert runs.find_run(store).name == "eight"
+    assert runs.find_run(store, "r1").config["depth"] == 100
+
+
+def test_the_same_call_again_does_nothing(store: Store) -> None:
+    first = mine(store, MiningConfig())
+    notes = Notes()
+    assert mine(store, MiningConfig(), progress=notes) == first
+    assert notes.said == ["run r1 is finished already; nothing to do"]
+    assert notes.worked == []
+
+
+def test_another_setting_says_what_changed_and_searches_only_what_it_must(store: Store) -> None:
+    mine(store, MiningConfig())
+    notes = Notes()
+    mine(store, MiningConfig(overlaps=False), progress=notes)
+    assert notes.said == ["since run r1: overlaps True → False"]
+    assert notes.worked == ["gather evidence"]
+
+
+def test_another_judgment_says_so(store: Store) -> None:
+    mine(store, MiningConfig())
+    store.execute("INSERT INTO judgments VALUES ('q1', 'd08', 1, 'train', 'gold')")
+    notes = Notes()
+    run = mine(store, MiningConfig(), progress=notes)
+    assert notes.said == ["since run r1: judgments changed"]
+    assert "d08" not in {
+        t["negative_id"] for t in runs.triplets(store, run).to_pylist() if t["query_id"] == "q1"
+    }
+
+
+def test_a_taken_name_is_refused(store: Store) -> None:
+    mine(store, MiningConfig(), name="mine")
+    with pytest.raises(UsageError) as error:
+        mine(store, MiningConfig(depth=5), name="mine")
+    assert str(error.value) == (
+        "run 'mine' exists with other settings: depth 100 → 5; choose another --run name"
+    )
+
+
+def test_deciding_again_runs_nothing_and_equals_mining(store: Store) -> None:
+    first = mine(store, MiningConfig())
+    other = with_values(MiningConfig(), {"relative_margin": 0.4, "negatives": 2})
+    notes = Notes()
+    decided = runs.triplets(store, decide_again(store, first, other, progress=notes))
+    assert notes.worked == []
+    with make_store(store.path.with_name("fresh.duckdb"), CORPUS, QUERIES, JUDGED) as fresh:
+        assert runs.triplets(fresh, mine(fresh, other)).equals(decided)
+
+
+def test_deciding_again_refuses_what_needs_a_search(store: Store) -> None:
+    first = mine(store, MiningConfig())
+    with pytest.raises(UsageError) as error:
+        decide_again(store, first, replace(config_of(first), depth=5))
+    assert str(error.value) == "depth cannot change without searching again; run miner mine with it"
+
+
+def test_the_configuration_survives_the_store(store: Store, encoder: Path) -> None:
+    config = MiningConfig(
+        encoder=str(encoder),
+        queries=2,
+        protected=("d01", "d03"),
+        rules=Rules(anchor="best", percentile=20.0),
+        selection=Selection(strategy="ambiguous", document_cap=2),
+    )
+    assert config_of(mine(store, config)) == config
+
+
+def test_each_anchor_decides_for_each_positive(store: Store) -> None:
+    run = mine(store, MiningConfig(rules=Rules(anchor="each", relative_margin=0.0)))
+    rows = runs.triplets(store, run).to_pylist()
+    assert rows
+    assert all(row["negative_score"] <= row["positive_score"] for row in rows)
+    ranks = [row["rank"] for row in rows if row["query_id"] == "q0" and row["positive_id"] == "d01"]
+    assert ranks == list(range(1, len(ranks) + 1))
+
+
+def test_positives_best_pairs_only_the_best(store: Store) -> None:
+    rules = Rules(relative_margin=None)
+    every = mine(store, MiningConfig(rules=rules))
+    best = decide_again(store, every, with_values(config_of(every), {"positives": "best"}))
+    rows = runs.triplets(store, every).to_pylist()
+    for query in QUERIES:
+        top = min((-r["positive_score"], r["positive_id"]) for r in rows if r["query_id"] == query)
+        kept = [r["positive_id"] for r in runs.triplets(store, best).to_pylist() if r["query_id"] == query]
+        assert set(kept) == {top[1]}
+
+
+def test_a_sample_of_queries_is_seeded(store: Store) -> None:
+    def sampled(seed: int) -> set[str]:
+        run = mine(
+            store, MiningConfig(queries=1, rules=Rules(relative_margin=None), selection=Selection(seed=seed))
+        )
+        return set(runs.triplets(store, run)["query_id"].to_pylist())
+
+    assert sampled(1) == sampled(1)
+    assert {frozenset(sampled(seed)) for seed in range(8)} > {frozenset(sampled(1))}
+
+
+def test_a_review_is_no_negative(store: Store) -> None:
+    run = mine(store, MiningConfig(rules=Rules(review=True, relative_margin=0.0)))
+    rows = store.rows("SELECT query_id, bm25_score, reason::VARCHAR FROM verdicts WHERE verdict = 'review'")
+    lowest = {
+        q: min(s for i, s in store.rows("SELECT query_id, bm25_score FROM positives") if i == q)
+        for q in QUERIES
+    }
+    assert rows
+    assert all(score > lowest[query] and reason == "relative_margin" for query, score, reason in rows)
+    assert runs.reason_counts(store, run)["relative_margin"] == len(rows)
+
+
+def test_shortfalls_are_counted_not_padded(store: Store) -> None:
+    run = mine(store, MiningConfig(rules=Rules(max_score=-1.0)))
+    assert runs.triplets(store, run).num_rows == 0
+    assert store.rows(
+        "SELECT query_id, asked, found, commonest_reason::VARCHAR FROM shortfalls ORDER BY 1"
+    ) == [(query, 5, 0, "max_score") for query in QUERIES]
+
+
+def test_explain_shows_every_candidate(store: Store) -> None:
+    run = mine(store, MiningConfig())
+    found = explain(store, "q0")
+    assert found.query == "apple pie w1"
+    assert found.positives["doc_id"].to_pylist() == ["d01", "d02"]
+    total = store.rows("SELECT count(*) FROM verdicts WHERE query_id = 'q0' AND run = ?", [run.name])
+    assert [(found.candidates.num_rows,)] == total
+    slots = [s for s in found.candidates["slot"].to_pylist() if s]
+    assert slots == list(range(1, len(slots) + 1))
+
+
+def test_unknown_names_are_explained(store: Store) -> None:
+    mine(store, MiningConfig())
+    with pytest.raises(StoreError, match=r"no query 'q9' in .* \(did you mean 'q0'\?\)|no query 'q9'"):
+        explain(store, "q9")
+    with pytest.raises(StoreError, match=r"no run 'r7' in .*; runs there: r1"):
+        explain(store, "q0", "r7")
+    with pytest.raises(
+        UsageError, match=r"no query has a judged positive in split 'tran' \(did you mean 'train'\?\)"
+    ):
+        mine(store, MiningConfig(split="tran"))
+    with pytest.raises(ModelError, match=r"no model folder at ./nowhere"):
+        mine(store, MiningConfig(encoder="./nowhere"))
+
+
+def test_a_store_without_runs_says_what_to_do(store: Store) -> None:
+    with pytest.raises(StoreError, match=r"holds no finished run; mine first: miner mine"):
+        runs.find_run(store)
