@@ -157,7 +157,7 @@ def test_batches_are_of_similar_length_and_of_both_labels() -> None:
     rows = Dataset.from_dict({"query": ["q"] * 900, "document": texts, "label": labels})
     batches = LengthGroupedBatches(rows, batch_size=16, drop_last=False, seed=5)
     first = list(batches)
-    assert sorted(sum(first, [])) == list(range(900))
+    assert sorted(i for batch in first for i in batch) == list(range(900))
     assert len(first) == len(batches)
     assert first == list(batches)
     for batch in first:

@@ -36,6 +36,7 @@ def config_options(*sections: type) -> Callable[[Function], Function]:
     """Returns a decorator that adds an option for every key of the sections, and `--config`."""
 
     def decorate(function: Function) -> Function:
+        """Adds the options, in the order of the keys."""
         for section in reversed(sections):
             for key in reversed(fields(section)):
                 if key.name not in SECTIONS:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from miner.mining import rules as ruling
 from miner.mining.config import MiningConfig
 from miner.mining.selection import Kept, select
+from miner.retrieval.arrays import joined_ranges
 from miner.retrieval.search import positions
 from miner.schema import CANDIDATES_PER_QUERY, Reason, Verdict
 from miner.store import evidence as stored
@@ -166,8 +167,7 @@ class _Range:
             )
             return rows, query, anchor[query]
         starts, counts = self.positives.of(query)
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        group = np.repeat(starts, counts) + within
+        group = joined_ranges(starts, counts)
         order = np.argsort(group, kind="stable")
         rows, group = np.repeat(rows, counts)[order], group[order]
         return rows, group, self.positives.score[group]
@@ -223,8 +223,7 @@ class _Range:
             positive, times = self.positives.best[group], np.ones(len(rows), dtype=np.int64)
         else:
             starts, times = self.positives.of(group)
-            within = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-            positive = np.repeat(starts, times) + within
+            positive = joined_ranges(starts, times)
         rows, slots = np.repeat(rows, times), np.repeat(slots, times)
         order = np.lexsort((slots, positive))
         rows, positive = rows[order], positive[order]

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
 from miner.mining.exclusion import Exclusions
+from miner.retrieval.arrays import number_within, pair_keys, split_pairs
 from miner.retrieval.collection import Collection, Hits, Ints
 from miner.retrieval.fusion import K, reciprocal_rank_fusion
 from miner.retrieval.search import CHUNK, Retriever, chunk_ranges, positions, read_hits
@@ -62,6 +62,7 @@ def gather(
     owners, answers = owners[mined], positions(judged["doc_id"], collection.doc_ids)[mined]
 
     def compute(chunk: int) -> dict[str, pa.Table]:
+        """Returns the candidates and positives of a chunk of queries."""
         queries = chunks[chunk]
         found = [read_hits(store, search, collection, queries) for search in searches.keys]
         mine = slice(*np.searchsorted(owners, [queries.start, queries.stop]))
@@ -78,7 +79,7 @@ def _candidates(found: Sequence[Hits], retrievers: Sequence[Retriever], exclusio
     fused = reciprocal_rank_fusion(ranks)
     order = np.lexsort((doc, -fused, query))
     query, doc, ranks = query[order], doc[order], [rank[order] for rank in ranks]
-    place = _rank_within(query)
+    place = number_within(query).astype(np.int32)
     collection = exclusions.collection
     columns: dict[str, Any] = {
         "candidate": query.astype(np.int64) * CANDIDATES_PER_QUERY + place,
@@ -112,19 +113,11 @@ def unite(found: Sequence[Hits]) -> tuple[Ints, Ints, list[Ints]]:
 
     Pairs come ordered by query, then document; a rank of 0 means not returned.
     """
-    keys = [(hits.query.astype(np.int64) << 32) | hits.doc for hits in found]
+    keys = [pair_keys(hits.query, hits.doc) for hits in found]
     union = np.unique(np.concatenate(keys))
     ranks = []
     for key, hits in zip(keys, found, strict=True):
         rank = np.zeros(len(union), dtype=np.int32)
         rank[np.searchsorted(union, key)] = hits.rank
         ranks.append(rank)
-    return (union >> 32).astype(np.int32), (union & 0xFFFFFFFF).astype(np.int32), ranks
-
-
-def _rank_within(query: Ints) -> Ints:
-    """Numbers the rows of each query from 1; `query` is sorted."""
-    starts = np.flatnonzero(np.diff(query, prepend=-1))
-    counts = np.diff(np.append(starts, len(query)))
-    rank: npt.NDArray[np.int64] = np.arange(len(query)) - np.repeat(starts, counts) + 1
-    return rank.astype(np.int32)
+    return *split_pairs(union), ranks

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from miner.retrieval.arrays import pair_keys
 from miner.retrieval.collection import Collection, Ints
 from miner.retrieval.search import positions
 from miner.schema import Reason
@@ -68,7 +69,7 @@ class Exclusions:
 
     def _judged(self, query: Ints, doc: Ints) -> Flags:
         positive_query, positive_doc = self._pairs
-        return np.isin(_joined(query, doc), _joined(positive_query, positive_doc))
+        return np.isin(pair_keys(query, doc), pair_keys(positive_query, positive_doc))
 
     def _same_label(self, query: Ints, doc: Ints) -> Flags:
         query_labels, doc_labels = self._labels
@@ -85,7 +86,7 @@ class Exclusions:
         positive_query, positive_doc = self._pairs
         keys = self._doc_keys
         numbers = np.unique(keys, return_inverse=True)[1].astype(np.int32)
-        return np.isin(_joined(query, numbers[doc]), _joined(positive_query, numbers[positive_doc]))
+        return np.isin(pair_keys(query, numbers[doc]), pair_keys(positive_query, numbers[positive_doc]))
 
     def _is_query(self, query: Ints, doc: Ints) -> Flags:
         same_text = self._query_keys[query] == self._doc_keys[doc]
@@ -139,8 +140,3 @@ class _Words(dict[int, str]):
 
 def _contains(left: str, right: str) -> bool:
     return left in right if len(left) < len(right) else right in left
-
-
-def _joined(query: Ints, doc: Ints) -> npt.NDArray[np.int64]:
-    """One number per pair, for set membership."""
-    return (query.astype(np.int64) << 32) | doc.astype(np.int64)

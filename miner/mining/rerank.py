@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
+from miner.retrieval.arrays import pair_keys, split_pairs
 from miner.retrieval.collection import Collection, Ints
 from miner.retrieval.search import positions
 from miner.store import evidence as stored
@@ -56,9 +57,10 @@ def rerank(
     )
 
     def compute(chunk: int) -> dict[str, pa.Table]:
+        """Returns the scores of a chunk's new pairs."""
         cut = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
         query, doc = work.pairs.query[cut], work.pairs.doc[cut]
-        new = ~np.isin(_joined(query, doc), work.known)
+        new = ~np.isin(pair_keys(query, doc), work.known)
         return {"rerank_scores": _score(reranker, collection, query[new], doc[new], workers)}
 
     run_stage(store, stage, compute, progress, reranker=reranker.fingerprint)
@@ -78,8 +80,8 @@ class _Work:
         candidates = stored.candidates_to_rerank(self.store, self.evidence, self.depth)
         positives = stored.positive_pairs(self.store, self.evidence)
         query, doc = self._positions(pa.concat_tables([candidates, positives]))
-        unique = np.unique(_joined(query, doc))
-        query, doc = (unique >> 32).astype(np.int32), (unique & 0xFFFFFFFF).astype(np.int32)
+        unique = np.unique(pair_keys(query, doc))
+        query, doc = split_pairs(unique)
         length = _lengths(self.collection.queries)[query] + _lengths(self.collection.documents)[doc]
         order = np.argsort(length, kind="stable")
         return Pairs(query[order], doc[order])
@@ -87,7 +89,7 @@ class _Work:
     @cached_property
     def known(self) -> npt.NDArray[np.int64]:
         """The pairs that the reranker scored before this stage began to compute."""
-        return _joined(*self._positions(stored.reranked(self.store, self.reranker.fingerprint)))
+        return pair_keys(*self._positions(stored.reranked(self.store, self.reranker.fingerprint)))
 
     def _positions(self, table: pa.Table) -> tuple[Ints, Ints]:
         query = positions(table["query_id"], self.collection.query_ids)
@@ -99,10 +101,6 @@ class _Work:
 def _lengths(table: pa.Table) -> npt.NDArray[np.int64]:
     lengths: npt.NDArray[np.int64] = pc.utf8_length(table["text"]).to_numpy().astype(np.int64)
     return lengths
-
-
-def _joined(query: Ints, doc: Ints) -> npt.NDArray[np.int64]:
-    return (query.astype(np.int64) << 32) | doc.astype(np.int64)
 
 
 def _score(

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from miner.mining.config import Selection
+from miner.retrieval.arrays import number_within
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -37,15 +38,16 @@ def select(kept: Kept, config: Selection, served: Ints | None = None) -> tuple[I
     """
     preference = _preference(kept, config)
     order = _sorted_rows(kept, preference)
-    allowed = order[_within_quota(kept, order, config)]
     capped = np.zeros(0, dtype=np.int64)
-    if config.document_cap is not None and served is not None:
-        allowed, capped = _under_cap(kept, allowed, config, served)
-    chosen = allowed[_number(kept.group[allowed]) <= config.negatives]
+    if config.document_cap is None or served is None:
+        allowed = order[_within_quota(kept, order, config)]
+    else:
+        allowed, capped = _under_cap(kept, order, config, served)
+    chosen = allowed[number_within(kept.group[allowed]) <= config.negatives]
     chosen = chosen[np.lexsort((kept.doc[chosen], -kept.score[chosen], kept.group[chosen]))]
     slots = np.zeros(len(kept.group), dtype=np.int64)
     slots[capped] = -1
-    slots[chosen] = _number(kept.group[chosen])
+    slots[chosen] = number_within(kept.group[chosen])
     return chosen, slots
 
 
@@ -83,37 +85,35 @@ def _sorted_rows(kept: Kept, preference: Floats) -> Ints:
     return np.lexsort((doc, -preference, group))
 
 
-def _number(group: Ints) -> Ints:
-    """Numbers the rows of each run of equal groups from 1."""
-    starts = np.flatnonzero(np.diff(group, prepend=-1))
-    counts = np.diff(np.append(starts, len(group)))
-    return np.arange(len(group)) - np.repeat(starts, counts) + 1
-
-
 def _within_quota(kept: Kept, order: Ints, config: Selection) -> npt.NDArray[np.bool_]:
     allowed = np.ones(len(order), dtype=np.bool_)
     for is_bm25, quota in ((True, config.bm25_quota), (False, config.dense_quota)):
         if quota is not None:
             mine = np.flatnonzero(kept.bm25_best[order] == is_bm25)
-            allowed[mine] = _number(kept.group[order[mine]]) <= quota
+            allowed[mine] = number_within(kept.group[order[mine]]) <= quota
     return allowed
 
 
 def _under_cap(kept: Kept, order: Ints, config: Selection, served: Ints) -> tuple[Ints, Ints]:
-    """Walks the groups in order and refuses documents that have served often enough."""
+    """Walks the groups in order and refuses documents that have served often enough.
+
+    Quotas count here too: a refused candidate leaves its retriever's place to the next.
+    """
     allowed: list[int] = []
     capped: list[int] = []
-    taken, current = 0, -1
-    docs, groups = kept.doc[order].tolist(), kept.group[order].tolist()
-    for row, doc, group in zip(order.tolist(), docs, groups, strict=True):
+    quotas = [config.negatives if q is None else q for q in (config.dense_quota, config.bm25_quota)]
+    places, left, current = config.negatives, list(quotas), -1
+    docs, groups, retrievers = (column[order].tolist() for column in (kept.doc, kept.group, kept.bm25_best))
+    for row, doc, group, retriever in zip(order.tolist(), docs, groups, retrievers, strict=True):
         if group != current:
-            taken, current = 0, group
-        if taken == config.negatives:
+            places, left, current = config.negatives, list(quotas), group
+        if not places or not left[retriever]:
             continue
         if served[doc] >= (config.document_cap or 0):
             capped.append(row)
             continue
         served[doc] += 1
-        taken += 1
+        places -= 1
+        left[retriever] -= 1
         allowed.append(row)
     return np.array(allowed, dtype=np.int64), np.array(capped, dtype=np.int64)

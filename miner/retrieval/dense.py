@@ -14,6 +14,7 @@ from miner.errors import MissingExtraError, UsageError
 from miner.models.device import resolve_device
 from miner.models.encoder import Encoder, Vectors
 from miner.models.vectors import Rows, VectorCache, embed
+from miner.retrieval.arrays import joined_ranges, number_within
 from miner.retrieval.collection import Collection, Floats, Hits, Ints
 from miner.retrieval.config import DenseConfig
 from miner.store.database import Store
@@ -178,16 +179,14 @@ class _Index:
     def expand(self, owner: Rows, places: Rows, scores: Floats) -> Expanded:
         """Turns places among distinct vectors into documents: all that have that vector."""
         counts = self._counts[places]
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        docs = self._docs[np.repeat(self._starts[places], counts) + within]
+        docs = self._docs[joined_ranges(self._starts[places], counts)]
         return np.repeat(owner, counts), docs, np.repeat(scores, counts)
 
 
 def _ranked(query: npt.NDArray[np.int64], doc: npt.NDArray[np.int64], score: Floats, depth: int) -> Hits:
     order = np.lexsort((doc, -score, query))
     query, doc, score = query[order], doc[order], score[order]
-    _, starts, counts = np.unique(query, return_index=True, return_counts=True)
-    rank = np.arange(len(query)) - np.repeat(starts, counts) + 1
+    rank = number_within(query)
     top = rank <= depth
     return Hits(
         query[top].astype(np.int32), doc[top].astype(np.int32), rank[top].astype(np.int32), score[top]

@@ -70,6 +70,7 @@ def search(
     chunks = chunk_ranges(collection)
 
     def compute(chunk: int) -> dict[str, pa.Table]:
+        """Returns the hits of a chunk of queries."""
         return {"hits": _table(retriever.search(chunks[chunk], depth), collection)}
 
     run_stage(store, stage, compute, progress, search=stage.key)

@@ -1,0 +1,34 @@
+"""Array idioms that retrieval and mining share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+
+
+def pair_keys(query: npt.NDArray[Any], doc: npt.NDArray[Any]) -> Int64s:
+    """Returns one number per (query, document) pair of positions; they sort like the pairs."""
+    return np.asarray((query.astype(np.int64) << 32) | doc.astype(np.int64))
+
+
+def split_pairs(keys: Int64s) -> tuple[Int32s, Int32s]:
+    """Returns the queries and the documents of `pair_keys`."""
+    return (keys >> 32).astype(np.int32), (keys & 0xFFFFFFFF).astype(np.int32)
+
+
+def number_within(groups: npt.NDArray[Any]) -> Int64s:
+    """Numbers the rows of each run of equal groups from 1."""
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    counts = np.diff(np.append(starts, len(groups)))
+    return np.asarray(np.arange(len(groups)) - np.repeat(starts, counts) + 1)
+
+
+def joined_ranges(starts: Int64s, counts: Int64s) -> Int64s:
+    """Returns start, start + 1, … for each range, one range after the other."""
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.asarray(np.repeat(starts, counts) + within)
