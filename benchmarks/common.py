@@ -93,7 +93,7 @@ class Report:
         if self.out:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             with self.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
         verdict = "" if target is None else ("met" if target["met"] else "MISSED")
         shown = _shown(value) + (goal.unit if goal else "")
         self._lines.append((measurement, shown, str(goal or ""), verdict))
@@ -134,10 +134,11 @@ def report(question: str, given: argparse.Namespace, *, full: bool) -> Report:
     if 0.25 * worker_count() < _LOAD:
         print(f"the machine is busy (load {_LOAD:.1f}): figures will be off", file=sys.stderr)
     out = given.results or (HERE / "results" / f"{question}.jsonl" if full else None)
-    unsaid = ("results", "work", "data")
-    settings = {name: value for name, value in vars(given).items() if name not in unsaid}
-    if "data" in vars(given):
-        settings["data"] = Path(given.data).name
+    settings = {
+        name: value.name if isinstance(value, Path) else value
+        for name, value in vars(given).items()
+        if name not in ("results", "work")
+    }
     return Report(question, out, settings, full and given.repeats >= 3)
 
 

@@ -161,7 +161,8 @@ class Vectorised:
     def lend(self, dtype: str) -> None:
         """Lets the encoder in another dtype find the same vectors."""
         other = Encoder(BUNDLED, dtype=dtype).fingerprint[:16]
-        if not (self._folder / other).exists():
+        if other != self._encoder.fingerprint[:16]:
+            shutil.rmtree(self._folder / other, ignore_errors=True)
             shutil.copytree(self._folder / self._encoder.fingerprint[:16], self._folder / other)
 
     def of(self, side: str, texts: Sequence[str]) -> Vectors:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from miner.mining.config import MiningConfig, Rules, Selection
+from miner.mining.exclusion import _Words
 from miner.mining.pipeline import mine
 from miner.store import runs
 from miner.text import normalise
@@ -158,3 +161,21 @@ def test_positives_of_other_splits_are_excluded_too(tmp_path: Path, split: str) 
         mine(store, MiningConfig(rules=Rules(relative_margin=None)))
         reasons = dict(store.rows("SELECT doc_id, coalesce(reason::VARCHAR, 'kept') FROM verdicts"))
     assert reasons == {"d0": "judged_positive", "d1": "judged_positive", "d2": "kept"}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from(["a", "b", "ab", "ß", "ss", "A"]), max_size=4), min_size=2, max_size=8)
+)
+def test_overlap_is_containment_of_whole_words(parts: list[list[str]]) -> None:
+    texts = [" ".join(part) for part in parts]
+    words = [normalise(text).split() for text in texts]
+
+    def within(short: list[str], long: list[str]) -> bool:
+        return any(long[i : i + len(short)] == short for i in range(len(long)))
+
+    left, right = (side.ravel().astype(np.int32) for side in np.indices((len(texts), len(texts))))
+    expected = [
+        within(words[a], words[b]) or within(words[b], words[a]) for a, b in zip(left, right, strict=True)
+    ]
+    assert _Words(pa.chunked_array([texts])).overlap(left, right).tolist() == expected

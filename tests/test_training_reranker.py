@@ -269,7 +269,8 @@ from contextlib import contextmanager
 from pathlib import Path
 import miner.training.trainer as trainer
 from miner.store.database import Store
-from miner.training.reranker import RerankerConfig, train_reranker
+from miner.training.config import RerankerConfig
+from miner.training.reranker import train_reranker
 
 trainer.CHECKPOINT_SECONDS = 0.0
 store, out, base, fatal = sys.argv[1:]
@@ -318,7 +319,7 @@ def test_killed_training_ends_with_the_same_weights(tmp_path: Path, base: Path) 
 @pytest.mark.slow
 def test_the_bundled_encoder_learns(store: Store, tmp_path: Path) -> None:
     settings = RerankerConfig(
-        max_steps=40, batch_size=8, learning_rate=3e-4, skip_top=3, depth=40, held_out=0.3
+        max_steps=40, batch_size=8, learning_rate=3e-4, skip_top=3, depth=40, held_out=0.3, threads=1
     )
     metrics = train_reranker(store, tmp_path / "out", settings).metrics
     assert sum(metrics.losses[0][-3:]) < sum(metrics.losses[0][:3])

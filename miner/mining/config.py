@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,13 @@ from miner.retrieval.config import Bm25Config
 ANCHORS = ("lowest", "median", "best", "each")
 STRATEGIES = ("top", "random", "ambiguous")
 OFF = "off"
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    tuple: "a list of ids",
+}
 
 
 def key(default: Any, help: str, choices: tuple[str, ...] = (), kind: type = str) -> Any:
@@ -109,18 +117,24 @@ class MiningConfig:
 
 
 SECTIONS = {"rules": Rules, "selection": Selection}
-RULES = tuple(f.name for f in fields(Rules))
 
 
 def check(config: MiningConfig) -> None:
     """Raises UsageError for a value that cannot be, naming the key and what it may be."""
     rules, selection = config.rules, config.selection
-    _require(config.bm25 or config.encoder, "nothing to search with", "name an --encoder, or leave BM25 on")
+    if not config.bm25 and not config.encoder:
+        raise UsageError("there is nothing to search with", "name an encoder, or leave BM25 on")
     _require(rules.anchor in ANCHORS, f"anchor '{rules.anchor}'", f"one of {', '.join(ANCHORS)}")
-    _require(selection.strategy in STRATEGIES, f"strategy '{selection.strategy}'", ", ".join(STRATEGIES))
+    _require(
+        selection.strategy in STRATEGIES,
+        f"strategy '{selection.strategy}'",
+        f"one of {', '.join(STRATEGIES)}",
+    )
     _require(selection.positives in ("all", "best"), f"positives '{selection.positives}'", "all or best")
     _require(selection.negatives >= 1, f"negatives {selection.negatives}", "at least 1")
     _require(config.depth >= 1, f"depth {config.depth}", "at least 1")
+    _require(config.bm25_k1 >= 0, f"bm25_k1 {config.bm25_k1}", "0 or more")
+    _require(0 <= config.bm25_b <= 1, f"bm25_b {config.bm25_b}", "0 to 1")
     _require(rules.skip_top >= 0, f"skip_top {rules.skip_top}", "0 or more")
     _require(
         rules.max_rank is None or rules.max_rank > rules.skip_top,
@@ -130,8 +144,11 @@ def check(config: MiningConfig) -> None:
     _require(
         rules.percentile is None or 0 <= rules.percentile <= 100,
         f"percentile {rules.percentile}",
-        "between 0 and 100",
+        "0 to 100",
     )
+    for part in (config, rules, selection):
+        for name, value in vars(part).items():
+            _require(not isinstance(value, float) or isfinite(value), f"{name} {value}", "a finite number")
     for name in ("rerank_depth", "queries"):
         value = getattr(config, name)
         _require(value is None or value >= 1, f"{name} {value}", "at least 1")
@@ -149,7 +166,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """Reads a TOML recipe: keys of MiningConfig, with `[rules]` and `[selection]` tables.
 
     Returns one flat mapping of key to value. Raises UsageError naming the file, an unknown key and
-    the nearest known one.
+    the nearest known one, or a value of the wrong kind.
     """
     try:
         recipe = tomllib.loads(path.read_text("utf-8-sig"))
@@ -157,20 +174,28 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise UsageError(f"no recipe at {path}", "name a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}", "mend the TOML") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", "name a TOML file") from error
     flat: dict[str, Any] = {}
     for name, value in recipe.items():
         if isinstance(value, Mapping) and name in SECTIONS:
-            flat |= {_known(path, k, SECTIONS[name]): v for k, v in value.items()}
+            flat |= {k: _typed(_known(path, k, SECTIONS[name]), v, f"{path}: ") for k, v in value.items()}
         else:
-            flat[_known(path, name, MiningConfig)] = value
+            flat[name] = _typed(_known(path, name, MiningConfig), value, f"{path}: ")
     return flat
 
 
 def _known(path: Path, name: str, section: type) -> str:
     names = [f.name for f in fields(section) if f.name not in SECTIONS]
     if name not in names:
-        raise UsageError(f"{path}: unknown key '{name}'{near(name, names)}", f"keys: {', '.join(names)}")
+        home = next((title for title, table in SECTIONS.items() if name in _names(table)), None)
+        hint = f"write it under [{home}]" if home else f"keys: {', '.join(names)}"
+        raise UsageError(f"{path}: unknown key '{name}'{near(name, names)}", hint)
     return name
+
+
+def _names(section: type) -> set[str]:
+    return {f.name for f in fields(section)}
 
 
 def with_values(config: MiningConfig, values: Mapping[str, Any]) -> MiningConfig:
@@ -180,7 +205,7 @@ def with_values(config: MiningConfig, values: Mapping[str, Any]) -> MiningConfig
     """
     parts: dict[str, dict[str, Any]] = {"rules": {}, "selection": {}, "": {}}
     for name, value in values.items():
-        place = next((s for s, c in SECTIONS.items() if name in {f.name for f in fields(c)}), "")
+        place = next((title for title, table in SECTIONS.items() if name in _names(table)), "")
         parts[place][name] = _typed(name, value)
     return replace(
         config,
@@ -190,13 +215,13 @@ def with_values(config: MiningConfig, values: Mapping[str, Any]) -> MiningConfig
     )
 
 
-def _typed(name: str, value: Any) -> Any:
-    if value == OFF:
-        return None
-    kind = next(
-        f.metadata["kind"] for c in (MiningConfig, *SECTIONS.values()) for f in fields(c) if f.name == name
-    )
-    if value is None:
+def _typed(name: str, value: Any, where: str = "") -> Any:
+    tables = (MiningConfig, *SECTIONS.values())
+    known = {f.name: f for table in tables for f in fields(table) if f.name not in SECTIONS}
+    if name not in known:
+        raise UsageError(f"unknown key '{name}'{near(name, known)}", f"keys: {', '.join(known)}")
+    kind, optional = known[name].metadata["kind"], "None" in str(known[name].type)
+    if optional and value in (None, OFF):
         return None
     if kind is tuple and isinstance(value, list | tuple):
         return tuple(map(str, value))
@@ -204,6 +229,6 @@ def _typed(name: str, value: Any) -> Any:
         return float(value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise UsageError(
-            f"{name} is {value!r}", f"give a {'number' if kind in (int, float) else kind.__name__}"
+            f"{where}{name} is {value!r}", f"give {_KINDS[kind]}{f' or {OFF!r}' if optional else ''}"
         )
     return value

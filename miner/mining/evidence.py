@@ -114,7 +114,8 @@ def unite(found: Sequence[Hits]) -> tuple[Ints, Ints, list[Ints]]:
     Pairs come ordered by query, then document; a rank of 0 means not returned.
     """
     keys = [pair_keys(hits.query, hits.doc) for hits in found]
-    union = np.unique(np.concatenate(keys))
+    union = np.sort(np.concatenate(keys))
+    union = union[np.diff(union, prepend=-1) > 0]
     ranks = []
     for key, hits in zip(keys, found, strict=True):
         rank = np.zeros(len(union), dtype=np.int32)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.retrieval.arrays import pair_keys
+from miner.retrieval.arrays import joined_ranges, pair_keys
 from miner.retrieval.collection import Collection, Ints
 from miner.retrieval.search import positions
 from miner.schema import Reason
 from miner.text import normalise
 
 Flags = npt.NDArray[np.bool_]
+
+_PAIRS = 1 << 22
+"""Pairs of texts compared at once: bounds memory where queries have many positives."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,13 @@ class Exclusions:
 
     def _duplicates(self, query: Ints, doc: Ints) -> Flags:
         positive_query, positive_doc = self._pairs
-        keys = self._doc_keys
-        numbers = np.unique(keys, return_inverse=True)[1].astype(np.int32)
+        numbers = self._text_numbers
         return np.isin(pair_keys(query, numbers[doc]), pair_keys(positive_query, numbers[positive_doc]))
+
+    @cached_property
+    def _text_numbers(self) -> Ints:
+        """A number per document, equal for equal texts."""
+        return np.unique(self._doc_keys, return_inverse=True)[1].astype(np.int32)
 
     def _is_query(self, query: Ints, doc: Ints) -> Flags:
         same_text = self._query_keys[query] == self._doc_keys[doc]
@@ -107,35 +116,67 @@ class Exclusions:
         ids = pa.chunked_array([pa.array(self.protected, pa.string())])
         return np.isin(doc, positions(ids, self.collection.doc_ids))
 
+    def _overlapping(self, query: Ints, doc: Ints) -> Flags:
+        """Whether one normalised text contains the other at word boundaries."""
+        overlap = np.zeros(len(doc), dtype=np.bool_)
+        if not self.overlaps:
+            return overlap
+        positive_query, positive_doc = self._pairs
+        starts = np.searchsorted(positive_query, query, side="left")
+        counts = np.searchsorted(positive_query, query, side="right") - starts
+        for rows in _slices(counts):
+            owner = np.repeat(np.arange(rows.start, rows.stop), counts[rows])
+            positive = positive_doc[joined_ranges(starts[rows], counts[rows])]
+            overlap[owner[self._words.overlap(doc[owner], positive)]] = True
+        return overlap
+
     @cached_property
     def _words(self) -> _Words:
         return _Words(self.collection.documents["text"])
 
-    def _overlapping(self, query: Ints, doc: Ints) -> Flags:
-        """Whether one normalised text contains the other at word boundaries."""
-        if not self.overlaps:
-            return np.zeros(len(doc), dtype=np.bool_)
-        positive_query, positive_doc = self._pairs
-        starts = np.searchsorted(positive_query, query, side="left")
-        stops = np.searchsorted(positive_query, query, side="right")
-        texts = self._words
-        overlap = (
-            any(_contains(texts[d], texts[p]) for p in positive_doc[start:stop].tolist())
-            for d, start, stop in zip(doc.tolist(), starts.tolist(), stops.tolist(), strict=True)
-        )
-        return np.fromiter(overlap, dtype=np.bool_, count=len(doc))
+
+def _slices(counts: npt.NDArray[np.int64]) -> Iterator[slice]:
+    """Cuts rows so that no slice has many more than `_PAIRS` pairs."""
+    if len(counts):
+        cuts = np.flatnonzero(np.diff(np.cumsum(counts) // _PAIRS)) + 1
+        bounds = [0, *cuts.tolist(), len(counts)]
+        yield from (slice(start, stop) for start, stop in pairwise(bounds))
 
 
-class _Words(dict[int, str]):
-    """Normalised documents by position, between spaces; each made once, when it is first needed."""
+class _Words:
+    """The words of documents by position: which documents contain which."""
 
     def __init__(self, texts: pa.ChunkedArray) -> None:
-        super().__init__()
         self._texts = texts.combine_chunks()
+        self._normal: dict[int, str] = {}
+        self._signatures = np.fromiter(map(_signature, texts.to_pylist()), dtype=np.uint64, count=len(texts))
 
-    def __missing__(self, position: int) -> str:
-        self[position] = words = f" {normalise(self._texts[position].as_py())} "
-        return words
+    def overlap(self, left: Ints, right: Ints) -> Flags:
+        """Returns for each pair of positions whether one text contains the other, word for word.
+
+        A text's words are all in a text that contains it. Signatures of the words tell most pairs
+        apart without reading them.
+        """
+        a, b = self._signatures[left], self._signatures[right]
+        shared = a & b
+        possible = np.flatnonzero((shared == a) | (shared == b))
+        found = np.zeros(len(left), dtype=np.bool_)
+        pairs = zip(left[possible].tolist(), right[possible].tolist(), strict=True)
+        found[possible] = [_contains(self._padded(x), self._padded(y)) for x, y in pairs]
+        return found
+
+    def _padded(self, position: int) -> str:
+        if position not in self._normal:
+            self._normal[position] = f" {normalise(self._texts[position].as_py())} "
+        return self._normal[position]
+
+
+def _signature(text: str) -> int:
+    """One bit of 64 for each word of the normalised text."""
+    bits = 0
+    for word in normalise(text).split():
+        bits |= 1 << (crc32(word.encode()) & 63)
+    return bits
 
 
 def _contains(left: str, right: str) -> bool:

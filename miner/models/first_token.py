@@ -24,14 +24,14 @@ class FirstTokenLayer(nn.Module):
         own = attention.self
         first = hidden[:, :1]
 
-        def heads(states: torch.Tensor) -> torch.Tensor:
+        def _heads(states: torch.Tensor) -> torch.Tensor:
             shape = (len(states), -1, own.num_attention_heads, own.attention_head_size)
             return states.view(*shape).transpose(1, 2)
 
         mixed = scaled_dot_product_attention(
-            heads(own.query(first)),
-            heads(own.key(hidden)),
-            heads(own.value(hidden)),
+            _heads(own.query(first)),
+            _heads(own.key(hidden)),
+            _heads(own.value(hidden)),
             attn_mask=None if mask is None else mask[:, :, :1],
             scale=own.scaling,
         )

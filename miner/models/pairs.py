@@ -83,6 +83,7 @@ class _Template:
 
     @property
     def size(self) -> int:
+        """How many special tokens a pair has."""
         return len(self.before) + len(self.between) + len(self.after)
 
 
@@ -116,7 +117,7 @@ def _built(
     kept = _longest_first(*sizes, room)
     types = template.types
 
-    def rows(pair: int) -> tuple[Ints, Ints]:
+    def _row(pair: int) -> tuple[Ints, Ints]:
         first, second = query[query_of[pair]][: kept[0][pair]], document[document_of[pair]][: kept[1][pair]]
         ids = np.concatenate([template.before, first, template.between, second, template.after])
         kinds = np.concatenate(
@@ -125,7 +126,7 @@ def _built(
         return ids.astype(np.int64), kinds.astype(np.int64)
 
     over = int((sizes[0] + sizes[1] > room).sum())
-    return PairTokens(kept[0] + kept[1] + template.size, over, rows)
+    return PairTokens(kept[0] + kept[1] + template.size, over, _row)
 
 
 def _tokenise_once(tokenizer: Any, texts: Sequence[str], limit: int) -> tuple[list[Any], Ints, Ints]:

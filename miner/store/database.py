@@ -50,7 +50,12 @@ class Store:
             raise StoreError(f"there is no store at {file}", f"make one: miner ingest {file} SOURCE")
         if file.is_dir():
             raise StoreError(f"{file} is a folder, not a store", "name a file, such as my.duckdb")
-        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot make the folder {file.parent}: {error.strerror}", "check the path"
+            ) from error
         config: dict[str, Any] = {
             "memory_limit": memory_limit,
             "threads": threads or os.cpu_count() or 1,
@@ -76,7 +81,10 @@ class Store:
             return
         found = None
         if "meta" in tables:
-            found = next(iter(self.rows("SELECT value FROM meta WHERE key = 'format'")), None)
+            try:
+                found = next(iter(self.rows("SELECT value FROM meta WHERE key = 'format'")), None)
+            except duckdb.BinderException:
+                found = None  # somebody else's table of that name
         if found != (str(FORMAT),):
             self.close()
             raise StoreError(
@@ -159,8 +167,12 @@ def _quoted(identifier: str) -> str:
 def unopened(file: Path, error: duckdb.Error) -> StoreError:
     """Returns what to tell the user when DuckDB cannot open a file."""
     text = str(error)
-    if "lock" in text.lower():
+    if "Could not set lock" in text:
         return StoreError(f"another process holds {file}", "wait until it ends, or end it")
+    if text.startswith("Corrupt database file"):
+        return StoreError(
+            f"{file} is damaged: its checksums do not match", "ingest the sources into a new file"
+        )
     if "not a valid DuckDB" in text or "DuckDB database file" in text:
         return StoreError(f"{file} is not a DuckDB file", "name a store made by miner ingest")
     return StoreError(f"cannot open {file}: {text.splitlines()[0]}", "check the path and its rights")

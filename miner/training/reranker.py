@@ -36,8 +36,6 @@ from miner.training.data import (
     sample_queries,
 )
 
-__all__ = ["RerankerConfig", "TrainingReport", "train_reranker"]
-
 _CODE = 1
 """Raised when the same data and settings would give another model."""
 _METRICS = "metrics.json"
@@ -68,9 +66,11 @@ class _Plan:
     fingerprint: str
 
     def part(self, model: int) -> LabelledPairs:
+        """Returns the pairs that a model trains on."""
         return self.pairs.of_queries(self.shares[model])
 
     def folder(self, out: Path, model: int) -> Path:
+        """Returns where below `out` a model belongs."""
         return fold_folder(out, model) if self.config.folds else out
 
 

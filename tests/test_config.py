@@ -1,0 +1,274 @@
+"""The configuration: what a recipe may say, and what the user reads when it says something else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miner.errors import UsageError
+from miner.mining.config import SECTIONS, MiningConfig, Rules, Selection, read_recipe, with_values
+
+KEYS = {f.name: f for c in (MiningConfig, *SECTIONS.values()) for f in fields(c) if f.name not in SECTIONS}
+
+
+def recipe(path: Path, text: str) -> Path:
+    file = path / "recipe.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def said(file: Path) -> str:
+    with pytest.raises(UsageError) as caught:
+        read_recipe(file)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+# Recipes
+
+
+def test_a_recipe_is_read_flat_and_applied(tmp_path: Path) -> None:
+    file = recipe(
+        tmp_path,
+        """
+        split = "dev"
+        depth = 30
+        bm25 = false
+        encoder = "bundled"
+        protected = ["007", "d2"]
+
+        [rules]
+        max_score = 1            # a whole number is a number
+        relative_margin = "off"
+        anchor = "each"
+        review = true
+
+        [selection]
+        negatives = 3
+        strategy = "ambiguous"
+        document_cap = 7
+        """,
+    )
+    config = with_values(MiningConfig(), read_recipe(file))
+    assert config == MiningConfig(
+        split="dev",
+        depth=30,
+        bm25=False,
+        encoder="bundled",
+        protected=("007", "d2"),
+        rules=Rules(max_score=1.0, relative_margin=None, anchor="each", review=True),
+        selection=Selection(negatives=3, strategy="ambiguous", document_cap=7),
+    )
+    assert isinstance(config.rules.max_score, float)
+
+
+def toml(config: MiningConfig) -> str:
+    """The whole configuration as a recipe; TOML's strings, numbers and lists are JSON's, and None is off."""
+
+    def lines(values: dict[str, Any]) -> str:
+        shown = {k: "off" if v is None else v for k, v in values.items() if k not in SECTIONS}
+        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in shown.items())
+
+    values = asdict(config)
+    return lines(values) + "".join(f"[{section}]\n{lines(values[section])}" for section in SECTIONS)
+
+
+quota = st.one_of(st.none(), st.integers(0, 9))
+number = st.one_of(st.none(), st.floats(-1e6, 1e6))
+text = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_characters="\x7f"), max_size=6)
+configs = st.builds(
+    MiningConfig,
+    split=text.filter(bool),
+    depth=st.integers(1, 10_000),
+    bm25_k1=st.floats(0, 5),
+    bm25_b=st.floats(0, 1),
+    encoder=st.one_of(st.none(), st.sampled_from(["bundled", "a/b"])),
+    query_prompt=st.one_of(st.none(), text.filter(lambda t: t != "off")),
+    overlaps=st.booleans(),
+    protected=st.lists(text, max_size=3).map(tuple),
+    rules=st.builds(
+        Rules,
+        anchor=st.sampled_from(["lowest", "median", "best", "each"]),
+        skip_top=st.integers(0, 5),
+        max_rank=st.one_of(st.none(), st.integers(6, 9)),
+        max_score=number,
+        min_score=number,
+        absolute_margin=number,
+        relative_margin=number,
+        percentile=st.one_of(st.none(), st.floats(0, 100)),
+        relative_percentile=number,
+        review=st.booleans(),
+    ),
+    selection=st.builds(
+        Selection,
+        negatives=st.integers(1, 99),
+        strategy=st.sampled_from(["top", "random", "ambiguous"]),
+        bm25_quota=quota,
+        dense_quota=quota,
+        document_cap=quota,
+        positives=st.sampled_from(["all", "best"]),
+        seed=st.integers(-(2**40), 2**40),
+    ),
+)
+
+
+@given(configs)
+def test_every_configuration_can_be_written_as_a_recipe(
+    tmp_path_factory: pytest.TempPathFactory, config: MiningConfig
+) -> None:
+    file = recipe(tmp_path_factory.mktemp("recipe"), toml(config))
+    assert with_values(MiningConfig(), read_recipe(file)) == config
+    # The stored configuration of another run does not shine through.
+    other = MiningConfig(rules=Rules(max_score=3.0, relative_margin=None), selection=Selection(document_cap=1))
+    assert with_values(other, read_recipe(file)) == config
+
+
+def test_a_recipe_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_bytes(b"\xef\xbb\xbfdepth = 5\n")
+    assert read_recipe(tmp_path / "r.toml") == {"depth": 5}
+
+
+def test_an_empty_recipe_changes_nothing(tmp_path: Path) -> None:
+    assert with_values(MiningConfig(), read_recipe(recipe(tmp_path, ""))) == MiningConfig()
+
+
+def test_an_unknown_key_names_the_file_and_the_nearest_key(tmp_path: Path) -> None:
+    file = recipe(tmp_path, "dept = 5\n")
+    assert said(file).startswith(f"{file}: unknown key 'dept' (did you mean 'depth'?); keys: split, ")
+    file = recipe(tmp_path, "[rules]\nrelativ_margin = 0.1\n")
+    assert said(file) == (
+        f"{file}: unknown key 'relativ_margin' (did you mean 'relative_margin'?); keys: anchor, skip_top, "
+        "max_rank, max_score, min_score, absolute_margin, relative_margin, percentile, relative_percentile, review"
+    )
+    file = recipe(tmp_path, "[selection]\nzzz = 1\n")
+    assert said(file).startswith(f"{file}: unknown key 'zzz'; keys: negatives, strategy, ")
+
+
+def test_a_key_outside_its_table_is_told_where_it_belongs(tmp_path: Path) -> None:
+    file = recipe(tmp_path, "max_score = 1\n")
+    assert said(file) == f"{file}: unknown key 'max_score'; write it under [rules]"
+    file = recipe(tmp_path, "[rules]\nnegatives = 1\n")
+    assert said(file) == f"{file}: unknown key 'negatives'; write it under [selection]"
+
+
+def test_a_table_that_is_none_and_an_unknown_table_are_refused(tmp_path: Path) -> None:
+    file = recipe(tmp_path, "rules = 3\n")
+    assert said(file).startswith(f"{file}: unknown key 'rules'")
+    file = recipe(tmp_path, "[rule]\nanchor = 'best'\n")
+    assert said(file).startswith(f"{file}: unknown key 'rule'")
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("depth = '5'", "depth is '5'; give a whole number"),
+        ("depth = 5.5", "depth is 5.5; give a whole number"),
+        ("depth = true", "depth is True; give a whole number"),
+        ("depth = 'off'", "depth is 'off'; give a whole number"),
+        ("bm25_k1 = 'high'", "bm25_k1 is 'high'; give a number"),
+        ("bm25_k1 = false", "bm25_k1 is False; give a number"),
+        ("bm25 = 'off'", "bm25 is 'off'; give true or false"),
+        ("bm25 = 1", "bm25 is 1; give true or false"),
+        ("encoder = 5", "encoder is 5; give a text or 'off'"),
+        ("encoder = true", "encoder is True; give a text or 'off'"),
+        ("rerank_depth = 'deep'", "rerank_depth is 'deep'; give a whole number or 'off'"),
+        ("protected = 'd1'", "protected is 'd1'; give a list of ids"),
+        ("[rules]\nmax_score = 'none'", "max_score is 'none'; give a number or 'off'"),
+        ("[rules]\nmax_score = [1]", "max_score is [1]; give a number or 'off'"),
+        ("[selection]\nseed = 1.0", "seed is 1.0; give a whole number"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_names_the_file_and_the_kind(tmp_path: Path, line: str, text: str) -> None:
+    file = recipe(tmp_path, line)
+    assert said(file) == f"{file}: {text}"
+
+
+def test_off_is_none_where_none_can_be_and_a_text_elsewhere() -> None:
+    assert with_values(MiningConfig(), {"relative_margin": "off"}).rules.relative_margin is None
+    assert with_values(MiningConfig(encoder="a"), {"encoder": "off"}).encoder is None
+    assert with_values(MiningConfig(encoder="a"), {"encoder": None}).encoder is None
+    assert with_values(MiningConfig(), {"split": "off"}).split == "off"
+    with pytest.raises(UsageError, match=r"^negatives is None; give a whole number$"):
+        with_values(MiningConfig(), {"negatives": None})
+
+
+def test_what_is_no_toml_is_refused_with_the_place(tmp_path: Path) -> None:
+    file = recipe(tmp_path, "depth = \n")
+    assert said(file) == f"{file}: Invalid value (at line 1, column 9); mend the TOML"
+    (tmp_path / "latin.toml").write_bytes(b"split = '\xe9'\n")
+    assert said(tmp_path / "latin.toml").startswith(f"{tmp_path / 'latin.toml'}: 'utf-8' codec can't decode")
+    assert said(tmp_path / "none.toml") == f"no recipe at {tmp_path / 'none.toml'}; name a TOML file"
+    assert said(tmp_path) == f"cannot read {tmp_path}: Is a directory; name a TOML file"
+
+
+def test_a_key_that_nobody_knows_is_refused_from_python_too() -> None:
+    with pytest.raises(UsageError) as caught:
+        with_values(MiningConfig(), {"dept": 3})
+    assert str(caught.value).startswith("unknown key 'dept' (did you mean 'depth'?); keys: split, ")
+    with pytest.raises(UsageError, match="^unknown key 'rules'"):
+        with_values(MiningConfig(), {"rules": Rules()})
+
+
+def test_no_key_is_in_two_sections_and_every_key_has_help() -> None:
+    names = [f.name for c in (MiningConfig, *SECTIONS.values()) for f in fields(c)]
+    assert len(names) == len(set(names))
+    assert all(key.metadata["help"].endswith((".", "].")) for key in KEYS.values())
+
+
+# Values that cannot be
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"bm25": False}, "there is nothing to search with; name an encoder, or leave BM25 on"),
+        ({"anchor": "worst"}, "anchor 'worst' cannot be; use one of lowest, median, best, each"),
+        ({"strategy": "hard"}, "strategy 'hard' cannot be; use one of top, random, ambiguous"),
+        ({"positives": "first"}, "positives 'first' cannot be; use all or best"),
+        ({"negatives": 0}, "negatives 0 cannot be; use at least 1"),
+        ({"depth": 0}, "depth 0 cannot be; use at least 1"),
+        ({"rerank_depth": 0}, "rerank_depth 0 cannot be; use at least 1"),
+        ({"bm25_k1": -0.1}, "bm25_k1 -0.1 cannot be; use 0 or more"),
+        ({"bm25_b": 1.5}, "bm25_b 1.5 cannot be; use 0 to 1"),
+        ({"skip_top": -1}, "skip_top -1 cannot be; use 0 or more"),
+        ({"max_rank": 0}, "max_rank 0 with skip_top 0 cannot be; use max_rank above skip_top"),
+        (
+            {"skip_top": 5, "max_rank": 5},
+            "max_rank 5 with skip_top 5 cannot be; use max_rank above skip_top",
+        ),
+        ({"percentile": 101}, "percentile 101.0 cannot be; use 0 to 100"),
+        ({"percentile": -1}, "percentile -1.0 cannot be; use 0 to 100"),
+        ({"max_score": float("nan")}, "max_score nan cannot be; use a finite number"),
+        ({"absolute_margin": float("inf")}, "absolute_margin inf cannot be; use a finite number"),
+        ({"bm25_quota": -1}, "bm25_quota -1 cannot be; use 0 or more"),
+        ({"dense_quota": -1}, "dense_quota -1 cannot be; use 0 or more"),
+        ({"document_cap": -1}, "document_cap -1 cannot be; use 0 or more"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(values: dict[str, Any], text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        with_values(MiningConfig(), values)
+    assert str(caught.value) == text
+
+
+def test_the_limits_themselves_can_be() -> None:
+    limits = {
+        "depth": 1, "negatives": 1, "rerank_depth": 1, "skip_top": 0, "max_rank": 1, "percentile": 100,
+        "bm25_quota": 0, "dense_quota": 0, "document_cap": 0, "bm25_k1": 0, "bm25_b": 1,
+    }  # fmt: skip
+    config = with_values(MiningConfig(), limits)
+    assert config.rules.percentile == 100.0
+    assert with_values(config, {"percentile": 0, "bm25_b": 0}).rules.percentile == 0.0
+
+
+def test_bm25_reads_its_own_keys() -> None:
+    config = MiningConfig(bm25_variant="bm25l", bm25_k1=0.9, bm25_b=0.4, stemmer="none", stopwords="german")
+    part = config.bm25_config
+    assert (part.backend, part.variant, part.k1, part.b) == ("bm25s", "bm25l", 0.9, 0.4)
+    assert (part.stemmer, part.stopwords) == ("none", "german")
