@@ -86,6 +86,7 @@ class Report:
             "figures": figures,
             "target": target,
             "note": note,
+            "seed": self.settings["seed"],
             "settings": self.settings | settings,
             "full_size": self.full,
             **_circumstances(),

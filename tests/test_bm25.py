@@ -21,6 +21,8 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
 
 import bm25s
 import numpy as np
@@ -38,7 +40,7 @@ from miner.retrieval.config import Bm25Config
 
 EVERY = [(backend, variant) for backend, variants in VARIANTS.items() for variant in variants]
 WORDS = ("apple", "bread", "cheese", "dough", "eggs", "flour", "grain")
-PLAIN = {"stemmer": "none", "stopwords": "none"}
+PLAIN: dict[str, Any] = {"stemmer": "none", "stopwords": "none"}
 
 texts = st.lists(st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join), min_size=1, max_size=9)
 
@@ -81,7 +83,7 @@ def same_up_to_ties(left: dict[int, float], right: dict[int, float], tolerance: 
     assert all(abs(left[doc] - right[doc]) <= tolerance for doc in left)
     for order, scores in ((list(left), right), (list(right), left)):
         values = [scores[doc] for doc in order]
-        assert all(above >= below - 1e-9 for above, below in zip(values, values[1:], strict=False))
+        assert all(above >= below - 1e-9 for above, below in pairwise(values))
 
 
 def docstrings() -> list[str]:
@@ -329,8 +331,10 @@ def test_a_query_without_a_known_term_finds_nothing(backend: str, variant: str) 
     assert hits.query.tolist() == [1]
     assert hits.doc.tolist() == [0]
     retriever = Bm25(collection(["apple"], queries), Bm25Config(backend, variant))
-    assert retriever.score_pairs(np.int32([0, 2]), np.int32([0, 0])).tolist() == [0.0, 0.0]
-    assert len(retriever.score_pairs(np.int32([]), np.int32([]))) == 0
+    assert retriever.score_pairs(
+        np.array([0, 2], dtype=np.int32), np.array([0, 0], dtype=np.int32)
+    ).tolist() == [0.0, 0.0]
+    assert len(retriever.score_pairs(np.array([], dtype=np.int32), np.array([], dtype=np.int32))) == 0
 
 
 @pytest.mark.parametrize(("backend", "variant"), EVERY)
@@ -338,7 +342,9 @@ def test_a_corpus_without_words_finds_nothing(backend: str, variant: str) -> Non
     retriever = Bm25(collection(["", "the of", "?"], ["apple", ""]), Bm25Config(backend, variant))
     hits = retriever.search(range(2), 5)
     assert [len(part) for part in (hits.query, hits.doc, hits.rank, hits.score)] == [0, 0, 0, 0]
-    assert retriever.score_pairs(np.int32([0, 1]), np.int32([2, 0])).tolist() == [0.0, 0.0]
+    assert retriever.score_pairs(
+        np.array([0, 1], dtype=np.int32), np.array([2, 0], dtype=np.int32)
+    ).tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("variant", VARIANTS["bm25s"])

@@ -125,7 +125,9 @@ def test_every_configuration_can_be_written_as_a_recipe(
     file = recipe(tmp_path_factory.mktemp("recipe"), toml(config))
     assert with_values(MiningConfig(), read_recipe(file)) == config
     # The stored configuration of another run does not shine through.
-    other = MiningConfig(rules=Rules(max_score=3.0, relative_margin=None), selection=Selection(document_cap=1))
+    other = MiningConfig(
+        rules=Rules(max_score=3.0, relative_margin=None), selection=Selection(document_cap=1)
+    )
     assert with_values(other, read_recipe(file)) == config
 
 
@@ -144,7 +146,8 @@ def test_an_unknown_key_names_the_file_and_the_nearest_key(tmp_path: Path) -> No
     file = recipe(tmp_path, "[rules]\nrelativ_margin = 0.1\n")
     assert said(file) == (
         f"{file}: unknown key 'relativ_margin' (did you mean 'relative_margin'?); keys: anchor, skip_top, "
-        "max_rank, max_score, min_score, absolute_margin, relative_margin, percentile, relative_percentile, review"
+        "max_rank, max_score, min_score, absolute_margin, relative_margin, percentile, relative_percentile, "
+        "review"
     )
     file = recipe(tmp_path, "[selection]\nzzz = 1\n")
     assert said(file).startswith(f"{file}: unknown key 'zzz'; keys: negatives, strategy, ")
@@ -211,7 +214,7 @@ def test_a_key_that_nobody_knows_is_refused_from_python_too() -> None:
     with pytest.raises(UsageError) as caught:
         with_values(MiningConfig(), {"dept": 3})
     assert str(caught.value).startswith("unknown key 'dept' (did you mean 'depth'?); keys: split, ")
-    with pytest.raises(UsageError, match="^unknown key 'rules'"):
+    with pytest.raises(UsageError, match=r"^unknown key 'rules'"):
         with_values(MiningConfig(), {"rules": Rules()})
 
 

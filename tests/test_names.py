@@ -141,8 +141,9 @@ def test_a_hub_id_without_a_network_names_bundled(tmp_path: Path) -> None:
     )
     said, imported = done.stdout.splitlines()
     assert said == (
-        "cannot fetch sentence-transformers/all-MiniLM-L6-v2 from the hub (LocalEntryNotFoundError) and it is "
-        "not in the local cache; check the network, name a local folder, or use bundled, which needs no network"
+        "cannot fetch sentence-transformers/all-MiniLM-L6-v2 from the hub (LocalEntryNotFoundError) and it "
+        "is not in the local cache; check the network, name a local folder, or use bundled, which needs no "
+        "network"
     )
     assert imported == "[]"
 

@@ -87,7 +87,7 @@ def test_a_file_of_ids_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert caught.value.message.startswith(f"cannot read ids from {tmp_path / 'none'}: ")
     assert caught.value.hint == "give a text file"
     (tmp_path / "latin").write_bytes(b"\xe9\n")
-    with pytest.raises(UsageError, match="^cannot read ids from"):
+    with pytest.raises(UsageError, match=r"^cannot read ids from"):
         run("--protected", f"@{tmp_path / 'latin'}")
 
 
@@ -120,9 +120,14 @@ def test_help_shows_every_key_and_its_default() -> None:
     def command(recipe: Path | None, **flags: Any) -> None:
         """Does nothing."""
 
-    shown = {parameter.opts[0]: parameter.help or "" for parameter in command.params}  # type: ignore[attr-defined]
+    shown = {parameter.opts[0]: parameter.help or "" for parameter in command.params}
     assert len(shown) == 1 + len(
-        [name for c in (MiningConfig, Rules, Selection) for name in c.__dataclass_fields__ if name not in ("rules", "selection")]
+        [
+            name
+            for c in (MiningConfig, Rules, Selection)
+            for name in c.__dataclass_fields__
+            if name not in ("rules", "selection")
+        ]
     )
     assert all(shown.values())
     assert shown["--depth"].endswith("[default: 100]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,14 +96,15 @@ SETTINGS = {
 def test_each_rule_alone_is_the_reference(
     name: str, data: st.DataObject, rows: list[Candidate], positives: list[float]
 ) -> None:
-    rules = replace(OFF, **{name: data.draw(SETTINGS[name])})
+    values: dict[str, Any] = {name: data.draw(SETTINGS[name])}
+    rules = replace(OFF, **values)
     assert ruled(rules, rows, positives) == [reference(rules, row, positives) for row in rows]
 
 
 @settings(max_examples=400)
 @given(st.fixed_dictionaries({}, optional=SETTINGS), candidates, all_positives)
 def test_all_rules_together_are_the_reference_and_the_first_gives_the_reason(
-    values: dict[str, float], rows: list[Candidate], positives: list[float]
+    values: dict[str, Any], rows: list[Candidate], positives: list[float]
 ) -> None:
     rules = replace(OFF, **values)
     assert ruled(rules, rows, positives) == [reference(rules, row, positives) for row in rows]
@@ -145,9 +147,7 @@ def test_a_candidate_that_was_not_reranked_is_outside_the_window() -> None:
         (Rules(percentile=0, relative_percentile=0), (2, 1, 1), Reason.RELATIVE_MARGIN),
     ],
 )
-def test_thresholds_and_order(
-    rules: Rules, row: tuple[float, float, int], expected: Reason | None
-) -> None:
+def test_thresholds_and_order(rules: Rules, row: tuple[float, float, int], expected: Reason | None) -> None:
     assert ruled(rules, [Candidate(*row)], [1.0]) == [expected]
 
 
@@ -158,7 +158,11 @@ def test_percentiles_are_free_of_scale() -> None:
     scores, tops = rng.normal(size=200), rng.choice(positives, size=200)
     for rules in (replace(OFF, percentile=30), replace(OFF, relative_percentile=0.7)):
         verdicts = [
-            ruled(rules, [Candidate(s, a, 1) for s, a in zip(f(scores), f(tops), strict=True)], list(f(positives)))
+            ruled(
+                rules,
+                [Candidate(s, a, 1) for s, a in zip(f(scores), f(tops), strict=True)],
+                list(f(positives)),
+            )
             for f in (lambda x: x, lambda x: 1 / (1 + np.exp(-x)), lambda x: 7 * x - 40)
         ]
         assert verdicts[0] == verdicts[1] == verdicts[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -136,7 +137,7 @@ def test_a_smaller_choice_is_part_of_a_larger_one() -> None:
     rows: list[Row] = [(0, doc, doc / 10, 1.0, True) for doc in range(30)]
     for strategy in ("top", "random", "ambiguous"):
         sets = [set(run(rows, Selection(negatives=n, strategy=strategy)).docs[0]) for n in range(1, 12)]
-        assert all(small < large for small, large in zip(sets, sets[1:], strict=False))
+        assert all(small < large for small, large in pairwise(sets))
 
 
 def test_seeds_choose_differently_and_alike_each_time() -> None:
@@ -162,7 +163,9 @@ def test_quotas_bound_what_each_retriever_gives(
         counts = Counter(best[doc] for doc in chosen.docs.get(group, []))
         held = Counter(best.values())
         room = {True: bm25, False: dense}
-        places = {kind: min(held[kind], held[kind] if limit is None else limit) for kind, limit in room.items()}
+        places = {
+            kind: min(held[kind], held[kind] if limit is None else limit) for kind, limit in room.items()
+        }
         assert all(counts[kind] <= places[kind] for kind in (True, False))
         assert counts.total() == min(config.negatives, sum(places.values()))
 
@@ -225,7 +228,9 @@ def test_no_document_serves_more_often_than_the_cap_over_all_ranges(
 
 
 def test_a_roomy_cap_changes_nothing() -> None:
-    rows: list[Row] = [(group, doc, (doc * 7 + group) % 11, 2.0, True) for group in range(9) for doc in range(9)]
+    rows: list[Row] = [
+        (group, doc, (doc * 7 + group) % 11, 2.0, True) for group in range(9) for doc in range(9)
+    ]
     for strategy in ("top", "random", "ambiguous"):
         free = Selection(negatives=3, strategy=strategy)
         capped = run(rows, replace(free, document_cap=9), np.zeros(9, dtype=np.int64))
@@ -235,7 +240,9 @@ def test_a_roomy_cap_changes_nothing() -> None:
 # The distribution of random choices. Keys and seed are fixed, so these never change.
 
 
-def first_draws(scores: list[float], anchor: float, config: Selection, times: int = 20_000) -> npt.NDArray[np.float64]:
+def first_draws(
+    scores: list[float], anchor: float, config: Selection, times: int = 20_000
+) -> npt.NDArray[np.float64]:
     """How often each of the candidates is drawn when one is, over many queries."""
     count = len(scores)
     kept = Kept(

@@ -152,8 +152,10 @@ def killed_while_appending(folder: Path, at: str, left: int) -> None:
 
 @pytest.mark.parametrize(
     ("at", "left"),
-    [("vectors.f32", 0), ("vectors.f32", 7), ("vectors.f32", 20), ("vectors.f32", 33)]
-    + [("keys.u64", 0), ("keys.u64", 5), ("keys.u64", 16), ("keys.u64", 31)],
+    [
+        *(("vectors.f32", left) for left in (0, 7, 20, 33)),
+        *(("keys.u64", left) for left in (0, 5, 16, 31)),
+    ],
 )
 def test_a_partial_tail_is_dropped_and_encoded_again(tmp_path: Path, at: str, left: int) -> None:
     folder = tmp_path / "cache"
@@ -166,8 +168,11 @@ def test_a_partial_tail_is_dropped_and_encoded_again(tmp_path: Path, at: str, le
 
 @pytest.mark.parametrize(
     ("at", "left"),
-    [("dimension", 0), ("vectors.f32", 0), ("vectors.f32", 3), ("vectors.f32", 21)]
-    + [("keys.u64", 0), ("keys.u64", 15), ("keys.u64", 16)],
+    [
+        ("dimension", 0),
+        *(("vectors.f32", left) for left in (0, 3, 21)),
+        *(("keys.u64", left) for left in (0, 15, 16)),
+    ],
 )
 def test_the_first_append_may_be_killed_anywhere(tmp_path: Path, at: str, left: int) -> None:
     folder = tmp_path / "cache"

@@ -56,7 +56,8 @@ def positives(store: Store, split: str | None = None) -> pa.Table:
 def content_hashes(store: Store, split: str) -> dict[str, str]:
     """Returns one hash each of the documents, of the mined queries and of all judgments.
 
-    A sum of 128-bit row hashes: the order of rows does not matter, every row does.
+    A sum of 128-bit row hashes: the order of rows does not matter, every row does, however often it is
+    there.
     """
     parts = {
         "documents": ("documents", "doc_id, title, text, label", ""),
@@ -65,12 +66,12 @@ def content_hashes(store: Store, split: str) -> dict[str, str]:
     }
     hashes = {}
     for name, (table, columns, where) in parts.items():
-        ((rows, total),) = store.rows(
-            f"""SELECT count(*), bit_xor(md5_number(to_json(row({columns}))::VARCHAR))
-            FROM {table} {where}""",
+        ((rows, upper, lower),) = store.rows(
+            f"""SELECT count(*), sum(md5_number_upper(line)::HUGEINT), sum(md5_number_lower(line)::HUGEINT)
+            FROM (SELECT to_json(row({columns}))::VARCHAR AS line FROM {table} {where})""",
             [split] if where else [],
         )
-        hashes[name] = f"{rows}:{(total or 0):x}"
+        hashes[name] = f"{rows}:{((upper or 0) << 64) + (lower or 0):x}"
     return hashes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -157,7 +157,8 @@ class Store:
                 list(constants.values()),
             )
         finally:
-            self._connection.unregister("arriving")
+            with suppress(duckdb.TransactionException):  # an aborted one forgets the name by itself
+                self._connection.unregister("arriving")
 
 
 def _quoted(identifier: str) -> str:

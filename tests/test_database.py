@@ -1,0 +1,351 @@
+"""Opening a store, transactions, and moving Arrow tables in and out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from miner.errors import StoreError, UsageError
+from miner.schema import HITS
+from miner.store import corpus
+from miner.store.database import Store
+from tests.stores import make_store
+
+
+def refusal(path: Path, **options: bool) -> str:
+    with pytest.raises(StoreError) as caught:
+        Store.open(path, **options)  # type: ignore[arg-type]
+    assert caught.value.exit_code == 1
+    return str(caught.value)
+
+
+NOT_OURS = "is not a store of this version of miner; ingest the sources again into a new file"
+
+
+# Opening
+
+
+def test_a_store_is_made_with_its_tables_and_views_and_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "s.duckdb"
+    with Store.open(path, create=True) as store:
+        assert corpus.counts(store) == {"documents": 0, "queries": 0, "judgments": 0, "runs": 0}
+        for view in ("verdicts", "kept", "dropped", "reasons", "triplet_texts", "shortfalls"):
+            assert store.rows(f"SELECT * FROM {view}") == []
+    for options in ({}, {"read_only": True}, {"create": True}):
+        with Store.open(path, **options) as store:  # type: ignore[arg-type]
+            assert store.path == path
+            assert store.vectors == tmp_path / "new" / "folder" / "s.duckdb.vectors"
+
+
+def test_a_missing_store_is_not_made_by_reading(tmp_path: Path) -> None:
+    path = tmp_path / "none.duckdb"
+    for options in ({}, {"read_only": True}):
+        assert refusal(path, **options) == (
+            f"there is no store at {path}; make one: miner ingest {path} SOURCE"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_no_store(tmp_path: Path) -> None:
+    for options in ({}, {"create": True}):
+        assert refusal(tmp_path, **options) == (
+            f"{tmp_path} is a folder, not a store; name a file, such as my.duckdb"
+        )
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    assert refusal(tmp_path / "file" / "s.duckdb", create=True) == (
+        f"cannot make the folder {tmp_path / 'file'}: File exists; check the path"
+    )
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "clock.duckdb", "block of text"])
+@pytest.mark.parametrize("text", ["", "hello", "hello " * 10_000])
+def test_another_file_is_no_store_and_is_left_as_it_was(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    for options in ({}, {"read_only": True}, {"create": True}):
+        assert refusal(path, **options) == f"{path} is not a DuckDB file; name a store made by miner ingest"
+    assert path.read_text() == text
+
+
+def test_a_damaged_store_is_said_to_be_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    Store.open(path, create=True).close()
+    data = bytearray(path.read_bytes())
+    data[5000:5100] = b"\xff" * 100
+    path.write_bytes(data)
+    assert refusal(path) == (
+        f"{path} is damaged: its checksums do not match; ingest the sources into a new file"
+    )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE documents (a INTEGER)",
+        "CREATE TABLE meta (a INTEGER)",
+        "CREATE TABLE meta AS SELECT 'format' AS key, '0' AS value",
+        "CREATE TABLE meta AS SELECT 'other' AS key, '1' AS value",
+    ],
+)
+def test_another_database_and_another_version_are_refused_and_left_as_they_were(
+    tmp_path: Path, statement: str
+) -> None:
+    path = tmp_path / "other.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(statement)
+    for options in ({}, {"read_only": True}, {"create": True}):
+        assert refusal(path, **options) == f"{path} {NOT_OURS}"
+    with duckdb.connect(str(path)) as connection:
+        assert len(connection.execute("SELECT * FROM duckdb_tables()").fetchall()) == 1
+
+
+def test_an_empty_database_is_no_store_for_a_reader(tmp_path: Path) -> None:
+    path = tmp_path / "empty.duckdb"
+    duckdb.connect(str(path)).close()
+    assert refusal(path, read_only=True) == f"{path} {NOT_OURS}"
+
+
+_HOLDER = """
+import sys
+from miner.store.database import Store
+with Store.open(sys.argv[1]):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_store_that_another_process_holds_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    Store.open(path, create=True).close()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ,
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == b"open\n"
+        for options in ({}, {"read_only": True}):
+            assert refusal(path, **options) == (
+                f"another process holds {path}; wait until it ends, or end it"
+            )
+    finally:
+        holder.communicate()
+    assert holder.returncode == 0
+    Store.open(path).close()
+
+
+# Transactions
+
+
+def labels(store: Store) -> list[str]:
+    return [value for (value,) in store.rows("SELECT value FROM meta WHERE key = 'test' ORDER BY value")]
+
+
+def note(store: Store, value: str) -> None:
+    store.execute("INSERT INTO meta VALUES ('test', ?)", [value])
+
+
+def test_a_transaction_commits_everything(tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    with Store.open(path, create=True) as store, store.transaction():
+        note(store, "a")
+        note(store, "b")
+    with Store.open(path) as store:
+        assert labels(store) == ["a", "b"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_transaction_that_raises_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+        note(store, "before")
+        with pytest.raises(error), store.transaction():  # noqa: PT012
+            note(store, "a")
+            raise error
+        assert labels(store) == ["before"]
+        with store.transaction():
+            note(store, "after")
+        assert labels(store) == ["after", "before"]
+
+
+def test_a_statement_that_fails_rolls_the_transaction_back(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+        with pytest.raises(duckdb.ConstraintException), store.transaction():  # noqa: PT012
+            note(store, "a")
+            store.execute("INSERT INTO meta VALUES ('test', NULL)")
+        assert labels(store) == []
+        note(store, "later")
+        assert labels(store) == ["later"]
+
+
+# Tables in and out
+
+
+def test_an_insert_matches_columns_by_name_and_adds_constants(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+        table = pa.table(
+            {"score": [0.5], "doc_id": ["007"], "rank": pa.array([1], pa.int32()), "query_id": ["q"]}
+        )
+        store.insert("hits", table, search='it\'s "quoted"; DROP TABLE hits')
+        assert store.rows("SELECT search, query_id, doc_id, rank, score FROM hits") == [
+            ('it\'s "quoted"; DROP TABLE hits', "q", "007", 1, 0.5)
+        ]
+        assert store.table("SELECT doc_id FROM hits")["doc_id"].to_pylist() == ["007"]
+
+
+def test_dictionary_ids_arrive_as_text(tmp_path: Path) -> None:
+    ids = pa.DictionaryArray.from_arrays(pa.array([1, 0, 1], pa.int32()), pa.array(["a", "b"]))
+    table = pa.table([ids, ids, pa.array([1, 2, 3], pa.int32()), pa.array([0.1, 0.2, 0.3])], schema=HITS)
+    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+        store.insert("hits", table, search="s")
+        assert store.rows("SELECT query_id FROM hits ORDER BY rank") == [("b",), ("a",), ("b",)]
+
+
+def test_a_failed_insert_leaves_the_store_usable(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+        with pytest.raises(duckdb.Error):
+            store.insert("hits", pa.table({"nobody": [1]}), search="s")
+        store.insert("rejected", pa.table({"line": pa.array([3])}), origin="f", reason="r", detail="d")
+        assert store.rows("SELECT * FROM rejected") == [("f", 3, "r", "d")]
+
+
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+
+
+@settings(max_examples=15)
+@given(st.lists(st.tuples(texts, st.integers(-(2**63), 2**63 - 1), st.none() | texts), max_size=20))
+def test_what_goes_in_comes_out(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int, str]]
+) -> None:
+    with Store.open(tmp_path_factory.mktemp("s") / "s.duckdb", create=True) as store:
+        store.insert(
+            "queries",
+            pa.table(
+                {
+                    "query_id": [f"{i:03}" for i in range(len(rows))],
+                    "text": pa.array([text for text, _, _ in rows], pa.string()),
+                    "text_key": np.array([key for _, key, _ in rows], dtype=np.int64),
+                    "label": pa.array([label for _, _, label in rows], pa.string()),
+                }
+            ),
+        )
+        assert store.rows("SELECT text, text_key, label FROM queries ORDER BY query_id") == rows
+
+
+def test_values_are_bound_by_place_and_by_name(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+        assert store.table("SELECT ? AS a, ? AS b", [1, "x'; --"]).to_pylist() == [{"a": 1, "b": "x'; --"}]
+        assert store.table("SELECT $one AS a, $one AS b", {"one": 5}).to_pylist() == [{"a": 5, "b": 5}]
+
+
+def test_python_variables_are_out_of_reach_of_sql(tmp_path: Path) -> None:
+    secret = pa.table({"a": [1]})
+    with Store.open(tmp_path / "s.duckdb", create=True) as store, pytest.raises(duckdb.CatalogException):
+        store.rows("SELECT * FROM secret")
+    assert secret.num_rows == 1
+
+
+# The corpus
+
+
+def test_documents_and_queries_come_sorted_by_id_with_the_title_before_the_text(tmp_path: Path) -> None:
+    store = make_store(
+        tmp_path / "s.duckdb",
+        {"b": "Two", "a10": "ten", "a9": "nine", "é": "e", "Z": "z"},
+        {"q2": "second", "q1": "first", "q3": "of another split", "q4": "unjudged"},
+        [("q2", "b"), ("q1", "Z"), ("q1", "b"), ("q3", "a9", "dev")],
+    )
+    with store:
+        store.execute("UPDATE documents SET title = 'Title' WHERE doc_id = 'b'")
+        documents = corpus.documents(store)
+        assert documents["doc_id"].to_pylist() == ["Z", "a10", "a9", "b", "é"]
+        assert documents["text"].to_pylist()[3] == "Title Two"
+        assert corpus.queries(store, "train")["query_id"].to_pylist() == ["q1", "q2"]
+        assert corpus.queries(store, "dev")["query_id"].to_pylist() == ["q3"]
+        assert corpus.splits(store) == ["dev", "train"]
+        assert corpus.positives(store).num_rows == 4
+        assert corpus.positives(store, "train").to_pylist() == [
+            {"query_id": "q1", "doc_id": "Z"},
+            {"query_id": "q1", "doc_id": "b"},
+            {"query_id": "q2", "doc_id": "b"},
+        ]
+        with pytest.raises(UsageError) as caught:
+            corpus.queries(store, "trian")
+        assert str(caught.value) == (
+            "no query has a judged positive in split 'trian' (did you mean 'train'?); "
+            "choose one with --split: dev, train"
+        )
+
+
+CONTENT = {
+    "document text": "UPDATE documents SET text = text || '.' WHERE doc_id = 'd1'",
+    "document id": "UPDATE documents SET doc_id = 'd9' WHERE doc_id = 'd2'",
+    "document title": "UPDATE documents SET title = 'T' WHERE doc_id = 'd1'",
+    "document label": "UPDATE documents SET label = 'l' WHERE doc_id = 'd1'",
+    "document gone": "DELETE FROM documents WHERE doc_id = 'd2'",
+    "texts swapped": "UPDATE documents SET text = CASE doc_id WHEN 'd1' THEN 'two' ELSE 'one' END",
+    "query text": "UPDATE queries SET text = 'other' WHERE query_id = 'q1'",
+    "judgment relevance": "UPDATE judgments SET relevance = 2 WHERE query_id = 'q1'",
+    "judgment added": "INSERT INTO judgments VALUES ('q1', 'd2', 0, 'train', 'gold')",
+    "judgment of another split": "INSERT INTO judgments VALUES ('q1', 'd2', 1, 'dev', 'gold')",
+}
+
+
+@pytest.mark.parametrize("change", CONTENT)
+def test_any_change_of_content_is_another_hash(tmp_path: Path, change: str) -> None:
+    with make_store(
+        tmp_path / "s.duckdb", {"d1": "one", "d2": "two"}, {"q1": "first"}, [("q1", "d1")]
+    ) as store:
+        before = corpus.content_hashes(store, "train")
+        store.execute(CONTENT[change])
+        after = corpus.content_hashes(store, "train")
+    part = {"document": "documents", "texts": "documents", "query": "queries", "judgment": "judgments"}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {part[change.split()[0]]}
+
+
+def test_the_order_of_rows_and_unmined_queries_do_not_change_the_hashes(tmp_path: Path) -> None:
+    documents = {f"d{i}": f"text {i}" for i in range(50)}
+    judgments = [("q1", "d1"), ("q1", "d2"), ("q2", "d3")]
+    queries = {"q1": "first", "q2": "second"}
+    found = []
+    for name, docs, extra in (
+        ("a", documents, {}),
+        ("b", dict(reversed(documents.items())), {"q9": "unjudged"}),
+    ):
+        with make_store(tmp_path / name, docs, {**queries, **extra}, judgments) as store:
+            found.append(corpus.content_hashes(store, "train"))
+    assert found[0] == found[1]
+
+
+def test_rows_that_are_doubled_do_not_cancel_out(tmp_path: Path) -> None:
+    """One judgment from two sources against another one from two sources."""
+    found = []
+    for name, doc in (("a", "d1"), ("b", "d2")):
+        with make_store(
+            tmp_path / name, {"d1": "one", "d2": "two"}, {"q1": "first"}, [("q1", doc), ("q1", doc)]
+        ) as store:
+            found.append(corpus.content_hashes(store, "train")["judgments"])
+    assert found[0] != found[1]
+
+
+def test_an_unknown_query_is_named_with_the_nearest(tmp_path: Path) -> None:
+    with make_store(tmp_path / "s.duckdb", {"d1": "one"}, {"query-1": "first"}, [("query-1", "d1")]) as store:
+        assert corpus.require_query(store, "query-1") == "first"
+        with pytest.raises(StoreError) as caught:
+            corpus.require_query(store, "query-l")
+        assert caught.value.message == f"no query 'query-l' in {store.path} (did you mean 'query-1'?)"
