@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from common import Goal, Report, alternate, gib, miner, parser, report, run_process, scratch, spread, timed
 
-from miner.schema import CANDIDATES_PER_QUERY, Reason, Verdict
+from miner.schema import CANDIDATES_PER_QUERY, KEPT, Reason
 from miner.store import runs
 from miner.store.database import Store
 from miner.store.runs import Run
@@ -61,7 +61,7 @@ def content(rows: int, seed: int) -> Content:
         _texts("doc_id", doc_ids, random).append_column("title", pa.array([""] * len(doc_ids))),
         _texts("query_id", query_ids, random),
         _candidates(ids, query, random),
-        _decisions(_numbers(query), random),
+        _decisions(number, random),
         _triplets(ids, doc_ids, random),
     )
 
@@ -85,17 +85,17 @@ def _candidates(ids: dict[str, pa.Array], query: Any, random: np.random.Generato
     )
 
 
-def _decisions(numbers: Any, random: np.random.Generator) -> pa.Table:
-    reasons = [str(Reason.RELATIVE_MARGIN), str(Reason.DUPLICATE_OF_POSITIVE), None]
-    picked = random.choice(3, len(numbers), p=[0.3, 0.1, 0.6])
-    verdicts = np.where(picked < 2, str(Verdict.DROPPED), str(Verdict.KEPT))
-    slot = np.where(picked == 2, 1 + numbers % 5, 0).astype(np.int16)
+def _decisions(queries: int, random: np.random.Generator) -> pa.Table:
+    reasons = list(Reason)
+    dropped = [reasons.index(Reason.RELATIVE_MARGIN), reasons.index(Reason.DUPLICATE_OF_POSITIVE)]
+    codes = random.choice([*dropped, KEPT], queries * PER_QUERY, p=[0.3, 0.1, 0.6]).astype(np.int8)
+    slots = np.where(codes == KEPT, 1 + np.arange(len(codes)) % 5, 0).astype(np.int16)
+    offsets = pa.array(np.arange(0, len(codes) + 1, PER_QUERY), pa.int32())
     return pa.table(
         {
-            "candidate": numbers,
-            "verdict": pa.array(verdicts).dictionary_encode(),
-            "reason": pa.array([reasons[i] for i in picked]).dictionary_encode(),
-            "slot": pa.array(slot, mask=slot == 0),
+            "query_no": np.arange(queries, dtype=np.int32),
+            "codes": pa.ListArray.from_arrays(offsets, pa.array(codes)),
+            "slots": pa.ListArray.from_arrays(offsets, pa.array(slots)),
         }
     )
 

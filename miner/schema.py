@@ -37,6 +37,11 @@ class Reason(StrEnum):
     DOCUMENT_CAP = "document_cap"
 
 
+KEPT = -1
+"""The code of a kept candidate in `decisions`; any other code is its reason's place in `Reason`."""
+REVIEW = 64
+"""Added to the code of a candidate that was sent to review."""
+
 EXCLUSIONS = (
     Reason.JUDGED_POSITIVE,
     Reason.SAME_LABEL,
@@ -47,9 +52,6 @@ EXCLUSIONS = (
     Reason.PROTECTED,
 )
 """Reasons that hold whatever the scores say. Stored with the evidence, never re-decided."""
-
-RETRIEVERS = ("bm25", "dense")
-"""Each has a rank and a score column in the evidence."""
 
 JUDGMENT_SOURCES = ("gold", "relabelled", "reviewed", "silver")
 

@@ -177,6 +177,7 @@ def test_average_precision_is_the_textbooks() -> None:
     assert 0.4 < chance_precision(query, positive) < 0.8
 
 
+@pytest.mark.slow
 def test_it_learns_and_leaves_a_usable_folder(store: Store, config: RerankerConfig, tmp_path: Path) -> None:
     from sentence_transformers import CrossEncoder
 

@@ -128,7 +128,7 @@ def _train(store: Store, out: Path, progress: Progress) -> Path:
     from miner.training.config import RerankerConfig
     from miner.training.reranker import train_reranker
 
-    config = RerankerConfig(max_queries=120, mined=3, random=2, max_length=96)
+    config = RerankerConfig(max_queries=80, mined=3, random=2, max_length=96, learning_rate=1e-4)
     report = train_reranker(store, out / "reranker", config, progress, force=True)
     progress.note(f"  average precision on held-out queries: {report.metrics.average_precision:.2f}")
     return report.out

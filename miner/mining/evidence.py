@@ -13,10 +13,10 @@ from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
 from miner.mining.exclusion import Exclusions
 from miner.retrieval.arrays import number_within, pair_keys, split_pairs
-from miner.retrieval.collection import Collection, Hits, Ints
+from miner.retrieval.collection import Collection, Floats, Hits, Ints
 from miner.retrieval.fusion import K, reciprocal_rank_fusion
 from miner.retrieval.search import CHUNK, Retriever, chunk_ranges, positions, read_hits
-from miner.schema import CANDIDATES_PER_QUERY, RETRIEVERS
+from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import corpus
 from miner.store.database import Store
 from miner.store.ledger import Stage
@@ -75,21 +75,30 @@ def gather(
 
 
 def _candidates(found: Sequence[Hits], retrievers: Sequence[Retriever], exclusions: Exclusions) -> pa.Table:
-    query, doc, ranks = unite(found)
+    query, doc, ranks, scores = unite(found)
     fused = reciprocal_rank_fusion(ranks)
     order = np.lexsort((doc, -fused, query))
-    query, doc, ranks = query[order], doc[order], [rank[order] for rank in ranks]
+    query, doc = query[order], doc[order]
     place = number_within(query).astype(np.int32)
     collection = exclusions.collection
     columns: dict[str, Any] = {
         "candidate": query.astype(np.int64) * CANDIDATES_PER_QUERY + place,
         "query_id": collection.query_column(query),
         "doc_id": collection.doc_column(doc),
+        "fused_rank": place,
+        "exclusion": exclusions.reasons(query, doc),
     }
-    for retriever, rank in zip(retrievers, ranks, strict=True):
-        columns[f"{retriever.name}_rank"] = pa.array(rank, mask=rank == 0)
-    columns |= _scores(query, doc, retrievers)
-    return pa.table({**columns, "fused_rank": place, "exclusion": exclusions.reasons(query, doc)})
+    for retriever, rank, score in zip(retrievers, ranks, scores, strict=True):
+        columns[f"{retriever.name}_rank"] = pa.array(rank[order], mask=rank[order] == 0)
+        columns[f"{retriever.name}_score"] = _completed(retriever, query, doc, score[order])
+    return pa.table(columns)
+
+
+def _completed(retriever: Retriever, query: Ints, doc: Ints, score: Floats) -> Floats:
+    """Fills in the scores of the pairs that only another retriever returned."""
+    missing = np.flatnonzero(np.isnan(score))
+    score[missing] = retriever.score_pairs(query[missing], doc[missing])
+    return score
 
 
 def _positives(query: Ints, doc: Ints, retrievers: Sequence[Retriever], collection: Collection) -> pa.Table:
@@ -98,27 +107,25 @@ def _positives(query: Ints, doc: Ints, retrievers: Sequence[Retriever], collecti
             "query_no": query,
             "query_id": collection.query_column(query),
             "doc_id": collection.doc_column(doc),
-            **_scores(query, doc, retrievers),
+            **{f"{retriever.name}_score": retriever.score_pairs(query, doc) for retriever in retrievers},
         }
     )
 
 
-def _scores(query: Ints, doc: Ints, retrievers: Sequence[Retriever]) -> dict[str, Any]:
-    used = {retriever.name: retriever for retriever in retrievers}
-    return {f"{name}_score": used[name].score_pairs(query, doc) for name in RETRIEVERS if name in used}
+def unite(found: Sequence[Hits]) -> tuple[Ints, Ints, list[Ints], list[Floats]]:
+    """Returns the distinct pairs of several retrievers' hits, and each one's ranks and scores of them.
 
-
-def unite(found: Sequence[Hits]) -> tuple[Ints, Ints, list[Ints]]:
-    """Returns the distinct pairs of several retrievers' hits, and each one's rank of every pair.
-
-    Pairs come ordered by query, then document; a rank of 0 means not returned.
+    Pairs come ordered by query, then document; not returned: rank 0, score NaN.
     """
     keys = [pair_keys(hits.query, hits.doc) for hits in found]
     union = np.sort(np.concatenate(keys))
     union = union[np.diff(union, prepend=-1) > 0]
-    ranks = []
+    ranks, scores = [], []
     for key, hits in zip(keys, found, strict=True):
-        rank = np.zeros(len(union), dtype=np.int32)
-        rank[np.searchsorted(union, key)] = hits.rank
+        place = np.searchsorted(union, key)
+        rank, score = np.zeros(len(union), dtype=np.int32), np.full(len(union), np.nan)
+        rank[place], score[place] = hits.rank, hits.score
         ranks.append(rank)
-    return *split_pairs(union), ranks
+        scores.append(score)
+    query, doc = split_pairs(union)
+    return query, doc, ranks, scores

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -197,6 +198,11 @@ def _described(
         started=datetime.now(UTC).replace(tzinfo=None),
         finished=None,
     )
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    return {library: version(library) for library in _LIBRARIES} | {"python": platform.python_version()}
 
 
 def _enter(store: Store, run: Run) -> Run:

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from miner.mining.config import Rules
+from miner.schema import KEPT as KEPT
 from miner.schema import Reason
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int8]
 
-KEPT = -1
 REASONS = tuple(Reason)
 """A reason's code is its place here."""
 

@@ -8,6 +8,7 @@ are written, so a row exists once its key is whole, and a killed writer leaves n
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,6 +102,16 @@ class VectorCache:
         _append(self._folder / "keys.u64", len(self) * 16, keys.tobytes())
         self._keys = np.concatenate([self._keys, keys])
         self._sort()
+
+
+def release(vectors: Vectors) -> None:
+    """Gives back the memory of a mapped matrix's pages; they are read from disk when next needed.
+
+    Without it a pass over a large collection leaves all its vectors in the process.
+    """
+    mapping = getattr(vectors, "_mmap", None)
+    if mapping is not None and hasattr(mapping, "madvise"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _append(file: Path, size: int, data: bytes) -> None:

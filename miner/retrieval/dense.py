@@ -13,7 +13,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import MissingExtraError, UsageError
 from miner.models.device import resolve_device
 from miner.models.encoder import Encoder, Vectors
-from miner.models.vectors import Rows, VectorCache, embed
+from miner.models.vectors import Rows, VectorCache, embed, release
 from miner.retrieval.arrays import joined_ranges, number_within
 from miner.retrieval.collection import Collection, Floats, Hits, Ints
 from miner.retrieval.config import DenseConfig
@@ -29,7 +29,7 @@ MOST = 4096
 """Neighbours fetched at most in case of doubt."""
 
 _CODE = 1
-_BLOCK = 65_536
+_BLOCK = 32_768
 """Documents searched at once: bounds the memory that vectors take, whatever the collection."""
 _PAIRS = 1 << 14
 """Pairs scored at once."""
@@ -202,6 +202,7 @@ def _inner_products(vectors: Vectors, owner: Rows, matrix: Vectors, rows: Rows) 
     for start in range(0, len(rows), _PAIRS):
         cut = slice(start, start + _PAIRS)
         scores[cut] = np.einsum("nd,nd->n", vectors[owner[cut]], matrix[rows[cut]], dtype=np.float64)
+        release(matrix)
     return scores
 
 
@@ -222,6 +223,7 @@ def exact(vectors: Vectors, matrix: Vectors, rows: Rows, k: int) -> Neighbours:
         part = rows[start : start + _BLOCK]
         scores, places = search(vectors, _gather(matrix, part), min(k, len(part)))
         best = _merge(best, (scores, places + start), k)
+        release(matrix)
     return best
 
 

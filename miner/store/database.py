@@ -18,6 +18,9 @@ from miner.store.tables import FORMAT, TABLES, VIEWS
 MEMORY_LIMIT = "4GB"
 """What DuckDB may hold before it spills to disk; models and vectors need the rest."""
 
+CHECKPOINT = "256MB"
+"""How large the write-ahead log grows before it is folded into the file; closing folds it anyway."""
+
 
 class Store:
     """A miner store, open for as long as this object is.
@@ -60,6 +63,7 @@ class Store:
             "memory_limit": memory_limit,
             "threads": threads or os.cpu_count() or 1,
             "temp_directory": f"{file}.tmp",
+            "checkpoint_threshold": CHECKPOINT,
             "python_enable_replacements": False,
             "autoinstall_known_extensions": False,
         }

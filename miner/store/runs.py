@@ -93,7 +93,7 @@ def begin_run(store: Store, run: Run) -> None:
 def finish_run(store: Store, run_id: str, decisions: list[pa.Table], triplets: list[pa.Table]) -> None:
     """Replaces a run's decisions and triplets and marks it done, in one transaction.
 
-    `decisions` tables hold candidate, verdict, reason and slot; `triplets` as `schema.TRIPLETS`.
+    `decisions` tables hold query_no, codes and slots; `triplets` as `schema.TRIPLETS`.
     """
     with store.transaction():
         store.execute("DELETE FROM decisions WHERE run_id = ?", [run_id])
@@ -127,7 +127,7 @@ def reason_counts(store: Store, run: Run) -> dict[str, int]:
     """Returns how many candidates had each reason, the commonest first; `kept` and `selected` included."""
     rows = store.rows(
         """SELECT CASE WHEN slot IS NOT NULL THEN 'selected' ELSE coalesce(reason::VARCHAR, 'kept') END AS r,
-            count(*) FROM decisions WHERE run_id = ? GROUP BY r ORDER BY count(*) DESC, r""",
+            count(*) FROM decided WHERE run_id = ? GROUP BY r ORDER BY count(*) DESC, r""",
         [run.run_id],
     )
     return dict(rows)
@@ -141,7 +141,13 @@ def triplet_count(store: Store, run: Run) -> int:
 
 def shortfall_count(store: Store, run: Run) -> int:
     """Returns how many queries got fewer negatives than asked."""
-    ((number,),) = store.rows("SELECT count(*) FROM shortfalls WHERE run = ?", [run.name])
+    ((number,),) = store.rows(
+        """SELECT count(*) FROM (SELECT DISTINCT query_no FROM positives WHERE evidence = ?)
+        LEFT JOIN (SELECT query_no, len(list_filter(slots, lambda slot: slot > 0)) AS found
+            FROM decisions WHERE run_id = ?) USING (query_no)
+        WHERE coalesce(found, 0) < ?""",
+        [run.evidence, run.run_id, run.negatives],
+    )
     return int(number)
 
 

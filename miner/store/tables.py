@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from miner.schema import Reason, Verdict
+from miner.schema import CANDIDATES_PER_QUERY, KEPT, REVIEW, Reason, Verdict
 
 FORMAT = 1
 """Raised when a store written by this version cannot be read by the one before."""
@@ -59,8 +59,8 @@ TABLES = (
         negatives INTEGER NOT NULL, status VARCHAR NOT NULL,
         started TIMESTAMP NOT NULL, finished TIMESTAMP)""",
     """CREATE TABLE decisions (
-        run_id VARCHAR NOT NULL, candidate BIGINT NOT NULL, verdict verdict NOT NULL,
-        reason reason, slot SMALLINT)""",
+        run_id VARCHAR NOT NULL, query_no INTEGER NOT NULL, codes TINYINT[] NOT NULL,
+        slots SMALLINT[] NOT NULL)""",
     """CREATE TABLE triplets (
         run_id VARCHAR NOT NULL, query_id VARCHAR NOT NULL, positive_id VARCHAR NOT NULL,
         negative_id VARCHAR NOT NULL, positive_score DOUBLE NOT NULL,
@@ -68,12 +68,20 @@ TABLES = (
 )
 
 VIEWS = (
+    f"""CREATE VIEW decided AS
+    SELECT run_id, query_no::BIGINT * {CANDIDATES_PER_QUERY} + place AS candidate,
+        CASE WHEN code = {KEPT} THEN 'kept' WHEN code >= {REVIEW} THEN 'review' ELSE 'dropped' END::verdict
+            AS verdict,
+        CASE WHEN code <> {KEPT} THEN enum_range(NULL::reason)[code % {REVIEW} + 1] END::reason AS reason,
+        nullif(slot, 0) AS slot
+    FROM (SELECT run_id, query_no, generate_subscripts(codes, 1) AS place,
+        unnest(codes) AS code, unnest(slots) AS slot FROM decisions)""",
     """CREATE VIEW verdicts AS
     SELECT r.name AS run, c.query_id, c.doc_id,
         c.bm25_rank, c.bm25_score, c.dense_rank, c.dense_score, c.fused_rank,
         s.score AS rerank_score, d.verdict, d.reason, d.slot
     FROM runs r
-    JOIN decisions d ON d.run_id = r.run_id
+    JOIN decided d ON d.run_id = r.run_id
     JOIN candidates c ON c.evidence = r.evidence AND c.candidate = d.candidate
     LEFT JOIN rerank_scores s
         ON s.reranker = r.reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id""",
@@ -81,7 +89,7 @@ VIEWS = (
     """CREATE VIEW dropped AS SELECT * EXCLUDE (slot) FROM verdicts WHERE verdict <> 'kept'""",
     """CREATE VIEW reasons AS
     SELECT r.name AS run, d.verdict, d.reason, count(*) AS candidates
-    FROM runs r JOIN decisions d USING (run_id)
+    FROM runs r JOIN decided d USING (run_id)
     GROUP BY ALL ORDER BY run, candidates DESC""",
     """CREATE VIEW triplet_texts AS
     SELECT r.name AS run, t.query_id, t.positive_id, t.negative_id,
