@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from miner.store.runs import Run
 
 STEPS = 7
+PERCENTILE = 25.0
+"""A reranker trained for half a minute is a coarse one: stricter would leave few negatives."""
 MODULES = (
     "argparse", "ast", "asyncio", "calendar", "collections", "concurrent", "contextlib", "ctypes",
     "datetime", "difflib", "email", "enum", "fractions", "ftplib", "functools", "heapq", "http",
@@ -120,7 +122,7 @@ def _config(queries: int, reranker: Path | None = None) -> Any:
         encoder="bundled",
         reranker=str(reranker) if reranker else None,
         rerank_depth=10 if reranker else None,
-        rules=Rules(relative_margin=None, percentile=5.0) if reranker else Rules(),
+        rules=Rules(relative_margin=None, percentile=PERCENTILE) if reranker else Rules(),
     )
 
 
@@ -128,7 +130,7 @@ def _train(store: Store, out: Path, progress: Progress) -> Path:
     from miner.training.config import RerankerConfig
     from miner.training.reranker import train_reranker
 
-    config = RerankerConfig(max_queries=80, mined=3, random=2, max_length=96, learning_rate=1e-4)
+    config = RerankerConfig(max_queries=120, mined=3, random=2, max_length=96, learning_rate=1e-4)
     report = train_reranker(store, out / "reranker", config, progress, force=True)
     progress.note(f"  average precision on held-out queries: {report.metrics.average_precision:.2f}")
     return report.out
@@ -167,7 +169,7 @@ def _dropped(found: Explanation) -> list[dict[str, Any]]:
 def _why(row: dict[str, Any]) -> str:
     return (
         f"because: {row['reason']} (the reranker scores it {row['rerank_score']:.3f}, "
-        "above the 5th percentile of positives)"
+        f"above what {PERCENTILE:.0f} % of the positives score)"
     )
 
 
@@ -197,7 +199,7 @@ def _next_steps(out: Path, run: Run) -> str:
             f'miner sql {path} "SELECT reason, count(*) FROM dropped GROUP BY ALL ORDER BY 2 DESC"',
             f'miner sql {path} "SELECT query, negative, negative_score FROM triplet_texts LIMIT 10"',
             f'miner sql {path} "SELECT * FROM shortfalls LIMIT 10"',
-            f"miner decide {path} --run {run.name} --percentile 2",
+            f"miner decide {path} --run {run.name} --percentile 10",
             f"miner export {path} my-tuples --run {run.name} --format n-tuple",
         )
     )
