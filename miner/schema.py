@@ -96,10 +96,12 @@ CANDIDATES = pa.schema(
         ("dense_score", pa.float64()),
         ("fused_rank", pa.int32()),
         ("exclusion", pa.string()),
+        ("judged_negative", pa.bool_()),
     ]
 )
 """What one set of searches found: ranks where a retriever returned the pair, scores of every retriever
-in use, and the exclusion that makes it no negative whatever the scores say. `candidate` is the number
+in use, the exclusion that makes it no negative whatever the scores say, and whether a judgment or a
+label already says that it is one. `candidate` is the number
 of its query (in order of query_id, from 0) times `CANDIDATES_PER_QUERY` plus its fused rank."""
 
 CANDIDATES_PER_QUERY = 1 << 20

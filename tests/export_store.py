@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from miner.export import ExportConfig, ExportReport, export
+from miner.export import ExportConfig, ExportReport, export_run
 from miner.store.database import Store
 from miner.store.runs import Run, begin_run, finish_run, record_model
 
@@ -75,7 +75,7 @@ def fill(store: Store, triplets: list[tuple[object, ...]] = TRIPLETS, run: Run |
 
 
 def made(store: Store, out: Path, **config: object) -> ExportReport:
-    return export(store, out, ExportConfig(**config))  # type: ignore[arg-type]
+    return export_run(store, out, ExportConfig(**config))  # type: ignore[arg-type]
 
 
 def text_of(store: Store, tmp_path: Path, **config: object) -> str:

@@ -183,3 +183,16 @@ def test_overlap_is_containment_of_whole_words(parts: list[list[str]]) -> None:
         within(words[a], words[b]) or within(words[b], words[a]) for a, b in zip(left, right, strict=True)
     ]
     assert _Words(pa.chunked_array([texts])).overlap(left, right).tolist() == expected
+
+
+def test_a_known_negative_needs_no_score_to_say_so(tmp_path: Path) -> None:
+    corpus = {"d0": "good film", "d1": "great film", "d2": "great bad film", "d3": "great film indeed"}
+    labels = {"q": "positive", "d0": "positive", "d1": "negative", "d2": "negative"}
+    with make_store(tmp_path / "s.duckdb", corpus, {"q": "great film now"}, [("q", "d0")], labels) as store:
+        store.execute("INSERT INTO judgments VALUES ('q', 'd3', 0, 'train', 'gold')")
+        mine(store, MiningConfig(rules=Rules(max_score=-1.0)))
+        known = store.rows("SELECT doc_id, verdict::VARCHAR FROM verdicts WHERE judged_negative ORDER BY 1")
+        mine(store, MiningConfig(rules=Rules(max_score=-1.0, max_rank=1)))
+        window = store.rows("SELECT count(*) FROM dropped WHERE run = 'r2' AND reason = 'rank_window'")
+    assert known == [("d1", "kept"), ("d2", "kept"), ("d3", "kept")]
+    assert window[0][0] >= 2

@@ -67,6 +67,7 @@ def ruled(rules: Rules, rows: list[Candidate], positives: list[float]) -> list[R
         np.array([row.score for row in rows], dtype=np.float64),
         np.array([row.anchor for row in rows], dtype=np.float64),
         np.array([row.best_rank for row in rows], dtype=np.int64),
+        np.zeros(len(rows), dtype=np.bool_),
     )
     codes = apply(rules, scored, np.sort(np.array(positives, dtype=np.float64)))
     return [None if code == KEPT else REASONS[code] for code in codes.tolist()]

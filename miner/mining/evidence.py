@@ -21,7 +21,7 @@ from miner.store import corpus
 from miner.store.database import Store
 from miner.store.ledger import Stage
 
-_CODE = 1
+_CODE = 2
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def _candidates(found: Sequence[Hits], retrievers: Sequence[Retriever], exclusio
         "doc_id": collection.doc_column(doc),
         "fused_rank": place,
         "exclusion": exclusions.reasons(query, doc),
+        "judged_negative": exclusions.judged_negative(query, doc),
     }
     for retriever, rank, score in zip(retrievers, ranks, scores, strict=True):
         columns[f"{retriever.name}_rank"] = pa.array(rank[order], mask=rank[order] == 0)

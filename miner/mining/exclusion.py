@@ -26,11 +26,17 @@ _PAIRS = 1 << 22
 
 @dataclass(frozen=True)
 class Exclusions:
-    """Finds the first reason, in the order of `Reason`, why a candidate can never be a negative."""
+    """What judgments, labels and texts say of a candidate before any score does.
+
+    The first reason, in the order of `Reason`, why it can never be a negative; and whether it is
+    known to be one.
+    """
 
     collection: Collection
     positives: pa.Table
     """Judged positives of every split: query_id, doc_id."""
+    negatives: pa.Table
+    """Pairs judged not relevant: query_id, doc_id."""
     overlaps: bool
     protected: tuple[str, ...]
 
@@ -53,14 +59,26 @@ class Exclusions:
         indices = pa.array(codes, pa.int8(), mask=codes < 0)
         return pa.DictionaryArray.from_arrays(indices, names).dictionary_decode()
 
+    def judged_negative(self, query: Ints, doc: Ints) -> Flags:
+        """Returns which pairs are known negatives: judged not relevant, or of two different labels."""
+        query_labels, doc_labels = self._labels
+        labelled = (query_labels[query] >= 0) & (doc_labels[doc] >= 0)
+        judged = np.isin(pair_keys(query, doc), pair_keys(*self._positions(self.negatives)))
+        return np.asarray((labelled & (query_labels[query] != doc_labels[doc])) | judged)
+
+    def _positions(self, pairs: pa.Table) -> tuple[Ints, Ints]:
+        """Positions of the pairs whose query is mined and whose document is known."""
+        query = positions(pairs["query_id"], self.collection.query_ids)
+        doc = positions(pairs["doc_id"], self.collection.doc_ids)
+        known = (query >= 0) & (doc >= 0)
+        return query[known], doc[known]
+
     @cached_property
     def _pairs(self) -> tuple[Ints, Ints]:
         """Positions of the mined queries' positives, sorted by query."""
-        query = positions(self.positives["query_id"], self.collection.query_ids)
-        doc = positions(self.positives["doc_id"], self.collection.doc_ids)
-        known = (query >= 0) & (doc >= 0)
-        order = np.lexsort((doc[known], query[known]))
-        return query[known][order], doc[known][order]
+        query, doc = self._positions(self.positives)
+        order = np.lexsort((doc, query))
+        return query[order], doc[order]
 
     @cached_property
     def _doc_keys(self) -> npt.NDArray[np.int64]:

@@ -61,7 +61,8 @@ def mine(
     """
     collection = Collection.load(store, config.split, config.queries, config.selection.seed)
     models = _models(store, collection, config, workers, progress)
-    exclusions = Exclusions(collection, corpus.positives(store), config.overlaps, config.protected)
+    judged = corpus.positives(store), corpus.negatives(store)
+    exclusions = Exclusions(collection, *judged, config.overlaps, config.protected)
     expected = [search_stage(r, collection, config.depth).key for r in models.retrievers]
     evidence = evidence_stage(collection, expected, exclusions)
     run = _begin(store, config, collection, models, evidence, name, progress)

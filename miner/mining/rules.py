@@ -30,6 +30,8 @@ class Scored:
     """The score of the positive that margins are measured from."""
     best_rank: Ints
     """The best rank any retriever gave."""
+    judged_negative: npt.NDArray[np.bool_]
+    """Whether a judgment or a label says that it is a negative: then no score has to."""
 
 
 def anchors(owner: Ints, score: Floats, queries: int, kind: str) -> Floats:
@@ -61,7 +63,8 @@ def apply(rules: Rules, rows: Scored, positives: Floats) -> Codes:
     """
     codes = np.full(len(rows.score), KEPT, dtype=np.int8)
     for reason, drops in _active(rules, positives):
-        dropped = drops(rows) & (codes == KEPT)
+        spared = rows.judged_negative if reason != Reason.RANK_WINDOW else False
+        dropped = drops(rows) & (codes == KEPT) & ~np.asarray(spared)
         codes[dropped] = REASONS.index(reason)
     return codes
 

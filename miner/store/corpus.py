@@ -53,6 +53,14 @@ def positives(store: Store, split: str | None = None) -> pa.Table:
     )
 
 
+def negatives(store: Store) -> pa.Table:
+    """Returns the pairs judged not relevant and nowhere relevant, as (query_id, doc_id), ordered."""
+    return store.table(
+        """SELECT query_id, doc_id FROM judgments GROUP BY ALL HAVING max(relevance) <= 0
+        ORDER BY query_id, doc_id"""
+    )
+
+
 def content_hashes(store: Store, split: str) -> dict[str, str]:
     """Returns one hash each of the documents, of the mined queries and of all judgments.
 

@@ -46,15 +46,15 @@ def scored_candidates(
 ) -> pa.Table:
     """Returns the candidates numbered from `first` up to `stop`, in order.
 
-    Columns candidate, doc_id, exclusion, best_rank (over retrievers), bm25_best, score: the
-    deciding score, `score` naming it (`rerank`, `dense` or `bm25`).
+    Columns candidate, doc_id, exclusion, best_rank (over retrievers), bm25_best, judged_negative,
+    score: the deciding score, `score` naming it (`rerank`, `dense` or `bm25`).
     """
     value, join = _score(score, "c")
     values = {"evidence": evidence, "first": first, "stop": stop}
     table = store.table(
         f"""SELECT c.candidate, c.doc_id, c.exclusion, least(c.bm25_rank, c.dense_rank) AS best_rank,
             coalesce(c.bm25_rank <= coalesce(c.dense_rank, c.bm25_rank), false) AS bm25_best,
-            {value} AS score
+            coalesce(c.judged_negative, false) AS judged_negative, {value} AS score
         FROM candidates c {join}
         WHERE c.evidence = $evidence AND c.candidate >= $first AND c.candidate < $stop""",
         values | ({"reranker": reranker} if join else {}),

@@ -40,7 +40,7 @@ TABLES = (
         evidence VARCHAR NOT NULL, candidate BIGINT NOT NULL,
         query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL,
         bm25_rank INTEGER, bm25_score DOUBLE, dense_rank INTEGER, dense_score DOUBLE,
-        fused_rank INTEGER NOT NULL, exclusion reason)""",
+        fused_rank INTEGER NOT NULL, exclusion reason, judged_negative BOOLEAN)""",
     """CREATE TABLE positives (
         evidence VARCHAR NOT NULL, query_no INTEGER NOT NULL, query_id VARCHAR NOT NULL,
         doc_id VARCHAR NOT NULL, bm25_score DOUBLE, dense_score DOUBLE)""",
@@ -79,7 +79,8 @@ VIEWS = (
     """CREATE VIEW verdicts AS
     SELECT r.name AS run, c.query_id, c.doc_id,
         c.bm25_rank, c.bm25_score, c.dense_rank, c.dense_score, c.fused_rank,
-        s.score AS rerank_score, d.verdict, d.reason, d.slot
+        s.score AS rerank_score, coalesce(c.judged_negative, false) AS judged_negative,
+        d.verdict, d.reason, d.slot
     FROM runs r
     JOIN decided d ON d.run_id = r.run_id
     JOIN candidates c ON c.evidence = r.evidence AND c.candidate = d.candidate
