@@ -18,7 +18,7 @@ class Verdict(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a candidate was dropped or sent to review. The first that applies, in this order."""
+    """Why a candidate was dropped or sent to review. The place of each is its code: add at the end."""
 
     JUDGED_POSITIVE = "judged_positive"
     SAME_LABEL = "same_label"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from miner.export import ExportConfig, ExportReport, export_run
+from miner.schema import CANDIDATES_PER_QUERY, KEPT, Reason
 from miner.store.database import Store
 from miner.store.runs import Run, begin_run, finish_run, record_model
 
@@ -54,23 +55,19 @@ def fill(store: Store, triplets: list[tuple[object, ...]] = TRIPLETS, run: Run |
     pairs = [("ev", 0, "q1", "d1"), ("ev", 0, "q1", "d2"), ("ev", 1, "q2", "d3"), ("ev", 2, "q3", "d1")]
     store.insert("positives", _table("evidence query_no query_id doc_id", pairs))
     seen = [
-        ("ev", 0, "q1", "d3", 1),
-        ("ev", 1, "q1", "007", 2),
-        ("ev", 2, "q2", "d4", 1),
-        ("ev", 3, "q2", "d1", 2),
+        ("ev", 1, "q1", "d3", 1),
+        ("ev", 2, "q1", "007", 2),
+        ("ev", CANDIDATES_PER_QUERY + 1, "q2", "d4", 1),
+        ("ev", CANDIDATES_PER_QUERY + 2, "q2", "d1", 2),
     ]
     store.insert("candidates", _table("evidence candidate query_id doc_id fused_rank", seen))
     record_model(store, "enc1", "encoder", "bundled", {})
     run = run or make_run("first")
     begin_run(store, run)
-    verdicts = [
-        (0, "kept", None, 1),
-        (1, "kept", None, 2),
-        (2, "kept", None, 1),
-        (3, "dropped", "relative_margin", None),
-    ]
+    dropped = list(Reason).index(Reason.RELATIVE_MARGIN)
+    decided = [(0, [KEPT, KEPT], [1, 2]), (1, [KEPT, dropped], [1, 0])]
     rows = _table("query_id positive_id negative_id positive_score negative_score rank", triplets)
-    finish_run(store, run.run_id, [_table("candidate verdict reason slot", verdicts)], [rows])
+    finish_run(store, run.run_id, [_table("query_no codes slots", decided)], [rows])
     store.execute("UPDATE runs SET finished = TIMESTAMP '2026-01-02 03:05:00'")
 
 

@@ -277,7 +277,7 @@ def test_documents_and_queries_come_sorted_by_id_with_the_title_before_the_text(
         assert corpus.queries(store, "train")["query_id"].to_pylist() == ["q1", "q2"]
         assert corpus.queries(store, "dev")["query_id"].to_pylist() == ["q3"]
         assert corpus.splits(store) == ["dev", "train"]
-        assert corpus.positives(store).num_rows == 4
+        assert corpus.known_positives(store).num_rows == 4
         assert corpus.positives(store, "train").to_pylist() == [
             {"query_id": "q1", "doc_id": "Z"},
             {"query_id": "q1", "doc_id": "b"},

@@ -84,7 +84,11 @@ def test_no_negative_is_a_positive_by_text(
     ):
         triplets = runs.triplets(store, mine(store, config, workers=1)).to_pylist()
         ((kept,),) = store.rows("SELECT count(*) FROM kept WHERE slot IS NOT NULL")
-    positives = {q: {d for query, d, _ in judged if query == q} for q in queries}
+    # What is relevant to a query is so to every query that reads the same.
+    positives = {
+        q: {d for query, d, _ in judged if normalise(queries[query]) == normalise(queries[q])}
+        for q in queries
+    }
     for triplet in triplets:
         query, negative = triplet["query_id"], triplet["negative_id"]
         assert (query, triplet["positive_id"], "train") in judged
@@ -192,7 +196,17 @@ def test_a_known_negative_needs_no_score_to_say_so(tmp_path: Path) -> None:
         store.execute("INSERT INTO judgments VALUES ('q', 'd3', 0, 'train', 'gold')")
         mine(store, MiningConfig(rules=Rules(max_score=-1.0)))
         known = store.rows("SELECT doc_id, verdict::VARCHAR FROM verdicts WHERE judged_negative ORDER BY 1")
-        mine(store, MiningConfig(rules=Rules(max_score=-1.0, max_rank=1)))
-        window = store.rows("SELECT count(*) FROM dropped WHERE run = 'r2' AND reason = 'rank_window'")
+        mine(store, MiningConfig(rules=Rules(min_score=99.0)))
+        easy = store.rows(
+            "SELECT DISTINCT reason::VARCHAR FROM verdicts WHERE run = 'r2' AND judged_negative"
+        )
     assert known == [("d1", "kept"), ("d2", "kept"), ("d3", "kept")]
-    assert window[0][0] >= 2
+    assert easy == [("min_score",)]
+
+
+def test_queries_that_read_the_same_share_their_positives(tmp_path: Path) -> None:
+    corpus = {"d1": "red apple tree", "d2": "red apple house", "d3": "red apple pie"}
+    queries = {"q1": "red apple", "q2": "Red  apple"}
+    with make_store(tmp_path / "s.duckdb", corpus, queries, [("q1", "d1"), ("q2", "d2")]) as store:
+        run = mine(store, MiningConfig(rules=Rules(relative_margin=None)))
+        assert {row["negative_id"] for row in runs.triplets(store, run).to_pylist()} == {"d3"}

@@ -86,9 +86,7 @@ def test_a_taken_name_is_refused(store: Store) -> None:
     mine(store, MiningConfig(), name="mine")
     with pytest.raises(UsageError) as error:
         mine(store, MiningConfig(depth=5), name="mine")
-    assert str(error.value) == (
-        "run 'mine' exists with other settings: depth 100 → 5; choose another --run name"
-    )
+    assert str(error.value) == ("run 'mine' exists with other settings: depth 100 → 5; choose another name")
 
 
 def test_deciding_again_runs_nothing_and_equals_mining(store: Store) -> None:
@@ -139,15 +137,30 @@ def test_positives_best_pairs_only_the_best(store: Store) -> None:
         assert set(kept) == {top[1]}
 
 
-def test_a_sample_of_queries_is_seeded(store: Store) -> None:
-    def sampled(seed: int) -> set[str]:
-        run = mine(
-            store, MiningConfig(queries=1, rules=Rules(relative_margin=None), selection=Selection(seed=seed))
+def test_a_larger_sample_of_queries_holds_the_smaller(store: Store) -> None:
+    def sampled(queries: int, seed: int) -> set[str]:
+        config = MiningConfig(
+            queries=queries, rules=Rules(relative_margin=None), selection=Selection(seed=seed)
         )
-        return set(runs.triplets(store, run)["query_id"].to_pylist())
+        return set(runs.triplets(store, mine(store, config))["query_id"].to_pylist())
 
-    assert sampled(1) == sampled(1)
-    assert {frozenset(sampled(seed)) for seed in range(8)} > {frozenset(sampled(1))}
+    assert sampled(1, 1) == sampled(1, 2)
+    assert sampled(1, 1) < sampled(2, 1) < sampled(3, 1) == set(QUERIES)
+
+
+def test_the_same_settings_under_a_new_name_are_a_new_run(store: Store) -> None:
+    first = mine(store, MiningConfig(), name="a")
+    notes = Notes()
+    second = mine(store, MiningConfig(), name="b", progress=notes)
+    assert (first.name, second.name, notes.worked) == ("a", "b", [])
+    assert runs.triplets(store, first).equals(runs.triplets(store, second))
+    assert second.finished is not None
+    assert second.started <= second.finished
+
+
+def test_an_unknown_protected_document_is_refused(store: Store) -> None:
+    with pytest.raises(UsageError, match=r"protected document 'd1' is not in the store"):
+        mine(store, MiningConfig(protected=("d1",)))
 
 
 def test_a_review_is_no_negative(store: Store) -> None:

@@ -131,8 +131,10 @@ def check(config: MiningConfig) -> None:
         f"one of {', '.join(STRATEGIES)}",
     )
     _require(selection.positives in ("all", "best"), f"positives '{selection.positives}'", "all or best")
-    _require(selection.negatives >= 1, f"negatives {selection.negatives}", "at least 1")
-    _require(config.depth >= 1, f"depth {config.depth}", "at least 1")
+    _require(config.dtype in ("auto", "fp32", "bf16"), f"dtype '{config.dtype}'", "auto, fp32 or bf16")
+    _require(1 <= selection.negatives <= 10_000, f"negatives {selection.negatives}", "1 to 10000")
+    _require(0 <= selection.seed < 1 << 63, f"seed {selection.seed}", "0 to 2**63 - 1")
+    _require(1 <= config.depth <= 100_000, f"depth {config.depth}", "1 to 100000")
     _require(config.bm25_k1 >= 0, f"bm25_k1 {config.bm25_k1}", "0 or more")
     _require(0 <= config.bm25_b <= 1, f"bm25_b {config.bm25_b}", "0 to 1")
     _require(rules.skip_top >= 0, f"skip_top {rules.skip_top}", "0 or more")

@@ -28,8 +28,8 @@ _PAIRS = 1 << 22
 class Exclusions:
     """What judgments, labels and texts say of a candidate before any score does.
 
-    The first reason, in the order of `Reason`, why it can never be a negative; and whether it is
-    known to be one.
+    The first reason, in the order of the checks below, why it can never be a negative; and whether
+    it is known to be one.
     """
 
     collection: Collection

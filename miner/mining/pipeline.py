@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from miner.engine.progress import SILENT, Progress
-from miner.errors import StoreError, UsageError
+from miner.errors import StoreError, UsageError, near
 from miner.mining.config import MiningConfig
 from miner.mining.decide import decide
 from miner.mining.evidence import Searches, evidence_stage, gather
@@ -31,7 +31,7 @@ from miner.text import fingerprint
 if TYPE_CHECKING:
     from miner.models.reranker import Reranker
 
-DECIDE_CODE = 1
+DECIDE_CODE = 2
 """Raised when the same evidence and rules would come out as other triplets."""
 
 _LIBRARIES = ("hardneg-miner", "sentence-transformers", "torch", "bm25s", "duckdb", "numpy")
@@ -59,9 +59,10 @@ def mine(
     Raises UsageError for a split without positives or a name that another run has, and ModelError
     for a model that cannot be used.
     """
-    collection = Collection.load(store, config.split, config.queries, config.selection.seed)
+    collection = Collection.load(store, config.split, config.queries)
+    _require_known(config.protected, collection)
     models = _models(store, collection, config, workers, progress)
-    judged = corpus.positives(store), corpus.negatives(store)
+    judged = corpus.known_positives(store), corpus.known_negatives(store)
     exclusions = Exclusions(collection, *judged, config.overlaps, config.protected)
     expected = [search_stage(r, collection, config.depth).key for r in models.retrievers]
     evidence = evidence_stage(collection, expected, exclusions)
@@ -82,6 +83,11 @@ def mine(
             workers=workers,
             progress=progress,
         )
+        if models.reranker.truncated:
+            progress.note(
+                f"{models.reranker.truncated} pairs are longer than {config.reranker} reads; "
+                "it saw their start"
+            )
     return _decide(store, run, config)
 
 
@@ -112,6 +118,15 @@ def _decide(store: Store, run: Run, config: MiningConfig) -> Run:
     decided = list(decide(store, run.evidence, run.reranker, config))
     runs.finish_run(store, run.run_id, [d.decisions for d in decided], [d.triplets for d in decided])
     return runs.find_run(store, run.name)
+
+
+def _require_known(protected: tuple[str, ...], collection: Collection) -> None:
+    known = set(collection.doc_ids.to_pylist()) if protected else set()
+    if unknown := [doc_id for doc_id in protected if doc_id not in known]:
+        raise UsageError(
+            f"protected document '{unknown[0]}' is not in the store{near(unknown[0], known)}",
+            "name ids of documents",
+        )
 
 
 def _models(
@@ -181,7 +196,7 @@ def _described(
     name: str | None,
 ) -> Run:
     settings = canonical(config)
-    identity = {"config": settings, "inputs": inputs, "evidence": evidence, "code": DECIDE_CODE}
+    identity = {"config": settings, "inputs": inputs, "evidence": evidence, "name": name, "code": DECIDE_CODE}
     return Run(
         run_id=fingerprint(identity)[:KEY],
         name=name or _free_name(store),
@@ -216,7 +231,7 @@ def _enter(store: Store, run: Run) -> Run:
         if other.name == run.name:
             raise UsageError(
                 f"run '{run.name}' exists with other settings: {'; '.join(changes(other, run))}",
-                "choose another --run name",
+                "choose another name",
             )
     runs.begin_run(store, run)
     return run

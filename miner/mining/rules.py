@@ -31,7 +31,7 @@ class Scored:
     best_rank: Ints
     """The best rank any retriever gave."""
     judged_negative: npt.NDArray[np.bool_]
-    """Whether a judgment or a label says that it is a negative: then no score has to."""
+    """Whether a judgment or a label says that it is a negative: then it cannot score too high."""
 
 
 def anchors(owner: Ints, score: Floats, queries: int, kind: str) -> Floats:
@@ -63,11 +63,23 @@ def apply(rules: Rules, rows: Scored, positives: Floats) -> Codes:
     """
     codes = np.full(len(rows.score), KEPT, dtype=np.int8)
     for reason, drops in _active(rules, positives):
-        spared = rows.judged_negative if reason != Reason.RANK_WINDOW else False
-        dropped = drops(rows) & (codes == KEPT) & ~np.asarray(spared)
+        dropped = drops(rows) & (codes == KEPT)
+        if reason in _TOO_HIGH:
+            dropped &= ~rows.judged_negative
         codes[dropped] = REASONS.index(reason)
     return codes
 
+
+_TOO_HIGH = frozenset(
+    {
+        Reason.MAX_SCORE,
+        Reason.ABSOLUTE_MARGIN,
+        Reason.RELATIVE_MARGIN,
+        Reason.PERCENTILE,
+        Reason.RELATIVE_PERCENTILE,
+    }
+)
+"""Rules against unjudged positives: a candidate that is known to be a negative is spared these."""
 
 Drops = Callable[[Scored], npt.NDArray[np.bool_]]
 

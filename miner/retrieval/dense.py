@@ -34,6 +34,8 @@ _BLOCK = 32_768
 _PAIRS = 1 << 14
 """Pairs scored at once."""
 _RECALL_SAMPLE = 256
+_GPU_MOST = 2048
+"""The most neighbours that FAISS selects on a GPU; more are searched on the processor."""
 
 Neighbours = tuple[Vectors, Rows]
 """fp32 scores and positions in the searched matrix, each (queries, k); -1 where there is none."""
@@ -246,7 +248,7 @@ def _merge(left: Neighbours, right: Neighbours, k: int) -> Neighbours:
 def _faiss_block(vectors: Vectors, block: Vectors, k: int) -> Neighbours:
     import faiss
 
-    if getattr(faiss, "get_num_gpus", lambda: 0)():
+    if getattr(faiss, "get_num_gpus", lambda: 0)() and k <= _GPU_MOST:
         scores, places = faiss.knn_gpu(
             faiss.StandardGpuResources(), vectors, block, k, metric=faiss.METRIC_INNER_PRODUCT
         )

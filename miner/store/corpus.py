@@ -43,21 +43,38 @@ def splits(store: Store) -> list[str]:
     return [split for (split,) in rows]
 
 
-def positives(store: Store, split: str | None = None) -> pa.Table:
-    """Returns judged positives as (query_id, doc_id), ordered: of one split, or of all."""
-    where = "" if split is None else "AND split = ?"
+def positives(store: Store, split: str) -> pa.Table:
+    """Returns the judged positives of a split as (query_id, doc_id), ordered."""
     return store.table(
-        f"""SELECT DISTINCT query_id, doc_id FROM judgments WHERE relevance > 0 {where}
+        """SELECT DISTINCT query_id, doc_id FROM judgments WHERE relevance > 0 AND split = ?
         ORDER BY query_id, doc_id""",
-        [] if split is None else [split],
+        [split],
     )
 
 
-def negatives(store: Store) -> pa.Table:
-    """Returns the pairs judged not relevant and nowhere relevant, as (query_id, doc_id), ordered."""
+_SHARED = """SELECT q.query_id, j.doc_id, max(j.relevance) AS relevance
+    FROM queries q JOIN queries same USING (text_key) JOIN judgments j ON j.query_id = same.query_id
+    GROUP BY ALL"""
+"""Judgments hold for a text: what is relevant to a query is so to every query that reads the same."""
+
+
+def known_positives(store: Store) -> pa.Table:
+    """Returns what is relevant to a query or to one of the same text, in any split, ordered.
+
+    Columns query_id, doc_id.
+    """
     return store.table(
-        """SELECT query_id, doc_id FROM judgments GROUP BY ALL HAVING max(relevance) <= 0
-        ORDER BY query_id, doc_id"""
+        f"SELECT query_id, doc_id FROM ({_SHARED}) WHERE relevance > 0 ORDER BY query_id, doc_id"
+    )
+
+
+def known_negatives(store: Store) -> pa.Table:
+    """Returns what was judged not relevant to a query's text and nowhere relevant, ordered.
+
+    Columns query_id, doc_id.
+    """
+    return store.table(
+        f"SELECT query_id, doc_id FROM ({_SHARED}) WHERE relevance <= 0 ORDER BY query_id, doc_id"
     )
 
 

@@ -45,7 +45,7 @@ def begin_stage(store: Store, stage: Stage) -> set[int]:
     key = stage.fingerprint
     if not store.rows("SELECT 1 FROM stages WHERE fingerprint = ?", [key]):
         store.execute(
-            "INSERT INTO stages VALUES (?, ?, ?, ?, now()::TIMESTAMP, NULL)",
+            "INSERT INTO stages VALUES (?, ?, ?, ?, now() AT TIME ZONE 'UTC', NULL)",
             [key, stage.name, json.dumps(stage.inputs, sort_keys=True), stage.chunks],
         )
     done = store.rows("SELECT chunk FROM chunks WHERE fingerprint = ?", [key])
@@ -64,7 +64,7 @@ def commit_chunk(
             store.insert(name, table, **constants)
         rows = sum(table.num_rows for table in tables.values())
         store.execute(
-            "INSERT INTO chunks VALUES (?, ?, ?, ?, now()::TIMESTAMP)",
+            "INSERT INTO chunks VALUES (?, ?, ?, ?, now() AT TIME ZONE 'UTC')",
             [stage.fingerprint, chunk, rows, seconds],
         )
 
@@ -72,6 +72,6 @@ def commit_chunk(
 def finish_stage(store: Store, stage: Stage) -> None:
     """Marks the stage as finished; a second call changes nothing."""
     store.execute(
-        "UPDATE stages SET finished = now()::TIMESTAMP WHERE fingerprint = ? AND finished IS NULL",
+        "UPDATE stages SET finished = now() AT TIME ZONE 'UTC' WHERE fingerprint = ? AND finished IS NULL",
         [stage.fingerprint],
     )

@@ -103,7 +103,7 @@ def finish_run(store: Store, run_id: str, decisions: list[pa.Table], triplets: l
         for table in triplets:
             store.insert("triplets", table, run_id=run_id)
         store.execute(
-            "UPDATE runs SET status = 'done', finished = now()::TIMESTAMP WHERE run_id = ?", [run_id]
+            "UPDATE runs SET status = 'done', finished = now() AT TIME ZONE 'UTC' WHERE run_id = ?", [run_id]
         )
 
 

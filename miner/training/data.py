@@ -94,7 +94,7 @@ def labelled_pairs(
     shares the query's label, or is empty. Where too few are left there are fewer; none twice.
     """
     rng = np.random.default_rng([config.seed, 1])
-    bans = _Bans(collection, *_pairs(corpus.positives(store), collection))
+    bans = _Bans(collection, *_pairs(corpus.known_positives(store), collection))
     query, doc = _pairs(corpus.positives(store, config.split), collection)
     filled = bans.doc_keys[doc] != 0
     query, doc = query[filled], doc[filled]
