@@ -19,8 +19,9 @@ def summarise(store: Store, run: Run) -> None:
     lines += [f"  {number:>10,}  {number / total:6.1%}  {reason}" for reason, number in counts.items()]
     if short := runs.shortfall_count(store, run):
         lines.append(
-            f"  {short:,} queries got fewer than {run.negatives} negatives (view shortfalls says why)"
+            f"  {short:,} queries got fewer than {run.negatives} negatives: view shortfalls says why;"
         )
+        lines.append("  --anchor median, another rule or a larger --depth may leave more")
     lines.append(f"next: miner explain {store.path} QUERY_ID; miner export {store.path} OUT --run {run.name}")
     for line in lines:
         click.echo(line, err=True)
