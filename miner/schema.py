@@ -42,19 +42,6 @@ KEPT = -1
 REVIEW = 64
 """Added to the code of a candidate that was sent to review."""
 
-EXCLUSIONS = (
-    Reason.JUDGED_POSITIVE,
-    Reason.SAME_LABEL,
-    Reason.DUPLICATE_OF_POSITIVE,
-    Reason.OVERLAPS_POSITIVE,
-    Reason.IS_QUERY,
-    Reason.EMPTY_TEXT,
-    Reason.PROTECTED,
-)
-"""Reasons that hold whatever the scores say. Stored with the evidence, never re-decided."""
-
-JUDGMENT_SOURCES = ("gold", "relabelled", "reviewed", "silver")
-
 Id = pa.dictionary(pa.int32(), pa.string())
 """Ids travel between stages as dictionaries: an integer per row, each text once."""
 
@@ -116,8 +103,6 @@ POSITIVES = pa.schema(
     ]
 )
 """The judged positives of the mined split, scored like candidates."""
-
-PAIR_SCORES = pa.schema([("query_id", Id), ("doc_id", Id), ("score", pa.float64())])
 
 TRIPLETS = pa.schema(
     [

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,37 +64,27 @@ def _walk(out: Path, queries: int, progress: Progress) -> Run:
     from miner.store.database import Store
 
     path = out / "demo.duckdb"
-    with _step(progress, 1, "Ingest: the functions of the standard library that have a docstring."):
-        _ingest(path, progress)
+    _step(progress, 1, "Ingest: the functions of the standard library that have a docstring.")
+    _ingest(path, progress)
     with Store.open(path) as store:
-        with _step(progress, 2, "Candidates: BM25 finds shared words, the bundled encoder like meanings."):
-            run = mine(store, _config(queries), name="candidates", progress=progress)
-            progress.note(
-                f"  {sum(runs.reason_counts(store, run).values()):,} candidates of {queries} queries"
-            )
-        with _step(progress, 3, "A reranker, trained on the spot: it reads query and code together."):
-            reranker = _train(store, out, progress)
-        with _step(
-            progress, 4, "Filter: it scores each candidate; one that scores like a positive is dropped."
-        ):
-            run = mine(store, _config(queries, reranker), name="filtered", progress=progress)
-        with _step(
-            progress, 5, "One query: its positive, an easy negative, hard negatives, and who was dropped."
-        ):
-            progress.note(_example(store, run))
-        with _step(progress, 6, "Every candidate has its reason."):
-            progress.note(_reasons(store, run))
-        with _step(
-            progress, 7, "Export: triplets that sentence-transformers trains on, with card and manifest."
-        ):
-            _export(store, run, out, progress)
+        _step(progress, 2, "Candidates: BM25 finds shared words, the bundled encoder like meanings.")
+        run = mine(store, _config(queries), progress=progress)
+        progress.note(f"  {sum(runs.reason_counts(store, run).values()):,} candidates of {queries} queries")
+        _step(progress, 3, "A reranker, trained on the spot: it reads query and code together.")
+        reranker = _train(store, out, progress)
+        _step(progress, 4, "Filter: it scores each candidate; one that scores like a positive is dropped.")
+        run = mine(store, _config(queries, reranker), progress=progress)
+        _step(progress, 5, "One query: its positive, an easy negative, hard negatives, and who was dropped.")
+        progress.note(_example(store, run))
+        _step(progress, 6, "Every candidate has its reason.")
+        progress.note(_reasons(store, run))
+        _step(progress, 7, "Export: triplets that sentence-transformers trains on, with card and manifest.")
+        _export(store, run, out, progress)
     return run
 
 
-@contextmanager
-def _step(progress: Progress, number: int, what: str) -> Iterator[None]:
+def _step(progress: Progress, number: int, what: str) -> None:
     progress.note(f"\n[{number}/{STEPS}] {what}")
-    yield
 
 
 def _ingest(path: Path, progress: Progress) -> None:
