@@ -62,13 +62,19 @@ class Beir:
         count = Counter(self.queries[query] for query, _ in self.judgments)
         return self.judged_by(query for query, _ in self.judgments if count[self.queries[query]] == 1)
 
-    def sample(self, number: int | None, seed: int) -> Beir:
-        """Returns `number` of the judged queries, drawn with the seed; None or too many: all."""
+    def heaviest(self) -> set[str]:
+        """Returns the ids of the query text that has the most judgments."""
+        count = Counter(self.queries[query] for query, _ in self.judgments)
+        text = max(count, key=lambda text: (count[text], text))
+        return {query for query, _ in self.judgments if self.queries[query] == text}
+
+    def sample(self, number: int | None, seed: int, keep: Iterable[str] = ()) -> Beir:
+        """Returns `number` of the judged queries, drawn with the seed, and those to `keep`; None: all."""
         known = sorted({query for query, _ in self.judgments})
         chosen = (
             known if number is None or number >= len(known) else random.Random(seed).sample(known, number)
         )
-        return self.judged_by(chosen)
+        return self.judged_by({*chosen, *keep})
 
     def fraction(self, share: float, seed: int) -> Beir:
         """Returns that share of the judged queries and of the documents; positives stay."""

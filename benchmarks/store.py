@@ -88,14 +88,13 @@ def _candidates(ids: dict[str, pa.Array], query: Any, random: np.random.Generato
 def _decisions(queries: int, random: np.random.Generator) -> pa.Table:
     reasons = list(Reason)
     dropped = [reasons.index(Reason.RELATIVE_MARGIN), reasons.index(Reason.DUPLICATE_OF_POSITIVE)]
-    codes = random.choice([*dropped, KEPT], queries * PER_QUERY, p=[0.3, 0.1, 0.6]).astype(np.int8)
-    slots = np.where(codes == KEPT, 1 + np.arange(len(codes)) % 5, 0).astype(np.int16)
+    codes = random.choice([*dropped, KEPT], queries * PER_QUERY, p=[0.3, 0.1, 0.6])
+    codes = np.where(codes == KEPT, KEPT - 1 - np.arange(len(codes)) % 5, codes).astype(np.int16)
     offsets = pa.array(np.arange(0, len(codes) + 1, PER_QUERY), pa.int32())
     return pa.table(
         {
             "query_no": np.arange(queries, dtype=np.int32),
             "codes": pa.ListArray.from_arrays(offsets, pa.array(codes)),
-            "slots": pa.ListArray.from_arrays(offsets, pa.array(slots)),
         }
     )
 

@@ -38,7 +38,8 @@ class Reason(StrEnum):
 
 
 KEPT = -1
-"""The code of a kept candidate in `decisions`; any other code is its reason's place in `Reason`."""
+"""The code of a kept candidate in `decisions`, less its slot; one of 0 or more is a reason's place in
+`Reason`."""
 REVIEW = 64
 """Added to the code of a candidate that was sent to review."""
 

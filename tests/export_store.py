@@ -65,9 +65,9 @@ def fill(store: Store, triplets: list[tuple[object, ...]] = TRIPLETS, run: Run |
     run = run or make_run("first")
     begin_run(store, run)
     dropped = list(Reason).index(Reason.RELATIVE_MARGIN)
-    decided = [(0, [KEPT, KEPT], [1, 2]), (1, [KEPT, dropped], [1, 0])]
+    decided = [(0, [KEPT - 1, KEPT - 2]), (1, [KEPT - 1, dropped])]
     rows = _table("query_id positive_id negative_id positive_score negative_score rank", triplets)
-    finish_run(store, run.run_id, [_table("query_no codes slots", decided)], [rows])
+    finish_run(store, run.run_id, [_table("query_no codes", decided)], [rows])
     store.execute("UPDATE runs SET finished = TIMESTAMP '2026-01-02 03:05:00'")
 
 

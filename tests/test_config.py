@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ configs = st.builds(
     depth=st.integers(1, 10_000),
     bm25_k1=st.floats(0, 5),
     bm25_b=st.floats(0, 1),
-    encoder=st.one_of(st.none(), st.sampled_from(["bundled", "a/b"])),
+    encoder=st.sampled_from(["bundled", "a/b"]),
     query_prompt=st.one_of(st.none(), text.filter(lambda t: t != "off")),
     overlaps=st.booleans(),
     protected=st.lists(text, max_size=3).map(tuple),
@@ -97,8 +98,8 @@ configs = st.builds(
         anchor=st.sampled_from(["lowest", "median", "best", "each"]),
         skip_top=st.integers(0, 5),
         max_rank=st.one_of(st.none(), st.integers(6, 9)),
-        max_score=number,
-        min_score=number,
+        max_score=st.one_of(st.none(), st.floats(0, 1e6)),
+        min_score=st.one_of(st.none(), st.floats(-1e6, 0)),
         absolute_margin=number,
         relative_margin=number,
         percentile=st.one_of(st.none(), st.floats(0, 100)),
@@ -129,6 +130,36 @@ def test_every_configuration_can_be_written_as_a_recipe(
         rules=Rules(max_score=3.0, relative_margin=None), selection=Selection(document_cap=1)
     )
     assert with_values(other, read_recipe(file)) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"query_prompt": "query: "}, "query_prompt has no effect without an encoder"),
+        ({"index": "IVF8,Flat"}, "index has no effect without an encoder"),
+        ({"dense_quota": 2}, "dense_quota has no effect without an encoder"),
+        ({"rerank_depth": 10}, "rerank_depth has no effect without a reranker"),
+        ({"bm25": False, "encoder": "bundled", "bm25_quota": 2}, "bm25_quota has no effect without BM25"),
+        ({"min_score": 2.0, "max_score": 1.0}, "min_score 2.0 with max_score 1.0 cannot be"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        with_values(MiningConfig(), values)
+
+
+def test_an_unknown_table_suggests_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_recipe(recipe(tmp_path, "[rulez]\nmax_score = 1.0\n"))
+    assert str(caught.value) == (
+        f"{tmp_path / 'recipe.toml'}: unknown table [rulez] (did you mean 'rules'?); "
+        "a recipe has the tables [rules] and [selection]"
+    )
+
+
+def test_each_bm25_backend_has_a_default_formula() -> None:
+    assert MiningConfig().bm25_config.variant == "lucene"
+    assert MiningConfig(bm25_backend="rank-bm25").bm25_config.variant == "okapi"
 
 
 def test_a_recipe_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
@@ -164,7 +195,7 @@ def test_a_table_that_is_none_and_an_unknown_table_are_refused(tmp_path: Path) -
     file = recipe(tmp_path, "rules = 3\n")
     assert said(file).startswith(f"{file}: unknown key 'rules'")
     file = recipe(tmp_path, "[rule]\nanchor = 'best'\n")
-    assert said(file).startswith(f"{file}: unknown key 'rule'")
+    assert said(file).startswith(f"{file}: unknown table [rule] (did you mean 'rules'?)")
 
 
 @pytest.mark.parametrize(
@@ -265,7 +296,7 @@ def test_the_limits_themselves_can_be() -> None:
         "depth": 1, "negatives": 1, "rerank_depth": 1, "skip_top": 0, "max_rank": 1, "percentile": 100,
         "bm25_quota": 0, "dense_quota": 0, "document_cap": 0, "bm25_k1": 0, "bm25_b": 1,
     }  # fmt: skip
-    config = with_values(MiningConfig(), limits)
+    config = with_values(MiningConfig(encoder="bundled", reranker="a/b"), limits)
     assert config.rules.percentile == 100.0
     assert with_values(config, {"percentile": 0, "bm25_b": 0}).rules.percentile == 0.0
 

@@ -279,3 +279,10 @@ def test_cli_writes_a_summary_for_people(store: Store, tmp_path: Path) -> None:
 def test_cli_offers_what_the_library_has() -> None:
     assert set(cli.FORMATS) == set(FORMATS)
     assert set(cli.FILE_TYPES) == set(WRITERS)
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError) as caught:
+        made(store, tmp_path / "file" / "out")
+    assert str(caught.value).startswith(f"cannot make the folder {tmp_path / 'file' / 'out'}: ")

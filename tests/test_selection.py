@@ -28,7 +28,7 @@ def kept_of(rows: list[Row]) -> Kept:
     columns: list[list[object]] = [list(column) for column in zip(*ordered, strict=True)] or [[]] * 5
     return Kept(
         np.array(columns[0], dtype=np.int64),
-        np.array(columns[1], dtype=np.int64),
+        lambda: np.array(columns[1], dtype=np.int64),
         np.array(columns[2], dtype=np.float64),
         np.array(columns[3], dtype=np.float64),
         np.array(columns[4], dtype=np.bool_),
@@ -247,7 +247,7 @@ def first_draws(
     count = len(scores)
     kept = Kept(
         np.repeat(np.arange(times), count),
-        np.tile(np.arange(count), times),
+        lambda: np.tile(np.arange(count), times),
         np.tile(np.array(scores), times),
         np.full(times * count, anchor),
         np.ones(times * count, dtype=np.bool_),

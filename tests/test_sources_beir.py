@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner.errors import UsageError
+from miner.errors import InputError, UsageError
 from miner.sources import SourceConfig, detect, ingest
 from miner.text import clean, text_key
 from tests.sources_support import beir, collect, dump, jsonl, refused, rows, write
@@ -211,3 +211,11 @@ def test_the_store_holds_what_the_file_says(texts: dict[str, str]) -> None:
         ingest(folder / "s.duckdb", [str(folder / "set")])
         held = dump(folder / "s.duckdb")["documents"]
     assert {row[0]: row[2] for row in held} == {**expected, "fixed": "text"}
+
+
+def test_queries_and_judgments_without_a_corpus_are_an_incomplete_folder(tmp_path: Path) -> None:
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "a"}\n')
+    with pytest.raises(InputError) as caught:
+        ingest(tmp_path / "s.duckdb", str(tmp_path))
+    assert str(caught.value).startswith(f"{tmp_path}: no corpus.jsonl")

@@ -50,8 +50,8 @@ def test_class_labels_become_their_names(tmp_path: Path) -> None:
 def test_columns_that_do_not_fit(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"premise": ["a"], "hypothesis": ["b"]}).save_to_disk(tmp_path / "saved")
     assert refused(tmp_path, tmp_path / "saved").startswith(
-        "DIR/saved/train: no columns 'query' and 'positive' for pairs, nor 'text' and 'label' for labels; "
-        "its columns: premise, hypothesis; "
+        "DIR/saved/train: no columns 'query' and 'positive' for pairs, "
+        "nor columns 'text' and 'label' for labels; its columns: premise, hypothesis; "
     )
 
 
@@ -77,3 +77,9 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert message.startswith(
         "hf:nobody/nothing:part: cannot load the data set: Couldn't reach 'nobody/nothing'"
     )
+
+
+def test_a_data_set_without_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        ingest(tmp_path / "s.duckdb", "hf:")
+    assert str(caught.value).startswith("hf:: cannot load the data set: it has no name; ")

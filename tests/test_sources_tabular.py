@@ -163,8 +163,8 @@ def test_misspelt_column_names_the_nearest(tmp_path: Path) -> None:
 def test_misspelt_option_never_falls_back(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", "query,positive,question\na,b,c\n")
     assert refused(tmp_path, path, query_column="questoin") == (
-        "DIR/p.csv: no columns 'questoin' (did you mean 'question'?) and 'positive' for pairs, "
-        "nor 'text' and 'label' for labels; its columns: query, positive, question; "
+        "DIR/p.csv: no column 'questoin' (did you mean 'question'?) for pairs, "
+        "nor columns 'text' and 'label' for labels; its columns: query, positive, question; "
         "name yours with --query-column and --positive-column, or --text-column and --label-column"
     )
     message = refused(tmp_path, path, relevance_column="relevanse")

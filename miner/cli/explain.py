@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("query_id")
 @click.option("--run", help="Name of the run [default: the last].")
-@click.option("--limit", type=click.IntRange(1), default=30, show_default=True, help="Candidates to show.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=30, show_default=True, help="Positives and candidates to show."
+)
 @click.option("--json", "as_json", is_flag=True, help="Everything as JSON, all candidates.")
 def command(store: Path, query_id: str, run: str | None, limit: int, as_json: bool) -> None:
     """Show what became of every candidate of QUERY_ID in STORE, and why.
@@ -49,18 +51,19 @@ def _json(found: Explanation) -> str:
 
 def _page(found: Explanation, limit: int) -> str:
     lines = [f"{found.query_id}  {_short(found.query)}  (run {found.run.name})", "", "positives"]
-    lines += [
-        f"  {_scores(row)}  {row['doc_id']}  {_short(row['text'])}" for row in found.positives.to_pylist()
-    ]
-    lines += ["", "candidates"]
+    shown = found.positives.slice(0, limit).to_pylist()
+    lines += [f"  {_scores(row)}  {row['doc_id']}  {_short(row['text'])}" for row in shown]
+    lines += [*_more(found.positives.num_rows, limit), "", "candidates"]
     rows = found.candidates.slice(0, limit).to_pylist()
     width = max([len(_fate(row)) for row in rows], default=0)
     lines += [
         f"  {_fate(row):<{width}}  {_scores(row)}  {row['doc_id']}  {_short(row['text'])}" for row in rows
     ]
-    if found.candidates.num_rows > limit:
-        lines.append(f"  … {found.candidates.num_rows - limit} more: --limit {found.candidates.num_rows}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_more(found.candidates.num_rows, limit)])
+
+
+def _more(rows: int, limit: int) -> list[str]:
+    return [f"  … {rows - limit} more: --limit {rows}"] if rows > limit else []
 
 
 def _fate(row: dict[str, Any]) -> str:

@@ -46,7 +46,13 @@ _CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 16
     "--limit-rows", type=click.IntRange(min=0), default=100, show_default=True,
     help="Rows that a table shows; 0: all.",
 )  # fmt: skip
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds that the query may take.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds that the query may take.",
+)
 @click.option("--memory", default="2GB", show_default=True, help="Memory that the query may take.")
 def command(
     store: Path, query: str, form: str | None, out: Path | None, limit_rows: int, timeout: float, memory: str

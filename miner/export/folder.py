@@ -25,7 +25,10 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
     out = out.absolute()
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {out}: {error.strerror}", "name another folder") from error
     try:
         yield partial
         for file in sorted(partial.rglob("*")):

@@ -78,7 +78,11 @@ class MiningConfig:
     depth: int = key(100, "Candidates per query and retriever.", kind=int)
     bm25: bool = key(True, "Search with BM25.", kind=bool)
     bm25_backend: str = key("bm25s", "BM25 implementation.", ("bm25s", "rank-bm25"))
-    bm25_variant: str = key("lucene", "BM25 formula: lucene, robertson, atire, bm25l, bm25+ or okapi.")
+    bm25_variant: str | None = key(
+        None,
+        "BM25 formula: lucene, robertson, atire, bm25l, bm25+; of rank-bm25: okapi, bm25l, bm25+ "
+        "[default: lucene, or okapi].",
+    )
     bm25_k1: float = key(1.2, "BM25 term saturation.", kind=float)
     bm25_b: float = key(0.75, "BM25 length normalisation.", kind=float)
     stemmer: str = key("english", "Snowball stemmer for BM25, or none.")
@@ -111,12 +115,12 @@ class MiningConfig:
     @property
     def bm25_config(self) -> Bm25Config:
         """The keys that BM25 reads."""
-        return Bm25Config(
-            self.bm25_backend, self.bm25_variant, self.bm25_k1, self.bm25_b, self.stemmer, self.stopwords
-        )
+        variant = self.bm25_variant or ("okapi" if self.bm25_backend == "rank-bm25" else "lucene")
+        return Bm25Config(self.bm25_backend, variant, self.bm25_k1, self.bm25_b, self.stemmer, self.stopwords)
 
 
 SECTIONS = {"rules": Rules, "selection": Selection}
+_TABLES = f"a recipe has the tables {' and '.join(f'[{name}]' for name in SECTIONS)}"
 
 
 def check(config: MiningConfig) -> None:
@@ -157,6 +161,29 @@ def check(config: MiningConfig) -> None:
     for name in ("bm25_quota", "dense_quota", "document_cap"):
         value = getattr(selection, name)
         _require(value is None or value >= 0, f"{name} {value}", "0 or more")
+    _require(
+        rules.min_score is None or rules.max_score is None or rules.min_score <= rules.max_score,
+        f"min_score {rules.min_score} with max_score {rules.max_score}",
+        "min_score below max_score",
+    )
+    _check_effects(config)
+
+
+def _check_effects(config: MiningConfig) -> None:
+    """Raises UsageError for a setting that nothing would read."""
+    selection = config.selection
+    for_encoder = ("encoder_revision", "query_prompt", "document_prompt", "index")
+    groups: tuple[tuple[object, str, Any, tuple[str, ...]], ...] = (
+        (config.encoder, "an encoder", config, for_encoder),
+        (config.reranker, "a reranker", config, ("reranker_revision", "rerank_depth")),
+        (config.bm25, "BM25", selection, ("bm25_quota",)),
+        (config.encoder, "an encoder", selection, ("dense_quota",)),
+    )
+    for present, what, part, names in groups:
+        defaults = {f.name: f.default for f in fields(part)}
+        idle = [name for name in names if getattr(part, name) != defaults[name]]
+        if idle and not present:
+            raise UsageError(f"{idle[0]} has no effect without {what}", f"add {what}, or leave it out")
 
 
 def _require(holds: object, what: str, allowed: str) -> None:
@@ -180,7 +207,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}: {error.strerror}", "name a TOML file") from error
     flat: dict[str, Any] = {}
     for name, value in recipe.items():
-        if isinstance(value, Mapping) and name in SECTIONS:
+        if isinstance(value, Mapping) and name not in SECTIONS:
+            raise UsageError(f"{path}: unknown table [{name}]{near(name, SECTIONS)}", _TABLES)
+        if isinstance(value, Mapping):
             flat |= {k: _typed(_known(path, k, SECTIONS[name]), v, f"{path}: ") for k, v in value.items()}
         else:
             flat[name] = _typed(_known(path, name, MiningConfig), value, f"{path}: ")

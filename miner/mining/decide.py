@@ -6,11 +6,13 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from miner.engine.work import ordered_map, worker_count
 from miner.mining import rules as ruling
 from miner.mining.config import MiningConfig
 from miner.mining.selection import Kept, select
@@ -22,10 +24,12 @@ from miner.store.database import Store
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
 
 _ROWS = 4_000_000
-"""Candidates decided at once: bounds memory."""
-_NO_SLOT = np.iinfo(np.int16).max
+"""Candidates read at once: bounds memory."""
+_SLICE = 131_072
+"""Candidates that one worker decides at once."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,14 @@ class Positives:
         """All deciding scores, ascending."""
         return np.sort(self.score)
 
+    @cached_property
+    def hashes(self) -> Hashes:
+        """A hash of each query's id, by query number."""
+        hashes = np.zeros(self.queries, dtype=np.uint64)
+        numbers, first = np.unique(self.owner, return_index=True)
+        hashes[numbers] = _hashes(self.table["query_id"].take(pa.array(first)).to_pylist())
+        return hashes
+
     @property
     def queries(self) -> int:
         """One more than the largest query number."""
@@ -73,11 +85,23 @@ class Positives:
 
 
 @dataclass(frozen=True)
+class Documents:
+    """The ids of all documents, sorted."""
+
+    ids: pa.Array
+
+    @cached_property
+    def hashes(self) -> Hashes:
+        """A hash of each id."""
+        return _hashes(self.ids.to_pylist())
+
+
+@dataclass(frozen=True)
 class Decision:
     """What one pass over a range of candidates decided."""
 
     decisions: pa.Table
-    """query_no, codes, slots."""
+    """query_no, codes."""
     triplets: pa.Table
     """As `schema.TRIPLETS`, plain ids."""
 
@@ -90,30 +114,47 @@ def deciding_score(config: MiningConfig) -> str:
 
 
 def decide(store: Store, evidence: str, reranker: str | None, config: MiningConfig) -> Iterator[Decision]:
-    """Yields the decisions over one set of evidence, range by range, in order of query.
+    """Yields the decisions over one set of evidence, slice by slice, in order of query.
 
     `reranker` is the fingerprint whose scores decide, if the configuration has one.
     """
     score = deciding_score(config)
     positives = Positives(stored.scored_positives(store, evidence, score, reranker))
-    documents = stored.document_ids(store)
-    served = np.zeros(len(documents), dtype=np.int64)
+    documents = Documents(stored.document_ids(store))
+    anchor = ruling.anchors(positives.owner, positives.score, positives.queries, config.rules.anchor)
+    served = np.zeros(len(documents.ids), dtype=np.int64)
+    # A cap on documents counts what the slices before have taken: those go one after the other.
+    workers = worker_count() if config.selection.document_cap is None else 1
     per_query = stored.candidate_count(store, evidence) // max(1, positives.queries) + 1
     step = max(1, _ROWS // per_query)
     for first in range(0, positives.queries, step):
         bounds = first * CANDIDATES_PER_QUERY, (first + step) * CANDIDATES_PER_QUERY
         candidates = stored.scored_candidates(store, evidence, score, reranker, *bounds)
-        if candidates.num_rows:
-            yield _Range(candidates, positives, documents, config).decide(served)
+        yield from ordered_map(
+            lambda part: _Slice(part, positives, documents, anchor, config).decide(served),
+            _slices(candidates),
+            workers,
+        )
+
+
+def _slices(candidates: pa.Table) -> Iterator[pa.Table]:
+    """Yields the candidates in slices of whole queries."""
+    numbers = candidates["candidate"].to_numpy()
+    first = numbers[::_SLICE] // CANDIDATES_PER_QUERY * CANDIDATES_PER_QUERY
+    cuts = np.unique(np.append(np.searchsorted(numbers, first), len(numbers))).tolist()
+    for start, stop in pairwise(cuts):
+        yield candidates.slice(start, stop - start)
 
 
 @dataclass(frozen=True)
-class _Range:
+class _Slice:
     """The candidates of some queries."""
 
     candidates: pa.Table
     positives: Positives
-    documents: pa.Array
+    documents: Documents
+    anchor: Floats
+    """Each query's; not read with `--anchor each`."""
     config: MiningConfig
 
     @cached_property
@@ -127,7 +168,7 @@ class _Range:
 
     @cached_property
     def _doc(self) -> Ints:
-        return positions(self.candidates["doc_id"], self.documents).astype(np.int64)
+        return positions(self.candidates["doc_id"], self.documents.ids).astype(np.int64)
 
     def decide(self, served: Ints) -> Decision:
         """Applies rules and selection; raises the counts in `served` when documents are capped."""
@@ -150,9 +191,11 @@ class _Range:
 
     def _excluded(self) -> ruling.Codes:
         """Each candidate's exclusion as a reason's code, KEPT where it has none."""
-        exclusion = self.candidates["exclusion"].cast(pa.string())
-        known = pa.array([str(reason) for reason in ruling.REASONS])
-        return positions(exclusion, known).astype(np.int8)
+        exclusion = self.candidates["exclusion"].combine_chunks()
+        known = [str(reason) for reason in ruling.REASONS]
+        code_of = np.array([*map(known.index, exclusion.dictionary.to_pylist()), ruling.KEPT], dtype=np.int16)
+        codes: ruling.Codes = code_of[exclusion.indices.fill_null(len(code_of) - 1).to_numpy()]
+        return codes
 
     def _units(self, rows: Ints) -> tuple[Ints, Ints, Floats]:
         """What the rules look at: rows of candidates, whose negatives they would be, the anchor.
@@ -162,11 +205,7 @@ class _Range:
         """
         query = self._query[rows]
         if self.config.rules.anchor != "each":
-            positives = self.positives
-            anchor = ruling.anchors(
-                positives.owner, positives.score, positives.queries, self.config.rules.anchor
-            )
-            return rows, query, anchor[query]
+            return rows, query, self.anchor[query]
         starts, counts = self.positives.of(query)
         group = joined_ranges(starts, counts)
         order = np.argsort(group, kind="stable")
@@ -178,20 +217,13 @@ class _Range:
         key = np.zeros(len(rows), dtype=np.uint64)
         if self.config.selection.strategy != "top":
             key = self._keys[rows]
-        return Kept(group, self._doc[rows], self._score[rows], anchor, bm25_best[rows], key)
+        return Kept(group, lambda: self._doc[rows], self._score[rows], anchor, bm25_best[rows], key)
 
     @cached_property
-    def _keys(self) -> npt.NDArray[np.uint64]:
+    def _keys(self) -> Hashes:
         """A hash of each candidate's query and document ids."""
-        doc = _hashes(self.documents.to_pylist())
-        names = self._query_ids.to_pylist()
-        numbers, place = np.unique(self._query, return_inverse=True)
-        query = _hashes([names[int(s)] for s in self.positives.of(numbers)[0]])[place]
-        return query ^ (doc[self._doc] * np.uint64(0x9E3779B97F4A7C15))
-
-    @property
-    def _query_ids(self) -> pa.ChunkedArray:
-        return self.positives.table["query_id"]
+        document = self.documents.hashes[self._doc] * np.uint64(0x9E3779B97F4A7C15)
+        return self.positives.hashes[self._query] ^ document
 
     def _settle(self, codes: ruling.Codes, rows: Ints, ruled: ruling.Codes) -> None:
         """Gives each candidate its code: kept if any of its groups kept it, else the last group's reason."""
@@ -202,17 +234,16 @@ class _Range:
     def _decisions(self, codes: ruling.Codes, review: Ints, passed: Ints, slots: Ints) -> pa.Table:
         """One row per query, its candidates by fused rank: four times faster than a row for each."""
         codes[review[codes[review] != ruling.KEPT]] += REVIEW
-        slot = np.full(len(codes), _NO_SLOT, dtype=np.int16)
-        taken = slots > 0
-        np.minimum.at(slot, passed[taken], slots[taken].astype(np.int16))
-        slot[slot == _NO_SLOT] = 0
+        chosen = slots > 0
+        # One chosen for several positives (`--anchor each`) has the smallest of its slots.
+        codes[passed[chosen]] = np.iinfo(np.int16).min
+        np.maximum.at(codes, passed[chosen], (ruling.KEPT - slots[chosen]).astype(np.int16))
         starts = np.flatnonzero(np.diff(self._query, prepend=-1))
         offsets = pa.array(np.append(starts, len(codes)), pa.int32())
         return pa.table(
             {
                 "query_no": self._query[starts].astype(np.int32),
                 "codes": pa.ListArray.from_arrays(offsets, pa.array(codes)),
-                "slots": pa.ListArray.from_arrays(offsets, pa.array(slot)),
             }
         )
 
@@ -241,6 +272,6 @@ class _Range:
         )
 
 
-def _hashes(ids: list[str]) -> npt.NDArray[np.uint64]:
+def _hashes(ids: list[str]) -> Hashes:
     digests = b"".join(hashlib.blake2b(i.encode(), digest_size=8).digest() for i in ids)
     return np.frombuffer(digests, dtype=np.uint64)

@@ -29,6 +29,7 @@ from miner.store.runs import Run
 from miner.text import fingerprint
 
 if TYPE_CHECKING:
+    from miner.models.encoder import Encoder
     from miner.models.reranker import Reranker
 
 DECIDE_CODE = 2
@@ -165,16 +166,11 @@ def _begin(
     progress: Progress,
 ) -> Run:
     encoder = models.encoder.encoder if models.encoder else None
-    if encoder:
-        runs.record_model(store, encoder.fingerprint, "encoder", encoder.name, {"dtype": encoder.dtype})
-    if models.reranker:
-        runs.record_model(
-            store,
-            models.reranker.fingerprint,
-            "reranker",
-            models.reranker.name,
-            {"dtype": models.reranker.dtype},
-        )
+    used: dict[str, Encoder | Reranker | None] = {"encoder": encoder, "reranker": models.reranker}
+    for kind, model in used.items():
+        if model:
+            progress.note(f"{kind} {model.name} computes in {model.dtype} on {model.device}")
+            runs.record_model(store, model.fingerprint, kind, model.name, {"dtype": model.dtype})
     fingerprints = (
         encoder.fingerprint if encoder else None,
         models.reranker.fingerprint if models.reranker else None,
@@ -203,8 +199,7 @@ def _described(
         split=config.split,
         config=settings,
         inputs=inputs,
-        versions={library: version(library) for library in _LIBRARIES}
-        | {"python": platform.python_version()},
+        versions=_versions(),
         seed=config.selection.seed,
         evidence=evidence,
         encoder=models[0],

@@ -14,7 +14,7 @@ from miner.schema import Reason
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Codes = npt.NDArray[np.int8]
+Codes = npt.NDArray[np.int16]
 
 REASONS = tuple(Reason)
 """A reason's code is its place here."""
@@ -61,7 +61,7 @@ def apply(rules: Rules, rows: Scored, positives: Floats) -> Codes:
 
     `positives` are all positives' deciding scores, sorted.
     """
-    codes = np.full(len(rows.score), KEPT, dtype=np.int8)
+    codes = np.full(len(rows.score), KEPT, dtype=np.int16)
     for reason, drops in _active(rules, positives):
         dropped = drops(rows) & (codes == KEPT)
         if reason in _TOO_HIGH:

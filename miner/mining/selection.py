@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +22,19 @@ class Kept:
 
     group: Ints
     """Whose negative it would be: a query, or with `--anchor each` one of its positives."""
-    doc: Ints
-    """The document's place in the order of ids; ties go to the smaller."""
+    places: Callable[[], Ints]
+    """Gives `doc`: asked only where something depends on it."""
     score: Floats
     anchor: Floats
     bm25_best: npt.NDArray[np.bool_]
     """Whether BM25 ranked it at least as high as the encoder did."""
     key: npt.NDArray[np.uint64]
     """A hash of the query's and the document's id, from which random choices are drawn."""
+
+    @cached_property
+    def doc(self) -> Ints:
+        """The document's place in the order of ids; ties go to the smaller."""
+        return self.places()
 
 
 def select(kept: Kept, config: Selection, served: Ints | None = None) -> tuple[Ints, Ints]:
@@ -40,11 +47,12 @@ def select(kept: Kept, config: Selection, served: Ints | None = None) -> tuple[I
     order = _sorted_rows(kept, preference)
     capped = np.zeros(0, dtype=np.int64)
     if config.document_cap is None or served is None:
-        allowed = order[_within_quota(kept, order, config)]
+        allowed = _within_quota(kept, order, config)
     else:
         allowed, capped = _under_cap(kept, order, config, served)
     chosen = allowed[number_within(kept.group[allowed]) <= config.negatives]
-    chosen = chosen[np.lexsort((kept.doc[chosen], -kept.score[chosen], kept.group[chosen]))]
+    if config.strategy != "top":
+        chosen = chosen[np.lexsort((kept.doc[chosen], -kept.score[chosen], kept.group[chosen]))]
     slots = np.zeros(len(kept.group), dtype=np.int64)
     slots[capped] = -1
     slots[chosen] = number_within(kept.group[chosen])
@@ -76,22 +84,25 @@ def _uniform(key: npt.NDArray[np.uint64], seed: int) -> Floats:
 
 def _sorted_rows(kept: Kept, preference: Floats) -> Ints:
     """Rows by group, then preference, then document. Evidence often arrives so: then nothing is sorted."""
-    group, doc = kept.group, kept.doc
-    same = group[1:] == group[:-1]
-    fall = preference[1:] < preference[:-1]
-    tie = (preference[1:] == preference[:-1]) & (doc[1:] > doc[:-1])
-    if bool(np.all(~same | fall | tie)):
-        return np.arange(len(group))
-    return np.lexsort((doc, -preference, group))
+    same = kept.group[1:] == kept.group[:-1]
+    rising = same & (preference[1:] >= preference[:-1])
+    if not rising.any():
+        return np.arange(len(preference))
+    tied = np.flatnonzero(rising)
+    if np.all(preference[tied + 1] == preference[tied]) and np.all(kept.doc[tied + 1] > kept.doc[tied]):
+        return np.arange(len(preference))
+    return np.lexsort((kept.doc, -preference, kept.group))
 
 
-def _within_quota(kept: Kept, order: Ints, config: Selection) -> npt.NDArray[np.bool_]:
+def _within_quota(kept: Kept, order: Ints, config: Selection) -> Ints:
+    if config.bm25_quota is None and config.dense_quota is None:
+        return order
     allowed = np.ones(len(order), dtype=np.bool_)
     for is_bm25, quota in ((True, config.bm25_quota), (False, config.dense_quota)):
         if quota is not None:
             mine = np.flatnonzero(kept.bm25_best[order] == is_bm25)
             allowed[mine] = number_within(kept.group[order[mine]]) <= quota
-    return allowed
+    return order[allowed]
 
 
 def _under_cap(kept: Kept, order: Ints, config: Selection, served: Ints) -> tuple[Ints, Ints]:

@@ -29,19 +29,21 @@ __all__ = [
 
 def ingest(
     store_path: str | os.PathLike[str],
-    sources: Sequence[str | Source],
+    sources: str | Source | Sequence[str | Source],
     config: SourceConfig | None = None,
     progress: Progress = SILENT,
 ) -> IngestReport:
     """Takes sources into the store at `store_path`, which is made if it does not exist.
 
-    A source is what `open_source` recognises by its name, or a `Source` of your own.
+    One source or several. A source is what `open_source` recognises by its name, or a `Source` of your own.
     All of it is one transaction: when anything fails, the store holds what it held before, and a
     new one is removed. Returns what was added and what was left out. Raises InputError for data
     that cannot be taken in, UsageError for a wrong configuration, StoreError for the store.
     """
     config = config or SourceConfig()
     config.check()
+    if isinstance(sources, str | Source):
+        sources = [sources]
     if not sources:
         raise UsageError("no source named", f"miner ingest {store_path} SOURCE")
     opened = [s if isinstance(s, Source) else open_source(s, config) for s in sources]

@@ -13,8 +13,12 @@ from miner.sources.values import NotTextError, as_number, as_text, parse_json
 
 
 def is_beir(folder: Path) -> bool:
-    """Tells whether a folder holds a corpus in BEIR's layout."""
-    return any((folder / f"corpus.jsonl{ending}").is_file() for ending in ("", ".gz"))
+    """Tells whether a folder holds a corpus in BEIR's layout, or queries and judgments that lack theirs."""
+    corpus, queries = (
+        any((folder / f"{name}.jsonl{ending}").is_file() for ending in ("", ".gz"))
+        for name in ("corpus", "queries")
+    )
+    return corpus or (queries and (folder / "qrels").is_dir())
 
 
 def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:

@@ -45,6 +45,8 @@ def _load(source: str, config: SourceConfig) -> Any:
             loaded = datasets.load_from_disk(source)
             return _chosen(source, loaded, config.hf_split)
         name, _, configuration = source.removeprefix(PREFIX).partition(":")
+        if not name:
+            raise ValueError("it has no name")
         return datasets.load_dataset(name, configuration or None, split=config.hf_split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__

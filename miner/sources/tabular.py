@@ -74,13 +74,14 @@ def layout(table: Table, config: SourceConfig) -> str:
 
 
 def _no_layout(table: Table, config: SourceConfig) -> InputError:
-    wanted = (config.query_column, config.positive_column, config.text_column, config.label_column)
-    named = [
-        f"'{column}'{'' if column in table.columns else near(column, table.columns)}" for column in wanted
-    ]
+    def missing(*columns: str) -> str:
+        absent = [f"'{c}'{near(c, table.columns)}" for c in columns if c not in table.columns]
+        return f"{'column' if len(absent) == 1 else 'columns'} {' and '.join(absent)}"
+
+    pairs = missing(config.query_column, config.positive_column)
+    labels = missing(config.text_column, config.label_column)
     return InputError(
-        f"{table.origin}: no columns {named[0]} and {named[1]} for pairs, nor {named[2]} and {named[3]} "
-        "for labels",
+        f"{table.origin}: no {pairs} for pairs, nor {labels} for labels",
         f"its columns: {', '.join(table.columns)}; name yours with --query-column and --positive-column, "
         "or --text-column and --label-column",
     )

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from miner.errors import StoreError, UsageError, near
+from miner.schema import KEPT
 from miner.store.database import Store
 
 _COLUMNS = """run_id, name, split, config, inputs, versions, seed, evidence, encoder, reranker,
@@ -93,15 +94,14 @@ def begin_run(store: Store, run: Run) -> None:
 def finish_run(store: Store, run_id: str, decisions: list[pa.Table], triplets: list[pa.Table]) -> None:
     """Replaces a run's decisions and triplets and marks it done, in one transaction.
 
-    `decisions` tables hold query_no, codes and slots; `triplets` as `schema.TRIPLETS`.
+    `decisions` tables hold query_no and codes; `triplets` as `schema.TRIPLETS`.
     """
     with store.transaction():
         store.execute("DELETE FROM decisions WHERE run_id = ?", [run_id])
         store.execute("DELETE FROM triplets WHERE run_id = ?", [run_id])
-        for table in decisions:
-            store.insert("decisions", table, run_id=run_id)
-        for table in triplets:
-            store.insert("triplets", table, run_id=run_id)
+        for name, tables in (("decisions", decisions), ("triplets", triplets)):
+            if tables:
+                store.insert(name, pa.concat_tables(tables), run_id=run_id)
         store.execute(
             "UPDATE runs SET status = 'done', finished = now() AT TIME ZONE 'UTC' WHERE run_id = ?", [run_id]
         )
@@ -142,8 +142,8 @@ def triplet_count(store: Store, run: Run) -> int:
 def shortfall_count(store: Store, run: Run) -> int:
     """Returns how many queries got fewer negatives than asked."""
     ((number,),) = store.rows(
-        """SELECT count(*) FROM (SELECT DISTINCT query_no FROM positives WHERE evidence = ?)
-        LEFT JOIN (SELECT query_no, len(list_filter(slots, lambda slot: slot > 0)) AS found
+        f"""SELECT count(*) FROM (SELECT DISTINCT query_no FROM positives WHERE evidence = ?)
+        LEFT JOIN (SELECT query_no, len(list_filter(codes, lambda code: code < {KEPT})) AS found
             FROM decisions WHERE run_id = ?) USING (query_no)
         WHERE coalesce(found, 0) < ?""",
         [run.evidence, run.run_id, run.negatives],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, REVIEW, Reason, Verdict
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a store written by this version cannot be read by the one before."""
 
 
@@ -59,8 +59,7 @@ TABLES = (
         negatives INTEGER NOT NULL, status VARCHAR NOT NULL,
         started TIMESTAMP NOT NULL, finished TIMESTAMP)""",
     """CREATE TABLE decisions (
-        run_id VARCHAR NOT NULL, query_no INTEGER NOT NULL, codes TINYINT[] NOT NULL,
-        slots SMALLINT[] NOT NULL)""",
+        run_id VARCHAR NOT NULL, query_no INTEGER NOT NULL, codes SMALLINT[] NOT NULL)""",
     """CREATE TABLE triplets (
         run_id VARCHAR NOT NULL, query_id VARCHAR NOT NULL, positive_id VARCHAR NOT NULL,
         negative_id VARCHAR NOT NULL, positive_score DOUBLE NOT NULL,
@@ -70,12 +69,12 @@ TABLES = (
 VIEWS = (
     f"""CREATE VIEW decided AS
     SELECT run_id, query_no::BIGINT * {CANDIDATES_PER_QUERY} + place AS candidate,
-        CASE WHEN code = {KEPT} THEN 'kept' WHEN code >= {REVIEW} THEN 'review' ELSE 'dropped' END::verdict
+        CASE WHEN code <= {KEPT} THEN 'kept' WHEN code >= {REVIEW} THEN 'review' ELSE 'dropped' END::verdict
             AS verdict,
-        CASE WHEN code <> {KEPT} THEN enum_range(NULL::reason)[code % {REVIEW} + 1] END::reason AS reason,
-        nullif(slot, 0) AS slot
-    FROM (SELECT run_id, query_no, generate_subscripts(codes, 1) AS place,
-        unnest(codes) AS code, unnest(slots) AS slot FROM decisions)""",
+        CASE WHEN code > {KEPT} THEN enum_range(NULL::reason)[code % {REVIEW} + 1] END::reason AS reason,
+        CASE WHEN code < {KEPT} THEN ({KEPT} - code)::SMALLINT END AS slot
+    FROM (SELECT run_id, query_no, generate_subscripts(codes, 1) AS place, unnest(codes) AS code
+        FROM decisions)""",
     """CREATE VIEW verdicts AS
     SELECT r.name AS run, c.query_id, c.doc_id,
         c.bm25_rank, c.bm25_score, c.dense_rank, c.dense_score, c.fused_rank,
