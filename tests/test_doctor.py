@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from miner.cli import doctor
 from miner.cli.doctor import command, examine
 from miner.engine import machine
+from miner.store import tables
 
 
 def findings() -> dict[str, doctor.Finding]:
@@ -26,7 +27,7 @@ def test_says_what_is_there() -> None:
     assert found["extra offline"].ok
     assert found["device"].value.split()[0] in ("cpu", "cuda")
     assert found["dtype auto"].value.split()[0] in ("fp32", "bf16")
-    assert found["store format"].value.startswith("1, ")
+    assert found["store format"].value.startswith(f"{tables.FORMAT}, ")
     assert {"python", "platform", "processor", "memory", "free disk here", "hub cache"} <= set(found)
 
 
