@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from miner.errors import MinerError
+    from miner.evaluation.evaluate import EvaluationConfig, evaluate
     from miner.export import ExportConfig, export_run
     from miner.mining.config import MiningConfig, Rules, Selection
     from miner.mining.explain import explain
@@ -22,48 +23,78 @@ if TYPE_CHECKING:
     from miner.store.database import Store
     from miner.store.runs import Run, find_run, triplets
     from miner.training.config import RerankerConfig
+    from miner.training.encoder_config import EncoderConfig
+    from miner.training.pretrain_config import PretrainConfig
     from miner.training.reranker import train_reranker
+    from miner.training.tsdae import pretrain
+    from miner.workflows.bench import bench
+    from miner.workflows.bench_config import BenchConfig
+    from miner.workflows.silver import silver
+    from miner.workflows.silver_config import SilverConfig
+    from miner.workflows.train import Rows, train
 
 _HOME = {
+    "BenchConfig": "miner.workflows.bench_config",
     "Encoder": "miner.models.encoder",
+    "EncoderConfig": "miner.training.encoder_config",
+    "EvaluationConfig": "miner.evaluation.evaluate",
     "ExportConfig": "miner.export",
     "MinerError": "miner.errors",
     "MiningConfig": "miner.mining.config",
+    "PretrainConfig": "miner.training.pretrain_config",
     "Reranker": "miner.models.reranker",
     "RerankerConfig": "miner.training.config",
+    "Rows": "miner.workflows.train",
     "Rules": "miner.mining.config",
     "Run": "miner.store.runs",
     "Selection": "miner.mining.config",
+    "SilverConfig": "miner.workflows.silver_config",
     "SourceConfig": "miner.sources",
     "Store": "miner.store.database",
+    "bench": "miner.workflows.bench",
     "decide_again": "miner.mining.pipeline",
+    "evaluate": "miner.evaluation.evaluate",
     "explain": "miner.mining.explain",
     "export_run": "miner.export",
     "find_run": "miner.store.runs",
     "ingest": "miner.sources",
     "mine": "miner.mining.pipeline",
+    "pretrain": "miner.training.tsdae",
+    "silver": "miner.workflows.silver",
+    "train": "miner.workflows.train",
     "train_reranker": "miner.training.reranker",
     "triplets": "miner.store.runs",
 }
 
 __all__ = [
+    "BenchConfig",
     "Encoder",
+    "EncoderConfig",
+    "EvaluationConfig",
     "ExportConfig",
     "MinerError",
     "MiningConfig",
+    "PretrainConfig",
     "Reranker",
     "RerankerConfig",
+    "Rows",
     "Rules",
     "Run",
     "Selection",
+    "SilverConfig",
     "SourceConfig",
     "Store",
+    "bench",
     "decide_again",
+    "evaluate",
     "explain",
     "export_run",
     "find_run",
     "ingest",
     "mine",
+    "pretrain",
+    "silver",
+    "train",
     "train_reranker",
     "triplets",
 ]

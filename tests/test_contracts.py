@@ -104,9 +104,10 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = miner.nonsense
 
 
-def test_the_command_reference_is_current(root: Path) -> None:
+@pytest.mark.parametrize("script", ["cli_reference.py", "results_page.py"])
+def test_written_docs_are_current(root: Path, script: str) -> None:
     done = subprocess.run(
-        [sys.executable, root / "scripts" / "cli_reference.py", "--check"],
+        [sys.executable, root / "scripts" / script, "--check"],
         capture_output=True,
         text=True,
         check=False,

@@ -268,12 +268,12 @@ CHILD = """
 import os, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
-import miner.training.trainer as trainer
+import miner.training.steps as saving
 from miner.store.database import Store
 from miner.training.config import RerankerConfig
 from miner.training.reranker import train_reranker
 
-trainer.CHECKPOINT_SECONDS = 0.0
+saving.CHECKPOINT_SECONDS = 0.0
 store, out, base, fatal = sys.argv[1:]
 
 class Deadly:
@@ -360,4 +360,5 @@ def test_the_command_trains_and_prints_what_is_next(base: Path, tmp_path: Path) 
     assert lines[0] == f"reranker   {tmp_path / 'out'}"
     assert lines[1] == ("trained    64 positives, 256 mined and 128 random negatives of 32 queries, 2 steps")
     assert lines[2].startswith("held out   average precision 0.")
-    assert lines[3] == f"next       miner mine STORE --reranker {tmp_path / 'out'}"
+    assert lines[3].startswith("calibrated ")
+    assert lines[4] == f"next       miner mine STORE --reranker {tmp_path / 'out'}"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from miner.store.database import Store
     from miner.store.runs import Run
 
-STEPS = 7
+STEPS = 8
 PERCENTILE = 25.0
 """A reranker trained for half a minute is a coarse one: stricter would leave few negatives."""
 MODULES = (
@@ -26,6 +26,8 @@ MODULES = (
     "uuid", "wsgiref", "xml", "xmlrpc", "zipfile", "zoneinfo",
 )  # fmt: skip
 """About half of the standard library: enough to find like functions, little enough to encode in a minute."""
+TESTED = MODULES[::6]
+"""Whose docstrings are kept for the test; their functions are candidates like all others."""
 
 
 @click.command("demo")
@@ -38,7 +40,7 @@ MODULES = (
     help="Queries to mine: fewer is faster.",
 )
 def command(out: Path, queries: int) -> None:
-    """Mine the documentation of Python's standard library, from ingest to export, in the folder OUT.
+    """Mine the documentation of Python's standard library, train on it and compare, in the folder OUT.
 
     Every function with a docstring is a judged pair: the docstring asks, the code answers. Nothing
     is fetched. A demo that was interrupted goes on where it stopped.
@@ -80,6 +82,8 @@ def _walk(out: Path, queries: int, progress: Progress) -> Run:
         progress.note(_reasons(store, run))
         _step(progress, 7, "Export: triplets that sentence-transformers trains on, with card and manifest.")
         _export(store, run, out, progress)
+    _step(progress, 8, "Does it pay? A small model trained on easy and on hard negatives, three times each.")
+    _compare(path, run, out, progress)
     return run
 
 
@@ -88,11 +92,13 @@ def _step(progress: Progress, number: int, what: str) -> None:
 
 
 def _ingest(path: Path, progress: Progress) -> None:
-    from miner.sources import ingest
+    from miner.sources import SourceConfig, ingest
     from miner.store import corpus
     from miner.store.database import Store
 
-    ingest(path, [f"python:{module}" for module in MODULES], progress=progress)
+    for split in ("train", "test"):
+        modules = [f"python:{module}" for module in MODULES if (module in TESTED) == (split == "test")]
+        ingest(path, modules, SourceConfig(split=split), progress=progress)
     with Store.open(path, read_only=True) as store:
         counts = corpus.counts(store)
     progress.note(
@@ -180,6 +186,22 @@ def _export(store: Store, run: Run, out: Path, progress: Progress) -> None:
     progress.note(f"  {report.rows:,} triplets in {report.data}")
 
 
+def _compare(path: Path, run: Run, out: Path, progress: Progress) -> None:
+    from miner.training.encoder_config import EncoderConfig
+    from miner.workflows import bench_report
+    from miner.workflows.bench import bench
+    from miner.workflows.bench_config import EASY, FILTERED, HARD, BenchConfig, Size
+
+    training = EncoderConfig(base="scratch", epochs=5, batch_size=32, evaluations=0)
+    config = BenchConfig(run=run.name, arms=(EASY, HARD, FILTERED), sizes=(Size(10_000),), training=training)
+    report = bench(path, out / "bench", config, progress)
+    bench_report.write(report, out / "bench")
+    progress.note(bench_report.table(report))
+    progress.note(
+        f"  so few triplets show the way, not the truth; chart: {out / 'bench' / bench_report.CHART}.png"
+    )
+
+
 def _next_steps(out: Path, run: Run) -> str:
     path = out / "demo.duckdb"
     return "\n".join(
@@ -188,6 +210,9 @@ def _next_steps(out: Path, run: Run) -> str:
             f'miner sql {path} "SELECT query, negative, negative_score FROM triplet_texts LIMIT 10"',
             f'miner sql {path} "SELECT * FROM shortfalls LIMIT 10"',
             f"miner decide {path} --run {run.name} --percentile 10",
+            f"miner train {path} my-model --run {run.name} --negatives 2",
+            f"miner evaluate my-model {path} --against bundled",
+            f"miner bench {path} --run {run.name}",
             f"miner export {path} my-tuples --run {run.name} --format n-tuple",
         )
     )

@@ -89,3 +89,23 @@ def _ids(values: tuple[str, ...]) -> tuple[str, ...]:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read ids from {value[1:]}: {error}", "give a text file") from error
     return tuple(i for i in ids if i)
+
+
+def field_options(
+    defaults: object, table: Mapping[str, tuple[click.ParamType[Any], str]]
+) -> Callable[[Function], Function]:
+    """Returns a decorator with one option per field of a configuration, its default shown."""
+
+    def _add(function: Function) -> Function:
+        for name, (kind, text) in reversed(list(table.items())):
+            value = getattr(defaults, name)
+            flag = f"--{name.replace('_', '-')}"
+            if kind is click.BOOL:
+                flag = f"{flag}/--no-{flag[2:]}"
+            shown = value is not None
+            function = click.option(flag, name, type=kind, default=value, show_default=shown, help=text)(
+                function
+            )
+        return function
+
+    return _add

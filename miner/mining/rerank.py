@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
-from miner.retrieval.arrays import pair_keys, split_pairs
+from miner.retrieval.arrays import Int64s, pair_keys, split_pairs
 from miner.retrieval.collection import Collection, Ints
 from miner.retrieval.search import positions
 from miner.store import evidence as stored
@@ -27,14 +26,6 @@ CHUNK = 4096
 """Pairs between two commits."""
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs to be scored, shortest first, by position."""
-
-    query: Ints
-    doc: Ints
-
-
 def rerank(
     store: Store,
     reranker: Reranker,
@@ -45,57 +36,58 @@ def rerank(
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> None:
-    """Scores the evidence's candidates, down to a fused rank, and its positives.
+    """Scores the evidence's candidates, down to a fused rank, and its positives; as `score_pairs`."""
+    candidates = stored.candidates_to_rerank(store, evidence, depth)
+    keys = _keys(pa.concat_tables([candidates, stored.positive_pairs(store, evidence)]), collection)
+    inputs = {"evidence": evidence, "depth": depth}
+    score_pairs(store, reranker, collection, inputs, keys, workers=workers, progress=progress)
+
+
+def score_pairs(
+    store: Store,
+    reranker: Reranker,
+    collection: Collection,
+    inputs: Mapping[str, Any],
+    keys: Int64s,
+    *,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> None:
+    """Scores pairs (`pair_keys` of positions); `inputs` is what says to the ledger which pairs these are.
 
     Adds to `rerank_scores`; a pair that the reranker has scored before is not scored again.
     """
-    work = _Work(store, reranker, collection, evidence, depth)
+    query, doc = _shortest_first(keys, collection)
     stage = Stage(
         "rerank",
-        {"evidence": evidence, "reranker": reranker.fingerprint, "depth": depth, "chunk": CHUNK},
-        -(-len(work.pairs.query) // CHUNK),
+        {"reranker": reranker.fingerprint, "chunk": CHUNK, **inputs},
+        -(-len(query) // CHUNK),
     )
+    known = _keys(stored.reranked(store, reranker.fingerprint), collection)
 
     def compute(chunk: int) -> dict[str, pa.Table]:
         """Returns the scores of a chunk's new pairs."""
         cut = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
-        query, doc = work.pairs.query[cut], work.pairs.doc[cut]
-        new = ~np.isin(pair_keys(query, doc), work.known)
-        return {"rerank_scores": _score(reranker, collection, query[new], doc[new], workers)}
+        new = ~np.isin(pair_keys(query[cut], doc[cut]), known)
+        return {"rerank_scores": _score(reranker, collection, query[cut][new], doc[cut][new], workers)}
 
     run_stage(store, stage, compute, progress, reranker=reranker.fingerprint)
 
 
-@dataclass(frozen=True)
-class _Work:
-    store: Store
-    reranker: Reranker
-    collection: Collection
-    evidence: str
-    depth: int | None
+def _shortest_first(keys: Int64s, collection: Collection) -> tuple[Ints, Ints]:
+    """Every pair once, by length of its texts, then position: batches of like lengths."""
+    query, doc = split_pairs(np.unique(keys))
+    length = _lengths(collection.queries)[query] + _lengths(collection.documents)[doc]
+    order = np.argsort(length, kind="stable")
+    return query[order], doc[order]
 
-    @cached_property
-    def pairs(self) -> Pairs:
-        """Every pair once, by length of its texts, then position: batches of like lengths."""
-        candidates = stored.candidates_to_rerank(self.store, self.evidence, self.depth)
-        positives = stored.positive_pairs(self.store, self.evidence)
-        query, doc = self._positions(pa.concat_tables([candidates, positives]))
-        unique = np.unique(pair_keys(query, doc))
-        query, doc = split_pairs(unique)
-        length = _lengths(self.collection.queries)[query] + _lengths(self.collection.documents)[doc]
-        order = np.argsort(length, kind="stable")
-        return Pairs(query[order], doc[order])
 
-    @cached_property
-    def known(self) -> npt.NDArray[np.int64]:
-        """The pairs that the reranker scored before this stage began to compute."""
-        return pair_keys(*self._positions(stored.reranked(self.store, self.reranker.fingerprint)))
-
-    def _positions(self, table: pa.Table) -> tuple[Ints, Ints]:
-        query = positions(table["query_id"], self.collection.query_ids)
-        doc = positions(table["doc_id"], self.collection.doc_ids)
-        inside = (query >= 0) & (doc >= 0)
-        return query[inside], doc[inside]
+def _keys(table: pa.Table, collection: Collection) -> Int64s:
+    """The pairs of ids that the collection has."""
+    query = positions(table["query_id"], collection.query_ids)
+    doc = positions(table["doc_id"], collection.doc_ids)
+    inside = (query >= 0) & (doc >= 0)
+    return pair_keys(query[inside], doc[inside])
 
 
 def _lengths(table: pa.Table) -> npt.NDArray[np.int64]:

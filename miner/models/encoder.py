@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,16 @@ Vectors = npt.NDArray[np.float32]
 
 _CODE = 1
 """Raised when the same texts would come out as other vectors."""
+
+
+def side_prompts(own: Mapping[str, str | None], default: str | None) -> dict[str, str]:
+    """Returns the prompts of the sides `query` and `document` among a model's own; empty where it has none.
+
+    Models call the second side document, passage or corpus; the `default` names what others get.
+    """
+    other = own.get(default or "", "")
+    document = next((own[name] for name in ("document", "passage", "corpus") if name in own), other)
+    return {"query": own.get("query", other) or "", "document": document or ""}
 
 
 class Encoder:
@@ -53,10 +63,7 @@ class Encoder:
         """The model's own prompts for the sides `query` and `document`; empty where it has none."""
         file = self._folder.path / "config_sentence_transformers.json"
         config: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
-        own: dict[str, str] = config.get("prompts") or {}
-        default = own.get(config.get("default_prompt_name") or "", "")
-        document = next((own[name] for name in ("document", "passage", "corpus") if name in own), default)
-        return {"query": own.get("query", default), "document": document}
+        return side_prompts(config.get("prompts") or {}, config.get("default_prompt_name"))
 
     @cached_property
     def _model(self) -> SentenceTransformer:

@@ -1,4 +1,8 @@
-"""Reading documents, queries and judgments, and the hashes of their content."""
+"""Reading documents, queries and judgments, and the hashes of their content.
+
+Silver judgments come from a model. Nothing here reads them: what is mined, excluded and held against
+mined negatives is what people said, and a run stays what it was when silver judgments come or go.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,12 @@ import pyarrow as pa
 from miner.errors import StoreError, UsageError, near
 from miner.store.database import Store
 
-_MINED = """SELECT DISTINCT query_id FROM judgments WHERE split = ? AND relevance > 0"""
+SILVER = "silver"
+"""The source of judgments that `miner silver` makes."""
+GOLD = f"(SELECT * FROM judgments WHERE source <> '{SILVER}')"
+"""What people judged, as a table."""
+
+_MINED = f"""SELECT DISTINCT query_id FROM {GOLD} WHERE split = ? AND relevance > 0"""
 
 
 def documents(store: Store) -> pa.Table:
@@ -39,21 +48,21 @@ def queries(store: Store, split: str) -> pa.Table:
 
 def splits(store: Store) -> list[str]:
     """Returns the names of the splits that have positives."""
-    rows = store.rows("SELECT DISTINCT split FROM judgments WHERE relevance > 0 ORDER BY split")
+    rows = store.rows(f"SELECT DISTINCT split FROM {GOLD} WHERE relevance > 0 ORDER BY split")
     return [split for (split,) in rows]
 
 
 def positives(store: Store, split: str) -> pa.Table:
     """Returns the judged positives of a split as (query_id, doc_id), ordered."""
     return store.table(
-        """SELECT DISTINCT query_id, doc_id FROM judgments WHERE relevance > 0 AND split = ?
+        f"""SELECT DISTINCT query_id, doc_id FROM {GOLD} WHERE relevance > 0 AND split = ?
         ORDER BY query_id, doc_id""",
         [split],
     )
 
 
-_SHARED = """SELECT q.query_id, j.doc_id, max(j.relevance) AS relevance
-    FROM queries q JOIN queries same USING (text_key) JOIN judgments j ON j.query_id = same.query_id
+_SHARED = f"""SELECT q.query_id, j.doc_id, max(j.relevance) AS relevance
+    FROM queries q JOIN queries same USING (text_key) JOIN {GOLD} j ON j.query_id = same.query_id
     GROUP BY ALL"""
 """Judgments hold for a text: what is relevant to a query is so to every query that reads the same."""
 
@@ -79,7 +88,7 @@ def known_negatives(store: Store) -> pa.Table:
 
 
 def content_hashes(store: Store, split: str) -> dict[str, str]:
-    """Returns one hash each of the documents, of the mined queries and of all judgments.
+    """Returns one hash each of the documents, of the mined queries and of all judgments but silver ones.
 
     A sum of 128-bit row hashes: the order of rows does not matter, every row does, however often it is
     there.
@@ -87,7 +96,7 @@ def content_hashes(store: Store, split: str) -> dict[str, str]:
     parts = {
         "documents": ("documents", "doc_id, title, text, label", ""),
         "queries": ("queries", "query_id, text, label", f"WHERE query_id IN ({_MINED})"),
-        "judgments": ("judgments", "query_id, doc_id, relevance, split", ""),
+        "judgments": (GOLD, "query_id, doc_id, relevance, split", ""),
     }
     hashes = {}
     for name, (table, columns, where) in parts.items():

@@ -22,6 +22,15 @@ CHECKPOINT = "256MB"
 """How large the write-ahead log grows before it is folded into the file; closing folds it anyway."""
 
 
+def is_database(path: Path) -> bool:
+    """Returns whether the file at `path` is one of DuckDB's: bytes 8 to 12 say so."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(12)[8:] == b"DUCK"
+    except OSError:
+        return False
+
+
 class Store:
     """A miner store, open for as long as this object is.
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from miner.training.config import RerankerConfig
 
+WHAT = "a reranker"
 PACKAGES = ("sentence-transformers", "transformers", "torch", "numpy", "bm25s")
 
 
@@ -45,6 +46,9 @@ class Metrics:
     chance: float | None
     """What documents in random order would get."""
     seconds: float
+    calibration: Mapping[str, Any] | None = None
+    """The fields of `Calibration`; None where none was asked for."""
+    what: str = WHAT
 
     def json(self) -> str:
         """Returns the content of metrics.json."""
@@ -99,6 +103,7 @@ def card(title: str, config: RerankerConfig, metrics: Metrics) -> str:
         f"positives, mined negatives and random negatives, from `{metrics.base}`.\n",
         _usage(title) if single else _fold_usage(title, config.folds),
         _quality(metrics),
+        _probabilities(config, metrics.calibration),
         _recipe(config, metrics),
         _settings(config, metrics),
     ]
@@ -147,6 +152,35 @@ Average precision on held-out queries: **{metrics.average_precision:.4f}**
 The mean over {metrics.held_out_queries} queries that no model trained on of the average precision of
 ranking their judged positives against their mined and random negatives, {metrics.held_out_pairs} pairs.
 Mined negatives are unjudged, and some are right answers: a perfect model stays below 1.
+"""
+
+
+def _probabilities(config: RerankerConfig, calibration: Mapping[str, Any] | None) -> str:
+    if calibration is None:
+        return "## Probabilities\n\nNot calibrated: a score orders documents and is no probability.\n"
+    if calibration["reason"]:
+        return f"## Probabilities\n\nNot calibrated: {calibration['reason']}. A score is no probability.\n"
+    rows = [f"| {pairs} | {mean:.3f} | {share:.3f} |" for pairs, mean, share in calibration["table"]]
+    scalings = ", ".join(f"{s['slope']:.3f} · logit {s['intercept']:+.3f}" for s in calibration["scalings"])
+    (brier, scaled), (error, left) = calibration["brier"], calibration["calibration_error"]
+    return f"""## Probabilities
+
+A score of 0.8 means: of pairs drawn like the training pairs (1 judged positive : {config.mined} mined :
+{config.random} random negatives) and scored so, about 8 in 10 are positives. Of pairs drawn otherwise, such
+as the first ranks of a retriever, another share is: the order stays right, the number shifts.
+
+Platt scaling within the last layer ({scalings}), fitted on {calibration["pairs"]} held-out
+pairs, {calibration["positives"]} of them positives. Measured on each part of the queries with a scaling
+fitted on the others:
+
+| | before | after |
+| --- | ---: | ---: |
+| Brier score | {brier:.4f} | {scaled:.4f} |
+| expected calibration error, {len(rows)} bins of equal size | {error:.4f} | {left:.4f} |
+
+| pairs | mean score | positives |
+| ---: | ---: | ---: |
+{chr(10).join(rows)}
 """
 
 

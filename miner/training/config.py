@@ -38,6 +38,8 @@ class RerankerConfig:
     """Train this many models, each without the queries it will score; 0: one model on all queries."""
     held_out: float = 0.1
     """The share of the queries that no model trains on, for the average precision in the card."""
+    calibrate: bool = True
+    """Scale the scores to probabilities, on queries that no model trains on."""
     max_queries: int | None = None
     """Use only this many queries, drawn with the seed."""
     max_length: int = 256

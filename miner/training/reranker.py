@@ -1,8 +1,7 @@
 """`miner train-reranker`: a cross-encoder, or an ensemble of folds, from a store's judgments.
 
-Work happens in `OUT.partial`: `state.json` says for which data and settings, `training-0` and so
-on hold the checkpoints of what is under way, `model` what is finished. OUT appears by one rename,
-when all is done.
+In the workplace, `training-0` and so on hold the checkpoints of what is under way, `trained` what is
+finished, and `model` the same with calibrated scores.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,10 @@ from miner.store.database import Store
 from miner.store.runs import record_model
 from miner.store.training import is_recorded, record_training
 from miner.text import fingerprint
-from miner.training.card import Metrics, card, chance_precision, mean_average_precision
+from miner.training.calibration import Calibration, Sample, calibrate
+from miner.training.card import WHAT, Metrics, card, chance_precision, mean_average_precision
 from miner.training.config import RerankerConfig
 from miner.training.data import (
-    KINDS,
     Flags,
     LabelledPairs,
     held_out_queries,
@@ -35,10 +34,11 @@ from miner.training.data import (
     query_folds,
     sample_queries,
 )
+from miner.training.head import pair_logits, write_scaled
+from miner.training.workplace import METRICS, finished, publish, workplace
 
-_CODE = 1
+_CODE = 2
 """Raised when the same data and settings would give another model."""
-_METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class _Plan:
     held_out: Flags
     shares: tuple[Flags, ...]
     """Per model, the queries that it trains on."""
+    unseen: tuple[Flags, ...]
+    """Per model, the queries that it scores and never trains on."""
     base: ModelFolder
     config: RerankerConfig
     fingerprint: str
@@ -86,14 +88,15 @@ def train_reranker(
     base = resolve(config.base)
     collection = sample_queries(Collection.load(store, config.split), config)
     identity = _identity(collection, base, config)
-    finished = _finished(out, identity, force)
-    if finished is not None and is_recorded(store, Reranker(str(out)).fingerprint):
+    found = finished(out, identity, force, WHAT)
+    known = None if found is None else Metrics.parse((out / METRICS).read_text("utf-8"))
+    if known is not None and is_recorded(store, Reranker(str(out)).fingerprint):
         progress.note(f"{out} holds this reranker already")
-        return TrainingReport(out, Reranker(str(out)).fingerprint, finished, True)
+        return TrainingReport(out, Reranker(str(out)).fingerprint, known, True)
     plan = _plan(labelled_pairs(store, collection, config, progress), base, config, identity)
-    if finished is not None:
-        return TrainingReport(out, _record(store, plan, out), finished, True)
-    metrics = _train(plan, _workplace(out, identity, progress), out, progress)
+    if known is not None:
+        return TrainingReport(out, _record(store, plan, out), known, True)
+    metrics = _train(plan, workplace(out, identity, progress), out, progress)
     return TrainingReport(out, _record(store, plan, out), metrics, False)
 
 
@@ -109,36 +112,14 @@ def _identity(collection: Collection, base: ModelFolder, config: RerankerConfig)
     )
 
 
-def _finished(out: Path, identity: str, force: bool) -> Metrics | None:
-    """Returns the metrics of `out` if it is this very training's result; None if `out` is free.
-
-    Raises UsageError when `out` holds anything else, unless it is a reranker and `force` is given.
-    """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    try:
-        metrics = Metrics.parse((out / _METRICS).read_text("utf-8"))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UsageError(
-            f"{out} exists and is not a reranker that miner trained", "name a folder that does not exist yet"
-        ) from error
-    if metrics.fingerprint == identity:
-        return metrics
-    if not force:
-        raise UsageError(
-            f"{out} holds a reranker trained on other data or with other settings",
-            "name another folder, or replace it with --force",
-        )
-    return None
-
-
 def _plan(pairs: LabelledPairs, base: ModelFolder, config: RerankerConfig, identity: str) -> _Plan:
     held_out = held_out_queries(pairs.collection, config)
-    shares = (~held_out,)
+    shares, unseen = (~held_out,), (held_out,)
     if config.folds:
         folds = query_folds(pairs.collection, config.folds)
         shares = tuple(~held_out & (folds != fold) for fold in range(config.folds))
-    plan = _Plan(pairs, held_out, shares, base, config, identity)
+        unseen = tuple(folds == fold for fold in range(config.folds))
+    plan = _Plan(pairs, held_out, shares, unseen, base, config, identity)
     for model in range(len(shares)):
         part = plan.part(model)
         if not part.positive.any() or part.positive.all():
@@ -151,42 +132,23 @@ def _plan(pairs: LabelledPairs, base: ModelFolder, config: RerankerConfig, ident
     return plan
 
 
-def _workplace(out: Path, identity: str, progress: Progress) -> Path:
-    """Returns the folder of the work under way, emptied if it belongs to another training."""
-    work = out.with_name(f"{out.name}.partial")
-    state = work / "state.json"
-    if work.exists():
-        found = json.loads(state.read_text("utf-8")) if state.exists() else {}
-        if found.get("fingerprint") == identity:
-            return work
-        if not found and any(work.iterdir()):
-            raise UsageError(f"{work} is in the way", "move it, or name another OUT")
-        progress.note(f"{work} was of other data or settings: starting anew")
-        shutil.rmtree(work)
-    work.mkdir(parents=True)
-    state.write_text(json.dumps({"fingerprint": identity}), "utf-8")
-    return work
-
-
 def _train(plan: _Plan, work: Path, out: Path, progress: Progress) -> Metrics:
     """Trains what is missing in `work`, measures, writes the card, and renames the whole to `out`."""
-    model = work / "model"
     trained = [_train_one(plan, number, work, progress) for number in range(len(plan.shares))]
+    model, calibration = _calibrated(plan, work, progress)
     if plan.config.folds:
         (model / FOLDS_FILE).write_text(json.dumps({"folds": plan.config.folds}) + "\n", "utf-8")
     metrics = _measure(plan, trained, Reranker(str(model), dtype=plan.config.dtype), progress)
-    (model / _METRICS).write_text(metrics.json(), "utf-8")
+    metrics = replace(metrics, calibration=calibration.values() if calibration else None)
+    (model / METRICS).write_text(metrics.json(), "utf-8")
     (model / "README.md").write_text(card(out.name, plan.config, metrics), "utf-8")
-    if out.exists():
-        shutil.rmtree(out)
-    model.rename(out)
-    shutil.rmtree(work)
+    publish(model, out, work)
     return metrics
 
 
 def _train_one(plan: _Plan, number: int, work: Path, progress: Progress) -> dict[str, Any]:
     """Trains one model into `work`, unless that was done before; returns its steps, losses, seconds."""
-    folder = plan.folder(work / "model", number)
+    folder = plan.folder(work / "trained", number)
     told = work / f"trained-{number}.json"
     if not folder.exists():
         from miner.training.trainer import TRAINED, train_cross_encoder
@@ -205,6 +167,35 @@ def _train_one(plan: _Plan, number: int, work: Path, progress: Progress) -> dict
     return result
 
 
+def _calibrated(plan: _Plan, work: Path, progress: Progress) -> tuple[Path, Calibration | None]:
+    """Writes the trained models to `work/model`, with their scores made probabilities where that can be."""
+    trained, model = work / "trained", work / "model"
+    calibration = None
+    if plan.config.calibrate:
+        calibration = _calibrate(plan, trained, model, progress)
+        progress.note(f"not calibrated: {calibration.reason}" if calibration.reason else "scores calibrated")
+    if calibration is None or calibration.reason:
+        shutil.rmtree(model, ignore_errors=True)
+        shutil.copytree(trained, model)
+    return model, calibration
+
+
+def _calibrate(plan: _Plan, trained: Path, model: Path, progress: Progress) -> Calibration:
+    """Fits on the pairs that each model never trained on, and writes the scaled models."""
+    pairs = [plan.pairs.of_queries(unseen) for unseen in plan.unseen]
+    keys = plan.pairs.collection.queries["text_key"].to_numpy()
+    folders = [plan.folder(trained, number) for number in range(len(pairs))]
+    logits = [pair_logits(f, p.texts(), plan.config, progress) for f, p in zip(folders, pairs, strict=True)]
+    samples = [Sample(x, p.positive, keys[p.query]) for x, p in zip(logits, pairs, strict=True)]
+    found = calibrate(samples)
+    shutil.rmtree(model, ignore_errors=True)
+    for number, scaling in enumerate(found.scalings):
+        target, texts = plan.folder(model, number), pairs[number].texts()
+        if not write_scaled(folders[number], target, scaling, texts, plan.config):
+            return Calibration(found.pairs, found.positives, "the last layer of this base cannot be scaled")
+    return found
+
+
 def _measure(plan: _Plan, trained: list[dict[str, Any]], model: Reranker, progress: Progress) -> Metrics:
     tested = plan.pairs.of_queries(plan.held_out)
     learnt = plan.pairs.of_queries(~plan.held_out)
@@ -221,7 +212,9 @@ def _measure(plan: _Plan, trained: list[dict[str, Any]], model: Reranker, progre
         config=plan.config.identity(),
         dtype=model.dtype,
         queries=learnt.query_count,
-        **{f"{kind}{'s' * (kind == 'positive')}": learnt.count(kind) for kind in KINDS},
+        positives=learnt.count("positive"),
+        mined=learnt.count("mined"),
+        random=learnt.count("random"),
         steps=sum(one["steps"] for one in trained),
         losses=[one["losses"] for one in trained],
         held_out_queries=tested.query_count,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,23 +16,19 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
-from transformers import TrainerCallback, set_seed
-from transformers.trainer_callback import PrinterCallback
+from transformers import set_seed
 
-from miner.engine.progress import Advance, Progress
+from miner.engine.progress import Progress
 from miner.errors import ModelError
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.names import ModelFolder
 from miner.models.quiet import quietly
 from miner.training.config import RerankerConfig
 from miner.training.data import LabelledPairs
+from miner.training.steps import run_training
 
 TRAINED = "trained"
 """Where in its folder a training leaves the model."""
-CHECKPOINT_SECONDS = 60.0
-"""How often training is saved: what a kill can cost."""
-_COMPLETE = "complete"
-"""The file that is written into a checkpoint last."""
 _LOGS = 10
 """How often the loss is told."""
 _GROUP = 32
@@ -70,8 +64,7 @@ def train_cross_encoder(
                 train_dataset=_dataset(pairs),
                 loss=BinaryCrossEntropyLoss(model),
             )
-            trainer.remove_callback(PrinterCallback)
-            _run(trainer, work, progress)
+            run_training(trainer, work, "training reranker", progress)
             model.save_pretrained(str(work / TRAINED), create_model_card=False)
     finally:
         torch.set_num_threads(threads)
@@ -106,26 +99,6 @@ def step_count(pairs: int, config: RerankerConfig) -> int:
     """Returns over how many batches a training on so many pairs goes."""
     steps = math.ceil(pairs / config.batch_size) * config.epochs
     return min(steps, config.max_steps or steps)
-
-
-def _run(trainer: _Trainer, work: Path, progress: Progress) -> None:
-    last = last_checkpoint(work)
-    steps = trainer.args.max_steps
-    done = int(last.name.rpartition("-")[2]) if last else 0
-    if last:
-        progress.note(f"going on from step {done} of {steps}")
-    with progress.task("training reranker", steps, done, unit="steps") as advance:
-        trainer.add_callback(_Reports(advance, progress.note))
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Returns the newest checkpoint that was written to its end; removes what a kill left of others."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for path in found:
-        if not (path / _COMPLETE).exists():
-            shutil.rmtree(path)
-    return next((path for path in reversed(found) if path.exists()), None)
 
 
 def _arguments(config: RerankerConfig, work: Path, pairs: int) -> CrossEncoderTrainingArguments:
@@ -211,28 +184,3 @@ class _Trainer(CrossEncoderTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         self.model.save_pretrained(output_dir or str(self.args.output_dir), create_model_card=False)
-
-
-class _Reports(TrainerCallback):
-    """Tells how training goes, and asks for a checkpoint every minute."""
-
-    def __init__(self, advance: Advance, note: Callable[[str], None]) -> None:
-        self._advance = advance
-        self._note = note
-        self._saved = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Counts the step; saves when the last checkpoint is old enough, but not after the last step."""
-        self._advance(1)
-        due = time.monotonic() - self._saved >= CHECKPOINT_SECONDS
-        control.should_save = due and state.global_step < state.max_steps
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Marks the checkpoint as whole."""
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
-        self._saved = time.monotonic()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Tells the mean loss since the last time."""
-        if logs and "loss" in logs:
-            self._note(f"step {state.global_step} of {state.max_steps}: loss {logs['loss']:.4f}")

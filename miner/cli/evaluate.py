@@ -1,0 +1,84 @@
+"""`miner evaluate`: how good a model is on a store, and whether it is better than another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from miner.errors import MinerError, UsageError
+
+_TASKS = ("auto", "retrieval", "similarity", "labels", "reranking")
+
+
+@click.command("evaluate")
+@click.argument("model")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--split", default="test", show_default=True, help="Split of the judgments to measure on.")
+@click.option(
+    "--task", type=click.Choice(_TASKS), default="auto", show_default=True,
+    help="What the judgments are for; auto looks at them and at the model.",
+)  # fmt: skip
+@click.option(
+    "--against", multiple=True, metavar="MODEL",
+    help="Another model: adds the difference, its 95 % interval and p value. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--beside", multiple=True, metavar="STORE[:SPLIT]",
+    help="Another store, such as a public benchmark, to measure the same models on. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--queries", type=click.IntRange(1), help="Measure so many, drawn with the seed [default: all]."
+)
+@click.option(
+    "--depth", type=click.IntRange(1), default=100, show_default=True,
+    help="Reranking: BM25's candidates per query.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=13, show_default=True, help="Seed of every draw.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
+@click.option("--per-query", is_flag=True, help="Put the values of every query into the JSON.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the JSON to this file as well.")
+def command(
+    model: str, store: Path, beside: tuple[str, ...], as_json: bool, per_query: bool, out: Path | None,
+    **settings: Any,
+) -> None:  # fmt: skip
+    """Measure MODEL on a split of STORE: retrieval, similarity of graded pairs, labels, or reranking.
+
+    MODEL is a hub id, a folder, or bundled. With --against every measure has the difference
+    MODEL − OTHER with a bootstrap interval and the p value of a paired randomisation test. Vectors
+    are cached beside the store: a second evaluation encodes nothing.
+
+    \b
+    miner evaluate bundled my.duckdb
+    miner evaluate my-model my.duckdb --against bundled --split dev
+    miner evaluate my-model my.duckdb --against bundled --beside stsb.duckdb:test
+    miner evaluate my-reranker my.duckdb --depth 50 --queries 200 --json --per-query
+    """
+    from miner.cli.progress import progress
+    from miner.evaluation.evaluate import EvaluationConfig
+    from miner.evaluation.report import as_json as to_json
+    from miner.evaluation.report import evaluate_places, place
+    from miner.evaluation.table import table
+
+    if per_query and not (as_json or out):
+        raise UsageError("--per-query is for the JSON, and there is none", "add --json or --out FILE")
+    config = EvaluationConfig(**settings)
+    places = [place(text, config.split) for text in (str(store), *beside)]
+    with progress() as reports:
+        report = evaluate_places(model, places, config, reports)
+    content = json.dumps(to_json(report, per_query), ensure_ascii=False, indent=1)
+    if out is not None:
+        _write(out, content)
+    click.echo(content if as_json else table(report))
+
+
+def _write(out: Path, content: str) -> None:
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        partial.write_text(f"{content}\n", encoding="utf-8")
+        partial.replace(out)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise MinerError(f"cannot write {out}: {error.strerror or error}", "check its folder") from error

@@ -1,0 +1,124 @@
+"""`miner train`: an encoder from triplets, or straight from a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from miner.cli.options import field_options
+from miner.training.encoder_config import LOSSES, EncoderConfig
+
+JUDGMENTS = ("gold", "silver", "both")
+
+if TYPE_CHECKING:
+    from miner.training.encoder_card import EncoderReport
+
+_COUNT = click.IntRange(1)
+_ABOVE_ZERO = click.FloatRange(0, min_open=True)
+OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
+    "loss": (click.Choice(list(LOSSES)), "What the model is to learn; see docs/training.md."),
+    "base": (click.STRING, "Model to start from: hub id, folder, bundled, or scratch."),
+    "epochs": (_ABOVE_ZERO, "How often every row is seen."),
+    "max_steps": (_COUNT, "Stop after so many batches [default: when the epochs end]."),
+    "batch_size": (_COUNT, "Rows per batch: the more, the more negatives each has."),
+    "learning_rate": (_ABOVE_ZERO, "At its peak [default: 2e-5; for a static table 0.02]."),
+    "warmup": (click.FloatRange(0, 1, max_open=True), "Share of the steps over which the rate rises."),
+    "scale": (_ABOVE_ZERO, "mnr, cached-mnr, gist: what cosines are multiplied by."),
+    "margin": (click.FLOAT, "triplet: how much further the negative is to be, in cosine distance."),
+    "guide": (click.STRING, "gist: the model that finds false negatives in the batch."),
+    "mini_batch": (_COUNT, "cached-mnr: rows in memory at a time."),
+    "mask": (click.BOOL, "Leave known positives of an anchor out of its in-batch negatives."),
+    "max_length": (click.IntRange(8), "Tokens read of a text."),
+    "query_prompt": (click.STRING, "Text before every anchor [default: the model's]."),
+    "document_prompt": (click.STRING, "Text before every document [default: the model's]."),
+    "dimension": (_COUNT, "scratch: length of a vector."),
+    "tokenizer": (click.STRING, "scratch: model whose tokens get a vector each."),
+    "evaluations": (click.IntRange(0), "How often the model is scored on the dev split; 0: never."),
+    "patience": (_COUNT, "Stop after so many scores without a better one [default: never]."),
+    "dtype": (click.Choice(["auto", "fp32", "bf16"]), "Numbers to compute in; auto: bf16 where it is fast."),
+    "seed": (click.IntRange(0), "Seed of every random choice."),
+    "threads": (_COUNT, "Processor threads [default: as many as PyTorch takes]."),
+}
+"""Every field of EncoderConfig, with what it may be and what it means."""
+
+
+def _names(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",")) if value else ()
+
+
+@click.command("train")
+@click.argument("triplets", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--run", help="TRIPLETS is a store: train on this run [default: the last].")
+@click.option("--negatives", type=_COUNT, default=1, show_default=True, help="Of a store: negatives per row.")
+@click.option(
+    "--judgments", type=click.Choice(JUDGMENTS), help="Of a store: train on judged pairs, not on a run."
+)
+@click.option("--split", help="With --judgments: their split [default: train].")
+@click.option("--columns", callback=_names, help="Of a file: its text columns in order, with commas between.")
+@click.option("--label-column", help="Of a file: column of the label or score.")
+@click.option("--positive-label", help="Of a file: the class that counts as 1, all others as 0.")
+@click.option(
+    "--label-max",
+    type=_ABOVE_ZERO,
+    default=1.0,
+    show_default=True,
+    help="Divide labels, or graded judgments, by this.",
+)
+@click.option(
+    "--dev", type=click.Path(path_type=Path), help="Store to score on [default: TRIPLETS, if a store]."
+)
+@click.option("--dev-split", help="Split to score on [default: dev, if it is judged].")
+@field_options(EncoderConfig(), OPTIONS)
+@click.option("--force", is_flag=True, help="Replace an encoder in OUT that was trained otherwise.")
+def command(
+    triplets: Path, out: Path, run: str | None, negatives: int, judgments: str | None, split: str | None,
+    columns: tuple[str, ...], label_column: str | None, positive_label: str | None, label_max: float,
+    dev: Path | None, dev_split: str | None, force: bool, **settings: Any,
+) -> None:  # fmt: skip
+    """Train an encoder on TRIPLETS and write it to the folder OUT.
+
+    TRIPLETS is a file or folder that `miner export` wrote, any .tsv, .csv, .jsonl or .parquet with
+    columns of text, or a store: then it trains on a run or on judged pairs, masks what the store knows
+    to be positive, and keeps the model that is best on the dev split. Started again after a kill,
+    the same command goes on from the last checkpoint.
+
+    \b
+    miner train my.duckdb my-model
+    miner train my.duckdb my-model --run r2 --negatives 3 --epochs 2 --patience 2
+    miner train my.duckdb my-model --judgments both
+    miner train my-triplets my-model --base scratch --epochs 3 --dev my.duckdb
+    miner train nli.tsv my-model --loss softmax --columns premise,hypothesis --label-column label
+    miner train sts.tsv my-model --loss cosine --columns sentence1,sentence2 --label-max 5
+    """
+    from miner.cli.progress import progress
+    from miner.training.examples import Columns
+    from miner.workflows.train import Rows, train
+
+    config = EncoderConfig(**{name: settings[name] for name in OPTIONS})
+    read = Columns(columns, label_column, positive_label, label_max)
+    rows = Rows(run, negatives, judgments, split, read)
+    with progress() as reports:
+        report = train(
+            triplets, out, config, rows, dev=dev, dev_split=dev_split, force=force, progress=reports
+        )
+    click.echo(_summary(report))
+
+
+def _summary(report: EncoderReport) -> str:
+    metrics = report.metrics
+    lines = [
+        f"encoder   {report.out}" + (" (was finished before)" if report.reused else ""),
+        f"trained   {metrics.rows:,} rows, {metrics.steps:,} steps, loss {metrics.config['loss']}",
+    ]
+    if metrics.losses:
+        lines.append(f"loss      {metrics.losses[0][1]:.4f} at first, {metrics.losses[-1][1]:.4f} at last")
+    if metrics.measure is not None and metrics.best_step is not None:
+        scores = dict(metrics.scores)
+        before, kept = (scores[step][metrics.measure] for step in (0, metrics.best_step))
+        lines.append(
+            f"dev       {metrics.measure} {before:.4f} before, {kept:.4f} at step {metrics.best_step}"
+        )
+    return "\n".join([*lines, f"next      miner evaluate {report.out} STORE --split test"])

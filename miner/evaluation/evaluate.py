@@ -1,0 +1,199 @@
+"""From a model's name to its measures: which task it is, which kind of model, cached vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from miner.engine.progress import SILENT, Progress
+from miner.errors import UsageError, near
+from miner.evaluation.labels import label_task
+from miner.evaluation.measured import TASKS, Encode, Measured, Vectors
+from miner.evaluation.reranking import rerank, reranking_task
+from miner.evaluation.retrieval import retrieval_task
+from miner.evaluation.similarity import similarity_task
+from miner.models.encoder import Encoder
+from miner.models.names import resolve
+from miner.models.reranker import FOLDS_FILE, Reranker
+from miner.models.vectors import VectorCache, embed
+from miner.store import evaluating
+from miner.store.database import Store
+
+AUTO = "auto"
+_GRADES = 3
+"""From so many distinct relevances on, one of them 0 or less, pairs are graded rather than judged."""
+
+Model = Encoder | Reranker
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What to measure, and against whom. Raises UsageError for values that make no sense."""
+
+    split: str = "test"
+    task: str = AUTO
+    """One of TASKS; `auto` looks at the split and at the model."""
+    against: tuple[str, ...] = ()
+    """Names of other models to measure on the same."""
+    queries: int | None = None
+    """Measure only so many queries, drawn with the seed; None: all."""
+    depth: int = 100
+    """Reranking: BM25's candidates per query."""
+    seed: int = 13
+
+    def __post_init__(self) -> None:
+        known = (AUTO, *TASKS)
+        if self.task not in known:
+            raise UsageError(
+                f"unknown task '{self.task}'{near(self.task, known)}", f"choose one of {', '.join(known)}"
+            )
+        for name, value in (("--queries", self.queries), ("--depth", self.depth)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}", "give 1 or more")
+
+
+def evaluate(
+    store: Store, model: str, config: EvaluationConfig | None = None, progress: Progress = SILENT
+) -> list[Measured]:
+    """Measures a model, and then those of `config.against`, on one split of a store.
+
+    Returns one `Measured` per model, in that order. Vectors are cached beside the store and
+    rerankers' scores in it, so that a second evaluation runs no model. Raises ModelError and
+    UsageError.
+    """
+    settings = config or EvaluationConfig()
+    return measure(store, open_models((model, *settings.against), settings.task), settings, progress)
+
+
+def open_models(names: Sequence[str], task: str) -> list[Model]:
+    """Returns the models of these names, all of them encoders or all of them rerankers.
+
+    Raises UsageError when they are of both kinds or do not fit the task, and ModelError when there
+    is no such model.
+    """
+    kinds = [_is_reranker(name) if task == AUTO else task == "reranking" for name in names]
+    for name, reranks in zip(names, kinds, strict=True):
+        if task not in (AUTO, "reranking") and _is_reranker(name):
+            raise UsageError(
+                f"{name} is a reranker: it has no vectors for the task {task}", "use --task reranking"
+            )
+        if reranks != kinds[0]:
+            one, other = (names[0], name) if kinds[0] else (name, names[0])
+            raise UsageError(
+                f"{one} is a reranker and {other} an encoder: their measures do not compare",
+                "evaluate them one at a time, or name models of one kind",
+            )
+    return [Reranker(name) if kinds[0] else Encoder(name) for name in names]
+
+
+def _is_reranker(name: str) -> bool:
+    """Whether a model's files say that it scores pairs."""
+    folder = resolve(name).path
+    if (folder / FOLDS_FILE).exists():
+        return True
+    saved = _read(folder / "config_sentence_transformers.json")
+    if "model_type" in saved or (folder / "modules.json").exists():
+        return saved.get("model_type") == "CrossEncoder"
+    architecture = (_read(folder / "config.json").get("architectures") or [""])[0]
+    return str(architecture).endswith("ForSequenceClassification")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def measure(
+    store: Store, models: Sequence[Model], config: EvaluationConfig, progress: Progress = SILENT
+) -> list[Measured]:
+    """Returns one `Measured` per model, all on the same queries.
+
+    Raises UsageError when the split does not hold what the task needs.
+    """
+    rerankers = [model for model in models if isinstance(model, Reranker)]
+    cut = [model.truncated for model in models]
+    if rerankers:
+        _require_judgments(store, config.split)
+        candidates = reranking_task(store, config.split, config.depth, config.queries, config.seed)
+        found = [rerank(store, model, candidates, progress) for model in rerankers]
+    else:
+        task = encoder_task(store, config)
+        encoders = [model for model in models if isinstance(model, Encoder)]
+        found = [task.measure(cached(store, encoder, progress)) for encoder in encoders]
+    for model, before in zip(models, cut, strict=True):
+        if model.truncated > before:
+            what = "pairs" if rerankers else "texts"
+            progress.note(f"{model.name}: {model.truncated - before:,} {what} were longer than it reads")
+    return found
+
+
+class EncoderTask(Protocol):
+    """What a split asks of an encoder, read into memory."""
+
+    headline: ClassVar[str]
+    """The measure that stands for the task: `Measured.headline` of what it returns."""
+
+    def measure(self, encode: Encode) -> Measured:
+        """Returns what vectors of `encode` reach."""
+        ...
+
+
+def encoder_task(store: Store, config: EvaluationConfig) -> EncoderTask:
+    """Reads the task of a split for encoders, which may then be measured as often as wanted.
+
+    The store may be closed meanwhile. Raises UsageError when the split does not hold what the
+    task needs.
+    """
+    return _TASKS[task_of_split(store, config)](store, config.split, config.queries, config.seed)
+
+
+_TASKS: dict[str, Callable[[Store, str, int | None, int], EncoderTask]] = {
+    "retrieval": retrieval_task,
+    "similarity": similarity_task,
+    "labels": label_task,
+}
+
+
+def task_of_split(store: Store, config: EvaluationConfig) -> str:
+    """Returns the task that was asked for, or, for `auto`, the one that the split's judgments are for.
+
+    Labels if all its queries have one; similarity if there are three distinct relevances or more
+    and one of them is 0 or less; else retrieval. Raises UsageError when nothing is judged.
+    """
+    _require_judgments(store, config.split)
+    if config.task != AUTO:
+        return config.task
+    facts = evaluating.split_facts(store, config.split)
+    if facts.labelled == facts.queries:
+        return "labels"
+    return "similarity" if facts.grades >= _GRADES and facts.least <= 0 else "retrieval"
+
+
+def _require_judgments(store: Store, split: str) -> None:
+    if evaluating.split_facts(store, split).judgments:
+        return
+    known = evaluating.judged_splits(store)
+    raise UsageError(
+        f"nothing is judged in split '{split}' of {store.path}{near(split, known)}",
+        f"choose one with --split: {', '.join(known) or 'the store holds no judgments'}",
+    )
+
+
+def cached(store: Store, encoder: Encoder, progress: Progress = SILENT) -> Encode:
+    """Returns the encoder as a function of texts and side; vectors are cached beside the store."""
+    cache = VectorCache(store.vectors / encoder.fingerprint[:16])
+
+    def encode(texts: Sequence[str], side: str) -> Vectors:
+        """Returns the unit vectors of the texts with the model's own prompt for that side."""
+        rows = embed(cache, encoder, texts, encoder.prompts[side], progress=progress)
+        return np.asarray(cache.vectors[rows], dtype=np.float32)
+
+    return encode

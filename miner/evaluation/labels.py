@@ -1,0 +1,159 @@
+"""Labels: are texts of the same label near each other?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from miner.errors import UsageError
+from miner.evaluation.measured import Encode, Floats, Measured, Vectors, from_values
+from miner.evaluation.ranking import Ints, Pairs, discount, named, ranked, scored
+from miner.retrieval.search import positions
+from miner.store import corpus, evaluating
+from miner.store.database import Store
+
+NEIGHBOURS = 10
+"""The k of k-NN, and the cut-off of P and nDCG."""
+_TRAIN = "train"
+
+Codes = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Labelled texts, ordered by id."""
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    keys: Ints
+    """Equal for texts that read the same."""
+    labels: Codes
+    """Position among all labels, sorted."""
+
+
+@dataclass(frozen=True)
+class LabelTask:
+    """Labelled queries of a split, the documents to rank, and those whose labels vote; in memory."""
+
+    queries: Texts
+    documents: Texts
+    """Of the same split."""
+    voters: Texts
+    """Of split train, or the same as `documents` where there is none."""
+    headline: ClassVar[str] = "MAP"
+
+    def measure(self, encode: Encode) -> Measured:
+        """Returns MAP, P@1, P@10, nDCG@10 of same-label retrieval, and the accuracy of k-NN (k = 10).
+
+        A text never finds itself. All texts are encoded as queries, since the task is symmetric. A
+        query whose label no other document has counts 0. Ties go to the smaller doc_id. k-NN adds up
+        the cosines of the ten nearest per label; equal sums go to the label that sorts first.
+        """
+        vectors = encode(self.queries.texts, "query")
+        found = self._retrieval(vectors, encode(self.documents.texts, "query"))
+        found["k-NN accuracy"] = self._votes(vectors, encode(self.voters.texts, "query"))
+        chance = float(np.mean(self._same_label()))
+        return from_values("labels", self.queries.ids, found, len(self.documents.ids), chance)
+
+    def _retrieval(self, vectors: Vectors, documents: Vectors) -> dict[str, Floats]:
+        columns: dict[str, list[float]] = {"MAP": [], "P@1": [], "P@10": [], "nDCG@10": []}
+        for query, row in scored(vectors, documents, _same_text(self.queries, self.documents)):
+            order = ranked(row, len(row))
+            hits = self.documents.labels[order] == self.queries.labels[query]
+            for name, value in zip(columns, _of_ranking(hits), strict=True):
+                columns[name].append(value)
+        return named(columns)
+
+    def _votes(self, vectors: Vectors, voters: Vectors) -> Floats:
+        """1 for each query whose label the nearest voters agree on, else 0."""
+        right = np.zeros(len(vectors))
+        labels = self.voters.labels
+        for query, row in scored(vectors, voters, _same_text(self.queries, self.voters)):
+            nearest = ranked(row, NEIGHBOURS)
+            if not len(nearest):
+                continue
+            candidates, owner = np.unique(labels[nearest], return_inverse=True)
+            sums = np.round(np.bincount(owner, weights=row[nearest]), 9)
+            right[query] = candidates[int(np.argmax(sums))] == self.queries.labels[query]
+        return right
+
+    def _same_label(self) -> Floats:
+        """For each query, the share of the documents (itself excluded) that have its label."""
+        unranked = _same_text(self.queries, self.documents)
+        own = np.bincount(unranked.query, minlength=len(self.queries.ids))
+        same = self.documents.labels[unranked.doc] == self.queries.labels[unranked.query]
+        own_same = np.bincount(unranked.query, weights=same, minlength=len(self.queries.ids))
+        size = max(int(self.documents.labels.max()), int(self.queries.labels.max())) + 1
+        counts = np.bincount(self.documents.labels, minlength=size)[self.queries.labels] - own_same
+        return np.asarray(counts / np.maximum(len(self.documents.ids) - own, 1), dtype=np.float64)
+
+
+def label_task(store: Store, split: str, queries: int | None = None, seed: int = 13) -> LabelTask:
+    """Reads the labelled queries of a split, or a seeded sample of `queries`, and labelled documents.
+
+    Documents are those judged in the split; the voters of k-NN those of split train, or, where it
+    has none or is the split itself, the same documents without the query. Raises UsageError when
+    the split has no labelled queries or documents.
+    """
+    asked = evaluating.labelled_queries(store, split)
+    if queries is not None and queries < asked.num_rows:
+        drawn = np.random.default_rng(seed).choice(asked.num_rows, queries, replace=False)
+        asked = asked.take(pa.array(np.sort(drawn)))
+    documents = evaluating.labelled_documents(store, split)
+    if not asked.num_rows or not documents.num_rows:
+        raise UsageError(
+            f"split '{split}' of {store.path} has no labelled texts",
+            "ingest texts with labels: miner ingest STORE texts.tsv --label-column label; "
+            f"splits: {', '.join(corpus.splits(store)) or 'none'}",
+        )
+    voters = evaluating.labelled_documents(store, _TRAIN) if split != _TRAIN else documents
+    voters = voters if voters.num_rows else documents
+    labels = _distinct(asked, documents, voters)
+    return LabelTask(
+        _texts(asked, "query_id", labels),
+        _texts(documents, "doc_id", labels),
+        _texts(voters, "doc_id", labels),
+    )
+
+
+def _distinct(*tables: pa.Table) -> pa.Array:
+    """The labels of all the tables, sorted."""
+    found = pa.chunked_array([chunk for table in tables for chunk in table["label"].chunks]).unique()
+    return found.take(pc.sort_indices(found))
+
+
+def _texts(table: pa.Table, name: str, labels: pa.Array) -> Texts:
+    return Texts(
+        tuple(table[name].to_pylist()),
+        tuple(table["text"].to_pylist()),
+        table["text_key"].to_numpy(),
+        positions(table["label"], labels),
+    )
+
+
+def _same_text(queries: Texts, documents: Texts) -> Pairs:
+    """Every (query, document) pair of equal text, by query."""
+    order = np.argsort(documents.keys, kind="stable")
+    ordered = documents.keys[order]
+    first = np.searchsorted(ordered, queries.keys, side="left")
+    last = np.searchsorted(ordered, queries.keys, side="right")
+    query = np.repeat(np.arange(len(queries.ids)), last - first)
+    spans = [order[a:b] for a, b in zip(first, last, strict=True)]
+    return Pairs(query, np.concatenate(spans) if spans else np.empty(0, dtype=np.int64))
+
+
+def _of_ranking(hits: npt.NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """Average precision, P@1, P@10 and nDCG@10 of a full ranking of right and wrong documents."""
+    total = int(hits.sum())
+    if not total:
+        return 0.0, 0.0, 0.0, 0.0
+    places = np.flatnonzero(hits)
+    precision = float(np.mean(np.arange(1, total + 1) / (places + 1)))
+    top = hits[:NEIGHBOURS].astype(np.float64)
+    gain = float(top @ discount(len(top))) / float(discount(min(total, NEIGHBOURS)).sum())
+    return precision, float(hits[0]), float(top.sum()) / NEIGHBOURS, gain

@@ -1,0 +1,72 @@
+"""What an evaluation gives back: per-query values and means, and what models are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Vectors = npt.NDArray[np.float32]
+
+TASKS = ("retrieval", "similarity", "labels", "reranking")
+
+
+class Encode(Protocol):
+    """Texts to unit vectors."""
+
+    def __call__(self, texts: Sequence[str], side: str) -> Vectors:
+        """Returns the unit float32 vectors of `texts`, shape (len(texts), dimension), in their order.
+
+        `side` is `query` or `document`: which of the model's prompts to use.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Graded:
+    """Pairs with a score from people and one from the model, in the order of `Measured.ids`."""
+
+    gold: Floats
+    predicted: Floats
+    """Cosines."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one model reached on one task."""
+
+    task: str
+    """One of TASKS."""
+    ids: tuple[str, ...]
+    """Query ids, sorted; for similarity `query_id doc_id`, sorted by these."""
+    values: Mapping[str, Floats]
+    """Per measure that is a mean: one value per id."""
+    means: Mapping[str, float]
+    """Every measure, the most telling one first."""
+    documents: int = 0
+    """How many documents were ranked."""
+    graded: Graded | None = field(default=None, repr=False)
+    """Similarity: what its measures are computed from."""
+    chance: float | None = None
+    """Labels: the share of documents that have the query's label, what a model without sense reaches."""
+
+    @property
+    def headline(self) -> str:
+        """The name of the measure that stands for the task."""
+        return next(iter(self.means))
+
+
+def from_values(
+    task: str,
+    ids: Sequence[str],
+    values: Mapping[str, Floats],
+    documents: int,
+    chance: float | None = None,
+) -> Measured:
+    """Returns measures that are means of their values per query."""
+    means = {name: float(np.mean(column)) for name, column in values.items()}
+    return Measured(task, tuple(ids), dict(values), means, documents, chance=chance)

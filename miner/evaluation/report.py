@@ -1,0 +1,164 @@
+"""Several models on several stores: what was measured, where models differ, where stores disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from miner.engine.progress import SILENT, Progress
+from miner.evaluation.evaluate import AUTO, EvaluationConfig, Model, measure, open_models
+from miner.evaluation.measured import Measured
+from miner.evaluation.significance import Difference, compare
+from miner.models.reranker import Reranker
+from miner.store.database import Store
+
+
+@dataclass(frozen=True)
+class Place:
+    """A split of a store."""
+
+    store: Path
+    split: str
+
+    def __str__(self) -> str:
+        return f"{self.store.name} {self.split}"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Which model it was."""
+
+    name: str
+    fingerprint: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """What was measured in one place: per model, the first being the one asked about."""
+
+    place: Place
+    measured: tuple[Measured, ...]
+    differences: tuple[tuple[Difference, ...], ...]
+    """Per other model: the first model's measures less its."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `miner evaluate` found out."""
+
+    models: tuple[ModelFacts, ...]
+    sections: tuple[Section, ...]
+    """The user's own task first, then what was put beside it."""
+
+    def disagreements(self) -> list[str]:
+        """Returns one line for each place beside that turns the sign of a difference on the first.
+
+        Looked at is the first measure of each task; a difference of exactly 0 turns nothing.
+        """
+        lines = []
+        own = self.sections[0]
+        names = short_names([model.name for model in self.models])
+        for other, name in enumerate(names[1:]):
+            here = own.differences[other][0]
+            for section in self.sections[1:]:
+                there = section.differences[other][0]
+                if here.difference * there.difference < 0:
+                    ways = ("ahead of", "behind") if here.difference > 0 else ("behind", "ahead of")
+                    lines.append(
+                        f"disagree: {names[0]} is {ways[0]} {name} on {own.place} ({_said(here)}), "
+                        f"{ways[1]} it on {section.place} ({_said(there)})"
+                    )
+        return lines
+
+
+def _said(difference: Difference) -> str:
+    return f"{difference.measure} {difference.difference:+.4f}, p {difference.p:.4f}"
+
+
+def place(text: str, split: str) -> Place:
+    """Returns the place that `STORE` or `STORE:SPLIT` names; `split` where it names none."""
+    store, colon, named = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return Place(Path(text), split)
+    return Place(Path(store), named or split)
+
+
+def evaluate_places(
+    model: str,
+    places: Sequence[Place],
+    config: EvaluationConfig,
+    progress: Progress = SILENT,
+) -> Report:
+    """Measures a model and those of `config.against` in every place, and compares.
+
+    `config.task` is meant for the first place; the task of the others is told by their judgments.
+    Raises ModelError, StoreError and UsageError.
+    """
+    models = open_models((model, *config.against), config.task)
+    sections = []
+    for number, spot in enumerate(places):
+        task = config.task if number == 0 else AUTO
+        sections.append(_section(spot, models, replace(config, split=spot.split, task=task), progress))
+    facts = tuple(ModelFacts(m.name, m.fingerprint, m.dtype) for m in models)
+    return Report(facts, tuple(sections))
+
+
+def _section(spot: Place, models: Sequence[Model], config: EvaluationConfig, progress: Progress) -> Section:
+    # A reranker's scores go into the store; vectors lie beside it, and others may read meanwhile.
+    read_only = not isinstance(models[0], Reranker)
+    with Store.open(spot.store, read_only=read_only) as store:
+        measured = measure(store, models, config, progress)
+    differences = [tuple(compare(measured[0], other, config.seed)) for other in measured[1:]]
+    return Section(spot, tuple(measured), tuple(differences))
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Returns the last part of each path or hub id, or the whole names where two would be the same."""
+    short = [name.rstrip("/").rpartition("/")[2] for name in names]
+    return short if len(set(short)) == len(short) else list(names)
+
+
+def as_json(report: Report, per_query: bool = False) -> dict[str, Any]:
+    """Returns the report as JSON has it; with `per_query` the values behind the means as well."""
+    return {
+        "models": [asdict(model) for model in report.models],
+        "sections": [_section_json(section, report, per_query) for section in report.sections],
+        "disagreements": report.disagreements(),
+    }
+
+
+def _section_json(section: Section, report: Report, per_query: bool) -> dict[str, Any]:
+    first, names = section.measured[0], [model.name for model in report.models]
+    content: dict[str, Any] = {
+        "store": str(section.place.store),
+        "split": section.place.split,
+        "task": first.task,
+        "queries": len(first.ids),
+        "documents": first.documents,
+        "chance": first.chance,
+        "measures": [
+            {"model": name, **measured.means} for name, measured in zip(names, section.measured, strict=True)
+        ],
+        "differences": [
+            {"against": name, **asdict(difference)}
+            for name, differences in zip(names[1:], section.differences, strict=True)
+            for difference in differences
+        ],
+    }
+    if per_query:
+        content["ids"] = list(first.ids)
+        content["per_query"] = [
+            {"model": name, **_values(measured)}
+            for name, measured in zip(names, section.measured, strict=True)
+        ]
+    return content
+
+
+def _values(measured: Measured) -> dict[str, list[float]]:
+    values = {name: column.tolist() for name, column in measured.values.items()}
+    if measured.graded is not None:
+        values |= {"gold": measured.graded.gold.tolist(), "cosine": measured.graded.predicted.tolist()}
+    return values

@@ -1,0 +1,121 @@
+"""Reranking: does the cross-encoder put the relevant ones of BM25's candidates first?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from miner.engine.progress import SILENT, Progress
+from miner.evaluation.measured import Floats, Measured, from_values
+from miner.evaluation.ranking import Ints, Pairs
+from miner.evaluation.retrieval import RetrievalTask, task_of
+from miner.models.reranker import Reranker
+from miner.retrieval.arrays import pair_keys
+from miner.retrieval.bm25 import Bm25
+from miner.retrieval.collection import Collection
+from miner.retrieval.config import Bm25Config
+from miner.retrieval.search import chunk_ranges
+from miner.store import evaluating
+from miner.store.database import Store
+
+MEASURES = ("nDCG@10", "MRR@10", "MAP")
+_CHUNK = 4096
+"""Pairs between two commits: what a kill can cost."""
+
+
+@dataclass(frozen=True)
+class RerankingTask:
+    """The candidates of each query, by position in `retrieval`, and what is relevant; in memory."""
+
+    retrieval: RetrievalTask
+    candidates: Pairs
+    """Ordered by query, then BM25 rank."""
+
+    def measure(self, scores: Floats) -> Measured:
+        """Returns nDCG@10, MRR@10 and MAP of the candidates ordered by `scores`, one for each.
+
+        Ties go to the smaller doc_id. A relevant document that is no candidate counts as missed.
+        """
+        judged = self.retrieval.judged
+        order = np.lexsort((self.candidates.doc, -scores, self.candidates.query))
+        cuts = np.searchsorted(self.candidates.query, np.arange(1, len(judged.query_ids)))
+        values = judged.values(np.split(self.candidates.doc[order], cuts), MEASURES)
+        return from_values("reranking", judged.query_ids, values, len(judged.doc_ids))
+
+    @property
+    def lengths(self) -> Ints:
+        """The characters of each candidate's query and document together."""
+        queries = np.array([len(text) for text in self.retrieval.queries])
+        documents = np.array([len(text) for text in self.retrieval.documents])
+        return np.asarray(queries[self.candidates.query] + documents[self.candidates.doc])
+
+
+def reranking_task(
+    store: Store, split: str, depth: int = 100, queries: int | None = None, seed: int = 13
+) -> RerankingTask:
+    """Reads what `retrieval_task` reads, and finds each query's `depth` best documents by BM25.
+
+    What is not ranked in retrieval is no candidate. Raises UsageError when no query of the split
+    has a relevant document.
+    """
+    collection = Collection.load(store, split, queries, seed)
+    task = task_of(store, collection)
+    bm25 = Bm25(collection, Bm25Config())
+    most = int(np.bincount(task.judged.unranked.query, minlength=1).max())
+    found = [_candidates(bm25, task, chunk, depth, depth + most) for chunk in chunk_ranges(collection)]
+    query, doc = (np.concatenate(side).astype(np.int64) for side in zip(*found, strict=True))
+    return RerankingTask(task, Pairs(query, doc))
+
+
+def _candidates(bm25: Bm25, task: RetrievalTask, chunk: range, depth: int, wanted: int) -> tuple[Ints, Ints]:
+    """The best `depth` documents of a chunk's queries, without what is not ranked."""
+    hits = bm25.search(chunk, wanted)
+    query, doc = hits.query.astype(np.int64), hits.doc.astype(np.int64)
+    hidden = pair_keys(task.judged.unranked.query, task.judged.unranked.doc)
+    shown = ~np.isin(pair_keys(query, doc), hidden)
+    query, doc = query[shown], doc[shown]
+    first = np.arange(len(query)) - np.searchsorted(query, query) < depth
+    return query[first], doc[first]
+
+
+def rerank(store: Store, reranker: Reranker, task: RerankingTask, progress: Progress = SILENT) -> Measured:
+    """Scores the candidates and measures; pairs that the store has scores of are not scored again.
+
+    New scores are kept in the store, a chunk at a time.
+    """
+    judged, pairs = task.retrieval.judged, task.candidates
+    query_ids, doc_ids = pa.array(judged.query_ids), pa.array(judged.doc_ids)
+    scores = np.full(len(pairs.query), np.nan)
+    known = evaluating.known_scores(store, reranker.fingerprint)
+    located, rows = Pairs.locate(known, query_ids, doc_ids)
+    _fill(scores, pairs, located, known["score"].to_numpy()[rows])
+    for chunk in _missing(scores, task.lengths):
+        queries = [task.retrieval.queries[i] for i in pairs.query[chunk]]
+        documents = [task.retrieval.documents[i] for i in pairs.doc[chunk]]
+        scores[chunk] = reranker.score(queries, documents, progress=progress)
+        ids = {"query_id": query_ids.take(pa.array(pairs.query[chunk]))}
+        ids["doc_id"] = doc_ids.take(pa.array(pairs.doc[chunk]))
+        evaluating.keep_scores(store, reranker.fingerprint, pa.table({**ids, "score": scores[chunk]}))
+    return task.measure(scores)
+
+
+def _fill(scores: Floats, pairs: Pairs, known: Pairs, values: Floats) -> None:
+    """Writes the scores of the pairs that are known."""
+    wanted, have = pair_keys(pairs.query, pairs.doc), pair_keys(known.query, known.doc)
+    if not len(have):
+        return
+    order = np.argsort(have)
+    place = np.minimum(np.searchsorted(have[order], wanted), len(have) - 1)
+    same = have[order][place] == wanted
+    scores[same] = values[order][place[same]]
+
+
+def _missing(scores: Floats, lengths: Ints) -> Iterator[Ints]:
+    """Chunks of the pairs without a score, shortest first: batches of like lengths."""
+    missing = np.flatnonzero(np.isnan(scores))
+    missing = missing[np.argsort(lengths[missing], kind="stable")]
+    for start in range(0, len(missing), _CHUNK):
+        yield missing[start : start + _CHUNK]

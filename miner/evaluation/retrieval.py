@@ -1,0 +1,91 @@
+"""Retrieval: does the model rank the relevant documents of a query above all others?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from miner.evaluation.measured import Encode, Measured, from_values
+from miner.evaluation.ranking import Judged, Pairs, ranked, scored
+from miner.retrieval.collection import Collection
+from miner.store import evaluating
+from miner.store.database import Store
+
+DEPTH = 100
+"""Documents of a ranking that the measures look at."""
+MEASURES = ("nDCG@10", "MRR@10", "MAP", "R@10", "R@100")
+
+
+@dataclass(frozen=True)
+class RetrievalTask:
+    """Queries of one split over all documents of a store, in memory: the store may be closed."""
+
+    queries: tuple[str, ...]
+    """The texts, in the order of `judged.query_ids`."""
+    documents: tuple[str, ...]
+    """The texts, in the order of `judged.doc_ids`."""
+    judged: Judged
+    headline: ClassVar[str] = "nDCG@10"
+
+    def measure(self, encode: Encode) -> Measured:
+        """Returns how well the vectors of `encode` retrieve: nDCG@10, MRR@10, MAP, R@10, R@100.
+
+        Exact search by inner product, the first 100 documents, ties by doc_id. MAP is over these 100.
+        nDCG takes the relevance as gain; the others count a document as relevant above 0. A query
+        none of whose documents are found has 0, and counts.
+        """
+        documents = encode(self.documents, "document")
+        vectors = encode(self.queries, "query")
+        rankings = [ranked(row, DEPTH) for _, row in scored(vectors, documents, self.judged.unranked)]
+        values = self.judged.values(rankings, MEASURES)
+        return from_values("retrieval", self.judged.query_ids, values, len(self.documents))
+
+
+def retrieval_task(store: Store, split: str, queries: int | None = None, seed: int = 13) -> RetrievalTask:
+    """Reads the queries of a split, or a seeded sample of `queries`, with all documents and judgments.
+
+    Judgments of this split count, for a query and for every query that reads the same. Not ranked,
+    neither right nor wrong, are what is relevant to the query's text in another split only, and the
+    query's own text or id as a document, unless it is judged. Raises UsageError when no query of the
+    split has a relevant document.
+    """
+    return task_of(store, Collection.load(store, split, queries, seed))
+
+
+def sampled_task(store: Store, split: str, queries: int | None, documents: int, seed: int) -> RetrievalTask:
+    """Returns a smaller task: all queries or a seeded sample of them, over a sample of documents.
+
+    What is relevant in the split is always there, beyond `documents` if need be; measures are
+    higher than over all documents. Raises UsageError as `retrieval_task`.
+    """
+    collection = Collection.load(store, split, queries, seed)
+    table = evaluating.relevant(store, split)
+    asked = pc.is_in(table["query_id"], value_set=collection.query_ids)
+    needed = pc.is_in(collection.doc_ids, value_set=table["doc_id"].filter(asked).combine_chunks())
+    kept = needed.to_numpy(zero_copy_only=False)
+    others = np.flatnonzero(~kept)
+    more = min(len(others), max(0, documents - int(kept.sum())))
+    kept[np.random.default_rng(seed).choice(others, more, replace=False)] = True
+    return task_of(store, replace(collection, documents=collection.documents.filter(pa.array(kept))))
+
+
+def task_of(store: Store, collection: Collection) -> RetrievalTask:
+    """Returns the task of a collection's queries and documents; see `retrieval_task`."""
+    return RetrievalTask(
+        tuple(collection.queries["text"].to_pylist()),
+        tuple(collection.documents["text"].to_pylist()),
+        _judged(store, collection),
+    )
+
+
+def _judged(store: Store, collection: Collection) -> Judged:
+    query_ids, doc_ids = collection.query_ids, collection.doc_ids
+    table = evaluating.relevant(store, collection.split)
+    relevant, rows = Pairs.locate(table, query_ids, doc_ids)
+    relevance = table["relevance"].to_numpy()[rows]
+    unranked, _ = Pairs.locate(evaluating.unranked(store, collection.split), query_ids, doc_ids)
+    return Judged(tuple(query_ids.to_pylist()), tuple(doc_ids.to_pylist()), relevant, relevance, unranked)

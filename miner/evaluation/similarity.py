@@ -1,0 +1,82 @@
+"""Similarity: does the cosine of two texts follow the score that people gave the pair?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from miner.errors import UsageError
+from miner.evaluation.measured import Encode, Floats, Graded, Measured
+from miner.store import evaluating
+from miner.store.database import Store
+
+
+@dataclass(frozen=True)
+class SimilarityTask:
+    """Graded pairs of texts, in memory."""
+
+    ids: tuple[str, ...]
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    gold: Floats
+    headline: ClassVar[str] = "Spearman"
+
+    def measure(self, encode: Encode) -> Measured:
+        """Returns Spearman's and Pearson's correlation of cosine and gold score.
+
+        Both texts are encoded as queries: the task is symmetric, and a prompt for one side only
+        would not be. Equal cosines for all pairs correlate with nothing: 0.
+        """
+        size = len(self.ids)
+        vectors = encode((*self.first, *self.second), "query").astype(np.float64)
+        cosines = np.einsum("nd,nd->n", vectors[:size], vectors[size:])
+        graded = Graded(self.gold, cosines)
+        means = {"Spearman": spearman(cosines, self.gold), "Pearson": pearson(cosines, self.gold)}
+        return Measured("similarity", self.ids, {}, means, graded=graded)
+
+
+def similarity_task(store: Store, split: str, queries: int | None = None, seed: int = 13) -> SimilarityTask:
+    """Reads every judged pair of a split, or a seeded sample of `queries` pairs, with its relevance.
+
+    Raises UsageError when there are fewer than three pairs or all have the same relevance.
+    """
+    table = evaluating.graded_pairs(store, split)
+    if queries is not None and queries < table.num_rows:
+        drawn = np.random.default_rng(seed).choice(table.num_rows, queries, replace=False)
+        table = table.take(pa.array(np.sort(drawn)))
+    gold = table["relevance"].to_numpy()
+    if len(gold) < 3 or gold.min() == gold.max():
+        raise UsageError(
+            f"split '{split}' has no graded pairs: {len(gold):,} pairs of {len(np.unique(gold))} relevance"
+            f"{'' if len(np.unique(gold)) == 1 else 's'}",
+            "ingest pairs with their scores: miner ingest STORE pairs.tsv --relevance-column score",
+        )
+    names = zip(table["query_id"].to_pylist(), table["doc_id"].to_pylist(), strict=True)
+    return SimilarityTask(
+        tuple(f"{query} {doc}" for query, doc in names),
+        tuple(table["first"].to_pylist()),
+        tuple(table["second"].to_pylist()),
+        gold,
+    )
+
+
+def pearson(first: Floats, second: Floats) -> float:
+    """Returns Pearson's product-moment correlation; 0 where either side does not vary."""
+    a, b = first - first.mean(), second - second.mean()
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 1e-12 else 0.0
+
+
+def spearman(first: Floats, second: Floats) -> float:
+    """Returns Spearman's rank correlation: Pearson's of the ranks, equal values sharing their mean rank."""
+    return pearson(ranks(first), ranks(second))
+
+
+def ranks(values: Floats) -> Floats:
+    """Returns ranks from 1; equal values share the mean of theirs."""
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(values), dtype=np.float64)

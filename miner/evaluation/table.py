@@ -1,0 +1,58 @@
+"""The report as people read it: measures as rows, models as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from miner.evaluation.measured import Measured
+from miner.evaluation.report import Report, Section, short_names
+from miner.evaluation.significance import Difference
+
+
+def table(report: Report) -> str:
+    """Returns one aligned table per place, and a line wherever two places disagree."""
+    names = short_names([model.name for model in report.models])
+    parts = [_section(section, names) for section in report.sections]
+    lines = report.disagreements()
+    return "\n\n".join([*parts, "\n".join(lines)] if lines else parts)
+
+
+def _section(section: Section, names: Sequence[str]) -> str:
+    rows = [["", names[0]]]
+    for name in names[1:]:
+        rows[0] += [name, "difference", "95 % interval", "p"]
+    for number, (measure, mean) in enumerate(section.measured[0].means.items()):
+        row = [measure, f"{mean:.4f}"]
+        for differences in section.differences:
+            row += _cells(differences[number])
+        rows.append(row)
+    return "\n".join([f"{section.place}: {_about(section.measured[0])}", *aligned(rows)])
+
+
+def _cells(found: Difference) -> list[str]:
+    interval = f"[{found.low:+.4f}, {found.high:+.4f}]"
+    return [f"{found.second:.4f}", f"{found.difference:+.4f}", interval, f"{found.p:.4f}"]
+
+
+def _about(measured: Measured) -> str:
+    """What the task was, and how large."""
+    if measured.task == "similarity":
+        return f"similarity, {len(measured.ids):,} pairs"
+    parts = [measured.task, f"{len(measured.ids):,} queries", f"{measured.documents:,} documents"]
+    if measured.task == "reranking":
+        parts[2] = f"BM25's candidates of {parts[2]}"
+    if measured.chance is not None:
+        parts.append(f"{100 * measured.chance:.1f} % of them of the same label")
+    return ", ".join(parts)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns rows of cells as lines: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,127 @@
+"""What evaluation reads: the judgments that count, what must not be ranked, graded pairs, labels.
+
+Silver judgments come from a model and never count: a test that a model wrote measures that model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from miner.store.corpus import GOLD
+from miner.store.database import Store
+
+_BY_TEXT = f"""SELECT q.query_id, j.doc_id, j.split, j.relevance
+    FROM queries q JOIN queries same USING (text_key) JOIN {GOLD} j ON j.query_id = same.query_id"""
+"""Judgments hold for a text: what is relevant to a query is so to every query that reads the same."""
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """What the judgments of a split look like: enough to tell which task it is."""
+
+    judgments: int
+    queries: int
+    labelled: int
+    """Queries that have a label."""
+    grades: int
+    """Distinct relevances."""
+    least: float
+    """The lowest relevance; 0 where there are no judgments."""
+
+
+def split_facts(store: Store, split: str) -> SplitFacts:
+    """Returns the facts of a split; all 0 where nothing is judged in it."""
+    (row,) = store.rows(
+        f"""SELECT count(*), count(DISTINCT query_id),
+            count(DISTINCT query_id) FILTER (WHERE label IS NOT NULL),
+            count(DISTINCT relevance), coalesce(min(relevance), 0)
+        FROM {GOLD} j JOIN queries USING (query_id) WHERE split = ?""",
+        [split],
+    )
+    return SplitFacts(*row)
+
+
+def relevant(store: Store, split: str) -> pa.Table:
+    """Returns what is relevant in a split, also by a query of the same text: query_id, doc_id, relevance.
+
+    Ordered; relevance is above 0, the highest where several are given.
+    """
+    return store.table(
+        f"""SELECT query_id, doc_id, max(relevance) AS relevance FROM ({_BY_TEXT})
+        WHERE split = ? AND relevance > 0 GROUP BY ALL ORDER BY query_id, doc_id""",
+        [split],
+    )
+
+
+def unranked(store: Store, split: str) -> pa.Table:
+    """Returns the pairs that no ranking of a split shows: query_id, doc_id, ordered.
+
+    A query's own text or id as a document, and what is relevant to its text in another split only.
+    Never what is judged in the split itself.
+    """
+    return store.table(
+        f"""SELECT query_id, doc_id FROM queries JOIN documents USING (text_key)
+        UNION SELECT query_id, doc_id FROM queries JOIN documents ON doc_id = query_id
+        UNION SELECT query_id, doc_id FROM ({_BY_TEXT}) WHERE split <> $split AND relevance > 0
+        EXCEPT SELECT query_id, doc_id FROM ({_BY_TEXT}) WHERE split = $split
+        ORDER BY query_id, doc_id""",
+        {"split": split},
+    )
+
+
+def graded_pairs(store: Store, split: str) -> pa.Table:
+    """Returns every judged pair of a split, ordered: query_id, doc_id, first, second, relevance.
+
+    `first` and `second` are the texts; relevance is the highest where several are given.
+    """
+    return store.table(
+        f"""SELECT j.query_id, j.doc_id, any_value(q.text) AS first,
+            any_value(CASE d.title WHEN '' THEN d.text ELSE d.title || ' ' || d.text END) AS second,
+            max(j.relevance) AS relevance
+        FROM {GOLD} j JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
+        WHERE j.split = ? GROUP BY ALL ORDER BY j.query_id, j.doc_id""",
+        [split],
+    )
+
+
+def labelled_queries(store: Store, split: str) -> pa.Table:
+    """Returns the queries of a split that have a label, ordered: query_id, text, text_key, label."""
+    return store.table(
+        f"""SELECT query_id, text, text_key, label FROM queries
+        WHERE label IS NOT NULL AND query_id IN (SELECT query_id FROM {GOLD} WHERE split = ?)
+        ORDER BY query_id""",
+        [split],
+    )
+
+
+def labelled_documents(store: Store, split: str) -> pa.Table:
+    """Returns the documents judged in a split that have a label, ordered: doc_id, text, text_key, label."""
+    return store.table(
+        f"""SELECT doc_id, CASE title WHEN '' THEN text ELSE title || ' ' || text END AS text,
+            text_key, label FROM documents
+        WHERE label IS NOT NULL AND doc_id IN (SELECT doc_id FROM {GOLD} WHERE split = ?)
+        ORDER BY doc_id""",
+        [split],
+    )
+
+
+def judged_splits(store: Store) -> list[str]:
+    """Returns the names of the splits in which anything is judged."""
+    return [split for (split,) in store.rows(f"SELECT DISTINCT split FROM {GOLD} ORDER BY split")]
+
+
+def known_scores(store: Store, reranker: str) -> pa.Table:
+    """Returns what a reranker has scored: query_id, doc_id, score."""
+    return store.table(
+        """SELECT query_id, doc_id, any_value(score) AS score FROM rerank_scores
+        WHERE reranker = ? GROUP BY ALL""",
+        [reranker],
+    )
+
+
+def keep_scores(store: Store, reranker: str, scores: pa.Table) -> None:
+    """Adds scores (query_id, doc_id, score) to those that all runs share."""
+    with store.transaction():
+        store.insert("rerank_scores", scores, reranker=reranker)

@@ -1,0 +1,65 @@
+"""A run's triplets as rows to train on: each positive with its query's negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from miner.store.database import Store
+from miner.store.runs import Run
+
+
+def mined_pairs(store: Store, run: Run) -> pa.Table:
+    """Returns every (query, positive) that has negatives, ordered by query_id and positive_id.
+
+    Columns query_id, positive_id, positive_score, negative_ids and negative_scores: lists, the
+    hardest first.
+    """
+    return store.table(
+        """SELECT query_id, positive_id, any_value(positive_score) AS positive_score,
+            list(negative_id ORDER BY rank, negative_id) AS negative_ids,
+            list(negative_score ORDER BY rank, negative_id) AS negative_scores
+        FROM triplets WHERE run_id = ? GROUP BY query_id, positive_id ORDER BY query_id, positive_id""",
+        [run.run_id],
+    )
+
+
+def query_texts(store: Store, query_ids: pa.ChunkedArray) -> list[str]:
+    """Returns the text of each of the queries, in their order."""
+    return _texts(store, "queries", "query_id", "text", query_ids)
+
+
+def document_texts(store: Store, doc_ids: pa.ChunkedArray) -> list[str]:
+    """Returns the text of each of the documents, title before it, in their order."""
+    text = "CASE title WHEN '' THEN text ELSE title || ' ' || text END"
+    return _texts(store, "documents", "doc_id", text, doc_ids)
+
+
+def _texts(store: Store, table: str, key: str, text: str, ids: pa.ChunkedArray) -> list[str]:
+    found = store.table(f"SELECT {key} AS id, {text} AS text FROM {table}")
+    text_of = dict(zip(found["id"].to_pylist(), found["text"].to_pylist(), strict=True))
+    return [text_of[i] for i in ids.to_pylist()]
+
+
+def text_labels(store: Store) -> dict[int, str]:
+    """Returns the label of every labelled text by its text key."""
+    table = store.table(
+        """SELECT text_key, any_value(label) AS label
+        FROM (SELECT text_key, label FROM queries UNION ALL SELECT text_key, label FROM documents)
+        WHERE label IS NOT NULL GROUP BY text_key HAVING count(DISTINCT label) = 1"""
+    )
+    return dict(zip(table["text_key"].to_pylist(), table["label"].to_pylist(), strict=True))
+
+
+def known_pair_keys(store: Store, sources: Sequence[str]) -> pa.Table:
+    """Returns the text keys of every query and document that are judged relevant, in any split.
+
+    `sources` are any of `store.silver.SOURCES`.
+    """
+    return store.table(
+        """SELECT DISTINCT q.text_key AS query_key, d.text_key AS doc_key
+        FROM judgments j JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
+        WHERE j.relevance > 0 AND CASE j.source WHEN 'silver' THEN $silver ELSE $gold END ORDER BY ALL""",
+        {"gold": "gold" in sources, "silver": "silver" in sources},
+    )

@@ -1,0 +1,33 @@
+"""The texts of a store without what is judged of them: what an encoder can be pretrained on."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from miner.store.database import Store
+
+SIDES = ("documents", "queries")
+
+
+def unlabelled_texts(store: Store, sides: tuple[str, ...], without: str | None) -> pa.Table:
+    """Returns distinct texts, documents before queries, each ordered by id: side, text.
+
+    `sides` are some of SIDES. Queries that a judgment of split `without` names are left out, and
+    queries that read the same; nothing else is read of the judgments.
+    """
+    return store.table(
+        """WITH judged AS (
+            SELECT DISTINCT text_key FROM queries
+            WHERE query_id IN (SELECT query_id FROM judgments WHERE split = $without)
+        ), texts AS (
+            SELECT 'documents' AS side, doc_id AS id, text_key,
+                CASE title WHEN '' THEN text ELSE title || ' ' || text END AS text FROM documents
+            UNION ALL
+            SELECT 'queries', query_id, text_key, text FROM queries
+            WHERE text_key NOT IN (SELECT text_key FROM judged)
+        )
+        SELECT side, text FROM texts WHERE text_key <> 0 AND list_contains($sides, side)
+        QUALIFY row_number() OVER (PARTITION BY text_key ORDER BY side, id) = 1
+        ORDER BY side, id""",
+        {"sides": list(sides), "without": without},
+    )

@@ -1,0 +1,159 @@
+"""Which rows make a batch, and which of its documents are known positives of which anchors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sentence_transformers.base.data_collator import BaseDataCollator
+from sentence_transformers.base.sampler import DefaultBatchSampler
+
+from miner.text import text_keys
+
+Keys = npt.NDArray[np.int64]
+
+MASK = "known_positives"
+"""The entry of a batch that holds the mask."""
+
+
+class PairBatches(DefaultBatchSampler):
+    """Batches of a seeded order of the rows in which no text is the anchor or positive of two rows.
+
+    The order depends on anchors and positives alone: two data sets that differ in their negatives
+    are seen in the same order. A row whose texts are in the batch already waits for the next one.
+    An epoch has ceil(rows / batch size) batches; the few rows that would need more are left out of
+    that epoch.
+    """
+
+    def __init__(self, keys: Keys, batch_size: int, seed: int, distinct: bool) -> None:
+        super().__init__(range(len(keys)), batch_size, False, seed=seed)
+        self._seed = seed
+        self._keys = keys
+        self._distinct = distinct
+
+    def __len__(self) -> int:
+        return -(-len(self._keys) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yields the rows of each batch; the same ones for the same seed and epoch."""
+        order = np.random.default_rng([self._seed, self.epoch]).permutation(len(self._keys)).tolist()
+        if not self._distinct:
+            for start in range(0, len(order), self.batch_size):
+                yield order[start : start + self.batch_size]
+            return
+        yield from self._without_duplicates(order)
+
+    def _without_duplicates(self, order: list[int]) -> Iterator[list[int]]:
+        keys = self._keys.tolist()
+        coming, waiting = iter(order), list[int]()
+        for _ in range(len(self)):
+            batch, seen, late = list[int](), set[int](), list[int]()
+            for row in waiting:
+                _place(row, keys[row], batch, seen, late, self.batch_size)
+            while len(batch) < self.batch_size and (new := next(coming, None)) is not None:
+                _place(new, keys[new], batch, seen, late, self.batch_size)
+            waiting = late
+            if batch:
+                yield batch
+
+
+def _place(row: int, texts: list[int], batch: list[int], seen: set[int], late: list[int], size: int) -> None:
+    if len(batch) == size or not seen.isdisjoint(texts):
+        late.append(row)
+    else:
+        batch.append(row)
+        seen.update(texts)
+
+
+class KnownPositives:
+    """Which texts are known to be relevant to which: pairs of text keys, and texts of one label."""
+
+    def __init__(self, anchors: Keys, documents: Keys, labels: Mapping[int, str] | None = None) -> None:
+        self._pairs = np.unique(_mixed(anchors, documents))
+        number = {name: place for place, name in enumerate(sorted(set((labels or {}).values())))}
+        self._label = {key: number[name] for key, name in (labels or {}).items()}
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that is known."""
+        digest = hashlib.sha256(self._pairs.tobytes())
+        digest.update(str(sorted(self._label.items())).encode())
+        return digest.hexdigest()
+
+    def mask(self, anchors: Keys, documents: Keys) -> npt.NDArray[np.bool_]:
+        """Returns whether each document is a known positive of each anchor: (anchors, documents).
+
+        It is when the pair was judged so, or when both have the same label.
+        """
+        pairs = _mixed(anchors[:, None], documents[None, :])
+        found: npt.NDArray[np.bool_] = np.zeros(pairs.shape, dtype=np.bool_)
+        if len(self._pairs):
+            place = np.searchsorted(self._pairs, pairs)
+            found = self._pairs[np.minimum(place, len(self._pairs) - 1)] == pairs
+        if not self._label:
+            return found
+        left, right = (self._labels(keys) for keys in (anchors, documents))
+        same: npt.NDArray[np.bool_] = (left[:, None] == right[None, :]) & (left >= 0)[:, None]
+        return found | same
+
+    def _labels(self, keys: Keys) -> npt.NDArray[np.int64]:
+        """The number of each text's label, -1 where it has none."""
+        return np.array([self._label.get(key, -1) for key in keys.tolist()], dtype=np.int64)
+
+
+def _mixed(left: Keys, right: Keys) -> npt.NDArray[np.uint64]:
+    """One 64-bit number per pair of keys."""
+    with np.errstate(over="ignore"):
+        both = left.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ right.astype(np.uint64)
+        mixed: npt.NDArray[np.uint64] = (both ^ (both >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
+    return mixed
+
+
+class MaskingCollator:
+    """Collates a batch and adds, for each anchor, which of the batch's documents are its positives."""
+
+    def __init__(
+        self, inner: BaseDataCollator, texts: Mapping[str, Sequence[str]], known: KnownPositives
+    ) -> None:
+        self._inner = inner
+        self._columns = list(texts)
+        distinct = sorted({text for column in texts.values() for text in column})
+        self._key_of = dict(zip(distinct, text_keys(distinct).tolist(), strict=True))
+        self._known = known
+        self.valid_label_columns = inner.valid_label_columns
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Returns the tensors of a batch, and its mask of shape (rows, rows × document columns)."""
+        batch = self._inner(rows)
+        keys = np.array([[self._key_of[row[name]] for row in rows] for name in self._columns])
+        mask = self._known.mask(keys[0], keys[1:].ravel())
+        own = np.arange(len(rows))
+        mask[own, own] = False
+        batch[MASK] = torch.from_numpy(mask)
+        return batch
+
+
+class MaskedCosine:
+    """Cosine similarity in which known positives do not count as negatives: they are -inf.
+
+    `mask` is set before each batch. Rows may be asked for piece by piece, in order.
+    """
+
+    def __init__(self) -> None:
+        self.mask: torch.Tensor | None = None
+        self._row = 0
+
+    def __call__(self, anchors: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
+        """Returns the cosine of every anchor with every document."""
+        from sentence_transformers.util import cos_sim
+
+        cosines = cos_sim(anchors, documents)
+        if self.mask is None:
+            return cosines
+        rows = slice(self._row, self._row + len(anchors))
+        self._row = rows.stop % len(self.mask)
+        return cosines.masked_fill(self.mask[rows], -torch.inf)

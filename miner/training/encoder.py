@@ -1,0 +1,125 @@
+"""`miner train`: an encoder from rows of text.
+
+Work happens in `OUT.partial`, and OUT appears by one rename: see `workplace`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from miner.engine.progress import SILENT, Progress
+from miner.errors import MinerError
+from miner.models.device import resolve_device, resolve_dtype
+from miner.models.names import resolve
+from miner.models.scratch import tokenizer_file
+from miner.text import fingerprint, text_keys
+from miner.training.batches import KnownPositives
+from miner.training.encoder_card import WHAT, EncoderMetrics, EncoderReport, write_card
+from miner.training.encoder_config import SCRATCH, EncoderConfig
+from miner.training.encoder_trainer import TRAINED, DevTask, Training, train_model
+from miner.training.examples import Examples
+from miner.training.steps import last_checkpoint
+from miner.training.workplace import finished, publish, workplace
+
+_CODE = 1
+"""Raised when the same rows and settings would give another model."""
+
+
+def train_encoder(
+    examples: Examples,
+    out: Path,
+    config: EncoderConfig,
+    *,
+    known: KnownPositives | None = None,
+    dev: DevTask | None = None,
+    progress: Progress = SILENT,
+    force: bool = False,
+) -> EncoderReport:
+    """Trains an encoder and writes it with its card, metrics and curve to the new folder `out`.
+
+    `known` are the pairs that are no negatives of each other (default: every row's anchor and
+    positive); `dev` scores the model on the way, and the best one is kept. The same call after a
+    kill goes on where it was, and does nothing when all is done. Raises UsageError when `out` is
+    taken, ModelError when the base does not load.
+    """
+    if known is None and config.needs.ranks_batch:
+        known = known_positives(examples)
+    if not config.evaluations:
+        dev = None
+    base = _base_fingerprint(config)
+    identity = fingerprint(
+        {
+            "examples": examples.fingerprint,
+            "base": base,
+            "guide": resolve(config.guide).fingerprint if config.guide else None,
+            "config": {**config.identity(), "base": None},
+            "dtype": resolve_dtype(config.dtype, resolve_device()),
+            "dev": [dev.measure, dev.content] if dev else None,
+            "known": known.fingerprint if known and config.mask else None,
+            "code": _CODE,
+        }
+    )
+    found = finished(out, identity, force, WHAT)
+    if found is not None:
+        progress.note(f"{out} holds this encoder already")
+        return EncoderReport(out, EncoderMetrics.parse(found), True)
+    work = workplace(out, identity, progress)
+    started = time.perf_counter()
+    try:
+        training = _trained(examples, known, work, config, dev, progress)
+    except MinerError:
+        if last_checkpoint(work) is None:
+            shutil.rmtree(work)
+        raise
+    metrics = EncoderMetrics(
+        fingerprint=identity,
+        base=config.base,
+        base_fingerprint=base,
+        config=config.identity(),
+        dtype=resolve_dtype(config.dtype, resolve_device()),
+        rows=len(examples),
+        columns=list(examples.texts),
+        origin=Path(examples.origin).name,
+        classes=list(examples.classes),
+        measure=dev.measure if dev else None,
+        seconds=round(time.perf_counter() - started, 1),
+        **asdict(training),
+    )
+    write_card(work / TRAINED, out.name, metrics)
+    publish(work / TRAINED, out, work)
+    return EncoderReport(out, metrics, False)
+
+
+def known_positives(examples: Examples) -> KnownPositives:
+    """Returns every row's anchor and positive."""
+    anchor, positive, *_ = examples.texts.values()
+    return KnownPositives(text_keys(anchor), text_keys(positive))
+
+
+def _base_fingerprint(config: EncoderConfig) -> str:
+    if config.base == SCRATCH:
+        tokenizer = tokenizer_file(config.tokenizer).read_text("utf-8")
+        return fingerprint({"scratch": config.dimension, "tokenizer": tokenizer, "seed": config.seed})
+    return resolve(config.base).fingerprint
+
+
+def _trained(
+    examples: Examples,
+    known: KnownPositives | None,
+    work: Path,
+    config: EncoderConfig,
+    dev: DevTask | None,
+    progress: Progress,
+) -> Training:
+    """Trains, unless a kill came after the training and before the card."""
+    told = work / "training.json"
+    if not told.exists():
+        training = train_model(examples, known, work, config, dev, progress)
+        new = told.with_suffix(".new")
+        new.write_text(json.dumps(asdict(training)), "utf-8")
+        new.replace(told)
+    return Training(**json.loads(told.read_text("utf-8")))

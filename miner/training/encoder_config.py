@@ -1,0 +1,138 @@
+"""How to train an encoder: one frozen configuration, and what each loss needs. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from miner.errors import UsageError, near
+
+SCRATCH = "scratch"
+"""The base that is no model: a table of token vectors, drawn at random."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a loss is for and what its rows hold."""
+
+    summary: str
+    texts: tuple[int, int]
+    """The fewest and the most columns of text."""
+    label: str = ""
+    """What else a row needs: `number`, `class`, `scores`, or nothing."""
+    formats: tuple[str, ...] = ("triplet", "n-tuple")
+    """The export formats that have it."""
+    ranks_batch: bool = False
+    """Whether the other rows of the batch are negatives: no duplicates then, and known positives masked."""
+
+
+MOST = 64
+"""More columns of text than any row has."""
+
+LOSSES = {
+    "mnr": Loss("ranks the positive above all other documents of the batch", (2, MOST), ranks_batch=True),
+    "cached-mnr": Loss(
+        "the same over large batches in little memory (gradient caching)", (2, MOST), ranks_batch=True
+    ),
+    "gist": Loss(
+        "the same, a guide model masks what it takes for a false negative",
+        (2, 3),
+        formats=("triplet",),
+        ranks_batch=True,
+    ),
+    "cosine": Loss("the cosine of a pair comes near its number", (2, 2), "number", ("labeled-pair",)),
+    "softmax": Loss(
+        "a classifier over both vectors tells the pair's class", (2, 2), "class", ("labeled-pair",)
+    ),
+    "triplet": Loss("the positive is nearer than the negative by a margin", (3, 3), formats=("triplet",)),
+    "margin-mse": Loss(
+        "the margin between positive and negative comes near the reranker's",
+        (3, MOST),
+        "scores",
+        ("triplet with --scores", "n-tuple with --scores"),
+    ),
+}
+"""Every loss by the name that `--loss` takes."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Everything that decides which weights come out. UsageError for a value that cannot be."""
+
+    loss: str = "mnr"
+    base: str = "bundled"
+    """The model to start from: hub id, folder, `bundled`, or `scratch`."""
+    epochs: float = 1.0
+    max_steps: int | None = None
+    """Stop after this many batches, whatever `epochs` says."""
+    batch_size: int = 64
+    """Rows per batch. More rows are more negatives for the losses that rank the batch."""
+    learning_rate: float | None = None
+    """At its peak; None: 2e-5 for a transformer, 0.02 for a static table, whose every row is seldom hit."""
+    warmup: float = 0.1
+    """The share of the steps over which the learning rate rises; then it falls linearly to 0."""
+    scale: float = 20.0
+    """mnr, cached-mnr, gist: what cosines are multiplied by, the inverse of the temperature."""
+    margin: float = 0.2
+    """triplet: by how much cosine distance the negative is to be further away."""
+    guide: str | None = None
+    """gist: the model that knows false negatives when it sees them."""
+    mini_batch: int = 32
+    """cached-mnr: rows that are in memory at a time."""
+    mask: bool = True
+    """Whether a document that is known to be a positive of a row's anchor is no negative of it."""
+    max_length: int = 256
+    """Tokens read of a text, special tokens included; a model that reads fewer stays as it is."""
+    query_prompt: str | None = None
+    """Text before every anchor; None: the model's own."""
+    document_prompt: str | None = None
+    dimension: int = 256
+    """scratch: the length of a vector."""
+    tokenizer: str = "bundled"
+    """scratch: whose tokens have a vector each: hub id, folder or `bundled`."""
+    evaluations: int = 5
+    """How often, evenly over the training, the model is scored on a dev split, if there is one; 0: never."""
+    patience: int | None = None
+    """Stop after this many scores in a row without a better one."""
+    dtype: str = "auto"
+    seed: int = 13
+    threads: int | None = None
+    """Processor threads; None: PyTorch's own choice. Another number can change the last digits."""
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise UsageError(
+                f"no loss '{self.loss}'{near(self.loss, LOSSES)}", f"choose one of: {', '.join(LOSSES)}"
+            )
+        for name in ("batch_size", "mini_batch", "dimension"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(self.evaluations >= 0, "evaluations", self.evaluations, "0 or more")
+        for name in ("max_steps", "patience", "threads"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, value, "at least 1")
+        for name in ("epochs", "scale"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        rate = self.learning_rate
+        _require(rate is None or rate > 0, "learning_rate", rate, "above 0")
+        _require(0 <= self.warmup < 1, "warmup", self.warmup, "at least 0 and below 1")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(self.max_length >= 8, "max_length", self.max_length, "at least 8")
+        _require(self.dtype in ("auto", "fp32", "bf16"), "dtype", self.dtype, "auto, fp32 or bf16")
+        if self.guide is not None and self.loss != "gist":
+            raise UsageError(f"loss {self.loss} takes no guide", "leave --guide out, or use --loss gist")
+        if self.loss == "gist" and self.guide is None:
+            raise UsageError("gist needs a model that guides it", "name one with --guide, such as bundled")
+
+    @property
+    def needs(self) -> Loss:
+        """What the loss needs."""
+        return LOSSES[self.loss]
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the settings that the weights depend on, as JSON-able values."""
+        return {name: value for name, value in asdict(self).items() if name != "threads"}
+
+
+def _require(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise UsageError(f"{name} cannot be {value}", f"use {allowed}")

@@ -1,0 +1,346 @@
+"""One encoder trained on rows of text, from its last checkpoint if there is one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from safetensors.torch import load_model as load_weights
+from safetensors.torch import save_model as save_weights
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import (
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+    losses,
+)
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sentence_transformers.util import pairwise_cos_sim
+from transformers import TrainerCallback, set_seed
+
+from miner.engine.progress import Progress
+from miner.errors import ModelError, UsageError
+from miner.models.device import resolve_device, resolve_dtype
+from miner.models.encoder import side_prompts
+from miner.models.names import resolve
+from miner.models.quiet import quietly
+from miner.models.scratch import scratch_model
+from miner.text import text_keys
+from miner.training.batches import MASK, KnownPositives, MaskedCosine, MaskingCollator, PairBatches
+from miner.training.encoder_config import SCRATCH, EncoderConfig
+from miner.training.examples import Examples
+from miner.training.steps import run_training
+from miner.training.unpadded import Unpadded
+
+TRAINED = "trained"
+"""Where in its folder a training leaves the model."""
+BEST = "best"
+_SCORES = "scores.json"
+_HEAD = "head.safetensors"
+"""The file of a checkpoint that holds what only training needs."""
+_LOGS = 20
+"""How often the loss is told."""
+_RATE, _STATIC_RATE = 2e-5, 2e-2
+
+
+@dataclass(frozen=True)
+class DevTask:
+    """How to score a model on the way."""
+
+    measure: str
+    """The measure that decides which model is best; more is better."""
+    content: str
+    """A hash of what is asked: another dev split may choose another model."""
+    score: Callable[[SentenceTransformer], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What became of one training."""
+
+    steps: int
+    losses: list[tuple[int, float]]
+    """Step, and the mean loss since the one before."""
+    scores: list[tuple[int, dict[str, float]]]
+    """Step, and the measures on the dev split."""
+    best_step: int | None
+    """The step whose model was kept; None: the last, nothing was scored."""
+
+
+def step_count(rows: int, config: EncoderConfig) -> int:
+    """Returns over how many batches a training on so many rows goes."""
+    steps = math.ceil(math.ceil(rows / config.batch_size) * config.epochs)
+    return min(steps, config.max_steps or steps)
+
+
+def load_base(config: EncoderConfig) -> SentenceTransformer:
+    """Loads the base, or draws a new one; raises ModelError when it does not load."""
+    if config.base == SCRATCH:
+        model = scratch_model(config.tokenizer, config.dimension, config.seed)
+    else:
+        model = load_model(config.base, Unpadded, "name a bi-encoder, such as bundled, or scratch")
+    own = model.max_seq_length
+    if own is not None and own != math.inf:
+        model.max_seq_length = min(config.max_length, int(own))
+    given = {"query": config.query_prompt, "document": config.document_prompt}
+    chosen = {side: text for side, text in given.items() if text is not None}
+    model.prompts |= side_prompts(model.prompts, model.default_prompt_name) | chosen
+    return model
+
+
+def load_model(
+    name: str,
+    kind: type[SentenceTransformer] = SentenceTransformer,
+    hint: str = "name a bi-encoder, such as bundled",
+) -> SentenceTransformer:
+    """Loads a model to train or to be guided by, in fp32; raises ModelError with the hint."""
+    folder = resolve(name)
+    try:
+        model = kind(
+            str(folder.path),
+            device=resolve_device(),
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True},
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{name} does not load as a base for an encoder: {reason}",
+            hint,
+        ) from error
+    return model.float()
+
+
+def train_model(
+    examples: Examples,
+    known: KnownPositives | None,
+    work: Path,
+    config: EncoderConfig,
+    dev: DevTask | None,
+    progress: Progress,
+) -> Training:
+    """Trains and saves the model that scored best, or else the last, to `work/trained`.
+
+    Goes on from the last checkpoint in `work`, which must be of the same examples and
+    configuration, or not exist.
+    """
+    set_seed(config.seed)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads or threads)
+    try:
+        with quietly():
+            model = load_base(config)
+            cosine = MaskedCosine()
+            trainer = _Trainer(
+                cosine,
+                model=model,
+                args=_arguments(examples, model, work, config),
+                train_dataset=_dataset(examples),
+                loss=_loss(model, examples, config, cosine),
+            )
+            if known is not None and config.mask and config.needs.ranks_batch and config.loss != "gist":
+                masking: Any = MaskingCollator(trainer.data_collator, examples.texts, known)
+                trainer.data_collator = masking
+            watcher = _Watcher(dev, model, work, config, step_count(len(examples), config), progress)
+            trainer.add_callback(watcher)
+            run_training(trainer, work, "training", progress)
+            model.save_pretrained(str(work / TRAINED), create_model_card=False)
+    finally:
+        torch.set_num_threads(threads)
+    best = watcher.take_best()
+    history = [(int(entry["step"]), entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    return Training(trainer.state.global_step, history, watcher.scores, best)
+
+
+def _dataset(examples: Examples) -> Dataset:
+    columns: dict[str, Any] = {name: list(column) for name, column in examples.texts.items()}
+    return Dataset.from_dict(
+        columns if examples.target is None else {**columns, "label": list(examples.target)}
+    )
+
+
+def _arguments(
+    examples: Examples, model: SentenceTransformer, work: Path, config: EncoderConfig
+) -> SentenceTransformerTrainingArguments:
+    device = resolve_device()
+    steps = step_count(len(examples), config)
+    keys = [text_keys(column) for column in list(examples.texts.values())[:2]]
+    pairs = np.stack(keys, axis=1)
+    static = isinstance(model[0], StaticEmbedding)
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(work),
+        max_steps=steps,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate or (_STATIC_RATE if static else _RATE),
+        warmup_steps=math.floor(config.warmup * steps),
+        bf16=resolve_dtype(config.dtype, device) == "bf16",
+        use_cpu=device == "cpu",
+        seed=config.seed,
+        prompts=_prompts(examples, model),
+        batch_sampler=lambda dataset, batch_size, drop_last, **_: PairBatches(
+            pairs, batch_size, config.seed, config.needs.ranks_batch
+        ),
+        save_strategy="no",
+        save_total_limit=2,
+        logging_steps=math.ceil(steps / _LOGS),
+        disable_tqdm=True,
+        report_to="none",
+        dataloader_pin_memory=device == "cuda",
+    )
+
+
+def _prompts(examples: Examples, model: SentenceTransformer) -> dict[str, str] | None:
+    query, document = (model.prompts.get(side) or "" for side in ("query", "document"))
+    anchor, *others = examples.texts
+    prompts = {anchor: query} | dict.fromkeys(others, document)
+    return prompts if query or document else None
+
+
+def _loss(
+    model: SentenceTransformer, examples: Examples, config: EncoderConfig, cosine: MaskedCosine
+) -> torch.nn.Module:
+    makers: dict[str, Callable[[], torch.nn.Module]] = {
+        "mnr": lambda: losses.MultipleNegativesRankingLoss(model, scale=config.scale, similarity_fct=cosine),
+        "cached-mnr": lambda: losses.CachedMultipleNegativesRankingLoss(
+            model, scale=config.scale, similarity_fct=cosine, mini_batch_size=config.mini_batch
+        ),
+        "gist": lambda: losses.GISTEmbedLoss(
+            model, load_model(str(config.guide)), temperature=1 / config.scale
+        ),
+        "cosine": lambda: losses.CosineSimilarityLoss(model),
+        "softmax": lambda: losses.SoftmaxLoss(
+            model, int(model.get_embedding_dimension() or 0), len(examples.classes)
+        ),
+        "triplet": lambda: losses.TripletLoss(
+            model, losses.TripletDistanceMetric.COSINE, triplet_margin=config.margin
+        ),
+        "margin-mse": lambda: losses.MarginMSELoss(model, similarity_fct=pairwise_cos_sim),
+    }
+    try:
+        return makers[config.loss]()
+    except (ValueError, AttributeError) as error:
+        raise UsageError(
+            f"loss {config.loss} does not work with {config.base}: {error}", "choose another"
+        ) from error
+
+
+class _Trainer(SentenceTransformerTrainer):
+    """The library's trainer with masked cosines, without its model card and pickled settings."""
+
+    def __init__(self, cosine: MaskedCosine, **settings: Any) -> None:
+        self._cosine = cosine
+        super().__init__(**settings)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **settings: Any) -> Any:
+        """Hands the batch's mask to the similarity before the loss asks for it."""
+        self._cosine.mask = inputs.pop(MASK, None)
+        return super().compute_loss(model, inputs, *args, **settings)
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Adds none."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = output_dir or str(self.args.output_dir)
+        self.model.save_pretrained(folder, create_model_card=False)
+        if (head := self._head) is not None:
+            save_weights(head, str(Path(folder) / _HEAD))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint)
+        if (head := self._head) is not None:
+            load_weights(head, Path(resume_from_checkpoint) / _HEAD, device=str(self.model.device))
+
+    @property
+    def _head(self) -> torch.nn.Module | None:
+        """What only the loss holds: the classifier of softmax."""
+        return getattr(self.loss, "classifier", None)
+
+
+class _Watcher(TrainerCallback):
+    """Scores the model on the way, keeps the best one, and stops when it gets no better."""
+
+    def __init__(
+        self,
+        dev: DevTask | None,
+        model: SentenceTransformer,
+        work: Path,
+        config: EncoderConfig,
+        steps: int,
+        progress: Progress,
+    ) -> None:
+        self._dev = dev
+        self._model = model
+        self._work = work
+        self._patience = config.patience
+        self._progress = progress
+        self._due = {math.ceil(steps * i / config.evaluations) for i in range(1, config.evaluations + 1)}
+        self.scores: list[tuple[int, dict[str, float]]] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Scores the base; after a kill, takes up the scores of the steps that the checkpoint holds."""
+        if self._dev is None:
+            return
+        file = self._work / _SCORES
+        known = json.loads(file.read_text("utf-8")) if file.exists() else []
+        self.scores = [(step, found) for step, found in known if step <= state.global_step]
+        if not self.scores:
+            self._score(0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Scores the model when that is due."""
+        if self._dev is None or state.global_step not in self._due:
+            return
+        if self.scores and self.scores[-1][0] == state.global_step:
+            return
+        self._score(state.global_step)
+        late = self._patience is not None and self.scores[-1][0] != self._best()[0]
+        if late and len(self.scores) - 1 - self._place_of_best() >= (self._patience or 0):
+            self._progress.note(f"no better score in {self._patience} evaluations: stopped")
+            control.should_training_stop = True
+
+    def _score(self, step: int) -> None:
+        assert self._dev is not None
+        self._model.eval()
+        found = {name: float(value) for name, value in self._dev.score(self._model).items()}
+        self._model.train()
+        self.scores.append((step, found))
+        self._progress.note(f"step {step}: dev {self._dev.measure} {found[self._dev.measure]:.4f}")
+        if self._best()[0] == step:
+            _replace(
+                self._work / BEST, lambda folder: self._model.save_pretrained(folder, create_model_card=False)
+            )
+        (self._work / f"{_SCORES}.new").write_text(json.dumps(self.scores), "utf-8")
+        os.replace(self._work / f"{_SCORES}.new", self._work / _SCORES)
+
+    def _place_of_best(self) -> int:
+        measure = self._dev.measure if self._dev else ""
+        return max(range(len(self.scores)), key=lambda i: (self.scores[i][1][measure], -i))
+
+    def _best(self) -> tuple[int, dict[str, float]]:
+        return self.scores[self._place_of_best()]
+
+    def take_best(self) -> int | None:
+        """Puts the best model in the place of the last; returns its step, or None if nothing was scored."""
+        if not self.scores:
+            return None
+        # A copy, not a rename: a kill before the training is noted finds the best model where it was.
+        _replace(self._work / TRAINED, lambda folder: shutil.copytree(self._work / BEST, folder))
+        return self._best()[0]
+
+
+def _replace(folder: Path, write: Callable[[str], object]) -> None:
+    """Writes a folder beside `folder`, then takes its place."""
+    new = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    write(str(new))
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)

@@ -1,0 +1,294 @@
+"""Rows to train an encoder on: read from a file or an export, checked against what the loss needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from miner.errors import InputError, UsageError, near
+from miner.sources.files import File, files_in, lines, locate
+from miner.sources.tables import is_table, open_table
+from miner.sources.values import as_number, is_blank
+from miner.training.encoder_config import LOSSES, Loss
+
+LABELS = ("label", "labels", "score", "scores")
+"""The columns that sentence-transformers takes for the target; all others are texts, in order."""
+MANIFEST = "manifest.json"
+_WIDEST = 2
+"""The largest margin between two cosines."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns to train on, and what their labels mean."""
+
+    texts: tuple[str, ...] = ()
+    """In order: anchor, positive, negatives. None: every column that is no label."""
+    label: str | None = None
+    """None: the first column named label, labels, score or scores."""
+    positive_label: str | None = None
+    """Where labels are classes: this one is 1, every other is 0."""
+    most: float = 1.0
+    """Where labels are numbers: what they are divided by."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of texts with what the loss aims at."""
+
+    texts: Mapping[str, Sequence[str]]
+    """Columns of one length, in order: anchor, positive, negatives; or the two sides of a pair."""
+    target: Sequence[Any] | None = None
+    """Per row a number, the number of a class, or the scores of the positive and the negatives."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes by number."""
+    origin: str = ""
+
+    def __len__(self) -> int:
+        return len(next(iter(self.texts.values()), ()))
+
+    def take(self, rows: Sequence[int]) -> Examples:
+        """Returns these rows, in this order."""
+        texts = {name: [column[row] for row in rows] for name, column in self.texts.items()}
+        return replace(self, texts=texts, target=self.target and [self.target[row] for row in rows])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Examples]) -> Examples:
+        """Returns the rows of several examples of the same columns, one after another."""
+        texts = {name: [text for part in parts for text in part.texts[name]] for name in parts[0].texts}
+        target = None if parts[0].target is None else [value for part in parts for value in part.target or ()]
+        return replace(parts[0], texts=texts, target=target)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all rows in their order."""
+        digest = hashlib.sha256()
+        for column in self.texts.values():
+            for text in column:
+                digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+            digest.update(b"\1")
+        digest.update(json.dumps([list(self.target or ()), self.classes]).encode())
+        return digest.hexdigest()
+
+
+def read_examples(source: str, loss: str, columns: Columns | None = None) -> Examples:
+    """Reads rows for a loss from a table, a `datasets` folder, or a folder that `miner export` wrote.
+
+    Rows with an empty text are left out. Raises InputError for what cannot be read or lacks a column,
+    UsageError when the rows are not what the loss needs.
+    """
+    columns = columns or Columns()
+    path = _data(source)
+    table = _saved(path) if path.is_dir() else _table(File(path, source), columns)
+    return examples_of(table, source, loss, columns)
+
+
+def examples_of(table: pa.Table, origin: str, loss: str, columns: Columns | None = None) -> Examples:
+    """Returns the rows of a table for a loss; errors as `read_examples`."""
+    columns, needs = columns or Columns(), LOSSES[loss]
+    label = _label_column(table, origin, columns)
+    names = columns.texts or tuple(n for n in table.column_names if n not in LABELS and n != label)
+    _require_columns(table, origin, names)
+    _require_shape(origin, loss, needs, names, label)
+    _require_texts(table, origin, loss, needs, names)
+    if label is not None and not columns.texts:
+        _require_no_label(table, origin, loss, needs, label)
+    texts = {name: table[name].cast(pa.string()).to_pylist() for name in names}
+    filled = [i for i, row in enumerate(zip(*texts.values(), strict=True)) if not any(map(is_blank, row))]
+    if not filled:
+        raise InputError(f"{origin}: no rows to train on", "every row needs text in each column")
+    values = table[label].to_pylist() if label and needs.label else None
+    target, classes = (
+        _target([values[i] for i in filled], origin, needs, columns, len(names) - 1) if values else (None, ())
+    )
+    kept = {name: [column[i] for i in filled] for name, column in texts.items()}
+    return Examples(kept, target, classes, origin)
+
+
+def _data(source: str) -> Path:
+    """The data of an export is below it; anything else is the data itself."""
+    try:
+        path = locate(source)
+    except InputError as error:
+        hint = "name a file, a folder that miner export wrote, or a store"
+        raise InputError(error.message, hint) from error
+    if not (path / MANIFEST).is_file():
+        return path
+    if any((path / "data" / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        return path / "data"
+    files = [file.path for file in files_in(source, path / "data") if is_table(file)]
+    if len(files) != 1:
+        raise InputError(f"{source}: no data file that can be trained on", "export it again as jsonl")
+    return files[0]
+
+
+def _saved(path: Path) -> pa.Table:
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        data = load_from_disk(str(path))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a folder that miner export or save_to_disk wrote: {error}",
+            "name a file, an export, or a store with --run",
+        ) from error
+    if isinstance(data, DatasetDict):
+        if "train" not in data:
+            raise InputError(f"{path}: no split 'train'; it has {', '.join(data)}", "save that split alone")
+        data = data["train"]
+    return data.with_format("arrow")[:]
+
+
+def _table(file: File, columns: Columns) -> pa.Table:
+    if file.suffix == ".parquet":
+        open_table(file)  # its errors name file and reason
+        return pq.read_table(file.path)
+    table = open_table(file)
+    scored = [name for name in table.columns if name in ("scores", "labels")]
+    read = [name for name in table.columns if name not in scored]
+    rows: list[Sequence[str | None]] = []
+    for record in table.read(read):
+        if record.problem is not None:
+            raise InputError(f"{file.origin}:{record.line}: {record.problem[1]}", "mend the row")
+        rows.append(record.values)
+    found = {name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(read)}
+    lists = {name: pa.array(_lists(file, name)) for name in scored}
+    return pa.table({name: (found | lists)[name] for name in table.columns})
+
+
+def _lists(file: File, name: str) -> list[Any]:
+    """A column of lists, which only JSON lines can hold as such."""
+    if file.suffix != ".jsonl":
+        return [record.values[0] for record in open_table(file).read([name])]
+    return [json.loads(line.text).get(name) for line in lines(file) if line.text.strip()]
+
+
+def _label_column(table: pa.Table, origin: str, columns: Columns) -> str | None:
+    if columns.label is None:
+        return next((name for name in LABELS if name in table.column_names), None)
+    _require_columns(table, origin, (columns.label,))
+    return columns.label
+
+
+def _require_columns(table: pa.Table, origin: str, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in table.column_names:
+            raise InputError(
+                f"{origin}: no column '{name}'{near(name, table.column_names)}",
+                f"its columns: {', '.join(table.column_names)}; name yours with --columns and --label-column",
+            )
+
+
+def _require_shape(origin: str, loss: str, needs: Loss, names: Sequence[str], label: str | None) -> None:
+    least, most = needs.texts
+    formats = " or ".join(needs.formats)
+    if not least <= len(names) <= most:
+        wanted = str(least) if least == most else f"{least} or more" if most > 3 else f"{least} to {most}"
+        raise UsageError(
+            f"loss {loss} takes {wanted} columns of text, {origin} has {len(names)}: {', '.join(names)}",
+            f"export as {formats}, or name the columns with --columns",
+        )
+    if needs.label and label is None:
+        raise UsageError(
+            f"loss {loss} needs a {needs.label if needs.label != 'scores' else 'list of scores'} "
+            f"with every row, {origin} has none",
+            f"export as {formats}, or name the column with --label-column",
+        )
+
+
+def _require_texts(table: pa.Table, origin: str, loss: str, needs: Loss, names: Sequence[str]) -> None:
+    for name in names:
+        if pa.types.is_nested(table.schema.field(name).type):
+            raise UsageError(
+                f"{origin}: column '{name}' holds lists, loss {loss} takes texts",
+                f"export as {' or '.join(needs.formats)}",
+            )
+
+
+def _require_no_label(table: pa.Table, origin: str, loss: str, needs: Loss, label: str) -> None:
+    """Rows of every label would be trained on as positives; lists of scores do no harm."""
+    if not needs.label and not pa.types.is_nested(table.schema.field(label).type):
+        raise UsageError(
+            f"loss {loss} takes every row for a positive, {origin} has labels in column '{label}'",
+            f"export as {' or '.join(needs.formats)}, or name the columns of text with --columns",
+        )
+
+
+def _target(
+    values: Sequence[Any], origin: str, needs: Loss, columns: Columns, documents: int
+) -> tuple[Sequence[Any] | None, tuple[str, ...]]:
+    if needs.label == "class" and columns.positive_label is None:
+        classes = tuple(sorted({str(value) for value in values}))
+        if len(classes) < 2:
+            raise UsageError(f"{origin}: all rows are of class '{classes[0]}'", "a classifier needs two")
+        return [classes.index(str(value)) for value in values], classes
+    if columns.positive_label is not None:
+        flags = [float(str(value) == columns.positive_label) for value in values]
+        if not any(flags):
+            known = sorted({str(value) for value in values})
+            raise UsageError(
+                f"{origin}: no row is labelled '{columns.positive_label}'"
+                f"{near(columns.positive_label, known)}",
+                f"its labels: {', '.join(known[:20])}",
+            )
+        named = ("other", columns.positive_label) if needs.label == "class" else ()
+        return ([int(flag) for flag in flags], named) if needs.label == "class" else (flags, ())
+    if needs.label == "scores":
+        return _score_lists(values, origin, documents), ()
+    return _numbers(values, origin, columns.most), ()
+
+
+def _score_lists(values: Sequence[Any], origin: str, documents: int) -> list[list[float]]:
+    lists = [_list(value) for value in values]
+    for row, scores in enumerate(lists, 1):
+        if len(scores) != documents or not all(isinstance(number, int | float) for number in scores):
+            raise UsageError(
+                f"{origin}: row {row} has no list of {documents} scores, the positive's and its negatives'",
+                "export with --scores",
+            )
+    widest = max(abs(scores[0] - number) for scores in lists for number in scores[1:])
+    if widest > _WIDEST:
+        raise UsageError(
+            f"{origin}: margins go up to {widest:g}, those of cosines to {_WIDEST}",
+            "take scores that are probabilities or cosines: mine with --reranker, see train-reranker",
+        )
+    return [[float(number) for number in scores] for scores in lists]
+
+
+def _list(value: Any) -> list[Any]:
+    """The list that a value is or writes in JSON; an empty one if it does neither."""
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _numbers(values: Sequence[Any], origin: str, most: float) -> list[float]:
+    numbers = []
+    for row, value in enumerate(values, 1):
+        number = as_number(str(value))
+        if number is None:
+            raise InputError(
+                f"{origin}: row {row} is labelled '{value}', not with a number",
+                "for classes: --positive-label NAME, or --loss softmax",
+            )
+        numbers.append(number / most)
+    if min(numbers) < -1 or max(numbers) > 1:
+        raise UsageError(
+            f"{origin}: labels go from {min(numbers):g} to {max(numbers):g}, a cosine from -1 to 1",
+            "divide them by their largest with --label-max, such as 5 for STS",
+        )
+    if len(numbers) > 1 and min(numbers) == max(numbers):
+        raise UsageError(
+            f"{origin}: every row is labelled {min(numbers):g}: one vector for all texts would be perfect",
+            "add pairs that are less alike, or use --loss mnr",
+        )
+    return numbers

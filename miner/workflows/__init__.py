@@ -1,0 +1,1 @@
+"""What takes several stages: they call training, evaluation, mining and export in order."""

@@ -1,0 +1,327 @@
+"""`miner bench`: do hard negatives pay? The same training with other negatives, several times, compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from miner.engine.progress import SILENT, Progress, WithoutNotes
+from miner.errors import UsageError
+from miner.evaluation.evaluate import EncoderTask, EvaluationConfig, cached, encoder_task, task_of_split
+from miner.evaluation.measured import Floats, Measured
+from miner.evaluation.retrieval import sampled_task
+from miner.evaluation.significance import Difference, compare_values
+from miner.models.encoder import Encoder
+from miner.models.names import resolve
+from miner.store import corpus
+from miner.store.database import Store
+from miner.store.runs import find_run
+from miner.text import fingerprint
+from miner.training.batches import KnownPositives
+from miner.training.encoder import train_encoder
+from miner.training.encoder_config import SCRATCH
+from miner.training.encoder_trainer import load_base
+from miner.training.examples import Examples
+from miner.workflows.arms import Arms, arms_of, rows_of_arm
+from miner.workflows.bench_config import IN_BATCH, MOST, SHARES, BenchConfig
+from miner.workflows.train import known_positives
+
+_CODE = 1
+"""Raised when the same rows and settings would give other figures."""
+_ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One arm at one size: what its trainings reached."""
+
+    arm: str
+    rows: int
+    steps: int
+    means: Mapping[str, tuple[float, ...]]
+    """Per measure, the mean over queries for each seed."""
+    values: Mapping[str, Floats]
+    """Per measure and query, the mean over seeds."""
+
+    def mean(self, measure: str) -> float:
+        """The mean over queries and seeds."""
+        return float(np.mean(self.means[measure]))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two arms on one measure."""
+
+    first: Trained
+    second: Trained
+    difference: Difference
+    holm: float
+    """The p value, corrected for all the comparisons made together (Holm 1979)."""
+
+    @property
+    def verdict(self) -> str:
+        """What may be said: who is ahead, or that it is open."""
+        if self.holm >= _ALPHA:
+            return "no difference shown"
+        return f"{(self.first if self.difference.difference > 0 else self.second).arm} is ahead"
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What a bench found."""
+
+    store: str
+    run: str
+    config: BenchConfig
+    pairs: int
+    left_out: int
+    before: Measured
+    """The base model, untrained."""
+    trained: tuple[Trained, ...]
+    comparisons: tuple[Comparison, ...]
+    """Of the headline measure: every pair of arms of one size, and of those with sizes of their own."""
+
+    @property
+    def measure(self) -> str:
+        """The measure that verdicts are about."""
+        return self.before.headline
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything that was read from the store."""
+
+    run: str
+    arms: Arms
+    sizes: tuple[tuple[str, int], ...]
+    examples: Mapping[tuple[str, int], Examples]
+    known: KnownPositives
+    task: EncoderTask
+    content: str
+    """Identifies what is measured on."""
+    before: Measured
+
+
+def bench(
+    store: Path, out: Path, config: BenchConfig | None = None, progress: Progress = SILENT
+) -> BenchReport:
+    """Trains every arm with every seed, measures each, and compares them.
+
+    Finished trainings are kept in `out/cells` and not repeated. Raises UsageError when the run lacks
+    what an arm needs, or the split is one of graded pairs.
+    """
+    config = config or BenchConfig()
+    with Store.open(store, read_only=True) as opened:
+        plan = _plan(opened, out, config, progress)
+    seeds = [config.training.seed + number for number in range(config.seeds)]
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {cell: [] for cell in plan.sizes}
+    with progress.task("trainings", len(plan.sizes) * len(seeds), unit="trainings") as advance:
+        # Seeds outside: whoever stops early has all arms equally often.
+        for seed in seeds:
+            for cell in plan.sizes:
+                found[cell].append(_cell(plan, cell, seed, out, config, progress))
+                advance(1)
+    shutil.rmtree(out / "models", ignore_errors=True)
+    trained = tuple(_trained(cell, results) for cell, results in found.items())
+    return BenchReport(
+        store=store.name,
+        run=plan.run,
+        config=config,
+        pairs=len(plan.arms.pairs),
+        left_out=plan.arms.left_out,
+        before=plan.before,
+        trained=trained,
+        comparisons=_comparisons(trained, config, plan.before.headline),
+    )
+
+
+def _plan(store: Store, out: Path, config: BenchConfig, progress: Progress) -> _Plan:
+    task = _task(store, config)
+    arms = arms_of(store, config)
+    progress.note(
+        f"arms {', '.join(arms.negatives)}: {len(arms.pairs):,} positives have negatives in all of them, "
+        f"{arms.left_out:,} have not and are left out"
+    )
+    sizes = _sizes(arms, config)
+    order = np.random.default_rng(config.training.seed).permutation(len(arms.pairs)).tolist()
+    examples = {(arm, rows): rows_of_arm(store, arms, arm, config, order, rows) for arm, rows in sizes}
+    content = fingerprint(
+        {
+            **corpus.content_hashes(store, config.split),
+            "measured": [config.split, config.queries, config.documents, config.training.seed],
+        }
+    )
+    return _Plan(
+        run=find_run(store, config.run).name,
+        arms=arms,
+        sizes=sizes,
+        examples=examples,
+        known=known_positives(store),
+        task=task,
+        content=content,
+        before=_before(store, task, out, config, progress),
+    )
+
+
+def _task(store: Store, config: BenchConfig) -> EncoderTask:
+    settings = EvaluationConfig(split=config.split, queries=config.queries, seed=config.training.seed)
+    task = task_of_split(store, settings)
+    if task == "similarity":
+        raise UsageError(
+            f"split '{config.split}' holds graded pairs: the arms are compared query by query",
+            "name a split for retrieval or with labels",
+        )
+    if config.documents is None:
+        return encoder_task(store, settings)
+    if task != "retrieval":
+        raise UsageError(f"--documents is for retrieval, split '{config.split}' has {task}", "leave it out")
+    return sampled_task(store, config.split, config.queries, config.documents, config.training.seed)
+
+
+def _sizes(arms: Arms, config: BenchConfig) -> tuple[tuple[str, int], ...]:
+    """Every arm with its sizes, the smallest first."""
+    most = len(arms.pairs)
+    of_all = [size.rows for size in config.sizes if size.arm is None]
+    if not config.sizes:
+        of_all = [max(1, round(share * min(most, MOST))) for share in SHARES]
+    found = {(arm, min(rows, most)) for rows in of_all for arm in arms.negatives}
+    for size in config.sizes:
+        if size.arm is None:
+            continue
+        if size.arm not in arms.negatives:
+            raise UsageError(
+                f"a size for '{size.arm}', which is no arm", f"arms: {', '.join(arms.negatives)}"
+            )
+        if size.arm == IN_BATCH and size.rows > most:
+            raise UsageError(
+                f"{IN_BATCH} cannot have {size.rows:,} rows: there are {most:,} pairs", "ask for fewer"
+            )
+        found.add((size.arm, size.rows))
+    place = list(arms.negatives)
+    return tuple(sorted(found, key=lambda cell: (cell[1], place.index(cell[0]))))
+
+
+def _before(store: Store, task: EncoderTask, out: Path, config: BenchConfig, progress: Progress) -> Measured:
+    """What the base reaches; a table drawn from nothing is saved to be measured like any model."""
+    if config.training.base != SCRATCH:
+        return task.measure(
+            cached(store, Encoder(config.training.base, dtype=config.training.dtype), progress)
+        )
+    folder = out / "scratch"
+    try:
+        load_base(config.training).save_pretrained(str(folder), create_model_card=False)
+        return task.measure(_encode(folder, config, progress))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _encode(model: Path, config: BenchConfig, progress: Progress) -> Any:
+    encoder = Encoder(str(model), dtype=config.training.dtype)
+    return lambda texts, side: encoder.encode(texts, encoder.prompts[side], progress=progress)
+
+
+def _cell(
+    plan: _Plan, cell: tuple[str, int], seed: int, out: Path, config: BenchConfig, progress: Progress
+) -> dict[str, Any]:
+    """Trains and measures one arm with one seed, unless that was done before."""
+    training = replace(config.training, seed=seed, evaluations=0, patience=None)
+    examples = plan.examples[cell]
+    base = None if training.base == SCRATCH else resolve(training.base).fingerprint
+    identity = fingerprint(
+        {
+            "rows": examples.fingerprint,
+            "training": {**training.identity(), "base": base},
+            "guide": resolve(training.guide).fingerprint if training.guide else None,
+            "measured": plan.content,
+            "code": _CODE,
+        }
+    )
+    file = out / "cells" / f"{identity[:24]}.json"
+    if file.exists():
+        known: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        return known
+    arm, rows = cell
+    progress.note(f"{arm}, {rows:,} triplets, seed {seed}")
+    model = out / "models" / identity[:24]
+    quiet = WithoutNotes(progress)
+    report = train_encoder(examples, model, training, known=plan.known, progress=quiet)
+    measured = plan.task.measure(_encode(model, config, quiet))
+    found = {
+        "arm": arm,
+        "rows": rows,
+        "seed": seed,
+        "steps": report.metrics.steps,
+        "last_loss": report.metrics.losses[-1][1],
+        "seconds": report.metrics.seconds,
+        "means": dict(measured.means),
+        "values": {name: column.tolist() for name, column in measured.values.items()},
+    }
+    progress.note(
+        f"{arm}, {rows:,} triplets, seed {seed}: {measured.headline} {measured.means[measured.headline]:.4f}"
+    )
+    write_whole(file, json.dumps(found))
+    shutil.rmtree(model)
+    return found
+
+
+def write_whole(file: Path, content: str) -> None:
+    """Writes a text file so that it is there as a whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(content, "utf-8")
+    os.replace(partial, file)
+
+
+def _trained(cell: tuple[str, int], results: Sequence[Mapping[str, Any]]) -> Trained:
+    measures = list(results[0]["values"])
+    return Trained(
+        arm=cell[0],
+        rows=cell[1],
+        steps=results[0]["steps"],
+        means={name: tuple(result["means"][name] for result in results) for name in measures},
+        values={name: np.mean([result["values"][name] for result in results], axis=0) for name in measures},
+    )
+
+
+def _comparisons(trained: Sequence[Trained], config: BenchConfig, measure: str) -> tuple[Comparison, ...]:
+    """Compares all arms of one size, and all that were given sizes of their own."""
+    own = {(size.arm, size.rows) for size in config.sizes if size.arm is not None}
+    pairs = [
+        (second, first)
+        for first, second in combinations(trained, 2)
+        if first.arm != second.arm
+        and (first.rows == second.rows or {(first.arm, first.rows), (second.arm, second.rows)} <= own)
+    ]
+    differences = [compare_values(measure, a.values[measure], b.values[measure]) for a, b in pairs]
+    corrected = holm([difference.p for difference in differences])
+    return tuple(
+        Comparison(a, b, difference, p)
+        for (a, b), difference, p in zip(pairs, differences, corrected, strict=True)
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p values corrected for being several (Holm 1979, A Simple Sequentially Rejective Test)."""
+    order = np.argsort(p_values, kind="stable")
+    corrected = np.empty(len(p_values))
+    factors = len(p_values) - np.arange(len(p_values))
+    corrected[order] = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1.0)
+    return [float(p) for p in corrected]
+
+
+def default_out(store: Path) -> Path:
+    """Returns the folder beside the store that a bench writes to if none is named."""
+    return store.with_name(f"{store.name}.bench")
+
+
+def settings(report: BenchReport) -> dict[str, Any]:
+    """Returns the configuration as JSON has it, with what it came to."""
+    return {**asdict(report.config), "run": report.run, "pairs": report.pairs, "left_out": report.left_out}

@@ -1,0 +1,158 @@
+"""What a bench found, as people and programs read it: table, chart, JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from miner.charts import Line, Panel, draw
+from miner.evaluation.table import aligned
+from miner.workflows.bench import BenchReport, Comparison, Trained, settings, write_whole
+from miner.workflows.bench_config import ARMS
+
+CHART = "curve"
+
+
+def write(report: BenchReport, out: Path) -> None:
+    """Writes results.json, README.md, curve.png and curve.svg into the folder `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    draw(f"{report.store}: {report.config.training.base}", [_panel(report)], out / CHART)
+    write_whole(out / "results.json", json.dumps(as_json(report), indent=1) + "\n")
+    write_whole(out / "README.md", _readme(report))
+
+
+def _panel(report: BenchReport) -> Panel:
+    measure = report.measure
+    lines = []
+    for arm in dict.fromkeys(one.arm for one in report.trained):
+        points = sorted((one for one in report.trained if one.arm == arm), key=lambda one: one.rows)
+        lines.append(
+            Line(
+                arm,
+                [one.rows for one in points],
+                [one.mean(measure) for one in points],
+                [min(one.means[measure]) for one in points],
+                [max(one.means[measure]) for one in points],
+            )
+        )
+    rows = [one.rows for one in report.trained]
+    before = report.before.means[measure]
+    lines.append(Line("before training", [min(rows), max(rows)], [before, before]))
+    return Panel("triplets", f"{report.config.split} {measure}", lines, logarithmic=len(set(rows)) > 1)
+
+
+def table(report: BenchReport) -> str:
+    """Returns what was measured and who is ahead, in aligned columns."""
+    config, before = report.config, report.before
+    measures = list(before.values)
+    head = (
+        f"{report.store} {config.split}: {before.task}, {len(before.ids):,} queries, "
+        f"{before.documents:,} documents\n"
+        f"run {report.run}: {report.pairs:,} positives; base {config.training.base}, "
+        f"loss {config.training.loss}, {config.seeds} seeds, negatives per row {config.negatives}"
+    )
+    rows = [["arm", "triplets", "steps", measures[0], "over seeds", *measures[1:]]]
+    rows.append(["before training", "", "", *_means(before.means, measures, "")])
+    for one in report.trained:
+        means = {name: one.mean(name) for name in measures}
+        spread = f"{min(one.means[measures[0]]):.4f} – {max(one.means[measures[0]]):.4f}"
+        rows.append([one.arm, f"{one.rows:,}", f"{one.steps:,}", *_means(means, measures, spread)])
+    parts = [head, "\n".join(aligned(rows))]
+    if report.comparisons:
+        parts.append("\n".join(aligned(_verdicts(report))))
+    return "\n\n".join(parts)
+
+
+def _means(means: Any, measures: list[str], spread: str) -> list[str]:
+    first, *others = (f"{means[name]:.4f}" for name in measures)
+    return [first, spread, *others]
+
+
+def _verdicts(report: BenchReport) -> list[list[str]]:
+    rows = [[f"{report.measure}", "difference", "95 % interval", "p", "p (Holm)", "verdict"]]
+    for found in report.comparisons:
+        difference = found.difference
+        rows.append(
+            [
+                _pair(found),
+                f"{difference.difference:+.4f}",
+                f"[{difference.low:+.4f}, {difference.high:+.4f}]",
+                f"{difference.p:.4f}",
+                f"{found.holm:.4f}",
+                found.verdict,
+            ]
+        )
+    return rows
+
+
+def _pair(found: Comparison) -> str:
+    first, second = found.first, found.second
+    if first.rows == second.rows:
+        return f"{first.arm} − {second.arm}, {first.rows:,}"
+    return f"{first.arm}, {first.rows:,} − {second.arm}, {second.rows:,}"
+
+
+def as_json(report: BenchReport, per_query: bool = True) -> dict[str, Any]:
+    """Returns the report as JSON has it; with `per_query` the values behind the means as well."""
+    before = report.before
+    return {
+        "store": report.store,
+        "settings": settings(report),
+        "task": before.task,
+        "measure": report.measure,
+        "queries": len(before.ids),
+        "documents": before.documents,
+        "before": dict(before.means),
+        "arms": [_arm(one, per_query) for one in report.trained],
+        "comparisons": [
+            {
+                "first": [found.first.arm, found.first.rows],
+                "second": [found.second.arm, found.second.rows],
+                **asdict(found.difference),
+                "holm": found.holm,
+                "verdict": found.verdict,
+            }
+            for found in report.comparisons
+        ],
+        **({"ids": list(before.ids)} if per_query else {}),
+    }
+
+
+def _arm(one: Trained, per_query: bool) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "arm": one.arm,
+        "triplets": one.rows,
+        "steps": one.steps,
+        "means": {name: list(values) for name, values in one.means.items()},
+    }
+    if per_query:
+        content["per_query"] = {name: column.tolist() for name, column in one.values.items()}
+    return content
+
+
+def _readme(report: BenchReport) -> str:
+    named = [f"| {arm} | {ARMS.get(arm, 'the triplets of that run')} |" for arm in
+             dict.fromkeys(one.arm for one in report.trained)]  # fmt: skip
+    shown = {name: value for name, value in asdict(report.config.training).items() if value is not None}
+    return "\n".join(
+        [
+            f"# Easy against hard on {report.store}\n",
+            "Every arm trains on the same positives in the same order for the same number of steps with the",
+            "same seeds; arms of another size have more or fewer steps. p values are of paired",
+            "randomisation tests over queries, each query's value being the mean over the seeds.\n",
+            "```",
+            table(report),
+            "```\n",
+            f"![learning curves]({CHART}.png)\n",
+            "| arm | its negatives |",
+            "| --- | --- |",
+            *named,
+            "",
+            "| setting | value |",
+            "| --- | --- |",
+            *(f"| {name} | {value} |" for name, value in shown.items()),
+            "",
+        ]
+    )

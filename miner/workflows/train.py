@@ -1,0 +1,271 @@
+"""`miner train`: rows from a file, a run or judgments, scored on the way, into an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from miner.engine.progress import SILENT, Progress
+from miner.errors import UsageError
+from miner.store import corpus, evaluating, mined
+from miner.store.database import Store, is_database
+from miner.store.runs import find_run, record_model
+from miner.store.silver import SOURCES, judged_pairs
+from miner.store.training import record_training
+from miner.text import fingerprint
+from miner.training.encoder_config import LOSSES, EncoderConfig
+from miner.training.examples import Columns, Examples, examples_of, read_examples
+
+if TYPE_CHECKING:
+    from miner.evaluation.measured import Vectors
+    from miner.training.batches import KnownPositives
+    from miner.training.encoder_card import EncoderReport
+    from miner.training.encoder_trainer import DevTask
+
+DEV_QUERIES, DEV_DOCUMENTS = 500, 5000
+"""Scoring on the way reads at most this many dev queries and documents, a seeded sample."""
+DEV = "dev"
+JUDGMENTS = (*SOURCES, "both")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What of the given file or store to train on. UsageError for values that make no sense."""
+
+    run: str | None = None
+    """Of a store: the run whose triplets these are; None: the last."""
+    negatives: int = 1
+    """Of a run: negatives per row; a query's positives take turns at its negatives, the hardest first."""
+    judgments: str | None = None
+    """Of a store: one of JUDGMENTS; the judged pairs themselves are the rows, in the place of triplets."""
+    split: str | None = None
+    """Of judgments: their split; None: train."""
+    columns: Columns = field(default_factory=Columns)
+    """Of a file: its columns. Of judgments: what their relevances are divided by."""
+
+    def __post_init__(self) -> None:
+        if self.negatives < 1:
+            raise UsageError(f"negatives cannot be {self.negatives}", "use at least 1")
+        if self.judgments not in (None, *JUDGMENTS):
+            raise UsageError(f"no judgments '{self.judgments}'", f"use {', '.join(JUDGMENTS)}")
+        if self.judgments and self.negatives != 1:
+            raise UsageError("--negatives is for a run: judgments are pairs", "leave it out")
+        if self.judgments and self.run:
+            raise UsageError("--run and --judgments name two sets of rows", "give one of them")
+        if self.split and not self.judgments:
+            raise UsageError("--split is for --judgments: a run has its own", "leave it out")
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """The sources of judgments that this training may know of."""
+        return SOURCES if self.judgments == "both" else (self.judgments or SOURCES[0],)
+
+
+def train(
+    source: Path,
+    out: Path,
+    config: EncoderConfig,
+    rows: Rows | None = None,
+    *,
+    dev: Path | None = None,
+    dev_split: str | None = None,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> EncoderReport:
+    """Trains an encoder on a file, an export, or a store, and writes it to the folder `out`.
+
+    From a store, known positives are masked, and which positives the model saw is noted in it. The
+    model that scores best on `dev_split` (default: dev, where it is judged) of the store `dev`
+    (default: `source`, if that is one) is kept. Raises UsageError for what does not fit together,
+    InputError for what cannot be read, ModelError when the base does not load.
+    """
+    from miner.training.encoder import train_encoder
+
+    rows = rows or Rows()
+    with ExitStack() as stack:
+        store = stack.enter_context(Store.open(source)) if is_database(source) else None
+        scored = stack.enter_context(Store.open(dev)) if dev and not _same(dev, source) else store
+        if scored is None and dev_split is not None:
+            raise UsageError(f"split '{dev_split}' of what?", "name the store to score on with --dev")
+        task = None if scored is None or not config.evaluations else dev_task(scored, dev_split, config.seed)
+        if task is None and config.evaluations:
+            progress.note("no dev split to score on: the last model is kept")
+        if store is None:
+            examples, known = _of_file(source, config, rows), None
+        else:
+            examples, positives = _of_store(store, config, rows)
+            known = known_positives(store, rows.sources)
+        progress.note(f"{len(examples):,} rows of {', '.join(examples.texts)} from {examples.origin}")
+        report = train_encoder(examples, out, config, known=known, dev=task, progress=progress, force=force)
+        if store is not None:
+            _record(store, report, positives)
+    return report
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def _of_file(source: Path, config: EncoderConfig, rows: Rows) -> Examples:
+    negatives = rows.negatives if rows.negatives != 1 else None
+    for flag, value in (("--run", rows.run), ("--judgments", rows.judgments), ("--negatives", negatives)):
+        if value is not None:
+            raise UsageError(f"{flag} is for a store, {source} is none", "leave it out, or name a store")
+    return read_examples(str(source), config.loss, rows.columns)
+
+
+def _of_store(store: Store, config: EncoderConfig, rows: Rows) -> tuple[Examples, pa.Table]:
+    """The rows, and the positives (query_id, doc_id) among them."""
+    columns = rows.columns
+    if columns.texts or columns.label or columns.positive_label:
+        raise UsageError("--columns and --label-column are for a file", "leave them out: a store has its own")
+    if rows.judgments is not None:
+        return _of_judgments(store, config, rows)
+    run = find_run(store, rows.run)
+    pairs = mined.mined_pairs(store, run)
+    examples = rows_of(store, pairs, config.loss, rows.negatives, f"run {run.name}")
+    return examples, pairs.select(["query_id", "positive_id"]).rename_columns(["query_id", "doc_id"])
+
+
+def _of_judgments(store: Store, config: EncoderConfig, rows: Rows) -> tuple[Examples, pa.Table]:
+    table = judged_pairs(store, rows.split or "train", rows.sources)
+    origin = f"{rows.judgments} judgments"
+    positive = table.filter(pc.greater(table["relevance"], 0))
+    seen = positive.select(["query_id", "doc_id"])
+    needs = config.needs
+    if needs.texts[0] > 2:
+        raise UsageError(
+            f"loss {config.loss} needs negatives, {origin} have none",
+            f"mine some: miner mine {store.path}; then train on the run",
+        )
+    if not needs.label:
+        table = positive
+    texts = {"anchor": table["query"], "positive": table["document"]}
+    if needs.label == "class":
+        graded = pc.if_else(pc.greater(table["relevance"], 0), "relevant", "not relevant")
+        return examples_of(pa.table({**texts, "label": graded}), origin, config.loss), seen
+    target = {"label": table["relevance"]} if needs.label else {}
+    return examples_of(
+        pa.table({**texts, **target}), origin, config.loss, Columns(most=rows.columns.most)
+    ), seen
+
+
+def known_positives(store: Store, sources: Sequence[str] = SOURCES[:1]) -> KnownPositives:
+    """Returns what is known: pairs judged relevant by these sources, in any split, and every text's label."""
+    from miner.training.batches import KnownPositives
+
+    keys = mined.known_pair_keys(store, sources)
+    anchors, documents = keys["query_key"].to_numpy(), keys["doc_key"].to_numpy()
+    return KnownPositives(anchors, documents, mined.text_labels(store))
+
+
+def _record(store: Store, report: EncoderReport, positives: pa.Table) -> None:
+    """Notes the model, as it computes in either dtype, and which positives it has seen."""
+    from miner.models.encoder import Encoder
+
+    for dtype in ("fp32", "bf16"):
+        model = Encoder(str(report.out), dtype=dtype).fingerprint
+        record_training(store, model, positives)
+        about = {"dtype": dtype, "training": report.metrics.fingerprint}
+        record_model(store, model, "encoder", str(report.out), about)
+
+
+def rows_of(store: Store, pairs: pa.Table, loss: str, negatives: int, origin: str) -> Examples:
+    """Returns pairs with negatives (`mined_pairs`, scores only where the loss needs them) as rows for a loss.
+
+    The j-th positive of a query takes its negatives from the j-th on, in a circle. Losses of labelled
+    pairs get each positive with label 1 and its negatives with label 0. Raises UsageError when
+    no pair has so many negatives.
+    """
+    if pairs.num_rows == 0:
+        raise UsageError(f"{origin} has no triplets to train on", "mine with other rules, or another --run")
+    full = pairs.filter(pc.greater_equal(pc.list_value_length(pairs["negative_ids"]), negatives))
+    if full.num_rows == 0:
+        raise UsageError(f"no query of {origin} has {negatives} negatives", "ask for fewer with --negatives")
+    rows = full.to_pylist()
+    places = [
+        [(turn + k) % len(row["negative_ids"]) for k in range(negatives)]
+        for turn, row in zip(_turns(full["query_id"]), rows, strict=True)
+    ]
+    texts: dict[str, Sequence[Any]] = {
+        "anchor": mined.query_texts(store, full["query_id"]),
+        "positive": mined.document_texts(store, full["positive_id"]),
+    }
+    for k in range(negatives):
+        ids = [row["negative_ids"][place[k]] for row, place in zip(rows, places, strict=True)]
+        name = "negative" if negatives == 1 else f"negative_{k + 1}"
+        texts[name] = mined.document_texts(store, pa.chunked_array([ids], pa.string()))
+    if loss in ("cosine", "softmax"):
+        return examples_of(_labelled(texts), origin, loss)
+    if LOSSES[loss].label == "scores":
+        texts["scores"] = [
+            [row["positive_score"], *(row["negative_scores"][i] for i in place)]
+            for row, place in zip(rows, places, strict=True)
+        ]
+    return examples_of(pa.table(texts), origin, loss)
+
+
+def _turns(owners: pa.ChunkedArray) -> list[int]:
+    """Numbers the rows of each owner from 0; owners are sorted."""
+    codes = owners.combine_chunks().dictionary_encode().indices.to_numpy()
+    starts = np.searchsorted(codes, codes)
+    return [int(turn) for turn in np.arange(len(codes)) - starts]
+
+
+def _labelled(texts: dict[str, Sequence[Any]]) -> pa.Table:
+    anchor, *documents = texts.values()
+    rows, kinds = len(anchor), len(documents)
+    order = np.arange(kinds * rows).reshape(kinds, rows).T.ravel()
+    table = pa.table(
+        {
+            "anchor": [*anchor] * kinds,
+            "document": [text for column in documents for text in column],
+            "label": [1.0] * rows + [0.0] * rows * (kinds - 1),
+        }
+    )
+    return table.take(pa.array(order))
+
+
+def dev_task(store: Store, split: str | None = None, seed: int = 13) -> DevTask | None:
+    """Returns how to score a model on a split of a store, on a sample where the split is large.
+
+    None where no split is named and nothing is judged in `dev`. Raises UsageError when a named one
+    holds nothing to score on.
+    """
+    from miner.evaluation.evaluate import EvaluationConfig, encoder_task, task_of_split
+    from miner.evaluation.retrieval import sampled_task
+    from miner.training.encoder_trainer import DevTask
+
+    if split is None and DEV not in evaluating.judged_splits(store):
+        return None
+    config = EvaluationConfig(split=split or DEV, queries=DEV_QUERIES, seed=seed)
+    if task_of_split(store, config) == "retrieval":
+        task: Any = sampled_task(store, config.split, DEV_QUERIES, DEV_DOCUMENTS, seed)
+    else:
+        task = encoder_task(store, config)
+    content = fingerprint({**corpus.content_hashes(store, config.split), "split": config.split, "seed": seed})
+
+    def score(model: Any) -> dict[str, float]:
+        """Returns every measure that the model reaches."""
+
+        def encode(texts: Sequence[str], side: str) -> Vectors:
+            """Returns unit vectors with the model's prompt for the side."""
+            vectors = model.encode(
+                list(texts),
+                prompt=model.prompts.get(side) or None,
+                batch_size=64,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+            return np.asarray(vectors, dtype=np.float32)
+
+        return dict(task.measure(encode).means)
+
+    return DevTask(task.headline, content, score)

@@ -1,0 +1,385 @@
+"""Silver judgments: what a cross-encoder is sure of, kept apart from gold, made again for nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from miner.engine.progress import Advance
+from miner.errors import ModelError, UsageError
+from miner.mining.config import MiningConfig, with_values
+from miner.mining.pipeline import mine
+from miner.retrieval.collection import Collection
+from miner.store import corpus
+from miner.store.database import Store
+from miner.store.select import Limits, select
+from miner.store.silver import (
+    judged_pairs,
+    pair_scores,
+    remove_silver,
+    silver_count,
+    silver_origin,
+    silver_queries,
+)
+from miner.text import text_keys
+from miner.training.config import RerankerConfig
+from miner.training.reranker import train_reranker
+from miner.workflows.silver import reranker_folder, silver
+from miner.workflows.silver_config import SilverConfig
+from tests.stores import make_store
+from tests.test_training_reranker import QUERIES, TOPICS, fill
+from tests.tiny import tiny_bert
+
+BM25 = SilverConfig(encoder="none", positive=0.6, negative=0.1, dtype="fp32")
+
+
+def add_unjudged(store: Store) -> None:
+    """Adds queries that nobody judged, each with documents that answer it and one that says so."""
+    queries = {f"u{n:02}": f"what about {topic} number {500 + n}" for n, topic in enumerate(TOPICS)}
+    queries["x00"] = queries["u00"].upper()
+    documents = {f"new-{n:02}": f"indeed yes {500 + n} part {n}" for n in range(len(TOPICS))}
+    documents["echo"] = queries["u00"]
+    for table, key, texts in (("queries", "query_id", queries), ("documents", "doc_id", documents)):
+        columns = {
+            key: list(texts),
+            "text": list(texts.values()),
+            "text_key": text_keys(texts.values()),
+            "label": pa.nulls(len(texts), pa.string()),
+        }
+        if table == "documents":
+            columns["title"] = [""] * len(texts)
+        store.insert(table, pa.table(columns))
+
+
+def judgments(store: Store) -> list[tuple[object, ...]]:
+    return store.rows("SELECT query_id, doc_id, relevance, split, source FROM judgments ORDER BY ALL")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert(tmp_path_factory.mktemp("models") / "tiny", initializer_range=0.05)
+
+
+def training(base: Path) -> RerankerConfig:
+    return RerankerConfig(
+        base=str(base), epochs=3, batch_size=16, learning_rate=5e-3, skip_top=3, depth=40, held_out=0.3
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with unjudged queries, and beside it, in `reranker`, one that learnt that "indeed" is right."""
+    folder = tmp_path_factory.mktemp("silver")
+    with fill(folder / "store.duckdb") as store:
+        add_unjudged(store)
+        train_reranker(store, folder / "reranker", training(base))
+    return folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    (tmp_path / "store.duckdb").write_bytes((trained / "store.duckdb").read_bytes())
+    (tmp_path / "reranker").symlink_to(trained / "reranker")
+    return tmp_path
+
+
+@pytest.fixture
+def store(folder: Path) -> Iterator[Store]:
+    with Store.open(folder / "store.duckdb") as opened:
+        yield opened
+
+
+@pytest.fixture
+def config(folder: Path) -> SilverConfig:
+    return replace(BM25, reranker=str(folder / "reranker"))
+
+
+def test_sure_pairs_become_silver_judgments(store: Store, config: SilverConfig) -> None:
+    gold = judgments(store)
+    report = silver(store, config)
+    rows = store.rows("SELECT query_id, doc_id, relevance, split FROM judgments WHERE source = 'silver'")
+    scores = {(q, d): s for q, d, s in pair_scores(store, report.fingerprint).to_pandas().values.tolist()}
+    assert report.positives + report.negatives == len(rows) > 0
+    assert report.positives > 0
+    assert report.negatives > 0
+    for query, doc, relevance, split in rows:
+        score = scores[query, doc]
+        assert split == "train"
+        assert relevance == (score if score >= config.positive else 0.0)
+        assert score >= config.positive or score <= config.negative
+    assert {(q, d) for q, d, *_ in gold}.isdisjoint((q, d) for q, d, *_ in rows)
+    assert ("u00", "echo") not in {(q, d) for q, d, *_ in rows}, "a query's own text is no answer"
+    assert [row for row in judgments(store) if row[4] != "silver"] == gold
+    per_query = [[pair[0] for pair in rows].count(q) for q, *_ in rows]
+    assert max(per_query) <= config.per_query
+    right = [relevance for _, doc, relevance, _ in rows if not doc.startswith("wrong")]
+    wrong = [relevance for _, doc, relevance, _ in rows if doc.startswith("wrong")]
+    assert sum(r > 0 for r in right) > sum(r > 0 for r in wrong)
+    assert report.held_out is not None
+    assert report.held_out.positives == 22
+    assert 0 < report.held_out.above <= 1
+    assert silver_origin(store) == {
+        "split": "train", "reranker": report.fingerprint, "encoder": "none", "queries": "all", "depth": 20,
+        "per_query": 10, "positive": 0.6, "negative": 0.1, "dtype": "fp32", "name": config.reranker,
+    }  # fmt: skip
+
+
+class Counting:
+    """Notes the tasks that have anything to do."""
+
+    def __init__(self) -> None:
+        self.worked: list[str] = []
+
+    @contextmanager
+    def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
+        yield lambda _: self.worked.append(name)
+
+    def note(self, message: str) -> None:
+        pass
+
+
+def test_again_changes_nothing_and_other_thresholds_cost_no_scoring(
+    store: Store, config: SilverConfig
+) -> None:
+    before, hashes = judgments(store), corpus.content_hashes(store, "train")
+    first = silver(store, config)
+    made = judgments(store)
+    again = Counting()
+    assert silver(store, config, progress=again) == replace(first, replaced=first.positives + first.negatives)
+    assert "reranking" not in again.worked
+    assert judgments(store) == made
+    strict = silver(store, replace(config, positive=0.95, negative=0.01), progress=again)
+    assert "reranking" not in again.worked
+    assert silver_count(store) == strict.positives + strict.negatives < len(made) - len(before)
+    assert remove_silver(store) == strict.positives + strict.negatives
+    assert judgments(store) == before
+    assert silver_origin(store) is None
+    assert corpus.content_hashes(store, "train") == hashes
+
+
+def test_mining_never_reads_silver(store: Store, config: SilverConfig) -> None:
+    settings = MiningConfig()
+    gold = mine(store, settings, name="gold")
+    collection = Collection.load(store, "train")
+    silver(store, replace(config, queries="all"))
+    assert silver_count(store) > 0
+    assert Collection.load(store, "train").queries == collection.queries
+    again = mine(store, settings, name="gold")
+    assert (again.run_id, again.evidence) == (gold.run_id, gold.evidence)
+    known = {(r["query_id"], r["doc_id"]) for r in corpus.known_positives(store).to_pylist()}
+    judged = "SELECT query_id, doc_id FROM judgments WHERE relevance > 0 AND source <> 'silver'"
+    assert known == set(store.rows(judged))
+
+
+def test_exported_scores_are_the_rerankers_probabilities(store: Store, config: SilverConfig) -> None:
+    rules = {"reranker": config.reranker, "dtype": "fp32", "relative_margin": "off"}
+    run = mine(store, with_values(MiningConfig(), rules), name="soft")
+    (row,) = store.rows(
+        """SELECT count(*), bool_and(t.positive_score = p.score AND t.negative_score = n.score),
+            min(t.negative_score) >= 0 AND max(t.positive_score) <= 1
+        FROM triplets t
+        JOIN rerank_scores p ON p.reranker = $1 AND p.query_id = t.query_id AND p.doc_id = t.positive_id
+        JOIN rerank_scores n ON n.reranker = $1 AND n.query_id = t.query_id AND n.doc_id = t.negative_id
+        WHERE t.run_id = $2""",
+        [run.reranker, run.run_id],
+    )
+    assert row[0] == store.rows("SELECT count(*) FROM triplets WHERE run_id = ?", [run.run_id])[0][0] > 0
+    assert row[1:] == (True, True)
+
+
+def test_the_guides_query_finds_scores_and_reranker(folder: Path, config: SilverConfig) -> None:
+    guide = (Path(__file__).parent.parent / "docs" / "silver.md").read_text("utf-8")
+    (query,) = re.findall(r"```sql\n(.*?)```", guide, re.DOTALL)
+    with Store.open(folder / "store.duckdb") as store:
+        report = silver(store, config)
+    with select(folder / "store.duckdb", query, Limits()) as result:
+        rows = result.arrow().read_all().to_pylist()
+    assert len(rows) == report.positives + report.negatives
+    assert {row["reranker"] for row in rows} == {report.fingerprint}
+    assert all(row["relevance"] in (row["score"], 0.0) for row in rows)
+
+
+def test_no_query_is_judged_elsewhere(tmp_path: Path) -> None:
+    queries = {"a": "one", "b": "two", "c": "Two", "d": "three", "e": "four", "f": "FOUR"}
+    gold = [("a", "p"), ("c", "p", "test"), ("e", "p"), ("b", "p")]
+    with make_store(tmp_path / "s.duckdb", {"p": "x"}, queries, gold) as store:
+        found = {
+            w: silver_queries(store, "train", w)["query_id"].to_pylist()
+            for w in ("judged", "unjudged", "all")
+        }
+    assert found == {"judged": ["a", "e", "f"], "unjudged": ["d"], "all": ["a", "d", "e", "f"]}
+
+
+def test_judged_pairs_are_gold_silver_or_both(tmp_path: Path) -> None:
+    queries = {"a": "one", "b": "two", "c": "three"}
+    gold = [("a", "p"), ("c", "p", "test")]
+    with make_store(tmp_path / "s.duckdb", {"p": "x", "n": "y"}, queries, gold) as store:
+        rows = [("a", "p", 0.9), ("a", "n", 0.8), ("b", "p", 0.7), ("b", "n", 0.0), ("c", "n", 0.9)]
+        columns = dict(
+            zip(("query_id", "doc_id", "relevance"), map(list, zip(*rows, strict=True)), strict=True)
+        )
+        store.insert("judgments", pa.table(columns), split="train", source="silver")
+        only_gold = judged_pairs(store, "train")
+        assert only_gold.drop_columns(["query_id", "doc_id"]).to_pylist() == [
+            {"query": "one", "document": "x", "relevance": 1.0, "source": "gold"}
+        ]
+        both = judged_pairs(store, "train", ("gold", "silver")).to_pylist()
+        only_silver = judged_pairs(store, "train", ("silver",)).to_pylist()
+        with pytest.raises(UsageError) as caught:
+            judged_pairs(store, "train", ("sliver",))
+        assert str(caught.value) == (
+            "no judgments of source 'sliver' (did you mean 'silver'?); use gold or silver"
+        )
+        with pytest.raises(
+            UsageError, match="split 'dev' has no judgments of source silver; make silver ones"
+        ):
+            judged_pairs(store, "dev", ("silver",))
+    kept = [("a", "n", 0.8), ("b", "n", 0.0), ("b", "p", 0.7)]
+    assert [(r["query_id"], r["doc_id"], r["relevance"]) for r in only_silver] == kept, (
+        "no silver judgment of a pair that people judged, nor of a query that is judged in test"
+    )
+    assert [(r["query_id"], r["doc_id"], r["source"]) for r in both] == [
+        ("a", "n", "silver"), ("a", "p", "gold"), ("b", "n", "silver"), ("b", "p", "silver"),
+    ]  # fmt: skip
+
+
+def test_errors_say_what_to_do(store: Store, config: SilverConfig, tmp_path: Path) -> None:
+    before = judgments(store)
+    with pytest.raises(UsageError) as caught:
+        replace(config, positive=0.1, negative=0.2)
+    assert str(caught.value) == "thresholds cannot be 0.2 and 0.1; use 0 <= --negative < --positive <= 1"
+    with pytest.raises(UsageError, match="no queries 'jugded'"):
+        replace(config, queries="jugded")
+    with pytest.raises(UsageError, match="no query to find silver judgments for: none is judged"):
+        silver(store, replace(config, split="dev", queries="judged"))
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    raw = CrossEncoder(str(tiny_bert(tmp_path / "raw", labels=1)), activation_fn=torch.nn.Identity())
+    raw.save_pretrained(str(tmp_path / "logits"))
+    with pytest.raises(ModelError) as refused:
+        silver(store, replace(config, reranker=str(tmp_path / "logits"), positive=0.5, negative=0.4))
+    assert "not probabilities; train one whose scores are: miner train-reranker STORE OUT" in str(
+        refused.value
+    )
+    assert judgments(store) == before
+
+
+def test_the_command_makes_and_undoes(folder: Path) -> None:
+    from miner.cli.silver import command
+
+    path = str(folder / "store.duckdb")
+    flags = [
+        "--reranker",
+        str(folder / "reranker"),
+        "--encoder",
+        "none",
+        "--positive",
+        "0.6",
+        "--dtype",
+        "fp32",
+    ]
+    made = CliRunner().invoke(command, [path, *flags], catch_exceptions=False).stdout.splitlines()
+    assert made[0].startswith("silver     ")
+    assert made[0].endswith(" unjudged pairs of 48 queries"), "q00 is judged in test, so it is left out"
+    assert made[1].endswith(" pairs that score between 0.1 and 0.6")
+    assert made[2].endswith(" of the positives are right, says the reranker itself")
+    assert made[3].startswith("held out   of 22 gold positives whose queries it never trained on, ")
+    with Store.open(path) as store:
+        count = silver_count(store)
+    undone = CliRunner().invoke(command, [path, "--undo"], catch_exceptions=False)
+    assert undone.stdout == f"removed    {count:,} silver judgments\n"
+    with Store.open(path) as store:
+        assert silver_count(store) == 0
+
+
+@pytest.mark.slow
+def test_it_trains_its_own_reranker_and_asks_the_encoder_too(
+    store: Store, base: Path, config: SilverConfig
+) -> None:
+    own = replace(config, reranker=None, encoder="bundled", queries="unjudged", depth=5)
+    settings = replace(training(base), max_steps=3)
+    report = silver(store, replace(own, positive=0.11, negative=0.1), training=settings)
+    assert report.reranker == str(reranker_folder(store))
+    assert report.queries == 9
+    assert report.held_out is None
+    again = silver(store, replace(own, positive=0.11, negative=0.1), training=settings)
+    assert again.fingerprint == report.fingerprint
+    bm25 = silver(store, replace(own, encoder="none", positive=0.11, negative=0.1), training=settings)
+    assert bm25.pairs < report.pairs
+
+
+CHILD = """
+import os, signal, sys
+from contextlib import contextmanager
+from dataclasses import replace
+import miner.mining.rerank
+from miner.store.database import Store
+from miner.workflows.silver import silver
+from tests.test_silver import BM25
+
+miner.mining.rerank.CHUNK = 100
+path, reranker, fatal = sys.argv[1:]
+
+class Deadly:
+    @contextmanager
+    def task(self, name, total, done=0, unit=""):
+        chunks = [done]
+        def advance(units):
+            chunks[0] += units
+            if name == "rerank" and chunks[0] == int(fatal):
+                os.kill(os.getpid(), signal.SIGKILL)
+        if name == "rerank":
+            print(done, flush=True)
+        yield advance
+    def note(self, message):
+        pass
+
+with Store.open(path) as store:
+    silver(store, replace(BM25, reranker=reranker), progress=Deadly())
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_pass_goes_on(folder: Path, config: SilverConfig) -> None:
+    path, other = folder / "store.duckdb", folder / "other.duckdb"
+    other.write_bytes(path.read_bytes())
+    with Store.open(other) as store:
+        silver(store, config)
+        whole = judgments(store)
+    started = []
+    for fatal in (2, 3, 0):
+        arguments = [sys.executable, "-c", CHILD, str(path), str(folder / "reranker"), str(fatal)]
+        root = str(Path(__file__).parent.parent)
+        child = subprocess.run(
+            arguments,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=root,
+            env=os.environ | {"PYTHONPATH": root},
+        )
+        assert child.returncode == (-signal.SIGKILL if fatal else 0), child.stderr
+        started.append(child.stdout.strip())
+        if fatal:
+            with Store.open(path) as store:
+                assert silver_count(store) == 0, "all judgments come at once, at the end"
+    assert started == ["0", "2", "3"]
+    with Store.open(path) as store:
+        assert judgments(store) == whole
+
+
+def test_the_store_the_tests_begin_with(trained: Path) -> None:
+    with Store.open(trained / "store.duckdb") as store:
+        assert corpus.counts(store)["queries"] == QUERIES + len(TOPICS) + 1

@@ -1,0 +1,322 @@
+"""`miner train` as the user sees it, and killed with -9 at any step."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from miner.cli.main import main
+from miner.cli.train import JUDGMENTS, OPTIONS
+from miner.training.encoder_config import EncoderConfig
+from miner.training.examples import Examples
+from miner.workflows import train as workflow
+from tests.evaluation_support import judged_store
+from tests.sources_support import jsonl, write
+from tests.test_train import ANSWERS, TOPICS, examples_for, frozen, triplets
+
+__all__ = ["frozen"]
+
+SCRATCH = [
+    "--base",
+    "scratch",
+    "--dimension",
+    "16",
+    "--batch-size",
+    "16",
+    "--dtype",
+    "fp32",
+    "--threads",
+    "1",
+]
+
+
+def written(path: Path, examples: Examples) -> Path:
+    """Writes rows as JSON lines, with the names of their classes."""
+    columns: dict[str, Any] = dict(examples.texts)
+    if examples.target is not None:
+        columns["label"] = [examples.classes[number] for number in examples.target]
+    rows = zip(*columns.values(), strict=True)
+    return write(path, jsonl(*(dict(zip(columns, row, strict=True)) for row in rows)))
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    return written(tmp_path / "triplets.jsonl", triplets())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store in whose dev split each topic has its answer."""
+    queries = {f"q{row}": f"{topic} south" for row, topic in enumerate(TOPICS)}
+    documents = {f"d{row}": f"north {answer}" for row, answer in enumerate(ANSWERS)}
+    judgments = [(f"q{row}", f"d{row}", 1.0, "dev") for row in range(len(TOPICS))]
+    judged_store(tmp_path / "my.duckdb", documents, queries, judgments).close()
+    return tmp_path / "my.duckdb"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+def stored(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "metrics.json").read_text("utf-8"))
+    return found
+
+
+def test_without_a_dev_split(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "my-model"
+    code, said, notes = run(capsys, rows, out, *SCRATCH, "--max-steps", 3)
+    losses = [loss for _, loss in stored(out)["losses"]]
+    assert (code, said) == (
+        0,
+        f"encoder   {out}\n"
+        "trained   96 rows, 3 steps, loss mnr\n"
+        f"loss      {losses[0]:.4f} at first, {losses[2]:.4f} at last\n"
+        f"next      miner evaluate {out} STORE --split test\n",
+    )
+    assert notes == (
+        "no dev split to score on: the last model is kept\n"
+        f"96 rows of anchor, positive, negative from {rows}\n"
+        f"step 1 of 3: loss {losses[0]:.4f}\n"
+        f"step 2 of 3: loss {losses[1]:.4f}\n"
+        f"step 3 of 3: loss {losses[2]:.4f}\n"
+    )
+
+
+def test_with_a_dev_split(
+    rows: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my-model"
+    settings = [*SCRATCH, "--epochs", 4, "--learning-rate", 0.1, "--evaluations", 2, "--dev", store]
+    code, said, notes = run(capsys, rows, out, *settings)
+    metrics = stored(out)
+    scores = {step: found["nDCG@10"] for step, found in metrics["scores"]}
+    best = metrics["best_step"]
+    assert (code, list(scores)) == (0, [0, 12, 24])
+    assert scores[best] > scores[0]
+    assert said == (
+        f"encoder   {out}\n"
+        "trained   96 rows, 24 steps, loss mnr\n"
+        f"loss      {metrics['losses'][0][1]:.4f} at first, {metrics['losses'][-1][1]:.4f} at last\n"
+        f"dev       nDCG@10 {scores[0]:.4f} before, {scores[best]:.4f} at step {best}\n"
+        f"next      miner evaluate {out} STORE --split test\n"
+    )
+    assert [line for line in notes.splitlines() if " dev " in line] == [
+        f"step {step}: dev nDCG@10 {value:.4f}" for step, value in scores.items()
+    ]
+
+
+def test_again_it_is_finished_and_said_the_same(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my-model"
+    call = [rows, out, *SCRATCH, "--max-steps", 1, "--evaluations", 0]
+    _, first, _ = run(capsys, *call)
+    code, again, notes = run(capsys, *call)
+    assert (code, again) == (0, first.replace(f"{out}\n", f"{out} (was finished before)\n", 1))
+    assert notes.splitlines()[1:] == [f"{out} holds this encoder already"]
+    assert run(capsys, *call, "--seed", 5) == (
+        2,
+        "",
+        f"96 rows of anchor, positive, negative from {rows}\n"
+        f"Error: {out} holds an encoder trained on other data or with other settings\n"
+        "  name another folder, or replace it with --force\n",
+    )
+    assert run(capsys, *call, "--seed", 5, "--force")[0] == 0
+    assert stored(out)["config"]["seed"] == 5
+
+
+def test_every_setting_is_an_option() -> None:
+    assert set(OPTIONS) == set(asdict(EncoderConfig()))
+    assert JUDGMENTS == workflow.JUDGMENTS
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said, _ = run(capsys, "--help")
+    assert code == 0
+    assert "Train an encoder on TRIPLETS and write it to the folder OUT." in said
+    own = ["run", "negatives", "judgments", "split", "columns", "label-column", "positive-label", "label-max"]
+    for name in (*own, "dev", "dev-split", "force", *OPTIONS):
+        assert f"--{name.replace('_', '-')}" in said
+
+
+def test_errors_say_what_to_do(
+    rows: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, none = tmp_path / "out", tmp_path / "none"
+    hub = "nobody-at-all/no-such-model"
+    cases = {
+        (none, out): (
+            1,
+            f"Error: there is no file or folder {none}\n"
+            "  name a file, a folder that miner export wrote, or a store\n",
+        ),
+        (rows, out, "--base", none): (
+            1,
+            f"Error: no model folder at {none}\n  name a folder, a hub id, or bundled\n",
+        ),
+        (rows, out, "--base", hub): (
+            1,
+            f"Error: cannot fetch {hub} from the hub (LocalEntryNotFoundError) and it is not in the local "
+            "cache\n  check the network, name a local folder, or use bundled, which needs no network\n",
+        ),
+        (rows, out, "--loss", "gist"): (
+            2,
+            "Error: gist needs a model that guides it\n  name one with --guide, such as bundled\n",
+        ),
+        (rows, out, "--loss", "cosine"): (
+            2,
+            f"Error: loss cosine takes 2 columns of text, {rows} has 3: anchor, positive, negative\n"
+            "  export as labeled-pair, or name the columns with --columns\n",
+        ),
+        (rows, out, "--columns", "anchor, postive"): (
+            1,
+            f"Error: {rows}: no column 'postive' (did you mean 'positive'?)\n"
+            "  its columns: anchor, positive, negative; name yours with --columns and --label-column\n",
+        ),
+        (rows, out, "--run", "r1"): (
+            2,
+            f"Error: --run is for a store, {rows} is none\n  leave it out, or name a store\n",
+        ),
+        (rows, out, "--dev-split", "dev"): (
+            2,
+            "Error: split 'dev' of what?\n  name the store to score on with --dev\n",
+        ),
+        (rows, out, "--dev", store, "--dev-split", "dve"): (
+            2,
+            f"Error: nothing is judged in split 'dve' of {store} (did you mean 'dev'?)\n"
+            "  choose one with --split: dev\n",
+        ),
+        (store, out): (
+            1,
+            f"Error: {store} holds no finished run\n  mine first: miner mine {store}\n",
+        ),
+        (store, out, "--split", "dev"): (
+            2,
+            "Error: --split is for --judgments: a run has its own\n  leave it out\n",
+        ),
+        (store, out, "--judgments", "gold", "--run", "r1"): (
+            2,
+            "Error: --run and --judgments name two sets of rows\n  give one of them\n",
+        ),
+        (store, out, "--judgments", "gold", "--columns", "a,b"): (
+            2,
+            "Error: --columns and --label-column are for a file\n  leave them out: a store has its own\n",
+        ),
+        (store, out, "--judgments", "gold", "--split", "dev", "--loss", "triplet"): (
+            2,
+            "Error: loss triplet needs negatives, gold judgments have none\n"
+            f"  mine some: miner mine {store}; then train on the run\n",
+        ),
+    }
+    notes = ("no dev split to score on", "96 rows of")
+    for arguments, (code, message) in cases.items():
+        found = run(capsys, *arguments)
+        told = "".join(line for line in found[2].splitlines(True) if not line.startswith(notes))
+        assert (found[0], found[1], told) == (code, "", message)
+    assert not out.exists()
+
+
+def test_options_of_no_meaning_are_refused_before_anything_is_read(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flags in (["--loss", "mrn"], ["--epochs", "0"], ["--judgments", "glod"], ["--batch-size", "0"]):
+        code, said, notes = run(capsys, rows, tmp_path / "out", *flags)
+        assert (code, said) == (2, "")
+        assert f"Invalid value for '{flags[0]}'" in notes
+
+
+CHILD = """
+import gc, json, os, signal, sys
+from contextlib import contextmanager
+from pathlib import Path
+import bm25s, ir_measures, matplotlib.backends.backend_agg, matplotlib.backends.backend_svg, scipy.stats
+import miner.evaluation.evaluate
+import miner.training.encoder
+import miner.training.steps as saving
+from miner.training.encoder_config import EncoderConfig
+from miner.workflows.train import train
+
+class Deadly:
+    def __init__(self, fatal):
+        self.fatal = fatal
+    @contextmanager
+    def task(self, name, total, done=0, unit=""):
+        steps = [0]
+        def advance(units):
+            steps[0] += units
+            if steps[0] == self.fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+        print(name, done, total, flush=True)
+        yield advance
+    def note(self, message):
+        pass
+
+def attempt(source, out, loss, fatal):
+    saving.CHECKPOINT_SECONDS = 0.0 if fatal else 60.0
+    config = EncoderConfig(loss=loss, base="scratch", dimension=8, batch_size=16, max_steps=20, epochs=9,
+        learning_rate=0.1, evaluations=5, dtype="fp32", threads=1)
+    train(Path(source), Path(out), config, dev=Path(sys.argv[1]), progress=Deadly(fatal))
+
+gc.freeze()
+for plan in json.loads(sys.argv[2]):
+    process = os.fork()
+    if not process:
+        try:
+            attempt(*plan)
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(process, 0)[1]
+    print("ended", os.waitstatus_to_exitcode(status), Path(plan[1]).exists(), flush=True)
+"""
+
+
+def attempts(store: Path, *plans: tuple[Path, Path, str, int]) -> list[str]:
+    """Trains as planned, each in a process of its own that is killed after so many steps; 0 for never."""
+    plan = json.dumps([[str(value) if isinstance(value, Path) else value for value in one] for one in plans])
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(store), plan],
+        capture_output=True,
+        text=True,
+        env={**os.environ},
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    return child.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_training_that_is_killed_ends_with_the_same_weights(store: Path, tmp_path: Path) -> None:
+    """Softmax has a classifier, which only the checkpoints hold."""
+    losses = ("mnr", "softmax")
+    plans = []
+    for loss in losses:
+        rows = written(tmp_path / f"{loss}.jsonl", examples_for(loss))
+        plans.append((rows, tmp_path / f"{loss}-whole", loss, 0))
+        plans += [(rows, tmp_path / f"{loss}-killed", loss, fatal) for fatal in (1, 5, 9, 0)]
+    once = [
+        "training 0 20", "ended 0 True",
+        "training 0 20", "ended -9 False",
+        "training 0 20", "ended -9 False",
+        "training 4 20", "ended -9 False",
+        "training 12 20", "ended 0 True",
+    ]  # fmt: skip
+    assert attempts(store, *plans) == once * 2
+    for loss in losses:
+        whole, killed = tmp_path / f"{loss}-whole", tmp_path / f"{loss}-killed"
+        assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+        assert stored(killed) | {"seconds": 0} == stored(whole) | {"seconds": 0}
+        assert {path.name for path in killed.iterdir()} == {path.name for path in whole.iterdir()}
+    assert not list(tmp_path.glob("*.partial"))

@@ -1,0 +1,391 @@
+"""Training from a store: which rows a run or judgments give, what is masked, scored, noted and refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from miner.errors import MinerError, StoreError, UsageError
+from miner.models.encoder import Encoder
+from miner.store.database import Store
+from miner.store.mined import known_pair_keys, mined_pairs
+from miner.store.runs import begin_run, find_run, finish_run, model_name
+from miner.store.training import training_positives
+from miner.text import text_key, text_keys
+from miner.training.encoder_config import LOSSES, EncoderConfig
+from miner.training.examples import Columns, Examples
+from miner.workflows.train import Rows, dev_task, known_positives, rows_of, train
+from tests.evaluation_support import add_judgments
+from tests.export_store import fill, make_run
+from tests.stores import make_store
+from tests.test_train import Notes, frozen
+
+__all__ = ["frozen"]
+
+CONFIG = EncoderConfig(
+    base="scratch", dimension=8, batch_size=4, epochs=2, evaluations=0, dtype="fp32", threads=1
+)
+DOCUMENTS = {
+    "cat": "a cat purrs", "lion": "a lion purrs", "dog": "a dog barks", "fox": "a fox barks",
+    "cow": "a cow moos", "owl": "an owl hoots", "bee": "a bee hums", "Cat": "A  cat purrs",
+}  # fmt: skip
+QUERIES = {
+    "purr": "who purrs", "bark": "who barks", "moo": "who moos", "hoot": "who hoots", "hum": "who hums",
+    "again": "Who  purrs",
+}  # fmt: skip
+GOLD = [
+    ("purr", "cat"), ("purr", "lion"), ("bark", "dog"), ("moo", "cow"),
+    ("hoot", "owl", "dev"), ("hum", "bee", "test"),
+]  # fmt: skip
+SILVER = [("bark", "fox", 0.75, "train"), ("moo", "dog", 0.0, "train")]
+TRIPLETS = [
+    ("bark", "dog", "cat", 0.9, 0.3, 1),
+    ("purr", "cat", "cow", 0.8, 0.4, 1),
+    ("purr", "cat", "dog", 0.8, 0.2, 2),
+    ("purr", "cat", "owl", 0.8, 0.1, 3),
+    ("purr", "lion", "cow", 0.7, 0.4, 1),
+    ("purr", "lion", "dog", 0.7, 0.2, 2),
+    ("purr", "lion", "owl", 0.7, 0.1, 3),
+]
+
+
+def add_run(store: Store, name: str, triplets: list[tuple[Any, ...]]) -> None:
+    """Enters a finished run with these triplets."""
+    run = make_run(name, negatives=3)
+    begin_run(store, run)
+    names = ("query_id", "positive_id", "negative_id", "positive_score", "negative_score", "rank")
+    columns = zip(*triplets, strict=True) if triplets else [()] * len(names)
+    table = pa.table(dict(zip(names, map(list, columns), strict=True)))
+    finish_run(store, run.run_id, [], [table] if triplets else [])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with make_store(tmp_path / "my.duckdb", DOCUMENTS, QUERIES, GOLD) as store:
+        add_judgments(store, SILVER, source="silver")
+        add_run(store, "short", TRIPLETS[:1])
+        add_run(store, "first", TRIPLETS)
+        yield store
+
+
+@pytest.fixture
+def path(store: Store, tmp_path: Path) -> Path:
+    """The same store, closed."""
+    store.close()
+    return tmp_path / "my.duckdb"
+
+
+def rows_for(store: Store, loss: str, negatives: int = 1) -> Examples:
+    run = find_run(store, "first")
+    return rows_of(store, mined_pairs(store, run), loss, negatives, "run first")
+
+
+def refusal(source: Path, out: Path, rows: Rows | None = None, **settings: Any) -> str:
+    config = settings.pop("config", CONFIG)
+    with pytest.raises(MinerError) as caught:
+        train(source, out, config, rows, **settings)
+    assert not out.exists()
+    return str(caught.value).replace(f"{source.parent}/", "")
+
+
+def trained(path: Path, out: Path, rows: Rows | None = None, loss: str = "mnr", **settings: Any) -> list[str]:
+    """Trains and returns what was said."""
+    notes = Notes()
+    config = replace(CONFIG, loss=loss, evaluations=settings.pop("evaluations", 0))
+    train(path, out, config, rows, progress=notes, **settings)
+    return notes.said
+
+
+def positives_seen(path: Path, out: Path) -> list[tuple[str, str]]:
+    """What the store knows of the model's training, the same in both dtypes."""
+    found = []
+    with Store.open(path) as store:
+        for dtype in ("fp32", "bf16"):
+            model = Encoder(str(out), dtype=dtype).fingerprint
+            assert model_name(store, model) == str(out)
+            table = training_positives(store, model)
+            found.append(list(zip(*(table[name].to_pylist() for name in table.column_names), strict=True)))
+    assert found[0] == found[1]
+    return found[0]
+
+
+def test_positives_of_a_query_take_turns_at_its_negatives(store: Store) -> None:
+    texts = rows_for(store, "mnr").texts
+    assert list(texts) == ["anchor", "positive", "negative"]
+    assert list(zip(*texts.values(), strict=True)) == [
+        ("who barks", "a dog barks", "a cat purrs"),
+        ("who purrs", "a cat purrs", "a cow moos"),
+        ("who purrs", "a lion purrs", "a dog barks"),
+    ]
+
+
+def test_more_negatives_go_round_and_queries_with_fewer_are_left_out(store: Store) -> None:
+    texts = rows_for(store, "mnr", 3).texts
+    assert list(texts) == ["anchor", "positive", "negative_1", "negative_2", "negative_3"]
+    assert list(zip(*texts.values(), strict=True)) == [
+        ("who purrs", "a cat purrs", "a cow moos", "a dog barks", "an owl hoots"),
+        ("who purrs", "a lion purrs", "a dog barks", "an owl hoots", "a cow moos"),
+    ]
+
+
+def test_scores_go_with_their_texts(store: Store) -> None:
+    assert rows_for(store, "margin-mse").target == [[0.9, 0.3], [0.8, 0.4], [0.7, 0.2]]
+    assert rows_for(store, "margin-mse", 2).target == [[0.8, 0.4, 0.2], [0.7, 0.2, 0.1]]
+    assert rows_for(store, "mnr").target is None
+
+
+@pytest.mark.parametrize("loss", ["cosine", "softmax"])
+def test_losses_of_labelled_pairs_get_positives_and_negatives(store: Store, loss: str) -> None:
+    found = rows_for(store, loss)
+    rows = list(zip(*found.texts.values(), found.target or (), strict=True))
+    assert rows[:4] == [
+        ("who barks", "a dog barks", 1.0),
+        ("who barks", "a cat purrs", 0.0),
+        ("who purrs", "a cat purrs", 1.0),
+        ("who purrs", "a cow moos", 0.0),
+    ]
+    more = rows_for(store, loss, 2)
+    assert list(zip(*more.texts.values(), more.target or (), strict=True))[:3] == [
+        ("who purrs", "a cat purrs", 1.0),
+        ("who purrs", "a cow moos", 0.0),
+        ("who purrs", "a dog barks", 0.0),
+    ]
+
+
+def test_titles_go_before_the_text(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+        fill(store)
+        texts = rows_of(store, mined_pairs(store, find_run(store)), "mnr", 2, "run first").texts
+    assert texts["positive"][:2] == ["Cats They purr, mostly.", 'A "purr" is a sound.']
+
+
+def test_a_run_without_enough_negatives_says_so(store: Store) -> None:
+    with pytest.raises(UsageError) as caught:
+        rows_for(store, "mnr", 4)
+    assert str(caught.value) == "no query of run first has 4 negatives; ask for fewer with --negatives"
+    with pytest.raises(UsageError) as wide:
+        rows_for(store, "triplet", 2)
+    assert str(wide.value).startswith("loss triplet takes 3 columns of text, run first has 4: anchor, ")
+    add_run(store, "empty", [])
+    with pytest.raises(UsageError) as none:
+        rows_of(store, mined_pairs(store, find_run(store, "empty")), "mnr", 1, "run empty")
+    assert str(none.value) == (
+        "run empty has no triplets to train on; mine with other rules, or another --run"
+    )
+
+
+@pytest.mark.parametrize("loss", [name for name in LOSSES if name not in ("gist", "cached-mnr")])
+def test_every_loss_trains_on_a_run(path: Path, tmp_path: Path, loss: str) -> None:
+    said = trained(path, tmp_path / "out", loss=loss)
+    rows = (
+        "6 rows of anchor, document"
+        if loss in ("cosine", "softmax")
+        else "3 rows of anchor, positive, negative"
+    )
+    assert said[0] == f"{rows} from run first"
+    seen = [("bark", "dog"), ("purr", "cat"), ("purr", "lion")]
+    assert positives_seen(path, tmp_path / "out") == seen
+
+
+def test_the_last_run_is_taken_unless_one_is_named(path: Path, tmp_path: Path) -> None:
+    assert trained(path, tmp_path / "a")[0].endswith(" from run first")
+    assert trained(path, tmp_path / "b", Rows(run="short"))[0].startswith("1 rows of ")
+    assert positives_seen(path, tmp_path / "b") == [("bark", "dog")]
+    assert refusal(path, tmp_path / "c", Rows(run="frist")) == (
+        "no run 'frist' in my.duckdb (did you mean 'first'?); runs there: first, short"
+    )
+
+
+@pytest.mark.parametrize(
+    ("judgments", "rows", "seen"),
+    [
+        ("gold", 4, [("bark", "dog"), ("moo", "cow"), ("purr", "cat"), ("purr", "lion")]),
+        ("silver", 1, [("bark", "fox")]),
+        ("both", 5, [("bark", "dog"), ("bark", "fox"), ("moo", "cow"), ("purr", "cat"), ("purr", "lion")]),
+    ],
+)
+def test_judged_positives_are_rows_and_are_noted(
+    path: Path, tmp_path: Path, judgments: str, rows: int, seen: list[tuple[str, str]]
+) -> None:
+    said = trained(path, tmp_path / "out", Rows(judgments=judgments))
+    assert said[0] == f"{rows} rows of anchor, positive from {judgments} judgments"
+    assert positives_seen(path, tmp_path / "out") == seen
+
+
+def test_judged_negatives_are_rows_of_losses_with_labels(path: Path, tmp_path: Path) -> None:
+    seen = [("bark", "fox")]
+    assert trained(path, tmp_path / "a", Rows(judgments="silver"), "cosine")[0].startswith("2 rows of ")
+    assert trained(path, tmp_path / "b", Rows(judgments="silver"), "softmax")[0].startswith("2 rows of ")
+    assert positives_seen(path, tmp_path / "a") == positives_seen(path, tmp_path / "b") == seen
+    notes = trained(path, tmp_path / "c", Rows(judgments="both", columns=Columns(most=2.0)), "cosine")
+    assert notes[0] == "6 rows of anchor, positive from both judgments"
+    assert (
+        refusal(
+            path, tmp_path / "d", Rows(judgments="gold"), config=EncoderConfig(loss="softmax", base="scratch")
+        )
+        == "gold judgments: all rows are of class 'relevant'; a classifier needs two"
+    )
+
+
+def test_judgments_of_another_split(path: Path, tmp_path: Path) -> None:
+    trained(path, tmp_path / "out", Rows(judgments="gold", split="test"))
+    assert positives_seen(path, tmp_path / "out") == [("hum", "bee")]
+    assert refusal(path, tmp_path / "x", Rows(judgments="gold", split="tset")) == (
+        "split 'tset' has no judgments of source gold; choose another split"
+    )
+
+
+def test_a_finished_training_is_noted_in_another_store_too(path: Path, tmp_path: Path) -> None:
+    trained(path, tmp_path / "out")
+    copy = tmp_path / "copy.duckdb"
+    copy.write_bytes(path.read_bytes())
+    with Store.open(copy) as store:
+        store.execute("DELETE FROM training_positives")
+        store.execute("DELETE FROM models")
+    assert trained(copy, tmp_path / "out")[-1] == f"{tmp_path}/out holds this encoder already"
+    assert len(positives_seen(copy, tmp_path / "out")) == 3
+
+
+def pair_keys(store: Store, *sources: str) -> set[tuple[int, int]]:
+    table = known_pair_keys(store, sources)
+    return set(zip(table["query_key"].to_pylist(), table["doc_key"].to_pylist(), strict=True))
+
+
+def keys_of(pairs: list[tuple[str, str]]) -> set[tuple[int, int]]:
+    return {(text_key(QUERIES[query]), text_key(DOCUMENTS[doc])) for query, doc in pairs}
+
+
+def test_silver_is_known_only_to_trainings_on_silver(store: Store) -> None:
+    gold = keys_of([(query, doc) for query, doc, *_ in GOLD])
+    silver = keys_of([("bark", "fox")])
+    assert pair_keys(store, "gold") == gold, "of every split"
+    assert pair_keys(store, "silver") == silver
+    assert pair_keys(store, "gold", "silver") == gold | silver
+    assert [Rows(judgments=name).sources for name in (None, "gold", "silver", "both")] == [
+        ("gold",), ("gold",), ("silver",), ("gold", "silver"),
+    ]  # fmt: skip
+
+
+def test_positives_are_known_by_what_they_say(store: Store) -> None:
+    known = known_positives(store)
+    mask = known.mask(
+        text_keys(["WHO purrs", "who barks"]), text_keys(["A cat PURRS", "a fox barks", "a dog barks"])
+    )
+    np.testing.assert_array_equal(mask, [[True, False, False], [False, False, True]])
+    assert (
+        known_positives(store, ("silver",)).mask(text_keys(["who barks"]), text_keys(["a fox barks"])).all()
+    )
+
+
+def test_what_the_store_knows_is_masked(tmp_path: Path) -> None:
+    """In a batch of all three pairs, two documents are positives of other queries, in other splits."""
+    source, found = tmp_path / "pairs.duckdb", {}
+    queries = {"q1": "who purrs", "q2": "who sings", "q3": "who hums"}
+    gold = [("q1", "cat"), ("q2", "owl"), ("q3", "bee"), ("q1", "owl", "dev"), ("q2", "bee", "test")]
+    make_store(source, DOCUMENTS, queries, gold).close()
+    for mask in (True, False):
+        config = replace(CONFIG, mask=mask, batch_size=3, epochs=1)
+        report = train(source, tmp_path / str(mask), config, Rows(judgments="gold"))
+        found[mask] = report.metrics.losses[0][1]
+    assert found[True] < found[False]
+
+
+def test_the_dev_split_is_scored_by_itself_unless_another_is_named(path: Path, tmp_path: Path) -> None:
+    by_itself = trained(path, tmp_path / "a", evaluations=1)
+    assert by_itself[1].startswith("step 0: dev nDCG@10 ")
+    assert any(note.startswith("step 2: dev nDCG@10 ") for note in by_itself)
+    named = trained(path, tmp_path / "b", dev_split="test", evaluations=1)
+    assert any(note.startswith("step 2: dev nDCG@10 ") for note in named)
+    with Store.open(path) as store:
+        tasks = [dev_task(store, split) for split in (None, "dev", "test")]
+    assert all(task is not None and task.measure == "nDCG@10" for task in tasks)
+    contents = [task.content for task in tasks if task is not None]
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_a_missing_dev_split_is_noted_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "my.duckdb"
+    make_store(path, DOCUMENTS, QUERIES, [GOLD[0], GOLD[5]]).close()
+    said = trained(path, tmp_path / "out", Rows(judgments="gold"), evaluations=1)
+    assert said[0] == "no dev split to score on: the last model is kept"
+    assert refusal(
+        path, tmp_path / "x", Rows(judgments="gold"), dev_split="tset", config=replace(CONFIG, evaluations=1)
+    ) == (
+        "nothing is judged in split 'tset' of my.duckdb (did you mean 'test'?); "
+        "choose one with --split: test, train"
+    )
+
+
+def test_another_store_can_be_scored_on(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.duckdb"
+    graded = [("purr", "cat", 1.0, "dev"), ("purr", "dog", 0.0, "dev"), ("bark", "cat", 0.5, "dev")]
+    with make_store(other, DOCUMENTS, QUERIES, []) as store:
+        add_judgments(store, [*graded, ("bark", "dog", 0.75, "dev")])
+    said = trained(path, tmp_path / "a", dev=other, evaluations=1)
+    assert said[1].startswith("step 0: dev Spearman "), "graded pairs are scored by similarity"
+    rows = tmp_path / "rows.tsv"
+    rows.write_text("anchor\tpositive\nwho purrs\ta cat purrs\nwho barks\ta dog barks\n")
+    said = trained(rows, tmp_path / "b", dev=path, dev_split="train", evaluations=1)
+    assert said[0] == f"2 rows of anchor, positive from {rows}"
+    assert said[1].startswith("step 0: dev nDCG@10 ")
+    said = trained(path, tmp_path / "c", dev=tmp_path / ".." / tmp_path.name / "my.duckdb", evaluations=1)
+    assert said[1].startswith("step 0: dev nDCG@10 "), "the very store that is trained on"
+
+
+def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path) -> None:
+    out, rows = tmp_path / "out", tmp_path / "rows.tsv"
+    rows.write_text("anchor\tpositive\nwho purrs\ta cat purrs\n")
+    for settings, message in (
+        (
+            {"judgments": "gold", "run": "first"},
+            "--run and --judgments name two sets of rows; give one of them",
+        ),
+        ({"split": "train"}, "--split is for --judgments: a run has its own; leave it out"),
+        ({"judgments": "glod"}, "no judgments 'glod'; use gold, silver, both"),
+        ({"negatives": 0}, "negatives cannot be 0; use at least 1"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            Rows(**settings)
+        assert str(caught.value) == message
+    assert refusal(rows, out, Rows(run="first")) == (
+        "--run is for a store, rows.tsv is none; leave it out, or name a store"
+    )
+    assert refusal(rows, out, Rows(judgments="gold")) == (
+        "--judgments is for a store, rows.tsv is none; leave it out, or name a store"
+    )
+    assert (
+        refusal(rows, out, dev_split="dev") == "split 'dev' of what?; name the store to score on with --dev"
+    )
+    assert refusal(path, out, Rows(columns=Columns(texts=("a", "b")))) == (
+        "--columns and --label-column are for a file; leave them out: a store has its own"
+    )
+
+
+@pytest.mark.parametrize("loss", ["triplet", "margin-mse"])
+def test_losses_that_need_negatives_refuse_judgments(path: Path, tmp_path: Path, loss: str) -> None:
+    message = refusal(
+        path, tmp_path / "out", Rows(judgments="both"), config=EncoderConfig(loss=loss, base="scratch")
+    )
+    assert message == (
+        f"loss {loss} needs negatives, both judgments have none; "
+        "mine some: miner mine my.duckdb; then train on the run"
+    )
+
+
+def test_a_store_without_runs_or_silver_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "my.duckdb"
+    make_store(path, DOCUMENTS, QUERIES, GOLD).close()
+    assert (
+        refusal(path, tmp_path / "out") == "my.duckdb holds no finished run; mine first: miner mine my.duckdb"
+    )
+    assert refusal(path, tmp_path / "out", Rows(judgments="silver")) == (
+        "split 'train' has no judgments of source silver; make silver ones: miner silver my.duckdb"
+    )
+    with pytest.raises(StoreError, match="no store at"):
+        train(path, tmp_path / "out", CONFIG, dev=tmp_path / "none.duckdb")

@@ -1,0 +1,393 @@
+"""Rows to train on: read from every kind of file, and refused where they are not what the loss needs."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miner.errors import MinerError, UsageError
+from miner.export.config import FORMATS
+from miner.store.database import Store
+from miner.training.encoder_config import LOSSES, EncoderConfig
+from miner.training.examples import Columns, Examples, examples_of, read_examples
+from tests.export_store import fill, made
+from tests.sources_support import jsonl, write
+
+ROWS = {
+    "anchor": ["what purrs?", "who\tbarks?", "Ålesund?"],
+    "positive": ['a "cat", mostly', "dogs", "日本 | no"],
+    "negative": ["dogs", "a cow", "07.10"],
+}
+PLAIN = {**ROWS, "anchor": ["what purrs?", "who barks?", "Ålesund?"]}
+SCORES = [[0.9, 0.5], [0.75, -0.25], [1.0, 0.0]]
+
+
+@pytest.fixture
+def exports(tmp_path: Path) -> Iterator[Store]:
+    """A store with a run of 2 negatives for 2 positives of a query, and 1 for one of another."""
+    with Store.open(tmp_path / "store.duckdb", create=True) as store:
+        fill(store)
+        yield store
+
+
+def columns_of(examples: Examples) -> dict[str, Sequence[str]]:
+    return dict(examples.texts)
+
+
+def refusal(source: Path | str, loss: str, columns: Columns | None = None) -> str:
+    """What the user reads, with the folder of the source left out."""
+    with pytest.raises(MinerError) as caught:
+        read_examples(str(source), loss, columns)
+    return str(caught.value).replace(f"{Path(source).parent}/", "")
+
+
+def tsv(path: Path, columns: dict[str, list[str]]) -> Path:
+    lines = ["\t".join(columns), *("\t".join(row) for row in zip(*columns.values(), strict=True))]
+    return write(path, "\n".join(lines) + "\n")
+
+
+def parquet(path: Path, columns: dict[str, list[Any]]) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def records(columns: dict[str, list[Any]]) -> str:
+    return jsonl(*(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)))
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    found = read_examples(str(write(tmp_path / "t.jsonl", records(ROWS))), "mnr")
+    assert (columns_of(found), len(found), found.target, found.classes) == (ROWS, 3, None, ())
+    assert found.origin == str(tmp_path / "t.jsonl")
+
+
+def test_compressed_json_lines_with_scores(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl.gz"
+    path.write_bytes(gzip.compress(records({**ROWS, "scores": SCORES}).encode()))
+    found = read_examples(str(path), "margin-mse")
+    assert (columns_of(found), found.target) == (ROWS, SCORES)
+
+
+def test_comma_separated(tmp_path: Path) -> None:
+    rows = ['"what purrs?","a ""cat"", mostly",dogs', '"who\tbarks?",dogs,a cow', "Ålesund?,日本 | no,07.10"]
+    path = write(tmp_path / "t.csv", "\n".join(["anchor,positive,negative", *rows]))
+    assert columns_of(read_examples(str(path), "triplet")) == ROWS
+
+
+def test_tab_separated(tmp_path: Path) -> None:
+    assert columns_of(read_examples(str(tsv(tmp_path / "t.tsv", PLAIN)), "mnr")) == PLAIN
+
+
+def test_parquet(tmp_path: Path) -> None:
+    found = read_examples(str(parquet(tmp_path / "t.parquet", {**ROWS, "scores": SCORES})), "margin-mse")
+    assert (columns_of(found), found.target) == (ROWS, SCORES)
+
+
+def test_a_datasets_folder(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    Dataset.from_dict({**ROWS, "scores": SCORES}).save_to_disk(str(tmp_path / "t"))
+    found = read_examples(str(tmp_path / "t"), "margin-mse")
+    assert (columns_of(found), found.target) == (ROWS, SCORES)
+
+
+def test_of_a_datasets_folder_with_splits_train_is_read(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    train, test = Dataset.from_dict(ROWS), Dataset.from_dict({"anchor": ["x"], "positive": ["y"]})
+    DatasetDict({"train": train, "test": test}).save_to_disk(str(tmp_path / "both"))
+    assert columns_of(read_examples(str(tmp_path / "both"), "mnr")) == ROWS
+    DatasetDict({"test": test, "dev": test}).save_to_disk(str(tmp_path / "none"))
+    assert (
+        refusal(tmp_path / "none", "mnr") == "none: no split 'train'; it has test, dev; save that split alone"
+    )
+
+
+def test_rows_of_a_datasets_folder_come_in_the_order_it_was_given(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    Dataset.from_dict(ROWS).select([2, 0]).save_to_disk(str(tmp_path / "t"))
+    assert read_examples(str(tmp_path / "t"), "mnr").texts["anchor"] == ["Ålesund?", "what purrs?"]
+
+
+@pytest.mark.parametrize("file_type", ["jsonl", "csv", "parquet", "datasets"])
+def test_exported_triplets(exports: Store, tmp_path: Path, file_type: str) -> None:
+    made(exports, tmp_path / "out", file_type=file_type)
+    found = read_examples(str(tmp_path / "out"), "triplet")
+    assert list(found.texts) == ["anchor", "positive", "negative"]
+    assert found.texts["anchor"] == ["what purrs?"] * 4 + ["who barks?"]
+    assert found.texts["positive"][0] == "Cats They purr, mostly."
+    assert found.texts["negative"][-1] == "Cows They\nmoo."
+    assert found.origin == str(tmp_path / "out")
+
+
+@pytest.mark.parametrize("file_type", ["jsonl", "parquet", "datasets"])
+def test_exported_n_tuples_with_scores(exports: Store, tmp_path: Path, file_type: str) -> None:
+    made(exports, tmp_path / "out", format="n-tuple", scores=True, file_type=file_type)
+    found = read_examples(str(tmp_path / "out"), "margin-mse")
+    assert list(found.texts) == ["anchor", "positive", "negative_1", "negative_2"]
+    assert found.target == [[0.9, 0.5, 0.25], [0.75, 0.5, 0.25]]
+    assert read_examples(str(tmp_path / "out"), "mnr").target is None
+
+
+@pytest.mark.parametrize("file_type", ["jsonl", "csv", "parquet", "datasets"])
+def test_exported_labelled_pairs(exports: Store, tmp_path: Path, file_type: str) -> None:
+    made(exports, tmp_path / "out", format="labeled-pair", file_type=file_type)
+    cosine = read_examples(str(tmp_path / "out"), "cosine")
+    assert list(cosine.texts) == ["anchor", "document"]
+    assert cosine.target == [1, 1, 0, 0, 1, 0]
+    softmax = read_examples(str(tmp_path / "out"), "softmax")
+    assert (softmax.target, softmax.classes) == ([1, 1, 0, 0, 1, 0], ("0", "1"))
+
+
+def test_exported_scores_of_pairs_are_numbers_for_the_cosine(exports: Store, tmp_path: Path) -> None:
+    made(exports, tmp_path / "out", format="labeled-pair", scores=True)
+    assert read_examples(str(tmp_path / "out"), "cosine").target == [0.9, 0.75, 0.5, 0.25, 1.0, -0.5]
+
+
+FITTING = {
+    ("triplet", False): {"mnr", "cached-mnr", "gist", "triplet"},
+    ("triplet", True): {"mnr", "cached-mnr", "gist", "triplet", "margin-mse"},
+    ("n-tuple", False): {"mnr", "cached-mnr"},
+    ("n-tuple", True): {"mnr", "cached-mnr", "margin-mse"},
+    ("labeled-pair", False): {"cosine", "softmax"},
+    ("labeled-pair", True): {"cosine", "softmax"},
+}
+"""Which losses train on which export, with scores or without; on no other."""
+
+
+@pytest.mark.parametrize("scores", [False, True])
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_loss_takes_its_formats_and_refuses_the_others(
+    exports: Store, tmp_path: Path, name: str, scores: bool
+) -> None:
+    try:
+        made(exports, tmp_path / "out", format=name, scores=scores)
+    except UsageError:
+        made(exports, tmp_path / "out", format=name, scores=scores, file_type="jsonl")
+    refused: dict[str, str] = {}
+    for loss in LOSSES:
+        try:
+            assert len(read_examples(str(tmp_path / "out"), loss)) > 0
+        except MinerError as error:
+            refused[loss] = str(error)
+    assert {*LOSSES} - {*refused} == FITTING.get((name, scores), set())
+    assert all(str(tmp_path / "out") in message for message in refused.values())
+
+
+def test_wrong_formats_say_which_is_right(exports: Store, tmp_path: Path) -> None:
+    for name in ("triplet", "n-tuple", "labeled-pair", "labeled-list"):
+        made(exports, tmp_path / name, format=name)
+    made(exports, tmp_path / "lists", format="labeled-list", file_type="parquet")
+    assert refusal(tmp_path / "triplet", "cosine") == (
+        "loss cosine takes 2 columns of text, triplet has 3: anchor, positive, negative; "
+        "export as labeled-pair, or name the columns with --columns"
+    )
+    assert refusal(tmp_path / "n-tuple", "triplet") == (
+        "loss triplet takes 3 columns of text, n-tuple has 4: anchor, positive, negative_1, negative_2; "
+        "export as triplet, or name the columns with --columns"
+    )
+    assert refusal(tmp_path / "n-tuple", "gist") == (
+        "loss gist takes 2 to 3 columns of text, n-tuple has 4: anchor, positive, negative_1, negative_2; "
+        "export as triplet, or name the columns with --columns"
+    )
+    assert refusal(tmp_path / "triplet", "margin-mse") == (
+        "loss margin-mse needs a list of scores with every row, triplet has none; "
+        "export as triplet with --scores or n-tuple with --scores, or name the column with --label-column"
+    )
+    assert refusal(tmp_path / "labeled-pair", "margin-mse") == (
+        "loss margin-mse takes 3 or more columns of text, labeled-pair has 2: anchor, document; "
+        "export as triplet with --scores or n-tuple with --scores, or name the columns with --columns"
+    )
+    assert refusal(tmp_path / "labeled-pair", "mnr") == (
+        "loss mnr takes every row for a positive, labeled-pair has labels in column 'label'; "
+        "export as triplet or n-tuple, or name the columns of text with --columns"
+    )
+    assert refusal(tmp_path / "labeled-list", "cosine") == (
+        "labeled-list:1: 'documents' holds a list, not text; mend the row"
+    )
+    assert refusal(tmp_path / "lists", "cosine") == (
+        "lists: column 'documents' holds lists, loss cosine takes texts; export as labeled-pair"
+    )
+
+
+def test_columns_are_taken_by_name_and_in_that_order(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", records({**ROWS, "label": ["a", "b", "a"]}))
+    found = read_examples(str(path), "mnr", Columns(("positive", "anchor")))
+    assert list(found.texts.items()) == [("positive", ROWS["positive"]), ("anchor", ROWS["anchor"])]
+    found = read_examples(str(path), "softmax", Columns(("anchor", "negative"), "positive"))
+    assert (found.target, found.classes) == ([0, 1, 2], ('a "cat", mostly', "dogs", "日本 | no"))
+
+
+def test_a_missing_column_is_named_with_the_nearest(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", records(ROWS))
+    hint = "its columns: anchor, positive, negative; name yours with --columns and --label-column"
+    assert refusal(path, "mnr", Columns(("anchor", "postive"))) == (
+        f"t.jsonl: no column 'postive' (did you mean 'positive'?); {hint}"
+    )
+    assert refusal(path, "cosine", Columns(label="grade")) == f"t.jsonl: no column 'grade'; {hint}"
+    assert refusal(path, "cosine", Columns(("anchor", "positive"))) == (
+        "loss cosine needs a number with every row, t.jsonl has none; "
+        "export as labeled-pair, or name the column with --label-column"
+    )
+    assert refusal(path, "softmax", Columns(("anchor", "positive"))) == (
+        "loss softmax needs a class with every row, t.jsonl has none; "
+        "export as labeled-pair, or name the column with --label-column"
+    )
+
+
+def labelled(folder: Path, labels: list[Any]) -> Path:
+    texts = {"anchor": [f"a{row}" for row in range(len(labels))], "other": ["b"] * len(labels)}
+    return parquet(folder / "t.parquet", {**texts, "label": labels})
+
+
+def test_labels_become_numbers(tmp_path: Path) -> None:
+    path = str(tsv(tmp_path / "t.tsv", {"a": ["x", "y"], "b": ["u", "v"], "score": ["5", "2.5"]}))
+    assert read_examples(path, "cosine", Columns(most=5)).target == [1.0, 0.5]
+    assert read_examples(str(labelled(tmp_path, [1, 0, -1])), "cosine").target == [1.0, 0.0, -1.0]
+
+
+def test_labels_that_are_no_cosine_are_refused(tmp_path: Path) -> None:
+    assert refusal(labelled(tmp_path, [1.0, 5.0, 0.0]), "cosine") == (
+        "t.parquet: labels go from 0 to 5, a cosine from -1 to 1; "
+        "divide them by their largest with --label-max, such as 5 for STS"
+    )
+    for label in ("entailment", "nan", "inf"):
+        assert refusal(labelled(tmp_path, ["1", label]), "cosine") == (
+            f"t.parquet: row 2 is labelled '{label}', not with a number; "
+            "for classes: --positive-label NAME, or --loss softmax"
+        )
+
+
+def test_classes_are_numbered_in_the_order_of_their_names(tmp_path: Path) -> None:
+    found = read_examples(str(labelled(tmp_path, ["neutral", "entailment", "neutral", "contra"])), "softmax")
+    assert (found.target, found.classes) == ([2, 1, 2, 0], ("contra", "entailment", "neutral"))
+    assert refusal(labelled(tmp_path, ["same", "same"]), "softmax") == (
+        "t.parquet: all rows are of class 'same'; a classifier needs two"
+    )
+
+
+def test_one_label_may_count_as_positive(tmp_path: Path) -> None:
+    path = labelled(tmp_path, ["neutral", "entailment", "contradiction"])
+    chosen = Columns(positive_label="entailment")
+    assert read_examples(str(path), "cosine", chosen).target == [0.0, 1.0, 0.0]
+    softmax = read_examples(str(path), "softmax", chosen)
+    assert (softmax.target, softmax.classes) == ([0, 1, 0], ("other", "entailment"))
+    assert refusal(path, "cosine", Columns(positive_label="entailmnet")) == (
+        "t.parquet: no row is labelled 'entailmnet' (did you mean 'entailment'?); "
+        "its labels: contradiction, entailment, neutral"
+    )
+
+
+@pytest.mark.parametrize("bad", [[0.5], [0.5, 0.1, 0.2], [0.5, None]])
+def test_a_row_needs_a_score_for_each_of_its_documents(tmp_path: Path, bad: list[float]) -> None:
+    path = parquet(tmp_path / "t.parquet", {**ROWS, "scores": [*SCORES[:2], bad]})
+    assert refusal(path, "margin-mse") == (
+        "t.parquet: row 3 has no list of 2 scores, the positive's and its negatives'; export with --scores"
+    )
+
+
+def test_scores_may_be_written_as_json(tmp_path: Path) -> None:
+    path = tsv(tmp_path / "t.tsv", {**PLAIN, "scores": ["[0.9, 0.5]", "[1, 0]", "[0.5, -1]"]})
+    assert read_examples(str(path), "margin-mse").target == [[0.9, 0.5], [1.0, 0.0], [0.5, -1.0]]
+    tsv(path, {**PLAIN, "scores": ["[0.9, 0.5]", "0.9, 0.5", "[1, 0]"]})
+    assert refusal(path, "margin-mse") == (
+        "t.tsv: row 2 has no list of 2 scores, the positive's and its negatives'; export with --scores"
+    )
+    write(tmp_path / "t.jsonl", records({**ROWS, "scores": SCORES})[:-20] + "}\n")
+    assert refusal(tmp_path / "t.jsonl", "margin-mse").startswith("t.jsonl:3: broken JSON (")
+
+
+def test_rows_without_text_are_left_out(tmp_path: Path) -> None:
+    texts = {"anchor": ["a", " ", "c", None, "e"], "other": ["v", "w", "\t\n", "y", "z"]}
+    path = parquet(tmp_path / "t.parquet", {**texts, "label": [1.0, 0.5, 0.5, 0.5, 0.0]})
+    found = read_examples(str(path), "cosine")
+    assert (columns_of(found), found.target) == ({"anchor": ["a", "e"], "other": ["v", "z"]}, [1.0, 0.0])
+    parquet(path, {"anchor": ["", "a"], "other": ["b", None]})
+    assert refusal(path, "mnr") == "t.parquet: no rows to train on; every row needs text in each column"
+
+
+def test_files_that_cannot_be_read_say_why(tmp_path: Path, exports: Store) -> None:
+    write(tmp_path / "triplets.tsv", "anchor\tpositive\na\n")
+    assert refusal(tmp_path / "triplets.tsv", "mnr") == (
+        "triplets.tsv:2: 1 fields where the header has 2; mend the row"
+    )
+    assert refusal(tmp_path / "tripelts.tsv", "mnr") == (
+        "there is no file or folder tripelts.tsv (did you mean 'triplets.tsv'?); "
+        "name a file, a folder that miner export wrote, or a store"
+    )
+    assert refusal(write(tmp_path / "empty.jsonl", ""), "mnr") == (
+        "empty.jsonl: the file is empty; it needs a header line and rows"
+    )
+    assert refusal(write(tmp_path / "only.tsv", "anchor\tpositive\n"), "mnr") == (
+        "only.tsv: no rows to train on; every row needs text in each column"
+    )
+    assert refusal(write(tmp_path / "t.txt", "x"), "mnr").startswith(
+        "t.txt: cannot tell the format from the ending '.txt'; "
+    )
+    assert refusal(write(tmp_path / "bad.parquet", "x"), "mnr").startswith(
+        "bad.parquet: not a Parquet file: "
+    )
+    (tmp_path / "folder").mkdir()
+    assert refusal(tmp_path / "folder", "mnr").startswith(
+        "folder: not a folder that miner export or save_to_disk wrote: "
+    )
+    made(exports, tmp_path / "dpr", format="dpr")
+    assert refusal(tmp_path / "dpr", "mnr") == (
+        "dpr: no data file that can be trained on; export it again as jsonl"
+    )
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(str.strip)
+
+
+@given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=6), st.data())
+def test_the_fingerprint_is_that_of_the_rows_and_their_order(
+    rows: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    def of(pairs: Sequence[tuple[str, ...]]) -> str:
+        anchor, positive = zip(*pairs, strict=True)
+        return examples_of(pa.table({"a": anchor, "p": positive}), "x", "mnr").fingerprint
+
+    other = data.draw(st.permutations(rows))
+    assert (of(other) == of(rows)) == (other == rows)
+    assert of([*rows, rows[0]]) != of(rows)
+
+
+def test_the_fingerprint_is_also_that_of_the_labels() -> None:
+    texts = {"a": ["x", "y"], "b": ["u", "v"]}
+    of = [Examples(texts, target).fingerprint for target in (None, [0.0, 1.0], [1.0, 0.0])]
+    assert len({*of, Examples(texts, [0, 1], ("no", "yes")).fingerprint}) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"loss": "tripelt"},
+            "no loss 'tripelt' (did you mean 'triplet'?); "
+            "choose one of: mnr, cached-mnr, gist, cosine, softmax, triplet, margin-mse",
+        ),
+        ({"loss": "gist"}, "gist needs a model that guides it; name one with --guide, such as bundled"),
+        ({"batch_size": 0}, "batch_size cannot be 0; use at least 1"),
+        ({"evaluations": -1}, "evaluations cannot be -1; use 0 or more"),
+        ({"patience": 0}, "patience cannot be 0; use at least 1"),
+        ({"epochs": 0}, "epochs cannot be 0; use above 0"),
+        ({"learning_rate": 0.0}, "learning_rate cannot be 0.0; use above 0"),
+        ({"warmup": 1.0}, "warmup cannot be 1.0; use at least 0 and below 1"),
+        ({"max_length": 7}, "max_length cannot be 7; use at least 8"),
+        ({"dtype": "fp16"}, "dtype cannot be fp16; use auto, fp32 or bf16"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        EncoderConfig(**settings)
+    assert str(caught.value) == message

@@ -1,0 +1,307 @@
+"""Pretraining with TSDAE: the noise, what it reads, that it learns, and that a kill costs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+from miner.errors import ModelError, UsageError
+from miner.models.encoder import Encoder
+from miner.store.database import Store
+from miner.store.unlabelled import unlabelled_texts
+from miner.training.denoising import TextBatches, delete_words
+from miner.training.pretrain_config import PretrainConfig
+from miner.training.tsdae import pretrain, step_count
+from tests.stores import make_store
+from tests.tiny import tiny_bert
+
+ANIMALS = ["otter", "heron", "badger", "falcon", "beetle", "salmon"]
+PLACES = ["river", "harbour", "meadow", "forest", "glacier", "island"]
+
+
+def fill(path: Path) -> Store:
+    """Returns a store of 72 documents of a few sentence forms, and 4 queries of which one is for tests."""
+    documents = {
+        f"d{a}{b}{form}": f"the {animal} lives near the {place} {tail}"
+        for a, animal in enumerate(ANIMALS)
+        for b, place in enumerate(PLACES)
+        for form, tail in enumerate(("in winter", "all year long"))
+    }
+    queries = {
+        "q1": "where does the otter live",
+        "q2": "The Otter lives near the river in winter",
+        "q3": "which animal is kept apart",
+        "q4": "Which animal is  kept apart",
+    }
+    judgments = [("q1", "d000"), ("q2", "d000"), ("q3", "d110", "test")]
+    return make_store(path, {**documents, "blank": " "}, queries, judgments)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with fill(tmp_path / "store.duckdb") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert(tmp_path_factory.mktemp("models") / "tiny", initializer_range=0.05)
+
+
+@pytest.fixture(scope="module")
+def config(base: Path) -> PretrainConfig:
+    return PretrainConfig(base=str(base), max_steps=4, learning_rate=3e-3, dtype="fp32", threads=1)
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {name: value.tobytes() for name, value in load_file(folder / "model.safetensors").items()}
+
+
+WORDS = st.lists(st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=6), max_size=40)
+
+
+@given(WORDS, st.floats(0, 1, exclude_max=True), st.integers(0, 99), st.integers(0, 9))
+def test_deleting_keeps_some_words_in_order_and_is_repeatable(
+    words: list[str], deletion: float, seed: int, epoch: int
+) -> None:
+    text = " \n".join(words)
+    noisy = delete_words(text, deletion, seed, epoch)
+    assert noisy == delete_words(text, deletion, seed, epoch)
+    rest = iter(words)
+    assert all(word in rest for word in noisy.split(" ") if noisy), "a subsequence"
+    assert bool(noisy) == bool(words)
+    if deletion == 0:
+        assert noisy.split() == words
+
+
+@pytest.mark.parametrize("deletion", [0.2, 0.6, 0.9])
+def test_the_ratio_is_that_of_the_words_deleted(deletion: float) -> None:
+    text = " ".join(f"w{number}" for number in range(20_000))
+    kept = len(delete_words(text, deletion, 13, 0).split())
+    assert 1 - kept / 20_000 == pytest.approx(deletion, abs=0.015)
+
+
+def test_noise_depends_on_seed_epoch_and_text() -> None:
+    text = " ".join(f"w{number}" for number in range(50))
+    seen = {delete_words(text, 0.6, seed, epoch) for seed in range(3) for epoch in range(3)}
+    assert len(seen) == 9
+    assert len({delete_words("a b c", 0.99, 1, epoch) for epoch in range(50)}) == 3
+
+
+def test_batches_hold_every_text_once_and_like_lengths() -> None:
+    texts = ["x" * (number * 7 % 97 + 1) for number in range(301)]
+    batches = TextBatches(texts, 4, seed=5)
+    first = list(batches)
+    assert sorted(i for batch in first for i in batch) == list(range(301))
+    assert (first, len(first)) == (list(batches), len(batches))
+    assert np.mean([np.ptp([len(texts[i]) for i in batch]) for batch in first]) < 8
+    batches.set_epoch(1)
+    assert list(batches) != first
+
+
+def test_each_text_is_read_once_and_test_queries_never(store: Store) -> None:
+    table = unlabelled_texts(store, ("documents", "queries"), "test")
+    texts = table["text"].to_pylist()
+    assert len(texts) == len(set(texts)) == 73
+    assert table["side"].to_pylist().count("documents") == 72
+    assert texts[-1] == "where does the otter live", "the others read like a document or a test query"
+    everything = unlabelled_texts(store, ("queries",), None)["text"].to_pylist()
+    assert everything == [
+        "where does the otter live",
+        "The Otter lives near the river in winter",
+        "which animal is kept apart",
+    ]
+
+
+def test_it_learns_and_leaves_a_usable_folder(
+    store: Store, config: PretrainConfig, tmp_path: Path, base: Path
+) -> None:
+    out = tmp_path / "out"
+    report = pretrain(store, out, replace(config, max_steps=None, epochs=6, pooling="cls"))
+    metrics = report.metrics
+    assert (metrics.documents, metrics.queries, metrics.steps) == (72, 1, 60)
+    assert metrics.losses[-1][1] < 0.6 * metrics.losses[0][1]
+    assert metrics.losses[-1][0] == 60
+    vectors = Encoder(str(out), dtype="fp32").encode(["the otter lives near the river", "an island"])
+    assert vectors.shape == (2, 32)
+    assert json.loads((out / "1_Pooling" / "config.json").read_text())["pooling_mode"] == "cls"
+    assert {*load_file(out / "model.safetensors")} == {*load_file(base / "model.safetensors")}
+    assert not (tmp_path / "out.partial").exists()
+    assert not [file for file in out.rglob("*") if file.suffix in (".bin", ".pt", ".pth")]
+    assert {"metrics.json", "README.md", "curve.png", "curve.svg"} <= {file.name for file in out.iterdir()}
+    card = (out / "README.md").read_text("utf-8")
+    assert "on unlabelled text: documents\n72, queries 1, no judgment" in card
+    assert metrics.fingerprint in card
+
+
+@pytest.mark.slow
+def test_the_bundled_encoder_stays_as_it_was_but_for_its_weights(store: Store, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from miner.models.names import resolve
+
+    out = tmp_path / "out"
+    metrics = pretrain(store, out, PretrainConfig(max_steps=20, threads=1, learning_rate=3e-4)).metrics
+    assert metrics.losses[-1][1] < metrics.losses[0][1]
+    before, after = SentenceTransformer(str(resolve("bundled").path)), SentenceTransformer(str(out))
+    assert [type(module) for module in after] == [type(module) for module in before]
+    assert (after.max_seq_length, after[1].pooling_mode) == (before.max_seq_length, "mean")
+    vectors = Encoder(str(out)).encode(["an otter", "the island"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert not np.allclose(vectors, Encoder("bundled").encode(["an otter", "the island"]), atol=1e-3)
+
+
+def test_the_same_again_is_not_trained_again(store: Store, config: PretrainConfig, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = pretrain(store, out, config)
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    again = pretrain(store, out, replace(config, threads=2))
+    assert again.reused
+    assert json.loads(again.metrics.json()) == json.loads(first.metrics.json())
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(UsageError) as caught:
+        pretrain(store, out, replace(config, deletion=0.5))
+    assert str(caught.value) == (
+        f"{out} holds a pretrained encoder trained on other data or with other settings; "
+        "name another folder, or replace it with --force"
+    )
+    other = pretrain(store, out, replace(config, deletion=0.5), force=True)
+    assert not other.reused
+    assert other.metrics.fingerprint != first.metrics.fingerprint
+
+
+def test_results_of_other_trainings_are_left_alone(
+    store: Store, config: PretrainConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "metrics.json").write_text(json.dumps({"fingerprint": "0", "what": "an encoder"}))
+    with pytest.raises(UsageError, match="exists and is not a pretrained encoder that miner trained"):
+        pretrain(store, out, config, force=True)
+
+
+CHILD = """
+import os, signal, sys
+from contextlib import contextmanager
+from pathlib import Path
+import miner.training.steps as saving
+from miner.store.database import Store
+from miner.training.pretrain_config import PretrainConfig
+from miner.training.tsdae import pretrain
+
+saving.CHECKPOINT_SECONDS = 0.0
+store, out, base, fatal = sys.argv[1:]
+
+class Deadly:
+    @contextmanager
+    def task(self, name, total, done=0, unit=""):
+        steps = [0]
+        def advance(units):
+            steps[0] += units
+            if steps[0] == int(fatal):
+                os.kill(os.getpid(), signal.SIGKILL)
+        print(name, done, total, flush=True)
+        yield advance
+    def note(self, message):
+        pass
+
+config = PretrainConfig(base=base, epochs=3, batch_size=16, learning_rate=3e-3, dtype="fp32", threads=1)
+with Store.open(store) as opened:
+    pretrain(opened, Path(out), config, Deadly())
+"""
+
+
+def child(store: Path, out: Path, base: Path, fatal: int) -> subprocess.CompletedProcess[str]:
+    """Pretrains in a process that is killed after so many steps of its own; 0 for never."""
+    arguments = [sys.executable, "-c", CHILD, str(store), str(out), str(base), str(fatal)]
+    return subprocess.run(arguments, capture_output=True, text=True, env={**os.environ}, check=False)
+
+
+@pytest.mark.slow
+def test_killed_pretraining_ends_with_the_same_weights(tmp_path: Path, base: Path) -> None:
+    fill(tmp_path / "store.duckdb").close()
+    whole = child(tmp_path / "store.duckdb", tmp_path / "whole", base, 0)
+    assert whole.returncode == 0, whole.stderr
+    killed, started = tmp_path / "killed", []
+    for fatal in (3, 7, 0):
+        result = child(tmp_path / "store.duckdb", killed, base, fatal)
+        assert result.returncode == (-signal.SIGKILL if fatal else 0), result.stderr
+        assert killed.exists() == (fatal == 0)
+        started += result.stdout.splitlines()
+    assert started == ["pretraining 0 15", "pretraining 2 15", "pretraining 8 15"], "into the 2nd epoch"
+    assert weights(killed) == weights(tmp_path / "whole")
+    first, second = ((tmp_path / name / "metrics.json").read_text() for name in ("killed", "whole"))
+    assert json.loads(first)["losses"] == json.loads(second)["losses"]
+
+
+def test_errors_say_what_to_do(store: Store, config: PretrainConfig, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
+
+    from miner.models.scratch import scratch_model
+
+    out = tmp_path / "out"
+    scratch_model("bundled", 8, 13).save_pretrained(str(tmp_path / "static"))
+    with pytest.raises(ModelError) as caught:
+        pretrain(store, out, replace(config, base=str(tmp_path / "static")))
+    assert str(caught.value) == (
+        f"{tmp_path}/static is no transformer: StaticEmbedding has nothing to denoise with; "
+        "name a BERT, RoBERTa or XLM-RoBERTa encoder, such as bundled"
+    )
+    with pytest.raises(UsageError, match="TSDAE cannot start from scratch: it pretrains a transformer"):
+        PretrainConfig(base="scratch")
+    with pytest.raises(UsageError, match=r"deletion cannot be 1\.0; use at least 0 and below 1"):
+        PretrainConfig(deletion=1.0)
+    shape = DistilBertConfig(vocab_size=30522, dim=16, n_layers=1, n_heads=2, hidden_dim=16)
+    DistilBertModel(shape).save_pretrained(tmp_path / "distil")
+    AutoTokenizer.from_pretrained(config.base).save_pretrained(tmp_path / "distil")
+    with pytest.raises(ModelError, match="TSDAE has no decoder for architecture 'distilbert'"):
+        pretrain(store, out, replace(config, base=str(tmp_path / "distil")))
+    model = SentenceTransformer(config.base)
+    model[1].pooling_mode, model[1].pooling_output_dimension = ("cls", "mean"), 64
+    model.save_pretrained(str(tmp_path / "both"))
+    with pytest.raises(ModelError, match="pools in several ways at once: the decoder reads one vector"):
+        pretrain(store, out, replace(config, base=str(tmp_path / "both")))
+    with make_store(tmp_path / "no.duckdb", {"d": "x"}, {"q": "y"}, [("q", "d", "test")]) as none:
+        with pytest.raises(UsageError) as nothing:
+            pretrain(none, out, replace(config, texts="queries"))
+        assert str(nothing.value) == (
+            f"{tmp_path}/no.duckdb holds no queries outside split 'test'; "
+            "choose other --texts, or ingest some"
+        )
+    assert not out.exists()
+
+
+def test_steps_end_with_the_epochs_or_before() -> None:
+    assert step_count(17, PretrainConfig(epochs=2)) == 6
+    assert step_count(17, PretrainConfig(epochs=2, max_steps=4)) == 4
+
+
+def test_the_command_pretrains_and_prints_what_is_next(base: Path, tmp_path: Path) -> None:
+    from miner.cli.pretrain import OPTIONS, command
+
+    assert {*OPTIONS} == {*PretrainConfig().identity(), "threads"}
+    fill(tmp_path / "store.duckdb").close()
+    flags = ["--base", str(base), "--max-steps", "2", "--texts", "queries", "--without", ""]
+    result = CliRunner().invoke(
+        command, [str(tmp_path / "store.duckdb"), str(tmp_path / "out"), *flags], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"encoder    {tmp_path / 'out'}"
+    assert lines[1] == "read       0 documents, 3 queries; 1 steps"
+    assert lines[2].startswith("loss       1")
+    assert lines[3] == f"next       miner train TRIPLETS OUT --base {tmp_path / 'out'}"
