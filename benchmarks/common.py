@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -224,7 +225,7 @@ def gib(size: float) -> float:
 
 def _circumstances() -> dict[str, Any]:
     return {
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_told, sys.argv[1:])]),
         "commit": _commit(),
         "machine": {
             "processor": processor_name(),
@@ -237,6 +238,11 @@ def _circumstances() -> dict[str, Any]:
     }
 
 
+def _told(argument: str) -> str:
+    """An argument as the row tells it: a path from the checkout, not from this machine's root."""
+    return os.path.relpath(argument, HERE.parent) if os.path.isabs(argument) else argument
+
+
 def _versions() -> dict[str, str]:
     found = {}
     for library in _LIBRARIES:
@@ -247,6 +253,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
+@cache
 def _commit() -> str:
     """The commit, `-dirty` where anything but rows of results differs from it."""
     commit = _git("rev-parse", "HEAD")

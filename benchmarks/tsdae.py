@@ -93,6 +93,7 @@ class Bench:
             max_steps=self.steps,
             epochs=self.given.pretrain_epochs,
             learning_rate=self.given.pretrain_rate,
+            without=self.given.measure,
             pooling=self.given.pooling,
             seed=seed,
         )
@@ -108,7 +109,7 @@ class Bench:
 
     def scores(self, model: str) -> dict[str, float]:
         """Returns the measure of every test query."""
-        task = retrieval_task(self.store, "test")
+        task = retrieval_task(self.store, self.given.measure)
         encoder = Encoder(model)
         measured = task.measure(lambda texts, side: encoder.encode(texts, encoder.prompts[side]))
         return dict(zip(measured.ids, measured.values[MEASURE], strict=True))
@@ -150,11 +151,11 @@ def random_base(folder: Path, seed: int) -> str:
     return str(folder)
 
 
-def cut(data: Path, folder: Path, seed: int) -> Path:
+def cut(data: Path, folder: Path, measure: str, seed: int) -> Path:
     """Writes a BEIR folder of a few queries per split and the documents judged for them; returns it."""
     (folder / "qrels").mkdir(parents=True)
     kept: dict[str, set[str]] = {"queries": set(), "corpus": set()}
-    for split in ("train", "test"):
+    for split in ("train", measure):
         head, *lines = (data / "qrels" / f"{split}.tsv").read_text("utf-8").splitlines()
         queries = sorted({line.split("\t")[0] for line in lines})
         drawn = set(random.Random(seed).sample(queries, min(len(queries), TRIAL["queries_per_split"])))
@@ -196,12 +197,13 @@ def main() -> None:
     arguments.add_argument("--pretrain-epochs", type=int, default=1, help="of TSDAE [%(default)s]")
     arguments.add_argument("--pretrain-rate", type=float, default=3e-5, help="of TSDAE [%(default)s]")
     arguments.add_argument("--epochs", type=float, default=1, help="of the supervised arms [%(default)s]")
+    arguments.add_argument("--measure", default="test", choices=("test", "dev"), help="split [%(default)s]")
     arguments.add_argument("--trial", action="store_true", help=f"a quick look: {TRIAL}")
     given = arguments.parse_args()
-    found = report("tsdae", given, full=not given.trial)
+    found = report("tsdae", given, full=not given.trial and given.measure == "test")
     with scratch(given.work) as folder:
         base = random_base(folder / "base", given.seed) if given.base == "random" else given.base
-        data = cut(given.data, folder / "data", given.seed) if given.trial else given.data
+        data = cut(given.data, folder / "data", given.measure, given.seed) if given.trial else given.data
         with Store.open(new_store(folder / "tsdae.duckdb", data)) as store:
             bench = Bench(store, folder, base, given)
             scores: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}

@@ -45,7 +45,8 @@ def _latest(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def _run(row: Row) -> str:
-    return f"{row['commit']} {row['date'][:10]}"
+    """What all rows of one process share and those of another hardly do."""
+    return f"{row['date'][:10]} {row['machine']['load_before']}"
 
 
 def _command(row: Row) -> str:
@@ -89,6 +90,8 @@ def _figures(figures: dict[str, Any]) -> str:
             parts.append(f"{label} {value:.4g}")
         elif name == "interval":
             parts.append(f"interval {value[0]:+.4f} to {value[1]:+.4f}")
+        elif isinstance(value, list) and all(isinstance(number, int | float) for number in value):
+            parts.append(f"{label} {' '.join(f'{number:+.4f}' for number in value)}")
     return "; ".join(parts)
 
 

@@ -19,15 +19,20 @@ from hypothesis import strategies as st
 from miner.cli.bench import command
 from miner.engine.progress import Advance
 from miner.errors import MinerError, UsageError
+from miner.evaluation.evaluate import EvaluationConfig, evaluate
+from miner.evaluation.significance import Difference, holm
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
+from miner.models.scratch import scratch_model
 from miner.store.database import Store
+from miner.store.mined import Texts
 from miner.store.runs import find_run
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows import bench_report
 from miner.workflows.arms import arms_of, rows_of_arm
-from miner.workflows.bench import BenchReport, bench, holm
+from miner.workflows.bench import BenchReport, Comparison, Trained, bench
 from miner.workflows.bench_config import ARMS, BenchConfig, Size, parse_sizes
+from tests.evaluation_support import judged_store
 from tests.stores import make_store
 
 TOPICS = 24
@@ -87,7 +92,8 @@ def test_arms_differ_in_their_negatives_alone(store: Store) -> None:
     config = of_run("all")
     arms = arms_of(store, config)
     order = list(range(len(arms.pairs)))[::-1]
-    rows = {arm: rows_of_arm(store, arms, arm, config, order, 9) for arm in SMALL.arms}
+    texts = Texts(store)
+    rows = {arm: rows_of_arm(texts, arms, arm, 13, config, order, 9) for arm in SMALL.arms}
     assert list(rows["in-batch"].texts) == ["anchor", "positive"]
     for arm in SMALL.arms[1:]:
         assert list(rows[arm].texts) == ["anchor", "positive", "negative"]
@@ -100,8 +106,8 @@ def test_arms_differ_in_their_negatives_alone(store: Store) -> None:
 def test_no_negative_is_known_to_be_relevant(store: Store, seed: int) -> None:
     training = replace(TRAINING, seed=seed)
     arms = arms_of(store, replace(of_run("all"), training=training))
-    for lists in arms.negatives.values():
-        for (query, positive), negatives in lists.items():
+    for arm in set(arms.names) - {"in-batch"}:
+        for (query, positive), negatives in arms.of(arm, seed).items():
             assert len(negatives) == len(set(negatives)) <= 3
             assert positive == query.replace("q", "d")
             assert positive not in negatives
@@ -109,9 +115,15 @@ def test_no_negative_is_known_to_be_relevant(store: Store, seed: int) -> None:
 
 def test_easy_negatives_are_drawn_with_the_seed(store: Store) -> None:
     def easy(seed: int) -> object:
-        return arms_of(store, replace(of_run("all"), training=replace(TRAINING, seed=seed))).negatives["easy"]
+        return arms_of(store, replace(of_run("all"), training=replace(TRAINING, seed=seed))).of("easy", seed)
 
     assert easy(1) == easy(1) != easy(2)
+    several = arms_of(store, of_run("all"))
+    assert list(several.easy) == [13, 14, 15]
+    assert several.easy[13] != several.easy[14] != several.easy[15]
+    rows = [rows_of_arm(Texts(store), several, "easy", seed, SMALL, [3, 1, 2], 3).texts for seed in (13, 14)]
+    assert rows[0]["positive"] == rows[1]["positive"]
+    assert rows[0]["negative"] != rows[1]["negative"]
 
 
 def test_hard_is_what_the_encoder_ranks_best_whatever_the_rules_say(store: Store) -> None:
@@ -136,14 +148,14 @@ def test_pairs_without_negatives_in_some_arm_are_left_out_of_all(store: Store) -
     three = replace(of_run("all"), negatives=3, arms=("easy", "hard-filtered", "run:strict"))
     arms = arms_of(store, three)
     assert arms.left_out > 0
-    assert all(len(lists[pair]) == 3 for lists in arms.negatives.values() for pair in arms.pairs)
+    assert all(len(arms.of(arm, 14)[pair]) == 3 for arm in arms.names for pair in arms.pairs)
 
 
 def test_more_rows_than_pairs_take_the_next_negatives(store: Store) -> None:
     config = of_run("all", replace(SMALL, arms=("easy",)))
     arms = arms_of(store, config)
     pairs = len(arms.pairs)
-    rows = rows_of_arm(store, arms, "easy", config, list(range(pairs)), 2 * pairs + 1)
+    rows = rows_of_arm(Texts(store), arms, "easy", 13, config, list(range(pairs)), 2 * pairs + 1)
     assert len(rows) == 2 * pairs + 1
     first, second = rows.texts["negative"][:pairs], rows.texts["negative"][pairs : 2 * pairs]
     assert rows.texts["anchor"][:pairs] == rows.texts["anchor"][pairs : 2 * pairs]
@@ -151,7 +163,7 @@ def test_more_rows_than_pairs_take_the_next_negatives(store: Store) -> None:
 
 
 def test_arms_that_a_run_has_no_evidence_for_are_left_out_or_refused(store: Store) -> None:
-    assert set(arms_of(store, replace(of_run("words"), arms=())).negatives) == set(ARMS) - {"hard"}
+    assert set(arms_of(store, replace(of_run("words"), arms=())).names) == set(ARMS) - {"hard"}
     with pytest.raises(UsageError, match="run words did not search with dense: arm 'hard' has no negatives"):
         arms_of(store, of_run("words"))
 
@@ -212,6 +224,8 @@ def test_the_table_reads_well(result: tuple[BenchReport, Path]) -> None:
     ]
     assert "hard-filtered − easy, 8" in text
     assert "run:all − hard-filtered, 16" in text
+    head = text.split("\n\n")[2].splitlines()[0]
+    assert " ".join(head.split()) == "nDCG@10 difference 95 % interval each seed p p (Holm) verdict"
     assert bench_report.table(report) in (out / "README.md").read_text("utf-8")
 
 
@@ -244,6 +258,7 @@ def test_started_again_it_repeats_nothing_and_a_lost_cell_alone(
     assert [note for note in notes.said if ", seed " in note and ":" not in note.split("triplets")[1]] == [
         f"{lost['arm']}, {lost['rows']} triplets, seed {lost['seed']}"
     ]
+    assert "there are 16 pairs: larger sizes are cut to that" in notes.said
     assert bench_report.as_json(again) == bench_report.as_json(report)
 
 
@@ -257,6 +272,44 @@ def test_arms_may_have_sizes_of_their_own(path: Path, tmp_path: Path) -> None:
     (found,) = report.comparisons
     assert bench_report.table(report).splitlines()[-1].startswith("easy, 40 − hard-filtered, 8 ")
     assert found.difference.n == 8
+
+
+def compared(first: tuple[float, ...], second: tuple[float, ...], p: float) -> Comparison:
+    one, other = (
+        Trained(arm, 8, 4, {"MAP": means}, {}) for arm, means in (("hard", first), ("easy", second))
+    )
+    gap = float(np.mean(first) - np.mean(second))
+    return Comparison(one, other, Difference("MAP", np.mean(first), np.mean(second), gap, 0, 1, p, 9), p)
+
+
+@pytest.mark.parametrize(
+    ("first", "p", "verdict"),
+    [
+        ((0.5, 0.75, 0.5), 0.01, "hard is ahead"),
+        ((0.0, 0.125, 0.0), 0.01, "easy is ahead"),
+        ((0.5, 0.75, 0.5), 0.05, "no difference shown"),
+        ((0.5, 0.75, 0.125), 0.01, "no difference shown"),
+        ((0.5, 0.75, 0.25), 0.01, "no difference shown"),
+    ],
+)
+def test_who_is_ahead_is_so_with_every_seed(first: tuple[float, ...], p: float, verdict: str) -> None:
+    found = compared(first, (0.25, 0.25, 0.25), p)
+    assert found.per_seed == tuple(mean - 0.25 for mean in first)
+    assert found.verdict == verdict
+
+
+def test_prompts_are_the_bases_too(path: Path, tmp_path: Path) -> None:
+    base, prompted = scratch_model("bundled", 8, 3), str(tmp_path / "prompted")
+    base.save_pretrained(str(tmp_path / "base"))
+    base.prompts = {"query": "answer green text: ", "document": ""}
+    base.save_pretrained(prompted)
+    training = EncoderConfig(base=str(tmp_path / "base"), query_prompt=base.prompts["query"], max_steps=1)
+    config = replace(of_run("all"), arms=("easy",), sizes=(Size(8),), training=training)
+    before = bench(path, tmp_path / "out", config).before
+    with Store.open(path, read_only=True) as store:
+        plain, other = evaluate(store, training.base, EvaluationConfig(against=(prompted,)))
+    assert dict(before.means) == pytest.approx(dict(other.means))
+    assert dict(before.means) != pytest.approx(dict(plain.means))
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
@@ -285,7 +338,7 @@ def test_holm_is_the_step_down_procedure(p_values: list[float]) -> None:
         ({"training": EncoderConfig(loss="cosine")}, "loss cosine does not compare negatives"),
         (
             {"training": EncoderConfig(loss="triplet"), "negatives": 2},
-            "loss triplet takes 1 negative per row, not 2",
+            "2 negatives per row are too many for loss triplet: at most 1",
         ),
         (
             {"training": EncoderConfig(loss="triplet"), "arms": ("in-batch", "easy")},
@@ -314,8 +367,9 @@ def test_sizes_are_read() -> None:
     ("settings", "message"),
     [
         ({"split": "dev"}, "nothing is judged in split 'dev'"),
+        ({"split": "train"}, "run all is of split 'train', which is what is measured on"),
         ({"sizes": (Size(99, "in-batch"),)}, "in-batch cannot have 99 rows: there are 16 pairs"),
-        ({"negatives": 9}, "no positive of run all has 9 negatives in all of"),
+        ({"negatives": 9}, "no positive of all has 9 negatives in all of"),
         ({"run": "none"}, "no run 'none'"),
     ],
 )
@@ -329,10 +383,8 @@ def test_what_the_store_lacks_is_refused(
 
 
 def test_graded_pairs_are_refused(tmp_path: Path) -> None:
-    with make_store(tmp_path / "s.duckdb", {"d": "x"}, {"q": "y"}, [("q", "d", "test")]) as store:
-        store.execute(
-            "INSERT INTO judgments VALUES ('q', 'd', 0, 'test', 'gold'), ('q', 'd', 2.5, 'test', 'gold')"
-        )
+    graded = [("p", "d", 0.0, "test"), ("q", "d", 1.0, "test"), ("r", "d", 2.5, "test")]
+    judged_store(tmp_path / "s.duckdb", {"d": "x"}, {"p": "y", "q": "z", "r": "w"}, graded).close()
     with pytest.raises(UsageError, match="split 'test' holds graded pairs"):
         bench(tmp_path / "s.duckdb", tmp_path / "out", SMALL)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from miner.cli.main import main
@@ -26,6 +27,7 @@ from miner.evaluation.table import table
 from miner.models.encoder import Encoder
 from miner.models.reranker import Reranker
 from miner.store.database import Store
+from miner.store.training import record_training
 from tests.evaluation_support import judged_store, letters
 from tests.tiny import tiny_bert
 
@@ -69,11 +71,11 @@ def store(tmp_path: Path) -> Path:
 
 
 def graded(path: Path) -> Path:
-    """Returns a store of graded pairs."""
+    """Returns a store of graded pairs, one for a query."""
     texts = list(TOPICS)
     queries = {f"q{i}": text for i, text in enumerate(texts)}
     documents = {"d0": texts[0], "d1": TOPICS[texts[0]], "d2": texts[1]}
-    judgments = [("q0", "d0", 5.0, "test"), ("q0", "d1", 3.0, "test"), ("q0", "d2", 0.0, "test")]
+    judgments = [("q0", "d0", 5.0, "test"), ("q1", "d1", 3.0, "test"), ("q2", "d2", 0.0, "test")]
     judged_store(path, documents, queries, judgments).close()
     return path
 
@@ -148,6 +150,16 @@ def test_a_second_evaluation_encodes_nothing(
     assert dict(second.means) == dict(first.means)
 
 
+def test_positives_that_a_model_has_seen_are_counted(
+    store: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = pa.table({"query_id": ["q00", "q01", "q02"], "doc_id": ["d00", "d01", "d09"]})
+    with Store.open(store) as opened:
+        record_training(opened, Encoder(str(models / "random")).fingerprint, seen)
+    _, _, said = run(capsys, "bundled", store, "--against", models / "random")
+    assert said.splitlines() == [f"{models / 'random'} was trained on 2 of the positives of split 'test'"]
+
+
 def test_a_reranker_reranks(store: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, models / "cross", store, "--depth", 5)
     assert code == 0
@@ -212,6 +224,9 @@ def test_the_task_is_told_by_the_judgments(store: Path, tmp_path: Path) -> None:
         assert task_of_split(opened, EvaluationConfig(task="retrieval")) == "retrieval"
     with Store.open(graded(tmp_path / "g"), read_only=True) as opened:
         assert task_of_split(opened, config) == "similarity"
+    with Store.open(tmp_path / "g") as opened:
+        opened.execute("UPDATE judgments SET query_id = 'q0'")
+        assert task_of_split(opened, config) == "retrieval", "a graded pool of one query"
     with Store.open(store, read_only=True) as opened:
         assert task_of_split(opened, config) == "retrieval"
         task = encoder_task(opened, config)
@@ -265,10 +280,9 @@ def test_errors(store: Path, models: Path, tmp_path: Path, capsys: pytest.Captur
             2,
             "Error: --per-query is for the JSON, and there is none\n  add --json or --out FILE\n",
         ),
-        (encoder, store, "--out", tmp_path / "no" / "file"): (
+        (encoder, store, "--out", models): (
             1,
-            f"Error: cannot write {tmp_path / 'no' / 'file'}: No such file or directory\n"
-            "  check its folder\n",
+            f"Error: cannot write {models}: Is a directory\n  check its folder\n",
         ),
     }
     for arguments, expected in cases.items():

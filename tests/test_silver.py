@@ -23,10 +23,10 @@ from miner.mining.pipeline import mine
 from miner.retrieval.collection import Collection
 from miner.store import corpus
 from miner.store.database import Store
+from miner.store.evaluating import known_scores
 from miner.store.select import Limits, select
 from miner.store.silver import (
     judged_pairs,
-    pair_scores,
     remove_silver,
     silver_count,
     silver_origin,
@@ -109,7 +109,7 @@ def test_sure_pairs_become_silver_judgments(store: Store, config: SilverConfig) 
     gold = judgments(store)
     report = silver(store, config)
     rows = store.rows("SELECT query_id, doc_id, relevance, split FROM judgments WHERE source = 'silver'")
-    scores = {(q, d): s for q, d, s in pair_scores(store, report.fingerprint).to_pandas().values.tolist()}
+    scores = {(q, d): s for q, d, s in known_scores(store, report.fingerprint).to_pandas().values.tolist()}
     assert report.positives + report.negatives == len(rows) > 0
     assert report.positives > 0
     assert report.negatives > 0
@@ -326,6 +326,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 import miner.mining.rerank
 from miner.store.database import Store
+from miner.store.evaluating import known_scores
 from miner.workflows.silver import silver
 from tests.test_silver import BM25
 

@@ -52,6 +52,7 @@ CONFIG = EncoderConfig(
     dtype="fp32",
     threads=1,
 )
+DEV = "split dev of s.duckdb, at most 500 queries and 5,000 documents"
 PAIRED = ("gist", "cached-mnr")
 """Losses that need a transformer."""
 
@@ -136,14 +137,20 @@ def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
+def of(base: Path | str, **settings: Any) -> EncoderConfig:
+    """Returns CONFIG for a model as the base, without what only scratch reads."""
+    return replace(CONFIG, base=str(base), dimension=EncoderConfig.dimension, **settings)
+
+
 def measures(report: EncoderReport) -> list[float]:
     return [found["nDCG@10"] for _, found in report.metrics.scores]
 
 
 def settings_for(loss: str, tiny: Path, guide: Path) -> EncoderConfig:
-    if loss in PAIRED:
-        model = {"base": str(tiny), "learning_rate": 5e-3, "mini_batch": 8}
-        return replace(CONFIG, loss=loss, guide=str(guide) if loss == "gist" else None, **model)
+    if loss == "gist":
+        return of(tiny, loss=loss, learning_rate=5e-3, guide=str(guide))
+    if loss == "cached-mnr":
+        return of(tiny, loss=loss, learning_rate=5e-3, mini_batch=8)
     if loss == "softmax":  # nearness is only a side effect of telling classes apart
         return replace(CONFIG, loss=loss, dimension=64, learning_rate=0.3)
     return replace(CONFIG, loss=loss)
@@ -174,13 +181,15 @@ FOLDER = {
 
 def test_it_leaves_a_model_with_its_card_and_figures(dev: DevTask, tmp_path: Path) -> None:
     out = tmp_path / "my-model"
-    report = train_encoder(triplets(), out, CONFIG, dev=dev)
+    report = train_encoder(triplets(), out, CONFIG, dev=dev, about={"source": "here"})
     assert {path.name for path in out.rglob("*")} == FOLDER, "no pickle, no optimizer, no checkpoint"
     stored = json.loads((out / "metrics.json").read_text("utf-8"))
     assert (stored["what"], stored["rows"], stored["steps"]) == ("an encoder", 96, 24)
     assert (stored["origin"], stored["columns"]) == ("triplets.jsonl", ["anchor", "positive", "negative"])
     assert (stored["measure"], stored["best_step"]) == ("nDCG@10", report.metrics.best_step)
     assert stored["config"]["learning_rate"] == 0.1
+    assert (stored["data"], stored["dev"]) == (triplets().fingerprint, DEV)
+    assert (stored["about"], stored["left_out"]) == ({"source": "here"}, 0)
     assert {"torch", "sentence-transformers"} <= set(stored["versions"])
     assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (out / "curve.svg").read_text("utf-8")
@@ -196,7 +205,7 @@ def test_the_card_says_what_it_is(dev: DevTask, tmp_path: Path) -> None:
         "An encoder trained with miner from `scratch` on 96 rows (anchor, positive, negative) of "
         "`triplets.jsonl`, loss `mnr`: ranks the positive above all other documents of the batch.\n"
     ) in card
-    assert "On the dev split; step 0 is the base. The model with the best nDCG@10 was kept.\n" in card
+    assert f"On {DEV}; step 0 is the base. The model with the best nDCG@10 was kept.\n" in card
     assert f"| {report.metrics.best_step} (kept) | " in card
     assert "![training curve](curve.png)" in card
     assert "| learning_rate | 0.1 |\n" in card
@@ -226,7 +235,7 @@ def test_a_seed_gives_the_same_weights_and_another_others(tmp_path: Path) -> Non
 
 
 def test_a_seed_gives_a_transformer_the_same_weights(tiny: Path, tmp_path: Path) -> None:
-    short = replace(CONFIG, base=str(tiny), learning_rate=1e-3, max_steps=3)
+    short = of(tiny, learning_rate=1e-3, max_steps=3)
     for name in ("one", "again"):
         train_encoder(triplets(), tmp_path / name, short)
     assert weights(tmp_path / "one") == weights(tmp_path / "again") != weights(tiny)
@@ -240,7 +249,7 @@ def falling(steps: int) -> DevTask:
         seen.append(model)
         return {"goodness": 0.5 if len(seen) == 1 else 1 - len(seen) / 100}
 
-    return DevTask("goodness", "falls", score)
+    return DevTask("goodness", "a fall", "falls", score)
 
 
 def test_the_best_model_is_kept_not_the_last(tmp_path: Path) -> None:
@@ -267,7 +276,7 @@ def test_it_stops_when_it_gets_no_better(tmp_path: Path) -> None:
 
 
 def test_a_base_that_was_better_all_along_is_kept(tmp_path: Path) -> None:
-    task = DevTask("goodness", "zero", lambda model: {"goodness": 0.0})
+    task = DevTask("goodness", "nothing", "zero", lambda model: {"goodness": 0.0})
     report = train_encoder(triplets(), tmp_path / "out", replace(CONFIG, max_steps=4), dev=task)
     assert report.metrics.best_step == 0
     table = load_file(tmp_path / "out" / "model.safetensors")["embedding.weight"]
@@ -276,14 +285,14 @@ def test_a_base_that_was_better_all_along_is_kept(tmp_path: Path) -> None:
 
 
 def test_prompts_stay_with_the_model(tiny: Path, tmp_path: Path) -> None:
-    for name, base in (("transformer", str(tiny)), ("static", "scratch")):
+    prompts = {"query_prompt": "query: ", "document_prompt": "text: "}
+    for name, config in (("transformer", of(tiny)), ("static", CONFIG)):
         out = tmp_path / name
-        prompted = replace(CONFIG, base=base, max_steps=2, query_prompt="query: ", document_prompt="text: ")
-        train_encoder(triplets(), out, prompted)
+        train_encoder(triplets(), out, replace(config, max_steps=2, **prompts))
         assert SentenceTransformer(str(out)).prompts == {"query": "query: ", "document": "text: "}
         assert Encoder(str(out)).prompts == {"query": "query: ", "document": "text: "}
         further = tmp_path / f"{name}-further"
-        train_encoder(triplets(), further, replace(CONFIG, base=str(out), max_steps=1, document_prompt=""))
+        train_encoder(triplets(), further, of(out, max_steps=1, document_prompt=""))
         assert SentenceTransformer(str(further)).prompts == {"query": "query: ", "document": ""}
 
 
@@ -305,13 +314,13 @@ def test_a_prompt_is_trained_as_if_it_stood_in_the_text(tmp_path: Path) -> None:
 
 
 def test_no_text_is_read_further_than_asked(tiny: Path) -> None:
-    assert load_base(replace(CONFIG, base=str(tiny), max_length=16)).max_seq_length == 16
-    assert load_base(replace(CONFIG, base=str(tiny), max_length=256)).max_seq_length == 64, "its own"
-    assert load_base(replace(CONFIG, base="bundled", max_length=100)).max_seq_length == 100
+    assert load_base(of(tiny, max_length=16)).max_seq_length == 16
+    assert load_base(of(tiny, max_length=256)).max_seq_length == 64, "its own"
+    assert load_base(of("bundled", max_length=100)).max_seq_length == 100
 
 
 def test_the_length_is_the_models_from_then_on(tiny: Path, tmp_path: Path) -> None:
-    train_encoder(triplets(), tmp_path / "out", replace(CONFIG, base=str(tiny), max_length=8, max_steps=1))
+    train_encoder(triplets(), tmp_path / "out", of(tiny, max_length=8, max_steps=1))
     model = SentenceTransformer(str(tmp_path / "out"))
     assert model.max_seq_length == 8
     same = model.encode(["a b c d e f g h i j", "a b c d e f z z z z"])
@@ -353,7 +362,7 @@ def test_other_rows_settings_or_dev_split_are_another_training(dev: DevTask, tmp
 
 def test_another_base_of_the_same_name_is_another_training(tmp_path: Path) -> None:
     base, out = tmp_path / "base", tmp_path / "out"
-    config = replace(CONFIG, base=str(base), max_steps=2)
+    config = of(base, max_steps=2)
     scratch_model("bundled", 8, 1).save_pretrained(str(base))
     train_encoder(triplets(), out, config)
     scratch_model("bundled", 8, 2).save_pretrained(str(base))
@@ -393,7 +402,7 @@ def test_what_this_did_not_train_is_left_alone_even_with_force(others: dict[str,
 
 
 def test_a_pretrained_encoder_is_a_base(others: dict[str, Path], tmp_path: Path) -> None:
-    config = replace(CONFIG, base=str(others["pretrained"]), learning_rate=5e-3)
+    config = of(others["pretrained"], learning_rate=5e-3)
     metrics = train_encoder(triplets(), tmp_path / "out", config).metrics
     assert metrics.losses[-1][1] < metrics.losses[0][1]
 
@@ -405,6 +414,21 @@ def test_something_in_the_workplace_is_left_alone(tmp_path: Path) -> None:
         train_encoder(triplets(), tmp_path / "new", CONFIG)
     assert str(caught.value) == f"{tmp_path}/new.partial is in the way; move it, or name another OUT"
     assert (tmp_path / "new.partial" / "thesis.txt").read_text() == "precious"
+
+
+def test_rows_that_find_no_batch_are_counted(tmp_path: Path) -> None:
+    rows = Examples({"anchor": ["one", "one", "one", "two"], "positive": ["a", "b", "c", "d"]})
+    notes, short = Notes(), replace(CONFIG, batch_size=4, epochs=2)
+    assert train_encoder(rows, tmp_path / "out", short, progress=notes).metrics.left_out == 2
+    assert notes.said[0] == (
+        "2 of 4 rows an epoch find no batch without duplicates of their texts: "
+        "smaller batches would take more"
+    )
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))["left_out"] == 2
+    notes = Notes()
+    labelled = replace(rows, target=[1.0, 0.0, 0.5, 0.0])
+    train_encoder(labelled, tmp_path / "b", replace(short, loss="cosine"), progress=notes)
+    assert not [note for note in notes.said if "duplicates" in note]
 
 
 def test_masking_known_positives_changes_what_is_learnt(tmp_path: Path) -> None:
@@ -445,10 +469,10 @@ def test_models_and_losses_that_do_not_fit_say_so(tiny: Path, tmp_path: Path) ->
             train_encoder(triplets(), out, config)
         assert str(caught.value).startswith(f"loss {loss} does not work with scratch: ")
     with pytest.raises(ModelError) as missing:
-        train_encoder(triplets(), out, replace(CONFIG, base="./nowhere"))
+        train_encoder(triplets(), out, of("./nowhere"))
     assert str(missing.value) == "no model folder at ./nowhere; name a folder, a hub id, or bundled"
     with pytest.raises(ModelError, match=r"no model folder at \./nobody; "):
-        train_encoder(triplets(), out, replace(CONFIG, base=str(tiny), loss="gist", guide="./nobody"))
+        train_encoder(triplets(), out, of(tiny, loss="gist", guide="./nobody"))
     tokenizer = tmp_path / "bare"
     tokenizer.mkdir()
     (tokenizer / "model.safetensors").write_bytes(weights(tiny))
@@ -458,7 +482,7 @@ def test_models_and_losses_that_do_not_fit_say_so(tiny: Path, tmp_path: Path) ->
         f"{tokenizer} has no tokenizer.json; name a model with a fast tokenizer, such as bundled"
     )
     with pytest.raises(ModelError) as broken:
-        train_encoder(triplets(), out, replace(CONFIG, base=str(tokenizer)))
+        train_encoder(triplets(), out, of(tokenizer))
     assert str(broken.value).startswith(f"{tokenizer} does not load as a base for an encoder: ")
     assert str(broken.value).endswith("; name a bi-encoder, such as bundled, or scratch")
     assert not out.exists()
@@ -472,7 +496,7 @@ def test_steps_end_with_the_epochs_or_before() -> None:
 
 
 def test_a_kill_between_the_best_model_and_the_notes_of_it_costs_nothing(tmp_path: Path) -> None:
-    task = DevTask("goodness", "zero", lambda model: {"goodness": 0.0})
+    task = DevTask("goodness", "nothing", "zero", lambda model: {"goodness": 0.0})
     found = [
         train_model(triplets(), None, tmp_path, replace(CONFIG, max_steps=3), task, SILENT) for _ in "ab"
     ]

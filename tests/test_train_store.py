@@ -14,13 +14,13 @@ import pytest
 from miner.errors import MinerError, StoreError, UsageError
 from miner.models.encoder import Encoder
 from miner.store.database import Store
-from miner.store.mined import known_pair_keys, mined_pairs
+from miner.store.mined import Texts, known_pair_keys, mined_pairs
 from miner.store.runs import begin_run, find_run, finish_run, model_name
 from miner.store.training import training_positives
 from miner.text import text_key, text_keys
 from miner.training.encoder_config import LOSSES, EncoderConfig
 from miner.training.examples import Columns, Examples
-from miner.workflows.train import Rows, dev_task, known_positives, rows_of, train
+from miner.workflows.train import Rows, dev_task, known_positives, rows_of, train, usable
 from tests.evaluation_support import add_judgments
 from tests.export_store import fill, make_run
 from tests.stores import make_store
@@ -31,6 +31,7 @@ __all__ = ["frozen"]
 CONFIG = EncoderConfig(
     base="scratch", dimension=8, batch_size=4, epochs=2, evaluations=0, dtype="fp32", threads=1
 )
+SCORED = replace(CONFIG, evaluations=1)
 DOCUMENTS = {
     "cat": "a cat purrs", "lion": "a lion purrs", "dog": "a dog barks", "fox": "a fox barks",
     "cow": "a cow moos", "owl": "an owl hoots", "bee": "a bee hums", "Cat": "A  cat purrs",
@@ -82,8 +83,8 @@ def path(store: Store, tmp_path: Path) -> Path:
 
 
 def rows_for(store: Store, loss: str, negatives: int = 1) -> Examples:
-    run = find_run(store, "first")
-    return rows_of(store, mined_pairs(store, run), loss, negatives, "run first")
+    pairs = usable(mined_pairs(store, find_run(store, "first")), negatives, "run first")
+    return rows_of(Texts(store), pairs, loss, negatives, "run first")
 
 
 def refusal(source: Path, out: Path, rows: Rows | None = None, **settings: Any) -> str:
@@ -161,7 +162,8 @@ def test_losses_of_labelled_pairs_get_positives_and_negatives(store: Store, loss
 def test_titles_go_before_the_text(tmp_path: Path) -> None:
     with Store.open(tmp_path / "s.duckdb", create=True) as store:
         fill(store)
-        texts = rows_of(store, mined_pairs(store, find_run(store)), "mnr", 2, "run first").texts
+        pairs = usable(mined_pairs(store, find_run(store)), 2, "run first")
+        texts = rows_of(Texts(store), pairs, "mnr", 2, "run first").texts
     assert texts["positive"][:2] == ["Cats They purr, mostly.", 'A "purr" is a sound.']
 
 
@@ -171,10 +173,12 @@ def test_a_run_without_enough_negatives_says_so(store: Store) -> None:
     assert str(caught.value) == "no query of run first has 4 negatives; ask for fewer with --negatives"
     with pytest.raises(UsageError) as wide:
         rows_for(store, "triplet", 2)
-    assert str(wide.value).startswith("loss triplet takes 3 columns of text, run first has 4: anchor, ")
+    assert (
+        str(wide.value) == "2 negatives per row are too many for loss triplet: at most 1; use --negatives 1"
+    )
     add_run(store, "empty", [])
     with pytest.raises(UsageError) as none:
-        rows_of(store, mined_pairs(store, find_run(store, "empty")), "mnr", 1, "run empty")
+        usable(mined_pairs(store, find_run(store, "empty")), 1, "run empty")
     assert str(none.value) == (
         "run empty has no triplets to train on; mine with other rules, or another --run"
     )
@@ -233,6 +237,29 @@ def test_judged_negatives_are_rows_of_losses_with_labels(path: Path, tmp_path: P
     )
 
 
+def test_silver_relevances_are_probabilities_whatever_gold_ones_are_divided_by(tmp_path: Path) -> None:
+    path = tmp_path / "my.duckdb"
+    with make_store(path, DOCUMENTS, QUERIES, []) as store:
+        add_judgments(store, [("bark", "dog", 4.0, "train"), ("purr", "cat", 2.0, "train")])
+        add_judgments(store, SILVER, source="silver")
+    rows = Rows(judgments="both", columns=Columns(most=5.0))
+    report = train(path, tmp_path / "out", replace(CONFIG, loss="cosine"), rows)
+    pairs = {("bark", "dog"): 0.8, ("bark", "fox"): 0.75, ("moo", "dog"): 0.0, ("purr", "cat"): 0.4}
+    texts = {
+        "anchor": [QUERIES[query] for query, _ in pairs],
+        "positive": [DOCUMENTS[doc] for _, doc in pairs],
+    }
+    assert report.metrics.data == Examples(texts, list(pairs.values())).fingerprint
+
+
+def test_graded_judgments_are_noted_where_the_loss_does_not_read_them(path: Path, tmp_path: Path) -> None:
+    with Store.open(path) as store:
+        add_judgments(store, [("hoot", "owl", 3.0, "train")])
+    said = trained(path, tmp_path / "a", Rows(judgments="gold"))
+    assert said[0] == "gold judgments are graded: loss mnr takes every relevance above 0 for the same"
+    assert "graded" not in trained(path, tmp_path / "b", Rows(judgments="silver"))[0]
+
+
 def test_judgments_of_another_split(path: Path, tmp_path: Path) -> None:
     trained(path, tmp_path / "out", Rows(judgments="gold", split="test"))
     assert positives_seen(path, tmp_path / "out") == [("hum", "bee")]
@@ -279,7 +306,9 @@ def test_positives_are_known_by_what_they_say(store: Store) -> None:
     )
     np.testing.assert_array_equal(mask, [[True, False, False], [False, False, True]])
     assert (
-        known_positives(store, ("silver",)).mask(text_keys(["who barks"]), text_keys(["a fox barks"])).all()
+        known_positives(store, ("silver",))
+        .mask(text_keys(["who barks"]), text_keys(["a fox barks", "a dog barks"]))
+        .all()
     )
 
 
@@ -298,7 +327,7 @@ def test_what_the_store_knows_is_masked(tmp_path: Path) -> None:
 
 def test_the_dev_split_is_scored_by_itself_unless_another_is_named(path: Path, tmp_path: Path) -> None:
     by_itself = trained(path, tmp_path / "a", evaluations=1)
-    assert by_itself[1].startswith("step 0: dev nDCG@10 ")
+    assert by_itself[2].startswith("step 0: dev nDCG@10 ")
     assert any(note.startswith("step 2: dev nDCG@10 ") for note in by_itself)
     named = trained(path, tmp_path / "b", dev_split="test", evaluations=1)
     assert any(note.startswith("step 2: dev nDCG@10 ") for note in named)
@@ -309,14 +338,54 @@ def test_the_dev_split_is_scored_by_itself_unless_another_is_named(path: Path, t
     assert contents[0] == contents[1] != contents[2]
 
 
+def test_rows_of_the_split_that_chooses_the_model_are_refused(path: Path, tmp_path: Path) -> None:
+    same = tmp_path / ".." / tmp_path.name / "my.duckdb"
+    for rows, settings, split in (
+        (Rows(judgments="gold", split="dev"), {}, "dev"),
+        (Rows(judgments="gold", split="test"), {"dev_split": "test"}, "test"),
+        (Rows(), {"dev_split": "train", "dev": same}, "train"),
+    ):
+        assert refusal(path, tmp_path / "x", rows, config=SCORED, **settings) == (
+            f"the rows are of split '{split}', and so is what would choose the model; "
+            "name another --dev-split, or --evaluations 0"
+        )
+
+
+class Writing(Notes):
+    """Writes into a store whenever something is noted of a step."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path, self.writes = path, 0
+
+    def note(self, message: str) -> None:
+        if message.startswith("step "):
+            with Store.open(self.path) as store:
+                store.execute("DELETE FROM training_positives")
+            self.writes += 1
+
+
+def test_others_may_write_into_the_store_during_the_training(path: Path, tmp_path: Path) -> None:
+    writing = Writing(path)
+    train(path, tmp_path / "out", SCORED, progress=writing)
+    assert writing.writes > 1
+    assert len(positives_seen(path, tmp_path / "out")) == 3
+
+
+def test_the_figures_say_what_was_trained_and_scored_on(path: Path, tmp_path: Path) -> None:
+    metrics = train(path, tmp_path / "out", SCORED, Rows(run="first")).metrics
+    assert metrics.dev == "split dev of my.duckdb, at most 500 queries and 5,000 documents"
+    assert (metrics.about["source"], metrics.about["run"], metrics.about["negatives"]) == (
+        "my.duckdb", "first", 1,
+    )  # fmt: skip
+
+
 def test_a_missing_dev_split_is_noted_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "my.duckdb"
     make_store(path, DOCUMENTS, QUERIES, [GOLD[0], GOLD[5]]).close()
     said = trained(path, tmp_path / "out", Rows(judgments="gold"), evaluations=1)
     assert said[0] == "no dev split to score on: the last model is kept"
-    assert refusal(
-        path, tmp_path / "x", Rows(judgments="gold"), dev_split="tset", config=replace(CONFIG, evaluations=1)
-    ) == (
+    assert refusal(path, tmp_path / "x", Rows(judgments="gold"), dev_split="tset", config=SCORED) == (
         "nothing is judged in split 'tset' of my.duckdb (did you mean 'test'?); "
         "choose one with --split: test, train"
     )
@@ -328,14 +397,14 @@ def test_another_store_can_be_scored_on(path: Path, tmp_path: Path) -> None:
     with make_store(other, DOCUMENTS, QUERIES, []) as store:
         add_judgments(store, [*graded, ("bark", "dog", 0.75, "dev")])
     said = trained(path, tmp_path / "a", dev=other, evaluations=1)
-    assert said[1].startswith("step 0: dev Spearman "), "graded pairs are scored by similarity"
+    assert said[2].startswith("step 0: dev Spearman "), "graded pairs are scored by similarity"
     rows = tmp_path / "rows.tsv"
     rows.write_text("anchor\tpositive\nwho purrs\ta cat purrs\nwho barks\ta dog barks\n")
     said = trained(rows, tmp_path / "b", dev=path, dev_split="train", evaluations=1)
     assert said[0] == f"2 rows of anchor, positive from {rows}"
     assert said[1].startswith("step 0: dev nDCG@10 ")
     said = trained(path, tmp_path / "c", dev=tmp_path / ".." / tmp_path.name / "my.duckdb", evaluations=1)
-    assert said[1].startswith("step 0: dev nDCG@10 "), "the very store that is trained on"
+    assert said[2].startswith("step 0: dev nDCG@10 "), "the very store that is trained on"
 
 
 def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path) -> None:
@@ -359,8 +428,18 @@ def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path
     assert refusal(rows, out, Rows(judgments="gold")) == (
         "--judgments is for a store, rows.tsv is none; leave it out, or name a store"
     )
-    assert (
-        refusal(rows, out, dev_split="dev") == "split 'dev' of what?; name the store to score on with --dev"
+    assert refusal(rows, out, Rows(negatives=2)) == (
+        "--negatives is for a store, rows.tsv is none; leave it out, or name a store"
+    )
+    assert refusal(rows, out, dev_split="dev", config=SCORED) == (
+        "split 'dev' of what?; name the store to score on with --dev"
+    )
+    for settings in ({"dev_split": "dev"}, {"dev": path}):
+        assert refusal(path, out, **settings) == (
+            "a dev split has no effect without evaluations; leave --evaluations 0 out"
+        )
+    assert refusal(path, out, Rows(columns=Columns(most=5.0))) == (
+        "--label-max is for files and --judgments; leave it out: a run has no labels"
     )
     assert refusal(path, out, Rows(columns=Columns(texts=("a", "b")))) == (
         "--columns and --label-column are for a file; leave them out: a store has its own"
@@ -388,4 +467,4 @@ def test_a_store_without_runs_or_silver_says_what_to_do(tmp_path: Path) -> None:
         "split 'train' has no judgments of source silver; make silver ones: miner silver my.duckdb"
     )
     with pytest.raises(StoreError, match="no store at"):
-        train(path, tmp_path / "out", CONFIG, dev=tmp_path / "none.duckdb")
+        train(path, tmp_path / "out", SCORED, Rows(judgments="gold"), dev=tmp_path / "none.duckdb")

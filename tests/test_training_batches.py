@@ -197,6 +197,15 @@ def test_a_batch_tells_which_documents_are_known_positives(static: SentenceTrans
     assert {(int(row), int(place)) for row, place in mask.nonzero()} == MASKED
 
 
+def test_a_document_that_reads_like_the_anchor_is_masked_but_for_the_rows_own_positive() -> None:
+    texts = {"anchor": ["owl", "cat"], "positive": ["Owl", "a cat"], "negative": ["CAT", "cat"]}
+    inner = SentenceTransformerDataCollator(lambda texts, **_: {"length": torch.tensor([len(texts)])})
+    nothing = KnownPositives(text_keys(["x"]), text_keys(["y"]))
+    rows = [{name: column[row] for name, column in texts.items()} for row in (0, 1)]
+    mask = MaskingCollator(inner, texts, nothing)(rows)[MASK]
+    assert mask.tolist() == [[False] * 4, [False, False, True, True]]
+
+
 @given(st.permutations(range(5)), st.integers(1, 5))
 def test_a_rows_own_positive_is_never_masked(order: list[int], size: int) -> None:
     rows = [{name: texts[row] for name, texts in TEXTS.items()} for row in order[:size]]

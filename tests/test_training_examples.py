@@ -267,6 +267,13 @@ def test_labels_that_are_no_cosine_are_refused(tmp_path: Path) -> None:
         )
 
 
+def test_numbers_that_are_all_the_same_are_refused(tmp_path: Path) -> None:
+    assert refusal(labelled(tmp_path, [0.5, 0.5]), "cosine") == (
+        "t.parquet: every row is labelled 0.5: one vector for all texts would be perfect; "
+        "add pairs that are less alike, or use --loss mnr"
+    )
+
+
 def test_classes_are_numbered_in_the_order_of_their_names(tmp_path: Path) -> None:
     found = read_examples(str(labelled(tmp_path, ["neutral", "entailment", "neutral", "contra"])), "softmax")
     assert (found.target, found.classes) == ([2, 1, 2, 0], ("contra", "entailment", "neutral"))
@@ -287,11 +294,33 @@ def test_one_label_may_count_as_positive(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("bad", [[0.5], [0.5, 0.1, 0.2], [0.5, None]])
+def test_of_one_label_alone_may_be_ranked(tmp_path: Path) -> None:
+    path = labelled(tmp_path, ["neutral", "entailment", "contradiction", "entailment"])
+    found = read_examples(str(path), "mnr", Columns(positive_label="entailment"))
+    assert (found.texts["anchor"], found.target) == (["a1", "a3"], None)
+    assert refusal(path, "mnr", Columns(positive_label="entailmnet")) == (
+        "t.parquet: no row is labelled 'entailmnet' (did you mean 'entailment'?); "
+        "its labels: contradiction, entailment, neutral"
+    )
+    bare = parquet(tmp_path / "t.parquet", {"anchor": ["a"], "positive": ["b"]})
+    assert refusal(bare, "mnr", Columns(positive_label="entailment")) == (
+        "t.parquet has no labels to find 'entailment' in; name them with --label-column"
+    )
+
+
+@pytest.mark.parametrize("bad", [[0.5], [0.5, 0.1, 0.2], [0.5, None], [0.5, float("nan")]])
 def test_a_row_needs_a_score_for_each_of_its_documents(tmp_path: Path, bad: list[float]) -> None:
     path = parquet(tmp_path / "t.parquet", {**ROWS, "scores": [*SCORES[:2], bad]})
     assert refusal(path, "margin-mse") == (
         "t.parquet: row 3 has no list of 2 scores, the positive's and its negatives'; export with --scores"
+    )
+
+
+def test_margins_that_no_cosines_have_are_refused(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "t.parquet", {**ROWS, "scores": [*SCORES[:2], [9.5, -3.0]]})
+    assert refusal(path, "margin-mse") == (
+        "t.parquet: margins go up to 12.5, those of cosines to 2; "
+        "take scores that are probabilities or cosines: mine with --reranker, see train-reranker"
     )
 
 
@@ -381,10 +410,24 @@ def test_the_fingerprint_is_also_that_of_the_labels() -> None:
         ({"evaluations": -1}, "evaluations cannot be -1; use 0 or more"),
         ({"patience": 0}, "patience cannot be 0; use at least 1"),
         ({"epochs": 0}, "epochs cannot be 0; use above 0"),
+        ({"epochs": float("inf")}, "epochs cannot be inf; use above 0"),
         ({"learning_rate": 0.0}, "learning_rate cannot be 0.0; use above 0"),
         ({"warmup": 1.0}, "warmup cannot be 1.0; use at least 0 and below 1"),
         ({"max_length": 7}, "max_length cannot be 7; use at least 8"),
         ({"dtype": "fp16"}, "dtype cannot be fp16; use auto, fp32 or bf16"),
+        ({"margin": 0.5}, "margin has no effect on loss mnr; it is for triplet"),
+        (
+            {"scale": 10.0, "loss": "cosine"},
+            "scale has no effect on loss cosine; it is for mnr, cached-mnr, gist",
+        ),
+        ({"mini_batch": 8}, "mini_batch has no effect on loss mnr; it is for cached-mnr"),
+        ({"guide": "bundled"}, "loss mnr takes no guide; leave --guide out, or use --loss gist"),
+        ({"dimension": 8}, "dimension has no effect on base bundled; it is for scratch"),
+        ({"tokenizer": "x", "base": "m"}, "tokenizer has no effect on base m; it is for scratch"),
+        (
+            {"patience": 2, "evaluations": 0},
+            "patience has no effect without evaluations; leave one of them out",
+        ),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:

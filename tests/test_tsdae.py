@@ -124,6 +124,10 @@ def test_each_text_is_read_once_and_test_queries_never(store: Store) -> None:
         "The Otter lives near the river in winter",
         "which animal is kept apart",
     ]
+    store.execute("UPDATE judgments SET split = 'dev' WHERE query_id = 'q2'")
+    left = unlabelled_texts(store, ("documents", "queries"), "dev")["text"].to_pylist()
+    assert "the otter lives near the river in winter" not in left, "no document reads like its query"
+    assert len(left) == 73
 
 
 def test_it_learns_and_leaves_a_usable_folder(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from miner.store.runs import Run
 
 STEPS = 8
+RERANKER_QUERIES = 120
+"""Queries that the reranker is trained on: half a minute."""
 PERCENTILE = 25.0
 """A reranker trained for half a minute is a coarse one: stricter would leave few negatives."""
 MODULES = (
@@ -83,7 +85,7 @@ def _walk(out: Path, queries: int, progress: Progress) -> Run:
         _step(progress, 7, "Export: triplets that sentence-transformers trains on, with card and manifest.")
         _export(store, run, out, progress)
     _step(progress, 8, "Does it pay? A small model trained on easy and on hard negatives, three times each.")
-    _compare(path, run, out, progress)
+    _compare(path, run, queries, out, progress)
     return run
 
 
@@ -124,7 +126,9 @@ def _train(store: Store, out: Path, progress: Progress) -> Path:
     from miner.training.config import RerankerConfig
     from miner.training.reranker import train_reranker
 
-    config = RerankerConfig(max_queries=120, mined=3, random=2, max_length=96, learning_rate=1e-4)
+    config = RerankerConfig(
+        max_queries=RERANKER_QUERIES, mined=3, random=2, max_length=96, learning_rate=1e-4
+    )
     report = train_reranker(store, out / "reranker", config, progress, force=True)
     progress.note(f"  average precision on held-out queries: {report.metrics.average_precision:.2f}")
     return report.out
@@ -186,14 +190,14 @@ def _export(store: Store, run: Run, out: Path, progress: Progress) -> None:
     progress.note(f"  {report.rows:,} triplets in {report.data}")
 
 
-def _compare(path: Path, run: Run, out: Path, progress: Progress) -> None:
+def _compare(path: Path, run: Run, queries: int, out: Path, progress: Progress) -> None:
     from miner.training.encoder_config import EncoderConfig
     from miner.workflows import bench_report
     from miner.workflows.bench import bench
     from miner.workflows.bench_config import EASY, FILTERED, HARD, BenchConfig, Size
 
     training = EncoderConfig(base="scratch", epochs=5, batch_size=32, evaluations=0)
-    config = BenchConfig(run=run.name, arms=(EASY, HARD, FILTERED), sizes=(Size(10_000),), training=training)
+    config = BenchConfig(run=run.name, arms=(EASY, HARD, FILTERED), sizes=(Size(queries),), training=training)
     report = bench(path, out / "bench", config, progress)
     bench_report.write(report, out / "bench")
     progress.note(bench_report.table(report))

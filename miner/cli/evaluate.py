@@ -8,6 +8,7 @@ from typing import Any
 
 import rich_click as click
 
+from miner.engine.files import write_whole
 from miner.errors import MinerError, UsageError
 
 _TASKS = ("auto", "retrieval", "similarity", "labels", "reranking")
@@ -75,10 +76,7 @@ def command(
 
 
 def _write(out: Path, content: str) -> None:
-    partial = out.with_name(f".{out.name}.partial")
     try:
-        partial.write_text(f"{content}\n", encoding="utf-8")
-        partial.replace(out)
+        write_whole(out, f"{content}\n")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise MinerError(f"cannot write {out}: {error.strerror or error}", "check its folder") from error

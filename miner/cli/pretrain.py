@@ -18,7 +18,7 @@ _SHARE = click.FloatRange(0, 1, max_open=True)
 OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
     "base": (click.STRING, "Transformer to start from: hub id, folder, or bundled."),
     "texts": (click.Choice(list(TEXTS)), "Which texts of STORE to learn from."),
-    "without": (click.STRING, "Leave out the queries judged in this split; '' for none."),
+    "without": (click.STRING, "Leave out the texts of queries judged in this split; '' for none."),
     "deletion": (_SHARE, "Probability with which each word is deleted."),
     "pooling": (click.Choice(POOLINGS), "How token vectors become one; keep: as the base does it."),
     "epochs": (_COUNT, "How often every text is seen."),

@@ -28,6 +28,9 @@ AUTO = "auto"
 _GRADES = 3
 """From so many distinct relevances on, one of them 0 or less, pairs are graded rather than judged."""
 
+_PER_QUERY = 2
+"""Graded pairs stand alone; a pool of documents that was graded for a query has more than so many."""
+
 Model = Encoder | Reranker
 
 
@@ -118,6 +121,10 @@ def measure(
 
     Raises UsageError when the split does not hold what the task needs.
     """
+    for model in models:
+        seen = evaluating.seen_positives(store, model.fingerprint, config.split)
+        if seen:
+            progress.note(f"{model.name} was trained on {seen:,} of the positives of split '{config.split}'")
     rerankers = [model for model in models if isinstance(model, Reranker)]
     cut = [model.truncated for model in models]
     if rerankers:
@@ -165,8 +172,9 @@ _TASKS: dict[str, Callable[[Store, str, int | None, int], EncoderTask]] = {
 def task_of_split(store: Store, config: EvaluationConfig) -> str:
     """Returns the task that was asked for, or, for `auto`, the one that the split's judgments are for.
 
-    Labels if all its queries have one; similarity if there are three distinct relevances or more
-    and one of them is 0 or less; else retrieval. Raises UsageError when nothing is judged.
+    Labels if all its queries have one; similarity if there are three distinct relevances or more,
+    one of them 0 or less, and at most two pairs per query; else retrieval. Raises UsageError
+    when nothing is judged.
     """
     _require_judgments(store, config.split)
     if config.task != AUTO:
@@ -174,7 +182,8 @@ def task_of_split(store: Store, config: EvaluationConfig) -> str:
     facts = evaluating.split_facts(store, config.split)
     if facts.labelled == facts.queries:
         return "labels"
-    return "similarity" if facts.grades >= _GRADES and facts.least <= 0 else "retrieval"
+    graded = facts.grades >= _GRADES and facts.least <= 0 and facts.judgments <= _PER_QUERY * facts.queries
+    return "similarity" if graded else "retrieval"
 
 
 def _require_judgments(store: Store, split: str) -> None:

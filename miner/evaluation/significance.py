@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +102,15 @@ def compare_values(
     p = randomisation_test(gaps, rounds, seed)
     means = float(np.mean(first)), float(np.mean(second))
     return Difference(measure, *means, means[0] - means[1], low, high, p, len(gaps))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p values corrected for being several (Holm 1979, A Simple Sequentially Rejective Test)."""
+    order = np.argsort(p_values, kind="stable")
+    corrected = np.empty(len(p_values))
+    factors = len(p_values) - np.arange(len(p_values))
+    corrected[order] = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1.0)
+    return [float(p) for p in corrected]
 
 
 def _compare_set(measure: str, first: Measured, second: Measured, seed: int, rounds: int) -> Difference:

@@ -112,6 +112,17 @@ def judged_splits(store: Store) -> list[str]:
     return [split for (split,) in store.rows(f"SELECT DISTINCT split FROM {GOLD} ORDER BY split")]
 
 
+def seen_positives(store: Store, model: str, split: str) -> int:
+    """Returns how many of a split's positives a model was trained on, as far as the store knows."""
+    ((number,),) = store.rows(
+        f"""SELECT count(*) FROM (
+            SELECT DISTINCT query_id, doc_id FROM {GOLD} WHERE split = ? AND relevance > 0
+            INTERSECT SELECT query_id, doc_id FROM training_positives WHERE model = ?)""",
+        [split, model],
+    )
+    return int(number)
+
+
 def known_scores(store: Store, reranker: str) -> pa.Table:
     """Returns what a reranker has scored: query_id, doc_id, score."""
     return store.table(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from miner.store.database import Store
 from miner.store.runs import Run
@@ -25,21 +27,36 @@ def mined_pairs(store: Store, run: Run) -> pa.Table:
     )
 
 
-def query_texts(store: Store, query_ids: pa.ChunkedArray) -> list[str]:
-    """Returns the text of each of the queries, in their order."""
-    return _texts(store, "queries", "query_id", "text", query_ids)
+class Texts:
+    """The texts of a store by id, each side read once, when it is first asked for."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def queries(self, ids: pa.ChunkedArray) -> list[str]:
+        """Returns the text of each of the queries, in their order."""
+        return _taken(self._queries, ids)
+
+    def documents(self, ids: pa.ChunkedArray) -> list[str]:
+        """Returns the text of each of the documents, title before it, in their order."""
+        return _taken(self._documents, ids)
+
+    @cached_property
+    def _queries(self) -> pa.Table:
+        return self._store.table("SELECT query_id AS id, text FROM queries")
+
+    @cached_property
+    def _documents(self) -> pa.Table:
+        return self._store.table(
+            """SELECT doc_id AS id, CASE title WHEN '' THEN text ELSE title || ' ' || text END AS text
+            FROM documents"""
+        )
 
 
-def document_texts(store: Store, doc_ids: pa.ChunkedArray) -> list[str]:
-    """Returns the text of each of the documents, title before it, in their order."""
-    text = "CASE title WHEN '' THEN text ELSE title || ' ' || text END"
-    return _texts(store, "documents", "doc_id", text, doc_ids)
-
-
-def _texts(store: Store, table: str, key: str, text: str, ids: pa.ChunkedArray) -> list[str]:
-    found = store.table(f"SELECT {key} AS id, {text} AS text FROM {table}")
-    text_of = dict(zip(found["id"].to_pylist(), found["text"].to_pylist(), strict=True))
-    return [text_of[i] for i in ids.to_pylist()]
+def _taken(table: pa.Table, ids: pa.ChunkedArray) -> list[str]:
+    places = pc.index_in(ids, value_set=table["id"].combine_chunks())
+    found: list[str] = table["text"].take(places).to_pylist()
+    return found
 
 
 def text_labels(store: Store) -> dict[int, str]:

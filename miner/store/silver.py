@@ -46,11 +46,6 @@ def silver_queries(store: Store, split: str, which: str) -> pa.Table:
     )
 
 
-def pair_scores(store: Store, reranker: str) -> pa.Table:
-    """Returns every score of a reranker: query_id, doc_id, score."""
-    return store.table("SELECT query_id, doc_id, score FROM rerank_scores WHERE reranker = ?", [reranker])
-
-
 def is_trained_here(store: Store, reranker: str) -> bool:
     """Returns whether the store knows which positives a reranker was trained on."""
     query = "SELECT 1 FROM models WHERE fingerprint = ? AND json_extract(details, '$.training') IS NOT NULL"

@@ -12,8 +12,8 @@ SIDES = ("documents", "queries")
 def unlabelled_texts(store: Store, sides: tuple[str, ...], without: str | None) -> pa.Table:
     """Returns distinct texts, documents before queries, each ordered by id: side, text.
 
-    `sides` are some of SIDES. Queries that a judgment of split `without` names are left out, and
-    queries that read the same; nothing else is read of the judgments.
+    `sides` are some of SIDES. Queries that a judgment of split `without` names are left out, and all
+    texts that read the same; nothing else is read of the judgments.
     """
     return store.table(
         """WITH judged AS (
@@ -24,9 +24,9 @@ def unlabelled_texts(store: Store, sides: tuple[str, ...], without: str | None) 
                 CASE title WHEN '' THEN text ELSE title || ' ' || text END AS text FROM documents
             UNION ALL
             SELECT 'queries', query_id, text_key, text FROM queries
-            WHERE text_key NOT IN (SELECT text_key FROM judged)
         )
-        SELECT side, text FROM texts WHERE text_key <> 0 AND list_contains($sides, side)
+        SELECT side, text FROM texts
+        WHERE text_key <> 0 AND list_contains($sides, side) AND text_key NOT IN (SELECT text_key FROM judged)
         QUALIFY row_number() OVER (PARTITION BY text_key ORDER BY side, id) = 1
         ORDER BY side, id""",
         {"sides": list(sides), "without": without},

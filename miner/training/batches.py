@@ -114,7 +114,7 @@ def _mixed(left: Keys, right: Keys) -> npt.NDArray[np.uint64]:
 
 
 class MaskingCollator:
-    """Collates a batch and adds, for each anchor, which of the batch's documents are its positives."""
+    """Collates a batch and adds which of its documents are positives of which anchors, or copies."""
 
     def __init__(
         self, inner: BaseDataCollator, texts: Mapping[str, Sequence[str]], known: KnownPositives
@@ -130,7 +130,8 @@ class MaskingCollator:
         """Returns the tensors of a batch, and its mask of shape (rows, rows × document columns)."""
         batch = self._inner(rows)
         keys = np.array([[self._key_of[row[name]] for row in rows] for name in self._columns])
-        mask = self._known.mask(keys[0], keys[1:].ravel())
+        documents = keys[1:].ravel()
+        mask = self._known.mask(keys[0], documents) | (keys[0][:, None] == documents[None, :])
         own = np.arange(len(rows))
         mask[own, own] = False
         batch[MASK] = torch.from_numpy(mask)

@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from miner.engine.files import write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import MinerError
 from miner.models.device import resolve_device, resolve_dtype
@@ -36,13 +39,15 @@ def train_encoder(
     *,
     known: KnownPositives | None = None,
     dev: DevTask | None = None,
+    about: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
     force: bool = False,
 ) -> EncoderReport:
     """Trains an encoder and writes it with its card, metrics and curve to the new folder `out`.
 
     `known` are the pairs that are no negatives of each other (default: every row's anchor and
-    positive); `dev` scores the model on the way, and the best one is kept. The same call after a
+    positive); `dev` scores the model on the way, and the best one is kept; `about` says in metrics.json
+    where the rows come from. The same call after a
     kill goes on where it was, and does nothing when all is done. Raises UsageError when `out` is
     taken, ModelError when the base does not load.
     """
@@ -50,7 +55,7 @@ def train_encoder(
         known = known_positives(examples)
     if not config.evaluations:
         dev = None
-    base = _base_fingerprint(config)
+    base = base_fingerprint(config)
     identity = fingerprint(
         {
             "examples": examples.fingerprint,
@@ -79,12 +84,15 @@ def train_encoder(
         fingerprint=identity,
         base=config.base,
         base_fingerprint=base,
+        data=examples.fingerprint,
+        about=dict(about or {}),
         config=config.identity(),
         dtype=resolve_dtype(config.dtype, resolve_device()),
         rows=len(examples),
         columns=list(examples.texts),
         origin=Path(examples.origin).name,
         classes=list(examples.classes),
+        dev=dev.name if dev else None,
         measure=dev.measure if dev else None,
         seconds=round(time.perf_counter() - started, 1),
         **asdict(training),
@@ -100,7 +108,8 @@ def known_positives(examples: Examples) -> KnownPositives:
     return KnownPositives(text_keys(anchor), text_keys(positive))
 
 
-def _base_fingerprint(config: EncoderConfig) -> str:
+def base_fingerprint(config: EncoderConfig) -> str:
+    """Returns what the weights to start from are known by; ModelError when there are none."""
     if config.base == SCRATCH:
         tokenizer = tokenizer_file(config.tokenizer).read_text("utf-8")
         return fingerprint({"scratch": config.dimension, "tokenizer": tokenizer, "seed": config.seed})
@@ -119,7 +128,5 @@ def _trained(
     told = work / "training.json"
     if not told.exists():
         training = train_model(examples, known, work, config, dev, progress)
-        new = told.with_suffix(".new")
-        new.write_text(json.dumps(asdict(training)), "utf-8")
-        new.replace(told)
+        write_whole(told, json.dumps(asdict(training)))
     return Training(**json.loads(told.read_text("utf-8")))

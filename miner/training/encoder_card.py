@@ -26,6 +26,10 @@ class EncoderMetrics:
     """Of the rows, the base and the settings: the same again gives the same model."""
     base: str
     base_fingerprint: str
+    data: str
+    """A hash of the rows."""
+    about: Mapping[str, Any]
+    """Where the rows come from, as the caller tells it."""
     config: Mapping[str, Any]
     dtype: str
     rows: int
@@ -33,10 +37,14 @@ class EncoderMetrics:
     origin: str
     """The name of the file, folder or store that the rows came from."""
     classes: Sequence[str]
+    dev: str | None
+    """What the model was scored on on the way."""
     measure: str | None
     """The measure by which the model was chosen; None if nothing was scored."""
     seconds: float
     steps: int
+    left_out: int
+    """Rows of the first epoch that found no place in a batch without duplicates."""
     losses: Sequence[tuple[int, float]]
     scores: Sequence[tuple[int, Mapping[str, float]]]
     best_step: int | None
@@ -128,7 +136,7 @@ def _quality(metrics: EncoderMetrics) -> str:
         + " |"
         for step, found in metrics.scores
     ]
-    what = f"On the dev split; step 0 is the base. The model with the best {metrics.measure} was kept."
+    what = f"On {metrics.dev}; step 0 is the base. The model with the best {metrics.measure} was kept."
     return "\n".join(["## Quality\n", f"{what}\n", head, *rows, "", curve])
 
 

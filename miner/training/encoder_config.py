@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from math import inf
 from typing import Any
 
 from miner.errors import UsageError, near
@@ -111,7 +112,8 @@ class EncoderConfig:
             value = getattr(self, name)
             _require(value is None or value >= 1, name, value, "at least 1")
         for name in ("epochs", "scale"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+            value = getattr(self, name)
+            _require(0 < value < inf, name, value, "above 0")
         rate = self.learning_rate
         _require(rate is None or rate > 0, "learning_rate", rate, "above 0")
         _require(0 <= self.warmup < 1, "warmup", self.warmup, "at least 0 and below 1")
@@ -122,6 +124,24 @@ class EncoderConfig:
             raise UsageError(f"loss {self.loss} takes no guide", "leave --guide out, or use --loss gist")
         if self.loss == "gist" and self.guide is None:
             raise UsageError("gist needs a model that guides it", "name one with --guide, such as bundled")
+
+        self._require_effects()
+
+    def _require_effects(self) -> None:
+        """Raises UsageError for a setting that nothing would read."""
+        ranking = tuple(name for name, loss in LOSSES.items() if loss.ranks_batch)
+        losses = {"margin": ("triplet",), "scale": ranking, "mini_batch": ("cached-mnr",)}
+        for field in fields(self):
+            given = getattr(self, field.name) != field.default
+            readers = losses.get(field.name)
+            if given and readers is not None and self.loss not in readers:
+                raise UsageError(
+                    f"{field.name} has no effect on loss {self.loss}", f"it is for {', '.join(readers)}"
+                )
+            if given and field.name in ("dimension", "tokenizer") and self.base != SCRATCH:
+                raise UsageError(f"{field.name} has no effect on base {self.base}", "it is for scratch")
+        if self.patience is not None and not self.evaluations:
+            raise UsageError("patience has no effect without evaluations", "leave one of them out")
 
     @property
     def needs(self) -> Loss:

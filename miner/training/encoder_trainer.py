@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sentence_transformers.util import pairwise_cos_sim
 from transformers import TrainerCallback, set_seed
 
+from miner.engine.files import write_whole
 from miner.engine.progress import Progress
 from miner.errors import ModelError, UsageError
 from miner.models.device import resolve_device, resolve_dtype
@@ -57,6 +57,8 @@ class DevTask:
 
     measure: str
     """The measure that decides which model is best; more is better."""
+    name: str
+    """What it is: the split, the store, how large a sample."""
     content: str
     """A hash of what is asked: another dev split may choose another model."""
     score: Callable[[SentenceTransformer], Mapping[str, float]]
@@ -67,6 +69,8 @@ class Training:
     """What became of one training."""
 
     steps: int
+    left_out: int
+    """Rows of the first epoch that found no place in a batch without duplicates."""
     losses: list[tuple[int, float]]
     """Step, and the mean loss since the one before."""
     scores: list[tuple[int, dict[str, float]]]
@@ -150,6 +154,12 @@ def train_model(
             if known is not None and config.mask and config.needs.ranks_batch and config.loss != "gist":
                 masking: Any = MaskingCollator(trainer.data_collator, examples.texts, known)
                 trainer.data_collator = masking
+            left_out = len(examples) - sum(map(len, _batches(examples, config)))
+            if left_out:
+                progress.note(
+                    f"{left_out:,} of {len(examples):,} rows an epoch find no batch without duplicates of "
+                    "their texts: smaller batches would take more"
+                )
             watcher = _Watcher(dev, model, work, config, step_count(len(examples), config), progress)
             trainer.add_callback(watcher)
             run_training(trainer, work, "training", progress)
@@ -158,7 +168,12 @@ def train_model(
         torch.set_num_threads(threads)
     best = watcher.take_best()
     history = [(int(entry["step"]), entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    return Training(trainer.state.global_step, history, watcher.scores, best)
+    return Training(trainer.state.global_step, left_out, history, watcher.scores, best)
+
+
+def _batches(examples: Examples, config: EncoderConfig) -> PairBatches:
+    keys = [text_keys(column) for column in list(examples.texts.values())[:2]]
+    return PairBatches(np.stack(keys, axis=1), config.batch_size, config.seed, config.needs.ranks_batch)
 
 
 def _dataset(examples: Examples) -> Dataset:
@@ -173,8 +188,6 @@ def _arguments(
 ) -> SentenceTransformerTrainingArguments:
     device = resolve_device()
     steps = step_count(len(examples), config)
-    keys = [text_keys(column) for column in list(examples.texts.values())[:2]]
-    pairs = np.stack(keys, axis=1)
     static = isinstance(model[0], StaticEmbedding)
     return SentenceTransformerTrainingArguments(
         output_dir=str(work),
@@ -186,9 +199,7 @@ def _arguments(
         use_cpu=device == "cpu",
         seed=config.seed,
         prompts=_prompts(examples, model),
-        batch_sampler=lambda dataset, batch_size, drop_last, **_: PairBatches(
-            pairs, batch_size, config.seed, config.needs.ranks_batch
-        ),
+        batch_sampler=lambda *_, **__: _batches(examples, config),
         save_strategy="no",
         save_total_limit=2,
         logging_steps=math.ceil(steps / _LOGS),
@@ -318,8 +329,7 @@ class _Watcher(TrainerCallback):
             _replace(
                 self._work / BEST, lambda folder: self._model.save_pretrained(folder, create_model_card=False)
             )
-        (self._work / f"{_SCORES}.new").write_text(json.dumps(self.scores), "utf-8")
-        os.replace(self._work / f"{_SCORES}.new", self._work / _SCORES)
+        write_whole(self._work / _SCORES, json.dumps(self.scores))
 
     def _place_of_best(self) -> int:
         measure = self._dev.measure if self._dev else ""

@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from miner.errors import InputError, UsageError, near
@@ -98,7 +100,9 @@ def examples_of(table: pa.Table, origin: str, loss: str, columns: Columns | None
     _require_columns(table, origin, names)
     _require_shape(origin, loss, needs, names, label)
     _require_texts(table, origin, loss, needs, names)
-    if label is not None and not columns.texts:
+    if columns.positive_label is not None and not needs.label:
+        table = _of_class(table, origin, label, columns.positive_label)
+    elif label is not None and not columns.texts:
         _require_no_label(table, origin, loss, needs, label)
     texts = {name: table[name].cast(pa.string()).to_pylist() for name in names}
     filled = [i for i, row in enumerate(zip(*texts.values(), strict=True)) if not any(map(is_blank, row))]
@@ -110,6 +114,25 @@ def examples_of(table: pa.Table, origin: str, loss: str, columns: Columns | None
     )
     kept = {name: [column[i] for i in filled] for name, column in texts.items()}
     return Examples(kept, target, classes, origin)
+
+
+def _of_class(table: pa.Table, origin: str, label: str | None, wanted: str) -> pa.Table:
+    """The rows of one class."""
+    if label is None:
+        raise UsageError(f"{origin} has no labels to find '{wanted}' in", "name them with --label-column")
+    labels = table[label].cast(pa.string())
+    kept = table.filter(pc.equal(labels, wanted))
+    if kept.num_rows == 0:
+        raise _no_class(origin, wanted, labels.to_pylist())
+    return kept
+
+
+def _no_class(origin: str, wanted: str, labels: Sequence[Any]) -> UsageError:
+    known = sorted({str(value) for value in labels})
+    return UsageError(
+        f"{origin}: no row is labelled '{wanted}'{near(wanted, known)}",
+        f"its labels: {', '.join(known[:20])}",
+    )
 
 
 def _data(source: str) -> Path:
@@ -232,12 +255,7 @@ def _target(
     if columns.positive_label is not None:
         flags = [float(str(value) == columns.positive_label) for value in values]
         if not any(flags):
-            known = sorted({str(value) for value in values})
-            raise UsageError(
-                f"{origin}: no row is labelled '{columns.positive_label}'"
-                f"{near(columns.positive_label, known)}",
-                f"its labels: {', '.join(known[:20])}",
-            )
+            raise _no_class(origin, columns.positive_label, values)
         named = ("other", columns.positive_label) if needs.label == "class" else ()
         return ([int(flag) for flag in flags], named) if needs.label == "class" else (flags, ())
     if needs.label == "scores":
@@ -248,7 +266,9 @@ def _target(
 def _score_lists(values: Sequence[Any], origin: str, documents: int) -> list[list[float]]:
     lists = [_list(value) for value in values]
     for row, scores in enumerate(lists, 1):
-        if len(scores) != documents or not all(isinstance(number, int | float) for number in scores):
+        if len(scores) != documents or not all(
+            isinstance(number, int | float) and isfinite(number) for number in scores
+        ):
             raise UsageError(
                 f"{origin}: row {row} has no list of {documents} scores, the positive's and its negatives'",
                 "export with --scores",

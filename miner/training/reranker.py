@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from miner.engine.files import write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.models.device import resolve_device, resolve_dtype
@@ -159,7 +160,7 @@ def _train_one(plan: _Plan, number: int, work: Path, progress: Progress) -> dict
         place = work / f"training-{number}"
         training = train_cross_encoder(plan.part(number), plan.base, place, plan.config, progress)
         seconds = time.perf_counter() - started
-        told.write_text(json.dumps({**asdict(training), "seconds": seconds}), "utf-8")
+        write_whole(told, json.dumps({**asdict(training), "seconds": seconds}))
         folder.parent.mkdir(exist_ok=True)
         (place / TRAINED).rename(folder)
         shutil.rmtree(place)

@@ -23,6 +23,7 @@ from sentence_transformers.sentence_transformer import (
 )
 from transformers import set_seed
 
+from miner.engine.files import write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.models.device import resolve_device, resolve_dtype
@@ -116,7 +117,7 @@ def _trained(
         started = time.perf_counter()
         trained = _train(texts, base, work, config, progress)
         trained["seconds"] = round(time.perf_counter() - started, 1)
-        told.write_text(json.dumps(trained), "utf-8")
+        write_whole(told, json.dumps(trained))
     result: dict[str, Any] = json.loads(told.read_text("utf-8"))
     return result
 

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from miner.engine.files import write_whole
 from miner.engine.progress import Progress
 from miner.errors import UsageError
 
@@ -62,7 +63,7 @@ def workplace(out: Path, identity: str, progress: Progress) -> Path:
         progress.note(f"{work} was of other data or settings: starting anew")
         shutil.rmtree(work)
     work.mkdir(parents=True)
-    state.write_text(json.dumps({"fingerprint": identity}), "utf-8")
+    write_whole(state, json.dumps({"fingerprint": identity}))
     return work
 
 

@@ -15,7 +15,7 @@ from miner.retrieval.search import positions
 from miner.store import arms as stored
 from miner.store import corpus
 from miner.store.database import Store
-from miner.store.mined import mined_pairs
+from miner.store.mined import Texts, mined_pairs
 from miner.store.runs import Run, find_run
 from miner.training.examples import Examples
 from miner.workflows.bench_config import ARMS, BM25, EASY, FILTERED, HARD, IN_BATCH, BenchConfig
@@ -34,45 +34,69 @@ Lists = dict[Pair, list[str]]
 class Arms:
     """The pairs that all arms have, and each arm's negatives for them."""
 
+    run: Run
     pairs: tuple[Pair, ...]
     """Sorted."""
     negatives: dict[str, Lists]
+    """Of every arm but `easy`."""
+    easy: dict[int, Lists]
+    """Random negatives by seed: each training draws its own."""
     left_out: int
     """Pairs of the run for which some arm has too few negatives."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The arms, in the order of ARMS, then those of other runs."""
+        known = [arm for arm in ARMS if arm in self.negatives or (arm == EASY and self.easy)]
+        return (*known, *(arm for arm in self.negatives if arm not in ARMS))
+
+    def of(self, arm: str, seed: int) -> Lists:
+        """Returns the negatives of an arm; the seed matters to random ones."""
+        return self.easy[seed] if arm == EASY else self.negatives[arm]
 
 
 def arms_of(store: Store, config: BenchConfig) -> Arms:
     """Reads or draws the negatives of every arm for the pairs of a run.
 
     Each arm has at most as many negatives per pair as the run. Raises UsageError for an arm that the
-    run has no evidence for, or when no pair has enough negatives in all arms.
+    run has no evidence for, for a run of the split that is measured on, or when no pair has enough
+    negatives in all arms.
     """
-    run = find_run(store, config.run)
+    run = _trainable(find_run(store, config.run), config)
     own = _of_run(store, run)
     found: dict[str, Lists] = {}
     fitting = [arm for arm in ARMS if arm != IN_BATCH or config.training.needs.texts[0] <= 2]
-    for arm in config.arms or fitting:
-        lists = _lists(store, run, arm, own, config)
-        if lists is None and config.arms:
+    chosen = config.arms or fitting
+    for arm in chosen:
+        lists = None if arm == EASY else _lists(store, run, arm, own, config)
+        if lists is None and config.arms and arm != EASY:
             raise UsageError(
                 f"run {run.name} did not search with {_RANKED[arm]}: arm '{arm}' has no negatives",
                 "mine with it, or leave the arm out",
             )
         if lists is not None:
             found[arm] = lists
+    easy = _random(store, run, own, config.training_seeds) if EASY in chosen else {}
+    needed = [*(lists for arm, lists in found.items() if arm != IN_BATCH), *easy.values()]
     common = [
-        pair
-        for pair in sorted(own)
-        if all(
-            len(lists.get(pair, ())) >= config.negatives for arm, lists in found.items() if arm != IN_BATCH
-        )
+        pair for pair in sorted(own) if all(len(lists.get(pair, ())) >= config.negatives for lists in needed)
     ]
+    arms = Arms(run, tuple(common), found, easy, len(own) - len(common))
     if not common:
         raise UsageError(
-            f"no positive of run {run.name} has {config.negatives} negatives in all of {', '.join(found)}",
+            f"no positive of {run.name} has {config.negatives} negatives in all of {', '.join(arms.names)}",
             "mine with other rules, ask for fewer --negatives, or for fewer arms",
         )
-    return Arms(tuple(common), found, len(own) - len(common))
+    return arms
+
+
+def _trainable(run: Run, config: BenchConfig) -> Run:
+    if run.split == config.split:
+        raise UsageError(
+            f"run {run.name} is of split '{run.split}', which is what is measured on",
+            "name a run of another split with --run, or another --split",
+        )
+    return run
 
 
 def _lists(store: Store, run: Run, arm: str, own: Lists, config: BenchConfig) -> Lists | None:
@@ -85,9 +109,7 @@ def _lists(store: Store, run: Run, arm: str, own: Lists, config: BenchConfig) ->
         table = stored.best_ranked(store, run, _RANKED[arm], run.negatives)
         of_query = dict(zip(table["query_id"].to_pylist(), table["negative_ids"].to_pylist(), strict=True))
         return {pair: of_query.get(pair[0], []) for pair in own} if of_query else None
-    if arm == EASY:
-        return _random(store, run, own, config.training.seed)
-    return _of_run(store, find_run(store, arm.removeprefix("run:")))
+    return _of_run(store, _trainable(find_run(store, arm.removeprefix("run:")), config))
 
 
 def _of_run(store: Store, run: Run) -> Lists:
@@ -96,7 +118,7 @@ def _of_run(store: Store, run: Run) -> Lists:
     return dict(zip(pairs, table["negative_ids"].to_pylist(), strict=True))
 
 
-def _random(store: Store, run: Run, own: Lists, seed: int) -> Lists:
+def _random(store: Store, run: Run, own: Lists, seeds: Sequence[int]) -> dict[int, Lists]:
     """As many random documents per pair as the run has negatives per query, none of them excluded."""
     collection = Collection.load(store, run.split)
     exclusions = Exclusions(
@@ -108,9 +130,13 @@ def _random(store: Store, run: Run, own: Lists, seed: int) -> Lists:
     )
     pairs = sorted(own)
     owners = positions(pa.chunked_array([pa.array([query for query, _ in pairs])]), collection.query_ids)
-    drawn = _draw(exclusions, owners, run.negatives, len(collection.doc_ids), np.random.default_rng(seed))
     ids = collection.doc_ids.to_pylist()
-    return {pair: [ids[doc] for doc in row if doc >= 0] for pair, row in zip(pairs, drawn, strict=True)}
+    found = {}
+    for seed in seeds:
+        drawn = _draw(exclusions, owners, run.negatives, len(ids), np.random.default_rng(seed))
+        rows = ([ids[doc] for doc in row if doc >= 0] for row in drawn)
+        found[seed] = dict(zip(pairs, rows, strict=True))
+    return found
 
 
 def _draw(exclusions: Exclusions, owners: Ints, count: int, documents: int, rng: np.random.Generator) -> Ints:
@@ -131,11 +157,11 @@ def _draw(exclusions: Exclusions, owners: Ints, count: int, documents: int, rng:
 
 
 def rows_of_arm(
-    store: Store, arms: Arms, arm: str, config: BenchConfig, order: Sequence[int], rows: int
+    texts: Texts, arms: Arms, arm: str, seed: int, config: BenchConfig, order: Sequence[int], rows: int
 ) -> Examples:
     """Returns the first `rows` rows of an arm: pairs in `order`, over and over, with their next negatives."""
     taken = 0 if arm == IN_BATCH else config.negatives
-    lists = arms.negatives[arm]
+    lists = arms.of(arm, seed)
     parts = []
     for turn in range(-(-rows // len(order))):
         shifted = [_shifted(lists.get(pair, []), turn * taken) for pair in arms.pairs]
@@ -147,7 +173,7 @@ def rows_of_arm(
             }
         )
         chosen = order[: min(len(order), rows - turn * len(order))]
-        parts.append(rows_of(store, table, config.training.loss, taken, f"arm {arm}").take(chosen))
+        parts.append(rows_of(texts, table, config.training.loss, taken, f"arm {arm}").take(chosen))
     return Examples.joined(parts)
 
 

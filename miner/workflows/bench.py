@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,25 +12,26 @@ from typing import Any
 
 import numpy as np
 
+from miner.engine.files import write_whole
 from miner.engine.progress import SILENT, Progress, WithoutNotes
 from miner.errors import UsageError
 from miner.evaluation.evaluate import EncoderTask, EvaluationConfig, cached, encoder_task, task_of_split
 from miner.evaluation.measured import Floats, Measured
 from miner.evaluation.retrieval import sampled_task
-from miner.evaluation.significance import Difference, compare_values
+from miner.evaluation.significance import Difference, compare_values, holm
 from miner.models.encoder import Encoder
 from miner.models.names import resolve
 from miner.store import corpus
 from miner.store.database import Store
-from miner.store.runs import find_run
+from miner.store.mined import Texts
 from miner.text import fingerprint
 from miner.training.batches import KnownPositives
-from miner.training.encoder import train_encoder
+from miner.training.encoder import base_fingerprint, train_encoder
 from miner.training.encoder_config import SCRATCH
 from miner.training.encoder_trainer import load_base
 from miner.training.examples import Examples
 from miner.workflows.arms import Arms, arms_of, rows_of_arm
-from miner.workflows.bench_config import IN_BATCH, MOST, SHARES, BenchConfig
+from miner.workflows.bench_config import EASY, IN_BATCH, MOST, SHARES, BenchConfig
 from miner.workflows.train import known_positives
 
 _CODE = 1
@@ -63,15 +63,29 @@ class Comparison:
     first: Trained
     second: Trained
     difference: Difference
+    """Over queries, each query's value being its mean over the seeds."""
     holm: float
     """The p value, corrected for all the comparisons made together (Holm 1979)."""
 
     @property
+    def per_seed(self) -> tuple[float, ...]:
+        """The difference of the means for each seed: how much of it is the luck of a training."""
+        name = self.difference.measure
+        return tuple(a - b for a, b in zip(self.first.means[name], self.second.means[name], strict=True))
+
+    @property
+    def ahead(self) -> Trained | None:
+        """The arm that is ahead with every seed and by more than the choice of queries explains; or None."""
+        if self.holm >= _ALPHA:
+            return None
+        if all(gap > 0 for gap in self.per_seed):
+            return self.first
+        return self.second if all(gap < 0 for gap in self.per_seed) else None
+
+    @property
     def verdict(self) -> str:
         """What may be said: who is ahead, or that it is open."""
-        if self.holm >= _ALPHA:
-            return "no difference shown"
-        return f"{(self.first if self.difference.difference > 0 else self.second).arm} is ahead"
+        return "no difference shown" if self.ahead is None else f"{self.ahead.arm} is ahead"
 
 
 @dataclass(frozen=True)
@@ -102,7 +116,8 @@ class _Plan:
     run: str
     arms: Arms
     sizes: tuple[tuple[str, int], ...]
-    examples: Mapping[tuple[str, int], Examples]
+    examples: Mapping[tuple[str, int, int], Examples]
+    """By arm, rows and seed; arms that draw nothing share theirs."""
     known: KnownPositives
     task: EncoderTask
     content: str
@@ -121,7 +136,7 @@ def bench(
     config = config or BenchConfig()
     with Store.open(store, read_only=True) as opened:
         plan = _plan(opened, out, config, progress)
-    seeds = [config.training.seed + number for number in range(config.seeds)]
+    seeds = config.training_seeds
     found: dict[tuple[str, int], list[dict[str, Any]]] = {cell: [] for cell in plan.sizes}
     with progress.task("trainings", len(plan.sizes) * len(seeds), unit="trainings") as advance:
         # Seeds outside: whoever stops early has all arms equally often.
@@ -147,12 +162,19 @@ def _plan(store: Store, out: Path, config: BenchConfig, progress: Progress) -> _
     task = _task(store, config)
     arms = arms_of(store, config)
     progress.note(
-        f"arms {', '.join(arms.negatives)}: {len(arms.pairs):,} positives have negatives in all of them, "
+        f"arms {', '.join(arms.names)}: {len(arms.pairs):,} positives have negatives in all of them, "
         f"{arms.left_out:,} have not and are left out"
     )
-    sizes = _sizes(arms, config)
+    sizes = _sizes(arms, config, progress)
     order = np.random.default_rng(config.training.seed).permutation(len(arms.pairs)).tolist()
-    examples = {(arm, rows): rows_of_arm(store, arms, arm, config, order, rows) for arm, rows in sizes}
+    texts = Texts(store)
+    examples = {}
+    for arm, rows in sizes:
+        first = rows_of_arm(texts, arms, arm, config.training.seed, config, order, rows)
+        for seed in config.training_seeds:
+            drawn = arm == EASY and seed != config.training.seed
+            own = rows_of_arm(texts, arms, arm, seed, config, order, rows) if drawn else first
+            examples[arm, rows, seed] = own
     content = fingerprint(
         {
             **corpus.content_hashes(store, config.split),
@@ -160,7 +182,7 @@ def _plan(store: Store, out: Path, config: BenchConfig, progress: Progress) -> _
         }
     )
     return _Plan(
-        run=find_run(store, config.run).name,
+        run=arms.run.name,
         arms=arms,
         sizes=sizes,
         examples=examples,
@@ -186,35 +208,36 @@ def _task(store: Store, config: BenchConfig) -> EncoderTask:
     return sampled_task(store, config.split, config.queries, config.documents, config.training.seed)
 
 
-def _sizes(arms: Arms, config: BenchConfig) -> tuple[tuple[str, int], ...]:
+def _sizes(arms: Arms, config: BenchConfig, progress: Progress) -> tuple[tuple[str, int], ...]:
     """Every arm with its sizes, the smallest first."""
     most = len(arms.pairs)
     of_all = [size.rows for size in config.sizes if size.arm is None]
     if not config.sizes:
         of_all = [max(1, round(share * min(most, MOST))) for share in SHARES]
-    found = {(arm, min(rows, most)) for rows in of_all for arm in arms.negatives}
+    if max(of_all, default=0) > most:
+        progress.note(f"there are {most:,} pairs: larger sizes are cut to that")
+    found = {(arm, min(rows, most)) for rows in of_all for arm in arms.names}
     for size in config.sizes:
         if size.arm is None:
             continue
-        if size.arm not in arms.negatives:
-            raise UsageError(
-                f"a size for '{size.arm}', which is no arm", f"arms: {', '.join(arms.negatives)}"
-            )
+        if size.arm not in arms.names:
+            raise UsageError(f"a size for '{size.arm}', which is no arm", f"arms: {', '.join(arms.names)}")
         if size.arm == IN_BATCH and size.rows > most:
             raise UsageError(
                 f"{IN_BATCH} cannot have {size.rows:,} rows: there are {most:,} pairs", "ask for fewer"
             )
         found.add((size.arm, size.rows))
-    place = list(arms.negatives)
+    place = arms.names
     return tuple(sorted(found, key=lambda cell: (cell[1], place.index(cell[0]))))
 
 
 def _before(store: Store, task: EncoderTask, out: Path, config: BenchConfig, progress: Progress) -> Measured:
     """What the base reaches; a table drawn from nothing is saved to be measured like any model."""
-    if config.training.base != SCRATCH:
-        return task.measure(
-            cached(store, Encoder(config.training.base, dtype=config.training.dtype), progress)
-        )
+    base = config.training.base
+    if base != SCRATCH and _prompts(config):
+        return task.measure(_encode(base, config, progress))
+    if base != SCRATCH:
+        return task.measure(cached(store, Encoder(base, dtype=config.training.dtype), progress))
     folder = out / "scratch"
     try:
         load_base(config.training).save_pretrained(str(folder), create_model_card=False)
@@ -223,9 +246,15 @@ def _before(store: Store, task: EncoderTask, out: Path, config: BenchConfig, pro
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _encode(model: Path, config: BenchConfig, progress: Progress) -> Any:
+def _encode(model: Path | str, config: BenchConfig, progress: Progress) -> Any:
     encoder = Encoder(str(model), dtype=config.training.dtype)
-    return lambda texts, side: encoder.encode(texts, encoder.prompts[side], progress=progress)
+    prompts = encoder.prompts | _prompts(config)
+    return lambda texts, side: encoder.encode(texts, prompts[side], progress=progress)
+
+
+def _prompts(config: BenchConfig) -> dict[str, str]:
+    given = {"query": config.training.query_prompt, "document": config.training.document_prompt}
+    return {side: text for side, text in given.items() if text is not None}
 
 
 def _cell(
@@ -233,12 +262,12 @@ def _cell(
 ) -> dict[str, Any]:
     """Trains and measures one arm with one seed, unless that was done before."""
     training = replace(config.training, seed=seed, evaluations=0, patience=None)
-    examples = plan.examples[cell]
-    base = None if training.base == SCRATCH else resolve(training.base).fingerprint
+    examples = plan.examples[*cell, seed]
     identity = fingerprint(
         {
             "rows": examples.fingerprint,
-            "training": {**training.identity(), "base": base},
+            "training": {**training.identity(), "base": base_fingerprint(training)},
+            "known": plan.known.fingerprint,
             "guide": resolve(training.guide).fingerprint if training.guide else None,
             "measured": plan.content,
             "code": _CODE,
@@ -272,14 +301,6 @@ def _cell(
     return found
 
 
-def write_whole(file: Path, content: str) -> None:
-    """Writes a text file so that it is there as a whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(content, "utf-8")
-    os.replace(partial, file)
-
-
 def _trained(cell: tuple[str, int], results: Sequence[Mapping[str, Any]]) -> Trained:
     measures = list(results[0]["values"])
     return Trained(
@@ -306,15 +327,6 @@ def _comparisons(trained: Sequence[Trained], config: BenchConfig, measure: str) 
         Comparison(a, b, difference, p)
         for (a, b), difference, p in zip(pairs, differences, corrected, strict=True)
     )
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p values corrected for being several (Holm 1979, A Simple Sequentially Rejective Test)."""
-    order = np.argsort(p_values, kind="stable")
-    corrected = np.empty(len(p_values))
-    factors = len(p_values) - np.arange(len(p_values))
-    corrected[order] = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1.0)
-    return [float(p) for p in corrected]
 
 
 def default_out(store: Path) -> Path:

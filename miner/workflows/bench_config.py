@@ -54,6 +54,11 @@ class BenchConfig:
     """Rank only so many documents: the relevant ones and a seeded sample."""
     training: EncoderConfig = field(default_factory=lambda: EncoderConfig(evaluations=0))
 
+    @property
+    def training_seeds(self) -> tuple[int, ...]:
+        """The seed of each training of an arm."""
+        return tuple(self.training.seed + number for number in range(self.seeds))
+
     def __post_init__(self) -> None:
         if self.seeds < LEAST_SEEDS:
             raise UsageError(
@@ -74,10 +79,10 @@ class BenchConfig:
             raise UsageError(
                 f"loss {self.training.loss} does not compare negatives", f"use {', '.join(FITTING)}"
             )
-        least, most = self.training.needs.texts
+        loss, (least, most) = self.training.loss, self.training.needs.texts
         if self.negatives + 2 > most:
             raise UsageError(
-                f"loss {self.training.loss} takes {most - 2} negative per row, not {self.negatives}",
+                f"{self.negatives} negatives per row are too many for loss {loss}: at most {most - 2}",
                 "leave --negatives out, or use --loss mnr",
             )
         if least > 2 and IN_BATCH in self.arms:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from miner.charts import Line, Panel, draw
+from miner.engine.files import write_whole
 from miner.evaluation.table import aligned
-from miner.workflows.bench import BenchReport, Comparison, Trained, settings, write_whole
+from miner.workflows.bench import BenchReport, Comparison, Trained, settings
 from miner.workflows.bench_config import ARMS
 
 CHART = "curve"
@@ -71,7 +72,7 @@ def _means(means: Any, measures: list[str], spread: str) -> list[str]:
 
 
 def _verdicts(report: BenchReport) -> list[list[str]]:
-    rows = [[f"{report.measure}", "difference", "95 % interval", "p", "p (Holm)", "verdict"]]
+    rows = [[f"{report.measure}", "difference", "95 % interval", "each seed", "p", "p (Holm)", "verdict"]]
     for found in report.comparisons:
         difference = found.difference
         rows.append(
@@ -79,6 +80,7 @@ def _verdicts(report: BenchReport) -> list[list[str]]:
                 _pair(found),
                 f"{difference.difference:+.4f}",
                 f"[{difference.low:+.4f}, {difference.high:+.4f}]",
+                " ".join(f"{gap:+.4f}" for gap in found.per_seed),
                 f"{difference.p:.4f}",
                 f"{found.holm:.4f}",
                 found.verdict,
@@ -112,6 +114,7 @@ def as_json(report: BenchReport, per_query: bool = True) -> dict[str, Any]:
                 "second": [found.second.arm, found.second.rows],
                 **asdict(found.difference),
                 "holm": found.holm,
+                "per_seed": list(found.per_seed),
                 "verdict": found.verdict,
             }
             for found in report.comparisons

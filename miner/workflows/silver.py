@@ -33,6 +33,7 @@ from miner.retrieval.search import Retriever, chunk_ranges, positions, read_hits
 from miner.store import corpus
 from miner.store import silver as stored
 from miner.store.database import Store
+from miner.store.evaluating import known_scores
 from miner.store.runs import record_model
 from miner.store.training import is_recorded, training_positives
 from miner.text import fingerprint
@@ -232,7 +233,7 @@ def _unseen_positives(
 
 def _scores(store: Store, reranker: Reranker, collection: Collection, *pairs: Int64s) -> tuple[Floats, ...]:
     """The stored scores of several sets of pairs."""
-    table = stored.pair_scores(store, reranker.fingerprint)
+    table = known_scores(store, reranker.fingerprint)
     query = positions(table["query_id"], collection.query_ids)
     doc = positions(table["doc_id"], collection.doc_ids)
     inside = (query >= 0) & (doc >= 0)

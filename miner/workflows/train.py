@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
 
 DEV_QUERIES, DEV_DOCUMENTS = 500, 5000
 """Scoring on the way reads at most this many dev queries and documents, a seeded sample."""
-DEV = "dev"
+TRAIN, DEV = "train", "dev"
+_LABELLED = ("cosine", "softmax")
 JUDGMENTS = (*SOURCES, "both")
 
 
@@ -83,59 +83,73 @@ def train(
 
     From a store, known positives are masked, and which positives the model saw is noted in it. The
     model that scores best on `dev_split` (default: dev, where it is judged) of the store `dev`
-    (default: `source`, if that is one) is kept. Raises UsageError for what does not fit together,
-    InputError for what cannot be read, ModelError when the base does not load.
+    (default: `source`, if that is one) is kept. Stores are open only before and after the training.
+    Raises UsageError for what does not fit together, InputError for what cannot be read, ModelError
+    when the base does not load.
     """
     from miner.training.encoder import train_encoder
 
     rows = rows or Rows()
-    with ExitStack() as stack:
-        store = stack.enter_context(Store.open(source)) if is_database(source) else None
-        scored = stack.enter_context(Store.open(dev)) if dev and not _same(dev, source) else store
-        if scored is None and dev_split is not None:
-            raise UsageError(f"split '{dev_split}' of what?", "name the store to score on with --dev")
-        task = None if scored is None or not config.evaluations else dev_task(scored, dev_split, config.seed)
-        if task is None and config.evaluations:
-            progress.note("no dev split to score on: the last model is kept")
-        if store is None:
-            examples, known = _of_file(source, config, rows), None
-        else:
-            examples, positives = _of_store(store, config, rows)
-            known = known_positives(store, rows.sources)
-        progress.note(f"{len(examples):,} rows of {', '.join(examples.texts)} from {examples.origin}")
-        report = train_encoder(examples, out, config, known=known, dev=task, progress=progress, force=force)
-        if store is not None:
-            _record(store, report, positives)
+    read = (
+        _of_store(source, config, rows, progress) if is_database(source) else _of_file(source, config, rows)
+    )
+    task = _dev(source, dev, dev_split, config, read)
+    if task is None and config.evaluations:
+        progress.note("no dev split to score on: the last model is kept")
+    examples = read.examples
+    progress.note(f"{len(examples):,} rows of {', '.join(examples.texts)} from {examples.origin}")
+    about = {"source": source.name, **asdict(rows)}
+    report = train_encoder(
+        examples, out, config, known=read.known, dev=task, about=about, progress=progress, force=force
+    )
+    if read.positives is not None:
+        with Store.open(source) as store:
+            _record(store, report, read.positives)
     return report
 
 
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
+@dataclass(frozen=True)
+class _Read:
+    """What was read to train on."""
+
+    examples: Examples
+    split: str | None = None
+    """Of a store: the split of the rows."""
+    positives: pa.Table | None = None
+    """Of a store: the positives (query_id, doc_id) among them."""
+    known: KnownPositives | None = None
 
 
-def _of_file(source: Path, config: EncoderConfig, rows: Rows) -> Examples:
+def _of_file(source: Path, config: EncoderConfig, rows: Rows) -> _Read:
     negatives = rows.negatives if rows.negatives != 1 else None
     for flag, value in (("--run", rows.run), ("--judgments", rows.judgments), ("--negatives", negatives)):
         if value is not None:
             raise UsageError(f"{flag} is for a store, {source} is none", "leave it out, or name a store")
-    return read_examples(str(source), config.loss, rows.columns)
+    return _Read(read_examples(str(source), config.loss, rows.columns))
 
 
-def _of_store(store: Store, config: EncoderConfig, rows: Rows) -> tuple[Examples, pa.Table]:
-    """The rows, and the positives (query_id, doc_id) among them."""
+def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progress) -> _Read:
     columns = rows.columns
     if columns.texts or columns.label or columns.positive_label:
         raise UsageError("--columns and --label-column are for a file", "leave them out: a store has its own")
-    if rows.judgments is not None:
-        return _of_judgments(store, config, rows)
-    run = find_run(store, rows.run)
-    pairs = mined.mined_pairs(store, run)
-    examples = rows_of(store, pairs, config.loss, rows.negatives, f"run {run.name}")
-    return examples, pairs.select(["query_id", "positive_id"]).rename_columns(["query_id", "doc_id"])
+    with Store.open(source, read_only=True) as store:
+        known = known_positives(store, rows.sources)
+        if rows.judgments is not None:
+            return _of_judgments(store, config, rows, known, progress)
+        if columns.most != 1:
+            raise UsageError("--label-max is for files and --judgments", "leave it out: a run has no labels")
+        run = find_run(store, rows.run)
+        pairs = usable(mined.mined_pairs(store, run), rows.negatives, f"run {run.name}")
+        examples = rows_of(mined.Texts(store), pairs, config.loss, rows.negatives, f"run {run.name}")
+        seen = pairs.select(["query_id", "positive_id"]).rename_columns(["query_id", "doc_id"])
+        return _Read(examples, run.split, seen, known)
 
 
-def _of_judgments(store: Store, config: EncoderConfig, rows: Rows) -> tuple[Examples, pa.Table]:
-    table = judged_pairs(store, rows.split or "train", rows.sources)
+def _of_judgments(
+    store: Store, config: EncoderConfig, rows: Rows, known: KnownPositives, progress: Progress
+) -> _Read:
+    split = rows.split or TRAIN
+    table = judged_pairs(store, split, rows.sources)
     origin = f"{rows.judgments} judgments"
     positive = table.filter(pc.greater(table["relevance"], 0))
     seen = positive.select(["query_id", "doc_id"])
@@ -145,23 +159,56 @@ def _of_judgments(store: Store, config: EncoderConfig, rows: Rows) -> tuple[Exam
             f"loss {config.loss} needs negatives, {origin} have none",
             f"mine some: miner mine {store.path}; then train on the run",
         )
+    if needs.label != "number" and len(pc.unique(positive["relevance"].filter(_gold(positive)))) > 1:
+        progress.note(f"{origin} are graded: loss {config.loss} takes every relevance above 0 for the same")
     if not needs.label:
         table = positive
     texts = {"anchor": table["query"], "positive": table["document"]}
+    target: dict[str, Any] = {}
     if needs.label == "class":
-        graded = pc.if_else(pc.greater(table["relevance"], 0), "relevant", "not relevant")
-        return examples_of(pa.table({**texts, "label": graded}), origin, config.loss), seen
-    target = {"label": table["relevance"]} if needs.label else {}
-    return examples_of(
-        pa.table({**texts, **target}), origin, config.loss, Columns(most=rows.columns.most)
-    ), seen
+        target["label"] = pc.if_else(pc.greater(table["relevance"], 0), "relevant", "not relevant")
+    elif needs.label:
+        # Silver relevances are probabilities already.
+        most = pc.if_else(_gold(table), rows.columns.most, 1.0)
+        target["label"] = pc.divide(table["relevance"], most)
+    return _Read(examples_of(pa.table({**texts, **target}), origin, config.loss), split, seen, known)
+
+
+def _gold(judged: pa.Table) -> pa.ChunkedArray:
+    """Which judgments are not silver."""
+    return pc.not_equal(judged["source"], SOURCES[1])
+
+
+def _dev(
+    source: Path, dev: Path | None, split: str | None, config: EncoderConfig, read: _Read
+) -> DevTask | None:
+    if not config.evaluations:
+        if dev is not None or split is not None:
+            raise UsageError("a dev split has no effect without evaluations", "leave --evaluations 0 out")
+        return None
+    place = dev or (source if read.split is not None else None)
+    if place is None:
+        if split is not None:
+            raise UsageError(f"split '{split}' of what?", "name the store to score on with --dev")
+        return None
+    if read.split == (split or DEV) and _same(place, source):
+        raise UsageError(
+            f"the rows are of split '{read.split}', and so is what would choose the model",
+            "name another --dev-split, or --evaluations 0",
+        )
+    with Store.open(place, read_only=True) as store:
+        return dev_task(store, split, config.seed)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
 
 
 def known_positives(store: Store, sources: Sequence[str] = SOURCES[:1]) -> KnownPositives:
-    """Returns what is known: pairs judged relevant by these sources, in any split, and every text's label."""
+    """Returns what is known: pairs judged relevant by people or these sources, in any split; labels."""
     from miner.training.batches import KnownPositives
 
-    keys = mined.known_pair_keys(store, sources)
+    keys = mined.known_pair_keys(store, (*sources, SOURCES[0]))
     anchors, documents = keys["query_key"].to_numpy(), keys["doc_key"].to_numpy()
     return KnownPositives(anchors, documents, mined.text_labels(store))
 
@@ -177,32 +224,42 @@ def _record(store: Store, report: EncoderReport, positives: pa.Table) -> None:
         record_model(store, model, "encoder", str(report.out), about)
 
 
-def rows_of(store: Store, pairs: pa.Table, loss: str, negatives: int, origin: str) -> Examples:
-    """Returns pairs with negatives (`mined_pairs`, scores only where the loss needs them) as rows for a loss.
-
-    The j-th positive of a query takes its negatives from the j-th on, in a circle. Losses of labelled
-    pairs get each positive with label 1 and its negatives with label 0. Raises UsageError when
-    no pair has so many negatives.
-    """
+def usable(pairs: pa.Table, negatives: int, origin: str) -> pa.Table:
+    """Returns the pairs (`mined_pairs`) that have so many negatives; UsageError where none has."""
     if pairs.num_rows == 0:
         raise UsageError(f"{origin} has no triplets to train on", "mine with other rules, or another --run")
     full = pairs.filter(pc.greater_equal(pc.list_value_length(pairs["negative_ids"]), negatives))
     if full.num_rows == 0:
         raise UsageError(f"no query of {origin} has {negatives} negatives", "ask for fewer with --negatives")
+    return full
+
+
+def rows_of(texts_of: mined.Texts, full: pa.Table, loss: str, negatives: int, origin: str) -> Examples:
+    """Returns `usable` pairs (with scores only where the loss needs them) as rows for a loss.
+
+    The j-th positive of a query takes its negatives from the j-th on, in a circle. Losses of labelled
+    pairs get each positive with label 1 and its negatives with label 0. Raises UsageError when the
+    loss takes fewer negatives.
+    """
+    most = LOSSES[loss].texts[1] - 2
+    if negatives > most and loss not in _LABELLED:
+        raise UsageError(
+            f"{negatives} negatives per row are too many for loss {loss}: at most {most}", "use --negatives 1"
+        )
     rows = full.to_pylist()
     places = [
         [(turn + k) % len(row["negative_ids"]) for k in range(negatives)]
         for turn, row in zip(_turns(full["query_id"]), rows, strict=True)
     ]
     texts: dict[str, Sequence[Any]] = {
-        "anchor": mined.query_texts(store, full["query_id"]),
-        "positive": mined.document_texts(store, full["positive_id"]),
+        "anchor": texts_of.queries(full["query_id"]),
+        "positive": texts_of.documents(full["positive_id"]),
     }
     for k in range(negatives):
         ids = [row["negative_ids"][place[k]] for row, place in zip(rows, places, strict=True)]
         name = "negative" if negatives == 1 else f"negative_{k + 1}"
-        texts[name] = mined.document_texts(store, pa.chunked_array([ids], pa.string()))
-    if loss in ("cosine", "softmax"):
+        texts[name] = texts_of.documents(pa.chunked_array([ids], pa.string()))
+    if loss in _LABELLED:
         return examples_of(_labelled(texts), origin, loss)
     if LOSSES[loss].label == "scores":
         texts["scores"] = [
@@ -268,4 +325,6 @@ def dev_task(store: Store, split: str | None = None, seed: int = 13) -> DevTask 
 
         return dict(task.measure(encode).means)
 
-    return DevTask(task.headline, content, score)
+    size = f"at most {DEV_QUERIES} queries and {DEV_DOCUMENTS:,} documents"
+    name = f"split {config.split} of {store.path.name}, {size}"
+    return DevTask(task.headline, name, content, score)
