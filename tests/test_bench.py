@@ -382,6 +382,15 @@ def test_what_the_store_lacks_is_refused(
     assert not (tmp_path / "out" / "cells").exists()
 
 
+def test_a_folder_of_somebody_else_is_left_alone(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "README.md").write_text("precious", "utf-8")
+    with pytest.raises(UsageError, match="exists and is not of a bench"):
+        bench(path, tmp_path, of_run("all"))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["README.md", "models"]
+    assert (tmp_path / "README.md").read_text("utf-8") == "precious"
+
+
 def test_graded_pairs_are_refused(tmp_path: Path) -> None:
     graded = [("p", "d", 0.0, "test"), ("q", "d", 1.0, "test"), ("r", "d", 2.5, "test")]
     judged_store(tmp_path / "s.duckdb", {"d": "x"}, {"p": "y", "q": "z", "r": "w"}, graded).close()

@@ -37,6 +37,8 @@ from miner.workflows.train import known_positives
 _CODE = 1
 """Raised when the same rows and settings would give other figures."""
 _ALPHA = 0.05
+_MODELS = ".models"
+"""The folder in OUT of the model that is being trained or measured."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def bench(
     what an arm needs, or the split is one of graded pairs.
     """
     config = config or BenchConfig()
+    _require_own(out)
     with Store.open(store, read_only=True) as opened:
         plan = _plan(opened, out, config, progress)
     seeds = config.training_seeds
@@ -144,7 +147,7 @@ def bench(
             for cell in plan.sizes:
                 found[cell].append(_cell(plan, cell, seed, out, config, progress))
                 advance(1)
-    shutil.rmtree(out / "models", ignore_errors=True)
+    shutil.rmtree(out / _MODELS, ignore_errors=True)
     trained = tuple(_trained(cell, results) for cell, results in found.items())
     return BenchReport(
         store=store.name,
@@ -156,6 +159,13 @@ def bench(
         trained=trained,
         comparisons=_comparisons(trained, config, plan.before.headline),
     )
+
+
+def _require_own(out: Path) -> None:
+    """Raises UsageError when `out` holds anything that no bench made."""
+    held = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
+    if (out.exists() and not out.is_dir()) or (held - {_MODELS} and "cells" not in held):
+        raise UsageError(f"{out} exists and is not of a bench", "name a folder that does not exist yet")
 
 
 def _plan(store: Store, out: Path, config: BenchConfig, progress: Progress) -> _Plan:
@@ -238,7 +248,7 @@ def _before(store: Store, task: EncoderTask, out: Path, config: BenchConfig, pro
         return task.measure(_encode(base, config, progress))
     if base != SCRATCH:
         return task.measure(cached(store, Encoder(base, dtype=config.training.dtype), progress))
-    folder = out / "scratch"
+    folder = out / _MODELS / "scratch"
     try:
         load_base(config.training).save_pretrained(str(folder), create_model_card=False)
         return task.measure(_encode(folder, config, progress))
@@ -279,7 +289,7 @@ def _cell(
         return known
     arm, rows = cell
     progress.note(f"{arm}, {rows:,} triplets, seed {seed}")
-    model = out / "models" / identity[:24]
+    model = out / _MODELS / identity[:24]
     quiet = WithoutNotes(progress)
     report = train_encoder(examples, model, training, known=plan.known, progress=quiet)
     measured = plan.task.measure(_encode(model, config, quiet))
