@@ -225,7 +225,7 @@ def gib(size: float) -> float:
 
 def _circumstances() -> dict[str, Any]:
     return {
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_told, sys.argv[1:])]),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_told(sys.argv[1:])]),
         "commit": _commit(),
         "machine": {
             "processor": processor_name(),
@@ -238,9 +238,13 @@ def _circumstances() -> dict[str, Any]:
     }
 
 
-def _told(argument: str) -> str:
-    """An argument as the row tells it: a path from the checkout, not from this machine's root."""
-    return os.path.relpath(argument, HERE.parent) if os.path.isabs(argument) else argument
+def _told(arguments: Sequence[str]) -> list[str]:
+    """The arguments as the row tells them: paths from the checkout, and not where the work was kept."""
+    kept = list(arguments)
+    if "--work" in kept:
+        at = kept.index("--work")
+        del kept[at : at + 2]
+    return [os.path.relpath(one, HERE.parent) if os.path.isabs(one) else one for one in kept]
 
 
 def _versions() -> dict[str, str]:

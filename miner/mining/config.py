@@ -152,6 +152,11 @@ def check(config: MiningConfig) -> None:
         f"percentile {rules.percentile}",
         "0 to 100",
     )
+    _require(
+        rules.relative_margin is None or rules.relative_margin <= 1,
+        f"relative_margin {rules.relative_margin}",
+        "a share of the positive's score, such as 0.3 for 30 %",
+    )
     for part in (config, rules, selection):
         for name, value in vars(part).items():
             _require(not isinstance(value, float) or isfinite(value), f"{name} {value}", "a finite number")

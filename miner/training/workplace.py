@@ -68,7 +68,14 @@ def workplace(out: Path, identity: str, progress: Progress) -> Path:
 
 
 def publish(model: Path, out: Path, work: Path) -> None:
-    """Renames the finished folder `model` to `out`, over what was there, and removes the workplace."""
+    """Renames the finished folder `model` to `out`, over what was there, and removes the workplace.
+
+    Whoever may read what this user writes may read the model: weights are saved for the owner alone.
+    """
+    readable = (work / "state.json").stat().st_mode
+    for file in model.rglob("*"):
+        if file.is_file():
+            file.chmod(readable)
     if out.exists():
         shutil.rmtree(out)
     model.rename(out)
