@@ -38,10 +38,10 @@ from miner.evaluation.significance import compare
 from miner.models.encoder import Encoder
 from miner.store.database import Store
 from miner.store.silver import judged_pairs
-from miner.training.config import RerankerConfig
 from miner.training.encoder import train_encoder
 from miner.training.encoder_config import EncoderConfig
 from miner.training.examples import Examples
+from miner.training.reranker_config import RerankerConfig
 from miner.workflows.silver import SilverReport, silver
 from miner.workflows.silver_config import SilverConfig
 

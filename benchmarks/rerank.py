@@ -34,8 +34,8 @@ TRAINING_QUERIES = 400
 
 def trained(work: Path, source: Path, seed: int) -> Path:
     """Returns a small cross-encoder trained on the data; the one in `work` if nothing has changed."""
-    from miner.training.config import RerankerConfig
     from miner.training.reranker import train_reranker
+    from miner.training.reranker_config import RerankerConfig
 
     out = work / f"reranker-{source.name}"
     print(f"training a reranker into {out}, unless it is there …", file=sys.stderr, flush=True)

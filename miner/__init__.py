@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from miner.sources import SourceConfig, ingest
     from miner.store.database import Store
     from miner.store.runs import Run, find_run, triplets
-    from miner.training.config import RerankerConfig
     from miner.training.encoder_config import EncoderConfig
     from miner.training.pretrain_config import PretrainConfig
     from miner.training.reranker import train_reranker
+    from miner.training.reranker_config import RerankerConfig
     from miner.training.tsdae import pretrain
     from miner.workflows.bench import bench
     from miner.workflows.bench_config import BenchConfig
@@ -43,7 +43,7 @@ _HOME = {
     "MiningConfig": "miner.mining.config",
     "PretrainConfig": "miner.training.pretrain_config",
     "Reranker": "miner.models.reranker",
-    "RerankerConfig": "miner.training.config",
+    "RerankerConfig": "miner.training.reranker_config",
     "Rows": "miner.workflows.train",
     "Rules": "miner.mining.config",
     "Run": "miner.store.runs",

@@ -276,7 +276,7 @@ def test_arms_may_have_sizes_of_their_own(path: Path, tmp_path: Path) -> None:
 
 def compared(first: tuple[float, ...], second: tuple[float, ...], p: float) -> Comparison:
     one, other = (
-        Trained(arm, 8, 4, {"MAP": means}, {}) for arm, means in (("hard", first), ("easy", second))
+        Trained(arm, 8, 4, 0, {"MAP": means}, {}) for arm, means in (("hard", first), ("easy", second))
     )
     gap = float(np.mean(first) - np.mean(second))
     return Comparison(one, other, Difference("MAP", np.mean(first), np.mean(second), gap, 0, 1, p, 9), p)

@@ -24,9 +24,9 @@ from miner.training.calibration import (
     reliability,
     sigmoid,
 )
-from miner.training.config import RerankerConfig
-from miner.training.head import pair_logits, write_scaled
 from miner.training.reranker import train_reranker
+from miner.training.reranker_config import RerankerConfig
+from miner.training.reranker_head import pair_logits, write_scaled
 from tests.test_training_reranker import fill
 from tests.tiny import tiny_bert
 

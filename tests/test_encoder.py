@@ -61,6 +61,15 @@ def test_texts_longer_than_the_model_reads_are_counted() -> None:
     assert encoder.truncated == OVER_LONG + 1
 
 
+def test_a_reranker_is_no_encoder(tmp_path: Path) -> None:
+    tiny_bert(tmp_path / "cross", labels=1)
+    with pytest.raises(ModelError) as caught:
+        Encoder(str(tmp_path / "cross"))
+    assert caught.value.message == (
+        f"{tmp_path / 'cross'} is a reranker (a cross-encoder): it scores pairs and has no vectors"
+    )
+
+
 def test_a_prompt_goes_before_every_text(encoder: Encoder, reference: SentenceTransformer) -> None:
     ours = encoder.encode(TEXTS[:6], "query: ")
     theirs = reference.encode(TEXTS[:6], prompt="query: ", normalize_embeddings=True)

@@ -276,6 +276,14 @@ def test_errors(store: Path, models: Path, tmp_path: Path, capsys: pytest.Captur
             f"Error: there is no store at {tmp_path / 'none'}\n"
             f"  make one: miner ingest {tmp_path / 'none'} SOURCE\n",
         ),
+        (store, encoder): (
+            2,
+            f"Error: {store} is a store: the model comes first\n  miner evaluate {encoder} {store}\n",
+        ),
+        (encoder, store, "--beside", f"{store}:dev"): (
+            2,
+            f"Error: nothing is judged in split 'dev' of {store}\n  choose one with --split: test\n",
+        ),
         (encoder, store, "--per-query"): (
             2,
             "Error: --per-query is for the JSON, and there is none\n  add --json or --out FILE\n",

@@ -33,8 +33,8 @@ from miner.store.silver import (
     silver_queries,
 )
 from miner.text import text_keys
-from miner.training.config import RerankerConfig
 from miner.training.reranker import train_reranker
+from miner.training.reranker_config import RerankerConfig
 from miner.workflows.silver import reranker_folder, silver
 from miner.workflows.silver_config import SilverConfig
 from tests.stores import make_store

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miner.errors import InputError
-from miner.sources import SourceConfig, ingest
+from miner.sources import SourceConfig, ingest, open_source
 from miner.sources.values import is_blank
 from miner.text import clean, content_id, text_key
 from tests.sources_support import collect, jsonl, refused, rows, write
@@ -54,6 +54,19 @@ WRITERS: dict[str, Callable[[Path, Rows], None]] = {
 }
 
 PAIRS = [{"query": "what is a", "positive": "a is b"}, {"query": "what is a", "positive": "a is also c"}]
+
+
+def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
+    record = {"query": "a", "positive": "b", "genre": "x", "Score": "3"}
+    _tsv(tmp_path / "t.tsv", [record])
+    note = "not read: columns genre, Score; if it grades the pairs: --relevance-column Score"
+    assert open_source(str(tmp_path / "t.tsv"), SourceConfig()).note == note
+    graded = SourceConfig(relevance_column="Score")
+    assert open_source(str(tmp_path / "t.tsv"), graded).note == "not read: columns genre"
+    _tsv(tmp_path / "l.tsv", [{"text": "a", "label": "b", "score": "3"}])
+    assert open_source(str(tmp_path / "l.tsv"), SourceConfig()).note == "not read: columns score"
+    _tsv(tmp_path / "p.tsv", PAIRS)
+    assert not open_source(str(tmp_path / "p.tsv"), SourceConfig()).note
 
 
 @pytest.mark.parametrize("ending", WRITERS)

@@ -19,7 +19,6 @@ from miner.engine.progress import SILENT
 from miner.errors import ModelError, UsageError
 from miner.models.encoder import Encoder
 from miner.models.scratch import scratch_model
-from miner.training.config import RerankerConfig
 from miner.training.encoder import known_positives, train_encoder
 from miner.training.encoder_card import EncoderReport
 from miner.training.encoder_config import LOSSES, EncoderConfig
@@ -27,6 +26,7 @@ from miner.training.encoder_trainer import DevTask, load_base, step_count, train
 from miner.training.examples import Examples
 from miner.training.pretrain_config import PretrainConfig
 from miner.training.reranker import train_reranker
+from miner.training.reranker_config import RerankerConfig
 from miner.training.tsdae import pretrain
 from miner.workflows.train import dev_task
 from tests.evaluation_support import judged_store
@@ -342,16 +342,17 @@ def test_the_same_again_is_not_trained_again(tmp_path: Path) -> None:
 def test_other_rows_settings_or_dev_split_are_another_training(dev: DevTask, tmp_path: Path) -> None:
     out, short = tmp_path / "out", replace(CONFIG, max_steps=2)
     first = train_encoder(triplets(), out, short)
-    for examples, config, task in (
-        (triplets(7), short, None),
-        (triplets(), replace(short, seed=99), None),
-        (triplets(), replace(short, scale=10.0), None),
-        (triplets(), short, dev),
+    data = "other data, another base or other versions"
+    for examples, config, task, told in (
+        (triplets(7), short, None, data),
+        (triplets(), replace(short, seed=99), None, "seed 13, now 99"),
+        (triplets(), replace(short, scale=10.0), None, "scale 20.0, now 10.0"),
+        (triplets(), short, dev, data),
     ):
         with pytest.raises(UsageError) as caught:
             train_encoder(examples, out, config, dev=task)
         assert str(caught.value) == (
-            f"{out} holds an encoder trained on other data or with other settings; "
+            f"{out} holds an encoder that was trained otherwise: {told}; "
             "name another folder, or replace it with --force"
         )
     other = train_encoder(triplets(), out, replace(short, seed=99), force=True)
@@ -366,7 +367,7 @@ def test_another_base_of_the_same_name_is_another_training(tmp_path: Path) -> No
     scratch_model("bundled", 8, 1).save_pretrained(str(base))
     train_encoder(triplets(), out, config)
     scratch_model("bundled", 8, 2).save_pretrained(str(base))
-    with pytest.raises(UsageError, match="trained on other data or with other settings"):
+    with pytest.raises(UsageError, match="trained otherwise: other data, another base or other versions"):
         train_encoder(triplets(), out, config)
     scratch_model("bundled", 8, 1).save_pretrained(str(tmp_path / "copy"))
     assert train_encoder(triplets(), out, replace(config, base=str(tmp_path / "copy"))).reused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from miner.training.encoder_config import EncoderConfig
 from miner.training.examples import Examples
 from miner.workflows import train as workflow
 from tests.evaluation_support import judged_store
-from tests.sources_support import jsonl, write
+from tests.sources_support import beir, jsonl, write
 from tests.test_train import ANSWERS, TOPICS, examples_for, frozen, triplets
 
 __all__ = ["frozen"]
@@ -80,7 +81,8 @@ def test_without_a_dev_split(rows: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert (code, said) == (
         0,
         f"encoder   {out}\n"
-        "trained   96 rows, 3 steps, loss mnr\n"
+        "rows      96 of anchor, positive, negative\n"
+        "trained   3 steps of 16 rows, loss mnr\n"
         f"loss      {losses[0]:.4f} at first, {losses[2]:.4f} at last\n"
         f"next      miner evaluate {out} STORE --split test\n",
     )
@@ -106,10 +108,11 @@ def test_with_a_dev_split(
     assert scores[best] > scores[0]
     assert said == (
         f"encoder   {out}\n"
-        "trained   96 rows, 24 steps, loss mnr\n"
+        "rows      96 of anchor, positive, negative\n"
+        "trained   24 steps of 16 rows, loss mnr\n"
         f"loss      {metrics['losses'][0][1]:.4f} at first, {metrics['losses'][-1][1]:.4f} at last\n"
         f"dev       nDCG@10 {scores[0]:.4f} before, {scores[best]:.4f} at step {best}\n"
-        f"next      miner evaluate {out} STORE --split test\n"
+        f"next      miner evaluate {out} {store} --split test\n"
     )
     assert [line for line in notes.splitlines() if " dev " in line] == [
         f"step {step}: dev nDCG@10 {value:.4f}" for step, value in scores.items()
@@ -129,11 +132,97 @@ def test_again_it_is_finished_and_said_the_same(
         2,
         "",
         f"96 rows of anchor, positive, negative from {rows}\n"
-        f"Error: {out} holds an encoder trained on other data or with other settings\n"
+        f"Error: {out} holds an encoder that was trained otherwise: seed 13, now 5\n"
         "  name another folder, or replace it with --force\n",
     )
     assert run(capsys, *call, "--seed", 5, "--force")[0] == 0
     assert stored(out)["config"]["seed"] == 5
+
+
+def test_an_unfinished_training_is_not_lost_to_another(
+    rows: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my-model"
+    assert attempts(store, (rows, out, "mnr", 5)) == ["training 0 20", "ended -9 False"]
+    call = [rows, out, *SCRATCH, "--max-steps", 1, "--evaluations", 0]
+    code, _, err = run(capsys, *call)
+    assert (code, err.splitlines()[1:]) == (
+        2,
+        [
+            f"Error: {out}.partial holds an unfinished training: epochs 9, now 1.0; max_steps 20, now 1; "
+            "learning_rate 0.1, now unset; dimension 8, now 16; evaluations 5, now 0",
+            "  go on with the same data and settings, name another OUT, or start anew with --force",
+        ],
+    )
+    assert attempts(store, (rows, out, "mnr", 0)) == ["training 4 20", "ended 0 True"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_saves_a_checkpoint(rows: Path, tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "my-model"
+    settings = ["--learning-rate", "0.1", "--epochs", "200", "--evaluations", "0"]
+    command = [sys.executable, "-m", "miner", "train", str(rows), str(out), *SCRATCH, *settings]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as training:
+        assert training.stderr is not None
+        next(line for line in training.stderr if "loss" in line)
+        training.send_signal(number)
+        said = training.stderr.read().splitlines()
+    assert training.returncode == 130
+    assert said[-1] == "Interrupted. Finished work is kept: the same command goes on from there."
+    assert "saving a checkpoint after this step; once more ends at once" in said
+    (checkpoint,) = (tmp_path / "my-model.partial").glob("checkpoint-*/complete")
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"going on from step {checkpoint.parent.name.rpartition('-')[2]} of 1200" in again.stderr
+
+
+def test_columns_that_are_not_trained_on_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Examples({"anchor": ["a", "b"], "positive": ["c", "d"]}, [0, 1], ("no", "yes"))
+    path = written(tmp_path / "t.jsonl", data)
+    call = [path, tmp_path / "out", *SCRATCH, "--columns", "anchor,positive", "--max-steps", 1]
+    code, _, notes = run(capsys, *call)
+    assert (code, notes.splitlines()[0]) == (0, "not read: columns label")
+
+
+def test_labels_and_folders_that_a_loss_does_not_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    classes = write(tmp_path / "nli.tsv", "a\tb\tlabel\nx\ty\tneutral\nz\tw\tentailment\n")
+    grades = write(tmp_path / "sts.tsv", "a\tb\tscore\nx\ty\t5\nz\tw\t0\n")
+    folder = beir(tmp_path / "set", {"d": "text"}, {"q": "?"}, train=[("q", "d", 1)])
+    every = "or, for every row, name the columns of text with --columns"
+    cases = {
+        (classes, out): (
+            2,
+            f"Error: loss mnr takes every row for a positive, {classes} has labels in column 'label'\n"
+            f"  train on the rows of one class with --positive-label, such as entailment; {every}\n",
+        ),
+        (grades, out): (
+            2,
+            f"Error: loss mnr takes every row for a positive, {grades} has labels in column 'score'\n"
+            f"  train on the numbers with --loss cosine --label-max 5; {every}\n",
+        ),
+        (classes, out, "--loss", "softmax", "--label-max", 5): (
+            2,
+            "Error: --label-max has no effect on loss softmax\n  it is for cosine\n",
+        ),
+        (folder, out): (
+            1,
+            f"Error: {folder} is a BEIR folder: it holds judgments, no rows to train on\n"
+            f"  miner ingest my.duckdb {folder} && miner mine my.duckdb && miner train my.duckdb OUT\n",
+        ),
+        (tmp_path, out): (
+            1,
+            f"Error: {tmp_path} is no folder that miner export or save_to_disk wrote\n"
+            f"  name one of its files: {classes}, {grades}\n",
+        ),
+    }
+    for arguments, expected in cases.items():
+        code, _, err = run(capsys, *arguments)
+        assert (code, err) == expected
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_every_setting_is_an_option() -> None:
@@ -177,7 +266,7 @@ def test_errors_say_what_to_do(
         (rows, out, "--loss", "cosine"): (
             2,
             f"Error: loss cosine takes 2 columns of text, {rows} has 3: anchor, positive, negative\n"
-            "  export as labeled-pair, or name the columns with --columns\n",
+            "  export as labeled-pair, or name the columns of text in order with --columns\n",
         ),
         (rows, out, "--columns", "anchor, postive"): (
             1,

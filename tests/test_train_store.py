@@ -439,6 +439,10 @@ def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path
             "a dev split has no effect without evaluations; leave --evaluations 0 out"
         )
     assert refusal(path, out, Rows(columns=Columns(most=5.0))) == (
+        "--label-max has no effect on loss mnr; it is for cosine"
+    )
+    numbers = EncoderConfig(loss="cosine", base="scratch", evaluations=0)
+    assert refusal(path, out, Rows(columns=Columns(most=5.0)), config=numbers) == (
         "--label-max is for files and --judgments; leave it out: a run has no labels"
     )
     assert refusal(path, out, Rows(columns=Columns(texts=("a", "b")))) == (

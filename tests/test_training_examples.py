@@ -189,23 +189,25 @@ def test_wrong_formats_say_which_is_right(exports: Store, tmp_path: Path) -> Non
     made(exports, tmp_path / "lists", format="labeled-list", file_type="parquet")
     assert refusal(tmp_path / "triplet", "cosine") == (
         "loss cosine takes 2 columns of text, triplet has 3: anchor, positive, negative; "
-        "export as labeled-pair, or name the columns with --columns"
+        "export as labeled-pair, or name the columns of text in order with --columns"
     )
     assert refusal(tmp_path / "n-tuple", "triplet") == (
         "loss triplet takes 3 columns of text, n-tuple has 4: anchor, positive, negative_1, negative_2; "
-        "export as triplet, or name the columns with --columns"
+        "export as triplet, or name the columns of text in order with --columns"
     )
     assert refusal(tmp_path / "n-tuple", "gist") == (
         "loss gist takes 2 to 3 columns of text, n-tuple has 4: anchor, positive, negative_1, negative_2; "
-        "export as triplet, or name the columns with --columns"
+        "export as triplet, or name the columns of text in order with --columns"
     )
     assert refusal(tmp_path / "triplet", "margin-mse") == (
         "loss margin-mse needs a list of scores with every row, triplet has none; "
-        "export as triplet with --scores or n-tuple with --scores, or name the column with --label-column"
+        "export as triplet with --scores or n-tuple with --scores, "
+        "or name the column of labels with --label-column"
     )
     assert refusal(tmp_path / "labeled-pair", "margin-mse") == (
         "loss margin-mse takes 3 or more columns of text, labeled-pair has 2: anchor, document; "
-        "export as triplet with --scores or n-tuple with --scores, or name the columns with --columns"
+        "export as triplet with --scores or n-tuple with --scores, "
+        "or name the columns of text in order with --columns"
     )
     assert refusal(tmp_path / "labeled-pair", "mnr") == (
         "loss mnr takes every row for a positive, labeled-pair has labels in column 'label'; "
@@ -236,11 +238,11 @@ def test_a_missing_column_is_named_with_the_nearest(tmp_path: Path) -> None:
     assert refusal(path, "cosine", Columns(label="grade")) == f"t.jsonl: no column 'grade'; {hint}"
     assert refusal(path, "cosine", Columns(("anchor", "positive"))) == (
         "loss cosine needs a number with every row, t.jsonl has none; "
-        "export as labeled-pair, or name the column with --label-column"
+        "export as labeled-pair, or name the column of labels with --label-column"
     )
     assert refusal(path, "softmax", Columns(("anchor", "positive"))) == (
         "loss softmax needs a class with every row, t.jsonl has none; "
-        "export as labeled-pair, or name the column with --label-column"
+        "export as labeled-pair, or name the column of labels with --label-column"
     )
 
 
@@ -366,8 +368,8 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path, exports: Store) -> No
         "bad.parquet: not a Parquet file: "
     )
     (tmp_path / "folder").mkdir()
-    assert refusal(tmp_path / "folder", "mnr").startswith(
-        "folder: not a folder that miner export or save_to_disk wrote: "
+    assert refusal(tmp_path / "folder", "mnr") == (
+        "folder is no folder that miner export or save_to_disk wrote; it holds none"
     )
     made(exports, tmp_path / "dpr", format="dpr")
     assert refusal(tmp_path / "dpr", "mnr") == (

@@ -21,10 +21,16 @@ from miner.models.reranker import Reranker, fold_of
 from miner.retrieval.collection import Collection
 from miner.store.database import Store
 from miner.store.training import training_positives
-from miner.training.card import chance_precision, mean_average_precision
-from miner.training.config import RerankerConfig
-from miner.training.data import KINDS, LabelledPairs, held_out_queries, labelled_pairs, sample_queries
 from miner.training.reranker import train_reranker
+from miner.training.reranker_card import chance_precision, mean_average_precision
+from miner.training.reranker_config import RerankerConfig
+from miner.training.reranker_pairs import (
+    KINDS,
+    LabelledPairs,
+    held_out_queries,
+    labelled_pairs,
+    sample_queries,
+)
 from tests.stores import make_store
 from tests.tiny import tiny_bert
 
@@ -149,7 +155,7 @@ def test_held_out_queries_of_equal_text_go_together(tmp_path: Path, config: Rera
 def test_batches_are_of_similar_length_and_of_both_labels() -> None:
     from datasets import Dataset
 
-    from miner.training.trainer import LengthGroupedBatches
+    from miner.training.reranker_trainer import LengthGroupedBatches
 
     rng = random.Random(3)
     labels = [float(number % 4 == 0) for number in range(900)]
@@ -218,7 +224,7 @@ def test_the_same_again_is_not_trained_again(store: Store, config: RerankerConfi
     with pytest.raises(UsageError) as caught:
         train_reranker(store, out, replace(config, seed=99))
     assert str(caught.value) == (
-        f"{out} holds a reranker trained on other data or with other settings; "
+        f"{out} holds a reranker that was trained otherwise: seed 13, now 99; "
         "name another folder, or replace it with --force"
     )
     other = train_reranker(store, out, replace(config, seed=99), force=True)
@@ -270,7 +276,7 @@ from contextlib import contextmanager
 from pathlib import Path
 import miner.training.steps as saving
 from miner.store.database import Store
-from miner.training.config import RerankerConfig
+from miner.training.reranker_config import RerankerConfig
 from miner.training.reranker import train_reranker
 
 saving.CHECKPOINT_SECONDS = 0.0

@@ -179,7 +179,7 @@ def test_the_same_again_is_not_trained_again(store: Store, config: PretrainConfi
     with pytest.raises(UsageError) as caught:
         pretrain(store, out, replace(config, deletion=0.5))
     assert str(caught.value) == (
-        f"{out} holds a pretrained encoder trained on other data or with other settings; "
+        f"{out} holds a pretrained encoder that was trained otherwise: deletion 0.6, now 0.5; "
         "name another folder, or replace it with --force"
     )
     other = pretrain(store, out, replace(config, deletion=0.5), force=True)

@@ -123,8 +123,8 @@ def _config(queries: int, reranker: Path | None = None) -> Any:
 
 
 def _train(store: Store, out: Path, progress: Progress) -> Path:
-    from miner.training.config import RerankerConfig
     from miner.training.reranker import train_reranker
+    from miner.training.reranker_config import RerankerConfig
 
     config = RerankerConfig(
         max_queries=RERANKER_QUERIES, mined=3, random=2, max_length=96, learning_rate=1e-4

@@ -62,9 +62,12 @@ def command(
     from miner.evaluation.report import as_json as to_json
     from miner.evaluation.report import evaluate_places, place
     from miner.evaluation.table import table
+    from miner.store.database import is_database
 
     if per_query and not (as_json or out):
         raise UsageError("--per-query is for the JSON, and there is none", "add --json or --out FILE")
+    if is_database(Path(model)):
+        raise UsageError(f"{model} is a store: the model comes first", f"miner evaluate {store} {model}")
     config = EvaluationConfig(**settings)
     places = [place(text, config.split) for text in (str(store), *beside)]
     with progress() as reports:

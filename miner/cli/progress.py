@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,31 +16,63 @@ if TYPE_CHECKING:
     from rich import progress as rich_progress
 
 
+SILENT_SECONDS = 30.0
+"""How long work may go on without a line where there is no terminal."""
+
+
 @contextmanager
 def progress() -> Iterator[Progress]:
     """Yields where long work reports to.
 
     On a terminal: one bar per piece of work, with count, rate and time left. Elsewhere (a pipe, a
-    log file) only the notes, one plain line each.
+    log file) one plain line per note, and every half minute one on what is under way.
     """
     if not sys.stderr.isatty():
-        yield _Lines()
+        yield Lines()
         return
     with _display() as display:
         yield _Bars(display)
 
 
-class _Lines:
-    """Says notes as plain lines and draws no bars."""
+class Lines:
+    """Says notes as plain lines, and now and then how far the work is."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told = clock()
+        self._open = 0
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
-        """Yields a function that does nothing."""
-        yield lambda _: None
+        """Yields a function that says how far the work is when nothing was said for half a minute."""
+        before, started = done, self._clock()
+        if not self._open:
+            self._told = started
+        self._open += 1
+
+        def advance(units: int) -> None:
+            nonlocal done
+            done += units
+            now = self._clock()
+            if now - self._told >= SILENT_SECONDS and done < total:
+                left = (now - started) * (total - done) / max(1, done - before)
+                self.note(f"{name}: {done:,} of {total:,} {unit}, about {_time(left)} left")
+
+        try:
+            yield advance
+        finally:
+            self._open -= 1
 
     def note(self, message: str) -> None:
         """Writes one line to stderr."""
+        self._told = self._clock()
         click.echo(message, err=True)
+
+
+def _time(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 class _Bars:

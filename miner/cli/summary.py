@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from miner.store import runs
@@ -17,11 +19,24 @@ def summarise(store: Store, run: Run) -> None:
     by = " + ".join(["BM25"] * bool(run.config.get("bm25")) + [name for name in models if name])
     lines = [f"run {run.name}: {runs.triplet_count(store, run):,} triplets of split {run.split}, by {by}"]
     lines += [f"  {number:>10,}  {number / total:6.1%}  {reason}" for reason, number in counts.items()]
-    if short := runs.shortfall_count(store, run):
-        lines.append(
-            f"  {short:,} queries got fewer than {run.negatives} negatives: view shortfalls says why;"
-        )
-        lines.append("  --anchor median, another rule or a larger --depth may leave more")
-    lines.append(f"next: miner explain {store.path} QUERY_ID; miner export {store.path} OUT --run {run.name}")
+    lines += _shortfalls(runs.negative_counts(store, run), run.negatives)
+    explain = f"miner explain {store.path} QUERY_ID"
+    export = f"; miner export {store.path} OUT --run {run.name}"
+    lines.append(f"next: {explain}{export if counts.get('selected') else ''}")
     for line in lines:
         click.echo(line, err=True)
+
+
+def _shortfalls(found: Mapping[int, int], asked: int) -> list[str]:
+    """Says how many queries got fewer negatives than asked, and what may help."""
+    queries, without = sum(found.values()), found.get(0, 0)
+    fewer = sum(number for negatives, number in found.items() if 0 < negatives < asked)
+    if not without + fewer:
+        return []
+    told = [f"{queries - without:,} of {queries:,} queries have negatives"]
+    told += [f"{fewer:,} of them fewer than {asked}"] * bool(fewer)
+    told += [f"{without:,} have none and are not trained on"] * bool(without)
+    return [
+        f"  {', '.join(told)}: view shortfalls says why;",
+        "  --anchor median, another rule or a larger --depth may leave more",
+    ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from miner.cli.options import field_options
-from miner.training.encoder_config import LOSSES, EncoderConfig
+from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
 
 JUDGMENTS = ("gold", "silver", "both")
 
@@ -104,14 +104,16 @@ def command(
         report = train(
             triplets, out, config, rows, dev=dev, dev_split=dev_split, force=force, progress=reports
         )
-    click.echo(_summary(report))
+    place = dev or (triplets if triplets.suffix == ".duckdb" else None)
+    click.echo(_summary(report, str(place or "STORE")))
 
 
-def _summary(report: EncoderReport) -> str:
+def _summary(report: EncoderReport, store: str) -> str:
     metrics = report.metrics
     lines = [
         f"encoder   {report.out}" + (" (was finished before)" if report.reused else ""),
-        f"trained   {metrics.rows:,} rows, {metrics.steps:,} steps, loss {metrics.config['loss']}",
+        f"rows      {metrics.rows:,} of {', '.join(metrics.columns)}",
+        f"trained   {metrics.trained}, loss {metrics.config['loss']}",
     ]
     if metrics.losses:
         lines.append(f"loss      {metrics.losses[0][1]:.4f} at first, {metrics.losses[-1][1]:.4f} at last")
@@ -121,4 +123,6 @@ def _summary(report: EncoderReport) -> str:
         lines.append(
             f"dev       {metrics.measure} {before:.4f} before, {kept:.4f} at step {metrics.best_step}"
         )
-    return "\n".join([*lines, f"next      miner evaluate {report.out} STORE --split test"])
+    base = metrics.base
+    against = "" if base == SCRATCH else f" --against {base}"
+    return "\n".join([*lines, f"next      miner evaluate {report.out} {store} --split test{against}"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from miner.cli.options import field_options
-from miner.training.config import RerankerConfig
+from miner.training.reranker_config import RerankerConfig
 
 if TYPE_CHECKING:
     from miner.training.reranker import TrainingReport

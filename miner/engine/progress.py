@@ -44,4 +44,17 @@ class WithoutNotes:
         """Says nothing."""
 
 
+class Within:
+    """Lets work that opens bars of its own count in one that is open already."""
+
+    def __init__(self, advance: Advance, inner: Progress) -> None:
+        self._advance = advance
+        self.note = inner.note
+
+    @contextmanager
+    def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
+        """Yields the open bar's function."""
+        yield self._advance
+
+
 SILENT = Silent()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -18,8 +16,9 @@ from miner.evaluation.reranking import rerank, reranking_task
 from miner.evaluation.retrieval import retrieval_task
 from miner.evaluation.similarity import similarity_task
 from miner.models.encoder import Encoder
+from miner.models.kinds import is_reranker
 from miner.models.names import resolve
-from miner.models.reranker import FOLDS_FILE, Reranker
+from miner.models.reranker import Reranker
 from miner.models.vectors import VectorCache, embed
 from miner.store import evaluating
 from miner.store.database import Store
@@ -79,9 +78,9 @@ def open_models(names: Sequence[str], task: str) -> list[Model]:
     Raises UsageError when they are of both kinds or do not fit the task, and ModelError when there
     is no such model.
     """
-    kinds = [_is_reranker(name) if task == AUTO else task == "reranking" for name in names]
+    kinds = [is_reranker(resolve(name).path) if task == AUTO else task == "reranking" for name in names]
     for name, reranks in zip(names, kinds, strict=True):
-        if task not in (AUTO, "reranking") and _is_reranker(name):
+        if task not in (AUTO, "reranking") and is_reranker(resolve(name).path):
             raise UsageError(
                 f"{name} is a reranker: it has no vectors for the task {task}", "use --task reranking"
             )
@@ -92,26 +91,6 @@ def open_models(names: Sequence[str], task: str) -> list[Model]:
                 "evaluate them one at a time, or name models of one kind",
             )
     return [Reranker(name) if kinds[0] else Encoder(name) for name in names]
-
-
-def _is_reranker(name: str) -> bool:
-    """Whether a model's files say that it scores pairs."""
-    folder = resolve(name).path
-    if (folder / FOLDS_FILE).exists():
-        return True
-    saved = _read(folder / "config_sentence_transformers.json")
-    if "model_type" in saved or (folder / "modules.json").exists():
-        return saved.get("model_type") == "CrossEncoder"
-    architecture = (_read(folder / "config.json").get("architectures") or [""])[0]
-    return str(architecture).endswith("ForSequenceClassification")
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def measure(

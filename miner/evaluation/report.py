@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.engine.progress import SILENT, Progress
-from miner.evaluation.evaluate import AUTO, EvaluationConfig, Model, measure, open_models
+from miner.evaluation.evaluate import AUTO, EvaluationConfig, Model, measure, open_models, task_of_split
 from miner.evaluation.measured import Measured
 from miner.evaluation.significance import Difference, compare
 from miner.models.reranker import Reranker
@@ -98,10 +98,12 @@ def evaluate_places(
     Raises ModelError, StoreError and UsageError.
     """
     models = open_models((model, *config.against), config.task)
-    sections = []
-    for number, spot in enumerate(places):
-        task = config.task if number == 0 else AUTO
-        sections.append(_section(spot, models, replace(config, split=spot.split, task=task), progress))
+    tasks = [config.task, *[AUTO] * (len(places) - 1)]
+    settings = [replace(config, split=p.split, task=task) for p, task in zip(places, tasks, strict=True)]
+    for spot, own in zip(places, settings, strict=True):
+        with Store.open(spot.store, read_only=True) as store:
+            task_of_split(store, own)
+    sections = [_section(spot, models, own, progress) for spot, own in zip(places, settings, strict=True)]
     facts = tuple(ModelFacts(m.name, m.fingerprint, m.dtype) for m in models)
     return Report(facts, tuple(sections))
 

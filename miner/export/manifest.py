@@ -15,7 +15,7 @@ import pyarrow as pa
 from miner.export.config import Plan
 from miner.store.database import Store
 from miner.store.reading import TripletCounts, shortfall_reasons
-from miner.store.runs import Run, model_name, reason_counts, shortfall_count
+from miner.store.runs import Run, model_name, negative_counts, reason_counts
 
 Manifest = Mapping[str, Any]
 
@@ -62,6 +62,8 @@ def build(
 
 def _run_facts(store: Store, run: Run) -> dict[str, Any]:
     models = {"encoder": run.encoder, "reranker": run.reranker}
+    found = negative_counts(store, run)
+    short = sum(queries for negatives, queries in found.items() if negatives < run.negatives)
     return {
         "run": {
             "name": run.name,
@@ -81,7 +83,7 @@ def _run_facts(store: Store, run: Run) -> dict[str, Any]:
             if fingerprint is not None
         },
         "candidates": reason_counts(store, run),
-        "shortfalls": {"queries": shortfall_count(store, run), "reasons": shortfall_reasons(store, run)},
+        "shortfalls": {"queries": short, "reasons": shortfall_reasons(store, run)},
     }
 
 

@@ -15,6 +15,7 @@ from miner.engine.work import ordered_map, worker_count
 from miner.errors import ModelError
 from miner.models.batching import equal_length_batches, padded_batches
 from miner.models.device import resolve_device, resolve_dtype
+from miner.models.kinds import require_encoder
 from miner.models.names import resolve
 from miner.models.quiet import quietly
 from miner.text import fingerprint
@@ -42,11 +43,12 @@ class Encoder:
     """A bi-encoder by name. Weights are read when the first text is encoded, not before.
 
     `dtype` is `auto`, `fp32` or `bf16`; auto takes bf16 where the processor or the GPU multiplies
-    in it. Raises ModelError when the model does not exist.
+    in it. Raises ModelError when the model does not exist or is a reranker.
     """
 
     def __init__(self, name: str, *, revision: str | None = None, dtype: str = "auto") -> None:
         self._folder = resolve(name, revision)
+        require_encoder(self._folder)
         self.name = name
         self.device = resolve_device()
         self.dtype = resolve_dtype(dtype, self.device)
@@ -108,7 +110,10 @@ class Encoder:
         if not texts:
             return np.empty((0, self.dimension), dtype=np.float32)
         if not self._batches_by_length(prompt):
-            return self._encode_plainly(texts, prompt)
+            with progress.task("encoding", len(texts), unit="texts") as advance:
+                vectors = self._encode_plainly(texts, prompt)
+                advance(len(texts))
+            return vectors
         return self._encode_by_length(texts, prompt, worker_count(workers), progress)
 
     def _batches_by_length(self, prompt: str) -> bool:

@@ -16,6 +16,7 @@ from miner.engine.work import ordered_map, worker_count
 from miner.errors import ModelError
 from miner.models.batching import Indices, equal_length_batches, padded_batches
 from miner.models.device import DTYPES, resolve_device, resolve_dtype
+from miner.models.kinds import FOLDS_FILE, require_head
 from miner.models.names import resolve
 from miner.models.pairs import PairTokenizer, PairTokens
 from miner.models.quiet import quietly
@@ -26,13 +27,8 @@ if TYPE_CHECKING:
 
 Scores = npt.NDArray[np.float64]
 
-FOLDS_FILE = "folds.json"
-"""In the folder of a fold ensemble, beside `fold-0`, `fold-1`, …: how many there are."""
-
 _CODE = 1
 """Raised when the same pairs would get other scores."""
-_HEADS = ("ForSequenceClassification", "ForCausalLM", "ForConditionalGeneration")
-"""Architectures that give a pair a score; the rest are encoders without a head."""
 
 
 def fold_of(query: str, folds: int) -> int:
@@ -62,7 +58,7 @@ class Reranker:
         self.folds = _fold_count(self._folder.path)
         """How many models the queries are shared out to; 0 for a single model."""
         for path in self._paths:
-            _require_head(name, path)
+            require_head(name, path)
 
     @property
     def fingerprint(self) -> str:
@@ -207,17 +203,6 @@ def _fold_count(folder: Path) -> int:
     if missing or folds < 1:
         raise ModelError(f"{folder} lacks fold-{min(missing, default=0)}", "train the reranker again")
     return folds
-
-
-def _require_head(name: str, folder: Path) -> None:
-    file = folder / "config.json"
-    config: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    architecture = (config.get("architectures") or [""])[0]
-    if not architecture.endswith(_HEADS):
-        raise ModelError(
-            f"{name} is no reranker: {architecture or 'its config.json'} has no head that scores a pair",
-            f"make one of it: miner train-reranker STORE OUT --base {name}",
-        )
 
 
 def _load(name: str, folder: Path, device: str) -> CrossEncoder:

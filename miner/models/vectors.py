@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from miner.engine.progress import SILENT, Progress
+from miner.engine.progress import SILENT, Progress, Within
 from miner.models.encoder import Encoder, Vectors
 
 CHUNK = 8192
@@ -144,8 +144,10 @@ def embed(
         return rows
     _, first = np.unique(keys[missing], axis=0, return_index=True)
     missing = missing[np.sort(first)]
-    for start in range(0, len(missing), CHUNK):
-        chunk = missing[start : start + CHUNK]
-        vectors = encoder.encode([texts[i] for i in chunk], prompt, workers=workers, progress=progress)
-        cache.append(keys[chunk], vectors)
+    with progress.task("encoding", len(missing), unit="texts") as advance:
+        part = Within(advance, progress)
+        for start in range(0, len(missing), CHUNK):
+            chunk = missing[start : start + CHUNK]
+            vectors = encoder.encode([texts[i] for i in chunk], prompt, workers=workers, progress=part)
+            cache.append(keys[chunk], vectors)
     return cache.rows(keys)

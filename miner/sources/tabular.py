@@ -29,12 +29,12 @@ def open_files(source: str, path: Path, config: SourceConfig) -> Source:
     telling = [file for file in files if split_in(file.stem)]
     left = [file.origin for file in files if telling and file not in telling]
     tables = [(open_table(file), split_in(file.stem)) for file in telling or files]
-    note = f"not read, as their names tell no split: {', '.join(left)}" if left else ""
-    return from_tables(source, tables, config, note)
+    notes = [f"not read, as their names tell no split: {', '.join(left)}"] if left else []
+    return from_tables(source, tables, config, notes)
 
 
 def from_tables(
-    source: str, tables: Sequence[tuple[Table, str | None]], config: SourceConfig, note: str = ""
+    source: str, tables: Sequence[tuple[Table, str | None]], config: SourceConfig, notes: Sequence[str] = ()
 ) -> Source:
     """Returns tables, each with the split that its name tells, as a source of pairs, triplets or texts.
 
@@ -50,8 +50,28 @@ def from_tables(
         )
     splits = [(table, config.split or split or "train") for table, split in tables]
     total = sum(table.size for table, _ in tables)
-    parts = label_parts(splits, config) if formats == {"labels"} else _parts(splits, formats.pop(), config)
-    return Source(source, total, tables[0][0].unit, parts, note)
+    found = formats.pop()
+    parts = label_parts(splits, config) if found == "labels" else _parts(splits, found, config)
+    told = [*notes, *_unread([table for table, _ in tables], found, config)]
+    return Source(source, total, tables[0][0].unit, parts, "\n".join(told))
+
+
+def _unread(tables: Sequence[Table], layout: str, config: SourceConfig) -> list[str]:
+    """Says which columns are left where they are, and which of them may grade the pairs."""
+    columns = dict.fromkeys(column for table in tables for column in table.columns)
+    read = {name for table in tables for name in _chosen(table, layout, config)}
+    unread = [column for column in columns if column not in read]
+    if not unread:
+        return []
+    grading = [column for column in unread if column.lower() in _GRADING]
+    hint = f"; if it grades the pairs: --relevance-column {grading[0]}" if grading else ""
+    return [f"not read: columns {', '.join(unread)}{hint if layout != 'labels' else ''}"]
+
+
+def _chosen(table: Table, layout: str, config: SourceConfig) -> tuple[str, ...]:
+    if layout == "labels":
+        return (config.text_column, config.label_column)
+    return _columns(table, layout, config).chosen
 
 
 def layout(table: Table, config: SourceConfig) -> str:
@@ -103,6 +123,10 @@ def _negative_columns(table: Table, config: SourceConfig) -> list[str]:
     found = [(int(match[1]), match[0]) for c in table.columns if (match := numbered.fullmatch(c))]
     plain = [config.negative_column] if config.negative_column in table.columns else []
     return plain + [column for _, column in sorted(found)]
+
+
+_GRADING = {"score", "label", "relevance", "similarity", "grade", "rating"}
+"""Names that columns of graded pairs go by."""
 
 
 @dataclass(frozen=True)

@@ -139,16 +139,17 @@ def triplet_count(store: Store, run: Run) -> int:
     return int(number)
 
 
-def shortfall_count(store: Store, run: Run) -> int:
-    """Returns how many queries got fewer negatives than asked."""
-    ((number,),) = store.rows(
-        f"""SELECT count(*) FROM (SELECT DISTINCT query_no FROM positives WHERE evidence = ?)
+def negative_counts(store: Store, run: Run) -> dict[int, int]:
+    """Returns how many queries got how many negatives: number of negatives to number of queries."""
+    rows = store.rows(
+        f"""SELECT coalesce(found, 0) AS negatives, count(*)
+        FROM (SELECT DISTINCT query_no FROM positives WHERE evidence = ?)
         LEFT JOIN (SELECT query_no, len(list_filter(codes, lambda code: code < {KEPT})) AS found
             FROM decisions WHERE run_id = ?) USING (query_no)
-        WHERE coalesce(found, 0) < ?""",
-        [run.evidence, run.run_id, run.negatives],
+        GROUP BY negatives ORDER BY negatives""",
+        [run.evidence, run.run_id],
     )
-    return int(number)
+    return dict(rows)
 
 
 def record_model(store: Store, fingerprint: str, kind: str, name: str, details: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ Work happens in `OUT.partial`, and OUT appears by one rename: see `workplace`.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,7 +14,6 @@ from typing import Any
 
 from miner.engine.files import write_whole
 from miner.engine.progress import SILENT, Progress
-from miner.errors import MinerError
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.names import resolve
 from miner.models.scratch import tokenizer_file
@@ -25,8 +23,7 @@ from miner.training.encoder_card import WHAT, EncoderMetrics, EncoderReport, wri
 from miner.training.encoder_config import SCRATCH, EncoderConfig
 from miner.training.encoder_trainer import TRAINED, DevTask, Training, train_model
 from miner.training.examples import Examples
-from miner.training.steps import last_checkpoint
-from miner.training.workplace import finished, publish, workplace
+from miner.training.workplace import Job, finished, publish, workplace
 
 _CODE = 1
 """Raised when the same rows and settings would give another model."""
@@ -68,37 +65,33 @@ def train_encoder(
             "code": _CODE,
         }
     )
-    found = finished(out, identity, force, WHAT)
+    job = Job(WHAT, identity, config.identity())
+    found = finished(out, job, force)
     if found is not None:
         progress.note(f"{out} holds this encoder already")
         return EncoderReport(out, EncoderMetrics.parse(found), True)
-    work = workplace(out, identity, progress)
-    started = time.perf_counter()
-    try:
+    with workplace(out, job, force, progress) as work:
+        started = time.perf_counter()
         training = _trained(examples, known, work, config, dev, progress)
-    except MinerError:
-        if last_checkpoint(work) is None:
-            shutil.rmtree(work)
-        raise
-    metrics = EncoderMetrics(
-        fingerprint=identity,
-        base=config.base,
-        base_fingerprint=base,
-        data=examples.fingerprint,
-        about=dict(about or {}),
-        config=config.identity(),
-        dtype=resolve_dtype(config.dtype, resolve_device()),
-        rows=len(examples),
-        columns=list(examples.texts),
-        origin=Path(examples.origin).name,
-        classes=list(examples.classes),
-        dev=dev.name if dev else None,
-        measure=dev.measure if dev else None,
-        seconds=round(time.perf_counter() - started, 1),
-        **asdict(training),
-    )
-    write_card(work / TRAINED, out.name, metrics)
-    publish(work / TRAINED, out, work)
+        metrics = EncoderMetrics(
+            fingerprint=identity,
+            base=config.base,
+            base_fingerprint=base,
+            data=examples.fingerprint,
+            about=dict(about or {}),
+            config=config.identity(),
+            dtype=resolve_dtype(config.dtype, resolve_device()),
+            rows=len(examples),
+            columns=list(examples.texts),
+            origin=Path(examples.origin).name,
+            classes=list(examples.classes),
+            dev=dev.name if dev else None,
+            measure=dev.measure if dev else None,
+            seconds=round(time.perf_counter() - started, 1),
+            **asdict(training),
+        )
+        write_card(work / TRAINED, out.name, metrics)
+        publish(work / TRAINED, out, work)
     return EncoderReport(out, metrics, False)
 
 

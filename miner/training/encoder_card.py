@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from miner.charts import Line, Panel, draw
-from miner.training.card import PACKAGES
-from miner.training.encoder_config import LOSSES
+from miner.training.encoder_config import LOSSES, EncoderConfig
+from miner.training.reranker_card import PACKAGES
 from miner.training.workplace import METRICS
 
 CURVE = "curve"
@@ -49,6 +49,14 @@ class EncoderMetrics:
     scores: Sequence[tuple[int, Mapping[str, float]]]
     best_step: int | None
     what: str = WHAT
+
+    @property
+    def trained(self) -> str:
+        """How much was trained, in words: steps, rows a step, and the rows that no batch took."""
+        told = f"{self.steps:,} steps of {self.config['batch_size']} rows"
+        if self.left_out:
+            told += f", {self.left_out:,} of {self.rows:,} rows in none: their texts were there already"
+        return told
 
     def json(self) -> str:
         """Returns the content of metrics.json."""
@@ -141,10 +149,11 @@ def _quality(metrics: EncoderMetrics) -> str:
 
 
 def _settings(metrics: EncoderMetrics) -> str:
+    config = EncoderConfig(**metrics.config)
     shown = {name: value for name, value in metrics.config.items() if value is not None}
-    lines = [f"| {name} | {value} |" for name, value in shown.items()]
+    lines = [f"| {name} | {value} |" for name, value in shown.items() if config.reads(name)]
     facts = (
-        f"{metrics.steps} steps in {metrics.seconds:.0f} s, computed in {metrics.dtype}. "
+        f"{metrics.trained} in {metrics.seconds:.0f} s, computed in {metrics.dtype}. "
         f"Fingerprint of rows, base and settings: `{metrics.fingerprint[:16]}`.\n"
     )
     return "\n".join(["## Settings\n", facts, "| setting | value |", "| --- | --- |", *lines, ""])

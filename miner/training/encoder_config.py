@@ -54,6 +54,11 @@ LOSSES = {
     ),
 }
 """Every loss by the name that `--loss` takes."""
+_RANKING = tuple(name for name, loss in LOSSES.items() if loss.ranks_batch)
+_READERS = {"margin": ("triplet",), "scale": _RANKING, "mask": _RANKING, "mini_batch": ("cached-mnr",)}
+"""The losses that read a setting, where not all do."""
+_OF_SCRATCH = ("dimension", "tokenizer")
+"""Settings of a model that is drawn at random."""
 
 
 @dataclass(frozen=True)
@@ -129,19 +134,21 @@ class EncoderConfig:
 
     def _require_effects(self) -> None:
         """Raises UsageError for a setting that nothing would read."""
-        ranking = tuple(name for name, loss in LOSSES.items() if loss.ranks_batch)
-        losses = {"margin": ("triplet",), "scale": ranking, "mini_batch": ("cached-mnr",)}
         for field in fields(self):
-            given = getattr(self, field.name) != field.default
-            readers = losses.get(field.name)
-            if given and readers is not None and self.loss not in readers:
-                raise UsageError(
-                    f"{field.name} has no effect on loss {self.loss}", f"it is for {', '.join(readers)}"
-                )
-            if given and field.name in ("dimension", "tokenizer") and self.base != SCRATCH:
+            if getattr(self, field.name) == field.default or self.reads(field.name):
+                continue
+            if field.name in _OF_SCRATCH:
                 raise UsageError(f"{field.name} has no effect on base {self.base}", "it is for scratch")
+            readers = ", ".join(_READERS[field.name])
+            raise UsageError(f"{field.name} has no effect on loss {self.loss}", f"it is for {readers}")
         if self.patience is not None and not self.evaluations:
             raise UsageError("patience has no effect without evaluations", "leave one of them out")
+
+    def reads(self, name: str) -> bool:
+        """Returns whether a setting has an effect with this loss and base."""
+        if name in _OF_SCRATCH:
+            return self.base == SCRATCH
+        return name not in _READERS or self.loss in _READERS[name]
 
     @property
     def needs(self) -> Loss:

@@ -30,6 +30,7 @@ from miner.engine.progress import Progress
 from miner.errors import ModelError, UsageError
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.encoder import side_prompts
+from miner.models.kinds import require_encoder
 from miner.models.names import resolve
 from miner.models.quiet import quietly
 from miner.models.scratch import scratch_model
@@ -105,8 +106,9 @@ def load_model(
     kind: type[SentenceTransformer] = SentenceTransformer,
     hint: str = "name a bi-encoder, such as bundled",
 ) -> SentenceTransformer:
-    """Loads a model to train or to be guided by, in fp32; raises ModelError with the hint."""
+    """Loads an encoder to train or to be guided by, in fp32; raises ModelError with the hint."""
     folder = resolve(name)
+    require_encoder(folder)
     try:
         model = kind(
             str(folder.path),
@@ -154,7 +156,7 @@ def train_model(
             if known is not None and config.mask and config.needs.ranks_batch and config.loss != "gist":
                 masking: Any = MaskingCollator(trainer.data_collator, examples.texts, known)
                 trainer.data_collator = masking
-            left_out = len(examples) - sum(map(len, _batches(examples, config)))
+            left_out = rows_left_out(examples, config)
             if left_out:
                 progress.note(
                     f"{left_out:,} of {len(examples):,} rows an epoch find no batch without duplicates of "
@@ -169,6 +171,11 @@ def train_model(
     best = watcher.take_best()
     history = [(int(entry["step"]), entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return Training(trainer.state.global_step, left_out, history, watcher.scores, best)
+
+
+def rows_left_out(examples: Examples, config: EncoderConfig) -> int:
+    """Returns how many rows of the first epoch find no place in a batch without duplicates."""
+    return len(examples) - sum(map(len, _batches(examples, config)))
 
 
 def _batches(examples: Examples, config: EncoderConfig) -> PairBatches:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from miner.errors import InputError, UsageError, near
+from miner.sources.beir import is_beir
 from miner.sources.files import File, files_in, lines, locate
 from miner.sources.tables import is_table, open_table
 from miner.sources.values import as_number, is_blank
@@ -23,6 +24,8 @@ from miner.training.encoder_config import LOSSES, Loss
 LABELS = ("label", "labels", "score", "scores")
 """The columns that sentence-transformers takes for the target; all others are texts, in order."""
 MANIFEST = "manifest.json"
+_EXPORTED = "anchor"
+"""The column by which an export is known."""
 _WIDEST = 2
 """The largest margin between two cosines."""
 
@@ -52,6 +55,8 @@ class Examples:
     classes: tuple[str, ...] = ()
     """The names of the classes by number."""
     origin: str = ""
+    unread: tuple[str, ...] = ()
+    """The columns that were there and are not trained on."""
 
     def __len__(self) -> int:
         return len(next(iter(self.texts.values()), ()))
@@ -113,7 +118,9 @@ def examples_of(table: pa.Table, origin: str, loss: str, columns: Columns | None
         _target([values[i] for i in filled], origin, needs, columns, len(names) - 1) if values else (None, ())
     )
     kept = {name: [column[i] for i in filled] for name, column in texts.items()}
-    return Examples(kept, target, classes, origin)
+    used = {*names, label} if needs.label or columns.positive_label else set(names)
+    unread = tuple(name for name in table.column_names if name not in used)
+    return Examples(kept, target, classes, origin, unread)
 
 
 def _of_class(table: pa.Table, origin: str, label: str | None, wanted: str) -> pa.Table:
@@ -143,13 +150,32 @@ def _data(source: str) -> Path:
         hint = "name a file, a folder that miner export wrote, or a store"
         raise InputError(error.message, hint) from error
     if not (path / MANIFEST).is_file():
+        _require_rows(source, path)
         return path
-    if any((path / "data" / name).is_file() for name in ("state.json", "dataset_dict.json")):
+    if _is_saved(path / "data"):
         return path / "data"
     files = [file.path for file in files_in(source, path / "data") if is_table(file)]
     if len(files) != 1:
         raise InputError(f"{source}: no data file that can be trained on", "export it again as jsonl")
     return files[0]
+
+
+def _is_saved(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
+def _require_rows(source: str, path: Path) -> None:
+    """Raises InputError for a folder that holds sources of a store, or no one table."""
+    if not path.is_dir() or _is_saved(path):
+        return
+    if is_beir(path):
+        raise InputError(
+            f"{source} is a BEIR folder: it holds judgments, no rows to train on",
+            f"miner ingest my.duckdb {source} && miner mine my.duckdb && miner train my.duckdb OUT",
+        )
+    tables = [file.origin for file in files_in(source, path) if is_table(file)]
+    found = f"name one of its files: {', '.join(tables)}" if tables else "it holds none"
+    raise InputError(f"{source} is no folder that miner export or save_to_disk wrote", found)
 
 
 def _saved(path: Path) -> pa.Table:
@@ -211,19 +237,24 @@ def _require_columns(table: pa.Table, origin: str, names: Sequence[str]) -> None
 
 def _require_shape(origin: str, loss: str, needs: Loss, names: Sequence[str], label: str | None) -> None:
     least, most = needs.texts
-    formats = " or ".join(needs.formats)
     if not least <= len(names) <= most:
         wanted = str(least) if least == most else f"{least} or more" if most > 3 else f"{least} to {most}"
         raise UsageError(
             f"loss {loss} takes {wanted} columns of text, {origin} has {len(names)}: {', '.join(names)}",
-            f"export as {formats}, or name the columns with --columns",
+            _hint(needs, names, "name the columns of text in order with --columns"),
         )
     if needs.label and label is None:
         raise UsageError(
             f"loss {loss} needs a {needs.label if needs.label != 'scores' else 'list of scores'} "
             f"with every row, {origin} has none",
-            f"export as {formats}, or name the column with --label-column",
+            _hint(needs, names, "name the column of labels with --label-column"),
         )
+
+
+def _hint(needs: Loss, names: Sequence[str], other: str) -> str:
+    """What to do for rows that a loss does not take; of an export, first to export it again."""
+    hints = [f"export as {' or '.join(needs.formats)}", other]
+    return ", or ".join(hints if _EXPORTED in names else hints[::-1])
 
 
 def _require_texts(table: pa.Table, origin: str, loss: str, needs: Loss, names: Sequence[str]) -> None:
@@ -237,11 +268,19 @@ def _require_texts(table: pa.Table, origin: str, loss: str, needs: Loss, names: 
 
 def _require_no_label(table: pa.Table, origin: str, loss: str, needs: Loss, label: str) -> None:
     """Rows of every label would be trained on as positives; lists of scores do no harm."""
-    if not needs.label and not pa.types.is_nested(table.schema.field(label).type):
-        raise UsageError(
-            f"loss {loss} takes every row for a positive, {origin} has labels in column '{label}'",
-            f"export as {' or '.join(needs.formats)}, or name the columns of text with --columns",
-        )
+    if needs.label or pa.types.is_nested(table.schema.field(label).type):
+        return
+    exported = _EXPORTED in table.column_names
+    every = "name the columns of text with --columns"
+    known = sorted({str(value) for value in table[label].to_pylist()})
+    hint = f"train on the rows of one class with --positive-label, such as {known[0]}"
+    if all(as_number(value) is not None for value in known):
+        most = max(float(as_number(value) or 0) for value in known)
+        hint = "train on the numbers with --loss cosine" + (f" --label-max {most:g}" if most > 1 else "")
+    raise UsageError(
+        f"loss {loss} takes every row for a positive, {origin} has labels in column '{label}'",
+        _hint(needs, table.column_names, every) if exported else f"{hint}; or, for every row, {every}",
+    )
 
 
 def _target(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.charts import Line, Panel, draw
-from miner.training.card import PACKAGES
+from miner.training.reranker_card import PACKAGES
 from miner.training.workplace import METRICS
 
 WHAT = "a pretrained encoder"

@@ -17,17 +17,19 @@ from miner.engine.files import write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.models.device import resolve_device, resolve_dtype
+from miner.models.kinds import FOLDS_FILE
 from miner.models.names import ModelFolder, resolve
-from miner.models.reranker import FOLDS_FILE, Reranker, fold_folder
+from miner.models.reranker import Reranker, fold_folder
 from miner.retrieval.collection import Collection
 from miner.store.database import Store
 from miner.store.runs import record_model
 from miner.store.training import is_recorded, record_training
 from miner.text import fingerprint
 from miner.training.calibration import Calibration, Sample, calibrate
-from miner.training.card import WHAT, Metrics, card, chance_precision, mean_average_precision
-from miner.training.config import RerankerConfig
-from miner.training.data import (
+from miner.training.reranker_card import WHAT, Metrics, card, chance_precision, mean_average_precision
+from miner.training.reranker_config import RerankerConfig
+from miner.training.reranker_head import pair_logits, write_scaled
+from miner.training.reranker_pairs import (
     Flags,
     LabelledPairs,
     held_out_queries,
@@ -35,8 +37,7 @@ from miner.training.data import (
     query_folds,
     sample_queries,
 )
-from miner.training.head import pair_logits, write_scaled
-from miner.training.workplace import METRICS, finished, publish, workplace
+from miner.training.workplace import METRICS, Job, finished, publish, workplace
 
 _CODE = 2
 """Raised when the same data and settings would give another model."""
@@ -89,7 +90,8 @@ def train_reranker(
     base = resolve(config.base)
     collection = sample_queries(Collection.load(store, config.split), config)
     identity = _identity(collection, base, config)
-    found = finished(out, identity, force, WHAT)
+    job = Job(WHAT, identity, config.identity())
+    found = finished(out, job, force)
     known = None if found is None else Metrics.parse((out / METRICS).read_text("utf-8"))
     if known is not None and is_recorded(store, Reranker(str(out)).fingerprint):
         progress.note(f"{out} holds this reranker already")
@@ -97,7 +99,8 @@ def train_reranker(
     plan = _plan(labelled_pairs(store, collection, config, progress), base, config, identity)
     if known is not None:
         return TrainingReport(out, _record(store, plan, out), known, True)
-    metrics = _train(plan, workplace(out, identity, progress), out, progress)
+    with workplace(out, job, force, progress) as work:
+        metrics = _train(plan, work, out, progress)
     return TrainingReport(out, _record(store, plan, out), metrics, False)
 
 
@@ -152,7 +155,7 @@ def _train_one(plan: _Plan, number: int, work: Path, progress: Progress) -> dict
     folder = plan.folder(work / "trained", number)
     told = work / f"trained-{number}.json"
     if not folder.exists():
-        from miner.training.trainer import TRAINED, train_cross_encoder
+        from miner.training.reranker_trainer import TRAINED, train_cross_encoder
 
         if plan.config.folds:
             progress.note(f"model {number + 1} of {len(plan.shares)}, without the queries of fold {number}")

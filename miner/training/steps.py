@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,18 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from miner.engine.progress import Advance, Progress
+from miner.training.workplace import COMPLETE
 
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 CHECKPOINT_SECONDS = 60.0
 """How often training is saved: what a kill can cost."""
-_COMPLETE = "complete"
-"""The file that is written into a checkpoint last."""
 
 
 def run_training(trainer: Trainer, work: Path, what: str, progress: Progress) -> None:
-    """Trains to the last step, from the last whole checkpoint in `work` if there is one."""
+    """Trains to the last step, from the last whole checkpoint in `work` if there is one.
+
+    Ctrl-C or a SIGTERM saves a checkpoint after the step under way and raises KeyboardInterrupt.
+    """
     last = last_checkpoint(work)
     steps = trainer.args.max_steps
     done = int(last.name.rpartition("-")[2]) if last else 0
@@ -28,15 +34,40 @@ def run_training(trainer: Trainer, work: Path, what: str, progress: Progress) ->
         progress.note(f"going on from step {done} of {steps}")
     trainer.remove_callback(PrinterCallback)
     with progress.task(what, steps, done, unit="steps") as advance:
-        trainer.add_callback(_Reports(advance, progress.note))
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        reports = _Reports(advance, progress.note)
+        trainer.add_callback(reports)
+        with _stopping(reports):
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if reports.stopped:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _stopping(reports: _Reports) -> Iterator[None]:
+    """Makes Ctrl-C or a SIGTERM end the training with a checkpoint; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        signal.signal(number, before[number])
+        reports.stop()
+
+    before: dict[int, Any] = {number: signal.getsignal(number) or signal.SIG_DFL for number in _STOPS}
+    try:
+        for number in _STOPS:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number in _STOPS:
+            signal.signal(number, before[number])
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Returns the newest checkpoint that was written to its end; removes what a kill left of others."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     for path in found:
-        if not (path / _COMPLETE).exists():
+        if not (path / COMPLETE).exists():
             shutil.rmtree(path)
     return next((path for path in reversed(found) if path.exists()), None)
 
@@ -48,16 +79,26 @@ class _Reports(TrainerCallback):
         self._advance = advance
         self._note = note
         self._saved = time.monotonic()
+        self._asked = False
+        self.stopped = False
+        """Whether the training was ended before its last step."""
+
+    def stop(self) -> None:
+        """Ends the training after the step under way, with a checkpoint."""
+        self._asked = True
+        self._note("saving a checkpoint after this step; once more ends at once")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Counts the step; saves when the last checkpoint is old enough, but not after the last step."""
+        """Counts the step; saves when asked to stop or when it is time, but not after the last step."""
         self._advance(1)
-        due = time.monotonic() - self._saved >= CHECKPOINT_SECONDS
+        due = self._asked or time.monotonic() - self._saved >= CHECKPOINT_SECONDS
         control.should_save = due and state.global_step < state.max_steps
+        if self._asked and control.should_save:
+            self.stopped = control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Marks the checkpoint as whole."""
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
         self._saved = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:

@@ -37,7 +37,7 @@ from miner.training.encoder_trainer import TRAINED, load_model
 from miner.training.pretrain_card import WHAT, PretrainMetrics, PretrainReport, write_card
 from miner.training.pretrain_config import PretrainConfig
 from miner.training.steps import run_training
-from miner.training.workplace import finished, publish, workplace
+from miner.training.workplace import Job, finished, publish, workplace
 
 _CODE = 1
 """Raised when the same texts and settings would give another model."""
@@ -64,23 +64,24 @@ def pretrain(
         raise UsageError(f"{store.path} holds no {_missing(config)}", "choose other --texts, or ingest some")
     content = hashlib.sha256("\0".join(texts).encode()).hexdigest()
     identity = _identity(content, base, config)
-    found = finished(out, identity, force, WHAT)
+    job = Job(WHAT, identity, config.identity())
+    found = finished(out, job, force)
     if found is not None:
         progress.note(f"{out} holds this encoder already")
         return PretrainReport(out, PretrainMetrics.parse(found), True)
-    work = workplace(out, identity, progress)
-    metrics = PretrainMetrics(
-        fingerprint=identity,
-        base=base.name,
-        base_fingerprint=base.fingerprint,
-        texts=content,
-        config=config.identity(),
-        dtype=resolve_dtype(config.dtype, resolve_device()),
-        **{side: pc.sum(pc.equal(table["side"], side)).as_py() for side in SIDES},
-        **_trained(texts, base, work, config, progress),
-    )
-    write_card(work / TRAINED, out.name, metrics)
-    publish(work / TRAINED, out, work)
+    with workplace(out, job, force, progress) as work:
+        metrics = PretrainMetrics(
+            fingerprint=identity,
+            base=base.name,
+            base_fingerprint=base.fingerprint,
+            texts=content,
+            config=config.identity(),
+            dtype=resolve_dtype(config.dtype, resolve_device()),
+            **{side: pc.sum(pc.equal(table["side"], side)).as_py() for side in SIDES},
+            **_trained(texts, base, work, config, progress),
+        )
+        write_card(work / TRAINED, out.name, metrics)
+        publish(work / TRAINED, out, work)
     return PretrainReport(out, metrics, False)
 
 

@@ -8,63 +8,117 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from miner.engine.files import write_whole
 from miner.engine.progress import Progress
-from miner.errors import UsageError
+from miner.errors import MinerError, UsageError
 
 METRICS = "metrics.json"
-"""The file of a finished training that holds its fingerprint and figures."""
+"""The file of a finished training that holds its fingerprint, settings and figures."""
+COMPLETE = "complete"
+"""The file that is written into a checkpoint last."""
+_STATE = "state.json"
 
 
-def finished(out: Path, identity: str, force: bool, what: str) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Job:
+    """What a training is known by."""
+
+    what: str
+    """Its result as the user is told, with its article: "a reranker"."""
+    fingerprint: str
+    """Of everything that decides the result."""
+    config: Mapping[str, Any]
+    """The settings among that."""
+
+    def others(self, known: Mapping[str, Any]) -> str:
+        """Returns how another training, as its file tells it, was set otherwise; or that its data was."""
+        config = known.get("config") or {}
+        both = [name for name in self.config if name in config]
+        told = [
+            f"{name} {_said(config[name])}, now {_said(self.config[name])}"
+            for name in both
+            if config[name] != json.loads(json.dumps(self.config[name]))
+        ]
+        return "; ".join(told) or "other data, another base or other versions"
+
+
+def _said(value: object) -> str:
+    return "unset" if value is None else str(value)
+
+
+def finished(out: Path, job: Job, force: bool) -> dict[str, Any] | None:
     """Returns the content of metrics.json if `out` is this very training's result; None if `out` is free.
 
-    `what` names the result to the user, with its article: "a reranker"; metrics.json may hold it
-    too, under `what`. Raises UsageError when `out` holds anything else, unless it is such a result
-    of other data or settings and `force` is given.
+    Raises UsageError when `out` holds anything else, unless it is a result of the same kind, of other
+    data or settings, and `force` is given.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     try:
         metrics: dict[str, Any] = json.loads((out / METRICS).read_text("utf-8"))
-        found, kind = metrics["fingerprint"], metrics.get("what", what)
-        if kind != what:
+        found, kind = metrics["fingerprint"], metrics.get("what", job.what)
+        if kind != job.what:
             raise KeyError(kind)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise UsageError(
-            f"{out} exists and is not {what} that miner trained", "name a folder that does not exist yet"
+            f"{out} exists and is not {job.what} that miner trained", "name a folder that does not exist yet"
         ) from error
-    if found == identity:
+    if found == job.fingerprint:
         return metrics
     if not force:
         raise UsageError(
-            f"{out} holds {what} trained on other data or with other settings",
+            f"{out} holds {job.what} that was trained otherwise: {job.others(metrics)}",
             "name another folder, or replace it with --force",
         )
     return None
 
 
-def workplace(out: Path, identity: str, progress: Progress) -> Path:
-    """Returns the folder of the work under way, emptied if it belongs to another training.
+@contextmanager
+def workplace(out: Path, job: Job, force: bool, progress: Progress) -> Iterator[Path]:
+    """Yields the folder of the work under way; with `force` emptied if it belongs to another training.
 
-    Raises UsageError when something else is in its place.
+    Raises UsageError when another training left a checkpoint there, or something else is in its
+    place. A training that fails before its first checkpoint leaves nothing behind.
     """
     work = out.with_name(f"{out.name}.partial")
-    state = work / "state.json"
+    _make(work, job, force, progress)
+    try:
+        yield work
+    except MinerError:
+        if not _begun(work):
+            shutil.rmtree(work)
+        raise
+
+
+def _make(work: Path, job: Job, force: bool, progress: Progress) -> None:
+    state = work / _STATE
     if work.exists():
         found = json.loads(state.read_text("utf-8")) if state.exists() else {}
-        if found.get("fingerprint") == identity:
-            return work
+        if found.get("fingerprint") == job.fingerprint:
+            return
         if not found and any(work.iterdir()):
             raise UsageError(f"{work} is in the way", "move it, or name another OUT")
-        progress.note(f"{work} was of other data or settings: starting anew")
+        if _begun(work) and not force:
+            raise UsageError(
+                f"{work} holds an unfinished training: {job.others(found)}",
+                "go on with the same data and settings, name another OUT, or start anew with --force",
+            )
+        if found:
+            progress.note(f"{work} was of another training: starting anew")
         shutil.rmtree(work)
     work.mkdir(parents=True)
-    write_whole(state, json.dumps({"fingerprint": identity}))
-    return work
+    write_whole(state, json.dumps({"fingerprint": job.fingerprint, "config": dict(job.config)}))
+
+
+def _begun(work: Path) -> bool:
+    """Whether anything in the folder would be missed."""
+    return any(any(work.glob(name)) for name in (f"**/{COMPLETE}", "training.json", "trained-*.json"))
 
 
 def publish(model: Path, out: Path, work: Path) -> None:
@@ -72,7 +126,7 @@ def publish(model: Path, out: Path, work: Path) -> None:
 
     Whoever may read what this user writes may read the model: weights are saved for the owner alone.
     """
-    readable = (work / "state.json").stat().st_mode
+    readable = (work / _STATE).stat().st_mode
     for file in model.rglob("*"):
         if file.is_file():
             file.chmod(readable)

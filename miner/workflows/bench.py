@@ -28,7 +28,7 @@ from miner.text import fingerprint
 from miner.training.batches import KnownPositives
 from miner.training.encoder import base_fingerprint, train_encoder
 from miner.training.encoder_config import SCRATCH
-from miner.training.encoder_trainer import load_base
+from miner.training.encoder_trainer import load_base, rows_left_out
 from miner.training.examples import Examples
 from miner.workflows.arms import Arms, arms_of, rows_of_arm
 from miner.workflows.bench_config import EASY, IN_BATCH, MOST, SHARES, BenchConfig
@@ -48,6 +48,8 @@ class Trained:
     arm: str
     rows: int
     steps: int
+    left_out: int
+    """Rows of the first epoch that find no place in a batch without duplicates, with the first seed."""
     means: Mapping[str, tuple[float, ...]]
     """Per measure, the mean over queries for each seed."""
     values: Mapping[str, Floats]
@@ -148,7 +150,8 @@ def bench(
                 found[cell].append(_cell(plan, cell, seed, out, config, progress))
                 advance(1)
     shutil.rmtree(out / _MODELS, ignore_errors=True)
-    trained = tuple(_trained(cell, results) for cell, results in found.items())
+    lost = {cell: rows_left_out(plan.examples[*cell, seeds[0]], config.training) for cell in found}
+    trained = tuple(_trained(cell, results, lost[cell]) for cell, results in found.items())
     return BenchReport(
         store=store.name,
         run=plan.run,
@@ -169,7 +172,7 @@ def _require_own(out: Path) -> None:
 
 
 def _plan(store: Store, out: Path, config: BenchConfig, progress: Progress) -> _Plan:
-    task = _task(store, config)
+    task = _task(store, config, progress)
     arms = arms_of(store, config)
     progress.note(
         f"arms {', '.join(arms.names)}: {len(arms.pairs):,} positives have negatives in all of them, "
@@ -203,7 +206,7 @@ def _plan(store: Store, out: Path, config: BenchConfig, progress: Progress) -> _
     )
 
 
-def _task(store: Store, config: BenchConfig) -> EncoderTask:
+def _task(store: Store, config: BenchConfig, progress: Progress) -> EncoderTask:
     settings = EvaluationConfig(split=config.split, queries=config.queries, seed=config.training.seed)
     task = task_of_split(store, settings)
     if task == "similarity":
@@ -215,7 +218,10 @@ def _task(store: Store, config: BenchConfig) -> EncoderTask:
         return encoder_task(store, settings)
     if task != "retrieval":
         raise UsageError(f"--documents is for retrieval, split '{config.split}' has {task}", "leave it out")
-    return sampled_task(store, config.split, config.queries, config.documents, config.training.seed)
+    sample = sampled_task(store, config.split, config.queries, config.documents, config.training.seed)
+    if len(sample.documents) > config.documents:
+        progress.note(f"{len(sample.documents):,} documents are relevant: all of them are ranked")
+    return sample
 
 
 def _sizes(arms: Arms, config: BenchConfig, progress: Progress) -> tuple[tuple[str, int], ...]:
@@ -311,12 +317,13 @@ def _cell(
     return found
 
 
-def _trained(cell: tuple[str, int], results: Sequence[Mapping[str, Any]]) -> Trained:
+def _trained(cell: tuple[str, int], results: Sequence[Mapping[str, Any]], left_out: int) -> Trained:
     measures = list(results[0]["values"])
     return Trained(
         arm=cell[0],
         rows=cell[1],
         steps=results[0]["steps"],
+        left_out=left_out,
         means={name: tuple(result["means"][name] for result in results) for name in measures},
         values={name: np.mean([result["values"][name] for result in results], axis=0) for name in measures},
     )

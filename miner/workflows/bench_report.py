@@ -61,6 +61,8 @@ def table(report: BenchReport) -> str:
         spread = f"{min(one.means[measures[0]]):.4f} – {max(one.means[measures[0]]):.4f}"
         rows.append([one.arm, f"{one.rows:,}", f"{one.steps:,}", *_means(means, measures, spread)])
     parts = [head, "\n".join(aligned(rows))]
+    if lost := [f"{one.arm} {one.left_out:,} of {one.rows:,}" for one in report.trained if one.left_out]:
+        parts.append(f"rows in no batch, as their texts stand in it already: {'; '.join(lost)}")
     if report.comparisons:
         parts.append("\n".join(aligned(_verdicts(report))))
     return "\n\n".join(parts)
@@ -128,6 +130,7 @@ def _arm(one: Trained, per_query: bool) -> dict[str, Any]:
         "arm": one.arm,
         "triplets": one.rows,
         "steps": one.steps,
+        "left_out": one.left_out,
         "means": {name: list(values) for name, values in one.means.items()},
     }
     if per_query:

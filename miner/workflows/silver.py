@@ -37,7 +37,7 @@ from miner.store.evaluating import known_scores
 from miner.store.runs import record_model
 from miner.store.training import is_recorded, training_positives
 from miner.text import fingerprint
-from miner.training.config import RerankerConfig
+from miner.training.reranker_config import RerankerConfig
 from miner.workflows.silver_config import AUTO, NONE, SilverConfig
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
-from miner.store import corpus, evaluating, mined
+from miner.store import corpus, evaluating, mined, runs
 from miner.store.database import Store, is_database
 from miner.store.runs import find_run, record_model
 from miner.store.silver import SOURCES, judged_pairs
@@ -90,9 +90,9 @@ def train(
     from miner.training.encoder import train_encoder
 
     rows = rows or Rows()
-    read = (
-        _of_store(source, config, rows, progress) if is_database(source) else _of_file(source, config, rows)
-    )
+    if rows.columns.most != 1 and config.needs.label != "number":
+        raise UsageError(f"--label-max has no effect on loss {config.loss}", "it is for cosine")
+    read = (_of_store if is_database(source) else _of_file)(source, config, rows, progress)
     task = _dev(source, dev, dev_split, config, read)
     if task is None and config.evaluations:
         progress.note("no dev split to score on: the last model is kept")
@@ -120,12 +120,15 @@ class _Read:
     known: KnownPositives | None = None
 
 
-def _of_file(source: Path, config: EncoderConfig, rows: Rows) -> _Read:
+def _of_file(source: Path, config: EncoderConfig, rows: Rows, progress: Progress) -> _Read:
     negatives = rows.negatives if rows.negatives != 1 else None
     for flag, value in (("--run", rows.run), ("--judgments", rows.judgments), ("--negatives", negatives)):
         if value is not None:
             raise UsageError(f"{flag} is for a store, {source} is none", "leave it out, or name a store")
-    return _Read(read_examples(str(source), config.loss, rows.columns))
+    read = read_examples(str(source), config.loss, rows.columns)
+    if read.unread:
+        progress.note(f"not read: columns {', '.join(read.unread)}")
+    return _Read(read)
 
 
 def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progress) -> _Read:
@@ -139,7 +142,12 @@ def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progres
         if columns.most != 1:
             raise UsageError("--label-max is for files and --judgments", "leave it out: a run has no labels")
         run = find_run(store, rows.run)
-        pairs = usable(mined.mined_pairs(store, run), rows.negatives, f"run {run.name}")
+        all_pairs = mined.mined_pairs(store, run)
+        pairs = usable(all_pairs, rows.negatives, f"run {run.name}")
+        if left := all_pairs.num_rows - pairs.num_rows:
+            progress.note(f"{left:,} positives have fewer than {rows.negatives} negatives and are left out")
+        if without := runs.negative_counts(store, run).get(0):
+            progress.note(f"{without:,} queries of run {run.name} have no negatives and are left out")
         examples = rows_of(mined.Texts(store), pairs, config.loss, rows.negatives, f"run {run.name}")
         seen = pairs.select(["query_id", "positive_id"]).rename_columns(["query_id", "doc_id"])
         return _Read(examples, run.split, seen, known)

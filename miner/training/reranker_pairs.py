@@ -16,7 +16,7 @@ from miner.retrieval.config import Bm25Config
 from miner.retrieval.search import chunk_ranges, positions
 from miner.store import corpus
 from miner.store.database import Store
-from miner.training.config import RerankerConfig
+from miner.training.reranker_config import RerankerConfig
 
 Flags = npt.NDArray[np.bool_]
 Keys = npt.NDArray[np.int64]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from miner.training.config import RerankerConfig
+from miner.training.reranker_config import RerankerConfig
 
 WHAT = "a reranker"
 PACKAGES = ("sentence-transformers", "transformers", "torch", "numpy", "bm25s")

@@ -23,8 +23,8 @@ from miner.errors import ModelError
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.names import ModelFolder
 from miner.models.quiet import quietly
-from miner.training.config import RerankerConfig
-from miner.training.data import LabelledPairs
+from miner.training.reranker_config import RerankerConfig
+from miner.training.reranker_pairs import LabelledPairs
 from miner.training.steps import run_training
 
 TRAINED = "trained"
@@ -87,7 +87,7 @@ def load_base(base: ModelFolder, config: RerankerConfig) -> CrossEncoder:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"{base.name} does not load as a base for a reranker: {reason}",
-            "name an encoder or a cross-encoder with one output, such as bundled",
+            "name a transformer: an encoder, or a cross-encoder with one output, such as bundled",
         ) from error
     positions = getattr(model.config, "max_position_embeddings", None) or config.max_length
     own = model.max_seq_length or positions

@@ -15,7 +15,7 @@ from miner.models.names import resolve
 from miner.models.quiet import quietly
 from miner.models.reranker import PairScorer
 from miner.training.calibration import Floats, Scaling
-from miner.training.config import RerankerConfig
+from miner.training.reranker_config import RerankerConfig
 
 Texts = tuple[Sequence[str], Sequence[str]]
 """The queries and the documents of pairs."""
@@ -61,7 +61,7 @@ def _bare(folder: Path, config: RerankerConfig) -> Any:
     """Loads a trained model; its scores are logits."""
     import torch
 
-    from miner.training.trainer import load_base
+    from miner.training.reranker_trainer import load_base
 
     with quietly():
         model = load_base(resolve(str(folder)), config)
