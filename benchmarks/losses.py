@@ -2,9 +2,9 @@
 
 The pairs of `nli/train.tsv` (a stand-in for MultiNLI) train one encoder per loss and seed, all in the same
 way: softmax on the three classes, cosine on entailment = 1 and everything else = 0, MNR on the pairs of
-entailment with in-batch negatives. Scored by Spearman's correlation on STS-B's test pairs; rows with a
-sentence of STS-B test are taken out of the training data first, and counted. How many epochs each loss gets
-is chosen with --measure dev.
+entailment. Scored by Spearman's correlation on STS-B's test pairs; rows with a
+sentence of STS-B test are taken out of the training data first, and counted. Epochs, batch and learning rate
+of each loss, and MNR's negatives, are chosen with --measure dev.
 
 Targets, from scratch: MNR > cosine > softmax with every seed, MNR at least 1.2 x softmax.
 """
@@ -17,6 +17,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from common import TLDR, Goal, Report, parser, ratios, report, scratch, spread
 
@@ -45,7 +46,7 @@ PUBLISHED = {
 }
 DIFFERENCE = (
     "theirs: BERT-base on 50,000 pairs of MultiNLI, 1 epoch, MNR with random negatives; ours: {base} on "
-    "{rows} pairs of MultiNLI, SNLI, counterfactual NLI and SICK, MNR on entailment with in-batch negatives"
+    "{rows} pairs of MultiNLI, SNLI, counterfactual NLI and SICK, MNR on entailment, negatives: {negatives}"
 )
 
 
@@ -68,11 +69,35 @@ def training_rows(data: Path) -> tuple[pa.Table, int]:
     return pa.table(table), len(found) - len(kept)
 
 
-def examples(table: pa.Table, loss: str) -> Examples:
+def examples(table: pa.Table, loss: str, given: Namespace) -> Examples:
     """Returns the rows that a loss trains on."""
+    if loss == "mnr" and given.negatives == "contradictions":
+        return examples_of(contradicted(table, given.seed), "nli", loss)
     if loss == "mnr":
         return examples_of(table, "nli", loss, Columns(positive_label="entailment"))
     return examples_of(table, "nli", loss, Columns(positive_label="entailment" if loss == "cosine" else None))
+
+
+def contradicted(table: pa.Table, seed: int) -> pa.Table:
+    """Returns the pairs of entailment, each with a negative: what contradicts the premise, if anything does.
+
+    To a premise without a contradiction goes a hypothesis drawn from all of them.
+    """
+    rng = np.random.default_rng(seed)
+    pairs = table.to_pylist()
+    against: dict[str, list[str]] = {}
+    for pair in pairs:
+        if pair["label"] == "contradiction":
+            against.setdefault(pair["premise"], []).append(pair["hypothesis"])
+    found: dict[str, list[str]] = {"anchor": [], "positive": [], "negative": []}
+    for pair in pairs:
+        if pair["label"] != "entailment":
+            continue
+        drawn = against.get(pair["premise"]) or [pairs[rng.integers(len(pairs))]["hypothesis"]]
+        found["anchor"].append(pair["premise"])
+        found["positive"].append(pair["hypothesis"])
+        found["negative"].append(drawn[rng.integers(len(drawn))])
+    return pa.table(found)
 
 
 def stsb(folder: Path, data: Path, split: str) -> SimilarityTask:
@@ -103,11 +128,16 @@ def base_of(folder: Path, base: str, seed: int) -> Path | str:
 
 def trained(folder: Path, data: Examples, loss: str, seed: int, given: Namespace) -> Path:
     """Returns a model trained now."""
-    epochs = dict(zip(LOSSES, given.epochs, strict=True))[loss]
-    print(f"seed {seed}: {loss}, {len(data):,} rows, {epochs:g} epochs …", file=sys.stderr, flush=True)
+    place = LOSSES.index(loss)
     config = EncoderConfig(
-        loss=loss, base=given.base, epochs=epochs, batch_size=given.batch, seed=seed, learning_rate=given.rate
+        loss=loss,
+        base=given.base,
+        epochs=given.epochs[place],
+        batch_size=given.batch[place],
+        learning_rate=given.rate[place] if given.rate else None,
+        seed=seed,
     )
+    print(f"seed {seed}: {loss}, {len(data):,} rows, {config.epochs:g} epochs …", file=sys.stderr, flush=True)
     return train_encoder(data, folder / f"{loss}-{seed}", config).out
 
 
@@ -143,16 +173,17 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--data", type=Path, default=DATA, help="folder of nli and stsb [%(default)s]")
     arguments.add_argument("--base", default="scratch", help="model to start from [%(default)s]")
+    each = ("SOFTMAX", "COSINE", "MNR")
+    arguments.add_argument("--epochs", type=float, nargs=3, default=(1, 1, 1), metavar=each, help="[1 1 1]")
     arguments.add_argument(
-        "--epochs",
-        type=float,
-        nargs=3,
-        default=(1, 1, 1),
-        metavar=("SOFTMAX", "COSINE", "MNR"),
-        help="[1 1 1]",
+        "--rate", type=float, nargs=3, metavar=each, help="learning rates [as `miner train` has it]"
     )
-    arguments.add_argument("--rate", type=float, help="learning rate [as `miner train` has it]")
-    arguments.add_argument("--batch", type=int, default=32, help="rows per batch [%(default)s]")
+    arguments.add_argument(
+        "--batch", type=int, nargs=3, default=(32, 32, 32), metavar=each, help="rows per batch [32 32 32]"
+    )
+    arguments.add_argument(
+        "--negatives", default="in-batch", choices=("in-batch", "contradictions"), help="of MNR [%(default)s]"
+    )
     arguments.add_argument("--rows", type=int, help="train on the first rows only: a trial")
     arguments.add_argument("--measure", default="test", choices=("test", "dev"), help="split [%(default)s]")
     given = arguments.parse_args()
@@ -160,7 +191,7 @@ def main() -> None:
     found = report("losses", given, full=full)
     table, removed = training_rows(given.data)
     table = table.slice(0, given.rows)
-    data = {loss: examples(table, loss) for loss in LOSSES}
+    data = {loss: examples(table, loss, given) for loss in LOSSES}
     with scratch(given.work) as folder:
         task = stsb(folder, given.data, given.measure)
         results: dict[str, list[Measured]] = {name: [] for name in ("before training", *LOSSES)}
@@ -176,7 +207,7 @@ def main() -> None:
     }
     found.row("rows taken out: a sentence of STS-B test", {"rows": removed}, value=removed)
     add_rows(found, results, about)
-    note = DIFFERENCE.format(base=given.base, rows=f"{table.num_rows:,}")
+    note = DIFFERENCE.format(base=given.base, rows=f"{table.num_rows:,}", negatives=given.negatives)
     found.row("published, for orientation", PUBLISHED, note=note)
     found.show()
 
