@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from miner.mining.config import MiningConfig, Rules, Selection
-from miner.mining.exclusion import _Words
 from miner.mining.pipeline import mine
+from miner.retrieval.exclusion import _Words
 from miner.store import runs
 from miner.text import normalise
 from tests.stores import make_store

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
-from miner.mining.exclusion import Exclusions
 from miner.retrieval.arrays import number_within, pair_keys, split_pairs
 from miner.retrieval.collection import Collection, Floats, Hits, Ints
+from miner.retrieval.exclusion import Exclusions
 from miner.retrieval.fusion import K, reciprocal_rank_fusion
 from miner.retrieval.search import CHUNK, Retriever, chunk_ranges, positions, read_hits
 from miner.schema import CANDIDATES_PER_QUERY

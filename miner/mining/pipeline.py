@@ -15,12 +15,12 @@ from miner.errors import StoreError, UsageError, near
 from miner.mining.config import MiningConfig
 from miner.mining.decide import decide
 from miner.mining.evidence import Searches, evidence_stage, gather
-from miner.mining.exclusion import Exclusions
 from miner.mining.rerank import rerank
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.collection import Collection
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense
+from miner.retrieval.exclusion import Exclusions
 from miner.retrieval.search import Retriever, search, search_stage
 from miner.store import corpus, runs
 from miner.store.database import Store

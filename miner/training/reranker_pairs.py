@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from miner.engine.progress import SILENT, Progress
 from miner.models.reranker import fold_of
+from miner.retrieval.arrays import pair_keys, split_pairs
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.collection import Collection, Ints
 from miner.retrieval.config import Bm25Config
+from miner.retrieval.exclusion import Exclusions
 from miner.retrieval.search import chunk_ranges, positions
 from miner.store import corpus
 from miner.store.database import Store
@@ -90,17 +92,20 @@ def labelled_pairs(
     """Returns every judged positive of the collection's queries with its negatives.
 
     Mined negatives are drawn from BM25's ranks `skip_top` + 1 to `depth`, random ones from all
-    documents. Neither is judged positive in any split, has the text of a positive or of the query,
-    shares the query's label, or is empty. Where too few are left there are fewer; none twice.
+    documents. Neither is anything that `Exclusions` leaves out: judged positive in any split, of the
+    text of a positive or of the query, of the query's label, or empty. Where too few are left there
+    are fewer; none twice.
     """
     rng = np.random.default_rng([config.seed, 1])
-    bans = _Bans(collection, *_pairs(corpus.known_positives(store), collection))
+    known = corpus.known_positives(store), corpus.known_negatives(store)
+    exclusions = Exclusions(collection, *known, overlaps=False, protected=())
     query, doc = _pairs(corpus.positives(store, config.split), collection)
-    filled = bans.doc_keys[doc] != 0
+    filled = collection.documents["text_key"].to_numpy()[doc] != 0
     query, doc = query[filled], doc[filled]
     per_query = np.bincount(query, minlength=collection.queries.num_rows)
-    mined = _draw(*bans.allowed(*_window(collection, config, progress)), per_query * config.mined, rng)
-    easy = bans.allowed(*_random_pairs(collection, per_query * config.random, rng))
+    window = _allowed(exclusions, _window(collection, config, progress))
+    mined = _draw(*window, per_query * config.mined, rng)
+    easy = _allowed(exclusions, _random_pairs(collection, per_query * config.random, rng))
     easy = _draw(*_without(easy, mined), per_query * config.random, rng)
     parts = ((query, doc), mined, easy)
     kind = np.repeat(np.arange(3, dtype=np.int32), [len(part[0]) for part in parts])
@@ -124,25 +129,9 @@ def query_folds(collection: Collection, folds: int) -> Ints:
     return np.fromiter((fold_of(text, folds) for text in texts), dtype=np.int32)
 
 
-class _Bans:
-    """Which documents are never negatives of which queries."""
-
-    def __init__(self, collection: Collection, query: Ints, doc: Ints) -> None:
-        self.doc_keys: Keys = collection.documents["text_key"].to_numpy()
-        self._query_keys: Keys = collection.queries["text_key"].to_numpy()
-        self._numbers = np.unique(self.doc_keys, return_inverse=True)[1].astype(np.int32)
-        self._positives = np.unique(_joined(query, self._numbers[doc]))
-        known = collection.documents["label"].combine_chunks().unique().drop_null()
-        self._query_labels = positions(collection.queries["label"], known)
-        self._doc_labels = positions(collection.documents["label"], known)
-
-    def allowed(self, query: Ints, doc: Ints) -> tuple[Ints, Ints]:
-        """Returns the pairs that may be negatives."""
-        positive = np.isin(_joined(query, self._numbers[doc]), self._positives)
-        is_query = self._query_keys[query] == self.doc_keys[doc]
-        same_label = (self._query_labels[query] >= 0) & (self._query_labels[query] == self._doc_labels[doc])
-        kept = ~(positive | is_query | same_label | (self.doc_keys[doc] == 0))
-        return query[kept], doc[kept]
+def _allowed(exclusions: Exclusions, pairs: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
+    kept = exclusions.allowed(*pairs)
+    return pairs[0][kept], pairs[1][kept]
 
 
 def _pairs(judged: pa.Table, collection: Collection) -> tuple[Ints, Ints]:
@@ -172,12 +161,11 @@ def _random_pairs(collection: Collection, wanted: Keys, rng: np.random.Generator
     """Twice as many documents as wanted, and a few more: some will be banned or come up twice."""
     query = np.repeat(np.arange(len(wanted), dtype=np.int32), np.where(wanted, 2 * wanted + 8, 0))
     doc = rng.integers(0, collection.documents.num_rows, len(query), dtype=np.int32)
-    distinct = np.unique(_joined(query, doc))
-    return (distinct >> 32).astype(np.int32), (distinct & 0xFFFFFFFF).astype(np.int32)
+    return split_pairs(np.unique(pair_keys(query, doc)))
 
 
 def _without(pairs: tuple[Ints, Ints], others: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
-    kept = ~np.isin(_joined(*pairs), _joined(*others))
+    kept = ~np.isin(pair_keys(*pairs), pair_keys(*others))
     return pairs[0][kept], pairs[1][kept]
 
 
@@ -188,8 +176,3 @@ def _draw(query: Ints, doc: Ints, wanted: Keys, rng: np.random.Generator) -> tup
     place = np.arange(len(query)) - np.searchsorted(query, query)
     kept = place < wanted[query]
     return query[kept], doc[kept]
-
-
-def _joined(query: Ints, doc: Ints) -> Keys:
-    """One number per pair, for set membership."""
-    return (query.astype(np.int64) << 32) | doc.astype(np.int64)

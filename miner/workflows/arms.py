@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from miner.errors import UsageError
-from miner.mining.exclusion import Exclusions
 from miner.retrieval.collection import Collection, Ints
+from miner.retrieval.exclusion import Exclusions
 from miner.retrieval.search import positions
 from miner.store import arms as stored
 from miner.store import corpus
@@ -147,7 +147,7 @@ def _draw(exclusions: Exclusions, owners: Ints, count: int, documents: int, rng:
         if not len(row):
             break
         new = rng.integers(0, documents, len(row)).astype(np.int32)
-        free = exclusions.reasons(owners[row], new).is_null().to_numpy(zero_copy_only=False)
+        free = exclusions.allowed(owners[row], new)
         free &= ~(drawn[row] == new[:, None]).any(axis=1)
         drawn[row[free], place[free]] = new[free]
     # The same document may have been drawn for two places of a row in one round.

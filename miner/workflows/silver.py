@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from miner.engine.progress import SILENT, Progress
 from miner.errors import ModelError, UsageError
 from miner.mining.evidence import unite
-from miner.mining.exclusion import Exclusions
 from miner.mining.rerank import score_pairs
 from miner.models.names import BUNDLED
 from miner.retrieval.arrays import Int64s, number_within, pair_keys, split_pairs
@@ -28,6 +26,7 @@ from miner.retrieval.bm25 import Bm25
 from miner.retrieval.collection import Collection, Floats
 from miner.retrieval.config import Bm25Config, DenseConfig
 from miner.retrieval.dense import Dense
+from miner.retrieval.exclusion import Exclusions
 from miner.retrieval.fusion import reciprocal_rank_fusion
 from miner.retrieval.search import Retriever, chunk_ranges, positions, read_hits, search
 from miner.store import corpus
@@ -184,8 +183,7 @@ def _unjudged(
     chosen = []
     for chunk in chunk_ranges(collection):
         query, doc, ranks, _ = unite([read_hits(store, key, collection, chunk) for key in searches])
-        free = pc.is_null(exclusions.reasons(query, doc)).to_numpy(zero_copy_only=False)
-        free &= ~exclusions.judged_negative(query, doc)
+        free = exclusions.allowed(query, doc) & ~exclusions.judged_negative(query, doc)
         query, doc, fused = query[free], doc[free], reciprocal_rank_fusion(ranks)[free]
         order = np.lexsort((doc, -fused, query))
         query, doc = query[order], doc[order]

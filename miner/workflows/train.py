@@ -87,8 +87,6 @@ def train(
     Raises UsageError for what does not fit together, InputError for what cannot be read, ModelError
     when the base does not load.
     """
-    from miner.training.encoder import train_encoder
-
     rows = rows or Rows()
     if rows.columns.most != 1 and config.needs.label != "number":
         raise UsageError(f"--label-max has no effect on loss {config.loss}", "it is for cosine")
@@ -99,6 +97,10 @@ def train(
     examples = read.examples
     progress.note(f"{len(examples):,} rows of {', '.join(examples.texts)} from {examples.origin}")
     about = {"source": source.name, **asdict(rows)}
+
+    # Only now: it brings PyTorch, and a wrong name of a file is to be told at once.
+    from miner.training.encoder import train_encoder
+
     report = train_encoder(
         examples, out, config, known=read.known, dev=task, about=about, progress=progress, force=force
     )

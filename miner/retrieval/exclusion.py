@@ -59,6 +59,10 @@ class Exclusions:
         indices = pa.array(codes, pa.int8(), mask=codes < 0)
         return pa.DictionaryArray.from_arrays(indices, names).dictionary_decode()
 
+    def allowed(self, query: Ints, doc: Ints) -> Flags:
+        """Returns which pairs may be negatives."""
+        return np.asarray(self.reasons(query, doc).is_null().to_numpy(zero_copy_only=False))
+
     def judged_negative(self, query: Ints, doc: Ints) -> Flags:
         """Returns which pairs are known negatives: judged not relevant, or of two different labels."""
         query_labels, doc_labels = self._labels
