@@ -261,7 +261,7 @@ def _versions() -> dict[str, str]:
 def _commit() -> str:
     """The commit, `-dirty` where anything but rows of results differs from it."""
     commit = _git("rev-parse", "HEAD")
-    changed = _git("status", "--porcelain", "--", str(HERE.parent), f":!{HERE / 'results'}")
+    changed = _git("status", "--porcelain", "--", str(HERE.parent), f":(exclude){HERE / 'results'}")
     return commit + ("-dirty" if changed else "")
 
 
