@@ -2,9 +2,9 @@
 
 The pairs of `nli/train.tsv` (a stand-in for MultiNLI) train one encoder per loss and seed, all in the same
 way: softmax on the three classes, cosine on entailment = 1 and everything else = 0, MNR on the pairs of
-entailment. Scored by Spearman's correlation on STS-B's test pairs; rows with a
-sentence of STS-B test are taken out of the training data first, and counted. Epochs, batch and learning rate
-of each loss, and MNR's negatives, are chosen with --measure dev.
+entailment. Scored by Spearman's correlation on STS-B's test pairs; rows with a sentence of STS-B test are
+taken out of the training data first, and counted. Epochs, batch and learning rate of each loss, and MNR's
+negatives, are chosen with --measure dev.
 
 Targets, from scratch: MNR > cosine > softmax with every seed, MNR at least 1.2 x softmax.
 """

@@ -51,6 +51,7 @@ class Lines:
         self._open += 1
 
         def advance(units: int) -> None:
+            """Counts the units, and says how far the work is when it is time."""
             nonlocal done
             done += units
             now = self._clock()

@@ -94,6 +94,7 @@ def command(
     miner train sts.tsv my-model --loss cosine --columns sentence1,sentence2 --label-max 5
     """
     from miner.cli.progress import progress
+    from miner.store.database import is_database
     from miner.training.examples import Columns
     from miner.workflows.train import Rows, train
 
@@ -104,7 +105,7 @@ def command(
         report = train(
             triplets, out, config, rows, dev=dev, dev_split=dev_split, force=force, progress=reports
         )
-    place = dev or (triplets if triplets.suffix == ".duckdb" else None)
+    place = dev or (triplets if is_database(triplets) else None)
     click.echo(_summary(report, str(place or "STORE")))
 
 

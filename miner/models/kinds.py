@@ -36,20 +36,18 @@ def require_encoder(model: ModelFolder) -> None:
 
 
 def require_head(name: str, folder: Path) -> None:
-    """Raises ModelError when nothing in the model gives a pair a score."""
+    """Raises ModelError when nothing in the model gives a pair a score.
+
+    A table of token vectors has no architecture, and no head can be put on it.
+    """
     architecture = _architecture(folder)
     if architecture.endswith(_HEADS):
         return
     has = f"{architecture} has" if architecture else "it has"
     hint = "name a cross-encoder, such as cross-encoder/ms-marco-MiniLM-L6-v2"
-    if is_transformer(folder):
+    if architecture:
         hint = f"make one of it: miner train-reranker STORE OUT --base {name}"
     raise ModelError(f"{name} is no reranker: {has} no head that scores a pair", hint)
-
-
-def is_transformer(folder: Path) -> bool:
-    """Returns whether a head can be put on a model: a table of token vectors has no architecture."""
-    return bool(_architecture(folder))
 
 
 def _architecture(folder: Path) -> str:

@@ -95,6 +95,7 @@ def layout(table: Table, config: SourceConfig) -> str:
 
 def _no_layout(table: Table, config: SourceConfig) -> InputError:
     def missing(*columns: str) -> str:
+        """Names those of the columns that the table lacks."""
         absent = [f"'{c}'{near(c, table.columns)}" for c in columns if c not in table.columns]
         return f"{'column' if len(absent) == 1 else 'columns'} {' and '.join(absent)}"
 

@@ -50,6 +50,7 @@ def _stopping(reports: _Reports) -> Iterator[None]:
         return
 
     def stop(number: int, _: object) -> None:
+        """Asks for the end, and leaves the next signal to whoever had it before."""
         signal.signal(number, before[number])
         reports.stop()
 
