@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
-from miner.retrieval.exclusion import _Words
+from miner.retrieval.words import Words
 from miner.store import runs
 from miner.text import normalise
 from tests.stores import make_store
@@ -186,7 +186,7 @@ def test_overlap_is_containment_of_whole_words(parts: list[list[str]]) -> None:
     expected = [
         within(words[a], words[b]) or within(words[b], words[a]) for a, b in zip(left, right, strict=True)
     ]
-    assert _Words(pa.chunked_array([texts])).overlap(left, right).tolist() == expected
+    assert Words(pa.chunked_array([texts])).overlap(left, right).tolist() == expected
 
 
 def test_a_known_negative_needs_no_score_to_say_so(tmp_path: Path) -> None:

@@ -105,6 +105,23 @@ def test_pairs_are_the_positives_with_mined_and_random_negatives(
         assert mine.count("random") == 4
 
 
+def test_positives_held_out_for_an_audit_are_as_if_nobody_judged_them(
+    store: Store, config: RerankerConfig
+) -> None:
+    config = replace(config, hold_out=0.5, mined=0, random=500)
+    rows = as_ids(pairs_of(store, config))
+    kinds = {(q, d): kind for q, d, kind in rows}
+    judged = {(f"q{n:02}", f"right-{n:02}-{a}") for n in range(QUERIES) for a in range(2)}
+    positives = {pair for pair, kind in kinds.items() if kind == "positive"}
+    assert positives < judged
+    assert len(positives) == QUERIES, "one of each query's two"
+    drawn = {pair for pair, kind in kinds.items() if kind == "random"}
+    assert len(drawn & (judged - positives)) > QUERIES / 2, "what nobody judged may be taken for a negative"
+    assert not drawn & positives
+    assert rows == as_ids(pairs_of(store, config))
+    assert rows != as_ids(pairs_of(store, replace(config, seed=14)))
+
+
 def test_mined_negatives_come_from_the_rank_window(store: Store, config: RerankerConfig) -> None:
     from miner.retrieval.bm25 import Bm25
     from miner.retrieval.config import Bm25Config

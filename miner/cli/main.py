@@ -16,6 +16,7 @@ COMMANDS = {
     "ingest": "Take documents, queries and judgments into a store.",
     "mine": "Find hard negatives: retrieve, rerank, decide, select.",
     "decide": "Apply other rules to the stored evidence; no model runs.",
+    "audit": "Measure how many negatives are wrong, on hidden positives.",
     "explain": "Show what became of every candidate of a query, and why.",
     "pretrain": "Adapt an encoder to the texts of a store, without labels.",
     "train-reranker": "Train a cross-encoder on the judgments of a store.",

@@ -31,6 +31,7 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
     "depth": (_COUNT, "Last rank of the window."),
     "folds": (_NUMBER, "Train so many models, each without the queries it will score; 0: one model on all."),
     "held_out": (_SHARE, "Share of the queries kept from training: to measure and calibrate on."),
+    "hold_out": (_SHARE, "Share of each query's positives that it never hears of: miner audit hides those."),
     "calibrate": (click.BOOL, "Make scores probabilities, on the queries kept from training."),
     "max_queries": (_COUNT, "Use only so many queries, drawn with the seed [default: all]."),
     "max_length": (click.IntRange(16), "Tokens read of a pair."),
@@ -59,6 +60,7 @@ def command(store: Path, out: Path, force: bool, **settings: Any) -> None:
     miner train-reranker my.duckdb my-reranker
     miner train-reranker my.duckdb my-reranker --base answerdotai/ModernBERT-base --epochs 2
     miner train-reranker my.duckdb in-folds --folds 2
+    miner train-reranker my.duckdb for-the-audit --hold-out 0.3
     miner train-reranker my.duckdb quick --max-queries 200 --max-steps 100
     """
     from miner.cli.progress import progress

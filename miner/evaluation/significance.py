@@ -104,6 +104,50 @@ def compare_values(
     return Difference(measure, *means, means[0] - means[1], low, high, p, len(gaps))
 
 
+@dataclass(frozen=True)
+class Rate:
+    """A share, `hits` of `of`, with its 95 % interval."""
+
+    hits: int
+    of: int
+    rate: float | None
+    """hits / of; None of nothing."""
+    low: float
+    high: float
+
+
+def clustered_rate(
+    hits: npt.ArrayLike, totals: npt.ArrayLike, distinct: int, level: float = 0.95, against: float = 0.0
+) -> Rate:
+    """Returns the share Σ hits / Σ totals with an interval that holds for clusters and for rare events.
+
+    `hits` and `totals` have one place per cluster, such as a query; items of one cluster go together,
+    and `distinct` says how many there are when repeats count one several times. The interval is that
+    of Clopper and Pearson over the effective sample size (Korn & Graubard 1998, Confidence intervals
+    for proportions with small expected number of positive counts estimated from survey data), which is
+    at most `distinct`. With `against`, the size of another sample, relative to this one, it is where
+    that sample's share is to be expected: both vary.
+    """
+    from scipy.stats import beta
+
+    found, asked = np.asarray(hits, dtype=np.float64), np.asarray(totals, dtype=np.float64)
+    hit, total = float(found.sum()), float(asked.sum())
+    if not total:
+        return Rate(0, 0, None, 0.0, 1.0)
+    rate = hit / total
+    size = float(distinct)
+    if 0 < rate < 1:
+        clusters = int((asked > 0).sum())
+        spread = float((((found - rate * asked) / total) ** 2).sum()) * clusters / max(1, clusters - 1)
+        size = min(size, rate * (1 - rate) / spread)
+    if against:
+        size /= 1 + 1 / against
+    tail = (1 - level) / 2
+    low = float(beta.ppf(tail, rate * size, size - rate * size + 1)) if hit else 0.0
+    high = float(beta.ppf(1 - tail, rate * size + 1, size - rate * size)) if hit < total else 1.0
+    return Rate(int(hit), int(total), rate, low, high)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Returns p values corrected for being several (Holm 1979, A Simple Sequentially Rejective Test)."""
     order = np.argsort(p_values, kind="stable")

@@ -118,23 +118,42 @@ def decide(store: Store, evidence: str, reranker: str | None, config: MiningConf
 
     `reranker` is the fingerprint whose scores decide, if the configuration has one.
     """
-    score = deciding_score(config)
-    positives = Positives(stored.scored_positives(store, evidence, score, reranker))
-    documents = Documents(stored.document_ids(store))
-    anchor = ruling.anchors(positives.owner, positives.score, positives.queries, config.rules.anchor)
-    served = np.zeros(len(documents.ids), dtype=np.int64)
-    # A cap on documents counts what the slices before have taken: those go one after the other.
-    workers = worker_count() if config.selection.document_cap is None else 1
-    per_query = stored.candidate_count(store, evidence) // max(1, positives.queries) + 1
+    positives = Positives(stored.scored_positives(store, evidence, deciding_score(config), reranker))
+    decider = Decider(positives, Documents(stored.document_ids(store)), config)
+    for candidates in candidate_pieces(store, evidence, reranker, config, positives.queries):
+        yield from decider.decide(candidates)
+
+
+def candidate_pieces(
+    store: Store, evidence: str, reranker: str | None, config: MiningConfig, queries: int
+) -> Iterator[pa.Table]:
+    """Yields the candidates as `stored.scored_candidates`, of whole queries, a few million at a time."""
+    per_query = stored.candidate_count(store, evidence) // max(1, queries) + 1
     step = max(1, _ROWS // per_query)
-    for first in range(0, positives.queries, step):
+    for first in range(0, queries, step):
         bounds = first * CANDIDATES_PER_QUERY, (first + step) * CANDIDATES_PER_QUERY
-        candidates = stored.scored_candidates(store, evidence, score, reranker, *bounds)
+        yield stored.scored_candidates(store, evidence, deciding_score(config), reranker, *bounds)
+
+
+class Decider:
+    """Decides over candidates, given the positives that are known; in order of query."""
+
+    def __init__(self, positives: Positives, documents: Documents, config: MiningConfig) -> None:
+        self._positives, self._documents, self._config = positives, documents, config
+        kind = config.rules.anchor
+        self._anchor = ruling.anchors(positives.owner, positives.score, positives.queries, kind)
+        self._served = np.zeros(len(documents.ids), dtype=np.int64)
+
+    def decide(self, candidates: pa.Table) -> Iterator[Decision]:
+        """Yields the decisions over more candidates (`stored.scored_candidates`), slice by slice."""
+        # A cap on documents counts what the slices before have taken: those go one after the other.
+        workers = worker_count() if self._config.selection.document_cap is None else 1
         yield from ordered_map(
-            lambda part: _Slice(part, positives, documents, anchor, config).decide(served),
-            _slices(candidates),
-            workers,
+            lambda part: self._slice(part).decide(self._served), _slices(candidates), workers
         )
+
+    def _slice(self, part: pa.Table) -> _Slice:
+        return _Slice(part, self._positives, self._documents, self._anchor, self._config)
 
 
 def _slices(candidates: pa.Table) -> Iterator[pa.Table]:

@@ -56,9 +56,14 @@ class Encoder:
         """How many of the texts encoded so far were longer than the model reads."""
 
     @property
+    def weights(self) -> str:
+        """sha256 over the weights, configuration and tokenizer: `ModelFolder.fingerprint`."""
+        return self._folder.fingerprint
+
+    @property
     def fingerprint(self) -> str:
         """sha256 over the weights, the numbers they are computed in, and this code's version."""
-        return fingerprint({"folder": self._folder.fingerprint, "dtype": self.dtype, "code": _CODE})
+        return fingerprint({"folder": self.weights, "dtype": self.dtype, "code": _CODE})
 
     @cached_property
     def prompts(self) -> dict[str, str]:

@@ -61,6 +61,11 @@ class Reranker:
             require_head(name, path)
 
     @property
+    def weights(self) -> str:
+        """sha256 over the weights, configuration and tokenizer: `ModelFolder.fingerprint`."""
+        return self._folder.fingerprint
+
+    @property
     def fingerprint(self) -> str:
         """sha256 over the weights, the numbers they are computed in, and this code's version."""
         return self.fingerprints[self.dtype]
@@ -68,9 +73,8 @@ class Reranker:
     @property
     def fingerprints(self) -> dict[str, str]:
         """The fingerprint that these weights have with each dtype."""
-        weights = self._folder.fingerprint
         return {
-            dtype: fingerprint({"reranker": weights, "dtype": dtype, "code": _CODE})
+            dtype: fingerprint({"reranker": self.weights, "dtype": dtype, "code": _CODE})
             for dtype in DTYPES
             if dtype != "auto"
         }

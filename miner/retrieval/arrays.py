@@ -28,6 +28,23 @@ def number_within(groups: npt.NDArray[Any]) -> Int64s:
     return np.asarray(np.arange(len(groups)) - np.repeat(starts, counts) + 1)
 
 
+def drawn_share(
+    owner: npt.NDArray[Any], allowed: npt.NDArray[np.bool_], share: float, rng: np.random.Generator
+) -> npt.NDArray[np.bool_]:
+    """Draws about `share` of each owner's rows, only `allowed` ones, and never all; `owner` is sorted.
+
+    Fractions are rounded up or down at random, so that the expected number is exact where enough rows
+    are allowed.
+    """
+    numbers, place, counts = np.unique(owner, return_inverse=True, return_counts=True)
+    asked = np.floor(share * counts + rng.random(len(numbers))).astype(np.int64)
+    asked = np.minimum(asked, counts - 1)
+    order = np.lexsort((rng.random(len(owner)), ~allowed, owner))
+    drawn = np.zeros(len(owner), dtype=np.bool_)
+    drawn[order] = allowed[order] & (number_within(owner) <= asked[place])
+    return drawn
+
+
 def joined_ranges(starts: Int64s, counts: Int64s) -> Int64s:
     """Returns start, start + 1, … for each range, one range after the other."""
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

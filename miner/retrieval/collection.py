@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from miner.retrieval.words import Words
 from miner.store import corpus
 from miner.store.database import Store
 
@@ -51,6 +52,11 @@ class Collection:
     def query_ids(self) -> pa.Array:
         """The ids of all queries, sorted."""
         return self.queries["query_id"].combine_chunks()
+
+    @cached_property
+    def words(self) -> Words:
+        """The words of all documents."""
+        return Words(self.documents["text"])
 
     def doc_column(self, positions: Ints) -> pa.DictionaryArray:
         """Returns doc ids for positions, dictionary-encoded."""

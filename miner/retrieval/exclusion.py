@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,6 @@ from miner.retrieval.arrays import joined_ranges, pair_keys
 from miner.retrieval.collection import Collection, Ints
 from miner.retrieval.search import positions
 from miner.schema import Reason
-from miner.text import normalise
 
 Flags = npt.NDArray[np.bool_]
 
@@ -149,12 +147,8 @@ class Exclusions:
         for rows in _slices(counts):
             owner = np.repeat(np.arange(rows.start, rows.stop), counts[rows])
             positive = positive_doc[joined_ranges(starts[rows], counts[rows])]
-            overlap[owner[self._words.overlap(doc[owner], positive)]] = True
+            overlap[owner[self.collection.words.overlap(doc[owner], positive)]] = True
         return overlap
-
-    @cached_property
-    def _words(self) -> _Words:
-        return _Words(self.collection.documents["text"])
 
 
 def _slices(counts: npt.NDArray[np.int64]) -> Iterator[slice]:
@@ -163,43 +157,3 @@ def _slices(counts: npt.NDArray[np.int64]) -> Iterator[slice]:
         cuts = np.flatnonzero(np.diff(np.cumsum(counts) // _PAIRS)) + 1
         bounds = [0, *cuts.tolist(), len(counts)]
         yield from (slice(start, stop) for start, stop in pairwise(bounds))
-
-
-class _Words:
-    """The words of documents by position: which documents contain which."""
-
-    def __init__(self, texts: pa.ChunkedArray) -> None:
-        self._texts = texts.combine_chunks()
-        self._normal: dict[int, str] = {}
-        self._signatures = np.fromiter(map(_signature, texts.to_pylist()), dtype=np.uint64, count=len(texts))
-
-    def overlap(self, left: Ints, right: Ints) -> Flags:
-        """Returns for each pair of positions whether one text contains the other, word for word.
-
-        A text's words are all in a text that contains it. Signatures of the words tell most pairs
-        apart without reading them.
-        """
-        a, b = self._signatures[left], self._signatures[right]
-        shared = a & b
-        possible = np.flatnonzero((shared == a) | (shared == b))
-        found = np.zeros(len(left), dtype=np.bool_)
-        pairs = zip(left[possible].tolist(), right[possible].tolist(), strict=True)
-        found[possible] = [_contains(self._padded(x), self._padded(y)) for x, y in pairs]
-        return found
-
-    def _padded(self, position: int) -> str:
-        if position not in self._normal:
-            self._normal[position] = f" {normalise(self._texts[position].as_py())} "
-        return self._normal[position]
-
-
-def _signature(text: str) -> int:
-    """One bit of 64 for each word of the normalised text."""
-    bits = 0
-    for word in normalise(text).split():
-        bits |= 1 << (crc32(word.encode()) & 63)
-    return bits
-
-
-def _contains(left: str, right: str) -> bool:
-    return left in right if len(left) < len(right) else right in left

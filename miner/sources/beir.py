@@ -52,7 +52,7 @@ def _parts(corpus: File, queries: File, judged: list[tuple[File, str]]) -> Itera
     yield from _texts(corpus, "documents")
     yield from _texts(queries, "queries")
     for file, split in judged:
-        yield from _judgments(file, split)
+        yield from judgments(file, split)
 
 
 def _texts(file: File, kind: str) -> Iterator[Part]:
@@ -90,7 +90,8 @@ def _text(rows: Rows, kind: str, origin: str, number: int, text: str) -> None:
         rows.query(identity, content)
 
 
-def _judgments(file: File, split: str) -> Iterator[Part]:
+def judgments(file: File, split: str) -> Iterator[Part]:
+    """Yields the judgments of one file, all of one split."""
     rows = Rows()
     for line in lines(file):
         rows.size += line.size

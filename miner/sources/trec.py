@@ -63,7 +63,7 @@ def open_trec(source: str, path: Path, config: SourceConfig) -> Source:
 def _parts(files: list[tuple[File, str]], splits: dict[str, str]) -> Iterator[Part]:
     for file, kind in files:
         if kind == "qrels":
-            yield from _judgments(file, splits[file.origin])
+            yield from judgments(file, splits[file.origin])
         else:
             yield from _records(file, kind)
 
@@ -156,7 +156,8 @@ def _topic(rows: Rows, origin: str, block: _Block) -> None:
     rows.query(query_id, text)
 
 
-def _judgments(file: File, split: str) -> Iterator[Part]:
+def judgments(file: File, split: str) -> Iterator[Part]:
+    """Yields the judgments of one file, all of one split."""
     rows = Rows()
     for line in lines(file):
         rows.size += line.size

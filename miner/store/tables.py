@@ -116,3 +116,24 @@ VIEWS = (
     FROM per_query LEFT JOIN outcomes USING (run, query_id)
     WHERE coalesce(found, 0) < asked""",
 )
+
+ADDED = (
+    """CREATE TABLE IF NOT EXISTS audits (
+        run_id VARCHAR NOT NULL, settings VARCHAR NOT NULL, result VARCHAR NOT NULL,
+        finished TIMESTAMP NOT NULL)""",
+    """CREATE VIEW IF NOT EXISTS weak_positives AS
+    WITH negatives AS (
+        SELECT run, query_id, count(*) AS negatives, min(bm25_score) AS bm25, min(dense_score) AS dense,
+            min(rerank_score) AS rerank
+        FROM verdicts WHERE slot IS NOT NULL GROUP BY ALL)
+    SELECT n.run, p.query_id, p.doc_id, n.negatives, p.bm25_score, n.bm25 AS lowest_negative_bm25,
+        p.dense_score, n.dense AS lowest_negative_dense,
+        s.score AS rerank_score, n.rerank AS lowest_negative_rerank
+    FROM runs r JOIN positives p ON p.evidence = r.evidence
+    JOIN negatives n ON n.run = r.name AND n.query_id = p.query_id
+    LEFT JOIN rerank_scores s
+        ON s.reranker = r.reranker AND s.query_id = p.query_id AND s.doc_id = p.doc_id
+    WHERE coalesce(p.bm25_score < n.bm25, true) AND coalesce(p.dense_score < n.dense, true)
+        AND coalesce(s.score < n.rerank, true)""",
+)
+"""What later versions added: made when an older store of this format is opened for writing."""

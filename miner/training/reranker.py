@@ -240,13 +240,18 @@ def _record(store: Store, plan: _Plan, out: Path) -> str:
         one = Reranker(str(plan.folder(out, number)))
         positives = plan.part(number).positive_ids()
         for dtype, model in one.fingerprints.items():
-            record_training(store, model, positives)
-            record_model(store, model, "reranker", one.name, _details(plan, dtype, number))
+            record_training(store, model, positives, plan.base.fingerprint)
+            record_model(store, model, "reranker", one.name, _details(plan, one, dtype, number))
     for dtype, model in reranker.fingerprints.items():
-        record_model(store, model, "reranker", reranker.name, _details(plan, dtype, None))
+        record_model(store, model, "reranker", reranker.name, _details(plan, reranker, dtype, None))
     return reranker.fingerprint
 
 
-def _details(plan: _Plan, dtype: str, number: int | None) -> dict[str, Any]:
-    details = {"dtype": dtype, "training": plan.fingerprint, "folds": plan.config.folds}
+def _details(plan: _Plan, model: Reranker, dtype: str, number: int | None) -> dict[str, Any]:
+    details = {
+        "dtype": dtype,
+        "training": plan.fingerprint,
+        "folds": plan.config.folds,
+        "weights": model.weights,
+    }
     return details if number is None or not plan.config.folds else {**details, "fold": number}

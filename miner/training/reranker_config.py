@@ -38,6 +38,8 @@ class RerankerConfig:
     """Train this many models, each without the queries it will score; 0: one model on all queries."""
     held_out: float = 0.1
     """The share of the queries that no model trains on, for the average precision in the card."""
+    hold_out: float = 0.0
+    """The share of each query's positives that are treated as if nobody had judged them: for an audit."""
     calibrate: bool = True
     """Scale the scores to probabilities, on queries that no model trains on."""
     max_queries: int | None = None
@@ -57,7 +59,7 @@ class RerankerConfig:
             _require(value is None or value >= 1, name, value, "at least 1")
         for name in ("mined", "random", "skip_top", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("warmup", "held_out"):
+        for name in ("warmup", "held_out", "hold_out"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
         _require(self.mined + self.random > 0, "mined and random", 0, "at least one negative per positive")
         _require(self.depth > self.skip_top, "depth", self.depth, f"more than skip_top ({self.skip_top})")

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from miner.engine.progress import SILENT, Progress
 from miner.models.reranker import fold_of
-from miner.retrieval.arrays import pair_keys, split_pairs
+from miner.retrieval.arrays import drawn_share, pair_keys, split_pairs
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.collection import Collection, Ints
 from miner.retrieval.config import Bm25Config
@@ -94,14 +94,21 @@ def labelled_pairs(
     Mined negatives are drawn from BM25's ranks `skip_top` + 1 to `depth`, random ones from all
     documents. Neither is anything that `Exclusions` leaves out: judged positive in any split, of the
     text of a positive or of the query, of the query's label, or empty. Where too few are left there
-    are fewer; none twice.
+    are fewer; none twice. Positives that are held out for an audit count as unjudged: they may be drawn
+    as negatives, as those may that nobody found.
     """
     rng = np.random.default_rng([config.seed, 1])
-    known = corpus.known_positives(store), corpus.known_negatives(store)
-    exclusions = Exclusions(collection, *known, overlaps=False, protected=())
     query, doc = _pairs(corpus.positives(store, config.split), collection)
     filled = collection.documents["text_key"].to_numpy()[doc] != 0
     query, doc = query[filled], doc[filled]
+    known = corpus.known_positives(store)
+    if config.hold_out:
+        held = _held_out(collection, query, config)
+        progress.note(f"{held.sum():,} of {len(query):,} positives are held out for an audit")
+        known = _outside(known, pair_keys(query[held], doc[held]), collection)
+        query, doc = query[~held], doc[~held]
+    negatives = corpus.known_negatives(store)
+    exclusions = Exclusions(collection, known, negatives, overlaps=False, protected=())
     per_query = np.bincount(query, minlength=collection.queries.num_rows)
     window = _allowed(exclusions, _window(collection, config, progress))
     mined = _draw(*window, per_query * config.mined, rng)
@@ -112,6 +119,21 @@ def labelled_pairs(
     all_query, all_doc = (np.concatenate(side).astype(np.int32) for side in zip(*parts, strict=True))
     order = np.lexsort((all_doc, kind, all_query))
     return LabelledPairs(collection, all_query[order], all_doc[order], kind[order])
+
+
+def _held_out(collection: Collection, query: Ints, config: RerankerConfig) -> Flags:
+    """Which positives (their queries, sorted) are held out: of queries whose text no other has."""
+    keys = collection.queries["text_key"].to_numpy()
+    _, place, times = np.unique(keys, return_inverse=True, return_counts=True)
+    rng = np.random.default_rng([config.seed, 3])
+    return drawn_share(query, times[place][query] == 1, config.hold_out, rng)
+
+
+def _outside(judged: pa.Table, held: Keys, collection: Collection) -> pa.Table:
+    """The judged pairs (query_id, doc_id) that are not held out."""
+    query = positions(judged["query_id"], collection.query_ids)
+    doc = positions(judged["doc_id"], collection.doc_ids)
+    return judged.filter(pa.array(~np.isin(pair_keys(query, doc), held)))
 
 
 def held_out_queries(collection: Collection, config: RerankerConfig) -> Flags:

@@ -228,10 +228,10 @@ def _record(store: Store, report: EncoderReport, positives: pa.Table) -> None:
     from miner.models.encoder import Encoder
 
     for dtype in ("fp32", "bf16"):
-        model = Encoder(str(report.out), dtype=dtype).fingerprint
-        record_training(store, model, positives)
-        about = {"dtype": dtype, "training": report.metrics.fingerprint}
-        record_model(store, model, "encoder", str(report.out), about)
+        model = Encoder(str(report.out), dtype=dtype)
+        record_training(store, model.fingerprint, positives, report.metrics.base_fingerprint)
+        about = {"dtype": dtype, "training": report.metrics.fingerprint, "weights": model.weights}
+        record_model(store, model.fingerprint, "encoder", str(report.out), about)
 
 
 def usable(pairs: pa.Table, negatives: int, origin: str) -> pa.Table:

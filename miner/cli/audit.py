@@ -1,0 +1,58 @@
+"""`miner audit`: how many negatives are wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+
+@click.command("audit")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--run", "name", help="The run to audit [default: the last].")
+@click.option(
+    "--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.3, show_default=True,
+    help="Share of each query's positives to hide; one is always left.",
+)  # fmt: skip
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="How often to draw.")
+@click.option("--seed", type=click.IntRange(0), default=13, show_default=True, help="Seed of the draws.")
+@click.option(
+    "--judged", type=click.Path(path_type=Path), metavar="FILE",
+    help="Judgments by people of the run's candidates: query, document, relevance, or TREC's four columns.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of the tables.")
+def command(store: Path, name: str | None, judged: Path | None, as_json: bool, **settings: Any) -> None:
+    """Measure how many negatives of a run in STORE are unjudged positives.
+
+    Known positives are hidden, the stored evidence is decided again as if nobody had judged them, and
+    counted is how many come back as negatives: the leak rate, with what the rules cost beside it. No
+    model runs. Positives that a model of the run was trained on are never hidden; train with
+    --hold-out or --folds to keep some back.
+
+    \b
+    miner audit my.duckdb
+    miner audit my.duckdb --run strict --repeats 20
+    miner audit my.duckdb --judged labels.tsv --json
+    """
+    from miner.cli.progress import progress
+    from miner.mining.audit import AuditConfig, audit
+    from miner.mining.audit_report import table
+    from miner.mining.judged import against_judgments
+    from miner.sources.qrels import read_judgments
+    from miner.store.database import Store
+    from miner.store.runs import find_run
+
+    config = AuditConfig(**settings)
+    judgments = None if judged is None else read_judgments(judged)
+    with Store.open(store) as opened, progress() as reports:
+        run = find_run(opened, name)
+        human = None if judgments is None else against_judgments(opened, run, judgments)
+        found = audit(opened, run, config, reports)
+    if as_json:
+        told = found.as_json() | ({} if human is None else {"judged": asdict(human)})
+        click.echo(json.dumps(told, ensure_ascii=False, indent=1))
+    else:
+        click.echo(table(found, str(store), human))

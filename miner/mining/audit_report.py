@@ -1,0 +1,121 @@
+"""An audit as people read it."""
+
+from __future__ import annotations
+
+from miner.evaluation.significance import Rate
+from miner.evaluation.table import aligned
+from miner.mining.audit import CANNOT_KNOW, Audit, Yield
+from miner.mining.judged import Judged
+from miner.store.auditing import BARS
+
+
+def table(audit: Audit, store: str, judged: Judged | None = None) -> str:
+    """Returns the leak rate, where it comes from, and what the filter costs."""
+    parts = [_head(audit), _strata(audit), _outcomes(audit), _costs(audit), *_notes(audit, store)]
+    if judged is not None:
+        parts.insert(1, _judged(judged))
+    return "\n\n".join(parts)
+
+
+def _head(audit: Audit) -> str:
+    settings = audit.settings
+    times = "once" if settings.repeats == 1 else f"{settings.repeats} times"
+    head = (
+        f"run {audit.run}: {audit.hidden:,.0f} of {audit.positives:,} known positives hidden, {times} "
+        f"(share {settings.share:g}, seed {settings.seed}), and decided again"
+    )
+    rows = [
+        ["", "rate", "95 % interval", ""],
+        ["leak rate", *_cells(audit.leak), "hidden positives came back as negatives"],
+        ["wrong", *_cells(audit.wrong), "negatives of their queries are hidden positives"],
+    ]
+    return "\n".join([head, *_aligned(rows)])
+
+
+def _cells(rate: Rate) -> list[str]:
+    return [_share(rate.rate), f"[{_share(rate.low)}, {_share(rate.high)}] {rate.hits:,} of {rate.of:,}"]
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Aligned cells; the last column to the left."""
+    width = max(len(row[-1]) for row in rows)
+    return aligned([[*row[:-1], row[-1].ljust(width)] for row in rows])
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def _strata(audit: Audit) -> str:
+    rows = [["hidden positives", "hidden", "leaked", "leak rate", "95 % interval"]]
+    named = {f"found by {name}": rate for name, rate in audit.found_by.items()}
+    named |= {f"fused rank {band}": rate for band, rate in audit.bands.items()}
+    for name, rate in named.items():
+        interval = f"[{_share(rate.low)}, {_share(rate.high)}]" if rate.of else "-"
+        rows.append([name, f"{rate.of:,}", f"{rate.hits:,}", _share(rate.rate), interval])
+    return "\n".join(aligned(rows))
+
+
+_MEANINGS = {
+    "negative": "came back as negatives",
+    "kept": "passed every rule, and were not needed",
+    "not_found": "no retriever returned them",
+}
+
+
+def _outcomes(audit: Audit) -> str:
+    total = sum(audit.outcomes.values())
+    rows = [["what became of them", "", ""]]
+    for name, number in audit.outcomes.items():
+        meaning = _MEANINGS.get(name, f"dropped: {name}")
+        rows.append([meaning, f"{number:,}", f"{100 * number / total:.1f} %"])
+    return "\n".join(aligned(rows))
+
+
+def _costs(audit: Audit) -> str:
+    columns = (audit.as_mined, audit.as_audited)
+    rows = [["what the rules cost", "as mined", "with hidden"]]
+    lines: list[tuple[str, str, str]] = [
+        (f"negatives per query, of {audit.asked}", "per_query", "number"),
+        (f"queries with all {audit.asked}", "full", "share"),
+        ("queries with none", "without", "share"),
+        ("mean rank of the negatives", "rank", "number"),
+        ("mean margin to the positives", "margin", "score"),
+    ]
+    for name, field, kind in lines:
+        rows.append([name, *[_value(one, field, kind) for one in columns]])
+    return "\n".join(aligned(rows))
+
+
+def _value(one: Yield, field: str, kind: str) -> str:
+    value = getattr(one, field)
+    if value is None:
+        return "-"
+    return {"number": f"{value:.2f}", "share": f"{100 * value:.1f} %", "score": f"{value:.3f}"}[kind]
+
+
+def _judged(judged: Judged) -> str:
+    rows = [["judged by people", "judged", "relevant", "rate", "95 % interval"]]
+    for outcome, rate in judged.relevant.items():
+        interval = f"[{_share(rate.low)}, {_share(rate.high)}]"
+        name = {"negative": "negatives", "kept": "kept, not needed"}.get(outcome, f"dropped: {outcome}")
+        rows.append([name, f"{rate.of:,}", f"{rate.hits:,}", _share(rate.rate), interval])
+    return "\n".join(aligned(rows))
+
+
+def _notes(audit: Audit, store: str) -> list[str]:
+    notes = []
+    if audit.barred:
+        told = "; ".join(f"{number:,} {BARS[bar]}" for bar, number in audit.barred.items())
+        notes.append(f"Never hidden: {told}.")
+    if audit.untold:
+        notes.append(
+            f"Nothing is known of what {' and '.join(audit.untold)} was trained on. A model that has seen "
+            "these positives recognises them, and the leak rate flatters."
+        )
+    if audit.weak_positives:
+        notes.append(
+            f"{audit.weak_positives:,} positives score below each of their query's negatives in every score: "
+            f"miner sql {store} \"FROM weak_positives WHERE run = '{audit.run}'\""
+        )
+    return [*notes, CANNOT_KNOW]

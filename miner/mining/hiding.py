@@ -1,0 +1,142 @@
+"""Hiding known positives: the evidence as it would be if nobody had judged them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from miner.errors import UsageError
+from miner.mining.config import MiningConfig
+from miner.mining.decide import Positives, deciding_score
+from miner.retrieval.arrays import drawn_share
+from miner.retrieval.collection import Collection
+from miner.retrieval.exclusion import Exclusions
+from miner.retrieval.search import positions
+from miner.schema import CANDIDATES_PER_QUERY
+from miner.store import auditing as stored
+from miner.store import evidence
+from miner.store.database import Store
+from miner.store.runs import Run
+
+Flags = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Hideable:
+    """The positives of a run, in order of query_no and doc_id, and which of them may be hidden."""
+
+    table: pa.Table
+    """As `stored.positives_to_hide`."""
+    positives: Positives
+    """The same with their deciding scores."""
+    row: Ints
+    """The row of `candidates` that each positive is, -1 where no retriever found it."""
+    candidates: Ints
+    """The numbers of all candidates, in order."""
+    config: MiningConfig
+
+    @classmethod
+    def of(cls, store: Store, run: Run, config: MiningConfig, candidates: pa.Table) -> Hideable:
+        """Reads what a run's evidence says of its positives.
+
+        `candidates` are all of them in order (`evidence.scored_candidates`). Raises UsageError when
+        the store has lost a text of the evidence.
+        """
+        table = stored.positives_to_hide(store, run)
+        scored = evidence.scored_positives(store, run.evidence, deciding_score(config), run.reranker)
+        if table.num_rows != scored.num_rows:
+            raise UsageError(
+                f"{store.path} has lost queries or documents since run '{run.name}' was mined",
+                f"mine again: miner mine {store.path}",
+            )
+        numbers = candidates["candidate"].to_numpy()
+        ids = pa.chunked_array(candidates["doc_id"].chunks)
+        row = _rows(table, numbers // CANDIDATES_PER_QUERY, ids)
+        return cls(table, Positives(scored), row, numbers, config)
+
+    @cached_property
+    def allowed(self) -> Flags:
+        """Whether each positive may be hidden."""
+        return np.asarray(self.table["bar"].is_null().to_numpy())
+
+    def bars(self) -> dict[str, int]:
+        """Returns how many positives may not be hidden, for each reason of `stored.BARS` that occurs."""
+        found = self.table["bar"].drop_null().value_counts().to_pylist()
+        counts = {one["values"]: one["counts"] for one in found}
+        return {bar: counts[bar] for bar in stored.BARS if bar in counts}
+
+    def draw(self, share: float, rng: np.random.Generator) -> Flags:
+        """Returns which positives to hide: about `share` of each query's, of those that may be.
+
+        A query keeps one positive at least.
+        """
+        return drawn_share(self.positives.owner, self.allowed, share, rng)
+
+    def visible(self, hidden: Flags) -> Positives:
+        """Returns the positives that are left, with their scores."""
+        return Positives(self.positives.table.filter(pa.array(~hidden)))
+
+    def exclusions(self, hidden: Flags) -> pa.Array:
+        """Returns for each hidden positive why it is no negative all the same; null where it may be one.
+
+        A copy of a visible positive, for one, or a text that contains it.
+        """
+        visible = pa.array(~hidden)
+        ids = self.table.select(["query_id", "doc_id"])
+        exclusions = Exclusions(
+            self._collection,
+            ids.filter(visible),
+            ids.slice(0, 0),
+            self.config.overlaps,
+            self.config.protected,
+        )
+        return exclusions.reasons(self._query[hidden], self._doc[hidden])
+
+    @cached_property
+    def _collection(self) -> Collection:
+        """The texts of the positives and their queries. Labels are left out: a label bars hiding."""
+        sides = []
+        for side, key in (("query", "query_id"), ("doc", "doc_id")):
+            table = pa.table(
+                {
+                    key: self.table[key],
+                    "text": self.table[f"{side}_text"],
+                    "text_key": self.table[f"{side}_key"],
+                }
+            )
+            first = table.group_by(key).aggregate([("text", "min"), ("text_key", "min")]).sort_by(key)
+            first = first.rename_columns({"text_min": "text", "text_key_min": "text_key"})
+            sides.append(first.append_column("label", pa.nulls(first.num_rows, pa.string())))
+        queries, documents = sides
+        return Collection(documents, queries, {}, "")
+
+    @cached_property
+    def _query(self) -> npt.NDArray[np.int32]:
+        return positions(self.table["query_id"], self._collection.query_ids)
+
+    @cached_property
+    def _doc(self) -> npt.NDArray[np.int32]:
+        return positions(self.table["doc_id"], self._collection.doc_ids)
+
+
+def _rows(table: pa.Table, query: Ints, doc_ids: pa.ChunkedArray) -> Ints:
+    """The row of each positive among the candidates (`query` numbers and ids, in order), -1 without one."""
+    known = table["doc_id"].unique()
+    ours = positions(table["doc_id"], known).astype(np.int64)
+    theirs = positions(doc_ids, known).astype(np.int64)
+    places = np.flatnonzero(theirs >= 0)
+    keys = query[places] * len(known) + theirs[places]
+    order = np.argsort(keys, kind="stable")
+    wanted = table["query_no"].to_numpy().astype(np.int64) * len(known) + ours
+    found = np.searchsorted(keys[order], wanted)
+    inside = np.minimum(found, len(keys) - 1)
+    rows = np.full(len(wanted), -1, dtype=np.int64)
+    if len(keys):
+        hit = keys[order][inside] == wanted
+        rows[hit] = places[order[inside[hit]]]
+    return rows

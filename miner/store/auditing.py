@@ -1,0 +1,115 @@
+"""What an audit reads and leaves behind: which positives may be hidden, weak positives, its results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from miner.store.corpus import GOLD
+from miner.store.database import Store
+from miner.store.runs import Run
+
+BARS = {
+    "only": "the only positive of its query",
+    "trained": "a model of the run was trained on it",
+    "same_text": "its query's text stands under several ids",
+    "label": "positive by its label, which cannot be hidden",
+    "other_split": "judged in another split as well",
+}
+"""Why a positive cannot be hidden, the first that holds."""
+
+
+def positives_to_hide(store: Store, run: Run) -> pa.Table:
+    """Returns all positives of a run's evidence, ordered by query_no and doc_id, and what bars each.
+
+    Columns query_no, query_id, doc_id, query_text, doc_text, query_key, doc_key (text keys),
+    bar: one of BARS, null where the positive may be hidden. A model counts as trained on a pair when
+    the store noted one of the same two texts.
+    """
+    return store.table(
+        f"""WITH trained AS (
+            SELECT DISTINCT q.text_key AS query_key, d.text_key AS doc_key
+            FROM training_positives t JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
+            WHERE t.model IN ($encoder, $reranker)),
+        judged AS (SELECT DISTINCT query_id, doc_id, split FROM {GOLD} WHERE relevance > 0),
+        elsewhere AS (SELECT DISTINCT query_id, doc_id FROM judged WHERE split <> $split),
+        shared AS (
+            SELECT text_key FROM queries WHERE query_id IN (SELECT query_id FROM judged)
+            GROUP BY text_key HAVING count(*) > 1)
+        SELECT p.query_no, p.query_id, p.doc_id, q.text AS query_text,
+            CASE d.title WHEN '' THEN d.text ELSE d.title || ' ' || d.text END AS doc_text,
+            q.text_key AS query_key, d.text_key AS doc_key,
+            CASE WHEN count(*) OVER (PARTITION BY p.query_no) = 1 THEN 'only'
+                WHEN t.doc_key IS NOT NULL THEN 'trained'
+                WHEN s.text_key IS NOT NULL THEN 'same_text'
+                WHEN q.label = d.label THEN 'label'
+                WHEN e.doc_id IS NOT NULL THEN 'other_split' END AS bar
+        FROM positives p JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
+        LEFT JOIN trained t ON t.query_key = q.text_key AND t.doc_key = d.text_key
+        LEFT JOIN shared s ON s.text_key = q.text_key
+        LEFT JOIN elsewhere e ON e.query_id = p.query_id AND e.doc_id = p.doc_id
+        WHERE p.evidence = $evidence ORDER BY p.query_no, p.doc_id""",
+        {
+            "encoder": run.encoder,
+            "reranker": run.reranker,
+            "split": run.split,
+            "evidence": run.evidence,
+        },
+    )
+
+
+def candidate_facts(store: Store, evidence: str) -> pa.Table:
+    """Returns what retrievers said of every candidate, in order of candidate.
+
+    Columns candidate, bm25_rank, dense_rank, fused_rank; null where a retriever did not return it.
+    """
+    return store.table(
+        """SELECT candidate, bm25_rank, dense_rank, fused_rank FROM candidates
+        WHERE evidence = ? ORDER BY candidate""",
+        [evidence],
+    )
+
+
+def weak_positives(store: Store, run: Run) -> pa.Table:
+    """Returns the judged positives that score below each of their query's negatives in every score.
+
+    Columns as the view `weak_positives`, ordered by query_id and doc_id.
+    """
+    return store.table("SELECT * FROM weak_positives WHERE run = ? ORDER BY query_id, doc_id", [run.name])
+
+
+def verdicts_of(store: Store, run: Run) -> pa.Table:
+    """Returns what became of every candidate of a run: query_id, doc_id, outcome.
+
+    `outcome` is `negative` where it was selected, `kept`, or the reason why it was dropped.
+    """
+    return store.table(
+        """SELECT query_id, doc_id,
+            CASE WHEN slot IS NOT NULL THEN 'negative' ELSE coalesce(reason::VARCHAR, 'kept') END AS outcome
+        FROM verdicts WHERE run = ? ORDER BY query_id, doc_id""",
+        [run.name],
+    )
+
+
+def untold_models(store: Store, run: Run) -> list[str]:
+    """Returns the names of the run's models of whose training the store knows nothing."""
+    rows = store.rows(
+        """SELECT name FROM models WHERE fingerprint IN (?, ?)
+        AND json_extract(details, '$.training') IS NULL ORDER BY kind, name""",
+        [run.encoder, run.reranker],
+    )
+    return [name for (name,) in rows]
+
+
+def keep_audit(store: Store, run: Run, settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Stores an audit's result in the place of an older one of the same run and settings."""
+    told = json.dumps(settings, sort_keys=True)
+    with store.transaction():
+        store.execute("DELETE FROM audits WHERE run_id = ? AND settings = ?", [run.run_id, told])
+        store.execute(
+            "INSERT INTO audits VALUES (?, ?, ?, now() AT TIME ZONE 'UTC')",
+            [run.run_id, told, json.dumps(result)],
+        )

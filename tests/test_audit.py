@@ -1,0 +1,295 @@
+"""The audit: hidden positives are decided on as if nobody had judged them, and no model runs."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import beta
+
+from miner.cli.main import group
+from miner.errors import InputError, UsageError
+from miner.evaluation.significance import clustered_rate
+from miner.mining.audit import Audit, AuditConfig, Material, audit
+from miner.mining.config import MiningConfig, Rules, Selection
+from miner.mining.judged import against_judgments
+from miner.mining.pipeline import mine
+from miner.retrieval.arrays import drawn_share
+from miner.sources.qrels import read_judgments
+from miner.store import runs
+from miner.store.database import Store
+from miner.store.training import record_training
+from tests.stores import make_store
+from tests.test_oracle import encoder
+
+__all__ = ["encoder"]
+
+WORDS = [
+    f"{a}{b}" for a in ("alder", "birch", "cedar", "elm") for b in ("wood", "leaf", "bark", "root", "moss")
+]
+QUERIES = 12
+
+
+def corpus(seed: int = 3) -> tuple[dict[str, str], dict[str, str], list[tuple[str, str]]]:
+    """Returns documents of random words, queries, and four positives of each query, which share its words."""
+    rng = random.Random(seed)
+    queries, documents, judged = {}, {}, []
+    for number in range(QUERIES):
+        words = rng.sample(WORDS, 4)
+        queries[f"q{number:02}"] = " ".join(words)
+        for answer in range(4):
+            doc_id = f"p{number:02}-{answer}"
+            documents[doc_id] = " ".join(
+                [*rng.sample(words, 2), *rng.sample(WORDS, 4), f"n{number}x{answer}"]
+            )
+            judged.append((f"q{number:02}", doc_id))
+    for number in range(60):
+        documents[f"x{number:02}"] = " ".join([*rng.sample(WORDS, 6), f"other{number}"])
+    return documents, queries, judged
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with make_store(tmp_path / "s.duckdb", *corpus()) as made:
+        yield made
+
+
+def negatives(store: Store, run: runs.Run) -> dict[str, set[str]]:
+    table = runs.triplets(store, run).to_pylist()
+    return {
+        q: {r["negative_id"] for r in table if r["query_id"] == q} for q in {r["query_id"] for r in table}
+    }
+
+
+SETTINGS = [
+    MiningConfig(rules=Rules(relative_margin=None)),
+    MiningConfig(rules=Rules(relative_margin=0.2)),
+    MiningConfig(rules=Rules(relative_margin=0.1, anchor="median")),
+    MiningConfig(rules=Rules(relative_margin=None, percentile=20)),
+    MiningConfig(rules=Rules(relative_margin=None, relative_percentile=0.5, skip_top=2)),
+    MiningConfig(rules=Rules(relative_margin=0.1, anchor="each"), selection=Selection(negatives=2)),
+    MiningConfig(rules=Rules(relative_margin=None, max_score=4.0), selection=Selection(strategy="random")),
+    MiningConfig(rules=Rules(relative_margin=None), selection=Selection(document_cap=2, negatives=3)),
+]
+
+
+@pytest.mark.parametrize("config", SETTINGS)
+def test_a_trial_is_what_mining_without_the_judgments_gives(
+    store: Store, tmp_path: Path, config: MiningConfig
+) -> None:
+    material = Material.of(store, mine(store, config))
+    hidden = material.hideable.draw(0.4, np.random.default_rng(1))
+    trial = material.trial(hidden)
+    documents, queries, judged = corpus()
+    gone = [pair for pair, hide in zip(sorted(judged), hidden.tolist(), strict=True) if hide]
+    with make_store(
+        tmp_path / "less.duckdb", documents, queries, [p for p in judged if p not in gone]
+    ) as less:
+        expected = negatives(less, mine(less, config))
+    assert gone
+    leaked = {pair for pair, leak in zip(sorted(judged), trial.leaked.tolist(), strict=True) if leak}
+    assert leaked == {(q, d) for q, d in gone if d in expected.get(q, set())}
+    counts = dict(zip(sorted(queries), trial.negatives.tolist(), strict=True))
+    assert counts == {q: len(expected.get(q, set())) for q in queries}
+
+
+def test_the_encoder_decides_in_a_trial_as_in_mining(tmp_path: Path, encoder: Path) -> None:
+    config = MiningConfig(encoder=str(encoder), rules=Rules(relative_margin=0.01))
+    documents, queries, judged = corpus()
+    with make_store(tmp_path / "s.duckdb", documents, queries, judged) as store:
+        material = Material.of(store, mine(store, config))
+        hidden = material.hideable.draw(0.4, np.random.default_rng(2))
+        trial = material.trial(hidden)
+    left = [pair for pair, hide in zip(sorted(judged), hidden.tolist(), strict=True) if not hide]
+    with make_store(tmp_path / "less.duckdb", documents, queries, left) as less:
+        expected = negatives(less, mine(less, config))
+    leaked = {pair for pair, leak in zip(sorted(judged), trial.leaked.tolist(), strict=True) if leak}
+    assert leaked == {(q, d) for q, d in set(judged) - set(left) if d in expected.get(q, set())}
+
+
+def test_the_figures_add_up_and_repeat(store: Store) -> None:
+    run = mine(store, MiningConfig(rules=Rules(relative_margin=None)))
+    found = audit(store, run, AuditConfig(repeats=3))
+    assert found == audit(store, run, AuditConfig(repeats=3))
+    assert found != audit(store, run, AuditConfig(repeats=3, seed=14))
+    assert found.leak.hits == found.outcomes["negative"] > 0
+    assert found.leak.of == sum(found.outcomes.values()) == round(3 * found.hidden)
+    assert sum(rate.of for rate in found.bands.values()) == found.leak.of - found.outcomes.get("not_found", 0)
+    assert sum(rate.hits for rate in found.bands.values()) == found.leak.hits
+    assert found.leak.rate is not None
+    assert found.leak.low <= found.leak.rate <= found.leak.high
+    assert found.hideable == found.positives == 4 * QUERIES
+    (kept,) = store.rows(
+        "SELECT result FROM audits WHERE run_id = ? AND settings LIKE '%\"seed\": 13%'", [run.run_id]
+    )
+    assert json.loads(kept[0]) == json.loads(json.dumps(found.as_json()))
+
+
+def test_a_stricter_rule_leaks_less_and_leaves_easier_negatives(store: Store) -> None:
+    def audited(margin: float | None) -> Audit:
+        run = mine(store, MiningConfig(rules=Rules(relative_margin=margin)))
+        return audit(store, run, AuditConfig())
+
+    naive, strict = audited(None), audited(0.5)
+    assert strict.leak.hits < naive.leak.hits
+    ranks = [found.as_audited.rank or 0 for found in (naive, strict)]
+    assert 0 < ranks[0] < ranks[1]
+
+
+def test_what_a_model_was_trained_on_is_never_hidden(store: Store) -> None:
+    run = replace(mine(store, MiningConfig()), reranker="a-model")
+    seen = [("q00", "p00-1"), ("q01", "p01-0"), ("q01", "p01-1"), ("q01", "p01-2"), ("q01", "p01-3")]
+    columns = {"query_id": [q for q, _ in seen], "doc_id": [d for _, d in seen]}
+    record_training(store, "a-model", pa.table(columns))
+    hideable = Material.of(store, run).hideable
+    for repeat in range(20):
+        hidden = hideable.table.filter(
+            pa.array(hideable.draw(0.9, np.random.default_rng(repeat)))
+        ).to_pylist()
+        assert not {(r["query_id"], r["doc_id"]) for r in hidden} & set(seen)
+    assert hideable.bars() == {"trained": 5}
+
+
+def test_the_base_of_a_model_counts_as_its_own_training(store: Store) -> None:
+    store.execute("""INSERT INTO models VALUES ('base', 'encoder', 'b', '{"weights": "w"}')""")
+    record_training(store, "base", pa.table({"query_id": ["q00"], "doc_id": ["p00-1"]}))
+    record_training(store, "child", pa.table({"query_id": ["q02"], "doc_id": ["p02-1"]}), "w")
+    rows = store.rows("SELECT query_id, doc_id FROM training_positives WHERE model = 'child' ORDER BY ALL")
+    assert rows == [("q00", "p00-1"), ("q02", "p02-1")]
+
+
+def test_a_run_whose_models_know_every_positive_is_refused(store: Store) -> None:
+    run = replace(mine(store, MiningConfig()), reranker="a-model")
+    store_pairs = store.table("SELECT query_id, doc_id FROM judgments")
+    record_training(store, "a-model", store_pairs)
+    with pytest.raises(UsageError, match="48 a model of the run was trained on it") as caught:
+        audit(store, run, AuditConfig())
+    assert "--hold-out 0.3" in caught.value.hint
+
+
+def test_only_positives_and_shared_texts_stay(tmp_path: Path) -> None:
+    documents = {"a": "apple pie", "b": "apple cake", "c": "apple tart", "d": "pear tart", "e": "plum"}
+    queries = {"one": "apple", "twin1": "tart", "twin2": "Tart", "other": "pear"}
+    judged = [("one", "a"), ("twin1", "c"), ("twin1", "d"), ("twin2", "b"), ("twin2", "c"), ("other", "d")]
+    with make_store(
+        tmp_path / "s.duckdb", documents, queries, [*judged, ("other", "e"), ("other", "e", "test")]
+    ) as s:
+        hideable = Material.of(s, mine(s, MiningConfig())).hideable
+        assert hideable.bars() == {"only": 1, "same_text": 4, "other_split": 1}
+
+
+def test_copies_of_visible_positives_do_not_leak(tmp_path: Path) -> None:
+    documents = {"a": "apple pie crust", "b": "Apple  pie crust", "c": "pear", "x": "apple", "y": "apple jam"}
+    judged = [("q", "a"), ("q", "b")]
+    with make_store(tmp_path / "s.duckdb", documents, {"q": "apple"}, judged) as store:
+        run = mine(store, MiningConfig(rules=Rules(relative_margin=None)))
+        found = audit(store, run, AuditConfig(share=0.5))
+    assert found.outcomes == {"duplicate_of_positive": 5}
+    assert found.leak.hits == 0
+
+
+def test_an_audit_needs_no_model_and_the_command_says_what_it_found(store: Store, tmp_path: Path) -> None:
+    mine(store, MiningConfig(rules=Rules(relative_margin=None)), name="naive")
+    store.close()
+    script = (
+        "import sys\nfrom miner.cli.main import main\ntry:\n"
+        f"    main(['audit', {str(store.path)!r}, '--repeats', '2'])\nexcept SystemExit as end:\n"
+        "    heavy = {'torch', 'transformers', 'sentence_transformers', 'faiss'} & set(sys.modules)\n"
+        "    sys.exit(end.code or str(heavy) if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "run naive: 16 of 48 known positives hidden, 2 times (share 0.3, seed 13)" in done.stdout
+    assert "the leak rate says nothing of them." in done.stdout
+
+
+def test_json_and_unknown_runs(store: Store) -> None:
+    mine(store, MiningConfig())
+    store.close()
+    told = CliRunner().invoke(group, ["audit", str(store.path), "--json"])
+    assert json.loads(told.stdout)["leak"]["of"] > 0
+    with pytest.raises(Exception, match="no run 'r7'"):
+        CliRunner().invoke(group, ["audit", str(store.path), "--run", "r7"], catch_exceptions=False)
+
+
+def test_people_judge_the_negatives(store: Store, tmp_path: Path) -> None:
+    run = mine(store, MiningConfig(rules=Rules(relative_margin=0.2), selection=Selection(negatives=2)))
+    pairs = sorted((q, d) for q, found in negatives(store, run).items() for d in found)
+    file = tmp_path / "labels.tsv"
+    lines = [f"{q}\t{d}\t{int(place < 3)}" for place, (q, d) in enumerate(pairs[:8])]
+    file.write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\nq00\tnowhere\t1\n", "utf-8")
+    rate = against_judgments(store, run, read_judgments(file)).relevant["negative"]
+    assert (rate.hits, rate.of) == (3, 8)
+    trec = tmp_path / "labels.qrels"
+    trec.write_text("\n".join(f"{q} 0 {d} 1" for q, d in pairs[:2]), "utf-8")
+    assert against_judgments(store, run, read_judgments(trec)).relevant["negative"].rate == 1.0
+    trec.write_text("q 0 d many\n", "utf-8")
+    with pytest.raises(InputError, match=r"labels.qrels:1: relevance 'many' is not a number"):
+        read_judgments(trec)
+    with pytest.raises(UsageError, match="none of the 1 judgments is about a candidate"):
+        against_judgments(store, run, pa.table({"query_id": ["no"], "doc_id": ["no"], "relevance": [1.0]}))
+
+
+def test_weak_positives_score_below_their_negatives_everywhere(tmp_path: Path) -> None:
+    documents = {"good": "red apple tree", "weak": "nothing of it", "x1": "red tree", "x2": "apple tree tall"}
+    judged = [("q", "good"), ("q", "weak")]
+    with make_store(tmp_path / "s.duckdb", documents, {"q": "red apple tree"}, judged) as store:
+        run = mine(store, MiningConfig(rules=Rules(relative_margin=None)))
+        rows = store.rows("SELECT doc_id, negatives FROM weak_positives WHERE run = ?", [run.name])
+        assert rows == [("weak", 2)]
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    st.floats(0.01, 0.99),
+    st.integers(0, 2**32),
+    st.floats(0, 1),
+)
+def test_a_share_is_drawn_of_every_owner_and_one_is_left(
+    sizes: list[int], share: float, seed: int, barred: float
+) -> None:
+    owner = np.repeat(np.arange(len(sizes)) * 3, sizes)
+    rng = np.random.default_rng(seed)
+    allowed = rng.random(len(owner)) >= barred
+    drawn = drawn_share(owner, allowed, share, rng)
+    assert not (drawn & ~allowed).any()
+    for number, size in enumerate(sizes):
+        mine_ = owner == number * 3
+        most = min(int(np.ceil(share * size)), size - 1)
+        least = min(int(np.floor(share * size)), size - 1, int(allowed[mine_].sum()))
+        assert least <= drawn[mine_].sum() <= most
+
+
+def test_rates_of_single_items_are_those_of_clopper_and_pearson() -> None:
+    rate = clustered_rate([1] * 3 + [0] * 97, [1] * 100, 100)
+    assert (rate.hits, rate.of, rate.rate) == (3, 100, 0.03)
+    # With clusters of one, the linearised variance is n / (n - 1) times the binomial one.
+    size = 99
+    assert rate.low == pytest.approx(beta.ppf(0.025, 0.03 * size, size - 0.03 * size + 1))
+    assert rate.high == pytest.approx(beta.ppf(0.975, 0.03 * size + 1, size - 0.03 * size))
+    nothing = clustered_rate([0, 0], [10, 10], 20)
+    assert (nothing.low, nothing.high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
+    assert clustered_rate([], [], 0).rate is None
+
+
+def test_the_interval_of_clustered_rates_holds_in_19_of_20_draws() -> None:
+    """Clusters of 5 that are right or wrong together for the most part, as positives of a query are."""
+    rng = np.random.default_rng(7)
+    inside = 0
+    for _ in range(400):
+        chance = rng.beta(0.15, 4.85, 150)
+        hits = rng.binomial(5, chance)
+        rate = clustered_rate(hits, np.full(150, 5), 750)
+        inside += rate.low <= 0.03 <= rate.high
+    assert inside / 400 >= 0.93
