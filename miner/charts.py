@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_INSIDE = 8
+"""How many lines a panel can have and still hold their names."""
+_STYLES = ("-", "--", ":")
+"""One after the other, when the ten colours are used up."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -27,7 +32,7 @@ class Panel:
     y_label: str
     lines: Sequence[Line]
     logarithmic: bool = False
-    """Whether x grows by factors."""
+    """Whether x grows by factors; below its smallest value above 0 it grows evenly, from 0."""
 
 
 def draw(title: str, panels: Sequence[Panel], target: Path) -> tuple[Path, Path]:
@@ -43,22 +48,30 @@ def draw(title: str, panels: Sequence[Panel], target: Path) -> tuple[Path, Path]
             _draw_panel(panel, axis)
         figure.suptitle(title)
         figure.tight_layout()
+        if len(panels[0].lines) > _INSIDE:
+            handles = axes[0][0].get_legend_handles_labels()
+            figure.legend(*handles, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
         files = target.with_suffix(".png"), target.with_suffix(".svg")
-        figure.savefig(files[0], dpi=144, metadata={"Software": None})
-        figure.savefig(files[1], metadata={"Date": None, "Creator": None})
+        figure.savefig(files[0], dpi=144, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(files[1], bbox_inches="tight", metadata={"Date": None, "Creator": None})
         plt.close(figure)
     return files
 
 
 def _draw_panel(panel: Panel, axis: Any) -> None:
-    for line in panel.lines:
-        (drawn,) = axis.plot(line.x, line.y, marker="o", markersize=3, label=line.name)
+    for number, line in enumerate(panel.lines):
+        style = _STYLES[number // 10 % len(_STYLES)]
+        size = 3 if len(line.x) > 1 else 7
+        (drawn,) = axis.plot(line.x, line.y, style, marker="o", markersize=size, label=line.name)
         if line.low is not None and line.high is not None:
             axis.fill_between(line.x, line.low, line.high, alpha=0.15, color=drawn.get_color())
     if panel.logarithmic:
-        axis.set_xscale("log")
+        above = [x for line in panel.lines for x in line.x if x > 0]
+        least = min(above, default=1.0)
+        axis.set_xscale("symlog", linthresh=least)
+        axis.set_xticks([tick for tick in axis.get_xticks() if tick == 0 or tick >= least])
     axis.set_xlabel(panel.x_label)
     axis.set_ylabel(panel.y_label)
     axis.grid(alpha=0.25)
-    if len(panel.lines) > 1:
+    if 1 < len(panel.lines) <= _INSIDE:
         axis.legend(fontsize="small")

@@ -17,6 +17,7 @@ COMMANDS = {
     "mine": "Find hard negatives: retrieve, rerank, decide, select.",
     "decide": "Apply other rules to the stored evidence; no model runs.",
     "audit": "Measure how many negatives are wrong, on hidden positives.",
+    "calibrate": "Find the rules for a target leak; no model runs.",
     "explain": "Show what became of every candidate of a query, and why.",
     "pretrain": "Adapt an encoder to the texts of a store, without labels.",
     "train-reranker": "Train a cross-encoder on the judgments of a store.",

@@ -22,6 +22,7 @@ from miner.mining.decide import Decider, Documents, Positives, deciding_score
 from miner.mining.hiding import Hideable
 from miner.mining.pipeline import config_of
 from miner.mining.rules import KEPT, REASONS
+from miner.retrieval.search import positions
 from miner.schema import CANDIDATES_PER_QUERY, REVIEW
 from miner.store import auditing as stored
 from miner.store import evidence
@@ -131,7 +132,7 @@ def audit(store: Store, run: Run, settings: AuditConfig, progress: Progress = SI
     when none may be hidden.
     """
     material = Material.of(store, run)
-    _require_hideable(store, run, material.hideable)
+    require_hideable(store, run, material.hideable)
     trials = []
     with progress.task("auditing", settings.repeats, unit="repeats") as advance:
         for repeat in range(settings.repeats):
@@ -143,7 +144,8 @@ def audit(store: Store, run: Run, settings: AuditConfig, progress: Progress = SI
     return found
 
 
-def _require_hideable(store: Store, run: Run, hideable: Hideable) -> None:
+def require_hideable(store: Store, run: Run, hideable: Hideable) -> None:
+    """Raises UsageError, with what to do, when no positive of the run may be hidden."""
     if hideable.allowed.any():
         return
     bars = hideable.bars()
@@ -207,6 +209,23 @@ class Material:
     def score(self) -> Floats:
         """Each candidate's deciding score; NaN where the reranker was not asked."""
         return np.asarray(self.candidates["score"].to_numpy(), dtype=np.float64)
+
+    @cached_property
+    def best_rank(self) -> Ints:
+        """The best rank that any retriever gave each candidate."""
+        ranks: Ints = self.candidates["best_rank"].to_numpy().astype(np.int64)
+        return ranks
+
+    @cached_property
+    def judged_negative(self) -> Flags:
+        """Whether each candidate is known to be a negative."""
+        return np.asarray(self.candidates["judged_negative"].to_numpy())
+
+    @cached_property
+    def order(self) -> Ints:
+        """The rows by query, the best score first, then document: as `top` selects them."""
+        place = positions(self.candidates["doc_id"], self.documents.ids)
+        return np.lexsort((place, -self.score, self.query))
 
     def trial(self, hidden: Flags) -> Trial:
         """Decides with these positives hidden."""

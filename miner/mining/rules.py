@@ -82,34 +82,61 @@ _TOO_HIGH = frozenset(
 """Rules against unjudged positives: a candidate that is known to be a negative is spared these."""
 
 Drops = Callable[[Scored], npt.NDArray[np.bool_]]
+Bound = Callable[[Floats], Floats]
 
 
 def _active(rules: Rules, positives: Floats) -> list[tuple[Reason, Drops]]:
     """The rules in force, in the order in which they give the reason."""
     active: list[tuple[Reason, Drops]] = [(Reason.RANK_WINDOW, lambda rows: _outside(rules, rows))]
-    if (most := rules.max_score) is not None:
-        active.append((Reason.MAX_SCORE, lambda rows: rows.score > most))
+    bounds = _bounds(rules, positives)
+    if (bound := bounds.pop(Reason.MAX_SCORE, None)) is not None:
+        active.append((Reason.MAX_SCORE, _above(bound)))
     if (least := rules.min_score) is not None:
         active.append((Reason.MIN_SCORE, lambda rows: rows.score < least))
+    return active + [(reason, _above(bound)) for reason, bound in bounds.items()]
+
+
+def _above(bound: Bound) -> Drops:
+    return lambda rows: rows.score > bound(rows.anchor)
+
+
+def _bounds(rules: Rules, positives: Floats) -> dict[Reason, Bound]:
+    """The highest score that each rule against unjudged positives allows, given the anchor."""
+    bounds: dict[Reason, Bound] = {}
+    if (most := rules.max_score) is not None:
+        bounds[Reason.MAX_SCORE] = lambda anchor: np.full_like(anchor, most)
     if (absolute := rules.absolute_margin) is not None:
-        active.append((Reason.ABSOLUTE_MARGIN, lambda rows: rows.score > rows.anchor - absolute))
+        bounds[Reason.ABSOLUTE_MARGIN] = lambda anchor: anchor - absolute
     if (relative := rules.relative_margin) is not None:
-        active.append(
-            (Reason.RELATIVE_MARGIN, lambda rows: rows.score > rows.anchor - np.abs(rows.anchor) * relative)
-        )
+        bounds[Reason.RELATIVE_MARGIN] = lambda anchor: anchor - np.abs(anchor) * relative
     if rules.percentile is not None and len(positives):
         threshold = float(np.percentile(positives, rules.percentile))
-        active.append((Reason.PERCENTILE, lambda rows: rows.score > threshold))
+        bounds[Reason.PERCENTILE] = lambda anchor: np.full_like(anchor, threshold)
     if (share := rules.relative_percentile) is not None:
-        active.append(
-            (
-                Reason.RELATIVE_PERCENTILE,
-                lambda rows: (
-                    distribution(positives, rows.score) > share * distribution(positives, rows.anchor)
-                ),
-            )
+        bounds[Reason.RELATIVE_PERCENTILE] = lambda anchor: _below_share(
+            positives, share * distribution(positives, anchor)
         )
-    return active
+    return bounds
+
+
+def _below_share(positives: Floats, share: Floats) -> Floats:
+    """The highest score s with F(s) at most each share, F the distribution of `positives` (sorted)."""
+    shares = np.arange(len(positives) + 1) / max(1, len(positives))
+    allowed = np.searchsorted(shares, share, side="right") - 1
+    # F rises at each positive's score: s has to stay below the first that is one too many.
+    edges = np.concatenate([[-np.inf], np.nextafter(positives, -np.inf), [np.inf]])
+    return np.asarray(edges[allowed + 1])
+
+
+def highest(rules: Rules, anchor: Floats, positives: Floats) -> Floats:
+    """Returns the highest score that all rules against unjudged positives allow, for each anchor.
+
+    `positives` are all positives' deciding scores, sorted; infinity where no rule bounds.
+    """
+    bound = np.full_like(anchor, np.inf)
+    for limit in _bounds(rules, positives).values():
+        bound = np.fmin(bound, limit(anchor))
+    return bound
 
 
 def _outside(rules: Rules, rows: Scored) -> npt.NDArray[np.bool_]:

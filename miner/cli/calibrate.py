@@ -1,0 +1,64 @@
+"""`miner calibrate`: the rules for a target leak."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from miner.errors import MinerError
+
+
+@click.command("calibrate")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--run", "name", help="The run whose evidence to calibrate on [default: the last].")
+@click.option(
+    "--target-leak", type=click.FloatRange(0, 1, max_open=True), default=0.02, show_default=True,
+    help="The share of hidden positives that may come back as negatives.",
+)  # fmt: skip
+@click.option(
+    "--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.3, show_default=True,
+    help="Share of each query's positives to hide; one is always left.",
+)  # fmt: skip
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="How often to draw.")
+@click.option("--seed", type=click.IntRange(0), default=13, show_default=True, help="Seed of the draws.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the chosen rules to this TOML recipe, and the frontier beside it as .png and .svg.",
+)  # fmt: skip
+@click.option(
+    "--json", "as_json", is_flag=True, help="JSON instead of the tables: every setting of the sweep."
+)
+def command(
+    store: Path, name: str | None, target_leak: float, out: Path | None, as_json: bool, **settings: Any
+) -> None:
+    """Find the rules of a run in STORE that leak no more than asked and leave the most, hardest negatives.
+
+    Every rule is tried over its parameter, on stored evidence, with known positives hidden as in miner
+    audit. Half of the queries chooses the setting, the other half confirms it. No model runs.
+
+    \b
+    miner calibrate my.duckdb --target-leak 0.01 --out strict.toml
+    miner decide my.duckdb --config strict.toml --name strict
+    miner calibrate my.duckdb --run r1 --repeats 20 --json
+    """
+    from miner.cli.progress import progress
+    from miner.mining.audit import AuditConfig
+    from miner.mining.calibrate import calibrate
+    from miner.mining.calibrate_report import table, write
+    from miner.store.database import Store
+    from miner.store.runs import find_run
+
+    config = AuditConfig(**settings)
+    with Store.open(store, read_only=True) as opened, progress() as reports:
+        found = calibrate(opened, find_run(opened, name), target_leak, config, reports)
+    if out is not None:
+        try:
+            write(found, out)
+        except OSError as error:
+            raise MinerError(f"cannot write {out}: {error.strerror or error}", "check its folder") from error
+    click.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=1) if as_json else table(found))
+    if out is not None:
+        click.echo(f"next: miner decide {store} --config {out}", err=True)

@@ -1,0 +1,269 @@
+"""Calibration: the rules that leak no more than asked and leave the most and the hardest negatives.
+
+Every rule is tried over a range of its parameter, on stored evidence with positives hidden. One half of the
+queries chooses, the other confirms: the figure of the half that chose flatters, as the best of many does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from operator import add
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from miner.engine.progress import SILENT, Progress
+from miner.errors import UsageError
+from miner.evaluation.significance import Rate, clustered_rate
+from miner.mining.audit import AuditConfig, Material, require_hideable
+from miner.mining.config import Rules
+from miner.mining.sweep import Counts, Sweep, only
+from miner.store.database import Store
+from miner.store.runs import Run
+
+Flags = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+ANCHORS = ("lowest", "median", "best")
+RELATIVE = (-0.2, -0.1, -0.05, 0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+ABSOLUTE = (-0.5, -0.25, 0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+"""In standard deviations of the positives' scores."""
+PERCENTILES = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 75.0)
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
+SKIPS = (1, 2, 3, 5, 10, 20, 30, 50)
+_HALVES = 1 << 20
+"""What is drawn with it is no repeat."""
+ENOUGH = 0.01
+"""Yields that differ by less than this share of the negatives asked count as equal: then hardness decides."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One setting on some queries."""
+
+    leak: Rate
+    per_query: float
+    """Negatives, mean, with positives hidden."""
+    full: float
+    """The share of queries with as many as asked."""
+    rank: float | None
+    margin: float | None
+    """Means over the negatives; None without any."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of the sweep."""
+
+    rules: Rules
+    chosen_on: Measured
+    confirmed_on: Measured
+    whole: Measured
+
+    @property
+    def name(self) -> str:
+        """The rule that is on, with its parameter; `no rule` where none is."""
+        return name_of(self.rules)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the setting as JSON-able values."""
+        return {"name": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a sweep found."""
+
+    run: str
+    target: float
+    settings: AuditConfig
+    asked: int
+    """Negatives per query."""
+    sweep: tuple[Setting, ...]
+    own: Setting
+    """The run's own rules."""
+    chosen: Setting
+    expected: Rate
+    """Where the half that chose says that the leak of the other half lies, with 95 %."""
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the chosen setting meets the target on the half that did not choose."""
+        rate = self.chosen.confirmed_on.leak.rate
+        return rate is not None and rate <= self.target
+
+    def frontier(self) -> list[Setting]:
+        """Returns the settings that no other beats in leak, yield and hardness at once, by leak."""
+        points = [(_rate(one.whole), -one.whole.per_query, _hardness(one.whole)) for one in self.sweep]
+        best = [
+            one
+            for one, point in zip(self.sweep, points, strict=True)
+            if not any(
+                other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in points
+            )
+        ]
+        return sorted(best, key=lambda one: (_rate(one.whole), -one.whole.per_query, one.name))
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the calibration as JSON-able values."""
+        return {
+            **asdict(self),
+            "confirmed": self.confirmed,
+            "sweep": [one.as_json() for one in self.sweep],
+            "own": self.own.as_json(),
+            "chosen": self.chosen.as_json(),
+            "frontier": [one.name for one in self.frontier()],
+        }
+
+
+def calibrate(
+    store: Store, run: Run, target: float, settings: AuditConfig, progress: Progress = SILENT
+) -> Calibration:
+    """Sweeps every rule over a run's stored evidence and picks the setting that meets the target leak.
+
+    No model runs, and the store stays as it is. Raises UsageError when no positive may be hidden, the run
+    was selected otherwise than by score, or no setting meets the target.
+    """
+    if not 0 <= target < 1:
+        raise UsageError(f"a target leak of {target} cannot be", "give a share such as 0.02")
+    material = Material.of(store, run)
+    require_hideable(store, run, material.hideable)
+    base = material.config.rules
+    grid = [base, *candidates(base, material.hideable.positives.score)]
+    totals: list[Counts] = []
+    asked, distinct = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    with progress.task("sweeping", settings.repeats, unit="repeats") as advance:
+        for repeat in range(settings.repeats):
+            rng = np.random.default_rng([settings.seed, repeat])
+            hidden = material.hideable.draw(settings.share, rng)
+            sweep = Sweep(material, hidden)
+            counts = sweep.counts(grid)
+            totals = counts if not totals else list(map(add, totals, counts))
+            asked = sweep.asked if not len(asked) else asked + sweep.asked
+            distinct = hidden if not len(distinct) else distinct | hidden
+            advance(1)
+    judge = _Judge(material, asked, distinct, settings, run.negatives)
+    own, *swept = [judge.setting(rules, one) for rules, one in zip(grid, totals, strict=True)]
+    chosen = choose(swept, target, run.negatives)
+    expected = judge.expected(totals[1 + swept.index(chosen)])
+    return Calibration(run.name, target, settings, run.negatives, tuple(swept), own, chosen, expected)
+
+
+def candidates(base: Rules, scores: npt.NDArray[np.float64]) -> list[Rules]:
+    """Returns the settings to try: each rule alone over its parameter; what else `base` sets stays."""
+    spread = float(np.std(scores))
+    found = [only(base)]
+    for anchor in ANCHORS:
+        found += [only(base, anchor=anchor, relative_margin=m) for m in RELATIVE]
+        found += [only(base, anchor=anchor, absolute_margin=_short(m * spread)) for m in ABSOLUTE]
+        found += [only(base, anchor=anchor, relative_percentile=b) for b in SHARES]
+    found += [only(base, percentile=p) for p in PERCENTILES]
+    found += [only(base, max_score=_short(float(np.percentile(scores, p)))) for p in PERCENTILES]
+    found += [only(base, skip_top=n) for n in SKIPS if base.max_rank is None or n < base.max_rank]
+    return [rules for rules in dict.fromkeys(found) if not _closed(rules)]
+
+
+def _closed(rules: Rules) -> bool:
+    return rules.max_score is not None and rules.min_score is not None and rules.min_score > rules.max_score
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def choose(swept: Sequence[Setting], target: float, negatives: int) -> Setting:
+    """Returns the setting within the target on the half that chooses: the hardest of those that yield most.
+
+    Raises UsageError when none is.
+    """
+    within = [
+        one for one in swept if one.chosen_on.leak.rate is not None and one.chosen_on.leak.rate <= target
+    ]
+    within = [one for one in within if one.chosen_on.per_query > 0]
+    if not within:
+        least = min(swept, key=lambda one: _rate(one.chosen_on))
+        raise UsageError(
+            f"no setting leaks at most {100 * target:g} %: the least is {100 * _rate(least.chosen_on):.2f} % "
+            f"with {least.name}",
+            "ask for less, mine with a reranker, or mine deeper",
+        )
+    most = max(one.chosen_on.per_query for one in within) - ENOUGH * negatives
+    return min(
+        (one for one in within if one.chosen_on.per_query >= most), key=lambda one: _hardness(one.chosen_on)
+    )
+
+
+def _rate(measured: Measured) -> float:
+    return 1.0 if measured.leak.rate is None else measured.leak.rate
+
+
+def _hardness(measured: Measured) -> float:
+    """Less is harder."""
+    return np.inf if measured.margin is None else measured.margin
+
+
+def name_of(rules: Rules) -> str:
+    """Returns the rules that are on, with their parameters, as a recipe names them."""
+    names = [f"{name} {getattr(rules, name):g}" for name in _RULES if getattr(rules, name) is not None]
+    if rules.skip_top:
+        names.append(f"skip_top {rules.skip_top}")
+    relative = any(getattr(rules, name) is not None for name in _ANCHORED)
+    return " + ".join(names) + (f", anchor {rules.anchor}" if relative else "") if names else "no rule"
+
+
+_ANCHORED = ("absolute_margin", "relative_margin", "relative_percentile")
+_RULES = ("max_score", "min_score", *_ANCHORED, "percentile")
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Turns counts per query into figures on either half."""
+
+    material: Material
+    asked: Ints
+    """Per query, positives hidden, over all repeats."""
+    distinct: Flags
+    """Per positive, whether it was hidden in any repeat."""
+    settings: AuditConfig
+    negatives: int
+
+    def setting(self, rules: Rules, counts: Counts) -> Setting:
+        """Returns what the counts say of a setting."""
+        chooses, confirms = self._halves
+        return Setting(
+            rules, *(self._measured(counts, part) for part in (chooses, confirms, chooses | confirms))
+        )
+
+    def expected(self, counts: Counts) -> Rate:
+        """Returns the leak on the half that chooses, with where that of the other half is to be expected."""
+        chooses, confirms = self._halves
+        return self._leak(counts.leaked, chooses, self._distinct(confirms) / max(1, self._distinct(chooses)))
+
+    @cached_property
+    def _halves(self) -> tuple[Flags, Flags]:
+        """Which queries choose, and which confirm."""
+        queries = self.material.hideable.positives.queries
+        chooses = np.random.default_rng([self.settings.seed, _HALVES]).permutation(queries) < queries // 2
+        exists = np.bincount(self.material.hideable.positives.owner, minlength=queries) > 0
+        return chooses & exists, ~chooses & exists
+
+    def _measured(self, counts: Counts, among: Flags) -> Measured:
+        number = max(1, int(among.sum())) * self.settings.repeats
+        negatives = int(counts.negatives[among].sum())
+        return Measured(
+            self._leak(counts.leaked, among),
+            negatives / number,
+            float(counts.full[among].sum()) / number,
+            float(counts.ranks[among].sum()) / negatives if negatives else None,
+            float(counts.margins[among].sum()) / negatives if negatives else None,
+        )
+
+    def _leak(self, leaked: Ints, among: Flags, against: float = 0.0) -> Rate:
+        return clustered_rate(leaked[among], self.asked[among], self._distinct(among), against=against)
+
+    def _distinct(self, among: Flags) -> int:
+        owner = self.material.hideable.positives.owner
+        return int((self.distinct & among[owner]).sum())

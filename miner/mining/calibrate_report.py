@@ -1,0 +1,127 @@
+"""A calibration as people read it, and as a recipe that `mine` and `decide` take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from miner.charts import Line, Panel, draw
+from miner.engine.files import write_whole
+from miner.evaluation.significance import Rate
+from miner.evaluation.table import aligned
+from miner.mining.audit import CANNOT_KNOW
+from miner.mining.calibrate import Calibration, Measured, Setting
+from miner.mining.config import OFF, Rules
+
+
+def table(found: Calibration) -> str:
+    """Returns the frontier, the run's own rules, and the chosen setting on both halves."""
+    chosen = found.chosen
+    head = (
+        f"run {found.run}: {len(found.sweep)} settings, {100 * found.settings.share:g} % of the positives "
+        f"hidden, {found.settings.repeats} repeats (seed {found.settings.seed}); "
+        f"target leak {_share(found.target)}"
+    )
+    rows = [["frontier", "leak", "95 % interval", *_cost_names(found.asked)]]
+    rows += [[one.name, *_leak(one.whole.leak), *_costs(one.whole)] for one in found.frontier()]
+    rows.append(["the run's own: " + found.own.name, *_leak(found.own.whole.leak), *_costs(found.own.whole)])
+    halves = [["chosen: " + chosen.name, "leak", "95 % interval", *_cost_names(found.asked)]]
+    for name, half in (("half that chose", chosen.chosen_on), ("half that confirms", chosen.confirmed_on)):
+        halves.append([name, *_leak(half.leak), *_costs(half)])
+    return "\n\n".join(
+        [
+            head + "\n" + "\n".join(aligned(rows)),
+            "\n".join(aligned(halves)) + "\n" + _verdict(found),
+            CANNOT_KNOW,
+        ]
+    )
+
+
+def _cost_names(asked: int) -> list[str]:
+    return ["negatives", f"all {asked}", "mean rank", "mean margin"]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def _leak(rate: Rate) -> list[str]:
+    return [_share(rate.rate), f"[{_share(rate.low)}, {_share(rate.high)}]"]
+
+
+def _costs(one: Measured) -> list[str]:
+    rank = "-" if one.rank is None else f"{one.rank:.1f}"
+    margin = "-" if one.margin is None else f"{one.margin:.3f}"
+    return [f"{one.per_query:.2f}", f"{100 * one.full:.1f} %", rank, margin]
+
+
+def _verdict(found: Calibration) -> str:
+    low, high = _share(found.expected.low), _share(found.expected.high)
+    rate = found.chosen.confirmed_on.leak.rate
+    inside = rate is not None and found.expected.low <= rate <= found.expected.high
+    where = "lies inside" if inside else "does not lie inside"
+    lines = [f"expected of the other half: [{low}, {high}]; it {where}"]
+    if found.confirmed:
+        lines.append("confirmed: the other half meets the target too")
+    else:
+        lines.append("not confirmed: the other half leaks more than the target; ask for less to be sure")
+    return "\n".join(lines)
+
+
+def recipe(found: Calibration) -> str:
+    """Returns the chosen rules as TOML for `--config`, every rule named, with the figures as comments."""
+    chosen = found.chosen
+    verdict = "confirmed" if found.confirmed else "not confirmed"
+    lines = [
+        f"# Calibrated on run {found.run}: {chosen.name}.",
+        f"# Target leak {_share(found.target)}; on the half that chose {_share(chosen.chosen_on.leak.rate)}, "
+        f"on the other {_share(chosen.confirmed_on.leak.rate)}: {verdict}.",
+        f"# Share {found.settings.share:g}, repeats {found.settings.repeats}, seed {found.settings.seed}.",
+        "[rules]",
+    ]
+    lines += [f"{field.name} = {_toml(getattr(chosen.rules, field.name))}" for field in fields(Rules)]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    if value is None:
+        return f'"{OFF}"'
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def write(found: Calibration, out: Path) -> None:
+    """Writes the recipe to `out`, and the frontier beside it as .png and .svg."""
+    draw(f"{found.run}: leak against what is left", _panels(found), out.with_suffix(""))
+    write_whole(out, recipe(found))
+
+
+def _panels(found: Calibration) -> list[Panel]:
+    groups: dict[str, list[Setting]] = {}
+    for one in found.sweep:
+        groups.setdefault(_family(one), []).append(one)
+    for settings in groups.values():
+        settings.sort(key=lambda one: one.whole.leak.rate or 0)
+    groups["chosen"] = [found.chosen]
+    groups["the run's own"] = [found.own]
+    return [
+        Panel("leak, %", f"queries with all {found.asked}, %", _lines(groups, "full", 100), True),
+        Panel("leak, %", "mean rank of the negatives", _lines(groups, "rank", 1), True),
+    ]
+
+
+def _lines(groups: dict[str, list[Setting]], field: str, times: float) -> Sequence[Line]:
+    lines = []
+    for name, settings in groups.items():
+        known = [one.whole for one in settings if getattr(one.whole, field) is not None]
+        leaks = [100 * (one.leak.rate or 0) for one in known]
+        lines.append(Line(name, leaks, [times * getattr(one, field) for one in known]))
+    return lines
+
+
+def _family(setting: Setting) -> str:
+    """The rule without its parameter."""
+    words = setting.name.replace(",", "").split()
+    return " ".join(word for word in words if not word.lstrip("-").replace(".", "").isdigit())

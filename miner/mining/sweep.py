@@ -1,0 +1,225 @@
+"""Many settings over the same evidence at once: what each would leak, and what it would leave.
+
+Rules against unjudged positives keep what scores at most some bound, one per query. With candidates
+sorted by score the negatives that `top` selects are then one stretch of rows: found by bisection, counted by
+differences of running sums. The same as deciding each setting (`Material.trial`), hundreds of times as fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from miner.errors import UsageError
+from miner.mining import rules as ruling
+from miner.mining.audit import Material
+from miner.mining.config import MiningConfig, Rules
+
+Flags = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one setting does, per query: arrays of one length, summed over repeats when added up."""
+
+    leaked: Ints
+    """Hidden positives that came back as negatives."""
+    negatives: Ints
+    full: Ints
+    """1 where there are as many negatives as asked."""
+    ranks: Ints
+    """The sum of the negatives' fused ranks."""
+    margins: Floats
+    """The sum of the query's mean positive score minus the negative's."""
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.leaked + other.leaked,
+            self.negatives + other.negatives,
+            self.full + other.full,
+            self.ranks + other.ranks,
+            self.margins + other.margins,
+        )
+
+
+def require_sweepable(config: MiningConfig) -> None:
+    """Raises UsageError for a run whose negatives are not simply its best-scored kept candidates."""
+    selection, rules = config.selection, config.rules
+    for name, plain in (
+        ("strategy", "top"),
+        ("bm25_quota", None),
+        ("dense_quota", None),
+        ("document_cap", None),
+    ):
+        if getattr(selection, name) != plain:
+            raise UsageError(
+                f"a run with {name} {getattr(selection, name)} cannot be calibrated",
+                "decide again with --strategy top and neither quotas nor a cap, calibrate that, and use the "
+                "rules it finds with any selection",
+            )
+    if rules.anchor == "each":
+        raise UsageError(
+            "a run with anchor each cannot be calibrated",
+            "decide again with another --anchor, and calibrate that",
+        )
+
+
+class Sweep:
+    """The evidence with some positives hidden, sorted for counting."""
+
+    def __init__(self, material: Material, hidden: Flags) -> None:
+        require_sweepable(material.config)
+        self._material = material
+        self._hidden = hidden
+        self._visible = material.hideable.visible(hidden)
+        table = material.with_hidden(hidden)
+        score = np.asarray(table["score"].to_numpy(), dtype=np.float64)
+        eligible = table["exclusion"].is_null().to_numpy() & ~np.isnan(score)
+        self._rows = material.order[eligible[material.order]]
+        self._score = score
+
+    @property
+    def queries(self) -> int:
+        """One more than the largest query number."""
+        return self._visible.queries
+
+    @cached_property
+    def asked(self) -> Ints:
+        """How many positives of each query are hidden."""
+        owner = self._material.hideable.positives.owner
+        return np.bincount(owner[self._hidden], minlength=self.queries)
+
+    def counts(self, settings: Sequence[Rules]) -> list[Counts]:
+        """Returns what each setting does; those of one rank window share their sorted rows."""
+        windows: dict[tuple[int, int | None], _Window] = {}
+        found = []
+        for rules in settings:
+            key = rules.skip_top, rules.max_rank
+            if key not in windows:
+                windows[key] = self._window(rules)
+            found.append(windows[key].counts(rules, self._material.config.selection.negatives))
+        return found
+
+    def _window(self, rules: Rules) -> _Window:
+        best = self._material.best_rank[self._rows]
+        inside = best > rules.skip_top
+        if rules.max_rank is not None:
+            inside &= best <= rules.max_rank
+        rows = self._rows[inside]
+        hidden = np.zeros(len(self._score), dtype=np.bool_)
+        row = self._material.hideable.row[self._hidden]
+        hidden[row[row >= 0]] = True
+        positives = self._visible
+        known = np.bincount(positives.owner, minlength=self.queries)
+        mean = np.bincount(positives.owner, positives.score, self.queries) / np.maximum(1, known)
+        anchor = {
+            kind: ruling.anchors(positives.owner, positives.score, self.queries, kind)
+            for kind in ("lowest", "median", "best")
+        }
+        return _Window(
+            self._material.query[rows],
+            self._score[rows],
+            self._material.judged_negative[rows],
+            hidden[rows],
+            self._material.fused_rank[rows],
+            mean,
+            anchor,
+            positives.sorted_scores,
+        )
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The candidates inside one rank window, by query, the best score first: arrays of one length."""
+
+    query: Ints
+    score: Floats
+    judged: Flags
+    """Known negatives: no rule drops them for scoring high."""
+    hidden: Flags
+    rank: Ints
+    mean: Floats
+    """Per query, the mean score of the positives."""
+    anchor: dict[str, Floats]
+    """Per query, for each kind."""
+    positives: Floats
+    """Scores of all visible positives, sorted."""
+
+    @cached_property
+    def _levels(self) -> Floats:
+        return np.unique(self.score)
+
+    @cached_property
+    def _keys(self) -> Ints:
+        """Ascends along the rows: the query, then how many score levels lie above."""
+        above = len(self._levels) - 1 - np.searchsorted(self._levels, self.score)
+        return self.query * (len(self._levels) + 1) + above
+
+    def _first(self, bound: Floats, side: str) -> Ints:
+        """The first row of each query that scores at most its bound (`right`), or below it (`left`)."""
+        levels = len(self._levels)
+        allowed = np.searchsorted(self._levels, bound, side=side)  # type: ignore[call-overload]
+        keys = np.arange(len(bound)) * (levels + 1) + (levels - allowed)
+        return np.asarray(np.searchsorted(self._keys, keys))
+
+    def counts(self, rules: Rules, negatives: int) -> Counts:
+        """Returns what the rules do when the best-scored of what they keep become negatives."""
+        queries = len(self.mean)
+        begin = np.searchsorted(self.query, np.arange(queries))
+        end = np.searchsorted(self.query, np.arange(queries), side="right")
+        if rules.min_score is not None:
+            end = np.maximum(begin, self._first(np.full(queries, rules.min_score), "left"))
+        bound = ruling.highest(rules, self.anchor[rules.anchor], self.positives)
+        start = np.clip(self._first(bound, "right"), begin, end)
+        above_first = self._judged_before[begin]
+        above = np.minimum(self._judged_before[start] - above_first, negatives)
+        below = np.minimum(end - start, negatives - above)
+        taken = above + below
+        ranks, scores = (
+            sums[start + below] - sums[start] + judged[above_first + above] - judged[above_first]
+            for sums, judged in (self._rank_sums, self._score_sums)
+        )
+        return Counts(
+            self._hidden_before[start + below] - self._hidden_before[start],
+            taken,
+            (taken >= negatives).astype(np.int64),
+            ranks,
+            taken * self.mean - scores,
+        )
+
+    @cached_property
+    def _judged_before(self) -> Ints:
+        return _running(self.judged)
+
+    @cached_property
+    def _hidden_before(self) -> Ints:
+        return _running(self.hidden)
+
+    @cached_property
+    def _rank_sums(self) -> tuple[Ints, Ints]:
+        """Of all rows, and of the known negatives alone."""
+        return _running(self.rank), _running(self.rank[self.judged])
+
+    @cached_property
+    def _score_sums(self) -> tuple[Floats, Floats]:
+        return _running(self.score), _running(self.score[self.judged])
+
+
+def _running(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Running sums: place i holds the sum of what stands before row i."""
+    return np.concatenate([[0], np.cumsum(values)])
+
+
+def only(rules: Rules, **kept: object) -> Rules:
+    """Returns the rules with every bound on high scores off but those given."""
+    off = dict.fromkeys(
+        ("max_score", "absolute_margin", "relative_margin", "percentile", "relative_percentile")
+    )
+    return replace(rules, **{**off, **kept})  # type: ignore[arg-type]

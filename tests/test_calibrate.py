@@ -1,0 +1,185 @@
+"""Calibration: the sweep counts what deciding gives, the choice meets its target, the recipe repeats it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miner.cli.main import group
+from miner.errors import UsageError
+from miner.mining import rules as ruling
+from miner.mining.audit import AuditConfig, Material
+from miner.mining.calibrate import calibrate, candidates, choose, name_of
+from miner.mining.calibrate_report import recipe, table
+from miner.mining.config import MiningConfig, Rules, Selection, read_recipe, with_values
+from miner.mining.pipeline import config_of, decide_again, mine
+from miner.mining.sweep import Sweep
+from miner.store import runs
+from miner.store.database import Store
+from tests.stores import make_store
+from tests.test_audit import corpus
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A store in which some candidates are judged not relevant: no rule drops those for scoring high."""
+    documents, queries, judged = corpus(5)
+    rng = random.Random(1)
+    with make_store(tmp_path_factory.mktemp("calibrate") / "s.duckdb", documents, queries, judged) as made:
+        for query in queries:
+            for doc in rng.sample([d for d in documents if (query, d) not in judged], 6):
+                made.execute("INSERT INTO judgments VALUES (?, ?, 0, 'train', 'gold')", [query, doc])
+        yield made
+
+
+@pytest.fixture(scope="module")
+def run(store: Store) -> runs.Run:
+    return mine(store, MiningConfig(depth=60), name="base")
+
+
+SETTINGS = [
+    Rules(relative_margin=None),
+    Rules(relative_margin=0.1),
+    Rules(relative_margin=-0.2, anchor="best"),
+    Rules(relative_margin=0.3, anchor="median", skip_top=3),
+    Rules(relative_margin=None, absolute_margin=0.5, anchor="median"),
+    Rules(relative_margin=None, percentile=30, max_rank=25),
+    Rules(relative_margin=None, relative_percentile=0.4, anchor="best"),
+    Rules(relative_margin=None, relative_percentile=1.0),
+    Rules(relative_margin=0.05, max_score=3.0, min_score=1.0),
+    Rules(relative_margin=None, max_score=2.0, min_score=1.9),
+    Rules(relative_margin=None, min_score=4.0, percentile=1),
+    Rules(relative_margin=0.5, skip_top=90),
+]
+
+
+@pytest.mark.parametrize("rules", SETTINGS, ids=name_of)
+@pytest.mark.parametrize("negatives", [1, 4, 40])
+def test_the_sweep_counts_what_deciding_gives(
+    store: Store, run: runs.Run, rules: Rules, negatives: int
+) -> None:
+    material = Material.of(store, run)
+    selection = Selection(negatives=negatives)
+    material = replace(material, config=replace(material.config, rules=rules, selection=selection))
+    hidden = material.hideable.draw(0.4, np.random.default_rng(3))
+    trial = material.trial(hidden)
+    (counts,) = Sweep(material, hidden).counts([rules])
+    owner = material.hideable.positives.owner
+    assert counts.leaked.tolist() == np.bincount(owner[trial.leaked], minlength=len(counts.leaked)).tolist()
+    assert counts.negatives.tolist() == trial.negatives.tolist()
+    assert counts.full.mean() == pytest.approx(trial.cost.full)
+    total = counts.negatives.sum()
+    if total:
+        assert counts.ranks.sum() / total == pytest.approx(trial.cost.rank)
+        assert counts.margins.sum() / total == pytest.approx(trial.cost.margin)
+
+
+@given(
+    st.lists(st.floats(-4, 4, width=16), min_size=1, max_size=30),
+    st.lists(st.floats(-5, 5, width=16), min_size=1, max_size=20),
+    st.floats(-0.5, 1.5),
+    st.floats(0, 100),
+)
+def test_bounds_and_rules_say_the_same(
+    positives: list[float], scores: list[float], share: float, percentile: float
+) -> None:
+    """A score passes every rule exactly if it is no higher than the bound."""
+    known, score = np.sort(positives), np.array(scores)
+    anchor = np.resize(known, len(score))
+    rules = Rules(relative_margin=None, relative_percentile=share, percentile=percentile)
+    dropped = ruling.distribution(known, score) > share * ruling.distribution(known, anchor)
+    dropped |= score > np.percentile(known, percentile)
+    assert (score > ruling.highest(rules, anchor, known)).tolist() == dropped.tolist()
+
+
+def test_the_choice_meets_its_target_and_the_recipe_repeats_it(
+    store: Store, run: runs.Run, tmp_path: Path
+) -> None:
+    naive = calibrate(store, run, 0.99, AuditConfig()).chosen.chosen_on
+    found = calibrate(store, run, 0.1, AuditConfig())
+    assert found.chosen.chosen_on.leak.rate is not None
+    assert found.chosen.chosen_on.leak.rate <= 0.1 < (naive.leak.rate or 0)
+    assert found == calibrate(store, run, 0.1, AuditConfig())
+    better = [
+        one
+        for one in found.sweep
+        if (one.chosen_on.leak.rate or 0) <= 0.1
+        and one.chosen_on.per_query > found.chosen.chosen_on.per_query + 0.06
+    ]
+    assert not better, "no setting within the target yields more"
+    file = tmp_path / "recipe.toml"
+    file.write_text(recipe(found), "utf-8")
+    decided = decide_again(store, run, with_values(config_of(run), read_recipe(file)))
+    assert config_of(decided).rules == found.chosen.rules
+
+
+def test_every_rule_is_tried_and_the_rank_window_stays() -> None:
+    tried = candidates(Rules(skip_top=4, max_rank=30, min_score=1.0), np.linspace(0, 5, 50))
+    assert len(set(tried)) == len(tried) > 100
+    for name in ("max_score", "absolute_margin", "relative_margin", "percentile", "relative_percentile"):
+        assert sum(getattr(rules, name) is not None for rules in tried) >= 5
+    assert {rules.max_rank for rules in tried} == {30}
+    assert {rules.min_score for rules in tried} == {1.0}
+    assert all(rules.skip_top < 30 for rules in tried)
+    assert all(rules.max_score is None or rules.max_score >= 1.0 for rules in tried)
+
+
+def test_a_target_that_nothing_meets_is_refused(store: Store, run: runs.Run) -> None:
+    found = calibrate(store, run, 0.1, AuditConfig())
+    leaking = [one for one in found.sweep if one.chosen_on.leak.hits]
+    with pytest.raises(UsageError, match=r"no setting leaks at most 0 %: the least is .* % with") as caught:
+        choose(leaking, 0.0, 5)
+    assert "mine with a reranker" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("selection", "rules", "match"),
+    [
+        (Selection(strategy="random"), Rules(), "a run with strategy random cannot be calibrated"),
+        (Selection(document_cap=3), Rules(), "a run with document_cap 3 cannot be calibrated"),
+        (Selection(bm25_quota=3), Rules(), "a run with bm25_quota 3 cannot be calibrated"),
+        (Selection(), Rules(anchor="each"), "a run with anchor each cannot be calibrated"),
+    ],
+)
+def test_other_selections_are_refused(store: Store, selection: Selection, rules: Rules, match: str) -> None:
+    run = mine(store, MiningConfig(depth=60, selection=selection, rules=rules))
+    with pytest.raises(UsageError, match=match):
+        calibrate(store, run, 0.1, AuditConfig())
+
+
+def test_the_command_writes_recipe_and_chart_and_leaves_the_store_alone(tmp_path: Path) -> None:
+    documents, queries, judged = corpus(5)
+    path = tmp_path / "s.duckdb"
+    with make_store(path, documents, queries, judged) as store:
+        mine(store, MiningConfig(depth=60), name="base")
+    before = hashlib.sha256(path.read_bytes()).digest()
+    out = tmp_path / "strict.toml"
+    told = CliRunner().invoke(group, ["calibrate", str(path), "--target-leak", "0.1", "--out", str(out)])
+    assert told.exit_code == 0, told.output
+    assert hashlib.sha256(path.read_bytes()).digest() == before
+    assert "target leak 10.00 %" in told.stdout
+    assert "the run's own: relative_margin 0.05, anchor lowest" in told.stdout
+    assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+    assert "<svg" in out.with_suffix(".svg").read_text("utf-8")
+    again = CliRunner().invoke(group, ["decide", str(path), "--config", str(out), "--name", "strict"])
+    assert again.exit_code == 0, again.output
+    as_json = CliRunner().invoke(group, ["calibrate", str(path), "--target-leak", "0.1", "--json"])
+    found = json.loads(as_json.stdout)
+    assert found["chosen"]["name"] in told.stdout
+    assert found["chosen"]["confirmed_on"]["leak"]["of"] > 0
+
+
+def test_the_table_shows_both_halves(store: Store, run: runs.Run) -> None:
+    text = table(calibrate(store, run, 0.1, AuditConfig()))
+    for line in ("half that chose", "half that confirms", "expected of the other half"):
+        assert line in text
