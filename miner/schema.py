@@ -13,12 +13,12 @@ class Verdict(StrEnum):
     KEPT = "kept"
     """Passed every rule: a negative if it was selected, else a spare."""
     DROPPED = "dropped"
-    REVIEW = "review"
-    """Scored above the positive and sent to a person instead of being dropped."""
+    SUSPECTED = "suspected"
+    """Dropped for its score, which is even above the positive's: likely a positive that nobody judged."""
 
 
 class Reason(StrEnum):
-    """Why a candidate was dropped or sent to review. The place of each is its code: add at the end."""
+    """Why a candidate was dropped or is suspected. The place of each is its code: add at the end."""
 
     JUDGED_POSITIVE = "judged_positive"
     SAME_LABEL = "same_label"
@@ -35,13 +35,14 @@ class Reason(StrEnum):
     PERCENTILE = "percentile"
     RELATIVE_PERCENTILE = "relative_percentile"
     DOCUMENT_CAP = "document_cap"
+    DUPLICATE_OF_CANDIDATE = "duplicate_of_candidate"
 
 
 KEPT = -1
 """The code of a kept candidate in `decisions`, less its slot; one of 0 or more is a reason's place in
 `Reason`."""
-REVIEW = 64
-"""Added to the code of a candidate that was sent to review."""
+SUSPECTED = 64
+"""Added to the code of a candidate that is a suspected positive."""
 
 Id = pa.dictionary(pa.int32(), pa.string())
 """Ids travel between stages as dictionaries: an integer per row, each text once."""

@@ -48,7 +48,6 @@ def test_a_recipe_is_read_flat_and_applied(tmp_path: Path) -> None:
         max_score = 1            # a whole number is a number
         relative_margin = "off"
         anchor = "each"
-        review = true
 
         [selection]
         negatives = 3
@@ -63,7 +62,7 @@ def test_a_recipe_is_read_flat_and_applied(tmp_path: Path) -> None:
         bm25=False,
         encoder="bundled",
         protected=("007", "d2"),
-        rules=Rules(max_score=1.0, relative_margin=None, anchor="each", review=True),
+        rules=Rules(max_score=1.0, relative_margin=None, anchor="each"),
         selection=Selection(negatives=3, strategy="ambiguous", document_cap=7),
     )
     assert isinstance(config.rules.max_score, float)
@@ -104,7 +103,6 @@ configs = st.builds(
         relative_margin=st.one_of(st.none(), st.floats(-1e6, 1)),
         percentile=st.one_of(st.none(), st.floats(0, 100)),
         relative_percentile=number,
-        review=st.booleans(),
     ),
     selection=st.builds(
         Selection,
@@ -177,8 +175,7 @@ def test_an_unknown_key_names_the_file_and_the_nearest_key(tmp_path: Path) -> No
     file = recipe(tmp_path, "[rules]\nrelativ_margin = 0.1\n")
     assert said(file) == (
         f"{file}: unknown key 'relativ_margin' (did you mean 'relative_margin'?); keys: anchor, skip_top, "
-        "max_rank, max_score, min_score, absolute_margin, relative_margin, percentile, relative_percentile, "
-        "review"
+        "max_rank, max_score, min_score, absolute_margin, relative_margin, percentile, relative_percentile"
     )
     file = recipe(tmp_path, "[selection]\nzzz = 1\n")
     assert said(file).startswith(f"{file}: unknown key 'zzz'; keys: negatives, strategy, ")

@@ -37,7 +37,7 @@ def test_every_kind_of_flag() -> None:
     config, _ = run(
         "--split", "dev", "--depth", "7", "--no-bm25", "--encoder", "bundled", "--bm25-k1", "0.9",
         "--protected", "007", "--protected", "d2", "--no-overlaps", "--anchor", "each", "--max-score", "1",
-        "--relative-margin", "off", "--review", "--negatives", "3", "--document-cap", "0",
+        "--relative-margin", "off", "--negatives", "3", "--document-cap", "0",
         "--strategy", "random", "--positives", "best",
     )  # fmt: skip
     assert config == MiningConfig(
@@ -48,7 +48,7 @@ def test_every_kind_of_flag() -> None:
         bm25_k1=0.9,
         protected=("007", "d2"),
         overlaps=False,
-        rules=Rules(anchor="each", max_score=1.0, relative_margin=None, review=True),
+        rules=Rules(anchor="each", max_score=1.0, relative_margin=None),
         selection=Selection(negatives=3, document_cap=0, strategy="random", positives="best"),
     )
 
@@ -57,19 +57,19 @@ def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Pa
     file = tmp_path / "recipe.toml"
     file.write_text(
         "depth = 5\nencoder = 'bundled'\nbm25 = false\nprotected = ['a']\n"
-        "[rules]\nmax_score = 2\nskip_top = 3\nreview = true\n[selection]\nnegatives = 9\n"
+        "[rules]\nmax_score = 2\nskip_top = 3\n[selection]\nnegatives = 9\n"
     )
     config, _ = run("--config", str(file))
     assert config is not None
     assert (config.depth, config.bm25, config.protected) == (5, False, ("a",))
-    assert (config.rules.max_score, config.rules.skip_top, config.rules.review) == (2.0, 3, True)
+    assert (config.rules.max_score, config.rules.skip_top) == (2.0, 3)
     config, _ = run(
         "--config", str(file), "--depth", "6", "--bm25", "--encoder", "off", "--protected", "b",
-        "--max-score", "off", "--skip-top", "0", "--no-review",
+        "--max-score", "off", "--skip-top", "0",
     )  # fmt: skip
     assert config is not None
     assert (config.depth, config.bm25, config.encoder, config.protected) == (6, True, None, ("b",))
-    assert (config.rules.max_score, config.rules.skip_top, config.rules.review) == (None, 0, False)
+    assert (config.rules.max_score, config.rules.skip_top) == (None, 0)
     assert config.selection.negatives == 9
 
 
@@ -133,7 +133,6 @@ def test_help_shows_every_key_and_its_default() -> None:
     assert shown["--depth"].endswith("[default: 100]")
     assert shown["--relative-margin"].endswith("[default: 0.05]")
     assert shown["--bm25"].endswith("[default: bm25]")
-    assert shown["--review"].endswith("[default: no-review]")
     assert "default" not in shown["--max-score"]
     assert next(iter(shown)) == "--config"
 

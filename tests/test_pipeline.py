@@ -163,9 +163,11 @@ def test_an_unknown_protected_document_is_refused(store: Store) -> None:
         mine(store, MiningConfig(protected=("d1",)))
 
 
-def test_a_review_is_no_negative(store: Store) -> None:
-    run = mine(store, MiningConfig(rules=Rules(review=True, relative_margin=0.0)))
-    rows = store.rows("SELECT query_id, bm25_score, reason::VARCHAR FROM verdicts WHERE verdict = 'review'")
+def test_a_candidate_above_the_positive_is_a_suspected_positive(store: Store) -> None:
+    run = mine(store, MiningConfig(rules=Rules(relative_margin=0.0)))
+    rows = store.rows(
+        "SELECT query_id, bm25_score, reason::VARCHAR FROM verdicts WHERE verdict = 'suspected'"
+    )
     lowest = {
         q: min(s for i, s in store.rows("SELECT query_id, bm25_score FROM positives") if i == q)
         for q in QUERIES

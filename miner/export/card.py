@@ -34,6 +34,7 @@ _MEANINGS: Mapping[str, str] = {
     Reason.RELATIVE_MARGIN: "scored within the relative margin of the positive",
     Reason.PERCENTILE: "scored above the percentile of all positives' scores",
     Reason.RELATIVE_PERCENTILE: "scored too high among the positives' scores, relative to its positive",
+    Reason.DUPLICATE_OF_CANDIDATE: "a copy of a candidate of the query that ranks better",
     Reason.DOCUMENT_CAP: "its document already serves as often as allowed",
 }
 

@@ -23,7 +23,7 @@ from miner.mining.hiding import Hideable
 from miner.mining.pipeline import config_of
 from miner.mining.rules import KEPT, REASONS
 from miner.retrieval.search import positions
-from miner.schema import CANDIDATES_PER_QUERY, REVIEW
+from miner.schema import CANDIDATES_PER_QUERY, SUSPECTED
 from miner.store import auditing as stored
 from miner.store import evidence
 from miner.store.database import Store
@@ -316,7 +316,7 @@ def _named(code: int) -> str:
         return "not_found"
     if code < KEPT:
         return "negative"
-    return "kept" if code == KEPT else str(REASONS[code % REVIEW])
+    return "kept" if code == KEPT else str(REASONS[code % SUSPECTED])
 
 
 def _leak(material: Material, trials: list[Trial], among: Flags) -> Rate:

@@ -48,7 +48,6 @@ class Rules:
     relative_percentile: float | None = key(
         None, "Drop if F(score) > this × F(positive), F the distribution of positives' scores.", kind=float
     )
-    review: bool = key(False, "Send a dropped candidate that scores above the positive to review.", kind=bool)
 
 
 @dataclass(frozen=True)

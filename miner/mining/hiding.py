@@ -100,20 +100,15 @@ class Hideable:
     @cached_property
     def _collection(self) -> Collection:
         """The texts of the positives and their queries. Labels are left out: a label bars hiding."""
-        sides = []
-        for side, key in (("query", "query_id"), ("doc", "doc_id")):
-            table = pa.table(
-                {
-                    key: self.table[key],
-                    "text": self.table[f"{side}_text"],
-                    "text_key": self.table[f"{side}_key"],
-                }
-            )
-            first = table.group_by(key).aggregate([("text", "min"), ("text_key", "min")]).sort_by(key)
-            first = first.rename_columns({"text_min": "text", "text_key_min": "text_key"})
-            sides.append(first.append_column("label", pa.nulls(first.num_rows, pa.string())))
-        queries, documents = sides
-        return Collection(documents, queries, {}, "")
+        return Collection(self._side("doc", "doc_id"), self._side("query", "query_id"), {}, "")
+
+    def _side(self, side: str, key: str) -> pa.Table:
+        """The distinct texts of a side, ordered by id."""
+        columns = {key: key, f"{side}_text": "text", f"{side}_key": "text_key", "cluster": "cluster"}
+        table = self.table.select(list(columns)).rename_columns(list(columns.values()))
+        table = table.append_column("label", pa.nulls(table.num_rows, pa.string()))
+        _, first = np.unique(table[key].to_numpy(), return_index=True)
+        return table.take(pa.array(first)).sort_by(key)
 
     @cached_property
     def _query(self) -> npt.NDArray[np.int32]:

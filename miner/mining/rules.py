@@ -63,23 +63,24 @@ def apply(rules: Rules, rows: Scored, positives: Floats) -> Codes:
     """
     codes = np.full(len(rows.score), KEPT, dtype=np.int16)
     for reason, drops in _active(rules, positives):
-        dropped = drops(rows) & (codes == KEPT)
-        if reason in _TOO_HIGH:
+        dropped, code = drops(rows) & (codes == KEPT), REASONS.index(reason)
+        if code in TOO_HIGH:
             dropped &= ~rows.judged_negative
-        codes[dropped] = REASONS.index(reason)
+        codes[dropped] = code
     return codes
 
 
-_TOO_HIGH = frozenset(
-    {
+TOO_HIGH = tuple(
+    REASONS.index(reason)
+    for reason in (
         Reason.MAX_SCORE,
         Reason.ABSOLUTE_MARGIN,
         Reason.RELATIVE_MARGIN,
         Reason.PERCENTILE,
         Reason.RELATIVE_PERCENTILE,
-    }
+    )
 )
-"""Rules against unjudged positives: a candidate that is known to be a negative is spared these."""
+"""Codes of the rules against unjudged positives: a candidate known to be a negative is spared these."""
 
 Drops = Callable[[Scored], npt.NDArray[np.bool_]]
 Bound = Callable[[Floats], Floats]

@@ -13,6 +13,7 @@ import pyarrow as pa
 from miner.retrieval.words import Words
 from miner.store import corpus
 from miner.store.database import Store
+from miner.store.duplicates import clusters_hash
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
@@ -23,11 +24,11 @@ class Collection:
     """Documents and the queries of one split, each ordered by id."""
 
     documents: pa.Table
-    """doc_id, text, text_key, label."""
+    """doc_id, text, text_key, label, cluster."""
     queries: pa.Table
     """query_id, text, text_key, label."""
     hashes: dict[str, str]
-    """Content hashes of documents, queries and judgments."""
+    """Content hashes of documents, queries and judgments, and of clusters of copies where there are some."""
     split: str
 
     @classmethod
@@ -38,6 +39,8 @@ class Collection:
         """
         queries = corpus.queries(store, split)
         hashes = corpus.content_hashes(store, split)
+        if (clusters := clusters_hash(store)) is not None:
+            hashes["clusters"] = clusters
         if sample is not None and sample < queries.num_rows:
             queries = queries.take(_sample(queries["query_id"].to_pylist(), sample, seed))
             hashes["queries"] += f"/{sample}/{seed}"

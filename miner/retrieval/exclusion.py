@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from miner.retrieval.arrays import joined_ranges, pair_keys
 from miner.retrieval.collection import Collection, Ints
@@ -108,9 +109,22 @@ class Exclusions:
         return query, positions(self.collection.documents["label"], known)
 
     def _duplicates(self, query: Ints, doc: Ints) -> Flags:
+        return self._like_positive(self._text_numbers, query, doc) | (
+            (self.clusters[doc] >= 0)
+            & self._like_positive(self.clusters, query, doc)
+            & ~self.judged_negative(query, doc)
+        )
+
+    def _like_positive(self, numbers: Ints, query: Ints, doc: Ints) -> Flags:
+        """Whether each document has the number of a positive of the query."""
         positive_query, positive_doc = self._pairs
-        numbers = self._text_numbers
         return np.isin(pair_keys(query, numbers[doc]), pair_keys(positive_query, numbers[positive_doc]))
+
+    @cached_property
+    def clusters(self) -> Ints:
+        """The number of each document's cluster of copies, -1 where it has none."""
+        cluster = self.collection.documents["cluster"].combine_chunks().dictionary_encode()
+        return np.asarray(pc.fill_null(cluster.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32))
 
     @cached_property
     def _text_numbers(self) -> Ints:

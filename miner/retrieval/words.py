@@ -10,6 +10,9 @@ import pyarrow as pa
 
 from miner.text import normalise
 
+_CUT = 4
+"""Words from which on the last one may be cut."""
+
 
 class Words:
     """The words of texts by position: which texts contain which."""
@@ -17,17 +20,17 @@ class Words:
     def __init__(self, texts: pa.ChunkedArray) -> None:
         self._texts = texts.combine_chunks()
         self._normal: dict[int, str] = {}
-        self._signatures = np.fromiter(map(_signature, texts.to_pylist()), dtype=np.uint64, count=len(texts))
+        signatures = np.array([_signatures(text) for text in texts.to_pylist()], dtype=np.uint64)
+        self._all, self._sure = signatures.reshape(-1, 2).T
 
     def overlap(self, left: npt.NDArray[np.int32], right: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """Returns for each pair of positions whether one normalised text contains the other.
 
-        A text's words are all in a text that contains it. Signatures of the words tell most pairs
-        apart without reading them.
+        Of a text of four words or more the last may be cut off anywhere. Its other words are all in a
+        text that contains it: signatures of the words tell most pairs apart without reading them.
         """
-        a, b = self._signatures[left], self._signatures[right]
-        shared = a & b
-        possible = np.flatnonzero((shared == a) | (shared == b))
+        a, b = self._sure[left], self._sure[right]
+        possible = np.flatnonzero((a & self._all[right] == a) | (b & self._all[left] == b))
         found = np.zeros(len(left), dtype=np.bool_)
         pairs = zip(left[possible].tolist(), right[possible].tolist(), strict=True)
         found[possible] = [_contains(self._padded(x), self._padded(y)) for x, y in pairs]
@@ -39,13 +42,20 @@ class Words:
         return self._normal[position]
 
 
-def _signature(text: str) -> int:
-    """One bit of 64 for each word of the normalised text."""
+def _signatures(text: str) -> tuple[int, int]:
+    """One bit of 64 for each word of the normalised text, and the same without a word that may be cut."""
+    words = normalise(text).split()
+    sure = words[:-1] if len(words) >= _CUT else words
+    return _bits(words), _bits(sure)
+
+
+def _bits(words: list[str]) -> int:
     bits = 0
-    for word in normalise(text).split():
+    for word in words:
         bits |= 1 << (crc32(word.encode()) & 63)
     return bits
 
 
 def _contains(left: str, right: str) -> bool:
-    return left in right if len(left) < len(right) else right in left
+    short, long = (left, right) if len(left) < len(right) else (right, left)
+    return short in long or (short.count(" ") > _CUT and short.rstrip() in long)

@@ -25,9 +25,9 @@ BARS = {
 def positives_to_hide(store: Store, run: Run) -> pa.Table:
     """Returns all positives of a run's evidence, ordered by query_no and doc_id, and what bars each.
 
-    Columns query_no, query_id, doc_id, query_text, doc_text, query_key, doc_key (text keys),
-    bar: one of BARS, null where the positive may be hidden. A model counts as trained on a pair when
-    the store noted one of the same two texts.
+    Columns query_no, query_id, doc_id, query_text, doc_text, query_key, doc_key (text keys), cluster
+    (of the document's copies), bar: one of BARS, null where the positive may be hidden. A model counts
+    as trained on a pair when the store noted one of the same two texts.
     """
     return store.table(
         f"""WITH trained AS (
@@ -41,13 +41,14 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
             GROUP BY text_key HAVING count(*) > 1)
         SELECT p.query_no, p.query_id, p.doc_id, q.text AS query_text,
             CASE d.title WHEN '' THEN d.text ELSE d.title || ' ' || d.text END AS doc_text,
-            q.text_key AS query_key, d.text_key AS doc_key,
+            q.text_key AS query_key, d.text_key AS doc_key, u.cluster,
             CASE WHEN count(*) OVER (PARTITION BY p.query_no) = 1 THEN 'only'
                 WHEN t.doc_key IS NOT NULL THEN 'trained'
                 WHEN s.text_key IS NOT NULL THEN 'same_text'
                 WHEN q.label = d.label THEN 'label'
                 WHEN e.doc_id IS NOT NULL THEN 'other_split' END AS bar
         FROM positives p JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
+        LEFT JOIN duplicates u ON u.side = 'documents' AND u.id = p.doc_id
         LEFT JOIN trained t ON t.query_key = q.text_key AND t.doc_key = d.text_key
         LEFT JOIN shared s ON s.text_key = q.text_key
         LEFT JOIN elsewhere e ON e.query_id = p.query_id AND e.doc_id = p.doc_id

@@ -20,10 +20,14 @@ _MINED = f"""SELECT DISTINCT query_id FROM {GOLD} WHERE split = ? AND relevance 
 
 
 def documents(store: Store) -> pa.Table:
-    """Returns every document, ordered by doc_id: doc_id, text (title before it), text_key, label."""
+    """Returns every document, ordered by doc_id.
+
+    Columns doc_id, text (title before it), text_key, label, cluster: of copies, null where it has none.
+    """
     return store.table(
         """SELECT doc_id, CASE title WHEN '' THEN text ELSE title || ' ' || text END AS text,
-            text_key, label FROM documents ORDER BY doc_id"""
+            text_key, label, cluster
+        FROM documents LEFT JOIN duplicates ON side = 'documents' AND id = doc_id ORDER BY doc_id"""
     )
 
 

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from miner.errors import StoreError
-from miner.store.tables import ADDED, FORMAT, TABLES, VIEWS
+from miner.store.tables import FORMAT, TABLES, VIEWS
 
 MEMORY_LIMIT = "4GB"
 """What DuckDB may hold before it spills to disk; models and vectors need the rest."""
@@ -88,7 +88,7 @@ class Store:
         tables = {name for (name,) in self.rows("SELECT table_name FROM duckdb_tables()")}
         if not tables and not read_only:
             with self.transaction():
-                for statement in (*TABLES, *VIEWS, *ADDED):
+                for statement in (*TABLES, *VIEWS):
                     self._connection.execute(statement)
                 self._connection.execute("INSERT INTO meta VALUES ('format', ?)", [str(FORMAT)])
             return
@@ -104,10 +104,6 @@ class Store:
                 f"{self.path} is not a store of this version of miner",
                 "ingest the sources again into a new file",
             )
-        if not read_only and "audits" not in tables:
-            with self.transaction():
-                for statement in ADDED:
-                    self._connection.execute(statement)
 
     @property
     def vectors(self) -> Path:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from miner.schema import CANDIDATES_PER_QUERY, KEPT, REVIEW, Reason, Verdict
+from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason, Verdict
 
-FORMAT = 2
+FORMAT = 3
 """Raised when a store written by this version cannot be read by the one before."""
 
 
@@ -64,14 +64,20 @@ TABLES = (
         run_id VARCHAR NOT NULL, query_id VARCHAR NOT NULL, positive_id VARCHAR NOT NULL,
         negative_id VARCHAR NOT NULL, positive_score DOUBLE NOT NULL,
         negative_score DOUBLE NOT NULL, rank INTEGER NOT NULL)""",
+    """CREATE TABLE audits (
+        run_id VARCHAR NOT NULL, settings VARCHAR NOT NULL, result VARCHAR NOT NULL,
+        finished TIMESTAMP NOT NULL)""",
+    """CREATE TABLE duplicates (
+        side VARCHAR NOT NULL, id VARCHAR NOT NULL, cluster VARCHAR NOT NULL,
+        how VARCHAR NOT NULL, similarity DOUBLE NOT NULL)""",
 )
 
 VIEWS = (
     f"""CREATE VIEW decided AS
     SELECT run_id, query_no::BIGINT * {CANDIDATES_PER_QUERY} + place AS candidate,
-        CASE WHEN code <= {KEPT} THEN 'kept' WHEN code >= {REVIEW} THEN 'review' ELSE 'dropped' END::verdict
-            AS verdict,
-        CASE WHEN code > {KEPT} THEN enum_range(NULL::reason)[code % {REVIEW} + 1] END::reason AS reason,
+        CASE WHEN code <= {KEPT} THEN 'kept' WHEN code >= {SUSPECTED} THEN 'suspected'
+            ELSE 'dropped' END::verdict AS verdict,
+        CASE WHEN code > {KEPT} THEN enum_range(NULL::reason)[code % {SUSPECTED} + 1] END::reason AS reason,
         CASE WHEN code < {KEPT} THEN ({KEPT} - code)::SMALLINT END AS slot
     FROM (SELECT run_id, query_no, generate_subscripts(codes, 1) AS place, unnest(codes) AS code
         FROM decisions)""",
@@ -115,13 +121,7 @@ VIEWS = (
         coalesce(candidates, 0) AS candidates, commonest_reason
     FROM per_query LEFT JOIN outcomes USING (run, query_id)
     WHERE coalesce(found, 0) < asked""",
-)
-
-ADDED = (
-    """CREATE TABLE IF NOT EXISTS audits (
-        run_id VARCHAR NOT NULL, settings VARCHAR NOT NULL, result VARCHAR NOT NULL,
-        finished TIMESTAMP NOT NULL)""",
-    """CREATE VIEW IF NOT EXISTS weak_positives AS
+    """CREATE VIEW weak_positives AS
     WITH negatives AS (
         SELECT run, query_id, count(*) AS negatives, min(bm25_score) AS bm25, min(dense_score) AS dense,
             min(rerank_score) AS rerank
@@ -136,4 +136,3 @@ ADDED = (
     WHERE coalesce(p.bm25_score < n.bm25, true) AND coalesce(p.dense_score < n.dense, true)
         AND coalesce(s.score < n.rerank, true)""",
 )
-"""What later versions added: made when an older store of this format is opened for writing."""

@@ -1,0 +1,149 @@
+"""Copies in a store: found once, stored as clusters, and one document each for mining."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from miner.curation.near import WordSets, near_pairs
+from miner.engine.progress import SILENT, Progress
+from miner.errors import UsageError
+from miner.store import duplicates as stored
+from miner.store.database import Store
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Links = tuple[Ints, Ints, Floats]
+"""Pairs of positions and their similarity."""
+
+HOW = ("exact", "near", "vectors")
+
+
+@dataclass(frozen=True)
+class DedupConfig:
+    """What counts as a copy. UsageError for a value that cannot be."""
+
+    threshold: float = 0.9
+    """Least share of the words of either text that both have."""
+    punctuation: bool = False
+    """Whether punctuation counts as words do: for code."""
+    encoder: str | None = None
+    """Also texts whose vectors are near: hub id, folder, or bundled."""
+    cosine: float = 0.97
+    """Least cosine of two vectors."""
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "cosine"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UsageError(f"{name} cannot be {getattr(self, name)}", "use more than 0, at most 1")
+
+
+@dataclass(frozen=True)
+class SideReport:
+    """What was found on one side."""
+
+    texts: int
+    clusters: int
+    members: int
+    """Texts in clusters."""
+    how: dict[str, int]
+    """Members by the strongest link they have: the same text, nearly the same words, near vectors."""
+    examples: tuple[tuple[str, str], ...]
+    """Pairs of texts from the largest clusters."""
+
+
+@dataclass(frozen=True)
+class DedupReport:
+    """What `miner dedup` found."""
+
+    documents: SideReport
+    queries: SideReport
+    crossings: tuple[tuple[str, str, int], ...]
+    """Clusters of queries that are judged in two splits."""
+
+
+def dedup(store: Store, config: DedupConfig, progress: Progress = SILENT) -> DedupReport:
+    """Finds copies among the documents and among the queries, and stores their clusters.
+
+    What links two texts links their clusters. Clusters that were there before are replaced. Raises
+    ModelError for an encoder that cannot be used.
+    """
+    tables, reports = {}, {}
+    for side in stored.SIDES:
+        table = stored.texts(store, side)
+        links = _links(store, table, side, config, progress)
+        tables[side], reports[side] = _clusters(table, links)
+    stored.replace_duplicates(store, tables)
+    crossings = tuple(stored.split_crossings(store))
+    return DedupReport(reports["documents"], reports["queries"], crossings)
+
+
+def _links(store: Store, table: pa.Table, side: str, config: DedupConfig, progress: Progress) -> list[Links]:
+    """The links of each kind in HOW, between positions in the table."""
+    keys = table["text_key"].to_numpy()
+    filled = np.flatnonzero(keys != 0)
+    _, first, copy = np.unique(keys[filled], return_index=True, return_inverse=True)
+    leaders = filled[first]
+    copies = leaders[copy] != filled
+    exact = leaders[copy][copies], filled[copies], np.ones(int(copies.sum()))
+    texts = table["text"].take(pa.array(leaders)).to_pylist()
+    near = near_pairs(WordSets(texts, config.punctuation), config.threshold, progress)
+    links = [exact, (leaders[near.left], leaders[near.right], near.similarity)]
+    if config.encoder is not None:
+        from miner.curation.neighbours import vector_pairs
+
+        left, right, cosine = vector_pairs(store, texts, side, config.encoder, config.cosine, progress)
+        links.append((leaders[left], leaders[right], cosine))
+    return links
+
+
+def _clusters(table: pa.Table, links: Sequence[Links]) -> tuple[pa.Table, SideReport]:
+    """Clusters of linked texts: id, cluster (its smallest id), how, similarity of the strongest link."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    size = table.num_rows
+    left = np.concatenate([one[0] for one in links])
+    right = np.concatenate([one[1] for one in links])
+    graph = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(size, size))
+    _, label = connected_components(graph, directed=False)
+    how, similarity = np.full(size, len(HOW), dtype=np.int64), np.zeros(size)
+    for kind in reversed(range(len(links))):
+        for ends in links[kind][:2]:
+            how[ends] = kind
+    for kind, (*sides, value) in enumerate(links):
+        for ends in sides:
+            mine = how[ends] == kind
+            np.maximum.at(similarity, ends[mine], value[mine])
+    member = np.flatnonzero(how < len(HOW))
+    first = np.full(size, size, dtype=np.int64)
+    np.minimum.at(first, label, np.arange(size))
+    leader = first[label[member]]
+    found = pa.table(
+        {
+            "id": table["id"].take(pa.array(member)),
+            "cluster": table["id"].take(pa.array(leader)),
+            "how": pa.array([HOW[kind] for kind in how[member]], pa.string()),
+            "similarity": similarity[member],
+        }
+    )
+    counts = {name: int((how[member] == kind).sum()) for kind, name in enumerate(HOW)}
+    report = SideReport(
+        size,
+        len(np.unique(leader)),
+        len(member),
+        {name: number for name, number in counts.items() if number},
+        tuple(_examples(table, member, leader)),
+    )
+    return found, report
+
+
+def _examples(table: pa.Table, member: Ints, leader: Ints, most: int = 3) -> list[tuple[str, str]]:
+    numbers, counts = np.unique(leader, return_counts=True)
+    largest = numbers[np.argsort(-counts, kind="stable")[:most]]
+    pairs = [(int(one), int(member[(leader == one) & (member != one)][0])) for one in largest]
+    return [(table["text"][a].as_py(), table["text"][b].as_py()) for a, b in pairs]

@@ -1,0 +1,106 @@
+"""Near copies: texts of almost the same words.
+
+Neither case nor the order of the words counts, nor how often one occurs, nor, unless asked for, punctuation.
+MinHash (Broder 1997, On the resemblance and containment of documents) with locality-sensitive hashing
+proposes pairs; the similarity of each is then computed exactly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from miner.engine.progress import SILENT, Progress
+from miner.text import normalise
+
+if TYPE_CHECKING:
+    from datasketch import MinHash
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+PERMUTATIONS = 128
+_LOWER = 0.1
+"""The index is asked for this much less than the threshold: pairs at the threshold are then hardly missed."""
+_WEIGHTS = (0.1, 0.9)
+"""Of a pair that is proposed for nothing, and of one that is missed."""
+_PUNCTUATION = re.compile(r"[^\w\s]+")
+_TOKEN = re.compile(r"\w+|[^\w\s]+")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of texts by position, with their similarity: three arrays of one length."""
+
+    left: Ints
+    right: Ints
+    similarity: Floats
+    """The Jaccard similarity of the words, 0 to 1."""
+
+
+class WordSets:
+    """The words of texts, by position."""
+
+    def __init__(self, texts: Sequence[str], punctuation: bool = False) -> None:
+        split = _TOKEN.findall if punctuation else _words
+        self.sets = [frozenset(map(_hashed, split(normalise(text)))) for text in texts]
+
+    def __len__(self) -> int:
+        return len(self.sets)
+
+    @cached_property
+    def minhashes(self) -> list[MinHash]:
+        """One signature per text."""
+        from datasketch import MinHash
+
+        return list(MinHash.generator(self.sets, num_perm=PERMUTATIONS, hashfunc=int, scheme="affine32"))
+
+
+def _words(text: str) -> list[str]:
+    """The words without the punctuation in them: anti-terrorism is one, and so is antiterrorism."""
+    return _PUNCTUATION.sub("", text).split()
+
+
+def _hashed(word: str) -> int:
+    return crc32(word.encode())
+
+
+def jaccard(left: frozenset[int], right: frozenset[int]) -> float:
+    """Returns the share of the words of either that both have; 0 where there are none."""
+    shared = len(left & right)
+    return shared / (len(left) + len(right) - shared) if shared else 0.0
+
+
+def near_pairs(
+    own: WordSets, threshold: float, progress: Progress = SILENT, against: WordSets | None = None
+) -> Pairs:
+    """Returns the pairs of texts that are at least as similar as `threshold`, ordered, left < right.
+
+    With `against`, the pairs of one text of `own` (left) and one of `against` (right). A text without
+    words is like no other.
+    """
+    from datasketch import MinHashLSH
+
+    other = own if against is None else against
+    index = MinHashLSH(max(threshold - _LOWER, _LOWER), num_perm=PERMUTATIONS, weights=_WEIGHTS)
+    found = []
+    with progress.task("looking for near copies", len(own) + len(other), unit="texts") as advance:
+        for place, one in enumerate(own.minhashes):
+            if own.sets[place]:
+                index.insert(place, one, check_duplication=False)
+            advance(1)
+        for place, one in enumerate(other.minhashes):
+            for near in index.query(one) if other.sets[place] else ():
+                similarity = jaccard(own.sets[near], other.sets[place])
+                if similarity >= threshold and (against is not None or near < place):
+                    found.append((near, place, similarity))
+            advance(1)
+    table = np.array(sorted(found), dtype=np.float64).reshape(-1, 3)
+    return Pairs(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2])

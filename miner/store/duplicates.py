@@ -1,0 +1,47 @@
+"""Clusters of copies: which documents, and which queries, are the same for mining."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from miner.store.database import Store
+
+SIDES = ("documents", "queries")
+
+
+def texts(store: Store, side: str) -> pa.Table:
+    """Returns all texts of a side, ordered by id: id, text (title before it), text_key."""
+    if side == "queries":
+        return store.table("SELECT query_id AS id, text, text_key FROM queries ORDER BY query_id")
+    return store.table(
+        """SELECT doc_id AS id, CASE title WHEN '' THEN text ELSE title || ' ' || text END AS text, text_key
+        FROM documents ORDER BY doc_id"""
+    )
+
+
+def replace_duplicates(store: Store, tables: dict[str, pa.Table]) -> None:
+    """Puts clusters in the place of all there were, at once; per side id, cluster, how, similarity."""
+    with store.transaction():
+        store.execute("DELETE FROM duplicates")
+        for side, table in tables.items():
+            store.insert("duplicates", table, side=side)
+
+
+def clusters_hash(store: Store) -> str | None:
+    """Returns a hash of the documents' clusters; None when there are none."""
+    ((rows, total),) = store.rows(
+        """SELECT count(*), sum(md5_number_lower(id || chr(0) || cluster)::HUGEINT)
+        FROM duplicates WHERE side = 'documents'"""
+    )
+    return f"{rows}:{total:x}" if rows else None
+
+
+def split_crossings(store: Store) -> list[tuple[str, str, int]]:
+    """Returns how many clusters of queries are judged in two splits: the splits and the number."""
+    return store.rows(
+        """WITH placed AS (
+            SELECT DISTINCT d.cluster, j.split FROM duplicates d JOIN judgments j ON j.query_id = d.id
+            WHERE d.side = 'queries')
+        SELECT a.split, b.split, count(*) FROM placed a JOIN placed b USING (cluster)
+        WHERE a.split < b.split GROUP BY ALL ORDER BY ALL"""
+    )
