@@ -49,7 +49,7 @@ class WordSets:
     """The words of texts, by position."""
 
     def __init__(self, texts: Sequence[str], punctuation: bool = False) -> None:
-        split = _TOKEN.findall if punctuation else _words
+        split = _TOKEN.findall if punctuation else words
         self.sets = [frozenset(map(_hashed, split(normalise(text)))) for text in texts]
 
     def __len__(self) -> int:
@@ -63,8 +63,8 @@ class WordSets:
         return list(MinHash.generator(self.sets, num_perm=PERMUTATIONS, hashfunc=int, scheme="affine32"))
 
 
-def _words(text: str) -> list[str]:
-    """The words without the punctuation in them: anti-terrorism is one, and so is antiterrorism."""
+def words(text: str) -> list[str]:
+    """Returns the words without the punctuation in them: anti-terrorism is one, and so is antiterrorism."""
     return _PUNCTUATION.sub("", text).split()
 
 

@@ -1,0 +1,127 @@
+"""`miner leakage`: evaluation texts that stand in the training data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from miner.engine.files import write_whole
+from miner.errors import MinerError
+
+if TYPE_CHECKING:
+    from miner.curation.leakage import LeakageReport
+
+_SHARE = click.FloatRange(0, 1, min_open=True)
+_SHOWN = 90
+"""Characters of an example."""
+_EXAMPLES = 2
+"""Of each kind."""
+
+
+@click.command("leakage")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option(
+    "--against", type=click.Path(path_type=Path), required=True, metavar="OTHER",
+    help="Store with the evaluation data; STORE itself compares its splits.",
+)  # fmt: skip
+@click.option("--split", default="test", show_default=True, help="Split of the evaluation data.")
+@click.option(
+    "--threshold", type=_SHARE, default=0.9, show_default=True,
+    help="Least share of the words of either text that both must have.",
+)  # fmt: skip
+@click.option(
+    "--ngram", type=click.IntRange(2), default=8, show_default=True, help="Words in a row that make a part."
+)
+@click.option(
+    "--contained", type=_SHARE, default=0.8, show_default=True,
+    help="Least share of an evaluation text's parts that one training text holds.",
+)  # fmt: skip
+@click.option("--remove", "take_out", is_flag=True, help="Take the training texts that leak out of STORE.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write every leak to this file, as JSON lines.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
+def command(
+    store: Path, against: Path, take_out: bool, out: Path | None, as_json: bool, **settings: Any
+) -> None:
+    """Find the queries and positives of OTHER that stand in the texts of STORE.
+
+    Exactly, but for case and white space, in nearly the same words, or in parts: runs of --ngram words.
+    A model trained on STORE and measured on these has seen them. --remove takes the training texts out,
+    with their judgments; runs made before still hold them, so mine again.
+
+    \b
+    miner leakage my.duckdb --against benchmark.duckdb
+    miner leakage my.duckdb --against benchmark.duckdb --split dev --out leaks.jsonl
+    miner leakage my.duckdb --against my.duckdb
+    miner leakage my.duckdb --against benchmark.duckdb --remove
+    """
+    from miner.cli.progress import progress
+    from miner.curation.leakage import LeakageConfig, find_leakage, remove
+    from miner.store.database import Store
+
+    config = LeakageConfig(**settings)
+    same = store.resolve() == against.resolve()
+    with Store.open(store, read_only=not take_out) as train, progress() as reports:
+        if same:
+            report = find_leakage(train, train, config, reports)
+        else:
+            with Store.open(against, read_only=True) as other:
+                report = find_leakage(train, other, config, reports)
+        judgments = remove(train, report, config.split if same else None) if take_out else 0
+    if out is not None:
+        _write(out, report)
+    if as_json:
+        click.echo(json.dumps(asdict(report), ensure_ascii=False, indent=1))
+    else:
+        for line in _lines(report):
+            click.echo(line)
+    if take_out:
+        taken = "" if same else f"{sum(map(len, report.train_ids.values())):,} texts and "
+        click.echo(
+            f"taken out of {store}: {taken}{judgments:,} judgments; next: miner mine {store}", err=True
+        )
+
+
+def _write(out: Path, report: LeakageReport) -> None:
+    rows = [json.dumps(asdict(leak), ensure_ascii=False) for leak in report.leaks]
+    try:
+        write_whole(out, "".join(f"{row}\n" for row in rows))
+    except OSError as error:
+        raise MinerError(f"cannot write {out}: {error.strerror or error}", "check its folder") from error
+
+
+_MEANINGS = {
+    "exact": "the same text",
+    "normalised": "the same but for case and white space",
+    "near": "nearly the same words",
+    "contained": "in parts",
+}
+
+
+def _lines(report: LeakageReport) -> Sequence[str]:
+    lines = []
+    for side, kinds in report.counts().items():
+        total, asked = sum(kinds.values()), report.evaluation[side]
+        name = {"query": "queries", "document": "positives"}[side]
+        lines.append(
+            f"{total:,} of {asked:,} evaluation {name} ({100 * total / asked:.1f} %) stand in the "
+            f"{report.training:,} training texts"
+        )
+        for how, number in kinds.items():
+            if number:
+                lines.append(f"{number:>9,} {_MEANINGS[how]}")
+                shown = [leak for leak in report.leaks if (leak.side, leak.how) == (side, how)][:_EXAMPLES]
+                for leak in shown:
+                    lines.append(f"            {_short(leak.text)}")
+                    if leak.text != leak.train_text:
+                        lines.append(f"          = {_short(leak.train_text)}")
+    return lines
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"

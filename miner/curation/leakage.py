@@ -1,0 +1,191 @@
+"""Evaluation texts that stand in the training data: the same, nearly the same, or in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+import pyarrow as pa
+
+from miner.curation.near import WordSets, near_pairs, words
+from miner.engine.progress import SILENT, Progress
+from miner.errors import UsageError
+from miner.store import leaking as stored
+from miner.store.database import Store
+from miner.text import normalise
+
+HOW = ("exact", "normalised", "near", "contained")
+"""The same text; the same but for case and white space; nearly the same words; made of parts of one text."""
+
+
+@dataclass(frozen=True)
+class LeakageConfig:
+    """What counts as a leak. UsageError for a value that cannot be."""
+
+    split: str = "test"
+    """Of the evaluation data."""
+    threshold: float = 0.9
+    """Least share of the words of either text that both have."""
+    ngram: int = 8
+    """Words in a row that make a part."""
+    contained: float = 0.8
+    """Least share of an evaluation text's parts that one training text holds."""
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "contained"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UsageError(f"{name} cannot be {getattr(self, name)}", "use more than 0, at most 1")
+        if self.ngram < 2:
+            raise UsageError(f"ngram cannot be {self.ngram}", "use at least 2 words")
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One evaluation text and the training text that is most like it."""
+
+    side: str
+    """`query` or `document` of the evaluation data."""
+    id: str
+    text: str
+    how: str
+    """One of HOW."""
+    similarity: float
+    """Of the words; for `contained` the share of the parts."""
+    train_side: str
+    train_id: str
+    train_text: str
+
+
+@dataclass(frozen=True)
+class LeakageReport:
+    """What `miner leakage` found."""
+
+    evaluation: dict[str, int]
+    """Texts looked for, per side."""
+    training: int
+    """Texts looked in."""
+    leaks: tuple[Leak, ...]
+    """One per evaluation text that leaks, by side and id."""
+    train_ids: dict[str, tuple[str, ...]]
+    """Every training text that any evaluation text is like, per side: what removing takes out."""
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Returns how many texts of each side leak, by HOW."""
+        found = {side: dict.fromkeys(HOW, 0) for side in self.evaluation}
+        for leak in self.leaks:
+            found[leak.side][leak.how] += 1
+        return found
+
+
+def find_leakage(
+    train: Store, evaluation: Store, config: LeakageConfig, progress: Progress = SILENT
+) -> LeakageReport:
+    """Looks for the evaluation texts of a split in another store's texts.
+
+    In the same store, for its queries among the queries of its other splits: documents are shared there.
+    Raises UsageError when the split holds no judgments.
+    """
+    asked = stored.evaluation_texts(evaluation, config.split)
+    if train is evaluation:
+        asked = asked.filter(pa.array([side == "query" for side in asked["side"].to_pylist()]))
+        known = stored.queries_elsewhere(train, config.split)
+        known = known.filter(pa.array(~np.isin(known["id"].to_numpy(), asked["id"].to_numpy())))
+    else:
+        known = stored.all_texts(train)
+    looked = _Texts.of(asked), _Texts.of(known)
+    best: dict[int, tuple[int, float, int]] = {}
+    hit: set[int] = set()
+    for how, (own, other, similarity) in _matches(*looked, config, progress):
+        hit.add(other)
+        place = HOW.index(how)
+        if own not in best or (place, -similarity, other) < (best[own][0], -best[own][1], best[own][2]):
+            best[own] = place, similarity, other
+    leaks = tuple(_leak(looked, own, *best[own]) for own in sorted(best))
+    sides = asked["side"].to_pylist()
+    ids = {
+        side: tuple(known["id"][i].as_py() for i in sorted(hit) if looked[1].side[i] == side)
+        for side in ("query", "document")
+    }
+    return LeakageReport(
+        {side: sides.count(side) for side in dict.fromkeys(sides)}, known.num_rows, leaks, ids
+    )
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Texts by position."""
+
+    side: list[str]
+    id: list[str]
+    text: list[str]
+    key: list[int]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> _Texts:
+        return cls(*(table[name].to_pylist() for name in ("side", "id", "text", "text_key")))
+
+
+def _leak(looked: tuple[_Texts, _Texts], own: int, place: int, similarity: float, other: int) -> Leak:
+    asked, known = looked
+    return Leak(
+        asked.side[own], asked.id[own], asked.text[own], HOW[place], similarity,
+        known.side[other], known.id[other], known.text[other],
+    )  # fmt: skip
+
+
+_Match = tuple[str, tuple[int, int, float]]
+
+
+def _matches(asked: _Texts, known: _Texts, config: LeakageConfig, progress: Progress) -> Iterator[_Match]:
+    """Yields how an evaluation text (its position) is like a training text, each pair once or more."""
+    places: dict[int, list[int]] = {}
+    for place, key in enumerate(known.key):
+        places.setdefault(key, []).append(place)
+    for own, key in enumerate(asked.key):
+        for other in places.get(key, ()):
+            same = asked.text[own] == known.text[other]
+            yield "exact" if same else "normalised", (own, other, 1.0)
+    near = near_pairs(WordSets(known.text), config.threshold, progress, WordSets(asked.text))
+    pairs = zip(near.right.tolist(), near.left.tolist(), near.similarity.tolist(), strict=True)
+    for own, other, similarity in pairs:
+        yield "near", (own, other, similarity)
+    for match in _contained(asked.text, known.text, config):
+        yield "contained", match
+
+
+def _contained(
+    asked: Sequence[str], known: Sequence[str], config: LeakageConfig
+) -> Iterator[tuple[int, int, float]]:
+    """Evaluation texts of `ngram` words or more whose parts one training text holds."""
+    parts = [_parts(text, config.ngram) for text in asked]
+    owners: dict[int, list[int]] = {}
+    for own, mine in enumerate(parts):
+        for part in mine:
+            owners.setdefault(part, []).append(own)
+    for other, text in enumerate(known):
+        shared: dict[int, int] = {}
+        for part in _parts(text, config.ngram):
+            for own in owners.get(part, ()):
+                shared[own] = shared.get(own, 0) + 1
+        for own, number in shared.items():
+            if number >= config.contained * len(parts[own]):
+                yield own, other, number / len(parts[own])
+
+
+def _parts(text: str, size: int) -> frozenset[int]:
+    found = words(normalise(text))
+    runs = (found[start : start + size] for start in range(len(found) - size + 1))
+    return frozenset(crc32(" ".join(run).encode()) for run in runs)
+
+
+def remove(train: Store, report: LeakageReport, same_split: str | None = None) -> int:
+    """Takes the training texts that leak out of the store, with their judgments; returns how many judgments.
+
+    With `same_split`, the judgments alone that such queries have in other splits.
+    """
+    queries, documents = list(report.train_ids["query"]), list(report.train_ids["document"])
+    if same_split is not None:
+        return stored.remove_judgments_elsewhere(train, queries, same_split)
+    return stored.remove_texts(train, queries, documents)

@@ -1,0 +1,71 @@
+"""The texts of training and of evaluation, and taking texts out of a store."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from miner.errors import UsageError, near
+from miner.store.corpus import GOLD
+from miner.store.database import Store
+
+_TEXTS = """SELECT 'query' AS side, query_id AS id, text, text_key FROM queries
+    UNION ALL
+    SELECT 'document', doc_id, CASE title WHEN '' THEN text ELSE title || ' ' || text END, text_key
+    FROM documents"""
+
+
+def all_texts(store: Store) -> pa.Table:
+    """Returns every text that is not empty, ordered: side (`query`, `document`), id, text, text_key."""
+    return store.table(f"FROM ({_TEXTS}) WHERE text_key <> 0 ORDER BY side, id")
+
+
+def evaluation_texts(store: Store, split: str) -> pa.Table:
+    """Returns the queries of a split and the documents judged relevant there; columns as `all_texts`.
+
+    Raises UsageError when nothing is judged in the split.
+    """
+    table = store.table(
+        f"""WITH judged AS (SELECT query_id, doc_id, relevance FROM {GOLD} WHERE split = $split)
+        SELECT side, id, text, text_key FROM ({_TEXTS}) WHERE text_key <> 0 AND (
+            side = 'query' AND id IN (SELECT query_id FROM judged)
+            OR side = 'document' AND id IN (SELECT doc_id FROM judged WHERE relevance > 0))
+        ORDER BY side, id""",
+        {"split": split},
+    )
+    if not table.num_rows:
+        known = [name for (name,) in store.rows(f"SELECT DISTINCT split FROM {GOLD} ORDER BY split")]
+        raise UsageError(
+            f"nothing is judged in split '{split}' of {store.path}{near(split, known)}",
+            f"choose one with --split: {', '.join(known) or 'the store holds no judgments'}",
+        )
+    return table
+
+
+def queries_elsewhere(store: Store, split: str) -> pa.Table:
+    """Returns the queries that are judged in other splits than this; columns as `all_texts`."""
+    return store.table(
+        f"""SELECT side, id, text, text_key FROM ({_TEXTS})
+        WHERE side = 'query' AND text_key <> 0
+            AND id IN (SELECT query_id FROM {GOLD} WHERE split <> $split) ORDER BY id""",
+        {"split": split},
+    )
+
+
+def remove_texts(store: Store, queries: list[str], documents: list[str]) -> int:
+    """Removes queries and documents with their judgments, at once; returns how many judgments went."""
+    ((before,),) = store.rows("SELECT count(*) FROM judgments")
+    with store.transaction():
+        for table, key, ids in (("queries", "query_id", queries), ("documents", "doc_id", documents)):
+            store.execute(f"DELETE FROM judgments WHERE list_contains(?, {key})", [ids])
+            store.execute(f"DELETE FROM {table} WHERE list_contains(?, {key})", [ids])
+            store.execute("DELETE FROM duplicates WHERE side = ? AND list_contains(?, id)", [table, ids])
+    ((after,),) = store.rows("SELECT count(*) FROM judgments")
+    return int(before) - int(after)
+
+
+def remove_judgments_elsewhere(store: Store, queries: list[str], split: str) -> int:
+    """Removes the judgments that queries have in other splits than this; returns how many went."""
+    ((before,),) = store.rows("SELECT count(*) FROM judgments")
+    store.execute("DELETE FROM judgments WHERE list_contains(?, query_id) AND split <> ?", [queries, split])
+    ((after,),) = store.rows("SELECT count(*) FROM judgments")
+    return int(before) - int(after)

@@ -1,0 +1,153 @@
+"""Leakage: evaluation texts are found in the training data however they were edited, and taken out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from miner.cli.main import group
+from miner.curation.leakage import LeakageConfig, find_leakage, remove
+from miner.errors import UsageError
+from miner.sources import SourceConfig, ingest
+from miner.store.database import Store
+from tests.stores import make_store
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+LONG = "it was the best of times it was the worst of times it was the age of wisdom"
+TRAIN = {
+    "same": "A man plays a flute.",
+    "case": "two dogs RUN through  tall grass",
+    "swap": "a woman is slicing the red onion quickly now",
+    "long": f"So he began: {LONG}, and went on for many pages about the season of light and of darkness.",
+    "half": "it was the best of times for a dance in the old town hall by the river",
+    "free": "nothing of this is in the benchmark",
+}
+TEST = {
+    "e1": "A man plays a flute.",
+    "e2": "Two dogs run through tall grass",
+    "e3": "A woman is slicing the onion red, quickly now!",
+    "e4": LONG,
+    "e5": "an unseen sentence about a violin",
+}
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> tuple[Path, Path]:
+    """A store to train on, and one to be measured on."""
+    train, test = tmp_path / "train.duckdb", tmp_path / "test.duckdb"
+    with make_store(
+        train, TRAIN, {"q": "a query", "q2": "Two Dogs"}, [("q", d) for d in TRAIN] + [("q2", "case")]
+    ):
+        pass
+    queries = {"t1": "two dogs", "t2": "other question", "t3": "unused"}
+    judged = [("t1", d, "test") for d in ("e1", "e2", "e3")] + [("t2", d, "test") for d in ("e4", "e5")]
+    with make_store(test, TEST, queries, [*judged, ("t3", "e5", "dev")]):
+        pass
+    return train, test
+
+
+def test_each_kind_of_copy_is_found_and_the_strongest_told(stores: tuple[Path, Path]) -> None:
+    with Store.open(stores[0]) as train, Store.open(stores[1]) as test:
+        report = find_leakage(train, test, LeakageConfig())
+    found = {leak.id: (leak.how, leak.train_id) for leak in report.leaks}
+    assert found == {
+        "e1": ("exact", "same"),
+        "e2": ("normalised", "case"),
+        "e3": ("near", "swap"),
+        "e4": ("contained", "long"),
+        "t1": ("normalised", "q2"),
+    }
+    assert report.evaluation == {"document": 5, "query": 2}
+    assert report.counts()["document"] == {"exact": 1, "normalised": 1, "near": 1, "contained": 1}
+    assert report.train_ids == {"query": ("q2",), "document": ("case", "long", "same", "swap")}
+
+
+def test_parts_need_as_many_as_asked(stores: tuple[Path, Path]) -> None:
+    with Store.open(stores[0]) as train, Store.open(stores[1]) as test:
+        few = find_leakage(train, test, LeakageConfig(ngram=4, contained=0.2))
+        assert {"long", "half"} <= set(few.train_ids["document"])
+        none = find_leakage(train, test, LeakageConfig(ngram=30))
+        assert "long" not in none.train_ids["document"]
+
+
+def test_taking_out_leaves_nothing_to_find(stores: tuple[Path, Path]) -> None:
+    with Store.open(stores[0]) as train, Store.open(stores[1]) as test:
+        report = find_leakage(train, test, LeakageConfig())
+        assert remove(train, report) == 5
+        left = find_leakage(train, test, LeakageConfig())
+        assert left.leaks == ()
+        assert train.rows("SELECT doc_id FROM documents ORDER BY doc_id") == [("free",), ("half",)]
+        assert train.rows("SELECT query_id, doc_id FROM judgments ORDER BY ALL") == [
+            ("q", "free"),
+            ("q", "half"),
+        ]
+
+
+def test_a_store_against_itself_compares_the_queries_of_its_splits(tmp_path: Path) -> None:
+    documents = {"a": "apple", "b": "banana"}
+    queries = {"t": "what is an apple", "u": "What is an apple?", "v": "what is a pear", "w": "how so"}
+    judged = [("t", "a"), ("u", "a", "test"), ("v", "b"), ("w", "b", "test"), ("w", "a")]
+    with make_store(tmp_path / "s.duckdb", documents, queries, judged) as store:
+        report = find_leakage(store, store, LeakageConfig())
+        assert [(leak.id, leak.train_id, leak.how) for leak in report.leaks] == [("u", "t", "near")]
+        assert remove(store, report, "test") == 1
+        assert store.rows("SELECT query_id, split FROM judgments ORDER BY ALL") == [
+            ("u", "test"), ("v", "train"), ("w", "test"), ("w", "train"),
+        ]  # fmt: skip
+
+
+def test_the_command_reports_writes_and_takes_out(stores: tuple[Path, Path], tmp_path: Path) -> None:
+    train, test = map(str, stores)
+    out = tmp_path / "leaks.jsonl"
+    told = CliRunner().invoke(group, ["leakage", train, "--against", test, "--out", str(out)])
+    assert told.exit_code == 0, told.output
+    assert told.stdout.splitlines()[0] == "4 of 5 evaluation positives (80.0 %) stand in the 8 training texts"
+    assert "        1 the same but for case and white space" in told.stdout.splitlines()
+    assert [json.loads(line)["id"] for line in out.read_text("utf-8").splitlines()] == [
+        "e1",
+        "e2",
+        "e3",
+        "e4",
+        "t1",
+    ]
+    taken = CliRunner().invoke(group, ["leakage", train, "--against", test, "--remove"])
+    assert "5 texts and 5 judgments" in taken.stderr
+    again = CliRunner().invoke(group, ["leakage", train, "--against", test, "--json"])
+    assert json.loads(again.stdout)["leaks"] == []
+
+
+def test_wrong_splits_and_values_are_refused(stores: tuple[Path, Path]) -> None:
+    with (
+        Store.open(stores[0]) as train,
+        Store.open(stores[1]) as test,
+        pytest.raises(UsageError, match=r"nothing is judged in split 'tset' of .* \(did you mean 'test'\?\)"),
+    ):
+        find_leakage(train, test, LeakageConfig(split="tset"))
+    with pytest.raises(UsageError, match="contained cannot be 0"):
+        LeakageConfig(contained=0)
+    with pytest.raises(UsageError, match="ngram cannot be 1"):
+        LeakageConfig(ngram=1)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
+def test_the_captions_that_nli_and_stsb_share_are_found(tmp_path: Path) -> None:
+    train, test = tmp_path / "nli.duckdb", tmp_path / "stsb.duckdb"
+    ingest(
+        train,
+        str(SHARED / "nli/train.tsv"),
+        SourceConfig(query_column="premise", positive_column="hypothesis"),
+    )
+    ingest(
+        test,
+        str(SHARED / "stsb/test.tsv"),
+        SourceConfig(query_column="sentence1", positive_column="sentence2", relevance_column="score"),
+    )
+    with Store.open(train) as one, Store.open(test) as other:
+        report = find_leakage(one, other, LeakageConfig())
+    counts = report.counts()
+    assert sum(sum(kinds.values()) for kinds in counts.values()) > 150
+    assert min(kinds["exact"] for kinds in counts.values()) >= 5
+    assert any(leak.text == "A dog runs through the grass." for leak in report.leaks)
