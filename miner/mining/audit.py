@@ -229,15 +229,18 @@ class Material:
 
     def trial(self, hidden: Flags) -> Trial:
         """Decides with these positives hidden."""
-        visible = self.hideable.visible(hidden)
-        decider = Decider(visible, self.documents, self.config)
-        codes = np.concatenate([np.zeros(0, np.int16), *_codes(decider.decide(self.with_hidden(hidden)))])
-        row = self.hideable.row
+        visible, row = self.hideable.visible(hidden), self.hideable.row
+        codes = self.codes(hidden)
         outcome = np.full(len(row), NOT_FOUND, dtype=np.int16)
         outcome[row >= 0] = codes[row[row >= 0]]
         chosen = np.flatnonzero(codes < KEPT)
         negatives = np.bincount(self.query[chosen], minlength=visible.queries)
         return Trial(hidden, outcome, self.cost(chosen, negatives, visible), negatives)
+
+    def codes(self, hidden: Flags) -> Codes:
+        """Returns every candidate's code, as in `decisions`, with these positives hidden."""
+        decider = Decider(self.hideable.visible(hidden), self.documents, self.config)
+        return np.concatenate([np.zeros(0, np.int16), *_codes(decider.decide(self.with_hidden(hidden)))])
 
     def with_hidden(self, hidden: Flags) -> pa.Table:
         """Returns the candidates as if nobody had judged the hidden positives."""
@@ -340,7 +343,7 @@ def _wrong(material: Material, trials: list[Trial]) -> Rate:
 
 
 def _found_by(store: Store, run: Run, material: Material) -> Iterator[tuple[str, Flags]]:
-    facts = stored.candidate_facts(store, run.evidence)
+    facts = stored.candidate_facts(store, run)
     row = material.hideable.row
     for name in ("bm25", "dense"):
         returned = facts[f"{name}_rank"].is_valid().to_numpy()

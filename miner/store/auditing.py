@@ -62,16 +62,35 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
     )
 
 
-def candidate_facts(store: Store, evidence: str) -> pa.Table:
-    """Returns what retrievers said of every candidate, in order of candidate.
+def candidate_facts(store: Store, run: Run) -> pa.Table:
+    """Returns all that is known of every candidate of a run's evidence, in order of candidate.
 
-    Columns candidate, bm25_rank, dense_rank, fused_rank; null where a retriever did not return it.
+    Columns candidate, query_id, bm25_rank, dense_rank, fused_rank (null where a retriever did not return
+    it), bm25_score, dense_score, rerank_score.
     """
     return store.table(
-        """SELECT candidate, bm25_rank, dense_rank, fused_rank FROM candidates
-        WHERE evidence = ? ORDER BY candidate""",
-        [evidence],
+        f"""SELECT c.candidate, c.query_id, c.bm25_rank, c.dense_rank, c.fused_rank, {_SCORES}
+        FROM candidates c LEFT JOIN rerank_scores s
+            ON s.reranker = $reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id
+        WHERE c.evidence = $evidence ORDER BY c.candidate""",
+        {"evidence": run.evidence, "reranker": run.reranker},
     )
+
+
+def positive_facts(store: Store, run: Run) -> pa.Table:
+    """Returns every score of the positives of a run's evidence, ordered by query_no and doc_id.
+
+    Columns bm25_score, dense_score, rerank_score.
+    """
+    return store.table(
+        f"""SELECT {_SCORES} FROM positives c LEFT JOIN rerank_scores s
+            ON s.reranker = $reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id
+        WHERE c.evidence = $evidence ORDER BY c.query_no, c.doc_id""",
+        {"evidence": run.evidence, "reranker": run.reranker},
+    )
+
+
+_SCORES = "c.bm25_score, c.dense_score, s.score AS rerank_score"
 
 
 def weak_positives(store: Store, run: Run) -> pa.Table:

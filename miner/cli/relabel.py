@@ -1,0 +1,103 @@
+"""`miner relabel`: suspected positives become judgments, and can be taken back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from miner.errors import UsageError
+
+if TYPE_CHECKING:
+    from miner.evaluation.significance import Rate
+    from miner.workflows.relabel import RelabelReport
+
+
+@click.command("relabel")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--run", "name", help="The run whose suspected positives to judge [default: the last].")
+@click.option(
+    "--probability", type=click.FloatRange(0, 1, min_open=True), default=0.5, show_default=True,
+    help="Least chance that a suspected positive is one.",
+)  # fmt: skip
+@click.option(
+    "--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.3, show_default=True,
+    help="Share of each query's positives to hide, to learn the chance.",
+)  # fmt: skip
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="How often to draw.")
+@click.option("--seed", type=click.IntRange(0), default=13, show_default=True, help="Seed of the draws.")
+@click.option("--dry-run", "dry", is_flag=True, help="Say what would be relabelled; change nothing.")
+@click.option("--undo", is_flag=True, help="Take back all relabelled judgments and the runs made on them.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
+def command(
+    store: Path, name: str | None, probability: float, dry: bool, undo: bool, as_json: bool, **settings: Any
+) -> None:
+    """Make judgments of the suspected positives of a run in STORE that are likely enough, and decide again.
+
+    Suspected are candidates that were dropped for scoring high and score even above the query's positive.
+    How likely one is a positive is learnt from known positives that are hidden, as in miner audit, from all
+    scores and ranks at once; said is how many hidden ones this wins back, and how precisely. The judgments
+    have the source relabelled; --undo takes them back, and the store is what it was.
+
+    \b
+    miner relabel my.duckdb --dry-run
+    miner relabel my.duckdb --probability 0.7
+    miner relabel my.duckdb --undo
+    """
+    from miner.cli.progress import progress
+    from miner.mining.audit import AuditConfig
+    from miner.store.database import Store
+    from miner.store.runs import find_run
+    from miner.workflows.relabel import RelabelConfig, relabel
+
+    if undo and dry:
+        raise UsageError("--undo changes the store, and --dry-run nothing", "leave one out")
+    if undo:
+        _undo(store)
+        return
+    config = RelabelConfig(probability, AuditConfig(**settings))
+    with Store.open(store, read_only=dry) as opened, progress() as reports:
+        report = relabel(opened, find_run(opened, name), config, reports, dry=dry)
+    if as_json:
+        click.echo(json.dumps(asdict(report), ensure_ascii=False, indent=1))
+    else:
+        click.echo(_told(report))
+    if report.again:
+        click.echo(f"next: miner audit {store}; take it back: miner relabel {store} --undo", err=True)
+
+
+def _undo(store: Path) -> None:
+    from miner.store.database import Store
+    from miner.store.relabelled import remove_relabelled
+
+    with Store.open(store) as opened:
+        judgments, gone, resting = remove_relabelled(opened)
+    runs = f" and run {', '.join(gone)}" if gone else ""
+    click.echo(f"taken back: {judgments:,} relabelled judgments{runs}")
+    if resting:
+        click.echo(f"still there, though made on them: run {', '.join(resting)}", err=True)
+
+
+def _told(report: RelabelReport) -> str:
+    lines = [
+        f"run {report.run}, chance {report.probability:g} or more",
+        f"won back    {_rate(report.won_back)} hidden positives",
+        f"precision   {_rate(report.precision)} of what it would judge were hidden positives; "
+        "what nobody judged counts as wrong",
+        f"suspected   {report.suspected:,} candidates, {report.relabelled:,} of them likely enough",
+    ]
+    if report.again:
+        lines.append(f"relabelled  {report.relabelled:,} judgments; decided again as run {report.again}")
+    else:
+        lines.append("relabelled  none")
+    return "\n".join(lines)
+
+
+def _rate(rate: Rate) -> str:
+    if rate.rate is None:
+        return "none of 0"
+    interval = f"[{100 * rate.low:.1f} %, {100 * rate.high:.1f} %]"
+    return f"{100 * rate.rate:.1f} % {interval}, {rate.hits:,} of {rate.of:,}"

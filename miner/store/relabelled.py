@@ -1,0 +1,91 @@
+"""Relabelled judgments: what was a suspected positive, with all that was made on them, to take back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from miner.store.corpus import GOLD
+from miner.store.database import Store
+from miner.store.ledger import KEY
+from miner.store.runs import Run
+
+RELABELLED = "relabelled"
+"""The source of these judgments, and the row of `meta` that says where they come from."""
+
+
+def suspected(store: Store, run: Run) -> pa.Table:
+    """Returns a run's suspected positives that are not judged yet, in order: candidate, query_id, doc_id."""
+    return store.table(
+        f"""SELECT c.candidate, c.query_id, c.doc_id FROM decided d
+        JOIN candidates c ON c.evidence = ? AND c.candidate = d.candidate
+        WHERE d.run_id = ? AND d.verdict = 'suspected'
+            AND (c.query_id, c.doc_id) NOT IN (SELECT (query_id, doc_id) FROM {GOLD})
+        ORDER BY c.candidate""",
+        [run.evidence, run.run_id],
+    )
+
+
+def add_relabelled(store: Store, pairs: pa.Table, split: str, origin: Mapping[str, Any]) -> None:
+    """Adds pairs (query_id, doc_id) as relevant, and notes where they come from, at once."""
+    origins = [*relabellings(store), dict(origin)]
+    with store.transaction():
+        relevant = pairs.append_column("relevance", pa.array([1.0] * pairs.num_rows, pa.float64()))
+        store.insert("judgments", relevant, split=split, source=RELABELLED)
+        _note(store, origins)
+
+
+def note_made(store: Store, run: Run) -> None:
+    """Notes the run that was decided on the last relabelling, to be taken back with it."""
+    *before, last = relabellings(store)
+    made = {"run_id": run.run_id, "name": run.name, "evidence": run.evidence}
+    with store.transaction():
+        _note(store, [*before, {**last, "made": made}])
+
+
+def _note(store: Store, origins: list[dict[str, Any]]) -> None:
+    store.execute("DELETE FROM meta WHERE key = ?", [RELABELLED])
+    if origins:
+        store.execute("INSERT INTO meta VALUES (?, ?)", [RELABELLED, json.dumps(origins, sort_keys=True)])
+
+
+def relabellings(store: Store) -> list[dict[str, Any]]:
+    """Returns where relabelled judgments come from, the first first; none where there are none."""
+    found = store.rows("SELECT value FROM meta WHERE key = ?", [RELABELLED])
+    return list(json.loads(found[0][0])) if found else []
+
+
+def remove_relabelled(store: Store) -> tuple[int, list[str], list[str]]:
+    """Takes back every relabelling, at once: judgments, the runs made on them, and those runs' evidence.
+
+    Evidence that another run decides over stays, with that run. Returns how many judgments went, the names
+    of the runs that went, and of the runs that stayed though they rest on those judgments.
+    """
+    origins = relabellings(store)
+    made = [origin["made"] for origin in origins if "made" in origin]
+    ((number,),) = store.rows("SELECT count(*) FROM judgments WHERE source = ?", [RELABELLED])
+    with store.transaction():
+        store.execute("DELETE FROM judgments WHERE source = ?", [RELABELLED])
+        _note(store, [])
+        for one in made:
+            for table in ("decisions", "triplets", "audits", "runs"):
+                store.execute(f"DELETE FROM {table} WHERE run_id = ?", [one["run_id"]])
+        kept = [_forget_evidence(store, one["evidence"]) for one in made]
+    return int(number), [one["name"] for one in made], sorted({name for names in kept for name in names})
+
+
+def _forget_evidence(store: Store, key: str) -> list[str]:
+    """Removes one set of evidence with its stages, unless runs need it; returns the names of those."""
+    needed = [name for (name,) in store.rows("SELECT name FROM runs WHERE evidence = ? ORDER BY name", [key])]
+    if needed:
+        return needed
+    for table in ("candidates", "positives"):
+        store.execute(f"DELETE FROM {table} WHERE evidence = ?", [key])
+    stages = f"""(SELECT fingerprint FROM stages
+        WHERE left(fingerprint, {KEY}) = $key OR json_extract_string(inputs, '$.evidence') = $key)"""
+    for table in ("chunks", "stages"):
+        store.table(f"DELETE FROM {table} WHERE fingerprint IN {stages} RETURNING 1", {"key": key})
+    return []

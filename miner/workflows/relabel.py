@@ -1,0 +1,121 @@
+"""Relabelling: suspected positives that are likely enough become judgments, which can be taken back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from miner.engine.progress import SILENT, Progress
+from miner.errors import UsageError
+from miner.evaluation.significance import Rate, clustered_rate
+from miner.mining.audit import AuditConfig, Material, require_hideable
+from miner.mining.pipeline import config_of, mine
+from miner.mining.probability import Facts, Probability
+from miner.schema import SUSPECTED
+from miner.store import relabelled as stored
+from miner.store.database import Store
+from miner.store.runs import Run
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class RelabelConfig:
+    """What becomes a judgment. UsageError for a value that cannot be."""
+
+    probability: float = 0.5
+    """Least chance that a suspected positive is one."""
+    hiding: AuditConfig = field(default_factory=AuditConfig)
+    """How positives are hidden to learn the chance."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.probability <= 1:
+            raise UsageError(f"probability cannot be {self.probability}", "use more than 0, at most 1")
+
+
+@dataclass(frozen=True)
+class RelabelReport:
+    """What a relabelling found on hidden positives, and did."""
+
+    run: str
+    probability: float
+    won_back: Rate
+    """Hidden positives that it would have made judgments of."""
+    precision: Rate
+    """Hidden positives among all that it would have made judgments of. What nobody judged counts as wrong:
+    the true precision is higher."""
+    suspected: int
+    relabelled: int
+    again: str | None
+    """The run decided with the new judgments; None where there are none, or nothing was written."""
+
+
+def relabel(
+    store: Store,
+    run: Run,
+    config: RelabelConfig,
+    progress: Progress = SILENT,
+    *,
+    dry: bool = False,
+    workers: int | None = None,
+) -> RelabelReport:
+    """Makes judgments of a run's likely suspected positives and decides again; `dry` only reports.
+
+    Retrievers and reranker have scored these pairs: the new run gathers evidence from what is stored. After a
+    kill the same call goes on. Raises UsageError when no positive of the run may be hidden to learn from, and
+    what `mine` raises.
+    """
+    material = Material.of(store, run)
+    require_hideable(store, run, material.hideable)
+    hiding = config.hiding
+    rngs = [np.random.default_rng([hiding.seed, repeat]) for repeat in range(hiding.repeats)]
+    trials = [material.hideable.draw(hiding.share, rng) for rng in rngs]
+    learnt = Probability(Facts.of(store, run, material), trials, hiding.seed)
+    won_back, precision = _tested(material, learnt, trials, config.probability, progress)
+    table = stored.suspected(store, run)
+    chance = learnt.of(np.zeros_like(trials[0]))
+    place = np.searchsorted(material.hideable.candidates, table["candidate"].to_numpy())
+    pairs = table.filter(pa.array(chance[place] >= config.probability)).select(["query_id", "doc_id"])
+    again = None if dry else _write(store, run, pairs, config, progress, workers)
+    return RelabelReport(
+        run.name, config.probability, won_back, precision, table.num_rows, pairs.num_rows, again
+    )
+
+
+def _tested(
+    material: Material, learnt: Probability, trials: list[Flags], least: float, progress: Progress
+) -> tuple[Rate, Rate]:
+    """The share of hidden positives that become judgments, and of the judgments that are hidden positives."""
+    owner, queries = material.hideable.positives.owner, material.hideable.positives.queries
+    row = material.hideable.row
+    won, hidden_ones, made = (np.zeros(queries, dtype=np.int64) for _ in range(3))
+    distinct = np.logical_or.reduce(trials)
+    with progress.task("testing on hidden positives", len(trials), unit="repeats") as advance:
+        for hidden in trials:
+            chosen = (material.codes(hidden) >= SUSPECTED) & (learnt.of(hidden) >= least)
+            found = hidden & (row >= 0)
+            back = found & np.where(row >= 0, chosen[row], False)
+            won += np.bincount(owner[back], minlength=queries)
+            hidden_ones += np.bincount(owner[hidden], minlength=queries)
+            made += np.bincount(material.query[chosen], minlength=queries)
+            advance(1)
+    precision = clustered_rate(won, made, max(1, int(made.sum()) // len(trials)))
+    return clustered_rate(won, hidden_ones, int(distinct.sum())), precision
+
+
+def _write(
+    store: Store, run: Run, pairs: pa.Table, config: RelabelConfig, progress: Progress, workers: int | None
+) -> str | None:
+    """Adds the judgments and decides again; returns the new run's name, None where there is nothing new."""
+    if pairs.num_rows:
+        origin = {"run": run.name, "run_id": run.run_id, "pairs": pairs.num_rows, **asdict(config)}
+        stored.add_relabelled(store, pairs, run.split, origin)
+    unfinished = [origin for origin in stored.relabellings(store) if "made" not in origin]
+    if not unfinished:
+        return None
+    made = mine(store, config_of(run), workers=workers, progress=progress)
+    stored.note_made(store, made)
+    return made.name

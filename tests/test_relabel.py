@@ -1,0 +1,160 @@
+"""Relabelling: hidden positives come back, the report is right, and undoing leaves the store as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from miner.cli.main import group
+from miner.errors import UsageError
+from miner.mining.audit import AuditConfig, Material
+from miner.mining.config import MiningConfig, Rules
+from miner.mining.pipeline import decide_again, mine
+from miner.mining.probability import Facts, Probability
+from miner.store import relabelled, runs
+from miner.store.database import Store
+from miner.workflows.relabel import RelabelConfig, relabel
+from tests.stores import make_store
+
+TOPICS = [
+    f"{a}{b}" for a in ("oak", "iron", "salt", "wool", "glass") for b in ("mill", "gate", "ford", "ton")
+]
+CONFIG = MiningConfig(rules=Rules(relative_margin=0.0))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """Queries with six relevant documents, four of them judged; the relevant ones say three of its words."""
+    rng = random.Random(8)
+    documents, queries, judged = {}, {}, []
+    for number, topic in enumerate(TOPICS):
+        words = [topic, f"word{number}", f"term{number}"]
+        queries[f"q{number:02}"] = " ".join(words)
+        for answer in range(6):
+            doc_id = f"d{number:02}-{answer}"
+            documents[doc_id] = " ".join(
+                [*words, *rng.sample(TOPICS, rng.randint(1, 4)), f"x{number}y{answer}"]
+            )
+            if answer < 4:
+                judged.append((f"q{number:02}", doc_id))
+    for number in range(150):
+        documents[f"n{number:03}"] = " ".join([*rng.sample(TOPICS, 4), f"other{number}"])
+    with make_store(tmp_path / "s.duckdb", documents, queries, judged) as made:
+        yield made
+
+
+def everything(store: Store) -> dict[str, list[tuple[object, ...]]]:
+    """Every table of the store, its rows in order."""
+    tables = [name for (name,) in store.rows("SELECT table_name FROM duckdb_tables() ORDER BY table_name")]
+    return {name: store.rows(f"FROM {name} ORDER BY ALL") for name in tables}
+
+
+def test_unjudged_positives_become_judgments_and_the_run_is_decided_again(store: Store) -> None:
+    run = mine(store, CONFIG)
+    report = relabel(store, run, RelabelConfig(probability=0.5))
+    made = store.rows("SELECT query_id, doc_id, relevance, split FROM judgments WHERE source = 'relabelled'")
+    assert len(made) == report.relabelled >= 8
+    assert all(doc[1:3] == query[1:] and doc[-2:] in ("-4", "-5") for query, doc, _, _ in made)
+    assert {(relevance, split) for _, _, relevance, split in made} == {(1.0, "train")}
+    again = runs.find_run(store, report.again)
+    assert again.evidence != run.evidence
+    triplets = runs.triplets(store, again).to_pylist()
+    assert not {(t["query_id"], t["negative_id"]) for t in triplets} & {(q, d) for q, d, _, _ in made}
+    assert {(q, d) for q, d, _, _ in made} <= {(t["query_id"], t["positive_id"]) for t in triplets}
+    assert report.won_back.hits > 10
+    assert report.precision.hits == report.won_back.hits
+    assert (report.precision.rate or 0) > 0.2, "the two of each query that nobody judged count as wrong"
+
+
+def test_undo_leaves_the_store_as_it_was(store: Store) -> None:
+    run = mine(store, CONFIG)
+    before = everything(store)
+    first = relabel(store, run, RelabelConfig(probability=0.9))
+    second = relabel(store, runs.find_run(store, first.again), RelabelConfig(probability=0.3))
+    assert everything(store) != before
+    judgments, gone, resting = relabelled.remove_relabelled(store)
+    assert judgments == first.relabelled + second.relabelled > 0
+    assert gone == [name for name in (first.again, second.again) if name]
+    assert resting == []
+    assert everything(store) == before
+    assert relabelled.remove_relabelled(store) == (0, [], [])
+
+
+def test_runs_that_rest_on_relabelled_judgments_stay_and_are_named(store: Store) -> None:
+    report = relabel(store, mine(store, CONFIG), RelabelConfig())
+    again = runs.find_run(store, report.again)
+    decide_again(store, again, replace(CONFIG, rules=Rules(relative_margin=0.3)), name="mine too")
+    assert relabelled.remove_relabelled(store)[2] == ["mine too"]
+    assert store.rows("SELECT name FROM runs ORDER BY name") == [("mine too",), ("r1",)]
+    assert runs.triplets(store, runs.find_run(store, "mine too")).num_rows > 0
+
+
+def test_a_kill_between_judging_and_deciding_costs_nothing(store: Store) -> None:
+    run = mine(store, CONFIG)
+    dry = relabel(store, run, RelabelConfig(), dry=True)
+    assert dry.again is None
+    assert relabelled.relabellings(store) == []
+    pairs = relabelled.suspected(store, run).select(["query_id", "doc_id"])
+    relabelled.add_relabelled(store, pairs, "train", {"run": run.name})
+    report = relabel(store, run, RelabelConfig())
+    assert (report.relabelled, report.suspected) == (0, 0)
+    assert report.again is not None
+    assert relabelled.relabellings(store)[0]["made"]["name"] == report.again
+    assert relabel(store, run, RelabelConfig()).again is None
+
+
+def test_chances_are_learnt_on_the_other_half_and_mean_what_they_say(store: Store) -> None:
+    run = mine(store, CONFIG)
+    material = Material.of(store, run)
+    facts = Facts.of(store, run, material)
+    trials = [material.hideable.draw(0.3, np.random.default_rng([1, r])) for r in range(8)]
+    learnt = Probability(facts, trials[:4], 1)
+    chances, hits = [], []
+    for hidden in trials[4:]:
+        chance = learnt.of(hidden)
+        row = material.hideable.row[hidden]
+        open_ = material.with_hidden(hidden)["exclusion"].is_null().to_numpy()
+        positive = np.zeros(len(chance), dtype=np.bool_)
+        positive[row[row >= 0]] = True
+        chances.append(chance[open_])
+        hits.append(positive[open_])
+    chance, hit = np.concatenate(chances), np.concatenate(hits)
+    assert ((chance >= 0) & (chance <= 1)).all()
+    assert chance.mean() == pytest.approx(hit.mean(), abs=0.01)
+    likely = chance > 0.3
+    assert chance[likely].mean() == pytest.approx(hit[likely].mean(), abs=0.15)
+    again = Probability(facts, trials[:4], 1).of(trials[5])
+    assert np.array_equal(again, learnt.of(trials[5]))
+
+
+def test_a_run_with_one_positive_a_query_cannot_be_learnt_from(tmp_path: Path) -> None:
+    documents = {"a": "apple pie", "b": "apple cake", "c": "apple tart"}
+    with make_store(tmp_path / "s.duckdb", documents, {"q": "apple"}, [("q", "a")]) as store:
+        with pytest.raises(UsageError, match="no positive of run 'r1' can be hidden"):
+            relabel(store, mine(store, CONFIG), RelabelConfig())
+        assert relabelled.relabellings(store) == []
+
+
+def test_the_command_says_what_it_did_and_takes_it_back(store: Store) -> None:
+    mine(store, CONFIG)
+    store.close()
+    path = str(store.path)
+    dry = CliRunner().invoke(group, ["relabel", path, "--dry-run"])
+    assert dry.exit_code == 0, dry.output
+    assert dry.stdout.splitlines()[-1] == "relabelled  none"
+    told = CliRunner().invoke(group, ["relabel", path, "--repeats", "3"])
+    assert "decided again as run r2" in told.stdout
+    back = CliRunner().invoke(group, ["relabel", path, "--undo"])
+    assert back.stdout.startswith("taken back: ")
+    assert back.stdout.endswith(" relabelled judgments and run r2\n")
+    with pytest.raises(UsageError, match="--undo changes the store"):
+        CliRunner().invoke(group, ["relabel", path, "--undo", "--dry-run"], catch_exceptions=False)
+    with pytest.raises(UsageError, match="probability cannot be 2"):
+        RelabelConfig(probability=2)
+    assert AuditConfig().share == 0.3
