@@ -128,7 +128,7 @@ def clustered_rate(
     at most `distinct`. With `against`, the size of another sample, relative to this one, it is where
     that sample's share is to be expected: both vary.
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     found, asked = np.asarray(hits, dtype=np.float64), np.asarray(totals, dtype=np.float64)
     hit, total = float(found.sum()), float(asked.sum())
@@ -143,8 +143,8 @@ def clustered_rate(
     if against:
         size /= 1 + 1 / against
     tail = (1 - level) / 2
-    low = float(beta.ppf(tail, rate * size, size - rate * size + 1)) if hit else 0.0
-    high = float(beta.ppf(1 - tail, rate * size + 1, size - rate * size)) if hit < total else 1.0
+    low = float(betaincinv(rate * size, size - rate * size + 1, tail)) if hit else 0.0
+    high = float(betaincinv(rate * size + 1, size - rate * size, 1 - tail)) if hit < total else 1.0
     return Rate(int(hit), int(total), rate, low, high)
 
 

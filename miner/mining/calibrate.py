@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from miner.engine.progress import SILENT, Progress
+from miner.engine.work import ordered_map, worker_count
 from miner.errors import UsageError
 from miner.evaluation.significance import Rate, clustered_rate
 from miner.mining.audit import AuditConfig, Material, require_hideable
@@ -133,19 +134,16 @@ def calibrate(
     require_hideable(store, run, material.hideable)
     base = material.config.rules
     grid = [base, *candidates(base, material.hideable.positives.score)]
+    rngs = [np.random.default_rng([settings.seed, repeat]) for repeat in range(settings.repeats)]
+    trials = [material.hideable.draw(settings.share, rng) for rng in rngs]
+    sweeps = [Sweep(material, hidden) for hidden in trials]
     totals: list[Counts] = []
-    asked, distinct = np.zeros(0, np.int64), np.zeros(0, np.bool_)
     with progress.task("sweeping", settings.repeats, unit="repeats") as advance:
-        for repeat in range(settings.repeats):
-            rng = np.random.default_rng([settings.seed, repeat])
-            hidden = material.hideable.draw(settings.share, rng)
-            sweep = Sweep(material, hidden)
-            counts = sweep.counts(grid)
-            totals = counts if not totals else list(map(add, totals, counts))
-            asked = sweep.asked if not len(asked) else asked + sweep.asked
-            distinct = hidden if not len(distinct) else distinct | hidden
+        for counts in ordered_map(lambda sweep: sweep.counts(grid), sweeps, worker_count()):
+            totals = list(map(add, totals, counts)) if totals else counts
             advance(1)
-    judge = _Judge(material, asked, distinct, settings, run.negatives)
+    asked = np.sum([sweep.asked for sweep in sweeps], axis=0)
+    judge = _Judge(material, asked, np.logical_or.reduce(trials), settings, run.negatives)
     own, *swept = [judge.setting(rules, one) for rules, one in zip(grid, totals, strict=True)]
     chosen = choose(swept, target, run.negatives)
     expected = judge.expected(totals[1 + swept.index(chosen)])

@@ -108,31 +108,42 @@ class Sweep:
         return found
 
     def _window(self, rules: Rules) -> _Window:
-        best = self._material.best_rank[self._rows]
+        material, best = self._material, self._material.best_rank[self._rows]
         inside = best > rules.skip_top
         if rules.max_rank is not None:
             inside &= best <= rules.max_rank
         rows = self._rows[inside]
-        hidden = np.zeros(len(self._score), dtype=np.bool_)
-        row = self._material.hideable.row[self._hidden]
-        hidden[row[row >= 0]] = True
-        positives = self._visible
-        known = np.bincount(positives.owner, minlength=self.queries)
-        mean = np.bincount(positives.owner, positives.score, self.queries) / np.maximum(1, known)
-        anchor = {
-            kind: ruling.anchors(positives.owner, positives.score, self.queries, kind)
-            for kind in ("lowest", "median", "best")
-        }
         return _Window(
-            self._material.query[rows],
+            material.query[rows],
             self._score[rows],
-            self._material.judged_negative[rows],
-            hidden[rows],
-            self._material.fused_rank[rows],
-            mean,
-            anchor,
-            positives.sorted_scores,
+            material.judged_negative[rows],
+            self._hidden_rows[rows],
+            material.fused_rank[rows],
+            self._mean,
+            self._anchor,
+            self._visible.sorted_scores,
         )
+
+    @cached_property
+    def _hidden_rows(self) -> Flags:
+        """Whether each candidate is a hidden positive."""
+        found = np.zeros(len(self._score), dtype=np.bool_)
+        row = self._material.hideable.row[self._hidden]
+        found[row[row >= 0]] = True
+        return found
+
+    @cached_property
+    def _mean(self) -> Floats:
+        owner, score = self._visible.owner, self._visible.score
+        known = np.bincount(owner, minlength=self.queries)
+        return np.bincount(owner, score, self.queries) / np.maximum(1, known)
+
+    @cached_property
+    def _anchor(self) -> dict[str, Floats]:
+        owner, score = self._visible.owner, self._visible.score
+        return {
+            kind: ruling.anchors(owner, score, self.queries, kind) for kind in ("lowest", "median", "best")
+        }
 
 
 @dataclass(frozen=True)
@@ -153,31 +164,32 @@ class _Window:
     """Scores of all visible positives, sorted."""
 
     @cached_property
-    def _levels(self) -> Floats:
-        return np.unique(self.score)
+    def _edges(self) -> tuple[Ints, Ints]:
+        """The first row of each query, and the first row after it."""
+        numbers = np.arange(len(self.mean) + 1)
+        edges = np.searchsorted(self.query, numbers)
+        return edges[:-1], edges[1:]
 
-    @cached_property
-    def _keys(self) -> Ints:
-        """Ascends along the rows: the query, then how many score levels lie above."""
-        above = len(self._levels) - 1 - np.searchsorted(self._levels, self.score)
-        return self.query * (len(self._levels) + 1) + above
-
-    def _first(self, bound: Floats, side: str) -> Ints:
-        """The first row of each query that scores at most its bound (`right`), or below it (`left`)."""
-        levels = len(self._levels)
-        allowed = np.searchsorted(self._levels, bound, side=side)  # type: ignore[call-overload]
-        keys = np.arange(len(bound)) * (levels + 1) + (levels - allowed)
-        return np.asarray(np.searchsorted(self._keys, keys))
+    def _first(self, bound: Floats, below: bool = False) -> Ints:
+        """The first row of each query that scores at most its bound, or `below` it: all bisected at once."""
+        low, high = (edge.copy() for edge in self._edges)
+        open_ = np.flatnonzero(low < high)
+        while len(open_):
+            middle = (low[open_] + high[open_]) // 2
+            score, limit = self.score[middle], bound[open_]
+            above = score >= limit if below else score > limit
+            low[open_] = np.where(above, middle + 1, low[open_])
+            high[open_] = np.where(above, high[open_], middle)
+            open_ = open_[low[open_] < high[open_]]
+        return low
 
     def counts(self, rules: Rules, negatives: int) -> Counts:
         """Returns what the rules do when the best-scored of what they keep become negatives."""
-        queries = len(self.mean)
-        begin = np.searchsorted(self.query, np.arange(queries))
-        end = np.searchsorted(self.query, np.arange(queries), side="right")
+        begin, end = self._edges
         if rules.min_score is not None:
-            end = np.maximum(begin, self._first(np.full(queries, rules.min_score), "left"))
+            end = self._first(np.full(len(begin), rules.min_score), below=True)
         bound = ruling.highest(rules, self.anchor[rules.anchor], self.positives)
-        start = np.clip(self._first(bound, "right"), begin, end)
+        start = np.minimum(self._first(bound), end)
         above_first = self._judged_before[begin]
         above = np.minimum(self._judged_before[start] - above_first, negatives)
         below = np.minimum(end - start, negatives - above)
