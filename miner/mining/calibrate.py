@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from operator import add
 from typing import Any
 
@@ -35,6 +35,8 @@ ABSOLUTE = (-0.5, -0.25, 0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 PERCENTILES = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 75.0)
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 SKIPS = (1, 2, 3, 5, 10, 20, 30, 50)
+_REFINED, _STEPS = 4, 6
+"""How many rules are tried between two steps of the sweep, and at how many places."""
 _HALVES = 1 << 20
 """What is drawn with it is no repeat."""
 ENOUGH = 0.01
@@ -137,17 +139,26 @@ def calibrate(
     rngs = [np.random.default_rng([settings.seed, repeat]) for repeat in range(settings.repeats)]
     trials = [material.hideable.draw(settings.share, rng) for rng in rngs]
     sweeps = [Sweep(material, hidden) for hidden in trials]
-    totals: list[Counts] = []
-    with progress.task("sweeping", settings.repeats, unit="repeats") as advance:
-        for counts in ordered_map(lambda sweep: sweep.counts(grid), sweeps, worker_count()):
-            totals = list(map(add, totals, counts)) if totals else counts
-            advance(1)
     asked = np.sum([sweep.asked for sweep in sweeps], axis=0)
     judge = _Judge(material, asked, np.logical_or.reduce(trials), settings, run.negatives)
-    own, *swept = [judge.setting(rules, one) for rules, one in zip(grid, totals, strict=True)]
+    own, *swept = judge.measure(grid, sweeps, progress)
+    swept += judge.measure(between(swept, target, run.negatives), sweeps, progress)
     chosen = choose(swept, target, run.negatives)
-    expected = judge.expected(totals[1 + swept.index(chosen)])
+    expected = judge.expected(sum_counts([sweep.counts([chosen.rules])[0] for sweep in sweeps]))
     return Calibration(run.name, target, settings, run.negatives, tuple(swept), own, chosen, expected)
+
+
+def sum_counts(several: Sequence[Counts]) -> Counts:
+    """Returns the counts added up."""
+    return reduce(add, several)
+
+
+def halves(material: Material, seed: int) -> tuple[Flags, Flags]:
+    """Returns which queries choose the setting, and which confirm it, by query number."""
+    queries = material.hideable.positives.queries
+    chooses = np.random.default_rng([seed, _HALVES]).permutation(queries) < queries // 2
+    exists = np.bincount(material.hideable.positives.owner, minlength=queries) > 0
+    return chooses & exists, ~chooses & exists
 
 
 def candidates(base: Rules, scores: npt.NDArray[np.float64]) -> list[Rules]:
@@ -162,6 +173,37 @@ def candidates(base: Rules, scores: npt.NDArray[np.float64]) -> list[Rules]:
     found += [only(base, max_score=_short(float(np.percentile(scores, p)))) for p in PERCENTILES]
     found += [only(base, skip_top=n) for n in SKIPS if base.max_rank is None or n < base.max_rank]
     return [rules for rules in dict.fromkeys(found) if not _closed(rules)]
+
+
+def between(swept: Sequence[Setting], target: float, negatives: int) -> list[Rules]:
+    """Returns settings between the loosest one of a rule within the target and the next looser one.
+
+    Of the rules that yield most within the target. A sweep in steps would leave out what lies between.
+    """
+    families: dict[tuple[str, str], list[Setting]] = {}
+    for one in swept:
+        if (name := _only_rule(one.rules)) is not None:
+            families.setdefault((name, one.rules.anchor), []).append(one)
+    gaps = []
+    for (name, _), settings in families.items():
+        settings.sort(key=lambda one: (_rate(one.chosen_on), one.chosen_on.per_query))
+        within = [one for one in settings if _rate(one.chosen_on) <= target]
+        if within and len(within) < len(settings):
+            gaps.append((within[-1].chosen_on.per_query, name, within[-1].rules, settings[len(within)].rules))
+    gaps.sort(key=lambda gap: -gap[0])
+    found = []
+    for _, name, strict, loose in gaps[:_REFINED]:
+        low, high = getattr(strict, name), getattr(loose, name)
+        steps = np.linspace(low, high, _STEPS + 2)[1:-1]
+        found += [only(strict, **{name: _short(float(step))}) for step in steps]
+    known = {one.rules for one in swept}
+    return [rules for rules in dict.fromkeys(found) if rules not in known]
+
+
+def _only_rule(rules: Rules) -> str | None:
+    """The one rule against unjudged positives that is on; None where none is, or a rank window decides."""
+    on = [name for name in _BOUNDS if getattr(rules, name) is not None]
+    return on[0] if len(on) == 1 else None
 
 
 def _closed(rules: Rules) -> bool:
@@ -214,6 +256,7 @@ def name_of(rules: Rules) -> str:
 
 _ANCHORED = ("absolute_margin", "relative_margin", "relative_percentile")
 _RULES = ("max_score", "min_score", *_ANCHORED, "percentile")
+_BOUNDS = ("max_score", *_ANCHORED, "percentile")
 
 
 @dataclass(frozen=True)
@@ -228,8 +271,16 @@ class _Judge:
     settings: AuditConfig
     negatives: int
 
-    def setting(self, rules: Rules, counts: Counts) -> Setting:
-        """Returns what the counts say of a setting."""
+    def measure(self, grid: Sequence[Rules], sweeps: Sequence[Sweep], progress: Progress) -> list[Setting]:
+        """Returns what the sweeps say of each setting, over all repeats."""
+        totals: list[Counts] = []
+        with progress.task("sweeping", len(sweeps), unit="repeats") as advance:
+            for counts in ordered_map(lambda sweep: sweep.counts(grid), sweeps, worker_count()):
+                totals = list(map(add, totals, counts)) if totals else counts
+                advance(1)
+        return [self._setting(rules, one) for rules, one in zip(grid, totals, strict=True)]
+
+    def _setting(self, rules: Rules, counts: Counts) -> Setting:
         chooses, confirms = self._halves
         return Setting(
             rules, *(self._measured(counts, part) for part in (chooses, confirms, chooses | confirms))
@@ -242,11 +293,7 @@ class _Judge:
 
     @cached_property
     def _halves(self) -> tuple[Flags, Flags]:
-        """Which queries choose, and which confirm."""
-        queries = self.material.hideable.positives.queries
-        chooses = np.random.default_rng([self.settings.seed, _HALVES]).permutation(queries) < queries // 2
-        exists = np.bincount(self.material.hideable.positives.owner, minlength=queries) > 0
-        return chooses & exists, ~chooses & exists
+        return halves(self.material, self.settings.seed)
 
     def _measured(self, counts: Counts, among: Flags) -> Measured:
         number = max(1, int(among.sum())) * self.settings.repeats

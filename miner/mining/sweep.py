@@ -84,6 +84,7 @@ class Sweep:
         eligible = table["exclusion"].is_null().to_numpy() & ~np.isnan(score)
         self._rows = material.order[eligible[material.order]]
         self._score = score
+        self._kept: tuple[tuple[int, int | None], _Window] | None = None
 
     @property
     def queries(self) -> int:
@@ -98,20 +99,23 @@ class Sweep:
 
     def counts(self, settings: Sequence[Rules]) -> list[Counts]:
         """Returns what each setting does; those of one rank window share their sorted rows."""
-        windows: dict[tuple[int, int | None], _Window] = {}
         found = []
         for rules in settings:
-            key = rules.skip_top, rules.max_rank
-            if key not in windows:
-                windows[key] = self._window(rules)
-            found.append(windows[key].counts(rules, self._material.config.selection.negatives))
+            window = self._window(rules.skip_top, rules.max_rank)
+            found.append(window.counts(rules, self._material.config.selection.negatives))
         return found
 
-    def _window(self, rules: Rules) -> _Window:
+    def _window(self, skip_top: int, max_rank: int | None) -> _Window:
+        """The last one is kept: settings of one rank window come one after the other."""
+        if self._kept is None or self._kept[0] != (skip_top, max_rank):
+            self._kept = (skip_top, max_rank), self._cut(skip_top, max_rank)
+        return self._kept[1]
+
+    def _cut(self, skip_top: int, max_rank: int | None) -> _Window:
         material, best = self._material, self._material.best_rank[self._rows]
-        inside = best > rules.skip_top
-        if rules.max_rank is not None:
-            inside &= best <= rules.max_rank
+        inside = best > skip_top
+        if max_rank is not None:
+            inside &= best <= max_rank
         rows = self._rows[inside]
         return _Window(
             material.query[rows],
