@@ -208,7 +208,7 @@ def main() -> None:
     arguments.add_argument("--no-bm25", action="store_true", help="candidates from the encoder alone")
     arguments.add_argument("--depth", type=int, default=100, help="of each retriever [%(default)s]")
     arguments.add_argument("--share", type=float, default=0.3, help="of the positives, hidden [%(default)s]")
-    arguments.add_argument("--target", type=float, default=0.0035, help="leak to calibrate for [%(default)s]")
+    arguments.add_argument("--target", type=float, default=0.0025, help="leak to calibrate for [%(default)s]")
     arguments.add_argument("--seeds", type=int, default=50, help="calibrations; 0: none [%(default)s]")
     given = arguments.parse_args()
     found = report("leak", given, full=given.repeats >= 5)

@@ -61,17 +61,20 @@ def command(
     """
     from miner.cli.progress import progress
     from miner.curation.leakage import LeakageConfig, find_leakage, remove
+    from miner.store.certificate import record_leakage
     from miner.store.database import Store
 
     config = LeakageConfig(**settings)
     same = store.resolve() == against.resolve()
-    with Store.open(store, read_only=not take_out) as train, progress() as reports:
+    with Store.open(store) as train, progress() as reports:
         if same:
             report = find_leakage(train, train, config, reports)
         else:
             with Store.open(against, read_only=True) as other:
                 report = find_leakage(train, other, config, reports)
         judgments = remove(train, report, config.split if same else None) if take_out else 0
+        facts = {"counts": report.counts(), "evaluation": report.evaluation, "taken_out": take_out}
+        record_leakage(train, {"against": against.name, **asdict(config), **facts})
     if out is not None:
         _write(out, report)
     if as_json:

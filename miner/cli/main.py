@@ -21,6 +21,7 @@ COMMANDS = {
     "audit": "Measure how many negatives are wrong, on hidden positives.",
     "calibrate": "Find the rules for a target leak; no model runs.",
     "relabel": "Make judgments of likely suspected positives; can be undone.",
+    "diff": "Say what changed between two runs, and why.",
     "explain": "Show what became of every candidate of a query, and why.",
     "pretrain": "Adapt an encoder to the texts of a store, without labels.",
     "train-reranker": "Train a cross-encoder on the judgments of a store.",

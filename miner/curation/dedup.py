@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +77,7 @@ def dedup(store: Store, config: DedupConfig, progress: Progress = SILENT) -> Ded
         table = stored.texts(store, side)
         links = _links(store, table, side, config, progress)
         tables[side], reports[side] = _clusters(table, links)
-    stored.replace_duplicates(store, tables)
+    stored.replace_duplicates(store, tables, asdict(config))
     crossings = tuple(stored.split_crossings(store))
     return DedupReport(reports["documents"], reports["queries"], crossings)
 

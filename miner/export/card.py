@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from miner.export import certificate
 from miner.export.config import Plan
 from miner.export.manifest import LeftOut, Manifest
 from miner.schema import Reason
@@ -49,6 +50,7 @@ def render(manifest: Manifest, made: Plan, example: Mapping[str, Any]) -> str:
         _loading(manifest),
         _training(made, path),
         _mining(manifest),
+        certificate.render(manifest["certificate"]),
         _reproduction(manifest),
     ]
     return "\n\n".join(parts) + "\n"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from miner.export import certificate
 from miner.export.config import Plan
 from miner.store.database import Store
 from miner.store.reading import TripletCounts, shortfall_reasons
@@ -84,6 +85,7 @@ def _run_facts(store: Store, run: Run) -> dict[str, Any]:
         },
         "candidates": reason_counts(store, run),
         "shortfalls": {"queries": short, "reasons": shortfall_reasons(store, run)},
+        "certificate": certificate.facts(store, run),
     }
 
 

@@ -140,9 +140,10 @@ class Store:
         """Runs one statement for its effect."""
         self._connection.execute(statement, list(values))
 
-    def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Returns the rows of a small result."""
-        rows: list[tuple[Any, ...]] = self._connection.execute(query, list(values)).fetchall()
+    def rows(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """Returns the rows of a small result; `values` as in `table`."""
+        bound = dict(values) if isinstance(values, Mapping) else list(values)
+        rows: list[tuple[Any, ...]] = self._connection.execute(query, bound).fetchall()
         return rows
 
     def table(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> pa.Table:

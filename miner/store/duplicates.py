@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 
 from miner.store.database import Store
 
 SIDES = ("documents", "queries")
+DEDUP = "dedup"
+"""The row of `meta` with the settings of the last search for copies."""
 
 
 def texts(store: Store, side: str) -> pa.Table:
@@ -19,10 +25,12 @@ def texts(store: Store, side: str) -> pa.Table:
     )
 
 
-def replace_duplicates(store: Store, tables: dict[str, pa.Table]) -> None:
+def replace_duplicates(store: Store, tables: Mapping[str, pa.Table], settings: Mapping[str, Any]) -> None:
     """Puts clusters in the place of all there were, at once; per side id, cluster, how, similarity."""
     with store.transaction():
         store.execute("DELETE FROM duplicates")
+        store.execute("DELETE FROM meta WHERE key = ?", [DEDUP])
+        store.execute("INSERT INTO meta VALUES (?, ?)", [DEDUP, json.dumps(settings, sort_keys=True)])
         for side, table in tables.items():
             store.insert("duplicates", table, side=side)
 

@@ -1,0 +1,75 @@
+"""`miner diff`: what changed between two runs, and why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+if TYPE_CHECKING:
+    from miner.mining.differences import Differences
+
+_SHOWN = 90
+"""Characters of an example."""
+
+
+@click.command("diff")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("before")
+@click.argument("after")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
+def command(store: Path, before: str, after: str, as_json: bool) -> None:
+    """Say what changed from run BEFORE to run AFTER in STORE, and why.
+
+    What differs in settings, data and models; how many triplets, positives and negatives came and went; and
+    what the negatives that went have become, with an example each.
+
+    \b
+    miner diff my.duckdb r1 r2
+    miner diff my.duckdb r1 strict --json
+    """
+    from miner.mining.differences import differences
+    from miner.store.database import Store
+
+    with Store.open(store, read_only=True) as opened:
+        found = differences(opened, before, after)
+    if as_json:
+        click.echo(json.dumps(asdict(found), ensure_ascii=False, indent=1))
+        return
+    for line in _lines(found):
+        click.echo(line)
+
+
+def _lines(found: Differences) -> list[str]:
+    lines = [
+        f"{found.before} → {found.after}",
+        *(f"  {cause}" for cause in found.causes or ["nothing differs"]),
+    ]
+    lines.append(f"triplets   {_counts(found.triplets)}")
+    lines.append(f"positives  {_counts(found.positives)}")
+    gone = sum(one.number for one in found.moved if one.before == "negative")
+    new = sum(one.number for one in found.moved if one.after == "negative")
+    lines.append(f"negatives  {_counts({'both': found.same_negatives, 'gone': gone, 'new': new})}")
+    for one in found.moved:
+        lines.append(f"{one.number:>10,} {_named(one.before)} → {_named(one.after)}, such as")
+        lines.append(f"           {one.query_id}: {_short(one.query)}")
+        lines.append(f"           {one.doc_id}: {_short(one.document)}")
+    return lines
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return f"{counts['both']:,} in both, {counts['gone']:,} gone, {counts['new']:,} new"
+
+
+def _named(outcome: str) -> str:
+    if outcome in ("negative", "no candidate"):
+        return outcome
+    return "kept, not needed" if outcome == "kept" else f"dropped ({outcome})"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"

@@ -1,0 +1,117 @@
+"""The certificate: how wrong the data are, as far as the store has measured it, and how to measure again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from miner.store import certificate as stored
+from miner.store.database import Store
+from miner.store.runs import Run
+
+_AUDIT = (
+    "settings",
+    "hidden",
+    "leak",
+    "wrong",
+    "as_mined",
+    "as_audited",
+    "weak_positives",
+    "untold",
+    "cannot_know",
+)
+
+
+def facts(store: Store, run: Run) -> dict[str, Any]:
+    """Returns audit, copies, leakage and provenance, JSON-able; None for what was never looked at."""
+    audit = stored.last_audit(store, run)
+    return {
+        "audit": None if audit is None else {name: audit[name] for name in _AUDIT},
+        "copies": stored.copies(store),
+        "leakage": stored.leakages(store) or None,
+        "judgments": stored.provenance(store),
+        "commands": {
+            "audit": _audit_command(run, audit),
+            "copies": "miner dedup STORE",
+            "leakage": "miner leakage STORE --against OTHER",
+        },
+    }
+
+
+def _audit_command(run: Run, audit: Mapping[str, Any] | None) -> str:
+    command = f"miner audit STORE --run {run.name}"
+    if audit is None:
+        return command
+    settings = audit["settings"]
+    return (
+        f"{command} --share {settings['share']:g} --repeats {settings['repeats']} --seed {settings['seed']}"
+    )
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """Returns the certificate as Markdown."""
+    parts = ["## How wrong it is", _audit(found["audit"], found["commands"]["audit"])]
+    parts += [_copies(found["copies"], found["commands"]), _leakage(found["leakage"], found["commands"])]
+    return "\n\n".join([*parts, _judgments(found["judgments"])])
+
+
+def _audit(audit: Mapping[str, Any] | None, command: str) -> str:
+    if audit is None:
+        return f"Nobody has measured how many negatives are unjudged positives: `{command}`."
+    leak, wrong, mined = audit["leak"], audit["wrong"], audit["as_mined"]
+    lines = [
+        f"Known positives were hidden ({audit['hidden']:,.0f} a time) and decided on as if nobody had judged "
+        f"them. **{_share(leak)} of them came back as negatives** (95 % interval {_interval(leak)}), and "
+        f"{_share(wrong)} of the negatives of their queries were such ({_interval(wrong)}).",
+        f"Negatives per query {mined['per_query']:.2f}; queries with all that were asked for "
+        f"{100 * mined['full']:.1f} %; mean rank {_number(mined['rank'], 1)}, mean margin to the positives "
+        f"{_number(mined['margin'], 3)}. Positives below all negatives of their query: "
+        f"{audit['weak_positives']:,}.",
+    ]
+    if audit["untold"]:
+        lines.append(f"It is not known what {' and '.join(audit['untold'])} was trained on.")
+    return "\n\n".join([*lines, audit["cannot_know"], f"Measured with `{command}`."])
+
+
+def _share(rate: Mapping[str, Any]) -> str:
+    return "none of none" if rate["rate"] is None else f"{100 * rate['rate']:.2f} %"
+
+
+def _interval(rate: Mapping[str, Any]) -> str:
+    return f"{100 * rate['low']:.2f} % to {100 * rate['high']:.2f} %"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _copies(copies: Mapping[str, Any] | None, commands: Mapping[str, str]) -> str:
+    if copies is None:
+        return f"Nobody has looked for copies: `{commands['copies']}`."
+    sides = [
+        f"{copies[side]['members']:,} {side} in {copies[side]['clusters']:,} clusters"
+        for side in ("documents", "queries")
+        if side in copies
+    ]
+    return f"Copies, of which mining takes one: {' and '.join(sides) or 'none'} (`{commands['copies']}`)."
+
+
+def _leakage(leakage: list[Mapping[str, Any]] | None, commands: Mapping[str, str]) -> str:
+    if leakage is None:
+        return f"Nobody has looked for evaluation texts in the training data: `{commands['leakage']}`."
+    lines = []
+    for one in leakage:
+        leaked = sum(sum(kinds.values()) for kinds in one["counts"].values())
+        total = sum(one["evaluation"].values())
+        taken = ", and were taken out" if one["taken_out"] and leaked else ""
+        lines.append(f"- of {one['against']}, split {one['split']}: {leaked:,} of {total:,} texts{taken}")
+    return "\n".join(["Evaluation texts that stood in the store:", "", *lines])
+
+
+def _judgments(judgments: Mapping[str, Any]) -> str:
+    lines = [
+        f"- {one['judgments']:,} of source `{one['source']}` in split `{one['split']}`, "
+        f"{one['positive']:,} relevant"
+        for one in judgments["counts"]
+    ]
+    return "\n".join(["Judgments in the store:", "", *lines])

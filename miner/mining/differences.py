@@ -1,0 +1,62 @@
+"""What changed between two runs, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from miner.mining.pipeline import changes
+from miner.store import differences as stored
+from miner.store.database import Store
+from miner.store.runs import find_run
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Negatives of either run that were one thing before and another after."""
+
+    before: str
+    """`negative`, `kept` (passed every rule, not needed), a reason, or `no candidate`."""
+    after: str
+    number: int
+    query_id: str
+    query: str
+    doc_id: str
+    document: str
+    """One of them."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Two runs side by side."""
+
+    before: str
+    after: str
+    causes: tuple[str, ...]
+    """What differs in settings, data and models, a phrase each."""
+    triplets: dict[str, int]
+    """How many both have, are `gone` and are `new`."""
+    positives: dict[str, int]
+    same_negatives: int
+    moved: tuple[Moved, ...]
+    """The others, by how many."""
+
+
+def differences(store: Store, before: str, after: str) -> Differences:
+    """Returns what changed from one run to another; StoreError where there is no such run."""
+    one, other = find_run(store, before), find_run(store, after)
+    counts = stored.moved_negatives(store, one, other)
+    moved = [
+        Moved(was, became, number, *stored.example(store, one, other, was, became))
+        for was, became, number in counts
+        if was != became
+    ]
+    (triplets,) = stored.triplet_changes(store, one, other).to_pylist()
+    return Differences(
+        before=one.name,
+        after=other.name,
+        causes=tuple(changes(one, other)),
+        triplets=triplets,
+        positives=stored.positive_changes(store, one, other),
+        same_negatives=sum(number for was, became, number in counts if was == became),
+        moved=tuple(moved),
+    )

@@ -1,0 +1,67 @@
+"""What a store knows of how good a run's data are: its audit, copies, leakage, where judgments come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from miner.store.database import Store
+from miner.store.duplicates import DEDUP
+from miner.store.relabelled import relabellings
+from miner.store.runs import Run
+from miner.store.silver import silver_origin
+
+LEAKAGE = "leakage"
+"""The row of `meta` with what leakage was looked for, and found."""
+
+
+def last_audit(store: Store, run: Run) -> dict[str, Any] | None:
+    """Returns the result of a run's latest audit, None where there is none."""
+    found = store.rows(
+        "SELECT result FROM audits WHERE run_id = ? ORDER BY finished DESC, settings LIMIT 1", [run.run_id]
+    )
+    return dict(json.loads(found[0][0])) if found else None
+
+
+def copies(store: Store) -> dict[str, Any] | None:
+    """Returns the settings and the counts of the last `miner dedup`; None where it never ran."""
+    found = store.rows("SELECT value FROM meta WHERE key = ?", [DEDUP])
+    if not found:
+        return None
+    rows = store.rows(
+        "SELECT side, count(DISTINCT cluster), count(*) FROM duplicates GROUP BY side ORDER BY side"
+    )
+    sides = {side: {"clusters": clusters, "members": members} for side, clusters, members in rows}
+    return {"settings": json.loads(found[0][0]), **sides}
+
+
+def record_leakage(store: Store, found: Mapping[str, Any]) -> None:
+    """Keeps what leakage was found against some evaluation data, in place of an older look at the same."""
+    kept = [
+        one for one in leakages(store) if (one["against"], one["split"]) != (found["against"], found["split"])
+    ]
+    told = json.dumps(sorted([*kept, dict(found)], key=lambda one: (one["against"], one["split"])))
+    with store.transaction():
+        store.execute("DELETE FROM meta WHERE key = ?", [LEAKAGE])
+        store.execute("INSERT INTO meta VALUES (?, ?)", [LEAKAGE, told])
+
+
+def leakages(store: Store) -> list[dict[str, Any]]:
+    """Returns what leakage was looked for, by evaluation data and split."""
+    found = store.rows("SELECT value FROM meta WHERE key = ?", [LEAKAGE])
+    return list(json.loads(found[0][0])) if found else []
+
+
+def provenance(store: Store) -> dict[str, Any]:
+    """Returns how many judgments there are per split and source, and where those of models come from."""
+    rows = store.rows(
+        """SELECT split, source, count(*), count(*) FILTER (relevance > 0) FROM judgments
+        GROUP BY ALL ORDER BY ALL"""
+    )
+    counts = [
+        {"split": split, "source": source, "judgments": judgments, "positive": positive}
+        for split, source, judgments, positive in rows
+    ]
+    origins = {"relabelled": relabellings(store), "silver": silver_origin(store)}
+    return {"counts": counts, "origins": {name: origin for name, origin in origins.items() if origin}}

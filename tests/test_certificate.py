@@ -1,0 +1,61 @@
+"""The certificate of an export: what was measured, what never was, and the command that repeats it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from miner.cli.main import group
+from miner.mining.config import MiningConfig, Rules
+from miner.mining.pipeline import mine
+from tests.stores import make_store
+from tests.test_audit import corpus
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    with make_store(tmp_path / "s.duckdb", *corpus()) as opened:
+        mine(opened, MiningConfig(rules=Rules(relative_margin=0.1)), name="mined")
+    return tmp_path / "s.duckdb"
+
+
+def run(*arguments: str | Path) -> str:
+    done = CliRunner().invoke(group, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_what_was_never_measured_is_said_with_the_command(store: Path, tmp_path: Path) -> None:
+    run("export", store, tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text("utf-8")
+    assert (
+        "Nobody has measured how many negatives are unjudged positives: `miner audit STORE --run mined`."
+        in card
+    )
+    assert "Nobody has looked for copies: `miner dedup STORE`." in card
+    assert "Nobody has looked for evaluation texts" in card
+    assert "- 48 of source `gold` in split `train`, 48 relevant" in card
+    found = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))["certificate"]
+    assert (found["audit"], found["copies"], found["leakage"]) == (None, None, None)
+
+
+def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None:
+    audit = json.loads(run("audit", store, "--repeats", "3", "--seed", "5", "--json"))
+    with make_store(tmp_path / "other.duckdb", {"e": "nothing alike"}, {"t": "new"}, [("t", "e", "test")]):
+        pass
+    run("dedup", store, "--threshold", "0.95")
+    run("leakage", store, "--against", tmp_path / "other.duckdb")
+    run("export", store, tmp_path / "out")
+    run("export", store, tmp_path / "again")
+    card = (tmp_path / "out/README.md").read_text("utf-8")
+    assert f"**{100 * audit['leak']['rate']:.2f} % of them came back as negatives**" in card
+    assert "`miner audit STORE --run mined --share 0.3 --repeats 3 --seed 5`" in card
+    assert "Copies, of which mining takes one: none" in card
+    assert "- of other.duckdb, split test: 0 of 2 texts" in card
+    found = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))["certificate"]
+    assert found["audit"]["leak"] == audit["leak"]
+    assert found["copies"]["settings"]["threshold"] == 0.95
+    assert card == (tmp_path / "again/README.md").read_text("utf-8")

@@ -1,0 +1,72 @@
+"""What changed between two runs: causes, counts that add up, and what became of each negative."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from miner.cli.main import group
+from miner.errors import StoreError
+from miner.mining.config import MiningConfig, Rules
+from miner.mining.differences import differences
+from miner.mining.pipeline import decide_again, mine
+from miner.store import runs
+from miner.store.database import Store
+from tests.stores import make_store
+from tests.test_audit import corpus
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    opened = make_store(tmp_path / "s.duckdb", *corpus())
+    config = MiningConfig(rules=Rules(relative_margin=None))
+    run = mine(opened, config, name="naive")
+    decide_again(opened, run, replace(config, rules=Rules(relative_margin=0.3)), name="strict")
+    return opened
+
+
+def pairs(store: Store, name: str) -> set[tuple[str, str]]:
+    rows = runs.triplets(store, runs.find_run(store, name)).to_pylist()
+    return {(row["query_id"], row["negative_id"]) for row in rows}
+
+
+def test_every_negative_that_went_is_told_with_its_reason(store: Store) -> None:
+    found = differences(store, "naive", "strict")
+    before, after = pairs(store, "naive"), pairs(store, "strict")
+    assert found.causes == ("relative_margin None → 0.3",)
+    assert found.same_negatives == len(before & after)
+    assert sum(one.number for one in found.moved if one.before == "negative") == len(before - after)
+    assert sum(one.number for one in found.moved if one.after == "negative") == len(after - before)
+    assert {one.after for one in found.moved if one.before == "negative"} == {"relative_margin"}
+    for one in found.moved:
+        assert ((one.query_id, one.doc_id) in before) == (one.before == "negative")
+    assert found.positives == {"both": 48, "gone": 0, "new": 0}
+    counted = runs.triplet_count(store, runs.find_run(store, "naive"))
+    assert found.triplets["both"] + found.triplets["gone"] == counted
+
+
+def test_a_run_differs_from_itself_in_nothing_and_new_judgments_are_named(store: Store) -> None:
+    same = differences(store, "naive", "naive")
+    assert (same.causes, same.moved) == ((), ())
+    (query, doc) = sorted(pairs(store, "naive"))[0]
+    store.execute("INSERT INTO judgments VALUES (?, ?, 1, 'train', 'gold')", [query, doc])
+    mine(store, MiningConfig(rules=Rules(relative_margin=None)), name="more")
+    found = differences(store, "naive", "more")
+    assert found.causes == ("judgments changed",)
+    assert found.positives == {"both": 48, "gone": 0, "new": 1}
+    assert ("negative", "judged_positive", 1) in [(m.before, m.after, m.number) for m in found.moved]
+
+
+def test_the_command(store: Store) -> None:
+    path = str(store.path)
+    store.close()
+    told = CliRunner().invoke(group, ["diff", path, "naive", "strict"])
+    assert told.stdout.splitlines()[:2] == ["naive → strict", "  relative_margin None → 0.3"]
+    assert "negative → dropped (relative_margin), such as" in told.stdout
+    assert json.loads(CliRunner().invoke(group, ["diff", path, "naive", "strict", "--json"]).stdout)["moved"]
+    with pytest.raises(StoreError, match=r"no run 'naiv' in .* \(did you mean 'naive'\?\)"):
+        CliRunner().invoke(group, ["diff", path, "naiv", "strict"], catch_exceptions=False)
