@@ -145,7 +145,8 @@ def measure(store: Store, folder: Path, given: Namespace, reports: Progress) -> 
         material = Material.of(store, run)
         seed = given.seed + repeat
         hidden = material.hideable.draw(given.share, np.random.default_rng([seed, 0]))
-        found = chosen(store, run, given, seed, 1)
+        # What a reranker was not trained on can be hidden one way only.
+        found = chosen(store, run, given, seed, 1 if given.reranker else 5)
         reports.note(f"repeat {repeat + 1}: calibrated to {found.chosen.name}")
         clusters = siblings(given.data, material)
         confirms = confirming(material, seed)

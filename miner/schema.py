@@ -14,7 +14,7 @@ class Verdict(StrEnum):
     """Passed every rule: a negative if it was selected, else a spare."""
     DROPPED = "dropped"
     SUSPECTED = "suspected"
-    """Dropped for its score, which is even above the positive's: likely a positive that nobody judged."""
+    """Dropped for its score, which is above the median of the query's positives: perhaps one itself."""
 
 
 class Reason(StrEnum):

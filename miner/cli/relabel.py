@@ -37,10 +37,10 @@ def command(
 ) -> None:
     """Make judgments of the suspected positives of a run in STORE that are likely enough, and decide again.
 
-    Suspected are candidates that were dropped for scoring high and score even above the query's positive.
-    How likely one is a positive is learnt from known positives that are hidden, as in miner audit, from all
-    scores and ranks at once; said is how many hidden ones this wins back, and how precisely. The judgments
-    have the source relabelled; --undo takes them back, and the store is what it was.
+    Suspected are candidates that were dropped for scoring high, and score above the median of the query's
+    positives. How likely one is a positive is learnt from known positives that are hidden, as in miner
+    audit, from all scores and ranks at once; said is how many hidden ones this wins back, and how precisely.
+    The judgments have the source relabelled; --undo takes them back, and the store is what it was.
 
     \b
     miner relabel my.duckdb --dry-run

@@ -141,7 +141,9 @@ class Decider:
     def __init__(self, positives: Positives, documents: Documents, config: MiningConfig) -> None:
         self._positives, self._documents, self._config = positives, documents, config
         kind = config.rules.anchor
-        self._anchor = ruling.anchors(positives.owner, positives.score, positives.queries, kind)
+        owned = positives.owner, positives.score, positives.queries
+        self._anchor = ruling.anchors(*owned, kind)
+        self._typical = ruling.anchors(*owned, "median")
         self._served = np.zeros(len(documents.ids), dtype=np.int64)
 
     def decide(self, candidates: pa.Table) -> Iterator[Decision]:
@@ -153,7 +155,7 @@ class Decider:
         )
 
     def _slice(self, part: pa.Table) -> _Slice:
-        return _Slice(part, self._positives, self._documents, self._anchor, self._config)
+        return _Slice(part, self._positives, self._documents, self._anchor, self._typical, self._config)
 
 
 def _slices(candidates: pa.Table) -> Iterator[pa.Table]:
@@ -174,6 +176,8 @@ class _Slice:
     documents: Documents
     anchor: Floats
     """Each query's; not read with `--anchor each`."""
+    typical: Floats
+    """The median of each query's positives."""
     config: MiningConfig
 
     @cached_property
@@ -201,7 +205,7 @@ class _Slice:
         kept = self._kept(rows[passed], group[passed], anchor[passed])
         chosen, slots = select(kept, self.config.selection, served)
         ruled[passed[slots < 0]] = ruling.REASONS.index(Reason.DOCUMENT_CAP)
-        suspected = np.isin(ruled, ruling.TOO_HIGH) & (scored.score > anchor)
+        suspected = np.isin(ruled, ruling.TOO_HIGH) & (scored.score > self.typical[self._query[rows]])
         self._settle(codes, rows, ruled)
         return Decision(
             self._decisions(codes, rows[suspected], rows[passed], slots),
