@@ -27,6 +27,7 @@ COMMANDS = {
     "train-reranker": "Train a cross-encoder on the judgments of a store.",
     "silver": "Have a cross-encoder judge pairs that nobody judged.",
     "train": "Train an encoder on triplets or judged pairs.",
+    "loop": "Mine, train, and mine again with the new model.",
     "evaluate": "Measure a model on a store, and compare it with others.",
     "bench": "Train on easy and on hard negatives, and say which is ahead.",
     "sql": "Answer one SELECT over the store: read-only.",

@@ -54,6 +54,10 @@ def _names(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
 @click.option("--run", help="TRIPLETS is a store: train on this run [default: the last].")
 @click.option("--negatives", type=_COUNT, default=1, show_default=True, help="Of a store: negatives per row.")
 @click.option(
+    "--hold-out", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+    help="Of a run: share of each query's positives that the model never sees; miner audit hides those.",
+)  # fmt: skip
+@click.option(
     "--judgments", type=click.Choice(JUDGMENTS), help="Of a store: train on judged pairs, not on a run."
 )
 @click.option("--split", help="With --judgments: their split [default: train].")
@@ -100,7 +104,7 @@ def command(
 
     config = EncoderConfig(**{name: settings[name] for name in OPTIONS})
     read = Columns(columns, label_column, positive_label, label_max)
-    rows = Rows(run, negatives, judgments, split, read)
+    rows = Rows(run, negatives, judgments, split, settings["hold_out"], read)
     with progress() as reports:
         report = train(
             triplets, out, config, rows, dev=dev, dev_split=dev_split, force=force, progress=reports

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
-from miner.store import corpus, evaluating, mined, runs
+from miner.retrieval.arrays import drawn_share
+from miner.store import corpus, evaluating, evidence, mined, runs
 from miner.store.database import Store, is_database
-from miner.store.runs import find_run, record_model
+from miner.store.runs import Run, find_run, record_model
 from miner.store.silver import SOURCES, judged_pairs
 from miner.store.training import record_training
 from miner.text import fingerprint
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 DEV_QUERIES, DEV_DOCUMENTS = 500, 5000
 """Scoring on the way reads at most this many dev queries and documents, a seeded sample."""
 TRAIN, DEV = "train", "dev"
+_HELD_OUT = 4
+"""What is drawn with it is nothing else that a training draws."""
 _LABELLED = ("cosine", "softmax")
 JUDGMENTS = (*SOURCES, "both")
 
@@ -47,12 +50,18 @@ class Rows:
     """Of a store: one of JUDGMENTS; the judged pairs themselves are the rows, in the place of triplets."""
     split: str | None = None
     """Of judgments: their split; None: train."""
+    hold_out: float = 0.0
+    """Of a run: the share of each query's positives that the model never sees, for a later audit."""
     columns: Columns = field(default_factory=Columns)
     """Of a file: its columns. Of judgments: what their relevances are divided by."""
 
     def __post_init__(self) -> None:
         if self.negatives < 1:
             raise UsageError(f"negatives cannot be {self.negatives}", "use at least 1")
+        if not 0 <= self.hold_out < 1:
+            raise UsageError(f"hold_out cannot be {self.hold_out}", "use at least 0 and below 1")
+        if self.judgments and self.hold_out:
+            raise UsageError("--hold-out is for a run", "leave it out")
         if self.judgments not in (None, *JUDGMENTS):
             raise UsageError(f"no judgments '{self.judgments}'", f"use {', '.join(JUDGMENTS)}")
         if self.judgments and self.negatives != 1:
@@ -124,7 +133,8 @@ class _Read:
 
 def _of_file(source: Path, config: EncoderConfig, rows: Rows, progress: Progress) -> _Read:
     negatives = rows.negatives if rows.negatives != 1 else None
-    for flag, value in (("--run", rows.run), ("--judgments", rows.judgments), ("--negatives", negatives)):
+    flags = {"--run": rows.run, "--judgments": rows.judgments, "--negatives": negatives}
+    for flag, value in {**flags, "--hold-out": rows.hold_out or None}.items():
         if value is not None:
             raise UsageError(f"{flag} is for a store, {source} is none", "leave it out, or name a store")
     read = read_examples(str(source), config.loss, rows.columns)
@@ -145,6 +155,10 @@ def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progres
             raise UsageError("--label-max is for files and --judgments", "leave it out: a run has no labels")
         run = find_run(store, rows.run)
         all_pairs = mined.mined_pairs(store, run)
+        if rows.hold_out:
+            held = set(_ids(held_out(store, run, rows.hold_out, config.seed)))
+            all_pairs = all_pairs.filter(pa.array([pair not in held for pair in _ids(all_pairs)]))
+            progress.note(f"{len(held):,} positives are held out for an audit")
         pairs = usable(all_pairs, rows.negatives, f"run {run.name}")
         if left := all_pairs.num_rows - pairs.num_rows:
             progress.note(f"{left:,} positives have fewer than {rows.negatives} negatives and are left out")
@@ -153,6 +167,23 @@ def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progres
         examples = rows_of(mined.Texts(store), pairs, config.loss, rows.negatives, f"run {run.name}")
         seen = pairs.select(["query_id", "positive_id"]).rename_columns(["query_id", "doc_id"])
         return _Read(examples, run.split, seen, known)
+
+
+def _ids(pairs: pa.Table) -> Iterator[tuple[str, str]]:
+    return zip(pairs["query_id"].to_pylist(), pairs["positive_id"].to_pylist(), strict=True)
+
+
+def held_out(store: Store, run: Run, share: float, seed: int) -> pa.Table:
+    """Returns the positives (query_id, positive_id) of a run's queries that a training leaves out.
+
+    About `share` of each query's, one at least stays; the same for every run over the same judgments.
+    """
+    pairs = evidence.positive_pairs(store, run.evidence)
+    pairs = pairs.sort_by([("query_id", "ascending"), ("doc_id", "ascending")])
+    _, owner = np.unique(pairs["query_id"].to_numpy(), return_inverse=True)
+    rng = np.random.default_rng([seed, _HELD_OUT])
+    drawn = drawn_share(owner, np.ones(len(owner), dtype=np.bool_), share, rng)
+    return pairs.filter(pa.array(drawn)).rename_columns(["query_id", "positive_id"])
 
 
 def _of_judgments(

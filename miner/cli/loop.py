@@ -1,0 +1,86 @@
+"""`miner loop`: mine, train, mine again with the new model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from miner.cli.options import field_options
+from miner.cli.train import OPTIONS
+from miner.training.encoder_config import EncoderConfig
+
+if TYPE_CHECKING:
+    from miner.workflows.loop import LoopReport
+
+_COUNT = click.IntRange(1)
+_SHARE = click.FloatRange(0, 1, max_open=True)
+
+
+@click.command("loop")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--rounds", type=_COUNT, default=3, show_default=True, help="At most so many.")
+@click.option("--encoder", default="bundled", show_default=True, help="Mines the first round.")
+@click.option(
+    "--config",
+    "recipe",
+    type=click.Path(path_type=Path),
+    help="TOML recipe of the mining, as miner mine has it.",
+)
+@click.option("--negatives", type=_COUNT, default=1, show_default=True, help="Negatives per row of training.")
+@click.option(
+    "--hold-out", type=_SHARE, default=0.1, show_default=True,
+    help="Share of each query's positives that no model sees: the audits hide those.",
+)  # fmt: skip
+@click.option("--dev-split", "split", default="dev", show_default=True, help="Scored after each round.")
+@click.option("--queries", type=_COUNT, help="Score on so many queries [default: all].")
+@field_options(EncoderConfig(), OPTIONS)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
+def command(
+    store: Path, out: Path, rounds: int, encoder: str, recipe: Path | None, negatives: int, hold_out: float,
+    split: str, queries: int | None, as_json: bool, **settings: Any,
+) -> None:  # fmt: skip
+    """Mine STORE, train, and mine again with the new model, until the dev score no longer rises.
+
+    Each round has a run in STORE with its audit, and a model below the folder OUT, trained from --base.
+    Started again, the same command repeats nothing that is finished.
+
+    \b
+    miner loop my.duckdb models
+    miner loop my.duckdb models --rounds 5 --config strict.toml --base bundled
+    miner loop my.duckdb quick --base scratch --rounds 2 --queries 100
+    """
+    from miner.cli.progress import progress
+    from miner.mining.config import MiningConfig, read_recipe, with_values
+    from miner.workflows.loop import LoopConfig, loop
+
+    values = {"encoder": encoder} | (read_recipe(recipe) if recipe else {})
+    config = LoopConfig(
+        mining=with_values(MiningConfig(), values),
+        training=EncoderConfig(**settings),
+        rounds=rounds,
+        negatives=negatives,
+        hold_out=hold_out,
+        split=split,
+        queries=queries,
+    )
+    with progress() as reports:
+        report = loop(store, out, config, reports)
+    click.echo(json.dumps(report.as_json(), indent=1) if as_json else _table(report))
+
+
+def _table(report: LoopReport) -> str:
+    from miner.evaluation.table import aligned
+
+    rows = [["round", "run", "triplets", "leak", "full", report.measure, "model"]]
+    rows.append(["0", "", "", "", "", f"{report.before:.4f}", ""])
+    for one in report.rounds:
+        leak = "-" if one.leak is None or one.leak.rate is None else f"{100 * one.leak.rate:.2f} %"
+        full = "-" if one.full is None else f"{100 * one.full:.1f} %"
+        cells = [str(one.number), one.run, f"{one.triplets:,}", leak, full, f"{one.score:.4f}", one.model]
+        rows.append(cells)
+    ended = "the last round's score did not rise" if report.stopped else "all rounds are over"
+    return "\n".join([*aligned(rows), f"{ended}; the best model: {report.best}"])

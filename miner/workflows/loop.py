@@ -1,0 +1,137 @@
+"""`miner loop`: mine, train, mine again with the new model.
+
+As ANCE does (Xiong et al., ICLR 2021, Approximate Nearest Neighbor Negative Contrastive Learning): negatives
+that are hard for yesterday's model are easy for today's. Each round trains from the same base.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from miner.engine.progress import SILENT, Progress
+from miner.errors import UsageError
+from miner.evaluation.evaluate import EvaluationConfig, evaluate
+from miner.evaluation.significance import Rate
+from miner.mining.audit import Audit, AuditConfig, audit
+from miner.mining.config import MiningConfig
+from miner.mining.pipeline import mine
+from miner.store import runs
+from miner.store.database import Store
+from miner.training.encoder_config import EncoderConfig
+from miner.workflows.train import Rows, train
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What every round does. UsageError for values that make no sense."""
+
+    mining: MiningConfig
+    """Its encoder mines the first round; later ones have the model of the round before."""
+    training: EncoderConfig
+    rounds: int = 3
+    """At most."""
+    negatives: int = 1
+    """Per row."""
+    hold_out: float = 0.1
+    """The share of each query's positives that no model sees, for the audits."""
+    split: str = "dev"
+    """Scored after each round."""
+    queries: int | None = None
+    """Score on so many queries; None: all."""
+    audit: AuditConfig = field(default_factory=AuditConfig)
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise UsageError(f"rounds cannot be {self.rounds}", "use at least 1")
+        if self.mining.encoder is None:
+            raise UsageError("a loop mines with an encoder", "name one with --encoder, such as bundled")
+        if self.mining.split == self.split:
+            raise UsageError(
+                f"split '{self.split}' is what would be trained on, and what says when to stop",
+                "name another --dev-split",
+            )
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round."""
+
+    number: int
+    run: str
+    triplets: int
+    leak: Rate | None
+    """Of the run's audit; None where nothing could be hidden."""
+    full: float | None
+    """The share of queries with as many negatives as asked, as mined."""
+    model: str
+    score: float
+
+
+@dataclass(frozen=True)
+class LoopReport:
+    """What the rounds gave."""
+
+    measure: str
+    before: float
+    """Of the encoder that mined the first round."""
+    rounds: tuple[Round, ...]
+    best: str
+    """The model with the highest score, which is the first encoder where no round is ahead of it."""
+    stopped: bool
+    """Whether a round's score no longer rose."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the report as JSON-able values."""
+        return asdict(self)
+
+
+def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT) -> LoopReport:
+    """Mines and trains in turn until the score on the dev split no longer rises, or the rounds are over.
+
+    Models go to `round-1` and so on below `out`. Started again, it repeats nothing that is finished. Raises
+    UsageError when the dev split holds nothing to score on, and what `mine` and `train` raise.
+    """
+    encoder = str(config.mining.encoder)
+    measure, before = _score(path, encoder, config, progress)
+    best, highest, rounds, stopped = encoder, before, [], False
+    for number in range(1, config.rounds + 1):
+        progress.note(f"round {number} of {config.rounds}, mining with {encoder}")
+        one = _round(path, out / f"round-{number}", encoder, number, config, progress)
+        rounds.append(one)
+        progress.note(f"round {number}: {measure} {one.score:.4f}, the best so far {highest:.4f}")
+        if one.score <= highest:
+            stopped = True
+            break
+        best, highest, encoder = one.model, one.score, one.model
+    return LoopReport(measure, before, tuple(rounds), best, stopped)
+
+
+def _round(path: Path, out: Path, encoder: str, number: int, config: LoopConfig, progress: Progress) -> Round:
+    with Store.open(path) as store:
+        run = mine(store, replace(config.mining, encoder=encoder), name=f"round-{number}", progress=progress)
+        triplets = runs.triplet_count(store, run)
+        found = _audited(store, run, config, progress)
+    rows = Rows(run=run.name, negatives=config.negatives, hold_out=config.hold_out)
+    model = str(train(path, out, config.training, rows, progress=progress).out)
+    _, score = _score(path, model, config, progress)
+    leak, full = (None, None) if found is None else (found.leak, found.as_mined.full)
+    return Round(number, run.name, triplets, leak, full, model, score)
+
+
+def _audited(store: Store, run: runs.Run, config: LoopConfig, progress: Progress) -> Audit | None:
+    try:
+        return audit(store, run, config.audit, progress)
+    except UsageError as error:
+        progress.note(f"no audit: {error.message}")
+        return None
+
+
+def _score(path: Path, model: str, config: LoopConfig, progress: Progress) -> tuple[str, float]:
+    """The most telling measure of the dev split, and what a model reaches."""
+    settings = EvaluationConfig(split=config.split, queries=config.queries, seed=config.training.seed)
+    with Store.open(path, read_only=True) as store:
+        (found,) = evaluate(store, model, settings, progress)
+    name = next(iter(found.means))
+    return name, found.means[name]

@@ -1,0 +1,119 @@
+"""The mining loop: rounds follow each other, stop when dev no longer rises, and are not repeated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from miner.cli.main import group
+from miner.errors import UsageError
+from miner.mining.audit import Material
+from miner.mining.config import MiningConfig, Rules
+from miner.store import runs
+from miner.store.database import Store
+from miner.store.training import training_positives
+from miner.training.encoder_config import EncoderConfig
+from miner.workflows.loop import LoopConfig, loop
+from miner.workflows.train import held_out
+from tests.stores import make_store
+from tests.test_audit import corpus
+from tests.tiny import tiny_bert
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_bert(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    documents, queries, judged = corpus()
+    last = sorted(queries)[-3:]
+    with make_store(
+        tmp_path / "s.duckdb",
+        documents,
+        queries,
+        [(q, d, "dev" if q in last else "train") for q, d in judged],
+    ):
+        pass
+    return tmp_path / "s.duckdb"
+
+
+@pytest.fixture
+def config(encoder: str) -> LoopConfig:
+    return LoopConfig(
+        mining=MiningConfig(encoder=encoder, rules=Rules(relative_margin=None)),
+        training=EncoderConfig(
+            base="scratch", tokenizer=encoder, epochs=8, batch_size=8, dimension=32, evaluations=0
+        ),
+        rounds=2,
+        hold_out=0.3,
+    )
+
+
+def test_rounds_mine_with_the_model_of_the_round_before(
+    store: Path, config: LoopConfig, tmp_path: Path
+) -> None:
+    report = loop(store, tmp_path / "out", config)
+    assert report.measure == "nDCG@10"
+    first = report.rounds[0]
+    assert first.score > report.before, "eight epochs teach more than a BERT with drawn weights knows"
+    with Store.open(store) as opened:
+        for one, encoder in zip(report.rounds, [config.mining.encoder, first.model], strict=False):
+            run = runs.find_run(opened, one.run)
+            assert run.config["encoder"] == encoder
+            assert runs.triplet_count(opened, run) == one.triplets
+        assert len(report.rounds) == 2
+        assert report.stopped == (report.rounds[1].score <= first.score)
+    assert report.best == max(report.rounds, key=lambda one: one.score).model
+    assert loop(store, tmp_path / "out", config) == report
+
+
+def test_held_out_positives_stay_for_the_audit_of_every_round(
+    store: Path, config: LoopConfig, tmp_path: Path
+) -> None:
+    report = loop(store, tmp_path / "out", config)
+    with Store.open(store) as opened:
+        second = runs.find_run(opened, "round-2")
+        held = held_out(opened, second, 0.3, config.training.seed)
+        seen = training_positives(opened, str(second.encoder))
+        pairs = {(r["query_id"], r["doc_id"]) for r in seen.to_pylist()}
+        kept = {(r["query_id"], r["positive_id"]) for r in held.to_pylist()}
+        assert kept
+        assert pairs
+        assert not kept & pairs
+        hideable = Material.of(opened, second).hideable
+        table = hideable.table.filter(hideable.table["bar"].is_null()).to_pylist()
+        assert {(row["query_id"], row["doc_id"]) for row in table} == kept
+    assert all(one.leak is not None for one in report.rounds)
+
+
+def test_without_hold_out_the_second_round_says_that_it_has_no_audit(
+    store: Path, config: LoopConfig, tmp_path: Path
+) -> None:
+    report = loop(store, tmp_path / "out", replace(config, hold_out=0.0))
+    assert report.rounds[0].leak is not None
+    assert report.rounds[1].leak is None
+
+
+def test_what_makes_no_sense_is_refused(store: Path, config: LoopConfig, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a loop mines with an encoder"):
+        replace(config, mining=MiningConfig())
+    with pytest.raises(UsageError, match="split 'train' is what would be trained on"):
+        replace(config, split="train")
+    with pytest.raises(UsageError, match="split 'test'"):
+        loop(store, tmp_path / "out", replace(config, split="test"))
+
+
+def test_the_command(store: Path, encoder: str, tmp_path: Path) -> None:
+    arguments = ["loop", str(store), str(tmp_path / "out"), "--rounds", "1", "--encoder", encoder]
+    arguments += ["--base", "scratch", "--tokenizer", encoder, "--max-steps", "6", "--batch-size", "8"]
+    told = CliRunner().invoke(group, arguments)
+    assert told.exit_code == 0, told.output
+    head, before, first, *_ = told.stdout.splitlines()
+    assert head.split() == ["round", "run", "triplets", "leak", "full", "nDCG@10", "model"]
+    assert before.split()[0] == "0"
+    assert first.split()[:2] == ["1", "round-1"]
