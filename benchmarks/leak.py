@@ -2,8 +2,8 @@
 
 The train claims of perspectrum (13 positives each): a share of the positives is hidden, several times, and
 counted is how many come back as negatives: without a rule, with the margins of `mine_hard_negatives`, with
-relative margins, and with the setting that `miner calibrate` chooses on half of the queries, measured on the
-other half. All on the same scores: the encoder's, or with --reranker those of cross-encoders, one per repeat,
+relative margins, and with the setting that `miner calibrate` chooses on half of the queries. All leaks are of
+the other half, and of the same scores: the encoder's, or with --reranker those of cross-encoders, one per repeat,
 trained on the positives that this repeat does not hide.
 
 With an encoder alone, `--seeds` calibrations tell how often the leak of the half that confirms lies where the
@@ -150,12 +150,10 @@ def measure(store: Store, folder: Path, given: Namespace, reports: Progress) -> 
         reports.note(f"repeat {repeat + 1}: calibrated to {found.chosen.name}")
         clusters = siblings(given.data, material)
         confirms = confirming(material, seed)
-        everything = np.ones(len(hidden), dtype=np.bool_)
         for name, rules in {**SETTINGS, CALIBRATED: found.chosen.rules}.items():
             config = replace(material.config, rules=rules)
             trial = replace(material, config=config).trial(hidden)
-            among = confirms if name == CALIBRATED else everything
-            add(tallies.setdefault(name, Tally.empty()), material, trial, among)
+            add(tallies.setdefault(name, Tally.empty()), material, trial, confirms)
             alike = has_visible_sibling(clusters, hidden)
             for title, group in (
                 ("says the same as a visible one", alike),
@@ -165,7 +163,7 @@ def measure(store: Store, folder: Path, given: Namespace, reports: Progress) -> 
                     tallies.setdefault(f"{name}: hidden {title}", Tally.empty()),
                     material,
                     trial,
-                    group & among,
+                    group & confirms,
                 )
     return tallies
 

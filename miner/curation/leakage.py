@@ -124,6 +124,7 @@ class _Texts:
 
     @classmethod
     def of(cls, table: pa.Table) -> _Texts:
+        """Takes a table of `stored.all_texts`."""
         return cls(*(table[name].to_pylist() for name in ("side", "id", "text", "text_key")))
 
 
