@@ -2,15 +2,16 @@
 
 The train claims of perspectrum (13 positives each): a share of the positives is hidden, several times, and
 counted is how many come back as negatives: without a rule, with the margins of `mine_hard_negatives`, with
-relative margins, and with the setting that `miner calibrate` chooses on half of the queries. All leaks are of
-the other half, and of the same scores: the encoder's, or with --reranker those of cross-encoders, one per repeat,
-trained on the positives that this repeat does not hide.
+relative margins, and with two settings that one half of the queries chooses among those of `miner calibrate`:
+the one for the target leak, and the one that leaks least where at least as many queries get all negatives as
+with relative margin 0.05. All leaks are of the other half, and of the same scores: the encoder's, or with
+--reranker those of cross-encoders, one per repeat, trained on the positives that this repeat does not hide.
 
 With an encoder alone, `--seeds` calibrations tell how often the leak of the half that confirms lies where the
 half that chose expects it.
 
-Targets: the calibrated setting leaks at most half of what relative margin 0.05 leaks, with as many queries
-that get all negatives; with a reranker below 0.7 %, with all negatives for 95 % of the queries; 90 % of the
+Targets: the least leak is at most half of that of relative margin 0.05, with as many queries that get all
+negatives; with a reranker below 0.7 %, with all negatives for 95 % of the queries; 90 % of the
 seeds inside.
 """
 
@@ -31,7 +32,7 @@ from miner.cli.progress import progress
 from miner.engine.progress import Progress
 from miner.evaluation.significance import clustered_rate
 from miner.mining.audit import AuditConfig, Material, Trial
-from miner.mining.calibrate import Calibration, calibrate, halves
+from miner.mining.calibrate import Calibration, Setting, calibrate, halves
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine
 from miner.store.database import Store
@@ -40,7 +41,8 @@ from miner.training.reranker import train_reranker
 from miner.training.reranker_config import RerankerConfig
 
 DATA = HERE.parent.parent / "shared" / "data" / "perspectrum"
-NAIVE, MARGIN, CALIBRATED = "no rule", "relative margin 0.05, anchor lowest", "calibrated"
+NAIVE, MARGIN = "no rule", "relative margin 0.05, anchor lowest"
+CALIBRATED, LEAST = "calibrated for the target", "calibrated for the margin's yield"
 SETTINGS = {
     NAIVE: Rules(relative_margin=None),
     MARGIN: Rules(),
@@ -50,7 +52,7 @@ SETTINGS = {
         anchor="each", relative_margin=None, absolute_margin=0.1
     ),
 }
-HALF = Goal("leak of the calibrated setting / leak of relative margin 0.05", "<=", 0.5)
+HALF = Goal("least leak at the yield of relative margin 0.05 / its leak", "<=", 0.5)
 BELOW = Goal("leak of the calibrated setting, with a reranker", "<=", 0.007)
 FULL = Goal("queries with all negatives, calibrated, with a reranker", ">=", 0.95)
 INSIDE = Goal("share of seeds whose confirmed leak lies in the expected interval", ">=", 0.9)
@@ -150,7 +152,8 @@ def measure(store: Store, folder: Path, given: Namespace, reports: Progress) -> 
         reports.note(f"repeat {repeat + 1}: calibrated to {found.chosen.name}")
         clusters = siblings(given.data, material)
         confirms = confirming(material, seed)
-        for name, rules in {**SETTINGS, CALIBRATED: found.chosen.rules}.items():
+        both_chosen = {CALIBRATED: found.chosen.rules, LEAST: least(found).rules}
+        for name, rules in {**SETTINGS, **both_chosen}.items():
             config = replace(material.config, rules=rules)
             trial = replace(material, config=config).trial(hidden)
             add(tallies.setdefault(name, Tally.empty()), material, trial, confirms)
@@ -166,6 +169,13 @@ def measure(store: Store, folder: Path, given: Namespace, reports: Progress) -> 
                     group & confirms,
                 )
     return tallies
+
+
+def least(found: Calibration) -> Setting:
+    """Returns what leaks least on the half that chooses, and yields there what the run's own rules yield."""
+    own = found.own.chosen_on
+    enough = [one for one in found.sweep if one.chosen_on.full >= own.full]
+    return min(enough, key=lambda one: (one.chosen_on.leak.rate or 0.0, one.chosen_on.margin or 0.0))
 
 
 def confirming(material: Material, seed: int) -> Any:
@@ -190,11 +200,11 @@ def add_rows(found: Report, tallies: dict[str, Tally], given: Namespace) -> None
     for name, one in figures.items():
         goal = BELOW if given.reranker and name == CALIBRATED else None
         found.row(f"{name}: leak", one, goal=goal, value=one["leak"])
-    ratio = figures[CALIBRATED]["leak"] / figures[MARGIN]["leak"] if figures[MARGIN]["leak"] else float("inf")
-    found.row("calibrated / relative margin 0.05", {"ratio": ratio}, goal=HALF, value=ratio)
-    gain = {"calibrated": figures[CALIBRATED]["full"], "margin": figures[MARGIN]["full"]}
+    ratio = figures[LEAST]["leak"] / figures[MARGIN]["leak"] if figures[MARGIN]["leak"] else float("inf")
+    yields = {name: one["full"] for name, one in figures.items() if name in (LEAST, CALIBRATED, MARGIN)}
+    found.row(f"{LEAST} / {MARGIN}", {"ratio": ratio, "full": yields}, goal=HALF, value=ratio)
     goal = FULL if given.reranker else None
-    found.row("calibrated: queries with all negatives", gain, goal=goal, value=gain["calibrated"])
+    found.row(f"{CALIBRATED}: queries with all negatives", yields, goal=goal, value=yields[CALIBRATED])
 
 
 def main() -> None:
