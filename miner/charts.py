@@ -51,7 +51,7 @@ def draw(title: str, panels: Sequence[Panel], target: Path) -> tuple[Path, Path]
         if len(panels[0].lines) > _INSIDE:
             handles = axes[0][0].get_legend_handles_labels()
             figure.legend(*handles, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-        files = target.with_suffix(".png"), target.with_suffix(".svg")
+        files = target.with_name(f"{target.name}.png"), target.with_name(f"{target.name}.svg")
         figure.savefig(files[0], dpi=144, bbox_inches="tight", metadata={"Software": None})
         figure.savefig(files[1], bbox_inches="tight", metadata={"Date": None, "Creator": None})
         plt.close(figure)

@@ -293,3 +293,40 @@ def test_the_interval_of_clustered_rates_holds_in_19_of_20_draws() -> None:
         rate = clustered_rate(hits, np.full(150, 5), 750)
         inside += rate.low <= 0.03 <= rate.high
     assert inside / 400 >= 0.93
+
+
+def test_what_relabel_judged_is_never_hidden(store: Store) -> None:
+    store.execute("INSERT INTO judgments VALUES ('q00', 'x01', 1, 'train', 'relabelled')")
+    hideable = Material.of(store, mine(store, MiningConfig())).hideable
+    assert hideable.bars() == {"relabelled": 1}
+
+
+def test_a_run_without_candidates_and_a_store_of_one_query(tmp_path: Path) -> None:
+    documents = {"a": "apple pie", "b": "apple cake", "c": "pear tart"}
+    judged = [("q", "a"), ("q", "b")]
+    with make_store(tmp_path / "none.duckdb", documents, {"q": "zzz"}, judged) as store:
+        found = audit(store, mine(store, MiningConfig()), AuditConfig(share=0.5))
+        assert found.outcomes == {"not_found": 5}
+    with make_store(tmp_path / "one.duckdb", documents, {"q": "apple"}, judged) as store:
+        found = audit(
+            store, mine(store, MiningConfig(rules=Rules(relative_margin=None))), AuditConfig(share=0.5)
+        )
+        assert (found.leak.hits, found.leak.of) == (5, 5)
+
+
+def test_judgments_are_told_where_nothing_can_be_hidden(tmp_path: Path) -> None:
+    documents = {"a": "apple pie", "b": "apple cake", "c": "apple tart"}
+    with make_store(tmp_path / "s.duckdb", documents, {"q": "apple"}, [("q", "a")]) as store:
+        mine(store, MiningConfig(rules=Rules(relative_margin=None)))
+    (tmp_path / "labels.tsv").write_text("q\tb\t1\nq\tc\t0\n", "utf-8")
+    told = CliRunner().invoke(
+        group, ["audit", str(tmp_path / "s.duckdb"), "--judged", str(tmp_path / "labels.tsv")]
+    )
+    assert told.exit_code == 0, told.output
+    assert told.stdout.splitlines()[1].split()[:3] == ["negatives", "2", "1"]
+
+
+def test_clusters_of_one_rate_tell_nothing_of_their_spread() -> None:
+    assert clustered_rate([1], [2], 2).high > 0.9
+    many = clustered_rate([1] * 50, [2] * 50, 100)
+    assert many.low < 0.5 < many.high

@@ -206,6 +206,12 @@ def test_near_pairs_are_those_that_comparing_all_gives(texts: list[list[str]], t
     assert {pair for pair, similarity in every.items() if similarity == 1.0} <= {(i, j) for i, j, _ in pairs}
 
 
+def test_numbers_and_names_with_signs_are_not_the_same() -> None:
+    texts = ["it costs 1.5 dollars", "it costs 15 dollars", "learn C++", "learn C#", "learn C", "learn c!"]
+    found = near_pairs(WordSets(texts), 0.95)
+    assert list(zip(found.left.tolist(), found.right.tolist(), strict=True)) == [(4, 5)]
+
+
 def test_hardly_any_pair_at_the_threshold_is_missed() -> None:
     rng = random.Random(2)
     texts = []

@@ -76,7 +76,7 @@ def test_parts_need_as_many_as_asked(stores: tuple[Path, Path]) -> None:
 def test_taking_out_leaves_nothing_to_find(stores: tuple[Path, Path]) -> None:
     with Store.open(stores[0]) as train, Store.open(stores[1]) as test:
         report = find_leakage(train, test, LeakageConfig())
-        assert remove(train, report) == 5
+        assert remove(train, report, "test") == 5
         left = find_leakage(train, test, LeakageConfig())
         assert left.leaks == ()
         assert train.rows("SELECT doc_id FROM documents ORDER BY doc_id") == [("free",), ("half",)]
@@ -92,10 +92,11 @@ def test_a_store_against_itself_compares_the_queries_of_its_splits(tmp_path: Pat
     judged = [("t", "a"), ("u", "a", "test"), ("v", "b"), ("w", "b", "test"), ("w", "a")]
     with make_store(tmp_path / "s.duckdb", documents, queries, judged) as store:
         report = find_leakage(store, store, LeakageConfig())
-        assert [(leak.id, leak.train_id, leak.how) for leak in report.leaks] == [("u", "t", "near")]
-        assert remove(store, report, "test") == 1
+        found = [(leak.id, leak.train_id, leak.how) for leak in report.leaks]
+        assert found == [("u", "t", "near"), ("w", "w", "exact")]
+        assert remove(store, report, "test", same=True) == 2
         assert store.rows("SELECT query_id, split FROM judgments ORDER BY ALL") == [
-            ("u", "test"), ("v", "train"), ("w", "test"), ("w", "train"),
+            ("u", "test"), ("v", "train"), ("w", "test"),
         ]  # fmt: skip
 
 
@@ -114,9 +115,24 @@ def test_the_command_reports_writes_and_takes_out(stores: tuple[Path, Path], tmp
         "t1",
     ]
     taken = CliRunner().invoke(group, ["leakage", train, "--against", test, "--remove"])
-    assert "5 texts and 5 judgments" in taken.stderr
+    assert "texts that leak, and 5 judgments" in taken.stderr
     again = CliRunner().invoke(group, ["leakage", train, "--against", test, "--json"])
     assert json.loads(again.stdout)["leaks"] == []
+
+
+def test_what_the_training_store_evaluates_on_itself_stays(tmp_path: Path) -> None:
+    documents, queries = {"d0": "the same answer for both"}, {"q1": "first question", "q2": "second question"}
+    judged = [("q1", "d0"), ("q2", "d0", "test")]
+    with (
+        make_store(tmp_path / "train.duckdb", documents, queries, judged) as train,
+        make_store(tmp_path / "test.duckdb", documents, queries, judged[1:]) as test,
+    ):
+        report = find_leakage(train, test, LeakageConfig())
+        assert report.train_ids == {"query": ("q2",), "document": ("d0",)}
+        assert remove(train, report, "test") == 0
+        assert train.rows("SELECT count(*) FROM judgments") == [(2,)]
+        with pytest.raises(UsageError, match="has no queries outside split 'test'"):
+            find_leakage(test, test, LeakageConfig())
 
 
 def test_wrong_splits_and_values_are_refused(stores: tuple[Path, Path]) -> None:

@@ -147,7 +147,7 @@ def test_the_command_says_what_it_did_and_takes_it_back(store: Store) -> None:
     path = str(store.path)
     dry = CliRunner().invoke(group, ["relabel", path, "--dry-run"])
     assert dry.exit_code == 0, dry.output
-    assert dry.stdout.splitlines()[-1] == "relabelled  none"
+    assert dry.stdout.splitlines()[-1] == "relabelled  none: --dry-run"
     told = CliRunner().invoke(group, ["relabel", path, "--repeats", "3"])
     assert "decided again as run r2" in told.stdout
     back = CliRunner().invoke(group, ["relabel", path, "--undo"])

@@ -38,10 +38,12 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
     miner audit my.duckdb --judged labels.tsv --json
     """
     from miner.cli.progress import progress
+    from miner.errors import UsageError
     from miner.mining.audit import AuditConfig, audit
-    from miner.mining.audit_report import table
+    from miner.mining.audit_report import judged_table, table
     from miner.mining.judged import against_judgments
     from miner.sources.qrels import read_judgments
+    from miner.store.certificate import changed_since
     from miner.store.database import Store
     from miner.store.runs import find_run
 
@@ -49,10 +51,23 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
     judgments = None if judged is None else read_judgments(judged)
     with Store.open(store) as opened, progress() as reports:
         run = find_run(opened, name)
+        if changed := changed_since(opened, run):
+            what = " and ".join(changed)
+            reports.note(f"{what} changed since run {run.name} was mined: mine again for what holds now")
         human = None if judgments is None else against_judgments(opened, run, judgments)
-        found = audit(opened, run, config, reports)
+        found = None
+        try:
+            found = audit(opened, run, config, reports)
+        except UsageError as error:
+            if human is None:
+                raise
+            reports.note(f"{error.message}; only the judgments of {judged} are told")
     if as_json:
-        told = found.as_json() | ({} if human is None else {"judged": asdict(human)})
+        told = ({} if found is None else found.as_json()) | (
+            {} if human is None else {"judged": asdict(human)}
+        )
         click.echo(json.dumps(told, ensure_ascii=False, indent=1))
-    else:
+    elif found is not None:
         click.echo(table(found, str(store), human))
+    elif human is not None:
+        click.echo(judged_table(human))

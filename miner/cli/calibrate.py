@@ -8,7 +8,7 @@ from typing import Any
 
 import rich_click as click
 
-from miner.errors import MinerError
+from miner.errors import MinerError, UsageError
 
 
 @click.command("calibrate")
@@ -16,7 +16,7 @@ from miner.errors import MinerError
 @click.option("--run", "name", help="The run whose evidence to calibrate on [default: the last].")
 @click.option(
     "--target-leak", type=click.FloatRange(0, 1, max_open=True), default=0.02, show_default=True,
-    help="The share of hidden positives that may come back as negatives.",
+    help="The share of hidden positives that may come back as negatives: 0.02 is 2 %.",
 )  # fmt: skip
 @click.option(
     "--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.3, show_default=True,
@@ -40,8 +40,8 @@ def command(
     audit. Half of the queries chooses the setting, the other half confirms it. No model runs.
 
     \b
-    miner calibrate my.duckdb --target-leak 0.01 --out strict.toml
-    miner decide my.duckdb --config strict.toml --name strict
+    miner calibrate my.duckdb --run r1 --target-leak 0.01 --out strict.toml
+    miner decide my.duckdb --run r1 --config strict.toml --name strict
     miner calibrate my.duckdb --run r1 --repeats 20 --json
     """
     from miner.cli.progress import progress
@@ -52,6 +52,8 @@ def command(
     from miner.store.runs import find_run
 
     config = AuditConfig(**settings)
+    if out is not None:
+        _require_writable(out)
     with Store.open(store, read_only=True) as opened, progress() as reports:
         found = calibrate(opened, find_run(opened, name), target_leak, config, reports)
     if out is not None:
@@ -61,4 +63,11 @@ def command(
             raise MinerError(f"cannot write {out}: {error.strerror or error}", "check its folder") from error
     click.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=1) if as_json else table(found))
     if out is not None:
-        click.echo(f"next: miner decide {store} --config {out}", err=True)
+        click.echo(f"next: miner decide {store} --run {found.run} --config {out}", err=True)
+
+
+def _require_writable(out: Path) -> None:
+    if out.suffix in (".png", ".svg"):
+        raise UsageError(f"{out} is to be a recipe", "name it .toml: the charts go beside it")
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent}", "make it, or name another file")

@@ -51,7 +51,8 @@ def command(
 
     Exactly, but for case and white space, in nearly the same words, or in parts: runs of --ngram words.
     A model trained on STORE and measured on these has seen them. --remove takes the training texts out,
-    with their judgments; runs made before still hold them, so mine again.
+    with their judgments, but for what STORE holds in its own --split; runs made before still have them, so
+    mine again. Within one store the queries of its splits are compared, and judgments are taken out.
 
     \b
     miner leakage my.duckdb --against benchmark.duckdb
@@ -72,18 +73,20 @@ def command(
         else:
             with Store.open(against, read_only=True) as other:
                 report = find_leakage(train, other, config, reports)
-        judgments = remove(train, report, config.split if same else None) if take_out else 0
+        if out is not None:
+            _write(out, report)
+        judgments = remove(train, report, config.split, same) if take_out else 0
         facts = {"counts": report.counts(), "evaluation": report.evaluation, "taken_out": take_out}
         record_leakage(train, {"against": against.name, **asdict(config), **facts})
-    if out is not None:
-        _write(out, report)
     if as_json:
         click.echo(json.dumps(asdict(report), ensure_ascii=False, indent=1))
     else:
         for line in _lines(report):
             click.echo(line)
+    if report.leaks and not take_out:
+        click.echo("next: the same with --out leaks.jsonl to read them all, or with --remove", err=True)
     if take_out:
-        taken = "" if same else f"{sum(map(len, report.train_ids.values())):,} texts and "
+        taken = "" if same else "texts that leak, and "
         click.echo(
             f"taken out of {store}: {taken}{judgments:,} judgments; next: miner mine {store}", err=True
         )

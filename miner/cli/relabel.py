@@ -64,7 +64,7 @@ def command(
     if as_json:
         click.echo(json.dumps(asdict(report), ensure_ascii=False, indent=1))
     else:
-        click.echo(_told(report))
+        click.echo(_told(report, dry))
     if report.again:
         click.echo(f"next: miner audit {store}; take it back: miner relabel {store} --undo", err=True)
 
@@ -78,10 +78,10 @@ def _undo(store: Path) -> None:
     runs = f" and run {', '.join(gone)}" if gone else ""
     click.echo(f"taken back: {judgments:,} relabelled judgments{runs}")
     if resting:
-        click.echo(f"still there, though made on them: run {', '.join(resting)}", err=True)
+        click.echo(f"still there, though made on them: run {', '.join(resting)}; mine again", err=True)
 
 
-def _told(report: RelabelReport) -> str:
+def _told(report: RelabelReport, dry: bool) -> str:
     lines = [
         f"run {report.run}, chance {report.probability:g} or more",
         f"won back    {_rate(report.won_back)} hidden positives",
@@ -92,7 +92,7 @@ def _told(report: RelabelReport) -> str:
     if report.again:
         lines.append(f"relabelled  {report.relabelled:,} judgments; decided again as run {report.again}")
     else:
-        lines.append("relabelled  none")
+        lines.append("relabelled  none" + (": --dry-run" if dry and report.relabelled else ""))
     return "\n".join(lines)
 
 

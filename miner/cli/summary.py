@@ -21,8 +21,8 @@ def summarise(store: Store, run: Run) -> None:
     lines += [f"  {number:>10,}  {number / total:6.1%}  {reason}" for reason, number in counts.items()]
     lines += _shortfalls(runs.negative_counts(store, run), run.negatives)
     explain = f"miner explain {store.path} QUERY_ID"
-    export = f"; miner export {store.path} OUT --run {run.name}"
-    lines.append(f"next: {explain}{export if counts.get('selected') else ''}")
+    more = f"; miner audit {store.path} --run {run.name}; miner export {store.path} OUT --run {run.name}"
+    lines.append(f"next: {explain}{more if counts.get('selected') else ''}")
     for line in lines:
         click.echo(line, err=True)
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
-import numpy as np
 import pyarrow as pa
 
 from miner.curation.near import WordSets, near_pairs, words
@@ -91,7 +90,11 @@ def find_leakage(
     if train is evaluation:
         asked = asked.filter(pa.array([side == "query" for side in asked["side"].to_pylist()]))
         known = stored.queries_elsewhere(train, config.split)
-        known = known.filter(pa.array(~np.isin(known["id"].to_numpy(), asked["id"].to_numpy())))
+        if not known.num_rows:
+            raise UsageError(
+                f"{train.path} has no queries outside split '{config.split}'",
+                "name another store with --against",
+            )
     else:
         known = stored.all_texts(train)
     looked = _Texts.of(asked), _Texts.of(known)
@@ -181,12 +184,18 @@ def _parts(text: str, size: int) -> frozenset[int]:
     return frozenset(crc32(" ".join(run).encode()) for run in runs)
 
 
-def remove(train: Store, report: LeakageReport, same_split: str | None = None) -> int:
+def remove(train: Store, report: LeakageReport, split: str, same: bool = False) -> int:
     """Takes the training texts that leak out of the store, with their judgments; returns how many judgments.
 
-    With `same_split`, the judgments alone that such queries have in other splits.
+    What the store itself holds to evaluate on, in its own `split`, stays. Of the `same` store only the
+    judgments go that such queries have in other splits.
     """
     queries, documents = list(report.train_ids["query"]), list(report.train_ids["document"])
-    if same_split is not None:
-        return stored.remove_judgments_elsewhere(train, queries, same_split)
-    return stored.remove_texts(train, queries, documents)
+    if same:
+        return stored.remove_judgments_elsewhere(train, queries, split)
+    own = stored.held_for(train, split)
+    return stored.remove_texts(
+        train,
+        [i for i in queries if i not in own["query"]],
+        [i for i in documents if i not in own["document"]],
+    )

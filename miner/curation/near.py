@@ -31,7 +31,8 @@ _LOWER = 0.1
 """The index is asked for this much less than the threshold: pairs at the threshold are then hardly missed."""
 _WEIGHTS = (0.1, 0.9)
 """Of a pair that is proposed for nothing, and of one that is missed."""
-_PUNCTUATION = re.compile(r"[^\w\s]+")
+_PUNCTUATION = re.compile(r"(?<!\d)[^\w\s+#]+|[^\w\s+#]+(?!\d)")
+"""What does not count: but for what stands in a number, and for the names of C++ and C#."""
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
 
 

@@ -139,7 +139,8 @@ def clustered_rate(
     if 0 < rate < 1:
         clusters = int((asked > 0).sum())
         spread = float((((found - rate * asked) / total) ** 2).sum()) * clusters / max(1, clusters - 1)
-        size = min(size, rate * (1 - rate) / spread)
+        # Clusters that all have one rate tell nothing of how much they differ: each counts once.
+        size = min(size, rate * (1 - rate) / spread if spread > 0 else clusters)
     if against:
         size /= 1 + 1 / against
     tail = (1 - level) / 2

@@ -27,6 +27,7 @@ def facts(store: Store, run: Run) -> dict[str, Any]:
     audit = stored.last_audit(store, run)
     return {
         "audit": None if audit is None else {name: audit[name] for name in _AUDIT},
+        "changed_since": stored.changed_since(store, run),
         "copies": stored.copies(store),
         "leakage": stored.leakages(store) or None,
         "judgments": stored.provenance(store),
@@ -51,6 +52,11 @@ def _audit_command(run: Run, audit: Mapping[str, Any] | None) -> str:
 def render(found: Mapping[str, Any]) -> str:
     """Returns the certificate as Markdown."""
     parts = ["## How wrong it is", _audit(found["audit"], found["commands"]["audit"])]
+    if changed := found["changed_since"]:
+        parts.append(
+            f"**The store's {' and '.join(changed)} changed after this run was mined**: what follows is of "
+            "the store as it is now, and these triplets are not. Mine again before passing them on."
+        )
     parts += [_copies(found["copies"], found["commands"]), _leakage(found["leakage"], found["commands"])]
     return "\n\n".join([*parts, _judgments(found["judgments"])])
 

@@ -13,7 +13,7 @@ def table(audit: Audit, store: str, judged: Judged | None = None) -> str:
     """Returns the leak rate, where it comes from, and what the filter costs."""
     parts = [_head(audit), _strata(audit), _outcomes(audit), _costs(audit), *_notes(audit, store)]
     if judged is not None:
-        parts.insert(1, _judged(judged))
+        parts.insert(1, judged_table(judged))
     return "\n\n".join(parts)
 
 
@@ -94,7 +94,8 @@ def _value(one: Yield, field: str, kind: str) -> str:
     return {"number": f"{value:.2f}", "share": f"{100 * value:.1f} %", "score": f"{value:.3f}"}[kind]
 
 
-def _judged(judged: Judged) -> str:
+def judged_table(judged: Judged) -> str:
+    """Returns what people say of each outcome's candidates."""
     rows = [["judged by people", "judged", "relevant", "rate", "95 % interval"]]
     for outcome, rate in judged.relevant.items():
         interval = f"[{_share(rate.low)}, {_share(rate.high)}]"

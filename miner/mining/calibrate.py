@@ -219,6 +219,11 @@ def choose(swept: Sequence[Setting], target: float, negatives: int) -> Setting:
 
     Raises UsageError when none is.
     """
+    if swept[0].chosen_on.leak.rate is None:
+        raise UsageError(
+            "the half of the queries that chooses has no positive that may be hidden",
+            "judge more queries with two positives or more, or try another --seed",
+        )
     within = [
         one for one in swept if one.chosen_on.leak.rate is not None and one.chosen_on.leak.rate <= target
     ]

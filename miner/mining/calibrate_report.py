@@ -65,7 +65,8 @@ def _verdict(found: Calibration) -> str:
     if found.confirmed:
         lines.append("confirmed: the other half meets the target too")
     else:
-        lines.append("not confirmed: the other half leaks more than the target; ask for less to be sure")
+        advice = "ask for less to be sure" if found.target else "no setting is sure to leak nothing"
+        lines.append(f"not confirmed: the other half leaks more than the target; {advice}")
     return "\n".join(lines)
 
 
@@ -94,7 +95,7 @@ def _toml(value: object) -> str:
 
 def write(found: Calibration, out: Path) -> None:
     """Writes the recipe to `out`, and the frontier beside it as .png and .svg."""
-    draw(f"{found.run}: leak against what is left", _panels(found), out.with_suffix(""))
+    draw(f"{found.run}: leak against what is left", _panels(found), out.with_name(out.stem))
     write_whole(out, recipe(found))
 
 

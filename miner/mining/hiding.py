@@ -55,8 +55,7 @@ class Hideable:
                 f"mine again: miner mine {store.path}",
             )
         numbers = candidates["candidate"].to_numpy()
-        ids = pa.chunked_array(candidates["doc_id"].chunks)
-        row = _rows(table, numbers // CANDIDATES_PER_QUERY, ids)
+        row = _rows(table, numbers // CANDIDATES_PER_QUERY, candidates["doc_id"])
         return cls(table, Positives(scored), row, numbers, config)
 
     @cached_property

@@ -91,6 +91,7 @@ class Probability:
         table = material.with_hidden(hidden)
         features = self._facts.features(hidden)
         open_ = table["exclusion"].is_null().to_numpy() & ~np.isnan(features).any(axis=1)
+        open_ &= ~np.isnan(table["score"].to_numpy())
         rows = np.flatnonzero(open_)
         positive = np.zeros(len(open_), dtype=np.bool_)
         row = material.hideable.row[hidden]
@@ -101,6 +102,7 @@ class Probability:
         """Returns each candidate's chance with these positives hidden; NaN where a score is missing."""
         features = self._facts.features(hidden)
         known = ~np.isnan(features).any(axis=1)
+        known &= ~np.isnan(self._facts.material.with_hidden(hidden)["score"].to_numpy())
         chance = np.full(len(features), np.nan)
         for half, model in zip((self._first, ~self._first), self._models, strict=True):
             mine = known & half

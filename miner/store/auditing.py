@@ -14,6 +14,7 @@ from miner.store.runs import Run
 
 BARS = {
     "only": "the only positive of its query",
+    "relabelled": "judged by miner relabel, not by people",
     "trained": "a model of the run was trained on it",
     "same_text": "its query's text stands under several ids",
     "label": "positive by its label, which cannot be hidden",
@@ -35,6 +36,7 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
             FROM training_positives t JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
             WHERE t.model IN ($encoder, $reranker)),
         judged AS (SELECT DISTINCT query_id, doc_id, split FROM {GOLD} WHERE relevance > 0),
+        by_people AS (SELECT DISTINCT query_id, doc_id FROM {GOLD} WHERE source <> 'relabelled'),
         elsewhere AS (SELECT DISTINCT query_id, doc_id FROM judged WHERE split <> $split),
         shared AS (
             SELECT text_key FROM queries WHERE query_id IN (SELECT query_id FROM judged)
@@ -43,6 +45,7 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
             CASE d.title WHEN '' THEN d.text ELSE d.title || ' ' || d.text END AS doc_text,
             q.text_key AS query_key, d.text_key AS doc_key, u.cluster,
             CASE WHEN count(*) OVER (PARTITION BY p.query_no) = 1 THEN 'only'
+                WHEN h.doc_id IS NULL THEN 'relabelled'
                 WHEN t.doc_key IS NOT NULL THEN 'trained'
                 WHEN s.text_key IS NOT NULL THEN 'same_text'
                 WHEN q.label = d.label THEN 'label'
@@ -51,6 +54,7 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
         LEFT JOIN duplicates u ON u.side = 'documents' AND u.id = p.doc_id
         LEFT JOIN trained t ON t.query_key = q.text_key AND t.doc_key = d.text_key
         LEFT JOIN shared s ON s.text_key = q.text_key
+        LEFT JOIN by_people h ON h.query_id = p.query_id AND h.doc_id = p.doc_id
         LEFT JOIN elsewhere e ON e.query_id = p.query_id AND e.doc_id = p.doc_id
         WHERE p.evidence = $evidence ORDER BY p.query_no, p.doc_id""",
         {

@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from miner.store.corpus import content_hashes
 from miner.store.database import Store
-from miner.store.duplicates import DEDUP
+from miner.store.duplicates import DEDUP, clusters_hash
 from miner.store.relabelled import relabellings
 from miner.store.runs import Run
 from miner.store.silver import silver_origin
@@ -22,6 +23,17 @@ def last_audit(store: Store, run: Run) -> dict[str, Any] | None:
         "SELECT result FROM audits WHERE run_id = ? ORDER BY finished DESC, settings LIMIT 1", [run.run_id]
     )
     return dict(json.loads(found[0][0])) if found else None
+
+
+def changed_since(store: Store, run: Run) -> list[str]:
+    """Returns which of documents, queries, judgments and clusters differ from what a run was mined on."""
+    now: dict[str, Any] = {**content_hashes(store, run.split), "clusters": clusters_hash(store)}
+    # A sample of the queries is told in the hash of the run, which then says nothing of the others.
+    return [
+        name
+        for name, value in now.items()
+        if str(run.inputs.get(name) or "").split("/")[0] != str(value or "") and (name in run.inputs or value)
+    ]
 
 
 def copies(store: Store) -> dict[str, Any] | None:

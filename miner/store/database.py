@@ -182,6 +182,8 @@ def _quoted(identifier: str) -> str:
 def unopened(file: Path, error: duckdb.Error) -> StoreError:
     """Returns what to tell the user when DuckDB cannot open a file."""
     text = str(error)
+    if file.is_file() and file.stat().st_size and not is_database(file):
+        return StoreError(f"{file} is not a DuckDB file", "name a store made by miner ingest")
     if "Could not set lock" in text:
         return StoreError(f"another process holds {file}", "wait until it ends, or end it")
     if text.startswith("Corrupt database file"):

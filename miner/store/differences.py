@@ -7,6 +7,7 @@ import pyarrow as pa
 from miner.store.database import Store
 from miner.store.runs import Run
 
+_GONE = "(no longer in the store)"
 _OUTCOMES = """SELECT query_id, doc_id,
         CASE WHEN slot IS NOT NULL THEN 'negative' ELSE coalesce(reason::VARCHAR, 'kept') END AS outcome
     FROM verdicts WHERE run = """
@@ -27,8 +28,8 @@ def moved_negatives(store: Store, before: Run, after: Run) -> list[tuple[str, st
 def example(store: Store, before: Run, after: Run, was: str, became: str) -> tuple[str, str, str, str]:
     """Returns one pair that moved so: query_id, query, doc_id, document."""
     (row,) = store.rows(
-        f"""SELECT query_id, q.text, doc_id, d.text FROM ({_MOVED}) m
-        JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
+        f"""SELECT query_id, coalesce(q.text, '{_GONE}'), doc_id, coalesce(d.text, '{_GONE}')
+        FROM ({_MOVED}) m LEFT JOIN queries q USING (query_id) LEFT JOIN documents d USING (doc_id)
         WHERE m.before = $was AND m.after = $became ORDER BY md5(query_id || doc_id) LIMIT 1""",
         {"before": before.name, "after": after.name, "was": was, "became": became},
     )

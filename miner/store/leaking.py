@@ -51,6 +51,12 @@ def queries_elsewhere(store: Store, split: str) -> pa.Table:
     )
 
 
+def held_for(store: Store, split: str) -> dict[str, set[str]]:
+    """Returns the queries that are judged in a split, and the documents that are relevant there, by side."""
+    rows = store.rows(f"SELECT query_id, doc_id, relevance FROM {GOLD} WHERE split = ?", [split])
+    return {"query": {q for q, _, _ in rows}, "document": {d for _, d, relevance in rows if relevance > 0}}
+
+
 def remove_texts(store: Store, queries: list[str], documents: list[str]) -> int:
     """Removes queries and documents with their judgments, at once; returns how many judgments went."""
     ((before,),) = store.rows("SELECT count(*) FROM judgments")

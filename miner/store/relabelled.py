@@ -39,11 +39,10 @@ def add_relabelled(store: Store, pairs: pa.Table, split: str, origin: Mapping[st
 
 
 def note_made(store: Store, run: Run) -> None:
-    """Notes the run that was decided on the last relabelling, to be taken back with it."""
-    *before, last = relabellings(store)
+    """Notes the run that was decided on the relabellings that have none yet, to be taken back with them."""
     made = {"run_id": run.run_id, "name": run.name, "evidence": run.evidence}
     with store.transaction():
-        _note(store, [*before, {**last, "made": made}])
+        _note(store, [{"made": made, **origin} for origin in relabellings(store)])
 
 
 def _note(store: Store, origins: list[dict[str, Any]]) -> None:
@@ -67,25 +66,31 @@ def remove_relabelled(store: Store) -> tuple[int, list[str], list[str]]:
     origins = relabellings(store)
     made = [origin["made"] for origin in origins if "made" in origin]
     ((number,),) = store.rows("SELECT count(*) FROM judgments WHERE source = ?", [RELABELLED])
+    resting = store.rows(
+        f"""SELECT DISTINCT r.name FROM runs r JOIN positives p ON p.evidence = r.evidence
+        JOIN judgments j ON j.query_id = p.query_id AND j.doc_id = p.doc_id AND j.source = '{RELABELLED}'
+        WHERE (p.query_id, p.doc_id) NOT IN (
+            SELECT (query_id, doc_id) FROM {GOLD} WHERE source <> '{RELABELLED}') ORDER BY r.name"""
+    )
     with store.transaction():
         store.execute("DELETE FROM judgments WHERE source = ?", [RELABELLED])
         _note(store, [])
         for one in made:
             for table in ("decisions", "triplets", "audits", "runs"):
                 store.execute(f"DELETE FROM {table} WHERE run_id = ?", [one["run_id"]])
-        kept = [_forget_evidence(store, one["evidence"]) for one in made]
-    return int(number), [one["name"] for one in made], sorted({name for names in kept for name in names})
+        for one in made:
+            _forget_evidence(store, one["evidence"])
+    gone = list(dict.fromkeys(one["name"] for one in made))
+    return int(number), gone, [name for (name,) in resting if name not in gone]
 
 
-def _forget_evidence(store: Store, key: str) -> list[str]:
-    """Removes one set of evidence with its stages, unless runs need it; returns the names of those."""
-    needed = [name for (name,) in store.rows("SELECT name FROM runs WHERE evidence = ? ORDER BY name", [key])]
-    if needed:
-        return needed
+def _forget_evidence(store: Store, key: str) -> None:
+    """Removes one set of evidence with its stages, unless a run needs it."""
+    if store.rows("SELECT 1 FROM runs WHERE evidence = ?", [key]):
+        return
     for table in ("candidates", "positives"):
         store.execute(f"DELETE FROM {table} WHERE evidence = ?", [key])
     stages = f"""(SELECT fingerprint FROM stages
         WHERE left(fingerprint, {KEY}) = $key OR json_extract_string(inputs, '$.evidence') = $key)"""
     for table in ("chunks", "stages"):
         store.table(f"DELETE FROM {table} WHERE fingerprint IN {stages} RETURNING 1", {"key": key})
-    return []

@@ -243,6 +243,8 @@ def _record(store: Store, plan: _Plan, out: Path) -> str:
             record_training(store, model, positives, plan.base.fingerprint)
             record_model(store, model, "reranker", one.name, _details(plan, one, dtype, number))
     for dtype, model in reranker.fingerprints.items():
+        if plan.config.folds:
+            record_training(store, model, plan.pairs.positive_ids().slice(0, 0), plan.base.fingerprint)
         record_model(store, model, "reranker", reranker.name, _details(plan, reranker, dtype, None))
     return reranker.fingerprint
 
