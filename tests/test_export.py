@@ -35,7 +35,9 @@ def test_manifest(store: Store, tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "out/manifest.json").read_text(encoding="utf-8"))
     written_by = manifest.pop("written_by")
     assert set(written_by) == {"hardneg-miner", "pyarrow"}
-    assert set(manifest.pop("certificate")) == {"audit", "copies", "leakage", "judgments", "commands"}
+    assert set(manifest.pop("certificate")) == {
+        "audit", "changed_since", "copies", "leakage", "judgments", "commands",
+    }  # fmt: skip
     assert manifest == {
         "format": "triplet",
         "file_type": "jsonl",
