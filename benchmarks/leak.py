@@ -31,7 +31,8 @@ from corpora import new_store
 from miner.cli.progress import progress
 from miner.engine.progress import Progress
 from miner.evaluation.significance import clustered_rate
-from miner.mining.audit import AuditConfig, Material, Trial
+from miner.mining.audit import Material, Trial
+from miner.mining.audit_config import AuditConfig
 from miner.mining.calibrate import Calibration, Setting, calibrate, halves
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine

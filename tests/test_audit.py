@@ -21,7 +21,8 @@ from scipy.stats import beta
 from miner.cli.main import group
 from miner.errors import InputError, UsageError
 from miner.evaluation.significance import clustered_rate
-from miner.mining.audit import Audit, AuditConfig, Material, audit
+from miner.mining.audit import Audit, Material, audit
+from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.judged import against_judgments
 from miner.mining.pipeline import mine

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from miner.cli.main import group
 from miner.errors import UsageError
 from miner.mining import rules as ruling
-from miner.mining.audit import AuditConfig, Material
+from miner.mining.audit import Material
+from miner.mining.audit_config import AuditConfig
 from miner.mining.calibrate import calibrate, candidates, choose, name_of
 from miner.mining.calibrate_report import recipe, table
 from miner.mining.config import MiningConfig, Rules, Selection, read_recipe, with_values

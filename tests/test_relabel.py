@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from miner.cli.main import group
 from miner.errors import UsageError
-from miner.mining.audit import AuditConfig, Material
+from miner.mining.audit import Material
+from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import decide_again, mine
 from miner.mining.probability import Facts, Probability

@@ -9,16 +9,14 @@ from typing import Any
 
 import rich_click as click
 
+from miner.cli.options import HIDING, field_options
+from miner.mining.audit_config import AuditConfig
+
 
 @click.command("audit")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--run", "name", help="The run to audit [default: the last].")
-@click.option(
-    "--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.3, show_default=True,
-    help="Share of each query's positives to hide; one is always left.",
-)  # fmt: skip
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="How often to draw.")
-@click.option("--seed", type=click.IntRange(0), default=13, show_default=True, help="Seed of the draws.")
+@field_options(AuditConfig(), HIDING)
 @click.option(
     "--judged", type=click.Path(path_type=Path), metavar="FILE",
     help="Judgments by people of the run's candidates: query, document, relevance, or TREC's four columns.",
@@ -39,7 +37,7 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
     """
     from miner.cli.progress import progress
     from miner.errors import UsageError
-    from miner.mining.audit import AuditConfig, audit
+    from miner.mining.audit import audit
     from miner.mining.audit_report import judged_table, table
     from miner.mining.judged import against_judgments
     from miner.sources.qrels import read_judgments

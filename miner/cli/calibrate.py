@@ -8,7 +8,9 @@ from typing import Any
 
 import rich_click as click
 
+from miner.cli.options import HIDING, field_options
 from miner.errors import MinerError, UsageError
+from miner.mining.audit_config import AuditConfig
 
 
 @click.command("calibrate")
@@ -18,12 +20,7 @@ from miner.errors import MinerError, UsageError
     "--target-leak", type=click.FloatRange(0, 1, max_open=True), default=0.02, show_default=True,
     help="The share of hidden positives that may come back as negatives: 0.02 is 2 %.",
 )  # fmt: skip
-@click.option(
-    "--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.3, show_default=True,
-    help="Share of each query's positives to hide; one is always left.",
-)  # fmt: skip
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="How often to draw.")
-@click.option("--seed", type=click.IntRange(0), default=13, show_default=True, help="Seed of the draws.")
+@field_options(AuditConfig(), HIDING)
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False),
     help="Write the chosen rules to this TOML recipe, and the frontier beside it as .png and .svg.",
@@ -45,7 +42,6 @@ def command(
     miner calibrate my.duckdb --run r1 --repeats 20 --json
     """
     from miner.cli.progress import progress
-    from miner.mining.audit import AuditConfig
     from miner.mining.calibrate import calibrate
     from miner.mining.calibrate_report import table, write
     from miner.store.database import Store

@@ -109,3 +109,14 @@ def field_options(
         return function
 
     return _add
+
+
+HIDING: dict[str, tuple[click.ParamType[Any], str]] = {
+    "share": (
+        click.FloatRange(0, 1, min_open=True, max_open=True),
+        "Share of each query's positives to hide; one is always left.",
+    ),
+    "repeats": (click.IntRange(1), "How often to draw."),
+    "seed": (click.IntRange(0), "Seed of the draws."),
+}
+"""Every field of AuditConfig, with what it may be and what it means."""

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from miner.cli.options import HIDING, field_options
 from miner.errors import UsageError
+from miner.mining.audit_config import AuditConfig
 
 if TYPE_CHECKING:
     from miner.evaluation.significance import Rate
@@ -23,12 +25,7 @@ if TYPE_CHECKING:
     "--probability", type=click.FloatRange(0, 1, min_open=True), default=0.5, show_default=True,
     help="Least chance that a suspected positive is one.",
 )  # fmt: skip
-@click.option(
-    "--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.3, show_default=True,
-    help="Share of each query's positives to hide, to learn the chance.",
-)  # fmt: skip
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="How often to draw.")
-@click.option("--seed", type=click.IntRange(0), default=13, show_default=True, help="Seed of the draws.")
+@field_options(AuditConfig(), HIDING)
 @click.option("--dry-run", "dry", is_flag=True, help="Say what would be relabelled; change nothing.")
 @click.option("--undo", is_flag=True, help="Take back all relabelled judgments and the runs made on them.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
@@ -48,7 +45,6 @@ def command(
     miner relabel my.duckdb --undo
     """
     from miner.cli.progress import progress
-    from miner.mining.audit import AuditConfig
     from miner.store.database import Store
     from miner.store.runs import find_run
     from miner.workflows.relabel import RelabelConfig, relabel

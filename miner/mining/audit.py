@@ -17,6 +17,7 @@ import pyarrow as pa
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.evaluation.significance import Rate, clustered_rate
+from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig
 from miner.mining.decide import Decider, Documents, Positives, deciding_score
 from miner.mining.hiding import Hideable
@@ -42,25 +43,6 @@ CANNOT_KNOW = (
     "Hidden positives are positives that somebody found. Those that nobody found may be harder to tell "
     "from negatives, or easier: the leak rate says nothing of them."
 )
-
-
-@dataclass(frozen=True)
-class AuditConfig:
-    """How positives are hidden. UsageError for a value that cannot be."""
-
-    share: float = 0.3
-    """Of each query's positives; one is always left."""
-    repeats: int = 5
-    """How often others are drawn."""
-    seed: int = 13
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise UsageError(f"share cannot be {self.share}", "use a share such as 0.3")
-        if self.repeats < 1 or self.seed < 0:
-            raise UsageError(
-                f"repeats {self.repeats} with seed {self.seed} cannot be", "use at least 1 and 0"
-            )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from miner.engine.progress import SILENT, Progress
 from miner.engine.work import ordered_map, worker_count
 from miner.errors import UsageError
 from miner.evaluation.significance import Rate, clustered_rate
-from miner.mining.audit import AuditConfig, Material, require_hideable
+from miner.mining.audit import Material, require_hideable
+from miner.mining.audit_config import AuditConfig
 from miner.mining.config import Rules
 from miner.mining.sweep import Counts, Sweep, only
 from miner.store.database import Store

@@ -14,7 +14,8 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
 from miner.evaluation.significance import Rate
-from miner.mining.audit import Audit, AuditConfig, audit
+from miner.mining.audit import Audit, audit
+from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import mine
 from miner.store import runs

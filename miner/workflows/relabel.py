@@ -11,7 +11,8 @@ import pyarrow as pa
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.evaluation.significance import Rate, clustered_rate
-from miner.mining.audit import AuditConfig, Material, require_hideable
+from miner.mining.audit import Material, require_hideable
+from miner.mining.audit_config import AuditConfig
 from miner.mining.pipeline import config_of, mine
 from miner.mining.probability import Facts, Probability
 from miner.schema import SUSPECTED
