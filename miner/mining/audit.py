@@ -117,9 +117,8 @@ def audit(store: Store, run: Run, settings: AuditConfig, progress: Progress = SI
     require_hideable(store, run, material.hideable)
     trials = []
     with progress.task("auditing", settings.repeats, unit="repeats") as advance:
-        for repeat in range(settings.repeats):
-            rng = np.random.default_rng([settings.seed, repeat])
-            trials.append(material.trial(material.hideable.draw(settings.share, rng)))
+        for hidden in material.hideable.draws(settings):
+            trials.append(material.trial(hidden))
             advance(1)
     found = _audit(store, run, material, settings, trials)
     stored.keep_audit(store, run, asdict(settings), found.as_json())
@@ -209,6 +208,13 @@ class Material:
         place = positions(self.candidates["doc_id"], self.documents.ids)
         return np.lexsort((place, -self.score, self.query))
 
+    def hidden_rows(self, hidden: Flags) -> Flags:
+        """Returns whether each candidate is one of the hidden positives."""
+        rows = np.zeros(len(self.query), dtype=np.bool_)
+        row = self.hideable.row[hidden]
+        rows[row[row >= 0]] = True
+        return rows
+
     def trial(self, hidden: Flags) -> Trial:
         """Decides with these positives hidden."""
         visible, row = self.hideable.visible(hidden), self.hideable.row
@@ -246,10 +252,8 @@ class Material:
 
     def cost(self, chosen: Ints, negatives: Ints, visible: Positives) -> Yield:
         """Returns what was left: `chosen` rows of candidates, as `negatives` of each query."""
-        known = np.bincount(visible.owner, minlength=visible.queries)
-        mean = np.bincount(visible.owner, visible.score, visible.queries) / np.maximum(1, known)
-        counts = negatives[known > 0]
-        margin = mean[self.query[chosen]] - self.score[chosen]
+        counts = negatives[np.bincount(visible.owner, minlength=visible.queries) > 0]
+        margin = visible.mean[self.query[chosen]] - self.score[chosen]
         return Yield(
             float(counts.mean()),
             float((counts >= self.config.selection.negatives).mean()),

@@ -137,21 +137,15 @@ def calibrate(
     require_hideable(store, run, material.hideable)
     base = material.config.rules
     grid = [base, *candidates(base, material.hideable.positives.score)]
-    rngs = [np.random.default_rng([settings.seed, repeat]) for repeat in range(settings.repeats)]
-    trials = [material.hideable.draw(settings.share, rng) for rng in rngs]
+    trials = material.hideable.draws(settings)
     sweeps = [Sweep(material, hidden) for hidden in trials]
     asked = np.sum([sweep.asked for sweep in sweeps], axis=0)
     judge = _Judge(material, asked, np.logical_or.reduce(trials), settings, run.negatives)
     own, *swept = judge.measure(grid, sweeps, progress)
-    swept += judge.measure(between(swept, target, run.negatives), sweeps, progress)
+    swept += judge.measure(between(swept, target), sweeps, progress)
     chosen = choose(swept, target, run.negatives)
-    expected = judge.expected(sum_counts([sweep.counts([chosen.rules])[0] for sweep in sweeps]))
+    expected = judge.expected(reduce(add, (sweep.counts([chosen.rules])[0] for sweep in sweeps)))
     return Calibration(run.name, target, settings, run.negatives, tuple(swept), own, chosen, expected)
-
-
-def sum_counts(several: Sequence[Counts]) -> Counts:
-    """Returns the counts added up."""
-    return reduce(add, several)
 
 
 def halves(material: Material, seed: int) -> tuple[Flags, Flags]:
@@ -176,7 +170,7 @@ def candidates(base: Rules, scores: npt.NDArray[np.float64]) -> list[Rules]:
     return [rules for rules in dict.fromkeys(found) if not _closed(rules)]
 
 
-def between(swept: Sequence[Setting], target: float, negatives: int) -> list[Rules]:
+def between(swept: Sequence[Setting], target: float) -> list[Rules]:
     """Returns settings between the loosest one of a rule within the target and the next looser one.
 
     Of the rules that yield most within the target. A sweep in steps would leave out what lies between.

@@ -57,6 +57,13 @@ class Positives:
         return np.sort(self.score)
 
     @cached_property
+    def mean(self) -> Floats:
+        """The mean deciding score of each query's positives, by query number; 0 where it has none."""
+        known = np.bincount(self.owner, minlength=self.queries)
+        total = np.bincount(self.owner, self.score, self.queries)
+        return np.asarray(total / np.maximum(1, known), dtype=np.float64)
+
+    @cached_property
     def hashes(self) -> Hashes:
         """A hash of each query's id, by query number."""
         hashes = np.zeros(self.queries, dtype=np.uint64)

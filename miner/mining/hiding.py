@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from miner.errors import UsageError
+from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig
 from miner.mining.decide import Positives, deciding_score
 from miner.retrieval.arrays import drawn_share
@@ -68,6 +69,11 @@ class Hideable:
         found = self.table["bar"].drop_null().value_counts().to_pylist()
         counts = {one["values"]: one["counts"] for one in found}
         return {bar: counts[bar] for bar in stored.BARS if bar in counts}
+
+    def draws(self, settings: AuditConfig) -> list[Flags]:
+        """Returns which positives each repeat hides."""
+        rngs = (np.random.default_rng([settings.seed, repeat]) for repeat in range(settings.repeats))
+        return [self.draw(settings.share, rng) for rng in rngs]
 
     def draw(self, share: float, rng: np.random.Generator) -> Flags:
         """Returns which positives to hide: about `share` of each query's, of those that may be.

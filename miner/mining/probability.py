@@ -93,10 +93,7 @@ class Probability:
         open_ = table["exclusion"].is_null().to_numpy() & ~np.isnan(features).any(axis=1)
         open_ &= ~np.isnan(table["score"].to_numpy())
         rows = np.flatnonzero(open_)
-        positive = np.zeros(len(open_), dtype=np.bool_)
-        row = material.hideable.row[hidden]
-        positive[row[row >= 0]] = True
-        return rows, features[rows], positive[rows]
+        return rows, features[rows], material.hidden_rows(hidden)[rows]
 
     def of(self, hidden: Flags) -> Floats:
         """Returns each candidate's chance with these positives hidden; NaN where a score is missing."""

@@ -123,24 +123,14 @@ class Sweep:
             material.judged_negative[rows],
             self._hidden_rows[rows],
             material.fused_rank[rows],
-            self._mean,
+            self._visible.mean,
             self._anchor,
             self._visible.sorted_scores,
         )
 
     @cached_property
     def _hidden_rows(self) -> Flags:
-        """Whether each candidate is a hidden positive."""
-        found = np.zeros(len(self._score), dtype=np.bool_)
-        row = self._material.hideable.row[self._hidden]
-        found[row[row >= 0]] = True
-        return found
-
-    @cached_property
-    def _mean(self) -> Floats:
-        owner, score = self._visible.owner, self._visible.score
-        known = np.bincount(owner, minlength=self.queries)
-        return np.bincount(owner, score, self.queries) / np.maximum(1, known)
+        return self._material.hidden_rows(self._hidden)
 
     @cached_property
     def _anchor(self) -> dict[str, Floats]:

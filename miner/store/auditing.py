@@ -10,8 +10,13 @@ import pyarrow as pa
 
 from miner.store.corpus import GOLD
 from miner.store.database import Store
+from miner.store.relabelled import RELABELLED
 from miner.store.runs import Run
 
+OUTCOMES = """SELECT query_id, doc_id,
+        CASE WHEN slot IS NOT NULL THEN 'negative' ELSE coalesce(reason::VARCHAR, 'kept') END AS outcome
+    FROM verdicts"""
+"""What became of every candidate: selected, passed every rule, or dropped for a reason."""
 BARS = {
     "only": "the only positive of its query",
     "relabelled": "judged by miner relabel, not by people",
@@ -36,7 +41,7 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
             FROM training_positives t JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
             WHERE t.model IN ($encoder, $reranker)),
         judged AS (SELECT DISTINCT query_id, doc_id, split FROM {GOLD} WHERE relevance > 0),
-        by_people AS (SELECT DISTINCT query_id, doc_id FROM {GOLD} WHERE source <> 'relabelled'),
+        by_people AS (SELECT DISTINCT query_id, doc_id FROM {GOLD} WHERE source <> '{RELABELLED}'),
         elsewhere AS (SELECT DISTINCT query_id, doc_id FROM judged WHERE split <> $split),
         shared AS (
             SELECT text_key FROM queries WHERE query_id IN (SELECT query_id FROM judged)
@@ -45,7 +50,7 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
             CASE d.title WHEN '' THEN d.text ELSE d.title || ' ' || d.text END AS doc_text,
             q.text_key AS query_key, d.text_key AS doc_key, u.cluster,
             CASE WHEN count(*) OVER (PARTITION BY p.query_no) = 1 THEN 'only'
-                WHEN h.doc_id IS NULL THEN 'relabelled'
+                WHEN h.doc_id IS NULL THEN '{RELABELLED}'
                 WHEN t.doc_key IS NOT NULL THEN 'trained'
                 WHEN s.text_key IS NOT NULL THEN 'same_text'
                 WHEN q.label = d.label THEN 'label'
@@ -67,13 +72,13 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
 
 
 def candidate_facts(store: Store, run: Run) -> pa.Table:
-    """Returns all that is known of every candidate of a run's evidence, in order of candidate.
+    """Returns what retrievers and reranker said of every candidate of a run's evidence, in order.
 
-    Columns candidate, query_id, bm25_rank, dense_rank, fused_rank (null where a retriever did not return
-    it), bm25_score, dense_score, rerank_score.
+    Columns bm25_rank, dense_rank (null where a retriever did not return it), bm25_score, dense_score,
+    rerank_score.
     """
     return store.table(
-        f"""SELECT c.candidate, c.query_id, c.bm25_rank, c.dense_rank, c.fused_rank, {_SCORES}
+        f"""SELECT c.bm25_rank, c.dense_rank, {_SCORES}
         FROM candidates c LEFT JOIN rerank_scores s
             ON s.reranker = $reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id
         WHERE c.evidence = $evidence ORDER BY c.candidate""",
@@ -110,12 +115,7 @@ def verdicts_of(store: Store, run: Run) -> pa.Table:
 
     `outcome` is `negative` where it was selected, `kept`, or the reason why it was dropped.
     """
-    return store.table(
-        """SELECT query_id, doc_id,
-            CASE WHEN slot IS NOT NULL THEN 'negative' ELSE coalesce(reason::VARCHAR, 'kept') END AS outcome
-        FROM verdicts WHERE run = ? ORDER BY query_id, doc_id""",
-        [run.name],
-    )
+    return store.table(f"{OUTCOMES} WHERE run = ? ORDER BY query_id, doc_id", [run.name])
 
 
 def untold_models(store: Store, run: Run) -> list[str]:

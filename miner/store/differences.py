@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from miner.store.auditing import OUTCOMES
 from miner.store.database import Store
 from miner.store.runs import Run
 
 _GONE = "(no longer in the store)"
-_OUTCOMES = """SELECT query_id, doc_id,
-        CASE WHEN slot IS NOT NULL THEN 'negative' ELSE coalesce(reason::VARCHAR, 'kept') END AS outcome
-    FROM verdicts WHERE run = """
 _MOVED = f"""SELECT query_id, doc_id, coalesce(a.outcome, 'no candidate') AS before,
         coalesce(b.outcome, 'no candidate') AS after
-    FROM ({_OUTCOMES} $before) a FULL JOIN ({_OUTCOMES} $after) b USING (query_id, doc_id)
+    FROM ({OUTCOMES} WHERE run = $before) a
+    FULL JOIN ({OUTCOMES} WHERE run = $after) b USING (query_id, doc_id)
     WHERE a.outcome = 'negative' OR b.outcome = 'negative'"""
 
 

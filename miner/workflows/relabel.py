@@ -71,10 +71,8 @@ def relabel(
     """
     material = Material.of(store, run)
     require_hideable(store, run, material.hideable)
-    hiding = config.hiding
-    rngs = [np.random.default_rng([hiding.seed, repeat]) for repeat in range(hiding.repeats)]
-    trials = [material.hideable.draw(hiding.share, rng) for rng in rngs]
-    learnt = Probability(Facts.of(store, run, material), trials, hiding.seed)
+    trials = material.hideable.draws(config.hiding)
+    learnt = Probability(Facts.of(store, run, material), trials, config.hiding.seed)
     won_back, precision = _tested(material, learnt, trials, config.probability, progress)
     table = stored.suspected(store, run)
     chance = learnt.of(np.zeros_like(trials[0]))
