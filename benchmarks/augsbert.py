@@ -31,7 +31,10 @@ from typing import Any
 import numpy as np
 from common import TLDR, Goal, Report, parser, report, scratch, spread
 from corpora import new_store
+from losses import base_of
 
+from miner.cli.progress import progress
+from miner.engine.progress import Progress
 from miner.evaluation.measured import Measured, from_values
 from miner.evaluation.retrieval import RetrievalTask, retrieval_task
 from miner.evaluation.significance import compare
@@ -81,14 +84,18 @@ class Bench:
     def measured(self, arm: str, seed: int) -> Measured:
         """Returns how an arm's model, trained now, ranks the queries."""
         print(f"seed {seed}: {arm} …", file=sys.stderr, flush=True)
-        model = self.given.base
         if arm in self.data:
             config = EncoderConfig(
-                base=model, epochs=1000, max_steps=self.steps, batch_size=self.given.batch, seed=seed
+                base=self.given.base,
+                epochs=1000,
+                max_steps=self.steps,
+                batch_size=self.given.batch,
+                seed=seed,
             )
-            out = self.folder / f"{ARMS.index(arm)}-{seed}"
-            model = str(train_encoder(self.data[arm], out, config).out)
-        encoder = Encoder(model)
+            model = train_encoder(self.data[arm], self.folder / f"{ARMS.index(arm)}-{seed}", config).out
+        else:
+            model = base_of(self.folder, self.given.base, seed)
+        encoder = Encoder(str(model))
         return self.task.measure(lambda texts, side: encoder.encode(texts, encoder.prompts[side]))
 
 
@@ -100,6 +107,23 @@ def rows(store: Store, *sources: str) -> Examples:
     return Examples(
         {"anchor": [q for q, _ in pairs], "positive": [d for _, d in pairs]}, origin="+".join(sources)
     )
+
+
+def stores(source: Path, given: Namespace) -> tuple[Path, Path]:
+    """Returns stores of the same texts, with a fifth or all of the sample's judgments.
+
+    They stay in the work folder, with the cross-encoder and what it scored: only what is trained on
+    that differs from one threshold to another.
+    """
+    size = "trial" if given.trial else str(given.queries)
+    folder = given.work / f"augsbert-{source.name}-{given.measure}-{size}-{given.seed}"
+    paths = folder / "few.duckdb", folder / "all.duckdb"
+    if not all(path.exists() for path in paths):
+        shutil.rmtree(folder, ignore_errors=True)
+        written = write(source, folder, given)
+        for path in paths:
+            new_store(path, written[path.stem])
+    return paths
 
 
 def write(source: Path, folder: Path, given: Namespace) -> dict[str, Path]:
@@ -145,7 +169,7 @@ def copy(source: Path, target: Path, ids: set[str] | None) -> None:
         target.write_text("".join(line for line in stream if json.loads(line)["_id"] in ids), "utf-8")
 
 
-def make(store: Store, given: Namespace) -> SilverReport:
+def make(store: Store, given: Namespace, reports: Progress) -> SilverReport:
     """Trains the cross-encoder on the fifth and stores the silver judgments."""
     config = SilverConfig(
         encoder="bundled",
@@ -158,7 +182,7 @@ def make(store: Store, given: Namespace) -> SilverReport:
     training = RerankerConfig(
         seed=given.seed, held_out=0.15, max_steps=TRIAL["steps"] if given.trial else None
     )
-    return silver(store, config, training=training)
+    return silver(store, config, training=training, progress=reports)
 
 
 def truth(few: Store, every: Store) -> float:
@@ -203,13 +227,13 @@ def main() -> None:
     given.queries = min(given.queries, TRIAL["queries"]) if given.trial else given.queries
     found = report("augsbert", given, full=not given.trial and given.measure == "test")
     with scratch(given.work) as folder:
-        written = write(given.data, folder, given)
-        with (
-            Store.open(new_store(folder / "few.duckdb", written["few"])) as few,
-            Store.open(new_store(folder / "all.duckdb", written["all"])) as every,
-        ):
-            made = make(few, given)
-            about = {"silver": asdict(made), "confirmed": truth(few, every)}
+        judged_few, judged_all = stores(given.data, given)
+        with progress() as reports, Store.open(judged_few) as few, Store.open(judged_all) as every:
+            made = make(few, given, reports)
+            about = {
+                "silver": asdict(made),
+                "confirmed": truth(few, every) if made.positives else float("nan"),
+            }
             data = dict(
                 zip(
                     ARMS[1:],
@@ -225,7 +249,7 @@ def main() -> None:
         results: dict[str, list[Measured]] = {arm: [] for arm in ARMS}
         for repeat in range(given.repeats):
             for arm in ARMS:
-                known = results[arm] if arm == "none" else []
+                known = results[arm] if arm == "none" and given.base != "scratch" else []
                 results[arm].append(known[0] if known else bench.measured(arm, given.seed + repeat))
     print(f"silver: {about['rows']}, confirmed {about['confirmed']:.3f}", file=sys.stderr)
     add_rows(found, results, about | {"steps": steps})

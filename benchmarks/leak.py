@@ -31,10 +31,10 @@ from corpora import new_store
 from miner.cli.progress import progress
 from miner.engine.progress import Progress
 from miner.evaluation.significance import clustered_rate
-from miner.mining.audit import Material, Trial
 from miner.mining.audit_config import AuditConfig
 from miner.mining.calibrate import Calibration, Setting, calibrate, halves
 from miner.mining.config import MiningConfig, Rules
+from miner.mining.material import Material, Trial
 from miner.mining.pipeline import mine
 from miner.store.database import Store
 from miner.store.runs import Run
@@ -148,6 +148,7 @@ def measure(store: Store, folder: Path, given: Namespace, reports: Progress) -> 
         material = Material.of(store, run)
         seed = given.seed + repeat
         hidden = material.hideable.draw(given.share, np.random.default_rng([seed, 0]))
+        evidence = material.without(hidden)
         # What a reranker was not trained on can be hidden one way only.
         found = chosen(store, run, given, seed, 1 if given.reranker else 5)
         reports.note(f"repeat {repeat + 1}: calibrated to {found.chosen.name}")
@@ -156,7 +157,7 @@ def measure(store: Store, folder: Path, given: Namespace, reports: Progress) -> 
         both_chosen = {CALIBRATED: found.chosen.rules, LEAST: least(found).rules}
         for name, rules in {**SETTINGS, **both_chosen}.items():
             config = replace(material.config, rules=rules)
-            trial = replace(material, config=config).trial(hidden)
+            trial = replace(material, config=config).trial(evidence)
             add(tallies.setdefault(name, Tally.empty()), material, trial, confirms)
             alike = has_visible_sibling(clusters, hidden)
             for title, group in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,15 +22,17 @@ from scipy.stats import beta
 from miner.cli.main import group
 from miner.errors import InputError, UsageError
 from miner.evaluation.significance import clustered_rate
-from miner.mining.audit import Audit, Material, audit
+from miner.mining.audit import Audit, audit
 from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.judged import against_judgments
+from miner.mining.material import Material
 from miner.mining.pipeline import mine
 from miner.retrieval.arrays import drawn_share
 from miner.sources.qrels import read_judgments
 from miner.store import runs
 from miner.store.database import Store
+from miner.store.duplicates import replace_duplicates
 from miner.store.training import record_training
 from tests.stores import make_store
 from tests.test_oracle import encoder
@@ -73,6 +76,7 @@ def negatives(store: Store, run: runs.Run) -> dict[str, set[str]]:
     }
 
 
+EXCLUSIONS = ("duplicate_of_candidate", "overlaps_positive", "duplicate_of_positive")
 SETTINGS = [
     MiningConfig(rules=Rules(relative_margin=None)),
     MiningConfig(rules=Rules(relative_margin=0.2)),
@@ -85,24 +89,77 @@ SETTINGS = [
 ]
 
 
+def with_copies(documents: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Adds to documents copies of some positives: shouted, with more around them, and reworded.
+
+    Returns the clusters too: of every shouted and every reworded copy, the document that it copies.
+    """
+    found, cluster = dict(documents), {}
+    for number in range(0, QUERIES, 2):
+        for answer in range(3):
+            original = f"p{number:02}-{answer}"
+            found[f"c{number:02}-{answer}"] = documents[original].upper()
+            found[f"d{number:02}-{answer}"] = f"so: {documents[original]} indeed"
+            found[f"e{number:02}-{answer}"] = " ".join(reversed(documents[original].split()))
+            cluster |= {f"{kind}{number:02}-{answer}": original for kind in "cep"}
+    return found, cluster
+
+
+def made(path: Path, judged: list[tuple[str, str]]) -> Store:
+    """Returns a store of the corpus with copies, clustered as `miner dedup` would, and these judgments."""
+    documents, cluster = with_copies(corpus()[0])
+    store = make_store(path, documents, corpus()[1], judged)
+    table = {
+        "id": list(cluster),
+        "cluster": list(cluster.values()),
+        "how": ["minhash"] * len(cluster),
+        "similarity": [1.0] * len(cluster),
+    }
+    replace_duplicates(store, {"documents": pa.table(table)}, {})
+    return store
+
+
 @pytest.mark.parametrize("config", SETTINGS)
-def test_a_trial_is_what_mining_without_the_judgments_gives(
-    store: Store, tmp_path: Path, config: MiningConfig
-) -> None:
-    material = Material.of(store, mine(store, config))
-    hidden = material.hideable.draw(0.4, np.random.default_rng(1))
-    trial = material.trial(hidden)
-    documents, queries, judged = corpus()
+def test_a_trial_is_what_mining_without_the_judgments_gives(tmp_path: Path, config: MiningConfig) -> None:
+    """Copies of what is hidden come back as well, and one of them stands for it where it is left out."""
+    _, queries, judged = corpus()
+    with made(tmp_path / "s.duckdb", judged) as store:
+        material = Material.of(store, mine(store, config))
+        hidden = material.hideable.draw(0.4, np.random.default_rng(1))
+        trial = material.trial(material.without(hidden))
     gone = [pair for pair, hide in zip(sorted(judged), hidden.tolist(), strict=True) if hide]
-    with make_store(
-        tmp_path / "less.duckdb", documents, queries, [p for p in judged if p not in gone]
-    ) as less:
+    with made(tmp_path / "less.duckdb", [pair for pair in judged if pair not in gone]) as less:
         expected = negatives(less, mine(less, config))
+        rows = less.rows("SELECT query_id, doc_id, reason::VARCHAR FROM verdicts")
+        excluded = {(query, document) for query, document, reason in rows if reason in EXCLUSIONS}
+        found = {(query, document) for query, document, _ in rows}
     assert gone
     leaked = {pair for pair, leak in zip(sorted(judged), trial.leaked.tolist(), strict=True) if leak}
-    assert leaked == {(q, d) for q, d in gone if d in expected.get(q, set())}
+    through_copies = {
+        (q, d)
+        for q, d in gone
+        if (q, d) in excluded | (set(gone) - found)
+        and any(d.replace("p", copy) in expected.get(q, set()) for copy in "ce")
+    }
+    assert leaked == {(q, d) for q, d in gone if d in expected.get(q, set())} | through_copies
     counts = dict(zip(sorted(queries), trial.negatives.tolist(), strict=True))
     assert counts == {q: len(expected.get(q, set())) for q in queries}
+    wrong = {q: {d for d in n if (q, re.sub("^[ce]", "p", d)) in gone} for q, n in expected.items()}
+    assert trial.wrong.sum() <= sum(map(len, wrong.values()))
+    assert bool(leaked) == bool(trial.wrong.sum())
+
+
+def test_a_copy_stands_for_what_it_keeps_out(tmp_path: Path) -> None:
+    """Of a cluster one candidate is taken: where that is a copy of a hidden positive, this has leaked."""
+    documents = {"a": "apple pie", "b": "apple tart", "copy": "apple apple pies", "y": "apple jam"}
+    judged = [("q", "a"), ("q", "b")]
+    cluster = {"id": ["a", "copy"], "cluster": ["a", "a"], "how": ["minhash"] * 2, "similarity": [0.9] * 2}
+    with make_store(tmp_path / "s.duckdb", documents, {"q": "apple apple"}, judged) as store:
+        replace_duplicates(store, {"documents": pa.table(cluster)}, {})
+        material = Material.of(store, mine(store, MiningConfig(rules=Rules(relative_margin=None))))
+        trial = material.trial(material.without(np.array([True, False])))
+    assert trial.leaked.tolist() == [True, False]
+    assert (trial.wrong.tolist(), trial.negatives.tolist()) == ([1], [2])
 
 
 def test_the_encoder_decides_in_a_trial_as_in_mining(tmp_path: Path, encoder: Path) -> None:
@@ -111,7 +168,7 @@ def test_the_encoder_decides_in_a_trial_as_in_mining(tmp_path: Path, encoder: Pa
     with make_store(tmp_path / "s.duckdb", documents, queries, judged) as store:
         material = Material.of(store, mine(store, config))
         hidden = material.hideable.draw(0.4, np.random.default_rng(2))
-        trial = material.trial(hidden)
+        trial = material.trial(material.without(hidden))
     left = [pair for pair, hide in zip(sorted(judged), hidden.tolist(), strict=True) if not hide]
     with make_store(tmp_path / "less.duckdb", documents, queries, left) as less:
         expected = negatives(less, mine(less, config))

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from miner.cli.main import group
 from miner.errors import UsageError
 from miner.mining import rules as ruling
-from miner.mining.audit import Material
 from miner.mining.audit_config import AuditConfig
 from miner.mining.calibrate import calibrate, candidates, choose, name_of
 from miner.mining.calibrate_report import recipe, table
 from miner.mining.config import MiningConfig, Rules, Selection, read_recipe, with_values
+from miner.mining.material import Material
 from miner.mining.pipeline import config_of, decide_again, mine
 from miner.mining.sweep import Sweep
 from miner.store import runs
@@ -73,8 +73,8 @@ def test_the_sweep_counts_what_deciding_gives(
     selection = Selection(negatives=negatives)
     material = replace(material, config=replace(material.config, rules=rules, selection=selection))
     hidden = material.hideable.draw(0.4, np.random.default_rng(3))
-    trial = material.trial(hidden)
-    (counts,) = Sweep(material, hidden).counts([rules])
+    trial = material.trial(material.without(hidden))
+    (counts,) = Sweep(material, material.without(hidden)).counts([rules])
     owner = material.hideable.positives.owner
     assert counts.leaked.tolist() == np.bincount(owner[trial.leaked], minlength=len(counts.leaked)).tolist()
     assert counts.negatives.tolist() == trial.negatives.tolist()

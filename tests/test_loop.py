@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from miner.cli.main import group
 from miner.errors import UsageError
-from miner.mining.audit import Material
 from miner.mining.config import MiningConfig, Rules
+from miner.mining.material import Material
 from miner.store import runs
 from miner.store.database import Store
 from miner.store.training import training_positives

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from miner.cli.main import group
 from miner.errors import UsageError
-from miner.mining.audit import Material
 from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig, Rules
+from miner.mining.material import Material
 from miner.mining.pipeline import decide_again, mine
 from miner.mining.probability import Facts, Probability
 from miner.store import relabelled, runs
@@ -114,13 +114,14 @@ def test_chances_are_learnt_on_the_other_half_and_mean_what_they_say(store: Stor
     run = mine(store, CONFIG)
     material = Material.of(store, run)
     facts = Facts.of(store, run, material)
-    trials = [material.hideable.draw(0.3, np.random.default_rng([1, r])) for r in range(8)]
+    draws = [material.hideable.draw(0.3, np.random.default_rng([1, r])) for r in range(8)]
+    trials = [material.without(hidden) for hidden in draws]
     learnt = Probability(facts, trials[:4], 1)
     chances, hits = [], []
-    for hidden in trials[4:]:
-        chance = learnt.of(hidden)
-        row = material.hideable.row[hidden]
-        open_ = material.with_hidden(hidden)["exclusion"].is_null().to_numpy()
+    for trial in trials[4:]:
+        chance = learnt.of(trial)
+        row = material.hideable.row[trial.hidden]
+        open_ = trial.candidates["exclusion"].is_null().to_numpy()
         positive = np.zeros(len(chance), dtype=np.bool_)
         positive[row[row >= 0]] = True
         chances.append(chance[open_])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from miner.evaluation.significance import Rate
 from miner.evaluation.table import aligned
-from miner.mining.audit import CANNOT_KNOW, Audit, Yield
+from miner.mining.audit import CANNOT_KNOW, Audit
 from miner.mining.judged import Judged
+from miner.mining.material import Yield
 from miner.store.auditing import BARS
 
 

@@ -19,9 +19,10 @@ from miner.engine.progress import SILENT, Progress
 from miner.engine.work import ordered_map, worker_count
 from miner.errors import UsageError
 from miner.evaluation.significance import Rate, clustered_rate
-from miner.mining.audit import Material, require_hideable
+from miner.mining.audit import require_hideable
 from miner.mining.audit_config import AuditConfig
 from miner.mining.config import Rules
+from miner.mining.material import Material
 from miner.mining.sweep import Counts, Sweep, only
 from miner.store.database import Store
 from miner.store.runs import Run
@@ -138,7 +139,7 @@ def calibrate(
     base = material.config.rules
     grid = [base, *candidates(base, material.hideable.positives.score)]
     trials = material.hideable.draws(settings)
-    sweeps = [Sweep(material, hidden) for hidden in trials]
+    sweeps = [Sweep(material, material.without(hidden)) for hidden in trials]
     asked = np.sum([sweep.asked for sweep in sweeps], axis=0)
     judge = _Judge(material, asked, np.logical_or.reduce(trials), settings, run.negatives)
     own, *swept = judge.measure(grid, sweeps, progress)

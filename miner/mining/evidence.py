@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
@@ -17,7 +16,7 @@ from miner.retrieval.collection import Collection, Floats, Hits, Ints
 from miner.retrieval.exclusion import Exclusions
 from miner.retrieval.fusion import K, reciprocal_rank_fusion
 from miner.retrieval.search import CHUNK, Retriever, chunk_ranges, positions, read_hits
-from miner.schema import CANDIDATES_PER_QUERY, Reason
+from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import corpus
 from miner.store.database import Store
 from miner.store.ledger import Stage
@@ -87,29 +86,13 @@ def _candidates(found: Sequence[Hits], retrievers: Sequence[Retriever], exclusio
         "query_id": collection.query_column(query),
         "doc_id": collection.doc_column(doc),
         "fused_rank": place,
-        "exclusion": _without_copies(exclusions, query, doc),
+        "exclusion": exclusions.of_candidates(query, doc),
         "judged_negative": exclusions.judged_negative(query, doc),
     }
     for retriever, rank, score in zip(retrievers, ranks, scores, strict=True):
         columns[f"{retriever.name}_rank"] = pa.array(rank[order], mask=rank[order] == 0)
         columns[f"{retriever.name}_score"] = _completed(retriever, query, doc, score[order])
     return pa.table(columns)
-
-
-def _without_copies(exclusions: Exclusions, query: Ints, doc: Ints) -> pa.Array:
-    """Each candidate's exclusion; of a cluster of copies only the best-ranked of a query is left.
-
-    `query` is sorted, and a query's candidates are in fused order.
-    """
-    reasons = exclusions.reasons(query, doc)
-    cluster = exclusions.clusters[doc]
-    left = np.flatnonzero(np.asarray(reasons.is_null()) & (cluster >= 0))
-    if not len(left):
-        return reasons
-    _, first = np.unique(pair_keys(query[left], cluster[left]), return_index=True)
-    copy = np.zeros(len(query), dtype=np.bool_)
-    copy[np.delete(left, first)] = True
-    return pc.if_else(pa.array(copy), str(Reason.DUPLICATE_OF_CANDIDATE), reasons)
 
 
 def _completed(retriever: Retriever, query: Ints, doc: Ints, score: Floats) -> Floats:

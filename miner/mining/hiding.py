@@ -13,9 +13,8 @@ from miner.errors import UsageError
 from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig
 from miner.mining.decide import Positives, deciding_score
+from miner.mining.reopening import Exclusion, Reopenable
 from miner.retrieval.arrays import drawn_share
-from miner.retrieval.collection import Collection
-from miner.retrieval.exclusion import Exclusions
 from miner.retrieval.search import positions
 from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import auditing as stored
@@ -39,7 +38,7 @@ class Hideable:
     """The row of `candidates` that each positive is, -1 where no retriever found it."""
     candidates: Ints
     """The numbers of all candidates, in order."""
-    config: MiningConfig
+    reopenable: Reopenable
 
     @classmethod
     def of(cls, store: Store, run: Run, config: MiningConfig, candidates: pa.Table) -> Hideable:
@@ -57,7 +56,8 @@ class Hideable:
             )
         numbers = candidates["candidate"].to_numpy()
         row = _rows(table, numbers // CANDIDATES_PER_QUERY, candidates["doc_id"])
-        return cls(table, Positives(scored), row, numbers, config)
+        reopenable = Reopenable.of(store, run, config, candidates)
+        return cls(table, Positives(scored), row, numbers, reopenable)
 
     @cached_property
     def allowed(self) -> Flags:
@@ -86,42 +86,9 @@ class Hideable:
         """Returns the positives that are left, with their scores."""
         return Positives(self.positives.table.filter(pa.array(~hidden)))
 
-    def exclusions(self, hidden: Flags) -> pa.Array:
-        """Returns for each hidden positive why it is no negative all the same; null where it may be one.
-
-        A copy of a visible positive, for one, or a text that contains it.
-        """
-        visible = pa.array(~hidden)
-        ids = self.table.select(["query_id", "doc_id"])
-        exclusions = Exclusions(
-            self._collection,
-            ids.filter(visible),
-            ids.slice(0, 0),
-            self.config.overlaps,
-            self.config.protected,
-        )
-        return exclusions.reasons(self._query[hidden], self._doc[hidden])
-
-    @cached_property
-    def _collection(self) -> Collection:
-        """The texts of the positives and their queries. Labels are left out: a label bars hiding."""
-        return Collection(self._side("doc", "doc_id"), self._side("query", "query_id"), {}, "")
-
-    def _side(self, side: str, key: str) -> pa.Table:
-        """The distinct texts of a side, ordered by id."""
-        columns = {key: key, f"{side}_text": "text", f"{side}_key": "text_key", "cluster": "cluster"}
-        table = self.table.select(list(columns)).rename_columns(list(columns.values()))
-        table = table.append_column("label", pa.nulls(table.num_rows, pa.string()))
-        _, first = np.unique(table[key].to_numpy(), return_index=True)
-        return table.take(pa.array(first)).sort_by(key)
-
-    @cached_property
-    def _query(self) -> npt.NDArray[np.int32]:
-        return positions(self.table["query_id"], self._collection.query_ids)
-
-    @cached_property
-    def _doc(self) -> npt.NDArray[np.int32]:
-        return positions(self.table["doc_id"], self._collection.doc_ids)
+    def exclusion(self, hidden: Flags) -> Exclusion:
+        """Returns what is excluded with these positives hidden, where that may differ."""
+        return self.reopenable.exclusion(self.table, self.row, hidden)
 
 
 def _rows(table: pa.Table, query: Ints, doc_ids: pa.ChunkedArray) -> Ints:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.mining.audit import Material
+from miner.mining.material import Material, Unjudged
 from miner.mining.rules import anchors
 from miner.store import auditing as stored
 from miner.store.database import Store
@@ -50,14 +50,14 @@ class Facts:
         """The scores that the evidence has."""
         return tuple(name for name in SCORES if self.candidates[name].null_count < len(self.candidates))
 
-    def features(self, hidden: Flags) -> Floats:
+    def features(self, evidence: Unjudged) -> Floats:
         """Returns one row per candidate, NaN where a score is missing: shape (candidates, features).
 
         Each score, the same less the median and less the lowest of the query's visible positives, and the
         reciprocal of each rank.
         """
         columns = []
-        owner = self.material.hideable.positives.owner[~hidden]
+        hidden, owner = evidence.hidden, evidence.visible.owner
         queries = self.material.hideable.positives.queries
         for name in self.known_scores:
             score = self.candidates[name].to_numpy().astype(np.float64)
@@ -74,32 +74,32 @@ class Facts:
 class Probability:
     """The chance of every candidate, learnt from trials with hidden positives."""
 
-    def __init__(self, facts: Facts, trials: list[Flags], seed: int) -> None:
+    def __init__(self, facts: Facts, trials: list[Unjudged], seed: int) -> None:
         self._facts = facts
         queries = facts.material.hideable.positives.queries
         drawn = np.random.default_rng([seed, _HALVES]).permutation(queries)
         self._first = (drawn < queries // 2)[facts.material.query]
-        pools = [self._pool(hidden) for hidden in trials]
+        pools = [self._pool(trial) for trial in trials]
         self._models = [
             _fit([(x[half[rows]], y[half[rows]]) for rows, x, y in pools])
             for half in (~self._first, self._first)
         ]
 
-    def _pool(self, hidden: Flags) -> tuple[npt.NDArray[np.int64], Floats, Flags]:
-        """The rows that could be negatives with these positives hidden, their features, which are hidden."""
-        material = self._facts.material
-        table = material.with_hidden(hidden)
-        features = self._facts.features(hidden)
-        open_ = table["exclusion"].is_null().to_numpy() & ~np.isnan(features).any(axis=1)
-        open_ &= ~np.isnan(table["score"].to_numpy())
-        rows = np.flatnonzero(open_)
-        return rows, features[rows], material.hidden_rows(hidden)[rows]
+    def _pool(self, evidence: Unjudged) -> tuple[npt.NDArray[np.int64], Floats, Flags]:
+        """The rows that could be negatives, their features, and which are hidden positives."""
+        features, known = self._features(evidence)
+        rows = np.flatnonzero(known & evidence.candidates["exclusion"].is_null().to_numpy())
+        return rows, features[rows], evidence.hidden_in[rows] > 0
 
-    def of(self, hidden: Flags) -> Floats:
-        """Returns each candidate's chance with these positives hidden; NaN where a score is missing."""
-        features = self._facts.features(hidden)
-        known = ~np.isnan(features).any(axis=1)
-        known &= ~np.isnan(self._facts.material.with_hidden(hidden)["score"].to_numpy())
+    def _features(self, evidence: Unjudged) -> tuple[Floats, Flags]:
+        """Each candidate's features, and whether none is missing."""
+        features = self._facts.features(evidence)
+        scored = ~np.isnan(evidence.candidates["score"].to_numpy())
+        return features, scored & ~np.isnan(features).any(axis=1)
+
+    def of(self, evidence: Unjudged) -> Floats:
+        """Returns each candidate's chance; NaN where a score is missing."""
+        features, known = self._features(evidence)
         chance = np.full(len(features), np.nan)
         for half, model in zip((self._first, ~self._first), self._models, strict=True):
             mine = known & half

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from miner.errors import UsageError
 from miner.mining import rules as ruling
-from miner.mining.audit import Material
 from miner.mining.config import MiningConfig, Rules
+from miner.mining.material import Material, Unjudged
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -74,12 +74,12 @@ def require_sweepable(config: MiningConfig) -> None:
 class Sweep:
     """The evidence with some positives hidden, sorted for counting."""
 
-    def __init__(self, material: Material, hidden: Flags) -> None:
+    def __init__(self, material: Material, evidence: Unjudged) -> None:
         require_sweepable(material.config)
         self._material = material
-        self._hidden = hidden
-        self._visible = material.hideable.visible(hidden)
-        table = material.with_hidden(hidden)
+        self._evidence = evidence
+        self._visible = evidence.visible
+        table = evidence.candidates
         score = np.asarray(table["score"].to_numpy(), dtype=np.float64)
         eligible = table["exclusion"].is_null().to_numpy() & ~np.isnan(score)
         self._rows = material.order[eligible[material.order]]
@@ -95,7 +95,7 @@ class Sweep:
     def asked(self) -> Ints:
         """How many positives of each query are hidden."""
         owner = self._material.hideable.positives.owner
-        return np.bincount(owner[self._hidden], minlength=self.queries)
+        return np.bincount(owner[self._evidence.hidden], minlength=self.queries)
 
     def counts(self, settings: Sequence[Rules]) -> list[Counts]:
         """Returns what each setting does; those of one rank window share their sorted rows."""
@@ -121,16 +121,12 @@ class Sweep:
             material.query[rows],
             self._score[rows],
             material.judged_negative[rows],
-            self._hidden_rows[rows],
+            self._evidence.hidden_in[rows],
             material.fused_rank[rows],
             self._visible.mean,
             self._anchor,
             self._visible.sorted_scores,
         )
-
-    @cached_property
-    def _hidden_rows(self) -> Flags:
-        return self._material.hidden_rows(self._hidden)
 
     @cached_property
     def _anchor(self) -> dict[str, Floats]:
@@ -148,7 +144,8 @@ class _Window:
     score: Floats
     judged: Flags
     """Known negatives: no rule drops them for scoring high."""
-    hidden: Flags
+    hidden: Ints
+    """How many hidden positives each is, or stands for."""
     rank: Ints
     mean: Floats
     """Per query, the mean score of the positives."""

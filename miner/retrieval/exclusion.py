@@ -58,6 +58,21 @@ class Exclusions:
         indices = pa.array(codes, pa.int8(), mask=codes < 0)
         return pa.DictionaryArray.from_arrays(indices, names).dictionary_decode()
 
+    def of_candidates(self, query: Ints, doc: Ints) -> pa.Array:
+        """Returns each candidate's exclusion; of a cluster of copies only the best-ranked of a query is left.
+
+        `query` is sorted, and a query's candidates are in fused order.
+        """
+        reasons = self.reasons(query, doc)
+        cluster = self.clusters[doc]
+        left = np.flatnonzero(np.asarray(reasons.is_null()) & (cluster >= 0))
+        if not len(left):
+            return reasons
+        _, first = np.unique(pair_keys(query[left], cluster[left]), return_index=True)
+        copy = np.zeros(len(query), dtype=np.bool_)
+        copy[np.delete(left, first)] = True
+        return pc.if_else(pa.array(copy), str(Reason.DUPLICATE_OF_CANDIDATE), reasons)
+
     def allowed(self, query: Ints, doc: Ints) -> Flags:
         """Returns which pairs may be negatives."""
         return np.asarray(self.reasons(query, doc).is_null().to_numpy(zero_copy_only=False))

@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from miner.store.corpus import GOLD
+from miner.schema import Reason
+from miner.store.corpus import GOLD, KNOWN_POSITIVES
 from miner.store.database import Store
 from miner.store.relabelled import RELABELLED
 from miner.store.runs import Run
@@ -28,12 +29,52 @@ BARS = {
 """Why a positive cannot be hidden, the first that holds."""
 
 
+FOLLOWS_POSITIVES = tuple(
+    str(reason)
+    for reason in (
+        Reason.JUDGED_POSITIVE,
+        Reason.DUPLICATE_OF_POSITIVE,
+        Reason.OVERLAPS_POSITIVE,
+        Reason.DUPLICATE_OF_CANDIDATE,
+    )
+)
+"""Exclusions that others could take the place of if fewer positives were known."""
+
+
+def texts_to_hide(store: Store, run: Run) -> tuple[pa.Table, pa.Table]:
+    """Returns the documents and queries that decide what is excluded for a positive's sake.
+
+    Documents are known positives of the run's queries, candidates excluded for the sake of one, and
+    candidates that have copies: ordered by doc_id, columns as `corpus.documents`; queries as
+    `corpus.queries` and query_no, which has the same order. Labels are null: a label bars hiding.
+    """
+    documents = store.table(
+        f"""WITH involved AS (
+            SELECT doc_id FROM {KNOWN_POSITIVES}
+            WHERE query_id IN (SELECT query_id FROM positives WHERE evidence = $evidence)
+            UNION SELECT doc_id FROM positives WHERE evidence = $evidence
+            UNION SELECT doc_id FROM candidates
+            WHERE evidence = $evidence AND (exclusion IN {FOLLOWS_POSITIVES} OR exclusion IS NULL
+                AND doc_id IN (SELECT id FROM duplicates WHERE side = 'documents')))
+        SELECT doc_id, text, text_key, NULL::VARCHAR AS label, cluster
+        FROM document_texts LEFT JOIN duplicates ON side = 'documents' AND id = doc_id
+        WHERE doc_id IN (FROM involved) ORDER BY doc_id""",
+        {"evidence": run.evidence},
+    )
+    queries = store.table(
+        """SELECT query_id, text, text_key, NULL::VARCHAR AS label, query_no FROM queries
+        JOIN (SELECT DISTINCT query_no, query_id FROM positives WHERE evidence = $evidence) USING (query_id)
+        ORDER BY query_id""",
+        {"evidence": run.evidence},
+    )
+    return documents, queries
+
+
 def positives_to_hide(store: Store, run: Run) -> pa.Table:
     """Returns all positives of a run's evidence, ordered by query_no and doc_id, and what bars each.
 
-    Columns query_no, query_id, doc_id, query_text, doc_text, query_key, doc_key (text keys), cluster
-    (of the document's copies), bar: one of BARS, null where the positive may be hidden. A model counts
-    as trained on a pair when the store noted one of the same two texts.
+    Columns query_no, query_id, doc_id, bar: one of BARS, null where the positive may be hidden. A model
+    counts as trained on a pair when the store noted one of the same two texts.
     """
     return store.table(
         f"""WITH trained AS (
@@ -46,9 +87,7 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
         shared AS (
             SELECT text_key FROM queries WHERE query_id IN (SELECT query_id FROM judged)
             GROUP BY text_key HAVING count(*) > 1)
-        SELECT p.query_no, p.query_id, p.doc_id, q.text AS query_text,
-            CASE d.title WHEN '' THEN d.text ELSE d.title || ' ' || d.text END AS doc_text,
-            q.text_key AS query_key, d.text_key AS doc_key, u.cluster,
+        SELECT p.query_no, p.query_id, p.doc_id,
             CASE WHEN count(*) OVER (PARTITION BY p.query_no) = 1 THEN 'only'
                 WHEN h.doc_id IS NULL THEN '{RELABELLED}'
                 WHEN t.doc_key IS NOT NULL THEN 'trained'
@@ -56,7 +95,6 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
                 WHEN q.label = d.label THEN 'label'
                 WHEN e.doc_id IS NOT NULL THEN 'other_split' END AS bar
         FROM positives p JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
-        LEFT JOIN duplicates u ON u.side = 'documents' AND u.id = p.doc_id
         LEFT JOIN trained t ON t.query_key = q.text_key AND t.doc_key = d.text_key
         LEFT JOIN shared s ON s.text_key = q.text_key
         LEFT JOIN by_people h ON h.query_id = p.query_id AND h.doc_id = p.doc_id

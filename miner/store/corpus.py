@@ -25,9 +25,8 @@ def documents(store: Store) -> pa.Table:
     Columns doc_id, text (title before it), text_key, label, cluster: of copies, null where it has none.
     """
     return store.table(
-        """SELECT doc_id, CASE title WHEN '' THEN text ELSE title || ' ' || text END AS text,
-            text_key, label, cluster
-        FROM documents LEFT JOIN duplicates ON side = 'documents' AND id = doc_id ORDER BY doc_id"""
+        """SELECT doc_id, text, text_key, label, cluster
+        FROM document_texts LEFT JOIN duplicates ON side = 'documents' AND id = doc_id ORDER BY doc_id"""
     )
 
 
@@ -71,14 +70,13 @@ _SHARED = f"""SELECT q.query_id, j.doc_id, max(j.relevance) AS relevance
 """Judgments hold for a text: what is relevant to a query is so to every query that reads the same."""
 
 
-def known_positives(store: Store) -> pa.Table:
-    """Returns what is relevant to a query or to one of the same text, in any split, ordered.
+KNOWN_POSITIVES = f"(SELECT query_id, doc_id FROM ({_SHARED}) WHERE relevance > 0)"
+"""What is relevant to a query or to one of the same text, in any split, as a table."""
 
-    Columns query_id, doc_id.
-    """
-    return store.table(
-        f"SELECT query_id, doc_id FROM ({_SHARED}) WHERE relevance > 0 ORDER BY query_id, doc_id"
-    )
+
+def known_positives(store: Store) -> pa.Table:
+    """Returns `KNOWN_POSITIVES`, ordered: query_id, doc_id."""
+    return store.table(f"FROM {KNOWN_POSITIVES} ORDER BY query_id, doc_id")
 
 
 def known_negatives(store: Store) -> pa.Table:

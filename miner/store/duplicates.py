@@ -19,10 +19,7 @@ def texts(store: Store, side: str) -> pa.Table:
     """Returns all texts of a side, ordered by id: id, text (title before it), text_key."""
     if side == "queries":
         return store.table("SELECT query_id AS id, text, text_key FROM queries ORDER BY query_id")
-    return store.table(
-        """SELECT doc_id AS id, CASE title WHEN '' THEN text ELSE title || ' ' || text END AS text, text_key
-        FROM documents ORDER BY doc_id"""
-    )
+    return store.table("SELECT doc_id AS id, text, text_key FROM document_texts ORDER BY doc_id")
 
 
 def replace_duplicates(store: Store, tables: Mapping[str, pa.Table], settings: Mapping[str, Any]) -> None:

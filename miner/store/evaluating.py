@@ -78,9 +78,8 @@ def graded_pairs(store: Store, split: str) -> pa.Table:
     """
     return store.table(
         f"""SELECT j.query_id, j.doc_id, any_value(q.text) AS first,
-            any_value(CASE d.title WHEN '' THEN d.text ELSE d.title || ' ' || d.text END) AS second,
-            max(j.relevance) AS relevance
-        FROM {GOLD} j JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
+            any_value(d.text) AS second, max(j.relevance) AS relevance
+        FROM {GOLD} j JOIN queries q USING (query_id) JOIN document_texts d USING (doc_id)
         WHERE j.split = ? GROUP BY ALL ORDER BY j.query_id, j.doc_id""",
         [split],
     )
@@ -99,8 +98,7 @@ def labelled_queries(store: Store, split: str) -> pa.Table:
 def labelled_documents(store: Store, split: str) -> pa.Table:
     """Returns the documents judged in a split that have a label, ordered: doc_id, text, text_key, label."""
     return store.table(
-        f"""SELECT doc_id, CASE title WHEN '' THEN text ELSE title || ' ' || text END AS text,
-            text_key, label FROM documents
+        f"""SELECT doc_id, text, text_key, label FROM document_texts
         WHERE label IS NOT NULL AND doc_id IN (SELECT doc_id FROM {GOLD} WHERE split = ?)
         ORDER BY doc_id""",
         [split],

@@ -10,8 +10,7 @@ from miner.store.database import Store
 
 _TEXTS = """SELECT 'query' AS side, query_id AS id, text, text_key FROM queries
     UNION ALL
-    SELECT 'document', doc_id, CASE title WHEN '' THEN text ELSE title || ' ' || text END, text_key
-    FROM documents"""
+    SELECT 'document', doc_id, text, text_key FROM document_texts"""
 
 
 def all_texts(store: Store) -> pa.Table:

@@ -47,10 +47,7 @@ class Texts:
 
     @cached_property
     def _documents(self) -> pa.Table:
-        return self._store.table(
-            """SELECT doc_id AS id, CASE title WHEN '' THEN text ELSE title || ' ' || text END AS text
-            FROM documents"""
-        )
+        return self._store.table("SELECT doc_id AS id, text FROM document_texts")
 
 
 def _taken(table: pa.Table, ids: pa.ChunkedArray) -> list[str]:

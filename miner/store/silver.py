@@ -113,10 +113,8 @@ def judged_pairs(store: Store, split: str, sources: Sequence[str] = ("gold",)) -
             FROM judgments j JOIN queries q USING (query_id)
             WHERE j.source = '{SILVER}' AND j.split = $split AND $silver AND NOT EXISTS (
                 FROM human h WHERE h.text_key = q.text_key AND (h.doc_id = j.doc_id OR h.split <> $split)))
-        SELECT query_id, doc_id, q.text AS query,
-            CASE d.title WHEN '' THEN d.text ELSE d.title || ' ' || d.text END AS document,
-            relevance, source
-        FROM judged JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
+        SELECT query_id, doc_id, q.text AS query, d.text AS document, relevance, source
+        FROM judged JOIN queries q USING (query_id) JOIN document_texts d USING (doc_id)
         ORDER BY query_id, doc_id""",
         {"split": split, "gold": "gold" in sources, "silver": SILVER in sources},
     )

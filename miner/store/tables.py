@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason, Verdict
 
-FORMAT = 3
+FORMAT = 4
 """Raised when a store written by this version cannot be read by the one before."""
 
 
@@ -97,17 +97,18 @@ VIEWS = (
     SELECT r.name AS run, d.verdict, d.reason, count(*) AS candidates
     FROM runs r JOIN decided d USING (run_id)
     GROUP BY ALL ORDER BY run, candidates DESC""",
+    """CREATE VIEW document_texts AS
+    SELECT doc_id, CASE title WHEN '' THEN text ELSE title || ' ' || text END AS text, text_key, label
+    FROM documents""",
     """CREATE VIEW triplet_texts AS
     SELECT r.name AS run, t.query_id, t.positive_id, t.negative_id,
-        q.text AS query,
-        CASE p.title WHEN '' THEN p.text ELSE p.title || ' ' || p.text END AS positive,
-        CASE n.title WHEN '' THEN n.text ELSE n.title || ' ' || n.text END AS negative,
+        q.text AS query, p.text AS positive, n.text AS negative,
         t.positive_score, t.negative_score, t.rank
     FROM triplets t
     JOIN runs r ON r.run_id = t.run_id
     JOIN queries q ON q.query_id = t.query_id
-    JOIN documents p ON p.doc_id = t.positive_id
-    JOIN documents n ON n.doc_id = t.negative_id""",
+    JOIN document_texts p ON p.doc_id = t.positive_id
+    JOIN document_texts n ON n.doc_id = t.negative_id""",
     """CREATE VIEW shortfalls AS
     WITH per_query AS (
         SELECT r.name AS run, r.negatives AS asked, p.query_id

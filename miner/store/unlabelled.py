@@ -20,8 +20,7 @@ def unlabelled_texts(store: Store, sides: tuple[str, ...], without: str | None) 
             SELECT DISTINCT text_key FROM queries
             WHERE query_id IN (SELECT query_id FROM judgments WHERE split = $without)
         ), texts AS (
-            SELECT 'documents' AS side, doc_id AS id, text_key,
-                CASE title WHEN '' THEN text ELSE title || ' ' || text END AS text FROM documents
+            SELECT 'documents' AS side, doc_id AS id, text_key, text FROM document_texts
             UNION ALL
             SELECT 'queries', query_id, text_key, text FROM queries
         )

@@ -5,22 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.evaluation.significance import Rate, clustered_rate
-from miner.mining.audit import Material, require_hideable
+from miner.mining.audit import require_hideable
 from miner.mining.audit_config import AuditConfig
+from miner.mining.material import Material, Unjudged
 from miner.mining.pipeline import config_of, mine
 from miner.mining.probability import Facts, Probability
 from miner.schema import SUSPECTED
 from miner.store import relabelled as stored
 from miner.store.database import Store
 from miner.store.runs import Run
-
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,11 @@ def relabel(
     """
     material = Material.of(store, run)
     require_hideable(store, run, material.hideable)
-    trials = material.hideable.draws(config.hiding)
+    trials = [material.without(hidden) for hidden in material.hideable.draws(config.hiding)]
     learnt = Probability(Facts.of(store, run, material), trials, config.hiding.seed)
     won_back, precision = _tested(material, learnt, trials, config.probability, progress)
     table = stored.suspected(store, run)
-    chance = learnt.of(np.zeros_like(trials[0]))
+    chance = learnt.of(material.without(np.zeros_like(trials[0].hidden)))
     place = np.searchsorted(material.hideable.candidates, table["candidate"].to_numpy())
     pairs = table.filter(pa.array(chance[place] >= config.probability)).select(["query_id", "doc_id"])
     again = None if dry else _write(store, run, pairs, config, progress, workers)
@@ -85,23 +83,22 @@ def relabel(
 
 
 def _tested(
-    material: Material, learnt: Probability, trials: list[Flags], least: float, progress: Progress
+    material: Material, learnt: Probability, trials: list[Unjudged], least: float, progress: Progress
 ) -> tuple[Rate, Rate]:
     """The share of hidden positives that become judgments, and of the judgments that are hidden positives."""
     owner, queries = material.hideable.positives.owner, material.hideable.positives.queries
-    row = material.hideable.row
-    won, hidden_ones, made = (np.zeros(queries, dtype=np.int64) for _ in range(3))
-    distinct = np.logical_or.reduce(trials)
+    won, hidden_ones, right, made = (np.zeros(queries, dtype=np.int64) for _ in range(4))
+    distinct = np.logical_or.reduce([trial.hidden for trial in trials])
     with progress.task("testing on hidden positives", len(trials), unit="repeats") as advance:
-        for hidden in trials:
-            chosen = (material.codes(hidden) >= SUSPECTED) & (learnt.of(hidden) >= least)
-            found = hidden & (row >= 0)
-            back = found & np.where(row >= 0, chosen[row], False)
+        for trial in trials:
+            chosen = (material.codes(trial) >= SUSPECTED) & (learnt.of(trial) >= least)
+            back = trial.hidden & np.append(chosen, False)[trial.row]
             won += np.bincount(owner[back], minlength=queries)
-            hidden_ones += np.bincount(owner[hidden], minlength=queries)
+            hidden_ones += np.bincount(owner[trial.hidden], minlength=queries)
+            right += np.bincount(material.query[chosen & (trial.hidden_in > 0)], minlength=queries)
             made += np.bincount(material.query[chosen], minlength=queries)
             advance(1)
-    precision = clustered_rate(won, made, max(1, int(made.sum()) // len(trials)))
+    precision = clustered_rate(right, made, max(1, int(made.sum()) // len(trials)))
     return clustered_rate(won, hidden_ones, int(distinct.sum())), precision
 
 
