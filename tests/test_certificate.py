@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from miner.cli.main import group
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine
+from miner.store.database import Store
 from tests.stores import make_store
 from tests.test_audit import corpus
 
@@ -59,3 +60,17 @@ def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None
     assert found["audit"]["leak"] == audit["leak"]
     assert found["copies"]["settings"]["threshold"] == 0.95
     assert card == (tmp_path / "again/README.md").read_text("utf-8")
+
+
+def test_what_leaves_a_store_that_changed_says_so(store: Path, tmp_path: Path) -> None:
+    with Store.open(store) as opened:
+        opened.execute("INSERT INTO judgments VALUES ('q00', 'x00', 1, 'train', 'gold')")
+    told = "judgments changed since run mined was mined: mine again for what holds now"
+    scratch = ("--base", "scratch", "--max-steps", "2", "--evaluations", "0")
+    for arguments in (("export", store, tmp_path / "out"), ("train", store, tmp_path / "model", *scratch)):
+        done = CliRunner().invoke(group, [str(argument) for argument in arguments])
+        assert done.exit_code == 0, done.output
+        assert told in done.stderr.replace("\n", " ")
+    assert "**The store's judgments changed after this run was mined**" in (
+        tmp_path / "out/README.md"
+    ).read_text("utf-8")

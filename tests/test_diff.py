@@ -37,7 +37,7 @@ def pairs(store: Store, name: str) -> set[tuple[str, str]]:
 def test_every_negative_that_went_is_told_with_its_reason(store: Store) -> None:
     found = differences(store, "naive", "strict")
     before, after = pairs(store, "naive"), pairs(store, "strict")
-    assert found.causes == ("relative_margin None → 0.3",)
+    assert found.causes == ("relative_margin off → 0.3",)
     assert found.same_negatives == len(before & after)
     assert sum(one.number for one in found.moved if one.before == "negative") == len(before - after)
     assert sum(one.number for one in found.moved if one.after == "negative") == len(after - before)
@@ -65,7 +65,7 @@ def test_the_command(store: Store) -> None:
     path = str(store.path)
     store.close()
     told = CliRunner().invoke(group, ["diff", path, "naive", "strict"])
-    assert told.stdout.splitlines()[:2] == ["naive → strict", "  relative_margin None → 0.3"]
+    assert told.stdout.splitlines()[:2] == ["naive → strict", "  relative_margin off → 0.3"]
     assert "negative → dropped (relative_margin), such as" in told.stdout
     assert json.loads(CliRunner().invoke(group, ["diff", path, "naive", "strict", "--json"]).stdout)["moved"]
     with pytest.raises(StoreError, match=r"no run 'naiv' in .* \(did you mean 'naive'\?\)"):

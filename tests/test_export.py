@@ -272,6 +272,8 @@ def test_cli_writes_a_summary_for_people(store: Store, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
     assert result.stderr == (
+        "documents and queries and judgments changed since run first was mined: "
+        "mine again for what holds now\n"
         f"run 'first': 2 rows from 2 queries (5 triplets) in {out / 'data/train.jsonl'}\n"
         "queries with fewer negatives than asked for: 2\n"
         "left out: queries with no negative at all: 1\n"

@@ -41,7 +41,7 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
     from miner.mining.audit_report import judged_table, table
     from miner.mining.judged import against_judgments
     from miner.sources.qrels import read_judgments
-    from miner.store.certificate import changed_since
+    from miner.store.certificate import staleness
     from miner.store.database import Store
     from miner.store.runs import find_run
 
@@ -49,9 +49,8 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
     judgments = None if judged is None else read_judgments(judged)
     with Store.open(store) as opened, progress() as reports:
         run = find_run(opened, name)
-        if changed := changed_since(opened, run):
-            what = " and ".join(changed)
-            reports.note(f"{what} changed since run {run.name} was mined: mine again for what holds now")
+        if stale := staleness(opened, run):
+            reports.note(stale)
         human = None if judgments is None else against_judgments(opened, run, judgments)
         found = None
         try:

@@ -16,6 +16,7 @@ from miner.export.config import FORMATS, ExportConfig, Plan, plan
 from miner.export.folder import MARK, new_folder
 from miner.export.manifest import LeftOut
 from miner.export.writers import WRITERS
+from miner.store.certificate import staleness
 from miner.store.database import Store
 from miner.store.reading import TripletCounts, triplet_counts, triplet_pieces, triplet_texts
 from miner.store.runs import find_run
@@ -47,6 +48,8 @@ def export_run(store: Store, out: Path, config: ExportConfig, progress: Progress
     folder that is in use, StoreError when there is nothing to export.
     """
     made = plan(config, find_run(store, config.run))
+    if stale := staleness(store, made.run):
+        progress.note(stale)
     counts = triplet_counts(store, made.run)
     if counts.triplets == 0:
         raise StoreError(

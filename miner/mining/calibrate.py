@@ -23,6 +23,7 @@ from miner.mining.audit import require_hideable
 from miner.mining.audit_config import AuditConfig
 from miner.mining.config import Rules
 from miner.mining.material import Material
+from miner.mining.rules import BOUNDS
 from miner.mining.sweep import Counts, Sweep, only
 from miner.store.database import Store
 from miner.store.runs import Run
@@ -198,7 +199,7 @@ def between(swept: Sequence[Setting], target: float) -> list[Rules]:
 
 def _only_rule(rules: Rules) -> str | None:
     """The one rule against unjudged positives that is on; None where none is, or a rank window decides."""
-    on = [name for name in _BOUNDS if getattr(rules, name) is not None]
+    on = [name for name in BOUNDS if getattr(rules, name) is not None]
     return on[0] if len(on) == 1 else None
 
 
@@ -257,7 +258,6 @@ def name_of(rules: Rules) -> str:
 
 _ANCHORED = ("absolute_margin", "relative_margin", "relative_percentile")
 _RULES = ("max_score", "min_score", *_ANCHORED, "percentile")
-_BOUNDS = ("max_score", *_ANCHORED, "percentile")
 
 
 @dataclass(frozen=True)

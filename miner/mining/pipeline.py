@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, UsageError, near
-from miner.mining.config import MiningConfig
+from miner.mining.config import OFF, MiningConfig
 from miner.mining.decide import decide
 from miner.mining.evidence import Searches, evidence_stage, gather
 from miner.mining.rerank import rerank
@@ -247,12 +247,16 @@ def canonical(config: MiningConfig) -> dict[str, Any]:
 def changes(before: Run, after: Run) -> list[str]:
     """Returns what differs between two runs' inputs and settings, a phrase each."""
     old, new = _flat(before.config), _flat(after.config)
-    changed = [f"{key} {old.get(key)} → {new[key]}" for key in new if old.get(key) != new[key]]
+    changed = [f"{key} {_told(old.get(key))} → {_told(new[key])}" for key in new if old.get(key) != new[key]]
     hashes = ("documents", "queries", "judgments", "clusters", "encoder", "reranker")
     moved = [key for key in hashes if before.inputs.get(key) != after.inputs.get(key) and key not in new]
     weights = [key for key in ("encoder", "reranker") if before.inputs.get(key) != after.inputs.get(key)]
     same_name = [key for key in weights if old.get(key) == new.get(key)]
     return changed + [f"{key} changed" for key in moved] + [f"{key}'s weights changed" for key in same_name]
+
+
+def _told(value: object) -> str:
+    return OFF if value is None else str(value)
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,17 +70,10 @@ def apply(rules: Rules, rows: Scored, positives: Floats) -> Codes:
     return codes
 
 
-TOO_HIGH = tuple(
-    REASONS.index(reason)
-    for reason in (
-        Reason.MAX_SCORE,
-        Reason.ABSOLUTE_MARGIN,
-        Reason.RELATIVE_MARGIN,
-        Reason.PERCENTILE,
-        Reason.RELATIVE_PERCENTILE,
-    )
-)
-"""Codes of the rules against unjudged positives: a candidate known to be a negative is spared these."""
+BOUNDS = ("max_score", "absolute_margin", "relative_margin", "percentile", "relative_percentile")
+"""The rules against unjudged positives: each bounds the score from above, and names the reason it gives."""
+TOO_HIGH = tuple(REASONS.index(Reason(name)) for name in BOUNDS)
+"""Their codes: a candidate known to be a negative is spared these."""
 
 Drops = Callable[[Scored], npt.NDArray[np.bool_]]
 Bound = Callable[[Floats], Floats]

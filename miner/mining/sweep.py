@@ -222,7 +222,4 @@ def _running(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def only(rules: Rules, **kept: object) -> Rules:
     """Returns the rules with every bound on high scores off but those given."""
-    off = dict.fromkeys(
-        ("max_score", "absolute_margin", "relative_margin", "percentile", "relative_percentile")
-    )
-    return replace(rules, **{**off, **kept})  # type: ignore[arg-type]
+    return replace(rules, **{**dict.fromkeys(ruling.BOUNDS), **kept})  # type: ignore[arg-type]

@@ -36,6 +36,14 @@ def changed_since(store: Store, run: Run) -> list[str]:
     ]
 
 
+def staleness(store: Store, run: Run) -> str | None:
+    """Returns what changed in the store since a run was mined, and what to do; None when nothing did."""
+    changed = changed_since(store, run)
+    if not changed:
+        return None
+    return f"{' and '.join(changed)} changed since run {run.name} was mined: mine again for what holds now"
+
+
 def copies(store: Store) -> dict[str, Any] | None:
     """Returns the settings and the counts of the last `miner dedup`; None where it never ran."""
     found = store.rows("SELECT value FROM meta WHERE key = ?", [DEDUP])

@@ -15,6 +15,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.retrieval.arrays import drawn_share
 from miner.store import corpus, evaluating, evidence, mined, runs
+from miner.store.certificate import staleness
 from miner.store.database import Store, is_database
 from miner.store.runs import Run, find_run, record_model
 from miner.store.silver import SOURCES, judged_pairs
@@ -154,6 +155,8 @@ def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progres
         if columns.most != 1:
             raise UsageError("--label-max is for files and --judgments", "leave it out: a run has no labels")
         run = find_run(store, rows.run)
+        if stale := staleness(store, run):
+            progress.note(stale)
         all_pairs = mined.mined_pairs(store, run)
         if rows.hold_out:
             held = set(_ids(held_out(store, run, rows.hold_out, config.seed)))
