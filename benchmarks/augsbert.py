@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 from common import TLDR, Goal, Report, parser, report, scratch, spread
-from corpora import new_store
+from corpora import kept_store
 from losses import base_of
 
 from miner.cli.progress import progress
@@ -117,16 +117,12 @@ def stores(source: Path, given: Namespace) -> tuple[Path, Path]:
     """
     size = "trial" if given.trial else str(given.queries)
     folder = given.work / f"augsbert-{source.name}-{given.measure}-{size}-{given.seed}"
-    paths = folder / "few.duckdb", folder / "all.duckdb"
-    if not all(path.exists() for path in paths):
-        shutil.rmtree(folder, ignore_errors=True)
-        written = write(source, folder, given)
-        for path in paths:
-            new_store(path, written[path.stem])
-    return paths
+    with scratch(given.work) as written:
+        few, every = write(source, written, given)
+        return kept_store(folder / "few.duckdb", few), kept_store(folder / "all.duckdb", every)
 
 
-def write(source: Path, folder: Path, given: Namespace) -> dict[str, Path]:
+def write(source: Path, folder: Path, given: Namespace) -> tuple[Path, Path]:
     """Writes BEIR folders `few` and `all`: the same texts, a fifth or all of the sample's judgments."""
     rng = random.Random(given.seed)
     lines = {
@@ -152,7 +148,7 @@ def write(source: Path, folder: Path, given: Namespace) -> dict[str, Path]:
         documents |= {f"d{i}" for i in rng.sample(range(20_000), TRIAL["documents"])}
     for name in chosen:
         copy(source / "corpus.jsonl", folder / name / "corpus.jsonl", documents)
-    return {name: folder / name for name in chosen}
+    return folder / "few", folder / "all"
 
 
 def of_queries(lines: list[str], queries: set[str]) -> list[str]:

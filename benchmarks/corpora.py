@@ -117,6 +117,18 @@ def new_store(path: Path, source: Path) -> Path:
     return path
 
 
+def kept_store(path: Path, source: Path) -> Path:
+    """Returns the store at `path`, ingested from a BEIR folder unless it is there.
+
+    What is mined, trained and scored stays, and is not computed again after a kill.
+    """
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"partial-{path.name}")
+    return new_store(partial, source).rename(path)
+
+
 def copy_store(store: Path, path: Path, *, vectors: bool) -> Path:
     """Copies a store, with the vectors beside it (linked, not copied) or without; returns the copy."""
     shutil.copyfile(store, path)

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import HERE, Goal, Report, parser, report, scratch
-from corpora import new_store
+from common import HERE, Goal, Report, parser, report
+from corpora import kept_store
 
 from miner.cli.progress import progress
 from miner.engine.progress import Progress
@@ -129,8 +129,12 @@ def mined(store: Store, folder: Path, given: Namespace, repeat: int, reports: Pr
     """Mines with the bundled encoder, and with a reranker that knows only what the repeat does not hide."""
     reranker = None
     if given.reranker:
-        config = RerankerConfig(hold_out=given.share, seed=given.seed + repeat, epochs=given.epochs)
-        reranker = str(train_reranker(store, folder / f"reranker-{repeat}", config, reports).out)
+        mined_negatives, random_negatives = given.drawn
+        config = RerankerConfig(
+            hold_out=given.share, seed=given.seed + repeat, epochs=given.epochs,
+            mined=mined_negatives, random=random_negatives,
+        )  # fmt: skip
+        reranker = str(train_reranker(store, folder / f"reranker-{repeat}", config, reports, force=True).out)
     config = MiningConfig(encoder="bundled", bm25=not given.no_bm25, depth=given.depth, reranker=reranker)
     return mine(store, config, progress=reports)
 
@@ -216,6 +220,10 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, default=DATA, help="BEIR folder [%(default)s]")
     arguments.add_argument("--reranker", action="store_true", help="train cross-encoders and decide by them")
     arguments.add_argument("--epochs", type=int, default=2, help="of the cross-encoders [%(default)s]")
+    arguments.add_argument(
+        "--drawn", type=int, nargs=2, default=(4, 2), metavar=("MINED", "RANDOM"),
+        help="negatives per positive that the cross-encoders train on [4 2]",
+    )  # fmt: skip
     arguments.add_argument("--no-bm25", action="store_true", help="candidates from the encoder alone")
     arguments.add_argument("--depth", type=int, default=100, help="of each retriever [%(default)s]")
     arguments.add_argument("--share", type=float, default=0.3, help="of the positives, hidden [%(default)s]")
@@ -223,11 +231,8 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=50, help="calibrations; 0: none [%(default)s]")
     given = arguments.parse_args()
     found = report("leak", given, full=given.repeats >= 5)
-    with (
-        scratch(given.work) as folder,
-        progress() as reports,
-        Store.open(new_store(folder / "leak.duckdb", given.data)) as store,
-    ):
+    folder = given.work / f"leak-{given.data.name}"
+    with progress() as reports, Store.open(kept_store(folder / "leak.duckdb", given.data)) as store:
         add_rows(found, measure(store, folder, given, reports), given)
         if given.seeds and not given.reranker:
             told = coverage(store, mined(store, folder, given, 0, reports), given)
