@@ -96,6 +96,15 @@ def test_runs_that_rest_on_relabelled_judgments_stay_and_are_named(store: Store)
     assert runs.triplets(store, runs.find_run(store, "mine too")).num_rows > 0
 
 
+def test_a_run_of_other_texts_is_refused(store: Store) -> None:
+    run = mine(store, CONFIG)
+    store.execute("INSERT INTO documents VALUES ('new', '', 'oakmill', 1, NULL)")
+    before = everything(store)
+    with pytest.raises(UsageError, match="documents changed since run 'r1' was mined"):
+        relabel(store, run, RelabelConfig())
+    assert everything(store) == before
+
+
 def test_a_kill_between_judging_and_deciding_costs_nothing(store: Store) -> None:
     run = mine(store, CONFIG)
     dry = relabel(store, run, RelabelConfig(), dry=True)

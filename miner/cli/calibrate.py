@@ -44,6 +44,7 @@ def command(
     from miner.cli.progress import progress
     from miner.mining.calibrate import calibrate
     from miner.mining.calibrate_report import table, write
+    from miner.store.certificate import staleness
     from miner.store.database import Store
     from miner.store.runs import find_run
 
@@ -51,7 +52,10 @@ def command(
     if out is not None:
         _require_writable(out)
     with Store.open(store, read_only=True) as opened, progress() as reports:
-        found = calibrate(opened, find_run(opened, name), target_leak, config, reports)
+        run = find_run(opened, name)
+        if stale := staleness(opened, run):
+            reports.note(stale)
+        found = calibrate(opened, run, target_leak, config, reports)
     if out is not None:
         try:
             write(found, out)

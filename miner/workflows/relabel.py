@@ -17,6 +17,7 @@ from miner.mining.pipeline import config_of, mine
 from miner.mining.probability import Facts, Probability
 from miner.schema import SUSPECTED
 from miner.store import relabelled as stored
+from miner.store.certificate import changed_since
 from miner.store.database import Store
 from miner.store.runs import Run
 
@@ -64,9 +65,11 @@ def relabel(
     """Makes judgments of a run's likely suspected positives and decides again; `dry` only reports.
 
     Retrievers and reranker have scored these pairs: the new run gathers evidence from what is stored. After a
-    kill the same call goes on. Raises UsageError when no positive of the run may be hidden to learn from, and
-    what `mine` raises.
+    kill the same call goes on. Raises UsageError when no positive of the run may be hidden to learn from, or
+    when texts came or went since it was mined (undoing could not take back what they would add), and what
+    `mine` raises.
     """
+    _require_same_texts(store, run)
     material = Material.of(store, run)
     require_hideable(store, run, material.hideable)
     trials = [material.without(hidden) for hidden in material.hideable.draws(config.hiding)]
@@ -80,6 +83,15 @@ def relabel(
     return RelabelReport(
         run.name, config.probability, won_back, precision, table.num_rows, pairs.num_rows, again
     )
+
+
+def _require_same_texts(store: Store, run: Run) -> None:
+    changed = [name for name in changed_since(store, run) if name in ("documents", "queries")]
+    if changed:
+        raise UsageError(
+            f"{' and '.join(changed)} changed since run '{run.name}' was mined",
+            f"mine again, and relabel that run: miner mine {store.path}",
+        )
 
 
 def _tested(
