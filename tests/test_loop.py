@@ -72,6 +72,19 @@ def test_rounds_mine_with_the_model_of_the_round_before(
     assert loop(store, tmp_path / "out", config) == report
 
 
+def test_the_first_encoder_is_to_be_beaten_only_where_training_starts_from_it(
+    store: Path, config: LoopConfig, encoder: str, tmp_path: Path
+) -> None:
+    still = EncoderConfig(base="scratch", tokenizer=encoder, max_steps=1, learning_rate=1e-9, batch_size=8)
+    report = loop(store, tmp_path / "other", replace(config, training=still))
+    assert [one.number for one in report.rounds] == [1, 2]
+    assert (report.encoder, report.best) == (encoder, report.rounds[0].model)
+    same = EncoderConfig(base=encoder, max_steps=1, learning_rate=1e-9, batch_size=8)
+    report = loop(store, tmp_path / "same", replace(config, training=same))
+    assert [one.number for one in report.rounds] == [1]
+    assert (report.stopped, report.best) == (True, encoder)
+
+
 def test_held_out_positives_stay_for_the_audit_of_every_round(
     store: Path, config: LoopConfig, tmp_path: Path
 ) -> None:

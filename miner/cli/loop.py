@@ -45,7 +45,8 @@ def command(
 ) -> None:  # fmt: skip
     """Mine STORE, train, and mine again with the new model, until the dev score no longer rises.
 
-    Each round has a run in STORE with its audit, and a model below the folder OUT, trained from --base.
+    Each round has a run in STORE with its audit, and a model below the folder OUT, trained from --base. Where
+    that is the encoder of the first round, the first model has to be ahead of it.
     Started again, the same command repeats nothing that is finished.
 
     \b
@@ -76,7 +77,7 @@ def _table(report: LoopReport) -> str:
     from miner.evaluation.table import aligned
 
     rows = [["round", "run", "triplets", "leak", "full", report.measure, "model"]]
-    rows.append(["0", "", "", "", "", f"{report.before:.4f}", ""])
+    rows.append(["0", "", "", "", "", f"{report.before:.4f}", report.encoder])
     for one in report.rounds:
         leak = "-" if one.leak is None or one.leak.rate is None else f"{100 * one.leak.rate:.2f} %"
         full = "-" if one.full is None else f"{100 * one.full:.1f} %"

@@ -77,9 +77,12 @@ class LoopReport:
     measure: str
     before: float
     """Of the encoder that mined the first round."""
+    encoder: str
+    """That one."""
     rounds: tuple[Round, ...]
     best: str
-    """The model with the highest score, which is the first encoder where no round is ahead of it."""
+    """The round's model with the highest score; the first encoder, where training starts from it and no round
+    is ahead of it."""
     stopped: bool
     """Whether a round's score no longer rose."""
 
@@ -91,22 +94,26 @@ class LoopReport:
 def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT) -> LoopReport:
     """Mines and trains in turn until the score on the dev split no longer rises, or the rounds are over.
 
-    Models go to `round-1` and so on below `out`. Started again, it repeats nothing that is finished. Raises
-    UsageError when the dev split holds nothing to score on, and what `mine` and `train` raise.
+    Models go to `round-1` and so on below `out`. Where training starts from the first encoder, the first
+    round has to rise above that; from another base it is only held against the rounds after it. Started
+    again, it repeats nothing that is finished. Raises UsageError when the dev split holds nothing to score
+    on, and what `mine` and `train` raise.
     """
-    encoder = str(config.mining.encoder)
+    first = encoder = str(config.mining.encoder)
     measure, before = _score(path, encoder, config, progress)
-    best, highest, rounds, stopped = encoder, before, [], False
+    best, highest = (first, before) if config.training.base == first else ("", -1.0)
+    rounds, stopped = [], False
     for number in range(1, config.rounds + 1):
         progress.note(f"round {number} of {config.rounds}, mining with {encoder}")
         one = _round(path, out / f"round-{number}", encoder, number, config, progress)
         rounds.append(one)
-        progress.note(f"round {number}: {measure} {one.score:.4f}, the best so far {highest:.4f}")
+        until_now = f", the best until now {highest:.4f}" if best else ""
+        progress.note(f"round {number}: {measure} {one.score:.4f}{until_now}")
         if one.score <= highest:
             stopped = True
             break
         best, highest, encoder = one.model, one.score, one.model
-    return LoopReport(measure, before, tuple(rounds), best, stopped)
+    return LoopReport(measure, before, first, tuple(rounds), best, stopped)
 
 
 def _round(path: Path, out: Path, encoder: str, number: int, config: LoopConfig, progress: Progress) -> Round:
