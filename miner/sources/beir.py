@@ -9,7 +9,8 @@ from miner.errors import InputError, near
 from miner.sources.config import SourceConfig, require_one_split, split_in
 from miner.sources.files import File, files_in, lines
 from miner.sources.part import Part, Rows, Source
-from miner.sources.values import NotTextError, as_number, as_text, parse_json
+from miner.sources.qrels import BEIR, judgments
+from miner.sources.values import NotTextError, as_text, parse_json
 
 
 def is_beir(folder: Path) -> bool:
@@ -52,7 +53,7 @@ def _parts(corpus: File, queries: File, judged: list[tuple[File, str]]) -> Itera
     yield from _texts(corpus, "documents")
     yield from _texts(queries, "queries")
     for file, split in judged:
-        yield from judgments(file, split)
+        yield from judgments(file, split, BEIR)
 
 
 def _texts(file: File, kind: str) -> Iterator[Part]:
@@ -88,28 +89,3 @@ def _text(rows: Rows, kind: str, origin: str, number: int, text: str) -> None:
         rows.document(identity, content, title)
     else:
         rows.query(identity, content)
-
-
-def judgments(file: File, split: str) -> Iterator[Part]:
-    """Yields the judgments of one file, all of one split."""
-    rows = Rows()
-    for line in lines(file):
-        rows.size += line.size
-        fields = line.text.rstrip("\r\n").split("\t")
-        header = line.number == 1 and len(fields) == 3 and as_number(fields[2]) is None
-        if line.text.strip() and not header:
-            _judgment(rows, file.origin, line.number, fields, split)
-        if rows.full:
-            yield rows.part()
-    yield rows.part()
-
-
-def _judgment(rows: Rows, origin: str, number: int, fields: list[str], split: str) -> None:
-    relevance = as_number(fields[-1])
-    rows.start("judgments", origin, number, *fields, split)
-    if len(fields) != 3:
-        rows.reject("field_count", f"{len(fields)} fields between tabs, not query, document, relevance")
-    elif relevance is None:
-        rows.reject("bad_relevance", f"relevance '{fields[2]}' is not a number")
-    else:
-        rows.judgment(fields[0], fields[1], split, relevance)

@@ -12,8 +12,8 @@ from miner.errors import InputError
 from miner.sources.config import SourceConfig, require_one_split, split_in
 from miner.sources.files import File, files_in, lines
 from miner.sources.part import Part, Rows, Source
+from miner.sources.qrels import TREC, judgments
 from miner.sources.tables import is_table
-from miner.sources.values import as_number
 
 _TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9-]*(?:\s[^<>]*)?>")
 _TITLES = ("title", "headline", "head")
@@ -63,7 +63,7 @@ def open_trec(source: str, path: Path, config: SourceConfig) -> Source:
 def _parts(files: list[tuple[File, str]], splits: dict[str, str]) -> Iterator[Part]:
     for file, kind in files:
         if kind == "qrels":
-            yield from judgments(file, splits[file.origin])
+            yield from judgments(file, splits[file.origin], TREC)
         else:
             yield from _records(file, kind)
 
@@ -154,27 +154,3 @@ def _topic(rows: Rows, origin: str, block: _Block) -> None:
     text = re.sub(r"^Topic:\s*", "", title or "", flags=re.I)
     rows.start("queries", origin, block.line, query_id, text)
     rows.query(query_id, text)
-
-
-def judgments(file: File, split: str) -> Iterator[Part]:
-    """Yields the judgments of one file, all of one split."""
-    rows = Rows()
-    for line in lines(file):
-        rows.size += line.size
-        fields = line.text.split()
-        if fields:
-            _judgment(rows, file.origin, line.number, fields, split)
-        if rows.full:
-            yield rows.part()
-    yield rows.part()
-
-
-def _judgment(rows: Rows, origin: str, number: int, fields: list[str], split: str) -> None:
-    relevance = as_number(fields[-1])
-    rows.start("judgments", origin, number, *fields, split)
-    if len(fields) != 4:
-        rows.reject("field_count", f"{len(fields)} fields, not query, iteration, document, relevance")
-    elif relevance is None:
-        rows.reject("bad_relevance", f"relevance '{fields[3]}' is not a number")
-    else:
-        rows.judgment(fields[0], fields[2], split, relevance)
