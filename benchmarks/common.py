@@ -239,11 +239,12 @@ def _circumstances() -> dict[str, Any]:
 
 
 def _told(arguments: Sequence[str]) -> list[str]:
-    """The arguments as the row tells them: paths from the checkout, and not where the work was kept."""
+    """The arguments as the row tells them: paths from the checkout, and not where work and rows were kept."""
     kept = list(arguments)
-    if "--work" in kept:
-        at = kept.index("--work")
-        del kept[at : at + 2]
+    for elsewhere in ("--work", "--results"):
+        if elsewhere in kept:
+            at = kept.index(elsewhere)
+            del kept[at : at + 2]
     return [os.path.relpath(one, HERE.parent) if os.path.isabs(one) else one for one in kept]
 
 
