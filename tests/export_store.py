@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from miner.export import ExportConfig, ExportReport, export_run
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, Reason
+from miner.store.corpus import content_hashes
 from miner.store.database import Store
 from miner.store.runs import Run, begin_run, finish_run, record_model
 
@@ -40,7 +42,7 @@ def make_run(name: str, **changes: object) -> Run:
     values: dict[str, object] = {
         "run_id": f"id-{name}", "name": name, "split": "train",
         "config": {"negatives": 2, "rules": {"relative_margin": 0.05}, "index": "Flat|x"},
-        "inputs": {"documents": "5:ab", "encoder": "enc1"}, "versions": {"duckdb": "2.0"}, "seed": 7,
+        "inputs": {}, "versions": {"duckdb": "2.0"}, "seed": 7,
         "evidence": "ev", "encoder": "enc1", "reranker": None, "negatives": 2, "status": "running",
         "started": datetime(2026, 1, 2, 3, 4, 5), "finished": None,
     }  # fmt: skip
@@ -63,7 +65,7 @@ def fill(store: Store, triplets: list[tuple[object, ...]] = TRIPLETS, run: Run |
     store.insert("candidates", _table("evidence candidate query_id doc_id fused_rank", seen))
     record_model(store, "enc1", "encoder", "bundled", {})
     run = run or make_run("first")
-    begin_run(store, run)
+    begin_run(store, replace(run, inputs={**content_hashes(store, run.split), "encoder": "enc1"}))
     dropped = list(Reason).index(Reason.RELATIVE_MARGIN)
     decided = [(0, [KEPT - 1, KEPT - 2]), (1, [KEPT - 1, dropped])]
     rows = _table("query_id positive_id negative_id positive_score negative_score rank", triplets)

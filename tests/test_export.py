@@ -17,6 +17,7 @@ from miner.export import FORMATS, folder
 from miner.export.card import _MEANINGS
 from miner.export.writers import WRITERS
 from miner.schema import Reason
+from miner.store.corpus import content_hashes
 from miner.store.database import Store
 from miner.store.reading import TRIPLET_TEXTS
 from tests.export_store import TRIPLETS, fill, made, make_run
@@ -56,7 +57,7 @@ def test_manifest(store: Store, tmp_path: Path) -> None:
             "negatives": 2,
             "finished": "2026-01-02 03:05:00",
             "config": {"negatives": 2, "rules": {"relative_margin": 0.05}, "index": "Flat|x"},
-            "inputs": {"documents": "5:ab", "encoder": "enc1"},
+            "inputs": {**content_hashes(store, "train"), "encoder": "enc1"},
             "versions": {"duckdb": "2.0"},
         },
         "models": {"encoder": {"name": "bundled", "fingerprint": "enc1"}},
@@ -272,8 +273,6 @@ def test_cli_writes_a_summary_for_people(store: Store, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
     assert result.stderr == (
-        "documents and queries and judgments changed since run first was mined: "
-        "mine again for what holds now\n"
         f"run 'first': 2 rows from 2 queries (5 triplets) in {out / 'data/train.jsonl'}\n"
         "queries with fewer negatives than asked for: 2\n"
         "left out: queries with no negative at all: 1\n"

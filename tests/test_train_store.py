@@ -13,6 +13,7 @@ import pytest
 
 from miner.errors import MinerError, StoreError, UsageError
 from miner.models.encoder import Encoder
+from miner.store.corpus import content_hashes
 from miner.store.database import Store
 from miner.store.mined import Texts, known_pair_keys, mined_pairs
 from miner.store.runs import begin_run, find_run, finish_run, model_name
@@ -58,7 +59,7 @@ TRIPLETS = [
 
 def add_run(store: Store, name: str, triplets: list[tuple[Any, ...]]) -> None:
     """Enters a finished run with these triplets."""
-    run = make_run(name, negatives=3)
+    run = make_run(name, negatives=3, inputs=content_hashes(store, "train"))
     begin_run(store, run)
     names = ("query_id", "positive_id", "negative_id", "positive_score", "negative_score", "rank")
     columns = zip(*triplets, strict=True) if triplets else [()] * len(names)
