@@ -138,7 +138,7 @@ def trained(folder: Path, data: Examples, loss: str, seed: int, given: Namespace
         seed=seed,
     )
     print(f"seed {seed}: {loss}, {len(data):,} rows, {config.epochs:g} epochs …", file=sys.stderr, flush=True)
-    return train_encoder(data, folder / f"{loss}-{seed}", config).out
+    return train_encoder(data, folder / f"{loss}-{seed}", config, force=True).out
 
 
 def add_rows(found: Report, results: dict[str, list[Measured]], about: dict[str, object]) -> None:
@@ -192,6 +192,8 @@ def main() -> None:
     table, removed = training_rows(given.data)
     table = table.slice(0, given.rows)
     data = {loss: examples(table, loss, given) for loss in LOSSES}
+    # What is trained stays for the same command after a kill.
+    kept = given.work / f"losses-{Path(given.base).name}"
     with scratch(given.work) as folder:
         task = stsb(folder, given.data, given.measure)
         results: dict[str, list[Measured]] = {name: [] for name in ("before training", *LOSSES)}
@@ -199,7 +201,7 @@ def main() -> None:
             seed = given.seed + repeat
             results["before training"].append(measured(task, base_of(folder, given.base, seed)))
             for loss in LOSSES:
-                results[loss].append(measured(task, trained(folder, data[loss], loss, seed, given)))
+                results[loss].append(measured(task, trained(kept, data[loss], loss, seed, given)))
     about: dict[str, object] = {
         "rows": {loss: len(rows) for loss, rows in data.items()},
         "removed_for_stsb_test": removed,

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from common import HERE, Goal, Report, parser, report, scratch, spread
-from corpora import BUNDLED_FOLDER, new_store
+from corpora import BUNDLED_FOLDER, kept_store
 
 from miner.evaluation.retrieval import retrieval_task
 from miner.evaluation.significance import compare_values
@@ -97,7 +97,7 @@ class Bench:
             pooling=self.given.pooling,
             seed=seed,
         )
-        return str(pretrain(self.store, self.folder / f"tsdae-{seed}", config).out)
+        return str(pretrain(self.store, self.folder / f"tsdae-{seed}", config, force=True).out)
 
     def _supervised(self, base: str, seed: int, name: str) -> str:
         say(f"seed {seed}: training, {name}")
@@ -105,7 +105,7 @@ class Bench:
             base=base, max_steps=self.steps, epochs=self.given.epochs, batch_size=32, seed=seed
         )
         out = self.folder / f"supervised-{name}-{seed}"
-        return str(train_encoder(pairs(self.store), out, config).out)
+        return str(train_encoder(pairs(self.store), out, config, force=True).out)
 
     def scores(self, model: str) -> dict[str, float]:
         """Returns the measure of every test query."""
@@ -201,10 +201,11 @@ def main() -> None:
     arguments.add_argument("--trial", action="store_true", help=f"a quick look: {TRIAL}")
     given = arguments.parse_args()
     found = report("tsdae", given, full=not given.trial and given.measure == "test")
-    with scratch(given.work) as folder:
+    folder = given.work / f"tsdae-{given.data.name}-{Path(given.base).name}{'-trial' * given.trial}"
+    with scratch(given.work) as passing:
         base = random_base(folder / "base", given.seed) if given.base == "random" else given.base
-        data = cut(given.data, folder / "data", given.measure, given.seed) if given.trial else given.data
-        with Store.open(new_store(folder / "tsdae.duckdb", data)) as store:
+        data = cut(given.data, passing, given.measure, given.seed) if given.trial else given.data
+        with Store.open(kept_store(folder / "tsdae.duckdb", data)) as store:
             bench = Bench(store, folder, base, given)
             scores: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
             for repeat in range(given.repeats):
