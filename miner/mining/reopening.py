@@ -64,8 +64,9 @@ class Reopenable:
         known = known.filter(pc.is_in(known["query_id"], texts.query_ids))
         doc = positions(candidates["doc_id"], texts.doc_ids)
         exclusion = candidates["exclusion"].cast(pa.string())
-        open_or_follows = pc.is_in(exclusion, pa.array([*stored.FOLLOWS_POSITIVES, None]))
-        rows = np.flatnonzero((doc >= 0) & open_or_follows.to_numpy())
+        follows = pc.is_in(exclusion, pa.array(stored.FOLLOWS_POSITIVES)).to_numpy()
+        has_copies = texts.documents["cluster"].is_valid().to_numpy()
+        rows = np.flatnonzero((doc >= 0) & (follows | (exclusion.is_null().to_numpy() & has_copies[doc])))
         numbers = candidates["candidate"].to_numpy()[rows] // CANDIDATES_PER_QUERY
         query = np.searchsorted(texts.queries["query_no"].to_numpy(), numbers).astype(np.int32)
         flags = candidates["judged_negative"].to_numpy()[rows]
