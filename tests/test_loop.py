@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from miner.cli.main import group
-from miner.errors import UsageError
+from miner.errors import MinerError, UsageError
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.material import Material
 from miner.store import runs
@@ -90,7 +90,7 @@ def test_held_out_positives_stay_for_the_audit_of_every_round(
 ) -> None:
     report = loop(store, tmp_path / "out", config)
     with Store.open(store) as opened:
-        second = runs.find_run(opened, "round-2")
+        second = runs.find_run(opened, "out-2")
         held = held_out(opened, second, 0.3, config.training.seed)
         seen = training_positives(opened, str(second.encoder))
         pairs = {(r["query_id"], r["doc_id"]) for r in seen.to_pylist()}
@@ -112,6 +112,27 @@ def test_without_hold_out_the_second_round_says_that_it_has_no_audit(
     assert report.rounds[1].leak is None
 
 
+def test_every_round_hides_the_same_positives(store: Path, config: LoopConfig, tmp_path: Path) -> None:
+    report = loop(store, tmp_path / "out", config)
+    with Store.open(store) as opened:
+        held = held_out(opened, runs.find_run(opened, "out-1"), 0.3, config.training.seed)
+    first, second = (one.leak.of for one in report.rounds if one.leak)
+    assert 0 < first == second <= config.audit.repeats * held.num_rows
+
+
+def test_a_folder_of_other_rounds_is_refused_before_anything_is_done(
+    store: Path, config: LoopConfig, tmp_path: Path
+) -> None:
+    loop(store, tmp_path / "out", replace(config, rounds=1))
+    other = replace(config, mining=replace(config.mining, depth=7))
+    with pytest.raises(UsageError, match="holds rounds that were made otherwise: depth 100, now 7"):
+        loop(store, tmp_path / "out", other)
+    with pytest.raises(MinerError, match="no-such-model"):
+        loop(store, tmp_path / "none", replace(config, training=EncoderConfig(base="no-such-model")))
+    assert not (tmp_path / "none").exists()
+    assert [one.number for one in loop(store, tmp_path / "more", replace(config, rounds=1)).rounds] == [1]
+
+
 def test_what_makes_no_sense_is_refused(store: Path, config: LoopConfig, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a loop mines with an encoder"):
         replace(config, mining=MiningConfig())
@@ -129,4 +150,4 @@ def test_the_command(store: Path, encoder: str, tmp_path: Path) -> None:
     head, before, first, *_ = told.stdout.splitlines()
     assert head.split() == ["round", "run", "triplets", "leak", "full", "nDCG@10", "model"]
     assert before.split()[0] == "0"
-    assert first.split()[:2] == ["1", "round-1"]
+    assert first.split()[:2] == ["1", "out-1"]

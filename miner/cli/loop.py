@@ -23,7 +23,7 @@ _SHARE = click.FloatRange(0, 1, max_open=True)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--rounds", type=_COUNT, default=3, show_default=True, help="At most so many.")
-@click.option("--encoder", default="bundled", show_default=True, help="Mines the first round.")
+@click.option("--encoder", help="Mines the first round [default: the recipe's, or bundled].")
 @click.option(
     "--config",
     "recipe",
@@ -40,8 +40,8 @@ _SHARE = click.FloatRange(0, 1, max_open=True)
 @field_options(EncoderConfig(), OPTIONS)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
 def command(
-    store: Path, out: Path, rounds: int, encoder: str, recipe: Path | None, negatives: int, hold_out: float,
-    split: str, queries: int | None, as_json: bool, **settings: Any,
+    store: Path, out: Path, rounds: int, encoder: str | None, recipe: Path | None, negatives: int,
+    hold_out: float, split: str, queries: int | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Mine STORE, train, and mine again with the new model, until the dev score no longer rises.
 
@@ -58,7 +58,8 @@ def command(
     from miner.mining.config import MiningConfig, read_recipe, with_values
     from miner.workflows.loop import LoopConfig, loop
 
-    values = {"encoder": encoder} | (read_recipe(recipe) if recipe else {})
+    values = {"encoder": "bundled"} | (read_recipe(recipe) if recipe else {})
+    values |= {"encoder": encoder} if encoder else {}
     config = LoopConfig(
         mining=with_values(MiningConfig(), values),
         training=EncoderConfig(**settings),

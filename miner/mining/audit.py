@@ -6,11 +6,12 @@ Nothing is searched or scored: the stored evidence is decided again as if nobody
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
@@ -73,13 +74,22 @@ class Audit:
         return {**asdict(self), "cannot_know": CANNOT_KNOW}
 
 
-def audit(store: Store, run: Run, settings: AuditConfig, progress: Progress = SILENT) -> Audit:
+def audit(
+    store: Store,
+    run: Run,
+    settings: AuditConfig,
+    progress: Progress = SILENT,
+    *,
+    among: pa.Table | None = None,
+) -> Audit:
     """Hides positives of a run, decides again, counts what leaks; stores the result and returns it.
 
-    Only positives that no model of the run was trained on are hidden. No model runs. Raises UsageError
-    when none may be hidden.
+    Only positives that no model of the run was trained on are hidden; with `among` (query_id, doc_id) only
+    those of them, and the result is not stored. No model runs. Raises UsageError when none may be hidden.
     """
     material = Material.of(store, run)
+    if among is not None:
+        material = replace(material, hideable=material.hideable.among(among))
     require_hideable(store, run, material.hideable)
     trials = []
     with progress.task("auditing", settings.repeats, unit="repeats") as advance:
@@ -87,7 +97,8 @@ def audit(store: Store, run: Run, settings: AuditConfig, progress: Progress = SI
             trials.append(material.trial(material.without(hidden)))
             advance(1)
     found = _audit(store, run, material, settings, trials)
-    stored.keep_audit(store, run, asdict(settings), found.as_json())
+    if among is None:
+        stored.keep_audit(store, run, asdict(settings), found.as_json())
     return found
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from miner.errors import UsageError
 from miner.mining.audit_config import AuditConfig
@@ -69,6 +70,14 @@ class Hideable:
         found = self.table["bar"].drop_null().value_counts().to_pylist()
         counts = {one["values"]: one["counts"] for one in found}
         return {bar: counts[bar] for bar in stored.BARS if bar in counts}
+
+    def among(self, pairs: pa.Table) -> Hideable:
+        """Returns the same, but only those of these pairs (query_id, doc_id) may be hidden."""
+        named = set(zip(pairs["query_id"].to_pylist(), pairs["doc_id"].to_pylist(), strict=True))
+        own = zip(self.table["query_id"].to_pylist(), self.table["doc_id"].to_pylist(), strict=True)
+        inside = pa.array([pair in named for pair in own], pa.bool_())
+        bar = pc.if_else(pc.or_(inside, self.table["bar"].is_valid()), self.table["bar"], "not_held_out")
+        return replace(self, table=self.table.drop_columns("bar").append_column("bar", bar))
 
     def draws(self, settings: AuditConfig) -> list[Flags]:
         """Returns which positives each repeat hides."""

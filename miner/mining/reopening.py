@@ -17,7 +17,6 @@ from miner.retrieval.exclusion import Exclusions
 from miner.retrieval.search import positions
 from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import auditing as stored
-from miner.store import corpus
 from miner.store.database import Store
 from miner.store.runs import Run
 
@@ -60,8 +59,7 @@ class Reopenable:
     def of(cls, store: Store, run: Run, config: MiningConfig, candidates: pa.Table) -> Reopenable:
         """Reads them; `candidates` are all of the run's evidence (`evidence.scored_candidates`)."""
         texts = Collection(*stored.texts_to_hide(store, run), {}, run.split)
-        known = corpus.known_positives(store)
-        known = known.filter(pc.is_in(known["query_id"], texts.query_ids))
+        known = stored.known_positives(store, run)
         doc = positions(candidates["doc_id"], texts.doc_ids)
         exclusion = candidates["exclusion"].cast(pa.string())
         follows = pc.is_in(exclusion, pa.array(stored.FOLLOWS_POSITIVES)).to_numpy()

@@ -22,6 +22,8 @@ from miner.store.ledger import Stage
 if TYPE_CHECKING:
     from miner.models.reranker import Reranker
 
+_CODE = 2
+"""Raised when other pairs are scored."""
 CHUNK = 4096
 """Pairs between two commits."""
 
@@ -39,7 +41,7 @@ def rerank(
     """Scores the evidence's candidates, down to a fused rank, and its positives; as `score_pairs`."""
     candidates = stored.candidates_to_rerank(store, evidence, depth)
     keys = _keys(pa.concat_tables([candidates, stored.positive_pairs(store, evidence)]), collection)
-    inputs = {"evidence": evidence, "depth": depth}
+    inputs = {"evidence": evidence, "depth": depth, "code": _CODE}
     score_pairs(store, reranker, collection, inputs, keys, workers=workers, progress=progress)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from miner.schema import Reason
-from miner.store.corpus import GOLD, KNOWN_POSITIVES
+from miner.store.corpus import GOLD, SILVER
 from miner.store.database import Store
+from miner.store.evidence import COPIES
 from miner.store.relabelled import RELABELLED
 from miner.store.runs import Run
 
@@ -25,20 +26,20 @@ BARS = {
     "same_text": "its query's text stands under several ids",
     "label": "positive by its label, which cannot be hidden",
     "other_split": "judged in another split as well",
+    "not_held_out": "not held out from the models that come after",
 }
-"""Why a positive cannot be hidden, the first that holds."""
+"""Why a positive cannot be hidden, the first that holds; the last one of miner loop alone."""
 
 
-FOLLOWS_POSITIVES = tuple(
-    str(reason)
-    for reason in (
-        Reason.JUDGED_POSITIVE,
-        Reason.DUPLICATE_OF_POSITIVE,
-        Reason.OVERLAPS_POSITIVE,
-        Reason.DUPLICATE_OF_CANDIDATE,
-    )
-)
-"""Exclusions that others could take the place of if fewer positives were known."""
+FOLLOWS_POSITIVES = (str(Reason.JUDGED_POSITIVE), *COPIES)
+"""Exclusions that would not hold if fewer positives were known."""
+_KNOWN = f"""SELECT q.query_id, j.doc_id FROM queries q JOIN queries same USING (text_key)
+    JOIN judgments j ON j.query_id = same.query_id
+    WHERE j.relevance > 0 AND j.source NOT IN ('{SILVER}', '{RELABELLED}')
+        AND q.query_id IN (SELECT query_id FROM positives WHERE evidence = $evidence)
+    UNION SELECT query_id, doc_id FROM positives WHERE evidence = $evidence"""
+"""What is relevant to the queries of `$evidence`, in any split; of what `miner relabel` judged, only what the
+evidence was gathered on."""
 
 
 def texts_to_hide(store: Store, run: Run) -> tuple[pa.Table, pa.Table]:
@@ -50,9 +51,7 @@ def texts_to_hide(store: Store, run: Run) -> tuple[pa.Table, pa.Table]:
     """
     documents = store.table(
         f"""WITH involved AS (
-            SELECT doc_id FROM {KNOWN_POSITIVES}
-            WHERE query_id IN (SELECT query_id FROM positives WHERE evidence = $evidence)
-            UNION SELECT doc_id FROM positives WHERE evidence = $evidence
+            SELECT doc_id FROM ({_KNOWN})
             UNION SELECT doc_id FROM candidates
             WHERE evidence = $evidence AND (exclusion IN {FOLLOWS_POSITIVES} OR exclusion IS NULL
                 AND doc_id IN (SELECT id FROM duplicates WHERE side = 'documents')))
@@ -68,6 +67,14 @@ def texts_to_hide(store: Store, run: Run) -> tuple[pa.Table, pa.Table]:
         {"evidence": run.evidence},
     )
     return documents, queries
+
+
+def known_positives(store: Store, run: Run) -> pa.Table:
+    """Returns what is known to be relevant to the run's queries, in any split: query_id, doc_id.
+
+    As `corpus.known_positives`, but what `miner relabel` judged only where the run was mined on it.
+    """
+    return store.table(f"{_KNOWN} ORDER BY query_id, doc_id", {"evidence": run.evidence})
 
 
 def positives_to_hide(store: Store, run: Run) -> pa.Table:

@@ -70,13 +70,14 @@ _SHARED = f"""SELECT q.query_id, j.doc_id, max(j.relevance) AS relevance
 """Judgments hold for a text: what is relevant to a query is so to every query that reads the same."""
 
 
-KNOWN_POSITIVES = f"(SELECT query_id, doc_id FROM ({_SHARED}) WHERE relevance > 0)"
-"""What is relevant to a query or to one of the same text, in any split, as a table."""
-
-
 def known_positives(store: Store) -> pa.Table:
-    """Returns `KNOWN_POSITIVES`, ordered: query_id, doc_id."""
-    return store.table(f"FROM {KNOWN_POSITIVES} ORDER BY query_id, doc_id")
+    """Returns what is relevant to a query or to one of the same text, in any split, ordered.
+
+    Columns query_id, doc_id.
+    """
+    return store.table(
+        f"SELECT query_id, doc_id FROM ({_SHARED}) WHERE relevance > 0 ORDER BY query_id, doc_id"
+    )
 
 
 def known_negatives(store: Store) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from miner.schema import Reason
 from miner.store.database import Store
 
 
@@ -13,11 +14,26 @@ def candidate_count(store: Store, evidence: str) -> int:
     return int(number)
 
 
+COPIES = tuple(
+    str(reason)
+    for reason in (
+        Reason.DUPLICATE_OF_POSITIVE,
+        Reason.OVERLAPS_POSITIVE,
+        Reason.DUPLICATE_OF_CANDIDATE,
+    )
+)
+"""Exclusions for the sake of another document: without that they would not hold."""
+
+
 def candidates_to_rerank(store: Store, evidence: str, depth: int | None) -> pa.Table:
-    """Returns the candidates that are not excluded, down to a fused rank: query_id, doc_id."""
+    """Returns the candidates that could be negatives, down to a fused rank: query_id, doc_id.
+
+    Those that are excluded as copies are among them: an audit that hides a positive asks for their scores.
+    """
     return store.table(
-        """SELECT query_id, doc_id FROM candidates
-        WHERE evidence = ? AND exclusion IS NULL AND (? IS NULL OR fused_rank <= ?)""",
+        f"""SELECT query_id, doc_id FROM candidates
+        WHERE evidence = ? AND (exclusion IS NULL OR exclusion IN {COPIES})
+            AND (? IS NULL OR fused_rank <= ?)""",
         [evidence, depth, depth],
     )
 

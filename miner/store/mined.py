@@ -56,6 +56,17 @@ def _taken(table: pa.Table, ids: pa.ChunkedArray) -> list[str]:
     return found
 
 
+def pair_text_keys(store: Store, pairs: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Returns the text keys of the queries and of the documents of pairs (query_id, positive_id)."""
+    queries = store.table("SELECT query_id AS id, text_key FROM queries")
+    documents = store.table("SELECT doc_id AS id, text_key FROM documents")
+    return _keys(queries, pairs["query_id"]), _keys(documents, pairs["positive_id"])
+
+
+def _keys(table: pa.Table, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    return table["text_key"].take(pc.index_in(ids, value_set=table["id"].combine_chunks()))
+
+
 def text_labels(store: Store) -> dict[int, str]:
     """Returns the label of every labelled text by its text key."""
     table = store.table(

@@ -153,11 +153,22 @@ def negative_counts(store: Store, run: Run) -> dict[int, int]:
 
 
 def record_model(store: Store, fingerprint: str, kind: str, name: str, details: Mapping[str, Any]) -> None:
-    """Notes a model that evidence depends on; `kind` is `encoder` or `reranker`."""
-    if not store.rows("SELECT 1 FROM models WHERE fingerprint = ?", [fingerprint]):
+    """Notes a model that evidence depends on; `kind` is `encoder` or `reranker`.
+
+    Of one that is known the name stays, and `details` are added to what is known of it.
+    """
+    known = store.rows("SELECT details FROM models WHERE fingerprint = ?", [fingerprint])
+    if not known:
         store.execute(
             "INSERT INTO models VALUES (?, ?, ?, ?)",
             [fingerprint, kind, name, json.dumps(details, sort_keys=True)],
+        )
+        return
+    before = json.loads(known[0][0])
+    if (now := {**before, **details}) != before:
+        store.execute(
+            "UPDATE models SET details = ? WHERE fingerprint = ?",
+            [json.dumps(now, sort_keys=True), fingerprint],
         )
 
 

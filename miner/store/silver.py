@@ -46,12 +46,6 @@ def silver_queries(store: Store, split: str, which: str) -> pa.Table:
     )
 
 
-def is_trained_here(store: Store, reranker: str) -> bool:
-    """Returns whether the store knows which positives a reranker was trained on."""
-    query = "SELECT 1 FROM models WHERE fingerprint = ? AND json_extract(details, '$.training') IS NOT NULL"
-    return bool(store.rows(query, [reranker]))
-
-
 def replace_silver(store: Store, judgments: pa.Table, split: str, origin: Mapping[str, Any]) -> int:
     """Puts silver judgments (query_id, doc_id, relevance) in the place of all there were, at once.
 

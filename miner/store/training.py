@@ -35,6 +35,12 @@ def training_positives(store: Store, model: str) -> pa.Table:
     )
 
 
+def is_trained_here(store: Store, model: str) -> bool:
+    """Returns whether the store knows which positives a model was trained on."""
+    query = "SELECT 1 FROM models WHERE fingerprint = ? AND json_extract(details, '$.training') IS NOT NULL"
+    return bool(store.rows(query, [model]))
+
+
 def is_recorded(store: Store, model: str) -> bool:
     """Returns whether the store knows a model of that fingerprint."""
     return bool(store.rows("SELECT 1 FROM models WHERE fingerprint = ?", [model]))

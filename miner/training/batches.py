@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,12 @@ class KnownPositives:
         self._pairs = np.unique(_mixed(anchors, documents))
         number = {name: place for place, name in enumerate(sorted(set((labels or {}).values())))}
         self._label = {key: number[name] for key, name in (labels or {}).items()}
+
+    def without(self, anchors: Keys, documents: Keys) -> KnownPositives:
+        """Returns the same without these pairs, as if nobody had judged them; labels stay."""
+        other = copy(self)
+        other._pairs = np.setdiff1d(self._pairs, _mixed(anchors, documents), assume_unique=True)
+        return other
 
     @property
     def fingerprint(self) -> str:

@@ -23,7 +23,7 @@ from miner.models.reranker import Reranker, fold_folder
 from miner.retrieval.collection import Collection
 from miner.store.database import Store
 from miner.store.runs import record_model
-from miner.store.training import is_recorded, record_training
+from miner.store.training import is_trained_here, record_training
 from miner.text import fingerprint
 from miner.training.calibration import Calibration, Sample, calibrate
 from miner.training.reranker_card import WHAT, Metrics, card, chance_precision, mean_average_precision
@@ -93,7 +93,7 @@ def train_reranker(
     job = Job(WHAT, identity, config.identity())
     found = finished(out, job, force)
     known = None if found is None else Metrics.parse((out / METRICS).read_text("utf-8"))
-    if known is not None and is_recorded(store, Reranker(str(out)).fingerprint):
+    if known is not None and is_trained_here(store, Reranker(str(out)).fingerprint):
         progress.note(f"{out} holds this reranker already")
         return TrainingReport(out, Reranker(str(out)).fingerprint, known, True)
     plan = _plan(labelled_pairs(store, collection, config, progress), base, config, identity)

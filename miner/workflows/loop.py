@@ -6,10 +6,13 @@ that are hard for yesterday's model are easy for today's. Each round trains from
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from miner.engine.files import write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
@@ -20,8 +23,12 @@ from miner.mining.config import MiningConfig
 from miner.mining.pipeline import mine
 from miner.store import runs
 from miner.store.database import Store
+from miner.training.encoder import base_fingerprint
 from miner.training.encoder_config import EncoderConfig
-from miner.workflows.train import Rows, train
+from miner.workflows.train import Rows, held_out, train
+
+SETTINGS = "loop.json"
+"""In the folder of the models: how they are made."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +101,13 @@ class LoopReport:
 def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT) -> LoopReport:
     """Mines and trains in turn until the score on the dev split no longer rises, or the rounds are over.
 
-    Models go to `round-1` and so on below `out`. Where training starts from the first encoder, the first
-    round has to rise above that; from another base it is only held against the rounds after it. Started
-    again, it repeats nothing that is finished. Raises UsageError when the dev split holds nothing to score
-    on, and what `mine` and `train` raise.
+    Models go to `round-1` and so on below `out`, and runs have its name: `out-1`. Where training starts from
+    the first encoder, the first round has to rise above that; from another base it is only held against the
+    rounds after it. Started again, it repeats nothing that is finished. Raises UsageError when the dev split
+    holds nothing to score on or the rounds in `out` were made otherwise, and what `mine` and `train` raise.
     """
+    base_fingerprint(config.training)
+    _settle(out, config)
     first = encoder = str(config.mining.encoder)
     measure, before = _score(path, encoder, config, progress)
     best, highest = (first, before) if config.training.base == first else ("", -1.0)
@@ -116,9 +125,35 @@ def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT)
     return LoopReport(measure, before, first, tuple(rounds), best, stopped)
 
 
+def _settle(out: Path, config: LoopConfig) -> None:
+    """Notes in `out` how its rounds are made; UsageError where they were begun otherwise."""
+    now = json.loads(json.dumps({**asdict(config), "rounds": None}))
+    file = out / SETTINGS
+    try:
+        if not file.exists():
+            write_whole(file, json.dumps(now, indent=1) + "\n")
+            return
+        before = _flat(json.loads(file.read_text("utf-8")))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read or written: {error}", "name another OUT") from error
+    both = ((key, before.get(key), value) for key, value in _flat(now).items())
+    changed = [f"{key} {old}, now {new}" for key, old, new in both if old != new]
+    if changed:
+        told = "; ".join(changed)
+        raise UsageError(f"{out} holds rounds that were made otherwise: {told}", "name another OUT")
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value) if isinstance(value, Mapping) else {key: value}
+    return flat
+
+
 def _round(path: Path, out: Path, encoder: str, number: int, config: LoopConfig, progress: Progress) -> Round:
     with Store.open(path) as store:
-        run = mine(store, replace(config.mining, encoder=encoder), name=f"round-{number}", progress=progress)
+        mining = replace(config.mining, encoder=encoder)
+        run = mine(store, mining, name=f"{out.parent.name}-{number}", progress=progress)
         triplets = runs.triplet_count(store, run)
         found = _audited(store, run, config, progress)
     rows = Rows(run=run.name, negatives=config.negatives, hold_out=config.hold_out)
@@ -129,8 +164,17 @@ def _round(path: Path, out: Path, encoder: str, number: int, config: LoopConfig,
 
 
 def _audited(store: Store, run: runs.Run, config: LoopConfig, progress: Progress) -> Audit | None:
+    """Stores the audit of a run; returns what it says of the positives that no round's model sees.
+
+    In the first round others could be hidden as well: those would make its leak another figure.
+    """
     try:
-        return audit(store, run, config.audit, progress)
+        found = audit(store, run, config.audit, progress)
+        if not config.hold_out:
+            return found
+        held = held_out(store, run, config.hold_out, config.training.seed)
+        held = held.rename_columns(["query_id", "doc_id"])
+        return audit(store, run, config.audit, progress, among=held)
     except UsageError as error:
         progress.note(f"no audit: {error.message}")
         return None

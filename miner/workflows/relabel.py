@@ -118,12 +118,16 @@ def _write(
     store: Store, run: Run, pairs: pa.Table, config: RelabelConfig, progress: Progress, workers: int | None
 ) -> str | None:
     """Adds the judgments and decides again; returns the new run's name, None where there is nothing new."""
-    if pairs.num_rows:
+    if pairs.num_rows and not _unfinished(store):
         origin = {"run": run.name, "run_id": run.run_id, "pairs": pairs.num_rows, **asdict(config)}
         stored.add_relabelled(store, pairs, run.split, origin)
-    unfinished = [origin for origin in stored.relabellings(store) if "made" not in origin]
-    if not unfinished:
+    if not _unfinished(store):
         return None
     made = mine(store, config_of(run), workers=workers, progress=progress)
     stored.note_made(store, made)
     return made.name
+
+
+def _unfinished(store: Store) -> bool:
+    """Whether judgments were added that no run has been decided on: after a kill only that is left to do."""
+    return any("made" not in origin for origin in stored.relabellings(store))

@@ -34,7 +34,7 @@ from miner.store import silver as stored
 from miner.store.database import Store
 from miner.store.evaluating import known_scores
 from miner.store.runs import record_model
-from miner.store.training import is_recorded, training_positives
+from miner.store.training import is_recorded, is_trained_here, training_positives
 from miner.text import fingerprint
 from miner.training.reranker_config import RerankerConfig
 from miner.workflows.silver_config import AUTO, NONE, SilverConfig
@@ -216,7 +216,7 @@ def _unseen_positives(
     store: Store, collection: Collection, config: SilverConfig, reranker: Reranker
 ) -> Int64s:
     """The gold positives of the queries that the reranker never trained on, as `pair_keys`."""
-    if not stored.is_trained_here(store, reranker.fingerprint):
+    if not is_trained_here(store, reranker.fingerprint):
         return np.empty(0, dtype=np.int64)
     texts = collection.queries["text_key"].to_numpy()
     seen = positions(training_positives(store, reranker.fingerprint)["query_id"], collection.query_ids)

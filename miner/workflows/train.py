@@ -159,7 +159,9 @@ def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progres
             progress.note(stale)
         all_pairs = mined.mined_pairs(store, run)
         if rows.hold_out:
-            held = set(_ids(held_out(store, run, rows.hold_out, config.seed)))
+            held_pairs = held_out(store, run, rows.hold_out, config.seed)
+            known = known.without(*(keys.to_numpy() for keys in mined.pair_text_keys(store, held_pairs)))
+            held = set(_ids(held_pairs))
             all_pairs = all_pairs.filter(pa.array([pair not in held for pair in _ids(all_pairs)]))
             progress.note(f"{len(held):,} positives are held out for an audit")
         pairs = usable(all_pairs, rows.negatives, f"run {run.name}")
