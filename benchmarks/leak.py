@@ -68,12 +68,11 @@ class Tally:
     distinct: list[Any]
     full: list[float]
     per_query: list[float]
-    rank: list[float]
 
     @classmethod
     def empty(cls) -> Tally:
         """Returns one without counts."""
-        return cls([], [], [], [], [], [])
+        return cls([], [], [], [], [])
 
     def figures(self) -> dict[str, Any]:
         """Returns leak with interval, yield and hardness."""
@@ -86,19 +85,18 @@ class Tally:
             "hidden": leak.of,
             "full": float(np.mean(self.full)),
             "per_query": float(np.mean(self.per_query)),
-            "mean_rank": float(np.mean(self.rank)),
         }
 
 
 def add(tally: Tally, material: Material, trial: Trial, among: Any) -> None:
-    """Adds a trial's counts of some positives."""
+    """Adds a trial's counts of some positives, and what is left for their queries."""
     owner, queries = material.hideable.positives.owner, material.hideable.positives.queries
     tally.leaked.append(np.bincount(owner[trial.leaked & among], minlength=queries))
     tally.hidden.append(np.bincount(owner[trial.hidden & among], minlength=queries))
     tally.distinct.append(trial.hidden & among)
-    tally.full.append(trial.cost.full)
-    tally.per_query.append(trial.cost.per_query)
-    tally.rank.append(trial.cost.rank or 0.0)
+    asked = np.unique(owner[among])
+    tally.full.append(float((trial.negatives[asked] >= material.config.selection.negatives).mean()))
+    tally.per_query.append(float(trial.negatives[asked].mean()))
 
 
 def siblings(data: Path, material: Material) -> list[tuple[int, ...]]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -184,3 +187,19 @@ def test_the_table_shows_both_halves(store: Store, run: runs.Run) -> None:
     text = table(calibrate(store, run, 0.1, AuditConfig()))
     for line in ("half that chose", "half that confirms", "expected of the other half"):
         assert line in text
+
+
+def test_a_calibration_needs_no_model(store: Store, run: runs.Run, tmp_path: Path) -> None:
+    path = tmp_path / "copy.duckdb"
+    store.execute("CHECKPOINT")
+    shutil.copyfile(store.path, path)
+    script = (
+        "import sys\nfrom miner.cli.main import main\ntry:\n"
+        f"    main(['calibrate', {str(path)!r}, '--run', 'base', '--target-leak', '0.2', '--repeats', '2'])\n"
+        "except SystemExit as end:\n"
+        "    heavy = {'torch', 'transformers', 'sentence_transformers', 'faiss'} & set(sys.modules)\n"
+        "    sys.exit(end.code or str(heavy) if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "run base" in done.stdout

@@ -55,7 +55,12 @@ def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None
     assert f"**{100 * audit['leak']['rate']:.2f} % of them came back as negatives**" in card
     assert "`miner audit STORE --run mined --share 0.3 --repeats 3 --seed 5`" in card
     assert "Copies, of which mining takes one: none" in card
-    assert "- of other.duckdb, split test: 0 of 2 texts" in card
+    assert (
+        "- of other.duckdb, split test: 0 of 2 texts (`miner leakage STORE --against other.duckdb "
+        "--split test --threshold 0.9 --ngram 8 --contained 0.8`)." in card
+    )
+    assert "none (`miner dedup STORE --cosine 0.97 --threshold 0.95`)." in card
+    assert "look again" not in card
     found = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))["certificate"]
     assert found["audit"]["leak"] == audit["leak"]
     assert found["copies"]["settings"]["threshold"] == 0.95
@@ -74,3 +79,22 @@ def test_what_leaves_a_store_that_changed_says_so(store: Path, tmp_path: Path) -
     assert "**The store's judgments changed after this run was mined**" in (
         tmp_path / "out/README.md"
     ).read_text("utf-8")
+
+
+def test_what_was_looked_for_in_other_texts_says_so(store: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        with make_store(
+            tmp_path / folder / "e.duckdb", {"e": "not alike"}, {"t": "new"}, [("t", "e", "test")]
+        ):
+            pass
+        run("leakage", store, "--against", tmp_path / folder / "e.duckdb")
+    run("dedup", store)
+    with Store.open(store) as opened:
+        opened.execute("INSERT INTO documents VALUES ('late', '', 'not alike', 1, NULL)")
+    run("export", store, tmp_path / "out")
+    found = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))["certificate"]
+    assert [one["changed_since"] for one in found["leakage"]] == [["documents"], ["documents"]]
+    assert found["copies"]["changed_since"] == ["documents"]
+    card = (tmp_path / "out/README.md").read_text("utf-8")
+    assert card.count("**The store's documents changed since: look again.**") == 3

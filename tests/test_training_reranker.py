@@ -17,10 +17,12 @@ from click.testing import CliRunner
 from safetensors.numpy import load_file
 
 from miner.errors import ModelError, UsageError
+from miner.mining.config import MiningConfig
+from miner.mining.pipeline import mine
 from miner.models.reranker import Reranker, fold_of
 from miner.retrieval.collection import Collection
 from miner.store.database import Store
-from miner.store.training import training_positives
+from miner.store.training import is_trained_here, training_positives
 from miner.training.reranker import train_reranker
 from miner.training.reranker_card import chance_precision, mean_average_precision
 from miner.training.reranker_config import RerankerConfig
@@ -247,9 +249,12 @@ def test_the_same_again_is_not_trained_again(store: Store, config: RerankerConfi
     other = train_reranker(store, out, replace(config, seed=99), force=True)
     assert other.metrics.fingerprint != first.metrics.fingerprint
     with fill(tmp_path / "copy.duckdb") as copy:
+        mine(copy, MiningConfig(depth=5, reranker=str(out), dtype="fp32"))
+        assert training_positives(copy, other.model).num_rows == 0
         noted = train_reranker(copy, out, replace(config, seed=99))
         assert noted.reused
         assert training_positives(copy, noted.model).num_rows == 64
+        assert is_trained_here(copy, noted.model)
 
 
 def test_a_folder_of_something_else_is_left_alone(

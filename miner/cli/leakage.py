@@ -64,6 +64,7 @@ def command(
     from miner.curation.leakage import LeakageConfig, find_leakage, remove
     from miner.store.certificate import record_leakage
     from miner.store.database import Store
+    from miner.text import fingerprint
 
     config = LeakageConfig(**settings)
     same = store.resolve() == against.resolve()
@@ -77,7 +78,8 @@ def command(
             _write(out, report)
         judgments = remove(train, report, config.split, same) if take_out else 0
         facts = {"counts": report.counts(), "evaluation": report.evaluation, "taken_out": take_out}
-        record_leakage(train, {"against": against.name, **asdict(config), **facts})
+        place = fingerprint(str(against.resolve()))
+        record_leakage(train, {"against": against.name, "place": place, **asdict(config), **facts})
     if as_json:
         click.echo(json.dumps(asdict(report), ensure_ascii=False, indent=1))
     else:

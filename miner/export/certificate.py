@@ -24,19 +24,35 @@ _AUDIT = (
 
 def facts(store: Store, run: Run) -> dict[str, Any]:
     """Returns audit, copies, leakage and provenance, JSON-able; None for what was never looked at."""
-    audit = stored.last_audit(store, run)
+    audit, copies, leakage = stored.last_audit(store, run), stored.copies(store), stored.leakages(store)
     return {
         "audit": None if audit is None else {name: audit[name] for name in _AUDIT},
         "changed_since": stored.changed_since(store, run),
-        "copies": stored.copies(store),
-        "leakage": stored.leakages(store) or None,
+        "copies": copies,
+        "leakage": leakage or None,
         "judgments": stored.provenance(store),
         "commands": {
             "audit": _audit_command(run, audit),
-            "copies": "miner dedup STORE",
-            "leakage": "miner leakage STORE --against OTHER",
+            "copies": _with_settings("miner dedup STORE", copies["settings"] if copies else {}),
+            "leakage": [_leakage_command(one) for one in leakage] or ["miner leakage STORE --against OTHER"],
         },
     }
+
+
+def _leakage_command(one: Mapping[str, Any]) -> str:
+    settings = {name: one[name] for name in ("split", "threshold", "ngram", "contained")}
+    return _with_settings(f"miner leakage STORE --against {one['against']}", settings)
+
+
+def _with_settings(command: str, settings: Mapping[str, Any]) -> str:
+    """The command with what was set: numbers, names, and flags that were on."""
+    words = [command]
+    for name, value in settings.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value not in (None, False):
+            words.append(f"--{name} {value}")
+    return " ".join(words)
 
 
 def _audit_command(run: Run, audit: Mapping[str, Any] | None) -> str:
@@ -91,7 +107,11 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _copies(copies: Mapping[str, Any] | None, commands: Mapping[str, str]) -> str:
+def _stale(changed: list[str]) -> str:
+    return f" **The store's {' and '.join(changed)} changed since: look again.**" if changed else ""
+
+
+def _copies(copies: Mapping[str, Any] | None, commands: Mapping[str, Any]) -> str:
     if copies is None:
         return f"Nobody has looked for copies: `{commands['copies']}`."
     sides = [
@@ -99,18 +119,22 @@ def _copies(copies: Mapping[str, Any] | None, commands: Mapping[str, str]) -> st
         for side in ("documents", "queries")
         if side in copies
     ]
-    return f"Copies, of which mining takes one: {' and '.join(sides) or 'none'} (`{commands['copies']}`)."
+    found = f"Copies, of which mining takes one: {' and '.join(sides) or 'none'} (`{commands['copies']}`)."
+    return found + _stale(copies["changed_since"])
 
 
-def _leakage(leakage: list[Mapping[str, Any]] | None, commands: Mapping[str, str]) -> str:
+def _leakage(leakage: list[Mapping[str, Any]] | None, commands: Mapping[str, Any]) -> str:
     if leakage is None:
-        return f"Nobody has looked for evaluation texts in the training data: `{commands['leakage']}`."
+        return f"Nobody has looked for evaluation texts in the training data: `{commands['leakage'][0]}`."
     lines = []
-    for one in leakage:
+    for one, command in zip(leakage, commands["leakage"], strict=True):
         leaked = sum(sum(kinds.values()) for kinds in one["counts"].values())
         total = sum(one["evaluation"].values())
         taken = ", and were taken out" if one["taken_out"] and leaked else ""
-        lines.append(f"- of {one['against']}, split {one['split']}: {leaked:,} of {total:,} texts{taken}")
+        lines.append(
+            f"- of {one['against']}, split {one['split']}: {leaked:,} of {total:,} texts{taken} "
+            f"(`{command}`).{_stale(one['changed_since'])}"
+        )
     return "\n".join(["Evaluation texts that stood in the store:", "", *lines])
 
 

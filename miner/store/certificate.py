@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from miner.store.corpus import content_hashes
+from miner.store.corpus import content_hashes, text_hashes
 from miner.store.database import Store
 from miner.store.duplicates import DEDUP, clusters_hash
 from miner.store.relabelled import relabellings
@@ -44,8 +44,16 @@ def staleness(store: Store, run: Run) -> str | None:
     return f"{' and '.join(changed)} changed since run {run.name} was mined: mine again for what holds now"
 
 
+def _since(store: Store, texts: Mapping[str, str]) -> list[str]:
+    """Which of documents and queries came, went or changed since their hashes were taken."""
+    return [name for name, value in text_hashes(store).items() if texts.get(name) != value]
+
+
 def copies(store: Store) -> dict[str, Any] | None:
-    """Returns the settings and the counts of the last `miner dedup`; None where it never ran."""
+    """Returns the settings and the counts of the last `miner dedup`; None where it never ran.
+
+    With them `changed_since`: which of documents and queries it has not seen as they are now.
+    """
     found = store.rows("SELECT value FROM meta WHERE key = ?", [DEDUP])
     if not found:
         return None
@@ -53,22 +61,39 @@ def copies(store: Store) -> dict[str, Any] | None:
         "SELECT side, count(DISTINCT cluster), count(*) FROM duplicates GROUP BY side ORDER BY side"
     )
     sides = {side: {"clusters": clusters, "members": members} for side, clusters, members in rows}
-    return {"settings": json.loads(found[0][0]), **sides}
+    told = json.loads(found[0][0])
+    return {"settings": told["settings"], "changed_since": _since(store, told["texts"]), **sides}
 
 
 def record_leakage(store: Store, found: Mapping[str, Any]) -> None:
-    """Keeps what leakage was found against some evaluation data, in place of an older look at the same."""
-    kept = [
-        one for one in leakages(store) if (one["against"], one["split"]) != (found["against"], found["split"])
-    ]
-    told = json.dumps(sorted([*kept, dict(found)], key=lambda one: (one["against"], one["split"])))
+    """Keeps what leakage was found against some evaluation data, in place of an older look at the same.
+
+    `found` names these data by `against`, `place` (of two of one name) and `split`. Kept with it are hashes
+    of the texts that were looked in.
+    """
+    same = ("against", "place", "split")
+    kept = [one for one in _leakages(store) if any(one[name] != found[name] for name in same)]
+    new = {**found, "texts": text_hashes(store)}
+    told = json.dumps(sorted([*kept, new], key=lambda one: [one[name] for name in same]))
     with store.transaction():
         store.execute("DELETE FROM meta WHERE key = ?", [LEAKAGE])
         store.execute("INSERT INTO meta VALUES (?, ?)", [LEAKAGE, told])
 
 
 def leakages(store: Store) -> list[dict[str, Any]]:
-    """Returns what leakage was looked for, by evaluation data and split."""
+    """Returns what leakage was looked for, by evaluation data and split.
+
+    Each with `changed_since`: which of documents and queries were not looked in as they are now.
+    """
+    aside = ("place", "texts")
+    return [
+        {name: value for name, value in one.items() if name not in aside}
+        | {"changed_since": _since(store, one["texts"])}
+        for one in _leakages(store)
+    ]
+
+
+def _leakages(store: Store) -> list[dict[str, Any]]:
     found = store.rows("SELECT value FROM meta WHERE key = ?", [LEAKAGE])
     return list(json.loads(found[0][0])) if found else []
 

@@ -101,15 +101,22 @@ def content_hashes(store: Store, split: str) -> dict[str, str]:
         "queries": ("queries", "query_id, text, label", f"WHERE query_id IN ({_MINED})"),
         "judgments": (GOLD, "query_id, doc_id, relevance, split", ""),
     }
-    hashes = {}
-    for name, (table, columns, where) in parts.items():
-        ((rows, upper, lower),) = store.rows(
-            f"""SELECT count(*), sum(md5_number_upper(line)::HUGEINT), sum(md5_number_lower(line)::HUGEINT)
-            FROM (SELECT to_json(row({columns}))::VARCHAR AS line FROM {table} {where})""",
-            [split] if where else [],
-        )
-        hashes[name] = f"{rows}:{((upper or 0) << 64) + (lower or 0):x}"
-    return hashes
+    return {name: _hash(store, *part, [split] if part[2] else []) for name, part in parts.items()}
+
+
+def text_hashes(store: Store) -> dict[str, str]:
+    """Returns one hash each of all documents' and of all queries' texts, as `content_hashes`."""
+    parts = {"documents": "doc_id, title, text", "queries": "query_id, text"}
+    return {name: _hash(store, name, columns, "", []) for name, columns in parts.items()}
+
+
+def _hash(store: Store, table: str, columns: str, where: str, values: list[str]) -> str:
+    ((rows, upper, lower),) = store.rows(
+        f"""SELECT count(*), sum(md5_number_upper(line)::HUGEINT), sum(md5_number_lower(line)::HUGEINT)
+        FROM (SELECT to_json(row({columns}))::VARCHAR AS line FROM {table} {where})""",
+        values,
+    )
+    return f"{rows}:{((upper or 0) << 64) + (lower or 0):x}"
 
 
 def counts(store: Store) -> dict[str, int]:

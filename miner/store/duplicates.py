@@ -8,11 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from miner.store.corpus import text_hashes
 from miner.store.database import Store
 
 SIDES = ("documents", "queries")
 DEDUP = "dedup"
-"""The row of `meta` with the settings of the last search for copies."""
+"""The row of `meta` with the settings of the last search for copies, and hashes of the texts it read."""
 
 
 def texts(store: Store, side: str) -> pa.Table:
@@ -23,11 +24,15 @@ def texts(store: Store, side: str) -> pa.Table:
 
 
 def replace_duplicates(store: Store, tables: Mapping[str, pa.Table], settings: Mapping[str, Any]) -> None:
-    """Puts clusters in the place of all there were, at once; per side id, cluster, how, similarity."""
+    """Puts clusters in the place of all there were, at once; per side id, cluster, how, similarity.
+
+    Kept with them are the settings, and what texts they were found among.
+    """
+    told = json.dumps({"settings": dict(settings), "texts": text_hashes(store)}, sort_keys=True)
     with store.transaction():
         store.execute("DELETE FROM duplicates")
         store.execute("DELETE FROM meta WHERE key = ?", [DEDUP])
-        store.execute("INSERT INTO meta VALUES (?, ?)", [DEDUP, json.dumps(settings, sort_keys=True)])
+        store.execute("INSERT INTO meta VALUES (?, ?)", [DEDUP, told])
         for side, table in tables.items():
             store.insert("duplicates", table, side=side)
 
