@@ -294,6 +294,13 @@ def test_steps_end_with_the_epochs_or_before() -> None:
     assert step_count(17, PretrainConfig(epochs=2, max_steps=4)) == 4
 
 
+def test_a_split_that_is_not_there_is_refused(base: Path, tmp_path: Path) -> None:
+    with fill(tmp_path / "store.duckdb") as store:
+        with pytest.raises(UsageError, match=r"nothing is judged in split 'tset' \(did you mean 'test'\?\)"):
+            pretrain(store, tmp_path / "out", PretrainConfig(base=str(base), without="tset"))
+        assert not (tmp_path / "out").exists()
+
+
 def test_the_command_pretrains_and_prints_what_is_next(base: Path, tmp_path: Path) -> None:
     from miner.cli.pretrain import OPTIONS, command
 
