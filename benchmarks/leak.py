@@ -75,7 +75,7 @@ class Tally:
         return cls([], [], [], [], [])
 
     def figures(self) -> dict[str, Any]:
-        """Returns leak with interval, yield and hardness."""
+        """Returns leak with interval, and yield."""
         distinct = int(np.logical_or.reduce(self.distinct).sum())
         leak = clustered_rate(np.sum(self.leaked, axis=0), np.sum(self.hidden, axis=0), distinct)
         return {

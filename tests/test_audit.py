@@ -26,7 +26,7 @@ from miner.mining.audit import Audit, audit
 from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.judged import against_judgments
-from miner.mining.material import Material
+from miner.mining.material import Material, Trial
 from miner.mining.pipeline import mine
 from miner.retrieval.arrays import drawn_share
 from miner.sources.qrels import read_judgments
@@ -120,15 +120,21 @@ def made(path: Path, judged: list[tuple[str, str]]) -> Store:
     return store
 
 
+def a_trial(path: Path, config: MiningConfig) -> tuple[Trial, list[tuple[str, str]]]:
+    """Returns a decision of a store with copies, and the judged pairs that it hides."""
+    judged = corpus()[2]
+    with made(path, judged) as store:
+        material = Material.of(store, mine(store, config))
+        hidden = material.hideable.draw(0.4, np.random.default_rng(1))
+        trial = material.trial(material.without(hidden))
+    return trial, [pair for pair, hide in zip(sorted(judged), hidden.tolist(), strict=True) if hide]
+
+
 @pytest.mark.parametrize("config", SETTINGS)
 def test_a_trial_is_what_mining_without_the_judgments_gives(tmp_path: Path, config: MiningConfig) -> None:
     """Copies of what is hidden come back as well, and one of them stands for it where it is left out."""
     _, queries, judged = corpus()
-    with made(tmp_path / "s.duckdb", judged) as store:
-        material = Material.of(store, mine(store, config))
-        hidden = material.hideable.draw(0.4, np.random.default_rng(1))
-        trial = material.trial(material.without(hidden))
-    gone = [pair for pair, hide in zip(sorted(judged), hidden.tolist(), strict=True) if hide]
+    trial, gone = a_trial(tmp_path / "s.duckdb", config)
     with made(tmp_path / "less.duckdb", [pair for pair in judged if pair not in gone]) as less:
         expected = negatives(less, mine(less, config))
         rows = less.rows("SELECT query_id, doc_id, reason::VARCHAR FROM verdicts")
@@ -154,11 +160,7 @@ def test_a_reranker_decides_of_copies_in_a_trial_as_in_mining(tmp_path: Path) ->
         reranker=str(tiny_bert(tmp_path / "tiny", labels=1)), rules=Rules(relative_margin=None), dtype="fp32"
     )
     _, queries, judged = corpus()
-    with made(tmp_path / "s.duckdb", judged) as store:
-        material = Material.of(store, mine(store, config))
-        hidden = material.hideable.draw(0.4, np.random.default_rng(1))
-        trial = material.trial(material.without(hidden))
-    gone = [pair for pair, hide in zip(sorted(judged), hidden.tolist(), strict=True) if hide]
+    trial, gone = a_trial(tmp_path / "s.duckdb", config)
     with made(tmp_path / "less.duckdb", [pair for pair in judged if pair not in gone]) as less:
         expected = negatives(less, mine(less, config))
     counts = dict(zip(sorted(queries), trial.negatives.tolist(), strict=True))
