@@ -92,7 +92,7 @@ def candidates(
             "dense_rank": rank.astype(np.int32),
             "dense_score": score,
             "fused_rank": rank.astype(np.int32),
-            "exclusion": pa.array(np.where(known, "judged_positive", None), pa.string()),
+            "exclusion": pa.array(["judged_positive" if one else None for one in known], pa.string()),
         }
     )
 

@@ -19,6 +19,8 @@ from miner.models.names import BUNDLED, resolve
 from miner.models.vectors import VectorCache, embed, vector_keys
 from miner.sources import ingest
 from miner.text import join_title
+from miner.training.encoder_config import EncoderConfig
+from miner.training.encoder_trainer import load_base
 
 BUNDLED_FOLDER = resolve(BUNDLED).path
 
@@ -189,3 +191,12 @@ class Vectorised:
         if (rows < 0).any():
             raise RuntimeError(f"{int((rows < 0).sum())} vectors are missing")
         return np.asarray(self.cache.vectors[rows])
+
+
+def base_of(folder: Path, base: str, seed: int) -> Path | str:
+    """Returns a model to measure before training; a new table is saved first."""
+    if base != "scratch":
+        return base
+    out = folder / f"scratch-{seed}"
+    load_base(EncoderConfig(base=base, seed=seed)).save_pretrained(str(out), create_model_card=False)
+    return out

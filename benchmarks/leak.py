@@ -4,8 +4,10 @@ The train claims of perspectrum (13 positives each): a share of the positives is
 counted is how many come back as negatives: without a rule, with the margins of `mine_hard_negatives`, with
 relative margins, and with two settings that one half of the queries chooses among those of `miner calibrate`:
 the one for the target leak, and the one that leaks least where at least as many queries get all negatives as
-with relative margin 0.05. All leaks are of the other half, and of the same scores: the encoder's, or with
---reranker those of cross-encoders, one per repeat, trained on the positives that this repeat does not hide.
+with relative margin 0.05. Beside them stands one bound, chosen likewise for the target leak, on the chance
+that `miner relabel` learns from all scores and ranks at once, each query's from other queries. All leaks are
+of the other half, and of the same scores: the encoder's, or with --reranker those of cross-encoders, one per
+repeat, trained on the positives that this repeat does not hide.
 
 With an encoder alone, `--seeds` calibrations tell how often the leak of the half that confirms lies where the
 half that chose expects it.
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from common import HERE, Goal, Report, parser, report
 from corpora import kept_store
 
@@ -32,10 +35,11 @@ from miner.cli.progress import progress
 from miner.engine.progress import Progress
 from miner.evaluation.significance import clustered_rate
 from miner.mining.audit_config import AuditConfig
-from miner.mining.calibrate import Calibration, Setting, calibrate, halves
+from miner.mining.calibrate import Calibration, calibrate, halves, least
 from miner.mining.config import MiningConfig, Rules
-from miner.mining.material import Material, Trial
+from miner.mining.material import Material, Trial, Unjudged
 from miner.mining.pipeline import mine
+from miner.mining.probability import Facts, Probability
 from miner.store.database import Store
 from miner.store.runs import Run
 from miner.training.reranker import train_reranker
@@ -44,6 +48,9 @@ from miner.training.reranker_config import RerankerConfig
 DATA = HERE.parent.parent / "shared" / "data" / "perspectrum"
 NAIVE, MARGIN = "no rule", "relative margin 0.05, anchor lowest"
 CALIBRATED, LEAST = "calibrated for the target", "calibrated for the margin's yield"
+COMBINED = "all scores and ranks as one chance, bound chosen for the target"
+BOUNDS = 100
+"""Bounds on the chance that are tried."""
 SETTINGS = {
     NAIVE: Rules(relative_margin=None),
     MARGIN: Rules(),
@@ -128,11 +135,13 @@ def mined(store: Store, folder: Path, given: Namespace, repeat: int, reports: Pr
     reranker = None
     if given.reranker:
         mined_negatives, random_negatives = given.drawn
-        config = RerankerConfig(
+        training = RerankerConfig(
             hold_out=given.share, seed=given.seed + repeat, epochs=given.epochs,
             mined=mined_negatives, random=random_negatives,
         )  # fmt: skip
-        reranker = str(train_reranker(store, folder / f"reranker-{repeat}", config, reports, force=True).out)
+        reranker = str(
+            train_reranker(store, folder / f"reranker-{repeat}", training, reports, force=True).out
+        )
     config = MiningConfig(encoder="bundled", bm25=not given.no_bm25, depth=given.depth, reranker=reranker)
     return mine(store, config, progress=reports)
 
@@ -156,10 +165,10 @@ def measure(store: Store, folder: Path, given: Namespace, reports: Progress) -> 
         reports.note(f"repeat {repeat + 1}: calibrated to {found.chosen.name}")
         clusters = siblings(given.data, material)
         confirms = confirming(material, seed)
-        both_chosen = {CALIBRATED: found.chosen.rules, LEAST: least(found).rules}
-        for name, rules in {**SETTINGS, **both_chosen}.items():
-            config = replace(material.config, rules=rules)
-            trial = replace(material, config=config).trial(evidence)
+        both_chosen = {CALIBRATED: found.chosen.rules, LEAST: least(found.sweep, found.own).rules}
+        trials = {name: under(rules, material, evidence) for name, rules in (SETTINGS | both_chosen).items()}
+        trials[COMBINED] = combined(Facts.of(store, run, material), evidence, ~confirms, given.target, seed)
+        for name, trial in trials.items():
             add(tallies.setdefault(name, Tally.empty()), material, trial, confirms)
             alike = has_visible_sibling(clusters, hidden)
             for title, group in (
@@ -175,11 +184,24 @@ def measure(store: Store, folder: Path, given: Namespace, reports: Progress) -> 
     return tallies
 
 
-def least(found: Calibration) -> Setting:
-    """Returns what leaks least on the half that chooses, and yields there what the run's own rules yield."""
-    own = found.own.chosen_on
-    enough = [one for one in found.sweep if one.chosen_on.full >= own.full]
-    return min(enough, key=lambda one: (one.chosen_on.leak.rate or 0.0, one.chosen_on.margin or 0.0))
+def under(rules: Rules, material: Material, evidence: Unjudged) -> Trial:
+    """Returns what a run with these rules would decide."""
+    return replace(material, config=replace(material.config, rules=rules)).trial(evidence)
+
+
+def combined(facts: Facts, evidence: Unjudged, choosing: Any, target: float, seed: int) -> Trial:
+    """Drops what is likelier a positive than the highest bound that meets the target among `choosing`."""
+    chance = Probability(facts, [evidence], seed).of(evidence)
+    score = evidence.candidates["score"].to_numpy()
+    place = evidence.candidates.schema.get_field_index("score")
+    free = chance[evidence.candidates["exclusion"].is_null().to_numpy() & ~np.isnan(chance)]
+    for bound in np.unique(np.quantile(free, np.linspace(0, 1, BOUNDS)))[::-1]:
+        kept = pa.array(np.where(chance > bound, np.nan, score))
+        table = evidence.candidates.set_column(place, "score", kept)
+        trial = under(SETTINGS[NAIVE], facts.material, replace(evidence, candidates=table))
+        if trial.leaked[choosing].sum() <= target * trial.hidden[choosing].sum():
+            break
+    return trial
 
 
 def confirming(material: Material, seed: int) -> Any:

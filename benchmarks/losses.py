@@ -16,10 +16,12 @@ import statistics
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from common import TLDR, Goal, Report, parser, ratios, report, scratch, spread
+from corpora import base_of
 
 from miner.evaluation.measured import Measured
 from miner.evaluation.significance import Difference, compare
@@ -30,12 +32,13 @@ from miner.store.database import Store
 from miner.text import normalise
 from miner.training.encoder import train_encoder
 from miner.training.encoder_config import EncoderConfig
-from miner.training.encoder_trainer import load_base
 from miner.training.examples import Columns, Examples, examples_of
 
 DATA = TLDR.parent
 LOSSES = ("softmax", "cosine", "mnr")
 MEASURE = "Spearman"
+LEAST = 10_000
+"""Rows, from MultiNLI all of them, that are enough where a transformer is trained."""
 ORDER = (("mnr", "cosine"), ("cosine", "softmax"))
 RATIO = Goal("Spearman of MNR over that of softmax", ">=", 1.2, " x")
 PUBLISHED = {
@@ -117,15 +120,6 @@ def measured(task: SimilarityTask, model: Path | str) -> Measured:
     return task.measure(lambda texts, side: encoder.encode(texts, encoder.prompts[side]))
 
 
-def base_of(folder: Path, base: str, seed: int) -> Path | str:
-    """Returns a model to measure before training; a new table is saved first."""
-    if base != "scratch":
-        return base
-    out = folder / f"scratch-{seed}"
-    load_base(EncoderConfig(base=base, seed=seed)).save_pretrained(str(out), create_model_card=False)
-    return out
-
-
 def trained(folder: Path, data: Examples, loss: str, seed: int, given: Namespace) -> Path:
     """Returns a model trained now."""
     place = LOSSES.index(loss)
@@ -141,7 +135,7 @@ def trained(folder: Path, data: Examples, loss: str, seed: int, given: Namespace
     return train_encoder(data, folder / f"{loss}-{seed}", config, force=True).out
 
 
-def add_rows(found: Report, results: dict[str, list[Measured]], about: dict[str, object]) -> None:
+def add_rows(found: Report, results: dict[str, list[Measured]], about: dict[str, Any]) -> None:
     """Adds a row per loss, the order of the losses, the ratio, and the published figures."""
     scores = {name: [one.means[MEASURE] for one in values] for name, values in results.items()}
     for name, values in scores.items():
@@ -184,10 +178,11 @@ def main() -> None:
     arguments.add_argument(
         "--negatives", default="in-batch", choices=("in-batch", "contradictions"), help="of MNR [%(default)s]"
     )
-    arguments.add_argument("--rows", type=int, help="train on the first rows only: a trial")
+    arguments.add_argument("--rows", type=int, help="train on the first rows only [all]")
     arguments.add_argument("--measure", default="test", choices=("test", "dev"), help="split [%(default)s]")
     given = arguments.parse_args()
-    full = given.rows is None and given.measure == "test"
+    enough = given.rows is None or (given.base != "scratch" and given.rows >= LEAST)
+    full = enough and given.measure == "test"
     found = report("losses", given, full=full)
     table, removed = training_rows(given.data)
     table = table.slice(0, given.rows)

@@ -12,6 +12,7 @@ comparisons (Holm).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from common import TLDR, Goal, Report, parser, report, spread
 from corpora import new_store
@@ -24,7 +25,7 @@ from miner.store.database import Store
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows import bench_report
 from miner.workflows.bench import BenchReport, Comparison, bench
-from miner.workflows.bench_config import ARMS, EASY, FILTERED, FITTING, HARD, BenchConfig, Size
+from miner.workflows.bench_config import ARMS, EASY, FILTERED, FITTING, HARD, BenchConfig, parse_sizes
 
 AHEAD = Goal("1 if hard-filtered is ahead with every seed and p (Holm) < 0.05", ">=", 1)
 
@@ -32,7 +33,7 @@ AHEAD = Goal("1 if hard-filtered is ahead with every seed and p (Holm) < 0.05", 
 def add_rows(found: Report, result: BenchReport, dtype: str) -> None:
     """Adds a row per arm and one per comparison."""
     measure = result.measure
-    about = {
+    about: dict[str, Any] = {
         "dtype": dtype,
         "positives": result.pairs,
         "queries": len(result.before.ids),
@@ -48,7 +49,7 @@ def add_rows(found: Report, result: BenchReport, dtype: str) -> None:
         _comparison(found, pair, about)
 
 
-def _comparison(found: Report, pair: Comparison, about: dict[str, int]) -> None:
+def _comparison(found: Report, pair: Comparison, about: dict[str, Any]) -> None:
     difference = pair.difference
     figures = {
         "difference": round(difference.difference, 5),
@@ -58,8 +59,10 @@ def _comparison(found: Report, pair: Comparison, about: dict[str, int]) -> None:
         "holm": pair.holm,
         "verdict": pair.verdict,
     }
-    name = f"{pair.first.arm} - {pair.second.arm}, {pair.first.rows:,}"
-    if {pair.first.arm, pair.second.arm} in ({FILTERED, EASY}, {FILTERED, HARD}):
+    same = pair.first.rows == pair.second.rows
+    rows = f"{pair.first.rows:,}" if same else f"{pair.first.rows:,} and {pair.second.rows:,}"
+    name = f"{pair.first.arm} - {pair.second.arm}, {rows}"
+    if same and {pair.first.arm, pair.second.arm} in ({FILTERED, EASY}, {FILTERED, HARD}):
         won = pair.ahead is not None and pair.ahead.arm == FILTERED
         found.row(name, figures, goal=AHEAD, value=float(won), **about)
     else:
@@ -72,9 +75,14 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, default=TLDR, help="BEIR folder [%(default)s]")
     arguments.add_argument("--base", default="bundled", help="model to start from [%(default)s]")
     arguments.add_argument("--arms", nargs="+", default=list(ARMS), help="[all]")
-    arguments.add_argument("--rows", type=int, nargs="+", default=[6000], help="triplets [%(default)s]")
+    arguments.add_argument(
+        "--rows", default="6000", help="triplets, as `miner bench --sizes` has them [%(default)s]"
+    )
     arguments.add_argument("--depth", type=int, default=100, help="of each retriever [%(default)s]")
     arguments.add_argument("--margin", type=float, default=0.05, help="relative margin [%(default)s]")
+    arguments.add_argument(
+        "--percentile", type=float, help="of the positives' scores, which no negative reaches, in its place"
+    )
     arguments.add_argument("--skip-top", type=int, default=0, help="ranks left out [%(default)s]")
     arguments.add_argument("--reranker", help="cross-encoder that scores the candidates [none]")
     arguments.add_argument("--negatives", type=int, default=1, help="per row [%(default)s]")
@@ -85,17 +93,19 @@ def main() -> None:
     arguments.add_argument("--measure", default="test", choices=("test", "dev"), help="split [%(default)s]")
     arguments.add_argument("--documents", type=int, help="rank only so many [all]")
     given = arguments.parse_args()
-    full = given.measure == "dev" or (given.documents is None and max(given.rows) >= 6000)
+    sizes = parse_sizes(given.rows)
+    full = given.documents is None and max(size.rows for size in sizes) >= 5000
     found = report("negatives-dev" if given.measure == "dev" else "negatives", given, full=full)
     training = EncoderConfig(
         loss=given.loss, base=given.base, epochs=given.epochs, batch_size=given.batch,
         learning_rate=given.rate, seed=given.seed, evaluations=0,
     )  # fmt: skip
     config = BenchConfig(
-        arms=tuple(given.arms), sizes=tuple(Size(rows) for rows in given.rows), seeds=given.repeats,
+        arms=tuple(given.arms), sizes=sizes, seeds=given.repeats,
         negatives=given.negatives, split=given.measure, documents=given.documents, training=training,
     )  # fmt: skip
-    rules = Rules(relative_margin=given.margin, skip_top=given.skip_top)
+    margin = given.margin if given.percentile is None else None
+    rules = Rules(relative_margin=margin, percentile=given.percentile, skip_top=given.skip_top)
     mining = MiningConfig(encoder="bundled", reranker=given.reranker, depth=given.depth, rules=rules)
     # What is mined, and every finished training, stays for the same command after a kill.
     path = given.work / f"negatives-{given.data.name}.duckdb"

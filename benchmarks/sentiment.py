@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 from common import TLDR, Goal, Report, parser, report, scratch, spread
-from losses import base_of, stsb
+from corpora import base_of
+from losses import stsb
 
 from miner.cli.progress import progress
 from miner.evaluation.labels import label_task
@@ -125,7 +126,8 @@ def main() -> None:
     given = arguments.parse_args()
     found = report("sentiment", given, full=given.measure == "test" and given.steps >= 60)
     path = given.work / "sentiment.duckdb"
-    before, after = [], []
+    before: list[tuple[Measured, Measured, np.ndarray]] = []
+    after: list[tuple[Measured, Measured, np.ndarray]] = []
     with scratch(given.work) as folder, progress() as reports:
         path.unlink(missing_ok=True)
         ingest(path, [str(given.data / "sentiment")])

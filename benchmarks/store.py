@@ -138,7 +138,7 @@ def insertion(path: Path, made: Content, decisions: bool, repeat: int) -> float:
         runs.begin_run(store, run)
         tables = [made.decisions] if decisions else []
         seconds = timed(lambda: runs.finish_run(store, run.run_id, tables, [made.triplets]))
-        runs.drop_run(store, run.run_id)
+        runs.remove_runs(store, [run.name])
     return seconds
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import random
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from common import TLDR, Goal, alternate, parser, ratios, report, scratch, spread, timed
@@ -98,14 +100,16 @@ def main() -> None:
         dtype=given.dtype, seed=given.seed, evaluations=0,
     )  # fmt: skip
     with scratch(given.work) as folder:
-        sides = {
-            "miner": lambda repeat: timed(lambda: train_encoder(examples, folder / f"m{repeat}", config))
-        }
+
+        def ours(repeat: int) -> float:
+            return timed(lambda: train_encoder(examples, folder / f"m{repeat}", config))
+
+        def theirs(dtype: str, repeat: int) -> float:
+            return timed(lambda: plain(examples, folder / f"p-{dtype}-{repeat}", dtype, given))
+
+        sides: dict[str, Callable[[int], float]] = {"miner": ours}
         for dtype in dict.fromkeys(("fp32", given.dtype)):
-            name = "plain" if dtype == "fp32" else f"plain {dtype}"
-            sides[name] = lambda repeat, dtype=dtype: timed(
-                lambda: plain(examples, folder / f"p-{dtype}-{repeat}", dtype, given)
-            )
+            sides["plain" if dtype == "fp32" else f"plain {dtype}"] = partial(theirs, dtype)
         seconds = alternate(sides, given.repeats)
     for side, values in seconds.items():
         speeds = spread(pairs / value for value in values)

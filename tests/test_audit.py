@@ -31,6 +31,7 @@ from miner.mining.pipeline import mine
 from miner.retrieval.arrays import drawn_share
 from miner.sources.qrels import read_judgments
 from miner.store import runs
+from miner.store.auditing import untold_models
 from miner.store.database import Store
 from miner.store.duplicates import replace_duplicates
 from miner.store.training import record_training
@@ -201,9 +202,11 @@ def test_the_figures_add_up_and_repeat(store: Store) -> None:
     found = audit(store, run, AuditConfig(repeats=3))
     assert found == audit(store, run, AuditConfig(repeats=3))
     assert found != audit(store, run, AuditConfig(repeats=3, seed=14))
-    assert found.leak.hits == found.outcomes["negative"] > 0
-    assert found.leak.of == sum(found.outcomes.values()) == round(3 * found.hidden)
-    assert sum(rate.of for rate in found.bands.values()) == found.leak.of - found.outcomes.get("not_found", 0)
+    assert found.leak == found.outcomes["negative"]
+    assert found.leak.hits > 0
+    assert found.leak.of == sum(rate.hits for rate in found.outcomes.values()) == round(3 * found.hidden)
+    lost = found.outcomes.get("not_found")
+    assert sum(rate.of for rate in found.bands.values()) == found.leak.of - (lost.hits if lost else 0)
     assert sum(rate.hits for rate in found.bands.values()) == found.leak.hits
     assert found.leak.rate is not None
     assert found.leak.low <= found.leak.rate <= found.leak.high
@@ -247,6 +250,27 @@ def test_the_base_of_a_model_counts_as_its_own_training(store: Store) -> None:
     assert rows == [("q00", "p00-1"), ("q02", "p02-1")]
 
 
+@pytest.mark.parametrize(
+    ("base", "known", "told"),
+    [
+        ({}, None, ["m"]),
+        ({"training": "t", "base": None}, None, []),
+        ({"training": "t", "base": "w"}, None, ["the base of m"]),
+        ({"training": "t", "base": "w"}, {"weights": "w"}, ["the base of m"]),
+        ({"training": "t", "base": "w"}, {"weights": "w", "training": "t", "base": None}, []),
+        ({"training": "t", "base": "w"}, {"weights": "w", "training": "t", "base": "v"}, ["the base of b"]),
+    ],
+)
+def test_what_a_base_was_trained_on_must_be_known_too(
+    store: Store, base: dict[str, str], known: dict[str, str] | None, told: list[str]
+) -> None:
+    run = replace(mine(store, MiningConfig()), reranker="m1")
+    runs.record_model(store, "m1", "reranker", "m", base)
+    if known is not None:
+        runs.record_model(store, "b1", "encoder", "b", known)
+    assert untold_models(store, run) == told
+
+
 def test_a_run_whose_models_know_every_positive_is_refused(store: Store) -> None:
     run = replace(mine(store, MiningConfig()), reranker="a-model")
     store_pairs = store.table("SELECT query_id, doc_id FROM judgments")
@@ -273,7 +297,7 @@ def test_copies_of_visible_positives_do_not_leak(tmp_path: Path) -> None:
     with make_store(tmp_path / "s.duckdb", documents, {"q": "apple"}, judged) as store:
         run = mine(store, MiningConfig(rules=Rules(relative_margin=None)))
         found = audit(store, run, AuditConfig(share=0.5))
-    assert found.outcomes == {"duplicate_of_positive": 5}
+    assert {name: rate.hits for name, rate in found.outcomes.items()} == {"duplicate_of_positive": 5}
     assert found.leak.hits == 0
 
 
@@ -384,7 +408,7 @@ def test_a_run_without_candidates_and_a_store_of_one_query(tmp_path: Path) -> No
     judged = [("q", "a"), ("q", "b")]
     with make_store(tmp_path / "none.duckdb", documents, {"q": "zzz"}, judged) as store:
         found = audit(store, mine(store, MiningConfig()), AuditConfig(share=0.5))
-        assert found.outcomes == {"not_found": 5}
+        assert {name: rate.hits for name, rate in found.outcomes.items()} == {"not_found": 5}
     with make_store(tmp_path / "one.duckdb", documents, {"q": "apple"}, judged) as store:
         found = audit(
             store, mine(store, MiningConfig(rules=Rules(relative_margin=None))), AuditConfig(share=0.5)

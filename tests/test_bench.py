@@ -409,3 +409,13 @@ def test_the_command_prints_the_table_or_json(path: Path, tmp_path: Path) -> Non
     as_json = json.loads(CliRunner().invoke(command, [*given, "--json"]).stdout)
     assert [arm["arm"] for arm in as_json["arms"]] == ["easy", "hard"]
     assert np.isfinite(as_json["comparisons"][0]["p"])
+
+
+def test_a_report_of_other_arms_is_not_replaced_in_silence(
+    result: tuple[BenchReport, Path], tmp_path: Path
+) -> None:
+    report, out = result
+    assert not bench_report.replaces(report, tmp_path)
+    assert not bench_report.replaces(report, out)
+    other = replace(report, config=replace(report.config, seeds=report.config.seeds + 1))
+    assert bench_report.replaces(other, out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 
 from miner.cli.main import group
 from miner.errors import UsageError
+from miner.export import ExportConfig, export_run
 from miner.mining import rules as ruling
 from miner.mining.audit_config import AuditConfig
 from miner.mining.calibrate import calibrate, candidates, choose, name_of
@@ -161,26 +161,70 @@ def test_other_selections_are_refused(store: Store, selection: Selection, rules:
         calibrate(store, run, 0.1, AuditConfig())
 
 
-def test_the_command_writes_recipe_and_chart_and_leaves_the_store_alone(tmp_path: Path) -> None:
+def contents(path: Path) -> dict[str, str]:
+    """Every table but `meta`, as text."""
+    with Store.open(path, read_only=True) as store:
+        names = [name for (name,) in store.rows("SELECT table_name FROM duckdb_tables()") if name != "meta"]
+        return {name: str(sorted(map(str, store.rows(f"FROM {name}")))) for name in names}
+
+
+def test_the_command_writes_recipe_and_chart_and_notes_only_what_it_chose(tmp_path: Path) -> None:
     documents, queries, judged = corpus(5)
     path = tmp_path / "s.duckdb"
     with make_store(path, documents, queries, judged) as store:
         mine(store, MiningConfig(depth=60), name="base")
-    before = hashlib.sha256(path.read_bytes()).digest()
+    before = contents(path)
     out = tmp_path / "strict.toml"
     told = CliRunner().invoke(group, ["calibrate", str(path), "--target-leak", "0.1", "--out", str(out)])
     assert told.exit_code == 0, told.output
-    assert hashlib.sha256(path.read_bytes()).digest() == before
+    assert contents(path) == before
     assert "target leak 10.00 %" in told.stdout
     assert "the run's own: relative_margin 0.05, anchor lowest" in told.stdout
     assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
     assert "<svg" in out.with_suffix(".svg").read_text("utf-8")
     again = CliRunner().invoke(group, ["decide", str(path), "--config", str(out), "--name", "strict"])
     assert again.exit_code == 0, again.output
-    as_json = CliRunner().invoke(group, ["calibrate", str(path), "--target-leak", "0.1", "--json"])
+    given = ["calibrate", str(path), "--run", "base", "--target-leak", "0.1", "--json"]
+    as_json = CliRunner().invoke(group, given)
     found = json.loads(as_json.stdout)
     assert found["chosen"]["name"] in told.stdout
     assert found["chosen"]["confirmed_on"]["leak"]["of"] > 0
+    audits = {
+        run: CliRunner().invoke(group, ["audit", str(path), "--run", run, "--json"]).stdout
+        for run in ("base", "strict")
+    }
+    assert json.loads(audits["base"])["chosen_on"] is None
+    noted = json.loads(audits["strict"])["chosen_on"]
+    assert noted["run"] == "base"
+    assert noted["leak"] == found["chosen"]["confirmed_on"]["leak"]
+    shown = CliRunner().invoke(group, ["audit", str(path), "--run", "strict"]).stdout
+    assert "miner calibrate chose these rules on half of these queries, so the leak rate flatters." in shown
+    with Store.open(path) as opened:
+        export_run(opened, tmp_path / "out", ExportConfig(run="strict"))
+    card = " ".join((tmp_path / "out" / "README.md").read_text("utf-8").split())
+    assert "The rules were chosen on half of these queries, so that the leak rate flatters." in card
+
+
+def test_keeping_the_yield_leaks_least_of_what_leaves_as_much(store: Store, run: runs.Run) -> None:
+    found = calibrate(store, run, None, AuditConfig())
+    enough = [one for one in found.sweep if one.chosen_on.full >= found.own.chosen_on.full]
+    assert found.chosen in enough
+    assert found.chosen.chosen_on.leak.rate == min(one.chosen_on.leak.rate or 0.0 for one in enough)
+    own, confirmed = found.own.confirmed_on, found.chosen.confirmed_on
+    as_much = confirmed.full >= own.full and (confirmed.leak.rate or 0) <= (own.leak.rate or 0)
+    assert found.confirmed == as_much
+    assert f"{'confirmed' if as_much else 'not confirmed'}: the other half leaks" in table(found)
+    assert recipe(found).startswith(
+        f"# Calibrated on run {run.name}: {found.chosen.name}.\n# The run's own yield;"
+    )
+
+
+def test_a_target_and_the_yield_are_two_things(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--target-leak and --keep-yield ask for two things"):
+        CliRunner().invoke(
+            group, ["calibrate", str(tmp_path / "s.duckdb"), "--target-leak", "0.1", "--keep-yield"],
+            catch_exceptions=False,
+        )  # fmt: skip
 
 
 def test_the_table_shows_both_halves(store: Store, run: runs.Run) -> None:

@@ -200,6 +200,14 @@ def test_stores_that_disagree() -> None:
     )
     assert report.disagreements() == [line]
     assert as_json(report)["disagreements"] == [line]
+    assert table(report).split("\n\n")[-2:] == [
+        "side by side     my.duckdb test  public.duckdb test      x.duckdb test\n"
+        "                        nDCG@10             nDCG@10            nDCG@10\n"
+        "tuned                    0.5000              0.2500             0.5000\n"
+        "base                     0.2500              0.5000             0.5000\n"
+        f"tuned - base  +0.2500, p {p:.4f}   -0.2500, p {p:.4f}  +0.0000, p 1.0000",
+        line,
+    ]
     assert table(report).splitlines()[:3] == [
         "my.duckdb test: retrieval, 4 queries, 9 documents",
         "          tuned    base  difference       95 % interval       p",

@@ -104,9 +104,10 @@ def test_kill_9_at_any_point_changes_nothing(
 ) -> None:
     expected, seconds, exported_undisturbed = undisturbed
     rng = random.Random(9)
-    kills = mid_run = 0
-    while kills < KILLS or (mid_run < KILLS // 3 and kills < 4 * KILLS):
-        path = tmp_path / f"s{kills}.duckdb"
+    kills = mid_run = rounds = 0
+    while rounds < 4 * KILLS and (kills < KILLS or mid_run < KILLS // 3):
+        path = tmp_path / f"s{rounds}.duckdb"
+        rounds += 1
         fill(path)
         while True:
             before = ledger(path)
@@ -127,7 +128,7 @@ def test_kill_9_at_any_point_changes_nothing(
         subprocess.run(command(path, reranker, 2), check=True, capture_output=True)
         assert ledger(path) >= after
         assert dump(path) == expected
-        out = tmp_path / f"out{kills}"
+        out = tmp_path / f"out{rounds}"
         assert exported(path, out) == exported_undisturbed
     assert mid_run >= KILLS // 3, "too few kills fell into the work itself"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from click.testing import CliRunner
@@ -73,6 +74,23 @@ def test_parts_need_as_many_as_asked(stores: tuple[Path, Path]) -> None:
         assert "long" not in none.train_ids["document"]
 
 
+def test_parts_are_the_same_words_not_the_same_hash_of_them(tmp_path: Path) -> None:
+    assert crc32(b"plumless") == crc32(b"buckeroo")
+    said = "some of us were quite {} all through that long autumn"
+    page = f"{said.format('buckeroo')}, {' '.join(f'word{i}' for i in range(50))}"
+    with (
+        make_store(tmp_path / "train.duckdb", {"page": page}, {"q": "?"}, [("q", "page")]) as train,
+        make_store(
+            tmp_path / "test.duckdb",
+            {"other": said.format("plumless"), "same": said.format("buckeroo")},
+            {"t": "!"},
+            [("t", "other", "test"), ("t", "same", "test")],
+        ) as test,
+    ):
+        found = find_leakage(train, test, LeakageConfig(ngram=6))
+    assert [(leak.id, leak.how) for leak in found.leaks] == [("same", "contained")]
+
+
 def test_taking_out_leaves_nothing_to_find(stores: tuple[Path, Path]) -> None:
     with Store.open(stores[0]) as train, Store.open(stores[1]) as test:
         report = find_leakage(train, test, LeakageConfig())
@@ -129,8 +147,9 @@ def test_what_the_training_store_evaluates_on_itself_stays(tmp_path: Path) -> No
     ):
         report = find_leakage(train, test, LeakageConfig())
         assert report.train_ids == {"query": ("q2",), "document": ("d0",)}
-        assert remove(train, report, "test") == 0
-        assert train.rows("SELECT count(*) FROM judgments") == [(2,)]
+        assert remove(train, report, "test") == 1
+        assert train.rows("SELECT query_id, doc_id, split FROM judgments") == [("q2", "d0", "test")]
+        assert train.rows("SELECT count(*) FROM documents") == [(1,)]
         with pytest.raises(UsageError, match="has no queries outside split 'test'"):
             find_leakage(test, test, LeakageConfig())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,17 @@ def test_an_unexpected_error_is_one_line(
     )
 
 
+def test_an_error_of_the_system_that_is_of_no_file_is_not_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, ConnectionResetError(104, "Connection reset by peer"))
+    assert ended("doctor") == 1
+    assert capfd.readouterr().err == (
+        "Error: unexpected ConnectionResetError: [Errno 104] Connection reset by peer\n"
+        "  run again with --debug for the traceback\n"
+    )
+
+
 @pytest.mark.parametrize("arguments", [["--debug", "doctor"], ["doctor", "--debug"]])
 @pytest.mark.parametrize("error", [ZeroDivisionError("x"), MinerError("y", "z")])
 def test_debug_shows_the_traceback(
@@ -96,12 +108,36 @@ def test_debug_shows_the_traceback(
         main(arguments)
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            PermissionError(13, "Permission denied", "/data/m1.partial"),
+            "cannot use /data/m1.partial: Permission denied",
+        ),
+        (OSError(28, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_what_the_system_refuses_is_said(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: OSError, told: str
+) -> None:
+    failing(monkeypatch, error)
+    assert ended("doctor") == 1
+    assert capfd.readouterr().err == (
+        f"Error: {told}\n  check the path, its rights, and the space on the disk\n"
+    )
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("Query interrupted")])
 def test_an_interrupt_says_that_work_is_kept(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: BaseException
 ) -> None:
     failing(monkeypatch, error)
-    assert ended("doctor") == 130
+    heeded = signal.getsignal(signal.SIGINT)
+    try:
+        assert ended("doctor") == 130
+    finally:
+        signal.signal(signal.SIGINT, heeded)  # ended(), the process is deaf to it
     assert capfd.readouterr().err.strip() == (
         "Interrupted. Finished work is kept: the same command goes on from there."
     )
@@ -135,12 +171,13 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
 
 def test_ctrl_c_in_a_query(tmp_path: Path) -> None:
     store = empty_store(tmp_path)
-    query = "SELECT sum(a.range + b.range) FROM range(1000000000) a, range(1000000000) b"
+    query = "SELECT sum(sqrt(range)) FROM range(1000000000000)"
     watched = """
 import os, signal, threading
 from miner.cli.main import main
 from miner.store.select import Result
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a script starts with &
 batches = Result.batches
 def interrupted(self, rows):
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -152,6 +189,21 @@ main()
         [sys.executable, "-c", watched, "sql", str(store), query],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
+    assert done.returncode == 130
+    assert done.stderr.strip() == "Interrupted. Finished work is kept: the same command goes on from there."
+
+
+def test_a_second_interrupt_while_the_process_ends_is_no_traceback() -> None:
+    interrupted = """
+import atexit, os, signal
+import miner.cli.main as command
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+def stopped(*arguments, **settings):
+    raise KeyboardInterrupt
+command.group.main = stopped
+command.main()
+"""
+    done = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True, check=False)
     assert done.returncode == 130
     assert done.stderr.strip() == "Interrupted. Finished work is kept: the same command goes on from there."
 

@@ -450,11 +450,43 @@ def test_a_long_table_says_that_there_is_more(store: Path) -> None:
 
 def test_out_takes_its_format_from_the_ending(store: Path, tmp_path: Path) -> None:
     query = "SELECT doc_id FROM documents ORDER BY doc_id"
-    for ending in ("csv", "parquet"):
+    for ending in ("csv", "tsv", "parquet"):
         assert sql(store, query, "--out", str(tmp_path / f"x.{ending}")).exit_code == 0
     assert (tmp_path / "x.csv").read_text() == "doc_id\n007\nd1\n"
     assert pq.read_table(tmp_path / "x.parquet").to_pydict() == {"doc_id": ["007", "d1"]}
-    assert sorted(os.listdir(tmp_path)) == ["x.csv", "x.parquet"]
+    assert (tmp_path / "x.tsv").read_text() == "doc_id\n007\nd1\n"
+    assert sorted(os.listdir(tmp_path)) == ["x.csv", "x.parquet", "x.tsv"]
+
+
+def test_a_store_is_never_written_over(store: Path) -> None:
+    before = store.read_bytes()
+    for form in ("csv", "parquet"):
+        ended = sql(store, "SELECT 1 AS a", "--format", form, "--out", str(store))
+        assert str(ended.exception) == f"{store} is a DuckDB database, and would be lost; name another file"
+    assert store.read_bytes() == before
+
+
+def test_rows_left_unread_do_not_keep_the_store(store: Path) -> None:
+    with select(store, "FROM range(1000000)") as result:
+        reader = result.arrow()
+        next(reader)
+    with select(store, "SELECT 1") as again:
+        assert list(again.batches()) == [[(1,)]]
+    del reader
+
+
+def test_tab_separated(store: Path) -> None:
+    ended = sql(store, "SELECT 'a,b' AS x, 'tab\there' AS y", "--format", "tsv")
+    assert ended.stdout == 'x\ty\na,b\t"tab\there"\n'
+
+
+def test_an_ending_that_tells_no_format_is_refused(store: Path, tmp_path: Path) -> None:
+    ended = sql(store, "FROM range(3)", "--out", str(tmp_path / "x.xlsx"))
+    assert str(ended.exception).startswith(
+        f"the ending of {tmp_path / 'x.xlsx'} tells no format; end it in .csv,"
+    )
+    assert sql(store, "FROM range(3)", "--out", str(tmp_path / "x.dat"), "--format", "csv").exit_code == 0
+    assert sorted(os.listdir(tmp_path)) == ["x.dat"]
 
 
 def test_a_failing_query_leaves_the_old_file(store: Path, tmp_path: Path) -> None:

@@ -261,8 +261,10 @@ def test_errors_say_what_to_do(store: Store, config: SilverConfig, tmp_path: Pat
     assert str(caught.value) == "thresholds cannot be 0.2 and 0.1; use 0 <= --negative < --positive <= 1"
     with pytest.raises(UsageError, match="no queries 'jugded'"):
         replace(config, queries="jugded")
-    with pytest.raises(UsageError, match="no query to find silver judgments for: none is judged"):
-        silver(store, replace(config, split="dev", queries="judged"))
+    with pytest.raises(
+        UsageError, match=r"nothing is judged in split 'tset' of .* \(did you mean 'test'\?\)"
+    ):
+        silver(store, replace(config, split="tset"))
     import torch
     from sentence_transformers import CrossEncoder
 

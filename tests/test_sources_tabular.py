@@ -226,6 +226,18 @@ def test_utf16_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path, path).startswith("DIR/p.tsv:1: not UTF-8 (byte 0xff at column 1); ")
 
 
+@pytest.mark.parametrize(
+    ("name", "header", "by"),
+    [("x.csv", "query;positive", "commas, not by ';'"), ("x.tsv", "query,positive", "tabs, not by ','")],
+)
+def test_columns_parted_by_another_sign(tmp_path: Path, name: str, header: str, by: str) -> None:
+    path = write(tmp_path / name, f"{header}\n")
+    assert refused(tmp_path, path) == (
+        f"DIR/{name}:1: one column, named '{header}'; "
+        f"a {path.suffix} file has its columns parted by {by}: save it so"
+    )
+
+
 def test_broken_csv(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", 'query,positive\na,b\n"never closed,c\nd,e\n')
     assert refused(tmp_path, path) == (

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,13 @@ def test_the_best_model_is_kept_not_the_last(tmp_path: Path) -> None:
     assert [step for step, _ in report.metrics.scores] == [0, 4, 8, 12, 16, 20, 24]
     train_encoder(triplets(), tmp_path / "last", config)
     assert weights(tmp_path / "best") != weights(tmp_path / "last")
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    scores = iter([nan, 0.2, nan, 0.1])
+    task = DevTask("goodness", "some", "gaps", lambda model: {"goodness": next(scores)})
+    report = train_encoder(triplets(), tmp_path / "out", replace(CONFIG, evaluations=3), dev=task)
+    assert report.metrics.best_step == report.metrics.scores[1][0]
 
 
 def test_it_stops_when_it_gets_no_better(tmp_path: Path) -> None:

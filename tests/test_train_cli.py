@@ -15,9 +15,13 @@ import pytest
 
 from miner.cli.main import main
 from miner.cli.train import JUDGMENTS, OPTIONS
+from miner.engine.progress import Silent
+from miner.errors import StoreError
+from miner.store.database import Store
 from miner.training.encoder_config import EncoderConfig
 from miner.training.examples import Examples
 from miner.workflows import train as workflow
+from miner.workflows.train import Rows
 from tests.evaluation_support import judged_store
 from tests.sources_support import beir, jsonl, write
 from tests.test_train import ANSWERS, TOPICS, examples_for, frozen, triplets
@@ -82,7 +86,7 @@ def test_without_a_dev_split(rows: Path, tmp_path: Path, capsys: pytest.CaptureF
         0,
         f"encoder   {out}\n"
         "rows      96 of anchor, positive, negative\n"
-        "trained   3 steps of 16 rows, loss mnr\n"
+        "trained   3 steps of at most 16 rows, loss mnr\n"
         f"loss      {losses[0]:.4f} at first, {losses[2]:.4f} at last\n"
         f"next      miner evaluate {out} STORE --split test\n",
     )
@@ -109,7 +113,7 @@ def test_with_a_dev_split(
     assert said == (
         f"encoder   {out}\n"
         "rows      96 of anchor, positive, negative\n"
-        "trained   24 steps of 16 rows, loss mnr\n"
+        "trained   24 steps of at most 16 rows, loss mnr\n"
         f"loss      {metrics['losses'][0][1]:.4f} at first, {metrics['losses'][-1][1]:.4f} at last\n"
         f"dev       nDCG@10 {scores[0]:.4f} before, {scores[best]:.4f} at step {best}\n"
         f"next      miner evaluate {out} {store} --split test\n"
@@ -157,6 +161,50 @@ def test_an_unfinished_training_is_not_lost_to_another(
     assert attempts(store, (rows, out, "mnr", 0)) == ["training 4 20", "ended 0 True"]
 
 
+class Busy(Silent):
+    """Lets another process hold a store from the first note on, so from when its rows are read."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self.holder: subprocess.Popen[str] | None = None
+
+    def note(self, message: str) -> None:
+        if self.holder is None:
+            holding = "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print(); sys.stdin.read()"
+            command = [sys.executable, "-c", holding, str(self.store)]
+            self.holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            assert self.holder.stdout is not None
+            self.holder.stdout.readline()
+
+    def free(self) -> None:
+        assert self.holder is not None
+        self.holder.communicate()
+
+
+def test_a_store_that_is_busy_at_the_end_loses_nothing(store: Path, tmp_path: Path) -> None:
+    config = EncoderConfig(base="scratch", dimension=8, batch_size=2, max_steps=1, evaluations=0, threads=1)
+    out, rows = tmp_path / "my-model", Rows(judgments="gold", split="dev")
+    busy = Busy(store)
+    try:
+        with pytest.raises(StoreError) as caught:
+            workflow.train(store, out, config, rows, progress=busy)
+        with pytest.raises(StoreError, match="another process holds"):
+            workflow.train(store, tmp_path / "other", config, rows)
+    finally:
+        busy.free()
+    assert str(caught.value) == (
+        f"another process holds {store}; wait until it ends, or end it; then the same command, "
+        f"which only notes there what {out} was trained on"
+    )
+    assert not (tmp_path / "other").exists()
+    assert not list(tmp_path.glob("*.partial"))
+    report = workflow.train(store, out, config, rows)
+    assert report.reused
+    with Store.open(store) as opened:
+        ((seen,),) = opened.rows("SELECT count(DISTINCT (query_id, doc_id)) FROM training_positives")
+    assert seen == report.metrics.rows
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_saves_a_checkpoint(rows: Path, tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "my-model"
@@ -197,7 +245,7 @@ def test_labels_and_folders_that_a_loss_does_not_take(
         (classes, out): (
             2,
             f"Error: loss mnr takes every row for a positive, {classes} has labels in column 'label'\n"
-            f"  train on the rows of one class with --positive-label, such as entailment; {every}\n",
+            f"  train on the rows of one class with --positive-label, one of entailment, neutral; {every}\n",
         ),
         (grades, out): (
             2,
@@ -263,6 +311,10 @@ def test_errors_say_what_to_do(
             2,
             "Error: gist needs a model that guides it\n  name one with --guide, such as bundled\n",
         ),
+        (rows, out, "--loss", "gist", "--guide", "bundled", "--no-mask"): (
+            2,
+            "Error: mask has no effect on loss gist\n  it is for mnr, cached-mnr\n",
+        ),
         (rows, out, "--loss", "cosine"): (
             2,
             f"Error: loss cosine takes 2 columns of text, {rows} has 3: anchor, positive, negative\n"
@@ -284,7 +336,7 @@ def test_errors_say_what_to_do(
         (rows, out, "--dev", store, "--dev-split", "dve"): (
             2,
             f"Error: nothing is judged in split 'dve' of {store} (did you mean 'dev'?)\n"
-            "  choose one with --split: dev\n",
+            "  choose one with --dev-split: dev\n",
         ),
         (store, out): (
             1,

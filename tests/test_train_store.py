@@ -234,7 +234,8 @@ def test_judged_negatives_are_rows_of_losses_with_labels(path: Path, tmp_path: P
         refusal(
             path, tmp_path / "d", Rows(judgments="gold"), config=EncoderConfig(loss="softmax", base="scratch")
         )
-        == "gold judgments: all rows are of class 'relevant'; a classifier needs two"
+        == "gold judgments: all rows are of class 'relevant', a classifier needs two; "
+        "add rows of another class, or use a loss that needs none, such as mnr"
     )
 
 
@@ -265,7 +266,7 @@ def test_judgments_of_another_split(path: Path, tmp_path: Path) -> None:
     trained(path, tmp_path / "out", Rows(judgments="gold", split="test"))
     assert positives_seen(path, tmp_path / "out") == [("hum", "bee")]
     assert refusal(path, tmp_path / "x", Rows(judgments="gold", split="tset")) == (
-        "split 'tset' has no judgments of source gold; choose another split"
+        "split 'tset' has no judgments of source gold; choose one with --split: dev, test, train"
     )
 
 
@@ -388,7 +389,7 @@ def test_a_missing_dev_split_is_noted_or_refused(tmp_path: Path) -> None:
     assert said[0] == "no dev split to score on: the last model is kept"
     assert refusal(path, tmp_path / "x", Rows(judgments="gold"), dev_split="tset", config=SCORED) == (
         "nothing is judged in split 'tset' of my.duckdb (did you mean 'test'?); "
-        "choose one with --split: test, train"
+        "choose one with --dev-split: test, train"
     )
 
 

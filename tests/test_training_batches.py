@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import losses
@@ -110,12 +110,27 @@ def test_one_text_everywhere_gives_batches_of_one_row() -> None:
 @given(
     st.lists(st.tuples(ANY_KEY, ANY_KEY), min_size=1, max_size=30), st.lists(ANY_KEY, min_size=1, max_size=8)
 )
+@example([(0, 0)], [2**62])
 def test_the_mask_is_that_of_a_plain_set(known: list[tuple[int, int]], others: list[int]) -> None:
     anchors = [anchor for anchor, _ in known[:8]] + others
     documents = [document for _, document in known[-8:]] + others
     left, right = (np.array(column, dtype=np.int64) for column in zip(*known, strict=True))
     mask = KnownPositives(left, right).mask(np.array(anchors), np.array(documents))
     assert mask.tolist() == [[(a, d) in set(known) for d in documents] for a in anchors]
+
+
+@given(st.lists(st.tuples(FEW, FEW), max_size=9), st.lists(st.tuples(FEW, FEW), max_size=9))
+def test_without_some_pairs_is_what_the_others_make(
+    known: list[tuple[int, int]], forgotten: list[tuple[int, int]]
+) -> None:
+    def columns(pairs: Sequence[tuple[int, int]]) -> tuple[Any, Any]:
+        return tuple(np.array([pair[side] for pair in pairs], dtype=np.int64) for side in (0, 1))
+
+    keys = np.arange(13)
+    left = KnownPositives(*columns(known)).without(*columns(forgotten))
+    made = KnownPositives(*columns([pair for pair in known if pair not in forgotten]))
+    assert left.mask(keys, keys).tolist() == made.mask(keys, keys).tolist()
+    assert left.fingerprint == made.fingerprint
 
 
 LABELS = st.dictionaries(st.integers(0, 9), st.sampled_from(["warm", "cold", ""]))

@@ -214,7 +214,8 @@ def test_wrong_formats_say_which_is_right(exports: Store, tmp_path: Path) -> Non
         "export as triplet or n-tuple, or name the columns of text with --columns"
     )
     assert refusal(tmp_path / "labeled-list", "cosine") == (
-        "labeled-list:1: 'documents' holds a list, not text; mend the row"
+        "labeled-list:1: 'documents' holds a list, not text; "
+        "rows of single texts are needed: export as triplet, n-tuple or labeled-pair"
     )
     assert refusal(tmp_path / "lists", "cosine") == (
         "lists: column 'documents' holds lists, loss cosine takes texts; export as labeled-pair"
@@ -227,6 +228,54 @@ def test_columns_are_taken_by_name_and_in_that_order(tmp_path: Path) -> None:
     assert list(found.texts.items()) == [("positive", ROWS["positive"]), ("anchor", ROWS["anchor"])]
     found = read_examples(str(path), "softmax", Columns(("anchor", "negative"), "positive"))
     assert (found.target, found.classes) == ([0, 1, 2], ('a "cat", mostly', "dogs", "日本 | no"))
+
+
+@pytest.mark.parametrize(
+    ("names", "read"),
+    [
+        ("id query positive", "query positive"),
+        ("negative positive anchor source", "anchor positive negative"),
+        ("positive negative_10 negative_2 query", "query positive negative_2 negative_10"),
+        ("positive question qid", "question positive"),
+        ("passage query", "query passage"),
+        ("sentence1 sentence2 pair_id", "sentence1 sentence2"),
+        ("premise hypothesis", "premise hypothesis"),
+    ],
+)
+def test_texts_are_known_by_their_names(tmp_path: Path, names: str, read: str) -> None:
+    given = {name: [f"{name} of row {row}" for row in range(2)] for name in names.split()}
+    found = read_examples(str(tsv(tmp_path / "t.tsv", given)), "mnr")
+    assert columns_of(found) == {name: given[name] for name in read.split()}
+    assert list(found.texts) == read.split()
+    assert found.unread == tuple(name for name in given if name not in read.split())
+
+
+def test_lists_that_would_not_be_read_are_refused(tmp_path: Path) -> None:
+    columns = {"anchor": ["a"], "positive": ["b"], "negatives": [["c", "d"]]}
+    path = parquet(tmp_path / "t.parquet", columns)
+    assert refusal(path, "mnr") == (
+        "t.parquet: column 'negatives' holds lists, and would not be read; write one text a column, such as "
+        "negative_1, negative_2, or name the columns with --columns"
+    )
+    named = read_examples(str(path), "mnr", Columns(("anchor", "positive")))
+    assert list(named.texts) == ["anchor", "positive"]
+
+
+def test_names_that_do_not_tell_the_anchor_are_refused(tmp_path: Path) -> None:
+    order = "name the columns of text in order with --columns, such as query,positive,negative"
+    two = tsv(tmp_path / "two.tsv", {name: ["text"] for name in ("question", "positive", "answer")})
+    assert refusal(two, "mnr") == ("two.tsv: columns question and answer may both be the anchor; " + order)
+    none = tsv(tmp_path / "none.tsv", {name: ["text"] for name in ("positive", "negative")})
+    assert refusal(none, "mnr") == "none.tsv: no column is the anchor; " + order
+
+
+def test_texts_are_no_names_of_columns(tmp_path: Path) -> None:
+    claim = "vaccination must be made compulsory by the state"
+    path = write(tmp_path / "bare.tsv", f"{claim}\tit protects others\nlaws\tthey bind\n")
+    assert refusal(path, "mnr") == (
+        "bare.tsv: its first row was taken for names of columns: 'vaccination must be made compulsory by t…'"
+        "; write the names above it, such as anchor, positive and negative"
+    )
 
 
 def test_a_missing_column_is_named_with_the_nearest(tmp_path: Path) -> None:
@@ -280,7 +329,8 @@ def test_classes_are_numbered_in_the_order_of_their_names(tmp_path: Path) -> Non
     found = read_examples(str(labelled(tmp_path, ["neutral", "entailment", "neutral", "contra"])), "softmax")
     assert (found.target, found.classes) == ([2, 1, 2, 0], ("contra", "entailment", "neutral"))
     assert refusal(labelled(tmp_path, ["same", "same"]), "softmax") == (
-        "t.parquet: all rows are of class 'same'; a classifier needs two"
+        "t.parquet: all rows are of class 'same', a classifier needs two; "
+        "add rows of another class, or use a loss that needs none, such as mnr"
     )
 
 
@@ -373,7 +423,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path, exports: Store) -> No
     )
     made(exports, tmp_path / "dpr", format="dpr")
     assert refusal(tmp_path / "dpr", "mnr") == (
-        "dpr: no data file that can be trained on; export it again as jsonl"
+        "dpr: no data file that can be trained on; export as triplet, n-tuple or labeled-pair, to jsonl"
     )
 
 

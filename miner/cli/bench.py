@@ -75,6 +75,11 @@ def command(
     folder = out or default_out(store)
     with progress() as reports:
         report = bench(store, folder, config, reports)
+    if bench_report.replaces(report, folder):
+        click.echo(
+            f"{folder} held a report of other settings: its command makes it again and trains nothing",
+            err=True,
+        )
     bench_report.write(report, folder)
     click.echo(
         json.dumps(bench_report.as_json(report, False), indent=1) if as_json else bench_report.table(report)

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import rich_click as click
 
 from miner.cli.options import HIDING, field_options
-from miner.errors import MinerError, UsageError
+from miner.errors import UsageError
 from miner.mining.audit_config import AuditConfig
+
+_TARGET = 0.02
 
 
 @click.command("calibrate")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--run", "name", help="The run whose evidence to calibrate on [default: the last].")
 @click.option(
-    "--target-leak", type=click.FloatRange(0, 1, max_open=True), default=0.02, show_default=True,
-    help="The share of hidden positives that may come back as negatives: 0.02 is 2 %.",
+    "--target-leak", type=click.FloatRange(0, 1, max_open=True),
+    help="The share of hidden positives that may come back as negatives [default: 0.02, which is 2 %].",
+)  # fmt: skip
+@click.option(
+    "--keep-yield", is_flag=True,
+    help="Instead of a target: leak least, with all negatives for as many queries as by the run's own rules.",
 )  # fmt: skip
 @field_options(AuditConfig(), HIDING)
 @click.option(
@@ -29,8 +36,9 @@ from miner.mining.audit_config import AuditConfig
     "--json", "as_json", is_flag=True, help="JSON instead of the tables: every setting of the sweep."
 )
 def command(
-    store: Path, name: str | None, target_leak: float, out: Path | None, as_json: bool, **settings: Any
-) -> None:
+    store: Path, name: str | None, target_leak: float | None, keep_yield: bool, out: Path | None,
+    as_json: bool, **settings: Any,
+) -> None:  # fmt: skip
     """Find the rules of a run in STORE that leak no more than asked and leave the most, hardest negatives.
 
     Every rule is tried over its parameter, on stored evidence, with known positives hidden as in miner
@@ -39,6 +47,7 @@ def command(
     \b
     miner calibrate my.duckdb --run r1 --target-leak 0.01 --out strict.toml
     miner decide my.duckdb --run r1 --config strict.toml --name strict
+    miner calibrate my.duckdb --run r1 --keep-yield
     miner calibrate my.duckdb --run r1 --repeats 20 --json
     """
     from miner.cli.progress import progress
@@ -49,21 +58,24 @@ def command(
     from miner.store.runs import find_run
 
     config = AuditConfig(**settings)
+    if keep_yield and target_leak is not None:
+        raise UsageError("--target-leak and --keep-yield ask for two things", "leave one out")
+    target = None if keep_yield else _TARGET if target_leak is None else target_leak
     if out is not None:
         _require_writable(out)
-    with Store.open(store, read_only=True) as opened, progress() as reports:
+    with Store.open(store) as opened, progress() as reports:
         run = find_run(opened, name)
         if stale := staleness(opened, run):
             reports.note(stale)
-        found = calibrate(opened, run, target_leak, config, reports)
+        found = calibrate(opened, run, target, config, reports)
     if out is not None:
-        try:
-            write(found, out)
-        except OSError as error:
-            raise MinerError(f"cannot write {out}: {error.strerror or error}", "check its folder") from error
+        write(found, out)
     click.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=1) if as_json else table(found))
     if out is not None:
-        click.echo(f"next: miner decide {store} --run {found.run} --config {out}", err=True)
+        click.echo(
+            f"next: miner decide {quote(str(store))} --run {quote(found.run)} --config {quote(str(out))}",
+            err=True,
+        )
 
 
 def _require_writable(out: Path) -> None:

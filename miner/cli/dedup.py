@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -56,7 +57,7 @@ def command(store: Path, as_json: bool, **settings: Any) -> None:
         return
     for line in _lines(report):
         click.echo(line)
-    click.echo(f"next: miner mine {store}", err=True)
+    click.echo(f"next: miner mine {quote(str(store))}", err=True)
 
 
 def _lines(report: DedupReport) -> Sequence[str]:

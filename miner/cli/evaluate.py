@@ -9,7 +9,7 @@ from typing import Any
 import rich_click as click
 
 from miner.engine.files import write_whole
-from miner.errors import MinerError, UsageError
+from miner.errors import UsageError
 
 _TASKS = ("auto", "retrieval", "similarity", "labels", "reranking")
 
@@ -74,12 +74,5 @@ def command(
         report = evaluate_places(model, places, config, reports)
     content = json.dumps(to_json(report, per_query), ensure_ascii=False, indent=1)
     if out is not None:
-        _write(out, content)
-    click.echo(content if as_json else table(report))
-
-
-def _write(out: Path, content: str) -> None:
-    try:
         write_whole(out, f"{content}\n")
-    except OSError as error:
-        raise MinerError(f"cannot write {out}: {error.strerror or error}", "check its folder") from error
+    click.echo(content if as_json else table(report))

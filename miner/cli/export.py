@@ -66,7 +66,7 @@ def _summary(report: ExportReport) -> str:
     counts = report.counts
     lines = [
         f"run '{report.run}': {report.rows:,} rows from {counts.queries:,} queries "
-        f"({counts.triplets:,} triplets) in {report.data}",
+        f"(the run has {counts.triplets:,} triplets) in {report.data}",
     ]
     if report.shortfalls:
         lines.append(f"queries with fewer negatives than asked for: {report.shortfalls:,}")

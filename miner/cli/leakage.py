@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from miner.engine.files import write_whole
-from miner.errors import MinerError
 
 if TYPE_CHECKING:
     from miner.curation.leakage import LeakageReport
@@ -41,7 +41,12 @@ _EXAMPLES = 2
     "--contained", type=_SHARE, default=0.8, show_default=True,
     help="Least share of an evaluation text's parts that one training text holds.",
 )  # fmt: skip
-@click.option("--remove", "take_out", is_flag=True, help="Take the training texts that leak out of STORE.")
+@click.option(
+    "--remove",
+    "take_out",
+    is_flag=True,
+    help="Take the training texts that leak out of STORE, for good: copy it first to go back.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write every leak to this file, as JSON lines.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
 def command(
@@ -51,7 +56,8 @@ def command(
 
     Exactly, but for case and white space, in nearly the same words, or in parts: runs of --ngram words.
     A model trained on STORE and measured on these has seen them. --remove takes the training texts out,
-    with their judgments, but for what STORE holds in its own --split; runs made before still have them, so
+    with their judgments, but for what STORE holds in its own --split (of that only the
+    judgments in other splits go); runs made before still have them, so
     mine again. Within one store the queries of its splits are compared, and judgments are taken out.
 
     \b
@@ -90,16 +96,14 @@ def command(
     if take_out:
         taken = "" if same else "texts that leak, and "
         click.echo(
-            f"taken out of {store}: {taken}{judgments:,} judgments; next: miner mine {store}", err=True
+            f"taken out of {store}: {taken}{judgments:,} judgments; next: miner mine {quote(str(store))}",
+            err=True,
         )
 
 
 def _write(out: Path, report: LeakageReport) -> None:
     rows = [json.dumps(asdict(leak), ensure_ascii=False) for leak in report.leaks]
-    try:
-        write_whole(out, "".join(f"{row}\n" for row in rows))
-    except OSError as error:
-        raise MinerError(f"cannot write {out}: {error.strerror or error}", "check its folder") from error
+    write_whole(out, "".join(f"{row}\n" for row in rows))
 
 
 _MEANINGS = {

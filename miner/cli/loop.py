@@ -80,7 +80,10 @@ def _table(report: LoopReport) -> str:
     rows = [["round", "run", "triplets", "leak", "full", report.measure, "model"]]
     rows.append(["0", "", "", "", "", f"{report.before:.4f}", report.encoder])
     for one in report.rounds:
-        leak = "-" if one.leak is None or one.leak.rate is None else f"{100 * one.leak.rate:.2f} %"
+        leak = "-"
+        if one.leak is not None and one.leak.rate is not None:
+            low, high = 100 * one.leak.low, 100 * one.leak.high
+            leak = f"{100 * one.leak.rate:.2f} % [{low:.2f}, {high:.2f}]"
         full = "-" if one.full is None else f"{100 * one.full:.1f} %"
         cells = [str(one.number), one.run, f"{one.triplets:,}", leak, full, f"{one.score:.4f}", one.model]
         rows.append(cells)

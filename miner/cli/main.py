@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -21,6 +23,7 @@ COMMANDS = {
     "audit": "Measure how many negatives are wrong, on hidden positives.",
     "calibrate": "Find the rules for a target leak; no model runs.",
     "relabel": "Make judgments of likely suspected positives; can be undone.",
+    "runs": "List the runs of a store, or take some out.",
     "diff": "Say what changed between two runs, and why.",
     "explain": "Show what became of every candidate of a query, and why.",
     "pretrain": "Adapt an encoder to the texts of a store, without labels.",
@@ -47,6 +50,7 @@ _QUIET = {
 }
 """What keeps other libraries from writing between our progress bars."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DUCKDB_INTERRUPTED = "Query interrupted"
 """The RuntimeError that DuckDB makes of Ctrl-C."""
 
@@ -123,6 +127,11 @@ def _run(arguments: list[str], debug: bool) -> int:
             return _interrupted()
         if debug:
             raise
+        if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
+            where = f"cannot use {error.filename}: " if error.filename else ""
+            click.echo(f"Error: {where}{error.strerror or error}", err=True)
+            click.echo("  check the path, its rights, and the space on the disk", err=True)
+            return 1
         first = next(iter(str(error).splitlines()), "")
         click.echo(f"Error: unexpected {type(error).__name__}: {first}", err=True)
         click.echo("  run again with --debug for the traceback", err=True)
@@ -131,5 +140,7 @@ def _run(arguments: list[str], debug: bool) -> int:
 
 
 def _interrupted() -> int:
+    # A second signal, as `timeout -s INT` sends, would end Python while workers still compute: an abort.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     click.echo("Interrupted. Finished work is kept: the same command goes on from there.", err=True)
     return 130

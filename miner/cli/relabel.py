@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -16,6 +17,12 @@ from miner.mining.audit_config import AuditConfig
 if TYPE_CHECKING:
     from miner.evaluation.significance import Rate
     from miner.workflows.relabel import RelabelReport
+
+
+_CANNOT_SAY = (
+    "The precision is that of telling hidden positives from what nobody judged, with so many hidden. What is "
+    "relabelled comes from what nobody judged, and how much of it is right nobody knows: look at some."
+)
 
 
 @click.command("relabel")
@@ -62,7 +69,10 @@ def command(
     else:
         click.echo(_told(report, dry))
     if report.again:
-        click.echo(f"next: miner audit {store}; take it back: miner relabel {store} --undo", err=True)
+        click.echo(
+            f"next: miner audit {quote(str(store))}; take it back: miner relabel {quote(str(store))} --undo",
+            err=True,
+        )
 
 
 def _undo(store: Path) -> None:
@@ -78,6 +88,8 @@ def _undo(store: Path) -> None:
 
 
 def _told(report: RelabelReport, dry: bool) -> str:
+    from miner.mining.audit_report import limits
+
     lines = [
         f"run {report.run}, chance {report.probability:g} or more",
         f"won back    {_rate(report.won_back)} hidden positives",
@@ -89,7 +101,7 @@ def _told(report: RelabelReport, dry: bool) -> str:
         lines.append(f"relabelled  {report.relabelled:,} judgments; decided again as run {report.again}")
     else:
         lines.append("relabelled  none" + (": --dry-run" if dry and report.relabelled else ""))
-    return "\n".join(lines)
+    return "\n\n".join(["\n".join(lines), *limits(report.barred, report.untold), _CANNOT_SAY])
 
 
 def _rate(rate: Rate) -> str:

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from miner.engine.files import replacing
 from miner.errors import MinerError, UsageError
 from miner.store.select import Limits, Result, confined, select
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 _UNFOLDED = 1_000_000
 """Columns of a table that goes to a pipe or a file: nothing is folded there."""
-FORMATS = ("table", "csv", "json", "jsonl", "parquet")
+FORMATS = ("table", "csv", "tsv", "json", "jsonl", "parquet")
 _PLAIN_TYPES = {"VARCHAR", "BOOLEAN", "INTEGER", "BIGINT", "HUGEINT", "SMALLINT", "DOUBLE", "FLOAT"}
 """Written to CSV as they come."""
 _CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
@@ -94,21 +96,14 @@ def _give_up(error: MinerError) -> None:
 def _format(form: str | None, out: Path | None) -> str:
     if form is not None:
         return form
-    ending = out.suffix.lstrip(".").lower() if out else ""
-    return ending if ending in FORMATS else "table"
-
-
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """Yields a temporary name that becomes `out` when all is written, and vanishes otherwise."""
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        yield partial
-        partial.replace(out)
-    except OSError as error:
-        raise MinerError(f"cannot write {out}: {error.strerror or error}", "check its folder") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    ending = out.suffix.lstrip(".").lower() if out else "txt"
+    if ending == "txt":
+        return "table"
+    if ending not in FORMATS[1:]:
+        raise UsageError(
+            f"the ending of {out} tells no format", f"end it in .{', .'.join(FORMATS[1:])}, or give --format"
+        )
+    return ending
 
 
 @contextmanager
@@ -116,7 +111,7 @@ def _stream(out: Path | None) -> Iterator[IO[str]]:
     if out is None:
         yield sys.stdout
         return
-    with _replacing(out) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+    with replacing(out) as whole, whole.open("w", encoding="utf-8", newline="") as stream:
         yield stream
 
 
@@ -126,13 +121,13 @@ def _write_parquet(result: Result, out: Path | None) -> None:
     import pyarrow.parquet as pq
 
     reader = result.arrow()
-    with _replacing(out) as partial, pq.ParquetWriter(partial, reader.schema) as writer:
+    with replacing(out) as whole, pq.ParquetWriter(whole, reader.schema) as writer:
         for batch in reader:
             writer.write_batch(batch)
 
 
-def _write_csv(result: Result, stream: IO[str]) -> None:
-    writer = csv.writer(stream, lineterminator="\n")
+def _write_csv(result: Result, stream: IO[str], delimiter: str = ",") -> None:
+    writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
     writer.writerow(result.columns)
     plain = all(kind in _PLAIN_TYPES for kind in result.types)
     for batch in result.batches():
@@ -224,6 +219,7 @@ def _write_table(result: Result, stream: IO[str], most: int) -> None:
 
 _WRITERS: dict[str, Callable[[Result, IO[str]], None]] = {
     "csv": _write_csv,
+    "tsv": partial(_write_csv, delimiter="\t"),
     "json": _write_json,
     "jsonl": _write_jsonl,
 }

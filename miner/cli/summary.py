@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from shlex import quote
 
 import click
 
@@ -15,13 +16,13 @@ def summarise(store: Store, run: Run) -> None:
     """Writes to stderr: triplets, candidates by reason, shortfalls, and what to do next."""
     counts = runs.reason_counts(store, run)
     total = sum(counts.values())
-    models = [runs.model_name(store, run.encoder), runs.model_name(store, run.reranker)]
-    by = " + ".join(["BM25"] * bool(run.config.get("bm25")) + [name for name in models if name])
+    by = " + ".join(runs.model_names(store, run))
     lines = [f"run {run.name}: {runs.triplet_count(store, run):,} triplets of split {run.split}, by {by}"]
     lines += [f"  {number:>10,}  {number / total:6.1%}  {reason}" for reason, number in counts.items()]
     lines += _shortfalls(runs.negative_counts(store, run), run.negatives)
-    explain = f"miner explain {store.path} QUERY_ID"
-    more = f"; miner audit {store.path} --run {run.name}; miner export {store.path} OUT --run {run.name}"
+    path, name = quote(str(store.path)), quote(run.name)
+    explain = f"miner explain {path} QUERY_ID"
+    more = f"; miner audit {path} --run {name}; miner export {path} OUT --run {name}"
     lines.append(f"next: {explain}{more if counts.get('selected') else ''}")
     for line in lines:
         click.echo(line, err=True)

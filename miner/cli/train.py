@@ -61,7 +61,12 @@ def _names(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
     "--judgments", type=click.Choice(JUDGMENTS), help="Of a store: train on judged pairs, not on a run."
 )
 @click.option("--split", help="With --judgments: their split [default: train].")
-@click.option("--columns", callback=_names, help="Of a file: its text columns in order, with commas between.")
+@click.option(
+    "--columns",
+    callback=_names,
+    help="Of a file: its text columns in order, with commas between; not given: anchor or query, positive, "
+    "negatives by their names, else all but ids.",
+)
 @click.option("--label-column", help="Of a file: column of the label or score.")
 @click.option("--positive-label", help="Of a file: the class that counts as 1, all others as 0.")
 @click.option(
@@ -127,6 +132,7 @@ def _summary(report: EncoderReport, store: str) -> str:
         before, kept = (scores[step][metrics.measure] for step in (0, metrics.best_step))
         lines.append(
             f"dev       {metrics.measure} {before:.4f} before, {kept:.4f} at step {metrics.best_step}"
+            + ("" if metrics.best_step else f": no step was better, {report.out} is the base itself")
         )
     base = metrics.base
     against = "" if base == SCRATCH else f" --against {base}"

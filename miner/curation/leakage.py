@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from zlib import crc32
 
 import pyarrow as pa
 
@@ -164,7 +163,7 @@ def _contained(
 ) -> Iterator[tuple[int, int, float]]:
     """Evaluation texts of `ngram` words or more whose parts one training text holds."""
     parts = [_parts(text, config.ngram) for text in asked]
-    owners: dict[int, list[int]] = {}
+    owners: dict[str, list[int]] = {}
     for own, mine in enumerate(parts):
         for part in mine:
             owners.setdefault(part, []).append(own)
@@ -178,24 +177,23 @@ def _contained(
                 yield own, other, number / len(parts[own])
 
 
-def _parts(text: str, size: int) -> frozenset[int]:
+def _parts(text: str, size: int) -> frozenset[str]:
     found = words(normalise(text))
-    runs = (found[start : start + size] for start in range(len(found) - size + 1))
-    return frozenset(crc32(" ".join(run).encode()) for run in runs)
+    return frozenset(" ".join(found[start : start + size]) for start in range(len(found) - size + 1))
 
 
 def remove(train: Store, report: LeakageReport, split: str, same: bool = False) -> int:
     """Takes the training texts that leak out of the store, with their judgments; returns how many judgments.
 
-    What the store itself holds to evaluate on, in its own `split`, stays. Of the `same` store only the
-    judgments go that such queries have in other splits.
+    What the store itself holds to evaluate on, in its own `split`, stays, without what is judged of it in
+    other splits. Of the `same` store only the judgments go that such queries have in other splits.
     """
-    queries, documents = list(report.train_ids["query"]), list(report.train_ids["document"])
-    if same:
-        return stored.remove_judgments_elsewhere(train, queries, split)
+    queries, documents = set(report.train_ids["query"]), set(report.train_ids["document"])
     own = stored.held_for(train, split)
-    return stored.remove_texts(
-        train,
-        [i for i in queries if i not in own["query"]],
-        [i for i in documents if i not in own["document"]],
+    if same:
+        return stored.remove_judgments_elsewhere(train, sorted(queries), [], split)
+    kept_queries, kept_documents = queries & own["query"], documents & own["document"]
+    gone = stored.remove_judgments_elsewhere(train, sorted(kept_queries), sorted(kept_documents), split)
+    return gone + stored.remove_texts(
+        train, sorted(queries - kept_queries), sorted(documents - kept_documents)
     )

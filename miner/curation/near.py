@@ -1,6 +1,7 @@
 """Near copies: texts of almost the same words.
 
-Neither case nor the order of the words counts, nor how often one occurs, nor, unless asked for, punctuation.
+Neither case nor the order of the words counts, nor how often one occurs, nor, unless asked for, punctuation
+and where words are parted: "well-being", "well being" and "wellbeing" are alike.
 MinHash (Broder 1997, On the resemblance and containment of documents) with locality-sensitive hashing
 proposes pairs; the similarity of each is then computed exactly.
 """
@@ -8,9 +9,10 @@ proposes pairs; the similarity of each is then computed exactly.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -33,6 +35,8 @@ _WEIGHTS = (0.1, 0.9)
 """Of a pair that is proposed for nothing, and of one that is missed."""
 _PUNCTUATION = re.compile(r"(?<!\d)[^\w\s+#]+|[^\w\s+#]+(?!\d)")
 """What does not count: but for what stands in a number, and for the names of C++ and C#."""
+_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
+"""Between numbers it counts: 1 5 is not 15."""
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
 
 
@@ -43,7 +47,7 @@ class Pairs:
     left: Ints
     right: Ints
     similarity: Floats
-    """The Jaccard similarity of the words, 0 to 1."""
+    """The Jaccard similarity of the words, 0 to 1; 1 where but spaces and punctuation differ."""
 
 
 class WordSets:
@@ -51,7 +55,14 @@ class WordSets:
 
     def __init__(self, texts: Sequence[str], punctuation: bool = False) -> None:
         split = _TOKEN.findall if punctuation else words
-        self.sets = [frozenset(map(_hashed, split(normalise(text)))) for text in texts]
+        self.sets: list[frozenset[int]] = []
+        self.letters: list[bytes] = []
+        """A hash of each text's letters and digits alone; none where punctuation counts."""
+        for text in texts:
+            found = split(normalise(text))
+            self.sets.append(frozenset(map(_hashed, found)))
+            if not punctuation:
+                self.letters.append(_letters(found))
 
     def __len__(self) -> int:
         return len(self.sets)
@@ -73,10 +84,26 @@ def _hashed(word: str) -> int:
     return crc32(word.encode())
 
 
+def _letters(found: Sequence[str]) -> bytes:
+    return blake2b(_SPACE.sub("", " ".join(found)).encode(), digest_size=16).digest()
+
+
 def jaccard(left: frozenset[int], right: frozenset[int]) -> float:
     """Returns the share of the words of either that both have; 0 where there are none."""
     shared = len(left & right)
     return shared / (len(left) + len(right) - shared) if shared else 0.0
+
+
+def _of_same_letters(own: WordSets, other: WordSets, within: bool) -> Iterator[tuple[int, int]]:
+    """Yields pairs of texts that differ in spaces and punctuation at most."""
+    places: dict[bytes, list[int]] = {}
+    for place, letters in enumerate(own.letters):
+        if own.sets[place]:
+            places.setdefault(letters, []).append(place)
+    for place, letters in enumerate(other.letters):
+        for same in places.get(letters, ()):
+            if not within or same < place:
+                yield same, place
 
 
 def near_pairs(
@@ -91,7 +118,7 @@ def near_pairs(
 
     other = own if against is None else against
     index = MinHashLSH(max(threshold - _LOWER, _LOWER), num_perm=PERMUTATIONS, weights=_WEIGHTS)
-    found = []
+    found = dict.fromkeys(_of_same_letters(own, other, against is None), 1.0)
     with progress.task("looking for near copies", len(own) + len(other), unit="texts") as advance:
         for place, one in enumerate(own.minhashes):
             if own.sets[place]:
@@ -101,7 +128,7 @@ def near_pairs(
             for near in index.query(one) if other.sets[place] else ():
                 similarity = jaccard(own.sets[near], other.sets[place])
                 if similarity >= threshold and (against is not None or near < place):
-                    found.append((near, place, similarity))
+                    found.setdefault((near, place), similarity)
             advance(1)
-    table = np.array(sorted(found), dtype=np.float64).reshape(-1, 3)
+    table = np.array([(*pair, found[pair]) for pair in sorted(found)], dtype=np.float64).reshape(-1, 3)
     return Pairs(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2])

@@ -107,7 +107,7 @@ def measure(
     rerankers = [model for model in models if isinstance(model, Reranker)]
     cut = [model.truncated for model in models]
     if rerankers:
-        _require_judgments(store, config.split)
+        evaluating.require_judgments(store, config.split)
         candidates = reranking_task(store, config.split, config.depth, config.queries, config.seed)
         found = [rerank(store, model, candidates, progress) for model in rerankers]
     else:
@@ -155,7 +155,7 @@ def task_of_split(store: Store, config: EvaluationConfig) -> str:
     one of them 0 or less, and at most two pairs per query; else retrieval. Raises UsageError
     when nothing is judged.
     """
-    _require_judgments(store, config.split)
+    evaluating.require_judgments(store, config.split)
     if config.task != AUTO:
         return config.task
     facts = evaluating.split_facts(store, config.split)
@@ -163,16 +163,6 @@ def task_of_split(store: Store, config: EvaluationConfig) -> str:
         return "labels"
     graded = facts.grades >= _GRADES and facts.least <= 0 and facts.judgments <= _PER_QUERY * facts.queries
     return "similarity" if graded else "retrieval"
-
-
-def _require_judgments(store: Store, split: str) -> None:
-    if evaluating.split_facts(store, split).judgments:
-        return
-    known = evaluating.judged_splits(store)
-    raise UsageError(
-        f"nothing is judged in split '{split}' of {store.path}{near(split, known)}",
-        f"choose one with --split: {', '.join(known) or 'the store holds no judgments'}",
-    )
 
 
 def cached(store: Store, encoder: Encoder, progress: Progress = SILENT) -> Encode:

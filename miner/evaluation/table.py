@@ -10,11 +10,27 @@ from miner.evaluation.significance import Difference
 
 
 def table(report: Report) -> str:
-    """Returns one aligned table per place, and a line wherever two places disagree."""
+    """Returns one aligned table per place; of several also all side by side, and where they disagree."""
     names = short_names([model.name for model in report.models])
     parts = [_section(section, names) for section in report.sections]
-    lines = report.disagreements()
-    return "\n\n".join([*parts, "\n".join(lines)] if lines else parts)
+    if len(report.sections) > 1:
+        parts.append("\n".join(aligned(_side_by_side(report.sections, names))))
+    if lines := report.disagreements():
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _side_by_side(sections: Sequence[Section], names: Sequence[str]) -> list[list[str]]:
+    """The first measure of every place, models as rows."""
+    firsts = [next(iter(section.measured[0].means)) for section in sections]
+    rows = [["side by side", *(str(section.place) for section in sections)], ["", *firsts]]
+    for number, name in enumerate(names):
+        means = [section.measured[number].means for section in sections]
+        rows.append([name, *(f"{mean[first]:.4f}" for mean, first in zip(means, firsts, strict=True))])
+    for number, name in enumerate(names[1:]):
+        found = [section.differences[number][0] for section in sections]
+        rows.append([f"{names[0]} - {name}", *(f"{one.difference:+.4f}, p {one.p:.4f}" for one in found)])
+    return rows
 
 
 def _section(section: Section, names: Sequence[str]) -> str:

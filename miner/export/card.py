@@ -109,7 +109,7 @@ def _summary(manifest: Manifest, summary: str) -> str:
 Training data mined with `hardneg-miner`: {counts["rows"]:,} rows in the format \
 `{manifest["format"]}`, from {counts["queries"]:,} queries of the split `{run["split"]}` with \
 {counts["positives"]:,} positives and {counts["negatives"]:,} mined negatives \
-({counts["triplets"]:,} triplets).
+(the run has {counts["triplets"]:,} triplets).
 
 One row: {summary[0].lower()}{summary[1:]}"""
 

@@ -18,6 +18,7 @@ _AUDIT = (
     "as_audited",
     "weak_positives",
     "untold",
+    "chosen_on",
     "cannot_know",
 )
 
@@ -26,7 +27,7 @@ def facts(store: Store, run: Run) -> dict[str, Any]:
     """Returns audit, copies, leakage and provenance, JSON-able; None for what was never looked at."""
     audit, copies, leakage = stored.last_audit(store, run), stored.copies(store), stored.leakages(store)
     return {
-        "audit": None if audit is None else {name: audit[name] for name in _AUDIT},
+        "audit": None if audit is None else {name: audit.get(name) for name in _AUDIT},
         "changed_since": stored.changed_since(store, run),
         "copies": copies,
         "leakage": leakage or None,
@@ -90,6 +91,11 @@ def _audit(audit: Mapping[str, Any] | None, command: str) -> str:
         f"{_number(mined['margin'], 3)}. Positives below all negatives of their query: "
         f"{audit['weak_positives']:,}.",
     ]
+    if chosen := audit["chosen_on"]:
+        lines.append(
+            "The rules were chosen on half of these queries, so that the leak rate flatters. On the "
+            f"other half it was {_share(chosen['leak'])} ({_interval(chosen['leak'])})."
+        )
     if audit["untold"]:
         lines.append(f"It is not known what {' and '.join(audit['untold'])} was trained on.")
     return "\n\n".join([*lines, audit["cannot_know"], f"Measured with `{command}`."])

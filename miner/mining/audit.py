@@ -50,6 +50,9 @@ class Audit:
     """How many may not be hidden, by `stored.BARS`."""
     untold: list[str]
     """Models of the run of whose training the store knows nothing."""
+    chosen_on: dict[str, Any] | None
+    """Where the rules were chosen on these very positives: on which `run`, and their `leak` on the queries
+    that did not choose."""
     hidden: float
     """Positives hidden in a repeat, mean."""
     leak: Rate
@@ -60,8 +63,9 @@ class Audit:
     """The leak among hidden positives that each retriever returned."""
     bands: dict[str, Rate]
     """The leak by fused rank."""
-    outcomes: dict[str, int]
-    """What became of the hidden positives, over all repeats; the leaked are `negative`."""
+    outcomes: dict[str, Rate]
+    """The share of the hidden positives that each rule dropped, or that became something else: the leaked are
+    `negative`. The commonest first."""
     as_mined: Yield
     """With nothing hidden."""
     as_audited: Yield
@@ -120,11 +124,7 @@ def require_hideable(store: Store, run: Run, hideable: Hideable) -> None:
 def _audit(store: Store, run: Run, material: Material, settings: AuditConfig, trials: list[Trial]) -> Audit:
     hideable = material.hideable
     none = np.zeros(len(hideable.allowed), dtype=np.bool_)
-    outcomes: dict[str, int] = {}
-    for trial in trials:
-        for code, number in zip(*np.unique(trial.outcome[trial.hidden], return_counts=True), strict=True):
-            name = _named(int(code))
-            outcomes[name] = outcomes.get(name, 0) + int(number)
+    every = [trial.hidden for trial in trials]
     return Audit(
         run=run.name,
         settings=settings,
@@ -133,16 +133,28 @@ def _audit(store: Store, run: Run, material: Material, settings: AuditConfig, tr
         hideable=int(hideable.allowed.sum()),
         barred=hideable.bars(),
         untold=stored.untold_models(store, run),
+        chosen_on=stored.chosen_on(store, run),
         hidden=float(np.mean([trial.hidden.sum() for trial in trials])),
-        leak=_leak(material, trials, [trial.hidden for trial in trials]),
+        leak=_leak(material, trials, every),
         wrong=_wrong(material, trials),
         found_by={name: _leak(material, trials, f) for name, f in _found_by(store, run, trials)},
         bands={name: _leak(material, trials, inside) for name, inside in _bands(material, trials)},
-        outcomes=dict(sorted(outcomes.items(), key=lambda one: (-one[1], one[0]))),
+        outcomes=_outcomes(material, trials),
         as_mined=material.trial(material.without(none)).cost,
         as_audited=Yield.mean([trial.cost for trial in trials]),
         weak_positives=stored.weak_positives(store, run).num_rows,
     )
+
+
+def _outcomes(material: Material, trials: list[Trial]) -> dict[str, Rate]:
+    codes = np.unique(np.concatenate([trial.outcome[trial.hidden] for trial in trials])).tolist()
+    flags: dict[str, list[Flags]] = {}
+    for name in dict.fromkeys(map(_named, codes)):
+        alike = [code for code in codes if _named(code) == name]
+        flags[name] = [trial.hidden & np.isin(trial.outcome, alike) for trial in trials]
+    every = [trial.hidden for trial in trials]
+    found = {name: _rate(material, some, every) for name, some in flags.items()}
+    return dict(sorted(found.items(), key=lambda one: (-one[1].hits, one[0])))
 
 
 def _named(code: int) -> str:
@@ -154,15 +166,19 @@ def _named(code: int) -> str:
 
 
 def _leak(material: Material, trials: list[Trial], among: list[Flags]) -> Rate:
-    """The share of hidden positives that leaked, of those `among` in each trial; queries are the clusters."""
+    """The share of hidden positives that leaked, of those `among` in each trial."""
+    asked = [trial.hidden & some for trial, some in zip(trials, among, strict=True)]
+    return _rate(material, [trial.leaked & some for trial, some in zip(trials, asked, strict=True)], asked)
+
+
+def _rate(material: Material, hit: list[Flags], asked: list[Flags]) -> Rate:
+    """The share of the positives asked about that are hit, over all trials; queries are the clusters."""
     owner, queries = material.hideable.positives.owner, material.hideable.positives.queries
     hits, totals = np.zeros(queries, dtype=np.int64), np.zeros(queries, dtype=np.int64)
-    distinct = np.zeros(len(owner), dtype=np.bool_)
-    for trial, some in zip(trials, among, strict=True):
-        hits += np.bincount(owner[trial.leaked & some], minlength=queries)
-        totals += np.bincount(owner[trial.hidden & some], minlength=queries)
-        distinct |= trial.hidden & some
-    return clustered_rate(hits, totals, int(distinct.sum()))
+    for one, all_ in zip(hit, asked, strict=True):
+        hits += np.bincount(owner[one], minlength=queries)
+        totals += np.bincount(owner[all_], minlength=queries)
+    return clustered_rate(hits, totals, int(np.logical_or.reduce(asked).sum()))
 
 
 def _wrong(material: Material, trials: list[Trial]) -> Rate:

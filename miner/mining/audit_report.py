@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from miner.evaluation.significance import Rate
 from miner.evaluation.table import aligned
 from miner.mining.audit import CANNOT_KNOW, Audit
@@ -65,11 +67,11 @@ _MEANINGS = {
 
 
 def _outcomes(audit: Audit) -> str:
-    total = sum(audit.outcomes.values())
-    rows = [["what became of them", "", ""]]
-    for name, number in audit.outcomes.items():
+    rows = [["what became of them", "of hidden", "share", "95 % interval"]]
+    for name, rate in audit.outcomes.items():
         meaning = _MEANINGS.get(name, f"dropped: {name}")
-        rows.append([meaning, f"{number:,}", f"{100 * number / total:.1f} %"])
+        interval = f"[{_share(rate.low)}, {_share(rate.high)}]"
+        rows.append([meaning, f"{rate.hits:,}", _share(rate.rate), interval])
     return "\n".join(aligned(rows))
 
 
@@ -105,15 +107,27 @@ def judged_table(judged: Judged) -> str:
     return "\n".join(aligned(rows))
 
 
-def _notes(audit: Audit, store: str) -> list[str]:
+def limits(barred: Mapping[str, int], untold: Sequence[str]) -> list[str]:
+    """Returns which positives are never hidden, and which models may know those that are."""
     notes = []
-    if audit.barred:
-        told = "; ".join(f"{number:,} {BARS[bar]}" for bar, number in audit.barred.items())
+    if barred:
+        told = "; ".join(f"{number:,} {BARS[bar]}" for bar, number in barred.items())
         notes.append(f"Never hidden: {told}.")
-    if audit.untold:
+    if untold:
         notes.append(
-            f"Nothing is known of what {' and '.join(audit.untold)} was trained on. A model that has seen "
-            "these positives recognises them, and the leak rate flatters."
+            f"Nothing is known of what {' and '.join(untold)} was trained on. A model that has seen "
+            "these positives recognises them, and the figures flatter."
+        )
+    return notes
+
+
+def _notes(audit: Audit, store: str) -> list[str]:
+    notes = limits(audit.barred, audit.untold)
+    if audit.chosen_on is not None:
+        leak = Rate(**audit.chosen_on["leak"])
+        notes.append(
+            f"miner calibrate chose these rules on half of these queries, so the leak rate flatters. On the "
+            f"other half it was {_share(leak.rate)} [{_share(leak.low)}, {_share(leak.high)}]."
         )
     if audit.weak_positives:
         notes.append(

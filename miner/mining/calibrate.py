@@ -25,6 +25,7 @@ from miner.mining.config import Rules
 from miner.mining.material import Material
 from miner.mining.rules import BOUNDS
 from miner.mining.sweep import Counts, Sweep, only
+from miner.store.auditing import keep_chosen, untold_models
 from miner.store.database import Store
 from miner.store.runs import Run
 
@@ -84,7 +85,8 @@ class Calibration:
     """What a sweep found."""
 
     run: str
-    target: float
+    target: float | None
+    """None: the least leak was asked for that leaves what the run's own rules leave."""
     settings: AuditConfig
     asked: int
     """Negatives per query."""
@@ -92,14 +94,20 @@ class Calibration:
     own: Setting
     """The run's own rules."""
     chosen: Setting
+    barred: dict[str, int]
+    """How many positives may not be hidden, by `stored.BARS`."""
+    untold: list[str]
+    """Models of the run of whose training the store knows nothing."""
     expected: Rate
     """Where the half that chose says that the leak of the other half lies, with 95 %."""
 
     @property
     def confirmed(self) -> bool:
-        """Whether the chosen setting meets the target on the half that did not choose."""
-        rate = self.chosen.confirmed_on.leak.rate
-        return rate is not None and rate <= self.target
+        """Whether the chosen setting does on the half that did not choose what was asked for."""
+        found, own = self.chosen.confirmed_on, self.own.confirmed_on
+        if self.target is None:
+            return found.full >= own.full and _rate(found) <= _rate(own)
+        return found.leak.rate is not None and found.leak.rate <= self.target
 
     def frontier(self) -> list[Setting]:
         """Returns the settings that no other beats in leak, yield and hardness at once, by leak."""
@@ -126,14 +134,15 @@ class Calibration:
 
 
 def calibrate(
-    store: Store, run: Run, target: float, settings: AuditConfig, progress: Progress = SILENT
+    store: Store, run: Run, target: float | None, settings: AuditConfig, progress: Progress = SILENT
 ) -> Calibration:
     """Sweeps every rule over a run's stored evidence and picks the setting that meets the target leak.
 
-    No model runs, and the store stays as it is. Raises UsageError when no positive may be hidden, the run
-    was selected otherwise than by score, or no setting meets the target.
+    Without a target the one that leaks least where as many queries get all negatives as with the run's own
+    rules. No model runs; the store notes which rules were chosen on its positives. Raises UsageError when no
+    positive may be hidden, the run was selected otherwise than by score, or no setting meets the target.
     """
-    if not 0 <= target < 1:
+    if target is not None and not 0 <= target < 1:
         raise UsageError(f"a target leak of {target} cannot be", "give a share such as 0.02")
     material = Material.of(store, run)
     require_hideable(store, run, material.hideable)
@@ -144,10 +153,17 @@ def calibrate(
     asked = np.sum([sweep.asked for sweep in sweeps], axis=0)
     judge = _Judge(material, asked, np.logical_or.reduce(trials), settings, run.negatives)
     own, *swept = judge.measure(grid, sweeps, progress)
-    swept += judge.measure(between(swept, target), sweeps, progress)
-    chosen = choose(swept, target, run.negatives)
+    if target is None:
+        chosen = least(swept, own)
+    else:
+        swept += judge.measure(between(swept, target), sweeps, progress)
+        chosen = choose(swept, target, run.negatives)
     expected = judge.expected(reduce(add, (sweep.counts([chosen.rules])[0] for sweep in sweeps)))
-    return Calibration(run.name, target, settings, run.negatives, tuple(swept), own, chosen, expected)
+    keep_chosen(store, run, asdict(chosen.rules), {"run": run.name, "leak": asdict(chosen.confirmed_on.leak)})
+    barred, untold = material.hideable.bars(), untold_models(store, run)
+    return Calibration(
+        run.name, target, settings, run.negatives, tuple(swept), own, chosen, barred, untold, expected
+    )
 
 
 def halves(material: Material, seed: int) -> tuple[Flags, Flags]:
@@ -236,6 +252,15 @@ def choose(swept: Sequence[Setting], target: float, negatives: int) -> Setting:
     return min(
         (one for one in within if one.chosen_on.per_query >= most), key=lambda one: _hardness(one.chosen_on)
     )
+
+
+def least(swept: Sequence[Setting], own: Setting) -> Setting:
+    """Returns what leaks least on the half that chooses, and leaves there what the run's own rules leave.
+
+    That is, all negatives for as many queries; of equals the hardest.
+    """
+    enough = [one for one in swept if one.chosen_on.full >= own.chosen_on.full]
+    return min(enough or [own], key=lambda one: (_rate(one.chosen_on), _hardness(one.chosen_on)))
 
 
 def _rate(measured: Measured) -> float:

@@ -11,6 +11,7 @@ from miner.engine.files import write_whole
 from miner.evaluation.significance import Rate
 from miner.evaluation.table import aligned
 from miner.mining.audit import CANNOT_KNOW
+from miner.mining.audit_report import limits
 from miner.mining.calibrate import Calibration, Measured, Setting
 from miner.mining.config import OFF, Rules
 
@@ -21,10 +22,13 @@ def table(found: Calibration) -> str:
     head = (
         f"run {found.run}: {len(found.sweep)} settings, {100 * found.settings.share:g} % of the positives "
         f"hidden, {found.settings.repeats} repeats (seed {found.settings.seed}); "
-        f"target leak {_share(found.target)}"
+        f"{_asked(found)}"
     )
     rows = [["frontier", "leak", "95 % interval", *_cost_names(found.asked)]]
-    rows += [[one.name, *_leak(one.whole.leak), *_costs(one.whole)] for one in found.frontier()]
+    rows += [
+        [one.name + " (chosen)" * (one.name == chosen.name), *_leak(one.whole.leak), *_costs(one.whole)]
+        for one in found.frontier()
+    ]
     rows.append(["the run's own: " + found.own.name, *_leak(found.own.whole.leak), *_costs(found.own.whole)])
     halves = [["chosen: " + chosen.name, "leak", "95 % interval", *_cost_names(found.asked)]]
     for name, half in (("half that chose", chosen.chosen_on), ("half that confirms", chosen.confirmed_on)):
@@ -33,9 +37,14 @@ def table(found: Calibration) -> str:
         [
             head + "\n" + "\n".join(aligned(rows)),
             "\n".join(aligned(halves)) + "\n" + _verdict(found),
+            *limits(found.barred, found.untold),
             CANNOT_KNOW,
         ]
     )
+
+
+def _asked(found: Calibration) -> str:
+    return "the run's own yield" if found.target is None else f"target leak {_share(found.target)}"
 
 
 def _cost_names(asked: int) -> list[str]:
@@ -62,12 +71,23 @@ def _verdict(found: Calibration) -> str:
     inside = rate is not None and found.expected.low <= rate <= found.expected.high
     where = "lies inside" if inside else "does not lie inside"
     lines = [f"expected of the other half: [{low}, {high}]; it {where}"]
-    if found.confirmed:
+    if found.target is None:
+        lines.append(_as_much(found))
+    elif found.confirmed:
         lines.append("confirmed: the other half meets the target too")
     else:
         advice = "ask for less to be sure" if found.target else "no setting is sure to leak nothing"
         lines.append(f"not confirmed: the other half leaks more than the target; {advice}")
     return "\n".join(lines)
+
+
+def _as_much(found: Calibration) -> str:
+    own, chosen = found.own.confirmed_on, found.chosen.confirmed_on
+    told = (
+        f"the other half leaks {_share(chosen.leak.rate)}, {_share(own.leak.rate)} with the run's own rules, "
+        f"and {100 * chosen.full:.1f} % of its queries get all negatives, {100 * own.full:.1f} % with those"
+    )
+    return f"{'confirmed' if found.confirmed else 'not confirmed'}: {told}"
 
 
 def recipe(found: Calibration) -> str:
@@ -76,7 +96,7 @@ def recipe(found: Calibration) -> str:
     verdict = "confirmed" if found.confirmed else "not confirmed"
     lines = [
         f"# Calibrated on run {found.run}: {chosen.name}.",
-        f"# Target leak {_share(found.target)}; on the half that chose {_share(chosen.chosen_on.leak.rate)}, "
+        f"# {_asked(found).capitalize()}; on the half that chose {_share(chosen.chosen_on.leak.rate)}, "
         f"on the other {_share(chosen.confirmed_on.leak.rate)}: {verdict}.",
         f"# Share {found.settings.share:g}, repeats {found.settings.repeats}, seed {found.settings.seed}.",
         "[rules]",

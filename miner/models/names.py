@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from miner.errors import MissingExtraError, ModelError
+from miner.errors import MissingExtraError, ModelError, near
 
 BUNDLED = "bundled"
 """all-MiniLM-L6-v2 from a package: the model that works without a network."""
@@ -83,11 +83,13 @@ def _fetch(name: str, revision: str | None) -> Path:
         raise ModelError(f"{name} has no revision '{revision}'", "see its page on the hub") from error
     except RepositoryNotFoundError as error:
         raise ModelError(
-            f"there is no model '{name}' on the hub, or it is private", "check the spelling, or log in"
+            f"there is no model '{name}' on the hub, or it is private{near(name, [BUNDLED])}",
+            "check the spelling, or log in",
         ) from error
     except Exception as error:  # the hub client raises whatever its transport raises
         raise ModelError(
-            f"cannot fetch {name} from the hub ({type(error).__name__}) and it is not in the local cache",
+            f"cannot fetch {name} from the hub ({type(error).__name__}) and it is not in the local cache"
+            + near(name, [BUNDLED]),
             "check the network, name a local folder, or use bundled, which needs no network",
         ) from error
 

@@ -11,6 +11,7 @@ import hashlib
 import mmap
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ import numpy.typing as npt
 from miner.engine.progress import SILENT, Progress, Within
 from miner.models.encoder import Encoder, Vectors
 
-CHUNK = 8192
-"""Texts encoded between two writes: what a kill can cost, some twenty seconds of a small model."""
+CHUNK = 1024
+"""Texts encoded between two writes: what Ctrl-C or a kill can cost, some seconds of a small model."""
 
 Keys = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]
@@ -42,8 +43,8 @@ class VectorCache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._keys, self._dimension = self._read()
-        self._sort()
+        keys, self._dimension = self._read()
+        self._parts, self._count = [keys], len(keys)
 
     def _read(self) -> tuple[Keys, int]:
         """The keys of the rows that are whole, and the dimension; 0 where there is no row."""
@@ -58,12 +59,16 @@ class VectorCache:
         file = self._folder / name
         return file.read_bytes() if file.exists() else b""
 
-    def _sort(self) -> None:
-        self._order = np.lexsort((self._keys[:, 1], self._keys[:, 0]))
-        self._sorted = self._keys[self._order, 0]
+    @cached_property
+    def _index(self) -> tuple[Keys, Rows, npt.NDArray[np.uint64]]:
+        """All keys, their order, and their first words in that order; made once after the last append."""
+        keys = np.concatenate(self._parts)
+        self._parts = [keys]
+        order = np.lexsort((keys[:, 1], keys[:, 0]))
+        return keys, order, keys[order, 0]
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return self._count
 
     @property
     def vectors(self) -> Vectors:
@@ -79,13 +84,14 @@ class VectorCache:
         found = np.full(len(keys), -1, dtype=np.int64)
         if not len(self):
             return found
-        place = np.searchsorted(self._sorted, keys[:, 0])
+        stored, order, sorted_words = self._index
+        place = np.searchsorted(sorted_words, keys[:, 0])
         pending = np.flatnonzero(place < len(self))
         while len(pending):
-            row = self._order[place[pending]]
-            same = (self._keys[row] == keys[pending]).all(axis=1)
+            row = order[place[pending]]
+            same = (stored[row] == keys[pending]).all(axis=1)
             found[pending[same]] = row[same]
-            again = ~same & (self._keys[row, 0] == keys[pending, 0])
+            again = ~same & (stored[row, 0] == keys[pending, 0])
             pending = pending[again]
             place[pending] += 1
             pending = pending[place[pending] < len(self)]
@@ -100,8 +106,9 @@ class VectorCache:
         rows = np.ascontiguousarray(vectors, dtype=np.float32)
         _append(self._folder / "vectors.f32", len(self) * self._dimension * 4, rows.tobytes())
         _append(self._folder / "keys.u64", len(self) * 16, keys.tobytes())
-        self._keys = np.concatenate([self._keys, keys])
-        self._sort()
+        self._parts.append(keys)
+        self._count += len(keys)
+        self.__dict__.pop("_index", None)
 
 
 def release(vectors: Vectors) -> None:

@@ -86,6 +86,15 @@ def _empty(file: File) -> InputError:
     return InputError(f"{file.origin}: the file is empty", "it needs a header line and rows")
 
 
+def _require_parted(file: File, header: tuple[str, ...], by: str) -> None:
+    other = next((sign for sign in ",;\t|" if len(header) == 1 and sign in header[0]), None)
+    if other is not None:
+        raise InputError(
+            f"{file.origin}:1: one column, named {header[0]!r}",
+            f"a {file.suffix} file has its columns parted by {by}, not by {other!r}: save it so",
+        )
+
+
 def _by_position(
     header: tuple[str, ...], fields: Sequence[str], chosen: Sequence[int], line: int, size: int
 ) -> Record:
@@ -104,6 +113,7 @@ def _open_tsv(file: File) -> tuple[tuple[str, ...], Read]:
     if first is None:
         raise _empty(file)
     header = tuple(_tsv_fields(first))
+    _require_parted(file, header, "tabs")
 
     def _read(columns: Sequence[str]) -> Iterator[Record]:
         chosen = [header.index(column) for column in columns]
@@ -150,6 +160,7 @@ def _open_csv(file: File) -> tuple[tuple[str, ...], Read]:
     if first is None:
         raise _empty(file)
     header = tuple(first[2])
+    _require_parted(file, header, "commas")
 
     def _read(columns: Sequence[str]) -> Iterator[Record]:
         chosen = [header.index(column) for column in columns]

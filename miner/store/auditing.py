@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from miner.schema import Reason
-from miner.store.corpus import GOLD, SILVER
+from miner.store.corpus import GOLD, by_text
 from miner.store.database import Store
 from miner.store.evidence import COPIES
 from miner.store.relabelled import RELABELLED
@@ -31,12 +31,13 @@ BARS = {
 """Why a positive cannot be hidden, the first that holds; the last one of miner loop alone."""
 
 
+_CHOSEN = "calibrated"
+"""The row of `meta` with the rules that `miner calibrate` chose, on which evidence."""
 FOLLOWS_POSITIVES = (str(Reason.JUDGED_POSITIVE), *COPIES)
 """Exclusions that would not hold if fewer positives were known."""
-_KNOWN = f"""SELECT q.query_id, j.doc_id FROM queries q JOIN queries same USING (text_key)
-    JOIN judgments j ON j.query_id = same.query_id
-    WHERE j.relevance > 0 AND j.source NOT IN ('{SILVER}', '{RELABELLED}')
-        AND q.query_id IN (SELECT query_id FROM positives WHERE evidence = $evidence)
+_BY_PEOPLE = f"(SELECT * FROM {GOLD} WHERE source <> '{RELABELLED}')"
+_KNOWN = f"""SELECT query_id, doc_id FROM ({by_text(_BY_PEOPLE)}) WHERE relevance > 0
+        AND query_id IN (SELECT query_id FROM positives WHERE evidence = $evidence)
     UNION SELECT query_id, doc_id FROM positives WHERE evidence = $evidence"""
 """What is relevant to the queries of `$evidence`, in any split; of what `miner relabel` judged, only what the
 evidence was gathered on."""
@@ -164,13 +165,58 @@ def verdicts_of(store: Store, run: Run) -> pa.Table:
 
 
 def untold_models(store: Store, run: Run) -> list[str]:
-    """Returns the names of the run's models of whose training the store knows nothing."""
+    """Returns the run's models, and bases of them, of whose training the store knows nothing.
+
+    What a model was trained on, its base has seen to; a base that was drawn at random has seen nothing.
+    """
     rows = store.rows(
-        """SELECT name FROM models WHERE fingerprint IN (?, ?)
-        AND json_extract(details, '$.training') IS NULL ORDER BY kind, name""",
+        "SELECT name, details FROM models WHERE fingerprint IN (?, ?) ORDER BY kind, name",
         [run.encoder, run.reranker],
     )
-    return [name for (name,) in rows]
+    found = [_untold(store, name, json.loads(details)) for name, details in rows]
+    return [name for name in found if name is not None]
+
+
+def _untold(store: Store, name: str, details: Mapping[str, Any]) -> str | None:
+    """The model, or the first of its bases, of which nothing is known; None where all is."""
+    if "training" not in details:
+        return name
+    base = details.get("base")
+    if base is None:
+        return None
+    rows = store.rows(
+        """SELECT name, details FROM models WHERE json_extract_string(details, '$.weights') = ?
+        ORDER BY json_extract(details, '$.training') IS NULL, name LIMIT 1""",
+        [base],
+    )
+    of_base = f"the base of {name}"
+    if not rows:
+        return of_base
+    known = json.loads(rows[0][1])
+    return of_base if "training" not in known else _untold(store, rows[0][0], known)
+
+
+def keep_chosen(store: Store, run: Run, rules: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Notes that rules were chosen on the positives of a run's evidence, in place of an older such note.
+
+    `about`: the name of the `run`, and the `leak` of the queries that did not choose.
+    """
+    same = {"evidence": run.evidence, "rules": dict(rules)}
+    kept = [one for one in _chosen(store) if any(one[name] != value for name, value in same.items())]
+    with store.transaction():
+        store.execute("DELETE FROM meta WHERE key = ?", [_CHOSEN])
+        store.execute("INSERT INTO meta VALUES (?, ?)", [_CHOSEN, json.dumps([*kept, {**same, **about}])])
+
+
+def chosen_on(store: Store, run: Run) -> dict[str, Any] | None:
+    """Returns what `keep_chosen` noted of a run's rules and evidence; None where nothing was."""
+    same = (run.evidence, run.config["rules"])
+    return next((one for one in _chosen(store) if (one["evidence"], one["rules"]) == same), None)
+
+
+def _chosen(store: Store) -> list[dict[str, Any]]:
+    found = store.rows("SELECT value FROM meta WHERE key = ?", [_CHOSEN])
+    return list(json.loads(found[0][0])) if found else []
 
 
 def keep_audit(store: Store, run: Run, settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:

@@ -64,10 +64,16 @@ def positives(store: Store, split: str) -> pa.Table:
     )
 
 
-_SHARED = f"""SELECT q.query_id, j.doc_id, max(j.relevance) AS relevance
-    FROM queries q JOIN queries same USING (text_key) JOIN {GOLD} j ON j.query_id = same.query_id
-    GROUP BY ALL"""
-"""Judgments hold for a text: what is relevant to a query is so to every query that reads the same."""
+def by_text(judgments: str) -> str:
+    """Returns SQL for judgments (query_id, doc_id, split, relevance) of every query that reads the same.
+
+    Judgments hold for a text. `judgments` is the SQL of those that count.
+    """
+    return f"""SELECT q.query_id, j.doc_id, j.split, j.relevance
+        FROM queries q JOIN queries same USING (text_key) JOIN {judgments} j ON j.query_id = same.query_id"""
+
+
+_SHARED = f"""SELECT query_id, doc_id, max(relevance) AS relevance FROM ({by_text(GOLD)}) GROUP BY ALL"""
 
 
 def known_positives(store: Store) -> pa.Table:

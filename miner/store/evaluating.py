@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from miner.store.corpus import GOLD
+from miner.errors import UsageError, near
+from miner.store.corpus import GOLD, by_text
 from miner.store.database import Store
 
-_BY_TEXT = f"""SELECT q.query_id, j.doc_id, j.split, j.relevance
-    FROM queries q JOIN queries same USING (text_key) JOIN {GOLD} j ON j.query_id = same.query_id"""
-"""Judgments hold for a text: what is relevant to a query is so to every query that reads the same."""
+_BY_TEXT = by_text(GOLD)
 
 
 @dataclass(frozen=True)
@@ -108,6 +107,16 @@ def labelled_documents(store: Store, split: str) -> pa.Table:
 def judged_splits(store: Store) -> list[str]:
     """Returns the names of the splits in which anything is judged."""
     return [split for (split,) in store.rows(f"SELECT DISTINCT split FROM {GOLD} ORDER BY split")]
+
+
+def require_judgments(store: Store, split: str, flag: str = "--split") -> None:
+    """Raises UsageError when nothing is judged in a split, with the splits that `flag` can name."""
+    known = judged_splits(store)
+    if split not in known:
+        raise UsageError(
+            f"nothing is judged in split '{split}' of {store.path}{near(split, known)}",
+            f"choose one with {flag}: {', '.join(known) or 'the store holds no judgments'}",
+        )
 
 
 def seen_positives(store: Store, model: str, split: str) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from miner.errors import UsageError, near
 from miner.store.corpus import GOLD
 from miner.store.database import Store
+from miner.store.evaluating import require_judgments
 
 _TEXTS = """SELECT 'query' AS side, query_id AS id, text, text_key FROM queries
     UNION ALL
@@ -23,7 +23,8 @@ def evaluation_texts(store: Store, split: str) -> pa.Table:
 
     Raises UsageError when nothing is judged in the split.
     """
-    table = store.table(
+    require_judgments(store, split)
+    return store.table(
         f"""WITH judged AS (SELECT query_id, doc_id, relevance FROM {GOLD} WHERE split = $split)
         SELECT side, id, text, text_key FROM ({_TEXTS}) WHERE text_key <> 0 AND (
             side = 'query' AND id IN (SELECT query_id FROM judged)
@@ -31,13 +32,6 @@ def evaluation_texts(store: Store, split: str) -> pa.Table:
         ORDER BY side, id""",
         {"split": split},
     )
-    if not table.num_rows:
-        known = [name for (name,) in store.rows(f"SELECT DISTINCT split FROM {GOLD} ORDER BY split")]
-        raise UsageError(
-            f"nothing is judged in split '{split}' of {store.path}{near(split, known)}",
-            f"choose one with --split: {', '.join(known) or 'the store holds no judgments'}",
-        )
-    return table
 
 
 def queries_elsewhere(store: Store, split: str) -> pa.Table:
@@ -68,9 +62,13 @@ def remove_texts(store: Store, queries: list[str], documents: list[str]) -> int:
     return int(before) - int(after)
 
 
-def remove_judgments_elsewhere(store: Store, queries: list[str], split: str) -> int:
-    """Removes the judgments that queries have in other splits than this; returns how many went."""
+def remove_judgments_elsewhere(store: Store, queries: list[str], documents: list[str], split: str) -> int:
+    """Removes the judgments of queries and of documents in other splits than this; returns how many went."""
     ((before,),) = store.rows("SELECT count(*) FROM judgments")
-    store.execute("DELETE FROM judgments WHERE list_contains(?, query_id) AND split <> ?", [queries, split])
+    store.execute(
+        """DELETE FROM judgments
+        WHERE (list_contains(?, query_id) OR list_contains(?, doc_id)) AND split <> ?""",
+        [queries, documents, split],
+    )
     ((after,),) = store.rows("SELECT count(*) FROM judgments")
     return int(before) - int(after)

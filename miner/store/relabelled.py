@@ -8,10 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from miner.store.corpus import GOLD
+from miner.store.corpus import GOLD, content_hashes
 from miner.store.database import Store
-from miner.store.ledger import KEY
-from miner.store.runs import Run
+from miner.store.runs import Run, forget_runs
 
 RELABELLED = "relabelled"
 """The source of these judgments, and the row of `meta` that says where they come from."""
@@ -57,6 +56,16 @@ def relabellings(store: Store) -> list[dict[str, Any]]:
     return list(json.loads(found[0][0])) if found else []
 
 
+def _unfinished_runs(store: Store) -> dict[str, str]:
+    """Runs (run_id to evidence) that a kill left, on the judgments as they are; changed, they never end."""
+    rows = store.rows("SELECT run_id, evidence, split, inputs FROM runs WHERE status <> 'done'")
+    return {
+        run_id: evidence
+        for run_id, evidence, split, inputs in rows
+        if json.loads(inputs).get("judgments") == content_hashes(store, split)["judgments"]
+    }
+
+
 def remove_relabelled(store: Store) -> tuple[int, list[str], list[str]]:
     """Takes back every relabelling, at once: judgments, the runs made on them, and those runs' evidence.
 
@@ -72,25 +81,10 @@ def remove_relabelled(store: Store) -> tuple[int, list[str], list[str]]:
         WHERE (p.query_id, p.doc_id) NOT IN (
             SELECT (query_id, doc_id) FROM {GOLD} WHERE source <> '{RELABELLED}') ORDER BY r.name"""
     )
+    unfinished = _unfinished_runs(store) if number else {}
     with store.transaction():
         store.execute("DELETE FROM judgments WHERE source = ?", [RELABELLED])
         _note(store, [])
-        for one in made:
-            for table in ("decisions", "triplets", "audits", "runs"):
-                store.execute(f"DELETE FROM {table} WHERE run_id = ?", [one["run_id"]])
-        for one in made:
-            _forget_evidence(store, one["evidence"])
+        forget_runs(store, {one["run_id"]: one["evidence"] for one in made} | unfinished)
     gone = list(dict.fromkeys(one["name"] for one in made))
     return int(number), gone, [name for (name,) in resting if name not in gone]
-
-
-def _forget_evidence(store: Store, key: str) -> None:
-    """Removes one set of evidence with its stages, unless a run needs it."""
-    if store.rows("SELECT 1 FROM runs WHERE evidence = ?", [key]):
-        return
-    for table in ("candidates", "positives"):
-        store.execute(f"DELETE FROM {table} WHERE evidence = ?", [key])
-    stages = f"""(SELECT fingerprint FROM stages
-        WHERE left(fingerprint, {KEY}) = $key OR json_extract_string(inputs, '$.evidence') = $key)"""
-    for table in ("chunks", "stages"):
-        store.table(f"DELETE FROM {table} WHERE fingerprint IN {stages} RETURNING 1", {"key": key})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow as pa
 from miner.errors import StoreError, UsageError, near
 from miner.schema import KEPT
 from miner.store.database import Store
+from miner.store.ledger import KEY
 
 _COLUMNS = """run_id, name, split, config, inputs, versions, seed, evidence, encoder, reranker,
     negatives, status, started, finished"""
@@ -71,11 +72,7 @@ def find_run(store: Store, name: str | None = None) -> Run:
             if run.status != "done":
                 raise UsageError(f"run '{name}' is not finished", "start the same miner mine again")
             return run
-    names = [run.name for run in known]
-    raise StoreError(
-        f"no run '{name}' in {store.path}{near(name, names)}",
-        f"runs there: {', '.join(names) or 'none'}",
-    )
+    raise _no_run(store, name, [run.name for run in known])
 
 
 def begin_run(store: Store, run: Run) -> None:
@@ -107,11 +104,46 @@ def finish_run(store: Store, run_id: str, decisions: list[pa.Table], triplets: l
         )
 
 
-def drop_run(store: Store, run_id: str) -> None:
-    """Removes a run with its decisions and triplets; the evidence stays."""
+def remove_runs(store: Store, names: Sequence[str]) -> None:
+    """Removes runs, finished or not, as `forget_runs` does; all of them or, on an error, none.
+
+    Raises StoreError for a name that is no run's.
+    """
+    known = {run.name: run for run in runs(store)}
+    for name in names:
+        if name not in known:
+            raise _no_run(store, name, list(known))
     with store.transaction():
-        for table in ("decisions", "triplets", "runs"):
+        forget_runs(store, {known[name].run_id: known[name].evidence for name in names})
+
+
+def forget_runs(store: Store, evidence: Mapping[str, str]) -> None:
+    """Deletes runs (run_id to evidence) with all that was decided, and evidence that no other run needs.
+
+    What searches found and rerankers scored stays: it is what the next run is spared.
+    """
+    for run_id in evidence:
+        for table in ("decisions", "triplets", "audits", "runs"):
             store.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
+    for key in sorted(set(evidence.values())):
+        if not store.rows("SELECT 1 FROM runs WHERE evidence = ?", [key]):
+            _forget_evidence(store, key)
+
+
+def _forget_evidence(store: Store, key: str) -> None:
+    for table in ("candidates", "positives"):
+        store.execute(f"DELETE FROM {table} WHERE evidence = ?", [key])
+    stages = f"""(SELECT fingerprint FROM stages
+        WHERE left(fingerprint, {KEY}) = $key OR json_extract_string(inputs, '$.evidence') = $key)"""
+    for table in ("chunks", "stages"):
+        store.table(f"DELETE FROM {table} WHERE fingerprint IN {stages} RETURNING 1", {"key": key})
+
+
+def _no_run(store: Store, name: str, names: Sequence[str]) -> StoreError:
+    return StoreError(
+        f"no run '{name}' in {store.path}{near(name, names)}",
+        f"runs there: {', '.join(names) or 'none'}",
+    )
 
 
 def triplets(store: Store, run: Run) -> pa.Table:
@@ -176,3 +208,9 @@ def model_name(store: Store, fingerprint: str | None) -> str | None:
     """Returns the name under which a model was first used, or None."""
     found = store.rows("SELECT name FROM models WHERE fingerprint = ?", [fingerprint])
     return found[0][0] if found else None
+
+
+def model_names(store: Store, run: Run) -> list[str]:
+    """Returns what a run's candidates were found and scored by: `BM25`, the encoder, the reranker."""
+    models = [model_name(store, run.encoder), model_name(store, run.reranker)]
+    return ["BM25"] * bool(run.config.get("bm25")) + [name for name in models if name]

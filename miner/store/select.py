@@ -108,6 +108,7 @@ class Result:
         self._worker = ThreadPoolExecutor(1)
         self._spent = 0.0
         self._stuck = False
+        self._readers: list[pa.RecordBatchReader] = []
         self._statement = ""
         self._relation: duckdb.DuckDBPyRelation
         try:
@@ -141,10 +142,14 @@ class Result:
         """Closes the store; a query that does not stop is left behind."""
         self._worker.shutdown(wait=not self._stuck)
         if not self._stuck:
+            # One that is left unread keeps the database half open: to open it again would wait forever.
+            for reader in self._readers:
+                reader.close()
             self._connection.close()
 
     def _record_batches(self, rows: int) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         reader = self._call(lambda: self._relation.to_arrow_reader(rows))
+        self._readers.append(reader)
         return reader.schema, iter(lambda: self._call(lambda: next(reader, None)), None)
 
     def _call(self, function: Callable[[], Value]) -> Value:

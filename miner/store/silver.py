@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from miner.errors import UsageError, near
-from miner.store.corpus import GOLD, SILVER
+from miner.store.corpus import GOLD, SILVER, splits
 from miner.store.database import Store
 
 SOURCES = ("gold", SILVER)
@@ -115,6 +115,8 @@ def judged_pairs(store: Store, split: str, sources: Sequence[str] = ("gold",)) -
     if table.num_rows == 0:
         raise UsageError(
             f"split '{split}' has no judgments of source {' or '.join(sources)}",
-            f"make silver ones: miner silver {store.path}" if SILVER in sources else "choose another split",
+            f"make silver ones: miner silver {store.path}"
+            if SILVER in sources
+            else f"choose one with --split: {', '.join(splits(store)) or 'the store holds no judgments'}",
         )
     return table

@@ -74,20 +74,23 @@ class KnownPositives:
     """Which texts are known to be relevant to which: pairs of text keys, and texts of one label."""
 
     def __init__(self, anchors: Keys, documents: Keys, labels: Mapping[int, str] | None = None) -> None:
-        self._pairs = np.unique(_mixed(anchors, documents))
+        self._anchors, self._documents = np.unique(anchors), np.unique(documents)
+        self._pairs = np.unique(self._numbers(anchors, documents))
         number = {name: place for place, name in enumerate(sorted(set((labels or {}).values())))}
         self._label = {key: number[name] for key, name in (labels or {}).items()}
 
     def without(self, anchors: Keys, documents: Keys) -> KnownPositives:
         """Returns the same without these pairs, as if nobody had judged them; labels stay."""
         other = copy(self)
-        other._pairs = np.setdiff1d(self._pairs, _mixed(anchors, documents), assume_unique=True)
+        other._pairs = np.setdiff1d(self._pairs, self._numbers(anchors, documents))
         return other
 
     @property
     def fingerprint(self) -> str:
         """A hash of all that is known."""
-        digest = hashlib.sha256(self._pairs.tobytes())
+        anchor, document = np.divmod(self._pairs, max(len(self._documents), 1))
+        digest = hashlib.sha256(self._anchors[anchor].tobytes())
+        digest.update(self._documents[document].tobytes())
         digest.update(str(sorted(self._label.items())).encode())
         return digest.hexdigest()
 
@@ -96,28 +99,30 @@ class KnownPositives:
 
         It is when the pair was judged so, or when both have the same label.
         """
-        pairs = _mixed(anchors[:, None], documents[None, :])
-        found: npt.NDArray[np.bool_] = np.zeros(pairs.shape, dtype=np.bool_)
-        if len(self._pairs):
-            place = np.searchsorted(self._pairs, pairs)
-            found = self._pairs[np.minimum(place, len(self._pairs) - 1)] == pairs
+        numbers = self._numbers(anchors[:, None], documents[None, :])
+        found: npt.NDArray[np.bool_] = _places(self._pairs, numbers) >= 0
         if not self._label:
             return found
         left, right = (self._labels(keys) for keys in (anchors, documents))
         same: npt.NDArray[np.bool_] = (left[:, None] == right[None, :]) & (left >= 0)[:, None]
         return found | same
 
+    def _numbers(self, anchors: Keys, documents: Keys) -> Keys:
+        """The number of each pair, anchor by anchor; -1 where nothing is known of one of the two."""
+        anchor, document = _places(self._anchors, anchors), _places(self._documents, documents)
+        return np.where((anchor < 0) | (document < 0), -1, anchor * len(self._documents) + document)
+
     def _labels(self, keys: Keys) -> npt.NDArray[np.int64]:
         """The number of each text's label, -1 where it has none."""
         return np.array([self._label.get(key, -1) for key in keys.tolist()], dtype=np.int64)
 
 
-def _mixed(left: Keys, right: Keys) -> npt.NDArray[np.uint64]:
-    """One 64-bit number per pair of keys."""
-    with np.errstate(over="ignore"):
-        both = left.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ right.astype(np.uint64)
-        mixed: npt.NDArray[np.uint64] = (both ^ (both >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
-    return mixed
+def _places(known: Keys, keys: Keys) -> Keys:
+    """The place of each key in what is known, in order and each once; -1 where it is not there."""
+    if not len(known):
+        return np.full(keys.shape, -1, dtype=np.int64)
+    place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return np.where(known[place] == keys, place, -1)
 
 
 class MaskingCollator:

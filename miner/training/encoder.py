@@ -48,7 +48,9 @@ def train_encoder(
     kill goes on where it was, and does nothing when all is done. Raises UsageError when `out` is
     taken, ModelError when the base does not load.
     """
-    if known is None and config.needs.ranks_batch:
+    if not (config.mask and config.reads("mask")):
+        known = None
+    elif known is None:
         known = known_positives(examples)
     if not config.evaluations:
         dev = None
@@ -61,7 +63,7 @@ def train_encoder(
             "config": {**config.identity(), "base": None},
             "dtype": resolve_dtype(config.dtype, resolve_device()),
             "dev": [dev.measure, dev.content] if dev else None,
-            "known": known.fingerprint if known and config.mask else None,
+            "known": known.fingerprint if known else None,
             "code": _CODE,
         }
     )

@@ -55,7 +55,12 @@ LOSSES = {
 }
 """Every loss by the name that `--loss` takes."""
 _RANKING = tuple(name for name, loss in LOSSES.items() if loss.ranks_batch)
-_READERS = {"margin": ("triplet",), "scale": _RANKING, "mask": _RANKING, "mini_batch": ("cached-mnr",)}
+_READERS = {
+    "margin": ("triplet",),
+    "scale": _RANKING,
+    "mask": ("mnr", "cached-mnr"),
+    "mini_batch": ("cached-mnr",),
+}
 """The losses that read a setting, where not all do."""
 _OF_SCRATCH = ("dimension", "tokenizer")
 """Settings of a model that is drawn at random."""

@@ -153,7 +153,7 @@ def train_model(
                 train_dataset=_dataset(examples),
                 loss=_loss(model, examples, config, cosine),
             )
-            if known is not None and config.mask and config.needs.ranks_batch and config.loss != "gist":
+            if known is not None:
                 masking: Any = MaskingCollator(trainer.data_collator, examples.texts, known)
                 trainer.data_collator = masking
             left_out = rows_left_out(examples, config)
@@ -340,7 +340,7 @@ class _Watcher(TrainerCallback):
 
     def _place_of_best(self) -> int:
         measure = self._dev.measure if self._dev else ""
-        return max(range(len(self.scores)), key=lambda i: (self.scores[i][1][measure], -i))
+        return max(range(len(self.scores)), key=lambda i: (_ordered(self.scores[i][1][measure]), -i))
 
     def _best(self) -> tuple[int, dict[str, float]]:
         return self.scores[self._place_of_best()]
@@ -352,6 +352,11 @@ class _Watcher(TrainerCallback):
         # A copy, not a rename: a kill before the training is noted finds the best model where it was.
         _replace(self._work / TRAINED, lambda folder: shutil.copytree(self._work / BEST, folder))
         return self._best()[0]
+
+
+def _ordered(score: float) -> float:
+    """A score that is no number, as of vectors that are all alike, is below every other."""
+    return -math.inf if math.isnan(score) else score
 
 
 def _replace(folder: Path, write: Callable[[str], object]) -> None:

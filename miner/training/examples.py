@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -26,6 +27,13 @@ LABELS = ("label", "labels", "score", "scores")
 MANIFEST = "manifest.json"
 _EXPORTED = "anchor"
 """The column by which an export is known."""
+_ANCHORS = (_EXPORTED, "query")
+_POSITIVE = "positive"
+_NEGATIVE = re.compile(r"negative[_-]?(\d*)")
+_ID = re.compile(r"(.*[_-])?(q|d|p|s|doc|query|pair)?(id|ids|idx|index)", re.IGNORECASE)
+_OF_TEXTS = "triplet, n-tuple or labeled-pair"
+"""The formats of export whose rows are single texts."""
+_LONG_NAME = 40
 _WIDEST = 2
 """The largest margin between two cosines."""
 
@@ -35,7 +43,7 @@ class Columns:
     """Which columns to train on, and what their labels mean."""
 
     texts: tuple[str, ...] = ()
-    """In order: anchor, positive, negatives. None: every column that is no label."""
+    """In order: anchor, positive, negatives. None: what `text_columns` finds."""
     label: str | None = None
     """None: the first column named label, labels, score or scores."""
     positive_label: str | None = None
@@ -101,7 +109,10 @@ def examples_of(table: pa.Table, origin: str, loss: str, columns: Columns | None
     """Returns the rows of a table for a loss; errors as `read_examples`."""
     columns, needs = columns or Columns(), LOSSES[loss]
     label = _label_column(table, origin, columns)
-    names = columns.texts or tuple(n for n in table.column_names if n not in LABELS and n != label)
+    unlabelled = [name for name in table.column_names if name not in LABELS and name != label]
+    names = columns.texts or text_columns(unlabelled, origin)
+    if not columns.texts:
+        _require_no_lists(table, origin, [name for name in unlabelled if name not in names])
     _require_columns(table, origin, names)
     _require_shape(origin, loss, needs, names, label)
     _require_texts(table, origin, loss, needs, names)
@@ -121,6 +132,40 @@ def examples_of(table: pa.Table, origin: str, loss: str, columns: Columns | None
     used = {*names, label} if needs.label or columns.positive_label else set(names)
     unread = tuple(name for name in table.column_names if name not in used)
     return Examples(kept, target, classes, origin, unread)
+
+
+def text_columns(names: Sequence[str], origin: str) -> tuple[str, ...]:
+    """Returns the columns to train on, in order: anchor, positive, negatives.
+
+    Those that are called so, wherever they stand, and a query is an anchor; beside a positive no
+    other column is read. Else all in the order of the table, but ids. Raises InputError where the
+    first row of texts was taken for names, UsageError where two columns are the anchor, or none.
+    """
+    prose = next((name for name in names if len(name) > _LONG_NAME and " " in name.strip()), None)
+    if prose is not None:
+        raise InputError(
+            f"{origin}: its first row was taken for names of columns: '{prose[:_LONG_NAME]}…'",
+            "write the names above it, such as anchor, positive and negative",
+        )
+    texts = [name for name in names if not _ID.fullmatch(name)]
+    anchors = [name for name in texts if name in _ANCHORS]
+    if _POSITIVE not in texts:
+        first = anchors[:1]
+        return (*first, *(name for name in texts if name not in first))
+    negatives = sorted((name for name in texts if _NEGATIVE.fullmatch(name)), key=_place)
+    anchors = anchors or [name for name in texts if name != _POSITIVE and name not in negatives]
+    if len(anchors) != 1:
+        found = f"columns {' and '.join(anchors)} may both be" if anchors else "no column is"
+        raise UsageError(
+            f"{origin}: {found} the anchor",
+            "name the columns of text in order with --columns, such as query,positive,negative",
+        )
+    return (*anchors, _POSITIVE, *negatives)
+
+
+def _place(negative: str) -> int:
+    match = _NEGATIVE.fullmatch(negative)
+    return int(match[1]) if match and match[1] else 0
 
 
 def _of_class(table: pa.Table, origin: str, label: str | None, wanted: str) -> pa.Table:
@@ -156,7 +201,7 @@ def _data(source: str) -> Path:
         return path / "data"
     files = [file.path for file in files_in(source, path / "data") if is_table(file)]
     if len(files) != 1:
-        raise InputError(f"{source}: no data file that can be trained on", "export it again as jsonl")
+        raise InputError(f"{source}: no data file that can be trained on", f"export as {_OF_TEXTS}, to jsonl")
     return files[0]
 
 
@@ -205,11 +250,15 @@ def _table(file: File, columns: Columns) -> pa.Table:
     rows: list[Sequence[str | None]] = []
     for record in table.read(read):
         if record.problem is not None:
-            raise InputError(f"{file.origin}:{record.line}: {record.problem[1]}", "mend the row")
+            lists = "holds a list" in record.problem[1]
+            raise InputError(
+                f"{file.origin}:{record.line}: {record.problem[1]}",
+                f"rows of single texts are needed: export as {_OF_TEXTS}" if lists else "mend the row",
+            )
         rows.append(record.values)
     found = {name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(read)}
-    lists = {name: pa.array(_lists(file, name)) for name in scored}
-    return pa.table({name: (found | lists)[name] for name in table.columns})
+    listed = {name: pa.array(_lists(file, name)) for name in scored}
+    return pa.table({name: (found | listed)[name] for name in table.columns})
 
 
 def _lists(file: File, name: str) -> list[Any]:
@@ -266,6 +315,16 @@ def _require_texts(table: pa.Table, origin: str, loss: str, needs: Loss, names: 
             )
 
 
+def _require_no_lists(table: pa.Table, origin: str, unread: Sequence[str]) -> None:
+    """A list of negatives that is not read would be missed by nobody."""
+    for name in unread:
+        if pa.types.is_nested(table.schema.field(name).type):
+            raise UsageError(
+                f"{origin}: column '{name}' holds lists, and would not be read",
+                "write one text a column, such as negative_1, negative_2, or name the columns with --columns",
+            )
+
+
 def _require_no_label(table: pa.Table, origin: str, loss: str, needs: Loss, label: str) -> None:
     """Rows of every label would be trained on as positives; lists of scores do no harm."""
     if needs.label or pa.types.is_nested(table.schema.field(label).type):
@@ -273,7 +332,7 @@ def _require_no_label(table: pa.Table, origin: str, loss: str, needs: Loss, labe
     exported = _EXPORTED in table.column_names
     every = "name the columns of text with --columns"
     known = sorted({str(value) for value in table[label].to_pylist()})
-    hint = f"train on the rows of one class with --positive-label, such as {known[0]}"
+    hint = f"train on the rows of one class with --positive-label, one of {', '.join(known[:20])}"
     if all(as_number(value) is not None for value in known):
         most = max(float(as_number(value) or 0) for value in known)
         hint = "train on the numbers with --loss cosine" + (f" --label-max {most:g}" if most > 1 else "")
@@ -289,7 +348,10 @@ def _target(
     if needs.label == "class" and columns.positive_label is None:
         classes = tuple(sorted({str(value) for value in values}))
         if len(classes) < 2:
-            raise UsageError(f"{origin}: all rows are of class '{classes[0]}'", "a classifier needs two")
+            raise UsageError(
+                f"{origin}: all rows are of class '{classes[0]}', a classifier needs two",
+                "add rows of another class, or use a loss that needs none, such as mnr",
+            )
         return [classes.index(str(value)) for value in values], classes
     if columns.positive_label is not None:
         flags = [float(str(value) == columns.positive_label) for value in values]

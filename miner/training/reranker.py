@@ -255,5 +255,6 @@ def _details(plan: _Plan, model: Reranker, dtype: str, number: int | None) -> di
         "training": plan.fingerprint,
         "folds": plan.config.folds,
         "weights": model.weights,
+        "base": plan.base.fingerprint,
     }
     return details if number is None or not plan.config.folds else {**details, "fold": number}

@@ -25,12 +25,12 @@ from transformers import set_seed
 
 from miner.engine.files import write_whole
 from miner.engine.progress import SILENT, Progress
-from miner.errors import UsageError, near
+from miner.errors import UsageError
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.names import ModelFolder, resolve
 from miner.models.quiet import quietly
 from miner.store.database import Store
-from miner.store.evaluating import judged_splits
+from miner.store.evaluating import require_judgments
 from miner.store.unlabelled import SIDES, unlabelled_texts
 from miner.text import fingerprint
 from miner.training.denoising import Denoising, TextBatches, denoising_loss, prepare
@@ -58,7 +58,9 @@ def pretrain(
     Raises UsageError when there is no text or `out` is taken, ModelError when the base does not
     load or has no decoder.
     """
-    _require_split(store, config.without)
+    # Misspelt, it would let the test queries in; only the default may be missing.
+    if config.without not in (None, PretrainConfig.without):
+        require_judgments(store, str(config.without), "--without ('' leaves none out)")
     base = resolve(config.base)
     table = unlabelled_texts(store, config.sides, config.without)
     texts: list[str] = table["text"].to_pylist()
@@ -85,16 +87,6 @@ def pretrain(
         write_card(work / TRAINED, out.name, metrics)
         publish(work / TRAINED, out, work)
     return PretrainReport(out, metrics, False)
-
-
-def _require_split(store: Store, without: str | None) -> None:
-    """A name that is misspelt would let the test queries in; only the default may be missing."""
-    known = judged_splits(store)
-    if without is not None and without != PretrainConfig.without and without not in known:
-        raise UsageError(
-            f"nothing is judged in split '{without}'{near(without, known)}",
-            f"leave out the queries of one that is there: {', '.join(known) or 'none is'}; '' for none",
-        )
 
 
 def _missing(config: PretrainConfig) -> str:

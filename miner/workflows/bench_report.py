@@ -24,6 +24,15 @@ def write(report: BenchReport, out: Path) -> None:
     write_whole(out / "README.md", _readme(report))
 
 
+def replaces(report: BenchReport, out: Path) -> bool:
+    """Returns whether the folder holds a report of other settings, which `write` replaces."""
+    file = out / "results.json"
+    if not file.exists():
+        return False
+    found = json.loads(file.read_text("utf-8")).get("settings")
+    return bool(found != json.loads(json.dumps(settings(report))))
+
+
 def _panel(report: BenchReport) -> Panel:
     measure = report.measure
     lines = []

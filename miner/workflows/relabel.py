@@ -17,6 +17,7 @@ from miner.mining.pipeline import config_of, mine
 from miner.mining.probability import Facts, Probability
 from miner.schema import SUSPECTED
 from miner.store import relabelled as stored
+from miner.store.auditing import untold_models
 from miner.store.certificate import changed_since
 from miner.store.database import Store
 from miner.store.runs import Run
@@ -45,10 +46,15 @@ class RelabelReport:
     won_back: Rate
     """Hidden positives that it would have made judgments of."""
     precision: Rate
-    """Hidden positives among all that it would have made judgments of. What nobody judged counts as wrong:
-    the true precision is higher."""
+    """Hidden positives among all that it would have made judgments of, where as many are unjudged as were
+    hidden; what nobody judged counts as wrong. Of what is written now no positive is hidden, so this says how
+    well the scores tell, and not how much of it is right."""
     suspected: int
     relabelled: int
+    barred: dict[str, int]
+    """How many positives may not be hidden, by `stored.BARS`."""
+    untold: list[str]
+    """Models of the run of whose training the store knows nothing."""
     again: str | None
     """The run decided with the new judgments; None where there are none, or nothing was written."""
 
@@ -81,7 +87,15 @@ def relabel(
     pairs = table.filter(pa.array(chance[place] >= config.probability)).select(["query_id", "doc_id"])
     again = None if dry else _write(store, run, pairs, config, progress, workers)
     return RelabelReport(
-        run.name, config.probability, won_back, precision, table.num_rows, pairs.num_rows, again
+        run=run.name,
+        probability=config.probability,
+        won_back=won_back,
+        precision=precision,
+        suspected=table.num_rows,
+        relabelled=pairs.num_rows,
+        barred=material.hideable.bars(),
+        untold=untold_models(store, run),
+        again=again,
     )
 
 

@@ -32,7 +32,7 @@ from miner.retrieval.search import Retriever, chunk_ranges, positions, read_hits
 from miner.store import corpus
 from miner.store import silver as stored
 from miner.store.database import Store
-from miner.store.evaluating import known_scores
+from miner.store.evaluating import known_scores, require_judgments
 from miner.store.runs import record_model
 from miner.store.training import is_recorded, is_trained_here, training_positives
 from miner.text import fingerprint
@@ -95,6 +95,8 @@ def silver(
     with other thresholds, no pair is scored again. Raises UsageError when no query is left to ask
     about, ModelError when the reranker does not give probabilities.
     """
+    if config.split != SilverConfig.split:  # which may be empty before the first silver ones
+        require_judgments(store, config.split)
     collection = _collection(store, config)
     reranker = _reranker(store, config, training, progress)
     keys = _unjudged(store, collection, config, workers, progress)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miner.engine.progress import SILENT, Progress
-from miner.errors import UsageError
+from miner.errors import StoreError, UsageError
 from miner.retrieval.arrays import drawn_share
 from miner.store import corpus, evaluating, evidence, mined, runs
 from miner.store.certificate import staleness
@@ -21,7 +21,7 @@ from miner.store.runs import Run, find_run, record_model
 from miner.store.silver import SOURCES, judged_pairs
 from miner.store.training import record_training
 from miner.text import fingerprint
-from miner.training.encoder_config import LOSSES, EncoderConfig
+from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
 from miner.training.examples import Columns, Examples, examples_of, read_examples
 
 if TYPE_CHECKING:
@@ -115,8 +115,12 @@ def train(
         examples, out, config, known=read.known, dev=task, about=about, progress=progress, force=force
     )
     if read.positives is not None:
-        with Store.open(source) as store:
-            _record(store, report, read.positives)
+        try:
+            with Store.open(source) as store:
+                _record(store, report, read.positives)
+        except StoreError as error:
+            again = f"{error.hint}; then the same command, which only notes there what {out} was trained on"
+            raise StoreError(error.message, again) from error
     return report
 
 
@@ -148,7 +152,8 @@ def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progres
     columns = rows.columns
     if columns.texts or columns.label or columns.positive_label:
         raise UsageError("--columns and --label-column are for a file", "leave them out: a store has its own")
-    with Store.open(source, read_only=True) as store:
+    # Not read-only: that it cannot be written to is told now, and not when the training is done.
+    with Store.open(source) as store:
         known = known_positives(store, rows.sources)
         if rows.judgments is not None:
             return _of_judgments(store, config, rows, known, progress)
@@ -266,7 +271,10 @@ def _record(store: Store, report: EncoderReport, positives: pa.Table) -> None:
     for dtype in ("fp32", "bf16"):
         model = Encoder(str(report.out), dtype=dtype)
         record_training(store, model.fingerprint, positives, report.metrics.base_fingerprint)
-        about = {"dtype": dtype, "training": report.metrics.fingerprint, "weights": model.weights}
+        base = None if report.metrics.base == SCRATCH else report.metrics.base_fingerprint
+        about = {
+            "dtype": dtype, "training": report.metrics.fingerprint, "weights": model.weights, "base": base,
+        }  # fmt: skip
         record_model(store, model.fingerprint, "encoder", str(report.out), about)
 
 
@@ -348,6 +356,8 @@ def dev_task(store: Store, split: str | None = None, seed: int = 13) -> DevTask 
 
     if split is None and DEV not in evaluating.judged_splits(store):
         return None
+    if split is not None:
+        evaluating.require_judgments(store, split, "--dev-split")
     config = EvaluationConfig(split=split or DEV, queries=DEV_QUERIES, seed=seed)
     if task_of_split(store, config) == "retrieval":
         task: Any = sampled_task(store, config.split, DEV_QUERIES, DEV_DOCUMENTS, seed)

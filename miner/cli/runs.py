@@ -1,0 +1,82 @@
+"""`miner runs`: the runs of a store, and taking runs out of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+if TYPE_CHECKING:
+    from miner.store.database import Store
+    from miner.store.runs import Run
+
+
+@click.command("runs")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option(
+    "--remove", multiple=True, metavar="RUN",
+    help="Take a run out, with its decisions, triplets and audits; may be given again.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of the table, with every setting.")
+def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
+    """List the runs in STORE, the oldest first, with the leak rate of the last audit of each.
+
+    With --remove runs are taken out, and with them the evidence that no other run decides over. Vectors and
+    scores are kept, so the same `miner mine` has the run back without running a model.
+
+    \b
+    miner runs my.duckdb
+    miner runs my.duckdb --json
+    miner runs my.duckdb --remove naive --remove strict
+    """
+    from miner.evaluation.table import aligned
+    from miner.store import runs
+    from miner.store.database import Store
+
+    with Store.open(store, read_only=not remove) as opened:
+        if remove:
+            runs.remove_runs(opened, remove)
+            click.echo(f"taken out of {store}: {', '.join(dict.fromkeys(remove))}", err=True)
+        found = [(run, _facts(opened, run)) for run in runs.runs(opened)]
+    if as_json:
+        rows = [{**facts, "config": dict(run.config)} for run, facts in found]
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+    elif found:
+        click.echo("\n".join(aligned([_HEAD, *(_row(facts) for _, facts in found)])))
+    else:
+        click.echo(f"{store} holds no run; make one: miner mine {store}", err=True)
+
+
+_HEAD = ["run", "split", "started (UTC)", "triplets", "per query", "leak", "by"]
+
+
+def _facts(store: Store, run: Run) -> dict[str, Any]:
+    from miner.store import runs
+    from miner.store.certificate import last_audit
+
+    audit = last_audit(store, run)
+    return {
+        "run": run.name,
+        "split": run.split,
+        "status": run.status,
+        "started": run.started.isoformat(sep=" ", timespec="seconds"),
+        "triplets": runs.triplet_count(store, run) if run.status == "done" else None,
+        "negatives": run.negatives,
+        "leak": audit["leak"]["rate"] if audit else None,
+        "retrievers": runs.model_names(store, run),
+    }
+
+
+def _row(facts: dict[str, Any]) -> list[str]:
+    leak = facts["leak"]
+    return [
+        facts["run"],
+        facts["split"],
+        facts["started"],
+        "unfinished" if facts["triplets"] is None else f"{facts['triplets']:,}",
+        str(facts["negatives"]),
+        "not audited" if leak is None else f"{100 * leak:.2f} %",
+        " + ".join(facts["retrievers"]),
+    ]

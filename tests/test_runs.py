@@ -1,0 +1,126 @@
+"""The list of a store's runs, and runs taken out: what is left is what it would be without them."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from miner.cli.main import group
+from miner.errors import StoreError
+from miner.mining.audit import audit
+from miner.mining.audit_config import AuditConfig
+from miner.mining.config import MiningConfig, Rules
+from miner.mining.pipeline import decide_again, mine
+from miner.store import runs
+from miner.store.database import Store
+from tests.stores import make_store
+from tests.test_audit import corpus
+
+NAIVE = MiningConfig(rules=Rules(relative_margin=None))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store with two runs over the same evidence, the first one audited, and one over other evidence."""
+    path = tmp_path / "s.duckdb"
+    with make_store(path, *corpus()) as opened:
+        run = mine(opened, NAIVE, name="naive")
+        audit(opened, run, AuditConfig(repeats=2))
+        decide_again(opened, run, replace(NAIVE, rules=Rules(relative_margin=0.3)), name="strict")
+        mine(opened, replace(NAIVE, depth=3), name="shallow")
+    return path
+
+
+def called(*arguments: object) -> Result:
+    return CliRunner().invoke(group, ["runs", *map(str, arguments)])
+
+
+def counts(store: Path) -> dict[str, int]:
+    tables = (
+        "candidates",
+        "positives",
+        "decisions",
+        "triplets",
+        "audits",
+        "runs",
+        "stages",
+        "chunks",
+        "hits",
+    )
+    with Store.open(store, read_only=True) as opened:
+        return {name: opened.rows(f"SELECT count(*) FROM {name}")[0][0] for name in tables}
+
+
+def test_the_list(store: Path) -> None:
+    lines = [
+        re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "-", line) for line in called(store).stdout.splitlines()
+    ]
+    with Store.open(store, read_only=True) as opened:
+        numbers = [f"{runs.triplet_count(opened, run):,}" for run in runs.runs(opened)]
+    told = [re.split(r" {2,}", line) for line in lines]
+    assert told[0] == ["run", "split", "started (UTC)", "triplets", "per query", "leak", "by"]
+    assert [row[:5] for row in told[1:]] == [
+        [name, "train", "-", number, "5"]
+        for name, number in zip(["naive", "strict", "shallow"], numbers, strict=True)
+    ]
+    assert [row[6] for row in told[1:]] == ["BM25"] * 3
+    assert told[1][5].endswith(" %")
+    assert [row[5] for row in told[2:]] == ["not audited"] * 2
+
+
+def test_as_json_with_every_setting(store: Path) -> None:
+    rows = json.loads(called(store, "--json").stdout)
+    assert [row["run"] for row in rows] == ["naive", "strict", "shallow"]
+    assert [row["config"]["rules"]["relative_margin"] for row in rows] == [None, 0.3, None]
+    assert rows[0]["leak"] is not None
+    assert rows[1]["leak"] is None
+
+
+def test_an_unfinished_run_is_told_and_can_go(store: Path) -> None:
+    with Store.open(store) as opened:
+        opened.execute("UPDATE runs SET status = 'running', finished = NULL WHERE name = 'shallow'")
+    assert "unfinished" in called(store).stdout.splitlines()[-1]
+    assert called(store, "--remove", "shallow").exit_code == 0
+    assert len(called(store).stdout.splitlines()) == 3
+
+
+def test_evidence_goes_with_the_last_run_that_needs_it(store: Path, tmp_path: Path) -> None:
+    before = counts(store)
+    ended = called(store, "--remove", "naive")
+    assert (ended.exit_code, ended.stderr) == (0, f"taken out of {store}: naive\n")
+    one_less = counts(store)
+    for name in ("candidates", "positives", "stages", "chunks", "hits"):
+        assert one_less[name] == before[name]
+    assert (one_less["runs"], one_less["audits"]) == (2, 0)
+    assert one_less["triplets"] < before["triplets"]
+    assert called(store, "--remove", "strict", "--remove", "shallow").exit_code == 0
+    left = counts(store)
+    assert {name: number for name, number in left.items() if number} == {
+        name: left[name] for name in ("stages", "chunks", "hits")
+    }
+    assert left["hits"] == before["hits"]
+    assert called(store).stderr == f"{store} holds no run; make one: miner mine {store}\n"
+
+
+def test_a_run_that_was_taken_out_comes_back_the_same(store: Path) -> None:
+    with Store.open(store, read_only=True) as opened:
+        triplets = runs.triplets(opened, runs.find_run(opened, "naive"))
+    called(store, "--remove", "naive", "--remove", "strict")
+    with Store.open(store) as opened:
+        again = mine(opened, NAIVE, name="naive")
+        assert runs.triplets(opened, again).equals(triplets)
+
+
+def test_a_name_that_is_no_run_removes_nothing(store: Path) -> None:
+    before = counts(store)
+    ended = called(store, "--remove", "naive", "--remove", "stirct")
+    assert isinstance(ended.exception, StoreError)
+    assert str(ended.exception) == (
+        f"no run 'stirct' in {store} (did you mean 'strict'?); runs there: naive, strict, shallow"
+    )
+    assert counts(store) == before
