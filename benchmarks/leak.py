@@ -35,7 +35,7 @@ from miner.cli.progress import progress
 from miner.engine.progress import Progress
 from miner.evaluation.significance import clustered_rate
 from miner.mining.audit_config import AuditConfig
-from miner.mining.calibrate import Calibration, calibrate, halves, least
+from miner.mining.calibrate import Calibration, calibrate, halves
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.material import Material, Trial, Unjudged
 from miner.mining.pipeline import mine
@@ -146,9 +146,11 @@ def mined(store: Store, folder: Path, given: Namespace, repeat: int, reports: Pr
     return mine(store, config, progress=reports)
 
 
-def chosen(store: Store, run: Run, given: Namespace, seed: int, repeats: int) -> Calibration:
-    """Calibrates a run."""
-    return calibrate(store, run, given.target, AuditConfig(given.share, repeats, seed))
+def chosen(
+    store: Store, run: Run, given: Namespace, seed: int, repeats: int, target: float | None
+) -> Calibration:
+    """Calibrates a run, for a target or for its own yield."""
+    return calibrate(store, run, target, AuditConfig(given.share, repeats, seed))
 
 
 def measure(store: Store, folder: Path, given: Namespace, reports: Progress) -> dict[str, Tally]:
@@ -161,11 +163,13 @@ def measure(store: Store, folder: Path, given: Namespace, reports: Progress) -> 
         hidden = material.hideable.draw(given.share, np.random.default_rng([seed, 0]))
         evidence = material.without(hidden)
         # What a reranker was not trained on can be hidden one way only.
-        found = chosen(store, run, given, seed, 1 if given.reranker else 5)
+        repeats = 1 if given.reranker else 5
+        found = chosen(store, run, given, seed, repeats, given.target)
         reports.note(f"repeat {repeat + 1}: calibrated to {found.chosen.name}")
         clusters = siblings(given.data, material)
         confirms = confirming(material, seed)
-        both_chosen = {CALIBRATED: found.chosen.rules, LEAST: least(found.sweep, found.own).rules}
+        kept = chosen(store, run, given, seed, repeats, target=None)
+        both_chosen = {CALIBRATED: found.chosen.rules, LEAST: kept.chosen.rules}
         trials = {name: under(rules, material, evidence) for name, rules in (SETTINGS | both_chosen).items()}
         trials[COMBINED] = combined(Facts.of(store, run, material), evidence, ~confirms, given.target, seed)
         for name, trial in trials.items():
@@ -190,7 +194,10 @@ def under(rules: Rules, material: Material, evidence: Unjudged) -> Trial:
 
 
 def combined(facts: Facts, evidence: Unjudged, choosing: Any, target: float, seed: int) -> Trial:
-    """Drops what is likelier a positive than the highest bound that meets the target among `choosing`."""
+    """Drops what is likelier a positive than the highest bound that meets the target among `choosing`.
+
+    Where none does, than the lowest that was tried.
+    """
     chance = Probability(facts, [evidence], seed).of(evidence)
     score = evidence.candidates["score"].to_numpy()
     place = evidence.candidates.schema.get_field_index("score")
@@ -213,7 +220,7 @@ def coverage(store: Store, run: Run, given: Namespace) -> dict[str, Any]:
     """Returns how often the confirmed leak lies where it is expected, over seeds."""
     inside, leaks = 0, []
     for seed in range(given.seeds):
-        found = chosen(store, run, given, seed, 5)
+        found = chosen(store, run, given, seed, 5, given.target)
         rate = found.chosen.confirmed_on.leak.rate or 0.0
         inside += found.expected.low <= rate <= found.expected.high
         leaks.append([found.expected.low, found.expected.high, rate, found.chosen.name])

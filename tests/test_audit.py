@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from miner.errors import InputError, UsageError
 from miner.evaluation.significance import clustered_rate
 from miner.mining.audit import Audit, audit
 from miner.mining.audit_config import AuditConfig
+from miner.mining.calibrate import calibrate
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.judged import against_judgments
 from miner.mining.material import Material, Trial
@@ -277,7 +279,47 @@ def test_a_run_whose_models_know_every_positive_is_refused(store: Store) -> None
     record_training(store, "a-model", store_pairs)
     with pytest.raises(UsageError, match="48 a model of the run was trained on it") as caught:
         audit(store, run, AuditConfig())
-    assert "--hold-out 0.3" in caught.value.hint
+    assert caught.value.hint == (
+        f"train the reranker on fewer, with miner train-reranker {store.path} OUT --hold-out 0.3 "
+        "or --folds 2, and mine with that"
+    )
+    with pytest.raises(UsageError) as caught:
+        audit(store, replace(run, encoder="a-model"), AuditConfig())
+    assert f"miner train {store.path} OUT --hold-out 0.3 and train the reranker" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        audit(store, replace(run, encoder="a-model", reranker=None), AuditConfig())
+    assert caught.value.hint == (
+        f"train the encoder on fewer, with miner train {store.path} OUT --hold-out 0.3, and mine with that"
+    )
+
+
+def test_positives_that_cannot_be_hidden_are_told_with_what_to_do(tmp_path: Path) -> None:
+    documents = {"a": "apple pie", "b": "apple cake", "c": "apple tart"}
+    judged = [("one", "a"), ("one", "b"), ("two", "a"), ("two", "b")]
+    queries = {"one": "apple", "two": "Apple"}
+    with make_store(tmp_path / "s.duckdb", documents, queries, judged) as store:
+        with pytest.raises(UsageError, match="4 its query's text stands under several ids") as caught:
+            audit(store, mine(store, MiningConfig()), AuditConfig())
+        assert caught.value.hint == "give queries that read the same one id"
+
+
+def test_a_copy_of_what_a_model_was_trained_on_is_never_hidden(tmp_path: Path) -> None:
+    documents = {"a": "apple pie", "b": "apple pies", "c": "apple tart", "d": "pear", "e": "apple jam"}
+    queries = {"q": "apple", "r": "apples", "s": "pear apple"}
+    judged = [(query, document) for query in queries for document in "abc"]
+    with make_store(tmp_path / "s.duckdb", documents, queries, judged) as store:
+        clusters = {
+            side: pa.table(
+                {"id": ids, "cluster": ids[:1] * 2, "how": ["minhash"] * 2, "similarity": [1.0] * 2}
+            )
+            for side, ids in (("documents", ["a", "b"]), ("queries", ["q", "r"]))
+        }
+        replace_duplicates(store, clusters, {})
+        run = replace(mine(store, MiningConfig()), reranker="a-model")
+        record_training(store, "a-model", pa.table({"query_id": ["q"], "doc_id": ["a"]}))
+        rows = Material.of(store, run).hideable.table.to_pylist()
+    barred = {(row["query_id"], row["doc_id"]) for row in rows if row["bar"] == "trained"}
+    assert barred == {("q", "a"), ("q", "b"), ("r", "a"), ("r", "b")}
 
 
 def test_only_positives_and_shared_texts_stay(tmp_path: Path) -> None:
@@ -314,6 +356,21 @@ def test_an_audit_needs_no_model_and_the_command_says_what_it_found(store: Store
     assert (done.returncode, done.stderr) == (0, "")
     assert "run naive: 16 of 48 known positives hidden, 2 times (share 0.3, seed 13)" in done.stdout
     assert "the leak rate says nothing of them." in done.stdout
+
+
+def test_neither_audit_nor_calibration_asks_for_the_models_of_the_run(
+    store: Store, tmp_path: Path, encoder: Path
+) -> None:
+    models = tmp_path / "encoder", tmp_path / "reranker"
+    shutil.copytree(encoder, models[0])
+    tiny_bert(models[1], labels=1)
+    run = mine(store, MiningConfig(encoder=str(models[0]), reranker=str(models[1]), dtype="fp32"))
+    for model in models:
+        shutil.rmtree(model)
+    shutil.rmtree(store.vectors)
+    found = audit(store, run, AuditConfig(repeats=2))
+    assert found.leak.of > 0
+    assert calibrate(store, run, 0.9, AuditConfig(repeats=2)).own.whole.leak.hits == found.leak.hits
 
 
 def test_json_and_unknown_runs(store: Store) -> None:
@@ -425,7 +482,8 @@ def test_judgments_are_told_where_nothing_can_be_hidden(tmp_path: Path) -> None:
         group, ["audit", str(tmp_path / "s.duckdb"), "--judged", str(tmp_path / "labels.tsv")]
     )
     assert told.exit_code == 0, told.output
-    assert told.stdout.splitlines()[1].split()[:3] == ["negatives", "2", "1"]
+    assert told.stdout.splitlines()[0] == "2 of 2 judgments are about candidates of the run"
+    assert told.stdout.splitlines()[2].split()[:3] == ["negatives", "2", "1"]
 
 
 def test_clusters_of_one_rate_tell_nothing_of_their_spread() -> None:

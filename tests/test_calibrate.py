@@ -21,7 +21,9 @@ from miner.cli.main import group
 from miner.errors import UsageError
 from miner.export import ExportConfig, export_run
 from miner.mining import rules as ruling
+from miner.mining.audit import audit
 from miner.mining.audit_config import AuditConfig
+from miner.mining.audit_report import table as audit_table
 from miner.mining.calibrate import calibrate, candidates, choose, name_of
 from miner.mining.calibrate_report import recipe, table
 from miner.mining.config import MiningConfig, Rules, Selection, read_recipe, with_values
@@ -29,6 +31,7 @@ from miner.mining.material import Material
 from miner.mining.pipeline import config_of, decide_again, mine
 from miner.mining.sweep import Sweep
 from miner.store import runs
+from miner.store.auditing import chosen_on
 from miner.store.database import Store
 from tests.stores import make_store
 from tests.test_audit import corpus
@@ -202,7 +205,9 @@ def test_the_command_writes_recipe_and_chart_and_notes_only_what_it_chose(tmp_pa
     with Store.open(path) as opened:
         export_run(opened, tmp_path / "out", ExportConfig(run="strict"))
     card = " ".join((tmp_path / "out" / "README.md").read_text("utf-8").split())
-    assert "The rules were chosen on half of these queries, so that the leak rate flatters." in card
+    assert (
+        "`miner calibrate` chose the rules on half of these queries, so that the leak rate flatters." in card
+    )
 
 
 def test_keeping_the_yield_leaks_least_of_what_leaves_as_much(store: Store, run: runs.Run) -> None:
@@ -217,6 +222,81 @@ def test_keeping_the_yield_leaks_least_of_what_leaves_as_much(store: Store, run:
     assert recipe(found).startswith(
         f"# Calibrated on run {run.name}: {found.chosen.name}.\n# The run's own yield;"
     )
+
+
+def test_figures_of_another_selection_or_search_are_not_taken_for_this_run(
+    store: Store, run: runs.Run
+) -> None:
+    found = calibrate(store, run, 0.1, AuditConfig())
+    rules = found.chosen.rules
+    config = replace(config_of(run), rules=rules)
+    exact = chosen_on(store, decide_again(store, run, config))
+    assert exact is not None
+    assert exact["leak"]["hits"] == found.chosen.confirmed_on.leak.hits
+    many = decide_again(store, run, replace(config, selection=Selection(negatives=40)))
+    shallow = mine(store, replace(config, depth=20))
+    assert [chosen_on(store, one) for one in (many, shallow)] == [{"run": "base", "leak": None}] * 2
+    assert "measured of run base, whose negatives were found, scored or selected otherwise" in (
+        audit_table(audit(store, many, AuditConfig()), "s")
+    )
+    other = decide_again(store, run, replace(config, rules=Rules(relative_margin=0.77)))
+    assert chosen_on(store, other) is None
+
+
+def one_query_to_hide(path: Path) -> Store:
+    """A store in which one query has two positives, all others one."""
+    words = {f"q{number}": f"fruit{number} apple" for number in range(6)}
+    documents = {f"d{number}": f"fruit{number} apple pie" for number in range(6)} | {
+        "more": "fruit0 apple jam"
+    }
+    judged = [(f"q{number}", f"d{number}") for number in range(6)] + [("q0", "more")]
+    return make_store(path, documents, words, judged)
+
+
+@pytest.mark.parametrize("target", [None, 0.5])
+def test_a_half_without_hidden_positives_chooses_and_confirms_nothing(
+    tmp_path: Path, target: float | None
+) -> None:
+    told = []
+    with one_query_to_hide(tmp_path / "s.duckdb") as store:
+        run = mine(store, MiningConfig(rules=Rules(relative_margin=None)))
+        for seed in range(8):
+            try:
+                found = calibrate(store, run, target, AuditConfig(share=0.5, seed=seed))
+            except UsageError as error:
+                told.append(str(error))
+                continue
+            assert found.chosen.confirmed_on.leak.rate is None
+            assert not found.confirmed
+            assert "not confirmed: no positive of the other half may be hidden" in table(found)
+    assert 0 < len(told) < 8
+    assert all("has no positive that may be hidden" in one or "no setting leaks" in one for one in told)
+
+
+@pytest.mark.slow
+def test_the_other_half_leaks_what_was_expected_of_it_in_nine_of_ten_draws(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    words = [f"{a}{b}" for a in "bcdfghjklm" for b in "aeiou"]
+    documents, queries, judged = {}, {}, []
+    for number in range(80):
+        own = rng.sample(words, 4)
+        queries[f"q{number}"] = " ".join(own)
+        for answer in range(5):
+            documents[f"p{number}-{answer}"] = " ".join(
+                [*rng.sample(own, rng.randint(1, 3)), *rng.sample(words, 4)]
+            )
+            judged.append((f"q{number}", f"p{number}-{answer}"))
+    with make_store(tmp_path / "s.duckdb", documents, queries, judged) as made:
+        run = mine(made, MiningConfig(rules=Rules(relative_margin=None)))
+        inside, leaks = 0, []
+        for seed in range(50):
+            found = calibrate(made, run, 0.05, AuditConfig(repeats=2, seed=seed))
+            rate = found.chosen.confirmed_on.leak.rate
+            assert rate is not None
+            leaks.append(rate)
+            inside += found.expected.low <= rate <= found.expected.high
+    assert len(set(leaks)) > 10, "there is something to be wrong about"
+    assert inside >= 45
 
 
 def test_a_target_and_the_yield_are_two_things(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from miner.cli.main import group
-from miner.errors import UsageError
+from miner.curation.dedup import DedupConfig, dedup
+from miner.errors import ModelError, UsageError
 from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.material import Material
@@ -23,6 +25,10 @@ from miner.store.corpus import content_hashes
 from miner.store.database import Store
 from miner.workflows.relabel import RelabelConfig, relabel
 from tests.stores import make_store
+from tests.test_oracle import encoder
+from tests.tiny import tiny_bert
+
+__all__ = ["encoder"]
 
 TOPICS = [
     f"{a}{b}" for a in ("oak", "iron", "salt", "wool", "glass") for b in ("mill", "gate", "ford", "ton")
@@ -123,12 +129,44 @@ def test_undo_takes_along_the_run_that_a_kill_left_half_made(store: Store) -> No
     run = mine(store, CONFIG)
     before = everything(store)
     pairs = relabelled.suspected(store, run).select(["query_id", "doc_id"])
-    relabelled.add_relabelled(store, pairs, "train", {"run": run.name})
+    relabelled.add_relabelled(store, pairs, "train", {"run": run.name, "run_id": run.run_id})
     inputs = {**run.inputs, "judgments": content_hashes(store, "train")["judgments"]}
     begun = replace(run, run_id="half", name="half", evidence="none", inputs=inputs, status="running")
     runs.begin_run(store, begun)
+    other = replace(begun, run_id="other", name="other", config={**run.config, "depth": 7})
+    runs.begin_run(store, other)
     assert relabelled.remove_relabelled(store)[0] == pairs.num_rows > 0
+    assert {one.name for one in runs.runs(store)} == {"r1", "other"}, "what else is unfinished stays"
+    runs.remove_runs(store, ["other"])
     assert everything(store) == before
+
+
+def test_a_model_that_is_gone_is_told_before_anything_is_written(store: Store, tmp_path: Path) -> None:
+    reranker = tiny_bert(tmp_path / "tiny", labels=1)
+    run = mine(store, replace(CONFIG, reranker=str(reranker), dtype="fp32"))
+    before = everything(store)
+    shutil.rmtree(reranker)
+    with pytest.raises(ModelError, match="no model folder at"):
+        relabel(store, run, RelabelConfig(probability=0.05))
+    assert everything(store) == before
+    assert relabel(store, run, RelabelConfig(probability=0.05), dry=True).relabelled > 0
+
+
+def test_undo_takes_back_what_an_encoder_a_reranker_and_clusters_took_part_in(
+    store: Store, tmp_path: Path, encoder: Path
+) -> None:
+    reranker = tiny_bert(tmp_path / "tiny", labels=1)
+    dedup(store, DedupConfig(threshold=0.7))
+    models = {"encoder": str(encoder), "reranker": str(reranker), "rerank_depth": 30}
+    run = mine(store, replace(CONFIG, depth=20, dtype="fp32", **models))  # type: ignore[arg-type]
+    before = everything(store)
+    assert relabel(store, run, RelabelConfig(probability=0.05)).relabelled > 0
+    assert everything(store) != before
+    relabelled.remove_relabelled(store)
+    after = everything(store)
+    scores = after.pop("rerank_scores"), before.pop("rerank_scores")
+    assert after == before
+    assert set(scores[0]) >= set(scores[1]), "scores stay, as all evidence does"
 
 
 def test_the_same_call_again_finds_nothing_more(store: Store) -> None:

@@ -154,12 +154,12 @@ def _matches(asked: _Texts, known: _Texts, config: LeakageConfig, progress: Prog
     pairs = zip(near.right.tolist(), near.left.tolist(), near.similarity.tolist(), strict=True)
     for own, other, similarity in pairs:
         yield "near", (own, other, similarity)
-    for match in _contained(asked.text, known.text, config):
+    for match in _contained(asked.text, known.text, config, progress):
         yield "contained", match
 
 
 def _contained(
-    asked: Sequence[str], known: Sequence[str], config: LeakageConfig
+    asked: Sequence[str], known: Sequence[str], config: LeakageConfig, progress: Progress
 ) -> Iterator[tuple[int, int, float]]:
     """Evaluation texts of `ngram` words or more whose parts one training text holds."""
     parts = [_parts(text, config.ngram) for text in asked]
@@ -167,14 +167,16 @@ def _contained(
     for own, mine in enumerate(parts):
         for part in mine:
             owners.setdefault(part, []).append(own)
-    for other, text in enumerate(known):
-        shared: dict[int, int] = {}
-        for part in _parts(text, config.ngram):
-            for own in owners.get(part, ()):
-                shared[own] = shared.get(own, 0) + 1
-        for own, number in shared.items():
-            if number >= config.contained * len(parts[own]):
-                yield own, other, number / len(parts[own])
+    with progress.task("looking for parts", len(known), unit="texts") as advance:
+        for other, text in enumerate(known):
+            shared: dict[int, int] = {}
+            for part in _parts(text, config.ngram):
+                for own in owners.get(part, ()):
+                    shared[own] = shared.get(own, 0) + 1
+            for own, number in shared.items():
+                if number >= config.contained * len(parts[own]):
+                    yield own, other, number / len(parts[own])
+            advance(1)
 
 
 def _parts(text: str, size: int) -> frozenset[str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -67,12 +66,12 @@ class WordSets:
     def __len__(self) -> int:
         return len(self.sets)
 
-    @cached_property
-    def minhashes(self) -> list[MinHash]:
-        """One signature per text."""
+    @property
+    def minhashes(self) -> Iterator[MinHash]:
+        """One signature per text, made as they are asked for."""
         from datasketch import MinHash
 
-        return list(MinHash.generator(self.sets, num_perm=PERMUTATIONS, hashfunc=int, scheme="affine32"))
+        yield from MinHash.generator(self.sets, num_perm=PERMUTATIONS, hashfunc=int, scheme="affine32")
 
 
 def words(text: str) -> list[str]:
@@ -119,16 +118,23 @@ def near_pairs(
     other = own if against is None else against
     index = MinHashLSH(max(threshold - _LOWER, _LOWER), num_perm=PERMUTATIONS, weights=_WEIGHTS)
     found = dict.fromkeys(_of_same_letters(own, other, against is None), 1.0)
-    with progress.task("looking for near copies", len(own) + len(other), unit="texts") as advance:
+
+    def look(place: int, signature: MinHash) -> None:
+        for near in index.query(signature) if other.sets[place] else ():
+            similarity = jaccard(own.sets[near], other.sets[place])
+            if similarity >= threshold:
+                found.setdefault((near, place), similarity)
+
+    number = len(own) + (0 if against is None else len(against))
+    with progress.task("looking for near copies", number, unit="texts") as advance:
         for place, one in enumerate(own.minhashes):
+            if against is None:
+                look(place, one)  # before it is there itself
             if own.sets[place]:
                 index.insert(place, one, check_duplication=False)
             advance(1)
-        for place, one in enumerate(other.minhashes):
-            for near in index.query(one) if other.sets[place] else ():
-                similarity = jaccard(own.sets[near], other.sets[place])
-                if similarity >= threshold and (against is not None or near < place):
-                    found.setdefault((near, place), similarity)
+        for place, one in enumerate(() if against is None else against.minhashes):
+            look(place, one)
             advance(1)
     table = np.array([(*pair, found[pair]) for pair in sorted(found)], dtype=np.float64).reshape(-1, 3)
     return Pairs(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2])

@@ -6,14 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from miner.store import certificate as stored
+from miner.store.auditing import BARS
 from miner.store.database import Store
 from miner.store.runs import Run
 
 _AUDIT = (
     "settings",
+    "positives",
+    "hideable",
+    "barred",
     "hidden",
     "leak",
     "wrong",
+    "outcomes",
     "as_mined",
     "as_audited",
     "weak_positives",
@@ -91,14 +96,25 @@ def _audit(audit: Mapping[str, Any] | None, command: str) -> str:
         f"{_number(mined['margin'], 3)}. Positives below all negatives of their query: "
         f"{audit['weak_positives']:,}.",
     ]
-    if chosen := audit["chosen_on"]:
+    if audit["barred"]:
+        barred = "; ".join(f"{number:,} {BARS[bar]}" for bar, number in audit["barred"].items())
         lines.append(
-            "The rules were chosen on half of these queries, so that the leak rate flatters. On the "
-            f"other half it was {_share(chosen['leak'])} ({_interval(chosen['leak'])})."
+            f"Of {audit['positives']:,} positives {audit['hideable']:,} could be hidden. "
+            f"Never hidden: {barred}."
         )
+    if chosen := audit["chosen_on"]:
+        lines.append(_chosen(chosen))
     if audit["untold"]:
         lines.append(f"It is not known what {' and '.join(audit['untold'])} was trained on.")
     return "\n\n".join([*lines, audit["cannot_know"], f"Measured with `{command}`."])
+
+
+def _chosen(chosen: Mapping[str, Any]) -> str:
+    told = "`miner calibrate` chose the rules on half of these queries, so that the leak rate flatters."
+    if chosen["leak"] is None:
+        return f"{told} What they leak on the other half was measured of another run, {chosen['run']}."
+    leak = f"{_share(chosen['leak'])} ({_interval(chosen['leak'])})"
+    return f"{told} On the other half it was {leak}: `miner calibrate STORE --run {chosen['run']}`."
 
 
 def _share(rate: Mapping[str, Any]) -> str:

@@ -51,8 +51,7 @@ class Audit:
     untold: list[str]
     """Models of the run of whose training the store knows nothing."""
     chosen_on: dict[str, Any] | None
-    """Where the rules were chosen on these very positives: on which `run`, and their `leak` on the queries
-    that did not choose."""
+    """Where the rules were chosen on these very positives: as `stored.chosen_on`."""
     hidden: float
     """Positives hidden in a repeat, mean."""
     leak: Rate
@@ -112,13 +111,33 @@ def require_hideable(store: Store, run: Run, hideable: Hideable) -> None:
         return
     bars = hideable.bars()
     told = ", ".join(f"{number:,} {stored.BARS[bar]}" for bar, number in bars.items())
-    hint = "an audit needs queries with two positives or more"
-    if "trained" in bars:
-        hint = (
-            f"train on fewer: miner train-reranker {store.path} OUT --hold-out 0.3, or in --folds 2, "
-            f"and mine with that"
+    hints = [_hint(store, run, bar) for bar in sorted(bars, key=lambda bar: -bars[bar])]
+    raise UsageError(f"no positive of run '{run.name}' can be hidden: {told}", "; or ".join(hints))
+
+
+_HINTS = {
+    "only": "an audit needs queries with two positives or more",
+    "relabelled": "take them back with miner relabel --undo",
+    "same_text": "give queries that read the same one id",
+    "label": "judge pairs of query and document: what a label says of all cannot be hidden",
+    "other_split": "judge a pair in one split only",
+    "not_held_out": "hold more back with --hold-out",
+}
+
+
+def _hint(store: Store, run: Run, bar: str) -> str:
+    """What to do about positives that may not be hidden."""
+    if bar != "trained":
+        return _HINTS[bar]
+    hints = []
+    if run.encoder in (known := stored.trained_models(store, run)):
+        hints.append(f"train the encoder on fewer, with miner train {store.path} OUT --hold-out 0.3")
+    if run.reranker in known:
+        hints.append(
+            f"train the reranker on fewer, with miner train-reranker {store.path} OUT --hold-out 0.3 "
+            "or --folds 2"
         )
-    raise UsageError(f"no positive of run '{run.name}' can be hidden: {told}", hint)
+    return f"{' and '.join(hints)}, and mine with {'that' if len(hints) == 1 else 'those'}"
 
 
 def _audit(store: Store, run: Run, material: Material, settings: AuditConfig, trials: list[Trial]) -> Audit:

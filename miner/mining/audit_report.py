@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from miner.evaluation.significance import Rate
 from miner.evaluation.table import aligned
@@ -98,13 +99,14 @@ def _value(one: Yield, field: str, kind: str) -> str:
 
 
 def judged_table(judged: Judged) -> str:
-    """Returns what people say of each outcome's candidates."""
+    """Returns what people say of each outcome's candidates, and how many of their judgments are of any."""
     rows = [["judged by people", "judged", "relevant", "rate", "95 % interval"]]
     for outcome, rate in judged.relevant.items():
         interval = f"[{_share(rate.low)}, {_share(rate.high)}]"
         name = {"negative": "negatives", "kept": "kept, not needed"}.get(outcome, f"dropped: {outcome}")
         rows.append([name, f"{rate.of:,}", f"{rate.hits:,}", _share(rate.rate), interval])
-    return "\n".join(aligned(rows))
+    told = f"{judged.matched:,} of {judged.judgments:,} judgments are about candidates of the run"
+    return "\n".join([told, *aligned(rows)])
 
 
 def limits(barred: Mapping[str, int], untold: Sequence[str]) -> list[str]:
@@ -121,13 +123,22 @@ def limits(barred: Mapping[str, int], untold: Sequence[str]) -> list[str]:
     return notes
 
 
+def _other_half(chosen: Mapping[str, Any]) -> str:
+    if chosen["leak"] is None:
+        return (
+            f"What they leak on the other half was measured of run {chosen['run']}, whose negatives were "
+            "found, scored or selected otherwise: calibrate this run to know."
+        )
+    leak = Rate(**chosen["leak"])
+    return f"On the other half it was {_share(leak.rate)} [{_share(leak.low)}, {_share(leak.high)}]."
+
+
 def _notes(audit: Audit, store: str) -> list[str]:
     notes = limits(audit.barred, audit.untold)
     if audit.chosen_on is not None:
-        leak = Rate(**audit.chosen_on["leak"])
         notes.append(
-            f"miner calibrate chose these rules on half of these queries, so the leak rate flatters. On the "
-            f"other half it was {_share(leak.rate)} [{_share(leak.low)}, {_share(leak.high)}]."
+            f"miner calibrate chose these rules on half of these queries, so the leak rate flatters. "
+            f"{_other_half(audit.chosen_on)}"
         )
     if audit.weak_positives:
         notes.append(

@@ -6,7 +6,7 @@ queries chooses, the other confirms: the figure of the half that chose flatters,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, reduce
 from operator import add
@@ -105,9 +105,11 @@ class Calibration:
     def confirmed(self) -> bool:
         """Whether the chosen setting does on the half that did not choose what was asked for."""
         found, own = self.chosen.confirmed_on, self.own.confirmed_on
+        if found.leak.rate is None:
+            return False
         if self.target is None:
-            return found.full >= own.full and _rate(found) <= _rate(own)
-        return found.leak.rate is not None and found.leak.rate <= self.target
+            return found.full >= own.full and found.leak.rate <= _rate(own)
+        return found.leak.rate <= self.target
 
     def frontier(self) -> list[Setting]:
         """Returns the settings that no other beats in leak, yield and hardness at once, by leak."""
@@ -153,13 +155,11 @@ def calibrate(
     asked = np.sum([sweep.asked for sweep in sweeps], axis=0)
     judge = _Judge(material, asked, np.logical_or.reduce(trials), settings, run.negatives)
     own, *swept = judge.measure(grid, sweeps, progress)
-    if target is None:
-        chosen = least(swept, own)
-    else:
-        swept += judge.measure(between(swept, target), sweeps, progress)
-        chosen = choose(swept, target, run.negatives)
+    _require_hidden(own)
+    swept += judge.measure(_finer(swept, own, target), sweeps, progress)
+    chosen = least(swept, own) if target is None else choose(swept, target, run.negatives)
     expected = judge.expected(reduce(add, (sweep.counts([chosen.rules])[0] for sweep in sweeps)))
-    keep_chosen(store, run, asdict(chosen.rules), {"run": run.name, "leak": asdict(chosen.confirmed_on.leak)})
+    keep_chosen(store, run, asdict(chosen.rules), asdict(chosen.confirmed_on.leak))
     barred, untold = material.hideable.bars(), untold_models(store, run)
     return Calibration(
         run.name, target, settings, run.negatives, tuple(swept), own, chosen, barred, untold, expected
@@ -188,10 +188,20 @@ def candidates(base: Rules, scores: npt.NDArray[np.float64]) -> list[Rules]:
     return [rules for rules in dict.fromkeys(found) if not _closed(rules)]
 
 
-def between(swept: Sequence[Setting], target: float) -> list[Rules]:
-    """Returns settings between the loosest one of a rule within the target and the next looser one.
+def _finer(swept: Sequence[Setting], own: Setting, target: float | None) -> list[Rules]:
+    """The settings between the best of a rule that do what is asked for, and the next, which do not."""
+    if target is None:
+        return between(swept, lambda one: one.full >= own.chosen_on.full, strictest=True)
+    return between(swept, lambda one: _rate(one) <= target)
 
-    Of the rules that yield most within the target. A sweep in steps would leave out what lies between.
+
+def between(
+    swept: Sequence[Setting], fits: Callable[[Measured], bool], strictest: bool = False
+) -> list[Rules]:
+    """Returns settings between the loosest one of a rule that fits, and the next looser one.
+
+    With `strictest` between the strictest and the next stricter one. Of the rules that yield most, or leak
+    least, on the half that chooses. A sweep in steps would leave out what lies between.
     """
     families: dict[tuple[str, str], list[Setting]] = {}
     for one in swept:
@@ -199,16 +209,18 @@ def between(swept: Sequence[Setting], target: float) -> list[Rules]:
             families.setdefault((name, one.rules.anchor), []).append(one)
     gaps = []
     for (name, _), settings in families.items():
-        settings.sort(key=lambda one: (_rate(one.chosen_on), one.chosen_on.per_query))
-        within = [one for one in settings if _rate(one.chosen_on) <= target]
+        settings.sort(key=lambda one: (_rate(one.chosen_on), one.chosen_on.per_query), reverse=strictest)
+        within = [one for one in settings if fits(one.chosen_on)]
         if within and len(within) < len(settings):
-            gaps.append((within[-1].chosen_on.per_query, name, within[-1].rules, settings[len(within)].rules))
-    gaps.sort(key=lambda gap: -gap[0])
+            gaps.append((name, within[-1], settings[len(within)].rules))
+    if strictest:
+        gaps.sort(key=lambda gap: _rate(gap[1].chosen_on))
+    else:
+        gaps.sort(key=lambda gap: -gap[1].chosen_on.per_query)
     found = []
-    for _, name, strict, loose in gaps[:_REFINED]:
-        low, high = getattr(strict, name), getattr(loose, name)
-        steps = np.linspace(low, high, _STEPS + 2)[1:-1]
-        found += [only(strict, **{name: _short(float(step))}) for step in steps]
+    for name, inner, outer in gaps[:_REFINED]:
+        steps = np.linspace(getattr(inner.rules, name), getattr(outer, name), _STEPS + 2)[1:-1]
+        found += [only(inner.rules, **{name: _short(float(step))}) for step in steps]
     known = {one.rules for one in swept}
     return [rules for rules in dict.fromkeys(found) if rules not in known]
 
@@ -227,16 +239,19 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
+def _require_hidden(one: Setting) -> None:
+    if one.chosen_on.leak.rate is None:
+        raise UsageError(
+            "the half of the queries that chooses has no positive that may be hidden",
+            "judge more queries with two positives or more, or try another --seed",
+        )
+
+
 def choose(swept: Sequence[Setting], target: float, negatives: int) -> Setting:
     """Returns the setting within the target on the half that chooses: the hardest of those that yield most.
 
     Raises UsageError when none is.
     """
-    if swept[0].chosen_on.leak.rate is None:
-        raise UsageError(
-            "the half of the queries that chooses has no positive that may be hidden",
-            "judge more queries with two positives or more, or try another --seed",
-        )
     within = [
         one for one in swept if one.chosen_on.leak.rate is not None and one.chosen_on.leak.rate <= target
     ]
@@ -246,7 +261,7 @@ def choose(swept: Sequence[Setting], target: float, negatives: int) -> Setting:
         raise UsageError(
             f"no setting leaks at most {100 * target:g} %: the least is {100 * _rate(least.chosen_on):.2f} % "
             f"with {least.name}",
-            "ask for less, mine with a reranker, or mine deeper",
+            f"give a target of {_rate(least.chosen_on):.4f} or more, mine with a reranker, or mine deeper",
         )
     most = max(one.chosen_on.per_query for one in within) - ENOUGH * negatives
     return min(

@@ -67,16 +67,18 @@ def _costs(one: Measured) -> list[str]:
 
 def _verdict(found: Calibration) -> str:
     low, high = _share(found.expected.low), _share(found.expected.high)
+    expected = f"expected of the other half: [{low}, {high}]"
     rate = found.chosen.confirmed_on.leak.rate
-    inside = rate is not None and found.expected.low <= rate <= found.expected.high
-    where = "lies inside" if inside else "does not lie inside"
-    lines = [f"expected of the other half: [{low}, {high}]; it {where}"]
+    if rate is None:
+        return f"{expected}\nnot confirmed: no positive of the other half may be hidden; try another --seed"
+    where = "lies inside" if found.expected.low <= rate <= found.expected.high else "does not lie inside"
+    lines = [f"{expected}; it {where}"]
     if found.target is None:
         lines.append(_as_much(found))
     elif found.confirmed:
         lines.append("confirmed: the other half meets the target too")
     else:
-        advice = "ask for less to be sure" if found.target else "no setting is sure to leak nothing"
+        advice = "ask for a lower one to be sure" if found.target else "no setting is sure to leak nothing"
         lines.append(f"not confirmed: the other half leaks more than the target; {advice}")
     return "\n".join(lines)
 

@@ -21,6 +21,8 @@ class Judged:
 
     judgments: int
     """How many were given."""
+    matched: int
+    """Those about a candidate of the run."""
     relevant: dict[str, Rate]
     """The relevant share of the judged candidates of each outcome: `negative`, `kept`, or a reason."""
 
@@ -44,4 +46,4 @@ def against_judgments(store: Store, run: Run, judgments: pa.Table) -> Judged:
         _, query = np.unique(part["query_id"].to_numpy(), return_inverse=True)
         relevant = pc.greater(part["relevance"], 0).to_numpy()
         rates[outcome] = clustered_rate(np.bincount(query, relevant), np.bincount(query), part.num_rows)
-    return Judged(judgments.num_rows, rates)
+    return Judged(judgments.num_rows, joined.num_rows, rates)

@@ -168,8 +168,8 @@ class Material:
     def without(self, hidden: Flags) -> Unjudged:
         """Returns the evidence as if nobody had judged the hidden positives.
 
-        What was excluded for their sake is open again: copies, and texts that contain them. A reranker was
-        never asked about those; they have no score then, and cannot be negatives.
+        What was excluded for their sake is open again: copies, and texts that contain them. A reranker that
+        was asked about the first so many candidates only has no score for one that ranks below.
         """
         found = self.hideable.exclusion(hidden)
         exclusion = self.candidates["exclusion"].combine_chunks()

@@ -82,12 +82,21 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
     """Returns all positives of a run's evidence, ordered by query_no and doc_id, and what bars each.
 
     Columns query_no, query_id, doc_id, bar: one of BARS, null where the positive may be hidden. A model
-    counts as trained on a pair when the store noted one of the same two texts.
+    counts as trained on a pair when the store noted one of the same two texts, or of copies of them.
     """
     return store.table(
-        f"""WITH trained AS (
-            SELECT DISTINCT q.text_key AS query_key, d.text_key AS doc_key
-            FROM training_positives t JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
+        f"""WITH alike AS (
+            SELECT 'queries' AS side, query_id AS id, 'text ' || text_key AS key FROM queries
+            UNION ALL SELECT 'documents', doc_id, 'text ' || text_key FROM documents
+            UNION ALL SELECT side, id, 'cluster ' || cluster FROM duplicates),
+        same AS (
+            SELECT DISTINCT a.side, a.id, b.id AS other FROM alike a JOIN alike b USING (side, key)
+            WHERE a.id IN (SELECT unnest([query_id, doc_id]) FROM training_positives
+                WHERE model IN ($encoder, $reranker))),
+        trained AS (
+            SELECT DISTINCT q.other AS query_id, d.other AS doc_id FROM training_positives t
+            JOIN same q ON q.side = 'queries' AND q.id = t.query_id
+            JOIN same d ON d.side = 'documents' AND d.id = t.doc_id
             WHERE t.model IN ($encoder, $reranker)),
         judged AS (SELECT DISTINCT query_id, doc_id, split FROM {GOLD} WHERE relevance > 0),
         by_people AS (SELECT DISTINCT query_id, doc_id FROM {GOLD} WHERE source <> '{RELABELLED}'),
@@ -98,12 +107,12 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
         SELECT p.query_no, p.query_id, p.doc_id,
             CASE WHEN count(*) OVER (PARTITION BY p.query_no) = 1 THEN 'only'
                 WHEN h.doc_id IS NULL THEN '{RELABELLED}'
-                WHEN t.doc_key IS NOT NULL THEN 'trained'
+                WHEN t.doc_id IS NOT NULL THEN 'trained'
                 WHEN s.text_key IS NOT NULL THEN 'same_text'
                 WHEN q.label = d.label THEN 'label'
                 WHEN e.doc_id IS NOT NULL THEN 'other_split' END AS bar
         FROM positives p JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
-        LEFT JOIN trained t ON t.query_key = q.text_key AND t.doc_key = d.text_key
+        LEFT JOIN trained t ON t.query_id = p.query_id AND t.doc_id = p.doc_id
         LEFT JOIN shared s ON s.text_key = q.text_key
         LEFT JOIN by_people h ON h.query_id = p.query_id AND h.doc_id = p.doc_id
         LEFT JOIN elsewhere e ON e.query_id = p.query_id AND e.doc_id = p.doc_id
@@ -115,6 +124,14 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
             "evidence": run.evidence,
         },
     )
+
+
+def trained_models(store: Store, run: Run) -> list[str]:
+    """Returns the fingerprints of those of a run's models that were trained on positives of this store."""
+    rows = store.rows(
+        "SELECT DISTINCT model FROM training_positives WHERE model IN (?, ?)", [run.encoder, run.reranker]
+    )
+    return [model for (model,) in rows]
 
 
 def candidate_facts(store: Store, run: Run) -> pa.Table:
@@ -196,22 +213,42 @@ def _untold(store: Store, name: str, details: Mapping[str, Any]) -> str | None:
     return of_base if "training" not in known else _untold(store, rows[0][0], known)
 
 
-def keep_chosen(store: Store, run: Run, rules: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Notes that rules were chosen on the positives of a run's evidence, in place of an older such note.
+def keep_chosen(store: Store, run: Run, rules: Mapping[str, Any], leak: Mapping[str, Any]) -> None:
+    """Notes that rules were chosen on the positives of a run, in place of an older such note.
 
-    `about`: the name of the `run`, and the `leak` of the queries that did not choose.
+    `leak` is that of the queries that did not choose.
     """
-    same = {"evidence": run.evidence, "rules": dict(rules)}
-    kept = [one for one in _chosen(store) if any(one[name] != value for name, value in same.items())]
+    note = {**_decided_by(run), "rules": dict(rules)}
+    kept = [one for one in _chosen(store) if any(one.get(name) != value for name, value in note.items())]
+    notes = json.dumps([*kept, {**note, "run": run.name, "leak": dict(leak)}])
     with store.transaction():
         store.execute("DELETE FROM meta WHERE key = ?", [_CHOSEN])
-        store.execute("INSERT INTO meta VALUES (?, ?)", [_CHOSEN, json.dumps([*kept, {**same, **about}])])
+        store.execute("INSERT INTO meta VALUES (?, ?)", [_CHOSEN, notes])
 
 
 def chosen_on(store: Store, run: Run) -> dict[str, Any] | None:
-    """Returns what `keep_chosen` noted of a run's rules and evidence; None where nothing was."""
-    same = (run.evidence, run.config["rules"])
-    return next((one for one in _chosen(store) if (one["evidence"], one["rules"]) == same), None)
+    """Returns the name of the `run` on whose positives these rules were chosen, and their `leak` there.
+
+    That is the leak of the queries that did not choose; None where those candidates were found, scored or
+    selected otherwise than this run's. None instead of a dictionary where no calibration chose these rules.
+    """
+    rules, split = run.config["rules"], run.split
+    notes = [one for one in _chosen(store) if (one["rules"], one["split"]) == (rules, split)]
+    decided = _decided_by(run)
+    same = [one for one in notes if all(one[name] == value for name, value in decided.items())]
+    if same:
+        return {"run": same[-1]["run"], "leak": same[-1]["leak"]}
+    return {"run": notes[-1]["run"], "leak": None} if notes else None
+
+
+def _decided_by(run: Run) -> dict[str, Any]:
+    """All that the verdicts on a run's candidates depend on, but the rules."""
+    return {
+        "split": run.split,
+        "evidence": run.evidence,
+        "reranker": run.reranker,
+        "selection": run.config["selection"],
+    }
 
 
 def _chosen(store: Store) -> list[dict[str, Any]]:

@@ -56,9 +56,13 @@ def relabellings(store: Store) -> list[dict[str, Any]]:
     return list(json.loads(found[0][0])) if found else []
 
 
-def _unfinished_runs(store: Store) -> dict[str, str]:
-    """Runs (run_id to evidence) that a kill left, on the judgments as they are; changed, they never end."""
-    rows = store.rows("SELECT run_id, evidence, split, inputs FROM runs WHERE status <> 'done'")
+def _unfinished_runs(store: Store, relabelled: list[str]) -> dict[str, str]:
+    """Runs (run_id to evidence) that a kill left of relabelling these runs; taken back, they never end."""
+    rows = store.rows(
+        """SELECT run_id, evidence, split, inputs FROM runs WHERE status <> 'done'
+        AND config IN (SELECT config FROM runs WHERE list_contains(?, run_id))""",
+        [relabelled],
+    )
     return {
         run_id: evidence
         for run_id, evidence, split, inputs in rows
@@ -81,7 +85,7 @@ def remove_relabelled(store: Store) -> tuple[int, list[str], list[str]]:
         WHERE (p.query_id, p.doc_id) NOT IN (
             SELECT (query_id, doc_id) FROM {GOLD} WHERE source <> '{RELABELLED}') ORDER BY r.name"""
     )
-    unfinished = _unfinished_runs(store) if number else {}
+    unfinished = _unfinished_runs(store, [one["run_id"] for one in origins if "made" not in one])
     with store.transaction():
         store.execute("DELETE FROM judgments WHERE source = ?", [RELABELLED])
         _note(store, [])

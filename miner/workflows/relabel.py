@@ -12,9 +12,11 @@ from miner.errors import UsageError
 from miner.evaluation.significance import Rate, clustered_rate
 from miner.mining.audit import require_hideable
 from miner.mining.audit_config import AuditConfig
+from miner.mining.config import MiningConfig
 from miner.mining.material import Material, Unjudged
 from miner.mining.pipeline import config_of, mine
 from miner.mining.probability import Facts, Probability
+from miner.models.names import resolve
 from miner.schema import SUSPECTED
 from miner.store import relabelled as stored
 from miner.store.auditing import untold_models
@@ -72,13 +74,19 @@ def relabel(
 
     Retrievers and reranker have scored these pairs: the new run gathers evidence from what is stored. After a
     kill the same call goes on. Raises UsageError when no positive of the run may be hidden to learn from, or
-    when texts came or went since it was mined (undoing could not take back what they would add), and what
-    `mine` raises.
+    when texts came or went since it was mined (undoing could not take back what they would add), ModelError
+    when a model of the run is gone, and what `mine` raises.
     """
     _require_same_texts(store, run)
+    if not dry:
+        _require_models(config_of(run))
     material = Material.of(store, run)
     require_hideable(store, run, material.hideable)
-    trials = [material.without(hidden) for hidden in material.hideable.draws(config.hiding)]
+    with progress.task("hiding positives", config.hiding.repeats, unit="repeats") as advance:
+        trials = []
+        for hidden in material.hideable.draws(config.hiding):
+            trials.append(material.without(hidden))
+            advance(1)
     learnt = Probability(Facts.of(store, run, material), trials, config.hiding.seed)
     won_back, precision = _tested(material, learnt, trials, config.probability, progress)
     table = stored.suspected(store, run)
@@ -106,6 +114,15 @@ def _require_same_texts(store: Store, run: Run) -> None:
             f"{' and '.join(changed)} changed since run '{run.name}' was mined",
             f"mine again, and relabel that run: miner mine {store.path}",
         )
+
+
+def _require_models(config: MiningConfig) -> None:
+    """Before anything is written: deciding again asks them for nothing, but has to find them."""
+    for name, revision in (
+        (config.encoder, config.encoder_revision), (config.reranker, config.reranker_revision)
+    ):  # fmt: skip
+        if name is not None:
+            resolve(name, revision)
 
 
 def _tested(
