@@ -37,7 +37,7 @@ from miner.training.examples import Columns, Examples, examples_of
 DATA = TLDR.parent
 LOSSES = ("softmax", "cosine", "mnr")
 MEASURE = "Spearman"
-LEAST = 10_000
+LEAST = 5000
 """Rows, from MultiNLI all of them, that are enough where a transformer is trained."""
 ORDER = (("mnr", "cosine"), ("cosine", "softmax"))
 RATIO = Goal("Spearman of MNR over that of softmax", ">=", 1.2, " x")

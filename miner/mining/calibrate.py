@@ -252,16 +252,16 @@ def choose(swept: Sequence[Setting], target: float, negatives: int) -> Setting:
 
     Raises UsageError when none is.
     """
-    within = [
-        one for one in swept if one.chosen_on.leak.rate is not None and one.chosen_on.leak.rate <= target
-    ]
-    within = [one for one in within if one.chosen_on.per_query > 0]
+    useful = [one for one in swept if one.chosen_on.per_query > 0]
+    if not useful:
+        raise UsageError("no setting leaves a negative", "mine deeper")
+    within = [one for one in useful if _rate(one.chosen_on) <= target]
     if not within:
-        least = min(swept, key=lambda one: _rate(one.chosen_on))
+        best = min(useful, key=lambda one: _rate(one.chosen_on))
+        rate = _rate(best.chosen_on)
         raise UsageError(
-            f"no setting leaks at most {100 * target:g} %: the least is {100 * _rate(least.chosen_on):.2f} % "
-            f"with {least.name}",
-            f"give a target of {_rate(least.chosen_on):.4f} or more, mine with a reranker, or mine deeper",
+            f"no setting leaks at most {100 * target:g} %: the least is {100 * rate:.2f} % with {best.name}",
+            f"give a target of {np.ceil(rate * 1e4) / 1e4:g} or more, mine with a reranker, or mine deeper",
         )
     most = max(one.chosen_on.per_query for one in within) - ENOUGH * negatives
     return min(
