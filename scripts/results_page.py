@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Writes docs/results.md: the latest rows of every benchmark, as they came. `--check` only compares."""
 
 from __future__ import annotations

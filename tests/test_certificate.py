@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
 from miner.cli.main import group
+from miner.export import ExportConfig, export_run
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine
 from miner.store.database import Store
+from miner.store.silver import replace_silver
 from tests.stores import make_store
 from tests.test_audit import corpus
 
@@ -65,6 +68,17 @@ def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None
     assert found["audit"]["leak"] == audit["leak"]
     assert found["copies"]["settings"]["threshold"] == 0.95
     assert card == (tmp_path / "again/README.md").read_text("utf-8")
+
+
+def test_scores_are_not_called_relevant(store: Path, tmp_path: Path) -> None:
+    pairs = pa.table({"query_id": ["q00", "q01"], "doc_id": ["x00", "x01"], "relevance": [0.2, 0.9]})
+    with Store.open(store) as opened:
+        for soft, told in ((True, "scores from 0 to 1"), (False, "2 relevant")):
+            replace_silver(opened, pairs, "train", {"soft": soft})
+            opened.execute("CHECKPOINT")
+            export_run(opened, tmp_path / told.replace(" ", "-"), ExportConfig())
+            card = (tmp_path / told.replace(" ", "-") / "README.md").read_text("utf-8")
+            assert f"- 2 of source `silver` in split `train`, {told}" in card
 
 
 def test_what_leaves_a_store_that_changed_says_so(store: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from miner.export import FORMATS
 from miner.export.writers import WRITERS, json_lines
 from miner.store.database import Store
-from tests.export_store import fill, made, text_of
+from tests.export_store import fill, made, make_run, text_of
 
 
 @pytest.fixture
@@ -135,6 +135,26 @@ def test_labeled_list(store: Store, tmp_path: Path) -> None:
         [0.9, 0.75, 0.5, 0.25],
         [1.0, -0.5],
     ]
+
+
+@pytest.mark.parametrize(
+    ("models", "told"),
+    [
+        ({"reranker": "r1"}, "The scores are those of the reranker `r1`."),
+        ({}, "The scores are cosines of the encoder `bundled`: who learns them learns what it knows."),
+        (
+            {"encoder": None},
+            "The scores are BM25's: they count words in common, and their margins teach no more.",
+        ),
+    ],
+)
+def test_the_card_says_whose_the_scores_are(tmp_path: Path, models: dict[str, str], told: str) -> None:
+    with Store.open(tmp_path / "s.duckdb", create=True) as opened:
+        fill(opened, run=make_run("first", **models))
+        made(opened, tmp_path / "scored", scores=True)
+        made(opened, tmp_path / "bare")
+    assert f"\n\n{told}\n\n" in (tmp_path / "scored/README.md").read_text("utf-8")
+    assert "The scores are" not in (tmp_path / "bare/README.md").read_text("utf-8")
 
 
 def test_flagembedding(store: Store, tmp_path: Path) -> None:

@@ -16,16 +16,20 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
+from miner.cli.silver import command, summary
 from miner.engine.progress import Advance
 from miner.errors import ModelError, UsageError
+from miner.mining.audit import audit
+from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig, with_values
 from miner.mining.pipeline import mine
 from miner.retrieval.collection import Collection
-from miner.store import corpus
+from miner.store import corpus, evaluating
 from miner.store.database import Store
 from miner.store.evaluating import known_scores
 from miner.store.select import Limits, select
 from miner.store.silver import (
+    is_soft,
     judged_pairs,
     remove_silver,
     silver_count,
@@ -132,21 +136,97 @@ def test_sure_pairs_become_silver_judgments(store: Store, config: SilverConfig) 
     assert silver_origin(store) == {
         "split": "train", "reranker": report.fingerprint, "encoder": "none", "queries": "all", "depth": 20,
         "per_query": 10, "positive": 0.6, "negative": 0.1, "dtype": "fp32", "name": config.reranker,
+        "soft": False, "uncalibrated": None,
     }  # fmt: skip
 
 
 class Counting:
-    """Notes the tasks that have anything to do."""
+    """Keeps the tasks that have anything to do, and what is said."""
 
     def __init__(self) -> None:
         self.worked: list[str] = []
+        self.said: list[str] = []
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
         yield lambda _: self.worked.append(name)
 
     def note(self, message: str) -> None:
-        pass
+        self.said.append(message)
+
+
+def test_scores_that_may_be_no_probabilities_are_told(
+    store: Store, base: Path, config: SilverConfig, tmp_path: Path
+) -> None:
+    """A score of 0.9 of a reranker that nobody calibrated says nothing of how many are right."""
+    from sentence_transformers import CrossEncoder
+
+    CrossEncoder(str(tiny_bert(tmp_path / "raw", labels=1))).save_pretrained(str(tmp_path / "foreign"))
+    short = replace(training(base), max_steps=2, held_out=0.05)
+    train_reranker(store, tmp_path / "few", short)
+    train_reranker(store, tmp_path / "none", replace(short, held_out=0.3, calibrate=False))
+    for name, why in (
+        ("foreign", "miner did not train it"),
+        ("few", "28 held-out pairs, at least 50 are needed"),
+        ("none", "trained with --no-calibrate"),
+    ):
+        told, lax = Counting(), replace(config, reranker=str(tmp_path / name), positive=0.11)
+        report = silver(store, lax, progress=told)
+        assert report.uncalibrated == why
+        assert f"{tmp_path}/{name} is not known to give probabilities: {why}" in told.said
+        assert f"expected   not known: scores may be no probabilities ({why})" in summary(report, lax)
+        assert "are right, says the reranker itself" not in summary(report, lax)
+        assert (silver_origin(store) or {})["uncalibrated"] == why
+    told = Counting()
+    assert silver(store, config, progress=told).uncalibrated is None
+    assert not any("probabilities" in note for note in told.said)
+
+
+def test_grades_that_are_not_read_are_told(store: Store, base: Path, config: SilverConfig) -> None:
+    own, short = replace(config, reranker=None), replace(training(base), max_steps=1)
+    same = "takes every relevance above 0 for the same"
+    plain, named, trained = Counting(), Counting(), Counting()
+    silver(store, config, progress=plain)
+    store.execute("UPDATE judgments SET relevance = 3 WHERE query_id = 'q01' AND source = 'gold'")
+    silver(store, config, progress=named)
+    silver(store, own, training=short, progress=trained)
+    assert not any("graded" in note for note in plain.said)
+    assert f"gold judgments are graded: miner silver {same}" in named.said
+    assert f"gold judgments are graded: a reranker {same}" in trained.said
+
+
+def test_a_soft_pass_keeps_every_score(store: Store, config: SilverConfig) -> None:
+    hard = silver(store, config)
+    soft = replace(config, soft=True, positive=0.9)
+    again = Counting()
+    report = silver(store, soft, progress=again)
+    assert "reranking" not in again.worked
+    assert (report.pairs, report.replaced) == (hard.pairs, hard.positives + hard.negatives)
+    scores = {(q, d): s for q, d, s in known_scores(store, report.fingerprint).to_pandas().values.tolist()}
+    rows = store.rows("SELECT query_id, doc_id, relevance FROM judgments WHERE source = 'silver'")
+    assert len(rows) == report.pairs == silver_count(store)
+    assert all(relevance == scores[query, doc] for query, doc, relevance in rows)
+    assert any(config.negative < relevance < config.positive for *_, relevance in rows)
+    assert is_soft(store)
+    pairs = judged_pairs(store, "train", ("silver",))
+    assert pairs["relevance"].to_pylist() == [relevance for *_, relevance in sorted(rows)]
+    told = summary(report, soft).splitlines()
+    assert told[0] == (
+        f"silver     {report.pairs:,} soft judgments in split 'train', the scores of all unjudged pairs of "
+        "48 queries"
+    )
+    assert told[1] == (
+        f"           {report.positives:,} are 0.9 or more and would be positives, "
+        f"{report.negatives:,} are 0.1 or less and would be negatives"
+    )
+    silver(store, config)
+    assert not is_soft(store)
+    with pytest.raises(UsageError) as caught:
+        replace(config, soft=True)
+    assert str(caught.value) == (
+        "thresholds have no effect on soft judgments: every score is kept; "
+        "leave --positive and --negative out, or --soft"
+    )
 
 
 def test_again_changes_nothing_and_other_thresholds_cost_no_scoring(
@@ -168,12 +248,16 @@ def test_again_changes_nothing_and_other_thresholds_cost_no_scoring(
     assert corpus.content_hashes(store, "train") == hashes
 
 
-def test_mining_never_reads_silver(store: Store, config: SilverConfig) -> None:
+@pytest.mark.parametrize("soft", [False, True])
+def test_nothing_else_reads_silver(store: Store, config: SilverConfig, soft: bool) -> None:
     settings = MiningConfig()
     gold = mine(store, settings, name="gold")
-    collection = Collection.load(store, "train")
-    silver(store, replace(config, queries="all"))
+    collection, hidden = Collection.load(store, "train"), audit(store, gold, AuditConfig(repeats=2))
+    graded = evaluating.graded_pairs(store, "train")
+    silver(store, replace(config, queries="all", soft=soft, positive=0.9 if soft else config.positive))
     assert silver_count(store) > 0
+    assert audit(store, gold, AuditConfig(repeats=2)) == hidden
+    assert evaluating.graded_pairs(store, "train") == graded
     assert Collection.load(store, "train").queries == collection.queries
     again = mine(store, settings, name="gold")
     assert (again.run_id, again.evidence) == (gold.run_id, gold.evidence)
@@ -279,8 +363,6 @@ def test_errors_say_what_to_do(store: Store, config: SilverConfig, tmp_path: Pat
 
 
 def test_the_command_makes_and_undoes(folder: Path) -> None:
-    from miner.cli.silver import command
-
     path = str(folder / "store.duckdb")
     flags = [
         "--reranker",

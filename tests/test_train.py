@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from math import nan
+from collections.abc import Mapping
+from dataclasses import replace
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -16,145 +14,29 @@ import pytest
 from safetensors.numpy import load_file
 from sentence_transformers import SentenceTransformer
 
-from miner.engine.progress import SILENT
-from miner.errors import ModelError, UsageError
 from miner.models.encoder import Encoder
 from miner.models.scratch import scratch_model
 from miner.training.encoder import known_positives, train_encoder
-from miner.training.encoder_card import EncoderReport
 from miner.training.encoder_config import LOSSES, EncoderConfig
-from miner.training.encoder_trainer import DevTask, load_base, step_count, train_model
+from miner.training.encoder_trainer import DevTask, load_base, step_count
 from miner.training.examples import Examples
-from miner.training.pretrain_config import PretrainConfig
-from miner.training.reranker import train_reranker
-from miner.training.reranker_config import RerankerConfig
-from miner.training.tsdae import pretrain
-from miner.workflows.train import dev_task
-from tests.evaluation_support import judged_store
-from tests.stores import make_store
 from tests.tiny import tiny_bert
-
-PARTNERS = {
-    "lentils": "river", "copper": "market", "glaciers": "window", "violins": "forest", "harbours": "engine",
-    "moss": "carpet", "lanterns": "mountain", "ferries": "letter", "castles": "garden", "pepper": "silver",
-    "clouds": "bridge", "anchors": "planet",
-}  # fmt: skip
-"""Which word of an answer belongs to which of a question: nothing but training can tell."""
-FILL = ["old", "new", "small", "large", "north", "south", "first", "last"]
-TOPICS, ANSWERS = list(PARTNERS), list(PARTNERS.values())
-
-CONFIG = EncoderConfig(
-    base="scratch",
-    dimension=16,
-    batch_size=16,
-    epochs=4,
-    learning_rate=0.1,
-    evaluations=2,
-    dtype="fp32",
-    threads=1,
+from tests.train_support import (
+    CONFIG,
+    DEV,
+    TOPICS,
+    Notes,
+    dev,
+    examples_for,
+    frozen,
+    of,
+    settings_for,
+    tiny,
+    triplets,
+    weights,
 )
-DEV = "split dev of s.duckdb, at most 500 queries and 5,000 documents"
-PAIRED = ("gist", "cached-mnr")
-"""Losses that need a transformer."""
 
-
-def said(word: str, rng: random.Random) -> str:
-    return f"{word} {rng.choice(FILL)} {rng.choice(FILL)}"
-
-
-def triplets(rounds: int = 8) -> Examples:
-    """Returns rows of a topic, the answer that belongs to it, and one that does not."""
-    rng = random.Random(3)
-    topics = [topic for _ in range(rounds) for topic in range(len(TOPICS))]
-    others = [(topic + rng.randrange(1, len(TOPICS))) % len(TOPICS) for topic in topics]
-    texts = {
-        "anchor": [said(TOPICS[topic], rng) for topic in topics],
-        "positive": [said(ANSWERS[topic], rng) for topic in topics],
-        "negative": [said(ANSWERS[other], rng) for other in others],
-    }
-    return Examples(texts, origin="here/triplets.jsonl")
-
-
-def pairs(target: list[Any], classes: tuple[str, ...] = ()) -> Examples:
-    """Returns the pairs of topic with right answer, wrong answer and itself, with a target for each kind."""
-    anchor, positive, negative = map(list, triplets().texts.values())
-    kinds = [positive, negative, anchor][: len(target)]
-    labels = [value for value in target for _ in anchor]
-    texts = {"anchor": anchor * len(kinds), "document": [text for kind in kinds for text in kind]}
-    return Examples(texts, labels, classes, "here/pairs.tsv")
-
-
-def examples_for(loss: str) -> Examples:
-    if loss == "cosine":
-        return pairs([1.0, 0.0])
-    if loss == "softmax":
-        return pairs([2, 1, 0], ("copy", "other", "answer"))
-    if loss == "margin-mse":
-        return replace(triplets(), target=[[0.9, 0.1]] * len(triplets()))
-    return triplets()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen() -> Iterator[None]:
-    """The trainer collects garbage after each training: what is loaded by now is none."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.fixture(scope="module")
-def dev(tmp_path_factory: pytest.TempPathFactory) -> DevTask:
-    """Asks which of all answers belongs to each topic, in other words than in training."""
-    rng = random.Random(4)
-    queries = {f"q{row}": said(topic, rng) for row, topic in enumerate(TOPICS)}
-    documents = {f"d{row}": said(answer, rng) for row, answer in enumerate(ANSWERS)}
-    judgments = [(f"q{row}", f"d{row}", 1.0, "dev") for row in range(len(TOPICS))]
-    with judged_store(tmp_path_factory.mktemp("dev") / "s.duckdb", documents, queries, judgments) as store:
-        task = dev_task(store)
-    assert task is not None
-    return task
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bert(tmp_path_factory.mktemp("models") / "tiny", initializer_range=0.05)
-
-
-@dataclass
-class Notes:
-    """Keeps what a training says."""
-
-    said: list[str] = field(default_factory=list)
-
-    def note(self, message: str) -> None:
-        self.said.append(message)
-
-    def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Any:
-
-        return SILENT.task(name, total, done, unit)
-
-
-def weights(folder: Path) -> bytes:
-    return (folder / "model.safetensors").read_bytes()
-
-
-def of(base: Path | str, **settings: Any) -> EncoderConfig:
-    """Returns CONFIG for a model as the base, without what only scratch reads."""
-    return replace(CONFIG, base=str(base), dimension=EncoderConfig.dimension, **settings)
-
-
-def measures(report: EncoderReport) -> list[float]:
-    return [found["nDCG@10"] for _, found in report.metrics.scores]
-
-
-def settings_for(loss: str, tiny: Path, guide: Path) -> EncoderConfig:
-    if loss == "gist":
-        return of(tiny, loss=loss, learning_rate=5e-3, guide=str(guide))
-    if loss == "cached-mnr":
-        return of(tiny, loss=loss, learning_rate=5e-3, mini_batch=8)
-    if loss == "softmax":  # nearness is only a side effect of telling classes apart
-        return replace(CONFIG, loss=loss, dimension=64, learning_rate=0.3)
-    return replace(CONFIG, loss=loss)
+__all__ = ["dev", "frozen", "tiny"]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -242,6 +124,17 @@ def test_a_seed_gives_a_transformer_the_same_weights(tiny: Path, tmp_path: Path)
     assert weights(tmp_path / "one") == weights(tmp_path / "again") != weights(tiny)
 
 
+def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32(tiny: Path, tmp_path: Path) -> None:
+    short = of(tiny, learning_rate=1e-3, max_steps=2)
+    for dtype in ("bf16", "fp32"):
+        metrics = train_encoder(triplets(), tmp_path / dtype, replace(short, dtype=dtype)).metrics
+        assert (metrics.dtype, [step for step, _ in metrics.losses]) == (dtype, [1, 2])
+        assert all(isfinite(loss) for _, loss in metrics.losses)
+        found = load_file(tmp_path / dtype / "model.safetensors")
+        assert {str(values.dtype) for values in found.values()} == {"float32"}
+    assert weights(tmp_path / "bf16") != weights(tmp_path / "fp32")
+
+
 def falling(steps: int) -> DevTask:
     """A measure that is best at the first score after the base and falls from then on."""
     seen: list[SentenceTransformer] = []
@@ -327,102 +220,42 @@ def test_no_text_is_read_further_than_asked(tiny: Path) -> None:
     assert load_base(of("bundled", max_length=100)).max_seq_length == 100
 
 
+def test_texts_that_are_read_in_part_are_counted(tiny: Path, tmp_path: Path) -> None:
+    """A limit of 8 leaves 6 tokens beside the special ones."""
+    long, fits = "one two three four five six seven", "one two three four five six"
+    texts = {"anchor": ["a", "b", fits], "positive": [long, f"{long} eight", "c"], "negative": [long] * 3}
+    short, out = of(tiny, max_length=8, batch_size=3, max_steps=1), tmp_path / "out"
+    notes = Notes()
+    metrics = train_encoder(Examples(texts), out, short, progress=notes).metrics
+    assert notes.said[0] == "2 texts are longer than 8 tokens: only their start is read"
+    assert metrics.trained == "1 steps of at most 3 rows; of 2 texts it read only the start"
+    assert json.loads((out / "metrics.json").read_text("utf-8"))["truncated"] == metrics.truncated == 2
+    cases = {
+        "prompt": (replace(short, query_prompt="ask: "), 3),
+        "unseen": (replace(short, batch_size=1, seed=1), 1),
+        "fits": (replace(short, max_length=16), 0),
+        "table": (replace(CONFIG, max_length=8, max_steps=1), 0),
+    }
+    for name, (config, expected) in cases.items():
+        assert train_encoder(Examples(texts), tmp_path / name, config).metrics.truncated == expected, name
+
+
+def test_figures_of_before_texts_were_counted_are_still_read(tmp_path: Path) -> None:
+    out, short = tmp_path / "out", replace(CONFIG, max_steps=1)
+    train_encoder(triplets(), out, short)
+    stored = json.loads((out / "metrics.json").read_text("utf-8"))
+    del stored["truncated"]
+    (out / "metrics.json").write_text(json.dumps(stored))
+    again = train_encoder(triplets(), out, short)
+    assert (again.reused, again.metrics.truncated) == (True, None)
+
+
 def test_the_length_is_the_models_from_then_on(tiny: Path, tmp_path: Path) -> None:
     train_encoder(triplets(), tmp_path / "out", of(tiny, max_length=8, max_steps=1))
     model = SentenceTransformer(str(tmp_path / "out"))
     assert model.max_seq_length == 8
     same = model.encode(["a b c d e f g h i j", "a b c d e f z z z z"])
     np.testing.assert_array_equal(same[0], same[1])
-
-
-def test_the_same_again_is_not_trained_again(tmp_path: Path) -> None:
-    out, short = tmp_path / "out", replace(CONFIG, max_steps=3)
-    first = train_encoder(triplets(), out, short)
-    before = (out / "model.safetensors").stat().st_mtime_ns
-    notes = Notes()
-    again = train_encoder(triplets(), out, replace(short, threads=2), progress=notes)
-    assert (first.reused, again.reused) == (False, True)
-    assert notes.said == [f"{out} holds this encoder already"]
-    assert again.metrics.json() == first.metrics.json()
-    assert (out / "model.safetensors").stat().st_mtime_ns == before
-
-
-def test_other_rows_settings_or_dev_split_are_another_training(dev: DevTask, tmp_path: Path) -> None:
-    out, short = tmp_path / "out", replace(CONFIG, max_steps=2)
-    first = train_encoder(triplets(), out, short)
-    data = "other data, another base or other versions"
-    for examples, config, task, told in (
-        (triplets(7), short, None, data),
-        (triplets(), replace(short, seed=99), None, "seed 13, now 99"),
-        (triplets(), replace(short, scale=10.0), None, "scale 20.0, now 10.0"),
-        (triplets(), short, dev, data),
-    ):
-        with pytest.raises(UsageError) as caught:
-            train_encoder(examples, out, config, dev=task)
-        assert str(caught.value) == (
-            f"{out} holds an encoder that was trained otherwise: {told}; "
-            "name another folder, or replace it with --force"
-        )
-    other = train_encoder(triplets(), out, replace(short, seed=99), force=True)
-    assert not other.reused
-    assert other.metrics.fingerprint != first.metrics.fingerprint
-    assert {path.name for path in tmp_path.iterdir()} == {"out"}
-
-
-def test_another_base_of_the_same_name_is_another_training(tmp_path: Path) -> None:
-    base, out = tmp_path / "base", tmp_path / "out"
-    config = of(base, max_steps=2)
-    scratch_model("bundled", 8, 1).save_pretrained(str(base))
-    train_encoder(triplets(), out, config)
-    scratch_model("bundled", 8, 2).save_pretrained(str(base))
-    with pytest.raises(UsageError, match="trained otherwise: other data, another base or other versions"):
-        train_encoder(triplets(), out, config)
-    scratch_model("bundled", 8, 1).save_pretrained(str(tmp_path / "copy"))
-    assert train_encoder(triplets(), out, replace(config, base=str(tmp_path / "copy"))).reused
-
-
-@pytest.fixture(scope="module")
-def others(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders that other commands trained, or nobody did."""
-    folder = tmp_path_factory.mktemp("others")
-    documents = {f"d{row}": f"{answer} is here" for row, answer in enumerate(ANSWERS)}
-    queries = {f"q{row}": f"where is {topic}" for row, topic in enumerate(TOPICS)}
-    judgments = [(f"q{row}", f"d{row}") for row in range(len(TOPICS))]
-    with make_store(folder / "s.duckdb", documents, queries, judgments) as store:
-        settings: dict[str, Any] = {"base": str(tiny), "max_steps": 1, "threads": 1, "dtype": "fp32"}
-        pretrain(store, folder / "pretrained", PretrainConfig(**settings))
-        reranker = RerankerConfig(**settings, held_out=0.2, skip_top=0, depth=5)
-        train_reranker(store, folder / "reranker", reranker)
-    (folder / "thesis").mkdir()
-    (folder / "thesis" / "thesis.txt").write_text("precious")
-    (folder / "file").write_text("precious")
-    return {name: folder / name for name in ("pretrained", "reranker", "thesis", "file")}
-
-
-def test_what_this_did_not_train_is_left_alone_even_with_force(others: dict[str, Path]) -> None:
-    for out in others.values():
-        before = sorted((path, path.stat().st_mtime_ns) for path in [out, *out.rglob("*")])
-        with pytest.raises(UsageError) as caught:
-            train_encoder(triplets(), out, replace(CONFIG, max_steps=1), force=True)
-        assert str(caught.value) == (
-            f"{out} exists and is not an encoder that miner trained; name a folder that does not exist yet"
-        )
-        assert sorted((path, path.stat().st_mtime_ns) for path in [out, *out.rglob("*")]) == before
-
-
-def test_a_pretrained_encoder_is_a_base(others: dict[str, Path], tmp_path: Path) -> None:
-    config = of(others["pretrained"], learning_rate=5e-3)
-    metrics = train_encoder(triplets(), tmp_path / "out", config).metrics
-    assert metrics.losses[-1][1] < metrics.losses[0][1]
-
-
-def test_something_in_the_workplace_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "new.partial").mkdir()
-    (tmp_path / "new.partial" / "thesis.txt").write_text("precious")
-    with pytest.raises(UsageError) as caught:
-        train_encoder(triplets(), tmp_path / "new", CONFIG)
-    assert str(caught.value) == f"{tmp_path}/new.partial is in the way; move it, or name another OUT"
-    assert (tmp_path / "new.partial" / "thesis.txt").read_text() == "precious"
 
 
 def test_rows_that_find_no_batch_are_counted(tmp_path: Path) -> None:
@@ -468,46 +301,3 @@ def test_a_few_steps_of_the_bundled_encoder_lower_the_loss(dev: DevTask, tmp_pat
     before, after = (found["nDCG@10"] for _, found in metrics.scores)
     assert after > before
     assert SentenceTransformer(str(tmp_path / "out")).max_seq_length == 256
-
-
-def test_models_and_losses_that_do_not_fit_say_so(tiny: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    for loss in PAIRED:
-        config = replace(CONFIG, loss=loss, guide=str(tiny) if loss == "gist" else None)
-        with pytest.raises(UsageError) as caught:
-            train_encoder(triplets(), out, config)
-        assert str(caught.value).startswith(f"loss {loss} does not work with scratch: ")
-    with pytest.raises(ModelError) as missing:
-        train_encoder(triplets(), out, of("./nowhere"))
-    assert str(missing.value) == "no model folder at ./nowhere; name a folder, a hub id, or bundled"
-    with pytest.raises(ModelError, match=r"no model folder at \./nobody; "):
-        train_encoder(triplets(), out, of(tiny, loss="gist", guide="./nobody"))
-    tokenizer = tmp_path / "bare"
-    tokenizer.mkdir()
-    (tokenizer / "model.safetensors").write_bytes(weights(tiny))
-    with pytest.raises(ModelError) as bare:
-        train_encoder(triplets(), out, replace(CONFIG, tokenizer=str(tokenizer)))
-    assert str(bare.value) == (
-        f"{tokenizer} has no tokenizer.json; name a model with a fast tokenizer, such as bundled"
-    )
-    with pytest.raises(ModelError) as broken:
-        train_encoder(triplets(), out, of(tokenizer))
-    assert str(broken.value).startswith(f"{tokenizer} does not load as a base for an encoder: ")
-    assert str(broken.value).endswith("; name a bi-encoder, such as bundled, or scratch")
-    assert not out.exists()
-
-
-def test_steps_end_with_the_epochs_or_before() -> None:
-    assert step_count(33, replace(CONFIG, epochs=2)) == 6
-    assert step_count(33, replace(CONFIG, epochs=1.5)) == 5
-    assert step_count(33, replace(CONFIG, epochs=2, max_steps=4)) == 4
-    assert step_count(3, replace(CONFIG, epochs=0.1)) == 1
-
-
-def test_a_kill_between_the_best_model_and_the_notes_of_it_costs_nothing(tmp_path: Path) -> None:
-    task = DevTask("goodness", "nothing", "zero", lambda model: {"goodness": 0.0})
-    found = [
-        train_model(triplets(), None, tmp_path, replace(CONFIG, max_steps=3), task, SILENT) for _ in "ab"
-    ]
-    assert [(training.best_step, training.steps) for training in found] == [(0, 3), (0, 3)]
-    assert weights(tmp_path / "trained") == weights(tmp_path / "best")

@@ -24,22 +24,12 @@ from miner.workflows import train as workflow
 from miner.workflows.train import Rows
 from tests.evaluation_support import judged_store
 from tests.sources_support import beir, jsonl, write
-from tests.test_train import ANSWERS, TOPICS, examples_for, frozen, triplets
+from tests.tiny import tiny_bert
+from tests.train_support import ANSWERS, TOPICS, examples_for, frozen, triplets
 
 __all__ = ["frozen"]
 
-SCRATCH = [
-    "--base",
-    "scratch",
-    "--dimension",
-    "16",
-    "--batch-size",
-    "16",
-    "--dtype",
-    "fp32",
-    "--threads",
-    "1",
-]
+SCRATCH = ["--base", "scratch", "--dimension", 16, "--batch-size", 16, "--dtype", "fp32", "--threads", 1]
 
 
 def written(path: Path, examples: Examples) -> Path:
@@ -147,7 +137,7 @@ def test_an_unfinished_training_is_not_lost_to_another(
     rows: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "my-model"
-    assert attempts(store, (rows, out, "mnr", 5)) == ["training 0 20", "ended -9 False"]
+    assert attempts(store, (rows, out, TABLE, 5)) == ["training 0 20", "ended -9 False"]
     call = [rows, out, *SCRATCH, "--max-steps", 1, "--evaluations", 0]
     code, _, err = run(capsys, *call)
     assert (code, err.splitlines()[1:]) == (
@@ -158,7 +148,7 @@ def test_an_unfinished_training_is_not_lost_to_another(
             "  go on with the same data and settings, name another OUT, or start anew with --force",
         ],
     )
-    assert attempts(store, (rows, out, "mnr", 0)) == ["training 4 20", "ended 0 True"]
+    assert attempts(store, (rows, out, TABLE, 0)) == ["training 4 20", "ended 0 True"]
 
 
 class Busy(Silent):
@@ -209,7 +199,7 @@ def test_a_store_that_is_busy_at_the_end_loses_nothing(store: Path, tmp_path: Pa
 def test_interrupted_it_saves_a_checkpoint(rows: Path, tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "my-model"
     settings = ["--learning-rate", "0.1", "--epochs", "200", "--evaluations", "0"]
-    command = [sys.executable, "-m", "miner", "train", str(rows), str(out), *SCRATCH, *settings]
+    command = [sys.executable, "-m", "miner", "train", str(rows), str(out), *map(str, SCRATCH), *settings]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as training:
         assert training.stderr is not None
         next(line for line in training.stderr if "loss" in line)
@@ -221,6 +211,26 @@ def test_interrupted_it_saves_a_checkpoint(rows: Path, tmp_path: Path, number: s
     (checkpoint,) = (tmp_path / "my-model.partial").glob("checkpoint-*/complete")
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"going on from step {checkpoint.parent.name.rpartition('-')[2]} of 1200" in again.stderr
+
+
+def test_a_training_that_diverges_fails_and_writes_nothing(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [*SCRATCH, "--learning-rate", "1e38", "--epochs", 4]
+    code, said, notes = run(capsys, rows, tmp_path / "out", *settings)
+    assert (code, said) == (1, "")
+    assert notes.endswith(
+        "Error: training diverged: the loss is nan by step 4 of 24\n  lower --learning-rate, it was 1e+38\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["triplets.jsonl"]
+
+
+def test_more_steps_than_the_epochs_have_are_told(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, said, notes = run(capsys, rows, tmp_path / "out", *SCRATCH, "--max-steps", 500)
+    assert "trained   6 steps of at most 16 rows" in said
+    assert "--max-steps 500 is more than the 6 steps of 1 epoch: raise --epochs\n" in notes
 
 
 def test_columns_that_are_not_trained_on_are_named(
@@ -333,6 +343,21 @@ def test_errors_say_what_to_do(
             2,
             "Error: split 'dev' of what?\n  name the store to score on with --dev\n",
         ),
+        (rows, out, "--patience", 2): (
+            2,
+            "Error: patience has no effect without a dev split\n"
+            "  name one with --dev or --dev-split, or leave --patience out\n",
+        ),
+        (rows, out, "--columns", "anchor,positive", "--batch-size", 1, "--base", "scratch"): (
+            2,
+            "not read: columns negative\n"
+            "Error: loss mnr has nothing to rank: no negatives, and 1 row per batch\n"
+            "  use --batch-size 2 or more, or rows with negatives\n",
+        ),
+        (rows, out, "--loss", "triplet", "--margin", "nan"): (
+            2,
+            "Error: margin cannot be nan\n  use above 0 and at most 2\n",
+        ),
         (rows, out, "--dev", store, "--dev-split", "dve"): (
             2,
             f"Error: nothing is judged in split 'dve' of {store} (did you mean 'dev'?)\n"
@@ -403,10 +428,10 @@ class Deadly:
     def note(self, message):
         pass
 
-def attempt(source, out, loss, fatal):
+def attempt(source, out, settings, fatal):
     saving.CHECKPOINT_SECONDS = 0.0 if fatal else 60.0
-    config = EncoderConfig(loss=loss, base="scratch", dimension=8, batch_size=16, max_steps=20, epochs=9,
-        learning_rate=0.1, evaluations=5, dtype="fp32", threads=1)
+    config = EncoderConfig(**settings, batch_size=16, max_steps=20, epochs=9, evaluations=5, dtype="fp32",
+        threads=1)
     train(Path(source), Path(out), config, dev=Path(sys.argv[1]), progress=Deadly(fatal))
 
 gc.freeze()
@@ -424,7 +449,10 @@ for plan in json.loads(sys.argv[2]):
 """
 
 
-def attempts(store: Path, *plans: tuple[Path, Path, str, int]) -> list[str]:
+TABLE: dict[str, Any] = {"base": "scratch", "dimension": 8, "learning_rate": 0.1}
+
+
+def attempts(store: Path, *plans: tuple[Path, Path, dict[str, Any], int]) -> list[str]:
     """Trains as planned, each in a process of its own that is killed after so many steps; 0 for never."""
     plan = json.dumps([[str(value) if isinstance(value, Path) else value for value in one] for one in plans])
     child = subprocess.run(
@@ -440,13 +468,17 @@ def attempts(store: Path, *plans: tuple[Path, Path, str, int]) -> list[str]:
 
 @pytest.mark.slow
 def test_training_that_is_killed_ends_with_the_same_weights(store: Path, tmp_path: Path) -> None:
-    """Softmax has a classifier, which only the checkpoints hold."""
-    losses = ("mnr", "softmax")
+    """Softmax has a classifier, which only the checkpoints hold; BERT draws its dropout at every step."""
+    tiny = tiny_bert(tmp_path / "tiny", initializer_range=0.05)
+    assert json.loads((tiny / "config.json").read_text("utf-8"))["hidden_dropout_prob"] == 0.1
+    classes = TABLE | {"loss": "softmax", "dimension": 64, "learning_rate": 0.3}
+    bert = {"base": str(tiny), "learning_rate": 5e-3}
+    trainings = {"mnr": TABLE, "softmax": classes, "bert": bert}
     plans = []
-    for loss in losses:
-        rows = written(tmp_path / f"{loss}.jsonl", examples_for(loss))
-        plans.append((rows, tmp_path / f"{loss}-whole", loss, 0))
-        plans += [(rows, tmp_path / f"{loss}-killed", loss, fatal) for fatal in (1, 5, 9, 0)]
+    for name, settings in trainings.items():
+        rows = written(tmp_path / f"{name}.jsonl", examples_for(settings.get("loss", "mnr")))
+        plans.append((rows, tmp_path / f"{name}-whole", settings, 0))
+        plans += [(rows, tmp_path / f"{name}-killed", settings, fatal) for fatal in (1, 5, 9, 0)]
     once = [
         "training 0 20", "ended 0 True",
         "training 0 20", "ended -9 False",
@@ -454,9 +486,10 @@ def test_training_that_is_killed_ends_with_the_same_weights(store: Path, tmp_pat
         "training 4 20", "ended -9 False",
         "training 12 20", "ended 0 True",
     ]  # fmt: skip
-    assert attempts(store, *plans) == once * 2
-    for loss in losses:
-        whole, killed = tmp_path / f"{loss}-whole", tmp_path / f"{loss}-killed"
+    assert attempts(store, *plans) == once * len(trainings)
+    for name in trainings:
+        whole, killed = tmp_path / f"{name}-whole", tmp_path / f"{name}-killed"
+        assert stored(whole)["best_step"] > 12, "what was trained after the last kill is kept"
         assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
         assert stored(killed) | {"seconds": 0} == stored(whole) | {"seconds": 0}
         assert {path.name for path in killed.iterdir()} == {path.name for path in whole.iterdir()}

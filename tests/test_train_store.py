@@ -25,7 +25,7 @@ from miner.workflows.train import Rows, dev_task, known_positives, rows_of, trai
 from tests.evaluation_support import add_judgments
 from tests.export_store import fill, make_run
 from tests.stores import make_store
-from tests.test_train import Notes, frozen
+from tests.train_support import Notes, frozen
 
 __all__ = ["frozen"]
 
@@ -57,9 +57,9 @@ TRIPLETS = [
 ]
 
 
-def add_run(store: Store, name: str, triplets: list[tuple[Any, ...]]) -> None:
+def add_run(store: Store, name: str, triplets: list[tuple[Any, ...]], **changes: Any) -> None:
     """Enters a finished run with these triplets."""
-    run = make_run(name, negatives=3, inputs=content_hashes(store, "train"))
+    run = make_run(name, **{"negatives": 3, "inputs": content_hashes(store, "train"), **changes})
     begin_run(store, run)
     names = ("query_id", "positive_id", "negative_id", "positive_score", "negative_score", "rank")
     columns = zip(*triplets, strict=True) if triplets else [()] * len(names)
@@ -193,7 +193,7 @@ def test_every_loss_trains_on_a_run(path: Path, tmp_path: Path, loss: str) -> No
         if loss in ("cosine", "softmax")
         else "3 rows of anchor, positive, negative"
     )
-    assert said[0] == f"{rows} from run first"
+    assert said[loss == "margin-mse"] == f"{rows} from run first"
     seen = [("bark", "dog"), ("purr", "cat"), ("purr", "lion")]
     assert positives_seen(path, tmp_path / "out") == seen
 
@@ -207,17 +207,22 @@ def test_the_last_run_is_taken_unless_one_is_named(path: Path, tmp_path: Path) -
     )
 
 
+_JUDGED = [("bark", "dog"), ("moo", "cow"), ("purr", "cat"), ("purr", "lion")]
+
+
 @pytest.mark.parametrize(
     ("judgments", "rows", "seen"),
     [
-        ("gold", 4, [("bark", "dog"), ("moo", "cow"), ("purr", "cat"), ("purr", "lion")]),
-        ("silver", 1, [("bark", "fox")]),
-        ("both", 5, [("bark", "dog"), ("bark", "fox"), ("moo", "cow"), ("purr", "cat"), ("purr", "lion")]),
+        ("gold", 4, _JUDGED),
+        ("silver", 2, [("bark", "fox"), ("moo", "bee")]),
+        ("both", 6, [*_JUDGED[:1], ("bark", "fox"), ("moo", "bee"), *_JUDGED[1:]]),
     ],
 )
 def test_judged_positives_are_rows_and_are_noted(
     path: Path, tmp_path: Path, judgments: str, rows: int, seen: list[tuple[str, str]]
 ) -> None:
+    with Store.open(path) as store:
+        add_judgments(store, [("moo", "bee", 0.9, "train")], source="silver")
     said = trained(path, tmp_path / "out", Rows(judgments=judgments))
     assert said[0] == f"{rows} rows of anchor, positive from {judgments} judgments"
     assert positives_seen(path, tmp_path / "out") == seen
@@ -257,14 +262,17 @@ def test_silver_relevances_are_probabilities_whatever_gold_ones_are_divided_by(t
 def test_graded_judgments_are_noted_where_the_loss_does_not_read_them(path: Path, tmp_path: Path) -> None:
     with Store.open(path) as store:
         add_judgments(store, [("hoot", "owl", 3.0, "train")])
+        add_judgments(store, [("moo", "bee", 0.9, "train")], source="silver")
     said = trained(path, tmp_path / "a", Rows(judgments="gold"))
     assert said[0] == "gold judgments are graded: loss mnr takes every relevance above 0 for the same"
     assert "graded" not in trained(path, tmp_path / "b", Rows(judgments="silver"))[0]
 
 
 def test_judgments_of_another_split(path: Path, tmp_path: Path) -> None:
+    with Store.open(path) as store:
+        add_judgments(store, [("moo", "owl", 1.0, "test")])
     trained(path, tmp_path / "out", Rows(judgments="gold", split="test"))
-    assert positives_seen(path, tmp_path / "out") == [("hum", "bee")]
+    assert positives_seen(path, tmp_path / "out") == [("hum", "bee"), ("moo", "owl")]
     assert refusal(path, tmp_path / "x", Rows(judgments="gold", split="tset")) == (
         "split 'tset' has no judgments of source gold; choose one with --split: dev, test, train"
     )
@@ -384,7 +392,7 @@ def test_the_figures_say_what_was_trained_and_scored_on(path: Path, tmp_path: Pa
 
 def test_a_missing_dev_split_is_noted_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "my.duckdb"
-    make_store(path, DOCUMENTS, QUERIES, [GOLD[0], GOLD[5]]).close()
+    make_store(path, DOCUMENTS, QUERIES, [GOLD[0], GOLD[2], GOLD[5]]).close()
     said = trained(path, tmp_path / "out", Rows(judgments="gold"), evaluations=1)
     assert said[0] == "no dev split to score on: the last model is kept"
     assert refusal(path, tmp_path / "x", Rows(judgments="gold"), dev_split="tset", config=SCORED) == (

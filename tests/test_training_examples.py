@@ -240,6 +240,7 @@ def test_columns_are_taken_by_name_and_in_that_order(tmp_path: Path) -> None:
         ("passage query", "query passage"),
         ("sentence1 sentence2 pair_id", "sentence1 sentence2"),
         ("premise hypothesis", "premise hypothesis"),
+        ("negative passage query", "query passage negative"),
     ],
 )
 def test_texts_are_known_by_their_names(tmp_path: Path, names: str, read: str) -> None:
@@ -248,6 +249,20 @@ def test_texts_are_known_by_their_names(tmp_path: Path, names: str, read: str) -
     assert columns_of(found) == {name: given[name] for name in read.split()}
     assert list(found.texts) == read.split()
     assert found.unread == tuple(name for name in given if name not in read.split())
+
+
+def test_a_third_column_is_a_negative_only_where_it_is_called_so(tmp_path: Path) -> None:
+    """A genre or a date beside a pair would be trained on as its hard negative."""
+    order = "name the columns of text in order with --columns, such as "
+    path = tsv(tmp_path / "t.tsv", {"sentence1": ["a"], "sentence2": ["b"], "genre": ["fiction"]})
+    for loss, such in (("mnr", "sentence1,sentence2"), ("triplet", "sentence1,sentence2,genre")):
+        assert refusal(path, loss) == (
+            f"t.tsv: none of its columns is called positive: sentence1, sentence2, genre; {order}{such}"
+        )
+        assert ",".join(read_examples(str(path), loss, Columns(tuple(such.split(",")))).texts) == such
+    assert refusal(tsv(path, {"query": ["a"], "negative": ["b"]}), "mnr") == (
+        f"t.tsv: none of its columns is called positive: query, negative; {order}query,positive,negative"
+    )
 
 
 def test_lists_that_would_not_be_read_are_refused(tmp_path: Path) -> None:

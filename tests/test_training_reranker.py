@@ -16,13 +16,15 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file
 
-from miner.errors import ModelError, UsageError
+from miner.engine.progress import Silent
+from miner.errors import MinerError, ModelError, UsageError
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import mine
 from miner.models.reranker import Reranker, fold_of
 from miner.retrieval.collection import Collection
 from miner.store.database import Store
 from miner.store.training import is_trained_here, training_positives
+from miner.training import steps
 from miner.training.reranker import train_reranker
 from miner.training.reranker_card import chance_precision, mean_average_precision
 from miner.training.reranker_config import RerankerConfig
@@ -89,6 +91,16 @@ def as_ids(pairs: LabelledPairs) -> list[tuple[str, str, str]]:
     query = pairs.collection.query_column(pairs.query).to_pylist()
     doc = pairs.collection.doc_column(pairs.doc).to_pylist()
     return [(q, d, KINDS[k]) for q, d, k in zip(query, doc, pairs.kind, strict=True)]
+
+
+class Notes(Silent):
+    """Keeps what a training says."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
 
 
 def test_pairs_are_the_positives_with_mined_and_random_negatives(
@@ -230,6 +242,46 @@ def test_it_learns_and_leaves_a_usable_folder(store: Store, config: RerankerConf
     assert "4 negatives drawn from BM25's ranks 4 to 40" in text
     assert metrics.fingerprint in text
     assert training_positives(store, report.model).num_rows == 64
+
+
+def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
+    store: Store, config: RerankerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "CHECKPOINT_SECONDS", 0.0)
+    there = {path.name for path in tmp_path.iterdir()}
+    for changes, told in (
+        (
+            {"learning_rate": 1e30},
+            "the loss is (nan|inf) by step [23] of 6; lower --learning-rate, it was 1e",
+        ),
+        (
+            {"learning_rate": 1e39, "warmup": 0, "max_steps": 1},
+            "after step 1 not all weights are finite; lower",
+        ),
+    ):
+        with pytest.raises(MinerError, match=f"training diverged: {told}"):
+            train_reranker(store, tmp_path / "out", replace(config, **changes))
+        assert {path.name for path in tmp_path.iterdir()} == there
+
+
+def test_what_the_settings_do_to_pairs_and_steps_is_told(
+    store: Store, config: RerankerConfig, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    notes, few = Notes(), replace(config, epochs=1, max_queries=5, max_steps=50, max_length=16)
+    train_reranker(store, tmp_path / "few", few, notes)
+    assert "--max-steps 50 is more than the 4 steps of 1 epoch: raise --epochs" in notes.said
+    pairs = pairs_of(store, few)
+    texts = pairs.of_queries(~held_out_queries(pairs.collection, few)).texts()
+    long = sum(len(ids) > 16 for ids in AutoTokenizer.from_pretrained(few.base)(*texts)["input_ids"])
+    assert 0 < long < len(texts[0])
+    assert [note for note in notes.said if "longer" in note] == [
+        f"{long} pairs are longer than 16 tokens: only their start is read"
+    ]
+    notes = Notes()
+    train_reranker(store, tmp_path / "all", replace(config, max_steps=1), notes)
+    assert not [note for note in notes.said if "longer" in note or "--max-steps" in note]
 
 
 def test_the_same_again_is_not_trained_again(store: Store, config: RerankerConfig, tmp_path: Path) -> None:

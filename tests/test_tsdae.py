@@ -18,10 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from miner.errors import ModelError, UsageError
+from miner.engine.progress import Silent
+from miner.errors import MinerError, ModelError, UsageError
 from miner.models.encoder import Encoder
 from miner.store.database import Store
 from miner.store.unlabelled import unlabelled_texts
+from miner.training import steps
 from miner.training.denoising import TextBatches, delete_words
 from miner.training.pretrain_config import PretrainConfig
 from miner.training.tsdae import pretrain, step_count
@@ -68,6 +70,16 @@ def config(base: Path) -> PretrainConfig:
 
 def weights(folder: Path) -> dict[str, bytes]:
     return {name: value.tobytes() for name, value in load_file(folder / "model.safetensors").items()}
+
+
+class Notes(Silent):
+    """Keeps what a training says."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
 
 
 WORDS = st.lists(st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=6), max_size=40)
@@ -149,6 +161,40 @@ def test_it_learns_and_leaves_a_usable_folder(
     card = (out / "README.md").read_text("utf-8")
     assert "on unlabelled text: documents\n72, queries 1, no judgment" in card
     assert metrics.fingerprint in card
+
+
+def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
+    store: Store, config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "CHECKPOINT_SECONDS", 0.0)
+    there = {path.name for path in tmp_path.iterdir()}
+    for changes, told in (
+        (
+            {"learning_rate": 1e30},
+            "the loss is (nan|inf) by step [23] of 4; lower --learning-rate, it was 1e",
+        ),
+        (
+            {"learning_rate": 1e39, "warmup": 0, "max_steps": 1},
+            "after step 1 not all weights are finite; lower",
+        ),
+    ):
+        with pytest.raises(MinerError, match=f"training diverged: {told}"):
+            pretrain(store, tmp_path / "out", replace(config, **changes))
+        assert {path.name for path in tmp_path.iterdir()} == there
+
+
+def test_what_the_settings_do_to_texts_and_steps_is_told(
+    store: Store, config: PretrainConfig, tmp_path: Path
+) -> None:
+    notes, few = Notes(), replace(config, texts="queries", max_length=8, max_steps=2)
+    pretrain(store, tmp_path / "few", few, notes)
+    assert notes.said[:2] == [
+        "--max-steps 2 is more than the 1 step of 1 epoch: raise --epochs",
+        "1 texts are longer than 8 tokens: only their start is read",
+    ]
+    notes = Notes()
+    pretrain(store, tmp_path / "all", replace(config, max_steps=1), notes)
+    assert [note.partition(":")[0] for note in notes.said] == ["step 1 of 1"]
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
     "per_query": (click.IntRange(1), "Unjudged pairs scored per query."),
     "positive": (_PROBABILITY, "Least score of a silver positive."),
     "negative": (_PROBABILITY, "Greatest score of a silver negative."),
+    "soft": (click.BOOL, "Make every pair a judgment, its score the relevance: for --loss cosine."),
     "dtype": (click.Choice(["auto", "fp32", "bf16"]), "Numbers to compute in; auto: bf16 where it is fast."),
 }
 """Every field of SilverConfig, with what it may be and what it means."""
@@ -44,9 +45,9 @@ def command(store: Path, workers: int | None, undo: bool, **settings: Any) -> No
     """Have a cross-encoder judge pairs in STORE that nobody judged (Augmented SBERT).
 
     BM25 and an encoder propose pairs; the cross-encoder, trained on the gold judgments, scores them;
-    what it is sure of goes into STORE as judgments of source `silver`, in the place of earlier ones.
-    Other thresholds cost no scoring. Mining and evaluation never read silver judgments. Started
-    again after a kill, the same command goes on where it stopped.
+    what it is sure of goes into STORE as judgments of source `silver`, in the place of earlier ones,
+    with --soft every score. Other thresholds cost no scoring. Mining and evaluation never read silver
+    judgments. Started again after a kill, the same command goes on where it stopped.
 
     \b
     miner silver my.duckdb
@@ -75,16 +76,14 @@ def _made(store: Any, config: SilverConfig, workers: int | None) -> str:
 
 def summary(report: SilverReport, config: SilverConfig) -> str:
     """Returns what a pass did, for people."""
-    between = report.pairs - report.positives - report.negatives
-    lines = [
-        f"silver     {report.positives:,} positives and {report.negatives:,} negatives in split "
-        f"'{config.split}', of {report.pairs:,} unjudged pairs of {report.queries:,} queries",
-        f"left out   {between:,} pairs that score between {config.negative:g} and {config.positive:g}",
-    ]
+    lines = (_soft if config.soft else _sure)(report, config)
     if report.replaced:
         lines.append(f"replaced   {report.replaced:,} silver judgments of an earlier pass")
-    if report.positives:
-        lines.append(f"expected   {report.expected:.1%} of the positives are right, says the reranker itself")
+    if report.uncalibrated:
+        lines.append(f"expected   not known: scores may be no probabilities ({report.uncalibrated})")
+    elif report.positives:
+        what = f"pairs from {config.positive:g} on" if config.soft else "positives"
+        lines.append(f"expected   {report.expected:.1%} of the {what} are right, says the reranker itself")
     if report.held_out:
         held = report.held_out
         lines.append(
@@ -93,3 +92,21 @@ def summary(report: SilverReport, config: SilverConfig) -> str:
         )
         lines.append(f"           of what it calls positive there, at least {held.precision:.1%} is right")
     return "\n".join(lines)
+
+
+def _sure(report: SilverReport, config: SilverConfig) -> list[str]:
+    between = report.pairs - report.positives - report.negatives
+    return [
+        f"silver     {report.positives:,} positives and {report.negatives:,} negatives in split "
+        f"'{config.split}', of {report.pairs:,} unjudged pairs of {report.queries:,} queries",
+        f"left out   {between:,} pairs that score between {config.negative:g} and {config.positive:g}",
+    ]
+
+
+def _soft(report: SilverReport, config: SilverConfig) -> list[str]:
+    return [
+        f"silver     {report.pairs:,} soft judgments in split '{config.split}', the scores of all unjudged "
+        f"pairs of {report.queries:,} queries",
+        f"           {report.positives:,} are {config.positive:g} or more and would be positives, "
+        f"{report.negatives:,} are {config.negative:g} or less and would be negatives",
+    ]

@@ -11,6 +11,7 @@ import pyarrow as pa
 from miner.export import certificate
 from miner.export.config import Plan
 from miner.export.manifest import LeftOut, Manifest
+from miner.export.scorer import BM25, ENCODER, RERANKER, scorer_of_manifest
 from miner.schema import Reason
 
 SHOWN = 400
@@ -39,6 +40,12 @@ _MEANINGS: Mapping[str, str] = {
     Reason.DOCUMENT_CAP: "its document already serves as often as allowed",
 }
 
+_SCORES: Mapping[str, str] = {
+    RERANKER: "The scores are those of the reranker `{}`.",
+    ENCODER: "The scores are cosines of the encoder `{}`: who learns them learns what it knows.",
+    BM25: "The scores are BM25's: they count words in common, and their margins teach no more.",
+}
+
 
 def render(manifest: Manifest, made: Plan, example: Mapping[str, Any]) -> str:
     """Returns the card as Markdown with YAML front matter; `example` is one row of the data."""
@@ -48,7 +55,7 @@ def render(manifest: Manifest, made: Plan, example: Mapping[str, Any]) -> str:
         _summary(manifest, made.form.summary),
         _example(example),
         _loading(manifest),
-        _training(made, path),
+        _training(manifest, made, path),
         _mining(manifest),
         certificate.render(manifest["certificate"]),
         _reproduction(manifest),
@@ -153,9 +160,13 @@ train = load_from_disk("PATH/data")
     return text
 
 
-def _training(made: Plan, path: str) -> str:
+def _training(manifest: Manifest, made: Plan, path: str) -> str:
     text = made.form.scored_training if made.shape.scores else made.form.training
-    return f"## Train\n\n{text.format(file=path, group=made.shape.negatives + 1)}"
+    parts = ["## Train", text.format(file=path, group=made.shape.negatives + 1)]
+    if made.shape.scores:
+        scorer = scorer_of_manifest(manifest)
+        parts.append(_SCORES[scorer.kind].format(scorer.name))
+    return "\n\n".join(parts)
 
 
 def _mining(manifest: Manifest) -> str:

@@ -161,9 +161,10 @@ def _leakage(leakage: list[Mapping[str, Any]] | None, commands: Mapping[str, Any
 
 
 def _judgments(judgments: Mapping[str, Any]) -> str:
-    lines = [
-        f"- {one['judgments']:,} of source `{one['source']}` in split `{one['split']}`, "
-        f"{one['positive']:,} relevant"
-        for one in judgments["counts"]
-    ]
+    lines = []
+    for one in judgments["counts"]:
+        relevant = "scores from 0 to 1" if one["positive"] is None else f"{one['positive']:,} relevant"
+        lines.append(
+            f"- {one['judgments']:,} of source `{one['source']}` in split `{one['split']}`, {relevant}"
+        )
     return "\n".join(["Judgments in the store:", "", *lines])

@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from miner.store.corpus import content_hashes, text_hashes
+from miner.store.corpus import SILVER, content_hashes, text_hashes
 from miner.store.database import Store
 from miner.store.duplicates import DEDUP, clusters_hash
 from miner.store.relabelled import relabellings
 from miner.store.runs import Run
-from miner.store.silver import silver_origin
+from miner.store.silver import is_soft, silver_origin
 
 LEAKAGE = "leakage"
 """The row of `meta` with what leakage was looked for, and found."""
@@ -99,13 +99,22 @@ def _leakages(store: Store) -> list[dict[str, Any]]:
 
 
 def provenance(store: Store) -> dict[str, Any]:
-    """Returns how many judgments there are per split and source, and where those of models come from."""
+    """Returns how many judgments there are per split and source, and where those of models come from.
+
+    `positive` is None of silver judgments that are scores: what of them is relevant nobody decided.
+    """
     rows = store.rows(
         """SELECT split, source, count(*), count(*) FILTER (relevance > 0) FROM judgments
         GROUP BY ALL ORDER BY ALL"""
     )
+    scores = SILVER if is_soft(store) else None
     counts = [
-        {"split": split, "source": source, "judgments": judgments, "positive": positive}
+        {
+            "split": split,
+            "source": source,
+            "judgments": judgments,
+            "positive": None if source == scores else positive,
+        }
         for split, source, judgments, positive in rows
     ]
     origins = {"relabelled": relabellings(store), "silver": silver_origin(store)}

@@ -84,6 +84,22 @@ def silver_origin(store: Store) -> dict[str, Any] | None:
     return dict(json.loads(found[0][0])) if found else None
 
 
+def is_soft(store: Store) -> bool:
+    """Returns whether the silver judgments are all scores there were, and not only what is sure."""
+    return bool((silver_origin(store) or {}).get("soft"))
+
+
+def graded(store: Store, split: str, origin: str, reader: str) -> str | None:
+    """Returns what a reader takes the grades of a split for; None where people gave positives no grades.
+
+    `origin` is what the judgments are called, `reader` what learns from them.
+    """
+    ((grades,),) = store.rows(
+        f"SELECT count(DISTINCT relevance) FROM {GOLD} WHERE split = ? AND relevance > 0", [split]
+    )
+    return f"{origin} are graded: {reader} takes every relevance above 0 for the same" if grades > 1 else None
+
+
 def judged_pairs(store: Store, split: str, sources: Sequence[str] = ("gold",)) -> pa.Table:
     """Returns the judged pairs of a split as (query_id, doc_id, query, document, relevance, source), ordered.
 

@@ -21,7 +21,7 @@ from miner.text import fingerprint, text_keys
 from miner.training.batches import KnownPositives
 from miner.training.encoder_card import WHAT, EncoderMetrics, EncoderReport, write_card
 from miner.training.encoder_config import SCRATCH, EncoderConfig
-from miner.training.encoder_trainer import TRAINED, DevTask, Training, train_model
+from miner.training.encoder_trainer import TRAINED, DevTask, Training, require_ranking, train_model
 from miner.training.examples import Examples
 from miner.training.workplace import Job, finished, publish, workplace
 
@@ -46,8 +46,10 @@ def train_encoder(
     positive); `dev` scores the model on the way, and the best one is kept; `about` says in metrics.json
     where the rows come from. The same call after a
     kill goes on where it was, and does nothing when all is done. Raises UsageError when `out` is
-    taken, ModelError when the base does not load.
+    taken or the loss finds nothing to rank, ModelError when the base does not load, MinerError when
+    the training diverges.
     """
+    require_ranking(examples, config)
     if not (config.mask and config.reads("mask")):
         known = None
     elif known is None:

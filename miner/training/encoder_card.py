@@ -48,6 +48,8 @@ class EncoderMetrics:
     losses: Sequence[tuple[int, float]]
     scores: Sequence[tuple[int, Mapping[str, float]]]
     best_step: int | None
+    truncated: int | None = None
+    """Distinct texts of the first epoch that are longer than the model reads; None: not counted then."""
     what: str = WHAT
 
     @property
@@ -57,6 +59,8 @@ class EncoderMetrics:
         if self.left_out:
             out = f"{self.left_out:,} of {self.rows:,} rows"
             told += f"; an epoch leaves out {out}, whose texts every batch holds"
+        if self.truncated:
+            told += f"; of {self.truncated:,} texts it read only the start"
         return told
 
     def json(self) -> str:

@@ -124,8 +124,9 @@ class EncoderConfig:
         for name in ("epochs", "scale"):
             value = getattr(self, name)
             _require(0 < value < inf, name, value, "above 0")
+        _require(0 < self.margin <= 2, "margin", self.margin, "above 0 and at most 2")
         rate = self.learning_rate
-        _require(rate is None or rate > 0, "learning_rate", rate, "above 0")
+        _require(rate is None or 0 < rate < inf, "learning_rate", rate, "above 0")
         _require(0 <= self.warmup < 1, "warmup", self.warmup, "at least 0 and below 1")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         _require(self.max_length >= 8, "max_length", self.max_length, "at least 8")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from sentence_transformers.sentence_transformer import (
     SentenceTransformerTrainingArguments,
     losses,
 )
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding, Transformer
 from sentence_transformers.util import pairwise_cos_sim
 from transformers import TrainerCallback, set_seed
 
@@ -38,7 +39,7 @@ from miner.text import text_keys
 from miner.training.batches import MASK, KnownPositives, MaskedCosine, MaskingCollator, PairBatches
 from miner.training.encoder_config import SCRATCH, EncoderConfig
 from miner.training.examples import Examples
-from miner.training.steps import run_training
+from miner.training.steps import note_excess, run_training
 from miner.training.unpadded import Unpadded
 
 TRAINED = "trained"
@@ -50,6 +51,8 @@ _HEAD = "head.safetensors"
 _LOGS = 20
 """How often the loss is told."""
 _RATE, _STATIC_RATE = 2e-5, 2e-2
+_SLICE = 1024
+"""Texts tokenised at once: bounds how many Python integers exist at a time."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,28 @@ class Training:
     """Step, and the measures on the dev split."""
     best_step: int | None
     """The step whose model was kept; None: the last, nothing was scored."""
+    truncated: int | None = None
+    """Distinct texts of the first epoch, with their prompts, that are longer than the model reads."""
 
 
 def step_count(rows: int, config: EncoderConfig) -> int:
     """Returns over how many batches a training on so many rows goes."""
     steps = math.ceil(math.ceil(rows / config.batch_size) * config.epochs)
     return min(steps, config.max_steps or steps)
+
+
+def require_ranking(examples: Examples, config: EncoderConfig) -> None:
+    """Raises UsageError when a loss that ranks the batch would find no negative in any."""
+    if not config.needs.ranks_batch or len(examples.texts) > 2:
+        return
+    nothing = f"loss {config.loss} has nothing to rank: no negatives, and"
+    if config.batch_size < 2:
+        raise UsageError(f"{nothing} 1 row per batch", "use --batch-size 2 or more, or rows with negatives")
+    if min(len(set(column)) for column in examples.texts.values()) < 2:
+        raise UsageError(
+            f"{nothing} no two of the {len(examples):,} rows differ in anchor and positive",
+            "add such rows, or use rows with negatives",
+        )
 
 
 def load_base(config: EncoderConfig) -> SentenceTransformer:
@@ -137,7 +156,7 @@ def train_model(
     """Trains and saves the model that scored best, or else the last, to `work/trained`.
 
     Goes on from the last checkpoint in `work`, which must be of the same examples and
-    configuration, or not exist.
+    configuration, or not exist. Raises MinerError when the training diverges.
     """
     set_seed(config.seed)
     threads = torch.get_num_threads()
@@ -156,13 +175,11 @@ def train_model(
             if known is not None:
                 masking: Any = MaskingCollator(trainer.data_collator, examples.texts, known)
                 trainer.data_collator = masking
-            left_out = rows_left_out(examples, config)
-            if left_out:
-                progress.note(
-                    f"{left_out:,} of {len(examples):,} rows an epoch find no batch without duplicates of "
-                    "their texts: smaller batches would take more"
-                )
-            watcher = _Watcher(dev, model, work, config, step_count(len(examples), config), progress)
+            steps, batches = step_count(len(examples), config), list(_batches(examples, config))
+            left_out = len(examples) - sum(map(len, batches))
+            _note_rows(examples, config, left_out, progress)
+            truncated = note_truncated(model, _texts_of(examples, batches[:steps], model), progress)
+            watcher = _Watcher(dev, model, work, config, steps, progress)
             trainer.add_callback(watcher)
             run_training(trainer, work, "training", progress)
             model.save_pretrained(str(work / TRAINED), create_model_card=False)
@@ -170,7 +187,51 @@ def train_model(
         torch.set_num_threads(threads)
     best = watcher.take_best()
     history = [(int(entry["step"]), entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    return Training(trainer.state.global_step, left_out, history, watcher.scores, best)
+    return Training(trainer.state.global_step, left_out, history, watcher.scores, best, truncated)
+
+
+def _note_rows(examples: Examples, config: EncoderConfig, left_out: int, progress: Progress) -> None:
+    """Says what the settings make of the rows."""
+    whole = step_count(len(examples), replace(config, max_steps=None))
+    note_excess(config.max_steps, whole, config.epochs, progress)
+    if left_out:
+        progress.note(
+            f"{left_out:,} of {len(examples):,} rows an epoch find no batch without duplicates of "
+            "their texts: smaller batches would take more"
+        )
+
+
+def _texts_of(
+    examples: Examples, batches: Sequence[Sequence[int]], model: SentenceTransformer
+) -> Iterator[str]:
+    """The texts of some batches as the model reads them: with their prompts."""
+    prompts = _prompts(examples, model) or {}
+    for name, column in examples.texts.items():
+        for row in chain.from_iterable(batches):
+            yield prompts.get(name, "") + column[row]
+
+
+def note_truncated(model: SentenceTransformer, texts: Iterable[str], progress: Progress) -> int:
+    """Returns, and says, how many distinct texts are longer than the model reads."""
+    limit = model.max_seq_length
+    if limit is None or not isinstance(model[0], Transformer):
+        return 0
+    # Hardly a token is less than a byte, so only these need tokenising.
+    least = limit - model.tokenizer.num_special_tokens_to_add()
+    long = [text for text in dict.fromkeys(texts) if len(text.encode()) > least]
+    truncated = sum(
+        len(ids) > limit
+        for start in range(0, len(long), _SLICE)
+        for ids in model.tokenizer(
+            long[start : start + _SLICE],
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+    )
+    if truncated:
+        progress.note(f"{truncated:,} texts are longer than {limit} tokens: only their start is read")
+    return truncated
 
 
 def rows_left_out(examples: Examples, config: EncoderConfig) -> int:
@@ -208,6 +269,7 @@ def _arguments(
         prompts=_prompts(examples, model),
         batch_sampler=lambda *_, **__: _batches(examples, config),
         save_strategy="no",
+        logging_nan_inf_filter=False,
         save_total_limit=2,
         logging_steps=math.ceil(steps / _LOGS),
         disable_tqdm=True,

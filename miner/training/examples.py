@@ -116,6 +116,8 @@ def examples_of(table: pa.Table, origin: str, loss: str, columns: Columns | None
     _require_columns(table, origin, names)
     _require_shape(origin, loss, needs, names, label)
     _require_texts(table, origin, loss, needs, names)
+    if not columns.texts and needs.label not in ("number", "class"):
+        _require_roles(origin, needs, names)
     if columns.positive_label is not None and not needs.label:
         table = _of_class(table, origin, label, columns.positive_label)
     elif label is not None and not columns.texts:
@@ -138,8 +140,8 @@ def text_columns(names: Sequence[str], origin: str) -> tuple[str, ...]:
     """Returns the columns to train on, in order: anchor, positive, negatives.
 
     Those that are called so, wherever they stand, and a query is an anchor; beside a positive no
-    other column is read. Else all in the order of the table, but ids. Raises InputError where the
-    first row of texts was taken for names, UsageError where two columns are the anchor, or none.
+    other column is read. Else all but ids in the order of the table, negatives last. Raises InputError
+    where the first row of texts was taken for names, UsageError where two columns are the anchor, or none.
     """
     prose = next((name for name in names if len(name) > _LONG_NAME and " " in name.strip()), None)
     if prose is not None:
@@ -149,10 +151,10 @@ def text_columns(names: Sequence[str], origin: str) -> tuple[str, ...]:
         )
     texts = [name for name in names if not _ID.fullmatch(name)]
     anchors = [name for name in texts if name in _ANCHORS]
+    negatives = sorted((name for name in texts if _NEGATIVE.fullmatch(name)), key=_place)
     if _POSITIVE not in texts:
         first = anchors[:1]
-        return (*first, *(name for name in texts if name not in first))
-    negatives = sorted((name for name in texts if _NEGATIVE.fullmatch(name)), key=_place)
+        return (*first, *(name for name in texts if name not in (*first, *negatives)), *negatives)
     anchors = anchors or [name for name in texts if name != _POSITIVE and name not in negatives]
     if len(anchors) != 1:
         found = f"columns {' and '.join(anchors)} may both be" if anchors else "no column is"
@@ -304,6 +306,18 @@ def _hint(needs: Loss, names: Sequence[str], other: str) -> str:
     """What to do for rows that a loss does not take; of an export, first to export it again."""
     hints = [f"export as {' or '.join(needs.formats)}", other]
     return ", or ".join(hints if _EXPORTED in names else hints[::-1])
+
+
+def _require_roles(origin: str, needs: Loss, names: Sequence[str]) -> None:
+    """Where no column is called positive, two are a pair; a third could be anything, a genre or a date."""
+    others = [name for name in names if not _NEGATIVE.fullmatch(name)]
+    if _POSITIVE in names or len(others) == 2:
+        return
+    order = others[: needs.texts[0]] if len(others) > 2 else (_ANCHORS[1], _POSITIVE, "negative")
+    raise UsageError(
+        f"{origin}: none of its columns is called positive: {', '.join(names)}",
+        f"name the columns of text in order with --columns, such as {','.join(order)}",
+    )
 
 
 def _require_texts(table: pa.Table, origin: str, loss: str, needs: Loss, names: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 from miner.errors import UsageError
@@ -62,7 +63,7 @@ class PretrainConfig:
             _require(value is None or value >= 1, name, value, "at least 1")
         for name in ("deletion", "warmup"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        _require(0 < self.learning_rate < inf, "learning_rate", self.learning_rate, "above 0")
         _require(self.max_length >= 8, "max_length", self.max_length, "at least 8")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
 

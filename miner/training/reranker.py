@@ -85,7 +85,7 @@ def train_reranker(
 
     A killed training goes on where it was; a finished one is not repeated. `force` replaces a
     reranker that was trained otherwise. Raises UsageError when the split has no positives or `out`
-    is taken, ModelError when the base does not load.
+    is taken, ModelError when the base does not load, MinerError when the training diverges.
     """
     base = resolve(config.base)
     collection = sample_queries(Collection.load(store, config.split), config)

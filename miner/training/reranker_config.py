@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 from miner.errors import UsageError
@@ -64,7 +65,7 @@ class RerankerConfig:
         _require(self.mined + self.random > 0, "mined and random", 0, "at least one negative per positive")
         _require(self.depth > self.skip_top, "depth", self.depth, f"more than skip_top ({self.skip_top})")
         _require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0 for none, or 2 and more")
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        _require(0 < self.learning_rate < inf, "learning_rate", self.learning_rate, "above 0")
         _require(self.max_length >= 16, "max_length", self.max_length, "at least 16")
 
     def identity(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from miner.retrieval.exclusion import Exclusions
 from miner.retrieval.search import chunk_ranges, positions
 from miner.store import corpus
 from miner.store.database import Store
+from miner.store.silver import graded
 from miner.training.reranker_config import RerankerConfig
 
 Flags = npt.NDArray[np.bool_]
@@ -97,6 +98,8 @@ def labelled_pairs(
     are fewer; none twice. Positives that are held out for an audit count as unjudged: they may be drawn
     as negatives, as those may that nobody found.
     """
+    if told := graded(store, config.split, "gold judgments", "a reranker"):
+        progress.note(told)
     rng = np.random.default_rng([config.seed, 1])
     query, doc = _pairs(corpus.positives(store, config.split), collection)
     filled = collection.documents["text_key"].to_numpy()[doc] != 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from miner.engine.progress import Progress
 from miner.errors import ModelError
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.names import ModelFolder
+from miner.models.pairs import PairTokenizer
 from miner.models.quiet import quietly
 from miner.training.reranker_config import RerankerConfig
 from miner.training.reranker_pairs import LabelledPairs
-from miner.training.steps import run_training
+from miner.training.steps import note_excess, run_training
 
 TRAINED = "trained"
 """Where in its folder a training leaves the model."""
@@ -50,7 +51,7 @@ def train_cross_encoder(
     """Trains `base` to tell positives from negatives and saves it to `work/trained`.
 
     Goes on from the last checkpoint in `work`, which must be of the same pairs, base and
-    configuration, or not exist.
+    configuration, or not exist. Raises MinerError when the training diverges.
     """
     set_seed(config.seed)
     threads = torch.get_num_threads()
@@ -64,12 +65,28 @@ def train_cross_encoder(
                 train_dataset=_dataset(pairs),
                 loss=BinaryCrossEntropyLoss(model),
             )
+            whole = step_count(len(pairs), replace(config, max_steps=None))
+            note_excess(config.max_steps, whole, config.epochs, progress)
+            _note_truncated(model, pairs, progress)
             run_training(trainer, work, "training reranker", progress)
             model.save_pretrained(str(work / TRAINED), create_model_card=False)
     finally:
         torch.set_num_threads(threads)
     history = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return Training(trainer.state.global_step, history)
+
+
+def _note_truncated(model: CrossEncoder, pairs: LabelledPairs, progress: Progress) -> None:
+    """Says how many pairs are longer than the model reads."""
+    limit: Any = model.max_seq_length
+    least = limit - model.tokenizer.num_special_tokens_to_add(pair=True)
+    queries, documents = pairs.texts()
+    both = zip(queries, documents, strict=True)
+    # Hardly a token is less than a byte, so only these need tokenising.
+    long = [place for place, texts in enumerate(both) if sum(len(text.encode()) for text in texts) > least]
+    chosen = ([texts[place] for place in long] for texts in (queries, documents))
+    if long and (truncated := PairTokenizer(model.tokenizer, limit).pairs(*chosen).truncated):
+        progress.note(f"{truncated:,} pairs are longer than {limit} tokens: only their start is read")
 
 
 def load_base(base: ModelFolder, config: RerankerConfig) -> CrossEncoder:
@@ -116,6 +133,7 @@ def _arguments(config: RerankerConfig, work: Path, pairs: int) -> CrossEncoderTr
         seed=config.seed,
         batch_sampler=_by_length,
         save_strategy="no",
+        logging_nan_inf_filter=False,
         save_total_limit=2,
         logging_steps=math.ceil(steps / _LOGS),
         disable_tqdm=True,

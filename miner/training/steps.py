@@ -1,7 +1,8 @@
-"""Running a trainer to its end: progress, checkpoints, and going on from the last one after a kill."""
+"""Running a trainer to its end: progress, checkpoints, going on after a kill, stopping when it diverges."""
 
 from __future__ import annotations
 
+import math
 import shutil
 import signal
 import threading
@@ -11,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from miner.engine.progress import Advance, Progress
+from miner.errors import MinerError
 from miner.training.workplace import COMPLETE
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -22,10 +25,23 @@ CHECKPOINT_SECONDS = 60.0
 """How often training is saved: what a kill can cost."""
 
 
+class _DivergedError(MinerError):
+    """The loss or the weights are no longer numbers."""
+
+
+def note_excess(max_steps: int | None, whole: int, epochs: float, progress: Progress) -> None:
+    """Says so where more steps are asked for than the `whole` ones that the epochs have."""
+    if max_steps is not None and max_steps > whole:
+        steps = "1 step" if whole == 1 else f"{whole:,} steps"
+        end = "1 epoch" if epochs == 1 else f"{epochs:g} epochs"
+        progress.note(f"--max-steps {max_steps} is more than the {steps} of {end}: raise --epochs")
+
+
 def run_training(trainer: Trainer, work: Path, what: str, progress: Progress) -> None:
     """Trains to the last step, from the last whole checkpoint in `work` if there is one.
 
     Ctrl-C or a SIGTERM saves a checkpoint after the step under way and raises KeyboardInterrupt.
+    Raises MinerError when the loss or the weights are no longer finite, and removes the checkpoints.
     """
     last = last_checkpoint(work)
     steps = trainer.args.max_steps
@@ -36,10 +52,30 @@ def run_training(trainer: Trainer, work: Path, what: str, progress: Progress) ->
     with progress.task(what, steps, done, unit="steps") as advance:
         reports = _Reports(advance, progress.note)
         trainer.add_callback(reports)
-        with _stopping(reports):
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        try:
+            with _stopping(reports):
+                trainer.train(resume_from_checkpoint=str(last) if last else None)
+            if not reports.stopped:
+                _require_finite(trainer)
+        except _DivergedError:
+            # The same settings would diverge again from them, and they would be in the way of others.
+            for path in work.glob("checkpoint-*"):
+                shutil.rmtree(path)
+            raise
     if reports.stopped:
         raise KeyboardInterrupt
+
+
+def _require_finite(trainer: Trainer) -> None:
+    """Raises MinerError when the last step, whose loss was still a number, made weights that are none."""
+    model: Any = trainer.model
+    if not all(bool(torch.isfinite(weights).all()) for weights in model.parameters()):
+        raise _diverged(f"after step {trainer.state.global_step} not all weights are finite", trainer.args)
+
+
+def _diverged(told: str, args: Any) -> _DivergedError:
+    hint = f"lower --learning-rate, it was {args.learning_rate:g}"
+    return _DivergedError(f"training diverged: {told}", f"{hint}; or use --dtype fp32" if args.bf16 else hint)
 
 
 @contextmanager
@@ -103,6 +139,10 @@ class _Reports(TrainerCallback):
         self._saved = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Tells the mean loss since the last time."""
+        """Tells the mean loss since the last time; raises MinerError when it is not finite."""
+        # At the end comes the mean of all, which holds the steps after the last loss that was told.
+        loss = (logs or {}).get("loss", (logs or {}).get("train_loss", 0.0))
+        if not math.isfinite(loss):
+            raise _diverged(f"the loss is {loss} by step {state.global_step} of {state.max_steps}", args)
         if logs and "loss" in logs:
             self._note(f"step {state.global_step} of {state.max_steps}: loss {logs['loss']:.4f}")

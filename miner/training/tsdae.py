@@ -9,6 +9,8 @@ import hashlib
 import json
 import math
 import time
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,10 @@ from miner.store.evaluating import require_judgments
 from miner.store.unlabelled import SIDES, unlabelled_texts
 from miner.text import fingerprint
 from miner.training.denoising import Denoising, TextBatches, denoising_loss, prepare
-from miner.training.encoder_trainer import TRAINED, load_model
+from miner.training.encoder_trainer import TRAINED, load_model, note_truncated
 from miner.training.pretrain_card import WHAT, PretrainMetrics, PretrainReport, write_card
 from miner.training.pretrain_config import PretrainConfig
-from miner.training.steps import run_training
+from miner.training.steps import note_excess, run_training
 from miner.training.workplace import Job, finished, publish, workplace
 
 _CODE = 1
@@ -56,7 +58,7 @@ def pretrain(
     No judgment is read but which queries `config.without` keeps apart. A killed pretraining goes on
     where it was; a finished one is not repeated; `force` replaces one that was made otherwise.
     Raises UsageError when there is no text or `out` is taken, ModelError when the base does not
-    load or has no decoder.
+    load or has no decoder, MinerError when the training diverges.
     """
     # Misspelt, it would let the test queries in; only the default may be missing.
     if config.without not in (None, PretrainConfig.without):
@@ -148,6 +150,10 @@ def _train(
                 data_collator=collator,
                 loss=denoising_loss(part, base),
             )
+            whole = step_count(len(texts), replace(config, max_steps=None))
+            note_excess(config.max_steps, whole, config.epochs, progress)
+            seen = chain.from_iterable(islice(batches, trainer.args.max_steps))
+            note_truncated(part, (texts[row] for row in seen), progress)
             run_training(trainer, work, "pretraining", progress)
             model.max_seq_length = own_length
             model.save_pretrained(str(work / TRAINED), create_model_card=False)
@@ -174,6 +180,7 @@ def _arguments(
         seed=config.seed,
         batch_sampler=lambda *_, **__: batches,
         save_strategy="no",
+        logging_nan_inf_filter=False,
         save_total_limit=2,
         logging_steps=math.ceil(steps / _LOGS),
         disable_tqdm=True,

@@ -157,7 +157,8 @@ def _round(path: Path, out: Path, encoder: str, number: int, config: LoopConfig,
         triplets = runs.triplet_count(store, run)
         found = _audited(store, run, config, progress)
     rows = Rows(run=run.name, negatives=config.negatives, hold_out=config.hold_out)
-    model = str(train(path, out, config.training, rows, progress=progress).out)
+    split = config.split if config.training.evaluations else None
+    model = str(train(path, out, config.training, rows, dev_split=split, progress=progress).out)
     _, score = _score(path, model, config, progress)
     leak, full = (None, None) if found is None else (found.leak, found.as_mined.full)
     return Round(number, run.name, triplets, leak, full, model, score)

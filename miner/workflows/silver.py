@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import ModelError, UsageError
 from miner.mining.evidence import unite
 from miner.mining.rerank import score_pairs
-from miner.models.names import BUNDLED
+from miner.models.names import BUNDLED, resolve
 from miner.retrieval.arrays import Int64s, number_within, pair_keys, split_pairs
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.collection import Collection, Floats
@@ -37,6 +38,7 @@ from miner.store.runs import record_model
 from miner.store.training import is_recorded, is_trained_here, training_positives
 from miner.text import fingerprint
 from miner.training.reranker_config import RerankerConfig
+from miner.training.workplace import METRICS
 from miner.workflows.silver_config import AUTO, NONE, SilverConfig
 
 if TYPE_CHECKING:
@@ -73,10 +75,13 @@ class SilverReport:
     """Unjudged pairs that were scored."""
     positives: int
     negatives: int
+    """Pairs that reach either threshold; of a soft pass, all pairs are judgments."""
     replaced: int
     """Silver judgments that the store held before."""
     expected: float
     """The mean score of the silver positives: of so many, the reranker expects to be right."""
+    uncalibrated: str | None
+    """Why the scores are not known to be probabilities; None where miner has calibrated the reranker."""
     held_out: HeldOut | None
     """None where the store does not know what the reranker was trained on, or it saw every query."""
 
@@ -91,6 +96,7 @@ def silver(
 ) -> SilverReport:
     """Scores unjudged pairs and puts the sure ones into the store, in the place of earlier silver ones.
 
+    With `config.soft` all of them, their scores as relevances.
     `training` is how to train the reranker when none is named. The same call after a kill goes on;
     with other thresholds, no pair is scored again. Raises UsageError when no query is left to ask
     about, ModelError when the reranker does not give probabilities.
@@ -99,6 +105,8 @@ def silver(
         require_judgments(store, config.split)
     collection = _collection(store, config)
     reranker = _reranker(store, config, training, progress)
+    if uncalibrated := _uncalibrated(reranker):
+        progress.note(f"{reranker.name} is not known to give probabilities: {uncalibrated}")
     keys = _unjudged(store, collection, config, workers, progress)
     _require_probabilities(store, reranker, collection, keys)
     known = _unseen_positives(store, collection, config, reranker)
@@ -106,7 +114,12 @@ def silver(
     inputs = {"pairs": hashlib.sha256(asked.tobytes()).hexdigest(), **collection.hashes}
     score_pairs(store, reranker, collection, inputs, asked, workers=workers, progress=progress)
     scores, gold = _scores(store, reranker, collection, keys, known)
-    origin = {**asdict(config), "reranker": reranker.fingerprint, "name": reranker.name}
+    origin = {
+        **asdict(config),
+        "reranker": reranker.fingerprint,
+        "name": reranker.name,
+        "uncalibrated": uncalibrated,
+    }
     replaced = stored.replace_silver(
         store, _judgments(collection, keys, scores, config), config.split, origin
     )
@@ -120,6 +133,7 @@ def silver(
         negatives=int((scores <= config.negative).sum()),
         replaced=replaced,
         expected=float(scores[positive].mean()) if positive.any() else float("nan"),
+        uncalibrated=uncalibrated,
         held_out=_held_out(config, known, gold, keys[positive]),
     )
 
@@ -153,9 +167,22 @@ def _reranker(
         out = reranker_folder(store)
         progress.note(f"no reranker named: training one on split '{config.split}' into {out}")
         name = str(train_reranker(store, out, settings, progress, force=True).out)
+    elif told := stored.graded(store, config.split, "gold judgments", "miner silver"):
+        progress.note(told)
     reranker = Reranker(name, dtype=config.dtype)
     progress.note(f"reranker {reranker.name} computes in {reranker.dtype} on {reranker.device}")
     return reranker
+
+
+def _uncalibrated(reranker: Reranker) -> str | None:
+    """Why the scores are not calibrated, by what a training leaves beside the weights; None if they are."""
+    try:
+        metrics = json.loads((resolve(reranker.name).path / METRICS).read_text("utf-8"))
+        calibration = metrics["calibration"]
+        reason = "trained with --no-calibrate" if calibration is None else calibration["reason"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return "miner did not train it"
+    return str(reason) if reason else None
 
 
 def _retrievers(
@@ -248,8 +275,8 @@ def _scores(store: Store, reranker: Reranker, collection: Collection, *pairs: In
 def _judgments(
     collection: Collection, keys: Int64s, scores: npt.NDArray[np.float64], config: SilverConfig
 ) -> pa.Table:
-    """A positive's relevance is its score, a negative's 0."""
-    positive = scores >= config.positive
+    """A positive's relevance is its score, a negative's 0; of a soft pass, every pair's is its score."""
+    positive = (scores >= config.positive) | config.soft
     sure = positive | (scores <= config.negative)
     query, doc = split_pairs(keys[sure])
     return pa.table(

@@ -31,6 +31,8 @@ class SilverConfig:
     """Pairs that score at least this become silver positives."""
     negative: float = 0.1
     """Pairs that score at most this become silver negatives; what is between is left out."""
+    soft: bool = False
+    """Whether every pair becomes a judgment whose relevance is its score, in the place of the sure ones."""
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
@@ -41,6 +43,11 @@ class SilverConfig:
             raise UsageError(
                 f"thresholds cannot be {self.negative:g} and {self.positive:g}",
                 "use 0 <= --negative < --positive <= 1",
+            )
+        if self.soft and (self.positive, self.negative) != (SilverConfig.positive, SilverConfig.negative):
+            raise UsageError(
+                "thresholds have no effect on soft judgments: every score is kept",
+                "leave --positive and --negative out, or --soft",
             )
         if self.queries not in QUERIES:
             raise UsageError(

@@ -13,12 +13,13 @@ import pyarrow.compute as pc
 
 from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, UsageError
+from miner.export.scorer import BM25, ENCODER, Scorer, scorer_of_export, scorer_of_run
 from miner.retrieval.arrays import drawn_share
 from miner.store import corpus, evaluating, evidence, mined, runs
 from miner.store.certificate import staleness
 from miner.store.database import Store, is_database
 from miner.store.runs import Run, find_run, record_model
-from miner.store.silver import SOURCES, judged_pairs
+from miner.store.silver import SOURCES, graded, is_soft, judged_pairs
 from miner.store.training import record_training
 from miner.text import fingerprint
 from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
@@ -103,6 +104,11 @@ def train(
     read = (_of_store if is_database(source) else _of_file)(source, config, rows, progress)
     task = _dev(source, dev, dev_split, config, read)
     if task is None and config.evaluations:
+        if config.patience is not None:
+            raise UsageError(
+                "patience has no effect without a dev split",
+                "name one with --dev or --dev-split, or leave --patience out",
+            )
         progress.note("no dev split to score on: the last model is kept")
     examples = read.examples
     progress.note(f"{len(examples):,} rows of {', '.join(examples.texts)} from {examples.origin}")
@@ -142,6 +148,8 @@ def _of_file(source: Path, config: EncoderConfig, rows: Rows, progress: Progress
     for flag, value in {**flags, "--hold-out": rows.hold_out or None}.items():
         if value is not None:
             raise UsageError(f"{flag} is for a store, {source} is none", "leave it out, or name a store")
+    if config.needs.label == "scores" and (scorer := scorer_of_export(source)):
+        _require_teacher(scorer, str(source), "STORE", progress)
     read = read_examples(str(source), config.loss, rows.columns)
     if read.unread:
         progress.note(f"not read: columns {', '.join(read.unread)}")
@@ -162,6 +170,8 @@ def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progres
         run = find_run(store, rows.run)
         if stale := staleness(store, run):
             progress.note(stale)
+        if config.needs.label == "scores":
+            _require_teacher(scorer_of_run(store, run), f"run {run.name}", str(source), progress)
         all_pairs = mined.mined_pairs(store, run)
         if rows.hold_out:
             held_pairs = held_out(store, run, rows.hold_out, config.seed)
@@ -177,6 +187,20 @@ def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progres
         examples = rows_of(mined.Texts(store), pairs, config.loss, rows.negatives, f"run {run.name}")
         seen = pairs.select(["query_id", "positive_id"]).rename_columns(["query_id", "doc_id"])
         return _Read(examples, run.split, seen, known)
+
+
+def _require_teacher(scorer: Scorer, origin: str, store: str, progress: Progress) -> None:
+    """Raises UsageError for BM25's scores; notes an encoder's, which may be a better one than the base."""
+    if scorer.kind == BM25:
+        raise UsageError(
+            f"loss margin-mse learns a reranker's scores, those of {origin} are BM25's",
+            f"mine with --reranker: miner train-reranker {store} OUT, then miner mine {store} --reranker OUT",
+        )
+    if scorer.kind == ENCODER:
+        progress.note(
+            f"the scores of {origin} are no reranker's but cosines of {scorer.name}: "
+            "loss margin-mse learns what that encoder knows"
+        )
 
 
 def _ids(pairs: pa.Table) -> Iterator[tuple[str, str]]:
@@ -210,8 +234,11 @@ def _of_judgments(
             f"loss {config.loss} needs negatives, {origin} have none",
             f"mine some: miner mine {store.path}; then train on the run",
         )
-    if needs.label != "number" and len(pc.unique(positive["relevance"].filter(_gold(positive)))) > 1:
-        progress.note(f"{origin} are graded: loss {config.loss} takes every relevance above 0 for the same")
+    if needs.label != "number":
+        _require_sure(store, config.loss, rows.sources)
+        told = graded(store, split, origin, f"loss {config.loss}") if SOURCES[0] in rows.sources else None
+        if told:
+            progress.note(told)
     if not needs.label:
         table = positive
     texts = {"anchor": table["query"], "positive": table["document"]}
@@ -223,6 +250,15 @@ def _of_judgments(
         most = pc.if_else(_gold(table), rows.columns.most, 1.0)
         target["label"] = pc.divide(table["relevance"], most)
     return _Read(examples_of(pa.table({**texts, **target}), origin, config.loss), split, seen, known)
+
+
+def _require_sure(store: Store, loss: str, sources: Sequence[str]) -> None:
+    """Raises UsageError for soft silver judgments, which are above 0 whatever the reranker said."""
+    if SOURCES[1] in sources and is_soft(store):
+        raise UsageError(
+            f"silver judgments were made with --soft: loss {loss} would take every score for a positive",
+            "use --loss cosine, or make them again without --soft: no pair is scored twice",
+        )
 
 
 def _gold(judged: pa.Table) -> pa.ChunkedArray:

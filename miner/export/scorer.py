@@ -1,0 +1,50 @@
+"""Who gave the scores that a run decided by: its reranker, else its encoder, else BM25."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from miner.export.folder import MARK
+from miner.store.database import Store
+from miner.store.runs import Run, model_name
+
+RERANKER, ENCODER, BM25 = "reranker", "encoder", "BM25"
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What scored a run's positives and negatives."""
+
+    kind: str
+    """RERANKER, ENCODER or BM25."""
+    name: str = ""
+    """The model's, or its fingerprint; of BM25 none."""
+
+
+def scorer_of_run(store: Store, run: Run) -> Scorer:
+    """Returns who gave a run's deciding scores."""
+    models = {RERANKER: run.reranker, ENCODER: run.encoder}
+    return _first({kind: model_name(store, model) or model for kind, model in models.items() if model})
+
+
+def scorer_of_manifest(manifest: Mapping[str, Any]) -> Scorer:
+    """Returns who gave the scores of an export; its manifest names the models of the run."""
+    return _first({kind: one["name"] or one["fingerprint"] for kind, one in manifest["models"].items()})
+
+
+def scorer_of_export(folder: Path) -> Scorer | None:
+    """Returns who gave the scores of the export in a folder; None for one without, and for any other path."""
+    try:
+        manifest = json.loads((folder / MARK).read_text("utf-8"))
+        return scorer_of_manifest(manifest) if manifest["scores"] else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _first(names: Mapping[str, str]) -> Scorer:
+    kind = next((kind for kind in (RERANKER, ENCODER) if kind in names), BM25)
+    return Scorer(kind, names.get(kind, ""))

@@ -1,0 +1,91 @@
+"""Scores that a training learns: whose they are is refused or told, and low ones are no positives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from miner.store.database import Store
+from miner.store.runs import record_model
+from miner.store.silver import is_soft, replace_silver
+from miner.training.encoder_config import EncoderConfig
+from miner.training.examples import Examples
+from miner.workflows.train import Rows, train
+from tests.export_store import fill, made, make_run
+from tests.test_train_store import (
+    CONFIG,
+    DOCUMENTS,
+    QUERIES,
+    TRIPLETS,
+    add_run,
+    path,
+    refusal,
+    store,
+    trained,
+)
+from tests.train_support import frozen
+
+__all__ = ["frozen", "path", "store"]
+
+MARGINS = EncoderConfig(loss="margin-mse", base="scratch", evaluations=0)
+
+
+def test_margins_are_learnt_from_a_reranker(path: Path, tmp_path: Path) -> None:
+    """BM25's are refused; an encoder's may be those of a better one, and are told."""
+    with Store.open(path) as store:
+        add_run(store, "words", TRIPLETS, encoder=None)
+        add_run(store, "pairs", TRIPLETS, reranker="ranker1")
+        record_model(store, "enc1", "encoder", "small-encoder", {})
+    assert refusal(path, tmp_path / "a", Rows(run="words"), config=MARGINS).replace(f"{tmp_path}/", "") == (
+        "loss margin-mse learns a reranker's scores, those of run words are BM25's; mine with --reranker: "
+        "miner train-reranker my.duckdb OUT, then miner mine my.duckdb --reranker OUT"
+    )
+    told = "the scores of run first are no reranker's but cosines of small-encoder: "
+    said = trained(path, tmp_path / "b", Rows(run="first"), "margin-mse")
+    assert said[0] == f"{told}loss margin-mse learns what that encoder knows"
+    assert trained(path, tmp_path / "c", Rows(run="pairs"), "margin-mse")[0].startswith("3 rows of ")
+    assert trained(path, tmp_path / "d", Rows(run="words"))[0].startswith("3 rows of ")
+
+
+def test_exported_margins_are_a_rerankers_too(tmp_path: Path) -> None:
+    models: dict[str, dict[str, Any]] = {
+        "words": {"encoder": None}, "cosines": {}, "pairs": {"reranker": "ranker1"},
+    }  # fmt: skip
+    for name, changes in models.items():
+        with Store.open(tmp_path / f"{name}.duckdb", create=True) as store:
+            fill(store, run=make_run(name, **changes))
+            made(store, tmp_path / name, scores=True)
+            made(store, tmp_path / f"{name}-bare")
+    assert refusal(tmp_path / "words", tmp_path / "a", config=MARGINS) == (
+        "loss margin-mse learns a reranker's scores, those of words are BM25's; mine with --reranker: "
+        "miner train-reranker STORE OUT, then miner mine STORE --reranker OUT"
+    )
+    cosines = f"the scores of {tmp_path}/cosines are no reranker's but cosines of bundled: "
+    assert trained(tmp_path / "cosines", tmp_path / "b", loss="margin-mse")[0].startswith(cosines)
+    assert trained(tmp_path / "pairs", tmp_path / "c", loss="margin-mse")[0].startswith("5 rows of ")
+    assert trained(tmp_path / "words", tmp_path / "d", loss="mnr")[0].startswith("not read: columns scores")
+    assert "needs a list of scores" in refusal(tmp_path / "words-bare", tmp_path / "e", config=MARGINS)
+
+
+def test_soft_silver_is_for_losses_that_read_numbers(path: Path, tmp_path: Path) -> None:
+    """A reranker's low score is above 0, and no positive: what ranks must not take it for one."""
+    soft = [("bark", "fox", 0.75), ("moo", "dog", 0.05), ("moo", "cat", 0.5)]
+    columns = dict(zip(("query_id", "doc_id", "relevance"), map(list, zip(*soft, strict=True)), strict=True))
+    with Store.open(path) as store:
+        replace_silver(store, pa.table(columns), "train", {"soft": True})
+        assert is_soft(store)
+    for loss in ("mnr", "softmax"):
+        config = EncoderConfig(loss=loss, base="scratch")
+        for judgments in ("silver", "both"):
+            assert refusal(path, tmp_path / "a", Rows(judgments=judgments), config=config) == (
+                f"silver judgments were made with --soft: loss {loss} would take every score for a positive; "
+                "use --loss cosine, or make them again without --soft: no pair is scored twice"
+            )
+    assert trained(path, tmp_path / "b", Rows(judgments="gold"))[0].startswith("4 rows of ")
+    report = train(path, tmp_path / "c", replace(CONFIG, loss="cosine"), Rows(judgments="silver"))
+    rows = sorted(soft)
+    texts = {"anchor": [QUERIES[q] for q, *_ in rows], "positive": [DOCUMENTS[d] for _, d, _ in rows]}
+    assert report.metrics.data == Examples(texts, [score for *_, score in rows]).fingerprint
