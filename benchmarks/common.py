@@ -131,8 +131,11 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     return result
 
 
-def report(question: str, given: argparse.Namespace, *, full: bool) -> Report:
-    """Returns an empty report; a trial writes rows only where --results says so."""
+def report(question: str, given: argparse.Namespace, *, full: bool, least: int = 3) -> Report:
+    """Returns an empty report; a trial, of fewer than `least` repeats too, tells that in its rows.
+
+    And writes them only where --results says so.
+    """
     if 0.25 * worker_count() < _LOAD:
         print(f"the machine is busy (load {_LOAD:.1f}): figures will be off", file=sys.stderr)
     out = given.results or (HERE / "results" / f"{question}.jsonl" if full else None)
@@ -141,7 +144,7 @@ def report(question: str, given: argparse.Namespace, *, full: bool) -> Report:
         for name, value in vars(given).items()
         if name not in ("results", "work")
     }
-    return Report(question, out, settings, full and given.repeats >= 3)
+    return Report(question, out, settings, full and given.repeats >= least)
 
 
 def alternate(sides: Mapping[str, Callable[[int], T]], repeats: int) -> dict[str, list[T]]:

@@ -119,7 +119,7 @@ def near_pairs(
     index = MinHashLSH(max(threshold - _LOWER, _LOWER), num_perm=PERMUTATIONS, weights=_WEIGHTS)
     found = dict.fromkeys(_of_same_letters(own, other, against is None), 1.0)
 
-    def look(place: int, signature: MinHash) -> None:
+    def _look(place: int, signature: MinHash) -> None:
         for near in index.query(signature) if other.sets[place] else ():
             similarity = jaccard(own.sets[near], other.sets[place])
             if similarity >= threshold:
@@ -129,12 +129,12 @@ def near_pairs(
     with progress.task("looking for near copies", number, unit="texts") as advance:
         for place, one in enumerate(own.minhashes):
             if against is None:
-                look(place, one)  # before it is there itself
+                _look(place, one)  # before it is there itself
             if own.sets[place]:
                 index.insert(place, one, check_duplication=False)
             advance(1)
         for place, one in enumerate(() if against is None else against.minhashes):
-            look(place, one)
+            _look(place, one)
             advance(1)
     table = np.array([(*pair, found[pair]) for pair in sorted(found)], dtype=np.float64).reshape(-1, 3)
     return Pairs(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2])

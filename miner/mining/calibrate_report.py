@@ -15,6 +15,8 @@ from miner.mining.audit_report import limits
 from miner.mining.calibrate import Calibration, Measured, Setting
 from miner.mining.config import OFF, Rules
 
+_OF_ALL = "The frontier is of all queries, those that chose among them: its lowest leaks flatter."
+
 
 def table(found: Calibration) -> str:
     """Returns the frontier, the run's own rules, and the chosen setting on both halves."""
@@ -35,7 +37,7 @@ def table(found: Calibration) -> str:
         halves.append([name, *_leak(half.leak), *_costs(half)])
     return "\n\n".join(
         [
-            head + "\n" + "\n".join(aligned(rows)),
+            "\n".join([head, *aligned(rows), _OF_ALL]),
             "\n".join(aligned(halves)) + "\n" + _verdict(found),
             *limits(found.barred, found.untold),
             CANNOT_KNOW,
