@@ -185,6 +185,14 @@ def test_the_command_writes_recipe_and_chart_and_notes_only_what_it_chose(tmp_pa
     assert "the run's own: relative_margin 0.05, anchor lowest" in told.stdout
     assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
     assert "<svg" in out.with_suffix(".svg").read_text("utf-8")
+    other = tmp_path / "precious.toml"
+    other.write_text("not ours", "utf-8")
+    refused = CliRunner().invoke(group, ["calibrate", str(path), "--target-leak", "0.1", "--out", str(other)])
+    assert "is no recipe that miner calibrate wrote, and would be lost" in str(refused.exception)
+    assert other.read_text("utf-8") == "not ours"
+    over = CliRunner().invoke(group, ["calibrate", str(path), "--target-leak", "0.2", "--out", str(out)])
+    assert over.exit_code == 0, over.output
+    CliRunner().invoke(group, ["calibrate", str(path), "--target-leak", "0.1", "--out", str(out)])
     again = CliRunner().invoke(group, ["decide", str(path), "--config", str(out), "--name", "strict"])
     assert again.exit_code == 0, again.output
     given = ["calibrate", str(path), "--run", "base", "--target-leak", "0.1", "--json"]

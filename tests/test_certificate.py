@@ -86,7 +86,11 @@ def test_what_leaves_a_store_that_changed_says_so(store: Path, tmp_path: Path) -
         opened.execute("INSERT INTO judgments VALUES ('q00', 'x00', 1, 'train', 'gold')")
     told = "judgments changed since run mined was mined: mine again for what holds now"
     scratch = ("--base", "scratch", "--max-steps", "2", "--evaluations", "0")
-    for arguments in (("export", store, tmp_path / "out"), ("train", store, tmp_path / "model", *scratch)):
+    for arguments in (
+        ("export", store, tmp_path / "out"),
+        ("train", store, tmp_path / "model", *scratch),
+        ("decide", store, "--relative-margin", "0.2"),
+    ):
         done = CliRunner().invoke(group, [str(argument) for argument in arguments])
         assert done.exit_code == 0, done.output
         assert told in done.stderr.replace("\n", " ")

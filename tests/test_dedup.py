@@ -90,6 +90,11 @@ def chosen(store: Store, run: runs.Run) -> set[tuple[str, str]]:
     return {(row["query_id"], row["negative_id"]) for row in rows}
 
 
+def test_a_cosine_without_an_encoder_is_refused() -> None:
+    with pytest.raises(UsageError, match="cosine has no effect without an encoder"):
+        DedupConfig(cosine=0.8)
+
+
 def test_none_of_1000_edits_of_positives_becomes_a_negative(tmp_path: Path) -> None:
     documents, queries, judged = sentences()
     edits = planted(documents, judged, 1000, seed=9)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from miner.cli.main import group
-from miner.errors import StoreError
+from miner.errors import UsageError
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.differences import differences
 from miner.mining.pipeline import decide_again, mine
@@ -68,5 +68,5 @@ def test_the_command(store: Store) -> None:
     assert told.stdout.splitlines()[:2] == ["naive → strict", "  relative_margin off → 0.3"]
     assert "negative → dropped (relative_margin), such as" in told.stdout
     assert json.loads(CliRunner().invoke(group, ["diff", path, "naive", "strict", "--json"]).stdout)["moved"]
-    with pytest.raises(StoreError, match=r"no run 'naiv' in .* \(did you mean 'naive'\?\)"):
+    with pytest.raises(UsageError, match=r"no run 'naiv' in .* \(did you mean 'naive'\?\)"):
         CliRunner().invoke(group, ["diff", path, "naiv", "strict"], catch_exceptions=False)

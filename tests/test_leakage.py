@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from miner.cli.main import group
-from miner.curation.leakage import LeakageConfig, find_leakage, remove
+from miner.curation.leakage import LeakageConfig, Removed, find_leakage, remove
 from miner.errors import UsageError
 from miner.sources import SourceConfig, ingest
 from miner.store.database import Store
@@ -94,7 +94,7 @@ def test_parts_are_the_same_words_not_the_same_hash_of_them(tmp_path: Path) -> N
 def test_taking_out_leaves_nothing_to_find(stores: tuple[Path, Path]) -> None:
     with Store.open(stores[0]) as train, Store.open(stores[1]) as test:
         report = find_leakage(train, test, LeakageConfig())
-        assert remove(train, report, "test") == 5
+        assert remove(train, report, "test").judgments == 5
         left = find_leakage(train, test, LeakageConfig())
         assert left.leaks == ()
         assert train.rows("SELECT doc_id FROM documents ORDER BY doc_id") == [("free",), ("half",)]
@@ -112,7 +112,7 @@ def test_a_store_against_itself_compares_the_queries_of_its_splits(tmp_path: Pat
         report = find_leakage(store, store, LeakageConfig())
         found = [(leak.id, leak.train_id, leak.how) for leak in report.leaks]
         assert found == [("u", "t", "near"), ("w", "w", "exact")]
-        assert remove(store, report, "test", same=True) == 2
+        assert remove(store, report, "test", same=True) == Removed(0, 2, 0)
         assert store.rows("SELECT query_id, split FROM judgments ORDER BY ALL") == [
             ("u", "test"), ("v", "train"), ("w", "test"),
         ]  # fmt: skip
@@ -133,7 +133,7 @@ def test_the_command_reports_writes_and_takes_out(stores: tuple[Path, Path], tmp
         "t1",
     ]
     taken = CliRunner().invoke(group, ["leakage", train, "--against", test, "--remove"])
-    assert "texts that leak, and 5 judgments" in taken.stderr
+    assert f"taken out of {train}: 5 texts and 5 judgments; next: miner mine {train}" in taken.stderr
     again = CliRunner().invoke(group, ["leakage", train, "--against", test, "--json"])
     assert json.loads(again.stdout)["leaks"] == []
 
@@ -147,11 +147,20 @@ def test_what_the_training_store_evaluates_on_itself_stays(tmp_path: Path) -> No
     ):
         report = find_leakage(train, test, LeakageConfig())
         assert report.train_ids == {"query": ("q2",), "document": ("d0",)}
-        assert remove(train, report, "test") == 1
+        removed = remove(train, report, "test")
+        assert removed == Removed(0, 1, 2)
         assert train.rows("SELECT query_id, doc_id, split FROM judgments") == [("q2", "d0", "test")]
         assert train.rows("SELECT count(*) FROM documents") == [(1,)]
         with pytest.raises(UsageError, match="has no queries outside split 'test'"):
             find_leakage(test, test, LeakageConfig())
+    arguments = ["leakage", str(tmp_path / "train.duckdb"), "--against", str(tmp_path / "test.duckdb")]
+    told = CliRunner().invoke(group, [*arguments, "--remove"]).stderr.strip().splitlines()[-1]
+    assert told.endswith(
+        "0 texts and 0 judgments; 2 texts stay, which "
+        f"{tmp_path / 'train.duckdb'} holds to evaluate on in its own split test"
+    )
+    read = CliRunner().invoke(group, [*arguments, "--out", str(tmp_path / "leaks.jsonl")]).stderr
+    assert read.strip().splitlines()[-1] == "next: the same with --remove"
 
 
 def test_wrong_splits_and_values_are_refused(stores: tuple[Path, Path]) -> None:

@@ -138,8 +138,14 @@ def test_what_makes_no_sense_is_refused(store: Path, config: LoopConfig, tmp_pat
         replace(config, mining=MiningConfig())
     with pytest.raises(UsageError, match="split 'train' is what would be trained on"):
         replace(config, split="train")
-    with pytest.raises(UsageError, match="split 'test'"):
+    with pytest.raises(UsageError, match="nothing is judged in split 'test'") as caught:
         loop(store, tmp_path / "out", replace(config, split="test"))
+    assert caught.value.hint == "choose one with --dev-split: dev, train"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "corpus.jsonl").write_text("{}", "utf-8")
+    with pytest.raises(UsageError, match="data is not empty, and holds no rounds of miner loop"):
+        loop(store, tmp_path / "data", config)
+    assert [file.name for file in (tmp_path / "data").iterdir()] == ["corpus.jsonl"]
 
 
 def test_the_command(store: Path, encoder: str, tmp_path: Path) -> None:

@@ -151,6 +151,11 @@ def test_wrong_arguments_end_with_2(arguments: list[str], capfd: pytest.CaptureF
     assert captured.out == ""
 
 
+def test_a_misspelt_command_is_told_the_nearest(capfd: pytest.CaptureFixture[str]) -> None:
+    assert ended("exportt") == 2
+    assert "No such command 'exportt'. (did you mean 'export'?)" in capfd.readouterr().err
+
+
 def test_python_m_miner_is_the_command() -> None:
     assert miner("--version").stdout == f"miner {__version__}\n"
 

@@ -194,11 +194,23 @@ def test_explain_shows_every_candidate(store: Store) -> None:
     assert slots == list(range(1, len(slots) + 1))
 
 
+def test_a_query_that_is_not_in_the_run_is_told_where_it_is(store: Store) -> None:
+    mine(store, MiningConfig())
+    store.execute(
+        "INSERT INTO queries SELECT 'later', text, text_key, label FROM queries WHERE query_id = 'q0'"
+    )
+    with pytest.raises(UsageError, match="'later' is not in run 'r1' of split train: nobody judged"):
+        explain(store, "later")
+    store.execute("INSERT INTO judgments VALUES ('later', 'd01', 1, 'test', 'gold')")
+    with pytest.raises(UsageError, match="split train: its positives are of split test"):
+        explain(store, "later")
+
+
 def test_unknown_names_are_explained(store: Store) -> None:
     mine(store, MiningConfig())
     with pytest.raises(StoreError, match=r"no query 'q9' in .* \(did you mean 'q0'\?\)|no query 'q9'"):
         explain(store, "q9")
-    with pytest.raises(StoreError, match=r"no run 'r7' in .*; runs there: r1"):
+    with pytest.raises(UsageError, match=r"no run 'r7' in .*; runs there: r1"):
         explain(store, "q0", "r7")
     with pytest.raises(
         UsageError, match=r"no query has a judged positive in split 'tran' \(did you mean 'train'\?\)"

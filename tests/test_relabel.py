@@ -228,6 +228,9 @@ def test_the_command_says_what_it_did_and_takes_it_back(store: Store) -> None:
     assert back.stdout.endswith(" relabelled judgments and run r2\n")
     with pytest.raises(UsageError, match="--undo changes the store"):
         CliRunner().invoke(group, ["relabel", path, "--undo", "--dry-run"], catch_exceptions=False)
+    for option in (["--run", "r1"], ["--probability", "0.9"], ["--share", "0.2"]):
+        with pytest.raises(UsageError, match=f"{option[0]} has no effect with --undo"):
+            CliRunner().invoke(group, ["relabel", path, "--undo", *option], catch_exceptions=False)
     with pytest.raises(UsageError, match="probability cannot be 2"):
         RelabelConfig(probability=2)
     assert AuditConfig().share == 0.3

@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from miner.cli.main import group
-from miner.errors import StoreError
+from miner.errors import UsageError
 from miner.mining.audit import audit
 from miner.mining.audit_config import AuditConfig
+from miner.mining.calibrate import calibrate
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import decide_again, mine
 from miner.store import runs
@@ -63,14 +64,29 @@ def test_the_list(store: Path) -> None:
     with Store.open(store, read_only=True) as opened:
         numbers = [f"{runs.triplet_count(opened, run):,}" for run in runs.runs(opened)]
     told = [re.split(r" {2,}", line) for line in lines]
-    assert told[0] == ["run", "split", "started (UTC)", "triplets", "per query", "leak", "by"]
+    head = ["run", "split", "started (UTC)", "triplets", "per query", "queries with all", "leak", "by"]
+    assert told[0] == head
     assert [row[:5] for row in told[1:]] == [
         [name, "train", "-", number, "5"]
         for name, number in zip(["naive", "strict", "shallow"], numbers, strict=True)
     ]
-    assert [row[6] for row in told[1:]] == ["BM25"] * 3
-    assert told[1][5].endswith(" %")
-    assert [row[5] for row in told[2:]] == ["not audited"] * 2
+    assert [row[7] for row in told[1:]] == ["BM25"] * 3
+    assert all(row[5].endswith(" %") for row in told[1:])
+    assert told[1][6].endswith(" %")
+    assert [row[6] for row in told[2:]] == ["not audited"] * 2
+
+
+def test_a_run_without_negatives_is_not_told_for_the_best_one(store: Path) -> None:
+    with Store.open(store) as opened:
+        naive = runs.find_run(opened, "naive")
+        none = decide_again(
+            opened, naive, replace(NAIVE, rules=Rules(relative_margin=None, skip_top=500)), name="none"
+        )
+        audit(opened, none, AuditConfig(repeats=2))
+        with pytest.raises(UsageError, match="run 'none' has no negatives to keep the yield of"):
+            calibrate(opened, none, None, AuditConfig())
+    row = re.split(r" {2,}", called(store).stdout.splitlines()[-1])
+    assert row[3:7] == ["0", "5", "0.0 %", "no negatives"]
 
 
 def test_as_json_with_every_setting(store: Path) -> None:
@@ -119,7 +135,7 @@ def test_a_run_that_was_taken_out_comes_back_the_same(store: Path) -> None:
 def test_a_name_that_is_no_run_removes_nothing(store: Path) -> None:
     before = counts(store)
     ended = called(store, "--remove", "naive", "--remove", "stirct")
-    assert isinstance(ended.exception, StoreError)
+    assert isinstance(ended.exception, UsageError)
     assert str(ended.exception) == (
         f"no run 'stirct' in {store} (did you mean 'strict'?); runs there: naive, strict, shallow"
     )

@@ -39,7 +39,7 @@ from miner.store.silver import (
 from miner.text import text_keys
 from miner.training.reranker import train_reranker
 from miner.training.reranker_config import RerankerConfig
-from miner.workflows.silver import reranker_folder, silver
+from miner.workflows.silver import HeldOut, SilverReport, reranker_folder, silver
 from miner.workflows.silver_config import SilverConfig
 from tests.stores import make_store
 from tests.test_training_reranker import QUERIES, TOPICS, fill
@@ -153,6 +153,17 @@ class Counting:
 
     def note(self, message: str) -> None:
         self.said.append(message)
+
+
+def test_what_calls_nothing_positive_is_not_said_to_be_right() -> None:
+    held = HeldOut(positives=3, above=0.0, below=1.0, precision=float("nan"))
+    report = SilverReport(
+        reranker="r", fingerprint="f", queries=2, pairs=9, positives=0, negatives=9, replaced=0,
+        expected=float("nan"), uncalibrated=None, held_out=held,
+    )  # fmt: skip
+    told = summary(report, SilverConfig()).splitlines()
+    assert told[-1] == "           nothing is called positive there"
+    assert "nan" not in "\n".join(told)
 
 
 def test_scores_that_may_be_no_probabilities_are_told(

@@ -27,4 +27,6 @@ def test_queries_without_negatives_are_counted(tmp_path: Path, capsys: pytest.Ca
     assert f"  {told}: {short}" in some
     assert some[-1].endswith("OUT --run r1")
     assert f"  0 of 2 queries have negatives, 2 have none and are not trained on: {short}" in none
+    scale = "most fell to --max-score, which is for one kind of score: another, or another rule,"
+    assert f"  {scale} may leave more" in none
     assert none[-1] == f"next: miner explain {tmp_path / 's.duckdb'} QUERY_ID"

@@ -79,7 +79,13 @@ def command(
 
 
 def _require_writable(out: Path) -> None:
+    from miner.mining.calibrate_report import is_recipe
+
     if out.suffix in (".png", ".svg"):
         raise UsageError(f"{out} is to be a recipe", "name it .toml: the charts go beside it")
+    if out.exists() and not is_recipe(out):
+        raise UsageError(
+            f"{out} is no recipe that miner calibrate wrote, and would be lost", "name another file"
+        )
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent}", "make it, or name another file")

@@ -29,6 +29,7 @@ def command(store: Path, source: str | None, name: str | None, recipe: Path | No
     from miner.cli.progress import progress
     from miner.cli.summary import summarise
     from miner.mining.pipeline import config_of, decide_again
+    from miner.store.certificate import staleness
     from miner.store.database import Store
     from miner.store.runs import find_run
 
@@ -36,5 +37,7 @@ def command(store: Path, source: str | None, name: str | None, recipe: Path | No
         run = find_run(opened, source)
         config = with_values(config_of(run), given(recipe, flags))
         with progress() as reports:
+            if stale := staleness(opened, run):
+                reports.note(stale)
             again = decide_again(opened, run, config, name=name, progress=reports)
         summarise(opened, again)

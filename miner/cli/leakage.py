@@ -14,7 +14,7 @@ import rich_click as click
 from miner.engine.files import write_whole
 
 if TYPE_CHECKING:
-    from miner.curation.leakage import LeakageReport
+    from miner.curation.leakage import LeakageReport, Removed
 
 _SHARE = click.FloatRange(0, 1, min_open=True)
 _SHOWN = 90
@@ -82,7 +82,7 @@ def command(
                 report = find_leakage(train, other, config, reports)
         if out is not None:
             _write(out, report)
-        judgments = remove(train, report, config.split, same) if take_out else 0
+        removed = remove(train, report, config.split, same) if take_out else None
         facts = {"counts": report.counts(), "evaluation": report.evaluation, "taken_out": take_out}
         place = fingerprint(str(against.resolve()))
         record_leakage(train, {"against": against.name, "place": place, **asdict(config), **facts})
@@ -91,14 +91,18 @@ def command(
     else:
         for line in _lines(report):
             click.echo(line)
-    if report.leaks and not take_out:
-        click.echo("next: the same with --out leaks.jsonl to read them all, or with --remove", err=True)
-    if take_out:
-        taken = "" if same else "texts that leak, and "
-        click.echo(
-            f"taken out of {store}: {taken}{judgments:,} judgments; next: miner mine {quote(str(store))}",
-            err=True,
-        )
+    if removed is not None:
+        click.echo(_taken(store, removed, config.split), err=True)
+    elif report.leaks:
+        read = "" if out else "with --out leaks.jsonl to read them all, or "
+        click.echo(f"next: the same {read}with --remove", err=True)
+
+
+def _taken(store: Path, removed: Removed, split: str) -> str:
+    told = f"taken out of {store}: {removed.texts:,} texts and {removed.judgments:,} judgments"
+    if removed.stay:
+        told += f"; {removed.stay:,} texts stay, which {store} holds to evaluate on in its own split {split}"
+    return f"{told}; next: miner mine {quote(str(store))}" if removed.texts + removed.judgments else told
 
 
 def _write(out: Path, report: LeakageReport) -> None:

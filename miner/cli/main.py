@@ -12,7 +12,7 @@ from importlib import import_module
 import click
 
 from miner import __version__
-from miner.errors import MinerError
+from miner.errors import MinerError, near
 
 COMMANDS = {
     "ingest": "Take documents, queries and judgments into a store.",
@@ -70,6 +70,15 @@ class _Commands(click.Group):
         command: click.Command = module.command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Returns the command and what is left for it; the error names the nearest one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise click.UsageError(f"{error.message}{near(args[0], COMMANDS)}", ctx) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the list of commands."""
         with formatter.section("Commands"):
@@ -84,7 +93,7 @@ def group() -> None:
 
     \b
     Start:  miner demo
-    Or:     miner ingest my.duckdb FOLDER && miner mine my.duckdb
+    Or:     miner ingest my.duckdb FOLDER && miner mine my.duckdb --encoder bundled
     """
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
+from click import Context, get_current_context
+from click.core import ParameterSource
 
 from miner.cli.options import HIDING, field_options
 from miner.errors import UsageError
@@ -59,6 +62,7 @@ def command(
     if undo and dry:
         raise UsageError("--undo changes the store, and --dry-run nothing", "leave one out")
     if undo:
+        _require_alone(get_current_context(), ("name", "probability", *settings))
         _undo(store)
         return
     config = RelabelConfig(probability, AuditConfig(**settings))
@@ -73,6 +77,14 @@ def command(
             f"next: miner audit {quote(str(store))}; take it back: miner relabel {quote(str(store))} --undo",
             err=True,
         )
+
+
+def _require_alone(context: Context, options: Sequence[str]) -> None:
+    """Raises UsageError for an option that --undo does not read."""
+    for option in options:
+        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            flag = "run" if option == "name" else option
+            raise UsageError(f"--{flag} has no effect with --undo, which takes back all", "leave it out")
 
 
 def _undo(store: Path) -> None:

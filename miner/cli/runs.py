@@ -49,7 +49,7 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"{store} holds no run; make one: miner mine {store}", err=True)
 
 
-_HEAD = ["run", "split", "started (UTC)", "triplets", "per query", "leak", "by"]
+_HEAD = ["run", "split", "started (UTC)", "triplets", "per query", "queries with all", "leak", "by"]
 
 
 def _facts(store: Store, run: Run) -> dict[str, Any]:
@@ -57,6 +57,8 @@ def _facts(store: Store, run: Run) -> dict[str, Any]:
     from miner.store.certificate import last_audit
 
     audit = last_audit(store, run)
+    counts = runs.negative_counts(store, run)
+    full = sum(number for negatives, number in counts.items() if negatives >= run.negatives)
     return {
         "run": run.name,
         "split": run.split,
@@ -64,19 +66,22 @@ def _facts(store: Store, run: Run) -> dict[str, Any]:
         "started": run.started.isoformat(sep=" ", timespec="seconds"),
         "triplets": runs.triplet_count(store, run) if run.status == "done" else None,
         "negatives": run.negatives,
+        "full": full / sum(counts.values()) if counts else None,
         "leak": audit["leak"]["rate"] if audit else None,
         "retrievers": runs.model_names(store, run),
     }
 
 
 def _row(facts: dict[str, Any]) -> list[str]:
-    leak = facts["leak"]
+    leak, full = facts["leak"], facts["full"]
+    told = "not audited" if leak is None else f"{100 * leak:.2f} %"
     return [
         facts["run"],
         facts["split"],
         facts["started"],
         "unfinished" if facts["triplets"] is None else f"{facts['triplets']:,}",
         str(facts["negatives"]),
-        "not audited" if leak is None else f"{100 * leak:.2f} %",
+        "-" if full is None else f"{100 * full:.1f} %",
+        "no negatives" if facts["triplets"] == 0 else told,
         " + ".join(facts["retrievers"]),
     ]

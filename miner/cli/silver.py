@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,10 @@ def summary(report: SilverReport, config: SilverConfig) -> str:
             f"held out   of {held.positives:,} gold positives whose queries it never trained on, "
             f"{held.above:.1%} would be positives, {held.below:.1%} negatives"
         )
-        lines.append(f"           of what it calls positive there, at least {held.precision:.1%} is right")
+        right = "nothing is called positive there"
+        if not isnan(held.precision):
+            right = f"of what it calls positive there, at least {held.precision:.1%} is right"
+        lines.append(f"           {right}")
     return "\n".join(lines)
 
 

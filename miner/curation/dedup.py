@@ -40,6 +40,8 @@ class DedupConfig:
         for name in ("threshold", "cosine"):
             if not 0 < getattr(self, name) <= 1:
                 raise UsageError(f"{name} cannot be {getattr(self, name)}", "use more than 0, at most 1")
+        if self.encoder is None and self.cosine != DedupConfig.cosine:
+            raise UsageError("cosine has no effect without an encoder", "add --encoder, or leave it out")
 
 
 @dataclass(frozen=True)

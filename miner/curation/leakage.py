@@ -184,18 +184,29 @@ def _parts(text: str, size: int) -> frozenset[str]:
     return frozenset(" ".join(found[start : start + size]) for start in range(len(found) - size + 1))
 
 
-def remove(train: Store, report: LeakageReport, split: str, same: bool = False) -> int:
-    """Takes the training texts that leak out of the store, with their judgments; returns how many judgments.
+@dataclass(frozen=True)
+class Removed:
+    """What was taken out of a store."""
+
+    texts: int
+    judgments: int
+    stay: int
+    """Texts that leak and stay: what the store itself holds to evaluate on."""
+
+
+def remove(train: Store, report: LeakageReport, split: str, same: bool = False) -> Removed:
+    """Takes the training texts that leak out of the store, with their judgments.
 
     What the store itself holds to evaluate on, in its own `split`, stays, without what is judged of it in
     other splits. Of the `same` store only the judgments go that such queries have in other splits.
     """
     queries, documents = set(report.train_ids["query"]), set(report.train_ids["document"])
-    own = stored.held_for(train, split)
     if same:
-        return stored.remove_judgments_elsewhere(train, sorted(queries), [], split)
+        judgments = stored.remove_judgments_elsewhere(train, sorted(queries), [], split)
+        return Removed(0, judgments, 0)
+    own = stored.held_for(train, split)
     kept_queries, kept_documents = queries & own["query"], documents & own["document"]
     gone = stored.remove_judgments_elsewhere(train, sorted(kept_queries), sorted(kept_documents), split)
-    return gone + stored.remove_texts(
-        train, sorted(queries - kept_queries), sorted(documents - kept_documents)
-    )
+    queries, documents = queries - kept_queries, documents - kept_documents
+    gone += stored.remove_texts(train, sorted(queries), sorted(documents))
+    return Removed(len(queries) + len(documents), gone, len(kept_queries) + len(kept_documents))

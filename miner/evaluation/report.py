@@ -13,6 +13,7 @@ from miner.evaluation.measured import Measured
 from miner.evaluation.significance import Difference, compare
 from miner.models.reranker import Reranker
 from miner.store.database import Store
+from miner.store.evaluating import require_judgments
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,10 @@ def evaluate_places(
     models = open_models((model, *config.against), config.task)
     tasks = [config.task, *[AUTO] * (len(places) - 1)]
     settings = [replace(config, split=p.split, task=task) for p, task in zip(places, tasks, strict=True)]
-    for spot, own in zip(places, settings, strict=True):
+    for number, (spot, own) in enumerate(zip(places, settings, strict=True)):
         with Store.open(spot.store, read_only=True) as store:
+            if number:
+                require_judgments(store, own.split, f"--beside {spot.store}:SPLIT")
             task_of_split(store, own)
     sections = [_section(spot, models, own, progress) for spot, own in zip(places, settings, strict=True)]
     facts = tuple(ModelFacts(m.name, m.fingerprint, m.dtype) for m in models)

@@ -142,7 +142,8 @@ def calibrate(
 
     Without a target the one that leaks least where as many queries get all negatives as with the run's own
     rules. No model runs; the store notes which rules were chosen on its positives. Raises UsageError when no
-    positive may be hidden, the run was selected otherwise than by score, or no setting meets the target.
+    positive may be hidden, the run was selected otherwise than by score, no setting meets the target, or
+    there is no yield to keep.
     """
     if target is not None and not 0 <= target < 1:
         raise UsageError(f"a target leak of {target} cannot be", "give a share such as 0.02")
@@ -156,6 +157,8 @@ def calibrate(
     judge = _Judge(material, asked, np.logical_or.reduce(trials), settings, run.negatives)
     own, *swept = judge.measure(grid, sweeps, progress)
     _require_hidden(own)
+    if target is None and not own.chosen_on.per_query:
+        raise UsageError(f"run '{run.name}' has no negatives to keep the yield of", "give a --target-leak")
     swept += judge.measure(_finer(swept, own, target), sweeps, progress)
     chosen = least(swept, own) if target is None else choose(swept, target, run.negatives)
     expected = judge.expected(reduce(add, (sweep.counts([chosen.rules])[0] for sweep in sweeps)))

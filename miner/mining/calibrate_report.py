@@ -15,6 +15,7 @@ from miner.mining.audit_report import limits
 from miner.mining.calibrate import Calibration, Measured, Setting
 from miner.mining.config import OFF, Rules
 
+_MADE = "# Calibrated on run"
 _OF_ALL = "The frontier is of all queries, those that chose among them: its lowest leaks flatter."
 
 
@@ -99,7 +100,7 @@ def recipe(found: Calibration) -> str:
     chosen = found.chosen
     verdict = "confirmed" if found.confirmed else "not confirmed"
     lines = [
-        f"# Calibrated on run {found.run}: {chosen.name}.",
+        f"{_MADE} {found.run}: {chosen.name}.",
         f"# {_asked(found).capitalize()}; on the half that chose {_share(chosen.chosen_on.leak.rate)}, "
         f"on the other {_share(chosen.confirmed_on.leak.rate)}: {verdict}.",
         f"# Share {found.settings.share:g}, repeats {found.settings.repeats}, seed {found.settings.seed}.",
@@ -107,6 +108,12 @@ def recipe(found: Calibration) -> str:
     ]
     lines += [f"{field.name} = {_toml(getattr(chosen.rules, field.name))}" for field in fields(Rules)]
     return "\n".join(lines) + "\n"
+
+
+def is_recipe(file: Path) -> bool:
+    """Returns whether a file begins as the recipes do that calibrations wrote."""
+    with file.open("rb") as stream:
+        return stream.read(len(_MADE)) == _MADE.encode()
 
 
 def _toml(value: object) -> str:

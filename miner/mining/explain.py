@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from miner.errors import UsageError
 from miner.store import corpus, explaining
 from miner.store.database import Store
 from miner.store.runs import Run, find_run
@@ -27,14 +28,16 @@ class Explanation:
 def explain(store: Store, query_id: str, run: str | None = None) -> Explanation:
     """Returns everything a run (default: the last) holds about a query.
 
-    Raises StoreError for an unknown query or run.
+    Raises StoreError for an unknown query, UsageError for an unknown run or one without the query.
     """
     text = corpus.require_query(store, query_id)
     found = find_run(store, run)
-    return Explanation(
-        found,
-        query_id,
-        text,
-        explaining.positives(store, found, query_id),
-        explaining.verdicts(store, found, query_id),
-    )
+    positives = explaining.positives(store, found, query_id)
+    if not positives.num_rows:
+        splits = ", ".join(explaining.splits_with_positives(store, query_id))
+        where = f"its positives are of split {splits}" if splits else "nobody judged a positive of it"
+        raise UsageError(
+            f"query '{query_id}' is not in run '{found.name}' of split {found.split}: {where}",
+            "a run has the queries with positives in its split, or with --queries some of them",
+        )
+    return Explanation(found, query_id, text, positives, explaining.verdicts(store, found, query_id))

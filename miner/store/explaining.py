@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from miner.store.corpus import GOLD
 from miner.store.database import Store
 from miner.store.runs import Run
 
@@ -29,6 +30,14 @@ def positives(store: Store, run: Run, query_id: str) -> pa.Table:
         WHERE p.evidence = ? AND p.query_id = ? ORDER BY p.doc_id""",
         [run.reranker, run.evidence, query_id],
     )
+
+
+def splits_with_positives(store: Store, query_id: str) -> list[str]:
+    """Returns the splits in which a query has a judged positive, in order."""
+    rows = store.rows(
+        f"SELECT DISTINCT split FROM {GOLD} WHERE query_id = ? AND relevance > 0 ORDER BY split", [query_id]
+    )
+    return [split for (split,) in rows]
 
 
 def telling_query(store: Store, run: Run) -> str | None:

@@ -59,7 +59,7 @@ def runs(store: Store) -> list[Run]:
 def find_run(store: Store, name: str | None = None) -> Run:
     """Returns the finished run of that name; without a name, the one that finished last.
 
-    Raises StoreError when there is none, UsageError when the run is not finished.
+    Raises StoreError when there is none, UsageError for a name that is no run's, or one that is not finished.
     """
     known = runs(store)
     if name is None:
@@ -107,7 +107,7 @@ def finish_run(store: Store, run_id: str, decisions: list[pa.Table], triplets: l
 def remove_runs(store: Store, names: Sequence[str]) -> None:
     """Removes runs, finished or not, as `forget_runs` does; all of them or, on an error, none.
 
-    Raises StoreError for a name that is no run's.
+    Raises UsageError for a name that is no run's.
     """
     known = {run.name: run for run in runs(store)}
     for name in names:
@@ -139,8 +139,8 @@ def _forget_evidence(store: Store, key: str) -> None:
         store.table(f"DELETE FROM {table} WHERE fingerprint IN {stages} RETURNING 1", {"key": key})
 
 
-def _no_run(store: Store, name: str, names: Sequence[str]) -> StoreError:
-    return StoreError(
+def _no_run(store: Store, name: str, names: Sequence[str]) -> UsageError:
+    return UsageError(
         f"no run '{name}' in {store.path}{near(name, names)}",
         f"runs there: {', '.join(names) or 'none'}",
     )

@@ -67,9 +67,12 @@ def run_training(trainer: Trainer, work: Path, what: str, progress: Progress) ->
 
 
 def _require_finite(trainer: Trainer) -> None:
-    """Raises MinerError when the last step, whose loss was still a number, made weights that are none."""
+    """Raises MinerError when the last step, whose loss was still a number, made weights that are none.
+
+    Or such that no vector made of them has a length: their squares are not finite.
+    """
     model: Any = trainer.model
-    if not all(bool(torch.isfinite(weights).all()) for weights in model.parameters()):
+    if not all(bool(torch.isfinite(weights.detach().square().sum())) for weights in model.parameters()):
         raise _diverged(f"after step {trainer.state.global_step} not all weights are finite", trainer.args)
 
 

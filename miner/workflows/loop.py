@@ -23,6 +23,7 @@ from miner.mining.config import MiningConfig
 from miner.mining.pipeline import mine
 from miner.store import runs
 from miner.store.database import Store
+from miner.store.evaluating import require_judgments
 from miner.training.encoder import base_fingerprint
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.train import Rows, held_out, train
@@ -107,6 +108,8 @@ def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT)
     holds nothing to score on or the rounds in `out` were made otherwise, and what `mine` and `train` raise.
     """
     base_fingerprint(config.training)
+    with Store.open(path, read_only=True) as store:
+        require_judgments(store, config.split, "--dev-split")
     _settle(out, config)
     first = encoder = str(config.mining.encoder)
     measure, before = _score(path, encoder, config, progress)
@@ -131,6 +134,8 @@ def _settle(out: Path, config: LoopConfig) -> None:
     file = out / SETTINGS
     try:
         if not file.exists():
+            if out.is_dir() and any(out.iterdir()):
+                raise UsageError(f"{out} is not empty, and holds no rounds of miner loop", "name another OUT")
             write_whole(file, json.dumps(now, indent=1) + "\n")
             return
         before = _flat(json.loads(file.read_text("utf-8")))
