@@ -72,6 +72,19 @@ def test_another_setting_says_what_changed_and_searches_only_what_it_must(store:
     assert notes.worked == ["gather evidence"]
 
 
+def test_it_is_compared_with_the_run_that_is_most_alike(store: Store) -> None:
+    mine(store, MiningConfig())
+    mine(store, MiningConfig(depth=7, rules=Rules(relative_margin=0.4)))
+    notes = Notes()
+    mine(store, MiningConfig(overlaps=False), progress=notes)
+    assert notes.said == ["since run r1: overlaps True → False"]
+    notes = Notes()
+    mine(store, MiningConfig(), name="r1", progress=notes)
+    with pytest.raises(UsageError, match="run 'r1' exists with other settings"):
+        mine(store, MiningConfig(depth=9), name="r1", progress=notes)
+    assert not [note for note in notes.said if note.startswith("since")]
+
+
 def test_another_judgment_says_so(store: Store) -> None:
     mine(store, MiningConfig())
     store.execute("INSERT INTO judgments VALUES ('q1', 'd08', 1, 'train', 'gold')")
@@ -87,7 +100,10 @@ def test_a_taken_name_is_refused(store: Store) -> None:
     mine(store, MiningConfig(), name="mine")
     with pytest.raises(UsageError) as error:
         mine(store, MiningConfig(depth=5), name="mine")
-    assert str(error.value) == ("run 'mine' exists with other settings: depth 100 → 5; choose another name")
+    assert str(error.value) == (
+        "run 'mine' exists with other settings: depth 100 → 5; choose another name, or take it out: "
+        f"miner runs {store.path} --remove mine"
+    )
 
 
 def test_deciding_again_runs_nothing_and_equals_mining(store: Store) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -177,10 +177,19 @@ def _begin(
     )
     inputs = {**collection.hashes, "encoder": fingerprints[0], "reranker": fingerprints[1]}
     run = _described(store, config, inputs, evidence.key, fingerprints, name)
-    previous = [r for r in runs.runs(store) if r.run_id != run.run_id]
-    if previous and (changed := changes(previous[-1], run)):
-        progress.note(f"since run {previous[-1].name}: {'; '.join(changed)}")
-    return _enter(store, run)
+    previous = runs.runs(store)
+    entered = _enter(store, run)
+    if all(one.run_id != run.run_id for one in previous):
+        _note_changes(previous, run, progress)
+    return entered
+
+
+def _note_changes(previous: Sequence[Run], run: Run, progress: Progress) -> None:
+    """Says what differs from the run that is most alike, of such the last."""
+    found = [(changes(one, run), one.name) for one in reversed(previous)]
+    changed, name = min(found, key=lambda one: len(one[0]), default=([], ""))
+    if changed:
+        progress.note(f"since run {name}: {'; '.join(changed)}")
 
 
 def _described(
@@ -192,9 +201,12 @@ def _described(
     name: str | None,
 ) -> Run:
     settings = canonical(config)
-    identity = {"config": settings, "inputs": inputs, "evidence": evidence, "name": name, "code": DECIDE_CODE}
+    identity = {"config": settings, "inputs": inputs, "evidence": evidence, "code": DECIDE_CODE}
+    run_id, unnamed = (fingerprint({**identity, "name": told})[:KEY] for told in (name, None))
+    if any((other.run_id, other.name) == (unnamed, name) for other in runs.runs(store)):
+        run_id = unnamed  # now it is called what it was called by itself
     return Run(
-        run_id=fingerprint(identity)[:KEY],
+        run_id=run_id,
         name=name or _free_name(store),
         split=config.split,
         config=settings,
@@ -224,9 +236,10 @@ def _enter(store: Store, run: Run) -> Run:
             return other
     for other in known:
         if other.name == run.name:
+            told = "; ".join(changes(other, run)) or "it was made by another version of miner"
             raise UsageError(
-                f"run '{run.name}' exists with other settings: {'; '.join(changes(other, run))}",
-                "choose another name",
+                f"run '{run.name}' exists with other settings: {told}",
+                f"choose another name, or take it out: miner runs {store.path} --remove {run.name}",
             )
     runs.begin_run(store, run)
     return run
