@@ -112,7 +112,9 @@ def main() -> None:
     with progress() as reports:
         with Store.open(new_store(path, given.data)) as store:
             mine(store, mining, progress=reports)
-        result = bench(path, given.work / f"negatives-{given.data.name}", config, reports)
+        out = given.work / f"negatives-{given.data.name}"
+        result = bench(path, out, config, reports)
+    bench_report.write(result, out)
     print(bench_report.table(result))
     add_rows(found, result, resolve_dtype(training.dtype, resolve_device()))
     found.show()

@@ -290,7 +290,8 @@ def test_errors(store: Path, models: Path, tmp_path: Path, capsys: pytest.Captur
         ),
         (encoder, store, "--beside", f"{store}:dev"): (
             2,
-            f"Error: nothing is judged in split 'dev' of {store}\n  choose one with --split: test\n",
+            f"Error: nothing is judged in split 'dev' of {store}\n"
+            f"  choose one with --beside {store}:SPLIT: test\n",
         ),
         (encoder, store, "--per-query"): (
             2,
