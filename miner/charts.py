@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _INSIDE = 8
-"""How many lines a panel can have and still hold their names."""
+"""How many lines a panel can have and still hold their names, and its axis so many values."""
 _STYLES = ("-", "--", ":")
 """One after the other, when the ten colours are used up."""
 
@@ -66,12 +66,22 @@ def _draw_panel(panel: Panel, axis: Any) -> None:
         if line.low is not None and line.high is not None:
             axis.fill_between(line.x, line.low, line.high, alpha=0.15, color=drawn.get_color())
     if panel.logarithmic:
-        above = [x for line in panel.lines for x in line.x if x > 0]
-        least = min(above, default=1.0)
-        axis.set_xscale("symlog", linthresh=least)
-        axis.set_xticks([tick for tick in axis.get_xticks() if tick == 0 or tick >= least])
+        _by_factors(axis, sorted({x for line in panel.lines for x in line.x}))
     axis.set_xlabel(panel.x_label)
     axis.set_ylabel(panel.y_label)
     axis.grid(alpha=0.25)
     if 1 < len(panel.lines) <= _INSIDE:
         axis.legend(fontsize="small")
+
+
+def _by_factors(axis: Any, known: Sequence[float]) -> None:
+    """Makes x grow by factors; few values are told as they are."""
+    least = min((x for x in known if x > 0), default=1.0)
+    if not known or known[0] <= 0:
+        axis.set_xscale("symlog", linthresh=least)
+        axis.set_xticks([tick for tick in axis.get_xticks() if tick == 0 or tick >= least])
+        return
+    axis.set_xscale("log")
+    if len(known) <= _INSIDE:
+        axis.set_xticks(known, [f"{x:,g}" for x in known])
+        axis.minorticks_off()

@@ -239,7 +239,9 @@ def test_files_hold_the_result(result: tuple[BenchReport, Path]) -> None:
     ]
     assert len(found["arms"][0]["per_query"]["MAP"]) == len(found["ids"]) == 8
     assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in (out / "curve.svg").read_text("utf-8")
+    chart = (out / "curve.svg").read_text("utf-8")
+    assert "<svg" in chart
+    assert all(f">{size}<" in chart for size in {one.rows for one in report.trained}), "sizes on the axis"
     assert {path.name for path in out.iterdir()} == {
         "README.md", "cells", "curve.png", "curve.svg", "results.json",
     }  # fmt: skip
