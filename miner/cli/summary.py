@@ -7,6 +7,7 @@ from shlex import quote
 
 import click
 
+from miner.mining.rules import ANCHORED
 from miner.store import runs
 from miner.store.database import Store
 from miner.store.runs import Run
@@ -45,9 +46,6 @@ def _shortfalls(found: Mapping[int, int], asked: int, reasons: Sequence[str]) ->
     told = [f"{queries - without:,} of {queries:,} queries have negatives"]
     told += [f"{fewer:,} of them fewer than {asked}"] * bool(fewer)
     told += [f"{without:,} have none and are not trained on"] * bool(without)
-    rule = next((reason for reason in reasons if reason in (*_MORE, *_ANCHORED)), "")
+    rule = next((reason for reason in reasons if reason in (*_MORE, *ANCHORED)), "")
     more = _MORE.get(rule, "--anchor median, another rule, or mining with a larger --depth,")
     return [f"  {', '.join(told)}: view shortfalls says why;", f"  {more} may leave more"]
-
-
-_ANCHORED = ("absolute_margin", "relative_margin", "relative_percentile")

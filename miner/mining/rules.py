@@ -72,6 +72,8 @@ def apply(rules: Rules, rows: Scored, positives: Floats) -> Codes:
 
 BOUNDS = ("max_score", "absolute_margin", "relative_margin", "percentile", "relative_percentile")
 """The rules against unjudged positives: each bounds the score from above, and names the reason it gives."""
+ANCHORED = ("absolute_margin", "relative_margin", "relative_percentile")
+"""Those of them that start from a positive of the query."""
 TOO_HIGH = tuple(REASONS.index(Reason(name)) for name in BOUNDS)
 """Their codes: a candidate known to be a negative is spared these."""
 
