@@ -190,6 +190,13 @@ def test_the_command_writes_recipe_and_chart_and_notes_only_what_it_chose(tmp_pa
     refused = CliRunner().invoke(group, ["calibrate", str(path), "--target-leak", "0.1", "--out", str(other)])
     assert "is no recipe that miner calibrate wrote, and would be lost" in str(refused.exception)
     assert other.read_text("utf-8") == "not ours"
+    figure = tmp_path / "figure.svg"
+    figure.write_text("not ours", "utf-8")
+    beside = ["calibrate", str(path), "--target-leak", "0.1", "--out", str(figure.with_suffix(".toml"))]
+    refused = CliRunner().invoke(group, beside)
+    assert "figure.svg is no chart of" in str(refused.exception)
+    assert figure.read_text("utf-8") == "not ours"
+    assert not figure.with_suffix(".toml").exists()
     over = CliRunner().invoke(group, ["calibrate", str(path), "--target-leak", "0.2", "--out", str(out)])
     assert over.exit_code == 0, over.output
     CliRunner().invoke(group, ["calibrate", str(path), "--target-leak", "0.1", "--out", str(out)])

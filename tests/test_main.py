@@ -139,7 +139,7 @@ def test_an_interrupt_says_that_work_is_kept(
     finally:
         signal.signal(signal.SIGINT, heeded)  # ended(), the process is deaf to it
     assert capfd.readouterr().err.strip() == (
-        "Interrupted. Finished work is kept: the same command goes on from there."
+        "Interrupted. Finished work is kept, what was under way is undone: run the same command again."
     )
 
 
@@ -195,7 +195,10 @@ main()
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 130
-    assert done.stderr.strip() == "Interrupted. Finished work is kept: the same command goes on from there."
+    assert (
+        done.stderr.strip()
+        == "Interrupted. Finished work is kept, what was under way is undone: run the same command again."
+    )
 
 
 def test_a_second_interrupt_while_the_process_ends_is_no_traceback() -> None:
@@ -210,7 +213,10 @@ command.main()
 """
     done = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True, check=False)
     assert done.returncode == 130
-    assert done.stderr.strip() == "Interrupted. Finished work is kept: the same command goes on from there."
+    assert (
+        done.stderr.strip()
+        == "Interrupted. Finished work is kept, what was under way is undone: run the same command again."
+    )
 
 
 def test_progress_elsewhere_than_on_a_terminal_is_notes_only(capfd: pytest.CaptureFixture[str]) -> None:

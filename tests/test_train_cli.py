@@ -206,7 +206,10 @@ def test_interrupted_it_saves_a_checkpoint(rows: Path, tmp_path: Path, number: s
         training.send_signal(number)
         said = training.stderr.read().splitlines()
     assert training.returncode == 130
-    assert said[-1] == "Interrupted. Finished work is kept: the same command goes on from there."
+    assert (
+        said[-1]
+        == "Interrupted. Finished work is kept, what was under way is undone: run the same command again."
+    )
     assert "saving a checkpoint after this step; once more ends at once" in said
     (checkpoint,) = (tmp_path / "my-model.partial").glob("checkpoint-*/complete")
     again = subprocess.run(command, capture_output=True, text=True, check=True)

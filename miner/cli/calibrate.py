@@ -79,7 +79,7 @@ def command(
 
 
 def _require_writable(out: Path) -> None:
-    from miner.mining.calibrate_report import is_recipe
+    from miner.mining.calibrate_report import charts_of, is_recipe
 
     if out.suffix in (".png", ".svg"):
         raise UsageError(f"{out} is to be a recipe", "name it .toml: the charts go beside it")
@@ -87,5 +87,8 @@ def _require_writable(out: Path) -> None:
         raise UsageError(
             f"{out} is no recipe that miner calibrate wrote, and would be lost", "name another file"
         )
+    for chart in charts_of(out):
+        if chart.exists() and not out.exists():
+            raise UsageError(f"{chart} is no chart of {out}, and would be lost", "name another file")
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent}", "make it, or name another file")

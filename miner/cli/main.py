@@ -151,5 +151,8 @@ def _run(arguments: list[str], debug: bool) -> int:
 def _interrupted() -> int:
     # A second signal, as `timeout -s INT` sends, would end Python while workers still compute: an abort.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    click.echo("Interrupted. Finished work is kept: the same command goes on from there.", err=True)
+    click.echo(
+        "Interrupted. Finished work is kept, what was under way is undone: run the same command again.",
+        err=True,
+    )
     return 130

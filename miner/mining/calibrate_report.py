@@ -116,6 +116,11 @@ def is_recipe(file: Path) -> bool:
         return stream.read(len(_MADE)) == _MADE.encode()
 
 
+def charts_of(recipe: Path) -> tuple[Path, Path]:
+    """Returns where the charts of a recipe lie: beside it, by its name."""
+    return recipe.with_suffix(".png"), recipe.with_suffix(".svg")
+
+
 def _toml(value: object) -> str:
     if value is None:
         return f'"{OFF}"'
