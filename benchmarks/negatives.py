@@ -1,9 +1,9 @@
 """Do hard negatives pay? Easy against hard, unfiltered and filtered, on a BEIR folder.
 
-Mines the train split with BM25 and the bundled encoder, and trains the same base on the same positives with
-in-batch negatives alone, with random ones, with BM25's and the encoder's best unfiltered, and with the run's:
-what `miner bench` does. The setting (margin, window, negatives, epochs) is chosen with --measure dev and is
-part of the row.
+Mines the train split with BM25 and the bundled encoder (or with that alone), and trains the same base on the
+same positives with in-batch negatives alone, with random ones, with BM25's and the encoder's best unfiltered,
+and with the run's: what `miner bench` does. The setting (margin, window, negatives, epochs) is chosen with
+--measure dev and is part of the row.
 
 Target: hard-filtered ahead of easy, and of hard, with every seed and p < 0.05, corrected for the number of
 comparisons (Holm).
@@ -18,7 +18,7 @@ from common import TLDR, Goal, Report, parser, report, spread
 from corpora import new_store
 
 from miner.cli.progress import progress
-from miner.mining.config import MiningConfig, Rules
+from miner.mining.config import STRATEGIES, MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
 from miner.models.device import resolve_device, resolve_dtype
 from miner.store.database import Store
@@ -83,6 +83,10 @@ def main() -> None:
     arguments.add_argument(
         "--percentile", type=float, help="of the positives' scores, which no negative reaches, in its place"
     )
+    arguments.add_argument("--no-bm25", action="store_true", help="candidates from the encoder alone")
+    arguments.add_argument(
+        "--strategy", default="top", choices=STRATEGIES, help="of the candidates kept [%(default)s]"
+    )
     arguments.add_argument("--skip-top", type=int, default=0, help="ranks left out [%(default)s]")
     arguments.add_argument("--reranker", help="cross-encoder that scores the candidates [none]")
     arguments.add_argument("--negatives", type=int, default=1, help="per row [%(default)s]")
@@ -106,7 +110,10 @@ def main() -> None:
     )  # fmt: skip
     margin = given.margin if given.percentile is None else None
     rules = Rules(relative_margin=margin, percentile=given.percentile, skip_top=given.skip_top)
-    mining = MiningConfig(encoder="bundled", reranker=given.reranker, depth=given.depth, rules=rules)
+    mining = MiningConfig(
+        encoder="bundled", bm25=not given.no_bm25, reranker=given.reranker, depth=given.depth,
+        rules=rules, selection=Selection(strategy=given.strategy),
+    )  # fmt: skip
     # What is mined, and every finished training, stays for the same command after a kill.
     path = given.work / f"negatives-{given.data.name}.duckdb"
     with progress() as reports:
