@@ -18,7 +18,7 @@ from common import TLDR, Goal, Report, parser, report, spread
 from corpora import new_store
 
 from miner.cli.progress import progress
-from miner.mining.config import STRATEGIES, MiningConfig, Rules, Selection
+from miner.mining.config import ANCHORS, STRATEGIES, MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
 from miner.models.device import resolve_device, resolve_dtype
 from miner.store.database import Store
@@ -83,6 +83,9 @@ def main() -> None:
     arguments.add_argument(
         "--percentile", type=float, help="of the positives' scores, which no negative reaches, in its place"
     )
+    arguments.add_argument(
+        "--anchor", default="lowest", choices=ANCHORS, help="positive that margins start from [%(default)s]"
+    )
     arguments.add_argument("--no-bm25", action="store_true", help="candidates from the encoder alone")
     arguments.add_argument(
         "--strategy", default="top", choices=STRATEGIES, help="of the candidates kept [%(default)s]"
@@ -109,7 +112,9 @@ def main() -> None:
         negatives=given.negatives, split=given.measure, documents=given.documents, training=training,
     )  # fmt: skip
     margin = given.margin if given.percentile is None else None
-    rules = Rules(relative_margin=margin, percentile=given.percentile, skip_top=given.skip_top)
+    rules = Rules(
+        anchor=given.anchor, relative_margin=margin, percentile=given.percentile, skip_top=given.skip_top
+    )
     mining = MiningConfig(
         encoder="bundled", bm25=not given.no_bm25, reranker=given.reranker, depth=given.depth,
         rules=rules, selection=Selection(strategy=given.strategy),
