@@ -150,6 +150,20 @@ def test_a_second_evaluation_encodes_nothing(
     assert dict(second.means) == dict(first.means)
 
 
+def test_where_no_vectors_can_be_kept_they_are_computed(
+    store: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, kept, _ = run(capsys, models / "random", store)
+    other = store.with_name("other.duckdb")
+    store.rename(other)
+    beside = Path(f"{other}.vectors")
+    beside.write_text("in the way")
+    code, told, said = run(capsys, models / "random", other)
+    assert (code, told) == (0, kept.replace("my.duckdb", "other.duckdb"))
+    assert said.startswith(f"vectors are not kept: cannot write to {beside}")
+    assert beside.read_text() == "in the way"
+
+
 def test_positives_that_a_model_has_seen_are_counted(
     store: Path, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -166,8 +169,16 @@ def task_of_split(store: Store, config: EvaluationConfig) -> str:
 
 
 def cached(store: Store, encoder: Encoder, progress: Progress = SILENT) -> Encode:
-    """Returns the encoder as a function of texts and side; vectors are cached beside the store."""
-    cache = VectorCache(store.vectors / encoder.fingerprint[:16])
+    """Returns the encoder as a function of texts and side.
+
+    Vectors are cached beside the store. Where nothing can be written, as beside a store that is shared to
+    be read, they are computed each time, and a note says so.
+    """
+    folder = store.vectors / encoder.fingerprint[:16]
+    if refusal := _refusal(folder):
+        progress.note(f"vectors are not kept: cannot write to {folder}: {refusal}")
+        return lambda texts, side: encoder.encode(texts, encoder.prompts[side], progress=progress)
+    cache = VectorCache(folder)
 
     def encode(texts: Sequence[str], side: str) -> Vectors:
         """Returns the unit vectors of the texts with the model's own prompt for that side."""
@@ -175,3 +186,12 @@ def cached(store: Store, encoder: Encoder, progress: Progress = SILENT) -> Encod
         return np.asarray(cache.vectors[rows], dtype=np.float32)
 
     return encode
+
+
+def _refusal(folder: Path) -> str:
+    """Why nothing can be written into a folder, which is made; empty where it can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return error.strerror or str(error)
+    return "" if os.access(folder, os.W_OK) else os.strerror(errno.EACCES)
