@@ -18,7 +18,7 @@ from common import TLDR, Goal, Report, parser, report, spread
 from corpora import new_store
 
 from miner.cli.progress import progress
-from miner.mining.config import ANCHORS, STRATEGIES, MiningConfig, Rules, Selection
+from miner.mining.config import ANCHORS, MiningConfig, Rules
 from miner.mining.pipeline import mine
 from miner.models.device import resolve_device, resolve_dtype
 from miner.store.database import Store
@@ -87,9 +87,6 @@ def main() -> None:
         "--anchor", default="lowest", choices=ANCHORS, help="positive that margins start from [%(default)s]"
     )
     arguments.add_argument("--no-bm25", action="store_true", help="candidates from the encoder alone")
-    arguments.add_argument(
-        "--strategy", default="top", choices=STRATEGIES, help="of the candidates kept [%(default)s]"
-    )
     arguments.add_argument("--skip-top", type=int, default=0, help="ranks left out [%(default)s]")
     arguments.add_argument("--reranker", help="cross-encoder that scores the candidates [none]")
     arguments.add_argument("--negatives", type=int, default=1, help="per row [%(default)s]")
@@ -116,8 +113,7 @@ def main() -> None:
         anchor=given.anchor, relative_margin=margin, percentile=given.percentile, skip_top=given.skip_top
     )
     mining = MiningConfig(
-        encoder="bundled", bm25=not given.no_bm25, reranker=given.reranker, depth=given.depth,
-        rules=rules, selection=Selection(strategy=given.strategy),
+        encoder="bundled", bm25=not given.no_bm25, reranker=given.reranker, depth=given.depth, rules=rules,
     )  # fmt: skip
     # What is mined, and every finished training, stays for the same command after a kill.
     path = given.work / f"negatives-{given.data.name}.duckdb"

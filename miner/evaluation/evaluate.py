@@ -22,7 +22,7 @@ from miner.models.encoder import Encoder
 from miner.models.kinds import is_reranker
 from miner.models.names import resolve
 from miner.models.reranker import Reranker
-from miner.models.vectors import VectorCache, embed
+from miner.models.vectors import VectorCache, embed, vector_keys
 from miner.store import evaluating
 from miner.store.database import Store
 
@@ -171,18 +171,19 @@ def task_of_split(store: Store, config: EvaluationConfig) -> str:
 def cached(store: Store, encoder: Encoder, progress: Progress = SILENT) -> Encode:
     """Returns the encoder as a function of texts and side.
 
-    Vectors are cached beside the store. Where nothing can be written, as beside a store that is shared to
-    be read, they are computed each time, and a note says so.
+    Vectors are cached beside the store. Where none can be added, as beside a store that is shared to be
+    read, those that are missing there are computed each time, and a note says so.
     """
     folder = store.vectors / encoder.fingerprint[:16]
-    if refusal := _refusal(folder):
-        progress.note(f"vectors are not kept: cannot write to {folder}: {refusal}")
-        return lambda texts, side: encoder.encode(texts, encoder.prompts[side], progress=progress)
-    cache = VectorCache(folder)
+    cache, refusal = VectorCache(folder), _refusal(folder)
 
     def encode(texts: Sequence[str], side: str) -> Vectors:
         """Returns the unit vectors of the texts with the model's own prompt for that side."""
-        rows = embed(cache, encoder, texts, encoder.prompts[side], progress=progress)
+        prompt = encoder.prompts[side]
+        if refusal and (cache.rows(vector_keys(texts, prompt)) < 0).any():
+            progress.note(f"vectors are not kept: cannot write to {folder}: {refusal}")
+            return encoder.encode(texts, prompt, progress=progress)
+        rows = embed(cache, encoder, texts, prompt, progress=progress)
         return np.asarray(cache.vectors[rows], dtype=np.float32)
 
     return encode
