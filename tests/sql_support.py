@@ -1,0 +1,27 @@
+"""What the tests of `miner sql` share: a small store, and a query asked on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from miner.cli.sql import command
+from miner.store.database import Store
+
+
+def small_store(folder: Path) -> Path:
+    """Returns a small store alone in its folder."""
+    path = folder / "my.duckdb"
+    with Store.open(path, create=True) as opened:
+        opened.execute(
+            "INSERT INTO documents VALUES ('d1', '', 'a cat', 1, NULL), ('007', 'T', 'bond', 2, NULL)"
+        )
+        opened.execute("INSERT INTO queries VALUES ('q1', 'cats?', 3, NULL)")
+        opened.execute("CREATE SEQUENCE counter")
+    return path
+
+
+def sql(store: Path, query: str, *options: str) -> Result:
+    """Asks the query as `miner sql` does."""
+    return CliRunner().invoke(command, [str(store), query, *options])
