@@ -161,6 +161,7 @@ def test_where_no_vectors_can_be_kept_they_are_computed(
     code, told, said = run(capsys, models / "random", other)
     assert (code, told) == (0, kept.replace("my.duckdb", "other.duckdb"))
     assert said.startswith(f"vectors are not kept: cannot write to {beside}")
+    assert said.count("vectors are not kept") == 1
     assert beside.read_text() == "in the way"
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -176,12 +177,13 @@ def cached(store: Store, encoder: Encoder, progress: Progress = SILENT) -> Encod
     """
     folder = store.vectors / encoder.fingerprint[:16]
     cache, refusal = VectorCache(folder), _refusal(folder)
+    tell = lru_cache(progress.note)
 
     def encode(texts: Sequence[str], side: str) -> Vectors:
         """Returns the unit vectors of the texts with the model's own prompt for that side."""
         prompt = encoder.prompts[side]
         if refusal and (cache.rows(vector_keys(texts, prompt)) < 0).any():
-            progress.note(f"vectors are not kept: cannot write to {folder}: {refusal}")
+            tell(f"vectors are not kept: cannot write to {folder}: {refusal}")
             return encoder.encode(texts, prompt, progress=progress)
         rows = embed(cache, encoder, texts, prompt, progress=progress)
         return np.asarray(cache.vectors[rows], dtype=np.float32)
