@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,12 @@ class Examples:
     origin: str = ""
     unread: tuple[str, ...] = ()
     """The columns that were there and are not trained on."""
+    unread_splits: tuple[str, ...] = ()
+    """The splits of a `datasets` folder that were there and are not trained on."""
+    without_text: int = 0
+    """How many rows were left out because a text is empty."""
+    without_label: int = 0
+    """How many more were left out because the loss needs a label and they have none."""
 
     def __len__(self) -> int:
         return len(next(iter(self.texts.values()), ()))
@@ -96,13 +102,14 @@ class Examples:
 def read_examples(source: str, loss: str, columns: Columns | None = None) -> Examples:
     """Reads rows for a loss from a table, a `datasets` folder, or a folder that `miner export` wrote.
 
-    Rows with an empty text are left out. Raises InputError for what cannot be read or lacks a column,
-    UsageError when the rows are not what the loss needs.
+    Rows with an empty text are left out and counted, and so are those without a label where the loss
+    needs one. Raises InputError for what cannot be read or lacks a column, UsageError when the rows are
+    not what the loss needs.
     """
     columns = columns or Columns()
     path = _data(source)
-    table = _saved(path) if path.is_dir() else _table(File(path, source), columns)
-    return examples_of(table, source, loss, columns)
+    table, splits = _saved(path) if path.is_dir() else (_table(File(path, source), columns), ())
+    return replace(examples_of(table, source, loss, columns), unread_splits=splits)
 
 
 def examples_of(table: pa.Table, origin: str, loss: str, columns: Columns | None = None) -> Examples:
@@ -124,16 +131,21 @@ def examples_of(table: pa.Table, origin: str, loss: str, columns: Columns | None
         _require_no_label(table, origin, loss, needs, label)
     texts = {name: table[name].cast(pa.string()).to_pylist() for name in names}
     filled = [i for i, row in enumerate(zip(*texts.values(), strict=True)) if not any(map(is_blank, row))]
-    if not filled:
-        raise InputError(f"{origin}: no rows to train on", "every row needs text in each column")
     values = table[label].to_pylist() if label and needs.label else None
+    rows = filled if values is None else [i for i in filled if not _is_missing(values[i])]
+    if not rows:
+        labelled = "" if values is None else f", and a label in column '{label}'"
+        raise InputError(f"{origin}: no rows to train on", f"every row needs text in each column{labelled}")
     target, classes = (
-        _target([values[i] for i in filled], origin, needs, columns, len(names) - 1) if values else (None, ())
+        _target({i + 1: values[i] for i in rows}, origin, needs, columns, len(names) - 1)
+        if values
+        else (None, ())
     )
-    kept = {name: [column[i] for i in filled] for name, column in texts.items()}
+    kept = {name: [column[i] for i in rows] for name, column in texts.items()}
     used = {*names, label} if needs.label or columns.positive_label else set(names)
     unread = tuple(name for name in table.column_names if name not in used)
-    return Examples(kept, target, classes, origin, unread)
+    left_out = {"without_text": table.num_rows - len(filled), "without_label": len(filled) - len(rows)}
+    return Examples(kept, target, classes, origin, unread, **left_out)
 
 
 def text_columns(names: Sequence[str], origin: str) -> tuple[str, ...]:
@@ -170,6 +182,18 @@ def _place(negative: str) -> int:
     return int(match[1]) if match and match[1] else 0
 
 
+def _is_missing(label: Any) -> bool:
+    """Tells whether a row has no label: null, blank, or the NaN that pandas writes for a missing one."""
+    if isinstance(label, float):
+        return isnan(label)
+    return label is None or (isinstance(label, str) and is_blank(label))
+
+
+def _known(labels: Iterable[Any]) -> list[str]:
+    """The labels that there are, sorted as text."""
+    return sorted({str(label) for label in labels if not _is_missing(label)})
+
+
 def _of_class(table: pa.Table, origin: str, label: str | None, wanted: str) -> pa.Table:
     """The rows of one class."""
     if label is None:
@@ -181,11 +205,11 @@ def _of_class(table: pa.Table, origin: str, label: str | None, wanted: str) -> p
     return kept
 
 
-def _no_class(origin: str, wanted: str, labels: Sequence[Any]) -> UsageError:
-    known = sorted({str(value) for value in labels})
+def _no_class(origin: str, wanted: str, labels: Iterable[Any]) -> UsageError:
+    known = _known(labels)
     return UsageError(
         f"{origin}: no row is labelled '{wanted}'{near(wanted, known)}",
-        f"its labels: {', '.join(known[:20])}",
+        f"its labels: {', '.join(known[:20]) or 'none'}",
     )
 
 
@@ -225,7 +249,8 @@ def _require_rows(source: str, path: Path) -> None:
     raise InputError(f"{source} is no folder that miner export or save_to_disk wrote", found)
 
 
-def _saved(path: Path) -> pa.Table:
+def _saved(path: Path) -> tuple[pa.Table, tuple[str, ...]]:
+    """The rows of split train, or of the only one, and which splits there are besides it."""
     from datasets import DatasetDict, load_from_disk
 
     try:
@@ -235,11 +260,26 @@ def _saved(path: Path) -> pa.Table:
             f"{path}: not a folder that miner export or save_to_disk wrote: {error}",
             "name a file, an export, or a store with --run",
         ) from error
+    others: tuple[str, ...] = ()
     if isinstance(data, DatasetDict):
         if "train" not in data:
             raise InputError(f"{path}: no split 'train'; it has {', '.join(data)}", "save that split alone")
+        others = tuple(split for split in data if split != "train")
         data = data["train"]
-    return data.with_format("arrow")[:]
+    return _with_class_names(data.with_format("arrow")[:], data.features), others
+
+
+def _with_class_names(table: pa.Table, features: Mapping[str, Any]) -> pa.Table:
+    """Puts the names of classes in the place of their numbers, null where one is -1, which means no label."""
+    from datasets import ClassLabel
+
+    for place, name in enumerate(table.column_names):
+        feature = features[name]
+        if isinstance(feature, ClassLabel):
+            numbers = table[name].to_pylist()
+            names = [None if number is None or number < 0 else feature.int2str(number) for number in numbers]
+            table = table.set_column(place, name, pa.array(names, pa.string()))
+    return table
 
 
 def _table(file: File, columns: Columns) -> pa.Table:
@@ -345,20 +385,24 @@ def _require_no_label(table: pa.Table, origin: str, loss: str, needs: Loss, labe
         return
     exported = _EXPORTED in table.column_names
     every = "name the columns of text with --columns"
-    known = sorted({str(value) for value in table[label].to_pylist()})
+    known = _known(table[label].to_pylist())
     hint = f"train on the rows of one class with --positive-label, one of {', '.join(known[:20])}"
-    if all(as_number(value) is not None for value in known):
+    if known and all(as_number(value) is not None for value in known):
         most = max(float(as_number(value) or 0) for value in known)
         hint = "train on the numbers with --loss cosine" + (f" --label-max {most:g}" if most > 1 else "")
     raise UsageError(
         f"loss {loss} takes every row for a positive, {origin} has labels in column '{label}'",
-        _hint(needs, table.column_names, every) if exported else f"{hint}; or, for every row, {every}",
+        _hint(needs, table.column_names, every)
+        if exported or not known
+        else f"{hint}; or, for every row, {every}",
     )
 
 
 def _target(
-    values: Sequence[Any], origin: str, needs: Loss, columns: Columns, documents: int
+    labels: Mapping[int, Any], origin: str, needs: Loss, columns: Columns, documents: int
 ) -> tuple[Sequence[Any] | None, tuple[str, ...]]:
+    """What the loss aims at, of labels by the number of their row; and the names of the classes."""
+    values = labels.values()
     if needs.label == "class" and columns.positive_label is None:
         classes = tuple(sorted({str(value) for value in values}))
         if len(classes) < 2:
@@ -374,13 +418,13 @@ def _target(
         named = ("other", columns.positive_label) if needs.label == "class" else ()
         return ([int(flag) for flag in flags], named) if needs.label == "class" else (flags, ())
     if needs.label == "scores":
-        return _score_lists(values, origin, documents), ()
-    return _numbers(values, origin, columns.most), ()
+        return _score_lists(labels, origin, documents), ()
+    return _numbers(labels, origin, columns.most), ()
 
 
-def _score_lists(values: Sequence[Any], origin: str, documents: int) -> list[list[float]]:
-    lists = [_list(value) for value in values]
-    for row, scores in enumerate(lists, 1):
+def _score_lists(labels: Mapping[int, Any], origin: str, documents: int) -> list[list[float]]:
+    lists = [_list(value) for value in labels.values()]
+    for row, scores in zip(labels, lists, strict=True):
         if len(scores) != documents or not all(
             isinstance(number, int | float) and isfinite(number) for number in scores
         ):
@@ -406,9 +450,9 @@ def _list(value: Any) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _numbers(values: Sequence[Any], origin: str, most: float) -> list[float]:
+def _numbers(labels: Mapping[int, Any], origin: str, most: float) -> list[float]:
     numbers = []
-    for row, value in enumerate(values, 1):
+    for row, value in labels.items():
         number = as_number(str(value))
         if number is None:
             raise InputError(

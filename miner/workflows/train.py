@@ -151,9 +151,21 @@ def _of_file(source: Path, config: EncoderConfig, rows: Rows, progress: Progress
     if config.needs.label == "scores" and (scorer := scorer_of_export(source)):
         _require_teacher(scorer, str(source), "STORE", progress)
     read = read_examples(str(source), config.loss, rows.columns)
+    _tell_unread(read, progress)
+    return _Read(read)
+
+
+def _tell_unread(read: Examples, progress: Progress) -> None:
+    """Notes which columns, splits and rows of a file or folder are not trained on."""
     if read.unread:
         progress.note(f"not read: columns {', '.join(read.unread)}")
-    return _Read(read)
+    if splits := read.unread_splits:
+        name = f"split{'s' if len(splits) > 1 else ''} {', '.join(splits)} of {read.origin}"
+        progress.note(f"not read: {name}; --dev takes a store: make one with miner ingest")
+    for count, what in ((read.without_text, "an empty text"), (read.without_label, "no label")):
+        if count:
+            have = "rows have {} and are" if count > 1 else "row has {} and is"
+            progress.note(f"{count:,} {have.format(what)} left out")
 
 
 def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progress) -> _Read:
