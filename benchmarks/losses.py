@@ -49,8 +49,9 @@ PUBLISHED = {
 }
 DIFFERENCE = (
     "theirs: BERT-base on 50,000 pairs of MultiNLI, 1 epoch, MNR with random negatives; ours: {base} on "
-    "{rows} pairs of MultiNLI, SNLI, counterfactual NLI and SICK, MNR on entailment, negatives: {negatives}"
+    "{rows} pairs of {sources}, MNR on entailment, negatives: {negatives}"
 )
+SOURCES = {"mnli": "MultiNLI", "snli": "SNLI", "cad": "counterfactual NLI", "sick": "SICK"}
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -60,7 +61,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def training_rows(data: Path) -> tuple[pa.Table, int]:
-    """Returns the NLI pairs that share no sentence with STS-B test, and how many were taken out."""
+    """Returns the NLI pairs without a sentence of STS-B test, with their source, and how many were taken out."""
     held_out = {
         normalise(row[side])
         for row in rows(data / "stsb" / "test.tsv")
@@ -68,7 +69,7 @@ def training_rows(data: Path) -> tuple[pa.Table, int]:
     }
     found = rows(data / "nli" / "train.tsv")
     kept = [row for row in found if held_out.isdisjoint(normalise(row[s]) for s in ("premise", "hypothesis"))]
-    table = {name: [row[name] for row in kept] for name in ("premise", "hypothesis", "label")}
+    table = {name: [row[name] for row in kept] for name in ("premise", "hypothesis", "label", "source")}
     return pa.table(table), len(found) - len(kept)
 
 
@@ -186,7 +187,8 @@ def main() -> None:
     found = report("losses", given, full=full)
     table, removed = training_rows(given.data)
     table = table.slice(0, given.rows)
-    data = {loss: examples(table, loss, given) for loss in LOSSES}
+    trained_on = set(table["source"].to_pylist())
+    data = {loss: examples(table.drop_columns("source"), loss, given) for loss in LOSSES}
     # What is trained stays for the same command after a kill.
     kept = given.work / f"losses-{Path(given.base).name}"
     with scratch(given.work) as folder:
@@ -204,7 +206,12 @@ def main() -> None:
     }
     found.row("rows taken out: a sentence of STS-B test", {"rows": removed}, value=removed)
     add_rows(found, results, about)
-    note = DIFFERENCE.format(base=given.base, rows=f"{table.num_rows:,}", negatives=given.negatives)
+    note = DIFFERENCE.format(
+        base=given.base,
+        rows=f"{table.num_rows:,}",
+        sources=", ".join(name for source, name in SOURCES.items() if source in trained_on),
+        negatives=given.negatives,
+    )
     found.row("published, for orientation", PUBLISHED, note=note)
     found.show()
 
