@@ -61,7 +61,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def training_rows(data: Path) -> tuple[pa.Table, int]:
-    """Returns the NLI pairs without a sentence of STS-B test, with their source, and how many were taken out."""
+    """Returns the NLI pairs without a sentence of STS-B test, with source, and how many were taken out."""
     held_out = {
         normalise(row[side])
         for row in rows(data / "stsb" / "test.tsv")

@@ -250,6 +250,11 @@ def test_the_task_is_told_by_the_judgments(store: Path, tmp_path: Path) -> None:
     with Store.open(tmp_path / "g") as opened:
         opened.execute("UPDATE judgments SET query_id = 'q0'")
         assert task_of_split(opened, config) == "retrieval", "a graded pool of one query"
+    texts = {"a": "x", "b": "y", "c": "z"}
+    for grades, told in (((1, 2.5, 5), "similarity"), ((1, 2, 3), "retrieval")):
+        pairs = [(name, name, grade, "test") for name, grade in zip("abc", grades, strict=True)]
+        with judged_store(tmp_path / told, texts, texts, pairs) as opened:
+            assert task_of_split(opened, config) == told
     with Store.open(store, read_only=True) as opened:
         assert task_of_split(opened, config) == "retrieval"
         task = encoder_task(opened, config)

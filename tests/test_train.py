@@ -228,7 +228,7 @@ def test_texts_that_are_read_in_part_are_counted(tiny: Path, tmp_path: Path) -> 
     notes = Notes()
     metrics = train_encoder(Examples(texts), out, short, progress=notes).metrics
     assert notes.said[0] == "2 texts are longer than 8 tokens: only their start is read"
-    assert metrics.trained == "1 steps of at most 3 rows; of 2 texts it read only the start"
+    assert metrics.trained == "1 step of at most 3 rows; of 2 texts it read only the start"
     assert json.loads((out / "metrics.json").read_text("utf-8"))["truncated"] == metrics.truncated == 2
     cases = {
         "prompt": (replace(short, query_prompt="ask: "), 3),

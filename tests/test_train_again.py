@@ -180,11 +180,16 @@ def test_something_in_the_workplace_is_left_alone(tmp_path: Path) -> None:
 
 def test_models_and_losses_that_do_not_fit_say_so(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    for loss in PAIRED:
-        config = replace(CONFIG, loss=loss, guide=str(tiny) if loss == "gist" else None)
+    table = train_encoder(triplets(), tmp_path / "table", replace(CONFIG, max_steps=1)).out
+    for loss, base, guide, told in (
+        ("cached-mnr", "scratch", None, "--base, scratch is"),
+        ("cached-mnr", str(table), None, f"--base, {table} is"),
+        ("gist", str(table), str(tiny), f"--base, {table} is"),
+        ("gist", str(tiny), str(table), f"--guide, {table} is"),
+    ):
         with pytest.raises(UsageError) as caught:
-            train_encoder(triplets(), out, config)
-        assert str(caught.value).startswith(f"loss {loss} does not work with scratch: ")
+            train_encoder(triplets(), out, replace(of(tiny), loss=loss, base=base, guide=guide))
+        assert caught.value.message == f"loss {loss} needs a transformer as {told} a table of token vectors"
     with pytest.raises(ModelError) as missing:
         train_encoder(triplets(), out, of("./nowhere"))
     assert str(missing.value) == "no model folder at ./nowhere; name a folder, a hub id, or bundled"

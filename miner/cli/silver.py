@@ -53,6 +53,7 @@ def command(store: Path, workers: int | None, undo: bool, **settings: Any) -> No
     \b
     miner silver my.duckdb
     miner silver my.duckdb --reranker my-reranker --positive 0.8 --queries unjudged
+    miner silver my.duckdb --soft
     miner silver my.duckdb --undo
     """
     from miner.store.database import Store

@@ -29,7 +29,7 @@ from miner.store.database import Store
 
 AUTO = "auto"
 _GRADES = 3
-"""From so many distinct relevances on, one of them 0 or less, pairs are graded rather than judged."""
+"""From so many distinct relevances on, one of them 0 or less or not whole, pairs are graded, not judged."""
 
 _PER_QUERY = 2
 """Graded pairs stand alone; a pool of documents that was graded for a query has more than so many."""
@@ -156,8 +156,8 @@ def task_of_split(store: Store, config: EvaluationConfig) -> str:
     """Returns the task that was asked for, or, for `auto`, the one that the split's judgments are for.
 
     Labels if all its queries have one; similarity if there are three distinct relevances or more,
-    one of them 0 or less, and at most two pairs per query; else retrieval. Raises UsageError
-    when nothing is judged.
+    one of them 0 or less or not a whole number, and at most two pairs per query; else retrieval.
+    Raises UsageError when nothing is judged.
     """
     evaluating.require_judgments(store, config.split)
     if config.task != AUTO:
@@ -165,8 +165,9 @@ def task_of_split(store: Store, config: EvaluationConfig) -> str:
     facts = evaluating.split_facts(store, config.split)
     if facts.labelled == facts.queries:
         return "labels"
-    graded = facts.grades >= _GRADES and facts.least <= 0 and facts.judgments <= _PER_QUERY * facts.queries
-    return "similarity" if graded else "retrieval"
+    scale = facts.grades >= _GRADES and (facts.least <= 0 or facts.fractions)
+    alone = facts.judgments <= _PER_QUERY * facts.queries
+    return "similarity" if scale and alone else "retrieval"
 
 
 def cached(store: Store, encoder: Encoder, progress: Progress = SILENT) -> Encode:

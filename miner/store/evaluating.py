@@ -28,14 +28,17 @@ class SplitFacts:
     """Distinct relevances."""
     least: float
     """The lowest relevance; 0 where there are no judgments."""
+    fractions: bool
+    """Whether some relevance is not a whole number."""
 
 
 def split_facts(store: Store, split: str) -> SplitFacts:
-    """Returns the facts of a split; all 0 where nothing is judged in it."""
+    """Returns the facts of a split; all 0 or false where nothing is judged in it."""
     (row,) = store.rows(
         f"""SELECT count(*), count(DISTINCT query_id),
             count(DISTINCT query_id) FILTER (WHERE label IS NOT NULL),
-            count(DISTINCT relevance), coalesce(min(relevance), 0)
+            count(DISTINCT relevance), coalesce(min(relevance), 0),
+            coalesce(bool_or(relevance <> floor(relevance)), false)
         FROM {GOLD} j JOIN queries USING (query_id) WHERE split = ?""",
         [split],
     )

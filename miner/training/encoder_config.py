@@ -135,7 +135,9 @@ class EncoderConfig:
             raise UsageError(f"loss {self.loss} takes no guide", "leave --guide out, or use --loss gist")
         if self.loss == "gist" and self.guide is None:
             raise UsageError("gist needs a model that guides it", "name one with --guide, such as bundled")
-
+        for option in self.transformers:
+            if getattr(self, option) == SCRATCH:
+                raise self.no_transformer(option)
         self._require_effects()
 
     def _require_effects(self) -> None:
@@ -155,6 +157,19 @@ class EncoderConfig:
         if name in _OF_SCRATCH:
             return self.base == SCRATCH
         return name not in _READERS or self.loss in _READERS[name]
+
+    @property
+    def transformers(self) -> tuple[str, ...]:
+        """The settings that name a model which the loss needs to be a transformer."""
+        return {"gist": ("base", "guide"), "cached-mnr": ("base",)}.get(self.loss, ())
+
+    def no_transformer(self, option: str) -> UsageError:
+        """Returns what to say of a model that is a table of token vectors where a transformer is needed."""
+        name = getattr(self, option)
+        return UsageError(
+            f"loss {self.loss} needs a transformer as --{option}, {name} is a table of token vectors",
+            "name another, such as bundled" + (", or use --loss mnr" if option == "base" else ""),
+        )
 
     @property
     def needs(self) -> Loss:

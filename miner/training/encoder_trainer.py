@@ -288,14 +288,16 @@ def _prompts(examples: Examples, model: SentenceTransformer) -> dict[str, str] |
 def _loss(
     model: SentenceTransformer, examples: Examples, config: EncoderConfig, cosine: MaskedCosine
 ) -> torch.nn.Module:
+    models: dict[str, Any] = {"base": model, "guide": load_model(config.guide) if config.guide else None}
+    for option in config.transformers:
+        if not isinstance(models[option][0], Transformer):
+            raise config.no_transformer(option)
     makers: dict[str, Callable[[], torch.nn.Module]] = {
         "mnr": lambda: losses.MultipleNegativesRankingLoss(model, scale=config.scale, similarity_fct=cosine),
         "cached-mnr": lambda: losses.CachedMultipleNegativesRankingLoss(
             model, scale=config.scale, similarity_fct=cosine, mini_batch_size=config.mini_batch
         ),
-        "gist": lambda: losses.GISTEmbedLoss(
-            model, load_model(str(config.guide)), temperature=1 / config.scale
-        ),
+        "gist": lambda: losses.GISTEmbedLoss(model, models["guide"], temperature=1 / config.scale),
         "cosine": lambda: losses.CosineSimilarityLoss(model),
         "softmax": lambda: losses.SoftmaxLoss(
             model, int(model.get_embedding_dimension() or 0), len(examples.classes)
