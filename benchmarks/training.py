@@ -5,8 +5,8 @@ document) with the same loss (MNR), batch size, steps, learning rate and token l
 time is that of the whole call, loading and saving included. The plain trainer has its no-duplicates sampler
 and its defaults for all else. --dtype bf16 asks for it on our side, and adds the plain trainer in bf16.
 
-Targets: at least 1.0 x the plain trainer in fp32, at least 1.5 x in bf16 (of the plain one in fp32) on a
-processor that multiplies bf16.
+Targets: at least 1.0 x the plain trainer in fp32; on a processor that multiplies bf16 at least 1.5 x in bf16,
+of the plain one in fp32 and, harder, of the plain one in bf16.
 """
 
 from __future__ import annotations
@@ -25,10 +25,7 @@ from miner.training.encoder import train_encoder
 from miner.training.encoder_config import EncoderConfig
 from miner.training.examples import Examples
 
-GOALS = {
-    "fp32": Goal("pairs per second over the plain trainer's in fp32", ">=", 1.0, " x"),
-    "bf16": Goal("pairs per second over the plain trainer's in fp32", ">=", 1.5, " x"),
-}
+LEAST = {"fp32": 1.0, "bf16": 1.5}
 MAX_LENGTH = 256
 RATE = 2e-5
 
@@ -114,13 +111,15 @@ def main() -> None:
     for side, values in seconds.items():
         speeds = spread(pairs / value for value in values)
         found.row(f"{side}: pairs/s", {"pairs_per_second": speeds}, value=speeds["median"])
-    ratio = ratios(seconds["plain"], seconds["miner"])
     note = (
         ""
         if given.dtype == "fp32" or bf16_multiplies()
         else "this processor multiplies no bf16: the target is not for it"
     )
-    found.row("miner / plain", {"ratio": ratio}, goal=GOALS[given.dtype], value=ratio["median"], note=note)
+    for side in (name for name in seconds if name != "miner"):
+        ratio = ratios(seconds[side], seconds["miner"])
+        goal = Goal(f"pairs per second over those of: {side}", ">=", LEAST[given.dtype], " x")
+        found.row(f"miner / {side}", {"ratio": ratio}, goal=goal, value=ratio["median"], note=note)
     found.show()
 
 

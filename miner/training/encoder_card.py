@@ -55,7 +55,9 @@ class EncoderMetrics:
     @property
     def trained(self) -> str:
         """How much was trained, in words: steps, rows a step, and the rows that no batch took."""
-        told = f"{self.steps:,} step{'' if self.steps == 1 else 's'} of at most {self.config['batch_size']} rows"
+        told = (
+            f"{self.steps:,} step{'' if self.steps == 1 else 's'} of at most {self.config['batch_size']} rows"
+        )
         if self.left_out:
             out = f"{self.left_out:,} of {self.rows:,} rows"
             told += f"; an epoch leaves out {out}, whose texts every batch holds"
