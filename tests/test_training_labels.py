@@ -69,6 +69,16 @@ def test_classes_of_a_datasets_folder_have_their_names(tmp_path: Path) -> None:
     )
 
 
+def test_parquet_of_a_data_set_keeps_the_names_of_classes(tmp_path: Path) -> None:
+    from datasets import load_from_disk
+
+    path = tmp_path / "nli.parquet"
+    load_from_disk(str(saved(tmp_path / "nli", [0, 2, -1, 0]))).to_parquet(path)
+    found = read(path, "softmax")
+    assert (found.target, found.classes) == ([1, 0, 1], ("contradiction", "entailment"))
+    assert left_out(found) == (["a0", "a1", "a3"], 0, 1)
+
+
 def test_classes_that_are_called_by_numbers_are_numbers(tmp_path: Path) -> None:
     folder = saved(tmp_path / "sts", [0, 1, 2], ["0", "2.5", "5"])
     assert read(folder, "cosine", Columns(most=5)).target == [0.0, 0.5, 1.0]

@@ -27,6 +27,8 @@ LABELS = ("label", "labels", "score", "scores")
 MANIFEST = "manifest.json"
 _EXPORTED = "anchor"
 """The column by which an export is known."""
+_FEATURES = b"huggingface"
+"""Where `datasets` keeps the names of classes in the metadata of a Parquet file."""
 _ANCHORS = (_EXPORTED, "query")
 _POSITIVE = "positive"
 _NEGATIVE = re.compile(r"negative[_-]?(\d*)")
@@ -285,7 +287,7 @@ def _with_class_names(table: pa.Table, features: Mapping[str, Any]) -> pa.Table:
 def _table(file: File, columns: Columns) -> pa.Table:
     if file.suffix == ".parquet":
         open_table(file)  # its errors name file and reason
-        return pq.read_table(file.path)
+        return _read_parquet(file.path)
     table = open_table(file)
     scored = [name for name in table.columns if name in ("scores", "labels")]
     read = [name for name in table.columns if name not in scored]
@@ -301,6 +303,15 @@ def _table(file: File, columns: Columns) -> pa.Table:
     found = {name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(read)}
     listed = {name: pa.array(_lists(file, name)) for name in scored}
     return pa.table({name: (found | listed)[name] for name in table.columns})
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    table = pq.read_table(path)
+    if _FEATURES not in (table.schema.metadata or {}):
+        return table
+    from datasets import Features
+
+    return _with_class_names(table, Features.from_arrow_schema(table.schema))
 
 
 def _lists(file: File, name: str) -> list[Any]:
