@@ -102,7 +102,12 @@ class Bench:
     def _supervised(self, base: str, seed: int, name: str) -> str:
         say(f"seed {seed}: training, {name}")
         config = EncoderConfig(
-            base=base, max_steps=self.steps, epochs=self.given.epochs, batch_size=32, seed=seed
+            base=base,
+            max_steps=self.steps,
+            epochs=self.given.epochs,
+            learning_rate=self.given.rate,
+            batch_size=32,
+            seed=seed,
         )
         out = self.folder / f"supervised-{name}-{seed}"
         return str(train_encoder(pairs(self.store), out, config, force=True).out)
@@ -197,6 +202,7 @@ def main() -> None:
     arguments.add_argument("--pretrain-epochs", type=int, default=1, help="of TSDAE [%(default)s]")
     arguments.add_argument("--pretrain-rate", type=float, default=3e-5, help="of TSDAE [%(default)s]")
     arguments.add_argument("--epochs", type=float, default=1, help="of the supervised arms [%(default)s]")
+    arguments.add_argument("--rate", type=float, default=2e-5, help="of the supervised arms [%(default)s]")
     arguments.add_argument("--measure", default="test", choices=("test", "dev"), help="split [%(default)s]")
     arguments.add_argument("--trial", action="store_true", help=f"a quick look: {TRIAL}")
     given = arguments.parse_args()
