@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from miner.cli.main import main
-from miner.cli.train import JUDGMENTS, OPTIONS
+from miner.cli.train import DEV_TASKS, JUDGMENTS, OPTIONS
 from miner.engine.progress import Silent
 from miner.errors import StoreError
 from miner.store.database import Store
@@ -288,7 +288,7 @@ def test_labels_and_folders_that_a_loss_does_not_take(
 
 def test_every_setting_is_an_option() -> None:
     assert set(OPTIONS) == set(asdict(EncoderConfig()))
-    assert JUDGMENTS == workflow.JUDGMENTS
+    assert (JUDGMENTS, DEV_TASKS) == (workflow.JUDGMENTS, workflow.DEV_TASKS)
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,7 +296,7 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert "Train an encoder on TRIPLETS and write it to the folder OUT." in said
     own = ["run", "negatives", "judgments", "split", "columns", "label-column", "positive-label", "label-max"]
-    for name in (*own, "dev", "dev-split", "force", *OPTIONS):
+    for name in (*own, "dev", "dev-split", "dev-task", "force", *OPTIONS):
         assert f"--{name.replace('_', '-')}" in said
 
 

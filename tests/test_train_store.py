@@ -417,6 +417,18 @@ def test_another_store_can_be_scored_on(path: Path, tmp_path: Path) -> None:
     assert said[2].startswith("step 0: dev nDCG@10 "), "the very store that is trained on"
 
 
+def test_what_the_judgments_are_for_can_be_said(path: Path, tmp_path: Path) -> None:
+    other, grades = tmp_path / "other.duckdb", {"purr": 3.0, "bark": 1.0, "moo": 2.0}
+    with make_store(other, DOCUMENTS, QUERIES, []) as store:
+        add_judgments(store, [(query, "cat", grade, "dev") for query, grade in grades.items()])
+    for task, measure in (("auto", "nDCG@10"), ("similarity", "Spearman")):
+        said = trained(path, tmp_path / task, dev=other, dev_task=task, evaluations=1)
+        assert said[2].startswith(f"step 0: dev {measure} "), "whole grades from 1 on may be either"
+    assert refusal(path, tmp_path / "out", dev_task="reranking", config=SCORED) == (
+        "no dev task 'reranking'; use auto, retrieval, similarity, labels"
+    )
+
+
 def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path) -> None:
     out, rows = tmp_path / "out", tmp_path / "rows.tsv"
     rows.write_text("anchor\tpositive\nwho purrs\ta cat purrs\n")
@@ -444,7 +456,11 @@ def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path
     assert refusal(rows, out, dev_split="dev", config=SCORED) == (
         "split 'dev' of what?; name the store to score on with --dev"
     )
-    for settings in ({"dev_split": "dev"}, {"dev": path}):
+    assert refusal(rows, out, dev_task="similarity", config=SCORED) == (
+        "dev task has no effect without a dev split; "
+        "name one with --dev or --dev-split, or leave --dev-task out"
+    )
+    for settings in ({"dev_split": "dev"}, {"dev": path}, {"dev_task": "labels"}):
         assert refusal(path, out, **settings) == (
             "a dev split has no effect without evaluations; leave --evaluations 0 out"
         )

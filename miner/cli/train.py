@@ -11,6 +11,7 @@ from miner.cli.options import field_options
 from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
 
 JUDGMENTS = ("gold", "silver", "both")
+DEV_TASKS = ("auto", "retrieval", "similarity", "labels")
 
 if TYPE_CHECKING:
     from miner.training.encoder_card import EncoderReport
@@ -80,12 +81,16 @@ def _names(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
     "--dev", type=click.Path(path_type=Path), help="Store to score on [default: TRIPLETS, if a store]."
 )
 @click.option("--dev-split", help="Split to score on [default: dev, if it is judged].")
+@click.option(
+    "--dev-task", type=click.Choice(DEV_TASKS), default="auto", show_default=True,
+    help="What the judgments to score on are for; auto looks at them.",
+)  # fmt: skip
 @field_options(EncoderConfig(), OPTIONS)
 @click.option("--force", is_flag=True, help="Replace an encoder in OUT that was trained otherwise.")
 def command(
     triplets: Path, out: Path, run: str | None, negatives: int, judgments: str | None, split: str | None,
     columns: tuple[str, ...], label_column: str | None, positive_label: str | None, label_max: float,
-    dev: Path | None, dev_split: str | None, force: bool, **settings: Any,
+    dev: Path | None, dev_split: str | None, dev_task: str, force: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train an encoder on TRIPLETS and write it to the folder OUT.
 
@@ -112,8 +117,9 @@ def command(
     rows = Rows(run, negatives, judgments, split, settings["hold_out"], read)
     with progress() as reports:
         report = train(
-            triplets, out, config, rows, dev=dev, dev_split=dev_split, force=force, progress=reports
-        )
+            triplets, out, config, rows,
+            dev=dev, dev_split=dev_split, dev_task=dev_task, force=force, progress=reports,
+        )  # fmt: skip
     place = dev or (triplets if is_database(triplets) else None)
     click.echo(_summary(report, str(place or "STORE")))
 

@@ -38,6 +38,8 @@ _HELD_OUT = 4
 """What is drawn with it is nothing else that a training draws."""
 _LABELLED = ("cosine", "softmax")
 JUDGMENTS = (*SOURCES, "both")
+AUTO = "auto"
+DEV_TASKS = (AUTO, "retrieval", "similarity", "labels")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def train(
     *,
     dev: Path | None = None,
     dev_split: str | None = None,
+    dev_task: str = AUTO,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> EncoderReport:
@@ -94,7 +97,8 @@ def train(
 
     From a store, known positives are masked, and which positives the model saw is noted in it. The
     model that scores best on `dev_split` (default: dev, where it is judged) of the store `dev`
-    (default: `source`, if that is one) is kept. Stores are open only before and after the training.
+    (default: `source`, if that is one) is kept; `dev_task` is what its judgments are for, one of DEV_TASKS.
+    Stores are open only before and after the training.
     Raises UsageError for what does not fit together, InputError for what cannot be read, ModelError
     when the base does not load.
     """
@@ -102,13 +106,14 @@ def train(
     if rows.columns.most != 1 and config.needs.label != "number":
         raise UsageError(f"--label-max has no effect on loss {config.loss}", "it is for cosine")
     read = (_of_store if is_database(source) else _of_file)(source, config, rows, progress)
-    task = _dev(source, dev, dev_split, config, read)
+    task = _dev(source, dev, dev_split, dev_task, config, read)
     if task is None and config.evaluations:
-        if config.patience is not None:
-            raise UsageError(
-                "patience has no effect without a dev split",
-                "name one with --dev or --dev-split, or leave --patience out",
-            )
+        for flag, given in (("patience", config.patience is not None), ("dev-task", dev_task != AUTO)):
+            if given:
+                raise UsageError(
+                    f"{flag.replace('-', ' ')} has no effect without a dev split",
+                    f"name one with --dev or --dev-split, or leave --{flag} out",
+                )
         progress.note("no dev split to score on: the last model is kept")
     examples = read.examples
     progress.note(f"{len(examples):,} rows of {', '.join(examples.texts)} from {examples.origin}")
@@ -279,10 +284,12 @@ def _gold(judged: pa.Table) -> pa.ChunkedArray:
 
 
 def _dev(
-    source: Path, dev: Path | None, split: str | None, config: EncoderConfig, read: _Read
+    source: Path, dev: Path | None, split: str | None, task: str, config: EncoderConfig, read: _Read
 ) -> DevTask | None:
+    if task not in DEV_TASKS:
+        raise UsageError(f"no dev task '{task}'", f"use {', '.join(DEV_TASKS)}")
     if not config.evaluations:
-        if dev is not None or split is not None:
+        if dev is not None or split is not None or task != AUTO:
             raise UsageError("a dev split has no effect without evaluations", "leave --evaluations 0 out")
         return None
     place = dev or (source if read.split is not None else None)
@@ -296,7 +303,7 @@ def _dev(
             "name another --dev-split, or --evaluations 0",
         )
     with Store.open(place, read_only=True) as store:
-        return dev_task(store, split, config.seed)
+        return dev_task(store, split, config.seed, task)
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -392,11 +399,11 @@ def _labelled(texts: dict[str, Sequence[Any]]) -> pa.Table:
     return table.take(pa.array(order))
 
 
-def dev_task(store: Store, split: str | None = None, seed: int = 13) -> DevTask | None:
+def dev_task(store: Store, split: str | None = None, seed: int = 13, task: str = AUTO) -> DevTask | None:
     """Returns how to score a model on a split of a store, on a sample where the split is large.
 
-    None where no split is named and nothing is judged in `dev`. Raises UsageError when a named one
-    holds nothing to score on.
+    `task` is one of DEV_TASKS; `auto` looks at the judgments. None where no split is named and nothing is
+    judged in `dev`. Raises UsageError when a named one holds nothing to score on.
     """
     from miner.evaluation.evaluate import EvaluationConfig, encoder_task, task_of_split
     from miner.evaluation.retrieval import sampled_task
@@ -406,11 +413,11 @@ def dev_task(store: Store, split: str | None = None, seed: int = 13) -> DevTask 
         return None
     if split is not None:
         evaluating.require_judgments(store, split, "--dev-split")
-    config = EvaluationConfig(split=split or DEV, queries=DEV_QUERIES, seed=seed)
+    config = EvaluationConfig(split=split or DEV, task=task, queries=DEV_QUERIES, seed=seed)
     if task_of_split(store, config) == "retrieval":
-        task: Any = sampled_task(store, config.split, DEV_QUERIES, DEV_DOCUMENTS, seed)
+        read: Any = sampled_task(store, config.split, DEV_QUERIES, DEV_DOCUMENTS, seed)
     else:
-        task = encoder_task(store, config)
+        read = encoder_task(store, config)
     content = fingerprint({**corpus.content_hashes(store, config.split), "split": config.split, "seed": seed})
 
     def score(model: Any) -> dict[str, float]:
@@ -427,8 +434,8 @@ def dev_task(store: Store, split: str | None = None, seed: int = 13) -> DevTask 
             )
             return np.asarray(vectors, dtype=np.float32)
 
-        return dict(task.measure(encode).means)
+        return dict(read.measure(encode).means)
 
     size = f"at most {DEV_QUERIES} queries and {DEV_DOCUMENTS:,} documents"
     name = f"split {config.split} of {store.path.name}, {size}"
-    return DevTask(task.headline, name, content, score)
+    return DevTask(read.headline, name, content, score)
