@@ -66,7 +66,7 @@ DIFFERENCE = (
 class Bench:
     """What all arms share."""
 
-    store: Store
+    store: Path
     folder: Path
     base: str
     given: Namespace
@@ -110,11 +110,14 @@ class Bench:
             seed=seed,
         )
         out = self.folder / f"supervised-{name}-{seed}"
-        return str(train_encoder(pairs(self.store), out, config, force=True).out)
+        with Store.open(self.store, read_only=True) as store:
+            examples = pairs(store)
+        return str(train_encoder(examples, out, config, force=True).out)
 
     def scores(self, model: str) -> dict[str, float]:
         """Returns the measure of every test query."""
-        task = retrieval_task(self.store, self.given.measure)
+        with Store.open(self.store, read_only=True) as store:
+            task = retrieval_task(store, self.given.measure)
         encoder = Encoder(model)
         measured = task.measure(lambda texts, side: encoder.encode(texts, encoder.prompts[side]))
         return dict(zip(measured.ids, measured.values[MEASURE], strict=True))
@@ -211,14 +214,15 @@ def main() -> None:
     with scratch(given.work) as passing:
         base = random_base(folder / "base", given.seed) if given.base == "random" else given.base
         data = cut(given.data, passing, given.measure, given.seed) if given.trial else given.data
-        with Store.open(kept_store(folder / "tsdae.duckdb", data)) as store:
-            bench = Bench(store, folder, base, given)
-            scores: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
-            for repeat in range(given.repeats):
-                for arm, model in bench.models(given.seed + repeat).items():
-                    known = scores["none"] if arm == "none" else []
-                    scores[arm].append(known[0] if known else bench.scores(model))
-            about = {"documents": corpus.counts(store)["documents"], "training_pairs": len(pairs(store))}
+        store = kept_store(folder / "tsdae.duckdb", data)
+        bench = Bench(store, folder, base, given)
+        scores: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
+        for repeat in range(given.repeats):
+            for arm, model in bench.models(given.seed + repeat).items():
+                known = scores["none"] if arm == "none" else []
+                scores[arm].append(known[0] if known else bench.scores(model))
+        with Store.open(store, read_only=True) as opened:
+            about = {"documents": corpus.counts(opened)["documents"], "training_pairs": len(pairs(opened))}
     add_rows(found, scores, about)
     difference = DIFFERENCE.format(data=given.data.name, base=given.base)
     found.row("published, for orientation", PUBLISHED, note=difference)

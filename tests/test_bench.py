@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miner.cli.bench import command
+from miner.engine.files import held
 from miner.engine.progress import Advance
 from miner.errors import MinerError, UsageError
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
@@ -391,6 +392,13 @@ def test_a_folder_of_somebody_else_is_left_alone(path: Path, tmp_path: Path) -> 
         bench(path, tmp_path, of_run("all"))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["README.md", "models"]
     assert (tmp_path / "README.md").read_text("utf-8") == "precious"
+
+
+def test_two_benches_of_one_folder_do_not_meet(path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with held(out), pytest.raises(UsageError, match="another process works in"):
+        bench(path, out, of_run("all"))
+    assert not out.exists()
 
 
 def test_graded_pairs_are_refused(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite, nan
 from pathlib import Path
@@ -28,6 +27,7 @@ from tests.train_support import (
     Notes,
     dev,
     examples_for,
+    falling,
     frozen,
     of,
     settings_for,
@@ -135,20 +135,9 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32(tiny: Path, tmp_path: P
     assert weights(tmp_path / "bf16") != weights(tmp_path / "fp32")
 
 
-def falling(steps: int) -> DevTask:
-    """A measure that is best at the first score after the base and falls from then on."""
-    seen: list[SentenceTransformer] = []
-
-    def score(model: SentenceTransformer) -> Mapping[str, float]:
-        seen.append(model)
-        return {"goodness": 0.5 if len(seen) == 1 else 1 - len(seen) / 100}
-
-    return DevTask("goodness", "a fall", "falls", score)
-
-
 def test_the_best_model_is_kept_not_the_last(tmp_path: Path) -> None:
     config = replace(CONFIG, evaluations=6)
-    report = train_encoder(triplets(), tmp_path / "best", config, dev=falling(24))
+    report = train_encoder(triplets(), tmp_path / "best", config, dev=falling())
     assert (report.metrics.best_step, report.metrics.steps) == (4, 24)
     assert [step for step, _ in report.metrics.scores] == [0, 4, 8, 12, 16, 20, 24]
     train_encoder(triplets(), tmp_path / "last", config)
@@ -165,7 +154,7 @@ def test_a_score_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
 def test_it_stops_when_it_gets_no_better(tmp_path: Path) -> None:
     notes = Notes()
     config = replace(CONFIG, evaluations=6, patience=2)
-    report = train_encoder(triplets(), tmp_path / "out", config, dev=falling(24), progress=notes)
+    report = train_encoder(triplets(), tmp_path / "out", config, dev=falling(), progress=notes)
     assert (report.metrics.best_step, report.metrics.steps) == (4, 12)
     assert "no better score in 2 evaluations: stopped" in notes.said
     assert [note for note in notes.said if "dev" in note] == [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf, nan
@@ -11,9 +13,11 @@ from typing import Any
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from miner.engine.files import held
 from miner.engine.progress import SILENT
 from miner.errors import MinerError, ModelError, UsageError
 from miner.models.scratch import scratch_model
+from miner.store.database import Store
 from miner.training import steps
 from miner.training.encoder import train_encoder
 from miner.training.encoder_config import EncoderConfig
@@ -31,6 +35,7 @@ from tests.train_support import (
     TOPICS,
     Notes,
     dev,
+    falling,
     frozen,
     of,
     tiny,
@@ -141,9 +146,10 @@ def others(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     documents = {f"d{row}": f"{answer} is here" for row, answer in enumerate(ANSWERS)}
     queries = {f"q{row}": f"where is {topic}" for row, topic in enumerate(TOPICS)}
     judgments = [(f"q{row}", f"d{row}") for row in range(len(TOPICS))]
-    with make_store(folder / "s.duckdb", documents, queries, judgments) as store:
-        settings: dict[str, Any] = {"base": str(tiny), "max_steps": 1, "threads": 1, "dtype": "fp32"}
-        pretrain(store, folder / "pretrained", PretrainConfig(**settings))
+    make_store(folder / "s.duckdb", documents, queries, judgments).close()
+    settings: dict[str, Any] = {"base": str(tiny), "max_steps": 1, "threads": 1, "dtype": "fp32"}
+    pretrain(folder / "s.duckdb", folder / "pretrained", PretrainConfig(**settings))
+    with Store.open(folder / "s.duckdb") as store:
         reranker = RerankerConfig(**settings, held_out=0.2, skip_top=0, depth=5)
         train_reranker(store, folder / "reranker", reranker)
     (folder / "thesis").mkdir()
@@ -176,6 +182,50 @@ def test_something_in_the_workplace_is_left_alone(tmp_path: Path) -> None:
         train_encoder(triplets(), tmp_path / "new", CONFIG)
     assert str(caught.value) == f"{tmp_path}/new.partial is in the way; move it, or name another OUT"
     assert (tmp_path / "new.partial" / "thesis.txt").read_text() == "precious"
+
+
+def test_two_trainings_of_one_folder_do_not_meet(tmp_path: Path) -> None:
+    config, work = replace(CONFIG, max_steps=2), tmp_path / "new.partial"
+    for force in (False, True):
+        with held(work), pytest.raises(UsageError) as caught:
+            train_encoder(triplets(), tmp_path / "new", config, force=force)
+        assert str(caught.value) == f"another process works in {work}; wait for it, or name another OUT"
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_kill_left_of_a_finished_training_is_no_trap(tmp_path: Path) -> None:
+    """The model has its place, and what is beside it still says that it was trained."""
+    out, work, config = tmp_path / "out", tmp_path / "out.partial", replace(CONFIG, max_steps=2)
+    report = train_encoder(triplets(), out, config)
+    before = weights(out)
+
+    def leave() -> None:
+        work.mkdir()
+        (work / "state.json").write_text(json.dumps({"fingerprint": report.metrics.fingerprint}))
+        (work / "training.json").write_text("{}")
+
+    leave()
+    assert train_encoder(triplets(), out, config).reused
+    assert not work.exists()
+    leave()
+    shutil.rmtree(out)
+    assert not train_encoder(triplets(), out, config).reused
+    assert weights(out) == before
+
+
+def test_a_training_that_patience_ended_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither from a checkpoint that was due at that step, nor from the one before."""
+    monkeypatch.setattr(steps, "CHECKPOINT_SECONDS", 0.0)
+    config, work = replace(CONFIG, evaluations=6, patience=2), tmp_path / "work"
+    work.mkdir()
+    first, again = (
+        train_model(triplets(), None, work, config, falling(), SILENT) for _ in ("", "after a kill")
+    )
+    for training in (first, again):
+        assert (training.steps, training.best_step) == (12, 4)
+        assert [step for step, _ in training.scores] == [0, 4, 8, 12]
 
 
 def test_models_and_losses_that_do_not_fit_say_so(tiny: Path, tmp_path: Path) -> None:

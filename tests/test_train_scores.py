@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from miner.store.database import Store
 from miner.store.runs import record_model
 from miner.store.silver import is_soft, replace_silver
 from miner.training.encoder_config import EncoderConfig
+from miner.training.encoder_trainer import load_base
 from miner.training.examples import Examples
-from miner.workflows.train import Rows, train
+from miner.workflows.train import Rows, dev_task, train
 from tests.export_store import fill, made, make_run
 from tests.test_train_store import (
     CONFIG,
@@ -68,6 +70,27 @@ def test_exported_margins_are_a_rerankers_too(tmp_path: Path) -> None:
     assert trained(tmp_path / "pairs", tmp_path / "c", loss="margin-mse")[0].startswith("5 rows of ")
     assert trained(tmp_path / "words", tmp_path / "d", loss="mnr")[0].startswith("not read: columns scores")
     assert "needs a list of scores" in refusal(tmp_path / "words-bare", tmp_path / "e", config=MARGINS)
+
+
+def test_texts_are_scored_with_the_prompts_that_they_are_found_with(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No prompt for documents is none, also where the model's default is that of queries."""
+    with Store.open(path) as store:
+        task = dev_task(store, "test")
+    assert task is not None
+    model = load_base(replace(CONFIG, query_prompt="a dog barks ", document_prompt=""))
+    model.default_prompt_name = "query"
+    read, preprocess = list[str](), model.preprocess
+
+    def recorded(texts: list[str], prompt: str | None = None, **settings: Any) -> Any:
+        read.extend((prompt or "") + text for text in texts)
+        return preprocess(texts, prompt=prompt, **settings)
+
+    monkeypatch.setattr(model, "preprocess", recorded)
+    task.score(model)
+    assert {text for text in read if text.startswith("a dog barks ")} == {"a dog barks " + QUERIES["hum"]}
+    assert {DOCUMENTS["bee"], DOCUMENTS["owl"]} < set(read)
 
 
 def test_soft_silver_is_for_losses_that_read_numbers(path: Path, tmp_path: Path) -> None:

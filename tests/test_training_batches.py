@@ -75,6 +75,23 @@ def test_a_row_is_left_out_only_where_its_texts_were_in_the_last_batch_or_that_i
         assert len(batches[-1]) == size or last & {*pairs[row]}
 
 
+@given(PAIRS, SIZES, SEEDS)
+def test_batches_are_those_of_walking_all_rows_in_order(
+    pairs: list[tuple[int, int]], size: int, seed: int
+) -> None:
+    left = np.random.default_rng([seed, 0]).permutation(len(pairs)).tolist()
+    expected = []
+    for _ in range(-(-len(pairs) // size)):
+        batch, seen = list[int](), set[int]()
+        for row in left:
+            if len(batch) < size and seen.isdisjoint(pairs[row]):
+                batch.append(row)
+                seen.update(pairs[row])
+        left = [row for row in left if row not in batch]
+        expected.append(batch)
+    assert batches_of(pairs, size, seed) == [batch for batch in expected if batch]
+
+
 @given(st.integers(1, 40), SIZES, SEEDS)
 def test_rows_of_different_texts_all_come(rows: int, size: int, seed: int) -> None:
     batches = batches_of([(row, -row - 1) for row in range(rows)], size, seed)

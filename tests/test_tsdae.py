@@ -58,6 +58,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
+@pytest.fixture
+def path(store: Store, tmp_path: Path) -> Path:
+    """The same store, closed."""
+    store.close()
+    return tmp_path / "store.duckdb"
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bert(tmp_path_factory.mktemp("models") / "tiny", initializer_range=0.05)
@@ -143,10 +150,10 @@ def test_each_text_is_read_once_and_test_queries_never(store: Store) -> None:
 
 
 def test_it_learns_and_leaves_a_usable_folder(
-    store: Store, config: PretrainConfig, tmp_path: Path, base: Path
+    path: Path, config: PretrainConfig, tmp_path: Path, base: Path
 ) -> None:
     out = tmp_path / "out"
-    report = pretrain(store, out, replace(config, max_steps=None, epochs=6, pooling="cls"))
+    report = pretrain(path, out, replace(config, max_steps=None, epochs=6, pooling="cls"))
     metrics = report.metrics
     assert (metrics.documents, metrics.queries, metrics.steps) == (72, 1, 60)
     assert metrics.losses[-1][1] < 0.6 * metrics.losses[0][1]
@@ -164,7 +171,7 @@ def test_it_learns_and_leaves_a_usable_folder(
 
 
 def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
-    store: Store, config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "CHECKPOINT_SECONDS", 0.0)
     there = {path.name for path in tmp_path.iterdir()}
@@ -179,32 +186,32 @@ def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
         ),
     ):
         with pytest.raises(MinerError, match=f"training diverged: {told}"):
-            pretrain(store, tmp_path / "out", replace(config, **changes))
+            pretrain(path, tmp_path / "out", replace(config, **changes))
         assert {path.name for path in tmp_path.iterdir()} == there
 
 
 def test_what_the_settings_do_to_texts_and_steps_is_told(
-    store: Store, config: PretrainConfig, tmp_path: Path
+    path: Path, config: PretrainConfig, tmp_path: Path
 ) -> None:
     notes, few = Notes(), replace(config, texts="queries", max_length=8, max_steps=2)
-    pretrain(store, tmp_path / "few", few, notes)
+    pretrain(path, tmp_path / "few", few, notes)
     assert notes.said[:2] == [
         "--max-steps 2 is more than the 1 step of 1 epoch: raise --epochs",
         "1 texts are longer than 8 tokens: only their start is read",
     ]
     notes = Notes()
-    pretrain(store, tmp_path / "all", replace(config, max_steps=1), notes)
+    pretrain(path, tmp_path / "all", replace(config, max_steps=1), notes)
     assert [note.partition(":")[0] for note in notes.said] == ["step 1 of 1"]
 
 
 @pytest.mark.slow
-def test_the_bundled_encoder_stays_as_it_was_but_for_its_weights(store: Store, tmp_path: Path) -> None:
+def test_the_bundled_encoder_stays_as_it_was_but_for_its_weights(path: Path, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     from miner.models.names import resolve
 
     out = tmp_path / "out"
-    metrics = pretrain(store, out, PretrainConfig(max_steps=20, threads=1, learning_rate=3e-4)).metrics
+    metrics = pretrain(path, out, PretrainConfig(max_steps=20, threads=1, learning_rate=3e-4)).metrics
     assert metrics.losses[-1][1] < metrics.losses[0][1]
     before, after = SentenceTransformer(str(resolve("bundled").path)), SentenceTransformer(str(out))
     assert [type(module) for module in after] == [type(module) for module in before]
@@ -214,33 +221,33 @@ def test_the_bundled_encoder_stays_as_it_was_but_for_its_weights(store: Store, t
     assert not np.allclose(vectors, Encoder("bundled").encode(["an otter", "the island"]), atol=1e-3)
 
 
-def test_the_same_again_is_not_trained_again(store: Store, config: PretrainConfig, tmp_path: Path) -> None:
+def test_the_same_again_is_not_trained_again(path: Path, config: PretrainConfig, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first = pretrain(store, out, config)
+    first = pretrain(path, out, config)
     before = (out / "model.safetensors").stat().st_mtime_ns
-    again = pretrain(store, out, replace(config, threads=2))
+    again = pretrain(path, out, replace(config, threads=2))
     assert again.reused
     assert json.loads(again.metrics.json()) == json.loads(first.metrics.json())
     assert (out / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(UsageError) as caught:
-        pretrain(store, out, replace(config, deletion=0.5))
+        pretrain(path, out, replace(config, deletion=0.5))
     assert str(caught.value) == (
         f"{out} holds a pretrained encoder that was trained otherwise: deletion 0.6, now 0.5; "
         "name another folder, or replace it with --force"
     )
-    other = pretrain(store, out, replace(config, deletion=0.5), force=True)
+    other = pretrain(path, out, replace(config, deletion=0.5), force=True)
     assert not other.reused
     assert other.metrics.fingerprint != first.metrics.fingerprint
 
 
 def test_results_of_other_trainings_are_left_alone(
-    store: Store, config: PretrainConfig, tmp_path: Path
+    path: Path, config: PretrainConfig, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "metrics.json").write_text(json.dumps({"fingerprint": "0", "what": "an encoder"}))
     with pytest.raises(UsageError, match="exists and is not a pretrained encoder that miner trained"):
-        pretrain(store, out, config, force=True)
+        pretrain(path, out, config, force=True)
 
 
 CHILD = """
@@ -248,7 +255,6 @@ import os, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
 import miner.training.steps as saving
-from miner.store.database import Store
 from miner.training.pretrain_config import PretrainConfig
 from miner.training.tsdae import pretrain
 
@@ -269,8 +275,7 @@ class Deadly:
         pass
 
 config = PretrainConfig(base=base, epochs=3, batch_size=16, learning_rate=3e-3, dtype="fp32", threads=1)
-with Store.open(store) as opened:
-    pretrain(opened, Path(out), config, Deadly())
+pretrain(Path(store), Path(out), config, Deadly())
 """
 
 
@@ -297,7 +302,7 @@ def test_killed_pretraining_ends_with_the_same_weights(tmp_path: Path, base: Pat
     assert json.loads(first)["losses"] == json.loads(second)["losses"]
 
 
-def test_errors_say_what_to_do(store: Store, config: PretrainConfig, tmp_path: Path) -> None:
+def test_errors_say_what_to_do(path: Path, config: PretrainConfig, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
 
@@ -306,7 +311,7 @@ def test_errors_say_what_to_do(store: Store, config: PretrainConfig, tmp_path: P
     out = tmp_path / "out"
     scratch_model("bundled", 8, 13).save_pretrained(str(tmp_path / "static"))
     with pytest.raises(ModelError) as caught:
-        pretrain(store, out, replace(config, base=str(tmp_path / "static")))
+        pretrain(path, out, replace(config, base=str(tmp_path / "static")))
     assert str(caught.value) == (
         f"{tmp_path}/static is no transformer: StaticEmbedding has nothing to denoise with; "
         "name a BERT, RoBERTa or XLM-RoBERTa encoder, such as bundled"
@@ -319,19 +324,19 @@ def test_errors_say_what_to_do(store: Store, config: PretrainConfig, tmp_path: P
     DistilBertModel(shape).save_pretrained(tmp_path / "distil")
     AutoTokenizer.from_pretrained(config.base).save_pretrained(tmp_path / "distil")
     with pytest.raises(ModelError, match="TSDAE has no decoder for architecture 'distilbert'"):
-        pretrain(store, out, replace(config, base=str(tmp_path / "distil")))
+        pretrain(path, out, replace(config, base=str(tmp_path / "distil")))
     model = SentenceTransformer(config.base)
     model[1].pooling_mode, model[1].pooling_output_dimension = ("cls", "mean"), 64
     model.save_pretrained(str(tmp_path / "both"))
     with pytest.raises(ModelError, match="pools in several ways at once: the decoder reads one vector"):
-        pretrain(store, out, replace(config, base=str(tmp_path / "both")))
-    with make_store(tmp_path / "no.duckdb", {"d": "x"}, {"q": "y"}, [("q", "d", "test")]) as none:
-        with pytest.raises(UsageError) as nothing:
-            pretrain(none, out, replace(config, texts="queries"))
-        assert str(nothing.value) == (
-            f"{tmp_path}/no.duckdb holds no queries outside split 'test'; "
-            "choose other --texts, or ingest some"
-        )
+        pretrain(path, out, replace(config, base=str(tmp_path / "both")))
+    none = tmp_path / "no.duckdb"
+    make_store(none, {"d": "x"}, {"q": "y"}, [("q", "d", "test")]).close()
+    with pytest.raises(UsageError) as nothing:
+        pretrain(none, out, replace(config, texts="queries"))
+    assert str(nothing.value) == (
+        f"{none} holds no queries outside split 'test'; choose other --texts, or ingest some"
+    )
     assert not out.exists()
 
 
@@ -340,13 +345,40 @@ def test_steps_end_with_the_epochs_or_before() -> None:
     assert step_count(17, PretrainConfig(epochs=2, max_steps=4)) == 4
 
 
-def test_a_split_that_is_not_there_is_refused(base: Path, tmp_path: Path) -> None:
-    with fill(tmp_path / "store.duckdb") as store:
-        with pytest.raises(
-            UsageError, match=r"nothing is judged in split 'tset' of .* \(did you mean 'test'\?\)"
-        ):
-            pretrain(store, tmp_path / "out", PretrainConfig(base=str(base), without="tset"))
-        assert not (tmp_path / "out").exists()
+def test_a_split_that_is_not_there_is_refused(path: Path, base: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"nothing is judged in split 'tset' of .* \(did you mean 'test'\?\)"
+    ):
+        pretrain(path, tmp_path / "out", PretrainConfig(base=str(base), without="tset"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_single_step_changes_the_weights(path: Path, config: PretrainConfig, tmp_path: Path) -> None:
+    """The first step of a warm-up is at rate 0: one step alone has none."""
+    out, before = tmp_path / "out", weights(Path(config.base))
+    assert pretrain(path, out, replace(config, max_steps=1)).metrics.steps == 1
+    assert weights(out) != before
+
+
+class Writing(Notes):
+    """Writes into the store whenever something is told of a step."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path, self.writes = path, 0
+
+    def note(self, message: str) -> None:
+        with Store.open(self.path) as store:
+            store.execute("DELETE FROM judgments")
+        self.writes += 1
+
+
+def test_others_may_write_into_the_store_meanwhile(
+    path: Path, config: PretrainConfig, tmp_path: Path
+) -> None:
+    writing = Writing(path)
+    pretrain(path, tmp_path / "out", config, writing)
+    assert writing.writes > 0
 
 
 def test_the_command_pretrains_and_prints_what_is_next(base: Path, tmp_path: Path) -> None:

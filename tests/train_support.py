@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sentence_transformers import SentenceTransformer
 
 from miner.engine.progress import SILENT
 from miner.training.encoder_card import EncoderReport
@@ -118,6 +119,17 @@ class Notes:
     def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Any:
 
         return SILENT.task(name, total, done, unit)
+
+
+def falling() -> DevTask:
+    """A measure that is best at the first score after the base and falls from then on."""
+    seen: list[SentenceTransformer] = []
+
+    def score(model: SentenceTransformer) -> Mapping[str, float]:
+        seen.append(model)
+        return {"goodness": 0.5 if len(seen) == 1 else 1 - len(seen) / 100}
+
+    return DevTask("goodness", "a fall", "falls", score)
 
 
 def weights(folder: Path) -> bytes:

@@ -53,12 +53,11 @@ def command(store: Path, out: Path, force: bool, **settings: Any) -> None:
     miner pretrain my.duckdb quick --texts queries --max-steps 100
     """
     from miner.cli.progress import progress
-    from miner.store.database import Store
     from miner.training.tsdae import pretrain
 
     config = PretrainConfig(**{**settings, "without": settings["without"] or None})
-    with Store.open(store) as opened, progress() as reports:
-        report = pretrain(opened, out, config, reports, force=force)
+    with progress() as reports:
+        report = pretrain(store, out, config, reports, force=force)
     click.echo(_summary(report))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 import numpy as np
@@ -41,33 +42,80 @@ class PairBatches(DefaultBatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields the rows of each batch; the same ones for the same seed and epoch."""
-        order = np.random.default_rng([self._seed, self.epoch]).permutation(len(self._keys)).tolist()
+        order = np.random.default_rng([self._seed, self.epoch]).permutation(len(self._keys))
         if not self._distinct:
             for start in range(0, len(order), self.batch_size):
-                yield order[start : start + self.batch_size]
+                yield order[start : start + self.batch_size].tolist()
             return
-        yield from self._without_duplicates(order)
+        for places in self._without_duplicates(self._keys[order]):
+            yield order[places].tolist()
 
-    def _without_duplicates(self, order: list[int]) -> Iterator[list[int]]:
-        keys = self._keys.tolist()
-        coming, waiting = iter(order), list[int]()
+    def _without_duplicates(self, keys: Keys) -> Iterator[list[int]]:
+        """The places, in the order of `keys`, of the rows of each batch."""
+        texts = keys.tolist()
+        waiting = _Waiting(texts, side=int(len(np.unique(keys[:, 1])) < len(np.unique(keys[:, 0]))))
+        coming = iter(range(len(texts)))
         for _ in range(len(self)):
-            batch, seen, late = list[int](), set[int](), list[int]()
-            for row in waiting:
-                _place(row, keys[row], batch, seen, late, self.batch_size)
-            while len(batch) < self.batch_size and (new := next(coming, None)) is not None:
-                _place(new, keys[new], batch, seen, late, self.batch_size)
-            waiting = late
-            if batch:
-                yield batch
+            batch = _Batch(self.batch_size)
+            waiting.fill(batch)
+            while not batch.is_full and (place := next(coming, None)) is not None:
+                if not batch.takes(place, texts[place]):
+                    waiting.add(place)
+            if batch.places:
+                yield batch.places
 
 
-def _place(row: int, texts: list[int], batch: list[int], seen: set[int], late: list[int], size: int) -> None:
-    if len(batch) == size or not seen.isdisjoint(texts):
-        late.append(row)
-    else:
-        batch.append(row)
-        seen.update(texts)
+class _Batch:
+    """Rows no two of which share a text."""
+
+    def __init__(self, size: int) -> None:
+        self.places: list[int] = []
+        self.seen: set[int] = set()
+        self._size = size
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.places) == self._size
+
+    def takes(self, place: int, texts: Sequence[int]) -> bool:
+        """Takes a row and returns True, unless one of its texts is there already."""
+        if not self.seen.isdisjoint(texts):
+            return False
+        self.places.append(place)
+        self.seen.update(texts)
+        return True
+
+
+class _Waiting:
+    """Rows that found no place yet, in a queue for each text of the side that has fewer.
+
+    A queue whose text is in the batch has no row for it, and need not be walked. So an epoch is made in
+    about linear time also where few texts are in many rows, and nearly all rows wait.
+    """
+
+    def __init__(self, texts: Sequence[Sequence[int]], side: int) -> None:
+        self._texts = texts
+        self._side = side
+        self._queues: dict[int, list[int]] = {}
+
+    def add(self, place: int) -> None:
+        """Lets a row wait; it comes after those that wait already."""
+        self._queues.setdefault(self._texts[place][self._side], []).append(place)
+
+    def fill(self, batch: _Batch) -> None:
+        """Puts into the batch what it takes, the first first."""
+        heads = [(queue[0], 0) for queue in self._queues.values()]
+        heapify(heads)
+        while heads and not batch.is_full:
+            place, position = heappop(heads)
+            text = self._texts[place][self._side]
+            queue = self._queues[text]
+            if batch.takes(place, self._texts[place]):
+                del queue[position]
+                if not queue:
+                    del self._queues[text]
+            elif text not in batch.seen and position + 1 < len(queue):
+                heappush(heads, (queue[position + 1], position + 1))
 
 
 class KnownPositives:

@@ -123,7 +123,7 @@ def _trained(
 ) -> Training:
     """Trains, unless a kill came after the training and before the card."""
     told = work / "training.json"
-    if not told.exists():
+    if not (told.exists() and (work / TRAINED).exists()):
         training = train_model(examples, known, work, config, dev, progress)
         write_whole(told, json.dumps(asdict(training)))
     return Training(**json.loads(told.read_text("utf-8")))

@@ -36,7 +36,7 @@ LOSSES = {
         "the same over large batches in little memory (gradient caching)", (2, MOST), ranks_batch=True
     ),
     "gist": Loss(
-        "the same, a guide model masks what it takes for a false negative",
+        "the same, anchors and positives also among themselves; a guide masks likely false negatives",
         (2, 3),
         formats=("triplet",),
         ranks_batch=True,

@@ -29,7 +29,7 @@ from transformers import TrainerCallback, set_seed
 from miner.engine.files import write_whole
 from miner.engine.progress import Progress
 from miner.errors import ModelError, UsageError
-from miner.models.device import resolve_device, resolve_dtype
+from miner.models.device import resolve_device
 from miner.models.encoder import side_prompts
 from miner.models.kinds import require_encoder
 from miner.models.names import resolve
@@ -39,7 +39,7 @@ from miner.text import text_keys
 from miner.training.batches import MASK, KnownPositives, MaskedCosine, MaskingCollator, PairBatches
 from miner.training.encoder_config import SCRATCH, EncoderConfig
 from miner.training.examples import Examples
-from miner.training.steps import note_excess, run_training
+from miner.training.steps import arguments_of, note_excess, run_training
 from miner.training.unpadded import Unpadded
 
 TRAINED = "trained"
@@ -254,27 +254,12 @@ def _dataset(examples: Examples) -> Dataset:
 def _arguments(
     examples: Examples, model: SentenceTransformer, work: Path, config: EncoderConfig
 ) -> SentenceTransformerTrainingArguments:
-    device = resolve_device()
-    steps = step_count(len(examples), config)
     static = isinstance(model[0], StaticEmbedding)
     return SentenceTransformerTrainingArguments(
-        output_dir=str(work),
-        max_steps=steps,
-        per_device_train_batch_size=config.batch_size,
+        **arguments_of(config, work, step_count(len(examples), config), _LOGS),
         learning_rate=config.learning_rate or (_STATIC_RATE if static else _RATE),
-        warmup_steps=math.floor(config.warmup * steps),
-        bf16=resolve_dtype(config.dtype, device) == "bf16",
-        use_cpu=device == "cpu",
-        seed=config.seed,
         prompts=_prompts(examples, model),
         batch_sampler=lambda *_, **__: _batches(examples, config),
-        save_strategy="no",
-        logging_nan_inf_filter=False,
-        save_total_limit=2,
-        logging_steps=math.ceil(steps / _LOGS),
-        disable_tqdm=True,
-        report_to="none",
-        dataloader_pin_memory=device == "cuda",
     )
 
 

@@ -39,7 +39,7 @@ from miner.training.reranker_pairs import (
 )
 from miner.training.workplace import METRICS, Job, finished, publish, workplace
 
-_CODE = 3
+_CODE = 4
 """Raised when the same data and settings would give another model."""
 
 

@@ -20,13 +20,13 @@ from transformers import set_seed
 
 from miner.engine.progress import Progress
 from miner.errors import ModelError
-from miner.models.device import resolve_device, resolve_dtype
+from miner.models.device import resolve_device
 from miner.models.names import ModelFolder
 from miner.models.pairs import PairTokenizer
 from miner.models.quiet import quietly
 from miner.training.reranker_config import RerankerConfig
 from miner.training.reranker_pairs import LabelledPairs
-from miner.training.steps import note_excess, run_training
+from miner.training.steps import arguments_of, note_excess, run_training
 
 TRAINED = "trained"
 """Where in its folder a training leaves the model."""
@@ -119,26 +119,11 @@ def step_count(pairs: int, config: RerankerConfig) -> int:
 
 
 def _arguments(config: RerankerConfig, work: Path, pairs: int) -> CrossEncoderTrainingArguments:
-    device = resolve_device()
-    steps = step_count(pairs, config)
     return CrossEncoderTrainingArguments(
-        output_dir=str(work),
-        max_steps=steps,
-        per_device_train_batch_size=config.batch_size,
+        **arguments_of(config, work, step_count(pairs, config), _LOGS),
         learning_rate=config.learning_rate,
-        warmup_steps=math.ceil(config.warmup * steps),
         weight_decay=0.01,
-        bf16=resolve_dtype(config.dtype, device) == "bf16",
-        use_cpu=device == "cpu",
-        seed=config.seed,
         batch_sampler=_by_length,
-        save_strategy="no",
-        logging_nan_inf_filter=False,
-        save_total_limit=2,
-        logging_steps=math.ceil(steps / _LOGS),
-        disable_tqdm=True,
-        report_to="none",
-        dataloader_pin_memory=device == "cuda",
     )
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import Trainer, TrainerCallback
@@ -18,6 +18,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from miner.engine.progress import Advance, Progress
 from miner.errors import MinerError
+from miner.models.device import resolve_device, resolve_dtype
 from miner.training.workplace import COMPLETE
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -27,6 +28,44 @@ CHECKPOINT_SECONDS = 60.0
 
 class _DivergedError(MinerError):
     """The loss or the weights are no longer numbers."""
+
+
+class Settings(Protocol):
+    """What every training is told."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def warmup(self) -> float: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+def arguments_of(config: Settings, work: Path, steps: int, logs: int) -> dict[str, Any]:
+    """Returns the library's arguments that are alike for every training; the loss is told `logs` times."""
+    device = resolve_device()
+    return {
+        "output_dir": str(work),
+        "max_steps": steps,
+        "per_device_train_batch_size": config.batch_size,
+        # Rounded down: a warm-up begins at rate 0, and a training of one step would change nothing.
+        "warmup_steps": math.floor(config.warmup * steps),
+        "bf16": resolve_dtype(config.dtype, device) == "bf16",
+        "use_cpu": device == "cpu",
+        "seed": config.seed,
+        "save_strategy": "no",
+        "logging_nan_inf_filter": False,
+        "save_total_limit": 2,
+        "logging_steps": math.ceil(steps / logs),
+        "disable_tqdm": True,
+        "report_to": "none",
+        "dataloader_pin_memory": device == "cuda",
+    }
 
 
 def note_excess(max_steps: int | None, whole: int, epochs: float, progress: Progress) -> None:
@@ -129,10 +168,15 @@ class _Reports(TrainerCallback):
         self._note("saving a checkpoint after this step; once more ends at once")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Counts the step; saves when asked to stop or when it is time, but not after the last step."""
+        """Counts the step; saves when asked to stop or when it is time, but not after the last step.
+
+        The last one may also be where another callback, which comes before this one, ends the training. From
+        a checkpoint of that step it would go on.
+        """
         self._advance(1)
         due = self._asked or time.monotonic() - self._saved >= CHECKPOINT_SECONDS
-        control.should_save = due and state.global_step < state.max_steps
+        last = control.should_training_stop or state.global_step == state.max_steps
+        control.should_save = due and not last
         if self._asked and control.should_save:
             self.stopped = control.should_training_stop = True
 

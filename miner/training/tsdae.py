@@ -39,10 +39,10 @@ from miner.training.denoising import Denoising, TextBatches, denoising_loss, pre
 from miner.training.encoder_trainer import TRAINED, load_model, note_truncated
 from miner.training.pretrain_card import WHAT, PretrainMetrics, PretrainReport, write_card
 from miner.training.pretrain_config import PretrainConfig
-from miner.training.steps import note_excess, run_training
+from miner.training.steps import arguments_of, note_excess, run_training
 from miner.training.workplace import Job, finished, publish, workplace
 
-_CODE = 1
+_CODE = 2
 """Raised when the same texts and settings would give another model."""
 _LOGS = 20
 """How often the loss is told."""
@@ -51,23 +51,25 @@ _DECODER = "decoder.safetensors"
 
 
 def pretrain(
-    store: Store, out: Path, config: PretrainConfig, progress: Progress = SILENT, *, force: bool = False
+    store: Path, out: Path, config: PretrainConfig, progress: Progress = SILENT, *, force: bool = False
 ) -> PretrainReport:
     """Pretrains an encoder on the store's texts and writes it, with its card, to the folder `out`.
 
-    No judgment is read but which queries `config.without` keeps apart. A killed pretraining goes on
+    No judgment is read but which queries `config.without` keeps apart, and the store is open only before
+    the training. A killed pretraining goes on
     where it was; a finished one is not repeated; `force` replaces one that was made otherwise.
     Raises UsageError when there is no text or `out` is taken, ModelError when the base does not
     load or has no decoder, MinerError when the training diverges.
     """
-    # Misspelt, it would let the test queries in; only the default may be missing.
-    if config.without not in (None, PretrainConfig.without):
-        require_judgments(store, str(config.without), "--without ('' leaves none out)")
+    with Store.open(store, read_only=True) as opened:
+        # Misspelt, it would let the test queries in; only the default may be missing.
+        if config.without not in (None, PretrainConfig.without):
+            require_judgments(opened, str(config.without), "--without ('' leaves none out)")
+        table = unlabelled_texts(opened, config.sides, config.without)
     base = resolve(config.base)
-    table = unlabelled_texts(store, config.sides, config.without)
     texts: list[str] = table["text"].to_pylist()
     if not texts:
-        raise UsageError(f"{store.path} holds no {_missing(config)}", "choose other --texts, or ingest some")
+        raise UsageError(f"{store} holds no {_missing(config)}", "choose other --texts, or ingest some")
     content = hashlib.sha256("\0".join(texts).encode()).hexdigest()
     identity = _identity(content, base, config)
     job = Job(WHAT, identity, config.identity())
@@ -120,7 +122,7 @@ def _trained(
 ) -> dict[str, Any]:
     """Trains, unless a kill came between training and card; returns steps, losses and seconds."""
     told = work / "training.json"
-    if not told.exists():
+    if not (told.exists() and (work / TRAINED).exists()):
         started = time.perf_counter()
         trained = _train(texts, base, work, config, progress)
         trained["seconds"] = round(time.perf_counter() - started, 1)
@@ -166,26 +168,11 @@ def _train(
 def _arguments(
     texts: int, batches: TextBatches, work: Path, config: PretrainConfig
 ) -> SentenceTransformerTrainingArguments:
-    device = resolve_device()
-    steps = step_count(texts, config)
     return SentenceTransformerTrainingArguments(
-        output_dir=str(work),
-        max_steps=steps,
-        per_device_train_batch_size=config.batch_size,
+        **arguments_of(config, work, step_count(texts, config), _LOGS),
         learning_rate=config.learning_rate,
         lr_scheduler_type="constant_with_warmup",
-        warmup_steps=math.ceil(config.warmup * steps),
-        bf16=resolve_dtype(config.dtype, device) == "bf16",
-        use_cpu=device == "cpu",
-        seed=config.seed,
         batch_sampler=lambda *_, **__: batches,
-        save_strategy="no",
-        logging_nan_inf_filter=False,
-        save_total_limit=2,
-        logging_steps=math.ceil(steps / _LOGS),
-        disable_tqdm=True,
-        report_to="none",
-        dataloader_pin_memory=device == "cuda",
     )
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miner.engine.files import write_whole
+from miner.engine.files import LOCK, held, write_whole
 from miner.engine.progress import Progress
 from miner.errors import MinerError, UsageError
 
@@ -55,8 +55,8 @@ def _said(value: object) -> str:
 def finished(out: Path, job: Job, force: bool) -> dict[str, Any] | None:
     """Returns the content of metrics.json if `out` is this very training's result; None if `out` is free.
 
-    Raises UsageError when `out` holds anything else, unless it is a result of the same kind, of other
-    data or settings, and `force` is given.
+    What a kill left of that training beside `out` is removed. Raises UsageError when `out` holds anything
+    else, unless it is a result of the same kind, of other data or settings, and `force` is given.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
@@ -70,6 +70,7 @@ def finished(out: Path, job: Job, force: bool) -> dict[str, Any] | None:
             f"{out} exists and is not {job.what} that miner trained", "name a folder that does not exist yet"
         ) from error
     if found == job.fingerprint:
+        _clear(_workplace_of(out), job)
         return metrics
     if not force:
         raise UsageError(
@@ -83,37 +84,55 @@ def finished(out: Path, job: Job, force: bool) -> dict[str, Any] | None:
 def workplace(out: Path, job: Job, force: bool, progress: Progress) -> Iterator[Path]:
     """Yields the folder of the work under way; with `force` emptied if it belongs to another training.
 
-    Raises UsageError when another training left a checkpoint there, or something else is in its
-    place. A training that fails before its first checkpoint leaves nothing behind.
+    Raises UsageError when another process works there, another training left a checkpoint, or something
+    else is in its place. A training that fails before its first checkpoint leaves nothing behind.
     """
-    work = out.with_name(f"{out.name}.partial")
-    _make(work, job, force, progress)
-    try:
-        yield work
-    except MinerError:
-        if not _begun(work):
+    work = _workplace_of(out)
+    with held(work):
+        _prepare(work, job, force, progress)
+        try:
+            yield work
+        except MinerError:
+            if not _begun(work):
+                shutil.rmtree(work)
+            raise
+
+
+def _workplace_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.partial")
+
+
+def _prepare(work: Path, job: Job, force: bool, progress: Progress) -> None:
+    found = _state(work)
+    if found.get("fingerprint") == job.fingerprint:
+        return
+    there = [path for path in work.iterdir() if path.name != LOCK]
+    if not found and there:
+        raise UsageError(f"{work} is in the way", "move it, or name another OUT")
+    if _begun(work) and not force:
+        raise UsageError(
+            f"{work} holds an unfinished training: {job.others(found)}",
+            "go on with the same data and settings, name another OUT, or start anew with --force",
+        )
+    if found:
+        progress.note(f"{work} was of another training: starting anew")
+    for path in there:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write_whole(work / _STATE, json.dumps({"fingerprint": job.fingerprint, "config": dict(job.config)}))
+
+
+def _state(work: Path) -> dict[str, Any]:
+    """Which training the folder is of; empty where it is of none."""
+    file = work / _STATE
+    found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    return found
+
+
+def _clear(work: Path, job: Job) -> None:
+    """Removes what a kill left of a finished training, unless another process is just about to."""
+    if _state(work).get("fingerprint") == job.fingerprint:
+        with suppress(UsageError), held(work):
             shutil.rmtree(work)
-        raise
-
-
-def _make(work: Path, job: Job, force: bool, progress: Progress) -> None:
-    state = work / _STATE
-    if work.exists():
-        found = json.loads(state.read_text("utf-8")) if state.exists() else {}
-        if found.get("fingerprint") == job.fingerprint:
-            return
-        if not found and any(work.iterdir()):
-            raise UsageError(f"{work} is in the way", "move it, or name another OUT")
-        if _begun(work) and not force:
-            raise UsageError(
-                f"{work} holds an unfinished training: {job.others(found)}",
-                "go on with the same data and settings, name another OUT, or start anew with --force",
-            )
-        if found:
-            progress.note(f"{work} was of another training: starting anew")
-        shutil.rmtree(work)
-    work.mkdir(parents=True)
-    write_whole(state, json.dumps({"fingerprint": job.fingerprint, "config": dict(job.config)}))
 
 
 def _begun(work: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from miner.engine.files import write_whole
+from miner.engine.files import LOCK, held, write_whole
 from miner.engine.progress import SILENT, Progress, WithoutNotes
 from miner.errors import UsageError
 from miner.evaluation.evaluate import EncoderTask, EvaluationConfig, cached, encoder_task, task_of_split
@@ -135,22 +135,17 @@ def bench(
     """Trains every arm with every seed, measures each, and compares them.
 
     Finished trainings are kept in `out/cells` and not repeated. Raises UsageError when the run lacks
-    what an arm needs, or the split is one of graded pairs.
+    what an arm needs, the split is one of graded pairs, or another process works in `out`.
     """
     config = config or BenchConfig()
     _require_own(out)
-    with Store.open(store, read_only=True) as opened:
-        plan = _plan(opened, out, config, progress)
-    seeds = config.training_seeds
-    found: dict[tuple[str, int], list[dict[str, Any]]] = {cell: [] for cell in plan.sizes}
-    with progress.task("trainings", len(plan.sizes) * len(seeds), unit="trainings") as advance:
-        # Seeds outside: whoever stops early has all arms equally often.
-        for seed in seeds:
-            for cell in plan.sizes:
-                found[cell].append(_cell(plan, cell, seed, out, config, progress))
-                advance(1)
-    shutil.rmtree(out / _MODELS, ignore_errors=True)
-    lost = {cell: rows_left_out(plan.examples[*cell, seeds[0]], config.training) for cell in found}
+    with held(out):
+        with Store.open(store, read_only=True) as opened:
+            plan = _plan(opened, out, config, progress)
+        found = _cells(plan, out, config, progress)
+        shutil.rmtree(out / _MODELS, ignore_errors=True)
+    first = config.training_seeds[0]
+    lost = {cell: rows_left_out(plan.examples[*cell, first], config.training) for cell in found}
     trained = tuple(_trained(cell, results, lost[cell]) for cell, results in found.items())
     return BenchReport(
         store=store.name,
@@ -166,8 +161,8 @@ def bench(
 
 def _require_own(out: Path) -> None:
     """Raises UsageError when `out` holds anything that no bench made."""
-    held = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
-    if (out.exists() and not out.is_dir()) or (held - {_MODELS} and "cells" not in held):
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
+    if (out.exists() and not out.is_dir()) or (names - {_MODELS, LOCK} and "cells" not in names):
         raise UsageError(f"{out} exists and is not of a bench", "name a folder that does not exist yet")
 
 
@@ -271,6 +266,21 @@ def _encode(model: Path | str, config: BenchConfig, progress: Progress) -> Any:
 def _prompts(config: BenchConfig) -> dict[str, str]:
     given = {"query": config.training.query_prompt, "document": config.training.document_prompt}
     return {side: text for side, text in given.items() if text is not None}
+
+
+def _cells(
+    plan: _Plan, out: Path, config: BenchConfig, progress: Progress
+) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """Trains and measures every arm at every size; returns what each seed gave."""
+    seeds = config.training_seeds
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {cell: [] for cell in plan.sizes}
+    with progress.task("trainings", len(plan.sizes) * len(seeds), unit="trainings") as advance:
+        # Seeds outside: whoever stops early has all arms equally often.
+        for seed in seeds:
+            for cell in plan.sizes:
+                found[cell].append(_cell(plan, cell, seed, out, config, progress))
+                advance(1)
+    return found
 
 
 def _cell(

@@ -427,7 +427,7 @@ def dev_task(store: Store, split: str | None = None, seed: int = 13, task: str =
             """Returns unit vectors with the model's prompt for the side."""
             vectors = model.encode(
                 list(texts),
-                prompt=model.prompts.get(side) or None,
+                prompt=model.prompts.get(side) or "",  # None would be the model's default prompt
                 batch_size=64,
                 normalize_embeddings=True,
                 show_progress_bar=False,
