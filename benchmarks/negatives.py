@@ -36,11 +36,14 @@ def add_rows(found: Report, result: BenchReport, dtype: str) -> None:
     about: dict[str, Any] = {
         "dtype": dtype,
         "positives": result.pairs,
-        "queries": len(result.before.ids),
-        "documents": result.before.documents,
+        "queries": len(result.before[0].ids),
+        "documents": result.before[0].documents,
     }
-    before = result.before.means
-    found.row(f"before training: {measure}", dict(before), value=before[measure], **about)
+    before = result.means_before
+    figures = {name: spread(values) for name, values in before.items()}
+    found.row(
+        f"before training: {measure}", figures, value=sum(before[measure]) / len(before[measure]), **about
+    )
     for one in result.trained:
         figures = {name: spread(values) for name, values in one.means.items()}
         name = f"{one.arm}, {one.rows:,}: {measure}"

@@ -21,6 +21,8 @@ from miner.training.encoder_config import EncoderConfig
         ({"loss": "gist"}, "gist needs a model that guides it; name one with --guide, such as bundled"),
         ({"batch_size": 0}, "batch_size cannot be 0; use at least 1"),
         ({"evaluations": -1}, "evaluations cannot be -1; use 0 or more"),
+        ({"seed": -1}, "seed cannot be -1; use 0 to 2**32 - 1"),
+        ({"seed": 1 << 32}, "seed cannot be 4294967296; use 0 to 2**32 - 1"),
         ({"patience": 0}, "patience cannot be 0; use at least 1"),
         ({"epochs": 0}, "epochs cannot be 0; use above 0"),
         ({"epochs": float("inf")}, "epochs cannot be inf; use above 0"),

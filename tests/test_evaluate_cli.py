@@ -136,6 +136,15 @@ def test_json_has_every_query(store: Path, tmp_path: Path, capsys: pytest.Captur
     assert report["models"][0]["fingerprint"] == Encoder("bundled").fingerprint
 
 
+def test_where_the_json_cannot_be_written_the_table_is_on_the_screen(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = store / "below-a-file.json"
+    code, out, err = run(capsys, "bundled", store, "--out", file)
+    assert (code, err) == (1, f"Error: cannot write {file}: File exists\n  check its folder\n")
+    assert "nDCG@10   1.0000" in out
+
+
 def test_a_second_evaluation_encodes_nothing(
     store: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,8 +327,8 @@ def test_errors(store: Path, models: Path, tmp_path: Path, capsys: pytest.Captur
             "Error: --per-query is for the JSON, and there is none\n  add --json or --out FILE\n",
         ),
         (encoder, store, "--out", models): (
-            1,
-            f"Error: cannot write {models}: Is a directory\n  check its folder\n",
+            2,
+            f"Error: {models} is a folder\n  name a file with --out\n",
         ),
     }
     for arguments, expected in cases.items():

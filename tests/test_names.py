@@ -99,6 +99,15 @@ def message(name: str) -> str:
     return str(caught.value)
 
 
+def test_a_file_is_no_model_and_never_asked_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.bin").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"model\.bin is a file, a model is a folder; name a folder"):
+        resolve("model.bin")
+
+
 def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
     path = model_folder(tmp_path / "one")
     (path / "model.safetensors").rename(path / "pytorch_model.bin")

@@ -249,7 +249,8 @@ def test_broken_csv(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["tsv", "csv", "jsonl"])
 def test_empty_file(tmp_path: Path, ending: str) -> None:
     path = write(tmp_path / f"p.{ending}", "")
-    assert refused(tmp_path, path) == f"DIR/p.{ending}: the file is empty; it needs a header line and rows"
+    needs = "rows, an object in each line" if ending == "jsonl" else "a header line and rows"
+    assert refused(tmp_path, path) == f"DIR/p.{ending}: the file is empty; it needs {needs}"
 
 
 def test_header_without_rows(tmp_path: Path) -> None:

@@ -421,7 +421,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path, exports: Store) -> No
         "name a file, a folder that miner export wrote, or a store"
     )
     assert refusal(write(tmp_path / "empty.jsonl", ""), "mnr") == (
-        "empty.jsonl: the file is empty; it needs a header line and rows"
+        "empty.jsonl: the file is empty; it needs rows, an object in each line"
     )
     assert refusal(write(tmp_path / "only.tsv", "anchor\tpositive\n"), "mnr") == (
         "only.tsv: no rows to train on; every row needs text in each column"

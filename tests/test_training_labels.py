@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from miner.errors import UsageError
 from miner.training.examples import Columns, Examples, read_examples
 from tests.sources_support import write
 from tests.test_train_cli import SCRATCH, run
@@ -186,3 +187,42 @@ def test_what_is_not_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
             0,
             [*notes, "no dev split to score on: the last model is kept"],
         )
+
+
+def test_a_split_without_rows_is_an_error_where_it_is_read(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    none: dict[str, list[str]] = {name: [] for name in ROWS}
+    for name, train, dev in (("none", none, ROWS), ("some", ROWS, none)):
+        splits = {"train": Dataset.from_dict(train), "dev": Dataset.from_dict(dev)}
+        DatasetDict(splits).save_to_disk(str(tmp_path / name))
+    Dataset.from_dict(none).save_to_disk(str(tmp_path / "alone"))
+    for name in ("none", "alone"):
+        assert refusal(tmp_path / name, "mnr") == f"{name}: no rows to train on; save a split with rows"
+    found = read(tmp_path / "some", "mnr")
+    assert (len(found), found.unread_splits) == (len(ROWS["anchor"]), ("dev",))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"texts": ("anchor", "positive", "positive")},
+            "column 'positive' is named twice; name every column",
+        ),
+        ({"most": float("nan")}, "label_max cannot be nan; use a number above 0"),
+        ({"most": float("inf")}, "label_max cannot be inf; use a number above 0"),
+    ],
+)
+def test_columns_that_cannot_be(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Columns(**settings)
+    assert str(caught.value).startswith(message)
+
+
+def test_classes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"class {i}" for i in range(7)]
+    call = ["--loss", "softmax", *SCRATCH, "--max-steps", 1, "--evaluations", 0]
+    code, _, err = run(capsys, saved(tmp_path / "many", [*range(7)], names), tmp_path / "out", *call)
+    assert code == 0
+    assert "7 classes: class 0, class 1, class 2, class 3, class 4, …\n" in err

@@ -393,6 +393,6 @@ def test_the_command_pretrains_and_prints_what_is_next(base: Path, tmp_path: Pat
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0] == f"encoder    {tmp_path / 'out'}"
-    assert lines[1] == "read       0 documents, 3 queries; 1 steps"
-    assert lines[2].startswith("loss       1")
-    assert lines[3] == f"next       miner train TRIPLETS OUT --base {tmp_path / 'out'}"
+    assert lines[1:3] == ["texts      0 documents, 3 queries", "trained    1 step of at most 8 texts"]
+    assert lines[3].startswith("loss       1")
+    assert lines[4] == f"next       miner train TRIPLETS OUT --base {tmp_path / 'out'}"

@@ -68,11 +68,13 @@ def command(
         raise UsageError("--per-query is for the JSON, and there is none", "add --json or --out FILE")
     if is_database(Path(model)):
         raise UsageError(f"{model} is a store: the model comes first", f"miner evaluate {store} {model}")
+    if out is not None and out.is_dir():
+        raise UsageError(f"{out} is a folder", "name a file with --out")
     config = EvaluationConfig(**settings)
     places = [place(text, config.split) for text in (str(store), *beside)]
     with progress() as reports:
         report = evaluate_places(model, places, config, reports)
     content = json.dumps(to_json(report, per_query), ensure_ascii=False, indent=1)
-    if out is not None:
-        write_whole(out, f"{content}\n")
     click.echo(content if as_json else table(report))
+    if out is not None:  # last: where it cannot be written, the figures are on the screen
+        write_whole(out, f"{content}\n")

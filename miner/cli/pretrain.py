@@ -65,7 +65,9 @@ def _summary(report: PretrainReport) -> str:
     metrics = report.metrics
     lines = [
         f"encoder    {report.out}" + (" (was finished before)" if report.reused else ""),
-        f"read       {metrics.documents:,} documents, {metrics.queries:,} queries; {metrics.steps:,} steps",
+        f"texts      {metrics.documents:,} documents, {metrics.queries:,} queries",
+        f"trained    {metrics.steps:,} step{'' if metrics.steps == 1 else 's'} of at most "
+        f"{metrics.config['batch_size']} texts",
         f"loss       {metrics.losses[0][1]:.4f} at first, {metrics.losses[-1][1]:.4f} at last",
         f"next       miner train TRIPLETS OUT --base {report.out}",
     ]

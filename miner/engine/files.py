@@ -19,12 +19,14 @@ def replacing(file: Path) -> Iterator[Path]:
     """Yields another name, which becomes `file` when all is written and vanishes otherwise.
 
     So a kill leaves the old file or the new one. Raises MinerError when it cannot be written, UsageError when
-    `file` is a store.
+    `file` is a store or a folder.
     """
     from miner.store.database import is_database  # brings DuckDB and Arrow, which a start does without
 
     if is_database(file):
         raise UsageError(f"{file} is a DuckDB database, and would be lost", "name another file")
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder", "name a file")
     partial = file.with_name(f".{file.name}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -52,6 +52,8 @@ def resolve(name: str, revision: str | None = None) -> ModelFolder:
         path = _bundled()
     elif Path(name).is_dir():
         path = Path(name)
+    elif Path(name).is_file():
+        raise ModelError(f"{name} is a file, a model is a folder", "name a folder, a hub id, or bundled")
     elif name.startswith((".", "/", "~")):
         raise ModelError(f"no model folder at {name}", "name a folder, a hub id, or bundled")
     else:

@@ -83,7 +83,8 @@ def open_table(file: File) -> Table:
 
 
 def _empty(file: File) -> InputError:
-    return InputError(f"{file.origin}: the file is empty", "it needs a header line and rows")
+    needs = "rows, an object in each line" if file.suffix == ".jsonl" else "a header line and rows"
+    return InputError(f"{file.origin}: the file is empty", f"it needs {needs}")
 
 
 def _require_parted(file: File, header: tuple[str, ...], by: str) -> None:

@@ -160,7 +160,7 @@ def _settings(metrics: EncoderMetrics) -> str:
     shown = {name: value for name, value in metrics.config.items() if value is not None}
     lines = [f"| {name} | {value} |" for name, value in shown.items() if config.reads(name)]
     facts = (
-        f"{metrics.trained} in {metrics.seconds:.0f} s, computed in {metrics.dtype}. "
+        f"Trained in {metrics.seconds:.0f} s, computed in {metrics.dtype}: {metrics.trained}. "
         f"Fingerprint of rows, base and settings: `{metrics.fingerprint[:16]}`.\n"
     )
     return "\n".join(["## Settings\n", facts, "| setting | value |", "| --- | --- |", *lines, ""])

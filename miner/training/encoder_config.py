@@ -128,7 +128,7 @@ class EncoderConfig:
         rate = self.learning_rate
         _require(rate is None or 0 < rate < inf, "learning_rate", rate, "above 0")
         _require(0 <= self.warmup < 1, "warmup", self.warmup, "at least 0 and below 1")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(0 <= self.seed < 1 << 32, "seed", self.seed, "0 to 2**32 - 1")
         _require(self.max_length >= 8, "max_length", self.max_length, "at least 8")
         _require(self.dtype in ("auto", "fp32", "bf16"), "dtype", self.dtype, "auto, fp32 or bf16")
         if self.guide is not None and self.loss != "gist":

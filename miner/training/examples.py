@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, isnan
+from math import inf, isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from miner.training.encoder_config import LOSSES, Loss
 LABELS = ("label", "labels", "score", "scores")
 """The columns that sentence-transformers takes for the target; all others are texts, in order."""
 MANIFEST = "manifest.json"
+_SPLITS, _TRAIN = "dataset_dict.json", "train"
+"""The file of a `datasets` folder that names its splits, and the one that is read."""
 _EXPORTED = "anchor"
 """The column by which an export is known."""
 _FEATURES = b"huggingface"
@@ -52,6 +54,13 @@ class Columns:
     """Where labels are classes: this one is 1, every other is 0."""
     most: float = 1.0
     """Where labels are numbers: what they are divided by."""
+
+    def __post_init__(self) -> None:
+        twice = next((name for name in self.texts if self.texts.count(name) > 1), None)
+        if twice is not None:
+            raise UsageError(f"column '{twice}' is named twice", "name every column of text once")
+        if not 0 < self.most < inf:
+            raise UsageError(f"label_max cannot be {self.most}", "use a number above 0")
 
 
 @dataclass(frozen=True)
@@ -234,7 +243,7 @@ def _data(source: str) -> Path:
 
 
 def _is_saved(path: Path) -> bool:
-    return any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    return any((path / name).is_file() for name in ("state.json", _SPLITS))
 
 
 def _require_rows(source: str, path: Path) -> None:
@@ -253,21 +262,26 @@ def _require_rows(source: str, path: Path) -> None:
 
 def _saved(path: Path) -> tuple[pa.Table, tuple[str, ...]]:
     """The rows of split train, or of the only one, and which splits there are besides it."""
-    from datasets import DatasetDict, load_from_disk
+    from datasets import Dataset
 
+    splits: list[str] = []
     try:
-        data = load_from_disk(str(path))
-    except (OSError, ValueError) as error:
+        # Split by split, since a split without rows does not load, which one beside train need not.
+        if (several := path / _SPLITS).is_file():
+            splits = json.loads(several.read_text("utf-8"))["splits"]
+        if splits and _TRAIN not in splits:
+            raise InputError(
+                f"{path}: no split '{_TRAIN}'; it has {', '.join(splits)}", "save that split alone"
+            )
+        data = Dataset.load_from_disk(str(path / _TRAIN if splits else path))
+    except IndexError as error:
+        raise InputError(f"{path}: no rows to train on", "save a split with rows") from error
+    except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: not a folder that miner export or save_to_disk wrote: {error}",
             "name a file, an export, or a store with --run",
         ) from error
-    others: tuple[str, ...] = ()
-    if isinstance(data, DatasetDict):
-        if "train" not in data:
-            raise InputError(f"{path}: no split 'train'; it has {', '.join(data)}", "save that split alone")
-        others = tuple(split for split in data if split != "train")
-        data = data["train"]
+    others = tuple(split for split in splits if split != _TRAIN)
     return _with_class_names(data.with_format("arrow")[:], data.features), others
 
 
@@ -285,6 +299,11 @@ def _with_class_names(table: pa.Table, features: Mapping[str, Any]) -> pa.Table:
 
 
 def _table(file: File, columns: Columns) -> pa.Table:
+    if not is_table(file):
+        raise InputError(
+            f"{file.origin}: cannot tell the format from the ending '{file.suffix}'",
+            "rows to train on are in a .tsv, .csv, .jsonl or .parquet file",
+        )
     if file.suffix == ".parquet":
         open_table(file)  # its errors name file and reason
         return _read_parquet(file.path)

@@ -65,7 +65,7 @@ class PretrainConfig:
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
         _require(0 < self.learning_rate < inf, "learning_rate", self.learning_rate, "above 0")
         _require(self.max_length >= 8, "max_length", self.max_length, "at least 8")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(0 <= self.seed < 1 << 32, "seed", self.seed, "0 to 2**32 - 1")
 
     @property
     def sides(self) -> tuple[str, ...]:

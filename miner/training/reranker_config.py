@@ -58,8 +58,9 @@ class RerankerConfig:
         for name in ("max_steps", "max_queries", "threads"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, value, "at least 1")
-        for name in ("mined", "random", "skip_top", "seed"):
+        for name in ("mined", "random", "skip_top"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(0 <= self.seed < 1 << 32, "seed", self.seed, "0 to 2**32 - 1")
         for name in ("warmup", "held_out", "hold_out"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
         _require(self.mined + self.random > 0, "mined and random", 0, "at least one negative per positive")

@@ -101,8 +101,8 @@ class BenchReport:
     config: BenchConfig
     pairs: int
     left_out: int
-    before: Measured
-    """The base model, untrained."""
+    before: tuple[Measured, ...]
+    """The base model, untrained; a table drawn from nothing is another for each seed."""
     trained: tuple[Trained, ...]
     comparisons: tuple[Comparison, ...]
     """Of the headline measure: every pair of arms of one size, and of those with sizes of their own."""
@@ -110,7 +110,12 @@ class BenchReport:
     @property
     def measure(self) -> str:
         """The measure that verdicts are about."""
-        return self.before.headline
+        return self.before[0].headline
+
+    @property
+    def means_before(self) -> dict[str, tuple[float, ...]]:
+        """Per measure, the mean over queries of each base."""
+        return {name: tuple(one.means[name] for one in self.before) for name in self.before[0].means}
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ class _Plan:
     task: EncoderTask
     content: str
     """Identifies what is measured on."""
-    before: Measured
+    before: tuple[Measured, ...]
 
 
 def bench(
@@ -155,7 +160,7 @@ def bench(
         left_out=plan.arms.left_out,
         before=plan.before,
         trained=trained,
-        comparisons=_comparisons(trained, config, plan.before.headline),
+        comparisons=_comparisons(trained, config, plan.before[0].headline),
     )
 
 
@@ -242,16 +247,23 @@ def _sizes(arms: Arms, config: BenchConfig, progress: Progress) -> tuple[tuple[s
     return tuple(sorted(found, key=lambda cell: (cell[1], place.index(cell[0]))))
 
 
-def _before(store: Store, task: EncoderTask, out: Path, config: BenchConfig, progress: Progress) -> Measured:
-    """What the base reaches; a table drawn from nothing is saved to be measured like any model."""
+def _before(
+    store: Store, task: EncoderTask, out: Path, config: BenchConfig, progress: Progress
+) -> tuple[Measured, ...]:
+    """What the base reaches; of a table drawn from nothing, what that of each seed does."""
     base = config.training.base
-    if base != SCRATCH and _prompts(config):
-        return task.measure(_encode(base, config, progress))
-    if base != SCRATCH:
-        return task.measure(cached(store, Encoder(base, dtype=config.training.dtype), progress))
+    if base == SCRATCH:
+        return tuple(_drawn(task, seed, out, config, progress) for seed in config.training_seeds)
+    if _prompts(config):
+        return (task.measure(_encode(base, config, progress)),)
+    return (task.measure(cached(store, Encoder(base, dtype=config.training.dtype), progress)),)
+
+
+def _drawn(task: EncoderTask, seed: int, out: Path, config: BenchConfig, progress: Progress) -> Measured:
+    """What the table of a seed reaches, which is saved to be measured like any model."""
     folder = out / _MODELS / "scratch"
     try:
-        load_base(config.training).save_pretrained(str(folder), create_model_card=False)
+        load_base(replace(config.training, seed=seed)).save_pretrained(str(folder), create_model_card=False)
         return task.measure(_encode(folder, config, progress))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

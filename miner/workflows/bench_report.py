@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from miner.charts import Line, Panel, draw
 from miner.engine.files import write_whole
@@ -48,14 +51,15 @@ def _panel(report: BenchReport) -> Panel:
             )
         )
     rows = [one.rows for one in report.trained]
-    before = report.before.means[measure]
-    lines.append(Line("before training", [min(rows), max(rows)], [before, before]))
+    before = report.means_before[measure]
+    bounds = [[value] * 2 for value in (float(np.mean(before)), min(before), max(before))]
+    lines.append(Line("before training", [min(rows), max(rows)], *bounds))
     return Panel("triplets", f"{report.config.split} {measure}", lines, logarithmic=len(set(rows)) > 1)
 
 
 def table(report: BenchReport) -> str:
     """Returns what was measured and who is ahead, in aligned columns."""
-    config, before = report.config, report.before
+    config, before = report.config, report.before[0]
     measures = list(before.values)
     head = (
         f"{report.store} {config.split}: {before.task}, {len(before.ids):,} queries, "
@@ -64,11 +68,9 @@ def table(report: BenchReport) -> str:
         f"loss {config.training.loss}, {config.seeds} seeds, negatives per row {config.negatives}"
     )
     rows = [["arm", "triplets", "steps", measures[0], "over seeds", *measures[1:]]]
-    rows.append(["before training", "", "", *_means(before.means, measures, "")])
+    rows.append(["before training", "", "", *_means(report.means_before, measures)])
     for one in report.trained:
-        means = {name: one.mean(name) for name in measures}
-        spread = f"{min(one.means[measures[0]]):.4f} – {max(one.means[measures[0]]):.4f}"
-        rows.append([one.arm, f"{one.rows:,}", f"{one.steps:,}", *_means(means, measures, spread)])
+        rows.append([one.arm, f"{one.rows:,}", f"{one.steps:,}", *_means(one.means, measures)])
     parts = [head, "\n".join(aligned(rows))]
     if lost := [f"{one.arm} {one.left_out:,} of {one.rows:,}" for one in report.trained if one.left_out]:
         parts.append(f"rows in no batch, as their texts stand in it already: {'; '.join(lost)}")
@@ -77,9 +79,11 @@ def table(report: BenchReport) -> str:
     return "\n\n".join(parts)
 
 
-def _means(means: Any, measures: list[str], spread: str) -> list[str]:
-    first, *others = (f"{means[name]:.4f}" for name in measures)
-    return [first, spread, *others]
+def _means(means: Mapping[str, tuple[float, ...]], measures: list[str]) -> list[str]:
+    """The mean of each measure over the seeds, and after the first the range, where there are several."""
+    first, *others = (f"{np.mean(means[name]):.4f}" for name in measures)
+    values = means[measures[0]]
+    return [first, f"{min(values):.4f} – {max(values):.4f}" if len(values) > 1 else "", *others]
 
 
 def _verdicts(report: BenchReport) -> list[list[str]]:
@@ -109,7 +113,7 @@ def _pair(found: Comparison) -> str:
 
 def as_json(report: BenchReport, per_query: bool = True) -> dict[str, Any]:
     """Returns the report as JSON has it; with `per_query` the values behind the means as well."""
-    before = report.before
+    before = report.before[0]
     return {
         "store": report.store,
         "settings": settings(report),
@@ -117,7 +121,7 @@ def as_json(report: BenchReport, per_query: bool = True) -> dict[str, Any]:
         "measure": report.measure,
         "queries": len(before.ids),
         "documents": before.documents,
-        "before": dict(before.means),
+        "before": {name: list(values) for name, values in report.means_before.items()},
         "arms": [_arm(one, per_query) for one in report.trained],
         "comparisons": [
             {

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 DEV_QUERIES, DEV_DOCUMENTS = 500, 5000
 """Scoring on the way reads at most this many dev queries and documents, a seeded sample."""
 TRAIN, DEV = "train", "dev"
+_CLASSES = 5
+"""So many classes are told by name."""
 _HELD_OUT = 4
 """What is drawn with it is nothing else that a training draws."""
 _LABELLED = ("cosine", "softmax")
@@ -117,6 +119,9 @@ def train(
         progress.note("no dev split to score on: the last model is kept")
     examples = read.examples
     progress.note(f"{len(examples):,} rows of {', '.join(examples.texts)} from {examples.origin}")
+    if number := len(examples.classes):
+        some = ", ".join(examples.classes[:_CLASSES]) + (", …" if number > _CLASSES else "")
+        progress.note(f"{number} classes: {some}")
     about = {"source": source.name, **asdict(rows)}
 
     # Only now: it brings PyTorch, and a wrong name of a file is to be told at once.
