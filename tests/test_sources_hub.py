@@ -83,3 +83,14 @@ def test_a_data_set_without_a_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         ingest(tmp_path / "s.duckdb", "hf:")
     assert str(caught.value).startswith("hf:: cannot load the data set: it has no name; ")
+
+
+def test_splits_without_rows_are_passed_over(tmp_path: Path) -> None:
+    none = datasets.Dataset.from_dict({name: [] for name in PAIRS})
+    splits = {"train": datasets.Dataset.from_dict(PAIRS), "dev": none}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "some")
+    none.save_to_disk(tmp_path / "none")
+    assert [judgment["split"] for judgment in collect(tmp_path / "some")["judgments"]] == ["train"] * 2
+    assert refused(tmp_path, tmp_path / "none").startswith(
+        "DIR/none: cannot load the data set: it has no rows"
+    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from miner.errors import MinerError, UsageError
 
 LOCK = ".lock"
-"""The file that is in a folder while a process works there."""
+"""The file by which a process holds the folder that it works in."""
 
 
 @contextmanager
@@ -49,45 +48,25 @@ def write_whole(file: Path, content: str) -> None:
 def held(folder: Path) -> Iterator[None]:
     """Holds a folder, which is made where it is missing: no other process holds it meanwhile.
 
-    The file LOCK is in it for so long, or until the next one holds it if this process is killed. A folder
-    that was made and stays empty is removed. Raises UsageError when another process holds the folder, or
+    The file LOCK in it is what is locked, and stays; who is killed holds nothing. A folder that was made
+    and has nothing else at the end is removed. Raises UsageError when another process holds the folder, or
     when it is a file.
     """
-    lock, is_new = folder / LOCK, not folder.exists()
-    handle = _hold(lock)
+    from filelock import FileLock, Timeout  # only who trains needs it
+
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UsageError(f"{folder} is in the way", "move it, or name another OUT") from error
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(f"another process works in {folder}", "wait for it, or name another OUT") from error
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
-        if is_new and folder.exists() and not any(folder.iterdir()):
-            folder.rmdir()
-        os.close(handle)
-
-
-def _hold(lock: Path) -> int:
-    while True:
-        try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
-        except FileNotFoundError:
-            continue  # who held it has just removed the folder
-        except FileExistsError as error:
-            raise UsageError(f"{lock.parent} is in the way", "move it, or name another OUT") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(handle)
-            raise UsageError(
-                f"another process works in {lock.parent}", "wait for it, or name another OUT"
-            ) from error
-        if _is_still(lock, handle):
-            return handle
-        os.close(handle)
-
-
-def _is_still(lock: Path, handle: int) -> bool:
-    """Whether the file is the one that is open: whoever held it may have removed it in between."""
-    try:
-        return os.path.samestat(os.stat(lock), os.fstat(handle))
-    except FileNotFoundError:
-        return False
+        lock.release()
+        if is_new and folder.exists() and [path.name for path in folder.iterdir()] == [LOCK]:
+            shutil.rmtree(folder)

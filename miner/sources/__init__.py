@@ -11,6 +11,7 @@ from miner.sources import beir, hub, python_docs, tabular, trec
 from miner.sources.config import FORMATS, SourceConfig
 from miner.sources.files import files_in, locate
 from miner.sources.part import Part, Rows, Source
+from miner.sources.saved import is_saved_dataset
 from miner.sources.tables import is_table
 from miner.store.intake import IngestReport, intake
 
@@ -75,7 +76,7 @@ def open_source(source: str, config: SourceConfig) -> Source:
         return beir.open_beir(source, path, config)
     if found == "trec":
         return trec.open_trec(source, path, config)
-    if found == "hf" or (path.is_dir() and hub.is_saved_dataset(path)):
+    if found == "hf" or (path.is_dir() and is_saved_dataset(path)):
         return hub.open_hub(source, config)
     return tabular.open_files(source, path, config)
 
@@ -96,7 +97,7 @@ def detect(source: str) -> str:
     path = locate(source)
     if path.is_dir() and beir.is_beir(path):
         return "beir"
-    if path.is_dir() and hub.is_saved_dataset(path):
+    if path.is_dir() and is_saved_dataset(path):
         return "hf"
     if trec.is_trec(source, path):
         return "trec"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from miner.errors import InputError
 from miner.sources.config import SourceConfig, split_in
 from miner.sources.part import Source
+from miner.sources.saved import load_saved
 from miner.sources.tables import ROWS_PER_BATCH, Read, Record, Table, batch_records
 from miner.sources.tabular import from_tables
 
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 PREFIX = "hf:"
-
-
-def is_saved_dataset(folder: Path) -> bool:
-    """Tells whether `save_to_disk` of `datasets` wrote the folder."""
-    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
 def open_hub(source: str, config: SourceConfig) -> Source:
@@ -42,13 +38,12 @@ def _load(source: str, config: SourceConfig) -> Any:
 
     try:
         if not source.startswith(PREFIX):
-            loaded = datasets.load_from_disk(source)
-            return _chosen(source, loaded, config.hf_split)
+            return _chosen(load_saved(Path(source), config.hf_split), config.hf_split)
         name, _, configuration = source.removeprefix(PREFIX).partition(":")
         if not name:
             raise ValueError("it has no name")
         return datasets.load_dataset(name, configuration or None, split=config.hf_split)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise InputError(
             f"{source}: cannot load the data set: {reason}",
@@ -57,12 +52,14 @@ def _load(source: str, config: SourceConfig) -> Any:
         ) from error
 
 
-def _chosen(source: str, loaded: Any, split: str | None) -> Any:
-    if split is None or not isinstance(loaded, dict):
-        return loaded
-    if split not in loaded:
-        raise ValueError(f"no split '{split}'; it has {', '.join(loaded)}")
-    return loaded[split]
+def _chosen(splits: dict[str, Dataset | None], split: str | None) -> dict[str, Dataset]:
+    """The splits that have rows, or the one that was asked for."""
+    if split is not None and split not in splits:
+        raise ValueError(f"no split '{split}'; it has {', '.join(splits)}")
+    found = {name: data for name, data in splits.items() if data is not None and split in (None, name)}
+    if not found:
+        raise ValueError("it has no rows")
+    return found
 
 
 def _table(origin: str, data: Dataset) -> Table:

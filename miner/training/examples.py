@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from miner.errors import InputError, UsageError, near
 from miner.sources.beir import is_beir
 from miner.sources.files import File, files_in, lines, locate
+from miner.sources.saved import is_saved_dataset, load_saved
 from miner.sources.tables import is_table, open_table
 from miner.sources.values import as_number, is_blank
 from miner.training.encoder_config import LOSSES, Loss
@@ -25,8 +26,8 @@ from miner.training.encoder_config import LOSSES, Loss
 LABELS = ("label", "labels", "score", "scores")
 """The columns that sentence-transformers takes for the target; all others are texts, in order."""
 MANIFEST = "manifest.json"
-_SPLITS, _TRAIN = "dataset_dict.json", "train"
-"""The file of a `datasets` folder that names its splits, and the one that is read."""
+_TRAIN = "train"
+"""The split of a `datasets` folder that is read."""
 _EXPORTED = "anchor"
 """The column by which an export is known."""
 _FEATURES = b"huggingface"
@@ -234,7 +235,7 @@ def _data(source: str) -> Path:
     if not (path / MANIFEST).is_file():
         _require_rows(source, path)
         return path
-    if _is_saved(path / "data"):
+    if is_saved_dataset(path / "data"):
         return path / "data"
     files = [file.path for file in files_in(source, path / "data") if is_table(file)]
     if len(files) != 1:
@@ -242,13 +243,9 @@ def _data(source: str) -> Path:
     return files[0]
 
 
-def _is_saved(path: Path) -> bool:
-    return any((path / name).is_file() for name in ("state.json", _SPLITS))
-
-
 def _require_rows(source: str, path: Path) -> None:
     """Raises InputError for a folder that holds sources of a store, or no one table."""
-    if not path.is_dir() or _is_saved(path):
+    if not path.is_dir() or is_saved_dataset(path):
         return
     if is_beir(path):
         raise InputError(
@@ -262,27 +259,19 @@ def _require_rows(source: str, path: Path) -> None:
 
 def _saved(path: Path) -> tuple[pa.Table, tuple[str, ...]]:
     """The rows of split train, or of the only one, and which splits there are besides it."""
-    from datasets import Dataset
-
-    splits: list[str] = []
     try:
-        # Split by split, since a split without rows does not load, which one beside train need not.
-        if (several := path / _SPLITS).is_file():
-            splits = json.loads(several.read_text("utf-8"))["splits"]
-        if splits and _TRAIN not in splits:
-            raise InputError(
-                f"{path}: no split '{_TRAIN}'; it has {', '.join(splits)}", "save that split alone"
-            )
-        data = Dataset.load_from_disk(str(path / _TRAIN if splits else path))
-    except IndexError as error:
-        raise InputError(f"{path}: no rows to train on", "save a split with rows") from error
+        splits = load_saved(path, _TRAIN)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: not a folder that miner export or save_to_disk wrote: {error}",
             "name a file, an export, or a store with --run",
         ) from error
-    others = tuple(split for split in splits if split != _TRAIN)
-    return _with_class_names(data.with_format("arrow")[:], data.features), others
+    if _TRAIN not in splits:
+        raise InputError(f"{path}: no split '{_TRAIN}'; it has {', '.join(splits)}", "save that split alone")
+    data = splits.pop(_TRAIN)
+    if data is None:
+        raise InputError(f"{path}: no rows to train on", "save a split with rows")
+    return _with_class_names(data.with_format("arrow")[:], data.features), tuple(splits)
 
 
 def _with_class_names(table: pa.Table, features: Mapping[str, Any]) -> pa.Table:
