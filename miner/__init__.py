@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from miner.workflows.bench_config import BenchConfig
     from miner.workflows.silver import silver
     from miner.workflows.silver_config import SilverConfig
-    from miner.workflows.train import Rows, train
+    from miner.workflows.train import Dev, Rows, train
 
 _HOME = {
     "BenchConfig": "miner.workflows.bench_config",
+    "Dev": "miner.workflows.train",
     "Encoder": "miner.models.encoder",
     "EncoderConfig": "miner.training.encoder_config",
     "EvaluationConfig": "miner.evaluation.evaluate",
@@ -68,6 +69,7 @@ _HOME = {
 
 __all__ = [
     "BenchConfig",
+    "Dev",
     "Encoder",
     "EncoderConfig",
     "EvaluationConfig",

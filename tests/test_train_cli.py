@@ -414,7 +414,7 @@ import miner.evaluation.evaluate
 import miner.training.encoder
 import miner.training.steps as saving
 from miner.training.encoder_config import EncoderConfig
-from miner.workflows.train import train
+from miner.workflows.train import Dev, train
 
 class Deadly:
     def __init__(self, fatal):
@@ -435,7 +435,7 @@ def attempt(source, out, settings, fatal):
     saving.CHECKPOINT_SECONDS = 0.0 if fatal else 60.0
     config = EncoderConfig(**settings, batch_size=16, max_steps=20, epochs=9, evaluations=5, dtype="fp32",
         threads=1)
-    train(Path(source), Path(out), config, dev=Path(sys.argv[1]), progress=Deadly(fatal))
+    train(Path(source), Path(out), config, dev=Dev(Path(sys.argv[1])), progress=Deadly(fatal))
 
 gc.freeze()
 for plan in json.loads(sys.argv[2]):

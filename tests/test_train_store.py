@@ -21,7 +21,7 @@ from miner.store.training import training_positives
 from miner.text import text_key, text_keys
 from miner.training.encoder_config import LOSSES, EncoderConfig
 from miner.training.examples import Columns, Examples
-from miner.workflows.train import Rows, dev_task, known_positives, rows_of, train, usable
+from miner.workflows.train import Dev, Rows, dev_task, known_positives, rows_of, train, usable
 from tests.evaluation_support import add_judgments
 from tests.export_store import fill, make_run
 from tests.stores import make_store
@@ -339,7 +339,7 @@ def test_the_dev_split_is_scored_by_itself_unless_another_is_named(path: Path, t
     by_itself = trained(path, tmp_path / "a", evaluations=1)
     assert by_itself[2].startswith("step 0: dev nDCG@10 ")
     assert any(note.startswith("step 2: dev nDCG@10 ") for note in by_itself)
-    named = trained(path, tmp_path / "b", dev_split="test", evaluations=1)
+    named = trained(path, tmp_path / "b", dev=Dev(split="test"), evaluations=1)
     assert any(note.startswith("step 2: dev nDCG@10 ") for note in named)
     with Store.open(path) as store:
         tasks = [dev_task(store, split) for split in (None, "dev", "test")]
@@ -352,8 +352,8 @@ def test_rows_of_the_split_that_chooses_the_model_are_refused(path: Path, tmp_pa
     same = tmp_path / ".." / tmp_path.name / "my.duckdb"
     for rows, settings, split in (
         (Rows(judgments="gold", split="dev"), {}, "dev"),
-        (Rows(judgments="gold", split="test"), {"dev_split": "test"}, "test"),
-        (Rows(), {"dev_split": "train", "dev": same}, "train"),
+        (Rows(judgments="gold", split="test"), {"dev": Dev(split="test")}, "test"),
+        (Rows(), {"dev": Dev(same, "train")}, "train"),
     ):
         assert refusal(path, tmp_path / "x", rows, config=SCORED, **settings) == (
             f"the rows are of split '{split}', and so is what would choose the model; "
@@ -395,7 +395,7 @@ def test_a_missing_dev_split_is_noted_or_refused(tmp_path: Path) -> None:
     make_store(path, DOCUMENTS, QUERIES, [GOLD[0], GOLD[2], GOLD[5]]).close()
     said = trained(path, tmp_path / "out", Rows(judgments="gold"), evaluations=1)
     assert said[0] == "no dev split to score on: the last model is kept"
-    assert refusal(path, tmp_path / "x", Rows(judgments="gold"), dev_split="tset", config=SCORED) == (
+    assert refusal(path, tmp_path / "x", Rows(judgments="gold"), dev=Dev(split="tset"), config=SCORED) == (
         "nothing is judged in split 'tset' of my.duckdb (did you mean 'test'?); "
         "choose one with --dev-split: test, train"
     )
@@ -406,14 +406,15 @@ def test_another_store_can_be_scored_on(path: Path, tmp_path: Path) -> None:
     graded = [("purr", "cat", 1.0, "dev"), ("purr", "dog", 0.0, "dev"), ("bark", "cat", 0.5, "dev")]
     with make_store(other, DOCUMENTS, QUERIES, []) as store:
         add_judgments(store, [*graded, ("bark", "dog", 0.75, "dev")])
-    said = trained(path, tmp_path / "a", dev=other, evaluations=1)
+    said = trained(path, tmp_path / "a", dev=Dev(other), evaluations=1)
     assert said[2].startswith("step 0: dev Spearman "), "graded pairs are scored by similarity"
     rows = tmp_path / "rows.tsv"
     rows.write_text("anchor\tpositive\nwho purrs\ta cat purrs\nwho barks\ta dog barks\n")
-    said = trained(rows, tmp_path / "b", dev=path, dev_split="train", evaluations=1)
+    said = trained(rows, tmp_path / "b", dev=Dev(path, "train"), evaluations=1)
     assert said[0] == f"2 rows of anchor, positive from {rows}"
     assert said[1].startswith("step 0: dev nDCG@10 ")
-    said = trained(path, tmp_path / "c", dev=tmp_path / ".." / tmp_path.name / "my.duckdb", evaluations=1)
+    same = Dev(tmp_path / ".." / tmp_path.name / "my.duckdb")
+    said = trained(path, tmp_path / "c", dev=same, evaluations=1)
     assert said[2].startswith("step 0: dev nDCG@10 "), "the very store that is trained on"
 
 
@@ -422,11 +423,10 @@ def test_what_the_judgments_are_for_can_be_said(path: Path, tmp_path: Path) -> N
     with make_store(other, DOCUMENTS, QUERIES, []) as store:
         add_judgments(store, [(query, "cat", grade, "dev") for query, grade in grades.items()])
     for task, measure in (("auto", "nDCG@10"), ("similarity", "Spearman")):
-        said = trained(path, tmp_path / task, dev=other, dev_task=task, evaluations=1)
+        said = trained(path, tmp_path / task, dev=Dev(other, task=task), evaluations=1)
         assert said[2].startswith(f"step 0: dev {measure} "), "whole grades from 1 on may be either"
-    assert refusal(path, tmp_path / "out", dev_task="reranking", config=SCORED) == (
-        "no dev task 'reranking'; use auto, retrieval, similarity, labels"
-    )
+    with pytest.raises(UsageError, match="^no dev task 'reranking'; use auto, retrieval, similarity, labels"):
+        Dev(task="reranking")
 
 
 def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path) -> None:
@@ -453,15 +453,15 @@ def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path
     assert refusal(rows, out, Rows(negatives=2)) == (
         "--negatives is for a store, rows.tsv is none; leave it out, or name a store"
     )
-    assert refusal(rows, out, dev_split="dev", config=SCORED) == (
+    assert refusal(rows, out, dev=Dev(split="dev"), config=SCORED) == (
         "split 'dev' of what?; name the store to score on with --dev"
     )
-    assert refusal(rows, out, dev_task="similarity", config=SCORED) == (
+    assert refusal(rows, out, dev=Dev(task="similarity"), config=SCORED) == (
         "dev task has no effect without a dev split; "
         "name one with --dev or --dev-split, or leave --dev-task out"
     )
-    for settings in ({"dev_split": "dev"}, {"dev": path}, {"dev_task": "labels"}):
-        assert refusal(path, out, **settings) == (
+    for given in (Dev(split="dev"), Dev(path), Dev(task="labels")):
+        assert refusal(path, out, dev=given) == (
             "a dev split has no effect without evaluations; leave --evaluations 0 out"
         )
     assert refusal(path, out, Rows(columns=Columns(most=5.0))) == (
@@ -497,4 +497,4 @@ def test_a_store_without_runs_or_silver_says_what_to_do(tmp_path: Path) -> None:
         "split 'train' has no judgments of source silver; make silver ones: miner silver my.duckdb"
     )
     with pytest.raises(StoreError, match="no store at"):
-        train(path, tmp_path / "out", SCORED, Rows(judgments="gold"), dev=tmp_path / "none.duckdb")
+        train(path, tmp_path / "out", SCORED, Rows(judgments="gold"), dev=Dev(tmp_path / "none.duckdb"))

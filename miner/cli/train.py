@@ -110,16 +110,14 @@ def command(
     from miner.cli.progress import progress
     from miner.store.database import is_database
     from miner.training.examples import Columns
-    from miner.workflows.train import Rows, train
+    from miner.workflows.train import Dev, Rows, train
 
     config = EncoderConfig(**{name: settings[name] for name in OPTIONS})
     read = Columns(columns, label_column, positive_label, label_max)
     rows = Rows(run, negatives, judgments, split, settings["hold_out"], read)
     with progress() as reports:
-        report = train(
-            triplets, out, config, rows,
-            dev=dev, dev_split=dev_split, dev_task=dev_task, force=force, progress=reports,
-        )  # fmt: skip
+        scoring = Dev(dev, dev_split, dev_task)
+        report = train(triplets, out, config, rows, dev=scoring, force=force, progress=reports)
     place = dev or (triplets if is_database(triplets) else None)
     click.echo(_summary(report, str(place or "STORE")))
 

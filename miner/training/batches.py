@@ -75,6 +75,7 @@ class _Batch:
 
     @property
     def is_full(self) -> bool:
+        """Whether no further row fits."""
         return len(self.places) == self._size
 
     def takes(self, place: int, texts: Sequence[int]) -> bool:

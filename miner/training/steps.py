@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback
@@ -19,8 +19,13 @@ from transformers.trainer_callback import PrinterCallback
 from miner.engine.progress import Advance, Progress
 from miner.errors import MinerError
 from miner.models.device import resolve_device, resolve_dtype
+from miner.training.encoder_config import EncoderConfig
+from miner.training.pretrain_config import PretrainConfig
+from miner.training.reranker_config import RerankerConfig
 from miner.training.workplace import COMPLETE
 
+AnyConfig = EncoderConfig | PretrainConfig | RerankerConfig
+"""The settings of any training."""
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 CHECKPOINT_SECONDS = 60.0
 """How often training is saved: what a kill can cost."""
@@ -30,23 +35,7 @@ class _DivergedError(MinerError):
     """The loss or the weights are no longer numbers."""
 
 
-class Settings(Protocol):
-    """What every training is told."""
-
-    @property
-    def batch_size(self) -> int: ...
-
-    @property
-    def warmup(self) -> float: ...
-
-    @property
-    def dtype(self) -> str: ...
-
-    @property
-    def seed(self) -> int: ...
-
-
-def arguments_of(config: Settings, work: Path, steps: int, logs: int) -> dict[str, Any]:
+def arguments_of(config: AnyConfig, work: Path, steps: int, logs: int) -> dict[str, Any]:
     """Returns the library's arguments that are alike for every training; the loss is told `logs` times."""
     device = resolve_device()
     return {

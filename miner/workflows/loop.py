@@ -26,7 +26,7 @@ from miner.store.database import Store
 from miner.store.evaluating import require_judgments
 from miner.training.encoder import base_fingerprint
 from miner.training.encoder_config import EncoderConfig
-from miner.workflows.train import Rows, held_out, train
+from miner.workflows.train import Dev, Rows, held_out, train
 
 SETTINGS = "loop.json"
 """In the folder of the models: how they are made."""
@@ -163,7 +163,7 @@ def _round(path: Path, out: Path, encoder: str, number: int, config: LoopConfig,
         found = _audited(store, run, config, progress)
     rows = Rows(run=run.name, negatives=config.negatives, hold_out=config.hold_out)
     split = config.split if config.training.evaluations else None
-    model = str(train(path, out, config.training, rows, dev_split=split, progress=progress).out)
+    model = str(train(path, out, config.training, rows, dev=Dev(split=split), progress=progress).out)
     _, score = _score(path, model, config, progress)
     leak, full = (None, None) if found is None else (found.leak, found.as_mined.full)
     return Round(number, run.name, triplets, leak, full, model, score)

@@ -83,45 +83,46 @@ class Rows:
         return SOURCES if self.judgments == "both" else (self.judgments or SOURCES[0],)
 
 
+@dataclass(frozen=True)
+class Dev:
+    """What scores the model on the way. UsageError for a task that is none."""
+
+    store: Path | None = None
+    """None: what is trained on, if that is a store."""
+    split: str | None = None
+    """None: dev, where it is judged."""
+    task: str = AUTO
+    """What its judgments are for, one of DEV_TASKS; `auto` looks at them."""
+
+    def __post_init__(self) -> None:
+        if self.task not in DEV_TASKS:
+            raise UsageError(f"no dev task '{self.task}'", f"use {', '.join(DEV_TASKS)}")
+
+
 def train(
     source: Path,
     out: Path,
     config: EncoderConfig,
     rows: Rows | None = None,
     *,
-    dev: Path | None = None,
-    dev_split: str | None = None,
-    dev_task: str = AUTO,
+    dev: Dev | None = None,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> EncoderReport:
     """Trains an encoder on a file, an export, or a store, and writes it to the folder `out`.
 
     From a store, known positives are masked, and which positives the model saw is noted in it. The
-    model that scores best on `dev_split` (default: dev, where it is judged) of the store `dev`
-    (default: `source`, if that is one) is kept; `dev_task` is what its judgments are for, one of DEV_TASKS.
-    Stores are open only before and after the training.
-    Raises UsageError for what does not fit together, InputError for what cannot be read, ModelError
-    when the base does not load.
+    model that scores best on `dev` is kept. Stores are open only before and after the training. Raises
+    UsageError for what does not fit together, InputError for what cannot be read, ModelError when the base
+    does not load.
     """
     rows = rows or Rows()
     if rows.columns.most != 1 and config.needs.label != "number":
         raise UsageError(f"--label-max has no effect on loss {config.loss}", "it is for cosine")
     read = (_of_store if is_database(source) else _of_file)(source, config, rows, progress)
-    task = _dev(source, dev, dev_split, dev_task, config, read)
-    if task is None and config.evaluations:
-        for flag, given in (("patience", config.patience is not None), ("dev-task", dev_task != AUTO)):
-            if given:
-                raise UsageError(
-                    f"{flag.replace('-', ' ')} has no effect without a dev split",
-                    f"name one with --dev or --dev-split, or leave --{flag} out",
-                )
-        progress.note("no dev split to score on: the last model is kept")
+    task = _dev(source, dev or Dev(), config, read, progress)
     examples = read.examples
-    progress.note(f"{len(examples):,} rows of {', '.join(examples.texts)} from {examples.origin}")
-    if number := len(examples.classes):
-        some = ", ".join(examples.classes[:_CLASSES]) + (", …" if number > _CLASSES else "")
-        progress.note(f"{number} classes: {some}")
+    _tell_rows(examples, progress)
     about = {"source": source.name, **asdict(rows)}
 
     # Only now: it brings PyTorch, and a wrong name of a file is to be told at once.
@@ -163,6 +164,14 @@ def _of_file(source: Path, config: EncoderConfig, rows: Rows, progress: Progress
     read = read_examples(str(source), config.loss, rows.columns)
     _tell_unread(read, progress)
     return _Read(read)
+
+
+def _tell_rows(examples: Examples, progress: Progress) -> None:
+    """Notes how many rows of what columns there are, and of how many classes."""
+    progress.note(f"{len(examples):,} rows of {', '.join(examples.texts)} from {examples.origin}")
+    if number := len(examples.classes):
+        some = ", ".join(examples.classes[:_CLASSES]) + (", …" if number > _CLASSES else "")
+        progress.note(f"{number} classes: {some}")
 
 
 def _tell_unread(read: Examples, progress: Progress) -> None:
@@ -288,27 +297,39 @@ def _gold(judged: pa.Table) -> pa.ChunkedArray:
     return pc.not_equal(judged["source"], SOURCES[1])
 
 
-def _dev(
-    source: Path, dev: Path | None, split: str | None, task: str, config: EncoderConfig, read: _Read
-) -> DevTask | None:
-    if task not in DEV_TASKS:
-        raise UsageError(f"no dev task '{task}'", f"use {', '.join(DEV_TASKS)}")
+def _dev(source: Path, dev: Dev, config: EncoderConfig, read: _Read, progress: Progress) -> DevTask | None:
     if not config.evaluations:
-        if dev is not None or split is not None or task != AUTO:
+        if dev != Dev():
             raise UsageError("a dev split has no effect without evaluations", "leave --evaluations 0 out")
         return None
-    place = dev or (source if read.split is not None else None)
-    if place is None:
-        if split is not None:
-            raise UsageError(f"split '{split}' of what?", "name the store to score on with --dev")
-        return None
-    if read.split == (split or DEV) and _same(place, source):
+    place = dev.store or (source if read.split is not None else None)
+    if place is None and dev.split is not None:
+        raise UsageError(f"split '{dev.split}' of what?", "name the store to score on with --dev")
+    task = None if place is None else _dev_of_store(place, source, dev, config, read)
+    if task is None:
+        _require_no_dev(dev, config)
+        progress.note("no dev split to score on: the last model is kept")
+    return task
+
+
+def _require_no_dev(dev: Dev, config: EncoderConfig) -> None:
+    """Raises UsageError for a setting that only scoring reads."""
+    for name, given in (("patience", config.patience is not None), ("dev-task", dev.task != AUTO)):
+        if given:
+            raise UsageError(
+                f"{name.replace('-', ' ')} has no effect without a dev split",
+                f"name one with --dev or --dev-split, or leave --{name} out",
+            )
+
+
+def _dev_of_store(place: Path, source: Path, dev: Dev, config: EncoderConfig, read: _Read) -> DevTask | None:
+    if read.split == (dev.split or DEV) and _same(place, source):
         raise UsageError(
             f"the rows are of split '{read.split}', and so is what would choose the model",
             "name another --dev-split, or --evaluations 0",
         )
     with Store.open(place, read_only=True) as store:
-        return dev_task(store, split, config.seed, task)
+        return dev_task(store, dev.split, config.seed, dev.task)
 
 
 def _same(one: Path, other: Path) -> bool:
