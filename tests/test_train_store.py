@@ -425,9 +425,7 @@ def test_what_the_judgments_are_for_can_be_said(path: Path, tmp_path: Path) -> N
     for task, measure in (("auto", "nDCG@10"), ("similarity", "Spearman")):
         said = trained(path, tmp_path / task, dev=Dev(other, task=task), evaluations=1)
         assert said[2].startswith(f"step 0: dev {measure} "), "whole grades from 1 on may be either"
-    with pytest.raises(
-        UsageError, match=r"^no dev task 'reranking'; use auto, retrieval, similarity, labels"
-    ):
+    with pytest.raises(UsageError, match="no dev task 'reranking'; use auto, retrieval, similarity, labels"):
         Dev(task="reranking")
 
 
