@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+DISTRIBUTION = "hardneg-miner"
+"""The name under which pip knows the installed miner. It is in no package index."""
+
 
 class MinerError(Exception):
     """What is wrong and where (`message`), and what to do about it (`hint`).
@@ -45,7 +48,28 @@ class MissingExtraError(MinerError):
     """An optional dependency is not installed; the hint names the extra that brings it."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} is not installed", f"pip install 'hardneg-miner[{extra}]'")
+        super().__init__(f"{what} is not installed", install_command(extra))
+
+
+def install_command(extra: str) -> str:
+    """Returns the shell command that installs what an extra of miner adds.
+
+    It names the packages themselves: so it works wherever miner was installed from, and leaves the installed
+    PyTorch alone. `metadata.PackageNotFoundError` cannot happen in an installed miner.
+    """
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    requirements = map(Requirement, metadata.requires(DISTRIBUTION) or [])
+    added = [
+        f"'{requirement.name}{requirement.specifier}'"
+        for requirement in requirements
+        if requirement.marker
+        and requirement.marker.evaluate({"extra": extra})
+        and not requirement.marker.evaluate({"extra": ""})
+    ]
+    return f"pip install {' '.join(added)}"
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -27,7 +27,7 @@ installed() { # STATE EXTRAS: whether .venv was made from this state with at lea
 }
 
 ensure_environment() { # EXTRAS, such as cpu,offline
-  local state python pip
+  local state python
   state=$(cat pyproject.toml constraints.txt | cksum | tr ' ' -)
   if installed "$state" "$1"; then
     return
@@ -38,11 +38,25 @@ ensure_environment() { # EXTRAS, such as cpu,offline
     "$python" -m venv --clear .venv
   fi
   rm -f .venv/installed
-  pip=(.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt)
+  install_pinned .venv/bin/python -e ".[$1]"
+  echo "$state $1" >.venv/installed
+}
+
+install_pinned() { # PYTHON ARGUMENTS...: pip install with the tested versions
+  local pip=("$1" -m pip install --disable-pip-version-check -c constraints.txt)
   if [ "$(uname -sm)" = "Linux x86_64" ]; then
     # First and alone, so that what is resolved later finds torch there and does not choose again.
     "${pip[@]}" "$(grep '^torch==' constraints.txt)"
   fi
-  "${pip[@]}" -e ".[$1]"
-  echo "$state $1" >.venv/installed
+  "${pip[@]}" "${@:2}"
+}
+
+build_wheel() { # FOLDER: builds the wheel from this checkout into it and prints its path
+  # From a copy: a build in the checkout takes along what earlier builds left in build/.
+  local source="$1/source"
+  mkdir -p "$source"
+  cp -R miner pyproject.toml README.md LICENSE "$source"
+  .venv/bin/python -m pip wheel -q --disable-pip-version-check --no-deps -w "$1" "$source" >&2
+  rm -r "$source"
+  ls "$1"/*.whl
 }

@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import miner
+
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Every core has a worker of its own: more threads than cores only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+INSTALLED = os.environ.get("MINER_INSTALLED")
+if INSTALLED and not Path(miner.__file__).is_relative_to(INSTALLED):
+    raise pytest.UsageError(f"the tests would run against {miner.__file__}, not against {INSTALLED}")
 
 settings.register_profile("miner", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("miner")

