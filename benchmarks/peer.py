@@ -76,14 +76,14 @@ def _numbers(dtype: str) -> dict[str, Any]:
 
 
 def mine(texts: Texts, model: SentenceTransformer, **settings: Any) -> Dataset:
-    """Calls `mine_hard_negatives` over FAISS with 5 negatives; returns its triplets."""
+    """Calls `mine_hard_negatives` over FAISS, for 5 negatives where nothing else is set; returns triplets."""
     from datasets import Dataset
     from sentence_transformers.util import mine_hard_negatives
 
     pairs = Dataset.from_dict({"query": texts.queries, "positive": texts.positives})
     with contextlib.redirect_stdout(sys.stderr):
         return mine_hard_negatives(
-            pairs, model, corpus=texts.corpus, num_negatives=5, use_faiss=True, **settings
+            pairs, model, corpus=texts.corpus, use_faiss=True, **{"num_negatives": 5, **settings}
         )
 
 
