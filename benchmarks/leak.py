@@ -191,7 +191,10 @@ def mined(store: Store, folder: Path, given: Namespace, repeat: int, reports: Pr
         reranker = str(
             train_reranker(store, folder / f"reranker-{repeat}", training, reports, force=True).out
         )
-    config = MiningConfig(encoder="bundled", bm25=not given.no_bm25, depth=given.depth, reranker=reranker)
+    # Both sides compute in the same numbers, on any processor.
+    config = MiningConfig(
+        encoder="bundled", bm25=not given.no_bm25, depth=given.depth, reranker=reranker, dtype="fp32"
+    )
     return mine(store, config, progress=reports)
 
 
