@@ -62,7 +62,7 @@ def command(
     from miner.evaluation.report import as_json as to_json
     from miner.evaluation.report import evaluate_places, place
     from miner.evaluation.table import table
-    from miner.store.database import is_database
+    from miner.store.faults import is_database
 
     if per_query and not (as_json or out):
         raise UsageError("--per-query is for the JSON, and there is none", "add --json or --out FILE")

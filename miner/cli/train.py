@@ -108,7 +108,7 @@ def command(
     miner train sts.tsv my-model --loss cosine --columns sentence1,sentence2 --label-max 5
     """
     from miner.cli.progress import progress
-    from miner.store.database import is_database
+    from miner.store.faults import is_database
     from miner.training.examples import Columns
     from miner.workflows.train import Dev, Rows, train
 

@@ -20,7 +20,7 @@ def replacing(file: Path) -> Iterator[Path]:
     So a kill leaves the old file or the new one. Raises MinerError when it cannot be written, UsageError when
     `file` is a store or a folder.
     """
-    from miner.store.database import is_database  # brings DuckDB and Arrow, which a start does without
+    from miner.store.faults import is_database  # brings DuckDB and Arrow, which a start does without
 
     if is_database(file):
         raise UsageError(f"{file} is a DuckDB database, and would be lost", "name another file")

@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from miner.errors import StoreError
+from miner.store.faults import explaining, require_file, unopened
 from miner.store.tables import FORMAT, TABLES, VIEWS
 
 MEMORY_LIMIT = "4GB"
@@ -21,14 +22,14 @@ MEMORY_LIMIT = "4GB"
 CHECKPOINT = "256MB"
 """How large the write-ahead log grows before it is folded into the file; closing folds it anyway."""
 
-
-def is_database(path: Path) -> bool:
-    """Returns whether the file at `path` is one of DuckDB's: bytes 8 to 12 say so."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(12)[8:] == b"DUCK"
-    except OSError:
-        return False
+_THINGS = """SELECT count(*) FROM (
+    SELECT 1 FROM duckdb_tables() UNION ALL
+    SELECT 1 FROM duckdb_views() WHERE NOT internal UNION ALL
+    SELECT 1 FROM duckdb_sequences() UNION ALL
+    SELECT 1 FROM duckdb_schemas() WHERE NOT internal UNION ALL
+    SELECT 1 FROM duckdb_functions() WHERE NOT internal UNION ALL
+    SELECT 1 FROM duckdb_types() WHERE NOT internal)"""
+"""Counts all that somebody may have put into a database."""
 
 
 class Store:
@@ -54,20 +55,11 @@ class Store:
     ) -> Store:
         """Opens the store at `path`, which must exist unless `create` is given.
 
-        Raises StoreError when there is no such store, another process holds it, or the file is
-        no store of this version.
+        Raises StoreError when there is no such store, another process holds it, the file is damaged,
+        or it is no store of this version: such a file is only ever opened for reading.
         """
         file = Path(path)
-        if not create and not file.exists():
-            raise StoreError(f"there is no store at {file}", f"make one: miner ingest {file} SOURCE")
-        if file.is_dir():
-            raise StoreError(f"{file} is a folder, not a store", "name a file, such as my.duckdb")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"cannot make the folder {file.parent}: {error.strerror}", "check the path"
-            ) from error
+        is_new = _require_file(file, create)
         config: dict[str, Any] = {
             "memory_limit": memory_limit,
             "threads": threads or os.cpu_count() or 1,
@@ -76,34 +68,49 @@ class Store:
             "python_enable_replacements": False,
             "autoinstall_known_extensions": False,
         }
-        try:
-            connection = duckdb.connect(str(file), read_only=read_only, config=config)
-        except duckdb.Error as error:
-            raise unopened(file, error) from error
-        store = cls(file, connection)
-        store._prepare(read_only)
+        if not is_new and not read_only:
+            # DuckDB may change a file by opening it to write, as it folds the log in: look first.
+            try:
+                is_new = cls(file, _connect(file, True, config))._require_ours(create) == 0
+            except StoreError as error:
+                if not isinstance(error.__cause__, duckdb.ConnectionException):
+                    raise  # otherwise this process has it open, and looked at it before
+        store = cls(file, _connect(file, read_only, config))
+        if is_new:
+            with store.transaction():
+                for statement in (*TABLES, *VIEWS):
+                    store.execute(statement)
+                store.execute("INSERT INTO meta VALUES ('format', ?)", [str(FORMAT)])
+        elif read_only:
+            store._require_ours(close=False)
         return store
 
-    def _prepare(self, read_only: bool) -> None:
-        tables = {name for (name,) in self.rows("SELECT table_name FROM duckdb_tables()")}
-        if not tables and not read_only:
-            with self.transaction():
-                for statement in (*TABLES, *VIEWS):
-                    self._connection.execute(statement)
-                self._connection.execute("INSERT INTO meta VALUES ('format', ?)", [str(FORMAT)])
-            return
-        found = None
-        if "meta" in tables:
-            try:
-                found = next(iter(self.rows("SELECT value FROM meta WHERE key = 'format'")), None)
-            except duckdb.BinderException:
-                found = None  # somebody else's table of that name
-        if found != (str(FORMAT),):
+    def _require_ours(self, create: bool = False, close: bool = True) -> int:
+        """Returns how many tables there are; none only with `create`, for a database that is empty.
+
+        Raises StoreError for one that is no store of this version. Closes it, unless that is not wanted.
+        """
+        found, things = None, 0
+        try:
+            tables = {name for (name,) in self.rows("SELECT table_name FROM duckdb_tables()")}
+            ((things,),) = self.rows(_THINGS)
+            if "meta" in tables:
+                with suppress(duckdb.BinderException, duckdb.ConversionException):  # another's table
+                    found = next(iter(self.rows("SELECT value FROM meta WHERE key = 'format'")), None)
+        except BaseException:
             self.close()
-            raise StoreError(
-                f"{self.path} is not a store of this version of miner",
-                "ingest the sources again into a new file",
-            )
+            raise
+        right = found == (str(FORMAT),) or (create and not things)
+        if close or not right:
+            self.close()
+        if right:
+            return len(tables)
+        if found is None:
+            raise StoreError(f"{self.path} is a DuckDB database, but not a miner store", "name another file")
+        raise StoreError(
+            f"{self.path} is not a store of this version of miner: its format is {found[0]}, not {FORMAT}",
+            "ingest the sources again into a new file",
+        )
 
     @property
     def vectors(self) -> Path:
@@ -128,22 +135,26 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commits everything inside it at once, or nothing of it when anything raises."""
-        self._connection.begin()
-        try:
-            yield
-        except BaseException:
-            self._connection.rollback()
-            raise
-        self._connection.commit()
+        with explaining(self.path):
+            self._connection.begin()
+            try:
+                yield
+            except BaseException:
+                with suppress(duckdb.Error):  # after a fatal error there is nothing to roll back
+                    self._connection.rollback()
+                raise
+            self._connection.commit()
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> None:
         """Runs one statement for its effect."""
-        self._connection.execute(statement, list(values))
+        with explaining(self.path):
+            self._connection.execute(statement, list(values))
 
     def rows(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Returns the rows of a small result; `values` as in `table`."""
         bound = dict(values) if isinstance(values, Mapping) else list(values)
-        rows: list[tuple[Any, ...]] = self._connection.execute(query, bound).fetchall()
+        with explaining(self.path):
+            rows: list[tuple[Any, ...]] = self._connection.execute(query, bound).fetchall()
         return rows
 
     def table(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> pa.Table:
@@ -152,8 +163,9 @@ class Store:
         `values` are bound to `?` by place, or to `$name` by name.
         """
         bound = dict(values) if isinstance(values, Mapping) else list(values)
-        relation = self._connection.sql(query, params=bound)
-        result: pa.Table = relation.to_arrow_table()
+        with explaining(self.path):
+            relation = self._connection.sql(query, params=bound)
+            result: pa.Table = relation.to_arrow_table()
         return result
 
     def insert(self, name: str, table: pa.Table | pa.RecordBatch, **constants: str) -> None:
@@ -165,13 +177,14 @@ class Store:
         values = [*("?" for _ in constants), *(_quoted(c) for c in table.schema.names)]
         self._connection.register("arriving", table)
         try:
-            self._connection.execute(
+            self.execute(
                 f"INSERT INTO {_quoted(name)} ({', '.join(columns)}) "
                 f"SELECT {', '.join(values)} FROM arriving",
                 list(constants.values()),
             )
         finally:
-            with suppress(duckdb.TransactionException):  # an aborted one forgets the name by itself
+            # An aborted transaction, or a database that a fatal error closed, forgets the name by itself.
+            with suppress(duckdb.TransactionException, duckdb.FatalException):
                 self._connection.unregister("arriving")
 
 
@@ -179,17 +192,22 @@ def _quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
-def unopened(file: Path, error: duckdb.Error) -> StoreError:
-    """Returns what to tell the user when DuckDB cannot open a file."""
-    text = str(error)
-    if file.is_file() and file.stat().st_size and not is_database(file):
-        return StoreError(f"{file} is not a DuckDB file", "name a store made by miner ingest")
-    if "Could not set lock" in text:
-        return StoreError(f"another process holds {file}", "wait until it ends, or end it")
-    if text.startswith("Corrupt database file"):
-        return StoreError(
-            f"{file} is damaged: its checksums do not match", "ingest the sources into a new file"
-        )
-    if "not a valid DuckDB" in text or "DuckDB database file" in text:
-        return StoreError(f"{file} is not a DuckDB file", "name a store made by miner ingest")
-    return StoreError(f"cannot open {file}: {text.splitlines()[0]}", "check the path and its rights")
+def _require_file(file: Path, create: bool) -> bool:
+    """Returns whether the store is to be made; raises StoreError for what can be no store."""
+    if file.exists() or not create:
+        require_file(file)
+        return False
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot make the folder {file.parent}: {error.strerror}", "check the path"
+        ) from error
+    return True
+
+
+def _connect(file: Path, read_only: bool, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(str(file), read_only=read_only, config=config)
+    except (duckdb.Error, MemoryError) as error:
+        raise unopened(file, error) from error

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import duckdb
 
 from miner.errors import MinerError, StoreError, UsageError
+from miner.store.faults import explained, require_file, unopened
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,11 +98,13 @@ class Result:
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
+        path: Path,
         query: str,
         limits: Limits,
         abandon: Callable[[MinerError], None] | None,
     ) -> None:
         self._connection = connection
+        self._path = path
         self._limits = limits
         self._abandon = abandon
         # DuckDB runs on a thread of its own: the caller's stays free to see Ctrl-C and the clock.
@@ -184,12 +187,14 @@ class Result:
                     self._abandon(error)
                 return
 
-    def _explained(self, error: Exception) -> MinerError:
+    def _explained(self, error: duckdb.Error | MemoryError) -> MinerError:
         if isinstance(error, (duckdb.OutOfMemoryException, MemoryError)):
             return StoreError(
                 f"the query needs more than {self._limits.memory} of memory",
                 "ask for less, or give it more with --memory",
             )
+        if known := explained(self._path, error):
+            return known
         hint = 'the tables and views: miner sql STORE "SHOW TABLES"'
         return UsageError(str(error).strip(), hint if isinstance(error, duckdb.CatalogException) else "")
 
@@ -207,7 +212,7 @@ def select(
     end the process. Raises UsageError for anything but one SELECT that only reads and for errors
     in it, StoreError when the store cannot be opened or a limit is met.
     """
-    result = Result(_open(Path(path), limits), query, limits, abandon)
+    result = Result(_open(Path(path), limits), Path(path), query, limits, abandon)
     try:
         yield result
     finally:
@@ -241,8 +246,7 @@ def confined(limits: Limits) -> Iterator[None]:
 
 
 def _open(file: Path, limits: Limits) -> duckdb.DuckDBPyConnection:
-    if not file.is_file():
-        raise StoreError(f"there is no store at {file}", f"make one: miner ingest {file} SOURCE")
+    require_file(file)
     settings: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{limits.memory_bytes()}B",
         "threads": min(os.cpu_count() or 1, _MOST_THREADS),
@@ -251,8 +255,6 @@ def _open(file: Path, limits: Limits) -> duckdb.DuckDBPyConnection:
     try:
         connection = duckdb.connect(str(file), read_only=True, config=settings)
     except duckdb.Error as error:
-        from miner.store.database import unopened
-
         raise unopened(file, error) from error
     for setting in _LOCKS:
         connection.execute(f"SET {setting}")

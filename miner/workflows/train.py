@@ -17,7 +17,8 @@ from miner.export.scorer import BM25, ENCODER, Scorer, scorer_of_export, scorer_
 from miner.retrieval.arrays import drawn_share
 from miner.store import corpus, evaluating, evidence, mined, runs
 from miner.store.certificate import staleness
-from miner.store.database import Store, is_database
+from miner.store.database import Store
+from miner.store.faults import is_database
 from miner.store.runs import Run, find_run, record_model
 from miner.store.silver import SOURCES, graded, is_soft, judged_pairs
 from miner.store.training import record_training
