@@ -137,7 +137,7 @@ def damaged_places(data: bytes) -> Iterator[int]:
     yield 100
     yield 5000
     yield data.index(b"documents")
-    yield len(data) - 300_000
+    yield len(data) // 2
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -159,7 +159,7 @@ def test_a_flipped_bit_anywhere_is_found_when_it_is_read(
 def test_damage_that_sql_finds_is_named(filled: Path, tmp_path: Path) -> None:
     path = tmp_path / "s.duckdb"
     data = bytearray(filled.read_bytes())
-    data[-300_000] ^= 1
+    data[len(data) // 2] ^= 1
     path.write_bytes(data)
     ended = command("sql", path, "SELECT max(md5(d::VARCHAR)) FROM documents d")
     assert ended.returncode == 1
