@@ -1,7 +1,8 @@
 """Near copies: texts of almost the same words.
 
 Neither case nor the order of the words counts, nor how often one occurs, nor, unless asked for, punctuation
-and where words are parted: "well-being", "well being" and "wellbeing" are alike.
+and where words are parted: "well-being", "well being" and "wellbeing" are alike. Of scripts without spaces
+the words are pairs of neighbouring characters (`text.words`).
 MinHash (Broder 1997, On the resemblance and containment of documents) with locality-sensitive hashing
 proposes pairs; the similarity of each is then computed exactly.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -19,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from miner.engine.progress import SILENT, Progress
-from miner.text import normalise
+from miner.text import is_marked, marks, normalise
+from miner.text import words as split_words
 
 if TYPE_CHECKING:
     from datasketch import MinHash
@@ -32,11 +35,11 @@ _LOWER = 0.1
 """The index is asked for this much less than the threshold: pairs at the threshold are then hardly missed."""
 _WEIGHTS = (0.1, 0.9)
 """Of a pair that is proposed for nothing, and of one that is missed."""
-_PUNCTUATION = re.compile(r"(?<!\d)[^\w\s+#]+|[^\w\s+#]+(?!\d)")
+_PUNCTUATION = r"(?<!\d)[^\w\s+#{marks}]+|[^\w\s+#{marks}]+(?!\d)"
 """What does not count: but for what stands in a number, and for the names of C++ and C#."""
 _SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 """Between numbers it counts: 1 5 is not 15."""
-_TOKEN = re.compile(r"\w+|[^\w\s]+")
+_TOKEN = r"[\w{marks}]+|[^\w\s{marks}]+"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class WordSets:
     """The words of texts, by position."""
 
     def __init__(self, texts: Sequence[str], punctuation: bool = False) -> None:
-        split = _TOKEN.findall if punctuation else words
+        split = _tokens if punctuation else words
         self.sets: list[frozenset[int]] = []
         self.letters: list[bytes] = []
         """A hash of each text's letters and digits alone; none where punctuation counts."""
@@ -76,7 +79,20 @@ class WordSets:
 
 def words(text: str) -> list[str]:
     """Returns the words without the punctuation in them: anti-terrorism is one, and so is antiterrorism."""
-    return _PUNCTUATION.sub("", text).split()
+    return split_words(_pattern(_PUNCTUATION, is_marked(text)).sub("", text))
+
+
+def _tokens(text: str) -> list[str]:
+    """The words, and between them the punctuation."""
+    marked = is_marked(text)
+    found: list[str] = _pattern(_TOKEN, marked).findall(text)
+    return [word for token in found for word in split_words(token)] if marked else found
+
+
+@cache
+def _pattern(pattern: str, marked: bool) -> re.Pattern[str]:
+    """With combining marks among the letters, where the text has some: the plain class is faster."""
+    return re.compile(pattern.replace("{marks}", marks() if marked else ""))
 
 
 def _hashed(word: str) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from miner.errors import UsageError, near
 from miner.retrieval.collection import Collection, Floats, Hits, Ints
 from miner.retrieval.config import Bm25Config
+from miner.text import for_tokens
 
 VARIANTS = {
     "bm25s": ("lucene", "robertson", "atire", "bm25l", "bm25+"),
@@ -23,7 +24,7 @@ STOPWORDS = (
 DELTA = {"bm25l": 0.5, "bm25+": 1.0}
 """Lower-bounding constants (Lv & Zhai 2011)."""
 
-_CODE = 1
+_CODE = 2
 _POSTINGS = 20_000_000
 """Postings multiplied at once: bounds the memory of the sparse product."""
 
@@ -62,12 +63,15 @@ def _stemmer(name: str) -> Any:
 def tokenise(texts: Sequence[str], config: Bm25Config) -> tuple[list[list[int]], list[str]]:
     """Returns each text's token numbers, and the vocabulary they point into, sorted.
 
-    Lower case, words of two or more letters or digits, stop words out, stemmed.
+    Lower case, words of two or more letters or digits, stop words out, stemmed. Of scripts without
+    spaces the pairs of neighbouring characters (`text.for_tokens`).
     """
     import bm25s
 
+    prepared, pattern = for_tokens(texts)
     tokens = bm25s.tokenize(
-        list(texts),
+        prepared,
+        token_pattern=pattern or r"(?u)\b\w\w+\b",
         stopwords=None if config.stopwords == "none" else config.stopwords,
         stemmer=_stemmer(config.stemmer),
         show_progress=False,

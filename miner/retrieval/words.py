@@ -1,4 +1,4 @@
-"""Whether one text contains another, word for word."""
+"""Whether one text contains another, word for word; character for character in scripts without spaces."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.text import normalise
+from miner.text import normalise, words
 
 _CUT = 4
 """Words from which on the last one may be cut."""
+
+
+def _split(text: str) -> list[str]:
+    """The words of the normalised text; of scripts without spaces each character is one."""
+    return words(normalise(text), size=1)
 
 
 class Words:
@@ -38,20 +43,20 @@ class Words:
 
     def _padded(self, position: int) -> str:
         if position not in self._normal:
-            self._normal[position] = f" {normalise(self._texts[position].as_py())} "
+            self._normal[position] = f" {' '.join(_split(self._texts[position].as_py()))} "
         return self._normal[position]
 
 
 def _signatures(text: str) -> tuple[int, int]:
     """One bit of 64 for each word of the normalised text, and the same without a word that may be cut."""
-    words = normalise(text).split()
-    sure = words[:-1] if len(words) >= _CUT else words
-    return _bits(words), _bits(sure)
+    found = _split(text)
+    sure = found[:-1] if len(found) >= _CUT else found
+    return _bits(found), _bits(sure)
 
 
-def _bits(words: list[str]) -> int:
+def _bits(found: list[str]) -> int:
     bits = 0
-    for word in words:
+    for word in found:
         bits |= 1 << (crc32(word.encode()) & 63)
     return bits
 
