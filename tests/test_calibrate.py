@@ -59,13 +59,13 @@ SETTINGS = [
     Rules(relative_margin=0.1),
     Rules(relative_margin=-0.2, anchor="best"),
     Rules(relative_margin=0.3, anchor="median", skip_top=3),
-    Rules(relative_margin=None, absolute_margin=0.5, anchor="median"),
-    Rules(relative_margin=None, percentile=30, max_rank=25),
-    Rules(relative_margin=None, relative_percentile=0.4, anchor="best"),
-    Rules(relative_margin=None, relative_percentile=1.0),
+    Rules(absolute_margin=0.5, anchor="median"),
+    Rules(percentile=30, max_rank=25),
+    Rules(relative_percentile=0.4, anchor="best"),
+    Rules(relative_percentile=1.0),
     Rules(relative_margin=0.05, max_score=3.0, min_score=1.0),
-    Rules(relative_margin=None, max_score=2.0, min_score=1.9),
-    Rules(relative_margin=None, min_score=4.0, percentile=1),
+    Rules(max_score=2.0, min_score=1.9),
+    Rules(min_score=4.0, percentile=1),
     Rules(relative_margin=0.5, skip_top=90),
 ]
 
@@ -103,7 +103,7 @@ def test_bounds_and_rules_say_the_same(
     """A score passes every rule exactly if it is no higher than the bound."""
     known, score = np.sort(positives), np.array(scores)
     anchor = np.resize(known, len(score))
-    rules = Rules(relative_margin=None, relative_percentile=share, percentile=percentile)
+    rules = Rules(relative_percentile=share, percentile=percentile)
     dropped = ruling.distribution(known, score) > share * ruling.distribution(known, anchor)
     dropped |= score > np.percentile(known, percentile)
     assert (score > ruling.highest(rules, anchor, known)).tolist() == dropped.tolist()
@@ -237,6 +237,21 @@ def test_keeping_the_yield_leaks_least_of_what_leaves_as_much(store: Store, run:
     assert recipe(found).startswith(
         f"# Calibrated on run {run.name}: {found.chosen.name}.\n# The run's own yield;"
     )
+
+
+@pytest.mark.parametrize("rules", SETTINGS, ids=name_of)
+def test_a_recipe_has_its_rules_and_no_others_whatever_it_is_applied_to(
+    store: Store, run: runs.Run, tmp_path: Path, rules: Rules
+) -> None:
+    found = calibrate(store, run, 0.5, AuditConfig(repeats=1))
+    (tmp_path / "r.toml").write_text(
+        recipe(replace(found, chosen=replace(found.chosen, rules=rules))), "utf-8"
+    )
+    values = read_recipe(tmp_path / "r.toml")
+    for other in (Rules(), Rules(percentile=9.0, skip_top=2), Rules(min_score=1.0, anchor="median")):
+        assert with_values(MiningConfig(rules=other), values).rules == rules
+    if rules.percentile is not None and rules.relative_margin is None:
+        assert "relative_margin" not in values
 
 
 def test_figures_of_another_selection_or_search_are_not_taken_for_this_run(

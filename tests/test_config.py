@@ -46,7 +46,6 @@ def test_a_recipe_is_read_flat_and_applied(tmp_path: Path) -> None:
 
         [rules]
         max_score = 1            # a whole number is a number
-        relative_margin = "off"
         anchor = "each"
 
         [selection]
@@ -62,7 +61,7 @@ def test_a_recipe_is_read_flat_and_applied(tmp_path: Path) -> None:
         bm25=False,
         encoder="bundled",
         protected=("007", "d2"),
-        rules=Rules(max_score=1.0, relative_margin=None, anchor="each"),
+        rules=Rules(max_score=1.0, anchor="each"),
         selection=Selection(negatives=3, strategy="ambiguous", document_cap=7),
     )
     assert isinstance(config.rules.max_score, float)
@@ -218,6 +217,59 @@ def test_a_table_that_is_none_and_an_unknown_table_are_refused(tmp_path: Path) -
 def test_a_value_of_the_wrong_kind_names_the_file_and_the_kind(tmp_path: Path, line: str, text: str) -> None:
     file = recipe(tmp_path, line)
     assert said(file) == f"{file}: {text}"
+
+
+OTHERS = {
+    "skip_top": 3, "max_rank": 9, "max_score": 1.0, "min_score": 0.0, "absolute_margin": 0.0,
+    "percentile": 0.0, "relative_percentile": 0.0,
+}  # fmt: skip
+
+
+def in_force(rules: Rules) -> dict[str, Any]:
+    return {name: value for name, value in asdict(rules).items() if value not in ("lowest", None, False)}
+
+
+def test_without_a_rule_the_default_rule_is_in_force() -> None:
+    assert in_force(Rules()) == in_force(MiningConfig().rules) == {"relative_margin": 0.05}
+    assert in_force(Rules(anchor="median")) == {"relative_margin": 0.05, "anchor": "median"}
+    for idle in ({"depth": 7}, {"anchor": "lowest"}, {"skip_top": 0}, {"percentile": "off"}):
+        assert with_values(MiningConfig(), idle).rules == Rules()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_naming_a_rule_replaces_the_default_rule(tmp_path: Path, name: str) -> None:
+    rules = Rules(**{name: OTHERS[name]})
+    assert rules.relative_margin is None
+    assert getattr(rules, name) == OTHERS[name]
+    file = recipe(tmp_path, f"[rules]\n{name} = {OTHERS[name]}\n")
+    assert with_values(MiningConfig(), read_recipe(file)).rules == rules
+    # What old recipes and commands say is right still.
+    old = {name: OTHERS[name], "relative_margin": "off"}
+    assert with_values(MiningConfig(), old).rules == rules == Rules(**{**old, "relative_margin": None})
+    both = Rules(**{name: OTHERS[name], "relative_margin": 0.05})
+    assert both.relative_margin == 0.05
+    assert with_values(MiningConfig(), {name: OTHERS[name], "relative_margin": 0.05}).rules == both
+
+
+def test_off_alone_leaves_no_rule() -> None:
+    assert in_force(Rules(relative_margin=None)) == {}
+    assert with_values(MiningConfig(), {"relative_margin": "off"}).rules == Rules(relative_margin=None)
+
+
+def test_the_rules_of_a_run_are_replaced_by_those_that_are_named() -> None:
+    run = MiningConfig(rules=Rules(percentile=5.0, min_score=0.1, anchor="median"))
+    assert with_values(run, {"negatives": 3}).rules == run.rules
+    assert with_values(run, {"anchor": "best"}).rules == Rules(percentile=5.0, min_score=0.1, anchor="best")
+    assert with_values(run, {"max_score": 2.0}).rules == Rules(max_score=2.0, anchor="median")
+    assert with_values(run, {"min_score": "off"}).rules == Rules(percentile=5.0, anchor="median")
+    assert with_values(run, {"relative_margin": "off"}).rules == run.rules
+
+
+@given(st.dictionaries(st.sampled_from([*OTHERS, "relative_margin"]), st.none()), st.booleans())
+def test_stored_rules_are_read_as_they_are(nulls: dict[str, None], margin: bool) -> None:
+    stored = {"anchor": "best", **OTHERS, "relative_margin": 0.2 if margin else None, **nulls}
+    stored["skip_top"] = stored["skip_top"] or 0
+    assert asdict(Rules(**stored)) == stored
 
 
 def test_off_is_none_where_none_can_be_and_a_text_elsewhere() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -161,8 +162,32 @@ def test_a_larger_sample_of_queries_holds_the_smaller(store: Store) -> None:
         )
         return set(runs.triplets(store, mine(store, config))["query_id"].to_pylist())
 
-    assert sampled(1, 1) == sampled(1, 2)
     assert sampled(1, 1) < sampled(2, 1) < sampled(3, 1) == set(QUERIES)
+
+
+def test_the_seed_draws_the_sample_of_the_queries(store: Store) -> None:
+    """The smallest hashes of the seed and the id, as `Collection` documents it."""
+
+    def first(seed: int) -> str:
+        keys = {blake2b(f"{seed} {query}".encode(), digest_size=8).digest(): query for query in QUERIES}
+        return keys[min(keys)]
+
+    drawn = {seed: first(seed) for seed in range(8)}
+    assert len(set(drawn.values())) > 1
+    for seed, query in drawn.items():
+        run = mine(store, MiningConfig(queries=1, selection=Selection(seed=seed)))
+        ids = store.rows("SELECT DISTINCT query_id FROM positives WHERE evidence = ?", [run.evidence])
+        assert ids == [(query,)]
+
+
+def test_deciding_again_cannot_draw_another_sample(store: Store) -> None:
+    sampled = mine(store, MiningConfig(queries=2))
+    other = with_values(config_of(sampled), {"seed": 7})
+    with pytest.raises(UsageError, match="seed, which draws the sample of the queries, cannot change"):
+        decide_again(store, sampled, other)
+    assert decide_again(store, sampled, with_values(config_of(sampled), {"negatives": 2})).seed == 13
+    every = mine(store, MiningConfig(queries=3))
+    assert decide_again(store, every, with_values(config_of(every), {"seed": 7})).seed == 7
 
 
 def test_the_same_settings_under_a_new_name_are_a_new_run(store: Store) -> None:

@@ -145,7 +145,7 @@ def test_a_candidate_that_was_not_reranked_is_outside_the_window() -> None:
         (Rules(skip_top=1, max_score=0, absolute_margin=9), (2, 1, 1), Reason.RANK_WINDOW),
         (Rules(max_score=0, min_score=5, absolute_margin=9), (2, 1, 1), Reason.MAX_SCORE),
         (Rules(absolute_margin=9, percentile=0), (2, 1, 1), Reason.ABSOLUTE_MARGIN),
-        (Rules(percentile=0, relative_percentile=0), (2, 1, 1), Reason.RELATIVE_MARGIN),
+        (Rules(relative_margin=0.05, percentile=0, relative_percentile=0), (2, 1, 1), Reason.RELATIVE_MARGIN),
     ],
 )
 def test_thresholds_and_order(rules: Rules, row: tuple[float, float, int], expected: Reason | None) -> None:

@@ -79,9 +79,7 @@ def test_the_list(store: Path) -> None:
 def test_a_run_without_negatives_is_not_told_for_the_best_one(store: Path) -> None:
     with Store.open(store) as opened:
         naive = runs.find_run(opened, "naive")
-        none = decide_again(
-            opened, naive, replace(NAIVE, rules=Rules(relative_margin=None, skip_top=500)), name="none"
-        )
+        none = decide_again(opened, naive, replace(NAIVE, rules=Rules(skip_top=500)), name="none")
         audit(opened, none, AuditConfig(repeats=2))
         with pytest.raises(UsageError, match="run 'none' has no negatives to keep the yield of"):
             calibrate(opened, none, None, AuditConfig())

@@ -19,7 +19,7 @@ def test_queries_without_negatives_are_counted(tmp_path: Path, capsys: pytest.Ca
         run = mine(store, with_values(MiningConfig(), {"relative_margin": "off", "negatives": 3}))
         summarise(store, run)
         some = capsys.readouterr().err.splitlines()
-        run = mine(store, with_values(MiningConfig(), {"relative_margin": "off", "max_score": -1.0}))
+        run = mine(store, with_values(MiningConfig(), {"max_score": -1.0}))
         summarise(store, run)
         none = capsys.readouterr().err.splitlines()
     short = "view shortfalls says why;"

@@ -19,11 +19,13 @@ from miner.mining.config import Rules, Selection, with_values
 def command(store: Path, source: str | None, name: str | None, recipe: Path | None, **flags: Any) -> None:
     """Decide again over the evidence of a run in STORE, without running a model.
 
-    What is not set stays as it was in that run. A number can be set to `off`.
+    What is not set stays as it was in that run, except that naming a rule (--skip-top to
+    --relative-percentile) replaces all rules of the run. `off` turns one rule off and keeps the others. The
+    rules in force are printed.
 
     \b
     miner decide my.duckdb --relative-margin 0.1
-    miner decide my.duckdb --run r1 --name strict --relative-margin off --percentile 2
+    miner decide my.duckdb --run r1 --name strict --percentile 2
     miner decide my.duckdb --strategy random --negatives 8 --seed 7
     """
     from miner.cli.progress import progress

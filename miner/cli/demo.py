@@ -118,7 +118,7 @@ def _config(queries: int, reranker: Path | None = None) -> Any:
         encoder="bundled",
         reranker=str(reranker) if reranker else None,
         rerank_depth=10 if reranker else None,
-        rules=Rules(relative_margin=None, percentile=PERCENTILE) if reranker else Rules(),
+        rules=Rules(percentile=PERCENTILE) if reranker else Rules(),
     )
 
 

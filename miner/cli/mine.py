@@ -22,13 +22,15 @@ def command(store: Path, name: str | None, workers: int | None, recipe: Path | N
     Candidates come from BM25 and, with --encoder, from dense search; --reranker scores them again.
     Whatever is judged positive, or equals a positive, is excluded; rules drop what scores too close
     to the positives; the hardest of the rest become negatives. Every candidate keeps its evidence
-    and its reason. Started again after a kill, the same command goes on where it stopped. A number
-    can be set to `off`.
+    and its reason. Started again after a kill, the same command goes on where it stopped.
+
+    Naming a rule (--skip-top to --relative-percentile) replaces the default rule, a relative margin of
+    0.05. `off` turns a rule off. The rules in force are printed.
 
     \b
     miner mine my.duckdb
     miner mine my.duckdb --encoder bundled
-    miner mine my.duckdb --encoder bundled --reranker my-reranker --relative-margin off --percentile 5
+    miner mine my.duckdb --encoder bundled --reranker my-reranker --percentile 5
     miner mine my.duckdb --encoder intfloat/e5-base-v2 --query-prompt "query: " --document-prompt "passage: "
     """
     from miner.cli.progress import progress

@@ -60,7 +60,7 @@ def _option(key: Field[Any]) -> Callable[[Function], Function]:
         return click.option(f"{flag}/--no-{flag[2:]}", default=None, help=f"{text} [default: {default}]")
     if kind is tuple:
         return click.option(flag, multiple=True, help=f"{text} @FILE reads one id a line. Repeatable.")
-    if key.default is not None:
+    if key.default is not None and "[default" not in text:
         text = f"{text} [default: {key.default}]"
     if choices:
         return click.option(flag, type=click.Choice(choices), default=None, help=text)

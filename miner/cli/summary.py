@@ -7,18 +7,20 @@ from shlex import quote
 
 import click
 
-from miner.mining.rules import ANCHORED
+from miner.mining.pipeline import config_of
+from miner.mining.rules import ANCHORED, in_force
 from miner.store import runs
 from miner.store.database import Store
 from miner.store.runs import Run
 
 
 def summarise(store: Store, run: Run) -> None:
-    """Writes to stderr: triplets, candidates by reason, shortfalls, and what to do next."""
+    """Writes to stderr: triplets, rules in force, candidates by reason, shortfalls, and what to do next."""
     counts = runs.reason_counts(store, run)
     total = sum(counts.values())
     by = " + ".join(runs.model_names(store, run))
     lines = [f"run {run.name}: {runs.triplet_count(store, run):,} triplets of split {run.split}, by {by}"]
+    lines.append(f"  {in_force(config_of(run))}")
     lines += [f"  {number:>10,}  {number / total:6.1%}  {reason}" for reason, number in counts.items()]
     lines += _shortfalls(runs.negative_counts(store, run), run.negatives, list(counts))
     path, name = quote(str(store.path)), quote(run.name)

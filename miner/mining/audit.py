@@ -19,7 +19,7 @@ from miner.evaluation.significance import Rate, clustered_rate
 from miner.mining.audit_config import AuditConfig
 from miner.mining.hiding import Hideable
 from miner.mining.material import NOT_FOUND, Material, Trial, Yield
-from miner.mining.rules import KEPT, REASONS
+from miner.mining.rules import KEPT, REASONS, in_force
 from miner.schema import SUSPECTED
 from miner.store import auditing as stored
 from miner.store.database import Store
@@ -40,6 +40,8 @@ class Audit:
     """What an audit found."""
 
     run: str
+    rules: str
+    """The rules in force, and the reference positive where it is used."""
     settings: AuditConfig
     asked: int
     """Negatives per query."""
@@ -146,6 +148,7 @@ def _audit(store: Store, run: Run, material: Material, settings: AuditConfig, tr
     every = [trial.hidden for trial in trials]
     return Audit(
         run=run.name,
+        rules=in_force(material.config),
         settings=settings,
         asked=run.negatives,
         positives=len(none),

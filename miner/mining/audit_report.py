@@ -33,7 +33,7 @@ def _head(audit: Audit) -> str:
         ["leak rate", *_cells(audit.leak), "hidden positives came back as negatives"],
         ["wrong", *_cells(audit.wrong), "negatives of their queries are hidden positives"],
     ]
-    return "\n".join([head, *_aligned(rows)])
+    return "\n".join([head, f"  {audit.rules}", *_aligned(rows)])
 
 
 def _cells(rate: Rate) -> list[str]:

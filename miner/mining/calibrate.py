@@ -23,7 +23,7 @@ from miner.mining.audit import require_hideable
 from miner.mining.audit_config import AuditConfig
 from miner.mining.config import Rules
 from miner.mining.material import Material
-from miner.mining.rules import ANCHORED, BOUNDS
+from miner.mining.rules import BOUNDS, name_of
 from miner.mining.sweep import Counts, Sweep, only
 from miner.store.auditing import keep_chosen, untold_models
 from miner.store.database import Store
@@ -288,18 +288,6 @@ def _rate(measured: Measured) -> float:
 def _hardness(measured: Measured) -> float:
     """Less is harder."""
     return np.inf if measured.margin is None else measured.margin
-
-
-def name_of(rules: Rules) -> str:
-    """Returns the rules that are on, with their parameters, as a recipe names them."""
-    names = [f"{name} {getattr(rules, name):g}" for name in _RULES if getattr(rules, name) is not None]
-    if rules.skip_top:
-        names.append(f"skip_top {rules.skip_top}")
-    relative = any(getattr(rules, name) is not None for name in ANCHORED)
-    return " + ".join(names) + (f", anchor {rules.anchor}" if relative else "") if names else "no rule"
-
-
-_RULES = ("max_score", "min_score", *ANCHORED, "percentile")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from miner.evaluation.table import aligned
 from miner.mining.audit import CANNOT_KNOW
 from miner.mining.audit_report import limits
 from miner.mining.calibrate import Calibration, Measured, Setting
-from miner.mining.config import OFF, Rules
+from miner.mining.config import OFF, RULES, Rules
 
 _MADE = "# Calibrated on run"
 _OF_ALL = "The frontier is of all queries, those that chose among them: its lowest leaks flatter."
@@ -96,7 +96,11 @@ def _as_much(found: Calibration) -> str:
 
 
 def recipe(found: Calibration) -> str:
-    """Returns the chosen rules as TOML for `--config`, every rule named, with the figures as comments."""
+    """Returns the chosen rules as TOML for `--config`, with the figures as comments.
+
+    Rules that are off are left out: those that a recipe names replace the others. Without any, each is turned
+    off by name.
+    """
     chosen = found.chosen
     verdict = "confirmed" if found.confirmed else "not confirmed"
     lines = [
@@ -106,7 +110,10 @@ def recipe(found: Calibration) -> str:
         f"# Share {found.settings.share:g}, repeats {found.settings.repeats}, seed {found.settings.seed}.",
         "[rules]",
     ]
-    lines += [f"{field.name} = {_toml(getattr(chosen.rules, field.name))}" for field in fields(Rules)]
+    values = {field.name: getattr(chosen.rules, field.name) for field in fields(Rules)}
+    on = {name: value for name, value in values.items() if name not in RULES or value != RULES[name]}
+    named = on if any(name in RULES for name in on) else values
+    lines += [f"{name} = {_toml(value)}" for name, value in named.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -29,9 +29,20 @@ def key(default: Any, help: str, choices: tuple[str, ...] = (), kind: type = str
     return field(default=default, metadata={"help": help, "choices": choices, "kind": kind})
 
 
+DEFAULT_MARGIN = 0.05
+"""The relative margin that is in force where no rule is named."""
+_UNSET: Any = object()
+"""A relative margin that nobody named: it is DEFAULT_MARGIN, or off beside another rule."""
+
+
 @dataclass(frozen=True)
 class Rules:
-    """Which candidates are dropped for their score or rank. The first rule that drops one is its reason."""
+    """Which candidates are dropped for their score or rank. The first rule that drops one is its reason.
+
+    Naming a rule replaces the default rule: `Rules()` has a relative margin of 0.05, `Rules(percentile=5)`
+    has a percentile and no margin, `Rules(relative_margin=None)` has no rule. Every field but `anchor` is a
+    rule. An object holds the rules in force, so `dataclasses.replace` keeps those that it does not name.
+    """
 
     anchor: str = key("lowest", "Which positive of a query margins are measured from.", ANCHORS)
     skip_top: int = key(0, "Drop a candidate that any retriever ranks this high or higher.", kind=int)
@@ -40,7 +51,10 @@ class Rules:
     min_score: float | None = key(None, "Drop below this score.", kind=float)
     absolute_margin: float | None = key(None, "Drop unless this much below the positive's score.", kind=float)
     relative_margin: float | None = key(
-        0.05, "Drop unless this share of the positive's score below it.", kind=float
+        _UNSET,
+        "Drop candidates that score within this fraction of the positive's score "
+        f"[default: {DEFAULT_MARGIN:g}, or off beside another rule].",
+        kind=float,
     )
     percentile: float | None = key(
         None, "Drop above this percentile (0 to 100) of all positives' scores.", kind=float
@@ -48,6 +62,26 @@ class Rules:
     relative_percentile: float | None = key(
         None, "Drop if F(score) > this × F(positive), F the distribution of positives' scores.", kind=float
     )
+
+    def __post_init__(self) -> None:
+        if self.relative_margin is _UNSET:
+            others = (getattr(self, name) != off for name, off in RULES.items() if name != "relative_margin")
+            object.__setattr__(self, "relative_margin", None if any(others) else DEFAULT_MARGIN)
+
+
+RULES: dict[str, Any] = {
+    f.name: 0 if f.name == "skip_top" else None for f in fields(Rules) if f.name != "anchor"
+}
+"""Every rule, with the value that turns it off."""
+
+
+def with_rules(rules: Rules, values: Mapping[str, Any]) -> Rules:
+    """Returns rules with other values; those that `values` turn on replace all that were in force.
+
+    Values that only turn rules off, or name the reference positive, leave the other rules in force.
+    """
+    replaces = any(name in RULES and value != RULES[name] for name, value in values.items())
+    return replace(rules, **(RULES if replaces else {}) | dict(values))
 
 
 @dataclass(frozen=True)
@@ -236,7 +270,7 @@ def _names(section: type) -> set[str]:
 def with_values(config: MiningConfig, values: Mapping[str, Any]) -> MiningConfig:
     """Returns the configuration with flat keys replaced; the text `off` means None.
 
-    Raises UsageError for a value of the wrong kind.
+    Rules are replaced as `with_rules` says. Raises UsageError for a value of the wrong kind.
     """
     parts: dict[str, dict[str, Any]] = {"rules": {}, "selection": {}, "": {}}
     for name, value in values.items():
@@ -244,7 +278,7 @@ def with_values(config: MiningConfig, values: Mapping[str, Any]) -> MiningConfig
         parts[place][name] = _typed(name, value)
     return replace(
         config,
-        rules=replace(config.rules, **parts["rules"]),
+        rules=with_rules(config.rules, parts["rules"]),
         selection=replace(config.selection, **parts["selection"]),
         **parts[""],
     )

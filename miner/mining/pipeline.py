@@ -60,7 +60,7 @@ def mine(
     Raises UsageError for a split without positives or a name that another run has, and ModelError
     for a model that cannot be used.
     """
-    collection = Collection.load(store, config.split, config.queries)
+    collection = Collection.load(store, config.split, config.queries, config.selection.seed)
     _require_known(config.protected, collection)
     models = _models(store, collection, config, workers, progress)
     judged = corpus.known_positives(store), corpus.known_negatives(store)
@@ -97,11 +97,14 @@ def decide_again(
 ) -> Run:
     """Applies other rules and another selection to a run's stored evidence; returns the new run.
 
-    No model runs. Raises UsageError when `config` differs in anything that evidence depends on.
+    No model runs. Raises UsageError when `config` differs in anything that evidence depends on: the seed is
+    of that kind where it drew a sample of the queries.
     """
     fixed = ("rules", "selection")
     before, now = dict(run.config), canonical(config)
     changed = [key for key in now if key not in fixed and now[key] != before.get(key)]
+    if "/" in run.inputs["queries"] and config.selection.seed != run.seed:
+        changed.append("seed, which draws the sample of the queries,")
     if changed:
         raise UsageError(
             f"{', '.join(changed)} cannot change without searching again", "run miner mine with it"

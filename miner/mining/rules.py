@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from miner.mining.config import Rules
+from miner.mining.config import RULES, MiningConfig, Rules
 from miner.schema import KEPT as KEPT
 from miner.schema import Reason
 
@@ -32,6 +32,30 @@ class Scored:
     """The best rank any retriever gave."""
     judged_negative: npt.NDArray[np.bool_]
     """Whether a judgment or a label says that it is a negative: then it cannot score too high."""
+
+
+def name_of(rules: Rules) -> str:
+    """Returns the rules that are on, with their parameters, and the reference positive if one uses it."""
+    return _names(rules) + (f", anchor {rules.anchor}" if _starts_from_positives(rules) else "")
+
+
+def in_force(config: MiningConfig) -> str:
+    """Returns what decides in a run, as people read it: `rules: percentile 5`.
+
+    The reference positive follows where a rule, SimANS or the pairing of triplets uses it.
+    """
+    anchor, strategy = config.rules.anchor, config.selection.strategy
+    used = _starts_from_positives(config.rules) or strategy == "ambiguous" or anchor == "each"
+    return f"rules: {_names(config.rules)}" + (f"; reference positive: {anchor}" if used else "")
+
+
+def _names(rules: Rules) -> str:
+    on = [name for name in _ORDER if getattr(rules, name) != RULES[name]]
+    return " + ".join(f"{name} {getattr(rules, name):g}" for name in on) or "no rule"
+
+
+def _starts_from_positives(rules: Rules) -> bool:
+    return any(getattr(rules, name) is not None for name in ANCHORED)
 
 
 def anchors(owner: Ints, score: Floats, queries: int, kind: str) -> Floats:
@@ -74,6 +98,8 @@ BOUNDS = ("max_score", "absolute_margin", "relative_margin", "percentile", "rela
 """The rules against unjudged positives: each bounds the score from above, and names the reason it gives."""
 ANCHORED = ("absolute_margin", "relative_margin", "relative_percentile")
 """Those of them that start from a positive of the query."""
+_ORDER = ("skip_top", "max_rank", "max_score", "min_score", *BOUNDS[1:])
+"""All rules, in the order in which they give the reason."""
 TOO_HIGH = tuple(REASONS.index(Reason(name)) for name in BOUNDS)
 """Their codes: a candidate known to be a negative is spared these."""
 
