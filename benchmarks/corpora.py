@@ -165,7 +165,7 @@ class Vectorised:
     def __init__(self, store: Path) -> None:
         self._encoder = Encoder(BUNDLED)
         self._folder = store.with_name(f"{store.name}.vectors")
-        self.cache = VectorCache(self._folder / self._encoder.fingerprint[:16])
+        self.cache = VectorCache(self._folder, self._encoder.fingerprint)
 
     def encode(self, data: Beir) -> None:
         """Encodes what the cache lacks: queries first, documents by id, as miner does."""
@@ -180,10 +180,10 @@ class Vectorised:
 
     def lend(self, dtype: str) -> None:
         """Lets the encoder in another dtype find the same vectors."""
-        other = Encoder(BUNDLED, dtype=dtype).fingerprint[:16]
-        if other != self._encoder.fingerprint[:16]:
-            shutil.rmtree(self._folder / other, ignore_errors=True)
-            shutil.copytree(self._folder / self._encoder.fingerprint[:16], self._folder / other)
+        other = Encoder(BUNDLED, dtype=dtype).fingerprint
+        if other != self._encoder.fingerprint:
+            shutil.rmtree(self._folder / other[:16], ignore_errors=True)
+            VectorCache(self._folder, other).append(self.cache.keys, self.cache.vectors)
 
     def of(self, side: str, texts: Sequence[str]) -> Vectors:
         """Returns the cached vectors of texts, in order."""

@@ -143,6 +143,20 @@ def test_many_nearly_equal_vectors_at_the_cut_are_still_in_order(tmp_path: Path)
     assert ranked(retriever.search(range(2), 20), 2) == truth
 
 
+def test_truncated_texts_are_counted_cold_cached_and_when_only_the_hits_are_known(tmp_path: Path) -> None:
+    long = "word " * 400
+    texts = [long, "bread", f"{long} again", long]
+    counts = []
+    for searched in (True, True, False):
+        dense = Dense(
+            SimpleNamespace(vectors=tmp_path), collection(texts, ["bread", long]), DenseConfig("bundled")
+        )  # type: ignore[arg-type]
+        if searched:
+            dense.search(range(2), 2)
+        counts.append(dense.truncated)
+    assert counts == [2, 2, 2]
+
+
 def test_doubt_ends_at_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dense, "MOST", 50)
     vector = unit(np.ones((1, 8)))

@@ -55,10 +55,9 @@ def test_vectors_are_those_of_sentence_transformers(encoder: Encoder, reference:
 
 def test_texts_longer_than_the_model_reads_are_counted() -> None:
     encoder = Encoder("bundled", dtype="fp32")
-    encoder.encode(TEXTS[:9])
-    assert encoder.truncated == OVER_LONG
-    encoder.encode(TEXTS[6:8])
-    assert encoder.truncated == OVER_LONG + 1
+    assert encoder.encoded(TEXTS[:9]).truncated.tolist() == [False] * 7 + [True] * OVER_LONG
+    assert encoder.encoded(TEXTS[6:8]).truncated.tolist() == [False, True]
+    assert encoder.encoded(TEXTS[6:7], "a prompt: ").truncated.tolist() == [True]
 
 
 def test_a_reranker_is_no_encoder(tmp_path: Path) -> None:
@@ -145,7 +144,7 @@ def test_a_model_without_a_normalising_layer_still_gives_unit_vectors(tmp_path: 
     theirs = SentenceTransformer(str(folder), device="cpu").encode(TEXTS, normalize_embeddings=True)
     assert np.abs(encoder.encode(TEXTS) - theirs).max() < 1e-5
     assert encoder.dimension == 32
-    assert encoder.truncated >= 3
+    assert encoder.encoded(TEXTS).truncated.sum() >= 3
 
 
 def test_a_prompt_that_pooling_leaves_out_is_left_out(tmp_path: Path) -> None:

@@ -154,9 +154,21 @@ def test_a_second_evaluation_encodes_nothing(
         def refuse(self: Encoder, texts: Sequence[str], *_: object, **__: object) -> None:
             raise AssertionError(f"{len(texts)} texts are encoded again")
 
-        monkeypatch.setattr(Encoder, "encode", refuse)
+        monkeypatch.setattr(Encoder, "encoded", refuse)
         (second,) = evaluate(opened, str(models / "random"))
     assert dict(second.means) == dict(first.means)
+
+
+def test_truncated_texts_are_reported_cold_and_from_the_cache(
+    tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "word " * 100
+    documents = {"d0": long, "d1": f"{long} again", "d2": "short", "d3": long}
+    judged_store(tmp_path / "my.duckdb", documents, {"q0": "a word"}, [("q0", "d2", 1.0, "test")]).close()
+    note = f"2 texts are longer than {models / 'random'} reads: only the beginning was encoded\n"
+    for _ in ("cold", "cached"):
+        code, _, said = run(capsys, models / "random", tmp_path / "my.duckdb")
+        assert (code, said) == (0, note)
 
 
 def test_where_no_vectors_can_be_kept_they_are_computed(

@@ -1,68 +1,23 @@
-"""The vector cache: nothing encoded twice, nothing stale, nothing false after a kill."""
+"""The vector cache: nothing encoded twice, nothing stale, and only vectors that pass their checksums."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner.engine.progress import SILENT, Progress
+from miner.errors import MinerError
 from miner.models import vectors as module
-from miner.models.vectors import VectorCache, embed, vector_keys
-
-FILES = ("dimension", "vectors.f32", "keys.u64")
-DIMENSION = 5
-
-
-class Lengths:
-    """An encoder whose vector tells the text and the prompt, and that counts what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    def encode(
-        self,
-        texts: Sequence[str],
-        prompt: str = "",
-        *,
-        workers: int | None = None,
-        progress: Progress = SILENT,
-    ) -> npt.NDArray[np.float32]:
-        """Returns a vector made of the text alone."""
-        self.asked += texts
-        return np.stack([vector_of(text, prompt) for text in texts])
-
-
-def vector_of(text: str, prompt: str = "") -> npt.NDArray[np.float32]:
-    seed = int(vector_keys([text], prompt)[0, 0])
-    return np.random.default_rng(seed).normal(size=DIMENSION).astype(np.float32)
-
-
-def cached(folder: Path, texts: Sequence[str], prompt: str = "") -> list[str]:
-    """Embeds texts into the cache in `folder`, checks every vector, returns what had to be encoded."""
-    cache, encoder = VectorCache(folder), Lengths()
-    rows = embed(cache, encoder, texts, prompt)  # type: ignore[arg-type]
-    assert rows.shape == (len(texts),)
-    for row, text in zip(rows.tolist(), texts, strict=True):
-        assert np.array_equal(cache.vectors[row], vector_of(text, prompt))
-    again = VectorCache(folder)
-    assert np.array_equal(again.rows(vector_keys(texts, prompt)), rows)
-    assert np.array_equal(again.vectors, cache.vectors)
-    return encoder.asked
+from miner.models.vectors import ENTRY, VectorCache, embed, vector_keys, vectors_of
+from tests.cache_support import DIMENSION, MODEL, Lengths, Notes, cached, files_of, vector_of
 
 
 def test_a_new_cache_is_empty(tmp_path: Path) -> None:
-    cache = VectorCache(tmp_path / "none")
+    cache = VectorCache(tmp_path / "none", MODEL)
     assert len(cache) == 0
     assert cache.vectors.shape == (0, 0)
     assert cache.rows(vector_keys(["a", "b"], "")).tolist() == [-1, -1]
@@ -82,10 +37,11 @@ def test_the_prompt_is_part_of_the_key(tmp_path: Path) -> None:
     assert cached(tmp_path, ["a"], "query:") == ["a"]
     assert cached(tmp_path, ["a"], "query: ") == []
     assert not np.array_equal(vector_keys(["b"], "a"), vector_keys(["ab"], ""))
+    assert not np.array_equal(vector_keys(["c"], "a\0b"), vector_keys(["b\0c"], "a"))
 
 
 def test_equal_texts_share_a_row(tmp_path: Path) -> None:
-    cache = VectorCache(tmp_path)
+    cache = VectorCache(tmp_path, MODEL)
     rows = embed(cache, Lengths(), ["x", "y", "x", "x"], "")  # type: ignore[arg-type]
     assert rows[0] == rows[2] == rows[3] != rows[1]
     assert len(cache) == 2
@@ -94,9 +50,15 @@ def test_equal_texts_share_a_row(tmp_path: Path) -> None:
 def test_chunks_are_written_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK", 3)
     assert cached(tmp_path, [str(i) for i in range(10)]) == [str(i) for i in range(10)]
-    assert (tmp_path / "keys.u64").stat().st_size == 16 * 10
-    assert (tmp_path / "vectors.f32").stat().st_size == 4 * DIMENSION * 10
-    assert (tmp_path / "dimension").read_text() == "5"
+    vectors, entries = files_of(tmp_path)
+    assert entries.stat().st_size == ENTRY.itemsize * 10
+    assert vectors.stat().st_size == 4 * DIMENSION * 10
+
+
+def test_two_models_have_caches_of_their_own(tmp_path: Path) -> None:
+    one, other = VectorCache(tmp_path, MODEL), VectorCache(tmp_path, "0" * 64)
+    embed(one, Lengths(), ["a"], "")  # type: ignore[arg-type]
+    assert other.rows(vector_keys(["a"], "")).tolist() == [-1]
 
 
 @settings(max_examples=80, deadline=None)
@@ -123,7 +85,7 @@ def test_rows_are_right_where_first_words_collide(
     stored: list[tuple[np.uint64, np.uint64]],
     asked: list[tuple[np.uint64, np.uint64]],
 ) -> None:
-    cache = VectorCache(tmp_path_factory.mktemp("cache"))
+    cache = VectorCache(tmp_path_factory.mktemp("cache"), MODEL)
     for start in range(0, len(stored), 3):
         part = np.array(stored[start : start + 3], dtype=np.uint64).reshape(-1, 2)
         cache.append(part, np.zeros((len(part), 2), dtype=np.float32))
@@ -131,107 +93,81 @@ def test_rows_are_right_where_first_words_collide(
     assert cache.rows(np.array(asked, dtype=np.uint64).reshape(-1, 2)).tolist() == expected
 
 
+# Texts longer than the model reads
+
+
+def served(cache: VectorCache, texts: Sequence[str]) -> int:
+    embed(cache, Lengths(), texts, "")  # type: ignore[arg-type]
+    return cache.truncated
+
+
+def test_distinct_truncated_texts_are_counted_cold_and_from_the_cache(tmp_path: Path) -> None:
+    texts = ["long one", "a", "long two", "long one", "b"]
+    assert served(VectorCache(tmp_path, MODEL), texts) == 2
+    warm = VectorCache(tmp_path, MODEL)
+    assert served(warm, ["long one", "a"]) == 1
+    assert served(warm, ["a", "b"]) == 1
+    assert served(warm, texts) == 2
+    assert served(VectorCache(tmp_path, MODEL), ["a", "b"]) == 0
+
+
+def test_truncated_texts_are_counted_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    served(VectorCache(tmp_path, MODEL), ["long one", "a"])
+    notes = Notes()
+    cache = VectorCache(tmp_path, MODEL, notes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VectorCache, "refusal", "Permission denied")
+        for _ in range(2):
+            found = vectors_of(cache, Lengths(), ["long two", "long one", "c", "long two"], "")  # type: ignore[arg-type]
+    assert cache.truncated == 2
+    assert np.array_equal(found, np.stack([vector_of(t) for t in ("long two", "long one", "c", "long two")]))
+    assert notes.said == [f"vectors are not kept: cannot write to {cache.folder}: Permission denied"]
+
+
 # What a killed writer leaves
 
 
-def killed_while_appending(folder: Path, at: str, left: int) -> None:
-    """Leaves the cache as a process does that dies in an append, `left` bytes into one file."""
-    before = {name: (folder / name).read_bytes() if (folder / name).exists() else b"" for name in FILES}
-    existed = folder.exists()
+def killed_while_appending(folder: Path, at: int, left: int) -> None:
+    """Leaves the cache as a process does that dies in an append, `left` bytes into file number `at`."""
+    before = [file.read_bytes() if file.exists() else b"" for file in files_of(folder)]
     cached(folder, ["new 1", "new 2"])
-    for name in FILES[FILES.index(at) :]:
-        kept = left if name == at else 0
-        whole = (folder / name).read_bytes()
-        if name == "dimension" and existed:
-            continue
-        if name != at and not existed:
-            (folder / name).unlink()
-        else:
-            (folder / name).write_bytes(whole[: len(before[name]) + kept])
+    for number, file in list(enumerate(files_of(folder)))[at:]:
+        kept = left if number == at else 0
+        file.write_bytes(file.read_bytes()[: len(before[number]) + kept])
 
 
-@pytest.mark.parametrize(
-    ("at", "left"),
-    [
-        *(("vectors.f32", left) for left in (0, 7, 20, 33)),
-        *(("keys.u64", left) for left in (0, 5, 16, 31)),
-    ],
-)
-def test_a_partial_tail_is_dropped_and_encoded_again(tmp_path: Path, at: str, left: int) -> None:
-    folder = tmp_path / "cache"
-    assert cached(folder, ["a", "b", "c"]) == ["a", "b", "c"]
-    killed_while_appending(folder, at, left)
-    whole = left // 16 if at == "keys.u64" else 0
-    assert cached(folder, ["new 2", "new 1", "a", "b", "c"]) == ["new 2", "new 1"][: 2 - whole]
-    assert cached(folder, ["new 1", "new 2", "a", "d"]) == ["d"]
+KILLS = [*((0, left) for left in (0, 7, 20, 33)), *((1, left) for left in (0, 5, 32, 63))]
 
 
-@pytest.mark.parametrize(
-    ("at", "left"),
-    [
-        ("dimension", 0),
-        *(("vectors.f32", left) for left in (0, 3, 21)),
-        *(("keys.u64", left) for left in (0, 15, 16)),
-    ],
-)
-def test_the_first_append_may_be_killed_anywhere(tmp_path: Path, at: str, left: int) -> None:
-    folder = tmp_path / "cache"
-    killed_while_appending(folder, at, left)
-    whole = left // 16 if at == "keys.u64" else 0
-    assert cached(folder, ["new 1", "new 2"]) == ["new 1", "new 2"][whole:]
-
-
-def test_a_half_written_dimension_is_written_again(tmp_path: Path) -> None:
-    (tmp_path / "dimension").write_text("1")  # of "16", say
-    assert cached(tmp_path, ["a"]) == ["a"]
-    assert (tmp_path / "dimension").read_text() == str(DIMENSION)
-
-
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", ["gone", "empty", "half", "garbage after it"])
-def test_damage_to_any_file_costs_encoding_but_never_a_wrong_vector(
-    tmp_path: Path, name: str, damage: str
+@pytest.mark.parametrize("existed", [True, False])
+@pytest.mark.parametrize(("at", "left"), KILLS)
+def test_rows_that_a_killed_writer_left_are_encoded_again(
+    tmp_path: Path, existed: bool, at: int, left: int
 ) -> None:
-    texts = ["a", "b", "c", "d"]
-    cached(tmp_path, texts)
-    file = tmp_path / name
-    whole = file.read_bytes()
-    if damage == "gone":
-        file.unlink()
-    elif damage == "garbage after it":
-        file.write_bytes(whole + b"xyz")
-    else:
-        file.write_bytes(whole[: len(whole) // 2 if damage == "half" else 0])
-    assert set(cached(tmp_path, texts)) <= set(texts)
-    assert cached(tmp_path, [*texts, "e"]) == ["e"]
+    if existed:
+        assert cached(tmp_path, ["a", "b", "c"]) == ["a", "b", "c"]
+    killed_while_appending(tmp_path, at, left)
+    whole = left // ENTRY.itemsize if at else 0
+    old = ["a", "b", "c"] if existed else []
+    assert cached(tmp_path, ["new 2", "new 1", *old]) == ["new 2", "new 1"][: 2 - whole]
+    assert cached(tmp_path, ["new 1", "new 2", "d", *old]) == ["d"]
 
 
-_WRITER = """
-import sys
-from pathlib import Path
-import tests.test_vectors as here
-here.module.CHUNK = 1
-here.cached(Path(sys.argv[1]), ["first"])
-print("ready", flush=True)
-here.cached(Path(sys.argv[1]), [str(i) for i in range(100000)])
-"""
+def test_a_failed_write_leaves_the_cache_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached(tmp_path, ["a", "b"])
+    before = [file.read_bytes() for file in files_of(tmp_path)]
+    put = module._put
 
+    def full(file: object, at: int, data: np.ndarray) -> None:  # type: ignore[type-arg]
+        put(file, at, data[: len(data) // 2])  # type: ignore[arg-type]
+        if data.dtype == ENTRY:
+            raise OSError(28, "No space left on device")
 
-@pytest.mark.slow
-def test_a_killed_process_leaves_a_cache_that_serves_the_truth(tmp_path: Path) -> None:
-    root = Path(__file__).parent.parent
-    writer = subprocess.Popen(
-        [sys.executable, "-c", _WRITER, str(tmp_path)], stdout=subprocess.PIPE, cwd=root, env=os.environ
-    )
-    assert writer.stdout is not None
-    assert writer.stdout.readline() == b"ready\n"
-    while (tmp_path / "keys.u64").stat().st_size < 16 * 12:
-        assert writer.poll() is None
-    writer.send_signal(signal.SIGKILL)
-    writer.wait()
-    writer.stdout.close()
-    copy = shutil.copytree(tmp_path, tmp_path.with_name("copy"))
-    done = len(VectorCache(copy))
-    assert done >= 12
-    texts = ["first", *(str(i) for i in range(done + 4))]
-    assert cached(copy, texts) == texts[done:]
+    monkeypatch.setattr(module, "_put", full)
+    cache = VectorCache(tmp_path, MODEL)
+    with pytest.raises(MinerError, match=r"cannot write vectors to .*: No space left on device"):
+        embed(cache, Lengths(), ["c", "d"], "")  # type: ignore[arg-type]
+    assert [file.read_bytes() for file in files_of(tmp_path)] == before
+    monkeypatch.undo()
+    embed(cache, Lengths(), ["c", "d"], "")  # type: ignore[arg-type]
+    assert cached(tmp_path, ["a", "b", "c", "d"]) == []

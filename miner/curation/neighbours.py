@@ -29,7 +29,7 @@ def vector_pairs(
     cached beside the store. Raises ModelError for an encoder that cannot be used.
     """
     encoder = Encoder(model)
-    cache = VectorCache(store.vectors / encoder.fingerprint[:16])
+    cache = VectorCache(store.vectors, encoder.fingerprint, progress)
     prompt = encoder.prompts["query" if side == "queries" else "document"]
     rows = embed(cache, encoder, list(texts), prompt, progress=progress)
     vectors = np.asarray(cache.vectors[rows])

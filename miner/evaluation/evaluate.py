@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import ClassVar, Protocol
-
-import numpy as np
 
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError, near
@@ -23,7 +17,7 @@ from miner.models.encoder import Encoder
 from miner.models.kinds import is_reranker
 from miner.models.names import resolve
 from miner.models.reranker import Reranker
-from miner.models.vectors import VectorCache, embed, vector_keys
+from miner.models.vectors import VectorCache, note_truncated, vectors_of
 from miner.store import evaluating
 from miner.store.database import Store
 
@@ -109,19 +103,26 @@ def measure(
         if seen:
             progress.note(f"{model.name} was trained on {seen:,} of the positives of split '{config.split}'")
     rerankers = [model for model in models if isinstance(model, Reranker)]
-    cut = [model.truncated for model in models]
     if rerankers:
-        evaluating.require_judgments(store, config.split)
-        candidates = reranking_task(store, config.split, config.depth, config.queries, config.seed)
-        found = [rerank(store, model, candidates, progress) for model in rerankers]
-    else:
-        task = encoder_task(store, config)
-        encoders = [model for model in models if isinstance(model, Encoder)]
-        found = [task.measure(cached(store, encoder, progress)) for encoder in encoders]
+        return _measured_rerankers(store, rerankers, config, progress)
+    task = encoder_task(store, config)
+    encoders = [CachedEncoder(store, model, progress) for model in models if isinstance(model, Encoder)]
+    found = [task.measure(encode) for encode in encoders]
+    for encode in encoders:
+        encode.note_truncated()
+    return found
+
+
+def _measured_rerankers(
+    store: Store, models: Sequence[Reranker], config: EvaluationConfig, progress: Progress
+) -> list[Measured]:
+    evaluating.require_judgments(store, config.split)
+    candidates = reranking_task(store, config.split, config.depth, config.queries, config.seed)
+    cut = [model.truncated for model in models]
+    found = [rerank(store, model, candidates, progress) for model in models]
     for model, before in zip(models, cut, strict=True):
         if model.truncated > before:
-            what = "pairs" if rerankers else "texts"
-            progress.note(f"{model.name}: {model.truncated - before:,} {what} were longer than it reads")
+            progress.note(f"{model.name}: {model.truncated - before:,} pairs were longer than it reads")
     return found
 
 
@@ -170,32 +171,21 @@ def task_of_split(store: Store, config: EvaluationConfig) -> str:
     return "similarity" if scale and alone else "retrieval"
 
 
-def cached(store: Store, encoder: Encoder, progress: Progress = SILENT) -> Encode:
-    """Returns the encoder as a function of texts and side.
+class CachedEncoder:
+    """An encoder as a function of texts and side, with its vectors cached beside the store.
 
-    Vectors are cached beside the store. Where none can be added, as beside a store that is shared to be
-    read, those that are missing there are computed each time, and a note says so.
+    Where none can be added, as beside a store that is shared to be read, those that are missing there
+    are computed each time, and a note says so.
     """
-    folder = store.vectors / encoder.fingerprint[:16]
-    cache, refusal = VectorCache(folder), _refusal(folder)
-    tell = lru_cache(progress.note)
 
-    def encode(texts: Sequence[str], side: str) -> Vectors:
+    def __init__(self, store: Store, encoder: Encoder, progress: Progress = SILENT) -> None:
+        self._encoder, self._progress = encoder, progress
+        self._cache = VectorCache(store.vectors, encoder.fingerprint, progress)
+
+    def __call__(self, texts: Sequence[str], side: str) -> Vectors:
         """Returns the unit vectors of the texts with the model's own prompt for that side."""
-        prompt = encoder.prompts[side]
-        if refusal and (cache.rows(vector_keys(texts, prompt)) < 0).any():
-            tell(f"vectors are not kept: cannot write to {folder}: {refusal}")
-            return encoder.encode(texts, prompt, progress=progress)
-        rows = embed(cache, encoder, texts, prompt, progress=progress)
-        return np.asarray(cache.vectors[rows], dtype=np.float32)
+        return vectors_of(self._cache, self._encoder, texts, self._encoder.prompts[side], self._progress)
 
-    return encode
-
-
-def _refusal(folder: Path) -> str:
-    """Why nothing can be written into a folder, which is made; empty where it can."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return error.strerror or str(error)
-    return "" if os.access(folder, os.W_OK) else os.strerror(errno.EACCES)
+    def note_truncated(self) -> None:
+        """Says how many distinct texts so far are longer than the model reads."""
+        note_truncated(self._encoder.name, self._cache.truncated, self._progress)

@@ -16,6 +16,7 @@ from miner.mining.config import OFF, MiningConfig
 from miner.mining.decide import decide
 from miner.mining.evidence import Searches, evidence_stage, gather
 from miner.mining.rerank import rerank
+from miner.models.vectors import note_truncated
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.collection import Collection
 from miner.retrieval.config import DenseConfig
@@ -283,11 +284,8 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _note_models(models: _Models, config: MiningConfig, progress: Progress) -> None:
-    if models.encoder and models.encoder.encoder.truncated:
-        progress.note(
-            f"{models.encoder.encoder.truncated} texts are longer than {config.encoder} reads; "
-            "it saw their start"
-        )
+    if models.encoder:
+        note_truncated(models.encoder.encoder.name, models.encoder.truncated, progress)
     if models.encoder and config.index != "Flat":
         progress.note(f"{config.index} finds {models.encoder.recall(config.depth):.1%} of what Flat finds")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +25,19 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Vectors = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
 
-_CODE = 1
+_CODE = 2
 """Raised when the same texts would come out as other vectors."""
+
+
+class Encoded(NamedTuple):
+    """Texts as an encoder reads them."""
+
+    vectors: Vectors
+    """Shape (texts, dimension)."""
+    truncated: Flags
+    """Which texts are longer than the model reads."""
 
 
 def side_prompts(own: Mapping[str, str | None], default: str | None) -> dict[str, str]:
@@ -52,8 +63,6 @@ class Encoder:
         self.name = name
         self.device = resolve_device()
         self.dtype = resolve_dtype(dtype, self.device)
-        self.truncated = 0
-        """How many of the texts encoded so far were longer than the model reads."""
 
     @property
     def weights(self) -> str:
@@ -112,14 +121,26 @@ class Encoder:
 
         `prompt` goes before every text. The result does not depend on `workers`.
         """
+        return self.encoded(texts, prompt, workers=workers, progress=progress).vectors
+
+    def encoded(
+        self,
+        texts: Sequence[str],
+        prompt: str = "",
+        *,
+        workers: int | None = None,
+        progress: Progress = SILENT,
+    ) -> Encoded:
+        """Returns what `encode` returns, and which of the texts are longer than the model reads."""
         if not texts:
-            return np.empty((0, self.dimension), dtype=np.float32)
+            return Encoded(np.empty((0, self.dimension), dtype=np.float32), np.zeros(0, dtype=bool))
         if not self._batches_by_length(prompt):
             with progress.task("encoding", len(texts), unit="texts") as advance:
                 vectors = self._encode_plainly(texts, prompt)
                 advance(len(texts))
-            return vectors
-        return self._encode_by_length(texts, prompt, worker_count(workers), progress)
+            return Encoded(vectors, self._longer(texts, prompt))
+        tokens, truncated = self._tokenise(texts, prompt)
+        return Encoded(self._encode_by_length(tokens, worker_count(workers), progress), truncated)
 
     def _batches_by_length(self, prompt: str) -> bool:
         """Whether the model is a text transformer whose batches can be built here."""
@@ -137,23 +158,20 @@ class Encoder:
         unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return unit
 
-    def _encode_by_length(
-        self, texts: Sequence[str], prompt: str, workers: int, progress: Progress
-    ) -> Vectors:
+    def _encode_by_length(self, tokens: list[list[int]], workers: int, progress: Progress) -> Vectors:
         import torch
 
         on_cpu = self.device == "cpu"
-        tokens = self._tokenise(texts, prompt)
         lengths = [len(ids) for ids in tokens]
         batches = equal_length_batches(lengths) if on_cpu else padded_batches(lengths)
-        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        vectors = np.empty((len(tokens), self.dimension), dtype=np.float32)
         threads = torch.get_num_threads()
         single = (lambda: torch.set_num_threads(1)) if on_cpu else None
         results = ordered_map(
             lambda batch: self._forward([tokens[i] for i in batch]), batches, workers if on_cpu else 1, single
         )
         try:
-            with progress.task("encoding", len(texts), unit="texts") as advance:
+            with progress.task("encoding", len(tokens), unit="texts") as advance:
                 for batch, result in zip(batches, results, strict=True):
                     vectors[batch] = result
                     advance(len(batch))
@@ -161,7 +179,21 @@ class Encoder:
             torch.set_num_threads(threads)
         return vectors
 
-    def _tokenise(self, texts: Sequence[str], prompt: str) -> list[list[int]]:
+    def _longer(self, texts: Sequence[str], prompt: str) -> Flags:
+        """Returns which texts have more tokens than the model reads, where the library cuts them itself."""
+        limit, tokenizer = self._model.max_seq_length, getattr(self._model, "tokenizer", None)
+        flags = np.zeros(len(texts), dtype=bool)
+        if limit is None or math.isinf(limit) or not callable(tokenizer):
+            return flags
+        # Hardly a token is less than a byte, so only these need tokenising.
+        long = [i for i, text in enumerate(texts) if len((prompt + text).encode()) > limit - 8]
+        for i in long:
+            ids = tokenizer(prompt + texts[i], return_attention_mask=False, verbose=False)["input_ids"]
+            flags[i] = len(ids) > limit
+        return flags
+
+    def _tokenise(self, texts: Sequence[str], prompt: str) -> tuple[list[list[int]], Flags]:
+        """Returns the ids that the model reads of each text, and which texts have more."""
         limit = self._model.max_seq_length
         encoded = self._model.tokenizer(
             [prompt + text for text in texts],
@@ -171,10 +203,10 @@ class Encoder:
             return_token_type_ids=False,
         )
         tokens: list[list[int]] = encoded["input_ids"]
-        if limit is not None:
-            full = (i for i, ids in enumerate(tokens) if len(ids) >= limit)
-            self.truncated += sum(bool(encoded.encodings[i].overflowing) for i in full)
-        return tokens
+        truncated = np.zeros(len(texts), dtype=bool)
+        for i, ids in enumerate(tokens):
+            truncated[i] = limit is not None and len(ids) >= limit and bool(encoded.encodings[i].overflowing)
+        return tokens, truncated
 
     def _forward(self, tokens: list[list[int]]) -> Vectors:
         import torch

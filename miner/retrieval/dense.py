@@ -13,7 +13,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import MissingExtraError, UsageError
 from miner.models.device import resolve_device
 from miner.models.encoder import Encoder, Vectors
-from miner.models.vectors import Rows, VectorCache, embed, release
+from miner.models.vectors import Rows, VectorCache, embed, gather, release, vector_keys
 from miner.retrieval.arrays import joined_ranges, number_within
 from miner.retrieval.collection import Collection, Floats, Hits, Ints
 from miner.retrieval.config import DenseConfig
@@ -62,7 +62,7 @@ class Dense:
         self._workers = workers
         self._progress = progress
         self.encoder = Encoder(config.encoder, revision=config.revision, dtype=config.dtype)
-        self._folder = store.vectors / self.encoder.fingerprint[:16]
+        self._vectors = store.vectors
         require_search_library()
 
     @cached_property
@@ -83,7 +83,25 @@ class Dense:
 
     @cached_property
     def _cache(self) -> VectorCache:
-        return VectorCache(self._folder)
+        return VectorCache(self._vectors, self.encoder.fingerprint, self._progress)
+
+    @property
+    def truncated(self) -> int:
+        """How many distinct texts of the collection are longer than the encoder reads."""
+        if "_doc_rows" not in self.__dict__:  # the hits are from the ledger: no vector was needed
+            self._cache.count_truncated(vector_keys(self._doc_texts, self.prompts["document"]))
+            self._cache.count_truncated(vector_keys(self._query_texts, self.prompts["query"]))
+        return self._cache.truncated
+
+    @property
+    def _doc_texts(self) -> list[str]:
+        texts: list[str] = self._collection.documents["text"].to_pylist()
+        return texts
+
+    @property
+    def _query_texts(self) -> list[str]:
+        texts: list[str] = self._collection.queries["text"].to_pylist()
+        return texts
 
     def _rows(self, side: str, texts: list[str]) -> Rows:
         return embed(
@@ -99,11 +117,11 @@ class Dense:
     def _doc_rows(self) -> Rows:
         if self._config.index != "Flat":  # a wrong name is told before hours of encoding, not after
             _empty_index(self._config.index, self._cache.vectors.shape[1] or self.encoder.dimension)
-        return self._rows("document", self._collection.documents["text"].to_pylist())
+        return self._rows("document", self._doc_texts)
 
     @cached_property
     def _query_rows(self) -> Rows:
-        return self._rows("query", self._collection.queries["text"].to_pylist())
+        return self._rows("query", self._query_texts)
 
     @cached_property
     def _index(self) -> _Index:
@@ -223,17 +241,10 @@ def exact(vectors: Vectors, matrix: Vectors, rows: Rows, k: int) -> Neighbours:
     best = np.full((len(vectors), 0), -np.inf, dtype=np.float32), np.zeros((len(vectors), 0), dtype=np.int64)
     for start in range(0, len(rows), _BLOCK):
         part = rows[start : start + _BLOCK]
-        scores, places = search(vectors, _gather(matrix, part), min(k, len(part)))
+        scores, places = search(vectors, gather(matrix, part), min(k, len(part)))
         best = _merge(best, (scores, places + start), k)
         release(matrix)
     return best
-
-
-def _gather(matrix: Vectors, rows: Rows) -> Vectors:
-    """Returns `matrix[rows]`, without a copy where the rows follow one another."""
-    if rows[-1] - rows[0] + 1 == len(rows):
-        return np.ascontiguousarray(matrix[rows[0] : rows[-1] + 1])
-    return np.ascontiguousarray(matrix[rows])
 
 
 def _merge(left: Neighbours, right: Neighbours, k: int) -> Neighbours:
@@ -291,7 +302,7 @@ def _build(factory: str, matrix: Vectors, rows: Rows) -> Any:
         if not index.is_trained:
             index.train(np.ascontiguousarray(matrix[np.sort(sample)]))
         for start in range(0, len(rows), _BLOCK):
-            index.add(_gather(matrix, rows[start : start + _BLOCK]))
+            index.add(gather(matrix, rows[start : start + _BLOCK]))
     except RuntimeError as error:
         raise UsageError(
             f"FAISS cannot build the index '{factory}' over {len(rows)} vectors: "

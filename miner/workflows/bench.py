@@ -15,7 +15,13 @@ import numpy as np
 from miner.engine.files import LOCK, held, write_whole
 from miner.engine.progress import SILENT, Progress, WithoutNotes
 from miner.errors import UsageError
-from miner.evaluation.evaluate import EncoderTask, EvaluationConfig, cached, encoder_task, task_of_split
+from miner.evaluation.evaluate import (
+    CachedEncoder,
+    EncoderTask,
+    EvaluationConfig,
+    encoder_task,
+    task_of_split,
+)
 from miner.evaluation.measured import Floats, Measured
 from miner.evaluation.retrieval import sampled_task
 from miner.evaluation.significance import Difference, compare_values, holm
@@ -256,7 +262,7 @@ def _before(
         return tuple(_drawn(task, seed, out, config, progress) for seed in config.training_seeds)
     if _prompts(config):
         return (task.measure(_encode(base, config, progress)),)
-    return (task.measure(cached(store, Encoder(base, dtype=config.training.dtype), progress)),)
+    return (task.measure(CachedEncoder(store, Encoder(base, dtype=config.training.dtype), progress)),)
 
 
 def _drawn(task: EncoderTask, seed: int, out: Path, config: BenchConfig, progress: Progress) -> Measured:
