@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,7 +13,9 @@ import pytest
 
 from miner.errors import MissingExtraError, ModelError
 from miner.models import names
+from miner.models.encoder import Encoder
 from miner.models.names import BUNDLED, resolve
+from tests.tiny import tiny_bert
 
 
 def model_folder(path: Path, weights: bytes = b"\0\1\2\3") -> Path:
@@ -53,12 +56,37 @@ def test_a_copy_of_the_bundled_encoder_is_the_bundled_encoder(tmp_path: Path) ->
     assert resolve(str(copy)).fingerprint == bundled.fingerprint
 
 
-@pytest.mark.parametrize(
-    "file", ["model.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json"]
-)
-def test_one_changed_byte_is_another_model(tmp_path: Path, file: str) -> None:
+READ = [
+    *("model.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json", "added_tokens.json"),
+    *("2_Dense/config.json", "2_Dense/model.safetensors", "chat_template.jinja", "generation_config.json"),
+    *("sentencepiece.bpe.model", "tokenizer.model", "vocab.bpe", "source.spm", "router_config.json"),
+    *("query_0_Transformer/vocab.txt", "additional_chat_templates/other.jinja", "1_BoW/config.json"),
+]
+NOT_READ = [
+    *("README.md", ".gitattributes", "picture.png", "onnx/model.onnx", "onnx/config.json", "metrics.json"),
+    *("openvino/openvino_model.xml", "pytorch_model.bin", "training_args.bin", ".cache/download.json"),
+]
+
+
+def with_files(path: Path, files: list[str]) -> Path:
+    for file in files:
+        (path / file).parent.mkdir(parents=True, exist_ok=True)
+        (path / file).write_bytes(f"content of {file}".encode())
+    return path
+
+
+@pytest.mark.parametrize("file", NOT_READ)
+def test_what_no_output_depends_on_is_not_part_of_the_model(tmp_path: Path, file: str) -> None:
     path = model_folder(tmp_path / "one")
+    before = resolve(str(path)).fingerprint
+    assert resolve(str(with_files(path, [file]))).fingerprint == before
+
+
+@pytest.mark.parametrize("file", READ)
+def test_one_changed_byte_is_another_model(tmp_path: Path, file: str) -> None:
+    path = with_files(model_folder(tmp_path / "one"), READ)
     other = Path(shutil.copytree(path, tmp_path / "two"))
+    assert resolve(str(other)).fingerprint == resolve(str(path)).fingerprint
     data = bytearray((other / file).read_bytes())
     data[-1] ^= 1
     (other / file).write_bytes(data)
@@ -74,6 +102,46 @@ def test_a_model_trained_again_into_its_folder_is_another_model(tmp_path: Path) 
     state = (path / "model.safetensors").stat()
     os.utime(path / "model.safetensors", ns=(state.st_atime_ns, state.st_mtime_ns + 1))
     assert resolve(str(path)).fingerprint != before
+
+
+def test_other_weights_of_the_same_size_and_times_are_another_model(tmp_path: Path) -> None:
+    path = model_folder(tmp_path / "one", b"first weights")
+    file = path / "model.safetensors"
+    state = file.stat()
+    before = resolve(str(path))
+    file.write_bytes(b"other weights")
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert file.stat().st_mtime_ns == state.st_mtime_ns
+    assert resolve(str(path)).fingerprint != before.fingerprint
+    with pytest.raises(ModelError, match=r"the files of .* changed while it was loaded"):
+        before.require_unchanged()
+
+
+def test_old_files_are_read_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = model_folder(tmp_path / "one")
+    monkeypatch.setattr(names, "_SETTLED", -(10**18))
+    before = resolve(str(path)).fingerprint
+    monkeypatch.setattr(names.hashlib, "sha256", lambda: pytest.fail("read again"))
+    assert resolve(str(path)).fingerprint == before
+
+
+def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
+    whole = model_folder(tmp_path / "whole")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for path in whole.iterdir():
+        (linked / path.name).symlink_to(path)
+    before = resolve(str(linked)).fingerprint
+    assert before == resolve(str(whole)).fingerprint
+    (whole / "1_Pooling" / "config.json").write_text('{"mode": "max"}')
+    assert resolve(str(linked)).fingerprint != before
+
+
+def test_a_link_to_a_folder_above_ends_there(tmp_path: Path) -> None:
+    path = model_folder(tmp_path / "one")
+    before = resolve(str(path)).fingerprint
+    (path / "1_Pooling" / "up").symlink_to(path)
+    assert resolve(str(path)).fingerprint == before
 
 
 def test_a_sentencepiece_tokenizer_is_part_of_the_model(tmp_path: Path) -> None:
@@ -112,9 +180,112 @@ def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
     path = model_folder(tmp_path / "one")
     (path / "model.safetensors").rename(path / "pytorch_model.bin")
     assert message(str(path)) == (
+        f"{path} has weights in {path / 'pytorch_model.bin'}: only safetensors are loaded; {CONVERT}"
+    )
+    (path / "pytorch_model.bin").unlink()
+    assert message(str(path)) == (
         f"{path} has no safetensors weights in {path}; "
         "only safetensors are loaded; convert it with model.save_pretrained(folder)"
     )
+
+
+CONVERT = "if you trust it, load it with sentence-transformers and save_pretrained to another folder"
+
+
+def modules(path: Path, *listed: tuple[str, str]) -> Path:
+    """Writes modules.json: folder and class of each module."""
+    content = [
+        {"idx": i, "name": str(i), "path": place, "type": f"sentence_transformers.models.{kind}"}
+        for i, (place, kind) in enumerate(listed)
+    ]
+    (path / "modules.json").write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("pickle", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "weights.pt"])
+def test_a_module_whose_weights_are_a_pickle_is_refused(tmp_path: Path, pickle: str) -> None:
+    path = with_files(model_folder(tmp_path / "one"), [f"2_Dense/{pickle}", "2_Dense/config.json"])
+    modules(path, ("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"))
+    file = path / "2_Dense" / pickle
+    assert message(str(path)) == f"{path} has weights in {file}: only safetensors are loaded; {CONVERT}"
+    with_files(path, ["2_Dense/model.safetensors"])
+    assert resolve(str(path)).path == path
+
+
+def test_a_module_that_lacks_its_weights_is_refused(tmp_path: Path) -> None:
+    """As after a download from the hub, which fetches no pickle."""
+    path = with_files(model_folder(tmp_path / "one"), ["2_Dense/config.json"])
+    modules(path, ("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"))
+    assert message(str(path)).startswith(f"{path} has no safetensors weights in {path / '2_Dense'}; ")
+
+
+def test_the_routes_of_a_router_are_looked_at(tmp_path: Path) -> None:
+    path = with_files(model_folder(tmp_path / "one"), ["query_0_Static/pytorch_model.bin"])
+    modules(path, ("", "Router"))
+    types = {"query_0_Static": "sentence_transformers.models.StaticEmbedding"}
+    (path / "router_config.json").write_text(json.dumps({"types": types, "structure": {}, "parameters": {}}))
+    assert "query_0_Static/pytorch_model.bin: only safetensors are loaded" in message(str(path))
+
+
+def test_each_fold_of_an_ensemble_is_looked_at(tmp_path: Path) -> None:
+    model_folder(tmp_path / "one" / "fold-0")
+    model_folder(tmp_path / "one" / "fold-1")
+    (tmp_path / "one" / "folds.json").write_text('{"folds": 2}')
+    assert resolve(str(tmp_path / "one")).path == tmp_path / "one"
+    weights = tmp_path / "one" / "fold-1" / "model.safetensors"
+    weights.rename(weights.with_name("pytorch_model.bin"))
+    assert "fold-1/pytorch_model.bin: only safetensors are loaded" in message(str(tmp_path / "one"))
+
+
+def test_an_adapter_without_its_base_is_refused(tmp_path: Path) -> None:
+    path = with_files(model_folder(tmp_path / "one"), ["adapter_config.json"])
+    assert message(str(path)) == (
+        f"{path} is an adapter (PEFT) in {path}: the weights that it adapts are elsewhere; "
+        "merge it with merge_and_unload(), then save_pretrained to another folder"
+    )
+
+
+@pytest.mark.parametrize("place", ["../other", "/somewhere"])
+def test_a_module_outside_the_folder_is_refused(tmp_path: Path, place: str) -> None:
+    path = modules(model_folder(tmp_path / "one"), ("", "Transformer"), (place, "Dense"))
+    assert "names a module outside the model's folder" in message(str(path))
+
+
+def test_a_broken_list_of_modules_is_named(tmp_path: Path) -> None:
+    path = model_folder(tmp_path / "one")
+    (path / "modules.json").write_text("[{")
+    assert message(str(path)).startswith(f"{path / 'modules.json'} cannot be read: ")
+
+
+@pytest.mark.parametrize(
+    ("file", "fetched"),
+    [
+        *((file, True) for file in READ),
+        *((f"2_Dense/{name}", False) for name in ("pytorch_model.bin", "model.pt", "model.pkl")),
+        *((name, False) for name in ("pytorch_model.bin", "onnx/model.onnx", "onnx/config.json", "code.py")),
+    ],
+)
+def test_what_is_fetched_from_the_hub(file: str, fetched: bool) -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    asked = filter_repo_objects([file], allow_patterns=names._PATTERNS, ignore_patterns=names._OTHER_BACKENDS)
+    assert list(asked) == [file] * fetched
+
+
+def test_a_real_dense_layer_saved_as_a_pickle_is_refused_until_it_is_converted(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+
+    parts = [Transformer(str(tiny_bert(tmp_path / "bert"))), Pooling(32), Dense(32, 16)]
+    old, new = str(tmp_path / "old"), str(tmp_path / "new")
+    SentenceTransformer(modules=parts, device="cpu").save_pretrained(old, safe_serialization=False)
+    for file in Path(old).glob("pytorch_model.bin"):
+        file.unlink()
+    shutil.copy(tmp_path / "bert" / "model.safetensors", old)
+    with pytest.raises(ModelError, match=r"2_Dense/pytorch_model\.bin: only safetensors are loaded"):
+        Encoder(old)
+    SentenceTransformer(old, device="cpu").save_pretrained(new)
+    assert Encoder(new, dtype="fp32").encode(["bread"]).shape == (1, 16)
 
 
 @pytest.mark.parametrize("name", ["./no/model", "/no/such/model", "~/models/none", "../none"])

@@ -102,6 +102,7 @@ class Encoder:
                 f"{self.name} does not load as a sentence-transformers model: {reason}",
                 "name a bi-encoder, such as sentence-transformers/all-MiniLM-L6-v2 or bundled",
             ) from error
+        self._folder.require_unchanged()
         return model.to(torch.bfloat16 if self.dtype == "bf16" else torch.float32).eval()
 
     @property

@@ -8,9 +8,7 @@ from typing import Any
 
 from miner.errors import ModelError
 from miner.models.names import ModelFolder
-
-FOLDS_FILE = "folds.json"
-"""In the folder of a fold ensemble, beside `fold-0`, `fold-1`, …: how many there are."""
+from miner.models.weights import FOLDS_FILE
 
 _HEADS = ("ForSequenceClassification", "ForCausalLM", "ForConditionalGeneration")
 """Architectures that give a pair a score; the rest are encoders without a head."""

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import time
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from miner.errors import MissingExtraError, ModelError, near
+from miner.models.weights import model_files, require_safetensors
 
 BUNDLED = "bundled"
 """all-MiniLM-L6-v2 from a package: the model that works without a network."""
 
-_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model"]
-_WEIGHTS = (".safetensors", ".model")
-"""Weights, and the tokenizers of SentencePiece."""
-_IDENTITY = {
-    "config.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "folds.json",
-}
+_PATTERNS = [
+    f"*.{ending}"
+    for ending in (
+        *("safetensors", "json", "txt", "model", "jinja"),
+        *("bpe", "codes", "spm", "tiktoken", "vocab"),  # tokenizers
+    )
+]
+"""What is fetched from the hub: never a pickle."""
+_OTHER_BACKENDS = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*"]
+_SETTLED = 2_000_000_000
+"""Nanoseconds after which another change of a file would show in its times."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +35,22 @@ class ModelFolder:
     """As the user named it."""
     path: Path
     fingerprint: str
-    """sha256 over weights, configuration and tokenizer: two folders with equal files are one model."""
+    """sha256 over all files that its output may depend on: two folders with equal files are one model."""
+
+    def require_unchanged(self) -> None:
+        """Raises ModelError when a file is no longer what the fingerprint was made from.
+
+        Asked after weights were loaded, so that no output is kept under the fingerprint of other weights.
+        """
+        if _fingerprint(self.path) != self.fingerprint:
+            raise ModelError(f"the files of {self.name} changed while it was loaded", "run the command again")
 
 
 def resolve(name: str, revision: str | None = None) -> ModelFolder:
     """Finds a model by hub id, local folder or `bundled`, and fingerprints its files.
 
     `revision` pins a hub model's branch, tag or commit. Raises ModelError when there is no such
-    model, it cannot be fetched, or it has no safetensors weights.
+    model, it cannot be fetched, or any of its weights is not there as safetensors.
     """
     if name == BUNDLED:
         path = _bundled()
@@ -58,12 +62,8 @@ def resolve(name: str, revision: str | None = None) -> ModelFolder:
         raise ModelError(f"no model folder at {name}", "name a folder, a hub id, or bundled")
     else:
         path = _fetch(name, revision)
-    if not any(path.rglob("*.safetensors")):
-        raise ModelError(
-            f"{name} has no safetensors weights in {path}",
-            "only safetensors are loaded; convert it with model.save_pretrained(folder)",
-        )
-    return ModelFolder(name, path, _fingerprint(path.resolve()))
+    require_safetensors(name, path)
+    return ModelFolder(name, path, _fingerprint(path))
 
 
 def _bundled() -> Path:
@@ -78,7 +78,11 @@ def _fetch(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_PATTERNS))
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=_PATTERNS, ignore_patterns=_OTHER_BACKENDS
+            )
+        )
     except HFValidationError as error:
         raise ModelError(f"'{name}' is neither a folder nor a hub id", "check the spelling") from error
     except RevisionNotFoundError as error:
@@ -96,22 +100,36 @@ def _fetch(name: str, revision: str | None) -> Path:
         ) from error
 
 
+_Version = tuple[Path, tuple[tuple[str, int, int, int, int], ...]]
+_DIGESTS: dict[_Version, str] = {}
+"""Fingerprints by folder, and by size, inode and times of its files."""
+
+
 def _fingerprint(path: Path) -> str:
-    files = []
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and (file.suffix in _WEIGHTS or file.name in _IDENTITY):
-            state = file.stat()
-            files.append((file.relative_to(path).as_posix(), state.st_size, state.st_mtime_ns))
-    return _digest(path, tuple(files))
+    """Returns the sha256 of the names and bytes of a model's files; read once a process, unless they change.
 
-
-@lru_cache(maxsize=32)
-def _digest(path: Path, files: tuple[tuple[str, int, int], ...]) -> str:
-    """Returns the sha256 of the files' names and bytes; read once a process, and again when they change."""
+    A file that has only just changed could change again within one tick of the file system's clock, so its
+    times are not trusted yet.
+    """
+    states = model_files(path.resolve())
+    version = (
+        path.resolve(),
+        tuple((name, s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns) for name, s in states),
+    )
+    settled = time.time_ns() - max((s.st_ctime_ns for _, s in states), default=0) > _SETTLED
+    if settled and version in _DIGESTS:
+        return _DIGESTS[version]
     digest = hashlib.sha256()
-    for name, size, _ in files:
-        digest.update(f"{name}\0{size}\0".encode())
-        with (path / name).open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
+    for name, state in states:
+        digest.update(f"{name}\0{state.st_size}\0".encode())
+        try:
+            with (path / name).open("rb") as stream:
+                while block := stream.read(1 << 22):
+                    digest.update(block)
+        except OSError as error:
+            raise ModelError(
+                f"cannot read {path / name}: {error.strerror}", "check its permissions"
+            ) from error
+    if settled:
+        _DIGESTS[version] = digest.hexdigest()
     return digest.hexdigest()

@@ -16,10 +16,11 @@ from miner.engine.work import ordered_map, worker_count
 from miner.errors import ModelError
 from miner.models.batching import Indices, equal_length_batches, padded_batches
 from miner.models.device import DTYPES, resolve_device, resolve_dtype
-from miner.models.kinds import FOLDS_FILE, require_head
+from miner.models.kinds import require_head
 from miner.models.names import resolve
 from miner.models.pairs import PairTokenizer, PairTokens
 from miner.models.quiet import quietly
+from miner.models.weights import FOLDS_FILE
 from miner.text import fingerprint, text_key
 
 if TYPE_CHECKING:
@@ -121,7 +122,9 @@ class Reranker:
 
     @cached_property
     def _models(self) -> list[PairScorer]:
-        return [PairScorer(_load(self.name, path, self.device), self.dtype) for path in self._paths]
+        models = [PairScorer(_load(self.name, path, self.device), self.dtype) for path in self._paths]
+        self._folder.require_unchanged()
+        return models
 
 
 class PairScorer:

@@ -17,9 +17,9 @@ from miner.engine.files import write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.models.device import resolve_device, resolve_dtype
-from miner.models.kinds import FOLDS_FILE
 from miner.models.names import ModelFolder, resolve
 from miner.models.reranker import Reranker, fold_folder
+from miner.models.weights import FOLDS_FILE
 from miner.retrieval.collection import Collection
 from miner.store.database import Store
 from miner.store.runs import record_model

@@ -1,0 +1,154 @@
+"""Which files a model's output depends on, and that none of its weights is a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from miner.errors import ModelError
+
+FOLDS_FILE = "folds.json"
+"""In the folder of a fold ensemble, beside `fold-0`, `fold-1`, …: how many there are."""
+
+_WITH_WEIGHTS = frozenset(
+    {
+        "CLIPModel",
+        "CNN",
+        "Dense",
+        "LSTM",
+        "LayerNorm",
+        "MLMTransformer",
+        "SparseAutoEncoder",
+        "StaticEmbedding",
+        "Transformer",
+        "WeightedLayerPooling",
+        "WordEmbeddings",
+    }
+)
+"""Modules of sentence-transformers that do not work without weights."""
+_ROUTERS = frozenset({"Asym", "Router"})
+"""Modules whose parts are modules in folders of their own."""
+_PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
+_OTHER_FORMATS = frozenset({".gguf", ".h5", ".mlmodel", ".msgpack", ".onnx", ".ot", ".tflite"})
+_FOR_PEOPLE = frozenset({".gif", ".jpeg", ".jpg", ".md", ".png", ".svg", ".webp"})
+_NEVER_READ = _PICKLES | _OTHER_FORMATS | _FOR_PEOPLE
+_LEFT_BY_TRAINING = frozenset(
+    {
+        "all_results.json",
+        "eval_results.json",
+        "metrics.json",
+        "optimizer.bin",
+        "optimizer.pt",
+        "scaler.pt",
+        "scheduler.pt",
+        "train_results.json",
+        "trainer_state.json",
+        "training_args.bin",
+    }
+)
+_FOLDERS_NEVER_READ = frozenset({"onnx", "openvino", "runs"})
+
+
+def require_safetensors(name: str, folder: Path) -> None:
+    """Raises ModelError unless all weights of the model in `folder` are there as safetensors.
+
+    Every module is looked at: sentence-transformers loads a module's `pytorch_model.bin`, a pickle, where
+    there is nothing else. Refused too is an adapter, whose base is in another folder.
+    """
+    for place, kind in _modules(folder):
+        part = folder / place
+        files = sorted(part.iterdir()) if part.is_dir() else []
+        if any(file.name == "adapter_config.json" for file in files):
+            raise ModelError(
+                f"{name} is an adapter (PEFT) in {part}: the weights that it adapts are elsewhere",
+                "merge it with merge_and_unload(), then save_pretrained to another folder",
+            )
+        if any(file.suffix == ".safetensors" for file in files):
+            continue
+        pickles = [f for f in files if f.suffix in _PICKLES and f.name not in _LEFT_BY_TRAINING]
+        if pickles:
+            raise ModelError(
+                f"{name} has weights in {pickles[0]}: only safetensors are loaded",
+                "if you trust it, load it with sentence-transformers and save_pretrained to another folder",
+            )
+        if kind in _WITH_WEIGHTS:
+            raise ModelError(
+                f"{name} has no safetensors weights in {part}",
+                "only safetensors are loaded; convert it with model.save_pretrained(folder)",
+            )
+
+
+def model_files(folder: Path) -> list[tuple[str, os.stat_result]]:
+    """Returns every file that the model's output may depend on, by its name below `folder`, sorted.
+
+    That is every file but those that are known not to be read: texts and pictures for people, weights in
+    other formats, and what a training leaves. Links are followed.
+    """
+    found = []
+    for file in _walk(folder, {os.path.realpath(folder)}):
+        if file.suffix.lower() in _NEVER_READ or file.name in _LEFT_BY_TRAINING or not file.is_file():
+            continue
+        found.append((file.relative_to(folder).as_posix(), file.stat()))
+    return sorted(found)
+
+
+def _walk(folder: Path, above: set[str]) -> Iterator[Path]:
+    """Yields the files below a folder, without hidden ones; a link back to a folder above ends there."""
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if not path.is_dir():
+            yield path
+        elif path.name not in _FOLDERS_NEVER_READ and (real := os.path.realpath(path)) not in above:
+            yield from _walk(path, above | {real})
+
+
+def _modules(folder: Path) -> list[tuple[str, str]]:
+    """Returns the folder, below the model's, and the class of every module."""
+    if (folder / FOLDS_FILE).exists():
+        folds = sorted(path.name for path in folder.glob("fold-*") if path.is_dir())
+        return [(f"{fold}/{place}", kind) for fold in folds for place, kind in _modules(folder / fold)]
+    if not (folder / "modules.json").exists():
+        return [("", "Transformer")]
+    found = []
+    for module in _content(folder / "modules.json", list):
+        place, kind = _below(folder / "modules.json", module, "path"), str(module.get("type", ""))
+        found += _parts(folder, place, kind.rpartition(".")[2])
+    return found
+
+
+def _parts(folder: Path, place: str, kind: str) -> list[tuple[str, str]]:
+    """Returns the module itself, or the modules that a router chooses from."""
+    if kind not in _ROUTERS:
+        return [(place, kind)]
+    files = [folder / place / name for name in ("router_config.json", "config.json")]
+    file = next((file for file in files if file.exists()), files[0])
+    types = _content(file, dict).get("types") or {}
+    found = []
+    for part, inner in types.items():
+        below = PurePosixPath(place, _below(file, {"path": part}, "path")).as_posix()
+        found += _parts(folder, below, str(inner).rpartition(".")[2])
+    return found
+
+
+def _below(file: Path, module: Any, key: str) -> str:
+    """Returns the folder that a module names; raises ModelError where that is outside the model's."""
+    place = str(module.get(key, "")) if isinstance(module, dict) else ".."
+    if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
+        raise ModelError(
+            f"{file} names a module outside the model's folder", "copy the model with all its folders"
+        )
+    return place
+
+
+def _content(file: Path, kind: type) -> Any:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read: {error}", "get the model again") from error
+    if not isinstance(content, kind):
+        raise ModelError(f"{file} does not list modules", "get the model again")
+    return content
