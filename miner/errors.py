@@ -72,6 +72,17 @@ def install_command(extra: str) -> str:
     return f"pip install {' '.join(added)}"
 
 
+def listed(items: Iterable[object], join: str = ", ", most: int = 20) -> str:
+    """Returns the items joined; of many more than `most` the first ones, and how many are left out.
+
+    Every note and error that lists what has no bound goes through it: `d1, d2, d3 and 2,997 more`.
+    """
+    shown = [str(item) for item in items]
+    if len(shown) <= most + 1:
+        return join.join(shown)
+    return f"{join.join(shown[:most])} and {len(shown) - most:,} more"
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """Returns ` (did you mean 'x'?)` for the nearest of `known`, or an empty string."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -125,7 +125,7 @@ def test_a_folder_of_other_rounds_is_refused_before_anything_is_done(
 ) -> None:
     loop(store, tmp_path / "out", replace(config, rounds=1))
     other = replace(config, mining=replace(config.mining, depth=7))
-    with pytest.raises(UsageError, match="holds rounds that were made otherwise: depth 100, now 7"):
+    with pytest.raises(UsageError, match="holds rounds that were made otherwise: depth 100 → 7"):
         loop(store, tmp_path / "out", other)
     with pytest.raises(MinerError, match="no-such-model"):
         loop(store, tmp_path / "none", replace(config, training=EncoderConfig(base="no-such-model")))

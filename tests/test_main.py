@@ -16,7 +16,7 @@ import pytest
 from miner import __version__
 from miner.cli import main as module
 from miner.cli.main import COMMANDS, main
-from miner.cli.progress import Lines, progress
+from miner.cli.progress import progress
 from miner.errors import MinerError, UsageError
 from miner.store.database import Store
 
@@ -227,17 +227,6 @@ def test_progress_elsewhere_than_on_a_terminal_is_notes_only(capfd: pytest.Captu
     captured = capfd.readouterr()
     assert captured.err == "3 texts were cut\n"
     assert captured.out == ""
-
-
-def test_long_work_elsewhere_says_now_and_then_how_far_it_is(capfd: pytest.CaptureFixture[str]) -> None:
-    clock = iter([0, 100, 105, 125, 131, 140, 150, 165, 9999])
-    lines = Lines(lambda: next(clock))
-    with lines.task("encoding", 1000, 200, "texts") as advance:  # at 100
-        for units in (10, 190, 10, 90):  # at 105, 125, 131 (told at 140), 150
-            advance(units)
-        with lines.task("inside", 10) as inner:  # at 165
-            inner(10)
-    assert capfd.readouterr().err == "encoding: 410 of 1,000 texts, about 1:27 left\n"
 
 
 def test_progress_on_a_terminal_is_drawn_on_stderr_only() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import rich_click as click
 
 from miner.cli.progress import progress
+from miner.errors import listed
 from miner.sources import FORMATS, IngestReport, SourceConfig, ingest
 
 _DEFAULTS = SourceConfig()
@@ -62,7 +63,7 @@ def _summary(store: Path, report: IngestReport) -> Iterator[str]:
         there = report.already_there[table]
         yield f"{table:<10}{added:>12,} added" + (f", {there:,} already there" if there else "")
     if report.splits:
-        splits = ", ".join(f"{split} {number:,}" for split, number in report.splits.items())
+        splits = listed(f"{split} {number:,}" for split, number in report.splits.items())
         yield f"positives by split: {splits}"
     if report.cleaned:
         yield f"cleaned: {report.cleaned:,} texts held NUL characters or lone surrogates"

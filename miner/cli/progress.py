@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from miner.engine.progress import Advance, Progress
+from miner.engine.progress import Advance, Pace, Progress
 
 if TYPE_CHECKING:
     from rich import progress as rich_progress
@@ -45,19 +45,20 @@ class Lines:
     @contextmanager
     def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
         """Yields a function that says how far the work is when nothing was said for half a minute."""
-        before, started = done, self._clock()
         if not self._open:
-            self._told = started
+            self._told = self._clock()
         self._open += 1
+        pace = Pace(total, done, self._clock)
 
         def advance(units: int) -> None:
             """Counts the units, and says how far the work is when it is time."""
             nonlocal done
             done += units
-            now = self._clock()
-            if now - self._told >= SILENT_SECONDS and done < total:
-                left = (now - started) * (total - done) / max(1, done - before)
-                self.note(f"{name}: {done:,} of {total:,} {unit}, about {_time(left)} left")
+            pace.advance(units)
+            if self._clock() - self._told >= SILENT_SECONDS and done < total:
+                left = pace.left
+                rest = "" if left is None else f", about {_time(left)} left"
+                self.note(f"{name}: {done:,} of {total:,} {unit}{rest}")
 
         try:
             yield advance
@@ -85,9 +86,16 @@ class _Bars:
     @contextmanager
     def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
         """Yields a function that moves the bar on."""
-        bar = self._display.add_task(name, total=total, completed=done, unit=unit)
+        pace = Pace(total, done)
+        bar = self._display.add_task(name, total=total, completed=done, unit=unit, pace=pace)
+
+        def advance(units: int) -> None:
+            """Moves the bar, and measures."""
+            pace.advance(units)
+            self._display.advance(bar, units)
+
         try:
-            yield lambda units: self._display.advance(bar, units)
+            yield advance
         finally:
             self._display.stop_task(bar)
 
@@ -111,12 +119,25 @@ def _display() -> rich_progress.Progress:
                 return Text("")
             return Text(f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s", style="progress.data.speed")
 
+    class Left(rich_progress.ProgressColumn):
+        """The time left once it means something; in the end how long it took."""
+
+        max_refresh = 0.5
+
+        def render(self, task: rich_progress.Task) -> Text:
+            """Returns the time, or dashes."""
+            pace: Pace = task.fields["pace"]
+            if task.finished or task.stop_time is not None:
+                return Text(_time(task.elapsed or 0), style="progress.elapsed")
+            left = pace.left
+            return Text("-:--" if left is None else _time(left), style="progress.remaining")
+
     return rich_progress.Progress(
         rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(),
         rich_progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}", markup=False),
         Rate(),
-        rich_progress.TimeRemainingColumn(elapsed_when_finished=True),
+        Left(),
         console=Console(stderr=True),
         # What a command prints stays on stdout, unless both are the same terminal.
         redirect_stdout=sys.stdout.isatty(),

@@ -14,7 +14,7 @@ from click import Context, get_current_context
 from click.core import ParameterSource
 
 from miner.cli.options import HIDING, field_options
-from miner.errors import UsageError
+from miner.errors import UsageError, listed
 from miner.mining.audit_config import AuditConfig
 
 if TYPE_CHECKING:
@@ -93,10 +93,10 @@ def _undo(store: Path) -> None:
 
     with Store.open(store) as opened:
         judgments, gone, resting = remove_relabelled(opened)
-    runs = f" and run {', '.join(gone)}" if gone else ""
+    runs = f" and run {listed(gone)}" if gone else ""
     click.echo(f"taken back: {judgments:,} relabelled judgments{runs}")
     if resting:
-        click.echo(f"still there, though made on them: run {', '.join(resting)}; mine again", err=True)
+        click.echo(f"still there, though made on them: run {listed(resting)}; mine again", err=True)
 
 
 def _told(report: RelabelReport, dry: bool) -> str:

@@ -31,6 +31,7 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     miner runs my.duckdb --json
     miner runs my.duckdb --remove naive --remove strict
     """
+    from miner.errors import listed
     from miner.evaluation.table import aligned
     from miner.store import runs
     from miner.store.database import Store
@@ -38,7 +39,7 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     with Store.open(store, read_only=not remove) as opened:
         if remove:
             runs.remove_runs(opened, remove)
-            click.echo(f"taken out of {store}: {', '.join(dict.fromkeys(remove))}", err=True)
+            click.echo(f"taken out of {store}: {listed(dict.fromkeys(remove))}", err=True)
         found = [(run, _facts(opened, run)) for run in runs.runs(opened)]
     if as_json:
         rows = [{**facts, "config": dict(run.config)} for run, facts in found]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miner.errors import UsageError
+from miner.errors import UsageError, listed
 from miner.evaluation.measured import Encode, Floats, Measured, Vectors, from_values
 from miner.evaluation.ranking import Ints, Pairs, discount, named, ranked, scored
 from miner.retrieval.search import positions
@@ -109,7 +109,7 @@ def label_task(store: Store, split: str, queries: int | None = None, seed: int =
         raise UsageError(
             f"split '{split}' of {store.path} has no labelled texts",
             "ingest texts with labels: miner ingest STORE texts.tsv --label-column label; "
-            f"splits: {', '.join(corpus.splits(store)) or 'none'}",
+            f"splits: {listed(corpus.splits(store)) or 'none'}",
         )
     voters = evaluating.labelled_documents(store, _TRAIN) if split != _TRAIN else documents
     voters = voters if voters.num_rows else documents

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from miner.errors import UsageError
+from miner.errors import UsageError, listed
 from miner.store import corpus, explaining
 from miner.store.database import Store
 from miner.store.runs import Run, find_run
@@ -34,7 +34,7 @@ def explain(store: Store, query_id: str, run: str | None = None) -> Explanation:
     found = find_run(store, run)
     positives = explaining.positives(store, found, query_id)
     if not positives.num_rows:
-        splits = ", ".join(explaining.splits_with_positives(store, query_id))
+        splits = listed(explaining.splits_with_positives(store, query_id))
         where = f"its positives are of split {splits}" if splits else "nobody judged a positive of it"
         raise UsageError(
             f"query '{query_id}' is not in run '{found.name}' of split {found.split}: {where}",

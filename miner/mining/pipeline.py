@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from miner.engine.progress import SILENT, Progress
-from miner.errors import StoreError, UsageError, near
+from miner.errors import StoreError, UsageError, listed, near
 from miner.mining.config import OFF, MiningConfig
 from miner.mining.decide import decide
 from miner.mining.evidence import Searches, evidence_stage, gather
@@ -264,7 +264,7 @@ def canonical(config: MiningConfig) -> dict[str, Any]:
 def changes(before: Run, after: Run) -> list[str]:
     """Returns what differs between two runs' inputs and settings, a phrase each."""
     old, new = _flat(before.config), _flat(after.config)
-    changed = [f"{key} {_told(old.get(key))} → {_told(new[key])}" for key in new if old.get(key) != new[key]]
+    changed = [change(key, old.get(key), new[key]) for key in new if old.get(key) != new[key]]
     hashes = ("documents", "queries", "judgments", "clusters", "encoder", "reranker")
     moved = [key for key in hashes if before.inputs.get(key) != after.inputs.get(key) and key not in new]
     weights = [key for key in ("encoder", "reranker") if before.inputs.get(key) != after.inputs.get(key)]
@@ -272,8 +272,16 @@ def changes(before: Run, after: Run) -> list[str]:
     return changed + [f"{key} changed" for key in moved] + [f"{key}'s weights changed" for key in same_name]
 
 
-def _told(value: object) -> str:
-    return OFF if value is None else str(value)
+def change(key: str, before: object, after: object) -> str:
+    """Returns what became of a setting; of a list a few of those that came and went, not the list twice."""
+    if isinstance(before, list) and isinstance(after, list):
+        moves = {
+            "added": [one for one in after if one not in set(before)],
+            "removed": [one for one in before if one not in set(after)],
+        }
+        return f"{key} {', '.join(f'{what} {listed(ids, most=3)}' for what, ids in moves.items() if ids)}"
+    old, new = (OFF if value is None else str(value) for value in (before, after))
+    return f"{key} {old} → {new}"
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -28,6 +29,18 @@ def equal_length_batches(lengths: npt.ArrayLike, tokens: int = CPU_TOKENS) -> li
         per_batch = max(1, tokens // max(1, int(sizes[order[start]])))
         batches += [order[i : min(i + per_batch, stop)] for i in range(start, stop, per_batch)]
     return batches
+
+
+def units_of(batches: Sequence[Indices], lengths: npt.ArrayLike) -> list[int]:
+    """Returns how many texts each batch counts for: in total all, each batch by its share of the tokens.
+
+    Batches come by length, so counted by texts the work would seem fast where the texts are short.
+    """
+    sizes = np.maximum(1.0, np.asarray(lengths, dtype=np.float64))
+    tokens = np.cumsum([sizes[batch].sum() for batch in batches])
+    texts = np.floor(tokens / sizes.sum() * len(sizes) + 0.5).astype(np.int64)
+    units: list[int] = np.diff(texts, prepend=0).tolist()
+    return units
 
 
 def padded_batches(lengths: npt.ArrayLike, tokens: int = GPU_TOKENS) -> list[Indices]:

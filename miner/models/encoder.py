@@ -14,7 +14,7 @@ import numpy.typing as npt
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import ordered_map, worker_count
 from miner.errors import ModelError
-from miner.models.batching import equal_length_batches, padded_batches
+from miner.models.batching import equal_length_batches, padded_batches, units_of
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.kinds import require_encoder
 from miner.models.names import resolve
@@ -173,9 +173,10 @@ class Encoder:
         )
         try:
             with progress.task("encoding", len(tokens), unit="texts") as advance:
-                for batch, result in zip(batches, results, strict=True):
+                done = zip(batches, results, units_of(batches, lengths), strict=True)
+                for batch, result, units in done:
                     vectors[batch] = result
-                    advance(len(batch))
+                    advance(units)
         finally:
             torch.set_num_threads(threads)
         return vectors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from miner.errors import InputError, near
+from miner.errors import InputError, listed, near
 from miner.sources.config import SourceConfig, require_one_split, split_in
 from miner.sources.files import File, files_in, lines
 from miner.sources.part import Part, Rows, Source
@@ -73,7 +73,7 @@ def _text(rows: Rows, kind: str, origin: str, number: int, text: str) -> None:
         if key not in record:
             raise InputError(
                 f"{origin}:{number}: no key '{key}'{near(key, record)}",
-                f"the keys there: {', '.join(record) or 'none'}",
+                f"the keys there: {listed(record) or 'none'}",
             )
     try:
         identity, title, content = (as_text(record.get(key), key) for key in ("_id", "title", "text"))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from miner.errors import UsageError, near
+from miner.errors import UsageError, listed, near
 
 FORMATS = ("auto", "beir", "pairs", "triplets", "labels", "trec", "hf", "python")
 
@@ -69,6 +69,6 @@ def require_one_split(config: SourceConfig, source: str, names: Sequence[str]) -
     """Raises UsageError when --split would give several files, of different splits, one name."""
     if config.split is not None and len(set(names)) > 1:
         raise UsageError(
-            f"--split {config.split} would merge the splits of {source}: {', '.join(sorted(set(names)))}",
+            f"--split {config.split} would merge the splits of {source}: {listed(sorted(set(names)))}",
             "leave --split out, or ingest one file at a time",
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miner.errors import InputError
+from miner.errors import InputError, listed
 from miner.sources.config import SourceConfig, split_in
 from miner.sources.part import Source
 from miner.sources.saved import load_saved
@@ -55,7 +55,7 @@ def _load(source: str, config: SourceConfig) -> Any:
 def _chosen(splits: dict[str, Dataset | None], split: str | None) -> dict[str, Dataset]:
     """The splits that have rows, or the one that was asked for."""
     if split is not None and split not in splits:
-        raise ValueError(f"no split '{split}'; it has {', '.join(splits)}")
+        raise ValueError(f"no split '{split}'; it has {listed(splits)}")
     found = {name: data for name, data in splits.items() if data is not None and split in (None, name)}
     if not found:
         raise ValueError("it has no rows")

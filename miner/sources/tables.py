@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from miner.errors import InputError, near
+from miner.errors import InputError, listed, near
 from miner.sources.files import File, Line, lines
 from miner.sources.values import NotTextError, as_text, parse_json
 
@@ -54,8 +54,7 @@ class Table:
             if column not in self.columns:
                 raise InputError(
                     f"{self.origin}: no column '{column}'{near(column, self.columns)}",
-                    f"its columns: {', '.join(self.columns)}; name yours with an option such as "
-                    "--query-column",
+                    f"its columns: {listed(self.columns)}; name yours with an option such as --query-column",
                 )
 
 

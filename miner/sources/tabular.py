@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from miner.errors import InputError, near
+from miner.errors import InputError, listed, near
 from miner.sources.config import SourceConfig, require_one_split, split_in
 from miner.sources.files import files_in
 from miner.sources.labelled import label_parts
@@ -29,7 +29,7 @@ def open_files(source: str, path: Path, config: SourceConfig) -> Source:
     telling = [file for file in files if split_in(file.stem)]
     left = [file.origin for file in files if telling and file not in telling]
     tables = [(open_table(file), split_in(file.stem)) for file in telling or files]
-    notes = [f"not read, as their names tell no split: {', '.join(left)}"] if left else []
+    notes = [f"not read, as their names tell no split: {listed(left)}"] if left else []
     return from_tables(source, tables, config, notes)
 
 
@@ -65,7 +65,7 @@ def _unread(tables: Sequence[Table], layout: str, config: SourceConfig) -> list[
         return []
     grading = [column for column in unread if column.lower() in _GRADING]
     hint = f"; if it grades the pairs: --relevance-column {grading[0]}" if grading else ""
-    return [f"not read: columns {', '.join(unread)}{hint if layout != 'labels' else ''}"]
+    return [f"not read: columns {listed(unread)}{hint if layout != 'labels' else ''}"]
 
 
 def _chosen(table: Table, layout: str, config: SourceConfig) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ def _no_layout(table: Table, config: SourceConfig) -> InputError:
     labels = missing(config.text_column, config.label_column)
     return InputError(
         f"{table.origin}: no {pairs} for pairs, nor {labels} for labels",
-        f"its columns: {', '.join(table.columns)}; name yours with --query-column and --positive-column, "
+        f"its columns: {listed(table.columns)}; name yours with --query-column and --positive-column, "
         "or --text-column and --label-column",
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from miner.errors import StoreError, UsageError, near
+from miner.errors import StoreError, UsageError, listed, near
 from miner.store.database import Store
 
 SILVER = "silver"
@@ -44,7 +44,7 @@ def queries(store: Store, split: str) -> pa.Table:
         known = splits(store)
         raise UsageError(
             f"no query has a judged positive in split '{split}'{near(split, known)}",
-            f"choose one with --split: {', '.join(known) or 'the store holds no judgments'}",
+            f"choose one with --split: {listed(known) or 'the store holds no judgments'}",
         )
     return table
 

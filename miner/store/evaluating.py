@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from miner.errors import UsageError, near
+from miner.errors import UsageError, listed, near
 from miner.store.corpus import GOLD, by_text
 from miner.store.database import Store
 
@@ -118,7 +118,7 @@ def require_judgments(store: Store, split: str, flag: str = "--split") -> None:
     if split not in known:
         raise UsageError(
             f"nothing is judged in split '{split}' of {store.path}{near(split, known)}",
-            f"choose one with {flag}: {', '.join(known) or 'the store holds no judgments'}",
+            f"choose one with {flag}: {listed(known) or 'the store holds no judgments'}",
         )
 
 

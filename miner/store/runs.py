@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from miner.errors import StoreError, UsageError, near
+from miner.errors import StoreError, UsageError, listed, near
 from miner.schema import KEPT
 from miner.store.database import Store
 from miner.store.ledger import KEY
@@ -142,7 +142,7 @@ def _forget_evidence(store: Store, key: str) -> None:
 def _no_run(store: Store, name: str, names: Sequence[str]) -> UsageError:
     return UsageError(
         f"no run '{name}' in {store.path}{near(name, names)}",
-        f"runs there: {', '.join(names) or 'none'}",
+        f"runs there: {listed(names) or 'none'}",
     )
 
 

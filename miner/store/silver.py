@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from miner.errors import UsageError, near
+from miner.errors import UsageError, listed, near
 from miner.store.corpus import GOLD, SILVER, splits
 from miner.store.database import Store
 
@@ -133,6 +133,6 @@ def judged_pairs(store: Store, split: str, sources: Sequence[str] = ("gold",)) -
             f"split '{split}' has no judgments of source {' or '.join(sources)}",
             f"make silver ones: miner silver {store.path}"
             if SILVER in sources
-            else f"choose one with --split: {', '.join(splits(store)) or 'the store holds no judgments'}",
+            else f"choose one with --split: {listed(splits(store)) or 'the store holds no judgments'}",
         )
     return table

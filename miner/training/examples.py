@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from miner.errors import InputError, UsageError, near
+from miner.errors import InputError, UsageError, listed, near
 from miner.sources.beir import is_beir
 from miner.sources.files import File, files_in, lines, locate
 from miner.sources.saved import is_saved_dataset, load_saved
@@ -181,7 +181,7 @@ def text_columns(names: Sequence[str], origin: str) -> tuple[str, ...]:
         return (*first, *(name for name in texts if name not in (*first, *negatives)), *negatives)
     anchors = anchors or [name for name in texts if name != _POSITIVE and name not in negatives]
     if len(anchors) != 1:
-        found = f"columns {' and '.join(anchors)} may both be" if anchors else "no column is"
+        found = f"columns {listed(anchors, ' and ')} may both be" if anchors else "no column is"
         raise UsageError(
             f"{origin}: {found} the anchor",
             "name the columns of text in order with --columns, such as query,positive,negative",
@@ -221,7 +221,7 @@ def _no_class(origin: str, wanted: str, labels: Iterable[Any]) -> UsageError:
     known = _known(labels)
     return UsageError(
         f"{origin}: no row is labelled '{wanted}'{near(wanted, known)}",
-        f"its labels: {', '.join(known[:20]) or 'none'}",
+        f"its labels: {listed(known) or 'none'}",
     )
 
 
@@ -253,7 +253,7 @@ def _require_rows(source: str, path: Path) -> None:
             f"miner ingest my.duckdb {source} && miner mine my.duckdb && miner train my.duckdb OUT",
         )
     tables = [file.origin for file in files_in(source, path) if is_table(file)]
-    found = f"name one of its files: {', '.join(tables)}" if tables else "it holds none"
+    found = f"name one of its files: {listed(tables)}" if tables else "it holds none"
     raise InputError(f"{source} is no folder that miner export or save_to_disk wrote", found)
 
 
@@ -267,7 +267,7 @@ def _saved(path: Path) -> tuple[pa.Table, tuple[str, ...]]:
             "name a file, an export, or a store with --run",
         ) from error
     if _TRAIN not in splits:
-        raise InputError(f"{path}: no split '{_TRAIN}'; it has {', '.join(splits)}", "save that split alone")
+        raise InputError(f"{path}: no split '{_TRAIN}'; it has {listed(splits)}", "save that split alone")
     data = splits.pop(_TRAIN)
     if data is None:
         raise InputError(f"{path}: no rows to train on", "save a split with rows")
@@ -341,7 +341,7 @@ def _require_columns(table: pa.Table, origin: str, names: Sequence[str]) -> None
         if name not in table.column_names:
             raise InputError(
                 f"{origin}: no column '{name}'{near(name, table.column_names)}",
-                f"its columns: {', '.join(table.column_names)}; name yours with --columns and --label-column",
+                f"its columns: {listed(table.column_names)}; name yours with --columns and --label-column",
             )
 
 
@@ -350,7 +350,7 @@ def _require_shape(origin: str, loss: str, needs: Loss, names: Sequence[str], la
     if not least <= len(names) <= most:
         wanted = str(least) if least == most else f"{least} or more" if most > 3 else f"{least} to {most}"
         raise UsageError(
-            f"loss {loss} takes {wanted} columns of text, {origin} has {len(names)}: {', '.join(names)}",
+            f"loss {loss} takes {wanted} columns of text, {origin} has {len(names)}: {listed(names)}",
             _hint(needs, names, "name the columns of text in order with --columns"),
         )
     if needs.label and label is None:
@@ -374,7 +374,7 @@ def _require_roles(origin: str, needs: Loss, names: Sequence[str]) -> None:
         return
     order = others[: needs.texts[0]] if len(others) > 2 else (_ANCHORS[1], _POSITIVE, "negative")
     raise UsageError(
-        f"{origin}: none of its columns is called positive: {', '.join(names)}",
+        f"{origin}: none of its columns is called positive: {listed(names)}",
         f"name the columns of text in order with --columns, such as {','.join(order)}",
     )
 
@@ -405,7 +405,7 @@ def _require_no_label(table: pa.Table, origin: str, loss: str, needs: Loss, labe
     exported = _EXPORTED in table.column_names
     every = "name the columns of text with --columns"
     known = _known(table[label].to_pylist())
-    hint = f"train on the rows of one class with --positive-label, one of {', '.join(known[:20])}"
+    hint = f"train on the rows of one class with --positive-label, one of {listed(known)}"
     if known and all(as_number(value) is not None for value in known):
         most = max(float(as_number(value) or 0) for value in known)
         hint = "train on the numbers with --loss cosine" + (f" --label-max {most:g}" if most > 1 else "")

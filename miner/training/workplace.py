@@ -16,7 +16,7 @@ from typing import Any
 
 from miner.engine.files import LOCK, held, write_whole
 from miner.engine.progress import Progress
-from miner.errors import MinerError, UsageError
+from miner.errors import MinerError, UsageError, listed
 
 METRICS = "metrics.json"
 """The file of a finished training that holds its fingerprint, settings and figures."""
@@ -49,6 +49,8 @@ class Job:
 
 
 def _said(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return listed(value, most=3) or "none"
     return "unset" if value is None else str(value)
 
 

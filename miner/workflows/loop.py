@@ -20,7 +20,7 @@ from miner.evaluation.significance import Rate
 from miner.mining.audit import Audit, audit
 from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig
-from miner.mining.pipeline import mine
+from miner.mining.pipeline import change, mine
 from miner.store import runs
 from miner.store.database import Store
 from miner.store.evaluating import require_judgments
@@ -142,7 +142,7 @@ def _settle(out: Path, config: LoopConfig) -> None:
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be read or written: {error}", "name another OUT") from error
     both = ((key, before.get(key), value) for key, value in _flat(now).items())
-    changed = [f"{key} {old}, now {new}" for key, old, new in both if old != new]
+    changed = [change(key, old, new) for key, old, new in both if old != new]
     if changed:
         told = "; ".join(changed)
         raise UsageError(f"{out} holds rounds that were made otherwise: {told}", "name another OUT")

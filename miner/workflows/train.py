@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miner.engine.progress import SILENT, Progress
-from miner.errors import StoreError, UsageError
+from miner.errors import StoreError, UsageError, listed
 from miner.export.scorer import BM25, ENCODER, Scorer, scorer_of_export, scorer_of_run
 from miner.retrieval.arrays import drawn_share
 from miner.store import corpus, evaluating, evidence, mined, runs
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 DEV_QUERIES, DEV_DOCUMENTS = 500, 5000
 """Scoring on the way reads at most this many dev queries and documents, a seeded sample."""
 TRAIN, DEV = "train", "dev"
-_CLASSES = 5
-"""So many classes are told by name."""
 _HELD_OUT = 4
 """What is drawn with it is nothing else that a training draws."""
 _LABELLED = ("cosine", "softmax")
@@ -169,18 +167,17 @@ def _of_file(source: Path, config: EncoderConfig, rows: Rows, progress: Progress
 
 def _tell_rows(examples: Examples, progress: Progress) -> None:
     """Notes how many rows of what columns there are, and of how many classes."""
-    progress.note(f"{len(examples):,} rows of {', '.join(examples.texts)} from {examples.origin}")
+    progress.note(f"{len(examples):,} rows of {listed(examples.texts)} from {examples.origin}")
     if number := len(examples.classes):
-        some = ", ".join(examples.classes[:_CLASSES]) + (", …" if number > _CLASSES else "")
-        progress.note(f"{number} classes: {some}")
+        progress.note(f"{number} classes: {listed(examples.classes)}")
 
 
 def _tell_unread(read: Examples, progress: Progress) -> None:
     """Notes which columns, splits and rows of a file or folder are not trained on."""
     if read.unread:
-        progress.note(f"not read: columns {', '.join(read.unread)}")
+        progress.note(f"not read: columns {listed(read.unread)}")
     if splits := read.unread_splits:
-        name = f"split{'s' if len(splits) > 1 else ''} {', '.join(splits)} of {read.origin}"
+        name = f"split{'s' if len(splits) > 1 else ''} {listed(splits)} of {read.origin}"
         progress.note(f"not read: {name}; --dev takes a store: make one with miner ingest")
     for count, what in ((read.without_text, "an empty text"), (read.without_label, "no label")):
         if count:
