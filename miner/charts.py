@@ -35,8 +35,8 @@ class Panel:
     """Whether x grows by factors; below its smallest value above 0 it grows evenly, from 0."""
 
 
-def draw(title: str, panels: Sequence[Panel], target: Path) -> tuple[Path, Path]:
-    """Draws the panels side by side; returns the files `target`.png and `target`.svg."""
+def draw(title: str, panels: Sequence[Panel], png: Path, svg: Path) -> None:
+    """Draws the panels side by side, and writes them to the two files, whatever their names end in."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -51,11 +51,10 @@ def draw(title: str, panels: Sequence[Panel], target: Path) -> tuple[Path, Path]
         if len(panels[0].lines) > _INSIDE:
             handles = axes[0][0].get_legend_handles_labels()
             figure.legend(*handles, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-        files = target.with_name(f"{target.name}.png"), target.with_name(f"{target.name}.svg")
-        figure.savefig(files[0], dpi=144, bbox_inches="tight", metadata={"Software": None})
-        figure.savefig(files[1], bbox_inches="tight", metadata={"Date": None, "Creator": None})
+        figure.savefig(png, format="png", dpi=144, bbox_inches="tight", metadata={"Software": None})
+        undated = {"Date": None, "Creator": None}
+        figure.savefig(svg, format="svg", bbox_inches="tight", metadata=undated)
         plt.close(figure)
-    return files
 
 
 def _draw_panel(panel: Panel, axis: Any) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miner.cli.bench import command
-from miner.engine.files import LOCK, held
+from miner.engine.files import locked
 from miner.engine.progress import Advance
 from miner.errors import MinerError, UsageError
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
@@ -244,7 +244,7 @@ def test_files_hold_the_result(result: tuple[BenchReport, Path]) -> None:
     chart = (out / "curve.svg").read_text("utf-8")
     assert "<svg" in chart
     assert all(f">{size}<" in chart for size in {one.rows for one in report.trained}), "sizes on the axis"
-    assert {path.name for path in out.iterdir()} - {LOCK} == {
+    assert {path.name for path in out.iterdir()} == {
         "README.md", "cells", "curve.png", "curve.svg", "results.json",
     }  # fmt: skip
 
@@ -397,7 +397,7 @@ def test_a_folder_of_somebody_else_is_left_alone(path: Path, tmp_path: Path) -> 
 
 def test_two_benches_of_one_folder_do_not_meet(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with held(out), pytest.raises(UsageError, match="another process works in"):
+    with locked(out / "cells"), pytest.raises(MinerError, match="another process is writing"):
         bench(path, out, of_run("all"))
     assert not out.exists()
 

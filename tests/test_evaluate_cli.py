@@ -340,7 +340,7 @@ def test_errors(store: Path, models: Path, tmp_path: Path, capsys: pytest.Captur
         ),
         (encoder, store, "--out", models): (
             2,
-            f"Error: {models} is a folder\n  name a file with --out\n",
+            f"Error: {models} is a folder\n  name a file\n",
         ),
     }
     for arguments, expected in cases.items():

@@ -12,8 +12,9 @@ import yaml
 from click.testing import CliRunner
 
 from miner.cli import export as cli
+from miner.engine.files import locked
 from miner.errors import MinerError, StoreError, UsageError
-from miner.export import FORMATS, folder
+from miner.export import FORMATS, ExportConfig, card, export_run
 from miner.export.card import _MEANINGS
 from miner.export.writers import WRITERS
 from miner.schema import Reason
@@ -21,6 +22,7 @@ from miner.store.corpus import content_hashes
 from miner.store.database import Store
 from miner.store.reading import TRIPLET_TEXTS
 from tests.export_store import TRIPLETS, fill, made, make_run
+from tests.train_support import Notes
 
 
 @pytest.fixture
@@ -234,7 +236,7 @@ def test_folder_in_use(store: Store, tmp_path: Path) -> None:
     (out / "precious.txt").write_text("mine")
     assert refusal(store, out) == f"the folder {out} is not empty; name a new folder, or add --force"
     assert refusal(store, out, force=True) == (
-        f"{out} is not an earlier export (it holds no manifest.json); --force replaces exports only"
+        f"{out} is not an earlier export (it holds no manifest.json of one); --force replaces exports only"
     )
     assert refusal(store, out / "precious.txt") == (
         f"{out / 'precious.txt'} is a file, not a folder; name a new folder"
@@ -256,14 +258,48 @@ def test_empty_and_nested_folders_are_taken(store: Store, tmp_path: Path) -> Non
     assert made(store, tmp_path / "a/b/c").data.is_file()
 
 
-def test_failure_while_writing_keeps_the_earlier_export(tmp_path: Path) -> None:
+def test_failure_while_writing_keeps_the_earlier_export(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
-    with folder.new_folder(out, False) as made_first:
-        (made_first / "manifest.json").write_text("{}")
-    with pytest.raises(ZeroDivisionError), folder.new_folder(out, True) as partial:
-        (partial / "manifest.json").write_text(str(1 / 0))
-    assert (out / "manifest.json").read_text() == "{}"
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    made(store, out)
+    before = (out / "manifest.json").read_bytes()
+    monkeypatch.setattr(card, "render", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        made(store, out, scores=True, force=True)
+    assert (out / "manifest.json").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir() if "duckdb" not in p.name) == ["out"]
+
+
+def test_the_same_export_is_not_made_again(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = made(store, out)
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    notes = Notes()
+    assert export_run(store, out, ExportConfig(), notes) == first
+    assert notes.said == [f"{out} holds this export already"]
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == times
+    (out / "data/train.jsonl").write_text("changed")
+    assert refusal(store, out) == f"the folder {out} is not empty; name a new folder, or add --force"
+    assert export_run(store, out, ExportConfig(force=True)) == first
+    assert export_run(store, out, ExportConfig()) == first
+
+
+def test_a_manifest_of_something_else_is_not_an_export(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for manifest in ("{}", '{"written_by": "npm"}', "[]", "{", '{"name": "a browser extension"}'):
+        (out / "manifest.json").write_text(manifest)
+        assert "is not an earlier export" in refusal(store, out, force=True)
+
+
+def test_of_two_exports_to_one_folder_the_second_is_refused(store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with locked(out), pytest.raises(MinerError) as caught:
+        made(store, out)
+    assert (
+        str(caught.value) == f"another process is writing {out}; wait until it ends, or name another target"
+    )
 
 
 def test_cli_writes_a_summary_for_people(store: Store, tmp_path: Path) -> None:
@@ -287,6 +323,6 @@ def test_cli_offers_what_the_library_has() -> None:
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(MinerError) as caught:
         made(store, tmp_path / "file" / "out")
-    assert str(caught.value).startswith(f"cannot make the folder {tmp_path / 'file' / 'out'}: ")
+    assert str(caught.value).startswith(f"cannot write {tmp_path / 'file' / 'out'}: ")

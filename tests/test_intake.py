@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner.errors import InputError, StoreError, UsageError
-from miner.sources import Rows, SourceConfig, ingest
+from miner.errors import InputError, MinerError, StoreError, UsageError
+from miner.sources import Part, Rows, Source, SourceConfig, ingest
 from miner.store.database import Store
-from miner.store.intake import Intake, intake
+from miner.store.intake import Intake
 from tests.sources_support import beir, dump, jsonl, refused, rows, write
 
 
@@ -203,19 +204,57 @@ def test_a_folder_is_no_store(tmp_path: Path, folder: Path) -> None:
     assert (folder / "corpus.jsonl").exists()
 
 
-def test_interrupted_ingest_leaves_nothing(tmp_path: Path) -> None:
+def part_of(identity: str) -> Part:
     collected = Rows()
     collected.start("documents", "here", 1, "x")
-    collected.document("x", "text")
+    collected.document(identity, "text")
+    return collected.part()
 
-    def interrupted() -> None:
-        with intake(tmp_path / "s.duckdb") as arriving:
-            arriving.add(collected.part().tables())
-            raise KeyboardInterrupt
+
+def source(parts: Iterator[Part]) -> Source:
+    return Source("here", 1, "rows", parts)
+
+
+def test_interrupted_ingest_leaves_nothing(tmp_path: Path) -> None:
+    def parts() -> Iterator[Part]:
+        yield part_of("x")
+        assert [path.name for path in tmp_path.glob("*.duckdb")] == [], "not there before it is complete"
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        interrupted()
+        ingest(tmp_path / "s.duckdb", source(parts()))
     assert not list(tmp_path.iterdir())
+
+
+def test_of_two_ingests_into_one_new_store_the_second_is_refused(tmp_path: Path) -> None:
+    store = tmp_path / "s.duckdb"
+
+    def parts() -> Iterator[Part]:
+        yield part_of("first")
+        with pytest.raises(MinerError) as caught:
+            ingest(store, source(iter([part_of("second")])))
+        assert str(caught.value) == (
+            f"another process is writing {store}; wait until it ends, or name another target"
+        )
+
+    ingest(store, source(parts()))
+    assert rows(store, "SELECT doc_id FROM documents") == [("first",)]
+    ingest(store, source(iter([part_of("second")])))
+    assert rows(store, "SELECT doc_id FROM documents ORDER BY ALL") == [("first",), ("second",)]
+    assert [path.name for path in tmp_path.iterdir()] == ["s.duckdb"]
+
+
+def test_a_store_that_came_to_be_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    store = tmp_path / "s.duckdb"
+
+    def parts() -> Iterator[Part]:
+        yield part_of("loser")
+        Store.open(store, create=True).close()
+
+    with pytest.raises(MinerError, match=f"another process made {store} meanwhile"):
+        ingest(store, source(parts()))
+    assert rows(store, "SELECT doc_id FROM documents") == []
+    assert [path.name for path in tmp_path.iterdir()] == ["s.duckdb"]
 
 
 def test_only_temporary_tables_are_written_before_the_end(tmp_path: Path) -> None:

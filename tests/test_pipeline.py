@@ -20,6 +20,7 @@ from miner.store import runs
 from miner.store.database import Store
 from tests.stores import make_store
 from tests.test_oracle import encoder
+from tests.tiny import tiny_bert
 
 __all__ = ["encoder"]
 
@@ -105,6 +106,44 @@ def test_a_taken_name_is_refused(store: Store) -> None:
         "run 'mine' exists with other settings: depth 100 → 5; choose another name, or take it out: "
         f"miner runs {store.path} --remove mine"
     )
+
+
+class Stop(Notes):
+    """Ends the work as Ctrl-C does, when a piece of that name begins."""
+
+    @contextmanager
+    def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
+        if name == "gather evidence":
+            raise KeyboardInterrupt
+        yield lambda units: None
+
+
+@pytest.mark.parametrize("part", ["encoder", "reranker"])
+def test_a_refused_run_is_not_there_and_its_name_is_free(store: Store, tmp_path: Path, part: str) -> None:
+    broken = tiny_bert(tmp_path / "broken", labels=part == "reranker")
+    (broken / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(Exception, match=r".") as caught:
+        mine(store, MiningConfig(**{part: str(broken)}), name="mine")  # type: ignore[arg-type]
+    assert not isinstance(caught.value, UsageError)
+    assert runs.runs(store) == []
+    assert store.rows("SELECT * FROM models") == []
+    assert store.rows("SELECT * FROM candidates") == []
+    assert mine(store, MiningConfig(), name="mine").status == "done"
+
+
+def test_an_interrupted_run_goes_on_or_gives_way_to_other_settings(store: Store) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        mine(store, MiningConfig(), name="mine", progress=Stop())
+    assert [run.status for run in runs.runs(store)] == ["running"]
+    with pytest.raises(KeyboardInterrupt):
+        mine(store, MiningConfig(), name="mine", progress=Stop())
+    notes = Notes()
+    run = mine(store, MiningConfig(overlaps=False), name="mine", progress=notes)
+    assert notes.said == [
+        "run mine was never finished, with other settings: overlaps True → False; it is replaced"
+    ]
+    assert notes.worked == ["gather evidence"], "what was searched stays"
+    assert runs.runs(store) == [run]
 
 
 def test_deciding_again_runs_nothing_and_equals_mining(store: Store) -> None:

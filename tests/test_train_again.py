@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from miner.engine.files import held
+from miner.engine.files import locked
 from miner.engine.progress import SILENT
 from miner.errors import MinerError, ModelError, UsageError
 from miner.models.scratch import scratch_model
@@ -185,11 +185,13 @@ def test_something_in_the_workplace_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_two_trainings_of_one_folder_do_not_meet(tmp_path: Path) -> None:
-    config, work = replace(CONFIG, max_steps=2), tmp_path / "new.partial"
+    out, config = tmp_path / "new", replace(CONFIG, max_steps=2)
     for force in (False, True):
-        with held(work), pytest.raises(UsageError) as caught:
-            train_encoder(triplets(), tmp_path / "new", config, force=force)
-        assert str(caught.value) == f"another process works in {work}; wait for it, or name another OUT"
+        with locked(out), pytest.raises(MinerError) as caught:
+            train_encoder(triplets(), out, config, force=force)
+        assert str(caught.value) == (
+            f"another process is writing {out}; wait until it ends, or name another target"
+        )
     assert not list(tmp_path.iterdir())
 
 

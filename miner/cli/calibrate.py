@@ -10,6 +10,7 @@ from typing import Any
 import rich_click as click
 
 from miner.cli.options import HIDING, field_options
+from miner.engine.files import is_stream, require_file
 from miner.errors import UsageError
 from miner.mining.audit_config import AuditConfig
 
@@ -81,6 +82,11 @@ def command(
 def _require_writable(out: Path) -> None:
     from miner.mining.calibrate_report import charts_of, is_recipe
 
+    if is_stream(out):
+        raise UsageError(
+            f"{out} takes one file, and calibrate writes three", "name a file, such as strict.toml"
+        )
+    require_file(out)
     if out.suffix in (".png", ".svg"):
         raise UsageError(f"{out} is to be a recipe", "name it .toml: the charts go beside it")
     if out.exists() and not is_recipe(out):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from miner.engine.files import locked
+
 if TYPE_CHECKING:
     from miner.engine.progress import Progress
     from miner.mining.explain import Explanation
@@ -53,9 +55,8 @@ def command(out: Path, queries: int) -> None:
     """
     from miner.cli.progress import progress
 
-    out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with progress() as reports:
+    with locked(out / "demo"), progress() as reports:
         run = _walk(out, queries, reports)
     _say(f"\nDone in {time.monotonic() - started:.0f} s. Everything is in {out}. Go on with:\n")
     _say(_next_steps(out, run))

@@ -8,7 +8,7 @@ from typing import Any
 
 import rich_click as click
 
-from miner.engine.files import write_whole
+from miner.engine.files import WAIT, locked, require_file, write_whole
 from miner.errors import UsageError
 
 _TASKS = ("auto", "retrieval", "similarity", "labels", "reranking")
@@ -68,8 +68,8 @@ def command(
         raise UsageError("--per-query is for the JSON, and there is none", "add --json or --out FILE")
     if is_database(Path(model)):
         raise UsageError(f"{model} is a store: the model comes first", f"miner evaluate {store} {model}")
-    if out is not None and out.is_dir():
-        raise UsageError(f"{out} is a folder", "name a file with --out")
+    if out is not None:
+        require_file(out)
     config = EvaluationConfig(**settings)
     places = [place(text, config.split) for text in (str(store), *beside)]
     with progress() as reports:
@@ -77,4 +77,5 @@ def command(
     content = json.dumps(to_json(report, per_query), ensure_ascii=False, indent=1)
     click.echo(content if as_json else table(report))
     if out is not None:  # last: where it cannot be written, the figures are on the screen
-        write_whole(out, f"{content}\n")
+        with locked(out, WAIT):
+            write_whole(out, f"{content}\n")

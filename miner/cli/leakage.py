@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from miner.engine.files import write_whole
+from miner.engine.files import WAIT, locked, require_file, write_whole
 
 if TYPE_CHECKING:
     from miner.curation.leakage import LeakageReport, Removed
@@ -68,11 +68,13 @@ def command(
     """
     from miner.cli.progress import progress
     from miner.curation.leakage import LeakageConfig, find_leakage, remove
-    from miner.store.certificate import record_leakage
+    from miner.store.certificate import is_taken_out, record_leakage
     from miner.store.database import Store
     from miner.text import fingerprint
 
     config = LeakageConfig(**settings)
+    if out is not None:
+        require_file(out)
     same = store.resolve() == against.resolve()
     with Store.open(store) as train, progress() as reports:
         if same:
@@ -80,12 +82,20 @@ def command(
         else:
             with Store.open(against, read_only=True) as other:
                 report = find_leakage(train, other, config, reports)
-        if out is not None:
-            _write(out, report)
-        removed = remove(train, report, config.split, same) if take_out else None
+        look = {"against": against.name, "place": fingerprint(str(against.resolve())), **asdict(config)}
         facts = {"counts": report.counts(), "evaluation": report.evaluation, "taken_out": take_out}
-        place = fingerprint(str(against.resolve()))
-        record_leakage(train, {"against": against.name, "place": place, **asdict(config), **facts})
+        with train.transaction():
+            removed = remove(train, report, config.split, same) if take_out else None
+            nothing = removed is not None and not removed.texts + removed.judgments
+            # What was taken out can be listed only once: the same command again must not replace the list.
+            if nothing and is_taken_out(train, look):
+                listed = out is not None and out.is_file()
+                reports.note("all of it was taken out before" + (f"; {out} stays as it is" if listed else ""))
+            else:
+                listed = False
+                record_leakage(train, {**look, **facts})
+            if out is not None and not listed:
+                _write(out, report)
     if as_json:
         click.echo(json.dumps(asdict(report), ensure_ascii=False, indent=1))
     else:
@@ -107,7 +117,8 @@ def _taken(store: Path, removed: Removed, split: str) -> str:
 
 def _write(out: Path, report: LeakageReport) -> None:
     rows = [json.dumps(asdict(leak), ensure_ascii=False) for leak in report.leaks]
-    write_whole(out, "".join(f"{row}\n" for row in rows))
+    with locked(out, WAIT):
+        write_whole(out, "".join(f"{row}\n" for row in rows))
 
 
 _MEANINGS = {

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from miner.engine.files import replacing
+from miner.engine.files import WAIT, locked, replacing
 from miner.errors import MinerError, UsageError
 from miner.store.select import Limits, Result, confined, select
 
@@ -111,7 +111,7 @@ def _stream(out: Path | None) -> Iterator[IO[str]]:
     if out is None:
         yield sys.stdout
         return
-    with replacing(out) as whole, whole.open("w", encoding="utf-8", newline="") as stream:
+    with locked(out, WAIT), replacing(out) as whole, whole.open("w", encoding="utf-8", newline="") as stream:
         yield stream
 
 
@@ -121,7 +121,7 @@ def _write_parquet(result: Result, out: Path | None) -> None:
     import pyarrow.parquet as pq
 
     reader = result.arrow()
-    with replacing(out) as whole, pq.ParquetWriter(whole, reader.schema) as writer:
+    with locked(out, WAIT), replacing(out) as whole, pq.ParquetWriter(whole, reader.schema) as writer:
         for batch in reader:
             writer.write_batch(batch)
 

@@ -195,7 +195,7 @@ class Removed:
 
 
 def remove(train: Store, report: LeakageReport, split: str, same: bool = False) -> Removed:
-    """Takes the training texts that leak out of the store, with their judgments.
+    """Takes the training texts that leak out of the store, with their judgments. Call it in a transaction.
 
     What the store itself holds to evaluate on, in its own `split`, stays, without what is judged of it in
     other splits. Of the `same` store only the judgments go that such queries have in other splits.

@@ -9,12 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from miner.engine.files import contents, locked, new_folder, require_replaceable
 from miner.engine.progress import SILENT, Progress
-from miner.errors import StoreError
+from miner.errors import StoreError, UsageError
 from miner.export import card, manifest
 from miner.export.config import FORMATS, ExportConfig, Plan, plan
-from miner.export.folder import MARK, new_folder
-from miner.export.manifest import LeftOut
+from miner.export.manifest import MANIFEST, LeftOut, Manifest
 from miner.export.writers import WRITERS
 from miner.store.certificate import staleness
 from miner.store.database import Store
@@ -44,8 +44,9 @@ class ExportReport:
 def export_run(store: Store, out: Path, config: ExportConfig, progress: Progress = SILENT) -> ExportReport:
     """Writes a run's triplets to the new folder `out`: `data/`, `manifest.json` and `README.md`.
 
-    The same run gives the same bytes. Raises UsageError for settings that do not fit together or a
-    folder that is in use, StoreError when there is nothing to export.
+    The same run gives the same bytes, and is not exported again to where it is. Raises UsageError for
+    settings that do not fit together or a folder that is in use, StoreError when there is nothing to export,
+    MinerError when another process exports to `out`.
     """
     made = plan(config, find_run(store, config.run))
     if stale := staleness(store, made.run):
@@ -56,19 +57,44 @@ def export_run(store: Store, out: Path, config: ExportConfig, progress: Progress
             f"run '{made.run.name}' has no triplets",
             f'see why: miner sql {store.path} "SELECT * FROM reasons"',
         )
-    with new_folder(out, config.force) as folder:
-        rows, example = _write_data(store, made, counts, folder / made.data, progress)
-        left_out = manifest.left_out(made, counts, rows)
-        facts = manifest.build(store, made, counts, rows, left_out, folder)
-        manifest.write(facts, folder / MARK)
-        (folder / "README.md").write_text(card.render(facts, made, example), "utf-8", newline="\n")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file, not a folder", "name a new folder")
+    with locked(out):
+        facts = manifest.same_export(store, made, counts, out)
+        if facts is not None:
+            progress.note(f"{out} holds this export already")
+            return _report(out, made, counts, facts)
+        _require_free(out, config.force)
+        with new_folder(out) as folder:
+            rows, example = _write_data(store, made, counts, folder / made.data, progress)
+            facts = manifest.build(store, made, counts, rows, folder)
+            manifest.write(facts, folder)
+            (folder / "README.md").write_text(card.render(facts, made, example), "utf-8", newline="\n")
+    return _report(out, made, counts, facts)
+
+
+def _require_free(out: Path, force: bool) -> None:
+    """Raises UsageError when `out` is in use and may not be replaced."""
+    require_replaceable(out)
+    if not contents(out):
+        return
+    if not force:
+        raise UsageError(f"the folder {out} is not empty", "name a new folder, or add --force")
+    if manifest.read(out) is None:
+        raise UsageError(
+            f"{out} is not an earlier export (it holds no {MANIFEST} of one)", "--force replaces exports only"
+        )
+
+
+def _report(out: Path, made: Plan, counts: TripletCounts, facts: Manifest) -> ExportReport:
+    rows = facts["counts"]["rows"]
     return ExportReport(
         data=out / made.data,
         run=made.run.name,
         rows=rows,
         counts=counts,
         shortfalls=facts["shortfalls"]["queries"],
-        left_out=tuple(left_out),
+        left_out=tuple(manifest.left_out(made, counts, rows)),
     )
 
 

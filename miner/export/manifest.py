@@ -19,6 +19,8 @@ from miner.store.reading import TripletCounts, shortfall_reasons
 from miner.store.runs import Run, model_name, negative_counts, reason_counts
 
 Manifest = Mapping[str, Any]
+MANIFEST = "manifest.json"
+"""The file that every export has; a folder without it is never replaced."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,7 @@ def left_out(made: Plan, counts: TripletCounts, rows: int) -> list[LeftOut]:
     return [item for item in found if item.number > 0]
 
 
-def build(
-    store: Store, made: Plan, counts: TripletCounts, rows: int, missing: list[LeftOut], folder: Path
-) -> Manifest:
+def build(store: Store, made: Plan, counts: TripletCounts, rows: int, folder: Path) -> Manifest:
     """Returns the manifest of the data files in `folder`; its only time is when the run finished."""
     return {
         "format": made.name,
@@ -54,7 +54,7 @@ def build(
         "split": made.split,
         **({"negatives": made.shape.negatives} if made.name == "n-tuple" else {}),
         "counts": {**asdict(counts), "rows": rows},
-        "left_out": [asdict(item) for item in missing],
+        "left_out": [asdict(item) for item in left_out(made, counts, rows)],
         **_run_facts(store, made.run),
         "written_by": {"hardneg-miner": version("hardneg-miner"), "pyarrow": pa.__version__},
         "files": _files(folder),
@@ -90,21 +90,43 @@ def _run_facts(store: Store, run: Run) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[dict[str, Any]]:
-    """Returns path, size in bytes and sha256 of every file in the folder, by path."""
+    """Returns path, size in bytes and sha256 of every data file of an export, by path."""
     return [
         {
             "path": file.relative_to(folder).as_posix(),
             "bytes": file.stat().st_size,
             "sha256": _sha256(file),
         }
-        for file in sorted(folder.rglob("*"))
+        for file in sorted((folder / "data").rglob("*"))
         if file.is_file()
     ]
 
 
-def write(manifest: Manifest, file: Path) -> None:
-    """Writes the manifest as indented JSON."""
-    file.write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+def write(manifest: Manifest, folder: Path) -> None:
+    """Writes the manifest as indented JSON into the folder of an export."""
+    text = json.dumps(manifest, ensure_ascii=False, indent=2) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def read(folder: Path) -> Manifest | None:
+    """Returns the manifest of the export in a folder; None if there is no export."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text("utf-8"))
+        return found if "hardneg-miner" in found["written_by"] else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def same_export(store: Store, made: Plan, counts: TripletCounts, folder: Path) -> Manifest | None:
+    """Returns the manifest of a folder where exporting would write the same files; None elsewhere."""
+    found = read(folder)
+    if found is None or not (folder / "README.md").is_file():
+        return None
+    try:
+        now = build(store, made, counts, found["counts"]["rows"], folder)
+    except (OSError, TypeError, KeyError):
+        return None
+    return found if json.loads(json.dumps(now)) == found else None
 
 
 def _sha256(path: Path) -> str:

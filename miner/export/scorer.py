@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miner.export.folder import MARK
+from miner.export.manifest import MANIFEST
 from miner.store.database import Store
 from miner.store.runs import Run, model_name
 
@@ -39,7 +39,7 @@ def scorer_of_manifest(manifest: Mapping[str, Any]) -> Scorer:
 def scorer_of_export(folder: Path) -> Scorer | None:
     """Returns who gave the scores of the export in a folder; None for one without, and for any other path."""
     try:
-        manifest = json.loads((folder / MARK).read_text("utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
         return scorer_of_manifest(manifest) if manifest["scores"] else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from miner.charts import Line, Panel, draw
-from miner.engine.files import write_whole
+from miner.engine.files import WAIT, locked, replacing_all
 from miner.evaluation.significance import Rate
 from miner.evaluation.table import aligned
 from miner.mining.audit import CANNOT_KNOW
@@ -138,8 +138,10 @@ def _toml(value: object) -> str:
 
 def write(found: Calibration, out: Path) -> None:
     """Writes the recipe to `out`, and the frontier beside it as .png and .svg."""
-    draw(f"{found.run}: leak against what is left", _panels(found), out.with_name(out.stem))
-    write_whole(out, recipe(found))
+    # The recipe first: a chart without one is taken for somebody else's.
+    with locked(out, WAIT), replacing_all([out, *charts_of(out)]) as (toml, png, svg):
+        toml.write_text(recipe(found), "utf-8")
+        draw(f"{found.run}: leak against what is left", _panels(found), png, svg)
 
 
 def _panels(found: Calibration) -> list[Panel]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -45,6 +46,12 @@ class _Models:
     encoder: Dense | None
     reranker: Reranker | None
 
+    @property
+    def by_kind(self) -> dict[str, Encoder | Reranker]:
+        """The models that are used, by what they are to the run."""
+        found = {"encoder": self.encoder.encoder if self.encoder else None, "reranker": self.reranker}
+        return {kind: model for kind, model in found.items() if model}
+
 
 def mine(
     store: Store,
@@ -68,29 +75,35 @@ def mine(
     exclusions = Exclusions(collection, *judged, config.overlaps, config.protected)
     expected = [search_stage(r, collection, config.depth).key for r in models.retrievers]
     evidence = evidence_stage(collection, expected, exclusions)
-    run = _begin(store, config, collection, models, evidence, name, progress)
-    if run.status == "done":
-        progress.note(f"run {run.name} is finished already; nothing to do")
-        return run
-    searches = [search(store, r, collection, config.depth, progress) for r in models.retrievers]
-    gather(store, evidence, Searches(models.retrievers, searches), exclusions, progress)
-    _note_models(models, config, progress)
-    if models.reranker:
-        rerank(
-            store,
-            models.reranker,
-            collection,
-            evidence.key,
-            config.rerank_depth,
-            workers=workers,
-            progress=progress,
-        )
-        if models.reranker.truncated:
-            progress.note(
-                f"{models.reranker.truncated} pairs are longer than {config.reranker} reads; "
-                "it saw their start"
+    previous = runs.runs(store)
+    described = _run_of(store, config, collection, models, evidence, name, progress)
+    with _entered(store, described, progress) as run:
+        if run.status == "done":
+            progress.note(f"run {run.name} is finished already; nothing to do")
+            return run
+        if all(one.name != run.name for one in previous):
+            _note_changes(previous, run, progress)
+        searches = [search(store, r, collection, config.depth, progress) for r in models.retrievers]
+        gather(store, evidence, Searches(models.retrievers, searches), exclusions, progress)
+        _note_models(models, config, progress)
+        if models.reranker:
+            rerank(
+                store,
+                models.reranker,
+                collection,
+                evidence.key,
+                config.rerank_depth,
+                workers=workers,
+                progress=progress,
             )
-    return _decide(store, run, config)
+            if models.reranker.truncated:
+                progress.note(
+                    f"{models.reranker.truncated} pairs are longer than {config.reranker} reads; "
+                    "it saw their start"
+                )
+        for kind, model in models.by_kind.items():
+            runs.record_model(store, model.fingerprint, kind, model.name, {"dtype": model.dtype})
+        return _decide(store, run, config)
 
 
 def decide_again(
@@ -110,13 +123,12 @@ def decide_again(
         raise UsageError(
             f"{', '.join(changed)} cannot change without searching again", "run miner mine with it"
         )
-    again = _enter(
-        store, _described(store, config, run.inputs, run.evidence, (run.encoder, run.reranker), name)
-    )
-    if again.status == "done":
-        progress.note(f"run {again.name} is finished already; nothing to do")
-        return again
-    return _decide(store, again, config)
+    described = _described(store, config, run.inputs, run.evidence, (run.encoder, run.reranker), name)
+    with _entered(store, described, progress) as again:
+        if again.status == "done":
+            progress.note(f"run {again.name} is finished already; nothing to do")
+            return again
+        return _decide(store, again, config)
 
 
 def _decide(store: Store, run: Run, config: MiningConfig) -> Run:
@@ -160,7 +172,7 @@ def _models(
     return _Models(tuple(retrievers), dense, reranker)
 
 
-def _begin(
+def _run_of(
     store: Store,
     config: MiningConfig,
     collection: Collection,
@@ -169,23 +181,13 @@ def _begin(
     name: str | None,
     progress: Progress,
 ) -> Run:
-    encoder = models.encoder.encoder if models.encoder else None
-    used: dict[str, Encoder | Reranker | None] = {"encoder": encoder, "reranker": models.reranker}
-    for kind, model in used.items():
-        if model:
-            progress.note(f"{kind} {model.name} computes in {model.dtype} on {model.device}")
-            runs.record_model(store, model.fingerprint, kind, model.name, {"dtype": model.dtype})
-    fingerprints = (
-        encoder.fingerprint if encoder else None,
-        models.reranker.fingerprint if models.reranker else None,
-    )
+    """Describes the run, and notes how its models compute."""
+    for kind, model in models.by_kind.items():
+        progress.note(f"{kind} {model.name} computes in {model.dtype} on {model.device}")
+    found = {kind: model.fingerprint for kind, model in models.by_kind.items()}
+    fingerprints = found.get("encoder"), found.get("reranker")
     inputs = {**collection.hashes, "encoder": fingerprints[0], "reranker": fingerprints[1]}
-    run = _described(store, config, inputs, evidence.key, fingerprints, name)
-    previous = runs.runs(store)
-    entered = _enter(store, run)
-    if all(one.run_id != run.run_id for one in previous):
-        _note_changes(previous, run, progress)
-    return entered
+    return _described(store, config, inputs, evidence.key, fingerprints, name)
 
 
 def _note_changes(previous: Sequence[Run], run: Run, progress: Progress) -> None:
@@ -232,21 +234,39 @@ def _versions() -> dict[str, str]:
     return {library: version(library) for library in _LIBRARIES} | {"python": platform.python_version()}
 
 
-def _enter(store: Store, run: Run) -> Run:
-    """Takes up the run with this run_id, or enters it; its name must be free."""
-    known = runs.runs(store)
-    for other in known:
-        if other.run_id == run.run_id:
-            return other
-    for other in known:
+@contextmanager
+def _entered(store: Store, run: Run, progress: Progress) -> Iterator[Run]:
+    """Takes up the run with this run_id, or enters it; its name must be free.
+
+    An unfinished run of the same name and other settings is replaced; what its searches found stays. On an
+    error, a run that was entered here is removed; after a kill it stays, to go on with.
+    """
+    known = {one.run_id: one for one in runs.runs(store)}
+    if run.run_id in known:
+        yield known[run.run_id]
+        return
+    for other in known.values():
         if other.name == run.name:
-            told = "; ".join(changes(other, run)) or "it was made by another version of miner"
-            raise UsageError(
-                f"run '{run.name}' exists with other settings: {told}",
-                f"choose another name, or take it out: miner runs {store.path} --remove {run.name}",
-            )
+            _replace_unfinished(store, other, run, progress)
     runs.begin_run(store, run)
-    return run
+    try:
+        yield run
+    except Exception:
+        with suppress(Exception):  # a store that cannot be written to is what the first error is about
+            runs.remove_runs(store, [run.name])
+        raise
+
+
+def _replace_unfinished(store: Store, other: Run, run: Run, progress: Progress) -> None:
+    """Takes out an unfinished run of the same name; raises UsageError if it is finished."""
+    told = "; ".join(changes(other, run)) or "it was made by another version of miner"
+    if other.status == "done":
+        raise UsageError(
+            f"run '{run.name}' exists with other settings: {told}",
+            f"choose another name, or take it out: miner runs {store.path} --remove {run.name}",
+        )
+    progress.note(f"run {run.name} was never finished, with other settings: {told}; it is replaced")
+    runs.remove_runs(store, [other.name])
 
 
 def _free_name(store: Store) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
+from miner.engine.files import WAIT, locked, replacing
 from miner.engine.progress import SILENT, Progress
 from miner.errors import InputError, UsageError
 from miner.sources import beir, hub, python_docs, tabular, trec
@@ -37,9 +40,10 @@ def ingest(
     """Takes sources into the store at `store_path`, which is made if it does not exist.
 
     One source or several. A source is what `open_source` recognises by its name, or a `Source` of your own.
-    All of it is one transaction: when anything fails, the store holds what it held before, and a
-    new one is removed. Returns what was added and what was left out. Raises InputError for data
-    that cannot be taken in, UsageError for a wrong configuration, StoreError for the store.
+    All of it is one transaction: when anything fails, the store holds what it held before, and there is no
+    new one. Returns what was added and what was left out. Raises InputError for data that cannot be taken in,
+    UsageError for a wrong configuration, StoreError for the store, MinerError when another process makes the
+    same new store.
     """
     config = config or SourceConfig()
     config.check()
@@ -48,7 +52,7 @@ def ingest(
     if not sources:
         raise UsageError("no source named", f"miner ingest {store_path} SOURCE")
     opened = [s if isinstance(s, Source) else open_source(s, config) for s in sources]
-    with intake(store_path) as arriving:
+    with _opened(Path(store_path)) as file, intake(file) as arriving:
         for source in opened:
             if source.note:
                 progress.note(source.note)
@@ -57,6 +61,18 @@ def ingest(
                     arriving.add(part.tables(), part.cleaned)
                     advance(part.size)
         return arriving.finish(config.max_bad)
+
+
+@contextmanager
+def _opened(store: Path) -> Iterator[Path]:
+    """Yields the file to take data into: the store, or what becomes the store if there is none yet."""
+    is_new = not store.exists()
+    with locked(store, 0 if is_new else WAIT):
+        if is_new:
+            with replacing(store, exists_ok=False) as new:
+                yield new
+    if not is_new:
+        yield store
 
 
 def open_source(source: str, config: SourceConfig) -> Source:

@@ -69,15 +69,28 @@ def record_leakage(store: Store, found: Mapping[str, Any]) -> None:
     """Keeps what leakage was found against some evaluation data, in place of an older look at the same.
 
     `found` names these data by `against`, `place` (of two of one name) and `split`. Kept with it are hashes
-    of the texts that were looked in.
+    of the texts that were looked in. Call it in a transaction.
     """
     same = ("against", "place", "split")
     kept = [one for one in _leakages(store) if any(one[name] != found[name] for name in same)]
     new = {**found, "texts": text_hashes(store)}
     told = json.dumps(sorted([*kept, new], key=lambda one: [one[name] for name in same]))
-    with store.transaction():
-        store.execute("DELETE FROM meta WHERE key = ?", [LEAKAGE])
-        store.execute("INSERT INTO meta VALUES (?, ?)", [LEAKAGE, told])
+    store.execute("DELETE FROM meta WHERE key = ?", [LEAKAGE])
+    store.execute("INSERT INTO meta VALUES (?, ?)", [LEAKAGE, told])
+
+
+def is_taken_out(store: Store, look: Mapping[str, Any]) -> bool:
+    """Returns whether the last look with these settings took leaks out, and no text changed since.
+
+    `look` is what `record_leakage` is given, without what was found.
+    """
+    last = [one for one in _leakages(store) if all(one.get(name) == value for name, value in look.items())]
+    return any(
+        one["taken_out"]
+        and any(map(sum, (kinds.values() for kinds in one["counts"].values())))
+        and not _since(store, one["texts"])
+        for one in last
+    )
 
 
 def leakages(store: Store) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -71,20 +70,9 @@ class IngestReport:
 
 @contextmanager
 def intake(path: str | os.PathLike[str]) -> Iterator[Intake]:
-    """Opens the store at `path`, or makes it, and yields what data is handed to.
-
-    A store that did not exist is removed again when anything raises. Raises StoreError.
-    """
-    file = Path(path)
-    existed = file.exists()
-    try:
-        with Store.open(file, create=True) as store:
-            yield Intake(store)
-    except BaseException:
-        if not existed:
-            for leftover in (file, file.with_name(f"{file.name}.wal")):
-                leftover.unlink(missing_ok=True)
-        raise
+    """Opens the store at `path`, or makes it, and yields what data is handed to. Raises StoreError."""
+    with Store.open(path, create=True) as store:
+        yield Intake(store)
 
 
 class Intake:

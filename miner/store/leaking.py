@@ -51,13 +51,12 @@ def held_for(store: Store, split: str) -> dict[str, set[str]]:
 
 
 def remove_texts(store: Store, queries: list[str], documents: list[str]) -> int:
-    """Removes queries and documents with their judgments, at once; returns how many judgments went."""
+    """Removes queries and documents with their judgments, in a transaction; returns how many of those."""
     ((before,),) = store.rows("SELECT count(*) FROM judgments")
-    with store.transaction():
-        for table, key, ids in (("queries", "query_id", queries), ("documents", "doc_id", documents)):
-            store.execute(f"DELETE FROM judgments WHERE list_contains(?, {key})", [ids])
-            store.execute(f"DELETE FROM {table} WHERE list_contains(?, {key})", [ids])
-            store.execute("DELETE FROM duplicates WHERE side = ? AND list_contains(?, id)", [table, ids])
+    for table, key, ids in (("queries", "query_id", queries), ("documents", "doc_id", documents)):
+        store.execute(f"DELETE FROM judgments WHERE list_contains(?, {key})", [ids])
+        store.execute(f"DELETE FROM {table} WHERE list_contains(?, {key})", [ids])
+        store.execute("DELETE FROM duplicates WHERE side = ? AND list_contains(?, id)", [table, ids])
     ((after,),) = store.rows("SELECT count(*) FROM judgments")
     return int(before) - int(after)
 

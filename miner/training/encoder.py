@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from miner.engine.files import write_whole
+from miner.engine.files import locked, write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.names import resolve
@@ -70,32 +70,33 @@ def train_encoder(
         }
     )
     job = Job(WHAT, identity, config.identity())
-    found = finished(out, job, force)
-    if found is not None:
-        progress.note(f"{out} holds this encoder already")
-        return EncoderReport(out, EncoderMetrics.parse(found), True)
-    with workplace(out, job, force, progress) as work:
-        started = time.perf_counter()
-        training = _trained(examples, known, work, config, dev, progress)
-        metrics = EncoderMetrics(
-            fingerprint=identity,
-            base=config.base,
-            base_fingerprint=base,
-            data=examples.fingerprint,
-            about=dict(about or {}),
-            config=config.identity(),
-            dtype=resolve_dtype(config.dtype, resolve_device()),
-            rows=len(examples),
-            columns=list(examples.texts),
-            origin=Path(examples.origin).name,
-            classes=list(examples.classes),
-            dev=dev.name if dev else None,
-            measure=dev.measure if dev else None,
-            seconds=round(time.perf_counter() - started, 1),
-            **asdict(training),
-        )
-        write_card(work / TRAINED, out.name, metrics)
-        publish(work / TRAINED, out, work)
+    with locked(out):
+        found = finished(out, job, force)
+        if found is not None:
+            progress.note(f"{out} holds this encoder already")
+            return EncoderReport(out, EncoderMetrics.parse(found), True)
+        with workplace(out, job, force, progress) as work:
+            started = time.perf_counter()
+            training = _trained(examples, known, work, config, dev, progress)
+            metrics = EncoderMetrics(
+                fingerprint=identity,
+                base=config.base,
+                base_fingerprint=base,
+                data=examples.fingerprint,
+                about=dict(about or {}),
+                config=config.identity(),
+                dtype=resolve_dtype(config.dtype, resolve_device()),
+                rows=len(examples),
+                columns=list(examples.texts),
+                origin=Path(examples.origin).name,
+                classes=list(examples.classes),
+                dev=dev.name if dev else None,
+                measure=dev.measure if dev else None,
+                seconds=round(time.perf_counter() - started, 1),
+                **asdict(training),
+            )
+            write_card(work / TRAINED, out.name, metrics)
+            publish(work / TRAINED, out, work)
     return EncoderReport(out, metrics, False)
 
 

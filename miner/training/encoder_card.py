@@ -89,7 +89,7 @@ class EncoderReport:
 def write_card(folder: Path, title: str, metrics: EncoderMetrics) -> None:
     """Writes metrics.json, curve.png, curve.svg and README.md into a model's folder."""
     (folder / METRICS).write_text(metrics.json(), "utf-8")
-    draw(title, _panels(metrics), folder / CURVE)
+    draw(title, _panels(metrics), folder / f"{CURVE}.png", folder / f"{CURVE}.svg")
     (folder / "README.md").write_text(card(title, metrics), "utf-8")
 
 

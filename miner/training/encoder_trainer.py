@@ -26,7 +26,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding, 
 from sentence_transformers.util import pairwise_cos_sim
 from transformers import TrainerCallback, set_seed
 
-from miner.engine.files import write_whole
+from miner.engine.files import new_folder, write_whole
 from miner.engine.progress import Progress
 from miner.errors import ModelError, UsageError
 from miner.models.device import resolve_device
@@ -399,7 +399,9 @@ class _Watcher(TrainerCallback):
         if not self.scores:
             return None
         # A copy, not a rename: a kill before the training is noted finds the best model where it was.
-        _replace(self._work / TRAINED, lambda folder: shutil.copytree(self._work / BEST, folder))
+        _replace(
+            self._work / TRAINED, lambda new: shutil.copytree(self._work / BEST, new, dirs_exist_ok=True)
+        )
         return self._best()[0]
 
 
@@ -410,8 +412,5 @@ def _ordered(score: float) -> float:
 
 def _replace(folder: Path, write: Callable[[str], object]) -> None:
     """Writes a folder beside `folder`, then takes its place."""
-    new = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    write(str(new))
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+    with new_folder(folder) as new:
+        write(str(new))

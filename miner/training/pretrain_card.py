@@ -63,7 +63,12 @@ def write_card(folder: Path, title: str, metrics: PretrainMetrics) -> None:
     """Writes metrics.json, curve.png, curve.svg and README.md into a model's folder."""
     (folder / METRICS).write_text(metrics.json(), "utf-8")
     steps, losses = [list(column) for column in zip(*metrics.losses, strict=True)]
-    draw(title, [Panel("step", "loss per token", [Line("loss", steps, losses)])], folder / CURVE)
+    draw(
+        title,
+        [Panel("step", "loss per token", [Line("loss", steps, losses)])],
+        folder / f"{CURVE}.png",
+        folder / f"{CURVE}.svg",
+    )
     (folder / "README.md").write_text(card(title, metrics), "utf-8")
 
 

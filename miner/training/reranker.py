@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from miner.engine.files import write_whole
+from miner.engine.files import discard, locked, put, write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.models.device import resolve_device, resolve_dtype
@@ -91,16 +91,17 @@ def train_reranker(
     collection = sample_queries(Collection.load(store, config.split), config)
     identity = _identity(collection, base, config)
     job = Job(WHAT, identity, config.identity())
-    found = finished(out, job, force)
-    known = None if found is None else Metrics.parse((out / METRICS).read_text("utf-8"))
-    if known is not None and is_trained_here(store, Reranker(str(out)).fingerprint):
-        progress.note(f"{out} holds this reranker already")
-        return TrainingReport(out, Reranker(str(out)).fingerprint, known, True)
-    plan = _plan(labelled_pairs(store, collection, config, progress), base, config, identity)
-    if known is not None:
-        return TrainingReport(out, _record(store, plan, out), known, True)
-    with workplace(out, job, force, progress) as work:
-        metrics = _train(plan, work, out, progress)
+    with locked(out):
+        found = finished(out, job, force)
+        known = None if found is None else Metrics.parse((out / METRICS).read_text("utf-8"))
+        if known is not None and _is_recorded(store, out, config):
+            progress.note(f"{out} holds this reranker already")
+            return TrainingReport(out, Reranker(str(out)).fingerprint, known, True)
+        plan = _plan(labelled_pairs(store, collection, config, progress), base, config, identity)
+        if known is not None:
+            return TrainingReport(out, _record(store, plan, out), known, True)
+        with workplace(out, job, force, progress) as work:
+            metrics = _train(plan, work, out, progress)
     return TrainingReport(out, _record(store, plan, out), metrics, False)
 
 
@@ -165,8 +166,8 @@ def _train_one(plan: _Plan, number: int, work: Path, progress: Progress) -> dict
         seconds = time.perf_counter() - started
         write_whole(told, json.dumps({**asdict(training), "seconds": seconds}))
         folder.parent.mkdir(exist_ok=True)
-        (place / TRAINED).rename(folder)
-        shutil.rmtree(place)
+        put(place / TRAINED, folder)
+        discard(place)
     result: dict[str, Any] = json.loads(told.read_text("utf-8"))
     return result
 
@@ -247,6 +248,13 @@ def _record(store: Store, plan: _Plan, out: Path) -> str:
             record_training(store, model, plan.pairs.positive_ids().slice(0, 0), plan.base.fingerprint)
         record_model(store, model, "reranker", reranker.name, _details(plan, reranker, dtype, None))
     return reranker.fingerprint
+
+
+def _is_recorded(store: Store, out: Path, config: RerankerConfig) -> bool:
+    """Whether a kill left nothing to do for `_record`."""
+    folders = [*(fold_folder(out, number) for number in range(config.folds)), out]
+    models = [model for folder in folders for model in Reranker(str(folder)).fingerprints.values()]
+    return all(is_trained_here(store, model) for model in models)
 
 
 def _details(plan: _Plan, model: Reranker, dtype: str, number: int | None) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import signal
 import threading
 import time
@@ -16,6 +15,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
+from miner.engine.files import discard
 from miner.engine.progress import Advance, Progress
 from miner.errors import MinerError
 from miner.models.device import resolve_device, resolve_dtype
@@ -88,7 +88,7 @@ def run_training(trainer: Trainer, work: Path, what: str, progress: Progress) ->
         except _DivergedError:
             # The same settings would diverge again from them, and they would be in the way of others.
             for path in work.glob("checkpoint-*"):
-                shutil.rmtree(path)
+                discard(path)
             raise
     if reports.stopped:
         raise KeyboardInterrupt
@@ -136,7 +136,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     for path in found:
         if not (path / COMPLETE).exists():
-            shutil.rmtree(path)
+            discard(path)
     return next((path for path in reversed(found) if path.exists()), None)
 
 

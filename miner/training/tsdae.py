@@ -25,7 +25,7 @@ from sentence_transformers.sentence_transformer import (
 )
 from transformers import set_seed
 
-from miner.engine.files import write_whole
+from miner.engine.files import locked, write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.models.device import resolve_device, resolve_dtype
@@ -73,23 +73,24 @@ def pretrain(
     content = hashlib.sha256("\0".join(texts).encode()).hexdigest()
     identity = _identity(content, base, config)
     job = Job(WHAT, identity, config.identity())
-    found = finished(out, job, force)
-    if found is not None:
-        progress.note(f"{out} holds this encoder already")
-        return PretrainReport(out, PretrainMetrics.parse(found), True)
-    with workplace(out, job, force, progress) as work:
-        metrics = PretrainMetrics(
-            fingerprint=identity,
-            base=base.name,
-            base_fingerprint=base.fingerprint,
-            texts=content,
-            config=config.identity(),
-            dtype=resolve_dtype(config.dtype, resolve_device()),
-            **{side: pc.sum(pc.equal(table["side"], side)).as_py() for side in SIDES},
-            **_trained(texts, base, work, config, progress),
-        )
-        write_card(work / TRAINED, out.name, metrics)
-        publish(work / TRAINED, out, work)
+    with locked(out):
+        found = finished(out, job, force)
+        if found is not None:
+            progress.note(f"{out} holds this encoder already")
+            return PretrainReport(out, PretrainMetrics.parse(found), True)
+        with workplace(out, job, force, progress) as work:
+            metrics = PretrainMetrics(
+                fingerprint=identity,
+                base=base.name,
+                base_fingerprint=base.fingerprint,
+                texts=content,
+                config=config.identity(),
+                dtype=resolve_dtype(config.dtype, resolve_device()),
+                **{side: pc.sum(pc.equal(table["side"], side)).as_py() for side in SIDES},
+                **_trained(texts, base, work, config, progress),
+            )
+            write_card(work / TRAINED, out.name, metrics)
+            publish(work / TRAINED, out, work)
     return PretrainReport(out, metrics, False)
 
 

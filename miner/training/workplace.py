@@ -1,20 +1,20 @@
 """Where a training works, and whether it was finished before.
 
-Work happens in `OUT.partial`, whose `state.json` says for which data and settings. OUT appears by
-one rename, when all is done; its `metrics.json` names the fingerprint of what was trained.
+Work happens in `OUT.partial`, whose `state.json` says for which data and settings. OUT appears in one step,
+when all is done; its `metrics.json` names the fingerprint of what was trained. All of it under a lock of OUT.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miner.engine.files import LOCK, held, write_whole
+from miner.engine.files import contents, discard, new_folder, put, require_replaceable, tidy
 from miner.engine.progress import Progress
 from miner.errors import MinerError, UsageError, listed
 
@@ -57,10 +57,14 @@ def _said(value: object) -> str:
 def finished(out: Path, job: Job, force: bool) -> dict[str, Any] | None:
     """Returns the content of metrics.json if `out` is this very training's result; None if `out` is free.
 
-    What a kill left of that training beside `out` is removed. Raises UsageError when `out` holds anything
-    else, unless it is a result of the same kind, of other data or settings, and `force` is given.
+    What a kill left of that training beside `out` is removed. Call it under a lock of `out`. Raises
+    UsageError when `out` holds anything else, unless it is a result of the same kind, of other data or
+    settings, and `force` is given.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    require_replaceable(out)
+    work = _workplace_of(out)
+    tidy(work)
+    if not out.exists() or (out.is_dir() and not contents(out)):
         return None
     try:
         metrics: dict[str, Any] = json.loads((out / METRICS).read_text("utf-8"))
@@ -72,7 +76,8 @@ def finished(out: Path, job: Job, force: bool) -> dict[str, Any] | None:
             f"{out} exists and is not {job.what} that miner trained", "name a folder that does not exist yet"
         ) from error
     if found == job.fingerprint:
-        _clear(_workplace_of(out), job)
+        if _state(work).get("fingerprint") == job.fingerprint:
+            discard(work)
         return metrics
     if not force:
         raise UsageError(
@@ -86,30 +91,29 @@ def finished(out: Path, job: Job, force: bool) -> dict[str, Any] | None:
 def workplace(out: Path, job: Job, force: bool, progress: Progress) -> Iterator[Path]:
     """Yields the folder of the work under way; with `force` emptied if it belongs to another training.
 
-    Raises UsageError when another process works there, another training left a checkpoint, or something
+    Call it under a lock of `out`. Raises UsageError when another training left a checkpoint, or something
     else is in its place. A training that fails before its first checkpoint leaves nothing behind.
     """
     work = _workplace_of(out)
-    with held(work):
-        _prepare(work, job, force, progress)
-        try:
-            yield work
-        except MinerError:
-            if not _begun(work):
-                shutil.rmtree(work)
-            raise
+    _prepare(work, job, force, progress)
+    try:
+        yield work
+    except MinerError:
+        if not _begun(work):
+            discard(work)
+        raise
 
 
 def _workplace_of(out: Path) -> Path:
-    return out.with_name(f"{out.name}.partial")
+    place = Path(os.path.realpath(out)) if out.is_symlink() else out  # so that one rename moves it there
+    return place.with_name(f"{place.name}.partial")
 
 
 def _prepare(work: Path, job: Job, force: bool, progress: Progress) -> None:
     found = _state(work)
     if found.get("fingerprint") == job.fingerprint:
         return
-    there = [path for path in work.iterdir() if path.name != LOCK]
-    if not found and there:
+    if not found and work.exists() and (not work.is_dir() or contents(work)):
         raise UsageError(f"{work} is in the way", "move it, or name another OUT")
     if _begun(work) and not force:
         raise UsageError(
@@ -118,9 +122,9 @@ def _prepare(work: Path, job: Job, force: bool, progress: Progress) -> None:
         )
     if found:
         progress.note(f"{work} was of another training: starting anew")
-    for path in there:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    write_whole(work / _STATE, json.dumps({"fingerprint": job.fingerprint, "config": dict(job.config)}))
+    with new_folder(work) as fresh:
+        state = {"fingerprint": job.fingerprint, "config": dict(job.config)}
+        (fresh / _STATE).write_text(json.dumps(state), "utf-8")
 
 
 def _state(work: Path) -> dict[str, Any]:
@@ -130,20 +134,13 @@ def _state(work: Path) -> dict[str, Any]:
     return found
 
 
-def _clear(work: Path, job: Job) -> None:
-    """Removes what a kill left of a finished training, unless another process is just about to."""
-    if _state(work).get("fingerprint") == job.fingerprint:
-        with suppress(UsageError), held(work):
-            shutil.rmtree(work)
-
-
 def _begun(work: Path) -> bool:
     """Whether anything in the folder would be missed."""
     return any(any(work.glob(name)) for name in (f"**/{COMPLETE}", "training.json", "trained-*.json"))
 
 
 def publish(model: Path, out: Path, work: Path) -> None:
-    """Renames the finished folder `model` to `out`, over what was there, and removes the workplace.
+    """Moves the finished folder `model` to `out`, in place of what was there, and removes the workplace.
 
     Whoever may read what this user writes may read the model: weights are saved for the owner alone.
     """
@@ -151,7 +148,5 @@ def publish(model: Path, out: Path, work: Path) -> None:
     for file in model.rglob("*"):
         if file.is_file():
             file.chmod(readable)
-    if out.exists():
-        shutil.rmtree(out)
-    model.rename(out)
-    shutil.rmtree(work)
+    put(model, out)
+    discard(work)

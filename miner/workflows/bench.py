@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from miner.engine.files import LOCK, held, write_whole
+from miner.engine.files import contents, discard, locked, write_whole
 from miner.engine.progress import SILENT, Progress, WithoutNotes
 from miner.errors import UsageError
 from miner.evaluation.evaluate import (
@@ -43,6 +43,8 @@ from miner.workflows.train import known_positives
 _CODE = 2
 """Raised when the same rows and settings would give other figures."""
 _ALPHA = 0.05
+CELLS = "cells"
+"""The folder in OUT of the finished trainings' figures. Its lock is the lock of OUT."""
 _MODELS = ".models"
 """The folder in OUT of the model that is being trained or measured."""
 
@@ -146,15 +148,19 @@ def bench(
     """Trains every arm with every seed, measures each, and compares them.
 
     Finished trainings are kept in `out/cells` and not repeated. Raises UsageError when the run lacks
-    what an arm needs, the split is one of graded pairs, or another process works in `out`.
+    what an arm needs or the split is one of graded pairs, MinerError when another process works in `out`.
     """
     config = config or BenchConfig()
     _require_own(out)
-    with held(out):
-        with Store.open(store, read_only=True) as opened:
-            plan = _plan(opened, out, config, progress)
-        found = _cells(plan, out, config, progress)
-        shutil.rmtree(out / _MODELS, ignore_errors=True)
+    with locked(out / CELLS):
+        try:
+            with Store.open(store, read_only=True) as opened:
+                plan = _plan(opened, out, config, progress)
+            found = _cells(plan, out, config, progress)
+            discard(out / _MODELS)
+        finally:
+            with suppress(OSError):  # what an interrupted training goes on from stays
+                (out / _MODELS).rmdir()
     first = config.training_seeds[0]
     lost = {cell: rows_left_out(plan.examples[*cell, first], config.training) for cell in found}
     trained = tuple(_trained(cell, results, lost[cell]) for cell, results in found.items())
@@ -172,8 +178,8 @@ def bench(
 
 def _require_own(out: Path) -> None:
     """Raises UsageError when `out` holds anything that no bench made."""
-    names = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
-    if (out.exists() and not out.is_dir()) or (names - {_MODELS, LOCK} and "cells" not in names):
+    names = {path.name for path in contents(out)}
+    if (out.exists() and not out.is_dir()) or (names - {_MODELS} and CELLS not in names):
         raise UsageError(f"{out} exists and is not of a bench", "name a folder that does not exist yet")
 
 
@@ -272,7 +278,7 @@ def _drawn(task: EncoderTask, seed: int, out: Path, config: BenchConfig, progres
         load_base(replace(config.training, seed=seed)).save_pretrained(str(folder), create_model_card=False)
         return task.measure(_encode(folder, config, progress))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
 
 
 def _encode(model: Path | str, config: BenchConfig, progress: Progress) -> Any:
@@ -317,7 +323,7 @@ def _cell(
             "code": _CODE,
         }
     )
-    file = out / "cells" / f"{identity[:24]}.json"
+    file = out / CELLS / f"{identity[:24]}.json"
     if file.exists():
         known: dict[str, Any] = json.loads(file.read_text("utf-8"))
         return known
@@ -341,7 +347,7 @@ def _cell(
         f"{arm}, {rows:,} triplets, seed {seed}: {measured.headline} {measured.means[measured.headline]:.4f}"
     )
     write_whole(file, json.dumps(found))
-    shutil.rmtree(model)
+    discard(model)
     return found
 
 

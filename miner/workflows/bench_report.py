@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from miner.charts import Line, Panel, draw
-from miner.engine.files import write_whole
+from miner.engine.files import WAIT, locked, replacing_all
 from miner.evaluation.table import aligned
-from miner.workflows.bench import BenchReport, Comparison, Trained, settings
+from miner.workflows.bench import CELLS, BenchReport, Comparison, Trained, settings
 from miner.workflows.bench_config import ARMS
 
 CHART = "curve"
@@ -21,10 +21,14 @@ CHART = "curve"
 
 def write(report: BenchReport, out: Path) -> None:
     """Writes results.json, README.md, curve.png and curve.svg into the folder `out`."""
-    out.mkdir(parents=True, exist_ok=True)
-    draw(f"{report.store}: {report.config.training.base}", [_panel(report)], out / CHART)
-    write_whole(out / "results.json", json.dumps(as_json(report), indent=1) + "\n")
-    write_whole(out / "README.md", _readme(report))
+    names = ("results.json", "README.md", f"{CHART}.png", f"{CHART}.svg")
+    with (
+        locked(out / CELLS, WAIT),
+        replacing_all([out / name for name in names]) as (results, readme, png, svg),
+    ):
+        results.write_text(json.dumps(as_json(report), indent=1) + "\n", "utf-8")
+        readme.write_text(_readme(report), "utf-8")
+        draw(f"{report.store}: {report.config.training.base}", [_panel(report)], png, svg)
 
 
 def replaces(report: BenchReport, out: Path) -> bool:

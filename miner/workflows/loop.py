@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from miner.engine.files import write_whole
+from miner.engine.files import contents, locked, write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
@@ -110,22 +110,23 @@ def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT)
     base_fingerprint(config.training)
     with Store.open(path, read_only=True) as store:
         require_judgments(store, config.split, "--dev-split")
-    _settle(out, config)
-    first = encoder = str(config.mining.encoder)
-    measure, before = _score(path, encoder, config, progress)
-    best, highest = (first, before) if config.training.base == first else ("", -1.0)
-    rounds, stopped = [], False
-    for number in range(1, config.rounds + 1):
-        progress.note(f"round {number} of {config.rounds}, mining with {encoder}")
-        one = _round(path, out / f"round-{number}", encoder, number, config, progress)
-        rounds.append(one)
-        until_now = f", the best until now {highest:.4f}" if best else ""
-        progress.note(f"round {number}: {measure} {one.score:.4f}{until_now}")
-        if one.score <= highest:
-            stopped = True
-            break
-        best, highest, encoder = one.model, one.score, one.model
-    return LoopReport(measure, before, first, tuple(rounds), best, stopped)
+    with locked(out / SETTINGS):
+        _settle(out, config)
+        first = encoder = str(config.mining.encoder)
+        measure, before = _score(path, encoder, config, progress)
+        best, highest = (first, before) if config.training.base == first else ("", -1.0)
+        rounds, stopped = [], False
+        for number in range(1, config.rounds + 1):
+            progress.note(f"round {number} of {config.rounds}, mining with {encoder}")
+            one = _round(path, out / f"round-{number}", encoder, number, config, progress)
+            rounds.append(one)
+            until_now = f", the best until now {highest:.4f}" if best else ""
+            progress.note(f"round {number}: {measure} {one.score:.4f}{until_now}")
+            if one.score <= highest:
+                stopped = True
+                break
+            best, highest, encoder = one.model, one.score, one.model
+        return LoopReport(measure, before, first, tuple(rounds), best, stopped)
 
 
 def _settle(out: Path, config: LoopConfig) -> None:
@@ -134,7 +135,7 @@ def _settle(out: Path, config: LoopConfig) -> None:
     file = out / SETTINGS
     try:
         if not file.exists():
-            if out.is_dir() and any(out.iterdir()):
+            if contents(out):
                 raise UsageError(f"{out} is not empty, and holds no rounds of miner loop", "name another OUT")
             write_whole(file, json.dumps(now, indent=1) + "\n")
             return
