@@ -73,8 +73,8 @@ def precomputed(
     first = sorted({text: place for place, text in reversed(list(enumerate(doc_texts)))}.values())
     # The encoder writes in any order: rows must not be taken for positions.
     order = np.random.default_rng(1).permutation(first)
-    retriever._cache.append(vector_keys([doc_texts[i] for i in order], ""), documents[order])
-    retriever._cache.append(vector_keys(query_texts, ""), queries)
+    retriever._caches["query"].append(vector_keys([doc_texts[i] for i in order], ""), documents[order])
+    retriever._caches["query"].append(vector_keys(query_texts, ""), queries)
     return retriever
 
 
@@ -280,7 +280,7 @@ def test_a_missing_faiss_is_an_error_that_names_the_extra(
 def test_an_index_without_faiss_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtraError) as caught:
-        dense._empty_index("HNSW16", 8)
+        dense._empty_index("HNSW16", 8, "cosine")
     assert str(caught.value) == (
         "FAISS, which an index such as HNSW16 needs, is not installed; pip install 'faiss-cpu>=1.11'"
     )

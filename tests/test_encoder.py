@@ -196,9 +196,9 @@ def test_a_static_model_goes_the_plain_way(tmp_path: Path, dtype: str, tolerance
         ({"prompts": {"query": "q: "}}, {"query": "q: ", "document": ""}),
         (
             {"prompts": {"sts": "s: ", "query": "q: "}, "default_prompt_name": "sts"},
-            {"query": "q: ", "document": "s: "},
+            {"query": "q: ", "document": ""},
         ),
-        ({"prompts": {"sts": "s: "}, "default_prompt_name": "sts"}, {"query": "s: ", "document": "s: "}),
+        ({"prompts": {"sts": "s: "}, "default_prompt_name": "sts"}, {"query": "", "document": ""}),
         ({"prompts": {"sts": "s: "}, "default_prompt_name": None}, {"query": "", "document": ""}),
     ],
 )

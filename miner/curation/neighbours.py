@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from miner.engine.progress import SILENT, Progress
 from miner.models.encoder import Encoder
+from miner.models.similarity import without_gaps
 from miner.models.vectors import VectorCache, embed
 from miner.store.database import Store
 
@@ -25,14 +26,16 @@ def vector_pairs(
 ) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
     """Returns the pairs of positions whose vectors' cosine is at least `cosine`, left < right, ordered.
 
-    Every pair is compared: exact, in time that grows with the square of the number of texts. Vectors are
-    cached beside the store. Raises ModelError for an encoder that cannot be used.
+    Every pair is compared: exact, in time that grows with the square of the number of texts. A text that
+    the encoder has no vector for is in no pair. Vectors are cached beside the store. Raises ModelError for an
+    encoder that cannot be used.
     """
-    encoder = Encoder(model)
+    role = "query" if side == "queries" else "document"
+    encoder = Encoder(model).for_side(role)
     cache = VectorCache(store.vectors, encoder.fingerprint, progress)
-    prompt = encoder.prompts["query" if side == "queries" else "document"]
-    rows = embed(cache, encoder, list(texts), prompt, progress=progress)
-    vectors = np.asarray(cache.vectors[rows])
+    rows = embed(cache, encoder, list(texts), encoder.prompts[role], progress=progress)
+    # The cosine, whatever the model's own similarity: its threshold is what was asked for.
+    vectors = without_gaps(np.asarray(cache.vectors[rows]), normalise=True)
     found = []
     with progress.task("comparing vectors", len(rows), unit="texts") as advance:
         for start in range(0, len(rows), _BLOCK):

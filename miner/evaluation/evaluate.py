@@ -17,6 +17,7 @@ from miner.models.encoder import Encoder
 from miner.models.kinds import is_reranker
 from miner.models.names import resolve
 from miner.models.reranker import Reranker
+from miner.models.similarity import COSINE
 from miner.models.vectors import VectorCache, note_truncated, vectors_of
 from miner.store import evaluating
 from miner.store.database import Store
@@ -104,12 +105,16 @@ def measure(
             progress.note(f"{model.name} was trained on {seen:,} of the positives of split '{config.split}'")
     rerankers = [model for model in models if isinstance(model, Reranker)]
     if rerankers:
-        return _measured_rerankers(store, rerankers, config, progress)
-    task = encoder_task(store, config)
-    encoders = [CachedEncoder(store, model, progress) for model in models if isinstance(model, Encoder)]
-    found = [task.measure(encode) for encode in encoders]
-    for encode in encoders:
-        encode.note_truncated()
+        found = _measured_rerankers(store, rerankers, config, progress)
+    else:
+        task = encoder_task(store, config)
+        encoders = [CachedEncoder(store, model, progress) for model in models if isinstance(model, Encoder)]
+        found = [task.measure(encode, encode.similarity) for encode in encoders]
+        for encode in encoders:
+            encode.note_truncated()
+    for model, one in zip(models, found, strict=True):
+        if one.unscored:
+            progress.note(f"warning: {model.name} {_unscored(one)}")
     return found
 
 
@@ -126,14 +131,27 @@ def _measured_rerankers(
     return found
 
 
+def _unscored(measured: Measured) -> str:
+    """What a model has no vector or score for, and what that counts."""
+    counts = {
+        "queries": "{:,} of {:,} queries: they count 0",
+        "documents": "{:,} of {:,} documents: they cannot be found",
+        "pairs": "{:,} of {:,} pairs: they are left out",
+        "candidates": "{:,} candidates: they are not ranked",
+    }
+    of = {"queries": len(measured.ids), "documents": measured.documents, "pairs": len(measured.ids)}
+    told = [counts[name].format(number, of.get(name, 0)) for name, number in measured.unscored.items()]
+    return f"has no finite {'score' if measured.task == 'reranking' else 'vector'} for {'; '.join(told)}"
+
+
 class EncoderTask(Protocol):
     """What a split asks of an encoder, read into memory."""
 
     headline: ClassVar[str]
     """The measure that stands for the task: `Measured.headline` of what it returns."""
 
-    def measure(self, encode: Encode) -> Measured:
-        """Returns what vectors of `encode` reach."""
+    def measure(self, encode: Encode, similarity: str = COSINE) -> Measured:
+        """Returns what vectors of `encode` reach, compared by one of `SIMILARITIES`."""
         ...
 
 
@@ -180,12 +198,18 @@ class CachedEncoder:
 
     def __init__(self, store: Store, encoder: Encoder, progress: Progress = SILENT) -> None:
         self._encoder, self._progress = encoder, progress
-        self._cache = VectorCache(store.vectors, encoder.fingerprint, progress)
+        self.similarity = encoder.similarity
+        """How its vectors are to be compared."""
+        models = dict.fromkeys(encoder.for_side(side).fingerprint for side in ("query", "document"))
+        self._caches = {model: VectorCache(store.vectors, model, progress) for model in models}
 
     def __call__(self, texts: Sequence[str], side: str) -> Vectors:
-        """Returns the unit vectors of the texts with the model's own prompt for that side."""
-        return vectors_of(self._cache, self._encoder, texts, self._encoder.prompts[side], self._progress)
+        """Returns the vectors of the texts, by the model's own prompt and route for that side."""
+        encoder = self._encoder.for_side(side)
+        cache = self._caches[encoder.fingerprint]
+        return vectors_of(cache, encoder, texts, encoder.prompts[side], self._progress)
 
     def note_truncated(self) -> None:
         """Says how many distinct texts so far are longer than the model reads."""
-        note_truncated(self._encoder.name, self._cache.truncated, self._progress)
+        truncated = sum(cache.truncated for cache in self._caches.values())
+        note_truncated(self._encoder.name, truncated, self._progress)

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miner.errors import UsageError, listed
-from miner.evaluation.measured import Encode, Floats, Measured, Vectors, from_values
+from miner.evaluation.measured import Encode, Floats, Measured, Vectors, from_values, unscored
 from miner.evaluation.ranking import Ints, Pairs, discount, named, ranked, scored
+from miner.models.similarity import COSINE
 from miner.retrieval.search import positions
 from miner.store import corpus, evaluating
 from miner.store.database import Store
@@ -47,38 +48,45 @@ class LabelTask:
     """Of split train, or the same as `documents` where there is none."""
     headline: ClassVar[str] = "MAP"
 
-    def measure(self, encode: Encode) -> Measured:
+    def measure(self, encode: Encode, similarity: str = COSINE) -> Measured:
         """Returns MAP, P@1, P@10, nDCG@10 of same-label retrieval, and the accuracy of k-NN (k = 10).
 
         A text never finds itself. All texts are encoded as queries, since the task is symmetric. A
-        query whose label no other document has counts 0. Ties go to the smaller doc_id. k-NN adds up
-        the cosines of the ten nearest per label; equal sums go to the label that sorts first.
+        query whose label no other document has counts 0, and so does one that the model has no vector
+        for; a document without a vector counts as missed. Ties go to the smaller doc_id. k-NN adds up
+        the cosines of the ten nearest per label; equal sums go to the label that sorts first. By another
+        similarity, whose sums may be negative, each of the ten has one vote, and of labels with as many
+        the one that is nearest wins.
         """
-        vectors = encode(self.queries.texts, "query")
-        found = self._retrieval(vectors, encode(self.documents.texts, "query"))
-        found["k-NN accuracy"] = self._votes(vectors, encode(self.voters.texts, "query"))
+        vectors, documents = (encode(one.texts, "query") for one in (self.queries, self.documents))
+        found = self._retrieval(vectors, documents, similarity)
+        found["k-NN accuracy"] = self._votes(vectors, encode(self.voters.texts, "query"), similarity)
         chance = float(np.mean(self._same_label()))
-        return from_values("labels", self.queries.ids, found, len(self.documents.ids), chance)
+        gaps = unscored(queries=vectors, documents=documents)
+        return from_values("labels", self.queries.ids, found, len(self.documents.ids), chance, gaps)
 
-    def _retrieval(self, vectors: Vectors, documents: Vectors) -> dict[str, Floats]:
+    def _retrieval(self, vectors: Vectors, documents: Vectors, similarity: str) -> dict[str, Floats]:
         columns: dict[str, list[float]] = {"MAP": [], "P@1": [], "P@10": [], "nDCG@10": []}
-        for query, row in scored(vectors, documents, _same_text(self.queries, self.documents)):
+        for query, row in scored(vectors, documents, _same_text(self.queries, self.documents), similarity):
             order = ranked(row, len(row))
-            hits = self.documents.labels[order] == self.queries.labels[query]
-            for name, value in zip(columns, _of_ranking(hits), strict=True):
+            same = self.documents.labels == self.queries.labels[query]
+            total = int((same & (row != -np.inf)).sum())
+            for name, value in zip(columns, _of_ranking(same[order], total), strict=True):
                 columns[name].append(value)
         return named(columns)
 
-    def _votes(self, vectors: Vectors, voters: Vectors) -> Floats:
+    def _votes(self, vectors: Vectors, voters: Vectors, similarity: str) -> Floats:
         """1 for each query whose label the nearest voters agree on, else 0."""
         right = np.zeros(len(vectors))
         labels = self.voters.labels
-        for query, row in scored(vectors, voters, _same_text(self.queries, self.voters)):
+        for query, row in scored(vectors, voters, _same_text(self.queries, self.voters), similarity):
             nearest = ranked(row, NEIGHBOURS)
             if not len(nearest):
                 continue
             candidates, owner = np.unique(labels[nearest], return_inverse=True)
-            sums = np.round(np.bincount(owner, weights=row[nearest]), 9)
+            # Halves of halves: together less than one vote, and more for whoever comes first.
+            votes = row[nearest] if similarity == COSINE else 1 + 0.5 ** (2 + np.arange(len(nearest)))
+            sums = np.round(np.bincount(owner, weights=votes), 9)
             right[query] = candidates[int(np.argmax(sums))] == self.queries.labels[query]
         return right
 
@@ -147,13 +155,15 @@ def _same_text(queries: Texts, documents: Texts) -> Pairs:
     return Pairs(query, np.concatenate(spans) if spans else np.empty(0, dtype=np.int64))
 
 
-def _of_ranking(hits: npt.NDArray[np.bool_]) -> tuple[float, float, float, float]:
-    """Average precision, P@1, P@10 and nDCG@10 of a full ranking of right and wrong documents."""
-    total = int(hits.sum())
-    if not total:
-        return 0.0, 0.0, 0.0, 0.0
+def _of_ranking(hits: npt.NDArray[np.bool_], total: int) -> tuple[float, float, float, float]:
+    """Average precision, P@1, P@10 and nDCG@10 of a ranking of right and wrong documents.
+
+    There are `total` right ones; those that the ranking lacks count as missed.
+    """
     places = np.flatnonzero(hits)
-    precision = float(np.mean(np.arange(1, total + 1) / (places + 1)))
+    if not len(places):
+        return 0.0, 0.0, 0.0, 0.0
+    precision = float(np.sum(np.arange(1, len(places) + 1) / (places + 1))) / total
     top = hits[:NEIGHBOURS].astype(np.float64)
     gain = float(top @ discount(len(top))) / float(discount(min(total, NEIGHBOURS)).sum())
     return precision, float(hits[0]), float(top.sum()) / NEIGHBOURS, gain

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from miner.models.similarity import found
+
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]
 
@@ -16,12 +18,13 @@ TASKS = ("retrieval", "similarity", "labels", "reranking")
 
 
 class Encode(Protocol):
-    """Texts to unit vectors."""
+    """Texts to vectors."""
 
     def __call__(self, texts: Sequence[str], side: str) -> Vectors:
-        """Returns the unit float32 vectors of `texts`, shape (len(texts), dimension), in their order.
+        """Returns the float32 vectors of `texts`, shape (len(texts), dimension), in their order.
 
-        `side` is `query` or `document`: which of the model's prompts to use.
+        Their length is 1 where they are compared by cosine. A text without a vector has a row of NaN.
+        `side` is `query` or `document`: which of the model's prompts, and of its routes, to use.
         """
         ...
 
@@ -32,7 +35,7 @@ class Graded:
 
     gold: Floats
     predicted: Floats
-    """Cosines."""
+    """Similarities; NaN where the model has no vector for one of the two texts."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Measured:
     """Similarity: what its measures are computed from."""
     chance: float | None = None
     """Labels: the share of documents that have the query's label, what a model without sense reaches."""
+    unscored: Mapping[str, int] = field(default_factory=dict)
+    """How many queries, documents or pairs the model has no vector or score for; without those of 0."""
 
     @property
     def headline(self) -> str:
@@ -66,7 +71,14 @@ def from_values(
     values: Mapping[str, Floats],
     documents: int,
     chance: float | None = None,
+    unscored: Mapping[str, int] | None = None,
 ) -> Measured:
     """Returns measures that are means of their values per query."""
     means = {name: float(np.mean(column)) for name, column in values.items()}
-    return Measured(task, tuple(ids), dict(values), means, documents, chance=chance)
+    gaps = {name: number for name, number in (unscored or {}).items() if number}
+    return Measured(task, tuple(ids), dict(values), means, documents, chance=chance, unscored=gaps)
+
+
+def unscored(**vectors: Vectors) -> dict[str, int]:
+    """Returns how many rows of each matrix are no vectors."""
+    return {name: int((~found(rows)).sum()) for name, rows in vectors.items()}

@@ -1,4 +1,4 @@
-"""Exact rankings by inner product, and the measures of a ranking."""
+"""Exact rankings by similarity, and the measures of a ranking."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from miner.evaluation.measured import Floats, Vectors
+from miner.models.similarity import COSINE, matrix
 from miner.retrieval.search import positions
 
 Ints = npt.NDArray[np.int64]
@@ -21,7 +22,9 @@ _CELLS = 1 << 24
 """Scores held at once."""
 _DOC_BLOCK = 32_768
 _DECIMALS = 10
-"""fp32 vectors carry some seven digits: what differs only beyond these is a tie, on every machine."""
+"""fp32 vectors carry some seven digits: what differs only beyond these is a tie, on every machine.
+
+Of cosines the decimals count; of other similarities, decimals of a power of ten above the query's largest."""
 _MOST_GAIN = 1000
 
 
@@ -96,7 +99,7 @@ class Judged:
 def ranked(scores: Floats, depth: int) -> Ints:
     """Returns the positions of the `depth` highest scores, best first; ties by position.
 
-    What scores minus infinity is never among them.
+    What scores minus infinity or NaN is never among them.
     """
     places = np.flatnonzero(scores > -np.inf)
     if len(places) > depth:
@@ -105,10 +108,12 @@ def ranked(scores: Floats, depth: int) -> Ints:
     return places[np.lexsort((places, -scores[places]))[:depth]]
 
 
-def scored(queries: Vectors, documents: Vectors, unranked: Pairs) -> Iterator[tuple[int, Floats]]:
-    """Yields for each query its position and its cosine with every document, in float64.
+def scored(
+    queries: Vectors, documents: Vectors, unranked: Pairs, similarity: str = COSINE
+) -> Iterator[tuple[int, Floats]]:
+    """Yields for each query its position and its similarity with every document, in float64.
 
-    The pairs of `unranked` have minus infinity.
+    The pairs of `unranked` have minus infinity, those of a text without a vector NaN.
     """
     rows = max(1, _CELLS // max(1, len(documents)))
     for start in range(0, len(queries), rows):
@@ -116,10 +121,21 @@ def scored(queries: Vectors, documents: Vectors, unranked: Pairs) -> Iterator[tu
         scores = np.empty((len(block), len(documents)))
         for first in range(0, len(documents), _DOC_BLOCK):
             part = documents[first : first + _DOC_BLOCK].astype(np.float64)
-            scores[:, first : first + _DOC_BLOCK] = np.round(block @ part.T, _DECIMALS)
+            scores[:, first : first + _DOC_BLOCK] = matrix(similarity, block, part)
+        scores = _rounded(scores, similarity)
         for number in range(len(block)):
             scores[number, unranked.of(start + number)] = -np.inf
             yield start + number, scores[number]
+
+
+def _rounded(scores: Floats, similarity: str) -> Floats:
+    """The scores of some queries, a row each, to as many digits as fp32 vectors bear."""
+    if similarity == COSINE:
+        return np.round(scores, _DECIMALS, out=scores)
+    finite = np.where(np.isfinite(scores), np.abs(scores), 0.0)
+    largest = finite.max(axis=1, initial=0.0, keepdims=True)
+    unit = 10.0 ** np.ceil(np.log10(largest, out=np.zeros_like(largest), where=largest > 0))
+    return np.asarray(np.round(scores / unit, _DECIMALS) * unit)
 
 
 def discount(depth: int) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class ModelFacts:
     name: str
     fingerprint: str
     dtype: str
+    similarity: str | None
+    """How an encoder compares vectors; None of a reranker."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,10 @@ def evaluate_places(
                 require_judgments(store, own.split, f"--beside {spot.store}:SPLIT")
             task_of_split(store, own)
     sections = [_section(spot, models, own, progress) for spot, own in zip(places, settings, strict=True)]
-    facts = tuple(ModelFacts(m.name, m.fingerprint, m.dtype) for m in models)
+    facts = tuple(
+        ModelFacts(m.name, m.fingerprint, m.dtype, None if isinstance(m, Reranker) else m.similarity)
+        for m in models
+    )
     return Report(facts, tuple(sections))
 
 
@@ -147,6 +153,11 @@ def _section_json(section: Section, report: Report, per_query: bool) -> dict[str
         "measures": [
             {"model": name, **measured.means} for name, measured in zip(names, section.measured, strict=True)
         ],
+        "unscored": [
+            {"model": name, **measured.unscored}
+            for name, measured in zip(names, section.measured, strict=True)
+            if measured.unscored
+        ],
         "differences": [
             {"against": name, **asdict(difference)}
             for name, differences in zip(names[1:], section.differences, strict=True)
@@ -162,8 +173,9 @@ def _section_json(section: Section, report: Report, per_query: bool) -> dict[str
     return content
 
 
-def _values(measured: Measured) -> dict[str, list[float]]:
-    values = {name: column.tolist() for name, column in measured.values.items()}
+def _values(measured: Measured) -> dict[str, Any]:
+    values: dict[str, Any] = {name: column.tolist() for name, column in measured.values.items()}
     if measured.graded is not None:
-        values |= {"gold": measured.graded.gold.tolist(), "cosine": measured.graded.predicted.tolist()}
+        predicted = [float(one) if isfinite(one) else None for one in measured.graded.predicted]
+        values |= {"gold": measured.graded.gold.tolist(), "similarity": predicted}
     return values

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from miner.engine.progress import SILENT, Progress
@@ -37,13 +38,16 @@ class RerankingTask:
     def measure(self, scores: Floats) -> Measured:
         """Returns nDCG@10, MRR@10 and MAP of the candidates ordered by `scores`, one for each.
 
-        Ties go to the smaller doc_id. A relevant document that is no candidate counts as missed.
+        Ties go to the smaller doc_id. A relevant document that is no candidate counts as missed, and so
+        does a candidate without a finite score, which is not ranked.
         """
         judged = self.retrieval.judged
         order = np.lexsort((self.candidates.doc, -scores, self.candidates.query))
-        cuts = np.searchsorted(self.candidates.query, np.arange(1, len(judged.query_ids)))
+        order = order[np.isfinite(scores[order])]
+        cuts = np.searchsorted(self.candidates.query[order], np.arange(1, len(judged.query_ids)))
         values = judged.values(np.split(self.candidates.doc[order], cuts), MEASURES)
-        return from_values("reranking", judged.query_ids, values, len(judged.doc_ids))
+        gaps = {"candidates": len(scores) - len(order)}
+        return from_values("reranking", judged.query_ids, values, len(judged.doc_ids), unscored=gaps)
 
     @property
     def lengths(self) -> Ints:
@@ -91,8 +95,8 @@ def rerank(store: Store, reranker: Reranker, task: RerankingTask, progress: Prog
     scores = np.full(len(pairs.query), np.nan)
     known = evaluating.known_scores(store, reranker.fingerprint)
     located, rows = Pairs.locate(known, query_ids, doc_ids)
-    _fill(scores, pairs, located, known["score"].to_numpy()[rows])
-    for chunk in _missing(scores, task.lengths):
+    missing = ~_filled(scores, pairs, located, known["score"].to_numpy()[rows])
+    for chunk in _chunks(missing, task.lengths):
         queries = [task.retrieval.queries[i] for i in pairs.query[chunk]]
         documents = [task.retrieval.documents[i] for i in pairs.doc[chunk]]
         scores[chunk] = reranker.score(queries, documents, progress=progress)
@@ -102,20 +106,21 @@ def rerank(store: Store, reranker: Reranker, task: RerankingTask, progress: Prog
     return task.measure(scores)
 
 
-def _fill(scores: Floats, pairs: Pairs, known: Pairs, values: Floats) -> None:
-    """Writes the scores of the pairs that are known."""
+def _filled(scores: Floats, pairs: Pairs, known: Pairs, values: Floats) -> npt.NDArray[np.bool_]:
+    """Writes the scores of the pairs that are known, NaN among them, and returns which these are."""
     wanted, have = pair_keys(pairs.query, pairs.doc), pair_keys(known.query, known.doc)
     if not len(have):
-        return
+        return np.zeros(len(wanted), dtype=np.bool_)
     order = np.argsort(have)
     place = np.minimum(np.searchsorted(have[order], wanted), len(have) - 1)
-    same = have[order][place] == wanted
+    same: npt.NDArray[np.bool_] = have[order][place] == wanted
     scores[same] = values[order][place[same]]
+    return same
 
 
-def _missing(scores: Floats, lengths: Ints) -> Iterator[Ints]:
-    """Chunks of the pairs without a score, shortest first: batches of like lengths."""
-    missing = np.flatnonzero(np.isnan(scores))
-    missing = missing[np.argsort(lengths[missing], kind="stable")]
-    for start in range(0, len(missing), _CHUNK):
-        yield missing[start : start + _CHUNK]
+def _chunks(missing: npt.NDArray[np.bool_], lengths: Ints) -> Iterator[Ints]:
+    """Chunks of the missing pairs, shortest first: batches of like lengths."""
+    rows = np.flatnonzero(missing)
+    rows = rows[np.argsort(lengths[rows], kind="stable")]
+    for start in range(0, len(rows), _CHUNK):
+        yield rows[start : start + _CHUNK]

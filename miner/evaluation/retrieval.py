@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miner.evaluation.measured import Encode, Measured, from_values
+from miner.evaluation.measured import Encode, Measured, from_values, unscored
 from miner.evaluation.ranking import Judged, Pairs, ranked, scored
+from miner.models.similarity import COSINE
 from miner.retrieval.collection import Collection
 from miner.store import evaluating
 from miner.store.database import Store
@@ -31,18 +32,21 @@ class RetrievalTask:
     judged: Judged
     headline: ClassVar[str] = "nDCG@10"
 
-    def measure(self, encode: Encode) -> Measured:
+    def measure(self, encode: Encode, similarity: str = COSINE) -> Measured:
         """Returns how well the vectors of `encode` retrieve: nDCG@10, MRR@10, MAP, R@10, R@100.
 
-        Exact search by inner product, the first 100 documents, ties by doc_id. MAP is over these 100.
+        Exact search by the similarity, the first 100 documents, ties by doc_id. MAP is over these 100.
         nDCG takes the relevance as gain; the others count a document as relevant above 0. A query
-        none of whose documents are found has 0, and counts.
+        none of whose documents are found has 0, and counts; so does one that the model has no vector for.
+        A document without a vector is never found.
         """
         documents = encode(self.documents, "document")
         vectors = encode(self.queries, "query")
-        rankings = [ranked(row, DEPTH) for _, row in scored(vectors, documents, self.judged.unranked)]
+        scores = scored(vectors, documents, self.judged.unranked, similarity)
+        rankings = [ranked(row, DEPTH) for _, row in scores]
         values = self.judged.values(rankings, MEASURES)
-        return from_values("retrieval", self.judged.query_ids, values, len(self.documents))
+        gaps = unscored(queries=vectors, documents=documents)
+        return from_values("retrieval", self.judged.query_ids, values, len(self.documents), unscored=gaps)
 
 
 def retrieval_task(store: Store, split: str, queries: int | None = None, seed: int = 13) -> RetrievalTask:

@@ -72,9 +72,9 @@ def compare(first: Measured, second: Measured, seed: int = 13, rounds: int = ROU
     """Returns every measure of two systems with difference (first − second), interval and p value.
 
     Means are compared query by query. Spearman and Pearson belong to the whole set: there the two
-    systems' predictions are swapped per pair (their ranks for Spearman, standardised cosines for
-    Pearson, so that scales do not mix), and pairs are drawn for the interval. Raises UsageError
-    unless both were measured on the same queries of the same task.
+    systems' predictions are swapped per pair (their ranks for Spearman, standardised similarities for
+    Pearson, so that scales do not mix), and pairs are drawn for the interval; only pairs that both have
+    scores for are compared. Raises UsageError unless both were measured on the same queries of the same task.
     """
     if (first.task, first.ids) != (second.task, second.ids):
         raise UsageError(
@@ -162,9 +162,17 @@ def _compare_set(measure: str, first: Measured, second: Measured, seed: int, rou
     if first.graded is None or second.graded is None:
         raise UsageError(f"{measure} has no values to compare", "measure both models again")
     form = ranks if measure == "Spearman" else _standardised
-    a, b, gold = (form(x) for x in (first.graded.predicted, second.graded.predicted, first.graded.gold))
+    columns = np.stack([first.graded.predicted, second.graded.predicted, first.graded.gold])
+    scored = np.isfinite(columns).all(axis=0)
+    if scored.sum() < 3:
+        raise UsageError(
+            "the models have scores for fewer than three pairs in common", "compare other models"
+        )
+    a, b, gold = (form(column[scored]) for column in columns)
     low, high = _resampled(a, b, gold, rounds, seed)
     means = first.means[measure], second.means[measure]
+    if not scored.all():
+        means = pearson(a, gold), pearson(b, gold)
     p = _swapped(a, b, gold, rounds, seed)
     return Difference(measure, *means, means[0] - means[1], low, high, p, len(gold))
 

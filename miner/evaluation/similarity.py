@@ -1,4 +1,4 @@
-"""Similarity: does the cosine of two texts follow the score that people gave the pair?"""
+"""Similarity: does the model's similarity of two texts follow the score that people gave the pair?"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from miner.errors import UsageError
 from miner.evaluation.measured import Encode, Floats, Graded, Measured
+from miner.models.similarity import COSINE, pairwise
 from miner.store import evaluating
 from miner.store.database import Store
 
@@ -24,18 +25,27 @@ class SimilarityTask:
     gold: Floats
     headline: ClassVar[str] = "Spearman"
 
-    def measure(self, encode: Encode) -> Measured:
-        """Returns Spearman's and Pearson's correlation of cosine and gold score.
+    def measure(self, encode: Encode, similarity: str = COSINE) -> Measured:
+        """Returns Spearman's and Pearson's correlation of the model's similarity and the gold score.
 
-        Both texts are encoded as queries: the task is symmetric, and a prompt for one side only
-        would not be. Equal cosines for all pairs correlate with nothing: 0.
+        Both texts are encoded as queries: the task is symmetric, and a prompt or a route for one side only
+        would not be. Equal similarities for all pairs correlate with nothing: 0. A pair that the model has
+        no vector for is left out and counted. Raises UsageError when fewer than three pairs are left.
         """
         size = len(self.ids)
         vectors = encode((*self.first, *self.second), "query").astype(np.float64)
-        cosines = np.einsum("nd,nd->n", vectors[:size], vectors[size:])
-        graded = Graded(self.gold, cosines)
-        means = {"Spearman": spearman(cosines, self.gold), "Pearson": pearson(cosines, self.gold)}
-        return Measured("similarity", self.ids, {}, means, graded=graded)
+        predicted = pairwise(similarity, vectors[:size], vectors[size:])
+        kept = np.isfinite(predicted)
+        if kept.sum() < 3:
+            raise UsageError(
+                f"the model has vectors for both texts of only {kept.sum()} of the {size:,} pairs",
+                "a correlation needs three: measure another model",
+            )
+        scores, gold = predicted[kept], self.gold[kept]
+        means = {"Spearman": spearman(scores, gold), "Pearson": pearson(scores, gold)}
+        gaps = {"pairs": int(size - kept.sum())} if not kept.all() else {}
+        graded = Graded(self.gold, predicted)
+        return Measured("similarity", self.ids, {}, means, graded=graded, unscored=gaps)
 
 
 def similarity_task(store: Store, split: str, queries: int | None = None, seed: int = 13) -> SimilarityTask:

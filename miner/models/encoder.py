@@ -1,12 +1,12 @@
-"""The encoder (bi-encoder): texts to unit vectors."""
+"""The encoder (bi-encoder): texts to vectors."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,11 @@ from miner.engine.work import ordered_map, worker_count
 from miner.errors import ModelError
 from miner.models.batching import equal_length_batches, padded_batches, units_of
 from miner.models.device import resolve_device, resolve_dtype
-from miner.models.kinds import require_encoder
+from miner.models.kinds import has_routes, own_prompts, own_similarity, require_encoder
 from miner.models.names import resolve
 from miner.models.quiet import quietly
+from miner.models.routes import known_words, one_vector_per_text, routed
+from miner.models.similarity import COSINE, without_gaps
 from miner.text import fingerprint
 
 if TYPE_CHECKING:
@@ -40,29 +42,38 @@ class Encoded(NamedTuple):
     """Which texts are longer than the model reads."""
 
 
-def side_prompts(own: Mapping[str, str | None], default: str | None) -> dict[str, str]:
-    """Returns the prompts of the sides `query` and `document` among a model's own; empty where it has none.
-
-    Models call the second side document, passage or corpus; the `default` names what others get.
-    """
-    other = own.get(default or "", "")
-    document = next((own[name] for name in ("document", "passage", "corpus") if name in own), other)
-    return {"query": own.get("query", other) or "", "document": document or ""}
-
-
 class Encoder:
     """A bi-encoder by name. Weights are read when the first text is encoded, not before.
 
     `dtype` is `auto`, `fp32` or `bf16`; auto takes bf16 where the processor or the GPU multiplies
-    in it. Raises ModelError when the model does not exist or is a reranker.
+    in it. Raises ModelError when the model does not exist or is not a bi-encoder.
     """
 
     def __init__(self, name: str, *, revision: str | None = None, dtype: str = "auto") -> None:
         self._folder = resolve(name, revision)
         require_encoder(self._folder)
         self.name = name
+        self.similarity = own_similarity(self._folder)
+        """How the model compares vectors: one of `SIMILARITIES`."""
+        self.has_routes = has_routes(self._folder.path)
+        """Whether queries and documents go through different modules: then `for_side` tells which."""
         self.device = resolve_device()
         self.dtype = resolve_dtype(dtype, self.device)
+        self._side = ""
+        self._whole = self
+        self._sides: dict[str, Encoder] = {}
+
+    def for_side(self, side: str) -> Encoder:
+        """Returns the encoder of the side `query` or `document`: this one, unless the model has routes.
+
+        The encoder of a route has a fingerprint of its own, so that its vectors are cached apart.
+        """
+        if not self.has_routes or self._side:
+            return self
+        if side not in self._sides:
+            self._sides[side] = copy(self)
+            self._sides[side]._side = side
+        return self._sides[side]
 
     @property
     def weights(self) -> str:
@@ -71,18 +82,29 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over the weights, the numbers they are computed in, and this code's version."""
-        return fingerprint({"folder": self.weights, "dtype": self.dtype, "code": _CODE})
+        """sha256 over the weights, the numbers they are computed in, the similarity, and this code's version.
+
+        Of the encoder of a route, also over the side.
+        """
+        identity = {"folder": self.weights, "dtype": self.dtype, "code": _CODE, "similarity": self.similarity}
+        return fingerprint(identity | ({"side": self._side} if self._side else {}))
 
     @cached_property
     def prompts(self) -> dict[str, str]:
         """The model's own prompts for the sides `query` and `document`; empty where it has none."""
-        file = self._folder.path / "config_sentence_transformers.json"
-        config: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
-        return side_prompts(config.get("prompts") or {}, config.get("default_prompt_name"))
+        return own_prompts(self._folder.path)
 
     @cached_property
     def _model(self) -> SentenceTransformer:
+        """The modules that the texts go through, in order: of a model with routes, those of the side."""
+        model = self._whole._loaded
+        if self.has_routes:
+            model = routed(model, self._side, self.name)
+        one_vector_per_text(model, self.name)
+        return model
+
+    @cached_property
+    def _loaded(self) -> SentenceTransformer:
         import torch
         from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
@@ -108,7 +130,7 @@ class Encoder:
     @property
     def dimension(self) -> int:
         """The length of a vector."""
-        return int(self._model.get_embedding_dimension() or 0)
+        return int(self.for_side("query")._model.get_embedding_dimension() or 0)
 
     def encode(
         self,
@@ -118,9 +140,12 @@ class Encoder:
         workers: int | None = None,
         progress: Progress = SILENT,
     ) -> Vectors:
-        """Returns the unit vectors of `texts`, shape (len(texts), dimension), in their order.
+        """Returns the vectors of `texts`, shape (len(texts), dimension), in their order.
 
-        `prompt` goes before every text. The result does not depend on `workers`.
+        They have length 1 where the model compares by cosine, else the length that the model gives.
+        `prompt` goes before every text. A text that the model has no vector for gets a row of NaN: one
+        whose vector is not finite, one of length 0 under cosine, and one without a word that a static
+        table knows. The result does not depend on `workers`.
         """
         return self.encoded(texts, prompt, workers=workers, progress=progress).vectors
 
@@ -135,13 +160,15 @@ class Encoder:
         """Returns what `encode` returns, and which of the texts are longer than the model reads."""
         if not texts:
             return Encoded(np.empty((0, self.dimension), dtype=np.float32), np.zeros(0, dtype=bool))
-        if not self._batches_by_length(prompt):
+        if self._batches_by_length(prompt):
+            tokens, truncated = self._tokenise(texts, prompt)
+            vectors = self._encode_by_length(tokens, worker_count(workers), progress)
+        else:
             with progress.task("encoding", len(texts), unit="texts") as advance:
                 vectors = self._encode_plainly(texts, prompt)
                 advance(len(texts))
-            return Encoded(vectors, self._longer(texts, prompt))
-        tokens, truncated = self._tokenise(texts, prompt)
-        return Encoded(self._encode_by_length(tokens, worker_count(workers), progress), truncated)
+            truncated = self._longer(texts, prompt)
+        return Encoded(without_gaps(vectors, self.similarity == COSINE), truncated)
 
     def _batches_by_length(self, prompt: str) -> bool:
         """Whether the model is a text transformer whose batches can be built here."""
@@ -149,15 +176,21 @@ class Encoder:
 
         first = self._model[0]
         fast = isinstance(first, Transformer) and getattr(first.tokenizer, "is_fast", False)
+        if isinstance(first, Transformer) and "message" in first.modality_config:
+            fast = fast and not prompt  # the prompt of a chat model is a message of its own
         whole = all(m.include_prompt for m in self._model if isinstance(m, Pooling))
         return bool(fast and (whole or not prompt))
 
     def _encode_plainly(self, texts: Sequence[str], prompt: str) -> Vectors:
         encoded = self._model.encode(list(texts), prompt=prompt, show_progress_bar=False)
-        vectors = np.asarray(encoded, dtype=np.float32)
-        # Not normalize_embeddings=True: that divides in the model's numbers, bf16 among them.
-        unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return unit
+        vectors = np.array(encoded, dtype=np.float32)
+        if self._known_words is not None:
+            vectors[~self._known_words(texts)] = np.nan
+        return vectors
+
+    @cached_property
+    def _known_words(self) -> Callable[[Sequence[str]], npt.NDArray[np.bool_]] | None:
+        return known_words(self._model[0])
 
     def _encode_by_length(self, tokens: list[list[int]], workers: int, progress: Progress) -> Vectors:
         import torch
@@ -220,6 +253,5 @@ class Encoder:
         with torch.inference_mode():
             features = {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(mask)}
             features = {name: value.to(self.device) for name, value in features.items()}
-            output = self._model(features)["sentence_embedding"].float()
-            unit = torch.nn.functional.normalize(output, p=2, dim=1).cpu().numpy()
-        return np.asarray(unit, dtype=np.float32)
+            output = self._model(features)["sentence_embedding"].float().cpu().numpy()
+        return np.asarray(output[:, : self._model.truncate_dim], dtype=np.float32)

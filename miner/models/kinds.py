@@ -1,17 +1,38 @@
-"""What a model's files say that it is: an encoder, or a reranker."""
+"""What a model's files say that it is: an encoder and how it is used, a reranker, or something else."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from miner.errors import ModelError
 from miner.models.names import ModelFolder
+from miner.models.similarity import COSINE, DOT, SIMILARITIES
 from miner.models.weights import FOLDS_FILE
 
 _HEADS = ("ForSequenceClassification", "ForCausalLM", "ForConditionalGeneration")
 """Architectures that give a pair a score; the rest are encoders without a head."""
+
+
+ANOTHER = "name a bi-encoder, such as sentence-transformers/all-MiniLM-L6-v2 or bundled"
+"""What to do about a model that is none."""
+_SPARSE = {
+    "MLMTransformer",
+    "SpladePooling",
+    "SparseStaticEmbedding",
+    "IDF",
+    "SparseAutoEncoder",
+    "CSRSparsity",
+}
+_MULTI_VECTOR = {
+    "MultiVectorMask", "BaseTokenPooling", "HierarchicalTokenPooling", "LambdaTokenPooling"
+}  # fmt: skip
+"""Modules of a SparseEncoder and of a MultiVectorEncoder alone (sentence-transformers 5 and 6)."""
+_ROUTERS = {"Router", "Asym"}
+_LATE_INTERACTION = ("ColBERT", "HF_ColBERT", "ColPali", "ColQwen2", "ColModernVBert")
+"""Architectures of PyLate, Stanford's ColBERT and transformers that give a vector per token."""
 
 
 def is_reranker(folder: Path) -> bool:
@@ -20,17 +41,86 @@ def is_reranker(folder: Path) -> bool:
         return True
     saved = _read(folder / "config_sentence_transformers.json")
     if "model_type" in saved or (folder / "modules.json").exists():
-        return saved.get("model_type") == "CrossEncoder"
+        return bool(saved.get("model_type") == "CrossEncoder")
     return _architecture(folder).endswith("ForSequenceClassification")
 
 
 def require_encoder(model: ModelFolder) -> None:
-    """Raises ModelError for a reranker: as an encoder it would load, with vectors that mean nothing."""
+    """Raises ModelError for what is not a bi-encoder: it would load as one, with meaningless vectors."""
     if is_reranker(model.path):
         raise ModelError(
-            f"{model.name} is a reranker (a cross-encoder): it scores pairs and has no vectors",
-            "name a bi-encoder, such as sentence-transformers/all-MiniLM-L6-v2 or bundled",
+            f"{model.name} is a reranker (a cross-encoder): it scores pairs and has no vectors", ANOTHER
         )
+    saved = _read(model.path / "config_sentence_transformers.json")
+    kind = saved.get("model_type", "SentenceTransformer")
+    modules = {name.rpartition(".")[2] for name in _modules(model.path)}
+    if kind == "SparseEncoder" or modules & _SPARSE:
+        raise ModelError(
+            f"{model.name} is a sparse encoder (SPLADE and its kin): miner does not support these yet",
+            ANOTHER,
+        )
+    if kind in ("MultiVectorEncoder", "ColBERT") or modules & _MULTI_VECTOR or _is_late(model.path):
+        raise ModelError(
+            f"{model.name} is a multi-vector encoder (ColBERT and its kin): miner does not support these yet",
+            ANOTHER,
+        )
+    if kind != "SentenceTransformer":
+        raise ModelError(f"{model.name} is a {kind}: miner supports a SentenceTransformer here", ANOTHER)
+
+
+def _is_late(folder: Path) -> bool:
+    named = any(name.startswith("pylate.") for name in _modules(folder))
+    return (
+        named
+        or (folder / "artifact.metadata").exists()
+        or _architecture(folder).startswith(_LATE_INTERACTION)
+    )
+
+
+def has_routes(folder: Path) -> bool:
+    """Returns whether queries and documents go through different modules (a Router, once called Asym)."""
+    return any(name.rpartition(".")[2] in _ROUTERS for name in _modules(folder))
+
+
+def _modules(folder: Path) -> Iterator[str]:
+    """The classes of a sentence-transformers model's modules, those of routes included."""
+    listed = _read(folder / "modules.json", [])
+    for module in listed if isinstance(listed, list) else []:
+        if not isinstance(module, Mapping):
+            continue
+        yield str(module.get("type", ""))
+        for name in ("router_config.json", "config.json"):
+            types = _read(folder / str(module.get("path", "")) / name).get("types")
+            yield from map(str, types.values() if isinstance(types, Mapping) else ())
+
+
+def own_similarity(model: ModelFolder) -> str:
+    """Returns the similarity that a model's files name, cosine where they name none.
+
+    The dot product of a model that normalises its vectors is their cosine. Raises ModelError for a name
+    that is none of `SIMILARITIES`.
+    """
+    named = _read(model.path / "config_sentence_transformers.json").get("similarity_fn_name") or COSINE
+    if named not in SIMILARITIES:
+        raise ModelError(
+            f"{model.name} compares vectors by '{named}' (similarity_fn_name), which miner does not support",
+            f"name a model that uses one of {', '.join(SIMILARITIES)}",
+        )
+    *_, last = ("", *(name for name in _modules(model.path)))
+    return COSINE if named == DOT and last.rpartition(".")[2] == "Normalize" else str(named)
+
+
+def own_prompts(folder: Path) -> dict[str, str]:
+    """Returns a model's own prompts for the sides `query` and `document`; empty where it has none.
+
+    Models call the second side document, passage or corpus. As in `encode_query` and `encode_document` of
+    sentence-transformers, `default_prompt_name` does not count: it is for texts that have no side.
+    """
+    own = _read(folder / "config_sentence_transformers.json").get("prompts") or {}
+    document = next(
+        (own[name] for name in ("document", "passage", "corpus") if own.get(name) is not None), ""
+    )
+    return {"query": own.get("query") or "", "document": document}
 
 
 def require_head(name: str, folder: Path) -> None:
@@ -53,9 +143,11 @@ def _architecture(folder: Path) -> str:
     return str(names[0])
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, default: Any = None) -> Any:
+    """What a JSON file holds; `default` (an empty object) where it holds nothing of that kind."""
+    empty: Any = {} if default is None else default
     try:
         content = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return empty
+    return content if isinstance(content, type(empty)) else empty

@@ -14,6 +14,7 @@ import torch
 from sentence_transformers.base.data_collator import BaseDataCollator
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
+from miner.models.similarity import COSINE
 from miner.text import text_keys
 
 Keys = npt.NDArray[np.int64]
@@ -199,23 +200,24 @@ class MaskingCollator:
         return batch
 
 
-class MaskedCosine:
-    """Cosine similarity in which known positives do not count as negatives: they are -inf.
+class MaskedSimilarity:
+    """A similarity in which known positives do not count as negatives: they are -inf.
 
     `mask` is set before each batch. Rows may be asked for piece by piece, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, similarity: str = COSINE) -> None:
+        from sentence_transformers import SimilarityFunction
+
         self.mask: torch.Tensor | None = None
+        self._similarity = SimilarityFunction.to_similarity_fn(similarity)
         self._row = 0
 
     def __call__(self, anchors: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
-        """Returns the cosine of every anchor with every document."""
-        from sentence_transformers.util import cos_sim
-
-        cosines = cos_sim(anchors, documents)
+        """Returns the similarity of every anchor with every document."""
+        scores: torch.Tensor = self._similarity(anchors, documents)
         if self.mask is None:
-            return cosines
+            return scores
         rows = slice(self._row, self._row + len(anchors))
         self._row = rows.stop % len(self.mask)
-        return cosines.masked_fill(self.mask[rows], -torch.inf)
+        return scores.masked_fill(self.mask[rows], -torch.inf)

@@ -83,9 +83,10 @@ class EncoderConfig:
     warmup: float = 0.1
     """The share of the steps over which the learning rate rises; then it falls linearly to 0."""
     scale: float = 20.0
-    """mnr, cached-mnr, gist: what cosines are multiplied by, the inverse of the temperature."""
+    """mnr, cached-mnr, gist: what cosines are multiplied by, the inverse of the temperature. 1 where the base
+    compares by another similarity, unless another scale than 20 is given."""
     margin: float = 0.2
-    """triplet: by how much cosine distance the negative is to be further away."""
+    """triplet: by how much the negative is to be further away, in the base's distance: cosine, or its own."""
     guide: str | None = None
     """gist: the model that knows false negatives when it sees them."""
     mini_batch: int = 32

@@ -16,27 +16,27 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, SimilarityFunction
+from sentence_transformers.base.modules import Normalize, Router
 from sentence_transformers.sentence_transformer import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
     losses,
 )
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding, Transformer
-from sentence_transformers.util import pairwise_cos_sim
 from transformers import TrainerCallback, set_seed
 
 from miner.engine.files import new_folder, write_whole
 from miner.engine.progress import Progress
 from miner.errors import ModelError, UsageError
 from miner.models.device import resolve_device
-from miner.models.encoder import side_prompts
-from miner.models.kinds import require_encoder
+from miner.models.kinds import own_prompts, require_encoder
 from miner.models.names import resolve
 from miner.models.quiet import quietly
 from miner.models.scratch import scratch_model
+from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN
 from miner.text import text_keys
-from miner.training.batches import MASK, KnownPositives, MaskedCosine, MaskingCollator, PairBatches
+from miner.training.batches import MASK, KnownPositives, MaskedSimilarity, MaskingCollator, PairBatches
 from miner.training.encoder_config import SCRATCH, EncoderConfig
 from miner.training.examples import Examples
 from miner.training.steps import arguments_of, note_excess, run_training
@@ -111,12 +111,13 @@ def load_base(config: EncoderConfig) -> SentenceTransformer:
         model = scratch_model(config.tokenizer, config.dimension, config.seed)
     else:
         model = load_model(config.base, Unpadded, "name a bi-encoder, such as bundled, or scratch")
+        model.prompts |= own_prompts(resolve(config.base).path)
     own = model.max_seq_length
     if own is not None and own != math.inf:
         model.max_seq_length = min(config.max_length, int(own))
     given = {"query": config.query_prompt, "document": config.document_prompt}
     chosen = {side: text for side, text in given.items() if text is not None}
-    model.prompts |= side_prompts(model.prompts, model.default_prompt_name) | chosen
+    model.prompts |= chosen
     return model
 
 
@@ -164,13 +165,13 @@ def train_model(
     try:
         with quietly():
             model = load_base(config)
-            cosine = MaskedCosine()
+            masked = MaskedSimilarity(similarity_of(model))
             trainer = _Trainer(
-                cosine,
+                masked,
                 model=model,
                 args=_arguments(examples, model, work, config),
                 train_dataset=_dataset(examples),
-                loss=_loss(model, examples, config, cosine),
+                loss=_loss(model, examples, config, masked),
             )
             if known is not None:
                 masking: Any = MaskingCollator(trainer.data_collator, examples.texts, known)
@@ -259,6 +260,7 @@ def _arguments(
         **arguments_of(config, work, step_count(len(examples), config), _LOGS),
         learning_rate=config.learning_rate or (_STATIC_RATE if static else _RATE),
         prompts=_prompts(examples, model),
+        router_mapping=_routes(examples) if _has_routes(model) else None,
         batch_sampler=lambda *_, **__: _batches(examples, config),
     )
 
@@ -270,27 +272,75 @@ def _prompts(examples: Examples, model: SentenceTransformer) -> dict[str, str] |
     return prompts if query or document else None
 
 
+def similarity_of(model: SentenceTransformer) -> str:
+    """Returns how a loaded model compares vectors; the dot product of normalised ones is their cosine."""
+    named = str(model.similarity_fn_name)
+    return COSINE if named == DOT and isinstance(list(model.children())[-1], Normalize) else named
+
+
+def _has_routes(model: SentenceTransformer) -> bool:
+    return any(isinstance(module, Router) for module in model)
+
+
+def _routes(examples: Examples) -> dict[str, str]:
+    """The side of each column of texts: the anchors are queries."""
+    anchor, *others = examples.texts
+    return {anchor: "query"} | dict.fromkeys(others, "document")
+
+
+_SCALE = 1.0
+"""What MNR multiplies similarities other than the cosine by, unless a scale is given: as it is usual."""
+_DISTANCES = {
+    COSINE: losses.TripletDistanceMetric.COSINE,
+    EUCLIDEAN: losses.TripletDistanceMetric.EUCLIDEAN,
+    MANHATTAN: losses.TripletDistanceMetric.MANHATTAN,
+}
+
+
+def _require_fitting(
+    similarity: str, models: Mapping[str, SentenceTransformer | None], config: EncoderConfig
+) -> None:
+    """Raises UsageError for a loss that does not train the base's similarity, or not a model of its kind."""
+    unable = {"gist", "cosine"} | ({"triplet"} if similarity not in _DISTANCES else set())
+    if similarity != COSINE and config.loss in unable:
+        raise UsageError(
+            f"loss {config.loss} does not train the similarity of {config.base}: {similarity}",
+            "use --loss mnr, which does, or a base that compares by cosine",
+        )
+    for option in config.transformers:
+        model = models[option]
+        if model is not None and _has_routes(model):
+            raise UsageError(
+                f"loss {config.loss} does not take a model with routes for queries and documents (Router) "
+                f"as --{option}",
+                "name another, such as bundled" + (", or use --loss mnr" if option == "base" else ""),
+            )
+        if model is not None and not isinstance(model[0], Transformer):
+            raise config.no_transformer(option)
+
+
 def _loss(
-    model: SentenceTransformer, examples: Examples, config: EncoderConfig, cosine: MaskedCosine
+    model: SentenceTransformer, examples: Examples, config: EncoderConfig, masked: MaskedSimilarity
 ) -> torch.nn.Module:
     models: dict[str, Any] = {"base": model, "guide": load_model(config.guide) if config.guide else None}
-    for option in config.transformers:
-        if not isinstance(models[option][0], Transformer):
-            raise config.no_transformer(option)
+    similarity = similarity_of(model)
+    _require_fitting(similarity, models, config)
+    told = config.scale != EncoderConfig.scale
+    scale = config.scale if similarity == COSINE or told else _SCALE
     makers: dict[str, Callable[[], torch.nn.Module]] = {
-        "mnr": lambda: losses.MultipleNegativesRankingLoss(model, scale=config.scale, similarity_fct=cosine),
+        "mnr": lambda: losses.MultipleNegativesRankingLoss(model, scale=scale, similarity_fct=masked),
         "cached-mnr": lambda: losses.CachedMultipleNegativesRankingLoss(
-            model, scale=config.scale, similarity_fct=cosine, mini_batch_size=config.mini_batch
+            model, scale=scale, similarity_fct=masked, mini_batch_size=config.mini_batch
         ),
         "gist": lambda: losses.GISTEmbedLoss(model, models["guide"], temperature=1 / config.scale),
         "cosine": lambda: losses.CosineSimilarityLoss(model),
         "softmax": lambda: losses.SoftmaxLoss(
             model, int(model.get_embedding_dimension() or 0), len(examples.classes)
         ),
-        "triplet": lambda: losses.TripletLoss(
-            model, losses.TripletDistanceMetric.COSINE, triplet_margin=config.margin
+        "triplet": lambda: losses.TripletLoss(model, _DISTANCES[similarity], triplet_margin=config.margin),
+        "margin-mse": lambda: losses.MarginMSELoss(
+            model, similarity_fct=SimilarityFunction.to_similarity_pairwise_fn(similarity)
         ),
-        "margin-mse": lambda: losses.MarginMSELoss(model, similarity_fct=pairwise_cos_sim),
     }
     try:
         return makers[config.loss]()
@@ -301,15 +351,15 @@ def _loss(
 
 
 class _Trainer(SentenceTransformerTrainer):
-    """The library's trainer with masked cosines, without its model card and pickled settings."""
+    """The library's trainer with masked similarities, without its model card and pickled settings."""
 
-    def __init__(self, cosine: MaskedCosine, **settings: Any) -> None:
-        self._cosine = cosine
+    def __init__(self, masked: MaskedSimilarity, **settings: Any) -> None:
+        self._masked = masked
         super().__init__(**settings)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **settings: Any) -> Any:
         """Hands the batch's mask to the similarity before the loss asks for it."""
-        self._cosine.mask = inputs.pop(MASK, None)
+        self._masked.mask = inputs.pop(MASK, None)
         return super().compute_loss(model, inputs, *args, **settings)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from miner.evaluation.evaluate import (
 from miner.evaluation.measured import Floats, Measured
 from miner.evaluation.retrieval import sampled_task
 from miner.evaluation.significance import Difference, compare_values, holm
-from miner.models.encoder import Encoder
+from miner.models.encoder import Encoder, Vectors
 from miner.models.names import resolve
 from miner.store import corpus
 from miner.store.database import Store
@@ -267,8 +267,9 @@ def _before(
     if base == SCRATCH:
         return tuple(_drawn(task, seed, out, config, progress) for seed in config.training_seeds)
     if _prompts(config):
-        return (task.measure(_encode(base, config, progress)),)
-    return (task.measure(CachedEncoder(store, Encoder(base, dtype=config.training.dtype), progress)),)
+        return (_measured(task, base, config, progress),)
+    encoder = CachedEncoder(store, Encoder(base, dtype=config.training.dtype), progress)
+    return (task.measure(encoder, encoder.similarity),)
 
 
 def _drawn(task: EncoderTask, seed: int, out: Path, config: BenchConfig, progress: Progress) -> Measured:
@@ -276,15 +277,21 @@ def _drawn(task: EncoderTask, seed: int, out: Path, config: BenchConfig, progres
     folder = out / _MODELS / "scratch"
     try:
         load_base(replace(config.training, seed=seed)).save_pretrained(str(folder), create_model_card=False)
-        return task.measure(_encode(folder, config, progress))
+        return _measured(task, folder, config, progress)
     finally:
         discard(folder)
 
 
-def _encode(model: Path | str, config: BenchConfig, progress: Progress) -> Any:
+def _measured(task: EncoderTask, model: Path | str, config: BenchConfig, progress: Progress) -> Measured:
+    """What a model reaches with the prompts of the configuration; its vectors are not cached."""
     encoder = Encoder(str(model), dtype=config.training.dtype)
     prompts = encoder.prompts | _prompts(config)
-    return lambda texts, side: encoder.encode(texts, prompts[side], progress=progress)
+
+    def encode(texts: Sequence[str], side: str) -> Vectors:
+        """Returns the vectors of the texts on that side."""
+        return encoder.for_side(side).encode(texts, prompts[side], progress=progress)
+
+    return task.measure(encode, encoder.similarity)
 
 
 def _prompts(config: BenchConfig) -> dict[str, str]:
@@ -332,7 +339,7 @@ def _cell(
     model = out / _MODELS / identity[:24]
     quiet = WithoutNotes(progress)
     report = train_encoder(examples, model, training, known=plan.known, progress=quiet)
-    measured = plan.task.measure(_encode(model, config, quiet))
+    measured = _measured(plan.task, model, config, quiet)
     found = {
         "arm": arm,
         "rows": rows,

@@ -431,7 +431,8 @@ def dev_task(store: Store, split: str | None = None, seed: int = 13, task: str =
     """
     from miner.evaluation.evaluate import EvaluationConfig, encoder_task, task_of_split
     from miner.evaluation.retrieval import sampled_task
-    from miner.training.encoder_trainer import DevTask
+    from miner.models.similarity import COSINE, without_gaps
+    from miner.training.encoder_trainer import DevTask, similarity_of
 
     if split is None and DEV not in evaluating.judged_splits(store):
         return None
@@ -447,18 +448,20 @@ def dev_task(store: Store, split: str | None = None, seed: int = 13, task: str =
     def score(model: Any) -> dict[str, float]:
         """Returns every measure that the model reaches."""
 
+        similarity = similarity_of(model)
+
         def encode(texts: Sequence[str], side: str) -> Vectors:
-            """Returns unit vectors with the model's prompt for the side."""
+            """Returns the vectors by the model's prompt and route for the side; of length 1 for cosines."""
             vectors = model.encode(
                 list(texts),
                 prompt=model.prompts.get(side) or "",  # None would be the model's default prompt
                 batch_size=64,
-                normalize_embeddings=True,
                 show_progress_bar=False,
+                task=side,
             )
-            return np.asarray(vectors, dtype=np.float32)
+            return without_gaps(np.asarray(vectors, dtype=np.float32), similarity == COSINE)
 
-        return dict(read.measure(encode).means)
+        return dict(read.measure(encode, similarity).means)
 
     size = f"at most {DEV_QUERIES} queries and {DEV_DOCUMENTS:,} documents"
     name = f"split {config.split} of {store.path.name}, {size}"

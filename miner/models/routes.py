@@ -1,0 +1,110 @@
+"""What a loaded encoder is made of: the modules of each side, one vector per text, and the words it knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from miner.errors import ModelError
+from miner.models.kinds import ANOTHER
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Flags = npt.NDArray[np.bool_]
+
+
+def routed(model: SentenceTransformer, side: str, name: str) -> SentenceTransformer:
+    """Returns the model of one side, `query` or `document`, of a model with routers; they share weights.
+
+    The route is the one that `SentenceTransformer.encode(texts, task=side)` takes for texts. Raises
+    ModelError when a router has none for the side.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    modules = list(_flat(list(model), side, name))
+    return SentenceTransformer(
+        modules=modules, device=str(model.device), truncate_dim=model.truncate_dim
+    ).eval()
+
+
+def _flat(modules: Sequence[Any], side: str, name: str) -> Iterator[Any]:
+    from sentence_transformers.base.modules import Router
+
+    for module in modules:
+        if isinstance(module, Router):
+            route = _route(module, side)
+            if route is None:
+                raise ModelError(
+                    f"{name} has no route for the text of a {side}: its routes are "
+                    f"{', '.join(module.sub_modules)}",
+                    ANOTHER,
+                )
+            yield from _flat(list(module.sub_modules[route].children()), side, name)
+        else:
+            yield module
+
+
+def _route(router: Any, side: str) -> str | None:
+    """The order of precedence of `sentence_transformers.base.modules.Router` for a task and a text."""
+    for key in ((side, "text"), (side, None), (None, "text"), (None, None)):
+        if key in router.route_mappings:
+            return str(router.route_mappings[key])
+    return side if side in router.sub_modules else None
+
+
+def one_vector_per_text(model: SentenceTransformer, name: str) -> None:
+    """Raises ModelError unless the model reads texts and gives one vector for each."""
+    import torch
+
+    if not model.supports("text"):
+        raise ModelError(f"{name} does not read texts, only {', '.join(map(str, model.modalities))}", ANOTHER)
+    try:
+        with torch.inference_mode():
+            features = model.preprocess(["a text", "another"])
+            features = {k: v.to(model.device) if hasattr(v, "to") else v for k, v in features.items()}
+            shape = tuple(model(features)["sentence_embedding"].shape)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"no module makes {error}" if isinstance(error, KeyError) else str(error)
+        raise ModelError(f"{name} gives no single vector per text: {reason}", ANOTHER) from error
+    if len(shape) != 2 or shape[0] != 2:
+        raise ModelError(f"{name} gives no single vector per text: two texts have the shape {shape}", ANOTHER)
+
+
+def known_words(first: Any) -> Callable[[Sequence[str]], Flags] | None:
+    """Returns which texts have a word that a static table of vectors knows; None for any other model.
+
+    `first` is the model's first module: StaticEmbedding, WordEmbeddings or BoW. Texts of unknown words alone
+    all get one vector, the zero vector or that of the unknown token, which says nothing of them.
+    """
+    from sentence_transformers.sentence_transformer.modules import BoW, StaticEmbedding, WordEmbeddings
+
+    if isinstance(first, StaticEmbedding):
+        unknown = _unknown_token(first.tokenizer)
+
+        def known(texts: Sequence[str]) -> Flags:
+            """Returns whether any token of each text is known."""
+            encodings = first.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            return np.array([any(token != unknown for token in one.ids) for one in encodings], dtype=np.bool_)
+
+        return known
+    if isinstance(first, WordEmbeddings | BoW):
+        words: Any = first.tokenizer
+        special = set(getattr(getattr(words, "tokenizer", None), "all_special_ids", ()))
+        return lambda texts: np.array(
+            [not special.issuperset(words.tokenize(text)) for text in texts], dtype=np.bool_
+        )
+    return None
+
+
+def _unknown_token(tokenizer: Any) -> int | None:
+    """The id of a fast tokenizer's unknown token; None where it has none."""
+    kind = json.loads(tokenizer.to_str())["model"]
+    if kind.get("unk_id") is not None:
+        return int(kind["unk_id"])
+    found = tokenizer.token_to_id(kind["unk_token"]) if kind.get("unk_token") else None
+    return None if found is None else int(found)

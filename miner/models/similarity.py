@@ -1,0 +1,61 @@
+"""The four similarities that a sentence-transformers model can name, in float64.
+
+All are scores: more is nearer. A distance counts with a minus before it, as in
+`sentence_transformers.util.similarity`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Vectors = npt.NDArray[np.float32]
+
+COSINE, DOT, EUCLIDEAN, MANHATTAN = SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+"""The names in `config_sentence_transformers.json`. Vectors for COSINE are of length 1."""
+
+
+def pairwise(similarity: str, left: Vectors | Floats, right: Vectors | Floats) -> Floats:
+    """Returns the similarity of left[i] and right[i] for every i, summed in float64.
+
+    The sum's order is fixed, whatever the threads: no BLAS.
+    """
+    if similarity in (COSINE, DOT):
+        return np.asarray(np.einsum("nd,nd->n", left, right, dtype=np.float64))
+    difference = left.astype(np.float64) - right
+    if similarity == EUCLIDEAN:
+        return np.asarray(-np.sqrt(np.einsum("nd,nd->n", difference, difference)))
+    return np.asarray(-np.abs(difference).sum(axis=1))
+
+
+def matrix(similarity: str, left: Floats, right: Floats) -> Floats:
+    """Returns the similarity of every left[i] and right[j]; a row without a vector gives NaN."""
+    if similarity in (COSINE, DOT):
+        return np.asarray(left @ right.T, dtype=np.float64)
+    from scipy.spatial.distance import cdist
+
+    # Not by ‖a‖² + ‖b‖² − 2ab: near each other, that loses half of the digits.
+    return np.asarray(-cdist(left, right, "euclidean" if similarity == EUCLIDEAN else "cityblock"))
+
+
+def found(vectors: Vectors) -> npt.NDArray[np.bool_]:
+    """Returns which rows are vectors: a text without one has a row of NaN (`Encoder.encode`)."""
+    return np.asarray(np.isfinite(vectors[:, 0])) if vectors.shape[1] else np.zeros(len(vectors), np.bool_)
+
+
+def without_gaps(vectors: Vectors, normalise: bool) -> Vectors:
+    """Returns the rows, of length 1 with `normalise`; NaN for a row that is not finite or has no length.
+
+    Shorter than 1e-12 is no length: sentence-transformers makes no unit vector of such a row either.
+    """
+    if normalise:
+        # In float64: the square of a large number is infinite in fp32.
+        length = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        usable = np.isfinite(length) & (length >= 1e-12)
+        rows = (vectors / np.where(usable, length, 1.0)[:, None]).astype(np.float32)
+    else:
+        rows = np.array(vectors, dtype=np.float32)
+        usable = np.isfinite(rows).all(axis=1)
+    rows[~usable] = np.nan
+    return rows
