@@ -227,7 +227,7 @@ def test_stores_that_disagree() -> None:
     }.items():
         measured = tuple(fake("retrieval", value) for value in values)
         sections.append(Section(Place(Path(name), "test"), measured, (tuple(compare(*measured)),)))
-    facts = tuple(ModelFacts(name, "0", "fp32") for name in ("out/tuned/", "hub/base"))
+    facts = tuple(ModelFacts(name, "0", "fp32", "cosine") for name in ("out/tuned/", "hub/base"))
     report = Report(facts, tuple(sections))
     p = compare(fake("retrieval", 0.5), fake("retrieval", 0.25))[0].p
     line = (

@@ -46,9 +46,21 @@ DIMENSION = 16
 Encoders = dict[str, tuple[Path, Any]]
 
 
+def table() -> dict[str, list[float]]:
+    """A random vector for every word."""
+    vectors = np.random.default_rng(5).standard_normal((WORDS, DIMENSION)).tolist()
+    return {f"w{i}": vector for i, vector in enumerate(vectors)}
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real, tiny encoder: the table of word vectors, averaged and compared by cosine."""
+    return word_table(tmp_path_factory.mktemp("oracle") / "static", table())
+
+
 @pytest.fixture(scope="session")
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> Encoders:
-    """A real, tiny encoder, a table of random word vectors, averaged; once for each similarity.
+    """The same for each similarity.
 
     Each with the model as sentence-transformers loads it, but that it gives vectors their own length.
     """
@@ -61,10 +73,8 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Encoders:
             settings["normalize_embeddings"] = self.similarity_fn_name == COSINE
             return super().encode(*given, **settings)
 
-    vectors = np.random.default_rng(5).standard_normal((WORDS, DIMENSION)).tolist()
-    table = {f"w{i}": vector for i, vector in enumerate(vectors)}
     folder = tmp_path_factory.mktemp("oracle")
-    folders = {name: word_table(folder / name, table, name) for name in SIMILARITIES}
+    folders = {name: word_table(folder / name, table(), name) for name in SIMILARITIES}
     return {name: (path, Raw(str(path), device="cpu")) for name, path in folders.items()}
 
 

@@ -54,7 +54,7 @@ def _route(router: Any, side: str) -> str | None:
     for key in ((side, "text"), (side, None), (None, "text"), (None, None)):
         if key in router.route_mappings:
             return str(router.route_mappings[key])
-    return side if side in router.sub_modules else None
+    return next((name for name in (side, "text") if name in router.sub_modules), None)
 
 
 def one_vector_per_text(model: SentenceTransformer, name: str) -> None:
