@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
-from miner.schema import Reason
+from miner.schema import CANDIDATES_PER_QUERY, Reason
 from miner.store.database import Store
+
+_ALL = 2**63 - 1
 
 
 def candidate_count(store: Store, evidence: str) -> int:
@@ -58,24 +62,35 @@ def _score(score: str, alias: str) -> tuple[str, str]:
 
 
 def scored_candidates(
-    store: Store, evidence: str, score: str, reranker: str | None, first: int, stop: int
+    store: Store,
+    evidence: str,
+    score: str,
+    reranker: str | None,
+    first: int = 0,
+    stop: int = _ALL,
+    *,
+    queries: Sequence[int] | None = None,
 ) -> pa.Table:
-    """Returns the candidates numbered from `first` up to `stop`, in order.
+    """Returns the candidates numbered from `first` up to `stop`, or those of some `queries`, in order.
 
     Columns candidate, doc_id, exclusion, best_rank (over retrievers), bm25_best, judged_negative,
     score: the deciding score, `score` naming it (`rerank`, `dense` or `bm25`).
     """
     value, join = _score(score, "c")
-    values = {"evidence": evidence, "first": first, "stop": stop}
+    values: dict[str, object] = {"evidence": evidence, "first": first, "stop": stop}
+    some = ""
+    if queries is not None:
+        values["queries"] = list(queries)
+        some = f"AND c.candidate // {CANDIDATES_PER_QUERY} IN (SELECT unnest($queries::BIGINT[]))"
     table = store.table(
         f"""SELECT c.candidate, c.doc_id, c.exclusion, least(c.bm25_rank, c.dense_rank) AS best_rank,
             coalesce(c.bm25_rank <= coalesce(c.dense_rank, c.bm25_rank), false) AS bm25_best,
             coalesce(c.judged_negative, false) AS judged_negative, {value} AS score
         FROM candidates c {join}
-        WHERE c.evidence = $evidence AND c.candidate >= $first AND c.candidate < $stop""",
+        WHERE c.evidence = $evidence AND c.candidate >= $first AND c.candidate < $stop {some}""",
         values | ({"reranker": reranker} if join else {}),
     )
-    return table.sort_by("candidate") if join else table
+    return table.sort_by("candidate") if join or some else table
 
 
 def scored_positives(store: Store, evidence: str, score: str, reranker: str | None) -> pa.Table:

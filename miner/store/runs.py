@@ -184,6 +184,18 @@ def negative_counts(store: Store, run: Run) -> dict[int, int]:
     return dict(rows)
 
 
+def short_queries(store: Store, run: Run) -> pa.Table:
+    """Returns the queries with too few negatives: query_no, codes (of their candidates; null without any)."""
+    return store.table(
+        f"""SELECT query_no, codes
+        FROM (SELECT DISTINCT query_no FROM positives WHERE evidence = ?)
+        LEFT JOIN (SELECT query_no, codes FROM decisions WHERE run_id = ?) USING (query_no)
+        WHERE coalesce(len(list_filter(codes, lambda code: code < {KEPT})), 0) < ?
+        ORDER BY query_no""",
+        [run.evidence, run.run_id, run.negatives],
+    )
+
+
 def record_model(store: Store, fingerprint: str, kind: str, name: str, details: Mapping[str, Any]) -> None:
     """Notes a model that evidence depends on; `kind` is `encoder` or `reranker`.
 

@@ -1,0 +1,292 @@
+"""Why queries got too few negatives, and what would leave them more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import ceil, floor, log10
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from miner.mining import rules as ruling
+from miner.mining.config import RULES, MiningConfig, Rules
+from miner.mining.decide import Positives, deciding_score
+from miner.mining.pipeline import config_of
+from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason
+from miner.store import evidence as stored
+from miner.store import runs
+from miner.store.database import Store
+from miner.store.runs import Run
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+FOUND, EXCLUDED, UNUSED = "found", "excluded", "unused"
+"""Causes that are no rule: too little was found, or is excluded, or a quota left it unused."""
+_BY_RULE = (*ruling.BOUNDS, Reason.MIN_SCORE, Reason.RANK_WINDOW, Reason.DOCUMENT_CAP, "not_scored")
+_LOOKED_AT = 2000
+"""Queries that a looser value is looked for with."""
+_ENOUGH = 0.9
+"""The value suits this share of the queries that some value suits."""
+_MOST = {"percentile": 50.0, "relative_percentile": 1.0}
+"""No looser value is advised: it would let candidates pass that score like positives."""
+_WORTH = 0.2
+"""A cause of fewer of the queries than this share gets no line."""
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """Queries that got fewer negatives than asked, for one cause."""
+
+    cause: str
+    """The reason that most of their candidates have, or FOUND, EXCLUDED or UNUSED."""
+    queries: int
+    hint: str
+    """What would leave them more, as a clause; that nothing would, where that is so."""
+
+    def __str__(self) -> str:
+        return self.hint
+
+
+def shortfalls(store: Store, run: Run) -> list[Shortfall]:
+    """Returns the main causes for which queries of a run got too few negatives, the commonest first.
+
+    Of each query the cause is what befell most of its candidates. No model runs.
+    """
+    table = runs.short_queries(store, run)
+    if not table.num_rows:
+        return []
+    short = _Short(store, run, config_of(run), table)
+    counted = Counter(short.causes)
+    least = _WORTH * table.num_rows
+    return [
+        Shortfall(cause, number, f"for {number:,} of them {short.hint(cause)}")
+        for cause, number in sorted(counted.items(), key=lambda one: (-one[1], one[0]))
+        if number >= least
+    ]
+
+
+def _cause(code: int) -> str:
+    if code < KEPT:
+        return "selected"
+    if code == KEPT:
+        return UNUSED
+    reason = str(ruling.REASONS[code % SUSPECTED])
+    return reason if reason in _BY_RULE else EXCLUDED
+
+
+class _Short:
+    """The queries of a run that got too few negatives."""
+
+    def __init__(self, store: Store, run: Run, config: MiningConfig, table: pa.Table) -> None:
+        self._store, self._run, self._config = store, run, config
+        self._numbers: Ints = table["query_no"].to_numpy().astype(np.int64)
+        codes = table["codes"].combine_chunks()
+        self._found: Ints = codes.value_lengths().fill_null(0).to_numpy().astype(np.int64)
+        self.causes = self._causes(codes)
+        """One per query."""
+
+    def _causes(self, codes: pa.ListArray) -> list[str]:
+        flat = codes.flatten().to_numpy().astype(np.int64)
+        owner = np.repeat(np.arange(len(self._found)), self._found)
+        known, kind = np.unique(flat, return_inverse=True)
+        names = list(dict.fromkeys(map(_cause, known.tolist())))
+        column = np.array([names.index(_cause(code)) for code in known.tolist()], dtype=np.int64)
+        counts = np.zeros((len(self._found), max(1, len(names))), dtype=np.int64)
+        np.add.at(counts, (owner, column[kind]), 1)
+        if "selected" in names:
+            counts[:, names.index("selected")] = 0
+        most = counts.argmax(axis=1).tolist()
+        few = self._found < self._run.negatives
+        return [FOUND if nothing else names[place] for nothing, place in zip(few, most, strict=True)]
+
+    def hint(self, cause: str) -> str:
+        """Returns what would leave more negatives to the queries of a cause."""
+        of = np.array([one == cause for one in self.causes])
+        if cause == FOUND:
+            return self._more_found()
+        if cause == EXCLUDED:
+            deeper = bool((self._found[of] >= self._config.depth).any())
+            what = "most of what was found for them is excluded (positives, copies of them, protected)"
+            return (
+                f"{what}; mine with a larger --depth" if deeper else f"{what}, and there is no more to find"
+            )
+        if cause == UNUSED:
+            given = [name for name in ("bm25_quota", "dense_quota") if self._given(name) is not None]
+            return f"candidates that passed the rules were left over; raise {_flags_of(given)}"
+        if cause == Reason.DOCUMENT_CAP:
+            return "their documents serve other queries already; raise --document-cap"
+        if cause == Reason.RANK_WINDOW:
+            return self._wider()
+        if cause in RULES:
+            return _Looser(self._store, self._run, self._config, cause, self._numbers[of]).hint()
+        return "most of their candidates have no finite score; see the reason not_scored in view verdicts"
+
+    def _given(self, name: str) -> Any:
+        return getattr(self._config.selection, name)
+
+    def _more_found(self) -> str:
+        config, asked = self._config, self._run.negatives
+        if config.depth < asked:
+            return f"--depth {config.depth} finds fewer than {asked} candidates; mine with a larger one"
+        what = f"fewer than {asked} documents were found for them"
+        if config.encoder:
+            return f"{what}, and there is no more to find"
+        languages = f"--stemmer {config.stemmer} and --stopwords {config.stopwords}"
+        return f"{what}; check that {languages} suit the texts, or add --encoder, which needs no shared words"
+
+    def _wider(self) -> str:
+        rules, config = self._config.rules, self._config
+        given = [name for name in ("skip_top", "max_rank") if getattr(rules, name) != RULES[name]]
+        ways = [{"skip_top": "lower --skip-top", "max_rank": "raise --max-rank"}[name] for name in given]
+        if config.rerank_depth is not None:
+            ways.append("raise --rerank-depth")
+        if rules.skip_top and rules.max_rank is None and config.rerank_depth is None:
+            ways.append("mine with a larger --depth")
+        return f"most of their candidates fell to the window of ranks; {' or '.join(ways)}"
+
+
+class _Looser:
+    """Looks for the value of one rule that leaves enough to some queries."""
+
+    def __init__(self, store: Store, run: Run, config: MiningConfig, rule: str, queries: Ints) -> None:
+        self._run, self._config, self._rule = run, config, rule
+        step = max(1, ceil(len(queries) / _LOOKED_AT))
+        self._queries = queries[::step]
+        score = deciding_score(config)
+        self._positives = Positives(stored.scored_positives(store, run.evidence, score, run.reranker))
+        table = stored.scored_candidates(
+            store, run.evidence, score, run.reranker, queries=self._queries.tolist()
+        )
+        self._owner: Ints = table["candidate"].to_numpy() // CANDIDATES_PER_QUERY
+        self._score = np.asarray(table["score"].to_numpy(), dtype=np.float64)
+        self._judged = np.asarray(table["judged_negative"].to_numpy())
+        self._free = np.asarray(table["exclusion"].is_null().to_numpy())
+        self._rank: Ints = table["best_rank"].to_numpy().astype(np.int64)
+
+    def hint(self) -> str:
+        """Returns the value and how many queries it helps, and other ways that help; or that none does."""
+        what = f"most candidates fell to {self._rule}"
+        if self._config.rules.anchor == "each":
+            return f"{what}; loosen {_flags_of([self._rule])}"
+        ways = [*self._value(self._rule), *self._median()]
+        if self._rule in ruling.ANCHORED:
+            # One bound for all queries spares those whose lowest positive scores like nothing.
+            ways += self._value("percentile")
+        ways.sort(key=lambda way: -way[0])
+        if ways:
+            least = _WORTH * ways[0][0]
+            told = [f"{flags} (for {helped:,})" for helped, flags in ways if helped >= least]
+            return f"{what}; {self._run.negatives} are left with {' or '.join(told)}"
+        others = [name for name in RULES if name != self._rule]
+        if any(getattr(self._config.rules, name) != RULES[name] for name in others):
+            return f"{what}, and the other rules leave fewer than {self._run.negatives} as well; loosen both"
+        return f"{what}, and no looser one is safe; mine with a larger --depth"
+
+    def _value(self, rule: str) -> Iterator[tuple[int, str]]:
+        """How many queries a value of a rule helps in the place of the too strict one, and its flags.
+
+        None that lets candidates pass which score like positives.
+        """
+        if rule != self._rule and getattr(self._config.rules, rule) is not None:
+            return
+        anchor = self._anchors(self._config.rules.anchor)
+        needed = _needed(rule, self._bounds(anchor)[self._queries], anchor[self._queries], self._positives)
+        safe = np.isfinite(needed) & (needed <= _MOST.get(rule, np.inf))
+        if rule in ("absolute_margin", "relative_margin"):
+            safe &= needed >= 0
+        known = np.sort(needed[safe])
+        if not len(known):
+            return
+        loosest = known if _rises(rule) else known[::-1]
+        value = _rounded(float(loosest[ceil(_ENOUGH * len(known)) - 1]), up=_rises(rule))
+        value = min(value, _MOST.get(rule, np.inf))
+        rules = replace(self._config.rules, **{self._rule: None, rule: value})  # type: ignore[arg-type]
+        yield _suited(rule, needed, value), _flags(rules)
+
+    def _median(self) -> Iterator[tuple[int, str]]:
+        """The same value measured from the median positive, where that helps and is not so already."""
+        rules = self._config.rules
+        if self._rule not in ruling.ANCHORED or rules.anchor != "lowest":
+            return
+        anchor = self._anchors("median")
+        bounds = self._bounds(anchor)[self._queries]
+        needed = _needed(self._rule, bounds, anchor[self._queries], self._positives)
+        if helped := _suited(self._rule, needed, getattr(rules, self._rule)):
+            yield helped, "--anchor median"
+
+    def _anchors(self, kind: str) -> Floats:
+        owned = self._positives.owner, self._positives.score, self._positives.queries
+        return ruling.anchors(*owned, kind)
+
+    def _bounds(self, anchor: Floats) -> Floats:
+        """Each query's score that the rule has to let pass, so that with the other rules enough are left.
+
+        NaN where the other rules alone leave too few.
+        """
+        rules = replace(self._config.rules, **{self._rule: None})  # type: ignore[arg-type]
+        rows = ruling.Scored(self._score, anchor[self._owner], self._rank, self._judged)
+        passed = self._free & (ruling.apply(rules, rows, self._positives.sorted_scores) == KEPT)
+        # A known negative is spared the rules against high scores.
+        harmless = self._judged & (self._rule != Reason.MIN_SCORE)
+        sign = -1.0 if self._rule == Reason.MIN_SCORE else 1.0
+        value = np.where(harmless, -np.inf, sign * self._score)[passed]
+        owner = self._owner[passed]
+        order = np.lexsort((value, owner))
+        numbers, starts, counts = np.unique(owner[order], return_index=True, return_counts=True)
+        asked = self._run.negatives
+        enough = counts >= asked
+        bounds = np.full(len(anchor), np.nan)
+        bounds[numbers[enough]] = sign * value[order][starts[enough] + asked - 1]
+        return bounds
+
+
+def _rises(rule: str) -> bool:
+    """Whether a higher value of a rule is looser."""
+    return rule in ("max_score", "percentile", "relative_percentile")
+
+
+def _suited(rule: str, needed: Floats, value: float) -> int:
+    """How many queries a value of a rule suits."""
+    return int(np.sum(needed <= value if _rises(rule) else needed >= value))
+
+
+def _needed(rule: str, bound: Floats, start: Floats, positives: Positives) -> Floats:
+    """The value of a rule with which each query's bound passes; NaN or infinity where none does.
+
+    `start` are the queries' reference positives.
+    """
+    scores = positives.sorted_scores
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if rule == "absolute_margin":
+            return np.asarray(start - bound)
+        if rule == "relative_margin":
+            return np.asarray((start - bound) / np.abs(start))
+        if rule == "percentile":
+            return np.asarray(np.interp(bound, scores, np.linspace(0, 100, len(scores)), right=np.nan))
+        if rule == "relative_percentile":
+            share = np.where(np.isnan(bound), np.nan, ruling.distribution(scores, bound))
+            return np.asarray(share / ruling.distribution(scores, start))
+    return bound
+
+
+def _rounded(value: float, up: bool) -> float:
+    """Two digits, rounded to the looser side."""
+    if not value:
+        return 0.0
+    step = 10.0 ** (floor(log10(abs(value))) - 1)
+    return float(f"{(ceil(value / step) if up else floor(value / step)) * step:.12g}")
+
+
+def _flags(rules: Rules) -> str:
+    """All rules that are on, as they are named on the command line: naming one replaces the others."""
+    on = [name for name in RULES if getattr(rules, name) != RULES[name]]
+    return " ".join(f"{_flags_of([name])} {getattr(rules, name):g}" for name in on)
+
+
+def _flags_of(names: list[str]) -> str:
+    return " or ".join(f"--{name.replace('_', '-')}" for name in names)
