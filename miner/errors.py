@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 DISTRIBUTION = "hardneg-miner"
 """The name under which pip knows the installed miner. It is in no package index."""
+
+_LONGEST_SHOWN = 80
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
+"""Characters that drive a terminal, break a line, turn the direction of the text around, or do not print."""
 
 
 class MinerError(Exception):
@@ -18,9 +26,9 @@ class MinerError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = _printable(message, keep="\n")
+        self.hint = _printable(hint, keep="\n")
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
@@ -77,13 +85,31 @@ def listed(items: Iterable[object], join: str = ", ", most: int = 20) -> str:
 
     Every note and error that lists what has no bound goes through it: `d1, d2, d3 and 2,997 more`.
     """
-    shown = [str(item) for item in items]
-    if len(shown) <= most + 1:
-        return join.join(shown)
-    return f"{join.join(shown[:most])} and {len(shown) - most:,} more"
+    texts = [shown(item) for item in items]
+    if len(texts) <= most + 1:
+        return join.join(texts)
+    return f"{join.join(texts[:most])} and {len(texts) - most:,} more"
 
 
 def near(name: str, known: Iterable[str]) -> str:
     """Returns ` (did you mean 'x'?)` for the nearest of `known`, or an empty string."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean '{matches[0]}'?)" if matches else ""
+    return f" (did you mean '{shown(matches[0])}'?)" if matches else ""
+
+
+def shown(value: object, most: int = _LONGEST_SHOWN) -> str:
+    """Returns an id, a file name or another value from the user's data as messages and tables show it.
+
+    Control characters, line ends and marks that turn the direction of the text are written as escapes
+    (ESC as `\\x1b`); what is longer than `most` characters ends with `…`.
+    """
+    text = str(value)
+    if len(text) > most:
+        text = f"{text[: most - 1]}…"
+    return _printable(text)
+
+
+def _printable(text: str, keep: str = "") -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)

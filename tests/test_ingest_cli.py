@@ -49,9 +49,8 @@ def test_failure_says_what_and_what_to_do(tmp_path: Path, capsys: pytest.Capture
     assert code == 1
     assert said == (
         f"Error: {tmp_path}/set/train.tsv: no columns 'qestion' (did you mean 'question'?) and 'positive' "
-        "for pairs, nor columns 'text' and 'label' for labels\n"
-        "  its columns: question, answer; name yours with --query-column and --positive-column, or "
-        "--text-column and --label-column\n"
+        "for pairs\n"
+        "  its columns: question, answer; name yours with --positive-column\n"
     )
     assert not (tmp_path / "s.duckdb").exists()
 

@@ -113,7 +113,5 @@ def test_label_is_added_to_a_text_that_had_none(tmp_path: Path) -> None:
 def test_misspelt_label_column(tmp_path: Path) -> None:
     path = _labels(tmp_path / "t.tsv", [("x", "a")])
     assert refused(tmp_path, path, label_column="lable") == (
-        "DIR/t.tsv: no columns 'query' and 'positive' for pairs, nor column 'lable' "
-        "(did you mean 'label'?) for labels; its columns: label, text; name yours with --query-column "
-        "and --positive-column, or --text-column and --label-column"
+        "DIR/t.tsv: no column 'lable' (did you mean 'label'?) for labels; its columns: label, text"
     )

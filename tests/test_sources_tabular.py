@@ -156,7 +156,10 @@ def test_folder_is_read_file_by_file(tmp_path: Path) -> None:
 
     report = ingest(store, [str(tmp_path / "set")], progress=Heard())
     assert dict(report.splits) == {"dev": 1, "test": 1, "train": 1}
-    assert notes == [f"not read, as their names tell no split: {tmp_path}/set/extra.tsv"]
+    assert notes[0].splitlines() == [
+        "not read: README.md (no table by its ending)",
+        "not read: extra.tsv (no split in its name, such as train)",
+    ]
 
 
 def test_folder_without_split_names_is_read_whole(tmp_path: Path) -> None:
@@ -169,16 +172,15 @@ def test_misspelt_column_names_the_nearest(tmp_path: Path) -> None:
     path = write(tmp_path / "p.tsv", "qurey\tpositive\na\tb\n")
     assert refused(tmp_path, path, format="pairs") == (
         "DIR/p.tsv: no column 'query' (did you mean 'qurey'?); "
-        "its columns: qurey, positive; name yours with an option such as --query-column"
+        "its columns: qurey, positive; name yours with --query-column"
     )
 
 
 def test_misspelt_option_never_falls_back(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", "query,positive,question\na,b,c\n")
     assert refused(tmp_path, path, query_column="questoin") == (
-        "DIR/p.csv: no column 'questoin' (did you mean 'question'?) for pairs, "
-        "nor columns 'text' and 'label' for labels; its columns: query, positive, question; "
-        "name yours with --query-column and --positive-column, or --text-column and --label-column"
+        "DIR/p.csv: no column 'questoin' (did you mean 'question'?) for pairs; "
+        "its columns: query, positive, question"
     )
     message = refused(tmp_path, path, relevance_column="relevanse")
     assert message.startswith("DIR/p.csv: no column 'relevanse'; its columns: query, positive, question;")
@@ -190,7 +192,7 @@ def test_missing_key_in_a_later_line(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", jsonl(PAIRS[0], {"query": "x", "positives": "y"}))
     assert refused(tmp_path, path) == (
         "DIR/p.jsonl:2: no key 'positive' (did you mean 'positives'?); "
-        "each line needs the keys that the first has; write null where there is no value"
+        "each row needs this key; write null where there is no value"
     )
 
 
@@ -223,18 +225,20 @@ def test_byte_order_mark_is_accepted(tmp_path: Path, ending: str) -> None:
 
 def test_utf16_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "p.tsv", "query\tpositive\na\tb\n".encode("utf-16"))
-    assert refused(tmp_path, path).startswith("DIR/p.tsv:1: not UTF-8 (byte 0xff at column 1); ")
+    assert refused(tmp_path, path).startswith("DIR/p.tsv: UTF-16, not text; convert it first")
 
 
 @pytest.mark.parametrize(
     ("name", "header", "by"),
-    [("x.csv", "query;positive", "commas, not by ';'"), ("x.tsv", "query,positive", "tabs, not by ','")],
+    [
+        ("x.csv", "query;positive", "commas, not by ';'; save it with commas"),
+        ("x.tsv", "query,positive", "tabs, not by ','; end its name in .csv"),
+    ],
 )
 def test_columns_parted_by_another_sign(tmp_path: Path, name: str, header: str, by: str) -> None:
     path = write(tmp_path / name, f"{header}\n")
     assert refused(tmp_path, path) == (
-        f"DIR/{name}:1: one column, named '{header}'; "
-        f"a {path.suffix} file has its columns parted by {by}: save it so"
+        f"DIR/{name}:1: one column, '{header}': a {path.suffix} file has its columns parted by {by}"
     )
 
 
@@ -242,7 +246,8 @@ def test_broken_csv(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", 'query,positive\na,b\n"never closed,c\nd,e\n')
     assert refused(tmp_path, path) == (
         "DIR/p.csv:3: broken CSV: unexpected end of data; "
-        'close every quote, and write a quote in a field as ""'
+        'close every quote, and write a quote in a field as ""; '
+        "if quotes are plain characters here: --unquoted"
     )
 
 
@@ -262,7 +267,9 @@ def test_header_without_rows(tmp_path: Path) -> None:
 
 def test_doubled_column(tmp_path: Path) -> None:
     path = write(tmp_path / "p.tsv", "query\tpositive\tquery\na\tb\tc\n")
-    assert refused(tmp_path, path) == "DIR/p.tsv:1: two columns named 'query'; rename one of them"
+    assert refused(tmp_path, path) == (
+        "DIR/p.tsv:1: two columns named 'query'; rename one of them, or add --no-header if these are no names"
+    )
 
 
 def test_not_parquet(tmp_path: Path) -> None:
@@ -275,7 +282,7 @@ def test_unknown_ending(tmp_path: Path) -> None:
     assert refused(tmp_path, path).startswith("DIR/p.xlsx: nothing here that miner can read; it reads BEIR")
     assert refused(tmp_path, path, format="pairs") == (
         "DIR/p.xlsx: cannot tell the format from the ending '.xlsx'; "
-        "name the file .tsv, .csv, .jsonl, .parquet, or choose --format"
+        "end its name in .tsv, .csv, .jsonl, .ndjson, .json, .parquet, as what it holds"
     )
 
 

@@ -160,6 +160,13 @@ FITTING = {
     ("n-tuple", True): {"mnr", "cached-mnr", "margin-mse"},
     ("labeled-pair", False): {"cosine", "softmax"},
     ("labeled-pair", True): {"cosine", "softmax"},
+    ("flagembedding", False): {"mnr", "cached-mnr", "gist", "triplet"},
+    ("flagembedding", True): {"mnr", "cached-mnr", "gist", "triplet", "margin-mse"},
+    **{
+        (name, scores): {"mnr", "cached-mnr", "gist", "triplet"}
+        for name in ("tevatron", "dpr")
+        for scores in (0, 1)
+    },
 }
 """Which losses train on which export, with scores or without; on no other."""
 
@@ -214,8 +221,7 @@ def test_wrong_formats_say_which_is_right(exports: Store, tmp_path: Path) -> Non
         "export as triplet or n-tuple, or name the columns of text with --columns"
     )
     assert refusal(tmp_path / "labeled-list", "cosine") == (
-        "labeled-list:1: 'documents' holds a list, not text; "
-        "rows of single texts are needed: export as triplet, n-tuple or labeled-pair"
+        "labeled-list: column 'documents' holds lists, loss cosine takes texts; export as labeled-pair"
     )
     assert refusal(tmp_path / "lists", "cosine") == (
         "lists: column 'documents' holds lists, loss cosine takes texts; export as labeled-pair"
@@ -263,17 +269,6 @@ def test_a_third_column_is_a_negative_only_where_it_is_called_so(tmp_path: Path)
     assert refusal(tsv(path, {"query": ["a"], "negative": ["b"]}), "mnr") == (
         f"t.tsv: none of its columns is called positive: query, negative; {order}query,positive,negative"
     )
-
-
-def test_lists_that_would_not_be_read_are_refused(tmp_path: Path) -> None:
-    columns = {"anchor": ["a"], "positive": ["b"], "negatives": [["c", "d"]]}
-    path = parquet(tmp_path / "t.parquet", columns)
-    assert refusal(path, "mnr") == (
-        "t.parquet: column 'negatives' holds lists, and would not be read; write one text a column, such as "
-        "negative_1, negative_2, or name the columns with --columns"
-    )
-    named = read_examples(str(path), "mnr", Columns(("anchor", "positive")))
-    assert list(named.texts) == ["anchor", "positive"]
 
 
 def test_names_that_do_not_tell_the_anchor_are_refused(tmp_path: Path) -> None:
@@ -436,9 +431,10 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path, exports: Store) -> No
     assert refusal(tmp_path / "folder", "mnr") == (
         "folder is no folder that miner export or save_to_disk wrote; it holds none"
     )
-    made(exports, tmp_path / "dpr", format="dpr")
-    assert refusal(tmp_path / "dpr", "mnr") == (
-        "dpr: no data file that can be trained on; export as triplet, n-tuple or labeled-pair, to jsonl"
+    made(exports, tmp_path / "triplet", format="triplet", file_type="jsonl")
+    next((tmp_path / "triplet/data").iterdir()).unlink()
+    assert refusal(tmp_path / "triplet", "mnr") == (
+        "triplet: no data file that can be trained on; export as triplet, n-tuple or labeled-pair, to jsonl"
     )
 
 

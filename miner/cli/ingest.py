@@ -9,8 +9,9 @@ from typing import Any
 import rich_click as click
 
 from miner.cli.progress import progress
-from miner.errors import listed
+from miner.errors import listed, shown
 from miner.sources import FORMATS, IngestReport, SourceConfig, ingest
+from miner.sources.config import NAMES, SKIPPED
 
 _DEFAULTS = SourceConfig()
 
@@ -19,6 +20,30 @@ def _option(name: str, text: str, kind: Any = str) -> Callable[[Callable[..., An
     default = getattr(_DEFAULTS, name)
     flag = f"--{name.replace('_', '-')}"
     return click.option(flag, type=kind, default=default, show_default=default is not None, help=text)
+
+
+def _names(_: Any, __: Any, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(name.strip() for name in value.split(","))
+
+
+def _mapping(context: click.Context, option: click.Parameter, value: str | None) -> dict[str, float] | None:
+    if value is None:
+        return None
+    found: dict[str, float] = {}
+    for part in value.split(","):
+        name, sign, number = part.rpartition("=")
+        try:
+            worth = float(number)
+        except ValueError:
+            sign = ""
+        if not sign or name.strip() in found:
+            raise click.BadParameter(
+                f"'{shown(part)}' is not VALUE=NUMBER, or names a value again; an example: E=3,S=2,C=1,I=0",
+                context,
+                option,
+            )
+        found[name.strip()] = worth
+    return found
 
 
 @click.command("ingest")
@@ -33,7 +58,43 @@ def _option(name: str, text: str, kind: Any = str) -> Callable[[Callable[..., An
 @_option("label_column", "Labels: column of the label.")
 @_option("query_id_column", "Column of the query's id. [default: made from its text]")
 @_option("document_id_column", "Column of the relevant document's id. [default: made from its text]")
-@_option("relevance_column", "Column of the relevance; 0 or less is a judged negative. [default: all 1]")
+@_option(
+    "relevance_column",
+    "Column of the relevance; 0 or less is a judged negative. none: every row is a positive, whatever its "
+    "columns. [default: none, if no column looks like a label]",
+)
+@click.option(
+    "--relevance-map",
+    default=None,
+    callback=_mapping,
+    metavar="VALUE=NUMBER,…",
+    help="The relevance that each value of --relevance-column stands for, such as E=3,S=2,C=1,I=0. "
+    "Rows with other values are left out and counted; =0 is for rows without a value.",
+)
+@click.option(
+    "--header/--no-header",
+    default=True,
+    help="TSV, CSV: whether the first line has the names of the columns. [default: header]",
+)
+@click.option(
+    "--columns",
+    default=None,
+    callback=_names,
+    metavar="NAME,…",
+    help=f"With --no-header: the names of the columns in order, {SKIPPED} for one that is not read. These "
+    f"need no further option: {', '.join(NAMES)}.",
+)
+@click.option(
+    "--quoted/--unquoted",
+    default=None,
+    help="TSV, CSV: whether fields stand in quotes. [default: CSV yes; TSV if the whole file fits that]",
+)
+@click.option(
+    "--unpad-query-ids",
+    is_flag=True,
+    default=False,
+    help="Remove leading zeros from query ids: 051 becomes 51.",
+)
 @_option("hf_split", "Split of a Hugging Face data set to read. [default: all]")
 @_option("positives_per_query", "Labels: texts of the same label drawn as positives.", click.IntRange(1))
 @_option("max_bad", "Share of rows that may be left out as bad.", click.FloatRange(0, 1))
@@ -41,13 +102,17 @@ def _option(name: str, text: str, kind: Any = str) -> Callable[[Callable[..., An
 def command(store: Path, sources: tuple[str, ...], **options: Any) -> None:
     """Take SOURCES into STORE, all of them or, if anything is wrong, nothing.
 
-    A source is a BEIR folder; pairs, triplets or labelled texts as .tsv, .csv, .jsonl or .parquet,
-    a file or a folder with one file per split; a TREC folder (docs*, topics*, qrels*); a Hugging
-    Face data set; or Python code with docstrings. Ingesting the same again changes nothing.
+    A source is a BEIR folder; pairs, triplets or labelled texts as .tsv, .csv, .jsonl, .json or .parquet,
+    a file or a folder with one file per split; a TREC distribution (documents, topics, judgments); a
+    Hugging Face data set; or Python code with docstrings. Ingesting the same again changes nothing.
+    Files and columns that are not read are listed.
 
     \b
     miner ingest my.duckdb beir/scifact
     miner ingest my.duckdb pairs.tsv --query-column question --positive-column answer
+    miner ingest my.duckdb nli.tsv --query-column premise --positive-column hypothesis \\
+        --relevance-column label --relevance-map entailment=1,contradiction=0
+    miner ingest my.duckdb triples.tsv --no-header --columns query,positive,negative
     miner ingest my.duckdb reviews/ --text-column review --label-column stars
     miner ingest my.duckdb hf:sentence-transformers/all-nli:triplet --query-column anchor
     miner ingest my.duckdb python: python:numpy python:./src

@@ -60,7 +60,7 @@ def ingest(
                 for part in source.parts:
                     arriving.add(part.tables(), part.cleaned)
                     advance(part.size)
-        return arriving.finish(config.max_bad)
+        return arriving.finish(config.max_bad, config.unpad_query_ids)
 
 
 @contextmanager
@@ -121,6 +121,6 @@ def detect(source: str) -> str:
         return "table"
     raise InputError(
         f"{source}: nothing here that miner can read",
-        "it reads BEIR folders, .tsv, .csv, .jsonl and .parquet files, TREC files named docs*, topics* and "
-        "qrels*, folders of save_to_disk, and python:FOLDER",
+        "it reads BEIR folders, .tsv, .csv, .jsonl, .json and .parquet files, TREC documents, topics and "
+        "judgments, folders of save_to_disk, and python:FOLDER",
     )

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from miner.errors import UsageError, listed, near
+from miner.errors import UsageError, listed, near, shown
 
 FORMATS = ("auto", "beir", "pairs", "triplets", "labels", "trec", "hf", "python")
+
+NO_COLUMN = "none"
+"""As the relevance column: no column grades the pairs, every row is a positive."""
+
+SKIPPED = "-"
+"""As the name of a column: it is not read. At the end of a row such columns may be missing."""
+
+NAMES = (
+    "query_id", "query", "doc_id", "positive", "negative", "relevance",
+    "title", "text", "label",
+)  # fmt: skip
+"""The names that `columns` may give, each with its meaning."""
 
 _SPLITS = {
     "train": "train", "training": "train",
@@ -35,6 +48,20 @@ class SourceConfig:
     """Where ids stand; without it they are made from the texts."""
     document_id_column: str | None = None
     relevance_column: str | None = None
+    """Numbers, `true` and `false`, or the names in `relevance_map`. NO_COLUMN: no column grades the pairs."""
+    relevance_map: Mapping[str, float] | None = None
+    """The relevance that each value of `relevance_column` stands for, `""` for a missing one. Rows with
+    another value are left out and counted."""
+    header: bool = True
+    """False: .tsv and .csv files have no header line, and `columns` names their columns."""
+    columns: tuple[str, ...] | None = None
+    """Without a header: the names of the columns in order, SKIPPED for one that is not read. NAMES have
+    their meaning without further options."""
+    quoted: bool | None = None
+    """.tsv, .csv: whether fields may stand in quotes, as CSV has them. None: yes in .csv; in .tsv if all
+    of the file fits that."""
+    unpad_query_ids: bool = False
+    """Removes leading zeros from query ids that are numbers: 051 becomes 51."""
     hf_split: str | None = None
     """The split of a Hugging Face data set to read; None reads all."""
     positives_per_query: int = 8
@@ -54,6 +81,33 @@ class SourceConfig:
             raise UsageError(f"--max-bad is {self.max_bad}", "give a share from 0 to 1, such as 0.01")
         if self.positives_per_query < 1:
             raise UsageError(f"--positives-per-query is {self.positives_per_query}", "give 1 or more")
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        if self.header and self.columns is not None:
+            raise UsageError("--columns is for files without a header", "add --no-header, or leave it out")
+        if not self.header and not self.columns:
+            raise UsageError(
+                "--no-header needs the names of the columns",
+                f"add --columns, such as --columns query,positive; names with a meaning: {', '.join(NAMES)}",
+            )
+        columns = self.columns or ()
+        named = [name for name in columns if name != SKIPPED]
+        twice = next((name for name in named if named.count(name) > 1 or not name), None)
+        if twice is not None:
+            raise UsageError(f"--columns has the name '{shown(twice)}' twice or empty", "name each once")
+        if self.relevance_map is None:
+            return
+        if self.relevance_column in (None, NO_COLUMN) and "relevance" not in columns:
+            raise UsageError(
+                "--relevance-map needs the column whose values it maps", "add --relevance-column NAME"
+            )
+        for value, relevance in self.relevance_map.items():
+            if isinstance(relevance, bool) or not math.isfinite(relevance):
+                raise UsageError(
+                    f"--relevance-map gives '{shown(value)}' the relevance {relevance}",
+                    "give a finite number, such as 1 or 0",
+                )
 
 
 def split_in(name: str) -> str | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miner.errors import InputError, listed
 from miner.sources.config import SourceConfig, split_in
+from miner.sources.files import tree, unread
 from miner.sources.part import Source
-from miner.sources.saved import load_saved
-from miner.sources.tables import ROWS_PER_BATCH, Read, Record, Table, batch_records
+from miner.sources.saved import load_saved, saved_parts
+from miner.sources.table import Read, Record, Table, batch_records, nested_in
+from miner.sources.tables import ROWS_PER_BATCH
 from miner.sources.tabular import from_tables
 
 if TYPE_CHECKING:
@@ -26,11 +29,12 @@ def open_hub(source: str, config: SourceConfig) -> Source:
     cannot be loaded or its columns do not fit.
     """
     loaded = _load(source, config)
+    notes = _left(source, config) if os.path.isdir(source) else []
     if not isinstance(loaded, dict):
         name = config.hf_split or str(loaded.split or "train")
         loaded = {name: loaded}
     tables = [(_table(f"{source}/{name}", data), split_in(name) or name) for name, data in loaded.items()]
-    return from_tables(source, tables, config)
+    return from_tables(source, tables, config, notes)
 
 
 def _load(source: str, config: SourceConfig) -> Any:
@@ -52,6 +56,19 @@ def _load(source: str, config: SourceConfig) -> Any:
         ) from error
 
 
+def _left(source: str, config: SourceConfig) -> list[str]:
+    """Lists the splits of a saved folder that --hf-split leaves out, and the files that are no part of it."""
+    folder = Path(source)
+    parts = saved_parts(folder)
+    others = [name for name in parts if name not in ("", config.hf_split)] if config.hf_split else []
+    known = {path for paths in parts.values() for path in paths}
+    files = [file for file in tree(source, folder) if file.path not in known]
+    return [
+        *([f"not read: splits {listed(others)}"] if others else []),
+        *unread([(file, "no part of the data set") for file in files], folder),
+    ]
+
+
 def _chosen(splits: dict[str, Dataset | None], split: str | None) -> dict[str, Dataset]:
     """The splits that have rows, or the one that was asked for."""
     if split is not None and split not in splits:
@@ -63,17 +80,20 @@ def _chosen(splits: dict[str, Dataset | None], split: str | None) -> dict[str, D
 
 
 def _table(origin: str, data: Dataset) -> Table:
-    return Table(origin, tuple(data.column_names), data.num_rows, "rows", _reader(data))
+    nested = nested_in(data.features.arrow_schema)
+    return Table(origin, tuple(data.column_names), data.num_rows, "rows", _reader(data), nested)
 
 
 def _reader(data: Dataset) -> Read:
-    def _read(columns: Sequence[str]) -> Iterator[Record]:
-        names = {c: data.features[c].names for c in columns if hasattr(data.features[c], "names")}
-        chosen = data.select_columns(list(dict.fromkeys(columns))).with_format("arrow")
+    def _read(
+        texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
+    ) -> Iterator[Record]:
+        names = {c: data.features[c].names for c in texts if hasattr(data.features[c], "names")}
+        chosen = data.select_columns(list(dict.fromkeys([*texts, *passages]))).with_format("arrow")
         done = 0
         for batch in chosen.iter(ROWS_PER_BATCH):
-            for record in batch_records(batch, columns, done, 1):
-                yield _named(record, columns, names)
+            for record in batch_records(batch, texts, passages, done, 1):
+                yield _named(record, texts, names)
             done += batch.num_rows
 
     return _read

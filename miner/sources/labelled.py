@@ -8,7 +8,7 @@ import numpy as np
 
 from miner.sources.config import SourceConfig
 from miner.sources.part import Part, Rows
-from miner.sources.tables import Record, Table
+from miner.sources.table import Record, Table
 from miner.text import clean, content_id, fingerprint, text_key
 
 _Groups = dict[tuple[str, str], dict[str, int]]
@@ -23,8 +23,9 @@ def label_parts(tables: Sequence[tuple[Table, str]], config: SourceConfig) -> It
     not with their square.
     """
     rows, labels, groups = Rows(), dict[str, str](), _Groups()
+    columns = (config.text_column, config.label_column)
     for table, split in tables:
-        for record in table.read([config.text_column, config.label_column]):
+        for record in table.read(columns, (), columns):
             rows.size += record.size
             rows.start("texts", table.origin, record.line, *record.content, split)
             _take(rows, record, labels, groups, split)

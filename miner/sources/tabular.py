@@ -1,20 +1,24 @@
-"""Pairs and triplets in tabular files: each row a query, a positive and perhaps negatives."""
+"""Tables into documents, queries and judgments: pairs, triplets, or texts of one side."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from miner.errors import InputError, listed, near
+from miner.errors import InputError, listed, shown
 from miner.sources.config import SourceConfig, require_one_split, split_in
-from miner.sources.files import files_in
+from miner.sources.files import File, files_in, tree, unread
+from miner.sources.grades import Grades, is_grade, require_graded
 from miner.sources.labelled import label_parts
+from miner.sources.layouts import Layout, find_layout
 from miner.sources.part import Part, Rows, Source
-from miner.sources.tables import Record, Table, is_table, open_table
-from miner.sources.values import as_number, is_blank
+from miner.sources.table import Record, Table
+from miner.sources.tables import is_table, open_table
+from miner.sources.values import Passage, is_blank
 from miner.text import content_id
+
+Read = tuple[Table, Layout, str]
+"""A table, what it holds, and the split of its judgments."""
 
 
 def open_files(source: str, path: Path, config: SourceConfig) -> Source:
@@ -27,10 +31,22 @@ def open_files(source: str, path: Path, config: SourceConfig) -> Source:
     if path.is_dir():
         files = [file for file in files if is_table(file)]
     telling = [file for file in files if split_in(file.stem)]
-    left = [file.origin for file in files if telling and file not in telling]
-    tables = [(open_table(file), split_in(file.stem)) for file in telling or files]
-    notes = [f"not read, as their names tell no split: {listed(left)}"] if left else []
+    chosen = telling or files
+    tables = [(open_table(file, config), split_in(file.stem)) for file in chosen]
+    notes = _left(source, path, chosen) if path.is_dir() else []
     return from_tables(source, tables, config, notes)
+
+
+def _left(source: str, folder: Path, read: Sequence[File]) -> list[str]:
+    """Lists the files of a folder that are not read."""
+    paths = {file.path for file in read}
+
+    def why(file: File) -> str:
+        if file.path.parent != folder:
+            return "in a folder within the folder: name that folder or file"
+        return "no split in its name, such as train" if is_table(file) else "no table by its ending"
+
+    return unread([(file, why(file)) for file in tree(source, folder) if file.path not in paths], folder)
 
 
 def from_tables(
@@ -38,168 +54,139 @@ def from_tables(
 ) -> Source:
     """Returns tables, each with the split that its name tells, as a source of pairs, triplets or texts.
 
-    Raises InputError when a column is missing, UsageError when --split fits no single table.
+    Raises InputError when a column is missing or looks like a label that no option names, UsageError when
+    --split fits no single table.
     """
     if not tables:
-        raise InputError(f"{source}: no rows to read", "name a .tsv, .csv, .jsonl or .parquet file")
+        raise InputError(f"{source}: no rows to read", "name a .tsv, .csv, .jsonl, .json or .parquet file")
     require_one_split(config, source, [split or "train" for _, split in tables])
-    formats = {layout(table, config) for table, _ in tables}
-    if len(formats) > 1:
+    read = [(table, find_layout(table, config), config.split or split or "train") for table, split in tables]
+    kinds = sorted({layout.kind for _, layout, _ in read})
+    if len(kinds) > 1:
         raise InputError(
-            f"{source}: its files have different columns", "ingest them one by one, or choose --format"
+            f"{source}: some of its files hold {' and others '.join(kinds)}", "ingest each alone"
         )
-    splits = [(table, config.split or split or "train") for table, split in tables]
+    require_graded([(table, layout) for table, layout, _ in read], config)
     total = sum(table.size for table, _ in tables)
-    found = formats.pop()
-    parts = label_parts(splits, config) if found == "labels" else _parts(splits, found, config)
-    told = [*notes, *_unread([table for table, _ in tables], found, config)]
-    return Source(source, total, tables[0][0].unit, parts, "\n".join(told))
+    told = [*notes, *(table.note for table, _ in tables if table.note), *_unread(read)]
+    return Source(source, total, tables[0][0].unit, _PARTS[kinds[0]](source, read, config), "\n".join(told))
 
 
-def _unread(tables: Sequence[Table], layout: str, config: SourceConfig) -> list[str]:
+def _unread(read: Sequence[Read]) -> list[str]:
     """Says which columns are left where they are, and which of them may grade the pairs."""
-    columns = dict.fromkeys(column for table in tables for column in table.columns)
-    read = {name for table in tables for name in _chosen(table, layout, config)}
-    unread = [column for column in columns if column not in read]
-    if not unread:
+    known = {name for _, layout, _ in read for name in layout.read}
+    columns = {c: c in table.nested for table, _, _ in read for c in table.columns if c not in known}
+    if not columns:
         return []
-    grading = [column for column in unread if column.lower() in _GRADING]
-    hint = f"; if it grades the pairs: --relevance-column {grading[0]}" if grading else ""
-    return [f"not read: columns {listed(unread)}{hint if layout != 'labels' else ''}"]
+    grading = [column for column, nested in columns.items() if not nested and is_grade(column)]
+    pairs = read[0][1].kind in ("pairs", "triplets")
+    hint = f"; if it grades the pairs: --relevance-column {shown(grading[0])}" if grading and pairs else ""
+    names = (f"{shown(c)} (a list)" if nested else c for c, nested in columns.items())
+    return [f"not read: columns {listed(names)}{hint}"]
 
 
-def _chosen(table: Table, layout: str, config: SourceConfig) -> tuple[str, ...]:
-    if layout == "labels":
-        return (config.text_column, config.label_column)
-    return _columns(table, layout, config).chosen
-
-
-def layout(table: Table, config: SourceConfig) -> str:
-    """Returns `pairs`, `triplets` or `labels`: the format asked for, else the one the columns allow.
-
-    Raises InputError when columns are missing.
-    """
-    if config.format in ("pairs", "triplets", "labels"):
-        _require(table, config.format, config)
-        return config.format
-    columns = set(table.columns)
-    if {config.query_column, config.positive_column} <= columns:
-        found = "triplets" if _negative_columns(table, config) else "pairs"
-    elif {config.text_column, config.label_column} <= columns:
-        found = "labels"
-    else:
-        raise _no_layout(table, config)
-    _require(table, found, config)
-    return found
-
-
-def _no_layout(table: Table, config: SourceConfig) -> InputError:
-    def missing(*columns: str) -> str:
-        """Names those of the columns that the table lacks."""
-        absent = [f"'{c}'{near(c, table.columns)}" for c in columns if c not in table.columns]
-        return f"{'column' if len(absent) == 1 else 'columns'} {' and '.join(absent)}"
-
-    pairs = missing(config.query_column, config.positive_column)
-    labels = missing(config.text_column, config.label_column)
-    return InputError(
-        f"{table.origin}: no {pairs} for pairs, nor {labels} for labels",
-        f"its columns: {listed(table.columns)}; name yours with --query-column and --positive-column, "
-        "or --text-column and --label-column",
-    )
-
-
-def _require(table: Table, layout: str, config: SourceConfig) -> None:
-    if layout == "labels":
-        table.require([config.text_column, config.label_column])
-        return
-    optional = (config.query_id_column, config.document_id_column, config.relevance_column)
-    named = [column for column in optional if column is not None]
-    table.require([config.query_column, config.positive_column, *named])
-    if layout == "triplets" and not _negative_columns(table, config):
-        table.require([config.negative_column])
-
-
-def _negative_columns(table: Table, config: SourceConfig) -> list[str]:
-    numbered = re.compile(re.escape(config.negative_column) + r"_([0-9]+)")
-    found = [(int(match[1]), match[0]) for c in table.columns if (match := numbered.fullmatch(c))]
-    plain = [config.negative_column] if config.negative_column in table.columns else []
-    return plain + [column for _, column in sorted(found)]
-
-
-_GRADING = {"score", "label", "relevance", "similarity", "grade", "rating"}
-"""Names that columns of graded pairs go by."""
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Where in a record the values of a pair or triplet stand; None if the table has no such column."""
-
-    chosen: tuple[str, ...]
-    query_id: int | None
-    document_id: int | None
-    relevance: int | None
-    negatives: range
-
-
-def _columns(table: Table, layout: str, config: SourceConfig) -> _Columns:
-    optional = (config.query_id_column, config.document_id_column, config.relevance_column)
-    named = [column for column in optional if column is not None]
-    negatives = _negative_columns(table, config) if layout == "triplets" else []
-    first = 2 + len(named)
-    query_id, document_id, relevance = (
-        None if column is None else 2 + named.index(column) for column in optional
-    )
-    chosen = (config.query_column, config.positive_column, *named, *negatives)
-    return _Columns(chosen, query_id, document_id, relevance, range(first, first + len(negatives)))
-
-
-def _parts(tables: Sequence[tuple[Table, str]], layout: str, config: SourceConfig) -> Iterator[Part]:
-    rows = Rows()
-    for table, split in tables:
-        columns = _columns(table, layout, config)
-        for record in table.read(columns.chosen):
+def _pairs(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:
+    rows, grades = Rows(), Grades(config)
+    for table, layout, split in tables:
+        taken = _Pairs(rows, layout, grades, split)
+        for record in table.read(layout.texts, layout.passages, (layout.query, layout.positive)):
             rows.size += record.size
-            rows.start(layout, table.origin, record.line, *record.content, split)
-            _take(rows, record, columns, split)
+            rows.start(layout.kind, table.origin, record.line, *record.content, split)
+            taken.take(record)
+            if rows.full:
+                yield rows.part()
+    yield rows.part()
+    grades.require_all_seen(source)
+
+
+class _Pairs:
+    """Adds the rows of one table of pairs or triplets."""
+
+    def __init__(self, rows: Rows, layout: Layout, grades: Grades, split: str) -> None:
+        self._rows, self._layout, self._grades, self._split = rows, layout, grades, split
+        optional = (layout.query_id, layout.document_id, layout.relevance)
+        places = iter(range(1, 4))
+        self._query_id, self._doc_id, self._relevance = (
+            None if column is None else next(places) for column in optional
+        )
+
+    def take(self, record: Record) -> None:
+        """Adds one row; without query or positive it is rejected as a whole."""
+        rows = self._rows
+        if record.problem is not None:
+            rows.reject(*record.problem)
+            return
+        query, positives = record.values[0], record.passages[0]
+        relevance = 1.0 if self._relevance is None else self._grades.relevance(record.values[self._relevance])
+        query_id = (
+            content_id("q-", query or "") if self._query_id is None else record.values[self._query_id] or ""
+        )
+        found = [(self._id(record, passage), passage) for passage in positives]
+        if is_blank(query):
+            rows.reject("empty_text", f"column '{self._layout.query}' is empty")
+        elif not found or any(is_blank(passage.text) for passage in positives):
+            rows.reject("empty_text", f"column '{self._layout.positive}' is empty")
+        elif not query_id or not all(doc_id for doc_id, _ in found):
+            rows.reject("empty_id", "the id column is empty")
+        elif self._doc_id is not None and len(found) > 1:
+            rows.reject("one_id", f"{len(found)} passages in '{self._layout.positive}' for one id")
+        elif isinstance(relevance, tuple):
+            rows.reject(*relevance)
+        else:
+            rows.query(query_id, query or "")
+            for doc_id, passage in found:
+                self._judge(query_id, doc_id, passage, relevance)
+            self._negatives(query_id, record.passages[1:])
+
+    def _id(self, record: Record, passage: Passage) -> str:
+        if self._doc_id is not None:
+            return record.values[self._doc_id] or ""
+        return _passage_id(passage)
+
+    def _judge(self, query_id: str, doc_id: str, passage: Passage, relevance: float) -> None:
+        self._rows.document(doc_id, passage.text or "", passage.title)
+        self._rows.judgment(query_id, doc_id, self._split, relevance)
+
+    def _negatives(self, query_id: str, columns: Sequence[Sequence[Passage]]) -> None:
+        for name, passages in zip(self._layout.negatives, columns, strict=True):
+            for passage in passages:
+                if is_blank(passage.text):
+                    self._rows.reject("empty_text", f"column '{name}' is empty")
+                else:
+                    self._judge(query_id, _passage_id(passage), passage, 0.0)
+
+
+def _passage_id(passage: Passage) -> str:
+    if passage.id is not None:
+        return passage.id
+    text = passage.text or ""
+    return content_id("d-", f"{passage.title}\n{text}" if passage.title else text)
+
+
+def _one_side(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:
+    """Yields the rows of files of queries or documents alone."""
+    rows = Rows()
+    for table, layout, _ in tables:
+        for record in table.read(layout.texts, (), layout.texts[:2]):
+            rows.size += record.size
+            rows.start(layout.kind, table.origin, record.line, *record.content)
+            if record.problem is not None:
+                rows.reject(*record.problem)
+            elif not (identity := record.values[0]):
+                rows.reject("empty_id", f"column '{layout.texts[0]}' is empty")
+            elif layout.kind == "queries":
+                rows.query(identity, record.values[1] or "")
+            else:
+                rows.document(identity, record.values[1] or "", "".join(v or "" for v in record.values[2:]))
             if rows.full:
                 yield rows.part()
     yield rows.part()
 
 
-def _take(rows: Rows, record: Record, columns: _Columns, split: str) -> None:
-    """Adds a pair or triplet; a row without query or positive is rejected as a whole."""
-    if record.problem is not None:
-        rows.reject(*record.problem)
-        return
-    values = record.values
-    empty = next((place for place in (0, 1) if is_blank(values[place])), None)
-    query_id, doc_id = _id(values, columns.query_id, 0, "q-"), _id(values, columns.document_id, 1, "d-")
-    relevance = 1.0 if columns.relevance is None else as_number(values[columns.relevance])
-    if empty is not None:
-        rows.reject("empty_text", f"column '{columns.chosen[empty]}' is empty")
-    elif not query_id or not doc_id:
-        rows.reject("empty_id", "the id column is empty")
-    elif relevance is None:
-        rows.reject("bad_relevance", f"relevance {values[columns.relevance or 0]!r} is not a number")
-    else:
-        rows.query(query_id, values[0] or "")
-        rows.document(doc_id, values[1] or "")
-        rows.judgment(query_id, doc_id, split, relevance)
-        _negatives(rows, values, columns, query_id, split)
+def _labels(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:
+    return label_parts([(table, split) for table, _, split in tables], config)
 
 
-def _negatives(
-    rows: Rows, values: Sequence[str | None], columns: _Columns, query_id: str, split: str
-) -> None:
-    for place in columns.negatives:
-        text = values[place] or ""
-        if is_blank(text):
-            rows.reject("empty_text", f"column '{columns.chosen[place]}' is empty")
-            continue
-        doc_id = content_id("d-", text)
-        rows.document(doc_id, text)
-        rows.judgment(query_id, doc_id, split, 0.0)
-
-
-def _id(values: Sequence[str | None], place: int | None, text: int, prefix: str) -> str | None:
-    return content_id(prefix, values[text] or "") if place is None else values[place]
+_PARTS = {
+    "pairs": _pairs, "triplets": _pairs, "labels": _labels, "documents": _one_side, "queries": _one_side,
+}  # fmt: skip

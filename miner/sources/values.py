@@ -1,16 +1,30 @@
-"""Single values: what counts as text and as a number, and JSON that keeps numbers as written."""
+"""Single values: what counts as text, as passages and as a number, and JSON that keeps numbers as written."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
-from miner.errors import InputError
+from miner.errors import InputError, shown
 from miner.text import clean
 
-_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
+JSON = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
 """Numbers stay the text they were, so that an id 007.10 or of 30 digits is never rounded."""
+
+
+class Passage(NamedTuple):
+    """A document as a row of pairs or triplets holds it."""
+
+    text: str | None
+    title: str = ""
+    id: str | None = None
+    """None: made from the text."""
+
+
+_TEXT_KEYS = ("text", "contents", "passage")
+_ID_KEYS = ("docid", "doc_id", "_id", "id", "pid", "psg_id", "passage_id")
+"""The keys of a passage that is an object, as Tevatron and DPR write them."""
 
 
 class NotTextError(ValueError):
@@ -25,7 +39,34 @@ def as_text(value: object, column: str) -> str | None:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(value)
-    raise NotTextError(f"'{column}' holds a {type(value).__name__}, not text")
+    raise NotTextError(f"'{shown(column)}' holds {_NOUNS.get(type(value), 'an object')}, not text")
+
+
+_NOUNS: dict[type, str] = {list: "a list", tuple: "a list"}
+
+
+def as_passages(value: object, column: str) -> tuple[Passage, ...]:
+    """Returns the passages of a value: a text, an object with a text, or a list of these; none for None.
+
+    Raises NotTextError for anything else.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, list | tuple):
+        return tuple(_passage(part, column) for part in value)
+    return (_passage(value, column),)
+
+
+def _passage(value: object, column: str) -> Passage:
+    if not isinstance(value, dict):
+        return Passage(as_text(value, column))
+    key = next((key for key in _TEXT_KEYS if key in value), None)
+    if key is None:
+        raise NotTextError(f"'{shown(column)}' holds an object without a text")
+    identity = next((value[key] for key in _ID_KEYS if value.get(key) is not None), None)
+    return Passage(
+        as_text(value[key], column), as_text(value.get("title"), column) or "", as_text(identity, column)
+    )
 
 
 def is_blank(text: str | None) -> bool:
@@ -33,22 +74,33 @@ def is_blank(text: str | None) -> bool:
     return text is None or not clean(text)[0].strip()
 
 
+_BOOLEANS = {"true": 1.0, "false": 0.0}
+
+
 def as_number(text: str | None) -> float | None:
-    """Returns the finite number that a text writes, or None."""
+    """Returns the finite number that a text writes, 1 for `true` and 0 for `false`, or None."""
     try:
         number = float(text or "")
     except ValueError:
-        return None
+        return _BOOLEANS.get((text or "").strip().lower())
     return number if math.isfinite(number) else None
 
 
-def parse_json(text: str, origin: str, line: int) -> dict[str, Any]:
+_JSON_KINDS: dict[type, str] = {
+    list: "a list",
+    str: "a text or number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def parse_json(text: str, origin: str, line: int, decoder: json.JSONDecoder = JSON) -> dict[str, Any]:
     """Returns the object on a line of JSON, its numbers as text.
 
     Raises InputError with file and line when it is broken or no object.
     """
     try:
-        value = _DECODER.decode(text.rstrip())
+        value = decoder.decode(text.rstrip())
     except (json.JSONDecodeError, RecursionError) as error:
         what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
         raise InputError(
@@ -56,7 +108,7 @@ def parse_json(text: str, origin: str, line: int) -> dict[str, Any]:
         ) from error
     if not isinstance(value, dict):
         raise InputError(
-            f"{origin}:{line}: a JSON {type(value).__name__}, not an object",
+            f"{origin}:{line}: {_JSON_KINDS.get(type(value), 'a number')}, not an object",
             'each line must hold one JSON object, such as {"_id": "1", "text": "…"}',
         )
     return value

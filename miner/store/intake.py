@@ -9,15 +9,18 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from miner.errors import InputError
+from miner.errors import InputError, shown
 from miner.store.database import Store
 from miner.text import join_title, text_keys
 
 PLACES_SHOWN = 3
 """How many places a message names per reason; the table `rejected` has all of them."""
 
-HARMLESS = ("duplicate_row",)
-"""Reasons that do not count as bad: nothing is lost when such a row is left out."""
+_LONGEST_PLACE = 1000
+"""Characters of a place and what is wrong there."""
+
+HARMLESS = ("duplicate_row", "unmapped_relevance")
+"""Reasons that do not count as bad: nothing is lost when such a row is left out, or the user asked for it."""
 
 _ARRIVING = {
     "documents": "doc_id VARCHAR, title VARCHAR, text VARCHAR, text_key BIGINT, label VARCHAR",
@@ -94,24 +97,30 @@ class Intake:
             self._store.insert(f"arriving_{name}", _keyed(name, table))
         self._cleaned += cleaned
 
-    def finish(self, max_bad: float) -> IngestReport:
+    def finish(self, max_bad: float, unpad_query_ids: bool = False) -> IngestReport:
         """Checks what arrived and merges it, in one transaction; returns what became of it.
 
-        Raises InputError, and changes nothing, when nothing arrived, one id stands for two texts,
-        or more than the share `max_bad` of the rows of a kind is bad.
+        `unpad_query_ids` removes leading zeros from the query ids that arrived, if they are numbers. Raises
+        InputError, and changes nothing, when nothing arrived, an id cannot be one, one id stands for two
+        texts, judgments have no queries or documents at all, or more than the share `max_bad` of the rows
+        of a kind is bad.
         """
         store = self._store
         with store.transaction():
             if not store.rows("SELECT 1 FROM arriving_rows LIMIT 1"):
                 raise InputError("the sources hold no rows", "check that you named the right files")
+            if unpad_query_ids:
+                _unpad_query_ids(store)
+            _refuse_ids(store)
             counts = {}
             for kind in (_DOCUMENTS, _QUERIES):
                 _reject_empty(store, kind)
                 _refuse_conflicts(store, kind)
                 counts[kind.table] = _merge_texts(store, kind)
+            _refuse_one_side(store)
             _sort_judgments(store)
             _reject_duplicates(store)
-            _refuse_bad(store, max_bad)
+            _refuse_bad(store, max_bad, "" if unpad_query_ids else _padding(store))
             counts["judgments"] = _merge_judgments(store)
             _list_rejected(store)
             return IngestReport(
@@ -131,6 +140,55 @@ def _keyed(name: str, table: pa.Table) -> pa.Table:
     if name == "documents":
         texts = map(join_title, table.column("title").to_pylist(), texts)
     return table.append_column("text_key", pa.array(text_keys(texts), pa.int64()))
+
+
+def _unpad_query_ids(store: Store) -> None:
+    for table in ("queries", "judgments"):
+        store.execute(
+            f"""UPDATE arriving_{table} SET query_id = {_UNPADDED}
+            WHERE regexp_full_match(query_id, '0[0-9]+')"""
+        )
+
+
+_UNPADDED = "coalesce(nullif(ltrim(query_id, '0'), ''), '0')"
+_NEAR = r"regexp_replace(lower({}), '(^|[^0-9])0+([0-9])', '\1\2', 'g')"
+"""What two ids have in common that differ in case or in leading zeros alone."""
+_BLANK = r"[\s\x0b\x1c-\x1f\x85\p{Z}]"
+_NO_ID = rf"^{_BLANK}|{_BLANK}$|^[\p{{Cc}}\p{{Cf}}]+$"
+
+
+def _refuse_ids(store: Store) -> None:
+    """Raises InputError for an id with white space at an end, or of control characters alone."""
+    for table, column, noun in (
+        ("documents", "doc_id", "document"),
+        ("queries", "query_id", "query"),
+        ("judgments", "query_id", "query"),
+        ("judgments", "doc_id", "document"),
+    ):
+        found = store.rows(
+            f"""SELECT {column}, {_WHERE} FROM arriving_{table} WHERE regexp_matches({column}, ?)
+            ORDER BY rowid LIMIT 1""",
+            [_NO_ID],
+        )
+        for identity, place in found:
+            blank = identity.strip() != identity
+            raise InputError(
+                f"{place}: {noun} id '{shown(identity)}' "
+                + ("begins or ends with white space" if blank else "has only control characters"),
+                "mend the file: ids are compared as they are",
+            )
+
+
+def _refuse_one_side(store: Store) -> None:
+    """Raises InputError for judgments where neither the store nor the sources have a query, or a document."""
+    if not store.rows("SELECT 1 FROM arriving_judgments LIMIT 1"):
+        return
+    for table, called in (("queries", "queries (topics)"), ("documents", "documents")):
+        if not store.rows(f"SELECT 1 FROM {table} LIMIT 1"):
+            raise InputError(
+                f"the sources hold judgments, but no {called} were found",
+                f"name the file of the {called} too, or ingest it before",
+            )
 
 
 def _reject(store: Store, select: str) -> None:
@@ -153,7 +211,7 @@ def _reject_duplicates(store: Store) -> None:
 def _reject_empty(store: Store, kind: _Kind) -> None:
     _reject(
         store,
-        f"""SELECT origin, line, 'empty_text', '{kind.noun} ''' || {kind.id} || ''' has no text'
+        f"""SELECT origin, line, 'empty_text', '{kind.noun} ''' || {_cut(kind.id)} || ''' has no text'
         FROM arriving_{kind.table} WHERE text_key = 0 ORDER BY rowid""",
     )
 
@@ -181,7 +239,7 @@ def _refuse_conflicts(store: Store, kind: _Kind) -> None:
         what = "texts" if by_text else "labels"
         more = f" (and {number - 1} more such ids)" if number > 1 else ""
         raise InputError(
-            f"{kind.noun} '{identity}' has two {what}: {places[0][0]} and {places[1][0]}{more}",
+            f"{kind.noun} '{shown(identity)}' has two {what}: {places[0][0]} and {places[1][0]}{more}",
             f"give every {kind.noun} its own id, or ingest into another store",
         )
 
@@ -228,16 +286,44 @@ def _sort_judgments(store: Store) -> None:
             WHEN relevance < best THEN 'conflicting_judgment' END AS reason
         FROM best"""
     )
+    query, document = _cut("s.query_id"), _cut("s.doc_id")
     _reject(
         store,
-        """SELECT origin, line, reason, CASE reason
-            WHEN 'unknown_query' THEN 'no query ''' || query_id || ''''
-            WHEN 'unknown_document' THEN 'no document ''' || doc_id || ''' (judged for query '''
-                || query_id || ''')'
-            ELSE 'query ''' || query_id || ''' and document ''' || doc_id || ''' have relevance '
+        f"""WITH near_queries AS ({_nearest("queries", "query_id", "unknown_query")}),
+            near_documents AS ({_nearest("documents", "doc_id", "unknown_document")})
+        SELECT origin, line, reason, CASE reason
+            WHEN 'unknown_query' THEN 'no query ''' || {query} || ''''
+                || coalesce(' (there is ''' || {_cut("near_queries.id")} || ''')', '')
+            WHEN 'unknown_document' THEN 'no document ''' || {document} || ''' (judged for query '''
+                || {query} || coalesce('''; there is document ''' || {_cut("near_documents.id")}, '') || ''')'
+            ELSE 'query ''' || {query} || ''' and document ''' || {document} || ''' have relevance '
                 || relevance || ' here and ' || best || ' elsewhere; the higher counts' END
-        FROM sorted_judgments WHERE reason IS NOT NULL ORDER BY number""",
+        FROM sorted_judgments s
+            LEFT JOIN near_queries ON near_queries.key = {_NEAR.format("s.query_id")}
+            LEFT JOIN near_documents ON near_documents.key = {_NEAR.format("s.doc_id")}
+        WHERE reason IS NOT NULL ORDER BY number""",
     )
+
+
+def _nearest(table: str, column: str, reason: str) -> str:
+    """Returns SQL for the ids of the store that those of unknown queries or documents resemble."""
+    key = _NEAR.format(column)
+    asked = f"SELECT {key} FROM sorted_judgments WHERE reason = '{reason}'"
+    return f"SELECT {key} AS key, min({column}) AS id FROM {table} WHERE {key} IN ({asked}) GROUP BY ALL"
+
+
+def _padding(store: Store) -> str:
+    """Returns a hint if leading zeros are why judgments have no query."""
+    found = store.rows(
+        f"""SELECT 1 FROM sorted_judgments WHERE reason = 'unknown_query' AND {_UNPADDED} IN (
+            SELECT {_UNPADDED} FROM queries) LIMIT 1"""
+    )
+    return "query ids differ in leading zeros, which --unpad-query-ids removes; or " if found else ""
+
+
+def _cut(column: str) -> str:
+    """Returns SQL that cuts an id for a message."""
+    return f"CASE WHEN length({column}) > 80 THEN left({column}, 79) || '…' ELSE {column} END"
 
 
 def _merge_judgments(store: Store) -> tuple[int, int]:
@@ -259,8 +345,8 @@ def _merge_judgments(store: Store) -> tuple[int, int]:
     return added, _count(store, f"({sound})") - added
 
 
-def _refuse_bad(store: Store, max_bad: float) -> None:
-    """Raises InputError when too large a share of the rows of any kind is bad."""
+def _refuse_bad(store: Store, max_bad: float, hint: str) -> None:
+    """Raises InputError, with `hint` before its own, when too large a share of the rows of a kind is bad."""
     harmless = ", ".join(f"'{reason}'" for reason in HARMLESS)
     shares = store.rows(
         f"""WITH places AS (SELECT DISTINCT kind, origin, line FROM arriving_rows),
@@ -277,7 +363,7 @@ def _refuse_bad(store: Store, max_bad: float) -> None:
             raise InputError(
                 f"{bad} of {rows} {kind} are bad ({100 * bad / rows:.3g} %, allowed are "
                 f"{100 * max_bad:.3g} %), nothing was written; all that is bad: {reasons}; first: {first}",
-                "mend the files, or allow more with --max-bad",
+                f"{hint}mend the files, or allow more with --max-bad",
             )
 
 
@@ -296,7 +382,10 @@ def _rejections(store: Store) -> tuple[Rejection, ...]:
         FROM (SELECT *, rowid AS number FROM arriving_rejected)
         GROUP BY reason ORDER BY count(*) DESC, reason"""
     )
-    return tuple(Rejection(reason, count, tuple(first)) for reason, count, first in rows)
+    return tuple(
+        Rejection(reason, count, tuple(shown(place, _LONGEST_PLACE) for place in first))
+        for reason, count, first in rows
+    )
 
 
 def _splits(store: Store) -> dict[str, int]:

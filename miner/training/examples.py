@@ -8,37 +8,29 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite, isnan
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from miner.errors import InputError, UsageError, listed, near
-from miner.sources.beir import is_beir
-from miner.sources.files import File, files_in, lines, locate
-from miner.sources.saved import is_saved_dataset, load_saved
-from miner.sources.tables import is_table, open_table
+from miner.sources.grades import is_grade
 from miner.sources.values import as_number, is_blank
 from miner.training.encoder_config import LOSSES, Loss
+from miner.training.passages import SCORES, one_passage_a_row
+from miner.training.rows import read_rows
 
 LABELS = ("label", "labels", "score", "scores")
 """The columns that sentence-transformers takes for the target; all others are texts, in order."""
-MANIFEST = "manifest.json"
-_TRAIN = "train"
-"""The split of a `datasets` folder that is read."""
 _EXPORTED = "anchor"
 """The column by which an export is known."""
-_FEATURES = b"huggingface"
-"""Where `datasets` keeps the names of classes in the metadata of a Parquet file."""
 _ANCHORS = (_EXPORTED, "query")
 _POSITIVE = "positive"
 _NEGATIVE = re.compile(r"negative[_-]?(\d*)")
 _ID = re.compile(r"(.*[_-])?(q|d|p|s|doc|query|pair)?(id|ids|idx|index)", re.IGNORECASE)
-_OF_TEXTS = "triplet, n-tuple or labeled-pair"
-"""The formats of export whose rows are single texts."""
 _LONG_NAME = 40
+_ROWS_LOOKED_AT = 10_000
+_MOST_CLASSES = 12
 _WIDEST = 2
 """The largest margin between two cosines."""
 
@@ -119,19 +111,16 @@ def read_examples(source: str, loss: str, columns: Columns | None = None) -> Exa
     not what the loss needs.
     """
     columns = columns or Columns()
-    path = _data(source)
-    table, splits = _saved(path) if path.is_dir() else (_table(File(path, source), columns), ())
+    table, splits = read_rows(source)
     return replace(examples_of(table, source, loss, columns), unread_splits=splits)
 
 
 def examples_of(table: pa.Table, origin: str, loss: str, columns: Columns | None = None) -> Examples:
     """Returns the rows of a table for a loss; errors as `read_examples`."""
     columns, needs = columns or Columns(), LOSSES[loss]
+    table = one_passage_a_row(table, columns.texts)
     label = _label_column(table, origin, columns)
-    unlabelled = [name for name in table.column_names if name not in LABELS and name != label]
-    names = columns.texts or text_columns(unlabelled, origin)
-    if not columns.texts:
-        _require_no_lists(table, origin, [name for name in unlabelled if name not in names])
+    names = columns.texts or text_columns(_candidates(table, label), origin)
     _require_columns(table, origin, names)
     _require_shape(origin, loss, needs, names, label)
     _require_texts(table, origin, loss, needs, names)
@@ -158,6 +147,13 @@ def examples_of(table: pa.Table, origin: str, loss: str, columns: Columns | None
     unread = tuple(name for name in table.column_names if name not in used)
     left_out = {"without_text": table.num_rows - len(filled), "without_label": len(filled) - len(rows)}
     return Examples(kept, target, classes, origin, unread, **left_out)
+
+
+def _candidates(table: pa.Table, label: str | None) -> list[str]:
+    """The columns that may hold texts: no labels, and no lists if at least a pair is left without them."""
+    names = [name for name in table.column_names if name not in (*LABELS, *SCORES) and name != label]
+    single = [name for name in names if not pa.types.is_nested(table.schema.field(name).type)]
+    return single if len([name for name in single if not _ID.fullmatch(name)]) > 1 else names
 
 
 def text_columns(names: Sequence[str], origin: str) -> tuple[str, ...]:
@@ -225,115 +221,24 @@ def _no_class(origin: str, wanted: str, labels: Iterable[Any]) -> UsageError:
     )
 
 
-def _data(source: str) -> Path:
-    """The data of an export is below it; anything else is the data itself."""
-    try:
-        path = locate(source)
-    except InputError as error:
-        hint = "name a file, a folder that miner export wrote, or a store"
-        raise InputError(error.message, hint) from error
-    if not (path / MANIFEST).is_file():
-        _require_rows(source, path)
-        return path
-    if is_saved_dataset(path / "data"):
-        return path / "data"
-    files = [file.path for file in files_in(source, path / "data") if is_table(file)]
-    if len(files) != 1:
-        raise InputError(f"{source}: no data file that can be trained on", f"export as {_OF_TEXTS}, to jsonl")
-    return files[0]
-
-
-def _require_rows(source: str, path: Path) -> None:
-    """Raises InputError for a folder that holds sources of a store, or no one table."""
-    if not path.is_dir() or is_saved_dataset(path):
-        return
-    if is_beir(path):
-        raise InputError(
-            f"{source} is a BEIR folder: it holds judgments, no rows to train on",
-            f"miner ingest my.duckdb {source} && miner mine my.duckdb && miner train my.duckdb OUT",
-        )
-    tables = [file.origin for file in files_in(source, path) if is_table(file)]
-    found = f"name one of its files: {listed(tables)}" if tables else "it holds none"
-    raise InputError(f"{source} is no folder that miner export or save_to_disk wrote", found)
-
-
-def _saved(path: Path) -> tuple[pa.Table, tuple[str, ...]]:
-    """The rows of split train, or of the only one, and which splits there are besides it."""
-    try:
-        splits = load_saved(path, _TRAIN)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path}: not a folder that miner export or save_to_disk wrote: {error}",
-            "name a file, an export, or a store with --run",
-        ) from error
-    if _TRAIN not in splits:
-        raise InputError(f"{path}: no split '{_TRAIN}'; it has {listed(splits)}", "save that split alone")
-    data = splits.pop(_TRAIN)
-    if data is None:
-        raise InputError(f"{path}: no rows to train on", "save a split with rows")
-    return _with_class_names(data.with_format("arrow")[:], data.features), tuple(splits)
-
-
-def _with_class_names(table: pa.Table, features: Mapping[str, Any]) -> pa.Table:
-    """Puts the names of classes in the place of their numbers, null where one is -1, which means no label."""
-    from datasets import ClassLabel
-
-    for place, name in enumerate(table.column_names):
-        feature = features[name]
-        if isinstance(feature, ClassLabel):
-            numbers = table[name].to_pylist()
-            names = [None if number is None or number < 0 else feature.int2str(number) for number in numbers]
-            table = table.set_column(place, name, pa.array(names, pa.string()))
-    return table
-
-
-def _table(file: File, columns: Columns) -> pa.Table:
-    if not is_table(file):
-        raise InputError(
-            f"{file.origin}: cannot tell the format from the ending '{file.suffix}'",
-            "rows to train on are in a .tsv, .csv, .jsonl or .parquet file",
-        )
-    if file.suffix == ".parquet":
-        open_table(file)  # its errors name file and reason
-        return _read_parquet(file.path)
-    table = open_table(file)
-    scored = [name for name in table.columns if name in ("scores", "labels")]
-    read = [name for name in table.columns if name not in scored]
-    rows: list[Sequence[str | None]] = []
-    for record in table.read(read):
-        if record.problem is not None:
-            lists = "holds a list" in record.problem[1]
-            raise InputError(
-                f"{file.origin}:{record.line}: {record.problem[1]}",
-                f"rows of single texts are needed: export as {_OF_TEXTS}" if lists else "mend the row",
-            )
-        rows.append(record.values)
-    found = {name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(read)}
-    listed = {name: pa.array(_lists(file, name)) for name in scored}
-    return pa.table({name: (found | listed)[name] for name in table.columns})
-
-
-def _read_parquet(path: Path) -> pa.Table:
-    table = pq.read_table(path)
-    if _FEATURES not in (table.schema.metadata or {}):
-        return table
-    from datasets import Features
-
-    return _with_class_names(table, Features.from_arrow_schema(table.schema))
-
-
-def _lists(file: File, name: str) -> list[Any]:
-    """A column of lists, which only JSON lines can hold as such."""
-    if file.suffix != ".jsonl":
-        return [record.values[0] for record in open_table(file).read([name])]
-    return [json.loads(line.text).get(name) for line in lines(file) if line.text.strip()]
-
-
 def _label_column(table: pa.Table, origin: str, columns: Columns) -> str | None:
-    if columns.label is None:
-        return next((name for name in LABELS if name in table.column_names), None)
-    _require_columns(table, origin, (columns.label,))
-    return columns.label
+    """The column of labels: the one that is named, else one of LABELS, else one named as labels are."""
+    if columns.label is not None:
+        _require_columns(table, origin, (columns.label,))
+        return columns.label
+    known = next((name for name in LABELS if name in table.column_names), None)
+    if known is not None or any(_NEGATIVE.fullmatch(name) for name in table.column_names):
+        return known
+    return next((name for name in table.column_names if _is_grade(table, name, columns.texts)), None)
+
+
+def _is_grade(table: pa.Table, name: str, texts: Sequence[str]) -> bool:
+    """Tells whether a column nobody named holds labels of pairs, such as is_duplicate."""
+    if name in texts or not is_grade(name) or pa.types.is_nested(table.schema.field(name).type):
+        return False
+    known = _known(table[name].slice(0, _ROWS_LOOKED_AT).to_pylist())
+    numbers = all(as_number(value) is not None for value in known)
+    return numbers or (len(known) <= _MOST_CLASSES and all(len(value) <= _LONG_NAME for value in known))
 
 
 def _require_columns(table: pa.Table, origin: str, names: Sequence[str]) -> None:
@@ -385,16 +290,6 @@ def _require_texts(table: pa.Table, origin: str, loss: str, needs: Loss, names: 
             raise UsageError(
                 f"{origin}: column '{name}' holds lists, loss {loss} takes texts",
                 f"export as {' or '.join(needs.formats)}",
-            )
-
-
-def _require_no_lists(table: pa.Table, origin: str, unread: Sequence[str]) -> None:
-    """A list of negatives that is not read would be missed by nobody."""
-    for name in unread:
-        if pa.types.is_nested(table.schema.field(name).type):
-            raise UsageError(
-                f"{origin}: column '{name}' holds lists, and would not be read",
-                "write one text a column, such as negative_1, negative_2, or name the columns with --columns",
             )
 
 

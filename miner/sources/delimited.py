@@ -1,0 +1,269 @@
+"""TSV and CSV: with or without a header, and whether fields stand in quotes."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+
+from miner.errors import InputError, shown
+from miner.sources.config import SKIPPED, SourceConfig
+from miner.sources.files import File, lines
+from miner.sources.table import Record, Table
+from miner.sources.values import Passage, as_number
+
+LONGEST_FIELD = 2**31 - 1
+_MOST_LINES = 10_000
+"""A field in quotes that goes on for longer is no field in quotes."""
+_WORDS_OF_A_NAME = 3
+_LONGEST_NAME = 60
+
+Fields = Iterator[tuple[int, int, list[str]]]
+"""Per row: the line it starts on, its size in bytes, its fields."""
+
+
+def open_delimited(file: File, config: SourceConfig) -> Table:
+    """Returns a .tsv or .csv file as a table.
+
+    A .tsv is read once from end to end to find out whether its fields stand in quotes. Raises InputError
+    for a file that is empty or broken, or whose quotes fit no reading.
+    """
+    sign = "\t" if file.suffix == ".tsv" else ","
+    quoted, note = config.quoted, ""
+    if quoted is None:
+        quoted, note = _stands_in_quotes(file) if sign == "\t" else (True, "")
+    first = next(_rows(file, sign, quoted), None)
+    if first is None:
+        raise InputError(f"{file.origin}: the file is empty", "it needs a header line and rows")
+    names = tuple(first[2]) if config.header else config.columns or ()
+    _require_parted(file, names, first[2], sign)
+    places = {name: place for place, name in enumerate(names) if name != SKIPPED}
+    least = len(names)
+    while least and names[least - 1] == SKIPPED:
+        least -= 1
+
+    def _read(
+        texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
+    ) -> Iterator[Record]:
+        chosen, several = ([places[name] for name in columns] for columns in (texts, passages))
+        rows = _rows(file, sign, quoted)
+        if config.header:
+            next(rows)
+        for line, size, fields in rows:
+            if not least <= len(fields) <= len(names):
+                yield Record(line, size, (), (), ("field_count", _width(len(fields), names, config)))
+                continue
+            values = [fields[place] for place in chosen]
+            found = [(Passage(fields[place]),) for place in several]
+            yield Record(line, size, values, found)
+
+    columns = names if config.header else tuple(places)
+    data = names if config.header and _is_data(names) else None
+    return Table(file.origin, columns, file.size, "bytes", _read, note=note, first_row=data)
+
+
+def _width(fields: int, names: Sequence[str], config: SourceConfig) -> str:
+    where = "the header has" if config.header else "--columns names"
+    return f"{fields} fields where {where} {len(names)}"
+
+
+def _is_data(names: Sequence[str]) -> bool:
+    """Tells whether a first row is no header: it has a number or a whole sentence."""
+    return any(
+        as_number(name) is not None or len(name) > _LONGEST_NAME or len(name.split()) > _WORDS_OF_A_NAME
+        for name in names
+    )
+
+
+def _require_parted(file: File, names: Sequence[str], first: Sequence[str], sign: str) -> None:
+    """Raises InputError where the first row shows that another sign parts the columns."""
+    by = "commas" if sign == "," else "tabs"
+    other = next((other for other in "\t,;|" if len(first) == 1 and other in first[0]), None)
+    if other is not None:
+        raise InputError(
+            f"{file.origin}:1: one column, '{shown(first[0])}': a {file.suffix} file has its columns parted "
+            f"by {by}, not by {other!r}",
+            "end its name in .tsv" if other == "\t" else "end its name in .csv" if other == ","
+            else f"save it with {by}",
+        )  # fmt: skip
+    if len(names) == len(first) or (len(names) > len(first) and set(names[len(first) :]) == {SKIPPED}):
+        return
+    raise InputError(
+        f"{file.origin}:1: {len(first)} fields, and --columns names {len(names)}",
+        f"name every column in order, {SKIPPED} for one that is not to be read",
+    )
+
+
+def _rows(file: File, sign: str, quoted: bool) -> Fields:
+    if quoted:
+        yield from _CsvRows(file, sign)
+        return
+    for line in lines(file):
+        text = line.text.removesuffix("\n").removesuffix("\r")
+        if text:
+            yield line.number, line.size, text.split(sign)
+
+
+class _CsvRows:
+    """Rows whose fields may stand in quotes."""
+
+    def __init__(self, file: File, sign: str) -> None:
+        csv.field_size_limit(LONGEST_FIELD)
+        self._file = file
+        self._size = 0
+        self._reader = csv.reader(self._lines(), delimiter=sign, strict=True)
+
+    def _lines(self) -> Iterator[str]:
+        for line in lines(self._file):
+            self._size += line.size
+            yield line.text
+
+    def __iter__(self) -> Fields:
+        while True:
+            start = self._reader.line_num + 1
+            try:
+                fields = next(self._reader, None)
+            except csv.Error as error:
+                kind = self._file.suffix.removeprefix(".").upper()
+                raise InputError(
+                    f"{self._file.origin}:{start}: broken {kind}: {error}",
+                    'close every quote, and write a quote in a field as ""; if quotes are plain characters '
+                    "here: --unquoted",
+                ) from error
+            if fields is None:
+                return
+            size, self._size = self._size, 0
+            if fields:
+                yield start, size, fields
+
+
+_QUOTED = re.compile(r'"([^"]*+(?:""[^"]*+)*+)"')
+_CLOSE = re.compile(r'[^"]*+(?:""[^"]*+)*+"')
+
+
+class _Quotes:
+    """Counts over a whole file of tabs what speaks for quotes as CSV has them, and what against.
+
+    Each line is scanned once, for both readings: with every quote a plain character, and with quotes
+    around fields, doubled inside, tabs and line ends in them part of the text.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.quoted = self.bare = 0
+        """Fields in quotes, and fields without, numbers left out."""
+        self.doubled = 0
+        """Fields in quotes that hold what makes a writer quote a field, tabs and line ends left out."""
+        self.parted = 0
+        """Fields in quotes that hold a tab or a line end."""
+        self.stray = 0
+        """Quotes and carriage returns that no reader of CSV takes, the first on line `first`."""
+        self.first = 0
+        self.wrong_plain = self.wrong_quoted = 0
+        """Rows with another number of fields than the header, in either reading."""
+        self._before = 0
+        self._open = 0
+
+    @property
+    def faults(self) -> int:
+        """What speaks against quotes."""
+        return self.stray + self.wrong_quoted + (1 if self._open else 0)
+
+    @property
+    def lost(self) -> bool:
+        """Whether a field goes on for so long that it cannot be one."""
+        return self._open > _MOST_LINES
+
+    def scan(self, text: str, number: int) -> None:
+        """Counts in one line, its end removed."""
+        fields = text.count("\t") + 1
+        if text:
+            self.wrong_plain += fields != self.width
+        if not self._open and '"' not in text and "\r" not in text:
+            if text:
+                self.bare += 1
+                self.wrong_quoted += fields != self.width
+            return
+        place, count = 0, self._before
+        if self._open:
+            closing = _CLOSE.match(text)
+            if closing is None:
+                self._open += 1
+                return
+            self._open, count, place = 0, count + 1, self._end(text, closing.end(), number)
+            self.parted += 1
+            self.quoted += 1
+        while place <= len(text):
+            if text.startswith('"', place):
+                field = _QUOTED.match(text, place)
+                if field is None:
+                    self._open, self._before = 1, count
+                    return
+                self.quoted += 1
+                self.doubled += '""' in field[1] or "\r" in field[1]
+                self.parted += "\t" in field[1]
+                place = self._end(text, field.end(), number)
+            else:
+                end = _until_tab(text, place)
+                if '"' in text[place:end] or "\r" in text[place:end]:
+                    self._stray(number)
+                self.bare += end > place and as_number(text[place:end]) is None
+                place = end + 1
+            count += 1
+        self.wrong_quoted += count != self.width
+        self._before = 0
+
+    def _end(self, text: str, end: int, number: int) -> int:
+        """Returns where the next field starts after a closing quote; more than a tab there is a stray."""
+        if end < len(text) and text[end] != "\t":
+            self._stray(number)
+            end = _until_tab(text, end)
+        return end + 1
+
+    def _stray(self, number: int) -> None:
+        self.stray += 1
+        self.first = self.first or number
+
+
+def _until_tab(text: str, place: int) -> int:
+    end = text.find("\t", place)
+    return len(text) if end < 0 else end
+
+
+def _stands_in_quotes(file: File) -> tuple[bool, str]:
+    """Decides by the whole of a .tsv whether its fields stand in quotes; returns it and a note on it.
+
+    They do if nothing in the file speaks against it, and if some field holds what makes a writer quote it
+    (a quote, written twice, or a tab or line end where the plain reading has too few fields), or every
+    field is quoted. Raises InputError where both readings have faults, and the plain one ten times as many.
+    """
+    found = None
+    for line in lines(file):
+        text = line.text.removesuffix("\n").removesuffix("\r")
+        if found is None:
+            found = _Quotes(text.count("\t") + 1)
+        found.scan(text, line.number)
+        if found.lost:
+            return False, ""
+    if found is None or not found.quoted:
+        return False, ""
+    if found.bare and found.parted and not found.wrong_plain:
+        return False, ""  # What these quotes would swallow are whole fields.
+    evidence = found.doubled + found.parted
+    if not found.faults and (evidence or not found.bare):
+        return True, (
+            f"{file.origin}: read as quoted: {found.quoted:,} fields stand in quotes, as CSV has them "
+            "(--unquoted reads quotes as text)"
+        )
+    if not found.faults:
+        return False, (
+            f"{file.origin}: {found.quoted:,} fields stand in quotes, which are read as part of the text "
+            "(--quoted removes them)"
+        )
+    if evidence and 10 * found.faults <= found.doubled + found.wrong_plain:
+        raise InputError(
+            f"{file.origin}: {found.quoted:,} fields stand in quotes as CSV has them, but "
+            + (f"line {found.first:,} has other quotes" if found.first else "not all of the rows fit that"),
+            "mend the file and add --quoted, or read every quote as text with --unquoted",
+        )
+    return False, ""

@@ -1,0 +1,219 @@
+"""Columns that grade pairs: what their values are worth, and which columns nobody named look like one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from miner.errors import InputError, UsageError, near, shown
+from miner.sources.config import NO_COLUMN, SourceConfig
+from miner.sources.table import Table
+from miner.sources.values import as_number
+
+if TYPE_CHECKING:
+    from miner.sources.layouts import Layout
+
+_ROWS_LOOKED_AT = 100_000
+_MOST_VALUES = 12
+_SHOWN = 3
+_REPEATED = 3
+"""So often each value of a column occurs on average, for one whose name says nothing to look like a label."""
+_LONGEST_VALUE = 40
+_GRADING = {
+    "label", "labels", "duplicate", "relevance", "relevant", "rel", "score", "scores", "similarity", "sim",
+    "grade", "graded", "grades", "rating", "ratings", "judgment", "judgement", "judgments", "judgements",
+    "stars", "gold", "entailment", "paraphrase", "match", "matched", "class", "correct",
+    "quality", "verdict", "answerable",
+}  # fmt: skip
+"""Words in the names of columns that grade pairs."""
+_ABOUT = {
+    "split", "set", "subset", "source", "src", "dataset", "corpus", "domain", "genre", "category", "topic",
+    "type", "kind", "task", "lang", "language", "locale", "country", "region", "version", "year", "month",
+    "day", "date", "time", "author", "publisher", "origin", "license", "site", "model", "prompt",
+    "instruction", "format", "gender", "section",
+}  # fmt: skip
+"""Words in the names of columns that say something else about a row."""
+_WORTH = {
+    "entailment": 1, "neutral": 0, "contradiction": 0, "duplicate": 1, "paraphrase": 1, "relevant": 1,
+    "irrelevant": 0, "not_relevant": 0, "yes": 1, "no": 0, "true": 1, "false": 0, "e": 3, "s": 2, "c": 1,
+    "i": 0, "exact": 3, "substitute": 2, "complement": 1, "positive": 1, "negative": 0, "good": 1, "bad": 0,
+}  # fmt: skip
+"""What messages propose for a value; nothing is read so without being named."""
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+_ID = re.compile(r"(.*[_-])?(q|d|p|s|doc|query|pair|row|example)?(id|ids|idx|index|no|number)", re.IGNORECASE)
+
+
+def is_grade(name: str) -> bool:
+    """Tells whether a column is named like one that grades pairs, such as `gold_label` or `is_duplicate`."""
+    words = {word.lower() for word in _WORDS.findall(name)}
+    return bool(words & _GRADING) and not _ID.fullmatch(name)
+
+
+def is_id(name: str) -> bool:
+    """Tells whether a column is named like one of ids."""
+    return _ID.fullmatch(name) is not None
+
+
+_NO_VALUE = "no relevance (--relevance-map =1 would count rows without a value as relevant)"
+
+
+class Grades:
+    """The relevance of rows, by the values of one column."""
+
+    def __init__(self, config: SourceConfig) -> None:
+        self._map = config.relevance_map
+        self._worth = {_form(value): float(relevance) for value, relevance in (self._map or {}).items()}
+        self._numbers = set(self._worth) <= {""}
+        # A map of the missing value alone leaves the others the numbers that they are.
+        self._unseen = dict.fromkeys(self._worth)
+        self._others: dict[str, None] = {}
+
+    def relevance(self, value: str | None) -> float | tuple[str, str]:
+        """Returns what a value is worth, or the reason and detail with which its row is left out."""
+        form = _form(value or "")
+        self._unseen.pop(form, None)
+        if form in self._worth:
+            return self._worth[form]
+        if self._numbers:
+            number = as_number(value)
+            told = f"relevance '{shown(value)}' is not a number" if form else _NO_VALUE
+            return ("bad_relevance", told) if number is None else number
+        if len(self._others) <= _MOST_VALUES:
+            self._others[form] = None
+        return ("unmapped_relevance", f"relevance '{shown(value or '')}' is not in --relevance-map")
+
+    def require_all_seen(self, origin: str) -> None:
+        """Raises UsageError for a value of the map that no row has: it may be misspelt."""
+        for form in self._unseen:
+            hint = near(form, self._others)
+            raise UsageError(
+                f"{origin}: no row has the value '{shown(form)}' of --relevance-map{hint}",
+                "its other values: " + (", ".join(map(shown, self._others)) or "none"),
+            )
+
+
+def _form(value: str) -> str:
+    """Returns the form in which two values are the same: 1 and 1.0, true and True."""
+    text = value.strip().lower()
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return text
+
+
+def require_graded(tables: Sequence[tuple[Table, Layout]], config: SourceConfig) -> None:
+    """Raises InputError for a column that looks like a label of pairs if nobody said what it means.
+
+    Looks at the values in the first 100,000 rows of each table. Also raises it for a relevance column that
+    holds names, if nothing maps them to numbers.
+    """
+    for table, layout in tables:
+        if layout.kind not in ("pairs", "triplets"):
+            continue
+        if layout.relevance is not None:
+            if set(config.relevance_map or ()) <= {""}:
+                _require_numbers(table, layout.relevance)
+        elif config.relevance_column is None:
+            _require_no_label(table, layout)
+
+
+def _require_numbers(table: Table, column: str) -> None:
+    values = _values(table, [column])[column]
+    names = [value for value in values.first if as_number(value) is None]
+    if names:
+        raise InputError(
+            f"{table.origin}: column '{shown(column)}' holds {_listed(values.first)}: not numbers",
+            f"say what each value is worth: --relevance-map {_map(values.first)} (rows with other values are "
+            "left out)",
+        )
+
+
+def _require_no_label(table: Table, layout: Layout) -> None:
+    columns = [c for c in table.columns if c not in layout.read | table.nested and not is_id(c)]
+    found = _values(table, columns) if columns else {}
+    suspects = [name for name in columns if _is_label(name, found[name], layout.kind)]
+    if not suspects:
+        return
+    name = min(suspects, key=lambda name: not is_grade(name))
+    values = found[name].first
+    numbers = all(as_number(value) is not None for value in values)
+    raise InputError(
+        f"{table.origin}: column '{shown(name)}' looks like a label of the pairs (with values such as "
+        f"{_listed(values)}), but no option says what it means: every row would count as a positive",
+        f"to read it as relevance: --relevance-column {shown(name)}"
+        + ("" if numbers else f" --relevance-map {_map(values)}")
+        + (" (0 or less is a judged negative)" if numbers else " (rows with other values are left out)")
+        + f"; if every row is a positive: --relevance-column {NO_COLUMN}",
+    )
+
+
+class _Values(NamedTuple):
+    """What is known of the values of a column."""
+
+    first: tuple[str, ...]
+    """The different ones, sorted; of too many, the first that came."""
+    many: bool
+    rows: int
+    """How many rows have a value."""
+
+
+def _is_label(name: str, values: _Values, kind: str) -> bool:
+    """Tells whether a column looks like one that grades the pairs."""
+    if not values.first:
+        return False
+    if values.many:
+        return kind == "pairs" and is_grade(name) and all(as_number(v) is not None for v in values.first)
+    if len(values.first) == 1:
+        worth = _proposed(values.first[0])
+        return is_grade(name) and worth is not None and worth <= 0
+    if is_grade(name):
+        return True
+    if kind == "triplets" or {word.lower() for word in _WORDS.findall(name)} & _ABOUT:
+        return False
+    if all(value.lower() in _WORTH or as_number(value) in (0, 1, -1) for value in values.first):
+        return True
+    often = values.rows >= _REPEATED * len(values.first)
+    return often and all(len(value) <= _LONGEST_VALUE for value in values.first)
+
+
+def _values(table: Table, columns: Sequence[str]) -> dict[str, _Values]:
+    """Returns what the values of columns are, in the first _ROWS_LOOKED_AT rows."""
+    found: dict[str, dict[str, None]] = {column: {} for column in columns}
+    counts = dict.fromkeys(columns, 0)
+    few = dict(enumerate(columns))
+    for rows, record in enumerate(table.read(columns), 1):
+        for place, column in tuple(few.items()) if record.problem is None else ():
+            value = (record.values[place] or "").strip()
+            if value:
+                counts[column] += 1
+                found[column][value] = None
+                if len(found[column]) > _MOST_VALUES:
+                    del few[place]
+        if not few or rows >= _ROWS_LOOKED_AT:
+            break
+    return {
+        column: _Values(tuple(values)[:_SHOWN], True, counts[column])
+        if len(values) > _MOST_VALUES
+        else _Values(tuple(sorted(values, key=_order)), False, counts[column])
+        for column, values in found.items()
+    }
+
+
+def _order(value: str) -> tuple[bool, float, str]:
+    number = as_number(value)
+    return number is None, number or 0, value
+
+
+def _listed(values: Sequence[str]) -> str:
+    return ", ".join(shown(value, 30) for value in values)
+
+
+def _proposed(value: str) -> float | None:
+    number = as_number(value)
+    return _WORTH.get(value.lower()) if number is None else number
+
+
+def _map(values: Sequence[str]) -> str:
+    proposed = ((value, _proposed(value)) for value in values)
+    return ",".join(f"{shown(v, 30)}={'NUMBER' if worth is None else f'{worth:g}'}" for v, worth in proposed)

@@ -1,0 +1,175 @@
+"""Rows as JSON: one object a line, or one array of objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from miner.errors import InputError, near, shown
+from miner.sources.files import File, lines
+from miner.sources.table import Record, Table, text_record
+from miner.sources.values import JSON, parse_json
+
+_MOST_KEYS = 10_000
+_CHUNK = 1 << 20
+"""Characters of an array that are looked at together, at least."""
+
+
+class _Row(NamedTuple):
+    number: int
+    """Of the line, or of the element of an array."""
+    size: int
+    record: dict[str, Any]
+
+
+def open_json(file: File) -> Table:
+    """Returns a .jsonl, .ndjson or .json file as a table with the keys of all of its rows.
+
+    Reads it once from end to end. Raises InputError for broken JSON and for what is no object.
+    """
+    first = next((line.text.lstrip() for line in lines(file) if line.text.strip()), None)
+    if first is None:
+        raise InputError(f"{file.origin}: the file is empty", "it needs rows, an object in each line")
+    array = first.startswith("[")
+    if not array and file.suffix == ".json":
+        _require_rows(file, first)
+    columns = dict[str, None]()
+    nested = set[str]()
+    for row in _rows(file, array):
+        for key, value in row.record.items():
+            columns[key] = None
+            if isinstance(value, dict | list):
+                nested.add(key)
+        if len(columns) > _MOST_KEYS:
+            raise InputError(
+                f"{file.origin}:{row.number}: more than {_MOST_KEYS:,} different keys up to here",
+                "rows need the same keys, such as query and positive",
+            )
+
+    def _read(
+        texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
+    ) -> Iterator[Record]:
+        for number, size, record in _rows(file, array):
+            for key in required:
+                if key not in record:
+                    raise InputError(
+                        f"{file.origin}:{number}: no key '{shown(key)}'{near(key, record)}",
+                        "each row needs this key; write null where there is no value",
+                    )
+            yield text_record(
+                number,
+                size,
+                ([record.get(key) for key in texts], texts),
+                ([record.get(key) for key in passages], passages),
+            )
+
+    return Table(file.origin, tuple(columns), file.size, "bytes", _read, frozenset(nested))
+
+
+def raw_column(file: File, name: str) -> list[Any]:
+    """Returns the values of one key as they are in the file, numbers as numbers; None where it is missing."""
+    first = next((line.text.lstrip() for line in lines(file) if line.text.strip()), "")
+    return [row.record.get(name) for row in _rows(file, first.startswith("["), json.JSONDecoder())]
+
+
+def _require_rows(file: File, first: str) -> None:
+    """Raises InputError for a .json that holds one object, over several lines or around a list of rows."""
+    try:
+        record = JSON.decode(first.rstrip())
+    except (json.JSONDecodeError, RecursionError):
+        record = None
+    hint = "write one object a line, or one array of objects"
+    if not isinstance(record, dict):
+        raise InputError(f"{file.origin}: JSON that goes on over lines, not one object a line", hint)
+    inner = next((k for k, v in record.items() if isinstance(v, list) and v and isinstance(v[0], dict)), None)
+    alone = sum(1 for _, line in zip(range(2), lines(file), strict=False) if line.text.strip()) == 1
+    if alone and inner is not None and "paragraphs" in record[inner][0]:
+        raise InputError(
+            f"{file.origin}: SQuAD's layout, one object around all questions",
+            'write one line for each question, such as {"query": question, "positive": context}',
+        )
+    if alone and inner is not None and not {"query", "question", "anchor"} & set(record):
+        raise InputError(f"{file.origin}: one object around a list '{shown(inner)}', not rows", hint)
+
+
+def _rows(file: File, array: bool, decoder: json.JSONDecoder = JSON) -> Iterator[_Row]:
+    if array:
+        yield from _elements(file, decoder)
+        return
+    for line in lines(file):
+        if line.text.strip():
+            yield _Row(line.number, line.size, parse_json(line.text, file.origin, line.number, decoder))
+
+
+def _elements(file: File, decoder: json.JSONDecoder) -> Iterator[_Row]:
+    """Yields the objects of one array, read piece by piece; a piece grows while it ends within an object."""
+    buffer, place, size, number, ended = "", 0, 0, 0, False
+    opened = False
+    pieces = _pieces(file)
+    while True:
+        text, read, last = next(pieces)
+        wanted = len(buffer) - place
+        buffer, place, size = buffer[place:] + text, 0, size + read
+        while not last and len(buffer) < 2 * wanted:
+            text, read, last = next(pieces)
+            buffer, size = buffer + text, size + read
+        while True:
+            place = _after_blanks(buffer, place)
+            if place == len(buffer) and not last:
+                break
+            sign = buffer[place : place + 1]
+            if not opened:
+                opened, place = True, place + 1  # the opening bracket
+                continue
+            if ended or sign == "]":
+                ended, place = True, _after_blanks(buffer, place + (not ended))
+                if place < len(buffer):
+                    raise _broken(file, number, "text after the array")
+                break
+            if sign == ",":
+                place += 1
+                continue
+            try:
+                value, place = decoder.raw_decode(buffer, place)
+            except (json.JSONDecodeError, RecursionError) as error:
+                if last:
+                    raise _broken(file, number + 1, getattr(error, "msg", "too deep")) from error
+                break
+            number += 1
+            if not isinstance(value, dict):
+                raise InputError(
+                    f"{file.origin}:{number}: not an object", "each element must be an object, such as a row"
+                )
+            yield _Row(number, size, value)
+            size = 0
+        if last:
+            if not ended:
+                raise _broken(file, number, "the array is not closed")
+            return
+
+
+def _pieces(file: File) -> Iterator[tuple[str, int, bool]]:
+    """Yields pieces of a file of at least _CHUNK characters, with their size and whether it is the last."""
+    held: list[str] = []
+    characters = size = 0
+    for line in lines(file):
+        held.append(line.text)
+        characters, size = characters + len(line.text), size + line.size
+        if characters >= _CHUNK:
+            yield "".join(held), size, False
+            held, characters, size = [], 0, 0
+    yield "".join(held), size, True
+
+
+def _after_blanks(text: str, place: int) -> int:
+    while place < len(text) and text[place] in " \t\r\n":
+        place += 1
+    return place
+
+
+def _broken(file: File, number: int, what: str) -> InputError:
+    return InputError(
+        f"{file.origin}:{number}: broken JSON ({what}, element {number})",
+        "the file must hold one whole array",
+    )

@@ -1,0 +1,118 @@
+"""A table as sources read it: its columns, and the chosen columns row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+
+from miner.errors import InputError, listed, near, shown
+from miner.sources.values import NotTextError, Passage, as_passages, as_text
+
+
+class Record(NamedTuple):
+    """One row: the values of the chosen columns, or why there are none."""
+
+    line: int
+    size: int
+    """How many units of the table's `size` the row used up."""
+    values: Sequence[str | None]
+    passages: Sequence[Sequence[Passage]] = ()
+    problem: tuple[str, str] | None = None
+    """Reason and detail of a row that cannot be used."""
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What makes two rows exact duplicates: their values; an unusable row is like no other."""
+        if self.problem is not None:
+            return (self.line, *self.problem)
+        return (*self.values, *(tuple(found) for found in self.passages))
+
+
+class Read(Protocol):
+    """Yields the rows of a table with the values of some of its columns."""
+
+    def __call__(
+        self, texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
+    ) -> Iterator[Record]:
+        """Reads columns of single texts, and columns of passages, where a row may hold a list of them.
+
+        All must be among the table's columns. Raises InputError for a row of JSON that lacks a
+        `required` one; others are None there.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Table:
+    """Something with named columns: a file, or a split of a data set."""
+
+    origin: str
+    columns: tuple[str, ...]
+    size: int
+    unit: str
+    read: Read
+    nested: frozenset[str] = frozenset()
+    """The columns that hold lists or objects in some row."""
+    note: str = ""
+    """How it is read, where that is not the plain way; empty if it is."""
+    first_row: tuple[str, ...] | None = None
+    """The names of the columns, if they look like a row of data: then the file seems to have no header."""
+
+    def require(self, columns: Sequence[str], option: str) -> None:
+        """Raises InputError that names the first column that is not there and the nearest one."""
+        for column in columns:
+            if column not in self.columns:
+                if self.first_row is not None:
+                    raise self.no_header(column)
+                raise InputError(
+                    f"{self.origin}: no column '{shown(column)}'{near(column, self.columns)}",
+                    f"its columns: {self.listed}; name yours with {option}",
+                )
+
+    @property
+    def listed(self) -> str:
+        """The names of the columns, as messages show them."""
+        return listed(f"{shown(c, 40)}{' (a list)' if c in self.nested else ''}" for c in self.columns)
+
+    def no_header(self, missing: str) -> InputError:
+        """Returns the error of a file that lacks a column because it seems to lack the header."""
+        names = {2: "query_id,text", 3: "query,positive,negative"}.get(len(self.columns), "query,positive,…")
+        return InputError(
+            f"{self.origin}: no column '{shown(missing)}'; the file seems to have no header, "
+            f"its first row is {self.listed}",
+            f"add --no-header, and name its columns in order with --columns, such as {names}",
+        )
+
+
+def text_record(
+    line: int,
+    size: int,
+    texts: tuple[Sequence[object], Sequence[str]],
+    passages: tuple[Sequence[object], Sequence[str]] = ((), ()),
+) -> Record:
+    """Returns a row of any values, each with its column, as a Record; a list for a text is a problem."""
+    try:
+        values = [as_text(value, column) for value, column in zip(*texts, strict=True)]
+        found = [as_passages(value, column) for value, column in zip(*passages, strict=True)]
+    except NotTextError as error:
+        return Record(line, size, (), (), ("not_text", str(error)))
+    return Record(line, size, values, found)
+
+
+def nested_in(schema: pa.Schema) -> frozenset[str]:
+    """Returns the columns of a schema that hold lists or objects."""
+    return frozenset(found.name for found in schema if pa.types.is_nested(found.type))
+
+
+def batch_records(
+    batch: pa.RecordBatch | pa.Table, texts: Sequence[str], passages: Sequence[str], before: int, size: int
+) -> Iterator[Record]:
+    """Yields the rows of an Arrow batch, numbered from `before` + 1, each of `size` units."""
+    columns = [batch.column(column).to_pylist() for column in (*texts, *passages)]
+    cut = len(texts)
+    for number in range(batch.num_rows):
+        row = [column[number] for column in columns]
+        yield text_record(before + number + 1, size, (row[:cut], texts), (row[cut:], passages))
