@@ -195,6 +195,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path, model: Path) -> None:
         Reranker("./nowhere")
     with pytest.raises(UsageError, match="unknown dtype 'fp8'"):
         Reranker(str(model), dtype="fp8")
-    three = Reranker(str(tiny_bert(tmp_path / "nli", labels=3)))
-    with pytest.raises(ModelError, match="gives 3 scores per pair, a reranker gives one"):
-        three.score(["a"], ["b"])
+    for labels in (2, 3):
+        folder = str(tiny_bert(tmp_path / f"labels-{labels}", labels=labels))
+        with pytest.raises(ModelError, match=f"gives {labels} scores per pair, a reranker gives one"):
+            Reranker(folder)

@@ -64,3 +64,41 @@ def word_vectors(words: Mapping[str, Sequence[float]], unknown: Sequence[float] 
     tokenizer = Tokenizer(models.WordLevel(places, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return StaticEmbedding(tokenizer, embedding_weights=np.array(rows, dtype=np.float32))
+
+
+def tiny_gpt2(folder: Path, *, labels: int = 0, seed: int = 1, **special: str) -> Path:
+    """Writes a GPT-2 of 2 layers, whose tokenizer has no pad token, and returns its folder.
+
+    With `labels` it has a classification head; `special` names its special tokens, by default only eos.
+    """
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2Model, PreTrainedTokenizerFast
+
+    torch.manual_seed(seed)
+    named = special or {"eos_token": "<|endoftext|>"}
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=list(named.values()), initial_alphabet=alphabet, show_progress=False
+    )
+    pieces.train_from_iterator(["bread and butter", "knead the dough and let it rise"], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, model_max_length=64, **named)
+    assert tokenizer.pad_token is None
+    shape = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=64,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.3,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        **({"num_labels": labels} if labels else {}),
+    )
+    model = GPT2ForSequenceClassification(shape) if labels else GPT2Model(shape)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -18,6 +18,7 @@ from miner.models.batching import equal_length_batches, padded_batches, units_of
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.kinds import has_routes, own_prompts, own_similarity, require_encoder
 from miner.models.names import resolve
+from miner.models.padding import complete_padding
 from miner.models.quiet import quietly
 from miner.models.routes import known_words, one_vector_per_text, routed
 from miner.models.similarity import COSINE, without_gaps
@@ -125,6 +126,7 @@ class Encoder:
                 "name a bi-encoder, such as sentence-transformers/all-MiniLM-L6-v2 or bundled",
             ) from error
         self._folder.require_unchanged()
+        complete_padding(model)
         return model.to(torch.bfloat16 if self.dtype == "bf16" else torch.float32).eval()
 
     @property
@@ -212,6 +214,9 @@ class Encoder:
                     advance(units)
         finally:
             torch.set_num_threads(threads)
+        vectors[np.asarray(lengths) == 0] = (
+            np.nan
+        )  # an empty text, and a tokenizer that adds no token of its own
         return vectors
 
     def _longer(self, texts: Sequence[str], prompt: str) -> Flags:
@@ -247,6 +252,8 @@ class Encoder:
         import torch
 
         longest = max(map(len, tokens))
+        if not longest:
+            return np.full((len(tokens), self.dimension), np.nan, dtype=np.float32)
         pad = self._model.tokenizer.pad_token_id or 0
         rows = [ids + [pad] * (longest - len(ids)) for ids in tokens]
         mask = [[1] * len(ids) + [0] * (longest - len(ids)) for ids in tokens]

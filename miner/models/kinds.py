@@ -10,7 +10,7 @@ from typing import Any
 from miner.errors import ModelError
 from miner.models.names import ModelFolder
 from miner.models.similarity import COSINE, DOT, SIMILARITIES
-from miner.models.weights import FOLDS_FILE
+from miner.models.weights import FOLDS_FILE, modules_of
 
 _HEADS = ("ForSequenceClassification", "ForCausalLM", "ForConditionalGeneration")
 """Architectures that give a pair a score; the rest are encoders without a head."""
@@ -130,12 +130,37 @@ def require_head(name: str, folder: Path) -> None:
     """
     architecture = _architecture(folder)
     if architecture.endswith(_HEADS):
+        require_one_score(name, folder)
         return
     has = f"{architecture} has" if architecture else "it has"
     hint = "name a cross-encoder, such as cross-encoder/ms-marco-MiniLM-L6-v2"
     if architecture:
         hint = f"make one of it: miner train-reranker STORE OUT --base {name}"
     raise ModelError(f"{name} is no reranker: {has} no head that scores a pair", hint)
+
+
+def require_one_score(name: str, folder: Path) -> None:
+    """Raises ModelError for a classifier of several labels, as for entailment, by its configuration alone."""
+    scores = _scores(folder)
+    if scores != 1:
+        raise ModelError(
+            f"{name} gives {scores} scores per pair, a reranker gives one",
+            "name a cross-encoder with num_labels = 1, or train one: "
+            "miner train-reranker STORE OUT --base bundled",
+        )
+
+
+def _scores(folder: Path) -> int:
+    """How many scores a pair gets: those of a last Dense layer, or of the transformer's head."""
+    for place, kind in reversed(modules_of(folder)):
+        config = _read(folder / place / "config.json")
+        if kind == "Dense" and config.get("module_output_name") == "scores":
+            return int(config.get("out_features") or 1)
+        if kind == "Transformer" and _architecture(folder / place).endswith("ForSequenceClassification"):
+            labels = config.get("id2label")
+            # transformers saves neither for its default of two labels.
+            return len(labels) if isinstance(labels, dict) else int(config.get("num_labels") or 2)
+    return 1
 
 
 def _architecture(folder: Path) -> str:

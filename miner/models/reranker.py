@@ -18,6 +18,7 @@ from miner.models.batching import Indices, equal_length_batches, padded_batches
 from miner.models.device import DTYPES, resolve_device, resolve_dtype
 from miner.models.kinds import require_head
 from miner.models.names import resolve
+from miner.models.padding import complete_padding
 from miner.models.pairs import PairTokenizer, PairTokens
 from miner.models.quiet import quietly
 from miner.models.weights import FOLDS_FILE
@@ -235,6 +236,7 @@ def _load(name: str, folder: Path, device: str) -> CrossEncoder:
             f"{name} gives {model.num_labels} scores per pair, a reranker gives one",
             "name a cross-encoder with num_labels = 1",
         )
+    complete_padding(model)
     return model
 
 

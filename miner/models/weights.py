@@ -58,7 +58,7 @@ def require_safetensors(name: str, folder: Path) -> None:
     Every module is looked at: sentence-transformers loads a module's `pytorch_model.bin`, a pickle, where
     there is nothing else. Refused too is an adapter, whose base is in another folder.
     """
-    for place, kind in _modules(folder):
+    for place, kind in modules_of(folder):
         part = folder / place
         files = sorted(part.iterdir()) if part.is_dir() else []
         if any(file.name == "adapter_config.json" for file in files):
@@ -106,11 +106,14 @@ def _walk(folder: Path, above: set[str]) -> Iterator[Path]:
             yield from _walk(path, above | {real})
 
 
-def _modules(folder: Path) -> list[tuple[str, str]]:
-    """Returns the folder, below the model's, and the class of every module."""
+def modules_of(folder: Path) -> list[tuple[str, str]]:
+    """Returns the folder, below the model's, and the class of every module.
+
+    Raises ModelError where these cannot be read, or are outside the model's folder.
+    """
     if (folder / FOLDS_FILE).exists():
         folds = sorted(path.name for path in folder.glob("fold-*") if path.is_dir())
-        return [(f"{fold}/{place}", kind) for fold in folds for place, kind in _modules(folder / fold)]
+        return [(f"{fold}/{place}", kind) for fold in folds for place, kind in modules_of(folder / fold)]
     if not (folder / "modules.json").exists():
         return [("", "Transformer")]
     found = []

@@ -32,6 +32,7 @@ from miner.errors import ModelError, UsageError
 from miner.models.device import resolve_device
 from miner.models.kinds import own_prompts, require_encoder
 from miner.models.names import resolve
+from miner.models.padding import complete_padding
 from miner.models.quiet import quietly
 from miner.models.scratch import scratch_model
 from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN
@@ -143,6 +144,7 @@ def load_model(
             f"{name} does not load as a base for an encoder: {reason}",
             hint,
         ) from error
+    complete_padding(model)
     return model.float()
 
 

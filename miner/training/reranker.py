@@ -17,6 +17,7 @@ from miner.engine.files import discard, locked, put, write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.models.device import resolve_device, resolve_dtype
+from miner.models.kinds import require_one_score
 from miner.models.names import ModelFolder, resolve
 from miner.models.reranker import Reranker, fold_folder
 from miner.models.weights import FOLDS_FILE
@@ -88,6 +89,7 @@ def train_reranker(
     is taken, ModelError when the base does not load, MinerError when the training diverges.
     """
     base = resolve(config.base)
+    require_one_score(base.name, base.path)
     collection = sample_queries(Collection.load(store, config.split), config)
     identity = _identity(collection, base, config)
     job = Job(WHAT, identity, config.identity())

@@ -22,6 +22,7 @@ from miner.engine.progress import Progress
 from miner.errors import ModelError
 from miner.models.device import resolve_device
 from miner.models.names import ModelFolder
+from miner.models.padding import complete_padding
 from miner.models.pairs import PairTokenizer
 from miner.models.quiet import quietly
 from miner.training.reranker_config import RerankerConfig
@@ -109,6 +110,7 @@ def load_base(base: ModelFolder, config: RerankerConfig) -> CrossEncoder:
     positions = getattr(model.config, "max_position_embeddings", None) or config.max_length
     own = model.max_seq_length or positions
     model.max_seq_length = min(config.max_length, own, positions)
+    complete_padding(model)
     return model.float()
 
 

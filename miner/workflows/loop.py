@@ -108,6 +108,10 @@ def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT)
     holds nothing to score on or the rounds in `out` were made otherwise, and what `mine` and `train` raise.
     """
     base_fingerprint(config.training)
+    if config.mining.reranker:  # refused here rather than after the first score
+        from miner.models.reranker import Reranker
+
+        Reranker(config.mining.reranker, revision=config.mining.reranker_revision)
     with Store.open(path, read_only=True) as store:
         require_judgments(store, config.split, "--dev-split")
     with locked(out / SETTINGS):

@@ -1,0 +1,33 @@
+"""A pad token for models that have none: GPT-2 and its kin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def complete_padding(model: Any) -> None:
+    """Lets every transformer in a sentence-transformers model pad: its tokenizer, and its configuration.
+
+    What the configuration names is used, else the token for the end of a text, or for unknown words. Padding
+    is masked, so a text's vector does not depend on the choice. But a classifier reads the last token that
+    is not the pad token, so a token that the tokenizer puts at the end of every text is the last choice.
+    """
+    from sentence_transformers.base.modules import Transformer
+
+    for module in model.modules():
+        if isinstance(module, Transformer) and hasattr(module.tokenizer, "pad_token"):
+            tokenizer, config = module.tokenizer, module.model.config
+            if tokenizer.pad_token is None:
+                tokenizer.pad_token = _pad_token(tokenizer, config)
+            if getattr(config, "pad_token_id", None) is None:
+                config.pad_token_id = tokenizer.pad_token_id
+
+
+def _pad_token(tokenizer: Any, config: Any) -> str:
+    number = getattr(config, "pad_token_id", None)
+    if number is not None and 0 <= number < len(tokenizer):
+        return str(tokenizer.convert_ids_to_tokens(number))
+    added = set(tokenizer("a")["input_ids"][-1:])
+    known = [token for token in (tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token) if token]
+    known.sort(key=lambda token: tokenizer.convert_tokens_to_ids(token) in added)
+    return str(known[0] if known else tokenizer.convert_ids_to_tokens(0))
