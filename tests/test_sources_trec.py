@@ -96,11 +96,14 @@ def test_document_without_number(tmp_path: Path, folder: Path) -> None:
 
 def test_topic_without_number(tmp_path: Path, folder: Path) -> None:
     write(folder / "topics.txt", "\n<top><title>x</top>")
-    assert refused(tmp_path, folder) == "DIR/trec/topics.txt:2: <top> without a <num>; every topic needs one"
+    assert refused(tmp_path, folder) == (
+        "DIR/trec/topics.txt:2: <top> without a number; "
+        "every topic needs one: <num>, or an attribute number or id"
+    )
 
 
 def test_bad_judgments_are_listed(folder: Path) -> None:
-    write(folder / "qrels.test.txt", "51 FT-001 1\n51 0 FT-001 x\n")
+    write(folder / "qrels.test.txt", "51 FT-001 1\n51 0 FT-001 x\n" + "51 0 FT-001 1\n" * 2)
     assert [(r["line"], r["reason"], r["detail"]) for r in collect(folder)["rejected"]] == [
         (1, "field_count", "3 fields, not query, iteration, document, relevance"),
         (2, "bad_relevance", "relevance 'x' is not a number"),
@@ -112,5 +115,6 @@ def test_no_trec_file(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         open_source(str(tmp_path / "empty"), SourceConfig(format="trec"))
     assert str(caught.value).replace(str(tmp_path), "DIR") == (
-        "DIR/empty: no docs*, topics* or qrels* file; name the files so, or choose --format"
+        "DIR/empty: no documents, topics or judgments of TREC; documents stand in <DOC>, topics in <top> or "
+        "<topic>; judgments are lines `query 0 document 1`"
     )

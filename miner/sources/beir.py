@@ -7,10 +7,13 @@ from pathlib import Path
 
 from miner.errors import InputError, listed, near
 from miner.sources.config import SourceConfig, require_one_split, split_in
-from miner.sources.files import File, files_in, lines
+from miner.sources.files import File, files_in, lines, tree, unread
 from miner.sources.part import Part, Rows, Source
-from miner.sources.qrels import BEIR, judgments
+from miner.sources.qrels import Layout, find_layout, judgments
 from miner.sources.values import NotTextError, as_text, parse_json
+
+_QRELS = (".tsv", ".txt", ".trec", ".qrels", ".qrel", ".jsonl", "")
+"""Endings of files of judgments."""
 
 
 def is_beir(folder: Path) -> bool:
@@ -25,7 +28,7 @@ def is_beir(folder: Path) -> bool:
 def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:
     """Returns the folder as a source; a judgment's split is the name of its file.
 
-    Raises InputError when the corpus or the queries are missing.
+    Raises InputError when the corpus or the queries are missing, or a file of qrels holds no judgments.
     """
     files = {file.path.name.removesuffix(".gz"): file for file in files_in(source, folder)}
     for name in ("corpus.jsonl", "queries.jsonl"):
@@ -34,26 +37,55 @@ def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:
                 f"{source}: no {name}{near(name, files)}",
                 "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/train.tsv",
             )
-    qrels = [file for file in _qrels(source, folder) if file.suffix == ".tsv"]
-    splits = [split_in(file.stem) or file.stem for file in qrels]
+    qrels = [(file, _layout(file)) for file in _qrels(source, folder, list(files.values()))]
+    splits = [split_in(file.stem) or file.stem for file, _ in qrels]
     require_one_split(config, source, splits)
-    judged = [(file, config.split or split) for file, split in zip(qrels, splits, strict=True)]
+    judged = [
+        (file, layout, config.split or split) for (file, layout), split in zip(qrels, splits, strict=True)
+    ]
     corpus, queries = files["corpus.jsonl"], files["queries.jsonl"]
-    total = sum(file.size for file in (corpus, queries, *qrels))
-    note = "" if qrels else f"{source} has no qrels/*.tsv: no judgments"
-    return Source(source, total, "bytes", _parts(corpus, queries, judged), note)
+    read = [corpus, queries, *(file for file, _ in qrels)]
+    paths = {file.path for file in read}
+    left = [
+        (file, "not corpus.jsonl, queries.jsonl or qrels/SPLIT.tsv")
+        for file in tree(source, folder)
+        if file.path not in paths
+    ]
+    notes = [*unread(left, folder), *([] if qrels else [f"{source} has no qrels/*.tsv: no judgments"])]
+    total = sum(file.size for file in read)
+    return Source(source, total, "bytes", _parts(corpus, queries, judged), "\n".join(notes))
 
 
-def _qrels(source: str, folder: Path) -> list[File]:
-    qrels = folder / "qrels"
-    return files_in(f"{source.rstrip('/')}/qrels", qrels) if qrels.is_dir() else []
+def _qrels(source: str, folder: Path, files: list[File]) -> list[File]:
+    """The files of judgments in the folder qrels; without it, files beside the corpus called so."""
+    inside = folder / "qrels"
+    if inside.is_dir():
+        files = files_in(f"{source.rstrip('/')}/qrels", inside)
+    else:
+        files = [file for file in files if file.path.name.lower().startswith("qrels")]
+    return [file for file in files if file.suffix in _QRELS]
 
 
-def _parts(corpus: File, queries: File, judged: list[tuple[File, str]]) -> Iterator[Part]:
+def _layout(file: File) -> Layout:
+    layout = find_layout(file)
+    if layout is not None:
+        return layout
+    first = next((line.text for line in lines(file) if line.text.strip()), None)
+    if first is None:
+        return Layout(3, 0, 1, 2, True)
+    cells = first.rstrip("\r\n").split("\t") if "\t" in first else first.split()
+    raise InputError(
+        f"{file.origin}: no judgments: its first line has {len(cells)} fields: {listed(cells)}",
+        "a line holds query, document, relevance between tabs, or TREC's query, 0, document, relevance; "
+        "a header such as query-id, corpus-id, score may name them in another order",
+    )
+
+
+def _parts(corpus: File, queries: File, judged: list[tuple[File, Layout, str]]) -> Iterator[Part]:
     yield from _texts(corpus, "documents")
     yield from _texts(queries, "queries")
-    for file, split in judged:
-        yield from judgments(file, split, BEIR)
+    for file, layout, split in judged:
+        yield from judgments(file, split, layout)
 
 
 def _texts(file: File, kind: str) -> Iterator[Part]:

@@ -1,39 +1,110 @@
-"""Judgments: BEIR's three columns between tabs, or TREC's four."""
+"""Judgments: query, document and relevance, with or without a header, TREC's iteration, or as JSON lines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 
-from miner.errors import InputError
+from miner.errors import InputError, shown
 from miner.sources.files import File, lines
 from miner.sources.part import Part, Rows
-from miner.sources.values import as_number
+from miner.sources.values import NotTextError, as_number, as_text, parse_json
+
+_LOOKED_AT = 100
+_QUERY = ("query-id", "query_id", "queryid", "qid", "query", "topic", "topic_id", "topicid")
+_DOCUMENT = (
+    "corpus-id", "corpus_id", "corpusid", "doc-id", "doc_id", "docid", "docno", "document-id", "document_id",
+    "document", "doc", "pid", "passage_id",
+)  # fmt: skip
+_RELEVANCE = ("score", "relevance", "rel", "label", "judgment", "judgement", "grade", "relevance_score")
+"""The names by which a header, or the keys of JSON lines, tell the columns."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a line holds."""
+    """What a line holds, and where."""
 
-    fields: Callable[[str], list[str]]
-    """Cuts a line."""
     width: int
-    """So many fields; the last is the relevance."""
+    query: int
     document: int
-    """The place of the document's id; the query's stands first."""
-    header: bool
-    """Whether a first line without a number is one."""
-    told: str
-    """How an error goes on after the number of fields."""
+    relevance: int
+    tabs: bool
+    """Whether tabs part the fields, or any white space."""
+    header: bool = False
+    names: tuple[str, str, str] | None = None
+    """JSON lines: the keys of query, document and relevance."""
+
+    @property
+    def order(self) -> str:
+        """The fields of a line, as messages name them."""
+        called = {self.query: "query", self.document: "document", self.relevance: "relevance"}
+        return ", ".join(called.get(place, "iteration") for place in range(self.width))
+
+    def fields(self, text: str) -> list[str]:
+        """Cuts a line."""
+        return text.rstrip("\r\n").split("\t") if self.tabs else text.split()
 
 
-BEIR = Layout(
-    lambda line: line.rstrip("\r\n").split("\t"), 3, 1, True, " between tabs, not query, document, relevance"
-)
-TREC = Layout(str.split, 4, 2, False, ", not query, iteration, document, relevance")
+def find_layout(file: File) -> Layout | None:
+    """Returns the layout of a file of judgments by its first lines, or None if it holds none.
+
+    A header tells the columns by their names, in any order. Without one they are query, document, relevance,
+    or query, iteration, document, relevance.
+    """
+    first = [line.text.rstrip("\r\n") for line in islice(lines(file), _LOOKED_AT) if line.text.strip()]
+    if not first:
+        return None
+    if first[0].lstrip().startswith("{"):
+        return _json_layout(parse_json(first[0], file.origin, 1))
+    tabs = 2 * sum("\t" in line for line in first) > len(first)
+    rows = [Layout(0, 0, 0, 0, tabs).fields(line) for line in first]
+    header = [name.strip().lower() for name in rows[0]]
+    places = [_place(header, names) for names in (_QUERY, _DOCUMENT, _RELEVANCE)]
+    if all(place is not None for place in places):
+        query, document, relevance = (place or 0 for place in places)
+        return Layout(len(header), query, document, relevance, tabs, True)
+    named = as_number(rows[0][-1]) is None
+    graded = [row for row in (rows[1:] if named else rows) if len(row) > 1 and as_number(row[-1]) is not None]
+    widths = Counter(len(row) for row in graded or rows)
+    width = max(widths, key=lambda width: (width in (3, 4), widths[width]))
+    if width not in (3, 4):
+        return None
+    header_line = named and len(rows[0]) == width and len(rows) > 1
+    return Layout(width, 0, width - 2, width - 1, tabs, header_line)
+
+
+def _place(header: Sequence[str], names: Sequence[str]) -> int | None:
+    return next((header.index(name) for name in names if name in header), None)
+
+
+def _json_layout(record: dict[str, object]) -> Layout | None:
+    found = [next((n for n in names if n in record), None) for names in (_QUERY, _DOCUMENT, _RELEVANCE)]
+    if None in found:
+        return None
+    query, document, relevance = (name or "" for name in found)
+    return Layout(3, 0, 1, 2, False, names=(query, document, relevance))
+
+
+def is_judgments(file: File) -> bool:
+    """Tells by the first lines whether a file holds judgments: ids without blanks and whole numbers."""
+    layout = find_layout(file)
+    if layout is None or layout.names is not None:
+        return layout is not None
+    rows = [layout.fields(line.text) for line in islice(lines(file), _LOOKED_AT) if line.text.strip()]
+    sound = [
+        row
+        for row in (rows[1:] if layout.header else rows)
+        if len(row) == layout.width
+        and float(as_number(row[layout.relevance]) or 0).is_integer()
+        and as_number(row[layout.relevance]) is not None
+        and not any(" " in row[place].strip() for place in (layout.query, layout.document))
+    ]
+    return len(sound) > 0.9 * (len(rows) - layout.header)
 
 
 def judgments(file: File, split: str, layout: Layout) -> Iterator[Part]:
@@ -41,25 +112,36 @@ def judgments(file: File, split: str, layout: Layout) -> Iterator[Part]:
     rows = Rows()
     for line in lines(file):
         rows.size += line.size
-        fields = layout.fields(line.text)
-        complete = len(fields) == layout.width
-        header = layout.header and line.number == 1 and complete and as_number(fields[-1]) is None
-        if line.text.strip() and not header:
+        if line.text.strip() and not (layout.header and line.number == 1):
+            fields = _keys(line.text, file.origin, line.number, layout.names) or layout.fields(line.text)
             _judgment(rows, file.origin, line.number, fields, split, layout)
         if rows.full:
             yield rows.part()
     yield rows.part()
 
 
+def _keys(text: str, origin: str, number: int, names: tuple[str, str, str] | None) -> list[str] | None:
+    """The fields of a line of JSON; one that is missing or no text is empty."""
+    if names is None:
+        return None
+    record = parse_json(text, origin, number)
+    try:
+        return [as_text(record.get(name), name) or "" for name in names]
+    except NotTextError as error:
+        raise InputError(f"{origin}:{number}: {error}", "ids are texts, and relevance is a number") from error
+
+
 def _judgment(rows: Rows, origin: str, number: int, fields: list[str], split: str, layout: Layout) -> None:
-    relevance = as_number(fields[-1])
     rows.start("judgments", origin, number, *fields, split)
     if len(fields) != layout.width:
-        rows.reject("field_count", f"{len(fields)} fields{layout.told}")
-    elif relevance is None:
-        rows.reject("bad_relevance", f"relevance '{fields[-1]}' is not a number")
+        tabs = " between tabs" if layout.tabs else ""
+        rows.reject("field_count", f"{len(fields)} fields{tabs}, not {layout.order}")
+        return
+    relevance = as_number(fields[layout.relevance])
+    if relevance is None:
+        rows.reject("bad_relevance", f"relevance '{shown(fields[layout.relevance])}' is not a number")
     else:
-        rows.judgment(fields[0], fields[layout.document], split, relevance)
+        rows.judgment(fields[layout.query], fields[layout.document], split, relevance)
 
 
 def read_judgments(path: Path) -> pa.Table:
@@ -70,9 +152,9 @@ def read_judgments(path: Path) -> pa.Table:
     if not path.is_file():
         raise InputError(f"{path}: no such file", "name a file of judgments: query, document, relevance")
     file = File(path, str(path))
-    first = next((line.text for line in lines(file) if line.text.strip()), "")
     found = []
-    for part in judgments(file, "", BEIR if len(first.split("\t")) == 3 else TREC):
+    layout = find_layout(file) or Layout(3, 0, 1, 2, True)
+    for part in judgments(file, "", layout):
         if part.rejected is not None:
             bad = part.rejected.slice(0, 1).to_pylist()[0]
             raise InputError(

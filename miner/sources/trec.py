@@ -1,156 +1,284 @@
-"""TREC collections: documents and topics in SGML, judgments as `query iteration document relevance`."""
+"""TREC collections as they are distributed: the content of a file tells what it holds."""
 
 from __future__ import annotations
 
-import html
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from miner.errors import InputError
+from miner.errors import InputError, listed
+from miner.sources import markup
 from miner.sources.config import SourceConfig, require_one_split, split_in
-from miner.sources.files import File, files_in, lines
+from miner.sources.files import File, lines, tree, unread
 from miner.sources.part import Part, Rows, Source
-from miner.sources.qrels import TREC, judgments
+from miner.sources.qrels import find_layout, is_judgments, judgments
 from miner.sources.tables import is_table
+from miner.sources.values import NotTextError, as_text, parse_json
 
-_TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9-]*(?:\s[^<>]*)?>")
-_TITLES = ("title", "headline", "head")
+_HEAD = 1 << 16
+"""Characters of a file that tell what it holds."""
+_FIRST = re.compile(r"<(doc|top|topics|topic|queries|query)[\s>]", re.IGNORECASE)
+_NUMBERS = ("num", "number", "identifier", "qid", "id", "topicid", "topic_id")
+_QUERIES = ("title", "query", "question", "content", "summary", "text", "description", "desc")
+"""The elements of a topic that may be its query, the best first."""
+_ASIDE = ("narrative", "narr")
+_ATTRIBUTES = ("number", "id", "qid", "num")
+_DOC_IDS = ("docno", "doc_id", "docid", "_id", "id", "pid")
+_DOC_TEXTS = ("contents", "text", "body", "abstract", "passage")
+_TOPIC_IDS = ("query_id", "qid", "topic_id", "number", "num", "_id", "id")
+_TOPIC_TEXTS = ("query", "title", "question", "text")
+_WORDS = (
+    ("topics", r"topic|quer|question"),
+    ("qrels", r"qrel|judg"),
+    ("docs", r"doc|corpus|collection|passage"),
+)
+_BEFORE = {"tab": r"\S+?\t", "colon": r"[^\s:]+:", "space": r"\d+ +"}
+"""What stands before the text where a line is a topic or a document: its id and a sign."""
 
 
-def trec_kind(name: str) -> str | None:
-    """Returns what a file holds by its name: `docs`, `topics` or `qrels`; None for other names."""
-    kinds = {"docs": "docs", "topics": "topics", "queries": "topics", "qrels": "qrels"}
-    return next((kind for start, kind in kinds.items() if name.lower().startswith(start)), None)
+@dataclass(frozen=True)
+class _Kind:
+    """What a file holds and how it is read."""
+
+    holds: str
+    """`docs`, `topics` or `qrels`; "" for a file that is not read."""
+    form: str
+    """The tag of its records, `json`, `qrels`, a key of _BEFORE, or why it is not read."""
+    note: str = ""
 
 
 def is_trec(source: str, path: Path) -> bool:
-    """Tells whether a folder holds docs* and topics* files, or a file is named like one of TREC's."""
+    """Tells whether a folder holds TREC documents or topics, or a file that is no table one of TREC's."""
     if path.is_file():
-        return not is_table(File(path, source)) and trec_kind(path.name) is not None
-    return {"docs", "topics"} <= {kind for _, kind in _files(source, path)}
-
-
-def _files(source: str, path: Path) -> list[tuple[File, str]]:
-    """Returns the TREC files with what each holds; in a folder, qrels may end in .tsv, the rest may not."""
-    files = [(file, trec_kind(file.path.name)) for file in files_in(source, path)]
-    return [
-        (file, kind)
-        for file, kind in files
-        if kind is not None and (path.is_file() or kind == "qrels" or not is_table(file))
-    ]
+        file = File(path, source)
+        named = _named(file)
+        return (not is_table(file) or named == "qrels") and _kind(file).holds != ""
+    kinds = [_kind(file) for file in tree(source, path)]
+    tagged = any(kind.holds and kind.form not in ("json", "qrels", *_BEFORE) for kind in kinds)
+    return tagged or {"docs", "topics"} <= {kind.holds for kind in kinds}
 
 
 def open_trec(source: str, path: Path, config: SourceConfig) -> Source:
-    """Returns a folder of docs*, topics* and qrels* files, or one such file, as a source.
+    """Returns a folder, with the folders in it, or one file of documents, topics or judgments as a source.
 
-    A judgment's split is the one that its file's name tells, else train. Raises InputError when
-    no file has such a name.
+    A judgment's split is the one that its file's name tells, or that of its folder, else train. Raises
+    InputError when nothing there is one of these.
     """
-    known = _files(source, path)
+    found = [(file, _kind(file)) for file in tree(source, path)]
+    known = [(file, kind) for file, kind in found if kind.holds]
+    left = [(file, kind.form) for file, kind in found if not kind.holds]
+    notes = unread(left, path if path.is_dir() else path.parent)
     if not known:
         raise InputError(
-            f"{source}: no docs*, topics* or qrels* file", "name the files so, or choose --format"
+            "; ".join([f"{source}: no documents, topics or judgments of TREC", *notes]),
+            "documents stand in <DOC>, topics in <top> or <topic>; judgments are lines `query 0 document 1`",
         )
-    splits = {file.origin: split_in(file.stem) or "train" for file, kind in known if kind == "qrels"}
+    splits = {file.origin: _split(file, path) for file, kind in known if kind.holds == "qrels"}
     require_one_split(config, source, list(splits.values()))
     if config.split is not None:
         splits = dict.fromkeys(splits, config.split)
-    return Source(source, sum(file.size for file, _ in known), "bytes", _parts(known, splits))
+    notes += [f"{file.origin}: {kind.note}" for file, kind in known if kind.note]
+    total = sum(file.size for file, _ in known)
+    return Source(source, total, "bytes", _parts(known, splits), "\n".join(notes))
 
 
-def _parts(files: list[tuple[File, str]], splits: dict[str, str]) -> Iterator[Part]:
+def _split(file: File, path: Path) -> str:
+    inside = file.path.relative_to(path).parts[:-1] if path.is_dir() else ()
+    names = (file.stem, *reversed(inside))
+    return next((split for name in names if (split := split_in(name))), "train")
+
+
+def _named(file: File) -> str:
+    """Returns what a file's name says that it holds; "" if it says nothing."""
+    name = file.path.name.lower()
+    return next((kind for kind, words in _WORDS if re.search(words, name)), "")
+
+
+def _kind(file: File) -> _Kind:
+    """Returns what a file holds, by its first lines; by its name only where these can be two things."""
+    try:
+        head = _head(file)
+    except InputError as error:
+        if _named(file) and "not UTF-8" in error.message:
+            raise
+        return _Kind("", error.message.removeprefix(f"{file.origin}: "))
+    if not head:
+        return _Kind("", "empty")
+    first = _FIRST.search("\n".join(head)) if head[0].lstrip().startswith("<") or _named(file) else None
+    if first is not None:
+        return _tagged(first[1].lower(), "\n".join(head))
+    if head[0].lstrip().startswith("{"):
+        return _json(file, head[0])
+    return _lines(file, head)
+
+
+def _head(file: File) -> list[str]:
+    head, size = list[str](), 0
+    for line in lines(file):
+        if line.text.strip():
+            head.append(line.text.strip("\r\n"))
+        size += len(line.text)
+        if size > _HEAD:
+            break
+    return head
+
+
+def _tagged(tag: str, head: str) -> _Kind:
+    if tag == "doc":
+        dropped = sorted(markup.left_out(head))
+        return _Kind("docs", "doc", f"not read: what is in the tags {listed(dropped)}" if dropped else "")
+    if tag in ("topics", "queries"):
+        inner = re.search(r"<(top|topic|query)[\s>]", head, re.IGNORECASE)
+        tag = inner[1].lower() if inner else "topic"
+    titled = re.search(r"<(title|query|question)[\s>]", head.replace(f"<{tag}", ""), re.IGNORECASE)
+    return _Kind("topics", tag, "" if titled else "topics without a title: the query is what else they hold")
+
+
+def _json(file: File, line: str) -> _Kind:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        return _Kind("", "JSON, but not one object a line")
+    if find_layout(file) is not None:
+        return _Kind("qrels", "qrels")
+    doc = _key(record, _DOC_IDS) and _key(record, _DOC_TEXTS)
+    topic = _key(record, _TOPIC_IDS) and _key(record, _TOPIC_TEXTS)
+    if topic and (not doc or _named(file) == "topics"):
+        return _Kind("topics", "json")
+    if doc:
+        return _Kind("docs", "json")
+    return _Kind("", "JSON without the keys of documents (id, contents) or topics (id, query)")
+
+
+def _key(record: dict[str, object], names: Sequence[str]) -> str | None:
+    return next((name for name in names if name in record), None)
+
+
+def _lines(file: File, head: list[str]) -> _Kind:
+    named = _named(file)
+    if named not in ("topics", "docs") and is_judgments(file):
+        return _Kind("qrels", "qrels")
+    rows = [line.split() for line in head[:100]]
+    if all(len(row) == 6 and row[3].isdigit() for row in rows):
+        return _Kind("", "a run: ranked documents, no judgments")
+    form = next((f for f, sign in _BEFORE.items() if all(re.match(sign, line) for line in head[:100])), None)
+    if named in ("topics", "docs") and form is not None:
+        return _Kind(named, form)
+    if named == "qrels":
+        return _Kind("qrels", "qrels")
+    if form == "tab" and all(len(line.split("\t")) == 2 for line in head[:100]):
+        return _Kind("", "an id and a text in each line: documents or topics; name the file docs or topics")
+    return _Kind("", "no documents, topics or judgments")
+
+
+def _parts(files: list[tuple[File, _Kind]], splits: dict[str, str]) -> Iterator[Part]:
     for file, kind in files:
-        if kind == "qrels":
-            yield from judgments(file, splits[file.origin], TREC)
+        if kind.holds == "qrels":
+            layout = find_layout(file)
+            if layout is None:
+                raise InputError(
+                    f"{file.origin}: no judgments", "a line is `query 0 document relevance`, or without the 0"
+                )
+            yield from judgments(file, splits[file.origin], layout)
+        elif kind.form == "json":
+            yield from _json_records(file, kind.holds)
+        elif kind.form in _BEFORE:
+            yield from _line_records(file, kind)
         else:
-            yield from _records(file, kind)
+            yield from _tagged_records(file, kind)
 
 
-def _records(file: File, kind: str) -> Iterator[Part]:
+def _tagged_records(file: File, kind: _Kind) -> Iterator[Part]:
     rows = Rows()
-    for block in _blocks(file, "doc" if kind == "docs" else "top"):
-        rows.size += block.size
-        (_document if kind == "docs" else _topic)(rows, file.origin, block)
+    for record in markup.records(file, kind.form):
+        rows.size += record.size
+        (_document if kind.holds == "docs" else _topic)(rows, file.origin, record, kind.form)
         if rows.full:
             yield rows.part()
     yield rows.part()
 
 
-class _Block(NamedTuple):
-    """What stands between an opening and a closing tag, the line it starts on, the bytes it took."""
-
-    line: int
-    text: str
-    size: int
-
-
-def _blocks(file: File, tag: str) -> Iterator[_Block]:
-    """Yields the contents of each <tag>; raises InputError for one that is never closed."""
-    edge = re.compile(f"<(/?){tag}(?:\\s[^<>]*)?>", re.IGNORECASE)
-    start = size = 0
-    held: list[str] = []
-    for line in lines(file):
-        size += line.size
-        place = 0
-        for match in edge.finditer(line.text):
-            if match[1] and start:
-                yield _Block(start, "".join([*held, line.text[place : match.start()]]), size)
-                start = size = 0
-            elif not match[1]:
-                _require_closed(file, tag, start)
-                start, held = line.number, []
-            place = match.end()
-        if start:
-            held.append(line.text[place:])
-    _require_closed(file, tag, start)
-
-
-def _require_closed(file: File, tag: str, start: int) -> None:
-    if start:
-        raise InputError(f"{file.origin}:{start}: <{tag}> is never closed", "the file seems to be cut off")
-
-
-def _field(block: str, name: str) -> str | None:
-    """Returns the content of <name>, up to its closing tag or, as old topics have it, the next tag."""
-    found = re.search(rf"<{name}(?:\s[^<>]*)?>(.*?)(?:</{name}>|(?=<[a-z])|\Z)", block, re.I | re.S)
-    return None if found is None else _folded(found[1])
-
-
-def _sections(block: str, name: str) -> list[str]:
-    return re.findall(rf"<{name}(?:\s[^<>]*)?>(.*?)</{name}>", block, re.I | re.S)
-
-
-def _plain(markup: str) -> str:
-    return html.unescape(_TAG.sub(" ", markup)).strip()
-
-
-def _folded(markup: str) -> str:
-    return " ".join(_plain(markup).split())
-
-
-def _document(rows: Rows, origin: str, block: _Block) -> None:
-    """Adds a <doc>: its text is the <text> sections, or all that is neither number nor title."""
-    doc_id = _field(block.text, "docno")
+def _document(rows: Rows, origin: str, record: markup.Record, tag: str) -> None:
+    """Adds a <doc>: its title, and as its text all that is no number, date or code."""
+    doc_id = markup.fields(record.text, ("docno",)).get("docno")
     if not doc_id:
-        raise InputError(f"{origin}:{block.line}: <doc> without a <docno>", "every document needs one")
-    titles = [found for name in _TITLES for found in _sections(block.text, name)]
-    sections = _sections(block.text, "text")
-    if not sections:
-        used = "|".join(("docno", *_TITLES))
-        sections = [re.sub(rf"<({used})(?:\s[^<>]*)?>.*?</\1>", " ", block.text, flags=re.I | re.S)]
-    title, text = _folded(" ".join(titles)), _plain("\n".join(sections))
-    rows.start("documents", origin, block.line, doc_id, title, text)
+        raise InputError(f"{origin}:{record.line}: <doc> without a <docno>", "every document needs one")
+    title, text = markup.document(record.text)
+    rows.start("documents", origin, record.line, doc_id, title, text)
     rows.document(doc_id, text, title)
 
 
-def _topic(rows: Rows, origin: str, block: _Block) -> None:
-    """Adds a <top>: its query is the title; description and narrative are for assessors."""
-    number, title = _field(block.text, "num"), _field(block.text, "title")
-    query_id = re.sub(r"^Number:\s*", "", number or "", flags=re.I)
+def _topic(rows: Rows, origin: str, record: markup.Record, tag: str) -> None:
+    """Adds a topic: its query is the title; description and narrative are for assessors."""
+    found = markup.fields(record.text, (*_NUMBERS, *_QUERIES, *_ASIDE))
+    number = markup.attribute(record.attributes, _ATTRIBUTES) or _first(found, _NUMBERS)
+    query_id = re.sub(r"^Number:\s*", "", number, flags=re.I)
     if not query_id:
-        raise InputError(f"{origin}:{block.line}: <top> without a <num>", "every topic needs one")
-    text = re.sub(r"^Topic:\s*", "", title or "", flags=re.I)
-    rows.start("queries", origin, block.line, query_id, text)
+        raise InputError(
+            f"{origin}:{record.line}: <{tag}> without a number",
+            "every topic needs one: <num>, or an attribute number or id",
+        )
+    text = re.sub(r"^(Topic|Title|Description):\s*", "", _first(found, _QUERIES), flags=re.I)
+    if not text:
+        rest = markup.folded(record.text)
+        text = rest.removeprefix(_first(found, _NUMBERS)).removesuffix(_first(found, _ASIDE)).strip()
+    rows.start("queries", origin, record.line, query_id, text)
     rows.query(query_id, text)
+
+
+def _first(found: dict[str, str], names: Sequence[str]) -> str:
+    return next((found[name] for name in names if found.get(name)), "")
+
+
+def _json_records(file: File, holds: str) -> Iterator[Part]:
+    rows = Rows()
+    ids, texts = (_DOC_IDS, _DOC_TEXTS) if holds == "docs" else (_TOPIC_IDS, _TOPIC_TEXTS)
+    for line in lines(file):
+        rows.size += line.size
+        if not line.text.strip():
+            continue
+        record = parse_json(line.text, file.origin, line.number)
+        keys = (_key(record, ids), _key(record, texts), "title")
+        if keys[0] is None or keys[1] is None:
+            raise InputError(
+                f"{file.origin}:{line.number}: no key for {'the text' if keys[0] else 'the id'}",
+                f"the keys there: {listed(record) or 'none'}",
+            )
+        rows.start("documents" if holds == "docs" else "queries", file.origin, line.number, line.text)
+        try:
+            identity, text, title = (as_text(record.get(key), key) or "" for key in keys if key)
+        except NotTextError as error:
+            rows.reject("not_text", str(error))
+            continue
+        _add(rows, holds, identity, text, title)
+        if rows.full:
+            yield rows.part()
+    yield rows.part()
+
+
+def _line_records(file: File, kind: _Kind) -> Iterator[Part]:
+    rows = Rows()
+    sign = {"tab": "\t", "colon": ":", "space": " "}[kind.form]
+    for line in lines(file):
+        rows.size += line.size
+        if line.text.strip():
+            identity, _, text = line.text.strip("\r\n").partition(sign)
+            noun = "documents" if kind.holds == "docs" else "queries"
+            rows.start(noun, file.origin, line.number, identity, text)
+            _add(rows, kind.holds, identity, text.strip())
+        if rows.full:
+            yield rows.part()
+    yield rows.part()
+
+
+def _add(rows: Rows, holds: str, identity: str, text: str, title: str = "") -> None:
+    if not identity:
+        rows.reject("empty_id", "the id is empty")
+    elif holds == "docs":
+        rows.document(identity, text, title)
+    else:
+        rows.query(identity, text)
