@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,7 +130,10 @@ def test_a_token_that_ends_every_text_does_not_pad(tmp_path: Path) -> None:
     assert model.tokenizer.pad_token == "<u>"
 
 
-def test_a_batch_in_training_gives_the_vectors_of_each_text_alone(base: Path) -> None:
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_batch_in_training_gives_the_vectors_of_each_text_alone(base: Path, side: str) -> None:
+    file = base / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"padding_side": side}))
     model = load_base(EncoderConfig(base=str(base)))
     found = model.encode(TEXTS, batch_size=len(TEXTS), normalize_embeddings=True)
     assert np.abs(found - one_by_one(base, TEXTS)).max() < 1e-5

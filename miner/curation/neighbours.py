@@ -10,7 +10,7 @@ import numpy.typing as npt
 from miner.engine.progress import SILENT, Progress
 from miner.models.encoder import Encoder
 from miner.models.similarity import without_gaps
-from miner.models.vectors import VectorCache, embed
+from miner.models.vectors import VectorCache, embed, note_truncated
 from miner.store.database import Store
 
 Ints = npt.NDArray[np.int64]
@@ -34,6 +34,7 @@ def vector_pairs(
     encoder = Encoder(model).for_side(role)
     cache = VectorCache(store.vectors, encoder.fingerprint, progress)
     rows = embed(cache, encoder, list(texts), encoder.prompts[role], progress=progress)
+    note_truncated(encoder.name, cache.truncated, progress)
     # The cosine, whatever the model's own similarity: its threshold is what was asked for.
     vectors = without_gaps(np.asarray(cache.vectors[rows]), normalise=True)
     found = []

@@ -19,6 +19,8 @@ def complete_padding(model: Any) -> None:
             tokenizer, config = module.tokenizer, module.model.config
             if tokenizer.pad_token is None:
                 tokenizer.pad_token = _pad_token(tokenizer, config)
+                # On the left it would move the positions that GPT-2 learned.
+                tokenizer.padding_side = "right"
             if getattr(config, "pad_token_id", None) is None:
                 config.pad_token_id = tokenizer.pad_token_id
 
