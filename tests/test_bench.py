@@ -334,11 +334,11 @@ def test_holm_is_the_step_down_procedure(p_values: list[float]) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"seeds": 2}, "2 seeds tell chance from difference badly"),
+        ({"seeds": 2}, "seeds must be a whole number from 3 to 1,000, got 2"),
         ({"arms": ("easy", "hrad")}, "no arm 'hrad' (did you mean 'hard'?)"),
         ({"arms": ("easy", "easy")}, "an arm is named twice"),
         ({"arms": ("easy",), "sizes": (Size(5, "hard"),)}, "a size for 'hard', which is no arm"),
-        ({"negatives": 0}, "negatives cannot be 0"),
+        ({"negatives": 0}, "negatives must be a whole number from 1 to 62, got 0"),
         ({"training": EncoderConfig(loss="cosine")}, "loss cosine does not compare negatives"),
         (
             {"training": EncoderConfig(loss="triplet"), "negatives": 2},

@@ -197,21 +197,24 @@ def test_a_table_that_is_none_and_an_unknown_table_are_refused(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ("depth = '5'", "depth is '5'; give a whole number"),
-        ("depth = 5.5", "depth is 5.5; give a whole number"),
-        ("depth = true", "depth is True; give a whole number"),
-        ("depth = 'off'", "depth is 'off'; give a whole number"),
-        ("bm25_k1 = 'high'", "bm25_k1 is 'high'; give a number"),
-        ("bm25_k1 = false", "bm25_k1 is False; give a number"),
+        ("depth = '5'", "depth must be a whole number from 1 to 100,000, got '5'"),
+        ("depth = 5.5", "depth must be a whole number from 1 to 100,000, got 5.5"),
+        ("depth = true", "depth must be a whole number from 1 to 100,000, got True"),
+        ("depth = 'off'", "depth must be a whole number from 1 to 100,000, got 'off'"),
+        ("bm25_k1 = 'high'", "bm25_k1 must be a number from 0 to 1,000, got 'high'"),
+        ("bm25_k1 = false", "bm25_k1 must be a number from 0 to 1,000, got False"),
         ("bm25 = 'off'", "bm25 is 'off'; give true or false"),
         ("bm25 = 1", "bm25 is 1; give true or false"),
         ("encoder = 5", "encoder is 5; give a text or 'off'"),
         ("encoder = true", "encoder is True; give a text or 'off'"),
-        ("rerank_depth = 'deep'", "rerank_depth is 'deep'; give a whole number or 'off'"),
+        ("rerank_depth = 'deep'", "rerank_depth must be a whole number from 1 to 100,000 or off, got 'deep'"),
         ("protected = 'd1'", "protected is 'd1'; give a list of ids"),
-        ("[rules]\nmax_score = 'none'", "max_score is 'none'; give a number or 'off'"),
-        ("[rules]\nmax_score = [1]", "max_score is [1]; give a number or 'off'"),
-        ("[selection]\nseed = 1.0", "seed is 1.0; give a whole number"),
+        ("[rules]\nmax_score = 'none'", "max_score must be a number from -1e+30 to 1e+30 or off, got 'none'"),
+        ("[rules]\nmax_score = [1]", "max_score must be a number from -1e+30 to 1e+30 or off, got [1]"),
+        (
+            "[selection]\nseed = 1.0",
+            "seed must be a whole number from 0 to 9,223,372,036,854,775,807, got 1.0",
+        ),
     ],
 )
 def test_a_value_of_the_wrong_kind_names_the_file_and_the_kind(tmp_path: Path, line: str, text: str) -> None:
@@ -277,7 +280,7 @@ def test_off_is_none_where_none_can_be_and_a_text_elsewhere() -> None:
     assert with_values(MiningConfig(encoder="a"), {"encoder": "off"}).encoder is None
     assert with_values(MiningConfig(encoder="a"), {"encoder": None}).encoder is None
     assert with_values(MiningConfig(), {"split": "off"}).split == "off"
-    with pytest.raises(UsageError, match=r"^negatives is None; give a whole number$"):
+    with pytest.raises(UsageError, match=r"^negatives must be a whole number from 1 to 10,000, got None$"):
         with_values(MiningConfig(), {"negatives": None})
 
 
@@ -311,32 +314,38 @@ def test_no_key_is_in_two_sections_and_every_key_has_help() -> None:
     ("values", "text"),
     [
         ({"bm25": False}, "there is nothing to search with; name an encoder, or leave BM25 on"),
-        ({"anchor": "worst"}, "anchor 'worst' cannot be; use one of lowest, median, best, each"),
-        ({"strategy": "hard"}, "strategy 'hard' cannot be; use one of top, random, ambiguous"),
-        ({"positives": "first"}, "positives 'first' cannot be; use all or best"),
-        ({"negatives": 0}, "negatives 0 cannot be; use 1 to 10000"),
-        ({"depth": 0}, "depth 0 cannot be; use 1 to 100000"),
-        ({"rerank_depth": 0}, "rerank_depth 0 cannot be; use at least 1"),
-        ({"bm25_k1": -0.1}, "bm25_k1 -0.1 cannot be; use 0 or more"),
-        ({"bm25_b": 1.5}, "bm25_b 1.5 cannot be; use 0 to 1"),
-        ({"skip_top": -1}, "skip_top -1 cannot be; use 0 or more"),
-        ({"max_rank": 0}, "max_rank 0 with skip_top 0 cannot be; use max_rank above skip_top"),
+        ({"anchor": "worst"}, "anchor must be one of lowest, median, best, each, got 'worst'"),
+        ({"strategy": "hard"}, "strategy must be one of top, random, ambiguous, got 'hard'"),
+        ({"positives": "first"}, "positives must be one of all, best, got 'first'"),
+        ({"negatives": 0}, "negatives must be a whole number from 1 to 10,000, got 0"),
+        ({"depth": 0}, "depth must be a whole number from 1 to 100,000, got 0"),
+        ({"rerank_depth": 0}, "rerank_depth must be a whole number from 1 to 100,000 or off, got 0"),
+        ({"bm25_k1": -0.1}, "bm25_k1 must be a number from 0 to 1,000, got -0.1"),
+        ({"bm25_b": 1.5}, "bm25_b must be a number from 0 to 1, got 1.5"),
+        ({"skip_top": -1}, "skip_top must be a whole number from 0 to 100,000, got -1"),
+        ({"max_rank": 0}, "max_rank must be a whole number from 1 to 1,000,000,000 or off, got 0"),
         (
             {"skip_top": 5, "max_rank": 5},
             "max_rank 5 with skip_top 5 cannot be; use max_rank above skip_top",
         ),
         (
             {"relative_margin": 5},
-            "relative_margin 5.0 cannot be; use a share of the positive's score, such as 0.3 for 30 %",
+            "relative_margin must be a number from -1e+30 to 1 or off, got 5",
         ),
-        ({"percentile": 101}, "percentile 101.0 cannot be; use 0 to 100"),
-        ({"percentile": -1}, "percentile -1.0 cannot be; use 0 to 100"),
-        ({"max_score": float("nan")}, "max_score nan cannot be; use a finite number"),
-        ({"relative_margin": float("-inf")}, "relative_margin -inf cannot be; use a finite number"),
-        ({"absolute_margin": float("inf")}, "absolute_margin inf cannot be; use a finite number"),
-        ({"bm25_quota": -1}, "bm25_quota -1 cannot be; use 0 or more"),
-        ({"dense_quota": -1}, "dense_quota -1 cannot be; use 0 or more"),
-        ({"document_cap": -1}, "document_cap -1 cannot be; use 0 or more"),
+        ({"percentile": 101}, "percentile must be a number from 0 to 100 or off, got 101"),
+        ({"percentile": -1}, "percentile must be a number from 0 to 100 or off, got -1"),
+        ({"max_score": float("nan")}, "max_score must be a number from -1e+30 to 1e+30 or off, got nan"),
+        (
+            {"relative_margin": float("-inf")},
+            "relative_margin must be a number from -1e+30 to 1 or off, got -inf",
+        ),
+        (
+            {"absolute_margin": float("inf")},
+            "absolute_margin must be a number from -1e+30 to 1e+30 or off, got inf",
+        ),
+        ({"bm25_quota": -1}, "bm25_quota must be a whole number from 0 to 1,000,000,000 or off, got -1"),
+        ({"dense_quota": -1}, "dense_quota must be a whole number from 0 to 1,000,000,000 or off, got -1"),
+        ({"document_cap": -1}, "document_cap must be a whole number from 0 to 1,000,000,000 or off, got -1"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(values: dict[str, Any], text: str) -> None:

@@ -269,5 +269,5 @@ def test_the_command_tells_clusters_and_wrong_values(tmp_path: Path) -> None:
     assert (
         json.loads(CliRunner().invoke(group, ["dedup", path, "--json"]).stdout)["documents"]["members"] == 2
     )
-    with pytest.raises(UsageError, match="threshold cannot be 0"):
+    with pytest.raises(UsageError, match="threshold must be a number above 0"):
         DedupConfig(threshold=0)

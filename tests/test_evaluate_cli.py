@@ -358,8 +358,8 @@ def test_an_encoder_cannot_rerank(store: Path, models: Path) -> None:
     ("settings", "message"),
     [
         ({"task": "retreival"}, "unknown task 'retreival' (did you mean 'retrieval'?)"),
-        ({"queries": 0}, "--queries is 0"),
-        ({"depth": 0}, "--depth is 0"),
+        ({"queries": 0}, "queries must be a whole number from 1 to 1,000,000,000, got 0"),
+        ({"depth": 0}, "depth must be a whole number from 1 to 100,000, got 0"),
     ],
 )
 def test_values_that_make_no_sense(settings: dict[str, object], message: str) -> None:

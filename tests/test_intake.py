@@ -182,8 +182,12 @@ def test_no_sources_and_bad_options(tmp_path: Path, folder: Path) -> None:
     for sources, config, message in (
         ([], SourceConfig(), "no source named"),
         (["x"], SourceConfig(format="bier"), "no source format 'bier' (did you mean 'beir'?)"),
-        (["x"], SourceConfig(max_bad=2), "--max-bad is 2"),
-        (["x"], SourceConfig(positives_per_query=0), "--positives-per-query is 0"),
+        (["x"], SourceConfig(max_bad=2), "max_bad must be a number from 0 to 1, got 2"),
+        (
+            ["x"],
+            SourceConfig(positives_per_query=0),
+            "positives_per_query must be a whole number from 1 to 10,000, got 0",
+        ),
     ):
         with pytest.raises(UsageError) as caught:
             ingest(tmp_path / "s.duckdb", sources, config)

@@ -170,9 +170,9 @@ def test_wrong_splits_and_values_are_refused(stores: tuple[Path, Path]) -> None:
         pytest.raises(UsageError, match=r"nothing is judged in split 'tset' of .* \(did you mean 'test'\?\)"),
     ):
         find_leakage(train, test, LeakageConfig(split="tset"))
-    with pytest.raises(UsageError, match="contained cannot be 0"):
+    with pytest.raises(UsageError, match="contained must be a number above 0"):
         LeakageConfig(contained=0)
-    with pytest.raises(UsageError, match="ngram cannot be 1"):
+    with pytest.raises(UsageError, match="ngram must be a whole number from 2"):
         LeakageConfig(ngram=1)
 
 

@@ -86,7 +86,7 @@ SETTINGS = {
     "max_score": quarters,
     "min_score": quarters,
     "absolute_margin": quarters,
-    "relative_margin": st.sampled_from([-0.5, 0.0, 0.05, 0.25, 0.5, 1.0, 2.0]),
+    "relative_margin": st.sampled_from([-0.5, 0.0, 0.05, 0.25, 0.5, 1.0]),
     "percentile": st.sampled_from([0.0, 12.5, 25.0, 50.0, 75.0, 100.0]),
     "relative_percentile": st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, 1.5]),
 }

@@ -143,7 +143,7 @@ def test_an_unfinished_training_is_not_lost_to_another(
     assert (code, err.splitlines()[1:]) == (
         2,
         [
-            f"Error: {out}.partial holds an unfinished training: epochs 9, now 1.0; max_steps 20, now 1; "
+            f"Error: {out}.partial holds an unfinished training: epochs 9.0, now 1.0; max_steps 20, now 1; "
             "learning_rate 0.1, now unset; dimension 8, now 16; evaluations 5, now 0",
             "  go on with the same data and settings, name another OUT, or start anew with --force",
         ],
@@ -219,11 +219,11 @@ def test_interrupted_it_saves_a_checkpoint(rows: Path, tmp_path: Path, number: s
 def test_a_training_that_diverges_fails_and_writes_nothing(
     rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = [*SCRATCH, "--learning-rate", "1e38", "--epochs", 4]
+    settings = [*SCRATCH, "--learning-rate", "1e30", "--epochs", 4]
     code, said, notes = run(capsys, rows, tmp_path / "out", *settings)
     assert (code, said) == (1, "")
     assert notes.endswith(
-        "Error: training diverged: the loss is nan by step 4 of 24\n  lower --learning-rate, it was 1e+38\n"
+        "Error: training diverged: the loss is nan by step 4 of 24\n  lower --learning-rate, it was 1e+30\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["triplets.jsonl"]
 
@@ -357,10 +357,6 @@ def test_errors_say_what_to_do(
             "Error: loss mnr has nothing to rank: no negatives, and 1 row per batch\n"
             "  use --batch-size 2 or more, or rows with negatives\n",
         ),
-        (rows, out, "--loss", "triplet", "--margin", "nan"): (
-            2,
-            "Error: margin cannot be nan\n  use above 0 and at most 2\n",
-        ),
         (rows, out, "--dev", store, "--dev-split", "dve"): (
             2,
             f"Error: nothing is judged in split 'dve' of {store} (did you mean 'dev'?)\n"
@@ -399,7 +395,13 @@ def test_errors_say_what_to_do(
 def test_options_of_no_meaning_are_refused_before_anything_is_read(
     rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for flags in (["--loss", "mrn"], ["--epochs", "0"], ["--judgments", "glod"], ["--batch-size", "0"]):
+    for flags in (
+        ["--loss", "mrn"],
+        ["--epochs", "0"],
+        ["--judgments", "glod"],
+        ["--batch-size", "0"],
+        ["--margin", "nan"],
+    ):
         code, said, notes = run(capsys, rows, tmp_path / "out", *flags)
         assert (code, said) == (2, "")
         assert f"Invalid value for '{flags[0]}'" in notes

@@ -8,12 +8,13 @@ from typing import Any
 
 import rich_click as click
 
+from miner.cli.numbers import Within
 from miner.cli.options import field_options
 from miner.cli.train import OPTIONS
+from miner.ranges import COUNT, ROW_NEGATIVES, SEEDS
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.bench_config import FITTING, BenchConfig, parse_sizes
 
-_COUNT = click.IntRange(1)
 _LEFT_OUT = ("evaluations", "patience")
 _TRAINING = {name: about for name, about in OPTIONS.items() if name not in _LEFT_OUT}
 _TRAINING["loss"] = (click.Choice(list(FITTING)), "What the models are to learn; see docs/training.md.")
@@ -30,13 +31,15 @@ _TRAINING["loss"] = (click.Choice(list(FITTING)), "What the models are to learn;
     "--sizes", metavar="N,… | ARM=N,…",
     help="Triplets, for learning curves or per arm [default: a quarter, a half and all, 10,000 at most].",
 )  # fmt: skip
-@click.option("--seeds", type=click.IntRange(3), default=3, show_default=True, help="Trainings of each arm.")
-@click.option("--negatives", type=_COUNT, default=1, show_default=True, help="Negatives per row.")
+@click.option("--seeds", type=Within(SEEDS), default=3, show_default=True, help="Trainings of each arm.")
+@click.option(
+    "--negatives", type=Within(ROW_NEGATIVES), default=1, show_default=True, help="Negatives per row."
+)
 @click.option(
     "--split", default="test", show_default=True, help="Split to measure on; choose settings on dev."
 )
-@click.option("--queries", type=_COUNT, help="Measure only on so many queries [default: all].")
-@click.option("--documents", type=_COUNT, help="Rank only so many documents [default: all].")
+@click.option("--queries", type=Within(COUNT), help="Measure only on so many queries [default: all].")
+@click.option("--documents", type=Within(COUNT), help="Rank only so many documents [default: all].")
 @field_options(EncoderConfig(), _TRAINING)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results [default: STORE.bench].")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")

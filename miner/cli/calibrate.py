@@ -9,10 +9,12 @@ from typing import Any
 
 import rich_click as click
 
+from miner.cli.numbers import Within
 from miner.cli.options import HIDING, field_options
 from miner.engine.files import is_stream, require_file
 from miner.errors import UsageError
 from miner.mining.audit_config import AuditConfig
+from miner.ranges import BELOW_1
 
 _TARGET = 0.02
 
@@ -21,7 +23,7 @@ _TARGET = 0.02
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--run", "name", help="The run whose evidence to calibrate on [default: the last].")
 @click.option(
-    "--target-leak", type=click.FloatRange(0, 1, max_open=True),
+    "--target-leak", type=Within(BELOW_1),
     help="The share of hidden positives that may come back as negatives [default: 0.02, which is 2 %].",
 )  # fmt: skip
 @click.option(

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from miner.cli.numbers import Within
+from miner.ranges import ABOVE_0
+
 if TYPE_CHECKING:
     from miner.curation.dedup import DedupReport, SideReport
 
-_SHARE = click.FloatRange(0, 1, min_open=True)
+_SHARE = Within(ABOVE_0)
 _SHOWN = 100
 """Characters of an example."""
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from miner.cli.numbers import Within
 from miner.engine.files import locked
+from miner.ranges import whole
 
 if TYPE_CHECKING:
     from miner.engine.progress import Progress
@@ -38,7 +40,7 @@ TESTED = MODULES[::6]
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False), default=Path("miner-demo"))
 @click.option(
     "--queries",
-    type=click.IntRange(30),
+    type=Within(whole(30, 1_000_000)),
     default=300,
     show_default=True,
     help="Queries to mine: fewer is faster.",

@@ -8,8 +8,10 @@ from typing import Any
 
 import rich_click as click
 
+from miner.cli.numbers import Within
 from miner.engine.files import WAIT, locked, require_file, write_whole
 from miner.errors import UsageError
+from miner.ranges import COUNT, DEPTH, SEED
 
 _TASKS = ("auto", "retrieval", "similarity", "labels", "reranking")
 
@@ -30,14 +32,12 @@ _TASKS = ("auto", "retrieval", "similarity", "labels", "reranking")
     "--beside", multiple=True, metavar="STORE[:SPLIT]",
     help="Another store, such as a public benchmark, to measure the same models on. Repeatable.",
 )  # fmt: skip
+@click.option("--queries", type=Within(COUNT), help="Measure so many, drawn with the seed [default: all].")
 @click.option(
-    "--queries", type=click.IntRange(1), help="Measure so many, drawn with the seed [default: all]."
-)
-@click.option(
-    "--depth", type=click.IntRange(1), default=100, show_default=True,
+    "--depth", type=Within(DEPTH), default=100, show_default=True,
     help="Reranking: BM25's candidates per query.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=13, show_default=True, help="Seed of every draw.")
+@click.option("--seed", type=Within(SEED), default=13, show_default=True, help="Seed of every draw.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
 @click.option("--per-query", is_flag=True, help="Put the values of every query into the JSON.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the JSON to this file as well.")

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from miner.cli.numbers import Within
+from miner.ranges import COUNT
+
 if TYPE_CHECKING:
     from miner.mining.explain import Explanation
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("query_id")
 @click.option("--run", help="Name of the run [default: the last].")
 @click.option(
-    "--limit", type=click.IntRange(1), default=30, show_default=True, help="Positives and candidates to show."
+    "--limit", type=Within(COUNT), default=30, show_default=True, help="Positives and candidates to show."
 )
 @click.option("--json", "as_json", is_flag=True, help="Everything as JSON, all candidates.")
 def command(store: Path, query_id: str, run: str | None, limit: int, as_json: bool) -> None:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from miner.cli.numbers import Within
+from miner.ranges import COUNT
+
 if TYPE_CHECKING:
     from miner.export import ExportReport
 
@@ -26,7 +29,7 @@ FILE_TYPES = ("jsonl", "csv", "parquet", "datasets", "json")
     "--file-type", type=click.Choice(FILE_TYPES), help="csv holds no lists [default: jsonl; dpr: json]."
 )
 @click.option("--scores", is_flag=True, help="Write the deciding scores too, for losses that learn them.")
-@click.option("--negatives", type=click.IntRange(1), help="Negatives in an n-tuple [default: as mined].")
+@click.option("--negatives", type=Within(COUNT), help="Negatives in an n-tuple [default: as mined].")
 @click.option("--force", is_flag=True, help="Replace an earlier export in OUT.")
 def command(
     store: Path,

@@ -8,8 +8,10 @@ from typing import Any
 
 import rich_click as click
 
+from miner.cli.numbers import Within
 from miner.cli.progress import progress
 from miner.errors import listed, shown
+from miner.ranges import range_of
 from miner.sources import FORMATS, IngestReport, SourceConfig, ingest
 from miner.sources.config import NAMES, SKIPPED
 
@@ -19,6 +21,8 @@ _DEFAULTS = SourceConfig()
 def _option(name: str, text: str, kind: Any = str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     default = getattr(_DEFAULTS, name)
     flag = f"--{name.replace('_', '-')}"
+    if not isinstance(default, str | None):
+        kind = Within(range_of(SourceConfig, name))
     return click.option(flag, type=kind, default=default, show_default=default is not None, help=text)
 
 
@@ -96,9 +100,9 @@ def _mapping(context: click.Context, option: click.Parameter, value: str | None)
     help="Remove leading zeros from query ids: 051 becomes 51.",
 )
 @_option("hf_split", "Split of a Hugging Face data set to read. [default: all]")
-@_option("positives_per_query", "Labels: texts of the same label drawn as positives.", click.IntRange(1))
-@_option("max_bad", "Share of rows that may be left out as bad.", click.FloatRange(0, 1))
-@_option("seed", "Seed of the draw of positives for labels.", click.INT)
+@_option("positives_per_query", "Labels: texts of the same label drawn as positives.")
+@_option("max_bad", "Share of rows that may be left out as bad.")
+@_option("seed", "Seed of the draw of positives for labels.")
 def command(store: Path, sources: tuple[str, ...], **options: Any) -> None:
     """Take SOURCES into STORE, all of them or, if anything is wrong, nothing.
 

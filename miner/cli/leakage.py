@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from miner.cli.numbers import Within
 from miner.engine.files import WAIT, locked, require_file, write_whole
+from miner.ranges import ABOVE_0, NGRAM
 
 if TYPE_CHECKING:
     from miner.curation.leakage import LeakageReport, Removed
 
-_SHARE = click.FloatRange(0, 1, min_open=True)
+_SHARE = Within(ABOVE_0)
 _SHOWN = 90
 """Characters of an example."""
 _EXAMPLES = 2
@@ -35,7 +37,7 @@ _EXAMPLES = 2
     help="Least share of the words of either text that both must have.",
 )  # fmt: skip
 @click.option(
-    "--ngram", type=click.IntRange(2), default=8, show_default=True, help="Words in a row that make a part."
+    "--ngram", type=Within(NGRAM), default=8, show_default=True, help="Words in a row that make a part."
 )
 @click.option(
     "--contained", type=_SHARE, default=0.8, show_default=True,

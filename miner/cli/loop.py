@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from miner.cli.numbers import Within
 from miner.cli.options import field_options
 from miner.cli.train import OPTIONS
+from miner.ranges import BELOW_1, COUNT, ROUNDS, ROW_NEGATIVES
 from miner.training.encoder_config import EncoderConfig
 
 if TYPE_CHECKING:
     from miner.workflows.loop import LoopReport
 
-_COUNT = click.IntRange(1)
-_SHARE = click.FloatRange(0, 1, max_open=True)
-
 
 @click.command("loop")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--rounds", type=_COUNT, default=3, show_default=True, help="At most so many.")
+@click.option("--rounds", type=Within(ROUNDS), default=3, show_default=True, help="At most so many.")
 @click.option("--encoder", help="Mines the first round [default: the recipe's, or bundled].")
 @click.option(
     "--config",
@@ -30,13 +29,19 @@ _SHARE = click.FloatRange(0, 1, max_open=True)
     type=click.Path(path_type=Path),
     help="TOML recipe of the mining, as miner mine has it.",
 )
-@click.option("--negatives", type=_COUNT, default=1, show_default=True, help="Negatives per row of training.")
 @click.option(
-    "--hold-out", type=_SHARE, default=0.1, show_default=True,
+    "--negatives",
+    type=Within(ROW_NEGATIVES),
+    default=1,
+    show_default=True,
+    help="Negatives per row of training.",
+)
+@click.option(
+    "--hold-out", type=Within(BELOW_1), default=0.1, show_default=True,
     help="Share of each query's positives that no model sees: the audits hide those.",
 )  # fmt: skip
 @click.option("--dev-split", "split", default="dev", show_default=True, help="Scored after each round.")
-@click.option("--queries", type=_COUNT, help="Score on so many queries [default: all].")
+@click.option("--queries", type=Within(COUNT), help="Score on so many queries [default: all].")
 @field_options(EncoderConfig(), OPTIONS)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
 def command(

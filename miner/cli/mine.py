@@ -7,14 +7,16 @@ from typing import Any
 
 import rich_click as click
 
+from miner.cli.numbers import Within
 from miner.cli.options import config_options, given
 from miner.mining.config import MiningConfig, Rules, Selection, with_values
+from miner.ranges import THREADS
 
 
 @click.command("mine")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--run", "name", help="Name of the run, for the other commands [default: r1, r2, …].")
-@click.option("--workers", type=click.IntRange(1), help="Worker threads [default: one per processor].")
+@click.option("--workers", type=Within(THREADS), help="Worker threads [default: one per processor].")
 @config_options(MiningConfig, Rules, Selection)
 def command(store: Path, name: str | None, workers: int | None, recipe: Path | None, **flags: Any) -> None:
     """Mine triplets with hard negatives into STORE.

@@ -9,27 +9,11 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
+from miner.cli.numbers import Within
 from miner.errors import UsageError
-from miner.mining.config import OFF, SECTIONS, MiningConfig, read_recipe
+from miner.mining.config import SECTIONS, MiningConfig, is_optional, read_recipe
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class Number(click.ParamType[Any]):
-    """A number, or `off` for none."""
-
-    def __init__(self, kind: type) -> None:
-        self._kind = kind
-        self.name = "integer" if kind is int else "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Returns the number, or the text `off`; fails for anything else."""
-        if value == OFF or not isinstance(value, str):
-            return value
-        try:
-            return self._kind(value)
-        except ValueError:
-            self.fail(f"'{value}' is no {self.name}.", param, ctx)
 
 
 def config_options(*sections: type) -> Callable[[Function], Function]:
@@ -64,7 +48,9 @@ def _option(key: Field[Any]) -> Callable[[Function], Function]:
         text = f"{text} [default: {key.default}]"
     if choices:
         return click.option(flag, type=click.Choice(choices), default=None, help=text)
-    return click.option(flag, type=str if kind is str else Number(kind), default=None, help=text)
+    allowed = key.metadata.get("range")
+    accepted = str if allowed is None else Within(allowed, is_optional(key))
+    return click.option(flag, type=accepted, default=None, help=text)
 
 
 def given(recipe: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,12 +78,17 @@ def _ids(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def field_options(
-    defaults: object, table: Mapping[str, tuple[click.ParamType[Any], str]]
+    defaults: Any, table: Mapping[str, tuple[click.ParamType[Any] | None, str]]
 ) -> Callable[[Function], Function]:
-    """Returns a decorator with one option per field of a configuration, its default shown."""
+    """Returns a decorator with one option per field of a configuration, its default shown.
+
+    Where the table has None for the kind, it is the field's range.
+    """
+    parts = {part.name: part for part in fields(defaults)}
 
     def _add(function: Function) -> Function:
-        for name, (kind, text) in reversed(list(table.items())):
+        for name, (given_kind, text) in reversed(list(table.items())):
+            kind = given_kind or Within(parts[name].metadata["range"])
             value = getattr(defaults, name)
             flag = f"--{name.replace('_', '-')}"
             if kind is click.BOOL:
@@ -111,12 +102,9 @@ def field_options(
     return _add
 
 
-HIDING: dict[str, tuple[click.ParamType[Any], str]] = {
-    "share": (
-        click.FloatRange(0, 1, min_open=True, max_open=True),
-        "Share of each query's positives to hide; one is always left.",
-    ),
-    "repeats": (click.IntRange(1), "How often to draw."),
-    "seed": (click.IntRange(0), "Seed of the draws."),
+HIDING: dict[str, tuple[click.ParamType[Any] | None, str]] = {
+    "share": (None, "Share of each query's positives to hide; one is always left."),
+    "repeats": (None, "How often to draw."),
+    "seed": (None, "Seed of the draws."),
 }
 """Every field of AuditConfig, with what it may be and what it means."""

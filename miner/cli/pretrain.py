@@ -13,23 +13,21 @@ from miner.training.pretrain_config import POOLINGS, TEXTS, PretrainConfig
 if TYPE_CHECKING:
     from miner.training.pretrain_card import PretrainReport
 
-_COUNT = click.IntRange(1)
-_SHARE = click.FloatRange(0, 1, max_open=True)
-OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
+OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "base": (click.STRING, "Transformer to start from: hub id, folder, or bundled."),
     "texts": (click.Choice(list(TEXTS)), "Which texts of STORE to learn from."),
     "without": (click.STRING, "Leave out the texts of queries judged in this split; '' for none."),
-    "deletion": (_SHARE, "Probability with which each word is deleted."),
+    "deletion": (None, "Probability with which each word is deleted."),
     "pooling": (click.Choice(POOLINGS), "How token vectors become one; keep: as the base does it."),
-    "epochs": (_COUNT, "How often every text is seen."),
-    "max_steps": (_COUNT, "Stop after so many batches [default: when the epochs end]."),
-    "batch_size": (_COUNT, "Texts per batch."),
-    "learning_rate": (click.FloatRange(0, min_open=True), "Learning rate, constant after the warm-up."),
-    "warmup": (_SHARE, "Share of the steps over which the learning rate rises."),
-    "max_length": (click.IntRange(8), "Tokens read of a text."),
+    "epochs": (None, "How often every text is seen."),
+    "max_steps": (None, "Stop after so many batches [default: when the epochs end]."),
+    "batch_size": (None, "Texts per batch."),
+    "learning_rate": (None, "Learning rate, constant after the warm-up."),
+    "warmup": (None, "Share of the steps over which the learning rate rises."),
+    "max_length": (None, "Tokens read of a text."),
     "dtype": (click.Choice(["auto", "fp32", "bf16"]), "Numbers to compute in; auto: bf16 where it is fast."),
-    "seed": (click.IntRange(0), "Seed of every random choice."),
-    "threads": (_COUNT, "Processor threads [default: as many as PyTorch takes]."),
+    "seed": (None, "Seed of every random choice."),
+    "threads": (None, "Processor threads [default: as many as PyTorch takes]."),
 }
 """Every field of PretrainConfig, with what it may be and what it means."""
 

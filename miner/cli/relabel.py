@@ -13,9 +13,11 @@ import rich_click as click
 from click import Context, get_current_context
 from click.core import ParameterSource
 
+from miner.cli.numbers import Within
 from miner.cli.options import HIDING, field_options
 from miner.errors import UsageError, listed
 from miner.mining.audit_config import AuditConfig
+from miner.ranges import ABOVE_0
 
 if TYPE_CHECKING:
     from miner.evaluation.significance import Rate
@@ -32,7 +34,7 @@ _CANNOT_SAY = (
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--run", "name", help="The run whose suspected positives to judge [default: the last].")
 @click.option(
-    "--probability", type=click.FloatRange(0, 1, min_open=True), default=0.5, show_default=True,
+    "--probability", type=Within(ABOVE_0), default=0.5, show_default=True,
     help="Least chance that a suspected positive is one.",
 )  # fmt: skip
 @field_options(AuditConfig(), HIDING)

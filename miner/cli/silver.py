@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from miner.cli.numbers import Within
 from miner.cli.options import field_options
+from miner.ranges import THREADS
 from miner.store.silver import QUERIES
 from miner.workflows.silver_config import SilverConfig
 
 if TYPE_CHECKING:
     from miner.workflows.silver import SilverReport
 
-_PROBABILITY = click.FloatRange(0, 1)
-_OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
+_OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "split": (click.STRING, "Split of the gold judgments to learn from, and of the silver ones."),
     "reranker": (
         click.STRING,
@@ -27,10 +28,10 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
         click.Choice(QUERIES),
         "Queries with gold positives in the split, without judgments, or both.",
     ),
-    "depth": (click.IntRange(1), "Documents that each retriever returns per query."),
-    "per_query": (click.IntRange(1), "Unjudged pairs scored per query."),
-    "positive": (_PROBABILITY, "Least score of a silver positive."),
-    "negative": (_PROBABILITY, "Greatest score of a silver negative."),
+    "depth": (None, "Documents that each retriever returns per query."),
+    "per_query": (None, "Unjudged pairs scored per query."),
+    "positive": (None, "Least score of a silver positive."),
+    "negative": (None, "Greatest score of a silver negative."),
     "soft": (click.BOOL, "Make every pair a judgment, its score the relevance: for --loss cosine."),
     "dtype": (click.Choice(["auto", "fp32", "bf16"]), "Numbers to compute in; auto: bf16 where it is fast."),
 }
@@ -40,7 +41,7 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
 @click.command("silver")
 @click.argument("store", type=click.Path(path_type=Path))
 @field_options(SilverConfig(), _OPTIONS)
-@click.option("--workers", type=click.IntRange(1), help="Worker threads [default: one per processor].")
+@click.option("--workers", type=Within(THREADS), help="Worker threads [default: one per processor].")
 @click.option("--undo", is_flag=True, help="Remove all silver judgments from STORE.")
 def command(store: Path, workers: int | None, undo: bool, **settings: Any) -> None:
     """Have a cross-encoder judge pairs in STORE that nobody judged (Augmented SBERT).

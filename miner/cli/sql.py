@@ -20,9 +20,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from miner.cli.numbers import Within
 from miner.engine.files import WAIT, locked, replacing
 from miner.errors import MinerError, UsageError
-from miner.store.select import Limits, Result, confined, select
+from miner.ranges import NATURAL
+from miner.store.select import SECONDS, Limits, Result, confined, select
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -45,12 +47,12 @@ _CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 16
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="A file to write instead of stdout.")
 @click.option(
-    "--limit-rows", type=click.IntRange(min=0), default=100, show_default=True,
+    "--limit-rows", type=Within(NATURAL), default=100, show_default=True,
     help="Rows that a table shows; 0: all.",
 )  # fmt: skip
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Within(SECONDS),
     default=60.0,
     show_default=True,
     help="Seconds that the query may take.",

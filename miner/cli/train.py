@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from miner.cli.numbers import Within
 from miner.cli.options import field_options
+from miner.ranges import BELOW_1, LABEL_MAX, ROW_NEGATIVES
 from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
 
 JUDGMENTS = ("gold", "silver", "both")
@@ -16,31 +18,29 @@ DEV_TASKS = ("auto", "retrieval", "similarity", "labels")
 if TYPE_CHECKING:
     from miner.training.encoder_card import EncoderReport
 
-_COUNT = click.IntRange(1)
-_ABOVE_ZERO = click.FloatRange(0, min_open=True)
-OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
+OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "loss": (click.Choice(list(LOSSES)), "What the model is to learn; see docs/training.md."),
     "base": (click.STRING, "Model to start from: hub id, folder, bundled, or scratch."),
-    "epochs": (_ABOVE_ZERO, "How often every row is seen."),
-    "max_steps": (_COUNT, "Stop after so many batches [default: when the epochs end]."),
-    "batch_size": (_COUNT, "Rows per batch: the more, the more negatives each has."),
-    "learning_rate": (_ABOVE_ZERO, "At its peak [default: 2e-5; for a static table 0.02]."),
-    "warmup": (click.FloatRange(0, 1, max_open=True), "Share of the steps over which the rate rises."),
-    "scale": (_ABOVE_ZERO, "mnr, cached-mnr, gist: what cosines are multiplied by."),
-    "margin": (click.FLOAT, "triplet: how much further the negative is to be, in cosine distance."),
+    "epochs": (None, "How often every row is seen."),
+    "max_steps": (None, "Stop after so many batches [default: when the epochs end]."),
+    "batch_size": (None, "Rows per batch: the more, the more negatives each has."),
+    "learning_rate": (None, "At its peak [default: 2e-5; for a static table 0.02]."),
+    "warmup": (None, "Share of the steps over which the rate rises."),
+    "scale": (None, "mnr, cached-mnr, gist: what cosines are multiplied by."),
+    "margin": (None, "triplet: how much further the negative is to be, in cosine distance."),
     "guide": (click.STRING, "gist: the model that finds false negatives in the batch."),
-    "mini_batch": (_COUNT, "cached-mnr: rows in memory at a time."),
+    "mini_batch": (None, "cached-mnr: rows in memory at a time."),
     "mask": (click.BOOL, "Leave known positives of an anchor out of its in-batch negatives."),
-    "max_length": (click.IntRange(8), "Tokens read of a text."),
+    "max_length": (None, "Tokens read of a text."),
     "query_prompt": (click.STRING, "Text before every anchor [default: the model's]."),
     "document_prompt": (click.STRING, "Text before every document [default: the model's]."),
-    "dimension": (_COUNT, "scratch: length of a vector."),
+    "dimension": (None, "scratch: length of a vector."),
     "tokenizer": (click.STRING, "scratch: model whose tokens get a vector each."),
-    "evaluations": (click.IntRange(0), "How often the model is scored on the dev split; 0: never."),
-    "patience": (_COUNT, "Stop after so many scores without a better one [default: never]."),
+    "evaluations": (None, "How often the model is scored on the dev split; 0: never."),
+    "patience": (None, "Stop after so many scores without a better one [default: never]."),
     "dtype": (click.Choice(["auto", "fp32", "bf16"]), "Numbers to compute in; auto: bf16 where it is fast."),
-    "seed": (click.IntRange(0), "Seed of every random choice."),
-    "threads": (_COUNT, "Processor threads [default: as many as PyTorch takes]."),
+    "seed": (None, "Seed of every random choice."),
+    "threads": (None, "Processor threads [default: as many as PyTorch takes]."),
 }
 """Every field of EncoderConfig, with what it may be and what it means."""
 
@@ -53,9 +53,15 @@ def _names(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
 @click.argument("triplets", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--run", help="TRIPLETS is a store: train on this run [default: the last].")
-@click.option("--negatives", type=_COUNT, default=1, show_default=True, help="Of a store: negatives per row.")
 @click.option(
-    "--hold-out", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+    "--negatives",
+    type=Within(ROW_NEGATIVES),
+    default=1,
+    show_default=True,
+    help="Of a store: negatives per row.",
+)
+@click.option(
+    "--hold-out", type=Within(BELOW_1), default=0.0, show_default=True,
     help="Of a run: share of each query's positives that the model never sees; miner audit hides those.",
 )  # fmt: skip
 @click.option(
@@ -72,7 +78,7 @@ def _names(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
 @click.option("--positive-label", help="Of a file: the class that counts as 1, all others as 0.")
 @click.option(
     "--label-max",
-    type=_ABOVE_ZERO,
+    type=Within(LABEL_MAX),
     default=1.0,
     show_default=True,
     help="Divide labels, or graded judgments, by this.",

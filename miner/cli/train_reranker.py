@@ -14,30 +14,27 @@ from miner.training.reranker_config import RerankerConfig
 if TYPE_CHECKING:
     from miner.training.reranker import TrainingReport
 
-_COUNT = click.IntRange(1)
-_NUMBER = click.IntRange(0)
-_SHARE = click.FloatRange(0, 1, max_open=True)
-_OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
+_OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "split": (click.STRING, "Learn from the positives of this split."),
     "base": (click.STRING, "Model to start from: hub id, folder, or bundled."),
-    "epochs": (_COUNT, "How often every pair is seen."),
-    "max_steps": (_COUNT, "Stop after so many batches [default: when the epochs end]."),
-    "batch_size": (_COUNT, "Pairs per batch."),
-    "learning_rate": (click.FLOAT, "Learning rate at its peak."),
-    "warmup": (_SHARE, "Share of the steps over which the learning rate rises."),
-    "mined": (_NUMBER, "Negatives per positive from the rank window."),
-    "random": (_NUMBER, "Random negatives per positive."),
-    "skip_top": (_NUMBER, "Mine no negatives from so many first ranks: unjudged positives are there."),
-    "depth": (_COUNT, "Last rank of the window."),
-    "folds": (_NUMBER, "Train so many models, each without the queries it will score; 0: one model on all."),
-    "held_out": (_SHARE, "Share of the queries kept from training: to measure and calibrate on."),
-    "hold_out": (_SHARE, "Share of each query's positives that it never hears of: miner audit hides those."),
+    "epochs": (None, "How often every pair is seen."),
+    "max_steps": (None, "Stop after so many batches [default: when the epochs end]."),
+    "batch_size": (None, "Pairs per batch."),
+    "learning_rate": (None, "Learning rate at its peak."),
+    "warmup": (None, "Share of the steps over which the learning rate rises."),
+    "mined": (None, "Negatives per positive from the rank window."),
+    "random": (None, "Random negatives per positive."),
+    "skip_top": (None, "Mine no negatives from so many first ranks: unjudged positives are there."),
+    "depth": (None, "Last rank of the window."),
+    "folds": (None, "Train so many models, each without the queries it will score; 0: one model on all."),
+    "held_out": (None, "Share of the queries kept from training: to measure and calibrate on."),
+    "hold_out": (None, "Share of each query's positives that it never hears of: miner audit hides those."),
     "calibrate": (click.BOOL, "Make scores probabilities, on the queries kept from training."),
-    "max_queries": (_COUNT, "Use only so many queries, drawn with the seed [default: all]."),
-    "max_length": (click.IntRange(16), "Tokens read of a pair."),
+    "max_queries": (None, "Use only so many queries, drawn with the seed [default: all]."),
+    "max_length": (None, "Tokens read of a pair."),
     "dtype": (click.Choice(["auto", "fp32", "bf16"]), "Numbers to compute in; auto: bf16 where it is fast."),
-    "seed": (_NUMBER, "Seed of every random choice."),
-    "threads": (_COUNT, "Processor threads [default: as many as PyTorch takes]."),
+    "seed": (None, "Seed of every random choice."),
+    "threads": (None, "Processor threads [default: as many as PyTorch takes]."),
 }
 """Every field of RerankerConfig, with what it may be and what it means."""
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from miner.curation.near import WordSets, near_pairs
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
+from miner.ranges import ABOVE_0, check_fields, within
 from miner.store import duplicates as stored
 from miner.store.database import Store
 
@@ -27,19 +28,17 @@ HOW = ("exact", "near", "vectors")
 class DedupConfig:
     """What counts as a copy. UsageError for a value that cannot be."""
 
-    threshold: float = 0.9
+    threshold: float = within(0.9, ABOVE_0)
     """Least share of the words of either text that both have."""
     punctuation: bool = False
     """Whether punctuation counts as words do: for code."""
     encoder: str | None = None
     """Also texts whose vectors are near: hub id, folder, or bundled."""
-    cosine: float = 0.97
+    cosine: float = within(0.97, ABOVE_0)
     """Least cosine of two vectors."""
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "cosine"):
-            if not 0 < getattr(self, name) <= 1:
-                raise UsageError(f"{name} cannot be {getattr(self, name)}", "use more than 0, at most 1")
+        check_fields(self)
         if self.encoder is None and self.cosine != DedupConfig.cosine:
             raise UsageError("cosine has no effect without an encoder", "add --encoder, or leave it out")
 

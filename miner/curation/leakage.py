@@ -10,6 +10,7 @@ import pyarrow as pa
 from miner.curation.near import WordSets, near_pairs, words
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
+from miner.ranges import ABOVE_0, NGRAM, check_fields, within
 from miner.store import leaking as stored
 from miner.store.database import Store
 from miner.text import normalise
@@ -24,19 +25,15 @@ class LeakageConfig:
 
     split: str = "test"
     """Of the evaluation data."""
-    threshold: float = 0.9
+    threshold: float = within(0.9, ABOVE_0)
     """Least share of the words of either text that both have."""
-    ngram: int = 8
+    ngram: int = within(8, NGRAM)
     """Words in a row that make a part."""
-    contained: float = 0.8
+    contained: float = within(0.8, ABOVE_0)
     """Least share of an evaluation text's parts that one training text holds."""
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "contained"):
-            if not 0 < getattr(self, name) <= 1:
-                raise UsageError(f"{name} cannot be {getattr(self, name)}", "use more than 0, at most 1")
-        if self.ngram < 2:
-            raise UsageError(f"ngram cannot be {self.ngram}", "use at least 2 words")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

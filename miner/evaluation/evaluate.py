@@ -19,6 +19,7 @@ from miner.models.names import resolve
 from miner.models.reranker import Reranker
 from miner.models.similarity import COSINE
 from miner.models.vectors import VectorCache, note_truncated, vectors_of
+from miner.ranges import COUNT, DEPTH, SEED, check_fields, within
 from miner.store import evaluating
 from miner.store.database import Store
 
@@ -41,11 +42,11 @@ class EvaluationConfig:
     """One of TASKS; `auto` looks at the split and at the model."""
     against: tuple[str, ...] = ()
     """Names of other models to measure on the same."""
-    queries: int | None = None
+    queries: int | None = within(None, COUNT)
     """Measure only so many queries, drawn with the seed; None: all."""
-    depth: int = 100
+    depth: int = within(100, DEPTH)
     """Reranking: BM25's candidates per query."""
-    seed: int = 13
+    seed: int = within(13, SEED)
 
     def __post_init__(self) -> None:
         known = (AUTO, *TASKS)
@@ -53,9 +54,7 @@ class EvaluationConfig:
             raise UsageError(
                 f"unknown task '{self.task}'{near(self.task, known)}", f"choose one of {', '.join(known)}"
             )
-        for name, value in (("--queries", self.queries), ("--depth", self.depth)):
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}", "give 1 or more")
+        check_fields(self)
 
 
 def evaluate(

@@ -13,7 +13,8 @@ from miner.evaluation.table import aligned
 from miner.mining.audit import CANNOT_KNOW
 from miner.mining.audit_report import limits
 from miner.mining.calibrate import Calibration, Measured, Setting
-from miner.mining.config import OFF, RULES, Rules
+from miner.mining.config import RULES, Rules
+from miner.ranges import OFF
 
 _MADE = "# Calibrated on run"
 _OF_ALL = "The frontier is of all queries, those that chose among them: its lowest leaks flatter."

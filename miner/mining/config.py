@@ -4,29 +4,49 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from math import isfinite
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from miner.errors import UsageError, near
+from miner.ranges import (
+    COUNT,
+    DEPTH,
+    DTYPES,
+    FINITE,
+    NATURAL,
+    OFF,
+    SHARE,
+    Range,
+    check_fields,
+    number,
+    require_one_of,
+    shown,
+    whole,
+)  # fmt: skip
 from miner.retrieval.config import Bm25Config
 
 ANCHORS = ("lowest", "median", "best", "each")
 STRATEGIES = ("top", "random", "ambiguous")
-OFF = "off"
 _KINDS = {
-    int: "a whole number",
-    float: "a number",
     str: "a text",
     bool: "true or false",
     tuple: "a list of ids",
 }
 
 
-def key(default: Any, help: str, choices: tuple[str, ...] = (), kind: type = str) -> Any:
-    """A configuration key: its default, and what `--help` says of it."""
-    return field(default=default, metadata={"help": help, "choices": choices, "kind": kind})
+def key(
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] = (),
+    kind: type = str,
+    within: Range | None = None,
+) -> Any:
+    """A configuration key: its default, what `--help` says of it, and the numbers that it may be."""
+    if within is not None:
+        kind = int if within.is_whole else float
+    metadata = {"help": help, "choices": choices, "kind": kind}
+    return field(default=default, metadata=metadata | ({} if within is None else {"range": within}))
 
 
 DEFAULT_MARGIN = 0.05
@@ -45,28 +65,35 @@ class Rules:
     """
 
     anchor: str = key("lowest", "Which positive of a query margins are measured from.", ANCHORS)
-    skip_top: int = key(0, "Drop a candidate that any retriever ranks this high or higher.", kind=int)
-    max_rank: int | None = key(None, "Drop a candidate that every retriever ranks below this.", kind=int)
-    max_score: float | None = key(None, "Drop above this score.", kind=float)
-    min_score: float | None = key(None, "Drop below this score.", kind=float)
-    absolute_margin: float | None = key(None, "Drop unless this much below the positive's score.", kind=float)
+    skip_top: int = key(
+        0, "Drop a candidate that any retriever ranks this high or higher.", within=whole(0, 100_000)
+    )
+    max_rank: int | None = key(None, "Drop a candidate that every retriever ranks below this.", within=COUNT)
+    max_score: float | None = key(None, "Drop above this score.", within=FINITE)
+    min_score: float | None = key(None, "Drop below this score.", within=FINITE)
+    absolute_margin: float | None = key(
+        None, "Drop unless this much below the positive's score.", within=FINITE
+    )
     relative_margin: float | None = key(
         _UNSET,
         "Drop candidates that score within this fraction of the positive's score "
         f"[default: {DEFAULT_MARGIN:g}, or off beside another rule].",
-        kind=float,
+        within=number(-1e30, 1),
     )
     percentile: float | None = key(
-        None, "Drop above this percentile (0 to 100) of all positives' scores.", kind=float
+        None, "Drop above this percentile (0 to 100) of all positives' scores.", within=number(0, 100)
     )
     relative_percentile: float | None = key(
-        None, "Drop if F(score) > this × F(positive), F the distribution of positives' scores.", kind=float
+        None,
+        "Drop if F(score) > this × F(positive), F the distribution of positives' scores.",
+        within=FINITE,
     )
 
     def __post_init__(self) -> None:
         if self.relative_margin is _UNSET:
             others = (getattr(self, name) != off for name, off in RULES.items() if name != "relative_margin")
             object.__setattr__(self, "relative_margin", None if any(others) else DEFAULT_MARGIN)
+        check_fields(self)
 
 
 RULES: dict[str, Any] = {
@@ -88,15 +115,26 @@ def with_rules(rules: Rules, values: Mapping[str, Any]) -> Rules:
 class Selection:
     """Which of the kept candidates become negatives, and with which positives."""
 
-    negatives: int = key(5, "Negatives per query.", kind=int)
+    negatives: int = key(5, "Negatives per query.", within=whole(1, 10_000))
     strategy: str = key("top", "Hardest first, at random, or near the positive (SimANS).", STRATEGIES)
-    ambiguous_a: float = key(1.0, "SimANS a: how sharply to prefer the distance b.", kind=float)
-    ambiguous_b: float = key(0.0, "SimANS b: the preferred score minus the positive's.", kind=float)
-    bm25_quota: int | None = key(None, "At most this many negatives that BM25 ranked best.", kind=int)
-    dense_quota: int | None = key(None, "At most this many negatives that the encoder ranked best.", kind=int)
-    document_cap: int | None = key(None, "One document serves at most this often as a negative.", kind=int)
+    ambiguous_a: float = key(
+        1.0, "SimANS a: how sharply to prefer the distance b.", within=number(0, 1_000_000)
+    )
+    ambiguous_b: float = key(
+        0.0, "SimANS b: the preferred score minus the positive's.", within=number(-1_000_000, 1_000_000)
+    )
+    bm25_quota: int | None = key(None, "At most this many negatives that BM25 ranked best.", within=NATURAL)
+    dense_quota: int | None = key(
+        None, "At most this many negatives that the encoder ranked best.", within=NATURAL
+    )
+    document_cap: int | None = key(
+        None, "One document serves at most this often as a negative.", within=NATURAL
+    )
     positives: str = key("all", "Pair negatives with all positives, or the best-scored.", ("all", "best"))
-    seed: int = key(13, "Seed of every random choice.", kind=int)
+    seed: int = key(13, "Seed of every random choice.", within=whole(0, 2**63 - 1))
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -107,8 +145,8 @@ class MiningConfig:
     """
 
     split: str = key("train", "Mine the queries with positives in this split.")
-    queries: int | None = key(None, "Mine only this many of the queries, a seeded sample.", kind=int)
-    depth: int = key(100, "Candidates per query and retriever.", kind=int)
+    queries: int | None = key(None, "Mine only this many of the queries, a seeded sample.", within=COUNT)
+    depth: int = key(100, "Candidates per query and retriever.", within=DEPTH)
     bm25: bool = key(True, "Search with BM25.", kind=bool)
     bm25_backend: str = key("bm25s", "BM25 implementation.", ("bm25s", "rank-bm25"))
     bm25_variant: str | None = key(
@@ -116,15 +154,13 @@ class MiningConfig:
         "BM25 formula: lucene, robertson, atire, bm25l, bm25+; of rank-bm25: okapi, bm25l, bm25+ "
         "[default: lucene, or okapi].",
     )
-    bm25_k1: float = key(1.2, "BM25 term saturation.", kind=float)
-    bm25_b: float = key(0.75, "BM25 length normalisation.", kind=float)
+    bm25_k1: float = key(1.2, "BM25 term saturation.", within=number(0, 1000))
+    bm25_b: float = key(0.75, "BM25 length normalisation.", within=SHARE)
     stemmer: str = key("english", "Snowball stemmer for BM25, or none.")
     stopwords: str = key("english", "Language of the stop words that BM25 leaves out, or none.")
     encoder: str | None = key(None, "Bi-encoder for dense candidates: hub id, folder, or bundled.")
     encoder_revision: str | None = key(None, "Branch, tag or commit of a hub encoder.")
-    dtype: str = key(
-        "auto", "Numbers models compute in; auto: bf16 where it is fast.", ("auto", "fp32", "bf16")
-    )
+    dtype: str = key("auto", "Numbers models compute in; auto: bf16 where it is fast.", DTYPES)
     query_prompt: str | None = key(None, "Text before every query, for the encoder [default: the model's].")
     document_prompt: str | None = key(
         None, "Text before every document, for the encoder [default: the model's]."
@@ -133,7 +169,7 @@ class MiningConfig:
     reranker: str | None = key(None, "Cross-encoder that scores the candidates: hub id or folder.")
     reranker_revision: str | None = key(None, "Branch, tag or commit of a hub reranker.")
     rerank_depth: int | None = key(
-        None, "Rerank, and keep, only this many candidates by fused rank.", kind=int
+        None, "Rerank, and keep, only this many candidates by fused rank.", within=DEPTH
     )
     overlaps: bool = key(
         True, "Exclude a document that contains a positive or is contained in one.", kind=bool
@@ -143,6 +179,7 @@ class MiningConfig:
     selection: Selection = field(default_factory=Selection)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check(self)
 
     @property
@@ -152,6 +189,10 @@ class MiningConfig:
         return Bm25Config(self.bm25_backend, variant, self.bm25_k1, self.bm25_b, self.stemmer, self.stopwords)
 
 
+_CHOICES = {
+    part: {f.name: f.metadata["choices"] for f in fields(part) if f.metadata.get("choices")}
+    for part in (MiningConfig, Rules, Selection)
+}
 SECTIONS = {"rules": Rules, "selection": Selection}
 _TABLES = f"a recipe has the tables {' and '.join(f'[{name}]' for name in SECTIONS)}"
 
@@ -161,44 +202,14 @@ def check(config: MiningConfig) -> None:
     rules, selection = config.rules, config.selection
     if not config.bm25 and not config.encoder:
         raise UsageError("there is nothing to search with", "name an encoder, or leave BM25 on")
-    _require(rules.anchor in ANCHORS, f"anchor '{rules.anchor}'", f"one of {', '.join(ANCHORS)}")
-    _require(
-        selection.strategy in STRATEGIES,
-        f"strategy '{selection.strategy}'",
-        f"one of {', '.join(STRATEGIES)}",
-    )
-    _require(selection.positives in ("all", "best"), f"positives '{selection.positives}'", "all or best")
-    _require(config.dtype in ("auto", "fp32", "bf16"), f"dtype '{config.dtype}'", "auto, fp32 or bf16")
-    _require(1 <= selection.negatives <= 10_000, f"negatives {selection.negatives}", "1 to 10000")
-    _require(0 <= selection.seed < 1 << 63, f"seed {selection.seed}", "0 to 2**63 - 1")
-    _require(1 <= config.depth <= 100_000, f"depth {config.depth}", "1 to 100000")
-    _require(config.bm25_k1 >= 0, f"bm25_k1 {config.bm25_k1}", "0 or more")
-    _require(0 <= config.bm25_b <= 1, f"bm25_b {config.bm25_b}", "0 to 1")
-    _require(rules.skip_top >= 0, f"skip_top {rules.skip_top}", "0 or more")
+    for part in (config, rules, selection):
+        for name, choices in _CHOICES[type(part)].items():
+            require_one_of(name, getattr(part, name), choices)
     _require(
         rules.max_rank is None or rules.max_rank > rules.skip_top,
         f"max_rank {rules.max_rank} with skip_top {rules.skip_top}",
         "max_rank above skip_top",
     )
-    _require(
-        rules.percentile is None or 0 <= rules.percentile <= 100,
-        f"percentile {rules.percentile}",
-        "0 to 100",
-    )
-    _require(
-        rules.relative_margin is None or rules.relative_margin <= 1,
-        f"relative_margin {rules.relative_margin}",
-        "a share of the positive's score, such as 0.3 for 30 %",
-    )
-    for part in (config, rules, selection):
-        for name, value in vars(part).items():
-            _require(not isinstance(value, float) or isfinite(value), f"{name} {value}", "a finite number")
-    for name in ("rerank_depth", "queries"):
-        value = getattr(config, name)
-        _require(value is None or value >= 1, f"{name} {value}", "at least 1")
-    for name in ("bm25_quota", "dense_quota", "document_cap"):
-        value = getattr(selection, name)
-        _require(value is None or value >= 0, f"{name} {value}", "0 or more")
     _require(
         rules.min_score is None or rules.max_score is None or rules.min_score <= rules.max_score,
         f"min_score {rules.min_score} with max_score {rules.max_score}",
@@ -289,15 +300,20 @@ def _typed(name: str, value: Any, where: str = "") -> Any:
     known = {f.name: f for table in tables for f in fields(table) if f.name not in SECTIONS}
     if name not in known:
         raise UsageError(f"unknown key '{name}'{near(name, known)}", f"keys: {', '.join(known)}")
-    kind, optional = known[name].metadata["kind"], "None" in str(known[name].type)
-    if optional and value in (None, OFF):
+    kind, optional = known[name].metadata["kind"], is_optional(known[name])
+    if optional and (value is None or value == OFF):
         return None
     if kind is tuple and isinstance(value, list | tuple):
         return tuple(map(str, value))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+    if allowed := known[name].metadata.get("range"):
+        return allowed.require(f"{where}{name}", value, optional)
+    if not isinstance(value, kind):
         raise UsageError(
-            f"{where}{name} is {value!r}", f"give {_KINDS[kind]}{f' or {OFF!r}' if optional else ''}"
+            f"{where}{name} is {shown(value)}", f"give {_KINDS[kind]}{f' or {OFF!r}' if optional else ''}"
         )
     return value
+
+
+def is_optional(part: Field[Any]) -> bool:
+    """Returns whether a key may be none, which a recipe and an option write as `off`."""
+    return "None" in str(part.type)

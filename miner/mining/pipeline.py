@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, UsageError, listed, near
-from miner.mining.config import OFF, MiningConfig
+from miner.mining.config import MiningConfig
 from miner.mining.decide import decide
 from miner.mining.evidence import Searches, evidence_stage, gather
 from miner.mining.rerank import rerank
 from miner.models.vectors import note_truncated
+from miner.ranges import OFF
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.collection import Collection
 from miner.retrieval.config import DenseConfig

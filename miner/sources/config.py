@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from miner.errors import UsageError, listed, near, shown
+from miner.ranges import SEED, SHARE, check_fields, whole, within
 
 FORMATS = ("auto", "beir", "pairs", "triplets", "labels", "trec", "hf", "python")
 
@@ -64,11 +65,11 @@ class SourceConfig:
     """Removes leading zeros from query ids that are numbers: 051 becomes 51."""
     hf_split: str | None = None
     """The split of a Hugging Face data set to read; None reads all."""
-    positives_per_query: int = 8
+    positives_per_query: int = within(8, whole(1, 10_000))
     """Labels: how many texts of the same label each text gets as positives."""
-    max_bad: float = 0.01
+    max_bad: float = within(0.01, SHARE)
     """The share of rows that may be left out as bad before the ingest fails."""
-    seed: int = 13
+    seed: int = within(13, SEED)
 
     def check(self) -> None:
         """Raises UsageError when a value is out of its range."""
@@ -77,10 +78,7 @@ class SourceConfig:
                 f"no source format '{self.format}'{near(self.format, FORMATS)}",
                 f"choose one of: {', '.join(FORMATS)}",
             )
-        if not 0 <= self.max_bad <= 1:
-            raise UsageError(f"--max-bad is {self.max_bad}", "give a share from 0 to 1, such as 0.01")
-        if self.positives_per_query < 1:
-            raise UsageError(f"--positives-per-query is {self.positives_per_query}", "give 1 or more")
+        check_fields(self)
         self._check_columns()
 
     def _check_columns(self) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import duckdb
 
 from miner.errors import MinerError, StoreError, UsageError
+from miner.ranges import check_fields, number, shown, within
 from miner.store.faults import explained, require_file, unopened
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
+SECONDS = number(0, 1_000_000, above=True)
+"""How long a query may be given."""
 _MOST_THREADS = 8
 _HEADROOM = 512 * 2**20
 """What the process may take beside the query's memory: thread stacks, Arrow buffers, output."""
@@ -36,6 +39,8 @@ LONGEST = 100_000
 _GRACE = 2.0
 """Seconds that DuckDB has to heed an interrupt."""
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
+_LEAST, _MOST = 1000**2, 1000**5
+"""Bytes that `memory` may be."""
 _LOCKS = (
     "autoinstall_known_extensions = false",
     "autoload_known_extensions = false",
@@ -74,19 +79,27 @@ REFUSED_FUNCTIONS = frozenset(
 class Limits:
     """What one query may use."""
 
-    seconds: float = 60.0
+    seconds: float = within(60.0, SECONDS)
     """Time inside DuckDB; what the reader of the result takes does not count."""
     memory: str = "2GB"
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        self.memory_bytes()
+
     def memory_bytes(self) -> int:
-        """Returns `memory` in bytes; raises UsageError when it is no size such as 500MB or 2GB."""
+        """Returns `memory` in bytes; raises UsageError when it is no size from 1MB to 1000TB."""
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", self.memory, re.IGNORECASE)
-        if found is None or float(found[1]) == 0:
-            raise UsageError(f"'{self.memory}' is no amount of memory", "give one such as 500MB or 2GB")
-        unit = _UNITS[found[2].upper()]
-        if found[3]:
-            unit = 1024 ** list(_UNITS).index(found[2].upper())
-        return int(float(found[1]) * unit)
+        size = 0.0
+        if found is not None:
+            unit = found[2].upper()
+            size = float(found[1]) * (1024 ** list(_UNITS).index(unit) if found[3] else _UNITS[unit])
+        if not _LEAST <= size <= _MOST:
+            raise UsageError(
+                f"memory must be a size from 1MB to 1000TB, got {shown(self.memory)}",
+                "give one such as 500MB or 2GB",
+            )
+        return int(size)
 
 
 DEFAULT = Limits()

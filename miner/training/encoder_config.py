@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from math import inf
 from typing import Any
 
 from miner.errors import UsageError, near
+from miner.ranges import (
+    BATCH,
+    BELOW_1,
+    COUNT,
+    DTYPES,
+    RATE,
+    SEED,
+    THREADS,
+    check_fields,
+    number,
+    require_one_of,
+    whole,
+    within,
+)  # fmt: skip
 
 SCRATCH = "scratch"
 """The base that is no model: a table of token vectors, drawn at random."""
@@ -73,65 +86,51 @@ class EncoderConfig:
     loss: str = "mnr"
     base: str = "bundled"
     """The model to start from: hub id, folder, `bundled`, or `scratch`."""
-    epochs: float = 1.0
-    max_steps: int | None = None
+    epochs: float = within(1.0, number(0, 10_000, above=True))
+    max_steps: int | None = within(None, COUNT)
     """Stop after this many batches, whatever `epochs` says."""
-    batch_size: int = 64
+    batch_size: int = within(64, BATCH)
     """Rows per batch. More rows are more negatives for the losses that rank the batch."""
-    learning_rate: float | None = None
+    learning_rate: float | None = within(None, RATE)
     """At its peak; None: 2e-5 for a transformer, 0.02 for a static table, whose every row is seldom hit."""
-    warmup: float = 0.1
+    warmup: float = within(0.1, BELOW_1)
     """The share of the steps over which the learning rate rises; then it falls linearly to 0."""
-    scale: float = 20.0
+    scale: float = within(20.0, number(0, 10_000, above=True))
     """mnr, cached-mnr, gist: what cosines are multiplied by, the inverse of the temperature. 1 where the base
     compares by another similarity, unless another scale than 20 is given."""
-    margin: float = 0.2
+    margin: float = within(0.2, number(0, 2, above=True))
     """triplet: by how much the negative is to be further away, in the base's distance: cosine, or its own."""
     guide: str | None = None
     """gist: the model that knows false negatives when it sees them."""
-    mini_batch: int = 32
+    mini_batch: int = within(32, BATCH)
     """cached-mnr: rows that are in memory at a time."""
     mask: bool = True
     """Whether a document that is known to be a positive of a row's anchor is no negative of it."""
-    max_length: int = 256
+    max_length: int = within(256, whole(8, 1_000_000))
     """Tokens read of a text, special tokens included; a model that reads fewer stays as it is."""
     query_prompt: str | None = None
     """Text before every anchor; None: the model's own."""
     document_prompt: str | None = None
-    dimension: int = 256
+    dimension: int = within(256, whole(1, 8192))
     """scratch: the length of a vector."""
     tokenizer: str = "bundled"
     """scratch: whose tokens have a vector each: hub id, folder or `bundled`."""
-    evaluations: int = 5
+    evaluations: int = within(5, whole(0, 10_000))
     """How often, evenly over the training, the model is scored on a dev split, if there is one; 0: never."""
-    patience: int | None = None
+    patience: int | None = within(None, COUNT)
     """Stop after this many scores in a row without a better one."""
     dtype: str = "auto"
-    seed: int = 13
-    threads: int | None = None
+    seed: int = within(13, SEED)
+    threads: int | None = within(None, THREADS)
     """Processor threads; None: PyTorch's own choice. Another number can change the last digits."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.loss not in LOSSES:
             raise UsageError(
                 f"no loss '{self.loss}'{near(self.loss, LOSSES)}", f"choose one of: {', '.join(LOSSES)}"
             )
-        for name in ("batch_size", "mini_batch", "dimension"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _require(self.evaluations >= 0, "evaluations", self.evaluations, "0 or more")
-        for name in ("max_steps", "patience", "threads"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, name, value, "at least 1")
-        for name in ("epochs", "scale"):
-            value = getattr(self, name)
-            _require(0 < value < inf, name, value, "above 0")
-        _require(0 < self.margin <= 2, "margin", self.margin, "above 0 and at most 2")
-        rate = self.learning_rate
-        _require(rate is None or 0 < rate < inf, "learning_rate", rate, "above 0")
-        _require(0 <= self.warmup < 1, "warmup", self.warmup, "at least 0 and below 1")
-        _require(0 <= self.seed < 1 << 32, "seed", self.seed, "0 to 2**32 - 1")
-        _require(self.max_length >= 8, "max_length", self.max_length, "at least 8")
-        _require(self.dtype in ("auto", "fp32", "bf16"), "dtype", self.dtype, "auto, fp32 or bf16")
+        require_one_of("dtype", self.dtype, DTYPES)
         if self.guide is not None and self.loss != "gist":
             raise UsageError(f"loss {self.loss} takes no guide", "leave --guide out, or use --loss gist")
         if self.loss == "gist" and self.guide is None:
@@ -180,8 +179,3 @@ class EncoderConfig:
     def identity(self) -> dict[str, Any]:
         """Returns the settings that the weights depend on, as JSON-able values."""
         return {name: value for name, value in asdict(self).items() if name != "threads"}
-
-
-def _require(holds: bool, name: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise UsageError(f"{name} cannot be {value}", f"use {allowed}")

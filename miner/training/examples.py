@@ -7,13 +7,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf, isfinite, isnan
+from math import isfinite, isnan
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from miner.errors import InputError, UsageError, listed, near
+from miner.ranges import LABEL_MAX, check_fields, within
 from miner.sources.grades import is_grade
 from miner.sources.values import as_number, is_blank
 from miner.training.encoder_config import LOSSES, Loss
@@ -45,15 +46,14 @@ class Columns:
     """None: the first column named label, labels, score or scores."""
     positive_label: str | None = None
     """Where labels are classes: this one is 1, every other is 0."""
-    most: float = 1.0
+    most: float = within(1.0, LABEL_MAX)
     """Where labels are numbers: what they are divided by."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         twice = next((name for name in self.texts if self.texts.count(name) > 1), None)
         if twice is not None:
             raise UsageError(f"column '{twice}' is named twice", "name every column of text once")
-        if not 0 < self.most < inf:
-            raise UsageError(f"label_max cannot be {self.most}", "use a number above 0")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from miner.errors import UsageError, near
+from miner.ranges import COUNT, ROW_NEGATIVES, SEED, SEEDS, check_fields, within
 from miner.training.encoder_config import LOSSES, EncoderConfig
 
 IN_BATCH, EASY, BM25, HARD, FILTERED = "in-batch", "easy", "bm25", "hard", "hard-filtered"
@@ -42,15 +43,15 @@ class BenchConfig:
     """Of ARMS, or `run:NAME` for the triplets of any run; none named: all of ARMS that the run has."""
     sizes: tuple[Size, ...] = ()
     """None given: a quarter, a half and all of the pairs, of 10,000 at most."""
-    seeds: int = LEAST_SEEDS
+    seeds: int = within(LEAST_SEEDS, SEEDS)
     """How often each arm is trained; the seeds count up from that of `training`."""
-    negatives: int = 1
+    negatives: int = within(1, ROW_NEGATIVES)
     """Negatives per row."""
     split: str = "test"
     """What is measured on."""
-    queries: int | None = None
+    queries: int | None = within(None, COUNT)
     """Measure only on so many queries, a seeded sample."""
-    documents: int | None = None
+    documents: int | None = within(None, COUNT)
     """Rank only so many documents: the relevant ones and a seeded sample."""
     training: EncoderConfig = field(default_factory=lambda: EncoderConfig(evaluations=0))
 
@@ -60,14 +61,8 @@ class BenchConfig:
         return tuple(self.training.seed + number for number in range(self.seeds))
 
     def __post_init__(self) -> None:
-        if self.seeds < LEAST_SEEDS:
-            raise UsageError(
-                f"{self.seeds} seeds tell chance from difference badly", f"use {LEAST_SEEDS} or more"
-            )
-        for name in ("negatives", "queries", "documents"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} cannot be {value}", "use at least 1")
+        check_fields(self)
+        SEED.require("the last training's seed", self.training_seeds[-1])
         for arm in self.arms:
             if arm not in ARMS and not arm.startswith("run:"):
                 raise UsageError(

@@ -21,6 +21,7 @@ from miner.mining.audit import Audit, audit
 from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import change, mine
+from miner.ranges import BELOW_1, COUNT, ROUNDS, ROW_NEGATIVES, check_fields, within
 from miner.store import runs
 from miner.store.database import Store
 from miner.store.evaluating import require_judgments
@@ -39,21 +40,20 @@ class LoopConfig:
     mining: MiningConfig
     """Its encoder mines the first round; later ones have the model of the round before."""
     training: EncoderConfig
-    rounds: int = 3
+    rounds: int = within(3, ROUNDS)
     """At most."""
-    negatives: int = 1
+    negatives: int = within(1, ROW_NEGATIVES)
     """Per row."""
-    hold_out: float = 0.1
+    hold_out: float = within(0.1, BELOW_1)
     """The share of each query's positives that no model sees, for the audits."""
     split: str = "dev"
     """Scored after each round."""
-    queries: int | None = None
+    queries: int | None = within(None, COUNT)
     """Score on so many queries; None: all."""
     audit: AuditConfig = field(default_factory=AuditConfig)
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise UsageError(f"rounds cannot be {self.rounds}", "use at least 1")
+        check_fields(self)
         if self.mining.encoder is None:
             raise UsageError("a loop mines with an encoder", "name one with --encoder, such as bundled")
         if self.mining.split == self.split:

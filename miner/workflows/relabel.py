@@ -17,6 +17,7 @@ from miner.mining.material import Material, Unjudged
 from miner.mining.pipeline import config_of, mine
 from miner.mining.probability import Facts, Probability
 from miner.models.names import resolve
+from miner.ranges import ABOVE_0, check_fields, within
 from miner.schema import SUSPECTED
 from miner.store import relabelled as stored
 from miner.store.auditing import untold_models
@@ -29,14 +30,13 @@ from miner.store.runs import Run
 class RelabelConfig:
     """What becomes a judgment. UsageError for a value that cannot be."""
 
-    probability: float = 0.5
+    probability: float = within(0.5, ABOVE_0)
     """Least chance that a suspected positive is one."""
     hiding: AuditConfig = field(default_factory=AuditConfig)
     """How positives are hidden to learn the chance."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.probability <= 1:
-            raise UsageError(f"probability cannot be {self.probability}", "use more than 0, at most 1")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from miner.errors import UsageError, near
+from miner.ranges import DEPTH, DTYPES, SHARE, check_fields, require_one_of, within
 from miner.store.silver import QUERIES
 
 AUTO, NONE = "auto", "none"
@@ -23,22 +24,21 @@ class SilverConfig:
     encoder where it is installed."""
     queries: str = "all"
     """`judged`: those with a positive in the split; `unjudged`: those without any judgment; or `all`."""
-    depth: int = 20
+    depth: int = within(20, DEPTH)
     """Documents that each retriever returns per query."""
-    per_query: int = 10
+    per_query: int = within(10, DEPTH)
     """Unjudged pairs scored per query, the best by reciprocal rank fusion."""
-    positive: float = 0.9
+    positive: float = within(0.9, SHARE)
     """Pairs that score at least this become silver positives."""
-    negative: float = 0.1
+    negative: float = within(0.1, SHARE)
     """Pairs that score at most this become silver negatives; what is between is left out."""
     soft: bool = False
     """Whether every pair becomes a judgment whose relevance is its score, in the place of the sure ones."""
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("depth", "per_query"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} cannot be {getattr(self, name)}", "use at least 1")
+        check_fields(self)
+        require_one_of("dtype", self.dtype, DTYPES)
         if not 0 <= self.negative < self.positive <= 1:
             raise UsageError(
                 f"thresholds cannot be {self.negative:g} and {self.positive:g}",

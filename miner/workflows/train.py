@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, UsageError, listed
 from miner.export.scorer import BM25, ENCODER, Scorer, scorer_of_export, scorer_of_run
+from miner.ranges import BELOW_1, ROW_NEGATIVES, check_fields, within
 from miner.retrieval.arrays import drawn_share
 from miner.store import corpus, evaluating, evidence, mined, runs
 from miner.store.certificate import staleness
@@ -49,22 +50,19 @@ class Rows:
 
     run: str | None = None
     """Of a store: the run whose triplets these are; None: the last."""
-    negatives: int = 1
+    negatives: int = within(1, ROW_NEGATIVES)
     """Of a run: negatives per row; a query's positives take turns at its negatives, the hardest first."""
     judgments: str | None = None
     """Of a store: one of JUDGMENTS; the judged pairs themselves are the rows, in the place of triplets."""
     split: str | None = None
     """Of judgments: their split; None: train."""
-    hold_out: float = 0.0
+    hold_out: float = within(0.0, BELOW_1)
     """Of a run: the share of each query's positives that the model never sees, for a later audit."""
     columns: Columns = field(default_factory=Columns)
     """Of a file: its columns. Of judgments: what their relevances are divided by."""
 
     def __post_init__(self) -> None:
-        if self.negatives < 1:
-            raise UsageError(f"negatives cannot be {self.negatives}", "use at least 1")
-        if not 0 <= self.hold_out < 1:
-            raise UsageError(f"hold_out cannot be {self.hold_out}", "use at least 0 and below 1")
+        check_fields(self)
         if self.judgments and self.hold_out:
             raise UsageError("--hold-out is for a run", "leave it out")
         if self.judgments not in (None, *JUDGMENTS):

@@ -1,0 +1,170 @@
+"""Which numbers a setting may have: one description for options, recipes and Python calls."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import MISSING, Field, dataclass, field, fields
+from math import isfinite
+from numbers import Integral, Real
+from typing import Any
+
+from miner.errors import UsageError, near
+
+OFF = "off"
+"""What an option takes for no number."""
+_SHOWN = 60
+"""Characters of a value in a message."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from `low` to `high`, whole ones or any; `above` and `below` leave out the ends."""
+
+    low: float
+    high: float
+    is_whole: bool = True
+    above: bool = False
+    below: bool = False
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.is_whole else "a number"
+        if not self.above and not self.below:
+            return f"{kind} from {_plain(self.low)} to {_plain(self.high)}"
+        low = f"{'above' if self.above else 'at least'} {_plain(self.low)}"
+        return f"{kind} {low} and {'below' if self.below else 'at most'} {_plain(self.high)}"
+
+    def number(self, value: object) -> int | float | None:
+        """Returns `value` as an int or a float without a negative zero, None if it is not in the range."""
+        if isinstance(value, bool) or not isinstance(value, Integral if self.is_whole else Real):
+            return None
+        try:
+            number = int(value) if isinstance(value, Integral) and self.is_whole else float(value) + 0.0
+        except (OverflowError, ValueError):
+            return None
+        if not self.is_whole and not isfinite(number):
+            return None
+        low = self.low < number if self.above else self.low <= number
+        high = number < self.high if self.below else number <= self.high
+        return number if low and high else None
+
+    def parse(self, text: str) -> int | float | None:
+        """Returns the number that `text` writes, None if it writes none of this range."""
+        with suppress(ValueError, OverflowError):
+            return self.number(int(text) if self.is_whole else float(text))
+        return None
+
+    def require(self, name: str, value: object, may_be_off: bool = False) -> int | float:
+        """Returns `value` as `number` does; raises UsageError with the range and the value."""
+        found = self.number(value)
+        if found is None:
+            raise UsageError(f"{name} must be {self.allowed(may_be_off)}, got {shown(value)}")
+        return found
+
+    def allowed(self, may_be_off: bool) -> str:
+        """Returns the range in words, with `off` where that is allowed."""
+        return f"{self} or {OFF}" if may_be_off else str(self)
+
+
+def whole(low: int, high: int) -> Range:
+    """Returns the whole numbers from `low` to `high`, both included."""
+    return Range(low, high)
+
+
+def number(low: float, high: float, *, above: bool = False, below: bool = False) -> Range:
+    """Returns the finite numbers from `low` to `high`; `above` and `below` leave out the ends."""
+    return Range(low, high, False, above, below)
+
+
+def shown(value: object) -> str:
+    """Returns a value as a message shows it: on one line, cut to a readable length."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not write out a whole number of more than some thousand digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _plain(bound: float) -> str:
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
+
+
+COUNT = whole(1, 1_000_000_000)
+NATURAL = whole(0, 1_000_000_000)
+DEPTH = whole(1, 100_000)
+"""How many documents of a query are looked at."""
+THREADS = whole(1, 1024)
+SEED = whole(0, 2**32 - 1)
+"""What NumPy and PyTorch both take."""
+EPOCHS = whole(1, 10_000)
+BATCH = whole(1, 100_000)
+SHARE = number(0, 1)
+ABOVE_0 = number(0, 1, above=True)
+BELOW_1 = number(0, 1, below=True)
+BETWEEN = number(0, 1, above=True, below=True)
+RATE = number(0, 1e30, above=True)
+"""A learning rate."""
+NGRAM = whole(2, 1000)
+"""Words in a row."""
+ROUNDS = whole(1, 1000)
+SEEDS = whole(3, 1000)
+ROW_NEGATIVES = whole(1, 62)
+"""A row of training has at most 64 columns of text."""
+LABEL_MAX = number(0, 1e30, above=True)
+FINITE = number(-1e30, 1e30)
+"""A score or a difference of scores."""
+
+
+DTYPES = ("auto", "fp32", "bf16")
+
+
+def within(default: Any, allowed: Range) -> Any:
+    """A field of a frozen configuration whose number must be in a range; `check_fields` holds it."""
+    return field(default=default, metadata={"range": allowed})
+
+
+def range_of(config: type, name: str) -> Range:
+    """Returns the range of a configuration's field."""
+    found: Range = next(f for f in fields(config) if f.name == name).metadata["range"]
+    return found
+
+
+def check_fields(config: Any) -> None:
+    """Holds a frozen dataclass to its fields' ranges and kinds, as its `__post_init__` does first.
+
+    Numbers become ints and floats without a negative zero. Raises UsageError that names the field, what it
+    may be and what was given.
+    """
+    for part in fields(config):
+        value = getattr(config, part.name)
+        if value is None and (part.default is None or "None" in str(part.type)):
+            continue
+        allowed: Range | None = part.metadata.get("range")
+        if allowed is not None:
+            object.__setattr__(config, part.name, allowed.require(part.name, value))
+        else:
+            _require_kind(part, value)
+
+
+def require_one_of(name: str, value: str, allowed: Collection[str]) -> None:
+    """Raises UsageError for a value that is none of the `allowed`."""
+    if value not in allowed:
+        raise UsageError(
+            f"{name} must be one of {', '.join(allowed)}, got {shown(value)}{near(value, allowed)}"
+        )
+
+
+def _require_kind(part: Field[Any], value: object) -> None:
+    kind = str(part.type).removesuffix(" | None")
+    if kind == "str":
+        if not isinstance(value, str):
+            raise UsageError(f"{part.name} must be a text, got {shown(value)}")
+        if not value and part.default is not MISSING and part.default != "" and not _may_be_empty(part):
+            raise UsageError(f"{part.name} is empty", "give a value, or leave it out")
+    if kind == "bool" and not isinstance(value, bool):
+        raise UsageError(f"{part.name} must be true or false, got {shown(value)}")
+
+
+def _may_be_empty(part: Field[Any]) -> bool:
+    """Whether an empty text says something, as that of a prompt: none."""
+    return part.name.endswith("_prompt")

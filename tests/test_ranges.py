@@ -1,0 +1,230 @@
+"""Numbers at their edges: every option, recipe key and configuration field says what it takes."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+
+import miner
+from miner.cli.main import COMMANDS, group
+from miner.cli.numbers import Within
+from miner.errors import UsageError
+from miner.mining.config import MiningConfig, Rules, Selection, read_recipe, with_values
+from miner.ranges import COUNT, SHARE, Range, check_fields, number, shown, whole
+from miner.store.select import Limits
+from miner.training.examples import Columns
+from miner.workflows.train import Rows
+
+HUGE = "9" * 400
+ODD = (
+    HUGE,
+    f"-{HUGE}",
+    "9" * 5000,
+    "inf",
+    "-inf",
+    "nan",
+    "1e308",
+    "1e309",
+    "-1e308",
+    "",
+    " ",
+    "x" * 100_000,
+    "0x10",
+)
+"""Texts that no number option takes as they are, but for a few in range."""
+
+# One range
+
+
+@pytest.mark.parametrize(
+    ("allowed", "text"),
+    [
+        (whole(1, 10_000), "a whole number from 1 to 10,000"),
+        (number(0, 1), "a number from 0 to 1"),
+        (number(0, 1, above=True), "a number above 0 and at most 1"),
+        (number(0, 1, below=True), "a number at least 0 and below 1"),
+        (number(-1e30, 1e30), "a number from -1e+30 to 1e+30"),
+    ],
+)
+def test_a_range_says_what_it_is(allowed: Range, text: str) -> None:
+    assert str(allowed) == text
+
+
+def test_both_ends_are_in_or_out() -> None:
+    assert [whole(1, 3).number(n) for n in (0, 1, 3, 4)] == [None, 1, 3, None]
+    open_ends = number(0, 1, above=True, below=True)
+    assert [open_ends.number(n) for n in (0, 5e-324, 1 - 1e-16, 1)] == [None, 5e-324, 1 - 1e-16, None]
+
+
+def test_a_negative_zero_is_a_zero() -> None:
+    assert str(SHARE.number(-0.0)) == "0.0"
+    assert str(SHARE.parse("-0")) == "0.0"
+    assert str(whole(0, 5).parse("-0")) == "0"
+
+
+def test_numbers_of_other_kinds_become_plain_ones() -> None:
+    assert type(whole(1, 5).number(np.int64(3))) is int
+    assert type(SHARE.number(np.float32(0.5))) is float
+    assert type(SHARE.number(1)) is float
+    assert SHARE.number(Fraction(1, 4)) == 0.25
+    for value in (True, "1", None, 1.5, float("nan"), [1]):
+        assert COUNT.number(value) is None
+    assert SHARE.number(10**400) is None
+
+
+def test_a_value_is_shown_on_one_line_that_can_be_read() -> None:
+    assert shown("a\nb") == r"'a\nb'"
+    assert len(shown("x" * 100_000)) == 60
+    assert shown(10**5000) == "a number of thousands of digits"
+
+
+# Every option of every command
+
+
+def number_options() -> Iterator[tuple[str, click.Option]]:
+    """Yields every option of every command that takes a number."""
+    for name in COMMANDS:
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        for option in command.params:
+            if isinstance(option, click.Option) and isinstance(
+                option.type, Within | click.types.IntParamType | click.types.FloatParamType
+            ):
+                yield name, option
+
+
+OPTIONS = [pytest.param(option, id=f"{name} {option.opts[0]}") for name, option in number_options()]
+
+
+def test_there_are_many() -> None:
+    assert len(OPTIONS) > 100
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_number_option_has_a_range_and_names_it(option: click.Option) -> None:
+    assert isinstance(option.type, Within), f"give {option.opts[0]} a range: miner.cli.numbers.Within"
+    context = click.Context(click.Command("x", params=[option]))
+    for value in ODD:
+        if option.type.allowed.parse(value) is not None:
+            continue
+        with pytest.raises(click.BadParameter) as caught:
+            option.type_cast_value(context, value)
+        assert caught.value.exit_code == 2
+        assert f"must be {option.type.allowed}" in caught.value.message
+        assert "got " in caught.value.message
+        assert len(caught.value.message) < 250
+        assert option.opts[0] in caught.value.format_message()
+    default = option.get_default(context)
+    assert default is None or option.type_cast_value(context, default) == default
+
+
+# Every configuration
+
+
+def configurations() -> list[type]:
+    """Returns every frozen dataclass of the package whose name says that it is a configuration."""
+    found = {Rules, Selection, Limits, Rows, Columns}
+    for module in pkgutil.walk_packages(miner.__path__, "miner."):
+        if module.name == "miner.__main__" or module.name.startswith("miner.cli"):
+            continue
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, type) and is_dataclass(value) and value.__name__.endswith("Config"):
+                found.add(value)
+    return sorted(found, key=lambda config: config.__name__)
+
+
+FIELDS = [
+    pytest.param(config, part, id=f"{config.__name__}.{part.name}")
+    for config in configurations()
+    for part in fields(config)
+    if str(part.type).split(" ")[0] in ("int", "float")
+    and config.__module__ not in ("miner.export.config", "miner.retrieval.config")
+]
+"""Without those that are checked elsewhere: BM25's in MiningConfig, an export's against its run."""
+
+
+def made(config: type, **values: Any) -> Any:
+    """Makes a configuration; what has no default gets one that fits."""
+    needed = {
+        part.name: MiningConfig(encoder="bundled") if part.name == "mining" else _default(str(part.type))
+        for part in fields(config)
+        if part.default is MISSING and part.default_factory is MISSING and part.name not in values
+    }
+    found = config(**needed, **values)
+    if hasattr(found, "check"):
+        found.check()
+    return found
+
+
+def _default(kind: str) -> Any:
+    from miner.training.encoder_config import EncoderConfig
+
+    return EncoderConfig() if kind == "EncoderConfig" else 1
+
+
+@pytest.mark.parametrize(("config", "part"), FIELDS)
+def test_every_number_field_has_a_range_and_names_it(config: type, part: Any) -> None:
+    assert "range" in part.metadata, f"give {config.__name__}.{part.name} a range: miner.ranges.within"
+    odd = (
+        10**400,
+        -(10**400),
+        10**5000,
+        10**40,
+        float("inf"),
+        float("-inf"),
+        float("nan"),
+        1e308,
+        "1",
+        "",
+        True,
+        [],
+    )
+    for value in odd:
+        with pytest.raises(UsageError) as caught:
+            made(config, **{part.name: value})
+        assert caught.value.message.startswith(f"{part.name} must be a")
+        assert f"got {shown(value)}" in caught.value.message
+
+
+def test_recipes_have_the_same_ranges(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    for line, message in (
+        (
+            f"depth = {10**30}",
+            "depth must be a whole number from 1 to 100,000, got 1000000000000000000000000000000",
+        ),
+        ("bm25_k1 = inf", "bm25_k1 must be a number from 0 to 1,000, got inf"),
+        ("bm25_b = nan", "bm25_b must be a number from 0 to 1, got nan"),
+        ("[rules]\nmax_score = 1e308", "max_score must be a number from -1e+30 to 1e+30 or off, got 1e+308"),
+    ):
+        file.write_text(line)
+        with pytest.raises(UsageError) as caught:
+            with_values(MiningConfig(), read_recipe(file))
+        assert caught.value.message == f"{file}: {message}"
+
+
+def test_a_text_or_a_switch_of_another_kind_is_refused() -> None:
+    for values, message in (
+        ({"split": 5}, "split must be a text, got 5"),
+        ({"split": ""}, "split is empty"),
+        ({"encoder": ""}, "encoder is empty"),
+        ({"overlaps": 1}, "overlaps must be true or false, got 1"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            MiningConfig(**values)  # type: ignore[arg-type]
+        assert caught.value.message == message
+    assert MiningConfig(encoder="bundled", query_prompt="").query_prompt == ""
+
+
+def test_a_negative_zero_makes_the_same_configuration() -> None:
+    assert repr(Rules(min_score=-0.0)) == repr(Rules(min_score=0))
+    check_fields(Rules())
