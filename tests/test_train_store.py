@@ -439,7 +439,7 @@ def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path
         ),
         ({"split": "train"}, "--split is for --judgments: a run has its own; leave it out"),
         ({"judgments": "glod"}, "no judgments 'glod'; use gold, silver, both"),
-        ({"negatives": 0}, "negatives cannot be 0; use at least 1"),
+        ({"negatives": 0}, "negatives must be a whole number from 1 to 62, got 0"),
     ):
         with pytest.raises(UsageError) as caught:
             Rows(**settings)

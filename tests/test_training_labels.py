@@ -210,8 +210,8 @@ def test_a_split_without_rows_is_an_error_where_it_is_read(tmp_path: Path) -> No
             {"texts": ("anchor", "positive", "positive")},
             "column 'positive' is named twice; name every column",
         ),
-        ({"most": float("nan")}, "label_max cannot be nan; use a number above 0"),
-        ({"most": float("inf")}, "label_max cannot be inf; use a number above 0"),
+        ({"most": float("nan")}, "most must be a number above 0 and at most 1e+30, got nan"),
+        ({"most": float("inf")}, "most must be a number above 0 and at most 1e+30, got inf"),
     ],
 )
 def test_columns_that_cannot_be(settings: dict[str, Any], message: str) -> None:

@@ -318,7 +318,7 @@ def test_errors_say_what_to_do(path: Path, config: PretrainConfig, tmp_path: Pat
     )
     with pytest.raises(UsageError, match="TSDAE cannot start from scratch: it pretrains a transformer"):
         PretrainConfig(base="scratch")
-    with pytest.raises(UsageError, match=r"deletion cannot be 1\.0; use at least 0 and below 1"):
+    with pytest.raises(UsageError, match=r"deletion must be a number at least 0 and below 1, got 1\.0"):
         PretrainConfig(deletion=1.0)
     shape = DistilBertConfig(vocab_size=30522, dim=16, n_layers=1, n_heads=2, hidden_dim=16)
     DistilBertModel(shape).save_pretrained(tmp_path / "distil")
