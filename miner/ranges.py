@@ -102,7 +102,7 @@ SHARE = number(0, 1)
 ABOVE_0 = number(0, 1, above=True)
 BELOW_1 = number(0, 1, below=True)
 BETWEEN = number(0, 1, above=True, below=True)
-RATE = number(0, 1e30, above=True)
+RATE = number(0, 1e38, above=True)
 """A learning rate."""
 NGRAM = whole(2, 1000)
 """Words in a row."""

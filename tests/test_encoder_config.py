@@ -26,7 +26,7 @@ from miner.training.encoder_config import EncoderConfig
         ({"patience": 0}, "patience must be a whole number from 1 to 1,000,000,000, got 0"),
         ({"epochs": 0}, "epochs must be a number above 0 and at most 10,000, got 0"),
         ({"epochs": float("inf")}, "epochs must be a number above 0 and at most 10,000, got inf"),
-        ({"learning_rate": 0.0}, "learning_rate must be a number above 0 and at most 10, got 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate must be a number above 0 and at most 1e+38, got 0.0"),
         ({"warmup": 1.0}, "warmup must be a number at least 0 and below 1, got 1.0"),
         ({"max_length": 7}, "max_length must be a whole number from 8 to 1,000,000, got 7"),
         ({"dtype": "fp16"}, "dtype must be one of auto, fp32, bf16, got 'fp16' (did you mean 'bf16'?)"),
