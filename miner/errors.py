@@ -26,8 +26,8 @@ class MinerError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        self.message = _printable(message, keep="\n")
-        self.hint = _printable(hint, keep="\n")
+        self.message = printable(message, keep="\n")
+        self.hint = printable(hint, keep="\n")
         super().__init__(self.message)
 
     def __str__(self) -> str:
@@ -106,10 +106,16 @@ def shown(value: object, most: int = _LONGEST_SHOWN) -> str:
     text = str(value)
     if len(text) > most:
         text = f"{text[: most - 1]}…"
-    return _printable(text)
+    return printable(text)
 
 
-def _printable(text: str, keep: str = "") -> str:
+def snippet(text: str, most: int = _LONGEST_SHOWN) -> str:
+    """Returns the beginning of a text on one line, as `shown` shows it."""
+    return shown(" ".join(text.split()), most)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Returns a text with what drives a terminal, and line ends but for those in `keep`, as escapes."""
     if text.isascii() and text.isprintable():
         return text
     return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)

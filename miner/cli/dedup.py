@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from miner.cli.numbers import Within
+from miner.errors import snippet
 from miner.ranges import ABOVE_0
 
 if TYPE_CHECKING:
@@ -81,11 +82,6 @@ def _side(name: str, side: SideReport) -> list[str]:
     meanings = {"exact": "the same text", "near": "nearly the same words", "vectors": "near vectors"}
     lines += [f"{number:>21,} {meanings[how]}" for how, number in side.how.items()]
     for one, other in side.examples:
-        lines.append(f"           such as: {_short(one)}")
-        lines.append(f"                    {_short(other)}")
+        lines.append(f"           such as: {snippet(one, _SHOWN)}")
+        lines.append(f"                    {snippet(other, _SHOWN)}")
     return lines
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"

@@ -10,6 +10,7 @@ import rich_click as click
 
 from miner.cli.numbers import Within
 from miner.engine.files import locked
+from miner.errors import snippet
 from miner.ranges import whole
 
 if TYPE_CHECKING:
@@ -146,15 +147,15 @@ def _example(store: Store, run: Run) -> str:
         return "  no query has both dropped candidates and enough negatives; try more --queries"
     found = explain(store, query_id, run.name)
     rows = found.candidates.to_pylist()
-    lines = [f"  query            {_short(found.query)}"]
+    lines = [f"  query            {snippet(found.query, 76)}"]
     for row in found.positives.to_pylist():
-        lines.append(f"  positive         {_scored(row)}{_short(row['text'])}")
-    lines.append(f"  easy negative            {_short(explaining.easy_negative(store, run, query_id))}")
+        lines.append(f"  positive         {_scored(row)}{snippet(row['text'], 76)}")
+    lines.append(f"  easy negative            {snippet(explaining.easy_negative(store, run, query_id), 76)}")
     for row in rows:
         if row["slot"]:
-            lines.append(f"  hard negative {row['slot']}  {_scored(row)}{_short(row['text'])}")
+            lines.append(f"  hard negative {row['slot']}  {_scored(row)}{snippet(row['text'], 76)}")
     lines += [
-        f"  dropped          {_scored(row)}{_short(row['text'])}\n{' ' * 27}{_why(row)}"
+        f"  dropped          {_scored(row)}{snippet(row['text'], 76)}\n{' ' * 27}{_why(row)}"
         for row in _dropped(found)
     ]
     return "\n".join(lines)
@@ -223,11 +224,6 @@ def _next_steps(out: Path, run: Run) -> str:
             f"miner export {path} my-tuples --run {run.name} --format n-tuple",
         )
     )
-
-
-def _short(text: str, width: int = 76) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def _say(text: str) -> None:

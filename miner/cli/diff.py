@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from miner.errors import shown, snippet
+
 if TYPE_CHECKING:
     from miner.mining.differences import Differences
 
@@ -55,8 +57,8 @@ def _lines(found: Differences) -> list[str]:
     lines.append(f"negatives  {_counts({'both': found.same_negatives, 'gone': gone, 'new': new})}")
     for one in found.moved:
         lines.append(f"{one.number:>10,} {_named(one.before)} → {_named(one.after)}, such as")
-        lines.append(f"           {one.query_id}: {_short(one.query)}")
-        lines.append(f"           {one.doc_id}: {_short(one.document)}")
+        lines.append(f"           {shown(one.query_id)}: {snippet(one.query, _SHOWN)}")
+        lines.append(f"           {shown(one.doc_id)}: {snippet(one.document, _SHOWN)}")
     return lines
 
 
@@ -68,8 +70,3 @@ def _named(outcome: str) -> str:
     if outcome in ("negative", "no candidate"):
         return outcome
     return "kept, not needed" if outcome == "kept" else f"dropped ({outcome})"
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from miner.cli.numbers import Within
+from miner.errors import shown, snippet
 from miner.ranges import COUNT
 
 if TYPE_CHECKING:
@@ -53,14 +54,15 @@ def _json(found: Explanation) -> str:
 
 
 def _page(found: Explanation, limit: int) -> str:
-    lines = [f"{found.query_id}  {_short(found.query)}  (run {found.run.name})", "", "positives"]
-    shown = found.positives.slice(0, limit).to_pylist()
-    lines += [f"  {_scores(row)}  {row['doc_id']}  {_short(row['text'])}" for row in shown]
+    lines = [f"{shown(found.query_id)}  {snippet(found.query)}  (run {found.run.name})", "", "positives"]
+    positives = found.positives.slice(0, limit).to_pylist()
+    lines += [f"  {_scores(row)}  {shown(row['doc_id'])}  {snippet(row['text'])}" for row in positives]
     lines += [*_more(found.positives.num_rows, limit), "", "candidates"]
     rows = found.candidates.slice(0, limit).to_pylist()
     width = max([len(_fate(row)) for row in rows], default=0)
     lines += [
-        f"  {_fate(row):<{width}}  {_scores(row)}  {row['doc_id']}  {_short(row['text'])}" for row in rows
+        f"  {_fate(row):<{width}}  {_scores(row)}  {shown(row['doc_id'])}  {snippet(row['text'])}"
+        for row in rows
     ]
     return "\n".join([*lines, *_more(found.candidates.num_rows, limit)])
 
@@ -82,8 +84,3 @@ def _scores(row: dict[str, Any]) -> str:
         if score is not None:
             parts.append(f"{name} {score:.3f}" + (f" (#{rank})" if rank else ""))
     return ", ".join(parts)
-
-
-def _short(text: str, width: int = 80) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width else f"{line[: width - 1]}…"

@@ -13,6 +13,7 @@ import rich_click as click
 
 from miner.cli.numbers import Within
 from miner.engine.files import WAIT, locked, require_file, write_whole
+from miner.errors import snippet
 from miner.ranges import ABOVE_0, NGRAM
 
 if TYPE_CHECKING:
@@ -145,12 +146,7 @@ def _lines(report: LeakageReport) -> Sequence[str]:
                 lines.append(f"{number:>9,} {_MEANINGS[how]}")
                 shown = [leak for leak in report.leaks if (leak.side, leak.how) == (side, how)][:_EXAMPLES]
                 for leak in shown:
-                    lines.append(f"            {_short(leak.text)}")
+                    lines.append(f"            {snippet(leak.text, _SHOWN)}")
                     if leak.text != leak.train_text:
-                        lines.append(f"          = {_short(leak.train_text)}")
+                        lines.append(f"          = {snippet(leak.train_text, _SHOWN)}")
     return lines
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"

@@ -12,7 +12,7 @@ from importlib import import_module
 import click
 
 from miner import __version__
-from miner.errors import MinerError, near
+from miner.errors import MinerError, near, printable
 
 COMMANDS = {
     "ingest": "Take documents, queries and judgments into a store.",
@@ -142,7 +142,7 @@ def _run(arguments: list[str], debug: bool) -> int:
             click.echo("  check the path, its rights, and the space on the disk", err=True)
             return 1
         first = next(iter(str(error).splitlines()), "")
-        click.echo(f"Error: unexpected {type(error).__name__}: {first}", err=True)
+        click.echo(f"Error: unexpected {type(error).__name__}: {printable(first)}", err=True)
         click.echo("  run again with --debug for the traceback", err=True)
         return 1
     return ended if isinstance(ended, int) else 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from miner.engine.progress import Advance, Pace, Progress
+from miner.errors import printable
 
 if TYPE_CHECKING:
     from rich import progress as rich_progress
@@ -68,7 +69,7 @@ class Lines:
     def note(self, message: str) -> None:
         """Writes one line to stderr."""
         self._told = self._clock()
-        click.echo(message, err=True)
+        click.echo(printable(message, keep="\n"), err=True)
 
 
 def _time(seconds: float) -> str:
@@ -101,7 +102,9 @@ class _Bars:
 
     def note(self, message: str) -> None:
         """Writes one line above the bars."""
-        self._display.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self._display.console.print(
+            printable(message, keep="\n"), markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def _display() -> rich_progress.Progress:

@@ -22,7 +22,7 @@ import click
 
 from miner.cli.numbers import Within
 from miner.engine.files import WAIT, locked, replacing
-from miner.errors import MinerError, UsageError
+from miner.errors import MinerError, UsageError, printable
 from miner.ranges import NATURAL
 from miner.store.select import SECONDS, Limits, Result, confined, select
 
@@ -34,8 +34,6 @@ _UNFOLDED = 1_000_000
 FORMATS = ("table", "csv", "tsv", "json", "jsonl", "parquet")
 _PLAIN_TYPES = {"VARCHAR", "BOOLEAN", "INTEGER", "BIGINT", "HUGEINT", "SMALLINT", "DOUBLE", "FLOAT"}
 """Written to CSV as they come."""
-_CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
-"""Written out in tables: a text must not break the row or drive the terminal."""
 
 
 @click.command("sql")
@@ -193,7 +191,7 @@ def _cell(value: Any) -> Text:
     if isinstance(value, float):
         return Text(f"{value:.6g}", justify="right")
     number = isinstance(value, (int, Decimal)) and not isinstance(value, bool)
-    shown = "" if value is None else str(_text(value)).translate(_CONTROLS)
+    shown = "" if value is None else printable(str(_text(value)))
     return Text(shown, justify="right" if number else "left")
 
 
@@ -205,7 +203,7 @@ def _write_table(result: Result, stream: IO[str], most: int) -> None:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in result.columns:
-        table.add_column(Text(name.translate(_CONTROLS)), overflow="fold")
+        table.add_column(Text(printable(name)), overflow="fold")
     rows = (row for batch in result.batches(1000) for row in batch)
     for row in islice(rows, most or None):
         table.add_row(*map(_cell, row))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from miner.errors import UsageError, listed
+from miner.errors import UsageError, listed, shown
 from miner.store import corpus, explaining
 from miner.store.database import Store
 from miner.store.runs import Run, find_run
@@ -37,7 +37,7 @@ def explain(store: Store, query_id: str, run: str | None = None) -> Explanation:
         splits = listed(explaining.splits_with_positives(store, query_id))
         where = f"its positives are of split {splits}" if splits else "nobody judged a positive of it"
         raise UsageError(
-            f"query '{query_id}' is not in run '{found.name}' of split {found.split}: {where}",
+            f"query '{shown(query_id)}' is not in run '{found.name}' of split {found.split}: {where}",
             "a run has the queries with positives in its split, or with --queries some of them",
         )
     return Explanation(found, query_id, text, positives, explaining.verdicts(store, found, query_id))

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from miner.engine.progress import SILENT, Progress
-from miner.errors import StoreError, UsageError, listed, near
+from miner.errors import StoreError, UsageError, listed, near, shown
 from miner.mining.config import MiningConfig
 from miner.mining.decide import decide
 from miner.mining.evidence import Searches, evidence_stage, gather
@@ -142,7 +142,7 @@ def _require_known(protected: tuple[str, ...], collection: Collection) -> None:
     known = set(collection.doc_ids.to_pylist()) if protected else set()
     if unknown := [doc_id for doc_id in protected if doc_id not in known]:
         raise UsageError(
-            f"protected document '{unknown[0]}' is not in the store{near(unknown[0], known)}",
+            f"protected document '{shown(unknown[0])}' is not in the store{near(unknown[0], known)}",
             "name ids of documents",
         )
 

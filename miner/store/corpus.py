@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from miner.errors import StoreError, UsageError, listed, near
+from miner.errors import StoreError, UsageError, listed, near, shown
 from miner.store.database import Store
 
 SILVER = "silver"
@@ -140,7 +140,7 @@ def require_query(store: Store, query_id: str) -> str:
     if not found:
         known = [i for (i,) in store.rows("SELECT query_id FROM queries LIMIT 10000")]
         raise StoreError(
-            f"no query '{query_id}' in {store.path}{near(query_id, known)}",
+            f"no query '{shown(query_id)}' in {store.path}{near(query_id, known)}",
             f'list them: miner sql {store.path} "SELECT query_id, text FROM queries LIMIT 10"',
         )
     text: str = found[0][0]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from miner.errors import StoreError, UsageError, listed, near
+from miner.errors import StoreError, UsageError, listed, near, shown
 from miner.schema import KEPT
 from miner.store.database import Store
 from miner.store.ledger import KEY
@@ -141,7 +141,7 @@ def _forget_evidence(store: Store, key: str) -> None:
 
 def _no_run(store: Store, name: str, names: Sequence[str]) -> UsageError:
     return UsageError(
-        f"no run '{name}' in {store.path}{near(name, names)}",
+        f"no run '{shown(name)}' in {store.path}{near(name, names)}",
         f"runs there: {listed(names) or 'none'}",
     )
 

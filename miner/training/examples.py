@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miner.errors import InputError, UsageError, listed, near
+from miner.errors import InputError, UsageError, listed, near, shown
 from miner.ranges import LABEL_MAX, check_fields, within
 from miner.sources.grades import is_grade
 from miner.sources.values import as_number, is_blank
@@ -166,7 +166,7 @@ def text_columns(names: Sequence[str], origin: str) -> tuple[str, ...]:
     prose = next((name for name in names if len(name) > _LONG_NAME and " " in name.strip()), None)
     if prose is not None:
         raise InputError(
-            f"{origin}: its first row was taken for names of columns: '{prose[:_LONG_NAME]}…'",
+            f"{origin}: its first row was taken for names of columns: '{shown(prose, _LONG_NAME + 1)}'",
             "write the names above it, such as anchor, positive and negative",
         )
     texts = [name for name in names if not _ID.fullmatch(name)]
@@ -205,7 +205,9 @@ def _known(labels: Iterable[Any]) -> list[str]:
 def _of_class(table: pa.Table, origin: str, label: str | None, wanted: str) -> pa.Table:
     """The rows of one class."""
     if label is None:
-        raise UsageError(f"{origin} has no labels to find '{wanted}' in", "name them with --label-column")
+        raise UsageError(
+            f"{origin} has no labels to find '{shown(wanted)}' in", "name them with --label-column"
+        )
     labels = table[label].cast(pa.string())
     kept = table.filter(pc.equal(labels, wanted))
     if kept.num_rows == 0:
@@ -216,7 +218,7 @@ def _of_class(table: pa.Table, origin: str, label: str | None, wanted: str) -> p
 def _no_class(origin: str, wanted: str, labels: Iterable[Any]) -> UsageError:
     known = _known(labels)
     return UsageError(
-        f"{origin}: no row is labelled '{wanted}'{near(wanted, known)}",
+        f"{origin}: no row is labelled '{shown(wanted)}'{near(wanted, known)}",
         f"its labels: {listed(known) or 'none'}",
     )
 
@@ -245,7 +247,7 @@ def _require_columns(table: pa.Table, origin: str, names: Sequence[str]) -> None
     for name in names:
         if name not in table.column_names:
             raise InputError(
-                f"{origin}: no column '{name}'{near(name, table.column_names)}",
+                f"{origin}: no column '{shown(name)}'{near(name, table.column_names)}",
                 f"its columns: {listed(table.column_names)}; name yours with --columns and --label-column",
             )
 
@@ -288,7 +290,7 @@ def _require_texts(table: pa.Table, origin: str, loss: str, needs: Loss, names: 
     for name in names:
         if pa.types.is_nested(table.schema.field(name).type):
             raise UsageError(
-                f"{origin}: column '{name}' holds lists, loss {loss} takes texts",
+                f"{origin}: column '{shown(name)}' holds lists, loss {loss} takes texts",
                 f"export as {' or '.join(needs.formats)}",
             )
 
@@ -305,7 +307,7 @@ def _require_no_label(table: pa.Table, origin: str, loss: str, needs: Loss, labe
         most = max(float(as_number(value) or 0) for value in known)
         hint = "train on the numbers with --loss cosine" + (f" --label-max {most:g}" if most > 1 else "")
     raise UsageError(
-        f"loss {loss} takes every row for a positive, {origin} has labels in column '{label}'",
+        f"loss {loss} takes every row for a positive, {origin} has labels in column '{shown(label)}'",
         _hint(needs, table.column_names, every)
         if exported or not known
         else f"{hint}; or, for every row, {every}",
@@ -321,7 +323,7 @@ def _target(
         classes = tuple(sorted({str(value) for value in values}))
         if len(classes) < 2:
             raise UsageError(
-                f"{origin}: all rows are of class '{classes[0]}', a classifier needs two",
+                f"{origin}: all rows are of class '{shown(classes[0])}', a classifier needs two",
                 "add rows of another class, or use a loss that needs none, such as mnr",
             )
         return [classes.index(str(value)) for value in values], classes
@@ -370,7 +372,7 @@ def _numbers(labels: Mapping[int, Any], origin: str, most: float) -> list[float]
         number = as_number(str(value))
         if number is None:
             raise InputError(
-                f"{origin}: row {row} is labelled '{value}', not with a number",
+                f"{origin}: row {row} is labelled '{shown(value)}', not with a number",
                 "for classes: --positive-label NAME, or --loss softmax",
             )
         numbers.append(number / most)
