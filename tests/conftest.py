@@ -12,9 +12,8 @@ import miner
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Every core has a worker of its own: more threads than cores only wait for each other.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# With xdist every core has a worker of its own; and nothing may depend on how busy the machine is.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 INSTALLED = os.environ.get("MINER_INSTALLED")
 if INSTALLED and not Path(miner.__file__).is_relative_to(INSTALLED):

@@ -40,7 +40,7 @@ OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "patience": (None, "Stop after so many scores without a better one [default: never]."),
     "dtype": (click.Choice(["auto", "fp32", "bf16"]), "Numbers to compute in; auto: bf16 where it is fast."),
     "seed": (None, "Seed of every random choice."),
-    "threads": (None, "Processor threads [default: as many as PyTorch takes]."),
+    "threads": (None, "Processor threads [default: as many as are free]."),
 }
 """Every field of EncoderConfig, with what it may be and what it means."""
 

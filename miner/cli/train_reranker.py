@@ -34,7 +34,7 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "max_length": (None, "Tokens read of a pair."),
     "dtype": (click.Choice(["auto", "fp32", "bf16"]), "Numbers to compute in; auto: bf16 where it is fast."),
     "seed": (None, "Seed of every random choice."),
-    "threads": (None, "Processor threads [default: as many as PyTorch takes]."),
+    "threads": (None, "Processor threads [default: as many as are free]."),
 }
 """Every field of RerankerConfig, with what it may be and what it means."""
 

@@ -1,4 +1,4 @@
-"""What this machine can do: its processor, memory and disk. Imports nothing heavy."""
+"""What this machine can do: its memory, disk and instruction sets. Imports nothing heavy."""
 
 from __future__ import annotations
 

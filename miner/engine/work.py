@@ -6,7 +6,6 @@ piece and never on how many workers there are.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from miner.engine.progress import SILENT, Progress
+from miner.processors import cores
 from miner.store.database import Store
 from miner.store.ledger import Stage, begin_stage, commit_chunk, finish_stage
 
@@ -24,13 +24,8 @@ Result = TypeVar("Result")
 
 
 def worker_count(asked: int | None = None) -> int:
-    """Returns how many workers to use: `asked`, or one per processor this process may run on."""
-    if asked:
-        return asked
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
+    """Returns how many workers to use: `asked`, or one per processor that this process may keep busy."""
+    return asked or cores()
 
 
 def ordered_map(

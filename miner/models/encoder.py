@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from miner.engine.load import free_threads
 from miner.engine.progress import SILENT, Progress
-from miner.engine.work import ordered_map, worker_count
+from miner.engine.work import ordered_map
 from miner.errors import ModelError
 from miner.models.batching import equal_length_batches, padded_batches, units_of
 from miner.models.device import resolve_device, resolve_dtype
@@ -164,7 +165,7 @@ class Encoder:
             return Encoded(np.empty((0, self.dimension), dtype=np.float32), np.zeros(0, dtype=bool))
         if self._batches_by_length(prompt):
             tokens, truncated = self._tokenise(texts, prompt)
-            vectors = self._encode_by_length(tokens, worker_count(workers), progress)
+            vectors = self._encode_by_length(tokens, workers, progress)
         else:
             with progress.task("encoding", len(texts), unit="texts") as advance:
                 vectors = self._encode_plainly(texts, prompt)
@@ -194,17 +195,18 @@ class Encoder:
     def _known_words(self) -> Callable[[Sequence[str]], npt.NDArray[np.bool_]] | None:
         return known_words(self._model[0])
 
-    def _encode_by_length(self, tokens: list[list[int]], workers: int, progress: Progress) -> Vectors:
+    def _encode_by_length(self, tokens: list[list[int]], workers: int | None, progress: Progress) -> Vectors:
         import torch
 
         on_cpu = self.device == "cpu"
+        workers = (workers or free_threads(progress=progress)) if on_cpu else 1
         lengths = [len(ids) for ids in tokens]
         batches = equal_length_batches(lengths) if on_cpu else padded_batches(lengths)
         vectors = np.empty((len(tokens), self.dimension), dtype=np.float32)
         threads = torch.get_num_threads()
         single = (lambda: torch.set_num_threads(1)) if on_cpu else None
         results = ordered_map(
-            lambda batch: self._forward([tokens[i] for i in batch]), batches, workers if on_cpu else 1, single
+            lambda batch: self._forward([tokens[i] for i in batch]), batches, workers, single
         )
         try:
             with progress.task("encoding", len(tokens), unit="texts") as advance:

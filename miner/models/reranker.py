@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from miner.engine.load import free_threads
 from miner.engine.progress import SILENT, Progress
-from miner.engine.work import ordered_map, worker_count
+from miner.engine.work import ordered_map
 from miner.errors import ModelError
 from miner.models.batching import Indices, equal_length_batches, padded_batches
 from miner.models.device import DTYPES, resolve_device, resolve_dtype
@@ -105,7 +106,7 @@ class Reranker:
         for model, members in zip(self._models, self._shares(queries), strict=True):
             if len(members):
                 pairs = [queries[i] for i in members], [documents[i] for i in members]
-                scores[members], cut = model.score(*pairs, worker_count(workers), progress)
+                scores[members], cut = model.score(*pairs, workers, progress)
                 self.truncated += cut
         return scores
 
@@ -151,7 +152,7 @@ class PairScorer:
         return min(self._model.max_seq_length or positions, positions)
 
     def score(
-        self, queries: Sequence[str], documents: Sequence[str], workers: int, progress: Progress
+        self, queries: Sequence[str], documents: Sequence[str], workers: int | None, progress: Progress
     ) -> tuple[Scores, int]:
         """Returns each pair's score, and how many pairs were cut."""
         if self._tokenizer is None:
@@ -160,17 +161,16 @@ class PairScorer:
         tokens = self._tokenizer.pairs(queries, documents)
         return self._score_by_length(tokens, workers, progress), tokens.truncated
 
-    def _score_by_length(self, tokens: PairTokens, workers: int, progress: Progress) -> Scores:
+    def _score_by_length(self, tokens: PairTokens, workers: int | None, progress: Progress) -> Scores:
         import torch
 
+        workers = (workers or free_threads(progress=progress)) if self._on_cpu else 1
         cut = equal_length_batches if self._on_cpu else padded_batches
         batches = cut(tokens.lengths)
         scores = np.empty(len(tokens.lengths), dtype=np.float64)
         threads = torch.get_num_threads()
         single = (lambda: torch.set_num_threads(1)) if self._on_cpu else None
-        results = ordered_map(
-            lambda batch: self._forward(tokens, batch), batches, workers if self._on_cpu else 1, single
-        )
+        results = ordered_map(lambda batch: self._forward(tokens, batch), batches, workers, single)
         try:
             with progress.task("reranking", int(tokens.lengths.sum()), unit="tokens") as advance:
                 for batch, result in zip(batches, results, strict=True):

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from miner.engine.load import free_threads
 from miner.engine.progress import SILENT, Progress
 from miner.errors import MissingExtraError, UsageError
 from miner.models.device import resolve_device
 from miner.models.encoder import Encoder, Vectors
 from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN, found, pairwise
 from miner.models.vectors import Rows, VectorCache, embed, gather, release, vector_keys
+from miner.processors import cores
 from miner.retrieval.arrays import joined_ranges, number_within
 from miner.retrieval.collection import Collection, Floats, Hits, Ints
 from miner.retrieval.config import DenseConfig
@@ -226,9 +231,12 @@ class Dense:
 
     def _neighbours(self, vectors: Vectors, k: int) -> Neighbours:
         if self._config.index != "Flat":
-            scores, places = self._approximate.search(vectors, k)
+            index = self._approximate
+            with _search_threads(self._progress):
+                scores, places = index.search(vectors, k)
             return scores, places
-        return exact(vectors, self._documents, self._index.unique, k, self.encoder.similarity)
+        with _search_threads(self._progress):
+            return exact(vectors, self._documents, self._index.unique, k, self.encoder.similarity)
 
     def recall(self, depth: int) -> float:
         """Returns the share of the exact top `depth` that the index finds, on a sample of queries."""
@@ -317,6 +325,23 @@ def _metric(similarity: str) -> int:
 
     distances = {EUCLIDEAN: faiss.METRIC_L2, MANHATTAN: faiss.METRIC_L1}
     return int(distances.get(similarity, faiss.METRIC_INNER_PRODUCT))
+
+
+@contextmanager
+def _search_threads(progress: Progress) -> Iterator[None]:
+    """Has FAISS search with as many threads as can run; an index is built with its own number of them."""
+    if importlib.util.find_spec("faiss") is None:
+        yield
+        return
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    planned = before if os.environ.get("OMP_NUM_THREADS") else min(before, cores())
+    faiss.omp_set_num_threads(free_threads(planned, progress))
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def _faiss_block(vectors: Vectors, block: Vectors, k: int, similarity: str) -> Neighbours:

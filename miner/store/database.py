@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from miner.errors import StoreError
+from miner.processors import cores
 from miner.store.faults import explaining, require_file, unopened
 from miner.store.tables import FORMAT, TABLES, VIEWS
 
@@ -62,7 +63,7 @@ class Store:
         is_new = _require_file(file, create)
         config: dict[str, Any] = {
             "memory_limit": memory_limit,
-            "threads": threads or os.cpu_count() or 1,
+            "threads": threads or cores(),
             "temp_directory": f"{file}.tmp",
             "checkpoint_threshold": CHECKPOINT,
             "python_enable_replacements": False,

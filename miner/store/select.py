@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import duckdb
 
 from miner.errors import MinerError, StoreError, UsageError
+from miner.processors import cores
 from miner.ranges import check_fields, number, shown, within
 from miner.store.faults import explained, require_file, unopened
 
@@ -262,7 +263,7 @@ def _open(file: Path, limits: Limits) -> duckdb.DuckDBPyConnection:
     require_file(file)
     settings: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{limits.memory_bytes()}B",
-        "threads": min(os.cpu_count() or 1, _MOST_THREADS),
+        "threads": min(cores(), _MOST_THREADS),
         "temp_directory": "",
     }
     try:

@@ -40,7 +40,7 @@ from miner.text import text_keys
 from miner.training.batches import MASK, KnownPositives, MaskedSimilarity, MaskingCollator, PairBatches
 from miner.training.encoder_config import SCRATCH, EncoderConfig
 from miner.training.examples import Examples
-from miner.training.steps import arguments_of, note_excess, run_training
+from miner.training.steps import arguments_of, note_excess, run_training, training_threads
 from miner.training.unpadded import Unpadded
 
 TRAINED = "trained"
@@ -162,32 +162,27 @@ def train_model(
     configuration, or not exist. Raises MinerError when the training diverges.
     """
     set_seed(config.seed)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads or threads)
-    try:
-        with quietly():
-            model = load_base(config)
-            masked = MaskedSimilarity(similarity_of(model))
-            trainer = _Trainer(
-                masked,
-                model=model,
-                args=_arguments(examples, model, work, config),
-                train_dataset=_dataset(examples),
-                loss=_loss(model, examples, config, masked),
-            )
-            if known is not None:
-                masking: Any = MaskingCollator(trainer.data_collator, examples.texts, known)
-                trainer.data_collator = masking
-            steps, batches = step_count(len(examples), config), list(_batches(examples, config))
-            left_out = len(examples) - sum(map(len, batches))
-            _note_rows(examples, config, left_out, progress)
-            truncated = note_truncated(model, _texts_of(examples, batches[:steps], model), progress)
-            watcher = _Watcher(dev, model, work, config, steps, progress)
-            trainer.add_callback(watcher)
-            run_training(trainer, work, "training", progress)
-            model.save_pretrained(str(work / TRAINED), create_model_card=False)
-    finally:
-        torch.set_num_threads(threads)
+    with training_threads(config.threads, work, progress), quietly():
+        model = load_base(config)
+        masked = MaskedSimilarity(similarity_of(model))
+        trainer = _Trainer(
+            masked,
+            model=model,
+            args=_arguments(examples, model, work, config),
+            train_dataset=_dataset(examples),
+            loss=_loss(model, examples, config, masked),
+        )
+        if known is not None:
+            masking: Any = MaskingCollator(trainer.data_collator, examples.texts, known)
+            trainer.data_collator = masking
+        steps, batches = step_count(len(examples), config), list(_batches(examples, config))
+        left_out = len(examples) - sum(map(len, batches))
+        _note_rows(examples, config, left_out, progress)
+        truncated = note_truncated(model, _texts_of(examples, batches[:steps], model), progress)
+        watcher = _Watcher(dev, model, work, config, steps, progress)
+        trainer.add_callback(watcher)
+        run_training(trainer, work, "training", progress)
+        model.save_pretrained(str(work / TRAINED), create_model_card=False)
     best = watcher.take_best()
     history = [(int(entry["step"]), entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return Training(trainer.state.global_step, left_out, history, watcher.scores, best, truncated)

@@ -58,7 +58,7 @@ class PretrainConfig:
     dtype: str = "auto"
     seed: int = within(13, SEED)
     threads: int | None = within(None, THREADS)
-    """Processor threads; None: PyTorch's own choice. Another number can change the last digits."""
+    """Processor threads; None: as many as are free. Another number can change the last digits."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from miner.engine.progress import Progress
-from miner.engine.work import worker_count
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.names import resolve
 from miner.models.quiet import quietly
@@ -30,7 +29,7 @@ def pair_logits(folder: Path, texts: Texts, config: RerankerConfig, progress: Pr
     if not texts[0]:
         return np.empty(0, dtype=np.float64)
     scorer = PairScorer(_bare(folder, config), resolve_dtype(config.dtype, resolve_device()))
-    return scorer.score(*texts, worker_count(config.threads), progress)[0]
+    return scorer.score(*texts, config.threads, progress)[0]
 
 
 def write_scaled(folder: Path, out: Path, scaling: Scaling, texts: Texts, config: RerankerConfig) -> bool:

@@ -27,7 +27,7 @@ from miner.models.pairs import PairTokenizer
 from miner.models.quiet import quietly
 from miner.training.reranker_config import RerankerConfig
 from miner.training.reranker_pairs import LabelledPairs
-from miner.training.steps import arguments_of, note_excess, run_training
+from miner.training.steps import arguments_of, note_excess, run_training, training_threads
 
 TRAINED = "trained"
 """Where in its folder a training leaves the model."""
@@ -55,24 +55,19 @@ def train_cross_encoder(
     configuration, or not exist. Raises MinerError when the training diverges.
     """
     set_seed(config.seed)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads or threads)
-    try:
-        with quietly():
-            model = load_base(base, config)
-            trainer = _Trainer(
-                model=model,
-                args=_arguments(config, work, len(pairs)),
-                train_dataset=_dataset(pairs),
-                loss=BinaryCrossEntropyLoss(model),
-            )
-            whole = step_count(len(pairs), replace(config, max_steps=None))
-            note_excess(config.max_steps, whole, config.epochs, progress)
-            _note_truncated(model, pairs, progress)
-            run_training(trainer, work, "training reranker", progress)
-            model.save_pretrained(str(work / TRAINED), create_model_card=False)
-    finally:
-        torch.set_num_threads(threads)
+    with training_threads(config.threads, work, progress), quietly():
+        model = load_base(base, config)
+        trainer = _Trainer(
+            model=model,
+            args=_arguments(config, work, len(pairs)),
+            train_dataset=_dataset(pairs),
+            loss=BinaryCrossEntropyLoss(model),
+        )
+        whole = step_count(len(pairs), replace(config, max_steps=None))
+        note_excess(config.max_steps, whole, config.epochs, progress)
+        _note_truncated(model, pairs, progress)
+        run_training(trainer, work, "training reranker", progress)
+        model.save_pretrained(str(work / TRAINED), create_model_card=False)
     history = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return Training(trainer.state.global_step, history)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
@@ -15,10 +16,12 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from miner.engine.files import discard
+from miner.engine.files import discard, write_whole
+from miner.engine.load import free_threads
 from miner.engine.progress import Advance, Progress
 from miner.errors import MinerError
 from miner.models.device import resolve_device, resolve_dtype
+from miner.processors import cores
 from miner.training.encoder_config import EncoderConfig
 from miner.training.pretrain_config import PretrainConfig
 from miner.training.reranker_config import RerankerConfig
@@ -27,6 +30,8 @@ from miner.training.workplace import COMPLETE
 AnyConfig = EncoderConfig | PretrainConfig | RerankerConfig
 """The settings of any training."""
 _STOPS = (signal.SIGINT, signal.SIGTERM)
+_THREADS = "threads"
+"""The file that says with how many threads a training was begun."""
 CHECKPOINT_SECONDS = 60.0
 """How often training is saved: what a kill can cost."""
 
@@ -55,6 +60,32 @@ def arguments_of(config: AnyConfig, work: Path, steps: int, logs: int) -> dict[s
         "report_to": "none",
         "dataloader_pin_memory": device == "cuda",
     }
+
+
+@contextmanager
+def training_threads(asked: int | None, work: Path, progress: Progress) -> Iterator[None]:
+    """Has PyTorch compute with as many processor threads as were asked for, or as can run.
+
+    Another number changes the last digits of the weights. So a training that goes on takes the number that
+    it was begun with, which a file in `work` says.
+    """
+    before, file = torch.get_num_threads(), work / _THREADS
+    begun = file.read_text("utf-8", "replace") if file.exists() else ""
+    threads = asked or (int(begun) if begun.isdecimal() else 0) or _usable(before, progress)
+    if begun != str(threads):
+        write_whole(file, str(threads))
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _usable(planned: int, progress: Progress) -> int:
+    """PyTorch's own choice, which knows no quota, down to what can run."""
+    if resolve_device() != "cpu":
+        return planned
+    return free_threads(planned if os.environ.get("OMP_NUM_THREADS") else min(planned, cores()), progress)
 
 
 def note_excess(max_steps: int | None, whole: int, epochs: float, progress: Progress) -> None:

@@ -39,7 +39,7 @@ from miner.training.denoising import Denoising, TextBatches, denoising_loss, pre
 from miner.training.encoder_trainer import TRAINED, load_model, note_truncated
 from miner.training.pretrain_card import WHAT, PretrainMetrics, PretrainReport, write_card
 from miner.training.pretrain_config import PretrainConfig
-from miner.training.steps import arguments_of, note_excess, run_training
+from miner.training.steps import arguments_of, note_excess, run_training, training_threads
 from miner.training.workplace import Job, finished, publish, workplace
 
 _CODE = 2
@@ -137,31 +137,26 @@ def _train(
 ) -> dict[str, Any]:
     """Trains to the end from the last checkpoint in `work`, and saves the encoder to `work/trained`."""
     set_seed(config.seed)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads or threads)
-    try:
-        with quietly():
-            model = load_model(config.base)
-            own_length = model.max_seq_length
-            part = prepare(model, base, config)
-            batches = TextBatches(texts, config.batch_size, config.seed)
-            collator: Any = Denoising(part, batches, config)
-            trainer = _Trainer(
-                model=part,
-                args=_arguments(len(texts), batches, work, config),
-                train_dataset=Dataset.from_dict({"text": texts}),
-                data_collator=collator,
-                loss=denoising_loss(part, base),
-            )
-            whole = step_count(len(texts), replace(config, max_steps=None))
-            note_excess(config.max_steps, whole, config.epochs, progress)
-            seen = chain.from_iterable(islice(batches, trainer.args.max_steps))
-            note_truncated(part, (texts[row] for row in seen), progress)
-            run_training(trainer, work, "pretraining", progress)
-            model.max_seq_length = own_length
-            model.save_pretrained(str(work / TRAINED), create_model_card=False)
-    finally:
-        torch.set_num_threads(threads)
+    with training_threads(config.threads, work, progress), quietly():
+        model = load_model(config.base)
+        own_length = model.max_seq_length
+        part = prepare(model, base, config)
+        batches = TextBatches(texts, config.batch_size, config.seed)
+        collator: Any = Denoising(part, batches, config)
+        trainer = _Trainer(
+            model=part,
+            args=_arguments(len(texts), batches, work, config),
+            train_dataset=Dataset.from_dict({"text": texts}),
+            data_collator=collator,
+            loss=denoising_loss(part, base),
+        )
+        whole = step_count(len(texts), replace(config, max_steps=None))
+        note_excess(config.max_steps, whole, config.epochs, progress)
+        seen = chain.from_iterable(islice(batches, trainer.args.max_steps))
+        note_truncated(part, (texts[row] for row in seen), progress)
+        run_training(trainer, work, "pretraining", progress)
+        model.max_seq_length = own_length
+        model.save_pretrained(str(work / TRAINED), create_model_card=False)
     history = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return {"steps": trainer.state.global_step, "losses": history}
 
