@@ -27,6 +27,7 @@ from miner.engine.files import (
     write_whole,
 )
 from miner.errors import MinerError, UsageError
+from tests.stores import make_store
 
 HOLDER = """
 import sys, time
@@ -273,3 +274,31 @@ def test_the_folder_one_is_in_and_a_mount_are_not_replaced(
     require_replaceable(Path("new"))
     with pytest.raises(UsageError, match="/proc is where a file system is mounted"):
         require_replaceable(Path("/proc"))
+
+
+SHELL = """
+set -e
+miner() { "$PYTHON" -m miner "$@"; }
+miner sql s.duckdb "SELECT doc_id FROM documents" --format csv --out >(cat > substituted; touch done)
+miner sql s.duckdb "SELECT doc_id FROM documents" --format csv --out /dev/stdout | cat > piped
+miner sql s.duckdb "SELECT doc_id FROM documents" --format csv --out /dev/stdout > redirected
+miner sql s.duckdb "SELECT doc_id FROM documents" --format parquet --out /dev/stdout > rows.parquet
+miner sql s.duckdb "SELECT doc_id FROM documents" --format csv --out /dev/null
+miner sql s.duckdb "SELECT doc_id FROM documents" --out link.csv
+while [ ! -e done ]; do sleep 0.05; done
+"""
+
+
+def test_results_go_through_pipes_and_links_of_a_shell(tmp_path: Path) -> None:
+    make_store(tmp_path / "s.duckdb", {"d1": "text"}, {"q": "query"}, [("q", "d1")]).close()
+    (tmp_path / "link.csv").symlink_to("far.csv")
+    called = subprocess.run(
+        ["bash", "-c", SHELL], cwd=tmp_path, env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (called.returncode, called.stderr) == (0, "")
+    for name in ("substituted", "piped", "redirected", "far.csv"):
+        assert (tmp_path / name).read_text() == "doc_id\nd1\n", name
+    assert (tmp_path / "rows.parquet").read_bytes()[:4] == b"PAR1"
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    assert not [name for name in names(tmp_path) if "miner" in name]
