@@ -304,7 +304,7 @@ CASES = {
     "train-reranker": Case(f"train-reranker @s.duckdb @new --folds 2 --held-out 0.2 --skip-top 0 {_TINY}"),
     "pretrain": Case(f"pretrain @s.duckdb @new {_TINY}"),
     "silver": Case("silver @s.duckdb --encoder none --reranker @reranker --queries all --split train"),
-    "bench": Case(f"bench @s.duckdb --arms easy,bm25 --sizes 8 --split dev --out @new {_STATIC}"),
+    "bench": Case(f"bench @s.duckdb --arms easy --sizes 8 --split dev --out @new {_STATIC} --max-steps 2"),
     "loop": Case(f"loop @s.duckdb @new --rounds 1 --encoder @encoder --evaluations 0 {_STATIC}"),
 }
 
