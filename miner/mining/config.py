@@ -25,6 +25,7 @@ from miner.ranges import (
     whole,
 )  # fmt: skip
 from miner.retrieval.config import Bm25Config
+from miner.retrieval.index import check_index
 
 ANCHORS = ("lowest", "median", "best", "each")
 STRATEGIES = ("top", "random", "ambiguous")
@@ -205,6 +206,7 @@ def check(config: MiningConfig) -> None:
     for part in (config, rules, selection):
         for name, choices in _CHOICES[type(part)].items():
             require_one_of(name, getattr(part, name), choices)
+    check_index(config.index)
     _require(
         rules.max_rank is None or rules.max_rank > rules.skip_top,
         f"max_rank {rules.max_rank} with skip_top {rules.skip_top}",
