@@ -36,6 +36,7 @@ class Reason(StrEnum):
     RELATIVE_PERCENTILE = "relative_percentile"
     DOCUMENT_CAP = "document_cap"
     DUPLICATE_OF_CANDIDATE = "duplicate_of_candidate"
+    NOT_SCORED = "not_scored"
 
 
 KEPT = -1

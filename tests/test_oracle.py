@@ -54,13 +54,17 @@ def table() -> dict[str, list[float]]:
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real, tiny encoder: the table of word vectors, averaged and compared by cosine."""
-    return word_table(tmp_path_factory.mktemp("oracle") / "static", table())
+    """A real, tiny encoder that knows every word: a table of random vectors, averaged, compared by cosine."""
+    from miner.models.scratch import scratch_model
+
+    folder = tmp_path_factory.mktemp("oracle") / "static"
+    scratch_model("bundled", DIMENSION, seed=5).save_pretrained(str(folder), create_model_card=False)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> Encoders:
-    """The same for each similarity.
+    """A table of random word vectors, averaged; once for each similarity.
 
     Each with the model as sentence-transformers loads it, but that it gives vectors their own length.
     """

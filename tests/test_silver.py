@@ -158,7 +158,7 @@ class Counting:
 def test_what_calls_nothing_positive_is_not_said_to_be_right() -> None:
     held = HeldOut(positives=3, above=0.0, below=1.0, precision=float("nan"))
     report = SilverReport(
-        reranker="r", fingerprint="f", queries=2, pairs=9, positives=0, negatives=9, replaced=0,
+        reranker="r", fingerprint="f", queries=2, pairs=9, unscored=0, positives=0, negatives=9, replaced=0,
         expected=float("nan"), uncalibrated=None, held_out=held,
     )  # fmt: skip
     told = summary(report, SilverConfig()).splitlines()

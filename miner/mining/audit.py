@@ -124,6 +124,7 @@ _HINTS = {
     "label": "judge pairs of query and document: what a label says of all cannot be hidden",
     "other_split": "judge a pair in one split only",
     "not_held_out": "hold more back with --hold-out",
+    "not_scored": "mine with a model that gives finite scores",
 }
 
 

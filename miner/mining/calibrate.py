@@ -150,7 +150,7 @@ def calibrate(
     material = Material.of(store, run)
     require_hideable(store, run, material.hideable)
     base = material.config.rules
-    grid = [base, *candidates(base, material.hideable.positives.score)]
+    grid = [base, *candidates(base, material.hideable.positives.sorted_scores)]
     trials = material.hideable.draws(settings)
     sweeps = [Sweep(material, material.without(hidden)) for hidden in trials]
     asked = np.sum([sweep.asked for sweep in sweeps], axis=0)

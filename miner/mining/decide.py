@@ -38,6 +38,8 @@ class Positives:
 
     table: pa.Table
     """query_no, query_id, doc_id, score."""
+    numbered: int | None = None
+    """One more than the largest query number, where it is not one of these positives'."""
 
     @cached_property
     def owner(self) -> Ints:
@@ -47,20 +49,31 @@ class Positives:
 
     @cached_property
     def score(self) -> Floats:
-        """Each positive's deciding score."""
-        score: Floats = self.table["score"].to_numpy()
-        return score
+        """Each positive's deciding score; NaN where it is not finite."""
+        return np.asarray(self.table["score"].to_numpy(), dtype=np.float64)
+
+    @cached_property
+    def scored(self) -> Positives:
+        """Those with a finite score: the only ones that decide anything, and that are in triplets."""
+        finite = np.isfinite(self.score)
+        return self if finite.all() else Positives(self.table.filter(pa.array(finite)), self.queries)
+
+    @cached_property
+    def has_scored(self) -> npt.NDArray[np.bool_]:
+        """Whether each query, by number, has a positive with a finite score."""
+        return np.bincount(self.owner[np.isfinite(self.score)], minlength=self.queries) > 0
 
     @cached_property
     def sorted_scores(self) -> Floats:
-        """All deciding scores, ascending."""
-        return np.sort(self.score)
+        """All finite deciding scores, ascending."""
+        return np.sort(self.score[np.isfinite(self.score)])
 
     @cached_property
     def mean(self) -> Floats:
-        """The mean deciding score of each query's positives, by query number; 0 where it has none."""
-        known = np.bincount(self.owner, minlength=self.queries)
-        total = np.bincount(self.owner, self.score, self.queries)
+        """The mean finite score of each query's positives, by query number; 0 where it has none."""
+        finite = np.isfinite(self.score)
+        known = np.bincount(self.owner[finite], minlength=self.queries)
+        total = np.bincount(self.owner[finite], self.score[finite], self.queries)
         return np.asarray(total / np.maximum(1, known), dtype=np.float64)
 
     @cached_property
@@ -74,6 +87,8 @@ class Positives:
     @property
     def queries(self) -> int:
         """One more than the largest query number."""
+        if self.numbered is not None:
+            return self.numbered
         return int(self.owner[-1]) + 1 if len(self.owner) else 0
 
     def of(self, query: Ints) -> tuple[Ints, Ints]:
@@ -146,9 +161,9 @@ class Decider:
     """Decides over candidates, given the positives that are known; in order of query."""
 
     def __init__(self, positives: Positives, documents: Documents, config: MiningConfig) -> None:
-        self._positives, self._documents, self._config = positives, documents, config
+        self._positives, self._documents, self._config = positives.scored, documents, config
         kind = config.rules.anchor
-        owned = positives.owner, positives.score, positives.queries
+        owned = self._positives.owner, self._positives.score, positives.queries
         self._anchor = ruling.anchors(*owned, kind)
         self._typical = ruling.anchors(*owned, "median")
         self._served = np.zeros(len(documents.ids), dtype=np.int64)
@@ -180,9 +195,10 @@ class _Slice:
 
     candidates: pa.Table
     positives: Positives
+    """Those with a finite score."""
     documents: Documents
     anchor: Floats
-    """Each query's; not read with `--anchor each`."""
+    """Each query's; NaN where no positive has a finite score."""
     typical: Floats
     """The median of each query's positives."""
     config: MiningConfig
@@ -203,6 +219,7 @@ class _Slice:
     def decide(self, served: Ints) -> Decision:
         """Applies rules and selection; raises the counts in `served` when documents are capped."""
         codes = self._excluded()
+        codes[(codes == ruling.KEPT) & self._not_scored()] = ruling.REASONS.index(Reason.NOT_SCORED)
         rows, group, anchor = self._units(np.flatnonzero(codes == ruling.KEPT))
         best_rank = self.candidates["best_rank"].to_numpy().astype(np.int64)
         judged = self.candidates["judged_negative"].to_numpy()
@@ -218,6 +235,12 @@ class _Slice:
             self._decisions(codes, rows[suspected], rows[passed], slots),
             self._triplets(rows[passed[chosen]], kept.group[chosen], slots[chosen]),
         )
+
+    def _not_scored(self) -> npt.NDArray[np.bool_]:
+        """Which candidates have no finite score, though one was asked for, or no positive that has one."""
+        asked = self.candidates["score"].is_valid().to_numpy()
+        nothing_to_compare = np.isnan(self.typical[self._query])
+        return np.asarray(asked & ~np.isfinite(self._score) | nothing_to_compare)
 
     def _excluded(self) -> ruling.Codes:
         """Each candidate's exclusion as a reason's code, KEPT where it has none."""

@@ -55,10 +55,12 @@ class Hideable:
                 f"{store.path} has lost queries or documents since run '{run.name}' was mined",
                 f"mine again: miner mine {store.path}",
             )
+        positives = Positives(scored)
+        table = table.set_column(table.schema.get_field_index("bar"), "bar", _bars(table["bar"], positives))
         numbers = candidates["candidate"].to_numpy()
         row = _rows(table, numbers // CANDIDATES_PER_QUERY, candidates["doc_id"])
         reopenable = Reopenable.of(store, run, config, candidates)
-        return cls(table, Positives(scored), row, numbers, reopenable)
+        return cls(table, positives, row, numbers, reopenable)
 
     @cached_property
     def allowed(self) -> Flags:
@@ -87,17 +89,33 @@ class Hideable:
     def draw(self, share: float, rng: np.random.Generator) -> Flags:
         """Returns which positives to hide: about `share` of each query's, of those that may be.
 
-        A query keeps one positive at least.
+        A query keeps one positive with a finite score at least.
         """
-        return drawn_share(self.positives.owner, self.allowed, share, rng)
+        scored = np.isfinite(self.positives.score)
+        drawn = np.zeros(len(scored), dtype=np.bool_)
+        drawn[scored] = drawn_share(self.positives.owner[scored], self.allowed[scored], share, rng)
+        return drawn
 
     def visible(self, hidden: Flags) -> Positives:
         """Returns the positives that are left, with their scores."""
-        return Positives(self.positives.table.filter(pa.array(~hidden)))
+        return Positives(self.positives.table.filter(pa.array(~hidden)), self.positives.queries)
 
     def exclusion(self, hidden: Flags) -> Exclusion:
         """Returns what is excluded with these positives hidden, where that may differ."""
         return self.reopenable.exclusion(self.table, self.row, hidden)
+
+
+def _bars(bars: pa.ChunkedArray, positives: Positives) -> pa.ChunkedArray:
+    """What bars each positive from being hidden, with those that only its score tells.
+
+    One without a finite score could never come back as a negative, and the last one that has one is needed.
+    """
+    scored = np.isfinite(positives.score)
+    if scored.all():
+        return bars
+    number = np.bincount(positives.owner[scored], minlength=positives.queries)[positives.owner]
+    bars = pc.if_else(pc.or_(pa.array(scored), bars.is_valid()), bars, "not_scored")
+    return pc.if_else(pc.or_(pa.array(number > 1), bars.is_valid()), bars, "only")
 
 
 def _rows(table: pa.Table, query: Ints, doc_ids: pa.ChunkedArray) -> Ints:

@@ -128,7 +128,7 @@ class Material:
 
     @cached_property
     def score(self) -> Floats:
-        """Each candidate's deciding score; NaN where the reranker was not asked."""
+        """Each candidate's deciding score; NaN where the reranker was not asked, or it is not finite."""
         return np.asarray(self.candidates["score"].to_numpy(), dtype=np.float64)
 
     @cached_property
@@ -182,9 +182,9 @@ class Material:
         table = _replaced(self.candidates, "exclusion", column)
         if self.config.rerank_depth is not None:
             # Positives were scored at any rank; a candidate would not have been.
-            score = self.score.copy()
-            score[found.rows[self.fused_rank[found.rows] > self.config.rerank_depth]] = np.nan
-            table = _replaced(table, "score", pa.array(score))
+            asked = self.candidates["score"].is_valid().to_numpy().copy()
+            asked[found.rows[self.fused_rank[found.rows] > self.config.rerank_depth]] = False
+            table = _replaced(table, "score", pa.array(self.score, mask=~asked))
         return Unjudged(hidden, self.hideable.visible(hidden), table, found.stands_for)
 
     def cost(self, chosen: Ints, negatives: Ints, visible: Positives) -> Yield:

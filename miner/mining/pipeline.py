@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, UsageError, listed, near, shown
 from miner.mining.config import MiningConfig
-from miner.mining.decide import decide
+from miner.mining.decide import decide, deciding_score
 from miner.mining.evidence import Searches, evidence_stage, gather
 from miner.mining.rerank import rerank
 from miner.models.vectors import note_truncated
@@ -29,13 +29,14 @@ from miner.store import corpus, runs
 from miner.store.database import Store
 from miner.store.ledger import KEY, Stage
 from miner.store.runs import Run
+from miner.store.scored import score_facts
 from miner.text import fingerprint
 
 if TYPE_CHECKING:
     from miner.models.encoder import Encoder
     from miner.models.reranker import Reranker
 
-DECIDE_CODE = 2
+DECIDE_CODE = 3
 """Raised when the same evidence and rules would come out as other triplets."""
 
 _LIBRARIES = ("hardneg-miner", "sentence-transformers", "torch", "bm25s", "duckdb", "numpy")
@@ -81,6 +82,7 @@ def mine(
     with _entered(store, described, progress) as run:
         if run.status == "done":
             progress.note(f"run {run.name} is finished already; nothing to do")
+            _note_scores(store, run, config, progress)
             return run
         if all(one.name != run.name for one in previous):
             _note_changes(previous, run, progress)
@@ -104,7 +106,7 @@ def mine(
                 )
         for kind, model in models.by_kind.items():
             runs.record_model(store, model.fingerprint, kind, model.name, {"dtype": model.dtype})
-        return _decide(store, run, config)
+        return _decide(store, run, config, progress)
 
 
 def decide_again(
@@ -128,11 +130,13 @@ def decide_again(
     with _entered(store, described, progress) as again:
         if again.status == "done":
             progress.note(f"run {again.name} is finished already; nothing to do")
+            _note_scores(store, again, config, progress)
             return again
-        return _decide(store, again, config)
+        return _decide(store, again, config, progress)
 
 
-def _decide(store: Store, run: Run, config: MiningConfig) -> Run:
+def _decide(store: Store, run: Run, config: MiningConfig, progress: Progress) -> Run:
+    _note_scores(store, run, config, progress)
     decided = list(decide(store, run.evidence, run.reranker, config))
     runs.finish_run(store, run.run_id, [d.decisions for d in decided], [d.triplets for d in decided])
     return runs.find_run(store, run.name)
@@ -312,9 +316,45 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def _note_scores(store: Store, run: Run, config: MiningConfig, progress: Progress) -> None:
+    """Warns of scores that are not finite, and of a model whose scores are all the same."""
+    names = {
+        "bm25": "BM25" if config.bm25 else None,
+        "dense": runs.model_name(store, run.encoder),
+        "rerank": runs.model_name(store, run.reranker),
+    }
+    for scorer, name in names.items():
+        if name is None:
+            continue
+        found = score_facts(store, run, scorer)
+        if found.candidates or found.positives:
+            decides = scorer == deciding_score(config)
+            progress.note(
+                f"warning: {name} gives no finite score to {found.candidates:,} candidates and "
+                f"{found.positives:,} positives, of {found.pairs:,} pairs: "
+                + ("they are not_scored and never selected" if decides else "here another score decides")
+            )
+            if decides and found.queries:
+                progress.note(
+                    f"warning: {found.queries:,} queries have no positive with a finite score of {name}: "
+                    "they get no negatives"
+                )
+        same = found.lowest is not None and found.lowest == found.highest
+        if same and scorer != "bm25" and found.pairs - found.candidates - found.positives > 1:
+            progress.note(
+                f"warning: {name} gives all {found.pairs:,} pairs the same score, {found.lowest:.4g}: "
+                "it does not separate anything"
+            )
+
+
 def _note_models(models: _Models, config: MiningConfig, progress: Progress) -> None:
     if models.encoder:
         note_truncated(models.encoder.encoder.name, models.encoder.truncated, progress)
+    if models.encoder and any((gaps := models.encoder.gaps()).values()):
+        progress.note(
+            f"warning: {config.encoder} has no vector for {gaps['documents']:,} documents and "
+            f"{gaps['queries']:,} queries: they are not searched"
+        )
     if models.encoder and config.index != "Flat":
         progress.note(f"{config.index} finds {models.encoder.recall(config.depth):.1%} of what Flat finds")
 

@@ -25,7 +25,7 @@ class Scored:
     """Candidates in front of the rules: arrays of one length."""
 
     score: Floats
-    """The deciding score; NaN where the reranker was not asked."""
+    """The deciding score: finite, or NaN where the reranker was not asked."""
     anchor: Floats
     """The score of the positive that margins are measured from."""
     best_rank: Ints
@@ -61,9 +61,12 @@ def _starts_from_positives(rules: Rules) -> bool:
 def anchors(owner: Ints, score: Floats, queries: int, kind: str) -> Floats:
     """Returns each query's anchor over its positives' scores: the lowest, median or best.
 
-    `owner` numbers each positive's query, sorted; queries without positives get NaN.
+    `owner` numbers each positive's query, sorted; queries without a positive that has a finite score get NaN.
     """
     result = np.full(queries, np.nan)
+    known = np.isfinite(score)
+    if not known.all():
+        owner, score = owner[known], score[known]
     order = np.lexsort((score, owner))
     numbers, starts, counts = np.unique(owner[order], return_index=True, return_counts=True)
     ranked = score[order]

@@ -81,7 +81,8 @@ class Sweep:
         self._visible = evidence.visible
         table = evidence.candidates
         score = np.asarray(table["score"].to_numpy(), dtype=np.float64)
-        eligible = table["exclusion"].is_null().to_numpy() & ~np.isnan(score)
+        comparable = self._visible.has_scored[material.query]
+        eligible = table["exclusion"].is_null().to_numpy() & np.isfinite(score) & comparable
         self._rows = material.order[eligible[material.order]]
         self._score = score
         self._kept: tuple[tuple[int, int | None], _Window] | None = None

@@ -188,7 +188,13 @@ class Bm25:
 
 
 def _top(docs: Ints, scores: Floats, depth: int) -> tuple[Ints, Floats]:
-    """Cuts one query's documents and scores to the best `depth`, by score, then position."""
+    """Cuts one query's documents and scores to the best `depth`, by score, then position.
+
+    A score that is not finite is no hit.
+    """
+    finite = np.isfinite(scores)
+    if not finite.all():
+        docs, scores = docs[finite], scores[finite]
     if len(docs) > depth:
         least = np.partition(scores, len(scores) - depth)[len(scores) - depth]
         near_top = np.flatnonzero(scores >= least)

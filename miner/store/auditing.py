@@ -27,8 +27,9 @@ BARS = {
     "label": "positive by its label, which cannot be hidden",
     "other_split": "judged in another split as well",
     "not_held_out": "not held out from the models that come after",
+    "not_scored": "without a finite score",
 }
-"""Why a positive cannot be hidden, the first that holds; the last one of miner loop alone."""
+"""Why a positive cannot be hidden, the first that holds; `not_held_out` is of miner loop alone."""
 
 
 _CHOSEN = "calibrated"
@@ -138,7 +139,7 @@ def candidate_facts(store: Store, run: Run) -> pa.Table:
     """Returns what retrievers and reranker said of every candidate of a run's evidence, in order.
 
     Columns bm25_rank, dense_rank (null where a retriever did not return it), bm25_score, dense_score,
-    rerank_score.
+    rerank_score (null where there is no finite one).
     """
     return store.table(
         f"""SELECT c.bm25_rank, c.dense_rank, {_SCORES}
@@ -162,7 +163,13 @@ def positive_facts(store: Store, run: Run) -> pa.Table:
     )
 
 
-_SCORES = "c.bm25_score, c.dense_score, s.score AS rerank_score"
+_SCORES = ", ".join(
+    f"CASE WHEN isfinite({value}) THEN {value} END AS {name}"
+    for value, name in (
+        ("c.bm25_score", "bm25_score"), ("c.dense_score", "dense_score"), ("s.score", "rerank_score")
+    )
+)  # fmt: skip
+"""Null where a score is not finite."""
 
 
 def weak_positives(store: Store, run: Run) -> pa.Table:

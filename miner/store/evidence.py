@@ -53,12 +53,16 @@ def reranked(store: Store, reranker: str) -> pa.Table:
 
 
 def _score(score: str, alias: str) -> tuple[str, str]:
-    """The SQL for a deciding score, and the join it needs."""
+    """The SQL for a deciding score, and the join it needs.
+
+    Null where it was not asked for; infinite ones are NaN.
+    """
+    finite = "CASE WHEN isinf({0}) THEN 'nan'::DOUBLE ELSE {0} END"
     if score != "rerank":
-        return f"{alias}.{score}_score", ""
+        return finite.format(f"{alias}.{score}_score"), ""
     join = f"""LEFT JOIN rerank_scores s ON s.reranker = $reranker
         AND s.query_id = {alias}.query_id AND s.doc_id = {alias}.doc_id"""
-    return "s.score", join
+    return finite.format("s.score"), join
 
 
 def scored_candidates(
@@ -74,7 +78,8 @@ def scored_candidates(
     """Returns the candidates numbered from `first` up to `stop`, or those of some `queries`, in order.
 
     Columns candidate, doc_id, exclusion, best_rank (over retrievers), bm25_best, judged_negative,
-    score: the deciding score, `score` naming it (`rerank`, `dense` or `bm25`).
+    score: the deciding score, `score` naming it (`rerank`, `dense` or `bm25`); null where the reranker was
+    not asked, NaN where it is not finite.
     """
     value, join = _score(score, "c")
     values: dict[str, object] = {"evidence": evidence, "first": first, "stop": stop}
@@ -94,7 +99,10 @@ def scored_candidates(
 
 
 def scored_positives(store: Store, evidence: str, score: str, reranker: str | None) -> pa.Table:
-    """Returns all positives in order of query_no and doc_id: query_no, query_id, doc_id, score."""
+    """Returns all positives in order of query_no and doc_id: query_no, query_id, doc_id, score.
+
+    The score is NaN or null where it is not finite.
+    """
     value, join = _score(score, "p")
     return store.table(
         f"""SELECT p.query_no, p.query_id, p.doc_id, {value} AS score FROM positives p {join}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason, Verdict
 
-FORMAT = 4
+FORMAT = 5
 """Raised when a store written by this version cannot be read by the one before."""
 
 
@@ -124,8 +124,10 @@ VIEWS = (
     WHERE coalesce(found, 0) < asked""",
     """CREATE VIEW weak_positives AS
     WITH negatives AS (
-        SELECT run, query_id, count(*) AS negatives, min(bm25_score) AS bm25, min(dense_score) AS dense,
-            min(rerank_score) AS rerank
+        SELECT run, query_id, count(*) AS negatives,
+            min(bm25_score) FILTER (isfinite(bm25_score)) AS bm25,
+            min(dense_score) FILTER (isfinite(dense_score)) AS dense,
+            min(rerank_score) FILTER (isfinite(rerank_score)) AS rerank
         FROM verdicts WHERE slot IS NOT NULL GROUP BY ALL)
     SELECT n.run, p.query_id, p.doc_id, n.negatives, p.bm25_score, n.bm25 AS lowest_negative_bm25,
         p.dense_score, n.dense AS lowest_negative_dense,
@@ -134,6 +136,7 @@ VIEWS = (
     JOIN negatives n ON n.run = r.name AND n.query_id = p.query_id
     LEFT JOIN rerank_scores s
         ON s.reranker = r.reranker AND s.query_id = p.query_id AND s.doc_id = p.doc_id
-    WHERE coalesce(p.bm25_score < n.bm25, true) AND coalesce(p.dense_score < n.dense, true)
-        AND coalesce(s.score < n.rerank, true)""",
+    WHERE (p.bm25_score < n.bm25 OR NOT coalesce(isfinite(p.bm25_score), false) OR n.bm25 IS NULL)
+        AND (p.dense_score < n.dense OR NOT coalesce(isfinite(p.dense_score), false) OR n.dense IS NULL)
+        AND (s.score < n.rerank OR NOT coalesce(isfinite(s.score), false) OR n.rerank IS NULL)""",
 )

@@ -97,6 +97,8 @@ def _reason(samples: Sequence[Sample]) -> str:
     smallest = min((len(s.logits) for s in samples), default=0)
     if smallest < FEWEST:
         return f"{smallest} held-out pairs, at least {FEWEST} are needed"
+    if not all(np.isfinite(s.logits).all() for s in samples):
+        return "some held-out pairs have no finite score"
     if any(s.positive.all() or not s.positive.any() for s in samples):
         return "the held-out pairs are all positives or all negatives"
     if any(fit(s.logits, s.positive) is None for s in samples):

@@ -72,7 +72,9 @@ class SilverReport:
     queries: int
     """Queries that were asked about."""
     pairs: int
-    """Unjudged pairs that were scored."""
+    """Unjudged pairs that have a finite score."""
+    unscored: int
+    """Unjudged pairs without one: they are left out."""
     positives: int
     negatives: int
     """Pairs that reach either threshold; of a soft pass, all pairs are judgments."""
@@ -114,6 +116,14 @@ def silver(
     inputs = {"pairs": hashlib.sha256(asked.tobytes()).hexdigest(), **collection.hashes}
     score_pairs(store, reranker, collection, inputs, asked, workers=workers, progress=progress)
     scores, gold = _scores(store, reranker, collection, keys, known)
+    scored, known_scored = np.isfinite(scores), np.isfinite(gold)
+    unscored = len(keys) - int(scored.sum())
+    if gaps := unscored + len(gold) - int(known_scored.sum()):
+        progress.note(
+            f"warning: {reranker.name} gives no finite score to {gaps:,} of {len(asked):,} pairs: they are "
+            "left out"
+        )
+    keys, scores, known, gold = keys[scored], scores[scored], known[known_scored], gold[known_scored]
     origin = {
         **asdict(config),
         "reranker": reranker.fingerprint,
@@ -129,6 +139,7 @@ def silver(
         fingerprint=reranker.fingerprint,
         queries=collection.queries.num_rows,
         pairs=len(keys),
+        unscored=unscored,
         positives=int(positive.sum()),
         negatives=int((scores <= config.negative).sum()),
         replaced=replaced,
@@ -234,9 +245,14 @@ def _require_probabilities(store: Store, reranker: Reranker, collection: Collect
 
 
 def _check_scores(reranker: Reranker, scores: Floats) -> None:
-    if len(scores) and (scores.min() < 0 or scores.max() > 1):
+    finite = scores[np.isfinite(scores)]
+    if len(scores) and not len(finite):
         raise ModelError(
-            f"{reranker.name} gives scores from {scores.min():.2f} to {scores.max():.2f}, not probabilities",
+            f"{reranker.name} gives no finite score to any of {len(scores):,} pairs", "name another reranker"
+        )
+    if len(finite) and (finite.min() < 0 or finite.max() > 1):
+        raise ModelError(
+            f"{reranker.name} gives scores from {finite.min():.2f} to {finite.max():.2f}, not probabilities",
             "train one whose scores are: miner train-reranker STORE OUT --base " + reranker.name,
         )
 
