@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from miner.errors import ModelError
 from miner.models.names import ModelFolder
 from miner.models.similarity import COSINE, DOT, SIMILARITIES
-from miner.models.weights import FOLDS_FILE, modules_of
+from miner.models.weights import FOLDS_FILE, ROUTERS, modules_of
 
 _HEADS = ("ForSequenceClassification", "ForCausalLM", "ForConditionalGeneration")
 """Architectures that give a pair a score; the rest are encoders without a head."""
@@ -30,7 +29,6 @@ _MULTI_VECTOR = {
     "MultiVectorMask", "BaseTokenPooling", "HierarchicalTokenPooling", "LambdaTokenPooling"
 }  # fmt: skip
 """Modules of a SparseEncoder and of a MultiVectorEncoder alone (sentence-transformers 5 and 6)."""
-_ROUTERS = {"Router", "Asym"}
 _LATE_INTERACTION = ("ColBERT", "HF_ColBERT", "ColPali", "ColQwen2", "ColModernVBert")
 """Architectures of PyLate, Stanford's ColBERT and transformers that give a vector per token."""
 
@@ -53,7 +51,7 @@ def require_encoder(model: ModelFolder) -> None:
         )
     saved = _read(model.path / "config_sentence_transformers.json")
     kind = saved.get("model_type", "SentenceTransformer")
-    modules = {name.rpartition(".")[2] for name in _modules(model.path)}
+    modules = {module.name for module in modules_of(model.path)}
     if kind == "SparseEncoder" or modules & _SPARSE:
         raise ModelError(
             f"{model.name} is a sparse encoder (SPLADE and its kin): miner does not support these yet",
@@ -69,7 +67,7 @@ def require_encoder(model: ModelFolder) -> None:
 
 
 def _is_late(folder: Path) -> bool:
-    named = any(name.startswith("pylate.") for name in _modules(folder))
+    named = any(module.kind.startswith("pylate.") for module in modules_of(folder))
     return (
         named
         or (folder / "artifact.metadata").exists()
@@ -79,19 +77,7 @@ def _is_late(folder: Path) -> bool:
 
 def has_routes(folder: Path) -> bool:
     """Returns whether queries and documents go through different modules (a Router, once called Asym)."""
-    return any(name.rpartition(".")[2] in _ROUTERS for name in _modules(folder))
-
-
-def _modules(folder: Path) -> Iterator[str]:
-    """The classes of a sentence-transformers model's modules, those of routes included."""
-    listed = _read(folder / "modules.json", [])
-    for module in listed if isinstance(listed, list) else []:
-        if not isinstance(module, Mapping):
-            continue
-        yield str(module.get("type", ""))
-        for name in ("router_config.json", "config.json"):
-            types = _read(folder / str(module.get("path", "")) / name).get("types")
-            yield from map(str, types.values() if isinstance(types, Mapping) else ())
+    return any(module.name in ROUTERS for module in modules_of(folder))
 
 
 def own_similarity(model: ModelFolder) -> str:
@@ -106,8 +92,8 @@ def own_similarity(model: ModelFolder) -> str:
             f"{model.name} compares vectors by '{named}' (similarity_fn_name), which miner does not support",
             f"name a model that uses one of {', '.join(SIMILARITIES)}",
         )
-    *_, last = ("", *(name for name in _modules(model.path)))
-    return COSINE if named == DOT and last.rpartition(".")[2] == "Normalize" else str(named)
+    *_, last = modules_of(model.path)
+    return COSINE if named == DOT and last.name == "Normalize" else str(named)
 
 
 def own_prompts(folder: Path) -> dict[str, str]:
@@ -152,11 +138,13 @@ def require_one_score(name: str, folder: Path) -> None:
 
 def _scores(folder: Path) -> int:
     """How many scores a pair gets: those of a last Dense layer, or of the transformer's head."""
-    for place, kind in reversed(modules_of(folder)):
-        config = _read(folder / place / "config.json")
-        if kind == "Dense" and config.get("module_output_name") == "scores":
+    for module in reversed(modules_of(folder)):
+        config = _read(folder / module.place / "config.json")
+        if module.name == "Dense" and config.get("module_output_name") == "scores":
             return int(config.get("out_features") or 1)
-        if kind == "Transformer" and _architecture(folder / place).endswith("ForSequenceClassification"):
+        if module.name == "Transformer" and _architecture(folder / module.place).endswith(
+            "ForSequenceClassification"
+        ):
             labels = config.get("id2label")
             # transformers saves neither for its default of two labels.
             return len(labels) if isinstance(labels, dict) else int(config.get("num_labels") or 2)

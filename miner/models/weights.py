@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from miner.errors import ModelError
 
@@ -29,7 +29,7 @@ _WITH_WEIGHTS = frozenset(
     }
 )
 """Modules of sentence-transformers that do not work without weights."""
-_ROUTERS = frozenset({"Asym", "Router"})
+ROUTERS = frozenset({"Asym", "Router"})
 """Modules whose parts are modules in folders of their own."""
 _PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 _OTHER_FORMATS = frozenset({".gguf", ".h5", ".mlmodel", ".msgpack", ".onnx", ".ot", ".tflite"})
@@ -58,9 +58,9 @@ def require_safetensors(name: str, folder: Path) -> None:
     Every module is looked at: sentence-transformers loads a module's `pytorch_model.bin`, a pickle, where
     there is nothing else. Refused too is an adapter, whose base is in another folder.
     """
-    for place, kind in modules_of(folder):
-        part = folder / place
-        files = sorted(part.iterdir()) if part.is_dir() else []
+    for module in modules_of(folder):
+        part = folder / module.place
+        files = sorted(part.iterdir()) if part.is_dir() and module.name not in ROUTERS else []
         if any(file.name == "adapter_config.json" for file in files):
             raise ModelError(
                 f"{name} is an adapter (PEFT) in {part}: the weights that it adapts are elsewhere",
@@ -74,7 +74,7 @@ def require_safetensors(name: str, folder: Path) -> None:
                 f"{name} has weights in {pickles[0]}: only safetensors are loaded",
                 "if you trust it, load it with sentence-transformers and save_pretrained to another folder",
             )
-        if kind in _WITH_WEIGHTS:
+        if module.name in _WITH_WEIGHTS:
             raise ModelError(
                 f"{name} has no safetensors weights in {part}",
                 "only safetensors are loaded; convert it with model.save_pretrained(folder)",
@@ -106,40 +106,53 @@ def _walk(folder: Path, above: set[str]) -> Iterator[Path]:
             yield from _walk(path, above | {real})
 
 
-def modules_of(folder: Path) -> list[tuple[str, str]]:
-    """Returns the folder, below the model's, and the class of every module.
+class Module(NamedTuple):
+    """A module of a sentence-transformers model."""
+
+    place: str
+    """Its folder below the model's."""
+    kind: str
+    """Its class, with the package."""
+
+    @property
+    def name(self) -> str:
+        """Its class alone."""
+        return self.kind.rpartition(".")[2]
+
+
+def modules_of(folder: Path) -> list[Module]:
+    """Returns the modules of a model in order, those that a router chooses from after the router.
 
     Raises ModelError where these cannot be read, or are outside the model's folder.
     """
     if (folder / FOLDS_FILE).exists():
         folds = sorted(path.name for path in folder.glob("fold-*") if path.is_dir())
-        return [(f"{fold}/{place}", kind) for fold in folds for place, kind in modules_of(folder / fold)]
+        return [Module(f"{f}/{place}", kind) for f in folds for place, kind in modules_of(folder / f)]
     if not (folder / "modules.json").exists():
-        return [("", "Transformer")]
+        return [Module("", "sentence_transformers.base.modules.Transformer")]
     found = []
-    for module in _content(folder / "modules.json", list):
-        place, kind = _below(folder / "modules.json", module, "path"), str(module.get("type", ""))
-        found += _parts(folder, place, kind.rpartition(".")[2])
+    for listed in _content(folder / "modules.json", list):
+        place = _below(folder / "modules.json", listed)
+        found += _with_parts(folder, Module(place, str(listed.get("type", ""))))
     return found
 
 
-def _parts(folder: Path, place: str, kind: str) -> list[tuple[str, str]]:
-    """Returns the module itself, or the modules that a router chooses from."""
-    if kind not in _ROUTERS:
-        return [(place, kind)]
-    files = [folder / place / name for name in ("router_config.json", "config.json")]
+def _with_parts(folder: Path, module: Module) -> list[Module]:
+    """Returns a module and, of a router, the modules that it chooses from."""
+    if module.name not in ROUTERS:
+        return [module]
+    files = [folder / module.place / name for name in ("router_config.json", "config.json")]
     file = next((file for file in files if file.exists()), files[0])
-    types = _content(file, dict).get("types") or {}
-    found = []
-    for part, inner in types.items():
-        below = PurePosixPath(place, _below(file, {"path": part}, "path")).as_posix()
-        found += _parts(folder, below, str(inner).rpartition(".")[2])
+    found = [module]
+    for part, kind in (_content(file, dict).get("types") or {}).items():
+        place = PurePosixPath(module.place, _below(file, {"path": part})).as_posix()
+        found += _with_parts(folder, Module(place, str(kind)))
     return found
 
 
-def _below(file: Path, module: Any, key: str) -> str:
+def _below(file: Path, module: Any) -> str:
     """Returns the folder that a module names; raises ModelError where that is outside the model's."""
-    place = str(module.get(key, "")) if isinstance(module, dict) else ".."
+    place = str(module.get("path", "")) if isinstance(module, dict) else ".."
     if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
         raise ModelError(
             f"{file} names a module outside the model's folder", "copy the model with all its folders"
@@ -152,6 +165,6 @@ def _content(file: Path, kind: type) -> Any:
         content = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} cannot be read: {error}", "get the model again") from error
-    if not isinstance(content, kind):
+    if not (content and isinstance(content, kind)):
         raise ModelError(f"{file} does not list modules", "get the model again")
     return content
