@@ -15,6 +15,7 @@ from miner.evaluation.evaluate import EvaluationConfig, evaluate
 from miner.evaluation.labels import label_task
 from miner.evaluation.measured import Encode, Vectors
 from miner.evaluation.similarity import similarity_task
+from miner.export import ExportConfig, export_run
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
 from miner.models.encoder import Encoder
@@ -135,6 +136,18 @@ def test_margins_and_triplets_are_on_the_models_own_scale(
         for row, (score, _) in zip(rows, sorted(allowed), strict=False):
             assert row["negative_score"] == pytest.approx(-score, rel=1e-5, abs=1e-5)
             assert row["positive_score"] == pytest.approx(positive, rel=1e-5, abs=1e-5)
+
+
+def test_an_export_says_which_similarity_its_scores_are(
+    store: Store, tables: dict[str, Path], tmp_path: Path
+) -> None:
+    rules = Rules(relative_margin=None)
+    mine(store, MiningConfig(bm25=False, encoder=str(tables["dot"]), dtype="fp32", rules=rules))
+    export_run(store, tmp_path / "out", ExportConfig(format="triplet", scores=True))
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert f"The scores are dot products of the encoder `{tables['dot']}`" in card
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))
+    assert manifest["models"]["encoder"]["similarity"] == "dot"
 
 
 def test_an_index_is_built_by_the_models_distance(store: Store, tables: dict[str, Path]) -> None:

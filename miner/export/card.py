@@ -12,6 +12,7 @@ from miner.export import certificate
 from miner.export.config import Plan
 from miner.export.manifest import LeftOut, Manifest
 from miner.export.scorer import BM25, ENCODER, RERANKER, scorer_of_manifest
+from miner.models.similarity import SCORES
 from miner.schema import Reason
 
 SHOWN = 400
@@ -38,11 +39,12 @@ _MEANINGS: Mapping[str, str] = {
     Reason.RELATIVE_PERCENTILE: "scored too high among the positives' scores, relative to its positive",
     Reason.DUPLICATE_OF_CANDIDATE: "a copy of a candidate of the query that ranks better",
     Reason.DOCUMENT_CAP: "its document already serves as often as allowed",
+    Reason.NOT_SCORED: "it or the query's positives have no finite score",
 }
 
 _SCORES: Mapping[str, str] = {
-    RERANKER: "The scores are those of the reranker `{}`.",
-    ENCODER: "The scores are cosines of the encoder `{}`: who learns them learns what it knows.",
+    RERANKER: "The scores are those of the reranker `{name}`.",
+    ENCODER: "The scores are {scores} of the encoder `{name}`: who learns them learns what it knows.",
     BM25: "The scores are BM25's: they count words in common, and their margins teach no more.",
 }
 
@@ -165,7 +167,7 @@ def _training(manifest: Manifest, made: Plan, path: str) -> str:
     parts = ["## Train", text.format(file=path, group=made.shape.negatives + 1)]
     if made.shape.scores:
         scorer = scorer_of_manifest(manifest)
-        parts.append(_SCORES[scorer.kind].format(scorer.name))
+        parts.append(_SCORES[scorer.kind].format(name=scorer.name, scores=SCORES[scorer.similarity]))
     return "\n\n".join(parts)
 
 

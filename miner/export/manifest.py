@@ -16,7 +16,7 @@ from miner.export import certificate
 from miner.export.config import Plan
 from miner.store.database import Store
 from miner.store.reading import TripletCounts, shortfall_reasons
-from miner.store.runs import Run, model_name, negative_counts, reason_counts
+from miner.store.runs import Run, model_name, model_similarity, negative_counts, reason_counts
 
 Manifest = Mapping[str, Any]
 MANIFEST = "manifest.json"
@@ -63,6 +63,7 @@ def build(store: Store, made: Plan, counts: TripletCounts, rows: int, folder: Pa
 
 def _run_facts(store: Store, run: Run) -> dict[str, Any]:
     models = {"encoder": run.encoder, "reranker": run.reranker}
+    similarity = model_similarity(store, run.encoder)
     found = negative_counts(store, run)
     short = sum(queries for negatives, queries in found.items() if negatives < run.negatives)
     return {
@@ -80,6 +81,7 @@ def _run_facts(store: Store, run: Run) -> dict[str, Any]:
         },
         "models": {
             kind: {"name": model_name(store, fingerprint), "fingerprint": fingerprint}
+            | ({"similarity": similarity} if kind == "encoder" and similarity else {})
             for kind, fingerprint in models.items()
             if fingerprint is not None
         },

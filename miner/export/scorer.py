@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from miner.export.manifest import MANIFEST
+from miner.models.similarity import COSINE
 from miner.store.database import Store
-from miner.store.runs import Run, model_name
+from miner.store.runs import Run, model_name, model_similarity
 
 RERANKER, ENCODER, BM25 = "reranker", "encoder", "BM25"
 
@@ -23,17 +24,22 @@ class Scorer:
     """RERANKER, ENCODER or BM25."""
     name: str = ""
     """The model's, or its fingerprint; of BM25 none."""
+    similarity: str = COSINE
+    """How an encoder compares vectors."""
 
 
 def scorer_of_run(store: Store, run: Run) -> Scorer:
     """Returns who gave a run's deciding scores."""
     models = {RERANKER: run.reranker, ENCODER: run.encoder}
-    return _first({kind: model_name(store, model) or model for kind, model in models.items() if model})
+    names = {kind: model_name(store, model) or model for kind, model in models.items() if model}
+    return _first(names, model_similarity(store, run.encoder))
 
 
 def scorer_of_manifest(manifest: Mapping[str, Any]) -> Scorer:
     """Returns who gave the scores of an export; its manifest names the models of the run."""
-    return _first({kind: one["name"] or one["fingerprint"] for kind, one in manifest["models"].items()})
+    models = manifest["models"]
+    names = {kind: one["name"] or one["fingerprint"] for kind, one in models.items()}
+    return _first(names, models.get(ENCODER, {}).get("similarity"))
 
 
 def scorer_of_export(folder: Path) -> Scorer | None:
@@ -45,6 +51,6 @@ def scorer_of_export(folder: Path) -> Scorer | None:
         return None
 
 
-def _first(names: Mapping[str, str]) -> Scorer:
+def _first(names: Mapping[str, str], similarity: str | None) -> Scorer:
     kind = next((kind for kind in (RERANKER, ENCODER) if kind in names), BM25)
-    return Scorer(kind, names.get(kind, ""))
+    return Scorer(kind, names.get(kind, ""), similarity or COSINE)

@@ -105,7 +105,10 @@ def mine(
                     "it saw their start"
                 )
         for kind, model in models.by_kind.items():
-            runs.record_model(store, model.fingerprint, kind, model.name, {"dtype": model.dtype})
+            similarity = {"similarity": one} if (one := getattr(model, "similarity", None)) else {}
+            runs.record_model(
+                store, model.fingerprint, kind, model.name, {"dtype": model.dtype, **similarity}
+            )
         return _decide(store, run, config, progress)
 
 

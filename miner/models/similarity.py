@@ -16,6 +16,15 @@ COSINE, DOT, EUCLIDEAN, MANHATTAN = SIMILARITIES = ("cosine", "dot", "euclidean"
 """The names in `config_sentence_transformers.json`. Vectors for COSINE are of length 1."""
 
 
+SCORES = {
+    COSINE: "cosines",
+    DOT: "dot products",
+    EUCLIDEAN: "Euclidean distances, with a minus,",
+    MANHATTAN: "Manhattan distances, with a minus,",
+}
+"""What the scores of each are called."""
+
+
 def pairwise(similarity: str, left: Vectors | Floats, right: Vectors | Floats) -> Floats:
     """Returns the similarity of left[i] and right[i] for every i, summed in float64.
 

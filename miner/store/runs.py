@@ -222,6 +222,14 @@ def model_name(store: Store, fingerprint: str | None) -> str | None:
     return found[0][0] if found else None
 
 
+def model_similarity(store: Store, fingerprint: str | None) -> str | None:
+    """Returns how an encoder compares vectors, or None where the store does not know."""
+    found = store.rows(
+        "SELECT json_extract_string(details, '$.similarity') FROM models WHERE fingerprint = ?", [fingerprint]
+    )
+    return found[0][0] if found else None
+
+
 def model_names(store: Store, run: Run) -> list[str]:
     """Returns what a run's candidates were found and scored by: `BM25`, the encoder, the reranker."""
     models = [model_name(store, run.encoder), model_name(store, run.reranker)]

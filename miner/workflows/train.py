@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, UsageError, listed
 from miner.export.scorer import BM25, ENCODER, Scorer, scorer_of_export, scorer_of_run
+from miner.models.similarity import SCORES
 from miner.ranges import BELOW_1, ROW_NEGATIVES, check_fields, within
 from miner.retrieval.arrays import drawn_share
 from miner.store import corpus, evaluating, evidence, mined, runs
@@ -225,7 +226,7 @@ def _require_teacher(scorer: Scorer, origin: str, store: str, progress: Progress
         )
     if scorer.kind == ENCODER:
         progress.note(
-            f"the scores of {origin} are no reranker's but cosines of {scorer.name}: "
+            f"the scores of {origin} are no reranker's but {SCORES[scorer.similarity]} of {scorer.name}: "
             "loss margin-mse learns what that encoder knows"
         )
 
@@ -351,6 +352,7 @@ def _record(store: Store, report: EncoderReport, positives: pa.Table) -> None:
         base = None if report.metrics.base == SCRATCH else report.metrics.base_fingerprint
         about = {
             "dtype": dtype, "training": report.metrics.fingerprint, "weights": model.weights, "base": base,
+            "similarity": model.similarity,
         }  # fmt: skip
         record_model(store, model.fingerprint, "encoder", str(report.out), about)
 
