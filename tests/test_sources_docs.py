@@ -1,12 +1,16 @@
-"""The example of docs/writing-a-source.md runs and says what the page says."""
+"""The examples of the pages on sources run and say what the pages say."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from miner.cli.main import main
 from tests.sources_support import rows
 
 PAGE = Path(__file__).parents[1] / "docs" / "writing-a-source.md"
@@ -23,3 +27,17 @@ def test_the_example_runs(tmp_path: Path) -> None:
         ("No.",),
         ("Yes, within 30 days.",),
     ]
+
+
+def test_the_example_of_what_ingest_reads_runs_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = PAGE.with_name("sources.md").read_text("utf-8").split("## Layouts")[0]
+    csv, refused, read = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    commands = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("questions.csv").write_text(csv)
+    for command, expected in zip(commands, (refused, read), strict=True):
+        with pytest.raises(SystemExit):
+            main(shlex.split(command.replace("\\\n", ""))[1:])
+        assert capsys.readouterr().err.split() == expected.split()

@@ -65,7 +65,7 @@ def test_topics_in_all_their_forms(tmp_path: Path, name: str) -> None:
 
 
 def document(content: str) -> tuple[str, str]:
-    return markup.document(content)
+    return markup.Markup(content).document()
 
 
 @pytest.mark.parametrize(
@@ -203,5 +203,5 @@ UNCLOSED = ("<TEXT>", "<DATE>", "<TITLE><TEXT>", "<a b=", "<top", "<!--", "<![CD
 def test_tags_that_are_never_closed_take_linear_time(tag: str) -> None:
     """1 MB of them: in time that grows with the square these would take hours."""
     text = "<DOCNO>1</DOCNO>" + tag * (1_000_000 // len(tag))
-    markup.document(text)
-    assert markup.fields(text, ("docno", "title"))["docno"] == "1"
+    markup.Markup(text).document()
+    assert markup.Markup(text).fields(("docno", "title"))["docno"] == "1"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from miner.errors import InputError, shown
 from miner.sources.config import SKIPPED, SourceConfig
-from miner.sources.files import File, lines
+from miner.sources.files import File, lines, mentions
 from miner.sources.table import Record, Table
 from miner.sources.values import Passage, as_number
 
@@ -237,6 +237,8 @@ def _stands_in_quotes(file: File) -> tuple[bool, str]:
     (a quote, written twice, or a tab or line end where the plain reading has too few fields), or every
     field is quoted. Raises InputError where both readings have faults, and the plain one ten times as many.
     """
+    if not mentions(file, b'"'):
+        return False, ""
     found = None
     for line in lines(file):
         text = line.text.removesuffix("\n").removesuffix("\r")

@@ -150,6 +150,14 @@ def lines(file: File) -> Iterator[Line]:
         raise InputError(f"{where}: cannot be read: {error}", "check the file and its rights") from error
 
 
+def mentions(file: File, sign: bytes) -> bool:
+    """Tells whether a byte occurs anywhere in a file; True too for one that has to be unpacked first."""
+    if file.path.suffix == ".gz":
+        return True
+    with open(file.path, "rb") as raw:
+        return any(sign in piece for piece in iter(partial(raw.read, 1 << 20), b""))
+
+
 def _peek(raw: BufferedReader, stream: gzip.GzipFile | BufferedReader) -> bytes:
     """The head of what a .gz holds, or of the file itself if that is a Git LFS pointer."""
     head = raw.peek(_HEAD)

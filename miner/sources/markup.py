@@ -35,13 +35,6 @@ class Record(NamedTuple):
     attributes: str
 
 
-class _Tag(NamedTuple):
-    name: str
-    closing: bool
-    start: int
-    end: int
-
-
 def records(file: File, tag: str) -> Iterator[Record]:
     """Yields the contents of each <tag>; raises InputError for one that is never closed."""
     edge = re.compile(rf"<(/?){tag}((?:\s[^<>]*)?)>", re.IGNORECASE)
@@ -81,64 +74,69 @@ def attribute(attributes: str, names: tuple[str, ...]) -> str | None:
     return None
 
 
-def fields(text: str, names: Collection[str]) -> dict[str, str]:
-    """Returns the content of the first element of each of the names, tags in it removed.
+class Markup:
+    """A text with tags, cut at them once."""
 
-    An element without a closing tag, as old topics have them, ends at the next tag.
-    """
-    text = _without_comments(text)
-    tags = list(_tags(text))
-    closings = _closings(tags)
-    found: dict[str, str] = {}
-    for place, tag in enumerate(tags):
-        if tag.closing or tag.name not in names or tag.name in found:
-            continue
-        end = _closing(closings, tag)
-        if end is None:
-            end = tags[place + 1].start if place + 1 < len(tags) else len(text)
-        found[tag.name] = folded(text[tag.end : end])
-    return found
+    def __init__(self, text: str) -> None:
+        self._text = _without_comments(text)
+        self._tags = _tags(self._text)
+        self._closings: dict[str, list[int]] = {}
+        """Where the closing tags of each name start."""
+        for name, closing, start, _ in self._tags:
+            if closing:
+                self._closings.setdefault(name, []).append(start)
 
+    def fields(self, names: Collection[str]) -> dict[str, str]:
+        """Returns the content of the first element of each of the names, tags in it removed.
 
-def document(text: str) -> tuple[str, str]:
-    """Returns title and text of a document: all that is in no tag of numbers, dates and codes.
+        An element without a closing tag, as old topics have them, ends at the next tag.
+        """
+        found: dict[str, str] = {}
+        for place, (name, closing, _, end) in enumerate(self._tags):
+            if not closing and name in names and name not in found:
+                found[name] = folded(self._text[end : self._end(place)])
+        return found
 
-    The title is the content of the tags that hold titles. A tag that is never closed ends at the next tag.
-    """
-    text = _without_comments(text)
-    tags = list(_tags(text))
-    closings = _closings(tags)
-    metadata = _WEB if {"dochdr", "html"} & {tag.name for tag in tags} else _METADATA
-    title: list[str] = []
-    body: list[str] = []
-    place = number = 0
-    into = body
-    until = -1
-    while number <= len(tags):
-        tag = tags[number] if number < len(tags) else _Tag("", True, len(text), len(text))
-        number += 1
-        if tag.start < place:
-            continue
-        into.append(text[place : tag.start])
-        place = tag.end
-        if 0 <= until <= tag.start:
-            into, until = body, -1
-        if tag.closing or into is title:
-            continue
-        end = _closing(closings, tag)
-        following = tags[number].start if number < len(tags) else len(text)
-        if tag.name in metadata:
-            place = following if end is None else end
-        elif tag.name in _TITLES:
-            # The title ends at its closing tag, which is the first tag at or after `until`.
-            into, until = title, following if end is None else end
-            title.append(" ")
-    return folded(" ".join(title)), html.unescape(" ".join(body)).strip()
+    def document(self) -> tuple[str, str]:
+        """Returns title and text of a document: all that is in no tag of numbers, dates and codes.
+
+        The title is the content of the tags that hold titles.
+        """
+        text, tags = self._text, self._tags
+        metadata = _WEB if any(tag[0] in ("dochdr", "html") for tag in tags) else _METADATA
+        title: list[str] = []
+        body: list[str] = []
+        into, place, until = body, 0, -1
+        for number, (name, closing, start, end) in enumerate(tags):
+            if start < place:
+                continue
+            into.append(text[place:start])
+            place = end
+            if 0 <= until <= start:
+                into, until = body, -1
+            if closing or into is title:
+                continue
+            if name in metadata:
+                place = self._end(number)
+            elif name in _TITLES:
+                # It ends at its closing tag, the first tag at or after `until`.
+                into, until = title, self._end(number)
+        into.append(text[place:])
+        return folded(" ".join(title)), html.unescape(" ".join(body)).strip()
+
+    def _end(self, number: int) -> int:
+        """Returns where an element ends: at its closing tag, or without one at the next tag."""
+        name, _, _, end = self._tags[number]
+        closings = self._closings.get(name, ())
+        after = bisect_left(closings, end)
+        if after < len(closings):
+            return closings[after]
+        return self._tags[number + 1][2] if number + 1 < len(self._tags) else len(self._text)
 
 
 def left_out(text: str) -> set[str]:
     """Returns the names of tags in a text whose content is not read, numbers of documents apart."""
-    return {tag.name for tag in _tags(text) if not tag.closing and tag.name in _METADATA} - {"docno"}
+    return {name for name, closing, _, _ in _tags(text) if not closing and name in _METADATA} - {"docno"}
 
 
 def folded(markup: str) -> str:
@@ -146,24 +144,9 @@ def folded(markup: str) -> str:
     return " ".join(html.unescape(_TAG.sub(" ", markup)).split())
 
 
-def _tags(text: str) -> Iterator[_Tag]:
-    for match in _TAG.finditer(text):
-        yield _Tag(match[2].lower(), bool(match[1]), match.start(), match.end())
-
-
-def _closings(tags: list[_Tag]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for tag in tags:
-        if tag.closing:
-            found.setdefault(tag.name, []).append(tag.start)
-    return found
-
-
-def _closing(closings: dict[str, list[int]], tag: _Tag) -> int | None:
-    """Returns where the first closing tag after an opening one of that name starts."""
-    places = closings.get(tag.name, [])
-    after = bisect_left(places, tag.end)
-    return places[after] if after < len(places) else None
+def _tags(text: str) -> list[tuple[str, bool, int, int]]:
+    """Returns the name of each tag, whether it is a closing one, where it starts and where it ends."""
+    return [(m[2].lower(), bool(m[1]), m.start(), m.end()) for m in _TAG.finditer(text)]
 
 
 def _without_comments(text: str) -> str:

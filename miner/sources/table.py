@@ -28,7 +28,8 @@ class Record(NamedTuple):
         """What makes two rows exact duplicates: their values; an unusable row is like no other."""
         if self.problem is not None:
             return (self.line, *self.problem)
-        return (*self.values, *(tuple(found) for found in self.passages))
+        texts = (p[0].text if len(p) == 1 and p[0][1:] == ("", None) else tuple(p) for p in self.passages)
+        return (*self.values, *texts)
 
 
 class Read(Protocol):

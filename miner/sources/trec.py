@@ -204,17 +204,18 @@ def _tagged_records(file: File, kind: _Kind) -> Iterator[Part]:
 
 def _document(rows: Rows, origin: str, record: markup.Record, tag: str) -> None:
     """Adds a <doc>: its title, and as its text all that is no number, date or code."""
-    doc_id = markup.fields(record.text, ("docno",)).get("docno")
+    content = markup.Markup(record.text)
+    doc_id = content.fields(("docno",)).get("docno")
     if not doc_id:
         raise InputError(f"{origin}:{record.line}: <doc> without a <docno>", "every document needs one")
-    title, text = markup.document(record.text)
+    title, text = content.document()
     rows.start("documents", origin, record.line, doc_id, title, text)
     rows.document(doc_id, text, title)
 
 
 def _topic(rows: Rows, origin: str, record: markup.Record, tag: str) -> None:
     """Adds a topic: its query is the title; description and narrative are for assessors."""
-    found = markup.fields(record.text, (*_NUMBERS, *_QUERIES, *_ASIDE))
+    found = markup.Markup(record.text).fields((*_NUMBERS, *_QUERIES, *_ASIDE))
     number = markup.attribute(record.attributes, _ATTRIBUTES) or _first(found, _NUMBERS)
     query_id = re.sub(r"^Number:\s*", "", number, flags=re.I)
     if not query_id:

@@ -50,6 +50,8 @@ def as_passages(value: object, column: str) -> tuple[Passage, ...]:
 
     Raises NotTextError for anything else.
     """
+    if isinstance(value, str):
+        return (Passage(value),)
     if value is None:
         return ()
     if isinstance(value, list | tuple):
