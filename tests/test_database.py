@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import duckdb
@@ -18,6 +21,7 @@ from miner.errors import StoreError, UsageError
 from miner.schema import HITS
 from miner.store import corpus
 from miner.store.database import Store
+from miner.store.lock import BusyError, asked, lock_file
 from tests.stores import make_store
 
 
@@ -107,13 +111,14 @@ def test_an_empty_database_is_no_store_for_a_reader(tmp_path: Path) -> None:
 _HOLDER = """
 import sys
 from miner.store.database import Store
+from miner.store.lock import BusyError, asked, lock_file
 with Store.open(sys.argv[1]):
     print("open", flush=True)
     sys.stdin.read()
 """
 
 
-def test_a_store_that_another_process_holds_is_not_waited_for(tmp_path: Path) -> None:
+def test_one_process_at_a_time_has_a_store_to_write_and_others_read_it(tmp_path: Path) -> None:
     path = tmp_path / "s.duckdb"
     Store.open(path, create=True).close()
     holder = subprocess.Popen(
@@ -126,14 +131,122 @@ def test_a_store_that_another_process_holds_is_not_waited_for(tmp_path: Path) ->
     assert holder.stdout is not None
     try:
         assert holder.stdout.readline() == b"open\n"
-        for options in ({}, {"read_only": True}):
-            assert refusal(path, **options) == (
-                f"another process holds {path}; wait until it ends, or end it"
-            )
+        with pytest.raises(BusyError) as caught:
+            Store.open(path, wait=0)
+        told = rf"another command writes to {path}: python, process {holder.pid}, since [-0-9: ]+ UTC"
+        assert re.fullmatch(f"{told}; wait until it ends, or end it", str(caught.value))
+        with Store.open(path, read_only=True) as store:
+            assert corpus.counts(store)["documents"] == 0
     finally:
         holder.communicate()
     assert holder.returncode == 0
-    Store.open(path).close()
+    Store.open(path, wait=0).close()
+    assert [file.name for file in tmp_path.iterdir()] == ["s.duckdb"]
+
+
+def test_a_killed_process_holds_nothing_and_a_reader_sees_what_it_committed(tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    killing = """
+import os, signal, sys
+from miner.store.database import Store
+store = Store.open(sys.argv[1], create=True)
+store.execute("CHECKPOINT")
+store.execute("INSERT INTO meta VALUES ('test', 'committed')")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run([sys.executable, "-c", killing, str(path)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert path.with_name("s.duckdb.wal").exists()
+    with Store.open(path, read_only=True) as store:
+        assert labels(store) == ["committed"]
+    with Store.open(path, wait=0) as store:
+        assert labels(store) == ["committed"]
+    assert [file.name for file in tmp_path.iterdir()] == ["s.duckdb"]
+
+
+def test_one_who_waits_can_be_interrupted(tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    with Store.open(path, create=True) as store, store.transaction():
+        before = asked(path)
+        command = [sys.executable, "-m", "miner", "sql", str(path), "SELECT 1"]
+        waiting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while asked(path) == before and waiting.poll() is None:
+            time.sleep(0.01)
+        waiting.send_signal(signal.SIGINT)
+        waiting.communicate()
+    assert waiting.returncode == 130
+
+
+def test_a_writer_steps_aside_for_a_reader_and_goes_on(tmp_path: Path) -> None:
+    path, ends = tmp_path / "s.duckdb", tmp_path / "end"
+    reading = """
+import sys
+from pathlib import Path
+from miner.store.database import Store
+for _ in range(5):
+    with Store.open(sys.argv[1], read_only=True) as store:
+        print(*store.rows("SELECT count(*), count(DISTINCT key) FROM meta")[0], flush=True)
+Path(sys.argv[2]).touch()
+"""
+    with Store.open(path, create=True) as store:
+        reader = subprocess.Popen(
+            [sys.executable, "-c", reading, str(path), str(ends)], stdout=subprocess.PIPE, text=True
+        )
+        pairs = 0
+        while not ends.exists() and reader.poll() is None:
+            with store.transaction():  # one statement after the other, and no pause
+                for name in "ab":
+                    store.execute("INSERT INTO meta VALUES (?, '')", [f"{name}{pairs}"])
+            pairs += 1
+        read, _ = reader.communicate()
+        assert store.rows("SELECT count(*) FROM meta WHERE value = ''") == [(2 * pairs,)]
+    counts = [tuple(map(int, line.split())) for line in read.splitlines()]
+    assert len(counts) == 5
+    assert all(rows == keys and rows % 2 == 0 for rows, keys in counts), "a transaction was half read"
+
+
+def test_a_reader_sees_one_state_or_says_that_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.duckdb"
+    with Store.open(path, create=True) as store:
+        note(store, "a")
+    writing = "import sys, duckdb; duckdb.connect(sys.argv[1]).execute(sys.argv[2])"
+    insert = [sys.executable, "-c", writing, str(path), "INSERT INTO meta VALUES ('test', 'b')"]
+    with Store.open(path, read_only=True) as store:
+        with store.snapshot():
+            store.release()  # not while what is read belongs together
+            assert labels(store) == ["a"]
+            assert subprocess.run(insert, capture_output=True, check=False).returncode
+            assert labels(store) == ["a"]
+        store.release()
+        assert labels(store) == ["a"]
+        store.release()
+        subprocess.run(insert, check=True)
+        with pytest.raises(StoreError) as caught:
+            labels(store)
+        assert str(caught.value) == f"{path} changed while it was read; start the same command again"
+    with Store.open(path, read_only=True) as store:
+        assert labels(store) == ["a", "b"]
+
+
+def test_a_store_that_is_moved_in_use_is_not_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    with Store.open(path, create=True) as store:
+        store.release()
+        path.rename(tmp_path / "moved.duckdb")
+        with pytest.raises(StoreError) as caught:
+            note(store, "lost")
+        assert str(caught.value).startswith(f"{path} was moved, removed or replaced while it was in use")
+        assert not path.exists()
+
+
+def test_links_to_a_store_share_its_lock(tmp_path: Path) -> None:
+    path, link = tmp_path / "s.duckdb", tmp_path / "elsewhere" / "link.duckdb"
+    Store.open(path, create=True).close()
+    link.parent.mkdir()
+    link.symlink_to(path)
+    assert lock_file(link) == lock_file(path) == tmp_path / "s.duckdb.lock"
 
 
 # Transactions

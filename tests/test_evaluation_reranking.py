@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miner.evaluation.reranking import rerank, reranking_task
+from miner.evaluation.measured import Measured
+from miner.evaluation.reranking import RerankingTask, rerank, reranking_task
 from miner.models.reranker import Reranker
 from miner.store import evaluating
 from miner.store.database import Store
@@ -30,6 +31,11 @@ def store_of(folder: Path) -> Store:
         ("p", "d3", 1.0, "test"), ("n", "d0", 1.0, "test"),
     ]  # fmt: skip
     return judged_store(folder / "s.duckdb", DOCUMENTS, queries, judgments)
+
+
+def scored(store: Store, reranker: Reranker, task: RerankingTask) -> Measured:
+    """What the reranker reaches, with the scores that the store knows."""
+    return rerank(store, reranker, task, evaluating.known_scores(store, reranker.fingerprint))
 
 
 def test_by_hand(tmp_path: Path) -> None:
@@ -60,11 +66,11 @@ def test_a_pair_is_scored_once(tmp_path: Path) -> None:
     model = str(tiny_bert(tmp_path / "model", labels=1))
     with store_of(tmp_path) as store:
         reranker = Reranker(model)
-        first = rerank(store, reranker, reranking_task(store, "test", depth=2))
+        first = scored(store, reranker, reranking_task(store, "test", depth=2))
         assert evaluating.known_scores(store, reranker.fingerprint).num_rows == 3
-        every = rerank(store, reranker, reranking_task(store, "test"))
+        every = scored(store, reranker, reranking_task(store, "test"))
         known = evaluating.known_scores(store, reranker.fingerprint)
-        again = rerank(store, reranker, reranking_task(store, "test"))
+        again = scored(store, reranker, reranking_task(store, "test"))
         assert evaluating.known_scores(store, reranker.fingerprint).num_rows == known.num_rows == 4
     assert dict(again.means) == dict(every.means)
     assert first.ids == every.ids
@@ -74,7 +80,7 @@ def test_scores_are_the_rerankers(tmp_path: Path) -> None:
     reranker = Reranker(str(tiny_bert(tmp_path / "model", labels=1)))
     with store_of(tmp_path) as store:
         task = reranking_task(store, "test")
-        found = rerank(store, reranker, task)
+        found = scored(store, reranker, task)
     queries = [task.retrieval.queries[i] for i in task.candidates.query]
     documents = [task.retrieval.documents[i] for i in task.candidates.doc]
     assert dict(found.means) == dict(task.measure(reranker.score(queries, documents)).means)

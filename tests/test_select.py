@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -367,15 +369,30 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert state(path) == before
 
 
-def test_a_store_that_is_being_written_is_named(tmp_path: Path) -> None:
+_ASK = """
+import sys
+import miner.store.select
+miner.store.select.WAIT = 0.5
+from miner.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_store_is_read_between_two_writes_and_who_writes_for_long_is_named(tmp_path: Path) -> None:
     path = tmp_path / "busy.duckdb"
-    with Store.open(path, create=True):
-        ended = subprocess.run(
-            [sys.executable, "-m", "miner", "sql", str(path), "SELECT 1"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    assert ended.returncode == 1
-    assert ended.stderr == f"Error: another process holds {path}\n  wait until it ends, or end it\n"
+    command = [sys.executable, "-c", _ASK, "sql", str(path), "SELECT count(*) FROM queries"]
+    with Store.open(path, create=True) as store:
+        with store.transaction():
+            store.execute("INSERT INTO queries VALUES ('q', 'text', 1, NULL)")
+            ended = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert ended.returncode == 1
+            assert re.fullmatch(
+                rf"Error: another process holds {path}: .+, process {os.getpid()}, since [-0-9: ]+ UTC\n"
+                "  wait until it ends, or end it\n",
+                ended.stderr,
+            )
+        answered = subprocess.run([*command, "--format", "csv"], capture_output=True, text=True, check=True)
+        assert answered.stdout == "count_star()\n1\n"
 
 
 def test_a_missing_store_and_a_file_that_is_none(tmp_path: Path) -> None:

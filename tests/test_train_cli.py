@@ -15,13 +15,9 @@ import pytest
 
 from miner.cli.main import main
 from miner.cli.train import DEV_TASKS, JUDGMENTS, OPTIONS
-from miner.engine.progress import Silent
-from miner.errors import StoreError
-from miner.store.database import Store
 from miner.training.encoder_config import EncoderConfig
 from miner.training.examples import Examples
 from miner.workflows import train as workflow
-from miner.workflows.train import Rows
 from tests.evaluation_support import judged_store
 from tests.sources_support import beir, jsonl, write
 from tests.tiny import tiny_bert
@@ -149,50 +145,6 @@ def test_an_unfinished_training_is_not_lost_to_another(
         ],
     )
     assert attempts(store, (rows, out, TABLE, 0)) == ["training 4 20", "ended 0 True"]
-
-
-class Busy(Silent):
-    """Lets another process hold a store from the first note on, so from when its rows are read."""
-
-    def __init__(self, store: Path) -> None:
-        self.store = store
-        self.holder: subprocess.Popen[str] | None = None
-
-    def note(self, message: str) -> None:
-        if self.holder is None:
-            holding = "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print(); sys.stdin.read()"
-            command = [sys.executable, "-c", holding, str(self.store)]
-            self.holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            assert self.holder.stdout is not None
-            self.holder.stdout.readline()
-
-    def free(self) -> None:
-        assert self.holder is not None
-        self.holder.communicate()
-
-
-def test_a_store_that_is_busy_at_the_end_loses_nothing(store: Path, tmp_path: Path) -> None:
-    config = EncoderConfig(base="scratch", dimension=8, batch_size=2, max_steps=1, evaluations=0, threads=1)
-    out, rows = tmp_path / "my-model", Rows(judgments="gold", split="dev")
-    busy = Busy(store)
-    try:
-        with pytest.raises(StoreError) as caught:
-            workflow.train(store, out, config, rows, progress=busy)
-        with pytest.raises(StoreError, match="another process holds"):
-            workflow.train(store, tmp_path / "other", config, rows)
-    finally:
-        busy.free()
-    assert str(caught.value) == (
-        f"another process holds {store}; wait until it ends, or end it; then the same command, "
-        f"which only notes there what {out} was trained on"
-    )
-    assert not (tmp_path / "other").exists()
-    assert not list(tmp_path.glob("*.partial"))
-    report = workflow.train(store, out, config, rows)
-    assert report.reused
-    with Store.open(store) as opened:
-        ((seen,),) = opened.rows("SELECT count(DISTINCT (query_id, doc_id)) FROM training_positives")
-    assert seen == report.metrics.rows
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

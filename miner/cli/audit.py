@@ -47,7 +47,7 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
 
     config = AuditConfig(**settings)
     judgments = None if judged is None else read_judgments(judged)
-    with Store.open(store) as opened, progress() as reports:
+    with progress() as reports, Store.open(store, note=reports.note) as opened:
         run = find_run(opened, name)
         if stale := staleness(opened, run):
             reports.note(stale)

@@ -66,7 +66,7 @@ def command(
     target = None if keep_yield else _TARGET if target_leak is None else target_leak
     if out is not None:
         _require_writable(out)
-    with Store.open(store) as opened, progress() as reports:
+    with progress() as reports, Store.open(store, note=reports.note) as opened:
         run = find_run(opened, name)
         if stale := staleness(opened, run):
             reports.note(stale)

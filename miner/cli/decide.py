@@ -39,6 +39,7 @@ def command(store: Path, source: str | None, name: str | None, recipe: Path | No
         run = find_run(opened, source)
         config = with_values(config_of(run), given(recipe, flags))
         with progress() as reports:
+            opened.note = reports.note
             if stale := staleness(opened, run):
                 reports.note(stale)
             again = decide_again(opened, run, config, name=name, progress=reports)

@@ -54,7 +54,7 @@ def command(store: Path, as_json: bool, **settings: Any) -> None:
     from miner.store.database import Store
 
     config = DedupConfig(**settings)
-    with Store.open(store) as opened, progress() as reports:
+    with progress() as reports, Store.open(store, note=reports.note) as opened:
         report = dedup(opened, config, reports)
     if as_json:
         click.echo(json.dumps(asdict(report), ensure_ascii=False, indent=1))

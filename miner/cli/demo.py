@@ -74,7 +74,7 @@ def _walk(out: Path, queries: int, progress: Progress) -> Run:
     path = out / "demo.duckdb"
     _step(progress, 1, "Ingest: the functions of the standard library that have a docstring.")
     _ingest(path, progress)
-    with Store.open(path) as store:
+    with Store.open(path, note=progress.note) as store:
         _step(progress, 2, "Candidates: BM25 finds shared words, the bundled encoder like meanings.")
         run = mine(store, _config(queries), progress=progress)
         progress.note(f"  {sum(runs.reason_counts(store, run).values()):,} candidates of {queries} queries")

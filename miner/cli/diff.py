@@ -36,7 +36,7 @@ def command(store: Path, before: str, after: str, as_json: bool) -> None:
     from miner.mining.differences import differences
     from miner.store.database import Store
 
-    with Store.open(store, read_only=True) as opened:
+    with Store.open(store, read_only=True) as opened, opened.snapshot():
         found = differences(opened, before, after)
     if as_json:
         click.echo(json.dumps(asdict(found), ensure_ascii=False, indent=1))

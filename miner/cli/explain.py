@@ -34,7 +34,7 @@ def command(store: Path, query_id: str, run: str | None, limit: int, as_json: bo
     from miner.mining.explain import explain
     from miner.store.database import Store
 
-    with Store.open(store, read_only=True) as opened:
+    with Store.open(store, read_only=True) as opened, opened.snapshot():
         found = explain(opened, query_id, run)
     click.echo(_json(found) if as_json else _page(found, limit))
 

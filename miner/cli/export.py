@@ -59,7 +59,7 @@ def command(
     from miner.store.database import Store
 
     config = ExportConfig(run, format_, file_type, scores, negatives, force)
-    with Store.open(store, read_only=True) as opened, progress() as shown:
+    with Store.open(store, read_only=True) as opened, opened.snapshot(), progress() as shown:
         report = export_run(opened, out, config, shown)
     click.echo(_summary(report), err=True)
 

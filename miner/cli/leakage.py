@@ -79,7 +79,7 @@ def command(
     if out is not None:
         require_file(out)
     same = store.resolve() == against.resolve()
-    with Store.open(store) as train, progress() as reports:
+    with progress() as reports, Store.open(store, note=reports.note) as train:
         if same:
             report = find_leakage(train, train, config, reports)
         else:

@@ -43,5 +43,6 @@ def command(store: Path, name: str | None, workers: int | None, recipe: Path | N
     config = with_values(MiningConfig(), given(recipe, flags))
     with Store.open(store) as opened:
         with progress() as reports:
+            opened.note = reports.note
             run = mine(opened, config, name=name, workers=workers, progress=reports)
         summarise(opened, run)

@@ -68,7 +68,7 @@ def command(
         _undo(store)
         return
     config = RelabelConfig(probability, AuditConfig(**settings))
-    with Store.open(store, read_only=dry) as opened, progress() as reports:
+    with progress() as reports, Store.open(store, read_only=dry, note=reports.note) as opened:
         report = relabel(opened, find_run(opened, name), config, reports, dry=dry)
     if as_json:
         click.echo(json.dumps(asdict(report), ensure_ascii=False, indent=1))

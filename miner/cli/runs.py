@@ -36,7 +36,7 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     from miner.store import runs
     from miner.store.database import Store
 
-    with Store.open(store, read_only=not remove) as opened:
+    with Store.open(store, read_only=not remove) as opened, opened.snapshot():
         if remove:
             runs.remove_runs(opened, remove)
             click.echo(f"taken out of {store}: {listed(dict.fromkeys(remove))}", err=True)

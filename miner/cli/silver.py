@@ -74,6 +74,7 @@ def _made(store: Any, config: SilverConfig, workers: int | None) -> str:
     from miner.workflows.silver import silver
 
     with progress() as reports:
+        store.note = reports.note
         return summary(silver(store, config, workers=workers, progress=reports), config)
 
 

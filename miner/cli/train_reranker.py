@@ -65,7 +65,7 @@ def command(store: Path, out: Path, force: bool, **settings: Any) -> None:
     from miner.training.reranker import train_reranker
 
     config = RerankerConfig(**settings)
-    with Store.open(store) as opened, progress() as reports:
+    with Store.open(store, read_only=True) as opened, progress() as reports:
         report = train_reranker(opened, out, config, reports, force=force)
     click.echo(_summary(report))
 

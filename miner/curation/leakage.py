@@ -82,7 +82,8 @@ def find_leakage(
     In the same store, for its queries among the queries of its other splits: documents are shared there.
     Raises UsageError when the split holds no judgments.
     """
-    asked = stored.evaluation_texts(evaluation, config.split)
+    with evaluation.snapshot():
+        asked = stored.evaluation_texts(evaluation, config.split)
     if train is evaluation:
         asked = asked.filter(pa.array([side == "query" for side in asked["side"].to_pylist()]))
         known = stored.queries_elsewhere(train, config.split)

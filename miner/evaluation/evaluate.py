@@ -106,7 +106,9 @@ def measure(
     if rerankers:
         found = _measured_rerankers(store, rerankers, config, progress)
     else:
-        task = encoder_task(store, config)
+        with store.snapshot():
+            task = encoder_task(store, config)
+        store.release()  # all is read
         encoders = [CachedEncoder(store, model, progress) for model in models if isinstance(model, Encoder)]
         found = [task.measure(encode, encode.similarity) for encode in encoders]
         for encode in encoders:
@@ -121,9 +123,11 @@ def _measured_rerankers(
     store: Store, models: Sequence[Reranker], config: EvaluationConfig, progress: Progress
 ) -> list[Measured]:
     evaluating.require_judgments(store, config.split)
+    known = [evaluating.known_scores(store, model.fingerprint) for model in models]
     candidates = reranking_task(store, config.split, config.depth, config.queries, config.seed)
     cut = [model.truncated for model in models]
-    found = [rerank(store, model, candidates, progress) for model in models]
+    pairs = zip(models, known, strict=True)
+    found = [rerank(store, model, candidates, scores, progress) for model, scores in pairs]
     for model, before in zip(models, cut, strict=True):
         if model.truncated > before:
             progress.note(f"{model.name}: {model.truncated - before:,} pairs were longer than it reads")

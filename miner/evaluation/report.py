@@ -105,7 +105,7 @@ def evaluate_places(
     tasks = [config.task, *[AUTO] * (len(places) - 1)]
     settings = [replace(config, split=p.split, task=task) for p, task in zip(places, tasks, strict=True)]
     for number, (spot, own) in enumerate(zip(places, settings, strict=True)):
-        with Store.open(spot.store, read_only=True) as store:
+        with Store.open(spot.store, read_only=True) as store, store.snapshot():
             if number:
                 require_judgments(store, own.split, f"--beside {spot.store}:SPLIT")
             task_of_split(store, own)
@@ -118,9 +118,7 @@ def evaluate_places(
 
 
 def _section(spot: Place, models: Sequence[Model], config: EvaluationConfig, progress: Progress) -> Section:
-    # A reranker's scores go into the store; vectors lie beside it, and others may read meanwhile.
-    read_only = not isinstance(models[0], Reranker)
-    with Store.open(spot.store, read_only=read_only) as store:
+    with Store.open(spot.store, read_only=True) as store:
         measured = measure(store, models, config, progress)
     differences = [tuple(compare(measured[0], other, config.seed)) for other in measured[1:]]
     return Section(spot, tuple(measured), tuple(differences))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from miner.engine.progress import SILENT, Progress
+from miner.errors import StoreError
 from miner.evaluation.measured import Floats, Measured, from_values
 from miner.evaluation.ranking import Ints, Pairs
 from miner.evaluation.retrieval import RetrievalTask, task_of
@@ -22,6 +24,8 @@ from miner.retrieval.search import chunk_ranges
 from miner.store import evaluating
 from miner.store.database import Store
 
+_BRIEFLY, _AT_LAST = 0.5, 5.0
+"""Seconds to wait for a process that writes to the store: after a chunk, and at the end."""
 MEASURES = ("nDCG@10", "MRR@10", "MAP")
 _CHUNK = 4096
 """Pairs between two commits: what a kill can cost."""
@@ -65,8 +69,9 @@ def reranking_task(
     What is not ranked in retrieval is no candidate. Raises UsageError when no query of the split
     has a relevant document.
     """
-    collection = Collection.load(store, split, queries, seed)
-    task = task_of(store, collection)
+    with store.snapshot():
+        collection = Collection.load(store, split, queries, seed)
+        task = task_of(store, collection)
     bm25 = Bm25(collection, Bm25Config())
     most = int(np.bincount(task.judged.unranked.query, minlength=1).max())
     found = [_candidates(bm25, task, chunk, depth, depth + most) for chunk in chunk_ranges(collection)]
@@ -85,15 +90,17 @@ def _candidates(bm25: Bm25, task: RetrievalTask, chunk: range, depth: int, wante
     return query[first], doc[first]
 
 
-def rerank(store: Store, reranker: Reranker, task: RerankingTask, progress: Progress = SILENT) -> Measured:
-    """Scores the candidates and measures; pairs that the store has scores of are not scored again.
+def rerank(
+    store: Store, reranker: Reranker, task: RerankingTask, known: pa.Table, progress: Progress = SILENT
+) -> Measured:
+    """Scores the candidates and measures; pairs of `known` (`evaluating.known_scores`) are not scored again.
 
-    New scores are kept in the store, a chunk at a time.
+    New scores are kept in the store, a chunk at a time; where another process writes to it, later or not.
     """
     judged, pairs = task.retrieval.judged, task.candidates
     query_ids, doc_ids = pa.array(judged.query_ids), pa.array(judged.doc_ids)
     scores = np.full(len(pairs.query), np.nan)
-    known = evaluating.known_scores(store, reranker.fingerprint)
+    kept = _Kept(store, reranker.fingerprint, progress)
     located, rows = Pairs.locate(known, query_ids, doc_ids)
     missing = ~_filled(scores, pairs, located, known["score"].to_numpy()[rows])
     for chunk in _chunks(missing, task.lengths):
@@ -102,8 +109,42 @@ def rerank(store: Store, reranker: Reranker, task: RerankingTask, progress: Prog
         scores[chunk] = reranker.score(queries, documents, progress=progress)
         ids = {"query_id": query_ids.take(pa.array(pairs.query[chunk]))}
         ids["doc_id"] = doc_ids.take(pa.array(pairs.doc[chunk]))
-        evaluating.keep_scores(store, reranker.fingerprint, pa.table({**ids, "score": scores[chunk]}))
+        kept.add(pa.table({**ids, "score": scores[chunk]}))
+    kept.finish()
     return task.measure(scores)
+
+
+class _Kept:
+    """The scores that go into the store whenever nobody else writes to it."""
+
+    def __init__(self, store: Store, reranker: str, progress: Progress) -> None:
+        self._store, self._reranker, self._progress = store, reranker, progress
+        self._waiting: list[pa.Table] = []
+
+    def add(self, scores: pa.Table) -> None:
+        """Keeps scores, and those that could not be kept before."""
+        self._waiting.append(scores)
+        with suppress(StoreError):
+            self._keep(wait=_BRIEFLY)
+
+    def finish(self) -> None:
+        """Keeps what is left, or notes that it is not kept."""
+        try:
+            self._keep(wait=_AT_LAST)
+        except StoreError as error:
+            left = sum(table.num_rows for table in self._waiting)
+            self._progress.note(f"{error.message}; so the scores of {left:,} pairs are not kept")
+
+    def _keep(self, wait: float) -> None:
+        if not self._waiting:
+            return
+        if self._store.read_only:
+            self._store.release()
+            with Store.open(self._store.path, wait=wait) as writer:
+                evaluating.keep_scores(writer, self._reranker, pa.concat_tables(self._waiting))
+        else:
+            evaluating.keep_scores(self._store, self._reranker, pa.concat_tables(self._waiting))
+        self._waiting = []
 
 
 def _filled(scores: Floats, pairs: Pairs, known: Pairs, values: Floats) -> npt.NDArray[np.bool_]:

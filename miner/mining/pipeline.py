@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miner.engine.progress import SILENT, Progress
@@ -28,6 +29,7 @@ from miner.retrieval.search import Retriever, search, search_stage
 from miner.store import corpus, runs
 from miner.store.database import Store
 from miner.store.ledger import KEY, Stage
+from miner.store.pending import take_in_model
 from miner.store.runs import Run
 from miner.store.scored import score_facts
 from miner.text import fingerprint
@@ -191,6 +193,7 @@ def _run_of(
 ) -> Run:
     """Describes the run, and notes how its models compute."""
     for kind, model in models.by_kind.items():
+        take_in_model(store, Path(model.name))
         progress.note(f"{kind} {model.name} computes in {model.dtype} on {model.device}")
     found = {kind: model.fingerprint for kind, model in models.by_kind.items()}
     fingerprints = found.get("encoder"), found.get("reranker")

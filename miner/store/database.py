@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
 
 from miner.errors import StoreError
 from miner.processors import cores
-from miner.store.faults import explaining, require_file, unopened
+from miner.store.access import WAIT, Access, Note, quiet
+from miner.store.faults import explaining, require_file
+from miner.store.lock import WAIT as LOCK_WAIT
+from miner.store.lock import WriterLock
 from miner.store.tables import FORMAT, TABLES, VIEWS
 
 MEMORY_LIMIT = "4GB"
@@ -34,15 +38,17 @@ _THINGS = """SELECT count(*) FROM (
 
 
 class Store:
-    """A miner store, open for as long as this object is.
+    """A miner store, made with `Store.open`; closes as a context manager.
 
-    Made with `Store.open`; closes as a context manager. One process writes at a time, and
-    nobody else can open the file while it does.
+    One process at a time has a store open to write, and keeps that right until it closes it. The file
+    itself is only open while it is used, so that others can read between two writes. A store that is open
+    to read shows one state: when that has changed since its last use, the next one raises StoreError.
     """
 
-    def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, path: Path, access: Access, lock: WriterLock | None) -> None:
         self.path = path
-        self._connection = connection
+        self._access = access
+        self._lock = lock
 
     @classmethod
     def open(
@@ -53,14 +59,18 @@ class Store:
         read_only: bool = False,
         threads: int | None = None,
         memory_limit: str = MEMORY_LIMIT,
+        wait: float | None = None,
+        note: Note = quiet,
     ) -> Store:
         """Opens the store at `path`, which must exist unless `create` is given.
 
-        Raises StoreError when there is no such store, another process holds it, the file is damaged,
-        or it is no store of this version: such a file is only ever opened for reading.
+        Waits some seconds for other processes, or `wait` seconds; `note` is told when work has to wait for
+        long. Raises BusyError, which is a StoreError, when another process still uses the store, and
+        StoreError when there is no such store, the file is damaged, or it is no store of this version: such
+        a file is only ever opened for reading.
         """
         file = Path(path)
-        is_new = _require_file(file, create)
+        _require_file(file, create)
         config: dict[str, Any] = {
             "memory_limit": memory_limit,
             "threads": threads or cores(),
@@ -69,42 +79,50 @@ class Store:
             "python_enable_replacements": False,
             "autoinstall_known_extensions": False,
         }
-        if not is_new and not read_only:
-            # DuckDB may change a file by opening it to write, as it folds the log in: look first.
-            try:
-                is_new = cls(file, _connect(file, True, config))._require_ours(create) == 0
-            except StoreError as error:
-                if not isinstance(error.__cause__, duckdb.ConnectionException):
-                    raise  # otherwise this process has it open, and looked at it before
-        store = cls(file, _connect(file, read_only, config))
-        if is_new:
-            with store.transaction():
-                for statement in (*TABLES, *VIEWS):
-                    store.execute(statement)
-                store.execute("INSERT INTO meta VALUES ('format', ?)", [str(FORMAT)])
-        elif read_only:
-            store._require_ours(close=False)
+        access = Access(file, read_only, config, note)
+        store = cls(file, access, None if read_only else WriterLock(file))
+        patience = WAIT if wait is None else wait
+        try:
+            if store._lock is not None:
+                store._lock.acquire(LOCK_WAIT if wait is None else wait)
+            is_new = not file.exists()
+            if store._lock is not None and not is_new and not store._lock.is_nested:
+                # DuckDB may change a file by opening it to write, as it folds the log in: look first.
+                with cls(file, Access(file, True, config, note), None) as looked:
+                    looked._access.open(patience)
+                    is_new = looked._require_ours(create) == 0
+            access.open(patience)
+            if is_new:
+                store._make()
+            elif read_only:
+                store._require_ours()
+            if not read_only:
+                from miner.store.pending import take_in  # which needs this module
+
+                take_in(store)
+        except BaseException:
+            store.close()
+            raise
         return store
 
-    def _require_ours(self, create: bool = False, close: bool = True) -> int:
+    def _make(self) -> None:
+        with self.transaction():
+            for statement in (*TABLES, *VIEWS):
+                self.execute(statement)
+            self.execute("INSERT INTO meta VALUES ('format', ?), ('id', ?)", [str(FORMAT), uuid4().hex])
+
+    def _require_ours(self, create: bool = False) -> int:
         """Returns how many tables there are; none only with `create`, for a database that is empty.
 
-        Raises StoreError for one that is no store of this version. Closes it, unless that is not wanted.
+        Raises StoreError for one that is no store of this version.
         """
-        found, things = None, 0
-        try:
-            tables = {name for (name,) in self.rows("SELECT table_name FROM duckdb_tables()")}
-            ((things,),) = self.rows(_THINGS)
-            if "meta" in tables:
-                with suppress(duckdb.BinderException, duckdb.ConversionException):  # another's table
-                    found = next(iter(self.rows("SELECT value FROM meta WHERE key = 'format'")), None)
-        except BaseException:
-            self.close()
-            raise
-        right = found == (str(FORMAT),) or (create and not things)
-        if close or not right:
-            self.close()
-        if right:
+        found = None
+        tables = {name for (name,) in self.rows("SELECT table_name FROM duckdb_tables()")}
+        ((things,),) = self.rows(_THINGS)
+        if "meta" in tables:
+            with suppress(duckdb.BinderException, duckdb.ConversionException):  # another's table
+                found = next(iter(self.rows("SELECT value FROM meta WHERE key = 'format'")), None)
+        if found == (str(FORMAT),) or (create and not things):
             return len(tables)
         if found is None:
             raise StoreError(f"{self.path} is a DuckDB database, but not a miner store", "name another file")
@@ -118,9 +136,43 @@ class Store:
         """The folder beside the store that holds cached vectors."""
         return self.path.with_name(f"{self.path.name}.vectors")
 
+    @property
+    def id(self) -> str:
+        """What this store and its copies are known by, whatever becomes of the file's name."""
+        ((found,),) = self.rows("SELECT value FROM meta WHERE key = 'id'")
+        return str(found)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the store was opened to read."""
+        return self._lock is None
+
+    @property
+    def note(self) -> Note:
+        """Who is told when work has to wait for another process for long."""
+        return self._access.note
+
+    @note.setter
+    def note(self, note: Note) -> None:
+        self._access.note = note
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keeps the file open: nobody else writes to it meanwhile, nor reads it if this store writes."""
+        return self._access.held()
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Keeps what is read inside together: others write before or after. A writer is alone anyway."""
+        return self.held() if self.read_only else nullcontext()
+
+    def release(self) -> None:
+        """Closes the file until the next use, for others to write to. A writer gives way by itself."""
+        self._access.release()
+
     def close(self) -> None:
-        """Closes the file; other processes can open it again."""
-        self._connection.close()
+        """Closes the store; other processes can write to it again."""
+        self._access.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def __enter__(self) -> Store:
         return self
@@ -136,26 +188,26 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commits everything inside it at once, or nothing of it when anything raises."""
-        with explaining(self.path):
-            self._connection.begin()
+        with explaining(self.path), self.held(), self._access.using() as connection:
+            connection.begin()
             try:
                 yield
             except BaseException:
                 with suppress(duckdb.Error):  # after a fatal error there is nothing to roll back
-                    self._connection.rollback()
+                    connection.rollback()
                 raise
-            self._connection.commit()
+            connection.commit()
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> None:
         """Runs one statement for its effect."""
-        with explaining(self.path):
-            self._connection.execute(statement, list(values))
+        with explaining(self.path), self._access.using() as connection:
+            connection.execute(statement, list(values))
 
     def rows(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Returns the rows of a small result; `values` as in `table`."""
         bound = dict(values) if isinstance(values, Mapping) else list(values)
-        with explaining(self.path):
-            rows: list[tuple[Any, ...]] = self._connection.execute(query, bound).fetchall()
+        with explaining(self.path), self._access.using() as connection:
+            rows: list[tuple[Any, ...]] = connection.execute(query, bound).fetchall()
         return rows
 
     def table(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> pa.Table:
@@ -164,8 +216,8 @@ class Store:
         `values` are bound to `?` by place, or to `$name` by name.
         """
         bound = dict(values) if isinstance(values, Mapping) else list(values)
-        with explaining(self.path):
-            relation = self._connection.sql(query, params=bound)
+        with explaining(self.path), self._access.using() as connection:
+            relation = connection.sql(query, params=bound)
             result: pa.Table = relation.to_arrow_table()
         return result
 
@@ -176,39 +228,32 @@ class Store:
         """
         columns = [_quoted(column) for column in (*constants, *table.schema.names)]
         values = [*("?" for _ in constants), *(_quoted(c) for c in table.schema.names)]
-        self._connection.register("arriving", table)
-        try:
-            self.execute(
-                f"INSERT INTO {_quoted(name)} ({', '.join(columns)}) "
-                f"SELECT {', '.join(values)} FROM arriving",
-                list(constants.values()),
-            )
-        finally:
-            # An aborted transaction, or a database that a fatal error closed, forgets the name by itself.
-            with suppress(duckdb.TransactionException, duckdb.FatalException):
-                self._connection.unregister("arriving")
+        with self._access.using() as connection:
+            connection.register("arriving", table)
+            try:
+                self.execute(
+                    f"INSERT INTO {_quoted(name)} ({', '.join(columns)}) "
+                    f"SELECT {', '.join(values)} FROM arriving",
+                    list(constants.values()),
+                )
+            finally:
+                # An aborted transaction, or a database that a fatal error closed, forgets the name by itself.
+                with suppress(duckdb.TransactionException, duckdb.FatalException):
+                    connection.unregister("arriving")
 
 
 def _quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
-def _require_file(file: Path, create: bool) -> bool:
-    """Returns whether the store is to be made; raises StoreError for what can be no store."""
+def _require_file(file: Path, create: bool) -> None:
+    """Raises StoreError for what can be no store; makes the folder of one that is to be made."""
     if file.exists() or not create:
         require_file(file)
-        return False
+        return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
             f"cannot make the folder {file.parent}: {error.strerror}", "check the path"
         ) from error
-    return True
-
-
-def _connect(file: Path, read_only: bool, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
-    try:
-        return duckdb.connect(str(file), read_only=read_only, config=config)
-    except (duckdb.Error, MemoryError) as error:
-        raise unopened(file, error) from error

@@ -103,8 +103,6 @@ def unopened(file: Path, error: Exception) -> StoreError:
     text = str(error)
     if file.is_file() and not is_database(file):
         return StoreError(f"{file} is not a DuckDB file", "name a store made by miner ingest")
-    if "Could not set lock" in text:
-        return StoreError(f"another process holds {file}", "wait until it ends, or end it")
     if _OTHER_VERSION in text:
         return StoreError(
             f"{file} was written by a version of DuckDB whose files DuckDB {duckdb.__version__} cannot read",

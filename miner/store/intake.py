@@ -74,7 +74,7 @@ class IngestReport:
 @contextmanager
 def intake(path: str | os.PathLike[str]) -> Iterator[Intake]:
     """Opens the store at `path`, or makes it, and yields what data is handed to. Raises StoreError."""
-    with Store.open(path, create=True) as store:
+    with Store.open(path, create=True) as store, store.held():  # what arrives is in temporary tables
         yield Intake(store)
 
 

@@ -23,7 +23,8 @@ import duckdb
 from miner.errors import MinerError, StoreError, UsageError
 from miner.processors import cores
 from miner.ranges import check_fields, number, shown, within
-from miner.store.faults import explained, require_file, unopened
+from miner.store.access import WAIT, connect
+from miner.store.faults import explained, require_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -261,15 +262,12 @@ def confined(limits: Limits) -> Iterator[None]:
 
 def _open(file: Path, limits: Limits) -> duckdb.DuckDBPyConnection:
     require_file(file)
-    settings: dict[str, str | bool | int | float | list[str]] = {
+    settings = {
         "memory_limit": f"{limits.memory_bytes()}B",
         "threads": min(cores(), _MOST_THREADS),
         "temp_directory": "",
     }
-    try:
-        connection = duckdb.connect(str(file), read_only=True, config=settings)
-    except duckdb.Error as error:
-        raise unopened(file, error) from error
+    connection = connect(file, True, settings, wait=WAIT)
     for setting in _LOCKS:
         connection.execute(f"SET {setting}")
     return connection

@@ -23,10 +23,11 @@ from miner.models.reranker import Reranker, fold_folder
 from miner.models.weights import FOLDS_FILE
 from miner.retrieval.collection import Collection
 from miner.store.database import Store
-from miner.store.runs import record_model
-from miner.store.training import is_trained_here, record_training
+from miner.store.pending import TrainedModel
+from miner.store.training import is_trained_here
 from miner.text import fingerprint
 from miner.training.calibration import Calibration, Sample, calibrate
+from miner.training.noting import note_training
 from miner.training.reranker_card import WHAT, Metrics, card, chance_precision, mean_average_precision
 from miner.training.reranker_config import RerankerConfig
 from miner.training.reranker_head import pair_logits, write_scaled
@@ -84,14 +85,17 @@ def train_reranker(
 ) -> TrainingReport:
     """Trains a reranker on the store's judgments and writes it, with its card, to the folder `out`.
 
+    The store may be open to read; what the model was trained on is noted in it as `note_training` does.
     A killed training goes on where it was; a finished one is not repeated. `force` replaces a
     reranker that was trained otherwise. Raises UsageError when the split has no positives or `out`
     is taken, ModelError when the base does not load, MinerError when the training diverges.
     """
     base = resolve(config.base)
     require_one_score(base.name, base.path)
-    collection = sample_queries(Collection.load(store, config.split), config)
-    identity = _identity(collection, base, config)
+    with store.snapshot():
+        store_id = store.id
+        collection = sample_queries(Collection.load(store, config.split), config)
+        identity = _identity(collection, base, config)
     job = Job(WHAT, identity, config.identity())
     with locked(out):
         found = finished(out, job, force)
@@ -100,11 +104,13 @@ def train_reranker(
             progress.note(f"{out} holds this reranker already")
             return TrainingReport(out, Reranker(str(out)).fingerprint, known, True)
         plan = _plan(labelled_pairs(store, collection, config, progress), base, config, identity)
-        if known is not None:
-            return TrainingReport(out, _record(store, plan, out), known, True)
-        with workplace(out, job, force, progress) as work:
-            metrics = _train(plan, work, out, progress)
-    return TrainingReport(out, _record(store, plan, out), metrics, False)
+        store.release()  # for others to write to; what is noted at the end opens it anew
+        metrics = known
+        if metrics is None:
+            with workplace(out, job, force, progress) as work:
+                metrics = _train(plan, work, out, progress)
+    note_training(store.path, store_id, out, _models(plan, out), progress)
+    return TrainingReport(out, Reranker(str(out)).fingerprint, metrics, known is not None)
 
 
 def _identity(collection: Collection, base: ModelFolder, config: RerankerConfig) -> str:
@@ -232,28 +238,30 @@ def _measure(plan: _Plan, trained: list[dict[str, Any]], model: Reranker, progre
     )
 
 
-def _record(store: Store, plan: _Plan, out: Path) -> str:
-    """Notes in the store which positives each model used; returns the reranker's fingerprint.
+def _models(plan: _Plan, out: Path) -> list[TrainedModel]:
+    """The reranker, each of its models, and the positives that they used.
 
     Of an ensemble it is the models that used them, not the ensemble: it scores a query with a
     model that did not. Noted for every dtype, as each is a fingerprint of its own.
     """
-    reranker = Reranker(str(out))
+    found = []
+    base = plan.base.fingerprint
     for number in range(len(plan.shares)):
         one = Reranker(str(plan.folder(out, number)))
         positives = plan.part(number).positive_ids()
         for dtype, model in one.fingerprints.items():
-            record_training(store, model, positives, plan.base.fingerprint)
-            record_model(store, model, "reranker", one.name, _details(plan, one, dtype, number))
-    for dtype, model in reranker.fingerprints.items():
-        if plan.config.folds:
-            record_training(store, model, plan.pairs.positive_ids().slice(0, 0), plan.base.fingerprint)
-        record_model(store, model, "reranker", reranker.name, _details(plan, reranker, dtype, None))
-    return reranker.fingerprint
+            details = _details(plan, one, dtype, number)
+            found.append(TrainedModel(model, "reranker", one.name, details, base, positives))
+    whole = Reranker(str(out))
+    none = plan.pairs.positive_ids().slice(0, 0) if plan.config.folds else None
+    for dtype, model in whole.fingerprints.items():
+        details = _details(plan, whole, dtype, None)
+        found.append(TrainedModel(model, "reranker", whole.name, details, base, none))
+    return found
 
 
 def _is_recorded(store: Store, out: Path, config: RerankerConfig) -> bool:
-    """Whether a kill left nothing to do for `_record`."""
+    """Whether the store knows what every model of a finished training was trained on."""
     folders = [*(fold_folder(out, number) for number in range(config.folds)), out]
     models = [model for folder in folders for model in Reranker(str(folder)).fingerprints.values()]
     return all(is_trained_here(store, model) for model in models)

@@ -98,19 +98,20 @@ def labelled_pairs(
     are fewer; none twice. Positives that are held out for an audit count as unjudged: they may be drawn
     as negatives, as those may that nobody found.
     """
-    if told := graded(store, config.split, "gold judgments", "a reranker"):
-        progress.note(told)
+    with store.snapshot():
+        if told := graded(store, config.split, "gold judgments", "a reranker"):
+            progress.note(told)
+        judged, known = corpus.positives(store, config.split), corpus.known_positives(store)
+        negatives = corpus.known_negatives(store)
     rng = np.random.default_rng([config.seed, 1])
-    query, doc = _pairs(corpus.positives(store, config.split), collection)
+    query, doc = _pairs(judged, collection)
     filled = collection.documents["text_key"].to_numpy()[doc] != 0
     query, doc = query[filled], doc[filled]
-    known = corpus.known_positives(store)
     if config.hold_out:
         held = _held_out(collection, query, config)
         progress.note(f"{held.sum():,} of {len(query):,} positives are held out for an audit")
         known = _outside(known, pair_keys(query[held], doc[held]), collection)
         query, doc = query[~held], doc[~held]
-    negatives = corpus.known_negatives(store)
     exclusions = Exclusions(collection, known, negatives, overlaps=False, protected=())
     per_query = np.bincount(query, minlength=collection.queries.num_rows)
     window = _allowed(exclusions, _window(collection, config, progress))

@@ -61,7 +61,7 @@ def pretrain(
     Raises UsageError when there is no text or `out` is taken, ModelError when the base does not
     load or has no decoder, MinerError when the training diverges.
     """
-    with Store.open(store, read_only=True) as opened:
+    with Store.open(store, read_only=True) as opened, opened.snapshot():
         # Misspelt, it would let the test queries in; only the default may be missing.
         if config.without not in (None, PretrainConfig.without):
             require_judgments(opened, str(config.without), "--without ('' leaves none out)")

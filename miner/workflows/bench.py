@@ -139,7 +139,7 @@ class _Plan:
     task: EncoderTask
     content: str
     """Identifies what is measured on."""
-    before: tuple[Measured, ...]
+    before: tuple[Measured, ...] = ()
 
 
 def bench(
@@ -184,6 +184,14 @@ def _require_own(out: Path) -> None:
 
 
 def _plan(store: Store, out: Path, config: BenchConfig, progress: Progress) -> _Plan:
+    with store.snapshot():
+        read = _read(store, config, progress)
+    store.release()
+    return replace(read, before=_before(store, read.task, out, config, progress))
+
+
+def _read(store: Store, config: BenchConfig, progress: Progress) -> _Plan:
+    """Everything but what the base reaches."""
     task = _task(store, config, progress)
     arms = arms_of(store, config)
     progress.note(
@@ -214,7 +222,6 @@ def _plan(store: Store, out: Path, config: BenchConfig, progress: Progress) -> _
         known=known_positives(store),
         task=task,
         content=content,
-        before=_before(store, task, out, config, progress),
     )
 
 

@@ -25,6 +25,7 @@ from miner.ranges import BELOW_1, COUNT, ROUNDS, ROW_NEGATIVES, check_fields, wi
 from miner.store import runs
 from miner.store.database import Store
 from miner.store.evaluating import require_judgments
+from miner.store.lock import WriterLock
 from miner.training.encoder import base_fingerprint
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.train import Dev, Rows, held_out, train
@@ -114,23 +115,27 @@ def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT)
         Reranker(config.mining.reranker, revision=config.mining.reranker_revision)
     with Store.open(path, read_only=True) as store:
         require_judgments(store, config.split, "--dev-split")
-    with locked(out / SETTINGS):
+    with WriterLock(path), locked(out / SETTINGS):  # all rounds are of one state of the store
         _settle(out, config)
-        first = encoder = str(config.mining.encoder)
-        measure, before = _score(path, encoder, config, progress)
-        best, highest = (first, before) if config.training.base == first else ("", -1.0)
-        rounds, stopped = [], False
-        for number in range(1, config.rounds + 1):
-            progress.note(f"round {number} of {config.rounds}, mining with {encoder}")
-            one = _round(path, out / f"round-{number}", encoder, number, config, progress)
-            rounds.append(one)
-            until_now = f", the best until now {highest:.4f}" if best else ""
-            progress.note(f"round {number}: {measure} {one.score:.4f}{until_now}")
-            if one.score <= highest:
-                stopped = True
-                break
-            best, highest, encoder = one.model, one.score, one.model
-        return LoopReport(measure, before, first, tuple(rounds), best, stopped)
+        return _rounds(path, out, config, progress)
+
+
+def _rounds(path: Path, out: Path, config: LoopConfig, progress: Progress) -> LoopReport:
+    first = encoder = str(config.mining.encoder)
+    measure, before = _score(path, encoder, config, progress)
+    best, highest = (first, before) if config.training.base == first else ("", -1.0)
+    rounds, stopped = [], False
+    for number in range(1, config.rounds + 1):
+        progress.note(f"round {number} of {config.rounds}, mining with {encoder}")
+        one = _round(path, out / f"round-{number}", encoder, number, config, progress)
+        rounds.append(one)
+        until_now = f", the best until now {highest:.4f}" if best else ""
+        progress.note(f"round {number}: {measure} {one.score:.4f}{until_now}")
+        if one.score <= highest:
+            stopped = True
+            break
+        best, highest, encoder = one.model, one.score, one.model
+    return LoopReport(measure, before, first, tuple(rounds), best, stopped)
 
 
 def _settle(out: Path, config: LoopConfig) -> None:
@@ -161,7 +166,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _round(path: Path, out: Path, encoder: str, number: int, config: LoopConfig, progress: Progress) -> Round:
-    with Store.open(path) as store:
+    with Store.open(path, note=progress.note) as store:
         mining = replace(config.mining, encoder=encoder)
         run = mine(store, mining, name=f"{out.parent.name}-{number}", progress=progress)
         triplets = runs.triplet_count(store, run)

@@ -80,16 +80,18 @@ def relabel(
     _require_same_texts(store, run)
     if not dry:
         _require_models(config_of(run))
-    material = Material.of(store, run)
-    require_hideable(store, run, material.hideable)
+    with store.snapshot():
+        material = Material.of(store, run)
+        require_hideable(store, run, material.hideable)
+        facts = Facts.of(store, run, material)
+        table, untold = stored.suspected(store, run), untold_models(store, run)
     with progress.task("hiding positives", config.hiding.repeats, unit="repeats") as advance:
         trials = []
         for hidden in material.hideable.draws(config.hiding):
             trials.append(material.without(hidden))
             advance(1)
-    learnt = Probability(Facts.of(store, run, material), trials, config.hiding.seed)
+    learnt = Probability(facts, trials, config.hiding.seed)
     won_back, precision = _tested(material, learnt, trials, config.probability, progress)
-    table = stored.suspected(store, run)
     chance = learnt.of(material.without(np.zeros_like(trials[0].hidden)))
     place = np.searchsorted(material.hideable.candidates, table["candidate"].to_numpy())
     pairs = table.filter(pa.array(chance[place] >= config.probability)).select(["query_id", "doc_id"])
@@ -102,7 +104,7 @@ def relabel(
         suspected=table.num_rows,
         relabelled=pairs.num_rows,
         barred=material.hideable.bars(),
-        untold=untold_models(store, run),
+        untold=untold,
         again=again,
     )
 

@@ -34,6 +34,7 @@ from miner.store import corpus
 from miner.store import silver as stored
 from miner.store.database import Store
 from miner.store.evaluating import known_scores, require_judgments
+from miner.store.pending import take_in_model
 from miner.store.runs import record_model
 from miner.store.training import is_recorded, is_trained_here, training_positives
 from miner.text import fingerprint
@@ -107,6 +108,7 @@ def silver(
         require_judgments(store, config.split)
     collection = _collection(store, config)
     reranker = _reranker(store, config, training, progress)
+    take_in_model(store, Path(reranker.name))
     if uncalibrated := _uncalibrated(reranker):
         progress.note(f"{reranker.name} is not known to give probabilities: {uncalibrated}")
     keys = _unjudged(store, collection, config, workers, progress)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miner.engine.progress import SILENT, Progress
-from miner.errors import StoreError, UsageError, listed
+from miner.errors import UsageError, listed
 from miner.export.scorer import BM25, ENCODER, Scorer, scorer_of_export, scorer_of_run
 from miner.models.similarity import SCORES
 from miner.ranges import BELOW_1, ROW_NEGATIVES, check_fields, within
@@ -21,12 +21,13 @@ from miner.store import corpus, evaluating, evidence, mined, runs
 from miner.store.certificate import staleness
 from miner.store.database import Store
 from miner.store.faults import is_database
-from miner.store.runs import Run, find_run, record_model
+from miner.store.pending import TrainedModel
+from miner.store.runs import Run, find_run
 from miner.store.silver import SOURCES, graded, is_soft, judged_pairs
-from miner.store.training import record_training
 from miner.text import fingerprint
 from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
 from miner.training.examples import Columns, Examples, examples_of, read_examples
+from miner.training.noting import note_training
 
 if TYPE_CHECKING:
     from miner.evaluation.measured import Vectors
@@ -109,10 +110,10 @@ def train(
 ) -> EncoderReport:
     """Trains an encoder on a file, an export, or a store, and writes it to the folder `out`.
 
-    From a store, known positives are masked, and which positives the model saw is noted in it. The
-    model that scores best on `dev` is kept. Stores are open only before and after the training. Raises
-    UsageError for what does not fit together, InputError for what cannot be read, ModelError when the base
-    does not load.
+    From a store, known positives are masked, and which positives the model saw is noted in it, as
+    `note_training` does. The model that scores best on `dev` is kept. Stores are open only before and after
+    the training. Raises UsageError for what does not fit together, InputError for what cannot be read,
+    ModelError when the base does not load.
     """
     rows = rows or Rows()
     if rows.columns.most != 1 and config.needs.label != "number":
@@ -130,12 +131,7 @@ def train(
         examples, out, config, known=read.known, dev=task, about=about, progress=progress, force=force
     )
     if read.positives is not None:
-        try:
-            with Store.open(source) as store:
-                _record(store, report, read.positives)
-        except StoreError as error:
-            again = f"{error.hint}; then the same command, which only notes there what {out} was trained on"
-            raise StoreError(error.message, again) from error
+        note_training(source, read.store_id, out, _models(report, read.positives), progress)
     return report
 
 
@@ -146,6 +142,8 @@ class _Read:
     examples: Examples
     split: str | None = None
     """Of a store: the split of the rows."""
+    store_id: str = ""
+    """Of a store: `Store.id`."""
     positives: pa.Table | None = None
     """Of a store: the positives (query_id, doc_id) among them."""
     known: KnownPositives | None = None
@@ -188,8 +186,7 @@ def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progres
     columns = rows.columns
     if columns.texts or columns.label or columns.positive_label:
         raise UsageError("--columns and --label-column are for a file", "leave them out: a store has its own")
-    # Not read-only: that it cannot be written to is told now, and not when the training is done.
-    with Store.open(source) as store:
+    with Store.open(source, read_only=True) as store, store.snapshot():
         known = known_positives(store, rows.sources)
         if rows.judgments is not None:
             return _of_judgments(store, config, rows, known, progress)
@@ -214,7 +211,7 @@ def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progres
             progress.note(f"{without:,} queries of run {run.name} have no negatives and are left out")
         examples = rows_of(mined.Texts(store), pairs, config.loss, rows.negatives, f"run {run.name}")
         seen = pairs.select(["query_id", "positive_id"]).rename_columns(["query_id", "doc_id"])
-        return _Read(examples, run.split, seen, known)
+        return _Read(examples, run.split, store.id, seen, known)
 
 
 def _require_teacher(scorer: Scorer, origin: str, store: str, progress: Progress) -> None:
@@ -277,7 +274,9 @@ def _of_judgments(
         # Silver relevances are probabilities already.
         most = pc.if_else(_gold(table), rows.columns.most, 1.0)
         target["label"] = pc.divide(table["relevance"], most)
-    return _Read(examples_of(pa.table({**texts, **target}), origin, config.loss), split, seen, known)
+    return _Read(
+        examples_of(pa.table({**texts, **target}), origin, config.loss), split, store.id, seen, known
+    )
 
 
 def _require_sure(store: Store, loss: str, sources: Sequence[str]) -> None:
@@ -325,7 +324,7 @@ def _dev_of_store(place: Path, source: Path, dev: Dev, config: EncoderConfig, re
             f"the rows are of split '{read.split}', and so is what would choose the model",
             "name another --dev-split, or --evaluations 0",
         )
-    with Store.open(place, read_only=True) as store:
+    with Store.open(place, read_only=True) as store, store.snapshot():
         return dev_task(store, dev.split, config.seed, dev.task)
 
 
@@ -342,19 +341,21 @@ def known_positives(store: Store, sources: Sequence[str] = SOURCES[:1]) -> Known
     return KnownPositives(anchors, documents, mined.text_labels(store))
 
 
-def _record(store: Store, report: EncoderReport, positives: pa.Table) -> None:
-    """Notes the model, as it computes in either dtype, and which positives it has seen."""
+def _models(report: EncoderReport, positives: pa.Table) -> list[TrainedModel]:
+    """The model, as it computes in either dtype, with the positives that it has seen."""
     from miner.models.encoder import Encoder
 
+    base = report.metrics.base_fingerprint
+    found = []
     for dtype in ("fp32", "bf16"):
         model = Encoder(str(report.out), dtype=dtype)
-        record_training(store, model.fingerprint, positives, report.metrics.base_fingerprint)
-        base = None if report.metrics.base == SCRATCH else report.metrics.base_fingerprint
-        about = {
-            "dtype": dtype, "training": report.metrics.fingerprint, "weights": model.weights, "base": base,
+        details = {
+            "dtype": dtype, "training": report.metrics.fingerprint, "weights": model.weights,
+            "base": None if report.metrics.base == SCRATCH else base,
             "similarity": model.similarity,
         }  # fmt: skip
-        record_model(store, model.fingerprint, "encoder", str(report.out), about)
+        found.append(TrainedModel(model.fingerprint, "encoder", str(report.out), details, base, positives))
+    return found
 
 
 def usable(pairs: pa.Table, negatives: int, origin: str) -> pa.Table:

@@ -1,0 +1,108 @@
+"""What a training could not note in a store: kept as a file until a command writes to the store.
+
+It lies in the folder of the model, and in `my.duckdb.notes` beside the store where that can be written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from miner.store.runs import record_model
+from miner.store.training import record_training
+
+if TYPE_CHECKING:
+    from miner.store.database import Store
+
+NOTE = "store-note.json"
+"""The file in the folder of a model."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a store notes of a model that was trained on it."""
+
+    fingerprint: str
+    kind: str
+    """`encoder` or `reranker`."""
+    name: str
+    details: Mapping[str, Any]
+    """As in `record_model`."""
+    base: str | None
+    """As in `record_training`."""
+    positives: pa.Table | None
+    """The positives (query_id, doc_id) that its training used; None where that is not the model's own."""
+
+
+def record(store: Store, models: Sequence[TrainedModel]) -> None:
+    """Notes models and what they were trained on; a second time changes nothing."""
+    for model in models:
+        if model.positives is not None:
+            record_training(store, model.fingerprint, model.positives, model.base)
+        record_model(store, model.fingerprint, model.kind, model.name, model.details)
+
+
+def note_of(store_id: str, folder: Path, models: Sequence[TrainedModel]) -> str:
+    """Returns the content of the file that `take_in` reads."""
+    rows = [
+        {
+            "fingerprint": model.fingerprint,
+            "kind": model.kind,
+            "name": model.name,
+            "details": dict(model.details),
+            "base": model.base,
+            "positives": None if model.positives is None else model.positives.to_pydict(),
+        }
+        for model in models
+    ]
+    return json.dumps({"store": store_id, "model": str(folder.resolve()), "models": rows}) + "\n"
+
+
+def notes_folder(store: Path) -> Path:
+    """Returns the folder beside a store for notes that wait to be taken in."""
+    return store.with_name(f"{store.name}.notes")
+
+
+def take_in(store: Store) -> None:
+    """Writes into the store what was noted beside it for it meanwhile, and removes those files."""
+    folder = notes_folder(store.path)
+    if not folder.is_dir():
+        return
+    for file in sorted(folder.glob("*.json")):
+        _take_in(store, file)
+    with suppress(OSError):  # it may hold what is for another store
+        folder.rmdir()
+
+
+def take_in_model(store: Store, folder: Path) -> None:
+    """Writes into the store what was noted in the folder of a model for it, and removes the file."""
+    if (file := folder / NOTE).is_file():
+        _take_in(store, file)
+
+
+def _take_in(store: Store, file: Path) -> None:
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        if found["store"] != store.id:
+            return
+        copy = Path(found["model"]) / NOTE
+        models = [TrainedModel(**{**row, "positives": _table(row["positives"])}) for row in found["models"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # not a note of ours; the same training notes it again
+    record(store, models)
+    for done in (file, copy):
+        with suppress(OSError):
+            done.unlink()
+
+
+def _table(positives: Mapping[str, list[str]] | None) -> pa.Table | None:
+    if positives is None:
+        return None
+    schema = pa.schema([("query_id", pa.string()), ("doc_id", pa.string())])
+    return pa.table({name: positives[name] for name in schema.names}, schema=schema)

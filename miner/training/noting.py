@@ -1,0 +1,50 @@
+"""Noting in a store what a model was trained on; a training is never lost because that cannot be done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from miner.engine.files import write_whole
+from miner.engine.progress import Progress
+from miner.errors import MinerError, StoreError
+from miner.store.database import Store
+from miner.store.pending import NOTE, TrainedModel, note_of, notes_folder, record
+
+WAIT = 30.0
+"""Seconds that a finished training waits for a process that writes to the store."""
+
+
+def note_training(
+    path: Path, store_id: str, out: Path, models: Sequence[TrainedModel], progress: Progress
+) -> None:
+    """Notes in the store at `path` which positives the models in `out` were trained on.
+
+    Where the store cannot be written to, or is not the one of `store_id` any more, the note is kept in `out`
+    and beside the store, and the next command that writes to the store takes it in; `progress` is told.
+    """
+    try:
+        with Store.open(path, wait=WAIT, note=progress.note) as store:
+            if store.id != store_id:
+                raise StoreError(f"{path} is another store than at the start")
+            record(store, models)
+    except BaseException as error:
+        _keep(path, store_id, out, models)
+        if not isinstance(error, StoreError):
+            raise
+        progress.note(
+            f"{error.message}; so what {out} was trained on is kept in {out / NOTE}, "
+            "and the next command that writes to the store takes it in"
+        )
+    else:
+        with suppress(OSError):
+            (out / NOTE).unlink(missing_ok=True)
+
+
+def _keep(path: Path, store_id: str, out: Path, models: Sequence[TrainedModel]) -> None:
+    note = note_of(store_id, out, models)
+    write_whole(out / NOTE, note)
+    if path.is_file():
+        with suppress(MinerError):  # that folder may be read-only, and the model has the note
+            write_whole(notes_folder(path) / f"{models[0].fingerprint[:24]}.json", note)
