@@ -44,6 +44,7 @@ _LEFT_BY_TRAINING = frozenset(
         "optimizer.pt",
         "scaler.pt",
         "scheduler.pt",
+        "store-note.json",
         "train_results.json",
         "trainer_state.json",
         "training_args.bin",
