@@ -244,6 +244,12 @@ REFUSED = {
         {"query_column": "question"},
         ": no column 'positive' for pairs; its columns: question, answer; name yours with --positive-column",
     ),
+    "judgments by another name": (
+        "test.tsv",
+        "query-id\tcorpus-id\tscore\nq1\td1\t1\n",
+        {},
+        ": it seems to hold judgments (query, document, relevance), not texts; add --format trec",
+    ),
     "SQuAD": (
         "t.json",
         '{"version": "1.1", "data": [{"title": "t", "paragraphs": []}]}\n',
@@ -373,6 +379,14 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         SourceConfig(**options).check()
     assert caught.value.message == message
+
+
+def test_options_without_effect_are_refused(tmp_path: Path) -> None:
+    named = write(tmp_path / "t.jsonl", '{"text": "a", "label": "b"}\n')
+    with pytest.raises(UsageError, match=r"--no-header has no effect on .*t.jsonl: its columns have names"):
+        open_source(str(named), SourceConfig(header=False, columns=("text", "label")))
+    with pytest.raises(UsageError, match=r"--relevance-column has no effect on .*t.jsonl: it holds labels"):
+        open_source(str(named), SourceConfig(relevance_column="label"))
 
 
 def test_every_row_may_be_a_positive_whatever_its_columns(tmp_path: Path) -> None:

@@ -122,8 +122,16 @@ def test_judgments_without_topics_say_so(tmp_path: Path) -> None:
         "the sources hold judgments, but no queries (topics) were found; "
         "name the file of the queries (topics) too, or ingest it before"
     )
+    with pytest.raises(InputError, match=r"no queries \(topics\) were found"):
+        ingest(other_queries(tmp_path), [str(tmp_path / "set")])
     ingest(tmp_path / "s.duckdb", [str(write(tmp_path / "topics.txt", "<top><num>1<title>a</top>"))])
     assert dict(ingest(tmp_path / "s.duckdb", [str(tmp_path / "set")]).splits) == {"train": 1}
+
+
+def other_queries(folder: Path) -> Path:
+    """Returns a store that holds queries, none of them judged here."""
+    ingest(folder / "other.duckdb", [str(write(folder / "topics.old", "<top><num>7<title>b</top>"))])
+    return folder / "other.duckdb"
 
 
 def refusal(tmp_path: Path, source: Path, **options: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from miner.errors import InputError, shown
+from miner.errors import InputError, UsageError, shown
 from miner.sources.config import SourceConfig
 from miner.sources.delimited import open_delimited
 from miner.sources.files import File, require_kind
@@ -34,6 +34,11 @@ def open_table(file: File, config: SourceConfig | None = None) -> Table:
         raise InputError(
             f"{file.origin}: cannot tell the format from the ending '{shown(file.suffix)}'",
             f"end its name in {', '.join(ENDINGS)}, as what it holds",
+        )
+    if not config.header and file.suffix not in (".tsv", ".csv"):
+        raise UsageError(
+            f"--no-header has no effect on {file.origin}: its columns have names",
+            "leave it out for this file",
         )
     if file.suffix in (".tsv", ".csv"):
         table = open_delimited(file, config)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from miner.errors import InputError, listed, shown
-from miner.sources.config import SourceConfig, require_one_split, split_in
+from miner.errors import InputError, UsageError, listed, shown
+from miner.sources.config import NO_COLUMN, SourceConfig, require_one_split, split_in
 from miner.sources.files import File, files_in, tree, unread
 from miner.sources.grades import Grades, is_grade, require_graded
 from miner.sources.labelled import label_parts
 from miner.sources.layouts import Layout, find_layout
 from miner.sources.part import Part, Rows, Source
+from miner.sources.qrels import is_judgments
 from miner.sources.table import Record, Table
 from miner.sources.tables import is_table, open_table
 from miner.sources.values import Passage, is_blank
@@ -34,7 +35,16 @@ def open_files(source: str, path: Path, config: SourceConfig) -> Source:
     chosen = telling or files
     tables = [(open_table(file, config), split_in(file.stem)) for file in chosen]
     notes = _left(source, path, chosen) if path.is_dir() else []
-    return from_tables(source, tables, config, notes)
+    try:
+        return from_tables(source, tables, config, notes)
+    except InputError as error:
+        judged = next((file for file in chosen if is_judgments(file)), None) if config.header else None
+        if judged is None or config.format != "auto":
+            raise
+        raise InputError(
+            f"{judged.origin}: it seems to hold judgments (query, document, relevance), not texts",
+            "add --format trec",
+        ) from error
 
 
 def _left(source: str, folder: Path, read: Sequence[File]) -> list[str]:
@@ -65,6 +75,10 @@ def from_tables(
     if len(kinds) > 1:
         raise InputError(
             f"{source}: some of its files hold {' and others '.join(kinds)}", "ingest each alone"
+        )
+    if kinds[0] not in ("pairs", "triplets") and config.relevance_column not in (None, NO_COLUMN):
+        raise UsageError(
+            f"--relevance-column has no effect on {source}: it holds {kinds[0]}", "it is for pairs, triplets"
         )
     require_graded([(table, layout) for table, layout, _ in read], config)
     total = sum(table.size for table, _ in tables)

@@ -180,11 +180,14 @@ def _refuse_ids(store: Store) -> None:
 
 
 def _refuse_one_side(store: Store) -> None:
-    """Raises InputError for judgments where neither the store nor the sources have a query, or a document."""
+    """Raises InputError for judgments without any query, or any document, in the sources and the store."""
     if not store.rows("SELECT 1 FROM arriving_judgments LIMIT 1"):
         return
-    for table, called in (("queries", "queries (topics)"), ("documents", "documents")):
-        if not store.rows(f"SELECT 1 FROM {table} LIMIT 1"):
+    for kind, called in ((_QUERIES, "queries (topics)"), (_DOCUMENTS, "documents")):
+        if store.rows(f"SELECT 1 FROM arriving_{kind.table} LIMIT 1"):
+            continue
+        known = f"SELECT 1 FROM arriving_judgments SEMI JOIN {kind.table} USING ({kind.id}) LIMIT 1"
+        if not store.rows(known):
             raise InputError(
                 f"the sources hold judgments, but no {called} were found",
                 f"name the file of the {called} too, or ingest it before",
