@@ -27,6 +27,9 @@ def miner(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+LOWER = "free some, raise the limit (ulimit -v), or lower the sizes; then run the same command again"
+
+
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Makes the command `doctor` raise `error`."""
 
@@ -109,23 +112,47 @@ def test_debug_shows_the_traceback(
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "told", "hint"),
     [
         (
             PermissionError(13, "Permission denied", "/data/m1.partial"),
             "cannot use /data/m1.partial: Permission denied",
+            "check the path and its rights",
         ),
-        (OSError(28, "No space left on device"), "No space left on device"),
+        (
+            OSError(28, "No space left on device"),
+            "No space left on device",
+            "free some space on the disk, then run the same command again",
+        ),
+        (
+            OSError(27, "File too large", "/data/x"),
+            "cannot use /data/x: File too large",
+            "raise the limit on the size of files (ulimit -f), then run the same command again",
+        ),
+        (
+            OSError(36, "File name too long", "x" * 100_000),
+            f"cannot use {'x' * 199}…: File name too long",
+            "check the path and its rights",
+        ),
+        (MemoryError(), "not enough memory", LOWER),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            "not enough memory",
+            LOWER,
+        ),
+        (
+            RuntimeError("can't start new thread"),
+            "no further thread can be started",
+            "raise the limit (ulimit -u), then run the same command again",
+        ),
     ],
 )
 def test_what_the_system_refuses_is_said(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: OSError, told: str
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: Exception, told: str, hint: str
 ) -> None:
     failing(monkeypatch, error)
     assert ended("doctor") == 1
-    assert capfd.readouterr().err == (
-        f"Error: {told}\n  check the path, its rights, and the space on the disk\n"
-    )
+    assert capfd.readouterr().err == f"Error: {told}\n  {hint}\n"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("Query interrupted")])

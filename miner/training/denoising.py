@@ -6,7 +6,6 @@ Unsupervised Sentence Embedding Learning, Findings of EMNLP 2021.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from miner.errors import ModelError
 from miner.models.names import ModelFolder
+from miner.models.weights import modules_of
 from miner.training.pretrain_config import PretrainConfig
 
 _GROUP = 32
@@ -140,9 +140,10 @@ def denoising_loss(model: SentenceTransformer, base: ModelFolder) -> DenoisingAu
 
 def _transformer_folder(base: ModelFolder) -> Path:
     """The folder of the transformer itself: the model's, or the one below it that modules.json names."""
-    file = base.path / "modules.json"
-    modules = json.loads(file.read_text("utf-8")) if file.exists() else [{"path": ""}]
-    folder = base.path / str(modules[0]["path"])
+    place = next(
+        (place for place, kind in modules_of(base.path) if kind in ("Transformer", "MLMTransformer")), ""
+    )
+    folder = base.path / place
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
             f"{base.name} has no safetensors weights in {folder}",

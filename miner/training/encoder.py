@@ -14,6 +14,7 @@ from typing import Any
 
 from miner.engine.files import locked, write_whole
 from miner.engine.progress import SILENT, Progress
+from miner.faults import read_json
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.names import resolve
 from miner.models.scratch import tokenizer_file
@@ -127,4 +128,4 @@ def _trained(
     if not (told.exists() and (work / TRAINED).exists()):
         training = train_model(examples, known, work, config, dev, progress)
         write_whole(told, json.dumps(asdict(training)))
-    return Training(**json.loads(told.read_text("utf-8")))
+    return Training(**read_json(told, dict, f"remove {work}, then run the command again: it starts anew"))

@@ -29,6 +29,7 @@ from transformers import TrainerCallback, set_seed
 from miner.engine.files import new_folder, write_whole
 from miner.engine.progress import Progress
 from miner.errors import ModelError, UsageError
+from miner.faults import read_json
 from miner.models.device import resolve_device
 from miner.models.kinds import own_prompts, require_encoder
 from miner.models.names import resolve
@@ -404,7 +405,8 @@ class _Watcher(TrainerCallback):
         if self._dev is None:
             return
         file = self._work / _SCORES
-        known = json.loads(file.read_text("utf-8")) if file.exists() else []
+        hint = f"remove {self._work}, then run the command again: it starts anew"
+        known = read_json(file, list, hint) if file.exists() else []
         self.scores = [(step, found) for step, found in known if step <= state.global_step]
         if not self.scores:
             self._score(0)

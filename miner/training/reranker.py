@@ -16,6 +16,7 @@ from typing import Any
 from miner.engine.files import discard, locked, put, write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
+from miner.faults import read_json
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.kinds import require_one_score
 from miner.models.names import ModelFolder, resolve
@@ -176,8 +177,7 @@ def _train_one(plan: _Plan, number: int, work: Path, progress: Progress) -> dict
         folder.parent.mkdir(exist_ok=True)
         put(place / TRAINED, folder)
         discard(place)
-    result: dict[str, Any] = json.loads(told.read_text("utf-8"))
-    return result
+    return read_json(told, dict, f"remove {work}, then run the command again: it starts anew")
 
 
 def _calibrated(plan: _Plan, work: Path, progress: Progress) -> tuple[Path, Calibration | None]:

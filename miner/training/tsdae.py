@@ -28,6 +28,7 @@ from transformers import set_seed
 from miner.engine.files import locked, write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
+from miner.faults import read_json
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.names import ModelFolder, resolve
 from miner.models.quiet import quietly
@@ -128,8 +129,7 @@ def _trained(
         trained = _train(texts, base, work, config, progress)
         trained["seconds"] = round(time.perf_counter() - started, 1)
         write_whole(told, json.dumps(trained))
-    result: dict[str, Any] = json.loads(told.read_text("utf-8"))
-    return result
+    return read_json(told, dict, f"remove {work}, then run the command again: it starts anew")
 
 
 def _train(

@@ -17,6 +17,7 @@ from typing import Any
 from miner.engine.files import contents, discard, new_folder, put, require_replaceable, tidy
 from miner.engine.progress import Progress
 from miner.errors import MinerError, UsageError, listed
+from miner.faults import read_json
 
 METRICS = "metrics.json"
 """The file of a finished training that holds its fingerprint, settings and figures."""
@@ -130,8 +131,8 @@ def _prepare(work: Path, job: Job, force: bool, progress: Progress) -> None:
 def _state(work: Path) -> dict[str, Any]:
     """Which training the folder is of; empty where it is of none."""
     file = work / _STATE
-    found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    return found
+    hint = f"remove {work}, then run the command again: it starts anew"
+    return read_json(file, dict, hint) if file.exists() else {}
 
 
 def _begun(work: Path) -> bool:

@@ -25,6 +25,7 @@ from miner.evaluation.evaluate import (
 from miner.evaluation.measured import Floats, Measured
 from miner.evaluation.retrieval import sampled_task
 from miner.evaluation.significance import Difference, compare_values, holm
+from miner.faults import read_json
 from miner.models.encoder import Encoder, Vectors
 from miner.models.names import resolve
 from miner.store import corpus
@@ -339,8 +340,7 @@ def _cell(
     )
     file = out / CELLS / f"{identity[:24]}.json"
     if file.exists():
-        known: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        return known
+        return read_json(file, dict, "remove it, then run the command again: it trains that model once more")
     arm, rows = cell
     progress.note(f"{arm}, {rows:,} triplets, seed {seed}")
     model = out / _MODELS / identity[:24]

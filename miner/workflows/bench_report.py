@@ -13,6 +13,7 @@ import numpy as np
 from miner.charts import Line, Panel, draw
 from miner.engine.files import WAIT, locked, replacing_all
 from miner.evaluation.table import aligned
+from miner.faults import read_json
 from miner.workflows.bench import CELLS, BenchReport, Comparison, Trained, settings
 from miner.workflows.bench_config import ARMS
 
@@ -36,7 +37,7 @@ def replaces(report: BenchReport, out: Path) -> bool:
     file = out / "results.json"
     if not file.exists():
         return False
-    found = json.loads(file.read_text("utf-8")).get("settings")
+    found = read_json(file, dict, "remove it, then run the command again").get("settings")
     return bool(found != json.loads(json.dumps(settings(report))))
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from miner.engine.files import contents, locked, write_whole
 from miner.engine.progress import SILENT, Progress
-from miner.errors import UsageError
+from miner.errors import MinerError, UsageError
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
 from miner.evaluation.significance import Rate
+from miner.faults import read_json
 from miner.mining.audit import Audit, audit
 from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig
@@ -148,9 +149,9 @@ def _settle(out: Path, config: LoopConfig) -> None:
                 raise UsageError(f"{out} is not empty, and holds no rounds of miner loop", "name another OUT")
             write_whole(file, json.dumps(now, indent=1) + "\n")
             return
-        before = _flat(json.loads(file.read_text("utf-8")))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read or written: {error}", "name another OUT") from error
+        before = _flat(read_json(file, dict, "restore it, or name another OUT"))
+    except OSError as error:
+        raise MinerError(f"cannot write {file}: {error.strerror or error}", "name another OUT") from error
     both = ((key, before.get(key), value) for key, value in _flat(now).items())
     changed = [change(key, old, new) for key, old, new in both if old != new]
     if changed:
