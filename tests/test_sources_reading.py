@@ -155,3 +155,10 @@ def test_ids_in_messages_are_cut_and_cannot_drive_the_terminal(tmp_path: Path) -
         open_source(str(tmp_path / "no\x1b]0;file"), SourceConfig())
     assert "\x1b" not in str(caught.value)
     assert "no\\x1b]0;file" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["1", "[]", "{", '{"splits": 3}', '{"splits": [1]}'])
+def test_a_damaged_saved_data_set_names_its_file(tmp_path: Path, content: str) -> None:
+    write(tmp_path / "saved/dataset_dict.json", content)
+    message = refused(tmp_path, tmp_path / "saved")
+    assert message.startswith("DIR/saved: cannot load the data set: DIR/saved/dataset_dict.json is damaged: ")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+Kind = TypeVar("Kind")
 
 _SPLITS, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 
@@ -27,7 +29,7 @@ def load_saved(folder: Path, name: str | None = None) -> dict[str, Dataset | Non
     if not several.is_file():
         data = _load(folder)
         return {name or str((data and data.split) or "train"): data}
-    return {split: _load(folder / split) for split in json.loads(several.read_text("utf-8"))["splits"]}
+    return {split: _load(folder / split) for split in _listed(several, "splits", str)}
 
 
 def saved_parts(folder: Path) -> dict[str, list[Path]]:
@@ -38,20 +40,30 @@ def saved_parts(folder: Path) -> dict[str, list[Path]]:
     several = folder / _SPLITS
     if not several.is_file():
         return {"": _files(folder)}
-    splits = json.loads(several.read_text("utf-8"))["splits"]
-    return {"": [several]} | {split: _files(folder / split) for split in splits}
+    return {"": [several]} | {split: _files(folder / split) for split in _listed(several, "splits", str)}
 
 
 def _files(folder: Path) -> list[Path]:
     state = folder / _STATE
-    data = [part["filename"] for part in json.loads(state.read_text("utf-8"))["_data_files"]]
+    data = [str(part.get("filename")) for part in _listed(state, "_data_files", dict)]
     return [state, folder / _INFO, *(folder / name for name in data)]
+
+
+def _listed(file: Path, key: str, kind: type[Kind]) -> list[Kind]:
+    """Returns a list in a file of JSON; raises ValueError, which names the file, if there is none."""
+    try:
+        value = json.loads(file.read_text("utf-8"))[key]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: {type(error).__name__}: {error}") from error
+    if not isinstance(value, list) or not all(isinstance(part, kind) for part in value):
+        raise ValueError(f"{file} is damaged: '{key}' is not a list")
+    return value
 
 
 def _load(folder: Path) -> Dataset | None:
     from datasets import Dataset
 
     # Without rows it has no file, and does not load.
-    if not json.loads((folder / _STATE).read_text("utf-8"))["_data_files"]:
+    if not _listed(folder / _STATE, "_data_files", dict):
         return None
     return Dataset.load_from_disk(str(folder))
