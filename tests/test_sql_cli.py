@@ -103,6 +103,20 @@ def test_a_failing_query_leaves_the_old_file(store: Path, tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == ["x.csv"]
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet", "txt"])
+def test_the_time_limit_counts_the_writing_and_leaves_no_half_file(
+    store: Path, tmp_path: Path, ending: str
+) -> None:
+    out = tmp_path / f"x.{ending}"
+    query = "SELECT range AS n, range::VARCHAR AS t FROM range(100000000)"
+    ended = sql(store, query, "--out", str(out), "--timeout", "0.5", "--limit-rows", "0")
+    assert str(ended.exception) == (
+        "the query and the writing of its result took longer than 0.5 s: stopped; "
+        "ask for less, or give it longer with --timeout"
+    )
+    assert os.listdir(tmp_path) == []
+
+
 def test_many_rows_come_in_order(store: Path) -> None:
     ended = sql(store, "SELECT range AS n FROM range(50000) ORDER BY n DESC", "--format", "csv")
     numbers = [int(row[0]) for row in list(csv.reader(ended.stdout.splitlines()))[1:]]

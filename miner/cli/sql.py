@@ -53,7 +53,7 @@ _PLAIN_TYPES = {"VARCHAR", "BOOLEAN", "INTEGER", "BIGINT", "HUGEINT", "SMALLINT"
     type=Within(SECONDS),
     default=60.0,
     show_default=True,
-    help="Seconds that the query may take.",
+    help="Seconds that the query may take, with --out the writing included.",
 )
 @click.option("--memory", default="2GB", show_default=True, help="Memory that the query may take.")
 def command(
@@ -66,7 +66,7 @@ def command(
     miner sql my.duckdb "SELECT reason, count(*) FROM dropped GROUP BY ALL"
     miner sql my.duckdb "FROM triplet_texts" --out triplets.parquet
     """
-    limits = Limits(seconds=timeout, memory=memory)
+    limits = Limits(seconds=timeout, memory=memory, is_total=out is not None)
     chosen = _format(form, out)
     with confined(limits), select(store, query, limits, abandon=_give_up) as result:
         _write(result, chosen, out, limit_rows)

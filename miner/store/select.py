@@ -41,7 +41,7 @@ LONGEST = 100_000
 _GRACE = 2.0
 """Seconds that DuckDB has to heed an interrupt."""
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
-_LEAST, _MOST = 1000**2, 1000**5
+_LEAST, _MOST = 1, 1000**5
 """Bytes that `memory` may be."""
 _LOCKS = (
     "autoinstall_known_extensions = false",
@@ -82,15 +82,17 @@ class Limits:
     """What one query may use."""
 
     seconds: float = within(60.0, SECONDS)
-    """Time inside DuckDB; what the reader of the result takes does not count."""
+    """Time inside DuckDB, and with `is_total` all time until the result is read."""
     memory: str = "2GB"
+    is_total: bool = False
+    """Whether the time that the caller takes between the rows counts: writing does, a person's reading not."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         self.memory_bytes()
 
     def memory_bytes(self) -> int:
-        """Returns `memory` in bytes; raises UsageError when it is no size from 1MB to 1000TB."""
+        """Returns `memory` in bytes; raises UsageError when it is no size from 1 byte to 1000TB."""
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", self.memory, re.IGNORECASE)
         size = 0.0
         if found is not None:
@@ -98,7 +100,7 @@ class Limits:
             size = float(found[1]) * (1024 ** list(_UNITS).index(unit) if found[3] else _UNITS[unit])
         if not _LEAST <= size <= _MOST:
             raise UsageError(
-                f"memory must be a size from 1MB to 1000TB, got {shown(self.memory)}",
+                f"memory must be a size from 1 byte to 1000TB, got {shown(self.memory)}",
                 "give one such as 500MB or 2GB",
             )
         return int(size)
@@ -124,7 +126,7 @@ class Result:
         self._abandon = abandon
         # DuckDB runs on a thread of its own: the caller's stays free to see Ctrl-C and the clock.
         self._worker = ThreadPoolExecutor(1)
-        self._spent = 0.0
+        self._started, self._spent = time.monotonic(), 0.0
         self._stuck = False
         self._readers: list[pa.RecordBatchReader] = []
         self._statement = ""
@@ -175,10 +177,12 @@ class Result:
         started = time.monotonic()
         future = self._worker.submit(function)
         try:
-            return future.result(max(self._limits.seconds - self._spent, 0))
+            spent = started - self._started if self._limits.is_total else self._spent
+            return future.result(max(self._limits.seconds - spent, 0))
         except TimeoutError:
+            what = "the query and the writing of its result" if self._limits.is_total else "the query"
             error = StoreError(
-                f"the query took longer than {self._limits.seconds:g} s and was stopped",
+                f"{what} took longer than {self._limits.seconds:g} s: stopped",
                 "ask for less, or give it longer with --timeout",
             )
             self._stop(future, error)
