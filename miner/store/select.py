@@ -85,7 +85,7 @@ class Limits:
     """Time inside DuckDB, and with `is_total` all time until the result is read."""
     memory: str = "2GB"
     is_total: bool = False
-    """Whether the time that the caller takes between the rows counts: writing does, a person's reading not."""
+    """Whether the time that the caller takes between the rows counts, as it does for writing."""
 
     def __post_init__(self) -> None:
         check_fields(self)
