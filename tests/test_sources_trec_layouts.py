@@ -46,6 +46,8 @@ TOPICS = {
         '<topics><topic number="1"><title><!-- <desc> --><![CDATA[a b]]></title></topic></topics>',
     ),
     "a description alone": ("t", "<top>\n<num> Number: 1\n<desc> Description:\na b\n</top>\n"),
+    "topics as documents": ("topics.cacm.txt", "<DOC>\n<DOCNO>1</DOCNO>\na b\n</DOC>\n"),
+    "tabs, with a tag in the text": ("topics.tsv", "1\ta b\n2\tthe <topic> tag\n"),
     "tabs": ("topics.tsv", "1\ta b\n"),
     "one line each": ("queries.txt", "1:a b\n"),
     "one line each, with blanks": ("topics.txt", "1 a b\n"),
@@ -61,7 +63,8 @@ def test_topics_in_all_their_forms(tmp_path: Path, name: str) -> None:
     write(tmp_path / "set/disk1/ft001", DOC.format("D1", "text"))
     write(tmp_path / "set" / file, content)
     assert detect(str(tmp_path / "set")) == "trec"
-    assert topics(tmp_path / "set") == [("1", "a b")]
+    assert topics(tmp_path / "set")[0] == ("1", "a b")
+    assert len(topics(tmp_path / "set")) == (2 if "<topic> tag" in str(content) else 1)
 
 
 def document(content: str) -> tuple[str, str]:
@@ -113,6 +116,13 @@ def test_tags_that_are_not_read_are_listed(tmp_path: Path) -> None:
     write(tmp_path / "set/x", "<DOC><DOCNO>1</DOCNO><DATE>May</DATE><FILEID>5</FILEID><TEXT>a</TEXT></DOC>")
     note = open_source(str(tmp_path / "set"), SourceConfig()).note
     assert note == f"{tmp_path}/set/x: not read: what is in the tags date, fileid"
+
+
+def test_a_record_that_is_not_closed_before_the_next_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "set/topics", "<top><num>1<title>a\n\n<top><num>2<title>b</top>")
+    assert refused(tmp_path, tmp_path / "set") == (
+        "DIR/set/topics:1: <top> is not closed before the next on line 3; write </top> between them"
+    )
 
 
 def test_judgments_without_topics_say_so(tmp_path: Path) -> None:

@@ -49,7 +49,11 @@ def records(file: File, tag: str) -> Iterator[Record]:
                 yield Record(start, "".join([*held, line.text[place : match.start()]]), size, attributes)
                 start = size = 0
             elif not match[1]:
-                _require_closed(file, tag, start)
+                if start:
+                    raise InputError(
+                        f"{file.origin}:{start}: <{tag}> is not closed before the next on line {line.number}",
+                        f"write </{tag}> between them",
+                    )
                 start, held, characters, attributes = line.number, [], 0, match[2]
             place = match.end()
         if start:

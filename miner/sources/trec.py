@@ -19,8 +19,10 @@ from miner.sources.values import NotTextError, as_text, parse_json
 
 _HEAD = 1 << 16
 """Characters of a file that tell what it holds."""
-_FIRST = re.compile(r"<(doc|top|topics|topic|queries|query)[\s>]", re.IGNORECASE)
-_NUMBERS = ("num", "number", "identifier", "qid", "id", "topicid", "topic_id")
+_FIRST = re.compile(r"^\s*<(doc|top|topics|topic|queries|query)[\s>]", re.IGNORECASE | re.MULTILINE)
+_WITHIN = re.compile(r"<(doc|top|topics|topic|queries|query)[\s>]", re.IGNORECASE)
+"""Where a file begins with other tags."""
+_NUMBERS = ("num", "docno", "number", "identifier", "qid", "id", "topicid", "topic_id")
 _QUERIES = ("title", "query", "question", "content", "summary", "text", "description", "desc")
 """The elements of a topic that may be its query, the best first."""
 _ASIDE = ("narrative", "narr")
@@ -30,8 +32,8 @@ _DOC_TEXTS = ("contents", "text", "body", "abstract", "passage")
 _TOPIC_IDS = ("query_id", "qid", "topic_id", "number", "num", "_id", "id")
 _TOPIC_TEXTS = ("query", "title", "question", "text")
 _WORDS = (
-    ("topics", r"topic|quer|question"),
     ("qrels", r"qrel|judg"),
+    ("topics", r"topic|quer|question"),
     ("docs", r"doc|corpus|collection|passage"),
 )
 _BEFORE = {"tab": r"\S+?\t", "colon": r"[^\s:]+:", "space": r"\d+ +"}
@@ -106,9 +108,12 @@ def _kind(file: File) -> _Kind:
         return _Kind("", error.message.removeprefix(f"{file.origin}: "))
     if not head:
         return _Kind("", "empty")
-    first = _FIRST.search("\n".join(head)) if head[0].lstrip().startswith("<") or _named(file) else None
+    named = _named(file)
+    start = "\n".join(head)
+    tagged = head[0].lstrip().startswith("<")
+    first = _WITHIN.search(start) if tagged else _FIRST.search(start) if named in ("docs", "topics") else None
     if first is not None:
-        return _tagged(first[1].lower(), "\n".join(head))
+        return _tagged(first[1].lower(), start, named)
     if head[0].lstrip().startswith("{"):
         return _json(file, head[0])
     return _lines(file, head)
@@ -125,8 +130,8 @@ def _head(file: File) -> list[str]:
     return head
 
 
-def _tagged(tag: str, head: str) -> _Kind:
-    if tag == "doc":
+def _tagged(tag: str, head: str, named: str) -> _Kind:
+    if tag == "doc" and named != "topics":
         dropped = sorted(markup.left_out(head))
         return _Kind("docs", "doc", f"not read: what is in the tags {listed(dropped)}" if dropped else "")
     if tag in ("topics", "queries"):
