@@ -205,14 +205,17 @@ class Server:
 # --- what a folder holds
 
 
-def content(folder: Path) -> dict[str, Any]:
+def content(folder: Path, below: str = "") -> dict[str, Any]:
     """Returns all that a folder holds, without what is of the clock: files, links, and the rows of stores.
 
-    Of cached vectors only that there are some: their order in the cache is no result.
+    Of cached vectors only that there are some: their order in the cache is no result. With `below` only what
+    is at or below that name.
     """
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
+        if below and not f"{name}/".startswith(f"{below}/"):
+            continue
         if path.is_dir() or ".vectors/" in name:
             found[name] = None
         elif path.suffix == ".duckdb":
@@ -271,6 +274,8 @@ class Case:
     """A command that writes."""
 
     arguments: str
+    out: str = ""
+    """The file or folder that is never there in part."""
     made_again: bool = True
     """Whether the same command ends well when the first one had done all but end."""
 
@@ -284,25 +289,29 @@ class Case:
 _STATIC = "--base scratch --tokenizer @encoder --dimension 16 --max-steps 4 --batch-size 8"
 _TINY = "--base @encoder --max-steps 2 --batch-size 4"
 CASES = {
-    "ingest": Case("ingest @new.duckdb @source"),
+    "ingest": Case("ingest @new.duckdb @source", "new.duckdb"),
     "ingest more": Case("ingest @s.duckdb @source"),
     "dedup": Case("dedup @s.duckdb --threshold 0.5"),
     "mine": Case("mine @s.duckdb --run again --depth 9 --encoder @encoder --reranker @reranker"),
     "decide": Case("decide @s.duckdb --run r1 --relative-margin 0.4 --name other"),
     "audit": Case("audit @s.duckdb --repeats 2"),
-    "calibrate": Case("calibrate @s.duckdb --keep-yield --repeats 2 --out @rules.toml"),
+    "calibrate": Case("calibrate @s.duckdb --keep-yield --repeats 2 --out @rules.toml", "rules.toml"),
     "relabel": Case("relabel @s.duckdb --probability 0.1 --repeats 2"),
-    "leakage": Case("leakage @s.duckdb --against @other.duckdb --out @leaks.jsonl"),
-    "leakage --remove": Case("leakage @s.duckdb --against @other.duckdb --out @leaks.jsonl --remove"),
+    "leakage": Case("leakage @s.duckdb --against @other.duckdb --out @leaks.jsonl", "leaks.jsonl"),
+    "leakage --remove": Case(
+        "leakage @s.duckdb --against @other.duckdb --out @leaks.jsonl --remove", "leaks.jsonl"
+    ),
     "runs --remove": Case("runs @s.duckdb --remove r1", made_again=False),
-    "export": Case("export @s.duckdb @new --file-type datasets"),
-    "export --force": Case("export @s.duckdb @exported --scores --force"),
-    "sql": Case("sql @s.duckdb FROM\ttriplet_texts --out @rows.parquet"),
-    "evaluate": Case("evaluate @encoder @s.duckdb --split dev --out @figures.json"),
-    "train": Case(f"train @s.duckdb @new --dev-split dev --evaluations 2 {_STATIC}"),
-    "train --force": Case(f"train @s.duckdb @trained --evaluations 0 {_STATIC} --seed 3 --force"),
-    "train-reranker": Case(f"train-reranker @s.duckdb @new --folds 2 --held-out 0.2 --skip-top 0 {_TINY}"),
-    "pretrain": Case(f"pretrain @s.duckdb @new {_TINY}"),
+    "export": Case("export @s.duckdb @new --file-type datasets", "new"),
+    "export --force": Case("export @s.duckdb @exported --scores --force", "exported"),
+    "sql": Case("sql @s.duckdb FROM\ttriplet_texts --out @rows.parquet", "rows.parquet"),
+    "evaluate": Case("evaluate @encoder @s.duckdb --split dev --out @figures.json", "figures.json"),
+    "train": Case(f"train @s.duckdb @new --dev-split dev --evaluations 2 {_STATIC}", "new"),
+    "train --force": Case(f"train @s.duckdb @trained --evaluations 0 {_STATIC} --seed 3 --force", "trained"),
+    "train-reranker": Case(
+        f"train-reranker @s.duckdb @new --folds 2 --held-out 0.2 --skip-top 0 {_TINY}", "new"
+    ),
+    "pretrain": Case(f"pretrain @s.duckdb @new {_TINY}", "new"),
     "silver": Case("silver @s.duckdb --encoder none --reranker @reranker --queries all --split train"),
     "bench": Case(f"bench @s.duckdb --arms easy --sizes 8 --split dev --out @new {_STATIC} --max-steps 2"),
     "loop": Case(f"loop @s.duckdb @new --rounds 1 --encoder @encoder --evaluations 0 {_STATIC}"),
@@ -370,12 +379,26 @@ class World:
         if code == 0:
             return False
         assert code == -signal.SIGKILL, f"{name} {when}: {code}, {self._server.output}"
+        self._require_whole(CASES[name].out, expected, f"{name}, killed {when}")
         again = self._server.run(self.folder, words)
         finished = not CASES[name].made_again and again == 2 and not differences(self.folder, expected)
         assert again == 0 or finished, f"{name}, killed {when}, does not run again: {self._server.output}"
         wrong = differences(self.folder, expected)
         assert not wrong, f"{name}, killed {when}, then made something else: {wrong}"
         return True
+
+    def _require_whole(self, out: str, expected: Mapping[str, Any], what: str) -> None:
+        """Checks that a result is the old one or the new one, and nothing between."""
+        if out:
+            now = content(self.folder, out)
+            before = content(self._template, out)
+            assert now in (before, _below(expected, out)), (
+                f"{what}, {out} is neither old nor new: {list(now)}"
+            )
+
+
+def _below(found: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {path: one for path, one in found.items() if f"{path}/".startswith(f"{name}/")}
 
 
 def _say(text: str) -> None:

@@ -50,7 +50,7 @@ def locked(target: Path, wait: float = 0.0) -> Iterator[None]:
     place = _place(target)
     lock = FileLock(_beside(place, _LOCK), timeout=wait)
     missing = [folder for folder in place.parents if not folder.exists()]
-    with _telling(target):
+    with _named(target):
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
@@ -59,12 +59,13 @@ def locked(target: Path, wait: float = 0.0) -> Iterator[None]:
                 f"another process is writing {target}", "wait until it ends, or name another target"
             ) from error
     try:
-        with _telling(target):
+        with _named(target):
             tidy(place)
         yield
     finally:
         # While it is still held: filelock sees that a file it waited for is gone, and makes a new one.
-        Path(lock.lock_file).unlink(missing_ok=True)
+        with suppress(OSError):
+            os.unlink(lock.lock_file)
         lock.release()
         with suppress(OSError):
             for folder in missing:
@@ -119,13 +120,13 @@ def replacing_all(files: Sequence[Path], *, exists_ok: bool = True) -> Iterator[
         ]
         try:
             for file, place in zip(files, places, strict=True):
-                with _telling(file):
+                with _named(file):
                     place.parent.mkdir(parents=True, exist_ok=True)
                     _clear(place)
-            with _telling(files[0], places):
+            with _named(files[0], places):
                 yield places
             for file, place, stream in zip(files, places, streams, strict=True):
-                with _telling(file):
+                with _named(file):
                     _deliver(place, stream) if stream is not None else _settle(place, file, exists_ok)
         finally:
             for place in places:
@@ -168,7 +169,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     require_replaceable(out)
     new = _beside(_place(out), _NEW)
     try:
-        with _telling(out):
+        with _named(out):
             new.parent.mkdir(parents=True, exist_ok=True)
             _clear(new)
             new.mkdir()
@@ -186,7 +187,7 @@ def put(folder: Path, out: Path) -> None:
     MinerError when it cannot be written.
     """
     place = _place(out)
-    with _telling(out):
+    with _named(out):
         for path in sorted(folder.rglob("*")):
             _sync(path)
         _sync(folder)
@@ -245,7 +246,8 @@ def _stream(path: Path) -> Path | int | None:
 
 def _deliver(file: Path, stream: Path | int) -> None:
     """Writes what is complete into a descriptor, a device or a pipe."""
-    sys.stdout.flush()
+    if sys.stdout is not None:  # None: the caller closed it
+        sys.stdout.flush()
     target = os.dup(stream) if isinstance(stream, int) else stream
     with file.open("rb") as source, open(target, "wb") as opened:
         shutil.copyfileobj(source, opened)
@@ -307,7 +309,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _telling(target: Path, own: Sequence[Path] = ()) -> Iterator[None]:
+def _named(target: Path, own: Sequence[Path] = ()) -> Iterator[None]:
     """Makes an OSError one that names the target; with `own` only an error about one of these files."""
     try:
         yield
