@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+PASSAGE = 4
+"""Words that a document's text has at least where it is a passage of its own, without the title."""
+
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 _UNSPACED_BLOCKS = (
@@ -64,11 +67,41 @@ def normalise(text: str) -> str:
 
 def text_key(text: str) -> int:
     """Returns the signed 64-bit hash of the normalised text; 0 if nothing is left of it."""
-    normalised = normalise(text)
+    return _key(normalise(text))
+
+
+def _key(normalised: str) -> int:
     if not normalised:
         return 0
     digest = hashlib.blake2b(normalised.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True) or 1
+
+
+def document_keys(titles: Iterable[str], texts: Iterable[str]) -> tuple[list[int], list[int | None]]:
+    """Returns the `text_key` of every document, title before the text, and that of its passage.
+
+    A document's text without its title is a passage of its own where it is the greater part of the
+    document: four words or more, and no fewer than the title has. Else its passage is None: of "Yes."
+    under "Is it open on Sundays?" the title says as much as the text.
+    """
+    keys, passages = [], list[int | None]()
+    for title, text in zip(titles, texts, strict=True):
+        passage = normalise(text)
+        if not title:
+            keys.append(_key(passage))
+            passages.append(None)
+            continue
+        above = normalise(title)
+        keys.append(_key(" ".join(filter(None, (above, passage)))))
+        least = max(PASSAGE, _word_count(above))
+        passages.append(_key(passage) if above and _word_count(passage) >= least else None)
+    return keys, passages
+
+
+def _word_count(normalised: str) -> int:
+    if normalised.isascii():
+        return normalised.count(" ") + 1 if normalised else 0
+    return len(words(normalised))
 
 
 def text_keys(texts: Iterable[str]) -> npt.NDArray[np.int64]:

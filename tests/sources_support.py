@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,15 @@ def jsonl(*records: Any) -> str:
 
 
 def beir(
-    folder: Path, documents: dict[str, str], queries: dict[str, str], **qrels: list[tuple[str, str, Any]]
+    folder: Path,
+    documents: Mapping[str, str | tuple[str, str]],
+    queries: Mapping[str, str],
+    **qrels: list[tuple[str, str, Any]],
 ) -> Path:
-    """Writes a BEIR folder and returns it."""
-    write(folder / "corpus.jsonl", jsonl(*({"_id": i, "title": "", "text": t} for i, t in documents.items())))
+    """Writes a BEIR folder and returns it; a document is its text, or a title and a text."""
+    pairs = {i: ("", found) if isinstance(found, str) else found for i, found in documents.items()}
+    lines = ({"_id": i, "title": title, "text": text} for i, (title, text) in pairs.items())
+    write(folder / "corpus.jsonl", jsonl(*lines))
     write(folder / "queries.jsonl", jsonl(*({"_id": i, "text": t} for i, t in queries.items())))
     for split, judgments in qrels.items():
         lines = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, row)) for row in judgments)]

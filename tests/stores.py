@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from miner.store.database import Store
-from miner.text import text_keys
+from miner.text import document_keys, text_keys
 
 
 def make_store(
@@ -17,18 +17,22 @@ def make_store(
     queries: Mapping[str, str],
     judgments: Sequence[tuple[str, str] | tuple[str, str, str]],
     labels: Mapping[str, str] | None = None,
+    titles: Mapping[str, str] | None = None,
 ) -> Store:
     """Returns a new open store; a judgment is (query_id, doc_id) of split train, or with its split."""
     store = Store.open(path, create=True)
     labels = labels or {}
+    above = [(titles or {}).get(i, "") for i in documents]
+    keys, passages = document_keys(above, documents.values())
     store.insert(
         "documents",
         pa.table(
             {
                 "doc_id": list(documents),
-                "title": [""] * len(documents),
+                "title": above,
                 "text": list(documents.values()),
-                "text_key": text_keys(documents.values()),
+                "text_key": keys,
+                "passage_key": pa.array(passages, pa.int64()),
                 "label": pa.array([labels.get(i) for i in documents], pa.string()),
             }
         ),

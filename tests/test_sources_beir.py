@@ -38,6 +38,7 @@ def test_reads_documents_queries_and_judgments(tmp_path: Path) -> None:
         "first text",
         text_key("first text"),
         None,
+        None,
     )
 
 

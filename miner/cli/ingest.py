@@ -14,6 +14,7 @@ from miner.errors import listed, shown
 from miner.ranges import range_of
 from miner.sources import FORMATS, IngestReport, SourceConfig, ingest
 from miner.sources.config import NAMES, SKIPPED
+from miner.store.intake import Identity
 
 _DEFAULTS = SourceConfig()
 
@@ -103,6 +104,11 @@ def _mapping(context: click.Context, option: click.Parameter, value: str | None)
 @_option("positives_per_query", "Labels: texts of the same label drawn as positives.")
 @_option("max_bad", "Share of rows that may be left out as bad.")
 @_option("seed", "Seed of the draw of positives for labels.")
+@click.option(
+    "--queries-are-documents/--no-queries-are-documents", default=None,
+    help="A query and the document of the same id are the same thing, which is then no answer to itself. "
+    "Kept in the store. [default: they are not]",
+)  # fmt: skip
 def command(store: Path, sources: tuple[str, ...], **options: Any) -> None:
     """Take SOURCES into STORE, all of them or, if anything is wrong, nothing.
 
@@ -136,8 +142,20 @@ def _summary(store: Path, report: IngestReport) -> Iterator[str]:
         yield f"positives by split: {splits}"
     if report.cleaned:
         yield f"cleaned: {report.cleaned:,} texts held NUL characters or lone surrogates"
+    yield from _identity(report.identity)
     for rejection in report.rejected:
         yield f"left out: {rejection.rows:,} {rejection.reason}"
         yield from (f"  {place}" for place in rejection.first)
     if report.rejected:
         yield f'list all: miner sql {store} "SELECT * FROM rejected"'
+
+
+def _identity(found: Identity) -> Iterator[str]:
+    if found.queries_are_documents:
+        missing = f"; {found.without_document:,} queries have none" if found.without_document else ""
+        yield f"queries are documents: a query is the document of the same id{missing}"
+    elif found.other_text:
+        yield (
+            f"{found.other_text:,} queries have the id of a document with another text; ids of queries and "
+            "of documents are separate. If equal ids mean the same thing, add --queries-are-documents"
+        )

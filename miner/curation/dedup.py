@@ -52,7 +52,8 @@ class SideReport:
     members: int
     """Texts in clusters."""
     how: dict[str, int]
-    """Members by the strongest link they have: the same text, nearly the same words, near vectors."""
+    """Members by the strongest link they have: the same text or passage, nearly the same words, near
+    vectors."""
     examples: tuple[tuple[str, str], ...]
     """Pairs of texts from the largest clusters."""
 
@@ -91,15 +92,24 @@ def _links(store: Store, table: pa.Table, side: str, config: DedupConfig, progre
     leaders = filled[first]
     copies = leaders[copy] != filled
     exact = leaders[copy][copies], filled[copies], np.ones(int(copies.sum()))
+    passages = table["passage_key"].to_numpy()[leaders]
+    _, above, same = np.unique(passages, return_index=True, return_inverse=True)
+    others = np.flatnonzero(above[same] != np.arange(len(leaders)))
+    titled = leaders[above[same][others]], leaders[others], np.ones(len(others))
     texts = table["text"].take(pa.array(leaders)).to_pylist()
     near = near_pairs(WordSets(texts, config.punctuation), config.threshold, progress)
-    links = [exact, (leaders[near.left], leaders[near.right], near.similarity)]
+    links = [_joined(exact, titled), (leaders[near.left], leaders[near.right], near.similarity)]
     if config.encoder is not None:
         from miner.curation.neighbours import vector_pairs
 
         left, right, cosine = vector_pairs(store, texts, side, config.encoder, config.cosine, progress)
         links.append((leaders[left], leaders[right], cosine))
     return links
+
+
+def _joined(*links: Links) -> Links:
+    left, right, similarity = (np.concatenate(column) for column in zip(*links, strict=True))
+    return left, right, similarity
 
 
 def _clusters(table: pa.Table, links: Sequence[Links]) -> tuple[pa.Table, SideReport]:

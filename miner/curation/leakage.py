@@ -16,7 +16,8 @@ from miner.store.database import Store
 from miner.text import normalise
 
 HOW = ("exact", "normalised", "near", "contained")
-"""The same text; the same but for case and white space; nearly the same words; made of parts of one text."""
+"""The same text; the same but for case and white space; nearly the same words; made of parts of one text.
+A document's passage without its title counts as well as the whole."""
 
 
 @dataclass(frozen=True)
@@ -98,34 +99,44 @@ def find_leakage(
     best: dict[int, tuple[int, float, int]] = {}
     hit: set[int] = set()
     for how, (own, other, similarity) in _matches(*looked, config, progress):
+        own, other = looked[0].owner[own], looked[1].owner[other]
         hit.add(other)
         place = HOW.index(how)
         if own not in best or (place, -similarity, other) < (best[own][0], -best[own][1], best[own][2]):
             best[own] = place, similarity, other
     leaks = tuple(_leak(looked, own, *best[own]) for own in sorted(best))
-    sides = asked["side"].to_pylist()
+    sides = [looked[0].side[own] for own in sorted(set(looked[0].owner))]
     ids = {
         side: tuple(known["id"][i].as_py() for i in sorted(hit) if looked[1].side[i] == side)
         for side in ("query", "document")
     }
     return LeakageReport(
-        {side: sides.count(side) for side in dict.fromkeys(sides)}, known.num_rows, leaks, ids
+        {side: sides.count(side) for side in dict.fromkeys(sides)}, len(set(looked[1].owner)), leaks, ids
     )
 
 
 @dataclass(frozen=True)
 class _Texts:
-    """Texts by position."""
+    """Texts by position; a document's passage without its title has a place of its own."""
 
     side: list[str]
     id: list[str]
     text: list[str]
+    compared: list[str]
+    """The text, or its passage."""
     key: list[int]
+    """Of what is compared."""
+    owner: list[int]
+    """The place of the whole text."""
 
     @classmethod
     def of(cls, table: pa.Table) -> _Texts:
         """Takes a table of `stored.all_texts`."""
-        return cls(*(table[name].to_pylist() for name in ("side", "id", "text", "text_key")))
+        names = ("side", "id", "text", "text_key", "start")
+        side, identity, text, key, start = (table[name].to_pylist() for name in names)
+        compared = [whole[first:] for whole, first in zip(text, start, strict=True)]
+        owner = [place - (first > 0) for place, first in enumerate(start)]
+        return cls(side, identity, text, compared, key, owner)
 
 
 def _leak(looked: tuple[_Texts, _Texts], own: int, place: int, similarity: float, other: int) -> Leak:
@@ -146,13 +157,15 @@ def _matches(asked: _Texts, known: _Texts, config: LeakageConfig, progress: Prog
         places.setdefault(key, []).append(place)
     for own, key in enumerate(asked.key):
         for other in places.get(key, ()):
-            same = asked.text[own] == known.text[other]
+            same = asked.compared[own] == known.compared[other]
             yield "exact" if same else "normalised", (own, other, 1.0)
-    near = near_pairs(WordSets(known.text), config.threshold, progress, WordSets(asked.text))
+    near = near_pairs(WordSets(known.compared), config.threshold, progress, WordSets(asked.compared))
     pairs = zip(near.right.tolist(), near.left.tolist(), near.similarity.tolist(), strict=True)
     for own, other, similarity in pairs:
         yield "near", (own, other, similarity)
-    for match in _contained(asked.text, known.text, config, progress):
+    whole = [place for place, owner in enumerate(known.owner) if place == owner]
+    for own, place, share in _contained(asked.compared, [known.text[i] for i in whole], config, progress):
+        match = own, whole[place], share
         yield "contained", match
 
 

@@ -36,9 +36,15 @@ class Pairs:
     doc: Ints
 
     @classmethod
-    def locate(cls, table: pa.Table, query_ids: pa.Array, doc_ids: pa.Array) -> tuple[Pairs, Ints]:
-        """Returns the pairs of a table of ids that are known on both sides, and the rows they are from."""
-        query, doc = positions(table["query_id"], query_ids), positions(table["doc_id"], doc_ids)
+    def locate(cls, table: pa.Table, query_ids: pa.Array, documents: pa.Array) -> tuple[Pairs, Ints]:
+        """Returns the pairs of a table that are known on both sides, and the rows they are from.
+
+        `documents` are what the second column of the table holds: ids or text keys.
+        """
+        query, doc = (
+            positions(table["query_id"], query_ids),
+            positions(table[table.column_names[1]], documents),
+        )
         rows = np.flatnonzero((query >= 0) & (doc >= 0))
         rows = rows[np.argsort(query[rows], kind="stable")]
         return cls(query[rows].astype(np.int64), doc[rows].astype(np.int64)), rows

@@ -147,6 +147,7 @@ def _section_json(section: Section, report: Report, per_query: bool) -> dict[str
         "task": first.task,
         "queries": len(first.ids),
         "documents": first.documents,
+        "left_out": dict(first.left_out),
         "chance": first.chance,
         "measures": [
             {"model": name, **measured.means} for name, measured in zip(names, section.measured, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError
 from miner.evaluation.measured import Floats, Measured, from_values
 from miner.evaluation.ranking import Ints, Pairs
-from miner.evaluation.retrieval import RetrievalTask, task_of
+from miner.evaluation.retrieval import RetrievalTask, distinct, task_of
 from miner.models.reranker import Reranker
 from miner.retrieval.arrays import pair_keys
 from miner.retrieval.bm25 import Bm25
@@ -42,7 +42,7 @@ class RerankingTask:
     def measure(self, scores: Floats) -> Measured:
         """Returns nDCG@10, MRR@10 and MAP of the candidates ordered by `scores`, one for each.
 
-        Ties go to the smaller doc_id. A relevant document that is no candidate counts as missed, and so
+        Ties go to the smaller text_key. A relevant document that is no candidate counts as missed, and so
         does a candidate without a finite score, which is not ranked.
         """
         judged = self.retrieval.judged
@@ -51,7 +51,8 @@ class RerankingTask:
         cuts = np.searchsorted(self.candidates.query[order], np.arange(1, len(judged.query_ids)))
         values = judged.values(np.split(self.candidates.doc[order], cuts), MEASURES)
         gaps = {"candidates": len(scores) - len(order)}
-        return from_values("reranking", judged.query_ids, values, len(judged.doc_ids), unscored=gaps)
+        found = from_values("reranking", judged.query_ids, values, len(judged.doc_ids), unscored=gaps)
+        return replace(found, left_out=self.retrieval.left_out)
 
     @property
     def lengths(self) -> Ints:
@@ -70,8 +71,9 @@ def reranking_task(
     has a relevant document.
     """
     with store.snapshot():
-        collection = Collection.load(store, split, queries, seed)
-        task = task_of(store, collection)
+        loaded = Collection.load(store, split, queries, seed)
+        task = task_of(store, loaded)
+    collection = distinct(loaded)
     bm25 = Bm25(collection, Bm25Config())
     most = int(np.bincount(task.judged.unranked.query, minlength=1).max())
     found = [_candidates(bm25, task, chunk, depth, depth + most) for chunk in chunk_ranges(collection)]

@@ -42,7 +42,22 @@ def _section(section: Section, names: Sequence[str]) -> str:
         for differences in section.differences:
             row += _cells(differences[number])
         rows.append(row)
-    return "\n".join([f"{section.place}: {_about(section.measured[0])}", *aligned(rows)])
+    first = section.measured[0]
+    return "\n".join([f"{section.place}: {_about(first)}", *_left_out(first), *aligned(rows)])
+
+
+_LEFT_OUT = {
+    "copies": "copies of other documents (each text is ranked once)",
+    "own_text": "documents that have the query's text",
+    "own_document": "documents that are the query itself",
+    "other_split": "documents relevant to the query in another split only",
+}
+
+
+def _left_out(measured: Measured) -> list[str]:
+    """What the rankings do not show, if anything."""
+    parts = [f"{number:,} {_LEFT_OUT[why]}" for why, number in measured.left_out.items()]
+    return [f"left out of the rankings: {', '.join(parts)}"] if parts else []
 
 
 def _cells(found: Difference) -> list[str]:

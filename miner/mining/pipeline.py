@@ -296,7 +296,7 @@ def changes(before: Run, after: Run) -> list[str]:
     """Returns what differs between two runs' inputs and settings, a phrase each."""
     old, new = _flat(before.config), _flat(after.config)
     changed = [change(key, old.get(key), new[key]) for key in new if old.get(key) != new[key]]
-    hashes = ("documents", "queries", "judgments", "clusters", "encoder", "reranker")
+    hashes = ("documents", "queries", "judgments", corpus.IDENTITY, "clusters", "encoder", "reranker")
     moved = [key for key in hashes if before.inputs.get(key) != after.inputs.get(key) and key not in new]
     weights = [key for key in ("encoder", "reranker") if before.inputs.get(key) != after.inputs.get(key)]
     same_name = [key for key in weights if old.get(key) == new.get(key)]

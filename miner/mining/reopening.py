@@ -17,6 +17,7 @@ from miner.retrieval.exclusion import Exclusions
 from miner.retrieval.search import positions
 from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import auditing as stored
+from miner.store.corpus import IDENTITY
 from miner.store.database import Store
 from miner.store.runs import Run
 
@@ -58,7 +59,7 @@ class Reopenable:
     @classmethod
     def of(cls, store: Store, run: Run, config: MiningConfig, candidates: pa.Table) -> Reopenable:
         """Reads them; `candidates` are all of the run's evidence (`evidence.scored_candidates`)."""
-        texts = Collection(*stored.texts_to_hide(store, run), {}, run.split)
+        texts = Collection(*stored.texts_to_hide(store, run), {}, run.split, IDENTITY in run.inputs)
         known = stored.known_positives(store, run)
         doc = positions(candidates["doc_id"], texts.doc_ids)
         exclusion = candidates["exclusion"].cast(pa.string())
@@ -112,6 +113,6 @@ class Reopenable:
     @cached_property
     def _alike(self) -> Ints:
         """A number per document, equal for copies."""
-        texts = np.unique(self.texts.documents["text_key"].to_numpy(), return_inverse=True)[1]
+        texts = self.texts.passages
         cluster = self._exclusions(np.zeros(0, dtype=np.int64)).clusters
         return np.where(cluster >= 0, len(texts) + cluster, texts).astype(np.int64)

@@ -24,12 +24,14 @@ class Collection:
     """Documents and the queries of one split, each ordered by id."""
 
     documents: pa.Table
-    """doc_id, text, text_key, label, cluster."""
+    """doc_id, text, text_key, passage_key, passage_start, label, cluster."""
     queries: pa.Table
     """query_id, text, text_key, label."""
     hashes: dict[str, str]
     """Content hashes of documents, queries and judgments, and of clusters of copies where there are some."""
     split: str
+    queries_are_documents: bool = False
+    """Whether a query and the document that has its id are the same thing."""
 
     @classmethod
     def load(cls, store: Store, split: str, sample: int | None = None, seed: int = 13) -> Collection:
@@ -44,7 +46,8 @@ class Collection:
         if sample is not None and sample < queries.num_rows:
             queries = queries.take(_sample(queries["query_id"].to_pylist(), sample, seed))
             hashes["queries"] += f"/{sample}/{seed}"
-        return cls(corpus.documents(store), queries, hashes, split)
+        same = corpus.queries_are_documents(store)
+        return cls(corpus.documents(store), queries, hashes, split, same)
 
     @cached_property
     def doc_ids(self) -> pa.Array:
@@ -59,7 +62,19 @@ class Collection:
     @cached_property
     def words(self) -> Words:
         """The words of all documents."""
-        return Words(self.documents["text"])
+        return Words(self.documents["text"], self.documents["passage_start"].to_numpy())
+
+    @cached_property
+    def texts(self) -> Ints:
+        """A number per document, equal for equal texts."""
+        keys = self.documents["text_key"].to_numpy()
+        return np.unique(keys, return_inverse=True)[1].astype(np.int32)
+
+    @cached_property
+    def passages(self) -> Ints:
+        """A number per document, equal for those of the same text or the same passage."""
+        text, passage = (self.documents[name].to_numpy() for name in ("text_key", "passage_key"))
+        return same_passage(text, passage) if np.any(text != passage) else self.texts
 
     def doc_column(self, positions: Ints) -> pa.DictionaryArray:
         """Returns doc ids for positions, dictionary-encoded."""
@@ -68,6 +83,21 @@ class Collection:
     def query_column(self, positions: Ints) -> pa.DictionaryArray:
         """Returns query ids for positions, dictionary-encoded."""
         return pa.DictionaryArray.from_arrays(pa.array(positions, pa.int32()), self.query_ids)
+
+
+def same_passage(text_keys: npt.NDArray[np.int64], passage_keys: npt.NDArray[np.int64]) -> Ints:
+    """Returns a number per document, equal for those linked by shared texts or passages."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    _, text = np.unique(text_keys, return_inverse=True)
+    _, passage = np.unique(passage_keys, return_inverse=True)
+    texts, both = int(text.max(initial=-1)) + 1, int(passage.max(initial=-1)) + 1
+    graph = coo_array(
+        (np.ones(len(text), dtype=np.int8), (text, texts + passage)), shape=(texts + both, texts + both)
+    )
+    _, component = connected_components(graph, directed=False)
+    return np.asarray(component[text], dtype=np.int32)
 
 
 def _sample(ids: list[str], size: int, seed: int) -> pa.Array:

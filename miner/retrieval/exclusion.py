@@ -124,11 +124,11 @@ class Exclusions:
         return query, positions(self.collection.documents["label"], known)
 
     def _duplicates(self, query: Ints, doc: Ints) -> Flags:
-        return self._like_positive(self._text_numbers, query, doc) | (
-            (self.clusters[doc] >= 0)
-            & self._like_positive(self.clusters, query, doc)
-            & ~self.judged_negative(query, doc)
-        )
+        same_text = self._like_positive(self.collection.texts, query, doc)
+        copy = (self.clusters[doc] >= 0) & self._like_positive(self.clusters, query, doc)
+        if self.collection.passages is not self.collection.texts:
+            copy |= self._like_positive(self.collection.passages, query, doc)
+        return np.asarray(same_text | (copy & ~self.judged_negative(query, doc)))
 
     def _like_positive(self, numbers: Ints, query: Ints, doc: Ints) -> Flags:
         """Whether each document has the number of a positive of the query."""
@@ -141,15 +141,17 @@ class Exclusions:
         cluster = self.collection.documents["cluster"].combine_chunks().dictionary_encode()
         return np.asarray(pc.fill_null(cluster.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32))
 
-    @cached_property
-    def _text_numbers(self) -> Ints:
-        """A number per document, equal for equal texts."""
-        return np.unique(self._doc_keys, return_inverse=True)[1].astype(np.int32)
-
     def _is_query(self, query: Ints, doc: Ints) -> Flags:
-        same_text = self._query_keys[query] == self._doc_keys[doc]
-        same_id = self._query_as_document[query] == doc
-        return np.asarray(same_text | same_id)
+        own = self._query_keys[query]
+        same = (own == self._doc_keys[doc]) | (own == self._passage_keys[doc])
+        if self.collection.queries_are_documents:
+            same |= self._query_as_document[query] == doc
+        return np.asarray(same)
+
+    @cached_property
+    def _passage_keys(self) -> npt.NDArray[np.int64]:
+        keys: npt.NDArray[np.int64] = self.collection.documents["passage_key"].to_numpy()
+        return keys
 
     @cached_property
     def _query_as_document(self) -> Ints:
@@ -166,7 +168,7 @@ class Exclusions:
         return np.isin(doc, positions(ids, self.collection.doc_ids))
 
     def _overlapping(self, query: Ints, doc: Ints) -> Flags:
-        """Whether one normalised text contains the other at word boundaries."""
+        """Whether one normalised text contains the other, or its passage, at word boundaries."""
         overlap = np.zeros(len(doc), dtype=np.bool_)
         if not self.overlaps:
             return overlap

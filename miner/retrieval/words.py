@@ -8,10 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.text import normalise, words
-
-_CUT = 4
-"""Words from which on the last one may be cut."""
+from miner.text import PASSAGE, normalise, words
 
 
 def _split(text: str) -> list[str]:
@@ -20,38 +17,54 @@ def _split(text: str) -> list[str]:
 
 
 class Words:
-    """The words of texts by position: which texts contain which."""
+    """The words of texts by position: which texts contain which.
 
-    def __init__(self, texts: pa.ChunkedArray) -> None:
+    A text is contained in another when its passage is: what it has from `starts` on, so that titles
+    do not hide the same words under them.
+    """
+
+    def __init__(self, texts: pa.ChunkedArray, starts: npt.NDArray[np.int32] | None = None) -> None:
         self._texts = texts.combine_chunks()
-        self._normal: dict[int, str] = {}
-        signatures = np.array([_signatures(text) for text in texts.to_pylist()], dtype=np.uint64)
+        self._starts = np.zeros(len(texts), dtype=np.int32) if starts is None else starts
+        self._normal: dict[tuple[int, int], str] = {}
+        pairs = zip(texts.to_pylist(), self._starts.tolist(), strict=True)
+        signatures = np.array([_signatures(*pair) for pair in pairs], dtype=np.uint64)
         self._all, self._sure = signatures.reshape(-1, 2).T
 
     def overlap(self, left: npt.NDArray[np.int32], right: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-        """Returns for each pair of positions whether one normalised text contains the other.
+        """Returns for each pair of positions whether one normalised text contains the other's passage.
 
-        Of a text of four words or more the last may be cut off anywhere. Its other words are all in a
+        Of a passage of four words or more the last may be cut off anywhere. Its other words are all in a
         text that contains it: signatures of the words tell most pairs apart without reading them.
         """
-        a, b = self._sure[left], self._sure[right]
-        possible = np.flatnonzero((a & self._all[right] == a) | (b & self._all[left] == b))
-        found = np.zeros(len(left), dtype=np.bool_)
-        pairs = zip(left[possible].tolist(), right[possible].tolist(), strict=True)
-        found[possible] = [_contains(self._padded(x), self._padded(y)) for x, y in pairs]
+        return self._within(left, right) | self._within(right, left)
+
+    def _within(self, part: npt.NDArray[np.int32], whole: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        sure = self._sure[part]
+        possible = np.flatnonzero(sure & self._all[whole] == sure)
+        found = np.zeros(len(part), dtype=np.bool_)
+        pairs = zip(part[possible].tolist(), whole[possible].tolist(), strict=True)
+        found[possible] = [self._contains(y, x) for x, y in pairs]
         return found
 
-    def _padded(self, position: int) -> str:
-        if position not in self._normal:
-            self._normal[position] = f" {' '.join(_split(self._texts[position].as_py()))} "
-        return self._normal[position]
+    def _contains(self, whole: int, part: int) -> bool:
+        long, short = self._padded(whole, 0), self._padded(part, int(self._starts[part]))
+        if len(short) > len(long):
+            return False
+        return short in long or (short.count(" ") > PASSAGE and short.rstrip() in long)
+
+    def _padded(self, position: int, start: int) -> str:
+        key = position, start
+        if key not in self._normal:
+            self._normal[key] = f" {' '.join(_split(self._texts[position].as_py()[start:]))} "
+        return self._normal[key]
 
 
-def _signatures(text: str) -> tuple[int, int]:
-    """One bit of 64 for each word of the normalised text, and the same without a word that may be cut."""
+def _signatures(text: str, start: int) -> tuple[int, int]:
+    """One bit of 64 for each word of the text, and for each of its passage but one that may be cut."""
     found = _split(text)
-    sure = found[:-1] if len(found) >= _CUT else found
-    return _bits(found), _bits(sure)
+    passage = _split(text[start:]) if start else found
+    return _bits(found), _bits(passage[:-1] if len(passage) >= PASSAGE else passage)
 
 
 def _bits(found: list[str]) -> int:
@@ -59,8 +72,3 @@ def _bits(found: list[str]) -> int:
     for word in found:
         bits |= 1 << (crc32(word.encode()) & 63)
     return bits
-
-
-def _contains(left: str, right: str) -> bool:
-    short, long = (left, right) if len(left) < len(right) else (right, left)
-    return short in long or (short.count(" ") > _CUT and short.rstrip() in long)

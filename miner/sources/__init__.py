@@ -60,7 +60,7 @@ def ingest(
                 for part in source.parts:
                     arriving.add(part.tables(), part.cleaned)
                     advance(part.size)
-        return arriving.finish(config.max_bad, config.unpad_query_ids)
+        return arriving.finish(config.max_bad, config.unpad_query_ids, config.queries_are_documents)
 
 
 @contextmanager

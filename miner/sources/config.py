@@ -70,6 +70,10 @@ class SourceConfig:
     max_bad: float = within(0.01, SHARE)
     """The share of rows that may be left out as bad before the ingest fails."""
     seed: int = within(13, SEED)
+    queries_are_documents: bool | None = None
+    """Whether a query and the document of the same id are the same thing, as in BEIR's ArguAna; such a
+    document is never a negative of its query and is left out of its rankings. Kept in the store; None
+    leaves what the store holds, at first that they are not."""
 
     def check(self) -> None:
         """Raises UsageError when a value is out of its range."""

@@ -57,7 +57,7 @@ def texts_to_hide(store: Store, run: Run) -> tuple[pa.Table, pa.Table]:
             UNION SELECT doc_id FROM candidates
             WHERE evidence = $evidence AND (exclusion IN {FOLLOWS_POSITIVES} OR exclusion IS NULL
                 AND doc_id IN (SELECT id FROM duplicates WHERE side = 'documents')))
-        SELECT doc_id, text, text_key, NULL::VARCHAR AS label, cluster
+        SELECT doc_id, text, text_key, passage_key, passage_start, NULL::VARCHAR AS label, cluster
         FROM document_texts LEFT JOIN duplicates ON side = 'documents' AND id = doc_id
         WHERE doc_id IN (FROM involved) ORDER BY doc_id""",
         {"evidence": run.evidence},
@@ -88,7 +88,8 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
     return store.table(
         f"""WITH alike AS (
             SELECT 'queries' AS side, query_id AS id, 'text ' || text_key AS key FROM queries
-            UNION ALL SELECT 'documents', doc_id, 'text ' || text_key FROM documents
+            UNION ALL SELECT 'documents', doc_id, unnest(['text ' || text_key, 'passage ' || passage_key])
+            FROM document_texts
             UNION ALL SELECT side, id, 'cluster ' || cluster FROM duplicates),
         same AS (
             SELECT DISTINCT a.side, a.id, b.id AS other FROM alike a JOIN alike b USING (side, key)

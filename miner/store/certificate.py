@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from miner.store.corpus import SILVER, content_hashes, text_hashes
+from miner.store.corpus import IDENTITY, SILVER, content_hashes, text_hashes
 from miner.store.database import Store
 from miner.store.duplicates import DEDUP, clusters_hash
 from miner.store.relabelled import relabellings
@@ -27,7 +27,8 @@ def last_audit(store: Store, run: Run) -> dict[str, Any] | None:
 
 def changed_since(store: Store, run: Run) -> list[str]:
     """Returns which of documents, queries, judgments and clusters differ from what a run was mined on."""
-    now: dict[str, Any] = {**content_hashes(store, run.split), "clusters": clusters_hash(store)}
+    now: dict[str, Any] = {IDENTITY: None, **content_hashes(store, run.split)}
+    now["clusters"] = clusters_hash(store)
     # A sample of the queries is told in the hash of the run, which then says nothing of the others.
     return [
         name

@@ -16,16 +16,21 @@ SILVER = "silver"
 GOLD = f"(SELECT * FROM judgments WHERE source <> '{SILVER}')"
 """What people judged, as a table."""
 
+IDENTITY = "queries_are_documents"
+"""The row of `meta` that is there where queries are documents of the corpus."""
+
 _MINED = f"""SELECT DISTINCT query_id FROM {GOLD} WHERE split = ? AND relevance > 0"""
 
 
 def documents(store: Store) -> pa.Table:
     """Returns every document, ordered by doc_id.
 
-    Columns doc_id, text (title before it), text_key, label, cluster: of copies, null where it has none.
+    Columns doc_id, text (title before it), text_key, passage_key and passage_start (of the text without
+    title, where that is a passage of its own, else of the whole), label, cluster: of copies, null where it
+    has none.
     """
     return store.table(
-        """SELECT doc_id, text, text_key, label, cluster
+        """SELECT doc_id, text, text_key, passage_key, passage_start, label, cluster
         FROM document_texts LEFT JOIN duplicates ON side = 'documents' AND id = doc_id ORDER BY doc_id"""
     )
 
@@ -47,6 +52,18 @@ def queries(store: Store, split: str) -> pa.Table:
             f"choose one with --split: {listed(known) or 'the store holds no judgments'}",
         )
     return table
+
+
+def queries_are_documents(store: Store) -> bool:
+    """Returns whether the user said that a query and a document of the same id are the same thing."""
+    return bool(store.rows("SELECT 1 FROM meta WHERE key = ?", [IDENTITY]))
+
+
+def set_queries_are_documents(store: Store, same: bool) -> None:
+    """Keeps in the store whether a query and a document of the same id are the same thing."""
+    store.execute("DELETE FROM meta WHERE key = ?", [IDENTITY])
+    if same:
+        store.execute("INSERT INTO meta VALUES (?, 'yes')", [IDENTITY])
 
 
 def splits(store: Store) -> list[str]:
@@ -100,14 +117,15 @@ def content_hashes(store: Store, split: str) -> dict[str, str]:
     """Returns one hash each of the documents, of the mined queries and of all judgments but silver ones.
 
     A sum of 128-bit row hashes: the order of rows does not matter, every row does, however often it is
-    there.
+    there. Where queries are documents of the corpus, an entry says so.
     """
     parts = {
         "documents": ("documents", "doc_id, title, text, label", ""),
         "queries": ("queries", "query_id, text, label", f"WHERE query_id IN ({_MINED})"),
         "judgments": (GOLD, "query_id, doc_id, relevance, split", ""),
     }
-    return {name: _hash(store, *part, [split] if part[2] else []) for name, part in parts.items()}
+    hashes = {name: _hash(store, *part, [split] if part[2] else []) for name, part in parts.items()}
+    return hashes | ({IDENTITY: "yes"} if queries_are_documents(store) else {})
 
 
 def text_hashes(store: Store) -> dict[str, str]:

@@ -17,10 +17,13 @@ DEDUP = "dedup"
 
 
 def texts(store: Store, side: str) -> pa.Table:
-    """Returns all texts of a side, ordered by id: id, text (title before it), text_key."""
+    """Returns all texts of a side, ordered by id: id, text (title before it), text_key, passage_key."""
+    table, key, passage = "document_texts", "doc_id", "passage_key"
     if side == "queries":
-        return store.table("SELECT query_id AS id, text, text_key FROM queries ORDER BY query_id")
-    return store.table("SELECT doc_id AS id, text, text_key FROM document_texts ORDER BY doc_id")
+        table, key, passage = "queries", "query_id", "text_key"
+    return store.table(
+        f"SELECT {key} AS id, text, text_key, {passage} AS passage_key FROM {table} ORDER BY {key}"
+    )
 
 
 def replace_duplicates(store: Store, tables: Mapping[str, pa.Table], settings: Mapping[str, Any]) -> None:

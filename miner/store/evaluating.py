@@ -10,8 +10,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from miner.errors import UsageError, listed, near
-from miner.store.corpus import GOLD, by_text
+from miner.store.corpus import GOLD, by_text, queries_are_documents
 from miner.store.database import Store
+
+UNRANKED = ("own_text", "own_document", "other_split")
+"""Why a document is in no ranking of a query: it has the query's text; it is the query itself, where
+queries are documents; it is relevant to the query's text in another split only."""
 
 _BY_TEXT = by_text(GOLD)
 
@@ -46,30 +50,36 @@ def split_facts(store: Store, split: str) -> SplitFacts:
 
 
 def relevant(store: Store, split: str) -> pa.Table:
-    """Returns what is relevant in a split, also by a query of the same text: query_id, doc_id, relevance.
+    """Returns what is relevant in a split, also by a query of the same text: query_id, text_key, relevance.
 
-    Ordered; relevance is above 0, the highest where several are given.
+    Documents of the same text are one. Ordered; relevance is above 0, the highest where several are given.
     """
     return store.table(
-        f"""SELECT query_id, doc_id, max(relevance) AS relevance FROM ({_BY_TEXT})
-        WHERE split = ? AND relevance > 0 GROUP BY ALL ORDER BY query_id, doc_id""",
+        f"""SELECT query_id, text_key, max(relevance) AS relevance
+        FROM ({_BY_TEXT}) JOIN documents USING (doc_id)
+        WHERE split = ? AND relevance > 0 GROUP BY ALL ORDER BY query_id, text_key""",
         [split],
     )
 
 
 def unranked(store: Store, split: str) -> pa.Table:
-    """Returns the pairs that no ranking of a split shows: query_id, doc_id, ordered.
+    """Returns the pairs that no ranking of a split shows: query_id, text_key (of documents), why, ordered.
 
-    A query's own text or id as a document, and what is relevant to its text in another split only.
-    Never what is judged in the split itself.
+    Never what is judged in the split itself. `why` is one of UNRANKED, the first that holds.
     """
     return store.table(
-        f"""SELECT query_id, doc_id FROM queries JOIN documents USING (text_key)
-        UNION SELECT query_id, doc_id FROM queries JOIN documents ON doc_id = query_id
-        UNION SELECT query_id, doc_id FROM ({_BY_TEXT}) WHERE split <> $split AND relevance > 0
-        EXCEPT SELECT query_id, doc_id FROM ({_BY_TEXT}) WHERE split = $split
-        ORDER BY query_id, doc_id""",
-        {"split": split},
+        f"""WITH judged AS (SELECT j.*, text_key FROM ({_BY_TEXT}) j JOIN documents USING (doc_id)),
+        hidden AS (
+            SELECT query_id, d.text_key, 0 AS why FROM queries q JOIN documents d USING (text_key)
+            UNION ALL SELECT query_id, d.text_key, 0 FROM queries q JOIN documents d
+                ON d.passage_key = q.text_key
+            UNION ALL SELECT query_id, d.text_key, 1 FROM queries q JOIN documents d ON doc_id = query_id
+                WHERE $same
+            UNION ALL SELECT query_id, text_key, 2 FROM judged WHERE split <> $split AND relevance > 0)
+        SELECT query_id, text_key, $names[min(why) + 1] AS why FROM hidden
+        ANTI JOIN (FROM judged WHERE split = $split) USING (query_id, text_key)
+        GROUP BY query_id, text_key ORDER BY query_id, text_key""",
+        {"split": split, "same": queries_are_documents(store), "names": list(UNRANKED)},
     )
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from miner.errors import InputError, shown
+from miner.store.corpus import queries_are_documents, set_queries_are_documents
 from miner.store.database import Store
-from miner.text import join_title, text_keys
+from miner.text import document_keys, text_keys
 
 PLACES_SHOWN = 3
 """How many places a message names per reason; the table `rejected` has all of them."""
@@ -23,7 +24,8 @@ HARMLESS = ("duplicate_row", "unmapped_relevance")
 """Reasons that do not count as bad: nothing is lost when such a row is left out, or the user asked for it."""
 
 _ARRIVING = {
-    "documents": "doc_id VARCHAR, title VARCHAR, text VARCHAR, text_key BIGINT, label VARCHAR",
+    "documents": "doc_id VARCHAR, title VARCHAR, text VARCHAR, text_key BIGINT, passage_key BIGINT, "
+    "label VARCHAR",
     "queries": "query_id VARCHAR, text VARCHAR, text_key BIGINT, label VARCHAR",
     "judgments": "query_id VARCHAR, doc_id VARCHAR, relevance DOUBLE, split VARCHAR, source VARCHAR",
     "rows": "kind VARCHAR, key BIGINT",
@@ -41,10 +43,11 @@ class _Kind:
     id: str
     noun: str
     content: tuple[str, ...]
+    keys: tuple[str, ...]
 
 
-_DOCUMENTS = _Kind("documents", "doc_id", "document", ("title", "text"))
-_QUERIES = _Kind("queries", "query_id", "query", ("text",))
+_DOCUMENTS = _Kind("documents", "doc_id", "document", ("title", "text"), ("text_key", "passage_key"))
+_QUERIES = _Kind("queries", "query_id", "query", ("text",), ("text_key",))
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,17 @@ class Rejection:
     rows: int
     first: tuple[str, ...]
     """The first places, each with what is wrong there."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whether a query and the document of the same id are the same thing, and what the ids look like."""
+
+    queries_are_documents: bool
+    without_document: int
+    """Queries that have no document of their id."""
+    other_text: int
+    """Queries whose id a document with another text has."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,7 @@ class IngestReport:
     cleaned: int
     """Texts that lost NUL characters or lone surrogates."""
     rejected: tuple[Rejection, ...]
+    identity: Identity
 
 
 @contextmanager
@@ -97,10 +112,13 @@ class Intake:
             self._store.insert(f"arriving_{name}", _keyed(name, table))
         self._cleaned += cleaned
 
-    def finish(self, max_bad: float, unpad_query_ids: bool = False) -> IngestReport:
+    def finish(
+        self, max_bad: float, unpad_query_ids: bool = False, queries_are_documents: bool | None = None
+    ) -> IngestReport:
         """Checks what arrived and merges it, in one transaction; returns what became of it.
 
-        `unpad_query_ids` removes leading zeros from the query ids that arrived, if they are numbers. Raises
+        `unpad_query_ids` removes leading zeros from the query ids that arrived, if they are numbers.
+        `queries_are_documents` is kept in the store; None leaves there what was said before. Raises
         InputError, and changes nothing, when nothing arrived, an id cannot be one, one id stands for two
         texts, judgments have no queries or documents at all, or more than the share `max_bad` of the rows
         of a kind is bad.
@@ -123,23 +141,28 @@ class Intake:
             _refuse_bad(store, max_bad, "" if unpad_query_ids else _padding(store))
             counts["judgments"] = _merge_judgments(store)
             _list_rejected(store)
+            if queries_are_documents is not None:
+                set_queries_are_documents(store, queries_are_documents)
             return IngestReport(
                 added={table: added for table, (added, _) in counts.items()},
                 already_there={table: there for table, (_, there) in counts.items()},
                 splits=_splits(store),
                 cleaned=self._cleaned,
                 rejected=_rejections(store),
+                identity=_identity(store),
             )
 
 
 def _keyed(name: str, table: pa.Table) -> pa.Table:
-    """Returns arriving documents or queries with the key of the text that models read."""
+    """Returns arriving documents or queries with the key of the text that models read, and of passages."""
     if name not in ("documents", "queries"):
         return table
     texts = table.column("text").to_pylist()
-    if name == "documents":
-        texts = map(join_title, table.column("title").to_pylist(), texts)
-    return table.append_column("text_key", pa.array(text_keys(texts), pa.int64()))
+    if name == "queries":
+        return table.append_column("text_key", pa.array(text_keys(texts), pa.int64()))
+    keys, passages = document_keys(table.column("title").to_pylist(), texts)
+    keyed = table.append_column("text_key", pa.array(keys, pa.int64()))
+    return keyed.append_column("passage_key", pa.array(passages, pa.int64()))
 
 
 def _unpad_query_ids(store: Store) -> None:
@@ -249,7 +272,7 @@ def _refuse_conflicts(store: Store, kind: _Kind) -> None:
 
 def _merge_texts(store: Store, kind: _Kind) -> tuple[int, int]:
     """Adds the texts that the store lacks; returns how many, and how many it held before."""
-    columns = ", ".join((kind.id, *kind.content, "text_key", "label"))
+    columns = ", ".join((kind.id, *kind.content, *kind.keys, "label"))
     before = _count(store, kind.table)
     store.execute(
         f"""INSERT INTO {kind.table} ({columns}) SELECT {columns} FROM arriving_{kind.table}
@@ -389,6 +412,15 @@ def _rejections(store: Store) -> tuple[Rejection, ...]:
         Rejection(reason, count, tuple(shown(place, _LONGEST_PLACE) for place in first))
         for reason, count, first in rows
     )
+
+
+def _identity(store: Store) -> Identity:
+    ((without, other_text),) = store.rows(
+        """SELECT count(*) FILTER (doc_id IS NULL),
+            count(*) FILTER (q.text_key <> d.text_key AND q.text_key <> d.passage_key)
+        FROM queries q LEFT JOIN document_texts d ON d.doc_id = q.query_id"""
+    )
+    return Identity(queries_are_documents(store), without, other_text)
 
 
 def _splits(store: Store) -> dict[str, int]:

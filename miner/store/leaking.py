@@ -8,14 +8,19 @@ from miner.store.corpus import GOLD
 from miner.store.database import Store
 from miner.store.evaluating import require_judgments
 
-_TEXTS = """SELECT 'query' AS side, query_id AS id, text, text_key FROM queries
-    UNION ALL
-    SELECT 'document', doc_id, text, text_key FROM document_texts"""
+_TEXTS = """SELECT 'query' AS side, query_id AS id, text, text_key, 0 AS start FROM queries
+    UNION ALL SELECT 'document', doc_id, text, text_key, 0 FROM document_texts
+    UNION ALL SELECT 'document', doc_id, text, passage_key, passage_start FROM document_texts
+    WHERE passage_start > 0"""
+"""Every text, and once more from `start` on where a title stands before a passage of its own."""
 
 
 def all_texts(store: Store) -> pa.Table:
-    """Returns every text that is not empty, ordered: side (`query`, `document`), id, text, text_key."""
-    return store.table(f"FROM ({_TEXTS}) WHERE text_key <> 0 ORDER BY side, id")
+    """Returns every text that is not empty, ordered: side (`query`, `document`), id, text, text_key, start.
+
+    A document with a passage of its own, without the title, is there twice: whole, and from `start` on.
+    """
+    return store.table(f"FROM ({_TEXTS}) WHERE text_key <> 0 ORDER BY side, id, start")
 
 
 def evaluation_texts(store: Store, split: str) -> pa.Table:
@@ -26,10 +31,10 @@ def evaluation_texts(store: Store, split: str) -> pa.Table:
     require_judgments(store, split)
     return store.table(
         f"""WITH judged AS (SELECT query_id, doc_id, relevance FROM {GOLD} WHERE split = $split)
-        SELECT side, id, text, text_key FROM ({_TEXTS}) WHERE text_key <> 0 AND (
+        SELECT side, id, text, text_key, start FROM ({_TEXTS}) WHERE text_key <> 0 AND (
             side = 'query' AND id IN (SELECT query_id FROM judged)
             OR side = 'document' AND id IN (SELECT doc_id FROM judged WHERE relevance > 0))
-        ORDER BY side, id""",
+        ORDER BY side, id, start""",
         {"split": split},
     )
 
@@ -37,7 +42,7 @@ def evaluation_texts(store: Store, split: str) -> pa.Table:
 def queries_elsewhere(store: Store, split: str) -> pa.Table:
     """Returns the queries that are judged in other splits than this; columns as `all_texts`."""
     return store.table(
-        f"""SELECT side, id, text, text_key FROM ({_TEXTS})
+        f"""SELECT side, id, text, text_key, start FROM ({_TEXTS})
         WHERE side = 'query' AND text_key <> 0
             AND id IN (SELECT query_id FROM {GOLD} WHERE split <> $split) ORDER BY id""",
         {"split": split},

@@ -8,8 +8,12 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from miner.store.corpus import queries_are_documents
 from miner.store.database import Store
 from miner.store.runs import Run
+
+_PASSAGES = "SELECT DISTINCT passage_key, text_key FROM document_texts"
+"""The texts that each passage stands in."""
 
 
 def mined_pairs(store: Store, run: Run) -> pa.Table:
@@ -57,14 +61,20 @@ def _taken(table: pa.Table, ids: pa.ChunkedArray) -> list[str]:
 
 
 def pair_text_keys(store: Store, pairs: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Returns the text keys of the queries and of the documents of pairs (query_id, positive_id)."""
-    queries = store.table("SELECT query_id AS id, text_key FROM queries")
-    documents = store.table("SELECT doc_id AS id, text_key FROM documents")
-    return _keys(queries, pairs["query_id"]), _keys(documents, pairs["positive_id"])
+    """Returns the text keys of pairs (query_id, positive_id): of the queries, and of the documents.
+
+    A document of the same passage as a positive, under another title, makes a pair as well.
+    """
+    queries = store.table("SELECT query_id AS id, text_key AS key FROM queries")
+    documents = store.table("SELECT doc_id AS id, passage_key AS key FROM document_texts")
+    owners, passages = _keys(queries, pairs["query_id"]), _keys(documents, pairs["positive_id"])
+    keyed = pa.table({"query": owners, "passage_key": passages})
+    joined = keyed.join(store.table(_PASSAGES), "passage_key", join_type="inner")
+    return joined["query"], joined["text_key"]
 
 
 def _keys(table: pa.Table, ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    return table["text_key"].take(pc.index_in(ids, value_set=table["id"].combine_chunks()))
+    return table["key"].take(pc.index_in(ids, value_set=table["id"].combine_chunks()))
 
 
 def text_labels(store: Store) -> dict[int, str]:
@@ -78,13 +88,23 @@ def text_labels(store: Store) -> dict[int, str]:
 
 
 def known_pair_keys(store: Store, sources: Sequence[str]) -> pa.Table:
-    """Returns the text keys of every query and document that are judged relevant, in any split.
+    """Returns the text keys of every query and document that are no negatives of each other.
 
-    `sources` are any of `store.silver.SOURCES`.
+    They are judged relevant in any split, or the document has the passage of one that is, or that of the
+    query, or it is the query's own where queries are documents. `sources` are any of
+    `store.silver.SOURCES`.
     """
     return store.table(
-        """SELECT DISTINCT q.text_key AS query_key, d.text_key AS doc_key
-        FROM judgments j JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
-        WHERE j.relevance > 0 AND CASE j.source WHEN 'silver' THEN $silver ELSE $gold END ORDER BY ALL""",
-        {"gold": "gold" in sources, "silver": "silver" in sources},
+        f"""SELECT q.text_key AS query_key, d.text_key AS doc_key
+        FROM judgments j JOIN queries q USING (query_id) JOIN document_texts positive USING (doc_id)
+        JOIN ({_PASSAGES}) d USING (passage_key)
+        WHERE j.relevance > 0 AND CASE j.source WHEN 'silver' THEN $silver ELSE $gold END
+        UNION SELECT q.text_key, d.text_key FROM queries q JOIN documents d ON d.passage_key = q.text_key
+        UNION SELECT q.text_key, d.text_key FROM queries q JOIN documents d ON d.doc_id = q.query_id
+        WHERE $same ORDER BY ALL""",
+        {
+            "gold": "gold" in sources,
+            "silver": "silver" in sources,
+            "same": queries_are_documents(store),
+        },
     )

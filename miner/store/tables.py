@@ -18,7 +18,7 @@ TABLES = (
     "CREATE TABLE meta (key VARCHAR NOT NULL, value VARCHAR NOT NULL)",
     """CREATE TABLE documents (
         doc_id VARCHAR NOT NULL, title VARCHAR NOT NULL, text VARCHAR NOT NULL,
-        text_key BIGINT NOT NULL, label VARCHAR)""",
+        text_key BIGINT NOT NULL, passage_key BIGINT, label VARCHAR)""",
     """CREATE TABLE queries (
         query_id VARCHAR NOT NULL, text VARCHAR NOT NULL, text_key BIGINT NOT NULL,
         label VARCHAR)""",
@@ -98,7 +98,9 @@ VIEWS = (
     FROM runs r JOIN decided d USING (run_id)
     GROUP BY ALL ORDER BY run, candidates DESC""",
     """CREATE VIEW document_texts AS
-    SELECT doc_id, CASE title WHEN '' THEN text ELSE title || ' ' || text END AS text, text_key, label
+    SELECT doc_id, CASE title WHEN '' THEN text ELSE title || ' ' || text END AS text, text_key, label,
+        coalesce(passage_key, text_key) AS passage_key,
+        CASE WHEN passage_key IS NULL THEN 0 ELSE length(title) + 1 END::INTEGER AS passage_start
     FROM documents""",
     """CREATE VIEW triplet_texts AS
     SELECT r.name AS run, t.query_id, t.positive_id, t.negative_id,

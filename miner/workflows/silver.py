@@ -165,7 +165,8 @@ def _collection(store: Store, config: SilverConfig) -> Collection:
         )
     content = fingerprint([queries["query_id"].to_pylist(), queries["text"].to_pylist()])
     hashes = {"documents": corpus.content_hashes(store, config.split)["documents"], "queries": content}
-    return Collection(corpus.documents(store), queries, hashes, config.split)
+    same = corpus.queries_are_documents(store)
+    return Collection(corpus.documents(store), queries, hashes, config.split, same)
 
 
 def _reranker(
