@@ -21,7 +21,7 @@ from miner.store import corpus
 from miner.store.database import Store
 from miner.store.ledger import Stage
 
-_CODE = 4
+_CODE = 5
 
 
 @dataclass(frozen=True)
