@@ -52,6 +52,7 @@ READ = {
         {},
         [("a", "p1", 1.0), ("a", "p2", 1.0), ("a", "n", 0.0)],
     ),
+    "FlagEmbedding's names with single texts": ("t.csv", "query,pos\na,b\n", {}, [("a", "b", 1.0)]),
     "Tevatron": (
         "t.jsonl",
         '{"query_id":"1","query":"a","positive_passages":[{"docid":"7","title":"T","text":"p"}],'
@@ -249,6 +250,14 @@ REFUSED = {
         "query-id\tcorpus-id\tscore\nq1\td1\t1\n",
         {},
         ": it seems to hold judgments (query, document, relevance), not texts; add --format trec",
+    ),
+    "a column of labels by another name": (
+        "t.csv",
+        "text,label_text\na,b\n",
+        {},
+        ": no columns 'query' and 'positive' for pairs, nor column 'label' (did you mean 'label_text'?) for "
+        "labels; its columns: text, label_text; name yours with --query-column and --positive-column, or "
+        "--label-column",
     ),
     "SQuAD": (
         "t.json",

@@ -246,8 +246,7 @@ def test_broken_csv(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", 'query,positive\na,b\n"never closed,c\nd,e\n')
     assert refused(tmp_path, path) == (
         "DIR/p.csv:3: broken CSV: unexpected end of data; "
-        'close every quote, and write a quote in a field as ""; '
-        "if quotes are plain characters here: --unquoted"
+        'close every quote, and write a quote in a field as ""'
     )
 
 

@@ -100,7 +100,7 @@ def command(
 ) -> None:  # fmt: skip
     """Train an encoder on TRIPLETS and write it to the folder OUT.
 
-    TRIPLETS is a file or folder that `miner export` wrote, any .tsv, .csv, .jsonl or .parquet with
+    TRIPLETS is a file or folder that `miner export` wrote, any .tsv, .csv, .jsonl, .json or .parquet with
     columns of text, or a store: then it trains on a run or on judged pairs, masks what the store knows
     to be positive, and keeps the model that is best on the dev split. Started again after a kill,
     the same command goes on from the last checkpoint.

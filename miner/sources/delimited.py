@@ -124,11 +124,11 @@ class _CsvRows:
             try:
                 fields = next(self._reader, None)
             except csv.Error as error:
-                kind = self._file.suffix.removeprefix(".").upper()
+                tabs = self._file.suffix == ".tsv"
                 raise InputError(
-                    f"{self._file.origin}:{start}: broken {kind}: {error}",
-                    'close every quote, and write a quote in a field as ""; if quotes are plain characters '
-                    "here: --unquoted",
+                    f"{self._file.origin}:{start}: broken {'TSV' if tabs else 'CSV'}: {error}",
+                    'close every quote, and write a quote in a field as ""'
+                    + ("; if quotes are plain characters here: --unquoted" if tabs else ""),
                 ) from error
             if fields is None:
                 return

@@ -21,6 +21,7 @@ _LISTS = (
 _QUERIES_BESIDE_LISTS = ("query", "question", "anchor")
 _PAIRS = (
     ("question1", "question2"), ("sentence1", "sentence2"), ("premise", "hypothesis"), ("anchor", "positive"),
+    ("sent1", "sent2"), ("text1", "text2"),
     ("query", "passage"), ("query", "document"), ("query", "text"), ("question", "answer"),
     ("question", "context"), ("query", "product_title"), ("query", "answer"), ("title", "text"),
 )  # fmt: skip
@@ -87,7 +88,7 @@ def _names(table: Table, config: SourceConfig) -> tuple[str, str, tuple[str, ...
     """Returns the columns of query, positive and negatives, those of known lists if no others are named."""
     query, positive, negatives = config.query_column, config.positive_column, _negatives(table, config)
     for known, others in _LISTS:
-        if positive == _DEFAULTS.positive_column and positive not in table.columns and known in table.nested:
+        if positive == _DEFAULTS.positive_column and positive not in table.columns and known in table.columns:
             if query == _DEFAULTS.query_column:
                 query = next((name for name in _QUERIES_BESIDE_LISTS if name in table.columns), query)
             positive = known
@@ -188,9 +189,9 @@ def _fail(table: Table, config: SourceConfig) -> Layout:
 
 
 def _or(options: Sequence[str]) -> str:
-    if len(options) == 4:
-        return f"{options[0]} and {options[1]}, or {options[2]} and {options[3]}"
-    return " and ".join(options)
+    pairs = [option for option in options if option in ("--query-column", "--positive-column")]
+    labels = [option for option in options if option not in pairs]
+    return ", or ".join(" and ".join(found) for found in (pairs, labels) if found)
 
 
 def _missing(table: Table, wanted: dict[str, str]) -> str:
