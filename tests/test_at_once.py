@@ -46,10 +46,11 @@ def fill(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Base:
-    """What every test starts from: a store with run r1, and a reranker."""
+    """What every test starts from: a store with run r1, and two small models."""
 
     folder: Path
     reranker: str
+    encoder: str
 
     def copy(self, to: Path) -> Path:
         """Returns the path of a copy of the store, vectors included."""
@@ -60,14 +61,15 @@ class Base:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     folder = tmp_path_factory.mktemp("base")
-    reranker = str(tiny_bert(tmp_path_factory.mktemp("models") / "reranker", labels=1))
+    models = tmp_path_factory.mktemp("models")
+    reranker, encoder = str(tiny_bert(models / "reranker", labels=1)), str(tiny_bert(models / "encoder"))
     store = folder / "s.duckdb"
     fill(store)
     out = tmp_path_factory.mktemp("mined") / "out"
     mine = ["mine", str(store), "--run", "r1", "--encoder", "bundled", "--depth", "20", "--negatives", "3"]
     ((ended,),) = run([[Command(mine, str(out))]])
     assert ended.code == 0, ended.err
-    return Base(folder, reranker)
+    return Base(folder, reranker, encoder)
 
 
 def pairs(reranker: str) -> dict[str, tuple[list[str], list[str]]]:
@@ -194,7 +196,7 @@ SLOW_COMMANDS = {
     "evaluate a reranker": f"write evaluate RERANKER STORE --depth 5 {EVALUATE}",
     "train": f"write train STORE OUT --run r1 {TRAINING} --evaluations 0",
     "train-reranker": "write train-reranker STORE OUT --base RERANKER --max-steps 2 --dtype fp32 --threads 1",
-    "pretrain": "write pretrain STORE OUT --base RERANKER --max-steps 2 --dtype fp32",
+    "pretrain": "write pretrain STORE OUT --base ENCODER --max-steps 2 --dtype fp32",
     "bench": f"write bench STORE --arms easy,hard-filtered --sizes 16 --run r1 --out OUT {TRAINING}",
     "loop": f"read loop STORE OUT --encoder bundled --rounds 1 --queries 12 {TRAINING}",
 }
@@ -204,7 +206,7 @@ SLOW_COMMANDS = {
 def test_the_store_is_free_while_a_command_is_at_something_slow(base: Base, tmp_path: Path) -> None:
     groups = {}
     for name, line in SLOW_COMMANDS.items():
-        probe, *arguments = line.replace("RERANKER", base.reranker).split()
+        probe, *arguments = line.replace("RERANKER", base.reranker).replace("ENCODER", base.encoder).split()
         one = command(arguments, base.copy(tmp_path / name / "s"), "out")
         groups[name] = [Command(one.arguments, one.out, probe=probe)]
     busy = base.copy(tmp_path / "busy" / "s")

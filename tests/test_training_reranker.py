@@ -33,6 +33,7 @@ from miner.training.reranker_pairs import (
     LabelledPairs,
     held_out_queries,
     labelled_pairs,
+    read_judged,
     sample_queries,
 )
 from tests.stores import make_store
@@ -80,7 +81,7 @@ def config(base: Path) -> RerankerConfig:
 
 def pairs_of(store: Store, config: RerankerConfig) -> LabelledPairs:
     collection = sample_queries(Collection.load(store, config.split), config)
-    return labelled_pairs(store, collection, config)
+    return labelled_pairs(read_judged(store, config), collection, config)
 
 
 def weights(folder: Path) -> dict[str, bytes]:

@@ -98,17 +98,26 @@ def measure(
 
     Raises UsageError when the split does not hold what the task needs.
     """
-    for model in models:
-        seen = evaluating.seen_positives(store, model.fingerprint, config.split)
-        if seen:
-            progress.note(f"{model.name} was trained on {seen:,} of the positives of split '{config.split}'")
+    fingerprints = [model.fingerprint for model in models]
     rerankers = [model for model in models if isinstance(model, Reranker)]
-    if rerankers:
-        found = _measured_rerankers(store, rerankers, config, progress)
-    else:
-        with store.snapshot():
+    with store.snapshot():
+        seen = [evaluating.seen_positives(store, one, config.split) for one in fingerprints]
+        if rerankers:
+            known = [evaluating.known_scores(store, one) for one in fingerprints]
+            evaluating.require_judgments(store, config.split)
+            candidates = reranking_task(store, config.split, config.depth, config.queries, config.seed)
+        else:
             task = encoder_task(store, config)
-        store.release()  # all is read
+    store.release()  # all is read
+    for model, number in zip(models, seen, strict=True):
+        if number:
+            progress.note(
+                f"{model.name} was trained on {number:,} of the positives of split '{config.split}'"
+            )
+    if rerankers:
+        pairs = zip(rerankers, known, strict=True)
+        found = [rerank(store, model, candidates, scores, progress) for model, scores in pairs]
+    else:
         encoders = [CachedEncoder(store, model, progress) for model in models if isinstance(model, Encoder)]
         found = [task.measure(encode, encode.similarity) for encode in encoders]
         for encode in encoders:
@@ -116,21 +125,6 @@ def measure(
     for model, one in zip(models, found, strict=True):
         if one.unscored:
             progress.note(f"warning: {model.name} {_unscored(one)}")
-    return found
-
-
-def _measured_rerankers(
-    store: Store, models: Sequence[Reranker], config: EvaluationConfig, progress: Progress
-) -> list[Measured]:
-    evaluating.require_judgments(store, config.split)
-    known = [evaluating.known_scores(store, model.fingerprint) for model in models]
-    candidates = reranking_task(store, config.split, config.depth, config.queries, config.seed)
-    cut = [model.truncated for model in models]
-    pairs = zip(models, known, strict=True)
-    found = [rerank(store, model, candidates, scores, progress) for model, scores in pairs]
-    for model, before in zip(models, cut, strict=True):
-        if model.truncated > before:
-            progress.note(f"{model.name}: {model.truncated - before:,} pairs were longer than it reads")
     return found
 
 

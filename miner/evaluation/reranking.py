@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +37,20 @@ class RerankingTask:
     """The candidates of each query, by position in `retrieval`, and what is relevant; in memory."""
 
     retrieval: RetrievalTask
-    candidates: Pairs
-    """Ordered by query, then BM25 rank."""
+    collection: Collection
+    depth: int
+
+    @cached_property
+    def candidates(self) -> Pairs:
+        """Each query's `depth` best documents by BM25, ordered by query, then rank."""
+        bm25 = Bm25(self.collection, Bm25Config())
+        most = int(np.bincount(self.retrieval.judged.unranked.query, minlength=1).max())
+        found = [
+            _candidates(bm25, self.retrieval, chunk, self.depth, self.depth + most)
+            for chunk in chunk_ranges(self.collection)
+        ]
+        query, doc = (np.concatenate(side).astype(np.int64) for side in zip(*found, strict=True))
+        return Pairs(query, doc)
 
     def measure(self, scores: Floats) -> Measured:
         """Returns nDCG@10, MRR@10 and MAP of the candidates ordered by `scores`, one for each.
@@ -65,20 +78,15 @@ class RerankingTask:
 def reranking_task(
     store: Store, split: str, depth: int = 100, queries: int | None = None, seed: int = 13
 ) -> RerankingTask:
-    """Reads what `retrieval_task` reads, and finds each query's `depth` best documents by BM25.
+    """Reads what `retrieval_task` reads; candidates are each query's `depth` best documents by BM25.
 
     What is not ranked in retrieval is no candidate. Raises UsageError when no query of the split
     has a relevant document.
     """
     with store.snapshot():
-        loaded = Collection.load(store, split, queries, seed)
-        task = task_of(store, loaded)
-    collection = distinct(loaded)
-    bm25 = Bm25(collection, Bm25Config())
-    most = int(np.bincount(task.judged.unranked.query, minlength=1).max())
-    found = [_candidates(bm25, task, chunk, depth, depth + most) for chunk in chunk_ranges(collection)]
-    query, doc = (np.concatenate(side).astype(np.int64) for side in zip(*found, strict=True))
-    return RerankingTask(task, Pairs(query, doc))
+        collection = Collection.load(store, split, queries, seed)
+        task = task_of(store, collection)
+    return RerankingTask(task, distinct(collection), depth)
 
 
 def _candidates(bm25: Bm25, task: RetrievalTask, chunk: range, depth: int, wanted: int) -> tuple[Ints, Ints]:
@@ -102,6 +110,7 @@ def rerank(
     judged, pairs = task.retrieval.judged, task.candidates
     query_ids, doc_ids = pa.array(judged.query_ids), pa.array(judged.doc_ids)
     scores = np.full(len(pairs.query), np.nan)
+    cut = reranker.truncated
     kept = _Kept(store, reranker.fingerprint, progress)
     located, rows = Pairs.locate(known, query_ids, doc_ids)
     missing = ~_filled(scores, pairs, located, known["score"].to_numpy()[rows])
@@ -113,6 +122,8 @@ def rerank(
         ids["doc_id"] = doc_ids.take(pa.array(pairs.doc[chunk]))
         kept.add(pa.table({**ids, "score": scores[chunk]}))
     kept.finish()
+    if reranker.truncated > cut:
+        progress.note(f"{reranker.name}: {reranker.truncated - cut:,} pairs were longer than it reads")
     return task.measure(scores)
 
 

@@ -29,7 +29,7 @@ Note = Callable[[str], None]
 
 WAIT = 10.0
 """Seconds that opening a store waits for a process that has it open."""
-_IDLE = 2.0
+_IDLE, _IDLE_READING = 2.0, 5.0
 """Seconds without a statement after which the file is closed, whether anybody waits or not."""
 _TICK = 0.05
 """Seconds between two looks at whether somebody waits."""
@@ -228,7 +228,7 @@ class Access:
                     continue
                 if self._is_asked():
                     self._step_aside()
-                elif time.monotonic() - self._used >= _IDLE:
+                elif time.monotonic() - self._used >= (_IDLE_READING if self._read_only else _IDLE):
                     self._disconnect()
             finally:
                 self._guard.release()

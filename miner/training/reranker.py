@@ -38,6 +38,7 @@ from miner.training.reranker_pairs import (
     held_out_queries,
     labelled_pairs,
     query_folds,
+    read_judged,
     sample_queries,
 )
 from miner.training.workplace import METRICS, Job, finished, publish, workplace
@@ -96,7 +97,8 @@ def train_reranker(
     with store.snapshot():
         store_id = store.id
         collection = sample_queries(Collection.load(store, config.split), config)
-        identity = _identity(collection, base, config)
+        judged = read_judged(store, config)
+    identity = _identity(collection, base, config)
     job = Job(WHAT, identity, config.identity())
     with locked(out):
         found = finished(out, job, force)
@@ -104,8 +106,8 @@ def train_reranker(
         if known is not None and _is_recorded(store, out, config):
             progress.note(f"{out} holds this reranker already")
             return TrainingReport(out, Reranker(str(out)).fingerprint, known, True)
-        plan = _plan(labelled_pairs(store, collection, config, progress), base, config, identity)
         store.release()  # for others to write to; what is noted at the end opens it anew
+        plan = _plan(labelled_pairs(judged, collection, config, progress), base, config, identity)
         metrics = known
         if metrics is None:
             with workplace(out, job, force, progress) as work:

@@ -87,8 +87,32 @@ def sample_queries(collection: Collection, config: RerankerConfig) -> Collection
     return replace(collection, queries=collection.queries.take(pa.array(np.sort(drawn))))
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a store knows of relevance, read into memory: query_id and doc_id each."""
+
+    positives: pa.Table
+    """Of the split."""
+    known: pa.Table
+    """As `corpus.known_positives`."""
+    negatives: pa.Table
+    """As `corpus.known_negatives`."""
+    graded: str | None
+    """What `silver.graded` says of the positives."""
+
+
+def read_judged(store: Store, config: RerankerConfig) -> Judged:
+    """Reads the judgments that `labelled_pairs` needs."""
+    return Judged(
+        corpus.positives(store, config.split),
+        corpus.known_positives(store),
+        corpus.known_negatives(store),
+        graded(store, config.split, "gold judgments", "a reranker"),
+    )
+
+
 def labelled_pairs(
-    store: Store, collection: Collection, config: RerankerConfig, progress: Progress = SILENT
+    judged: Judged, collection: Collection, config: RerankerConfig, progress: Progress = SILENT
 ) -> LabelledPairs:
     """Returns every judged positive of the collection's queries with its negatives.
 
@@ -98,13 +122,11 @@ def labelled_pairs(
     are fewer; none twice. Positives that are held out for an audit count as unjudged: they may be drawn
     as negatives, as those may that nobody found.
     """
-    with store.snapshot():
-        if told := graded(store, config.split, "gold judgments", "a reranker"):
-            progress.note(told)
-        judged, known = corpus.positives(store, config.split), corpus.known_positives(store)
-        negatives = corpus.known_negatives(store)
+    if judged.graded:
+        progress.note(judged.graded)
+    known = judged.known
     rng = np.random.default_rng([config.seed, 1])
-    query, doc = _pairs(judged, collection)
+    query, doc = _pairs(judged.positives, collection)
     filled = collection.documents["text_key"].to_numpy()[doc] != 0
     query, doc = query[filled], doc[filled]
     if config.hold_out:
@@ -112,7 +134,7 @@ def labelled_pairs(
         progress.note(f"{held.sum():,} of {len(query):,} positives are held out for an audit")
         known = _outside(known, pair_keys(query[held], doc[held]), collection)
         query, doc = query[~held], doc[~held]
-    exclusions = Exclusions(collection, known, negatives, overlaps=False, protected=())
+    exclusions = Exclusions(collection, known, judged.negatives, overlaps=False, protected=())
     per_query = np.bincount(query, minlength=collection.queries.num_rows)
     window = _allowed(exclusions, _window(collection, config, progress))
     mined = _draw(*window, per_query * config.mined, rng)

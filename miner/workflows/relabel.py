@@ -77,10 +77,10 @@ def relabel(
     when texts came or went since it was mined (undoing could not take back what they would add), ModelError
     when a model of the run is gone, and what `mine` raises.
     """
-    _require_same_texts(store, run)
     if not dry:
         _require_models(config_of(run))
     with store.snapshot():
+        _require_same_texts(store, run)
         material = Material.of(store, run)
         require_hideable(store, run, material.hideable)
         facts = Facts.of(store, run, material)
