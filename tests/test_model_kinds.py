@@ -18,6 +18,7 @@ from sentence_transformers.sentence_transformer.modules.tokenizer import Whitesp
 from miner.curation.neighbours import vector_pairs
 from miner.errors import ModelError, UsageError
 from miner.evaluation.evaluate import EvaluationConfig, evaluate, open_models
+from miner.mining.config import MiningConfig
 from miner.models.encoder import Encoder
 from miner.retrieval.collection import Collection
 from miner.retrieval.config import DenseConfig
@@ -28,6 +29,7 @@ from miner.training.encoder_trainer import load_model
 from miner.training.examples import Examples
 from miner.training.pretrain_config import PretrainConfig
 from miner.training.tsdae import pretrain
+from miner.workflows.loop import LoopConfig, loop
 from tests.evaluation_support import judged_store
 from tests.stores import make_store
 from tests.tiny import tiny_bert, word_table, word_vectors
@@ -115,6 +117,12 @@ def test_every_door_refuses_them(others: dict[str, Path], tmp_path: Path) -> Non
         with pytest.raises(ModelError, match="is a sparse encoder"):
             door()
     store.close()
+    with pytest.raises(ModelError, match="is a sparse encoder"):
+        loop(
+            tmp_path / "s.duckdb",
+            tmp_path / "l",
+            LoopConfig(MiningConfig(), training=EncoderConfig(base=name)),
+        )
     with pytest.raises(ModelError, match="is a sparse encoder"):
         pretrain(tmp_path / "s.duckdb", tmp_path / "p", PretrainConfig(base=name))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.duckdb"]

@@ -16,6 +16,7 @@ from miner.engine.files import locked, write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.faults import read_json
 from miner.models.device import resolve_device, resolve_dtype
+from miner.models.kinds import require_encoder
 from miner.models.names import resolve
 from miner.models.scratch import tokenizer_file
 from miner.text import fingerprint, text_keys
@@ -108,11 +109,13 @@ def known_positives(examples: Examples) -> KnownPositives:
 
 
 def base_fingerprint(config: EncoderConfig) -> str:
-    """Returns what the weights to start from are known by; ModelError when there are none."""
+    """Returns what the weights to start from are known by; ModelError when there are none of a bi-encoder."""
     if config.base == SCRATCH:
         tokenizer = tokenizer_file(config.tokenizer).read_text("utf-8")
         return fingerprint({"scratch": config.dimension, "tokenizer": tokenizer, "seed": config.seed})
-    return resolve(config.base).fingerprint
+    folder = resolve(config.base)
+    require_encoder(folder)
+    return folder.fingerprint
 
 
 def _trained(
