@@ -63,7 +63,7 @@ LOSS, WEIGHTS = "the loss is nan by step {} of 24", "after step {} not all weigh
 DIVERGING: dict[str, tuple[EncoderConfig, int | None, str]] = {
     "loss": (replace(CONFIG, learning_rate=1e38), None, LOSS.format(4)),
     "late": (replace(CONFIG, evaluations=6), 4, LOSS.format(14)),
-    "last step": (replace(CONFIG, learning_rate=1e39, warmup=0, max_steps=1), None, WEIGHTS.format(1)),
+    "last step": (replace(CONFIG, learning_rate=1e38, warmup=0, max_steps=1), None, WEIGHTS.format(1)),
     "too large to have a length": (
         replace(CONFIG, learning_rate=1e30, warmup=0, max_steps=2),
         None,

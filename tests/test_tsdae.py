@@ -181,7 +181,7 @@ def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
             "the loss is (nan|inf) by step [23] of 4; lower --learning-rate, it was 1e",
         ),
         (
-            {"learning_rate": 1e39, "warmup": 0, "max_steps": 1},
+            {"learning_rate": 1e38, "warmup": 0, "max_steps": 1},
             "after step 1 not all weights are finite; lower",
         ),
     ):

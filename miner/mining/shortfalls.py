@@ -28,7 +28,7 @@ Ints = npt.NDArray[np.int64]
 FOUND, EXCLUDED, UNUSED = "found", "excluded", "unused"
 """Causes that are no rule: too little was found, or is excluded, or a quota left it unused."""
 _BY_RULE = (*ruling.BOUNDS, Reason.MIN_SCORE, Reason.RANK_WINDOW, Reason.DOCUMENT_CAP, "not_scored")
-_LOOKED_AT = 2000
+_LOOKED_AT = 500
 """Queries that a looser value is looked for with."""
 _ENOUGH = 0.9
 """The value suits this share of the queries that some value suits."""
@@ -96,8 +96,9 @@ class _Short:
         known, kind = np.unique(flat, return_inverse=True)
         names = list(dict.fromkeys(map(_cause, known.tolist())))
         column = np.array([names.index(_cause(code)) for code in known.tolist()], dtype=np.int64)
-        counts = np.zeros((len(self._found), max(1, len(names))), dtype=np.int64)
-        np.add.at(counts, (owner, column[kind]), 1)
+        shape = len(self._found), max(1, len(names))
+        cells = owner * shape[1] + column[kind]
+        counts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
         if "selected" in names:
             counts[:, names.index("selected")] = 0
         most = counts.argmax(axis=1).tolist()
@@ -156,7 +157,8 @@ class _Looser:
     def __init__(self, store: Store, run: Run, config: MiningConfig, rule: str, queries: Ints) -> None:
         self._run, self._config, self._rule = run, config, rule
         step = max(1, ceil(len(queries) / _LOOKED_AT))
-        self._queries = queries[::step]
+        self._queries, self._all = queries[::step], step == 1
+        self._known: dict[str, tuple[Floats, Floats]] = {}
         score = deciding_score(config)
         self._positives = Positives(stored.scored_positives(store, run.evidence, score, run.reranker))
         table = stored.scored_candidates(
@@ -180,12 +182,16 @@ class _Looser:
         ways.sort(key=lambda way: -way[0])
         if ways:
             least = _WORTH * ways[0][0]
-            told = [f"{flags} (for {helped:,})" for helped, flags in ways if helped >= least]
+            told = [f"{flags} (for {self._many(helped)})" for helped, flags in ways if helped >= least]
             return f"{what}; {self._run.negatives} are left with {' or '.join(told)}"
         others = [name for name in RULES if name != self._rule]
         if any(getattr(self._config.rules, name) != RULES[name] for name in others):
             return f"{what}, and the other rules leave fewer than {self._run.negatives} as well; loosen both"
         return f"{what}, and no looser one is safe; mine with a larger --depth"
+
+    def _many(self, helped: int) -> str:
+        """How many of the queries; of a sample of them the share."""
+        return f"{helped:,}" if self._all else f"about {helped / len(self._queries):.0%}"
 
     def _value(self, rule: str) -> Iterator[tuple[int, str]]:
         """How many queries a value of a rule helps in the place of the too strict one, and its flags.
@@ -194,8 +200,7 @@ class _Looser:
         """
         if rule != self._rule and getattr(self._config.rules, rule) is not None:
             return
-        anchor = self._anchors(self._config.rules.anchor)
-        needed = _needed(rule, self._bounds(anchor)[self._queries], anchor[self._queries], self._positives)
+        needed = _needed(rule, *self._bounds(self._config.rules.anchor), self._positives)
         safe = np.isfinite(needed) & (needed <= _MOST.get(rule, np.inf))
         if rule in ("absolute_margin", "relative_margin"):
             safe &= needed >= 0
@@ -213,21 +218,22 @@ class _Looser:
         rules = self._config.rules
         if self._rule not in ruling.ANCHORED or rules.anchor != "lowest":
             return
-        anchor = self._anchors("median")
-        bounds = self._bounds(anchor)[self._queries]
-        needed = _needed(self._rule, bounds, anchor[self._queries], self._positives)
+        needed = _needed(self._rule, *self._bounds("median"), self._positives)
         if helped := _suited(self._rule, needed, getattr(rules, self._rule)):
             yield helped, "--anchor median"
 
-    def _anchors(self, kind: str) -> Floats:
-        owned = self._positives.owner, self._positives.score, self._positives.queries
-        return ruling.anchors(*owned, kind)
-
-    def _bounds(self, anchor: Floats) -> Floats:
-        """Each query's score that the rule has to let pass, so that with the other rules enough are left.
+    def _bounds(self, kind: str) -> tuple[Floats, Floats]:
+        """Each query's score that the rule has to let pass so that enough are left, and where it starts.
 
         NaN where the other rules alone leave too few.
         """
+        if kind not in self._known:
+            self._known[kind] = self._bounds_of(kind)
+        return self._known[kind]
+
+    def _bounds_of(self, kind: str) -> tuple[Floats, Floats]:
+        owned = self._positives.owner, self._positives.score, self._positives.queries
+        anchor = ruling.anchors(*owned, kind)
         rules = replace(self._config.rules, **{self._rule: None})  # type: ignore[arg-type]
         rows = ruling.Scored(self._score, anchor[self._owner], self._rank, self._judged)
         passed = self._free & (ruling.apply(rules, rows, self._positives.sorted_scores) == KEPT)
@@ -242,7 +248,7 @@ class _Looser:
         enough = counts >= asked
         bounds = np.full(len(anchor), np.nan)
         bounds[numbers[enough]] = sign * value[order][starts[enough] + asked - 1]
-        return bounds
+        return bounds[self._queries], anchor[self._queries]
 
 
 def _rises(rule: str) -> bool:
