@@ -57,8 +57,9 @@ def rows(store: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def dump(store: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """Returns all rows of all tables that an ingest could touch, in order."""
-    return {name: rows(store, f"SELECT * FROM {name} ORDER BY ALL") for name in TABLES}
+    """Returns all rows of all tables that an ingest could touch, in order; not the store's own id."""
+    found = {name: rows(store, f"SELECT * FROM {name} ORDER BY ALL") for name in TABLES}
+    return {**found, "meta": [row for row in found["meta"] if row[0] != "id"]}
 
 
 def collect(source: Path | str, **options: Any) -> dict[str, list[dict[str, Any]]]:
