@@ -37,14 +37,11 @@ class Words:
         Of a passage of four words or more the last may be cut off anywhere. Its other words are all in a
         text that contains it: signatures of the words tell most pairs apart without reading them.
         """
-        return self._within(left, right) | self._within(right, left)
-
-    def _within(self, part: npt.NDArray[np.int32], whole: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-        sure = self._sure[part]
-        possible = np.flatnonzero(sure & self._all[whole] == sure)
-        found = np.zeros(len(part), dtype=np.bool_)
-        pairs = zip(part[possible].tolist(), whole[possible].tolist(), strict=True)
-        found[possible] = [self._contains(y, x) for x, y in pairs]
+        a, b = self._sure[left], self._sure[right]
+        possible = np.flatnonzero((a & self._all[right] == a) | (b & self._all[left] == b))
+        found = np.zeros(len(left), dtype=np.bool_)
+        pairs = zip(left[possible].tolist(), right[possible].tolist(), strict=True)
+        found[possible] = [self._contains(x, y) or self._contains(y, x) for x, y in pairs]
         return found
 
     def _contains(self, whole: int, part: int) -> bool:
