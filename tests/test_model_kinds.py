@@ -117,12 +117,9 @@ def test_every_door_refuses_them(others: dict[str, Path], tmp_path: Path) -> Non
         with pytest.raises(ModelError, match="is a sparse encoder"):
             door()
     store.close()
+    rounds = LoopConfig(MiningConfig(encoder="bundled"), EncoderConfig(base=name))
     with pytest.raises(ModelError, match="is a sparse encoder"):
-        loop(
-            tmp_path / "s.duckdb",
-            tmp_path / "l",
-            LoopConfig(MiningConfig(), training=EncoderConfig(base=name)),
-        )
+        loop(tmp_path / "s.duckdb", tmp_path / "l", rounds)
     with pytest.raises(ModelError, match="is a sparse encoder"):
         pretrain(tmp_path / "s.duckdb", tmp_path / "p", PretrainConfig(base=name))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.duckdb"]
