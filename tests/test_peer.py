@@ -17,9 +17,9 @@ from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
 from miner.store import runs
 from tests.stores import make_store
-from tests.test_oracle import encoder, float64_scores, model, text
+from tests.test_oracle import Encoders, encoders, float64_scores, text
 
-__all__ = ["encoder", "model"]
+__all__ = ["encoders"]
 
 MARGINS: list[dict[str, float | None]] = [
     {"relative_margin": 0.05},
@@ -28,6 +28,16 @@ MARGINS: list[dict[str, float | None]] = [
 ]
 NONE: dict[str, float | None] = {"relative_margin": None}
 POSITIVES, NEGATIVES = 3, 3
+
+
+@pytest.fixture
+def encoder(encoders: Encoders) -> Path:
+    return encoders["cosine"][0]
+
+
+@pytest.fixture
+def model(encoders: Encoders) -> Any:
+    return encoders["cosine"][1]
 
 
 class Data:
