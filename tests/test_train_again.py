@@ -310,7 +310,7 @@ def test_a_ranking_loss_with_nothing_to_rank_is_refused(tiny: Path, tmp_path: Pa
 def test_a_margin_is_a_distance_that_cosines_can_have(margin: float) -> None:
     with pytest.raises(UsageError) as caught:
         EncoderConfig(loss="triplet", margin=margin)
-    assert str(caught.value) == f"margin cannot be {margin}; use above 0 and at most 2"
+    assert str(caught.value) == f"margin must be a number above 0 and at most 2, got {margin}"
     assert EncoderConfig(loss="triplet", margin=2.0).margin == 2
 
 
