@@ -17,7 +17,7 @@ import pytest
 from miner.errors import StoreError
 from miner.store.database import Store
 from miner.store.tables import FORMAT
-from tests.fuzz.cases import content_hash
+from tests.fuzz.run import content_hash
 from tests.stores import make_store
 
 

@@ -252,6 +252,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
         recipe = tomllib.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError as error:
         raise UsageError(f"no recipe at {path}", "name a TOML file") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: it is nested too deeply", "mend the TOML") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}", "mend the TOML") from error
     except OSError as error:

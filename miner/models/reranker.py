@@ -225,7 +225,7 @@ def _load(name: str, folder: Path, device: str) -> CrossEncoder:
                 local_files_only=True,
                 model_kwargs={"use_safetensors": True},
             )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # damaged configurations and weights make the libraries raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"{name} does not load as a cross-encoder: {reason}",

@@ -96,7 +96,7 @@ def load_base(base: ModelFolder, config: RerankerConfig) -> CrossEncoder:
             local_files_only=True,
             model_kwargs={"use_safetensors": True},
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except Exception as error:  # damaged configurations and weights make the libraries raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"{base.name} does not load as a base for a reranker: {reason}",
