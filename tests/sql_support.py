@@ -15,7 +15,8 @@ def small_store(folder: Path) -> Path:
     path = folder / "my.duckdb"
     with Store.open(path, create=True) as opened:
         opened.execute(
-            "INSERT INTO documents VALUES ('d1', '', 'a cat', 1, NULL), ('007', 'T', 'bond', 2, NULL)"
+            "INSERT INTO documents (doc_id, title, text, text_key, label) "
+            "VALUES ('d1', '', 'a cat', 1, NULL), ('007', 'T', 'bond', 2, NULL)"
         )
         opened.execute("INSERT INTO queries VALUES ('q1', 'cats?', 3, NULL)")
         opened.execute("CREATE SEQUENCE counter")

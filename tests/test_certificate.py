@@ -109,7 +109,10 @@ def test_what_was_looked_for_in_other_texts_says_so(store: Path, tmp_path: Path)
         run("leakage", store, "--against", tmp_path / folder / "e.duckdb")
     run("dedup", store)
     with Store.open(store) as opened:
-        opened.execute("INSERT INTO documents VALUES ('late', '', 'not alike', 1, NULL)")
+        opened.execute(
+            "INSERT INTO documents (doc_id, title, text, text_key, label) "
+            "VALUES ('late', '', 'not alike', 1, NULL)"
+        )
     run("export", store, tmp_path / "out")
     found = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))["certificate"]
     assert [one["changed_since"] for one in found["leakage"]] == [["documents"], ["documents"]]

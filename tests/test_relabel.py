@@ -105,7 +105,9 @@ def test_runs_that_rest_on_relabelled_judgments_stay_and_are_named(store: Store)
 
 def test_a_run_of_other_texts_is_refused(store: Store) -> None:
     run = mine(store, CONFIG)
-    store.execute("INSERT INTO documents VALUES ('new', '', 'oakmill', 1, NULL)")
+    store.execute(
+        "INSERT INTO documents (doc_id, title, text, text_key, label) VALUES ('new', '', 'oakmill', 1, NULL)"
+    )
     before = everything(store)
     with pytest.raises(UsageError, match="documents changed since run 'r1' was mined"):
         relabel(store, run, RelabelConfig())

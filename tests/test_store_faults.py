@@ -38,7 +38,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("filled") / "s.duckdb"
     with make_store(path, {"d1": "one"}, {"q1": "first"}, [("q1", "d1")]) as store:
         store.execute(
-            "INSERT INTO documents SELECT 'd' || range, '', repeat(md5(range::VARCHAR), 9), range, NULL "
+            "INSERT INTO documents (doc_id, title, text, text_key, label) "
+            "SELECT 'd' || range, '', repeat(md5(range::VARCHAR), 9), range, NULL "
             "FROM range(10, 10000)"
         )
     return path
