@@ -192,8 +192,8 @@ def _top(docs: Ints, scores: Floats, depth: int) -> tuple[Ints, Floats]:
 
     A score that is not finite is no hit.
     """
-    finite = np.isfinite(scores)
-    if not finite.all():
+    if not np.isfinite(scores.sum()):  # several times as fast as to look at each
+        finite = np.isfinite(scores)
         docs, scores = docs[finite], scores[finite]
     if len(docs) > depth:
         least = np.partition(scores, len(scores) - depth)[len(scores) - depth]
