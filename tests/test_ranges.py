@@ -212,6 +212,15 @@ def test_recipes_have_the_same_ranges(tmp_path: Path) -> None:
         assert caught.value.message == f"{file}: {message}"
 
 
+@pytest.mark.parametrize("text", [f"depth = {'9' * 5000}", f"protected = {'[' * 5000}", "depth = ", "\ufffd"])
+def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read_recipe(file)
+    assert caught.value.message.startswith(f"{file}: ")
+
+
 def test_a_text_or_a_switch_of_another_kind_is_refused() -> None:
     for values, message in (
         ({"split": 5}, "split must be a text, got 5"),

@@ -254,7 +254,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise UsageError(f"no recipe at {path}", "name a TOML file") from error
     except RecursionError as error:
         raise UsageError(f"{path}: it is nested too deeply", "mend the TOML") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
         raise UsageError(f"{path}: {error}", "mend the TOML") from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", "name a TOML file") from error
