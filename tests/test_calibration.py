@@ -173,8 +173,9 @@ def test_an_own_activation_gives_way_to_the_sigmoid(tmp_path: Path) -> None:
 def test_a_trained_reranker_is_calibrated_and_says_so(tmp_path: Path) -> None:
     base = tiny_bert(tmp_path / "base", initializer_range=0.05)
     config = RerankerConfig(
-        base=str(base), epochs=2, batch_size=16, learning_rate=5e-3, skip_top=3, depth=40, held_out=0.4
-    )
+        base=str(base), epochs=2, batch_size=16, learning_rate=5e-3, skip_top=3, depth=40, held_out=0.4,
+        dtype="fp32",  # bf16 rounds near logits to one score, which moves the average precision
+    )  # fmt: skip
     with fill(tmp_path / "store.duckdb") as store:
         raw = train_reranker(store, tmp_path / "raw", replace(config, calibrate=False))
         report = train_reranker(store, tmp_path / "out", config)
@@ -188,8 +189,8 @@ def test_a_trained_reranker_is_calibrated_and_says_so(tmp_path: Path) -> None:
     assert told["pairs"] == report.metrics.held_out_pairs
     scaling = Scaling(**told["scalings"][0])
     texts = ["what about moss"] * 2, ["indeed yes 3 part 1", "perhaps moss was copper"]
-    old = pair_logits(raw.out, texts, replace(config, dtype="fp32"), SILENT)
-    new = pair_logits(report.out, texts, replace(config, dtype="fp32"), SILENT)
+    old = pair_logits(raw.out, texts, config, SILENT)
+    new = pair_logits(report.out, texts, config, SILENT)
     np.testing.assert_allclose(new, scaling(old), rtol=1e-3, atol=1e-3)
     assert report.metrics.average_precision == pytest.approx(raw.metrics.average_precision, abs=0.01)
     card = (report.out / "README.md").read_text("utf-8")
