@@ -20,8 +20,14 @@ _HINTS = {
     errno.EROFS: "name a place that can be written",
     errno.EIO: "check the disk",
 }
-_MEMORY = ("can't allocate memory", "CUDA out of memory", "std::bad_alloc", "Cannot allocate memory")
-"""How PyTorch, FAISS and the tokenizers say that memory is missing."""
+_MEMORY = (
+    "can't allocate memory",
+    "CUDA out of memory",
+    "std::bad_alloc",
+    "Cannot allocate memory",
+    "failed to map segment from shared object",
+)
+"""How PyTorch, FAISS, the tokenizers and the loader of libraries say that memory is missing."""
 
 
 def explained(error: BaseException) -> MinerError | None:
@@ -32,7 +38,9 @@ def explained(error: BaseException) -> MinerError | None:
             "not enough memory", f"free some, raise the limit (ulimit -v), or lower the sizes; {_AGAIN}"
         )
     if "can't start new thread" in text:
-        return MinerError("no further thread can be started", f"raise the limit (ulimit -u), {_AGAIN}")
+        return MinerError(
+            "no further thread can be started", f"raise the limit (ulimit -u, ulimit -v), {_AGAIN}"
+        )
     if isinstance(error, OSError) and (error.filename or error.errno in _HINTS):
         where = f"cannot use {shown(error.filename, 200)}: " if error.filename else ""
         hint = _HINTS.get(error.errno or 0, "check the path and its rights")

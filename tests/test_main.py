@@ -135,6 +135,7 @@ def test_debug_shows_the_traceback(
             "check the path and its rights",
         ),
         (MemoryError(), "not enough memory", LOWER),
+        (ImportError("libx.so: failed to map segment from shared object"), "not enough memory", LOWER),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
             "not enough memory",
@@ -143,7 +144,7 @@ def test_debug_shows_the_traceback(
         (
             RuntimeError("can't start new thread"),
             "no further thread can be started",
-            "raise the limit (ulimit -u), then run the same command again",
+            "raise the limit (ulimit -u, ulimit -v), then run the same command again",
         ),
     ],
 )
