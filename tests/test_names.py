@@ -188,8 +188,8 @@ def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
     )
     (path / "pytorch_model.bin").unlink()
     assert message(str(path)) == (
-        f"{path} has no safetensors weights in {path}; "
-        "only safetensors are loaded; convert it with model.save_pretrained(folder)"
+        f"{path} has no model.safetensors in {path}; "
+        "weights are loaded from safetensors only; convert it with model.save_pretrained(folder)"
     )
 
 
@@ -216,11 +216,78 @@ def test_a_module_whose_weights_are_a_pickle_is_refused(tmp_path: Path, pickle: 
     assert resolve(str(path)).path == path
 
 
+@pytest.mark.parametrize("module", ["Dense", "StaticEmbedding", "Transformer"])
+@pytest.mark.parametrize("other", ["extra.safetensors", "model-00001-of-00002.safetensors"])
+def test_another_safetensors_file_does_not_cover_a_pickle(tmp_path: Path, module: str, other: str) -> None:
+    path = with_files(model_folder(tmp_path / "one"), [f"part/{other}", "part/pytorch_model.bin"])
+    modules(path, ("", "Transformer"), ("part", module))
+    file = path / "part" / "pytorch_model.bin"
+    assert message(str(path)) == f"{path} has weights in {file}: only safetensors are loaded; {CONVERT}"
+    file.unlink()
+    assert message(str(path)).startswith(f"{path} has no model.safetensors in {path / 'part'}; ")
+
+
+def test_a_sharded_transformer_needs_all_its_shards(tmp_path: Path) -> None:
+    path = model_folder(tmp_path / "one")
+    (path / "model.safetensors").rename(path / "model-1.safetensors")
+    index = path / "model.safetensors.index.json"
+
+    def sharded(*shards: str) -> None:
+        names = {f"layer{number}": shard for number, shard in enumerate(shards)}
+        index.write_text(json.dumps({"metadata": {}, "weight_map": names}))
+
+    sharded("model-1.safetensors")
+    assert resolve(str(path)).path == path
+    sharded("model-1.safetensors", "model-2.safetensors")
+    assert f"{path} lacks model-2.safetensors, which {index.name} names; " in message(str(path))
+    for shard in ("pytorch_model.bin", "../model-1.safetensors", "runs/model-1.safetensors"):
+        with_files(path, [shard])
+        sharded("model-1.safetensors", shard)
+        assert f"{index} names the weights '{shard}': only safetensors in the same" in message(str(path))
+
+
+def test_the_index_of_a_module_that_is_not_a_transformer_does_not_count(tmp_path: Path) -> None:
+    files = ["2_Dense/model-1.safetensors", "2_Dense/pytorch_model.bin"]
+    path = modules(
+        with_files(model_folder(tmp_path / "one"), files), ("", "Transformer"), ("2_Dense", "Dense")
+    )
+    index = {"metadata": {}, "weight_map": {"linear.weight": "model-1.safetensors"}}
+    (path / "2_Dense" / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "2_Dense/pytorch_model.bin: only safetensors are loaded" in message(str(path))
+
+
+def test_a_variant_of_the_weights_is_asked_for_by_its_name(tmp_path: Path) -> None:
+    path = with_files(model_folder(tmp_path / "one"), ["model.fp16.safetensors"])
+    (path / "sentence_bert_config.json").write_text('{"model_args": {"variant": "fp16"}}')
+    assert resolve(str(path)).path == path
+    (path / "model.fp16.safetensors").unlink()
+    assert f"{path} has no model.fp16.safetensors in {path}; " in message(str(path))
+    for option in ('"gguf_file": "model.gguf"', '"use_safetensors": false'):
+        (path / "sentence_bert_config.json").write_text(f'{{"model_kwargs": {{{option}}}}}')
+        assert f"the configuration in {path} asks for weights that are not safetensors" in message(str(path))
+
+
+def test_weights_that_a_configuration_names_are_safetensors(tmp_path: Path) -> None:
+    path = with_files(model_folder(tmp_path / "one"), ["named.safetensors", "named.bin"])
+    (path / "model.safetensors").unlink()
+    (path / "config.json").write_text('{"transformers_weights": "named.safetensors"}')
+    assert resolve(str(path)).path == path
+    (path / "config.json").write_text('{"transformers_weights": "named.bin"}')
+    assert "names the weights 'named.bin': only safetensors" in message(str(path))
+
+
+@pytest.mark.parametrize("place", ["runs", "onnx/part", ".hidden"])
+def test_a_module_in_a_folder_that_no_fingerprint_covers_is_refused(tmp_path: Path, place: str) -> None:
+    path = with_files(model_folder(tmp_path / "one"), [f"{place}/model.safetensors"])
+    modules(path, ("", "Transformer"), (place, "Dense"))
+    assert f"names a module in {place}, a folder for other files" in message(str(path))
+
+
 def test_a_module_that_lacks_its_weights_is_refused(tmp_path: Path) -> None:
     """As after a download from the hub, which fetches no pickle."""
     path = with_files(model_folder(tmp_path / "one"), ["2_Dense/config.json"])
     modules(path, ("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"))
-    assert message(str(path)).startswith(f"{path} has no safetensors weights in {path / '2_Dense'}; ")
+    assert message(str(path)).startswith(f"{path} has no model.safetensors in {path / '2_Dense'}; ")
 
 
 def test_the_routes_of_a_router_are_looked_at(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from miner.errors import ModelError
+from miner.ranges import shown
 
 FOLDS_FILE = "folds.json"
 """In the folder of a fold ensemble, beside `fold-0`, `fold-1`, …: how many there are."""
@@ -29,6 +30,10 @@ _WITH_WEIGHTS = frozenset(
     }
 )
 """Modules of sentence-transformers that do not work without weights."""
+_BY_TRANSFORMERS = frozenset({"CLIPModel", "MLMTransformer", "Transformer"})
+"""Modules whose weights transformers loads: they may be sharded, or of a variant such as fp16."""
+_SINGLE = "model.safetensors"
+_INDEX = ".safetensors.index.json"
 ROUTERS = frozenset({"Asym", "Router"})
 """Modules whose parts are modules in folders of their own."""
 _PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
@@ -57,8 +62,9 @@ _FOLDERS_NEVER_READ = frozenset({"onnx", "openvino", "runs"})
 def require_safetensors(name: str, folder: Path) -> None:
     """Raises ModelError unless all weights of the model in `folder` are there as safetensors.
 
-    Every module is looked at: sentence-transformers loads a module's `pytorch_model.bin`, a pickle, where
-    there is nothing else. Refused too is an adapter, whose base is in another folder.
+    Every module is checked for the file that its library reads, by name: sentence-transformers loads
+    `pytorch_model.bin`, a pickle, if a module has no `model.safetensors`, whatever other files are there.
+    An adapter is refused too, because its base is in another folder.
     """
     for module in modules_of(folder):
         part = folder / module.place
@@ -68,7 +74,10 @@ def require_safetensors(name: str, folder: Path) -> None:
                 f"{name} is an adapter (PEFT) in {part}: the weights that it adapts are elsewhere",
                 "merge it with merge_and_unload(), then save_pretrained to another folder",
             )
-        if any(file.suffix == ".safetensors" for file in files):
+        file = part / _weights_file(part, module)
+        if file.is_file():
+            if file.suffix == ".json":
+                _require_shards(file)
             continue
         pickles = [f for f in files if f.suffix in _PICKLES and f.name not in _LEFT_BY_TRAINING]
         if pickles:
@@ -78,9 +87,57 @@ def require_safetensors(name: str, folder: Path) -> None:
             )
         if module.name in _WITH_WEIGHTS:
             raise ModelError(
-                f"{name} has no safetensors weights in {part}",
-                "only safetensors are loaded; convert it with model.save_pretrained(folder)",
+                f"{name} has no {file.name} in {part}",
+                "weights are loaded from safetensors only; convert it with model.save_pretrained(folder)",
             )
+
+
+def _weights_file(part: Path, module: Module) -> str:
+    """Returns the name of the file that a module's weights are loaded from.
+
+    As in transformers 5 (`_get_resolved_checkpoint_files`) and sentence-transformers 6
+    (`Module.load_torch_weights`). Raises ModelError if the configuration asks for another format.
+    """
+    if module.name not in _BY_TRANSFORMERS:
+        return _SINGLE
+    options: dict[str, Any] = {}
+    for file in sorted(part.glob("sentence_*_config.json")):
+        given = [_object(file).get(key) for key in ("model_args", "model_kwargs")]
+        options |= {key: value for one in given if isinstance(one, dict) for key, value in one.items()}
+    named = _object(part / "config.json").get("transformers_weights")
+    if options.get("gguf_file") or options.get("use_safetensors") is False:
+        raise ModelError(f"the configuration in {part} asks for weights that are not safetensors", _GET_AGAIN)
+    if named is not None:
+        return _beside(part / "config.json", named, (".safetensors", _INDEX))
+    variant = f".{options['variant']}" if options.get("variant") else ""
+    single = f"model{variant}.safetensors"
+    index = f"model.safetensors.index{variant}.json"
+    return index if not (part / single).is_file() and (part / index).is_file() else single
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """Returns what a JSON file of a model holds; nothing where it is not there or no object."""
+    content = _content(file, (dict, list)) if file.exists() else {}
+    return content if isinstance(content, dict) else {}
+
+
+def _require_shards(index: Path) -> None:
+    """Raises ModelError unless all shards of an index are safetensors in the folder of the index."""
+    shards = _content(index, dict).get("weight_map")
+    for shard in sorted({str(shard) for shard in shards.values()}) if isinstance(shards, dict) else []:
+        if not (index.parent / _beside(index, shard, (".safetensors",))).is_file():
+            raise ModelError(f"{index.parent} lacks {shard}, which {index.name} names", _GET_AGAIN)
+
+
+def _beside(file: Path, named: object, endings: tuple[str, ...]) -> str:
+    """Returns the weights that a file names; raises ModelError unless they are safetensors beside it."""
+    name = str(named)
+    if PurePosixPath(name).name != name or name.startswith(".") or not name.endswith(endings):
+        raise ModelError(
+            f"{file} names the weights {shown(name)}: only safetensors in the same folder are loaded",
+            _GET_AGAIN,
+        )
+    return name
 
 
 def model_files(folder: Path) -> list[tuple[str, os.stat_result]]:
@@ -158,6 +215,10 @@ def _below(file: Path, module: Any) -> str:
     if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
         raise ModelError(
             f"{file} names a module outside the model's folder", "copy the model with all its folders"
+        )
+    if any(part in _FOLDERS_NEVER_READ or part.startswith(".") for part in PurePosixPath(place).parts):
+        raise ModelError(
+            f"{file} names a module in {place}, a folder for other files", "rename the folder, there too"
         )
     return place
 
