@@ -73,18 +73,6 @@ def test_what_is_not_of_the_grammar_never_reaches_faiss(
         assert caught.value.message == REFUSED[factory]
 
 
-def test_manhattan_distance_needs_whole_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    for factory in ("Flat", "IVF4,Flat", "HNSW8"):
-        assert _empty_index(factory, 32, "manhattan").d == 32
-    monkeypatch.setitem(sys.modules, "faiss", ModuleType("faiss"))
-    for factory in ("SQ8", "IVF4,SQ8", "PQ4", "PCA8,Flat"):
-        with pytest.raises(UsageError) as caught:
-            _empty_index(factory, 32, "manhattan")
-        assert caught.value.message == (
-            f"index '{factory}' cannot be searched by Manhattan distance, which the model names"
-        )
-
-
 @pytest.mark.parametrize(
     ("factory", "message"),
     [

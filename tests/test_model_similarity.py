@@ -158,11 +158,12 @@ def test_an_index_is_built_by_the_models_distance(store: Store, tables: dict[str
         assert near.score.tolist() == exact.score.tolist()
 
 
+@pytest.mark.parametrize("factory", ["HNSW32", "IVF4,Flat", "SQ8", "PQ4", "PCA8,Flat"])
 def test_an_approximate_index_of_manhattan_distances_is_refused(
-    store: Store, tables: dict[str, Path]
+    store: Store, tables: dict[str, Path], factory: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        dense_of(store, tables["manhattan"], "HNSW32")
+        dense_of(store, tables["manhattan"], factory)
     assert "compares vectors by Manhattan distance" in caught.value.message
     assert caught.value.hint == "leave --index at Flat, which is exact"
 

@@ -23,7 +23,7 @@ from miner.processors import cores
 from miner.retrieval.arrays import joined_ranges, number_within
 from miner.retrieval.collection import Collection, Floats, Hits, Ints
 from miner.retrieval.config import DenseConfig
-from miner.retrieval.index import check_index, require_manhattan
+from miner.retrieval.index import check_index
 from miner.store.database import Store
 
 SLACK = 16
@@ -371,8 +371,6 @@ def _torch_block(vectors: Vectors, block: Vectors, k: int, similarity: str) -> N
 
 def _empty_index(factory: str, dimension: int, similarity: str) -> Any:
     check_index(factory, dimension)
-    if similarity == MANHATTAN:
-        require_manhattan(factory)
     try:
         import faiss
     except ImportError as error:

@@ -47,15 +47,6 @@ def check_index(factory: str, dimension: int | None = None) -> None:
     _require_division(factory, "PQ", codes["parts"], width)
 
 
-def require_manhattan(factory: str) -> None:
-    """Raises UsageError for an index that FAISS cannot search by Manhattan distance; it ends the process."""
-    if not re.fullmatch(r"Flat|HNSW\d+(,Flat)?|IVF\d+(_HNSW\d+)?,Flat", factory):
-        raise UsageError(
-            f"index {shown(factory)} cannot be searched by Manhattan distance, which the model names",
-            "use Flat, or one such as IVF1024,Flat or HNSW32",
-        )
-
-
 def _transformed(factory: str, found: re.Match[str], dimension: int | None) -> int | None:
     """Returns the length of the vectors after OPQ or PCA."""
     for name in ("parts", "width", "reduced"):
