@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 PASSAGE = 4
 """Words that a document's text has at least where it is a passage of its own, without the title."""
+_LONG_PASSAGE = 8
+"""Words with which it is one under any title: as many in a row are a copied part to `miner leakage`."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -80,9 +82,9 @@ def _key(normalised: str) -> int:
 def document_keys(titles: Iterable[str], texts: Iterable[str]) -> tuple[list[int], list[int | None]]:
     """Returns the `text_key` of every document, title before the text, and that of its passage.
 
-    A document's text without its title is a passage of its own where it is the greater part of the
-    document: four words or more, and no fewer than the title has. Else its passage is None: of "Yes."
-    under "Is it open on Sundays?" the title says as much as the text.
+    A document's text without its title is a passage of its own if it has eight words or more, or if it
+    has four or more and no fewer than the title. Else its passage is None: of "Yes." under "Is it open
+    on Sundays?" the title says as much as the text.
     """
     keys, passages = [], list[int | None]()
     for title, text in zip(titles, texts, strict=True):
@@ -93,7 +95,7 @@ def document_keys(titles: Iterable[str], texts: Iterable[str]) -> tuple[list[int
             continue
         above = normalise(title)
         keys.append(_key(" ".join(filter(None, (above, passage)))))
-        least = max(PASSAGE, _word_count(above))
+        least = min(max(PASSAGE, _word_count(above)), _LONG_PASSAGE)
         passages.append(_key(passage) if above and _word_count(passage) >= least else None)
     return keys, passages
 

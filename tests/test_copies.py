@@ -58,11 +58,19 @@ def test_keys_are_those_of_the_joined_text_and_of_the_text_alone(pairs: list[tup
         ("Aardvark", "Definition:", False),
         ("How do I reset my router to its factory settings", "see the title, thanks in advance", False),
         ("Router", "hold the power button", True),
+        ("How to hold the power button", "hold the power button", False),
+        ("one two three four five six seven eight nine", "hold the power button for ten long seconds", True),
+        ("one two three four five six seven eight nine", "hold the power button for ten seconds", False),
+        ("How do you reset the AX router to its factory settings when it does not react", RESET, True),
+        ("二〇二四年版路由器使用说明书第四页关于恢复出厂设置", "请按住背面的按钮十秒", True),
+        ("二〇二四年版路由器使用说明书第四页关于恢复出厂设置", "请按住背面的按钮", False),
         ("说明书第四页", "要重置路由器，请按住背面的按钮十秒钟", True),
         ("路由器怎么重置", "见标题", False),
     ],
 )
-def test_a_passage_is_the_greater_part_of_its_document(title: str, text: str, is_passage: bool) -> None:
+def test_a_passage_is_long_or_the_greater_part_of_its_document(
+    title: str, text: str, is_passage: bool
+) -> None:
     _, (passage,) = document_keys([title], [text])
     assert (passage is not None) == is_passage
 
@@ -88,6 +96,31 @@ def test_a_title_does_not_hide_a_copy_of_a_positive(tmp_path: Path) -> None:
         "yes": "kept",
         "no": "kept",
     }
+
+
+def test_a_title_longer_than_the_text_does_not_hide_a_copy(tmp_path: Path) -> None:
+    text = "hold the power button for ten seconds until the light blinks"
+    title = "How do you reset the {} to its factory settings when it does not react any more at all"
+    titles = {"m": title.format("AX router of 2023"), "twin": title.format("BX router of 2024")}
+    documents = dict.fromkeys(titles, text)
+    assert reasons(tmp_path / "s.duckdb", documents, titles) == {
+        "m": "judged_positive", "twin": "duplicate_of_positive",
+    }  # fmt: skip
+
+
+def test_boilerplate_under_many_titles_is_one_negative_at_most(tmp_path: Path) -> None:
+    stub = "This article is a stub. You can help by expanding it."
+    documents = {"m": RESET, **{f"stub{number}": stub for number in range(3)}}
+    titles = {doc: f"The router and its reset button, part {doc[-1]}" for doc in documents if doc != "m"}
+    with make_store(
+        tmp_path / "s.duckdb", documents, {"q": "reset the router"}, [("q", "m")], titles=titles
+    ) as store:
+        dedup(store, DedupConfig())
+        mine(store, MiningConfig(rules=Rules(relative_margin=None)))
+        found = store.rows(
+            "SELECT coalesce(reason::VARCHAR, 'kept') FROM verdicts WHERE doc_id != 'm' ORDER BY 1"
+        )
+    assert found == [("duplicate_of_candidate",), ("duplicate_of_candidate",), ("kept",)]
 
 
 def test_a_short_text_under_another_title_is_another_document(tmp_path: Path) -> None:
