@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -203,6 +205,36 @@ Path(sys.argv[2]).touch()
     counts = [tuple(map(int, line.split())) for line in read.splitlines()]
     assert len(counts) == 5
     assert all(rows == keys and rows % 2 == 0 for rows, keys in counts), "a transaction was half read"
+
+
+def test_a_reader_that_may_not_ask_gets_in_at_the_next_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "utime", refused)  # as the lock file of another account does
+    monkeypatch.setattr("miner.store.access._IDLE", 0.2)
+    path = tmp_path / "s.duckdb"
+    with Store.open(path, create=True) as store:
+        note(store, "a")
+        with Store.open(path, read_only=True) as reader:
+            assert labels(reader) == ["a"]
+        note(store, "b")
+        with store.held(), pytest.raises(BusyError, match="another process holds"):
+            Store.open(path, read_only=True, wait=0.1)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644)])
+def test_the_umask_says_who_else_may_ask_a_writer_to_step_aside(
+    tmp_path: Path, umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        with Store.open(tmp_path / "s.duckdb", create=True):
+            assert stat.S_IMODE(lock_file(tmp_path / "s.duckdb").stat().st_mode) == mode
+    finally:
+        os.umask(before)
 
 
 def test_a_reader_sees_one_state_or_says_that_it_changed(

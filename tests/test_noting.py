@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from miner.cli.main import main
 from miner.engine.progress import Silent
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import mine
 from miner.models.encoder import Encoder
 from miner.store.database import Store
-from miner.store.pending import NOTE
+from miner.store.pending import NOTE, TrainedModel, note_of, notes_folder, take_in_model
 from miner.store.training import training_positives
 from miner.training import noting
 from miner.training.encoder_config import EncoderConfig
@@ -181,3 +183,65 @@ def test_the_same_training_again_notes_what_it_could_not(
     assert leftovers(tmp_path) == []
     assert not (out / NOTE).exists()
     assert noted(path, out) == JUDGED
+
+
+DAMAGES: dict[str, Callable[[str], str]] = {
+    "cut off": lambda text: text[:-20],
+    "empty": lambda text: "",
+    "of another kind": lambda text: "[]",
+    "without a key": lambda text: text.replace('"kind"', '"kin"'),
+    "an id of no text": lambda text: text.replace('"doc_id": ["d0"]', '"doc_id": [null]'),
+    "a name of no text": lambda text: text.replace('"name": "m"', '"name": ["m"]'),
+    "unequal columns": lambda text: text.replace('"doc_id": ["d0"]', '"doc_id": []'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_note_is_reported_once_and_moved_aside(path: Path, tmp_path: Path, damage: str) -> None:
+    positives = pa.table({"query_id": ["q0"], "doc_id": ["d0"]})
+    with Store.open(path) as store:
+        whole = note_of(
+            store.id, tmp_path / "model", [TrainedModel("f", "encoder", "m", {}, None, positives)]
+        )
+    damaged = DAMAGES[damage](whole)
+    assert damaged != whole
+    file = notes_folder(path) / "f.json"
+    file.parent.mkdir()
+    file.write_text(damaged, "utf-8")
+    (file.with_name("g.json")).write_text(whole, "utf-8")
+    said: list[str] = []
+    told = (
+        f"{file} is damaged, so the store does not know what a model was trained on: "
+        "it is f.json.damaged now; start the same training again to note it"
+    )
+    for _ in range(2):
+        with Store.open(path, note=said.append) as store:
+            assert training_positives(store, "f").to_pylist() == [{"query_id": "q0", "doc_id": "d0"}]
+    assert said == [told]
+    assert [left.name for left in file.parent.iterdir()] == ["f.json.damaged"]
+    assert file.with_name("f.json.damaged").read_text("utf-8") == damaged
+
+
+def test_a_command_reports_a_damaged_note(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["silver", "--undo"], ["relabel", "--undo"], ["dedup"]):
+        file = notes_folder(path) / "f.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("{", "utf-8")
+        with pytest.raises(SystemExit) as ended:
+            main([arguments[0], str(path), *arguments[1:]])
+        assert ended.value.code in (0, None)
+        assert capsys.readouterr().err.startswith(f"{file} is damaged"), arguments
+        assert not file.exists()
+
+
+def test_a_damaged_note_of_a_model_does_not_change_the_model(path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    said: list[str] = []
+    train(path, out, CONFIG, ROWS)
+    known = Encoder(str(out)).fingerprint
+    (out / NOTE).write_text("{", "utf-8")
+    with Store.open(path, note=said.append) as store:
+        take_in_model(store, out)
+    assert [message.split(" is damaged")[0] for message in said] == [str(out / NOTE)]
+    assert not (out / NOTE).exists()
+    assert Encoder(str(out)).fingerprint == known

@@ -28,14 +28,14 @@ def command(store: Path, source: str | None, name: str | None, recipe: Path | No
     miner decide my.duckdb --run r1 --name strict --percentile 2
     miner decide my.duckdb --strategy random --negatives 8 --seed 7
     """
-    from miner.cli.progress import progress
+    from miner.cli.progress import Lines, progress
     from miner.cli.summary import summarise
     from miner.mining.pipeline import config_of, decide_again
     from miner.store.certificate import staleness
     from miner.store.database import Store
     from miner.store.runs import find_run
 
-    with Store.open(store) as opened:
+    with Store.open(store, note=Lines().note) as opened:
         run = find_run(opened, source)
         config = with_values(config_of(run), given(recipe, flags))
         with progress() as reports:

@@ -35,13 +35,13 @@ def command(store: Path, name: str | None, workers: int | None, recipe: Path | N
     miner mine my.duckdb --encoder bundled --reranker my-reranker --percentile 5
     miner mine my.duckdb --encoder intfloat/e5-base-v2 --query-prompt "query: " --document-prompt "passage: "
     """
-    from miner.cli.progress import progress
+    from miner.cli.progress import Lines, progress
     from miner.cli.summary import summarise
     from miner.mining.pipeline import mine
     from miner.store.database import Store
 
     config = with_values(MiningConfig(), given(recipe, flags))
-    with Store.open(store) as opened:
+    with Store.open(store, note=Lines().note) as opened:
         with progress() as reports:
             opened.note = reports.note
             run = mine(opened, config, name=name, workers=workers, progress=reports)

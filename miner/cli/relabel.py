@@ -90,10 +90,11 @@ def _require_alone(context: Context, options: Sequence[str]) -> None:
 
 
 def _undo(store: Path) -> None:
+    from miner.cli.progress import Lines
     from miner.store.database import Store
     from miner.store.relabelled import remove_relabelled
 
-    with Store.open(store) as opened:
+    with Store.open(store, note=Lines().note) as opened:
         judgments, gone, resting = remove_relabelled(opened)
     runs = f" and run {listed(gone)}" if gone else ""
     click.echo(f"taken back: {judgments:,} relabelled judgments{runs}")

@@ -31,12 +31,13 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     miner runs my.duckdb --json
     miner runs my.duckdb --remove naive --remove strict
     """
+    from miner.cli.progress import Lines
     from miner.errors import listed
     from miner.evaluation.table import aligned
     from miner.store import runs
     from miner.store.database import Store
 
-    with Store.open(store, read_only=not remove) as opened, opened.snapshot():
+    with Store.open(store, read_only=not remove, note=Lines().note) as opened, opened.snapshot():
         if remove:
             runs.remove_runs(opened, remove)
             click.echo(f"taken out of {store}: {listed(dict.fromkeys(remove))}", err=True)

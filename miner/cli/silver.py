@@ -57,9 +57,10 @@ def command(store: Path, workers: int | None, undo: bool, **settings: Any) -> No
     miner silver my.duckdb --soft
     miner silver my.duckdb --undo
     """
+    from miner.cli.progress import Lines
     from miner.store.database import Store
 
-    with Store.open(store) as opened:
+    with Store.open(store, note=Lines().note) as opened:
         click.echo(_undone(opened) if undo else _made(opened, SilverConfig(**settings), workers))
 
 

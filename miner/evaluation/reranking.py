@@ -153,7 +153,7 @@ class _Kept:
             return
         if self._store.read_only:
             self._store.release()
-            with Store.open(self._store.path, wait=wait) as writer:
+            with Store.open(self._store.path, wait=wait, note=self._store.note) as writer:
                 evaluating.keep_scores(writer, self._reranker, pa.concat_tables(self._waiting))
         else:
             evaluating.keep_scores(self._store, self._reranker, pa.concat_tables(self._waiting))

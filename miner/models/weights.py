@@ -50,6 +50,7 @@ _LEFT_BY_TRAINING = frozenset(
         "scaler.pt",
         "scheduler.pt",
         "store-note.json",
+        "store-note.json.damaged",
         "train_results.json",
         "trainer_state.json",
         "training_args.bin",

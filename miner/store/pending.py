@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 NOTE = "store-note.json"
 """The file in the folder of a model."""
+DAMAGED = ".damaged"
+"""What the name of a note that cannot be read ends with from then on."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,10 @@ def notes_folder(store: Path) -> Path:
 
 
 def take_in(store: Store) -> None:
-    """Writes into the store what was noted beside it for it meanwhile, and removes those files."""
+    """Writes into the store what was noted beside it for it meanwhile, and removes those files.
+
+    A damaged one is renamed, and reported to `store.note`.
+    """
     folder = notes_folder(store.path)
     if not folder.is_dir():
         return
@@ -81,7 +86,7 @@ def take_in(store: Store) -> None:
 
 
 def take_in_model(store: Store, folder: Path) -> None:
-    """Writes into the store what was noted in the folder of a model for it, and removes the file."""
+    """Writes into the store what was noted in the folder of a model for it, as `take_in` does."""
     if (file := folder / NOTE).is_file():
         _take_in(store, file)
 
@@ -92,17 +97,38 @@ def _take_in(store: Store, file: Path) -> None:
         if found["store"] != store.id:
             return
         copy = Path(found["model"]) / NOTE
-        models = [TrainedModel(**{**row, "positives": _table(row["positives"])}) for row in found["models"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # not a note of ours; the same training notes it again
+        models = [_model(row) for row in found["models"]]
+    except OSError as error:
+        store.note(f"{file} cannot be read, so it waits: {error.strerror}")
+        return
+    except (ValueError, KeyError, TypeError):
+        aside = file.with_name(file.name + DAMAGED)
+        with suppress(OSError):
+            file.replace(aside)
+        store.note(
+            f"{file} is damaged, so the store does not know what a model was trained on: it is {aside.name} "
+            "now; start the same training again to note it"
+        )
+        return
     record(store, models)
     for done in (file, copy):
         with suppress(OSError):
             done.unlink()
 
 
+def _model(row: Mapping[str, Any]) -> TrainedModel:
+    model = TrainedModel(**{**row, "positives": _table(row["positives"])})
+    names = (model.fingerprint, model.kind, model.name, model.base or "")
+    if not all(isinstance(name, str) for name in names) or not isinstance(model.details, Mapping):
+        raise TypeError("a text or a mapping is something else")
+    return model
+
+
 def _table(positives: Mapping[str, list[str]] | None) -> pa.Table | None:
     if positives is None:
         return None
     schema = pa.schema([("query_id", pa.string()), ("doc_id", pa.string())])
-    return pa.table({name: positives[name] for name in schema.names}, schema=schema)
+    table = pa.table({name: positives[name] for name in schema.names}, schema=schema)
+    if any(column.null_count for column in table.columns):
+        raise ValueError("an id is missing")
+    return table
