@@ -416,7 +416,7 @@ def test_columns_of_lists_are_listed_and_stop_nothing(tmp_path: Path) -> None:
     path = write(
         tmp_path / "t.jsonl", jsonl({"query": "a", "positive": "b", "meta": {"m": 1}, "votes": ["x"]})
     )
-    assert open_source(str(path), SourceConfig()).note == "not read: columns meta (a list), votes (a list)"
+    assert open_source(str(path), SourceConfig()).note == "not read: columns meta (an object), votes (a list)"
     assert judged(path) == [("a", "b", 1.0)]
 
 

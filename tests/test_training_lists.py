@@ -72,3 +72,11 @@ def test_a_column_named_like_a_label_is_not_trained_on_as_if_every_row_were_a_po
     )
     chosen = Columns(("question1", "question2"), "is_duplicate", "1")
     assert columns_of(read_examples(str(path), "mnr", chosen)) == {"question1": ["b"], "question2": ["d"]}
+
+
+def test_ids_of_few_values_are_labels_and_others_are_not(tmp_path: Path) -> None:
+    texts = {"anchor": [f"a{i}" for i in range(20)], "positive": [f"b{i}" for i in range(20)]}
+    path = tsv(tmp_path / "t.tsv", {**texts, "label_id": [str(i % 2) for i in range(20)]})
+    assert "has labels in column 'label_id'" in refusal(path, "mnr")
+    path = tsv(tmp_path / "t.tsv", {**texts, "match_id": [str(i) for i in range(20)]})
+    assert len(columns_of(read_examples(str(path), "mnr"))["anchor"]) == 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,19 @@ def _names(_: Any, __: Any, value: str | None) -> tuple[str, ...] | None:
     return None if value is None else tuple(name.strip() for name in value.split(","))
 
 
+def _fields(value: str) -> list[str]:
+    """Returns what commas separate; as in CSV, a field with a comma stands in double quotes."""
+    try:
+        return next(csv.reader([value])) or [""]
+    except csv.Error:  # a line end outside of quotes
+        return [value]
+
+
 def _mapping(context: click.Context, option: click.Parameter, value: str | None) -> dict[str, float] | None:
     if value is None:
         return None
     found: dict[str, float] = {}
-    for part in value.split(","):
+    for part in _fields(value):
         name, sign, number = part.rpartition("=")
         try:
             worth = float(number)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
+from io import StringIO
+from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
 from miner.errors import InputError, UsageError, near, shown
@@ -14,7 +17,6 @@ from miner.sources.values import as_number
 if TYPE_CHECKING:
     from miner.sources.layouts import Layout
 
-_ROWS_LOOKED_AT = 100_000
 _MOST_VALUES = 12
 _SHOWN = 3
 _REPEATED = 3
@@ -46,13 +48,16 @@ _ID = re.compile(r"(.*[_-])?(q|d|p|s|doc|query|pair|row|example)?(id|ids|idx|ind
 
 def is_grade(name: str) -> bool:
     """Tells whether a column is named like one that grades pairs, such as `gold_label` or `is_duplicate`."""
-    words = {word.lower() for word in _WORDS.findall(name)}
-    return bool(words & _GRADING) and not _ID.fullmatch(name)
+    return bool(_words(name) & _GRADING)
 
 
 def is_id(name: str) -> bool:
-    """Tells whether a column is named like one of ids."""
+    """Tells whether a column is named like one of ids; `label_id` too, whose few values may be grades."""
     return _ID.fullmatch(name) is not None
+
+
+def _words(name: str) -> set[str]:
+    return {word.lower() for word in _WORDS.findall(name)}
 
 
 _NO_VALUE = "no relevance (--relevance-map =1 would count rows without a value as relevant)"
@@ -105,8 +110,8 @@ def _form(value: str) -> str:
 def require_graded(tables: Sequence[tuple[Table, Layout]], config: SourceConfig) -> None:
     """Raises InputError for a column that looks like a label of pairs if nobody said what it means.
 
-    Looks at the values in the first 100,000 rows of each table. Also raises it for a relevance column that
-    holds names, if nothing maps them to numbers.
+    Reads each table until every column in question has more than 12 different values. Also raises it for a
+    relevance column that holds names, if nothing maps them to numbers.
     """
     for table, layout in tables:
         if layout.kind not in ("pairs", "triplets"):
@@ -130,7 +135,11 @@ def _require_numbers(table: Table, column: str) -> None:
 
 
 def _require_no_label(table: Table, layout: Layout) -> None:
-    columns = [c for c in table.columns if c not in layout.read | table.nested and not is_id(c)]
+    columns = [
+        name
+        for name in table.columns
+        if name not in layout.read and name not in table.nested and _may_be_label(name, layout.kind)
+    ]
     found = _values(table, columns) if columns else {}
     suspects = [name for name in columns if _is_label(name, found[name], layout.kind)]
     if not suspects:
@@ -141,7 +150,7 @@ def _require_no_label(table: Table, layout: Layout) -> None:
     raise InputError(
         f"{table.origin}: column '{shown(name)}' looks like a label of the pairs (with values such as "
         f"{_listed(values)}), but no option says what it means: every row would count as a positive",
-        f"to read it as relevance: --relevance-column {shown(name)}"
+        f"to read it as relevance: --relevance-column {quote(name)}"
         + ("" if numbers else f" --relevance-map {_map(values)}")
         + (" (0 or less is a judged negative)" if numbers else " (rows with other values are left out)")
         + f"; if every row is a positive: --relevance-column {NO_COLUMN}",
@@ -158,19 +167,25 @@ class _Values(NamedTuple):
     """How many rows have a value."""
 
 
+def _may_be_label(name: str, kind: str) -> bool:
+    """Tells whether a column of this name can look like a label at all, whatever its values are."""
+    if is_grade(name):
+        return True
+    return kind == "pairs" and not is_id(name) and not _words(name) & _ABOUT
+
+
 def _is_label(name: str, values: _Values, kind: str) -> bool:
     """Tells whether a column looks like one that grades the pairs."""
     if not values.first:
         return False
     if values.many:
-        return kind == "pairs" and is_grade(name) and all(as_number(v) is not None for v in values.first)
+        graded = is_grade(name) and not is_id(name)
+        return kind == "pairs" and graded and all(as_number(value) is not None for value in values.first)
     if len(values.first) == 1:
         worth = _proposed(values.first[0])
         return is_grade(name) and worth is not None and worth <= 0
     if is_grade(name):
         return True
-    if kind == "triplets" or {word.lower() for word in _WORDS.findall(name)} & _ABOUT:
-        return False
     if all(value.lower() in _WORTH or as_number(value) in (0, 1, -1) for value in values.first):
         return True
     often = values.rows >= _REPEATED * len(values.first)
@@ -178,11 +193,11 @@ def _is_label(name: str, values: _Values, kind: str) -> bool:
 
 
 def _values(table: Table, columns: Sequence[str]) -> dict[str, _Values]:
-    """Returns what the values of columns are, in the first _ROWS_LOOKED_AT rows."""
+    """Returns what the values of columns are; reads on while one of them has at most _MOST_VALUES."""
     found: dict[str, dict[str, None]] = {column: {} for column in columns}
     counts = dict.fromkeys(columns, 0)
     few = dict(enumerate(columns))
-    for rows, record in enumerate(table.read(columns), 1):
+    for record in table.read(columns):
         for place, column in tuple(few.items()) if record.problem is None else ():
             value = (record.values[place] or "").strip()
             if value:
@@ -190,7 +205,7 @@ def _values(table: Table, columns: Sequence[str]) -> dict[str, _Values]:
                 found[column][value] = None
                 if len(found[column]) > _MOST_VALUES:
                     del few[place]
-        if not few or rows >= _ROWS_LOOKED_AT:
+        if not few:
             break
     return {
         column: _Values(tuple(values)[:_SHOWN], True, counts[column])
@@ -215,5 +230,10 @@ def _proposed(value: str) -> float | None:
 
 
 def _map(values: Sequence[str]) -> str:
+    """Returns a value for --relevance-map as a shell takes it."""
     proposed = ((value, _proposed(value)) for value in values)
-    return ",".join(f"{shown(v, 30)}={'NUMBER' if worth is None else f'{worth:g}'}" for v, worth in proposed)
+    text = StringIO()
+    csv.writer(text, lineterminator="").writerow(
+        f"{shown(value)}={'NUMBER' if worth is None else f'{worth:g}'}" for value, worth in proposed
+    )
+    return quote(text.getvalue())

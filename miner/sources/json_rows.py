@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from miner.errors import InputError, near, shown
 from miner.sources.files import File, lines
-from miner.sources.table import Record, Table, text_record
+from miner.sources.table import LIST, OBJECT, Record, Table, text_record
 from miner.sources.values import JSON, parse_json
 
 _MOST_KEYS = 10_000
@@ -35,12 +35,13 @@ def open_json(file: File) -> Table:
     if not array and file.suffix == ".json":
         _require_rows(file, first)
     columns = dict[str, None]()
-    nested = set[str]()
+    nested = dict[str, str]()
     for row in _rows(file, array):
         for key, value in row.record.items():
             columns[key] = None
             if isinstance(value, dict | list):
-                nested.add(key)
+                what = OBJECT if isinstance(value, dict) else LIST
+                nested[key] = what if nested.get(key, what) == what else f"{LIST} or {OBJECT}"
         if len(columns) > _MOST_KEYS:
             raise InputError(
                 f"{file.origin}:{row.number}: more than {_MOST_KEYS:,} different keys up to here",
@@ -64,7 +65,7 @@ def open_json(file: File) -> Table:
                 ([record.get(key) for key in passages], passages),
             )
 
-    return Table(file.origin, tuple(columns), file.size, "bytes", _read, frozenset(nested))
+    return Table(file.origin, tuple(columns), file.size, "bytes", _read, nested)
 
 
 def raw_column(file: File, name: str) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import quote
 
 from miner.errors import InputError, near, shown
 from miner.sources.config import NO_COLUMN, SourceConfig
@@ -205,6 +206,6 @@ def _example(table: Table) -> str:
     if found is None:
         return ""
     grades = [name for name in table.columns if name not in found and is_grade(name)]
-    relevance = f" --relevance-column {shown(grades[0])}" if grades else ""
+    relevance = f" --relevance-column {quote(grades[0])}" if grades else ""
     query = "" if found[0] == _DEFAULTS.query_column else f"--query-column {found[0]} "
     return f"{query}--positive-column {found[1]}{relevance}"

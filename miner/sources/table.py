@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
 from miner.errors import InputError, listed, near, shown
 from miner.sources.values import NotTextError, Passage, as_passages, as_text
+
+LIST, OBJECT = "a list", "an object"
+"""What a nested value is, as messages say it."""
 
 
 class Record(NamedTuple):
@@ -55,8 +58,8 @@ class Table:
     size: int
     unit: str
     read: Read
-    nested: frozenset[str] = frozenset()
-    """The columns that hold lists or objects in some row."""
+    nested: Mapping[str, str] = field(default_factory=dict)
+    """The columns that hold lists or objects in some row, each with which: `a list`, `an object` or both."""
     note: str = ""
     """How it is read, where that is not the plain way; empty if it is."""
     first_row: tuple[str, ...] | None = None
@@ -76,7 +79,12 @@ class Table:
     @property
     def listed(self) -> str:
         """The names of the columns, as messages show them."""
-        return listed(f"{shown(c, 40)}{' (a list)' if c in self.nested else ''}" for c in self.columns)
+        return listed(self.described(column, 40) for column in self.columns)
+
+    def described(self, column: str, most: int = 60) -> str:
+        """Returns the name of a column, and whether it holds lists or objects, as messages show it."""
+        nested = f" ({self.nested[column]})" if column in self.nested else ""
+        return f"{shown(column, most)}{nested}"
 
     def no_header(self, missing: str) -> InputError:
         """Returns the error of a file that lacks a column because it seems to lack the header."""
@@ -103,9 +111,13 @@ def text_record(
     return Record(line, size, values, found)
 
 
-def nested_in(schema: pa.Schema) -> frozenset[str]:
-    """Returns the columns of a schema that hold lists or objects."""
-    return frozenset(found.name for found in schema if pa.types.is_nested(found.type))
+def nested_in(schema: pa.Schema) -> dict[str, str]:
+    """Returns the columns of a schema that hold lists or objects, each with which of them."""
+    return {
+        found.name: OBJECT if pa.types.is_struct(found.type) or pa.types.is_map(found.type) else LIST
+        for found in schema
+        if pa.types.is_nested(found.type)
+    }
 
 
 def batch_records(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 
-from miner.errors import InputError, UsageError, listed, shown
+from miner.errors import InputError, UsageError, listed
 from miner.sources.config import NO_COLUMN, SourceConfig, require_one_split, split_in
 from miner.sources.files import File, files_in, tree, unread
 from miner.sources.grades import Grades, is_grade, require_graded
@@ -89,14 +90,14 @@ def from_tables(
 def _unread(read: Sequence[Read]) -> list[str]:
     """Says which columns are left where they are, and which of them may grade the pairs."""
     known = {name for _, layout, _ in read for name in layout.read}
-    columns = {c: c in table.nested for table, _, _ in read for c in table.columns if c not in known}
+    columns = {c: table for table, _, _ in read for c in table.columns if c not in known}
     if not columns:
         return []
-    grading = [column for column, nested in columns.items() if not nested and is_grade(column)]
+    grading = [column for column, table in columns.items() if column not in table.nested and is_grade(column)]
     pairs = read[0][1].kind in ("pairs", "triplets")
-    hint = f"; if it grades the pairs: --relevance-column {shown(grading[0])}" if grading and pairs else ""
-    names = (f"{shown(c)} (a list)" if nested else c for c, nested in columns.items())
-    return [f"not read: columns {listed(names)}{hint}"]
+    hint = f"; if it grades the pairs: --relevance-column {quote(grading[0])}" if grading and pairs else ""
+    names = listed(table.described(column) for column, table in columns.items())
+    return [f"not read: columns {names}{hint}"]
 
 
 def _pairs(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from miner.errors import InputError, UsageError, listed, near, shown
 from miner.ranges import LABEL_MAX, check_fields, within
-from miner.sources.grades import is_grade
+from miner.sources.grades import is_grade, is_id
 from miner.sources.values import as_number, is_blank
 from miner.training.encoder_config import LOSSES, Loss
 from miner.training.passages import SCORES, one_passage_a_row
@@ -239,8 +239,10 @@ def _is_grade(table: pa.Table, name: str, texts: Sequence[str]) -> bool:
     if name in texts or not is_grade(name) or pa.types.is_nested(table.schema.field(name).type):
         return False
     known = _known(table[name].slice(0, _ROWS_LOOKED_AT).to_pylist())
-    numbers = all(as_number(value) is not None for value in known)
-    return numbers or (len(known) <= _MOST_CLASSES and all(len(value) <= _LONG_NAME for value in known))
+    few = len(known) <= _MOST_CLASSES
+    if all(as_number(value) is not None for value in known):
+        return few or not is_id(name)
+    return few and all(len(value) <= _LONG_NAME for value in known)
 
 
 def _require_columns(table: pa.Table, origin: str, names: Sequence[str]) -> None:

@@ -116,7 +116,7 @@ def _table(file: File) -> pa.Table:
             raise InputError(f"{file.origin}:{record.line}: {record.problem[1]}", "mend the row")
         rows.append(record.values)
     found = {name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(texts)} | scores
-    for name in table.nested.difference(found):
+    for name in table.nested.keys() - found.keys():
         found[name] = (
             pa.array(passage_lists(raw_column(file, name), name), pa.list_(pa.string()))
             if is_passages(name)
