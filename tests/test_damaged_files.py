@@ -12,6 +12,7 @@ import pytest
 from miner.errors import MinerError, ModelError
 from miner.faults import read_json
 from miner.models.encoder import Encoder
+from miner.models.kinds import is_reranker
 from miner.models.reranker import Reranker
 from miner.training.workplace import _state
 from tests.tiny import tiny_bert
@@ -115,3 +116,12 @@ def test_json_that_is_whole_is_read(tmp_path: Path) -> None:
     with pytest.raises(MinerError) as caught:
         read_json(tmp_path / "none", dict, "look")
     assert str(caught.value) == f"cannot read {tmp_path / 'none'}: No such file or directory; look"
+
+
+@pytest.mark.parametrize("value", [5, {}, None, "BertModel", [], [5]])
+def test_an_architecture_of_another_kind_is_none(model: Path, tmp_path: Path, value: object) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": value}))
+    assert not is_reranker(folder)

@@ -152,8 +152,8 @@ def _scores(folder: Path) -> int:
 
 
 def _architecture(folder: Path) -> str:
-    names = _read(folder / "config.json").get("architectures") or [""]
-    return str(names[0])
+    names = _read(folder / "config.json").get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else ""
 
 
 def _read(file: Path, default: Any = None) -> Any:

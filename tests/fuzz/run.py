@@ -24,18 +24,27 @@ _NEVER = ("Error: unexpected", "Traceback (most recent call last)")
 
 
 def content_hash(store: Path) -> str:
-    """Returns a hash over the rows of all tables in any order; of the file itself if it cannot be read."""
+    """Returns a hash over the rows of all tables in any order; of the file itself if it does not open.
+
+    A table that is damaged counts as that: its file may change around it.
+    """
     digest = hashlib.sha256()
     try:
-        with duckdb.connect(str(store), read_only=True) as connection:
+        connection = duckdb.connect(str(store), read_only=True)
+    except duckdb.Error:
+        return hashlib.sha256(store.read_bytes()).hexdigest()
+    with connection:
+        try:
             names = connection.execute("SELECT table_name FROM duckdb_tables() ORDER BY ALL").fetchall()
-            for (name,) in names:
+        except duckdb.Error:
+            return "damaged"
+        for (name,) in names:
+            found: object = "damaged"
+            with contextlib.suppress(duckdb.Error):
                 found = connection.execute(
                     f'SELECT count(*), sum(hash(t)::HUGEINT)::VARCHAR FROM "{name}" t'
                 ).fetchall()
-                digest.update(f"{name} {found}".encode())
-    except duckdb.Error:
-        return hashlib.sha256(store.read_bytes()).hexdigest()
+            digest.update(f"{name} {found}".encode())
     return digest.hexdigest()
 
 
