@@ -30,9 +30,9 @@ class Range:
     def __str__(self) -> str:
         kind = "a whole number" if self.is_whole else "a number"
         if not self.above and not self.below:
-            return f"{kind} from {_plain(self.low)} to {_plain(self.high)}"
-        low = f"{'above' if self.above else 'at least'} {_plain(self.low)}"
-        return f"{kind} {low} and {'below' if self.below else 'at most'} {_plain(self.high)}"
+            return f"{kind} from {bound(self.low)} to {bound(self.high)}"
+        low = f"{'above' if self.above else 'at least'} {bound(self.low)}"
+        return f"{kind} {low} and {'below' if self.below else 'at most'} {bound(self.high)}"
 
     def number(self, value: object) -> int | float | None:
         """Returns `value` as an int or a float without a negative zero, None if it is not in the range."""
@@ -85,8 +85,9 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
-def _plain(bound: float) -> str:
-    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
+def bound(end: float) -> str:
+    """Returns an end of a range as messages and the help show it."""
+    return f"{end:,}" if isinstance(end, int) else f"{end:g}"
 
 
 COUNT = whole(1, 1_000_000_000)

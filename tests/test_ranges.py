@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from fractions import Fraction
@@ -107,6 +111,33 @@ OPTIONS = [pytest.param(option, id=f"{name} {option.opts[0]}") for name, option 
 
 def test_there_are_many() -> None:
     assert len(OPTIONS) > 100
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_the_help_of_every_number_option_shows_its_range(option: click.Option) -> None:
+    command = click.Command("x", params=[option])
+    record = option.get_help_record(click.Context(command))
+    assert record is not None
+    assert isinstance(option.type, Within)
+    kind = "INTEGER RANGE" if option.type.allowed.is_whole else "FLOAT RANGE"
+    assert record[0].endswith(kind)
+    assert option.type._describe_range() in record[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("dedup", "--threshold FLOAT RANGE [0<x<=1]"),
+        ("bench", "--seeds INTEGER RANGE [3<=x<=1,000]"),
+        ("mine", "--percentile FLOAT RANGE [0<=x<=100 or off]"),
+    ],
+)
+def test_the_help_on_the_screen_shows_ranges(name: str, shown: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "miner", name, "--help"],
+        capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "200"},
+    )  # fmt: skip
+    assert shown in re.sub(r"[\s│]+", " ", ended.stdout)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

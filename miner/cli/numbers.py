@@ -6,16 +6,20 @@ from typing import Any
 
 import click
 
-from miner.ranges import OFF, Range, shown
+from miner.ranges import OFF, Range, bound, shown
 
 
-class Within(click.ParamType[Any]):
-    """A number of a range; with `may_be_off` also the text `off` for none."""
+class Within(click.FloatRange):
+    """A number of a range; with `may_be_off` also the text `off` for none.
+
+    It is one of Click's ranges so that the help shows what it allows.
+    """
 
     def __init__(self, allowed: Range, may_be_off: bool = False) -> None:
+        super().__init__(allowed.low, allowed.high, allowed.above, allowed.below)
         self.allowed = allowed
         self._may_be_off = may_be_off
-        self.name = "integer" if allowed.is_whole else "number"
+        self.name = "integer range" if allowed.is_whole else "float range"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Returns the number, or the text `off`; fails for anything else, with the range and the value."""
@@ -25,6 +29,12 @@ class Within(click.ParamType[Any]):
         if found is None:
             self.fail(f"must be {self.allowed.allowed(self._may_be_off)}, got {_bare(value)}", param, ctx)
         return found
+
+    def _describe_range(self) -> str:
+        """Returns the range as the help shows it; overrides Click's, which knows no `off`."""
+        low = f"{bound(self.allowed.low)}{'<' if self.allowed.above else '<='}"
+        high = f"{'<' if self.allowed.below else '<='}{bound(self.allowed.high)}"
+        return f"{low}x{high}" + (f" or {OFF}" if self._may_be_off else "")
 
 
 def _bare(value: str) -> str:
