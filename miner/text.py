@@ -152,6 +152,7 @@ def _pattern(name: str) -> re.Pattern[str]:
         "joiner": f"(?<=[{marks()}])[\u200c\u200d]",
         "gap": rf"(?<=[{letters}])\s+(?=[{letters}])",
         "piece": rf"([{letters}]+)|[^\s{letters}]+",
+        "part": rf"[{letters}][{marks()}\u200b-\u200d\u2060\U000e0100-\U000e01ef]*|[^\s{letters}]+",
         "character": f"(?:(?![{marks()}])[{letters}])?[{marks()}]*",
         "wide": f"[{letters}{_WIDE}]+",
         "token": rf"\w[\w{marks()}]+|[{letters}]",
@@ -180,12 +181,29 @@ def words(text: str, size: int = 2) -> list[str]:
     returned as its overlapping n-grams of `size` characters, the run itself where it is shorter; a
     character is a letter with its marks, and white space between two of them does not end a run.
     """
-    if text.isascii() or _pattern("unspaced").search(text) is None:
+    if not is_unspaced(text):
         return text.split()
     found: list[str] = []
     for piece in _pattern("piece").finditer(_pattern("gap").sub("", _INVISIBLE.sub("", text))):
         found += _grams(piece[0], size) if piece[1] else [piece[0]]
     return found
+
+
+def parts(text: str) -> list[list[str]]:
+    """Returns for each piece of a text between white space the parts it consists of, nothing left out.
+
+    A piece is one part, a word; but in scripts without spaces every character is a part, a letter with
+    its marks, and what stands between such characters is another.
+    """
+    pieces = text.split()
+    if not is_unspaced(text):
+        return [[piece] for piece in pieces]
+    return [_pattern("part").findall(piece) for piece in pieces]
+
+
+def is_unspaced(text: str) -> bool:
+    """Returns whether a text has letters of a script without spaces between words."""
+    return not text.isascii() and _pattern("unspaced").search(text) is not None
 
 
 def _grams(run: str, size: int) -> list[str]:

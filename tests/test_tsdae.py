@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -99,11 +100,82 @@ def test_deleting_keeps_some_words_in_order_and_is_repeatable(
     text = " \n".join(words)
     noisy = delete_words(text, deletion, seed, epoch)
     assert noisy == delete_words(text, deletion, seed, epoch)
-    rest = iter(words)
-    assert all(word in rest for word in noisy.split(" ") if noisy), "a subsequence"
+    rest = iter("".join(words))
+    assert all(character in rest for character in noisy.replace(" ", "")), "a subsequence"
     assert bool(noisy) == bool(words)
     if deletion == 0:
         assert noisy.split() == words
+
+
+SPACED = st.text(st.characters(max_codepoint=0xDFF), max_size=60)
+
+
+@given(SPACED, st.floats(0, 1, exclude_max=True), st.integers(0, 99))
+def test_words_of_scripts_with_spaces_are_deleted_as_a_whole(text: str, deletion: float, seed: int) -> None:
+    words = text.split()
+    rng = random.Random(f"{seed} 2 {text}")
+    kept = [word for word in words if rng.random() >= deletion]
+    assert delete_words(text, deletion, seed, 2) == " ".join(kept or (words and [rng.choice(words)]))
+
+
+@pytest.mark.parametrize(
+    ("text", "noisy"),
+    [
+        ("hold the power button for ten seconds until the light blinks", "for ten seconds until the light"),
+        ("안녕하세요 라우터를 재설정하는 방법을 알려 주세요 감사합니다", "방법을"),
+    ],
+)
+def test_deleted_words_of_spaced_text_are_the_same_as_ever(text: str, noisy: str) -> None:
+    assert delete_words(text, 0.6, 13, 0) == noisy
+
+
+UNITS = {
+    "Chinese": [
+        "要",
+        "重",
+        "置",
+        "路",
+        "由",
+        "器",
+        "，",
+        "请",
+        "按",
+        "住",
+        "按",
+        "钮",
+        "十",
+        "秒",
+        "钟",
+        "。",
+    ],
+    "Thai": ["กี่", "ค", "รั้", "ง", "ที่", "ต้", "อ", "ง", "ก", "ด", "ปุ่", "ม"],
+    "Japanese": ["ル", "か\u3099", "電", "源", "を", "切", "る", "。"],
+    "mixed": ["iPhone15", "手", "机", "壳", "Pro-Max", "多", "少", "钱", "?"],
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_characters_of_scripts_without_spaces_are_deleted_one_by_one(name: str) -> None:
+    units = UNITS[name]
+    text = "".join(units)
+    assert delete_words(text, 0, 13, 0) == text
+    kept = []
+    for seed in range(400):
+        noisy, found = delete_words(text, 0.6, seed, 0).replace(" ", ""), []
+        for unit in units:
+            if noisy.startswith(unit):
+                found.append(unit)
+                noisy = noisy[len(unit) :]
+        assert noisy == "", "whole units, in order"
+        assert found
+        kept.append(len(found) / len(units))
+    assert 1 - np.mean(kept) == pytest.approx(0.6, abs=0.03)
+
+
+def test_words_do_not_run_together_where_characters_between_them_are_deleted() -> None:
+    seen = {delete_words("第3章 iPhone手Android  你好", 0.5, seed, 0) for seed in range(2000)}
+    assert {"iPhone Android", "第3章 iPhone手Android 你好", "3 iPhone手 好", "章 你好"} <= seen
+    assert not any("iPhoneAndroid" in noisy or "  " in noisy for noisy in seen)
 
 
 @pytest.mark.parametrize("deletion", [0.2, 0.6, 0.9])

@@ -17,7 +17,10 @@ OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "base": (click.STRING, "Transformer to start from: hub id, folder, or bundled."),
     "texts": (click.Choice(list(TEXTS)), "Which texts of STORE to learn from."),
     "without": (click.STRING, "Leave out the texts of queries judged in this split; '' for none."),
-    "deletion": (None, "Probability with which each word is deleted."),
+    "deletion": (
+        None,
+        "Probability with which each word is deleted; in scripts without spaces, each character.",
+    ),
     "pooling": (click.Choice(POOLINGS), "How token vectors become one; keep: as the base does it."),
     "epochs": (None, "How often every text is seen."),
     "max_steps": (None, "Stop after so many batches [default: when the epochs end]."),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 from miner.errors import ModelError
 from miner.models.names import ModelFolder
 from miner.models.weights import modules_of
+from miner.text import is_unspaced, parts
 from miner.training.pretrain_config import PretrainConfig
 
 _GROUP = 32
@@ -30,15 +32,26 @@ _BASES = "name a BERT, RoBERTa or XLM-RoBERTa encoder, such as bundled"
 
 
 def delete_words(text: str, deletion: float, seed: int, epoch: int) -> str:
-    """Returns the text without the words that chance deletes, joined by single spaces.
+    """Returns the text without the words that chance deletes, with single spaces where white space was.
 
-    Words are what white space separates. Each is deleted with probability `deletion`; if none
-    would stay, one drawn word does. Depends on nothing but the arguments.
+    Words are what white space separates; in scripts without spaces, each character with its marks (see
+    `text.parts`). Each is deleted with probability `deletion`; if none would stay, one drawn word does.
+    Depends on nothing but the arguments.
     """
-    words = text.split()
+    pieces = parts(text)
     rng = random.Random(f"{seed} {epoch} {text}")
-    kept = [word for word in words if rng.random() >= deletion]
-    return " ".join(kept or (words and [rng.choice(words)]))
+    kept = [[part for part in piece if rng.random() >= deletion] for piece in pieces]
+    if pieces and not any(kept):
+        kept = [[rng.choice([part for piece in pieces for part in piece])]]
+    return " ".join(piece[0] if len(piece) == 1 else _joined(piece) for piece in kept if piece)
+
+
+def _joined(piece: list[str]) -> str:
+    """The parts of a piece in a row. Words between which all characters were deleted stay two words."""
+    joined = piece[0]
+    for before, part in pairwise(piece):
+        joined += part if is_unspaced(before) or is_unspaced(part) else f" {part}"
+    return joined
 
 
 class TextBatches(DefaultBatchSampler):

@@ -41,7 +41,7 @@ class PretrainConfig:
     without: str | None = "test"
     """Leave out the queries that are judged in this split: it is kept to measure on."""
     deletion: float = within(0.6, BELOW_1)
-    """The probability with which each word is deleted; one word stays."""
+    """The probability with which each word is deleted, and each character in scripts without spaces."""
     pooling: str = "keep"
     """How token vectors become one: `cls`, `mean`, or as the base does it."""
     epochs: int = within(1, EPOCHS)
