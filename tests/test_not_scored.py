@@ -279,6 +279,26 @@ def test_a_reranker_that_gives_every_pair_one_score_is_warned_about(opened: Stor
     ]
 
 
+def test_evaluation_warns_of_a_reranker_that_gives_every_pair_one_score(opened: Store, things: Path) -> None:
+    notes = Notes()
+    evaluate(opened, str(things / "constant"), EvaluationConfig(split="test"), notes)
+    assert notes.warnings == [
+        f"{things / 'constant'} gives all 24 pairs the same score, 0.5: it does not separate anything, "
+        "so its measures are meaningless"
+    ]
+
+
+def test_silver_warns_of_a_reranker_that_gives_every_pair_one_score(opened: Store, things: Path) -> None:
+    opened.execute("DELETE FROM judgments WHERE split = 'test'")
+    notes = Notes()
+    name = str(things / "constant")
+    report = silver(opened, SilverConfig(reranker=name, queries="all", encoder="none"), progress=notes)
+    assert notes.warnings == [
+        f"{name} gives all {report.pairs:,} pairs the same score, 0.5: it does not separate anything, so its "
+        "judgments are meaningless"
+    ]
+
+
 def test_reranking_leaves_them_unranked_and_says_so(opened: Store, things: Path) -> None:
     notes = Notes()
     model = Reranker(str(things / "nan"), dtype="fp32")

@@ -123,9 +123,17 @@ def measure(
         for encode in encoders:
             encode.note_truncated()
     for model, one in zip(models, found, strict=True):
-        if one.unscored:
-            progress.note(f"warning: {model.name} {_unscored(one)}")
+        for warning in warnings(model.name, one):
+            progress.note(f"warning: {warning}")
     return found
+
+
+def warnings(name: str, measured: Measured) -> list[str]:
+    """Returns why the measures of the model `name` may not be what they seem, a sentence each."""
+    told = [f"{name} {_unscored(measured)}"] if measured.unscored else []
+    if measured.constant:
+        told.append(f"{name} {measured.constant}, so its measures are meaningless")
+    return told
 
 
 def _unscored(measured: Measured) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from miner.errors import UsageError, listed
 from miner.evaluation.measured import Encode, Floats, Measured, Vectors, from_values, unscored
 from miner.evaluation.ranking import Ints, Pairs, discount, named, ranked, scored
+from miner.models.constant import same_vector
 from miner.models.similarity import COSINE
 from miner.retrieval.search import positions
 from miner.store import corpus, evaluating
@@ -63,7 +64,11 @@ class LabelTask:
         found["k-NN accuracy"] = self._votes(vectors, encode(self.voters.texts, "query"), similarity)
         chance = float(np.mean(self._same_label()))
         gaps = unscored(queries=vectors, documents=documents)
-        return from_values("labels", self.queries.ids, found, len(self.documents.ids), chance, gaps)
+        constant = same_vector(
+            queries=(self.queries.texts, vectors), documents=(self.documents.texts, documents)
+        )
+        measured = from_values("labels", self.queries.ids, found, len(self.documents.ids), chance, gaps)
+        return replace(measured, constant=constant)
 
     def _retrieval(self, vectors: Vectors, documents: Vectors, similarity: str) -> dict[str, Floats]:
         columns: dict[str, list[float]] = {"MAP": [], "P@1": [], "P@10": [], "nDCG@10": []}

@@ -61,6 +61,8 @@ class Measured:
     """Labels: the share of documents that have the query's label, what a model without sense reaches."""
     unscored: Mapping[str, int] = field(default_factory=dict)
     """How many queries, documents or pairs the model has no vector or score for; without those of 0."""
+    constant: str | None = None
+    """If the model gives everything the same vector or score: a clause that says so, to follow its name."""
 
     @property
     def headline(self) -> str:

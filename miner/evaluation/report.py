@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from miner.engine.progress import SILENT, Progress
-from miner.evaluation.evaluate import AUTO, EvaluationConfig, Model, measure, open_models, task_of_split
+from miner.evaluation.evaluate import (
+    AUTO,
+    EvaluationConfig,
+    Model,
+    measure,
+    open_models,
+    task_of_split,
+    warnings,
+)
 from miner.evaluation.measured import Measured
 from miner.evaluation.significance import Difference, compare
 from miner.models.reranker import Reranker
@@ -156,6 +164,11 @@ def _section_json(section: Section, report: Report, per_query: bool) -> dict[str
             {"model": name, **measured.unscored}
             for name, measured in zip(names, section.measured, strict=True)
             if measured.unscored
+        ],
+        "warnings": [
+            warning
+            for name, measured in zip(names, section.measured, strict=True)
+            for warning in warnings(name, measured)
         ],
         "differences": [
             {"against": name, **asdict(difference)}

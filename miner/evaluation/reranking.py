@@ -16,6 +16,7 @@ from miner.errors import StoreError
 from miner.evaluation.measured import Floats, Measured, from_values
 from miner.evaluation.ranking import Ints, Pairs
 from miner.evaluation.retrieval import RetrievalTask, distinct, task_of
+from miner.models.constant import same_score
 from miner.models.reranker import Reranker
 from miner.retrieval.arrays import pair_keys
 from miner.retrieval.bm25 import Bm25
@@ -65,7 +66,10 @@ class RerankingTask:
         values = judged.values(np.split(self.candidates.doc[order], cuts), MEASURES)
         gaps = {"candidates": len(scores) - len(order)}
         found = from_values("reranking", judged.query_ids, values, len(judged.doc_ids), unscored=gaps)
-        return replace(found, left_out=self.retrieval.left_out)
+        finite = scores[order]
+        extremes = (float(finite.min()), float(finite.max())) if len(finite) else (None, None)
+        constant = same_score(len(finite), *extremes)
+        return replace(found, left_out=self.retrieval.left_out, constant=constant)
 
     @property
     def lengths(self) -> Ints:

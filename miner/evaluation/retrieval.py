@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from miner.evaluation.measured import Encode, Measured, from_values, unscored
 from miner.evaluation.ranking import Judged, Pairs, ranked, scored
+from miner.models.constant import same_vector
 from miner.models.similarity import COSINE
 from miner.retrieval.collection import Collection
 from miner.store import evaluating
@@ -52,7 +53,8 @@ class RetrievalTask:
         values = self.judged.values(rankings, MEASURES)
         gaps = unscored(queries=vectors, documents=documents)
         found = from_values("retrieval", self.judged.query_ids, values, len(self.documents), unscored=gaps)
-        return replace(found, left_out=self.left_out)
+        constant = same_vector(queries=(self.queries, vectors), documents=(self.documents, documents))
+        return replace(found, left_out=self.left_out, constant=constant)
 
 
 def retrieval_task(store: Store, split: str, queries: int | None = None, seed: int = 13) -> RetrievalTask:

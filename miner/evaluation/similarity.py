@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from miner.errors import UsageError
 from miner.evaluation.measured import Encode, Floats, Graded, Measured
+from miner.models.constant import same_vector
 from miner.models.similarity import COSINE, pairwise
 from miner.store import evaluating
 from miner.store.database import Store
@@ -45,7 +46,8 @@ class SimilarityTask:
         means = {"Spearman": spearman(scores, gold), "Pearson": pearson(scores, gold)}
         gaps = {"pairs": int(size - kept.sum())} if not kept.all() else {}
         graded = Graded(self.gold, predicted)
-        return Measured("similarity", self.ids, {}, means, graded=graded, unscored=gaps)
+        constant = same_vector(texts=((*self.first, *self.second), vectors))
+        return Measured("similarity", self.ids, {}, means, graded=graded, unscored=gaps, constant=constant)
 
 
 def similarity_task(store: Store, split: str, queries: int | None = None, seed: int = 13) -> SimilarityTask:

@@ -18,6 +18,7 @@ from miner.mining.config import MiningConfig
 from miner.mining.decide import decide, deciding_score
 from miner.mining.evidence import Searches, evidence_stage, gather
 from miner.mining.rerank import rerank
+from miner.models.constant import same_score
 from miner.models.vectors import note_truncated
 from miner.ranges import OFF
 from miner.retrieval.bm25 import Bm25
@@ -345,12 +346,10 @@ def _note_scores(store: Store, run: Run, config: MiningConfig, progress: Progres
                     f"warning: {found.queries:,} queries have no positive with a finite score of {name}: "
                     "they get no negatives"
                 )
-        same = found.lowest is not None and found.lowest == found.highest
-        if same and scorer != "bm25" and found.pairs - found.candidates - found.positives > 1:
-            progress.note(
-                f"warning: {name} gives all {found.pairs:,} pairs the same score, {found.lowest:.4g}: "
-                "it does not separate anything"
-            )
+        finite = found.pairs - found.candidates - found.positives
+        constant = same_score(finite, found.lowest, found.highest)
+        if constant and scorer != "bm25":
+            progress.note(f"warning: {name} {constant}")
 
 
 def _note_models(models: _Models, config: MiningConfig, progress: Progress) -> None:

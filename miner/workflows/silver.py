@@ -21,6 +21,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import ModelError, UsageError
 from miner.mining.evidence import unite
 from miner.mining.rerank import score_pairs
+from miner.models.constant import same_score
 from miner.models.names import BUNDLED, resolve
 from miner.retrieval.arrays import Int64s, number_within, pair_keys, split_pairs
 from miner.retrieval.bm25 import Bm25
@@ -126,6 +127,9 @@ def silver(
             "left out"
         )
     keys, scores, known, gold = keys[scored], scores[scored], known[known_scored], gold[known_scored]
+    every = np.concatenate((scores, gold))
+    if len(every) and (constant := same_score(len(every), float(every.min()), float(every.max()))):
+        progress.note(f"warning: {reranker.name} {constant}, so its judgments are meaningless")
     origin = {
         **asdict(config),
         "reranker": reranker.fingerprint,
