@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from miner.cli.main import group
 from miner.errors import InputError, UsageError
 from miner.sources import SourceConfig, detect, ingest, markup, open_source
 from tests.sources_support import beir, collect, refused, rows, write
@@ -112,10 +114,40 @@ def test_a_distribution_with_any_names_in_any_folders(tmp_path: Path) -> None:
     assert dict(report.splits) == {"test": 2}
 
 
-def test_tags_that_are_not_read_are_listed(tmp_path: Path) -> None:
-    write(tmp_path / "set/x", "<DOC><DOCNO>1</DOCNO><DATE>May</DATE><FILEID>5</FILEID><TEXT>a</TEXT></DOC>")
+def test_tags_that_are_not_read_are_listed_also_from_the_end_of_a_file(tmp_path: Path) -> None:
+    early = "<DOC><DOCNO>1</DOCNO><DATE>May</DATE><FILEID>5</FILEID><TEXT>a</TEXT></DOC>\n"
+    late = "<DOC><DOCNO>3</DOCNO><ACCESS>x</ACCESS><TEXT>c</TEXT></DOC>\n"
+    write(tmp_path / "set/x", early + DOC.format("2", "b " * 100_000) + late)
+    assert open_source(str(tmp_path / "set"), SourceConfig()).note == ""
+    done = CliRunner().invoke(group, ["ingest", str(tmp_path / "s.duckdb"), str(tmp_path / "set")])
+    assert done.exit_code == 0
+    assert f"{tmp_path}/set: not read: what is in the tags access, date, fileid\n" in done.output
+
+
+@pytest.mark.parametrize("name", ["ap8802", "ap8802.gz", "part/x.sgml"])
+@pytest.mark.parametrize(
+    "content", ["<DOC>\n<DOCNO>2</DOCNO>\ncaf\xe9\n</DOC>\n", "\n caf\xe9\n<top>\n<num> 1\n"]
+)
+def test_documents_and_topics_that_are_not_utf_8_are_refused_by_name(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    write(tmp_path / "set/good", DOC.format("1", "text"))
+    data = content.encode("latin-1")
+    write(tmp_path / "set" / name, gzip.compress(data) if name.endswith(".gz") else data)
+    line = content[: content.index("\xe9")].count("\n") + 1
+    column = len(content.split("\n")[line - 1].split("\xe9")[0]) + 1
+    assert refused(tmp_path, tmp_path / "set") == (
+        f"DIR/set/{name}:{line}: not UTF-8 (byte 0xe9 at column {column}); "
+        "convert it first, for example: iconv -f LATIN1 -t UTF-8 OLD > NEW"
+    )
+
+
+def test_other_files_that_are_not_utf_8_are_listed(tmp_path: Path) -> None:
+    write(tmp_path / "set/good", DOC.format("1", "text"))
+    write(tmp_path / "set/readme", b"the tags <DOC> and <top> caf\xe9\n")
     note = open_source(str(tmp_path / "set"), SourceConfig()).note
-    assert note == f"{tmp_path}/set/x: not read: what is in the tags date, fileid"
+    assert note.startswith("not read: readme (")
+    assert "/set/readme:1: not UTF-8 (byte 0xe9 at column 29)" in note
 
 
 def test_a_record_that_is_not_closed_before_the_next_is_refused(tmp_path: Path) -> None:

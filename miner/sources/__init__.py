@@ -60,6 +60,8 @@ def ingest(
                 for part in source.parts:
                     arriving.add(part.tables(), part.cleaned)
                     advance(part.size)
+                    if part.note:
+                        progress.note(part.note)
         return arriving.finish(config.max_bad, config.unpad_query_ids, config.queries_are_documents)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -50,6 +51,8 @@ class File:
 
     path: Path
     origin: str
+    fault: str = ""
+    """Why nothing can be read from it, such as `a broken link`; empty if it is a file."""
 
     @property
     def stem(self) -> str:
@@ -67,6 +70,10 @@ class File:
         return self.path.stat().st_size
 
 
+class NotUtf8Error(InputError):
+    """A file that is not UTF-8."""
+
+
 class Line(NamedTuple):
     """One line, its end included, and how many bytes of the file it used up."""
 
@@ -76,9 +83,13 @@ class Line(NamedTuple):
 
 
 def locate(source: str) -> Path:
-    """Returns the path of a source; raises InputError, with the nearest name, if it is not there."""
+    """Returns the path of a source; raises InputError, with the nearest name, if it is no file or folder."""
     path = Path(source).expanduser()
     if path.exists():
+        if not path.is_file() and not path.is_dir():
+            raise InputError(
+                f"{source}: {_fault(path)}, not a file or folder", "write the data to a file first"
+            )
         return path
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     raise InputError(
@@ -99,28 +110,70 @@ def files_in(source: str, folder: Path) -> list[File]:
 def tree(source: str, folder: Path) -> list[File]:
     """Returns the visible files of a folder and of all folders in it, by path; of a file, that file.
 
-    Raises InputError for a folder of more than MOST_FILES files.
+    Links are followed, but each folder is read once, under its own name if it has one here. Broken links,
+    pipes and folders that cannot be read are among the files, with their `fault`. Raises InputError for a
+    folder of more than MOST_FILES files.
     """
     if not folder.is_dir():
         return [File(folder, source)]
     base = source.rstrip("/") or "/"
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = Path(place).relative_to(folder)
-        for name in sorted(names):
-            if not name.startswith(".") and (Path(place) / name).is_file():
-                found.append(File(Path(place) / name, f"{base}/{inside / name}"))
+    around = {_identity(place) for place in folder.resolve().parents}
+    seen, found = set[tuple[int, int]](), list[File]()
+    places, links = [folder], list[Path]()
+    while places or links:
+        place = places.pop() if places else links.pop(0)
+        identity = _identity(place)
+        if identity in seen:
+            continue
+        seen.add(identity)
+        for path, fault in _entries(place, around):
+            if fault is not None:
+                found.append(File(path, f"{base}/{path.relative_to(folder)}", fault))
+            else:
+                (links if path.is_symlink() else places).append(path)
         if len(found) > MOST_FILES:
             raise InputError(f"{source}: more than {MOST_FILES:,} files", "name the folder of the data")
     return sorted(found, key=lambda file: file.path)
+
+
+def _entries(folder: Path, around: set[tuple[int, int]]) -> Iterator[tuple[Path, str | None]]:
+    """Yields what is visible in a folder, each with its fault, or None for a folder to go into."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        yield folder, f"a folder that cannot be read: {error.strerror}"
+        return
+    for path in paths:
+        if not os.path.isdir(path):
+            yield path, _fault(path)
+        elif path.is_symlink() and _identity(path) in around:
+            yield path, "a link to a folder that it is in"
+        else:
+            yield path, None
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Returns what two paths of one folder have in common."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _fault(path: Path) -> str:
+    """Returns why a path is no file to read; empty if it is one."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return "a broken link" if path.is_symlink() else f"cannot be read: {error.strerror}"
+    if stat.S_ISREG(mode):
+        return ""
+    return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
 def unread(files: Iterable[tuple[File, str]], folder: Path) -> list[str]:
     """Returns notes that list the files of a folder that are not read, each with the reason why."""
     reasons: dict[str, list[str]] = {}
     for file, why in files:
-        reasons.setdefault(why, []).append(str(file.path.relative_to(folder)))
+        reasons.setdefault(file.fault or why, []).append(str(file.path.relative_to(folder)))
     return [f"not read: {listed(names)} ({why})" for why, names in reasons.items()]
 
 
@@ -148,6 +201,18 @@ def lines(file: File) -> Iterator[Line]:
     except (OSError, EOFError, zlib.error) as error:
         where = f"{file.origin}:{number}" if number else file.origin
         raise InputError(f"{where}: cannot be read: {error}", "check the file and its rights") from error
+
+
+def head(file: File, size: int) -> str:
+    """Returns the first `size` bytes of a file, or of what a .gz holds, each as one character.
+
+    Returns an empty text for a file that cannot be read.
+    """
+    try:
+        with gzip.open(file.path) if file.path.suffix == ".gz" else open(file.path, "rb") as stream:
+            return stream.read(size).decode("latin-1")
+    except (OSError, EOFError, zlib.error):
+        return ""
 
 
 def mentions(file: File, sign: bytes) -> bool:
@@ -208,7 +273,7 @@ def _decoded(data: bytes, origin: str, number: int) -> str:
     try:
         return data.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(
+        raise NotUtf8Error(
             f"{origin}:{number}: not UTF-8 (byte 0x{data[error.start]:02x} at column {error.start + 1})",
             "convert it first, for example: iconv -f LATIN1 -t UTF-8 OLD > NEW",
         ) from error

@@ -86,6 +86,8 @@ class Markup:
         self._tags = _tags(self._text)
         self._closings: dict[str, list[int]] = {}
         """Where the closing tags of each name start."""
+        self.unread: set[str] = set()
+        """The tags whose content `document` left out, that of the document's number apart."""
         for name, closing, start, _ in self._tags:
             if closing:
                 self._closings.setdefault(name, []).append(start)
@@ -122,6 +124,8 @@ class Markup:
                 continue
             if name in metadata:
                 place = self._end(number)
+                if name != "docno":
+                    self.unread.add(name)
             elif name in _TITLES:
                 # It ends at its closing tag, the first tag at or after `until`.
                 into, until = title, self._end(number)
@@ -136,11 +140,6 @@ class Markup:
         if after < len(closings):
             return closings[after]
         return self._tags[number + 1][2] if number + 1 < len(self._tags) else len(self._text)
-
-
-def left_out(text: str) -> set[str]:
-    """Returns the names of tags in a text whose content is not read, numbers of documents apart."""
-    return {name for name, closing, _, _ in _tags(text) if not closing and name in _METADATA} - {"docno"}
 
 
 def folded(markup: str) -> str:

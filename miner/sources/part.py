@@ -46,6 +46,8 @@ class Part:
     """How many texts held characters that no store can keep."""
     size: int = 0
     """How much of `Source.total` this part used up."""
+    note: str = ""
+    """What the user should know about what was read up to here; empty if nothing."""
 
     def tables(self) -> Mapping[str, pa.Table]:
         """Returns the tables that have rows, by name."""

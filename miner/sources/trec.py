@@ -11,7 +11,7 @@ from pathlib import Path
 from miner.errors import InputError, listed
 from miner.sources import markup
 from miner.sources.config import SourceConfig, require_one_split, split_in
-from miner.sources.files import File, lines, tree, unread
+from miner.sources.files import File, NotUtf8Error, head, lines, tree, unread
 from miner.sources.part import Part, Rows, Source
 from miner.sources.qrels import find_layout, is_judgments, judgments
 from miner.sources.tables import is_table
@@ -83,7 +83,7 @@ def open_trec(source: str, path: Path, config: SourceConfig) -> Source:
         splits = dict.fromkeys(splits, config.split)
     notes += [f"{file.origin}: {kind.note}" for file, kind in known if kind.note]
     total = sum(file.size for file, _ in known)
-    return Source(source, total, "bytes", _parts(known, splits), "\n".join(notes))
+    return Source(source, total, "bytes", _parts(source, known, splits), "\n".join(notes))
 
 
 def _split(file: File, path: Path) -> str:
@@ -100,44 +100,52 @@ def _named(file: File) -> str:
 
 def _kind(file: File) -> _Kind:
     """Returns what a file holds, by its first lines; by its name only where these can be two things."""
+    if file.fault:
+        return _Kind("", file.fault)
+    named = _named(file)
     try:
-        head = _head(file)
+        first_lines = _first_lines(file)
     except InputError as error:
-        if _named(file) and "not UTF-8" in error.message:
+        if isinstance(error, NotUtf8Error) and (named or _first_tag(head(file, _HEAD), "docs")):
             raise
         return _Kind("", error.message.removeprefix(f"{file.origin}: "))
-    if not head:
+    if not first_lines:
         return _Kind("", "empty")
-    named = _named(file)
-    start = "\n".join(head)
-    tagged = head[0].lstrip().startswith("<")
-    first = _WITHIN.search(start) if tagged else _FIRST.search(start) if named in ("docs", "topics") else None
-    if first is not None:
-        return _tagged(first[1].lower(), start, named)
-    if head[0].lstrip().startswith("{"):
-        return _json(file, head[0])
-    return _lines(file, head)
+    start = "\n".join(first_lines)
+    if tag := _first_tag(start, named):
+        return _tagged(tag, start, named)
+    if first_lines[0].lstrip().startswith("{"):
+        return _json(file, first_lines[0])
+    return _lines(file, first_lines[:100])
 
 
-def _head(file: File) -> list[str]:
-    head, size = list[str](), 0
+def _first_tag(text: str, named: str) -> str:
+    """Returns the first tag of TREC in a text that begins with a tag, or is named to hold some; else ""."""
+    if text.lstrip().startswith("<"):
+        found = _WITHIN.search(text)
+    else:
+        found = _FIRST.search(text) if named in ("docs", "topics") else None
+    return found[1].lower() if found else ""
+
+
+def _first_lines(file: File) -> list[str]:
+    found, size = list[str](), 0
     for line in lines(file):
         if line.text.strip():
-            head.append(line.text.strip("\r\n"))
+            found.append(line.text.strip("\r\n"))
         size += len(line.text)
         if size > _HEAD:
             break
-    return head
+    return found
 
 
-def _tagged(tag: str, head: str, named: str) -> _Kind:
+def _tagged(tag: str, start: str, named: str) -> _Kind:
     if tag == "doc" and named != "topics":
-        dropped = sorted(markup.left_out(head))
-        return _Kind("docs", "doc", f"not read: what is in the tags {listed(dropped)}" if dropped else "")
+        return _Kind("docs", "doc")
     if tag in ("topics", "queries"):
-        inner = re.search(r"<(top|topic|query)[\s>]", head, re.IGNORECASE)
+        inner = re.search(r"<(top|topic|query)[\s>]", start, re.IGNORECASE)
         tag = inner[1].lower() if inner else "topic"
-    titled = re.search(r"<(title|query|question)[\s>]", head.replace(f"<{tag}", ""), re.IGNORECASE)
+    titled = re.search(r"<(title|query|question)[\s>]", start.replace(f"<{tag}", ""), re.IGNORECASE)
     return _Kind("topics", tag, "" if titled else "topics without a title: the query is what else they hold")
 
 
@@ -163,24 +171,25 @@ def _key(record: dict[str, object], names: Sequence[str]) -> str | None:
     return next((name for name in names if name in record), None)
 
 
-def _lines(file: File, head: list[str]) -> _Kind:
+def _lines(file: File, first: list[str]) -> _Kind:
     named = _named(file)
     if named not in ("topics", "docs") and is_judgments(file):
         return _Kind("qrels", "qrels")
-    rows = [line.split() for line in head[:100]]
+    rows = [line.split() for line in first]
     if all(len(row) == 6 and row[3].isdigit() for row in rows):
         return _Kind("", "a run: ranked documents, no judgments")
-    form = next((f for f, sign in _BEFORE.items() if all(re.match(sign, line) for line in head[:100])), None)
+    form = next((f for f, sign in _BEFORE.items() if all(re.match(sign, line) for line in first)), None)
     if named in ("topics", "docs") and form is not None:
         return _Kind(named, form)
     if named == "qrels":
         return _Kind("qrels", "qrels")
-    if form == "tab" and all(len(line.split("\t")) == 2 for line in head[:100]):
+    if form == "tab" and all(len(line.split("\t")) == 2 for line in first):
         return _Kind("", "an id and a text in each line: documents or topics; name the file docs or topics")
     return _Kind("", "no documents, topics or judgments")
 
 
-def _parts(files: list[tuple[File, _Kind]], splits: dict[str, str]) -> Iterator[Part]:
+def _parts(source: str, files: list[tuple[File, _Kind]], splits: dict[str, str]) -> Iterator[Part]:
+    unread_tags = set[str]()
     for file, kind in files:
         if kind.holds == "qrels":
             layout = find_layout(file)
@@ -194,21 +203,30 @@ def _parts(files: list[tuple[File, _Kind]], splits: dict[str, str]) -> Iterator[
         elif kind.form in _BEFORE:
             yield from _line_records(file, kind)
         else:
-            yield from _tagged_records(file, kind)
+            yield from _tagged_records(file, kind, unread_tags)
+    if unread_tags:
+        yield Part(note=f"{source}: not read: what is in the tags {listed(sorted(unread_tags))}")
 
 
-def _tagged_records(file: File, kind: _Kind) -> Iterator[Part]:
+def _tagged_records(file: File, kind: _Kind, unread_tags: set[str]) -> Iterator[Part]:
+    """Yields the records of a file; adds the names of tags whose content is not read to `unread_tags`."""
     rows = Rows()
     for record in markup.records(file, kind.form):
         rows.size += record.size
-        (_document if kind.holds == "docs" else _topic)(rows, file.origin, record, kind.form)
+        if kind.holds == "docs":
+            unread_tags |= _document(rows, file.origin, record)
+        else:
+            _topic(rows, file.origin, record, kind.form)
         if rows.full:
             yield rows.part()
     yield rows.part()
 
 
-def _document(rows: Rows, origin: str, record: markup.Record, tag: str) -> None:
-    """Adds a <doc>: its title, and as its text all that is no number, date or code."""
+def _document(rows: Rows, origin: str, record: markup.Record) -> set[str]:
+    """Adds a <doc>: its title, and as its text all that is no number, date or code.
+
+    Returns the names of the tags that it left out.
+    """
     content = markup.Markup(record.text)
     doc_id = content.fields(("docno",)).get("docno")
     if not doc_id:
@@ -216,6 +234,7 @@ def _document(rows: Rows, origin: str, record: markup.Record, tag: str) -> None:
     title, text = content.document()
     rows.start("documents", origin, record.line, doc_id, title, text)
     rows.document(doc_id, text, title)
+    return content.unread
 
 
 def _topic(rows: Rows, origin: str, record: markup.Record, tag: str) -> None:
