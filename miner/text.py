@@ -17,6 +17,7 @@ PASSAGE = 4
 """Words that a document's text has at least where it is a passage of its own, without the title."""
 _LONG_PASSAGE = 8
 """Words with which it is one under any title: as many in a row are a copied part to `miner leakage`."""
+_WORDS_OF_A_NAME = 20
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -204,6 +205,14 @@ def parts(text: str) -> list[list[str]]:
 def is_unspaced(text: str) -> bool:
     """Returns whether a text has letters of a script without spaces between words."""
     return not text.isascii() and _pattern("unspaced").search(text) is not None
+
+
+def is_sentence(text: str) -> bool:
+    """Returns whether a text has too many words for the name of a column: more than 20.
+
+    That is a run of more than 21 characters in scripts without spaces.
+    """
+    return len(words(text)) > _WORDS_OF_A_NAME
 
 
 def _grams(run: str, size: int) -> list[str]:

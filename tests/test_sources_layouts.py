@@ -225,6 +225,14 @@ REFUSED = {
         ": no column 'query'; the file seems to have no header, its first row is 17, how old is Rome; "
         "add --no-header, and name its columns in order with --columns, such as query_id,text",
     ),
+    "Chinese texts": (
+        "t.tsv",
+        "怎么重置\t请按住路由器背面的按钮十秒钟直到指示灯开始闪烁为止\n路由器\t网络设备\n",
+        {},
+        ": no column 'query'; the file seems to have no header, its first row is 怎么重置, "
+        "请按住路由器背面的按钮十秒钟直到指示灯开始闪烁为止; "
+        "add --no-header, and name its columns in order with --columns, such as query_id,text",
+    ),
     "the wrong number of names": (
         "t.tsv",
         "17\ta\tb\n",

@@ -17,7 +17,7 @@ from miner.errors import MinerError, UsageError
 from miner.export.config import FORMATS
 from miner.store.database import Store
 from miner.training.encoder_config import LOSSES
-from miner.training.examples import Columns, Examples, examples_of, read_examples
+from miner.training.examples import Columns, Examples, examples_of, read_examples, text_columns
 from tests.export_store import fill, made
 from tests.sources_support import jsonl, write
 
@@ -286,6 +286,20 @@ def test_texts_are_no_names_of_columns(tmp_path: Path) -> None:
         "bare.tsv: its first row was taken for names of columns: 'vaccination must be made compulsory by t…'"
         "; write the names above it, such as anchor, positive and negative"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["请按住路由器背面的按钮十秒钟，直到指示灯开始闪烁为止。", "กดปุ่มด้านหลังเราเตอร์ค้างไว้สิบวินาทีจนไฟกะพริบ"],
+)
+def test_texts_in_scripts_without_spaces_are_no_names_of_columns(text: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "bare.tsv", f"如何重置路由器\t{text}\n路由器\t网络设备\n")
+    assert refusal(path, "mnr").startswith("bare.tsv: its first row was taken for names of columns: ")
+
+
+def test_short_names_in_scripts_without_spaces_are_names_of_columns() -> None:
+    names = ("与问题相关的正例文本段落", "ข้อความตัวอย่างเชิงลบ")
+    assert text_columns(names, "named.tsv") == names
 
 
 def test_a_missing_column_is_named_with_the_nearest(tmp_path: Path) -> None:

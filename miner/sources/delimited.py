@@ -11,6 +11,7 @@ from miner.sources.config import SKIPPED, SourceConfig
 from miner.sources.files import File, lines, mentions
 from miner.sources.table import Record, Table
 from miner.sources.values import Passage, as_number
+from miner.text import is_sentence
 
 LONGEST_FIELD = 2**31 - 1
 _MOST_LINES = 10_000
@@ -70,7 +71,10 @@ def _width(fields: int, names: Sequence[str], config: SourceConfig) -> str:
 def _is_data(names: Sequence[str]) -> bool:
     """Tells whether a first row is no header: it has a number or a whole sentence."""
     return any(
-        as_number(name) is not None or len(name) > _LONGEST_NAME or len(name.split()) > _WORDS_OF_A_NAME
+        as_number(name) is not None
+        or len(name) > _LONGEST_NAME
+        or len(name.split()) > _WORDS_OF_A_NAME
+        or is_sentence(name)
         for name in names
     )
 

@@ -17,6 +17,7 @@ from miner.errors import InputError, UsageError, listed, near, shown
 from miner.ranges import LABEL_MAX, check_fields, within
 from miner.sources.grades import is_grade, is_id
 from miner.sources.values import as_number, is_blank
+from miner.text import is_sentence
 from miner.training.encoder_config import LOSSES, Loss
 from miner.training.passages import SCORES, one_passage_a_row
 from miner.training.rows import read_rows
@@ -156,6 +157,10 @@ def _candidates(table: pa.Table, label: str | None) -> list[str]:
     return single if len([name for name in single if not _ID.fullmatch(name)]) > 1 else names
 
 
+def _is_prose(name: str) -> bool:
+    return is_sentence(name) or (len(name) > _LONG_NAME and " " in name.strip())
+
+
 def text_columns(names: Sequence[str], origin: str) -> tuple[str, ...]:
     """Returns the columns to train on, in order: anchor, positive, negatives.
 
@@ -163,7 +168,7 @@ def text_columns(names: Sequence[str], origin: str) -> tuple[str, ...]:
     other column is read. Else all but ids in the order of the table, negatives last. Raises InputError
     where the first row of texts was taken for names, UsageError where two columns are the anchor, or none.
     """
-    prose = next((name for name in names if len(name) > _LONG_NAME and " " in name.strip()), None)
+    prose = next((name for name in names if _is_prose(name)), None)
     if prose is not None:
         raise InputError(
             f"{origin}: its first row was taken for names of columns: '{shown(prose, _LONG_NAME + 1)}'",
