@@ -11,12 +11,12 @@ from miner.errors import MinerError, shown
 
 Kind = TypeVar("Kind")
 
-_AGAIN = "then run the same command again"
+AGAIN = "then run the same command again"
 _HINTS = {
-    errno.ENOSPC: f"free some space on the disk, {_AGAIN}",
-    errno.EDQUOT: f"free some of your quota, {_AGAIN}",
-    errno.EFBIG: f"raise the limit on the size of files (ulimit -f), {_AGAIN}",
-    errno.EMFILE: f"raise the limit on open files (ulimit -n), {_AGAIN}",
+    errno.ENOSPC: f"free some space on the disk, {AGAIN}",
+    errno.EDQUOT: f"free some of your quota, {AGAIN}",
+    errno.EFBIG: f"raise the limit on the size of files (ulimit -f), {AGAIN}",
+    errno.EMFILE: f"raise the limit on open files (ulimit -n), {AGAIN}",
     errno.EROFS: "name a place that can be written",
     errno.EIO: "check the disk",
 }
@@ -30,20 +30,25 @@ _MEMORY = (
 """How PyTorch, FAISS, the tokenizers and the loader of libraries say that memory is missing."""
 
 
+def hint_of(number: int | None, other: str) -> str:
+    """Returns what to do about an error of the system, by its number (errno); `other` for the rest."""
+    return _HINTS.get(number or 0, other)
+
+
 def explained(error: BaseException) -> MinerError | None:
     """Returns what to tell the user about an error that is no defect of this program; None for a defect."""
     text = str(error)
     if isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY):
         return MinerError(
-            "not enough memory", f"free some, raise the limit (ulimit -v), or lower the sizes; {_AGAIN}"
+            "not enough memory", f"free some, raise the limit (ulimit -v), or lower the sizes; {AGAIN}"
         )
     if "can't start new thread" in text:
         return MinerError(
-            "no further thread can be started", f"raise the limit (ulimit -u, ulimit -v), {_AGAIN}"
+            "no further thread can be started", f"raise the limit (ulimit -u, ulimit -v), {AGAIN}"
         )
     if isinstance(error, OSError) and (error.filename or error.errno in _HINTS):
         where = f"cannot use {shown(error.filename, 200)}: " if error.filename else ""
-        hint = _HINTS.get(error.errno or 0, "check the path and its rights")
+        hint = hint_of(error.errno, "check the path and its rights")
         return MinerError(f"{where}{error.strerror or text}", hint)
     return None
 

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -217,10 +218,39 @@ def test_a_limit_on_the_size_of_files_is_said_and_the_store_is_as_it_was(
     assert ended.returncode == 1
     assert ended.stderr == (
         f"Error: {path} cannot grow: a limit on the size of files is reached\n"
-        "  raise the limit (ulimit -f), then run the same command again: the store is as it was\n"
+        "  raise the limit on the size of files (ulimit -f), "
+        "then run the same command again: the store is as it was\n"
     )
     assert content_hash(path) == before
     assert command("ingest", path, source).returncode == 0
+
+
+@pytest.mark.parametrize("blocks", [10, 2000])
+def test_a_limit_on_the_size_of_files_leaves_no_new_store_and_names_the_one_asked_for(
+    tmp_path: Path, blocks: int
+) -> None:
+    path, source = tmp_path / "s.duckdb", pairs(tmp_path, 12_000)
+    ended = command("ingest", path, source, limit=f"ulimit -f {blocks};")
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        f"Error: {path} cannot grow: a limit on the size of files is reached\n"
+        "  raise the limit on the size of files (ulimit -f), "
+        "then run the same command again: no store was made\n",
+    )
+    assert [file.name for file in tmp_path.iterdir()] == [source.name]
+    assert command("ingest", path, source).returncode == 0
+
+
+def test_a_limit_on_the_size_of_files_is_said_of_a_result(filled: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+    query = "SELECT range::DOUBLE AS n, md5(range::VARCHAR) AS t FROM range(100000)"
+    ended = command("sql", filled, query, "--out", out, limit="ulimit -f 100;")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"Error: cannot write {out}: ")
+    assert ended.stderr.endswith(
+        "\n  raise the limit on the size of files (ulimit -f), then run the same command again\n"
+    )
+    assert not out.exists()
 
 
 @pytest.fixture
@@ -250,6 +280,25 @@ def test_a_full_disk_is_said_and_the_store_is_as_it_was(
         "  free some space on the disk, then run the same command again: the store is as it was\n"
     )
     assert content_hash(path) == before
+
+
+def test_a_full_disk_leaves_no_new_store_and_names_the_one_asked_for(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    path, source = small_disk / "s.duckdb", pairs(tmp_path, 12_000)
+    (small_disk / "other").write_bytes(bytes(2**20))
+    said = (
+        f"Error: no space is left on the disk of {path}\n"
+        "  free some space on the disk, then run the same command again: no store was made\n"
+    )
+    assert command("ingest", path, source).stderr == said
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as stream, suppress(OSError):
+        while stream.write(bytes(4096)):
+            pass
+    ended = command("ingest", path, source)
+    assert (ended.returncode, ended.stderr) == (1, said)
+    assert sorted(file.name for file in small_disk.iterdir()) == ["filler", "other"]
 
 
 def test_too_little_memory_is_said(filled: Path) -> None:

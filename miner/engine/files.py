@@ -20,6 +20,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from miner.errors import MinerError, UsageError
+from miner.faults import hint_of
 
 WAIT = 10.0
 """Seconds to wait for another process that writes the same file: that is soon done."""
@@ -316,4 +317,5 @@ def _named(target: Path, own: Sequence[Path] = ()) -> Iterator[None]:
     except OSError as error:
         if own and error.filename is not None and error.filename not in map(str, own):
             raise
-        raise MinerError(f"cannot write {target}: {error.strerror or error}", "check its folder") from error
+        hint = hint_of(error.errno, "check its folder")
+        raise MinerError(f"cannot write {target}: {error.strerror or error}", hint) from error

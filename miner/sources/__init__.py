@@ -16,6 +16,7 @@ from miner.sources.files import files_in, locate
 from miner.sources.part import Part, Rows, Source
 from miner.sources.saved import is_saved_dataset
 from miner.sources.tables import is_table
+from miner.store.faults import becoming
 from miner.store.intake import IngestReport, intake
 
 __all__ = [
@@ -71,7 +72,7 @@ def _opened(store: Path) -> Iterator[Path]:
     is_new = not store.exists()
     with locked(store, 0 if is_new else WAIT):
         if is_new:
-            with replacing(store, exists_ok=False) as new:
+            with replacing(store, exists_ok=False) as new, becoming(new, store):
                 yield new
     if not is_new:
         yield store

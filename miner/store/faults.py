@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import duckdb
 
 from miner.errors import StoreError
+from miner.faults import AGAIN, hint_of
 
 _DAMAGED = (
     "Corrupt database file",
@@ -18,9 +20,32 @@ _DAMAGED = (
     "Failed to deserialize",
     "Checkpoint aborted due to corrupted",
 )
-_FULL = ("No space left on device", "Disk quota exceeded", "Failed to offload", "max_temp_directory_size")
+_REFUSED = {
+    "File too large": errno.EFBIG,
+    "Disk quota exceeded": errno.EDQUOT,
+    "No space left on device": errno.ENOSPC,
+    "Failed to offload": errno.ENOSPC,
+    "max_temp_directory_size": errno.ENOSPC,
+}
+"""What DuckDB says when the system lets a file grow no further, and the number of that error."""
 _OTHER_VERSION = "with storage version number"
-_RUNS_AGAIN = "then run the same command again: the store is as it was"
+_BECOMING: dict[Path, Path] = {}
+"""Files that are being built, and the stores that they become."""
+
+
+@contextmanager
+def becoming(new: Path, store: Path) -> Iterator[None]:
+    """Makes errors about the file `new` name `store`, which it becomes when it is complete."""
+    _BECOMING[new] = store
+    try:
+        yield
+    finally:
+        del _BECOMING[new]
+
+
+def known_as(file: Path) -> Path:
+    """Returns the name under which the user knows a file that is a store or becomes one."""
+    return _BECOMING.get(file, file)
 
 
 def is_database(path: Path) -> bool:
@@ -61,22 +86,15 @@ def explaining(file: Path) -> Iterator[None]:
 
 def explained(file: Path, error: duckdb.Error) -> StoreError | None:
     """Returns what to tell the user about an error while `file` was read or written; None for a defect."""
-    text = str(error)
-    first = next(iter(text.splitlines()), type(error).__name__)
+    text, first = _said(file, error)
     if isinstance(error, duckdb.OutOfMemoryException):
         return StoreError(
-            f"not enough memory for {file}: {first.removeprefix('Out of Memory Error: ')}",
-            f"free some memory, {_RUNS_AGAIN}",
+            f"not enough memory for {known_as(file)}: {first.removeprefix('Out of Memory Error: ')}",
+            f"free some memory, {AGAIN}: {_outcome(file)}",
         )
-    if any(sign in text for sign in _FULL):
-        return StoreError(
-            f"no space is left on the disk of {file}", f"free some space on the disk, {_RUNS_AGAIN}"
-        )
-    if "File too large" in text:
-        return StoreError(
-            f"{file} cannot grow: a limit on the size of files is reached",
-            f"raise the limit (ulimit -f), {_RUNS_AGAIN}",
-        )
+    if refused := _refused(file, text):
+        return refused
+    file = known_as(file)
     if any(sign in text for sign in _DAMAGED) or isinstance(error, duckdb.SerializationException):
         if "WAL" in text:
             return StoreError(
@@ -92,6 +110,30 @@ def explained(file: Path, error: duckdb.Error) -> StoreError | None:
     return None
 
 
+def _said(file: Path, error: Exception) -> tuple[str, str]:
+    """Returns all that an error says, and its first line, with the name that the user knows."""
+    text = str(error).replace(str(file), str(known_as(file)))
+    return text, next(iter(text.splitlines()), type(error).__name__)
+
+
+def _outcome(file: Path) -> str:
+    return "no store was made" if file in _BECOMING else "the store is as it was"
+
+
+def _refused(file: Path, text: str) -> StoreError | None:
+    """Returns what to tell the user when the system lets a file grow no further; None for another error."""
+    number = next((number for sign, number in _REFUSED.items() if sign in text), None)
+    if number is None:
+        return None
+    name = known_as(file)
+    what = (
+        f"{name} cannot grow: a limit on the size of files is reached"
+        if number == errno.EFBIG
+        else f"no space is left on the disk of {name}"
+    )
+    return StoreError(what, f"{hint_of(number, '')}: {_outcome(file)}")
+
+
 def _reason(text: str) -> str:
     if "Could not read enough bytes" in text:
         return "it ends too early"
@@ -100,7 +142,9 @@ def _reason(text: str) -> str:
 
 def unopened(file: Path, error: Exception) -> StoreError:
     """Returns what to tell the user when DuckDB cannot open a file."""
-    text = str(error)
+    text, first = _said(file, error)
+    if refused := _refused(file, text):
+        return refused
     if file.is_file() and not is_database(file):
         return StoreError(f"{file} is not a DuckDB file", "name a store made by miner ingest")
     if _OTHER_VERSION in text:
@@ -108,9 +152,8 @@ def unopened(file: Path, error: Exception) -> StoreError:
             f"{file} was written by a version of DuckDB whose files DuckDB {duckdb.__version__} cannot read",
             "open it with the version of miner that wrote it, or ingest the sources into a new file",
         )
-    if isinstance(error, duckdb.Error) and any(sign in text for sign in (*_DAMAGED, *_FULL)):
+    if isinstance(error, duckdb.Error) and any(sign in text for sign in _DAMAGED):
         return explained(file, error) or StoreError(f"{file} is damaged", "restore it from a copy")
     if "not a valid DuckDB" in text:
         return StoreError(f"{file} is not a DuckDB file", "name a store made by miner ingest")
-    first = next(iter(text.splitlines()), type(error).__name__)
-    return StoreError(f"cannot open {file}: {first}", "check the path and its rights")
+    return StoreError(f"cannot open {known_as(file)}: {first}", "check the path and its rights")

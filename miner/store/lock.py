@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miner.errors import StoreError
+from miner.faults import hint_of
+from miner.store.faults import known_as
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -98,9 +100,10 @@ class WriterLock:
                 f"another command writes to {self._store}{told}", "wait until it ends, or end it"
             ) from error
         except OSError as error:
+            store = known_as(self._store)
             raise StoreError(
-                f"cannot write to {self._store}: no lock file can be made beside it: {error.strerror}",
-                "check the rights of its folder, or copy it to another one",
+                f"cannot write to {store}: no lock file can be made beside it: {error.strerror}",
+                hint_of(error.errno, "check the rights of its folder, or copy it to another one"),
             ) from error
         self._lock = lock
         if lock.lock_counter == 1:
