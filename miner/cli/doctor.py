@@ -98,7 +98,7 @@ def _package(name: str, specifier: str) -> Finding:
     try:
         return Finding(name, metadata.version(name))
     except metadata.PackageNotFoundError:
-        return Finding(name, "not installed", ok=False, fix=f"pip install '{name}{specifier}'")
+        return Finding(name, "not installed", ok=False, fix=install_command(f"{name}{specifier}"))
 
 
 def _extras() -> Iterator[Finding]:
@@ -108,7 +108,7 @@ def _extras() -> Iterator[Finding]:
         else:
             yield Finding(
                 f"extra {extra}", f"not installed: {purpose}", ok=False,
-                fix=install_command(extra),
+                fix=install_command(extra=extra),
             )  # fmt: skip
 
 
@@ -136,12 +136,12 @@ def _faiss(device: str) -> Finding:
     except ImportError as error:
         return Finding(
             "faiss", f"installed, but broken: {error}", ok=False,
-            fix=install_command("cpu").replace("install", "install --force-reinstall --no-deps"),
+            fix=install_command(extra="cpu", options="--force-reinstall --no-deps"),
         )  # fmt: skip
     devices = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
     found = f"{faiss.__version__}, {devices} GPU devices, {str(faiss.get_compile_options()).strip()}"
     if device == "cuda" and not devices:
-        swap = f"pip uninstall --yes faiss-cpu && {install_command('gpu')}"
+        swap = f"pip uninstall --yes faiss-cpu && {install_command(extra='gpu')}"
         return Finding("faiss", f"{found}: it searches on the processor", ok=False, fix=swap)
     return Finding("faiss", found)
 
