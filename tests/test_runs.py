@@ -138,3 +138,32 @@ def test_a_name_that_is_no_run_removes_nothing(store: Path) -> None:
         f"no run 'stirct' in {store} (did you mean 'strict'?); runs there: naive, strict, shallow"
     )
     assert counts(store) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("a\x1b[31mb", "'a\\x1b[31mb' has control characters"),
+        ("a\nb", "'a\\nb' has control characters"),
+        ("a\u202eb", "'a\\u202eb' has control characters"),
+        (" a", "' a' begins or ends with white space"),
+        ("a\u00a0", "'a\u00a0' begins or ends with white space"),
+        ("", "'' is empty"),
+    ],
+)
+def test_a_run_name_that_does_not_print_is_refused(store: Path, name: str, fault: str) -> None:
+    before = counts(store)
+    for arguments in (["mine", store, "--run", name], ["decide", store, "--name", name]):
+        ended = CliRunner().invoke(group, list(map(str, arguments)))
+        assert isinstance(ended.exception, UsageError)
+        assert str(ended.exception) == f"the run name {fault}; choose another name, such as strict"
+    assert counts(store) == before
+
+
+def test_a_run_name_of_someone_elses_store_does_not_drive_the_terminal(store: Path) -> None:
+    with Store.open(store) as opened:
+        opened.execute("UPDATE runs SET name = ? WHERE name = 'naive'", ["a\x1b[31mb\x9b\nc"])
+    for arguments in (["runs", store], ["audit", store, "--run", "a\x1b[31mb\x9b\nc"]):
+        ended = CliRunner().invoke(group, list(map(str, arguments)))
+        assert "a\\x1b[31mb\\x9b" in ended.output
+        assert not {"\x1b", "\x9b"} & set(ended.output)

@@ -36,7 +36,7 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
     miner audit my.duckdb --judged labels.tsv --json
     """
     from miner.cli.progress import progress
-    from miner.errors import UsageError
+    from miner.errors import UsageError, printable
     from miner.mining.audit import audit
     from miner.mining.audit_report import judged_table, table
     from miner.mining.judged import against_judgments
@@ -65,6 +65,6 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
         )
         click.echo(json.dumps(told, ensure_ascii=False, indent=1))
     elif found is not None:
-        click.echo(table(found, str(store), human))
+        click.echo(printable(table(found, str(store), human), keep="\n"))
     elif human is not None:
         click.echo(judged_table(human))

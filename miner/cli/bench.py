@@ -11,6 +11,7 @@ import rich_click as click
 from miner.cli.numbers import Within
 from miner.cli.options import field_options
 from miner.cli.train import OPTIONS
+from miner.errors import printable
 from miner.ranges import COUNT, ROW_NEGATIVES, SEEDS
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.bench_config import FITTING, BenchConfig, parse_sizes
@@ -84,7 +85,8 @@ def command(
             err=True,
         )
     bench_report.write(report, folder)
-    click.echo(
-        json.dumps(bench_report.as_json(report, False), indent=1) if as_json else bench_report.table(report)
-    )
+    if as_json:
+        click.echo(json.dumps(bench_report.as_json(report, False), indent=1))
+    else:
+        click.echo(printable(bench_report.table(report), keep="\n"))
     click.echo(f"\nchart and results: {folder}", err=True)

@@ -12,7 +12,7 @@ import rich_click as click
 from miner.cli.numbers import Within
 from miner.cli.options import HIDING, field_options
 from miner.engine.files import is_stream, require_file
-from miner.errors import UsageError
+from miner.errors import UsageError, printable
 from miner.mining.audit_config import AuditConfig
 from miner.ranges import BELOW_1
 
@@ -73,7 +73,10 @@ def command(
         found = calibrate(opened, run, target, config, reports)
     if out is not None:
         write(found, out)
-    click.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=1) if as_json else table(found))
+    if as_json:
+        click.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=1))
+    else:
+        click.echo(printable(table(found), keep="\n"))
     if out is not None:
         click.echo(
             f"next: miner decide {quote(str(store))} --run {quote(found.run)} --config {quote(str(out))}",

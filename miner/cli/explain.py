@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from miner.cli.numbers import Within
-from miner.errors import shown, snippet
+from miner.errors import printable, shown, snippet
 from miner.ranges import COUNT
 
 if TYPE_CHECKING:
@@ -54,7 +54,11 @@ def _json(found: Explanation) -> str:
 
 
 def _page(found: Explanation, limit: int) -> str:
-    lines = [f"{shown(found.query_id)}  {snippet(found.query)}  (run {found.run.name})", "", "positives"]
+    lines = [
+        f"{shown(found.query_id)}  {snippet(found.query)}  (run {printable(found.run.name)})",
+        "",
+        "positives",
+    ]
     positives = found.positives.slice(0, limit).to_pylist()
     lines += [f"  {_scores(row)}  {shown(row['doc_id'])}  {snippet(row['text'])}" for row in positives]
     lines += [*_more(found.positives.num_rows, limit), "", "candidates"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from miner.cli.numbers import Within
+from miner.errors import printable
 from miner.ranges import COUNT
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _summary(report: ExportReport) -> str:
     """Returns what was written, for people."""
     counts = report.counts
     lines = [
-        f"run '{report.run}': {report.rows:,} rows from {counts.queries:,} queries "
+        f"run '{printable(report.run)}': {report.rows:,} rows from {counts.queries:,} queries "
         f"(the run has {counts.triplets:,} triplets) in {report.data}",
     ]
     if report.shortfalls:

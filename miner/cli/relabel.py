@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from miner.cli.numbers import Within
 from miner.cli.options import HIDING, field_options
-from miner.errors import UsageError, listed
+from miner.errors import UsageError, listed, printable
 from miner.mining.audit_config import AuditConfig
 from miner.ranges import ABOVE_0
 
@@ -106,7 +106,7 @@ def _told(report: RelabelReport, dry: bool) -> str:
     from miner.mining.audit_report import limits
 
     lines = [
-        f"run {report.run}, chance {report.probability:g} or more",
+        f"run {printable(report.run)}, chance {report.probability:g} or more",
         f"won back    {_rate(report.won_back)} hidden positives",
         f"precision   {_rate(report.precision)} of what it would judge were hidden positives; "
         "what nobody judged counts as wrong",

@@ -6,6 +6,7 @@ from shlex import quote
 
 import click
 
+from miner.errors import printable
 from miner.mining.pipeline import config_of
 from miner.mining.rules import in_force
 from miner.mining.shortfalls import shortfalls
@@ -28,7 +29,7 @@ def summarise(store: Store, run: Run) -> None:
     more = f"; miner audit {path} --run {name}; miner export {path} OUT --run {name}"
     lines.append(f"next: {explain}{more if counts.get('selected') else ''}")
     for line in lines:
-        click.echo(line, err=True)
+        click.echo(printable(line), err=True)
 
 
 def _shortfalls(store: Store, run: Run) -> list[str]:

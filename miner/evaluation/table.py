@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from miner.errors import printable
 from miner.evaluation.measured import Measured
 from miner.evaluation.report import Report, Section, short_names
 from miner.evaluation.significance import Difference
@@ -78,7 +79,11 @@ def _about(measured: Measured) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns rows of cells as lines: the first column to the left, the others to the right."""
+    """Returns rows of cells as lines: the first column to the left, the others to the right.
+
+    What drives a terminal is escaped: cells may hold names from a store of someone else.
+    """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

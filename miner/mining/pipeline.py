@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miner.engine.progress import SILENT, Progress
-from miner.errors import StoreError, UsageError, listed, near, shown
+from miner.errors import StoreError, UsageError, listed, near, printable, shown
 from miner.mining.config import MiningConfig
 from miner.mining.decide import decide, deciding_score
 from miner.mining.evidence import Searches, evidence_stage, gather
@@ -70,9 +70,10 @@ def mine(
 
     The same call after a kill goes on where it stopped; a finished run is returned as it is. `name`
     is how commands call the run (default: r1, r2, …). The triplets do not depend on `workers`.
-    Raises UsageError for a split without positives or a name that another run has, and ModelError
-    for a model that cannot be used.
+    Raises UsageError for a split without positives, a name that another run has or that does not print, and
+    ModelError for a model that cannot be used.
     """
+    _require_printable(name)
     collection = Collection.load(store, config.split, config.queries, config.selection.seed)
     _require_known(config.protected, collection)
     models = _models(store, collection, config, workers, progress)
@@ -120,9 +121,10 @@ def decide_again(
 ) -> Run:
     """Applies other rules and another selection to a run's stored evidence; returns the new run.
 
-    No model runs. Raises UsageError when `config` differs in anything that evidence depends on: the seed is
-    of that kind where it drew a sample of the queries.
+    No model runs. Raises UsageError for a name as `mine` does, and when `config` differs in anything that
+    evidence depends on: the seed is of that kind where it drew a sample of the queries.
     """
+    _require_printable(name)
     fixed = ("rules", "selection")
     before, now = dict(run.config), canonical(config)
     changed = [key for key in now if key not in fixed and now[key] != before.get(key)]
@@ -146,6 +148,19 @@ def _decide(store: Store, run: Run, config: MiningConfig, progress: Progress) ->
     decided = list(decide(store, run.evidence, run.reranker, config))
     runs.finish_run(store, run.run_id, [d.decisions for d in decided], [d.triplets for d in decided])
     return runs.find_run(store, run.name)
+
+
+def _require_printable(name: str | None) -> None:
+    """Raises UsageError for a name that a terminal would not show as it is, or that ends in white space."""
+    if name is None:
+        return
+    if printable(name) != name:
+        what = "has control characters"
+    elif not name or name.strip() != name:
+        what = "begins or ends with white space" if name else "is empty"
+    else:
+        return
+    raise UsageError(f"the run name '{shown(name)}' {what}", "choose another name, such as strict")
 
 
 def _require_known(protected: tuple[str, ...], collection: Collection) -> None:

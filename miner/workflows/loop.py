@@ -14,7 +14,7 @@ from typing import Any
 
 from miner.engine.files import contents, locked, write_whole
 from miner.engine.progress import SILENT, Progress
-from miner.errors import MinerError, UsageError
+from miner.errors import MinerError, UsageError, printable
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
 from miner.evaluation.significance import Rate
 from miner.faults import read_json
@@ -169,7 +169,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 def _round(path: Path, out: Path, encoder: str, number: int, config: LoopConfig, progress: Progress) -> Round:
     with Store.open(path, note=progress.note) as store:
         mining = replace(config.mining, encoder=encoder)
-        run = mine(store, mining, name=f"{out.parent.name}-{number}", progress=progress)
+        run = mine(store, mining, name=printable(f"{out.parent.name.strip()}-{number}"), progress=progress)
         triplets = runs.triplet_count(store, run)
         found = _audited(store, run, config, progress)
     rows = Rows(run=run.name, negatives=config.negatives, hold_out=config.hold_out)
