@@ -121,6 +121,11 @@ def listed(items: Iterable[object], join: str = ", ", most: int = 20) -> str:
     return f"{join.join(texts[:most])} and {len(texts) - most:,} more"
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Returns a number with its noun: `1 query`, `2,000 queries`; `many` defaults to `one` with an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """Returns ` (did you mean 'x'?)` for the nearest of `known`, or an empty string."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -142,6 +142,24 @@ def test_ingest_says_what_equal_ids_mean(tmp_path: Path) -> None:
     assert "id of a document" not in said(tmp_path / "d.duckdb", others)
 
 
+def test_a_single_thing_is_written_in_the_singular(tmp_path: Path) -> None:
+    documents = {
+        "a": ("", "the red fox"),
+        "b": ("", "the blue fish"),
+        "c": ("", "a red fox"),
+        "d": ("", "A red  fox"),
+    }
+    judged = {"train": [("q", "b", 1)], "test": [("q", "a", 1)]}
+    source = beir(tmp_path / "set", documents, {"q": "a red fox"}, **judged)
+    ingest(tmp_path / "s.duckdb", [str(source)])
+    lines = CliRunner().invoke(group, ["evaluate", "bundled", str(tmp_path / "s.duckdb")]).stdout.splitlines()
+    assert lines[0] == "s.duckdb test: retrieval, 1 query, 3 documents"
+    assert lines[1] == (
+        "left out of the rankings: 1 copy of another document (each text is ranked once), "
+        "1 document that has the query's text, 1 document relevant to the query in another split only"
+    )
+
+
 @pytest.mark.parametrize("flag", [(), ("--json",)])
 def test_evaluate_shows_what_was_left_out(tmp_path: Path, flag: tuple[str, ...]) -> None:
     path, _ = taken_in(tmp_path, "", True)

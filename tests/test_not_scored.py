@@ -145,10 +145,10 @@ def test_they_are_counted_and_reported_with_the_models_name(mined: tuple[Store, 
     notes = Notes()
     run = mine(store, config(folder), progress=notes)
     assert notes.warnings == [
-        f"{folder} has no vector for 5 documents and 1 queries: they are not searched",
-        f"{folder} gives no finite score to 14 candidates and 3 positives, of 27 pairs: they are not_scored "
-        "and never selected",
-        f"2 queries have no positive with a finite score of {folder}: they get no negatives",
+        f"{folder} has no vector for 5 documents and 1 query: dense search leaves out such texts",
+        f"{folder} gives no finite score to 14 candidates and 3 positives, of 27 pairs: pairs without "
+        "a score are never selected",
+        f"2 queries get no negatives, for want of a positive with a finite score by {folder}",
     ]
     decided = Notes()
     decide_again(store, run, config(folder, percentile=90, relative_margin=None), progress=decided)
@@ -255,9 +255,9 @@ def test_a_reranker_that_gives_nan_is_named_and_its_pairs_left_out(opened: Store
     # Three queries have no scored positive: their two candidates; of five the text with "cloth".
     assert (counts["not_scored"], counts["selected"]) == (3 * 2 + 5, 5)
     assert notes.warnings == [
-        f"{things / 'nan'} gives no finite score to 5 candidates and 3 positives, of 24 pairs: they are "
-        "not_scored and never selected",
-        f"3 queries have no positive with a finite score of {things / 'nan'}: they get no negatives",
+        f"{things / 'nan'} gives no finite score to 5 candidates and 3 positives, of 24 pairs: pairs "
+        "without a score are never selected",
+        f"3 queries get no negatives, for want of a positive with a finite score by {things / 'nan'}",
     ]
     for row in runs.triplets(opened, run).to_pylist():
         assert row["negative_id"].startswith("w")
@@ -307,9 +307,7 @@ def test_reranking_leaves_them_unranked_and_says_so(opened: Store, things: Path)
         (found,) = measure(opened, [model], settings, notes)
         assert found.unscored == {"candidates": 8}
         assert found.values["MRR@10"][[0, 3, 4]].tolist() != [0, 0, 0]
-    assert (
-        notes.warnings == [f"{things / 'nan'} has no finite score for 8 candidates: they are not ranked"] * 2
-    )
+    assert notes.warnings == [f"{things / 'nan'} has no finite score for 8 candidates (not ranked)"] * 2
     wiped = [q for q, value in zip(found.ids, found.values["nDCG@10"].tolist(), strict=True) if value == 0]
     assert wiped == sorted(f"q{t}" for t in THINGS[:3])
     # NaN is a score that is known: the second time nothing was scored again.
@@ -428,8 +426,7 @@ def test_retrieval_says_what_has_no_vector(tmp_path: Path) -> None:
     assert found.values["nDCG@10"].tolist() == [1, 0, 0]  # no vector of the query; none of the document
     assert found.unscored == {"queries": 1, "documents": 1}
     assert notes.warnings == [
-        f"{folder} has no finite vector for 1 of 3 queries: they count 0; 1 of 3 documents: they cannot be "
-        "found"
+        f"{folder} has no finite vector for 1 of 3 queries (counted as 0) and 1 of 3 documents (never found)"
     ]
 
 

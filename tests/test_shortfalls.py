@@ -67,7 +67,7 @@ def test_a_looser_value_helps_as_many_queries_as_it_says(store: Store, strict: d
     run = mined(store, **strict)
     rule = next(iter(strict))
     cause = shortfalls(store, run)[0]
-    assert (cause.cause, f"most candidates fell to {rule}; {ASKED} are left with" in str(cause)) == (
+    assert (cause.cause, f"most candidates were dropped by {rule}; {ASKED} are left with" in str(cause)) == (
         rule,
         True,
     )
@@ -111,7 +111,7 @@ def test_a_narrow_window_of_ranks(store: Store, window: dict[str, int], advice: 
 def test_a_depth_below_what_is_asked(store: Store) -> None:
     (cause,) = shortfalls(store, mined(store, depth=3, relative_margin="off"))
     assert (cause.cause, cause.queries) == (FOUND, 20)
-    assert str(cause) == "for 20 of them --depth 3 finds fewer than 4 candidates; mine with a larger one"
+    assert str(cause) == "20 queries: --depth 3 finds fewer than 4 candidates; mine with a larger one"
 
 
 def test_a_cap_and_a_quota(store: Store, encoder: Path) -> None:
@@ -142,7 +142,7 @@ def test_words_that_no_document_has(tmp_path: Path, encoder: Path) -> None:
         assert "--depth" not in str(cause)
         (cause,) = shortfalls(store, mined(store, encoder=str(encoder), negatives=13, relative_margin="off"))
         assert str(cause).endswith(
-            "fewer than 13 documents were found for them, and there is no more to find"
+            "3 queries: fewer than 13 documents were found, and there is no more to find"
         )
 
 
@@ -151,7 +151,10 @@ def test_candidates_that_are_all_positives(tmp_path: Path) -> None:
     with few(tmp_path, {"q": "red fox"}, judged) as store:
         (cause,) = shortfalls(store, mined(store))
         assert cause.cause == EXCLUDED
-        assert str(cause).endswith(", and there is no more to find")
+        assert str(cause) == (
+            "1 query: most of what was found is excluded (positives, their copies, protected documents), "
+            "and there is no more to find"
+        )
         assert "--" not in str(cause)
         (cause,) = shortfalls(store, mined(store, depth=10))
         assert str(cause).endswith("; mine with a larger --depth")

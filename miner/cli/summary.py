@@ -6,7 +6,7 @@ from shlex import quote
 
 import click
 
-from miner.errors import printable
+from miner.errors import counted, printable
 from miner.mining.pipeline import config_of
 from miner.mining.rules import in_force
 from miner.mining.shortfalls import shortfalls
@@ -20,7 +20,8 @@ def summarise(store: Store, run: Run) -> None:
     counts = runs.reason_counts(store, run)
     total = sum(counts.values())
     by = " + ".join(runs.model_names(store, run))
-    lines = [f"run {run.name}: {runs.triplet_count(store, run):,} triplets of split {run.split}, by {by}"]
+    triplets = counted(runs.triplet_count(store, run), "triplet")
+    lines = [f"run {run.name}: {triplets} of split {run.split}, by {by}"]
     lines.append(f"  {in_force(config_of(run))}")
     lines += [f"  {number:>10,}  {number / total:6.1%}  {reason}" for reason, number in counts.items()]
     lines += _shortfalls(store, run)
@@ -39,9 +40,10 @@ def _shortfalls(store: Store, run: Run) -> list[str]:
     fewer = sum(number for negatives, number in found.items() if 0 < negatives < asked)
     if not without + fewer:
         return []
-    told = [f"{queries - without:,} of {queries:,} queries have negatives"]
+    have = "has" if queries - without == 1 else "have"
+    told = [f"{queries - without:,} of {counted(queries, 'query', 'queries')} {have} negatives"]
     told += [f"{fewer:,} of them fewer than {asked}"] * bool(fewer)
-    told += [f"{without:,} have none and are not trained on"] * bool(without)
+    told += [counted(without, "has none and is", "have none and are") + " not trained on"] * bool(without)
     return [
         f"  {', '.join(told)}; view shortfalls lists them",
         *(f"  {why}" for why in shortfalls(store, run)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from miner.engine.progress import SILENT, Progress
-from miner.errors import UsageError, near
+from miner.errors import UsageError, counted, near
 from miner.evaluation.labels import label_task
 from miner.evaluation.measured import TASKS, Encode, Measured, Vectors
 from miner.evaluation.reranking import rerank, reranking_task
@@ -138,15 +138,17 @@ def warnings(name: str, measured: Measured) -> list[str]:
 
 def _unscored(measured: Measured) -> str:
     """What a model has no vector or score for, and what that counts."""
-    counts = {
-        "queries": "{:,} of {:,} queries: they count 0",
-        "documents": "{:,} of {:,} documents: they cannot be found",
-        "pairs": "{:,} of {:,} pairs: they are left out",
-        "candidates": "{:,} candidates: they are not ranked",
+    queries = counted(len(measured.ids), "query", "queries")
+    told = {
+        "queries": f"of {queries} (counted as 0)",
+        "documents": f"of {counted(measured.documents, 'document')} (never found)",
+        "pairs": f"of {counted(len(measured.ids), 'pair')} (left out)",
     }
-    of = {"queries": len(measured.ids), "documents": measured.documents, "pairs": len(measured.ids)}
-    told = [counts[name].format(number, of.get(name, 0)) for name, number in measured.unscored.items()]
-    return f"has no finite {'score' if measured.task == 'reranking' else 'vector'} for {'; '.join(told)}"
+    parts = [
+        f"{number:,} {told[name]}" if name in told else f"{counted(number, 'candidate')} (not ranked)"
+        for name, number in measured.unscored.items()
+    ]
+    return f"has no finite {'score' if measured.task == 'reranking' else 'vector'} for {' and '.join(parts)}"
 
 
 class EncoderTask(Protocol):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from miner.engine.progress import SILENT, Progress
-from miner.errors import StoreError
+from miner.errors import StoreError, counted
 from miner.evaluation.measured import Floats, Measured, from_values
 from miner.evaluation.ranking import Ints, Pairs
 from miner.evaluation.retrieval import RetrievalTask, distinct, task_of
@@ -127,7 +127,8 @@ def rerank(
         kept.add(pa.table({**ids, "score": scores[chunk]}))
     kept.finish()
     if reranker.truncated > cut:
-        progress.note(f"{reranker.name}: {reranker.truncated - cut:,} pairs were longer than it reads")
+        longer = counted(reranker.truncated - cut, "pair was", "pairs were")
+        progress.note(f"{reranker.name}: {longer} longer than it reads")
     return task.measure(scores)
 
 
@@ -150,7 +151,7 @@ class _Kept:
             self._keep(wait=_AT_LAST)
         except StoreError as error:
             left = sum(table.num_rows for table in self._waiting)
-            self._progress.note(f"{error.message}; so the scores of {left:,} pairs are not kept")
+            self._progress.note(f"{error.message}; so {counted(left, 'score is', 'scores are')} not kept")
 
     def _keep(self, wait: float) -> None:
         if not self._waiting:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from miner.errors import printable
+from miner.errors import counted, printable
 from miner.evaluation.measured import Measured
 from miner.evaluation.report import Report, Section, short_names
 from miner.evaluation.significance import Difference
@@ -48,16 +48,21 @@ def _section(section: Section, names: Sequence[str]) -> str:
 
 
 _LEFT_OUT = {
-    "copies": "copies of other documents (each text is ranked once)",
-    "own_text": "documents that have the query's text",
-    "own_document": "documents that are the query itself",
-    "other_split": "documents relevant to the query in another split only",
+    "copies": ("copy of another document", "copies of other documents", " (each text is ranked once)"),
+    "own_text": ("document that has", "documents that have", " the query's text"),
+    "own_document": ("document that is", "documents that are", " the query itself"),
+    "other_split": ("document", "documents", " relevant to the query in another split only"),
 }
 
 
 def _left_out(measured: Measured) -> list[str]:
     """What the rankings do not show, if anything."""
-    parts = [f"{number:,} {_LEFT_OUT[why]}" for why, number in measured.left_out.items()]
+    parts = [
+        counted(number, one, many) + rest
+        for (one, many, rest), number in (
+            (_LEFT_OUT[why], number) for why, number in measured.left_out.items()
+        )
+    ]
     return [f"left out of the rankings: {', '.join(parts)}"] if parts else []
 
 
@@ -69,8 +74,12 @@ def _cells(found: Difference) -> list[str]:
 def _about(measured: Measured) -> str:
     """What the task was, and how large."""
     if measured.task == "similarity":
-        return f"similarity, {len(measured.ids):,} pairs"
-    parts = [measured.task, f"{len(measured.ids):,} queries", f"{measured.documents:,} documents"]
+        return f"similarity, {counted(len(measured.ids), 'pair')}"
+    queries, documents = (
+        counted(len(measured.ids), "query", "queries"),
+        counted(measured.documents, "document"),
+    )
+    parts = [measured.task, queries, documents]
     if measured.task == "reranking":
         parts[2] = f"BM25's candidates of {parts[2]}"
     if measured.chance is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miner.engine.progress import SILENT, Progress
-from miner.errors import StoreError, UsageError, listed, near, printable, shown
+from miner.errors import StoreError, UsageError, counted, listed, near, printable, shown
 from miner.mining.config import MiningConfig
 from miner.mining.decide import decide, deciding_score
 from miner.mining.evidence import Searches, evidence_stage, gather
@@ -104,10 +104,8 @@ def mine(
                 progress=progress,
             )
             if models.reranker.truncated:
-                progress.note(
-                    f"{models.reranker.truncated} pairs are longer than {config.reranker} reads; "
-                    "it saw their start"
-                )
+                longer = counted(models.reranker.truncated, "pair is", "pairs are")
+                progress.note(f"{longer} longer than {config.reranker} reads: only the beginning was scored")
         for kind, model in models.by_kind.items():
             similarity = {"similarity": one} if (one := getattr(model, "similarity", None)) else {}
             runs.record_model(
@@ -349,17 +347,17 @@ def _note_scores(store: Store, run: Run, config: MiningConfig, progress: Progres
         if name is None:
             continue
         found = score_facts(store, run, scorer)
-        if found.candidates or found.positives:
+        unscored = _numbers(candidate=found.candidates, positive=found.positives)
+        if unscored:
             decides = scorer == deciding_score(config)
             progress.note(
-                f"warning: {name} gives no finite score to {found.candidates:,} candidates and "
-                f"{found.positives:,} positives, of {found.pairs:,} pairs: "
-                + ("they are not_scored and never selected" if decides else "here another score decides")
+                f"warning: {name} gives no finite score to {unscored}, of {counted(found.pairs, 'pair')}: "
+                + ("pairs without a score are never selected" if decides else "another score decides here")
             )
             if decides and found.queries:
+                queries = counted(found.queries, "query gets", "queries get")
                 progress.note(
-                    f"warning: {found.queries:,} queries have no positive with a finite score of {name}: "
-                    "they get no negatives"
+                    f"warning: {queries} no negatives, for want of a positive with a finite score by {name}"
                 )
         finite = found.pairs - found.candidates - found.positives
         constant = same_score(finite, found.lowest, found.highest)
@@ -367,13 +365,19 @@ def _note_scores(store: Store, run: Run, config: MiningConfig, progress: Progres
             progress.note(f"warning: {name} {constant}")
 
 
+def _numbers(**numbers: int) -> str:
+    """Returns numbers with their nouns, joined, without those that are 0."""
+    many = {"query": "queries"}
+    return " and ".join(counted(number, one, many.get(one, "")) for one, number in numbers.items() if number)
+
+
 def _note_models(models: _Models, config: MiningConfig, progress: Progress) -> None:
     if models.encoder:
         note_truncated(models.encoder.encoder.name, models.encoder.truncated, progress)
-    if models.encoder and any((gaps := models.encoder.gaps()).values()):
+    gaps = models.encoder.gaps() if models.encoder else {}
+    if without := _numbers(document=gaps.get("documents", 0), query=gaps.get("queries", 0)):
         progress.note(
-            f"warning: {config.encoder} has no vector for {gaps['documents']:,} documents and "
-            f"{gaps['queries']:,} queries: they are not searched"
+            f"warning: {config.encoder} has no vector for {without}: dense search leaves out such texts"
         )
     if models.encoder and config.index != "Flat":
         progress.note(f"{config.index} finds {models.encoder.recall(config.depth):.1%} of what Flat finds")

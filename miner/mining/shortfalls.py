@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from miner.errors import counted
 from miner.mining import rules as ruling
 from miner.mining.config import RULES, MiningConfig, Rules
 from miner.mining.decide import Positives, deciding_score
@@ -46,7 +47,7 @@ class Shortfall:
     """The reason that most of their candidates have, or FOUND, EXCLUDED or UNUSED."""
     queries: int
     hint: str
-    """What would leave them more, as a clause; that nothing would, where that is so."""
+    """How many queries, why, and what would leave them more, or that nothing would."""
 
     def __str__(self) -> str:
         return self.hint
@@ -61,11 +62,11 @@ def shortfalls(store: Store, run: Run) -> list[Shortfall]:
     if not table.num_rows:
         return []
     short = _Short(store, run, config_of(run), table)
-    counted = Counter(short.causes)
+    causes = Counter(short.causes)
     least = _WORTH * table.num_rows
     return [
-        Shortfall(cause, number, f"for {number:,} of them {short.hint(cause)}")
-        for cause, number in sorted(counted.items(), key=lambda one: (-one[1], one[0]))
+        Shortfall(cause, number, f"{counted(number, 'query', 'queries')}: {short.hint(cause)}")
+        for cause, number in sorted(causes.items(), key=lambda one: (-one[1], one[0]))
         if number >= least
     ]
 
@@ -112,7 +113,7 @@ class _Short:
             return self._more_found()
         if cause == EXCLUDED:
             deeper = bool((self._found[of] >= self._config.depth).any())
-            what = "most of what was found for them is excluded (positives, copies of them, protected)"
+            what = "most of what was found is excluded (positives, their copies, protected documents)"
             return (
                 f"{what}; mine with a larger --depth" if deeper else f"{what}, and there is no more to find"
             )
@@ -120,12 +121,12 @@ class _Short:
             given = [name for name in ("bm25_quota", "dense_quota") if self._given(name) is not None]
             return f"candidates that passed the rules were left over; raise {_flags_of(given)}"
         if cause == Reason.DOCUMENT_CAP:
-            return "their documents serve other queries already; raise --document-cap"
+            return "most candidates are negatives of other queries already; raise --document-cap"
         if cause == Reason.RANK_WINDOW:
             return self._wider()
         if cause in RULES:
             return _Looser(self._store, self._run, self._config, cause, self._numbers[of]).hint()
-        return "most of their candidates have no finite score; see the reason not_scored in view verdicts"
+        return "most candidates have no finite score; see the reason not_scored in view verdicts"
 
     def _given(self, name: str) -> Any:
         return getattr(self._config.selection, name)
@@ -134,7 +135,7 @@ class _Short:
         config, asked = self._config, self._run.negatives
         if config.depth < asked:
             return f"--depth {config.depth} finds fewer than {asked} candidates; mine with a larger one"
-        what = f"fewer than {asked} documents were found for them"
+        what = f"fewer than {asked} documents were found"
         if config.encoder:
             return f"{what}, and there is no more to find"
         languages = f"--stemmer {config.stemmer} and --stopwords {config.stopwords}"
@@ -148,7 +149,7 @@ class _Short:
             ways.append("raise --rerank-depth")
         if rules.skip_top and rules.max_rank is None and config.rerank_depth is None:
             ways.append("mine with a larger --depth")
-        return f"most of their candidates fell to the window of ranks; {' or '.join(ways)}"
+        return f"most candidates are outside the window of ranks; {' or '.join(ways)}"
 
 
 class _Looser:
@@ -172,7 +173,7 @@ class _Looser:
 
     def hint(self) -> str:
         """Returns the value and how many queries it helps, and other ways that help; or that none does."""
-        what = f"most candidates fell to {self._rule}"
+        what = f"most candidates were dropped by {self._rule}"
         if self._config.rules.anchor == "each":
             return f"{what}; loosen {_flags_of([self._rule])}"
         ways = [*self._value(self._rule), *self._median()]
@@ -187,7 +188,7 @@ class _Looser:
         others = [name for name in RULES if name != self._rule]
         if any(getattr(self._config.rules, name) != RULES[name] for name in others):
             return f"{what}, and the other rules leave fewer than {self._run.negatives} as well; loosen both"
-        return f"{what}, and no looser one is safe; mine with a larger --depth"
+        return f"{what}, and no looser value is safe; mine with a larger --depth"
 
     def _many(self, helped: int) -> str:
         """How many of the queries; of a sample of them the share."""

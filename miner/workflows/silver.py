@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from miner.engine.progress import SILENT, Progress
-from miner.errors import ModelError, UsageError
+from miner.errors import ModelError, UsageError, counted
 from miner.mining.evidence import unite
 from miner.mining.rerank import score_pairs
 from miner.models.constant import same_score
@@ -123,8 +123,8 @@ def silver(
     unscored = len(keys) - int(scored.sum())
     if gaps := unscored + len(gold) - int(known_scored.sum()):
         progress.note(
-            f"warning: {reranker.name} gives no finite score to {gaps:,} of {len(asked):,} pairs: they are "
-            "left out"
+            f"warning: {reranker.name} gives no finite score to {gaps:,} of {counted(len(asked), 'pair')} "
+            "(left out)"
         )
     keys, scores, known, gold = keys[scored], scores[scored], known[known_scored], gold[known_scored]
     every = np.concatenate((scores, gold))
