@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miner.engine.progress import Silent
 from miner.errors import InputError, MinerError, StoreError, UsageError
 from miner.sources import Part, Rows, Source, SourceConfig, ingest
 from miner.store.database import Store
-from miner.store.intake import Intake
 from tests.sources_support import beir, dump, jsonl, refused, rows, write
 
 
@@ -208,10 +210,10 @@ def test_a_folder_is_no_store(tmp_path: Path, folder: Path) -> None:
     assert (folder / "corpus.jsonl").exists()
 
 
-def part_of(identity: str) -> Part:
+def part_of(identity: str, text: str = "text") -> Part:
     collected = Rows()
-    collected.start("documents", "here", 1, "x")
-    collected.document(identity, "text")
+    collected.start("documents", "here", 1, identity)
+    collected.document(identity, text)
     return collected.part()
 
 
@@ -261,18 +263,107 @@ def test_a_store_that_came_to_be_meanwhile_is_left_alone(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["s.duckdb"]
 
 
-def test_only_temporary_tables_are_written_before_the_end(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "s.duckdb", create=True) as store:
-        arriving = Intake(store)
-        collected = Rows()
-        collected.start("documents", "here", None, "x")
-        collected.document("x", "text", label="l")
-        part = collected.part()
-        assert isinstance(part.documents, pa.Table)
-        arriving.add(part.tables())
-        assert store.rows("SELECT count(*) FROM documents") == [(0,)]
-        assert arriving.finish(0.01).added["documents"] == 1
-        assert store.rows("SELECT doc_id, label FROM documents") == [("x", "l")]
+def test_others_read_the_store_until_the_merge_and_nothing_of_it_is_there_before(
+    tmp_path: Path, folder: Path
+) -> None:
+    store = tmp_path / "s.duckdb"
+    ingest(store, [str(folder)])
+    asked = [sys.executable, "-m", "miner", "sql", str(store), "SELECT count(*) AS n FROM documents"]
+
+    def parts() -> Iterator[Part]:
+        for name in ("x", "y"):
+            yield part_of(name)
+            found = subprocess.run([*asked, "--format", "csv"], capture_output=True, text=True, check=False)
+            assert (found.stdout.split(), found.stderr) == (["n", "10"], "")
+            assert rows(store, "SELECT count(*) FROM documents") == [(10,)]  # in the same process, too
+
+    with Store.open(store) as opened:  # one process may have it open several times
+        assert ingest(store, source(parts())).added["documents"] == 2
+        assert opened.rows("SELECT count(*) FROM documents") == [(12,)]
+    assert rows(store, "SELECT count(*), max(doc_id) FROM documents") == [(12, "y")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.duckdb", "set"]
+
+
+def test_nobody_else_writes_from_the_start_to_the_end_of_an_ingest(tmp_path: Path, folder: Path) -> None:
+    store = tmp_path / "s.duckdb"
+    ingest(store, [str(folder)])
+    writing = "import sys; from miner.store.database import Store; Store.open(sys.argv[1], wait=0.1)"
+
+    def parts() -> Iterator[Part]:
+        yield part_of("x")
+        found = subprocess.run([sys.executable, "-c", writing, str(store)], capture_output=True, check=False)
+        assert b"another command writes to" in found.stderr
+
+    ingest(store, source(parts()))
+
+
+def test_the_merge_waits_for_readers_and_says_so(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("miner.store.access._SAY", 0.2)
+    store = tmp_path / "s.duckdb"
+    ingest(store, [str(folder)])
+    hold = (
+        "import sys, duckdb; held = duckdb.connect(sys.argv[1], read_only=True); print(flush=True); input()"
+    )
+    reader = subprocess.Popen(
+        [sys.executable, "-c", hold, str(store)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+
+    def parts() -> Iterator[Part]:
+        yield part_of("x")
+        assert reader.stdout is not None
+        reader.stdout.readline()
+
+    class Said(Silent):
+        def note(self, message: str) -> None:
+            assert message == f"waiting for another process that holds {store}: process {reader.pid}"
+            reader.communicate(b"\n")
+
+    ingest(store, source(parts()), progress=Said())
+    assert reader.poll() == 0, "the merge did not wait"
+    assert rows(store, "SELECT count(*) FROM documents") == [(11,)]
+
+
+def test_a_store_that_is_moved_during_an_ingest_is_not_made_anew(tmp_path: Path, folder: Path) -> None:
+    store, moved = tmp_path / "s.duckdb", tmp_path / "moved.duckdb"
+    ingest(store, [str(folder)])
+
+    def parts() -> Iterator[Part]:
+        yield part_of("x")
+        store.rename(moved)
+
+    with pytest.raises(StoreError, match="was moved, removed or replaced while it was in use"):
+        ingest(store, source(parts()))
+    assert not store.exists()
+    assert rows(moved, "SELECT count(*) FROM documents") == [(10,)]
+
+
+def test_an_ingest_that_is_killed_before_the_merge_leaves_the_store_as_it_was(
+    tmp_path: Path, folder: Path
+) -> None:
+    store = tmp_path / "s.duckdb"
+    ingest(store, [str(folder)])
+    before = dump(store)
+    killed = """
+import os, signal, sys
+from miner.sources import ingest
+from miner.store import database
+from tests.test_intake import part_of, source
+def parts():
+    for number in range(60):
+        yield part_of(f"x{number}", os.urandom(500_000).hex())
+    os.kill(os.getpid(), signal.SIGKILL)
+database.MEMORY_LIMIT = "30MB"
+ingest(sys.argv[1], source(parts()))
+"""
+    ended = subprocess.run([sys.executable, "-c", killed, str(store)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert list((tmp_path / ".s.duckdb.miner-new.spill").iterdir()), "nothing was spilled"
+    assert dump(store) == before
+    ingest(store, source(iter([part_of("x")])))
+    assert rows(store, "SELECT count(*) FROM documents") == [(11,)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.duckdb", "set"]
 
 
 Judged = st.tuples(

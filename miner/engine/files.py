@@ -135,6 +135,21 @@ def replacing_all(files: Sequence[Path], *, exists_ok: bool = True) -> Iterator[
                     _clear(place)
 
 
+@contextmanager
+def spilling(target: Path) -> Iterator[Path]:
+    """Yields a folder for what memory cannot hold while `target` is written, and removes it at the end.
+
+    What a kill leaves of it is removed by the next command that locks the target.
+    """
+    new = _beside(_place(target), _NEW)
+    spill = new.with_name(f"{new.name}.spill")
+    try:
+        yield spill
+    finally:
+        with suppress(OSError):  # as where its folder is gone
+            _clear(spill)
+
+
 def require_file(file: Path) -> None:
     """Raises UsageError when `file` is a folder or a store, MinerError when it is write-protected."""
     from miner.store.faults import is_database  # brings DuckDB and Arrow, which a start does without

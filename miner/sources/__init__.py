@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from miner.engine.files import WAIT, locked, replacing
+from miner.engine.files import WAIT, locked, replacing, spilling
 from miner.engine.progress import SILENT, Progress
 from miner.errors import InputError, UsageError
 from miner.sources import beir, hub, python_docs, tabular, trec
@@ -53,7 +53,12 @@ def ingest(
     if not sources:
         raise UsageError("no source named", f"miner ingest {store_path} SOURCE")
     opened = [s if isinstance(s, Source) else open_source(s, config) for s in sources]
-    with _opened(Path(store_path)) as file, intake(file) as arriving:
+    store = Path(store_path)
+    with (
+        _opened(store) as file,
+        spilling(store) as spill,
+        intake(file, spill, progress.note) as arriving,
+    ):
         for source in opened:
             if source.note:
                 progress.note(source.note)

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,11 @@ _POLL = (0.02, 0.06)
 """Seconds between two tries to open the file, drawn anew each time."""
 _SAY, _SAY_AGAIN = 5.0, 60.0
 """Seconds after which one who waits says so, for the first time and after that."""
-_HELD = ("Could not set lock on file", "different configuration than existing connections")
+_HELD = (
+    "Could not set lock on file",
+    "different configuration than existing connections",
+    "Unique file handle conflict",
+)
 """How DuckDB says that another process, or this one, has the file open in another way."""
 
 
@@ -65,10 +69,18 @@ def connect(
     Says so with `note` when it takes long. Raises BusyError when the time is up, StoreError for a file that
     cannot be opened.
     """
+    return _patiently(
+        lambda: duckdb.connect(str(file), read_only=read_only, config=dict(config)), file, wait, note
+    )
+
+
+def _patiently(
+    opening: Callable[[], duckdb.DuckDBPyConnection], file: Path, wait: float | None, note: Note
+) -> duckdb.DuckDBPyConnection:
     started, say = time.monotonic(), _SAY
     while True:
         try:
-            return duckdb.connect(str(file), read_only=read_only, config=dict(config))
+            return opening()
         except (duckdb.Error, MemoryError) as error:
             if not any(sign in str(error) for sign in _HELD):
                 raise unopened(file, error) from error
@@ -139,6 +151,37 @@ class Access:
             with self._guard:
                 self._holds -= 1
                 self._used = time.monotonic()
+
+    def keep(self) -> None:
+        """Keeps the connection until `close`, as for a database in memory."""
+        with self._guard:
+            self._ready()
+            self._holds += 1
+
+    @contextmanager
+    def attached_to(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """Attaches the file to another database's connection and makes its tables the ones that are meant.
+
+        Waits without end for who has the file open. Writes what was committed into the file itself: the name
+        of a new store is given to that file alone.
+        """
+        place = os.path.abspath(self._file).replace("'", "''")
+        with self._guard:
+            self._disconnect()
+            if not self._file.exists():
+                raise self._changed()  # DuckDB would make a new one
+            attach = f"ATTACH '{place}' AS store (TYPE duckdb)"
+            _patiently(lambda: connection.execute(attach), self._file, None, self.note)
+            try:
+                if self._state is None or self._look()[:2] != self._state[:2]:
+                    raise self._changed()
+                connection.execute("USE store")
+                yield
+                connection.execute("CHECKPOINT store")
+            finally:
+                with suppress(duckdb.Error):  # after a fatal error it goes when the connection is closed
+                    connection.execute("USE memory")
+                    connection.execute("DETACH store")
 
     def release(self) -> None:
         """Closes the file, unless it is held, until it is used again."""

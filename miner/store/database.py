@@ -71,14 +71,7 @@ class Store:
         """
         file = Path(path)
         _require_file(file, create)
-        config: dict[str, Any] = {
-            "memory_limit": memory_limit,
-            "threads": threads or cores(),
-            "temp_directory": f"{file}.tmp",
-            "checkpoint_threshold": CHECKPOINT,
-            "python_enable_replacements": False,
-            "autoinstall_known_extensions": False,
-        }
+        config = _config(f"{file}.tmp", threads or cores(), memory_limit)
         access = Access(file, read_only, config, note)
         store = cls(file, access, None if read_only else WriterLock(file))
         patience = WAIT if wait is None else wait
@@ -104,6 +97,26 @@ class Store:
             store.close()
             raise
         return store
+
+    @classmethod
+    def in_memory(cls, path: Path, spill: Path) -> Store:
+        """Opens an empty database in memory, for what is on its way into the store at `path`.
+
+        It spills to the folder `spill`, which no other process may use. Its errors name the store.
+        """
+        access = Access(Path(":memory:"), False, _config(str(spill), cores(), MEMORY_LIMIT))
+        access.open(WAIT)
+        access.keep()
+        return cls(path, access, None)
+
+    @contextmanager
+    def attached_to(self, other: Store) -> Iterator[None]:
+        """Lets the statements of a database in memory use this store's tables by their names.
+
+        Waits without end for readers; what is committed is in the file at the end. Raises StoreError.
+        """
+        with explaining(self.path), other._access.using() as connection, self._access.attached_to(connection):
+            yield
 
     def _make(self) -> None:
         with self.transaction():
@@ -240,6 +253,17 @@ class Store:
                 # An aborted transaction, or a database that a fatal error closed, forgets the name by itself.
                 with suppress(duckdb.TransactionException, duckdb.FatalException):
                     connection.unregister("arriving")
+
+
+def _config(spill: str, threads: int, memory_limit: str) -> dict[str, Any]:
+    return {
+        "memory_limit": memory_limit,
+        "threads": threads,
+        "temp_directory": spill,
+        "checkpoint_threshold": CHECKPOINT,
+        "python_enable_replacements": False,
+        "autoinstall_known_extensions": False,
+    }
 
 
 def _quoted(identifier: str) -> str:

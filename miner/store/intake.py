@@ -1,4 +1,7 @@
-"""Taking data in: parts arrive in temporary tables, are checked there, and merged at once or not at all."""
+"""Taking data in: parts arrive in temporary tables, are checked there, and merged at once or not at all.
+
+The tables are of a database in memory, which spills to disk; the store is attached to it for the merge alone.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
 from miner.errors import InputError, shown
+from miner.store.access import Note, quiet
 from miner.store.corpus import queries_are_documents, set_queries_are_documents
 from miner.store.database import Store
 from miner.text import document_keys, text_keys
@@ -87,20 +92,26 @@ class IngestReport:
 
 
 @contextmanager
-def intake(path: str | os.PathLike[str]) -> Iterator[Intake]:
-    """Opens the store at `path`, or makes it, and yields what data is handed to. Raises StoreError."""
-    with Store.open(path, create=True) as store, store.held():  # what arrives is in temporary tables
-        yield Intake(store)
+def intake(path: str | os.PathLike[str], spill: Path, note: Note = quiet) -> Iterator[Intake]:
+    """Opens the store at `path`, or makes it, and yields what data is handed to.
+
+    Until `finish`, others can read the store, but not write to it. What memory cannot hold goes to the folder
+    `spill`, which the caller removes; `note` is as in `Store.open`. Raises StoreError.
+    """
+    with Store.open(path, create=True, note=note) as store:
+        store.release()
+        with Store.in_memory(store.path, spill) as arriving:
+            yield Intake(store, arriving)
 
 
 class Intake:
     """One ingest into an open store: `add` as often as needed, then `finish`."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, arriving: Store) -> None:
+        self._target, self._store = store, arriving
         self._cleaned = 0
         for name, columns in _ARRIVING.items():
-            store.execute(f"CREATE OR REPLACE TEMP TABLE arriving_{name} ({columns}, {_PLACE})")
+            arriving.execute(f"CREATE OR REPLACE TEMP TABLE arriving_{name} ({columns}, {_PLACE})")
 
     def add(self, tables: Mapping[str, pa.Table], cleaned: int = 0) -> None:
         """Takes tables of arriving rows, named and laid out as in `sources.Part`.
@@ -124,7 +135,7 @@ class Intake:
         of a kind is bad.
         """
         store = self._store
-        with store.transaction():
+        with self._target.attached_to(store), store.transaction():
             if not store.rows("SELECT 1 FROM arriving_rows LIMIT 1"):
                 raise InputError("the sources hold no rows", "check that you named the right files")
             if unpad_query_ids:
