@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
 from miner.errors import UsageError, near
 
+_MANY = re.compile(r"tuple\[(\w+), \.\.\.\](?: \| None)?")
+"""The type of a field that holds any number of things of one kind."""
 OFF = "off"
 """What an option takes for no number."""
 _SHOWN = 60
@@ -133,8 +137,8 @@ def range_of(config: type, name: str) -> Range:
 def check_fields(config: Any) -> None:
     """Holds a frozen dataclass to its fields' ranges and kinds, as its `__post_init__` does first.
 
-    Numbers become ints and floats without a negative zero. Raises UsageError that names the field, what it
-    may be and what was given.
+    Numbers become ints and floats without a negative zero, lists become tuples. Raises
+    UsageError that names the field, what it may be and what was given.
     """
     for part in fields(config):
         value = getattr(config, part.name)
@@ -143,8 +147,11 @@ def check_fields(config: Any) -> None:
         allowed: Range | None = part.metadata.get("range")
         if allowed is not None:
             object.__setattr__(config, part.name, allowed.require(part.name, value))
+        elif many := _MANY.fullmatch(str(part.type)):
+            members = _members(part.name, value, _named(config, many[1]), many[1])
+            object.__setattr__(config, part.name, members)
         else:
-            _require_kind(part, value)
+            _require_kind(part, value, _named(config, str(part.type)))
 
 
 def require_one_of(name: str, value: str, allowed: Collection[str]) -> None:
@@ -155,7 +162,27 @@ def require_one_of(name: str, value: str, allowed: Collection[str]) -> None:
         )
 
 
-def _require_kind(part: Field[Any], value: object) -> None:
+def _named(config: Any, kind: str) -> type | None:
+    """Returns the class that a field's type names where the configuration is defined; None for others."""
+    found = str if kind == "str" else vars(sys.modules[type(config).__module__]).get(kind)
+    return found if isinstance(found, type) else None
+
+
+def _members(name: str, value: object, kind: type | None, kind_name: str) -> tuple[Any, ...]:
+    """Returns a list or a tuple as a tuple; a text is none, as it would be taken for its letters."""
+    what = "texts" if kind is str else f"{kind_name}(…)"
+    if not isinstance(value, list | tuple):
+        raise UsageError(f"{name} must be a list or a tuple of {what}, got {shown(value)}")
+    for member in value:
+        if kind is not None and not isinstance(member, kind):
+            raise UsageError(f"{name} must hold {what} only, got {shown(member)}")
+    return tuple(value)
+
+
+def _require_kind(part: Field[Any], value: object, named: type | None) -> None:
+    if named is not None and is_dataclass(named) and not isinstance(value, named):
+        article = "an" if named.__name__[0] in "AEIOU" else "a"
+        raise UsageError(f"{part.name} must be {article} {named.__name__}(…), got {shown(value)}")
     kind = str(part.type).removesuffix(" | None")
     if kind == "str":
         if not isinstance(value, str):

@@ -8,7 +8,7 @@ import pkgutil
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,10 +22,13 @@ import miner
 from miner.cli.main import COMMANDS, group
 from miner.cli.numbers import Within
 from miner.errors import UsageError
+from miner.evaluation.evaluate import EvaluationConfig
 from miner.mining.config import MiningConfig, Rules, Selection, read_recipe, with_values
 from miner.ranges import COUNT, SHARE, Range, check_fields, number, shown, whole
+from miner.sources.config import SourceConfig
 from miner.store.select import Limits
 from miner.training.examples import Columns
+from miner.workflows.bench_config import BenchConfig
 from miner.workflows.train import Rows
 
 HUGE = "9" * 400
@@ -268,3 +271,33 @@ def test_a_text_or_a_switch_of_another_kind_is_refused() -> None:
 def test_a_negative_zero_makes_the_same_configuration() -> None:
     assert repr(Rules(min_score=-0.0)) == repr(Rules(min_score=0))
     check_fields(Rules())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MiningConfig(rules=None), "rules must be a Rules(…), got None"),
+        (lambda: MiningConfig(selection={"negatives": 3}), "selection must be a Selection(…), got {'neg"),
+        (lambda: MiningConfig(protected="abc"), "protected must be a list or a tuple of texts, got 'abc'"),
+        (lambda: MiningConfig(protected=None), "protected must be a list or a tuple of texts, got None"),
+        (lambda: MiningConfig(protected=["a", 3]), "protected must hold texts only, got 3"),
+        (lambda: Columns(texts="query"), "texts must be a list or a tuple of texts, got 'query'"),
+        (lambda: EvaluationConfig(against="bundled"), "against must be a list or a tuple of texts, got 'bun"),
+        (lambda: BenchConfig(arms="random"), "arms must be a list or a tuple of texts, got 'random'"),
+        (lambda: BenchConfig(sizes=(100,)), "sizes must hold Size(…) only, got 100"),
+        (lambda: BenchConfig(training=None), "training must be an EncoderConfig(…), got None"),
+        (lambda: Rows(columns=("query",)), "columns must be a Columns(…), got ('query',)"),
+        (lambda: SourceConfig(header=False, columns="query").check(), "columns must be a list or a tuple of"),
+    ],
+)  # fmt: skip
+def test_fields_that_hold_several_things_or_another_configuration_refuse_all_else(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        make()
+    assert caught.value.message.startswith(message)
+
+
+def test_a_list_of_ids_becomes_a_tuple() -> None:
+    assert MiningConfig(protected=["a", "b"]) == MiningConfig(protected=("a", "b"))
+    assert hash(MiningConfig(protected=["a"]).protected) == hash(("a",))
