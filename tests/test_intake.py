@@ -306,22 +306,24 @@ def test_the_merge_waits_for_readers_and_says_so(
     hold = (
         "import sys, duckdb; held = duckdb.connect(sys.argv[1], read_only=True); print(flush=True); input()"
     )
-    reader = subprocess.Popen(
-        [sys.executable, "-c", hold, str(store)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    readers: list[subprocess.Popen[bytes]] = []
 
     def parts() -> Iterator[Part]:
         yield part_of("x")
+        command = [sys.executable, "-c", hold, str(store)]
+        reader = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        readers.append(reader)
         assert reader.stdout is not None
         reader.stdout.readline()
 
     class Said(Silent):
         def note(self, message: str) -> None:
+            (reader,) = readers
             assert message == f"waiting for another process that holds {store}: process {reader.pid}"
             reader.communicate(b"\n")
 
     ingest(store, source(parts()), progress=Said())
-    assert reader.poll() == 0, "the merge did not wait"
+    assert readers[0].poll() == 0, "the merge did not wait"
     assert rows(store, "SELECT count(*) FROM documents") == [(11,)]
 
 
