@@ -15,7 +15,9 @@ from click.testing import CliRunner
 from miner.cli.main import group
 from miner.curation.dedup import DedupConfig, dedup
 from miner.errors import ModelError, UsageError
+from miner.mining.audit import audit
 from miner.mining.audit_config import AuditConfig
+from miner.mining.audit_report import limits
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.material import Material
 from miner.mining.pipeline import decide_again, mine
@@ -112,6 +114,14 @@ def test_a_run_of_other_texts_is_refused(store: Store) -> None:
     with pytest.raises(UsageError, match="documents changed since run 'r1' was mined"):
         relabel(store, run, RelabelConfig())
     assert everything(store) == before
+    store.execute("DELETE FROM documents WHERE doc_id = 'new'")
+    store.execute("DELETE FROM judgments WHERE query_id = 'q00'")
+    with pytest.raises(UsageError) as caught:
+        relabel(store, run, RelabelConfig())
+    assert caught.value.message == "queries and judgments changed since run 'r1' was mined"
+    assert caught.value.hint == (
+        f"mine again with the same options, and relabel that run: miner mine {store.path}"
+    )
 
 
 def test_a_kill_between_judging_and_deciding_costs_nothing(store: Store) -> None:
@@ -205,6 +215,19 @@ def test_chances_are_learnt_on_the_other_half_and_mean_what_they_say(store: Stor
     assert chance[likely].mean() == pytest.approx(hit[likely].mean(), abs=0.15)
     again = Probability(facts, trials[:4], 1).of(trials[5])
     assert np.array_equal(again, learnt.of(trials[5]))
+
+
+def test_an_audit_calls_only_relabelled_positives_relabelled_and_names_judgments_that_are_gone(
+    store: Store,
+) -> None:
+    store.execute("INSERT INTO judgments VALUES ('q00', 'n001', 1, 'train', 'relabelled')")
+    run = mine(store, CONFIG)
+    store.execute("DELETE FROM judgments WHERE query_id = 'q01'")
+    report = audit(store, run, AuditConfig())
+    assert report.barred == {"gone": 4, "relabelled": 1}
+    assert limits(report.barred, [])[0] == (
+        "Never hidden: 4 no longer judged; 1 judged by miner relabel, not by people."
+    )
 
 
 def test_a_run_with_one_positive_a_query_cannot_be_learnt_from(tmp_path: Path) -> None:

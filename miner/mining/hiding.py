@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from shlex import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ class Hideable:
         if table.num_rows != scored.num_rows:
             raise UsageError(
                 f"{store.path} has lost queries or documents since run '{run.name}' was mined",
-                f"mine again: miner mine {store.path}",
+                f"mine again with the same options: miner mine {quote(str(store.path))}",
             )
         positives = Positives(scored)
         table = table.set_column(table.schema.get_field_index("bar"), "bar", _bars(table["bar"], positives))

@@ -21,6 +21,7 @@ OUTCOMES = """SELECT query_id, doc_id,
 """What became of every candidate: selected, passed every rule, or dropped for a reason."""
 BARS = {
     "only": "the only positive of its query",
+    "gone": "no longer judged",
     "relabelled": "judged by miner relabel, not by people",
     "trained": "a model of the run was trained on it",
     "same_text": "its query's text stands under several ids",
@@ -101,14 +102,16 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
             JOIN same d ON d.side = 'documents' AND d.id = t.doc_id
             WHERE t.model IN ($encoder, $reranker)),
         judged AS (SELECT DISTINCT query_id, doc_id, split FROM {GOLD} WHERE relevance > 0),
-        by_people AS (SELECT DISTINCT query_id, doc_id FROM {GOLD} WHERE source <> '{RELABELLED}'),
+        sources AS (SELECT query_id, doc_id, bool_or(source <> '{RELABELLED}') AS people
+            FROM {GOLD} GROUP BY ALL),
         elsewhere AS (SELECT DISTINCT query_id, doc_id FROM judged WHERE split <> $split),
         shared AS (
             SELECT text_key FROM queries WHERE query_id IN (SELECT query_id FROM judged)
             GROUP BY text_key HAVING count(*) > 1)
         SELECT p.query_no, p.query_id, p.doc_id,
             CASE WHEN count(*) OVER (PARTITION BY p.query_no) = 1 THEN 'only'
-                WHEN h.doc_id IS NULL THEN '{RELABELLED}'
+                WHEN g.doc_id IS NULL THEN 'gone'
+                WHEN NOT g.people THEN '{RELABELLED}'
                 WHEN t.doc_id IS NOT NULL THEN 'trained'
                 WHEN s.text_key IS NOT NULL THEN 'same_text'
                 WHEN q.label = d.label THEN 'label'
@@ -116,7 +119,7 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
         FROM positives p JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
         LEFT JOIN trained t ON t.query_id = p.query_id AND t.doc_id = p.doc_id
         LEFT JOIN shared s ON s.text_key = q.text_key
-        LEFT JOIN by_people h ON h.query_id = p.query_id AND h.doc_id = p.doc_id
+        LEFT JOIN sources g ON g.query_id = p.query_id AND g.doc_id = p.doc_id
         LEFT JOIN elsewhere e ON e.query_id = p.query_id AND e.doc_id = p.doc_id
         WHERE p.evidence = $evidence ORDER BY p.query_no, p.doc_id""",
         {

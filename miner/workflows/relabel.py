@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from shlex import quote
 
 import numpy as np
 import pyarrow as pa
@@ -110,11 +111,11 @@ def relabel(
 
 
 def _require_same_texts(store: Store, run: Run) -> None:
-    changed = [name for name in changed_since(store, run) if name in ("documents", "queries")]
-    if changed:
+    changed = changed_since(store, run)
+    if {"documents", "queries"} & {*changed}:
         raise UsageError(
             f"{' and '.join(changed)} changed since run '{run.name}' was mined",
-            f"mine again, and relabel that run: miner mine {store.path}",
+            f"mine again with the same options, and relabel that run: miner mine {quote(str(store.path))}",
         )
 
 
