@@ -71,3 +71,22 @@ def test_a_pipe_as_a_source_is_refused(tmp_path: Path, options: dict[str, str]) 
         open_source(str(tmp_path / "p.tsv"), SourceConfig(**options))
     expected = f"{tmp_path}/p.tsv: a pipe, not a file or folder; write the data to a file first"
     assert str(caught.value) == expected
+
+
+def test_a_folder_of_data_sets_is_not_one_data_set(tmp_path: Path) -> None:
+    for name in ("law", "tax"):
+        beir(tmp_path / name, {"d": "text"}, {"q": "text"}, train=[("q", "d", 1)])
+    with pytest.raises(InputError) as caught:
+        open_source(str(tmp_path), SourceConfig())
+    assert str(caught.value) == (
+        f"{tmp_path}: not a data set, but a folder that holds BEIR folders: law, tax; "
+        f"name one of them: {tmp_path}/law"
+    )
+
+
+def test_an_export_is_not_read_with_its_manifest(tmp_path: Path) -> None:
+    write(tmp_path / "out/manifest.json", '{\n  "rows": 1\n}')
+    write(tmp_path / "out/data/train.jsonl", '{"query": "a", "positive": "b"}')
+    with pytest.raises(InputError, match=f"name {tmp_path}/out/data$"):
+        open_source(str(tmp_path / "out"), SourceConfig())
+    assert collect(tmp_path / "out/data")["judgments"]

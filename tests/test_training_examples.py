@@ -283,9 +283,19 @@ def test_texts_are_no_names_of_columns(tmp_path: Path) -> None:
     claim = "vaccination must be made compulsory by the state"
     path = write(tmp_path / "bare.tsv", f"{claim}\tit protects others\nlaws\tthey bind\n")
     assert refusal(path, "mnr") == (
-        "bare.tsv: its first row was taken for names of columns: 'vaccination must be made compulsory by t…'"
-        "; write the names above it, such as anchor, positive and negative"
+        "bare.tsv: its first row looks like texts, not like names of columns: 'vaccination must be made "
+        "compulsory by t…'; write the names above it, such as anchor, positive and negative; if these are "
+        "names, give those to train on with --columns"
     )
+
+
+def test_a_short_first_row_of_texts_is_not_lost(tmp_path: Path) -> None:
+    path = write(tmp_path / "bare.tsv", "how to cook rice\tboil it in water\nwhat is tea\ta hot drink\n")
+    assert refusal(path, "mnr").startswith("bare.tsv: its first row looks like texts")
+    named = read_examples(str(path), "mnr", Columns(texts=("how to cook rice", "boil it in water")))
+    assert named.texts["how to cook rice"] == ["what is tea"]
+    known = tsv(tmp_path / "known.tsv", {"query": ["a"], "positive": ["b"], "the name of it": ["c"]})
+    assert list(read_examples(str(known), "mnr").texts) == ["query", "positive"]
 
 
 @pytest.mark.parametrize(
@@ -294,7 +304,7 @@ def test_texts_are_no_names_of_columns(tmp_path: Path) -> None:
 )
 def test_texts_in_scripts_without_spaces_are_no_names_of_columns(text: str, tmp_path: Path) -> None:
     path = write(tmp_path / "bare.tsv", f"如何重置路由器\t{text}\n路由器\t网络设备\n")
-    assert refusal(path, "mnr").startswith("bare.tsv: its first row was taken for names of columns: ")
+    assert refusal(path, "mnr").startswith("bare.tsv: its first row looks like texts")
 
 
 def test_short_names_in_scripts_without_spaces_are_names_of_columns() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from miner.engine.files import WAIT, locked, replacing, spilling
 from miner.engine.progress import SILENT, Progress
-from miner.errors import InputError, UsageError
+from miner.errors import InputError, UsageError, listed
 from miner.sources import beir, hub, python_docs, tabular, trec
 from miner.sources.config import FORMATS, SourceConfig
 from miner.sources.files import files_in, locate
@@ -109,6 +109,21 @@ def _prefixed(source: str, prefix: str) -> str:
     return source if source.startswith(prefix) else f"{prefix}{source}"
 
 
+def _require_one(source: str, path: Path) -> None:
+    """Raises InputError for a folder of data sets, and for one that `miner export` wrote around its data."""
+    inner = sorted(folder for folder in path.iterdir() if folder.is_dir() and beir.is_beir(folder))
+    if inner:
+        names = listed(folder.name for folder in inner)
+        raise InputError(
+            f"{source}: not a data set, but a folder that holds BEIR folders: {names}",
+            f"name one of them: {inner[0]}",
+        )
+    if (path / "manifest.json").is_file() and (path / "data").is_dir():
+        raise InputError(
+            f"{source}: an export, which has a manifest and a card beside its data", f"name {path / 'data'}"
+        )
+
+
 def detect(source: str) -> str:
     """Returns the format of a source by its name and files: `beir`, `trec`, `hf`, `python` or `table`.
 
@@ -123,6 +138,8 @@ def detect(source: str) -> str:
         return "beir"
     if path.is_dir() and is_saved_dataset(path):
         return "hf"
+    if path.is_dir():
+        _require_one(source, path)
     if trec.is_trec(source, path):
         return "trec"
     if any(is_table(file) for file in files_in(source, path)):

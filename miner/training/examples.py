@@ -161,18 +161,28 @@ def _is_prose(name: str) -> bool:
     return is_sentence(name) or (len(name) > _LONG_NAME and " " in name.strip())
 
 
+def _prose_among(names: Sequence[str]) -> str | None:
+    """A name that is rather a text: a long one, and one of three words where no name says what it is for."""
+    told = any(
+        name in (*_ANCHORS, _POSITIVE, *LABELS, *SCORES) or _NEGATIVE.fullmatch(name) for name in names
+    )
+    return next((name for name in names if _is_prose(name) or (not told and len(name.split()) > 2)), None)
+
+
 def text_columns(names: Sequence[str], origin: str) -> tuple[str, ...]:
     """Returns the columns to train on, in order: anchor, positive, negatives.
 
     Those that are called so, wherever they stand, and a query is an anchor; beside a positive no
     other column is read. Else all but ids in the order of the table, negatives last. Raises InputError
-    where the first row of texts was taken for names, UsageError where two columns are the anchor, or none.
+    where the first row seems to be texts, UsageError where two columns are the anchor, or none.
     """
-    prose = next((name for name in names if _is_prose(name)), None)
+    prose = _prose_among(names)
     if prose is not None:
         raise InputError(
-            f"{origin}: its first row was taken for names of columns: '{shown(prose, _LONG_NAME + 1)}'",
-            "write the names above it, such as anchor, positive and negative",
+            f"{origin}: its first row looks like texts, not like names of columns: "
+            f"'{shown(prose, _LONG_NAME + 1)}'",
+            "write the names above it, such as anchor, positive and negative; if these are names, give those "
+            "to train on with --columns",
         )
     texts = [name for name in names if not _ID.fullmatch(name)]
     anchors = [name for name in texts if name in _ANCHORS]
