@@ -140,12 +140,25 @@ def test_what_makes_no_sense_is_refused(store: Path, config: LoopConfig, tmp_pat
         replace(config, split="train")
     with pytest.raises(UsageError, match="nothing is judged in split 'test'") as caught:
         loop(store, tmp_path / "out", replace(config, split="test"))
-    assert caught.value.hint == "choose one with --dev-split: dev, train"
+    assert caught.value.hint == "choose one with --dev-split: dev"
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "corpus.jsonl").write_text("{}", "utf-8")
     with pytest.raises(UsageError, match="data is not empty, and holds no rounds of miner loop"):
         loop(store, tmp_path / "data", config)
     assert [file.name for file in (tmp_path / "data").iterdir()] == ["corpus.jsonl"]
+
+
+def test_a_store_of_the_training_split_alone_is_told_to_ingest_another(
+    store: Path, config: LoopConfig, tmp_path: Path
+) -> None:
+    with Store.open(store) as opened:
+        opened.execute("DELETE FROM judgments WHERE split = 'dev'")
+    with pytest.raises(UsageError, match="nothing is judged in split 'dev'") as caught:
+        loop(store, tmp_path / "out", config)
+    assert caught.value.hint == (
+        "split 'train' is trained on and the store has no other: ingest judgments to score on with "
+        f"miner ingest {store} SOURCE --split dev"
+    )
 
 
 def test_the_command(store: Path, encoder: str, tmp_path: Path) -> None:

@@ -397,7 +397,7 @@ def test_a_missing_dev_split_is_noted_or_refused(tmp_path: Path) -> None:
     assert said[0] == "no dev split to score on: the last model is kept"
     assert refusal(path, tmp_path / "x", Rows(judgments="gold"), dev=Dev(split="tset"), config=SCORED) == (
         "nothing is judged in split 'tset' of my.duckdb (did you mean 'test'?); "
-        "choose one with --dev-split: test, train"
+        "choose one with --dev-split: test"
     )
 
 

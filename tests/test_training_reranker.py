@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -25,8 +26,8 @@ from miner.retrieval.collection import Collection
 from miner.store.database import Store
 from miner.store.training import is_trained_here, training_positives
 from miner.training import steps
-from miner.training.reranker import train_reranker
-from miner.training.reranker_card import chance_precision, mean_average_precision
+from miner.training.reranker import TrainingReport, train_reranker
+from miner.training.reranker_card import Metrics, chance_precision, mean_average_precision
 from miner.training.reranker_config import RerankerConfig
 from miner.training.reranker_pairs import (
     KINDS,
@@ -430,17 +431,22 @@ def test_errors_say_what_to_do(store: Store, config: RerankerConfig, tmp_path: P
 
 
 def test_the_command_trains_and_prints_what_is_next(base: Path, tmp_path: Path) -> None:
-    from miner.cli.train_reranker import command
+    from miner.cli.train_reranker import _summary, command
 
-    fill(tmp_path / "store.duckdb").close()
+    place = tmp_path / "a store.duckdb"
+    fill(place).close()
     flags = ["--base", str(base), "--max-steps", "2", "--skip-top", "3", "--depth", "40", "--held-out", "0.2"]
-    result = CliRunner().invoke(
-        command, [str(tmp_path / "store.duckdb"), str(tmp_path / "out"), *flags], catch_exceptions=False
-    )
+    result = CliRunner().invoke(command, [str(place), str(tmp_path / "out"), *flags], catch_exceptions=False)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0] == f"reranker   {tmp_path / 'out'}"
     assert lines[1] == ("trained    64 positives, 256 mined and 128 random negatives of 32 queries, 2 steps")
     assert lines[2].startswith("held out   average precision 0.")
     assert lines[3].startswith("calibrated ")
-    assert lines[4] == f"next       miner mine STORE --reranker {tmp_path / 'out'}"
+    assert lines[4] == f"next       miner mine '{place}' --reranker {tmp_path / 'out'}"
+    noted = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
+    del noted["versions"]
+    large = replace(Metrics(**noted), positives=6045, mined=14426, random=1000, queries=1, steps=1)
+    assert _summary(TrainingReport(tmp_path / "out", "", large, False), place).splitlines()[1] == (
+        "trained    6,045 positives, 14,426 mined and 1,000 random negatives of 1 query, 1 step"
+    )

@@ -72,8 +72,9 @@ def _ids(values: tuple[str, ...]) -> tuple[str, ...]:
             continue
         try:
             ids += [line.strip() for line in Path(value[1:]).read_text("utf-8-sig").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read ids from {value[1:]}: {error}", "give a text file") from error
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UsageError(f"cannot read ids from {value[1:]}: {reason}", "give a text file") from error
     return tuple(i for i in ids if i)
 
 

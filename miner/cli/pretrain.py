@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -70,6 +71,6 @@ def _summary(report: PretrainReport) -> str:
         f"trained    {metrics.steps:,} step{'' if metrics.steps == 1 else 's'} of at most "
         f"{metrics.config['batch_size']} texts",
         f"loss       {metrics.losses[0][1]:.4f} at first, {metrics.losses[-1][1]:.4f} at last",
-        f"next       miner train TRIPLETS OUT --base {report.out}",
+        f"next       miner train TRIPLETS OUT --base {quote(str(report.out))}",
     ]
     return "\n".join(lines)

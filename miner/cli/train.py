@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -125,7 +126,7 @@ def command(
         scoring = Dev(dev, dev_split, dev_task)
         report = train(triplets, out, config, rows, dev=scoring, force=force, progress=reports)
     place = dev or (triplets if is_database(triplets) else None)
-    click.echo(_summary(report, str(place or "STORE")))
+    click.echo(_summary(report, quote(str(place)) if place else "STORE"))
 
 
 def _summary(report: EncoderReport, store: str) -> str:
@@ -145,5 +146,7 @@ def _summary(report: EncoderReport, store: str) -> str:
             + ("" if metrics.best_step else f": no step was better, {report.out} is the base itself")
         )
     base = metrics.base
-    against = "" if base == SCRATCH else f" --against {base}"
-    return "\n".join([*lines, f"next      miner evaluate {report.out} {store} --split test{against}"])
+    against = "" if base == SCRATCH else f" --against {quote(base)}"
+    return "\n".join(
+        [*lines, f"next      miner evaluate {quote(str(report.out))} {store} --split test{against}"]
+    )

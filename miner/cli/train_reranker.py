@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from miner.cli.options import field_options
+from miner.errors import counted
 from miner.training.reranker_config import RerankerConfig
 
 if TYPE_CHECKING:
@@ -67,23 +69,26 @@ def command(store: Path, out: Path, force: bool, **settings: Any) -> None:
     config = RerankerConfig(**settings)
     with Store.open(store, read_only=True) as opened, progress() as reports:
         report = train_reranker(opened, out, config, reports, force=force)
-    click.echo(_summary(report))
+    click.echo(_summary(report, store))
 
 
-def _summary(report: TrainingReport) -> str:
+def _summary(report: TrainingReport, store: Path) -> str:
     metrics = report.metrics
     lines = [
         f"reranker   {report.out}" + (" (was finished before)" if report.reused else ""),
-        f"trained    {metrics.positives} positives, {metrics.mined} mined and {metrics.random} random "
-        f"negatives of {metrics.queries} queries, {metrics.steps} steps",
+        f"trained    {counted(metrics.positives, 'positive')}, {metrics.mined:,} mined and "
+        f"{metrics.random:,} random negatives of {counted(metrics.queries, 'query', 'queries')}, "
+        f"{counted(metrics.steps, 'step')}",
     ]
     if metrics.average_precision is not None:
         lines.append(
-            f"held out   average precision {metrics.average_precision:.4f} on {metrics.held_out_queries} "
-            f"queries (random order: {metrics.chance:.4f})"
+            f"held out   average precision {metrics.average_precision:.4f} on "
+            f"{counted(metrics.held_out_queries, 'query', 'queries')} (random order: {metrics.chance:.4f})"
         )
     lines += [f"calibrated {told}" for told in _calibrated(metrics.calibration)]
-    return "\n".join([*lines, f"next       miner mine STORE --reranker {report.out}"])
+    return "\n".join(
+        [*lines, f"next       miner mine {quote(str(store))} --reranker {quote(str(report.out))}"]
+    )
 
 
 def _calibrated(calibration: Mapping[str, Any] | None) -> list[str]:
@@ -93,6 +98,6 @@ def _calibrated(calibration: Mapping[str, Any] | None) -> list[str]:
         return [f"no: {calibration['reason']}"]
     (brier, scaled), (error, left) = calibration["brier"], calibration["calibration_error"]
     return [
-        f"on {calibration['pairs']} held-out pairs: Brier score {brier:.4f} → {scaled:.4f}, "
+        f"on {counted(calibration['pairs'], 'held-out pair')}: Brier score {brier:.4f} → {scaled:.4f}, "
         f"calibration error {error:.4f} → {left:.4f}"
     ]

@@ -6,6 +6,7 @@ Silver judgments come from a model and never count: a test that a model wrote me
 from __future__ import annotations
 
 from dataclasses import dataclass
+from shlex import quote
 
 import pyarrow as pa
 
@@ -122,14 +123,25 @@ def judged_splits(store: Store) -> list[str]:
     return [split for (split,) in store.rows(f"SELECT DISTINCT split FROM {GOLD} ORDER BY split")]
 
 
-def require_judgments(store: Store, split: str, flag: str = "--split") -> None:
-    """Raises UsageError when nothing is judged in a split, with the splits that `flag` can name."""
-    known = judged_splits(store)
-    if split not in known:
-        raise UsageError(
-            f"nothing is judged in split '{split}' of {store.path}{near(split, known)}",
-            f"choose one with {flag}: {listed(known) or 'the store holds no judgments'}",
+def require_judgments(store: Store, split: str, flag: str = "--split", trained: str | None = None) -> None:
+    """Raises UsageError when nothing is judged in a split, with the splits that `flag` can name.
+
+    A model is trained on the split `trained`, so the error does not propose it.
+    """
+    judged = judged_splits(store)
+    if split in judged:
+        return
+    known = [one for one in judged if one != trained]
+    if known:
+        hint = f"choose one with {flag}: {listed(known)}"
+    elif judged:
+        hint = (
+            f"split '{trained}' is trained on and the store has no other: ingest judgments to score on with "
+            f"miner ingest {quote(str(store.path))} SOURCE --split {quote(split)}"
         )
+    else:
+        hint = f"choose one with {flag}: the store holds no judgments"
+    raise UsageError(f"nothing is judged in split '{split}' of {store.path}{near(split, known)}", hint)
 
 
 def seen_positives(store: Store, model: str, split: str) -> int:

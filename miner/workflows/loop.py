@@ -115,7 +115,7 @@ def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT)
 
         Reranker(config.mining.reranker, revision=config.mining.reranker_revision)
     with Store.open(path, read_only=True) as store:
-        require_judgments(store, config.split, "--dev-split")
+        require_judgments(store, config.split, "--dev-split", config.mining.split)
     with WriterLock(path), locked(out / SETTINGS):  # all rounds are of one state of the store
         _settle(out, config)
         return _rounds(path, out, config, progress)

@@ -319,13 +319,14 @@ def _require_no_dev(dev: Dev, config: EncoderConfig) -> None:
 
 
 def _dev_of_store(place: Path, source: Path, dev: Dev, config: EncoderConfig, read: _Read) -> DevTask | None:
-    if read.split == (dev.split or DEV) and _same(place, source):
+    trained = read.split if _same(place, source) else None
+    if trained == (dev.split or DEV):
         raise UsageError(
             f"the rows are of split '{read.split}', and so is what would choose the model",
             "name another --dev-split, or --evaluations 0",
         )
     with Store.open(place, read_only=True) as store, store.snapshot():
-        return dev_task(store, dev.split, config.seed, dev.task)
+        return dev_task(store, dev.split, config.seed, dev.task, trained)
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -424,7 +425,9 @@ def _labelled(texts: dict[str, Sequence[Any]]) -> pa.Table:
     return table.take(pa.array(order))
 
 
-def dev_task(store: Store, split: str | None = None, seed: int = 13, task: str = AUTO) -> DevTask | None:
+def dev_task(
+    store: Store, split: str | None = None, seed: int = 13, task: str = AUTO, trained: str | None = None
+) -> DevTask | None:
     """Returns how to score a model on a split of a store, on a sample where the split is large.
 
     `task` is one of DEV_TASKS; `auto` looks at the judgments. None where no split is named and nothing is
@@ -438,7 +441,7 @@ def dev_task(store: Store, split: str | None = None, seed: int = 13, task: str =
     if split is None and DEV not in evaluating.judged_splits(store):
         return None
     if split is not None:
-        evaluating.require_judgments(store, split, "--dev-split")
+        evaluating.require_judgments(store, split, "--dev-split", trained)
     config = EvaluationConfig(split=split or DEV, task=task, queries=DEV_QUERIES, seed=seed)
     if task_of_split(store, config) == "retrieval":
         read: Any = sampled_task(store, config.split, DEV_QUERIES, DEV_DOCUMENTS, seed)
