@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # sentence-transformers 6.2.0: encode_document of a model that names the prompts "query" and "passage" encodes without
-# any prompt. The docstring says that it "uses the first available prompt from the following candidates: "document",
-# "passage", "corpus"", but every model gets an empty prompt "document" as a placeholder when it is made, and that is
-# the first one available: "passage" and "corpus" are never reached, for a model in memory and for a saved one.
+# any prompt. Its documentation promises the first that there is of the prompts called document, passage and corpus;
+# but every model gets an empty prompt "document" as a placeholder when it is made, and that one is always there:
+# "passage" and "corpus" are never reached, for a model in memory and for a saved one.
 # encode_query does put its prompt.
 #
 # Who is hurt: whoever encodes a corpus with a model trained on "query: ..." and "passage: ..." pairs (the E5 layout).
