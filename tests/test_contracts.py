@@ -47,7 +47,8 @@ def test_every_command_and_option_has_help() -> None:
     for command in commands():
         assert command.help, command.name
         for parameter in command.params:
-            if isinstance(parameter, click.Option):
+            # Not isinstance: rich-click replaces the class once a help page was shown.
+            if parameter.param_type_name == "option":
                 assert parameter.help, f"{command.name} {parameter.opts}"
 
 
@@ -57,7 +58,7 @@ def test_every_command_is_called_as_it_is_listed() -> None:
 
 def test_every_option_of_the_group_has_help() -> None:
     for parameter in group.params:
-        assert isinstance(parameter, click.Option)
+        assert parameter.param_type_name == "option"
         assert parameter.help
 
 

@@ -103,7 +103,7 @@ def number_options() -> Iterator[tuple[str, click.Option]]:
         command = group.get_command(click.Context(group), name)
         assert command is not None
         for option in command.params:
-            if isinstance(option, click.Option) and isinstance(
+            if option.param_type_name == "option" and isinstance(
                 option.type, Within | click.types.IntParamType | click.types.FloatParamType
             ):
                 yield name, option

@@ -208,7 +208,7 @@ def option_case(rng: random.Random, world: World) -> Case:
         "demo": ["demo", str(place / "demo")],
         **{name: [name, str(store), str(place / "out")] for name in _INTO_A_FOLDER},
     }.get(name, [name, str(store)])  # fmt: skip
-    options = [part for part in command.params if isinstance(part, click.Option) and not part.is_flag]
+    options = [part for part in command.params if part.param_type_name == "option" and not part.is_flag]
     if name in _HEAVY:
         options = [part for part in options if isinstance(part.type, Within)]
     added: list[str] = []
