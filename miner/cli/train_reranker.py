@@ -30,7 +30,7 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "depth": (None, "Last rank of the window."),
     "folds": (None, "Train so many models, each without the queries it will score; 0: one model on all."),
     "held_out": (None, "Share of the queries kept from training: to measure and calibrate on."),
-    "hold_out": (None, "Share of each query's positives that it never hears of: miner audit hides those."),
+    "hold_out": (None, "Fraction of each query's positives withheld from training, for miner audit to hide."),
     "calibrate": (click.BOOL, "Make scores probabilities, on the queries kept from training."),
     "max_queries": (None, "Use only so many queries, drawn with the seed [default: all]."),
     "max_length": (None, "Tokens read of a pair."),

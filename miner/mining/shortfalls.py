@@ -94,11 +94,15 @@ class _Short:
     def _causes(self, codes: pa.ListArray) -> list[str]:
         flat = codes.flatten().to_numpy().astype(np.int64)
         owner = np.repeat(np.arange(len(self._found)), self._found)
-        known, kind = np.unique(flat, return_inverse=True)
-        names = list(dict.fromkeys(map(_cause, known.tolist())))
-        column = np.array([names.index(_cause(code)) for code in known.tolist()], dtype=np.int64)
+        # Codes are small numbers: a table of them spares np.unique's sort of all candidates.
+        lowest = int(flat.min(initial=0))
+        known = (np.flatnonzero(np.bincount(flat - lowest)) + lowest).tolist()
+        names = list(dict.fromkeys(map(_cause, known)))
+        column = np.zeros(int(flat.max(initial=0)) - lowest + 1, dtype=np.int64)
+        for code in known:
+            column[code - lowest] = names.index(_cause(code))
         shape = len(self._found), max(1, len(names))
-        cells = owner * shape[1] + column[kind]
+        cells = owner * shape[1] + column[flat - lowest]
         counts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
         if "selected" in names:
             counts[:, names.index("selected")] = 0

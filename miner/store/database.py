@@ -64,8 +64,8 @@ class Store:
     ) -> Store:
         """Opens the store at `path`, which must exist unless `create` is given.
 
-        Waits some seconds for other processes, or `wait` seconds; `note` is told when work has to wait for
-        long. Raises BusyError, which is a StoreError, when another process still uses the store, and
+        Waits some seconds for other processes, or `wait` seconds; `note` gets a line when work has waited
+        for long. Raises BusyError, which is a StoreError, when another process still uses the store, and
         StoreError when there is no such store, the file is damaged, or it is no store of this version: such
         a file is only ever opened for reading.
         """
@@ -162,7 +162,7 @@ class Store:
 
     @property
     def note(self) -> Note:
-        """Who is told when work has to wait for another process for long."""
+        """What gets a line when work has waited long for another process."""
         return self._access.note
 
     @note.setter

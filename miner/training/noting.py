@@ -22,7 +22,7 @@ def note_training(
     """Notes in the store at `path` which positives the models in `out` were trained on.
 
     Where the store cannot be written to, or is not the one of `store_id` any more, the note is kept in `out`
-    and beside the store, and the next command that writes to the store takes it in; `progress` is told.
+    and beside the store, and the next command that writes to the store takes it in; `progress` gets a note.
     """
     try:
         with Store.open(path, wait=WAIT, note=progress.note) as store:
