@@ -182,7 +182,7 @@ def test_the_captions_that_nli_and_stsb_share_are_found(tmp_path: Path) -> None:
     ingest(
         train,
         str(SHARED / "nli/train.tsv"),
-        SourceConfig(query_column="premise", positive_column="hypothesis"),
+        SourceConfig(query_column="premise", positive_column="hypothesis", relevance_column="none"),
     )
     ingest(
         test,
