@@ -134,10 +134,13 @@ def text_hashes(store: Store) -> dict[str, str]:
     return {name: _hash(store, name, columns, "", []) for name, columns in parts.items()}
 
 
+_LOW = f"{2**64 - 1}::UHUGEINT"
+
+
 def _hash(store: Store, table: str, columns: str, where: str, values: list[str]) -> str:
     ((rows, upper, lower),) = store.rows(
-        f"""SELECT count(*), sum(md5_number_upper(line)::HUGEINT), sum(md5_number_lower(line)::HUGEINT)
-        FROM (SELECT to_json(row({columns}))::VARCHAR AS line FROM {table} {where})""",
+        f"""SELECT count(*), sum((number & {_LOW})::HUGEINT), sum((number >> 64)::HUGEINT)
+        FROM (SELECT md5_number(to_json(row({columns}))::VARCHAR) AS number FROM {table} {where})""",
         values,
     )
     return f"{rows}:{((upper or 0) << 64) + (lower or 0):x}"

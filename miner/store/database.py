@@ -78,17 +78,15 @@ class Store:
         try:
             if store._lock is not None:
                 store._lock.acquire(LOCK_WAIT if wait is None else wait)
-            is_new = not file.exists()
-            if store._lock is not None and not is_new and not store._lock.is_nested:
-                # DuckDB may change a file by opening it to write, as it folds the log in: look first.
+            log = Path(f"{file}.wal")
+            if store._lock is not None and not store._lock.is_nested and log.exists():
+                # DuckDB folds the log into the file as it opens it to write: look first whose file it is.
                 with cls(file, Access(file, True, config, note), None) as looked:
                     looked._access.open(patience)
-                    is_new = looked._require_ours(create) == 0
+                    looked._require_ours(create)
             access.open(patience)
-            if is_new:
+            if not store._require_ours(create and not read_only):
                 store._make()
-            elif read_only:
-                store._require_ours()
             if not read_only:
                 from miner.store.pending import take_in  # which needs this module
 
@@ -124,19 +122,19 @@ class Store:
                 self.execute(statement)
             self.execute("INSERT INTO meta VALUES ('format', ?), ('id', ?)", [str(FORMAT), uuid4().hex])
 
-    def _require_ours(self, create: bool = False) -> int:
-        """Returns how many tables there are; none only with `create`, for a database that is empty.
+    def _require_ours(self, create: bool) -> bool:
+        """Returns whether this is a store, and not an empty database, which passes with `create` only.
 
         Raises StoreError for one that is no store of this version.
         """
         found = None
-        tables = {name for (name,) in self.rows("SELECT table_name FROM duckdb_tables()")}
-        ((things,),) = self.rows(_THINGS)
-        if "meta" in tables:
+        if self.rows("SELECT 1 FROM duckdb_tables() WHERE table_name = 'meta'"):
             with suppress(duckdb.BinderException, duckdb.ConversionException):  # another's table
                 found = next(iter(self.rows("SELECT value FROM meta WHERE key = 'format'")), None)
-        if found == (str(FORMAT),) or (create and not things):
-            return len(tables)
+        if found == (str(FORMAT),):
+            return True
+        if create and self.rows(_THINGS) == [(0,)]:
+            return False
         if found is None:
             raise StoreError(f"{self.path} is a DuckDB database, but not a miner store", "name another file")
         raise StoreError(

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from miner.errors import StoreError, UsageError, listed, near, shown
-from miner.schema import KEPT
+from miner.schema import KEPT, SUSPECTED
 from miner.store.database import Store
 from miner.store.ledger import KEY
 
@@ -157,9 +157,14 @@ def triplets(store: Store, run: Run) -> pa.Table:
 
 def reason_counts(store: Store, run: Run) -> dict[str, int]:
     """Returns how many candidates had each reason, the commonest first; `kept` and `selected` included."""
+    # By code first: names for millions of candidates take five times as long as the counting.
     rows = store.rows(
-        """SELECT CASE WHEN slot IS NOT NULL THEN 'selected' ELSE coalesce(reason::VARCHAR, 'kept') END AS r,
-            count(*) FROM decided WHERE run_id = ? GROUP BY r ORDER BY count(*) DESC, r""",
+        f"""SELECT CASE WHEN code < {KEPT} THEN 'selected' WHEN code = {KEPT} THEN 'kept'
+            ELSE enum_range(NULL::reason)[code % {SUSPECTED} + 1]::VARCHAR END AS r,
+            sum(number)::BIGINT AS candidates
+        FROM (SELECT code, count(*) AS number
+            FROM (SELECT unnest(codes) AS code FROM decisions WHERE run_id = ?) GROUP BY code)
+        GROUP BY r ORDER BY candidates DESC, r""",
         [run.run_id],
     )
     return dict(rows)
