@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -128,6 +127,8 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 def near(name: str, known: Iterable[str]) -> str:
     """Returns ` (did you mean 'x'?)` for the nearest of `known`, or an empty string."""
+    import difflib  # which `miner --help` does not need
+
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{shown(matches[0])}'?)" if matches else ""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +54,8 @@ def explained(error: BaseException) -> MinerError | None:
 
 def read_json(file: Path, kind: type[Kind], hint: str) -> Kind:
     """Returns what a JSON file holds; raises MinerError that names the file where that is no `kind`."""
+    import json  # which `miner --help` does not need
+
     try:
         content: Any = json.loads(file.read_text("utf-8"))
     except (ValueError, RecursionError) as error:

@@ -17,9 +17,9 @@ from miner.processors import affinity, cores
 
 _STAT = Path("/proc/stat")
 _SHORT, _LONG = 1.0, 30.0
-"""Use by others is measured since the last time if that was so many seconds ago ..."""
-_SAMPLE = 0.25
-"""... else over so many seconds from now on."""
+"""Use by others is measured again, since the last time, if that was so many seconds ago."""
+_SAMPLE = 0.2
+"""Over so many seconds at least it is measured: since the start of the program, or from now on."""
 _NOTABLE = 0.75
 """Processors that others have to use before fewer threads are taken, and ..."""
 _NOTABLE_SHARE = 0.2
@@ -94,9 +94,10 @@ class _Meter:
             passed = now.at - self._last.at
             if passed < _SHORT and self._others is not None:
                 return self._others
-            if not _SHORT <= passed <= _LONG:
-                self._last = now
-                time.sleep(_SAMPLE)
+            if passed > _LONG:
+                self._last, passed = now, 0.0
+            if passed < _SAMPLE:
+                time.sleep(_SAMPLE - passed)
                 now = Usage.now() or now
             self._others, self._last = now.others_since(self._last), now
             return self._others
