@@ -26,9 +26,10 @@ from miner.mining.pipeline import decide_again, mine
 from miner.mining.probability import Facts, Probability
 from miner.mining.sweep import Sweep
 from miner.models.reranker import Reranker
-from miner.retrieval import bm25, dense
+from miner.retrieval import dense
+from miner.retrieval.bm25 import Bm25
 from miner.retrieval.collection import Collection
-from miner.retrieval.config import DenseConfig
+from miner.retrieval.config import Bm25Config, DenseConfig
 from miner.retrieval.dense import Dense
 from miner.store import auditing, runs
 from miner.store.database import Store
@@ -193,10 +194,18 @@ def test_a_store_without_any_vector_has_no_hits(tmp_path: Path) -> None:
         assert len(retriever.search(range(1), 5).doc) == 0
 
 
-def test_a_bm25_score_that_is_not_finite_is_no_hit() -> None:
-    docs, scores = np.arange(6, dtype=np.int32), np.array([1.0, NAN, 3.0, INF, 2.0, -INF])
-    for depth, expected in ((2, [2, 4]), (10, [2, 4, 0])):
-        assert bm25._top(docs, scores, depth)[0].tolist() == expected
+@pytest.mark.filterwarnings("ignore:.*(overflow|invalid value).*:RuntimeWarning")
+@pytest.mark.parametrize(("backend", "variant"), [("bm25s", "bm25+"), ("rank-bm25", "okapi")])
+def test_a_bm25_score_that_is_not_finite_is_no_hit(tmp_path: Path, backend: str, variant: str) -> None:
+    texts = {"d1": "salt water", "d2": "salt salt lake", "d3": "fresh water"}
+    with make_store(tmp_path / "s.duckdb", texts, {"q": "salt water lake"}, [("q", "d3")]) as store:
+        collection = Collection.load(store, "train")
+        retriever = Bm25(collection, Bm25Config(k1=1e308, backend=backend, variant=variant))
+        hits = retriever.search(range(1), 5)
+        scores = retriever.score_pairs(np.zeros(3, dtype=np.int32), np.arange(3, dtype=np.int32))
+    assert not np.isfinite(scores[1])  # "salt" twice, times k1 + 1
+    assert np.isfinite(hits.score).all()
+    assert 1 not in hits.doc
 
 
 # Rerankers

@@ -238,9 +238,11 @@ class _Slice:
 
     def _not_scored(self) -> npt.NDArray[np.bool_]:
         """Which candidates have no finite score, though one was asked for, or no positive that has one."""
-        asked = self.candidates["score"].is_valid().to_numpy()
-        nothing_to_compare = np.isnan(self.typical[self._query])
-        return np.asarray(asked & ~np.isfinite(self._score) | nothing_to_compare)
+        unscored = ~np.isfinite(self._score)
+        if self.candidates["score"].null_count:
+            unscored &= self.candidates["score"].is_valid().to_numpy()
+        nothing_to_compare = np.isnan(self.typical)
+        return unscored | nothing_to_compare[self._query] if nothing_to_compare.any() else unscored
 
     def _excluded(self) -> ruling.Codes:
         """Each candidate's exclusion as a reason's code, KEPT where it has none."""

@@ -234,11 +234,12 @@ def _described(
     settings = canonical(config)
     identity = {"config": settings, "inputs": inputs, "evidence": evidence, "code": DECIDE_CODE}
     run_id, unnamed = (fingerprint({**identity, "name": told})[:KEY] for told in (name, None))
-    if any((other.run_id, other.name) == (unnamed, name) for other in runs.runs(store)):
+    known = runs.runs(store)
+    if any((other.run_id, other.name) == (unnamed, name) for other in known):
         run_id = unnamed  # now it is called what it was called by itself
     return Run(
         run_id=run_id,
-        name=name or _free_name(store),
+        name=name or _free_name({other.name for other in known}),
         split=config.split,
         config=settings,
         inputs=inputs,
@@ -294,8 +295,7 @@ def _replace_unfinished(store: Store, other: Run, run: Run, progress: Progress) 
     runs.remove_runs(store, [other.name])
 
 
-def _free_name(store: Store) -> str:
-    taken = {run.name for run in runs.runs(store)}
+def _free_name(taken: set[str]) -> str:
     return next(f"r{i}" for i in range(1, len(taken) + 2) if f"r{i}" not in taken)
 
 

@@ -67,14 +67,16 @@ def anchors(owner: Ints, score: Floats, queries: int, kind: str) -> Floats:
     known = np.isfinite(score)
     if not known.all():
         owner, score = owner[known], score[known]
-    order = np.lexsort((score, owner))
-    numbers, starts, counts = np.unique(owner[order], return_index=True, return_counts=True)
-    ranked = score[order]
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    numbers = owner[starts]
     if kind == "median":
+        counts = np.diff(starts, append=len(owner))
+        ranked, several = score.copy(), np.repeat(counts > 1, counts)
+        ranked[several] = score[several][np.lexsort((score[several], owner[several]))]
         low, high = starts + (counts - 1) // 2, starts + counts // 2
         result[numbers] = (ranked[low] + ranked[high]) / 2
     else:
-        result[numbers] = ranked[starts if kind == "lowest" else starts + counts - 1]
+        result[numbers] = (np.minimum if kind == "lowest" else np.maximum).reduceat(score, starts)
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 from miner.store.database import Store
 from miner.store.runs import Run
@@ -34,17 +35,20 @@ def score_facts(store: Store, run: Run, scorer: str) -> ScoreFacts:
         value = "s.score"
         join = """JOIN rerank_scores s ON s.reranker = $reranker
             AND s.query_id = p.query_id AND s.doc_id = p.doc_id"""
-    (row,) = store.rows(
-        f"""WITH scores AS (
-            SELECT {value} AS score, NULL AS positive_of FROM candidates p {join}
+    scores = f"""(SELECT {value} AS score, NULL AS positive_of FROM candidates p {join}
             WHERE evidence = $evidence AND exclusion IS NULL AND {value} IS NOT NULL
-            UNION ALL SELECT {value}, query_no FROM positives p {join}
-            WHERE evidence = $evidence AND {value} IS NOT NULL)
-        SELECT count(*), count(*) FILTER (positive_of IS NULL AND NOT isfinite(score)),
+        UNION ALL SELECT {value}, query_no FROM positives p {join}
+            WHERE evidence = $evidence AND {value} IS NOT NULL)"""
+    bound = {"evidence": run.evidence} | ({"reranker": run.reranker} if join else {})
+    ((pairs, lowest, highest),) = store.rows(f"SELECT count(*), min(score), max(score) FROM {scores}", bound)
+    if not pairs or (isfinite(lowest) and isfinite(highest)):  # NaN is DuckDB's largest number
+        return ScoreFacts(scorer, pairs, 0, 0, lowest, highest, 0)
+    (row,) = store.rows(
+        f"""SELECT count(*), count(*) FILTER (positive_of IS NULL AND NOT isfinite(score)),
             count(*) FILTER (positive_of IS NOT NULL AND NOT isfinite(score)),
             min(score) FILTER (isfinite(score)), max(score) FILTER (isfinite(score)),
             count(DISTINCT positive_of) - count(DISTINCT positive_of) FILTER (isfinite(score))
-        FROM scores""",
-        {"evidence": run.evidence} | ({"reranker": run.reranker} if join else {}),
+        FROM {scores}""",
+        bound,
     )
     return ScoreFacts(scorer, *row)
