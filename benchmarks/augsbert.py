@@ -33,10 +33,12 @@ from common import TLDR, Goal, Report, parser, report, scratch, spread
 from corpora import base_of, kept_store
 
 from miner.cli.progress import progress
+from miner.curation.silver import SilverReport, silver
+from miner.curation.silver_config import SilverConfig
 from miner.engine.progress import Progress
-from miner.evaluation.measured import Measured, from_values
+from miner.evaluation.compare import compare
+from miner.evaluation.result import Measured, from_values
 from miner.evaluation.retrieval import RetrievalTask, retrieval_task
-from miner.evaluation.significance import compare
 from miner.models.encoder import Encoder
 from miner.store.database import Store
 from miner.store.silver import judged_pairs
@@ -44,8 +46,6 @@ from miner.training.encoder import train_encoder
 from miner.training.encoder_config import EncoderConfig
 from miner.training.examples import Examples
 from miner.training.reranker_config import RerankerConfig
-from miner.workflows.silver import SilverReport, silver
-from miner.workflows.silver_config import SilverConfig
 
 SHARE = 0.2
 MEASURE = "nDCG@10"

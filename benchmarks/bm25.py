@@ -22,8 +22,8 @@ import numpy as np
 from common import TLDR, Figures, Goal, Report, alternate, parser, ratios, report, scratch, spread
 from corpora import Beir, new_store
 
+from miner.collection.collection import Collection
 from miner.retrieval.bm25 import Bm25, tokenise
-from miner.retrieval.collection import Collection
 from miner.retrieval.config import Bm25Config
 from miner.retrieval.search import chunk_ranges
 from miner.store.database import Store

@@ -36,15 +36,15 @@ from corpora import BUNDLED_FOLDER, Beir, kept_store
 from peer import Texts, load_encoder
 from peer import mine as mine_with_peer
 
+from miner.auditing.calibrate import Calibration, calibrate, halves
+from miner.auditing.config import AuditConfig
+from miner.auditing.probability import Facts, Probability
+from miner.auditing.replay import Material, Trial, Unjudged
 from miner.cli.progress import progress
 from miner.engine.progress import Progress
-from miner.evaluation.significance import clustered_rate
-from miner.mining.audit_config import AuditConfig
-from miner.mining.calibrate import Calibration, calibrate, halves
 from miner.mining.config import MiningConfig, Rules
-from miner.mining.material import Material, Trial, Unjudged
 from miner.mining.pipeline import mine
-from miner.mining.probability import Facts, Probability
+from miner.stats import clustered_rate
 from miner.store.database import Store
 from miner.store.runs import Run
 from miner.training.reranker import train_reranker

@@ -23,11 +23,12 @@ import pyarrow as pa
 from common import TLDR, Goal, Report, parser, ratios, report, scratch, spread
 from corpora import base_of
 
-from miner.evaluation.measured import Measured
-from miner.evaluation.significance import Difference, compare
+from miner.evaluation.compare import compare
+from miner.evaluation.result import Measured
 from miner.evaluation.similarity import SimilarityTask, similarity_task
 from miner.models.encoder import Encoder
 from miner.sources import SourceConfig, ingest
+from miner.stats import Difference
 from miner.store.database import Store
 from miner.text import normalise
 from miner.training.encoder import train_encoder

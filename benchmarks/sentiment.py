@@ -23,14 +23,15 @@ from corpora import base_of
 from losses import stsb
 
 from miner.cli.progress import progress
+from miner.evaluation.compare import compare
 from miner.evaluation.labels import label_task
-from miner.evaluation.measured import Measured
-from miner.evaluation.significance import Difference, compare, compare_values
+from miner.evaluation.result import Measured
 from miner.evaluation.similarity import SimilarityTask
 from miner.mining.config import MiningConfig, Selection
 from miner.mining.pipeline import mine
 from miner.models.encoder import Encoder
 from miner.sources import ingest
+from miner.stats import Difference, compare_values
 from miner.store.database import Store
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.train import train

@@ -29,10 +29,10 @@ import numpy as np
 from common import HERE, Goal, Report, parser, report, scratch, spread
 from corpora import BUNDLED_FOLDER, kept_store
 
+from miner.collection.collection import Collection
 from miner.evaluation.retrieval import retrieval_task
-from miner.evaluation.significance import compare_values
 from miner.models.encoder import Encoder
-from miner.retrieval.collection import Collection
+from miner.stats import compare_values
 from miner.store import corpus
 from miner.store.database import Store
 from miner.training.encoder import train_encoder

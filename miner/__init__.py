@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from miner.curation.silver import silver
+    from miner.curation.silver_config import SilverConfig
     from miner.errors import MinerError
     from miner.evaluation.evaluate import EvaluationConfig, evaluate
     from miner.export import ExportConfig, export_run
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from miner.training.tsdae import pretrain
     from miner.workflows.bench import bench
     from miner.workflows.bench_config import BenchConfig
-    from miner.workflows.silver import silver
-    from miner.workflows.silver_config import SilverConfig
     from miner.workflows.train import Dev, Rows, train
 
 _HOME = {
@@ -49,7 +49,7 @@ _HOME = {
     "Rules": "miner.mining.config",
     "Run": "miner.store.runs",
     "Selection": "miner.mining.config",
-    "SilverConfig": "miner.workflows.silver_config",
+    "SilverConfig": "miner.curation.silver_config",
     "SourceConfig": "miner.sources",
     "Store": "miner.store.database",
     "bench": "miner.workflows.bench",
@@ -61,7 +61,7 @@ _HOME = {
     "ingest": "miner.sources",
     "mine": "miner.mining.pipeline",
     "pretrain": "miner.training.tsdae",
-    "silver": "miner.workflows.silver",
+    "silver": "miner.curation.silver",
     "train": "miner.workflows.train",
     "train_reranker": "miner.training.reranker",
     "triplets": "miner.store.runs",

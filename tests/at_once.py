@@ -20,18 +20,18 @@ from typing import Any
 
 MODULES = (
     "datasets", "faiss", "scipy.sparse.csgraph", "sentence_transformers", "sklearn.metrics", "torch",
-    "miner.cli.main", "miner.mining.calibrate_report", "miner.training.encoder_trainer",
+    "miner.cli.main", "miner.auditing.calibrate_report", "miner.training.encoder_trainer",
     "miner.training.reranker_trainer", "miner.training.tsdae", "miner.workflows.bench",
-    "miner.workflows.loop", "miner.workflows.relabel", "miner.workflows.silver",
+    "miner.workflows.loop", "miner.auditing.relabel", "miner.curation.silver",
 )  # fmt: skip
 CHUNKS = {
-    "miner.mining.rerank.CHUNK": 64,
+    "miner.mining.scoring.CHUNK": 64,
     "miner.models.vectors.CHUNK": 32,
     "miner.retrieval.search.CHUNK": 8,
 }
 SLOW = (
-    "miner.curation.dedup.near_pairs", "miner.curation.leakage._Texts.of",
-    "miner.mining.material.Material.without", "miner.mining.sweep.Sweep.counts",
+    "miner.curation.dedup.near_pairs", "miner.curation.contamination._Texts.of",
+    "miner.auditing.replay.Material.without", "miner.auditing.sweep.Sweep.counts",
     "miner.models.encoder.Encoder.encoded", "miner.models.reranker.Reranker.score",
     "miner.retrieval.bm25.Bm25.search", "miner.training.encoder.train_model",
     "miner.training.reranker_trainer.train_cross_encoder", "miner.training.tsdae._trained",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from miner.evaluation.measured import Encode, Vectors
+from miner.evaluation.result import Encode, Vectors
 from miner.store.database import Store
 from tests.stores import make_store
 

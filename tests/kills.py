@@ -29,10 +29,10 @@ from typing import Any
 PREPARED = (
     "click", "matplotlib.pyplot", "sentence_transformers", "transformers.trainer", "datasets", "faiss",
     "sklearn.linear_model", "scipy.stats", "duckdb", "pyarrow.parquet", "pyarrow.csv", "filelock",
-    "accelerate", "miner.cli.main", "miner.workflows.bench", "miner.workflows.loop", "miner.workflows.silver",
+    "accelerate", "miner.cli.main", "miner.workflows.bench", "miner.workflows.loop", "miner.curation.silver",
     "miner.training.encoder_trainer", "miner.training.reranker_trainer", "miner.training.tsdae",
-    "miner.export", "miner.mining.pipeline", "miner.mining.calibrate_report", "miner.curation.dedup",
-    "miner.workflows.relabel",
+    "miner.export", "miner.mining.pipeline", "miner.auditing.calibrate_report", "miner.curation.dedup",
+    "miner.auditing.relabel",
 )  # fmt: skip
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CHANGES = (
@@ -105,12 +105,12 @@ def _watch_stores(counter: Counter) -> None:
 
 def _small_steps() -> None:
     """Makes chunks small and checkpoints frequent: there are more moments between which to be killed."""
-    import miner.mining.rerank
+    import miner.mining.scoring
     import miner.retrieval.search
     import miner.training.steps
 
     miner.retrieval.search.CHUNK = 4
-    miner.mining.rerank.CHUNK = 64
+    miner.mining.scoring.CHUNK = 64
     miner.training.steps.CHECKPOINT_SECONDS = 0.0
 
 

@@ -20,23 +20,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta
 
+from miner.arrays import drawn_share
+from miner.auditing.audit import Audit, audit
+from miner.auditing.calibrate import calibrate
+from miner.auditing.config import AuditConfig
+from miner.auditing.outside import against_judgments
+from miner.auditing.replay import Material, Trial
 from miner.cli.main import group
 from miner.errors import InputError, UsageError
-from miner.evaluation.significance import clustered_rate
-from miner.mining.audit import Audit, audit
-from miner.mining.audit_config import AuditConfig
-from miner.mining.calibrate import calibrate
 from miner.mining.config import MiningConfig, Rules, Selection
-from miner.mining.judged import against_judgments
-from miner.mining.material import Material, Trial
 from miner.mining.pipeline import mine
-from miner.retrieval.arrays import drawn_share
 from miner.sources.qrels import read_judgments
+from miner.stats import clustered_rate
 from miner.store import runs
-from miner.store.auditing import untold_models
+from miner.store.audits import untold_models
 from miner.store.database import Store
 from miner.store.duplicates import replace_duplicates
-from miner.store.training import record_training
+from miner.store.trained import record_training
 from tests.stores import make_store
 from tests.test_oracle import encoder
 from tests.tiny import tiny_bert

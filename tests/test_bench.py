@@ -21,10 +21,10 @@ from miner.engine.files import locked
 from miner.engine.progress import Advance
 from miner.errors import MinerError, UsageError
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
-from miner.evaluation.significance import Difference, holm
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
 from miner.models.scratch import scratch_model
+from miner.stats import Difference, holm
 from miner.store.database import Store
 from miner.store.mined import Texts
 from miner.store.runs import find_run

@@ -32,10 +32,10 @@ import rank_bm25
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miner.collection.collection import Collection, Hits
 from miner.errors import UsageError
 from miner.retrieval import bm25
 from miner.retrieval.bm25 import STOPWORDS, VARIANTS, Bm25, check, tokenise
-from miner.retrieval.collection import Collection, Hits
 from miner.retrieval.config import Bm25Config
 
 EVERY = [(backend, variant) for backend, variants in VARIANTS.items() for variant in variants]

@@ -17,21 +17,21 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from miner.auditing.audit import audit
+from miner.auditing.calibrate import calibrate, candidates, choose, name_of
+from miner.auditing.calibrate_report import recipe, table
+from miner.auditing.config import AuditConfig
+from miner.auditing.replay import Material
+from miner.auditing.report import table as audit_table
+from miner.auditing.sweep import Sweep
 from miner.cli.main import group
 from miner.errors import UsageError
 from miner.export import ExportConfig, export_run
 from miner.mining import rules as ruling
-from miner.mining.audit import audit
-from miner.mining.audit_config import AuditConfig
-from miner.mining.audit_report import table as audit_table
-from miner.mining.calibrate import calibrate, candidates, choose, name_of
-from miner.mining.calibrate_report import recipe, table
 from miner.mining.config import MiningConfig, Rules, Selection, read_recipe, with_values
-from miner.mining.material import Material
 from miner.mining.pipeline import config_of, decide_again, mine
-from miner.mining.sweep import Sweep
 from miner.store import runs
-from miner.store.auditing import chosen_on
+from miner.store.audits import chosen_on
 from miner.store.database import Store
 from tests.stores import make_store
 from tests.test_audit import corpus

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from miner.engine.progress import SILENT
 from miner.models.reranker import Reranker
-from miner.training.calibration import (
+from miner.training.probability import (
     Floats,
     Sample,
     Scaling,

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from miner.auditing.replay import Material
+from miner.curation.contamination import LeakageConfig, find_leakage
 from miner.curation.dedup import DedupConfig, dedup
-from miner.curation.leakage import LeakageConfig, find_leakage
 from miner.evaluation.reranking import reranking_task
 from miner.evaluation.retrieval import retrieval_task, sampled_task
 from miner.mining.config import MiningConfig, Rules
-from miner.mining.material import Material
 from miner.mining.pipeline import mine
 from miner.store.mined import known_pair_keys
 from miner.store.runs import find_run

@@ -14,7 +14,7 @@ from miner.faults import read_json
 from miner.models.encoder import Encoder
 from miner.models.kinds import is_reranker
 from miner.models.reranker import Reranker
-from miner.training.workplace import _state
+from miner.training.workspace import _state
 from tests.tiny import tiny_bert
 
 

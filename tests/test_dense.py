@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miner.collection.collection import Collection, Hits
 from miner.errors import MissingExtraError, UsageError
 from miner.models.device import resolve_device
 from miner.models.vectors import vector_keys
 from miner.retrieval import dense
-from miner.retrieval.collection import Collection, Hits
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense, exact
 from miner.retrieval.search import chunk_ranges

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from miner.cli.main import group
 from miner.errors import UsageError
 from miner.mining.config import MiningConfig, Rules
-from miner.mining.differences import differences
+from miner.mining.diff import differences
 from miner.mining.pipeline import decide_again, mine
 from miner.store import runs
 from miner.store.database import Store

@@ -13,6 +13,7 @@ import pytest
 
 from miner.cli.main import main
 from miner.errors import ModelError, UsageError
+from miner.evaluation.compare import compare
 from miner.evaluation.evaluate import (
     EvaluationConfig,
     encoder_task,
@@ -20,14 +21,13 @@ from miner.evaluation.evaluate import (
     open_models,
     task_of_split,
 )
-from miner.evaluation.measured import Measured, from_values
 from miner.evaluation.report import ModelFacts, Place, Report, Section, as_json, place
-from miner.evaluation.significance import compare
+from miner.evaluation.result import Measured, from_values
 from miner.evaluation.table import table
 from miner.models.encoder import Encoder
 from miner.models.reranker import Reranker
 from miner.store.database import Store
-from miner.store.training import record_training
+from miner.store.trained import record_training
 from tests.evaluation_support import judged_store, letters
 from tests.tiny import tiny_bert
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miner.evaluation.measured import Measured
 from miner.evaluation.reranking import RerankingTask, rerank, reranking_task
+from miner.evaluation.result import Measured
 from miner.models.reranker import Reranker
-from miner.store import evaluating
+from miner.store import evaluation as evaluating
 from miner.store.database import Store
 from tests.evaluation_support import judged_store
 from tests.tiny import tiny_bert

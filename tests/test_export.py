@@ -20,7 +20,7 @@ from miner.export.writers import WRITERS
 from miner.schema import Reason
 from miner.store.corpus import content_hashes
 from miner.store.database import Store
-from miner.store.reading import TRIPLET_TEXTS
+from miner.store.triplets import TRIPLET_TEXTS
 from tests.export_store import TRIPLETS, fill, made, make_run
 from tests.train_support import Notes
 

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from miner.cli.main import group
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
-from miner.evaluation.measured import Measured
 from miner.evaluation.reranking import reranking_task
+from miner.evaluation.result import Measured
 from miner.evaluation.retrieval import retrieval_task
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine

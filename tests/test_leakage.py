@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from miner.cli.main import group
-from miner.curation.leakage import LeakageConfig, Removed, find_leakage, remove
+from miner.curation.contamination import LeakageConfig, Removed, find_leakage, remove
 from miner.errors import UsageError
 from miner.sources import SourceConfig, ingest
 from miner.store.database import Store

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from miner.auditing.replay import Material
 from miner.cli.main import group
 from miner.errors import MinerError, UsageError
 from miner.mining.config import MiningConfig, Rules
-from miner.mining.material import Material
 from miner.store import runs
 from miner.store.database import Store
-from miner.store.training import training_positives
+from miner.store.trained import training_positives
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.loop import LoopConfig, loop
 from miner.workflows.train import held_out

@@ -15,12 +15,12 @@ from sentence_transformers.base.modules import Normalize, Router
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer, WordEmbeddings
 from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 
+from miner.collection.collection import Collection
 from miner.curation.neighbours import vector_pairs
 from miner.errors import ModelError, UsageError
 from miner.evaluation.evaluate import EvaluationConfig, evaluate, open_models
 from miner.mining.config import MiningConfig
 from miner.models.encoder import Encoder
-from miner.retrieval.collection import Collection
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense
 from miner.training.encoder import train_encoder

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from miner.collection.collection import Collection
 from miner.errors import ModelError, UsageError
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
 from miner.evaluation.labels import label_task
-from miner.evaluation.measured import Encode, Vectors
+from miner.evaluation.result import Encode, Vectors
 from miner.evaluation.similarity import similarity_task
 from miner.export import ExportConfig, export_run
 from miner.mining.config import MiningConfig, Rules, Selection
@@ -23,7 +24,6 @@ from miner.models.kinds import own_similarity
 from miner.models.names import resolve
 from miner.models.similarity import SIMILARITIES, matrix, pairwise
 from miner.retrieval import dense
-from miner.retrieval.collection import Collection
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense
 from miner.store import runs

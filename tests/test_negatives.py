@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from miner.collection.overlap import Words
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
-from miner.retrieval.words import Words
 from miner.store import runs
 from miner.store.corpus import set_queries_are_documents
 from miner.text import normalise

@@ -10,31 +10,32 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miner.auditing.audit import audit
+from miner.auditing.calibrate import calibrate
+from miner.auditing.config import AuditConfig
+from miner.auditing.probability import Facts, Probability
+from miner.auditing.replay import Material
+from miner.auditing.sweep import Sweep
+from miner.collection.collection import Collection
+from miner.curation.silver import SilverConfig, silver
 from miner.engine.progress import Advance
 from miner.errors import ModelError, UsageError
+from miner.evaluation.compare import compare
 from miner.evaluation.evaluate import EvaluationConfig, evaluate, measure
 from miner.evaluation.labels import label_task
-from miner.evaluation.measured import Encode, Vectors
-from miner.evaluation.significance import compare
+from miner.evaluation.result import Encode, Vectors
 from miner.evaluation.similarity import similarity_task
-from miner.mining.audit import audit
-from miner.mining.audit_config import AuditConfig
-from miner.mining.calibrate import calibrate
 from miner.mining.config import MiningConfig, Rules, Selection
-from miner.mining.material import Material
 from miner.mining.pipeline import decide_again, mine
-from miner.mining.probability import Facts, Probability
-from miner.mining.sweep import Sweep
 from miner.models.reranker import Reranker
 from miner.retrieval import dense
 from miner.retrieval.bm25 import Bm25
-from miner.retrieval.collection import Collection
 from miner.retrieval.config import Bm25Config, DenseConfig
 from miner.retrieval.dense import Dense
-from miner.store import auditing, runs
+from miner.store import audits as auditing
+from miner.store import runs
 from miner.store.database import Store
 from miner.store.runs import Run
-from miner.workflows.silver import SilverConfig, silver
 from tests.evaluation_support import judged_store
 from tests.stores import make_store
 from tests.test_audit import corpus

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from miner.curation.silver import silver
+from miner.curation.silver_config import SilverConfig
 from miner.errors import ModelError
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
 from miner.mining.config import MiningConfig
@@ -26,8 +28,6 @@ from miner.training.reranker import train_reranker
 from miner.training.reranker_config import RerankerConfig
 from miner.training.tsdae import pretrain
 from miner.workflows.loop import LoopConfig, loop
-from miner.workflows.silver import silver
-from miner.workflows.silver_config import SilverConfig
 from tests.test_training_reranker import fill
 from tests.tiny import tiny_bert, tiny_gpt2
 

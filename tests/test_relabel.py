@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from miner.auditing.audit import audit
+from miner.auditing.config import AuditConfig
+from miner.auditing.probability import Facts, Probability
+from miner.auditing.relabel import RelabelConfig, relabel
+from miner.auditing.replay import Material
+from miner.auditing.report import limits
 from miner.cli.main import group
 from miner.curation.dedup import DedupConfig, dedup
 from miner.errors import ModelError, UsageError
-from miner.mining.audit import audit
-from miner.mining.audit_config import AuditConfig
-from miner.mining.audit_report import limits
 from miner.mining.config import MiningConfig, Rules
-from miner.mining.material import Material
 from miner.mining.pipeline import decide_again, mine
-from miner.mining.probability import Facts, Probability
-from miner.store import relabelled, runs
+from miner.store import relabel as relabelled
+from miner.store import runs
 from miner.store.corpus import content_hashes
 from miner.store.database import Store
-from miner.workflows.relabel import RelabelConfig, relabel
 from tests.stores import make_store
 from tests.test_oracle import encoder
 from tests.tiny import tiny_bert

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from miner.auditing.audit import audit
+from miner.auditing.calibrate import calibrate
+from miner.auditing.config import AuditConfig
 from miner.cli.main import group
 from miner.errors import UsageError
-from miner.mining.audit import audit
-from miner.mining.audit_config import AuditConfig
-from miner.mining.calibrate import calibrate
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import decide_again, mine
 from miner.store import runs

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from miner.collection.overlap import Words
+from miner.curation.contamination import LeakageConfig, find_leakage
 from miner.curation.dedup import DedupConfig, dedup
-from miner.curation.leakage import LeakageConfig, find_leakage
 from miner.curation.near import WordSets, jaccard
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine
 from miner.retrieval.bm25 import tokenise
 from miner.retrieval.config import Bm25Config
-from miner.retrieval.words import Words
 from miner.text import normalise, words
 from tests.stores import make_store
 

@@ -10,14 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miner.errors import UsageError
-from miner.evaluation.measured import Floats, Graded, Measured, from_values
-from miner.evaluation.significance import (
-    bootstrap_interval,
-    compare,
-    compare_values,
-    randomisation_test,
-)
-from miner.evaluation.similarity import pearson, spearman
+from miner.evaluation.compare import compare
+from miner.evaluation.result import Floats, Graded, Measured, from_values
+from miner.stats import bootstrap_interval, compare_values, pearson, randomisation_test, spearman
 
 
 def exact(differences: list[float]) -> float:

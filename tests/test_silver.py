@@ -16,17 +16,20 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
+from miner.auditing.audit import audit
+from miner.auditing.config import AuditConfig
 from miner.cli.silver import command, summary
+from miner.collection.collection import Collection
+from miner.curation.silver import HeldOut, SilverReport, reranker_folder, silver
+from miner.curation.silver_config import SilverConfig
 from miner.engine.progress import Advance
 from miner.errors import ModelError, UsageError
-from miner.mining.audit import audit
-from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig, with_values
 from miner.mining.pipeline import mine
-from miner.retrieval.collection import Collection
-from miner.store import corpus, evaluating
+from miner.store import corpus
+from miner.store import evaluation as evaluating
 from miner.store.database import Store
-from miner.store.evaluating import known_scores
+from miner.store.evaluation import known_scores
 from miner.store.select import Limits, select
 from miner.store.silver import (
     is_soft,
@@ -39,8 +42,6 @@ from miner.store.silver import (
 from miner.text import text_keys
 from miner.training.reranker import train_reranker
 from miner.training.reranker_config import RerankerConfig
-from miner.workflows.silver import HeldOut, SilverReport, reranker_folder, silver
-from miner.workflows.silver_config import SilverConfig
 from tests.stores import make_store
 from tests.test_training_reranker import QUERIES, TOPICS, fill
 from tests.tiny import tiny_bert
@@ -420,13 +421,13 @@ CHILD = """
 import os, signal, sys
 from contextlib import contextmanager
 from dataclasses import replace
-import miner.mining.rerank
+import miner.mining.scoring
 from miner.store.database import Store
-from miner.store.evaluating import known_scores
-from miner.workflows.silver import silver
+from miner.store.evaluation import known_scores
+from miner.curation.silver import silver
 from tests.test_silver import BM25
 
-miner.mining.rerank.CHUNK = 100
+miner.mining.scoring.CHUNK = 100
 path, reranker, fatal = sys.argv[1:]
 
 class Deadly:

@@ -17,7 +17,7 @@ from miner.store.corpus import content_hashes
 from miner.store.database import Store
 from miner.store.mined import Texts, known_pair_keys, mined_pairs
 from miner.store.runs import begin_run, find_run, finish_run, model_name
-from miner.store.training import training_positives
+from miner.store.trained import training_positives
 from miner.text import text_key, text_keys
 from miner.training.encoder_config import LOSSES, EncoderConfig
 from miner.training.examples import Columns, Examples

@@ -17,14 +17,14 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file
 
+from miner.collection.collection import Collection
 from miner.engine.progress import Silent
 from miner.errors import MinerError, ModelError, UsageError
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import mine
 from miner.models.reranker import Reranker, fold_of
-from miner.retrieval.collection import Collection
 from miner.store.database import Store
-from miner.store.training import is_trained_here, training_positives
+from miner.store.trained import is_trained_here, training_positives
 from miner.training import steps
 from miner.training.reranker import TrainingReport, train_reranker
 from miner.training.reranker_card import Metrics, chance_precision, mean_average_precision

@@ -9,8 +9,8 @@ from typing import Any
 
 import rich_click as click
 
+from miner.auditing.config import AuditConfig
 from miner.cli.options import HIDING, field_options
-from miner.mining.audit_config import AuditConfig
 
 
 @click.command("audit")
@@ -35,11 +35,11 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
     miner audit my.duckdb --run strict --repeats 20
     miner audit my.duckdb --judged labels.tsv --json
     """
+    from miner.auditing.audit import audit
+    from miner.auditing.outside import against_judgments
+    from miner.auditing.report import judged_table, table
     from miner.cli.progress import progress
     from miner.errors import UsageError, printable
-    from miner.mining.audit import audit
-    from miner.mining.audit_report import judged_table, table
-    from miner.mining.judged import against_judgments
     from miner.sources.qrels import read_judgments
     from miner.store.certificate import staleness
     from miner.store.database import Store

@@ -9,11 +9,11 @@ from typing import Any
 
 import rich_click as click
 
+from miner.auditing.config import AuditConfig
 from miner.cli.numbers import Within
 from miner.cli.options import HIDING, field_options
 from miner.engine.files import is_stream, require_file
 from miner.errors import UsageError, printable
-from miner.mining.audit_config import AuditConfig
 from miner.ranges import BELOW_1
 
 _TARGET = 0.02
@@ -53,9 +53,9 @@ def command(
     miner calibrate my.duckdb --run r1 --keep-yield
     miner calibrate my.duckdb --run r1 --repeats 20 --json
     """
+    from miner.auditing.calibrate import calibrate
+    from miner.auditing.calibrate_report import table, write
     from miner.cli.progress import progress
-    from miner.mining.calibrate import calibrate
-    from miner.mining.calibrate_report import table, write
     from miner.store.certificate import staleness
     from miner.store.database import Store
     from miner.store.runs import find_run
@@ -85,7 +85,7 @@ def command(
 
 
 def _require_writable(out: Path) -> None:
-    from miner.mining.calibrate_report import charts_of, is_recipe
+    from miner.auditing.calibrate_report import charts_of, is_recipe
 
     if is_stream(out):
         raise UsageError(

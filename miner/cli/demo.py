@@ -140,7 +140,7 @@ def _train(store: Store, out: Path, progress: Progress) -> Path:
 
 def _example(store: Store, run: Run) -> str:
     from miner.mining.explain import explain
-    from miner.store import explaining
+    from miner.store import explain as explaining
 
     query_id = explaining.telling_query(store, run)
     if query_id is None:

@@ -12,7 +12,7 @@ import rich_click as click
 from miner.errors import shown, snippet
 
 if TYPE_CHECKING:
-    from miner.mining.differences import Differences
+    from miner.mining.diff import Differences
 
 _SHOWN = 90
 """Characters of an example."""
@@ -33,7 +33,7 @@ def command(store: Path, before: str, after: str, as_json: bool) -> None:
     miner diff my.duckdb r1 r2
     miner diff my.duckdb r1 strict --json
     """
-    from miner.mining.differences import differences
+    from miner.mining.diff import differences
     from miner.store.database import Store
 
     with Store.open(store, read_only=True) as opened, opened.snapshot():

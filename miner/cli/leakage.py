@@ -17,7 +17,7 @@ from miner.errors import snippet
 from miner.ranges import ABOVE_0, NGRAM
 
 if TYPE_CHECKING:
-    from miner.curation.leakage import LeakageReport, Removed
+    from miner.curation.contamination import LeakageReport, Removed
 
 _SHARE = Within(ABOVE_0)
 _SHOWN = 90
@@ -70,7 +70,7 @@ def command(
     miner leakage my.duckdb --against benchmark.duckdb --remove
     """
     from miner.cli.progress import progress
-    from miner.curation.leakage import LeakageConfig, find_leakage, remove
+    from miner.curation.contamination import LeakageConfig, find_leakage, remove
     from miner.store.certificate import is_taken_out, record_leakage
     from miner.store.database import Store
     from miner.text import fingerprint

@@ -13,15 +13,15 @@ import rich_click as click
 from click import Context, get_current_context
 from click.core import ParameterSource
 
+from miner.auditing.config import AuditConfig
 from miner.cli.numbers import Within
 from miner.cli.options import HIDING, field_options
 from miner.errors import UsageError, listed, printable
-from miner.mining.audit_config import AuditConfig
 from miner.ranges import ABOVE_0
 
 if TYPE_CHECKING:
-    from miner.evaluation.significance import Rate
-    from miner.workflows.relabel import RelabelReport
+    from miner.auditing.relabel import RelabelReport
+    from miner.stats import Rate
 
 
 _CANNOT_SAY = (
@@ -56,10 +56,10 @@ def command(
     miner relabel my.duckdb --probability 0.7
     miner relabel my.duckdb --undo
     """
+    from miner.auditing.relabel import RelabelConfig, relabel
     from miner.cli.progress import progress
     from miner.store.database import Store
     from miner.store.runs import find_run
-    from miner.workflows.relabel import RelabelConfig, relabel
 
     if undo and dry:
         raise UsageError("--undo changes the store, and --dry-run nothing", "leave one out")
@@ -92,7 +92,7 @@ def _require_alone(context: Context, options: Sequence[str]) -> None:
 def _undo(store: Path) -> None:
     from miner.cli.progress import Lines
     from miner.store.database import Store
-    from miner.store.relabelled import remove_relabelled
+    from miner.store.relabel import remove_relabelled
 
     with Store.open(store, note=Lines().note) as opened:
         judgments, gone, resting = remove_relabelled(opened)
@@ -103,7 +103,7 @@ def _undo(store: Path) -> None:
 
 
 def _told(report: RelabelReport, dry: bool) -> str:
-    from miner.mining.audit_report import limits
+    from miner.auditing.report import limits
 
     lines = [
         f"run {printable(report.run)}, chance {report.probability:g} or more",

@@ -10,12 +10,12 @@ import rich_click as click
 
 from miner.cli.numbers import Within
 from miner.cli.options import field_options
+from miner.curation.silver_config import SilverConfig
 from miner.ranges import THREADS
 from miner.store.silver import QUERIES
-from miner.workflows.silver_config import SilverConfig
 
 if TYPE_CHECKING:
-    from miner.workflows.silver import SilverReport
+    from miner.curation.silver import SilverReport
 
 _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "split": (click.STRING, "Split of the gold judgments to learn from, and of the silver ones."),
@@ -72,7 +72,7 @@ def _undone(store: Any) -> str:
 
 def _made(store: Any, config: SilverConfig, workers: int | None) -> str:
     from miner.cli.progress import progress
-    from miner.workflows.silver import silver
+    from miner.curation.silver import silver
 
     with progress() as reports:
         store.note = reports.note

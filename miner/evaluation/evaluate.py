@@ -9,8 +9,8 @@ from typing import ClassVar, Protocol
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError, counted, near
 from miner.evaluation.labels import label_task
-from miner.evaluation.measured import TASKS, Encode, Measured, Vectors
 from miner.evaluation.reranking import rerank, reranking_task
+from miner.evaluation.result import TASKS, Encode, Measured, Vectors
 from miner.evaluation.retrieval import retrieval_task
 from miner.evaluation.similarity import similarity_task
 from miner.models.encoder import Encoder
@@ -20,7 +20,7 @@ from miner.models.reranker import Reranker
 from miner.models.similarity import COSINE
 from miner.models.vectors import VectorCache, note_truncated, vectors_of
 from miner.ranges import COUNT, DEPTH, SEED, check_fields, within
-from miner.store import evaluating
+from miner.store import evaluation as evaluating
 from miner.store.database import Store
 
 AUTO = "auto"

@@ -10,13 +10,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from miner.arrays import positions
 from miner.errors import UsageError, listed
-from miner.evaluation.measured import Encode, Floats, Measured, Vectors, from_values, unscored
 from miner.evaluation.ranking import Ints, Pairs, discount, named, ranked, scored
+from miner.evaluation.result import Encode, Floats, Measured, Vectors, from_values, unscored
 from miner.models.constant import same_vector
 from miner.models.similarity import COSINE
-from miner.retrieval.search import positions
-from miner.store import corpus, evaluating
+from miner.store import corpus
+from miner.store import evaluation as evaluating
 from miner.store.database import Store
 
 NEIGHBOURS = 10

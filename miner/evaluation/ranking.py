@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.evaluation.measured import Floats, Vectors
+from miner.arrays import positions
+from miner.evaluation.result import Floats, Vectors
 from miner.models.similarity import COSINE, matrix
-from miner.retrieval.search import positions
 
 Ints = npt.NDArray[np.int64]
 

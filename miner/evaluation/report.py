@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.engine.progress import SILENT, Progress
+from miner.evaluation.compare import compare
 from miner.evaluation.evaluate import (
     AUTO,
     EvaluationConfig,
@@ -18,11 +19,11 @@ from miner.evaluation.evaluate import (
     task_of_split,
     warnings,
 )
-from miner.evaluation.measured import Measured
-from miner.evaluation.significance import Difference, compare
+from miner.evaluation.result import Measured
 from miner.models.reranker import Reranker
+from miner.stats import Difference
 from miner.store.database import Store
-from miner.store.evaluating import require_judgments
+from miner.store.evaluation import require_judgments
 
 
 @dataclass(frozen=True)

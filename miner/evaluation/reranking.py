@@ -11,19 +11,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from miner.arrays import pair_keys
+from miner.collection.collection import Collection
 from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, counted
-from miner.evaluation.measured import Floats, Measured, from_values
 from miner.evaluation.ranking import Ints, Pairs
+from miner.evaluation.result import Floats, Measured, from_values
 from miner.evaluation.retrieval import RetrievalTask, distinct, task_of
 from miner.models.constant import same_score
 from miner.models.reranker import Reranker
-from miner.retrieval.arrays import pair_keys
 from miner.retrieval.bm25 import Bm25
-from miner.retrieval.collection import Collection
 from miner.retrieval.config import Bm25Config
 from miner.retrieval.search import chunk_ranges
-from miner.store import evaluating
+from miner.store import evaluation as evaluating
 from miner.store.database import Store
 
 _BRIEFLY, _AT_LAST = 0.5, 5.0

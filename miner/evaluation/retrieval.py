@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miner.evaluation.measured import Encode, Measured, from_values, unscored
+from miner.collection.collection import Collection
 from miner.evaluation.ranking import Judged, Pairs, ranked, scored
+from miner.evaluation.result import Encode, Measured, from_values, unscored
 from miner.models.constant import same_vector
 from miner.models.similarity import COSINE
-from miner.retrieval.collection import Collection
-from miner.store import evaluating
+from miner.store import evaluation as evaluating
 from miner.store.database import Store
 
 DEPTH = 100

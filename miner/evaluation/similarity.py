@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from miner.errors import UsageError
-from miner.evaluation.measured import Encode, Floats, Graded, Measured
+from miner.evaluation.result import Encode, Floats, Graded, Measured
 from miner.models.constant import same_vector
 from miner.models.similarity import COSINE, pairwise
-from miner.store import evaluating
+from miner.stats import pearson, spearman
+from miner.store import evaluation as evaluating
 from miner.store.database import Store
 
 
@@ -73,22 +74,3 @@ def similarity_task(store: Store, split: str, queries: int | None = None, seed: 
         tuple(table["second"].to_pylist()),
         gold,
     )
-
-
-def pearson(first: Floats, second: Floats) -> float:
-    """Returns Pearson's product-moment correlation; 0 where either side does not vary."""
-    a, b = first - first.mean(), second - second.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 1e-12 else 0.0
-
-
-def spearman(first: Floats, second: Floats) -> float:
-    """Returns Spearman's rank correlation: Pearson's of the ranks, equal values sharing their mean rank."""
-    return pearson(ranks(first), ranks(second))
-
-
-def ranks(values: Floats) -> Floats:
-    """Returns ranks from 1; equal values share the mean of theirs."""
-    from scipy.stats import rankdata
-
-    return np.asarray(rankdata(values), dtype=np.float64)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from miner.errors import counted, printable
-from miner.evaluation.measured import Measured
 from miner.evaluation.report import Report, Section, short_names
-from miner.evaluation.significance import Difference
+from miner.evaluation.result import Measured
+from miner.stats import Difference
 
 
 def table(report: Report) -> str:

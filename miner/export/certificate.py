@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from miner.store import certificate as stored
-from miner.store.auditing import BARS
+from miner.store.audits import BARS
 from miner.store.database import Store
 from miner.store.runs import Run
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from miner.store.reading import TRIPLET_TEXTS
+from miner.store.triplets import TRIPLET_TEXTS
 
 ANY_FILE = ("jsonl", "csv", "parquet", "datasets")
 

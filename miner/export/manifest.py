@@ -15,8 +15,8 @@ import pyarrow as pa
 from miner.export import certificate
 from miner.export.config import Plan
 from miner.store.database import Store
-from miner.store.reading import TripletCounts, shortfall_reasons
 from miner.store.runs import Run, model_name, model_similarity, negative_counts, reason_counts
+from miner.store.triplets import TripletCounts, shortfall_reasons
 
 Manifest = Mapping[str, Any]
 MANIFEST = "manifest.json"

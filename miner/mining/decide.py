@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from miner.arrays import joined_ranges, positions
 from miner.engine.work import ordered_map, worker_count
 from miner.mining import rules as ruling
 from miner.mining.config import MiningConfig
 from miner.mining.selection import Kept, select
-from miner.retrieval.arrays import joined_ranges
-from miner.retrieval.search import positions
 from miner.schema import CANDIDATES_PER_QUERY, SUSPECTED, Reason
 from miner.store import evidence as stored
 from miner.store.database import Store

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from miner.arrays import number_within, pair_keys, positions, split_pairs
+from miner.collection.collection import Collection, Floats, Hits, Ints
+from miner.collection.exclusion import Exclusions
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
-from miner.retrieval.arrays import number_within, pair_keys, split_pairs
-from miner.retrieval.collection import Collection, Floats, Hits, Ints
-from miner.retrieval.exclusion import Exclusions
 from miner.retrieval.fusion import K, reciprocal_rank_fusion
-from miner.retrieval.search import CHUNK, Retriever, chunk_ranges, positions, read_hits
+from miner.retrieval.search import CHUNK, Retriever, chunk_ranges, read_hits
 from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import corpus
 from miner.store.database import Store

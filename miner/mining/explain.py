@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from miner.errors import UsageError, listed, shown
-from miner.store import corpus, explaining
+from miner.store import corpus
+from miner.store import explain as explaining
 from miner.store.database import Store
 from miner.store.runs import Run, find_run
 

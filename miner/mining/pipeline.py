@@ -12,27 +12,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miner.collection.collection import Collection
+from miner.collection.exclusion import Exclusions
 from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, UsageError, counted, listed, near, printable, shown
 from miner.mining.config import MiningConfig
 from miner.mining.decide import decide, deciding_score
 from miner.mining.evidence import Searches, evidence_stage, gather
-from miner.mining.rerank import rerank
+from miner.mining.scoring import rerank
 from miner.models.constant import same_score
 from miner.models.vectors import note_truncated
 from miner.ranges import OFF
 from miner.retrieval.bm25 import Bm25
-from miner.retrieval.collection import Collection
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense
-from miner.retrieval.exclusion import Exclusions
 from miner.retrieval.search import Retriever, search, search_stage
 from miner.store import corpus, runs
 from miner.store.database import Store
 from miner.store.ledger import KEY, Stage
 from miner.store.pending import take_in_model
 from miner.store.runs import Run
-from miner.store.scored import score_facts
+from miner.store.scores import score_facts
 from miner.text import fingerprint
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from miner.arrays import number_within
 from miner.mining.config import Selection
-from miner.retrieval.arrays import number_within
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from miner.collection.collection import Collection, Floats, Hits, Ints
 from miner.errors import UsageError, near
-from miner.retrieval.collection import Collection, Floats, Hits, Ints
 from miner.retrieval.config import Bm25Config
 from miner.text import for_tokens
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from miner.arrays import joined_ranges, number_within
+from miner.collection.collection import Collection, Floats, Hits, Ints
 from miner.engine.load import free_threads
 from miner.engine.progress import SILENT, Progress
 from miner.errors import MissingExtraError, UsageError
@@ -20,8 +22,6 @@ from miner.models.encoder import Encoder, Vectors
 from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN, found, pairwise
 from miner.models.vectors import Rows, VectorCache, embed, gather, release, vector_keys
 from miner.processors import cores
-from miner.retrieval.arrays import joined_ranges, number_within
-from miner.retrieval.collection import Collection, Floats, Hits, Ints
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.index import check_index
 from miner.store.database import Store

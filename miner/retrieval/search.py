@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from miner.arrays import positions
+from miner.collection.collection import Collection, Floats, Hits, Ints
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
-from miner.retrieval.collection import Collection, Floats, Hits, Ints
 from miner.store import hits as stored
 from miner.store.database import Store
 from miner.store.ledger import Stage
@@ -98,10 +97,3 @@ def read_hits(store: Store, search: str, collection: Collection, queries: range)
         table["rank"].to_numpy(),
         table["score"].to_numpy(),
     )
-
-
-def positions(ids: pa.ChunkedArray, known: pa.Array) -> Ints:
-    """Returns each id's position among the ids `known`, -1 where it is null or not there."""
-    found = pc.index_in(ids, value_set=known, skip_nulls=True)
-    place: Ints = pc.fill_null(found, -1).to_numpy().astype(np.int32)
-    return place

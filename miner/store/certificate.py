@@ -9,7 +9,7 @@ from typing import Any
 from miner.store.corpus import IDENTITY, SILVER, content_hashes, text_hashes
 from miner.store.database import Store
 from miner.store.duplicates import DEDUP, clusters_hash
-from miner.store.relabelled import relabellings
+from miner.store.relabel import relabellings
 from miner.store.runs import Run
 from miner.store.silver import is_soft, silver_origin
 

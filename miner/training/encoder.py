@@ -25,7 +25,7 @@ from miner.training.encoder_card import WHAT, EncoderMetrics, EncoderReport, wri
 from miner.training.encoder_config import SCRATCH, EncoderConfig
 from miner.training.encoder_trainer import TRAINED, DevTask, Training, require_ranking, train_model
 from miner.training.examples import Examples
-from miner.training.workplace import Job, finished, publish, workplace
+from miner.training.workspace import Job, finished, publish, workplace
 
 _CODE = 2
 """Raised when the same rows and settings would give another model."""

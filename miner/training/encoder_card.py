@@ -9,10 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from miner.charts import Line, Panel, draw
+from miner.reporting.charts import Line, Panel, draw
 from miner.training.encoder_config import LOSSES, EncoderConfig
 from miner.training.reranker_card import PACKAGES
-from miner.training.workplace import METRICS
+from miner.training.workspace import METRICS
 
 CURVE = "curve"
 WHAT = "an encoder"

@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from miner.charts import Line, Panel, draw
+from miner.reporting.charts import Line, Panel, draw
 from miner.training.reranker_card import PACKAGES
-from miner.training.workplace import METRICS
+from miner.training.workspace import METRICS
 
 WHAT = "a pretrained encoder"
 CURVE = "curve"

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from miner.collection.collection import Collection
 from miner.engine.files import discard, locked, put, write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
@@ -22,13 +23,12 @@ from miner.models.kinds import require_one_score
 from miner.models.names import ModelFolder, resolve
 from miner.models.reranker import Reranker, fold_folder
 from miner.models.weights import FOLDS_FILE
-from miner.retrieval.collection import Collection
 from miner.store.database import Store
 from miner.store.pending import TrainedModel
-from miner.store.training import is_trained_here
+from miner.store.trained import is_trained_here
 from miner.text import fingerprint
-from miner.training.calibration import Calibration, Sample, calibrate
-from miner.training.noting import note_training
+from miner.training.probability import Calibration, Sample, calibrate
+from miner.training.record import note_training
 from miner.training.reranker_card import WHAT, Metrics, card, chance_precision, mean_average_precision
 from miner.training.reranker_config import RerankerConfig
 from miner.training.reranker_head import pair_logits, write_scaled
@@ -41,7 +41,7 @@ from miner.training.reranker_pairs import (
     read_judged,
     sample_queries,
 )
-from miner.training.workplace import METRICS, Job, finished, publish, workplace
+from miner.training.workspace import METRICS, Job, finished, publish, workplace
 
 _CODE = 4
 """Raised when the same data and settings would give another model."""

@@ -13,7 +13,7 @@ from miner.models.device import resolve_device, resolve_dtype
 from miner.models.names import resolve
 from miner.models.quiet import quietly
 from miner.models.reranker import PairScorer
-from miner.training.calibration import Floats, Scaling
+from miner.training.probability import Floats, Scaling
 from miner.training.reranker_config import RerankerConfig
 
 Texts = tuple[Sequence[str], Sequence[str]]

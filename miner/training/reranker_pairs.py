@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from miner.arrays import drawn_share, pair_keys, positions, split_pairs
+from miner.collection.collection import Collection, Ints
+from miner.collection.exclusion import Exclusions
 from miner.engine.progress import SILENT, Progress
 from miner.models.reranker import fold_of
-from miner.retrieval.arrays import drawn_share, pair_keys, split_pairs
 from miner.retrieval.bm25 import Bm25
-from miner.retrieval.collection import Collection, Ints
 from miner.retrieval.config import Bm25Config
-from miner.retrieval.exclusion import Exclusions
-from miner.retrieval.search import chunk_ranges, positions
+from miner.retrieval.search import chunk_ranges
 from miner.store import corpus
 from miner.store.database import Store
 from miner.store.silver import graded

@@ -25,7 +25,7 @@ from miner.processors import cores
 from miner.training.encoder_config import EncoderConfig
 from miner.training.pretrain_config import PretrainConfig
 from miner.training.reranker_config import RerankerConfig
-from miner.training.workplace import COMPLETE
+from miner.training.workspace import COMPLETE
 
 AnyConfig = EncoderConfig | PretrainConfig | RerankerConfig
 """The settings of any training."""

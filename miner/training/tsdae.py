@@ -33,15 +33,15 @@ from miner.models.device import resolve_device, resolve_dtype
 from miner.models.names import ModelFolder, resolve
 from miner.models.quiet import quietly
 from miner.store.database import Store
-from miner.store.evaluating import require_judgments
-from miner.store.unlabelled import SIDES, unlabelled_texts
+from miner.store.evaluation import require_judgments
+from miner.store.texts import SIDES, unlabelled_texts
 from miner.text import fingerprint
 from miner.training.denoising import Denoising, TextBatches, denoising_loss, prepare
 from miner.training.encoder_trainer import TRAINED, load_model, note_truncated
 from miner.training.pretrain_card import WHAT, PretrainMetrics, PretrainReport, write_card
 from miner.training.pretrain_config import PretrainConfig
 from miner.training.steps import arguments_of, note_excess, run_training, training_threads
-from miner.training.workplace import Job, finished, publish, workplace
+from miner.training.workspace import Job, finished, publish, workplace
 
 _CODE = 3
 """Raised when the same texts and settings would give another model."""

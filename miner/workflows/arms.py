@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from miner.arrays import positions
+from miner.collection.collection import Collection, Ints
+from miner.collection.exclusion import Exclusions
 from miner.errors import UsageError
-from miner.retrieval.collection import Collection, Ints
-from miner.retrieval.exclusion import Exclusions
-from miner.retrieval.search import positions
-from miner.store import arms as stored
+from miner.store import bench as stored
 from miner.store import corpus
 from miner.store.database import Store
 from miner.store.mined import Texts, mined_pairs

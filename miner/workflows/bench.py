@@ -22,12 +22,12 @@ from miner.evaluation.evaluate import (
     encoder_task,
     task_of_split,
 )
-from miner.evaluation.measured import Floats, Measured
+from miner.evaluation.result import Floats, Measured
 from miner.evaluation.retrieval import sampled_task
-from miner.evaluation.significance import Difference, compare_values, holm
 from miner.faults import read_json
 from miner.models.encoder import Encoder, Vectors
 from miner.models.names import resolve
+from miner.stats import Difference, compare_values, holm
 from miner.store import corpus
 from miner.store.database import Store
 from miner.store.mined import Texts

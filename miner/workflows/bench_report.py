@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from miner.charts import Line, Panel, draw
 from miner.engine.files import WAIT, locked, replacing_all
 from miner.evaluation.table import aligned
 from miner.faults import read_json
+from miner.reporting.charts import Line, Panel, draw
 from miner.workflows.bench import CELLS, BenchReport, Comparison, Trained, settings
 from miner.workflows.bench_config import ARMS
 

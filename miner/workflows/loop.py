@@ -12,20 +12,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from miner.auditing.audit import Audit, audit
+from miner.auditing.config import AuditConfig
 from miner.engine.files import contents, locked, write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import MinerError, UsageError, printable
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
-from miner.evaluation.significance import Rate
 from miner.faults import read_json
-from miner.mining.audit import Audit, audit
-from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import change, mine
 from miner.ranges import BELOW_1, COUNT, ROUNDS, ROW_NEGATIVES, check_fields, within
+from miner.stats import Rate
 from miner.store import runs
 from miner.store.database import Store
-from miner.store.evaluating import require_judgments
+from miner.store.evaluation import require_judgments
 from miner.store.lock import WriterLock
 from miner.training.encoder import base_fingerprint
 from miner.training.encoder_config import EncoderConfig

@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from miner.arrays import drawn_share
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError, listed
 from miner.export.scorer import BM25, ENCODER, Scorer, scorer_of_export, scorer_of_run
 from miner.models.similarity import SCORES
 from miner.ranges import BELOW_1, ROW_NEGATIVES, check_fields, within
-from miner.retrieval.arrays import drawn_share
-from miner.store import corpus, evaluating, evidence, mined, runs
+from miner.store import corpus, evidence, mined, runs
+from miner.store import evaluation as evaluating
 from miner.store.certificate import staleness
 from miner.store.database import Store
 from miner.store.faults import is_database
@@ -27,10 +28,10 @@ from miner.store.silver import SOURCES, graded, is_soft, judged_pairs
 from miner.text import fingerprint
 from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
 from miner.training.examples import Columns, Examples, examples_of, read_examples
-from miner.training.noting import note_training
+from miner.training.record import note_training
 
 if TYPE_CHECKING:
-    from miner.evaluation.measured import Vectors
+    from miner.evaluation.result import Vectors
     from miner.training.batches import KnownPositives
     from miner.training.encoder_card import EncoderReport
     from miner.training.encoder_trainer import DevTask

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.mining.material import Material, Unjudged
+from miner.auditing.replay import Material, Unjudged
 from miner.mining.rules import anchors
-from miner.store import auditing as stored
+from miner.store import audits as stored
 from miner.store.database import Store
 from miner.store.runs import Run
 

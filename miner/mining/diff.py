@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from miner.mining.pipeline import changes
-from miner.store import differences as stored
+from miner.store import diff as stored
 from miner.store.database import Store
 from miner.store.runs import find_run
 

@@ -11,7 +11,7 @@ from miner.curation.near import WordSets, near_pairs, words
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.ranges import ABOVE_0, NGRAM, check_fields, within
-from miner.store import leaking as stored
+from miner.store import contamination as stored
 from miner.store.database import Store
 from miner.text import normalise
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from miner.charts import Line, Panel, draw
+from miner.auditing.audit import CANNOT_KNOW
+from miner.auditing.calibrate import Calibration, Measured, Setting
+from miner.auditing.report import limits
 from miner.engine.files import WAIT, locked, replacing_all
-from miner.evaluation.significance import Rate
 from miner.evaluation.table import aligned
-from miner.mining.audit import CANNOT_KNOW
-from miner.mining.audit_report import limits
-from miner.mining.calibrate import Calibration, Measured, Setting
 from miner.mining.config import RULES, Rules
 from miner.ranges import OFF
+from miner.reporting.charts import Line, Panel, draw
+from miner.stats import Rate
 
 _MADE = "# Calibrated on run"
 _OF_ALL = "The frontier is of all queries, those that chose among them: its lowest leaks flatter."

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from miner.evaluation.significance import Rate
+from miner.auditing.audit import CANNOT_KNOW, Audit
+from miner.auditing.outside import Judged
+from miner.auditing.replay import Yield
 from miner.evaluation.table import aligned
-from miner.mining.audit import CANNOT_KNOW, Audit
-from miner.mining.judged import Judged
-from miner.mining.material import Yield
-from miner.store.auditing import BARS
+from miner.stats import Rate
+from miner.store.audits import BARS
 
 
 def table(audit: Audit, store: str, judged: Judged | None = None) -> str:

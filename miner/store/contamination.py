@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from miner.store.corpus import GOLD
 from miner.store.database import Store
-from miner.store.evaluating import require_judgments
+from miner.store.evaluation import require_judgments
 
 _TEXTS = """SELECT 'query' AS side, query_id AS id, text, text_key, 0 AS start FROM queries
     UNION ALL SELECT 'document', doc_id, text, text_key, 0 FROM document_texts

@@ -1,4 +1,4 @@
-"""Is the difference of two systems more than chance? Paired tests and intervals."""
+"""Statistics: paired tests and intervals of two systems' differences, shares with intervals, correlations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from miner.errors import UsageError
-from miner.evaluation.measured import Floats, Measured
-from miner.evaluation.similarity import pearson, ranks
+
+Floats = npt.NDArray[np.float64]
 
 ROUNDS = 10_000
 _CELLS = 1 << 22
@@ -68,28 +68,6 @@ def bootstrap_interval(
     return _interval(np.concatenate(means), level)
 
 
-def compare(first: Measured, second: Measured, seed: int = 13, rounds: int = ROUNDS) -> list[Difference]:
-    """Returns every measure of two systems with difference (first − second), interval and p value.
-
-    Means are compared query by query. Spearman and Pearson belong to the whole set: there the two
-    systems' predictions are swapped per pair (their ranks for Spearman, standardised similarities for
-    Pearson, so that scales do not mix), and pairs are drawn for the interval; only pairs that both have
-    scores for are compared. Raises UsageError unless both were measured on the same queries of the same task.
-    """
-    if (first.task, first.ids) != (second.task, second.ids):
-        raise UsageError(
-            f"{first.task} of {len(first.ids):,} and {second.task} of {len(second.ids):,} cannot be compared",
-            "compare models on the same split, task and sample of queries",
-        )
-    found = []
-    for name in first.means:
-        if name in first.values:
-            found.append(compare_values(name, first.values[name], second.values[name], seed, rounds))
-        else:
-            found.append(_compare_set(name, first, second, seed, rounds))
-    return found
-
-
 def compare_values(
     measure: str, first: Floats, second: Floats, seed: int = 13, rounds: int = ROUNDS
 ) -> Difference:
@@ -102,6 +80,22 @@ def compare_values(
     p = randomisation_test(gaps, rounds, seed)
     means = float(np.mean(first)), float(np.mean(second))
     return Difference(measure, *means, means[0] - means[1], low, high, p, len(gaps))
+
+
+def compare_correlations(
+    measure: str, first: Floats, second: Floats, gold: Floats, seed: int = 13, rounds: int = ROUNDS
+) -> Difference:
+    """Returns the difference (first − second) of two systems' correlations with `gold`, pair by pair.
+
+    `measure` is Spearman or Pearson. The test swaps the two systems' predictions per pair (their ranks for
+    Spearman, standardised for Pearson, so that scales do not mix); the interval draws pairs.
+    """
+    form = ranks if measure == "Spearman" else _standardised
+    a, b, gold = form(first), form(second), form(gold)
+    low, high = _resampled(a, b, gold, rounds, seed)
+    correlations = pearson(a, gold), pearson(b, gold)
+    p = _swapped(a, b, gold, rounds, seed)
+    return Difference(measure, *correlations, correlations[0] - correlations[1], low, high, p, len(gold))
 
 
 @dataclass(frozen=True)
@@ -156,25 +150,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     factors = len(p_values) - np.arange(len(p_values))
     corrected[order] = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1.0)
     return [float(p) for p in corrected]
-
-
-def _compare_set(measure: str, first: Measured, second: Measured, seed: int, rounds: int) -> Difference:
-    if first.graded is None or second.graded is None:
-        raise UsageError(f"{measure} has no values to compare", "measure both models again")
-    form = ranks if measure == "Spearman" else _standardised
-    columns = np.stack([first.graded.predicted, second.graded.predicted, first.graded.gold])
-    scored = np.isfinite(columns).all(axis=0)
-    if scored.sum() < 3:
-        raise UsageError(
-            "the models have scores for fewer than three pairs in common", "compare other models"
-        )
-    a, b, gold = (form(column[scored]) for column in columns)
-    low, high = _resampled(a, b, gold, rounds, seed)
-    means = first.means[measure], second.means[measure]
-    if not scored.all():
-        means = pearson(a, gold), pearson(b, gold)
-    p = _swapped(a, b, gold, rounds, seed)
-    return Difference(measure, *means, means[0] - means[1], low, high, p, len(gold))
 
 
 def _swapped(a: Floats, b: Floats, gold: Floats, rounds: int, seed: int) -> float:
@@ -257,3 +232,22 @@ def _blocks(size: int, rounds: int) -> Iterator[int]:
 def _interval(values: Floats, level: float) -> tuple[float, float]:
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def pearson(first: Floats, second: Floats) -> float:
+    """Returns Pearson's product-moment correlation; 0 where either side does not vary."""
+    a, b = first - first.mean(), second - second.mean()
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 1e-12 else 0.0
+
+
+def spearman(first: Floats, second: Floats) -> float:
+    """Returns Spearman's rank correlation: Pearson's of the ranks, equal values sharing their mean rank."""
+    return pearson(ranks(first), ranks(second))
+
+
+def ranks(values: Floats) -> Floats:
+    """Returns ranks from 1; equal values share the mean of theirs."""
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(values), dtype=np.float64)

@@ -8,20 +8,20 @@ from shlex import quote
 import numpy as np
 import pyarrow as pa
 
+from miner.auditing.audit import require_hideable
+from miner.auditing.config import AuditConfig
+from miner.auditing.probability import Facts, Probability
+from miner.auditing.replay import Material, Unjudged
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
-from miner.evaluation.significance import Rate, clustered_rate
-from miner.mining.audit import require_hideable
-from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig
-from miner.mining.material import Material, Unjudged
 from miner.mining.pipeline import config_of, mine
-from miner.mining.probability import Facts, Probability
 from miner.models.names import resolve
 from miner.ranges import ABOVE_0, check_fields, within
 from miner.schema import SUSPECTED
-from miner.store import relabelled as stored
-from miner.store.auditing import untold_models
+from miner.stats import Rate, clustered_rate
+from miner.store import relabel as stored
+from miner.store.audits import untold_models
 from miner.store.certificate import changed_since
 from miner.store.database import Store
 from miner.store.runs import Run

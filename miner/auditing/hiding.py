@@ -11,15 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from miner.arrays import drawn_share, positions
+from miner.auditing.config import AuditConfig
+from miner.auditing.restored import Exclusion, Reopenable
 from miner.errors import UsageError
-from miner.mining.audit_config import AuditConfig
 from miner.mining.config import MiningConfig
 from miner.mining.decide import Positives, deciding_score
-from miner.mining.reopening import Exclusion, Reopenable
-from miner.retrieval.arrays import drawn_share
-from miner.retrieval.search import positions
 from miner.schema import CANDIDATES_PER_QUERY
-from miner.store import auditing as stored
+from miner.store import audits as stored
 from miner.store import evidence
 from miner.store.database import Store
 from miner.store.runs import Run

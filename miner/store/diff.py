@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from miner.store.auditing import OUTCOMES
+from miner.store.audits import OUTCOMES
 from miner.store.database import Store
 from miner.store.runs import Run
 

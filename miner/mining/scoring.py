@@ -10,11 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from miner.arrays import Int64s, pair_keys, positions, split_pairs
+from miner.collection.collection import Collection, Ints
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
-from miner.retrieval.arrays import Int64s, pair_keys, split_pairs
-from miner.retrieval.collection import Collection, Ints
-from miner.retrieval.search import positions
 from miner.store import evidence as stored
 from miner.store.database import Store
 from miner.store.ledger import Stage

@@ -12,7 +12,7 @@ from miner.schema import Reason
 from miner.store.corpus import GOLD, by_text
 from miner.store.database import Store
 from miner.store.evidence import COPIES
-from miner.store.relabelled import RELABELLED
+from miner.store.relabel import RELABELLED
 from miner.store.runs import Run
 
 OUTCOMES = """SELECT query_id, doc_id,

@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from miner.auditing.config import AuditConfig
+from miner.auditing.hiding import Hideable
+from miner.auditing.replay import NOT_FOUND, Material, Trial, Yield
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
-from miner.evaluation.significance import Rate, clustered_rate
-from miner.mining.audit_config import AuditConfig
-from miner.mining.hiding import Hideable
-from miner.mining.material import NOT_FOUND, Material, Trial, Yield
 from miner.mining.rules import KEPT, REASONS, in_force
 from miner.schema import SUSPECTED
-from miner.store import auditing as stored
+from miner.stats import Rate, clustered_rate
+from miner.store import audits as stored
 from miner.store.database import Store
 from miner.store.runs import Run
 

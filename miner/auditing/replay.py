@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from miner.arrays import positions
+from miner.auditing.hiding import Hideable
 from miner.mining.config import MiningConfig
 from miner.mining.decide import Decider, Documents, Positives, deciding_score
-from miner.mining.hiding import Hideable
 from miner.mining.pipeline import config_of
 from miner.mining.rules import KEPT
-from miner.retrieval.search import positions
 from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import evidence
 from miner.store.database import Store

@@ -12,9 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miner.retrieval.arrays import joined_ranges, pair_keys
-from miner.retrieval.collection import Collection, Ints
-from miner.retrieval.search import positions
+from miner.arrays import joined_ranges, pair_keys, positions
+from miner.collection.collection import Collection, Ints
 from miner.schema import Reason
 
 Flags = npt.NDArray[np.bool_]

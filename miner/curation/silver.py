@@ -17,31 +17,31 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from miner.arrays import Int64s, number_within, pair_keys, positions, split_pairs
+from miner.collection.collection import Collection, Floats
+from miner.collection.exclusion import Exclusions
+from miner.curation.silver_config import AUTO, NONE, SilverConfig
 from miner.engine.progress import SILENT, Progress
 from miner.errors import ModelError, UsageError, counted
 from miner.mining.evidence import unite
-from miner.mining.rerank import score_pairs
+from miner.mining.scoring import score_pairs
 from miner.models.constant import same_score
 from miner.models.names import BUNDLED, resolve
-from miner.retrieval.arrays import Int64s, number_within, pair_keys, split_pairs
 from miner.retrieval.bm25 import Bm25
-from miner.retrieval.collection import Collection, Floats
 from miner.retrieval.config import Bm25Config, DenseConfig
 from miner.retrieval.dense import Dense
-from miner.retrieval.exclusion import Exclusions
 from miner.retrieval.fusion import reciprocal_rank_fusion
-from miner.retrieval.search import Retriever, chunk_ranges, positions, read_hits, search
+from miner.retrieval.search import Retriever, chunk_ranges, read_hits, search
 from miner.store import corpus
 from miner.store import silver as stored
 from miner.store.database import Store
-from miner.store.evaluating import known_scores, require_judgments
+from miner.store.evaluation import known_scores, require_judgments
 from miner.store.pending import take_in_model
 from miner.store.runs import record_model
-from miner.store.training import is_recorded, is_trained_here, training_positives
+from miner.store.trained import is_recorded, is_trained_here, training_positives
 from miner.text import fingerprint
 from miner.training.reranker_config import RerankerConfig
-from miner.training.workplace import METRICS
-from miner.workflows.silver_config import AUTO, NONE, SilverConfig
+from miner.training.workspace import METRICS
 
 if TYPE_CHECKING:
     from miner.models.reranker import Reranker

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.retrieval.words import Words
+from miner.collection.overlap import Words
 from miner.store import corpus
 from miner.store.database import Store
 from miner.store.duplicates import clusters_hash

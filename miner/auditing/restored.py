@@ -10,13 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from miner.arrays import pair_keys, positions
+from miner.collection.collection import Collection
+from miner.collection.exclusion import Exclusions
 from miner.mining.config import MiningConfig
-from miner.retrieval.arrays import pair_keys
-from miner.retrieval.collection import Collection
-from miner.retrieval.exclusion import Exclusions
-from miner.retrieval.search import positions
 from miner.schema import CANDIDATES_PER_QUERY
-from miner.store import auditing as stored
+from miner.store import audits as stored
 from miner.store.corpus import IDENTITY
 from miner.store.database import Store
 from miner.store.runs import Run

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miner.errors import UsageError
-from miner.evaluation.significance import Rate, clustered_rate
-from miner.store import auditing as stored
+from miner.stats import Rate, clustered_rate
+from miner.store import audits as stored
 from miner.store.database import Store
 from miner.store.runs import Run
 

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from miner.auditing.audit import require_hideable
+from miner.auditing.config import AuditConfig
+from miner.auditing.replay import Material
+from miner.auditing.sweep import Counts, Sweep, only
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import ordered_map, worker_count
 from miner.errors import UsageError
-from miner.evaluation.significance import Rate, clustered_rate
-from miner.mining.audit import require_hideable
-from miner.mining.audit_config import AuditConfig
 from miner.mining.config import Rules
-from miner.mining.material import Material
 from miner.mining.rules import BOUNDS, name_of
-from miner.mining.sweep import Counts, Sweep, only
-from miner.store.auditing import keep_chosen, untold_models
+from miner.stats import Rate, clustered_rate
+from miner.store.audits import keep_chosen, untold_models
 from miner.store.database import Store
 from miner.store.runs import Run
 

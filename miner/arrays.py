@@ -1,4 +1,4 @@
-"""Array idioms that retrieval and mining share."""
+"""Array idioms: pairs as numbers, groups, positions of ids."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -49,3 +51,10 @@ def joined_ranges(starts: Int64s, counts: Int64s) -> Int64s:
     """Returns start, start + 1, … for each range, one range after the other."""
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.asarray(np.repeat(starts, counts) + within)
+
+
+def positions(ids: pa.ChunkedArray, known: pa.Array) -> Int32s:
+    """Returns each id's position among the ids `known`, -1 where it is null or not there."""
+    found = pc.index_in(ids, value_set=known, skip_nulls=True)
+    place: Int32s = pc.fill_null(found, -1).to_numpy().astype(np.int32)
+    return place

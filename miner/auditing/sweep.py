@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from miner.auditing.replay import Material, Unjudged
 from miner.errors import UsageError
 from miner.mining import rules as ruling
 from miner.mining.config import MiningConfig, Rules
-from miner.mining.material import Material, Unjudged
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

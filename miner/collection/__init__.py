@@ -1,0 +1,1 @@
+"""Documents and queries by position, and what is known of a pair before any score."""
