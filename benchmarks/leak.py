@@ -51,7 +51,7 @@ from miner.training.reranker import train_reranker
 from miner.training.reranker_config import RerankerConfig
 
 DATA = HERE.parent.parent / "shared" / "data" / "perspectrum"
-NAIVE, MARGIN = "no rule", "relative margin 0.05, anchor lowest"
+NAIVE, MARGIN = "no rule", "relative margin 0.05, reference positive lowest"
 CALIBRATED, LEAST = "calibrated for the target", "calibrated for the margin's yield"
 COMBINED = "all scores and ranks as one chance, bound chosen for the target"
 BOUNDS = 100
@@ -59,8 +59,8 @@ BOUNDS = 100
 SETTINGS = {
     NAIVE: Rules(relative_margin=None),
     MARGIN: Rules(),
-    "relative margin 0.05, anchor median": Rules(anchor="median"),
-    "relative margin 0.05, anchor each": Rules(anchor="each"),
+    "relative margin 0.05, reference positive median": Rules(reference_positive="median"),
+    "relative margin 0.05, reference positive each": Rules(reference_positive="each"),
 }
 PEER: dict[str, dict[str, Any]] = {
     "mine_hard_negatives, defaults (3 negatives)": {"num_negatives": 3},

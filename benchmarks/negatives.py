@@ -18,7 +18,7 @@ from common import TLDR, Goal, Report, parser, report, spread
 from corpora import new_store
 
 from miner.cli.progress import progress
-from miner.mining.config import ANCHORS, MiningConfig, Rules
+from miner.mining.config import REFERENCE_POSITIVES, MiningConfig, Rules
 from miner.mining.pipeline import mine
 from miner.models.device import resolve_device, resolve_dtype
 from miner.store.database import Store
@@ -87,7 +87,10 @@ def main() -> None:
         "--percentile", type=float, help="of the positives' scores, which no negative reaches, in its place"
     )
     arguments.add_argument(
-        "--anchor", default="lowest", choices=ANCHORS, help="positive that margins start from [%(default)s]"
+        "--reference-positive",
+        default="lowest",
+        choices=REFERENCE_POSITIVES,
+        help="positive that margins start from [%(default)s]",
     )
     arguments.add_argument("--no-bm25", action="store_true", help="candidates from the encoder alone")
     arguments.add_argument("--skip-top", type=int, default=0, help="ranks left out [%(default)s]")
@@ -113,7 +116,10 @@ def main() -> None:
     )  # fmt: skip
     margin = given.margin if given.percentile is None else None
     rules = Rules(
-        anchor=given.anchor, relative_margin=margin, percentile=given.percentile, skip_top=given.skip_top
+        reference_positive=given.reference_positive,
+        relative_margin=margin,
+        percentile=given.percentile,
+        skip_top=given.skip_top,
     )
     mining = MiningConfig(
         encoder="bundled", bm25=not given.no_bm25, reranker=given.reranker, depth=given.depth, rules=rules,

@@ -84,10 +84,12 @@ EXCLUSIONS = ("duplicate_of_candidate", "overlaps_positive", "duplicate_of_posit
 SETTINGS = [
     MiningConfig(rules=Rules(relative_margin=None)),
     MiningConfig(rules=Rules(relative_margin=0.2)),
-    MiningConfig(rules=Rules(relative_margin=0.1, anchor="median")),
+    MiningConfig(rules=Rules(relative_margin=0.1, reference_positive="median")),
     MiningConfig(rules=Rules(percentile=20)),
     MiningConfig(rules=Rules(relative_percentile=0.5, skip_top=2)),
-    MiningConfig(rules=Rules(relative_margin=0.1, anchor="each"), selection=Selection(negatives=2)),
+    MiningConfig(
+        rules=Rules(relative_margin=0.1, reference_positive="each"), selection=Selection(negatives=2)
+    ),
     MiningConfig(rules=Rules(max_score=4.0), selection=Selection(strategy="random")),
     MiningConfig(rules=Rules(relative_margin=None), selection=Selection(document_cap=2, negatives=3)),
 ]

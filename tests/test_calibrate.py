@@ -57,11 +57,11 @@ def run(store: Store) -> runs.Run:
 SETTINGS = [
     Rules(relative_margin=None),
     Rules(relative_margin=0.1),
-    Rules(relative_margin=-0.2, anchor="best"),
-    Rules(relative_margin=0.3, anchor="median", skip_top=3),
-    Rules(absolute_margin=0.5, anchor="median"),
+    Rules(relative_margin=-0.2, reference_positive="best"),
+    Rules(relative_margin=0.3, reference_positive="median", skip_top=3),
+    Rules(absolute_margin=0.5, reference_positive="median"),
     Rules(percentile=30, max_rank=25),
-    Rules(relative_percentile=0.4, anchor="best"),
+    Rules(relative_percentile=0.4, reference_positive="best"),
     Rules(relative_percentile=1.0),
     Rules(relative_margin=0.05, max_score=3.0, min_score=1.0),
     Rules(max_score=2.0, min_score=1.9),
@@ -102,11 +102,11 @@ def test_bounds_and_rules_say_the_same(
 ) -> None:
     """A score passes every rule exactly if it is no higher than the bound."""
     known, score = np.sort(positives), np.array(scores)
-    anchor = np.resize(known, len(score))
+    reference = np.resize(known, len(score))
     rules = Rules(relative_percentile=share, percentile=percentile)
-    dropped = ruling.distribution(known, score) > share * ruling.distribution(known, anchor)
+    dropped = ruling.distribution(known, score) > share * ruling.distribution(known, reference)
     dropped |= score > np.percentile(known, percentile)
-    assert (score > ruling.highest(rules, anchor, known)).tolist() == dropped.tolist()
+    assert (score > ruling.highest(rules, reference, known)).tolist() == dropped.tolist()
 
 
 def test_the_choice_meets_its_target_and_the_recipe_repeats_it(
@@ -155,7 +155,11 @@ def test_a_target_that_nothing_meets_is_refused(store: Store, run: runs.Run) -> 
         (Selection(strategy="random"), Rules(), "a run with strategy random cannot be calibrated"),
         (Selection(document_cap=3), Rules(), "a run with document_cap 3 cannot be calibrated"),
         (Selection(bm25_quota=3), Rules(), "a run with bm25_quota 3 cannot be calibrated"),
-        (Selection(), Rules(anchor="each"), "a run with anchor each cannot be calibrated"),
+        (
+            Selection(),
+            Rules(reference_positive="each"),
+            "a run with reference positive each cannot be calibrated",
+        ),
     ],
 )
 def test_other_selections_are_refused(store: Store, selection: Selection, rules: Rules, match: str) -> None:
@@ -182,7 +186,7 @@ def test_the_command_writes_recipe_and_chart_and_notes_only_what_it_chose(tmp_pa
     assert told.exit_code == 0, told.output
     assert contents(path) == before
     assert "target leak 10.00 %" in told.stdout
-    assert "the run's own: relative_margin 0.05, anchor lowest" in told.stdout
+    assert "the run's own: relative_margin 0.05, reference positive lowest" in told.stdout
     assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
     assert "<svg" in out.with_suffix(".svg").read_text("utf-8")
     other = tmp_path / "precious.toml"
@@ -248,7 +252,11 @@ def test_a_recipe_has_its_rules_and_no_others_whatever_it_is_applied_to(
         recipe(replace(found, chosen=replace(found.chosen, rules=rules))), "utf-8"
     )
     values = read_recipe(tmp_path / "r.toml")
-    for other in (Rules(), Rules(percentile=9.0, skip_top=2), Rules(min_score=1.0, anchor="median")):
+    for other in (
+        Rules(),
+        Rules(percentile=9.0, skip_top=2),
+        Rules(min_score=1.0, reference_positive="median"),
+    ):
         assert with_values(MiningConfig(rules=other), values).rules == rules
     if rules.percentile is not None and rules.relative_margin is None:
         assert "relative_margin" not in values

@@ -46,7 +46,7 @@ def test_a_recipe_is_read_flat_and_applied(tmp_path: Path) -> None:
 
         [rules]
         max_score = 1            # a whole number is a number
-        anchor = "each"
+        reference_positive = "each"
 
         [selection]
         negatives = 3
@@ -61,7 +61,7 @@ def test_a_recipe_is_read_flat_and_applied(tmp_path: Path) -> None:
         bm25=False,
         encoder="bundled",
         protected=("007", "d2"),
-        rules=Rules(max_score=1.0, anchor="each"),
+        rules=Rules(max_score=1.0, reference_positive="each"),
         selection=Selection(negatives=3, strategy="ambiguous", document_cap=7),
     )
     assert isinstance(config.rules.max_score, float)
@@ -93,7 +93,7 @@ configs = st.builds(
     protected=st.lists(text, max_size=3).map(tuple),
     rules=st.builds(
         Rules,
-        anchor=st.sampled_from(["lowest", "median", "best", "each"]),
+        reference_positive=st.sampled_from(["lowest", "median", "best", "each"]),
         skip_top=st.integers(0, 5),
         max_rank=st.one_of(st.none(), st.integers(6, 9)),
         max_score=st.one_of(st.none(), st.floats(0, 1e6)),
@@ -173,8 +173,9 @@ def test_an_unknown_key_names_the_file_and_the_nearest_key(tmp_path: Path) -> No
     assert said(file).startswith(f"{file}: unknown key 'dept' (did you mean 'depth'?); keys: split, ")
     file = recipe(tmp_path, "[rules]\nrelativ_margin = 0.1\n")
     assert said(file) == (
-        f"{file}: unknown key 'relativ_margin' (did you mean 'relative_margin'?); keys: anchor, skip_top, "
-        "max_rank, max_score, min_score, absolute_margin, relative_margin, percentile, relative_percentile"
+        f"{file}: unknown key 'relativ_margin' (did you mean 'relative_margin'?); keys: reference_positive, "
+        "skip_top, max_rank, max_score, min_score, absolute_margin, relative_margin, percentile, "
+        "relative_percentile"
     )
     file = recipe(tmp_path, "[selection]\nzzz = 1\n")
     assert said(file).startswith(f"{file}: unknown key 'zzz'; keys: negatives, strategy, ")
@@ -190,7 +191,7 @@ def test_a_key_outside_its_table_is_told_where_it_belongs(tmp_path: Path) -> Non
 def test_a_table_that_is_none_and_an_unknown_table_are_refused(tmp_path: Path) -> None:
     file = recipe(tmp_path, "rules = 3\n")
     assert said(file).startswith(f"{file}: unknown key 'rules'")
-    file = recipe(tmp_path, "[rule]\nanchor = 'best'\n")
+    file = recipe(tmp_path, "[rule]\nreference_positive = 'best'\n")
     assert said(file).startswith(f"{file}: unknown table [rule] (did you mean 'rules'?)")
 
 
@@ -234,8 +235,11 @@ def in_force(rules: Rules) -> dict[str, Any]:
 
 def test_without_a_rule_the_default_rule_is_in_force() -> None:
     assert in_force(Rules()) == in_force(MiningConfig().rules) == {"relative_margin": 0.05}
-    assert in_force(Rules(anchor="median")) == {"relative_margin": 0.05, "anchor": "median"}
-    for idle in ({"depth": 7}, {"anchor": "lowest"}, {"skip_top": 0}, {"percentile": "off"}):
+    assert in_force(Rules(reference_positive="median")) == {
+        "relative_margin": 0.05,
+        "reference_positive": "median",
+    }
+    for idle in ({"depth": 7}, {"reference_positive": "lowest"}, {"skip_top": 0}, {"percentile": "off"}):
         assert with_values(MiningConfig(), idle).rules == Rules()
 
 
@@ -260,17 +264,19 @@ def test_off_alone_leaves_no_rule() -> None:
 
 
 def test_the_rules_of_a_run_are_replaced_by_those_that_are_named() -> None:
-    run = MiningConfig(rules=Rules(percentile=5.0, min_score=0.1, anchor="median"))
+    run = MiningConfig(rules=Rules(percentile=5.0, min_score=0.1, reference_positive="median"))
     assert with_values(run, {"negatives": 3}).rules == run.rules
-    assert with_values(run, {"anchor": "best"}).rules == Rules(percentile=5.0, min_score=0.1, anchor="best")
-    assert with_values(run, {"max_score": 2.0}).rules == Rules(max_score=2.0, anchor="median")
-    assert with_values(run, {"min_score": "off"}).rules == Rules(percentile=5.0, anchor="median")
+    assert with_values(run, {"reference_positive": "best"}).rules == Rules(
+        percentile=5.0, min_score=0.1, reference_positive="best"
+    )
+    assert with_values(run, {"max_score": 2.0}).rules == Rules(max_score=2.0, reference_positive="median")
+    assert with_values(run, {"min_score": "off"}).rules == Rules(percentile=5.0, reference_positive="median")
     assert with_values(run, {"relative_margin": "off"}).rules == run.rules
 
 
 @given(st.dictionaries(st.sampled_from([*OTHERS, "relative_margin"]), st.none()), st.booleans())
 def test_stored_rules_are_read_as_they_are(nulls: dict[str, None], margin: bool) -> None:
-    stored = {"anchor": "best", **OTHERS, "relative_margin": 0.2 if margin else None, **nulls}
+    stored = {"reference_positive": "best", **OTHERS, "relative_margin": 0.2 if margin else None, **nulls}
     stored["skip_top"] = stored["skip_top"] or 0
     assert asdict(Rules(**stored)) == stored
 
@@ -314,7 +320,10 @@ def test_no_key_is_in_two_sections_and_every_key_has_help() -> None:
     ("values", "text"),
     [
         ({"bm25": False}, "there is nothing to search with; name an encoder, or leave BM25 on"),
-        ({"anchor": "worst"}, "anchor must be one of lowest, median, best, each, got 'worst'"),
+        (
+            {"reference_positive": "worst"},
+            "reference_positive must be one of lowest, median, best, each, got 'worst'",
+        ),
         ({"strategy": "hard"}, "strategy must be one of top, random, ambiguous, got 'hard'"),
         ({"positives": "first"}, "positives must be one of all, best, got 'first'"),
         ({"negatives": 0}, "negatives must be a whole number from 1 to 10,000, got 0"),

@@ -58,7 +58,7 @@ def collections(draw: st.DrawFn) -> tuple[dict[str, str], dict[str, str], list[t
     collection=collections(),
     dense=st.booleans(),
     strategy=st.sampled_from(["top", "random", "ambiguous"]),
-    anchor=st.sampled_from(["lowest", "median", "best", "each"]),
+    reference_positive=st.sampled_from(["lowest", "median", "best", "each"]),
     overlaps=st.booleans(),
     same_ids=st.booleans(),
     seed=st.integers(0, 5),
@@ -68,7 +68,7 @@ def test_no_negative_is_a_positive_by_text(
     collection: tuple[dict[str, str], dict[str, str], list[tuple[str, str, str]]],
     dense: bool,
     strategy: str,
-    anchor: str,
+    reference_positive: str,
     overlaps: bool,
     same_ids: bool,
     seed: int,
@@ -78,7 +78,7 @@ def test_no_negative_is_a_positive_by_text(
         encoder=str(encoder) if dense else None,
         stopwords="none",
         overlaps=overlaps,
-        rules=Rules(relative_margin=None, anchor=anchor),
+        rules=Rules(relative_margin=None, reference_positive=reference_positive),
         selection=Selection(strategy=strategy, seed=seed, negatives=50),
     )
     with (

@@ -105,9 +105,12 @@ def reasons(store: Store, run: Run, query: str) -> dict[str, str]:
     [
         ({"relative_margin": None}, {"n8": "kept", "n3": "kept", "n1": "kept"}),
         ({"relative_margin": 0.0}, {"n8": "relative_margin", "n3": "kept", "n1": "kept"}),
-        ({"relative_margin": 0.0, "anchor": "best"}, {"n8": "kept", "n3": "kept", "n1": "kept"}),
-        ({"absolute_margin": 0.5, "anchor": "median"}, {"n8": "absolute_margin", "n3": "kept", "n1": "kept"}),
-        ({"relative_margin": 0.0, "anchor": "each"}, {"n8": "kept", "n3": "kept", "n1": "kept"}),
+        ({"relative_margin": 0.0, "reference_positive": "best"}, {"n8": "kept", "n3": "kept", "n1": "kept"}),
+        (
+            {"absolute_margin": 0.5, "reference_positive": "median"},
+            {"n8": "absolute_margin", "n3": "kept", "n1": "kept"},
+        ),
+        ({"relative_margin": 0.0, "reference_positive": "each"}, {"n8": "kept", "n3": "kept", "n1": "kept"}),
         ({"percentile": 0}, {"n8": "percentile", "n3": "kept", "n1": "kept"}),
         ({"max_score": 0.5}, {"n8": "max_score", "n3": "max_score", "n1": "kept"}),
         ({"min_score": 0.5}, {"n8": "kept", "n3": "kept", "n1": "min_score"}),
@@ -360,8 +363,8 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, R
 SETTINGS = [
     Rules(relative_margin=None),
     Rules(relative_margin=0.1),
-    Rules(relative_margin=-0.2, anchor="best"),
-    Rules(absolute_margin=0.5, anchor="median", relative_margin=None),
+    Rules(relative_margin=-0.2, reference_positive="best"),
+    Rules(absolute_margin=0.5, reference_positive="median", relative_margin=None),
     Rules(percentile=30, max_rank=25, relative_margin=None),
     Rules(relative_percentile=0.4, relative_margin=None),
 ]

@@ -36,8 +36,8 @@ def test_no_flag_is_the_default() -> None:
 def test_every_kind_of_flag() -> None:
     config, _ = run(
         "--split", "dev", "--depth", "7", "--no-bm25", "--encoder", "bundled", "--bm25-k1", "0.9",
-        "--protected", "007", "--protected", "d2", "--no-overlaps", "--anchor", "each", "--max-score", "1",
-        "--relative-margin", "off", "--negatives", "3", "--document-cap", "0",
+        "--protected", "007", "--protected", "d2", "--no-overlaps", "--reference-positive", "each",
+        "--max-score", "1", "--relative-margin", "off", "--negatives", "3", "--document-cap", "0",
         "--strategy", "random", "--positives", "best",
     )  # fmt: skip
     assert config == MiningConfig(
@@ -48,7 +48,7 @@ def test_every_kind_of_flag() -> None:
         bm25_k1=0.9,
         protected=("007", "d2"),
         overlaps=False,
-        rules=Rules(anchor="each", max_score=1.0, relative_margin=None),
+        rules=Rules(reference_positive="each", max_score=1.0, relative_margin=None),
         selection=Selection(negatives=3, document_cap=0, strategy="random", positives="best"),
     )
 
@@ -106,7 +106,10 @@ def test_a_file_of_ids_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             ("--max-score", "high"),
             "Invalid value for '--max-score': must be a number from -1e+30 to 1e+30 or off, got high",
         ),
-        (("--anchor", "worst"), "Invalid value for '--anchor': 'worst' is not one of"),
+        (
+            ("--reference-positive", "worst"),
+            "Invalid value for '--reference-positive': 'worst' is not one of",
+        ),
         (("--dtype", "fp16"), "Invalid value for '--dtype': 'fp16' is not one of"),
     ],
 )

@@ -165,14 +165,14 @@ def decidable(
     """Whether fp32 can tell every score from every other and from every threshold."""
     for query in {q for q, _ in similarity}:
         values = [s for (q, _), s in similarity.items() if q == query]
-        anchor = min(similarity[pair] for pair in judged if pair[0] == query)
+        reference = min(similarity[pair] for pair in judged if pair[0] == query)
         thresholds = [
             asked["max_score"],
             asked["min_score"],
-            None if asked["absolute"] is None else anchor - asked["absolute"],
-            None if asked["relative"] is None else anchor - abs(anchor) * asked["relative"],
+            None if asked["absolute"] is None else reference - asked["absolute"],
+            None if asked["relative"] is None else reference - abs(reference) * asked["relative"],
         ]
-        ordered = sorted(values + [t for t in thresholds if t is not None and t != anchor])
+        ordered = sorted(values + [t for t in thresholds if t is not None and t != reference])
         if any(b - a < 1e-6 * max(1.0, abs(a)) for a, b in pairwise(ordered)):
             return False
         # A margin of exactly 0 puts the threshold on the positive itself, which is no candidate.

@@ -105,12 +105,10 @@ def test_the_peer_measures_margins_from_the_lowest_positive_as_we_do(
     assert peer == by_reference["lowest"]
     assert peer != by_reference["median"]
     assert peer != by_reference["best"]
-    rules = {anchor: Rules(anchor=anchor, **margin) for anchor in ("lowest", "median", "best", "each")}  # type: ignore[arg-type]
-    ours = {
-        anchor: data.mined_by_us(tmp_path / f"{anchor}.duckdb", encoder, one) for anchor, one in rules.items()
-    }
+    rules = {kind: Rules(reference_positive=kind, **margin) for kind in ("lowest", "median", "best", "each")}  # type: ignore[arg-type]
+    ours = {kind: data.mined_by_us(tmp_path / f"{kind}.duckdb", encoder, one) for kind, one in rules.items()}
     assert ours["lowest"] == peer
-    assert all(ours[anchor] != peer for anchor in ("median", "best", "each"))
+    assert all(ours[kind] != peer for kind in ("median", "best", "each"))
 
 
 def test_our_default_is_its_relative_margin_of_5_percent(encoder: Path, model: Any, tmp_path: Path) -> None:

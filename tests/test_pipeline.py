@@ -168,14 +168,14 @@ def test_the_configuration_survives_the_store(store: Store, encoder: Path) -> No
         encoder=str(encoder),
         queries=2,
         protected=("d01", "d03"),
-        rules=Rules(anchor="best", percentile=20.0),
+        rules=Rules(reference_positive="best", percentile=20.0),
         selection=Selection(strategy="ambiguous", document_cap=2),
     )
     assert config_of(mine(store, config)) == config
 
 
-def test_each_anchor_decides_for_each_positive(store: Store) -> None:
-    run = mine(store, MiningConfig(rules=Rules(anchor="each", relative_margin=0.0)))
+def test_each_positive_decides_for_its_own_triplets(store: Store) -> None:
+    run = mine(store, MiningConfig(rules=Rules(reference_positive="each", relative_margin=0.0)))
     rows = runs.triplets(store, run).to_pylist()
     assert rows
     assert all(row["negative_score"] <= row["positive_score"] for row in rows)

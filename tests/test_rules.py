@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miner.mining.config import Rules
-from miner.mining.rules import KEPT, REASONS, Scored, anchors, apply, distribution
+from miner.mining.rules import KEPT, REASONS, Scored, apply, distribution, reference_scores
 from miner.schema import Reason
 
 OFF = Rules(relative_margin=None)
@@ -22,7 +22,7 @@ OFF = Rules(relative_margin=None)
 @dataclass(frozen=True)
 class Candidate:
     score: float
-    anchor: float
+    reference: float
     best_rank: int
 
 
@@ -40,7 +40,7 @@ def percentile(positives: list[float], p: float) -> float:
 
 def reference(rules: Rules, row: Candidate, positives: list[float]) -> Reason | None:
     """Why a candidate is dropped: the first rule of DESIGN 5.4 that says so."""
-    s, anchor = row.score, row.anchor
+    s, reference = row.score, row.reference
     if math.isnan(s) or row.best_rank <= rules.skip_top:
         return Reason.RANK_WINDOW
     if rules.max_rank is not None and row.best_rank > rules.max_rank:
@@ -49,14 +49,14 @@ def reference(rules: Rules, row: Candidate, positives: list[float]) -> Reason | 
         return Reason.MAX_SCORE
     if rules.min_score is not None and s < rules.min_score:
         return Reason.MIN_SCORE
-    if rules.absolute_margin is not None and s > anchor - rules.absolute_margin:
+    if rules.absolute_margin is not None and s > reference - rules.absolute_margin:
         return Reason.ABSOLUTE_MARGIN
-    if rules.relative_margin is not None and s > anchor - abs(anchor) * rules.relative_margin:
+    if rules.relative_margin is not None and s > reference - abs(reference) * rules.relative_margin:
         return Reason.RELATIVE_MARGIN
     if rules.percentile is not None and positives and s > percentile(positives, rules.percentile):
         return Reason.PERCENTILE
     if rules.relative_percentile is not None:
-        limit = rules.relative_percentile * share_at_or_below(positives, anchor)
+        limit = rules.relative_percentile * share_at_or_below(positives, reference)
         if share_at_or_below(positives, s) > limit:
             return Reason.RELATIVE_PERCENTILE
     return None
@@ -65,7 +65,7 @@ def reference(rules: Rules, row: Candidate, positives: list[float]) -> Reason | 
 def ruled(rules: Rules, rows: list[Candidate], positives: list[float]) -> list[Reason | None]:
     scored = Scored(
         np.array([row.score for row in rows], dtype=np.float64),
-        np.array([row.anchor for row in rows], dtype=np.float64),
+        np.array([row.reference for row in rows], dtype=np.float64),
         np.array([row.best_rank for row in rows], dtype=np.int64),
         np.zeros(len(rows), dtype=np.bool_),
     )
@@ -183,15 +183,19 @@ def test_distribution_is_the_share_at_or_below(positives: list[float], values: l
 
 
 @given(st.lists(st.lists(score, max_size=5), max_size=6))
-def test_anchors_are_the_lowest_median_and_best_of_a_querys_positives(
+def test_reference_scores_are_the_lowest_median_and_best_of_a_querys_positives(
     positives: list[list[float]],
 ) -> None:
     owner = np.array([query for query, scores in enumerate(positives) for _ in scores], dtype=np.int64)
     flat = np.array([score for scores in positives for score in scores], dtype=np.float64)
     for kind, function in (("lowest", min), ("median", statistics.median), ("best", max)):
-        found = anchors(owner, flat, len(positives), kind).tolist()
-        for scores, anchor in zip(positives, found, strict=True):
-            assert math.isnan(anchor) if not scores else anchor == pytest.approx(function(scores), abs=1e-12)
+        found = reference_scores(owner, flat, len(positives), kind).tolist()
+        for scores, reference in zip(positives, found, strict=True):
+            assert (
+                math.isnan(reference)
+                if not scores
+                else reference == pytest.approx(function(scores), abs=1e-12)
+            )
 
 
 def test_reasons_are_in_the_order_in_which_they_are_given() -> None:

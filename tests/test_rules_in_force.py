@@ -40,7 +40,7 @@ MARGIN = "rules: relative_margin 0.05; reference positive: lowest"
     ("flags", "rules"),
     [
         ([], MARGIN),
-        (["--anchor", "median"], "rules: relative_margin 0.05; reference positive: median"),
+        (["--reference-positive", "median"], "rules: relative_margin 0.05; reference positive: median"),
         (["--percentile", "5"], "rules: percentile 5"),
         (["--skip-top", "3"], "rules: skip_top 3"),
         (["--skip-top", "3", "--relative-margin", "0.05"], f"rules: skip_top 3 + {MARGIN[7:]}"),
@@ -59,7 +59,7 @@ def test_mine_prints_the_rules_in_force(store: Path, flags: list[str], rules: st
         (["--percentile", "5"], "rules: percentile 5"),
         (["--relative-margin", "off"], "rules: no rule"),
         (["--percentile", "off", "--negatives", "2"], MARGIN),
-        (["--anchor", "best"], "rules: relative_margin 0.05; reference positive: best"),
+        (["--reference-positive", "best"], "rules: relative_margin 0.05; reference positive: best"),
     ],
 )
 def test_decide_keeps_the_rules_of_the_run_until_one_is_named(
@@ -87,7 +87,10 @@ def test_the_reference_positive_is_named_where_something_uses_it() -> None:
     assert in_force(MiningConfig(rules=percentile)) == "rules: percentile 5"
     simans = MiningConfig(rules=percentile, selection=Selection(strategy="ambiguous"))
     assert in_force(simans) == "rules: percentile 5; reference positive: lowest"
-    each = MiningConfig(rules=Rules(percentile=5.0, anchor="each"))
+    each = MiningConfig(rules=Rules(percentile=5.0, reference_positive="each"))
     assert in_force(each) == "rules: percentile 5; reference positive: each"
     assert name_of(Rules(max_rank=20)) == "max_rank 20"
-    assert name_of(Rules(relative_percentile=0.5, anchor="best")) == "relative_percentile 0.5, anchor best"
+    assert (
+        name_of(Rules(relative_percentile=0.5, reference_positive="best"))
+        == "relative_percentile 0.5, reference positive best"
+    )

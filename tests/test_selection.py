@@ -16,7 +16,7 @@ from miner.mining.config import Selection
 from miner.mining.selection import Kept, select
 
 Row = tuple[int, int, float, float, bool]
-"""Group, document, score, anchor, whether BM25 ranked it best."""
+"""Group, document, score, reference, whether BM25 ranked it best."""
 
 
 def pair_key(group: int, doc: int) -> int:
@@ -67,8 +67,8 @@ def candidates(draw: st.DrawFn, groups: int = 6, docs: int = 8) -> list[Row]:
     pairs = draw(
         st.lists(st.tuples(st.integers(0, groups - 1), st.integers(0, docs - 1)), unique=True, max_size=40)
     )
-    anchors = draw(st.lists(score, min_size=groups, max_size=groups))
-    return [(group, doc, draw(score), anchors[group], draw(st.booleans())) for group, doc in pairs]
+    references = draw(st.lists(score, min_size=groups, max_size=groups))
+    return [(group, doc, draw(score), references[group], draw(st.booleans())) for group, doc in pairs]
 
 
 configs = st.builds(
@@ -243,7 +243,7 @@ def test_a_roomy_cap_changes_nothing() -> None:
 
 
 def first_draws(
-    scores: list[float], anchor: float, config: Selection, times: int = 20_000
+    scores: list[float], reference: float, config: Selection, times: int = 20_000
 ) -> npt.NDArray[np.float64]:
     """How often each of the candidates is drawn when one is, over many queries."""
     count = len(scores)
@@ -251,7 +251,7 @@ def first_draws(
         np.repeat(np.arange(times), count),
         lambda: np.tile(np.arange(count), times),
         np.tile(np.array(scores), times),
-        np.full(times * count, anchor),
+        np.full(times * count, reference),
         np.ones(times * count, dtype=np.bool_),
         np.random.default_rng(0).integers(0, 2**64, size=times * count, dtype=np.uint64),
     )
@@ -262,13 +262,13 @@ def first_draws(
 
 @pytest.mark.parametrize(("a", "b"), [(1.0, 0.0), (4.0, -0.5), (0.5, 0.25), (0.0, 0.0)])
 def test_ambiguous_draws_with_the_weights_of_simans(a: float, b: float) -> None:
-    scores, anchor = [0.2, 0.7, 1.1, 1.4, 2.5], 1.0
+    scores, reference = [0.2, 0.7, 1.1, 1.4, 2.5], 1.0
     config = Selection(strategy="ambiguous", ambiguous_a=a, ambiguous_b=b)
-    weights = np.exp(-a * (np.array(scores) - anchor - b) ** 2)
+    weights = np.exp(-a * (np.array(scores) - reference - b) ** 2)
     expected = weights / weights.sum()
     # Five standard deviations of a binomial share.
     tolerance = 5 * np.sqrt(expected * (1 - expected) / 20_000)
-    assert (np.abs(first_draws(scores, anchor, config) - expected) < tolerance).all()
+    assert (np.abs(first_draws(scores, reference, config) - expected) < tolerance).all()
 
 
 def test_random_draws_every_candidate_alike() -> None:

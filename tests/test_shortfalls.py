@@ -58,7 +58,7 @@ TOO_STRICT: list[dict[str, Any]] = [
     {"relative_percentile": 0.01},
     {"relative_margin": 0.6, "skip_top": 2},
     {"relative_margin": 0.6, "min_score": 0.1},
-    {"relative_margin": 0.6, "anchor": "median"},
+    {"relative_margin": 0.6, "reference_positive": "median"},
 ]
 
 
@@ -77,7 +77,9 @@ def test_a_looser_value_helps_as_many_queries_as_it_says(store: Store, strict: d
     for flags, helped in advised:
         words = flags.split()
         names = [word[2:].replace("-", "_") for word in words[::2]]
-        given = {n: v if n == "anchor" else float(v) for n, v in zip(names, words[1::2], strict=True)}
+        given = {
+            n: v if n == "reference_positive" else float(v) for n, v in zip(names, words[1::2], strict=True)
+        }
         given |= {n: int(v) for n, v in given.items() if n == "skip_top"}
         again = decide_again(store, run, with_values(config_of(run), given))
         assert len(enough(store, again) - before) == int(helped)
@@ -85,7 +87,7 @@ def test_a_looser_value_helps_as_many_queries_as_it_says(store: Store, strict: d
         assert again.config["rules"]["skip_top"] == strict.get("skip_top", 0)
         assert again.config["rules"]["min_score"] == strict.get("min_score") or rule == "min_score"
         assert again.config["rules"] != run.config["rules"]
-    assert ("--anchor median" in str(cause)) <= (strict.get("anchor") != "median")
+    assert ("--reference-positive median" in str(cause)) <= (strict.get("reference_positive") != "median")
 
 
 def test_rules_that_each_leave_too_few_are_loosened_together(store: Store) -> None:
@@ -138,7 +140,7 @@ def test_words_that_no_document_has(tmp_path: Path, encoder: Path) -> None:
         assert "check that --stemmer english and --stopwords english suit the texts, or add --encoder" in str(
             cause
         )
-        assert "--anchor" not in str(cause)
+        assert "--reference-positive" not in str(cause)
         assert "--depth" not in str(cause)
         (cause,) = shortfalls(store, mined(store, encoder=str(encoder), negatives=13, relative_margin="off"))
         assert str(cause).endswith(
@@ -175,6 +177,6 @@ def test_a_run_with_all_its_negatives_has_no_shortfall(store: Store) -> None:
 
 def test_each_positive_of_its_own_gets_no_figures(store: Store) -> None:
     config = MiningConfig(
-        rules=Rules(relative_margin=0.9, anchor="each"), selection=Selection(negatives=ASKED)
+        rules=Rules(relative_margin=0.9, reference_positive="each"), selection=Selection(negatives=ASKED)
     )
     assert str(shortfalls(store, mine(store, config))[0]).endswith("; loosen --relative-margin")

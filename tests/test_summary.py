@@ -30,4 +30,4 @@ def test_queries_without_negatives_are_counted(tmp_path: Path, capsys: pytest.Ca
     few = "fewer than 5 documents were found; check that --stemmer english and --stopwords english"
     assert any(line.startswith(f"  2 queries: {few}") for line in none)
     assert none[-1] == f"next: miner explain {tmp_path / 's.duckdb'} QUERY_ID"
-    assert not [line for line in some + none if "--anchor" in line]
+    assert not [line for line in some + none if "--reference-positive" in line]

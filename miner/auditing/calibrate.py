@@ -32,7 +32,7 @@ from miner.store.runs import Run
 Flags = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
-ANCHORS = ("lowest", "median", "best")
+REFERENCE_POSITIVES = ("lowest", "median", "best")
 RELATIVE = (-0.2, -0.1, -0.05, 0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 ABSOLUTE = (-0.5, -0.25, 0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """In standard deviations of the positives' scores."""
@@ -181,10 +181,10 @@ def candidates(base: Rules, scores: npt.NDArray[np.float64]) -> list[Rules]:
     """Returns the settings to try: each rule alone over its parameter; what else `base` sets stays."""
     spread = float(np.std(scores))
     found = [only(base)]
-    for anchor in ANCHORS:
-        found += [only(base, anchor=anchor, relative_margin=m) for m in RELATIVE]
-        found += [only(base, anchor=anchor, absolute_margin=_short(m * spread)) for m in ABSOLUTE]
-        found += [only(base, anchor=anchor, relative_percentile=b) for b in SHARES]
+    for kind in REFERENCE_POSITIVES:
+        found += [only(base, reference_positive=kind, relative_margin=m) for m in RELATIVE]
+        found += [only(base, reference_positive=kind, absolute_margin=_short(m * spread)) for m in ABSOLUTE]
+        found += [only(base, reference_positive=kind, relative_percentile=b) for b in SHARES]
     found += [only(base, percentile=p) for p in PERCENTILES]
     found += [only(base, max_score=_short(float(np.percentile(scores, p)))) for p in PERCENTILES]
     found += [only(base, skip_top=n) for n in SKIPS if base.max_rank is None or n < base.max_rank]
@@ -209,7 +209,7 @@ def between(
     families: dict[tuple[str, str], list[Setting]] = {}
     for one in swept:
         if (name := _only_rule(one.rules)) is not None:
-            families.setdefault((name, one.rules.anchor), []).append(one)
+            families.setdefault((name, one.rules.reference_positive), []).append(one)
     gaps = []
     for (name, _), settings in families.items():
         settings.sort(key=lambda one: (_rate(one.chosen_on), one.chosen_on.per_query), reverse=strictest)

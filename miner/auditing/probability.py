@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from miner.auditing.replay import Material, Unjudged
-from miner.mining.rules import anchors
+from miner.mining.rules import reference_scores
 from miner.store import audits as stored
 from miner.store.database import Store
 from miner.store.runs import Run
@@ -64,7 +64,7 @@ class Facts:
             known = self.positives[name].to_numpy().astype(np.float64)[~hidden]
             columns.append(score)
             for kind in ("median", "lowest"):
-                columns.append(score - anchors(owner, known, queries, kind)[self.material.query])
+                columns.append(score - reference_scores(owner, known, queries, kind)[self.material.query])
         for name in RANKS:
             rank = self.candidates[name].to_numpy().astype(np.float64)
             columns.append(np.where(np.isnan(rank), 0.0, 1 / np.maximum(1.0, np.nan_to_num(rank, nan=1.0))))

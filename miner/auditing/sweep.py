@@ -64,10 +64,10 @@ def require_sweepable(config: MiningConfig) -> None:
                 "decide again with --strategy top and neither quotas nor a cap, calibrate that, and use the "
                 "rules it finds with any selection",
             )
-    if rules.anchor == "each":
+    if rules.reference_positive == "each":
         raise UsageError(
-            "a run with anchor each cannot be calibrated",
-            "decide again with another --anchor, and calibrate that",
+            "a run with reference positive each cannot be calibrated",
+            "decide again with another --reference-positive, and calibrate that",
         )
 
 
@@ -125,15 +125,16 @@ class Sweep:
             self._evidence.hidden_in[rows],
             material.fused_rank[rows],
             self._visible.mean,
-            self._anchor,
+            self._reference,
             self._visible.sorted_scores,
         )
 
     @cached_property
-    def _anchor(self) -> dict[str, Floats]:
+    def _reference(self) -> dict[str, Floats]:
         owner, score = self._visible.owner, self._visible.score
         return {
-            kind: ruling.anchors(owner, score, self.queries, kind) for kind in ("lowest", "median", "best")
+            kind: ruling.reference_scores(owner, score, self.queries, kind)
+            for kind in ("lowest", "median", "best")
         }
 
 
@@ -150,7 +151,7 @@ class _Window:
     rank: Ints
     mean: Floats
     """Per query, the mean score of the positives."""
-    anchor: dict[str, Floats]
+    reference: dict[str, Floats]
     """Per query, for each kind."""
     positives: Floats
     """Scores of all visible positives, sorted."""
@@ -180,7 +181,7 @@ class _Window:
         begin, end = self._edges
         if rules.min_score is not None:
             end = self._first(np.full(len(begin), rules.min_score), below=True)
-        bound = ruling.highest(rules, self.anchor[rules.anchor], self.positives)
+        bound = ruling.highest(rules, self.reference[rules.reference_positive], self.positives)
         start = np.minimum(self._first(bound), end)
         above_first = self._judged_before[begin]
         above = np.minimum(self._judged_before[start] - above_first, negatives)

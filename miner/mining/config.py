@@ -27,7 +27,7 @@ from miner.ranges import (
 from miner.retrieval.config import Bm25Config
 from miner.retrieval.index import check_index
 
-ANCHORS = ("lowest", "median", "best", "each")
+REFERENCE_POSITIVES = ("lowest", "median", "best", "each")
 STRATEGIES = ("top", "random", "ambiguous")
 _KINDS = {
     str: "a text",
@@ -61,11 +61,14 @@ class Rules:
     """Which candidates are dropped for their score or rank. The first rule that drops one is its reason.
 
     Naming a rule replaces the default rule: `Rules()` has a relative margin of 0.05, `Rules(percentile=5)`
-    has a percentile and no margin, `Rules(relative_margin=None)` has no rule. Every field but `anchor` is a
-    rule. An object holds the rules in force, so `dataclasses.replace` keeps those that it does not name.
+    has a percentile and no margin, `Rules(relative_margin=None)` has no rule. Every field but
+    `reference_positive` is a rule. An object holds the rules in force, so `dataclasses.replace` keeps those
+    that it does not name.
     """
 
-    anchor: str = key("lowest", "Which positive of a query margins are measured from.", ANCHORS)
+    reference_positive: str = key(
+        "lowest", "Which positive of a query margins are measured from.", REFERENCE_POSITIVES
+    )
     skip_top: int = key(
         0, "Drop a candidate that any retriever ranks this high or higher.", within=whole(0, 100_000)
     )
@@ -98,7 +101,7 @@ class Rules:
 
 
 RULES: dict[str, Any] = {
-    f.name: 0 if f.name == "skip_top" else None for f in fields(Rules) if f.name != "anchor"
+    f.name: 0 if f.name == "skip_top" else None for f in fields(Rules) if f.name != "reference_positive"
 }
 """Every rule, with the value that turns it off."""
 

@@ -161,10 +161,10 @@ class Decider:
 
     def __init__(self, positives: Positives, documents: Documents, config: MiningConfig) -> None:
         self._positives, self._documents, self._config = positives.scored, documents, config
-        kind = config.rules.anchor
+        kind = config.rules.reference_positive
         owned = self._positives.owner, self._positives.score, positives.queries
-        self._anchor = ruling.anchors(*owned, kind)
-        self._typical = ruling.anchors(*owned, "median")
+        self._reference = ruling.reference_scores(*owned, kind)
+        self._typical = ruling.reference_scores(*owned, "median")
         self._served = np.zeros(len(documents.ids), dtype=np.int64)
 
     def decide(self, candidates: pa.Table) -> Iterator[Decision]:
@@ -176,7 +176,7 @@ class Decider:
         )
 
     def _slice(self, part: pa.Table) -> _Slice:
-        return _Slice(part, self._positives, self._documents, self._anchor, self._typical, self._config)
+        return _Slice(part, self._positives, self._documents, self._reference, self._typical, self._config)
 
 
 def _slices(candidates: pa.Table) -> Iterator[pa.Table]:
@@ -196,7 +196,7 @@ class _Slice:
     positives: Positives
     """Those with a finite score."""
     documents: Documents
-    anchor: Floats
+    reference: Floats
     """Each query's; NaN where no positive has a finite score."""
     typical: Floats
     """The median of each query's positives."""
@@ -219,13 +219,13 @@ class _Slice:
         """Applies rules and selection; raises the counts in `served` when documents are capped."""
         codes = self._excluded()
         codes[(codes == ruling.KEPT) & self._not_scored()] = ruling.REASONS.index(Reason.NOT_SCORED)
-        rows, group, anchor = self._units(np.flatnonzero(codes == ruling.KEPT))
+        rows, group, reference = self._units(np.flatnonzero(codes == ruling.KEPT))
         best_rank = self.candidates["best_rank"].to_numpy().astype(np.int64)
         judged = self.candidates["judged_negative"].to_numpy()
-        scored = ruling.Scored(self._score[rows], anchor, best_rank[rows], judged[rows])
+        scored = ruling.Scored(self._score[rows], reference, best_rank[rows], judged[rows])
         ruled = ruling.apply(self.config.rules, scored, self.positives.sorted_scores)
         passed = np.flatnonzero(ruled == ruling.KEPT)
-        kept = self._kept(rows[passed], group[passed], anchor[passed])
+        kept = self._kept(rows[passed], group[passed], reference[passed])
         chosen, slots = select(kept, self.config.selection, served)
         ruled[passed[slots < 0]] = ruling.REASONS.index(Reason.DOCUMENT_CAP)
         suspected = np.isin(ruled, ruling.TOO_HIGH) & (scored.score > self.typical[self._query[rows]])
@@ -252,26 +252,26 @@ class _Slice:
         return codes
 
     def _units(self, rows: Ints) -> tuple[Ints, Ints, Floats]:
-        """What the rules look at: rows of candidates, whose negatives they would be, the anchor.
+        """Returns rows of candidates, the group of each, and the score of its reference positive.
 
-        A group is a query, or with `--anchor each` one positive: then a candidate appears once for
-        each positive of its query.
+        A group is a query. With `--reference-positive each` it is one positive: a candidate then appears once
+        for each positive of its query.
         """
         query = self._query[rows]
-        if self.config.rules.anchor != "each":
-            return rows, query, self.anchor[query]
+        if self.config.rules.reference_positive != "each":
+            return rows, query, self.reference[query]
         starts, counts = self.positives.of(query)
         group = joined_ranges(starts, counts)
         order = np.argsort(group, kind="stable")
         rows, group = np.repeat(rows, counts)[order], group[order]
         return rows, group, self.positives.score[group]
 
-    def _kept(self, rows: Ints, group: Ints, anchor: Floats) -> Kept:
+    def _kept(self, rows: Ints, group: Ints, reference: Floats) -> Kept:
         bm25_best = self.candidates["bm25_best"].to_numpy()
         key = np.zeros(len(rows), dtype=np.uint64)
         if self.config.selection.strategy != "top":
             key = self._keys[rows]
-        return Kept(group, lambda: self._doc[rows], self._score[rows], anchor, bm25_best[rows], key)
+        return Kept(group, lambda: self._doc[rows], self._score[rows], reference, bm25_best[rows], key)
 
     @cached_property
     def _keys(self) -> Hashes:
@@ -289,7 +289,7 @@ class _Slice:
         """One row per query, its candidates by fused rank: four times faster than a row for each."""
         codes[suspected[codes[suspected] != ruling.KEPT]] += SUSPECTED
         chosen = slots > 0
-        # One chosen for several positives (`--anchor each`) has the smallest of its slots.
+        # One chosen for several positives (`--reference-positive each`) has the smallest of its slots.
         codes[passed[chosen]] = np.iinfo(np.int16).min
         np.maximum.at(codes, passed[chosen], (ruling.KEPT - slots[chosen]).astype(np.int16))
         starts = np.flatnonzero(np.diff(self._query, prepend=-1))
@@ -303,7 +303,7 @@ class _Slice:
 
     def _triplets(self, rows: Ints, group: Ints, slots: Ints) -> pa.Table:
         """Every chosen negative with its positives, by query, positive and slot."""
-        if self.config.rules.anchor == "each":
+        if self.config.rules.reference_positive == "each":
             positive, times = group, np.ones(len(rows), dtype=np.int64)
         elif self.config.selection.positives == "best":
             positive, times = self.positives.best[group], np.ones(len(rows), dtype=np.int64)

@@ -26,7 +26,7 @@ class Scored:
 
     score: Floats
     """The deciding score: finite, or NaN where the reranker was not asked."""
-    anchor: Floats
+    reference: Floats
     """The score of the positive that margins are measured from."""
     best_rank: Ints
     """The best rank any retriever gave."""
@@ -36,7 +36,9 @@ class Scored:
 
 def name_of(rules: Rules) -> str:
     """Returns the rules that are on, with their parameters, and the reference positive if one uses it."""
-    return _names(rules) + (f", anchor {rules.anchor}" if _starts_from_positives(rules) else "")
+    return _names(rules) + (
+        f", reference positive {rules.reference_positive}" if _starts_from_positives(rules) else ""
+    )
 
 
 def in_force(config: MiningConfig) -> str:
@@ -44,9 +46,9 @@ def in_force(config: MiningConfig) -> str:
 
     The reference positive follows where a rule, SimANS or the pairing of triplets uses it.
     """
-    anchor, strategy = config.rules.anchor, config.selection.strategy
-    used = _starts_from_positives(config.rules) or strategy == "ambiguous" or anchor == "each"
-    return f"rules: {_names(config.rules)}" + (f"; reference positive: {anchor}" if used else "")
+    reference, strategy = config.rules.reference_positive, config.selection.strategy
+    used = _starts_from_positives(config.rules) or strategy == "ambiguous" or reference == "each"
+    return f"rules: {_names(config.rules)}" + (f"; reference positive: {reference}" if used else "")
 
 
 def _names(rules: Rules) -> str:
@@ -55,11 +57,11 @@ def _names(rules: Rules) -> str:
 
 
 def _starts_from_positives(rules: Rules) -> bool:
-    return any(getattr(rules, name) is not None for name in ANCHORED)
+    return any(getattr(rules, name) is not None for name in FROM_REFERENCE)
 
 
-def anchors(owner: Ints, score: Floats, queries: int, kind: str) -> Floats:
-    """Returns each query's anchor over its positives' scores: the lowest, median or best.
+def reference_scores(owner: Ints, score: Floats, queries: int, kind: str) -> Floats:
+    """Returns each query's reference score: the lowest, median or best of its positives' scores.
 
     `owner` numbers each positive's query, sorted; queries without a positive that has a finite score get NaN.
     """
@@ -101,7 +103,7 @@ def apply(rules: Rules, rows: Scored, positives: Floats) -> Codes:
 
 BOUNDS = ("max_score", "absolute_margin", "relative_margin", "percentile", "relative_percentile")
 """The rules against unjudged positives: each bounds the score from above, and names the reason it gives."""
-ANCHORED = ("absolute_margin", "relative_margin", "relative_percentile")
+FROM_REFERENCE = ("absolute_margin", "relative_margin", "relative_percentile")
 """Those of them that start from a positive of the query."""
 _ORDER = ("skip_top", "max_rank", "max_score", "min_score", *BOUNDS[1:])
 """All rules, in the order in which they give the reason."""
@@ -124,24 +126,24 @@ def _active(rules: Rules, positives: Floats) -> list[tuple[Reason, Drops]]:
 
 
 def _above(bound: Bound) -> Drops:
-    return lambda rows: rows.score > bound(rows.anchor)
+    return lambda rows: rows.score > bound(rows.reference)
 
 
 def _bounds(rules: Rules, positives: Floats) -> dict[Reason, Bound]:
-    """The highest score that each rule against unjudged positives allows, given the anchor."""
+    """The highest score that each rule against unjudged positives allows, by the reference score."""
     bounds: dict[Reason, Bound] = {}
     if (most := rules.max_score) is not None:
-        bounds[Reason.MAX_SCORE] = lambda anchor: np.full_like(anchor, most)
+        bounds[Reason.MAX_SCORE] = lambda reference: np.full_like(reference, most)
     if (absolute := rules.absolute_margin) is not None:
-        bounds[Reason.ABSOLUTE_MARGIN] = lambda anchor: anchor - absolute
+        bounds[Reason.ABSOLUTE_MARGIN] = lambda reference: reference - absolute
     if (relative := rules.relative_margin) is not None:
-        bounds[Reason.RELATIVE_MARGIN] = lambda anchor: anchor - np.abs(anchor) * relative
+        bounds[Reason.RELATIVE_MARGIN] = lambda reference: reference - np.abs(reference) * relative
     if rules.percentile is not None and len(positives):
         threshold = float(np.percentile(positives, rules.percentile))
-        bounds[Reason.PERCENTILE] = lambda anchor: np.full_like(anchor, threshold)
+        bounds[Reason.PERCENTILE] = lambda reference: np.full_like(reference, threshold)
     if (share := rules.relative_percentile) is not None:
-        bounds[Reason.RELATIVE_PERCENTILE] = lambda anchor: _below_share(
-            positives, share * distribution(positives, anchor)
+        bounds[Reason.RELATIVE_PERCENTILE] = lambda reference: _below_share(
+            positives, share * distribution(positives, reference)
         )
     return bounds
 
@@ -155,14 +157,14 @@ def _below_share(positives: Floats, share: Floats) -> Floats:
     return np.asarray(edges[allowed + 1])
 
 
-def highest(rules: Rules, anchor: Floats, positives: Floats) -> Floats:
-    """Returns the highest score that all rules against unjudged positives allow, for each anchor.
+def highest(rules: Rules, reference: Floats, positives: Floats) -> Floats:
+    """Returns the highest score that all rules against unjudged positives allow, for each reference score.
 
     `positives` are all positives' deciding scores, sorted; infinity where no rule bounds.
     """
-    bound = np.full_like(anchor, np.inf)
+    bound = np.full_like(reference, np.inf)
     for limit in _bounds(rules, positives).values():
-        bound = np.fmin(bound, limit(anchor))
+        bound = np.fmin(bound, limit(reference))
     return bound
 
 

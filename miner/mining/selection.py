@@ -21,11 +21,11 @@ class Kept:
     """Candidates that passed the rules, grouped: arrays of one length, `group` sorted."""
 
     group: Ints
-    """Whose negative it would be: a query, or with `--anchor each` one of its positives."""
+    """Whose negative it would be: a query, or with `--reference-positive each` one of its positives."""
     places: Callable[[], Ints]
     """Gives `doc`: asked only where something depends on it."""
     score: Floats
-    anchor: Floats
+    reference: Floats
     bm25_best: npt.NDArray[np.bool_]
     """Whether BM25 ranked it at least as high as the encoder did."""
     key: npt.NDArray[np.uint64]
@@ -68,7 +68,7 @@ def _preference(kept: Kept, config: Selection) -> Floats:
         return uniform
     # Gumbel top-k draws without replacement with p ∝ exp(weight) (Kool et al. 2019); the weight is
     # that of SimANS (Zhou et al. 2022, equation 4).
-    weight = -config.ambiguous_a * (kept.score - kept.anchor - config.ambiguous_b) ** 2
+    weight = -config.ambiguous_a * (kept.score - kept.reference - config.ambiguous_b) ** 2
     return np.asarray(weight - np.log(-np.log(uniform)), dtype=np.float64)
 
 

@@ -178,10 +178,10 @@ class _Looser:
     def hint(self) -> str:
         """Returns the value and how many queries it helps, and other ways that help; or that none does."""
         what = f"most candidates were dropped by {self._rule}"
-        if self._config.rules.anchor == "each":
+        if self._config.rules.reference_positive == "each":
             return f"{what}; loosen {_flags_of([self._rule])}"
         ways = [*self._value(self._rule), *self._median()]
-        if self._rule in ruling.ANCHORED:
+        if self._rule in ruling.FROM_REFERENCE:
             # One bound for all queries spares those whose lowest positive scores like nothing.
             ways += self._value("percentile")
         ways.sort(key=lambda way: -way[0])
@@ -205,7 +205,7 @@ class _Looser:
         """
         if rule != self._rule and getattr(self._config.rules, rule) is not None:
             return
-        needed = _needed(rule, *self._bounds(self._config.rules.anchor), self._positives)
+        needed = _needed(rule, *self._bounds(self._config.rules.reference_positive), self._positives)
         safe = np.isfinite(needed) & (needed <= _MOST.get(rule, np.inf))
         if rule in ("absolute_margin", "relative_margin"):
             safe &= needed >= 0
@@ -221,11 +221,11 @@ class _Looser:
     def _median(self) -> Iterator[tuple[int, str]]:
         """The same value measured from the median positive, where that helps and is not so already."""
         rules = self._config.rules
-        if self._rule not in ruling.ANCHORED or rules.anchor != "lowest":
+        if self._rule not in ruling.FROM_REFERENCE or rules.reference_positive != "lowest":
             return
         needed = _needed(self._rule, *self._bounds("median"), self._positives)
         if helped := _suited(self._rule, needed, getattr(rules, self._rule)):
-            yield helped, "--anchor median"
+            yield helped, "--reference-positive median"
 
     def _bounds(self, kind: str) -> tuple[Floats, Floats]:
         """Each query's score that the rule has to let pass so that enough are left, and where it starts.
@@ -238,9 +238,9 @@ class _Looser:
 
     def _bounds_of(self, kind: str) -> tuple[Floats, Floats]:
         owned = self._positives.owner, self._positives.score, self._positives.queries
-        anchor = ruling.anchors(*owned, kind)
+        reference = ruling.reference_scores(*owned, kind)
         rules = replace(self._config.rules, **{self._rule: None})  # type: ignore[arg-type]
-        rows = ruling.Scored(self._score, anchor[self._owner], self._rank, self._judged)
+        rows = ruling.Scored(self._score, reference[self._owner], self._rank, self._judged)
         passed = self._free & (ruling.apply(rules, rows, self._positives.sorted_scores) == KEPT)
         # A known negative is spared the rules against high scores.
         harmless = self._judged & (self._rule != Reason.MIN_SCORE)
@@ -251,9 +251,9 @@ class _Looser:
         numbers, starts, counts = np.unique(owner[order], return_index=True, return_counts=True)
         asked = self._run.negatives
         enough = counts >= asked
-        bounds = np.full(len(anchor), np.nan)
+        bounds = np.full(len(reference), np.nan)
         bounds[numbers[enough]] = sign * value[order][starts[enough] + asked - 1]
-        return bounds[self._queries], anchor[self._queries]
+        return bounds[self._queries], reference[self._queries]
 
 
 def _rises(rule: str) -> bool:

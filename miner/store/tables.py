@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason, Verdict
 
-FORMAT = 5
+FORMAT = 6
 """Raised when a store written by this version cannot be read by the one before."""
 
 
