@@ -10,10 +10,10 @@ from miner.auditing.audit import CANNOT_KNOW
 from miner.auditing.calibrate import Calibration, Measured, Setting
 from miner.auditing.report import limits
 from miner.engine.files import WAIT, locked, replacing_all
-from miner.evaluation.table import aligned
 from miner.mining.config import RULES, Rules
 from miner.ranges import OFF
 from miner.reporting.charts import Line, Panel, draw
+from miner.reporting.tables import decimal, percent, percent_interval, text_table
 from miner.stats import Rate
 
 _MADE = "# Calibrated on run"
@@ -39,8 +39,8 @@ def table(found: Calibration) -> str:
         halves.append([name, *_leak(half.leak), *_costs(half)])
     return "\n\n".join(
         [
-            "\n".join([head, *aligned(rows), _OF_ALL]),
-            "\n".join(aligned(halves)) + "\n" + _verdict(found),
+            "\n".join([head, *text_table(rows), _OF_ALL]),
+            "\n".join(text_table(halves)) + "\n" + _verdict(found),
             *limits(found.barred, found.untold),
             CANNOT_KNOW,
         ]
@@ -48,30 +48,24 @@ def table(found: Calibration) -> str:
 
 
 def _asked(found: Calibration) -> str:
-    return "the run's own yield" if found.target is None else f"target leak {_share(found.target)}"
+    return "the run's own yield" if found.target is None else f"target leak {percent(found.target, 2)}"
 
 
 def _cost_names(asked: int) -> list[str]:
     return ["negatives", f"all {asked}", "mean rank", "mean margin"]
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f} %"
-
-
 def _leak(rate: Rate) -> list[str]:
-    return [_share(rate.rate), f"[{_share(rate.low)}, {_share(rate.high)}]"]
+    return [percent(rate.rate, 2), percent_interval(rate.low, rate.high, 2)]
 
 
 def _costs(one: Measured) -> list[str]:
-    rank = "-" if one.rank is None else f"{one.rank:.1f}"
-    margin = "-" if one.margin is None else f"{one.margin:.3f}"
-    return [f"{one.per_query:.2f}", f"{100 * one.full:.1f} %", rank, margin]
+    return [decimal(one.per_query, 2), percent(one.full), decimal(one.rank, 1), decimal(one.margin, 3)]
 
 
 def _verdict(found: Calibration) -> str:
-    low, high = _share(found.expected.low), _share(found.expected.high)
-    expected = f"expected of the other half: [{low}, {high}]"
+    interval = percent_interval(found.expected.low, found.expected.high, 2)
+    expected = f"expected of the other half: {interval}"
     rate = found.chosen.confirmed_on.leak.rate
     if rate is None:
         return f"{expected}\nnot confirmed: no positive of the other half may be hidden; try another --seed"
@@ -90,8 +84,9 @@ def _verdict(found: Calibration) -> str:
 def _as_much(found: Calibration) -> str:
     own, chosen = found.own.confirmed_on, found.chosen.confirmed_on
     told = (
-        f"the other half leaks {_share(chosen.leak.rate)}, {_share(own.leak.rate)} with the run's own rules, "
-        f"and {100 * chosen.full:.1f} % of its queries get all negatives, {100 * own.full:.1f} % with those"
+        f"the other half leaks {percent(chosen.leak.rate, 2)}, {percent(own.leak.rate, 2)} with the run's "
+        f"own rules, and {percent(chosen.full)} of its queries get all negatives, "
+        f"{percent(own.full)} with those"
     )
     return f"{'confirmed' if found.confirmed else 'not confirmed'}: {told}"
 
@@ -106,8 +101,8 @@ def recipe(found: Calibration) -> str:
     verdict = "confirmed" if found.confirmed else "not confirmed"
     lines = [
         f"{_MADE} {found.run}: {chosen.name}.",
-        f"# {_asked(found).capitalize()}; on the half that chose {_share(chosen.chosen_on.leak.rate)}, "
-        f"on the other {_share(chosen.confirmed_on.leak.rate)}: {verdict}.",
+        f"# {_asked(found).capitalize()}; on the half that chose {percent(chosen.chosen_on.leak.rate, 2)}, "
+        f"on the other {percent(chosen.confirmed_on.leak.rate, 2)}: {verdict}.",
         f"# Share {found.settings.share:g}, repeats {found.settings.repeats}, seed {found.settings.seed}.",
         "[rules]",
     ]

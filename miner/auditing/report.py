@@ -8,7 +8,7 @@ from typing import Any
 from miner.auditing.audit import CANNOT_KNOW, Audit
 from miner.auditing.outside import Judged
 from miner.auditing.replay import Yield
-from miner.evaluation.table import aligned
+from miner.reporting.tables import decimal, percent, percent_interval, text_table
 from miner.stats import Rate
 from miner.store.audits import BARS
 
@@ -33,21 +33,11 @@ def _head(audit: Audit) -> str:
         ["leak rate", *_cells(audit.leak), "hidden positives came back as negatives"],
         ["wrong", *_cells(audit.wrong), "negatives of their queries are hidden positives"],
     ]
-    return "\n".join([head, f"  {audit.rules}", *_aligned(rows)])
+    return "\n".join([head, f"  {audit.rules}", *text_table(rows, left=(0, -1))])
 
 
 def _cells(rate: Rate) -> list[str]:
-    return [_share(rate.rate), f"[{_share(rate.low)}, {_share(rate.high)}] {rate.hits:,} of {rate.of:,}"]
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    """Aligned cells; the last column to the left."""
-    width = max(len(row[-1]) for row in rows)
-    return aligned([[*row[:-1], row[-1].ljust(width)] for row in rows])
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f} %"
+    return [percent(rate.rate, 2), f"{percent_interval(rate.low, rate.high, 2)} {rate.hits:,} of {rate.of:,}"]
 
 
 def _strata(audit: Audit) -> str:
@@ -55,9 +45,9 @@ def _strata(audit: Audit) -> str:
     named = {f"found by {name}": rate for name, rate in audit.found_by.items()}
     named |= {f"fused rank {band}": rate for band, rate in audit.bands.items()}
     for name, rate in named.items():
-        interval = f"[{_share(rate.low)}, {_share(rate.high)}]" if rate.of else "-"
-        rows.append([name, f"{rate.of:,}", f"{rate.hits:,}", _share(rate.rate), interval])
-    return "\n".join(aligned(rows))
+        interval = percent_interval(rate.low, rate.high, 2) if rate.of else "-"
+        rows.append([name, f"{rate.of:,}", f"{rate.hits:,}", percent(rate.rate, 2), interval])
+    return "\n".join(text_table(rows))
 
 
 _MEANINGS = {
@@ -71,9 +61,9 @@ def _outcomes(audit: Audit) -> str:
     rows = [["what became of them", "of hidden", "share", "95 % interval"]]
     for name, rate in audit.outcomes.items():
         meaning = _MEANINGS.get(name, f"dropped: {name}")
-        interval = f"[{_share(rate.low)}, {_share(rate.high)}]"
-        rows.append([meaning, f"{rate.hits:,}", _share(rate.rate), interval])
-    return "\n".join(aligned(rows))
+        interval = percent_interval(rate.low, rate.high, 2)
+        rows.append([meaning, f"{rate.hits:,}", percent(rate.rate, 2), interval])
+    return "\n".join(text_table(rows))
 
 
 def _costs(audit: Audit) -> str:
@@ -88,25 +78,23 @@ def _costs(audit: Audit) -> str:
     ]
     for name, field, kind in lines:
         rows.append([name, *[_value(one, field, kind) for one in columns]])
-    return "\n".join(aligned(rows))
+    return "\n".join(text_table(rows))
 
 
 def _value(one: Yield, field: str, kind: str) -> str:
     value = getattr(one, field)
-    if value is None:
-        return "-"
-    return {"number": f"{value:.2f}", "share": f"{100 * value:.1f} %", "score": f"{value:.3f}"}[kind]
+    return percent(value) if kind == "share" else decimal(value, {"number": 2, "score": 3}[kind])
 
 
 def judged_table(judged: Judged) -> str:
     """Returns what people say of each outcome's candidates, and how many of their judgments are of any."""
     rows = [["judged by people", "judged", "relevant", "rate", "95 % interval"]]
     for outcome, rate in judged.relevant.items():
-        interval = f"[{_share(rate.low)}, {_share(rate.high)}]"
+        interval = percent_interval(rate.low, rate.high, 2)
         name = {"negative": "negatives", "kept": "kept, not needed"}.get(outcome, f"dropped: {outcome}")
-        rows.append([name, f"{rate.of:,}", f"{rate.hits:,}", _share(rate.rate), interval])
+        rows.append([name, f"{rate.of:,}", f"{rate.hits:,}", percent(rate.rate, 2), interval])
     told = f"{judged.matched:,} of {judged.judgments:,} judgments are about candidates of the run"
-    return "\n".join([told, *aligned(rows)])
+    return "\n".join([told, *text_table(rows)])
 
 
 def limits(barred: Mapping[str, int], untold: Sequence[str]) -> list[str]:
@@ -130,7 +118,7 @@ def _other_half(chosen: Mapping[str, Any]) -> str:
             "found, scored or selected otherwise: calibrate this run to know."
         )
     leak = Rate(**chosen["leak"])
-    return f"On the other half it was {_share(leak.rate)} [{_share(leak.low)}, {_share(leak.high)}]."
+    return f"On the other half it was {percent(leak.rate, 2)} {percent_interval(leak.low, leak.high, 2)}."
 
 
 def _notes(audit: Audit, store: str) -> list[str]:

@@ -80,20 +80,26 @@ def command(
 
 
 def _table(report: LoopReport) -> str:
-    from miner.evaluation.table import aligned
+    from miner.reporting.tables import NONE, percent, percent_interval, text_table
 
     rows = [["round", "run", "triplets", "leak", "full", report.measure, "model"]]
     rows.append(["0", "", "", "", "", f"{report.before:.4f}", report.encoder])
     for one in report.rounds:
-        leak = "-"
+        leak = NONE
         if one.leak is not None and one.leak.rate is not None:
-            low, high = 100 * one.leak.low, 100 * one.leak.high
-            leak = f"{100 * one.leak.rate:.2f} % [{low:.2f}, {high:.2f}]"
-        full = "-" if one.full is None else f"{100 * one.full:.1f} %"
-        cells = [str(one.number), one.run, f"{one.triplets:,}", leak, full, f"{one.score:.4f}", one.model]
+            leak = f"{percent(one.leak.rate, 2)} {percent_interval(one.leak.low, one.leak.high, 2)}"
+        cells = [
+            str(one.number),
+            one.run,
+            f"{one.triplets:,}",
+            leak,
+            percent(one.full),
+            f"{one.score:.4f}",
+            one.model,
+        ]
         rows.append(cells)
     ended = "the last round's score did not rise" if report.stopped else "all rounds are over"
-    lines = [*aligned(rows), f"{ended}; the best model: {report.best}"]
+    lines = [*text_table(rows), f"{ended}; the best model: {report.best}"]
     if any(one.leak is not None for one in report.rounds[1:]):
         lines.append(_FLATTERS)
     return "\n".join(lines)

@@ -122,5 +122,6 @@ def _told(report: RelabelReport, dry: bool) -> str:
 def _rate(rate: Rate) -> str:
     if rate.rate is None:
         return "none of 0"
-    interval = f"[{100 * rate.low:.1f} %, {100 * rate.high:.1f} %]"
-    return f"{100 * rate.rate:.1f} % {interval}, {rate.hits:,} of {rate.of:,}"
+    from miner.reporting.tables import percent, percent_interval
+
+    return f"{percent(rate.rate)} {percent_interval(rate.low, rate.high)}, {rate.hits:,} of {rate.of:,}"

@@ -33,7 +33,7 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     """
     from miner.cli.progress import Lines
     from miner.errors import listed
-    from miner.evaluation.table import aligned
+    from miner.reporting.tables import text_table
     from miner.store import runs
     from miner.store.database import Store
 
@@ -46,7 +46,7 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
         rows = [{**facts, "config": dict(run.config)} for run, facts in found]
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
     elif found:
-        click.echo("\n".join(aligned([_HEAD, *(_row(facts) for _, facts in found)])))
+        click.echo("\n".join(text_table([_HEAD, *(_row(facts) for _, facts in found)])))
     else:
         click.echo(f"{store} holds no run; make one: miner mine {store}", err=True)
 
@@ -75,15 +75,17 @@ def _facts(store: Store, run: Run) -> dict[str, Any]:
 
 
 def _row(facts: dict[str, Any]) -> list[str]:
+    from miner.reporting.tables import percent
+
     leak, full = facts["leak"], facts["full"]
-    told = "not audited" if leak is None else f"{100 * leak:.2f} %"
+    told = "not audited" if leak is None else percent(leak, 2)
     return [
         facts["run"],
         facts["split"],
         facts["started"],
         "unfinished" if facts["triplets"] is None else f"{facts['triplets']:,}",
         str(facts["negatives"]),
-        "-" if full is None else f"{100 * full:.1f} %",
+        percent(full),
         "no negatives" if facts["triplets"] == 0 else told,
         " + ".join(facts["retrievers"]),
     ]

@@ -21,6 +21,7 @@ from miner.evaluation.evaluate import (
 )
 from miner.evaluation.result import Measured
 from miner.models.reranker import Reranker
+from miner.reporting.tables import short_names, signed
 from miner.stats import Difference
 from miner.store.database import Store
 from miner.store.evaluation import require_judgments
@@ -88,7 +89,7 @@ class Report:
 
 
 def _said(difference: Difference) -> str:
-    return f"{difference.measure} {difference.difference:+.4f}, p {difference.p:.4f}"
+    return f"{difference.measure} {signed(difference.difference)}, p {difference.p:.4f}"
 
 
 def place(text: str, split: str) -> Place:
@@ -131,12 +132,6 @@ def _section(spot: Place, models: Sequence[Model], config: EvaluationConfig, pro
         measured = measure(store, models, config, progress)
     differences = [tuple(compare(measured[0], other, config.seed)) for other in measured[1:]]
     return Section(spot, tuple(measured), tuple(differences))
-
-
-def short_names(names: Sequence[str]) -> list[str]:
-    """Returns the last part of each path or hub id, or the whole names where two would be the same."""
-    short = [name.rstrip("/").rpartition("/")[2] for name in names]
-    return short if len(set(short)) == len(short) else list(names)
 
 
 def as_json(report: Report, per_query: bool = False) -> dict[str, Any]:

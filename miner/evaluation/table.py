@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from miner.errors import counted, printable
-from miner.evaluation.report import Report, Section, short_names
+from miner.errors import counted
+from miner.evaluation.report import Report, Section
 from miner.evaluation.result import Measured
+from miner.reporting.tables import percent, short_names, signed, signed_interval, text_table
 from miner.stats import Difference
 
 
@@ -15,7 +16,7 @@ def table(report: Report) -> str:
     names = short_names([model.name for model in report.models])
     parts = [_section(section, names) for section in report.sections]
     if len(report.sections) > 1:
-        parts.append("\n".join(aligned(_side_by_side(report.sections, names))))
+        parts.append("\n".join(text_table(_side_by_side(report.sections, names))))
     if lines := report.disagreements():
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
@@ -30,7 +31,7 @@ def _side_by_side(sections: Sequence[Section], names: Sequence[str]) -> list[lis
         rows.append([name, *(f"{mean[first]:.4f}" for mean, first in zip(means, firsts, strict=True))])
     for number, name in enumerate(names[1:]):
         found = [section.differences[number][0] for section in sections]
-        rows.append([f"{names[0]} - {name}", *(f"{one.difference:+.4f}, p {one.p:.4f}" for one in found)])
+        rows.append([f"{names[0]} - {name}", *(f"{signed(one.difference)}, p {one.p:.4f}" for one in found)])
     return rows
 
 
@@ -44,7 +45,7 @@ def _section(section: Section, names: Sequence[str]) -> str:
             row += _cells(differences[number])
         rows.append(row)
     first = section.measured[0]
-    return "\n".join([f"{section.place}: {_about(first)}", *_left_out(first), *aligned(rows)])
+    return "\n".join([f"{section.place}: {_about(first)}", *_left_out(first), *text_table(rows)])
 
 
 _LEFT_OUT = {
@@ -67,8 +68,8 @@ def _left_out(measured: Measured) -> list[str]:
 
 
 def _cells(found: Difference) -> list[str]:
-    interval = f"[{found.low:+.4f}, {found.high:+.4f}]"
-    return [f"{found.second:.4f}", f"{found.difference:+.4f}", interval, f"{found.p:.4f}"]
+    interval = signed_interval(found.low, found.high)
+    return [f"{found.second:.4f}", signed(found.difference), interval, f"{found.p:.4f}"]
 
 
 def _about(measured: Measured) -> str:
@@ -83,21 +84,5 @@ def _about(measured: Measured) -> str:
     if measured.task == "reranking":
         parts[2] = f"BM25's candidates of {parts[2]}"
     if measured.chance is not None:
-        parts.append(f"{100 * measured.chance:.1f} % of them of the same label")
+        parts.append(f"{percent(measured.chance)} of them of the same label")
     return ", ".join(parts)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns rows of cells as lines: the first column to the left, the others to the right.
-
-    What drives a terminal is escaped: cells may hold names from a store of someone else.
-    """
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -13,12 +13,12 @@ from miner.export.config import Plan
 from miner.export.manifest import LeftOut, Manifest
 from miner.export.scorer import BM25, ENCODER, RERANKER, scorer_of_manifest
 from miner.models.similarity import SCORES
+from miner.reporting.cards import dataset_front_matter
+from miner.reporting.tables import markdown_table, shortened
 from miner.schema import Reason
 
 SHOWN = 400
 """How many characters of a text the example shows."""
-
-_SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
 
 _MEANINGS: Mapping[str, str] = {
     "selected": "a negative in this data set",
@@ -66,49 +66,35 @@ def render(manifest: Manifest, made: Plan, example: Mapping[str, Any]) -> str:
 
 
 def _front_matter(manifest: Manifest, made: Plan, path: str) -> str:
-    lines = [
-        f"pretty_name: {json.dumps('Hard negatives: ' + manifest['run']['name'], ensure_ascii=False)}",
-        "tags:",
-        "- sentence-transformers",
-        "- hard-negatives",
-        "task_categories:",
-        f"- {made.form.task}",
-        "size_categories:",
-        f"- {_size(manifest['counts']['rows'])}",
-        "configs:",
-        "- config_name: default",
-        "  data_files:",
-        f'  - split: "{manifest["split"]}"',
-        f"    path: {path}",
-    ]
+    files = [{"split": manifest["split"], "path": path}]
+    config: dict[str, Any] = {"config_name": "default", "data_files": files}
     if manifest["file_type"] == "csv":
         # pandas would read the texts "NA" and "None" as missing values.
-        lines.append("  keep_default_na: false")
-    # Without them a reader infers types: a column of years would come back as numbers.
-    lines += ["dataset_info:", "  features:", *_features(made.schema, "  ")]
-    return "\n".join(["---", *lines, "---"])
+        config["keep_default_na"] = False
+    # A reader that is not given the features infers types: a column of years would come back as numbers.
+    return dataset_front_matter(
+        f"Hard negatives: {manifest['run']['name']}",
+        made.form.task,
+        manifest["counts"]["rows"],
+        config,
+        _features(made.schema),
+    )
 
 
-def _features(fields: Iterable[pa.Field], indent: str) -> list[str]:
-    """Returns columns as `datasets` writes features in YAML."""
-    lines = []
-    for field in fields:
-        lines.append(f"{indent}- name: {field.name}")
-        if not pa.types.is_list(field.type):
-            lines.append(f"{indent}  dtype: {_dtype(field.type)}")
-        elif pa.types.is_struct(field.type.value_type):
-            lines += [f"{indent}  list:", *_features(field.type.value_type, f"{indent}  ")]
-        else:
-            lines.append(f"{indent}  list: {_dtype(field.type.value_type)}")
-    return lines
+def _features(fields: Iterable[pa.Field]) -> list[dict[str, Any]]:
+    """Returns columns as `datasets` writes features."""
+    return [{"name": field.name, **_feature(field.type)} for field in fields]
+
+
+def _feature(kind: pa.DataType) -> dict[str, Any]:
+    if not pa.types.is_list(kind):
+        return {"dtype": _dtype(kind)}
+    inner = kind.value_type
+    return {"list": _features(inner) if pa.types.is_struct(inner) else _dtype(inner)}
 
 
 def _dtype(kind: pa.DataType) -> str:
     return "float64" if pa.types.is_float64(kind) else str(kind)
-
-
-def _size(rows: int) -> str:
-    return _SIZES[min(max(len(str(rows)) - 3, 0), len(_SIZES) - 1)]
 
 
 def _summary(manifest: Manifest, summary: str) -> str:
@@ -124,18 +110,8 @@ One row: {summary[0].lower()}{summary[1:]}"""
 
 
 def _example(row: Mapping[str, Any]) -> str:
-    shown = json.dumps(_shortened(row), ensure_ascii=False, indent=2)
+    shown = json.dumps(shortened(row, SHOWN), ensure_ascii=False, indent=2)
     return f"```json\n{shown}\n```"
-
-
-def _shortened(value: Any) -> Any:
-    if isinstance(value, str):
-        return value if len(value) <= SHOWN else value[:SHOWN] + " …"
-    if isinstance(value, list):
-        return [_shortened(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _shortened(item) for key, item in value.items()}
-    return value
 
 
 def _loading(manifest: Manifest) -> str:
@@ -185,11 +161,13 @@ is padded: queries with fewer than {asked}: {short:,}."""
     ]
     if names:
         parts.append("\n".join(["Models:", "", *names]))
-    parts.append(_table(("candidates", "number", "meaning"), _candidates(manifest["candidates"])))
+    rows = _candidates(manifest["candidates"])
+    parts.append("\n".join(markdown_table(("candidates", "number", "meaning"), rows)))
     left = manifest["left_out"]
     if left:
         parts.append("\n".join(["Left out:", "", *(f"- {LeftOut(**item)}" for item in left)]))
-    parts.append(f"### Settings\n\n{_table(('setting', 'value'), _flat(run['config']))}")
+    settings = markdown_table(("setting", "value"), _flat(run["config"]))
+    parts.append("\n".join(["### Settings", "", *settings]))
     return "\n\n".join(parts)
 
 
@@ -204,13 +182,8 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, ...]]:
         if isinstance(value, Mapping):
             rows += _flat(value, f"{prefix}{key}.")
         elif value is not None:
-            rows.append((f"{prefix}{key}", f"`{_shortened(json.dumps(value, ensure_ascii=False))}`"))
+            rows.append((f"{prefix}{key}", f"`{shortened(json.dumps(value, ensure_ascii=False), SHOWN)}`"))
     return rows
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _reproduction(manifest: Manifest) -> str:

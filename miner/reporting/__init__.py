@@ -1,1 +1,1 @@
-"""What people read: charts."""
+"""How results are written for people: tables, percentages, shortened texts, charts, card front matter."""

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from miner.engine.files import WAIT, locked, replacing_all
-from miner.evaluation.table import aligned
 from miner.faults import read_json
 from miner.reporting.charts import Line, Panel, draw
+from miner.reporting.tables import markdown_table, signed, signed_interval, text_table
 from miner.workflows.bench import CELLS, BenchReport, Comparison, Trained, settings
 from miner.workflows.bench_config import ARMS
 
@@ -76,11 +76,11 @@ def table(report: BenchReport) -> str:
     rows.append(["before training", "", "", *_means(report.means_before, measures)])
     for one in report.trained:
         rows.append([one.arm, f"{one.rows:,}", f"{one.steps:,}", *_means(one.means, measures)])
-    parts = [head, "\n".join(aligned(rows))]
+    parts = [head, "\n".join(text_table(rows))]
     if lost := [f"{one.arm} {one.left_out:,} of {one.rows:,}" for one in report.trained if one.left_out]:
         parts.append(f"rows in no batch, as their texts stand in it already: {'; '.join(lost)}")
     if report.comparisons:
-        parts.append("\n".join(aligned(_verdicts(report))))
+        parts.append("\n".join(text_table(_verdicts(report))))
     return "\n\n".join(parts)
 
 
@@ -98,9 +98,9 @@ def _verdicts(report: BenchReport) -> list[list[str]]:
         rows.append(
             [
                 _pair(found),
-                f"{difference.difference:+.4f}",
-                f"[{difference.low:+.4f}, {difference.high:+.4f}]",
-                " ".join(f"{gap:+.4f}" for gap in found.per_seed),
+                signed(difference.difference),
+                signed_interval(difference.low, difference.high),
+                " ".join(map(signed, found.per_seed)),
                 f"{difference.p:.4f}",
                 f"{found.holm:.4f}",
                 found.verdict,
@@ -157,8 +157,7 @@ def _arm(one: Trained, per_query: bool) -> dict[str, Any]:
 
 
 def _readme(report: BenchReport) -> str:
-    named = [f"| {arm} | {ARMS.get(arm, 'the triplets of that run')} |" for arm in
-             dict.fromkeys(one.arm for one in report.trained)]  # fmt: skip
+    arms = dict.fromkeys(one.arm for one in report.trained)
     shown = {name: value for name, value in asdict(report.config.training).items() if value is not None}
     return "\n".join(
         [
@@ -170,13 +169,11 @@ def _readme(report: BenchReport) -> str:
             table(report),
             "```\n",
             f"![learning curves]({CHART}.png)\n",
-            "| arm | its negatives |",
-            "| --- | --- |",
-            *named,
+            *markdown_table(
+                ("arm", "its negatives"), [(arm, ARMS.get(arm, "the triplets of that run")) for arm in arms]
+            ),
             "",
-            "| setting | value |",
-            "| --- | --- |",
-            *(f"| {name} | {value} |" for name, value in shown.items()),
+            *markdown_table(("setting", "value"), shown.items()),
             "",
         ]
     )

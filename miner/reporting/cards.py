@@ -1,0 +1,56 @@
+"""The front matter of model cards and data set cards: YAML that the Hugging Face Hub reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def model_front_matter(base: str, task: str, tags: Sequence[str]) -> str:
+    """Returns the front matter of a model that was trained from `base` with sentence-transformers.
+
+    `task` is the Hub's pipeline tag. The base is named if it is a Hub id; a local path means nothing there.
+    """
+    from huggingface_hub import ModelCardData
+
+    is_hub_id = "/" in base and not base.startswith((".", "/", "~"))
+    data = ModelCardData(
+        library_name="sentence-transformers",
+        pipeline_tag=task,
+        tags=["sentence-transformers", *tags],
+        base_model=base if is_hub_id else None,
+    )
+    return _fenced(data.to_yaml(line_break="\n"))
+
+
+def dataset_front_matter(
+    name: str, task: str, rows: int, config: Mapping[str, Any], features: Sequence[Mapping[str, Any]]
+) -> str:
+    """Returns the front matter of a data set of `rows` rows.
+
+    `task` is the Hub's task category, `config` how `datasets` loads the files, and `features` are the columns
+    as `datasets` writes them.
+    """
+    from huggingface_hub import DatasetCardData
+
+    data = DatasetCardData(
+        pretty_name=name,
+        tags=["sentence-transformers", "hard-negatives"],
+        task_categories=[task],
+        size_categories=[_size(rows)],
+        configs=[dict(config)],
+        dataset_info={"features": [dict(feature) for feature in features]},
+    )
+    return _fenced(data.to_yaml(line_break="\n"))
+
+
+_SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
+"""The Hub's size categories: fewer than 1,000 rows, and then one for each further digit."""
+
+
+def _size(rows: int) -> str:
+    return _SIZES[min(max(len(str(rows)) - 3, 0), len(_SIZES) - 1)]
+
+
+def _fenced(yaml: str) -> str:
+    return f"---\n{yaml}\n---"
