@@ -1,8 +1,8 @@
-"""How long do audit, calibrate, dedup and leakage take, and how much memory?
+"""How long do audit, calibrate, dedup and contamination take, and how much memory?
 
 Random texts and scores: 10,000 queries with three positives and 100 candidates each to audit and to calibrate
 over (a full sweep of every rule, five repeats), 100,000 documents of twelve words to find copies among (every
-tenth is a copy of another with two words swapped), and their leakage against 10,000 texts of another store.
+tenth is a copy of another with two words swapped), and 10,000 texts of another store to look for among them.
 Every figure is of a whole process.
 
 Target: miner calibrate in less than 10 s.
@@ -142,8 +142,8 @@ def main() -> None:
         commands = {
             f"audit, {size}, 5 repeats": miner("audit", store, "--json"),
             f"calibrate, {size}, 5 repeats": miner("calibrate", store, "--target-leak", "0.05", "--json"),
-            f"leakage, {given.documents:,} documents": miner(
-                "leakage", store, "--against", other, "--split", "train", "--json"
+            f"contamination, {given.documents:,} documents": miner(
+                "contamination", store, "--against", other, "--split", "train", "--json"
             ),
             f"dedup, {given.documents:,} documents": miner("dedup", store, "--json"),
         }

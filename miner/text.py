@@ -16,7 +16,7 @@ import numpy.typing as npt
 PASSAGE = 4
 """Words that a document's text has at least where it is a passage of its own, without the title."""
 _LONG_PASSAGE = 8
-"""Words with which it is one under any title: as many in a row are a copied part to `miner leakage`."""
+"""Words with which it is one under any title: as many in a row are also a part for `miner contamination`."""
 _WORDS_OF_A_NAME = 20
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")

@@ -299,9 +299,11 @@ CASES = {
     "audit": Case("audit @s.duckdb --repeats 2"),
     "calibrate": Case("calibrate @s.duckdb --keep-yield --repeats 2 --out @rules.toml", "rules.toml"),
     "relabel": Case("relabel @s.duckdb --probability 0.1 --repeats 2"),
-    "leakage": Case("leakage @s.duckdb --against @other.duckdb --out @leaks.jsonl", "leaks.jsonl"),
-    "leakage --remove": Case(
-        "leakage @s.duckdb --against @other.duckdb --out @leaks.jsonl --remove", "leaks.jsonl"
+    "contamination": Case(
+        "contamination @s.duckdb --against @other.duckdb --out @matches.jsonl", "matches.jsonl"
+    ),
+    "contamination --remove": Case(
+        "contamination @s.duckdb --against @other.duckdb --out @matches.jsonl --remove", "matches.jsonl"
     ),
     "runs --remove": Case("runs @s.duckdb --remove r1", made_again=False),
     "export": Case("export @s.duckdb @new --file-type datasets", "new"),

@@ -188,7 +188,7 @@ SLOW_COMMANDS = {
     "audit": f"read audit STORE {HIDING}",
     "calibrate": f"read calibrate STORE {HIDING} --target-leak 0.9",
     "dedup": "read dedup STORE --encoder bundled",
-    "leakage": "read leakage STORE --against STORE",
+    "contamination": "read contamination STORE --against STORE",
     "relabel": f"read relabel STORE {HIDING}",
     "relabel --dry-run": f"write relabel STORE --dry-run {HIDING}",
     "silver": "read silver STORE --encoder none --depth 5 --per-query 2 --reranker RERANKER",

@@ -40,10 +40,10 @@ def test_what_was_never_measured_is_said_with_the_command(store: Path, tmp_path:
         in card
     )
     assert "Nobody has looked for copies: `miner dedup STORE`." in card
-    assert "Nobody has looked for evaluation texts" in card
+    assert "Not checked for evaluation texts in the training data (contamination)" in card
     assert "- 48 of source `gold` in split `train`, 48 relevant" in card
     found = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))["certificate"]
-    assert (found["audit"], found["copies"], found["leakage"]) == (None, None, None)
+    assert (found["audit"], found["copies"], found["contamination"]) == (None, None, None)
 
 
 def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None
     with make_store(tmp_path / "other.duckdb", {"e": "nothing alike"}, {"t": "new"}, [("t", "e", "test")]):
         pass
     run("dedup", store, "--threshold", "0.95")
-    run("leakage", store, "--against", tmp_path / "other.duckdb")
+    run("contamination", store, "--against", tmp_path / "other.duckdb")
     run("export", store, tmp_path / "out")
     run("export", store, tmp_path / "again")
     card = (tmp_path / "out/README.md").read_text("utf-8")
@@ -59,7 +59,7 @@ def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None
     assert "`miner audit STORE --run mined --share 0.3 --repeats 3 --seed 5`" in card
     assert "Copies, of which mining takes one: none" in card
     assert (
-        "- of other.duckdb, split test: 0 of 2 texts (`miner leakage STORE --against other.duckdb "
+        "- of other.duckdb, split test: 0 of 2 texts (`miner contamination STORE --against other.duckdb "
         "--split test --threshold 0.9 --ngram 8 --contained 0.8`)." in card
     )
     assert "none (`miner dedup STORE --cosine 0.97 --threshold 0.95`)." in card
@@ -106,7 +106,7 @@ def test_what_was_looked_for_in_other_texts_says_so(store: Path, tmp_path: Path)
             tmp_path / folder / "e.duckdb", {"e": "not alike"}, {"t": "new"}, [("t", "e", "test")]
         ):
             pass
-        run("leakage", store, "--against", tmp_path / folder / "e.duckdb")
+        run("contamination", store, "--against", tmp_path / folder / "e.duckdb")
     run("dedup", store)
     with Store.open(store) as opened:
         opened.execute(
@@ -115,7 +115,7 @@ def test_what_was_looked_for_in_other_texts_says_so(store: Path, tmp_path: Path)
         )
     run("export", store, tmp_path / "out")
     found = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))["certificate"]
-    assert [one["changed_since"] for one in found["leakage"]] == [["documents"], ["documents"]]
+    assert [one["changed_since"] for one in found["contamination"]] == [["documents"], ["documents"]]
     assert found["copies"]["changed_since"] == ["documents"]
     card = (tmp_path / "out/README.md").read_text("utf-8")
     assert card.count("**The store's documents changed since: look again.**") == 3

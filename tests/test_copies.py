@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from miner.auditing.replay import Material
-from miner.curation.contamination import LeakageConfig, find_leakage
+from miner.curation.contamination import ContaminationConfig, find_contamination
 from miner.curation.dedup import DedupConfig, dedup
 from miner.evaluation.reranking import reranking_task
 from miner.evaluation.retrieval import retrieval_task, sampled_task
@@ -189,8 +189,8 @@ def test_contamination_sees_through_titles(tmp_path: Path, title: str) -> None:
             titles={"e": "Manual 2023, page 4"},
         ) as test,
     ):
-        report = find_leakage(train, test, LeakageConfig())
-    assert [(leak.side, leak.id, leak.train_id) for leak in report.leaks] == [("document", "e", "t")]
+        report = find_contamination(train, test, ContaminationConfig())
+    assert [(match.side, match.id, match.train_id) for match in report.matches] == [("document", "e", "t")]
     assert report.evaluation == {"document": 1, "query": 1}
     assert report.training == 2
 

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from miner.collection.overlap import Words
-from miner.curation.contamination import LeakageConfig, find_leakage
+from miner.curation.contamination import ContaminationConfig, find_contamination
 from miner.curation.dedup import DedupConfig, dedup
 from miner.curation.near import WordSets, jaccard
 from miner.mining.config import MiningConfig, Rules
@@ -206,7 +206,9 @@ def test_contamination_and_dedup_find_every_kind_of_copy(name: str, tmp_path: Pa
             tmp_path / "test.duckdb", evaluation, {"t0": queries["q0"], "t7": "violin"}, judged
         ) as test,
     ):
-        found = {leak.id: leak.how for leak in find_leakage(train, test, LeakageConfig()).leaks}
+        found = {
+            match.id: match.how for match in find_contamination(train, test, ContaminationConfig()).matches
+        }
     near = found.pop("e3"), found.pop("e2")
     assert near[0] in ("near", "contained")
     assert near[1] in ("exact", "normalised")
@@ -226,6 +228,6 @@ def test_a_wrapped_text_is_found_as_contained(tmp_path: Path) -> None:
         ) as train,
         make_store(tmp_path / "b.duckdb", {"e": text}, {"q": "!"}, [("q", "e", "test")]) as test,
     ):
-        (leak,) = find_leakage(train, test, LeakageConfig()).leaks
-    assert (leak.id, leak.how, leak.similarity) == ("e", "contained", 1.0)
+        (match,) = find_contamination(train, test, ContaminationConfig()).matches
+    assert (match.id, match.how, match.similarity) == ("e", "contained", 1.0)
     assert normalise(text) not in normalise(wrapped)

@@ -17,7 +17,7 @@ from miner.faults import explained
 COMMANDS = {
     "ingest": "Take documents, queries and judgments into a store.",
     "dedup": "Find copies, exact and near; mining takes them for one.",
-    "leakage": "Find evaluation texts that stand in the training data.",
+    "contamination": "Find evaluation texts that also occur in the training data.",
     "mine": "Find hard negatives: retrieve, rerank, decide, select.",
     "decide": "Apply other rules to the stored evidence; no model runs.",
     "audit": "Measure how many negatives are wrong, on hidden positives.",

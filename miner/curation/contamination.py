@@ -1,92 +1,147 @@
-"""Evaluation texts that stand in the training data: the same, nearly the same, or in parts."""
+"""Contamination: evaluation texts that also occur in the training data, and how to remove them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import pyarrow as pa
 
 from miner.curation.near import WordSets, near_pairs, words
+from miner.engine.files import WAIT, locked, require_file, write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.ranges import ABOVE_0, NGRAM, check_fields, within
 from miner.store import contamination as stored
+from miner.store.certificate import is_removed, record_contamination
 from miner.store.database import Store
-from miner.text import normalise
+from miner.text import fingerprint, normalise
 
 HOW = ("exact", "normalised", "near", "contained")
-"""The same text; the same but for case and white space; nearly the same words; made of parts of one text.
-A document's passage without its title counts as well as the whole."""
+"""How an evaluation text matches a training text, strongest first: the same text; the same except for case
+and white space; nearly the same words; parts of it in one training text. A document matches by its whole text
+or by its passage without the title."""
 
 
 @dataclass(frozen=True)
-class LeakageConfig:
-    """What counts as a leak. UsageError for a value that cannot be."""
+class ContaminationConfig:
+    """What counts as contamination. Raises UsageError for a value out of range."""
 
     split: str = "test"
-    """Of the evaluation data."""
+    """Split of the evaluation data."""
     threshold: float = within(0.9, ABOVE_0)
-    """Least share of the words of either text that both have."""
+    """Least Jaccard similarity of the words of near copies."""
     ngram: int = within(8, NGRAM)
-    """Words in a row that make a part."""
+    """Length of a part, in words."""
     contained: float = within(0.8, ABOVE_0)
-    """Least share of an evaluation text's parts that one training text holds."""
+    """Least fraction of the parts of an evaluation text that one training text must contain."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
 
 @dataclass(frozen=True)
-class Leak:
-    """One evaluation text and the training text that is most like it."""
+class Match:
+    """An evaluation text and the training text that is most similar to it."""
 
     side: str
-    """`query` or `document` of the evaluation data."""
+    """`query` or `document`: what the text is in the evaluation data."""
     id: str
     text: str
     how: str
     """One of HOW."""
     similarity: float
-    """Of the words; for `contained` the share of the parts."""
+    """Jaccard similarity of the words; for `contained` the fraction of the parts."""
     train_side: str
     train_id: str
     train_text: str
 
 
 @dataclass(frozen=True)
-class LeakageReport:
-    """What `miner leakage` found."""
+class Removed:
+    """What was removed from a store."""
+
+    texts: int
+    judgments: int
+    stay: int
+    """Matching texts that stay because the store uses them in its own evaluation split."""
+
+
+@dataclass(frozen=True)
+class ContaminationReport:
+    """What `miner contamination` found."""
 
     evaluation: dict[str, int]
-    """Texts looked for, per side."""
+    """Number of evaluation texts, per side."""
     training: int
-    """Texts looked in."""
-    leaks: tuple[Leak, ...]
-    """One per evaluation text that leaks, by side and id."""
+    """Number of training texts."""
+    matches: tuple[Match, ...]
+    """One per evaluation text that occurs in the training data, ordered by side and id."""
     train_ids: dict[str, tuple[str, ...]]
-    """Every training text that any evaluation text is like, per side: what removing takes out."""
+    """Every training text that matches an evaluation text, per side: what `remove` deletes."""
+    removed: Removed | None = None
+    """What was removed; None if removal was not requested."""
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Returns how many texts of each side leak, by HOW."""
+        """Returns the number of matches per side and HOW."""
         found = {side: dict.fromkeys(HOW, 0) for side in self.evaluation}
-        for leak in self.leaks:
-            found[leak.side][leak.how] += 1
+        for match in self.matches:
+            found[match.side][match.how] += 1
         return found
 
 
-def find_leakage(
-    train: Store, evaluation: Store, config: LeakageConfig, progress: Progress = SILENT
-) -> LeakageReport:
-    """Looks for the evaluation texts of a split in another store's texts.
+def contamination(
+    store: Store, against: Store, config: ContaminationConfig, progress: Progress = SILENT,
+    *, remove: bool = False, out: Path | None = None,
+) -> ContaminationReport:  # fmt: skip
+    """Finds the evaluation texts of `against` that occur in `store`, and stores the result there.
 
-    In the same store, for its queries among the queries of its other splits: documents are shared there.
-    Raises UsageError when the split holds no judgments.
+    `against` may be `store` itself, to compare its splits. `remove` deletes the matching training texts, see
+    `remove_matches`. `out` receives one JSON line per match. If the same removal has been done before and no
+    text has changed since, both the stored result and `out` stay as they are. Raises UsageError if nothing is
+    judged in the split.
+    """
+    if out is not None:
+        require_file(out)
+    report = find_contamination(store, against, config, progress)
+    check = {"against": against.path.name, "path": fingerprint(str(against.path.resolve())), **asdict(config)}
+    with store.transaction():
+        if remove:
+            removed = remove_matches(store, report, config.split, same=store is against)
+            report = replace(report, removed=removed)
+            if not removed.texts + removed.judgments and is_removed(store, check):
+                listed = out is not None and out.is_file()
+                progress.note("removed before, nothing to do" + (f"; {out} is unchanged" if listed else ""))
+                if out is not None and not listed:
+                    _write(out, report)
+                return report
+        counts = {"counts": report.counts(), "evaluation": report.evaluation, "removed": remove}
+        record_contamination(store, {**check, **counts})
+        if out is not None:
+            _write(out, report)
+    return report
+
+
+def _write(out: Path, report: ContaminationReport) -> None:
+    rows = [json.dumps(asdict(match), ensure_ascii=False) for match in report.matches]
+    with locked(out, WAIT):
+        write_whole(out, "".join(f"{row}\n" for row in rows))
+
+
+def find_contamination(
+    train: Store, evaluation: Store, config: ContaminationConfig, progress: Progress = SILENT
+) -> ContaminationReport:
+    """Returns which evaluation texts of a split occur in the texts of another store; writes nothing.
+
+    Within one store it looks for the queries of the split among the queries of the other splits, since
+    all splits share the documents. Raises UsageError if nothing is judged in the split.
     """
     with evaluation.snapshot():
-        asked = stored.evaluation_texts(evaluation, config.split)
+        wanted = stored.evaluation_texts(evaluation, config.split)
     if train is evaluation:
-        asked = asked.filter(pa.array([side == "query" for side in asked["side"].to_pylist()]))
+        wanted = wanted.filter(pa.array([side == "query" for side in wanted["side"].to_pylist()]))
         known = stored.queries_elsewhere(train, config.split)
         if not known.num_rows:
             raise UsageError(
@@ -95,29 +150,33 @@ def find_leakage(
             )
     else:
         known = stored.all_texts(train)
-    looked = _Texts.of(asked), _Texts.of(known)
+    own, training = _Texts.of(wanted), _Texts.of(known)
     best: dict[int, tuple[int, float, int]] = {}
-    hit: set[int] = set()
-    for how, (own, other, similarity) in _matches(*looked, config, progress):
-        own, other = looked[0].owner[own], looked[1].owner[other]
-        hit.add(other)
-        place = HOW.index(how)
-        if own not in best or (place, -similarity, other) < (best[own][0], -best[own][1], best[own][2]):
-            best[own] = place, similarity, other
-    leaks = tuple(_leak(looked, own, *best[own]) for own in sorted(best))
-    sides = [looked[0].side[own] for own in sorted(set(looked[0].owner))]
+    matched: set[int] = set()
+    for how, row, train_row, similarity in _matches(own, training, config, progress):
+        row, train_row = own.owner[row], training.owner[train_row]
+        matched.add(train_row)
+        found = HOW.index(how), -similarity, train_row
+        best[row] = min(best.get(row, found), found)
+    matches = tuple(
+        Match(
+            own.side[row], own.id[row], own.text[row], HOW[how], -negated,
+            training.side[train_row], training.id[train_row], training.text[train_row],
+        )
+        for row, (how, negated, train_row) in sorted(best.items())
+    )  # fmt: skip
+    evaluated = [own.side[row] for row in sorted(set(own.owner))]
     ids = {
-        side: tuple(known["id"][i].as_py() for i in sorted(hit) if looked[1].side[i] == side)
+        side: tuple(training.id[row] for row in sorted(matched) if training.side[row] == side)
         for side in ("query", "document")
     }
-    return LeakageReport(
-        {side: sides.count(side) for side in dict.fromkeys(sides)}, len(set(looked[1].owner)), leaks, ids
-    )
+    counts = {side: evaluated.count(side) for side in dict.fromkeys(evaluated)}
+    return ContaminationReport(counts, len(set(training.owner)), matches, ids)
 
 
 @dataclass(frozen=True)
 class _Texts:
-    """Texts by position; a document's passage without its title has a place of its own."""
+    """Texts by row; a document's passage without its title has a row of its own."""
 
     side: list[str]
     id: list[str]
@@ -125,68 +184,62 @@ class _Texts:
     compared: list[str]
     """The text, or its passage."""
     key: list[int]
-    """Of what is compared."""
+    """Hash of the compared text."""
     owner: list[int]
-    """The place of the whole text."""
+    """Row of the whole text."""
 
     @classmethod
     def of(cls, table: pa.Table) -> _Texts:
-        """Takes a table of `stored.all_texts`."""
+        """Returns the rows of a table that `stored.all_texts` describes."""
         names = ("side", "id", "text", "text_key", "start")
         side, identity, text, key, start = (table[name].to_pylist() for name in names)
         compared = [whole[first:] for whole, first in zip(text, start, strict=True)]
-        owner = [place - (first > 0) for place, first in enumerate(start)]
+        owner = [row - (first > 0) for row, first in enumerate(start)]
         return cls(side, identity, text, compared, key, owner)
 
 
-def _leak(looked: tuple[_Texts, _Texts], own: int, place: int, similarity: float, other: int) -> Leak:
-    asked, known = looked
-    return Leak(
-        asked.side[own], asked.id[own], asked.text[own], HOW[place], similarity,
-        known.side[other], known.id[other], known.text[other],
-    )  # fmt: skip
-
-
-_Match = tuple[str, tuple[int, int, float]]
-
-
-def _matches(asked: _Texts, known: _Texts, config: LeakageConfig, progress: Progress) -> Iterator[_Match]:
-    """Yields how an evaluation text (its position) is like a training text, each pair once or more."""
-    places: dict[int, list[int]] = {}
-    for place, key in enumerate(known.key):
-        places.setdefault(key, []).append(place)
-    for own, key in enumerate(asked.key):
-        for other in places.get(key, ()):
-            same = asked.compared[own] == known.compared[other]
-            yield "exact" if same else "normalised", (own, other, 1.0)
-    near = near_pairs(WordSets(known.compared), config.threshold, progress, WordSets(asked.compared))
+def _matches(
+    own: _Texts, training: _Texts, config: ContaminationConfig, progress: Progress
+) -> Iterator[tuple[str, int, int, float]]:
+    """Yields HOW, the evaluation row, the training row and the similarity; a pair may come several times."""
+    rows: dict[int, list[int]] = {}
+    for row, key in enumerate(training.key):
+        rows.setdefault(key, []).append(row)
+    for row, key in enumerate(own.key):
+        for train_row in rows.get(key, ()):
+            same = own.compared[row] == training.compared[train_row]
+            yield "exact" if same else "normalised", row, train_row, 1.0
+    near = near_pairs(WordSets(training.compared), config.threshold, progress, WordSets(own.compared))
     pairs = zip(near.right.tolist(), near.left.tolist(), near.similarity.tolist(), strict=True)
-    for own, other, similarity in pairs:
-        yield "near", (own, other, similarity)
-    whole = [place for place, owner in enumerate(known.owner) if place == owner]
-    for own, place, share in _contained(asked.compared, [known.text[i] for i in whole], config, progress):
-        match = own, whole[place], share
-        yield "contained", match
+    for row, train_row, similarity in pairs:
+        yield "near", row, train_row, similarity
+    whole = [row for row, owner in enumerate(training.owner) if row == owner]
+    texts = [training.text[row] for row in whole]
+    for row, number, share in _contained(own.compared, texts, config, progress):
+        yield "contained", row, whole[number], share
 
 
 def _contained(
-    asked: Sequence[str], known: Sequence[str], config: LeakageConfig, progress: Progress
+    wanted: Sequence[str], known: Sequence[str], config: ContaminationConfig, progress: Progress
 ) -> Iterator[tuple[int, int, float]]:
-    """Evaluation texts of `ngram` words or more whose parts one training text holds."""
-    parts = [_parts(text, config.ngram) for text in asked]
+    """Yields the evaluation texts whose parts one training text contains, that text, and the share of parts.
+
+    Texts shorter than `ngram` words have no parts.
+    """
+    parts = [_parts(text, config.ngram) for text in wanted]
     owners: dict[str, list[int]] = {}
-    for own, mine in enumerate(parts):
-        for part in mine:
-            owners.setdefault(part, []).append(own)
+    for row, own in enumerate(parts):
+        for part in own:
+            owners.setdefault(part, []).append(row)
     with progress.task("looking for parts", len(known), unit="texts") as advance:
-        for other, text in enumerate(known):
+        for train_row, text in enumerate(known):
             shared: dict[int, int] = {}
             for part in _parts(text, config.ngram):
-                for own in owners.get(part, ()):
-                    shared[own] = shared.get(own, 0) + 1
-            for own, number in shared.items():
-                if number >= config.contained * len(parts[own]):
-                    yield own, other, number / len(parts[own])
+                for row in owners.get(part, ()):
+                    shared[row] = shared.get(row, 0) + 1
+            for row, number in shared.items():
+                if number >= config.contained * len(parts[row]):
+                    yield row, train_row, number / len(parts[row])
             advance(1)
 
 
@@ -195,28 +248,18 @@ def _parts(text: str, size: int) -> frozenset[str]:
     return frozenset(" ".join(found[start : start + size]) for start in range(len(found) - size + 1))
 
 
-@dataclass(frozen=True)
-class Removed:
-    """What was taken out of a store."""
+def remove_matches(train: Store, report: ContaminationReport, split: str, same: bool = False) -> Removed:
+    """Removes the matching training texts and their judgments from a store, within a transaction.
 
-    texts: int
-    judgments: int
-    stay: int
-    """Texts that leak and stay: what the store itself holds to evaluate on."""
-
-
-def remove(train: Store, report: LeakageReport, split: str, same: bool = False) -> Removed:
-    """Takes the training texts that leak out of the store, with their judgments. Call it in a transaction.
-
-    What the store itself holds to evaluate on, in its own `split`, stays, without what is judged of it in
-    other splits. Of the `same` store only the judgments go that such queries have in other splits.
+    Texts that the store uses in its own `split` stay; only their judgments in other splits are removed.
+    If the evaluation data are in the `same` store, only judgments in other splits are removed.
     """
     queries, documents = set(report.train_ids["query"]), set(report.train_ids["document"])
     if same:
         judgments = stored.remove_judgments_elsewhere(train, sorted(queries), [], split)
         return Removed(0, judgments, 0)
-    own = stored.held_for(train, split)
-    kept_queries, kept_documents = queries & own["query"], documents & own["document"]
+    used = stored.used_in(train, split)
+    kept_queries, kept_documents = queries & used["query"], documents & used["document"]
     gone = stored.remove_judgments_elsewhere(train, sorted(kept_queries), sorted(kept_documents), split)
     queries, documents = queries - kept_queries, documents - kept_documents
     gone += stored.remove_texts(train, sorted(queries), sorted(documents))

@@ -29,25 +29,30 @@ _AUDIT = (
 
 
 def facts(store: Store, run: Run) -> dict[str, Any]:
-    """Returns audit, copies, leakage and provenance, JSON-able; None for what was never looked at."""
-    audit, copies, leakage = stored.last_audit(store, run), stored.copies(store), stored.leakages(store)
+    """Returns audit, copies, contamination and provenance, JSON-able; None for what was never looked at."""
+    audit, copies, contamination = (
+        stored.last_audit(store, run),
+        stored.copies(store),
+        stored.contamination_checks(store),
+    )
     return {
         "audit": None if audit is None else {name: audit.get(name) for name in _AUDIT},
         "changed_since": stored.changed_since(store, run),
         "copies": copies,
-        "leakage": leakage or None,
+        "contamination": contamination or None,
         "judgments": stored.provenance(store),
         "commands": {
             "audit": _audit_command(run, audit),
             "copies": _with_settings("miner dedup STORE", copies["settings"] if copies else {}),
-            "leakage": [_leakage_command(one) for one in leakage] or ["miner leakage STORE --against OTHER"],
+            "contamination": [_contamination_command(one) for one in contamination]
+            or ["miner contamination STORE --against OTHER"],
         },
     }
 
 
-def _leakage_command(one: Mapping[str, Any]) -> str:
+def _contamination_command(one: Mapping[str, Any]) -> str:
     settings = {name: one[name] for name in ("split", "threshold", "ngram", "contained")}
-    return _with_settings(f"miner leakage STORE --against {one['against']}", settings)
+    return _with_settings(f"miner contamination STORE --against {one['against']}", settings)
 
 
 def _with_settings(command: str, settings: Mapping[str, Any]) -> str:
@@ -79,7 +84,10 @@ def render(found: Mapping[str, Any]) -> str:
             f"**The store's {' and '.join(changed)} changed after this run was mined**: what follows is of "
             "the store as it is now, and these triplets are not. Mine again before passing them on."
         )
-    parts += [_copies(found["copies"], found["commands"]), _leakage(found["leakage"], found["commands"])]
+    parts += [
+        _copies(found["copies"], found["commands"]),
+        _contamination(found["contamination"], found["commands"]),
+    ]
     return "\n\n".join([*parts, _judgments(found["judgments"])])
 
 
@@ -145,19 +153,20 @@ def _copies(copies: Mapping[str, Any] | None, commands: Mapping[str, Any]) -> st
     return found + _stale(copies["changed_since"])
 
 
-def _leakage(leakage: list[Mapping[str, Any]] | None, commands: Mapping[str, Any]) -> str:
-    if leakage is None:
-        return f"Nobody has looked for evaluation texts in the training data: `{commands['leakage'][0]}`."
+def _contamination(contamination: list[Mapping[str, Any]] | None, commands: Mapping[str, Any]) -> str:
+    if contamination is None:
+        command = commands["contamination"][0]
+        return f"Not checked for evaluation texts in the training data (contamination): `{command}`."
     lines = []
-    for one, command in zip(leakage, commands["leakage"], strict=True):
-        leaked = sum(sum(kinds.values()) for kinds in one["counts"].values())
+    for one, command in zip(contamination, commands["contamination"], strict=True):
+        number = sum(sum(kinds.values()) for kinds in one["counts"].values())
         total = sum(one["evaluation"].values())
-        taken = ", and were taken out" if one["taken_out"] and leaked else ""
+        removed = ", which were removed" if one["removed"] and number else ""
         lines.append(
-            f"- of {one['against']}, split {one['split']}: {leaked:,} of {total:,} texts{taken} "
+            f"- of {one['against']}, split {one['split']}: {number:,} of {total:,} texts{removed} "
             f"(`{command}`).{_stale(one['changed_since'])}"
         )
-    return "\n".join(["Evaluation texts that stood in the store:", "", *lines])
+    return "\n".join(["Evaluation texts that also occur in the store (contamination):", "", *lines])
 
 
 def _judgments(judgments: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a store knows of how good a run's data are: its audit, copies, leakage, where judgments come from."""
+"""What a store knows about the quality of a run: audit, copies, contamination, sources of judgments."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from miner.store.relabel import relabellings
 from miner.store.runs import Run
 from miner.store.silver import is_soft, silver_origin
 
-LEAKAGE = "leakage"
-"""The row of `meta` with what leakage was looked for, and found."""
+CONTAMINATION = "contamination"
+"""Row of `meta` with the results of `miner contamination`."""
 
 
 def last_audit(store: Store, run: Run) -> dict[str, Any] | None:
@@ -66,49 +66,45 @@ def copies(store: Store) -> dict[str, Any] | None:
     return {"settings": told["settings"], "changed_since": _since(store, told["texts"]), **sides}
 
 
-def record_leakage(store: Store, found: Mapping[str, Any]) -> None:
-    """Keeps what leakage was found against some evaluation data, in place of an older look at the same.
+def record_contamination(store: Store, result: Mapping[str, Any]) -> None:
+    """Stores the result of a contamination check, in place of an older one of the same evaluation data.
 
-    `found` names these data by `against`, `place` (of two of one name) and `split`. Kept with it are hashes
-    of the texts that were looked in. Call it in a transaction.
+    The keys `against`, `path` and `split` of the result name these data. Hashes of the store's texts are kept
+    with it, so that later changes show. Call it within a transaction.
     """
-    same = ("against", "place", "split")
-    kept = [one for one in _leakages(store) if any(one[name] != found[name] for name in same)]
-    new = {**found, "texts": text_hashes(store)}
-    told = json.dumps(sorted([*kept, new], key=lambda one: [one[name] for name in same]))
-    store.execute("DELETE FROM meta WHERE key = ?", [LEAKAGE])
-    store.execute("INSERT INTO meta VALUES (?, ?)", [LEAKAGE, told])
+    same = ("against", "path", "split")
+    kept = [one for one in _checks(store) if any(one[name] != result[name] for name in same)]
+    new = {**result, "texts": text_hashes(store)}
+    value = json.dumps(sorted([*kept, new], key=lambda one: [one[name] for name in same]))
+    store.execute("DELETE FROM meta WHERE key = ?", [CONTAMINATION])
+    store.execute("INSERT INTO meta VALUES (?, ?)", [CONTAMINATION, value])
 
 
-def is_taken_out(store: Store, look: Mapping[str, Any]) -> bool:
-    """Returns whether the last look with these settings took leaks out, and no text changed since.
-
-    `look` is what `record_leakage` is given, without what was found.
-    """
-    last = [one for one in _leakages(store) if all(one.get(name) == value for name, value in look.items())]
+def is_removed(store: Store, check: Mapping[str, Any]) -> bool:
+    """Returns whether the last check with these settings removed matches and no text has changed since."""
+    last = [one for one in _checks(store) if all(one.get(name) == value for name, value in check.items())]
     return any(
-        one["taken_out"]
+        one["removed"]
         and any(map(sum, (kinds.values() for kinds in one["counts"].values())))
         and not _since(store, one["texts"])
         for one in last
     )
 
 
-def leakages(store: Store) -> list[dict[str, Any]]:
-    """Returns what leakage was looked for, by evaluation data and split.
+def contamination_checks(store: Store) -> list[dict[str, Any]]:
+    """Returns the results of the contamination checks, by evaluation data and split.
 
-    Each with `changed_since`: which of documents and queries were not looked in as they are now.
+    `changed_since` lists which of documents and queries have changed since the check.
     """
-    aside = ("place", "texts")
     return [
-        {name: value for name, value in one.items() if name not in aside}
+        {name: value for name, value in one.items() if name not in ("path", "texts")}
         | {"changed_since": _since(store, one["texts"])}
-        for one in _leakages(store)
+        for one in _checks(store)
     ]
 
 
-def _leakages(store: Store) -> list[dict[str, Any]]:
-    found = store.rows("SELECT value FROM meta WHERE key = ?", [LEAKAGE])
+def _checks(store: Store) -> list[dict[str, Any]]:
+    found = store.rows("SELECT value FROM meta WHERE key = ?", [CONTAMINATION])
     return list(json.loads(found[0][0])) if found else []
 
 

@@ -1,4 +1,4 @@
-"""The texts of training and of evaluation, and taking texts out of a store."""
+"""Training texts and evaluation texts of a store, and their removal."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ _TEXTS = """SELECT 'query' AS side, query_id AS id, text, text_key, 0 AS start F
     UNION ALL SELECT 'document', doc_id, text, text_key, 0 FROM document_texts
     UNION ALL SELECT 'document', doc_id, text, passage_key, passage_start FROM document_texts
     WHERE passage_start > 0"""
-"""Every text, and once more from `start` on where a title stands before a passage of its own."""
+"""Every text. A document with a title and a passage has a second row, whose passage begins at `start`."""
 
 
 def all_texts(store: Store) -> pa.Table:
     """Returns every text that is not empty, ordered: side (`query`, `document`), id, text, text_key, start.
 
-    A document with a passage of its own, without the title, is there twice: whole, and from `start` on.
+    A document with a title and a passage has two rows: the whole text, and the passage from `start` on.
     """
     return store.table(f"FROM ({_TEXTS}) WHERE text_key <> 0 ORDER BY side, id, start")
 
 
 def evaluation_texts(store: Store, split: str) -> pa.Table:
-    """Returns the queries of a split and the documents judged relevant there; columns as `all_texts`.
+    """Returns the queries of a split and their relevant documents; columns as in `all_texts`.
 
-    Raises UsageError when nothing is judged in the split.
+    Raises UsageError if nothing is judged in the split.
     """
     require_judgments(store, split)
     return store.table(
-        f"""WITH judged AS (SELECT query_id, doc_id, relevance FROM {GOLD} WHERE split = $split)
+        f"""WITH of_split AS (SELECT query_id, doc_id, relevance FROM {GOLD} WHERE split = $split)
         SELECT side, id, text, text_key, start FROM ({_TEXTS}) WHERE text_key <> 0 AND (
-            side = 'query' AND id IN (SELECT query_id FROM judged)
-            OR side = 'document' AND id IN (SELECT doc_id FROM judged WHERE relevance > 0))
+            side = 'query' AND id IN (SELECT query_id FROM of_split)
+            OR side = 'document' AND id IN (SELECT doc_id FROM of_split WHERE relevance > 0))
         ORDER BY side, id, start""",
         {"split": split},
     )
 
 
 def queries_elsewhere(store: Store, split: str) -> pa.Table:
-    """Returns the queries that are judged in other splits than this; columns as `all_texts`."""
+    """Returns the queries that are judged in any other split; columns as in `all_texts`."""
     return store.table(
         f"""SELECT side, id, text, text_key, start FROM ({_TEXTS})
         WHERE side = 'query' AND text_key <> 0
@@ -49,14 +49,14 @@ def queries_elsewhere(store: Store, split: str) -> pa.Table:
     )
 
 
-def held_for(store: Store, split: str) -> dict[str, set[str]]:
-    """Returns the queries that are judged in a split, and the documents that are relevant there, by side."""
+def used_in(store: Store, split: str) -> dict[str, set[str]]:
+    """Returns the ids of a split's queries and of their relevant documents, by side."""
     rows = store.rows(f"SELECT query_id, doc_id, relevance FROM {GOLD} WHERE split = ?", [split])
     return {"query": {q for q, _, _ in rows}, "document": {d for _, d, relevance in rows if relevance > 0}}
 
 
 def remove_texts(store: Store, queries: list[str], documents: list[str]) -> int:
-    """Removes queries and documents with their judgments, in a transaction; returns how many of those."""
+    """Removes texts and their judgments, within a transaction; returns the number of judgments."""
     ((before,),) = store.rows("SELECT count(*) FROM judgments")
     for table, key, ids in (("queries", "query_id", queries), ("documents", "doc_id", documents)):
         store.execute(f"DELETE FROM judgments WHERE list_contains(?, {key})", [ids])
@@ -67,7 +67,7 @@ def remove_texts(store: Store, queries: list[str], documents: list[str]) -> int:
 
 
 def remove_judgments_elsewhere(store: Store, queries: list[str], documents: list[str], split: str) -> int:
-    """Removes the judgments of queries and of documents in other splits than this; returns how many went."""
+    """Removes the judgments of queries and documents in all other splits; returns the number of judgments."""
     ((before,),) = store.rows("SELECT count(*) FROM judgments")
     store.execute(
         """DELETE FROM judgments

@@ -204,7 +204,7 @@ def option_case(rng: random.Random, world: World) -> Case:
         "explain": ["explain", str(store), "q1"], "export": ["export", str(store), str(place / "out")],
         "evaluate": ["evaluate", str(world.models[0]), str(store), "--split", "train", "--queries", "2"],
         "sql": ["sql", str(store), "SELECT 1", "--timeout", "2"], "diff": ["diff", str(store), "r1", "r1"],
-        "leakage": ["leakage", str(store), "--against", str(store)],
+        "contamination": ["contamination", str(store), "--against", str(store)],
         "demo": ["demo", str(place / "demo")],
         **{name: [name, str(store), str(place / "out")] for name in _INTO_A_FOLDER},
     }.get(name, [name, str(store)])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Leakage: evaluation texts are found in the training data however they were edited, and taken out."""
+"""Contamination: evaluation texts are found in the training data however they were edited, and removed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from miner.cli.main import group
-from miner.curation.contamination import LeakageConfig, Removed, find_leakage, remove
+from miner.curation.contamination import ContaminationConfig, Removed, find_contamination, remove_matches
 from miner.errors import UsageError
 from miner.sources import SourceConfig, ingest
 from miner.store.database import Store
@@ -50,10 +50,10 @@ def stores(tmp_path: Path) -> tuple[Path, Path]:
     return train, test
 
 
-def test_each_kind_of_copy_is_found_and_the_strongest_told(stores: tuple[Path, Path]) -> None:
+def test_each_kind_of_copy_is_found_and_the_strongest_is_reported(stores: tuple[Path, Path]) -> None:
     with Store.open(stores[0]) as train, Store.open(stores[1]) as test:
-        report = find_leakage(train, test, LeakageConfig())
-    found = {leak.id: (leak.how, leak.train_id) for leak in report.leaks}
+        report = find_contamination(train, test, ContaminationConfig())
+    found = {match.id: (match.how, match.train_id) for match in report.matches}
     assert found == {
         "e1": ("exact", "same"),
         "e2": ("normalised", "case"),
@@ -68,9 +68,9 @@ def test_each_kind_of_copy_is_found_and_the_strongest_told(stores: tuple[Path, P
 
 def test_parts_need_as_many_as_asked(stores: tuple[Path, Path]) -> None:
     with Store.open(stores[0]) as train, Store.open(stores[1]) as test:
-        few = find_leakage(train, test, LeakageConfig(ngram=4, contained=0.2))
+        few = find_contamination(train, test, ContaminationConfig(ngram=4, contained=0.2))
         assert {"long", "half"} <= set(few.train_ids["document"])
-        none = find_leakage(train, test, LeakageConfig(ngram=30))
+        none = find_contamination(train, test, ContaminationConfig(ngram=30))
         assert "long" not in none.train_ids["document"]
 
 
@@ -87,16 +87,16 @@ def test_parts_are_the_same_words_not_the_same_hash_of_them(tmp_path: Path) -> N
             [("t", "other", "test"), ("t", "same", "test")],
         ) as test,
     ):
-        found = find_leakage(train, test, LeakageConfig(ngram=6))
-    assert [(leak.id, leak.how) for leak in found.leaks] == [("same", "contained")]
+        found = find_contamination(train, test, ContaminationConfig(ngram=6))
+    assert [(match.id, match.how) for match in found.matches] == [("same", "contained")]
 
 
-def test_taking_out_leaves_nothing_to_find(stores: tuple[Path, Path]) -> None:
+def test_removal_leaves_nothing_to_find(stores: tuple[Path, Path]) -> None:
     with Store.open(stores[0]) as train, Store.open(stores[1]) as test:
-        report = find_leakage(train, test, LeakageConfig())
-        assert remove(train, report, "test").judgments == 5
-        left = find_leakage(train, test, LeakageConfig())
-        assert left.leaks == ()
+        report = find_contamination(train, test, ContaminationConfig())
+        assert remove_matches(train, report, "test").judgments == 5
+        left = find_contamination(train, test, ContaminationConfig())
+        assert left.matches == ()
         assert train.rows("SELECT doc_id FROM documents ORDER BY doc_id") == [("free",), ("half",)]
         assert train.rows("SELECT query_id, doc_id FROM judgments ORDER BY ALL") == [
             ("q", "free"),
@@ -109,22 +109,22 @@ def test_a_store_against_itself_compares_the_queries_of_its_splits(tmp_path: Pat
     queries = {"t": "what is an apple", "u": "What is an apple?", "v": "what is a pear", "w": "how so"}
     judged = [("t", "a"), ("u", "a", "test"), ("v", "b"), ("w", "b", "test"), ("w", "a")]
     with make_store(tmp_path / "s.duckdb", documents, queries, judged) as store:
-        report = find_leakage(store, store, LeakageConfig())
-        found = [(leak.id, leak.train_id, leak.how) for leak in report.leaks]
+        report = find_contamination(store, store, ContaminationConfig())
+        found = [(match.id, match.train_id, match.how) for match in report.matches]
         assert found == [("u", "t", "near"), ("w", "w", "exact")]
-        assert remove(store, report, "test", same=True) == Removed(0, 2, 0)
+        assert remove_matches(store, report, "test", same=True) == Removed(0, 2, 0)
         assert store.rows("SELECT query_id, split FROM judgments ORDER BY ALL") == [
             ("u", "test"), ("v", "train"), ("w", "test"),
         ]  # fmt: skip
 
 
-def test_the_command_reports_writes_and_takes_out(stores: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_command_reports_writes_and_removes(stores: tuple[Path, Path], tmp_path: Path) -> None:
     train, test = map(str, stores)
-    out = tmp_path / "leaks.jsonl"
-    told = CliRunner().invoke(group, ["leakage", train, "--against", test, "--out", str(out)])
-    assert told.exit_code == 0, told.output
-    assert told.stdout.splitlines()[0] == "4 of 5 evaluation positives (80.0 %) stand in the 8 training texts"
-    assert "        1 the same but for case and white space" in told.stdout.splitlines()
+    out = tmp_path / "matches.jsonl"
+    done = CliRunner().invoke(group, ["contamination", train, "--against", test, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0] == "4 of 5 evaluation positives (80.0 %) occur in the 8 training texts"
+    assert "        1 the same except for case and white space" in done.stdout.splitlines()
     assert [json.loads(line)["id"] for line in out.read_text("utf-8").splitlines()] == [
         "e1",
         "e2",
@@ -132,10 +132,10 @@ def test_the_command_reports_writes_and_takes_out(stores: tuple[Path, Path], tmp
         "e4",
         "t1",
     ]
-    taken = CliRunner().invoke(group, ["leakage", train, "--against", test, "--remove"])
-    assert f"taken out of {train}: 5 texts and 5 judgments; next: miner mine {train}" in taken.stderr
-    again = CliRunner().invoke(group, ["leakage", train, "--against", test, "--json"])
-    assert json.loads(again.stdout)["leaks"] == []
+    taken = CliRunner().invoke(group, ["contamination", train, "--against", test, "--remove"])
+    assert f"removed from {train}: 5 texts and 5 judgments; next: miner mine {train}" in taken.stderr
+    again = CliRunner().invoke(group, ["contamination", train, "--against", test, "--json"])
+    assert json.loads(again.stdout)["matches"] == []
 
 
 def test_what_the_training_store_evaluates_on_itself_stays(tmp_path: Path) -> None:
@@ -145,22 +145,21 @@ def test_what_the_training_store_evaluates_on_itself_stays(tmp_path: Path) -> No
         make_store(tmp_path / "train.duckdb", documents, queries, judged) as train,
         make_store(tmp_path / "test.duckdb", documents, queries, judged[1:]) as test,
     ):
-        report = find_leakage(train, test, LeakageConfig())
+        report = find_contamination(train, test, ContaminationConfig())
         assert report.train_ids == {"query": ("q2",), "document": ("d0",)}
-        removed = remove(train, report, "test")
+        removed = remove_matches(train, report, "test")
         assert removed == Removed(0, 1, 2)
         assert train.rows("SELECT query_id, doc_id, split FROM judgments") == [("q2", "d0", "test")]
         assert train.rows("SELECT count(*) FROM documents") == [(1,)]
         with pytest.raises(UsageError, match="has no queries outside split 'test'"):
-            find_leakage(test, test, LeakageConfig())
-    arguments = ["leakage", str(tmp_path / "train.duckdb"), "--against", str(tmp_path / "test.duckdb")]
-    told = CliRunner().invoke(group, [*arguments, "--remove"]).stderr.strip().splitlines()[-1]
-    assert told.endswith(
-        "0 texts and 0 judgments; 2 texts stay, which "
-        f"{tmp_path / 'train.duckdb'} holds to evaluate on in its own split test"
+            find_contamination(test, test, ContaminationConfig())
+    arguments = ["contamination", str(tmp_path / "train.duckdb"), "--against", str(tmp_path / "test.duckdb")]
+    done = CliRunner().invoke(group, [*arguments, "--remove"]).stderr.strip().splitlines()[-1]
+    assert done.endswith(
+        f"0 judgments; 2 texts stay: {tmp_path / 'train.duckdb'} uses them in its own split 'test'"
     )
-    read = CliRunner().invoke(group, [*arguments, "--out", str(tmp_path / "leaks.jsonl")]).stderr
-    assert read.strip().splitlines()[-1] == "next: the same with --remove"
+    read = CliRunner().invoke(group, [*arguments, "--out", str(tmp_path / "matches.jsonl")]).stderr
+    assert read.strip().splitlines()[-1] == "next: the same command with --remove"
 
 
 def test_wrong_splits_and_values_are_refused(stores: tuple[Path, Path]) -> None:
@@ -169,11 +168,11 @@ def test_wrong_splits_and_values_are_refused(stores: tuple[Path, Path]) -> None:
         Store.open(stores[1]) as test,
         pytest.raises(UsageError, match=r"nothing is judged in split 'tset' of .* \(did you mean 'test'\?\)"),
     ):
-        find_leakage(train, test, LeakageConfig(split="tset"))
+        find_contamination(train, test, ContaminationConfig(split="tset"))
     with pytest.raises(UsageError, match="contained must be a number above 0"):
-        LeakageConfig(contained=0)
+        ContaminationConfig(contained=0)
     with pytest.raises(UsageError, match="ngram must be a whole number from 2"):
-        LeakageConfig(ngram=1)
+        ContaminationConfig(ngram=1)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
@@ -190,8 +189,8 @@ def test_the_captions_that_nli_and_stsb_share_are_found(tmp_path: Path) -> None:
         SourceConfig(query_column="sentence1", positive_column="sentence2", relevance_column="score"),
     )
     with Store.open(train) as one, Store.open(test) as other:
-        report = find_leakage(one, other, LeakageConfig())
+        report = find_contamination(one, other, ContaminationConfig())
     counts = report.counts()
     assert sum(sum(kinds.values()) for kinds in counts.values()) > 150
     assert min(kinds["exact"] for kinds in counts.values()) >= 5
-    assert any(leak.text == "A dog runs through the grass." for leak in report.leaks)
+    assert any(match.text == "A dog runs through the grass." for match in report.matches)

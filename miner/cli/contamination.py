@@ -1,0 +1,122 @@
+"""`miner contamination`: find evaluation texts that also occur in the training data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from miner.cli.numbers import Within
+from miner.errors import counted, snippet
+from miner.ranges import ABOVE_0, NGRAM
+
+if TYPE_CHECKING:
+    from miner.curation.contamination import ContaminationReport, Removed
+
+_SHARE = Within(ABOVE_0)
+_SNIPPET = 90
+"""Characters of an example."""
+_EXAMPLES = 2
+"""Examples of each kind."""
+_KINDS = {
+    "exact": "the same text",
+    "normalised": "the same except for case and white space",
+    "near": "nearly the same words",
+    "contained": "the same parts",
+}
+
+
+@click.command("contamination")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option(
+    "--against", type=click.Path(path_type=Path), required=True, metavar="OTHER",
+    help="Store with the evaluation data; STORE itself to compare its splits.",
+)  # fmt: skip
+@click.option("--split", default="test", show_default=True, help="Split of the evaluation data.")
+@click.option(
+    "--threshold", type=_SHARE, default=0.9, show_default=True,
+    help="Least Jaccard similarity of the words of near copies.",
+)  # fmt: skip
+@click.option("--ngram", type=Within(NGRAM), default=8, show_default=True, help="Length of a part, in words.")
+@click.option(
+    "--contained", type=_SHARE, default=0.8, show_default=True,
+    help="Match if one training text contains at least this fraction of the parts of an evaluation text.",
+)  # fmt: skip
+@click.option(
+    "--remove", is_flag=True,
+    help="Remove the matching training texts from STORE. This cannot be undone: copy STORE first.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Write every match to this file, as JSON lines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+def command(
+    store: Path, against: Path, remove: bool, out: Path | None, as_json: bool, **settings: Any
+) -> None:
+    """Find evaluation texts that also occur in the training data (contamination).
+
+    Looks for the queries and positives of OTHER in the texts of STORE: the same text, the same except for
+    case and white space, nearly the same words, or the same parts (runs of --ngram words). A model trained
+    on STORE has seen them, so its score on OTHER is too high. The result is stored in STORE and goes into
+    the certificate of every export.
+
+    --remove also deletes the judgments of the removed texts. Texts that STORE uses in its own --split stay;
+    only their judgments in other splits go. Existing runs keep the texts: mine again. If OTHER is STORE,
+    the queries of its splits are compared, and only judgments are removed.
+
+    \b
+    miner contamination my.duckdb --against benchmark.duckdb
+    miner contamination my.duckdb --against benchmark.duckdb --split dev --out matches.jsonl
+    miner contamination my.duckdb --against my.duckdb
+    miner contamination my.duckdb --against benchmark.duckdb --remove
+    """
+    from miner.cli.progress import progress
+    from miner.curation.contamination import ContaminationConfig, contamination
+    from miner.store.database import Store
+
+    config = ContaminationConfig(**settings)
+    with progress() as reports, ExitStack() as stack:
+        train = other = stack.enter_context(Store.open(store, note=reports.note))
+        if store.resolve() != against.resolve():
+            other = stack.enter_context(Store.open(against, read_only=True))
+        report = contamination(train, other, config, reports, remove=remove, out=out)
+    lines = [json.dumps(asdict(report), ensure_ascii=False, indent=1)] if as_json else _lines(report)
+    for line in lines:
+        click.echo(line)
+    if report.removed is not None:
+        click.echo(_removed(store, report.removed, config.split), err=True)
+    elif report.matches:
+        read = "" if out else "with --out matches.jsonl to read them all, or "
+        click.echo(f"next: the same command {read}with --remove", err=True)
+
+
+def _removed(store: Path, removed: Removed, split: str) -> str:
+    line = (
+        f"removed from {store}: {counted(removed.texts, 'text')} and {counted(removed.judgments, 'judgment')}"
+    )
+    if removed.stay:
+        verb = "stays" if removed.stay == 1 else "stay"
+        line += f"; {counted(removed.stay, 'text')} {verb}: {store} uses them in its own split '{split}'"
+    return f"{line}; next: miner mine {quote(str(store))}" if removed.texts + removed.judgments else line
+
+
+def _lines(report: ContaminationReport) -> Iterator[str]:
+    for side, counts in report.counts().items():
+        number, total = sum(counts.values()), report.evaluation[side]
+        name = {"query": "queries", "document": "positives"}[side]
+        yield (
+            f"{number:,} of {total:,} evaluation {name} ({100 * number / total:.1f} %) occur in the "
+            f"{report.training:,} training texts"
+        )
+        for how, number in counts.items():
+            if number:
+                yield f"{number:>9,} {_KINDS[how]}"
+            examples = [match for match in report.matches if (match.side, match.how) == (side, how)]
+            for match in examples[:_EXAMPLES]:
+                yield f"            {snippet(match.text, _SNIPPET)}"
+                if match.text != match.train_text:
+                    yield f"          = {snippet(match.train_text, _SNIPPET)}"
