@@ -64,9 +64,12 @@ def test_a_run_differs_from_itself_in_nothing_and_new_judgments_are_named(store:
 def test_the_command(store: Store) -> None:
     path = str(store.path)
     store.close()
-    told = CliRunner().invoke(group, ["diff", path, "naive", "strict"])
+    command = ["runs", "diff", path, "naive", "strict"]
+    told = CliRunner().invoke(group, command)
     assert told.stdout.splitlines()[:2] == ["naive → strict", "  relative_margin off → 0.3"]
     assert "negative → dropped (relative_margin), such as" in told.stdout
-    assert json.loads(CliRunner().invoke(group, ["diff", path, "naive", "strict", "--json"]).stdout)["moved"]
+    assert json.loads(CliRunner().invoke(group, ["runs", "diff", path, "naive", "strict", "--json"]).stdout)[
+        "moved"
+    ]
     with pytest.raises(UsageError, match=r"no run 'naiv' in .* \(did you mean 'naive'\?\)"):
-        CliRunner().invoke(group, ["diff", path, "naiv", "strict"], catch_exceptions=False)
+        CliRunner().invoke(group, ["runs", "diff", path, "naiv", "strict"], catch_exceptions=False)

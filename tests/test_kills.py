@@ -16,7 +16,7 @@ import pytest
 from miner.cli.main import COMMANDS
 from tests.kills import CASES, Server, World
 
-READING = ("diff", "explain", "doctor")
+READING = ("runs diff", "explain", "doctor")
 LONG = ("demo",)
 """Takes minutes; it is made of commands that are killed here."""
 SLOW = ("train", "train --force", "train-reranker", "pretrain", "bench", "loop")

@@ -15,7 +15,7 @@ import pytest
 
 from miner import __version__
 from miner.cli import main as module
-from miner.cli.main import COMMANDS, main
+from miner.cli.main import COMMANDS, GROUPS, main
 from miner.cli.progress import progress
 from miner.errors import MinerError, UsageError
 from miner.store.database import Store
@@ -54,9 +54,11 @@ def test_help_lists_every_command(arguments: list[str], capfd: pytest.CaptureFix
     ended(*arguments)
     captured = capfd.readouterr()
     shown = captured.out + captured.err
-    assert [line.split()[0] for line in shown.split("Commands:")[1].splitlines() if line.strip()] == list(
-        COMMANDS
-    )
+    lines = shown.split("--help")[-1].splitlines()
+    assert [line.split("  ")[1] for line in lines[1:] if line.startswith("  ")] == list(COMMANDS)
+    titles = [line.removesuffix(":") for line in lines[1:] if line and not line.startswith(" ")]
+    assert titles == list(GROUPS)
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_version(capfd: pytest.CaptureFixture[str]) -> None:
@@ -182,6 +184,11 @@ def test_wrong_arguments_end_with_2(arguments: list[str], capfd: pytest.CaptureF
 def test_a_misspelt_command_is_told_the_nearest(capfd: pytest.CaptureFixture[str]) -> None:
     assert ended("exportt") == 2
     assert "No such command 'exportt'. (did you mean 'export'?)" in capfd.readouterr().err
+
+
+def test_a_command_that_had_another_name_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    assert ended("diff", "my.duckdb", "r1", "r2") == 2
+    assert "No such command 'diff'. (it is 'miner runs diff' now)" in capfd.readouterr().err
 
 
 def test_python_m_miner_is_the_command() -> None:

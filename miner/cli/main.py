@@ -14,31 +14,55 @@ from miner import __version__
 from miner.errors import MinerError, near, printable
 from miner.faults import explained
 
-COMMANDS = {
-    "ingest": "Take documents, queries and judgments into a store.",
-    "dedup": "Find copies, exact and near; mining takes them for one.",
-    "contamination": "Find evaluation texts that also occur in the training data.",
-    "mine": "Find hard negatives: retrieve, rerank, decide, select.",
-    "decide": "Apply other rules to the stored evidence; no model runs.",
-    "audit": "Measure how many negatives are wrong, on hidden positives.",
-    "calibrate": "Find the rules for a target leak; no model runs.",
-    "relabel": "Make judgments of likely suspected positives; can be undone.",
-    "runs": "List the runs of a store, or take some out.",
-    "diff": "Say what changed between two runs, and why.",
-    "explain": "Show what became of every candidate of a query, and why.",
-    "pretrain": "Adapt an encoder to the texts of a store, without labels.",
-    "train-reranker": "Train a cross-encoder on the judgments of a store.",
-    "silver": "Have a cross-encoder judge pairs that nobody judged.",
-    "train": "Train an encoder on triplets or judged pairs.",
-    "loop": "Mine, train, and mine again with the new model.",
-    "evaluate": "Measure a model on a store, and compare it with others.",
-    "bench": "Train on easy and on hard negatives, and say which is ahead.",
-    "sql": "Answer one SELECT over the store: read-only.",
-    "export": "Write triplets as files to train on.",
-    "demo": "Show all of it on real text that every Python has.",
-    "doctor": "Say what is installed, what computes, and what is missing.",
+GROUPS = {
+    "Start": {
+        "demo": "Mine, audit and train on the code of Python itself.",
+        "doctor": "Show what is installed, what computes, and what is missing.",
+    },
+    "Data": {
+        "ingest": "Read documents, queries and judgments into a store.",
+        "dedup": "Find exact and near copies; mining treats them as one.",
+        "contamination": "Find evaluation texts that also occur in the training data.",
+    },
+    "Mine": {
+        "mine": "Find hard negatives: retrieve, rerank, decide, select.",
+        "decide": "Apply other rules to the stored evidence; no model runs.",
+        "runs": "List the runs of a store, or remove some.",
+        "runs diff": "Show what changed between two runs, and why.",
+        "explain": "Show what became of every candidate of a query, and why.",
+    },
+    "Quality": {
+        "audit": "Estimate the risk of false negatives, on hidden positives.",
+        "calibrate": "Find the rules that reach a hidden-positive rate.",
+        "relabel": "Make likely suspected positives judgments; can be undone.",
+    },
+    "Train": {
+        "train": "Train an encoder on triplets or on judged pairs.",
+        "train-reranker": "Train a cross-encoder on the judgments of a store.",
+        "silver": "Judge unjudged pairs with a cross-encoder.",
+        "pretrain": "Adapt an encoder to the texts of a store, without labels.",
+        "loop": "Mine, train, and mine again with the new model.",
+    },
+    "Measure": {
+        "evaluate": "Measure a model on a store, and compare it with others.",
+        "bench": "Test whether hard negatives train a better model.",
+    },
+    "Output": {
+        "export": "Write triplets as files to train on.",
+        "sql": "Answer one SELECT over a store: read-only.",
+    },
 }
-"""Every command in the order of work, with its short help: module `miner.cli.<name>`, object `command`."""
+"""Every command by the group that `miner --help` shows it in, with its short help.
+
+A command is the object `command` of its module: `train-reranker` is in `miner.cli.train_reranker`."""
+
+COMMANDS = {name: about for group in GROUPS.values() for name, about in group.items()}
+"""Every command with its short help. A name of two words is a command below another."""
+
+_RENAMED = {"diff": "runs diff", "leakage": "contamination"}
+"""Commands that had another name before."""
+
+_MODULE = str.maketrans("- ", "__")
 
 _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -58,35 +82,43 @@ class _Commands(click.Group):
     """Lists the commands without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Returns the names in the order of work."""
+        """Returns the names in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Returns the command of that name, imported now, or None if there is none."""
         if name not in COMMANDS:
             return None
-        module = import_module(f"miner.cli.{name.replace('-', '_')}")
+        module = import_module(f"miner.cli.{name.translate(_MODULE)}")
         command: click.Command = module.command
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Returns the command and what is left for it; the error names the nearest one."""
+        """Returns the command and its arguments; the error for another name says the nearest one."""
+        if (longer := " ".join(args[:2])) in COMMANDS and len(args) > 1:
+            return longer, self.get_command(ctx, longer), args[2:]
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            raise click.UsageError(f"{error.message}{near(args[0], COMMANDS)}", ctx) from error
+            name = args[0]
+            now = f" (it is 'miner {_RENAMED[name]}' now)" if name in _RENAMED else near(name, COMMANDS)
+            raise click.UsageError(f"{error.message}{now}", ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the list of commands."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        """Writes the commands by group."""
+        width = max(map(len, COMMANDS))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<{width}}", about) for name, about in commands.items()])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="miner %(version)s")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error; anywhere.")
+@click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error. May stand anywhere."
+)
 def group() -> None:
     """Mine training triplets with hard negatives, keep the evidence, prove the result.
 

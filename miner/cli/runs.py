@@ -30,6 +30,7 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     miner runs my.duckdb
     miner runs my.duckdb --json
     miner runs my.duckdb --remove naive --remove strict
+    miner runs diff my.duckdb naive strict
     """
     from miner.cli.progress import Lines
     from miner.errors import listed

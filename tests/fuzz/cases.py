@@ -203,7 +203,8 @@ def option_case(rng: random.Random, world: World) -> Case:
     base = {
         "explain": ["explain", str(store), "q1"], "export": ["export", str(store), str(place / "out")],
         "evaluate": ["evaluate", str(world.models[0]), str(store), "--split", "train", "--queries", "2"],
-        "sql": ["sql", str(store), "SELECT 1", "--timeout", "2"], "diff": ["diff", str(store), "r1", "r1"],
+        "sql": ["sql", str(store), "SELECT 1", "--timeout", "2"],
+        "runs diff": ["runs", "diff", str(store), "r1", "r1"],
         "contamination": ["contamination", str(store), "--against", str(store)],
         "demo": ["demo", str(place / "demo")],
         **{name: [name, str(store), str(place / "out")] for name in _INTO_A_FOLDER},

@@ -1,4 +1,4 @@
-"""`miner diff`: what changed between two runs, and why."""
+"""`miner runs diff`: what changed between two runs, and why."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _SHOWN = 90
 """Characters of an example."""
 
 
-@click.command("diff")
+@click.command("runs diff")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("before")
 @click.argument("after")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
 def command(store: Path, before: str, after: str, as_json: bool) -> None:
-    """Say what changed from run BEFORE to run AFTER in STORE, and why.
+    """Show what changed from run BEFORE to run AFTER in STORE, and why.
 
-    What differs in settings, data and models; how many triplets, positives and negatives came and went; and
-    what the negatives that went have become, with an example each.
+    Lists the differences in settings, data and models; how many triplets, positives and negatives are new or
+    gone; and what became of the negatives that are gone, with an example each.
 
     \b
-    miner diff my.duckdb r1 r2
-    miner diff my.duckdb r1 strict --json
+    miner runs diff my.duckdb r1 r2
+    miner runs diff my.duckdb r1 strict --json
     """
     from miner.mining.diff import differences
     from miner.store.database import Store
