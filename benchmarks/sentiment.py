@@ -73,8 +73,8 @@ class Models:
         """Returns same-label retrieval, STS-B, and per review whether its own label is nearer."""
         encoder = Encoder(model)
 
-        def encode(texts: Any, side: str) -> Any:
-            return encoder.encode(texts, encoder.prompts[side])
+        def encode(texts: Any, role: str) -> Any:
+            return encoder.encode(texts, encoder.prompts[role])
 
         review, same, edit = (encode(column, "query") for column in zip(*self._triples, strict=True))
         nearer = (review * same).sum(axis=1) > (review * edit).sum(axis=1)

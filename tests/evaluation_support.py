@@ -44,7 +44,7 @@ def judged_store(
 def points(places: Mapping[str, Sequence[float]]) -> Encode:
     """Returns an encoder that knows the direction of every text."""
 
-    def encode(texts: Sequence[str], side: str) -> Vectors:
+    def encode(texts: Sequence[str], role: str) -> Vectors:
         vectors = np.array([places[text] for text in texts], dtype=np.float32)
         unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         return unit
@@ -60,7 +60,7 @@ def angles(degrees: Mapping[str, float]) -> Encode:
 def letters() -> Encode:
     """Returns an encoder of letter counts: crude, but the same every time."""
 
-    def encode(texts: Sequence[str], side: str) -> Vectors:
+    def encode(texts: Sequence[str], role: str) -> Vectors:
         rows = [[text.count(letter) + 0.01 for letter in "abcdefgh"] for text in texts]
         vectors = np.array(rows, dtype=np.float32)
         unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

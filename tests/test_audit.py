@@ -33,7 +33,7 @@ from miner.mining.pipeline import mine
 from miner.sources.qrels import read_judgments
 from miner.stats import clustered_rate
 from miner.store import runs
-from miner.store.audits import untold_models
+from miner.store.audits import models_of_unknown_training
 from miner.store.database import Store
 from miner.store.duplicates import replace_duplicates
 from miner.store.trained import record_training
@@ -272,7 +272,7 @@ def test_what_a_base_was_trained_on_must_be_known_too(
     runs.record_model(store, "m1", "reranker", "m", base)
     if known is not None:
         runs.record_model(store, "b1", "encoder", "b", known)
-    assert untold_models(store, run) == told
+    assert models_of_unknown_training(store, run) == told
 
 
 def test_a_run_whose_models_know_every_positive_is_refused(store: Store) -> None:
@@ -311,16 +311,16 @@ def test_a_copy_of_what_a_model_was_trained_on_is_never_hidden(tmp_path: Path) -
     judged = [(query, document) for query in queries for document in "abc"]
     with make_store(tmp_path / "s.duckdb", documents, queries, judged) as store:
         clusters = {
-            side: pa.table(
+            role: pa.table(
                 {"id": ids, "cluster": ids[:1] * 2, "how": ["minhash"] * 2, "similarity": [1.0] * 2}
             )
-            for side, ids in (("documents", ["a", "b"]), ("queries", ["q", "r"]))
+            for role, ids in (("documents", ["a", "b"]), ("queries", ["q", "r"]))
         }
         replace_duplicates(store, clusters, {})
         run = replace(mine(store, MiningConfig()), reranker="a-model")
         record_training(store, "a-model", pa.table({"query_id": ["q"], "doc_id": ["a"]}))
         rows = Material.of(store, run).hideable.table.to_pylist()
-    barred = {(row["query_id"], row["doc_id"]) for row in rows if row["bar"] == "trained"}
+    barred = {(row["query_id"], row["doc_id"]) for row in rows if row["cannot_hide"] == "trained"}
     assert barred == {("q", "a"), ("q", "b"), ("r", "a"), ("r", "b")}
 
 

@@ -26,7 +26,7 @@ from miner.mining.pipeline import mine
 from miner.models.scratch import scratch_model
 from miner.stats import Difference, holm
 from miner.store.database import Store
-from miner.store.mined import Texts
+from miner.store.mined import TextsById
 from miner.store.runs import find_run
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows import bench_report
@@ -93,7 +93,7 @@ def test_arms_differ_in_their_negatives_alone(store: Store) -> None:
     config = of_run("all")
     arms = arms_of(store, config)
     order = list(range(len(arms.pairs)))[::-1]
-    texts = Texts(store)
+    texts = TextsById(store)
     rows = {arm: rows_of_arm(texts, arms, arm, 13, config, order, 9) for arm in SMALL.arms}
     assert list(rows["in-batch"].texts) == ["anchor", "positive"]
     for arm in SMALL.arms[1:]:
@@ -122,7 +122,9 @@ def test_easy_negatives_are_drawn_with_the_seed(store: Store) -> None:
     several = arms_of(store, of_run("all"))
     assert list(several.easy) == [13, 14, 15]
     assert several.easy[13] != several.easy[14] != several.easy[15]
-    rows = [rows_of_arm(Texts(store), several, "easy", seed, SMALL, [3, 1, 2], 3).texts for seed in (13, 14)]
+    rows = [
+        rows_of_arm(TextsById(store), several, "easy", seed, SMALL, [3, 1, 2], 3).texts for seed in (13, 14)
+    ]
     assert rows[0]["positive"] == rows[1]["positive"]
     assert rows[0]["negative"] != rows[1]["negative"]
 
@@ -156,7 +158,7 @@ def test_more_rows_than_pairs_take_the_next_negatives(store: Store) -> None:
     config = of_run("all", replace(SMALL, arms=("easy",)))
     arms = arms_of(store, config)
     pairs = len(arms.pairs)
-    rows = rows_of_arm(Texts(store), arms, "easy", 13, config, list(range(pairs)), 2 * pairs + 1)
+    rows = rows_of_arm(TextsById(store), arms, "easy", 13, config, list(range(pairs)), 2 * pairs + 1)
     assert len(rows) == 2 * pairs + 1
     first, second = rows.texts["negative"][:pairs], rows.texts["negative"][pairs : 2 * pairs]
     assert rows.texts["anchor"][:pairs] == rows.texts["anchor"][pairs : 2 * pairs]

@@ -31,7 +31,7 @@ from miner.mining import rules as ruling
 from miner.mining.config import MiningConfig, Rules, Selection, read_recipe, with_values
 from miner.mining.pipeline import config_of, decide_again, mine
 from miner.store import runs
-from miner.store.audits import chosen_on
+from miner.store.audits import calibrated_on
 from miner.store.database import Store
 from tests.stores import make_store
 from tests.test_audit import corpus
@@ -218,7 +218,7 @@ def test_the_command_writes_recipe_and_chart_and_notes_only_what_it_chose(tmp_pa
     assert json.loads(audits["base"])["chosen_on"] is None
     noted = json.loads(audits["strict"])["chosen_on"]
     assert noted["run"] == "base"
-    assert noted["leak"] == found["chosen"]["confirmed_on"]["leak"]
+    assert noted["hidden_positive_rate"] == found["chosen"]["confirmed_on"]["leak"]
     shown = CliRunner().invoke(group, ["audit", str(path), "--run", "strict"]).stdout
     assert "miner calibrate chose these rules on half of these queries, so the leak rate flatters." in shown
     with Store.open(path) as opened:
@@ -268,17 +268,19 @@ def test_figures_of_another_selection_or_search_are_not_taken_for_this_run(
     found = calibrate(store, run, 0.1, AuditConfig())
     rules = found.chosen.rules
     config = replace(config_of(run), rules=rules)
-    exact = chosen_on(store, decide_again(store, run, config))
+    exact = calibrated_on(store, decide_again(store, run, config))
     assert exact is not None
-    assert exact["leak"]["hits"] == found.chosen.confirmed_on.leak.hits
+    assert exact["hidden_positive_rate"]["hits"] == found.chosen.confirmed_on.leak.hits
     many = decide_again(store, run, replace(config, selection=Selection(negatives=40)))
     shallow = mine(store, replace(config, depth=20))
-    assert [chosen_on(store, one) for one in (many, shallow)] == [{"run": "base", "leak": None}] * 2
+    assert [calibrated_on(store, one) for one in (many, shallow)] == [
+        {"run": "base", "hidden_positive_rate": None}
+    ] * 2
     assert "measured of run base, whose negatives were found, scored or selected otherwise" in (
         audit_table(audit(store, many, AuditConfig()), "s")
     )
     other = decide_again(store, run, replace(config, rules=Rules(relative_margin=0.77)))
-    assert chosen_on(store, other) is None
+    assert calibrated_on(store, other) is None
 
 
 def one_query_to_hide(path: Path) -> Store:

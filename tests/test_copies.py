@@ -190,7 +190,7 @@ def test_contamination_sees_through_titles(tmp_path: Path, title: str) -> None:
         ) as test,
     ):
         report = find_contamination(train, test, ContaminationConfig())
-    assert [(match.side, match.id, match.train_id) for match in report.matches] == [("document", "e", "t")]
+    assert [(match.role, match.id, match.train_id) for match in report.matches] == [("document", "e", "t")]
     assert report.evaluation == {"document": 1, "query": 1}
     assert report.training == 2
 
@@ -234,8 +234,8 @@ def figures(
     return [{name: column.tolist() for name, column in one.values.items()} for one in found]
 
 
-def _folded(texts: list[str], side: str) -> np.ndarray:  # type: ignore[type-arg]
-    return letters()([text.casefold() for text in texts], side)
+def _folded(texts: list[str], role: str) -> np.ndarray:  # type: ignore[type-arg]
+    return letters()([text.casefold() for text in texts], role)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))

@@ -143,7 +143,7 @@ def test_clusters_join_what_is_linked(tmp_path: Path) -> None:
     judgments = [("q1", "a"), ("q2", "b", "test")]
     with make_store(tmp_path / "s.duckdb", documents, {"q1": "why so?", "q2": "Why so"}, judgments) as store:
         report = dedup(store, DedupConfig())
-        rows = store.rows("SELECT side, id, cluster, how, similarity FROM duplicates ORDER BY side, id")
+        rows = store.rows("SELECT role, id, cluster, how, similarity FROM duplicates ORDER BY role, id")
     assert rows == [
         ("documents", "a", "a", "near", 1.0),
         ("documents", "b", "a", "exact", 1.0),

@@ -99,7 +99,7 @@ def test_held_out_positives_stay_for_the_audit_of_every_round(
         assert pairs
         assert not kept & pairs
         hideable = Material.of(opened, second).hideable
-        table = hideable.table.filter(hideable.table["bar"].is_null()).to_pylist()
+        table = hideable.table.filter(hideable.table["cannot_hide"].is_null()).to_pylist()
         assert {(row["query_id"], row["doc_id"]) for row in table} == kept
     assert all(one.leak is not None for one in report.rounds)
 

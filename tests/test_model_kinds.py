@@ -1,4 +1,4 @@
-"""What is not a bi-encoder is refused by name; a model with routes goes by the route of each side."""
+"""What is not a bi-encoder is refused by name; a model with routes goes by the route of each role."""
 
 from __future__ import annotations
 
@@ -166,12 +166,12 @@ def test_each_side_takes_its_own_route_and_prompt(tmp_path: Path, bert: Path, ki
         "query": theirs.encode_query(TEXTS, normalize_embeddings=True),
         "document": theirs.encode_document(TEXTS, normalize_embeddings=True),
     }
-    for side, vectors in expected.items():
-        ours = encoder.for_side(side).encode(TEXTS, encoder.prompts[side])
+    for role, vectors in expected.items():
+        ours = encoder.for_role(role).encode(TEXTS, encoder.prompts[role])
         assert np.einsum("nd,nd->n", ours, vectors).min() > 1 - 1e-5
     assert np.einsum("nd,nd->n", *expected.values()).max() < 0.99
-    assert encoder.for_side("query").fingerprint != encoder.for_side("document").fingerprint
-    assert encoder.for_side("query") is encoder.for_side("query")
+    assert encoder.for_role("query").fingerprint != encoder.for_role("document").fingerprint
+    assert encoder.for_role("query") is encoder.for_role("query")
 
 
 def test_the_same_text_as_query_and_as_document_has_two_vectors(tmp_path: Path, bert: Path) -> None:
@@ -195,8 +195,8 @@ def test_plain_models_go_by_the_prompts_of_sentence_transformers(tmp_path: Path,
     model = SentenceTransformer(modules=modules, device="cpu", prompts=prompts, default_prompt_name="sts")
     model.save_pretrained(str(tmp_path / "model"))
     encoder = Encoder(str(tmp_path / "model"), dtype="fp32")
-    for side, encode in (("query", model.encode_query), ("document", model.encode_document)):
-        ours = encoder.for_side(side).encode(TEXTS, encoder.prompts[side])
+    for role, encode in (("query", model.encode_query), ("document", model.encode_document)):
+        ours = encoder.for_role(role).encode(TEXTS, encoder.prompts[role])
         assert np.abs(ours - encode(TEXTS, normalize_embeddings=True)).max() < 1e-5
     assert not encoder.has_routes
 
@@ -215,7 +215,7 @@ def test_a_router_without_a_route_for_texts_of_a_side_is_refused(tmp_path: Path,
     modules: list[Any] = [Router({"query": [word_vectors(WORDS)], "passage": [word_vectors(WORDS)]})]
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(tmp_path / "half"))
     with pytest.raises(ModelError) as caught:
-        Encoder(str(tmp_path / "half")).for_side("document").encode(["w1"])
+        Encoder(str(tmp_path / "half")).for_role("document").encode(["w1"])
     assert caught.value.message == (
         f"{tmp_path / 'half'} has no route for the text of a document: its routes are query, passage"
     )

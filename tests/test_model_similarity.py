@@ -182,7 +182,7 @@ def test_evaluation_follows_the_similarity(tmp_path: Path) -> None:
 
 
 def placed(places: dict[str, list[float]]) -> Encode:
-    def encode(texts: object, side: str) -> Vectors:
+    def encode(texts: object, role: str) -> Vectors:
         return np.array([places[text] for text in texts], dtype=np.float32)  # type: ignore[attr-defined]
 
     return encode

@@ -421,7 +421,7 @@ def test_chances_come_from_finite_scores(damaged: tuple[Store, Run]) -> None:
 
 
 def placed(places: dict[str, list[float]]) -> Encode:
-    def encode(texts: Any, side: str) -> Vectors:
+    def encode(texts: Any, role: str) -> Vectors:
         return np.array([places.get(text, [NAN, NAN]) for text in texts], dtype=np.float32)
 
     return encode

@@ -15,7 +15,7 @@ from miner.errors import MinerError, StoreError, UsageError
 from miner.models.encoder import Encoder
 from miner.store.corpus import content_hashes
 from miner.store.database import Store
-from miner.store.mined import Texts, known_pair_keys, mined_pairs
+from miner.store.mined import TextsById, known_pair_keys, mined_pairs
 from miner.store.runs import begin_run, find_run, finish_run, model_name
 from miner.store.trained import training_positives
 from miner.text import text_key, text_keys
@@ -85,7 +85,7 @@ def path(store: Store, tmp_path: Path) -> Path:
 
 def rows_for(store: Store, loss: str, negatives: int = 1) -> Examples:
     pairs = usable(mined_pairs(store, find_run(store, "first")), negatives, "run first")
-    return rows_of(Texts(store), pairs, loss, negatives, "run first")
+    return rows_of(TextsById(store), pairs, loss, negatives, "run first")
 
 
 def refusal(source: Path, out: Path, rows: Rows | None = None, **settings: Any) -> str:
@@ -164,7 +164,7 @@ def test_titles_go_before_the_text(tmp_path: Path) -> None:
     with Store.open(tmp_path / "s.duckdb", create=True) as store:
         fill(store)
         pairs = usable(mined_pairs(store, find_run(store)), 2, "run first")
-        texts = rows_of(Texts(store), pairs, "mnr", 2, "run first").texts
+        texts = rows_of(TextsById(store), pairs, "mnr", 2, "run first").texts
     assert texts["positive"][:2] == ["Cats They purr, mostly.", 'A "purr" is a sound.']
 
 

@@ -207,7 +207,7 @@ def test_each_text_is_read_once_and_test_queries_never(store: Store) -> None:
     table = unlabelled_texts(store, ("documents", "queries"), "test")
     texts = table["text"].to_pylist()
     assert len(texts) == len(set(texts)) == 73
-    assert table["side"].to_pylist().count("documents") == 72
+    assert table["role"].to_pylist().count("documents") == 72
     assert texts[-1] == "where does the otter live", "the others read like a document or a test query"
     everything = unlabelled_texts(store, ("queries",), None)["text"].to_pylist()
     assert everything == [

@@ -49,11 +49,11 @@ class Audit:
     """All of the run."""
     hideable: int
     barred: dict[str, int]
-    """How many may not be hidden, by `stored.BARS`."""
+    """How many may not be hidden, by `stored.CANNOT_HIDE`."""
     untold: list[str]
     """Models of the run of whose training the store knows nothing."""
     chosen_on: dict[str, Any] | None
-    """Where the rules were chosen on these very positives: as `stored.chosen_on`."""
+    """Where the rules were chosen on these very positives: as `stored.calibrated_on`."""
     hidden: float
     """Positives hidden in a repeat, mean."""
     leak: Rate
@@ -112,7 +112,7 @@ def require_hideable(store: Store, run: Run, hideable: Hideable) -> None:
     if hideable.allowed.any():
         return
     bars = hideable.bars()
-    told = ", ".join(f"{number:,} {stored.BARS[bar]}" for bar, number in bars.items())
+    told = ", ".join(f"{number:,} {stored.CANNOT_HIDE[bar]}" for bar, number in bars.items())
     hints = [_hint(store, run, bar) for bar in sorted(bars, key=lambda bar: -bars[bar])]
     raise UsageError(f"no positive of run '{run.name}' can be hidden: {told}", "; or ".join(hints))
 
@@ -155,8 +155,8 @@ def _audit(store: Store, run: Run, material: Material, settings: AuditConfig, tr
         positives=len(none),
         hideable=int(hideable.allowed.sum()),
         barred=hideable.bars(),
-        untold=stored.untold_models(store, run),
-        chosen_on=stored.chosen_on(store, run),
+        untold=stored.models_of_unknown_training(store, run),
+        chosen_on=stored.calibrated_on(store, run),
         hidden=float(np.mean([trial.hidden.sum() for trial in trials])),
         leak=_leak(material, trials, every),
         wrong=_wrong(material, trials),

@@ -25,7 +25,7 @@ from miner.errors import UsageError
 from miner.mining.config import Rules
 from miner.mining.rules import BOUNDS, name_of
 from miner.stats import Rate, clustered_rate
-from miner.store.audits import keep_chosen, untold_models
+from miner.store.audits import models_of_unknown_training, record_calibration
 from miner.store.database import Store
 from miner.store.runs import Run
 
@@ -95,7 +95,7 @@ class Calibration:
     """The run's own rules."""
     chosen: Setting
     barred: dict[str, int]
-    """How many positives may not be hidden, by `stored.BARS`."""
+    """How many positives may not be hidden, by `stored.CANNOT_HIDE`."""
     untold: list[str]
     """Models of the run of whose training the store knows nothing."""
     expected: Rate
@@ -162,8 +162,8 @@ def calibrate(
     swept += judge.measure(_finer(swept, own, target), sweeps, progress)
     chosen = least(swept, own) if target is None else choose(swept, target, run.negatives)
     expected = judge.expected(reduce(add, (sweep.counts([chosen.rules])[0] for sweep in sweeps)))
-    keep_chosen(store, run, asdict(chosen.rules), asdict(chosen.confirmed_on.leak))
-    barred, untold = material.hideable.bars(), untold_models(store, run)
+    record_calibration(store, run, asdict(chosen.rules), asdict(chosen.confirmed_on.leak))
+    barred, untold = material.hideable.bars(), models_of_unknown_training(store, run)
     return Calibration(
         run.name, target, settings, run.negatives, tuple(swept), own, chosen, barred, untold, expected
     )

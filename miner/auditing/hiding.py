@@ -56,7 +56,9 @@ class Hideable:
                 f"mine again with the same options: miner mine {quote(str(store.path))}",
             )
         positives = Positives(scored)
-        table = table.set_column(table.schema.get_field_index("bar"), "bar", _bars(table["bar"], positives))
+        table = table.set_column(
+            table.schema.get_field_index("cannot_hide"), "cannot_hide", _bars(table["cannot_hide"], positives)
+        )
         numbers = candidates["candidate"].to_numpy()
         row = _rows(table, numbers // CANDIDATES_PER_QUERY, candidates["doc_id"])
         reopenable = Reopenable.of(store, run, config, candidates)
@@ -65,21 +67,23 @@ class Hideable:
     @cached_property
     def allowed(self) -> Flags:
         """Whether each positive may be hidden."""
-        return np.asarray(self.table["bar"].is_null().to_numpy())
+        return np.asarray(self.table["cannot_hide"].is_null().to_numpy())
 
     def bars(self) -> dict[str, int]:
-        """Returns how many positives may not be hidden, for each reason of `stored.BARS` that occurs."""
-        found = self.table["bar"].drop_null().value_counts().to_pylist()
+        """Returns how many positives may not be hidden, by reason of `stored.CANNOT_HIDE`."""
+        found = self.table["cannot_hide"].drop_null().value_counts().to_pylist()
         counts = {one["values"]: one["counts"] for one in found}
-        return {bar: counts[bar] for bar in stored.BARS if bar in counts}
+        return {bar: counts[bar] for bar in stored.CANNOT_HIDE if bar in counts}
 
     def among(self, pairs: pa.Table) -> Hideable:
         """Returns the same, but only those of these pairs (query_id, doc_id) may be hidden."""
         named = set(zip(pairs["query_id"].to_pylist(), pairs["doc_id"].to_pylist(), strict=True))
         own = zip(self.table["query_id"].to_pylist(), self.table["doc_id"].to_pylist(), strict=True)
         inside = pa.array([pair in named for pair in own], pa.bool_())
-        bar = pc.if_else(pc.or_(inside, self.table["bar"].is_valid()), self.table["bar"], "not_held_out")
-        return replace(self, table=self.table.drop_columns("bar").append_column("bar", bar))
+        bar = pc.if_else(
+            pc.or_(inside, self.table["cannot_hide"].is_valid()), self.table["cannot_hide"], "not_held_out"
+        )
+        return replace(self, table=self.table.drop_columns("cannot_hide").append_column("cannot_hide", bar))
 
     def draws(self, settings: AuditConfig) -> list[Flags]:
         """Returns which positives each repeat hides."""

@@ -21,7 +21,7 @@ from miner.ranges import ABOVE_0, check_fields, within
 from miner.schema import SUSPECTED
 from miner.stats import Rate, clustered_rate
 from miner.store import relabel as stored
-from miner.store.audits import untold_models
+from miner.store.audits import models_of_unknown_training
 from miner.store.certificate import changed_since
 from miner.store.database import Store
 from miner.store.runs import Run
@@ -55,7 +55,7 @@ class RelabelReport:
     suspected: int
     relabelled: int
     barred: dict[str, int]
-    """How many positives may not be hidden, by `stored.BARS`."""
+    """How many positives may not be hidden, by `stored.CANNOT_HIDE`."""
     untold: list[str]
     """Models of the run of whose training the store knows nothing."""
     again: str | None
@@ -85,7 +85,7 @@ def relabel(
         material = Material.of(store, run)
         require_hideable(store, run, material.hideable)
         facts = Facts.of(store, run, material)
-        table, untold = stored.suspected(store, run), untold_models(store, run)
+        table, untold = stored.suspected(store, run), models_of_unknown_training(store, run)
     with progress.task("hiding positives", config.hiding.repeats, unit="repeats") as advance:
         trials = []
         for hidden in material.hideable.draws(config.hiding):

@@ -10,7 +10,7 @@ from miner.auditing.outside import Judged
 from miner.auditing.replay import Yield
 from miner.reporting.tables import decimal, percent, percent_interval, text_table
 from miner.stats import Rate
-from miner.store.audits import BARS
+from miner.store.audits import CANNOT_HIDE
 
 
 def table(audit: Audit, store: str, judged: Judged | None = None) -> str:
@@ -101,7 +101,7 @@ def limits(barred: Mapping[str, int], untold: Sequence[str]) -> list[str]:
     """Returns which positives are never hidden, and which models may know those that are."""
     notes = []
     if barred:
-        told = "; ".join(f"{number:,} {BARS[bar]}" for bar, number in barred.items())
+        told = "; ".join(f"{number:,} {CANNOT_HIDE[bar]}" for bar, number in barred.items())
         notes.append(f"Never hidden: {told}.")
     if untold:
         notes.append(
@@ -112,12 +112,12 @@ def limits(barred: Mapping[str, int], untold: Sequence[str]) -> list[str]:
 
 
 def _other_half(chosen: Mapping[str, Any]) -> str:
-    if chosen["leak"] is None:
+    if chosen["hidden_positive_rate"] is None:
         return (
             f"What they leak on the other half was measured of run {chosen['run']}, whose negatives were "
             "found, scored or selected otherwise: calibrate this run to know."
         )
-    leak = Rate(**chosen["leak"])
+    leak = Rate(**chosen["hidden_positive_rate"])
     return f"On the other half it was {percent(leak.rate, 2)} {percent_interval(leak.low, leak.high, 2)}."
 
 

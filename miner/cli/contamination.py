@@ -105,9 +105,9 @@ def _removed(store: Path, removed: Removed, split: str) -> str:
 
 
 def _lines(report: ContaminationReport) -> Iterator[str]:
-    for side, counts in report.counts().items():
-        number, total = sum(counts.values()), report.evaluation[side]
-        name = {"query": "queries", "document": "positives"}[side]
+    for role, counts in report.counts().items():
+        number, total = sum(counts.values()), report.evaluation[role]
+        name = {"query": "queries", "document": "positives"}[role]
         yield (
             f"{number:,} of {total:,} evaluation {name} ({100 * number / total:.1f} %) occur in the "
             f"{report.training:,} training texts"
@@ -115,7 +115,7 @@ def _lines(report: ContaminationReport) -> Iterator[str]:
         for how, number in counts.items():
             if number:
                 yield f"{number:>9,} {_KINDS[how]}"
-            examples = [match for match in report.matches if (match.side, match.how) == (side, how)]
+            examples = [match for match in report.matches if (match.role, match.how) == (role, how)]
             for match in examples[:_EXAMPLES]:
                 yield f"            {snippet(match.text, _SNIPPET)}"
                 if match.text != match.train_text:

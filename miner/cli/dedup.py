@@ -16,7 +16,7 @@ from miner.errors import snippet
 from miner.ranges import ABOVE_0
 
 if TYPE_CHECKING:
-    from miner.curation.dedup import DedupReport, SideReport
+    from miner.curation.dedup import CopiesReport, DedupReport
 
 _SHARE = Within(ABOVE_0)
 _SHOWN = 100
@@ -65,7 +65,7 @@ def command(store: Path, as_json: bool, **settings: Any) -> None:
 
 
 def _lines(report: DedupReport) -> Sequence[str]:
-    lines = [*_side("documents", report.documents), *_side("queries", report.queries)]
+    lines = [*_copies("documents", report.documents), *_copies("queries", report.queries)]
     for one, other, clusters in report.crossings:
         lines.append(
             f"{clusters:,} {'cluster' if clusters == 1 else 'clusters'} of queries stand in splits {one} and "
@@ -74,14 +74,14 @@ def _lines(report: DedupReport) -> Sequence[str]:
     return lines
 
 
-def _side(name: str, side: SideReport) -> list[str]:
+def _copies(name: str, copies: CopiesReport) -> list[str]:
     lines = [
-        f"{name:<10} {side.texts:>10,} texts, "
-        f"{side.members:,} of them in {side.clusters:,} clusters of copies"
+        f"{name:<10} {copies.texts:>10,} texts, "
+        f"{copies.members:,} of them in {copies.clusters:,} clusters of copies"
     ]
     meanings = {"exact": "the same text", "near": "nearly the same words", "vectors": "near vectors"}
-    lines += [f"{number:>21,} {meanings[how]}" for how, number in side.how.items()]
-    for one, other in side.examples:
+    lines += [f"{number:>21,} {meanings[how]}" for how, number in copies.how.items()]
+    for one, other in copies.examples:
         lines.append(f"           such as: {snippet(one, _SHOWN)}")
         lines.append(f"                    {snippet(other, _SHOWN)}")
     return lines

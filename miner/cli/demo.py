@@ -142,7 +142,7 @@ def _example(store: Store, run: Run) -> str:
     from miner.mining.explain import explain
     from miner.store import explain as explaining
 
-    query_id = explaining.telling_query(store, run)
+    query_id = explaining.example_query(store, run)
     if query_id is None:
         return "  no query has both dropped candidates and enough negatives; try more --queries"
     found = explain(store, query_id, run.name)

@@ -46,7 +46,7 @@ class ContaminationConfig:
 class Match:
     """An evaluation text and the training text that is most similar to it."""
 
-    side: str
+    role: str
     """`query` or `document`: what the text is in the evaluation data."""
     id: str
     text: str
@@ -54,7 +54,7 @@ class Match:
     """One of HOW."""
     similarity: float
     """Jaccard similarity of the words; for `contained` the fraction of the parts."""
-    train_side: str
+    train_role: str
     train_id: str
     train_text: str
 
@@ -74,21 +74,21 @@ class ContaminationReport:
     """What `miner contamination` found."""
 
     evaluation: dict[str, int]
-    """Number of evaluation texts, per side."""
+    """Number of evaluation texts, per role."""
     training: int
     """Number of training texts."""
     matches: tuple[Match, ...]
-    """One per evaluation text that occurs in the training data, ordered by side and id."""
+    """One per evaluation text that occurs in the training data, ordered by role and id."""
     train_ids: dict[str, tuple[str, ...]]
-    """Every training text that matches an evaluation text, per side: what `remove` deletes."""
+    """Every training text that matches an evaluation text, per role: what `remove` deletes."""
     removed: Removed | None = None
     """What was removed; None if removal was not requested."""
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Returns the number of matches per side and HOW."""
-        found = {side: dict.fromkeys(HOW, 0) for side in self.evaluation}
+        """Returns the number of matches per role and HOW."""
+        found = {role: dict.fromkeys(HOW, 0) for role in self.evaluation}
         for match in self.matches:
-            found[match.side][match.how] += 1
+            found[match.role][match.how] += 1
         return found
 
 
@@ -141,7 +141,7 @@ def find_contamination(
     with evaluation.snapshot():
         wanted = stored.evaluation_texts(evaluation, config.split)
     if train is evaluation:
-        wanted = wanted.filter(pa.array([side == "query" for side in wanted["side"].to_pylist()]))
+        wanted = wanted.filter(pa.array([role == "query" for role in wanted["role"].to_pylist()]))
         known = stored.queries_elsewhere(train, config.split)
         if not known.num_rows:
             raise UsageError(
@@ -160,17 +160,17 @@ def find_contamination(
         best[row] = min(best.get(row, found), found)
     matches = tuple(
         Match(
-            own.side[row], own.id[row], own.text[row], HOW[how], -negated,
-            training.side[train_row], training.id[train_row], training.text[train_row],
+            own.role[row], own.id[row], own.text[row], HOW[how], -negated,
+            training.role[train_row], training.id[train_row], training.text[train_row],
         )
         for row, (how, negated, train_row) in sorted(best.items())
     )  # fmt: skip
-    evaluated = [own.side[row] for row in sorted(set(own.owner))]
+    evaluated = [own.role[row] for row in sorted(set(own.owner))]
     ids = {
-        side: tuple(training.id[row] for row in sorted(matched) if training.side[row] == side)
-        for side in ("query", "document")
+        role: tuple(training.id[row] for row in sorted(matched) if training.role[row] == role)
+        for role in ("query", "document")
     }
-    counts = {side: evaluated.count(side) for side in dict.fromkeys(evaluated)}
+    counts = {role: evaluated.count(role) for role in dict.fromkeys(evaluated)}
     return ContaminationReport(counts, len(set(training.owner)), matches, ids)
 
 
@@ -178,7 +178,7 @@ def find_contamination(
 class _Texts:
     """Texts by row; a document's passage without its title has a row of its own."""
 
-    side: list[str]
+    role: list[str]
     id: list[str]
     text: list[str]
     compared: list[str]
@@ -191,11 +191,11 @@ class _Texts:
     @classmethod
     def of(cls, table: pa.Table) -> _Texts:
         """Returns the rows of a table that `stored.all_texts` describes."""
-        names = ("side", "id", "text", "text_key", "start")
-        side, identity, text, key, start = (table[name].to_pylist() for name in names)
+        names = ("role", "id", "text", "text_key", "start")
+        role, identity, text, key, start = (table[name].to_pylist() for name in names)
         compared = [whole[first:] for whole, first in zip(text, start, strict=True)]
         owner = [row - (first > 0) for row, first in enumerate(start)]
-        return cls(side, identity, text, compared, key, owner)
+        return cls(role, identity, text, compared, key, owner)
 
 
 def _matches(

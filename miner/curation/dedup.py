@@ -44,8 +44,8 @@ class DedupConfig:
 
 
 @dataclass(frozen=True)
-class SideReport:
-    """What was found on one side."""
+class CopiesReport:
+    """The copies among the documents, or among the queries."""
 
     texts: int
     clusters: int
@@ -62,8 +62,8 @@ class SideReport:
 class DedupReport:
     """What `miner dedup` found."""
 
-    documents: SideReport
-    queries: SideReport
+    documents: CopiesReport
+    queries: CopiesReport
     crossings: tuple[tuple[str, str, int], ...]
     """Clusters of queries that are judged in two splits."""
 
@@ -75,16 +75,16 @@ def dedup(store: Store, config: DedupConfig, progress: Progress = SILENT) -> Ded
     ModelError for an encoder that cannot be used.
     """
     tables, reports = {}, {}
-    for side in stored.SIDES:
-        table = stored.texts(store, side)
-        links = _links(store, table, side, config, progress)
-        tables[side], reports[side] = _clusters(table, links)
+    for role in stored.ROLES:
+        table = stored.texts(store, role)
+        links = _links(store, table, role, config, progress)
+        tables[role], reports[role] = _clusters(table, links)
     stored.replace_duplicates(store, tables, asdict(config))
     crossings = tuple(stored.split_crossings(store))
     return DedupReport(reports["documents"], reports["queries"], crossings)
 
 
-def _links(store: Store, table: pa.Table, side: str, config: DedupConfig, progress: Progress) -> list[Links]:
+def _links(store: Store, table: pa.Table, role: str, config: DedupConfig, progress: Progress) -> list[Links]:
     """The links of each kind in HOW, between positions in the table."""
     keys = table["text_key"].to_numpy()
     filled = np.flatnonzero(keys != 0)
@@ -102,7 +102,7 @@ def _links(store: Store, table: pa.Table, side: str, config: DedupConfig, progre
     if config.encoder is not None:
         from miner.curation.neighbours import vector_pairs
 
-        left, right, cosine = vector_pairs(store, texts, side, config.encoder, config.cosine, progress)
+        left, right, cosine = vector_pairs(store, texts, role, config.encoder, config.cosine, progress)
         links.append((leaders[left], leaders[right], cosine))
     return links
 
@@ -112,7 +112,7 @@ def _joined(*links: Links) -> Links:
     return left, right, similarity
 
 
-def _clusters(table: pa.Table, links: Sequence[Links]) -> tuple[pa.Table, SideReport]:
+def _clusters(table: pa.Table, links: Sequence[Links]) -> tuple[pa.Table, CopiesReport]:
     """Clusters of linked texts: id, cluster (its smallest id), how, similarity of the strongest link."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -126,8 +126,8 @@ def _clusters(table: pa.Table, links: Sequence[Links]) -> tuple[pa.Table, SideRe
     for kind in reversed(range(len(links))):
         for ends in links[kind][:2]:
             how[ends] = kind
-    for kind, (*sides, value) in enumerate(links):
-        for ends in sides:
+    for kind, (*ends_of_links, value) in enumerate(links):
+        for ends in ends_of_links:
             mine = how[ends] == kind
             np.maximum.at(similarity, ends[mine], value[mine])
     member = np.flatnonzero(how < len(HOW))
@@ -143,7 +143,7 @@ def _clusters(table: pa.Table, links: Sequence[Links]) -> tuple[pa.Table, SideRe
         }
     )
     counts = {name: int((how[member] == kind).sum()) for kind, name in enumerate(HOW)}
-    report = SideReport(
+    report = CopiesReport(
         size,
         len(np.unique(leader)),
         len(member),

@@ -22,7 +22,7 @@ _ROWS = 65_536
 
 
 def vector_pairs(
-    store: Store, texts: Sequence[str], side: str, model: str, cosine: float, progress: Progress = SILENT
+    store: Store, texts: Sequence[str], kind: str, model: str, cosine: float, progress: Progress = SILENT
 ) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
     """Returns the pairs of positions whose vectors' cosine is at least `cosine`, left < right, ordered.
 
@@ -30,8 +30,8 @@ def vector_pairs(
     the encoder has no vector for is in no pair. Vectors are cached beside the store. Raises ModelError for an
     encoder that cannot be used.
     """
-    role = "query" if side == "queries" else "document"
-    encoder = Encoder(model).for_side(role)
+    role = "query" if kind == "queries" else "document"
+    encoder = Encoder(model).for_role(role)
     cache = VectorCache(store.vectors, encoder.fingerprint, progress)
     rows = embed(cache, encoder, list(texts), encoder.prompts[role], progress=progress)
     note_truncated(encoder.name, cache.truncated, progress)

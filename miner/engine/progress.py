@@ -91,7 +91,7 @@ class WithoutNotes:
         """Says nothing."""
 
 
-class Within:
+class CountedInto:
     """Lets work that opens bars of its own count in one that is open already."""
 
     def __init__(self, advance: Advance, inner: Progress) -> None:

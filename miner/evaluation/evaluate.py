@@ -197,7 +197,7 @@ def task_of_split(store: Store, config: EvaluationConfig) -> str:
 
 
 class CachedEncoder:
-    """An encoder as a function of texts and side, with its vectors cached beside the store.
+    """An encoder as a function of texts and role, with its vectors cached beside the store.
 
     Where none can be added, as beside a store that is shared to be read, those that are missing there
     are computed each time, and a note says so.
@@ -207,14 +207,14 @@ class CachedEncoder:
         self._encoder, self._progress = encoder, progress
         self.similarity = encoder.similarity
         """How its vectors are to be compared."""
-        models = dict.fromkeys(encoder.for_side(side).fingerprint for side in ("query", "document"))
+        models = dict.fromkeys(encoder.for_role(role).fingerprint for role in ("query", "document"))
         self._caches = {model: VectorCache(store.vectors, model, progress) for model in models}
 
-    def __call__(self, texts: Sequence[str], side: str) -> Vectors:
-        """Returns the vectors of the texts, by the model's own prompt and route for that side."""
-        encoder = self._encoder.for_side(side)
+    def __call__(self, texts: Sequence[str], role: str) -> Vectors:
+        """Returns the vectors of the texts, by the model's own prompt and route for that role."""
+        encoder = self._encoder.for_role(role)
         cache = self._caches[encoder.fingerprint]
-        return vectors_of(cache, encoder, texts, encoder.prompts[side], self._progress)
+        return vectors_of(cache, encoder, texts, encoder.prompts[role], self._progress)
 
     def note_truncated(self) -> None:
         """Says how many distinct texts so far are longer than the model reads."""

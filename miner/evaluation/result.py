@@ -20,11 +20,11 @@ TASKS = ("retrieval", "similarity", "labels", "reranking")
 class Encode(Protocol):
     """Texts to vectors."""
 
-    def __call__(self, texts: Sequence[str], side: str) -> Vectors:
+    def __call__(self, texts: Sequence[str], role: str) -> Vectors:
         """Returns the float32 vectors of `texts`, shape (len(texts), dimension), in their order.
 
         Their length is 1 where they are compared by cosine. A text without a vector has a row of NaN.
-        `side` is `query` or `document`: which of the model's prompts, and of its routes, to use.
+        `role` is `query` or `document`: which of the model's prompts, and of its routes, to use.
         """
         ...
 

@@ -30,7 +30,7 @@ class SimilarityTask:
     def measure(self, encode: Encode, similarity: str = COSINE) -> Measured:
         """Returns Spearman's and Pearson's correlation of the model's similarity and the gold score.
 
-        Both texts are encoded as queries: the task is symmetric, and a prompt or a route for one side only
+        Both texts are encoded as queries: the task is symmetric, and a prompt or a route for one role only
         would not be. Equal similarities for all pairs correlate with nothing: 0. A pair that the model has
         no vector for is left out and counted. Raises UsageError when fewer than three pairs are left.
         """

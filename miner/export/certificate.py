@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from miner.store import certificate as stored
-from miner.store.audits import BARS
+from miner.store.audits import CANNOT_HIDE
 from miner.store.database import Store
 from miner.store.runs import Run
 
@@ -105,7 +105,7 @@ def _audit(audit: Mapping[str, Any] | None, command: str) -> str:
         f"{audit['weak_positives']:,}.",
     ]
     if audit["barred"]:
-        barred = "; ".join(f"{number:,} {BARS[bar]}" for bar, number in audit["barred"].items())
+        barred = "; ".join(f"{number:,} {CANNOT_HIDE[bar]}" for bar, number in audit["barred"].items())
         lines.append(
             f"Of {audit['positives']:,} positives {audit['hideable']:,} could be hidden. "
             f"Never hidden: {barred}."
@@ -119,9 +119,9 @@ def _audit(audit: Mapping[str, Any] | None, command: str) -> str:
 
 def _chosen(chosen: Mapping[str, Any]) -> str:
     told = "`miner calibrate` chose the rules on half of these queries, so that the leak rate flatters."
-    if chosen["leak"] is None:
+    if chosen["hidden_positive_rate"] is None:
         return f"{told} What they leak on the other half was measured of another run, {chosen['run']}."
-    leak = f"{_share(chosen['leak'])} ({_interval(chosen['leak'])})"
+    leak = f"{_share(chosen['hidden_positive_rate'])} ({_interval(chosen['hidden_positive_rate'])})"
     return f"{told} On the other half it was {leak}: `miner calibrate STORE --run {chosen['run']}`."
 
 
@@ -144,12 +144,12 @@ def _stale(changed: list[str]) -> str:
 def _copies(copies: Mapping[str, Any] | None, commands: Mapping[str, Any]) -> str:
     if copies is None:
         return f"Nobody has looked for copies: `{commands['copies']}`."
-    sides = [
-        f"{copies[side]['members']:,} {side} in {copies[side]['clusters']:,} clusters"
-        for side in ("documents", "queries")
-        if side in copies
+    counts = [
+        f"{copies[role]['members']:,} {role} in {copies[role]['clusters']:,} clusters"
+        for role in ("documents", "queries")
+        if role in copies
     ]
-    found = f"Copies, of which mining takes one: {' and '.join(sides) or 'none'} (`{commands['copies']}`)."
+    found = f"Copies, of which mining takes one: {' and '.join(counts) or 'none'} (`{commands['copies']}`)."
     return found + _stale(copies["changed_since"])
 
 

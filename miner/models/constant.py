@@ -24,17 +24,17 @@ def same_score(pairs: int, lowest: float | None, highest: float | None) -> str |
     return f"gives all {pairs:,} pairs the same score, {lowest:.4g}: it does not separate anything"
 
 
-def same_vector(**sides: tuple[Sequence[str], npt.NDArray[np.floating]]) -> str | None:
-    """Returns what is wrong, as a clause after the model's name, if all texts of a side have one vector.
+def same_vector(**roles: tuple[Sequence[str], npt.NDArray[np.floating]]) -> str | None:
+    """Returns what is wrong, as a clause after the model's name, if all texts of a role have one vector.
 
-    A side is its texts and their vectors, in the same order; NaN rows are no vectors. A side with fewer than
+    A role is its texts and their vectors, in the same order; NaN rows are no vectors. A role with fewer than
     two distinct texts that have a vector is never reported.
     """
     told = []
-    for side, (texts, vectors) in sides.items():
+    for role, (texts, vectors) in roles.items():
         with_vector = np.flatnonzero(found(vectors)).tolist()
         if len({texts[place] for place in with_vector}) > 1 and _same(vectors):
-            told.append(f"all {len(with_vector):,} {side}")
+            told.append(f"all {len(with_vector):,} {role}")
     return f"gives the same vector to {' and '.join(told)}: it does not tell them apart" if told else None
 
 

@@ -58,24 +58,24 @@ class Encoder:
         self.similarity = own_similarity(self._folder)
         """How the model compares vectors: one of `SIMILARITIES`."""
         self.has_routes = has_routes(self._folder.path)
-        """Whether queries and documents go through different modules: then `for_side` tells which."""
+        """Whether queries and documents go through different modules: then `for_role` tells which."""
         self.device = resolve_device()
         self.dtype = resolve_dtype(dtype, self.device)
-        self._side = ""
+        self._role = ""
         self._whole = self
-        self._sides: dict[str, Encoder] = {}
+        self._roles: dict[str, Encoder] = {}
 
-    def for_side(self, side: str) -> Encoder:
-        """Returns the encoder of the side `query` or `document`: this one, unless the model has routes.
+    def for_role(self, role: str) -> Encoder:
+        """Returns the encoder of the role `query` or `document`: this one, unless the model has routes.
 
         The encoder of a route has a fingerprint of its own, so that its vectors are cached apart.
         """
-        if not self.has_routes or self._side:
+        if not self.has_routes or self._role:
             return self
-        if side not in self._sides:
-            self._sides[side] = copy(self)
-            self._sides[side]._side = side
-        return self._sides[side]
+        if role not in self._roles:
+            self._roles[role] = copy(self)
+            self._roles[role]._role = role
+        return self._roles[role]
 
     @property
     def weights(self) -> str:
@@ -86,22 +86,22 @@ class Encoder:
     def fingerprint(self) -> str:
         """sha256 over the weights, the numbers they are computed in, the similarity, and this code's version.
 
-        Of the encoder of a route, also over the side.
+        Of the encoder of a route, also over the role.
         """
         identity = {"folder": self.weights, "dtype": self.dtype, "code": _CODE, "similarity": self.similarity}
-        return fingerprint(identity | ({"side": self._side} if self._side else {}))
+        return fingerprint(identity | ({"side": self._role} if self._role else {}))
 
     @cached_property
     def prompts(self) -> dict[str, str]:
-        """The model's own prompts for the sides `query` and `document`; empty where it has none."""
+        """The model's own prompts for the roles `query` and `document`; empty where it has none."""
         return own_prompts(self._folder.path)
 
     @cached_property
     def _model(self) -> SentenceTransformer:
-        """The modules that the texts go through, in order: of a model with routes, those of the side."""
+        """The modules that the texts go through, in order: of a model with routes, those of the role."""
         model = self._whole._loaded
         if self.has_routes:
-            model = routed(model, self._side, self.name)
+            model = routed(model, self._role, self.name)
         one_vector_per_text(model, self.name)
         return model
 
@@ -132,7 +132,7 @@ class Encoder:
     @property
     def dimension(self) -> int:
         """The length of a vector."""
-        return int(self.for_side("query")._model.get_embedding_dimension() or 0)
+        return int(self.for_role("query")._model.get_embedding_dimension() or 0)
 
     def encode(
         self,

@@ -97,10 +97,10 @@ def own_similarity(model: ModelFolder) -> str:
 
 
 def own_prompts(folder: Path) -> dict[str, str]:
-    """Returns a model's own prompts for the sides `query` and `document`; empty where it has none.
+    """Returns a model's own prompts for the roles `query` and `document`; empty where it has none.
 
-    Models call the second side document, passage or corpus. As in `encode_query` and `encode_document` of
-    sentence-transformers, `default_prompt_name` does not count: it is for texts that have no side.
+    Models call the second role document, passage or corpus. As in `encode_query` and `encode_document` of
+    sentence-transformers, `default_prompt_name` does not count: it is for texts that have no role.
     """
     own = _read(folder / "config_sentence_transformers.json").get("prompts") or {}
     document = next(

@@ -89,11 +89,11 @@ class _Template:
 
 def _template(tokenizer: Any) -> _Template | None:
     encoded = tokenizer("a", "b", return_token_type_ids=True)
-    ids, types, sides = encoded["input_ids"], encoded["token_type_ids"], encoded.sequence_ids(0)
-    if 0 not in sides or 1 not in sides:
+    ids, types, owners = encoded["input_ids"], encoded["token_type_ids"], encoded.sequence_ids(0)
+    if 0 not in owners or 1 not in owners:
         return None
-    query, document = sides.index(0), sides.index(1)
-    ends = len(sides) - sides[::-1].index(0), len(sides) - sides[::-1].index(1)
+    query, document = owners.index(0), owners.index(1)
+    ends = len(owners) - owners[::-1].index(0), len(owners) - owners[::-1].index(1)
     cuts = slice(0, query), slice(ends[0], document), slice(ends[1], None)
     kinds = (types[cuts[0]], types[query], types[cuts[1]], types[document], types[cuts[2]])
     return _Template(ids[cuts[0]], ids[cuts[1]], ids[cuts[2]], kinds)
@@ -101,9 +101,9 @@ def _template(tokenizer: Any) -> _Template | None:
 
 def _agrees(tokenizer: Any, template: _Template, pair: tuple[str, str], limit: int) -> bool:
     """Whether the built ids of one pair are those of the tokenizer."""
-    sides = [pair[0]], [pair[1]]
-    encoded = tokenizer(*sides, truncation=True, max_length=limit, return_token_type_ids=True)
-    ids, types, _ = _built(tokenizer, template, *sides, limit).matrix([0], 0)
+    texts = [pair[0]], [pair[1]]
+    encoded = tokenizer(*texts, truncation=True, max_length=limit, return_token_type_ids=True)
+    ids, types, _ = _built(tokenizer, template, *texts, limit).matrix([0], 0)
     return bool(ids.tolist() == encoded["input_ids"] and types.tolist() == encoded["token_type_ids"])
 
 

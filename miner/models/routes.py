@@ -1,4 +1,4 @@
-"""What a loaded encoder is made of: the modules of each side, one vector per text, and the words it knows."""
+"""What a loaded encoder is made of: the modules of each role, one vector per text, and the words it knows."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ if TYPE_CHECKING:
 Flags = npt.NDArray[np.bool_]
 
 
-def routed(model: SentenceTransformer, side: str, name: str) -> SentenceTransformer:
-    """Returns the model of one side, `query` or `document`, of a model with routers; they share weights.
+def routed(model: SentenceTransformer, role: str, name: str) -> SentenceTransformer:
+    """Returns the model of one role, `query` or `document`, of a model with routers; they share weights.
 
-    The route is the one that `SentenceTransformer.encode(texts, task=side)` takes for texts. Raises
-    ModelError when a router has none for the side.
+    The route is the one that `SentenceTransformer.encode(texts, task=role)` takes for texts. Raises
+    ModelError when a router has none for the role.
     """
     from sentence_transformers import SentenceTransformer
 
-    modules = list(_flat(list(model), side, name))
+    modules = list(_flat(list(model), role, name))
     return SentenceTransformer(
         modules=modules, device=str(model.device), truncate_dim=model.truncate_dim
     ).eval()
 
 
-def _flat(modules: Sequence[Any], side: str, name: str) -> Iterator[Any]:
+def _flat(modules: Sequence[Any], role: str, name: str) -> Iterator[Any]:
     from sentence_transformers.base.modules import Router
 
     for module in modules:
         if isinstance(module, Router):
-            route = _route(module, side)
+            route = _route(module, role)
             if route is None:
                 raise ModelError(
-                    f"{name} has no route for the text of a {side}: its routes are "
+                    f"{name} has no route for the text of a {role}: its routes are "
                     f"{', '.join(module.sub_modules)}",
                     ANOTHER,
                 )
-            yield from _flat(list(module.sub_modules[route].children()), side, name)
+            yield from _flat(list(module.sub_modules[route].children()), role, name)
         else:
             yield module
 
 
-def _route(router: Any, side: str) -> str | None:
+def _route(router: Any, role: str) -> str | None:
     """The order of precedence of `sentence_transformers.base.modules.Router` for a task and a text."""
-    for key in ((side, "text"), (side, None), (None, "text"), (None, None)):
+    for key in ((role, "text"), (role, None), (None, "text"), (None, None)):
         if key in router.route_mappings:
             return str(router.route_mappings[key])
-    return next((name for name in (side, "text") if name in router.sub_modules), None)
+    return next((name for name in (role, "text") if name in router.sub_modules), None)
 
 
 def one_vector_per_text(model: SentenceTransformer, name: str) -> None:

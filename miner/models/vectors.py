@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from miner.engine.progress import SILENT, Progress, Within
+from miner.engine.progress import SILENT, CountedInto, Progress
 from miner.errors import MinerError
 from miner.models.encoder import Encoder, Flags, Vectors
 
@@ -47,7 +47,7 @@ ENTRY = np.dtype(
 )
 
 Keys = npt.NDArray[np.uint64]
-Rows = npt.NDArray[np.int64]
+RowNumbers = npt.NDArray[np.int64]
 Entries = npt.NDArray[Any]
 
 
@@ -106,7 +106,7 @@ class VectorCache:
             self._require_same(file)
             return np.memmap(file, np.float32, mode="r", shape=(self._stored, self._dimension))
 
-    def rows(self, keys: Keys) -> Rows:
+    def rows(self, keys: Keys) -> RowNumbers:
         """Returns the row of every key, -1 where there is none that is whole."""
         found = self._find(keys)
         damaged = self._damaged(found)
@@ -141,7 +141,7 @@ class VectorCache:
         self._mend(damaged)
         return added
 
-    def count_truncated(self, keys: Keys, rows: Rows | None = None) -> None:
+    def count_truncated(self, keys: Keys, rows: RowNumbers | None = None) -> None:
         """Adds to `truncated` the texts of these keys, which are in these rows, that are longer than the
         model reads."""
         rows = self._find(keys) if rows is None else rows
@@ -172,7 +172,7 @@ class VectorCache:
     # Looking up
 
     @cached_property
-    def _index(self) -> tuple[Entries, Rows, npt.NDArray[np.uint64]]:
+    def _index(self) -> tuple[Entries, RowNumbers, npt.NDArray[np.uint64]]:
         """All entries, the order of the live ones' keys, and their first words in that order."""
         entries = np.concatenate(self._parts) if self._parts else np.zeros(0, ENTRY)
         trusted = np.concatenate(self._trusted) if self._trusted else np.zeros(0, dtype=bool)
@@ -182,7 +182,7 @@ class VectorCache:
         order = live[np.lexsort((keys[:, 1], keys[:, 0]))]
         return entries, order, entries["key"][order, 0]
 
-    def _find(self, keys: Keys) -> Rows:
+    def _find(self, keys: Keys) -> RowNumbers:
         found = np.full(len(keys), -1, dtype=np.int64)
         if not len(self):
             return found
@@ -200,7 +200,7 @@ class VectorCache:
             pending = pending[place[pending] < len(order)]
         return found
 
-    def _damaged(self, rows: Rows) -> Rows:
+    def _damaged(self, rows: RowNumbers) -> RowNumbers:
         """Returns which of these rows differ from their checksums; each row is checked once."""
         if not (rows >= 0).any():
             return _NO_ROWS
@@ -253,7 +253,7 @@ class VectorCache:
         if self._count:
             self._identity = state.st_dev, state.st_ino
 
-    def _read(self, file: BinaryIO) -> tuple[Keys, Rows]:
+    def _read(self, file: BinaryIO) -> tuple[Keys, RowNumbers]:
         """Reads the entries that are new on disk; returns their keys, and which rows are damaged."""
         try:
             with self._entries_file.open("rb") as stream:
@@ -311,7 +311,7 @@ class VectorCache:
         if gap:
             self._note_lost(gap, "incomplete, as after a kill")
 
-    def _mend(self, rows: Rows) -> None:
+    def _mend(self, rows: RowNumbers) -> None:
         """Marks rows as dead, on disk too where that can be written, and says so."""
         if not len(rows):
             return
@@ -321,7 +321,7 @@ class VectorCache:
         with suppress(OSError):  # in a folder that can only be read the damage stays, and is found again
             self._mark_dead(rows)
 
-    def _mark_dead(self, rows: Rows) -> None:
+    def _mark_dead(self, rows: RowNumbers) -> None:
         """Writes dead entries over those of damaged rows."""
         with self._locked("r+b"), self._entries_file.open("r+b") as index:
             count = os.fstat(index.fileno()).st_size // ENTRY.itemsize
@@ -397,7 +397,7 @@ def _among(keys: Keys, known: set[bytes]) -> Flags:
     return np.fromiter((bool(known) and key.tobytes() in known for key in keys), bool, len(keys))
 
 
-def gather(matrix: Vectors, rows: Rows) -> Vectors:
+def gather(matrix: Vectors, rows: RowNumbers) -> Vectors:
     """Returns `matrix[rows]`, without a copy where the rows follow one another."""
     if rows[-1] - rows[0] + 1 == len(rows):
         return np.ascontiguousarray(matrix[rows[0] : rows[-1] + 1])
@@ -421,7 +421,7 @@ def note_truncated(name: str, truncated: int, progress: Progress) -> None:
         progress.note(f"{what} longer than {name} reads: only the beginning was encoded")
 
 
-def _distinct(keys: Keys, rows: Rows) -> Rows:
+def _distinct(keys: Keys, rows: RowNumbers) -> RowNumbers:
     """Returns the first position of each distinct key that has no row."""
     missing = np.flatnonzero(rows < 0)
     if not len(missing):
@@ -438,7 +438,7 @@ def embed(
     *,
     workers: int | None = None,
     progress: Progress = SILENT,
-) -> Rows:
+) -> RowNumbers:
     """Returns the cache row of every text, encoding those that the cache lacks.
 
     Equal texts share a row. Raises MinerError when the vectors cannot be written.
@@ -447,7 +447,7 @@ def embed(
     while len(missing := _distinct(keys, rows := cache.rows(keys))):
         others: set[bytes] = set()
         with progress.task("encoding", len(missing), unit="texts") as advance:
-            part = Within(advance, progress)
+            part = CountedInto(advance, progress)
             for start in range(0, len(missing), CHUNK):
                 chunk = missing[start : start + CHUNK]
                 others |= _names(cache.refresh())

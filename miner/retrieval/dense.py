@@ -20,7 +20,7 @@ from miner.errors import MissingExtraError, UsageError
 from miner.models.device import resolve_device
 from miner.models.encoder import Encoder, Vectors
 from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN, found, pairwise
-from miner.models.vectors import Rows, VectorCache, embed, gather, release, vector_keys
+from miner.models.vectors import RowNumbers, VectorCache, embed, gather, release, vector_keys
 from miner.processors import cores
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.index import check_index
@@ -45,10 +45,10 @@ _RECALL_SAMPLE = 256
 _GPU_MOST = 2048
 """The most neighbours that FAISS selects on a GPU; more are searched on the processor."""
 
-Neighbours = tuple[Vectors, Rows]
+Neighbours = tuple[Vectors, RowNumbers]
 """fp32 scores, more is nearer, and positions in the searched matrix, each (queries, k); -1 where there is
 none. FAISS gives minus the square of a Euclidean distance."""
-Expanded = tuple[Rows, Rows, Floats]
+Expanded = tuple[RowNumbers, RowNumbers, Floats]
 """Whose neighbour, which document, and its float64 score."""
 
 
@@ -85,10 +85,10 @@ class Dense:
 
     @cached_property
     def prompts(self) -> dict[str, str]:
-        """The prompts in use for the sides `query` and `document`."""
+        """The prompts in use for the roles `query` and `document`."""
         own = self.encoder.prompts
         asked = {"query": self._config.query_prompt, "document": self._config.document_prompt}
-        return {side: own[side] if prompt is None else prompt for side, prompt in asked.items()}
+        return {role: own[role] if prompt is None else prompt for role, prompt in asked.items()}
 
     def inputs(self) -> dict[str, Any]:
         """Returns everything that its hits depend on, besides the texts and the depth."""
@@ -102,17 +102,17 @@ class Dense:
 
     @cached_property
     def _caches(self) -> dict[str, VectorCache]:
-        """The vectors of each side: one cache, unless the encoder has a route for each."""
-        models = {side: self.encoder.for_side(side).fingerprint for side in ("query", "document")}
+        """The vectors of each role: one cache, unless the encoder has a route for each."""
+        models = {role: self.encoder.for_role(role).fingerprint for role in ("query", "document")}
         caches = {m: VectorCache(self._vectors, m, self._progress) for m in dict.fromkeys(models.values())}
-        return {side: caches[model] for side, model in models.items()}
+        return {role: caches[model] for role, model in models.items()}
 
     @property
     def truncated(self) -> int:
         """How many distinct texts of the collection are longer than the encoder reads."""
         if "_doc_rows" not in self.__dict__:  # the hits are from the ledger: no vector was needed
-            for side, texts in (("document", self._doc_texts), ("query", self._query_texts)):
-                self._caches[side].count_truncated(vector_keys(texts, self.prompts[side]))
+            for role, texts in (("document", self._doc_texts), ("query", self._query_texts)):
+                self._caches[role].count_truncated(vector_keys(texts, self.prompts[role]))
         return sum(cache.truncated for cache in {id(c): c for c in self._caches.values()}.values())
 
     @property
@@ -125,25 +125,25 @@ class Dense:
         texts: list[str] = self._collection.queries["text"].to_pylist()
         return texts
 
-    def _rows(self, side: str, texts: list[str]) -> Rows:
+    def _rows(self, role: str, texts: list[str]) -> RowNumbers:
         return embed(
-            self._caches[side],
-            self.encoder.for_side(side),
+            self._caches[role],
+            self.encoder.for_role(role),
             texts,
-            self.prompts[side],
+            self.prompts[role],
             workers=self._workers,
             progress=self._progress,
         )
 
     @cached_property
-    def _doc_rows(self) -> Rows:
+    def _doc_rows(self) -> RowNumbers:
         if self._config.index != "Flat":  # a wrong name is told before hours of encoding, not after
             width = self._caches["document"].vectors.shape[1] or self.encoder.dimension
             _empty_index(self._config.index, width, self.encoder.similarity)
         return self._rows("document", self._doc_texts)
 
     @cached_property
-    def _query_rows(self) -> Rows:
+    def _query_rows(self) -> RowNumbers:
         return self._rows("query", self._query_texts)
 
     @property
@@ -216,7 +216,7 @@ class Dense:
             release(self._documents)
         return longest
 
-    def _similarities(self, vectors: Vectors, owner: Rows, rows: Rows) -> Floats:
+    def _similarities(self, vectors: Vectors, owner: RowNumbers, rows: RowNumbers) -> Floats:
         """Returns the float64 similarity of vectors[owner[i]] and the document vector rows[i] for every i."""
         matrix, scores = self._documents, np.empty(len(rows), dtype=np.float64)
         for start in range(0, len(rows), _PAIRS):
@@ -264,7 +264,7 @@ class Dense:
 class _Index:
     """Which documents share a vector: each distinct row that holds one is searched once."""
 
-    def __init__(self, rows: Rows, matrix: Vectors) -> None:
+    def __init__(self, rows: RowNumbers, matrix: Vectors) -> None:
         unique, inverse, counts = np.unique(rows, return_inverse=True, return_counts=True)
         self._docs = np.argsort(inverse, kind="stable")
         starts = np.cumsum(counts) - counts
@@ -274,7 +274,7 @@ class _Index:
         self.gaps = int(counts[~usable].sum())
         """How many documents have no vector."""
 
-    def expand(self, owner: Rows, places: Rows, scores: Floats) -> Expanded:
+    def expand(self, owner: RowNumbers, places: RowNumbers, scores: Floats) -> Expanded:
         """Turns places among distinct vectors into documents: all that have that vector."""
         counts = self._counts[places]
         docs = self._docs[joined_ranges(self._starts[places], counts)]
@@ -297,7 +297,9 @@ def require_search_library() -> None:
         raise MissingExtraError("FAISS", "cpu")
 
 
-def exact(vectors: Vectors, matrix: Vectors, rows: Rows, k: int, similarity: str = COSINE) -> Neighbours:
+def exact(
+    vectors: Vectors, matrix: Vectors, rows: RowNumbers, k: int, similarity: str = COSINE
+) -> Neighbours:
     """Returns the k rows of `matrix[rows]` that are nearest to each vector in fp32.
 
     The rows are searched block by block, so that only one block is in memory.
@@ -384,7 +386,7 @@ def _empty_index(factory: str, dimension: int, similarity: str) -> Any:
         ) from error
 
 
-def _build(factory: str, matrix: Vectors, rows: Rows, similarity: str) -> Any:
+def _build(factory: str, matrix: Vectors, rows: RowNumbers, similarity: str) -> Any:
     import faiss
 
     index = _empty_index(factory, matrix.shape[1], similarity)

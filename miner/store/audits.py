@@ -19,7 +19,7 @@ OUTCOMES = """SELECT query_id, doc_id,
         CASE WHEN slot IS NOT NULL THEN 'negative' ELSE coalesce(reason::VARCHAR, 'kept') END AS outcome
     FROM verdicts"""
 """What became of every candidate: selected, passed every rule, or dropped for a reason."""
-BARS = {
+CANNOT_HIDE = {
     "only": "the only positive of its query",
     "gone": "no longer judged",
     "relabelled": "judged by miner relabel, not by people",
@@ -57,9 +57,9 @@ def texts_to_hide(store: Store, run: Run) -> tuple[pa.Table, pa.Table]:
             SELECT doc_id FROM ({_KNOWN})
             UNION SELECT doc_id FROM candidates
             WHERE evidence = $evidence AND (exclusion IN {FOLLOWS_POSITIVES} OR exclusion IS NULL
-                AND doc_id IN (SELECT id FROM duplicates WHERE side = 'documents')))
+                AND doc_id IN (SELECT id FROM duplicates WHERE role = 'documents')))
         SELECT doc_id, text, text_key, passage_key, passage_start, NULL::VARCHAR AS label, cluster
-        FROM document_texts LEFT JOIN duplicates ON side = 'documents' AND id = doc_id
+        FROM document_texts LEFT JOIN duplicates ON role = 'documents' AND id = doc_id
         WHERE doc_id IN (FROM involved) ORDER BY doc_id""",
         {"evidence": run.evidence},
     )
@@ -81,25 +81,26 @@ def known_positives(store: Store, run: Run) -> pa.Table:
 
 
 def positives_to_hide(store: Store, run: Run) -> pa.Table:
-    """Returns all positives of a run's evidence, ordered by query_no and doc_id, and what bars each.
+    """Returns all positives of a run's evidence, ordered by query_no and doc_id, with what prevents hiding.
 
-    Columns query_no, query_id, doc_id, bar: one of BARS, null where the positive may be hidden. A model
-    counts as trained on a pair when the store noted one of the same two texts, or of copies of them.
+    Columns query_no, query_id, doc_id, cannot_hide: a key of CANNOT_HIDE, null if the positive can be hidden.
+    A model counts as trained on a pair if the store records a training pair of the same two texts, or of
+    copies of them.
     """
     return store.table(
         f"""WITH alike AS (
-            SELECT 'queries' AS side, query_id AS id, 'text ' || text_key AS key FROM queries
+            SELECT 'queries' AS role, query_id AS id, 'text ' || text_key AS key FROM queries
             UNION ALL SELECT 'documents', doc_id, unnest(['text ' || text_key, 'passage ' || passage_key])
             FROM document_texts
-            UNION ALL SELECT side, id, 'cluster ' || cluster FROM duplicates),
+            UNION ALL SELECT role, id, 'cluster ' || cluster FROM duplicates),
         same AS (
-            SELECT DISTINCT a.side, a.id, b.id AS other FROM alike a JOIN alike b USING (side, key)
+            SELECT DISTINCT a.role, a.id, b.id AS other FROM alike a JOIN alike b USING (role, key)
             WHERE a.id IN (SELECT unnest([query_id, doc_id]) FROM training_positives
                 WHERE model IN ($encoder, $reranker))),
         trained AS (
             SELECT DISTINCT q.other AS query_id, d.other AS doc_id FROM training_positives t
-            JOIN same q ON q.side = 'queries' AND q.id = t.query_id
-            JOIN same d ON d.side = 'documents' AND d.id = t.doc_id
+            JOIN same q ON q.role = 'queries' AND q.id = t.query_id
+            JOIN same d ON d.role = 'documents' AND d.id = t.doc_id
             WHERE t.model IN ($encoder, $reranker)),
         judged AS (SELECT DISTINCT query_id, doc_id, split FROM {GOLD} WHERE relevance > 0),
         sources AS (SELECT query_id, doc_id, bool_or(source <> '{RELABELLED}') AS people
@@ -115,7 +116,7 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
                 WHEN t.doc_id IS NOT NULL THEN 'trained'
                 WHEN s.text_key IS NOT NULL THEN 'same_text'
                 WHEN q.label = d.label THEN 'label'
-                WHEN e.doc_id IS NOT NULL THEN 'other_split' END AS bar
+                WHEN e.doc_id IS NOT NULL THEN 'other_split' END AS cannot_hide
         FROM positives p JOIN queries q USING (query_id) JOIN documents d USING (doc_id)
         LEFT JOIN trained t ON t.query_id = p.query_id AND t.doc_id = p.doc_id
         LEFT JOIN shared s ON s.text_key = q.text_key
@@ -192,7 +193,7 @@ def verdicts_of(store: Store, run: Run) -> pa.Table:
     return store.table(f"{OUTCOMES} WHERE run = ? ORDER BY query_id, doc_id", [run.name])
 
 
-def untold_models(store: Store, run: Run) -> list[str]:
+def models_of_unknown_training(store: Store, run: Run) -> list[str]:
     """Returns the run's models, and bases of them, of whose training the store knows nothing.
 
     What a model was trained on, its base has seen to; a base that was drawn at random has seen nothing.
@@ -224,32 +225,33 @@ def _untold(store: Store, name: str, details: Mapping[str, Any]) -> str | None:
     return of_base if "training" not in known else _untold(store, rows[0][0], known)
 
 
-def keep_chosen(store: Store, run: Run, rules: Mapping[str, Any], leak: Mapping[str, Any]) -> None:
-    """Notes that rules were chosen on the positives of a run, in place of an older such note.
+def record_calibration(store: Store, run: Run, rules: Mapping[str, Any], rate: Mapping[str, Any]) -> None:
+    """Records that rules were chosen on the positives of a run; replaces an older record of the same.
 
-    `leak` is that of the queries that did not choose.
+    `rate` is the hidden-positive rate on the queries that were not used to choose them.
     """
     note = {**_decided_by(run), "rules": dict(rules)}
     kept = [one for one in _chosen(store) if any(one.get(name) != value for name, value in note.items())]
-    notes = json.dumps([*kept, {**note, "run": run.name, "leak": dict(leak)}])
+    notes = json.dumps([*kept, {**note, "run": run.name, "hidden_positive_rate": dict(rate)}])
     with store.transaction():
         store.execute("DELETE FROM meta WHERE key = ?", [_CHOSEN])
         store.execute("INSERT INTO meta VALUES (?, ?)", [_CHOSEN, notes])
 
 
-def chosen_on(store: Store, run: Run) -> dict[str, Any] | None:
-    """Returns the name of the `run` on whose positives these rules were chosen, and their `leak` there.
+def calibrated_on(store: Store, run: Run) -> dict[str, Any] | None:
+    """Returns the `run` on whose positives these rules were chosen, and their `hidden_positive_rate`.
 
-    That is the leak of the queries that did not choose; None where those candidates were found, scored or
-    selected otherwise than this run's. None instead of a dictionary where no calibration chose these rules.
+    The rate is that of the queries that were not used to choose the rules. It is None if the candidates of
+    that run were retrieved, scored or selected in another way than this run's. Returns None if no calibration
+    chose these rules.
     """
     rules, split = run.config["rules"], run.split
     notes = [one for one in _chosen(store) if (one["rules"], one["split"]) == (rules, split)]
     decided = _decided_by(run)
     same = [one for one in notes if all(one[name] == value for name, value in decided.items())]
     if same:
-        return {"run": same[-1]["run"], "leak": same[-1]["leak"]}
-    return {"run": notes[-1]["run"], "leak": None} if notes else None
+        return {"run": same[-1]["run"], "hidden_positive_rate": same[-1]["hidden_positive_rate"]}
+    return {"run": notes[-1]["run"], "hidden_positive_rate": None} if notes else None
 
 
 def _decided_by(run: Run) -> dict[str, Any]:

@@ -59,11 +59,11 @@ def copies(store: Store) -> dict[str, Any] | None:
     if not found:
         return None
     rows = store.rows(
-        "SELECT side, count(DISTINCT cluster), count(*) FROM duplicates GROUP BY side ORDER BY side"
+        "SELECT role, count(DISTINCT cluster), count(*) FROM duplicates GROUP BY role ORDER BY role"
     )
-    sides = {side: {"clusters": clusters, "members": members} for side, clusters, members in rows}
+    roles = {role: {"clusters": clusters, "members": members} for role, clusters, members in rows}
     told = json.loads(found[0][0])
-    return {"settings": told["settings"], "changed_since": _since(store, told["texts"]), **sides}
+    return {"settings": told["settings"], "changed_since": _since(store, told["texts"]), **roles}
 
 
 def record_contamination(store: Store, result: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from miner.store.corpus import GOLD
 from miner.store.database import Store
 from miner.store.evaluation import require_judgments
 
-_TEXTS = """SELECT 'query' AS side, query_id AS id, text, text_key, 0 AS start FROM queries
+_TEXTS = """SELECT 'query' AS role, query_id AS id, text, text_key, 0 AS start FROM queries
     UNION ALL SELECT 'document', doc_id, text, text_key, 0 FROM document_texts
     UNION ALL SELECT 'document', doc_id, text, passage_key, passage_start FROM document_texts
     WHERE passage_start > 0"""
@@ -16,11 +16,11 @@ _TEXTS = """SELECT 'query' AS side, query_id AS id, text, text_key, 0 AS start F
 
 
 def all_texts(store: Store) -> pa.Table:
-    """Returns every text that is not empty, ordered: side (`query`, `document`), id, text, text_key, start.
+    """Returns every text that is not empty, ordered: role (`query`, `document`), id, text, text_key, start.
 
     A document with a title and a passage has two rows: the whole text, and the passage from `start` on.
     """
-    return store.table(f"FROM ({_TEXTS}) WHERE text_key <> 0 ORDER BY side, id, start")
+    return store.table(f"FROM ({_TEXTS}) WHERE text_key <> 0 ORDER BY role, id, start")
 
 
 def evaluation_texts(store: Store, split: str) -> pa.Table:
@@ -31,10 +31,10 @@ def evaluation_texts(store: Store, split: str) -> pa.Table:
     require_judgments(store, split)
     return store.table(
         f"""WITH of_split AS (SELECT query_id, doc_id, relevance FROM {GOLD} WHERE split = $split)
-        SELECT side, id, text, text_key, start FROM ({_TEXTS}) WHERE text_key <> 0 AND (
-            side = 'query' AND id IN (SELECT query_id FROM of_split)
-            OR side = 'document' AND id IN (SELECT doc_id FROM of_split WHERE relevance > 0))
-        ORDER BY side, id, start""",
+        SELECT role, id, text, text_key, start FROM ({_TEXTS}) WHERE text_key <> 0 AND (
+            role = 'query' AND id IN (SELECT query_id FROM of_split)
+            OR role = 'document' AND id IN (SELECT doc_id FROM of_split WHERE relevance > 0))
+        ORDER BY role, id, start""",
         {"split": split},
     )
 
@@ -42,15 +42,15 @@ def evaluation_texts(store: Store, split: str) -> pa.Table:
 def queries_elsewhere(store: Store, split: str) -> pa.Table:
     """Returns the queries that are judged in any other split; columns as in `all_texts`."""
     return store.table(
-        f"""SELECT side, id, text, text_key, start FROM ({_TEXTS})
-        WHERE side = 'query' AND text_key <> 0
+        f"""SELECT role, id, text, text_key, start FROM ({_TEXTS})
+        WHERE role = 'query' AND text_key <> 0
             AND id IN (SELECT query_id FROM {GOLD} WHERE split <> $split) ORDER BY id""",
         {"split": split},
     )
 
 
 def used_in(store: Store, split: str) -> dict[str, set[str]]:
-    """Returns the ids of a split's queries and of their relevant documents, by side."""
+    """Returns the ids of a split's queries and of their relevant documents, by role."""
     rows = store.rows(f"SELECT query_id, doc_id, relevance FROM {GOLD} WHERE split = ?", [split])
     return {"query": {q for q, _, _ in rows}, "document": {d for _, d, relevance in rows if relevance > 0}}
 
@@ -61,7 +61,7 @@ def remove_texts(store: Store, queries: list[str], documents: list[str]) -> int:
     for table, key, ids in (("queries", "query_id", queries), ("documents", "doc_id", documents)):
         store.execute(f"DELETE FROM judgments WHERE list_contains(?, {key})", [ids])
         store.execute(f"DELETE FROM {table} WHERE list_contains(?, {key})", [ids])
-        store.execute("DELETE FROM duplicates WHERE side = ? AND list_contains(?, id)", [table, ids])
+        store.execute("DELETE FROM duplicates WHERE role = ? AND list_contains(?, id)", [table, ids])
     ((after,),) = store.rows("SELECT count(*) FROM judgments")
     return int(before) - int(after)
 

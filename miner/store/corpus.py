@@ -31,7 +31,7 @@ def documents(store: Store) -> pa.Table:
     """
     return store.table(
         """SELECT doc_id, text, text_key, passage_key, passage_start, label, cluster
-        FROM document_texts LEFT JOIN duplicates ON side = 'documents' AND id = doc_id ORDER BY doc_id"""
+        FROM document_texts LEFT JOIN duplicates ON role = 'documents' AND id = doc_id ORDER BY doc_id"""
     )
 
 

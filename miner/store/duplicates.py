@@ -11,15 +11,15 @@ import pyarrow as pa
 from miner.store.corpus import text_hashes
 from miner.store.database import Store
 
-SIDES = ("documents", "queries")
+ROLES = ("documents", "queries")
 DEDUP = "dedup"
 """The row of `meta` with the settings of the last search for copies, and hashes of the texts it read."""
 
 
-def texts(store: Store, side: str) -> pa.Table:
-    """Returns all texts of a side, ordered by id: id, text (title before it), text_key, passage_key."""
+def texts(store: Store, role: str) -> pa.Table:
+    """Returns all texts of a role, ordered by id: id, text (title before it), text_key, passage_key."""
     table, key, passage = "document_texts", "doc_id", "passage_key"
-    if side == "queries":
+    if role == "queries":
         table, key, passage = "queries", "query_id", "text_key"
     return store.table(
         f"SELECT {key} AS id, text, text_key, {passage} AS passage_key FROM {table} ORDER BY {key}"
@@ -27,7 +27,7 @@ def texts(store: Store, side: str) -> pa.Table:
 
 
 def replace_duplicates(store: Store, tables: Mapping[str, pa.Table], settings: Mapping[str, Any]) -> None:
-    """Puts clusters in the place of all there were, at once; per side id, cluster, how, similarity.
+    """Puts clusters in the place of all there were, at once; per role id, cluster, how, similarity.
 
     Kept with them are the settings, and what texts they were found among.
     """
@@ -36,15 +36,15 @@ def replace_duplicates(store: Store, tables: Mapping[str, pa.Table], settings: M
         store.execute("DELETE FROM duplicates")
         store.execute("DELETE FROM meta WHERE key = ?", [DEDUP])
         store.execute("INSERT INTO meta VALUES (?, ?)", [DEDUP, told])
-        for side, table in tables.items():
-            store.insert("duplicates", table, side=side)
+        for role, table in tables.items():
+            store.insert("duplicates", table, role=role)
 
 
 def clusters_hash(store: Store) -> str | None:
     """Returns a hash of the documents' clusters; None when there are none."""
     ((rows, total),) = store.rows(
         """SELECT count(*), sum(md5_number_lower(id || chr(0) || cluster)::HUGEINT)
-        FROM duplicates WHERE side = 'documents'"""
+        FROM duplicates WHERE role = 'documents'"""
     )
     return f"{rows}:{total:x}" if rows else None
 
@@ -54,7 +54,7 @@ def split_crossings(store: Store) -> list[tuple[str, str, int]]:
     return store.rows(
         """WITH placed AS (
             SELECT DISTINCT d.cluster, j.split FROM duplicates d JOIN judgments j ON j.query_id = d.id
-            WHERE d.side = 'queries')
+            WHERE d.role = 'queries')
         SELECT a.split, b.split, count(*) FROM placed a JOIN placed b USING (cluster)
         WHERE a.split < b.split GROUP BY ALL ORDER BY ALL"""
     )

@@ -40,7 +40,7 @@ def splits_with_positives(store: Store, query_id: str) -> list[str]:
     return [split for (split,) in rows]
 
 
-def telling_query(store: Store, run: Run) -> str | None:
+def example_query(store: Store, run: Run) -> str | None:
     """Returns a query that shows the most: all its negatives found, and candidates dropped by a rule.
 
     The rules' drops of unjudged documents count, the hardest first; None if no query has both.

@@ -41,7 +41,7 @@ _WHERE = "origin || coalesce(':' || line, '')"
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _TextTable:
     """One of the two tables of texts."""
 
     table: str
@@ -51,8 +51,8 @@ class _Kind:
     keys: tuple[str, ...]
 
 
-_DOCUMENTS = _Kind("documents", "doc_id", "document", ("title", "text"), ("text_key", "passage_key"))
-_QUERIES = _Kind("queries", "query_id", "query", ("text",), ("text_key",))
+_DOCUMENTS = _TextTable("documents", "doc_id", "document", ("title", "text"), ("text_key", "passage_key"))
+_QUERIES = _TextTable("queries", "query_id", "query", ("text",), ("text_key",))
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ def _reject_duplicates(store: Store) -> None:
     )
 
 
-def _reject_empty(store: Store, kind: _Kind) -> None:
+def _reject_empty(store: Store, kind: _TextTable) -> None:
     _reject(
         store,
         f"""SELECT origin, line, 'empty_text', '{kind.noun} ''' || {_cut(kind.id)} || ''' has no text'
@@ -253,7 +253,7 @@ def _reject_empty(store: Store, kind: _Kind) -> None:
     )
 
 
-def _refuse_conflicts(store: Store, kind: _Kind) -> None:
+def _refuse_conflicts(store: Store, kind: _TextTable) -> None:
     """Raises InputError when an id has two texts or two labels, in what arrives or with the store."""
     every = f"""SELECT {kind.id} AS id, hash({", ".join(kind.content)}) AS content, label,
             {_WHERE} AS place, rowid AS number
@@ -281,7 +281,7 @@ def _refuse_conflicts(store: Store, kind: _Kind) -> None:
         )
 
 
-def _merge_texts(store: Store, kind: _Kind) -> tuple[int, int]:
+def _merge_texts(store: Store, kind: _TextTable) -> tuple[int, int]:
     """Adds the texts that the store lacks; returns how many, and how many it held before."""
     columns = ", ".join((kind.id, *kind.content, *kind.keys, "label"))
     before = _count(store, kind.table)

@@ -31,8 +31,8 @@ def mined_pairs(store: Store, run: Run) -> pa.Table:
     )
 
 
-class Texts:
-    """The texts of a store by id, each side read once, when it is first asked for."""
+class TextsById:
+    """The texts of a store by id, each role read once, when it is first asked for."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -68,7 +68,7 @@ TABLES = (
         run_id VARCHAR NOT NULL, settings VARCHAR NOT NULL, result VARCHAR NOT NULL,
         finished TIMESTAMP NOT NULL)""",
     """CREATE TABLE duplicates (
-        side VARCHAR NOT NULL, id VARCHAR NOT NULL, cluster VARCHAR NOT NULL,
+        role VARCHAR NOT NULL, id VARCHAR NOT NULL, cluster VARCHAR NOT NULL,
         how VARCHAR NOT NULL, similarity DOUBLE NOT NULL)""",
 )
 

@@ -118,7 +118,7 @@ def load_base(config: EncoderConfig) -> SentenceTransformer:
     if own is not None and own != math.inf:
         model.max_seq_length = min(config.max_length, int(own))
     given = {"query": config.query_prompt, "document": config.document_prompt}
-    chosen = {side: text for side, text in given.items() if text is not None}
+    chosen = {role: text for role, text in given.items() if text is not None}
     model.prompts |= chosen
     return model
 
@@ -264,7 +264,7 @@ def _arguments(
 
 
 def _prompts(examples: Examples, model: SentenceTransformer) -> dict[str, str] | None:
-    query, document = (model.prompts.get(side) or "" for side in ("query", "document"))
+    query, document = (model.prompts.get(role) or "" for role in ("query", "document"))
     anchor, *others = examples.texts
     prompts = {anchor: query} | dict.fromkeys(others, document)
     return prompts if query or document else None
@@ -281,7 +281,7 @@ def _has_routes(model: SentenceTransformer) -> bool:
 
 
 def _routes(examples: Examples) -> dict[str, str]:
-    """The side of each column of texts: the anchors are queries."""
+    """The role of each column of texts: the anchors are queries."""
     anchor, *others = examples.texts
     return {anchor: "query"} | dict.fromkeys(others, "document")
 

@@ -23,7 +23,7 @@ from miner.ranges import (
 from miner.training.encoder_config import SCRATCH
 
 TEXTS = {"documents": ("documents",), "queries": ("queries",), "both": ("documents", "queries")}
-"""What `--texts` may name, and the sides of the store that it stands for."""
+"""The values of `--texts`, and the roles of the texts that each selects."""
 POOLINGS = ("keep", "cls", "mean")
 
 
@@ -72,8 +72,8 @@ class PretrainConfig:
         require_one_of("dtype", self.dtype, DTYPES)
 
     @property
-    def sides(self) -> tuple[str, ...]:
-        """The sides of the store whose texts are learnt from."""
+    def roles(self) -> tuple[str, ...]:
+        """The roles of the texts to train on."""
         return TEXTS[self.texts]
 
     def identity(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from miner.models.names import ModelFolder, resolve
 from miner.models.quiet import quietly
 from miner.store.database import Store
 from miner.store.evaluation import require_judgments
-from miner.store.texts import SIDES, unlabelled_texts
+from miner.store.texts import ROLES, unlabelled_texts
 from miner.text import fingerprint
 from miner.training.denoising import Denoising, TextBatches, denoising_loss, prepare
 from miner.training.encoder_trainer import TRAINED, load_model, note_truncated
@@ -66,7 +66,7 @@ def pretrain(
         # Misspelt, it would let the test queries in; only the default may be missing.
         if config.without not in (None, PretrainConfig.without):
             require_judgments(opened, str(config.without), "--without ('' leaves none out)")
-        table = unlabelled_texts(opened, config.sides, config.without)
+        table = unlabelled_texts(opened, config.roles, config.without)
     base = resolve(config.base)
     texts: list[str] = table["text"].to_pylist()
     if not texts:
@@ -87,7 +87,7 @@ def pretrain(
                 texts=content,
                 config=config.identity(),
                 dtype=resolve_dtype(config.dtype, resolve_device()),
-                **{side: pc.sum(pc.equal(table["side"], side)).as_py() for side in SIDES},
+                **{role: pc.sum(pc.equal(table["role"], role)).as_py() for role in ROLES},
                 **_trained(texts, base, work, config, progress),
             )
             write_card(work / TRAINED, out.name, metrics)
@@ -96,8 +96,8 @@ def pretrain(
 
 
 def _missing(config: PretrainConfig) -> str:
-    what = " or ".join(config.sides)
-    left_out = config.without and "queries" in config.sides
+    what = " or ".join(config.roles)
+    left_out = config.without and "queries" in config.roles
     return f"{what} outside split '{config.without}'" if left_out else what
 
 

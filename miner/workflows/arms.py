@@ -15,7 +15,7 @@ from miner.errors import UsageError
 from miner.store import bench as stored
 from miner.store import corpus
 from miner.store.database import Store
-from miner.store.mined import Texts, mined_pairs
+from miner.store.mined import TextsById, mined_pairs
 from miner.store.runs import Run, find_run
 from miner.training.examples import Examples
 from miner.workflows.bench_config import ARMS, BM25, EASY, FILTERED, HARD, IN_BATCH, BenchConfig
@@ -157,7 +157,7 @@ def _draw(exclusions: Exclusions, owners: Ints, count: int, documents: int, rng:
 
 
 def rows_of_arm(
-    texts: Texts, arms: Arms, arm: str, seed: int, config: BenchConfig, order: Sequence[int], rows: int
+    texts: TextsById, arms: Arms, arm: str, seed: int, config: BenchConfig, order: Sequence[int], rows: int
 ) -> Examples:
     """Returns the first `rows` rows of an arm: pairs in `order`, over and over, with their next negatives."""
     taken = 0 if arm == IN_BATCH else config.negatives

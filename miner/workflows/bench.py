@@ -30,7 +30,7 @@ from miner.models.names import resolve
 from miner.stats import Difference, compare_values, holm
 from miner.store import corpus
 from miner.store.database import Store
-from miner.store.mined import Texts
+from miner.store.mined import TextsById
 from miner.text import fingerprint
 from miner.training.batches import KnownPositives
 from miner.training.encoder import base_fingerprint, train_encoder
@@ -201,7 +201,7 @@ def _read(store: Store, config: BenchConfig, progress: Progress) -> _Plan:
     )
     sizes = _sizes(arms, config, progress)
     order = np.random.default_rng(config.training.seed).permutation(len(arms.pairs)).tolist()
-    texts = Texts(store)
+    texts = TextsById(store)
     examples = {}
     for arm, rows in sizes:
         first = rows_of_arm(texts, arms, arm, config.training.seed, config, order, rows)
@@ -295,16 +295,16 @@ def _measured(task: EncoderTask, model: Path | str, config: BenchConfig, progres
     encoder = Encoder(str(model), dtype=config.training.dtype)
     prompts = encoder.prompts | _prompts(config)
 
-    def encode(texts: Sequence[str], side: str) -> Vectors:
-        """Returns the vectors of the texts on that side."""
-        return encoder.for_side(side).encode(texts, prompts[side], progress=progress)
+    def encode(texts: Sequence[str], role: str) -> Vectors:
+        """Returns the vectors of texts in that role."""
+        return encoder.for_role(role).encode(texts, prompts[role], progress=progress)
 
     return task.measure(encode, encoder.similarity)
 
 
 def _prompts(config: BenchConfig) -> dict[str, str]:
     given = {"query": config.training.query_prompt, "document": config.training.document_prompt}
-    return {side: text for side, text in given.items() if text is not None}
+    return {role: text for role, text in given.items() if text is not None}
 
 
 def _cells(

@@ -210,7 +210,7 @@ def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progres
             progress.note(f"{left:,} positives have fewer than {rows.negatives} negatives and are left out")
         if without := runs.negative_counts(store, run).get(0):
             progress.note(f"{without:,} queries of run {run.name} have no negatives and are left out")
-        examples = rows_of(mined.Texts(store), pairs, config.loss, rows.negatives, f"run {run.name}")
+        examples = rows_of(mined.TextsById(store), pairs, config.loss, rows.negatives, f"run {run.name}")
         seen = pairs.select(["query_id", "positive_id"]).rename_columns(["query_id", "doc_id"])
         return _Read(examples, run.split, store.id, seen, known)
 
@@ -370,7 +370,7 @@ def usable(pairs: pa.Table, negatives: int, origin: str) -> pa.Table:
     return full
 
 
-def rows_of(texts_of: mined.Texts, full: pa.Table, loss: str, negatives: int, origin: str) -> Examples:
+def rows_of(texts_of: mined.TextsById, full: pa.Table, loss: str, negatives: int, origin: str) -> Examples:
     """Returns `usable` pairs (with scores only where the loss needs them) as rows for a loss.
 
     The j-th positive of a query takes its negatives from the j-th on, in a circle. Losses of labelled
@@ -455,14 +455,14 @@ def dev_task(
 
         similarity = similarity_of(model)
 
-        def encode(texts: Sequence[str], side: str) -> Vectors:
-            """Returns the vectors by the model's prompt and route for the side; of length 1 for cosines."""
+        def encode(texts: Sequence[str], role: str) -> Vectors:
+            """Returns the vectors by the model's prompt and route for the role; of length 1 for cosines."""
             vectors = model.encode(
                 list(texts),
-                prompt=model.prompts.get(side) or "",  # None would be the model's default prompt
+                prompt=model.prompts.get(role) or "",  # None would be the model's default prompt
                 batch_size=64,
                 show_progress_bar=False,
-                task=side,
+                task=role,
             )
             return without_gaps(np.asarray(vectors, dtype=np.float32), similarity == COSINE)
 
