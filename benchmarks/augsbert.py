@@ -32,9 +32,9 @@ import numpy as np
 from common import TLDR, Goal, Report, parser, report, scratch, spread
 from corpora import base_of, kept_store
 
-from miner.cli.progress import progress
 from miner.curation.silver import SilverReport, silver
 from miner.curation.silver_config import SilverConfig
+from miner.engine.bars import progress
 from miner.engine.progress import Progress
 from miner.evaluation.compare import compare
 from miner.evaluation.result import Measured, from_values

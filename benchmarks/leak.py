@@ -40,7 +40,7 @@ from miner.auditing.calibrate import Calibration, calibrate, halves
 from miner.auditing.config import AuditConfig
 from miner.auditing.probability import Facts, Probability
 from miner.auditing.replay import Material, Trial, Unjudged
-from miner.cli.progress import progress
+from miner.engine.bars import progress
 from miner.engine.progress import Progress
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine

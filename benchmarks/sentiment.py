@@ -22,7 +22,7 @@ from common import TLDR, Goal, Report, parser, report, scratch, spread
 from corpora import base_of
 from losses import stsb
 
-from miner.cli.progress import progress
+from miner.engine.bars import progress
 from miner.evaluation.compare import compare
 from miner.evaluation.labels import label_task
 from miner.evaluation.result import Measured

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from miner.cli.progress import Lines
+from miner.engine.bars import Lines
 from miner.engine.progress import Pace
 from miner.models.batching import equal_length_batches, padded_batches, units_of
 

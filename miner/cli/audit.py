@@ -38,7 +38,7 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
     from miner.auditing.audit import audit
     from miner.auditing.outside import against_judgments
     from miner.auditing.report import judged_table, table
-    from miner.cli.progress import progress
+    from miner.engine.bars import progress
     from miner.errors import UsageError, printable
     from miner.sources.qrels import read_judgments
     from miner.store.certificate import staleness

@@ -55,7 +55,7 @@ def command(
     """
     from miner.auditing.calibrate import calibrate
     from miner.auditing.calibrate_report import table, write
-    from miner.cli.progress import progress
+    from miner.engine.bars import progress
     from miner.store.certificate import staleness
     from miner.store.database import Store
     from miner.store.runs import find_run

@@ -74,8 +74,8 @@ def command(
     miner contamination my.duckdb --against my.duckdb
     miner contamination my.duckdb --against benchmark.duckdb --remove
     """
-    from miner.cli.progress import progress
     from miner.curation.contamination import ContaminationConfig, contamination
+    from miner.engine.bars import progress
     from miner.store.database import Store
 
     config = ContaminationConfig(**settings)

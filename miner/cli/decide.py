@@ -28,8 +28,8 @@ def command(store: Path, source: str | None, name: str | None, recipe: Path | No
     miner decide my.duckdb --run r1 --name strict --percentile 2
     miner decide my.duckdb --strategy random --negatives 8 --seed 7
     """
-    from miner.cli.progress import Lines, progress
     from miner.cli.summary import summarise
+    from miner.engine.bars import Lines, progress
     from miner.mining.pipeline import config_of, decide_again
     from miner.store.certificate import staleness
     from miner.store.database import Store

@@ -49,8 +49,8 @@ def command(store: Path, as_json: bool, **settings: Any) -> None:
     miner dedup my.duckdb --threshold 0.8 --encoder bundled
     miner dedup commands.duckdb --punctuation
     """
-    from miner.cli.progress import progress
     from miner.curation.dedup import DedupConfig, dedup
+    from miner.engine.bars import progress
     from miner.store.database import Store
 
     config = DedupConfig(**settings)

@@ -56,7 +56,7 @@ def command(out: Path, queries: int) -> None:
     miner demo
     miner demo my-demo --queries 100
     """
-    from miner.cli.progress import progress
+    from miner.engine.bars import progress
 
     started = time.monotonic()
     with locked(out / "demo"), progress() as reports:

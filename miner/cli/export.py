@@ -55,7 +55,7 @@ def command(
     miner export my.duckdb out --run strict --format triplet --scores
     miner export my.duckdb out --format flagembedding --force
     """
-    from miner.cli.progress import progress
+    from miner.engine.bars import progress
     from miner.export import ExportConfig, export_run
     from miner.store.database import Store
 

@@ -10,7 +10,7 @@ from typing import Any
 import rich_click as click
 
 from miner.cli.numbers import Within
-from miner.cli.progress import progress
+from miner.engine.bars import progress
 from miner.errors import listed, shown
 from miner.ranges import range_of
 from miner.sources import FORMATS, IngestReport, SourceConfig, ingest

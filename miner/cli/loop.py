@@ -59,7 +59,7 @@ def command(
     miner loop my.duckdb models --rounds 5 --config strict.toml --base bundled
     miner loop my.duckdb quick --base scratch --rounds 2 --queries 100
     """
-    from miner.cli.progress import progress
+    from miner.engine.bars import progress
     from miner.mining.config import MiningConfig, read_recipe, with_values
     from miner.workflows.loop import LoopConfig, loop
 

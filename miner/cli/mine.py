@@ -35,8 +35,8 @@ def command(store: Path, name: str | None, workers: int | None, recipe: Path | N
     miner mine my.duckdb --encoder bundled --reranker my-reranker --percentile 5
     miner mine my.duckdb --encoder intfloat/e5-base-v2 --query-prompt "query: " --document-prompt "passage: "
     """
-    from miner.cli.progress import Lines, progress
     from miner.cli.summary import summarise
+    from miner.engine.bars import Lines, progress
     from miner.mining.pipeline import mine
     from miner.store.database import Store
 

@@ -54,7 +54,7 @@ def command(store: Path, out: Path, force: bool, **settings: Any) -> None:
     miner pretrain my.duckdb adapted --base google-bert/bert-base-uncased --pooling cls
     miner pretrain my.duckdb quick --texts queries --max-steps 100
     """
-    from miner.cli.progress import progress
+    from miner.engine.bars import progress
     from miner.training.tsdae import pretrain
 
     config = PretrainConfig(**{**settings, "without": settings["without"] or None})

@@ -57,7 +57,7 @@ def command(
     miner relabel my.duckdb --undo
     """
     from miner.auditing.relabel import RelabelConfig, relabel
-    from miner.cli.progress import progress
+    from miner.engine.bars import progress
     from miner.store.database import Store
     from miner.store.runs import find_run
 
@@ -90,7 +90,7 @@ def _require_alone(context: Context, options: Sequence[str]) -> None:
 
 
 def _undo(store: Path) -> None:
-    from miner.cli.progress import Lines
+    from miner.engine.bars import Lines
     from miner.store.database import Store
     from miner.store.relabel import remove_relabelled
 

@@ -57,7 +57,7 @@ def command(store: Path, workers: int | None, undo: bool, **settings: Any) -> No
     miner silver my.duckdb --soft
     miner silver my.duckdb --undo
     """
-    from miner.cli.progress import Lines
+    from miner.engine.bars import Lines
     from miner.store.database import Store
 
     with Store.open(store, note=Lines().note) as opened:
@@ -71,8 +71,8 @@ def _undone(store: Any) -> str:
 
 
 def _made(store: Any, config: SilverConfig, workers: int | None) -> str:
-    from miner.cli.progress import progress
     from miner.curation.silver import silver
+    from miner.engine.bars import progress
 
     with progress() as reports:
         store.note = reports.note

@@ -114,7 +114,7 @@ def command(
     miner train nli.tsv my-model --loss softmax --columns premise,hypothesis --label-column label
     miner train sts.tsv my-model --loss cosine --columns sentence1,sentence2 --label-max 5
     """
-    from miner.cli.progress import progress
+    from miner.engine.bars import progress
     from miner.store.faults import is_database
     from miner.training.examples import Columns
     from miner.workflows.train import Dev, Rows, train

@@ -62,7 +62,7 @@ def command(store: Path, out: Path, force: bool, **settings: Any) -> None:
     miner train-reranker my.duckdb for-the-audit --hold-out 0.3
     miner train-reranker my.duckdb quick --max-queries 200 --max-steps 100
     """
-    from miner.cli.progress import progress
+    from miner.engine.bars import progress
     from miner.store.database import Store
     from miner.training.reranker import train_reranker
 

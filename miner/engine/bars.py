@@ -1,4 +1,4 @@
-"""Progress bars on stderr, for the person who waits."""
+"""Progress as people see it: bars on a terminal or below a notebook's cell, lines in a log."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from importlib import import_module
+from io import StringIO
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from miner.engine.progress import Advance, Pace, Progress
+from miner.engine.progress import SILENT, Advance, Pace, Progress
 from miner.errors import printable
 
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 
 SILENT_SECONDS = 30.0
 """How long work may go on without a line where there is no terminal."""
+_REDRAW_SECONDS = 0.2
+"""How long a notebook's cell shows the same bars, at least."""
+_CELL = "<pre style='margin:0;white-space:pre-wrap;line-height:1.3;font-family:monospace'>{code}</pre>"
 
 
 @contextmanager
@@ -33,6 +39,33 @@ def progress() -> Iterator[Progress]:
         return
     with _display() as display:
         yield _Bars(display)
+
+
+@contextmanager
+def shown(wanted: Progress | bool | None) -> Iterator[Progress]:
+    """Yields where a function called from Python reports to.
+
+    None: bars in a notebook, nothing elsewhere. True: always bars or lines. False: nothing. Anything else is
+    used as it is.
+    """
+    if wanted is not None and not isinstance(wanted, bool):
+        yield wanted
+    elif in_notebook() and wanted is not False:
+        yield _CellBars()
+    elif wanted:
+        with progress() as reports:
+            yield reports
+    else:
+        yield SILENT
+
+
+def in_notebook() -> bool:
+    """Returns whether this is a notebook, which shows HTML below its cells."""
+    if "IPython" not in sys.modules:
+        return False
+    from rich.console import Console
+
+    return Console().is_jupyter
 
 
 class Lines:
@@ -105,6 +138,56 @@ class _Bars:
         self._display.console.print(
             printable(message, keep="\n"), markup=False, highlight=False, soft_wrap=True
         )
+
+
+class _CellBars(_Bars):
+    """Draws the bars below a notebook's cell as HTML, which needs no widgets to be installed."""
+
+    def __init__(self) -> None:
+        super().__init__(_display())
+        self._notes: list[str] = []
+        self._cell: Any = None
+        self._drawn = 0.0
+        self._lock = Lock()
+
+    @contextmanager
+    def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
+        """Yields a function that moves the bar on."""
+        with super().task(name, total, done, unit) as move:
+
+            def advance(units: int) -> None:
+                """Moves the bar, and draws it again when it is time."""
+                move(units)
+                if time.monotonic() - self._drawn >= _REDRAW_SECONDS:
+                    self._draw()
+
+            self._draw()
+            yield advance
+        self._draw()
+
+    def note(self, message: str) -> None:
+        """Writes one line above the bars."""
+        self._notes.append(printable(message, keep="\n"))
+        self._draw()
+
+    def _draw(self) -> None:
+        from rich.console import Console
+
+        with self._lock:
+            self._drawn = time.monotonic()
+            page = Console(file=StringIO(), record=True, width=100, force_terminal=True, force_jupyter=False)
+            for line in self._notes:
+                page.print(line, markup=False, highlight=False, soft_wrap=True)
+            page.print(self._display.get_renderable())
+            content = {
+                "text/plain": page.export_text(clear=False),
+                "text/html": page.export_html(code_format=_CELL, inline_styles=True),
+            }
+            if self._cell is None:
+                show = import_module("IPython.display").display  # it is there: this is a notebook
+                self._cell = show(content, raw=True, display_id=True)
+            else:
+                self._cell.update(content, raw=True)
 
 
 def _display() -> rich_progress.Progress:
