@@ -37,7 +37,7 @@ from miner.curation.silver_config import SilverConfig
 from miner.engine.bars import progress
 from miner.engine.progress import Progress
 from miner.evaluation.compare import compare
-from miner.evaluation.result import Measured, from_values
+from miner.evaluation.result import Evaluation, from_values
 from miner.evaluation.retrieval import RetrievalTask, retrieval_task
 from miner.models.encoder import Encoder
 from miner.store.database import Store
@@ -80,7 +80,7 @@ class Bench:
     steps: int
     given: Namespace
 
-    def measured(self, arm: str, seed: int) -> Measured:
+    def measured(self, arm: str, seed: int) -> Evaluation:
         """Returns how an arm's model, trained now, ranks the queries."""
         print(f"seed {seed}: {arm} …", file=sys.stderr, flush=True)
         if arm in self.data:
@@ -194,7 +194,7 @@ def truth(few: Store, every: Store) -> float:
     return float(np.mean(found)) if found else float("nan")
 
 
-def add_rows(found: Report, results: dict[str, list[Measured]], about: dict[str, Any]) -> None:
+def add_rows(found: Report, results: dict[str, list[Evaluation]], about: dict[str, Any]) -> None:
     """Adds a row per arm and one per pair of arms."""
     mean = {}
     for arm, measured in results.items():
@@ -245,7 +245,7 @@ def main() -> None:
         about["silver"] |= {"reranker": "trained on the fifth"}
         steps = TRIAL["steps"] if given.trial else round(given.epochs * len(data["gold 100 %"]) / given.batch)
         bench = Bench(data, task, folder, steps, given)
-        results: dict[str, list[Measured]] = {arm: [] for arm in ARMS}
+        results: dict[str, list[Evaluation]] = {arm: [] for arm in ARMS}
         for repeat in range(given.repeats):
             for arm in ARMS:
                 known = results[arm] if arm == "none" and given.base != "scratch" else []

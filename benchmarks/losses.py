@@ -24,7 +24,7 @@ from common import TLDR, Goal, Report, parser, ratios, report, scratch, spread
 from corpora import base_of
 
 from miner.evaluation.compare import compare
-from miner.evaluation.result import Measured
+from miner.evaluation.result import Evaluation
 from miner.evaluation.similarity import SimilarityTask, similarity_task
 from miner.models.encoder import Encoder
 from miner.sources import SourceConfig, ingest
@@ -116,7 +116,7 @@ def stsb(folder: Path, data: Path, split: str) -> SimilarityTask:
         return similarity_task(opened, split)
 
 
-def measured(task: SimilarityTask, model: Path | str) -> Measured:
+def measured(task: SimilarityTask, model: Path | str) -> Evaluation:
     """Returns what a model reaches."""
     encoder = Encoder(str(model))
     return task.measure(lambda texts, side: encoder.encode(texts, encoder.prompts[side]))
@@ -137,7 +137,7 @@ def trained(folder: Path, data: Examples, loss: str, seed: int, given: Namespace
     return train_encoder(data, folder / f"{loss}-{seed}", config, force=True).out
 
 
-def add_rows(found: Report, results: dict[str, list[Measured]], about: dict[str, Any]) -> None:
+def add_rows(found: Report, results: dict[str, list[Evaluation]], about: dict[str, Any]) -> None:
     """Adds a row per loss, the order of the losses, the ratio, and the published figures."""
     scores = {name: [one.means[MEASURE] for one in values] for name, values in results.items()}
     for name, values in scores.items():
@@ -194,7 +194,7 @@ def main() -> None:
     kept = given.work / f"losses-{Path(given.base).name}"
     with scratch(given.work) as folder:
         task = stsb(folder, given.data, given.measure)
-        results: dict[str, list[Measured]] = {name: [] for name in ("before training", *LOSSES)}
+        results: dict[str, list[Evaluation]] = {name: [] for name in ("before training", *LOSSES)}
         for repeat in range(given.repeats):
             seed = given.seed + repeat
             results["before training"].append(measured(task, base_of(folder, given.base, seed)))

@@ -25,7 +25,7 @@ from losses import stsb
 from miner.engine.bars import progress
 from miner.evaluation.compare import compare
 from miner.evaluation.labels import label_task
-from miner.evaluation.result import Measured
+from miner.evaluation.result import Evaluation
 from miner.evaluation.similarity import SimilarityTask
 from miner.mining.config import MiningConfig, Selection
 from miner.mining.pipeline import mine
@@ -69,7 +69,7 @@ class Models:
         self._similarity = similarity
         self._triples = triples
 
-    def measured(self, model: str) -> tuple[Measured, Measured, np.ndarray]:
+    def measured(self, model: str) -> tuple[Evaluation, Evaluation, np.ndarray]:
         """Returns same-label retrieval, STS-B, and per review whether its own label is nearer."""
         encoder = Encoder(model)
 
@@ -127,8 +127,8 @@ def main() -> None:
     given = arguments.parse_args()
     found = report("sentiment", given, full=given.measure == "test" and given.steps >= 60)
     path = given.work / "sentiment.duckdb"
-    before: list[tuple[Measured, Measured, np.ndarray]] = []
-    after: list[tuple[Measured, Measured, np.ndarray]] = []
+    before: list[tuple[Evaluation, Evaluation, np.ndarray]] = []
+    after: list[tuple[Evaluation, Evaluation, np.ndarray]] = []
     with scratch(given.work) as folder, progress() as reports:
         path.unlink(missing_ok=True)
         ingest(path, [str(given.data / "sentiment")])

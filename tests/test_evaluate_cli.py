@@ -21,8 +21,8 @@ from miner.evaluation.evaluate import (
     open_models,
     task_of_split,
 )
-from miner.evaluation.report import ModelFacts, Place, Report, Section, as_json, place
-from miner.evaluation.result import Measured, from_values
+from miner.evaluation.report import EvaluationReport, ModelFacts, Section, StoreSplit, as_json, store_split
+from miner.evaluation.result import Evaluation, from_values
 from miner.evaluation.table import table
 from miner.models.encoder import Encoder
 from miner.models.reranker import Reranker
@@ -213,7 +213,7 @@ def test_a_store_beside(
     assert "\n\npublic.duckdb test: similarity, 3 pairs\n" in out
 
 
-def fake(task: str, value: float) -> Measured:
+def fake(task: str, value: float) -> Evaluation:
     values = np.full(4, value)
     return from_values(task, ["a", "b", "c", "d"], {"nDCG@10": values}, 9)
 
@@ -226,9 +226,9 @@ def test_stores_that_disagree() -> None:
         "x.duckdb": (0.5, 0.5),
     }.items():
         measured = tuple(fake("retrieval", value) for value in values)
-        sections.append(Section(Place(Path(name), "test"), measured, (tuple(compare(*measured)),)))
+        sections.append(Section(StoreSplit(Path(name), "test"), measured, (tuple(compare(*measured)),)))
     facts = tuple(ModelFacts(name, "0", "fp32", "cosine") for name in ("out/tuned/", "hub/base"))
-    report = Report(facts, tuple(sections))
+    report = EvaluationReport(facts, tuple(sections))
     p = compare(fake("retrieval", 0.5), fake("retrieval", 0.25))[0].p
     line = (
         f"disagree: tuned is ahead of base on my.duckdb test (nDCG@10 +0.2500, p {p:.4f}), "
@@ -255,9 +255,9 @@ def test_stores_that_disagree() -> None:
 def test_what_a_place_is_called(tmp_path: Path) -> None:
     odd = tmp_path / "a:b"
     odd.touch()
-    assert place("s.duckdb", "dev") == Place(Path("s.duckdb"), "dev")
-    assert place("s.duckdb:train", "dev") == Place(Path("s.duckdb"), "train")
-    assert place(str(odd), "dev") == Place(odd, "dev")
+    assert store_split("s.duckdb", "dev") == StoreSplit(Path("s.duckdb"), "dev")
+    assert store_split("s.duckdb:train", "dev") == StoreSplit(Path("s.duckdb"), "train")
+    assert store_split(str(odd), "dev") == StoreSplit(odd, "dev")
 
 
 def test_the_task_is_told_by_the_judgments(store: Path, tmp_path: Path) -> None:

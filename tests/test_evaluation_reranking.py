@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from miner.evaluation.reranking import RerankingTask, rerank, reranking_task
-from miner.evaluation.result import Measured
+from miner.evaluation.result import Evaluation
 from miner.models.reranker import Reranker
 from miner.store import evaluation as evaluating
 from miner.store.database import Store
@@ -33,7 +33,7 @@ def store_of(folder: Path) -> Store:
     return judged_store(folder / "s.duckdb", DOCUMENTS, queries, judgments)
 
 
-def scored(store: Store, reranker: Reranker, task: RerankingTask) -> Measured:
+def scored(store: Store, reranker: Reranker, task: RerankingTask) -> Evaluation:
     """What the reranker reaches, with the scores that the store knows."""
     return rerank(store, reranker, task, evaluating.known_scores(store, reranker.fingerprint))
 
@@ -41,7 +41,7 @@ def scored(store: Store, reranker: Reranker, task: RerankingTask) -> Measured:
 def test_by_hand(tmp_path: Path) -> None:
     with store_of(tmp_path) as store:
         task = reranking_task(store, "test")
-    ids = task.retrieval.judged
+    ids = task.retrieval.judgments
     pairs = [
         (ids.query_ids[q], ids.doc_ids[d])
         for q, d in zip(task.candidates.query, task.candidates.doc, strict=True)

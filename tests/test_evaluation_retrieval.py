@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miner.errors import UsageError
-from miner.evaluation.ranking import Judged, Pairs, ranked
+from miner.evaluation.ranking import Judgments, QueryPairs, ranked
 from miner.evaluation.retrieval import MEASURES, retrieval_task
 from miner.store.corpus import set_queries_are_documents
 from miner.text import text_key
@@ -101,7 +101,7 @@ def test_a_sample_is_part_of_the_whole(tmp_path: Path) -> None:
     judgments = [(q, f"d{i % 6}", 1.0, "test") for i, q in enumerate(queries)]
     with judged_store(tmp_path / "s", DOCUMENTS, queries, judgments) as store:
         every, some = retrieval_task(store, "test"), retrieval_task(store, "test", 7)
-        again = retrieval_task(store, "test", 7).judged.query_ids
+        again = retrieval_task(store, "test", 7).judgments.query_ids
     whole, part = every.measure(letters()), some.measure(letters())
     assert part.ids == again
     assert len(part.ids) == 7
@@ -142,12 +142,12 @@ def _dcg(gains: list[float]) -> float:
 )
 def test_measures_equal_the_formulas(order: list[int], relevance: dict[int, float], found: int) -> None:
     docs = sorted(relevance)
-    judged = Judged(
+    judged = Judgments(
         ("q",),
         tuple(f"d{i:02}" for i in range(41)),
-        Pairs(np.zeros(len(docs), dtype=np.int64), np.array(docs)),
+        QueryPairs(np.zeros(len(docs), dtype=np.int64), np.array(docs)),
         np.array([relevance[doc] for doc in docs]),
-        Pairs(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)),
+        QueryPairs(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)),
     )
     values = judged.values([np.array(order[:found], dtype=np.int64)], MEASURES)
     expected = naive(order[:found], relevance)

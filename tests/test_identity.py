@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from miner.cli.main import group
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
 from miner.evaluation.reranking import reranking_task
-from miner.evaluation.result import Measured
+from miner.evaluation.result import Evaluation
 from miner.evaluation.retrieval import retrieval_task
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine
@@ -56,7 +56,7 @@ def reasons(store: Store) -> dict[str, str]:
     return {f"{query} {doc}": reason for query, doc, reason in rows}
 
 
-def measures(store: Store) -> list[Measured]:
+def measures(store: Store) -> list[Evaluation]:
     return [
         *evaluate(store, "bundled", EvaluationConfig()),
         *evaluate(store, "bundled", EvaluationConfig(task="retrieval", queries=3)),
@@ -87,7 +87,7 @@ def test_queries_are_documents_where_the_user_says_so(tmp_path: Path) -> None:
     with Store.open(path) as store:
         found = reasons(store)
         (measured, _) = measures(store)
-        shown = retrieval_task(store, "test").judged.unranked
+        shown = retrieval_task(store, "test").judgments.unranked
         keys = known_pair_keys(store, ("gold",)).to_pylist()
     assert [found[f"{number} {number}"] for number in range(4)] == ["is_query"] * 4
     assert measured.left_out == {"own_document": 4}

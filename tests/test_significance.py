@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from miner.errors import UsageError
 from miner.evaluation.compare import compare
-from miner.evaluation.result import Floats, Graded, Measured, from_values
+from miner.evaluation.result import Evaluation, Floats, Graded, from_values
 from miner.stats import bootstrap_interval, compare_values, pearson, randomisation_test, spearman
 
 
@@ -85,10 +85,10 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     assert bootstrap_interval(values) != bootstrap_interval(values, seed=14)
 
 
-def graded(predicted: Floats, gold: Floats) -> Measured:
+def graded(predicted: Floats, gold: Floats) -> Evaluation:
     means = {"Spearman": spearman(predicted, gold), "Pearson": pearson(predicted, gold)}
     ids = tuple(f"q{i} d{i}" for i in range(len(gold)))
-    return Measured("similarity", ids, {}, means, graded=Graded(gold, predicted))
+    return Evaluation("similarity", ids, {}, means, graded=Graded(gold, predicted))
 
 
 def test_correlations_equal_scipy() -> None:

@@ -12,7 +12,7 @@ from miner.auditing.report import limits
 from miner.engine.files import WAIT, locked, replacing_all
 from miner.mining.config import RULES, Rules
 from miner.ranges import OFF
-from miner.reporting.charts import Line, Panel, draw
+from miner.reporting.charts import Curve, Panel, draw
 from miner.reporting.tables import decimal, percent, percent_interval, text_table
 from miner.stats import Rate
 
@@ -154,12 +154,12 @@ def _panels(found: Calibration) -> list[Panel]:
     ]
 
 
-def _lines(groups: dict[str, list[Setting]], field: str, times: float) -> Sequence[Line]:
+def _lines(groups: dict[str, list[Setting]], field: str, times: float) -> Sequence[Curve]:
     lines = []
     for name, settings in groups.items():
         known = [one.whole for one in settings if getattr(one.whole, field) is not None]
         leaks = [100 * (one.leak.rate or 0) for one in known]
-        lines.append(Line(name, leaks, [times * getattr(one, field) for one in known]))
+        lines.append(Curve(name, leaks, [times * getattr(one, field) for one in known]))
     return lines
 
 

@@ -60,7 +60,7 @@ def command(
     from miner.engine.bars import progress
     from miner.evaluation.evaluate import EvaluationConfig
     from miner.evaluation.report import as_json as to_json
-    from miner.evaluation.report import evaluate_places, place
+    from miner.evaluation.report import evaluate_on, store_split
     from miner.evaluation.table import table
     from miner.store.faults import is_database
 
@@ -71,9 +71,9 @@ def command(
     if out is not None:
         require_file(out)
     config = EvaluationConfig(**settings)
-    places = [place(text, config.split) for text in (str(store), *beside)]
+    places = [store_split(text, config.split) for text in (str(store), *beside)]
     with progress() as reports:
-        report = evaluate_places(model, places, config, reports)
+        report = evaluate_on(model, places, config, reports)
     content = json.dumps(to_json(report, per_query), ensure_ascii=False, indent=1)
     click.echo(content if as_json else table(report))
     if out is not None:  # last: where it cannot be written, the figures are on the screen

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from miner.errors import UsageError
-from miner.evaluation.result import Measured
+from miner.evaluation.result import Evaluation
 from miner.stats import ROUNDS, Difference, compare_correlations, compare_values
 
 
-def compare(first: Measured, second: Measured, seed: int = 13, rounds: int = ROUNDS) -> list[Difference]:
+def compare(first: Evaluation, second: Evaluation, seed: int = 13, rounds: int = ROUNDS) -> list[Difference]:
     """Returns every measure of two systems with difference (first − second), interval and p value.
 
     Means are compared query by query. Spearman and Pearson belong to the whole set: there the two
@@ -31,7 +31,7 @@ def compare(first: Measured, second: Measured, seed: int = 13, rounds: int = ROU
     return found
 
 
-def _compare_set(measure: str, first: Measured, second: Measured, seed: int, rounds: int) -> Difference:
+def _compare_set(measure: str, first: Evaluation, second: Evaluation, seed: int, rounds: int) -> Difference:
     if first.graded is None or second.graded is None:
         raise UsageError(f"{measure} has no values to compare", "measure both models again")
     columns = np.stack([first.graded.predicted, second.graded.predicted, first.graded.gold])

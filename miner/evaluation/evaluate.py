@@ -10,7 +10,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError, counted, near
 from miner.evaluation.labels import label_task
 from miner.evaluation.reranking import rerank, reranking_task
-from miner.evaluation.result import TASKS, Encode, Measured, Vectors
+from miner.evaluation.result import TASKS, Encode, Evaluation, Vectors
 from miner.evaluation.retrieval import retrieval_task
 from miner.evaluation.similarity import similarity_task
 from miner.models.encoder import Encoder
@@ -59,10 +59,10 @@ class EvaluationConfig:
 
 def evaluate(
     store: Store, model: str, config: EvaluationConfig | None = None, progress: Progress = SILENT
-) -> list[Measured]:
+) -> list[Evaluation]:
     """Measures a model, and then those of `config.against`, on one split of a store.
 
-    Returns one `Measured` per model, in that order. Vectors are cached beside the store and
+    Returns one `Evaluation` per model, in that order. Vectors are cached beside the store and
     rerankers' scores in it, so that a second evaluation runs no model. Raises ModelError and
     UsageError.
     """
@@ -93,8 +93,8 @@ def open_models(names: Sequence[str], task: str) -> list[Model]:
 
 def measure(
     store: Store, models: Sequence[Model], config: EvaluationConfig, progress: Progress = SILENT
-) -> list[Measured]:
-    """Returns one `Measured` per model, all on the same queries.
+) -> list[Evaluation]:
+    """Returns one `Evaluation` per model, all on the same queries.
 
     Raises UsageError when the split does not hold what the task needs.
     """
@@ -128,7 +128,7 @@ def measure(
     return found
 
 
-def warnings(name: str, measured: Measured) -> list[str]:
+def warnings(name: str, measured: Evaluation) -> list[str]:
     """Returns why the measures of the model `name` may not be what they seem, a sentence each."""
     told = [f"{name} {_unscored(measured)}"] if measured.unscored else []
     if measured.constant:
@@ -136,7 +136,7 @@ def warnings(name: str, measured: Measured) -> list[str]:
     return told
 
 
-def _unscored(measured: Measured) -> str:
+def _unscored(measured: Evaluation) -> str:
     """What a model has no vector or score for, and what that counts."""
     queries = counted(len(measured.ids), "query", "queries")
     told = {
@@ -155,9 +155,9 @@ class EncoderTask(Protocol):
     """What a split asks of an encoder, read into memory."""
 
     headline: ClassVar[str]
-    """The measure that stands for the task: `Measured.headline` of what it returns."""
+    """The measure that stands for the task: `Evaluation.headline` of what it returns."""
 
-    def measure(self, encode: Encode, similarity: str = COSINE) -> Measured:
+    def measure(self, encode: Encode, similarity: str = COSINE) -> Evaluation:
         """Returns what vectors of `encode` reach, compared by one of `SIMILARITIES`."""
         ...
 

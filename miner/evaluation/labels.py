@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from miner.arrays import positions
 from miner.errors import UsageError, listed
-from miner.evaluation.ranking import Ints, Pairs, discount, named, ranked, scored
-from miner.evaluation.result import Encode, Floats, Measured, Vectors, from_values, unscored
+from miner.evaluation.ranking import Ints, QueryPairs, discount, named, ranked, scored
+from miner.evaluation.result import Encode, Evaluation, Floats, Vectors, from_values, unscored
 from miner.models.constant import same_vector
 from miner.models.similarity import COSINE
 from miner.store import corpus
@@ -28,7 +28,7 @@ Codes = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Texts:
+class LabelledTexts:
     """Labelled texts, ordered by id."""
 
     ids: tuple[str, ...]
@@ -43,14 +43,14 @@ class Texts:
 class LabelTask:
     """Labelled queries of a split, the documents to rank, and those whose labels vote; in memory."""
 
-    queries: Texts
-    documents: Texts
+    queries: LabelledTexts
+    documents: LabelledTexts
     """Of the same split."""
-    voters: Texts
+    voters: LabelledTexts
     """Of split train, or the same as `documents` where there is none."""
     headline: ClassVar[str] = "MAP"
 
-    def measure(self, encode: Encode, similarity: str = COSINE) -> Measured:
+    def measure(self, encode: Encode, similarity: str = COSINE) -> Evaluation:
         """Returns MAP, P@1, P@10, nDCG@10 of same-label retrieval, and the accuracy of k-NN (k = 10).
 
         A text never finds itself. All texts are encoded as queries, since the task is symmetric. A
@@ -141,8 +141,8 @@ def _distinct(*tables: pa.Table) -> pa.Array:
     return found.take(pc.sort_indices(found))
 
 
-def _texts(table: pa.Table, name: str, labels: pa.Array) -> Texts:
-    return Texts(
+def _texts(table: pa.Table, name: str, labels: pa.Array) -> LabelledTexts:
+    return LabelledTexts(
         tuple(table[name].to_pylist()),
         tuple(table["text"].to_pylist()),
         table["text_key"].to_numpy(),
@@ -150,7 +150,7 @@ def _texts(table: pa.Table, name: str, labels: pa.Array) -> Texts:
     )
 
 
-def _same_text(queries: Texts, documents: Texts) -> Pairs:
+def _same_text(queries: LabelledTexts, documents: LabelledTexts) -> QueryPairs:
     """Every (query, document) pair of equal text, by query."""
     order = np.argsort(documents.keys, kind="stable")
     ordered = documents.keys[order]
@@ -158,7 +158,7 @@ def _same_text(queries: Texts, documents: Texts) -> Pairs:
     last = np.searchsorted(ordered, queries.keys, side="right")
     query = np.repeat(np.arange(len(queries.ids)), last - first)
     spans = [order[a:b] for a, b in zip(first, last, strict=True)]
-    return Pairs(query, np.concatenate(spans) if spans else np.empty(0, dtype=np.int64))
+    return QueryPairs(query, np.concatenate(spans) if spans else np.empty(0, dtype=np.int64))
 
 
 def _of_ranking(hits: npt.NDArray[np.bool_], total: int) -> tuple[float, float, float, float]:

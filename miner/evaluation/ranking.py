@@ -29,14 +29,14 @@ _MOST_GAIN = 1000
 
 
 @dataclass(frozen=True)
-class Pairs:
+class QueryPairs:
     """(query, document) pairs by position, ordered by query."""
 
     query: Ints
     doc: Ints
 
     @classmethod
-    def locate(cls, table: pa.Table, query_ids: pa.Array, documents: pa.Array) -> tuple[Pairs, Ints]:
+    def locate(cls, table: pa.Table, query_ids: pa.Array, documents: pa.Array) -> tuple[QueryPairs, Ints]:
         """Returns the pairs of a table that are known on both sides, and the rows they are from.
 
         `documents` are what the second column of the table holds: ids or text keys.
@@ -56,15 +56,15 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judgments:
     """Queries with their relevant documents, graded, and the documents that no ranking of theirs shows."""
 
     query_ids: tuple[str, ...]
     doc_ids: tuple[str, ...]
-    relevant: Pairs
+    relevant: QueryPairs
     relevance: Floats
     """Of each relevant pair; above 0."""
-    unranked: Pairs
+    unranked: QueryPairs
 
     @cached_property
     def _gains(self) -> Ints:
@@ -115,7 +115,7 @@ def ranked(scores: Floats, depth: int) -> Ints:
 
 
 def scored(
-    queries: Vectors, documents: Vectors, unranked: Pairs, similarity: str = COSINE
+    queries: Vectors, documents: Vectors, unranked: QueryPairs, similarity: str = COSINE
 ) -> Iterator[tuple[int, Floats]]:
     """Yields for each query its position and its similarity with every document, in float64.
 

@@ -19,7 +19,7 @@ from miner.evaluation.evaluate import (
     task_of_split,
     warnings,
 )
-from miner.evaluation.result import Measured
+from miner.evaluation.result import Evaluation
 from miner.models.reranker import Reranker
 from miner.reporting.tables import short_names, signed
 from miner.stats import Difference
@@ -28,7 +28,7 @@ from miner.store.evaluation import require_judgments
 
 
 @dataclass(frozen=True)
-class Place:
+class StoreSplit:
     """A split of a store."""
 
     store: Path
@@ -53,14 +53,14 @@ class ModelFacts:
 class Section:
     """What was measured in one place: per model, the first being the one asked about."""
 
-    place: Place
-    measured: tuple[Measured, ...]
+    data: StoreSplit
+    results: tuple[Evaluation, ...]
     differences: tuple[tuple[Difference, ...], ...]
     """Per other model: the first model's measures less its."""
 
 
 @dataclass(frozen=True)
-class Report:
+class EvaluationReport:
     """What `miner evaluate` found out."""
 
     models: tuple[ModelFacts, ...]
@@ -82,8 +82,8 @@ class Report:
                 if here.difference * there.difference < 0:
                     ways = ("ahead of", "behind") if here.difference > 0 else ("behind", "ahead of")
                     lines.append(
-                        f"disagree: {names[0]} is {ways[0]} {name} on {own.place} ({_said(here)}), "
-                        f"{ways[1]} it on {section.place} ({_said(there)})"
+                        f"disagree: {names[0]} is {ways[0]} {name} on {own.data} ({_said(here)}), "
+                        f"{ways[1]} it on {section.data} ({_said(there)})"
                     )
         return lines
 
@@ -92,20 +92,20 @@ def _said(difference: Difference) -> str:
     return f"{difference.measure} {signed(difference.difference)}, p {difference.p:.4f}"
 
 
-def place(text: str, split: str) -> Place:
+def store_split(text: str, split: str) -> StoreSplit:
     """Returns the place that `STORE` or `STORE:SPLIT` names; `split` where it names none."""
     store, colon, named = text.rpartition(":")
     if not colon or Path(text).exists():
-        return Place(Path(text), split)
-    return Place(Path(store), named or split)
+        return StoreSplit(Path(text), split)
+    return StoreSplit(Path(store), named or split)
 
 
-def evaluate_places(
+def evaluate_on(
     model: str,
-    places: Sequence[Place],
+    places: Sequence[StoreSplit],
     config: EvaluationConfig,
     progress: Progress = SILENT,
-) -> Report:
+) -> EvaluationReport:
     """Measures a model and those of `config.against` in every place, and compares.
 
     `config.task` is meant for the first place; the task of the others is told by their judgments.
@@ -114,27 +114,29 @@ def evaluate_places(
     models = open_models((model, *config.against), config.task)
     tasks = [config.task, *[AUTO] * (len(places) - 1)]
     settings = [replace(config, split=p.split, task=task) for p, task in zip(places, tasks, strict=True)]
-    for number, (spot, own) in enumerate(zip(places, settings, strict=True)):
-        with Store.open(spot.store, read_only=True) as store, store.snapshot():
+    for number, (data, own) in enumerate(zip(places, settings, strict=True)):
+        with Store.open(data.store, read_only=True) as store, store.snapshot():
             if number:
-                require_judgments(store, own.split, f"--beside {spot.store}:SPLIT")
+                require_judgments(store, own.split, f"--beside {data.store}:SPLIT")
             task_of_split(store, own)
-    sections = [_section(spot, models, own, progress) for spot, own in zip(places, settings, strict=True)]
+    sections = [_section(data, models, own, progress) for data, own in zip(places, settings, strict=True)]
     facts = tuple(
         ModelFacts(m.name, m.fingerprint, m.dtype, None if isinstance(m, Reranker) else m.similarity)
         for m in models
     )
-    return Report(facts, tuple(sections))
+    return EvaluationReport(facts, tuple(sections))
 
 
-def _section(spot: Place, models: Sequence[Model], config: EvaluationConfig, progress: Progress) -> Section:
-    with Store.open(spot.store, read_only=True) as store:
+def _section(
+    data: StoreSplit, models: Sequence[Model], config: EvaluationConfig, progress: Progress
+) -> Section:
+    with Store.open(data.store, read_only=True) as store:
         measured = measure(store, models, config, progress)
     differences = [tuple(compare(measured[0], other, config.seed)) for other in measured[1:]]
-    return Section(spot, tuple(measured), tuple(differences))
+    return Section(data, tuple(measured), tuple(differences))
 
 
-def as_json(report: Report, per_query: bool = False) -> dict[str, Any]:
+def as_json(report: EvaluationReport, per_query: bool = False) -> dict[str, Any]:
     """Returns the report as JSON has it; with `per_query` the values behind the means as well."""
     return {
         "models": [asdict(model) for model in report.models],
@@ -143,27 +145,27 @@ def as_json(report: Report, per_query: bool = False) -> dict[str, Any]:
     }
 
 
-def _section_json(section: Section, report: Report, per_query: bool) -> dict[str, Any]:
-    first, names = section.measured[0], [model.name for model in report.models]
+def _section_json(section: Section, report: EvaluationReport, per_query: bool) -> dict[str, Any]:
+    first, names = section.results[0], [model.name for model in report.models]
     content: dict[str, Any] = {
-        "store": str(section.place.store),
-        "split": section.place.split,
+        "store": str(section.data.store),
+        "split": section.data.split,
         "task": first.task,
         "queries": len(first.ids),
         "documents": first.documents,
         "left_out": dict(first.left_out),
         "chance": first.chance,
         "measures": [
-            {"model": name, **measured.means} for name, measured in zip(names, section.measured, strict=True)
+            {"model": name, **measured.means} for name, measured in zip(names, section.results, strict=True)
         ],
         "unscored": [
             {"model": name, **measured.unscored}
-            for name, measured in zip(names, section.measured, strict=True)
+            for name, measured in zip(names, section.results, strict=True)
             if measured.unscored
         ],
         "warnings": [
             warning
-            for name, measured in zip(names, section.measured, strict=True)
+            for name, measured in zip(names, section.results, strict=True)
             for warning in warnings(name, measured)
         ],
         "differences": [
@@ -176,12 +178,12 @@ def _section_json(section: Section, report: Report, per_query: bool) -> dict[str
         content["ids"] = list(first.ids)
         content["per_query"] = [
             {"model": name, **_values(measured)}
-            for name, measured in zip(names, section.measured, strict=True)
+            for name, measured in zip(names, section.results, strict=True)
         ]
     return content
 
 
-def _values(measured: Measured) -> dict[str, Any]:
+def _values(measured: Evaluation) -> dict[str, Any]:
     values: dict[str, Any] = {name: column.tolist() for name, column in measured.values.items()}
     if measured.graded is not None:
         predicted = [float(one) if isfinite(one) else None for one in measured.graded.predicted]

@@ -15,8 +15,8 @@ from miner.arrays import pair_keys
 from miner.collection.collection import Collection
 from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, counted
-from miner.evaluation.ranking import Ints, Pairs
-from miner.evaluation.result import Floats, Measured, from_values
+from miner.evaluation.ranking import Ints, QueryPairs
+from miner.evaluation.result import Evaluation, Floats, from_values
 from miner.evaluation.retrieval import RetrievalTask, distinct, task_of
 from miner.models.constant import same_score
 from miner.models.reranker import Reranker
@@ -42,30 +42,30 @@ class RerankingTask:
     depth: int
 
     @cached_property
-    def candidates(self) -> Pairs:
+    def candidates(self) -> QueryPairs:
         """Each query's `depth` best documents by BM25, ordered by query, then rank."""
         bm25 = Bm25(self.collection, Bm25Config())
-        most = int(np.bincount(self.retrieval.judged.unranked.query, minlength=1).max())
+        most = int(np.bincount(self.retrieval.judgments.unranked.query, minlength=1).max())
         found = [
             _candidates(bm25, self.retrieval, chunk, self.depth, self.depth + most)
             for chunk in chunk_ranges(self.collection)
         ]
         query, doc = (np.concatenate(side).astype(np.int64) for side in zip(*found, strict=True))
-        return Pairs(query, doc)
+        return QueryPairs(query, doc)
 
-    def measure(self, scores: Floats) -> Measured:
+    def measure(self, scores: Floats) -> Evaluation:
         """Returns nDCG@10, MRR@10 and MAP of the candidates ordered by `scores`, one for each.
 
         Ties go to the smaller text_key. A relevant document that is no candidate counts as missed, and so
         does a candidate without a finite score, which is not ranked.
         """
-        judged = self.retrieval.judged
+        judgments = self.retrieval.judgments
         order = np.lexsort((self.candidates.doc, -scores, self.candidates.query))
         order = order[np.isfinite(scores[order])]
-        cuts = np.searchsorted(self.candidates.query[order], np.arange(1, len(judged.query_ids)))
-        values = judged.values(np.split(self.candidates.doc[order], cuts), MEASURES)
+        cuts = np.searchsorted(self.candidates.query[order], np.arange(1, len(judgments.query_ids)))
+        values = judgments.values(np.split(self.candidates.doc[order], cuts), MEASURES)
         gaps = {"candidates": len(scores) - len(order)}
-        found = from_values("reranking", judged.query_ids, values, len(judged.doc_ids), unscored=gaps)
+        found = from_values("reranking", judgments.query_ids, values, len(judgments.doc_ids), unscored=gaps)
         finite = scores[order]
         extremes = (float(finite.min()), float(finite.max())) if len(finite) else (None, None)
         constant = same_score(len(finite), *extremes)
@@ -97,7 +97,7 @@ def _candidates(bm25: Bm25, task: RetrievalTask, chunk: range, depth: int, wante
     """The best `depth` documents of a chunk's queries, without what is not ranked."""
     hits = bm25.search(chunk, wanted)
     query, doc = hits.query.astype(np.int64), hits.doc.astype(np.int64)
-    hidden = pair_keys(task.judged.unranked.query, task.judged.unranked.doc)
+    hidden = pair_keys(task.judgments.unranked.query, task.judgments.unranked.doc)
     shown = ~np.isin(pair_keys(query, doc), hidden)
     query, doc = query[shown], doc[shown]
     first = np.arange(len(query)) - np.searchsorted(query, query) < depth
@@ -106,17 +106,17 @@ def _candidates(bm25: Bm25, task: RetrievalTask, chunk: range, depth: int, wante
 
 def rerank(
     store: Store, reranker: Reranker, task: RerankingTask, known: pa.Table, progress: Progress = SILENT
-) -> Measured:
+) -> Evaluation:
     """Scores the candidates and measures; pairs of `known` (`evaluating.known_scores`) are not scored again.
 
     New scores are kept in the store, a chunk at a time; where another process writes to it, later or not.
     """
-    judged, pairs = task.retrieval.judged, task.candidates
-    query_ids, doc_ids = pa.array(judged.query_ids), pa.array(judged.doc_ids)
+    judgments, pairs = task.retrieval.judgments, task.candidates
+    query_ids, doc_ids = pa.array(judgments.query_ids), pa.array(judgments.doc_ids)
     scores = np.full(len(pairs.query), np.nan)
     cut = reranker.truncated
     kept = _Kept(store, reranker.fingerprint, progress)
-    located, rows = Pairs.locate(known, query_ids, doc_ids)
+    located, rows = QueryPairs.locate(known, query_ids, doc_ids)
     missing = ~_filled(scores, pairs, located, known["score"].to_numpy()[rows])
     for chunk in _chunks(missing, task.lengths):
         queries = [task.retrieval.queries[i] for i in pairs.query[chunk]]
@@ -165,7 +165,7 @@ class _Kept:
         self._waiting = []
 
 
-def _filled(scores: Floats, pairs: Pairs, known: Pairs, values: Floats) -> npt.NDArray[np.bool_]:
+def _filled(scores: Floats, pairs: QueryPairs, known: QueryPairs, values: Floats) -> npt.NDArray[np.bool_]:
     """Writes the scores of the pairs that are known, NaN among them, and returns which these are."""
     wanted, have = pair_keys(pairs.query, pairs.doc), pair_keys(known.query, known.doc)
     if not len(have):

@@ -31,7 +31,7 @@ class Encode(Protocol):
 
 @dataclass(frozen=True)
 class Graded:
-    """Pairs with a score from people and one from the model, in the order of `Measured.ids`."""
+    """Pairs with a score from people and one from the model, in the order of `Evaluation.ids`."""
 
     gold: Floats
     predicted: Floats
@@ -39,7 +39,7 @@ class Graded:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Evaluation:
     """What one model reached on one task."""
 
     task: str
@@ -77,11 +77,11 @@ def from_values(
     documents: int,
     chance: float | None = None,
     unscored: Mapping[str, int] | None = None,
-) -> Measured:
+) -> Evaluation:
     """Returns measures that are means of their values per query."""
     means = {name: float(np.mean(column)) for name, column in values.items()}
     gaps = {name: number for name, number in (unscored or {}).items() if number}
-    return Measured(task, tuple(ids), dict(values), means, documents, chance=chance, unscored=gaps)
+    return Evaluation(task, tuple(ids), dict(values), means, documents, chance=chance, unscored=gaps)
 
 
 def unscored(**vectors: Vectors) -> dict[str, int]:

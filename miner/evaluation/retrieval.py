@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miner.collection.collection import Collection
-from miner.evaluation.ranking import Judged, Pairs, ranked, scored
-from miner.evaluation.result import Encode, Measured, from_values, unscored
+from miner.evaluation.ranking import Judgments, QueryPairs, ranked, scored
+from miner.evaluation.result import Encode, Evaluation, from_values, unscored
 from miner.models.constant import same_vector
 from miner.models.similarity import COSINE
 from miner.store import evaluation as evaluating
@@ -29,15 +29,15 @@ class RetrievalTask:
     """Queries of one split over all documents of a store, in memory: the store may be closed."""
 
     queries: tuple[str, ...]
-    """The texts, in the order of `judged.query_ids`."""
+    """The texts, in the order of `judgments.query_ids`."""
     documents: tuple[str, ...]
-    """The texts, in the order of `judged.doc_ids`."""
-    judged: Judged
+    """The texts, in the order of `judgments.doc_ids`."""
+    judgments: Judgments
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """As `Measured.left_out`."""
+    """As `Evaluation.left_out`."""
     headline: ClassVar[str] = "nDCG@10"
 
-    def measure(self, encode: Encode, similarity: str = COSINE) -> Measured:
+    def measure(self, encode: Encode, similarity: str = COSINE) -> Evaluation:
         """Returns how well the vectors of `encode` retrieve: nDCG@10, MRR@10, MAP, R@10, R@100.
 
         Exact search by the similarity, the first 100 documents, ties by text_key: ids have no say. MAP is
@@ -48,11 +48,11 @@ class RetrievalTask:
         """
         documents = encode(self.documents, "document")
         vectors = encode(self.queries, "query")
-        scores = scored(vectors, documents, self.judged.unranked, similarity)
+        scores = scored(vectors, documents, self.judgments.unranked, similarity)
         rankings = [ranked(row, DEPTH) for _, row in scores]
-        values = self.judged.values(rankings, MEASURES)
+        values = self.judgments.values(rankings, MEASURES)
         gaps = unscored(queries=vectors, documents=documents)
-        found = from_values("retrieval", self.judged.query_ids, values, len(self.documents), unscored=gaps)
+        found = from_values("retrieval", self.judgments.query_ids, values, len(self.documents), unscored=gaps)
         constant = same_vector(queries=(self.queries, vectors), documents=(self.documents, documents))
         return replace(found, left_out=self.left_out, constant=constant)
 
@@ -109,16 +109,16 @@ def task_of(store: Store, collection: Collection) -> RetrievalTask:
     texts = distinct(collection)
     query_ids, keys = texts.query_ids, texts.documents["text_key"].combine_chunks()
     table = evaluating.relevant(store, collection.split)
-    relevant, rows = Pairs.locate(table, query_ids, keys)
+    relevant, rows = QueryPairs.locate(table, query_ids, keys)
     hidden = evaluating.unranked(store, collection.split)
-    unranked, places = Pairs.locate(hidden, query_ids, keys)
+    unranked, places = QueryPairs.locate(hidden, query_ids, keys)
     why = Counter(hidden["why"].take(pa.array(places)).to_pylist())
     copies = collection.documents.num_rows - texts.documents.num_rows
     left_out = {"copies": copies, **{name: why[name] for name in evaluating.UNRANKED}}
     return RetrievalTask(
         tuple(texts.queries["text"].to_pylist()),
         tuple(texts.documents["text"].to_pylist()),
-        Judged(
+        Judgments(
             tuple(query_ids.to_pylist()),
             tuple(texts.doc_ids.to_pylist()),
             relevant,

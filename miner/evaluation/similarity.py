@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from miner.errors import UsageError
-from miner.evaluation.result import Encode, Floats, Graded, Measured
+from miner.evaluation.result import Encode, Evaluation, Floats, Graded
 from miner.models.constant import same_vector
 from miner.models.similarity import COSINE, pairwise
 from miner.stats import pearson, spearman
@@ -27,7 +27,7 @@ class SimilarityTask:
     gold: Floats
     headline: ClassVar[str] = "Spearman"
 
-    def measure(self, encode: Encode, similarity: str = COSINE) -> Measured:
+    def measure(self, encode: Encode, similarity: str = COSINE) -> Evaluation:
         """Returns Spearman's and Pearson's correlation of the model's similarity and the gold score.
 
         Both texts are encoded as queries: the task is symmetric, and a prompt or a route for one role only
@@ -48,7 +48,7 @@ class SimilarityTask:
         gaps = {"pairs": int(size - kept.sum())} if not kept.all() else {}
         graded = Graded(self.gold, predicted)
         constant = same_vector(texts=((*self.first, *self.second), vectors))
-        return Measured("similarity", self.ids, {}, means, graded=graded, unscored=gaps, constant=constant)
+        return Evaluation("similarity", self.ids, {}, means, graded=graded, unscored=gaps, constant=constant)
 
 
 def similarity_task(store: Store, split: str, queries: int | None = None, seed: int = 13) -> SimilarityTask:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from miner.errors import counted
-from miner.evaluation.report import Report, Section
-from miner.evaluation.result import Measured
+from miner.evaluation.report import EvaluationReport, Section
+from miner.evaluation.result import Evaluation
 from miner.reporting.tables import percent, short_names, signed, signed_interval, text_table
 from miner.stats import Difference
 
 
-def table(report: Report) -> str:
+def table(report: EvaluationReport) -> str:
     """Returns one aligned table per place; of several also all side by side, and where they disagree."""
     names = short_names([model.name for model in report.models])
     parts = [_section(section, names) for section in report.sections]
@@ -24,10 +24,10 @@ def table(report: Report) -> str:
 
 def _side_by_side(sections: Sequence[Section], names: Sequence[str]) -> list[list[str]]:
     """The first measure of every place, models as rows."""
-    firsts = [next(iter(section.measured[0].means)) for section in sections]
-    rows = [["side by side", *(str(section.place) for section in sections)], ["", *firsts]]
+    firsts = [next(iter(section.results[0].means)) for section in sections]
+    rows = [["side by side", *(str(section.data) for section in sections)], ["", *firsts]]
     for number, name in enumerate(names):
-        means = [section.measured[number].means for section in sections]
+        means = [section.results[number].means for section in sections]
         rows.append([name, *(f"{mean[first]:.4f}" for mean, first in zip(means, firsts, strict=True))])
     for number, name in enumerate(names[1:]):
         found = [section.differences[number][0] for section in sections]
@@ -39,13 +39,13 @@ def _section(section: Section, names: Sequence[str]) -> str:
     rows = [["", names[0]]]
     for name in names[1:]:
         rows[0] += [name, "difference", "95 % interval", "p"]
-    for number, (measure, mean) in enumerate(section.measured[0].means.items()):
+    for number, (measure, mean) in enumerate(section.results[0].means.items()):
         row = [measure, f"{mean:.4f}"]
         for differences in section.differences:
             row += _cells(differences[number])
         rows.append(row)
-    first = section.measured[0]
-    return "\n".join([f"{section.place}: {_about(first)}", *_left_out(first), *text_table(rows)])
+    first = section.results[0]
+    return "\n".join([f"{section.data}: {_about(first)}", *_left_out(first), *text_table(rows)])
 
 
 _LEFT_OUT = {
@@ -56,7 +56,7 @@ _LEFT_OUT = {
 }
 
 
-def _left_out(measured: Measured) -> list[str]:
+def _left_out(measured: Evaluation) -> list[str]:
     """What the rankings do not show, if anything."""
     parts = [
         counted(number, one, many) + rest
@@ -72,7 +72,7 @@ def _cells(found: Difference) -> list[str]:
     return [f"{found.second:.4f}", signed(found.difference), interval, f"{found.p:.4f}"]
 
 
-def _about(measured: Measured) -> str:
+def _about(measured: Evaluation) -> str:
     """What the task was, and how large."""
     if measured.task == "similarity":
         return f"similarity, {counted(len(measured.ids), 'pair')}"

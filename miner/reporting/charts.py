@@ -14,7 +14,7 @@ _STYLES = ("-", "--", ":")
 
 
 @dataclass(frozen=True)
-class Line:
+class Curve:
     """One line of a chart: its points in order of x, and a band around it where one is given."""
 
     name: str
@@ -30,7 +30,7 @@ class Panel:
 
     x_label: str
     y_label: str
-    lines: Sequence[Line]
+    lines: Sequence[Curve]
     logarithmic: bool = False
     """Whether x grows by factors; below its smallest value above 0 it grows evenly, from 0."""
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from miner.reporting.charts import Line, Panel, draw
+from miner.reporting.charts import Curve, Panel, draw
 from miner.training.encoder_config import LOSSES, EncoderConfig
 from miner.training.reranker_card import PACKAGES
 from miner.training.workspace import METRICS
@@ -95,11 +95,11 @@ def write_card(folder: Path, title: str, metrics: EncoderMetrics) -> None:
 
 def _panels(metrics: EncoderMetrics) -> list[Panel]:
     steps, losses = [list(column) for column in zip(*metrics.losses, strict=True)] or [[], []]
-    panels = [Panel("step", "loss", [Line("loss", steps, losses)])]
+    panels = [Panel("step", "loss", [Curve("loss", steps, losses)])]
     if metrics.measure is not None:
         steps = [step for step, _ in metrics.scores]
         values = [found[metrics.measure] for _, found in metrics.scores]
-        panels.append(Panel("step", f"dev {metrics.measure}", [Line(metrics.measure, steps, values)]))
+        panels.append(Panel("step", f"dev {metrics.measure}", [Curve(metrics.measure, steps, values)]))
     return panels
 
 

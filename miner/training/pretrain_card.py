@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from miner.reporting.charts import Line, Panel, draw
+from miner.reporting.charts import Curve, Panel, draw
 from miner.training.reranker_card import PACKAGES
 from miner.training.workspace import METRICS
 
@@ -65,7 +65,7 @@ def write_card(folder: Path, title: str, metrics: PretrainMetrics) -> None:
     steps, losses = [list(column) for column in zip(*metrics.losses, strict=True)]
     draw(
         title,
-        [Panel("step", "loss per token", [Line("loss", steps, losses)])],
+        [Panel("step", "loss per token", [Curve("loss", steps, losses)])],
         folder / f"{CURVE}.png",
         folder / f"{CURVE}.svg",
     )

@@ -22,7 +22,7 @@ from miner.evaluation.evaluate import (
     encoder_task,
     task_of_split,
 )
-from miner.evaluation.result import Floats, Measured
+from miner.evaluation.result import Evaluation, Floats
 from miner.evaluation.retrieval import sampled_task
 from miner.faults import read_json
 from miner.models.encoder import Encoder, Vectors
@@ -110,7 +110,7 @@ class BenchReport:
     config: BenchConfig
     pairs: int
     left_out: int
-    before: tuple[Measured, ...]
+    before: tuple[Evaluation, ...]
     """The base model, untrained; a table drawn from nothing is another for each seed."""
     trained: tuple[Trained, ...]
     comparisons: tuple[Comparison, ...]
@@ -140,7 +140,7 @@ class _Plan:
     task: EncoderTask
     content: str
     """Identifies what is measured on."""
-    before: tuple[Measured, ...] = ()
+    before: tuple[Evaluation, ...] = ()
 
 
 def bench(
@@ -269,7 +269,7 @@ def _sizes(arms: Arms, config: BenchConfig, progress: Progress) -> tuple[tuple[s
 
 def _before(
     store: Store, task: EncoderTask, out: Path, config: BenchConfig, progress: Progress
-) -> tuple[Measured, ...]:
+) -> tuple[Evaluation, ...]:
     """What the base reaches; of a table drawn from nothing, what that of each seed does."""
     base = config.training.base
     if base == SCRATCH:
@@ -280,7 +280,7 @@ def _before(
     return (task.measure(encoder, encoder.similarity),)
 
 
-def _drawn(task: EncoderTask, seed: int, out: Path, config: BenchConfig, progress: Progress) -> Measured:
+def _drawn(task: EncoderTask, seed: int, out: Path, config: BenchConfig, progress: Progress) -> Evaluation:
     """What the table of a seed reaches, which is saved to be measured like any model."""
     folder = out / _MODELS / "scratch"
     try:
@@ -290,7 +290,7 @@ def _drawn(task: EncoderTask, seed: int, out: Path, config: BenchConfig, progres
         discard(folder)
 
 
-def _measured(task: EncoderTask, model: Path | str, config: BenchConfig, progress: Progress) -> Measured:
+def _measured(task: EncoderTask, model: Path | str, config: BenchConfig, progress: Progress) -> Evaluation:
     """What a model reaches with the prompts of the configuration; its vectors are not cached."""
     encoder = Encoder(str(model), dtype=config.training.dtype)
     prompts = encoder.prompts | _prompts(config)

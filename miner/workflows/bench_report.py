@@ -12,7 +12,7 @@ import numpy as np
 
 from miner.engine.files import WAIT, locked, replacing_all
 from miner.faults import read_json
-from miner.reporting.charts import Line, Panel, draw
+from miner.reporting.charts import Curve, Panel, draw
 from miner.reporting.tables import markdown_table, signed, signed_interval, text_table
 from miner.workflows.bench import CELLS, BenchReport, Comparison, Trained, settings
 from miner.workflows.bench_config import ARMS
@@ -47,7 +47,7 @@ def _panel(report: BenchReport) -> Panel:
     for arm in dict.fromkeys(one.arm for one in report.trained):
         points = sorted((one for one in report.trained if one.arm == arm), key=lambda one: one.rows)
         lines.append(
-            Line(
+            Curve(
                 arm,
                 [one.rows for one in points],
                 [one.mean(measure) for one in points],
@@ -58,7 +58,7 @@ def _panel(report: BenchReport) -> Panel:
     rows = [one.rows for one in report.trained]
     before = report.means_before[measure]
     bounds = [[value] * 2 for value in (float(np.mean(before)), min(before), max(before))]
-    lines.append(Line("before training", [min(rows), max(rows)], *bounds))
+    lines.append(Curve("before training", [min(rows), max(rows)], *bounds))
     return Panel("triplets", f"{report.config.split} {measure}", lines, logarithmic=len(set(rows)) > 1)
 
 
