@@ -13,6 +13,7 @@ from corpora import BUNDLED_FOLDER, copy_store, drop_store
 
 from miner.store import runs
 from miner.store.database import Store
+from miner.store.triplets import triplet_count
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def _ledger(store: Path) -> dict[str, Any]:
         )
         ((pairs,),) = opened.rows("SELECT count(*) FROM rerank_scores")
         return {
-            "triplets": runs.triplet_count(opened, runs.find_run(opened)),
+            "triplets": triplet_count(opened, runs.find_run(opened)),
             "stage_seconds": {stage: round(seconds, 3) for stage, seconds in stages},
             **({"pairs_scored": pairs} if pairs else {}),
         }

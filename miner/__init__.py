@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from miner.models.reranker import Reranker
     from miner.sources import SourceConfig, ingest
     from miner.store.database import Store
-    from miner.store.runs import Run, find_run, triplets
+    from miner.store.runs import Run, find_run
+    from miner.store.triplets import triplets
     from miner.training.encoder_config import EncoderConfig
     from miner.training.pretrain_config import PretrainConfig
     from miner.training.reranker import train_reranker
@@ -64,7 +65,7 @@ _HOME = {
     "silver": "miner.curation.silver",
     "train": "miner.workflows.train",
     "train_reranker": "miner.training.reranker",
-    "triplets": "miner.store.runs",
+    "triplets": "miner.store.triplets",
 }
 
 __all__ = [

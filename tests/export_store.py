@@ -12,7 +12,8 @@ from miner.export import ExportConfig, ExportReport, export_run
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, Reason
 from miner.store.corpus import content_hashes
 from miner.store.database import Store
-from miner.store.runs import Run, begin_run, finish_run, record_model
+from miner.store.models import record_model
+from miner.store.runs import Run, begin_run, finish_run
 
 DOCUMENTS = [
     ("d1", "Cats", "They purr, mostly."),

@@ -33,10 +33,10 @@ from miner.mining.pipeline import mine
 from miner.sources.qrels import read_judgments
 from miner.stats import clustered_rate
 from miner.store import runs
-from miner.store.audits import models_of_unknown_training
 from miner.store.database import Store
 from miner.store.duplicates import replace_duplicates
-from miner.store.trained import record_training
+from miner.store.models import models_of_unknown_training, record_model, record_training
+from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
 from tests.test_oracle import encoder
 from tests.tiny import tiny_bert
@@ -74,7 +74,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def negatives(store: Store, run: runs.Run) -> dict[str, set[str]]:
-    table = runs.triplets(store, run).to_pylist()
+    table = triplets_of(store, run).to_pylist()
     return {
         q: {r["negative_id"] for r in table if r["query_id"] == q} for q in {r["query_id"] for r in table}
     }
@@ -269,9 +269,9 @@ def test_what_a_base_was_trained_on_must_be_known_too(
     store: Store, base: dict[str, str], known: dict[str, str] | None, told: list[str]
 ) -> None:
     run = replace(mine(store, MiningConfig()), reranker="m1")
-    runs.record_model(store, "m1", "reranker", "m", base)
+    record_model(store, "m1", "reranker", "m", base)
     if known is not None:
-        runs.record_model(store, "b1", "encoder", "b", known)
+        record_model(store, "b1", "encoder", "b", known)
     assert models_of_unknown_training(store, run) == told
 
 

@@ -26,8 +26,8 @@ from miner.mining.pipeline import mine
 from miner.models.scratch import scratch_model
 from miner.stats import Difference, holm
 from miner.store.database import Store
-from miner.store.mined import TextsById
 from miner.store.runs import find_run
+from miner.store.triplets import TextsById
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows import bench_report
 from miner.workflows.arms import arms_of, rows_of_arm

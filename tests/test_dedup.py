@@ -21,6 +21,8 @@ from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
 from miner.store import runs
 from miner.store.database import Store
+from miner.store.triplets import triplets as triplets_of
+from miner.store.verdicts import reason_counts
 from tests.stores import make_store
 from tests.tiny import tiny_bert
 
@@ -86,7 +88,7 @@ def sentences() -> tuple[dict[str, str], dict[str, str], list[tuple[str, str]]]:
 
 
 def chosen(store: Store, run: runs.Run) -> set[tuple[str, str]]:
-    rows = runs.triplets(store, run).select(["query_id", "negative_id"]).to_pylist()
+    rows = triplets_of(store, run).select(["query_id", "negative_id"]).to_pylist()
     return {(row["query_id"], row["negative_id"]) for row in rows}
 
 
@@ -170,7 +172,7 @@ def test_of_several_copies_one_is_a_negative(tmp_path: Path) -> None:
         dedup(store, DedupConfig())
         run = mine(store, config)
         assert len(chosen(store, run)) == 2
-        assert runs.reason_counts(store, run)["duplicate_of_candidate"] == 1
+        assert reason_counts(store, run)["duplicate_of_candidate"] == 1
 
 
 def test_what_is_judged_not_relevant_stays_a_negative_however_alike(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from miner.mining.diff import differences
 from miner.mining.pipeline import decide_again, mine
 from miner.store import runs
 from miner.store.database import Store
+from miner.store.triplets import triplet_count
+from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
 from tests.test_audit import corpus
 
@@ -30,7 +32,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def pairs(store: Store, name: str) -> set[tuple[str, str]]:
-    rows = runs.triplets(store, runs.find_run(store, name)).to_pylist()
+    rows = triplets_of(store, runs.find_run(store, name)).to_pylist()
     return {(row["query_id"], row["negative_id"]) for row in rows}
 
 
@@ -45,7 +47,7 @@ def test_every_negative_that_went_is_told_with_its_reason(store: Store) -> None:
     for one in found.moved:
         assert ((one.query_id, one.doc_id) in before) == (one.before == "negative")
     assert found.positives == {"both": 48, "gone": 0, "new": 0}
-    counted = runs.triplet_count(store, runs.find_run(store, "naive"))
+    counted = triplet_count(store, runs.find_run(store, "naive"))
     assert found.triplets["both"] + found.triplets["gone"] == counted
 
 

@@ -27,7 +27,7 @@ from miner.evaluation.table import table
 from miner.models.encoder import Encoder
 from miner.models.reranker import Reranker
 from miner.store.database import Store
-from miner.store.trained import record_training
+from miner.store.models import record_training
 from tests.evaluation_support import judged_store, letters
 from tests.tiny import tiny_bert
 

@@ -10,7 +10,7 @@ import pytest
 from miner.evaluation.reranking import RerankingTask, rerank, reranking_task
 from miner.evaluation.result import Evaluation
 from miner.models.reranker import Reranker
-from miner.store import evaluation as evaluating
+from miner.store import evidence as evaluating
 from miner.store.database import Store
 from tests.evaluation_support import judged_store
 from tests.tiny import tiny_bert

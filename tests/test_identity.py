@@ -16,11 +16,10 @@ from miner.evaluation.retrieval import retrieval_task
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine
 from miner.sources import IngestReport, SourceConfig, ingest
-from miner.store.certificate import staleness
 from miner.store.corpus import queries_are_documents
 from miner.store.database import Store
-from miner.store.mined import known_pair_keys
-from miner.store.runs import find_run
+from miner.store.runs import find_run, staleness
+from miner.store.triplets import known_pair_keys
 from miner.text import text_key
 from tests.sources_support import beir
 

@@ -15,6 +15,7 @@ import pytest
 
 from miner.store import runs
 from miner.store.database import Store
+from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
 
 KILLS = 10
@@ -64,7 +65,7 @@ def dump(path: Path) -> tuple[Any, ...]:
     """The ordered triplets and decisions, and the ledger without its clock."""
     with Store.open(path, read_only=True) as store:
         run = runs.find_run(store)
-        triplets = runs.triplets(store, run).to_pylist()
+        triplets = triplets_of(store, run).to_pylist()
         decided = store.rows("SELECT * FROM verdicts ORDER BY query_id, doc_id")
         ledger = store.rows("SELECT fingerprint, chunk, rows FROM chunks ORDER BY ALL")
     return triplets, decided, ledger

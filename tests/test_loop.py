@@ -14,7 +14,8 @@ from miner.errors import MinerError, UsageError
 from miner.mining.config import MiningConfig, Rules
 from miner.store import runs
 from miner.store.database import Store
-from miner.store.trained import training_positives
+from miner.store.models import training_positives
+from miner.store.triplets import triplet_count
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.loop import LoopConfig, loop
 from miner.workflows.train import held_out
@@ -65,7 +66,7 @@ def test_rounds_mine_with_the_model_of_the_round_before(
         for one, encoder in zip(report.rounds, [config.mining.encoder, first.model], strict=False):
             run = runs.find_run(opened, one.run)
             assert run.config["encoder"] == encoder
-            assert runs.triplet_count(opened, run) == one.triplets
+            assert triplet_count(opened, run) == one.triplets
         assert len(report.rounds) == 2
         assert report.stopped == (report.rounds[1].score <= first.score)
     assert report.best == max(report.rounds, key=lambda one: one.score).model

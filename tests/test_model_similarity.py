@@ -26,8 +26,8 @@ from miner.models.similarity import SIMILARITIES, matrix, pairwise
 from miner.retrieval import dense
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense
-from miner.store import runs
 from miner.store.database import Store
+from miner.store.triplets import triplets as triplets_of
 from miner.training.encoder import train_encoder
 from miner.training.encoder_config import EncoderConfig
 from miner.training.examples import Examples
@@ -122,7 +122,7 @@ def test_margins_and_triplets_are_on_the_models_own_scale(
         bm25=False, encoder=str(tables[similarity]), dtype="fp32", overlaps=False, rules=rules,
         selection=Selection(negatives=3),
     )  # fmt: skip
-    found = runs.triplets(store, mine(store, config)).to_pylist()
+    found = triplets_of(store, mine(store, config)).to_pylist()
     for number, query in enumerate(QUERIES):
         positive = scores[number, number]
         # Below the positive by a tenth of its size, also where scores are negative.

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from miner.collection.overlap import Words
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
-from miner.store import runs
 from miner.store.corpus import set_queries_are_documents
+from miner.store.triplets import triplets as triplets_of
+from miner.store.verdicts import reason_counts
 from miner.text import normalise
 from tests.stores import make_store
 from tests.test_oracle import encoder
@@ -86,7 +87,7 @@ def test_no_negative_is_a_positive_by_text(
         make_store(Path(folder) / "s.duckdb", corpus, queries, judged) as store,
     ):
         set_queries_are_documents(store, same_ids)
-        triplets = runs.triplets(store, mine(store, config, workers=1)).to_pylist()
+        triplets = triplets_of(store, mine(store, config, workers=1)).to_pylist()
         ((kept,),) = store.rows("SELECT count(*) FROM kept WHERE slot IS NOT NULL")
     # What is relevant to a query is so to every query that reads the same.
     positives = {
@@ -109,7 +110,7 @@ def mined(tmp_path: Path, corpus: dict[str, str], **settings: object) -> dict[st
         config = MiningConfig(rules=Rules(relative_margin=None), **settings)  # type: ignore[arg-type]
         run = mine(store, config)
         rows = store.rows("SELECT doc_id, coalesce(reason::VARCHAR, 'kept') FROM verdicts")
-        assert sum(runs.reason_counts(store, run).values()) == len(rows)
+        assert sum(reason_counts(store, run).values()) == len(rows)
     return dict(rows)
 
 
@@ -219,4 +220,4 @@ def test_queries_that_read_the_same_share_their_positives(tmp_path: Path) -> Non
     queries = {"q1": "red apple", "q2": "Red  apple"}
     with make_store(tmp_path / "s.duckdb", corpus, queries, [("q1", "d1"), ("q2", "d2")]) as store:
         run = mine(store, MiningConfig(rules=Rules(relative_margin=None)))
-        assert {row["negative_id"] for row in runs.triplets(store, run).to_pylist()} == {"d3"}
+        assert {row["negative_id"] for row in triplets_of(store, run).to_pylist()} == {"d3"}

@@ -33,9 +33,10 @@ from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import Bm25Config, DenseConfig
 from miner.retrieval.dense import Dense
 from miner.store import audits as auditing
-from miner.store import runs
 from miner.store.database import Store
 from miner.store.runs import Run
+from miner.store.triplets import triplets as triplets_of
+from miner.store.verdicts import reason_counts
 from tests.evaluation_support import judged_store
 from tests.stores import make_store
 from tests.test_audit import corpus
@@ -126,7 +127,7 @@ def test_only_finite_scores_decide(
     assert reasons(store, run, "q1") == expected | unscored
     assert set(reasons(store, run, "q2").values()) == {"not_scored"}
     assert set(reasons(store, run, "q3").values()) == {"not_scored"}
-    triplets = runs.triplets(store, run).to_pylist()
+    triplets = triplets_of(store, run).to_pylist()
     assert {row["query_id"] for row in triplets} == {"q1"}
     assert {row["positive_id"] for row in triplets} <= {"p9", "p4"}
     assert all(np.isfinite([row["positive_score"], row["negative_score"]]).all() for row in triplets)
@@ -138,7 +139,7 @@ def test_no_strategy_selects_them(mined: tuple[Store, Path], strategy: str, posi
     store, folder = mined
     selection = Selection(negatives=7, strategy=strategy, positives=positives)
     settings = config(folder, relative_margin=None)
-    rows = runs.triplets(
+    rows = triplets_of(
         store, mine(store, MiningConfig(**{**vars(settings), "selection": selection}))
     ).to_pylist()
     assert {row["negative_id"] for row in rows} == {"n8", "n3", "n1"}
@@ -162,7 +163,7 @@ def test_they_are_counted_and_reported_with_the_models_name(mined: tuple[Store, 
     mine(store, config(folder), progress=again)
     assert f"run {run.name} is finished already; nothing to do" in again.said
     assert again.warnings == notes.warnings[1:]
-    assert runs.reason_counts(store, run)["not_scored"] == store.rows(
+    assert reason_counts(store, run)["not_scored"] == store.rows(
         "SELECT count(*) FROM decided WHERE run_id = ? AND reason = 'not_scored'", [run.run_id]
     )[0][0]  # fmt: skip
 
@@ -264,7 +265,7 @@ def test_a_reranker_that_gives_nan_is_named_and_its_pairs_left_out(opened: Store
     notes = Notes()
     settings = MiningConfig(reranker=str(things / "nan"), dtype="fp32", rules=Rules(relative_margin=None))
     run = mine(opened, settings, progress=notes)
-    counts = runs.reason_counts(opened, run)
+    counts = reason_counts(opened, run)
     # Three queries have no scored positive: their two candidates; of five the text with "cloth".
     assert (counts["not_scored"], counts["selected"]) == (3 * 2 + 5, 5)
     assert notes.warnings == [
@@ -272,14 +273,14 @@ def test_a_reranker_that_gives_nan_is_named_and_its_pairs_left_out(opened: Store
         "without a score are never selected",
         f"3 queries get no negatives, for want of a positive with a finite score by {things / 'nan'}",
     ]
-    for row in runs.triplets(opened, run).to_pylist():
+    for row in triplets_of(opened, run).to_pylist():
         assert row["negative_id"].startswith("w")
         assert np.isfinite([row["positive_score"], row["negative_score"]]).all()
 
 
 def test_what_was_not_reranked_keeps_its_own_reason(opened: Store, things: Path) -> None:
     settings = MiningConfig(reranker=str(things / "nan"), rerank_depth=1, rules=Rules(relative_margin=None))
-    counts = runs.reason_counts(opened, mine(opened, settings))
+    counts = reason_counts(opened, mine(opened, settings))
     assert counts["rank_window"] > 0
     assert counts["not_scored"] > 0
 

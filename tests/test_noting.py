@@ -17,8 +17,8 @@ from miner.mining.config import MiningConfig
 from miner.mining.pipeline import mine
 from miner.models.encoder import Encoder
 from miner.store.database import Store
+from miner.store.models import training_positives
 from miner.store.pending import NOTE, TrainedModel, note_of, notes_folder, take_in_model
-from miner.store.trained import training_positives
 from miner.training import record as noting
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.train import Rows, train

@@ -35,7 +35,7 @@ from hypothesis import strategies as st
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
 from miner.models.similarity import COSINE, SIMILARITIES, matrix
-from miner.store import runs
+from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
 from tests.tiny import word_table
 
@@ -242,7 +242,7 @@ def ours(
         TemporaryDirectory() as folder,
         make_store(Path(folder) / "s.duckdb", corpus, questions, judged) as store,
     ):
-        rows = runs.triplets(store, mine(store, config, workers=1)).to_pylist()
+        rows = triplets_of(store, mine(store, config, workers=1)).to_pylist()
     return sorted(
         (r["query_id"], r["positive_id"], r["negative_id"]) for r in rows if r["rank"] > asked["range_min"]
     )
@@ -277,6 +277,6 @@ def test_the_scores_are_those_of_mine_hard_negatives(
         selection=Selection(negatives=3),
     )
     with make_store(tmp_path / "s.duckdb", corpus, questions, judged) as store:
-        rows = runs.triplets(store, mine(store, config)).to_pylist()
+        rows = triplets_of(store, mine(store, config)).to_pylist()
     found = [(r["positive_score"], r["negative_score"]) for r in rows]
     np.testing.assert_allclose(found, mined["scores"], atol=1e-5 if similarity != COSINE else 1e-6)

@@ -15,7 +15,7 @@ import pytest
 
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
-from miner.store import runs
+from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
 from tests.test_oracle import Encoders, encoders, float64_scores, text
 
@@ -77,7 +77,7 @@ class Data:
             selection=Selection(negatives=NEGATIVES), dtype="fp32",
         )  # fmt: skip
         with make_store(store, self.corpus, self.queries, self.judged) as opened:
-            rows = runs.triplets(opened, mine(opened, config)).to_pylist()
+            rows = triplets_of(opened, mine(opened, config)).to_pylist()
         found: dict[str, set[str]] = {q: set() for q in self.queries}
         for row in rows:
             found[row["query_id"]].add(row["negative_id"])

@@ -18,6 +18,7 @@ from miner.mining.explain import explain
 from miner.mining.pipeline import config_of, decide_again, mine
 from miner.store import runs
 from miner.store.database import Store
+from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
 from tests.test_oracle import encoder
 from tests.tiny import tiny_bert
@@ -94,7 +95,7 @@ def test_another_judgment_says_so(store: Store) -> None:
     run = mine(store, MiningConfig(), progress=notes)
     assert notes.said == ["since run r1: judgments changed"]
     assert "d08" not in {
-        t["negative_id"] for t in runs.triplets(store, run).to_pylist() if t["query_id"] == "q1"
+        t["negative_id"] for t in triplets_of(store, run).to_pylist() if t["query_id"] == "q1"
     }
 
 
@@ -150,10 +151,10 @@ def test_deciding_again_runs_nothing_and_equals_mining(store: Store) -> None:
     first = mine(store, MiningConfig())
     other = with_values(MiningConfig(), {"relative_margin": 0.4, "negatives": 2})
     notes = Notes()
-    decided = runs.triplets(store, decide_again(store, first, other, progress=notes))
+    decided = triplets_of(store, decide_again(store, first, other, progress=notes))
     assert notes.worked == []
     with make_store(store.path.with_name("fresh.duckdb"), CORPUS, QUERIES, JUDGED) as fresh:
-        assert runs.triplets(fresh, mine(fresh, other)).equals(decided)
+        assert triplets_of(fresh, mine(fresh, other)).equals(decided)
 
 
 def test_deciding_again_refuses_what_needs_a_search(store: Store) -> None:
@@ -176,7 +177,7 @@ def test_the_configuration_survives_the_store(store: Store, encoder: Path) -> No
 
 def test_each_positive_decides_for_its_own_triplets(store: Store) -> None:
     run = mine(store, MiningConfig(rules=Rules(reference_positive="each", relative_margin=0.0)))
-    rows = runs.triplets(store, run).to_pylist()
+    rows = triplets_of(store, run).to_pylist()
     assert rows
     assert all(row["negative_score"] <= row["positive_score"] for row in rows)
     ranks = [row["rank"] for row in rows if row["query_id"] == "q0" and row["positive_id"] == "d01"]
@@ -187,10 +188,10 @@ def test_positives_best_pairs_only_the_best(store: Store) -> None:
     rules = Rules(relative_margin=None)
     every = mine(store, MiningConfig(rules=rules))
     best = decide_again(store, every, with_values(config_of(every), {"positives": "best"}))
-    rows = runs.triplets(store, every).to_pylist()
+    rows = triplets_of(store, every).to_pylist()
     for query in QUERIES:
         top = min((-r["positive_score"], r["positive_id"]) for r in rows if r["query_id"] == query)
-        kept = [r["positive_id"] for r in runs.triplets(store, best).to_pylist() if r["query_id"] == query]
+        kept = [r["positive_id"] for r in triplets_of(store, best).to_pylist() if r["query_id"] == query]
         assert set(kept) == {top[1]}
 
 
@@ -199,7 +200,7 @@ def test_a_larger_sample_of_queries_holds_the_smaller(store: Store) -> None:
         config = MiningConfig(
             queries=queries, rules=Rules(relative_margin=None), selection=Selection(seed=seed)
         )
-        return set(runs.triplets(store, mine(store, config))["query_id"].to_pylist())
+        return set(triplets_of(store, mine(store, config))["query_id"].to_pylist())
 
     assert sampled(1, 1) < sampled(2, 1) < sampled(3, 1) == set(QUERIES)
 
@@ -234,7 +235,7 @@ def test_the_same_settings_under_a_new_name_are_a_new_run(store: Store) -> None:
     notes = Notes()
     second = mine(store, MiningConfig(), name="b", progress=notes)
     assert (first.name, second.name, notes.worked) == ("a", "b", [])
-    assert runs.triplets(store, first).equals(runs.triplets(store, second))
+    assert triplets_of(store, first).equals(triplets_of(store, second))
     assert second.finished is not None
     assert second.started <= second.finished
 
@@ -257,7 +258,7 @@ def test_a_candidate_above_the_median_positive_is_a_suspected_positive(store: St
 
 def test_shortfalls_are_counted_not_padded(store: Store) -> None:
     run = mine(store, MiningConfig(rules=Rules(max_score=-1.0)))
-    assert runs.triplets(store, run).num_rows == 0
+    assert triplets_of(store, run).num_rows == 0
     assert store.rows(
         "SELECT query_id, asked, found, commonest_reason::VARCHAR FROM shortfalls ORDER BY 1"
     ) == [(query, 5, 0, "max_score") for query in QUERIES]

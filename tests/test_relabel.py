@@ -27,6 +27,8 @@ from miner.store import relabel as relabelled
 from miner.store import runs
 from miner.store.corpus import content_hashes
 from miner.store.database import Store
+from miner.store.triplets import triplets as triplets_of
+from miner.store.verdicts import suspected
 from tests.stores import make_store
 from tests.test_oracle import encoder
 from tests.tiny import tiny_bert
@@ -75,7 +77,7 @@ def test_unjudged_positives_become_judgments_and_the_run_is_decided_again(store:
     assert {(relevance, split) for _, _, relevance, split in made} == {(1.0, "train")}
     again = runs.find_run(store, report.again)
     assert again.evidence != run.evidence
-    triplets = runs.triplets(store, again).to_pylist()
+    triplets = triplets_of(store, again).to_pylist()
     assert not {(t["query_id"], t["negative_id"]) for t in triplets} & {(q, d) for q, d, _, _ in made}
     assert {(q, d) for q, d, _, _ in made} <= {(t["query_id"], t["positive_id"]) for t in triplets}
     assert report.won_back.hits > 10
@@ -103,7 +105,7 @@ def test_runs_that_rest_on_relabelled_judgments_stay_and_are_named(store: Store)
     decide_again(store, again, replace(CONFIG, rules=Rules(relative_margin=0.3)), name="mine too")
     assert relabelled.remove_relabelled(store)[2] == ["mine too"]
     assert store.rows("SELECT name FROM runs ORDER BY name") == [("mine too",), ("r1",)]
-    assert runs.triplets(store, runs.find_run(store, "mine too")).num_rows > 0
+    assert triplets_of(store, runs.find_run(store, "mine too")).num_rows > 0
 
 
 def test_a_run_of_other_texts_is_refused(store: Store) -> None:
@@ -130,7 +132,7 @@ def test_a_kill_between_judging_and_deciding_costs_nothing(store: Store) -> None
     dry = relabel(store, run, RelabelConfig(), dry=True)
     assert dry.again is None
     assert relabelled.relabellings(store) == []
-    pairs = relabelled.suspected(store, run).select(["query_id", "doc_id"]).slice(0, dry.relabelled // 2)
+    pairs = suspected(store, run).select(["query_id", "doc_id"]).slice(0, dry.relabelled // 2)
     relabelled.add_relabelled(store, pairs, "train", {"run": run.name})
     report = relabel(store, run, RelabelConfig())
     assert report.again is not None
@@ -141,7 +143,7 @@ def test_a_kill_between_judging_and_deciding_costs_nothing(store: Store) -> None
 def test_undo_takes_along_the_run_that_a_kill_left_half_made(store: Store) -> None:
     run = mine(store, CONFIG)
     before = everything(store)
-    pairs = relabelled.suspected(store, run).select(["query_id", "doc_id"])
+    pairs = suspected(store, run).select(["query_id", "doc_id"])
     relabelled.add_relabelled(store, pairs, "train", {"run": run.name, "run_id": run.run_id})
     inputs = {**run.inputs, "judgments": content_hashes(store, "train")["judgments"]}
     begun = replace(run, run_id="half", name="half", evidence="none", inputs=inputs, status="running")

@@ -19,6 +19,8 @@ from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import decide_again, mine
 from miner.store import runs
 from miner.store.database import Store
+from miner.store.triplets import triplet_count
+from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
 from tests.test_audit import corpus
 
@@ -62,7 +64,7 @@ def test_the_list(store: Path) -> None:
         re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "-", line) for line in called(store).stdout.splitlines()
     ]
     with Store.open(store, read_only=True) as opened:
-        numbers = [f"{runs.triplet_count(opened, run):,}" for run in runs.runs(opened)]
+        numbers = [f"{triplet_count(opened, run):,}" for run in runs.runs(opened)]
     told = [re.split(r" {2,}", line) for line in lines]
     head = ["run", "split", "started (UTC)", "triplets", "per query", "queries with all", "leak", "by"]
     assert told[0] == head
@@ -123,11 +125,11 @@ def test_evidence_goes_with_the_last_run_that_needs_it(store: Path, tmp_path: Pa
 
 def test_a_run_that_was_taken_out_comes_back_the_same(store: Path) -> None:
     with Store.open(store, read_only=True) as opened:
-        triplets = runs.triplets(opened, runs.find_run(opened, "naive"))
+        triplets = triplets_of(opened, runs.find_run(opened, "naive"))
     called(store, "--remove", "naive", "--remove", "strict")
     with Store.open(store) as opened:
         again = mine(opened, NAIVE, name="naive")
-        assert runs.triplets(opened, again).equals(triplets)
+        assert triplets_of(opened, again).equals(triplets)
 
 
 def test_a_name_that_is_no_run_removes_nothing(store: Path) -> None:

@@ -15,6 +15,7 @@ from miner.mining.pipeline import config_of, decide_again, mine
 from miner.mining.shortfalls import EXCLUDED, FOUND, UNUSED, shortfalls
 from miner.store import runs
 from miner.store.database import Store
+from miner.store.verdicts import short_queries
 from tests.stores import make_store
 from tests.test_oracle import encoder
 
@@ -46,7 +47,7 @@ def mined(store: Store, **values: Any) -> runs.Run:
 def enough(store: Store, run: runs.Run) -> set[int]:
     """Returns the queries with all their negatives."""
     every = {n for (n,) in store.rows("SELECT query_no FROM positives WHERE evidence = ?", [run.evidence])}
-    return every - set(runs.short_queries(store, run)["query_no"].to_pylist())
+    return every - set(short_queries(store, run)["query_no"].to_pylist())
 
 
 TOO_STRICT: list[dict[str, Any]] = [

@@ -27,9 +27,9 @@ from miner.errors import ModelError, UsageError
 from miner.mining.config import MiningConfig, with_values
 from miner.mining.pipeline import mine
 from miner.store import corpus
-from miner.store import evaluation as evaluating
+from miner.store import corpus as evaluating
 from miner.store.database import Store
-from miner.store.evaluation import known_scores
+from miner.store.evidence import known_scores
 from miner.store.select import Limits, select
 from miner.store.silver import (
     is_soft,
@@ -423,7 +423,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 import miner.mining.scoring
 from miner.store.database import Store
-from miner.store.evaluation import known_scores
+from miner.store.evidence import known_scores
 from miner.curation.silver import silver
 from tests.test_silver import BM25
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from miner.store.database import Store
-from miner.store.runs import record_model
+from miner.store.models import record_model
 from miner.store.silver import is_soft, replace_silver
 from miner.training.encoder_config import EncoderConfig
 from miner.training.encoder_trainer import load_base

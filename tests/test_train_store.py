@@ -15,9 +15,9 @@ from miner.errors import MinerError, StoreError, UsageError
 from miner.models.encoder import Encoder
 from miner.store.corpus import content_hashes
 from miner.store.database import Store
-from miner.store.mined import TextsById, known_pair_keys, mined_pairs
-from miner.store.runs import begin_run, find_run, finish_run, model_name
-from miner.store.trained import training_positives
+from miner.store.models import model_name, training_positives
+from miner.store.runs import begin_run, find_run, finish_run
+from miner.store.triplets import TextsById, known_pair_keys, mined_pairs
 from miner.text import text_key, text_keys
 from miner.training.encoder_config import LOSSES, EncoderConfig
 from miner.training.examples import Columns, Examples

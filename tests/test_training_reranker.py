@@ -24,7 +24,7 @@ from miner.mining.config import MiningConfig
 from miner.mining.pipeline import mine
 from miner.models.reranker import Reranker, fold_of
 from miner.store.database import Store
-from miner.store.trained import is_trained_here, training_positives
+from miner.store.models import is_trained_here, training_positives
 from miner.training import steps
 from miner.training.reranker import TrainingReport, train_reranker
 from miner.training.reranker_card import Metrics, chance_precision, mean_average_precision

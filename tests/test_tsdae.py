@@ -22,8 +22,8 @@ from safetensors.numpy import load_file
 from miner.engine.progress import Silent
 from miner.errors import MinerError, ModelError, UsageError
 from miner.models.encoder import Encoder
+from miner.store.corpus import unlabelled_texts
 from miner.store.database import Store
-from miner.store.texts import unlabelled_texts
 from miner.training import steps
 from miner.training.denoising import TextBatches, delete_words
 from miner.training.pretrain_config import PretrainConfig

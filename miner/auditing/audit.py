@@ -23,6 +23,8 @@ from miner.schema import SUSPECTED
 from miner.stats import Rate, clustered_rate
 from miner.store import audits as stored
 from miner.store.database import Store
+from miner.store.evidence import candidate_facts
+from miner.store.models import models_of_unknown_training, trained_models
 from miner.store.runs import Run
 
 Flags = npt.NDArray[np.bool_]
@@ -133,7 +135,7 @@ def _hint(store: Store, run: Run, bar: str) -> str:
     if bar != "trained":
         return _HINTS[bar]
     hints = []
-    if run.encoder in (known := stored.trained_models(store, run)):
+    if run.encoder in (known := trained_models(store, run)):
         hints.append(f"train the encoder on fewer, with miner train {store.path} OUT --hold-out 0.3")
     if run.reranker in known:
         hints.append(
@@ -155,7 +157,7 @@ def _audit(store: Store, run: Run, material: Material, settings: AuditConfig, tr
         positives=len(none),
         hideable=int(hideable.allowed.sum()),
         barred=hideable.bars(),
-        untold=stored.models_of_unknown_training(store, run),
+        untold=models_of_unknown_training(store, run),
         chosen_on=stored.calibrated_on(store, run),
         hidden=float(np.mean([trial.hidden.sum() for trial in trials])),
         leak=_leak(material, trials, every),
@@ -216,7 +218,7 @@ def _wrong(material: Material, trials: list[Trial]) -> Rate:
 
 
 def _found_by(store: Store, run: Run, trials: list[Trial]) -> Iterator[tuple[str, list[Flags]]]:
-    facts = stored.candidate_facts(store, run)
+    facts = candidate_facts(store, run)
     for name in ("bm25", "dense"):
         returned = facts[f"{name}_rank"].is_valid().to_numpy()
         if returned.any():

@@ -25,8 +25,9 @@ from miner.errors import UsageError
 from miner.mining.config import Rules
 from miner.mining.rules import BOUNDS, name_of
 from miner.stats import Rate, clustered_rate
-from miner.store.audits import models_of_unknown_training, record_calibration
+from miner.store.audits import record_calibration
 from miner.store.database import Store
+from miner.store.models import models_of_unknown_training
 from miner.store.runs import Run
 
 Flags = npt.NDArray[np.bool_]

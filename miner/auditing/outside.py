@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from miner.errors import UsageError
 from miner.stats import Rate, clustered_rate
-from miner.store import audits as stored
 from miner.store.database import Store
 from miner.store.runs import Run
+from miner.store.verdicts import verdicts_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def against_judgments(store: Store, run: Run, judgments: pa.Table) -> Judged:
 
     Raises UsageError when none of them is about a candidate of the run.
     """
-    joined = stored.verdicts_of(store, run).join(judgments, ["query_id", "doc_id"], join_type="inner")
+    joined = verdicts_of(store, run).join(judgments, ["query_id", "doc_id"], join_type="inner")
     if not joined.num_rows:
         raise UsageError(
             f"none of the {judgments.num_rows:,} judgments is about a candidate of run '{run.name}'",

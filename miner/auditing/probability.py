@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from miner.auditing.replay import Material, Unjudged
 from miner.mining.rules import reference_scores
-from miner.store import audits as stored
 from miner.store.database import Store
+from miner.store.evidence import candidate_facts, positive_facts
 from miner.store.runs import Run
 
 Flags = npt.NDArray[np.bool_]
@@ -43,7 +43,7 @@ class Facts:
     @classmethod
     def of(cls, store: Store, run: Run, material: Material) -> Facts:
         """Reads them."""
-        return cls(material, stored.candidate_facts(store, run), stored.positive_facts(store, run))
+        return cls(material, candidate_facts(store, run), positive_facts(store, run))
 
     @cached_property
     def known_scores(self) -> tuple[str, ...]:

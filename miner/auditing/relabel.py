@@ -21,10 +21,10 @@ from miner.ranges import ABOVE_0, check_fields, within
 from miner.schema import SUSPECTED
 from miner.stats import Rate, clustered_rate
 from miner.store import relabel as stored
-from miner.store.audits import models_of_unknown_training
-from miner.store.certificate import changed_since
 from miner.store.database import Store
-from miner.store.runs import Run
+from miner.store.models import models_of_unknown_training
+from miner.store.runs import Run, changed_since
+from miner.store.verdicts import suspected
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def relabel(
         material = Material.of(store, run)
         require_hideable(store, run, material.hideable)
         facts = Facts.of(store, run, material)
-        table, untold = stored.suspected(store, run), models_of_unknown_training(store, run)
+        table, untold = suspected(store, run), models_of_unknown_training(store, run)
     with progress.task("hiding positives", config.hiding.repeats, unit="repeats") as advance:
         trials = []
         for hidden in material.hideable.draws(config.hiding):

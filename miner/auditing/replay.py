@@ -22,6 +22,7 @@ from miner.mining.pipeline import config_of
 from miner.mining.rules import KEPT
 from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import evidence
+from miner.store.corpus import document_ids
 from miner.store.database import Store
 from miner.store.runs import Run
 
@@ -118,7 +119,7 @@ class Material:
         )
         fused = candidates["candidate"].to_numpy() % CANDIDATES_PER_QUERY
         hideable = Hideable.of(store, run, config, candidates)
-        return cls(config, hideable, candidates, Documents(evidence.document_ids(store)), fused)
+        return cls(config, hideable, candidates, Documents(document_ids(store)), fused)
 
     @cached_property
     def query(self) -> Ints:

@@ -41,9 +41,8 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
     from miner.engine.bars import progress
     from miner.errors import UsageError, printable
     from miner.sources.qrels import read_judgments
-    from miner.store.certificate import staleness
     from miner.store.database import Store
-    from miner.store.runs import find_run
+    from miner.store.runs import find_run, staleness
 
     config = AuditConfig(**settings)
     judgments = None if judged is None else read_judgments(judged)

@@ -56,9 +56,8 @@ def command(
     from miner.auditing.calibrate import calibrate
     from miner.auditing.calibrate_report import table, write
     from miner.engine.bars import progress
-    from miner.store.certificate import staleness
     from miner.store.database import Store
-    from miner.store.runs import find_run
+    from miner.store.runs import find_run, staleness
 
     config = AuditConfig(**settings)
     if keep_yield and target_leak is not None:

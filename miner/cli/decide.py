@@ -31,9 +31,8 @@ def command(store: Path, source: str | None, name: str | None, recipe: Path | No
     from miner.cli.summary import summarise
     from miner.engine.bars import Lines, progress
     from miner.mining.pipeline import config_of, decide_again
-    from miner.store.certificate import staleness
     from miner.store.database import Store
-    from miner.store.runs import find_run
+    from miner.store.runs import find_run, staleness
 
     with Store.open(store, note=Lines().note) as opened:
         run = find_run(opened, source)

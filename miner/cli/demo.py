@@ -68,8 +68,8 @@ def command(out: Path, queries: int) -> None:
 def _walk(out: Path, queries: int, progress: Progress) -> Run:
     """Goes through the steps; each says what it does and why."""
     from miner.mining.pipeline import mine
-    from miner.store import runs
     from miner.store.database import Store
+    from miner.store.verdicts import reason_counts
 
     path = out / "demo.duckdb"
     _step(progress, 1, "Ingest: the functions of the standard library that have a docstring.")
@@ -77,7 +77,7 @@ def _walk(out: Path, queries: int, progress: Progress) -> Run:
     with Store.open(path, note=progress.note) as store:
         _step(progress, 2, "Candidates: BM25 finds shared words, the bundled encoder like meanings.")
         run = mine(store, _config(queries), progress=progress)
-        progress.note(f"  {sum(runs.reason_counts(store, run).values()):,} candidates of {queries} queries")
+        progress.note(f"  {sum(reason_counts(store, run).values()):,} candidates of {queries} queries")
         _step(progress, 3, "A reranker, trained on the spot: it reads query and code together.")
         reranker = _train(store, out, progress)
         _step(progress, 4, "Filter: it scores each candidate; one that scores like a positive is dropped.")
@@ -140,7 +140,7 @@ def _train(store: Store, out: Path, progress: Progress) -> Path:
 
 def _example(store: Store, run: Run) -> str:
     from miner.mining.explain import explain
-    from miner.store import explain as explaining
+    from miner.store import verdicts as explaining
 
     query_id = explaining.example_query(store, run)
     if query_id is None:
@@ -181,9 +181,9 @@ def _scored(row: dict[str, Any]) -> str:
 
 
 def _reasons(store: Store, run: Run) -> str:
-    from miner.store import runs
+    from miner.store.verdicts import reason_counts
 
-    counts = runs.reason_counts(store, run)
+    counts = reason_counts(store, run)
     return "\n".join(f"  {number:>7,}  {reason}" for reason, number in counts.items())
 
 

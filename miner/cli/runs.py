@@ -56,22 +56,24 @@ _HEAD = ["run", "split", "started (UTC)", "triplets", "per query", "queries with
 
 
 def _facts(store: Store, run: Run) -> dict[str, Any]:
-    from miner.store import runs
-    from miner.store.certificate import last_audit
+    from miner.store.audits import last_audit
+    from miner.store.models import model_names
+    from miner.store.triplets import triplet_count
+    from miner.store.verdicts import negative_counts
 
     audit = last_audit(store, run)
-    counts = runs.negative_counts(store, run)
+    counts = negative_counts(store, run)
     full = sum(number for negatives, number in counts.items() if negatives >= run.negatives)
     return {
         "run": run.name,
         "split": run.split,
         "status": run.status,
         "started": run.started.isoformat(sep=" ", timespec="seconds"),
-        "triplets": runs.triplet_count(store, run) if run.status == "done" else None,
+        "triplets": triplet_count(store, run) if run.status == "done" else None,
         "negatives": run.negatives,
         "full": full / sum(counts.values()) if counts else None,
         "leak": audit["leak"]["rate"] if audit else None,
-        "retrievers": runs.model_names(store, run),
+        "retrievers": model_names(store, run),
     }
 
 

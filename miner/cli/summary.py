@@ -10,17 +10,19 @@ from miner.errors import counted, printable
 from miner.mining.pipeline import config_of
 from miner.mining.rules import in_force
 from miner.mining.shortfalls import shortfalls
-from miner.store import runs
 from miner.store.database import Store
+from miner.store.models import model_names
 from miner.store.runs import Run
+from miner.store.triplets import triplet_count
+from miner.store.verdicts import negative_counts, reason_counts
 
 
 def summarise(store: Store, run: Run) -> None:
     """Writes to stderr: triplets, rules in force, candidates by reason, shortfalls, and what to do next."""
-    counts = runs.reason_counts(store, run)
+    counts = reason_counts(store, run)
     total = sum(counts.values())
-    by = " + ".join(runs.model_names(store, run))
-    triplets = counted(runs.triplet_count(store, run), "triplet")
+    by = " + ".join(model_names(store, run))
+    triplets = counted(triplet_count(store, run), "triplet")
     lines = [f"run {run.name}: {triplets} of split {run.split}, by {by}"]
     lines.append(f"  {in_force(config_of(run))}")
     lines += [f"  {number:>10,}  {number / total:6.1%}  {reason}" for reason, number in counts.items()]
@@ -35,7 +37,7 @@ def summarise(store: Store, run: Run) -> None:
 
 def _shortfalls(store: Store, run: Run) -> list[str]:
     """Says how many queries got fewer negatives than asked, why, and what would leave them more."""
-    found = runs.negative_counts(store, run)
+    found = negative_counts(store, run)
     asked, queries, without = run.negatives, sum(found.values()), found.get(0, 0)
     fewer = sum(number for negatives, number in found.items() if 0 < negatives < asked)
     if not without + fewer:

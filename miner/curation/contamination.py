@@ -15,7 +15,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.ranges import ABOVE_0, NGRAM, check_fields, within
 from miner.store import contamination as stored
-from miner.store.certificate import is_removed, record_contamination
+from miner.store.contamination import is_removed, record_contamination
 from miner.store.database import Store
 from miner.text import fingerprint, normalise
 

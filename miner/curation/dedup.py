@@ -14,6 +14,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.ranges import ABOVE_0, check_fields, within
 from miner.store import duplicates as stored
+from miner.store.corpus import ROLES
 from miner.store.database import Store
 
 Ints = npt.NDArray[np.int64]
@@ -75,7 +76,7 @@ def dedup(store: Store, config: DedupConfig, progress: Progress = SILENT) -> Ded
     ModelError for an encoder that cannot be used.
     """
     tables, reports = {}, {}
-    for role in stored.ROLES:
+    for role in ROLES:
         table = stored.texts(store, role)
         links = _links(store, table, role, config, progress)
         tables[role], reports[role] = _clusters(table, links)

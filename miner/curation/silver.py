@@ -34,11 +34,11 @@ from miner.retrieval.fusion import reciprocal_rank_fusion
 from miner.retrieval.search import Retriever, chunk_ranges, read_hits, search
 from miner.store import corpus
 from miner.store import silver as stored
+from miner.store.corpus import require_judgments
 from miner.store.database import Store
-from miner.store.evaluation import known_scores, require_judgments
+from miner.store.evidence import known_scores
+from miner.store.models import is_recorded, is_trained_here, record_model, training_positives
 from miner.store.pending import take_in_model
-from miner.store.runs import record_model
-from miner.store.trained import is_recorded, is_trained_here, training_positives
 from miner.text import fingerprint
 from miner.training.reranker_config import RerankerConfig
 from miner.training.workspace import METRICS

@@ -20,8 +20,10 @@ from miner.models.reranker import Reranker
 from miner.models.similarity import COSINE
 from miner.models.vectors import VectorCache, note_truncated, vectors_of
 from miner.ranges import COUNT, DEPTH, SEED, check_fields, within
-from miner.store import evaluation as evaluating
+from miner.store.corpus import require_judgments, split_facts
 from miner.store.database import Store
+from miner.store.evidence import known_scores
+from miner.store.models import seen_positives
 
 AUTO = "auto"
 _GRADES = 3
@@ -101,10 +103,10 @@ def measure(
     fingerprints = [model.fingerprint for model in models]
     rerankers = [model for model in models if isinstance(model, Reranker)]
     with store.snapshot():
-        seen = [evaluating.seen_positives(store, one, config.split) for one in fingerprints]
+        seen = [seen_positives(store, one, config.split) for one in fingerprints]
         if rerankers:
-            known = [evaluating.known_scores(store, one) for one in fingerprints]
-            evaluating.require_judgments(store, config.split)
+            known = [known_scores(store, one) for one in fingerprints]
+            require_judgments(store, config.split)
             candidates = reranking_task(store, config.split, config.depth, config.queries, config.seed)
         else:
             task = encoder_task(store, config)
@@ -185,10 +187,10 @@ def task_of_split(store: Store, config: EvaluationConfig) -> str:
     one of them 0 or less or not a whole number, and at most two pairs per query; else retrieval.
     Raises UsageError when nothing is judged.
     """
-    evaluating.require_judgments(store, config.split)
+    require_judgments(store, config.split)
     if config.task != AUTO:
         return config.task
-    facts = evaluating.split_facts(store, config.split)
+    facts = split_facts(store, config.split)
     if facts.labelled == facts.queries:
         return "labels"
     scale = facts.grades >= _GRADES and (facts.least <= 0 or facts.fractions)

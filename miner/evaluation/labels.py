@@ -17,7 +17,7 @@ from miner.evaluation.result import Encode, Evaluation, Floats, Vectors, from_va
 from miner.models.constant import same_vector
 from miner.models.similarity import COSINE
 from miner.store import corpus
-from miner.store import evaluation as evaluating
+from miner.store import corpus as evaluating
 from miner.store.database import Store
 
 NEIGHBOURS = 10

@@ -23,8 +23,8 @@ from miner.evaluation.result import Evaluation
 from miner.models.reranker import Reranker
 from miner.reporting.tables import short_names, signed
 from miner.stats import Difference
+from miner.store.corpus import require_judgments
 from miner.store.database import Store
-from miner.store.evaluation import require_judgments
 
 
 @dataclass(frozen=True)

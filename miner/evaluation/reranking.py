@@ -23,7 +23,7 @@ from miner.models.reranker import Reranker
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import Bm25Config
 from miner.retrieval.search import chunk_ranges
-from miner.store import evaluation as evaluating
+from miner.store import evidence as evaluating
 from miner.store.database import Store
 
 _BRIEFLY, _AT_LAST = 0.5, 5.0

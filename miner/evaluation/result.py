@@ -56,7 +56,7 @@ class Evaluation:
     """Similarity: what its measures are computed from."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Retrieval and reranking: documents that are `copies` of others and count as one with them, and pairs
-    that are not ranked, for each reason of `store.evaluation.UNRANKED` that occurs."""
+    that are not ranked, for each reason of `store.corpus.UNRANKED` that occurs."""
     chance: float | None = None
     """Labels: the share of documents that have the query's label, what a model without sense reaches."""
     unscored: Mapping[str, int] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from miner.evaluation.ranking import Judgments, QueryPairs, ranked, scored
 from miner.evaluation.result import Encode, Evaluation, from_values, unscored
 from miner.models.constant import same_vector
 from miner.models.similarity import COSINE
-from miner.store import evaluation as evaluating
+from miner.store import corpus as evaluating
 from miner.store.database import Store
 
 DEPTH = 100

@@ -13,7 +13,7 @@ from miner.evaluation.result import Encode, Evaluation, Floats, Graded
 from miner.models.constant import same_vector
 from miner.models.similarity import COSINE, pairwise
 from miner.stats import pearson, spearman
-from miner.store import evaluation as evaluating
+from miner.store import corpus as evaluating
 from miner.store.database import Store
 
 

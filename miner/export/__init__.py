@@ -16,9 +16,8 @@ from miner.export import card, manifest
 from miner.export.config import FORMATS, ExportConfig, Plan, plan
 from miner.export.manifest import MANIFEST, LeftOut, Manifest
 from miner.export.writers import WRITERS
-from miner.store.certificate import staleness
 from miner.store.database import Store
-from miner.store.runs import find_run
+from miner.store.runs import find_run, staleness
 from miner.store.triplets import TripletCounts, triplet_counts, triplet_pieces, triplet_texts
 
 __all__ = ["FORMATS", "ExportConfig", "ExportReport", "export_run"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from miner.store import certificate as stored
-from miner.store.audits import CANNOT_HIDE
+from miner.store.audits import CANNOT_HIDE, last_audit
+from miner.store.contamination import contamination_checks
+from miner.store.corpus import provenance
 from miner.store.database import Store
-from miner.store.runs import Run
+from miner.store.duplicates import dedup_result
+from miner.store.runs import Run, changed_since
 
 _AUDIT = (
     "settings",
@@ -31,16 +33,16 @@ _AUDIT = (
 def facts(store: Store, run: Run) -> dict[str, Any]:
     """Returns audit, copies, contamination and provenance, JSON-able; None for what was never looked at."""
     audit, copies, contamination = (
-        stored.last_audit(store, run),
-        stored.copies(store),
-        stored.contamination_checks(store),
+        last_audit(store, run),
+        dedup_result(store),
+        contamination_checks(store),
     )
     return {
         "audit": None if audit is None else {name: audit.get(name) for name in _AUDIT},
-        "changed_since": stored.changed_since(store, run),
+        "changed_since": changed_since(store, run),
         "copies": copies,
         "contamination": contamination or None,
-        "judgments": stored.provenance(store),
+        "judgments": provenance(store),
         "commands": {
             "audit": _audit_command(run, audit),
             "copies": _with_settings("miner dedup STORE", copies["settings"] if copies else {}),

@@ -15,8 +15,10 @@ import pyarrow as pa
 from miner.export import certificate
 from miner.export.config import Plan
 from miner.store.database import Store
-from miner.store.runs import Run, model_name, model_similarity, negative_counts, reason_counts
-from miner.store.triplets import TripletCounts, shortfall_reasons
+from miner.store.models import model_name, model_similarity
+from miner.store.runs import Run
+from miner.store.triplets import TripletCounts
+from miner.store.verdicts import negative_counts, reason_counts, shortfall_reasons
 
 Manifest = Mapping[str, Any]
 MANIFEST = "manifest.json"

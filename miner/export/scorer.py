@@ -11,7 +11,8 @@ from typing import Any
 from miner.export.manifest import MANIFEST
 from miner.models.similarity import COSINE
 from miner.store.database import Store
-from miner.store.runs import Run, model_name, model_similarity
+from miner.store.models import model_name, model_similarity
+from miner.store.runs import Run
 
 RERANKER, ENCODER, BM25 = "reranker", "encoder", "BM25"
 

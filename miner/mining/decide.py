@@ -19,6 +19,7 @@ from miner.mining.config import MiningConfig
 from miner.mining.selection import Kept, select
 from miner.schema import CANDIDATES_PER_QUERY, SUSPECTED, Reason
 from miner.store import evidence as stored
+from miner.store.corpus import document_ids
 from miner.store.database import Store
 
 Floats = npt.NDArray[np.float64]
@@ -140,7 +141,7 @@ def decide(store: Store, evidence: str, reranker: str | None, config: MiningConf
     `reranker` is the fingerprint whose scores decide, if the configuration has one.
     """
     positives = Positives(stored.scored_positives(store, evidence, deciding_score(config), reranker))
-    decider = Decider(positives, Documents(stored.document_ids(store)), config)
+    decider = Decider(positives, Documents(document_ids(store)), config)
     for candidates in candidate_pieces(store, evidence, reranker, config, positives.queries):
         yield from decider.decide(candidates)
 

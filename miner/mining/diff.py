@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from miner.mining.pipeline import changes
-from miner.store import diff as stored
+from miner.store import verdicts as stored
 from miner.store.database import Store
 from miner.store.runs import find_run
 
@@ -46,7 +46,7 @@ def differences(store: Store, before: str, after: str) -> Differences:
     one, other = find_run(store, before), find_run(store, after)
     counts = stored.moved_negatives(store, one, other)
     moved = [
-        Moved(was, became, number, *stored.example(store, one, other, was, became))
+        Moved(was, became, number, *stored.example_of_move(store, one, other, was, became))
         for was, became, number in counts
         if was != became
     ]

@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from miner.errors import UsageError, listed, shown
 from miner.store import corpus
-from miner.store import explain as explaining
+from miner.store.corpus import splits_with_positives
 from miner.store.database import Store
 from miner.store.runs import Run, find_run
+from miner.store.verdicts import candidates_of_query, positives_of_query
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ def explain(store: Store, query_id: str, run: str | None = None) -> Explanation:
     """
     text = corpus.require_query(store, query_id)
     found = find_run(store, run)
-    positives = explaining.positives(store, found, query_id)
+    positives = positives_of_query(store, found, query_id)
     if not positives.num_rows:
-        splits = listed(explaining.splits_with_positives(store, query_id))
+        splits = listed(splits_with_positives(store, query_id))
         where = f"its positives are of split {splits}" if splits else "nobody judged a positive of it"
         raise UsageError(
             f"query '{shown(query_id)}' is not in run '{found.name}' of split {found.split}: {where}",
             "a run has the queries with positives in its split, or with --queries some of them",
         )
-    return Explanation(found, query_id, text, positives, explaining.verdicts(store, found, query_id))
+    return Explanation(found, query_id, text, positives, candidates_of_query(store, found, query_id))

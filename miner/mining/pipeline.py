@@ -29,10 +29,11 @@ from miner.retrieval.dense import Dense
 from miner.retrieval.search import Retriever, search, search_stage
 from miner.store import corpus, runs
 from miner.store.database import Store
+from miner.store.evidence import score_facts
 from miner.store.ledger import KEY, Stage
+from miner.store.models import model_name, record_model
 from miner.store.pending import take_in_model
 from miner.store.runs import Run
-from miner.store.scores import score_facts
 from miner.text import fingerprint
 
 if TYPE_CHECKING:
@@ -108,9 +109,7 @@ def mine(
                 progress.note(f"{longer} longer than {config.reranker} reads: only the beginning was scored")
         for kind, model in models.by_kind.items():
             similarity = {"similarity": one} if (one := getattr(model, "similarity", None)) else {}
-            runs.record_model(
-                store, model.fingerprint, kind, model.name, {"dtype": model.dtype, **similarity}
-            )
+            record_model(store, model.fingerprint, kind, model.name, {"dtype": model.dtype, **similarity})
         return _decide(store, run, config, progress)
 
 
@@ -340,8 +339,8 @@ def _note_scores(store: Store, run: Run, config: MiningConfig, progress: Progres
     """Warns of scores that are not finite, and of a model whose scores are all the same."""
     names = {
         "bm25": "BM25" if config.bm25 else None,
-        "dense": runs.model_name(store, run.encoder),
-        "rerank": runs.model_name(store, run.reranker),
+        "dense": model_name(store, run.encoder),
+        "rerank": model_name(store, run.reranker),
     }
     for scorer, name in names.items():
         if name is None:

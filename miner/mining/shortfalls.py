@@ -19,9 +19,9 @@ from miner.mining.decide import Positives, deciding_score
 from miner.mining.pipeline import config_of
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason
 from miner.store import evidence as stored
-from miner.store import runs
 from miner.store.database import Store
 from miner.store.runs import Run
+from miner.store.verdicts import short_queries
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -58,7 +58,7 @@ def shortfalls(store: Store, run: Run) -> list[Shortfall]:
 
     Of each query the cause is what befell most of its candidates. No model runs.
     """
-    table = runs.short_queries(store, run)
+    table = short_queries(store, run)
     if not table.num_rows:
         return []
     short = _Short(store, run, config_of(run), table)

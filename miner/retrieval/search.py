@@ -11,7 +11,7 @@ from miner.arrays import positions
 from miner.collection.collection import Collection, Floats, Hits, Ints
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
-from miner.store import hits as stored
+from miner.store import evidence as stored
 from miner.store.database import Store
 from miner.store.ledger import Stage
 
@@ -90,7 +90,7 @@ def _table(hits: Hits, collection: Collection) -> pa.Table:
 def read_hits(store: Store, search: str, collection: Collection, queries: range) -> Hits:
     """Returns the stored hits of a range of queries, by query, then rank."""
     ids = collection.query_ids
-    table = stored.hits(store, search, ids[queries.start].as_py(), ids[queries.stop - 1].as_py())
+    table = stored.hits_of(store, search, ids[queries.start].as_py(), ids[queries.stop - 1].as_py())
     return Hits(
         positions(table["query_id"], ids),
         positions(table["doc_id"], collection.doc_ids),

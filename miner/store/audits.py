@@ -1,4 +1,4 @@
-"""What an audit reads and leaves behind: which positives may be hidden, weak positives, its results."""
+"""What an audit reads and stores: which positives can be hidden, weak positives, results, calibrations."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from miner.schema import Reason
-from miner.store.corpus import GOLD, by_text
+from miner.store.corpus import by_text
 from miner.store.database import Store
 from miner.store.evidence import COPIES
-from miner.store.relabel import RELABELLED
 from miner.store.runs import Run
+from miner.store.tables import GOLD, RELABELLED
 
-OUTCOMES = """SELECT query_id, doc_id,
-        CASE WHEN slot IS NOT NULL THEN 'negative' ELSE coalesce(reason::VARCHAR, 'kept') END AS outcome
-    FROM verdicts"""
-"""What became of every candidate: selected, passed every rule, or dropped for a reason."""
 CANNOT_HIDE = {
     "only": "the only positive of its query",
     "gone": "no longer judged",
@@ -32,12 +28,14 @@ CANNOT_HIDE = {
 }
 """Why a positive cannot be hidden, the first that holds; `not_held_out` is of miner loop alone."""
 
+_CALIBRATED = "calibrated"
+"""The key of `meta` with the rules that `miner calibrate` chose, and the evidence that it chose them on."""
 
-_CHOSEN = "calibrated"
-"""The row of `meta` with the rules that `miner calibrate` chose, on which evidence."""
 FOLLOWS_POSITIVES = (str(Reason.JUDGED_POSITIVE), *COPIES)
 """Exclusions that would not hold if fewer positives were known."""
+
 _BY_PEOPLE = f"(SELECT * FROM {GOLD} WHERE source <> '{RELABELLED}')"
+
 _KNOWN = f"""SELECT query_id, doc_id FROM ({by_text(_BY_PEOPLE)}) WHERE relevance > 0
         AND query_id IN (SELECT query_id FROM positives WHERE evidence = $evidence)
     UNION SELECT query_id, doc_id FROM positives WHERE evidence = $evidence"""
@@ -132,51 +130,6 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
     )
 
 
-def trained_models(store: Store, run: Run) -> list[str]:
-    """Returns the fingerprints of those of a run's models that were trained on positives of this store."""
-    rows = store.rows(
-        "SELECT DISTINCT model FROM training_positives WHERE model IN (?, ?)", [run.encoder, run.reranker]
-    )
-    return [model for (model,) in rows]
-
-
-def candidate_facts(store: Store, run: Run) -> pa.Table:
-    """Returns what retrievers and reranker said of every candidate of a run's evidence, in order.
-
-    Columns bm25_rank, dense_rank (null where a retriever did not return it), bm25_score, dense_score,
-    rerank_score (null where there is no finite one).
-    """
-    return store.table(
-        f"""SELECT c.bm25_rank, c.dense_rank, {_SCORES}
-        FROM candidates c LEFT JOIN rerank_scores s
-            ON s.reranker = $reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id
-        WHERE c.evidence = $evidence ORDER BY c.candidate""",
-        {"evidence": run.evidence, "reranker": run.reranker},
-    )
-
-
-def positive_facts(store: Store, run: Run) -> pa.Table:
-    """Returns every score of the positives of a run's evidence, ordered by query_no and doc_id.
-
-    Columns bm25_score, dense_score, rerank_score.
-    """
-    return store.table(
-        f"""SELECT {_SCORES} FROM positives c LEFT JOIN rerank_scores s
-            ON s.reranker = $reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id
-        WHERE c.evidence = $evidence ORDER BY c.query_no, c.doc_id""",
-        {"evidence": run.evidence, "reranker": run.reranker},
-    )
-
-
-_SCORES = ", ".join(
-    f"CASE WHEN isfinite({value}) THEN {value} END AS {name}"
-    for value, name in (
-        ("c.bm25_score", "bm25_score"), ("c.dense_score", "dense_score"), ("s.score", "rerank_score")
-    )
-)  # fmt: skip
-"""Null where a score is not finite."""
-
-
 def weak_positives(store: Store, run: Run) -> pa.Table:
     """Returns the judged positives that score below each of their query's negatives in every score.
 
@@ -185,57 +138,19 @@ def weak_positives(store: Store, run: Run) -> pa.Table:
     return store.table("SELECT * FROM weak_positives WHERE run = ? ORDER BY query_id, doc_id", [run.name])
 
 
-def verdicts_of(store: Store, run: Run) -> pa.Table:
-    """Returns what became of every candidate of a run: query_id, doc_id, outcome.
-
-    `outcome` is `negative` where it was selected, `kept`, or the reason why it was dropped.
-    """
-    return store.table(f"{OUTCOMES} WHERE run = ? ORDER BY query_id, doc_id", [run.name])
-
-
-def models_of_unknown_training(store: Store, run: Run) -> list[str]:
-    """Returns the run's models, and bases of them, of whose training the store knows nothing.
-
-    What a model was trained on, its base has seen to; a base that was drawn at random has seen nothing.
-    """
-    rows = store.rows(
-        "SELECT name, details FROM models WHERE fingerprint IN (?, ?) ORDER BY kind, name",
-        [run.encoder, run.reranker],
-    )
-    found = [_untold(store, name, json.loads(details)) for name, details in rows]
-    return [name for name in found if name is not None]
-
-
-def _untold(store: Store, name: str, details: Mapping[str, Any]) -> str | None:
-    """The model, or the first of its bases, of which nothing is known; None where all is."""
-    if "training" not in details:
-        return name
-    base = details.get("base")
-    if base is None:
-        return None
-    rows = store.rows(
-        """SELECT name, details FROM models WHERE json_extract_string(details, '$.weights') = ?
-        ORDER BY json_extract(details, '$.training') IS NULL, name LIMIT 1""",
-        [base],
-    )
-    of_base = f"the base of {name}"
-    if not rows:
-        return of_base
-    known = json.loads(rows[0][1])
-    return of_base if "training" not in known else _untold(store, rows[0][0], known)
-
-
 def record_calibration(store: Store, run: Run, rules: Mapping[str, Any], rate: Mapping[str, Any]) -> None:
     """Records that rules were chosen on the positives of a run; replaces an older record of the same.
 
     `rate` is the hidden-positive rate on the queries that were not used to choose them.
     """
     note = {**_decided_by(run), "rules": dict(rules)}
-    kept = [one for one in _chosen(store) if any(one.get(name) != value for name, value in note.items())]
-    notes = json.dumps([*kept, {**note, "run": run.name, "hidden_positive_rate": dict(rate)}])
+    kept = [
+        one
+        for one in store.meta(_CALIBRATED) or []
+        if any(one.get(name) != value for name, value in note.items())
+    ]
     with store.transaction():
-        store.execute("DELETE FROM meta WHERE key = ?", [_CHOSEN])
-        store.execute("INSERT INTO meta VALUES (?, ?)", [_CHOSEN, notes])
+        store.set_meta(_CALIBRATED, [*kept, {**note, "run": run.name, "hidden_positive_rate": dict(rate)}])
 
 
 def calibrated_on(store: Store, run: Run) -> dict[str, Any] | None:
@@ -246,7 +161,7 @@ def calibrated_on(store: Store, run: Run) -> dict[str, Any] | None:
     chose these rules.
     """
     rules, split = run.config["rules"], run.split
-    notes = [one for one in _chosen(store) if (one["rules"], one["split"]) == (rules, split)]
+    notes = [one for one in store.meta(_CALIBRATED) or [] if (one["rules"], one["split"]) == (rules, split)]
     decided = _decided_by(run)
     same = [one for one in notes if all(one[name] == value for name, value in decided.items())]
     if same:
@@ -264,11 +179,6 @@ def _decided_by(run: Run) -> dict[str, Any]:
     }
 
 
-def _chosen(store: Store) -> list[dict[str, Any]]:
-    found = store.rows("SELECT value FROM meta WHERE key = ?", [_CHOSEN])
-    return list(json.loads(found[0][0])) if found else []
-
-
 def keep_audit(store: Store, run: Run, settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Stores an audit's result in the place of an older one of the same run and settings."""
     told = json.dumps(settings, sort_keys=True)
@@ -278,3 +188,11 @@ def keep_audit(store: Store, run: Run, settings: Mapping[str, Any], result: Mapp
             "INSERT INTO audits VALUES (?, ?, ?, now() AT TIME ZONE 'UTC')",
             [run.run_id, told, json.dumps(result)],
         )
+
+
+def last_audit(store: Store, run: Run) -> dict[str, Any] | None:
+    """Returns the result of a run's latest audit, None where there is none."""
+    found = store.rows(
+        "SELECT result FROM audits WHERE run_id = ? ORDER BY finished DESC, settings LIMIT 1", [run.run_id]
+    )
+    return dict(json.loads(found[0][0])) if found else None

@@ -1,12 +1,15 @@
-"""Training texts and evaluation texts of a store, and their removal."""
+"""Training texts and evaluation texts of a store, the contamination found among them, and their removal."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 
-from miner.store.corpus import GOLD
+from miner.store.corpus import changed_texts, require_judgments, text_hashes
 from miner.store.database import Store
-from miner.store.evaluation import require_judgments
+from miner.store.tables import GOLD
 
 _TEXTS = """SELECT 'query' AS role, query_id AS id, text, text_key, 0 AS start FROM queries
     UNION ALL SELECT 'document', doc_id, text, text_key, 0 FROM document_texts
@@ -76,3 +79,46 @@ def remove_judgments_elsewhere(store: Store, queries: list[str], documents: list
     )
     ((after,),) = store.rows("SELECT count(*) FROM judgments")
     return int(before) - int(after)
+
+
+_CHECKS = "contamination"
+"""The key of `meta` with the results of `miner contamination`."""
+
+
+def record_contamination(store: Store, result: Mapping[str, Any]) -> None:
+    """Stores the result of a contamination check, in place of an older one of the same evaluation data.
+
+    The keys `against`, `path` and `split` of the result name these data. Hashes of the store's texts are kept
+    with it, so that later changes show. Call it within a transaction.
+    """
+    same = ("against", "path", "split")
+    kept = [one for one in store.meta(_CHECKS) or [] if any(one[name] != result[name] for name in same)]
+    new = {**result, "texts": text_hashes(store)}
+    store.set_meta(_CHECKS, sorted([*kept, new], key=lambda one: [one[name] for name in same]))
+
+
+def is_removed(store: Store, check: Mapping[str, Any]) -> bool:
+    """Returns whether the last check with these settings removed matches and no text has changed since."""
+    last = [
+        one
+        for one in store.meta(_CHECKS) or []
+        if all(one.get(name) == value for name, value in check.items())
+    ]
+    return any(
+        one["removed"]
+        and any(map(sum, (kinds.values() for kinds in one["counts"].values())))
+        and not changed_texts(store, one["texts"])
+        for one in last
+    )
+
+
+def contamination_checks(store: Store) -> list[dict[str, Any]]:
+    """Returns the results of the contamination checks, by evaluation data and split.
+
+    `changed_since` lists which of documents and queries have changed since the check.
+    """
+    return [
+        {name: value for name, value in one.items() if name not in ("path", "texts")}
+        | {"changed_since": changed_texts(store, one["texts"])}
+        for one in store.meta(_CHECKS) or []
+    ]

@@ -1,23 +1,24 @@
-"""Reading documents, queries and judgments, and the hashes of their content.
+"""The data that was ingested: documents, queries and judgments, and hashes of their content.
 
-Silver judgments come from a model. Nothing here reads them: what is mined, excluded and held against
-mined negatives is what people said, and a run stays what it was when silver judgments come or go.
+Silver judgments are a reranker's. Mining, exclusion and evaluation use what people judged and never read
+them, so that a run stays valid when silver judgments come or go.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from shlex import quote
+from typing import Any
 
 import pyarrow as pa
 
 from miner.errors import StoreError, UsageError, listed, near, shown
 from miner.store.database import Store
-
-SILVER = "silver"
-"""The source of judgments that `miner silver` makes."""
-GOLD = f"(SELECT * FROM judgments WHERE source <> '{SILVER}')"
-"""What people judged, as a table."""
+from miner.store.tables import GOLD, RELABELLED, SILVER
 
 IDENTITY = "queries_are_documents"
-"""The row of `meta` that is there where queries are documents of the corpus."""
+"""The key of `meta` that is true if a query and the document with its id are the same text."""
 
 _MINED = f"""SELECT DISTINCT query_id FROM {GOLD} WHERE split = ? AND relevance > 0"""
 
@@ -56,14 +57,12 @@ def queries(store: Store, split: str) -> pa.Table:
 
 def queries_are_documents(store: Store) -> bool:
     """Returns whether the user said that a query and a document of the same id are the same thing."""
-    return bool(store.rows("SELECT 1 FROM meta WHERE key = ?", [IDENTITY]))
+    return bool(store.meta(IDENTITY))
 
 
 def set_queries_are_documents(store: Store, same: bool) -> None:
     """Keeps in the store whether a query and a document of the same id are the same thing."""
-    store.execute("DELETE FROM meta WHERE key = ?", [IDENTITY])
-    if same:
-        store.execute("INSERT INTO meta VALUES (?, 'yes')", [IDENTITY])
+    store.set_meta(IDENTITY, True if same else None)
 
 
 def splits(store: Store) -> list[str]:
@@ -166,3 +165,201 @@ def require_query(store: Store, query_id: str) -> str:
         )
     text: str = found[0][0]
     return text
+
+
+def document_ids(store: Store) -> pa.Array:
+    """Returns the ids of all documents, sorted."""
+    table = store.table("SELECT doc_id FROM documents ORDER BY doc_id")
+    return table["doc_id"].combine_chunks()
+
+
+ROLES = ("documents", "queries")
+
+
+def unlabelled_texts(store: Store, roles: tuple[str, ...], without: str | None) -> pa.Table:
+    """Returns distinct texts, documents before queries, each ordered by id: role, text.
+
+    `roles` are some of ROLES. Queries that a judgment of split `without` names are left out, and all
+    texts that read the same; nothing else is read of the judgments.
+    """
+    return store.table(
+        """WITH judged AS (
+            SELECT DISTINCT text_key FROM queries
+            WHERE query_id IN (SELECT query_id FROM judgments WHERE split = $without)
+        ), texts AS (
+            SELECT 'documents' AS role, doc_id AS id, text_key, text FROM document_texts
+            UNION ALL
+            SELECT 'queries', query_id, text_key, text FROM queries
+        )
+        SELECT role, text FROM texts
+        WHERE text_key <> 0 AND list_contains($roles, role) AND text_key NOT IN (SELECT text_key FROM judged)
+        QUALIFY row_number() OVER (PARTITION BY text_key ORDER BY role, id) = 1
+        ORDER BY role, id""",
+        {"roles": list(roles), "without": without},
+    )
+
+
+UNRANKED = ("own_text", "own_document", "other_split")
+"""Why a document is in no ranking of a query: it has the query's text; it is the query itself, where
+queries are documents; it is relevant to the query's text in another split only."""
+
+_BY_TEXT = by_text(GOLD)
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """What the judgments of a split look like: enough to tell which task it is."""
+
+    judgments: int
+    queries: int
+    labelled: int
+    """Queries that have a label."""
+    grades: int
+    """Distinct relevances."""
+    least: float
+    """The lowest relevance; 0 where there are no judgments."""
+    fractions: bool
+    """Whether some relevance is not a whole number."""
+
+
+def split_facts(store: Store, split: str) -> SplitFacts:
+    """Returns the facts of a split; all 0 or false where nothing is judged in it."""
+    (row,) = store.rows(
+        f"""SELECT count(*), count(DISTINCT query_id),
+            count(DISTINCT query_id) FILTER (WHERE label IS NOT NULL),
+            count(DISTINCT relevance), coalesce(min(relevance), 0),
+            coalesce(bool_or(relevance <> floor(relevance)), false)
+        FROM {GOLD} j JOIN queries USING (query_id) WHERE split = ?""",
+        [split],
+    )
+    return SplitFacts(*row)
+
+
+def relevant(store: Store, split: str) -> pa.Table:
+    """Returns what is relevant in a split, also by a query of the same text: query_id, text_key, relevance.
+
+    Documents of the same text are one. Ordered; relevance is above 0, the highest where several are given.
+    """
+    return store.table(
+        f"""SELECT query_id, text_key, max(relevance) AS relevance
+        FROM ({_BY_TEXT}) JOIN documents USING (doc_id)
+        WHERE split = ? AND relevance > 0 GROUP BY ALL ORDER BY query_id, text_key""",
+        [split],
+    )
+
+
+def unranked(store: Store, split: str) -> pa.Table:
+    """Returns the pairs that no ranking of a split shows: query_id, text_key (of documents), why, ordered.
+
+    Never what is judged in the split itself. `why` is one of UNRANKED, the first that holds.
+    """
+    return store.table(
+        f"""WITH judged AS (SELECT j.*, text_key FROM ({_BY_TEXT}) j JOIN documents USING (doc_id)),
+        hidden AS (
+            SELECT query_id, d.text_key, 0 AS why FROM queries q JOIN documents d USING (text_key)
+            UNION ALL SELECT query_id, d.text_key, 0 FROM queries q JOIN documents d
+                ON d.passage_key = q.text_key
+            UNION ALL SELECT query_id, d.text_key, 1 FROM queries q JOIN documents d ON doc_id = query_id
+                WHERE $same
+            UNION ALL SELECT query_id, text_key, 2 FROM judged WHERE split <> $split AND relevance > 0)
+        SELECT query_id, text_key, $names[min(why) + 1] AS why FROM hidden
+        ANTI JOIN (FROM judged WHERE split = $split) USING (query_id, text_key)
+        GROUP BY query_id, text_key ORDER BY query_id, text_key""",
+        {"split": split, "same": queries_are_documents(store), "names": list(UNRANKED)},
+    )
+
+
+def graded_pairs(store: Store, split: str) -> pa.Table:
+    """Returns every judged pair of a split, ordered: query_id, doc_id, first, second, relevance.
+
+    `first` and `second` are the texts; relevance is the highest where several are given.
+    """
+    return store.table(
+        f"""SELECT j.query_id, j.doc_id, any_value(q.text) AS first,
+            any_value(d.text) AS second, max(j.relevance) AS relevance
+        FROM {GOLD} j JOIN queries q USING (query_id) JOIN document_texts d USING (doc_id)
+        WHERE j.split = ? GROUP BY ALL ORDER BY j.query_id, j.doc_id""",
+        [split],
+    )
+
+
+def labelled_queries(store: Store, split: str) -> pa.Table:
+    """Returns the queries of a split that have a label, ordered: query_id, text, text_key, label."""
+    return store.table(
+        f"""SELECT query_id, text, text_key, label FROM queries
+        WHERE label IS NOT NULL AND query_id IN (SELECT query_id FROM {GOLD} WHERE split = ?)
+        ORDER BY query_id""",
+        [split],
+    )
+
+
+def labelled_documents(store: Store, split: str) -> pa.Table:
+    """Returns the documents judged in a split that have a label, ordered: doc_id, text, text_key, label."""
+    return store.table(
+        f"""SELECT doc_id, text, text_key, label FROM document_texts
+        WHERE label IS NOT NULL AND doc_id IN (SELECT doc_id FROM {GOLD} WHERE split = ?)
+        ORDER BY doc_id""",
+        [split],
+    )
+
+
+def judged_splits(store: Store) -> list[str]:
+    """Returns the names of the splits in which anything is judged."""
+    return [split for (split,) in store.rows(f"SELECT DISTINCT split FROM {GOLD} ORDER BY split")]
+
+
+def require_judgments(store: Store, split: str, flag: str = "--split", trained: str | None = None) -> None:
+    """Raises UsageError when nothing is judged in a split, with the splits that `flag` can name.
+
+    A model is trained on the split `trained`, so the error does not propose it.
+    """
+    judged = judged_splits(store)
+    if split in judged:
+        return
+    known = [one for one in judged if one != trained]
+    if known:
+        hint = f"choose one with {flag}: {listed(known)}"
+    elif judged:
+        hint = (
+            f"split '{trained}' is trained on and the store has no other: ingest judgments to score on with "
+            f"miner ingest {quote(str(store.path))} SOURCE --split {quote(split)}"
+        )
+    else:
+        hint = f"choose one with {flag}: the store holds no judgments"
+    raise UsageError(f"nothing is judged in split '{split}' of {store.path}{near(split, known)}", hint)
+
+
+def provenance(store: Store) -> dict[str, Any]:
+    """Returns the number of judgments per split and source, and the origin of the judgments that models made.
+
+    `positive` is None for silver judgments that are scores, since no threshold says which are relevant.
+    """
+    rows = store.rows(
+        """SELECT split, source, count(*), count(*) FILTER (relevance > 0) FROM judgments
+        GROUP BY ALL ORDER BY ALL"""
+    )
+    origins = {name: store.meta(name) for name in (RELABELLED, SILVER)}
+    scores = SILVER if (origins[SILVER] or {}).get("soft") else None
+    counts = [
+        {
+            "split": split,
+            "source": source,
+            "judgments": judgments,
+            "positive": None if source == scores else positive,
+        }
+        for split, source, judgments, positive in rows
+    ]
+    return {"counts": counts, "origins": {name: origin for name, origin in origins.items() if origin}}
+
+
+def splits_with_positives(store: Store, query_id: str) -> list[str]:
+    """Returns the splits in which a query has a judged positive, in order."""
+    rows = store.rows(
+        f"SELECT DISTINCT split FROM {GOLD} WHERE query_id = ? AND relevance > 0 ORDER BY split", [query_id]
+    )
+    return [split for (split,) in rows]
+
+
+def changed_texts(store: Store, texts: Mapping[str, str]) -> list[str]:
+    """Which of documents and queries came, went or changed since their hashes were taken."""
+    return [name for name, value in text_hashes(store).items() if texts.get(name) != value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -120,7 +121,8 @@ class Store:
         with self.transaction():
             for statement in (*TABLES, *VIEWS):
                 self.execute(statement)
-            self.execute("INSERT INTO meta VALUES ('format', ?), ('id', ?)", [str(FORMAT), uuid4().hex])
+            self.set_meta("format", FORMAT)
+            self.set_meta("id", uuid4().hex)
 
     def _require_ours(self, create: bool) -> bool:
         """Returns whether this is a store, and not an empty database, which passes with `create` only.
@@ -149,9 +151,22 @@ class Store:
 
     @property
     def id(self) -> str:
-        """What this store and its copies are known by, whatever becomes of the file's name."""
-        ((found,),) = self.rows("SELECT value FROM meta WHERE key = 'id'")
-        return str(found)
+        """The identity of this store, which its copies share; renaming the file does not change it."""
+        return str(self.meta("id"))
+
+    def meta(self, key: str) -> Any:
+        """Returns the value of a key in the table `meta`; None if the table does not have the key."""
+        found = self.rows("SELECT value FROM meta WHERE key = ?", [key])
+        return json.loads(found[0][0]) if found else None
+
+    def set_meta(self, key: str, value: Any) -> None:
+        """Sets a key in the table `meta` to a JSON value; None removes the key.
+
+        It runs two statements: call it within a transaction if something else may interrupt them.
+        """
+        self.execute("DELETE FROM meta WHERE key = ?", [key])
+        if value is not None:
+            self.execute("INSERT INTO meta VALUES (?, ?)", [key, json.dumps(value, sort_keys=True)])
 
     @property
     def read_only(self) -> bool:

@@ -1,19 +1,17 @@
-"""Clusters of copies: which documents, and which queries, are the same for mining."""
+"""Clusters of copies: the documents, and the queries, that mining treats as one."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from miner.store.corpus import text_hashes
+from miner.store.corpus import changed_texts, text_hashes
 from miner.store.database import Store
 
-ROLES = ("documents", "queries")
-DEDUP = "dedup"
-"""The row of `meta` with the settings of the last search for copies, and hashes of the texts it read."""
+_SEARCH = "dedup"
+"""The key of `meta` with the settings of the last search for copies, and hashes of the texts that it read."""
 
 
 def texts(store: Store, role: str) -> pa.Table:
@@ -31,11 +29,10 @@ def replace_duplicates(store: Store, tables: Mapping[str, pa.Table], settings: M
 
     Kept with them are the settings, and what texts they were found among.
     """
-    told = json.dumps({"settings": dict(settings), "texts": text_hashes(store)}, sort_keys=True)
+    search = {"settings": dict(settings), "texts": text_hashes(store)}
     with store.transaction():
         store.execute("DELETE FROM duplicates")
-        store.execute("DELETE FROM meta WHERE key = ?", [DEDUP])
-        store.execute("INSERT INTO meta VALUES (?, ?)", [DEDUP, told])
+        store.set_meta(_SEARCH, search)
         for role, table in tables.items():
             store.insert("duplicates", table, role=role)
 
@@ -58,3 +55,18 @@ def split_crossings(store: Store) -> list[tuple[str, str, int]]:
         SELECT a.split, b.split, count(*) FROM placed a JOIN placed b USING (cluster)
         WHERE a.split < b.split GROUP BY ALL ORDER BY ALL"""
     )
+
+
+def dedup_result(store: Store) -> dict[str, Any] | None:
+    """Returns the settings and the counts of the last `miner dedup`; None where it never ran.
+
+    With them `changed_since`: which of documents and queries it has not seen as they are now.
+    """
+    search = store.meta(_SEARCH)
+    if search is None:
+        return None
+    rows = store.rows(
+        "SELECT role, count(DISTINCT cluster), count(*) FROM duplicates GROUP BY role ORDER BY role"
+    )
+    roles = {role: {"clusters": clusters, "members": members} for role, clusters, members in rows}
+    return {"settings": search["settings"], "changed_since": changed_texts(store, search["texts"]), **roles}

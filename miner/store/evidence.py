@@ -1,13 +1,29 @@
-"""Reading the evidence: candidates, positives, and what rerankers said of them."""
+"""The evidence: hits, candidates and positives, and the score that every scorer gave them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
 
 import pyarrow as pa
 
 from miner.schema import CANDIDATES_PER_QUERY, Reason
 from miner.store.database import Store
+from miner.store.runs import Run
+
+
+def hits_of(store: Store, search: str, first: str, last: str) -> pa.Table:
+    """Returns one search's hits for the query ids from `first` to `last`, by query_id, then rank.
+
+    Columns query_id, doc_id, rank, score.
+    """
+    return store.table(
+        """SELECT query_id, doc_id, rank, score FROM hits
+        WHERE search = ? AND query_id BETWEEN ? AND ? ORDER BY query_id, rank""",
+        [search, first, last],
+    )
+
 
 _ALL = 2**63 - 1
 
@@ -111,7 +127,121 @@ def scored_positives(store: Store, evidence: str, score: str, reranker: str | No
     )
 
 
-def document_ids(store: Store) -> pa.Array:
-    """Returns the ids of all documents, sorted."""
-    table = store.table("SELECT doc_id FROM documents ORDER BY doc_id")
-    return table["doc_id"].combine_chunks()
+RETRIEVERS = ("bm25", "dense")
+
+
+def best_ranked(store: Store, run: Run, retriever: str, depth: int) -> pa.Table:
+    """Returns each query's best candidates of one retriever, whatever the rules said of them.
+
+    Columns query_id and negative_ids, a list of at most `depth`, the best rank first; ordered. What
+    is no negative whatever the scores say (known positives, their copies, the query) is not among
+    them.
+    """
+    if retriever not in RETRIEVERS:
+        raise ValueError(retriever)
+    rank = f"{retriever}_rank"
+    return store.table(
+        f"""SELECT query_id, list(doc_id ORDER BY {rank}, doc_id) AS negative_ids FROM (
+            SELECT query_id, doc_id, {rank} FROM candidates
+            WHERE evidence = $evidence AND exclusion IS NULL AND {rank} IS NOT NULL
+            QUALIFY row_number() OVER (PARTITION BY query_id ORDER BY {rank}, doc_id) <= $depth)
+        GROUP BY query_id ORDER BY query_id""",
+        {"evidence": run.evidence, "depth": depth},
+    )
+
+
+_SCORES = ", ".join(
+    f"CASE WHEN isfinite({value}) THEN {value} END AS {name}"
+    for value, name in (
+        ("c.bm25_score", "bm25_score"), ("c.dense_score", "dense_score"), ("s.score", "rerank_score")
+    )
+)  # fmt: skip
+"""Null where a score is not finite."""
+
+
+def candidate_facts(store: Store, run: Run) -> pa.Table:
+    """Returns what retrievers and reranker said of every candidate of a run's evidence, in order.
+
+    Columns bm25_rank, dense_rank (null where a retriever did not return it), bm25_score, dense_score,
+    rerank_score (null where there is no finite one).
+    """
+    return store.table(
+        f"""SELECT c.bm25_rank, c.dense_rank, {_SCORES}
+        FROM candidates c LEFT JOIN rerank_scores s
+            ON s.reranker = $reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id
+        WHERE c.evidence = $evidence ORDER BY c.candidate""",
+        {"evidence": run.evidence, "reranker": run.reranker},
+    )
+
+
+def positive_facts(store: Store, run: Run) -> pa.Table:
+    """Returns every score of the positives of a run's evidence, ordered by query_no and doc_id.
+
+    Columns bm25_score, dense_score, rerank_score.
+    """
+    return store.table(
+        f"""SELECT {_SCORES} FROM positives c LEFT JOIN rerank_scores s
+            ON s.reranker = $reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id
+        WHERE c.evidence = $evidence ORDER BY c.query_no, c.doc_id""",
+        {"evidence": run.evidence, "reranker": run.reranker},
+    )
+
+
+@dataclass(frozen=True)
+class ScoreFacts:
+    """The scores of one scorer for the pairs of a run that could decide something."""
+
+    scorer: str
+    """`bm25`, `dense` or `rerank`."""
+    pairs: int
+    """Candidates that are not excluded, and positives, as far as the scorer was asked about them."""
+    candidates: int
+    """Candidates without a finite score."""
+    positives: int
+    """Positives without a finite score."""
+    lowest: float | None
+    highest: float | None
+    """Of the finite scores; None without any."""
+    queries: int
+    """Queries without a positive that has a finite score."""
+
+
+def score_facts(store: Store, run: Run, scorer: str) -> ScoreFacts:
+    """Returns the facts of one scorer in a run."""
+    value, join = f"{scorer}_score", ""
+    if scorer == "rerank":
+        value = "s.score"
+        join = """JOIN rerank_scores s ON s.reranker = $reranker
+            AND s.query_id = p.query_id AND s.doc_id = p.doc_id"""
+    scores = f"""(SELECT {value} AS score, NULL AS positive_of FROM candidates p {join}
+            WHERE evidence = $evidence AND exclusion IS NULL AND {value} IS NOT NULL
+        UNION ALL SELECT {value}, query_no FROM positives p {join}
+            WHERE evidence = $evidence AND {value} IS NOT NULL)"""
+    bound = {"evidence": run.evidence} | ({"reranker": run.reranker} if join else {})
+    ((pairs, lowest, highest),) = store.rows(f"SELECT count(*), min(score), max(score) FROM {scores}", bound)
+    if not pairs or (isfinite(lowest) and isfinite(highest)):  # NaN is DuckDB's largest number
+        return ScoreFacts(scorer, pairs, 0, 0, lowest, highest, 0)
+    (row,) = store.rows(
+        f"""SELECT count(*), count(*) FILTER (positive_of IS NULL AND NOT isfinite(score)),
+            count(*) FILTER (positive_of IS NOT NULL AND NOT isfinite(score)),
+            min(score) FILTER (isfinite(score)), max(score) FILTER (isfinite(score)),
+            count(DISTINCT positive_of) - count(DISTINCT positive_of) FILTER (isfinite(score))
+        FROM {scores}""",
+        bound,
+    )
+    return ScoreFacts(scorer, *row)
+
+
+def known_scores(store: Store, reranker: str) -> pa.Table:
+    """Returns what a reranker has scored: query_id, doc_id, score."""
+    return store.table(
+        """SELECT query_id, doc_id, any_value(score) AS score FROM rerank_scores
+        WHERE reranker = ? GROUP BY ALL""",
+        [reranker],
+    )
+
+
+def keep_scores(store: Store, reranker: str, scores: pa.Table) -> None:
+    """Adds scores (query_id, doc_id, score) to those that all runs share."""
+    with store.transaction():
+        store.insert("rerank_scores", scores, reranker=reranker)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from miner.store.runs import record_model
-from miner.store.trained import record_training
+from miner.store.models import record_model, record_training
 
 if TYPE_CHECKING:
     from miner.store.database import Store

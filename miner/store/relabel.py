@@ -1,4 +1,4 @@
-"""Relabelled judgments: what was a suspected positive, with all that was made on them, to take back."""
+"""Relabelled judgments: suspected positives that became positives, and how to take them back."""
 
 from __future__ import annotations
 
@@ -8,24 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from miner.store.corpus import GOLD, content_hashes
+from miner.store.corpus import content_hashes
 from miner.store.database import Store
 from miner.store.runs import Run, forget_runs
-
-RELABELLED = "relabelled"
-"""The source of these judgments, and the row of `meta` that says where they come from."""
-
-
-def suspected(store: Store, run: Run) -> pa.Table:
-    """Returns a run's suspected positives that are not judged yet, in order: candidate, query_id, doc_id."""
-    return store.table(
-        f"""SELECT c.candidate, c.query_id, c.doc_id FROM decided d
-        JOIN candidates c ON c.evidence = ? AND c.candidate = d.candidate
-        WHERE d.run_id = ? AND d.verdict = 'suspected'
-            AND (c.query_id, c.doc_id) NOT IN (SELECT (query_id, doc_id) FROM {GOLD})
-        ORDER BY c.candidate""",
-        [run.evidence, run.run_id],
-    )
+from miner.store.tables import GOLD, RELABELLED
 
 
 def add_relabelled(store: Store, pairs: pa.Table, split: str, origin: Mapping[str, Any]) -> None:
@@ -34,26 +20,19 @@ def add_relabelled(store: Store, pairs: pa.Table, split: str, origin: Mapping[st
     with store.transaction():
         relevant = pairs.append_column("relevance", pa.array([1.0] * pairs.num_rows, pa.float64()))
         store.insert("judgments", relevant, split=split, source=RELABELLED)
-        _note(store, origins)
+        store.set_meta(RELABELLED, origins)
 
 
 def note_made(store: Store, run: Run) -> None:
     """Notes the run that was decided on the relabellings that have none yet, to be taken back with them."""
     made = {"run_id": run.run_id, "name": run.name, "evidence": run.evidence}
     with store.transaction():
-        _note(store, [{"made": made, **origin} for origin in relabellings(store)])
-
-
-def _note(store: Store, origins: list[dict[str, Any]]) -> None:
-    store.execute("DELETE FROM meta WHERE key = ?", [RELABELLED])
-    if origins:
-        store.execute("INSERT INTO meta VALUES (?, ?)", [RELABELLED, json.dumps(origins, sort_keys=True)])
+        store.set_meta(RELABELLED, [{"made": made, **origin} for origin in relabellings(store)])
 
 
 def relabellings(store: Store) -> list[dict[str, Any]]:
     """Returns where relabelled judgments come from, the first first; none where there are none."""
-    found = store.rows("SELECT value FROM meta WHERE key = ?", [RELABELLED])
-    return list(json.loads(found[0][0])) if found else []
+    return list(store.meta(RELABELLED) or [])
 
 
 def _unfinished_runs(store: Store, relabelled: list[str]) -> dict[str, str]:
@@ -88,7 +67,7 @@ def remove_relabelled(store: Store) -> tuple[int, list[str], list[str]]:
     unfinished = _unfinished_runs(store, [one["run_id"] for one in origins if "made" not in one])
     with store.transaction():
         store.execute("DELETE FROM judgments WHERE source = ?", [RELABELLED])
-        _note(store, [])
+        store.set_meta(RELABELLED, None)
         forget_runs(store, {one["run_id"]: one["evidence"] for one in made} | unfinished)
     gone = list(dict.fromkeys(one["name"] for one in made))
     return int(number), gone, [name for (name,) in resting if name not in gone]

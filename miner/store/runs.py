@@ -1,4 +1,4 @@
-"""Runs: one decision over stored evidence, with its configuration, verdicts and triplets."""
+"""Runs: one decision over stored evidence, with its settings and its inputs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from miner.errors import StoreError, UsageError, listed, near, shown
-from miner.schema import KEPT, SUSPECTED
+from miner.store.corpus import IDENTITY, content_hashes
 from miner.store.database import Store
+from miner.store.duplicates import clusters_hash
 from miner.store.ledger import KEY
 
 _COLUMNS = """run_id, name, split, config, inputs, versions, seed, evidence, encoder, reranker,
@@ -146,96 +147,21 @@ def _no_run(store: Store, name: str, names: Sequence[str]) -> UsageError:
     )
 
 
-def triplets(store: Store, run: Run) -> pa.Table:
-    """Returns a run's triplets in order of query_id, positive_id, rank: as `schema.TRIPLETS`, plain ids."""
-    return store.table(
-        """SELECT query_id, positive_id, negative_id, positive_score, negative_score, rank
-        FROM triplets WHERE run_id = ? ORDER BY query_id, positive_id, rank, negative_id""",
-        [run.run_id],
-    )
+def changed_since(store: Store, run: Run) -> list[str]:
+    """Returns which of documents, queries, judgments and clusters differ from what a run was mined on."""
+    now: dict[str, Any] = {IDENTITY: None, **content_hashes(store, run.split)}
+    now["clusters"] = clusters_hash(store)
+    # A sample of the queries is told in the hash of the run, which then says nothing of the others.
+    return [
+        name
+        for name, value in now.items()
+        if str(run.inputs.get(name) or "").split("/")[0] != str(value or "") and (name in run.inputs or value)
+    ]
 
 
-def reason_counts(store: Store, run: Run) -> dict[str, int]:
-    """Returns how many candidates had each reason, the commonest first; `kept` and `selected` included."""
-    # By code first: names for millions of candidates take five times as long as the counting.
-    rows = store.rows(
-        f"""SELECT CASE WHEN code < {KEPT} THEN 'selected' WHEN code = {KEPT} THEN 'kept'
-            ELSE enum_range(NULL::reason)[code % {SUSPECTED} + 1]::VARCHAR END AS r,
-            sum(number)::BIGINT AS candidates
-        FROM (SELECT code, count(*) AS number
-            FROM (SELECT unnest(codes) AS code FROM decisions WHERE run_id = ?) GROUP BY code)
-        GROUP BY r ORDER BY candidates DESC, r""",
-        [run.run_id],
-    )
-    return dict(rows)
-
-
-def triplet_count(store: Store, run: Run) -> int:
-    """Returns how many triplets a run has."""
-    ((number,),) = store.rows("SELECT count(*) FROM triplets WHERE run_id = ?", [run.run_id])
-    return int(number)
-
-
-def negative_counts(store: Store, run: Run) -> dict[int, int]:
-    """Returns how many queries got how many negatives: number of negatives to number of queries."""
-    rows = store.rows(
-        f"""SELECT coalesce(found, 0) AS negatives, count(*)
-        FROM (SELECT DISTINCT query_no FROM positives WHERE evidence = ?)
-        LEFT JOIN (SELECT query_no, len(list_filter(codes, lambda code: code < {KEPT})) AS found
-            FROM decisions WHERE run_id = ?) USING (query_no)
-        GROUP BY negatives ORDER BY negatives""",
-        [run.evidence, run.run_id],
-    )
-    return dict(rows)
-
-
-def short_queries(store: Store, run: Run) -> pa.Table:
-    """Returns the queries with too few negatives: query_no, codes (of their candidates; null without any)."""
-    return store.table(
-        f"""SELECT query_no, codes
-        FROM (SELECT DISTINCT query_no FROM positives WHERE evidence = ?)
-        LEFT JOIN (SELECT query_no, codes FROM decisions WHERE run_id = ?) USING (query_no)
-        WHERE coalesce(len(list_filter(codes, lambda code: code < {KEPT})), 0) < ?
-        ORDER BY query_no""",
-        [run.evidence, run.run_id, run.negatives],
-    )
-
-
-def record_model(store: Store, fingerprint: str, kind: str, name: str, details: Mapping[str, Any]) -> None:
-    """Notes a model that evidence depends on; `kind` is `encoder` or `reranker`.
-
-    Of one that is known the name stays, and `details` are added to what is known of it.
-    """
-    known = store.rows("SELECT details FROM models WHERE fingerprint = ?", [fingerprint])
-    if not known:
-        store.execute(
-            "INSERT INTO models VALUES (?, ?, ?, ?)",
-            [fingerprint, kind, name, json.dumps(details, sort_keys=True)],
-        )
-        return
-    before = json.loads(known[0][0])
-    if (now := {**before, **details}) != before:
-        store.execute(
-            "UPDATE models SET details = ? WHERE fingerprint = ?",
-            [json.dumps(now, sort_keys=True), fingerprint],
-        )
-
-
-def model_name(store: Store, fingerprint: str | None) -> str | None:
-    """Returns the name under which a model was first used, or None."""
-    found = store.rows("SELECT name FROM models WHERE fingerprint = ?", [fingerprint])
-    return found[0][0] if found else None
-
-
-def model_similarity(store: Store, fingerprint: str | None) -> str | None:
-    """Returns how an encoder compares vectors, or None where the store does not know."""
-    found = store.rows(
-        "SELECT json_extract_string(details, '$.similarity') FROM models WHERE fingerprint = ?", [fingerprint]
-    )
-    return found[0][0] if found else None
-
-
-def model_names(store: Store, run: Run) -> list[str]:
-    """Returns what a run's candidates were found and scored by: `BM25`, the encoder, the reranker."""
-    models = [model_name(store, run.encoder), model_name(store, run.reranker)]
-    return ["BM25"] * bool(run.config.get("bm25")) + [name for name in models if name]
+def staleness(store: Store, run: Run) -> str | None:
+    """Returns what changed in the store since a run was mined, and what to do; None when nothing did."""
+    changed = changed_since(store, run)
+    if not changed:
+        return None
+    return f"{' and '.join(changed)} changed since run {run.name} was mined: mine again for what holds now"

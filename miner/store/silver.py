@@ -1,21 +1,19 @@
-"""Silver judgments: what a reranker said of pairs that nobody judged, and the pairs to train on."""
+"""Silver judgments: the scores that a reranker gave unjudged pairs, and the pairs to train on."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from miner.errors import UsageError, listed, near
-from miner.store.corpus import GOLD, SILVER, splits
+from miner.store.corpus import splits
 from miner.store.database import Store
+from miner.store.tables import GOLD, SILVER
 
 SOURCES = ("gold", SILVER)
 """What `judged_pairs` can be asked for; gold is all that people judged, relabelled and reviewed included."""
-_PASS = "silver"
-"""The row of `meta` that says where the silver judgments come from."""
 
 _CHOSEN = {
     "judged": "judged",
@@ -55,7 +53,7 @@ def replace_silver(store: Store, judgments: pa.Table, split: str, origin: Mappin
     with store.transaction():
         _remove(store)
         store.insert("judgments", judgments, split=split, source=SILVER)
-        store.execute("INSERT INTO meta VALUES (?, ?)", [_PASS, json.dumps(origin, sort_keys=True)])
+        store.set_meta(SILVER, dict(origin))
     return before
 
 
@@ -69,7 +67,7 @@ def remove_silver(store: Store) -> int:
 
 def _remove(store: Store) -> None:
     store.execute("DELETE FROM judgments WHERE source = ?", [SILVER])
-    store.execute("DELETE FROM meta WHERE key = ?", [_PASS])
+    store.set_meta(SILVER, None)
 
 
 def silver_count(store: Store) -> int:
@@ -80,8 +78,8 @@ def silver_count(store: Store) -> int:
 
 def silver_origin(store: Store) -> dict[str, Any] | None:
     """Returns where the silver judgments come from (reranker, thresholds, …), None if there are none."""
-    found = store.rows("SELECT value FROM meta WHERE key = ?", [_PASS])
-    return dict(json.loads(found[0][0])) if found else None
+    found = store.meta(SILVER)
+    return None if found is None else dict(found)
 
 
 def is_soft(store: Store) -> bool:

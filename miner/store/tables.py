@@ -7,6 +7,13 @@ from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason, Verdict
 FORMAT = 6
 """Raised when a store written by this version cannot be read by the one before."""
 
+SILVER = "silver"
+"""The source of judgments that `miner silver` makes."""
+RELABELLED = "relabelled"
+"""The source of judgments that `miner relabel` makes."""
+GOLD = f"(SELECT * FROM judgments WHERE source <> '{SILVER}')"
+"""SQL for all judgments but the silver ones."""
+
 
 def _enum(name: str, values: type[Reason] | type[Verdict]) -> str:
     return f"CREATE TYPE {name} AS ENUM ({', '.join(repr(str(v)) for v in values)})"

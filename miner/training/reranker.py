@@ -24,8 +24,8 @@ from miner.models.names import ModelFolder, resolve
 from miner.models.reranker import Reranker, fold_folder
 from miner.models.weights import FOLDS_FILE
 from miner.store.database import Store
+from miner.store.models import is_trained_here
 from miner.store.pending import TrainedModel
-from miner.store.trained import is_trained_here
 from miner.text import fingerprint
 from miner.training.probability import Calibration, Sample, calibrate
 from miner.training.record import note_training

@@ -32,9 +32,8 @@ from miner.faults import read_json
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.names import ModelFolder, resolve
 from miner.models.quiet import quietly
+from miner.store.corpus import ROLES, require_judgments, unlabelled_texts
 from miner.store.database import Store
-from miner.store.evaluation import require_judgments
-from miner.store.texts import ROLES, unlabelled_texts
 from miner.text import fingerprint
 from miner.training.denoising import Denoising, TextBatches, denoising_loss, prepare
 from miner.training.encoder_trainer import TRAINED, load_model, note_truncated

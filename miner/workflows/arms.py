@@ -12,11 +12,11 @@ from miner.arrays import positions
 from miner.collection.collection import Collection, Ints
 from miner.collection.exclusion import Exclusions
 from miner.errors import UsageError
-from miner.store import bench as stored
 from miner.store import corpus
+from miner.store import evidence as stored
 from miner.store.database import Store
-from miner.store.mined import TextsById, mined_pairs
 from miner.store.runs import Run, find_run
+from miner.store.triplets import TextsById, mined_pairs
 from miner.training.examples import Examples
 from miner.workflows.bench_config import ARMS, BM25, EASY, FILTERED, HARD, IN_BATCH, BenchConfig
 from miner.workflows.train import rows_of

@@ -30,7 +30,7 @@ from miner.models.names import resolve
 from miner.stats import Difference, compare_values, holm
 from miner.store import corpus
 from miner.store.database import Store
-from miner.store.mined import TextsById
+from miner.store.triplets import TextsById
 from miner.text import fingerprint
 from miner.training.batches import KnownPositives
 from miner.training.encoder import base_fingerprint, train_encoder

@@ -24,9 +24,10 @@ from miner.mining.pipeline import change, mine
 from miner.ranges import BELOW_1, COUNT, ROUNDS, ROW_NEGATIVES, check_fields, within
 from miner.stats import Rate
 from miner.store import runs
+from miner.store.corpus import require_judgments
 from miner.store.database import Store
-from miner.store.evaluation import require_judgments
 from miner.store.lock import WriterLock
+from miner.store.triplets import triplet_count
 from miner.training.encoder import base_fingerprint
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.train import Dev, Rows, held_out, train
@@ -170,7 +171,7 @@ def _round(path: Path, out: Path, encoder: str, number: int, config: LoopConfig,
     with Store.open(path, note=progress.note) as store:
         mining = replace(config.mining, encoder=encoder)
         run = mine(store, mining, name=printable(f"{out.parent.name.strip()}-{number}"), progress=progress)
-        triplets = runs.triplet_count(store, run)
+        triplets = triplet_count(store, run)
         found = _audited(store, run, config, progress)
     rows = Rows(run=run.name, negatives=config.negatives, hold_out=config.hold_out)
     split = config.split if config.training.evaluations else None

@@ -17,14 +17,15 @@ from miner.errors import UsageError, listed
 from miner.export.scorer import BM25, ENCODER, Scorer, scorer_of_export, scorer_of_run
 from miner.models.similarity import SCORES
 from miner.ranges import BELOW_1, ROW_NEGATIVES, check_fields, within
-from miner.store import corpus, evidence, mined, runs
-from miner.store import evaluation as evaluating
-from miner.store.certificate import staleness
+from miner.store import corpus, evidence
+from miner.store import corpus as evaluating
 from miner.store.database import Store
 from miner.store.faults import is_database
 from miner.store.pending import TrainedModel
-from miner.store.runs import Run, find_run
+from miner.store.runs import Run, find_run, staleness
 from miner.store.silver import SOURCES, graded, is_soft, judged_pairs
+from miner.store.triplets import TextsById, known_pair_keys, mined_pairs, pair_text_keys, text_labels
+from miner.store.verdicts import negative_counts
 from miner.text import fingerprint
 from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
 from miner.training.examples import Columns, Examples, examples_of, read_examples
@@ -198,19 +199,19 @@ def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progres
             progress.note(stale)
         if config.needs.label == "scores":
             _require_teacher(scorer_of_run(store, run), f"run {run.name}", str(source), progress)
-        all_pairs = mined.mined_pairs(store, run)
+        all_pairs = mined_pairs(store, run)
         if rows.hold_out:
             held_pairs = held_out(store, run, rows.hold_out, config.seed)
-            known = known.without(*(keys.to_numpy() for keys in mined.pair_text_keys(store, held_pairs)))
+            known = known.without(*(keys.to_numpy() for keys in pair_text_keys(store, held_pairs)))
             held = set(_ids(held_pairs))
             all_pairs = all_pairs.filter(pa.array([pair not in held for pair in _ids(all_pairs)]))
             progress.note(f"{len(held):,} positives are held out for an audit")
         pairs = usable(all_pairs, rows.negatives, f"run {run.name}")
         if left := all_pairs.num_rows - pairs.num_rows:
             progress.note(f"{left:,} positives have fewer than {rows.negatives} negatives and are left out")
-        if without := runs.negative_counts(store, run).get(0):
+        if without := negative_counts(store, run).get(0):
             progress.note(f"{without:,} queries of run {run.name} have no negatives and are left out")
-        examples = rows_of(mined.TextsById(store), pairs, config.loss, rows.negatives, f"run {run.name}")
+        examples = rows_of(TextsById(store), pairs, config.loss, rows.negatives, f"run {run.name}")
         seen = pairs.select(["query_id", "positive_id"]).rename_columns(["query_id", "doc_id"])
         return _Read(examples, run.split, store.id, seen, known)
 
@@ -338,9 +339,9 @@ def known_positives(store: Store, sources: Sequence[str] = SOURCES[:1]) -> Known
     """Returns what is known: pairs judged relevant by people or these sources, in any split; labels."""
     from miner.training.batches import KnownPositives
 
-    keys = mined.known_pair_keys(store, (*sources, SOURCES[0]))
+    keys = known_pair_keys(store, (*sources, SOURCES[0]))
     anchors, documents = keys["query_key"].to_numpy(), keys["doc_key"].to_numpy()
-    return KnownPositives(anchors, documents, mined.text_labels(store))
+    return KnownPositives(anchors, documents, text_labels(store))
 
 
 def _models(report: EncoderReport, positives: pa.Table) -> list[TrainedModel]:
@@ -370,7 +371,7 @@ def usable(pairs: pa.Table, negatives: int, origin: str) -> pa.Table:
     return full
 
 
-def rows_of(texts_of: mined.TextsById, full: pa.Table, loss: str, negatives: int, origin: str) -> Examples:
+def rows_of(texts_of: TextsById, full: pa.Table, loss: str, negatives: int, origin: str) -> Examples:
     """Returns `usable` pairs (with scores only where the loss needs them) as rows for a loss.
 
     The j-th positive of a query takes its negatives from the j-th on, in a circle. Losses of labelled

@@ -1,0 +1,143 @@
+"""The models that a store knows, and the positives that each was trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from miner.store.database import Store
+from miner.store.runs import Run
+from miner.store.tables import GOLD
+
+
+def record_model(store: Store, fingerprint: str, kind: str, name: str, details: Mapping[str, Any]) -> None:
+    """Notes a model that evidence depends on; `kind` is `encoder` or `reranker`.
+
+    Of one that is known the name stays, and `details` are added to what is known of it.
+    """
+    known = store.rows("SELECT details FROM models WHERE fingerprint = ?", [fingerprint])
+    if not known:
+        store.execute(
+            "INSERT INTO models VALUES (?, ?, ?, ?)",
+            [fingerprint, kind, name, json.dumps(details, sort_keys=True)],
+        )
+        return
+    before = json.loads(known[0][0])
+    if (now := {**before, **details}) != before:
+        store.execute(
+            "UPDATE models SET details = ? WHERE fingerprint = ?",
+            [json.dumps(now, sort_keys=True), fingerprint],
+        )
+
+
+def model_name(store: Store, fingerprint: str | None) -> str | None:
+    """Returns the name under which a model was first used, or None."""
+    found = store.rows("SELECT name FROM models WHERE fingerprint = ?", [fingerprint])
+    return found[0][0] if found else None
+
+
+def model_similarity(store: Store, fingerprint: str | None) -> str | None:
+    """Returns how an encoder compares vectors, or None where the store does not know."""
+    found = store.rows(
+        "SELECT json_extract_string(details, '$.similarity') FROM models WHERE fingerprint = ?", [fingerprint]
+    )
+    return found[0][0] if found else None
+
+
+def model_names(store: Store, run: Run) -> list[str]:
+    """Returns what a run's candidates were found and scored by: `BM25`, the encoder, the reranker."""
+    models = [model_name(store, run.encoder), model_name(store, run.reranker)]
+    return ["BM25"] * bool(run.config.get("bm25")) + [name for name in models if name]
+
+
+def record_training(store: Store, model: str, positives: pa.Table, base: str | None = None) -> None:
+    """Notes the positives (query_id, doc_id) that a model's training used, in place of older notes.
+
+    With them those that its base was trained on: `base` is the base's `ModelFolder.fingerprint`, which
+    `record_model` keeps as `weights` of a model's details.
+    """
+    with store.transaction():
+        store.execute("DELETE FROM training_positives WHERE model = ?", [model])
+        store.insert("training_positives", positives, model=model)
+        store.execute(
+            """INSERT INTO training_positives
+            SELECT DISTINCT ?, t.query_id, t.doc_id FROM training_positives t
+            WHERE t.model IN (
+                SELECT fingerprint FROM models WHERE json_extract_string(details, '$.weights') = ?)
+            AND NOT EXISTS (FROM training_positives o
+                WHERE o.model = ? AND o.query_id = t.query_id AND o.doc_id = t.doc_id)""",
+            [model, base, model],
+        )
+
+
+def training_positives(store: Store, model: str) -> pa.Table:
+    """Returns the positives that a model's training used as (query_id, doc_id), ordered; none if unknown."""
+    return store.table(
+        "SELECT query_id, doc_id FROM training_positives WHERE model = ? ORDER BY query_id, doc_id",
+        [model],
+    )
+
+
+def is_trained_here(store: Store, model: str) -> bool:
+    """Returns whether the store knows which positives a model was trained on."""
+    query = "SELECT 1 FROM models WHERE fingerprint = ? AND json_extract(details, '$.training') IS NOT NULL"
+    return bool(store.rows(query, [model]))
+
+
+def is_recorded(store: Store, model: str) -> bool:
+    """Returns whether the store knows a model of that fingerprint."""
+    return bool(store.rows("SELECT 1 FROM models WHERE fingerprint = ?", [model]))
+
+
+def seen_positives(store: Store, model: str, split: str) -> int:
+    """Returns how many of a split's positives a model was trained on, as far as the store knows."""
+    ((number,),) = store.rows(
+        f"""SELECT count(*) FROM (
+            SELECT DISTINCT query_id, doc_id FROM {GOLD} WHERE split = ? AND relevance > 0
+            INTERSECT SELECT query_id, doc_id FROM training_positives WHERE model = ?)""",
+        [split, model],
+    )
+    return int(number)
+
+
+def trained_models(store: Store, run: Run) -> list[str]:
+    """Returns the fingerprints of those of a run's models that were trained on positives of this store."""
+    rows = store.rows(
+        "SELECT DISTINCT model FROM training_positives WHERE model IN (?, ?)", [run.encoder, run.reranker]
+    )
+    return [model for (model,) in rows]
+
+
+def models_of_unknown_training(store: Store, run: Run) -> list[str]:
+    """Returns the run's models, and bases of them, of whose training the store knows nothing.
+
+    What a model was trained on, its base has seen to; a base that was drawn at random has seen nothing.
+    """
+    rows = store.rows(
+        "SELECT name, details FROM models WHERE fingerprint IN (?, ?) ORDER BY kind, name",
+        [run.encoder, run.reranker],
+    )
+    found = [_untold(store, name, json.loads(details)) for name, details in rows]
+    return [name for name in found if name is not None]
+
+
+def _untold(store: Store, name: str, details: Mapping[str, Any]) -> str | None:
+    """The model, or the first of its bases, of which nothing is known; None where all is."""
+    if "training" not in details:
+        return name
+    base = details.get("base")
+    if base is None:
+        return None
+    rows = store.rows(
+        """SELECT name, details FROM models WHERE json_extract_string(details, '$.weights') = ?
+        ORDER BY json_extract(details, '$.training') IS NULL, name LIMIT 1""",
+        [base],
+    )
+    of_base = f"the base of {name}"
+    if not rows:
+        return of_base
+    known = json.loads(rows[0][1])
+    return of_base if "training" not in known else _untold(store, rows[0][0], known)

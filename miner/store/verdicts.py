@@ -1,0 +1,197 @@
+"""What became of the candidates of a run: verdicts, reasons, shortfalls, and how two runs differ."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from miner.schema import KEPT, SUSPECTED
+from miner.store.database import Store
+from miner.store.runs import Run
+from miner.store.tables import GOLD
+
+OUTCOMES = """SELECT query_id, doc_id,
+        CASE WHEN slot IS NOT NULL THEN 'negative' ELSE coalesce(reason::VARCHAR, 'kept') END AS outcome
+    FROM verdicts"""
+"""What became of every candidate: selected, passed every rule, or dropped for a reason."""
+
+
+def verdicts_of(store: Store, run: Run) -> pa.Table:
+    """Returns what became of every candidate of a run: query_id, doc_id, outcome.
+
+    `outcome` is `negative` where it was selected, `kept`, or the reason why it was dropped.
+    """
+    return store.table(f"{OUTCOMES} WHERE run = ? ORDER BY query_id, doc_id", [run.name])
+
+
+def suspected(store: Store, run: Run) -> pa.Table:
+    """Returns a run's suspected positives that are not judged yet, in order: candidate, query_id, doc_id."""
+    return store.table(
+        f"""SELECT c.candidate, c.query_id, c.doc_id FROM decided d
+        JOIN candidates c ON c.evidence = ? AND c.candidate = d.candidate
+        WHERE d.run_id = ? AND d.verdict = 'suspected'
+            AND (c.query_id, c.doc_id) NOT IN (SELECT (query_id, doc_id) FROM {GOLD})
+        ORDER BY c.candidate""",
+        [run.evidence, run.run_id],
+    )
+
+
+def reason_counts(store: Store, run: Run) -> dict[str, int]:
+    """Returns how many candidates had each reason, the commonest first; `kept` and `selected` included."""
+    # By code first: names for millions of candidates take five times as long as the counting.
+    rows = store.rows(
+        f"""SELECT CASE WHEN code < {KEPT} THEN 'selected' WHEN code = {KEPT} THEN 'kept'
+            ELSE enum_range(NULL::reason)[code % {SUSPECTED} + 1]::VARCHAR END AS r,
+            sum(number)::BIGINT AS candidates
+        FROM (SELECT code, count(*) AS number
+            FROM (SELECT unnest(codes) AS code FROM decisions WHERE run_id = ?) GROUP BY code)
+        GROUP BY r ORDER BY candidates DESC, r""",
+        [run.run_id],
+    )
+    return dict(rows)
+
+
+def negative_counts(store: Store, run: Run) -> dict[int, int]:
+    """Returns how many queries got how many negatives: number of negatives to number of queries."""
+    rows = store.rows(
+        f"""SELECT coalesce(found, 0) AS negatives, count(*)
+        FROM (SELECT DISTINCT query_no FROM positives WHERE evidence = ?)
+        LEFT JOIN (SELECT query_no, len(list_filter(codes, lambda code: code < {KEPT})) AS found
+            FROM decisions WHERE run_id = ?) USING (query_no)
+        GROUP BY negatives ORDER BY negatives""",
+        [run.evidence, run.run_id],
+    )
+    return dict(rows)
+
+
+def short_queries(store: Store, run: Run) -> pa.Table:
+    """Returns the queries with too few negatives: query_no, codes (of their candidates; null without any)."""
+    return store.table(
+        f"""SELECT query_no, codes
+        FROM (SELECT DISTINCT query_no FROM positives WHERE evidence = ?)
+        LEFT JOIN (SELECT query_no, codes FROM decisions WHERE run_id = ?) USING (query_no)
+        WHERE coalesce(len(list_filter(codes, lambda code: code < {KEPT})), 0) < ?
+        ORDER BY query_no""",
+        [run.evidence, run.run_id, run.negatives],
+    )
+
+
+def shortfall_reasons(store: Store, run: Run) -> dict[str, int]:
+    """Returns how many queries fell short per commonest reason, the commonest first.
+
+    `no_candidates` where nothing was retrieved, `too_few_kept` where nothing was dropped either.
+    """
+    rows = store.rows(
+        """SELECT coalesce(commonest_reason::VARCHAR,
+                CASE WHEN candidates = 0 THEN 'no_candidates' ELSE 'too_few_kept' END) AS why,
+            count(*) FROM shortfalls WHERE run = ? GROUP BY why ORDER BY count(*) DESC, why""",
+        [run.name],
+    )
+    return dict(rows)
+
+
+def candidates_of_query(store: Store, run: Run, query_id: str) -> pa.Table:
+    """Returns a query's candidates in one run, the selected first, with texts, ranks, scores, reasons."""
+    return store.table(
+        """SELECT v.slot, v.verdict::VARCHAR AS verdict, v.reason::VARCHAR AS reason, v.doc_id,
+            v.bm25_rank, v.bm25_score, v.dense_rank, v.dense_score, v.rerank_score, d.text
+        FROM verdicts v JOIN documents d USING (doc_id)
+        WHERE v.run = ? AND v.query_id = ?
+        ORDER BY v.slot NULLS LAST, v.verdict = 'dropped', v.fused_rank""",
+        [run.name, query_id],
+    )
+
+
+def positives_of_query(store: Store, run: Run, query_id: str) -> pa.Table:
+    """Returns a query's judged positives with their scores in one run's evidence."""
+    return store.table(
+        """SELECT p.doc_id, p.bm25_score, p.dense_score, s.score AS rerank_score, d.text
+        FROM positives p JOIN documents d USING (doc_id)
+        LEFT JOIN rerank_scores s ON s.reranker = ? AND s.query_id = p.query_id AND s.doc_id = p.doc_id
+        WHERE p.evidence = ? AND p.query_id = ? ORDER BY p.doc_id""",
+        [run.reranker, run.evidence, query_id],
+    )
+
+
+def example_query(store: Store, run: Run) -> str | None:
+    """Returns a query that shows the most: all its negatives found, and candidates dropped by a rule.
+
+    The rules' drops of unjudged documents count, the hardest first; None if no query has both.
+    """
+    found = store.rows(
+        """SELECT query_id FROM verdicts WHERE run = ?
+        GROUP BY query_id
+        HAVING count(slot) >= ? AND count(*) FILTER (reason IN (
+            'max_score', 'absolute_margin', 'relative_margin', 'percentile', 'relative_percentile')) >= 2
+        ORDER BY max(rerank_score) FILTER (verdict = 'dropped' AND reason <> 'judged_positive') DESC,
+            query_id LIMIT 1""",
+        [run.name, min(3, run.negatives)],
+    )
+    return found[0][0] if found else None
+
+
+def easy_negative(store: Store, run: Run, query_id: str) -> str:
+    """Returns the text of a document that no retriever found for the query: what random negatives are."""
+    ((text,),) = store.rows(
+        """SELECT text FROM documents d
+        WHERE NOT EXISTS (FROM candidates c
+            WHERE c.evidence = ? AND c.query_id = ? AND c.doc_id = d.doc_id)
+        AND NOT EXISTS (FROM judgments j WHERE j.query_id = ? AND j.doc_id = d.doc_id)
+        ORDER BY md5(doc_id || ?) LIMIT 1""",
+        [run.evidence, query_id, query_id, query_id],
+    )
+    return str(text)
+
+
+_GONE = "(no longer in the store)"
+
+_MOVED = f"""SELECT query_id, doc_id, coalesce(a.outcome, 'no candidate') AS before,
+        coalesce(b.outcome, 'no candidate') AS after
+    FROM ({OUTCOMES} WHERE run = $before) a
+    FULL JOIN ({OUTCOMES} WHERE run = $after) b USING (query_id, doc_id)
+    WHERE a.outcome = 'negative' OR b.outcome = 'negative'"""
+
+
+def moved_negatives(store: Store, before: Run, after: Run) -> list[tuple[str, str, int]]:
+    """Returns, for the negatives of either run, what they were before and after, and how many, most first."""
+    return store.rows(
+        f"SELECT before, after, count(*) FROM ({_MOVED}) GROUP BY ALL ORDER BY count(*) DESC, before, after",
+        {"before": before.name, "after": after.name},
+    )
+
+
+def example_of_move(
+    store: Store, before: Run, after: Run, was: str, became: str
+) -> tuple[str, str, str, str]:
+    """Returns one pair that moved so: query_id, query, doc_id, document."""
+    (row,) = store.rows(
+        f"""SELECT query_id, coalesce(q.text, '{_GONE}'), doc_id, coalesce(d.text, '{_GONE}')
+        FROM ({_MOVED}) m LEFT JOIN queries q USING (query_id) LEFT JOIN documents d USING (doc_id)
+        WHERE m.before = $was AND m.after = $became ORDER BY md5(query_id || doc_id) LIMIT 1""",
+        {"before": before.name, "after": after.name, "was": was, "became": became},
+    )
+    return row
+
+
+def positive_changes(store: Store, before: Run, after: Run) -> dict[str, int]:
+    """Returns how many positives both runs have, and only one of them: `both`, `gone`, `new`."""
+    rows = store.rows(
+        """SELECT CASE WHEN b.doc_id IS NULL THEN 'gone' WHEN a.doc_id IS NULL THEN 'new' ELSE 'both' END,
+            count(*)
+        FROM (SELECT query_id, doc_id FROM positives WHERE evidence = $before) a
+        FULL JOIN (SELECT query_id, doc_id FROM positives WHERE evidence = $after) b USING (query_id, doc_id)
+        GROUP BY ALL""",
+        {"before": before.evidence, "after": after.evidence},
+    )
+    return {"both": 0, "gone": 0, "new": 0} | dict(rows)
+
+
+def triplet_changes(store: Store, before: Run, after: Run) -> pa.Table:
+    """Returns how many triplets both runs have, and only one of them: columns both, gone, new."""
+    return store.table(
+        """WITH a AS (SELECT query_id, positive_id, negative_id FROM triplets WHERE run_id = $before),
+        b AS (SELECT query_id, positive_id, negative_id FROM triplets WHERE run_id = $after)
+        SELECT (SELECT count(*) FROM (FROM a INTERSECT FROM b)) AS "both",
+            (SELECT count(*) FROM (FROM a EXCEPT FROM b)) AS gone,
+            (SELECT count(*) FROM (FROM b EXCEPT FROM a)) AS new""",
+        {"before": before.run_id, "after": after.run_id},
+    )
