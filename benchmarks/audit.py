@@ -141,7 +141,7 @@ def main() -> None:
         size = f"{given.queries:,} queries x {CANDIDATES} candidates"
         commands = {
             f"audit, {size}, 5 repeats": miner("audit", store, "--json"),
-            f"calibrate, {size}, 5 repeats": miner("calibrate", store, "--target-leak", "0.05", "--json"),
+            f"calibrate, {size}, 5 repeats": miner("calibrate", store, "--target", "0.05", "--json"),
             f"contamination, {given.documents:,} documents": miner(
                 "contamination", store, "--against", other, "--split", "train", "--json"
             ),

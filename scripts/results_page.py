@@ -34,17 +34,8 @@ SECTIONS = {
     "loss": "## Losses",
     "met": "## Met, and without a target",
 }
-_WORDS = {
-    "leak": "hidden-positive rate",
-    "leaked": "selected",
-    "leakage": "contamination",
-    "yield": "coverage",
-    "full": "coverage",
-    "anchor": "reference positive",
-}
+_WORDS = {"leakage": "contamination"}
 """Older rows have older words."""
-_FORMERLY = {"hidden": "leak"}
-"""Benchmarks that had another name."""
 _ASIDE = ("--work", "--results", "--repeats")
 """Options that do not make another measurement."""
 
@@ -67,7 +58,7 @@ def pages() -> dict[Path, str]:
 @cache
 def rows(benchmark: str) -> list[Row]:
     """Returns all rows of a benchmark, oldest first, in today's words."""
-    lines = (ROWS / f"{_stem(benchmark)}.jsonl").read_text("utf-8").splitlines()
+    lines = (ROWS / f"{benchmark}.jsonl").read_text("utf-8").splitlines()
     return [
         row
         | {
@@ -76,10 +67,6 @@ def rows(benchmark: str) -> list[Row]:
         }
         for row in map(json.loads, lines)
     ]
-
-
-def _stem(benchmark: str) -> str:
-    return benchmark if (ROWS / f"{benchmark}.jsonl").exists() else _FORMERLY.get(benchmark, benchmark)
 
 
 def _today(words: str) -> str:
@@ -131,7 +118,7 @@ def _line(claim: Claim, row: Row) -> str:
             for name, part in claim.get("also", {}).items()
         )
     }
-    benchmark = _stem(claim["benchmark"])
+    benchmark = claim["benchmark"]
     cells = [
         f"[{benchmark}](../benchmarks/results/{benchmark}.md)",
         claim["says"].format(**also),

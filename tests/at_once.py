@@ -31,7 +31,7 @@ CHUNKS = {
 }
 SLOW = (
     "miner.curation.dedup.near_pairs", "miner.curation.contamination._Texts.of",
-    "miner.auditing.replay.Material.without", "miner.auditing.sweep.Sweep.counts",
+    "miner.auditing.replay.Replay.hide", "miner.auditing.sweep.Sweep.counts",
     "miner.models.encoder.Encoder.encoded", "miner.models.reranker.Reranker.score",
     "miner.retrieval.bm25.Bm25.search", "miner.training.encoder.train_model",
     "miner.training.reranker_trainer.train_cross_encoder", "miner.training.tsdae._trained",

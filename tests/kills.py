@@ -297,7 +297,7 @@ CASES = {
     "mine": Case("mine @s.duckdb --run again --depth 9 --encoder @encoder --reranker @reranker"),
     "decide": Case("decide @s.duckdb --run r1 --relative-margin 0.4 --name other"),
     "audit": Case("audit @s.duckdb --repeats 2"),
-    "calibrate": Case("calibrate @s.duckdb --keep-yield --repeats 2 --out @rules.toml", "rules.toml"),
+    "calibrate": Case("calibrate @s.duckdb --keep-coverage --repeats 2 --out @rules.toml", "rules.toml"),
     "relabel": Case("relabel @s.duckdb --probability 0.1 --repeats 2"),
     "contamination": Case(
         "contamination @s.duckdb --against @other.duckdb --out @matches.jsonl", "matches.jsonl"

@@ -83,7 +83,7 @@ def pairs(reranker: str) -> dict[str, tuple[list[str], list[str]]]:
         "mine and sql": (f"{mine} r2", sql),
         "mine with a reranker and export": (f"{mine} r3 --reranker {reranker}", export),
         "audit and evaluate": (f"audit STORE {HIDING}", f"evaluate bundled STORE {EVALUATE}"),
-        "calibrate and runs": (f"calibrate STORE {HIDING} --target-leak 0.9", "*runs STORE --json"),
+        "calibrate and runs": (f"calibrate STORE {HIDING} --target 0.9", "*runs STORE --json"),
         "train and decide": (
             f"train STORE OUT --run r1 {TRAINING} --evaluations 0",
             "decide STORE --run r1 --name strict --relative-margin 0.2",
@@ -186,7 +186,7 @@ def test_ten_pairs_of_commands_end_as_each_does_alone(base: Base, tmp_path: Path
 SLOW_COMMANDS = {
     "mine": "read mine STORE --encoder bundled --depth 15 --run r2 --reranker RERANKER",
     "audit": f"read audit STORE {HIDING}",
-    "calibrate": f"read calibrate STORE {HIDING} --target-leak 0.9",
+    "calibrate": f"read calibrate STORE {HIDING} --target 0.9",
     "dedup": "read dedup STORE --encoder bundled",
     "contamination": "read contamination STORE --against STORE",
     "relabel": f"read relabel STORE {HIDING}",

@@ -21,11 +21,10 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from miner.arrays import drawn_share
-from miner.auditing.audit import Audit, audit
+from miner.auditing.audit import Audit, audit, compare_with_judgments
 from miner.auditing.calibrate import calibrate
 from miner.auditing.config import AuditConfig
-from miner.auditing.outside import against_judgments
-from miner.auditing.replay import Material, Trial
+from miner.auditing.replay import Replay, Trial
 from miner.cli.main import group
 from miner.errors import InputError, UsageError
 from miner.mining.config import MiningConfig, Rules, Selection
@@ -129,9 +128,9 @@ def a_trial(path: Path, config: MiningConfig) -> tuple[Trial, list[tuple[str, st
     """Returns a decision of a store with copies, and the judged pairs that it hides."""
     judged = corpus()[2]
     with made(path, judged) as store:
-        material = Material.of(store, mine(store, config))
-        hidden = material.hideable.draw(0.4, np.random.default_rng(1))
-        trial = material.trial(material.without(hidden))
+        replay = Replay.of(store, mine(store, config))
+        hidden = replay.hideable.draw(0.4, np.random.default_rng(1))
+        trial = replay.decide(replay.hide(hidden))
     return trial, [pair for pair, hide in zip(sorted(judged), hidden.tolist(), strict=True) if hide]
 
 
@@ -146,18 +145,18 @@ def test_a_trial_is_what_mining_without_the_judgments_gives(tmp_path: Path, conf
         excluded = {(query, document) for query, document, reason in rows if reason in EXCLUSIONS}
         found = {(query, document) for query, document, _ in rows}
     assert gone
-    leaked = {pair for pair, leak in zip(sorted(judged), trial.leaked.tolist(), strict=True) if leak}
+    selected = {pair for pair, flag in zip(sorted(judged), trial.selected.tolist(), strict=True) if flag}
     through_copies = {
         (q, d)
         for q, d in gone
         if (q, d) in excluded | (set(gone) - found)
         and any(d.replace("p", copy) in expected.get(q, set()) for copy in "ce")
     }
-    assert leaked == {(q, d) for q, d in gone if d in expected.get(q, set())} | through_copies
+    assert selected == {(q, d) for q, d in gone if d in expected.get(q, set())} | through_copies
     counts = dict(zip(sorted(queries), trial.negatives.tolist(), strict=True))
     assert counts == {q: len(expected.get(q, set())) for q in queries}
     wrong = [(q, d) for q, n in expected.items() for d in n if (q, re.sub("^[ce]", "p", d)) in gone]
-    assert trial.wrong.sum() == len(wrong)
+    assert trial.hidden_negatives.sum() == len(wrong)
 
 
 def test_a_reranker_decides_of_copies_in_a_trial_as_in_mining(tmp_path: Path) -> None:
@@ -171,34 +170,34 @@ def test_a_reranker_decides_of_copies_in_a_trial_as_in_mining(tmp_path: Path) ->
     counts = dict(zip(sorted(queries), trial.negatives.tolist(), strict=True))
     assert counts == {q: len(expected.get(q, set())) for q in queries}
     wrong = [(q, d) for q, n in expected.items() for d in n if (q, re.sub("^[ce]", "p", d)) in gone]
-    assert trial.wrong.sum() == len(wrong) > 0
+    assert trial.hidden_negatives.sum() == len(wrong) > 0
 
 
 def test_a_copy_stands_for_what_it_keeps_out(tmp_path: Path) -> None:
-    """Of a cluster one candidate is taken: where that is a copy of a hidden positive, this has leaked."""
+    """If the candidate of a cluster is a copy of a hidden positive, that positive counts as selected."""
     documents = {"a": "apple pie", "b": "apple tart", "copy": "apple apple pies", "y": "apple jam"}
     judged = [("q", "a"), ("q", "b")]
     cluster = {"id": ["a", "copy"], "cluster": ["a", "a"], "how": ["minhash"] * 2, "similarity": [0.9] * 2}
     with make_store(tmp_path / "s.duckdb", documents, {"q": "apple apple"}, judged) as store:
         replace_duplicates(store, {"documents": pa.table(cluster)}, {})
-        material = Material.of(store, mine(store, MiningConfig(rules=Rules(relative_margin=None))))
-        trial = material.trial(material.without(np.array([True, False])))
-    assert trial.leaked.tolist() == [True, False]
-    assert (trial.wrong.tolist(), trial.negatives.tolist()) == ([1], [2])
+        replay = Replay.of(store, mine(store, MiningConfig(rules=Rules(relative_margin=None))))
+        trial = replay.decide(replay.hide(np.array([True, False])))
+    assert trial.selected.tolist() == [True, False]
+    assert (trial.hidden_negatives.tolist(), trial.negatives.tolist()) == ([1], [2])
 
 
 def test_the_encoder_decides_in_a_trial_as_in_mining(tmp_path: Path, encoder: Path) -> None:
     config = MiningConfig(encoder=str(encoder), rules=Rules(relative_margin=0.01))
     documents, queries, judged = corpus()
     with make_store(tmp_path / "s.duckdb", documents, queries, judged) as store:
-        material = Material.of(store, mine(store, config))
-        hidden = material.hideable.draw(0.4, np.random.default_rng(2))
-        trial = material.trial(material.without(hidden))
+        replay = Replay.of(store, mine(store, config))
+        hidden = replay.hideable.draw(0.4, np.random.default_rng(2))
+        trial = replay.decide(replay.hide(hidden))
     left = [pair for pair, hide in zip(sorted(judged), hidden.tolist(), strict=True) if not hide]
     with make_store(tmp_path / "less.duckdb", documents, queries, left) as less:
         expected = negatives(less, mine(less, config))
-    leaked = {pair for pair, leak in zip(sorted(judged), trial.leaked.tolist(), strict=True) if leak}
-    assert leaked == {(q, d) for q, d in set(judged) - set(left) if d in expected.get(q, set())}
+    selected = {pair for pair, flag in zip(sorted(judged), trial.selected.tolist(), strict=True) if flag}
+    assert selected == {(q, d) for q, d in set(judged) - set(left) if d in expected.get(q, set())}
 
 
 def test_the_figures_add_up_and_repeat(store: Store) -> None:
@@ -206,14 +205,22 @@ def test_the_figures_add_up_and_repeat(store: Store) -> None:
     found = audit(store, run, AuditConfig(repeats=3))
     assert found == audit(store, run, AuditConfig(repeats=3))
     assert found != audit(store, run, AuditConfig(repeats=3, seed=14))
-    assert found.leak == found.outcomes["negative"]
-    assert found.leak.hits > 0
-    assert found.leak.of == sum(rate.hits for rate in found.outcomes.values()) == round(3 * found.hidden)
+    assert found.hidden_positive_rate == found.outcomes["negative"]
+    assert found.hidden_positive_rate.hits > 0
+    assert (
+        found.hidden_positive_rate.of
+        == sum(rate.hits for rate in found.outcomes.values())
+        == round(3 * found.hidden)
+    )
     lost = found.outcomes.get("not_found")
-    assert sum(rate.of for rate in found.bands.values()) == found.leak.of - (lost.hits if lost else 0)
-    assert sum(rate.hits for rate in found.bands.values()) == found.leak.hits
-    assert found.leak.rate is not None
-    assert found.leak.low <= found.leak.rate <= found.leak.high
+    assert sum(rate.of for rate in found.by_rank.values()) == found.hidden_positive_rate.of - (
+        lost.hits if lost else 0
+    )
+    assert sum(rate.hits for rate in found.by_rank.values()) == found.hidden_positive_rate.hits
+    assert found.hidden_positive_rate.rate is not None
+    assert (
+        found.hidden_positive_rate.low <= found.hidden_positive_rate.rate <= found.hidden_positive_rate.high
+    )
     assert found.hideable == found.positives == 4 * QUERIES
     (kept,) = store.rows(
         "SELECT result FROM audits WHERE run_id = ? AND settings LIKE '%\"seed\": 13%'", [run.run_id]
@@ -221,13 +228,13 @@ def test_the_figures_add_up_and_repeat(store: Store) -> None:
     assert json.loads(kept[0]) == json.loads(json.dumps(found.as_json()))
 
 
-def test_a_stricter_rule_leaks_less_and_leaves_easier_negatives(store: Store) -> None:
+def test_a_stricter_rule_selects_fewer_hidden_positives_and_leaves_easier_negatives(store: Store) -> None:
     def audited(margin: float | None) -> Audit:
         run = mine(store, MiningConfig(rules=Rules(relative_margin=margin)))
         return audit(store, run, AuditConfig())
 
     naive, strict = audited(None), audited(0.5)
-    assert strict.leak.hits < naive.leak.hits
+    assert strict.hidden_positive_rate.hits < naive.hidden_positive_rate.hits
     ranks = [found.as_audited.rank or 0 for found in (naive, strict)]
     assert 0 < ranks[0] < ranks[1]
 
@@ -237,13 +244,13 @@ def test_what_a_model_was_trained_on_is_never_hidden(store: Store) -> None:
     seen = [("q00", "p00-1"), ("q01", "p01-0"), ("q01", "p01-1"), ("q01", "p01-2"), ("q01", "p01-3")]
     columns = {"query_id": [q for q, _ in seen], "doc_id": [d for _, d in seen]}
     record_training(store, "a-model", pa.table(columns))
-    hideable = Material.of(store, run).hideable
+    hideable = Replay.of(store, run).hideable
     for repeat in range(20):
         hidden = hideable.table.filter(
             pa.array(hideable.draw(0.9, np.random.default_rng(repeat)))
         ).to_pylist()
         assert not {(r["query_id"], r["doc_id"]) for r in hidden} & set(seen)
-    assert hideable.bars() == {"trained": 5}
+    assert hideable.cannot_hide() == {"trained": 5}
 
 
 def test_the_base_of_a_model_counts_as_its_own_training(store: Store) -> None:
@@ -319,7 +326,7 @@ def test_a_copy_of_what_a_model_was_trained_on_is_never_hidden(tmp_path: Path) -
         replace_duplicates(store, clusters, {})
         run = replace(mine(store, MiningConfig()), reranker="a-model")
         record_training(store, "a-model", pa.table({"query_id": ["q"], "doc_id": ["a"]}))
-        rows = Material.of(store, run).hideable.table.to_pylist()
+        rows = Replay.of(store, run).hideable.table.to_pylist()
     barred = {(row["query_id"], row["doc_id"]) for row in rows if row["cannot_hide"] == "trained"}
     assert barred == {("q", "a"), ("q", "b"), ("r", "a"), ("r", "b")}
 
@@ -331,18 +338,18 @@ def test_only_positives_and_shared_texts_stay(tmp_path: Path) -> None:
     with make_store(
         tmp_path / "s.duckdb", documents, queries, [*judged, ("other", "e"), ("other", "e", "test")]
     ) as s:
-        hideable = Material.of(s, mine(s, MiningConfig())).hideable
-        assert hideable.bars() == {"only": 1, "same_text": 4, "other_split": 1}
+        hideable = Replay.of(s, mine(s, MiningConfig())).hideable
+        assert hideable.cannot_hide() == {"only": 1, "same_text": 4, "other_split": 1}
 
 
-def test_copies_of_visible_positives_do_not_leak(tmp_path: Path) -> None:
+def test_copies_of_visible_positives_do_not_count_as_hidden(tmp_path: Path) -> None:
     documents = {"a": "apple pie crust", "b": "Apple  pie crust", "c": "pear", "x": "apple", "y": "apple jam"}
     judged = [("q", "a"), ("q", "b")]
     with make_store(tmp_path / "s.duckdb", documents, {"q": "apple"}, judged) as store:
         run = mine(store, MiningConfig(rules=Rules(relative_margin=None)))
         found = audit(store, run, AuditConfig(share=0.5))
     assert {name: rate.hits for name, rate in found.outcomes.items()} == {"duplicate_of_positive": 5}
-    assert found.leak.hits == 0
+    assert found.hidden_positive_rate.hits == 0
 
 
 def test_an_audit_needs_no_model_and_the_command_says_what_it_found(store: Store, tmp_path: Path) -> None:
@@ -357,7 +364,7 @@ def test_an_audit_needs_no_model_and_the_command_says_what_it_found(store: Store
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "run naive: 16 of 48 known positives hidden, 2 times (share 0.3, seed 13)" in done.stdout
-    assert "the leak rate says nothing of them." in done.stdout
+    assert "the hidden-positive rate does not measure them." in done.stdout
 
 
 def test_neither_audit_nor_calibration_asks_for_the_models_of_the_run(
@@ -371,15 +378,18 @@ def test_neither_audit_nor_calibration_asks_for_the_models_of_the_run(
         shutil.rmtree(model)
     shutil.rmtree(store.vectors)
     found = audit(store, run, AuditConfig(repeats=2))
-    assert found.leak.of > 0
-    assert calibrate(store, run, 0.9, AuditConfig(repeats=2)).own.whole.leak.hits == found.leak.hits
+    assert found.hidden_positive_rate.of > 0
+    assert (
+        calibrate(store, run, 0.9, AuditConfig(repeats=2)).own.all_queries.hidden_positive_rate.hits
+        == found.hidden_positive_rate.hits
+    )
 
 
 def test_json_and_unknown_runs(store: Store) -> None:
     mine(store, MiningConfig())
     store.close()
     told = CliRunner().invoke(group, ["audit", str(store.path), "--json"])
-    assert json.loads(told.stdout)["leak"]["of"] > 0
+    assert json.loads(told.stdout)["hidden_positive_rate"]["of"] > 0
     with pytest.raises(Exception, match="no run 'r7'"):
         CliRunner().invoke(group, ["audit", str(store.path), "--run", "r7"], catch_exceptions=False)
 
@@ -390,16 +400,18 @@ def test_people_judge_the_negatives(store: Store, tmp_path: Path) -> None:
     file = tmp_path / "labels.tsv"
     lines = [f"{q}\t{d}\t{int(place < 3)}" for place, (q, d) in enumerate(pairs[:8])]
     file.write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\nq00\tnowhere\t1\n", "utf-8")
-    rate = against_judgments(store, run, read_judgments(file)).relevant["negative"]
+    rate = compare_with_judgments(store, run, read_judgments(file)).relevant["negative"]
     assert (rate.hits, rate.of) == (3, 8)
     trec = tmp_path / "labels.qrels"
     trec.write_text("\n".join(f"{q} 0 {d} 1" for q, d in pairs[:2]), "utf-8")
-    assert against_judgments(store, run, read_judgments(trec)).relevant["negative"].rate == 1.0
+    assert compare_with_judgments(store, run, read_judgments(trec)).relevant["negative"].rate == 1.0
     trec.write_text("q 0 d many\n", "utf-8")
     with pytest.raises(InputError, match=r"labels.qrels:1: relevance 'many' is not a number"):
         read_judgments(trec)
     with pytest.raises(UsageError, match="none of the 1 judgments is about a candidate"):
-        against_judgments(store, run, pa.table({"query_id": ["no"], "doc_id": ["no"], "relevance": [1.0]}))
+        compare_with_judgments(
+            store, run, pa.table({"query_id": ["no"], "doc_id": ["no"], "relevance": [1.0]})
+        )
 
 
 def test_weak_positives_score_below_their_negatives_everywhere(tmp_path: Path) -> None:
@@ -458,8 +470,8 @@ def test_the_interval_of_clustered_rates_holds_in_19_of_20_draws() -> None:
 
 def test_what_relabel_judged_is_never_hidden(store: Store) -> None:
     store.execute("INSERT INTO judgments VALUES ('q00', 'x01', 1, 'train', 'relabelled')")
-    hideable = Material.of(store, mine(store, MiningConfig())).hideable
-    assert hideable.bars() == {"relabelled": 1}
+    hideable = Replay.of(store, mine(store, MiningConfig())).hideable
+    assert hideable.cannot_hide() == {"relabelled": 1}
 
 
 def test_a_run_without_candidates_and_a_store_of_one_query(tmp_path: Path) -> None:
@@ -472,7 +484,7 @@ def test_a_run_without_candidates_and_a_store_of_one_query(tmp_path: Path) -> No
         found = audit(
             store, mine(store, MiningConfig(rules=Rules(relative_margin=None))), AuditConfig(share=0.5)
         )
-        assert (found.leak.hits, found.leak.of) == (5, 5)
+        assert (found.hidden_positive_rate.hits, found.hidden_positive_rate.of) == (5, 5)
 
 
 def test_judgments_are_told_where_nothing_can_be_hidden(tmp_path: Path) -> None:

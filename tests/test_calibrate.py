@@ -19,10 +19,9 @@ from hypothesis import strategies as st
 
 from miner.auditing.audit import audit
 from miner.auditing.calibrate import calibrate, candidates, choose, name_of
-from miner.auditing.calibrate_report import recipe, table
 from miner.auditing.config import AuditConfig
-from miner.auditing.replay import Material
-from miner.auditing.report import table as audit_table
+from miner.auditing.replay import Replay
+from miner.auditing.report import audit_table, calibration_table, recipe
 from miner.auditing.sweep import Sweep
 from miner.cli.main import group
 from miner.errors import UsageError
@@ -75,20 +74,23 @@ SETTINGS = [
 def test_the_sweep_counts_what_deciding_gives(
     store: Store, run: runs.Run, rules: Rules, negatives: int
 ) -> None:
-    material = Material.of(store, run)
+    replay = Replay.of(store, run)
     selection = Selection(negatives=negatives)
-    material = replace(material, config=replace(material.config, rules=rules, selection=selection))
-    hidden = material.hideable.draw(0.4, np.random.default_rng(3))
-    trial = material.trial(material.without(hidden))
-    (counts,) = Sweep(material, material.without(hidden)).counts([rules])
-    owner = material.hideable.positives.owner
-    assert counts.leaked.tolist() == np.bincount(owner[trial.leaked], minlength=len(counts.leaked)).tolist()
+    replay = replace(replay, config=replace(replay.config, rules=rules, selection=selection))
+    hidden = replay.hideable.draw(0.4, np.random.default_rng(3))
+    trial = replay.decide(replay.hide(hidden))
+    (counts,) = Sweep(replay, replay.hide(hidden)).counts([rules])
+    owner = replay.hideable.positives.owner
+    assert (
+        counts.selected.tolist()
+        == np.bincount(owner[trial.selected], minlength=len(counts.selected)).tolist()
+    )
     assert counts.negatives.tolist() == trial.negatives.tolist()
-    assert counts.full.mean() == pytest.approx(trial.cost.full)
+    assert counts.covered.mean() == pytest.approx(trial.left.coverage)
     total = counts.negatives.sum()
     if total:
-        assert counts.ranks.sum() / total == pytest.approx(trial.cost.rank)
-        assert counts.margins.sum() / total == pytest.approx(trial.cost.margin)
+        assert counts.ranks.sum() / total == pytest.approx(trial.left.rank)
+        assert counts.margins.sum() / total == pytest.approx(trial.left.margin)
 
 
 @given(
@@ -112,18 +114,20 @@ def test_bounds_and_rules_say_the_same(
 def test_the_choice_meets_its_target_and_the_recipe_repeats_it(
     store: Store, run: runs.Run, tmp_path: Path
 ) -> None:
-    naive = calibrate(store, run, 0.99, AuditConfig()).chosen.chosen_on
+    naive = calibrate(store, run, 0.99, AuditConfig()).chosen.choosing_half
     found = calibrate(store, run, 0.1, AuditConfig())
-    assert found.chosen.chosen_on.leak.rate is not None
-    assert found.chosen.chosen_on.leak.rate <= 0.1 < (naive.leak.rate or 0)
+    assert found.chosen.choosing_half.hidden_positive_rate.rate is not None
+    assert (
+        found.chosen.choosing_half.hidden_positive_rate.rate <= 0.1 < (naive.hidden_positive_rate.rate or 0)
+    )
     assert found == calibrate(store, run, 0.1, AuditConfig())
     better = [
         one
         for one in found.sweep
-        if (one.chosen_on.leak.rate or 0) <= 0.1
-        and one.chosen_on.per_query > found.chosen.chosen_on.per_query + 0.06
+        if (one.choosing_half.hidden_positive_rate.rate or 0) <= 0.1
+        and one.choosing_half.per_query > found.chosen.choosing_half.per_query + 0.06
     ]
-    assert not better, "no setting within the target yields more"
+    assert not better, "no setting within the target leaves more"
     file = tmp_path / "recipe.toml"
     file.write_text(recipe(found), "utf-8")
     decided = decide_again(store, run, with_values(config_of(run), read_recipe(file)))
@@ -143,9 +147,11 @@ def test_every_rule_is_tried_and_the_rank_window_stays() -> None:
 
 def test_a_target_that_nothing_meets_is_refused(store: Store, run: runs.Run) -> None:
     found = calibrate(store, run, 0.1, AuditConfig())
-    leaking = [one for one in found.sweep if one.chosen_on.leak.hits]
-    with pytest.raises(UsageError, match=r"no setting leaks at most 0 %: the least is .* % with") as caught:
-        choose(leaking, 0.0, 5)
+    selecting = [one for one in found.sweep if one.choosing_half.hidden_positive_rate.hits]
+    with pytest.raises(
+        UsageError, match=r"no setting has a hidden-positive rate of at most 0 %: the lowest is .* % with"
+    ) as caught:
+        choose(selecting, 0.0, 5)
     assert "mine with a reranker" in caught.value.hint
 
 
@@ -182,64 +188,73 @@ def test_the_command_writes_recipe_and_chart_and_notes_only_what_it_chose(tmp_pa
         mine(store, MiningConfig(depth=60), name="base")
     before = contents(path)
     out = tmp_path / "strict.toml"
-    told = CliRunner().invoke(group, ["calibrate", str(path), "--target-leak", "0.1", "--out", str(out)])
+    told = CliRunner().invoke(group, ["calibrate", str(path), "--target", "0.1", "--out", str(out)])
     assert told.exit_code == 0, told.output
     assert contents(path) == before
-    assert "target leak 10.00 %" in told.stdout
+    assert "target 10.00 %" in told.stdout
     assert "the run's own: relative_margin 0.05, reference positive lowest" in told.stdout
     assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
     assert "<svg" in out.with_suffix(".svg").read_text("utf-8")
     other = tmp_path / "precious.toml"
     other.write_text("not ours", "utf-8")
-    refused = CliRunner().invoke(group, ["calibrate", str(path), "--target-leak", "0.1", "--out", str(other)])
-    assert "is no recipe that miner calibrate wrote, and would be lost" in str(refused.exception)
+    refused = CliRunner().invoke(group, ["calibrate", str(path), "--target", "0.1", "--out", str(other)])
+    assert "was not written by miner calibrate and would be lost" in str(refused.exception)
     assert other.read_text("utf-8") == "not ours"
     figure = tmp_path / "figure.svg"
     figure.write_text("not ours", "utf-8")
-    beside = ["calibrate", str(path), "--target-leak", "0.1", "--out", str(figure.with_suffix(".toml"))]
+    beside = ["calibrate", str(path), "--target", "0.1", "--out", str(figure.with_suffix(".toml"))]
     refused = CliRunner().invoke(group, beside)
-    assert "figure.svg is no chart of" in str(refused.exception)
+    assert "figure.svg does not belong to" in str(refused.exception)
     assert figure.read_text("utf-8") == "not ours"
     assert not figure.with_suffix(".toml").exists()
-    over = CliRunner().invoke(group, ["calibrate", str(path), "--target-leak", "0.2", "--out", str(out)])
+    over = CliRunner().invoke(group, ["calibrate", str(path), "--target", "0.2", "--out", str(out)])
     assert over.exit_code == 0, over.output
-    CliRunner().invoke(group, ["calibrate", str(path), "--target-leak", "0.1", "--out", str(out)])
+    CliRunner().invoke(group, ["calibrate", str(path), "--target", "0.1", "--out", str(out)])
     again = CliRunner().invoke(group, ["decide", str(path), "--config", str(out), "--name", "strict"])
     assert again.exit_code == 0, again.output
-    given = ["calibrate", str(path), "--run", "base", "--target-leak", "0.1", "--json"]
+    given = ["calibrate", str(path), "--run", "base", "--target", "0.1", "--json"]
     as_json = CliRunner().invoke(group, given)
     found = json.loads(as_json.stdout)
     assert found["chosen"]["name"] in told.stdout
-    assert found["chosen"]["confirmed_on"]["leak"]["of"] > 0
+    assert found["chosen"]["confirming_half"]["hidden_positive_rate"]["of"] > 0
     audits = {
         run: CliRunner().invoke(group, ["audit", str(path), "--run", run, "--json"]).stdout
         for run in ("base", "strict")
     }
-    assert json.loads(audits["base"])["chosen_on"] is None
-    noted = json.loads(audits["strict"])["chosen_on"]
+    assert json.loads(audits["base"])["calibrated_on"] is None
+    noted = json.loads(audits["strict"])["calibrated_on"]
     assert noted["run"] == "base"
-    assert noted["hidden_positive_rate"] == found["chosen"]["confirmed_on"]["leak"]
+    assert noted["hidden_positive_rate"] == found["chosen"]["confirming_half"]["hidden_positive_rate"]
     shown = CliRunner().invoke(group, ["audit", str(path), "--run", "strict"]).stdout
-    assert "miner calibrate chose these rules on half of these queries, so the leak rate flatters." in shown
+    optimistic = "on half of these queries, so the hidden-positive rate is optimistic."
+    assert f"miner calibrate chose these rules {optimistic}" in shown
     with Store.open(path) as opened:
         export_run(opened, tmp_path / "out", ExportConfig(run="strict"))
     card = " ".join((tmp_path / "out" / "README.md").read_text("utf-8").split())
-    assert (
-        "`miner calibrate` chose the rules on half of these queries, so that the leak rate flatters." in card
-    )
+    assert f"`miner calibrate` chose the rules {optimistic}" in card
 
 
-def test_keeping_the_yield_leaks_least_of_what_leaves_as_much(store: Store, run: runs.Run) -> None:
+def test_keeping_the_coverage_finds_the_lowest_rate_with_as_much_coverage(
+    store: Store, run: runs.Run
+) -> None:
     found = calibrate(store, run, None, AuditConfig())
-    enough = [one for one in found.sweep if one.chosen_on.full >= found.own.chosen_on.full]
+    enough = [one for one in found.sweep if one.choosing_half.coverage >= found.own.choosing_half.coverage]
     assert found.chosen in enough
-    assert found.chosen.chosen_on.leak.rate == min(one.chosen_on.leak.rate or 0.0 for one in enough)
-    own, confirmed = found.own.confirmed_on, found.chosen.confirmed_on
-    as_much = confirmed.full >= own.full and (confirmed.leak.rate or 0) <= (own.leak.rate or 0)
+    assert found.chosen.choosing_half.hidden_positive_rate.rate == min(
+        one.choosing_half.hidden_positive_rate.rate or 0.0 for one in enough
+    )
+    own, confirmed = found.own.confirming_half, found.chosen.confirming_half
+    as_much = confirmed.coverage >= own.coverage and (confirmed.hidden_positive_rate.rate or 0) <= (
+        own.hidden_positive_rate.rate or 0
+    )
     assert found.confirmed == as_much
-    assert f"{'confirmed' if as_much else 'not confirmed'}: the other half leaks" in table(found)
+    assert (
+        f"{'confirmed' if as_much else 'not confirmed'}: on the other half the hidden-positive rate is"
+        in calibration_table(found)
+    )
     assert recipe(found).startswith(
-        f"# Calibrated on run {run.name}: {found.chosen.name}.\n# The run's own yield;"
+        f"# Calibrated on run {run.name}: {found.chosen.name}.\n"
+        "# Lowest rate at the coverage of the run's own rules;"
     )
 
 
@@ -270,7 +285,7 @@ def test_figures_of_another_selection_or_search_are_not_taken_for_this_run(
     config = replace(config_of(run), rules=rules)
     exact = calibrated_on(store, decide_again(store, run, config))
     assert exact is not None
-    assert exact["hidden_positive_rate"]["hits"] == found.chosen.confirmed_on.leak.hits
+    assert exact["hidden_positive_rate"]["hits"] == found.chosen.confirming_half.hidden_positive_rate.hits
     many = decide_again(store, run, replace(config, selection=Selection(negatives=40)))
     shallow = mine(store, replace(config, depth=20))
     assert [calibrated_on(store, one) for one in (many, shallow)] == [
@@ -306,15 +321,18 @@ def test_a_half_without_hidden_positives_chooses_and_confirms_nothing(
             except UsageError as error:
                 told.append(str(error))
                 continue
-            assert found.chosen.confirmed_on.leak.rate is None
+            assert found.chosen.confirming_half.hidden_positive_rate.rate is None
             assert not found.confirmed
-            assert "not confirmed: no positive of the other half may be hidden" in table(found)
+            assert "not confirmed: no positive of the other half may be hidden" in calibration_table(found)
     assert 0 < len(told) < 8
-    assert all("has no positive that may be hidden" in one or "no setting leaks" in one for one in told)
+    assert all(
+        "has no positive that may be hidden" in one or "no setting has a hidden-positive rate" in one
+        for one in told
+    )
 
 
 @pytest.mark.slow
-def test_the_other_half_leaks_what_was_expected_of_it_in_nine_of_ten_draws(tmp_path: Path) -> None:
+def test_the_other_half_has_the_rate_expected_of_it_in_nine_of_ten_draws(tmp_path: Path) -> None:
     rng = random.Random(5)
     words = [f"{a}{b}" for a in "bcdfghjklm" for b in "aeiou"]
     documents, queries, judged = {}, {}, []
@@ -328,28 +346,28 @@ def test_the_other_half_leaks_what_was_expected_of_it_in_nine_of_ten_draws(tmp_p
             judged.append((f"q{number}", f"p{number}-{answer}"))
     with make_store(tmp_path / "s.duckdb", documents, queries, judged) as made:
         run = mine(made, MiningConfig(rules=Rules(relative_margin=None)))
-        inside, leaks = 0, []
+        inside, rates = 0, []
         for seed in range(50):
             found = calibrate(made, run, 0.05, AuditConfig(repeats=2, seed=seed))
-            rate = found.chosen.confirmed_on.leak.rate
+            rate = found.chosen.confirming_half.hidden_positive_rate.rate
             assert rate is not None
-            leaks.append(rate)
+            rates.append(rate)
             inside += found.expected.low <= rate <= found.expected.high
-    assert len(set(leaks)) > 10, "there is something to be wrong about"
+    assert len(set(rates)) > 10, "there is something to be wrong about"
     assert inside >= 45
 
 
-def test_a_target_and_the_yield_are_two_things(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--target-leak and --keep-yield ask for two things"):
+def test_a_target_and_the_coverage_are_two_things(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--target and --keep-coverage exclude each other"):
         CliRunner().invoke(
-            group, ["calibrate", str(tmp_path / "s.duckdb"), "--target-leak", "0.1", "--keep-yield"],
+            group, ["calibrate", str(tmp_path / "s.duckdb"), "--target", "0.1", "--keep-coverage"],
             catch_exceptions=False,
         )  # fmt: skip
 
 
 def test_the_table_shows_both_halves(store: Store, run: runs.Run) -> None:
-    text = table(calibrate(store, run, 0.1, AuditConfig()))
-    for line in ("half that chose", "half that confirms", "expected of the other half"):
+    text = calibration_table(calibrate(store, run, 0.1, AuditConfig()))
+    for line in ("half that chose", "half that confirms", "expected on the other half"):
         assert line in text
 
 
@@ -359,7 +377,7 @@ def test_a_calibration_needs_no_model(store: Store, run: runs.Run, tmp_path: Pat
     shutil.copyfile(store.path, path)
     script = (
         "import sys\nfrom miner.cli.main import main\ntry:\n"
-        f"    main(['calibrate', {str(path)!r}, '--run', 'base', '--target-leak', '0.2', '--repeats', '2'])\n"
+        f"    main(['calibrate', {str(path)!r}, '--run', 'base', '--target', '0.2', '--repeats', '2'])\n"
         "except SystemExit as end:\n"
         "    heavy = {'torch', 'transformers', 'sentence_transformers', 'faiss'} & set(sys.modules)\n"
         "    sys.exit(end.code or str(heavy) if heavy else 0)\n"

@@ -55,7 +55,9 @@ def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None
     run("export", store, tmp_path / "out")
     run("export", store, tmp_path / "again")
     card = (tmp_path / "out/README.md").read_text("utf-8")
-    assert f"**{100 * audit['leak']['rate']:.2f} % of them came back as negatives**" in card
+    assert (
+        f"**{100 * audit['hidden_positive_rate']['rate']:.2f} % of them were selected as negatives**" in card
+    )
     assert "`miner audit STORE --run mined --share 0.3 --repeats 3 --seed 5`" in card
     assert "Copies, of which mining takes one: none" in card
     assert (
@@ -65,7 +67,7 @@ def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None
     assert "none (`miner dedup STORE --cosine 0.97 --threshold 0.95`)." in card
     assert "look again" not in card
     found = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))["certificate"]
-    assert found["audit"]["leak"] == audit["leak"]
+    assert found["audit"]["hidden_positive_rate"] == audit["hidden_positive_rate"]
     assert found["copies"]["settings"]["threshold"] == 0.95
     assert card == (tmp_path / "again/README.md").read_text("utf-8")
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from miner.auditing.replay import Material
+from miner.auditing.replay import Replay
 from miner.curation.contamination import ContaminationConfig, find_contamination
 from miner.curation.dedup import DedupConfig, dedup
 from miner.evaluation.reranking import reranking_task
@@ -145,10 +145,10 @@ def test_hiding_a_positive_opens_its_copies_under_other_titles(tmp_path: Path) -
         tmp_path / "s.duckdb", DOCUMENTS, {"q": "reset the router"}, judged, titles=TITLES
     ) as store:
         mine(store, MiningConfig(rules=Rules(relative_margin=None), depth=4))
-        material = Material.of(store, find_run(store, "r1"))
-        table = material.hideable.table
+        replay = Replay.of(store, find_run(store, "r1"))
+        table = replay.hideable.table
         hidden = np.array([doc == "m" for doc in table["doc_id"].to_pylist()])
-        evidence = material.without(hidden)
+        evidence = replay.hide(hidden)
         after = dict(
             zip(
                 evidence.candidates["doc_id"].to_pylist(),

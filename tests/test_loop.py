@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from miner.auditing.replay import Material
+from miner.auditing.replay import Replay
 from miner.cli.main import group
 from miner.errors import MinerError, UsageError
 from miner.mining.config import MiningConfig, Rules
@@ -99,25 +99,25 @@ def test_held_out_positives_stay_for_the_audit_of_every_round(
         assert kept
         assert pairs
         assert not kept & pairs
-        hideable = Material.of(opened, second).hideable
+        hideable = Replay.of(opened, second).hideable
         table = hideable.table.filter(hideable.table["cannot_hide"].is_null()).to_pylist()
         assert {(row["query_id"], row["doc_id"]) for row in table} == kept
-    assert all(one.leak is not None for one in report.rounds)
+    assert all(one.hidden_positive_rate is not None for one in report.rounds)
 
 
 def test_without_hold_out_the_second_round_says_that_it_has_no_audit(
     store: Path, config: LoopConfig, tmp_path: Path
 ) -> None:
     report = loop(store, tmp_path / "out", replace(config, hold_out=0.0))
-    assert report.rounds[0].leak is not None
-    assert report.rounds[1].leak is None
+    assert report.rounds[0].hidden_positive_rate is not None
+    assert report.rounds[1].hidden_positive_rate is None
 
 
 def test_every_round_hides_the_same_positives(store: Path, config: LoopConfig, tmp_path: Path) -> None:
     report = loop(store, tmp_path / "out", config)
     with Store.open(store) as opened:
         held = held_out(opened, runs.find_run(opened, "out-1"), 0.3, config.training.seed)
-    first, second = (one.leak.of for one in report.rounds if one.leak)
+    first, second = (one.hidden_positive_rate.of for one in report.rounds if one.hidden_positive_rate)
     assert 0 < first == second <= config.audit.repeats * held.num_rows
 
 
@@ -168,6 +168,7 @@ def test_the_command(store: Path, encoder: str, tmp_path: Path) -> None:
     told = CliRunner().invoke(group, arguments)
     assert told.exit_code == 0, told.output
     head, before, first, *_ = told.stdout.splitlines()
-    assert head.split() == ["round", "run", "triplets", "leak", "full", "nDCG@10", "model"]
+    names = ["round", "run", "triplets", "hidden-positive rate", "coverage", "nDCG@10", "model"]
+    assert head.split() == " ".join(names).split()
     assert before.split()[0] == "0"
     assert first.split()[:2] == ["1", "out-1"]

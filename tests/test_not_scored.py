@@ -14,7 +14,7 @@ from miner.auditing.audit import audit
 from miner.auditing.calibrate import calibrate
 from miner.auditing.config import AuditConfig
 from miner.auditing.probability import Facts, Probability
-from miner.auditing.replay import Material
+from miner.auditing.replay import Replay
 from miner.auditing.sweep import Sweep
 from miner.collection.collection import Collection
 from miner.curation.silver import SilverConfig, silver
@@ -375,44 +375,47 @@ SETTINGS = [
 def test_the_sweep_counts_what_deciding_gives(damaged: tuple[Store, Run], rules: Rules) -> None:
     from dataclasses import replace
 
-    material = Material.of(*damaged)
-    material = replace(material, config=replace(material.config, rules=rules))
-    hidden = material.hideable.draw(0.4, np.random.default_rng(3))
-    trial = material.trial(material.without(hidden))
-    (counts,) = Sweep(material, material.without(hidden)).counts([rules])
-    owner = material.hideable.positives.owner
-    assert counts.leaked.tolist() == np.bincount(owner[trial.leaked], minlength=len(counts.leaked)).tolist()
+    replay = Replay.of(*damaged)
+    replay = replace(replay, config=replace(replay.config, rules=rules))
+    hidden = replay.hideable.draw(0.4, np.random.default_rng(3))
+    trial = replay.decide(replay.hide(hidden))
+    (counts,) = Sweep(replay, replay.hide(hidden)).counts([rules])
+    owner = replay.hideable.positives.owner
+    assert (
+        counts.selected.tolist()
+        == np.bincount(owner[trial.selected], minlength=len(counts.selected)).tolist()
+    )
     assert counts.negatives.tolist() == trial.negatives.tolist()
     assert counts.negatives[1] == 0
     if counts.negatives.sum():
-        assert counts.margins.sum() / counts.negatives.sum() == pytest.approx(trial.cost.margin)
+        assert counts.margins.sum() / counts.negatives.sum() == pytest.approx(trial.left.margin)
 
 
 def test_a_positive_without_a_score_is_never_hidden(damaged: tuple[Store, Run]) -> None:
     store, run = damaged
-    material = Material.of(store, run)
-    scored = np.isfinite(material.hideable.positives.score)
+    replay = Replay.of(store, run)
+    scored = np.isfinite(replay.hideable.positives.score)
     assert 0 < (~scored).sum() < len(scored)
-    assert not (material.hideable.allowed & ~scored).any()
-    assert material.hideable.bars()["not_scored"] == (~scored).sum()
-    for hidden in material.hideable.draws(AuditConfig(share=0.9, repeats=5)):
+    assert not (replay.hideable.allowed & ~scored).any()
+    assert replay.hideable.cannot_hide()["not_scored"] == (~scored).sum()
+    for hidden in replay.hideable.draws(AuditConfig(share=0.9, repeats=5)):
         assert not (hidden & ~scored).any()
-        kept = np.bincount(material.hideable.positives.owner[scored & ~hidden], minlength=2)
-        owned = np.bincount(material.hideable.positives.owner[scored], minlength=2)
+        kept = np.bincount(replay.hideable.positives.owner[scored & ~hidden], minlength=2)
+        owned = np.bincount(replay.hideable.positives.owner[scored], minlength=2)
         assert (kept[owned > 0] > 0).all()
     found = audit(store, run, AuditConfig(repeats=3))
-    assert found.barred["not_scored"] == (~scored).sum()
-    assert found.leak.rate is not None
+    assert found.cannot_hide["not_scored"] == (~scored).sum()
+    assert found.hidden_positive_rate.rate is not None
     calibrated = calibrate(store, run, None, AuditConfig(repeats=3))
-    assert all(np.isfinite(one.whole.per_query) for one in calibrated.sweep)
+    assert all(np.isfinite(one.all_queries.per_query) for one in calibrated.sweep)
 
 
 def test_chances_come_from_finite_scores(damaged: tuple[Store, Run]) -> None:
     store, run = damaged
-    material = Material.of(store, run)
-    trials = [material.without(hidden) for hidden in material.hideable.draws(AuditConfig(repeats=2))]
-    chance = Probability(Facts.of(store, run, material), trials, 13).of(trials[0])
-    comparable = np.isfinite(material.score) & material.hideable.positives.has_scored[material.query]
+    replay = Replay.of(store, run)
+    trials = [replay.hide(hidden) for hidden in replay.hideable.draws(AuditConfig(repeats=2))]
+    chance = Probability(Facts.of(store, run, replay), trials, 13).of(trials[0])
+    comparable = np.isfinite(replay.score) & replay.hideable.positives.has_scored[replay.query]
     assert np.isfinite(chance).tolist() == comparable.tolist()
     weak = auditing.weak_positives(store, run).to_pylist()
     assert all(np.isfinite(row["lowest_negative_bm25"]) for row in weak)

@@ -16,7 +16,7 @@ from miner.auditing.audit import audit
 from miner.auditing.config import AuditConfig
 from miner.auditing.probability import Facts, Probability
 from miner.auditing.relabel import RelabelConfig, relabel
-from miner.auditing.replay import Material
+from miner.auditing.replay import Replay
 from miner.auditing.report import limits
 from miner.cli.main import group
 from miner.curation.dedup import DedupConfig, dedup
@@ -80,8 +80,8 @@ def test_unjudged_positives_become_judgments_and_the_run_is_decided_again(store:
     triplets = triplets_of(store, again).to_pylist()
     assert not {(t["query_id"], t["negative_id"]) for t in triplets} & {(q, d) for q, d, _, _ in made}
     assert {(q, d) for q, d, _, _ in made} <= {(t["query_id"], t["positive_id"]) for t in triplets}
-    assert report.won_back.hits > 10
-    assert report.precision.hits == report.won_back.hits
+    assert report.recall.hits > 10
+    assert report.precision.hits == report.recall.hits
     assert (report.precision.rate or 0) > 0.2, "the two of each query that nobody judged count as wrong"
 
 
@@ -129,7 +129,7 @@ def test_a_run_of_other_texts_is_refused(store: Store) -> None:
 
 def test_a_kill_between_judging_and_deciding_costs_nothing(store: Store) -> None:
     run = mine(store, CONFIG)
-    dry = relabel(store, run, RelabelConfig(), dry=True)
+    dry = relabel(store, run, RelabelConfig(), dry_run=True)
     assert dry.again is None
     assert relabelled.relabellings(store) == []
     pairs = suspected(store, run).select(["query_id", "doc_id"]).slice(0, dry.relabelled // 2)
@@ -164,7 +164,7 @@ def test_a_model_that_is_gone_is_told_before_anything_is_written(store: Store, t
     with pytest.raises(ModelError, match="no model folder at"):
         relabel(store, run, RelabelConfig(probability=0.05))
     assert everything(store) == before
-    assert relabel(store, run, RelabelConfig(probability=0.05), dry=True).relabelled > 0
+    assert relabel(store, run, RelabelConfig(probability=0.05), dry_run=True).relabelled > 0
 
 
 def test_undo_takes_back_what_an_encoder_a_reranker_and_clusters_took_part_in(
@@ -191,21 +191,21 @@ def test_the_same_call_again_finds_nothing_more(store: Store) -> None:
     judged = store.rows("SELECT count(*) FROM judgments WHERE source = 'relabelled'")
     again = relabel(store, run, RelabelConfig(probability=0.4))
     assert (again.relabelled, again.again) == (0, None)
-    assert (again.won_back, again.precision) == (first.won_back, first.precision)
+    assert (again.recall, again.precision) == (first.recall, first.precision)
     assert store.rows("SELECT count(*) FROM judgments WHERE source = 'relabelled'") == judged
 
 
 def test_chances_are_learnt_on_the_other_half_and_mean_what_they_say(store: Store) -> None:
     run = mine(store, CONFIG)
-    material = Material.of(store, run)
-    facts = Facts.of(store, run, material)
-    draws = [material.hideable.draw(0.3, np.random.default_rng([1, r])) for r in range(8)]
-    trials = [material.without(hidden) for hidden in draws]
+    replay = Replay.of(store, run)
+    facts = Facts.of(store, run, replay)
+    draws = [replay.hideable.draw(0.3, np.random.default_rng([1, r])) for r in range(8)]
+    trials = [replay.hide(hidden) for hidden in draws]
     learnt = Probability(facts, trials[:4], 1)
     chances, hits = [], []
     for trial in trials[4:]:
         chance = learnt.of(trial)
-        row = material.hideable.row[trial.hidden]
+        row = replay.hideable.row[trial.hidden]
         open_ = trial.candidates["exclusion"].is_null().to_numpy()
         positive = np.zeros(len(chance), dtype=np.bool_)
         positive[row[row >= 0]] = True
@@ -227,8 +227,8 @@ def test_an_audit_calls_only_relabelled_positives_relabelled_and_names_judgments
     run = mine(store, CONFIG)
     store.execute("DELETE FROM judgments WHERE query_id = 'q01'")
     report = audit(store, run, AuditConfig())
-    assert report.barred == {"gone": 4, "relabelled": 1}
-    assert limits(report.barred, [])[0] == (
+    assert report.cannot_hide == {"gone": 4, "relabelled": 1}
+    assert limits(report.cannot_hide, [])[0] == (
         "Never hidden: 4 no longer judged; 1 judged by miner relabel, not by people."
     )
 
@@ -248,11 +248,11 @@ def test_the_command_says_what_it_did_and_takes_it_back(store: Store) -> None:
     dry = CliRunner().invoke(group, ["relabel", path, "--dry-run"])
     assert dry.exit_code == 0, dry.output
     assert "relabelled  none: --dry-run" in dry.stdout.splitlines()
-    assert dry.stdout.splitlines()[-1].endswith("how much of it is right nobody knows: look at some.")
+    assert dry.stdout.splitlines()[-1].endswith("relevant is unknown: read some of them.")
     told = CliRunner().invoke(group, ["relabel", path, "--repeats", "3"])
     assert "decided again as run r2" in told.stdout
     back = CliRunner().invoke(group, ["relabel", path, "--undo"])
-    assert back.stdout.startswith("taken back: ")
+    assert back.stdout.startswith("removed: ")
     assert back.stdout.endswith(" relabelled judgments and run r2\n")
     with pytest.raises(UsageError, match="--undo changes the store"):
         CliRunner().invoke(group, ["relabel", path, "--undo", "--dry-run"], catch_exceptions=False)

@@ -66,8 +66,8 @@ def test_the_list(store: Path) -> None:
     with Store.open(store, read_only=True) as opened:
         numbers = [f"{triplet_count(opened, run):,}" for run in runs.runs(opened)]
     told = [re.split(r" {2,}", line) for line in lines]
-    head = ["run", "split", "started (UTC)", "triplets", "per query", "queries with all", "leak", "by"]
-    assert told[0] == head
+    head = ["run", "split", "started (UTC)", "triplets", "per query", "coverage"]
+    assert told[0] == [*head, "hidden-positive rate", "by"]
     assert [row[:5] for row in told[1:]] == [
         [name, "train", "-", number, "5"]
         for name, number in zip(["naive", "strict", "shallow"], numbers, strict=True)
@@ -83,7 +83,7 @@ def test_a_run_without_negatives_is_not_told_for_the_best_one(store: Path) -> No
         naive = runs.find_run(opened, "naive")
         none = decide_again(opened, naive, replace(NAIVE, rules=Rules(skip_top=500)), name="none")
         audit(opened, none, AuditConfig(repeats=2))
-        with pytest.raises(UsageError, match="run 'none' has no negatives to keep the yield of"):
+        with pytest.raises(UsageError, match="run 'none' has no negatives to keep the coverage of"):
             calibrate(opened, none, None, AuditConfig())
     row = re.split(r" {2,}", called(store).stdout.splitlines()[-1])
     assert row[3:7] == ["0", "5", "0.0 %", "no negatives"]
@@ -93,8 +93,8 @@ def test_as_json_with_every_setting(store: Path) -> None:
     rows = json.loads(called(store, "--json").stdout)
     assert [row["run"] for row in rows] == ["naive", "strict", "shallow"]
     assert [row["config"]["rules"]["relative_margin"] for row in rows] == [None, 0.3, None]
-    assert rows[0]["leak"] is not None
-    assert rows[1]["leak"] is None
+    assert rows[0]["hidden_positive_rate"] is not None
+    assert rows[1]["hidden_positive_rate"] is None
 
 
 def test_an_unfinished_run_is_told_and_can_go(store: Path) -> None:

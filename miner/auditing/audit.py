@@ -1,6 +1,6 @@
-"""The audit: known positives are hidden, and counted is how many come back as negatives.
+"""The audit: hides known positives, decides again, and reports the share that is selected as negatives.
 
-Nothing is searched or scored: the stored evidence is decided again as if nobody had judged them.
+Nothing is searched or scored: the stored evidence is decided again as if nobody had judged the hidden ones.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from miner.auditing.config import AuditConfig
 from miner.auditing.hiding import Hideable
-from miner.auditing.replay import NOT_FOUND, Material, Trial, Yield
+from miner.auditing.replay import NOT_FOUND, NegativesLeft, Replay, Trial
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.mining.rules import KEPT, REASONS, in_force
@@ -26,59 +27,62 @@ from miner.store.database import Store
 from miner.store.evidence import candidate_facts
 from miner.store.models import models_of_unknown_training, trained_models
 from miner.store.runs import Run
+from miner.store.verdicts import verdicts_of
 
 Flags = npt.NDArray[np.bool_]
 
 BANDS = (5, 10, 20, 50, 100)
-"""Fused ranks up to which the leak is told apart."""
-CANNOT_KNOW = (
-    "Hidden positives are positives that somebody found. Those that nobody found may be harder to tell "
-    "from negatives, or easier: the leak rate says nothing of them."
+"""The last fused rank of each band of ranks that is reported."""
+CAVEAT = (
+    "Hidden positives are positives that somebody found. Unjudged ones may be harder to separate from "
+    "negatives, or easier: the hidden-positive rate does not measure them."
 )
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found."""
+    """The result of an audit."""
 
     run: str
     rules: str
-    """The rules in force, and the reference positive where it is used."""
+    """The rules in force, with the reference positive if one is used."""
     settings: AuditConfig
-    asked: int
-    """Negatives per query."""
+    negatives: int
+    """Negatives asked for per query."""
     positives: int
-    """All of the run."""
+    """All positives of the run."""
     hideable: int
-    barred: dict[str, int]
-    """How many may not be hidden, by `stored.CANNOT_HIDE`."""
-    untold: list[str]
-    """Models of the run of whose training the store knows nothing."""
-    chosen_on: dict[str, Any] | None
-    """Where the rules were chosen on these very positives: as `stored.calibrated_on`."""
+    """How many of them may be hidden."""
+    cannot_hide: dict[str, int]
+    """How many may not be hidden, by reason (`stored.CANNOT_HIDE`)."""
+    unknown_training: list[str]
+    """Models of the run whose training data the store does not know."""
+    calibrated_on: dict[str, Any] | None
+    """The calibration that chose the rules on these positives (`stored.calibrated_on`), if there is one."""
     hidden: float
-    """Positives hidden in a repeat, mean."""
-    leak: Rate
-    """Hidden positives that came back as negatives."""
-    wrong: Rate
-    """Negatives that are hidden positives, of those of the queries that had some hidden."""
-    found_by: dict[str, Rate]
-    """The leak among hidden positives that each retriever returned."""
-    bands: dict[str, Rate]
-    """The leak by fused rank."""
+    """Mean number of positives hidden per repeat."""
+    hidden_positive_rate: Rate
+    """The share of hidden positives that are selected as negatives."""
+    hidden_among_negatives: Rate
+    """The share of the negatives, of queries with hidden positives, that are hidden positives."""
+    by_retriever: dict[str, Rate]
+    """The hidden-positive rate among those that each retriever returned."""
+    by_rank: dict[str, Rate]
+    """The hidden-positive rate by fused rank."""
     outcomes: dict[str, Rate]
-    """The share of the hidden positives that each rule dropped, or that became something else: the leaked are
-    `negative`. The commonest first."""
-    as_mined: Yield
-    """With nothing hidden."""
-    as_audited: Yield
-    """With positives hidden, mean over the repeats."""
+    """The share of the hidden positives with each outcome: `negative`, `kept`, `not_found`, or the reason
+    that dropped them. The most frequent first."""
+    as_mined: NegativesLeft
+    """The negatives of the run itself."""
+    as_audited: NegativesLeft
+    """The negatives with positives hidden, mean over the repeats."""
     weak_positives: int
-    """Judged positives below each of their query's negatives in every score: view `weak_positives`."""
+    """Judged positives that score below all negatives of their query in every score (view
+    `weak_positives`)."""
 
     def as_json(self) -> dict[str, Any]:
         """Returns the audit as JSON-able values."""
-        return {**asdict(self), "cannot_know": CANNOT_KNOW}
+        return {**asdict(self), "caveat": CAVEAT}
 
 
 def audit(
@@ -89,51 +93,52 @@ def audit(
     *,
     among: pa.Table | None = None,
 ) -> Audit:
-    """Hides positives of a run, decides again, counts what leaks; stores the result and returns it.
+    """Returns the hidden-positive rate of a run, and what its rules cost; stores the result.
 
-    Only positives that no model of the run was trained on are hidden; with `among` (query_id, doc_id) only
-    those of them, and the result is not stored. No model runs. Raises UsageError when none may be hidden.
+    Only positives that no model of the run was trained on are hidden. With `among` (query_id, doc_id) only
+    those pairs are hidden, and the result is not stored. No model runs. Raises UsageError if no positive may
+    be hidden.
     """
-    material = Material.of(store, run)
+    replay = Replay.of(store, run)
     if among is not None:
-        material = replace(material, hideable=material.hideable.among(among))
-    require_hideable(store, run, material.hideable)
+        replay = replace(replay, hideable=replay.hideable.among(among))
+    require_hideable(store, run, replay.hideable)
     trials = []
     with progress.task("auditing", settings.repeats, unit="repeats") as advance:
-        for hidden in material.hideable.draws(settings):
-            trials.append(material.trial(material.without(hidden)))
+        for hidden in replay.hideable.draws(settings):
+            trials.append(replay.decide(replay.hide(hidden)))
             advance(1)
-    found = _audit(store, run, material, settings, trials)
+    result = _audit(store, run, replay, settings, trials)
     if among is None:
-        stored.keep_audit(store, run, asdict(settings), found.as_json())
-    return found
+        stored.keep_audit(store, run, asdict(settings), result.as_json())
+    return result
 
 
 def require_hideable(store: Store, run: Run, hideable: Hideable) -> None:
-    """Raises UsageError, with what to do, when no positive of the run may be hidden."""
+    """Raises UsageError, with what to do, if no positive of the run may be hidden."""
     if hideable.allowed.any():
         return
-    bars = hideable.bars()
-    told = ", ".join(f"{number:,} {stored.CANNOT_HIDE[bar]}" for bar, number in bars.items())
-    hints = [_hint(store, run, bar) for bar in sorted(bars, key=lambda bar: -bars[bar])]
-    raise UsageError(f"no positive of run '{run.name}' can be hidden: {told}", "; or ".join(hints))
+    numbers = hideable.cannot_hide()
+    causes = ", ".join(f"{number:,} {stored.CANNOT_HIDE[reason]}" for reason, number in numbers.items())
+    hints = [_hint(store, run, reason) for reason in sorted(numbers, key=lambda reason: -numbers[reason])]
+    raise UsageError(f"no positive of run '{run.name}' can be hidden: {causes}", "; or ".join(hints))
 
 
 _HINTS = {
     "only": "an audit needs queries with two positives or more",
     "relabelled": "take them back with miner relabel --undo",
-    "same_text": "give queries that read the same one id",
-    "label": "judge pairs of query and document: what a label says of all cannot be hidden",
+    "same_text": "give queries with the same text one id",
+    "label": "judge pairs of query and document: positives by label cannot be hidden",
     "other_split": "judge a pair in one split only",
-    "not_held_out": "hold more back with --hold-out",
+    "not_held_out": "withhold more positives with --hold-out",
     "not_scored": "mine with a model that gives finite scores",
 }
 
 
-def _hint(store: Store, run: Run, bar: str) -> str:
-    """What to do about positives that may not be hidden."""
-    if bar != "trained":
-        return _HINTS[bar]
+def _hint(store: Store, run: Run, reason: str) -> str:
+    """What to do about positives that may not be hidden for this reason."""
+    if reason != "trained":
+        return _HINTS[reason]
     hints = []
     if run.encoder in (known := trained_models(store, run)):
         hints.append(f"train the encoder on fewer, with miner train {store.path} OUT --hold-out 0.3")
@@ -145,44 +150,46 @@ def _hint(store: Store, run: Run, bar: str) -> str:
     return f"{' and '.join(hints)}, and mine with {'that' if len(hints) == 1 else 'those'}"
 
 
-def _audit(store: Store, run: Run, material: Material, settings: AuditConfig, trials: list[Trial]) -> Audit:
-    hideable = material.hideable
+def _audit(store: Store, run: Run, replay: Replay, settings: AuditConfig, trials: list[Trial]) -> Audit:
+    hideable = replay.hideable
     none = np.zeros(len(hideable.allowed), dtype=np.bool_)
-    every = [trial.hidden for trial in trials]
+    everything = [trial.hidden for trial in trials]
     return Audit(
         run=run.name,
-        rules=in_force(material.config),
+        rules=in_force(replay.config),
         settings=settings,
-        asked=run.negatives,
+        negatives=run.negatives,
         positives=len(none),
         hideable=int(hideable.allowed.sum()),
-        barred=hideable.bars(),
-        untold=models_of_unknown_training(store, run),
-        chosen_on=stored.calibrated_on(store, run),
+        cannot_hide=hideable.cannot_hide(),
+        unknown_training=models_of_unknown_training(store, run),
+        calibrated_on=stored.calibrated_on(store, run),
         hidden=float(np.mean([trial.hidden.sum() for trial in trials])),
-        leak=_leak(material, trials, every),
-        wrong=_wrong(material, trials),
-        found_by={name: _leak(material, trials, f) for name, f in _found_by(store, run, trials)},
-        bands={name: _leak(material, trials, inside) for name, inside in _bands(material, trials)},
-        outcomes=_outcomes(material, trials),
-        as_mined=material.trial(material.without(none)).cost,
-        as_audited=Yield.mean([trial.cost for trial in trials]),
+        hidden_positive_rate=_selected(replay, trials, everything),
+        hidden_among_negatives=_among_negatives(replay, trials),
+        by_retriever={
+            name: _selected(replay, trials, one) for name, one in _by_retriever(store, run, trials)
+        },
+        by_rank={name: _selected(replay, trials, one) for name, one in _by_rank(replay, trials)},
+        outcomes=_outcomes(replay, trials),
+        as_mined=replay.decide(replay.hide(none)).left,
+        as_audited=NegativesLeft.mean([trial.left for trial in trials]),
         weak_positives=stored.weak_positives(store, run).num_rows,
     )
 
 
-def _outcomes(material: Material, trials: list[Trial]) -> dict[str, Rate]:
+def _outcomes(replay: Replay, trials: list[Trial]) -> dict[str, Rate]:
     codes = np.unique(np.concatenate([trial.outcome[trial.hidden] for trial in trials])).tolist()
     flags: dict[str, list[Flags]] = {}
-    for name in dict.fromkeys(map(_named, codes)):
-        alike = [code for code in codes if _named(code) == name]
+    for name in dict.fromkeys(map(_outcome, codes)):
+        alike = [code for code in codes if _outcome(code) == name]
         flags[name] = [trial.hidden & np.isin(trial.outcome, alike) for trial in trials]
-    every = [trial.hidden for trial in trials]
-    found = {name: _rate(material, some, every) for name, some in flags.items()}
-    return dict(sorted(found.items(), key=lambda one: (-one[1].hits, one[0])))
+    everything = [trial.hidden for trial in trials]
+    rates = {name: _rate(replay, some, everything) for name, some in flags.items()}
+    return dict(sorted(rates.items(), key=lambda one: (-one[1].hits, one[0])))
 
 
-def _named(code: int) -> str:
+def _outcome(code: int) -> str:
     if code == NOT_FOUND:
         return "not_found"
     if code < KEPT:
@@ -190,34 +197,34 @@ def _named(code: int) -> str:
     return "kept" if code == KEPT else str(REASONS[code % SUSPECTED])
 
 
-def _leak(material: Material, trials: list[Trial], among: list[Flags]) -> Rate:
-    """The share of hidden positives that leaked, of those `among` in each trial."""
-    asked = [trial.hidden & some for trial, some in zip(trials, among, strict=True)]
-    return _rate(material, [trial.leaked & some for trial, some in zip(trials, asked, strict=True)], asked)
+def _selected(replay: Replay, trials: list[Trial], among: list[Flags]) -> Rate:
+    """The share of hidden positives that were selected, of those `among` in each trial."""
+    hidden = [trial.hidden & some for trial, some in zip(trials, among, strict=True)]
+    return _rate(replay, [trial.selected & some for trial, some in zip(trials, hidden, strict=True)], hidden)
 
 
-def _rate(material: Material, hit: list[Flags], asked: list[Flags]) -> Rate:
-    """The share of the positives asked about that are hit, over all trials; queries are the clusters."""
-    owner, queries = material.hideable.positives.owner, material.hideable.positives.queries
-    hits, totals = np.zeros(queries, dtype=np.int64), np.zeros(queries, dtype=np.int64)
-    for one, all_ in zip(hit, asked, strict=True):
-        hits += np.bincount(owner[one], minlength=queries)
-        totals += np.bincount(owner[all_], minlength=queries)
-    return clustered_rate(hits, totals, int(np.logical_or.reduce(asked).sum()))
+def _rate(replay: Replay, hits: list[Flags], of: list[Flags]) -> Rate:
+    """The share of the positives in `of` that are in `hits`, over all trials; the clusters are queries."""
+    owner, queries = replay.hideable.positives.owner, replay.hideable.positives.queries
+    counts, totals = np.zeros(queries, dtype=np.int64), np.zeros(queries, dtype=np.int64)
+    for hit, one in zip(hits, of, strict=True):
+        counts += np.bincount(owner[hit], minlength=queries)
+        totals += np.bincount(owner[one], minlength=queries)
+    return clustered_rate(counts, totals, int(np.logical_or.reduce(of).sum()))
 
 
-def _wrong(material: Material, trials: list[Trial]) -> Rate:
+def _among_negatives(replay: Replay, trials: list[Trial]) -> Rate:
     """The share of the negatives that are hidden positives, over the queries with hidden ones."""
-    owner, queries = material.hideable.positives.owner, material.hideable.positives.queries
+    owner, queries = replay.hideable.positives.owner, replay.hideable.positives.queries
     hits, totals = np.zeros(queries, dtype=np.int64), np.zeros(queries, dtype=np.int64)
     for trial in trials:
-        asked = np.bincount(owner[trial.hidden], minlength=queries) > 0
-        hits += trial.wrong
-        totals += np.where(asked, trial.negatives, 0)
+        has_hidden = np.bincount(owner[trial.hidden], minlength=queries) > 0
+        hits += trial.hidden_negatives
+        totals += np.where(has_hidden, trial.negatives, 0)
     return clustered_rate(hits, totals, max(1, int(totals.sum()) // len(trials)))
 
 
-def _found_by(store: Store, run: Run, trials: list[Trial]) -> Iterator[tuple[str, list[Flags]]]:
+def _by_retriever(store: Store, run: Run, trials: list[Trial]) -> Iterator[tuple[str, list[Flags]]]:
     facts = candidate_facts(store, run)
     for name in ("bm25", "dense"):
         returned = facts[f"{name}_rank"].is_valid().to_numpy()
@@ -225,10 +232,45 @@ def _found_by(store: Store, run: Run, trials: list[Trial]) -> Iterator[tuple[str
             yield name, [(trial.row >= 0) & returned[trial.row] for trial in trials]
 
 
-def _bands(material: Material, trials: list[Trial]) -> Iterator[tuple[str, list[Flags]]]:
-    rank = [np.where(t.row >= 0, np.append(material.fused_rank, 0)[t.row], 0) for t in trials]
+def _by_rank(replay: Replay, trials: list[Trial]) -> Iterator[tuple[str, list[Flags]]]:
+    rank = [np.where(t.row >= 0, np.append(replay.fused_rank, 0)[t.row], 0) for t in trials]
     low = 1
     for high in BANDS:
         yield f"{low}-{high}", [(one >= low) & (one <= high) for one in rank]
         low = high + 1
     yield f"from {low}", [one >= low for one in rank]
+
+
+@dataclass(frozen=True)
+class JudgedOutcomes:
+    """A run compared with judgments that it was not mined on."""
+
+    judgments: int
+    """How many judgments were given."""
+    matched: int
+    """How many of them judge a candidate of the run."""
+    relevant: dict[str, Rate]
+    """The relevant share of the judged candidates with each outcome: `negative`, `kept`, or a reason. That of
+    `negative` is the false-negative rate."""
+
+
+def compare_with_judgments(store: Store, run: Run, judgments: pa.Table) -> JudgedOutcomes:
+    """Returns the share of relevant documents among a run's negatives, and among what each rule dropped.
+
+    `judgments` has query_id, doc_id and relevance; above 0 is relevant. Raises UsageError if none of them
+    judges a candidate of the run.
+    """
+    joined = verdicts_of(store, run).join(judgments, ["query_id", "doc_id"], join_type="inner")
+    if not joined.num_rows:
+        raise UsageError(
+            f"none of the {judgments.num_rows:,} judgments is about a candidate of run '{run.name}'",
+            "query and document ids must be those of the store",
+        )
+    rates = {}
+    outcomes = pc.unique(joined["outcome"]).to_pylist()
+    for outcome in sorted(outcomes, key=lambda name: (name != "negative", name)):
+        part = joined.filter(pc.equal(joined["outcome"], outcome))
+        _, query = np.unique(part["query_id"].to_numpy(), return_inverse=True)
+        relevant = pc.greater(part["relevance"], 0).to_numpy()
+        rates[outcome] = clustered_rate(np.bincount(query, relevant), np.bincount(query), part.num_rows)
+    return JudgedOutcomes(judgments.num_rows, joined.num_rows, rates)

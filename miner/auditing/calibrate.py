@@ -1,7 +1,8 @@
-"""Calibration: the rules that leak no more than asked and leave the most and the hardest negatives.
+"""Calibration: chooses the rules that meet a target hidden-positive rate with the most, hardest negatives.
 
-Every rule is tried over a range of its parameter, on stored evidence with positives hidden. One half of the
-queries chooses, the other confirms: the figure of the half that chose flatters, as the best of many does.
+Every rule is tried over a range of its parameter, on stored evidence with positives hidden. Half of the
+queries chooses the setting and the other half confirms it, because the rate of the best of many settings is
+optimistic.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from miner.auditing.audit import require_hideable
 from miner.auditing.config import AuditConfig
-from miner.auditing.replay import Material
+from miner.auditing.replay import Replay
 from miner.auditing.sweep import Counts, Sweep, only
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import ordered_map, worker_count
@@ -41,22 +42,23 @@ PERCENTILES = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 3
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 SKIPS = (1, 2, 3, 5, 10, 20, 30, 50)
 _REFINED, _STEPS = 4, 6
-"""How many rules are tried between two steps of the sweep, and at how many places."""
+"""How many rules are tried between two steps of the sweep, and how many values of each."""
 _HALVES = 1 << 20
-"""What is drawn with it is no repeat."""
+"""The second number of the halves' seed; it differs from the number of every repeat."""
 ENOUGH = 0.01
-"""Yields that differ by less than this share of the negatives asked count as equal: then hardness decides."""
+"""Settings whose negatives differ by less than this share of those asked for count as equal: the harder
+wins."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One setting on some queries."""
+class Figures:
+    """What one setting does on some queries, with positives hidden."""
 
-    leak: Rate
+    hidden_positive_rate: Rate
     per_query: float
-    """Negatives, mean, with positives hidden."""
-    full: float
-    """The share of queries with as many as asked."""
+    """Mean number of negatives."""
+    coverage: float
+    """The share of queries with all the negatives asked for."""
     rank: float | None
     margin: float | None
     """Means over the negatives; None without any."""
@@ -64,16 +66,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of the sweep."""
+    """One setting of the sweep, measured on both halves of the queries and on all."""
 
     rules: Rules
-    chosen_on: Measured
-    confirmed_on: Measured
-    whole: Measured
+    choosing_half: Figures
+    confirming_half: Figures
+    all_queries: Figures
 
     @property
     def name(self) -> str:
-        """The rule that is on, with its parameter; `no rule` where none is."""
+        """The rules that are on, with their parameters; `no rule` if none is."""
         return name_of(self.rules)
 
     def as_json(self) -> dict[str, Any]:
@@ -83,38 +85,40 @@ class Setting:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a sweep found."""
+    """The result of a calibration."""
 
     run: str
     target: float | None
-    """None: the least leak was asked for that leaves what the run's own rules leave."""
+    """The highest hidden-positive rate that was asked for. None: the lowest rate at the coverage of the run's
+    own rules."""
     settings: AuditConfig
-    asked: int
-    """Negatives per query."""
+    negatives: int
+    """Negatives asked for per query."""
     sweep: tuple[Setting, ...]
     own: Setting
     """The run's own rules."""
     chosen: Setting
-    barred: dict[str, int]
-    """How many positives may not be hidden, by `stored.CANNOT_HIDE`."""
-    untold: list[str]
-    """Models of the run of whose training the store knows nothing."""
+    cannot_hide: dict[str, int]
+    """How many positives may not be hidden, by reason (`stored.CANNOT_HIDE`)."""
+    unknown_training: list[str]
+    """Models of the run whose training data the store does not know."""
     expected: Rate
-    """Where the half that chose says that the leak of the other half lies, with 95 %."""
+    """The chosen setting's rate on the half that chose, with the 95 % interval expected on the other half."""
 
     @property
     def confirmed(self) -> bool:
-        """Whether the chosen setting does on the half that did not choose what was asked for."""
-        found, own = self.chosen.confirmed_on, self.own.confirmed_on
-        if found.leak.rate is None:
+        """Whether the chosen setting meets the request on the half that did not choose it."""
+        chosen, own = self.chosen.confirming_half, self.own.confirming_half
+        if chosen.hidden_positive_rate.rate is None:
             return False
         if self.target is None:
-            return found.full >= own.full and found.leak.rate <= _rate(own)
-        return found.leak.rate <= self.target
+            return chosen.coverage >= own.coverage and rate_of(chosen) <= rate_of(own)
+        return rate_of(chosen) <= self.target
 
     def frontier(self) -> list[Setting]:
-        """Returns the settings that no other beats in leak, yield and hardness at once, by leak."""
-        points = [(_rate(one.whole), -one.whole.per_query, _hardness(one.whole)) for one in self.sweep]
+        """Returns the settings that no other beats in rate, number and hardness of negatives; lowest rate
+        first."""
+        points = [_order(one.all_queries) for one in self.sweep]
         best = [
             one
             for one, point in zip(self.sweep, points, strict=True)
@@ -122,7 +126,7 @@ class Calibration:
                 other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in points
             )
         ]
-        return sorted(best, key=lambda one: (_rate(one.whole), -one.whole.per_query, one.name))
+        return sorted(best, key=lambda one: (*_order(one.all_queries)[:2], one.name))
 
     def as_json(self) -> dict[str, Any]:
         """Returns the calibration as JSON-able values."""
@@ -139,73 +143,84 @@ class Calibration:
 def calibrate(
     store: Store, run: Run, target: float | None, settings: AuditConfig, progress: Progress = SILENT
 ) -> Calibration:
-    """Sweeps every rule over a run's stored evidence and picks the setting that meets the target leak.
+    """Tries every rule over a run's stored evidence and chooses the setting that meets the target.
 
-    Without a target the one that leaks least where as many queries get all negatives as with the run's own
-    rules. No model runs; the store notes which rules were chosen on its positives. Raises UsageError when no
-    positive may be hidden, the run was selected otherwise than by score, no setting meets the target, or
-    there is no yield to keep.
+    Without a target it chooses the setting with the lowest hidden-positive rate whose coverage is at least
+    that of the run's own rules. No model runs. The store records which rules were chosen on its positives.
+    Raises UsageError if no positive may be hidden, the run selects otherwise than by score, no setting meets
+    the target, or the run has no negatives.
     """
     if target is not None and not 0 <= target < 1:
-        raise UsageError(f"a target leak of {target} cannot be", "give a share such as 0.02")
-    material = Material.of(store, run)
-    require_hideable(store, run, material.hideable)
-    base = material.config.rules
-    grid = [base, *candidates(base, material.hideable.positives.sorted_scores)]
-    trials = material.hideable.draws(settings)
-    sweeps = [Sweep(material, material.without(hidden)) for hidden in trials]
-    asked = np.sum([sweep.asked for sweep in sweeps], axis=0)
-    judge = _Judge(material, asked, np.logical_or.reduce(trials), settings, run.negatives)
-    own, *swept = judge.measure(grid, sweeps, progress)
+        raise UsageError(
+            f"the target must be at least 0 and below 1, got {target}", "use a share such as 0.02"
+        )
+    replay = Replay.of(store, run)
+    require_hideable(store, run, replay.hideable)
+    base = replay.config.rules
+    grid = [base, *candidates(base, replay.hideable.positives.sorted_scores)]
+    trials = replay.hideable.draws(settings)
+    sweeps = [Sweep(replay, replay.hide(hidden)) for hidden in trials]
+    hidden = np.sum([sweep.hidden for sweep in sweeps], axis=0)
+    measurement = _Measurement(replay, hidden, np.logical_or.reduce(trials), settings)
+    own, *swept = measurement.settings(grid, sweeps, progress)
     _require_hidden(own)
-    if target is None and not own.chosen_on.per_query:
-        raise UsageError(f"run '{run.name}' has no negatives to keep the yield of", "give a --target-leak")
-    swept += judge.measure(_finer(swept, own, target), sweeps, progress)
+    if target is None and not own.choosing_half.per_query:
+        raise UsageError(f"run '{run.name}' has no negatives to keep the coverage of", "use --target")
+    swept += measurement.settings(_finer(swept, own, target), sweeps, progress)
     chosen = least(swept, own) if target is None else choose(swept, target, run.negatives)
-    expected = judge.expected(reduce(add, (sweep.counts([chosen.rules])[0] for sweep in sweeps)))
-    record_calibration(store, run, asdict(chosen.rules), asdict(chosen.confirmed_on.leak))
-    barred, untold = material.hideable.bars(), models_of_unknown_training(store, run)
+    record_calibration(store, run, asdict(chosen.rules), asdict(chosen.confirming_half.hidden_positive_rate))
     return Calibration(
-        run.name, target, settings, run.negatives, tuple(swept), own, chosen, barred, untold, expected
+        run=run.name,
+        target=target,
+        settings=settings,
+        negatives=run.negatives,
+        sweep=tuple(swept),
+        own=own,
+        chosen=chosen,
+        cannot_hide=replay.hideable.cannot_hide(),
+        unknown_training=models_of_unknown_training(store, run),
+        expected=measurement.expected(reduce(add, (sweep.counts([chosen.rules])[0] for sweep in sweeps))),
     )
 
 
-def halves(material: Material, seed: int) -> tuple[Flags, Flags]:
+def halves(replay: Replay, seed: int) -> tuple[Flags, Flags]:
     """Returns which queries choose the setting, and which confirm it, by query number."""
-    queries = material.hideable.positives.queries
+    queries = replay.hideable.positives.queries
     chooses = np.random.default_rng([seed, _HALVES]).permutation(queries) < queries // 2
-    exists = np.bincount(material.hideable.positives.owner, minlength=queries) > 0
+    exists = np.bincount(replay.hideable.positives.owner, minlength=queries) > 0
     return chooses & exists, ~chooses & exists
 
 
 def candidates(base: Rules, scores: npt.NDArray[np.float64]) -> list[Rules]:
-    """Returns the settings to try: each rule alone over its parameter; what else `base` sets stays."""
+    """Returns the settings to try: each rule alone over its parameter; the other settings of `base` stay."""
     spread = float(np.std(scores))
-    found = [only(base)]
+    tried = [only(base)]
     for kind in REFERENCE_POSITIVES:
-        found += [only(base, reference_positive=kind, relative_margin=m) for m in RELATIVE]
-        found += [only(base, reference_positive=kind, absolute_margin=_short(m * spread)) for m in ABSOLUTE]
-        found += [only(base, reference_positive=kind, relative_percentile=b) for b in SHARES]
-    found += [only(base, percentile=p) for p in PERCENTILES]
-    found += [only(base, max_score=_short(float(np.percentile(scores, p)))) for p in PERCENTILES]
-    found += [only(base, skip_top=n) for n in SKIPS if base.max_rank is None or n < base.max_rank]
-    return [rules for rules in dict.fromkeys(found) if not _closed(rules)]
+        tried += [only(base, reference_positive=kind, relative_margin=m) for m in RELATIVE]
+        tried += [only(base, reference_positive=kind, absolute_margin=_short(m * spread)) for m in ABSOLUTE]
+        tried += [only(base, reference_positive=kind, relative_percentile=b) for b in SHARES]
+    tried += [only(base, percentile=p) for p in PERCENTILES]
+    tried += [only(base, max_score=_short(float(np.percentile(scores, p)))) for p in PERCENTILES]
+    tried += [only(base, skip_top=n) for n in SKIPS if base.max_rank is None or n < base.max_rank]
+    return [rules for rules in dict.fromkeys(tried) if not _closed(rules)]
 
 
 def _finer(swept: Sequence[Setting], own: Setting, target: float | None) -> list[Rules]:
-    """The settings between the best of a rule that do what is asked for, and the next, which do not."""
+    """Returns the settings between the best one of a rule that meets the request, and the next that does
+    not."""
     if target is None:
-        return between(swept, lambda one: one.full >= own.chosen_on.full, strictest=True)
-    return between(swept, lambda one: _rate(one) <= target)
+        return between(swept, lambda one: one.coverage >= own.choosing_half.coverage, strictest=True)
+    return between(swept, lambda one: rate_of(one) <= target)
 
 
 def between(
-    swept: Sequence[Setting], fits: Callable[[Measured], bool], strictest: bool = False
+    swept: Sequence[Setting], fits: Callable[[Figures], bool], strictest: bool = False
 ) -> list[Rules]:
     """Returns settings between the loosest one of a rule that fits, and the next looser one.
 
-    With `strictest` between the strictest and the next stricter one. Of the rules that yield most, or leak
-    least, on the half that chooses. A sweep in steps would leave out what lies between.
+    With `strictest`: between the strictest that fits and the next stricter one. Only the rules with the most
+    negatives on the choosing half (or the lowest rate) are refined. They fill the gaps between the steps of
+    the sweep.
     """
     families: dict[tuple[str, str], list[Setting]] = {}
     for one in swept:
@@ -213,24 +228,26 @@ def between(
             families.setdefault((name, one.rules.reference_positive), []).append(one)
     gaps = []
     for (name, _), settings in families.items():
-        settings.sort(key=lambda one: (_rate(one.chosen_on), one.chosen_on.per_query), reverse=strictest)
-        within = [one for one in settings if fits(one.chosen_on)]
+        settings.sort(key=lambda one: (rate_of(one.choosing_half), one.choosing_half.per_query))
+        if strictest:
+            settings.reverse()
+        within = [one for one in settings if fits(one.choosing_half)]
         if within and len(within) < len(settings):
             gaps.append((name, within[-1], settings[len(within)].rules))
     if strictest:
-        gaps.sort(key=lambda gap: _rate(gap[1].chosen_on))
+        gaps.sort(key=lambda gap: rate_of(gap[1].choosing_half))
     else:
-        gaps.sort(key=lambda gap: -gap[1].chosen_on.per_query)
-    found = []
+        gaps.sort(key=lambda gap: -gap[1].choosing_half.per_query)
+    finer = []
     for name, inner, outer in gaps[:_REFINED]:
         steps = np.linspace(getattr(inner.rules, name), getattr(outer, name), _STEPS + 2)[1:-1]
-        found += [only(inner.rules, **{name: _short(float(step))}) for step in steps]
+        finer += [only(inner.rules, **{name: _short(float(step))}) for step in steps]
     known = {one.rules for one in swept}
-    return [rules for rules in dict.fromkeys(found) if rules not in known]
+    return [rules for rules in dict.fromkeys(finer) if rules not in known]
 
 
 def _only_rule(rules: Rules) -> str | None:
-    """The one rule against unjudged positives that is on; None where none is, or a rank window decides."""
+    """The only rule against high scores that is on; None if none is, or several are."""
     on = [name for name in BOUNDS if getattr(rules, name) is not None]
     return on[0] if len(on) == 1 else None
 
@@ -244,7 +261,7 @@ def _short(value: float) -> float:
 
 
 def _require_hidden(one: Setting) -> None:
-    if one.chosen_on.leak.rate is None:
+    if one.choosing_half.hidden_positive_rate.rate is None:
         raise UsageError(
             "the half of the queries that chooses has no positive that may be hidden",
             "judge more queries with two positives or more, or try another --seed",
@@ -252,95 +269,102 @@ def _require_hidden(one: Setting) -> None:
 
 
 def choose(swept: Sequence[Setting], target: float, negatives: int) -> Setting:
-    """Returns the setting within the target on the half that chooses: the hardest of those that yield most.
+    """Returns the setting with the most negatives that meets the target on the choosing half.
 
-    Raises UsageError when none is.
+    The hardest wins among those with about as many. Raises UsageError if no setting meets the target.
     """
-    useful = [one for one in swept if one.chosen_on.per_query > 0]
+    useful = [one for one in swept if one.choosing_half.per_query > 0]
     if not useful:
         raise UsageError("no setting leaves a negative", "mine deeper")
-    within = [one for one in useful if _rate(one.chosen_on) <= target]
+    within = [one for one in useful if rate_of(one.choosing_half) <= target]
     if not within:
-        best = min(useful, key=lambda one: _rate(one.chosen_on))
-        rate = _rate(best.chosen_on)
+        best = min(useful, key=lambda one: rate_of(one.choosing_half))
+        rate = rate_of(best.choosing_half)
         raise UsageError(
-            f"no setting leaks at most {100 * target:g} %: the least is {100 * rate:.2f} % with {best.name}",
-            f"give a target of {np.ceil(rate * 1e4) / 1e4:g} or more, mine with a reranker, or mine deeper",
+            f"no setting has a hidden-positive rate of at most {100 * target:g} %: the lowest is "
+            f"{100 * rate:.2f} % with {best.name}",
+            f"use a target of {np.ceil(rate * 1e4) / 1e4:g} or more, mine with a reranker, or mine deeper",
         )
-    most = max(one.chosen_on.per_query for one in within) - ENOUGH * negatives
-    return min(
-        (one for one in within if one.chosen_on.per_query >= most), key=lambda one: _hardness(one.chosen_on)
-    )
+    most = max(one.choosing_half.per_query for one in within) - ENOUGH * negatives
+    equals = [one for one in within if one.choosing_half.per_query >= most]
+    return min(equals, key=lambda one: _easiness(one.choosing_half))
 
 
 def least(swept: Sequence[Setting], own: Setting) -> Setting:
-    """Returns what leaks least on the half that chooses, and leaves there what the run's own rules leave.
+    """Returns the setting with the lowest rate whose coverage is at least that of the run's own rules.
 
-    That is, all negatives for as many queries; of equals the hardest.
+    Both are measured on the choosing half; the hardest wins among equals.
     """
-    enough = [one for one in swept if one.chosen_on.full >= own.chosen_on.full]
-    return min(enough or [own], key=lambda one: (_rate(one.chosen_on), _hardness(one.chosen_on)))
+    enough = [one for one in swept if one.choosing_half.coverage >= own.choosing_half.coverage]
+    return min(enough or [own], key=lambda one: (rate_of(one.choosing_half), _easiness(one.choosing_half)))
 
 
-def _rate(measured: Measured) -> float:
-    return 1.0 if measured.leak.rate is None else measured.leak.rate
+def rate_of(figures: Figures) -> float:
+    """Returns the hidden-positive rate, 1 if nothing was hidden."""
+    rate = figures.hidden_positive_rate.rate
+    return 1.0 if rate is None else rate
 
 
-def _hardness(measured: Measured) -> float:
-    """Less is harder."""
-    return np.inf if measured.margin is None else measured.margin
+def _easiness(figures: Figures) -> float:
+    """The mean margin of the negatives: the less, the harder."""
+    return np.inf if figures.margin is None else figures.margin
+
+
+def _order(figures: Figures) -> tuple[float, float, float]:
+    """Rate, number and easiness of the negatives: in each, less is better."""
+    return rate_of(figures), -figures.per_query, _easiness(figures)
 
 
 @dataclass(frozen=True)
-class _Judge:
-    """Turns counts per query into figures on either half."""
+class _Measurement:
+    """Turns counts per query into figures of either half and of all queries."""
 
-    material: Material
-    asked: Ints
-    """Per query, positives hidden, over all repeats."""
+    replay: Replay
+    hidden: Ints
+    """Positives hidden per query, over all repeats."""
     distinct: Flags
-    """Per positive, whether it was hidden in any repeat."""
-    settings: AuditConfig
-    negatives: int
+    """Whether each positive was hidden in any repeat."""
+    audit: AuditConfig
 
-    def measure(self, grid: Sequence[Rules], sweeps: Sequence[Sweep], progress: Progress) -> list[Setting]:
-        """Returns what the sweeps say of each setting, over all repeats."""
+    def settings(self, grid: Sequence[Rules], sweeps: Sequence[Sweep], progress: Progress) -> list[Setting]:
+        """Returns every setting of the grid with its figures over all repeats."""
         totals: list[Counts] = []
         with progress.task("sweeping", len(sweeps), unit="repeats") as advance:
             for counts in ordered_map(lambda sweep: sweep.counts(grid), sweeps, worker_count()):
                 totals = list(map(add, totals, counts)) if totals else counts
                 advance(1)
-        return [self._setting(rules, one) for rules, one in zip(grid, totals, strict=True)]
-
-    def _setting(self, rules: Rules, counts: Counts) -> Setting:
         chooses, confirms = self._halves
-        return Setting(
-            rules, *(self._measured(counts, part) for part in (chooses, confirms, chooses | confirms))
-        )
+        parts = chooses, confirms, chooses | confirms
+        return [
+            Setting(rules, *(self._figures(counts, part) for part in parts))
+            for rules, counts in zip(grid, totals, strict=True)
+        ]
 
     def expected(self, counts: Counts) -> Rate:
-        """Returns the leak on the half that chooses, with where that of the other half is to be expected."""
+        """Returns the rate on the choosing half, with the interval expected on the confirming half."""
         chooses, confirms = self._halves
-        return self._leak(counts.leaked, chooses, self._distinct(confirms) / max(1, self._distinct(chooses)))
+        against = self._number(confirms) / max(1, self._number(chooses))
+        return self._rate(counts.selected, chooses, against)
 
     @cached_property
     def _halves(self) -> tuple[Flags, Flags]:
-        return halves(self.material, self.settings.seed)
+        return halves(self.replay, self.audit.seed)
 
-    def _measured(self, counts: Counts, among: Flags) -> Measured:
-        number = max(1, int(among.sum())) * self.settings.repeats
+    def _figures(self, counts: Counts, among: Flags) -> Figures:
+        queries = max(1, int(among.sum())) * self.audit.repeats
         negatives = int(counts.negatives[among].sum())
-        return Measured(
-            self._leak(counts.leaked, among),
-            negatives / number,
-            float(counts.full[among].sum()) / number,
+        return Figures(
+            self._rate(counts.selected, among),
+            negatives / queries,
+            float(counts.covered[among].sum()) / queries,
             float(counts.ranks[among].sum()) / negatives if negatives else None,
             float(counts.margins[among].sum()) / negatives if negatives else None,
         )
 
-    def _leak(self, leaked: Ints, among: Flags, against: float = 0.0) -> Rate:
-        return clustered_rate(leaked[among], self.asked[among], self._distinct(among), against=against)
+    def _rate(self, selected: Ints, among: Flags, against: float = 0.0) -> Rate:
+        return clustered_rate(selected[among], self.hidden[among], self._number(among), against=against)
 
-    def _distinct(self, among: Flags) -> int:
-        owner = self.material.hideable.positives.owner
+    def _number(self, among: Flags) -> int:
+        """How many different positives of these queries were hidden."""
+        owner = self.replay.hideable.positives.owner
         return int((self.distinct & among[owner]).sum())

@@ -1,4 +1,4 @@
-"""How positives are hidden: one frozen configuration. Imports nothing heavy."""
+"""How an audit hides positives: one frozen configuration. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from miner.ranges import BETWEEN, SEED, check_fields, whole, within
 
 @dataclass(frozen=True)
 class AuditConfig:
-    """How positives are hidden. UsageError for a value that cannot be."""
+    """How positives are hidden. Raises UsageError at construction for a value out of range."""
 
     share: float = within(0.3, BETWEEN)
-    """Of each query's positives; one is always left."""
+    """Share of each query's positives to hide; one is always left."""
     repeats: int = within(5, whole(1, 10_000))
-    """How often others are drawn."""
+    """Number of draws."""
     seed: int = within(13, SEED)
 
     def __post_init__(self) -> None:

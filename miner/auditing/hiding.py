@@ -1,4 +1,5 @@
-"""Hiding known positives: the evidence as it would be if nobody had judged them."""
+"""Hiding known positives: which may be hidden, a seeded draw of them, and the candidates that this
+restores."""
 
 from __future__ import annotations
 
@@ -11,20 +12,23 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miner.arrays import drawn_share, positions
+from miner.arrays import drawn_share, pair_keys, positions
 from miner.auditing.config import AuditConfig
-from miner.auditing.restored import Exclusion, Reopenable
+from miner.collection.collection import Collection
+from miner.collection.exclusion import Exclusions
 from miner.errors import UsageError
 from miner.mining.config import MiningConfig
 from miner.mining.decide import Positives, deciding_score
 from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import audits as stored
 from miner.store import evidence
+from miner.store.corpus import IDENTITY
 from miner.store.database import Store
 from miner.store.runs import Run
 
 Flags = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -34,19 +38,19 @@ class Hideable:
     table: pa.Table
     """As `stored.positives_to_hide`."""
     positives: Positives
-    """The same with their deciding scores."""
+    """The same positives with their deciding scores."""
     row: Ints
-    """The row of `candidates` that each positive is, -1 where no retriever found it."""
+    """The row of `candidates` that each positive is, -1 if no retriever found it."""
     candidates: Ints
     """The numbers of all candidates, in order."""
-    reopenable: Reopenable
+    restorable: Restorable
 
     @classmethod
     def of(cls, store: Store, run: Run, config: MiningConfig, candidates: pa.Table) -> Hideable:
-        """Reads what a run's evidence says of its positives.
+        """Returns the positives of a run.
 
-        `candidates` are all of them in order (`evidence.scored_candidates`). Raises UsageError when
-        the store has lost a text of the evidence.
+        `candidates` are all of the run's in order (`evidence.scored_candidates`). Raises UsageError if a text
+        of the evidence is no longer in the store.
         """
         table = stored.positives_to_hide(store, run)
         scored = evidence.scored_positives(store, run.evidence, deciding_score(config), run.reranker)
@@ -56,44 +60,40 @@ class Hideable:
                 f"mine again with the same options: miner mine {quote(str(store.path))}",
             )
         positives = Positives(scored)
-        table = table.set_column(
-            table.schema.get_field_index("cannot_hide"), "cannot_hide", _bars(table["cannot_hide"], positives)
-        )
+        table = _with_cannot_hide(table, _cannot_hide(table["cannot_hide"], positives))
         numbers = candidates["candidate"].to_numpy()
         row = _rows(table, numbers // CANDIDATES_PER_QUERY, candidates["doc_id"])
-        reopenable = Reopenable.of(store, run, config, candidates)
-        return cls(table, positives, row, numbers, reopenable)
+        return cls(table, positives, row, numbers, Restorable.of(store, run, config, candidates))
 
     @cached_property
     def allowed(self) -> Flags:
         """Whether each positive may be hidden."""
         return np.asarray(self.table["cannot_hide"].is_null().to_numpy())
 
-    def bars(self) -> dict[str, int]:
+    def cannot_hide(self) -> dict[str, int]:
         """Returns how many positives may not be hidden, by reason of `stored.CANNOT_HIDE`."""
-        found = self.table["cannot_hide"].drop_null().value_counts().to_pylist()
-        counts = {one["values"]: one["counts"] for one in found}
-        return {bar: counts[bar] for bar in stored.CANNOT_HIDE if bar in counts}
+        rows = self.table["cannot_hide"].drop_null().value_counts().to_pylist()
+        counts = {row["values"]: row["counts"] for row in rows}
+        return {reason: counts[reason] for reason in stored.CANNOT_HIDE if reason in counts}
 
     def among(self, pairs: pa.Table) -> Hideable:
-        """Returns the same, but only those of these pairs (query_id, doc_id) may be hidden."""
+        """Returns the same positives, of which only these pairs (query_id, doc_id) may be hidden."""
         named = set(zip(pairs["query_id"].to_pylist(), pairs["doc_id"].to_pylist(), strict=True))
         own = zip(self.table["query_id"].to_pylist(), self.table["doc_id"].to_pylist(), strict=True)
         inside = pa.array([pair in named for pair in own], pa.bool_())
-        bar = pc.if_else(
-            pc.or_(inside, self.table["cannot_hide"].is_valid()), self.table["cannot_hide"], "not_held_out"
-        )
-        return replace(self, table=self.table.drop_columns("cannot_hide").append_column("cannot_hide", bar))
+        known = self.table["cannot_hide"]
+        reasons = pc.if_else(pc.or_(inside, known.is_valid()), known, "not_held_out")
+        return replace(self, table=_with_cannot_hide(self.table, reasons))
 
     def draws(self, settings: AuditConfig) -> list[Flags]:
-        """Returns which positives each repeat hides."""
+        """Returns the positives that each repeat hides."""
         rngs = (np.random.default_rng([settings.seed, repeat]) for repeat in range(settings.repeats))
         return [self.draw(settings.share, rng) for rng in rngs]
 
     def draw(self, share: float, rng: np.random.Generator) -> Flags:
-        """Returns which positives to hide: about `share` of each query's, of those that may be.
+        """Returns the positives to hide: about `share` of each query's, among those that may be hidden.
 
-        A query keeps one positive with a finite score at least.
+        A query keeps at least one positive with a finite score.
         """
         scored = np.isfinite(self.positives.score)
         drawn = np.zeros(len(scored), dtype=np.bool_)
@@ -101,25 +101,29 @@ class Hideable:
         return drawn
 
     def visible(self, hidden: Flags) -> Positives:
-        """Returns the positives that are left, with their scores."""
+        """Returns the positives that are not hidden, with their scores."""
         return Positives(self.positives.table.filter(pa.array(~hidden)), self.positives.queries)
 
-    def exclusion(self, hidden: Flags) -> Exclusion:
-        """Returns what is excluded with these positives hidden, where that may differ."""
-        return self.reopenable.exclusion(self.table, self.row, hidden)
+    def exclusions(self, hidden: Flags) -> ExclusionsLeft:
+        """Returns the exclusions that may differ with these positives hidden."""
+        return self.restorable.exclusions(self.table, self.row, hidden)
 
 
-def _bars(bars: pa.ChunkedArray, positives: Positives) -> pa.ChunkedArray:
-    """What bars each positive from being hidden, with those that only its score tells.
+def _with_cannot_hide(table: pa.Table, reasons: pa.ChunkedArray) -> pa.Table:
+    return table.set_column(table.schema.get_field_index("cannot_hide"), "cannot_hide", reasons)
 
-    One without a finite score could never come back as a negative, and the last one that has one is needed.
+
+def _cannot_hide(reasons: pa.ChunkedArray, positives: Positives) -> pa.ChunkedArray:
+    """Adds the reasons that follow from scores.
+
+    A positive without a finite score could never be selected. The last one that has a finite score is needed.
     """
     scored = np.isfinite(positives.score)
     if scored.all():
-        return bars
+        return reasons
     number = np.bincount(positives.owner[scored], minlength=positives.queries)[positives.owner]
-    bars = pc.if_else(pc.or_(pa.array(scored), bars.is_valid()), bars, "not_scored")
-    return pc.if_else(pc.or_(pa.array(number > 1), bars.is_valid()), bars, "only")
+    reasons = pc.if_else(pc.or_(pa.array(scored), reasons.is_valid()), reasons, "not_scored")
+    return pc.if_else(pc.or_(pa.array(number > 1), reasons.is_valid()), reasons, "only")
 
 
 def _rows(table: pa.Table, query: Ints, doc_ids: pa.ChunkedArray) -> Ints:
@@ -127,14 +131,105 @@ def _rows(table: pa.Table, query: Ints, doc_ids: pa.ChunkedArray) -> Ints:
     known = table["doc_id"].unique()
     ours = positions(table["doc_id"], known).astype(np.int64)
     theirs = positions(doc_ids, known).astype(np.int64)
-    places = np.flatnonzero(theirs >= 0)
-    keys = query[places] * len(known) + theirs[places]
+    candidates = np.flatnonzero(theirs >= 0)
+    keys = query[candidates] * len(known) + theirs[candidates]
     order = np.argsort(keys, kind="stable")
     wanted = table["query_no"].to_numpy().astype(np.int64) * len(known) + ours
-    found = np.searchsorted(keys[order], wanted)
-    inside = np.minimum(found, len(keys) - 1)
+    inside = np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)
     rows = np.full(len(wanted), -1, dtype=np.int64)
     if len(keys):
         hit = keys[order][inside] == wanted
-        rows[hit] = places[order[inside[hit]]]
+        rows[hit] = candidates[order[inside[hit]]]
     return rows
+
+
+@dataclass(frozen=True)
+class ExclusionsLeft:
+    """The exclusions of the candidates that a hidden positive may have excluded."""
+
+    rows: Ints
+    """Rows of candidates."""
+    reasons: pa.Array
+    """Why each is excluded without the hidden positives; null if it is restored."""
+    replaced_by: Ints
+    """Per positive, its row. If that is excluded, or no retriever found it, the row of the copy that is then
+    a candidate instead; -1 without either."""
+
+
+@dataclass(frozen=True)
+class Restorable:
+    """The candidates that are excluded because of a positive, or that have copies, in order."""
+
+    texts: Collection
+    """The texts of these candidates, of the positives and of the queries; without labels."""
+    known: pa.Table
+    """The known positives of the queries, in any split: query_id, doc_id."""
+    negatives: pa.Table
+    """Which of these candidates are known negatives: query_id, doc_id."""
+    rows: Ints
+    """The row of each among all candidates."""
+    query: Positions
+    doc: Positions
+    """The position of each in `texts`."""
+    config: MiningConfig
+
+    @classmethod
+    def of(cls, store: Store, run: Run, config: MiningConfig, candidates: pa.Table) -> Restorable:
+        """Returns those of a run; `candidates` are all of its evidence (`evidence.scored_candidates`)."""
+        texts = Collection(*stored.texts_to_hide(store, run), {}, run.split, IDENTITY in run.inputs)
+        known = stored.known_positives(store, run)
+        doc = positions(candidates["doc_id"], texts.doc_ids)
+        exclusion = candidates["exclusion"].cast(pa.string())
+        follows = pc.is_in(exclusion, pa.array(stored.FOLLOWS_POSITIVES)).to_numpy()
+        has_copies = texts.documents["cluster"].is_valid().to_numpy()
+        rows = np.flatnonzero((doc >= 0) & (follows | (exclusion.is_null().to_numpy() & has_copies[doc])))
+        numbers = candidates["candidate"].to_numpy()[rows] // CANDIDATES_PER_QUERY
+        query = np.searchsorted(texts.queries["query_no"].to_numpy(), numbers).astype(np.int32)
+        flags = candidates["judged_negative"].to_numpy()[rows]
+        negatives = pa.table(
+            {
+                "query_id": texts.query_ids.take(pa.array(query[flags])),
+                "doc_id": texts.doc_ids.take(pa.array(doc[rows][flags])),
+            }
+        )
+        return cls(texts, known, negatives, rows, query, doc[rows], config)
+
+    def exclusions(self, pairs: pa.Table, row: Ints, hidden: Flags) -> ExclusionsLeft:
+        """Returns the exclusions that hold if the `hidden` ones of `pairs` are not known to be positives.
+
+        `pairs` are the run's positives (query_id, doc_id), `row` the candidate that each is, -1 without.
+        """
+        keys = self._keys(pairs)
+        of = np.flatnonzero(np.isin(self.query, keys[hidden] >> 32))
+        query, doc = self.query[of], self.doc[of]
+        reasons = self._exclusions(keys[hidden]).of_candidates(query, doc)
+        free = np.asarray(reasons.is_null())
+        replaced_by = row.copy()
+        lost = np.flatnonzero(hidden & ~np.isin(row, self.rows[of[free]]))
+        # Rows are in fused order: the first copy that is not excluded is the candidate instead.
+        groups, first = np.unique(pair_keys(query[free], self._alike[doc[free]]), return_index=True)
+        wanted = pair_keys(keys[lost] >> 32, self._alike[keys[lost] & 0xFFFFFFFF])
+        has_copy = np.flatnonzero(np.isin(wanted, groups))
+        copies = first[np.searchsorted(groups, wanted[has_copy])]
+        replaced_by[lost[has_copy]] = self.rows[of[free]][copies]
+        return ExclusionsLeft(self.rows[of], reasons, replaced_by)
+
+    def _exclusions(self, hidden: Ints) -> Exclusions:
+        """The exclusions if the pairs with these keys are not known to be positives."""
+        known = self.known.filter(pa.array(~np.isin(self._known_keys, hidden)))
+        return Exclusions(self.texts, known, self.negatives, self.config.overlaps, self.config.protected)
+
+    @cached_property
+    def _known_keys(self) -> Ints:
+        return self._keys(self.known)
+
+    def _keys(self, pairs: pa.Table) -> Ints:
+        query = positions(pairs["query_id"], self.texts.query_ids)
+        return pair_keys(query, positions(pairs["doc_id"], self.texts.doc_ids))
+
+    @cached_property
+    def _alike(self) -> Ints:
+        """A number per document, equal for copies."""
+        texts = self.texts.passages
+        cluster = self._exclusions(np.zeros(0, dtype=np.int64)).clusters
+        return np.where(cluster >= 0, len(texts) + cluster, texts).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Relabelling: suspected positives that are likely enough become judgments, which can be taken back."""
+"""Relabelling: suspected positives with a high enough probability become judgments, which can be undone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from miner.auditing.audit import require_hideable
 from miner.auditing.config import AuditConfig
 from miner.auditing.probability import Facts, Probability
-from miner.auditing.replay import Material, Unjudged
+from miner.auditing.replay import Replay, ReplayEvidence
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.mining.config import MiningConfig
@@ -21,20 +21,20 @@ from miner.ranges import ABOVE_0, check_fields, within
 from miner.schema import SUSPECTED
 from miner.stats import Rate, clustered_rate
 from miner.store import relabel as stored
+from miner.store import verdicts
 from miner.store.database import Store
 from miner.store.models import models_of_unknown_training
 from miner.store.runs import Run, changed_since
-from miner.store.verdicts import suspected
 
 
 @dataclass(frozen=True)
 class RelabelConfig:
-    """What becomes a judgment. UsageError for a value that cannot be."""
+    """What becomes a judgment. Raises UsageError at construction for a value out of range."""
 
     probability: float = within(0.5, ABOVE_0)
-    """Least chance that a suspected positive is one."""
+    """Lowest probability of being a positive with which a suspected positive becomes a judgment."""
     hiding: AuditConfig = field(default_factory=AuditConfig)
-    """How positives are hidden to learn the chance."""
+    """How positives are hidden to fit the probability."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -42,24 +42,25 @@ class RelabelConfig:
 
 @dataclass(frozen=True)
 class RelabelReport:
-    """What a relabelling found on hidden positives, and did."""
+    """What a relabelling did, and how well it would find hidden positives."""
 
     run: str
     probability: float
-    won_back: Rate
-    """Hidden positives that it would have made judgments of."""
+    recall: Rate
+    """The share of hidden positives that would have become judgments."""
     precision: Rate
-    """Hidden positives among all that it would have made judgments of, where as many are unjudged as were
-    hidden; what nobody judged counts as wrong. Of what is written now no positive is hidden, so this says how
-    well the scores tell, and not how much of it is right."""
+    """The share of hidden positives among all that would have become judgments, with as many positives
+    unjudged as were hidden. Documents that nobody judged count as not relevant. No hidden positive is among
+    the pairs that are written now: this measures how well the probability separates, not how many of those
+    pairs are relevant."""
     suspected: int
     relabelled: int
-    barred: dict[str, int]
-    """How many positives may not be hidden, by `stored.CANNOT_HIDE`."""
-    untold: list[str]
-    """Models of the run of whose training the store knows nothing."""
+    cannot_hide: dict[str, int]
+    """How many positives may not be hidden, by reason (`store.audits.CANNOT_HIDE`)."""
+    unknown_training: list[str]
+    """Models of the run whose training data the store does not know."""
     again: str | None
-    """The run decided with the new judgments; None where there are none, or nothing was written."""
+    """The run decided with the new judgments; None without new judgments, or with `dry_run`."""
 
 
 def relabel(
@@ -68,44 +69,46 @@ def relabel(
     config: RelabelConfig,
     progress: Progress = SILENT,
     *,
-    dry: bool = False,
+    dry_run: bool = False,
     workers: int | None = None,
 ) -> RelabelReport:
-    """Makes judgments of a run's likely suspected positives and decides again; `dry` only reports.
+    """Turns the likely suspected positives of a run into judgments and decides again; `dry_run` only reports.
 
-    Retrievers and reranker have scored these pairs: the new run gathers evidence from what is stored. After a
-    kill the same call goes on. Raises UsageError when no positive of the run may be hidden to learn from, or
-    when texts came or went since it was mined (undoing could not take back what they would add), ModelError
-    when a model of the run is gone, and what `mine` raises.
+    The new run uses stored scores: no model scores a pair again. The same call after a kill continues. Raises
+    UsageError if no positive of the run may be hidden, or if texts were added or removed since it was mined
+    (undoing could not remove what they would add), ModelError if a model of the run is missing, and what
+    `mine` raises.
     """
-    if not dry:
+    if not dry_run:
         _require_models(config_of(run))
     with store.snapshot():
         _require_same_texts(store, run)
-        material = Material.of(store, run)
-        require_hideable(store, run, material.hideable)
-        facts = Facts.of(store, run, material)
-        table, untold = suspected(store, run), models_of_unknown_training(store, run)
+        replay = Replay.of(store, run)
+        require_hideable(store, run, replay.hideable)
+        facts = Facts.of(store, run, replay)
+        suspected = verdicts.suspected(store, run)
+        unknown_training = models_of_unknown_training(store, run)
     with progress.task("hiding positives", config.hiding.repeats, unit="repeats") as advance:
-        trials = []
-        for hidden in material.hideable.draws(config.hiding):
-            trials.append(material.without(hidden))
+        replays = []
+        for hidden in replay.hideable.draws(config.hiding):
+            replays.append(replay.hide(hidden))
             advance(1)
-    learnt = Probability(facts, trials, config.hiding.seed)
-    won_back, precision = _tested(material, learnt, trials, config.probability, progress)
-    chance = learnt.of(material.without(np.zeros_like(trials[0].hidden)))
-    place = np.searchsorted(material.hideable.candidates, table["candidate"].to_numpy())
-    pairs = table.filter(pa.array(chance[place] >= config.probability)).select(["query_id", "doc_id"])
-    again = None if dry else _write(store, run, pairs, config, progress, workers)
+    model = Probability(facts, replays, config.hiding.seed)
+    recall, precision = _tested(replay, model, replays, config.probability, progress)
+    probability = model.of(replay.hide(np.zeros_like(replays[0].hidden)))
+    rows = np.searchsorted(replay.hideable.candidates, suspected["candidate"].to_numpy())
+    likely = pa.array(probability[rows] >= config.probability)
+    pairs = suspected.filter(likely).select(["query_id", "doc_id"])
+    again = None if dry_run else _write(store, run, pairs, config, progress, workers)
     return RelabelReport(
         run=run.name,
         probability=config.probability,
-        won_back=won_back,
+        recall=recall,
         precision=precision,
-        suspected=table.num_rows,
+        suspected=suspected.num_rows,
         relabelled=pairs.num_rows,
-        barred=material.hideable.bars(),
-        untold=untold,
+        cannot_hide=replay.hideable.cannot_hide(),
+        unknown_training=unknown_training,
         again=again,
     )
 
@@ -120,7 +123,8 @@ def _require_same_texts(store: Store, run: Run) -> None:
 
 
 def _require_models(config: MiningConfig) -> None:
-    """Before anything is written: deciding again asks them for nothing, but has to find them."""
+    """Raises ModelError for a missing model before anything is written; deciding again has to resolve
+    them."""
     for name, revision in (
         (config.encoder, config.encoder_revision), (config.reranker, config.reranker_revision)
     ):  # fmt: skip
@@ -129,29 +133,29 @@ def _require_models(config: MiningConfig) -> None:
 
 
 def _tested(
-    material: Material, learnt: Probability, trials: list[Unjudged], least: float, progress: Progress
+    replay: Replay, model: Probability, replays: list[ReplayEvidence], least: float, progress: Progress
 ) -> tuple[Rate, Rate]:
-    """The share of hidden positives that become judgments, and of the judgments that are hidden positives."""
-    owner, queries = material.hideable.positives.owner, material.hideable.positives.queries
-    won, hidden_ones, right, made = (np.zeros(queries, dtype=np.int64) for _ in range(4))
-    distinct = np.logical_or.reduce([trial.hidden for trial in trials])
-    with progress.task("testing on hidden positives", len(trials), unit="repeats") as advance:
-        for trial in trials:
-            chosen = (material.codes(trial) >= SUSPECTED) & (learnt.of(trial) >= least)
-            back = trial.hidden & np.append(chosen, False)[trial.row]
-            won += np.bincount(owner[back], minlength=queries)
-            hidden_ones += np.bincount(owner[trial.hidden], minlength=queries)
-            right += np.bincount(material.query[chosen & (trial.hidden_in > 0)], minlength=queries)
-            made += np.bincount(material.query[chosen], minlength=queries)
+    """Returns recall and precision on the hidden positives of these replays."""
+    owner, queries = replay.hideable.positives.owner, replay.hideable.positives.queries
+    recalled, hidden, right, made = (np.zeros(queries, dtype=np.int64) for _ in range(4))
+    distinct = np.logical_or.reduce([one.hidden for one in replays])
+    with progress.task("testing on hidden positives", len(replays), unit="repeats") as advance:
+        for one in replays:
+            chosen = (replay.codes(one) >= SUSPECTED) & (model.of(one) >= least)
+            hits = one.hidden & np.append(chosen, False)[one.row]
+            recalled += np.bincount(owner[hits], minlength=queries)
+            hidden += np.bincount(owner[one.hidden], minlength=queries)
+            right += np.bincount(replay.query[chosen & (one.hidden_in > 0)], minlength=queries)
+            made += np.bincount(replay.query[chosen], minlength=queries)
             advance(1)
-    precision = clustered_rate(right, made, max(1, int(made.sum()) // len(trials)))
-    return clustered_rate(won, hidden_ones, int(distinct.sum())), precision
+    precision = clustered_rate(right, made, max(1, int(made.sum()) // len(replays)))
+    return clustered_rate(recalled, hidden, int(distinct.sum())), precision
 
 
 def _write(
     store: Store, run: Run, pairs: pa.Table, config: RelabelConfig, progress: Progress, workers: int | None
 ) -> str | None:
-    """Adds the judgments and decides again; returns the new run's name, None where there is nothing new."""
+    """Adds the judgments and decides again; returns the new run's name, None without new judgments."""
     if pairs.num_rows and not _unfinished(store):
         origin = {"run": run.name, "run_id": run.run_id, "pairs": pairs.num_rows, **asdict(config)}
         stored.add_relabelled(store, pairs, run.split, origin)
@@ -163,5 +167,5 @@ def _write(
 
 
 def _unfinished(store: Store) -> bool:
-    """Whether judgments were added that no run has been decided on: after a kill only that is left to do."""
+    """Whether judgments were added without a run decided on them: after a kill only that remains to do."""
     return any("made" not in origin for origin in stored.relabellings(store))

@@ -1,14 +1,12 @@
-"""A run's stored evidence, and deciding it again as if nobody had judged some of its positives.
+"""A replay: decides a run's stored evidence again as if nobody had judged some of its positives.
 
 Nothing is searched or scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,43 +34,45 @@ NOT_FOUND = np.iinfo(np.int16).max
 
 
 @dataclass(frozen=True)
-class Yield:
-    """What the rules leave, over all queries of the run."""
+class NegativesLeft:
+    """The negatives that the rules leave, over all queries of the run."""
 
     per_query: float
-    """Negatives, mean."""
-    full: float
-    """The share of queries that got as many as asked."""
+    """Mean number of negatives."""
+    coverage: float
+    """The share of queries with all the negatives asked for."""
     without: float
-    """The share that got none."""
+    """The share of queries without negatives."""
     rank: float | None
-    """Mean fused rank of the negatives; None where there are none."""
+    """Mean fused rank of the negatives; None without any."""
     margin: float | None
     """Mean of the query's mean positive score minus the negative's, in the deciding score."""
 
     @classmethod
-    def mean(cls, several: list[Yield]) -> Yield:
-        """Returns the means over repeats; of rank and margin over those that have negatives."""
+    def mean(cls, several: list[NegativesLeft]) -> NegativesLeft:
+        """Returns the means over repeats; those of rank and margin over the repeats that have negatives."""
         columns = [[getattr(one, field.name) for one in several] for field in fields(cls)]
         known = [[value for value in column if value is not None] for column in columns]
         return cls(*[float(np.mean(values)) if values else None for values in known])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
-class Unjudged:
-    """The evidence as if nobody had judged some positives."""
+class ReplayEvidence:
+    """The evidence of a run with some positives hidden."""
 
     hidden: Flags
-    """Per positive."""
+    """Whether each positive is hidden."""
     visible: Positives
+    """The other positives."""
     candidates: pa.Table
-    """As `Material.candidates`."""
+    """As `Replay.candidates`, with the exclusions that hold without the hidden positives."""
     row: Ints
-    """Per positive, the candidate that it is, or the copy that stands for it; -1 where neither was found."""
+    """Per positive, the row of the candidate that it is, or of the copy that replaces it; -1 without
+    either."""
 
     @cached_property
     def hidden_in(self) -> Ints:
-        """How many hidden positives each candidate is, or stands for."""
+        """How many hidden positives each candidate is, or replaces as their copy."""
         row = self.row[self.hidden]
         return np.bincount(row[row >= 0], minlength=len(self.candidates))
 
@@ -82,26 +82,26 @@ class Trial:
     """One decision with some positives hidden."""
 
     hidden: Flags
-    """Per positive."""
+    """Whether each positive was hidden."""
     row: Ints
-    """As in `Unjudged`."""
+    """As in `ReplayEvidence`."""
     outcome: Codes
-    """Per positive, as in `decisions`, or NOT_FOUND; only of hidden ones does it say anything."""
-    cost: Yield
+    """Per positive, its code as in `decisions`, or NOT_FOUND; it has a meaning for hidden ones only."""
+    left: NegativesLeft
     negatives: Ints
-    """Negatives of each query."""
-    wrong: Ints
-    """Those of them that are hidden positives, or copies of them."""
+    """Negatives per query."""
+    hidden_negatives: Ints
+    """How many of them are hidden positives, or copies of one."""
 
     @cached_property
-    def leaked(self) -> Flags:
-        """Whether each positive was hidden and came back as a negative."""
+    def selected(self) -> Flags:
+        """Whether each positive was hidden and selected as a negative."""
         return self.hidden & (self.outcome < KEPT)
 
 
 @dataclass(frozen=True)
-class Material:
-    """A run's stored evidence, read once."""
+class Replay:
+    """A run's stored evidence, read once to decide it again many times."""
 
     config: MiningConfig
     hideable: Hideable
@@ -111,8 +111,8 @@ class Material:
     fused_rank: Ints
 
     @classmethod
-    def of(cls, store: Store, run: Run) -> Material:
-        """Reads the evidence of a run; errors as `Hideable.of` and `config_of`."""
+    def of(cls, store: Store, run: Run) -> Replay:
+        """Returns the replay of a run; raises as `Hideable.of` and `config_of`."""
         config = config_of(run)
         candidates = evidence.scored_candidates(
             store, run.evidence, deciding_score(config), run.reranker, 0, np.iinfo(np.int64).max
@@ -129,7 +129,8 @@ class Material:
 
     @cached_property
     def score(self) -> Floats:
-        """Each candidate's deciding score; NaN where the reranker was not asked, or it is not finite."""
+        """Each candidate's deciding score; NaN if the reranker did not score it, or the score is not
+        finite."""
         return np.asarray(self.candidates["score"].to_numpy(), dtype=np.float64)
 
     @cached_property
@@ -140,70 +141,70 @@ class Material:
 
     @cached_property
     def judged_negative(self) -> Flags:
-        """Whether each candidate is known to be a negative."""
+        """Whether each candidate is a known negative."""
         return np.asarray(self.candidates["judged_negative"].to_numpy())
 
     @cached_property
     def order(self) -> Ints:
-        """The rows by query, the best score first, then document: as `top` selects them."""
-        place = positions(self.candidates["doc_id"], self.documents.ids)
-        return np.lexsort((place, -self.score, self.query))
+        """The rows by query, then falling score, then document: the order in which `top` selects."""
+        doc = positions(self.candidates["doc_id"], self.documents.ids)
+        return np.lexsort((doc, -self.score, self.query))
 
-    def trial(self, evidence: Unjudged) -> Trial:
-        """Decides as if nobody had judged what `evidence` hides."""
-        visible, row = evidence.visible, evidence.row
-        codes = self.codes(evidence)
-        outcome = np.full(len(row), NOT_FOUND, dtype=np.int16)
-        outcome[row >= 0] = codes[row[row >= 0]]
-        chosen = np.flatnonzero(codes < KEPT)
-        negatives = np.bincount(self.query[chosen], minlength=visible.queries)
-        wrong = np.bincount(self.query[chosen[evidence.hidden_in[chosen] > 0]], minlength=visible.queries)
-        cost = self.cost(chosen, negatives, visible)
-        return Trial(evidence.hidden, row, outcome, cost, negatives, wrong)
-
-    def codes(self, evidence: Unjudged) -> Codes:
-        """Returns every candidate's code, as in `decisions`."""
-        decider = Decider(evidence.visible, self.documents, self.config)
-        return np.concatenate([np.zeros(0, np.int16), *_codes(decider.decide(evidence.candidates))])
-
-    def without(self, hidden: Flags) -> Unjudged:
+    def hide(self, hidden: Flags) -> ReplayEvidence:
         """Returns the evidence as if nobody had judged the hidden positives.
 
-        What was excluded for their sake is open again: copies, and texts that contain them. A reranker that
-        was asked about the first so many candidates only has no score for one that ranks below.
+        The candidates that only a hidden positive excluded are restored: its copies, and texts that contain
+        it. A candidate below the rerank depth has no reranker's score.
         """
-        found = self.hideable.exclusion(hidden)
+        exclusions = self.hideable.exclusions(hidden)
         exclusion = self.candidates["exclusion"].combine_chunks()
         code_of = {reason: code for code, reason in enumerate(exclusion.dictionary.to_pylist())}
         none = code_of[None] = len(code_of)
         codes = exclusion.indices.fill_null(none).to_numpy(zero_copy_only=False).copy()
-        codes[found.rows] = [code_of[reason] for reason in found.reasons.to_pylist()]
+        codes[exclusions.rows] = [code_of[reason] for reason in exclusions.reasons.to_pylist()]
         indices = pa.array(codes, exclusion.indices.type, mask=codes == none)
         column = pa.DictionaryArray.from_arrays(indices, exclusion.dictionary)
         table = _replaced(self.candidates, "exclusion", column)
-        if self.config.rerank_depth is not None:
-            # Positives were scored at any rank; a candidate would not have been.
-            asked = self.candidates["score"].is_valid().to_numpy().copy()
-            asked[found.rows[self.fused_rank[found.rows] > self.config.rerank_depth]] = False
-            table = _replaced(table, "score", pa.array(self.score, mask=~asked))
-        return Unjudged(hidden, self.hideable.visible(hidden), table, found.stands_for)
+        if (depth := self.config.rerank_depth) is not None:
+            # The reranker scores positives at any rank, and candidates down to this one.
+            scored = self.candidates["score"].is_valid().to_numpy().copy()
+            scored[exclusions.rows[self.fused_rank[exclusions.rows] > depth]] = False
+            table = _replaced(table, "score", pa.array(self.score, mask=~scored))
+        return ReplayEvidence(hidden, self.hideable.visible(hidden), table, exclusions.replaced_by)
 
-    def cost(self, chosen: Ints, negatives: Ints, visible: Positives) -> Yield:
-        """Returns what was left: `chosen` rows of candidates, as `negatives` of each query."""
+    def decide(self, evidence: ReplayEvidence) -> Trial:
+        """Returns what the run's rules and selection decide over the evidence."""
+        visible, row = evidence.visible, evidence.row
+        codes = self.codes(evidence)
+        outcome = np.full(len(row), NOT_FOUND, dtype=np.int16)
+        outcome[row >= 0] = codes[row[row >= 0]]
+        selected = np.flatnonzero(codes < KEPT)
+        negatives = np.bincount(self.query[selected], minlength=visible.queries)
+        among_hidden = selected[evidence.hidden_in[selected] > 0]
+        hidden_negatives = np.bincount(self.query[among_hidden], minlength=visible.queries)
+        left = self.left(selected, negatives, visible)
+        return Trial(evidence.hidden, row, outcome, left, negatives, hidden_negatives)
+
+    def codes(self, evidence: ReplayEvidence) -> Codes:
+        """Returns every candidate's code, as in `decisions`."""
+        decider = Decider(evidence.visible, self.documents, self.config)
+        codes = [
+            one.decisions["codes"].combine_chunks().values.to_numpy()
+            for one in decider.decide(evidence.candidates)
+        ]
+        return np.concatenate([np.zeros(0, np.int16), *codes])
+
+    def left(self, selected: Ints, negatives: Ints, visible: Positives) -> NegativesLeft:
+        """Returns the figures of the `selected` rows of candidates, which are `negatives` per query."""
         counts = negatives[np.bincount(visible.owner, minlength=visible.queries) > 0]
-        margin = visible.mean[self.query[chosen]] - self.score[chosen]
-        return Yield(
+        margin = visible.mean[self.query[selected]] - self.score[selected]
+        return NegativesLeft(
             float(counts.mean()),
             float((counts >= self.config.selection.negatives).mean()),
             float((counts == 0).mean()),
-            float(self.fused_rank[chosen].mean()) if len(chosen) else None,
-            float(margin.mean()) if len(chosen) else None,
+            float(self.fused_rank[selected].mean()) if len(selected) else None,
+            float(margin.mean()) if len(selected) else None,
         )
-
-
-def _codes(decisions: Iterator[Any]) -> Iterator[Codes]:
-    for decision in decisions:
-        yield decision.decisions["codes"].combine_chunks().values.to_numpy()
 
 
 def _replaced(table: pa.Table, name: str, column: pa.Array) -> pa.Table:

@@ -1,21 +1,35 @@
-"""An audit as people read it."""
+"""Audits, calibrations and relabellings as people read them, and the calibrated rules as a recipe with
+charts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-from miner.auditing.audit import CANNOT_KNOW, Audit
-from miner.auditing.outside import Judged
-from miner.auditing.replay import Yield
-from miner.reporting.tables import decimal, percent, percent_interval, text_table
+from miner.auditing.audit import CAVEAT, Audit, JudgedOutcomes
+from miner.auditing.calibrate import Calibration, Figures, Setting, rate_of
+from miner.auditing.relabel import RelabelReport
+from miner.auditing.replay import NegativesLeft
+from miner.engine.files import WAIT, is_stream, locked, replacing_all, require_file
+from miner.errors import UsageError, printable
+from miner.mining.config import RULES, Rules
+from miner.ranges import OFF
+from miner.reporting.charts import Curve, Panel, draw
+from miner.reporting.tables import NONE, decimal, percent, percent_interval, text_table
 from miner.stats import Rate
 from miner.store.audits import CANNOT_HIDE
 
+_INTERVAL = "95 % interval"
 
-def table(audit: Audit, store: str, judged: Judged | None = None) -> str:
-    """Returns the leak rate, where it comes from, and what the filter costs."""
-    parts = [_head(audit), _strata(audit), _outcomes(audit), _costs(audit), *_notes(audit, store)]
+
+def audit_table(audit: Audit, store: str, judged: JudgedOutcomes | None = None) -> str:
+    """Returns the hidden-positive rate, in which part of the candidates it arises, and what the rules cost.
+
+    With `judged`, the false-negative rate follows the first table.
+    """
+    parts = [_head(audit), _parts(audit), _outcomes(audit), _costs(audit), *_notes(audit, store)]
     if judged is not None:
         parts.insert(1, judged_table(judged))
     return "\n\n".join(parts)
@@ -28,109 +42,320 @@ def _head(audit: Audit) -> str:
         f"run {audit.run}: {audit.hidden:,.0f} of {audit.positives:,} known positives hidden, {times} "
         f"(share {settings.share:g}, seed {settings.seed}), and decided again"
     )
-    rows = [
-        ["", "rate", "95 % interval", ""],
-        ["leak rate", *_cells(audit.leak), "hidden positives came back as negatives"],
-        ["wrong", *_cells(audit.wrong), "negatives of their queries are hidden positives"],
-    ]
+    rows = [["", "rate", _INTERVAL, ""]]
+    for name, rate, meaning in (
+        ("hidden-positive rate", audit.hidden_positive_rate, "hidden positives were selected as negatives"),
+        (
+            "hidden among negatives",
+            audit.hidden_among_negatives,
+            "negatives of their queries are hidden positives",
+        ),
+    ):
+        interval = f"{percent_interval(rate.low, rate.high, 2)} {rate.hits:,} of {rate.of:,}"
+        rows.append([name, percent(rate.rate, 2), interval, meaning])
     return "\n".join([head, f"  {audit.rules}", *text_table(rows, left=(0, -1))])
 
 
-def _cells(rate: Rate) -> list[str]:
-    return [percent(rate.rate, 2), f"{percent_interval(rate.low, rate.high, 2)} {rate.hits:,} of {rate.of:,}"]
+def _rate(rate: Rate) -> list[str]:
+    """The cells of a rate and its interval."""
+    return [percent(rate.rate, 2), percent_interval(rate.low, rate.high, 2) if rate.of else NONE]
 
 
-def _strata(audit: Audit) -> str:
-    rows = [["hidden positives", "hidden", "leaked", "leak rate", "95 % interval"]]
-    named = {f"found by {name}": rate for name, rate in audit.found_by.items()}
-    named |= {f"fused rank {band}": rate for band, rate in audit.bands.items()}
-    for name, rate in named.items():
-        interval = percent_interval(rate.low, rate.high, 2) if rate.of else "-"
-        rows.append([name, f"{rate.of:,}", f"{rate.hits:,}", percent(rate.rate, 2), interval])
+def _parts(audit: Audit) -> str:
+    rows = [["hidden positives", "hidden", "selected", "rate", _INTERVAL]]
+    parts = {f"found by {name}": rate for name, rate in audit.by_retriever.items()}
+    parts |= {f"fused rank {band}": rate for band, rate in audit.by_rank.items()}
+    rows += [[name, f"{rate.of:,}", f"{rate.hits:,}", *_rate(rate)] for name, rate in parts.items()]
     return "\n".join(text_table(rows))
 
 
 _MEANINGS = {
-    "negative": "came back as negatives",
-    "kept": "passed every rule, and were not needed",
-    "not_found": "no retriever returned them",
+    "negative": "selected as negatives",
+    "kept": "kept, not selected",
+    "not_found": "not returned by any retriever",
 }
 
 
 def _outcomes(audit: Audit) -> str:
-    rows = [["what became of them", "of hidden", "share", "95 % interval"]]
+    rows = [["outcome of hidden positives", "number", "share", _INTERVAL]]
     for name, rate in audit.outcomes.items():
-        meaning = _MEANINGS.get(name, f"dropped: {name}")
-        interval = percent_interval(rate.low, rate.high, 2)
-        rows.append([meaning, f"{rate.hits:,}", percent(rate.rate, 2), interval])
+        rows.append([_MEANINGS.get(name, f"dropped: {name}"), f"{rate.hits:,}", *_rate(rate)])
     return "\n".join(text_table(rows))
 
 
 def _costs(audit: Audit) -> str:
-    columns = (audit.as_mined, audit.as_audited)
-    rows = [["what the rules cost", "as mined", "with hidden"]]
-    lines: list[tuple[str, str, str]] = [
-        (f"negatives per query, of {audit.asked}", "per_query", "number"),
-        (f"queries with all {audit.asked}", "full", "share"),
-        ("queries with none", "without", "share"),
-        ("mean rank of the negatives", "rank", "number"),
-        ("mean margin to the positives", "margin", "score"),
+    def cells(left: NegativesLeft) -> list[str]:
+        return [
+            decimal(left.per_query, 2),
+            percent(left.coverage),
+            percent(left.without),
+            decimal(left.rank, 2),
+            decimal(left.margin, 3),
+        ]
+
+    names = [
+        f"negatives per query, of {audit.negatives}",
+        f"coverage: queries with all {audit.negatives}",
+        "queries without negatives",
+        "mean rank of the negatives",
+        "mean margin to the positives",
     ]
-    for name, field, kind in lines:
-        rows.append([name, *[_value(one, field, kind) for one in columns]])
-    return "\n".join(text_table(rows))
+    columns = zip(names, cells(audit.as_mined), cells(audit.as_audited), strict=True)
+    return "\n".join(text_table([["negatives left by the rules", "as mined", "with hidden"], *columns]))
 
 
-def _value(one: Yield, field: str, kind: str) -> str:
-    value = getattr(one, field)
-    return percent(value) if kind == "share" else decimal(value, {"number": 2, "score": 3}[kind])
-
-
-def judged_table(judged: Judged) -> str:
-    """Returns what people say of each outcome's candidates, and how many of their judgments are of any."""
-    rows = [["judged by people", "judged", "relevant", "rate", "95 % interval"]]
+def judged_table(judged: JudgedOutcomes) -> str:
+    """Returns the share of relevant documents among the judged candidates with each outcome."""
+    names = {"negative": "negatives (false-negative rate)", "kept": "kept, not selected"}
+    rows = [["judged candidates", "judged", "relevant", "rate", _INTERVAL]]
     for outcome, rate in judged.relevant.items():
-        interval = percent_interval(rate.low, rate.high, 2)
-        name = {"negative": "negatives", "kept": "kept, not needed"}.get(outcome, f"dropped: {outcome}")
-        rows.append([name, f"{rate.of:,}", f"{rate.hits:,}", percent(rate.rate, 2), interval])
-    told = f"{judged.matched:,} of {judged.judgments:,} judgments are about candidates of the run"
-    return "\n".join([told, *text_table(rows)])
+        name = names.get(outcome, f"dropped: {outcome}")
+        rows.append([name, f"{rate.of:,}", f"{rate.hits:,}", *_rate(rate)])
+    head = f"{judged.matched:,} of {judged.judgments:,} judgments are about candidates of the run"
+    return "\n".join([head, *text_table(rows)])
 
 
-def limits(barred: Mapping[str, int], untold: Sequence[str]) -> list[str]:
-    """Returns which positives are never hidden, and which models may know those that are."""
+def limits(cannot_hide: Mapping[str, int], unknown_training: Sequence[str]) -> list[str]:
+    """Returns which positives are never hidden, and which models may have been trained on hidden ones."""
     notes = []
-    if barred:
-        told = "; ".join(f"{number:,} {CANNOT_HIDE[bar]}" for bar, number in barred.items())
-        notes.append(f"Never hidden: {told}.")
-    if untold:
+    if cannot_hide:
+        reasons = "; ".join(f"{number:,} {CANNOT_HIDE[reason]}" for reason, number in cannot_hide.items())
+        notes.append(f"Never hidden: {reasons}.")
+    if unknown_training:
         notes.append(
-            f"Nothing is known of what {' and '.join(untold)} was trained on. A model that has seen "
-            "these positives recognises them, and the figures flatter."
+            f"The store does not know what {' and '.join(unknown_training)} was trained on. A model that was "
+            "trained on these positives recognises them, and the figures are then optimistic."
         )
     return notes
 
 
-def _other_half(chosen: Mapping[str, Any]) -> str:
-    if chosen["hidden_positive_rate"] is None:
-        return (
-            f"What they leak on the other half was measured of run {chosen['run']}, whose negatives were "
-            "found, scored or selected otherwise: calibrate this run to know."
-        )
-    leak = Rate(**chosen["hidden_positive_rate"])
-    return f"On the other half it was {percent(leak.rate, 2)} {percent_interval(leak.low, leak.high, 2)}."
-
-
 def _notes(audit: Audit, store: str) -> list[str]:
-    notes = limits(audit.barred, audit.untold)
-    if audit.chosen_on is not None:
+    notes = limits(audit.cannot_hide, audit.unknown_training)
+    if audit.calibrated_on is not None:
         notes.append(
-            f"miner calibrate chose these rules on half of these queries, so the leak rate flatters. "
-            f"{_other_half(audit.chosen_on)}"
+            "miner calibrate chose these rules on half of these queries, so the hidden-positive rate is "
+            f"optimistic. {_other_half(audit.calibrated_on)}"
         )
     if audit.weak_positives:
         notes.append(
             f"{audit.weak_positives:,} positives score below each of their query's negatives in every score: "
             f"miner sql {store} \"FROM weak_positives WHERE run = '{audit.run}'\""
         )
-    return [*notes, CANNOT_KNOW]
+    return [*notes, CAVEAT]
+
+
+def _other_half(calibrated_on: Mapping[str, Any]) -> str:
+    if calibrated_on["hidden_positive_rate"] is None:
+        return (
+            f"Their rate on the other half was measured on run {calibrated_on['run']}, whose candidates were "
+            "found, scored or selected differently: calibrate this run to measure it."
+        )
+    rate = Rate(**calibrated_on["hidden_positive_rate"])
+    return f"On the other half it was {' '.join(_rate(rate))}."
+
+
+_COSTS = ("negatives", "coverage", "mean rank", "mean margin")
+_ALL_QUERIES = (
+    "The frontier is measured on all queries, including those that chose: its lowest rates are optimistic."
+)
+
+
+def calibration_table(calibration: Calibration) -> str:
+    """Returns the frontier, the run's own rules, and the chosen setting on both halves."""
+    chosen, settings = calibration.chosen, calibration.settings
+    head = (
+        f"run {calibration.run}: {len(calibration.sweep)} settings, {100 * settings.share:g} % of the "
+        f"positives hidden, {settings.repeats} repeats (seed {settings.seed}); {_request(calibration)}"
+    )
+    rows = [["frontier", "hidden-positive rate", _INTERVAL, *_COSTS]]
+    for one in calibration.frontier():
+        rows.append([one.name + " (chosen)" * (one.name == chosen.name), *_figures(one.all_queries)])
+    rows.append([f"the run's own: {calibration.own.name}", *_figures(calibration.own.all_queries)])
+    halves = [[f"chosen: {chosen.name}", "hidden-positive rate", _INTERVAL, *_COSTS]]
+    halves.append(["half that chose", *_figures(chosen.choosing_half)])
+    halves.append(["half that confirms", *_figures(chosen.confirming_half)])
+    return "\n\n".join(
+        [
+            "\n".join([head, *text_table(rows), _ALL_QUERIES]),
+            "\n".join([*text_table(halves), _verdict(calibration)]),
+            *limits(calibration.cannot_hide, calibration.unknown_training),
+            CAVEAT,
+        ]
+    )
+
+
+def _request(calibration: Calibration) -> str:
+    if calibration.target is None:
+        return "lowest rate at the coverage of the run's own rules"
+    return f"target {percent(calibration.target, 2)}"
+
+
+def _figures(one: Figures) -> list[str]:
+    return [
+        *_rate(one.hidden_positive_rate),
+        decimal(one.per_query, 2),
+        percent(one.coverage),
+        decimal(one.rank, 1),
+        decimal(one.margin, 3),
+    ]
+
+
+def _verdict(calibration: Calibration) -> str:
+    interval = percent_interval(calibration.expected.low, calibration.expected.high, 2)
+    expected = f"expected on the other half: {interval}"
+    own, chosen = calibration.own.confirming_half, calibration.chosen.confirming_half
+    rate = chosen.hidden_positive_rate.rate
+    if rate is None:
+        return f"{expected}\nnot confirmed: no positive of the other half may be hidden; try another --seed"
+    inside = calibration.expected.low <= rate <= calibration.expected.high
+    lines = [f"{expected}; the rate measured there lies {'inside' if inside else 'outside'}"]
+    verdict = "confirmed" if calibration.confirmed else "not confirmed"
+    if calibration.target is None:
+        lines.append(
+            f"{verdict}: on the other half the hidden-positive rate is {percent(rate, 2)} "
+            f"({percent(rate_of(own), 2)} with the run's own rules), the coverage {percent(chosen.coverage)} "
+            f"({percent(own.coverage)})"
+        )
+    elif calibration.confirmed:
+        lines.append(f"{verdict}: the other half meets the target too")
+    else:
+        advice = (
+            "use a lower target to be sure" if calibration.target else "no setting is sure to select none"
+        )
+        lines.append(f"{verdict}: the other half has a higher rate than the target; {advice}")
+    return "\n".join(lines)
+
+
+_FIRST_LINE = "# Calibrated on run"
+
+
+def recipe(calibration: Calibration) -> str:
+    """Returns the chosen rules as TOML for `--config`, with the figures as comments.
+
+    Rules that are off are left out, as the rules that a recipe names replace all others. If none is on, each
+    is turned off by name.
+    """
+    chosen = calibration.chosen
+    verdict = "confirmed" if calibration.confirmed else "not confirmed"
+    rates = [
+        percent(half.hidden_positive_rate.rate, 2) for half in (chosen.choosing_half, chosen.confirming_half)
+    ]
+    settings, request = calibration.settings, _request(calibration)
+    lines = [
+        f"{_FIRST_LINE} {calibration.run}: {chosen.name}.",
+        f"# {request[0].upper()}{request[1:]}; hidden-positive rate {rates[0]} on the half that chose, "
+        f"{rates[1]} on the other: {verdict}.",
+        f"# Share {settings.share:g}, repeats {settings.repeats}, seed {settings.seed}.",
+        "[rules]",
+    ]
+    values = {field.name: getattr(chosen.rules, field.name) for field in fields(Rules)}
+    on = {name: value for name, value in values.items() if name not in RULES or value != RULES[name]}
+    named = on if any(name in RULES for name in on) else values
+    lines += [f"{name} = {_toml(value)}" for name, value in named.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    if value is None:
+        return f'"{OFF}"'
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def is_recipe(file: Path) -> bool:
+    """Returns whether a file begins as the recipes that calibrations write."""
+    with file.open("rb") as stream:
+        return stream.read(len(_FIRST_LINE)) == _FIRST_LINE.encode()
+
+
+def charts_of(recipe: Path) -> tuple[Path, Path]:
+    """Returns the paths of a recipe's charts: beside it, with its name."""
+    return recipe.with_suffix(".png"), recipe.with_suffix(".svg")
+
+
+def require_writable(out: Path) -> None:
+    """Raises UsageError if a recipe and its charts cannot be written to `out` without losing other files."""
+    if is_stream(out):
+        raise UsageError(
+            f"{out} is a stream, and a calibration writes three files", "name a file, such as strict.toml"
+        )
+    require_file(out)
+    if out.suffix in (".png", ".svg"):
+        raise UsageError(f"a recipe cannot be named {out}", "name it .toml: the charts are written beside it")
+    if out.exists() and not is_recipe(out):
+        raise UsageError(f"{out} was not written by miner calibrate and would be lost", "name another file")
+    for chart in charts_of(out):
+        if chart.exists() and not out.exists():
+            raise UsageError(f"{chart} does not belong to {out} and would be lost", "name another file")
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent}", "make it, or name another file")
+
+
+def write_recipe(calibration: Calibration, out: Path) -> None:
+    """Writes the recipe to `out`, and charts of the sweep beside it as .png and .svg."""
+    # The recipe first: a chart without a recipe counts as another program's file.
+    with locked(out, WAIT), replacing_all([out, *charts_of(out)]) as (toml, png, svg):
+        toml.write_text(recipe(calibration), "utf-8")
+        title = f"{calibration.run}: hidden-positive rate against coverage and rank"
+        draw(title, _panels(calibration), png, svg)
+
+
+def _panels(calibration: Calibration) -> list[Panel]:
+    groups: dict[str, list[Setting]] = {}
+    for one in calibration.sweep:
+        # The name of the rule without its parameter.
+        words = [word for word in one.name.replace(",", "").split() if not _is_number(word)]
+        groups.setdefault(" ".join(words), []).append(one)
+    for settings in groups.values():
+        settings.sort(key=lambda one: one.all_queries.hidden_positive_rate.rate or 0)
+    groups["chosen"] = [calibration.chosen]
+    groups["the run's own"] = [calibration.own]
+    return [
+        Panel("hidden-positive rate, %", "coverage, %", _curves(groups, "coverage", 100), True),
+        Panel("hidden-positive rate, %", "mean rank of the negatives", _curves(groups, "rank", 1), True),
+    ]
+
+
+def _is_number(word: str) -> bool:
+    return word.lstrip("-").replace(".", "").isdigit()
+
+
+def _curves(groups: dict[str, list[Setting]], field: str, times: float) -> Sequence[Curve]:
+    curves = []
+    for name, settings in groups.items():
+        known = [one.all_queries for one in settings if getattr(one.all_queries, field) is not None]
+        rates = [100 * (one.hidden_positive_rate.rate or 0) for one in known]
+        curves.append(Curve(name, rates, [times * getattr(one, field) for one in known]))
+    return curves
+
+
+_RELABEL_CAVEAT = (
+    "The precision measures how well hidden positives are separated from documents that nobody judged, with "
+    "as many positives hidden. The relabelled pairs are among those that nobody judged, so how many of them "
+    "are relevant is unknown: read some of them."
+)
+
+
+def relabel_table(report: RelabelReport, dry_run: bool) -> str:
+    """Returns recall and precision on hidden positives, and how many suspected positives were relabelled."""
+    lines = [
+        f"run {printable(report.run)}, probability {report.probability:g} or more",
+        f"recall      {_share_of(report.recall)} hidden positives would be relabelled",
+        f"precision   {_share_of(report.precision)} pairs that would be relabelled are hidden positives; "
+        "unjudged documents count as not relevant",
+        f"suspected   {report.suspected:,} candidates, {report.relabelled:,} of them likely enough",
+    ]
+    if report.again:
+        lines.append(f"relabelled  {report.relabelled:,} judgments; decided again as run {report.again}")
+    else:
+        lines.append("relabelled  none" + (": --dry-run" if dry_run and report.relabelled else ""))
+    return "\n\n".join(
+        ["\n".join(lines), *limits(report.cannot_hide, report.unknown_training), _RELABEL_CAVEAT]
+    )
+
+
+def _share_of(rate: Rate) -> str:
+    if rate.rate is None:
+        return "none of 0"
+    return f"{percent(rate.rate)} {percent_interval(rate.low, rate.high)}, {rate.hits:,} of {rate.of:,}"

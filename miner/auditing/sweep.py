@@ -1,8 +1,8 @@
-"""Many settings over the same evidence at once: what each would leak, and what it would leave.
+"""A sweep: the hidden positives that many settings select, and the negatives that they leave.
 
-Rules against unjudged positives keep what scores at most some bound, one per query. With candidates
-sorted by score the negatives that `top` selects are then one stretch of rows: found by bisection, counted by
-differences of running sums. The same as deciding each setting (`Material.trial`), hundreds of times as fast.
+A rule against high scores keeps the candidates up to a bound, one per query. With candidates sorted by score,
+the negatives that `top` selects are then one range of rows: bisection finds it, and differences of running
+sums count it. The counts equal those of deciding each setting (`Replay.decide`), hundreds of times as fast.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from miner.auditing.replay import Material, Unjudged
+from miner.auditing.replay import Replay, ReplayEvidence
 from miner.errors import UsageError
 from miner.mining import rules as ruling
 from miner.mining.config import MiningConfig, Rules
@@ -27,13 +27,13 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Counts:
-    """What one setting does, per query: arrays of one length, summed over repeats when added up."""
+    """The counts of one setting per query: arrays of one length. Their sum counts over several repeats."""
 
-    leaked: Ints
-    """Hidden positives that came back as negatives."""
+    selected: Ints
+    """Hidden positives that are selected as negatives."""
     negatives: Ints
-    full: Ints
-    """1 where there are as many negatives as asked."""
+    covered: Ints
+    """1 if the query has all the negatives asked for, else 0."""
     ranks: Ints
     """The sum of the negatives' fused ranks."""
     margins: Floats
@@ -41,16 +41,16 @@ class Counts:
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
-            self.leaked + other.leaked,
+            self.selected + other.selected,
             self.negatives + other.negatives,
-            self.full + other.full,
+            self.covered + other.covered,
             self.ranks + other.ranks,
             self.margins + other.margins,
         )
 
 
 def require_sweepable(config: MiningConfig) -> None:
-    """Raises UsageError for a run whose negatives are not simply its best-scored kept candidates."""
+    """Raises UsageError for a run whose negatives are not its kept candidates with the best scores."""
     selection, rules = config.selection, config.rules
     for name, plain in (
         ("strategy", "top"),
@@ -61,31 +61,31 @@ def require_sweepable(config: MiningConfig) -> None:
         if getattr(selection, name) != plain:
             raise UsageError(
                 f"a run with {name} {getattr(selection, name)} cannot be calibrated",
-                "decide again with --strategy top and neither quotas nor a cap, calibrate that, and use the "
-                "rules it finds with any selection",
+                "decide again with --strategy top and without quotas or a cap, calibrate that run, and use "
+                "the calibrated rules with any selection",
             )
     if rules.reference_positive == "each":
         raise UsageError(
             "a run with reference positive each cannot be calibrated",
-            "decide again with another --reference-positive, and calibrate that",
+            "decide again with another --reference-positive, and calibrate that run",
         )
 
 
 class Sweep:
-    """The evidence with some positives hidden, sorted for counting."""
+    """Evidence with some positives hidden, sorted for counting."""
 
-    def __init__(self, material: Material, evidence: Unjudged) -> None:
-        require_sweepable(material.config)
-        self._material = material
+    def __init__(self, replay: Replay, evidence: ReplayEvidence) -> None:
+        require_sweepable(replay.config)
+        self._replay = replay
         self._evidence = evidence
         self._visible = evidence.visible
         table = evidence.candidates
         score = np.asarray(table["score"].to_numpy(), dtype=np.float64)
-        comparable = self._visible.has_scored[material.query]
+        comparable = self._visible.has_scored[replay.query]
         eligible = table["exclusion"].is_null().to_numpy() & np.isfinite(score) & comparable
-        self._rows = material.order[eligible[material.order]]
+        self._rows = replay.order[eligible[replay.order]]
         self._score = score
-        self._kept: tuple[tuple[int, int | None], _Window] | None = None
+        self._last: tuple[tuple[int, int | None], _Window] | None = None
 
     @property
     def queries(self) -> int:
@@ -93,41 +93,40 @@ class Sweep:
         return self._visible.queries
 
     @cached_property
-    def asked(self) -> Ints:
+    def hidden(self) -> Ints:
         """How many positives of each query are hidden."""
-        owner = self._material.hideable.positives.owner
+        owner = self._replay.hideable.positives.owner
         return np.bincount(owner[self._evidence.hidden], minlength=self.queries)
 
     def counts(self, settings: Sequence[Rules]) -> list[Counts]:
-        """Returns what each setting does; those of one rank window share their sorted rows."""
-        found = []
+        """Returns the counts of each setting; settings with the same rank window share their sorted rows."""
+        counts = []
         for rules in settings:
             window = self._window(rules.skip_top, rules.max_rank)
-            found.append(window.counts(rules, self._material.config.selection.negatives))
-        return found
+            counts.append(window.counts(rules, self._replay.config.selection.negatives))
+        return counts
 
     def _window(self, skip_top: int, max_rank: int | None) -> _Window:
-        """The last one is kept: settings of one rank window come one after the other."""
-        if self._kept is None or self._kept[0] != (skip_top, max_rank):
-            self._kept = (skip_top, max_rank), self._cut(skip_top, max_rank)
-        return self._kept[1]
-
-    def _cut(self, skip_top: int, max_rank: int | None) -> _Window:
-        material, best = self._material, self._material.best_rank[self._rows]
+        """Returns the rows of a rank window; the last one is reused, as its settings follow each other."""
+        if self._last is not None and self._last[0] == (skip_top, max_rank):
+            return self._last[1]
+        replay, best = self._replay, self._replay.best_rank[self._rows]
         inside = best > skip_top
         if max_rank is not None:
             inside &= best <= max_rank
         rows = self._rows[inside]
-        return _Window(
-            material.query[rows],
+        window = _Window(
+            replay.query[rows],
             self._score[rows],
-            material.judged_negative[rows],
+            replay.judged_negative[rows],
             self._evidence.hidden_in[rows],
-            material.fused_rank[rows],
+            replay.fused_rank[rows],
             self._visible.mean,
             self._reference,
             self._visible.sorted_scores,
         )
+        self._last = (skip_top, max_rank), window
+        return window
 
     @cached_property
     def _reference(self) -> dict[str, Floats]:
@@ -140,31 +139,32 @@ class Sweep:
 
 @dataclass(frozen=True)
 class _Window:
-    """The candidates inside one rank window, by query, the best score first: arrays of one length."""
+    """The candidates inside one rank window, by query, then falling score: arrays of one length."""
 
     query: Ints
     score: Floats
     judged: Flags
-    """Known negatives: no rule drops them for scoring high."""
+    """Whether each is a known negative: no rule drops it for a high score."""
     hidden: Ints
-    """How many hidden positives each is, or stands for."""
+    """How many hidden positives each is, or replaces as their copy."""
     rank: Ints
     mean: Floats
-    """Per query, the mean score of the positives."""
+    """Mean score of the positives, per query."""
     reference: dict[str, Floats]
-    """Per query, for each kind."""
+    """Reference score per query, for each kind of reference positive."""
     positives: Floats
-    """Scores of all visible positives, sorted."""
+    """Scores of all visible positives, ascending."""
 
     @cached_property
     def _edges(self) -> tuple[Ints, Ints]:
-        """The first row of each query, and the first row after it."""
+        """The first row of each query, and the row after its last."""
         numbers = np.arange(len(self.mean) + 1)
         edges = np.searchsorted(self.query, numbers)
         return edges[:-1], edges[1:]
 
     def _first(self, bound: Floats, below: bool = False) -> Ints:
-        """The first row of each query that scores at most its bound, or `below` it: all bisected at once."""
+        """The first row of each query that scores at most its bound (or `below` it), by one bisection for
+        all."""
         low, high = (edge.copy() for edge in self._edges)
         open_ = np.flatnonzero(low < high)
         while len(open_):
@@ -177,7 +177,7 @@ class _Window:
         return low
 
     def counts(self, rules: Rules, negatives: int) -> Counts:
-        """Returns what the rules do when the best-scored of what they keep become negatives."""
+        """Returns the counts if the best-scored candidates that the rules keep become negatives."""
         begin, end = self._edges
         if rules.min_score is not None:
             end = self._first(np.full(len(begin), rules.min_score), below=True)
@@ -209,7 +209,7 @@ class _Window:
 
     @cached_property
     def _rank_sums(self) -> tuple[Ints, Ints]:
-        """Of all rows, and of the known negatives alone."""
+        """Running sums over all rows, and over the known negatives alone."""
         return _running(self.rank), _running(self.rank[self.judged])
 
     @cached_property
@@ -218,10 +218,10 @@ class _Window:
 
 
 def _running(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Running sums: place i holds the sum of what stands before row i."""
+    """Running sums: element i is the sum of the values before row i."""
     return np.concatenate([[0], np.cumsum(values)])
 
 
 def only(rules: Rules, **kept: object) -> Rules:
-    """Returns the rules with every bound on high scores off but those given."""
+    """Returns the rules with every bound on high scores turned off, except those in `kept`."""
     return replace(rules, **{**dict.fromkeys(ruling.BOUNDS), **kept})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""`miner audit`: how many negatives are wrong."""
+"""`miner audit`: estimates false negatives with hidden positives."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from miner.cli.options import HIDING, field_options
 @field_options(AuditConfig(), HIDING)
 @click.option(
     "--judged", type=click.Path(path_type=Path), metavar="FILE",
-    help="Judgments by people of the run's candidates: query, document, relevance, or TREC's four columns.",
+    help="Also report the false-negative rate by these judgments: query, document, relevance, or TREC qrels.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of the tables.")
 def command(store: Path, name: str | None, judged: Path | None, as_json: bool, **settings: Any) -> None:
-    """Measure how many negatives of a run in STORE are unjudged positives.
+    """Estimate the false negatives of a run in STORE.
 
-    Known positives are hidden, the stored evidence is decided again as if nobody had judged them, and
-    counted is how many come back as negatives: the leak rate, with what the rules cost beside it. No
-    model runs. Positives that a model of the run was trained on are never hidden; train with
-    --hold-out or --folds to keep some back.
+    A false negative is a relevant document that was selected as a negative. The audit hides known
+    positives, decides the stored evidence again as if nobody had judged them, and reports the share that is
+    selected as negatives (the hidden-positive rate), with what the rules cost beside it. No model runs.
+    Positives that a model of the run was trained on are never hidden: train with --hold-out or --folds to
+    withhold some. The result is stored; miner runs and miner export show it.
 
     \b
     miner audit my.duckdb
     miner audit my.duckdb --run strict --repeats 20
     miner audit my.duckdb --judged labels.tsv --json
     """
-    from miner.auditing.audit import audit
-    from miner.auditing.outside import against_judgments
-    from miner.auditing.report import judged_table, table
+    from miner.auditing.audit import audit, compare_with_judgments
+    from miner.auditing.report import audit_table, judged_table
     from miner.engine.bars import progress
     from miner.errors import UsageError, printable
     from miner.sources.qrels import read_judgments
@@ -50,20 +50,19 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
         run = find_run(opened, name)
         if stale := staleness(opened, run):
             reports.note(stale)
-        human = None if judgments is None else against_judgments(opened, run, judgments)
-        found = None
+        outcomes = None if judgments is None else compare_with_judgments(opened, run, judgments)
+        result = None
         try:
-            found = audit(opened, run, config, reports)
+            result = audit(opened, run, config, reports)
         except UsageError as error:
-            if human is None:
+            if outcomes is None:
                 raise
-            reports.note(f"{error.message}; only the judgments of {judged} are told")
+            reports.note(f"{error.message}; only the comparison with {judged} is shown")
     if as_json:
-        told = ({} if found is None else found.as_json()) | (
-            {} if human is None else {"judged": asdict(human)}
-        )
-        click.echo(json.dumps(told, ensure_ascii=False, indent=1))
-    elif found is not None:
-        click.echo(printable(table(found, str(store), human), keep="\n"))
-    elif human is not None:
-        click.echo(judged_table(human))
+        values = {} if result is None else result.as_json()
+        values |= {} if outcomes is None else {"judged": asdict(outcomes)}
+        click.echo(json.dumps(values, ensure_ascii=False, indent=1))
+    elif result is not None:
+        click.echo(printable(audit_table(result, str(store), outcomes), keep="\n"))
+    elif outcomes is not None:
+        click.echo(judged_table(outcomes))

@@ -82,30 +82,31 @@ def command(
 def _table(report: LoopReport) -> str:
     from miner.reporting.tables import NONE, percent, percent_interval, text_table
 
-    rows = [["round", "run", "triplets", "leak", "full", report.measure, "model"]]
+    rows = [["round", "run", "triplets", "hidden-positive rate", "coverage", report.measure, "model"]]
     rows.append(["0", "", "", "", "", f"{report.before:.4f}", report.encoder])
     for one in report.rounds:
-        leak = NONE
-        if one.leak is not None and one.leak.rate is not None:
-            leak = f"{percent(one.leak.rate, 2)} {percent_interval(one.leak.low, one.leak.high, 2)}"
+        rate = NONE
+        if one.hidden_positive_rate is not None and one.hidden_positive_rate.rate is not None:
+            low, high = one.hidden_positive_rate.low, one.hidden_positive_rate.high
+            rate = f"{percent(one.hidden_positive_rate.rate, 2)} {percent_interval(low, high, 2)}"
         cells = [
             str(one.number),
             one.run,
             f"{one.triplets:,}",
-            leak,
-            percent(one.full),
+            rate,
+            percent(one.coverage),
             f"{one.score:.4f}",
             one.model,
         ]
         rows.append(cells)
     ended = "the last round's score did not rise" if report.stopped else "all rounds are over"
     lines = [*text_table(rows), f"{ended}; the best model: {report.best}"]
-    if any(one.leak is not None for one in report.rounds[1:]):
-        lines.append(_FLATTERS)
+    if any(one.hidden_positive_rate is not None for one in report.rounds[1:]):
+        lines.append(_OPTIMISTIC)
     return "\n".join(lines)
 
 
-_FLATTERS = (
-    "From the second round on the leak flatters a little: the run that the model was trained on knew the "
-    "positives that are hidden here, and so none of them was a negative there."
+_OPTIMISTIC = (
+    "From the second round on the hidden-positive rate is a little optimistic: the run that the model was "
+    "trained on knew the positives that are hidden here, and so none of them was a negative there."
 )

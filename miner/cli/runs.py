@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of the table, with every setting.")
 def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
-    """List the runs in STORE, the oldest first, with the leak rate of the last audit of each.
+    """List the runs in STORE, the oldest first, with the hidden-positive rate of the last audit of each.
 
     With --remove runs are taken out, and with them the evidence that no other run decides over. Vectors and
     scores are kept, so the same `miner mine` has the run back without running a model.
@@ -52,7 +52,7 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"{store} holds no run; make one: miner mine {store}", err=True)
 
 
-_HEAD = ["run", "split", "started (UTC)", "triplets", "per query", "queries with all", "leak", "by"]
+_HEAD = ["run", "split", "started (UTC)", "triplets", "per query", "coverage", "hidden-positive rate", "by"]
 
 
 def _facts(store: Store, run: Run) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _facts(store: Store, run: Run) -> dict[str, Any]:
 
     audit = last_audit(store, run)
     counts = negative_counts(store, run)
-    full = sum(number for negatives, number in counts.items() if negatives >= run.negatives)
+    coverage = sum(number for negatives, number in counts.items() if negatives >= run.negatives)
     return {
         "run": run.name,
         "split": run.split,
@@ -71,8 +71,8 @@ def _facts(store: Store, run: Run) -> dict[str, Any]:
         "started": run.started.isoformat(sep=" ", timespec="seconds"),
         "triplets": triplet_count(store, run) if run.status == "done" else None,
         "negatives": run.negatives,
-        "full": full / sum(counts.values()) if counts else None,
-        "leak": audit["leak"]["rate"] if audit else None,
+        "coverage": coverage / sum(counts.values()) if counts else None,
+        "hidden_positive_rate": audit["hidden_positive_rate"]["rate"] if audit else None,
         "retrievers": model_names(store, run),
     }
 
@@ -80,15 +80,15 @@ def _facts(store: Store, run: Run) -> dict[str, Any]:
 def _row(facts: dict[str, Any]) -> list[str]:
     from miner.reporting.tables import percent
 
-    leak, full = facts["leak"], facts["full"]
-    told = "not audited" if leak is None else percent(leak, 2)
+    rate, coverage = facts["hidden_positive_rate"], facts["coverage"]
+    told = "not audited" if rate is None else percent(rate, 2)
     return [
         facts["run"],
         facts["split"],
         facts["started"],
         "unfinished" if facts["triplets"] is None else f"{facts['triplets']:,}",
         str(facts["negatives"]),
-        percent(full),
+        percent(coverage),
         "no negatives" if facts["triplets"] == 0 else told,
         " + ".join(facts["retrievers"]),
     ]

@@ -16,17 +16,17 @@ _AUDIT = (
     "settings",
     "positives",
     "hideable",
-    "barred",
+    "cannot_hide",
     "hidden",
-    "leak",
-    "wrong",
+    "hidden_positive_rate",
+    "hidden_among_negatives",
     "outcomes",
     "as_mined",
     "as_audited",
     "weak_positives",
-    "untold",
-    "chosen_on",
-    "cannot_know",
+    "unknown_training",
+    "calibrated_on",
+    "caveat",
 )
 
 
@@ -95,36 +95,41 @@ def render(found: Mapping[str, Any]) -> str:
 
 def _audit(audit: Mapping[str, Any] | None, command: str) -> str:
     if audit is None:
-        return f"Nobody has measured how many negatives are unjudged positives: `{command}`."
-    leak, wrong, mined = audit["leak"], audit["wrong"], audit["as_mined"]
+        return f"Nobody has estimated the false negatives of this run: `{command}`."
+    rate, hidden, mined = audit["hidden_positive_rate"], audit["hidden_among_negatives"], audit["as_mined"]
     lines = [
-        f"Known positives were hidden ({audit['hidden']:,.0f} a time) and decided on as if nobody had judged "
-        f"them. **{_share(leak)} of them came back as negatives** (95 % interval {_interval(leak)}), and "
-        f"{_share(wrong)} of the negatives of their queries were such ({_interval(wrong)}).",
-        f"Negatives per query {mined['per_query']:.2f}; queries with all that were asked for "
-        f"{100 * mined['full']:.1f} %; mean rank {_number(mined['rank'], 1)}, mean margin to the positives "
+        f"Known positives were hidden ({audit['hidden']:,.0f} a time), and the run was decided again as if "
+        f"nobody had judged them. **{_share(rate)} of them were selected as negatives** (hidden-positive "
+        f"rate; 95 % interval {_interval(rate)}). {_share(hidden)} of the negatives of their queries were "
+        f"hidden positives ({_interval(hidden)}).",
+        f"Negatives per query {mined['per_query']:.2f}; coverage {100 * mined['coverage']:.1f} % (queries "
+        f"with all negatives asked for); mean rank {_number(mined['rank'], 1)}, mean margin to the positives "
         f"{_number(mined['margin'], 3)}. Positives below all negatives of their query: "
         f"{audit['weak_positives']:,}.",
     ]
-    if audit["barred"]:
-        barred = "; ".join(f"{number:,} {CANNOT_HIDE[bar]}" for bar, number in audit["barred"].items())
+    if audit["cannot_hide"]:
+        reasons = "; ".join(f"{number:,} {CANNOT_HIDE[key]}" for key, number in audit["cannot_hide"].items())
         lines.append(
-            f"Of {audit['positives']:,} positives {audit['hideable']:,} could be hidden. "
-            f"Never hidden: {barred}."
+            f"{audit['hideable']:,} of {audit['positives']:,} positives could be hidden. "
+            f"Never hidden: {reasons}."
         )
-    if chosen := audit["chosen_on"]:
-        lines.append(_chosen(chosen))
-    if audit["untold"]:
-        lines.append(f"It is not known what {' and '.join(audit['untold'])} was trained on.")
-    return "\n\n".join([*lines, audit["cannot_know"], f"Measured with `{command}`."])
+    if calibration := audit["calibrated_on"]:
+        lines.append(_calibration(calibration))
+    if audit["unknown_training"]:
+        lines.append(f"It is not known what {' and '.join(audit['unknown_training'])} was trained on.")
+    return "\n\n".join([*lines, audit["caveat"], f"Measured with `{command}`."])
 
 
-def _chosen(chosen: Mapping[str, Any]) -> str:
-    told = "`miner calibrate` chose the rules on half of these queries, so that the leak rate flatters."
-    if chosen["hidden_positive_rate"] is None:
-        return f"{told} What they leak on the other half was measured of another run, {chosen['run']}."
-    leak = f"{_share(chosen['hidden_positive_rate'])} ({_interval(chosen['hidden_positive_rate'])})"
-    return f"{told} On the other half it was {leak}: `miner calibrate STORE --run {chosen['run']}`."
+def _calibration(calibration: Mapping[str, Any]) -> str:
+    first = (
+        "`miner calibrate` chose the rules on half of these queries, so the hidden-positive rate is "
+        "optimistic."
+    )
+    rate, run = calibration["hidden_positive_rate"], calibration["run"]
+    if rate is None:
+        return f"{first} Their rate on the other half was measured on another run, {run}."
+    measured = f"{_share(rate)} ({_interval(rate)})"
+    return f"{first} On the other half it was {measured}: `miner calibrate STORE --run {run}`."
 
 
 def _share(rate: Mapping[str, Any]) -> str:

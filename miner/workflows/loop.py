@@ -73,9 +73,9 @@ class Round:
     number: int
     run: str
     triplets: int
-    leak: Rate | None
+    hidden_positive_rate: Rate | None
     """Of the run's audit; None where nothing could be hidden."""
-    full: float | None
+    coverage: float | None
     """The share of queries with as many negatives as asked, as mined."""
     model: str
     score: float
@@ -177,14 +177,14 @@ def _round(path: Path, out: Path, encoder: str, number: int, config: LoopConfig,
     split = config.split if config.training.evaluations else None
     model = str(train(path, out, config.training, rows, dev=Dev(split=split), progress=progress).out)
     _, score = _score(path, model, config, progress)
-    leak, full = (None, None) if found is None else (found.leak, found.as_mined.full)
-    return Round(number, run.name, triplets, leak, full, model, score)
+    rate, coverage = (None, None) if found is None else (found.hidden_positive_rate, found.as_mined.coverage)
+    return Round(number, run.name, triplets, rate, coverage, model, score)
 
 
 def _audited(store: Store, run: runs.Run, config: LoopConfig, progress: Progress) -> Audit | None:
     """Stores the audit of a run; returns what it says of the positives that no round's model sees.
 
-    In the first round others could be hidden as well: those would make its leak another figure.
+    In the first round others could be hidden as well, and its hidden-positive rate would mean something else.
     """
     try:
         found = audit(store, run, config.audit, progress)

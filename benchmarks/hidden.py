@@ -1,22 +1,21 @@
-"""How many negatives are wrong, and what does it cost to have fewer?
+"""How many hidden positives are selected as negatives, and what does it cost to select fewer?
 
-The train claims of perspectrum (13 positives each): a share of the positives is hidden, several times. The
-benchmark reports how many come back as negatives: by sentence-transformers' `mine_hard_negatives` with its
-defaults and with a relative margin of 0.05 (the function itself is called, on the encoder alone), and by
-miner without a rule, with relative margins, and with two settings that one half of the queries chooses among
-those of `miner calibrate`: the one for the target leak, and the one that leaks least where at least as many
-queries get all negatives as with relative margin 0.05. Beside them stands one bound, chosen likewise for the
-target leak, on the chance that `miner relabel` learns from all scores and ranks at once, each query's from
-other queries. All leaks are of the other half. Those of miner are of the same scores: the encoder's, or with
---reranker those of cross-encoders, one per repeat, trained on the positives that this repeat does not hide;
-the peer is not measured then.
+The data are the train claims of perspectrum (13 positives each). A share of the positives is hidden, several
+times. The benchmark reports the share of them that is selected (the hidden-positive rate): by
+sentence-transformers' `mine_hard_negatives` with its defaults and with a relative margin of 0.05 (the
+function itself is called, on the encoder alone), and by miner without a rule, with relative margins, and with
+two settings that one half of the queries chooses among those of `miner calibrate`: the one for the target,
+and the one with the lowest rate whose coverage is at least that of relative margin 0.05. A last setting is
+one bound, chosen for the same target, on the probability that `miner relabel` fits to all scores and ranks,
+with the queries of the other half. All rates are those of the half that did not choose. miner's settings
+share the scores: the encoder's, or with --reranker those of cross-encoders, one per repeat, trained on the
+positives that this repeat does not hide; the peer is then not measured.
 
-With an encoder alone, `--seeds` calibrations tell how often the leak of the half that confirms lies where the
-half that chose expects it.
+With an encoder alone, `--seeds` calibrations show how often the rate of the confirming half lies in the
+interval that the choosing half expects.
 
-Targets: the least leak is at most half of that of relative margin 0.05, with as many queries that get all
-negatives; with a reranker below 0.7 %, with all negatives for 95 % of the queries; 90 % of the
-seeds inside.
+Targets: the lowest rate is at most half of that of relative margin 0.05, at its coverage; with a reranker it
+is below 0.7 % at a coverage of 95 %; 90 % of the seeds lie inside.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from peer import mine as mine_with_peer
 from miner.auditing.calibrate import Calibration, calibrate, halves
 from miner.auditing.config import AuditConfig
 from miner.auditing.probability import Facts, Probability
-from miner.auditing.replay import Material, Trial, Unjudged
+from miner.auditing.replay import Replay, ReplayEvidence, Trial
 from miner.engine.bars import progress
 from miner.engine.progress import Progress
 from miner.mining.config import MiningConfig, Rules
@@ -52,10 +51,10 @@ from miner.training.reranker_config import RerankerConfig
 
 DATA = HERE.parent.parent / "shared" / "data" / "perspectrum"
 NAIVE, MARGIN = "no rule", "relative margin 0.05, reference positive lowest"
-CALIBRATED, LEAST = "calibrated for the target", "calibrated for the margin's yield"
-COMBINED = "all scores and ranks as one chance, bound chosen for the target"
+CALIBRATED, LEAST = "calibrated for the target", "calibrated for the margin's coverage"
+COMBINED = "all scores and ranks as one probability, bound chosen for the target"
 BOUNDS = 100
-"""Bounds on the chance that are tried."""
+"""How many bounds on the probability are tried."""
 SETTINGS = {
     NAIVE: Rules(relative_margin=None),
     MARGIN: Rules(),
@@ -68,20 +67,20 @@ PEER: dict[str, dict[str, Any]] = {
     "mine_hard_negatives, 5 negatives, relative margin 0.05": {"num_negatives": 5, "relative_margin": 0.05},
 }
 """Calls of sentence-transformers: by default it has no margin, and a margin starts at the lowest positive."""
-HALF = Goal("least leak at the yield of relative margin 0.05 / its leak", "<=", 0.5)
-BELOW = Goal("leak of the calibrated setting, with a reranker", "<=", 0.007)
-FULL = Goal("queries with all negatives, calibrated, with a reranker", ">=", 0.95)
-INSIDE = Goal("share of seeds whose confirmed leak lies in the expected interval", ">=", 0.9)
+HALF = Goal("lowest rate at the coverage of relative margin 0.05 / its rate", "<=", 0.5)
+BELOW = Goal("hidden-positive rate of the calibrated setting, with a reranker", "<=", 0.007)
+COVERAGE = Goal("coverage, calibrated, with a reranker", ">=", 0.95)
+INSIDE = Goal("share of seeds whose confirmed rate lies in the expected interval", ">=", 0.9)
 
 
 @dataclass
 class Tally:
     """One setting's counts over the repeats, per query."""
 
-    leaked: list[Any]
+    selected: list[Any]
     hidden: list[Any]
     distinct: list[Any]
-    full: list[float]
+    coverage: list[float]
     per_query: list[float]
 
     @classmethod
@@ -90,45 +89,45 @@ class Tally:
         return cls([], [], [], [], [])
 
     def figures(self) -> dict[str, Any]:
-        """Returns leak with interval, and yield."""
+        """Returns the hidden-positive rate with its interval, and the coverage."""
         distinct = int(np.logical_or.reduce(self.distinct).sum())
-        leak = clustered_rate(np.sum(self.leaked, axis=0), np.sum(self.hidden, axis=0), distinct)
+        rate = clustered_rate(np.sum(self.selected, axis=0), np.sum(self.hidden, axis=0), distinct)
         return {
-            "leak": leak.rate,
-            "interval": [leak.low, leak.high],
-            "leaked": leak.hits,
-            "hidden": leak.of,
-            "full": float(np.mean(self.full)),
+            "hidden_positive_rate": rate.rate,
+            "interval": [rate.low, rate.high],
+            "selected": rate.hits,
+            "hidden": rate.of,
+            "coverage": float(np.mean(self.coverage)),
             "per_query": float(np.mean(self.per_query)),
         }
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one decision did with the positives, per positive, and left for each query."""
+    """What one decision did with the positives, per positive, and how many negatives each query has."""
 
     hidden: Any
-    leaked: Any
+    selected: Any
     negatives: Any
-    asked: int
-    """Negatives per query."""
+    wanted: int
+    """Negatives asked for per query."""
 
     @classmethod
-    def of(cls, trial: Trial, asked: int) -> Outcome:
-        """Returns the outcome of one of miner's trials."""
-        return cls(trial.hidden, trial.leaked, trial.negatives, asked)
+    def of(cls, trial: Trial, wanted: int) -> Outcome:
+        """Returns the outcome of one of miner's replays."""
+        return cls(trial.hidden, trial.selected, trial.negatives, wanted)
 
 
 class Peer:
-    """Calls `mine_hard_negatives` on what a trial leaves visible, with the bundled encoder's vectors."""
+    """Calls `mine_hard_negatives` on what a replay leaves visible, with the bundled encoder's vectors."""
 
     def __init__(self, data: Path, cache: Path) -> None:
         self._data, self._cache = Beir.read(data), cache
         self._model = load_encoder(str(BUNDLED_FOLDER), "fp32")
 
-    def outcome(self, material: Material, hidden: Any, settings: dict[str, Any]) -> Outcome:
+    def outcome(self, replay: Replay, hidden: Any, settings: dict[str, Any]) -> Outcome:
         """Returns which hidden positives the call makes negatives of their query."""
-        table, owner = material.hideable.table, material.hideable.positives.owner
+        table, owner = replay.hideable.table, replay.hideable.positives.owner
         pairs = [
             (self._data.queries[query], self._data.documents[doc])
             for query, doc in zip(table["query_id"].to_pylist(), table["doc_id"].to_pylist(), strict=True)
@@ -137,27 +136,27 @@ class Peer:
         texts = Texts([q for q, _ in visible], [d for _, d in visible], [*self._data.documents.values()])
         mined = mine_with_peer(texts, self._model, cache_folder=str(self._cache), **settings)
         chosen = {(row["query"], row["negative"]) for row in mined}
-        leaked = hidden & np.array([pair in chosen for pair in pairs])
+        selected = hidden & np.array([pair in chosen for pair in pairs])
         per_text = Counter(query for query, _ in chosen)
-        negatives = np.zeros(material.hideable.positives.queries, dtype=np.int64)
+        negatives = np.zeros(replay.hideable.positives.queries, dtype=np.int64)
         negatives[owner] = [per_text[query] for query, _ in pairs]
-        return Outcome(hidden, leaked, negatives, settings["num_negatives"])
+        return Outcome(hidden, selected, negatives, settings["num_negatives"])
 
 
-def add(tally: Tally, material: Material, trial: Outcome, among: Any) -> None:
-    """Adds a trial's counts of some positives, and what is left for their queries."""
-    owner, queries = material.hideable.positives.owner, material.hideable.positives.queries
-    tally.leaked.append(np.bincount(owner[trial.leaked & among], minlength=queries))
+def add(tally: Tally, replay: Replay, trial: Outcome, among: Any) -> None:
+    """Adds a trial's counts of some positives, and how many negatives their queries have."""
+    owner, queries = replay.hideable.positives.owner, replay.hideable.positives.queries
+    tally.selected.append(np.bincount(owner[trial.selected & among], minlength=queries))
     tally.hidden.append(np.bincount(owner[trial.hidden & among], minlength=queries))
     tally.distinct.append(trial.hidden & among)
-    asked = np.unique(owner[among])
-    tally.full.append(float((trial.negatives[asked] >= trial.asked).mean()))
-    tally.per_query.append(float(trial.negatives[asked].mean()))
+    measured = np.unique(owner[among])
+    tally.coverage.append(float((trial.negatives[measured] >= trial.wanted).mean()))
+    tally.per_query.append(float(trial.negatives[measured].mean()))
 
 
-def siblings(data: Path, material: Material) -> list[tuple[int, ...]]:
+def siblings(data: Path, replay: Replay) -> list[tuple[int, ...]]:
     """Returns the clusters of perspectives that say the same, as positions of positives."""
-    table = material.hideable.table
+    table = replay.hideable.table
     pairs = zip(table["query_id"].to_pylist(), table["doc_id"].to_pylist(), strict=True)
     place = {pair: i for i, pair in enumerate(pairs)}
     found = []
@@ -201,7 +200,7 @@ def mined(store: Store, folder: Path, given: Namespace, repeat: int, reports: Pr
 def chosen(
     store: Store, run: Run, given: Namespace, seed: int, repeats: int, target: float | None
 ) -> Calibration:
-    """Calibrates a run, for a target or for its own yield."""
+    """Calibrates a run, for a target or for the coverage of its own rules."""
     return calibrate(store, run, target, AuditConfig(given.share, repeats, seed))
 
 
@@ -211,26 +210,26 @@ def measure(store: Store, folder: Path, given: Namespace, reports: Progress) -> 
     peer = None if given.reranker else Peer(given.data, folder / "peer")
     for repeat in range(given.repeats):
         run = mined(store, folder, given, repeat, reports)
-        material = Material.of(store, run)
+        replay = Replay.of(store, run)
         seed = given.seed + repeat
-        hidden = material.hideable.draw(given.share, np.random.default_rng([seed, 0]))
-        evidence = material.without(hidden)
+        hidden = replay.hideable.draw(given.share, np.random.default_rng([seed, 0]))
+        evidence = replay.hide(hidden)
         # What a reranker was not trained on can be hidden one way only.
         repeats = 1 if given.reranker else 5
         found = chosen(store, run, given, seed, repeats, given.target)
         reports.note(f"repeat {repeat + 1}: calibrated to {found.chosen.name}")
-        clusters = siblings(given.data, material)
-        confirms = confirming(material, seed)
+        clusters = siblings(given.data, replay)
+        confirms = confirming(replay, seed)
         kept = chosen(store, run, given, seed, repeats, target=None)
         both_chosen = {CALIBRATED: found.chosen.rules, LEAST: kept.chosen.rules}
-        trials = {name: under(rules, material, evidence) for name, rules in (SETTINGS | both_chosen).items()}
-        trials[COMBINED] = combined(Facts.of(store, run, material), evidence, ~confirms, given.target, seed)
-        asked = material.config.selection.negatives
-        outcomes = {name: Outcome.of(trial, asked) for name, trial in trials.items()}
+        trials = {name: under(rules, replay, evidence) for name, rules in (SETTINGS | both_chosen).items()}
+        trials[COMBINED] = combined(Facts.of(store, run, replay), evidence, ~confirms, given.target, seed)
+        wanted = replay.config.selection.negatives
+        outcomes = {name: Outcome.of(trial, wanted) for name, trial in trials.items()}
         if peer:
-            outcomes = {n: peer.outcome(material, hidden, s) for n, s in PEER.items()} | outcomes
+            outcomes = {n: peer.outcome(replay, hidden, s) for n, s in PEER.items()} | outcomes
         for name, trial in outcomes.items():
-            add(tallies.setdefault(name, Tally.empty()), material, trial, confirms)
+            add(tallies.setdefault(name, Tally.empty()), replay, trial, confirms)
             alike = has_visible_sibling(clusters, hidden)
             for title, group in (
                 ("says the same as a visible one", alike),
@@ -238,50 +237,50 @@ def measure(store: Store, folder: Path, given: Namespace, reports: Progress) -> 
             ):
                 add(
                     tallies.setdefault(f"{name}: hidden {title}", Tally.empty()),
-                    material,
+                    replay,
                     trial,
                     group & confirms,
                 )
     return tallies
 
 
-def under(rules: Rules, material: Material, evidence: Unjudged) -> Trial:
+def under(rules: Rules, replay: Replay, evidence: ReplayEvidence) -> Trial:
     """Returns what a run with these rules would decide."""
-    return replace(material, config=replace(material.config, rules=rules)).trial(evidence)
+    return replace(replay, config=replace(replay.config, rules=rules)).decide(evidence)
 
 
-def combined(facts: Facts, evidence: Unjudged, choosing: Any, target: float, seed: int) -> Trial:
+def combined(facts: Facts, evidence: ReplayEvidence, choosing: Any, target: float, seed: int) -> Trial:
     """Drops what is likelier a positive than the highest bound that meets the target among `choosing`.
 
     Where none does, than the lowest that was tried.
     """
-    chance = Probability(facts, [evidence], seed).of(evidence)
+    probability = Probability(facts, [evidence], seed).of(evidence)
     score = evidence.candidates["score"].to_numpy()
     place = evidence.candidates.schema.get_field_index("score")
-    free = chance[evidence.candidates["exclusion"].is_null().to_numpy() & ~np.isnan(chance)]
+    free = probability[evidence.candidates["exclusion"].is_null().to_numpy() & ~np.isnan(probability)]
     for bound in np.unique(np.quantile(free, np.linspace(0, 1, BOUNDS)))[::-1]:
-        kept = pa.array(np.where(chance > bound, np.nan, score))
+        kept = pa.array(np.where(probability > bound, np.nan, score))
         table = evidence.candidates.set_column(place, "score", kept)
-        trial = under(SETTINGS[NAIVE], facts.material, replace(evidence, candidates=table))
-        if trial.leaked[choosing].sum() <= target * trial.hidden[choosing].sum():
+        trial = under(SETTINGS[NAIVE], facts.replay, replace(evidence, candidates=table))
+        if trial.selected[choosing].sum() <= target * trial.hidden[choosing].sum():
             break
     return trial
 
 
-def confirming(material: Material, seed: int) -> Any:
+def confirming(replay: Replay, seed: int) -> Any:
     """Returns which positives belong to queries that did not choose the setting."""
-    return halves(material, seed)[1][material.hideable.positives.owner]
+    return halves(replay, seed)[1][replay.hideable.positives.owner]
 
 
-def coverage(store: Store, run: Run, given: Namespace) -> dict[str, Any]:
-    """Returns how often the confirmed leak lies where it is expected, over seeds."""
-    inside, leaks = 0, []
+def inside_expected(store: Store, run: Run, given: Namespace) -> dict[str, Any]:
+    """Returns how often the confirmed rate lies where it is expected, over seeds."""
+    inside, rates = 0, []
     for seed in range(given.seeds):
         found = chosen(store, run, given, seed, 5, given.target)
-        rate = found.chosen.confirmed_on.leak.rate or 0.0
+        rate = found.chosen.confirming_half.hidden_positive_rate.rate or 0.0
         inside += found.expected.low <= rate <= found.expected.high
-        leaks.append([found.expected.low, found.expected.high, rate, found.chosen.name])
-    return {"inside": inside / given.seeds, "seeds": given.seeds, "expected_and_confirmed": leaks}
+        rates.append([found.expected.low, found.expected.high, rate, found.chosen.name])
+    return {"inside": inside / given.seeds, "seeds": given.seeds, "expected_and_confirmed": rates}
 
 
 def add_rows(found: Report, tallies: dict[str, Tally], given: Namespace) -> None:
@@ -289,12 +288,18 @@ def add_rows(found: Report, tallies: dict[str, Tally], given: Namespace) -> None
     figures = {name: tally.figures() for name, tally in tallies.items()}
     for name, one in figures.items():
         goal = BELOW if given.reranker and name == CALIBRATED else None
-        found.row(f"{name}: leak", one, goal=goal, value=one["leak"])
-    ratio = figures[LEAST]["leak"] / figures[MARGIN]["leak"] if figures[MARGIN]["leak"] else float("inf")
-    yields = {name: one["full"] for name, one in figures.items() if name in (LEAST, CALIBRATED, MARGIN)}
-    found.row(f"{LEAST} / {MARGIN}", {"ratio": ratio, "full": yields}, goal=HALF, value=ratio)
-    goal = FULL if given.reranker else None
-    found.row(f"{CALIBRATED}: queries with all negatives", yields, goal=goal, value=yields[CALIBRATED])
+        found.row(f"{name}: hidden-positive rate", one, goal=goal, value=one["hidden_positive_rate"])
+    ratio = (
+        figures[LEAST]["hidden_positive_rate"] / figures[MARGIN]["hidden_positive_rate"]
+        if figures[MARGIN]["hidden_positive_rate"]
+        else float("inf")
+    )
+    coverages = {
+        name: one["coverage"] for name, one in figures.items() if name in (LEAST, CALIBRATED, MARGIN)
+    }
+    found.row(f"{LEAST} / {MARGIN}", {"ratio": ratio, "coverage": coverages}, goal=HALF, value=ratio)
+    goal = COVERAGE if given.reranker else None
+    found.row(f"{CALIBRATED}: coverage", coverages, goal=goal, value=coverages[CALIBRATED])
 
 
 def main() -> None:
@@ -311,16 +316,18 @@ def main() -> None:
     arguments.add_argument("--no-bm25", action="store_true", help="candidates from the encoder alone")
     arguments.add_argument("--depth", type=int, default=100, help="of each retriever [%(default)s]")
     arguments.add_argument("--share", type=float, default=0.3, help="of the positives, hidden [%(default)s]")
-    arguments.add_argument("--target", type=float, default=0.0025, help="leak to calibrate for [%(default)s]")
+    arguments.add_argument(
+        "--target", type=float, default=0.0025, help="hidden-positive rate to calibrate for [%(default)s]"
+    )
     arguments.add_argument("--seeds", type=int, default=50, help="calibrations; 0: none [%(default)s]")
     given = arguments.parse_args()
-    found = report("leak", given, full=given.repeats >= 5)
-    folder = given.work / f"leak-{given.data.name}"
-    with progress() as reports, Store.open(kept_store(folder / "leak.duckdb", given.data)) as store:
+    found = report("hidden", given, full=given.repeats >= 5)
+    folder = given.work / f"hidden-{given.data.name}"
+    with progress() as reports, Store.open(kept_store(folder / "hidden.duckdb", given.data)) as store:
         add_rows(found, measure(store, folder, given, reports), given)
         if given.seeds and not given.reranker:
-            told = coverage(store, mined(store, folder, given, 0, reports), given)
-            found.row("seeds inside", told, goal=INSIDE, value=told["inside"])
+            counts = inside_expected(store, mined(store, folder, given, 0, reports), given)
+            found.row("seeds inside", counts, goal=INSIDE, value=counts["inside"])
     found.show()
 
 
