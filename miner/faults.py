@@ -47,7 +47,7 @@ def explained(error: BaseException) -> MinerError | None:
         )
     if isinstance(error, OSError) and (error.filename or error.errno in _HINTS):
         where = f"cannot use {shown(error.filename, 200)}: " if error.filename else ""
-        hint = hint_of(error.errno, "check the path and its rights")
+        hint = hint_of(error.errno, "check the path and its permissions")
         return MinerError(f"{where}{error.strerror or text}", hint)
     return None
 

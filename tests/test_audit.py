@@ -307,7 +307,7 @@ def test_positives_that_cannot_be_hidden_are_told_with_what_to_do(tmp_path: Path
     judged = [("one", "a"), ("one", "b"), ("two", "a"), ("two", "b")]
     queries = {"one": "apple", "two": "Apple"}
     with make_store(tmp_path / "s.duckdb", documents, queries, judged) as store:
-        with pytest.raises(UsageError, match="4 its query's text stands under several ids") as caught:
+        with pytest.raises(UsageError, match="4 its query's text has several ids") as caught:
             audit(store, mine(store, MiningConfig()), AuditConfig())
         assert caught.value.hint == "give queries that read the same one id"
 

@@ -86,7 +86,7 @@ def test_scores_are_not_called_relevant(store: Path, tmp_path: Path) -> None:
 def test_what_leaves_a_store_that_changed_says_so(store: Path, tmp_path: Path) -> None:
     with Store.open(store) as opened:
         opened.execute("INSERT INTO judgments VALUES ('q00', 'x00', 1, 'train', 'gold')")
-    told = "judgments changed since run mined was mined: mine again for what holds now"
+    told = "judgments changed since run mined was mined: mine again to use the current data"
     scratch = ("--base", "scratch", "--max-steps", "2", "--evaluations", "0")
     for arguments in (
         ("export", store, tmp_path / "out"),

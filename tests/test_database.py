@@ -23,7 +23,7 @@ from miner.errors import StoreError, UsageError
 from miner.schema import HITS
 from miner.store import corpus
 from miner.store.database import Store
-from miner.store.lock import BusyError, asked, lock_file
+from miner.store.lock import BusyError, lock_file, request_mark
 from tests.stores import make_store
 
 
@@ -113,7 +113,7 @@ def test_an_empty_database_is_no_store_for_a_reader(tmp_path: Path) -> None:
 _HOLDER = """
 import sys
 from miner.store.database import Store
-from miner.store.lock import BusyError, asked, lock_file
+from miner.store.lock import BusyError, lock_file, request_mark
 with Store.open(sys.argv[1]):
     print("open", flush=True)
     sys.stdin.read()
@@ -169,10 +169,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_one_who_waits_can_be_interrupted(tmp_path: Path) -> None:
     path = tmp_path / "s.duckdb"
     with Store.open(path, create=True) as store, store.transaction():
-        before = asked(path)
+        before = request_mark(path)
         command = [sys.executable, "-m", "miner", "sql", str(path), "SELECT 1"]
         waiting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        while asked(path) == before and waiting.poll() is None:
+        while request_mark(path) == before and waiting.poll() is None:
             time.sleep(0.01)
         waiting.send_signal(signal.SIGINT)
         waiting.communicate()
@@ -221,7 +221,7 @@ def test_a_reader_that_may_not_ask_gets_in_at_the_next_pause(
         with Store.open(path, read_only=True) as reader:
             assert labels(reader) == ["a"]
         note(store, "b")
-        with store.held(), pytest.raises(BusyError, match="another process holds"):
+        with store.kept_open(), pytest.raises(BusyError, match="another process holds"):
             Store.open(path, read_only=True, wait=0.1)
 
 

@@ -129,10 +129,10 @@ def test_dangling_judgments_are_left_out(tmp_path: Path, folder: Path) -> None:
 def test_too_many_bad_rows(tmp_path: Path, folder: Path) -> None:
     _add(folder / "qrels/train.tsv", "q9\td1\t1\nq1\td99\t1\n")
     assert refused(tmp_path, folder, max_bad=0.3) == (
-        "2 of 5 judgments are bad (40 %, allowed are 30 %), nothing was written; all that is bad: "
+        "2 of 5 judgments are bad (40 %, allowed: 30 %), nothing was written; bad rows: "
         "1 unknown_document, 1 unknown_query; first: "
         "DIR/set/qrels/train.tsv:5: no document 'd99' (judged for query 'q1'); "
-        "DIR/set/qrels/train.tsv:4: no query 'q9'; mend the files, or allow more with --max-bad"
+        "DIR/set/qrels/train.tsv:4: no query 'q9'; correct the files, or allow more with --max-bad"
     )
 
 
@@ -140,7 +140,7 @@ def test_the_share_is_of_rows_of_one_kind(tmp_path: Path) -> None:
     folder = beir(
         tmp_path / "set", {f"d{i}": f"text {i}" for i in range(500)}, {"q": "?"}, train=[("q", "gone", 1)]
     )
-    assert refused(tmp_path, folder).startswith("1 of 2 judgments are bad (50 %, allowed are 1 %)")
+    assert refused(tmp_path, folder).startswith("1 of 2 judgments are bad (50 %, allowed: 1 %)")
 
 
 def test_duplicate_rows_are_counted_and_do_no_harm(tmp_path: Path, folder: Path) -> None:

@@ -157,7 +157,7 @@ def test_a_store_of_the_training_split_alone_is_told_to_ingest_another(
     with pytest.raises(UsageError, match="nothing is judged in split 'dev'") as caught:
         loop(store, tmp_path / "out", config)
     assert caught.value.hint == (
-        "split 'train' is trained on and the store has no other: ingest judgments to score on with "
+        "the store has only split 'train', which is for training: ingest other judgments with "
         f"miner ingest {store} SOURCE --split dev"
     )
 

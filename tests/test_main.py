@@ -119,7 +119,7 @@ def test_debug_shows_the_traceback(
         (
             PermissionError(13, "Permission denied", "/data/m1.partial"),
             "cannot use /data/m1.partial: Permission denied",
-            "check the path and its rights",
+            "check the path and its permissions",
         ),
         (
             OSError(28, "No space left on device"),
@@ -134,7 +134,7 @@ def test_debug_shows_the_traceback(
         (
             OSError(36, "File name too long", "x" * 100_000),
             f"cannot use {'x' * 199}…: File name too long",
-            "check the path and its rights",
+            "check the path and its permissions",
         ),
         (MemoryError(), "not enough memory", LOWER),
         (ImportError("libx.so: failed to map segment from shared object"), "not enough memory", LOWER),

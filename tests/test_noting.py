@@ -212,7 +212,7 @@ def test_a_damaged_note_is_reported_once_and_moved_aside(path: Path, tmp_path: P
     said: list[str] = []
     told = (
         f"{file} is damaged, so the store does not know what a model was trained on: "
-        "it is f.json.damaged now; start the same training again to note it"
+        "renamed to f.json.damaged; start the same training again to record it"
     )
     for _ in range(2):
         with Store.open(path, note=said.append) as store:

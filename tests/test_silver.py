@@ -196,7 +196,7 @@ def test_scores_that_may_be_no_probabilities_are_told(
 
 def test_grades_that_are_not_read_are_told(store: Store, base: Path, config: SilverConfig) -> None:
     own, short = replace(config, reranker=None), replace(training(base), max_steps=1)
-    same = "takes every relevance above 0 for the same"
+    same = "treats every relevance above 0 alike"
     plain, named, trained = Counting(), Counting(), Counting()
     silver(store, config, progress=plain)
     store.execute("UPDATE judgments SET relevance = 3 WHERE query_id = 'q01' AND source = 'gold'")
@@ -336,7 +336,7 @@ def test_judged_pairs_are_gold_silver_or_both(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as caught:
             judged_pairs(store, "train", ("sliver",))
         assert str(caught.value) == (
-            "no judgments of source 'sliver' (did you mean 'silver'?); use gold or silver"
+            "unknown source of judgments 'sliver' (did you mean 'silver'?); use gold or silver"
         )
         with pytest.raises(
             UsageError, match="split 'dev' has no judgments of source silver; make silver ones"

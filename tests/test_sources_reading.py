@@ -144,7 +144,7 @@ def test_ids_that_cannot_be_one_are_refused(tmp_path: Path, identity: str, what:
     )
     path = write(tmp_path / "t.jsonl", content)
     assert refused(tmp_path, path, document_id_column="i") == (
-        f"DIR/t.jsonl:2: document id {what}; mend the file: ids are compared as they are"
+        f"DIR/t.jsonl:2: document id {what}; correct the file: ids are compared character by character"
     )
 
 

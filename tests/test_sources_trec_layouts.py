@@ -162,7 +162,7 @@ def test_judgments_without_topics_say_so(tmp_path: Path) -> None:
     write(tmp_path / "set/qrels", "1 0 D1 1\n")
     assert refusal(tmp_path, tmp_path / "set") == (
         "the sources hold judgments, but no queries (topics) were found; "
-        "name the file of the queries (topics) too, or ingest it before"
+        "name the file of the queries (topics) too, or ingest it first"
     )
     with pytest.raises(InputError, match=r"no queries \(topics\) were found"):
         ingest(other_queries(tmp_path), [str(tmp_path / "set")])
@@ -194,12 +194,12 @@ def test_an_id_that_is_nearly_there_is_named_and_never_equated(tmp_path: Path) -
         in message
     )
     assert message.endswith(
-        "; query ids differ in leading zeros, which --unpad-query-ids removes; or mend the files, or allow "
-        "more with --max-bad"
+        "; query ids differ in leading zeros, which --unpad-query-ids removes; or correct the files, or "
+        "allow more with --max-bad"
     )
     again = refusal(tmp_path, tmp_path / "set", unpad_query_ids=True)
     assert "no query" not in again
-    assert again.endswith("; mend the files, or allow more with --max-bad")
+    assert again.endswith("; correct the files, or allow more with --max-bad")
     write(tmp_path / "set/qrels", "051 0 WT01-7 1\n")
     report = ingest(tmp_path / "s.duckdb", [str(tmp_path / "set")], SourceConfig(unpad_query_ids=True))
     assert dict(report.splits) == {"train": 1}

@@ -176,7 +176,7 @@ def test_the_log_of_another_file_is_named(filled: Path, tmp_path: Path) -> None:
     before = state(tmp_path)
     for options in ({}, {"read_only": True}):
         assert refusal(path, **options) == (
-            f"{path} is damaged: {path}.wal does not belong to it; "
+            f"{path} is damaged: {path}.wal belongs to another file; "
             "restore both files from a copy, or ingest the sources into a new file"
         )
     assert state(tmp_path) == before
@@ -217,9 +217,9 @@ def test_a_limit_on_the_size_of_files_is_said_and_the_store_is_as_it_was(
     ended = command("ingest", path, source, limit=f"ulimit -f {path.stat().st_size // 1024 + 512};")
     assert ended.returncode == 1
     assert ended.stderr == (
-        f"Error: {path} cannot grow: a limit on the size of files is reached\n"
+        f"Error: {path} cannot grow: the limit on the size of files is reached\n"
         "  raise the limit on the size of files (ulimit -f), "
-        "then run the same command again: the store is as it was\n"
+        "then run the same command again: the store is unchanged\n"
     )
     assert content_hash(path) == before
     assert command("ingest", path, source).returncode == 0
@@ -233,7 +233,7 @@ def test_a_limit_on_the_size_of_files_leaves_no_new_store_and_names_the_one_aske
     ended = command("ingest", path, source, limit=f"ulimit -f {blocks};")
     assert (ended.returncode, ended.stderr) == (
         1,
-        f"Error: {path} cannot grow: a limit on the size of files is reached\n"
+        f"Error: {path} cannot grow: the limit on the size of files is reached\n"
         "  raise the limit on the size of files (ulimit -f), "
         "then run the same command again: no store was made\n",
     )
@@ -276,8 +276,8 @@ def test_a_full_disk_is_said_and_the_store_is_as_it_was(
     ended = command("ingest", path, source)
     assert ended.returncode == 1
     assert ended.stderr == (
-        f"Error: no space is left on the disk of {path}\n"
-        "  free some space on the disk, then run the same command again: the store is as it was\n"
+        f"Error: the disk of {path} is full\n"
+        "  free some space on the disk, then run the same command again: the store is unchanged\n"
     )
     assert content_hash(path) == before
 
@@ -288,7 +288,7 @@ def test_a_full_disk_leaves_no_new_store_and_names_the_one_asked_for(
     path, source = small_disk / "s.duckdb", pairs(tmp_path, 12_000)
     (small_disk / "other").write_bytes(bytes(2**20))
     said = (
-        f"Error: no space is left on the disk of {path}\n"
+        f"Error: the disk of {path} is full\n"
         "  free some space on the disk, then run the same command again: no store was made\n"
     )
     assert command("ingest", path, source).stderr == said

@@ -264,7 +264,7 @@ def test_graded_judgments_are_noted_where_the_loss_does_not_read_them(path: Path
         add_judgments(store, [("hoot", "owl", 3.0, "train")])
         add_judgments(store, [("moo", "bee", 0.9, "train")], source="silver")
     said = trained(path, tmp_path / "a", Rows(judgments="gold"))
-    assert said[0] == "gold judgments are graded: loss mnr takes every relevance above 0 for the same"
+    assert said[0] == "gold judgments are graded: loss mnr treats every relevance above 0 alike"
     assert "graded" not in trained(path, tmp_path / "b", Rows(judgments="silver"))[0]
 
 

@@ -130,7 +130,7 @@ _HINTS = {
     "same_text": "give queries with the same text one id",
     "label": "judge pairs of query and document: positives by label cannot be hidden",
     "other_split": "judge a pair in one split only",
-    "not_held_out": "withhold more positives with --hold-out",
+    "not_withheld": "withhold more positives with --hold-out",
     "not_scored": "mine with a model that gives finite scores",
 }
 

@@ -82,7 +82,7 @@ class Hideable:
         own = zip(self.table["query_id"].to_pylist(), self.table["doc_id"].to_pylist(), strict=True)
         inside = pa.array([pair in named for pair in own], pa.bool_())
         known = self.table["cannot_hide"]
-        reasons = pc.if_else(pc.or_(inside, known.is_valid()), known, "not_held_out")
+        reasons = pc.if_else(pc.or_(inside, known.is_valid()), known, "not_withheld")
         return replace(self, table=_with_cannot_hide(self.table, reasons))
 
     def draws(self, settings: AuditConfig) -> list[Flags]:

@@ -1,8 +1,8 @@
-"""The file of a store, open only while it is used: a writer and readers take turns at it.
+"""The connection to a store's file, open only while it is used, so that a writer and readers take turns.
 
-DuckDB locks a file for as long as a connection to it is open: a writer shuts everybody else out, and a
-reader shuts out writers. So a connection is closed when nobody used it for a while, or as soon as a
-process that waits asks for it, and opened again with the next statement.
+DuckDB locks a file as long as a connection to it is open: a writer excludes every other process, a reader
+excludes writers. A connection therefore closes after a pause in its use, or as soon as a waiting process
+requests the file, and opens again with the next statement.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ import duckdb
 
 from miner.errors import StoreError
 from miner.store.faults import unopened
-from miner.store.lock import BusyError, ask, asked, holder
+from miner.store.lock import BusyError, request_access, request_mark, writer_of
 
 Note = Callable[[str], None]
 
 WAIT = 10.0
-"""Seconds that opening a store waits for a process that has it open."""
+"""Seconds that opening a store waits for another process that has it open."""
 _IDLE, _IDLE_READING = 2.0, 5.0
-"""Seconds without a statement after which the file is closed, whether anybody waits or not."""
+"""Seconds without a statement after which a writer and a reader close the file."""
 _TICK = 0.05
-"""Seconds between two looks at whether somebody waits."""
+"""Seconds between two checks whether another process waits."""
 _LEAST = 0.2
-"""Seconds that a writer may work before it steps aside again."""
+"""Seconds that a writer may work before it closes the file for others again."""
 _PAUSE = 0.15
-"""Seconds for which it steps aside: those who wait try several times meanwhile."""
+"""Seconds for which it keeps the file closed; waiting processes try several times in that time."""
 _POLL = (0.02, 0.06)
-"""Seconds between two tries to open the file, drawn anew each time."""
+"""Range of the random number of seconds between two attempts to open the file."""
 _SAY, _SAY_AGAIN = 5.0, 60.0
-"""Seconds after which one who waits says so, for the first time and after that."""
-_HELD = (
+"""Seconds of waiting before the first note about it, and between two further notes."""
+_LOCKED = (
     "Could not set lock on file",
     "different configuration than existing connections",
     "Unique file handle conflict",
 )
-"""How DuckDB says that another process, or this one, has the file open in another way."""
+"""DuckDB's messages for a file that another process, or this one, has open in another mode."""
 
 
 _OPEN: weakref.WeakSet[Access] = weakref.WeakSet()
 
 
 def quiet(message: str) -> None:
-    """Says nothing."""
+    """Ignores the message."""
 
 
 def connect(
@@ -64,10 +64,10 @@ def connect(
     wait: float | None,
     note: Note = quiet,
 ) -> duckdb.DuckDBPyConnection:
-    """Opens a DuckDB file, and waits for up to `wait` seconds (None: without end) for who has it open.
+    """Opens a DuckDB file; waits up to `wait` seconds (None: forever) for a process that has it open.
 
-    Says so with `note` when it takes long. Raises BusyError when the time is up, StoreError for a file that
-    cannot be opened.
+    Calls `note` if it waits long. Raises BusyError after `wait` seconds, StoreError for a file that cannot be
+    opened.
     """
     return _patiently(
         lambda: duckdb.connect(str(file), read_only=read_only, config=dict(config)), file, wait, note
@@ -82,34 +82,34 @@ def _patiently(
         try:
             return opening()
         except (duckdb.Error, MemoryError) as error:
-            if not any(sign in str(error) for sign in _HELD):
+            if not any(sign in str(error) for sign in _LOCKED):
                 raise unopened(file, error) from error
             waited = time.monotonic() - started
             if wait is not None and waited >= wait:
                 raise BusyError(
-                    f"another process holds {file}{_who(file, error)}", "wait until it ends, or end it"
+                    f"another process holds {file}{_by_whom(file, error)}", "wait until it ends, or end it"
                 ) from error
             if waited >= say:
-                note(f"waiting for another process that holds {file}{_who(file, error)}")
+                note(f"waiting for another process that holds {file}{_by_whom(file, error)}")
                 say = waited + _SAY_AGAIN
-        ask(file)
+        request_access(file)
         time.sleep(random.uniform(*_POLL))
 
 
-def _who(file: Path, error: Exception) -> str:
-    found = re.search(r"\(PID (\d+)\)", str(error))
-    if found is None:
+def _by_whom(file: Path, error: Exception) -> str:
+    process = re.search(r"\(PID (\d+)\)", str(error))
+    if process is None:
         return ""
-    known = holder(file)
-    return f": {known}" if known and known.pid == int(found[1]) else f": process {found[1]}"
+    writer = writer_of(file)
+    return f": {writer}" if writer and writer.pid == int(process[1]) else f": process {process[1]}"
 
 
 class Access:
-    """The connection of one store, which others get in between the uses of.
+    """The connection of one store; other processes can open the file between two uses of it.
 
-    One that writes gives way to whoever waits, and after a pause in its use; nobody else writes
-    meanwhile, as its process has the `WriterLock`. One that reads closes after a pause as well, and sees
-    one state of the store: when that has changed on the way back, using it raises StoreError.
+    A writer closes the file if another process waits, and after a pause in its use. No other process writes
+    meanwhile, since this one has the `WriterLock`. A reader closes after a pause too. It sees one state of
+    the store: if the file has changed when it opens again, StoreError is raised.
     """
 
     def __init__(self, file: Path, read_only: bool, config: Mapping[str, Any], note: Note = quiet) -> None:
@@ -118,20 +118,20 @@ class Access:
         self._guard = threading.RLock()
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._state: tuple[int, ...] | None = None
-        self._holds = 0
+        self._keepers = 0
         self._used = self._since = self._free_until = 0.0
-        self._asked = 0
+        self._requests = 0
         self._closed = False
         self._ended = threading.Event()
         self._watcher = threading.current_thread()
 
     def open(self, wait: float) -> None:
-        """Opens the file for the first time; raises as `connect`."""
+        """Opens the file for the first time; raises what `connect` raises."""
         self._connect(wait)
 
     @contextmanager
     def using(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Yields the connection for one statement; the file is opened again if it was given up."""
+        """Yields the connection for one statement; opens the file again if it was closed."""
         with self._guard:
             connection = self._ready()
             try:
@@ -140,37 +140,37 @@ class Access:
                 self._used = time.monotonic()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keeps the file open: nobody writes to it meanwhile, and while one writes, nobody reads."""
+    def kept_open(self) -> Iterator[None]:
+        """Keeps the file open: no other process can write to it, nor read it if this one writes."""
         with self._guard:
             self._ready()
-            self._holds += 1
+            self._keepers += 1
         try:
             yield
         finally:
             with self._guard:
-                self._holds -= 1
+                self._keepers -= 1
                 self._used = time.monotonic()
 
     def keep(self) -> None:
-        """Keeps the connection until `close`, as for a database in memory."""
+        """Keeps the connection open until `close`, as a database in memory needs."""
         with self._guard:
             self._ready()
-            self._holds += 1
+            self._keepers += 1
 
     @contextmanager
     def attached_to(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        """Attaches the file to another database's connection and makes its tables the ones that are meant.
+        """Attaches the file to another database's connection and makes its tables the default ones.
 
-        Waits without end for who has the file open. Writes what was committed into the file itself: the name
-        of a new store is given to that file alone.
+        Waits forever for processes that have the file open. At the end it writes what was committed from the
+        write-ahead log into the file, because only the file itself is renamed to the name of a new store.
         """
-        place = os.path.abspath(self._file).replace("'", "''")
+        path = os.path.abspath(self._file).replace("'", "''")
         with self._guard:
             self._disconnect()
             if not self._file.exists():
                 raise self._changed()  # DuckDB would make a new one
-            attach = f"ATTACH '{place}' AS store (TYPE duckdb)"
+            attach = f"ATTACH '{path}' AS store (TYPE duckdb)"
             _patiently(lambda: connection.execute(attach), self._file, None, self.note)
             try:
                 if self._state is None or self._look()[:2] != self._state[:2]:
@@ -179,14 +179,14 @@ class Access:
                 yield
                 connection.execute("CHECKPOINT store")
             finally:
-                with suppress(duckdb.Error):  # after a fatal error it goes when the connection is closed
+                with suppress(duckdb.Error):  # after a fatal error, closing the connection detaches it
                     connection.execute("USE memory")
                     connection.execute("DETACH store")
 
     def release(self) -> None:
-        """Closes the file, unless it is held, until it is used again."""
+        """Closes the file until its next use, unless `kept_open` or `keep` keeps it open."""
         with self._guard:
-            if not self._holds:
+            if not self._keepers:
                 self._disconnect()
 
     def close(self) -> None:
@@ -196,9 +196,9 @@ class Access:
             self._closed = True
 
     def _ready(self) -> duckdb.DuckDBPyConnection:
-        rested = time.monotonic() - self._since < _LEAST
-        if self._connection is not None and not self._holds and not rested and self._is_asked():
-            self._step_aside()
+        just_opened = time.monotonic() - self._since < _LEAST
+        if self._connection is not None and not self._keepers and not just_opened and self._is_requested():
+            self._give_way()
         if self._connection is None:
             if self._closed:
                 raise duckdb.ConnectionException("Connection already closed")
@@ -219,7 +219,7 @@ class Access:
             raise self._changed()
         self._connection, self._state = connection, state
         self._since = self._used = time.monotonic()
-        self._asked = asked(self._file)
+        self._requests = request_mark(self._file)
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, args=(self._ended,), daemon=True)
         self._watcher.start()
@@ -234,20 +234,20 @@ class Access:
         )
 
     def _look(self) -> tuple[int, ...]:
-        """Which file it is, and what changes with every commit to it."""
-        found: list[int] = []
+        """The identity of the file, and what changes with every commit to it."""
+        state: list[int] = []
         for file in (self._file, Path(f"{self._file}.wal")):
             try:
-                state = os.stat(file)
-                found += [state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns]
+                one = os.stat(file)
+                state += [one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns]
             except FileNotFoundError:
-                found += [0]
-        return tuple(found)
+                state += [0]
+        return tuple(state)
 
-    def _is_asked(self) -> bool:
-        return not self._read_only and asked(self._file) != self._asked
+    def _is_requested(self) -> bool:
+        return not self._read_only and request_mark(self._file) != self._requests
 
-    def _step_aside(self) -> None:
+    def _give_way(self) -> None:
         self._disconnect()
         self._free_until = time.monotonic() + _PAUSE
 
@@ -262,15 +262,15 @@ class Access:
             self._watcher.join()
 
     def _watch(self, ended: threading.Event) -> None:
-        """Closes the connection when somebody asks or nobody uses it; runs beside it until it is closed."""
+        """Closes the connection on a request or after a pause; runs in a thread until it is closed."""
         while not ended.wait(_TICK):
             if not self._guard.acquire(blocking=False):
-                continue  # it is in use, or about to be closed by who waits for this thread
+                continue  # it is in use, or is being closed by a thread that waits for this one
             try:
-                if ended.is_set() or self._holds:
+                if ended.is_set() or self._keepers:
                     continue
-                if self._is_asked():
-                    self._step_aside()
+                if self._is_requested():
+                    self._give_way()
                 elif time.monotonic() - self._used >= (_IDLE_READING if self._read_only else _IDLE):
                     self._disconnect()
             finally:
@@ -279,6 +279,6 @@ class Access:
 
 @atexit.register
 def _close_all() -> None:
-    """Closes what nobody closed: DuckDB does not like to be left open when Python ends."""
+    """Closes every open store before Python ends: DuckDB can fail if it is still open then."""
     for access in list(_OPEN):
         access.close()

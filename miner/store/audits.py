@@ -1,4 +1,4 @@
-"""What an audit reads and stores: which positives can be hidden, weak positives, results, calibrations."""
+"""What an audit reads and stores: which positives can be hidden, weak positives, results and calibrations."""
 
 from __future__ import annotations
 
@@ -20,35 +20,36 @@ CANNOT_HIDE = {
     "gone": "no longer judged",
     "relabelled": "judged by miner relabel, not by people",
     "trained": "a model of the run was trained on it",
-    "same_text": "its query's text stands under several ids",
+    "same_text": "its query's text has several ids",
     "label": "positive by its label, which cannot be hidden",
-    "other_split": "judged in another split as well",
-    "not_held_out": "not held out from the models that come after",
+    "other_split": "judged in another split too",
+    "not_withheld": "not withheld from training",
     "not_scored": "without a finite score",
 }
-"""Why a positive cannot be hidden, the first that holds; `not_held_out` is of miner loop alone."""
+"""Why a positive cannot be hidden; the first reason that applies. Only `miner loop` uses `not_withheld`."""
 
 _CALIBRATED = "calibrated"
 """The key of `meta` with the rules that `miner calibrate` chose, and the evidence that it chose them on."""
 
 FOLLOWS_POSITIVES = (str(Reason.JUDGED_POSITIVE), *COPIES)
-"""Exclusions that would not hold if fewer positives were known."""
+"""Exclusions that would end if fewer positives were known."""
 
 _BY_PEOPLE = f"(SELECT * FROM {GOLD} WHERE source <> '{RELABELLED}')"
 
 _KNOWN = f"""SELECT query_id, doc_id FROM ({by_text(_BY_PEOPLE)}) WHERE relevance > 0
         AND query_id IN (SELECT query_id FROM positives WHERE evidence = $evidence)
     UNION SELECT query_id, doc_id FROM positives WHERE evidence = $evidence"""
-"""What is relevant to the queries of `$evidence`, in any split; of what `miner relabel` judged, only what the
-evidence was gathered on."""
+"""SQL for the positives of the queries of `$evidence` in any split. Of relabelled ones it has only those that
+the evidence was gathered on."""
 
 
 def texts_to_hide(store: Store, run: Run) -> tuple[pa.Table, pa.Table]:
-    """Returns the documents and queries that decide what is excluded for a positive's sake.
+    """Returns the documents and queries that decide which exclusions are due to a positive.
 
-    Documents are known positives of the run's queries, candidates excluded for the sake of one, and
-    candidates that have copies: ordered by doc_id, columns as `corpus.documents`; queries as
-    `corpus.queries` and query_no, which has the same order. Labels are null: a label bars hiding.
+    The documents are known positives of the run's queries, candidates excluded because of one, and candidates
+    with copies; ordered by doc_id, with the columns of `corpus.documents`. The queries have the columns of
+    `corpus.queries` and query_no, which has the same order. Labels are null, since a positive that a label
+    makes relevant cannot be hidden.
     """
     documents = store.table(
         f"""WITH involved AS (
@@ -71,9 +72,9 @@ def texts_to_hide(store: Store, run: Run) -> tuple[pa.Table, pa.Table]:
 
 
 def known_positives(store: Store, run: Run) -> pa.Table:
-    """Returns what is known to be relevant to the run's queries, in any split: query_id, doc_id.
+    """Returns the known positives of the run's queries in any split: query_id, doc_id.
 
-    As `corpus.known_positives`, but what `miner relabel` judged only where the run was mined on it.
+    It differs from `corpus.known_positives` in relabelled positives: only those that the run was mined on.
     """
     return store.table(f"{_KNOWN} ORDER BY query_id, doc_id", {"evidence": run.evidence})
 
@@ -131,9 +132,9 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
 
 
 def weak_positives(store: Store, run: Run) -> pa.Table:
-    """Returns the judged positives that score below each of their query's negatives in every score.
+    """Returns the positives that score below all negatives of their query, by every scorer.
 
-    Columns as the view `weak_positives`, ordered by query_id and doc_id.
+    Columns as in the view `weak_positives`, ordered by query_id and doc_id.
     """
     return store.table("SELECT * FROM weak_positives WHERE run = ? ORDER BY query_id, doc_id", [run.name])
 
@@ -170,7 +171,7 @@ def calibrated_on(store: Store, run: Run) -> dict[str, Any] | None:
 
 
 def _decided_by(run: Run) -> dict[str, Any]:
-    """All that the verdicts on a run's candidates depend on, but the rules."""
+    """Returns everything that the verdicts on a run's candidates depend on, except the rules."""
     return {
         "split": run.split,
         "evidence": run.evidence,
@@ -180,19 +181,19 @@ def _decided_by(run: Run) -> dict[str, Any]:
 
 
 def keep_audit(store: Store, run: Run, settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Stores an audit's result in the place of an older one of the same run and settings."""
-    told = json.dumps(settings, sort_keys=True)
+    """Stores an audit's result; replaces an older result of the same run and settings."""
+    key = json.dumps(settings, sort_keys=True)
     with store.transaction():
-        store.execute("DELETE FROM audits WHERE run_id = ? AND settings = ?", [run.run_id, told])
+        store.execute("DELETE FROM audits WHERE run_id = ? AND settings = ?", [run.run_id, key])
         store.execute(
             "INSERT INTO audits VALUES (?, ?, ?, now() AT TIME ZONE 'UTC')",
-            [run.run_id, told, json.dumps(result)],
+            [run.run_id, key, json.dumps(result)],
         )
 
 
 def last_audit(store: Store, run: Run) -> dict[str, Any] | None:
-    """Returns the result of a run's latest audit, None where there is none."""
-    found = store.rows(
+    """Returns the result of a run's latest audit; None without one."""
+    rows = store.rows(
         "SELECT result FROM audits WHERE run_id = ? ORDER BY finished DESC, settings LIMIT 1", [run.run_id]
     )
-    return dict(json.loads(found[0][0])) if found else None
+    return dict(json.loads(rows[0][0])) if rows else None

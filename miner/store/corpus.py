@@ -26,9 +26,9 @@ _MINED = f"""SELECT DISTINCT query_id FROM {GOLD} WHERE split = ? AND relevance 
 def documents(store: Store) -> pa.Table:
     """Returns every document, ordered by doc_id.
 
-    Columns doc_id, text (title before it), text_key, passage_key and passage_start (of the text without
-    title, where that is a passage of its own, else of the whole), label, cluster: of copies, null where it
-    has none.
+    Columns doc_id, text (with the title before it), text_key, passage_key, passage_start, label, cluster. The
+    passage is the text without its title if that can stand alone (`text.document_keys`), else the whole text.
+    The cluster is that of the document's copies, null without copies.
     """
     return store.table(
         """SELECT doc_id, text, text_key, passage_key, passage_start, label, cluster
@@ -39,7 +39,7 @@ def documents(store: Store) -> pa.Table:
 def queries(store: Store, split: str) -> pa.Table:
     """Returns the queries with at least one positive in `split`, ordered by query_id.
 
-    Columns query_id, text, text_key, label. Raises UsageError when the split has none.
+    Columns query_id, text, text_key, label. Raises UsageError if the split has none.
     """
     table = store.table(
         f"""SELECT query_id, text, text_key, label FROM queries
@@ -56,12 +56,12 @@ def queries(store: Store, split: str) -> pa.Table:
 
 
 def queries_are_documents(store: Store) -> bool:
-    """Returns whether the user said that a query and a document of the same id are the same thing."""
+    """Returns whether the user said that a query and the document with its id are the same text."""
     return bool(store.meta(IDENTITY))
 
 
 def set_queries_are_documents(store: Store, same: bool) -> None:
-    """Keeps in the store whether a query and a document of the same id are the same thing."""
+    """Stores whether a query and the document with its id are the same text."""
     store.set_meta(IDENTITY, True if same else None)
 
 
@@ -81,9 +81,10 @@ def positives(store: Store, split: str) -> pa.Table:
 
 
 def by_text(judgments: str) -> str:
-    """Returns SQL for judgments (query_id, doc_id, split, relevance) of every query that reads the same.
+    """Returns SQL for judgments (query_id, doc_id, split, relevance) that queries of equal text share.
 
-    Judgments hold for a text. `judgments` is the SQL of those that count.
+    A judgment of one query holds for every query of the same text. `judgments` is the SQL of the judgments to
+    share.
     """
     return f"""SELECT q.query_id, j.doc_id, j.split, j.relevance
         FROM queries q JOIN queries same USING (text_key) JOIN {judgments} j ON j.query_id = same.query_id"""
@@ -93,9 +94,9 @@ _SHARED = f"""SELECT query_id, doc_id, max(relevance) AS relevance FROM ({by_tex
 
 
 def known_positives(store: Store) -> pa.Table:
-    """Returns what is relevant to a query or to one of the same text, in any split, ordered.
+    """Returns the pairs (query_id, doc_id) that are relevant in any split, ordered.
 
-    Columns query_id, doc_id.
+    Queries of equal text share their judgments.
     """
     return store.table(
         f"SELECT query_id, doc_id FROM ({_SHARED}) WHERE relevance > 0 ORDER BY query_id, doc_id"
@@ -103,9 +104,9 @@ def known_positives(store: Store) -> pa.Table:
 
 
 def known_negatives(store: Store) -> pa.Table:
-    """Returns what was judged not relevant to a query's text and nowhere relevant, ordered.
+    """Returns the pairs (query_id, doc_id) that were judged not relevant and in no split relevant, ordered.
 
-    Columns query_id, doc_id.
+    Queries of equal text share their judgments.
     """
     return store.table(
         f"SELECT query_id, doc_id FROM ({_SHARED}) WHERE relevance <= 0 ORDER BY query_id, doc_id"
@@ -113,10 +114,10 @@ def known_negatives(store: Store) -> pa.Table:
 
 
 def content_hashes(store: Store, split: str) -> dict[str, str]:
-    """Returns one hash each of the documents, of the mined queries and of all judgments but silver ones.
+    """Returns a hash of the documents, of the queries to mine, and of all judgments but silver ones.
 
-    A sum of 128-bit row hashes: the order of rows does not matter, every row does, however often it is
-    there. Where queries are documents of the corpus, an entry says so.
+    Each is a sum of 128-bit row hashes: it does not depend on the order of rows, but on every row and on how
+    often it occurs. A further entry exists if queries are documents of the corpus.
     """
     parts = {
         "documents": ("documents", "doc_id, title, text, label", ""),
@@ -128,7 +129,7 @@ def content_hashes(store: Store, split: str) -> dict[str, str]:
 
 
 def text_hashes(store: Store) -> dict[str, str]:
-    """Returns one hash each of all documents' and of all queries' texts, as `content_hashes`."""
+    """Returns a hash of the texts of all documents, and of all queries; computed as in `content_hashes`."""
     parts = {"documents": "doc_id, title, text", "queries": "query_id, text"}
     return {name: _hash(store, name, columns, "", []) for name, columns in parts.items()}
 
@@ -155,15 +156,15 @@ def counts(store: Store) -> dict[str, int]:
 
 
 def require_query(store: Store, query_id: str) -> str:
-    """Returns the text of a query; raises StoreError when the store does not hold it."""
-    found = store.rows("SELECT text FROM queries WHERE query_id = ?", [query_id])
-    if not found:
+    """Returns the text of a query; raises StoreError if the store does not have the query."""
+    rows = store.rows("SELECT text FROM queries WHERE query_id = ?", [query_id])
+    if not rows:
         known = [i for (i,) in store.rows("SELECT query_id FROM queries LIMIT 10000")]
         raise StoreError(
             f"no query '{shown(query_id)}' in {store.path}{near(query_id, known)}",
             f'list them: miner sql {store.path} "SELECT query_id, text FROM queries LIMIT 10"',
         )
-    text: str = found[0][0]
+    text: str = rows[0][0]
     return text
 
 
@@ -179,8 +180,8 @@ ROLES = ("documents", "queries")
 def unlabelled_texts(store: Store, roles: tuple[str, ...], without: str | None) -> pa.Table:
     """Returns distinct texts, documents before queries, each ordered by id: role, text.
 
-    `roles` are some of ROLES. Queries that a judgment of split `without` names are left out, and all
-    texts that read the same; nothing else is read of the judgments.
+    `roles` are some of ROLES. Queries that are judged in the split `without` are left out, and all texts
+    equal to one of them. Other judgments have no effect.
     """
     return store.table(
         """WITH judged AS (
@@ -200,15 +201,15 @@ def unlabelled_texts(store: Store, roles: tuple[str, ...], without: str | None) 
 
 
 UNRANKED = ("own_text", "own_document", "other_split")
-"""Why a document is in no ranking of a query: it has the query's text; it is the query itself, where
-queries are documents; it is relevant to the query's text in another split only."""
+"""Why a query's ranking leaves a document out: it has the query's text; it is the query itself, if queries
+are documents; it is relevant to the query's text in another split only."""
 
 _BY_TEXT = by_text(GOLD)
 
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """What the judgments of a split look like: enough to tell which task it is."""
+    """Facts about the judgments of a split that show which task it is."""
 
     judgments: int
     queries: int
@@ -217,13 +218,13 @@ class SplitFacts:
     grades: int
     """Distinct relevances."""
     least: float
-    """The lowest relevance; 0 where there are no judgments."""
+    """The lowest relevance; 0 without judgments."""
     fractions: bool
-    """Whether some relevance is not a whole number."""
+    """Whether any relevance is not a whole number."""
 
 
 def split_facts(store: Store, split: str) -> SplitFacts:
-    """Returns the facts of a split; all 0 or false where nothing is judged in it."""
+    """Returns the facts of a split; all 0 or false if nothing is judged in it."""
     (row,) = store.rows(
         f"""SELECT count(*), count(DISTINCT query_id),
             count(DISTINCT query_id) FILTER (WHERE label IS NOT NULL),
@@ -236,9 +237,10 @@ def split_facts(store: Store, split: str) -> SplitFacts:
 
 
 def relevant(store: Store, split: str) -> pa.Table:
-    """Returns what is relevant in a split, also by a query of the same text: query_id, text_key, relevance.
+    """Returns the relevant texts of each query in a split, ordered: query_id, text_key, relevance.
 
-    Documents of the same text are one. Ordered; relevance is above 0, the highest where several are given.
+    Queries of equal text share their judgments, and documents of equal text are one. The relevance is above
+    0, and the highest if several are given.
     """
     return store.table(
         f"""SELECT query_id, text_key, max(relevance) AS relevance
@@ -249,9 +251,9 @@ def relevant(store: Store, split: str) -> pa.Table:
 
 
 def unranked(store: Store, split: str) -> pa.Table:
-    """Returns the pairs that no ranking of a split shows: query_id, text_key (of documents), why, ordered.
+    """Returns the pairs that the rankings of a split leave out: query_id, text_key (of documents), why.
 
-    Never what is judged in the split itself. `why` is one of UNRANKED, the first that holds.
+    A pair that is judged in the split itself is never left out. `why` is the first of UNRANKED that applies.
     """
     return store.table(
         f"""WITH judged AS (SELECT j.*, text_key FROM ({_BY_TEXT}) j JOIN documents USING (doc_id)),
@@ -272,7 +274,7 @@ def unranked(store: Store, split: str) -> pa.Table:
 def graded_pairs(store: Store, split: str) -> pa.Table:
     """Returns every judged pair of a split, ordered: query_id, doc_id, first, second, relevance.
 
-    `first` and `second` are the texts; relevance is the highest where several are given.
+    `first` and `second` are the texts; the relevance is the highest if several are given.
     """
     return store.table(
         f"""SELECT j.query_id, j.doc_id, any_value(q.text) AS first,
@@ -309,9 +311,9 @@ def judged_splits(store: Store) -> list[str]:
 
 
 def require_judgments(store: Store, split: str, flag: str = "--split", trained: str | None = None) -> None:
-    """Raises UsageError when nothing is judged in a split, with the splits that `flag` can name.
+    """Raises UsageError if nothing is judged in a split; the error lists the splits for the option `flag`.
 
-    A model is trained on the split `trained`, so the error does not propose it.
+    It does not list the split `trained`, on which a model is trained.
     """
     judged = judged_splits(store)
     if split in judged:
@@ -321,7 +323,7 @@ def require_judgments(store: Store, split: str, flag: str = "--split", trained: 
         hint = f"choose one with {flag}: {listed(known)}"
     elif judged:
         hint = (
-            f"split '{trained}' is trained on and the store has no other: ingest judgments to score on with "
+            f"the store has only split '{trained}', which is for training: ingest other judgments with "
             f"miner ingest {quote(str(store.path))} SOURCE --split {quote(split)}"
         )
     else:
@@ -353,7 +355,7 @@ def provenance(store: Store) -> dict[str, Any]:
 
 
 def splits_with_positives(store: Store, query_id: str) -> list[str]:
-    """Returns the splits in which a query has a judged positive, in order."""
+    """Returns the splits in which a query has a positive, in order."""
     rows = store.rows(
         f"SELECT DISTINCT split FROM {GOLD} WHERE query_id = ? AND relevance > 0 ORDER BY split", [query_id]
     )
@@ -361,5 +363,5 @@ def splits_with_positives(store: Store, query_id: str) -> list[str]:
 
 
 def changed_texts(store: Store, texts: Mapping[str, str]) -> list[str]:
-    """Which of documents and queries came, went or changed since their hashes were taken."""
+    """Returns which of documents and queries have changed since these hashes of their texts were computed."""
     return [name for name, value in text_hashes(store).items() if texts.get(name) != value]

@@ -1,4 +1,4 @@
-"""One DuckDB file: opening it, transactions, and moving Arrow tables in and out."""
+"""A store is one DuckDB file: opening it, transactions, and Arrow tables in and out."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ from miner.store.lock import WriterLock
 from miner.store.tables import FORMAT, TABLES, VIEWS
 
 MEMORY_LIMIT = "4GB"
-"""What DuckDB may hold before it spills to disk; models and vectors need the rest."""
+"""Memory that DuckDB may use before it spills to disk; models and vectors need the rest."""
 
 CHECKPOINT = "256MB"
-"""How large the write-ahead log grows before it is folded into the file; closing folds it anyway."""
+"""Size at which DuckDB merges the write-ahead log into the file; closing merges it as well."""
 
-_THINGS = """SELECT count(*) FROM (
+_OBJECTS = """SELECT count(*) FROM (
     SELECT 1 FROM duckdb_tables() UNION ALL
     SELECT 1 FROM duckdb_views() WHERE NOT internal UNION ALL
     SELECT 1 FROM duckdb_sequences() UNION ALL
     SELECT 1 FROM duckdb_schemas() WHERE NOT internal UNION ALL
     SELECT 1 FROM duckdb_functions() WHERE NOT internal UNION ALL
     SELECT 1 FROM duckdb_types() WHERE NOT internal)"""
-"""Counts all that somebody may have put into a database."""
+"""Counts everything that a database can contain."""
 
 
 class Store:
-    """A miner store, made with `Store.open`; closes as a context manager.
+    """A miner store, opened with `Store.open`; as a context manager it closes at the end.
 
-    One process at a time has a store open to write, and keeps that right until it closes it. The file
-    itself is only open while it is used, so that others can read between two writes. A store that is open
-    to read shows one state: when that has changed since its last use, the next one raises StoreError.
+    One process at a time can open a store for writing, and keeps that right until it closes the store. The
+    file itself is open only while it is used, so that other processes can read between two writes. A store
+    that is open for reading shows one state: if the file has changed since the last use, the next use raises
+    StoreError.
     """
 
     def __init__(self, path: Path, access: Access, lock: WriterLock | None) -> None:
@@ -65,10 +66,10 @@ class Store:
     ) -> Store:
         """Opens the store at `path`, which must exist unless `create` is given.
 
-        Waits some seconds for other processes, or `wait` seconds; `note` gets a line when work has waited
-        for long. Raises BusyError, which is a StoreError, when another process still uses the store, and
-        StoreError when there is no such store, the file is damaged, or it is no store of this version: such
-        a file is only ever opened for reading.
+        Waits some seconds for other processes, or `wait` seconds; calls `note` with a line if it waits long.
+        Raises BusyError, a StoreError, if another process still uses the store, and StoreError if there is no
+        such store, the file is damaged, or it is not a store of this version. Such a file is never opened
+        for writing.
         """
         file = Path(path)
         _require_file(file, create)
@@ -81,7 +82,7 @@ class Store:
                 store._lock.acquire(LOCK_WAIT if wait is None else wait)
             log = Path(f"{file}.wal")
             if store._lock is not None and not store._lock.is_nested and log.exists():
-                # DuckDB folds the log into the file as it opens it to write: look first whose file it is.
+                # Opening the file for writing merges the log into it: first check that it is a store.
                 with cls(file, Access(file, True, config, note), None) as looked:
                     looked._access.open(patience)
                     looked._require_ours(create)
@@ -89,7 +90,7 @@ class Store:
             if not store._require_ours(create and not read_only):
                 store._make()
             if not read_only:
-                from miner.store.pending import take_in  # which needs this module
+                from miner.store.pending import take_in  # it imports this module
 
                 take_in(store)
         except BaseException:
@@ -99,9 +100,9 @@ class Store:
 
     @classmethod
     def in_memory(cls, path: Path, spill: Path) -> Store:
-        """Opens an empty database in memory, for what is on its way into the store at `path`.
+        """Opens an empty database in memory, for data that will go into the store at `path`.
 
-        It spills to the folder `spill`, which no other process may use. Its errors name the store.
+        It spills to the folder `spill`, which no other process may use. Its errors name `path`.
         """
         access = Access(Path(":memory:"), False, _config(str(spill), cores(), MEMORY_LIMIT))
         access.open(WAIT)
@@ -110,9 +111,9 @@ class Store:
 
     @contextmanager
     def attached_to(self, other: Store) -> Iterator[None]:
-        """Lets the statements of a database in memory use this store's tables by their names.
+        """Lets the statements of `other`, a database in memory, use this store's tables by their names.
 
-        Waits without end for readers; what is committed is in the file at the end. Raises StoreError.
+        Waits forever for readers. At the end the file contains what was committed. Raises StoreError.
         """
         with explaining(self.path), other._access.using() as connection, self._access.attached_to(connection):
             yield
@@ -125,17 +126,17 @@ class Store:
             self.set_meta("id", uuid4().hex)
 
     def _require_ours(self, create: bool) -> bool:
-        """Returns whether this is a store, and not an empty database, which passes with `create` only.
+        """Returns True for a store of this version, False for an empty database if `create` allows one.
 
-        Raises StoreError for one that is no store of this version.
+        Raises StoreError for any other database.
         """
         found = None
         if self.rows("SELECT 1 FROM duckdb_tables() WHERE table_name = 'meta'"):
-            with suppress(duckdb.BinderException, duckdb.ConversionException):  # another's table
+            with suppress(duckdb.BinderException, duckdb.ConversionException):  # some other table `meta`
                 found = next(iter(self.rows("SELECT value FROM meta WHERE key = 'format'")), None)
         if found == (str(FORMAT),):
             return True
-        if create and self.rows(_THINGS) == [(0,)]:
+        if create and self.rows(_OBJECTS) == [(0,)]:
             return False
         if found is None:
             raise StoreError(f"{self.path} is a DuckDB database, but not a miner store", "name another file")
@@ -170,32 +171,33 @@ class Store:
 
     @property
     def read_only(self) -> bool:
-        """Whether the store was opened to read."""
+        """Whether the store was opened for reading only."""
         return self._lock is None
 
     @property
     def note(self) -> Note:
-        """What gets a line when work has waited long for another process."""
+        """The function that gets a line if the store waits long for another process."""
         return self._access.note
 
     @note.setter
     def note(self, note: Note) -> None:
+        """Replaces that function."""
         self._access.note = note
 
-    def held(self) -> AbstractContextManager[None]:
-        """Keeps the file open: nobody else writes to it meanwhile, nor reads it if this store writes."""
-        return self._access.held()
+    def kept_open(self) -> AbstractContextManager[None]:
+        """Keeps the file open: no other process can write to it, nor read it if this store writes."""
+        return self._access.kept_open()
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """Keeps what is read inside together: others write before or after. A writer is alone anyway."""
-        return self.held() if self.read_only else nullcontext()
+        """Makes all reads within it see one state. A writer needs nothing for that: nobody else can write."""
+        return self.kept_open() if self.read_only else nullcontext()
 
     def release(self) -> None:
-        """Closes the file until the next use, for others to write to. A writer gives way by itself."""
+        """Closes the file until its next use, so that other processes can write to it."""
         self._access.release()
 
     def close(self) -> None:
-        """Closes the store; other processes can write to it again."""
+        """Closes the store, so that other processes can write to it."""
         self._access.close()
         if self._lock is not None:
             self._lock.release()
@@ -213,8 +215,8 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commits everything inside it at once, or nothing of it when anything raises."""
-        with explaining(self.path), self.held(), self._access.using() as connection:
+        """Commits all statements within it at once, or none of them if anything raises."""
+        with explaining(self.path), self.kept_open(), self._access.using() as connection:
             connection.begin()
             try:
                 yield
@@ -230,7 +232,7 @@ class Store:
             connection.execute(statement, list(values))
 
     def rows(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
-        """Returns the rows of a small result; `values` as in `table`."""
+        """Returns a small result as tuples; `values` as in `table`."""
         bound = dict(values) if isinstance(values, Mapping) else list(values)
         with explaining(self.path), self._access.using() as connection:
             rows: list[tuple[Any, ...]] = connection.execute(query, bound).fetchall()
@@ -239,7 +241,7 @@ class Store:
     def table(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> pa.Table:
         """Returns a result as an Arrow table, in the order of the query.
 
-        `values` are bound to `?` by place, or to `$name` by name.
+        `values` are bound to `?` by position, or to `$name` by name.
         """
         bound = dict(values) if isinstance(values, Mapping) else list(values)
         with explaining(self.path), self._access.using() as connection:
@@ -248,9 +250,9 @@ class Store:
         return result
 
     def insert(self, name: str, table: pa.Table | pa.RecordBatch, **constants: str) -> None:
-        """Appends an Arrow table to a base table, columns matched by name.
+        """Appends an Arrow table to a base table; columns are matched by name.
 
-        `constants` are columns that have the same text in every row, such as `run_id`.
+        `constants` are further columns with one text for all rows, such as `run_id`.
         """
         columns = [_quoted(column) for column in (*constants, *table.schema.names)]
         values = [*("?" for _ in constants), *(_quoted(c) for c in table.schema.names)]
@@ -263,7 +265,7 @@ class Store:
                     list(constants.values()),
                 )
             finally:
-                # An aborted transaction, or a database that a fatal error closed, forgets the name by itself.
+                # After an aborted transaction or a fatal error the name is already gone.
                 with suppress(duckdb.TransactionException, duckdb.FatalException):
                     connection.unregister("arriving")
 
@@ -284,7 +286,7 @@ def _quoted(identifier: str) -> str:
 
 
 def _require_file(file: Path, create: bool) -> None:
-    """Raises StoreError for what can be no store; makes the folder of one that is to be made."""
+    """Raises StoreError for a path that cannot be a store; makes the folder of a new store."""
     if file.exists() or not create:
         require_file(file)
         return

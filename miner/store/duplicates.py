@@ -15,7 +15,7 @@ _SEARCH = "dedup"
 
 
 def texts(store: Store, role: str) -> pa.Table:
-    """Returns all texts of a role, ordered by id: id, text (title before it), text_key, passage_key."""
+    """Returns all documents or all queries, ordered: id, text (with the title), text_key, passage_key."""
     table, key, passage = "document_texts", "doc_id", "passage_key"
     if role == "queries":
         table, key, passage = "queries", "query_id", "text_key"
@@ -25,9 +25,9 @@ def texts(store: Store, role: str) -> pa.Table:
 
 
 def replace_duplicates(store: Store, tables: Mapping[str, pa.Table], settings: Mapping[str, Any]) -> None:
-    """Puts clusters in the place of all there were, at once; per role id, cluster, how, similarity.
+    """Replaces all clusters at once. `tables` has, for each role, the columns id, cluster, how, similarity.
 
-    Kept with them are the settings, and what texts they were found among.
+    The settings of the search, and hashes of the texts that it read, are stored too.
     """
     search = {"settings": dict(settings), "texts": text_hashes(store)}
     with store.transaction():
@@ -38,7 +38,7 @@ def replace_duplicates(store: Store, tables: Mapping[str, pa.Table], settings: M
 
 
 def clusters_hash(store: Store) -> str | None:
-    """Returns a hash of the documents' clusters; None when there are none."""
+    """Returns a hash of the documents' clusters; None if there are none."""
     ((rows, total),) = store.rows(
         """SELECT count(*), sum(md5_number_lower(id || chr(0) || cluster)::HUGEINT)
         FROM duplicates WHERE role = 'documents'"""
@@ -47,7 +47,7 @@ def clusters_hash(store: Store) -> str | None:
 
 
 def split_crossings(store: Store) -> list[tuple[str, str, int]]:
-    """Returns how many clusters of queries are judged in two splits: the splits and the number."""
+    """Returns, for each pair of splits, the number of clusters of queries that are judged in both."""
     return store.rows(
         """WITH placed AS (
             SELECT DISTINCT d.cluster, j.split FROM duplicates d JOIN judgments j ON j.query_id = d.id
@@ -58,9 +58,9 @@ def split_crossings(store: Store) -> list[tuple[str, str, int]]:
 
 
 def dedup_result(store: Store) -> dict[str, Any] | None:
-    """Returns the settings and the counts of the last `miner dedup`; None where it never ran.
+    """Returns the settings and the counts of the last `miner dedup`; None if it never ran.
 
-    With them `changed_since`: which of documents and queries it has not seen as they are now.
+    `changed_since` lists which of documents and queries have changed since.
     """
     search = store.meta(_SEARCH)
     if search is None:

@@ -14,7 +14,7 @@ from miner.store.runs import Run
 
 
 def hits_of(store: Store, search: str, first: str, last: str) -> pa.Table:
-    """Returns one search's hits for the query ids from `first` to `last`, by query_id, then rank.
+    """Returns the hits of a search for the query ids from `first` to `last`, ordered by query_id and rank.
 
     Columns query_id, doc_id, rank, score.
     """
@@ -29,7 +29,7 @@ _ALL = 2**63 - 1
 
 
 def candidate_count(store: Store, evidence: str) -> int:
-    """Returns how many candidates one set of evidence holds."""
+    """Returns the number of candidates of a set of evidence."""
     ((number,),) = store.rows("SELECT count(*) FROM candidates WHERE evidence = ?", [evidence])
     return int(number)
 
@@ -42,13 +42,13 @@ COPIES = tuple(
         Reason.DUPLICATE_OF_CANDIDATE,
     )
 )
-"""Exclusions for the sake of another document: without that they would not hold."""
+"""Exclusions that are due to another document, and end if that document is no positive or candidate."""
 
 
 def candidates_to_rerank(store: Store, evidence: str, depth: int | None) -> pa.Table:
-    """Returns the candidates that could be negatives, down to a fused rank: query_id, doc_id.
+    """Returns the candidates that could be negatives, up to a fused rank: query_id, doc_id.
 
-    Those that are excluded as copies are among them: an audit that hides a positive asks for their scores.
+    Copies are included though they are excluded: an audit that hides a positive needs their scores.
     """
     return store.table(
         f"""SELECT query_id, doc_id FROM candidates
@@ -59,7 +59,7 @@ def candidates_to_rerank(store: Store, evidence: str, depth: int | None) -> pa.T
 
 
 def positive_pairs(store: Store, evidence: str) -> pa.Table:
-    """Returns the positives of one set of evidence: query_id, doc_id."""
+    """Returns the positives of a set of evidence: query_id, doc_id."""
     return store.table("SELECT query_id, doc_id FROM positives WHERE evidence = ?", [evidence])
 
 
@@ -69,9 +69,9 @@ def reranked(store: Store, reranker: str) -> pa.Table:
 
 
 def _score(score: str, alias: str) -> tuple[str, str]:
-    """The SQL for a deciding score, and the join it needs.
+    """Returns SQL for a deciding score, and the join that it needs.
 
-    Null where it was not asked for; infinite ones are NaN.
+    The score is null for a pair that the reranker did not score, NaN for an infinite one.
     """
     finite = "CASE WHEN isinf({0}) THEN 'nan'::DOUBLE ELSE {0} END"
     if score != "rerank":
@@ -91,11 +91,11 @@ def scored_candidates(
     *,
     queries: Sequence[int] | None = None,
 ) -> pa.Table:
-    """Returns the candidates numbered from `first` up to `stop`, or those of some `queries`, in order.
+    """Returns the candidates with numbers from `first` to before `stop`, or those of `queries`, in order.
 
-    Columns candidate, doc_id, exclusion, best_rank (over retrievers), bm25_best, judged_negative,
-    score: the deciding score, `score` naming it (`rerank`, `dense` or `bm25`); null where the reranker was
-    not asked, NaN where it is not finite.
+    Columns candidate, doc_id, exclusion, best_rank (over retrievers), bm25_best, judged_negative, score. The
+    argument `score` names the deciding score: `rerank`, `dense` or `bm25`. The column is null for a pair that
+    the reranker did not score, NaN for a score that is not finite.
     """
     value, join = _score(score, "c")
     values: dict[str, object] = {"evidence": evidence, "first": first, "stop": stop}
@@ -115,9 +115,9 @@ def scored_candidates(
 
 
 def scored_positives(store: Store, evidence: str, score: str, reranker: str | None) -> pa.Table:
-    """Returns all positives in order of query_no and doc_id: query_no, query_id, doc_id, score.
+    """Returns all positives ordered by query_no and doc_id: query_no, query_id, doc_id, score.
 
-    The score is NaN or null where it is not finite.
+    The score is NaN or null if it is not finite.
     """
     value, join = _score(score, "p")
     return store.table(
@@ -131,11 +131,10 @@ RETRIEVERS = ("bm25", "dense")
 
 
 def best_ranked(store: Store, run: Run, retriever: str, depth: int) -> pa.Table:
-    """Returns each query's best candidates of one retriever, whatever the rules said of them.
+    """Returns each query's best candidates of one retriever; the rules have no effect.
 
-    Columns query_id and negative_ids, a list of at most `depth`, the best rank first; ordered. What
-    is no negative whatever the scores say (known positives, their copies, the query) is not among
-    them.
+    Columns query_id and negative_ids, a list of at most `depth` ids, best rank first; ordered. Excluded
+    candidates (known positives, their copies, the query itself) are not among them.
     """
     if retriever not in RETRIEVERS:
         raise ValueError(retriever)
@@ -156,14 +155,14 @@ _SCORES = ", ".join(
         ("c.bm25_score", "bm25_score"), ("c.dense_score", "dense_score"), ("s.score", "rerank_score")
     )
 )  # fmt: skip
-"""Null where a score is not finite."""
+"""SQL for all scores; null if a score is not finite."""
 
 
 def candidate_facts(store: Store, run: Run) -> pa.Table:
-    """Returns what retrievers and reranker said of every candidate of a run's evidence, in order.
+    """Returns the ranks and scores of every candidate of a run's evidence, in order.
 
-    Columns bm25_rank, dense_rank (null where a retriever did not return it), bm25_score, dense_score,
-    rerank_score (null where there is no finite one).
+    Columns bm25_rank, dense_rank (null if the retriever did not return the candidate), bm25_score,
+    dense_score, rerank_score (null without a finite score).
     """
     return store.table(
         f"""SELECT c.bm25_rank, c.dense_rank, {_SCORES}
@@ -189,19 +188,19 @@ def positive_facts(store: Store, run: Run) -> pa.Table:
 
 @dataclass(frozen=True)
 class ScoreFacts:
-    """The scores of one scorer for the pairs of a run that could decide something."""
+    """Facts about the scores of one scorer in a run, over the pairs that rules can decide on."""
 
     scorer: str
     """`bm25`, `dense` or `rerank`."""
     pairs: int
-    """Candidates that are not excluded, and positives, as far as the scorer was asked about them."""
+    """Number of positives and of candidates that are not excluded, as far as the scorer scored them."""
     candidates: int
     """Candidates without a finite score."""
     positives: int
     """Positives without a finite score."""
     lowest: float | None
     highest: float | None
-    """Of the finite scores; None without any."""
+    """The extremes of the finite scores; None without any."""
     queries: int
     """Queries without a positive that has a finite score."""
 
@@ -219,7 +218,7 @@ def score_facts(store: Store, run: Run, scorer: str) -> ScoreFacts:
             WHERE evidence = $evidence AND {value} IS NOT NULL)"""
     bound = {"evidence": run.evidence} | ({"reranker": run.reranker} if join else {})
     ((pairs, lowest, highest),) = store.rows(f"SELECT count(*), min(score), max(score) FROM {scores}", bound)
-    if not pairs or (isfinite(lowest) and isfinite(highest)):  # NaN is DuckDB's largest number
+    if not pairs or (isfinite(lowest) and isfinite(highest)):  # DuckDB sorts NaN above all numbers
         return ScoreFacts(scorer, pairs, 0, 0, lowest, highest, 0)
     (row,) = store.rows(
         f"""SELECT count(*), count(*) FILTER (positive_of IS NULL AND NOT isfinite(score)),
@@ -233,7 +232,7 @@ def score_facts(store: Store, run: Run, scorer: str) -> ScoreFacts:
 
 
 def known_scores(store: Store, reranker: str) -> pa.Table:
-    """Returns what a reranker has scored: query_id, doc_id, score."""
+    """Returns all scores of a reranker: query_id, doc_id, score."""
     return store.table(
         """SELECT query_id, doc_id, any_value(score) AS score FROM rerank_scores
         WHERE reranker = ? GROUP BY ALL""",
@@ -242,6 +241,6 @@ def known_scores(store: Store, reranker: str) -> pa.Table:
 
 
 def keep_scores(store: Store, reranker: str, scores: pa.Table) -> None:
-    """Adds scores (query_id, doc_id, score) to those that all runs share."""
+    """Adds a reranker's scores (query_id, doc_id, score), which all runs share."""
     with store.transaction():
         store.insert("rerank_scores", scores, reranker=reranker)

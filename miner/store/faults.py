@@ -1,4 +1,4 @@
-"""What DuckDB's errors mean for the user: here they become errors with a file and a hint."""
+"""Turns DuckDB's errors into errors that name a file and say what to do."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _REFUSED = {
     "Failed to offload": errno.ENOSPC,
     "max_temp_directory_size": errno.ENOSPC,
 }
-"""What DuckDB says when the system lets a file grow no further, and the number of that error."""
+"""DuckDB's messages for a file that the system does not let grow, and the error number of each."""
 _OTHER_VERSION = "with storage version number"
 _BECOMING: dict[Path, Path] = {}
-"""Files that are being built, and the stores that they become."""
+"""Files that are being built, and the stores that they will become."""
 
 
 @contextmanager
 def becoming(new: Path, store: Path) -> Iterator[None]:
-    """Makes errors about the file `new` name `store`, which it becomes when it is complete."""
+    """Makes errors about the file `new` name `store`, which it will become when it is complete."""
     _BECOMING[new] = store
     try:
         yield
@@ -44,14 +44,14 @@ def becoming(new: Path, store: Path) -> Iterator[None]:
 
 
 def known_as(file: Path) -> Path:
-    """Returns the name under which the user knows a file that is a store or becomes one."""
+    """Returns the name by which the user knows a file that is a store or will become one."""
     return _BECOMING.get(file, file)
 
 
 def is_database(path: Path) -> bool:
-    """Returns whether the file at `path` is one of DuckDB's: bytes 8 to 12 say so."""
+    """Returns whether the file at `path` is a DuckDB file, by its bytes 8 to 12."""
     try:
-        if not path.is_file():  # to open a pipe would wait for its writer
+        if not path.is_file():  # opening a pipe would wait for its writer
             return False
         with path.open("rb") as stream:
             return stream.read(12)[8:] == b"DUCK"
@@ -60,7 +60,7 @@ def is_database(path: Path) -> bool:
 
 
 def require_file(path: Path) -> None:
-    """Raises StoreError when there is no file at `path`, or what is there can be no store."""
+    """Raises StoreError if `path` does not exist or is not a regular file."""
     if not path.exists():
         raise StoreError(f"there is no store at {path}", f"make one: miner ingest {path} SOURCE")
     if path.is_dir():
@@ -71,9 +71,9 @@ def require_file(path: Path) -> None:
 
 @contextmanager
 def explaining(file: Path) -> Iterator[None]:
-    """Turns the errors of DuckDB that the user can act on into StoreErrors that name `file`.
+    """Turns DuckDB errors that the user can act on into StoreErrors that name `file`.
 
-    An error in a statement of ours stays what it is: it is a defect, not a state of the file.
+    An error in one of our own statements is a defect and stays as it is.
     """
     try:
         yield
@@ -85,12 +85,12 @@ def explaining(file: Path) -> Iterator[None]:
 
 
 def explained(file: Path, error: duckdb.Error) -> StoreError | None:
-    """Returns what to tell the user about an error while `file` was read or written; None for a defect."""
-    text, first = _said(file, error)
+    """Returns the user's error for a DuckDB error in reading or writing `file`; None for a defect."""
+    text, first = _message(file, error)
     if isinstance(error, duckdb.OutOfMemoryException):
         return StoreError(
             f"not enough memory for {known_as(file)}: {first.removeprefix('Out of Memory Error: ')}",
-            f"free some memory, {AGAIN}: {_outcome(file)}",
+            f"free memory, {AGAIN}: {_outcome(file)}",
         )
     if refused := _refused(file, text):
         return refused
@@ -98,7 +98,7 @@ def explained(file: Path, error: duckdb.Error) -> StoreError | None:
     if any(sign in text for sign in _DAMAGED) or isinstance(error, duckdb.SerializationException):
         if "WAL" in text:
             return StoreError(
-                f"{file} is damaged: {file}.wal does not belong to it",
+                f"{file} is damaged: {file}.wal belongs to another file",
                 "restore both files from a copy, or ingest the sources into a new file",
             )
         return StoreError(
@@ -106,30 +106,30 @@ def explained(file: Path, error: duckdb.Error) -> StoreError | None:
             "restore it from a copy, or ingest the sources into a new file",
         )
     if isinstance(error, duckdb.IOException) or type(error) in (duckdb.FatalException, duckdb.Error):
-        return StoreError(f"cannot use {file}: {first}", "check the path, its rights and its disk")
+        return StoreError(f"cannot use {file}: {first}", "check the path, its permissions and its disk")
     return None
 
 
-def _said(file: Path, error: Exception) -> tuple[str, str]:
-    """Returns all that an error says, and its first line, with the name that the user knows."""
+def _message(file: Path, error: Exception) -> tuple[str, str]:
+    """Returns an error's whole message and its first line, with the file name that the user knows."""
     text = str(error).replace(str(file), str(known_as(file)))
     return text, next(iter(text.splitlines()), type(error).__name__)
 
 
 def _outcome(file: Path) -> str:
-    return "no store was made" if file in _BECOMING else "the store is as it was"
+    return "no store was made" if file in _BECOMING else "the store is unchanged"
 
 
 def _refused(file: Path, text: str) -> StoreError | None:
-    """Returns what to tell the user when the system lets a file grow no further; None for another error."""
+    """Returns the user's error if the system does not let a file grow; None for another error."""
     number = next((number for sign, number in _REFUSED.items() if sign in text), None)
     if number is None:
         return None
     name = known_as(file)
     what = (
-        f"{name} cannot grow: a limit on the size of files is reached"
+        f"{name} cannot grow: the limit on the size of files is reached"
         if number == errno.EFBIG
-        else f"no space is left on the disk of {name}"
+        else f"the disk of {name} is full"
     )
     return StoreError(what, f"{hint_of(number, '')}: {_outcome(file)}")
 
@@ -141,8 +141,8 @@ def _reason(text: str) -> str:
 
 
 def unopened(file: Path, error: Exception) -> StoreError:
-    """Returns what to tell the user when DuckDB cannot open a file."""
-    text, first = _said(file, error)
+    """Returns the user's error for a file that DuckDB cannot open."""
+    text, first = _message(file, error)
     if refused := _refused(file, text):
         return refused
     if file.is_file() and not is_database(file):
@@ -156,4 +156,4 @@ def unopened(file: Path, error: Exception) -> StoreError:
         return explained(file, error) or StoreError(f"{file} is damaged", "restore it from a copy")
     if "not a valid DuckDB" in text:
         return StoreError(f"{file} is not a DuckDB file", "name a store made by miner ingest")
-    return StoreError(f"cannot open {known_as(file)}: {first}", "check the path and its rights")
+    return StoreError(f"cannot open {known_as(file)}: {first}", "check the path and its permissions")

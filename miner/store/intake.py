@@ -1,6 +1,7 @@
-"""Taking data in: parts arrive in temporary tables, are checked there, and merged at once or not at all.
+"""Ingesting data: parts are collected in temporary tables, checked there, and merged in one transaction.
 
-The tables are of a database in memory, which spills to disk; the store is attached to it for the merge alone.
+The temporary tables are in a database in memory, which spills to disk; the store is attached only for the
+merge.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from miner.store.corpus import queries_are_documents, set_queries_are_documents
 from miner.store.database import Store
 from miner.text import document_keys, text_keys
 
-PLACES_SHOWN = 3
-"""How many places a message names per reason; the table `rejected` has all of them."""
+EXAMPLES_SHOWN = 3
+"""How many rows a message shows per reason; the table `rejected` has all of them."""
 
-_LONGEST_PLACE = 1000
-"""Characters of a place and what is wrong there."""
+_LONGEST_EXAMPLE = 1000
+"""Characters of a row's file, line and detail in a message."""
 
 HARMLESS = ("duplicate_row", "unmapped_relevance")
-"""Reasons that do not count as bad: nothing is lost when such a row is left out, or the user asked for it."""
+"""Reasons that do not count as bad: leaving out such a row loses nothing, or the user asked for it."""
 
 _ARRIVING = {
     "documents": "doc_id VARCHAR, title VARCHAR, text VARCHAR, text_key BIGINT, passage_key BIGINT, "
@@ -36,13 +37,13 @@ _ARRIVING = {
     "rows": "kind VARCHAR, key BIGINT",
     "rejected": "reason VARCHAR, detail VARCHAR",
 }
-_PLACE = "origin VARCHAR, line BIGINT"
+_SOURCE_COLUMNS = "origin VARCHAR, line BIGINT"
 _WHERE = "origin || coalesce(':' || line, '')"
 
 
 @dataclass(frozen=True)
 class _TextTable:
-    """One of the two tables of texts."""
+    """A table of texts: documents or queries."""
 
     table: str
     id: str
@@ -62,41 +63,41 @@ class Rejection:
     reason: str
     rows: int
     first: tuple[str, ...]
-    """The first places, each with what is wrong there."""
+    """The first rows: file, line and what is wrong."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Whether a query and the document of the same id are the same thing, and what the ids look like."""
+    """Whether a query and the document with its id are the same text, and what the ids suggest."""
 
     queries_are_documents: bool
     without_document: int
-    """Queries that have no document of their id."""
+    """Number of queries without a document of the same id."""
     other_text: int
-    """Queries whose id a document with another text has."""
+    """Number of queries whose id belongs to a document with another text."""
 
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What one ingest did. The mappings go by table: documents, queries, judgments."""
+    """The result of an ingest. The mappings have a key per table: documents, queries, judgments."""
 
     added: Mapping[str, int]
     already_there: Mapping[str, int]
-    """Arrived, but the store held the same before."""
+    """Rows that the store already had."""
     splits: Mapping[str, int]
-    """Judged positives per split that the store now holds."""
+    """Positives per split that the store now has."""
     cleaned: int
-    """Texts that lost NUL characters or lone surrogates."""
+    """Texts from which NUL characters or lone surrogates were removed."""
     rejected: tuple[Rejection, ...]
     identity: Identity
 
 
 @contextmanager
 def intake(path: str | os.PathLike[str], spill: Path, note: Note = quiet) -> Iterator[Intake]:
-    """Opens the store at `path`, or makes it, and yields what data is handed to.
+    """Opens the store at `path`, or makes it, and yields the intake to which data is added.
 
-    Until `finish`, others can read the store, but not write to it. What memory cannot hold goes to the folder
-    `spill`, which the caller removes; `note` is as in `Store.open`. Raises StoreError.
+    Until `finish`, other processes can read the store but not write to it. Data that exceeds the memory goes
+    to the folder `spill`, which the caller removes; `note` is as in `Store.open`. Raises StoreError.
     """
     with Store.open(path, create=True, note=note) as store:
         store.release()
@@ -111,13 +112,13 @@ class Intake:
         self._target, self._store = store, arriving
         self._cleaned = 0
         for name, columns in _ARRIVING.items():
-            arriving.execute(f"CREATE OR REPLACE TEMP TABLE arriving_{name} ({columns}, {_PLACE})")
+            arriving.execute(f"CREATE OR REPLACE TEMP TABLE arriving_{name} ({columns}, {_SOURCE_COLUMNS})")
 
     def add(self, tables: Mapping[str, pa.Table], cleaned: int = 0) -> None:
-        """Takes tables of arriving rows, named and laid out as in `sources.Part`.
+        """Adds tables of new rows, with the names and columns of `sources.Part`.
 
-        `cleaned` counts the texts in them that lost characters. The store's own tables stay as
-        they are until `finish`.
+        `cleaned` is the number of texts in them from which characters were removed. The store's own tables do
+        not change before `finish`.
         """
         for name, table in tables.items():
             self._store.insert(f"arriving_{name}", _keyed(name, table))
@@ -126,13 +127,12 @@ class Intake:
     def finish(
         self, max_bad: float, unpad_query_ids: bool = False, queries_are_documents: bool | None = None
     ) -> IngestReport:
-        """Checks what arrived and merges it, in one transaction; returns what became of it.
+        """Checks the added rows and merges them into the store, in one transaction; returns the report.
 
-        `unpad_query_ids` removes leading zeros from the query ids that arrived, if they are numbers.
-        `queries_are_documents` is kept in the store; None leaves there what was said before. Raises
-        InputError, and changes nothing, when nothing arrived, an id cannot be one, one id stands for two
-        texts, judgments have no queries or documents at all, or more than the share `max_bad` of the rows
-        of a kind is bad.
+        `unpad_query_ids` removes leading zeros from added query ids that are numbers. `queries_are_documents`
+        is stored; None keeps the stored value. Raises InputError, and changes nothing, if there are no rows,
+        an id is not valid, an id has two texts, judgments have no queries or no documents at all, or more
+        than the share `max_bad` of the rows of a kind is bad.
         """
         store = self._store
         with self._target.attached_to(store), store.transaction():
@@ -165,7 +165,7 @@ class Intake:
 
 
 def _keyed(name: str, table: pa.Table) -> pa.Table:
-    """Returns arriving documents or queries with the key of the text that models read, and of passages."""
+    """Returns new documents or queries with the key of the text that models read, and of the passage."""
     if name not in ("documents", "queries"):
         return table
     texts = table.column("text").to_pylist()
@@ -186,13 +186,13 @@ def _unpad_query_ids(store: Store) -> None:
 
 _UNPADDED = "coalesce(nullif(ltrim(query_id, '0'), ''), '0')"
 _NEAR = r"regexp_replace(lower({}), '(^|[^0-9])0+([0-9])', '\1\2', 'g')"
-"""What two ids have in common that differ in case or in leading zeros alone."""
+"""SQL that maps ids that differ only in case or leading zeros to the same text."""
 _BLANK = r"[\s\x0b\x1c-\x1f\x85\p{Z}]"
 _NO_ID = rf"^{_BLANK}|{_BLANK}$|^[\p{{Cc}}\p{{Cf}}]+$"
 
 
 def _refuse_ids(store: Store) -> None:
-    """Raises InputError for an id with white space at an end, or of control characters alone."""
+    """Raises InputError for an id with white space at an end, or with control characters only."""
     for table, column, noun in (
         ("documents", "doc_id", "document"),
         ("queries", "query_id", "query"),
@@ -204,17 +204,17 @@ def _refuse_ids(store: Store) -> None:
             ORDER BY rowid LIMIT 1""",
             [_NO_ID],
         )
-        for identity, place in found:
+        for identity, where in found:
             blank = identity.strip() != identity
             raise InputError(
-                f"{place}: {noun} id '{shown(identity)}' "
+                f"{where}: {noun} id '{shown(identity)}' "
                 + ("begins or ends with white space" if blank else "has only control characters"),
-                "mend the file: ids are compared as they are",
+                "correct the file: ids are compared character by character",
             )
 
 
 def _refuse_one_side(store: Store) -> None:
-    """Raises InputError for judgments without any query, or any document, in the sources and the store."""
+    """Raises InputError if sources and store have judgments but no query, or no document, for any of them."""
     if not store.rows("SELECT 1 FROM arriving_judgments LIMIT 1"):
         return
     for kind, called in ((_QUERIES, "queries (topics)"), (_DOCUMENTS, "documents")):
@@ -224,7 +224,7 @@ def _refuse_one_side(store: Store) -> None:
         if not store.rows(known):
             raise InputError(
                 f"the sources hold judgments, but no {called} were found",
-                f"name the file of the {called} too, or ingest it before",
+                f"name the file of the {called} too, or ingest it first",
             )
 
 
@@ -235,9 +235,9 @@ def _reject(store: Store, select: str) -> None:
 def _reject_duplicates(store: Store) -> None:
     _reject(
         store,
-        f"""SELECT a.origin, a.line, 'duplicate_row', 'the same row as ' || first.place
+        f"""SELECT a.origin, a.line, 'duplicate_row', 'the same row as ' || first.location
         FROM arriving_rows a JOIN (
-            SELECT kind, key, min(rowid) AS id, arg_min({_WHERE}, rowid) AS place FROM arriving_rows
+            SELECT kind, key, min(rowid) AS id, arg_min({_WHERE}, rowid) AS location FROM arriving_rows
             GROUP BY kind, key HAVING count(*) > 1) first USING (kind, key)
             ANTI JOIN arriving_rejected bad
                 ON bad.origin = a.origin AND bad.line IS NOT DISTINCT FROM a.line
@@ -254,9 +254,9 @@ def _reject_empty(store: Store, kind: _TextTable) -> None:
 
 
 def _refuse_conflicts(store: Store, kind: _TextTable) -> None:
-    """Raises InputError when an id has two texts or two labels, in what arrives or with the store."""
+    """Raises InputError if an id has two texts or two labels, in the new rows or together with the store."""
     every = f"""SELECT {kind.id} AS id, hash({", ".join(kind.content)}) AS content, label,
-            {_WHERE} AS place, rowid AS number
+            {_WHERE} AS location, rowid AS number
         FROM arriving_{kind.table} WHERE text_key <> 0
         UNION ALL SELECT {kind.id}, hash({", ".join(kind.content)}), label, 'the store', -1
         FROM {kind.table} WHERE {kind.id} IN (SELECT {kind.id} FROM arriving_{kind.table})"""
@@ -268,21 +268,21 @@ def _refuse_conflicts(store: Store, kind: _TextTable) -> None:
     )
     for identity, by_text, number in found:
         column = "content" if by_text else "label"
-        places = store.rows(
-            f"""SELECT arg_min(place, number) FROM ({every}) WHERE id = ? AND {column} IS NOT NULL
+        locations = store.rows(
+            f"""SELECT arg_min(location, number) FROM ({every}) WHERE id = ? AND {column} IS NOT NULL
             GROUP BY {column} ORDER BY min(number) LIMIT 2""",
             [identity],
         )
         what = "texts" if by_text else "labels"
         more = f" (and {number - 1} more such ids)" if number > 1 else ""
         raise InputError(
-            f"{kind.noun} '{shown(identity)}' has two {what}: {places[0][0]} and {places[1][0]}{more}",
+            f"{kind.noun} '{shown(identity)}' has two {what}: {locations[0][0]} and {locations[1][0]}{more}",
             f"give every {kind.noun} its own id, or ingest into another store",
         )
 
 
 def _merge_texts(store: Store, kind: _TextTable) -> tuple[int, int]:
-    """Adds the texts that the store lacks; returns how many, and how many it held before."""
+    """Adds the texts that the store lacks; returns their number, and the number that it already had."""
     columns = ", ".join((kind.id, *kind.content, *kind.keys, "label"))
     before = _count(store, kind.table)
     store.execute(
@@ -304,10 +304,10 @@ def _merge_texts(store: Store, kind: _TextTable) -> tuple[int, int]:
 
 
 def _sort_judgments(store: Store) -> None:
-    """Rejects judgments of unknown queries or documents, and those that another one outdoes.
+    """Rejects judgments of unknown queries or documents, and those below the pair's highest relevance.
 
-    Of several relevances of one pair in one split, here or in the store, the highest counts: a
-    positive must never end as a negative because of the order of the rows.
+    If a pair has several relevances in one split, in the new rows or the store, the highest counts: the order
+    of rows must never turn a positive into a negative.
     """
     store.execute(
         """CREATE OR REPLACE TEMP TABLE sorted_judgments AS
@@ -343,14 +343,14 @@ def _sort_judgments(store: Store) -> None:
 
 
 def _nearest(table: str, column: str, reason: str) -> str:
-    """Returns SQL for the ids of the store that those of unknown queries or documents resemble."""
+    """Returns SQL for the ids of the store that resemble those of unknown queries or documents."""
     key = _NEAR.format(column)
-    asked = f"SELECT {key} FROM sorted_judgments WHERE reason = '{reason}'"
-    return f"SELECT {key} AS key, min({column}) AS id FROM {table} WHERE {key} IN ({asked}) GROUP BY ALL"
+    unknown = f"SELECT {key} FROM sorted_judgments WHERE reason = '{reason}'"
+    return f"SELECT {key} AS key, min({column}) AS id FROM {table} WHERE {key} IN ({unknown}) GROUP BY ALL"
 
 
 def _padding(store: Store) -> str:
-    """Returns a hint if leading zeros are why judgments have no query."""
+    """Returns a hint if judgments have no query because of leading zeros."""
     found = store.rows(
         f"""SELECT 1 FROM sorted_judgments WHERE reason = 'unknown_query' AND {_UNPADDED} IN (
             SELECT {_UNPADDED} FROM queries) LIMIT 1"""
@@ -359,12 +359,12 @@ def _padding(store: Store) -> str:
 
 
 def _cut(column: str) -> str:
-    """Returns SQL that cuts an id for a message."""
+    """Returns SQL that shortens an id for a message."""
     return f"CASE WHEN length({column}) > 80 THEN left({column}, 79) || '…' ELSE {column} END"
 
 
 def _merge_judgments(store: Store) -> tuple[int, int]:
-    """Adds the judgments that the store lacks, and raises relevances; returns added and held before."""
+    """Adds new judgments and raises relevances; returns the numbers added, and already in the store."""
     keys = "query_id, doc_id, split, source"
     sound = f"SELECT DISTINCT {keys}, relevance FROM sorted_judgments WHERE reason IS NULL"
     before = _count(store, "judgments")
@@ -383,7 +383,7 @@ def _merge_judgments(store: Store) -> tuple[int, int]:
 
 
 def _refuse_bad(store: Store, max_bad: float, hint: str) -> None:
-    """Raises InputError, with `hint` before its own, when too large a share of the rows of a kind is bad."""
+    """Raises InputError, with `hint` before its own, if too large a share of the rows of a kind is bad."""
     harmless = ", ".join(f"'{reason}'" for reason in HARMLESS)
     shares = store.rows(
         f"""WITH places AS (SELECT DISTINCT kind, origin, line FROM arriving_rows),
@@ -396,16 +396,16 @@ def _refuse_bad(store: Store, max_bad: float, hint: str) -> None:
         if bad > max_bad * rows:
             found = [r for r in _rejections(store) if r.reason not in HARMLESS]
             reasons = ", ".join(f"{r.rows} {r.reason}" for r in found)
-            first = "; ".join(place for r in found for place in r.first)
+            first = "; ".join(example for r in found for example in r.first)
             raise InputError(
-                f"{bad} of {rows} {kind} are bad ({100 * bad / rows:.3g} %, allowed are "
-                f"{100 * max_bad:.3g} %), nothing was written; all that is bad: {reasons}; first: {first}",
-                f"{hint}mend the files, or allow more with --max-bad",
+                f"{bad} of {rows} {kind} are bad ({100 * bad / rows:.3g} %, allowed: "
+                f"{100 * max_bad:.3g} %), nothing was written; bad rows: {reasons}; first: {first}",
+                f"{hint}correct the files, or allow more with --max-bad",
             )
 
 
 def _list_rejected(store: Store) -> None:
-    """Writes what was left out to the table `rejected`, unless an earlier ingest did."""
+    """Adds the rejected rows to the table `rejected`, except those of an earlier ingest."""
     store.execute(
         """INSERT INTO rejected (origin, line, reason, detail)
         SELECT DISTINCT origin, line, reason, detail FROM arriving_rejected
@@ -415,12 +415,12 @@ def _list_rejected(store: Store) -> None:
 
 def _rejections(store: Store) -> tuple[Rejection, ...]:
     rows = store.rows(
-        f"""SELECT reason, count(*), list({_WHERE} || ': ' || detail ORDER BY number)[:{PLACES_SHOWN}]
+        f"""SELECT reason, count(*), list({_WHERE} || ': ' || detail ORDER BY number)[:{EXAMPLES_SHOWN}]
         FROM (SELECT *, rowid AS number FROM arriving_rejected)
         GROUP BY reason ORDER BY count(*) DESC, reason"""
     )
     return tuple(
-        Rejection(reason, count, tuple(shown(place, _LONGEST_PLACE) for place in first))
+        Rejection(reason, count, tuple(shown(example, _LONGEST_EXAMPLE) for example in first))
         for reason, count, first in rows
     )
 

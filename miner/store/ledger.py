@@ -1,4 +1,4 @@
-"""The ledger: which stages and chunks of work are finished, so that none is done twice."""
+"""The ledger: the stages and chunks of work that are finished, so that none is done twice."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from miner.store.database import Store
 from miner.text import fingerprint
 
 KEY = 12
-"""Characters of a fingerprint that rows carry. DuckDB keeps so short a text in place: joins on it
-are as fast as on a number."""
+"""Characters of a fingerprint in each row. DuckDB stores such a short text inline, and joins on it as fast as
+on a number."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One piece of a run: its name, everything its result depends on, its number of chunks.
+    """A step of a run: its name, everything that its result depends on, its number of chunks.
 
-    `inputs` holds content hashes, the canonical configuration, model fingerprints and the
-    version of the stage's code; two stages with equal inputs have equal results.
+    `inputs` are content hashes, the canonical configuration, model fingerprints and the version of the
+    stage's code. Two stages with equal inputs have equal results.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Stage:
 
     @property
     def key(self) -> str:
-        """The start of the fingerprint, by which the stage's rows are found."""
+        """The first characters of the fingerprint, which the stage's rows carry."""
         return self.fingerprint[:KEY]
 
 
 def begin_stage(store: Store, stage: Stage) -> set[int]:
-    """Enters the stage in the ledger if it is new; returns the chunks that are already done."""
+    """Adds a new stage to the ledger; returns the chunks that are already done."""
     key = stage.fingerprint
     if not store.rows("SELECT 1 FROM stages WHERE fingerprint = ?", [key]):
         store.execute(
@@ -57,7 +57,7 @@ def commit_chunk(
 ) -> None:
     """Writes a chunk's rows and its ledger row in one transaction.
 
-    `tables` maps base tables to the rows that go there; `constants` as in `Store.insert`.
+    `tables` maps a base table to its new rows; `constants` are as in `Store.insert`.
     """
     with store.transaction():
         for name, table in tables.items():

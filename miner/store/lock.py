@@ -1,6 +1,7 @@
-"""The lock of a store: one process at a time writes to it, and says which one it is.
+"""The lock of a store: one process at a time can write to it, and the lock file names that process.
 
-Readers need no lock. One that waits for the writer touches the lock file, and the writer steps aside.
+Readers need no lock. A process that waits for the writer touches the lock file; the writer then closes the
+store for a moment.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 WAIT = 3.0
-"""Seconds that a command waits for another one that writes to the store, before it gives up."""
+"""Seconds that a command waits for another command that writes to the store."""
 
 
 class BusyError(StoreError):
@@ -30,8 +31,8 @@ class BusyError(StoreError):
 
 
 @dataclass(frozen=True)
-class Holder:
-    """The process that writes to a store, by what it left in the lock file."""
+class Writer:
+    """The process that writes to a store, as its lock file names it."""
 
     pid: int
     command: str
@@ -42,27 +43,27 @@ class Holder:
 
 
 def lock_file(store: Path) -> Path:
-    """Returns the lock file of a store: beside the file itself, by whatever link it was named."""
+    """Returns the lock file of a store: it lies beside the file itself, not beside a link to it."""
     return Path(f"{os.path.realpath(store)}.lock")
 
 
-def holder(store: Path) -> Holder | None:
-    """Returns who writes to a store, or who did when it was killed; None where nobody left a name."""
+def writer_of(store: Path) -> Writer | None:
+    """Returns the process that writes to a store, or was killed while it did; None if the file names none."""
     try:
-        found = json.loads(lock_file(store).read_text("utf-8"))
-        return Holder(int(found["pid"]), str(found["command"]), str(found["since"]))
+        content = json.loads(lock_file(store).read_text("utf-8"))
+        return Writer(int(content["pid"]), str(content["command"]), str(content["since"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def ask(store: Path) -> None:
-    """Asks the process that writes to a store to let others in; without effect where there is none."""
+def request_access(store: Path) -> None:
+    """Requests that the process that writes to a store closes it for a moment; does nothing without one."""
     with suppress(OSError):
         os.utime(lock_file(store))
 
 
-def asked(store: Path) -> int:
-    """Returns a number that is another one after each `ask`."""
+def request_mark(store: Path) -> int:
+    """Returns a number that changes with each `request_access`."""
     try:
         return lock_file(store).stat().st_mtime_ns
     except OSError:
@@ -72,8 +73,7 @@ def asked(store: Path) -> int:
 class WriterLock:
     """The right to write to a store, which one process has at a time.
 
-    Within a process it may be taken several times, and is given back with the last. A killed process
-    does not have it any more.
+    A process may acquire it several times; the last release frees it. The lock of a killed process is free.
     """
 
     def __init__(self, store: Path) -> None:
@@ -82,43 +82,43 @@ class WriterLock:
 
     @property
     def is_nested(self) -> bool:
-        """Whether this process had the lock before."""
+        """Whether this process already had the lock."""
         return self._lock is not None and self._lock.lock_counter > 1
 
     def acquire(self, wait: float = WAIT) -> None:
-        """Takes the lock, or raises BusyError after `wait` seconds, StoreError where there can be no lock."""
-        from filelock import FileLock, Timeout  # only who writes needs it
+        """Acquires the lock. Raises BusyError after `wait` seconds, StoreError without a lock file."""
+        from filelock import FileLock, Timeout  # readers do not need it
 
         file = lock_file(self._store)
         lock = FileLock(file, is_singleton=True, thread_local=False)
         try:
             lock.acquire(timeout=wait)
         except Timeout as error:
-            who = holder(self._store)
-            told = f": {who}" if who else ""
+            writer = writer_of(self._store)
+            by_whom = f": {writer}" if writer else ""
             raise BusyError(
-                f"another command writes to {self._store}{told}", "wait until it ends, or end it"
+                f"another command writes to {self._store}{by_whom}", "wait until it ends, or end it"
             ) from error
         except OSError as error:
             store = known_as(self._store)
             raise StoreError(
-                f"cannot write to {store}: no lock file can be made beside it: {error.strerror}",
-                hint_of(error.errno, "check the rights of its folder, or copy it to another one"),
+                f"cannot write to {store}: cannot make a lock file beside it: {error.strerror}",
+                hint_of(error.errno, "check the permissions of its folder, or copy it to another one"),
             ) from error
         self._lock = lock
         if lock.lock_counter == 1:
             since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
-            mark = {"pid": os.getpid(), "command": _command(), "since": since}
-            with suppress(OSError):  # the lock holds without a name in it
-                file.write_text(json.dumps(mark) + "\n", "utf-8")
+            writer = Writer(os.getpid(), _command(), since)
+            with suppress(OSError):  # the lock works without this content
+                file.write_text(json.dumps(asdict(writer)) + "\n", "utf-8")
 
     def release(self) -> None:
-        """Gives the lock back; a second call does nothing. The last one in a process removes the file."""
+        """Releases the lock; a second call does nothing. The last release in a process removes the file."""
         lock, self._lock = self._lock, None
         if lock is None:
             return
         if lock.lock_counter == 1:
-            # Before the release: a process that opened it meanwhile sees that it is gone and opens another.
+            # Before the release: a process that has opened the file sees that it is gone and makes a new one.
             with suppress(OSError):
                 lock_file(self._store).unlink()
         lock.release()

@@ -14,9 +14,9 @@ from miner.store.tables import GOLD
 
 
 def record_model(store: Store, fingerprint: str, kind: str, name: str, details: Mapping[str, Any]) -> None:
-    """Notes a model that evidence depends on; `kind` is `encoder` or `reranker`.
+    """Records a model that evidence depends on; `kind` is `encoder` or `reranker`.
 
-    Of one that is known the name stays, and `details` are added to what is known of it.
+    A model that the store knows keeps its name, and `details` are added to its details.
     """
     known = store.rows("SELECT details FROM models WHERE fingerprint = ?", [fingerprint])
     if not known:
@@ -40,7 +40,7 @@ def model_name(store: Store, fingerprint: str | None) -> str | None:
 
 
 def model_similarity(store: Store, fingerprint: str | None) -> str | None:
-    """Returns how an encoder compares vectors, or None where the store does not know."""
+    """Returns the similarity by which an encoder compares vectors, or None if the store does not know it."""
     found = store.rows(
         "SELECT json_extract_string(details, '$.similarity') FROM models WHERE fingerprint = ?", [fingerprint]
     )
@@ -48,16 +48,16 @@ def model_similarity(store: Store, fingerprint: str | None) -> str | None:
 
 
 def model_names(store: Store, run: Run) -> list[str]:
-    """Returns what a run's candidates were found and scored by: `BM25`, the encoder, the reranker."""
+    """Returns the scorers of a run's candidates: `BM25`, the encoder, the reranker."""
     models = [model_name(store, run.encoder), model_name(store, run.reranker)]
     return ["BM25"] * bool(run.config.get("bm25")) + [name for name in models if name]
 
 
 def record_training(store: Store, model: str, positives: pa.Table, base: str | None = None) -> None:
-    """Notes the positives (query_id, doc_id) that a model's training used, in place of older notes.
+    """Records the positives (query_id, doc_id) that a model's training used; replaces an older record.
 
-    With them those that its base was trained on: `base` is the base's `ModelFolder.fingerprint`, which
-    `record_model` keeps as `weights` of a model's details.
+    The positives of its base model are added. `base` is the base's `ModelFolder.fingerprint`, which
+    `record_model` stores as `weights` in a model's details.
     """
     with store.transaction():
         store.execute("DELETE FROM training_positives WHERE model = ?", [model])
@@ -74,7 +74,7 @@ def record_training(store: Store, model: str, positives: pa.Table, base: str | N
 
 
 def training_positives(store: Store, model: str) -> pa.Table:
-    """Returns the positives that a model's training used as (query_id, doc_id), ordered; none if unknown."""
+    """Returns the positives (query_id, doc_id) that a model's training used, ordered; no rows if unknown."""
     return store.table(
         "SELECT query_id, doc_id FROM training_positives WHERE model = ? ORDER BY query_id, doc_id",
         [model],
@@ -93,7 +93,7 @@ def is_recorded(store: Store, model: str) -> bool:
 
 
 def seen_positives(store: Store, model: str, split: str) -> int:
-    """Returns how many of a split's positives a model was trained on, as far as the store knows."""
+    """Returns the number of a split's positives that a model is known to be trained on."""
     ((number,),) = store.rows(
         f"""SELECT count(*) FROM (
             SELECT DISTINCT query_id, doc_id FROM {GOLD} WHERE split = ? AND relevance > 0
@@ -112,20 +112,20 @@ def trained_models(store: Store, run: Run) -> list[str]:
 
 
 def models_of_unknown_training(store: Store, run: Run) -> list[str]:
-    """Returns the run's models, and bases of them, of whose training the store knows nothing.
+    """Returns the run's models, and their base models, whose training data the store does not know.
 
-    What a model was trained on, its base has seen to; a base that was drawn at random has seen nothing.
+    A model has also learned from its base model's training data. A random initialisation has none.
     """
     rows = store.rows(
         "SELECT name, details FROM models WHERE fingerprint IN (?, ?) ORDER BY kind, name",
         [run.encoder, run.reranker],
     )
-    found = [_untold(store, name, json.loads(details)) for name, details in rows]
-    return [name for name in found if name is not None]
+    unknown = [_of_unknown_training(store, name, json.loads(details)) for name, details in rows]
+    return [name for name in unknown if name is not None]
 
 
-def _untold(store: Store, name: str, details: Mapping[str, Any]) -> str | None:
-    """The model, or the first of its bases, of which nothing is known; None where all is."""
+def _of_unknown_training(store: Store, name: str, details: Mapping[str, Any]) -> str | None:
+    """Returns the model, or the first of its base models, of unknown training; None if all is known."""
     if "training" not in details:
         return name
     base = details.get("base")
@@ -140,4 +140,4 @@ def _untold(store: Store, name: str, details: Mapping[str, Any]) -> str | None:
     if not rows:
         return of_base
     known = json.loads(rows[0][1])
-    return of_base if "training" not in known else _untold(store, rows[0][0], known)
+    return of_base if "training" not in known else _of_unknown_training(store, rows[0][0], known)

@@ -1,6 +1,7 @@
-"""What a training could not note in a store: kept as a file until a command writes to the store.
+"""Notes about trained models, kept as files until a command can write them to the store.
 
-It lies in the folder of the model, and in `my.duckdb.notes` beside the store where that can be written.
+A note lies in the folder of the model and, if the folder can be written, in `my.duckdb.notes` beside the
+store.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 NOTE = "store-note.json"
 """The file in the folder of a model."""
 DAMAGED = ".damaged"
-"""What the name of a note that cannot be read ends with from then on."""
+"""The ending that the name of an unreadable note gets."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What a store notes of a model that was trained on it."""
+    """What a store records about a model that was trained on it."""
 
     fingerprint: str
     kind: str
@@ -38,11 +39,12 @@ class TrainedModel:
     base: str | None
     """As in `record_training`."""
     positives: pa.Table | None
-    """The positives (query_id, doc_id) that its training used; None where that is not the model's own."""
+    """The positives (query_id, doc_id) that its training used; None if they are recorded under another
+    model."""
 
 
 def record(store: Store, models: Sequence[TrainedModel]) -> None:
-    """Notes models and what they were trained on; a second time changes nothing."""
+    """Records models and their training positives; recording them again changes nothing."""
     for model in models:
         if model.positives is not None:
             record_training(store, model.fingerprint, model.positives, model.base)
@@ -50,7 +52,7 @@ def record(store: Store, models: Sequence[TrainedModel]) -> None:
 
 
 def note_of(store_id: str, folder: Path, models: Sequence[TrainedModel]) -> str:
-    """Returns the content of the file that `take_in` reads."""
+    """Returns the content of a note, which `take_in` reads."""
     rows = [
         {
             "fingerprint": model.fingerprint,
@@ -66,60 +68,60 @@ def note_of(store_id: str, folder: Path, models: Sequence[TrainedModel]) -> str:
 
 
 def notes_folder(store: Path) -> Path:
-    """Returns the folder beside a store for notes that wait to be taken in."""
+    """Returns the folder beside a store for notes that are not in the store yet."""
     return store.with_name(f"{store.name}.notes")
 
 
 def take_in(store: Store) -> None:
-    """Writes into the store what was noted beside it for it meanwhile, and removes those files.
+    """Moves the notes that lie beside a store into the store.
 
-    A damaged one is renamed, and reported to `store.note`.
+    A damaged note is renamed, and `store.note` reports it.
     """
     folder = notes_folder(store.path)
     if not folder.is_dir():
         return
     for file in sorted(folder.glob("*.json")):
         _take_in(store, file)
-    with suppress(OSError):  # it may hold what is for another store
+    with suppress(OSError):  # it may contain notes for another store
         folder.rmdir()
 
 
 def take_in_model(store: Store, folder: Path) -> None:
-    """Writes into the store what was noted in the folder of a model for it, as `take_in` does."""
+    """Moves the note in the folder of a model into the store, as `take_in` does."""
     if (file := folder / NOTE).is_file():
         _take_in(store, file)
 
 
 def _take_in(store: Store, file: Path) -> None:
     try:
-        found = json.loads(file.read_text("utf-8"))
-        if found["store"] != store.id:
+        note = json.loads(file.read_text("utf-8"))
+        if note["store"] != store.id:
             return
-        copy = Path(found["model"]) / NOTE
-        models = [_model(row) for row in found["models"]]
+        copy = Path(note["model"]) / NOTE
+        models = [_model(row) for row in note["models"]]
     except OSError as error:
-        store.note(f"{file} cannot be read, so it waits: {error.strerror}")
+        store.note(f"cannot read {file} ({error.strerror}); the next command tries again")
         return
     except (ValueError, KeyError, TypeError):
         aside = file.with_name(file.name + DAMAGED)
         with suppress(OSError):
             file.replace(aside)
         store.note(
-            f"{file} is damaged, so the store does not know what a model was trained on: it is {aside.name} "
-            "now; start the same training again to note it"
+            f"{file} is damaged, so the store does not know what a model was trained on: renamed to "
+            f"{aside.name}; start the same training again to record it"
         )
         return
     record(store, models)
-    for done in (file, copy):
+    for written in (file, copy):
         with suppress(OSError):
-            done.unlink()
+            written.unlink()
 
 
 def _model(row: Mapping[str, Any]) -> TrainedModel:
     model = TrainedModel(**{**row, "positives": _table(row["positives"])})
     names = (model.fingerprint, model.kind, model.name, model.base or "")
     if not all(isinstance(name, str) for name in names) or not isinstance(model.details, Mapping):
-        raise TypeError("a text or a mapping is something else")
+        raise TypeError("a field has the wrong type")
     return model
 
 

@@ -15,7 +15,7 @@ from miner.store.tables import GOLD, RELABELLED
 
 
 def add_relabelled(store: Store, pairs: pa.Table, split: str, origin: Mapping[str, Any]) -> None:
-    """Adds pairs (query_id, doc_id) as relevant, and notes where they come from, at once."""
+    """Adds pairs (query_id, doc_id) as relevant and records their origin, in one transaction."""
     origins = [*relabellings(store), dict(origin)]
     with store.transaction():
         relevant = pairs.append_column("relevance", pa.array([1.0] * pairs.num_rows, pa.float64()))
@@ -24,19 +24,19 @@ def add_relabelled(store: Store, pairs: pa.Table, split: str, origin: Mapping[st
 
 
 def note_made(store: Store, run: Run) -> None:
-    """Notes the run that was decided on the relabellings that have none yet, to be taken back with them."""
+    """Records the run that was made on the latest relabellings; undoing them removes it too."""
     made = {"run_id": run.run_id, "name": run.name, "evidence": run.evidence}
     with store.transaction():
         store.set_meta(RELABELLED, [{"made": made, **origin} for origin in relabellings(store)])
 
 
 def relabellings(store: Store) -> list[dict[str, Any]]:
-    """Returns where relabelled judgments come from, the first first; none where there are none."""
+    """Returns the origins of relabelled judgments, oldest first."""
     return list(store.meta(RELABELLED) or [])
 
 
 def _unfinished_runs(store: Store, relabelled: list[str]) -> dict[str, str]:
-    """Runs (run_id to evidence) that a kill left of relabelling these runs; taken back, they never end."""
+    """Returns runs (run_id to evidence) that a killed relabelling of these runs left unfinished."""
     rows = store.rows(
         """SELECT run_id, evidence, split, inputs FROM runs WHERE status <> 'done'
         AND config IN (SELECT config FROM runs WHERE list_contains(?, run_id))""",
@@ -50,10 +50,10 @@ def _unfinished_runs(store: Store, relabelled: list[str]) -> dict[str, str]:
 
 
 def remove_relabelled(store: Store) -> tuple[int, list[str], list[str]]:
-    """Takes back every relabelling, at once: judgments, the runs made on them, and those runs' evidence.
+    """Undoes every relabelling in one transaction: removes its judgments, its runs and their evidence.
 
-    Evidence that another run decides over stays, with that run. Returns how many judgments went, the names
-    of the runs that went, and of the runs that stayed though they rest on those judgments.
+    Evidence that another run uses stays. Returns the number of removed judgments, the names of the removed
+    runs, and the names of the remaining runs that used those judgments.
     """
     origins = relabellings(store)
     made = [origin["made"] for origin in origins if "made" in origin]

@@ -34,7 +34,7 @@ class Run:
     versions: Mapping[str, str]
     seed: int
     evidence: str
-    """Which candidates and positives it decides over."""
+    """The key of the candidates and positives that it decides over."""
     encoder: str | None
     reranker: str | None
     """Model fingerprints; their names are in `models`."""
@@ -47,20 +47,20 @@ class Run:
 
 def _run(row: tuple[Any, ...]) -> Run:
     values = list(row)
-    for place in (3, 4, 5):
-        values[place] = json.loads(values[place])
+    for column in (3, 4, 5):
+        values[column] = json.loads(values[column])
     return Run(*values)
 
 
 def runs(store: Store) -> list[Run]:
-    """Returns all runs, the oldest first."""
+    """Returns all runs, oldest first."""
     return [_run(row) for row in store.rows(f"SELECT {_COLUMNS} FROM runs ORDER BY started, name")]
 
 
 def find_run(store: Store, name: str | None = None) -> Run:
-    """Returns the finished run of that name; without a name, the one that finished last.
+    """Returns the finished run of that name; without a name, the run that finished last.
 
-    Raises StoreError when there is none, UsageError for a name that is no run's, or one that is not finished.
+    Raises StoreError if no run is finished, UsageError if there is no run of that name or it is not finished.
     """
     known = runs(store)
     if name is None:
@@ -77,7 +77,7 @@ def find_run(store: Store, name: str | None = None) -> Run:
 
 
 def begin_run(store: Store, run: Run) -> None:
-    """Enters a run as `running`; one with the same run_id is taken up again."""
+    """Adds a run with the status `running`; does nothing if there is a run with the same run_id."""
     if store.rows("SELECT 1 FROM runs WHERE run_id = ?", [run.run_id]):
         return
     values = [
@@ -92,7 +92,7 @@ def begin_run(store: Store, run: Run) -> None:
 def finish_run(store: Store, run_id: str, decisions: list[pa.Table], triplets: list[pa.Table]) -> None:
     """Replaces a run's decisions and triplets and marks it done, in one transaction.
 
-    `decisions` tables hold query_no and codes; `triplets` as `schema.TRIPLETS`.
+    The tables of `decisions` have the columns query_no and codes, those of `triplets` are `schema.TRIPLETS`.
     """
     with store.transaction():
         store.execute("DELETE FROM decisions WHERE run_id = ?", [run_id])
@@ -106,9 +106,9 @@ def finish_run(store: Store, run_id: str, decisions: list[pa.Table], triplets: l
 
 
 def remove_runs(store: Store, names: Sequence[str]) -> None:
-    """Removes runs, finished or not, as `forget_runs` does; all of them or, on an error, none.
+    """Removes runs, finished or not, as `forget_runs` does; on an error it removes none.
 
-    Raises UsageError for a name that is no run's.
+    Raises UsageError if there is no run of a name.
     """
     known = {run.name: run for run in runs(store)}
     for name in names:
@@ -119,9 +119,9 @@ def remove_runs(store: Store, names: Sequence[str]) -> None:
 
 
 def forget_runs(store: Store, evidence: Mapping[str, str]) -> None:
-    """Deletes runs (run_id to evidence) with all that was decided, and evidence that no other run needs.
+    """Deletes runs (run_id to evidence) with their decisions, and evidence that no other run uses.
 
-    What searches found and rerankers scored stays: it is what the next run is spared.
+    Hits and reranker scores stay, so that the next run can use them.
     """
     for run_id in evidence:
         for table in ("decisions", "triplets", "audits", "runs"):
@@ -148,10 +148,10 @@ def _no_run(store: Store, name: str, names: Sequence[str]) -> UsageError:
 
 
 def changed_since(store: Store, run: Run) -> list[str]:
-    """Returns which of documents, queries, judgments and clusters differ from what a run was mined on."""
+    """Returns which of documents, queries, judgments and clusters have changed since a run was mined."""
     now: dict[str, Any] = {IDENTITY: None, **content_hashes(store, run.split)}
     now["clusters"] = clusters_hash(store)
-    # A sample of the queries is told in the hash of the run, which then says nothing of the others.
+    # The hash of a sample of the queries ends with the sample; then the other queries are not compared.
     return [
         name
         for name, value in now.items()
@@ -160,8 +160,10 @@ def changed_since(store: Store, run: Run) -> list[str]:
 
 
 def staleness(store: Store, run: Run) -> str | None:
-    """Returns what changed in the store since a run was mined, and what to do; None when nothing did."""
+    """Returns what changed in the store since a run was mined, and what to do; None if nothing changed."""
     changed = changed_since(store, run)
     if not changed:
         return None
-    return f"{' and '.join(changed)} changed since run {run.name} was mined: mine again for what holds now"
+    return (
+        f"{' and '.join(changed)} changed since run {run.name} was mined: mine again to use the current data"
+    )

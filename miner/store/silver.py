@@ -13,23 +13,23 @@ from miner.store.database import Store
 from miner.store.tables import GOLD, SILVER
 
 SOURCES = ("gold", SILVER)
-"""What `judged_pairs` can be asked for; gold is all that people judged, relabelled and reviewed included."""
+"""The sources of `judged_pairs`; gold is every judgment that is not silver, relabelled ones included."""
 
-_CHOSEN = {
+_CONDITIONS = {
     "judged": "judged",
     "unjudged": "known IS NULL",
     "all": "true",
 }
-"""Which queries are asked about: whose text has a positive in the split, is judged nowhere, or any."""
+"""Which queries are scored: those whose text has a positive in the split, is judged nowhere, or all."""
 
-QUERIES = tuple(_CHOSEN)
+QUERIES = tuple(_CONDITIONS)
 
 
 def silver_queries(store: Store, split: str, which: str) -> pa.Table:
-    """Returns the queries to find silver judgments for, ordered: query_id, text, text_key, label.
+    """Returns the queries to make silver judgments for, ordered: query_id, text, text_key, label.
 
-    `which` is one of QUERIES. No query whose text is judged in another split, whatever `which` says:
-    a model must not train on what it will be tested on.
+    `which` is one of QUERIES. Queries whose text is judged in another split are always left out: a model must
+    not train on its test data.
     """
     return store.table(
         f"""WITH facts AS (
@@ -38,16 +38,16 @@ def silver_queries(store: Store, split: str, which: str) -> pa.Table:
             FROM {GOLD} JOIN queries USING (query_id) GROUP BY text_key)
         SELECT query_id, text, text_key, label FROM queries LEFT JOIN facts USING (text_key)
         WHERE NOT coalesce(elsewhere, false) AND text_key <> 0
-            AND ({_CHOSEN[which]})
+            AND ({_CONDITIONS[which]})
         ORDER BY query_id""",
         {"split": split},
     )
 
 
 def replace_silver(store: Store, judgments: pa.Table, split: str, origin: Mapping[str, Any]) -> int:
-    """Puts silver judgments (query_id, doc_id, relevance) in the place of all there were, at once.
+    """Replaces all silver judgments by new ones (query_id, doc_id, relevance), in one transaction.
 
-    `origin` is kept to say where they come from. Returns how many there were before.
+    `origin` says how they were made. Returns the number of replaced judgments.
     """
     before = silver_count(store)
     with store.transaction():
@@ -58,7 +58,7 @@ def replace_silver(store: Store, judgments: pa.Table, split: str, origin: Mappin
 
 
 def remove_silver(store: Store) -> int:
-    """Removes all silver judgments; returns how many. The reranker's scores stay, as evidence does."""
+    """Removes all silver judgments; returns their number. The reranker's scores stay as evidence."""
     before = silver_count(store)
     with store.transaction():
         _remove(store)
@@ -71,44 +71,45 @@ def _remove(store: Store) -> None:
 
 
 def silver_count(store: Store) -> int:
-    """Returns how many silver judgments the store holds."""
+    """Returns the number of silver judgments in the store."""
     ((number,),) = store.rows("SELECT count(*) FROM judgments WHERE source = ?", [SILVER])
     return int(number)
 
 
 def silver_origin(store: Store) -> dict[str, Any] | None:
-    """Returns where the silver judgments come from (reranker, thresholds, …), None if there are none."""
+    """Returns how the silver judgments were made (reranker, thresholds, …); None if there are none."""
     found = store.meta(SILVER)
     return None if found is None else dict(found)
 
 
 def is_soft(store: Store) -> bool:
-    """Returns whether the silver judgments are all scores there were, and not only what is sure."""
+    """Returns whether the silver judgments are all the scores, not only those beyond the thresholds."""
     return bool((silver_origin(store) or {}).get("soft"))
 
 
 def graded(store: Store, split: str, origin: str, reader: str) -> str | None:
-    """Returns what a reader takes the grades of a split for; None where people gave positives no grades.
+    """Returns a note that a training ignores the grades of a split; None if its positives have one grade.
 
-    `origin` is what the judgments are called, `reader` what learns from them.
+    `origin` names the judgments in the note, `reader` the training.
     """
     ((grades,),) = store.rows(
         f"SELECT count(DISTINCT relevance) FROM {GOLD} WHERE split = ? AND relevance > 0", [split]
     )
-    return f"{origin} are graded: {reader} takes every relevance above 0 for the same" if grades > 1 else None
+    return f"{origin} are graded: {reader} treats every relevance above 0 alike" if grades > 1 else None
 
 
 def judged_pairs(store: Store, split: str, sources: Sequence[str] = ("gold",)) -> pa.Table:
     """Returns the judged pairs of a split as (query_id, doc_id, query, document, relevance, source), ordered.
 
-    `sources` are any of SOURCES. A pair comes once, with its highest relevance. Where people judged
-    a pair, in whatever split, or judged the query's text in another split, no silver judgment of it
-    is returned: it may be older than theirs. Raises UsageError for another source or no pairs.
+    `sources` are any of SOURCES. Each pair is there once, with its highest relevance. A silver judgment is
+    left out if the pair has a gold judgment in any split, or the query's text has one in another split.
+    Raises UsageError for another source or if there are no pairs.
     """
     for source in sources:
         if source not in SOURCES:
             raise UsageError(
-                f"no judgments of source '{source}'{near(source, SOURCES)}", f"use {' or '.join(SOURCES)}"
+                f"unknown source of judgments '{source}'{near(source, SOURCES)}",
+                f"use {' or '.join(SOURCES)}",
             )
     table = store.table(
         f"""WITH human AS (

@@ -1,11 +1,11 @@
-"""The store's layout: base tables, and the views that people read."""
+"""The store's schema: base tables, and the views that people query."""
 
 from __future__ import annotations
 
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason, Verdict
 
 FORMAT = 6
-"""Raised when a store written by this version cannot be read by the one before."""
+"""The version of the schema: a new number if earlier versions of miner cannot read the store."""
 
 SILVER = "silver"
 """The source of judgments that `miner silver` makes."""

@@ -15,7 +15,7 @@ from miner.store.runs import Run
 
 
 def triplets(store: Store, run: Run) -> pa.Table:
-    """Returns a run's triplets in order of query_id, positive_id, rank: as `schema.TRIPLETS`, plain ids."""
+    """Returns a run's triplets (`schema.TRIPLETS`, plain ids) ordered by query_id, positive_id, rank."""
     return store.table(
         """SELECT query_id, positive_id, negative_id, positive_score, negative_score, rank
         FROM triplets WHERE run_id = ? ORDER BY query_id, positive_id, rank, negative_id""",
@@ -24,7 +24,7 @@ def triplets(store: Store, run: Run) -> pa.Table:
 
 
 def triplet_count(store: Store, run: Run) -> int:
-    """Returns how many triplets a run has."""
+    """Returns the number of triplets of a run."""
     ((number,),) = store.rows("SELECT count(*) FROM triplets WHERE run_id = ?", [run.run_id])
     return int(number)
 
@@ -44,12 +44,12 @@ TRIPLET_TEXTS = pa.schema(
         ("rank", pa.int32()),
     ]
 )
-"""A triplet with its texts. Titles stay apart: some formats want them so."""
+"""A triplet with its texts. Titles are separate columns, since some formats need them."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Neighbouring queries of a run, all their triplets included."""
+    """All triplets of some neighbouring queries of a run."""
 
     first: str
     last: str
@@ -59,10 +59,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class TripletCounts:
-    """How much a run's triplets hold."""
+    """Counts of a run's triplets."""
 
     mined_queries: int
-    """Queries that were mined: with a judged positive in the run's split."""
+    """Queries that were mined: those with a positive in the run's split."""
     queries: int
     """Queries with at least one triplet."""
     positives: int
@@ -73,7 +73,7 @@ class TripletCounts:
 
 
 def triplet_pieces(store: Store, run: Run, size: int) -> list[Piece]:
-    """Returns the run's queries cut into pieces of about `size` triplets, in order of query_id."""
+    """Returns the run's queries in pieces of about `size` triplets, ordered by query_id."""
     rows = store.rows(
         """WITH per_query AS (
             SELECT query_id, count(*) AS n FROM triplets WHERE run_id = ? GROUP BY query_id),
@@ -88,7 +88,7 @@ def triplet_pieces(store: Store, run: Run, size: int) -> list[Piece]:
 def triplet_texts(store: Store, run: Run, piece: Piece) -> pa.Table:
     """Returns a piece's triplets as `TRIPLET_TEXTS`, ordered by query_id, positive_id, rank, negative_id.
 
-    A triplet whose query or document the store no longer holds is missing from the result.
+    A triplet whose query or document the store no longer has is missing from the result.
     """
     table = store.table(
         """SELECT t.query_id, q.text AS query,
@@ -107,7 +107,7 @@ def triplet_texts(store: Store, run: Run, piece: Piece) -> pa.Table:
 
 
 def triplet_counts(store: Store, run: Run) -> TripletCounts:
-    """Returns how many queries, pairs and triplets a run has."""
+    """Returns the numbers of a run's queries, pairs and triplets."""
     ((mined,),) = store.rows(
         "SELECT count(DISTINCT query_id) FROM positives WHERE evidence = ?", [run.evidence]
     )
@@ -120,14 +120,14 @@ def triplet_counts(store: Store, run: Run) -> TripletCounts:
 
 
 _PASSAGES = "SELECT DISTINCT passage_key, text_key FROM document_texts"
-"""The texts that each passage stands in."""
+"""SQL for the texts in which each passage occurs."""
 
 
 def mined_pairs(store: Store, run: Run) -> pa.Table:
     """Returns every (query, positive) that has negatives, ordered by query_id and positive_id.
 
-    Columns query_id, positive_id, positive_score, negative_ids and negative_scores: lists, the
-    hardest first.
+    Columns query_id, positive_id, positive_score, negative_ids and negative_scores; the last two are lists,
+    hardest negative first.
     """
     return store.table(
         """SELECT query_id, positive_id, any_value(positive_score) AS positive_score,
@@ -139,7 +139,7 @@ def mined_pairs(store: Store, run: Run) -> pa.Table:
 
 
 class TextsById:
-    """The texts of a store by id, each role read once, when it is first asked for."""
+    """The texts of a store by id; documents and queries are each read once, at the first use."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -149,7 +149,7 @@ class TextsById:
         return _taken(self._queries, ids)
 
     def documents(self, ids: pa.ChunkedArray) -> list[str]:
-        """Returns the text of each of the documents, title before it, in their order."""
+        """Returns the text of each of the documents, with the title before it, in their order."""
         return _taken(self._documents, ids)
 
     @cached_property
@@ -162,15 +162,15 @@ class TextsById:
 
 
 def _taken(table: pa.Table, ids: pa.ChunkedArray) -> list[str]:
-    places = pc.index_in(ids, value_set=table["id"].combine_chunks())
-    found: list[str] = table["text"].take(places).to_pylist()
-    return found
+    rows = pc.index_in(ids, value_set=table["id"].combine_chunks())
+    texts: list[str] = table["text"].take(rows).to_pylist()
+    return texts
 
 
 def pair_text_keys(store: Store, pairs: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Returns the text keys of pairs (query_id, positive_id): of the queries, and of the documents.
+    """Returns the text keys of the queries and of the documents of pairs (query_id, positive_id).
 
-    A document of the same passage as a positive, under another title, makes a pair as well.
+    A document with the passage of a positive under another title makes a further pair.
     """
     queries = store.table("SELECT query_id AS id, text_key AS key FROM queries")
     documents = store.table("SELECT doc_id AS id, passage_key AS key FROM document_texts")
@@ -185,7 +185,7 @@ def _keys(table: pa.Table, ids: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def text_labels(store: Store) -> dict[int, str]:
-    """Returns the label of every labelled text by its text key."""
+    """Returns the label of every text that has exactly one, by its text key."""
     table = store.table(
         """SELECT text_key, any_value(label) AS label
         FROM (SELECT text_key, label FROM queries UNION ALL SELECT text_key, label FROM documents)
@@ -195,11 +195,10 @@ def text_labels(store: Store) -> dict[int, str]:
 
 
 def known_pair_keys(store: Store, sources: Sequence[str]) -> pa.Table:
-    """Returns the text keys of every query and document that are no negatives of each other.
+    """Returns the text keys of every query and document that must not be negatives of each other.
 
-    They are judged relevant in any split, or the document has the passage of one that is, or that of the
-    query, or it is the query's own where queries are documents. `sources` are any of
-    `store.silver.SOURCES`.
+    The document is relevant in any split, or has the passage of a relevant one or of the query, or is the
+    query itself if queries are documents. `sources` are any of `store.silver.SOURCES`.
     """
     return store.table(
         f"""SELECT q.text_key AS query_key, d.text_key AS doc_key

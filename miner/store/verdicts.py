@@ -12,14 +12,11 @@ from miner.store.tables import GOLD
 OUTCOMES = """SELECT query_id, doc_id,
         CASE WHEN slot IS NOT NULL THEN 'negative' ELSE coalesce(reason::VARCHAR, 'kept') END AS outcome
     FROM verdicts"""
-"""What became of every candidate: selected, passed every rule, or dropped for a reason."""
+"""SQL for the outcome of every candidate: `negative` (selected), `kept`, or the reason why it was dropped."""
 
 
 def verdicts_of(store: Store, run: Run) -> pa.Table:
-    """Returns what became of every candidate of a run: query_id, doc_id, outcome.
-
-    `outcome` is `negative` where it was selected, `kept`, or the reason why it was dropped.
-    """
+    """Returns the outcome (as in OUTCOMES) of every candidate of a run: query_id, doc_id, outcome."""
     return store.table(f"{OUTCOMES} WHERE run = ? ORDER BY query_id, doc_id", [run.name])
 
 
@@ -36,8 +33,8 @@ def suspected(store: Store, run: Run) -> pa.Table:
 
 
 def reason_counts(store: Store, run: Run) -> dict[str, int]:
-    """Returns how many candidates had each reason, the commonest first; `kept` and `selected` included."""
-    # By code first: names for millions of candidates take five times as long as the counting.
+    """Returns the number of candidates per reason, `kept` or `selected`, most frequent first."""
+    # Count codes first: converting millions of codes to names takes five times as long as counting.
     rows = store.rows(
         f"""SELECT CASE WHEN code < {KEPT} THEN 'selected' WHEN code = {KEPT} THEN 'kept'
             ELSE enum_range(NULL::reason)[code % {SUSPECTED} + 1]::VARCHAR END AS r,
@@ -51,7 +48,7 @@ def reason_counts(store: Store, run: Run) -> dict[str, int]:
 
 
 def negative_counts(store: Store, run: Run) -> dict[int, int]:
-    """Returns how many queries got how many negatives: number of negatives to number of queries."""
+    """Returns the number of queries for each number of negatives."""
     rows = store.rows(
         f"""SELECT coalesce(found, 0) AS negatives, count(*)
         FROM (SELECT DISTINCT query_no FROM positives WHERE evidence = ?)
@@ -64,7 +61,7 @@ def negative_counts(store: Store, run: Run) -> dict[int, int]:
 
 
 def short_queries(store: Store, run: Run) -> pa.Table:
-    """Returns the queries with too few negatives: query_no, codes (of their candidates; null without any)."""
+    """Returns the queries with too few negatives: query_no, codes (of candidates; null without any)."""
     return store.table(
         f"""SELECT query_no, codes
         FROM (SELECT DISTINCT query_no FROM positives WHERE evidence = ?)
@@ -76,9 +73,9 @@ def short_queries(store: Store, run: Run) -> pa.Table:
 
 
 def shortfall_reasons(store: Store, run: Run) -> dict[str, int]:
-    """Returns how many queries fell short per commonest reason, the commonest first.
+    """Returns the number of queries with too few negatives per main reason, most frequent first.
 
-    `no_candidates` where nothing was retrieved, `too_few_kept` where nothing was dropped either.
+    The reason is `no_candidates` if nothing was retrieved, `too_few_kept` if nothing was dropped.
     """
     rows = store.rows(
         """SELECT coalesce(commonest_reason::VARCHAR,
@@ -90,7 +87,7 @@ def shortfall_reasons(store: Store, run: Run) -> dict[str, int]:
 
 
 def candidates_of_query(store: Store, run: Run, query_id: str) -> pa.Table:
-    """Returns a query's candidates in one run, the selected first, with texts, ranks, scores, reasons."""
+    """Returns a query's candidates in a run, selected ones first, with texts, ranks, scores and reasons."""
     return store.table(
         """SELECT v.slot, v.verdict::VARCHAR AS verdict, v.reason::VARCHAR AS reason, v.doc_id,
             v.bm25_rank, v.bm25_score, v.dense_rank, v.dense_score, v.rerank_score, d.text
@@ -102,7 +99,7 @@ def candidates_of_query(store: Store, run: Run, query_id: str) -> pa.Table:
 
 
 def positives_of_query(store: Store, run: Run, query_id: str) -> pa.Table:
-    """Returns a query's judged positives with their scores in one run's evidence."""
+    """Returns a query's positives with their scores in a run's evidence."""
     return store.table(
         """SELECT p.doc_id, p.bm25_score, p.dense_score, s.score AS rerank_score, d.text
         FROM positives p JOIN documents d USING (doc_id)
@@ -113,11 +110,12 @@ def positives_of_query(store: Store, run: Run, query_id: str) -> pa.Table:
 
 
 def example_query(store: Store, run: Run) -> str | None:
-    """Returns a query that shows the most: all its negatives found, and candidates dropped by a rule.
+    """Returns a query for a demonstration: it has all its negatives, and rules dropped two of its candidates.
 
-    The rules' drops of unjudged documents count, the hardest first; None if no query has both.
+    Among these it is the query whose dropped, unjudged candidate has the highest reranker score. None if
+    there is no such query.
     """
-    found = store.rows(
+    rows = store.rows(
         """SELECT query_id FROM verdicts WHERE run = ?
         GROUP BY query_id
         HAVING count(slot) >= ? AND count(*) FILTER (reason IN (
@@ -126,11 +124,11 @@ def example_query(store: Store, run: Run) -> str | None:
             query_id LIMIT 1""",
         [run.name, min(3, run.negatives)],
     )
-    return found[0][0] if found else None
+    return rows[0][0] if rows else None
 
 
 def easy_negative(store: Store, run: Run, query_id: str) -> str:
-    """Returns the text of a document that no retriever found for the query: what random negatives are."""
+    """Returns the text of a document that no retriever returned for the query: an easy negative."""
     ((text,),) = store.rows(
         """SELECT text FROM documents d
         WHERE NOT EXISTS (FROM candidates c
@@ -152,7 +150,7 @@ _MOVED = f"""SELECT query_id, doc_id, coalesce(a.outcome, 'no candidate') AS bef
 
 
 def moved_negatives(store: Store, before: Run, after: Run) -> list[tuple[str, str, int]]:
-    """Returns, for the negatives of either run, what they were before and after, and how many, most first."""
+    """Returns (outcome before, outcome after, number) of the negatives of either run, most frequent first."""
     return store.rows(
         f"SELECT before, after, count(*) FROM ({_MOVED}) GROUP BY ALL ORDER BY count(*) DESC, before, after",
         {"before": before.name, "after": after.name},
@@ -162,7 +160,7 @@ def moved_negatives(store: Store, before: Run, after: Run) -> list[tuple[str, st
 def example_of_move(
     store: Store, before: Run, after: Run, was: str, became: str
 ) -> tuple[str, str, str, str]:
-    """Returns one pair that moved so: query_id, query, doc_id, document."""
+    """Returns one pair with these outcomes: query_id, query, doc_id, document."""
     (row,) = store.rows(
         f"""SELECT query_id, coalesce(q.text, '{_GONE}'), doc_id, coalesce(d.text, '{_GONE}')
         FROM ({_MOVED}) m LEFT JOIN queries q USING (query_id) LEFT JOIN documents d USING (doc_id)
@@ -173,7 +171,7 @@ def example_of_move(
 
 
 def positive_changes(store: Store, before: Run, after: Run) -> dict[str, int]:
-    """Returns how many positives both runs have, and only one of them: `both`, `gone`, `new`."""
+    """Returns the number of positives of both runs, only the first (`gone`), only the second (`new`)."""
     rows = store.rows(
         """SELECT CASE WHEN b.doc_id IS NULL THEN 'gone' WHEN a.doc_id IS NULL THEN 'new' ELSE 'both' END,
             count(*)
@@ -186,7 +184,7 @@ def positive_changes(store: Store, before: Run, after: Run) -> dict[str, int]:
 
 
 def triplet_changes(store: Store, before: Run, after: Run) -> pa.Table:
-    """Returns how many triplets both runs have, and only one of them: columns both, gone, new."""
+    """Returns the number of triplets that both runs have, or only one; columns both, gone, new."""
     return store.table(
         """WITH a AS (SELECT query_id, positive_id, negative_id FROM triplets WHERE run_id = $before),
         b AS (SELECT query_id, positive_id, negative_id FROM triplets WHERE run_id = $after)
