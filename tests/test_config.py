@@ -137,7 +137,7 @@ def test_every_configuration_can_be_written_as_a_recipe(
         ({"dense_quota": 2}, "dense_quota has no effect without an encoder"),
         ({"rerank_depth": 10}, "rerank_depth has no effect without a reranker"),
         ({"bm25": False, "encoder": "bundled", "bm25_quota": 2}, "bm25_quota has no effect without BM25"),
-        ({"min_score": 2.0, "max_score": 1.0}, "min_score 2.0 with max_score 1.0 cannot be"),
+        ({"min_score": 2.0, "max_score": 1.0}, "min_score must be at most max_score (1.0), got 2.0"),
     ],
 )
 def test_a_setting_without_effect_is_refused(values: dict[str, object], message: str) -> None:
@@ -292,7 +292,7 @@ def test_off_is_none_where_none_can_be_and_a_text_elsewhere() -> None:
 
 def test_what_is_no_toml_is_refused_with_the_place(tmp_path: Path) -> None:
     file = recipe(tmp_path, "depth = \n")
-    assert said(file) == f"{file}: Invalid value (at line 1, column 9); mend the TOML"
+    assert said(file) == f"{file}: Invalid value (at line 1, column 9); correct the TOML"
     (tmp_path / "latin.toml").write_bytes(b"split = '\xe9'\n")
     assert said(tmp_path / "latin.toml").startswith(f"{tmp_path / 'latin.toml'}: 'utf-8' codec can't decode")
     assert said(tmp_path / "none.toml") == f"no recipe at {tmp_path / 'none.toml'}; name a TOML file"
@@ -313,7 +313,7 @@ def test_no_key_is_in_two_sections_and_every_key_has_help() -> None:
     assert all(key.metadata["help"].endswith((".", "].")) for key in KEYS.values())
 
 
-# Values that cannot be
+# Invalid values
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_no_key_is_in_two_sections_and_every_key_has_help() -> None:
         ({"max_rank": 0}, "max_rank must be a whole number from 1 to 1,000,000,000 or off, got 0"),
         (
             {"skip_top": 5, "max_rank": 5},
-            "max_rank 5 with skip_top 5 cannot be; use max_rank above skip_top",
+            "max_rank must be above skip_top (5), got 5",
         ),
         (
             {"relative_margin": 5},

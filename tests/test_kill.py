@@ -153,5 +153,5 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, reranker: Path) -> None
     subprocess.run(command(path, reranker, 2), check=True, capture_output=True)
     before = ledger(path)
     again = subprocess.run(command(path, reranker, 2), check=True, capture_output=True, text=True)
-    assert "run r1 is finished already; nothing to do" in again.stderr
+    assert "run r1 is already finished; there is nothing to do" in again.stderr
     assert ledger(path) == before

@@ -151,17 +151,17 @@ def test_they_are_counted_and_reported_with_the_models_name(mined: tuple[Store, 
     notes = Notes()
     run = mine(store, config(folder), progress=notes)
     assert notes.warnings == [
-        f"{folder} has no vector for 5 documents and 1 query: dense search leaves out such texts",
+        f"{folder} has no vector for 5 documents and 1 query: dense search ignores these texts",
         f"{folder} gives no finite score to 14 candidates and 3 positives, of 27 pairs: pairs without "
         "a score are never selected",
-        f"2 queries get no negatives, for want of a positive with a finite score by {folder}",
+        f"2 queries get no negatives, because no positive has a finite score by {folder}",
     ]
     decided = Notes()
     decide_again(store, run, config(folder, percentile=90, relative_margin=None), progress=decided)
     assert decided.warnings == notes.warnings[1:]
     again = Notes()
     mine(store, config(folder), progress=again)
-    assert f"run {run.name} is finished already; nothing to do" in again.said
+    assert f"run {run.name} is already finished; there is nothing to do" in again.said
     assert again.warnings == notes.warnings[1:]
     assert reason_counts(store, run)["not_scored"] == store.rows(
         "SELECT count(*) FROM decided WHERE run_id = ? AND reason = 'not_scored'", [run.run_id]
@@ -271,7 +271,7 @@ def test_a_reranker_that_gives_nan_is_named_and_its_pairs_left_out(opened: Store
     assert notes.warnings == [
         f"{things / 'nan'} gives no finite score to 5 candidates and 3 positives, of 24 pairs: pairs "
         "without a score are never selected",
-        f"3 queries get no negatives, for want of a positive with a finite score by {things / 'nan'}",
+        f"3 queries get no negatives, because no positive has a finite score by {things / 'nan'}",
     ]
     for row in triplets_of(opened, run).to_pylist():
         assert row["negative_id"].startswith("w")

@@ -63,7 +63,7 @@ def test_the_same_call_again_does_nothing(store: Store) -> None:
     first = mine(store, MiningConfig())
     notes = Notes()
     assert mine(store, MiningConfig(), progress=notes) == first
-    assert notes.said == ["run r1 is finished already; nothing to do"]
+    assert notes.said == ["run r1 is already finished; there is nothing to do"]
     assert notes.worked == []
 
 
@@ -104,7 +104,7 @@ def test_a_taken_name_is_refused(store: Store) -> None:
     with pytest.raises(UsageError) as error:
         mine(store, MiningConfig(depth=5), name="mine")
     assert str(error.value) == (
-        "run 'mine' exists with other settings: depth 100 → 5; choose another name, or take it out: "
+        "run 'mine' exists with other settings: depth 100 → 5; choose another name, or remove that run: "
         f"miner runs {store.path} --remove mine"
     )
 
@@ -141,7 +141,7 @@ def test_an_interrupted_run_goes_on_or_gives_way_to_other_settings(store: Store)
     notes = Notes()
     run = mine(store, MiningConfig(overlaps=False), name="mine", progress=notes)
     assert notes.said == [
-        "run mine was never finished, with other settings: overlaps True → False; it is replaced"
+        "run mine was unfinished and had other settings: overlaps True → False; it is replaced"
     ]
     assert notes.worked == ["gather evidence"], "what was searched stays"
     assert runs.runs(store) == [run]
@@ -280,7 +280,7 @@ def test_a_query_that_is_not_in_the_run_is_told_where_it_is(store: Store) -> Non
     store.execute(
         "INSERT INTO queries SELECT 'later', text, text_key, label FROM queries WHERE query_id = 'q0'"
     )
-    with pytest.raises(UsageError, match="'later' is not in run 'r1' of split train: nobody judged"):
+    with pytest.raises(UsageError, match="'later' is not in run 'r1' of split train: it has no judged"):
         explain(store, "later")
     store.execute("INSERT INTO judgments VALUES ('later', 'd01', 1, 'test', 'gold')")
     with pytest.raises(UsageError, match="split train: its positives are of split test"):

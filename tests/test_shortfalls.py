@@ -12,7 +12,7 @@ import pytest
 
 from miner.mining.config import MiningConfig, Rules, Selection, with_values
 from miner.mining.pipeline import config_of, decide_again, mine
-from miner.mining.shortfalls import EXCLUDED, FOUND, UNUSED, shortfalls
+from miner.mining.shortfalls import EXCLUDED, FEW_CANDIDATES, UNUSED, shortfalls
 from miner.store import runs
 from miner.store.database import Store
 from miner.store.verdicts import short_queries
@@ -113,8 +113,8 @@ def test_a_narrow_window_of_ranks(store: Store, window: dict[str, int], advice: 
 
 def test_a_depth_below_what_is_asked(store: Store) -> None:
     (cause,) = shortfalls(store, mined(store, depth=3, relative_margin="off"))
-    assert (cause.cause, cause.queries) == (FOUND, 20)
-    assert str(cause) == "20 queries: --depth 3 finds fewer than 4 candidates; mine with a larger one"
+    assert (cause.cause, cause.queries) == (FEW_CANDIDATES, 20)
+    assert str(cause) == "20 queries: --depth 3 gives fewer than 4 candidates; mine with a larger --depth"
 
 
 def test_a_cap_and_a_quota(store: Store, encoder: Path) -> None:
@@ -137,16 +137,14 @@ def test_words_that_no_document_has(tmp_path: Path, encoder: Path) -> None:
     queries = {f"q{i}": f"unheard{i}" for i in range(3)}
     with few(tmp_path, queries, [(q, "d1") for q in queries]) as store:
         (cause,) = shortfalls(store, mined(store))
-        assert (cause.cause, cause.queries) == (FOUND, 3)
+        assert (cause.cause, cause.queries) == (FEW_CANDIDATES, 3)
         assert "check that --stemmer english and --stopwords english suit the texts, or add --encoder" in str(
             cause
         )
         assert "--reference-positive" not in str(cause)
         assert "--depth" not in str(cause)
         (cause,) = shortfalls(store, mined(store, encoder=str(encoder), negatives=13, relative_margin="off"))
-        assert str(cause).endswith(
-            "3 queries: fewer than 13 documents were found, and there is no more to find"
-        )
+        assert str(cause).endswith("3 queries: fewer than 13 candidates were found, and there are no others")
 
 
 def test_candidates_that_are_all_positives(tmp_path: Path) -> None:
@@ -155,8 +153,8 @@ def test_candidates_that_are_all_positives(tmp_path: Path) -> None:
         (cause,) = shortfalls(store, mined(store))
         assert cause.cause == EXCLUDED
         assert str(cause) == (
-            "1 query: most of what was found is excluded (positives, their copies, protected documents), "
-            "and there is no more to find"
+            "1 query: most candidates are excluded (positives, their copies, protected documents), "
+            "and there are no others"
         )
         assert "--" not in str(cause)
         (cause,) = shortfalls(store, mined(store, depth=10))
@@ -169,7 +167,7 @@ def test_a_rare_cause_gets_no_line(tmp_path: Path) -> None:
         found = shortfalls(store, mined(store, max_score=-1.0))
         assert [(one.cause, one.queries) for one in found] == [("max_score", 9)]
         every = shortfalls(store, mined(store, relative_margin="off", negatives=1))
-        assert [(one.cause, one.queries) for one in every] == [(FOUND, 1)]
+        assert [(one.cause, one.queries) for one in every] == [(FEW_CANDIDATES, 1)]
 
 
 def test_a_run_with_all_its_negatives_has_no_shortfall(store: Store) -> None:

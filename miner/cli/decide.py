@@ -1,4 +1,4 @@
-"""miner decide: other rules over stored evidence."""
+"""`miner decide`: applies other rules to stored evidence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from miner.mining.config import Rules, Selection, with_values
 def command(store: Path, source: str | None, name: str | None, recipe: Path | None, **flags: Any) -> None:
     """Decide again over the evidence of a run in STORE, without running a model.
 
-    What is not set stays as it was in that run, except that naming a rule (--skip-top to
+    Settings that are not given stay as in that run, but naming a rule (--skip-top to
     --relative-percentile) replaces all rules of the run. `off` turns one rule off and keeps the others. The
     rules in force are printed.
 

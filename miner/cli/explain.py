@@ -1,4 +1,4 @@
-"""miner explain: what became of every candidate of one query."""
+"""`miner explain`: shows the verdict and the reason of every candidate of one query."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 @click.option(
     "--limit", type=Within(COUNT), default=30, show_default=True, help="Positives and candidates to show."
 )
-@click.option("--json", "as_json", is_flag=True, help="Everything as JSON, all candidates.")
+@click.option("--json", "as_json", is_flag=True, help="JSON with all candidates instead of the table.")
 def command(store: Path, query_id: str, run: str | None, limit: int, as_json: bool) -> None:
-    """Show what became of every candidate of QUERY_ID in STORE, and why.
+    """Show the verdict and the reason of every candidate of QUERY_ID in STORE.
 
     \b
     miner explain my.duckdb q17
@@ -35,47 +35,48 @@ def command(store: Path, query_id: str, run: str | None, limit: int, as_json: bo
     from miner.store.database import Store
 
     with Store.open(store, read_only=True) as opened, opened.snapshot():
-        found = explain(opened, query_id, run)
-    click.echo(_json(found) if as_json else _page(found, limit))
+        explanation = explain(opened, query_id, run)
+    click.echo(_json(explanation) if as_json else _page(explanation, limit))
 
 
-def _json(found: Explanation) -> str:
+def _json(explanation: Explanation) -> str:
     return json.dumps(
         {
-            "run": found.run.name,
-            "query_id": found.query_id,
-            "query": found.query,
-            "positives": found.positives.to_pylist(),
-            "candidates": found.candidates.to_pylist(),
+            "run": explanation.run.name,
+            "query_id": explanation.query_id,
+            "query": explanation.query,
+            "positives": explanation.positives.to_pylist(),
+            "candidates": explanation.candidates.to_pylist(),
         },
         ensure_ascii=False,
         indent=1,
     )
 
 
-def _page(found: Explanation, limit: int) -> str:
+def _page(explanation: Explanation, limit: int) -> str:
+    run = printable(explanation.run.name)
     lines = [
-        f"{shown(found.query_id)}  {snippet(found.query)}  (run {printable(found.run.name)})",
+        f"{shown(explanation.query_id)}  {snippet(explanation.query)}  (run {run})",
         "",
         "positives",
     ]
-    positives = found.positives.slice(0, limit).to_pylist()
+    positives = explanation.positives.slice(0, limit).to_pylist()
     lines += [f"  {_scores(row)}  {shown(row['doc_id'])}  {snippet(row['text'])}" for row in positives]
-    lines += [*_more(found.positives.num_rows, limit), "", "candidates"]
-    rows = found.candidates.slice(0, limit).to_pylist()
-    width = max([len(_fate(row)) for row in rows], default=0)
+    lines += [*_more(explanation.positives.num_rows, limit), "", "candidates"]
+    rows = explanation.candidates.slice(0, limit).to_pylist()
+    width = max([len(_verdict(row)) for row in rows], default=0)
     lines += [
-        f"  {_fate(row):<{width}}  {_scores(row)}  {shown(row['doc_id'])}  {snippet(row['text'])}"
+        f"  {_verdict(row):<{width}}  {_scores(row)}  {shown(row['doc_id'])}  {snippet(row['text'])}"
         for row in rows
     ]
-    return "\n".join([*lines, *_more(found.candidates.num_rows, limit)])
+    return "\n".join([*lines, *_more(explanation.candidates.num_rows, limit)])
 
 
 def _more(rows: int, limit: int) -> list[str]:
     return [f"  … {rows - limit} more: --limit {rows}"] if rows > limit else []
 
 
-def _fate(row: dict[str, Any]) -> str:
+def _verdict(row: dict[str, Any]) -> str:
     if row["slot"]:
         return f"negative {row['slot']}"
     return f"{row['verdict']}: {row['reason']}" if row["reason"] else str(row["verdict"])

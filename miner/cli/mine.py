@@ -1,4 +1,4 @@
-"""miner mine: retrieve, rerank, decide, select."""
+"""`miner mine`: retrieves, reranks, decides and selects."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from miner.ranges import THREADS
 def command(store: Path, name: str | None, workers: int | None, recipe: Path | None, **flags: Any) -> None:
     """Mine triplets with hard negatives into STORE.
 
-    Candidates come from BM25 and, with --encoder, from dense search; --reranker scores them again.
-    Whatever is judged positive, or equals a positive, is excluded; rules drop what scores too close
-    to the positives; the hardest of the rest become negatives. Every candidate keeps its evidence
-    and its reason. Started again after a kill, the same command goes on where it stopped.
+    BM25 and, with --encoder, dense search find candidates; --reranker scores them again. Positives and their
+    copies are excluded. Rules drop candidates that score too close to the positives, because they may be
+    false negatives. The hardest of the others become negatives. Every candidate keeps its ranks, scores and
+    reason. The same command after a kill continues where it stopped.
 
     Naming a rule (--skip-top to --relative-percentile) replaces the default rule, a relative margin of
     0.05. `off` turns a rule off. The rules in force are printed.

@@ -1,4 +1,4 @@
-"""What a command says of a run when it ends."""
+"""The summary of a run that a command prints when it ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from miner.store.verdicts import negative_counts, reason_counts
 
 
 def summarise(store: Store, run: Run) -> None:
-    """Writes to stderr: triplets, rules in force, candidates by reason, shortfalls, and what to do next."""
+    """Writes to stderr: triplets, rules in force, candidates by reason, shortfalls, and the next commands."""
     counts = reason_counts(store, run)
     total = sum(counts.values())
     by = " + ".join(model_names(store, run))
@@ -36,17 +36,17 @@ def summarise(store: Store, run: Run) -> None:
 
 
 def _shortfalls(store: Store, run: Run) -> list[str]:
-    """Says how many queries got fewer negatives than asked, why, and what would leave them more."""
-    found = negative_counts(store, run)
-    asked, queries, without = run.negatives, sum(found.values()), found.get(0, 0)
-    fewer = sum(number for negatives, number in found.items() if 0 < negatives < asked)
+    """Returns how many queries got fewer negatives than asked for, why, and which settings give more."""
+    numbers = negative_counts(store, run)
+    wanted, queries, without = run.negatives, sum(numbers.values()), numbers.get(0, 0)
+    fewer = sum(number for negatives, number in numbers.items() if 0 < negatives < wanted)
     if not without + fewer:
         return []
     have = "has" if queries - without == 1 else "have"
-    told = [f"{queries - without:,} of {counted(queries, 'query', 'queries')} {have} negatives"]
-    told += [f"{fewer:,} of them fewer than {asked}"] * bool(fewer)
-    told += [counted(without, "has none and is", "have none and are") + " not trained on"] * bool(without)
+    parts = [f"{queries - without:,} of {counted(queries, 'query', 'queries')} {have} negatives"]
+    parts += [f"{fewer:,} of them fewer than {wanted}"] * bool(fewer)
+    parts += [counted(without, "has none and is", "have none and are") + " not trained on"] * bool(without)
     return [
-        f"  {', '.join(told)}; view shortfalls lists them",
+        f"  {', '.join(parts)}; view shortfalls lists them",
         *(f"  {why}" for why in shortfalls(store, run)),
     ]

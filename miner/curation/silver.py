@@ -23,7 +23,7 @@ from miner.collection.exclusion import Exclusions
 from miner.curation.silver_config import AUTO, NONE, SilverConfig
 from miner.engine.progress import SILENT, Progress
 from miner.errors import ModelError, UsageError, counted
-from miner.mining.evidence import unite
+from miner.mining.evidence import merge
 from miner.mining.scoring import score_pairs
 from miner.models.constant import same_score
 from miner.models.names import BUNDLED, resolve
@@ -229,7 +229,7 @@ def _unjudged(
     )
     chosen = []
     for chunk in chunk_ranges(collection):
-        query, doc, ranks, _ = unite([read_hits(store, key, collection, chunk) for key in searches])
+        query, doc, ranks, _ = merge([read_hits(store, key, collection, chunk) for key in searches])
         free = exclusions.allowed(query, doc) & ~exclusions.judged_negative(query, doc)
         query, doc, fused = query[free], doc[free], reciprocal_rank_fusion(ranks)[free]
         order = np.lexsort((doc, -fused, query))

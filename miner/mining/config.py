@@ -1,4 +1,4 @@
-"""How to mine: one frozen configuration, from a recipe file or from flags, every key in one place."""
+"""The settings of mining: one frozen configuration with every key, set by a recipe, flags or Python."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def key(
     kind: type = str,
     within: Range | None = None,
 ) -> Any:
-    """A configuration key: its default, what `--help` says of it, and the numbers that it may be."""
+    """Returns a configuration key: its default, its text in `--help`, and the numbers that it accepts."""
     if within is not None:
         kind = int if within.is_whole else float
     metadata = {"help": help, "choices": choices, "kind": kind}
@@ -51,14 +51,14 @@ def key(
 
 
 DEFAULT_MARGIN = 0.05
-"""The relative margin that is in force where no rule is named."""
+"""The relative margin that is in force if no rule is named."""
 _UNSET: Any = object()
-"""A relative margin that nobody named: it is DEFAULT_MARGIN, or off beside another rule."""
+"""A relative margin that was not named: DEFAULT_MARGIN, or off if another rule is named."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Which candidates are dropped for their score or rank. The first rule that drops one is its reason.
+    """The rules that drop candidates for their score or rank. The first rule that drops one is its reason.
 
     Naming a rule replaces the default rule: `Rules()` has a relative margin of 0.05, `Rules(percentile=5)`
     has a percentile and no margin, `Rules(relative_margin=None)` has no rule. Every field but
@@ -67,29 +67,31 @@ class Rules:
     """
 
     reference_positive: str = key(
-        "lowest", "Which positive of a query margins are measured from.", REFERENCE_POSITIVES
+        "lowest", "The positive of a query that margins are measured from.", REFERENCE_POSITIVES
     )
     skip_top: int = key(
-        0, "Drop a candidate that any retriever ranks this high or higher.", within=whole(0, 100_000)
+        0, "Drop candidates that a retriever ranks this high or higher.", within=whole(0, 100_000)
     )
-    max_rank: int | None = key(None, "Drop a candidate that every retriever ranks below this.", within=COUNT)
-    max_score: float | None = key(None, "Drop above this score.", within=FINITE)
-    min_score: float | None = key(None, "Drop below this score.", within=FINITE)
+    max_rank: int | None = key(None, "Drop candidates that every retriever ranks below this.", within=COUNT)
+    max_score: float | None = key(None, "Drop candidates that score above this.", within=FINITE)
+    min_score: float | None = key(None, "Drop candidates that score below this.", within=FINITE)
     absolute_margin: float | None = key(
-        None, "Drop unless this much below the positive's score.", within=FINITE
+        None, "Drop candidates that score above the positive's score minus this.", within=FINITE
     )
     relative_margin: float | None = key(
         _UNSET,
         "Drop candidates that score within this fraction of the positive's score "
-        f"[default: {DEFAULT_MARGIN:g}, or off beside another rule].",
+        f"[default: {DEFAULT_MARGIN:g}, or off with another rule].",
         within=number(-1e30, 1),
     )
     percentile: float | None = key(
-        None, "Drop above this percentile (0 to 100) of all positives' scores.", within=number(0, 100)
+        None,
+        "Drop candidates above this percentile (0 to 100) of all positives' scores.",
+        within=number(0, 100),
     )
     relative_percentile: float | None = key(
         None,
-        "Drop if F(score) > this × F(positive), F the distribution of positives' scores.",
+        "Drop candidates with F(score) > this × F(positive); F is the distribution of positives' scores.",
         within=FINITE,
     )
 
@@ -107,9 +109,9 @@ RULES: dict[str, Any] = {
 
 
 def with_rules(rules: Rules, values: Mapping[str, Any]) -> Rules:
-    """Returns rules with other values; those that `values` turn on replace all that were in force.
+    """Returns the rules with new values; if `values` turn a rule on, they replace all rules in force.
 
-    Values that only turn rules off, or name the reference positive, leave the other rules in force.
+    Values that only turn rules off, or only name the reference positive, leave the other rules in force.
     """
     replaces = any(name in RULES and value != RULES[name] for name, value in values.items())
     return replace(rules, **(RULES if replaces else {}) | dict(values))
@@ -117,24 +119,30 @@ def with_rules(rules: Rules, values: Mapping[str, Any]) -> Rules:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of the kept candidates become negatives, and with which positives."""
+    """How negatives are selected from the kept candidates, and with which positives they are paired."""
 
     negatives: int = key(5, "Negatives per query.", within=whole(1, 10_000))
-    strategy: str = key("top", "Hardest first, at random, or near the positive (SimANS).", STRATEGIES)
+    strategy: str = key(
+        "top", "Select the hardest first, at random, or near the positive (SimANS).", STRATEGIES
+    )
     ambiguous_a: float = key(
-        1.0, "SimANS a: how sharply to prefer the distance b.", within=number(0, 1_000_000)
+        1.0, "SimANS a: how strongly to prefer a difference of b.", within=number(0, 1_000_000)
     )
     ambiguous_b: float = key(
-        0.0, "SimANS b: the preferred score minus the positive's.", within=number(-1_000_000, 1_000_000)
+        0.0, "SimANS b: preferred difference from the positive's score.", within=number(-1_000_000, 1_000_000)
     )
-    bm25_quota: int | None = key(None, "At most this many negatives that BM25 ranked best.", within=NATURAL)
+    bm25_quota: int | None = key(
+        None, "Per query, at most this many negatives that BM25 ranks best.", within=NATURAL
+    )
     dense_quota: int | None = key(
-        None, "At most this many negatives that the encoder ranked best.", within=NATURAL
+        None, "Per query, at most this many negatives that the encoder ranks best.", within=NATURAL
     )
     document_cap: int | None = key(
-        None, "One document serves at most this often as a negative.", within=NATURAL
+        None, "Select a document as a negative at most this often.", within=NATURAL
     )
-    positives: str = key("all", "Pair negatives with all positives, or the best-scored.", ("all", "best"))
+    positives: str = key(
+        "all", "Pair negatives with all positives, or with the best-scored.", ("all", "best")
+    )
     seed: int = key(13, "Seed of every random choice.", within=whole(0, 2**63 - 1))
 
     def __post_init__(self) -> None:
@@ -143,28 +151,25 @@ class Selection:
 
 @dataclass(frozen=True)
 class MiningConfig:
-    """Everything that decides which triplets come out.
-
-    Raises UsageError at construction when a value cannot be.
-    """
+    """All settings that the triplets depend on. Raises UsageError at construction for an invalid value."""
 
     split: str = key("train", "Mine the queries with positives in this split.")
-    queries: int | None = key(None, "Mine only this many of the queries, a seeded sample.", within=COUNT)
+    queries: int | None = key(None, "Mine a seeded sample of this many queries.", within=COUNT)
     depth: int = key(100, "Candidates per query and retriever.", within=DEPTH)
     bm25: bool = key(True, "Search with BM25.", kind=bool)
     bm25_backend: str = key("bm25s", "BM25 implementation.", ("bm25s", "rank-bm25"))
     bm25_variant: str | None = key(
         None,
-        "BM25 formula: lucene, robertson, atire, bm25l, bm25+; of rank-bm25: okapi, bm25l, bm25+ "
+        "BM25 formula: lucene, robertson, atire, bm25l, bm25+; with rank-bm25: okapi, bm25l, bm25+ "
         "[default: lucene, or okapi].",
     )
     bm25_k1: float = key(1.2, "BM25 term saturation.", within=number(0, 1000))
     bm25_b: float = key(0.75, "BM25 length normalisation.", within=SHARE)
     stemmer: str = key("english", "Snowball stemmer for BM25, or none.")
-    stopwords: str = key("english", "Language of the stop words that BM25 leaves out, or none.")
-    encoder: str | None = key(None, "Bi-encoder for dense candidates: hub id, folder, or bundled.")
+    stopwords: str = key("english", "Language of the stop words that BM25 ignores, or none.")
+    encoder: str | None = key(None, "Encoder for dense candidates: hub id, folder, or bundled.")
     encoder_revision: str | None = key(None, "Branch, tag or commit of a hub encoder.")
-    dtype: str = key("auto", "Numbers models compute in; auto: bf16 where it is fast.", DTYPES)
+    dtype: str = key("auto", "Model precision. auto: bf16 if the hardware supports it, else fp32.", DTYPES)
     query_prompt: str | None = key(None, "Text before every query, for the encoder [default: the model's].")
     document_prompt: str | None = key(
         None, "Text before every document, for the encoder [default: the model's]."
@@ -173,12 +178,12 @@ class MiningConfig:
     reranker: str | None = key(None, "Cross-encoder that scores the candidates: hub id or folder.")
     reranker_revision: str | None = key(None, "Branch, tag or commit of a hub reranker.")
     rerank_depth: int | None = key(
-        None, "Rerank, and keep, only this many candidates by fused rank.", within=DEPTH
+        None, "Rerank and keep only this many candidates, by fused rank.", within=DEPTH
     )
     overlaps: bool = key(
-        True, "Exclude a document that contains a positive or is contained in one.", kind=bool
+        True, "Exclude documents that contain a positive or are contained in one.", kind=bool
     )
-    protected: tuple[str, ...] = key((), "Ids of documents that are never negatives.", kind=tuple)
+    protected: tuple[str, ...] = key((), "Id of a document that is never a negative.", kind=tuple)
     rules: Rules = field(default_factory=Rules)
     selection: Selection = field(default_factory=Selection)
 
@@ -188,7 +193,7 @@ class MiningConfig:
 
     @property
     def bm25_config(self) -> Bm25Config:
-        """The keys that BM25 reads."""
+        """The settings of BM25."""
         variant = self.bm25_variant or ("okapi" if self.bm25_backend == "rank-bm25" else "lucene")
         return Bm25Config(self.bm25_backend, variant, self.bm25_k1, self.bm25_b, self.stemmer, self.stopwords)
 
@@ -202,7 +207,7 @@ _TABLES = f"a recipe has the tables {' and '.join(f'[{name}]' for name in SECTIO
 
 
 def check(config: MiningConfig) -> None:
-    """Raises UsageError for a value that cannot be, naming the key and what it may be."""
+    """Raises UsageError for an invalid value, with the key and the values that it accepts."""
     rules, selection = config.rules, config.selection
     if not config.bm25 and not config.encoder:
         raise UsageError("there is nothing to search with", "name an encoder, or leave BM25 on")
@@ -210,21 +215,15 @@ def check(config: MiningConfig) -> None:
         for name, choices in _CHOICES[type(part)].items():
             require_one_of(name, getattr(part, name), choices)
     check_index(config.index)
-    _require(
-        rules.max_rank is None or rules.max_rank > rules.skip_top,
-        f"max_rank {rules.max_rank} with skip_top {rules.skip_top}",
-        "max_rank above skip_top",
-    )
-    _require(
-        rules.min_score is None or rules.max_score is None or rules.min_score <= rules.max_score,
-        f"min_score {rules.min_score} with max_score {rules.max_score}",
-        "min_score below max_score",
-    )
+    if rules.max_rank is not None and rules.max_rank <= rules.skip_top:
+        raise UsageError(f"max_rank must be above skip_top ({rules.skip_top}), got {rules.max_rank}")
+    if rules.min_score is not None and rules.max_score is not None and rules.min_score > rules.max_score:
+        raise UsageError(f"min_score must be at most max_score ({rules.max_score}), got {rules.min_score}")
     _check_effects(config)
 
 
 def _check_effects(config: MiningConfig) -> None:
-    """Raises UsageError for a setting that nothing would read."""
+    """Raises UsageError for a setting that would have no effect."""
     selection = config.selection
     for_encoder = ("encoder_revision", "query_prompt", "document_prompt", "index")
     groups: tuple[tuple[object, str, Any, tuple[str, ...]], ...] = (
@@ -240,25 +239,20 @@ def _check_effects(config: MiningConfig) -> None:
             raise UsageError(f"{idle[0]} has no effect without {what}", f"add {what}, or leave it out")
 
 
-def _require(holds: object, what: str, allowed: str) -> None:
-    if not holds:
-        raise UsageError(f"{what} cannot be", f"use {allowed}")
-
-
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Reads a TOML recipe: keys of MiningConfig, with `[rules]` and `[selection]` tables.
+    """Returns the keys and values of a TOML recipe, including those of `[rules]` and `[selection]`.
 
-    Returns one flat mapping of key to value. Raises UsageError naming the file, an unknown key and
-    the nearest known one, or a value of the wrong kind.
+    Raises UsageError with the file for an unknown key, and the nearest known one, or for a value of the wrong
+    kind.
     """
     try:
         recipe = tomllib.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError as error:
         raise UsageError(f"no recipe at {path}", "name a TOML file") from error
     except RecursionError as error:
-        raise UsageError(f"{path}: it is nested too deeply", "mend the TOML") from error
+        raise UsageError(f"{path}: it is nested too deeply", "correct the TOML") from error
     except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
-        raise UsageError(f"{path}: {error}", "mend the TOML") from error
+        raise UsageError(f"{path}: {error}", "correct the TOML") from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", "name a TOML file") from error
     flat: dict[str, Any] = {}
@@ -288,12 +282,12 @@ def _names(section: type) -> set[str]:
 def with_values(config: MiningConfig, values: Mapping[str, Any]) -> MiningConfig:
     """Returns the configuration with flat keys replaced; the text `off` means None.
 
-    Rules are replaced as `with_rules` says. Raises UsageError for a value of the wrong kind.
+    Rules are replaced as in `with_rules`. Raises UsageError for a value of the wrong kind.
     """
     parts: dict[str, dict[str, Any]] = {"rules": {}, "selection": {}, "": {}}
     for name, value in values.items():
-        place = next((title for title, table in SECTIONS.items() if name in _names(table)), "")
-        parts[place][name] = _typed(name, value)
+        section = next((title for title, table in SECTIONS.items() if name in _names(table)), "")
+        parts[section][name] = _typed(name, value)
     return replace(
         config,
         rules=with_rules(config.rules, parts["rules"]),
@@ -322,5 +316,5 @@ def _typed(name: str, value: Any, where: str = "") -> Any:
 
 
 def is_optional(part: Field[Any]) -> bool:
-    """Returns whether a key may be none, which a recipe and an option write as `off`."""
+    """Returns whether a key may be None, which is `off` in a recipe or an option."""
     return "None" in str(part.type)

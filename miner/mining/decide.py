@@ -27,7 +27,7 @@ Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 _ROWS = 4_000_000
-"""Candidates read at once: bounds memory."""
+"""Candidates that are read at once; this limits memory."""
 _SLICE = 131_072
 """Candidates that one worker decides at once."""
 
@@ -39,7 +39,7 @@ class Positives:
     table: pa.Table
     """query_no, query_id, doc_id, score."""
     numbered: int | None = None
-    """One more than the largest query number, where it is not one of these positives'."""
+    """One more than the largest query number, if that is not of one of these positives."""
 
     @cached_property
     def owner(self) -> Ints:
@@ -49,12 +49,12 @@ class Positives:
 
     @cached_property
     def score(self) -> Floats:
-        """Each positive's deciding score; NaN where it is not finite."""
+        """Each positive's deciding score; NaN if it is not finite."""
         return np.asarray(self.table["score"].to_numpy(), dtype=np.float64)
 
     @cached_property
     def scored(self) -> Positives:
-        """Those with a finite score: the only ones that decide anything, and that are in triplets."""
+        """The positives with a finite score; only these affect decisions and are in triplets."""
         finite = np.isfinite(self.score)
         return self if finite.all() else Positives(self.table.filter(pa.array(finite)), self.queries)
 
@@ -70,7 +70,7 @@ class Positives:
 
     @cached_property
     def mean(self) -> Floats:
-        """The mean finite score of each query's positives, by query number; 0 where it has none."""
+        """The mean finite score of each query's positives, by query number; 0 without any."""
         finite = np.isfinite(self.score)
         known = np.bincount(self.owner[finite], minlength=self.queries)
         total = np.bincount(self.owner[finite], self.score[finite], self.queries)
@@ -92,7 +92,7 @@ class Positives:
         return int(self.owner[-1]) + 1 if len(self.owner) else 0
 
     def of(self, query: Ints) -> tuple[Ints, Ints]:
-        """Returns where each query's positives start, and how many there are."""
+        """Returns the row of each query's first positive, and the number of its positives."""
         starts = np.searchsorted(self.owner, query, side="left")
         return starts, np.searchsorted(self.owner, query, side="right") - starts
 
@@ -120,7 +120,7 @@ class Documents:
 
 @dataclass(frozen=True)
 class Decision:
-    """What one pass over a range of candidates decided."""
+    """The decisions over a range of candidates."""
 
     decisions: pa.Table
     """query_no, codes."""
@@ -129,7 +129,7 @@ class Decision:
 
 
 def deciding_score(config: MiningConfig) -> str:
-    """Returns which score the rules look at: `rerank`, `dense` or `bm25`."""
+    """Returns the name of the score that rules look at: `rerank`, `dense` or `bm25`."""
     if config.reranker:
         return "rerank"
     return "dense" if config.encoder else "bm25"
@@ -138,7 +138,7 @@ def deciding_score(config: MiningConfig) -> str:
 def decide(store: Store, evidence: str, reranker: str | None, config: MiningConfig) -> Iterator[Decision]:
     """Yields the decisions over one set of evidence, slice by slice, in order of query.
 
-    `reranker` is the fingerprint whose scores decide, if the configuration has one.
+    `reranker` is the fingerprint of the reranker whose scores decide, if the configuration has one.
     """
     positives = Positives(stored.scored_positives(store, evidence, deciding_score(config), reranker))
     decider = Decider(positives, Documents(document_ids(store)), config)
@@ -158,26 +158,26 @@ def candidate_pieces(
 
 
 class Decider:
-    """Decides over candidates, given the positives that are known; in order of query."""
+    """Decides over candidates, in order of query, given the known positives."""
 
     def __init__(self, positives: Positives, documents: Documents, config: MiningConfig) -> None:
         self._positives, self._documents, self._config = positives.scored, documents, config
         kind = config.rules.reference_positive
         owned = self._positives.owner, self._positives.score, positives.queries
         self._reference = ruling.reference_scores(*owned, kind)
-        self._typical = ruling.reference_scores(*owned, "median")
+        self._median = ruling.reference_scores(*owned, "median")
         self._served = np.zeros(len(documents.ids), dtype=np.int64)
 
     def decide(self, candidates: pa.Table) -> Iterator[Decision]:
         """Yields the decisions over more candidates (`stored.scored_candidates`), slice by slice."""
-        # A cap on documents counts what the slices before have taken: those go one after the other.
+        # A document cap depends on what earlier slices selected, so slices then run one after the other.
         workers = worker_count() if self._config.selection.document_cap is None else 1
         yield from ordered_map(
             lambda part: self._slice(part).decide(self._served), _slices(candidates), workers
         )
 
     def _slice(self, part: pa.Table) -> _Slice:
-        return _Slice(part, self._positives, self._documents, self._reference, self._typical, self._config)
+        return _Slice(part, self._positives, self._documents, self._reference, self._median, self._config)
 
 
 def _slices(candidates: pa.Table) -> Iterator[pa.Table]:
@@ -198,9 +198,9 @@ class _Slice:
     """Those with a finite score."""
     documents: Documents
     reference: Floats
-    """Each query's; NaN where no positive has a finite score."""
-    typical: Floats
-    """The median of each query's positives."""
+    """Reference score of each query; NaN if no positive has a finite score."""
+    median: Floats
+    """Median score of each query's positives."""
     config: MiningConfig
 
     @cached_property
@@ -217,7 +217,7 @@ class _Slice:
         return positions(self.candidates["doc_id"], self.documents.ids).astype(np.int64)
 
     def decide(self, served: Ints) -> Decision:
-        """Applies rules and selection; raises the counts in `served` when documents are capped."""
+        """Returns the decision; with a document cap, adds to the counts in `served`."""
         codes = self._excluded()
         codes[(codes == ruling.KEPT) & self._not_scored()] = ruling.REASONS.index(Reason.NOT_SCORED)
         rows, group, reference = self._units(np.flatnonzero(codes == ruling.KEPT))
@@ -229,7 +229,7 @@ class _Slice:
         kept = self._kept(rows[passed], group[passed], reference[passed])
         chosen, slots = select(kept, self.config.selection, served)
         ruled[passed[slots < 0]] = ruling.REASONS.index(Reason.DOCUMENT_CAP)
-        suspected = np.isin(ruled, ruling.TOO_HIGH) & (scored.score > self.typical[self._query[rows]])
+        suspected = np.isin(ruled, ruling.TOO_HIGH) & (scored.score > self.median[self._query[rows]])
         self._settle(codes, rows, ruled)
         return Decision(
             self._decisions(codes, rows[suspected], rows[passed], slots),
@@ -237,15 +237,15 @@ class _Slice:
         )
 
     def _not_scored(self) -> npt.NDArray[np.bool_]:
-        """Which candidates have no finite score, though one was asked for, or no positive that has one."""
+        """Which candidates, or all positives of their query, were scored without a finite score."""
         unscored = ~np.isfinite(self._score)
         if self.candidates["score"].null_count:
             unscored &= self.candidates["score"].is_valid().to_numpy()
-        nothing_to_compare = np.isnan(self.typical)
+        nothing_to_compare = np.isnan(self.median)
         return unscored | nothing_to_compare[self._query] if nothing_to_compare.any() else unscored
 
     def _excluded(self) -> ruling.Codes:
-        """Each candidate's exclusion as a reason's code, KEPT where it has none."""
+        """Each candidate's exclusion as the code of its reason, KEPT if it has none."""
         exclusion = self.candidates["exclusion"].combine_chunks()
         known = [str(reason) for reason in ruling.REASONS]
         code_of = np.array([*map(known.index, exclusion.dictionary.to_pylist()), ruling.KEPT], dtype=np.int16)
@@ -281,16 +281,16 @@ class _Slice:
         return self.positives.hashes[self._query] ^ document
 
     def _settle(self, codes: ruling.Codes, rows: Ints, ruled: ruling.Codes) -> None:
-        """Gives each candidate its code: kept if any of its groups kept it, else the last group's reason."""
+        """Sets each candidate's code: kept if any of its groups kept it, else the last group's reason."""
         dropped = ruled != ruling.KEPT
         codes[rows[dropped]] = ruled[dropped]
         codes[rows[~dropped]] = ruling.KEPT
 
     def _decisions(self, codes: ruling.Codes, suspected: Ints, passed: Ints, slots: Ints) -> pa.Table:
-        """One row per query, its candidates by fused rank: four times faster than a row for each."""
+        """One row per query, its candidates by fused rank: four times faster than one row per candidate."""
         codes[suspected[codes[suspected] != ruling.KEPT]] += SUSPECTED
         chosen = slots > 0
-        # One chosen for several positives (`--reference-positive each`) has the smallest of its slots.
+        # A candidate selected for several positives (`--reference-positive each`) gets its smallest slot.
         codes[passed[chosen]] = np.iinfo(np.int16).min
         np.maximum.at(codes, passed[chosen], (ruling.KEPT - slots[chosen]).astype(np.int16))
         starts = np.flatnonzero(np.diff(self._query, prepend=-1))
@@ -303,7 +303,7 @@ class _Slice:
         )
 
     def _triplets(self, rows: Ints, group: Ints, slots: Ints) -> pa.Table:
-        """Every chosen negative with its positives, by query, positive and slot."""
+        """Every selected negative with its positives, by query, positive and slot."""
         if self.config.rules.reference_positive == "each":
             positive, times = group, np.ones(len(rows), dtype=np.int64)
         elif self.config.selection.positives == "best":

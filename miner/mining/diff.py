@@ -12,37 +12,37 @@ from miner.store.runs import find_run
 
 @dataclass(frozen=True)
 class Moved:
-    """Negatives of either run that were one thing before and another after."""
+    """Negatives of either run whose outcome differs between the two."""
 
     before: str
-    """`negative`, `kept` (passed every rule, not needed), a reason, or `no candidate`."""
+    """Outcome in the first run: `negative`, `kept` (but not selected), a reason, or `no candidate`."""
     after: str
     number: int
     query_id: str
     query: str
     doc_id: str
     document: str
-    """One of them."""
+    """Query and document of one example."""
 
 
 @dataclass(frozen=True)
 class Differences:
-    """Two runs side by side."""
+    """Two runs compared."""
 
     before: str
     after: str
     causes: tuple[str, ...]
-    """What differs in settings, data and models, a phrase each."""
+    """The differences in settings, data and models, one phrase each."""
     triplets: dict[str, int]
-    """How many both have, are `gone` and are `new`."""
+    """How many are in `both`, `gone` or `new`."""
     positives: dict[str, int]
     same_negatives: int
     moved: tuple[Moved, ...]
-    """The others, by how many."""
+    """The negatives that changed, the most frequent change first."""
 
 
 def differences(store: Store, before: str, after: str) -> Differences:
-    """Returns what changed from one run to another; StoreError where there is no such run."""
+    """Returns what changed from one run to another; raises as `find_run` for a name without a run."""
     one, other = find_run(store, before), find_run(store, after)
     counts = stored.moved_negatives(store, one, other)
     moved = [

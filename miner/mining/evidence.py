@@ -26,14 +26,14 @@ _CODE = 5
 
 @dataclass(frozen=True)
 class Searches:
-    """What was searched: each retriever and the key of its hits."""
+    """The searches: each retriever and the key of its hits."""
 
     retrievers: Sequence[Retriever]
     keys: Sequence[str]
 
 
 def evidence_stage(collection: Collection, searches: Sequence[str], exclusions: Exclusions) -> Stage:
-    """Returns the ledger's description of one set of evidence."""
+    """Returns the description of one set of evidence in the ledger."""
     inputs: dict[str, Any] = {
         "searches": list(searches),
         **collection.hashes,
@@ -50,7 +50,7 @@ def evidence_stage(collection: Collection, searches: Sequence[str], exclusions: 
 def gather(
     store: Store, stage: Stage, searches: Searches, exclusions: Exclusions, progress: Progress = SILENT
 ) -> None:
-    """Unites the hits, scores every pair with every retriever, finds exclusions, stores the rows.
+    """Merges the hits, scores every pair with every retriever, finds exclusions, and stores the rows.
 
     Adds to `candidates` and `positives` under the stage's key.
     """
@@ -64,28 +64,28 @@ def gather(
     def compute(chunk: int) -> dict[str, pa.Table]:
         """Returns the candidates and positives of a chunk of queries."""
         queries = chunks[chunk]
-        found = [read_hits(store, search, collection, queries) for search in searches.keys]
+        hits = [read_hits(store, search, collection, queries) for search in searches.keys]
         mine = slice(*np.searchsorted(owners, [queries.start, queries.stop]))
         return {
-            "candidates": _candidates(found, searches.retrievers, exclusions),
+            "candidates": _candidates(hits, searches.retrievers, exclusions),
             "positives": _positives(owners[mine], answers[mine], searches.retrievers, collection),
         }
 
     run_stage(store, stage, compute, progress, evidence=stage.key)
 
 
-def _candidates(found: Sequence[Hits], retrievers: Sequence[Retriever], exclusions: Exclusions) -> pa.Table:
-    query, doc, ranks, scores = unite(found)
+def _candidates(hits: Sequence[Hits], retrievers: Sequence[Retriever], exclusions: Exclusions) -> pa.Table:
+    query, doc, ranks, scores = merge(hits)
     fused = reciprocal_rank_fusion(ranks)
     order = np.lexsort((doc, -fused, query))
     query, doc = query[order], doc[order]
-    place = number_within(query).astype(np.int32)
+    fused_rank = number_within(query).astype(np.int32)
     collection = exclusions.collection
     columns: dict[str, Any] = {
-        "candidate": query.astype(np.int64) * CANDIDATES_PER_QUERY + place,
+        "candidate": query.astype(np.int64) * CANDIDATES_PER_QUERY + fused_rank,
         "query_id": collection.query_column(query),
         "doc_id": collection.doc_column(doc),
-        "fused_rank": place,
+        "fused_rank": fused_rank,
         "exclusion": exclusions.of_candidates(query, doc),
         "judged_negative": exclusions.judged_negative(query, doc),
     }
@@ -96,7 +96,7 @@ def _candidates(found: Sequence[Hits], retrievers: Sequence[Retriever], exclusio
 
 
 def _completed(retriever: Retriever, query: Ints, doc: Ints, score: Floats) -> Floats:
-    """Fills in the scores of the pairs that only another retriever returned."""
+    """Adds the scores of the pairs that only another retriever returned."""
     missing = np.flatnonzero(np.isnan(score))
     score[missing] = retriever.score_pairs(query[missing], doc[missing])
     return score
@@ -113,19 +113,19 @@ def _positives(query: Ints, doc: Ints, retrievers: Sequence[Retriever], collecti
     )
 
 
-def unite(found: Sequence[Hits]) -> tuple[Ints, Ints, list[Ints], list[Floats]]:
-    """Returns the distinct pairs of several retrievers' hits, and each one's ranks and scores of them.
+def merge(hits: Sequence[Hits]) -> tuple[Ints, Ints, list[Ints], list[Floats]]:
+    """Returns the distinct pairs of several retrievers' hits, and the ranks and scores from each.
 
-    Pairs come ordered by query, then document; not returned: rank 0, score NaN.
+    Pairs are ordered by query, then document. A pair that a retriever did not return has rank 0, score NaN.
     """
-    keys = [pair_keys(hits.query, hits.doc) for hits in found]
+    keys = [pair_keys(one.query, one.doc) for one in hits]
     union = np.sort(np.concatenate(keys))
     union = union[np.diff(union, prepend=-1) > 0]
     ranks, scores = [], []
-    for key, hits in zip(keys, found, strict=True):
-        place = np.searchsorted(union, key)
+    for key, one in zip(keys, hits, strict=True):
+        rows = np.searchsorted(union, key)
         rank, score = np.zeros(len(union), dtype=np.int32), np.full(len(union), np.nan)
-        rank[place], score[place] = hits.rank, hits.score
+        rank[rows], score[rows] = one.rank, one.score
         ranks.append(rank)
         scores.append(score)
     query, doc = split_pairs(union)

@@ -1,4 +1,4 @@
-"""Explaining a run: what became of every candidate of one query, and why."""
+"""Explaining a run: the verdict and the reason of every candidate of one query."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Explanation:
     positives: pa.Table
     """doc_id, bm25_score, dense_score, rerank_score, text."""
     candidates: pa.Table
-    """slot, verdict, reason, doc_id, ranks and scores, text; the selected first."""
+    """slot, verdict, reason, doc_id, ranks and scores, text; selected candidates first."""
 
 
 def explain(store: Store, query_id: str, run: str | None = None) -> Explanation:
-    """Returns everything a run (default: the last) holds about a query.
+    """Returns everything that a run (default: the last) stores about a query.
 
     Raises StoreError for an unknown query, UsageError for an unknown run or one without the query.
     """
@@ -37,9 +37,9 @@ def explain(store: Store, query_id: str, run: str | None = None) -> Explanation:
     positives = positives_of_query(store, found, query_id)
     if not positives.num_rows:
         splits = listed(splits_with_positives(store, query_id))
-        where = f"its positives are of split {splits}" if splits else "nobody judged a positive of it"
+        where = f"its positives are in split {splits}" if splits else "it has no judged positive"
         raise UsageError(
             f"query '{shown(query_id)}' is not in run '{found.name}' of split {found.split}: {where}",
-            "a run has the queries with positives in its split, or with --queries some of them",
+            "a run has the queries with positives in its split, or a sample of them with --queries",
         )
     return Explanation(found, query_id, text, positives, candidates_of_query(store, found, query_id))

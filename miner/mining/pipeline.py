@@ -1,4 +1,4 @@
-"""Mining from end to end: the stages in order, each finished once."""
+"""Mining from end to end: the stages in order, each done once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from miner.models.reranker import Reranker
 
 DECIDE_CODE = 3
-"""Raised when the same evidence and rules would come out as other triplets."""
+"""Raised if the same evidence and rules give other triplets than before."""
 
 _LIBRARIES = ("hardneg-miner", "sentence-transformers", "torch", "bm25s", "duckdb", "numpy")
 
@@ -54,7 +54,7 @@ class _Models:
 
     @property
     def by_kind(self) -> dict[str, Encoder | Reranker]:
-        """The models that are used, by what they are to the run."""
+        """The models in use, by their role: `encoder`, `reranker`."""
         found = {"encoder": self.encoder.encoder if self.encoder else None, "reranker": self.reranker}
         return {kind: model for kind, model in found.items() if model}
 
@@ -69,10 +69,10 @@ def mine(
 ) -> Run:
     """Retrieves, reranks, decides and selects; returns the finished run.
 
-    The same call after a kill goes on where it stopped; a finished run is returned as it is. `name`
-    is how commands call the run (default: r1, r2, …). The triplets do not depend on `workers`.
-    Raises UsageError for a split without positives, a name that another run has or that does not print, and
-    ModelError for a model that cannot be used.
+    The same call after a kill continues where it stopped; a finished run is returned unchanged. `name` is the
+    name of the run (default: r1, r2, …). The triplets do not depend on `workers`. Raises UsageError for a
+    split without positives, or a name that another run has or that is not printable, and ModelError for a
+    model that cannot be used.
     """
     _require_printable(name)
     collection = Collection.load(store, config.split, config.queries, config.selection.seed)
@@ -86,7 +86,7 @@ def mine(
     described = _run_of(store, config, collection, models, evidence, name, progress)
     with _entered(store, described, progress) as run:
         if run.status == "done":
-            progress.note(f"run {run.name} is finished already; nothing to do")
+            progress.note(f"run {run.name} is already finished; there is nothing to do")
             _note_scores(store, run, config, progress)
             return run
         if all(one.name != run.name for one in previous):
@@ -106,7 +106,7 @@ def mine(
             )
             if models.reranker.truncated:
                 longer = counted(models.reranker.truncated, "pair is", "pairs are")
-                progress.note(f"{longer} longer than {config.reranker} reads: only the beginning was scored")
+                progress.note(f"{longer} longer than {config.reranker} reads: only the beginning is scored")
         for kind, model in models.by_kind.items():
             similarity = {"similarity": one} if (one := getattr(model, "similarity", None)) else {}
             record_model(store, model.fingerprint, kind, model.name, {"dtype": model.dtype, **similarity})
@@ -118,8 +118,8 @@ def decide_again(
 ) -> Run:
     """Applies other rules and another selection to a run's stored evidence; returns the new run.
 
-    No model runs. Raises UsageError for a name as `mine` does, and when `config` differs in anything that
-    evidence depends on: the seed is of that kind where it drew a sample of the queries.
+    No model runs. Raises UsageError for a name as `mine` does, and if `config` differs in a setting that
+    evidence depends on. The seed is one of them if it drew a sample of the queries.
     """
     _require_printable(name)
     fixed = ("rules", "selection")
@@ -134,7 +134,7 @@ def decide_again(
     described = _described(store, config, run.inputs, run.evidence, (run.encoder, run.reranker), name)
     with _entered(store, described, progress) as again:
         if again.status == "done":
-            progress.note(f"run {again.name} is finished already; nothing to do")
+            progress.note(f"run {again.name} is already finished; there is nothing to do")
             _note_scores(store, again, config, progress)
             return again
         return _decide(store, again, config, progress)
@@ -148,7 +148,7 @@ def _decide(store: Store, run: Run, config: MiningConfig, progress: Progress) ->
 
 
 def _require_printable(name: str | None) -> None:
-    """Raises UsageError for a name that a terminal would not show as it is, or that ends in white space."""
+    """Raises UsageError for an empty name, or one with control characters or white space at an end."""
     if name is None:
         return
     if printable(name) != name:
@@ -204,10 +204,10 @@ def _run_of(
     name: str | None,
     progress: Progress,
 ) -> Run:
-    """Describes the run, and notes how its models compute."""
+    """Returns the description of the run; reports the precision and device of its models."""
     for kind, model in models.by_kind.items():
         take_in_model(store, Path(model.name))
-        progress.note(f"{kind} {model.name} computes in {model.dtype} on {model.device}")
+        progress.note(f"{kind} {model.name} runs in {model.dtype} on {model.device}")
     found = {kind: model.fingerprint for kind, model in models.by_kind.items()}
     fingerprints = found.get("encoder"), found.get("reranker")
     inputs = {**collection.hashes, "encoder": fingerprints[0], "reranker": fingerprints[1]}
@@ -215,9 +215,9 @@ def _run_of(
 
 
 def _note_changes(previous: Sequence[Run], run: Run, progress: Progress) -> None:
-    """Says what differs from the run that is most alike, of such the last."""
-    found = [(changes(one, run), one.name) for one in reversed(previous)]
-    changed, name = min(found, key=lambda one: len(one[0]), default=([], ""))
+    """Reports what differs from the most similar run; the latest among equals."""
+    differences = [(changes(one, run), one.name) for one in reversed(previous)]
+    changed, name = min(differences, key=lambda one: len(one[0]), default=([], ""))
     if changed:
         progress.note(f"since run {name}: {'; '.join(changed)}")
 
@@ -232,10 +232,10 @@ def _described(
 ) -> Run:
     settings = canonical(config)
     identity = {"config": settings, "inputs": inputs, "evidence": evidence, "code": DECIDE_CODE}
-    run_id, unnamed = (fingerprint({**identity, "name": told})[:KEY] for told in (name, None))
+    run_id, unnamed = (fingerprint({**identity, "name": one})[:KEY] for one in (name, None))
     known = runs.runs(store)
     if any((other.run_id, other.name) == (unnamed, name) for other in known):
-        run_id = unnamed  # now it is called what it was called by itself
+        run_id = unnamed  # the given name is the one that it got by default
     return Run(
         run_id=run_id,
         name=name or _free_name({other.name for other in known}),
@@ -261,10 +261,10 @@ def _versions() -> dict[str, str]:
 
 @contextmanager
 def _entered(store: Store, run: Run, progress: Progress) -> Iterator[Run]:
-    """Takes up the run with this run_id, or enters it; its name must be free.
+    """Yields the stored run with this run_id, or stores this one; another run must not have its name.
 
-    An unfinished run of the same name and other settings is replaced; what its searches found stays. On an
-    error, a run that was entered here is removed; after a kill it stays, to go on with.
+    An unfinished run with the same name and other settings is replaced; the results of its searches stay.
+    After an error, a run that was stored here is removed; after a kill it stays and can be continued.
     """
     known = {one.run_id: one for one in runs.runs(store)}
     if run.run_id in known:
@@ -277,20 +277,20 @@ def _entered(store: Store, run: Run, progress: Progress) -> Iterator[Run]:
     try:
         yield run
     except Exception:
-        with suppress(Exception):  # a store that cannot be written to is what the first error is about
+        with suppress(Exception):  # the first error is the one to report
             runs.remove_runs(store, [run.name])
         raise
 
 
 def _replace_unfinished(store: Store, other: Run, run: Run, progress: Progress) -> None:
-    """Takes out an unfinished run of the same name; raises UsageError if it is finished."""
-    told = "; ".join(changes(other, run)) or "it was made by another version of miner"
+    """Removes an unfinished run with the same name; raises UsageError if it is finished."""
+    differences = "; ".join(changes(other, run)) or "it was made by another version of miner"
     if other.status == "done":
         raise UsageError(
-            f"run '{run.name}' exists with other settings: {told}",
-            f"choose another name, or take it out: miner runs {store.path} --remove {run.name}",
+            f"run '{run.name}' exists with other settings: {differences}",
+            f"choose another name, or remove that run: miner runs {store.path} --remove {run.name}",
         )
-    progress.note(f"run {run.name} was never finished, with other settings: {told}; it is replaced")
+    progress.note(f"run {run.name} was unfinished and had other settings: {differences}; it is replaced")
     runs.remove_runs(store, [other.name])
 
 
@@ -306,7 +306,7 @@ def canonical(config: MiningConfig) -> dict[str, Any]:
 
 
 def changes(before: Run, after: Run) -> list[str]:
-    """Returns what differs between two runs' inputs and settings, a phrase each."""
+    """Returns the differences between two runs' inputs and settings, one phrase each."""
     old, new = _flat(before.config), _flat(after.config)
     changed = [change(key, old.get(key), new[key]) for key in new if old.get(key) != new[key]]
     hashes = ("documents", "queries", "judgments", corpus.IDENTITY, "clusters", "encoder", "reranker")
@@ -317,7 +317,7 @@ def changes(before: Run, after: Run) -> list[str]:
 
 
 def change(key: str, before: object, after: object) -> str:
-    """Returns what became of a setting; of a list a few of those that came and went, not the list twice."""
+    """Returns a changed setting as `key old → new`; for a list, a few of the members added and removed."""
     if isinstance(before, list) and isinstance(after, list):
         moves = {
             "added": [one for one in after if one not in set(before)],
@@ -336,7 +336,7 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _note_scores(store: Store, run: Run, config: MiningConfig, progress: Progress) -> None:
-    """Warns of scores that are not finite, and of a model whose scores are all the same."""
+    """Warns about scores that are not finite, and about a model whose scores are all the same."""
     names = {
         "bm25": "BM25" if config.bm25 else None,
         "dense": model_name(store, run.encoder),
@@ -356,7 +356,7 @@ def _note_scores(store: Store, run: Run, config: MiningConfig, progress: Progres
             if decides and found.queries:
                 queries = counted(found.queries, "query gets", "queries get")
                 progress.note(
-                    f"warning: {queries} no negatives, for want of a positive with a finite score by {name}"
+                    f"warning: {queries} no negatives, because no positive has a finite score by {name}"
                 )
         finite = found.pairs - found.candidates - found.positives
         constant = same_score(finite, found.lowest, found.highest)
@@ -365,7 +365,7 @@ def _note_scores(store: Store, run: Run, config: MiningConfig, progress: Progres
 
 
 def _numbers(**numbers: int) -> str:
-    """Returns numbers with their nouns, joined, without those that are 0."""
+    """Returns numbers with their nouns, joined; zeros are left out."""
     many = {"query": "queries"}
     return " and ".join(counted(number, one, many.get(one, "")) for one, number in numbers.items() if number)
 
@@ -376,14 +376,14 @@ def _note_models(models: _Models, config: MiningConfig, progress: Progress) -> N
     gaps = models.encoder.gaps() if models.encoder else {}
     if without := _numbers(document=gaps.get("documents", 0), query=gaps.get("queries", 0)):
         progress.note(
-            f"warning: {config.encoder} has no vector for {without}: dense search leaves out such texts"
+            f"warning: {config.encoder} has no vector for {without}: dense search ignores these texts"
         )
     if models.encoder and config.index != "Flat":
         progress.note(f"{config.index} finds {models.encoder.recall(config.depth):.1%} of what Flat finds")
 
 
 def config_of(run: Run) -> MiningConfig:
-    """Returns the configuration that a run was mined with; StoreError if it cannot be read."""
+    """Returns the configuration that a run was mined with; raises StoreError if it cannot be read."""
     from miner.mining.config import Rules, Selection
 
     values = dict(run.config)

@@ -1,4 +1,4 @@
-"""The rules: which candidates are dropped for their score or rank, and why."""
+"""The rules: they drop candidates for their score or rank, each with a reason."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int16]
 
 REASONS = tuple(Reason)
-"""A reason's code is its place here."""
+"""The code of a reason is its index here."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Candidates in front of the rules: arrays of one length."""
+    """Candidates before the rules: arrays of one length."""
 
     score: Floats
-    """The deciding score: finite, or NaN where the reranker was not asked."""
+    """Deciding score: finite, or NaN if the reranker did not score the pair."""
     reference: Floats
-    """The score of the positive that margins are measured from."""
+    """Score of the reference positive."""
     best_rank: Ints
-    """The best rank any retriever gave."""
+    """The best rank from any retriever."""
     judged_negative: npt.NDArray[np.bool_]
-    """Whether a judgment or a label says that it is a negative: then it cannot score too high."""
+    """Whether a judgment or a label says that it is a negative: no rule drops it for a high score."""
 
 
 def name_of(rules: Rules) -> str:
-    """Returns the rules that are on, with their parameters, and the reference positive if one uses it."""
+    """Returns the rules that are on, with their parameters, and the reference positive if a rule uses it."""
     return _names(rules) + (
         f", reference positive {rules.reference_positive}" if _starts_from_positives(rules) else ""
     )
 
 
 def in_force(config: MiningConfig) -> str:
-    """Returns what decides in a run, as people read it: `rules: percentile 5`.
+    """Returns the rules in force in a run as people read them, such as `rules: percentile 5`.
 
-    The reference positive follows where a rule, SimANS or the pairing of triplets uses it.
+    The reference positive follows if a rule, SimANS or the pairing of triplets uses it.
     """
     reference, strategy = config.rules.reference_positive, config.selection.strategy
     used = _starts_from_positives(config.rules) or strategy == "ambiguous" or reference == "each"
@@ -88,7 +88,7 @@ def distribution(scores: Floats, values: Floats) -> Floats:
 
 
 def apply(rules: Rules, rows: Scored, positives: Floats) -> Codes:
-    """Returns each row's reason as its place in `REASONS`, or KEPT; the first rule that drops it.
+    """Returns the code of the first rule that drops each row, or KEPT.
 
     `positives` are all positives' deciding scores, sorted.
     """
@@ -102,20 +102,20 @@ def apply(rules: Rules, rows: Scored, positives: Floats) -> Codes:
 
 
 BOUNDS = ("max_score", "absolute_margin", "relative_margin", "percentile", "relative_percentile")
-"""The rules against unjudged positives: each bounds the score from above, and names the reason it gives."""
+"""The rules against high scores. Each bounds the score from above; its reason has the same name."""
 FROM_REFERENCE = ("absolute_margin", "relative_margin", "relative_percentile")
-"""Those of them that start from a positive of the query."""
+"""The ones among them that depend on the reference positive."""
 _ORDER = ("skip_top", "max_rank", "max_score", "min_score", *BOUNDS[1:])
-"""All rules, in the order in which they give the reason."""
+"""All rules in the order in which they are applied."""
 TOO_HIGH = tuple(REASONS.index(Reason(name)) for name in BOUNDS)
-"""Their codes: a candidate known to be a negative is spared these."""
+"""The codes of BOUNDS, which never apply to known negatives."""
 
 Drops = Callable[[Scored], npt.NDArray[np.bool_]]
 Bound = Callable[[Floats], Floats]
 
 
 def _active(rules: Rules, positives: Floats) -> list[tuple[Reason, Drops]]:
-    """The rules in force, in the order in which they give the reason."""
+    """The rules in force, in the order in which they are applied."""
     active: list[tuple[Reason, Drops]] = [(Reason.RANK_WINDOW, lambda rows: _outside(rules, rows))]
     bounds = _bounds(rules, positives)
     if (bound := bounds.pop(Reason.MAX_SCORE, None)) is not None:
@@ -130,7 +130,7 @@ def _above(bound: Bound) -> Drops:
 
 
 def _bounds(rules: Rules, positives: Floats) -> dict[Reason, Bound]:
-    """The highest score that each rule against unjudged positives allows, by the reference score."""
+    """The highest score that each rule against high scores allows, given the reference score."""
     bounds: dict[Reason, Bound] = {}
     if (most := rules.max_score) is not None:
         bounds[Reason.MAX_SCORE] = lambda reference: np.full_like(reference, most)
@@ -152,15 +152,15 @@ def _below_share(positives: Floats, share: Floats) -> Floats:
     """The highest score s with F(s) at most each share, F the distribution of `positives` (sorted)."""
     shares = np.arange(len(positives) + 1) / max(1, len(positives))
     allowed = np.searchsorted(shares, share, side="right") - 1
-    # F rises at each positive's score: s has to stay below the first that is one too many.
+    # F rises at each positive's score: s must be below the first one that exceeds the share.
     edges = np.concatenate([[-np.inf], np.nextafter(positives, -np.inf), [np.inf]])
     return np.asarray(edges[allowed + 1])
 
 
 def highest(rules: Rules, reference: Floats, positives: Floats) -> Floats:
-    """Returns the highest score that all rules against unjudged positives allow, for each reference score.
+    """Returns the highest score that all rules against high scores allow, for each reference score.
 
-    `positives` are all positives' deciding scores, sorted; infinity where no rule bounds.
+    `positives` are all positives' deciding scores, ascending; infinity if no rule bounds.
     """
     bound = np.full_like(reference, np.inf)
     for limit in _bounds(rules, positives).values():

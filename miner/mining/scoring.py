@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from miner.models.reranker import Reranker
 
 _CODE = 2
-"""Raised when other pairs are scored."""
+"""Raised if other pairs are scored than before."""
 CHUNK = 4096
-"""Pairs between two commits."""
+"""Number of pairs between two commits."""
 
 
 def rerank(
@@ -37,7 +37,7 @@ def rerank(
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> None:
-    """Scores the evidence's candidates, down to a fused rank, and its positives; as `score_pairs`."""
+    """Scores the positives of the evidence, and its candidates down to a fused rank, as `score_pairs`."""
     candidates = stored.candidates_to_rerank(store, evidence, depth)
     keys = _keys(pa.concat_tables([candidates, stored.positive_pairs(store, evidence)]), collection)
     inputs = {"evidence": evidence, "depth": depth, "code": _CODE}
@@ -54,9 +54,9 @@ def score_pairs(
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> None:
-    """Scores pairs (`pair_keys` of positions); `inputs` is what says to the ledger which pairs these are.
+    """Scores pairs (`pair_keys` of positions); `inputs` identifies these pairs in the ledger.
 
-    Adds to `rerank_scores`; a pair that the reranker has scored before is not scored again.
+    Adds to `rerank_scores`; pairs that the reranker has already scored are not scored again.
     """
     query, doc = _shortest_first(keys, collection)
     stage = Stage(
@@ -76,7 +76,7 @@ def score_pairs(
 
 
 def _shortest_first(keys: Int64s, collection: Collection) -> tuple[Ints, Ints]:
-    """Every pair once, by length of its texts, then position: batches of like lengths."""
+    """Every pair once, by the length of its texts, then position; batches then have similar lengths."""
     query, doc = split_pairs(np.unique(keys))
     length = _lengths(collection.queries)[query] + _lengths(collection.documents)[doc]
     order = np.argsort(length, kind="stable")
@@ -84,7 +84,7 @@ def _shortest_first(keys: Int64s, collection: Collection) -> tuple[Ints, Ints]:
 
 
 def _keys(table: pa.Table, collection: Collection) -> Int64s:
-    """The pairs of ids that the collection has."""
+    """The keys of the pairs whose ids the collection has."""
     query = positions(table["query_id"], collection.query_ids)
     doc = positions(table["doc_id"], collection.doc_ids)
     inside = (query >= 0) & (doc >= 0)

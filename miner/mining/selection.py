@@ -1,4 +1,4 @@
-"""Selection: which of the kept candidates become a query's negatives."""
+"""Selection: the choice of a query's negatives among its kept candidates."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Kept:
-    """Candidates that passed the rules, grouped: arrays of one length, `group` sorted."""
+    """Kept candidates by group: arrays of one length, `group` sorted."""
 
     group: Ints
-    """Whose negative it would be: a query, or with `--reference-positive each` one of its positives."""
-    places: Callable[[], Ints]
-    """Gives `doc`: asked only where something depends on it."""
+    """The query of each, or with `--reference-positive each` the positive."""
+    docs: Callable[[], Ints]
+    """Returns `doc`; called only if something depends on it."""
     score: Floats
     reference: Floats
     bm25_best: npt.NDArray[np.bool_]
-    """Whether BM25 ranked it at least as high as the encoder did."""
+    """Whether BM25 ranks it at least as high as the encoder."""
     key: npt.NDArray[np.uint64]
-    """A hash of the query's and the document's id, from which random choices are drawn."""
+    """A hash of the query's and the document's id, the source of random choices."""
 
     @cached_property
     def doc(self) -> Ints:
-        """The document's place in the order of ids; ties go to the smaller."""
-        return self.places()
+        """The document's position in the order of ids; ties go to the smaller one."""
+        return self.docs()
 
 
 def select(kept: Kept, config: Selection, served: Ints | None = None) -> tuple[Ints, Ints]:
-    """Returns the rows chosen, and each row's slot: 1 for its group's hardest, 0 if not chosen.
+    """Returns the selected rows, and each row's slot: 1 for its group's hardest, 0 if not selected.
 
-    `served` counts how often each document has been a negative; with a document cap it is read and
-    raised. Rows refused for the cap have slot -1.
+    `served` counts how often each document was selected; it is used and updated if there is a document cap.
+    Rows that the cap drops have slot -1.
     """
     preference = _preference(kept, config)
     order = _sorted_rows(kept, preference)
@@ -60,20 +60,20 @@ def select(kept: Kept, config: Selection, served: Ints | None = None) -> tuple[I
 
 
 def _preference(kept: Kept, config: Selection) -> Floats:
-    """Larger is taken first."""
+    """The value of each row; larger values are selected first."""
     if config.strategy == "top":
         return kept.score
     uniform = _uniform(kept.key, config.seed)
     if config.strategy == "random":
         return uniform
-    # Gumbel top-k draws without replacement with p ∝ exp(weight) (Kool et al. 2019); the weight is
-    # that of SimANS (Zhou et al. 2022, equation 4).
+    # Gumbel top-k sampling draws without replacement with p ∝ exp(weight) (Kool et al. 2019). The weight is
+    # the one of SimANS (Zhou et al. 2022, equation 4).
     weight = -config.ambiguous_a * (kept.score - kept.reference - config.ambiguous_b) ** 2
     return np.asarray(weight - np.log(-np.log(uniform)), dtype=np.float64)
 
 
 def _uniform(key: npt.NDArray[np.uint64], seed: int) -> Floats:
-    """A number in (0, 1) per row that depends on the pair and the seed alone (SplitMix64)."""
+    """A number in (0, 1) per row that depends only on the pair and the seed (SplitMix64)."""
     with np.errstate(over="ignore"):
         x = key + np.uint64(seed % (1 << 64)) * np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -83,7 +83,7 @@ def _uniform(key: npt.NDArray[np.uint64], seed: int) -> Floats:
 
 
 def _sorted_rows(kept: Kept, preference: Floats) -> Ints:
-    """Rows by group, then preference, then document. Evidence often arrives so: then nothing is sorted."""
+    """Rows by group, then preference, then document. Often they are in this order already."""
     same = kept.group[1:] == kept.group[:-1]
     rising = same & (preference[1:] >= preference[:-1])
     if not rising.any():
@@ -106,25 +106,25 @@ def _within_quota(kept: Kept, order: Ints, config: Selection) -> Ints:
 
 
 def _under_cap(kept: Kept, order: Ints, config: Selection, served: Ints) -> tuple[Ints, Ints]:
-    """Walks the groups in order and refuses documents that have served often enough.
+    """Selects group by group, and drops documents that were selected as often as the cap allows.
 
-    Quotas count here too: a refused candidate leaves its retriever's place to the next.
+    Quotas count here too: a dropped candidate does not use up its retriever's quota.
     """
     allowed: list[int] = []
     capped: list[int] = []
     quotas = [config.negatives if q is None else q for q in (config.dense_quota, config.bm25_quota)]
-    places, left, current = config.negatives, list(quotas), -1
+    free, left, current = config.negatives, list(quotas), -1
     docs, groups, retrievers = (column[order].tolist() for column in (kept.doc, kept.group, kept.bm25_best))
     for row, doc, group, retriever in zip(order.tolist(), docs, groups, retrievers, strict=True):
         if group != current:
-            places, left, current = config.negatives, list(quotas), group
-        if not places or not left[retriever]:
+            free, left, current = config.negatives, list(quotas), group
+        if not free or not left[retriever]:
             continue
         if served[doc] >= (config.document_cap or 0):
             capped.append(row)
             continue
         served[doc] += 1
-        places -= 1
+        free -= 1
         left[retriever] -= 1
         allowed.append(row)
     return np.array(allowed, dtype=np.int64), np.array(capped, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Why queries got too few negatives, and what would leave them more."""
+"""Why queries got too few negatives, and which settings would give them more."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ from miner.store.verdicts import short_queries
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-FOUND, EXCLUDED, UNUSED = "found", "excluded", "unused"
-"""Causes that are no rule: too little was found, or is excluded, or a quota left it unused."""
+FEW_CANDIDATES, EXCLUDED, UNUSED = "few_candidates", "excluded", "unused"
+"""The causes other than rules: few candidates, most of them excluded, or unused because of a quota."""
 _BY_RULE = (*ruling.BOUNDS, Reason.MIN_SCORE, Reason.RANK_WINDOW, Reason.DOCUMENT_CAP, "not_scored")
-_LOOKED_AT = 500
-"""Queries that a looser value is looked for with."""
+_SAMPLE = 500
+"""At most this many queries are used to find a looser value."""
 _ENOUGH = 0.9
-"""The value suits this share of the queries that some value suits."""
+"""The advised value suits this share of the queries that some value suits."""
 _MOST = {"percentile": 50.0, "relative_percentile": 1.0}
-"""No looser value is advised: it would let candidates pass that score like positives."""
+"""The loosest values that are advised: looser ones keep candidates that score like positives."""
 _WORTH = 0.2
-"""A cause of fewer of the queries than this share gets no line."""
+"""Causes of less than this share of the queries are left out."""
 
 
 @dataclass(frozen=True)
 class Shortfall:
-    """Queries that got fewer negatives than asked, for one cause."""
+    """Queries that got fewer negatives than asked for, with one cause."""
 
     cause: str
-    """The reason that most of their candidates have, or FOUND, EXCLUDED or UNUSED."""
+    """The most frequent reason of their candidates, or FEW_CANDIDATES, EXCLUDED or UNUSED."""
     queries: int
     hint: str
-    """How many queries, why, and what would leave them more, or that nothing would."""
+    """How many queries, why, and which settings would give them more, if any would."""
 
     def __str__(self) -> str:
         return self.hint
 
 
 def shortfalls(store: Store, run: Run) -> list[Shortfall]:
-    """Returns the main causes for which queries of a run got too few negatives, the commonest first.
+    """Returns the main causes for which queries of a run got too few negatives, the most frequent first.
 
-    Of each query the cause is what befell most of its candidates. No model runs.
+    The cause of a query is the most frequent reason of its candidates. No model runs.
     """
     table = short_queries(store, run)
     if not table.num_rows:
@@ -87,13 +87,13 @@ class _Short:
         self._store, self._run, self._config = store, run, config
         self._numbers: Ints = table["query_no"].to_numpy().astype(np.int64)
         codes = table["codes"].combine_chunks()
-        self._found: Ints = codes.value_lengths().fill_null(0).to_numpy().astype(np.int64)
+        self._candidates: Ints = codes.value_lengths().fill_null(0).to_numpy().astype(np.int64)
         self.causes = self._causes(codes)
         """One per query."""
 
     def _causes(self, codes: pa.ListArray) -> list[str]:
         flat = codes.flatten().to_numpy().astype(np.int64)
-        owner = np.repeat(np.arange(len(self._found)), self._found)
+        owner = np.repeat(np.arange(len(self._candidates)), self._candidates)
         # Codes are small numbers: a table of them spares np.unique's sort of all candidates.
         lowest = int(flat.min(initial=0))
         known = (np.flatnonzero(np.bincount(flat - lowest)) + lowest).tolist()
@@ -101,47 +101,45 @@ class _Short:
         column = np.zeros(int(flat.max(initial=0)) - lowest + 1, dtype=np.int64)
         for code in known:
             column[code - lowest] = names.index(_cause(code))
-        shape = len(self._found), max(1, len(names))
+        shape = len(self._candidates), max(1, len(names))
         cells = owner * shape[1] + column[flat - lowest]
         counts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
         if "selected" in names:
             counts[:, names.index("selected")] = 0
         most = counts.argmax(axis=1).tolist()
-        few = self._found < self._run.negatives
-        return [FOUND if nothing else names[place] for nothing, place in zip(few, most, strict=True)]
+        few = self._candidates < self._run.negatives
+        return [FEW_CANDIDATES if one else names[column] for one, column in zip(few, most, strict=True)]
 
     def hint(self, cause: str) -> str:
-        """Returns what would leave more negatives to the queries of a cause."""
+        """Returns which settings would give more negatives to the queries with this cause."""
         of = np.array([one == cause for one in self.causes])
-        if cause == FOUND:
-            return self._more_found()
+        if cause == FEW_CANDIDATES:
+            return self._more_candidates()
         if cause == EXCLUDED:
-            deeper = bool((self._found[of] >= self._config.depth).any())
-            what = "most of what was found is excluded (positives, their copies, protected documents)"
-            return (
-                f"{what}; mine with a larger --depth" if deeper else f"{what}, and there is no more to find"
-            )
+            deeper = bool((self._candidates[of] >= self._config.depth).any())
+            what = "most candidates are excluded (positives, their copies, protected documents)"
+            return f"{what}; mine with a larger --depth" if deeper else f"{what}, and there are no others"
         if cause == UNUSED:
             given = [name for name in ("bm25_quota", "dense_quota") if self._given(name) is not None]
-            return f"candidates that passed the rules were left over; raise {_flags_of(given)}"
+            return f"a quota leaves kept candidates unused; raise {_flags_of(given)}"
         if cause == Reason.DOCUMENT_CAP:
-            return "most candidates are negatives of other queries already; raise --document-cap"
+            return "most candidates are already negatives of other queries; raise --document-cap"
         if cause == Reason.RANK_WINDOW:
             return self._wider()
         if cause in RULES:
             return _Looser(self._store, self._run, self._config, cause, self._numbers[of]).hint()
-        return "most candidates have no finite score; see the reason not_scored in view verdicts"
+        return "most candidates have no finite score: reason not_scored in view verdicts"
 
     def _given(self, name: str) -> Any:
         return getattr(self._config.selection, name)
 
-    def _more_found(self) -> str:
-        config, asked = self._config, self._run.negatives
-        if config.depth < asked:
-            return f"--depth {config.depth} finds fewer than {asked} candidates; mine with a larger one"
-        what = f"fewer than {asked} documents were found"
+    def _more_candidates(self) -> str:
+        config, wanted = self._config, self._run.negatives
+        if config.depth < wanted:
+            return f"--depth {config.depth} gives fewer than {wanted} candidates; mine with a larger --depth"
+        what = f"fewer than {wanted} candidates were found"
         if config.encoder:
-            return f"{what}, and there is no more to find"
+            return f"{what}, and there are no others"
         languages = f"--stemmer {config.stemmer} and --stopwords {config.stopwords}"
         return f"{what}; check that {languages} suit the texts, or add --encoder, which needs no shared words"
 
@@ -157,11 +155,11 @@ class _Short:
 
 
 class _Looser:
-    """Looks for the value of one rule that leaves enough to some queries."""
+    """Searches for a value of one rule that gives some queries enough negatives."""
 
     def __init__(self, store: Store, run: Run, config: MiningConfig, rule: str, queries: Ints) -> None:
         self._run, self._config, self._rule = run, config, rule
-        step = max(1, ceil(len(queries) / _LOOKED_AT))
+        step = max(1, ceil(len(queries) / _SAMPLE))
         self._queries, self._all = queries[::step], step == 1
         self._known: dict[str, tuple[Floats, Floats]] = {}
         score = deciding_score(config)
@@ -176,32 +174,32 @@ class _Looser:
         self._rank: Ints = table["best_rank"].to_numpy().astype(np.int64)
 
     def hint(self) -> str:
-        """Returns the value and how many queries it helps, and other ways that help; or that none does."""
+        """Returns the value, the number of queries that it helps, and other settings that help, if any do."""
         what = f"most candidates were dropped by {self._rule}"
         if self._config.rules.reference_positive == "each":
             return f"{what}; loosen {_flags_of([self._rule])}"
         ways = [*self._value(self._rule), *self._median()]
         if self._rule in ruling.FROM_REFERENCE:
-            # One bound for all queries spares those whose lowest positive scores like nothing.
+            # One bound for all queries also helps those whose lowest positive scores very low.
             ways += self._value("percentile")
         ways.sort(key=lambda way: -way[0])
         if ways:
             least = _WORTH * ways[0][0]
-            told = [f"{flags} (for {self._many(helped)})" for helped, flags in ways if helped >= least]
-            return f"{what}; {self._run.negatives} are left with {' or '.join(told)}"
+            advice = [f"{flags} (for {self._many(helped)})" for helped, flags in ways if helped >= least]
+            return f"{what}; {self._run.negatives} are left with {' or '.join(advice)}"
         others = [name for name in RULES if name != self._rule]
         if any(getattr(self._config.rules, name) != RULES[name] for name in others):
             return f"{what}, and the other rules leave fewer than {self._run.negatives} as well; loosen both"
         return f"{what}, and no looser value is safe; mine with a larger --depth"
 
     def _many(self, helped: int) -> str:
-        """How many of the queries; of a sample of them the share."""
+        """The number of queries; the share if they are a sample."""
         return f"{helped:,}" if self._all else f"about {helped / len(self._queries):.0%}"
 
     def _value(self, rule: str) -> Iterator[tuple[int, str]]:
-        """How many queries a value of a rule helps in the place of the too strict one, and its flags.
+        """Yields how many queries a looser value of a rule helps, and the flags for it.
 
-        None that lets candidates pass which score like positives.
+        Values that would keep candidates that score like positives are not advised.
         """
         if rule != self._rule and getattr(self._config.rules, rule) is not None:
             return
@@ -219,7 +217,7 @@ class _Looser:
         yield _suited(rule, needed, value), _flags(rules)
 
     def _median(self) -> Iterator[tuple[int, str]]:
-        """The same value measured from the median positive, where that helps and is not so already."""
+        """Yields how many queries the median as reference positive helps, with the same value of the rule."""
         rules = self._config.rules
         if self._rule not in ruling.FROM_REFERENCE or rules.reference_positive != "lowest":
             return
@@ -228,9 +226,9 @@ class _Looser:
             yield helped, "--reference-positive median"
 
     def _bounds(self, kind: str) -> tuple[Floats, Floats]:
-        """Each query's score that the rule has to let pass so that enough are left, and where it starts.
+        """Returns the score that the rule must keep to leave each query enough, and the reference score.
 
-        NaN where the other rules alone leave too few.
+        NaN if the other rules alone leave too few.
         """
         if kind not in self._known:
             self._known[kind] = self._bounds_of(kind)
@@ -242,17 +240,17 @@ class _Looser:
         rules = replace(self._config.rules, **{self._rule: None})  # type: ignore[arg-type]
         rows = ruling.Scored(self._score, reference[self._owner], self._rank, self._judged)
         passed = self._free & (ruling.apply(rules, rows, self._positives.sorted_scores) == KEPT)
-        # A known negative is spared the rules against high scores.
+        # No rule against high scores applies to a known negative.
         harmless = self._judged & (self._rule != Reason.MIN_SCORE)
         sign = -1.0 if self._rule == Reason.MIN_SCORE else 1.0
         value = np.where(harmless, -np.inf, sign * self._score)[passed]
         owner = self._owner[passed]
         order = np.lexsort((value, owner))
         numbers, starts, counts = np.unique(owner[order], return_index=True, return_counts=True)
-        asked = self._run.negatives
-        enough = counts >= asked
+        wanted = self._run.negatives
+        enough = counts >= wanted
         bounds = np.full(len(reference), np.nan)
-        bounds[numbers[enough]] = sign * value[order][starts[enough] + asked - 1]
+        bounds[numbers[enough]] = sign * value[order][starts[enough] + wanted - 1]
         return bounds[self._queries], reference[self._queries]
 
 
@@ -267,9 +265,9 @@ def _suited(rule: str, needed: Floats, value: float) -> int:
 
 
 def _needed(rule: str, bound: Floats, start: Floats, positives: Positives) -> Floats:
-    """The value of a rule with which each query's bound passes; NaN or infinity where none does.
+    """The value of a rule with which each query's bound is kept; NaN or infinity if no value does.
 
-    `start` are the queries' reference positives.
+    `start` are the queries' reference scores.
     """
     scores = positives.sorted_scores
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -286,7 +284,7 @@ def _needed(rule: str, bound: Floats, start: Floats, positives: Positives) -> Fl
 
 
 def _rounded(value: float, up: bool) -> float:
-    """Two digits, rounded to the looser side."""
+    """The value with two digits, rounded to the looser side."""
     if not value:
         return 0.0
     step = 10.0 ** (floor(log10(abs(value))) - 1)
@@ -294,7 +292,7 @@ def _rounded(value: float, up: bool) -> float:
 
 
 def _flags(rules: Rules) -> str:
-    """All rules that are on, as they are named on the command line: naming one replaces the others."""
+    """All rules that are on as command-line options, because naming one replaces the others."""
     on = [name for name in RULES if getattr(rules, name) != RULES[name]]
     return " ".join(f"{_flags_of([name])} {getattr(rules, name):g}" for name in on)
 
