@@ -23,7 +23,6 @@ import duckdb
 
 from miner.errors import StoreError
 from miner.store.faults import unopened
-from miner.store.lock import BusyError, ask, asked, holder
 
 Note = Callable[[str], None]
 
@@ -84,6 +83,8 @@ def _patiently(
         except (duckdb.Error, MemoryError) as error:
             if not any(sign in str(error) for sign in _HELD):
                 raise unopened(file, error) from error
+            from miner.store.lock import BusyError, ask  # a reader who need not wait needs no lock
+
             waited = time.monotonic() - started
             if wait is not None and waited >= wait:
                 raise BusyError(
@@ -100,6 +101,8 @@ def _who(file: Path, error: Exception) -> str:
     found = re.search(r"\(PID (\d+)\)", str(error))
     if found is None:
         return ""
+    from miner.store.lock import holder
+
     known = holder(file)
     return f": {known}" if known and known.pid == int(found[1]) else f": process {found[1]}"
 
@@ -219,7 +222,7 @@ class Access:
             raise self._changed()
         self._connection, self._state = connection, state
         self._since = self._used = time.monotonic()
-        self._asked = asked(self._file)
+        self._asked = self._asking()
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, args=(self._ended,), daemon=True)
         self._watcher.start()
@@ -245,7 +248,15 @@ class Access:
         return tuple(found)
 
     def _is_asked(self) -> bool:
-        return not self._read_only and asked(self._file) != self._asked
+        return not self._read_only and self._asking() != self._asked
+
+    def _asking(self) -> int:
+        """Returns a number that changes when somebody asks a writer to step aside."""
+        if self._read_only:
+            return 0
+        from miner.store.lock import asked
+
+        return asked(self._file)
 
     def _step_aside(self) -> None:
         self._disconnect()
