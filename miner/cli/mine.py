@@ -16,7 +16,7 @@ from miner.ranges import THREADS
 @click.command("mine")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--run", "name", help="Name of the run, for the other commands [default: r1, r2, …].")
-@click.option("--workers", type=Within(THREADS), help="Worker threads [default: one per free processor].")
+@click.option("--workers", type=Within(THREADS), help="Worker threads [default: one per processor].")
 @config_options(MiningConfig, Rules, Selection)
 def command(store: Path, name: str | None, workers: int | None, recipe: Path | None, **flags: Any) -> None:
     """Mine triplets with hard negatives into STORE.

@@ -41,7 +41,7 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
 @click.command("silver")
 @click.argument("store", type=click.Path(path_type=Path))
 @field_options(SilverConfig(), _OPTIONS)
-@click.option("--workers", type=Within(THREADS), help="Worker threads [default: one per free processor].")
+@click.option("--workers", type=Within(THREADS), help="Worker threads [default: one per processor].")
 @click.option("--undo", is_flag=True, help="Remove all silver judgments from STORE.")
 def command(store: Path, workers: int | None, undo: bool, **settings: Any) -> None:
     """Have a cross-encoder judge pairs in STORE that nobody judged (Augmented SBERT).

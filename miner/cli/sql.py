@@ -21,7 +21,6 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from miner.cli.numbers import Within
-from miner.engine.files import WAIT, locked, replacing
 from miner.errors import MinerError, UsageError, printable
 from miner.ranges import NATURAL
 from miner.store.select import SECONDS, Limits, Result, confined, select
@@ -107,11 +106,19 @@ def _format(form: str | None, out: Path | None) -> str:
 
 
 @contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    from miner.engine.files import WAIT, locked, replacing  # an answer on the screen needs none of it
+
+    with locked(out, WAIT), replacing(out) as whole:
+        yield whole
+
+
+@contextmanager
 def _stream(out: Path | None) -> Iterator[IO[str]]:
     if out is None:
         yield sys.stdout
         return
-    with locked(out, WAIT), replacing(out) as whole, whole.open("w", encoding="utf-8", newline="") as stream:
+    with _replacing(out) as whole, whole.open("w", encoding="utf-8", newline="") as stream:
         yield stream
 
 
@@ -121,7 +128,7 @@ def _write_parquet(result: Result, out: Path | None) -> None:
     import pyarrow.parquet as pq
 
     reader = result.arrow()
-    with locked(out, WAIT), replacing(out) as whole, pq.ParquetWriter(whole, reader.schema) as writer:
+    with _replacing(out) as whole, pq.ParquetWriter(whole, reader.schema) as writer:
         for batch in reader:
             writer.write_batch(batch)
 

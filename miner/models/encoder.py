@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from miner.engine.load import free_threads
 from miner.engine.progress import SILENT, Progress
-from miner.engine.work import ordered_map
+from miner.engine.work import ordered_map, worker_count
 from miner.errors import ModelError
 from miner.models.batching import equal_length_batches, padded_batches, units_of
 from miner.models.device import resolve_device, resolve_dtype
@@ -198,7 +197,7 @@ class Encoder:
         import torch
 
         on_cpu = self.device == "cpu"
-        workers = (workers or free_threads(progress=progress)) if on_cpu else 1
+        workers = worker_count(workers) if on_cpu else 1
         lengths = [len(ids) for ids in tokens]
         batches = equal_length_batches(lengths) if on_cpu else padded_batches(lengths)
         vectors = np.empty((len(tokens), self.dimension), dtype=np.float32)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from miner.engine.load import free_threads
 from miner.engine.progress import SILENT, Progress
-from miner.engine.work import ordered_map
+from miner.engine.work import ordered_map, worker_count
 from miner.errors import ModelError
 from miner.models.batching import Indices, equal_length_batches, padded_batches
 from miner.models.device import DTYPES, resolve_device, resolve_dtype
@@ -164,7 +163,7 @@ class PairScorer:
     def _score_by_length(self, tokens: PairTokens, workers: int | None, progress: Progress) -> Scores:
         import torch
 
-        workers = (workers or free_threads(progress=progress)) if self._on_cpu else 1
+        workers = worker_count(workers) if self._on_cpu else 1
         cut = equal_length_batches if self._on_cpu else padded_batches
         batches = cut(tokens.lengths)
         scores = np.empty(len(tokens.lengths), dtype=np.float64)

@@ -23,7 +23,6 @@ import duckdb
 
 from miner.errors import StoreError
 from miner.store.faults import unopened
-from miner.store.lock import BusyError, request_access, request_mark, writer_of
 
 Note = Callable[[str], None]
 
@@ -84,6 +83,8 @@ def _patiently(
         except (duckdb.Error, MemoryError) as error:
             if not any(sign in str(error) for sign in _LOCKED):
                 raise unopened(file, error) from error
+            from miner.store.lock import BusyError, request_access  # only who waits needs them
+
             waited = time.monotonic() - started
             if wait is not None and waited >= wait:
                 raise BusyError(
@@ -100,6 +101,8 @@ def _by_whom(file: Path, error: Exception) -> str:
     process = re.search(r"\(PID (\d+)\)", str(error))
     if process is None:
         return ""
+    from miner.store.lock import writer_of
+
     writer = writer_of(file)
     return f": {writer}" if writer and writer.pid == int(process[1]) else f": process {process[1]}"
 
@@ -219,7 +222,7 @@ class Access:
             raise self._changed()
         self._connection, self._state = connection, state
         self._since = self._used = time.monotonic()
-        self._requests = request_mark(self._file)
+        self._requests = self._request_mark()
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, args=(self._ended,), daemon=True)
         self._watcher.start()
@@ -245,7 +248,15 @@ class Access:
         return tuple(state)
 
     def _is_requested(self) -> bool:
-        return not self._read_only and request_mark(self._file) != self._requests
+        return not self._read_only and self._request_mark() != self._requests
+
+    def _request_mark(self) -> int:
+        """Returns a number that changes when somebody asks a writer to give way; 0 for a reader."""
+        if self._read_only:
+            return 0
+        from miner.store.lock import request_mark
+
+        return request_mark(self._file)
 
     def _give_way(self) -> None:
         self._disconnect()
