@@ -18,21 +18,19 @@ from miner.ranges import shown
 from miner.store.database import Store
 from miner.store.select import (
     DEFAULT,
-    READING_TABLE_FUNCTIONS,
-    REFUSED_FUNCTIONS,
     Limits,
-    checked,
     confined,
     select,
 )
 from tests.sql_support import small_store, sql
 
-READS_ONLY = "only one SELECT statement that reads the store is taken"
-HARMLESS_VOLATILE = {
-    "current_connection_id", "current_query", "current_query_id", "current_transaction_id", "error",
-    "gen_random_uuid", "random", "stats", "uuid", "uuidv4", "uuidv7", "vector_type",
+ONE_SELECT = "miner sql runs one SELECT statement"
+HARMLESS = {
+    "FROM query('SELECT 1')", "FROM query_table('documents')", "FROM truncate_duckdb_logs()",
+    "FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))", "FROM checkpoint()",
+    "SELECT setseed(0.5)", "SELECT sleep_ms(1)", "SELECT pg_sleep(1)", "SELECT write_log('x')",
 }  # fmt: skip
-"""DuckDB marks them as having side effects; they give another value each time, or say how a query is run."""
+"""Calls that DuckDB's locks allow: they run a further SELECT, or change nothing outside the connection."""
 
 
 @pytest.fixture(scope="module")
@@ -133,15 +131,11 @@ OTHER_STATEMENTS = {
     "DEALLOCATE p": "",
     "EXPLAIN SELECT 1": "this is EXPLAIN",
     "EXPLAIN ANALYZE DELETE FROM queries": "this is EXPLAIN",
-    "PIVOT documents ON doc_id USING count(*)": "this is one that runs as several statements",
-    "SELECT 1; SELECT 2": "this holds 2 statements",
-    "SELECT 1; DROP TABLE documents": "this holds 2 statements",
-    "": "this holds none",
-    "/* nothing */": "this holds none",
-    "WITH x AS (INSERT INTO queries VALUES ('q2', 'x', 1, NULL) RETURNING *) FROM x": "this holds INSERT",
-    "WITH x AS (DELETE FROM queries RETURNING *) SELECT * FROM x": "this holds DELETE",
-    "WITH x AS (UPDATE queries SET text = 'x' RETURNING *) FROM x": "this holds UPDATE",
-    "SELECT (WITH x AS (DELETE FROM queries RETURNING query_id) SELECT * FROM x)": "this holds DELETE",
+    "PIVOT documents ON doc_id USING count(*)": "this is several statements in one",
+    "SELECT 1; SELECT 2": "this has 2 statements",
+    "SELECT 1; DROP TABLE documents": "this has 2 statements",
+    "": "this has none",
+    "/* nothing */": "this has none",
 }
 
 
@@ -151,9 +145,9 @@ def test_refuses_every_other_statement(store: Path, query: str, why: str) -> Non
     ended = sql(store, query)
     assert isinstance(ended.exception, MinerError)
     assert ended.exception.exit_code == 2
-    assert READS_ONLY in ended.exception.message
+    assert ONE_SELECT in ended.exception.message
     assert why in ended.exception.message
-    assert ended.exception.hint == "SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE and SHOW TABLES read it"
+    assert ended.exception.hint == "use SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE or SHOW TABLES"
     assert ended.stdout == ""
     assert state(store) == before
 
@@ -208,11 +202,25 @@ CALLS = [
 ]
 
 
-@pytest.mark.parametrize("query", CALLS)
-def test_refuses_functions_that_do_more_than_read(store: Path, query: str) -> None:
+WRITES_IN_A_SELECT = [
+    "WITH x AS (INSERT INTO queries VALUES ('q2', 'x', 1, NULL) RETURNING *) FROM x",
+    "WITH x AS (DELETE FROM queries RETURNING *) SELECT * FROM x",
+    "WITH x AS (UPDATE queries SET text = 'x' RETURNING *) FROM x",
+    "SELECT (WITH x AS (DELETE FROM queries RETURNING query_id) SELECT * FROM x)",
+    "FROM query('WITH x AS (DELETE FROM queries RETURNING *) FROM x')",
+    "FROM query('ATTACH ''other.duckdb''')",
+    "FROM query('SELECT * FROM read_text(''/etc/passwd'')')",
+]
+
+
+@pytest.mark.parametrize("query", [*CALLS, *WRITES_IN_A_SELECT])
+def test_a_select_neither_writes_nor_leaves_the_store(store: Path, query: str) -> None:
     before = state(store)
-    with pytest.raises(UsageError, match=r"\(\) may not be called"):
+    if query in HARMLESS:
         rows(store, query)
+    else:
+        with pytest.raises(UsageError):
+            rows(store, query)
     assert state(store) == before
 
 
@@ -225,32 +233,28 @@ def test_finds_no_files_or_functions_of_other_databases(store: Path, query: str)
         rows(store, query)
 
 
-def catalog() -> list[tuple[str, str, bool]]:
-    """Returns every function of this DuckDB: name, kind, and whether it has side effects."""
-    return duckdb.sql(
-        """SELECT DISTINCT function_name, function_type, coalesce(has_side_effects, false)
-        FROM duckdb_functions() ORDER BY ALL"""
-    ).fetchall()
+def functions(kinds: str) -> list[str]:
+    """Returns the names of DuckDB's functions of these kinds."""
+    names = duckdb.sql(f"SELECT DISTINCT function_name FROM duckdb_functions() WHERE {kinds} ORDER BY ALL")
+    return [name for (name,) in names.fetchall()]
 
 
-def test_every_table_function_is_known_to_read_or_refused() -> None:
-    """What a newer DuckDB adds is refused until somebody has looked at it."""
-    names = {name for name, kind, _ in catalog() if kind in ("table", "table_macro")}
-    assert len(names) > 80
-    assert names >= READING_TABLE_FUNCTIONS
-    with duckdb.connect() as connection:
-        for name in sorted(names - READING_TABLE_FUNCTIONS):
-            with pytest.raises(UsageError, match=rf"{name}\(\) may not be called"):
-                checked(connection, f'FROM "{name}"()')
-
-
-def test_every_scalar_function_with_side_effects_is_decided() -> None:
-    volatile = {name for name, kind, effects in catalog() if kind == "scalar" and effects}
-    assert volatile - REFUSED_FUNCTIONS - HARMLESS_VOLATILE == set()
-    with duckdb.connect() as connection:
-        for name in sorted(REFUSED_FUNCTIONS):
-            with pytest.raises(UsageError, match=rf"{name}\(\) may not be called"):
-                checked(connection, f"SELECT {name}('counter')")
+def test_no_function_reads_a_file_or_changes_one(tmp_path: Path) -> None:
+    """Every table function, and every scalar one with side effects, is called with a path to a secret."""
+    store, secret = small_store(tmp_path), tmp_path / "secret"
+    secret.write_text("a secret")
+    tables = functions("function_type IN ('table', 'table_macro')")
+    scalars = functions("function_type = 'scalar' AND has_side_effects")
+    assert len(tables) > 80
+    calls = [f'FROM "{name}"({value})' for name in tables for value in ("", f"'{secret}'")]
+    before = state(store)
+    for query in [*calls, *(f"SELECT \"{name}\"('{secret}')" for name in scalars)]:
+        try:
+            result = rows(store, query)
+        except (UsageError, StoreError):
+            result = []
+        assert "a secret" not in str(result), query
+        assert state(store) == before, query
 
 
 @pytest.mark.parametrize("query", ["SELECT 1", "SHOW TABLES", "FROM '/etc/passwd'", "DROP TABLE documents"])
@@ -277,7 +281,7 @@ def test_an_endless_query_is_stopped(store: Path, query: str) -> None:
     with pytest.raises(StoreError) as caught:
         rows(store, query, Limits(seconds=1))
     assert caught.value.message == "the query took longer than 1 s: stopped"
-    assert caught.value.hint == "ask for less, or give it longer with --timeout"
+    assert caught.value.hint == "reduce the query, or raise --timeout"
 
 
 def test_an_endless_result_is_stopped_while_it_is_read(store: Path) -> None:
@@ -421,4 +425,4 @@ def test_a_wrong_name_points_to_the_tables(store: Path) -> None:
     with pytest.raises(UsageError) as caught:
         rows(store, "FROM document")
     assert "Table with name document does not exist" in caught.value.message
-    assert caught.value.hint == 'the tables and views: miner sql STORE "SHOW TABLES"'
+    assert caught.value.hint == 'list the tables and views: miner sql STORE "SHOW TABLES"'

@@ -111,8 +111,8 @@ def test_the_time_limit_counts_the_writing_and_leaves_no_half_file(
     query = "SELECT range AS n, range::VARCHAR AS t FROM range(100000000)"
     ended = sql(store, query, "--out", str(out), "--timeout", "0.5", "--limit-rows", "0")
     assert str(ended.exception) == (
-        "the query and the writing of its result took longer than 0.5 s: stopped; "
-        "ask for less, or give it longer with --timeout"
+        "the query and writing its result took longer than 0.5 s: stopped; "
+        "reduce the query, or raise --timeout"
     )
     assert os.listdir(tmp_path) == []
 

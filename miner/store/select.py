@@ -1,13 +1,13 @@
-"""One SELECT over a store, for people: it reads, and can do nothing else.
+"""One SELECT over a store, as `miner sql` runs it: it can read the store and nothing else.
 
-The file is opened read-only with external access, extensions and settings locked; the statement is
-parsed and looked through before it runs; memory and time are capped. Imports no pyarrow, so that a
-question at the shell is answered at once.
+DuckDB itself refuses everything else: the file is opened read-only, and external access (files, network,
+extensions, other databases) is off and the configuration locked. This module adds what these locks lack: one
+statement, which must be a SELECT, and limits on time and memory. It imports no pyarrow, so that a query at
+the shell starts at once.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 SECONDS = number(0, 1_000_000, above=True)
-"""How long a query may be given."""
+"""The range of the time limit."""
 _MOST_THREADS = 8
 _HEADROOM = 512 * 2**20
-"""What the process may take beside the query's memory: thread stacks, Arrow buffers, output."""
+"""Bytes that the process may use beside the query: thread stacks, Arrow buffers, output."""
 LONGEST = 100_000
-"""Characters of a query: DuckDB's parser cannot be interrupted."""
+"""The most characters of a query, because DuckDB's parser cannot be interrupted."""
 _GRACE = 2.0
-"""Seconds that DuckDB has to heed an interrupt."""
+"""Seconds that DuckDB has to react to an interrupt."""
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 _LEAST, _MOST = 1, 1000**5
-"""Bytes that `memory` may be."""
+"""The smallest and the largest memory limit, in bytes."""
 _LOCKS = (
     "autoinstall_known_extensions = false",
     "autoload_known_extensions = false",
@@ -51,48 +51,25 @@ _LOCKS = (
     "enable_external_access = false",
     "lock_configuration = true",
 )
-"""In this order: after the last one none of them can be undone."""
-
-READING_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
-"""The parts of a parsed SELECT that only read. DuckDB also allows `WITH x AS (INSERT …)`."""
-
-READING_TABLE_FUNCTIONS = frozenset(
-    {
-        "range", "generate_series", "unnest", "repeat", "json_each", "json_tree", "summary",
-        "duckdb_columns", "duckdb_constraints", "duckdb_databases", "duckdb_functions", "duckdb_indexes",
-        "duckdb_keywords", "duckdb_memory", "duckdb_schemas", "duckdb_sequences", "duckdb_settings",
-        "duckdb_tables", "duckdb_types", "duckdb_views", "pragma_database_size", "pragma_show",
-        "pragma_storage_info", "pragma_table_info", "pragma_version",
-    }
-)  # fmt: skip
-"""Table functions that read the store or make rows up. The others read files, run further SQL,
-follow memory addresses, or change state."""
-
-REFUSED_FUNCTIONS = frozenset(
-    {
-        "nextval", "setval", "currval", "setseed", "sleep_ms", "pg_sleep", "write_log", "getenv",
-        "combine", "combine_aggr", "finalize", "to_aggregate_state",
-    }
-)  # fmt: skip
-"""Scalar functions that change state, wait, or take raw memory for a value."""
+"""Settings of the connection; the last one locks them all."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one query may use."""
+    """The limits of a query."""
 
     seconds: float = within(60.0, SECONDS)
-    """Time inside DuckDB, and with `is_total` all time until the result is read."""
+    """Time within DuckDB; with `is_total`, all time until the result has been read."""
     memory: str = "2GB"
     is_total: bool = False
-    """Whether the time that the caller takes between the rows counts, as it does for writing."""
+    """Whether the caller's own time between the rows counts too, such as writing them to a file."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         self.memory_bytes()
 
     def memory_bytes(self) -> int:
-        """Returns `memory` in bytes; raises UsageError when it is no size from 1 byte to 1000TB."""
+        """Returns `memory` in bytes; raises UsageError unless it is a size from 1 byte to 1000TB."""
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", self.memory, re.IGNORECASE)
         size = 0.0
         if found is not None:
@@ -110,7 +87,7 @@ DEFAULT = Limits()
 
 
 class Result:
-    """The result of one query, read once: as rows or as Arrow. Made by `select`."""
+    """The result of a query, which `select` makes; it can be read once, as rows or as Arrow."""
 
     def __init__(
         self,
@@ -124,7 +101,7 @@ class Result:
         self._path = path
         self._limits = limits
         self._abandon = abandon
-        # DuckDB runs on a thread of its own: the caller's stays free to see Ctrl-C and the clock.
+        # DuckDB runs in its own thread, so that the caller's thread can react to Ctrl-C and the time limit.
         self._worker = ThreadPoolExecutor(1)
         self._started, self._spent = time.monotonic(), 0.0
         self._stuck = False
@@ -132,19 +109,19 @@ class Result:
         self._statement = ""
         self._relation: duckdb.DuckDBPyRelation
         try:
-            self._statement = self._call(lambda: checked(connection, query))
+            self._statement = self._call(lambda: _only_select(connection, query))
             self._relation = self._call(lambda: connection.sql(self._statement))
         except BaseException:
             self.close()
             raise
         self.columns: list[str] = list(self._relation.columns)
         self.types: list[str] = [str(kind) for kind in self._relation.types]
-        """DuckDB's names, such as VARCHAR or DOUBLE."""
+        """DuckDB's type names, such as VARCHAR or DOUBLE."""
 
     def batches(self, rows: int = 10_000) -> Iterator[list[tuple[Any, ...]]]:
         """Yields the rows as lists of at most `rows` tuples of Python values, in the query's order."""
         if any("WITH TIME ZONE" in kind for kind in self.types):
-            # DuckDB needs pytz to turn times with a zone into Python values; Arrow does not.
+            # DuckDB needs pytz to convert times with a time zone to Python values; Arrow does not.
             for batch in self._record_batches(rows)[1]:
                 yield list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
             return
@@ -159,10 +136,10 @@ class Result:
         return pa.RecordBatchReader.from_batches(*self._record_batches(100_000))
 
     def close(self) -> None:
-        """Closes the store; a query that does not stop is left behind."""
+        """Closes the store. A query that does not react to the interrupt keeps running in its thread."""
         self._worker.shutdown(wait=not self._stuck)
         if not self._stuck:
-            # One that is left unread keeps the database half open: to open it again would wait forever.
+            # An unread reader keeps the database open: opening it again would wait forever.
             for reader in self._readers:
                 reader.close()
             self._connection.close()
@@ -173,17 +150,17 @@ class Result:
         return reader.schema, iter(lambda: self._call(lambda: next(reader, None)), None)
 
     def _call(self, function: Callable[[], Value]) -> Value:
-        """Returns what one call into DuckDB returns; its time counts against the limit."""
+        """Returns the result of a call into DuckDB; its time counts against the limit."""
         started = time.monotonic()
         future = self._worker.submit(function)
         try:
             spent = started - self._started if self._limits.is_total else self._spent
             return future.result(max(self._limits.seconds - spent, 0))
         except TimeoutError:
-            what = "the query and the writing of its result" if self._limits.is_total else "the query"
+            what = "the query and writing its result" if self._limits.is_total else "the query"
             error = StoreError(
                 f"{what} took longer than {self._limits.seconds:g} s: stopped",
-                "ask for less, or give it longer with --timeout",
+                "reduce the query, or raise --timeout",
             )
             self._stop(future, error)
             raise error from None
@@ -196,7 +173,7 @@ class Result:
             self._spent += time.monotonic() - started
 
     def _stop(self, future: Future[Value], error: MinerError) -> None:
-        """Interrupts DuckDB until it heeds; some of its work, such as parsing, never does."""
+        """Interrupts DuckDB until it stops; some work, such as parsing, does not react to an interrupt."""
         until = time.monotonic() + _GRACE
         while not wait([future], timeout=0.05).done:
             self._connection.interrupt()
@@ -210,11 +187,11 @@ class Result:
         if isinstance(error, (duckdb.OutOfMemoryException, MemoryError)):
             return StoreError(
                 f"the query needs more than {self._limits.memory} of memory",
-                "ask for less, or give it more with --memory",
+                "reduce the query, or raise --memory",
             )
         if known := explained(self._path, error):
             return known
-        hint = 'the tables and views: miner sql STORE "SHOW TABLES"'
+        hint = 'list the tables and views: miner sql STORE "SHOW TABLES"'
         return UsageError(str(error).strip(), hint if isinstance(error, duckdb.CatalogException) else "")
 
 
@@ -225,11 +202,11 @@ def select(
     limits: Limits = DEFAULT,
     abandon: Callable[[MinerError], None] | None = None,
 ) -> Iterator[Result]:
-    """Yields the result of one SELECT statement over the store at `path`, which it cannot change.
+    """Yields the result of one SELECT statement over the store at `path`, which the statement cannot change.
 
-    `abandon` is called when a query whose time is up does not heed the interrupt: the caller may
-    end the process. Raises UsageError for anything but one SELECT that only reads and for errors
-    in it, StoreError when the store cannot be opened or a limit is met.
+    `abandon` is called if a query exceeds its time and does not react to the interrupt: the caller may end
+    the process. Raises UsageError for anything but one SELECT and for errors in it, StoreError if the store
+    cannot be opened or a limit is exceeded.
     """
     result = Result(_open(Path(path), limits), Path(path), query, limits, abandon)
     try:
@@ -240,9 +217,9 @@ def select(
 
 @contextmanager
 def confined(limits: Limits) -> Iterator[None]:
-    """Holds the whole process to the query's memory plus some headroom; Linux only, no-op elsewhere.
+    """Limits the memory of the whole process to the query's limit plus some headroom; on Linux only.
 
-    DuckDB's own limit does not count what one value takes: `range(1000000000)` is 8 GB.
+    DuckDB's own limit does not count the memory of a single value: `range(1000000000)` is 8 GB.
     """
     size = limits.memory_bytes()
     try:
@@ -277,65 +254,25 @@ def _open(file: Path, limits: Limits) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def checked(connection: duckdb.DuckDBPyConnection, query: str) -> str:
+def _only_select(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     """Returns the one SELECT statement in `query`; raises UsageError for anything else."""
     if len(query) > LONGEST:
         raise _refused(f"this is longer than {LONGEST:,} characters")
     statements = connection.extract_statements(query)
     if len(statements) != 1:
-        raise _refused("this holds none" if not statements else f"this holds {len(statements)} statements")
-    kind = _kind(statements[0])
-    if kind != "SELECT":
-        raise _refused(f"this is {kind}")
-    statement: str = statements[0].query
-    (text,) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [statement]).fetchall()[0]
+        raise _refused("this has none" if not statements else f"this has {len(statements)} statements")
     try:
-        tree = json.loads(text)
-    except RecursionError:
-        raise _refused("this is nested too deeply") from None
-    if tree["error"]:
-        raise _refused(f"this is none that can be checked ({tree['error_message']})")
-    for node in _nodes(tree["statements"]):
-        _check_node(node)
-    return statement
-
-
-def _kind(statement: duckdb.Statement) -> str:
-    try:
-        name = statement.type.name
+        kind = statements[0].type.name
     except ValueError:
-        return "of a kind that DuckDB's Python interface does not know"
-    return "one that runs as several statements" if name == "MULTI" else name
+        kind = "a statement of another kind"
+    if kind != "SELECT":
+        raise _refused(f"this is {'several statements in one' if kind == 'MULTI' else kind}")
+    text: str = statements[0].query
+    return text
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Yields every object of a parsed statement."""
-    waiting = [tree]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            yield part
-            waiting.extend(part.values())
-        elif isinstance(part, list):
-            waiting.extend(part)
-
-
-def _check_node(node: dict[str, Any]) -> None:
-    kind, group = str(node.get("type", "")), node.get("class")
-    if kind.endswith("_NODE") and kind not in READING_NODES:
-        raise _refused(f"this holds {kind.split('_')[0]}")
-    if kind == "TABLE_FUNCTION":
-        name = node["function"]["function_name"].lower()
-        if name not in READING_TABLE_FUNCTIONS:
-            raise _refused(f"{name}() may not be called")
-    if group in ("FUNCTION", "WINDOW"):
-        name = node["function_name"].lower()
-        if name in REFUSED_FUNCTIONS or name.startswith("__internal"):
-            raise _refused(f"{name}() may not be called")
-
-
-def _refused(what: str) -> UsageError:
+def _refused(why: str) -> UsageError:
     return UsageError(
-        f"only one SELECT statement that reads the store is taken; {what}",
-        "SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE and SHOW TABLES read it",
+        f"miner sql runs one SELECT statement; {why}",
+        "use SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE or SHOW TABLES",
     )
