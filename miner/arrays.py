@@ -1,4 +1,4 @@
-"""Array idioms: pairs as numbers, groups, positions of ids."""
+"""Operations on arrays: pairs as numbers, groups, positions of ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Int64s = npt.NDArray[np.int64]
 
 
 def pair_keys(query: npt.NDArray[Any], doc: npt.NDArray[Any]) -> Int64s:
-    """Returns one number per (query, document) pair of positions; they sort like the pairs."""
+    """Returns one number per (query, document) pair of positions; the numbers sort like the pairs."""
     return np.asarray((query.astype(np.int64) << 32) | doc.astype(np.int64))
 
 
@@ -24,7 +24,7 @@ def split_pairs(keys: Int64s) -> tuple[Int32s, Int32s]:
 
 
 def number_within(groups: npt.NDArray[Any]) -> Int64s:
-    """Numbers the rows of each run of equal groups from 1."""
+    """Returns the number of each row within its run of equal groups, from 1."""
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     counts = np.diff(np.append(starts, len(groups)))
     return np.asarray(np.arange(len(groups)) - np.repeat(starts, counts) + 1)
@@ -33,28 +33,28 @@ def number_within(groups: npt.NDArray[Any]) -> Int64s:
 def drawn_share(
     owner: npt.NDArray[Any], allowed: npt.NDArray[np.bool_], share: float, rng: np.random.Generator
 ) -> npt.NDArray[np.bool_]:
-    """Draws about `share` of each owner's rows, only `allowed` ones, and never all; `owner` is sorted.
+    """Draws about `share` of each owner's rows, only `allowed` rows and never all; `owner` is sorted.
 
-    Fractions are rounded up or down at random, so that the expected number is exact where enough rows
-    are allowed.
+    Fractions are rounded up or down at random, so that the expected number is exact if enough rows are
+    allowed. Returns which rows are drawn.
     """
-    numbers, place, counts = np.unique(owner, return_inverse=True, return_counts=True)
-    asked = np.floor(share * counts + rng.random(len(numbers))).astype(np.int64)
-    asked = np.minimum(asked, counts - 1)
+    numbers, group, counts = np.unique(owner, return_inverse=True, return_counts=True)
+    wanted = np.floor(share * counts + rng.random(len(numbers))).astype(np.int64)
+    wanted = np.minimum(wanted, counts - 1)
     order = np.lexsort((rng.random(len(owner)), ~allowed, owner))
     drawn = np.zeros(len(owner), dtype=np.bool_)
-    drawn[order] = allowed[order] & (number_within(owner) <= asked[place])
+    drawn[order] = allowed[order] & (number_within(owner) <= wanted[group])
     return drawn
 
 
 def joined_ranges(starts: Int64s, counts: Int64s) -> Int64s:
-    """Returns start, start + 1, … for each range, one range after the other."""
+    """Returns start, start + 1, … of each range, one range after the other."""
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.asarray(np.repeat(starts, counts) + within)
 
 
 def positions(ids: pa.ChunkedArray, known: pa.Array) -> Int32s:
-    """Returns each id's position among the ids `known`, -1 where it is null or not there."""
-    found = pc.index_in(ids, value_set=known, skip_nulls=True)
-    place: Int32s = pc.fill_null(found, -1).to_numpy().astype(np.int32)
-    return place
+    """Returns each id's position among the ids `known`; -1 if it is null or not among them."""
+    indices = pc.index_in(ids, value_set=known, skip_nulls=True)
+    result: Int32s = pc.fill_null(indices, -1).to_numpy().astype(np.int32)
+    return result

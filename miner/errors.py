@@ -1,4 +1,4 @@
-"""Everything that can go wrong for a reason the user can act on."""
+"""The errors that a user can act on, and how messages show values and lists."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f]"
 )
-"""Characters that drive a terminal, break a line, turn the direction of the text around, or do not print."""
+"""Characters that control a terminal, break a line, change the direction of the text, or are not
+printable."""
 
 
 class MinerError(Exception):
-    """What is wrong and where (`message`), and what to do about it (`hint`).
+    """An error with a `message`, what is wrong and where, and a `hint`, what to do.
 
-    `exit_code` is what the command line ends with: 1 for failure, 2 for wrong use.
+    `exit_code` is the exit code of the command line: 1 for failure, 2 for wrong use.
     """
 
     exit_code = 1
@@ -41,17 +42,17 @@ class MinerError(Exception):
 
 
 class UsageError(MinerError):
-    """The call itself is wrong: an unknown option value, a bad combination."""
+    """The call is wrong: an unknown option value, a bad combination."""
 
     exit_code = 2
 
 
 class InputError(MinerError):
-    """A source holds something that cannot be taken in."""
+    """A source contains something that cannot be ingested."""
 
 
 class StoreError(MinerError):
-    """The store is missing, locked, of another version, or lacks what was asked for."""
+    """The store is missing, locked, of another version, or lacks the requested data."""
 
 
 class ModelError(MinerError):
@@ -59,19 +60,18 @@ class ModelError(MinerError):
 
 
 class MissingExtraError(MinerError):
-    """An optional dependency is not installed; the hint names the extra that brings it."""
+    """An optional dependency is not installed; the hint is the command that installs it."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} is not installed", install_command(extra=extra))
 
 
 def install_command(*packages: str, extra: str = "", options: str = "") -> str:
-    """Returns the shell command that installs packages, or what an extra of miner adds.
+    """Returns the shell command that installs packages, or the packages of an extra of miner.
 
     `packages` are requirements such as `duckdb>=2.0`, `options` those of pip. The command names the packages
-    themselves: so it works wherever miner was installed from. Where it would bring PyTorch along, the text
-    says to install PyTorch first, as the plain install takes gigabytes on machines without a GPU.
-    `metadata.PackageNotFoundError` cannot happen in an installed miner.
+    themselves, so it works wherever miner was installed from. If it would install PyTorch too, the text says
+    to install PyTorch first, because the default build takes gigabytes on machines without a GPU.
     """
     from packaging.requirements import Requirement
 
@@ -110,9 +110,9 @@ def _would_bring_torch(names: Iterable[str], options: str) -> bool:
 
 
 def listed(items: Iterable[object], join: str = ", ", most: int = 20) -> str:
-    """Returns the items joined; of many more than `most` the first ones, and how many are left out.
+    """Returns the items joined; if there are more than `most`, the first ones and the number of the others.
 
-    Every note and error that lists what has no bound goes through it: `d1, d2, d3 and 2,997 more`.
+    Every note and error that lists an unbounded number of items uses it: `d1, d2, d3 and 2,997 more`.
     """
     texts = [shown(item) for item in items]
     if len(texts) <= most + 1:
@@ -136,8 +136,8 @@ def near(name: str, known: Iterable[str]) -> str:
 def shown(value: object, most: int = _LONGEST_SHOWN) -> str:
     """Returns an id, a file name or another value from the user's data as messages and tables show it.
 
-    Control characters, line ends and marks that turn the direction of the text are written as escapes
-    (ESC as `\\x1b`); what is longer than `most` characters ends with `…`.
+    Control characters, line ends and marks that change the direction of the text become escapes (ESC becomes
+    `\\x1b`); a text of more than `most` characters is cut and ends with `…`.
     """
     text = str(value)
     if len(text) > most:
@@ -151,7 +151,7 @@ def snippet(text: str, most: int = _LONGEST_SHOWN) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Returns a text with what drives a terminal, and line ends but for those in `keep`, as escapes."""
+    """Returns a text with terminal controls and line ends as escapes, except characters in `keep`."""
     if text.isascii() and text.isprintable():
         return text
     return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)

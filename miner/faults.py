@@ -1,4 +1,4 @@
-"""What the errors of the system and of damaged files mean for the user. Imports nothing heavy."""
+"""Turns errors of the system and of damaged files into errors for the user. It imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Kind = TypeVar("Kind")
 
 AGAIN = "then run the same command again"
 _HINTS = {
-    errno.ENOSPC: f"free some space on the disk, {AGAIN}",
-    errno.EDQUOT: f"free some of your quota, {AGAIN}",
+    errno.ENOSPC: f"free space on the disk, {AGAIN}",
+    errno.EDQUOT: f"free space in your quota, {AGAIN}",
     errno.EFBIG: f"raise the limit on the size of files (ulimit -f), {AGAIN}",
     errno.EMFILE: f"raise the limit on open files (ulimit -n), {AGAIN}",
-    errno.EROFS: "name a place that can be written",
+    errno.EROFS: "name a folder that can be written",
     errno.EIO: "check the disk",
 }
 _MEMORY = (
@@ -26,25 +26,23 @@ _MEMORY = (
     "Cannot allocate memory",
     "failed to map segment from shared object",
 )
-"""How PyTorch, FAISS, the tokenizers and the loader of libraries say that memory is missing."""
+"""Messages of PyTorch, FAISS, the tokenizers and the library loader for a lack of memory."""
 
 
 def hint_of(number: int | None, other: str) -> str:
-    """Returns what to do about an error of the system, by its number (errno); `other` for the rest."""
+    """Returns the hint for an error of the system, by its number (errno); `other` for an unknown number."""
     return _HINTS.get(number or 0, other)
 
 
 def explained(error: BaseException) -> MinerError | None:
-    """Returns what to tell the user about an error that is no defect of this program; None for a defect."""
+    """Returns the user's error for an error that is not a defect of this program; None for a defect."""
     text = str(error)
     if isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY):
         return MinerError(
-            "not enough memory", f"free some, raise the limit (ulimit -v), or lower the sizes; {AGAIN}"
+            "not enough memory", f"free memory, raise the limit (ulimit -v), or lower the sizes; {AGAIN}"
         )
     if "can't start new thread" in text:
-        return MinerError(
-            "no further thread can be started", f"raise the limit (ulimit -u, ulimit -v), {AGAIN}"
-        )
+        return MinerError("cannot start another thread", f"raise the limit (ulimit -u, ulimit -v), {AGAIN}")
     if isinstance(error, OSError) and (error.filename or error.errno in _HINTS):
         where = f"cannot use {shown(error.filename, 200)}: " if error.filename else ""
         hint = hint_of(error.errno, "check the path and its permissions")
@@ -53,7 +51,7 @@ def explained(error: BaseException) -> MinerError | None:
 
 
 def read_json(file: Path, kind: type[Kind], hint: str) -> Kind:
-    """Returns what a JSON file holds; raises MinerError that names the file where that is no `kind`."""
+    """Returns the content of a JSON file; raises MinerError if it cannot be read or is not a `kind`."""
     import json  # which `miner --help` does not need
 
     try:
@@ -66,5 +64,5 @@ def read_json(file: Path, kind: type[Kind], hint: str) -> Kind:
     except OSError as error:
         raise MinerError(f"cannot read {file}: {error.strerror or error}", hint) from error
     if not isinstance(content, kind):
-        raise MinerError(f"{file} is damaged: it holds no {'list' if kind is list else 'JSON object'}", hint)
+        raise MinerError(f"{file} is damaged: it is not a {'list' if kind is list else 'JSON object'}", hint)
     return content

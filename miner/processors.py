@@ -1,4 +1,4 @@
-"""How many processors this process may keep busy. Imports nothing heavy."""
+"""The number of processors that this process may use. The module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _ROOT, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def cores() -> int:
-    """Returns how many processors this process may keep busy: those it may run on, or its container's quota.
+    """Returns the number of processors that this process may use: its affinity, or its container's quota.
 
-    A quota of part of a processor counts for nothing beside a whole one.
+    A quota is rounded down to whole processors, but at least one.
     """
     return max(1, int(min(len(affinity()), quota())))
 
@@ -27,12 +27,12 @@ def affinity() -> set[int]:
 
 
 def quota(root: Path = _ROOT, own: Path = _OWN) -> float:
-    """Returns how many processors the control groups of this process grant; infinity without a limit."""
+    """Returns the number of processors that this process's control groups allow; infinity without a limit."""
     return min((_limit(folder) for folder in _groups(root, own)), default=inf)
 
 
 def _groups(root: Path, own: Path) -> Iterator[Path]:
-    """The folders of the control groups that limit processors (cgroup v2 and v1), from the innermost out."""
+    """Yields the folders of the control groups that limit processors (cgroup v2 and v1), innermost first."""
     try:
         lines = own.read_text("utf-8").splitlines()
     except OSError:
@@ -43,7 +43,7 @@ def _groups(root: Path, own: Path) -> Iterator[Path]:
             continue
         top = root / controllers
         folder = top / path.lstrip("/")
-        # Inside a container the path may be the host's: what is there is the container's own, at the top.
+        # In a container the path may be the host's; the container's own group is then at the top.
         yield from (one for one in (folder, *folder.parents) if one.is_dir() and one.is_relative_to(top))
 
 

@@ -1,4 +1,4 @@
-"""Which numbers a setting may have: one description for options, recipes and Python calls."""
+"""The numbers that a setting may have: one description for options, recipes and Python calls."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any
 from miner.errors import UsageError, near
 
 _MANY = re.compile(r"tuple\[(\w+), \.\.\.\](?: \| None)?")
-"""The type of a field that holds any number of things of one kind."""
+"""The type of a field that is a tuple of values of one kind."""
 OFF = "off"
-"""What an option takes for no number."""
+"""The value of an option that switches its number off."""
 _SHOWN = 60
-"""Characters of a value in a message."""
+"""The most characters of a value in a message."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from `low` to `high`, whole ones or any; `above` and `below` leave out the ends."""
+    """The numbers from `low` to `high`, whole numbers or all; `above` and `below` exclude the ends."""
 
     low: float
     high: float
@@ -39,7 +39,7 @@ class Range:
         return f"{kind} {low} and {'below' if self.below else 'at most'} {bound(self.high)}"
 
     def number(self, value: object) -> int | float | None:
-        """Returns `value` as an int or a float without a negative zero, None if it is not in the range."""
+        """Returns `value` as an int or a float without a negative zero; None if it is not in the range."""
         if isinstance(value, bool) or not isinstance(value, Integral if self.is_whole else Real):
             return None
         try:
@@ -53,20 +53,20 @@ class Range:
         return number if low and high else None
 
     def parse(self, text: str) -> int | float | None:
-        """Returns the number that `text` writes, None if it writes none of this range."""
+        """Returns the number in `text`; None if it is not a number in this range."""
         with suppress(ValueError, OverflowError):
             return self.number(int(text) if self.is_whole else float(text))
         return None
 
     def require(self, name: str, value: object, may_be_off: bool = False) -> int | float:
-        """Returns `value` as `number` does; raises UsageError with the range and the value."""
-        found = self.number(value)
-        if found is None:
+        """Returns `value` as `number` does; raises UsageError if it is not in the range."""
+        accepted = self.number(value)
+        if accepted is None:
             raise UsageError(f"{name} must be {self.allowed(may_be_off)}, got {shown(value)}")
-        return found
+        return accepted
 
     def allowed(self, may_be_off: bool) -> str:
-        """Returns the range in words, with `off` where that is allowed."""
+        """Returns the range in words, with `off` if that is allowed."""
         return f"{self} or {OFF}" if may_be_off else str(self)
 
 
@@ -76,7 +76,7 @@ def whole(low: int, high: int) -> Range:
 
 
 def number(low: float, high: float, *, above: bool = False, below: bool = False) -> Range:
-    """Returns the finite numbers from `low` to `high`; `above` and `below` leave out the ends."""
+    """Returns the finite numbers from `low` to `high`; `above` and `below` exclude the ends."""
     return Range(low, high, False, above, below)
 
 
@@ -84,23 +84,23 @@ def shown(value: object) -> str:
     """Returns a value as a message shows it: on one line, cut to a readable length."""
     try:
         text = repr(value)
-    except ValueError:  # Python does not write out a whole number of more than some thousand digits
+    except ValueError:  # Python does not convert a whole number of several thousand digits to text
         text = "a number of thousands of digits"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def bound(end: float) -> str:
-    """Returns an end of a range as messages and the help show it."""
+    """Returns an end of a range as messages and help show it."""
     return f"{end:,}" if isinstance(end, int) else f"{end:g}"
 
 
 COUNT = whole(1, 1_000_000_000)
 NATURAL = whole(0, 1_000_000_000)
 DEPTH = whole(1, 100_000)
-"""How many documents of a query are looked at."""
+"""The number of documents per query."""
 THREADS = whole(1, 1024)
 SEED = whole(0, 2**32 - 1)
-"""What NumPy and PyTorch both take."""
+"""The seeds that both NumPy and PyTorch accept."""
 EPOCHS = whole(1, 10_000)
 BATCH = whole(1, 100_000)
 SHARE = number(0, 1)
@@ -124,21 +124,21 @@ DTYPES = ("auto", "fp32", "bf16")
 
 
 def within(default: Any, allowed: Range) -> Any:
-    """A field of a frozen configuration whose number must be in a range; `check_fields` holds it."""
+    """Returns a dataclass field with a default and a range, which `check_fields` enforces."""
     return field(default=default, metadata={"range": allowed})
 
 
 def range_of(config: type, name: str) -> Range:
     """Returns the range of a configuration's field."""
-    found: Range = next(f for f in fields(config) if f.name == name).metadata["range"]
-    return found
+    allowed: Range = next(f for f in fields(config) if f.name == name).metadata["range"]
+    return allowed
 
 
 def check_fields(config: Any) -> None:
-    """Holds a frozen dataclass to its fields' ranges and kinds, as its `__post_init__` does first.
+    """Checks the ranges and types of a frozen dataclass's fields; its `__post_init__` calls this first.
 
-    Numbers become ints and floats without a negative zero, lists become tuples. Raises
-    UsageError that names the field, what it may be and what was given.
+    Numbers become ints and floats without a negative zero, lists become tuples. Raises UsageError with the
+    field, its allowed values and the given value.
     """
     for part in fields(config):
         value = getattr(config, part.name)
@@ -155,7 +155,7 @@ def check_fields(config: Any) -> None:
 
 
 def require_one_of(name: str, value: str, allowed: Collection[str]) -> None:
-    """Raises UsageError for a value that is none of the `allowed`."""
+    """Raises UsageError if a value is not one of `allowed`."""
     if value not in allowed:
         raise UsageError(
             f"{name} must be one of {', '.join(allowed)}, got {shown(value)}{near(value, allowed)}"
@@ -163,13 +163,13 @@ def require_one_of(name: str, value: str, allowed: Collection[str]) -> None:
 
 
 def _named(config: Any, kind: str) -> type | None:
-    """Returns the class that a field's type names where the configuration is defined; None for others."""
-    found = str if kind == "str" else vars(sys.modules[type(config).__module__]).get(kind)
-    return found if isinstance(found, type) else None
+    """Returns the class that a field's type names in the configuration's module; None for other types."""
+    named = str if kind == "str" else vars(sys.modules[type(config).__module__]).get(kind)
+    return named if isinstance(named, type) else None
 
 
 def _members(name: str, value: object, kind: type | None, kind_name: str) -> tuple[Any, ...]:
-    """Returns a list or a tuple as a tuple; a text is none, as it would be taken for its letters."""
+    """Returns a list or a tuple as a tuple; raises UsageError for a text, which is a sequence too."""
     what = "texts" if kind is str else f"{kind_name}(…)"
     if not isinstance(value, list | tuple):
         raise UsageError(f"{name} must be a list or a tuple of {what}, got {shown(value)}")
@@ -194,5 +194,5 @@ def _require_kind(part: Field[Any], value: object, named: type | None) -> None:
 
 
 def _may_be_empty(part: Field[Any]) -> bool:
-    """Whether an empty text says something, as that of a prompt: none."""
+    """Returns whether an empty text is a value: an empty prompt means no prompt."""
     return part.name.endswith("_prompt")

@@ -1,4 +1,4 @@
-"""The names that all code uses: Arrow schemas, verdicts and reasons."""
+"""Arrow schemas, verdicts and reasons, which all code shares."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import pyarrow as pa
 
 
 class Verdict(StrEnum):
-    """What became of a candidate in one run."""
+    """The verdict on a candidate in a run."""
 
     KEPT = "kept"
-    """Passed every rule: a negative if it was selected, else a spare."""
+    """It passed every rule; it may be selected as a negative."""
     DROPPED = "dropped"
+    """It failed a rule or is excluded."""
     SUSPECTED = "suspected"
-    """Dropped for its score, which is above the median of the query's positives: perhaps one itself."""
+    """A rule dropped it, and its score is above the median of the query's positives: it may be a positive."""
 
 
 class Reason(StrEnum):
-    """Why a candidate was dropped or is suspected. The place of each is its code: add at the end."""
+    """Why a candidate was dropped or is suspected. Its position is its code: add new reasons at the end."""
 
     JUDGED_POSITIVE = "judged_positive"
     SAME_LABEL = "same_label"
@@ -40,13 +41,13 @@ class Reason(StrEnum):
 
 
 KEPT = -1
-"""The code of a kept candidate in `decisions`, less its slot; one of 0 or more is a reason's place in
+"""The code of a kept candidate in `decisions`, minus its slot. A code of 0 or more is a reason's position in
 `Reason`."""
 SUSPECTED = 64
-"""Added to the code of a candidate that is a suspected positive."""
+"""A number that is added to the code of a suspected positive."""
 
 Id = pa.dictionary(pa.int32(), pa.string())
-"""Ids travel between stages as dictionaries: an integer per row, each text once."""
+"""The type of id columns between stages: an integer per row, and each id once."""
 
 DOCUMENTS = pa.schema(
     [
@@ -72,7 +73,7 @@ JUDGMENTS = pa.schema(
         pa.field("source", pa.string(), nullable=False),
     ]
 )
-"""A positive has relevance above 0; 0 or less is a judged negative."""
+"""A positive has a relevance above 0, a judged negative 0 or less."""
 
 HITS = pa.schema([("query_id", Id), ("doc_id", Id), ("rank", pa.int32()), ("score", pa.float64())])
 CANDIDATES = pa.schema(
@@ -89,10 +90,10 @@ CANDIDATES = pa.schema(
         ("judged_negative", pa.bool_()),
     ]
 )
-"""What one set of searches found: ranks where a retriever returned the pair, scores of every retriever
-in use, the exclusion that makes it no negative whatever the scores say, and whether a judgment or a
-label already says that it is one. `candidate` is the number
-of its query (in order of query_id, from 0) times `CANDIDATES_PER_QUERY` plus its fused rank."""
+"""The candidates of a set of searches: the rank by each retriever that returned the pair, the score by every
+retriever in use, the exclusion that prevents it from being a negative, and whether a judgment or a label says
+that it is a negative. `candidate` is the number of its query (ordered by query_id, from 0) times
+`CANDIDATES_PER_QUERY`, plus its fused rank."""
 
 CANDIDATES_PER_QUERY = 1 << 20
 
@@ -105,7 +106,7 @@ POSITIVES = pa.schema(
         ("dense_score", pa.float64()),
     ]
 )
-"""The judged positives of the mined split, scored like candidates."""
+"""The positives of the mined split, with the scores of every retriever in use."""
 
 TRIPLETS = pa.schema(
     [
@@ -117,4 +118,4 @@ TRIPLETS = pa.schema(
         ("rank", pa.int32()),
     ]
 )
-"""`rank` counts a query's negatives from 1, hardest first. Scores are the deciding scores."""
+"""`rank` numbers a query's negatives from 1, hardest first. The scores are the deciding scores."""

@@ -112,7 +112,7 @@ def test_json_that_is_whole_is_read(tmp_path: Path) -> None:
     assert read_json(file, dict, "") == {"a": 1}
     with pytest.raises(MinerError) as caught:
         read_json(file, list, "look")
-    assert str(caught.value) == f"{file} is damaged: it holds no list; look"
+    assert str(caught.value) == f"{file} is damaged: it is not a list; look"
     with pytest.raises(MinerError) as caught:
         read_json(tmp_path / "none", dict, "look")
     assert str(caught.value) == f"cannot read {tmp_path / 'none'}: No such file or directory; look"

@@ -272,10 +272,10 @@ def test_the_folder_one_is_in_and_a_mount_are_not_replaced(
     (tmp_path / "in").mkdir()
     monkeypatch.chdir(tmp_path / "in")
     for out in (Path(), Path(".."), tmp_path / "in"):
-        with pytest.raises(UsageError, match="is the folder that you are in; name a new folder in it"):
+        with pytest.raises(UsageError, match="is the current folder or contains it; name a new folder in it"):
             require_replaceable(out)
     require_replaceable(Path("new"))
-    with pytest.raises(UsageError, match="/proc is where a file system is mounted"):
+    with pytest.raises(UsageError, match="/proc is the mount point of a file system"):
         require_replaceable(Path("/proc"))
 
 

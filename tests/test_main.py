@@ -27,7 +27,7 @@ def miner(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-LOWER = "free some, raise the limit (ulimit -v), or lower the sizes; then run the same command again"
+LOWER = "free memory, raise the limit (ulimit -v), or lower the sizes; then run the same command again"
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -124,7 +124,7 @@ def test_debug_shows_the_traceback(
         (
             OSError(28, "No space left on device"),
             "No space left on device",
-            "free some space on the disk, then run the same command again",
+            "free space on the disk, then run the same command again",
         ),
         (
             OSError(27, "File too large", "/data/x"),
@@ -145,7 +145,7 @@ def test_debug_shows_the_traceback(
         ),
         (
             RuntimeError("can't start new thread"),
-            "no further thread can be started",
+            "cannot start another thread",
             "raise the limit (ulimit -u, ulimit -v), then run the same command again",
         ),
     ],

@@ -76,7 +76,7 @@ def test_a_store_is_never_written_over(store: Path) -> None:
     before = store.read_bytes()
     for form in ("csv", "parquet"):
         ended = sql(store, "SELECT 1 AS a", "--format", form, "--out", str(store))
-        assert str(ended.exception) == f"{store} is a DuckDB database, and would be lost; name another file"
+        assert str(ended.exception) == f"{store} is a DuckDB database and would be lost; name another file"
     assert store.read_bytes() == before
 
 

@@ -277,7 +277,7 @@ def test_a_full_disk_is_said_and_the_store_is_as_it_was(
     assert ended.returncode == 1
     assert ended.stderr == (
         f"Error: the disk of {path} is full\n"
-        "  free some space on the disk, then run the same command again: the store is unchanged\n"
+        "  free space on the disk, then run the same command again: the store is unchanged\n"
     )
     assert content_hash(path) == before
 
@@ -289,7 +289,7 @@ def test_a_full_disk_leaves_no_new_store_and_names_the_one_asked_for(
     (small_disk / "other").write_bytes(bytes(2**20))
     said = (
         f"Error: the disk of {path} is full\n"
-        "  free some space on the disk, then run the same command again: no store was made\n"
+        "  free space on the disk, then run the same command again: no store was made\n"
     )
     assert command("ingest", path, source).stderr == said
     filler = small_disk / "filler"

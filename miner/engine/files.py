@@ -1,8 +1,8 @@
-"""Files and folders that appear as a whole or not at all, whatever ends the process.
+"""Atomic files and folders: a result appears complete or not at all, even if the process is killed.
 
-A result is built beside its target, under the name `.NAME.miner-new`, synced to the disk, and moved into
-place in one step: after a kill the target is the old result or the new one. Whatever a kill leaves beside a
-target is removed by the next command that locks the target.
+A result is built beside its target, under the name `.NAME.miner-new`, synced to the disk and renamed to the
+target in one step. After a kill the target is either the old result or the new one. The next command that
+locks the target removes what the kill left beside it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from miner.errors import MinerError, UsageError
 from miner.faults import hint_of
 
 WAIT = 10.0
-"""Seconds to wait for another process that writes the same file: that is soon done."""
+"""Seconds to wait for another process that writes the same file, which it soon completes."""
 _NEW, _OLD, _LOCK = "miner-new", "miner-old", "miner-lock"
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self|proc/thread-self)/fd/(\d+)")
 _LINKS = 40
-"""Links that a path may go through, as in Linux."""
-_HERE = -100
-"""AT_FDCWD: paths are relative to the working directory."""
+"""The most symbolic links that a path may go through, as in Linux."""
+_AT_FDCWD = -100
+"""For renameat2: paths are relative to the working directory."""
 _KEEP, _EXCHANGE = 1, 2
 """RENAME_NOREPLACE and RENAME_EXCHANGE of renameat2."""
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
@@ -37,22 +37,22 @@ _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 @contextmanager
 def locked(target: Path, wait: float = 0.0) -> Iterator[None]:
-    """Keeps other processes from writing `target`, a file or a folder, which need not exist.
+    """Prevents other processes from writing `target`, a file or a folder, which need not exist.
 
-    Removes first what killed processes left beside it. The lock is a file beside the target and is removed
-    at the end, as are the folders that were made for it and are empty. Raises MinerError when another process
-    holds the lock for more than `wait` seconds, or the folder cannot be written.
+    First removes what killed processes left beside it. The lock is a file beside the target; at the end it is
+    removed, and so are empty folders that were made for it. Raises MinerError if another process has the lock
+    for more than `wait` seconds, or the folder cannot be written.
     """
-    from filelock import FileLock, Timeout  # only what writes needs it
+    from filelock import FileLock, Timeout  # needed only for writing
 
     if is_stream(target):
         yield
         return
-    place = _place(target)
-    lock = FileLock(_beside(place, _LOCK), timeout=wait)
-    missing = [folder for folder in place.parents if not folder.exists()]
-    with _named(target):
-        place.parent.mkdir(parents=True, exist_ok=True)
+    path = _resolved(target)
+    lock = FileLock(_beside(path, _LOCK), timeout=wait)
+    missing = [folder for folder in path.parents if not folder.exists()]
+    with _errors_naming(target):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
         except Timeout as error:
@@ -60,11 +60,11 @@ def locked(target: Path, wait: float = 0.0) -> Iterator[None]:
                 f"another process is writing {target}", "wait until it ends, or name another target"
             ) from error
     try:
-        with _named(target):
-            tidy(place)
+        with _errors_naming(target):
+            tidy(path)
         yield
     finally:
-        # While it is still held: filelock sees that a file it waited for is gone, and makes a new one.
+        # Before the release: a process that waits for the lock sees that the file is gone and makes a new one.
         with suppress(OSError):
             os.unlink(lock.lock_file)
         lock.release()
@@ -74,14 +74,14 @@ def locked(target: Path, wait: float = 0.0) -> Iterator[None]:
 
 
 def tidy(target: Path) -> None:
-    """Removes what killed processes left beside `target`; restores it if a swap was cut off half-way.
+    """Removes what killed processes left beside `target`; restores the target of an interrupted exchange.
 
-    Only for a target that no other process can be writing: `locked` calls it.
+    Call it only if no other process can be writing the target; `locked` calls it.
     """
-    place = _place(target)
-    new, old = _beside(place, _NEW), _beside(place, _OLD)
-    if os.path.lexists(old) and not os.path.lexists(place):
-        old.rename(place)
+    path = _resolved(target)
+    new, old = _beside(path, _NEW), _beside(path, _OLD)
+    if os.path.lexists(old) and not os.path.lexists(path):
+        old.rename(path)
     _clear(new)
     if os.path.lexists(old):
         old.rename(new)
@@ -89,7 +89,7 @@ def tidy(target: Path) -> None:
 
 
 def contents(folder: Path) -> list[Path]:
-    """Returns what a folder holds, without locks and what is being built; nothing if there is no folder."""
+    """Returns the contents of a folder, without locks and unfinished results; empty if there is no folder."""
     if not folder.is_dir():
         return []
     ours = re.compile(rf"\..*\.(?:{_NEW}|{_LOCK}|{_OLD})")
@@ -98,11 +98,11 @@ def contents(folder: Path) -> list[Path]:
 
 @contextmanager
 def replacing(file: Path, *, exists_ok: bool = True) -> Iterator[Path]:
-    """Yields another name, which becomes `file` when all is written and vanishes on an error.
+    """Yields a temporary file, which replaces `file` at the end and is removed on an error.
 
-    A link is followed. A device, a pipe or a descriptor such as /dev/stdout gets the content when it is
-    complete. Raises MinerError when the file cannot be written, or exists and may not; UsageError when it is
-    a store or a folder.
+    A link is followed. A device, a pipe or a descriptor such as /dev/stdout receives the complete content at
+    the end. Raises MinerError if the file cannot be written, or exists and `exists_ok` is false; UsageError
+    if it is a store or a folder.
     """
     with replacing_all([file], exists_ok=exists_ok) as (partial,):
         yield partial
@@ -110,54 +110,54 @@ def replacing(file: Path, *, exists_ok: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def replacing_all(files: Sequence[Path], *, exists_ok: bool = True) -> Iterator[list[Path]]:
-    """Does for a group of files what `replacing` does for one; they take their places in the given order."""
+    """Does for several files what `replacing` does for one; they are replaced in the given order."""
     for file in files:
         require_file(file)
     streams = [_stream(file) for file in files]
     with tempfile.TemporaryDirectory() if streams != [None] * len(files) else nullcontext("") as spool:
-        places = [
-            Path(spool, file.name) if stream is not None else _beside(_place(file), _NEW)
+        partials = [
+            Path(spool, file.name) if stream is not None else _beside(_resolved(file), _NEW)
             for file, stream in zip(files, streams, strict=True)
         ]
         try:
-            for file, place in zip(files, places, strict=True):
-                with _named(file):
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    _clear(place)
-            with _named(files[0], places):
-                yield places
-            for file, place, stream in zip(files, places, streams, strict=True):
-                with _named(file):
-                    _deliver(place, stream) if stream is not None else _settle(place, file, exists_ok)
+            for file, partial in zip(files, partials, strict=True):
+                with _errors_naming(file):
+                    partial.parent.mkdir(parents=True, exist_ok=True)
+                    _clear(partial)
+            with _errors_naming(files[0], partials):
+                yield partials
+            for file, partial, stream in zip(files, partials, streams, strict=True):
+                with _errors_naming(file):
+                    _deliver(partial, stream) if stream is not None else _settle(partial, file, exists_ok)
         finally:
-            for place in places:
-                with suppress(OSError):  # as where its folder is none
-                    _clear(place)
+            for partial in partials:
+                with suppress(OSError):  # for example, its folder is a file
+                    _clear(partial)
 
 
 @contextmanager
 def spilling(target: Path) -> Iterator[Path]:
-    """Yields a folder for what memory cannot hold while `target` is written, and removes it at the end.
+    """Yields a folder for data that exceeds the memory while `target` is written; removes it at the end.
 
-    What a kill leaves of it is removed by the next command that locks the target.
+    If the process is killed, the next command that locks the target removes the folder.
     """
-    new = _beside(_place(target), _NEW)
+    new = _beside(_resolved(target), _NEW)
     spill = new.with_name(f"{new.name}.spill")
     try:
         yield spill
     finally:
-        with suppress(OSError):  # as where its folder is gone
+        with suppress(OSError):  # for example, its folder is gone
             _clear(spill)
 
 
 def require_file(file: Path) -> None:
-    """Raises UsageError when `file` is a folder or a store, MinerError when it is write-protected."""
-    from miner.store.faults import is_database  # brings DuckDB and Arrow, which a start does without
+    """Raises UsageError if `file` is a folder or a store, MinerError if it is write-protected."""
+    from miner.store.faults import is_database  # imports DuckDB and Arrow, which `miner --help` does not need
 
     if is_stream(file):
         return
     if is_database(file):
-        raise UsageError(f"{file} is a DuckDB database, and would be lost", "name another file")
+        raise UsageError(f"{file} is a DuckDB database and would be lost", "name another file")
     if file.is_dir():
         raise UsageError(f"{file} is a folder", "name a file")
     if file.exists() and not os.access(file, os.W_OK):
@@ -165,27 +165,27 @@ def require_file(file: Path) -> None:
 
 
 def is_stream(path: Path) -> bool:
-    """Returns whether a path is a device, a pipe or an open descriptor, which take bytes."""
+    """Returns whether a path is a device, a pipe or an open descriptor."""
     return _stream(path) is not None
 
 
 def write_whole(file: Path, content: str) -> None:
-    """Writes a text file as `replacing` does."""
+    """Writes a text file through `replacing`."""
     with replacing(file) as partial:
         partial.write_text(content, "utf-8")
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `out`, which takes its place at the end and vanishes on an error.
+    """Yields an empty folder beside `out`, which replaces `out` at the end and is removed on an error.
 
-    Whether what is at `out` may be replaced is for the caller to say, under `locked`. Raises MinerError when
-    the folder cannot be written, UsageError when it cannot be replaced.
+    The caller decides, within `locked`, whether `out` may be replaced. Raises MinerError if the folder cannot
+    be written, UsageError if it cannot be replaced.
     """
     require_replaceable(out)
-    new = _beside(_place(out), _NEW)
+    new = _beside(_resolved(out), _NEW)
     try:
-        with _named(out):
+        with _errors_naming(out):
             new.parent.mkdir(parents=True, exist_ok=True)
             _clear(new)
             new.mkdir()
@@ -196,57 +196,57 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def put(folder: Path, out: Path) -> None:
-    """Moves a finished folder to `out`, on the same file system, so that `out` is never missing.
+    """Moves a finished folder to `out` on the same file system, so that `out` is never missing.
 
-    What was at `out` is then at `folder`, for the caller to remove. Where the system cannot exchange two
-    names at once `out` is missing for a moment, and `tidy` restores it if a kill falls into that. Raises
-    MinerError when it cannot be written.
+    The old content of `out` is then at `folder`, for the caller to remove. If the system cannot exchange two
+    names in one step, `out` is missing for a moment, and `tidy` restores it after a kill. Raises MinerError
+    if it cannot be written.
     """
-    place = _place(out)
-    with _named(out):
-        for path in sorted(folder.rglob("*")):
-            _sync(path)
+    path = _resolved(out)
+    with _errors_naming(out):
+        for part in sorted(folder.rglob("*")):
+            _sync(part)
         _sync(folder)
-        if not place.is_dir() or not any(place.iterdir()):
-            folder.rename(place)
+        if not path.is_dir() or not any(path.iterdir()):
+            folder.rename(path)
         else:
-            shutil.copymode(place, folder)
-            if not _rename(folder, place, _EXCHANGE):
-                old = _beside(place, _OLD)
-                place.rename(old)
-                folder.rename(place)
+            shutil.copymode(path, folder)
+            if not _rename(folder, path, _EXCHANGE):
+                old = _beside(path, _OLD)
+                path.rename(old)
+                folder.rename(path)
                 old.rename(folder)
-        _sync(place.parent)
+        _sync(path.parent)
 
 
 def discard(folder: Path) -> None:
-    """Removes a folder at once, as far as its name goes: a kill cannot leave half of it there."""
-    new = _beside(_place(folder), _NEW)
+    """Removes a folder. It is renamed first, so that a kill never leaves half of it under its name."""
+    new = _beside(_resolved(folder), _NEW)
     _clear(new)
     folder.rename(new)
     _clear(new)
 
 
 def require_replaceable(out: Path) -> None:
-    """Raises UsageError when `out` is a folder that nothing can take the place of."""
-    place = _place(out)
-    if place.is_dir() and Path.cwd().is_relative_to(place):
-        raise UsageError(f"{out} is the folder that you are in", "name a new folder in it")
-    if os.path.ismount(place):
-        raise UsageError(f"{out} is where a file system is mounted", "name a new folder in it")
+    """Raises UsageError if `out` is a folder that cannot be replaced."""
+    path = _resolved(out)
+    if path.is_dir() and Path.cwd().is_relative_to(path):
+        raise UsageError(f"{out} is the current folder or contains it", "name a new folder in it")
+    if os.path.ismount(path):
+        raise UsageError(f"{out} is the mount point of a file system", "name a new folder in it")
 
 
-def _beside(place: Path, kind: str) -> Path:
-    return place.with_name(f".{place.name}.{kind}")
+def _beside(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{kind}")
 
 
-def _place(path: Path) -> Path:
-    """The file or folder that a path leads to, links followed, whether it exists or not."""
+def _resolved(path: Path) -> Path:
+    """Returns a path with its links followed, whether or not it exists."""
     return Path(os.path.realpath(path))
 
 
 def _stream(path: Path) -> Path | int | None:
-    """The open descriptor, the device or the pipe that a path leads to; None for anything else."""
+    """Returns the open descriptor, the device or the pipe at a path; None for anything else."""
     one = path.absolute()
     for _ in range(_LINKS):
         if found := _DESCRIPTOR.fullmatch(os.path.normpath(one)):
@@ -261,7 +261,7 @@ def _stream(path: Path) -> Path | int | None:
 
 
 def _deliver(file: Path, stream: Path | int) -> None:
-    """Writes what is complete into a descriptor, a device or a pipe."""
+    """Copies a complete file into a descriptor, a device or a pipe."""
     if sys.stdout is not None:  # None: the caller closed it
         sys.stdout.flush()
     target = os.dup(stream) if isinstance(stream, int) else stream
@@ -270,32 +270,32 @@ def _deliver(file: Path, stream: Path | int) -> None:
 
 
 def _settle(new: Path, file: Path, exists_ok: bool) -> None:
-    """Syncs a file and moves it into its place."""
-    place = _place(file)
-    if place.exists():
-        shutil.copymode(place, new)
+    """Syncs a file and renames it to its final name."""
+    path = _resolved(file)
+    if path.exists():
+        shutil.copymode(path, new)
     _sync(new)
     if exists_ok:
-        new.replace(place)
+        new.replace(path)
     else:
         try:
-            if not _rename(new, place, _KEEP):
-                os.link(new, place)
+            if not _rename(new, path, _KEEP):
+                os.link(new, path)
                 new.unlink()
         except FileExistsError as error:
             raise MinerError(
                 f"another process made {file} meanwhile", "run the same command again"
             ) from error
-    _sync(place.parent)
+    _sync(path.parent)
 
 
 def _rename(one: Path, other: Path, flag: int) -> bool:
-    """Renames as renameat2 does with a flag; False where the system or the file system cannot."""
+    """Renames with a flag of renameat2; returns False if the system or the file system cannot."""
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         return False
-    sys.audit("os.rename", str(one), str(other), -1, -1)  # as the renames of Python itself are
-    if call(_HERE, os.fsencode(one), _HERE, os.fsencode(other), flag) == 0:
+    sys.audit("os.rename", str(one), str(other), -1, -1)  # as os.rename does
+    if call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), flag) == 0:
         return True
     number = ctypes.get_errno()
     if number in _UNSUPPORTED:
@@ -304,7 +304,7 @@ def _rename(one: Path, other: Path, flag: int) -> bool:
 
 
 def _clear(new: Path) -> None:
-    """Removes what was being built under this name, with what DuckDB keeps beside it."""
+    """Removes the unfinished result of this name, and the files that DuckDB keeps beside it."""
     for path in [path for path in new.parent.iterdir() if path.name.startswith(new.name)]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -313,7 +313,7 @@ def _clear(new: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Makes sure that a file or a folder is on the disk."""
+    """Writes a file or a folder from the system's cache to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -325,8 +325,8 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _named(target: Path, own: Sequence[Path] = ()) -> Iterator[None]:
-    """Makes an OSError one that names the target; with `own` only an error about one of these files."""
+def _errors_naming(target: Path, own: Sequence[Path] = ()) -> Iterator[None]:
+    """Turns an OSError into a MinerError that names the target; with `own`, only errors about these files."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
-"""How many threads can run: how many processors other programs use now.
+"""The number of threads to compute with, given the processors that other programs use.
 
-More threads than can run cost more than they bring: threads that wait for each other at every step of a
-training or a search (OpenMP) made both five times slower with twice as many as there were free processors.
-Workers that compute apart (`engine.work.ordered_map`) wait for nobody: one per processor is never slower.
+More threads than free processors slow the work down, because OpenMP threads wait for each other at every
+step: with twice as many threads as free processors, a training and a search were five times slower.
+Workers that do not wait for each other (`engine.work.ordered_map`) are never slower with one per processor.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from miner.processors import affinity, cores
 
 _STAT = Path("/proc/stat")
 _SHORT, _LONG = 1.0, 30.0
-"""Use by others is measured again, since the last time, if that was so many seconds ago."""
+"""A measurement is reused if it is younger than the first number of seconds, and continued, over the time
+since it, if it is younger than the second."""
 _SAMPLE = 0.2
-"""Over so many seconds at least it is measured: since the start of the program, or from now on."""
+"""The shortest measurement, in seconds."""
 _NOTABLE = 0.75
-"""Processors that others have to use before fewer threads are taken, and ..."""
 _NOTABLE_SHARE = 0.2
-"""... the share of the threads that were planned."""
+"""Processors, and share of the planned threads, that other programs must use before threads are reduced."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Processor time until one moment, in seconds."""
+    """Processor time up to one moment, in seconds."""
 
     at: float
     every: float
-    """Of all programs, on the processors that this process may run on."""
+    """Time of all programs on the processors that this process may run on."""
     own: float
 
     @classmethod
     def now(cls) -> Usage | None:
-        """Reads it; None where the system does not tell."""
+        """Reads the times until now; None if the system does not report them."""
         try:
             text = _STAT.read_text("ascii")
         except OSError:
@@ -48,15 +48,15 @@ class Usage:
         return cls(time.monotonic(), busy_seconds(text, affinity(), os.nice(0) > 0), own)
 
     def others_since(self, before: Usage) -> float:
-        """Returns how many processors other programs kept busy since then, mean."""
+        """Returns the mean number of processors that other programs have used since then."""
         every, own = self.every - before.every, self.own - before.own
         return max(0.0, every - own) / max(1e-3, self.at - before.at)
 
 
 def busy_seconds(stat: str, processors: set[int], niced: bool) -> float:
-    """Returns the seconds that processors were busy since the machine began, from the text of /proc/stat.
+    """Returns the seconds that processors have been busy since the machine started, from /proc/stat.
 
-    Programs that give way (`nice`) do not count, unless this one does so too.
+    Programs of low priority (`nice`) do not count, unless this one has low priority too.
     """
     ticks = 0
     for line in stat.splitlines():
@@ -68,9 +68,9 @@ def busy_seconds(stat: str, processors: set[int], niced: bool) -> float:
 
 
 def threads_for(planned: int, processors: int, others: float) -> int:
-    """Returns how many of the `planned` threads can run beside what other programs use of the processors.
+    """Returns how many of the `planned` threads to use if other programs use `others` of the processors.
 
-    At least one; all of them where the others use little.
+    At least one, and all of them if the other programs use little.
     """
     if others < max(_NOTABLE, _NOTABLE_SHARE * planned):
         return planned
@@ -78,7 +78,7 @@ def threads_for(planned: int, processors: int, others: float) -> int:
 
 
 class _Meter:
-    """Measures what other programs use, now and then."""
+    """Measures the processors that other programs use, and keeps the last measurement."""
 
     def __init__(self) -> None:
         self._last = Usage.now()
@@ -87,7 +87,7 @@ class _Meter:
         self._noted = False
 
     def others(self) -> float:
-        """Returns how many processors other programs use; 0 where the system does not tell."""
+        """Returns the number of processors that other programs use; 0 if the system does not report it."""
         with self._lock:
             now = Usage.now()
             if now is None or self._last is None:
@@ -104,7 +104,7 @@ class _Meter:
             return self._others
 
     def note(self, text: str, progress: Progress) -> None:
-        """Says it, once."""
+        """Passes a note on, the first time only."""
         if not self._noted:
             self._noted = True
             progress.note(text)
@@ -114,10 +114,10 @@ _METER = _Meter()
 
 
 def free_threads(planned: int | None = None, progress: Progress = SILENT) -> int:
-    """Returns how many threads to compute with: `planned` (default: `cores()`), fewer on a busy machine.
+    """Returns the number of threads to compute with: `planned` (default: `cores()`), fewer on a busy machine.
 
-    A note says so, once. Where the environment sets OMP_NUM_THREADS the user has decided, and all that are
-    planned are taken. For work whose result does not depend on it.
+    The first reduction gives a note. If OMP_NUM_THREADS is set, the planned number is returned. Use it only
+    for work whose result does not depend on the number of threads.
     """
     wanted = planned or cores()
     if wanted == 1 or os.environ.get("OMP_NUM_THREADS"):

@@ -1,4 +1,4 @@
-"""What this machine can do: its memory, disk and instruction sets. Imports nothing heavy."""
+"""This machine's memory, disk and instruction sets. The module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""x86 with AVX512-BF16 or AMX, and Arm: there bf16 is multiplied in hardware, not widened first."""
+"""Flags of x86 processors with AVX512-BF16 or AMX, and of Arm, that multiply bf16 in hardware."""
 
 
 @lru_cache(maxsize=1)
@@ -49,9 +49,9 @@ def processor_name() -> str:
 
 
 def memory_bytes() -> int:
-    """Returns how much memory this process may use: the machine's, or its container's if less.
+    """Returns the memory that this process may use, in bytes: the machine's, or its container's if less.
 
-    0 when the system does not tell.
+    0 if the system does not report it.
     """
     limits = [_physical_bytes()]
     for file in _CGROUP_LIMITS:
@@ -68,14 +68,14 @@ def _physical_bytes() -> int:
     except (AttributeError, OSError, ValueError):
         pass
     if sys.platform == "darwin":
-        asked = subprocess.run(["/usr/sbin/sysctl", "-n", "hw.memsize"], capture_output=True, check=False)
-        return int(asked.stdout or 0)
+        size = subprocess.run(["/usr/sbin/sysctl", "-n", "hw.memsize"], capture_output=True, check=False)
+        return int(size.stdout or 0)
     return 0
 
 
 def free_disk_bytes(path: str | os.PathLike[str]) -> int:
     """Returns the free space of the disk that holds `path`, or its nearest existing parent."""
-    place = Path(path).absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    folder = Path(path).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

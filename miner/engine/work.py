@@ -1,7 +1,7 @@
-"""Where chunks of work run: worker threads of this process, results in order.
+"""Runs chunks of work in worker threads of this process and returns the results in order.
 
-Each worker computes its piece alone, with one thread inside it, so that a result depends on the
-piece and never on how many workers there are.
+Each worker computes its chunk with a single thread, so that a result depends on the chunk and never on the
+number of workers.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def worker_count(asked: int | None = None) -> int:
-    """Returns how many workers to use: `asked`, or one per processor that this process may keep busy."""
-    return asked or cores()
+def worker_count(workers: int | None = None) -> int:
+    """Returns the number of workers: `workers`, or one per processor that this process may use."""
+    return workers or cores()
 
 
 def ordered_map(
@@ -36,7 +36,7 @@ def ordered_map(
 ) -> Iterator[Result]:
     """Yields `function(item)` for every item, in order, computed by `workers` threads.
 
-    At most twice as many items as workers are in flight, so memory stays bounded.
+    At most twice as many items as workers are in progress at a time, which bounds the memory.
     """
     with ThreadPoolExecutor(workers, initializer=initializer) as pool:
         waiting: deque[Future[Result]] = deque()
@@ -62,10 +62,10 @@ def run_stage(
     progress: Progress = SILENT,
     **constants: str,
 ) -> int:
-    """Computes the chunks of a stage that the ledger lacks and commits each with its ledger row.
+    """Computes the chunks of a stage that are not in the ledger, and commits each with its ledger row.
 
-    `compute(chunk)` returns the rows per base table. Returns how many chunks were computed: 0
-    when the stage was finished before.
+    `compute(chunk)` returns the rows per base table. Returns the number of computed chunks: 0 if the stage
+    was already finished.
     """
     done = begin_stage(store, stage)
     missing = [chunk for chunk in range(stage.chunks) if chunk not in done]
