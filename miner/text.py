@@ -1,4 +1,4 @@
-"""Normalisation, text keys and content hashes: when two texts are the same."""
+"""Normalisation, text keys and content hashes, which define when two texts are the same; and words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 PASSAGE = 4
-"""Words that a document's text has at least where it is a passage of its own, without the title."""
+"""The fewest words of a document's text that can stand alone as a passage, without the title."""
 _LONG_PASSAGE = 8
 """Words with which it is one under any title: as many in a row are also a part for `miner contamination`."""
 _WORDS_OF_A_NAME = 20
@@ -40,16 +40,16 @@ _UNSPACED_BLOCKS = (
     (0x1AFF0, 0x1B2FF),  # Kana, Nushu
     (0x20000, 0x3FFFD),  # Han
 )
-"""Where scripts are written without spaces between words. Their letters and marks count, not their digits
-and punctuation. Korean has spaces."""
+"""Blocks of the scripts that have no spaces between words; only their letters and marks matter here, not
+their digits and punctuation. Korean has spaces."""
 _WIDE = "\u2e80-\u2fdf\u3200-\u33ff\uff00-\uffef"
-"""Compatibility forms that stand among such letters: radicals, squared words, half and full width."""
+"""Compatibility characters that occur among such letters: radicals, squared words, half and full width."""
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff\ufe00-\ufe0f\U000e0100-\U000e01ef]")
-"""Break hints and variation selectors: a text is the same text with and without them."""
+"""Break hints and variation selectors, which do not distinguish texts."""
 
 
 def clean(text: str) -> tuple[str, bool]:
-    """Removes what no UTF-8 store can hold: NUL characters and lone surrogates.
+    """Removes the characters that a store cannot hold: NUL characters and lone surrogates.
 
     Returns the text and whether anything was removed.
     """
@@ -59,9 +59,9 @@ def clean(text: str) -> tuple[str, bool]:
 
 
 def normalise(text: str) -> str:
-    """Returns the form in which two texts count as the same text.
+    """Returns the normalised text: texts of equal normalised form are the same text.
 
-    Unicode NFKC, case folded, runs of white space folded to one space, none at the ends.
+    It is Unicode NFKC, case-folded, with single spaces between words and none at the ends.
     """
     if text.isascii():
         return " ".join(text.lower().split())
@@ -69,7 +69,7 @@ def normalise(text: str) -> str:
 
 
 def text_key(text: str) -> int:
-    """Returns the signed 64-bit hash of the normalised text; 0 if nothing is left of it."""
+    """Returns the signed 64-bit hash of the normalised text; 0 if it is empty."""
     return _key(normalise(text))
 
 
@@ -81,11 +81,11 @@ def _key(normalised: str) -> int:
 
 
 def document_keys(titles: Iterable[str], texts: Iterable[str]) -> tuple[list[int], list[int | None]]:
-    """Returns the `text_key` of every document, title before the text, and that of its passage.
+    """Returns the `text_key` of every document (title and text), and that of its passage.
 
-    A document's text without its title is a passage of its own if it has eight words or more, or if it
-    has four or more and no fewer than the title. Else its passage is None: of "Yes." under "Is it open
-    on Sundays?" the title says as much as the text.
+    A document's text without its title is a passage if it has at least eight words, or at least four and no
+    fewer than the title. Otherwise its passage is None: the text "Yes." under the title "Is it open on
+    Sundays?" means nothing alone.
     """
     keys, passages = [], list[int | None]()
     for title, text in zip(titles, texts, strict=True):
@@ -94,10 +94,10 @@ def document_keys(titles: Iterable[str], texts: Iterable[str]) -> tuple[list[int
             keys.append(_key(passage))
             passages.append(None)
             continue
-        above = normalise(title)
-        keys.append(_key(" ".join(filter(None, (above, passage)))))
-        least = min(max(PASSAGE, _word_count(above)), _LONG_PASSAGE)
-        passages.append(_key(passage) if above and _word_count(passage) >= least else None)
+        heading = normalise(title)
+        keys.append(_key(" ".join(filter(None, (heading, passage)))))
+        least = min(max(PASSAGE, _word_count(heading)), _LONG_PASSAGE)
+        passages.append(_key(passage) if heading and _word_count(passage) >= least else None)
     return keys, passages
 
 
@@ -114,16 +114,16 @@ def text_keys(texts: Iterable[str]) -> npt.NDArray[np.int64]:
 
 @cache
 def marks() -> str:
-    """Returns all combining marks as the inside of a regular expression's character class.
+    """Returns all combining marks, as the content of a regular expression's character class.
 
-    Marks belong to the word of the letter before them, though `\\w` does not match them.
+    A mark belongs to the word of the letter before it, although `\\w` does not match it.
     """
     return _ranges(code for code in range(0x300, 0x1F000) if unicodedata.category(chr(code))[0] == "M")
 
 
 @cache
 def _unspaced() -> str:
-    """Letters and marks of scripts without spaces, as the inside of a character class."""
+    """Returns the letters and marks of scripts without spaces, as the content of a character class."""
     kinds = ("Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nl", "No")
     codes = (code for first, last in _UNSPACED_BLOCKS[:-1] for code in range(first, last + 1))
     first, last = map(chr, _UNSPACED_BLOCKS[-1])
@@ -131,25 +131,25 @@ def _unspaced() -> str:
 
 
 def _ranges(codes: Iterable[int]) -> str:
-    """Sorted code points as ranges of a character class."""
-    found: list[list[int]] = []
+    """Returns sorted code points as ranges of a character class."""
+    ranges: list[list[int]] = []
     for code in codes:
-        if found and found[-1][1] == code - 1:
-            found[-1][1] = code
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1][1] = code
         else:
-            found.append([code, code])
-    return "".join(f"{chr(first)}-{chr(last)}" for first, last in found)
+            ranges.append([code, code])
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
 
 
 @cache
 def _pattern(name: str) -> re.Pattern[str]:
-    """Compiled when it is first needed: ASCII texts need none of them."""
+    """Returns a compiled pattern. It is compiled at its first use, since ASCII texts need none."""
     letters = _unspaced()
-    telling = marks().replace("\ufe00-\ufe0f", "")  # emoji have these
+    distinctive = marks().replace("\ufe00-\ufe0f", "")  # emoji contain these
     patterns = {
         "unspaced": _quick(letters),
         "marked": _quick(letters + marks()),
-        "odd": _quick(f"{letters}{telling}{_WIDE}\u0130"),
+        "odd": _quick(f"{letters}{distinctive}{_WIDE}\u0130"),
         "joiner": f"(?<=[{marks()}])[\u200c\u200d]",
         "gap": rf"(?<=[{letters}])\s+(?=[{letters}])",
         "piece": rf"([{letters}]+)|[^\s{letters}]+",
@@ -162,9 +162,9 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 def _quick(characters: str) -> str:
-    """A class that is searched for in every text: one table look-up per character.
+    """Returns a fast character class for a search in every text: one table look-up per character.
 
-    Beyond the first 65,536 characters it is coarse, and finds all but emoji.
+    Beyond the first 65,536 code points it is coarse and matches everything but emoji.
     """
     near = re.sub("[\U00010000-\U0010ffff]-[\U00010000-\U0010ffff]", "", characters)
     return f"[{near}\U00010000-\U0001efff\U00020000-\U0010ffff]"
@@ -176,25 +176,25 @@ def is_marked(text: str) -> bool:
 
 
 def words(text: str, size: int = 2) -> list[str]:
-    """Returns the words of a normalised text: what white space separates.
+    """Returns the words of a normalised text: the pieces between white space.
 
-    A run of a script without spaces (Chinese, Japanese, Thai, Khmer, Lao, Burmese and others) is
-    returned as its overlapping n-grams of `size` characters, the run itself where it is shorter; a
-    character is a letter with its marks, and white space between two of them does not end a run.
+    A run of a script without spaces (Chinese, Japanese, Thai, Khmer, Lao, Burmese and others) becomes its
+    overlapping n-grams of `size` characters, or the run itself if it is shorter. A character is a letter with
+    its marks. White space within such a run is ignored.
     """
     if not is_unspaced(text):
         return text.split()
-    found: list[str] = []
+    result: list[str] = []
     for piece in _pattern("piece").finditer(_pattern("gap").sub("", _INVISIBLE.sub("", text))):
-        found += _grams(piece[0], size) if piece[1] else [piece[0]]
-    return found
+        result += _grams(piece[0], size) if piece[1] else [piece[0]]
+    return result
 
 
 def parts(text: str) -> list[list[str]]:
-    """Returns for each piece of a text between white space the parts it consists of, nothing left out.
+    """Returns the parts of each piece of a text between white space; together they are the whole piece.
 
-    A piece is one part, a word; but in scripts without spaces every character is a part, a letter with
-    its marks, and what stands between such characters is another.
+    Usually a piece is one part, a word. In scripts without spaces each character (a letter with its marks) is
+    a part, and so is every run of other characters.
     """
     pieces = text.split()
     if not is_unspaced(text):
@@ -210,7 +210,7 @@ def is_unspaced(text: str) -> bool:
 def is_sentence(text: str) -> bool:
     """Returns whether a text has too many words for the name of a column: more than 20.
 
-    That is a run of more than 21 characters in scripts without spaces.
+    In scripts without spaces that is a run of more than 21 characters.
     """
     return len(words(text)) > _WORDS_OF_A_NAME
 
@@ -221,24 +221,24 @@ def _grams(run: str, size: int) -> list[str]:
 
 
 def for_tokens(texts: Iterable[str]) -> tuple[list[str], str | None]:
-    """Prepares texts for a tokeniser of two or more word characters: what it finds are words in any script.
+    """Prepares texts for a tokeniser of runs of word characters, so that its tokens are words in any script.
 
-    Returns the texts and the pattern to use, None for the usual one. Only texts that need it are changed,
-    and texts without marks or letters of scripts without spaces have the same tokens with either pattern.
-    A run of a script without spaces becomes its overlapping pairs of characters, as in `words`.
+    Returns the texts and the pattern to use, None for the default pattern. Only texts that need it change,
+    and texts without marks or letters of scripts without spaces have the same tokens with either pattern. A
+    run of a script without spaces becomes its overlapping pairs of characters, as in `words`.
     """
-    found = list(texts)
+    prepared = list(texts)
     search = _pattern("odd").search
-    odd = [place for place, text in enumerate(found) if not text.isascii() and search(text)]
-    for place in odd:
-        found[place] = _spread(found[place])
-    return found, _pattern("token").pattern if odd else None
+    odd = [row for row, text in enumerate(prepared) if not text.isascii() and search(text)]
+    for row in odd:
+        prepared[row] = _spread(prepared[row])
+    return prepared, _pattern("token").pattern if odd else None
 
 
 def _spread(text: str) -> str:
-    """The text with spaces around the bigrams of its scripts without spaces, and composed letters.
+    """Returns the text with composed letters, and spaces around the bigrams of scripts without spaces.
 
-    The lower case of İ is an i with a mark, in Python as in Unicode: it becomes a plain one.
+    The lower case of İ is an i with a mark, in Python as in Unicode; here it becomes a plain i.
     """
     visible = _pattern("joiner").sub("", _INVISIBLE.sub("", text.replace("\u0130", "i")))
     composed = unicodedata.normalize("NFC", visible)
@@ -247,12 +247,12 @@ def _spread(text: str) -> str:
 
 
 def join_title(title: str, text: str) -> str:
-    """Returns what models and indexes read of a document: the title, if any, before the text."""
+    """Returns the text of a document for models and indexes: the title, if any, before the text."""
     return f"{title} {text}" if title else text
 
 
 def content_id(prefix: str, text: str) -> str:
-    """Returns a short id that depends on the text alone: `prefix` and 16 hexadecimal digits."""
+    """Returns a short id that depends only on the text: `prefix` and 16 hexadecimal digits."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8)
     return f"{prefix}{digest.hexdigest()}"
 

@@ -1,1 +1,1 @@
-"""Documents and queries by position, and what is known of a pair before any score."""
+"""Documents and queries by position, exclusions and overlaps: what is known about a pair before any score."""

@@ -1,4 +1,4 @@
-"""The documents and queries of one search, by position: ids sorted, so position breaks ties."""
+"""The documents and queries of a search by position. Ids are sorted, so that positions break ties."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Collection:
     queries: pa.Table
     """query_id, text, text_key, label."""
     hashes: dict[str, str]
-    """Content hashes of documents, queries and judgments, and of clusters of copies where there are some."""
+    """Content hashes of documents, queries and judgments, and of clusters of copies if there are any."""
     split: str
     queries_are_documents: bool = False
-    """Whether a query and the document that has its id are the same thing."""
+    """Whether a query and the document with its id are the same text."""
 
     @classmethod
     def load(cls, store: Store, split: str, sample: int | None = None, seed: int = 13) -> Collection:
-        """Reads the store's documents and the split's queries, or a seeded sample of these.
+        """Reads the store's documents and the split's queries, or a seeded sample of the queries.
 
-        Raises UsageError where the split has no queries.
+        Raises UsageError if the split has no queries.
         """
         queries = corpus.queries(store, split)
         hashes = corpus.content_hashes(store, split)
@@ -66,13 +66,13 @@ class Collection:
 
     @cached_property
     def texts(self) -> Ints:
-        """A number per document, equal for equal texts."""
+        """One number per document; equal texts have equal numbers."""
         keys = self.documents["text_key"].to_numpy()
         return np.unique(keys, return_inverse=True)[1].astype(np.int32)
 
     @cached_property
     def passages(self) -> Ints:
-        """A number per document, equal for those of the same text or the same passage."""
+        """One number per document, equal for documents of the same text or passage."""
         text, passage = (self.documents[name].to_numpy() for name in ("text_key", "passage_key"))
         return same_passage(text, passage) if np.any(text != passage) else self.texts
 
@@ -86,7 +86,7 @@ class Collection:
 
 
 def same_passage(text_keys: npt.NDArray[np.int64], passage_keys: npt.NDArray[np.int64]) -> Ints:
-    """Returns a number per document, equal for those linked by shared texts or passages."""
+    """Returns one number per document, equal for documents that shared texts or passages link."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -101,14 +101,14 @@ def same_passage(text_keys: npt.NDArray[np.int64], passage_keys: npt.NDArray[np.
 
 
 def _sample(ids: list[str], size: int, seed: int) -> pa.Array:
-    """Positions, ascending, of the ids whose hashes with the seed are smallest."""
+    """Returns the positions, ascending, of the ids with the smallest hashes of seed and id."""
     keys = [hashlib.blake2b(f"{seed} {i}".encode(), digest_size=8).digest() for i in ids]
     return pa.array(sorted(sorted(range(len(ids)), key=keys.__getitem__)[:size]))
 
 
 @dataclass(frozen=True)
 class Hits:
-    """What a retriever returned: four arrays of one length, by query, then rank."""
+    """The hits of a retriever: four arrays of one length, ordered by query, then rank."""
 
     query: Ints
     """Positions of queries."""

@@ -1,4 +1,4 @@
-"""What is never a negative, whatever the scores say."""
+"""Exclusions: the pairs that are never negatives, whatever their scores."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from miner.schema import Reason
 Flags = npt.NDArray[np.bool_]
 
 _PAIRS = 1 << 22
-"""Pairs of texts compared at once: bounds memory where queries have many positives."""
+"""Pairs of texts compared at a time, which bounds the memory if queries have many positives."""
 
 
 @dataclass(frozen=True)
 class Exclusions:
-    """What judgments, labels and texts say of a candidate before any score does.
+    """What judgments, labels and texts say about a candidate.
 
-    The first reason, in the order of the checks below, why it can never be a negative; and whether
-    it is known to be one.
+    That is the first reason, in the order of the checks in `reasons`, why it can never be a negative, and
+    whether it is known to be a negative.
     """
 
     collection: Collection
     positives: pa.Table
-    """Judged positives of every split: query_id, doc_id."""
+    """Positives of every split: query_id, doc_id."""
     negatives: pa.Table
     """Pairs judged not relevant: query_id, doc_id."""
     overlaps: bool
     protected: tuple[str, ...]
 
     def reasons(self, query: Ints, doc: Ints) -> pa.Array:
-        """Returns each (query, document) pair's reason, null where it may be a negative."""
+        """Returns the reason of each (query, document) pair; null if it may be a negative."""
         checks: tuple[tuple[Reason, Callable[[Ints, Ints], Flags]], ...] = (
             (Reason.JUDGED_POSITIVE, self._judged),
             (Reason.SAME_LABEL, self._same_label),
@@ -58,18 +58,18 @@ class Exclusions:
         return pa.DictionaryArray.from_arrays(indices, names).dictionary_decode()
 
     def of_candidates(self, query: Ints, doc: Ints) -> pa.Array:
-        """Returns each candidate's exclusion; of a cluster of copies only the best-ranked of a query is left.
+        """Returns each candidate's exclusion; of a query's copies all but the best-ranked one are excluded.
 
         `query` is sorted, and a query's candidates are in fused order.
         """
         reasons = self.reasons(query, doc)
         cluster = self.clusters[doc]
-        left = np.flatnonzero(np.asarray(reasons.is_null()) & (cluster >= 0))
-        if not len(left):
+        clustered = np.flatnonzero(np.asarray(reasons.is_null()) & (cluster >= 0))
+        if not len(clustered):
             return reasons
-        _, first = np.unique(pair_keys(query[left], cluster[left]), return_index=True)
+        _, first = np.unique(pair_keys(query[clustered], cluster[clustered]), return_index=True)
         copy = np.zeros(len(query), dtype=np.bool_)
-        copy[np.delete(left, first)] = True
+        copy[np.delete(clustered, first)] = True
         return pc.if_else(pa.array(copy), str(Reason.DUPLICATE_OF_CANDIDATE), reasons)
 
     def allowed(self, query: Ints, doc: Ints) -> Flags:
@@ -77,14 +77,14 @@ class Exclusions:
         return np.asarray(self.reasons(query, doc).is_null().to_numpy(zero_copy_only=False))
 
     def judged_negative(self, query: Ints, doc: Ints) -> Flags:
-        """Returns which pairs are known negatives: judged not relevant, or of two different labels."""
+        """Returns which pairs are known negatives: judged not relevant, or with two different labels."""
         query_labels, doc_labels = self._labels
         labelled = (query_labels[query] >= 0) & (doc_labels[doc] >= 0)
         judged = np.isin(pair_keys(query, doc), pair_keys(*self._positions(self.negatives)))
         return np.asarray((labelled & (query_labels[query] != doc_labels[doc])) | judged)
 
     def _positions(self, pairs: pa.Table) -> tuple[Ints, Ints]:
-        """Positions of the pairs whose query is mined and whose document is known."""
+        """Returns the positions of the pairs whose query and document are in the collection."""
         query = positions(pairs["query_id"], self.collection.query_ids)
         doc = positions(pairs["doc_id"], self.collection.doc_ids)
         known = (query >= 0) & (doc >= 0)
@@ -92,7 +92,7 @@ class Exclusions:
 
     @cached_property
     def _pairs(self) -> tuple[Ints, Ints]:
-        """Positions of the mined queries' positives, sorted by query."""
+        """The positions of the positives, sorted by query."""
         query, doc = self._positions(self.positives)
         order = np.lexsort((doc, query))
         return query[order], doc[order]
@@ -117,7 +117,7 @@ class Exclusions:
 
     @cached_property
     def _labels(self) -> tuple[Ints, Ints]:
-        """Each query's and each document's label as a number, -1 where there is none."""
+        """The label of each query and of each document as a number, -1 without a label."""
         known = pa.chunked_array([self.collection.documents["label"].combine_chunks()]).unique().drop_null()
         query = positions(self.collection.queries["label"], known)
         return query, positions(self.collection.documents["label"], known)
@@ -130,13 +130,13 @@ class Exclusions:
         return np.asarray(same_text | (copy & ~self.judged_negative(query, doc)))
 
     def _like_positive(self, numbers: Ints, query: Ints, doc: Ints) -> Flags:
-        """Whether each document has the number of a positive of the query."""
+        """Returns whether each document has the number of one of the query's positives."""
         positive_query, positive_doc = self._pairs
         return np.isin(pair_keys(query, numbers[doc]), pair_keys(positive_query, numbers[positive_doc]))
 
     @cached_property
     def clusters(self) -> Ints:
-        """The number of each document's cluster of copies, -1 where it has none."""
+        """The number of each document's cluster of copies, -1 without copies."""
         cluster = self.collection.documents["cluster"].combine_chunks().dictionary_encode()
         return np.asarray(pc.fill_null(cluster.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32))
 
@@ -154,7 +154,7 @@ class Exclusions:
 
     @cached_property
     def _query_as_document(self) -> Ints:
-        """The position of the document that has the query's id, -1 where there is none."""
+        """The position of the document with the query's id, -1 if there is none."""
         return positions(pa.chunked_array([self.collection.query_ids]), self.collection.doc_ids)
 
     def _empty(self, query: Ints, doc: Ints) -> Flags:
@@ -167,7 +167,7 @@ class Exclusions:
         return np.isin(doc, positions(ids, self.collection.doc_ids))
 
     def _overlapping(self, query: Ints, doc: Ints) -> Flags:
-        """Whether one normalised text contains the other, or its passage, at word boundaries."""
+        """Returns whether the document and any positive contain each other's passage, at word boundaries."""
         overlap = np.zeros(len(doc), dtype=np.bool_)
         if not self.overlaps:
             return overlap
@@ -182,7 +182,7 @@ class Exclusions:
 
 
 def _slices(counts: npt.NDArray[np.int64]) -> Iterator[slice]:
-    """Cuts rows so that no slice has many more than `_PAIRS` pairs."""
+    """Yields slices of rows, each of about `_PAIRS` pairs at most."""
     if len(counts):
         cuts = np.flatnonzero(np.diff(np.cumsum(counts) // _PAIRS)) + 1
         bounds = [0, *cuts.tolist(), len(counts)]

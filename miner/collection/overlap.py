@@ -1,4 +1,4 @@
-"""Whether one text contains another, word for word; character for character in scripts without spaces."""
+"""Whether a text contains another, compared by words, or by characters in scripts without spaces."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from miner.text import PASSAGE, normalise, words
 
 
 def _split(text: str) -> list[str]:
-    """The words of the normalised text; of scripts without spaces each character is one."""
+    """Returns the words of the normalised text; in scripts without spaces each character is a word."""
     return words(normalise(text), size=1)
 
 
 class Words:
-    """The words of texts by position: which texts contain which.
+    """The words of texts by position, to find which texts contain which.
 
-    A text is contained in another when its passage is: what it has from `starts` on, so that titles
-    do not hide the same words under them.
+    A text is contained in another if its passage is, that is, the part from `starts` on. So a title does not
+    hide that two documents have the same words.
     """
 
     def __init__(self, texts: pa.ChunkedArray, starts: npt.NDArray[np.int32] | None = None) -> None:
@@ -29,20 +29,20 @@ class Words:
         self._normal: dict[tuple[int, int], str] = {}
         pairs = zip(texts.to_pylist(), self._starts.tolist(), strict=True)
         signatures = np.array([_signatures(*pair) for pair in pairs], dtype=np.uint64)
-        self._all, self._sure = signatures.reshape(-1, 2).T
+        self._all, self._required = signatures.reshape(-1, 2).T
 
     def overlap(self, left: npt.NDArray[np.int32], right: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """Returns for each pair of positions whether one normalised text contains the other's passage.
 
-        Of a passage of four words or more the last may be cut off anywhere. Its other words are all in a
-        text that contains it: signatures of the words tell most pairs apart without reading them.
+        The last word of a passage of four words or more may be cut. All its other words occur in a text that
+        contains it, so that signatures of the words rule out most pairs without reading the texts.
         """
-        a, b = self._sure[left], self._sure[right]
+        a, b = self._required[left], self._required[right]
         possible = np.flatnonzero((a & self._all[right] == a) | (b & self._all[left] == b))
-        found = np.zeros(len(left), dtype=np.bool_)
+        result = np.zeros(len(left), dtype=np.bool_)
         pairs = zip(left[possible].tolist(), right[possible].tolist(), strict=True)
-        found[possible] = [self._contains(x, y) or self._contains(y, x) for x, y in pairs]
-        return found
+        result[possible] = [self._contains(x, y) or self._contains(y, x) for x, y in pairs]
+        return result
 
     def _contains(self, whole: int, part: int) -> bool:
         long, short = self._padded(whole, 0), self._padded(part, int(self._starts[part]))
@@ -58,14 +58,14 @@ class Words:
 
 
 def _signatures(text: str, start: int) -> tuple[int, int]:
-    """One bit of 64 for each word of the text, and for each of its passage but one that may be cut."""
-    found = _split(text)
-    passage = _split(text[start:]) if start else found
-    return _bits(found), _bits(passage[:-1] if len(passage) >= PASSAGE else passage)
+    """Returns 64-bit signatures: of the text's words, and of its passage's words but one that may be cut."""
+    every = _split(text)
+    passage = _split(text[start:]) if start else every
+    return _bits(every), _bits(passage[:-1] if len(passage) >= PASSAGE else passage)
 
 
-def _bits(found: list[str]) -> int:
+def _bits(some: list[str]) -> int:
     bits = 0
-    for word in found:
+    for word in some:
         bits |= 1 << (crc32(word.encode()) & 63)
     return bits

@@ -64,7 +64,7 @@ def locked(target: Path, wait: float = 0.0) -> Iterator[None]:
             tidy(path)
         yield
     finally:
-        # Before the release: a process that waits for the lock sees that the file is gone and makes a new one.
+        # Before the release: a process that waits for the lock sees that the file is gone and makes another.
         with suppress(OSError):
             os.unlink(lock.lock_file)
         lock.release()
