@@ -20,7 +20,7 @@ from typing import Any
 
 MODULES = (
     "datasets", "faiss", "scipy.sparse.csgraph", "sentence_transformers", "sklearn.metrics", "torch",
-    "miner.cli.main", "miner.auditing.calibrate_report", "miner.training.encoder_trainer",
+    "miner.cli.main", "miner.auditing.calibrate", "miner.training.encoder_trainer",
     "miner.training.reranker_trainer", "miner.training.tsdae", "miner.workflows.bench",
     "miner.workflows.loop", "miner.auditing.relabel", "miner.curation.silver",
 )  # fmt: skip

@@ -31,7 +31,7 @@ PREPARED = (
     "sklearn.linear_model", "scipy.stats", "duckdb", "pyarrow.parquet", "pyarrow.csv", "filelock",
     "accelerate", "miner.cli.main", "miner.workflows.bench", "miner.workflows.loop", "miner.curation.silver",
     "miner.training.encoder_trainer", "miner.training.reranker_trainer", "miner.training.tsdae",
-    "miner.export", "miner.mining.pipeline", "miner.auditing.calibrate_report", "miner.curation.dedup",
+    "miner.export", "miner.mining.pipeline", "miner.auditing.calibrate", "miner.curation.dedup",
     "miner.auditing.relabel",
 )  # fmt: skip
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
