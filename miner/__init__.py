@@ -11,73 +11,124 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from miner.curation.silver import silver
+    from miner.auditing.config import AuditConfig
+    from miner.auditing.relabel import RelabelConfig
+    from miner.curation.contamination import ContaminationConfig
+    from miner.curation.dedup import DedupConfig
     from miner.curation.silver_config import SilverConfig
+    from miner.door.operations import (
+        bench,
+        contamination,
+        dedup,
+        evaluate,
+        ingest,
+        loop,
+        pretrain,
+        silver,
+        sql,
+        train,
+        train_reranker,
+    )
+    from miner.door.store import (
+        Run,
+        Store,
+        audit,
+        calibrate,
+        decide,
+        diff,
+        explain,
+        export_run,
+        find_run,
+        mine,
+        relabel,
+        remove_runs,
+        runs,
+        triplets,
+        undo_relabel,
+    )
+    from miner.door.triplets import Triplets
     from miner.errors import MinerError
-    from miner.evaluation.evaluate import EvaluationConfig, evaluate
-    from miner.export import ExportConfig, export_run
+    from miner.evaluation.compare import compare
+    from miner.evaluation.evaluate import EvaluationConfig
+    from miner.export import ExportConfig
     from miner.mining.config import MiningConfig, Rules, Selection
-    from miner.mining.explain import explain
-    from miner.mining.pipeline import decide_again, mine
     from miner.models.encoder import Encoder
     from miner.models.reranker import Reranker
-    from miner.sources import SourceConfig, ingest
-    from miner.store.database import Store
-    from miner.store.runs import Run, find_run
-    from miner.store.triplets import triplets
+    from miner.sources import SourceConfig
     from miner.training.encoder_config import EncoderConfig
     from miner.training.pretrain_config import PretrainConfig
-    from miner.training.reranker import train_reranker
     from miner.training.reranker_config import RerankerConfig
-    from miner.training.tsdae import pretrain
-    from miner.workflows.bench import bench
     from miner.workflows.bench_config import BenchConfig
-    from miner.workflows.train import Dev, Rows, train
+    from miner.workflows.loop import LoopConfig
+    from miner.workflows.train import Dev, Rows
 
 _HOME = {
+    "AuditConfig": "miner.auditing.config",
     "BenchConfig": "miner.workflows.bench_config",
+    "ContaminationConfig": "miner.curation.contamination",
+    "DedupConfig": "miner.curation.dedup",
     "Dev": "miner.workflows.train",
     "Encoder": "miner.models.encoder",
     "EncoderConfig": "miner.training.encoder_config",
     "EvaluationConfig": "miner.evaluation.evaluate",
     "ExportConfig": "miner.export",
+    "LoopConfig": "miner.workflows.loop",
     "MinerError": "miner.errors",
     "MiningConfig": "miner.mining.config",
     "PretrainConfig": "miner.training.pretrain_config",
+    "RelabelConfig": "miner.auditing.relabel",
     "Reranker": "miner.models.reranker",
     "RerankerConfig": "miner.training.reranker_config",
     "Rows": "miner.workflows.train",
     "Rules": "miner.mining.config",
-    "Run": "miner.store.runs",
+    "Run": "miner.door.store",
     "Selection": "miner.mining.config",
     "SilverConfig": "miner.curation.silver_config",
     "SourceConfig": "miner.sources",
-    "Store": "miner.store.database",
-    "bench": "miner.workflows.bench",
-    "decide_again": "miner.mining.pipeline",
-    "evaluate": "miner.evaluation.evaluate",
-    "explain": "miner.mining.explain",
-    "export_run": "miner.export",
-    "find_run": "miner.store.runs",
-    "ingest": "miner.sources",
-    "mine": "miner.mining.pipeline",
-    "pretrain": "miner.training.tsdae",
-    "silver": "miner.curation.silver",
-    "train": "miner.workflows.train",
-    "train_reranker": "miner.training.reranker",
-    "triplets": "miner.store.triplets",
+    "Store": "miner.door.store",
+    "Triplets": "miner.door.triplets",
+    "audit": "miner.door.store",
+    "bench": "miner.door.operations",
+    "calibrate": "miner.door.store",
+    "compare": "miner.evaluation.compare",
+    "contamination": "miner.door.operations",
+    "decide": "miner.door.store",
+    "dedup": "miner.door.operations",
+    "diff": "miner.door.store",
+    "evaluate": "miner.door.operations",
+    "explain": "miner.door.store",
+    "export_run": "miner.door.store",
+    "find_run": "miner.door.store",
+    "ingest": "miner.door.operations",
+    "loop": "miner.door.operations",
+    "mine": "miner.door.store",
+    "pretrain": "miner.door.operations",
+    "relabel": "miner.door.store",
+    "remove_runs": "miner.door.store",
+    "runs": "miner.door.store",
+    "silver": "miner.door.operations",
+    "sql": "miner.door.operations",
+    "train": "miner.door.operations",
+    "train_reranker": "miner.door.operations",
+    "triplets": "miner.door.store",
+    "undo_relabel": "miner.door.store",
 }
 
 __all__ = [
+    "AuditConfig",
     "BenchConfig",
+    "ContaminationConfig",
+    "DedupConfig",
     "Dev",
     "Encoder",
     "EncoderConfig",
     "EvaluationConfig",
     "ExportConfig",
+    "LoopConfig",
     "MinerError",
     "MiningConfig",
     "PretrainConfig",
+    "RelabelConfig",
     "Reranker",
     "RerankerConfig",
     "Rows",
@@ -87,19 +138,32 @@ __all__ = [
     "SilverConfig",
     "SourceConfig",
     "Store",
+    "Triplets",
+    "audit",
     "bench",
-    "decide_again",
+    "calibrate",
+    "compare",
+    "contamination",
+    "decide",
+    "dedup",
+    "diff",
     "evaluate",
     "explain",
     "export_run",
     "find_run",
     "ingest",
+    "loop",
     "mine",
     "pretrain",
+    "relabel",
+    "remove_runs",
+    "runs",
     "silver",
+    "sql",
     "train",
     "train_reranker",
     "triplets",
+    "undo_relabel",
 ]
 
 

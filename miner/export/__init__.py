@@ -20,7 +20,7 @@ from miner.store.database import Store
 from miner.store.runs import find_run, staleness
 from miner.store.triplets import TripletCounts, triplet_counts, triplet_pieces, triplet_texts
 
-__all__ = ["FORMATS", "ExportConfig", "ExportReport", "export_run"]
+__all__ = ["FORMATS", "ExportConfig", "ExportReport", "export_run", "training_rows"]
 
 PIECE = 65_536
 """About how many triplets are in memory at a time, with their texts."""
@@ -50,12 +50,7 @@ def export_run(store: Store, out: Path, config: ExportConfig, progress: Progress
     made = plan(config, find_run(store, config.run))
     if stale := staleness(store, made.run):
         progress.note(stale)
-    counts = triplet_counts(store, made.run)
-    if counts.triplets == 0:
-        raise StoreError(
-            f"run '{made.run.name}' has no triplets",
-            f'see why: miner sql {store.path} "SELECT * FROM reasons"',
-        )
+    counts = _counts(store, made)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file, not a folder", "name a new folder")
     with locked(out):
@@ -70,6 +65,38 @@ def export_run(store: Store, out: Path, config: ExportConfig, progress: Progress
             manifest.write(facts, folder)
             (folder / "README.md").write_text(card.render(facts, made, example), "utf-8", newline="\n")
     return _report(out, made, counts, facts)
+
+
+def training_rows(store: Store, config: ExportConfig) -> pa.Table:
+    """Returns a run's triplets as the rows of a format, in memory: what `export_run` writes.
+
+    Raises as `export_run` for settings that do not fit together, and when there is nothing to export.
+    """
+    made = plan(config, find_run(store, config.run))
+    _counts(store, made)
+    tables = [made.form.rows(triplets, made.shape) for triplets in _pieces(store, made)]
+    rows = pa.concat_tables(tables)
+    if rows.num_rows == 0:
+        raise _without_rows(made)
+    return rows
+
+
+def _counts(store: Store, made: Plan) -> TripletCounts:
+    """Returns how much a run holds; raises StoreError if it has no triplets."""
+    counts = triplet_counts(store, made.run)
+    if counts.triplets == 0:
+        raise StoreError(
+            f"run '{made.run.name}' has no triplets",
+            f'see why: miner sql {store.path} "SELECT * FROM reasons"',
+        )
+    return counts
+
+
+def _without_rows(made: Plan) -> StoreError:
+    return StoreError(
+        f"no query of run '{made.run.name}' has {made.shape.negatives} negatives",
+        "ask for fewer with --negatives, or take --format triplet",
+    )
 
 
 def _require_free(out: Path, force: bool) -> None:
@@ -116,10 +143,7 @@ def _write_data(
             rows += table.num_rows
             advance(triplets.num_rows)
         if rows == 0:
-            raise StoreError(
-                f"no query of run '{made.run.name}' has {made.shape.negatives} negatives",
-                "ask for fewer with --negatives, or take --format triplet",
-            )
+            raise _without_rows(made)
     return rows, example
 
 

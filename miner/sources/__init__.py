@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from miner.engine.files import WAIT, locked, replacing, spilling
 from miner.engine.progress import SILENT, Progress
@@ -13,6 +14,7 @@ from miner.errors import InputError, UsageError, listed
 from miner.sources import beir, hub, python_docs, tabular, trec
 from miner.sources.config import FORMATS, SourceConfig
 from miner.sources.files import files_in, locate
+from miner.sources.memory import is_rows, open_memory
 from miner.sources.part import Part, Rows, Source
 from miner.sources.saved import is_saved_dataset
 from miner.sources.tables import is_table
@@ -34,13 +36,13 @@ __all__ = [
 
 def ingest(
     store_path: str | os.PathLike[str],
-    sources: str | Source | Sequence[str | Source],
+    sources: object,
     config: SourceConfig | None = None,
     progress: Progress = SILENT,
 ) -> IngestReport:
     """Takes sources into the store at `store_path`, which is made if it does not exist.
 
-    One source or several. A source is what `open_source` recognises by its name, or a `Source` of your own.
+    One source or a list of several; each as `open_source` takes it, or a `Source` of your own.
     All of it is one transaction: when anything fails, the store holds what it held before, and there is no
     new one. Returns what was added and what was left out. Raises InputError for data that cannot be taken in,
     UsageError for a wrong configuration, StoreError for the store, MinerError when another process makes the
@@ -48,11 +50,11 @@ def ingest(
     """
     config = config or SourceConfig()
     config.check()
-    if isinstance(sources, str | Source):
-        sources = [sources]
-    if not sources:
+    several = isinstance(sources, list | tuple) and not is_rows(sources)
+    given = cast(Sequence[object], sources if several else [sources])
+    if not given:
         raise UsageError("no source named", f"miner ingest {store_path} SOURCE")
-    opened = [s if isinstance(s, Source) else open_source(s, config) for s in sources]
+    opened = [one if isinstance(one, Source) else open_source(one, config) for one in given]
     store = Path(store_path)
     with (
         _opened(store) as file,
@@ -83,11 +85,16 @@ def _opened(store: Path) -> Iterator[Path]:
         yield store
 
 
-def open_source(source: str, config: SourceConfig) -> Source:
+def open_source(source: object, config: SourceConfig) -> Source:
     """Returns a source, recognised and its header checked, ready to be read.
 
-    Raises InputError when it does not exist, cannot be recognised, or lacks a column.
+    A text or a path names files or a data set; anything else is a table as `open_memory` takes it. Raises
+    InputError when it does not exist, cannot be recognised, or lacks a column.
     """
+    if isinstance(source, os.PathLike):
+        source = os.fspath(source)
+    if not isinstance(source, str):
+        return open_memory(source, config)
     found = detect(source) if config.format == "auto" else config.format
     if found == "python":
         return python_docs.open_python(_prefixed(source, python_docs.PREFIX), config)

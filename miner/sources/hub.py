@@ -33,7 +33,9 @@ def open_hub(source: str, config: SourceConfig) -> Source:
     if not isinstance(loaded, dict):
         name = config.hf_split or str(loaded.split or "train")
         loaded = {name: loaded}
-    tables = [(_table(f"{source}/{name}", data), split_in(name) or name) for name, data in loaded.items()]
+    tables = [
+        (dataset_table(f"{source}/{name}", data), split_in(name) or name) for name, data in loaded.items()
+    ]
     return from_tables(source, tables, config, notes)
 
 
@@ -79,7 +81,8 @@ def _chosen(splits: dict[str, Dataset | None], split: str | None) -> dict[str, D
     return found
 
 
-def _table(origin: str, data: Dataset) -> Table:
+def dataset_table(origin: str, data: Dataset) -> Table:
+    """Returns a Dataset as a table; numbers of classes are read as the names of the classes."""
     nested = nested_in(data.features.arrow_schema)
     return Table(origin, tuple(data.column_names), data.num_rows, "rows", _reader(data), nested)
 

@@ -124,7 +124,8 @@ class Access:
         self._keepers = 0
         self._used = self._since = self._free_until = 0.0
         self._requests = 0
-        self._closed = False
+        self.closed = False
+        """Whether `close` was called."""
         self._ended = threading.Event()
         self._watcher = threading.current_thread()
 
@@ -196,14 +197,14 @@ class Access:
         """Closes the file for good."""
         with self._guard:
             self._disconnect()
-            self._closed = True
+            self.closed = True
 
     def _ready(self) -> duckdb.DuckDBPyConnection:
         just_opened = time.monotonic() - self._since < _LEAST
         if self._connection is not None and not self._keepers and not just_opened and self._is_requested():
             self._give_way()
         if self._connection is None:
-            if self._closed:
+            if self.closed:
                 raise duckdb.ConnectionException("Connection already closed")
             time.sleep(max(0.0, self._free_until - time.monotonic()))
             self._connect(WAIT if self._read_only else None)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import duckdb
@@ -63,7 +63,7 @@ class Store:
         memory_limit: str = MEMORY_LIMIT,
         wait: float | None = None,
         note: Note = quiet,
-    ) -> Store:
+    ) -> Self:
         """Opens the store at `path`, which must exist unless `create` is given.
 
         Waits some seconds for other processes, or `wait` seconds; calls `note` with a line if it waits long.
@@ -99,7 +99,7 @@ class Store:
         return store
 
     @classmethod
-    def in_memory(cls, path: Path, spill: Path) -> Store:
+    def in_memory(cls, path: Path, spill: Path) -> Self:
         """Opens an empty database in memory, for data that will go into the store at `path`.
 
         It spills to the folder `spill`, which no other process may use. Its errors name `path`.
@@ -175,6 +175,11 @@ class Store:
         return self._lock is None
 
     @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._access.closed
+
+    @property
     def note(self) -> Note:
         """The function that gets a line if the store waits long for another process."""
         return self._access.note
@@ -202,7 +207,7 @@ class Store:
         if self._lock is not None:
             self._lock.release()
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

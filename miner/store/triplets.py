@@ -9,18 +9,38 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from miner.errors import StoreError
 from miner.store.corpus import queries_are_documents
 from miner.store.database import Store
 from miner.store.runs import Run
 
 
-def triplets(store: Store, run: Run) -> pa.Table:
-    """Returns a run's triplets (`schema.TRIPLETS`, plain ids) ordered by query_id, positive_id, rank."""
-    return store.table(
-        """SELECT query_id, positive_id, negative_id, positive_score, negative_score, rank
-        FROM triplets WHERE run_id = ? ORDER BY query_id, positive_id, rank, negative_id""",
+def triplets(store: Store, run: Run, *, texts: bool = False) -> pa.Table:
+    """Returns a run's triplets (`schema.TRIPLETS`, plain ids) ordered by query_id, positive_id, rank.
+
+    `texts` adds the columns query, positive and negative. Raises StoreError if the store no longer
+    holds a text.
+    """
+    order = "ORDER BY query_id, positive_id, rank, negative_id"
+    table = store.table(
+        f"""SELECT query_id, positive_id, negative_id, positive_score, negative_score, rank
+        FROM triplets WHERE run_id = ? {order}""",
         [run.run_id],
     )
+    if not texts:
+        return table
+    with_texts = store.table(
+        f"""SELECT query_id, positive_id, negative_id, positive_score, negative_score, rank,
+            query, positive, negative
+        FROM triplet_texts WHERE run = ? {order}""",
+        [run.name],
+    )
+    if missing := table.num_rows - with_texts.num_rows:
+        raise StoreError(
+            f"{store.path} no longer holds the texts of {missing:,} triplets of run '{run.name}'",
+            "mine again",
+        )
+    return with_texts
 
 
 def triplet_count(store: Store, run: Run) -> int:

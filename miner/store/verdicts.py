@@ -47,6 +47,31 @@ def reason_counts(store: Store, run: Run) -> dict[str, int]:
     return dict(rows)
 
 
+def verdict_counts(store: Store, run: Run) -> list[tuple[str, str | None, int]]:
+    """Returns how many candidates have each verdict and reason, the commonest first.
+
+    The verdict is `selected`, `kept`, `suspected` or `dropped`; the first two have no reason.
+    """
+    rows = store.rows(
+        f"""SELECT CASE WHEN code < {KEPT} THEN 'selected' WHEN code = {KEPT} THEN 'kept'
+                WHEN code >= {SUSPECTED} THEN 'suspected' ELSE 'dropped' END AS verdict,
+            CASE WHEN code > {KEPT} THEN enum_range(NULL::reason)[code % {SUSPECTED} + 1]::VARCHAR END AS why,
+            sum(number)::BIGINT AS candidates
+        FROM (SELECT code, count(*) AS number
+            FROM (SELECT unnest(codes) AS code FROM decisions WHERE run_id = ?) GROUP BY code)
+        GROUP BY verdict, why ORDER BY candidates DESC, verdict, why""",
+        [run.run_id],
+    )
+    return [(verdict, why, number) for verdict, why, number in rows]
+
+
+def coverage(store: Store, run: Run) -> float | None:
+    """Returns the share of queries that got all negatives they asked for; None if the run has no query."""
+    counts = negative_counts(store, run)
+    covered = sum(queries for negatives, queries in counts.items() if negatives >= run.negatives)
+    return covered / sum(counts.values()) if counts else None
+
+
 def negative_counts(store: Store, run: Run) -> dict[int, int]:
     """Returns the number of queries for each number of negatives."""
     rows = store.rows(

@@ -1,0 +1,1 @@
+"""The public door: what a person imports, for scripts and notebooks."""

@@ -1,0 +1,254 @@
+"""Work on a whole store, as the command line has it: data in, copies, contamination, training, evaluation."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from miner import sources as reading
+from miner.curation import contamination as contaminating
+from miner.curation import dedup as deduplicating
+from miner.curation import silver as judging
+from miner.curation.contamination import ContaminationConfig, ContaminationReport
+from miner.curation.dedup import DedupConfig, DedupReport
+from miner.curation.silver import SilverReport
+from miner.curation.silver_config import SilverConfig
+from miner.door.arguments import Reports, StoreLike, configured, divided, opened, path_of
+from miner.engine.bars import shown
+from miner.evaluation import evaluate as evaluating
+from miner.evaluation.evaluate import EvaluationConfig
+from miner.evaluation.result import Evaluation
+from miner.mining.config import MiningConfig
+from miner.sources import IngestReport, SourceConfig
+from miner.store.select import Limits, select
+from miner.training.encoder_config import EncoderConfig
+from miner.training.pretrain_config import PretrainConfig
+from miner.training.reranker_config import RerankerConfig
+from miner.workflows import train as training
+from miner.workflows.bench_config import BenchConfig
+from miner.workflows.train import Dev, Rows
+
+if TYPE_CHECKING:
+    from miner.training.encoder_card import EncoderReport
+    from miner.training.pretrain_card import PretrainReport
+    from miner.training.reranker import TrainingReport
+    from miner.workflows.bench import BenchReport
+    from miner.workflows.loop import LoopConfig, LoopReport
+
+PathLike = str | os.PathLike[str]
+
+
+def ingest(
+    store: StoreLike,
+    sources: Any,
+    config: SourceConfig | None = None,
+    *,
+    progress: Reports = None,
+    **settings: Any,
+) -> IngestReport:
+    """Adds one source or several to a store, which is made if there is none; returns what was added.
+
+    A source is what `miner ingest` takes (a file, a folder, `hf:NAME`, `python:NAME`), or a table: a
+    datasets.Dataset, a pandas or Arrow table, a list of dicts, or a dict of such tables by split. Settings
+    are those of SourceConfig. All sources are added or, if anything is wrong, none. Raises InputError,
+    UsageError and StoreError.
+    """
+    chosen = configured(SourceConfig, config, settings)
+    with shown(progress) as reports:
+        return reading.ingest(path_of(store), sources, chosen, reports)
+
+
+def dedup(
+    store: StoreLike, config: DedupConfig | None = None, *, progress: Reports = None, **settings: Any
+) -> DedupReport:
+    """Finds copies among a store's documents and among its queries, and stores their clusters.
+
+    Settings are those of DedupConfig. Raises UsageError and ModelError.
+    """
+    chosen = configured(DedupConfig, config, settings)
+    with shown(progress) as reports, opened(store, reports) as found:
+        return deduplicating.dedup(found, chosen, reports)
+
+
+def contamination(
+    store: StoreLike,
+    against: StoreLike,
+    config: ContaminationConfig | None = None,
+    *,
+    remove: bool = False,
+    out: PathLike | None = None,
+    progress: Reports = None,
+    **settings: Any,
+) -> ContaminationReport:
+    """Finds evaluation texts of the store `against` that also occur in `store`, and stores the result there.
+
+    `against` may be the same store: then its splits are compared. `remove` deletes the matching texts, `out`
+    receives one JSON line per match. Settings are those of ContaminationConfig. Raises UsageError if nothing
+    is judged in the split.
+    """
+    chosen = configured(ContaminationConfig, config, settings)
+    file = None if out is None else Path(out)
+    with shown(progress) as reports, opened(store, reports) as own:
+        if path_of(against).resolve() == own.path.resolve():
+            return contaminating.contamination(own, own, chosen, reports, remove=remove, out=file)
+        with opened(against, reports, read_only=True) as other:
+            return contaminating.contamination(own, other, chosen, reports, remove=remove, out=file)
+
+
+def silver(
+    store: StoreLike,
+    config: SilverConfig | None = None,
+    *,
+    training: RerankerConfig | None = None,
+    workers: int | None = None,
+    progress: Reports = None,
+    **settings: Any,
+) -> SilverReport:
+    """Has a reranker judge pairs that nobody judged, and stores the sure ones; returns what it did.
+
+    `training` is how to train the reranker if none is named. Settings are those of SilverConfig. Raises
+    UsageError if no query is left to judge for, ModelError for a reranker without probabilities.
+    """
+    chosen = configured(SilverConfig, config, settings)
+    with shown(progress) as reports, opened(store, reports) as found:
+        return judging.silver(found, chosen, training=training, workers=workers, progress=reports)
+
+
+def train(
+    source: StoreLike,
+    out: PathLike,
+    config: EncoderConfig | None = None,
+    *,
+    rows: Rows | None = None,
+    dev: Dev | None = None,
+    force: bool = False,
+    progress: Reports = None,
+    **settings: Any,
+) -> EncoderReport:
+    """Trains an encoder on a store, an export or a file, and writes it to the folder `out`.
+
+    Settings are those of EncoderConfig and of Rows, which says what to train on. `force` replaces a model in
+    `out` that was trained otherwise. Raises UsageError, InputError and ModelError.
+    """
+    about_rows, others = divided(settings, Rows)
+    chosen = configured(EncoderConfig, config, others)
+    which = configured(Rows, rows, about_rows)
+    with shown(progress) as reports:
+        return training.train(
+            path_of(source), Path(out), chosen, which, dev=dev, force=force, progress=reports
+        )
+
+
+def train_reranker(
+    store: StoreLike,
+    out: PathLike,
+    config: RerankerConfig | None = None,
+    *,
+    force: bool = False,
+    progress: Reports = None,
+    **settings: Any,
+) -> TrainingReport:
+    """Trains a reranker on a store's judgments, and writes it to the folder `out`.
+
+    Settings are those of RerankerConfig. Raises UsageError, ModelError and MinerError.
+    """
+    from miner.training import reranker
+
+    chosen = configured(RerankerConfig, config, settings)
+    with shown(progress) as reports, opened(store, reports, read_only=True) as found:
+        return reranker.train_reranker(found, Path(out), chosen, reports, force=force)
+
+
+def pretrain(
+    store: StoreLike,
+    out: PathLike,
+    config: PretrainConfig | None = None,
+    *,
+    force: bool = False,
+    progress: Reports = None,
+    **settings: Any,
+) -> PretrainReport:
+    """Adapts an encoder to a store's texts without labels, and writes it to the folder `out`.
+
+    Settings are those of PretrainConfig. Raises UsageError, ModelError and MinerError.
+    """
+    from miner.training import tsdae
+
+    chosen = configured(PretrainConfig, config, settings)
+    with shown(progress) as reports:
+        return tsdae.pretrain(path_of(store), Path(out), chosen, reports, force=force)
+
+
+def evaluate(
+    store: StoreLike,
+    model: str,
+    config: EvaluationConfig | None = None,
+    *,
+    progress: Reports = None,
+    **settings: Any,
+) -> list[Evaluation]:
+    """Measures a model, and those in `against`, on a split of a store: one result per model, in that order.
+
+    `compare` returns how two results differ. Settings are those of EvaluationConfig. Raises ModelError and
+    UsageError.
+    """
+    chosen = configured(EvaluationConfig, config, settings)
+    with shown(progress) as reports, opened(store, reports, read_only=True) as found:
+        return evaluating.evaluate(found, str(model), chosen, reports)
+
+
+def bench(
+    store: StoreLike,
+    out: PathLike | None = None,
+    config: BenchConfig | None = None,
+    *,
+    progress: Reports = None,
+    **settings: Any,
+) -> BenchReport:
+    """Trains on easy and on hard negatives, several times each, and compares the models.
+
+    Finished trainings are kept in `out`, by default a folder beside the store. Settings are those of
+    BenchConfig, and of the EncoderConfig in it. Raises UsageError and MinerError.
+    """
+    from miner.workflows import bench as benching
+
+    chosen, path = configured(BenchConfig, config, settings), path_of(store)
+    with shown(progress) as reports:
+        folder = benching.default_out(path) if out is None else Path(out)
+        return benching.bench(path, folder, chosen, reports)
+
+
+def loop(
+    store: StoreLike,
+    out: PathLike,
+    config: LoopConfig | None = None,
+    *,
+    progress: Reports = None,
+    **settings: Any,
+) -> LoopReport:
+    """Mines, trains, and mines again with the new model, until the score on the dev split no longer rises.
+
+    Models are written to the folder `out`. Settings are those of LoopConfig, and of the configurations in it;
+    the bundled encoder mines the first round if none is named. Raises what `mine` and `train` raise.
+    """
+    from miner.workflows import loop as looping
+
+    if config is None:
+        config = looping.LoopConfig(MiningConfig(encoder="bundled"), EncoderConfig())
+    chosen = configured(looping.LoopConfig, config, settings)
+    with shown(progress) as reports:
+        return looping.loop(path_of(store), Path(out), chosen, reports)
+
+
+def sql(store: StoreLike, query: str, limits: Limits | None = None, **settings: Any) -> pa.Table:
+    """Returns the result of one SELECT over a store, which it cannot change, as an Arrow table.
+
+    Settings are those of Limits: seconds and memory. Raises UsageError for anything but one SELECT,
+    StoreError if it takes too long or needs too much memory.
+    """
+    chosen = configured(Limits, limits, settings)
+    with select(path_of(store), query, chosen) as result:
+        return result.arrow().read_all()

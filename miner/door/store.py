@@ -1,0 +1,463 @@
+"""The objects that a person holds: a store, and the runs in it with what is done to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+
+from miner.auditing import audit as auditing
+from miner.auditing import calibrate as calibrating
+from miner.auditing import relabel as relabelling
+from miner.auditing.audit import Audit
+from miner.auditing.calibrate import Calibration
+from miner.auditing.config import AuditConfig
+from miner.auditing.relabel import RelabelConfig, RelabelReport
+from miner.curation.contamination import ContaminationReport
+from miner.curation.dedup import DedupConfig, DedupReport
+from miner.door import operations
+from miner.door.arguments import Reports, RunLike, StoreLike, configured, opened, run_in
+from miner.door.operations import PathLike
+from miner.door.triplets import Triplets
+from miner.engine.bars import shown
+from miner.engine.progress import SILENT, Progress
+from miner.errors import MinerError, counted
+from miner.evaluation.result import Evaluation
+from miner.export import ExportConfig, ExportReport, training_rows
+from miner.export import export_run as write_export
+from miner.mining import diff as differing
+from miner.mining import explain as explaining
+from miner.mining import pipeline
+from miner.mining.config import MiningConfig
+from miner.mining.diff import Differences
+from miner.mining.explain import Explanation
+from miner.reporting.html import escaped, html_table
+from miner.reporting.tables import percent, percent_interval
+from miner.sources import IngestReport, SourceConfig
+from miner.store import corpus, database, verdicts
+from miner.store import runs as stored
+from miner.store import triplets as mined
+from miner.store.audits import last_audit
+from miner.store.models import model_names
+from miner.store.relabel import remove_relabelled
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from miner.training.encoder_card import EncoderReport
+    from miner.training.encoder_config import EncoderConfig
+
+
+class Store(database.Store):
+    """A store: documents, queries, judgments, and all that was mined from them, in one DuckDB file.
+
+    `Store.open` opens one, `Store.create` makes one. An open store keeps other processes from writing to it
+    until it is closed, by `close` or at the end of a `with` block; with `read_only=True` it does not.
+    """
+
+    @classmethod
+    def create(cls, path: PathLike) -> Self:
+        """Makes a store at `path` and opens it; opens the one that is there, if there is one.
+
+        Raises StoreError for a file that is not a store, and when another process uses it.
+        """
+        return cls.open(path, create=True)
+
+    def ingest(
+        self, sources: Any, config: SourceConfig | None = None, *, progress: Reports = None, **settings: Any
+    ) -> IngestReport:
+        """Adds one source or several, see `miner.ingest`; returns what was added."""
+        return operations.ingest(self, sources, config, progress=progress, **settings)
+
+    def mine(
+        self,
+        config: MiningConfig | None = None,
+        *,
+        name: str | None = None,
+        workers: int | None = None,
+        progress: Reports = None,
+        **settings: Any,
+    ) -> Run:
+        """Mines triplets with hard negatives, see `miner.mine`; returns the run."""
+        return mine(self, config, name=name, workers=workers, progress=progress, **settings)
+
+    def run(self, name: str | None = None) -> Run:
+        """Returns the finished run of that name; without a name, the one that finished last."""
+        return find_run(self, name)
+
+    def runs(self) -> list[Run]:
+        """Returns all runs, the oldest first."""
+        return runs(self)
+
+    def dedup(
+        self, config: DedupConfig | None = None, *, progress: Reports = None, **settings: Any
+    ) -> DedupReport:
+        """Finds copies among the documents and among the queries, see `miner.dedup`."""
+        return operations.dedup(self, config, progress=progress, **settings)
+
+    def contamination(
+        self, against: StoreLike, *, remove: bool = False, progress: Reports = None, **settings: Any
+    ) -> ContaminationReport:
+        """Finds evaluation texts of another store that also occur in this one, see `miner.contamination`."""
+        return operations.contamination(self, against, remove=remove, progress=progress, **settings)
+
+    def train(
+        self, out: PathLike, config: EncoderConfig | None = None, *, progress: Reports = None, **settings: Any
+    ) -> EncoderReport:
+        """Trains an encoder on a run or on judgments into the folder `out`, see `miner.train`."""
+        return operations.train(self, out, config, progress=progress, **settings)
+
+    def evaluate(self, model: str, *, progress: Reports = None, **settings: Any) -> list[Evaluation]:
+        """Measures a model on a split, see `miner.evaluate`."""
+        return operations.evaluate(self, model, progress=progress, **settings)
+
+    def sql(self, query: str) -> pa.Table:
+        """Returns the result of one SELECT over the store, see `miner.sql`."""
+        return operations.sql(self, query)
+
+    def __repr__(self) -> str:
+        state = " (closed)" if self.closed else " (to read)" if self.read_only else ""
+        return f"Store({str(self.path)!r}){state}"
+
+    def _repr_html_(self) -> str:
+        try:
+            with opened(self, SILENT, read_only=True) as store:
+                counts = corpus.counts(store)
+        except MinerError as error:
+            return escaped(f"{self!r}: {error}")
+        return f"<b>{escaped(repr(self))}</b>" + html_table(
+            ["table", "rows"], [(name, f"{number:,}") for name, number in counts.items()]
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Run(stored.Run):
+    """One run of a store: the settings, and as methods what they led to.
+
+    It outlives its store: when that is closed, each method opens it again for the call.
+    """
+
+    store: StoreLike = field(compare=False)
+    """The store that holds it, or its path."""
+
+    def decide(
+        self,
+        config: MiningConfig | None = None,
+        *,
+        name: str | None = None,
+        progress: Reports = None,
+        **settings: Any,
+    ) -> Run:
+        """Decides again with other rules or another selection, see `miner.decide`; returns the new run."""
+        return decide(self.store, self, config, name=name, progress=progress, **settings)
+
+    def audit(self, config: AuditConfig | None = None, *, progress: Reports = None, **settings: Any) -> Audit:
+        """Measures the hidden-positive rate of this run, see `miner.audit`."""
+        return audit(self.store, self, config, progress=progress, **settings)
+
+    def calibrate(
+        self,
+        target: float | None = 0.02,
+        config: AuditConfig | None = None,
+        *,
+        progress: Reports = None,
+        **settings: Any,
+    ) -> Calibration:
+        """Finds the rules that reach a hidden-positive rate, see `miner.calibrate`."""
+        return calibrate(self.store, self, target, config, progress=progress, **settings)
+
+    def relabel(
+        self,
+        config: RelabelConfig | None = None,
+        *,
+        dry_run: bool = False,
+        progress: Reports = None,
+        **settings: Any,
+    ) -> RelabelReport:
+        """Makes judgments of likely suspected positives, see `miner.relabel`."""
+        return relabel(self.store, self, config, dry_run=dry_run, progress=progress, **settings)
+
+    def explain(self, query_id: str) -> Explanation:
+        """Returns what became of every candidate of a query, and why."""
+        return explain(self.store, query_id, self)
+
+    def diff(self, other: RunLike) -> Differences:
+        """Returns what changed from this run to another one."""
+        return diff(self.store, self, other)
+
+    def triplets(self, *, texts: bool = False) -> Triplets:
+        """Returns the triplets, with `texts` also the texts of query, positive and negative."""
+        return triplets(self.store, self, texts=texts)
+
+    def to_dataset(
+        self, format: str = "triplet", *, scores: bool = False, negatives: int | None = None
+    ) -> Dataset:
+        """Returns the triplets as a datasets.Dataset that sentence-transformers trains on as it is.
+
+        Its columns are those of an export format: anchor, positive, negative for `triplet`. `scores` adds the
+        deciding scores; `negatives` is their number in an `n-tuple`. Raises as `miner.export_run`.
+        """
+        from datasets import Dataset
+
+        config = ExportConfig(self.name, format, None, scores, negatives)
+        with opened(self.store, SILENT, read_only=True) as store, store.snapshot():
+            return Dataset(training_rows(store, config))
+
+    def export(
+        self,
+        out: PathLike,
+        config: ExportConfig | None = None,
+        *,
+        progress: Reports = None,
+        **settings: Any,
+    ) -> ExportReport:
+        """Writes the triplets to a folder as training data, see `miner.export_run`."""
+        return export_run(self.store, out, config, progress=progress, **{"run": self.name, **settings})
+
+    def train(
+        self, out: PathLike, config: EncoderConfig | None = None, *, progress: Reports = None, **settings: Any
+    ) -> EncoderReport:
+        """Trains an encoder on this run, see `miner.train`, and writes it to the folder `out`."""
+        return operations.train(self.store, out, config, progress=progress, **{"run": self.name, **settings})
+
+    def __repr__(self) -> str:
+        try:
+            with self._facts() as facts:
+                return f"Run '{self.name}' of split {self.split}: {facts.line}"
+        except MinerError as error:
+            return f"Run '{self.name}' of split {self.split} ({error.message})"
+
+    def _repr_html_(self) -> str:
+        try:
+            with self._facts() as facts:
+                head = f"run {self.name}, split {self.split}, by {' + '.join(facts.models)}"
+                total = sum(number for *_, number in facts.counts)
+                rows = [
+                    (verdict, why or "", f"{number:,}", percent(number / total))
+                    for verdict, why, number in facts.counts
+                ]
+                line = facts.line
+        except MinerError:
+            return escaped(repr(self))
+        table = html_table(["verdict", "reason", "candidates", "share"], rows, left=(0, 1))
+        return f"<b>{escaped(head)}</b><br>{escaped(line)}{table}"
+
+    @contextmanager
+    def _facts(self) -> Iterator[_Facts]:
+        with opened(self.store, SILENT, read_only=True) as store, store.snapshot():
+            yield _Facts(store, self)
+
+
+class _Facts:
+    """What a run shows of itself."""
+
+    def __init__(self, store: database.Store, run: stored.Run) -> None:
+        self.models = model_names(store, run)
+        self.counts = verdicts.verdict_counts(store, run)
+        """Verdict, reason, candidates."""
+        self.line = f"{counted(mined.triplet_count(store, run), 'triplet')}, {_share(store, run)}"
+
+
+def _share(store: database.Store, run: stored.Run) -> str:
+    found = last_audit(store, run)
+    rate = "not audited"
+    if found is not None:
+        measured = found["hidden_positive_rate"]
+        interval = percent_interval(measured["low"], measured["high"], 2)
+        rate = f"hidden-positive rate {percent(measured['rate'], 2)} {interval}"
+    return f"coverage {percent(verdicts.coverage(store, run))}, {rate}"
+
+
+def _held(store: StoreLike, run: stored.Run) -> Run:
+    """Returns a run as the object that a person holds."""
+    return Run(**{**vars(run), "store": store})
+
+
+def runs(store: StoreLike) -> list[Run]:
+    """Returns all runs of a store, the oldest first."""
+    with opened(store, SILENT, read_only=True) as found:
+        return [_held(store, run) for run in stored.runs(found)]
+
+
+def find_run(store: StoreLike, name: str | None = None) -> Run:
+    """Returns the finished run of that name; without a name, the one that finished last.
+
+    Raises StoreError if there is none, UsageError for a name that no finished run has.
+    """
+    with opened(store, SILENT, read_only=True) as found:
+        return _held(store, stored.find_run(found, name))
+
+
+def remove_runs(store: StoreLike, *names: RunLike) -> None:
+    """Removes runs with their decisions, triplets and audits, and the evidence that no other run uses.
+
+    Raises UsageError for a name that no run has; then nothing is removed.
+    """
+    with opened(store, SILENT) as found:
+        stored.remove_runs(found, [run_in(found, name).name for name in names])
+
+
+def mine(
+    store: StoreLike,
+    config: MiningConfig | None = None,
+    *,
+    name: str | None = None,
+    workers: int | None = None,
+    progress: Reports = None,
+    **settings: Any,
+) -> Run:
+    """Mines triplets with hard negatives: retrieves, reranks, decides, selects; returns the run.
+
+    Settings are those of MiningConfig, Rules and Selection. A rule that is named replaces the default rule.
+    The same call after a kill continues where it stopped. Raises UsageError and ModelError.
+    """
+    chosen = configured(MiningConfig, config, settings)
+    with shown(progress) as reports, opened(store, reports) as found:
+        return _held(store, pipeline.mine(found, chosen, name=name, workers=workers, progress=reports))
+
+
+def decide(
+    store: StoreLike,
+    run: RunLike = None,
+    config: MiningConfig | None = None,
+    *,
+    name: str | None = None,
+    progress: Reports = None,
+    **settings: Any,
+) -> Run:
+    """Applies other rules and another selection to a run's stored evidence; returns the new run.
+
+    No model runs. What no setting names stays as in that run, except that naming a rule replaces all of its
+    rules. Settings are those of Rules and Selection, or `rules=Rules(…)`. Raises UsageError for settings that
+    need another search.
+    """
+    with shown(progress) as reports, opened(store, reports) as found:
+        before = run_in(found, run)
+        chosen = configured(MiningConfig, config or pipeline.config_of(before), settings)
+        _note_stale(found, before, reports)
+        again = pipeline.decide_again(found, before, chosen, name=name, progress=reports)
+        return _held(store, again)
+
+
+def audit(
+    store: StoreLike,
+    run: RunLike = None,
+    config: AuditConfig | None = None,
+    *,
+    progress: Reports = None,
+    **settings: Any,
+) -> Audit:
+    """Measures the hidden-positive rate of a run, and stores the result.
+
+    Hides known positives, decides again, and reports the share of them that are selected as negatives. No
+    model runs. Settings are those of AuditConfig. Raises UsageError if no positive may be hidden.
+    """
+    chosen = configured(AuditConfig, config, settings)
+    with shown(progress) as reports, opened(store, reports) as found:
+        audited = run_in(found, run)
+        _note_stale(found, audited, reports)
+        return auditing.audit(found, audited, chosen, reports)
+
+
+def calibrate(
+    store: StoreLike,
+    run: RunLike = None,
+    target: float | None = 0.02,
+    config: AuditConfig | None = None,
+    *,
+    progress: Reports = None,
+    **settings: Any,
+) -> Calibration:
+    """Finds the rules whose hidden-positive rate is at most `target` and that leave the hardest negatives.
+
+    With `target=None` the rules with the lowest rate at the run's own coverage. Half of the queries chooses,
+    the other half confirms. `run.decide(rules=found.chosen.rules)` applies them. Settings are those of
+    AuditConfig. Raises UsageError if no setting reaches the target.
+    """
+    chosen = configured(AuditConfig, config, settings)
+    with shown(progress) as reports, opened(store, reports) as found:
+        own = run_in(found, run)
+        _note_stale(found, own, reports)
+        return calibrating.calibrate(found, own, target, chosen, reports)
+
+
+def relabel(
+    store: StoreLike,
+    run: RunLike = None,
+    config: RelabelConfig | None = None,
+    *,
+    dry_run: bool = False,
+    workers: int | None = None,
+    progress: Reports = None,
+    **settings: Any,
+) -> RelabelReport:
+    """Makes judgments of a run's suspected positives that are likely enough, and decides again.
+
+    `dry_run` only reports; `undo_relabel` undoes it. Settings are those of RelabelConfig, and of the
+    AuditConfig in it. Raises UsageError if no positive may be hidden to learn from.
+    """
+    chosen = configured(RelabelConfig, config, settings)
+    with shown(progress) as reports, opened(store, reports, read_only=dry_run) as found:
+        own = run_in(found, run)
+        return relabelling.relabel(found, own, chosen, reports, dry=dry_run, workers=workers)
+
+
+def undo_relabel(store: StoreLike) -> int:
+    """Removes all judgments that `relabel` made and the runs made with them; returns how many judgments."""
+    with opened(store, SILENT) as found:
+        judgments, _, _ = remove_relabelled(found)
+        return judgments
+
+
+def explain(store: StoreLike, query_id: str, run: RunLike = None) -> Explanation:
+    """Returns what became of every candidate of a query in a run, and why.
+
+    Raises StoreError for an unknown query, UsageError for a run without it.
+    """
+    with opened(store, SILENT, read_only=True) as found, found.snapshot():
+        explanation = explaining.explain(found, query_id, run_in(found, run).name)
+        return replace(explanation, run=_held(store, explanation.run))
+
+
+def diff(store: StoreLike, before: RunLike, after: RunLike) -> Differences:
+    """Returns what changed from one run to another, and why."""
+    with opened(store, SILENT, read_only=True) as found, found.snapshot():
+        return differing.differences(found, run_in(found, before).name, run_in(found, after).name)
+
+
+def triplets(store: StoreLike, run: RunLike = None, *, texts: bool = False) -> Triplets:
+    """Returns a run's triplets in order of query_id, positive_id and rank.
+
+    The columns are query_id, positive_id, negative_id, positive_score, negative_score and rank; with `texts`
+    also query, positive and negative.
+    """
+    with opened(store, SILENT, read_only=True) as found, found.snapshot():
+        own = run_in(found, run)
+        return Triplets(mined.triplets(found, own, texts=texts), _held(store, own))
+
+
+def export_run(
+    store: StoreLike,
+    out: PathLike,
+    config: ExportConfig | None = None,
+    *,
+    progress: Reports = None,
+    **settings: Any,
+) -> ExportReport:
+    """Writes a run's triplets to the new folder `out` as training data, with a manifest and a card.
+
+    Settings are those of ExportConfig. Raises UsageError for settings that do not fit together or a folder
+    that is in use, StoreError if the run has no triplets.
+    """
+    chosen = configured(ExportConfig, config, settings)
+    with shown(progress) as reports, opened(store, reports, read_only=True) as found, found.snapshot():
+        return write_export(found, Path(out), chosen, reports)
+
+
+def _note_stale(store: database.Store, run: stored.Run, progress: Progress) -> None:
+    if stale := stored.staleness(store, run):
+        progress.note(stale)

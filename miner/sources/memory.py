@@ -1,0 +1,129 @@
+"""Tables in memory: a Dataset of `datasets`, a pandas or Arrow table, a list of dicts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from miner.errors import InputError, UsageError, listed, near, shown
+from miner.sources.config import SourceConfig, split_in
+from miner.sources.hub import dataset_table
+from miner.sources.part import Source
+from miner.sources.table import LIST, OBJECT, Read, Record, Table, batch_records, nested_in, text_record
+from miner.sources.tables import ROWS_PER_BATCH
+from miner.sources.tabular import from_tables
+
+FORMATS = ("auto", "pairs", "triplets", "labels")
+"""What a table may hold."""
+_GIVE = "give a Dataset, a pandas or Arrow table, a list of dicts, or a dict of these by split"
+
+
+def is_rows(source: object) -> bool:
+    """Returns whether a list holds the rows of one table: whether every member is a dict."""
+    return isinstance(source, list | tuple) and bool(source) and all(isinstance(s, Mapping) for s in source)
+
+
+def open_memory(source: object, config: SourceConfig) -> Source:
+    """Returns a table in memory, or a dict of such tables by split, as a source.
+
+    Its columns mean what those of a file mean. Raises InputError for a table that cannot be read or whose
+    columns do not fit, UsageError for anything else than a table.
+    """
+    name = type(source).__name__
+    if config.format not in FORMATS:
+        raise UsageError(f"format {config.format} is for files, not for a {name}", f"use {listed(FORMATS)}")
+    if not config.header:
+        raise UsageError(f"--no-header has no effect on a {name}: its columns have names", "leave it out")
+    if isinstance(source, Mapping):
+        tables = {str(split): _table(f"{name}/{split}", table) for split, table in source.items()}
+        if config.hf_split is not None and config.hf_split not in tables:
+            raise InputError(
+                f"{name}: no split '{shown(config.hf_split)}'{near(config.hf_split, tables)}",
+                f"its splits: {listed(tables)}",
+            )
+        chosen = tables if config.hf_split is None else {config.hf_split: tables[config.hf_split]}
+        return from_tables(name, [(table, split_in(s) or s) for s, table in chosen.items()], config)
+    split = str(getattr(source, "split", None) or "train")  # a Dataset knows of which split it is
+    return from_tables(name, [(_table(name, source), split_in(split) or split)], config)
+
+
+def _table(origin: str, source: Any) -> Table:
+    datasets, pandas = sys.modules.get("datasets"), sys.modules.get("pandas")
+    if datasets is not None and isinstance(source, datasets.Dataset):
+        return dataset_table(origin, source)
+    if is_rows(source):
+        return _rows_table(origin, source)
+    try:
+        if pandas is not None and isinstance(source, pandas.DataFrame):
+            named = any(name is not None for name in source.index.names)
+            return _arrow_table(origin, pa.Table.from_pandas(source, preserve_index=named))
+        if isinstance(source, pa.RecordBatch) or hasattr(source, "__arrow_c_stream__"):
+            return _arrow_table(origin, pa.table(source))
+    except pa.ArrowException as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise InputError(
+            f"{origin}: cannot be read as a table: {reason}", "give each column values of one kind"
+        ) from error
+    raise UsageError(f"{shown(type(source).__name__)} is not a source", _GIVE)
+
+
+def _arrow_table(origin: str, table: pa.Table) -> Table:
+    names = table.column_names
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{origin}: two columns named '{shown(twice)}'", "rename one of them")
+
+    def _read(
+        texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
+    ) -> Iterator[Record]:
+        done = 0
+        chosen = table.select(list(dict.fromkeys([*texts, *passages])))
+        for batch in chosen.to_batches(max_chunksize=ROWS_PER_BATCH):
+            yield from batch_records(batch, texts, passages, done, 1)
+            done += batch.num_rows
+
+    return Table(origin, tuple(names), table.num_rows, "rows", _read, nested_in(table.schema))
+
+
+def _rows_table(origin: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns: dict[str, None] = {}
+    nested: dict[str, str] = {}
+    for row in rows:
+        for key, value in row.items():
+            columns[str(key)] = None
+            if isinstance(value, Mapping | list | tuple):
+                what = OBJECT if isinstance(value, Mapping) else LIST
+                nested[str(key)] = what if nested.get(str(key), what) == what else f"{LIST} or {OBJECT}"
+    return Table(origin, tuple(columns), len(rows), "rows", _reader(origin, rows), nested)
+
+
+def _reader(origin: str, rows: Sequence[Mapping[str, Any]]) -> Read:
+    def _read(
+        texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
+    ) -> Iterator[Record]:
+        for number, row in enumerate(rows, 1):
+            for key in required:
+                if key not in row:
+                    raise InputError(
+                        f"{origin}:{number}: no key '{shown(key)}'{near(key, map(str, row))}",
+                        "each row needs this key; give None where there is no value",
+                    )
+            yield text_record(
+                number,
+                1,
+                ([_plain(row.get(key)) for key in texts], texts),
+                ([_plain(row.get(key)) for key in passages], passages),
+            )
+
+    return _read
+
+
+def _plain(value: Any) -> Any:
+    """Returns a number of NumPy as one of Python, and None for the NaN that means a missing value."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,340 @@
+"""The public door: every function from Python, with a store or a path, keywords or a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from datasets import Dataset, DatasetDict
+
+import miner
+from miner import AuditConfig, MiningConfig, Rules, Selection, SourceConfig, Store
+from miner.errors import InputError, MinerError, StoreError, UsageError
+from miner.store import database
+from tests.tiny import tiny_bert
+
+TOPICS = ("apple", "bread", "cheese", "dough", "egg", "flour")
+ROWS = [
+    {"query": f"how to {verb} {topic}", "positive": f"{topic} {number}: first {verb} the {topic}, then wait"}
+    for topic in TOPICS
+    for number in range(3)
+    for verb in ("bake", "cut", "store")
+]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "s.duckdb"
+    miner.ingest(file, ROWS)
+    return file
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    with Store.open(path) as opened:
+        yield opened
+
+
+def mined(store: Store, **settings: Any) -> miner.Run:
+    return store.mine(**{"relative_margin": None, "negatives": 3, **settings})
+
+
+def test_a_store_is_the_same_class_everywhere(path: Path) -> None:
+    with Store.open(path) as opened, Store.create(path) as again:
+        assert type(opened) is type(again) is miner.Store
+        assert isinstance(opened, database.Store)
+        run = opened.mine()
+        assert type(run) is type(opened.run()) is type(run.decide(negatives=1)) is miner.Run
+
+
+def test_a_store_is_made_where_there_is_none(tmp_path: Path) -> None:
+    with Store.create(tmp_path / "new" / "s.duckdb") as made:
+        assert made.sql("SELECT count(*) AS n FROM documents").to_pylist() == [{"n": 0}]
+        report = made.ingest(ROWS[:6])
+        assert report.added["queries"] == 3
+    with pytest.raises(StoreError):
+        Store.open(tmp_path / "none.duckdb")
+
+
+def test_a_run_from_a_path_opens_its_store_for_each_call(path: Path) -> None:
+    run = miner.mine(path, relative_margin=None, negatives=2, name="first")
+    assert len(run.triplets()) > 0
+    again = run.decide(negatives=1, name="second")
+    assert [one.name for one in miner.runs(str(path))] == ["first", "second"]
+    assert miner.find_run(path).name == again.name
+    miner.remove_runs(path, "first", again)
+    assert miner.runs(path) == []
+
+
+def test_a_run_outlives_its_store(path: Path) -> None:
+    with Store.open(path) as opened:
+        run = mined(opened)
+    assert opened.closed
+    assert run.triplets(texts=True).num_rows == run.triplets().num_rows > 0
+
+
+def test_work_that_writes_refuses_a_store_that_is_open_to_read(path: Path) -> None:
+    with Store.open(path, read_only=True) as opened, pytest.raises(UsageError, match="was opened to read"):
+        opened.mine()
+
+
+def test_keywords_and_configurations_say_the_same(store: Store) -> None:
+    rules = Rules(relative_margin=0.1)
+    one = store.mine(MiningConfig(rules=rules, selection=Selection(negatives=8)))
+    assert store.mine(relative_margin=0.1, negatives=8).run_id == one.run_id
+    assert store.mine(rules=rules, negatives=8).run_id == one.run_id
+    assert (
+        store.mine(MiningConfig(selection=Selection(negatives=8)), relative_margin=0.1).run_id == one.run_id
+    )
+
+
+def test_a_named_rule_replaces_the_default_rule(store: Store) -> None:
+    assert store.mine(percentile=5).config["rules"]["relative_margin"] is None
+    assert store.mine(negatives=2).config["rules"]["relative_margin"] == 0.05
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"negative": 3}, r"unknown setting 'negative' \(did you mean 'negatives'\?\)"),
+        ({"negatives": "3"}, "negatives must be a whole number"),
+        ({"relative_margin": "off"}, "relative_margin must be a number"),
+        ({"strategy": "hardest"}, "strategy must be one of top, random, ambiguous"),
+        ({"rules": {"percentile": 5}}, r"rules must be a Rules\(…\)"),
+        ({"config": Rules()}, r"config must be a MiningConfig\(…\)"),
+    ],
+)
+def test_a_wrong_setting_is_a_usage_error(store: Store, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        store.mine(**settings)
+
+
+def test_a_setting_that_several_parts_have_is_refused(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'seed' is a setting of"):
+        miner.loop(path, tmp_path / "models", seed=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Rules(relative_margin="off"), "relative_margin"),  # type: ignore[arg-type]
+        (lambda: Rules(percentile=120), "percentile must be a number from 0 to 100, got 120"),
+        (lambda: Rules(reference_positive="highest"), "reference_positive must be one of"),
+        (lambda: Selection(strategy="hardest"), "strategy must be one of"),
+        (lambda: AuditConfig(repeats=0), "repeats"),
+        (lambda: SourceConfig(format="xml"), "format"),
+        (lambda: SourceConfig(max_bad=2), "max_bad"),
+        (lambda: miner.ExportConfig(format="xml"), "format"),
+        (lambda: miner.ExportConfig(negatives=0), "negatives"),
+        (lambda: miner.ExportConfig(scores="yes"), "scores"),  # type: ignore[arg-type]
+    ],
+)
+def test_constructors_check_as_the_command_line_does(make: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+def test_deciding_again_takes_any_setting(store: Store) -> None:
+    run = mined(store)
+    strict = run.decide(relative_margin=0.1, negatives=1, name="strict")
+    assert (strict.config["rules"]["relative_margin"], strict.negatives) == (0.1, 1)
+    assert strict.config["rules"]["percentile"] is None
+    by_object = miner.decide(store, run, rules=Rules(skip_top=1), strategy="random", seed=7)
+    assert by_object.config["rules"]["skip_top"] == 1
+    assert by_object.config["selection"]["strategy"] == "random"
+    assert miner.decide(store, "strict").run_id == strict.run_id
+    with pytest.raises(UsageError, match="depth cannot change"):
+        run.decide(depth=5)
+
+
+def test_a_run_of_any_settings_is_decided_again(store: Store) -> None:
+    run = store.mine(
+        stemmer="none",
+        depth=7,
+        protected=["d-none"] if False else [],
+        document_cap=3,
+        reference_positive="each",
+        overlaps=False,
+        negatives=2,
+        seed=5,
+    )
+    again = run.decide(skip_top=2)
+    assert again.config["depth"] == 7
+    assert again.config["selection"]["document_cap"] == 3
+    assert again.config["rules"]["reference_positive"] == "each"
+
+
+def test_triplets_are_arrow_and_pandas(store: Store) -> None:
+    run = mined(store)
+    found = run.triplets()
+    assert found.column_names == list(miner.triplets(store).to_pandas().columns)
+    assert pa.table(found).equals(found.table)
+    texts = run.triplets(texts=True)
+    assert set(texts.column_names) - set(found.column_names) == {"query", "positive", "negative"}
+    first = texts.to_pylist()[0]
+    known = {row["query"]: row["positive"] for row in ROWS}
+    assert first["query"] in known
+    assert texts["query_id"].to_pylist() == found["query_id"].to_pylist()
+
+
+def test_a_dataset_holds_what_training_reads(store: Store) -> None:
+    run = mined(store)
+    dataset = run.triplets(texts=True).to_dataset()
+    assert isinstance(dataset, Dataset)
+    assert dataset.column_names == ["anchor", "positive", "negative"]
+    assert dataset[0]["anchor"] == run.triplets(texts=True)["query"][0].as_py()
+    assert run.to_dataset("n-tuple", negatives=2).column_names == [
+        "anchor",
+        "positive",
+        "negative_1",
+        "negative_2",
+    ]
+    assert run.to_dataset("labeled-pair", scores=True).column_names == ["anchor", "document", "score"]
+
+
+def test_a_dataset_goes_straight_into_a_trainer(store: Store, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
+
+    model = SentenceTransformer(str(tiny_bert(tmp_path / "tiny")), device="cpu")
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        train_dataset=mined(store).to_dataset(),
+        loss=MultipleNegativesRankingLoss(model),
+        args=SentenceTransformerTrainingArguments(
+            str(tmp_path / "out"), max_steps=2, per_device_train_batch_size=4, use_cpu=True, report_to=[]
+        ),
+    )
+    assert trainer.train().global_step == 2
+
+
+def test_a_run_is_exported(store: Store, tmp_path: Path) -> None:
+    run, other = mined(store, name="one"), mined(store, name="two", percentile=50)
+    report = run.export(tmp_path / "out", format="n-tuple", negatives=1)
+    assert report.run == run.name != other.name
+    assert report.data.is_file()
+
+
+def test_quality_from_python(store: Store) -> None:
+    run = mined(store)
+    found = run.audit(repeats=2)
+    assert found.run == run.name
+    assert miner.audit(store.path, run.name, AuditConfig(repeats=2)) == found
+    chosen = run.calibrate(0.9, repeats=2)
+    again = run.decide(rules=chosen.chosen.rules, name="calibrated")
+    assert again.name == "calibrated"
+    report = run.relabel(probability=0.9, repeats=2, dry_run=True)
+    assert report.again is None
+    assert miner.undo_relabel(store) == 0
+
+
+def test_work_on_the_store_from_python(store: Store, tmp_path: Path) -> None:
+    assert store.dedup(threshold=0.95).documents.texts == len(TOPICS) * 9
+    miner.ingest(tmp_path / "test.duckdb", ROWS[:3], split="test")
+    report = store.contamination(tmp_path / "test.duckdb")
+    assert report.counts()["query"]["exact"] == 3
+    run, other = mined(store, name="one"), mined(store, percentile=50, name="two")
+    assert miner.diff(store, run, "two").after == other.name
+    query = run.triplets()["query_id"][0].as_py()
+    assert run.explain(query).run == run == miner.explain(store.path, query, "one").run
+    with pytest.raises(UsageError):
+        miner.sql(store, "DROP TABLE documents")
+
+
+def tables() -> dict[str, Any]:
+    frame = pd.DataFrame(ROWS)
+    return {
+        "dicts": ROWS,
+        "pandas": frame,
+        "filtered pandas": frame[frame["query"] != ""].iloc[::-1],
+        "arrow": pa.Table.from_pylist(ROWS),
+        "batch": pa.RecordBatch.from_pylist(ROWS),
+        "dataset": Dataset.from_list(ROWS),
+        "one of several": [Dataset.from_list(ROWS[:9]), pd.DataFrame(ROWS[9:])],
+    }
+
+
+@pytest.mark.parametrize("name", list(tables()))
+def test_a_table_in_memory_is_what_its_file_is(name: str, tmp_path: Path) -> None:
+    pd.DataFrame(ROWS).to_csv(tmp_path / "rows.csv", index=False)
+    with Store.create(tmp_path / "file.duckdb") as one, Store.create(tmp_path / "memory.duckdb") as other:
+        one.ingest(tmp_path / "rows.csv")
+        other.ingest(tables()[name])
+        for table in ("documents", "queries", "judgments"):
+            query = f"SELECT * FROM {table} ORDER BY ALL"
+            assert other.sql(query).equals(one.sql(query))
+
+
+def test_splits_come_by_name(tmp_path: Path) -> None:
+    splits = {"train": Dataset.from_list(ROWS[:9]), "validation": Dataset.from_list(ROWS[9:18])}
+    for number, source in enumerate(
+        (DatasetDict(splits), {"train": ROWS[:9], "dev": pd.DataFrame(ROWS[9:18])})
+    ):
+        report = miner.ingest(tmp_path / f"{number}.duckdb", source)
+        assert report.splits == {"dev": 9, "train": 9}
+    report = miner.ingest(tmp_path / "s.duckdb", ROWS[:9], split="test")
+    assert report.splits == {"test": 9}
+
+
+def test_layouts_in_memory(tmp_path: Path) -> None:
+    labels = pd.DataFrame({"text": ["good", "fine", "bad", "poor"], "label": ["yes", "yes", "no", "no"]})
+    assert miner.ingest(tmp_path / "1.duckdb", labels).added["judgments"] == 4
+    graded = [{"query": "q", "positive": f"d{i}", "relevance": i % 2} for i in range(4)]
+    report = miner.ingest(tmp_path / "2.duckdb", graded, relevance_column="relevance")
+    assert (report.added["judgments"], report.splits) == (4, {"train": 2})
+    lists = [{"query": "q", "pos": ["a", "b"], "neg": ["c"]}]
+    assert miner.ingest(tmp_path / "3.duckdb", pa.Table.from_pylist(lists)).added["documents"] == 3
+    named = pd.DataFrame({"q": ["a"], "d": ["b"]}, index=pd.Index(["x"], name="query_id"))
+    settings = {"query_column": "q", "positive_column": "d", "query_id_column": "query_id"}
+    with Store.create(tmp_path / "4.duckdb") as store:
+        store.ingest(named, **settings)
+        assert store.sql("SELECT query_id FROM queries").to_pylist() == [{"query_id": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "error", "message"),
+    [
+        ([{"query": "a", "positve": "b"}], {}, InputError, "positive"),
+        ([{"query": "a", "positive": "b"}, {"query": "c"}], {}, InputError, "list:2: no key 'positive'"),
+        (
+            pd.DataFrame({"query": ["a", 1], "positive": ["b", "c"]}),
+            {},
+            InputError,
+            "DataFrame: cannot be read",
+        ),
+        (42, {}, UsageError, "int is not a source"),
+        ({"train": 42}, {}, UsageError, "int is not a source"),
+        ([], {}, UsageError, "no source named"),
+        (ROWS, {"format": "beir"}, UsageError, "format beir is for files"),
+        ({"train": ROWS}, {"hf_split": "tran"}, InputError, "did you mean 'train'"),
+        (ROWS, {"queries": 3}, UsageError, "unknown setting 'queries'"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(
+    tmp_path: Path, source: Any, settings: dict[str, Any], error: type[MinerError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        miner.ingest(tmp_path / "s.duckdb", source, **settings)
+    assert not (tmp_path / "s.duckdb").exists()
+
+
+def test_numbers_and_missing_values_of_rows() -> None:
+    import numpy as np
+
+    from miner.sources.memory import open_memory
+
+    rows = [
+        {"query": "a", "positive": "b", "id": np.int64(7)},
+        {"query": "c", "positive": float("nan"), "id": 8},
+    ]
+    source = open_memory(rows, SourceConfig(query_id_column="id"))
+    (part,) = source.parts
+    assert part.queries is not None
+    assert part.queries["query_id"].to_pylist() == ["7"]
+    assert part.rejected is not None
+    assert part.rejected["reason"].to_pylist() == ["empty_text"]
