@@ -152,6 +152,8 @@ def check_fields(config: Any) -> None:
             object.__setattr__(config, part.name, members)
         else:
             _require_kind(part, value, _named(config, str(part.type)))
+            if choices := part.metadata.get("choices"):
+                require_one_of(part.name, value, choices)
 
 
 def require_one_of(name: str, value: str, allowed: Collection[str]) -> None:

@@ -155,7 +155,6 @@ def test_a_run_of_any_settings_is_decided_again(store: Store) -> None:
     run = store.mine(
         stemmer="none",
         depth=7,
-        protected=["d-none"] if False else [],
         document_cap=3,
         reference_positive="each",
         overlaps=False,

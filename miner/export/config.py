@@ -12,6 +12,7 @@ from miner.errors import UsageError, near
 from miner.export import dpr, flagembedding, tevatron, training
 from miner.export.formats import Format, Shape
 from miner.export.writers import FLAT, WRITERS
+from miner.ranges import COUNT, check_fields, within
 from miner.store.runs import Run
 
 FORMATS: Mapping[str, Format] = training.FORMATS | flagembedding.FORMATS | tevatron.FORMATS | dpr.FORMATS
@@ -29,10 +30,22 @@ class ExportConfig:
     """None: the format's own, which is jsonl for most."""
     scores: bool = False
     """Whether the deciding scores go with the texts."""
-    negatives: int | None = None
+    negatives: int | None = within(None, COUNT)
     """How many negatives an n-tuple has; None: as many as the run asked for."""
     force: bool = False
     """Whether an earlier export in the same place is replaced."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.format not in FORMATS:
+            raise UsageError(
+                f"unknown format '{self.format}'{near(self.format, FORMATS)}", f"one of {', '.join(FORMATS)}"
+            )
+        if self.file_type is not None and self.file_type not in WRITERS:
+            raise UsageError(
+                f"unknown file type '{self.file_type}'{near(self.file_type, WRITERS)}",
+                f"one of {', '.join(WRITERS)}",
+            )
 
 
 @dataclass(frozen=True)
@@ -65,13 +78,9 @@ class Plan:
 def plan(config: ExportConfig, run: Run) -> Plan:
     """Returns how a run is exported.
 
-    Raises UsageError for an unknown format or file type, and for settings that do not fit together.
+    Raises UsageError for settings that do not fit together.
     """
-    form = FORMATS.get(config.format)
-    if form is None:
-        raise UsageError(
-            f"unknown format '{config.format}'{near(config.format, FORMATS)}", f"one of {', '.join(FORMATS)}"
-        )
+    form = FORMATS[config.format]
     shape = Shape(config.scores, _negatives(config, run), run.name)
     made = Plan(run, config.format, form, shape, config.file_type or form.file_types[0])
     _require_file_type(made)
@@ -95,10 +104,6 @@ def _negatives(config: ExportConfig, run: Run) -> int:
 
 def _require_file_type(made: Plan) -> None:
     chosen, able = made.file_type, made.form.file_types
-    if chosen not in WRITERS:
-        raise UsageError(
-            f"unknown file type '{chosen}'{near(chosen, WRITERS)}", f"one of {', '.join(WRITERS)}"
-        )
     if chosen not in able:
         raise UsageError(
             f"the format {made.name} cannot be written as {chosen}", f"choose --file-type {_or(able)}"

@@ -20,7 +20,6 @@ from miner.ranges import (
     Range,
     check_fields,
     number,
-    require_one_of,
     shown,
     whole,
 )  # fmt: skip
@@ -198,22 +197,15 @@ class MiningConfig:
         return Bm25Config(self.bm25_backend, variant, self.bm25_k1, self.bm25_b, self.stemmer, self.stopwords)
 
 
-_CHOICES = {
-    part: {f.name: f.metadata["choices"] for f in fields(part) if f.metadata.get("choices")}
-    for part in (MiningConfig, Rules, Selection)
-}
 SECTIONS = {"rules": Rules, "selection": Selection}
 _TABLES = f"a recipe has the tables {' and '.join(f'[{name}]' for name in SECTIONS)}"
 
 
 def check(config: MiningConfig) -> None:
     """Raises UsageError for an invalid value, with the key and the values that it accepts."""
-    rules, selection = config.rules, config.selection
+    rules = config.rules
     if not config.bm25 and not config.encoder:
         raise UsageError("there is nothing to search with", "name an encoder, or leave BM25 on")
-    for part in (config, rules, selection):
-        for name, choices in _CHOICES[type(part)].items():
-            require_one_of(name, getattr(part, name), choices)
     check_index(config.index)
     if rules.max_rank is not None and rules.max_rank <= rules.skip_top:
         raise UsageError(f"max_rank must be above skip_top ({rules.skip_top}), got {rules.max_rank}")

@@ -75,6 +75,9 @@ class SourceConfig:
     document is never a negative of its query and is left out of its rankings. Kept in the store; None
     leaves what the store holds, at first that they are not."""
 
+    def __post_init__(self) -> None:
+        self.check()
+
     def check(self) -> None:
         """Raises UsageError when a value is out of its range."""
         if self.format not in FORMATS:

@@ -96,6 +96,7 @@ class Dev:
     """What its judgments are for, one of DEV_TASKS; `auto` looks at them."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.task not in DEV_TASKS:
             raise UsageError(f"no dev task '{self.task}'", f"use {', '.join(DEV_TASKS)}")
 
