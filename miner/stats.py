@@ -109,6 +109,9 @@ class Rate:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return "-" if self.rate is None else f"{self.rate:.2%} [{self.low:.2%}, {self.high:.2%}]"
+
 
 def clustered_rate(
     hits: npt.ArrayLike, totals: npt.ArrayLike, distinct: int, level: float = 0.95, against: float = 0.0

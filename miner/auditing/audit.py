@@ -20,6 +20,7 @@ from miner.auditing.replay import NOT_FOUND, NegativesLeft, Replay, Trial
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.mining.rules import KEPT, REASONS, in_force
+from miner.reporting.readable import Readable
 from miner.schema import SUSPECTED
 from miner.stats import Rate, clustered_rate
 from miner.store import audits as stored
@@ -39,8 +40,8 @@ CAVEAT = (
 )
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, repr=False)
+class Audit(Readable):
     """The result of an audit."""
 
     run: str
@@ -79,6 +80,15 @@ class Audit:
     weak_positives: int
     """Judged positives that score below all negatives of their query in every score (view
     `weak_positives`)."""
+
+    def as_text(self) -> str:
+        """Returns the tables of the audit, as `miner audit` shows them."""
+        from miner.auditing.report import audit_table  # which needs this module
+
+        return audit_table(self, "STORE")
+
+    def __repr__(self) -> str:
+        return f"Audit of run '{self.run}': hidden-positive rate {self.hidden_positive_rate}"
 
     def as_json(self) -> dict[str, Any]:
         """Returns the audit as JSON-able values."""

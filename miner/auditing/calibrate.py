@@ -25,6 +25,7 @@ from miner.engine.work import ordered_map, worker_count
 from miner.errors import UsageError
 from miner.mining.config import Rules
 from miner.mining.rules import BOUNDS, name_of
+from miner.reporting.readable import Readable
 from miner.stats import Rate, clustered_rate
 from miner.store.audits import record_calibration
 from miner.store.database import Store
@@ -83,8 +84,8 @@ class Setting:
         return {"name": self.name, **asdict(self)}
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Readable):
     """The result of a calibration."""
 
     run: str
@@ -104,6 +105,17 @@ class Calibration:
     """Models of the run whose training data the store does not know."""
     expected: Rate
     """The chosen setting's rate on the half that chose, with the 95 % interval expected on the other half."""
+
+    def as_text(self) -> str:
+        """Returns the tables of the calibration, as `miner calibrate` shows them."""
+        from miner.auditing.report import calibration_table  # which needs this module
+
+        return calibration_table(self)
+
+    def __repr__(self) -> str:
+        rate = self.chosen.confirming_half.hidden_positive_rate
+        state = "confirmed" if self.confirmed else "not confirmed"
+        return f"Calibration of run '{self.run}': {self.chosen.name}, hidden-positive rate {rate}, {state}"
 
     @property
     def confirmed(self) -> bool:

@@ -18,6 +18,7 @@ from miner.mining.config import MiningConfig
 from miner.mining.pipeline import config_of, mine
 from miner.models.names import resolve
 from miner.ranges import ABOVE_0, check_fields, within
+from miner.reporting.readable import Readable
 from miner.schema import SUSPECTED
 from miner.stats import Rate, clustered_rate
 from miner.store import relabel as stored
@@ -40,8 +41,8 @@ class RelabelConfig:
         check_fields(self)
 
 
-@dataclass(frozen=True)
-class RelabelReport:
+@dataclass(frozen=True, repr=False)
+class RelabelReport(Readable):
     """What a relabelling did, and how well it would find hidden positives."""
 
     run: str

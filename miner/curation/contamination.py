@@ -14,6 +14,7 @@ from miner.engine.files import WAIT, locked, require_file, write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.ranges import ABOVE_0, NGRAM, check_fields, within
+from miner.reporting.readable import Readable
 from miner.store import contamination as stored
 from miner.store.contamination import is_removed, record_contamination
 from miner.store.database import Store
@@ -69,8 +70,8 @@ class Removed:
     """Matching texts that stay because the store uses them in its own evaluation split."""
 
 
-@dataclass(frozen=True)
-class ContaminationReport:
+@dataclass(frozen=True, repr=False)
+class ContaminationReport(Readable):
     """What `miner contamination` found."""
 
     evaluation: dict[str, int]

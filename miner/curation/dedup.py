@@ -13,6 +13,7 @@ from miner.curation.near import WordSets, near_pairs
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.ranges import ABOVE_0, check_fields, within
+from miner.reporting.readable import Readable
 from miner.store import duplicates as stored
 from miner.store.corpus import ROLES
 from miner.store.database import Store
@@ -44,8 +45,8 @@ class DedupConfig:
             raise UsageError("cosine has no effect without an encoder", "add --encoder, or leave it out")
 
 
-@dataclass(frozen=True)
-class CopiesReport:
+@dataclass(frozen=True, repr=False)
+class CopiesReport(Readable):
     """The copies among the documents, or among the queries."""
 
     texts: int
@@ -59,8 +60,8 @@ class CopiesReport:
     """Pairs of texts from the largest clusters."""
 
 
-@dataclass(frozen=True)
-class DedupReport:
+@dataclass(frozen=True, repr=False)
+class DedupReport(Readable):
     """What `miner dedup` found."""
 
     documents: CopiesReport

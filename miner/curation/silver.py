@@ -27,6 +27,7 @@ from miner.mining.evidence import merge
 from miner.mining.scoring import score_pairs
 from miner.models.constant import same_score
 from miner.models.names import BUNDLED, resolve
+from miner.reporting.readable import Readable
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import Bm25Config, DenseConfig
 from miner.retrieval.dense import Dense
@@ -64,8 +65,8 @@ class HeldOut:
     silver positive of theirs were wrong."""
 
 
-@dataclass(frozen=True)
-class SilverReport:
+@dataclass(frozen=True, repr=False)
+class SilverReport(Readable):
     """What one pass did."""
 
     reranker: str

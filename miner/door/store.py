@@ -35,7 +35,7 @@ from miner.mining import pipeline
 from miner.mining.config import MiningConfig
 from miner.mining.diff import Differences
 from miner.mining.explain import Explanation
-from miner.reporting.html import escaped, html_table
+from miner.reporting.readable import escaped, html_table
 from miner.reporting.tables import percent, percent_interval
 from miner.sources import IngestReport, SourceConfig
 from miner.store import corpus, database, verdicts
@@ -403,7 +403,7 @@ def relabel(
     chosen = configured(RelabelConfig, config, settings)
     with shown(progress) as reports, opened(store, reports, read_only=dry_run) as found:
         own = run_in(found, run)
-        return relabelling.relabel(found, own, chosen, reports, dry=dry_run, workers=workers)
+        return relabelling.relabel(found, own, chosen, reports, dry_run=dry_run, workers=workers)
 
 
 def undo_relabel(store: StoreLike) -> int:

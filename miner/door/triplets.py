@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from miner.errors import counted, snippet
-from miner.reporting.html import escaped, html_table
+from miner.reporting.readable import escaped, html_table
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from miner.models.similarity import found
+from miner.reporting.readable import Readable
+from miner.reporting.tables import text_table
 
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]
@@ -38,8 +40,8 @@ class Graded:
     """Similarities; NaN where the model has no vector for one of the two texts."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Readable):
     """What one model reached on one task."""
 
     task: str
@@ -63,6 +65,14 @@ class Evaluation:
     """How many queries, documents or pairs the model has no vector or score for; without those of 0."""
     constant: str | None = None
     """If the model gives everything the same vector or score: a clause that says so, to follow its name."""
+
+    def as_text(self) -> str:
+        """Returns the measures in aligned columns."""
+        rows = [[name, f"{value:.4f}"] for name, value in self.means.items()]
+        return "\n".join([f"{self.task}, {len(self.ids):,} queries or pairs", *text_table(rows)])
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.task}: {self.headline} {self.means[self.headline]:.4f})"
 
     @property
     def headline(self) -> str:

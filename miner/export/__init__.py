@@ -16,6 +16,7 @@ from miner.export import card, manifest
 from miner.export.config import FORMATS, ExportConfig, Plan, plan
 from miner.export.manifest import MANIFEST, LeftOut, Manifest
 from miner.export.writers import WRITERS
+from miner.reporting.readable import Readable
 from miner.store.database import Store
 from miner.store.runs import find_run, staleness
 from miner.store.triplets import TripletCounts, triplet_counts, triplet_pieces, triplet_texts
@@ -26,8 +27,8 @@ PIECE = 65_536
 """About how many triplets are in memory at a time, with their texts."""
 
 
-@dataclass(frozen=True)
-class ExportReport:
+@dataclass(frozen=True, repr=False)
+class ExportReport(Readable):
     """What was written."""
 
     data: Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from miner.mining.pipeline import changes
+from miner.reporting.readable import Readable
 from miner.store import verdicts as stored
 from miner.store.database import Store
 from miner.store.runs import find_run
@@ -25,8 +26,8 @@ class Moved:
     """Query and document of one example."""
 
 
-@dataclass(frozen=True)
-class Differences:
+@dataclass(frozen=True, repr=False)
+class Differences(Readable):
     """Two runs compared."""
 
     before: str

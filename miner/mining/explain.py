@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from miner.errors import UsageError, listed, shown
+from miner.reporting.readable import Readable
 from miner.store import corpus
 from miner.store.corpus import splits_with_positives
 from miner.store.database import Store
@@ -14,8 +15,8 @@ from miner.store.runs import Run, find_run
 from miner.store.verdicts import candidates_of_query, positives_of_query
 
 
-@dataclass(frozen=True)
-class Explanation:
+@dataclass(frozen=True, repr=False)
+class Explanation(Readable):
     """One query in one run."""
 
     run: Run

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from miner.errors import InputError, shown
+from miner.reporting.readable import Readable
 from miner.store.access import Note, quiet
 from miner.store.corpus import queries_are_documents, set_queries_are_documents
 from miner.store.database import Store
@@ -77,8 +78,8 @@ class Identity:
     """Number of queries whose id belongs to a document with another text."""
 
 
-@dataclass(frozen=True)
-class IngestReport:
+@dataclass(frozen=True, repr=False)
+class IngestReport(Readable):
     """The result of an ingest. The mappings have a key per table: documents, queries, judgments."""
 
     added: Mapping[str, int]

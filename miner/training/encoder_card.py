@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.reporting.charts import Curve, Panel, draw
+from miner.reporting.readable import Readable
 from miner.training.encoder_config import LOSSES, EncoderConfig
 from miner.training.reranker_card import PACKAGES
 from miner.training.workspace import METRICS
@@ -76,8 +77,8 @@ class EncoderMetrics:
         return cls(**{name: value for name, value in values.items() if name != "versions"})
 
 
-@dataclass(frozen=True)
-class EncoderReport:
+@dataclass(frozen=True, repr=False)
+class EncoderReport(Readable):
     """A finished encoder."""
 
     out: Path

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.reporting.charts import Curve, Panel, draw
+from miner.reporting.readable import Readable
 from miner.training.reranker_card import PACKAGES
 from miner.training.workspace import METRICS
 
@@ -49,8 +50,8 @@ class PretrainMetrics:
         return cls(**{name: value for name, value in values.items() if name != "versions"})
 
 
-@dataclass(frozen=True)
-class PretrainReport:
+@dataclass(frozen=True, repr=False)
+class PretrainReport(Readable):
     """A finished pretraining."""
 
     out: Path

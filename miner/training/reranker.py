@@ -23,6 +23,7 @@ from miner.models.kinds import require_one_score
 from miner.models.names import ModelFolder, resolve
 from miner.models.reranker import Reranker, fold_folder
 from miner.models.weights import FOLDS_FILE
+from miner.reporting.readable import Readable
 from miner.store.database import Store
 from miner.store.models import is_trained_here
 from miner.store.pending import TrainedModel
@@ -47,8 +48,8 @@ _CODE = 4
 """Raised when the same data and settings would give another model."""
 
 
-@dataclass(frozen=True)
-class TrainingReport:
+@dataclass(frozen=True, repr=False)
+class TrainingReport(Readable):
     """A finished reranker."""
 
     out: Path

@@ -27,6 +27,7 @@ from miner.evaluation.retrieval import sampled_task
 from miner.faults import read_json
 from miner.models.encoder import Encoder, Vectors
 from miner.models.names import resolve
+from miner.reporting.readable import Readable
 from miner.stats import Difference, compare_values, holm
 from miner.store import corpus
 from miner.store.database import Store
@@ -101,8 +102,8 @@ class Comparison:
         return "no difference shown" if self.ahead is None else f"{self.ahead.arm} is ahead"
 
 
-@dataclass(frozen=True)
-class BenchReport:
+@dataclass(frozen=True, repr=False)
+class BenchReport(Readable):
     """What a bench found."""
 
     store: str
@@ -115,6 +116,12 @@ class BenchReport:
     trained: tuple[Trained, ...]
     comparisons: tuple[Comparison, ...]
     """Of the headline measure: every pair of arms of one size, and of those with sizes of their own."""
+
+    def as_text(self) -> str:
+        """Returns the figures and who is ahead, as `miner bench` shows them."""
+        from miner.workflows.bench_report import table  # which needs this module
+
+        return table(self)
 
     @property
     def measure(self) -> str:

@@ -22,6 +22,7 @@ from miner.faults import read_json
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import change, mine
 from miner.ranges import BELOW_1, COUNT, ROUNDS, ROW_NEGATIVES, check_fields, within
+from miner.reporting.readable import Readable
 from miner.stats import Rate
 from miner.store import runs
 from miner.store.corpus import require_judgments
@@ -81,8 +82,8 @@ class Round:
     score: float
 
 
-@dataclass(frozen=True)
-class LoopReport:
+@dataclass(frozen=True, repr=False)
+class LoopReport(Readable):
     """What the rounds gave."""
 
     measure: str
