@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -337,3 +340,30 @@ def test_numbers_and_missing_values_of_rows() -> None:
     assert part.queries["query_id"].to_pylist() == ["7"]
     assert part.rejected is not None
     assert part.rejected["reason"].to_pylist() == ["empty_text"]
+
+
+def test_a_user_script_is_typed_and_runs(root: Path, tmp_path: Path) -> None:
+    """mypy reads the package as an installed one: only `py.typed` says that its types count."""
+    script = root / "tests" / "user_script.py"
+    environment = tmp_path / "env"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "miner.pth").write_text(f"{Path(miner.__file__).parent.parent}\n")
+    options = ["--strict", f"--python-executable={environment}/bin/python", f"--cache-dir={tmp_path}/cache"]
+    mypy = [sys.executable, "-m", "mypy", "--config-file=", *options]
+    environ = {name: value for name, value in os.environ.items() if name not in ("MYPYPATH", "PYTHONPATH")}
+
+    def check(file: Path) -> str:
+        done = subprocess.run(
+            [*mypy, file], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+        )
+        return done.stdout + done.stderr
+
+    assert check(script).startswith("Success")
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("from miner import Store\nn: int = Store.open('x').mine().triplets()\n")
+    assert 'type "Triplets"' in check(wrong)
+    ran = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[0] == "24 24"
+    assert ran.stderr == ""

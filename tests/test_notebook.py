@@ -1,7 +1,8 @@
-"""docs/notebook.ipynb runs from its first cell to its last with a real kernel, and shows its results as HTML."""
+"""docs/notebook.ipynb runs from its first cell to its last in a real kernel, and shows results as HTML."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,6 @@ def test_a_cell_shows_a_progress_bar_and_a_script_shows_nothing(tmp_path: Path) 
     assert any("read list" in page and "40/40 rows" in page for page in pages(shown))
     assert len(pages(silent)) == 1
     assert len(pages(asked)) == 2
-
-    import subprocess
 
     for wanted, lines in (("None", 0), ("True", 0)):
         done = subprocess.run(
