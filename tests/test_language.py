@@ -75,7 +75,6 @@ NOT_DONE: set[str] = {
     "miner/curation/near.py",
     "miner/curation/silver.py",
     "miner/curation/silver_config.py",
-    "miner/engine/bars.py",
     "miner/engine/files.py",
     "miner/engine/load.py",
     "miner/engine/machine.py",

@@ -73,14 +73,14 @@ class Lines:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._told = clock()
+        self._spoke = clock()
         self._open = 0
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
         """Yields a function that says how far the work is when nothing was said for half a minute."""
         if not self._open:
-            self._told = self._clock()
+            self._spoke = self._clock()
         self._open += 1
         pace = Pace(total, done, self._clock)
 
@@ -89,7 +89,7 @@ class Lines:
             nonlocal done
             done += units
             pace.advance(units)
-            if self._clock() - self._told >= SILENT_SECONDS and done < total:
+            if self._clock() - self._spoke >= SILENT_SECONDS and done < total:
                 left = pace.left
                 rest = "" if left is None else f", about {_time(left)} left"
                 self.note(f"{name}: {done:,} of {total:,} {unit}{rest}")
@@ -101,7 +101,7 @@ class Lines:
 
     def note(self, message: str) -> None:
         """Writes one line to stderr."""
-        self._told = self._clock()
+        self._spoke = self._clock()
         click.echo(printable(message, keep="\n"), err=True)
 
 
