@@ -149,7 +149,7 @@ def test_deciding_again_takes_any_setting(store: Store) -> None:
     by_object = miner.decide(store, run, rules=Rules(skip_top=1), strategy="random", seed=7)
     assert by_object.config["rules"]["skip_top"] == 1
     assert by_object.config["selection"]["strategy"] == "random"
-    assert miner.decide(store, "strict").run_id == strict.run_id
+    assert miner.decide(store, "strict").config == strict.config
     with pytest.raises(UsageError, match="depth cannot change"):
         run.decide(depth=5)
 
