@@ -6,7 +6,7 @@ Every text in HTML is escaped, because stores hold other people's texts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,12 @@ class Readable:
 
 
 def _shown_fields(result: Any) -> dict[str, str]:
-    """Returns the fields that fit into a line, as text; of longer lists the number of entries."""
-    return {part.name: _text(getattr(result, part.name)) for part in fields(result) if part.repr}
+    """Returns the fields that fit into a line, as text; for a long list its number of entries."""
+    texts = {part.name: _text(getattr(result, part.name)) for part in fields(result) if part.repr}
+    return {name: text for name, text in texts.items() if text is not None}
 
 
-def _text(value: Any) -> str:
+def _text(value: Any) -> str | None:
     if value is None:
         return NONE
     if isinstance(value, float):
@@ -49,10 +50,10 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping) and len(value) <= _FEW and not any(map(_is_large, value.values())):
         return listed(f"{key} {_text(inner)}" for key, inner in value.items()) or NONE
     if isinstance(value, list | tuple) and len(value) <= _FEW and not any(map(_is_large, value)):
-        return listed(map(_text, value)) or NONE
+        return listed(str(_text(inner)) for inner in value) or NONE
     if hasattr(value, "__len__"):
         return f"{len(value):,} entries"
-    return str(value) if is_dataclass(value) and "__str__" in vars(type(value)) else type(value).__name__
+    return str(value) if isinstance(value, Readable) or "__str__" in vars(type(value)) else None
 
 
 def _is_large(value: Any) -> bool:
