@@ -143,7 +143,7 @@ def test_help_shows_every_key_and_its_default() -> None:
     )
     assert all(shown.values())
     assert shown["--depth"].endswith("[default: 100]")
-    assert shown["--relative-margin"].endswith("[default: 0.05, or off beside another rule].")
+    assert shown["--relative-margin"].endswith("[default: 0.05, or off with another rule].")
     assert shown["--bm25"].endswith("[default: bm25]")
     assert "default" not in shown["--max-score"]
     assert next(iter(shown)) == "--config"
