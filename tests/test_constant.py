@@ -30,7 +30,7 @@ def test_an_encoder_that_gives_all_texts_one_vector_is_warned_about(tmp_path: Pa
     done = CliRunner().invoke(group, [*given, "--json"])
     assert done.exit_code == 0, done.output
     which = "all 6 texts" if task == "similarity" else "all 3 queries and all 3 documents"
-    told = f"{folder} gives the same vector to {which}: it does not tell them apart"
+    told = f"{folder} gives the same vector to {which}: it cannot separate them"
     assert json.loads(done.stdout)["sections"][0]["warnings"] == [f"{told}, so its measures are meaningless"]
     assert f"warning: {told}" in done.stderr
 
@@ -48,8 +48,7 @@ def test_rounding_does_not_hide_a_constant_model() -> None:
     texts = ["a", "b", "c"]
     noise = np.array([[1, 0.5], [1 + 1e-7, 0.5], [NAN, NAN]], dtype=np.float32)
     assert (
-        same_vector(texts=(texts, noise))
-        == "gives the same vector to all 2 texts: it does not tell them apart"
+        same_vector(texts=(texts, noise)) == "gives the same vector to all 2 texts: it cannot separate them"
     )
     assert same_vector(texts=(texts, noise + np.float32([[0, 0], [0, 1e-4], [0, 0]]))) is None
     assert same_vector(texts=(texts[:1], noise[:1])) is None

@@ -129,7 +129,7 @@ def test_a_model_without_one_vector_per_text_is_refused(tmp_path: Path, bert: Pa
     SentenceTransformer(modules=[Transformer(str(bert))]).save_pretrained(str(tmp_path / "tokens"))
     with pytest.raises(ModelError) as caught:
         Encoder(str(tmp_path / "tokens")).encode(["w1"])
-    assert caught.value.message.startswith(f"{tmp_path / 'tokens'} gives no single vector per text: ")
+    assert caught.value.message.startswith(f"{tmp_path / 'tokens'} does not give one vector per text: ")
 
 
 # Routes

@@ -176,7 +176,7 @@ def test_a_file_is_no_model_and_never_asked_of_the_hub(
 ) -> None:
     (tmp_path / "model.bin").touch()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match=r"model\.bin is a file, a model is a folder; name a folder"):
+    with pytest.raises(ModelError, match=r"model\.bin is a file; a model is a folder; name a folder"):
         resolve("model.bin")
 
 
@@ -264,7 +264,7 @@ def test_a_variant_of_the_weights_is_asked_for_by_its_name(tmp_path: Path) -> No
     assert f"{path} has no model.fp16.safetensors in {path}; " in message(str(path))
     for option in ('"gguf_file": "model.gguf"', '"use_safetensors": false'):
         (path / "sentence_bert_config.json").write_text(f'{{"model_kwargs": {{{option}}}}}')
-        assert f"the configuration in {path} asks for weights that are not safetensors" in message(str(path))
+        assert f"the configuration in {path} names weights that are not safetensors" in message(str(path))
 
 
 def test_weights_that_a_configuration_names_are_safetensors(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_each_fold_of_an_ensemble_is_looked_at(tmp_path: Path) -> None:
 def test_an_adapter_without_its_base_is_refused(tmp_path: Path) -> None:
     path = with_files(model_folder(tmp_path / "one"), ["adapter_config.json"])
     assert message(str(path)) == (
-        f"{path} is an adapter (PEFT) in {path}: the weights that it adapts are elsewhere; "
+        f"{path} is an adapter (PEFT) in {path}: its base model is in another folder; "
         "merge it with merge_and_unload(), then save_pretrained to another folder"
     )
 

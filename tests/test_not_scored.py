@@ -289,7 +289,7 @@ def test_a_reranker_that_gives_every_pair_one_score_is_warned_about(opened: Stor
     notes = Notes()
     mine(opened, MiningConfig(reranker=str(things / "constant"), dtype="fp32"), progress=notes)
     assert notes.warnings == [
-        f"{things / 'constant'} gives all 24 pairs the same score, 0.5: it does not separate anything"
+        f"{things / 'constant'} gives all 24 pairs the same score, 0.5: it cannot rank them"
     ]
 
 
@@ -297,7 +297,7 @@ def test_evaluation_warns_of_a_reranker_that_gives_every_pair_one_score(opened: 
     notes = Notes()
     evaluate(opened, str(things / "constant"), EvaluationConfig(split="test"), notes)
     assert notes.warnings == [
-        f"{things / 'constant'} gives all 24 pairs the same score, 0.5: it does not separate anything, "
+        f"{things / 'constant'} gives all 24 pairs the same score, 0.5: it cannot rank them, "
         "so its measures are meaningless"
     ]
 
@@ -308,7 +308,7 @@ def test_silver_warns_of_a_reranker_that_gives_every_pair_one_score(opened: Stor
     name = str(things / "constant")
     report = silver(opened, SilverConfig(reranker=name, queries="all", encoder="none"), progress=notes)
     assert notes.warnings == [
-        f"{name} gives all {report.pairs:,} pairs the same score, 0.5: it does not separate anything, so its "
+        f"{name} gives all {report.pairs:,} pairs the same score, 0.5: it cannot rank them, so its "
         "judgments are meaningless"
     ]
 

@@ -212,7 +212,7 @@ def test_a_reranker_with_three_labels_is_refused_before_any_work(
     with pytest.raises(ModelError) as caught:
         COMMANDS[command](store, three, tmp_path / "out")
     assert str(caught.value) == (
-        f"{three} gives 3 scores per pair, a reranker gives one; name a cross-encoder with num_labels = 1, "
+        f"{three} gives 3 scores per pair; a reranker gives one; name a cross-encoder with num_labels = 1, "
         "or train one: miner train-reranker STORE OUT --base bundled"
     )
     with Store.open(store, read_only=True) as opened:

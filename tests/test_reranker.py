@@ -185,8 +185,8 @@ def test_an_encoder_is_no_reranker() -> None:
     with pytest.raises(ModelError) as caught:
         Reranker("bundled")
     assert str(caught.value) == (
-        "bundled is no reranker: BertModel has no head that scores a pair; "
-        "make one of it: miner train-reranker STORE OUT --base bundled"
+        "bundled is not a reranker: BertModel has no head that scores a pair; "
+        "train a reranker from it: miner train-reranker STORE OUT --base bundled"
     )
 
 
@@ -197,5 +197,5 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path, model: Path) -> None:
         Reranker(str(model), dtype="fp8")
     for labels in (2, 3):
         folder = str(tiny_bert(tmp_path / f"labels-{labels}", labels=labels))
-        with pytest.raises(ModelError, match=f"gives {labels} scores per pair, a reranker gives one"):
+        with pytest.raises(ModelError, match=f"gives {labels} scores per pair; a reranker gives one"):
             Reranker(folder)

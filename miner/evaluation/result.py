@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from miner.models.similarity import found
+from miner.models.similarity import has_vector
 from miner.reporting.readable import Readable
 from miner.reporting.tables import text_table
 
@@ -96,4 +96,4 @@ def from_values(
 
 def unscored(**vectors: Vectors) -> dict[str, int]:
     """Returns how many rows of each matrix are no vectors."""
-    return {name: int((~found(rows)).sum()) for name, rows in vectors.items()}
+    return {name: int((~has_vector(rows)).sum()) for name, rows in vectors.items()}

@@ -1,4 +1,4 @@
-"""Cutting texts into batches for a transformer by their length in tokens."""
+"""Batches of texts for a transformer, by their length in tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 CPU_TOKENS = 1024
-"""Tokens per batch on a processor: from 512 to 2,048 is equally fast, more falls out of its cache."""
+"""Tokens per batch on a CPU: 512 to 2,048 are equally fast, more do not fit into its cache."""
 GPU_TOKENS = 32_768
 
 Indices = npt.NDArray[np.int64]
@@ -18,8 +18,8 @@ Indices = npt.NDArray[np.int64]
 def equal_length_batches(lengths: npt.ArrayLike, tokens: int = CPU_TOKENS) -> list[Indices]:
     """Returns batches of indices, each of texts of one length and of about `tokens` tokens.
 
-    Nothing is padded, so no token is computed for nothing and a text's vector does not depend on
-    the texts beside it being longer. The batches depend on the lengths alone.
+    Nothing is padded, so that no computation is wasted and a text's vector does not depend on longer texts in
+    its batch. The batches depend only on the lengths.
     """
     sizes = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(sizes, kind="stable")
@@ -32,9 +32,9 @@ def equal_length_batches(lengths: npt.ArrayLike, tokens: int = CPU_TOKENS) -> li
 
 
 def units_of(batches: Sequence[Indices], lengths: npt.ArrayLike) -> list[int]:
-    """Returns how many texts each batch counts for: in total all, each batch by its share of the tokens.
+    """Returns the progress units of each batch: its share of the tokens, scaled to the number of texts.
 
-    Batches come by length, so counted by texts the work would seem fast where the texts are short.
+    Batches are ordered by length; counting texts would make the work look fast while the texts are short.
     """
     sizes = np.maximum(1.0, np.asarray(lengths, dtype=np.float64))
     tokens = np.cumsum([sizes[batch].sum() for batch in batches])
@@ -44,7 +44,7 @@ def units_of(batches: Sequence[Indices], lengths: npt.ArrayLike) -> list[int]:
 
 
 def padded_batches(lengths: npt.ArrayLike, tokens: int = GPU_TOKENS) -> list[Indices]:
-    """Returns batches of indices, longest first, of at most `tokens` tokens after padding."""
+    """Returns batches of indices, longest texts first, of at most `tokens` tokens after padding."""
     sizes = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(-sizes, kind="stable")
     batches: list[Indices] = []

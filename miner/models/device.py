@@ -1,4 +1,4 @@
-"""On which device, and in which numbers, models compute."""
+"""The device and the precision in which models compute."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ DTYPES = ("auto", "fp32", "bf16")
 
 
 def resolve_device() -> str:
-    """Returns `cuda` where PyTorch can use a GPU, else `cpu`.
+    """Returns `cuda` if PyTorch can use a GPU, else `cpu`.
 
-    On a Linux machine without a GPU driver PyTorch is not even imported.
+    On a Linux machine without a GPU driver it does not import PyTorch.
     """
     drivers = (Path("/proc/driver/nvidia"), Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
     if sys.platform == "linux" and not any(driver.exists() for driver in drivers):
@@ -24,15 +24,15 @@ def resolve_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def resolve_dtype(asked: str, device: str) -> str:
-    """Returns `fp32` or `bf16`: what was asked for, or for `auto` the one that is fast here.
+def resolve_dtype(dtype: str, device: str) -> str:
+    """Returns `fp32` or `bf16`; for `auto`, bf16 if the hardware supports it, else fp32.
 
     Raises UsageError for any other name.
     """
-    if asked not in DTYPES:
-        raise UsageError(f"unknown dtype '{asked}'", f"choose one of {', '.join(DTYPES)}")
-    if asked != "auto":
-        return asked
+    if dtype not in DTYPES:
+        raise UsageError(f"unknown dtype '{dtype}'", f"choose one of {', '.join(DTYPES)}")
+    if dtype != "auto":
+        return dtype
     if device == "cuda":
         import torch
 

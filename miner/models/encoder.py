@@ -1,4 +1,4 @@
-"""The encoder (bi-encoder): texts to vectors."""
+"""The encoder (bi-encoder), which turns texts into vectors."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Vectors = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
 _CODE = 2
-"""Raised when the same texts would come out as other vectors."""
+"""The version of this code: a new number if the same texts get other vectors."""
 
 
 class Encoded(NamedTuple):
-    """Texts as an encoder reads them."""
+    """The vectors of texts."""
 
     vectors: Vectors
     """Shape (texts, dimension)."""
@@ -44,10 +44,10 @@ class Encoded(NamedTuple):
 
 
 class Encoder:
-    """A bi-encoder by name. Weights are read when the first text is encoded, not before.
+    """A bi-encoder by name. The weights are loaded when the first text is encoded.
 
-    `dtype` is `auto`, `fp32` or `bf16`; auto takes bf16 where the processor or the GPU multiplies
-    in it. Raises ModelError when the model does not exist or is not a bi-encoder.
+    `dtype` is `auto`, `fp32` or `bf16`; `auto` is bf16 if the hardware supports it, else fp32. Raises
+    ModelError if the model does not exist or is not a bi-encoder.
     """
 
     def __init__(self, name: str, *, revision: str | None = None, dtype: str = "auto") -> None:
@@ -55,9 +55,9 @@ class Encoder:
         require_encoder(self._folder)
         self.name = name
         self.similarity = own_similarity(self._folder)
-        """How the model compares vectors: one of `SIMILARITIES`."""
+        """The similarity by which the model compares vectors: one of `SIMILARITIES`."""
         self.has_routes = has_routes(self._folder.path)
-        """Whether queries and documents go through different modules: then `for_role` tells which."""
+        """Whether queries and documents go through different modules (see `for_role`)."""
         self.device = resolve_device()
         self.dtype = resolve_dtype(dtype, self.device)
         self._role = ""
@@ -67,7 +67,7 @@ class Encoder:
     def for_role(self, role: str) -> Encoder:
         """Returns the encoder of the role `query` or `document`: this one, unless the model has routes.
 
-        The encoder of a route has a fingerprint of its own, so that its vectors are cached apart.
+        The encoder of a route has its own fingerprint, so that its vectors are cached separately.
         """
         if not self.has_routes or self._role:
             return self
@@ -83,10 +83,7 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over the weights, the numbers they are computed in, the similarity, and this code's version.
-
-        Of the encoder of a route, also over the role.
-        """
+        """sha256 over the weights, the dtype, the similarity, this code's version, and a route's role."""
         identity = {"folder": self.weights, "dtype": self.dtype, "code": _CODE, "similarity": self.similarity}
         return fingerprint(identity | ({"side": self._role} if self._role else {}))
 
@@ -97,7 +94,7 @@ class Encoder:
 
     @cached_property
     def _model(self) -> SentenceTransformer:
-        """The modules that the texts go through, in order: of a model with routes, those of the role."""
+        """The modules that the texts go through; for a model with routes, those of the role."""
         model = self._whole._loaded
         if self.has_routes:
             model = routed(model, self._role, self.name)
@@ -118,10 +115,10 @@ class Encoder:
                     local_files_only=True,
                     model_kwargs={"use_safetensors": True},
                 )
-        except Exception as error:  # damaged configurations and weights make the libraries raise anything
+        except Exception as error:  # the libraries raise any exception for damaged files
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(
-                f"{self.name} does not load as a sentence-transformers model: {reason}",
+                f"cannot load {self.name} as a sentence-transformers model: {reason}",
                 "name a bi-encoder, such as sentence-transformers/all-MiniLM-L6-v2 or bundled",
             ) from error
         self._folder.require_unchanged()
@@ -143,10 +140,9 @@ class Encoder:
     ) -> Vectors:
         """Returns the vectors of `texts`, shape (len(texts), dimension), in their order.
 
-        They have length 1 where the model compares by cosine, else the length that the model gives.
-        `prompt` goes before every text. A text that the model has no vector for gets a row of NaN: one
-        whose vector is not finite, one of length 0 under cosine, and one without a word that a static
-        table knows. The result does not depend on `workers`.
+        They have length 1 if the model compares by cosine. `prompt` is put before every text. A text without
+        a vector gets a row of NaN: the model's vector is not finite, has length 0 under cosine, or is made of
+        no word that a static table knows. The result does not depend on `workers`.
         """
         return self.encoded(texts, prompt, workers=workers, progress=progress).vectors
 
@@ -158,7 +154,7 @@ class Encoder:
         workers: int | None = None,
         progress: Progress = SILENT,
     ) -> Encoded:
-        """Returns what `encode` returns, and which of the texts are longer than the model reads."""
+        """Returns the vectors as `encode` does, and which texts are longer than the model reads."""
         if not texts:
             return Encoded(np.empty((0, self.dimension), dtype=np.float32), np.zeros(0, dtype=bool))
         if self._batches_by_length(prompt):
@@ -172,15 +168,15 @@ class Encoder:
         return Encoded(without_gaps(vectors, self.similarity == COSINE), truncated)
 
     def _batches_by_length(self, prompt: str) -> bool:
-        """Whether the model is a text transformer whose batches can be built here."""
+        """Returns whether the model is a text transformer whose batches this class can build."""
         from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
         first = self._model[0]
         fast = isinstance(first, Transformer) and getattr(first.tokenizer, "is_fast", False)
         if isinstance(first, Transformer) and "message" in first.modality_config:
             fast = fast and not prompt  # the prompt of a chat model is a message of its own
-        whole = all(m.include_prompt for m in self._model if isinstance(m, Pooling))
-        return bool(fast and (whole or not prompt))
+        pooled = all(m.include_prompt for m in self._model if isinstance(m, Pooling))
+        return bool(fast and (pooled or not prompt))
 
     def _encode_plainly(self, texts: Sequence[str], prompt: str) -> Vectors:
         encoded = self._model.encode(list(texts), prompt=prompt, show_progress_bar=False)
@@ -214,18 +210,17 @@ class Encoder:
                     advance(units)
         finally:
             torch.set_num_threads(threads)
-        vectors[np.asarray(lengths) == 0] = (
-            np.nan
-        )  # an empty text, and a tokenizer that adds no token of its own
+        # The tokens of an empty text, if the tokenizer adds no special tokens.
+        vectors[np.asarray(lengths) == 0] = np.nan
         return vectors
 
     def _longer(self, texts: Sequence[str], prompt: str) -> Flags:
-        """Returns which texts have more tokens than the model reads, where the library cuts them itself."""
+        """Returns which texts have more tokens than the model reads, for models whose library cuts texts."""
         limit, tokenizer = self._model.max_seq_length, getattr(self._model, "tokenizer", None)
         flags = np.zeros(len(texts), dtype=bool)
         if limit is None or math.isinf(limit) or not callable(tokenizer):
             return flags
-        # Hardly a token is less than a byte, so only these need tokenising.
+        # A token has at least one byte, so only long texts need tokenising.
         long = [i for i, text in enumerate(texts) if len((prompt + text).encode()) > limit - 8]
         for i in long:
             ids = tokenizer(prompt + texts[i], return_attention_mask=False, verbose=False)["input_ids"]
@@ -233,7 +228,7 @@ class Encoder:
         return flags
 
     def _tokenise(self, texts: Sequence[str], prompt: str) -> tuple[list[list[int]], Flags]:
-        """Returns the ids that the model reads of each text, and which texts have more."""
+        """Returns the token ids of each text, cut to what the model reads, and which texts were cut."""
         limit = self._model.max_seq_length
         encoded = self._model.tokenizer(
             [prompt + text for text in texts],

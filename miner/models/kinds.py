@@ -1,4 +1,4 @@
-"""What a model's files say that it is: an encoder and how it is used, a reranker, or something else."""
+"""The kind of a model by its files: an encoder and its settings, a reranker, or something else."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from miner.models.similarity import COSINE, DOT, SIMILARITIES
 from miner.models.weights import FOLDS_FILE, ROUTERS, modules_of
 
 _HEADS = ("ForSequenceClassification", "ForCausalLM", "ForConditionalGeneration")
-"""Architectures that give a pair a score; the rest are encoders without a head."""
+"""Architectures that score a pair; the others are encoders without a head."""
 
 
 ANOTHER = "name a bi-encoder, such as sentence-transformers/all-MiniLM-L6-v2 or bundled"
-"""What to do about a model that is none."""
+"""The hint for a model that is not a bi-encoder."""
 _SPARSE = {
     "MLMTransformer",
     "SpladePooling",
@@ -28,13 +28,13 @@ _SPARSE = {
 _MULTI_VECTOR = {
     "MultiVectorMask", "BaseTokenPooling", "HierarchicalTokenPooling", "LambdaTokenPooling"
 }  # fmt: skip
-"""Modules of a SparseEncoder and of a MultiVectorEncoder alone (sentence-transformers 5 and 6)."""
+"""Modules that only a SparseEncoder and only a MultiVectorEncoder has (sentence-transformers 5 and 6)."""
 _LATE_INTERACTION = ("ColBERT", "HF_ColBERT", "ColPali", "ColQwen2", "ColModernVBert")
-"""Architectures of PyLate, Stanford's ColBERT and transformers that give a vector per token."""
+"""Architectures of PyLate, Stanford's ColBERT and transformers with one vector per token."""
 
 
 def is_reranker(folder: Path) -> bool:
-    """Returns whether a model scores pairs. Of a bare transformer its architecture tells."""
+    """Returns whether a model scores pairs; for a bare transformer, by its architecture."""
     if (folder / FOLDS_FILE).exists():
         return True
     saved = _read(folder / "config_sentence_transformers.json")
@@ -44,7 +44,7 @@ def is_reranker(folder: Path) -> bool:
 
 
 def require_encoder(model: ModelFolder) -> None:
-    """Raises ModelError for what is not a bi-encoder: it would load as one, with meaningless vectors."""
+    """Raises ModelError for a model that is not a bi-encoder: it would load, but its vectors mean nothing."""
     if is_reranker(model.path):
         raise ModelError(
             f"{model.name} is a reranker (a cross-encoder): it scores pairs and has no vectors", ANOTHER
@@ -76,15 +76,15 @@ def _is_late(folder: Path) -> bool:
 
 
 def has_routes(folder: Path) -> bool:
-    """Returns whether queries and documents go through different modules (a Router, once called Asym)."""
+    """Returns whether queries and documents go through different modules (a Router, formerly Asym)."""
     return any(module.name in ROUTERS for module in modules_of(folder))
 
 
 def own_similarity(model: ModelFolder) -> str:
-    """Returns the similarity that a model's files name, cosine where they name none.
+    """Returns the similarity that a model's files name; cosine if they name none.
 
-    The dot product of a model that normalises its vectors is their cosine. Raises ModelError for a name
-    that is none of `SIMILARITIES`.
+    The dot product of a model that normalises its vectors is their cosine. Raises ModelError for a name that
+    is not in `SIMILARITIES`.
     """
     named = _read(model.path / "config_sentence_transformers.json").get("similarity_fn_name") or COSINE
     if named not in SIMILARITIES:
@@ -97,10 +97,10 @@ def own_similarity(model: ModelFolder) -> str:
 
 
 def own_prompts(folder: Path) -> dict[str, str]:
-    """Returns a model's own prompts for the roles `query` and `document`; empty where it has none.
+    """Returns a model's own prompts for the roles `query` and `document`; empty if it has none.
 
-    Models call the second role document, passage or corpus. As in `encode_query` and `encode_document` of
-    sentence-transformers, `default_prompt_name` does not count: it is for texts that have no role.
+    Models name the second role document, passage or corpus. `default_prompt_name` is ignored, as in
+    `encode_query` and `encode_document` of sentence-transformers: it is for texts without a role.
     """
     own = _read(folder / "config_sentence_transformers.json").get("prompts") or {}
     document = next(
@@ -110,9 +110,9 @@ def own_prompts(folder: Path) -> dict[str, str]:
 
 
 def require_head(name: str, folder: Path) -> None:
-    """Raises ModelError when nothing in the model gives a pair a score.
+    """Raises ModelError if no part of the model scores a pair.
 
-    A table of token vectors has no architecture, and no head can be put on it.
+    A table of token vectors has no architecture, and no head can be added to it.
     """
     architecture = _architecture(folder)
     if architecture.endswith(_HEADS):
@@ -121,32 +121,32 @@ def require_head(name: str, folder: Path) -> None:
     has = f"{architecture} has" if architecture else "it has"
     hint = "name a cross-encoder, such as cross-encoder/ms-marco-MiniLM-L6-v2"
     if architecture:
-        hint = f"make one of it: miner train-reranker STORE OUT --base {name}"
-    raise ModelError(f"{name} is no reranker: {has} no head that scores a pair", hint)
+        hint = f"train a reranker from it: miner train-reranker STORE OUT --base {name}"
+    raise ModelError(f"{name} is not a reranker: {has} no head that scores a pair", hint)
 
 
 def require_one_score(name: str, folder: Path) -> None:
-    """Raises ModelError for a classifier of several labels, as for entailment, by its configuration alone."""
+    """Raises ModelError for a classifier of several labels, such as for entailment, by its configuration."""
     scores = _scores(folder)
     if scores != 1:
         raise ModelError(
-            f"{name} gives {scores} scores per pair, a reranker gives one",
+            f"{name} gives {scores} scores per pair; a reranker gives one",
             "name a cross-encoder with num_labels = 1, or train one: "
             "miner train-reranker STORE OUT --base bundled",
         )
 
 
 def _scores(folder: Path) -> int:
-    """How many scores a pair gets: those of a last Dense layer, or of the transformer's head."""
+    """Returns the number of scores per pair: of a last Dense layer, or of the transformer's head."""
     for module in reversed(modules_of(folder)):
-        config = _read(folder / module.place / "config.json")
+        config = _read(folder / module.folder / "config.json")
         if module.name == "Dense" and config.get("module_output_name") == "scores":
             return int(config.get("out_features") or 1)
-        if module.name == "Transformer" and _architecture(folder / module.place).endswith(
+        if module.name == "Transformer" and _architecture(folder / module.folder).endswith(
             "ForSequenceClassification"
         ):
             labels = config.get("id2label")
-            # transformers saves neither for its default of two labels.
+            # transformers saves neither if there are two labels, its default.
             return len(labels) if isinstance(labels, dict) else int(config.get("num_labels") or 2)
     return 1
 
@@ -157,7 +157,7 @@ def _architecture(folder: Path) -> str:
 
 
 def _read(file: Path, default: Any = None) -> Any:
-    """What a JSON file holds; `default` (an empty object) where it holds nothing of that kind."""
+    """Returns the content of a JSON file; `default` (an empty object) if it is missing or of another type."""
     empty: Any = {} if default is None else default
     try:
         content = json.loads(file.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""How a model's name becomes a folder of weights, and what identifies those weights."""
+"""Resolves a model's name to a folder of weights, and fingerprints those weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from miner.errors import MissingExtraError, ModelError, near
 from miner.models.weights import model_files, require_safetensors, require_sound
 
 BUNDLED = "bundled"
-"""all-MiniLM-L6-v2 from a package: the model that works without a network."""
+"""The name of all-MiniLM-L6-v2 from a package, which works without a network."""
 
 _PATTERNS = [
     f"*.{ending}"
@@ -21,10 +21,10 @@ _PATTERNS = [
         *("bpe", "codes", "spm", "tiktoken", "vocab"),  # tokenizers
     )
 ]
-"""What is fetched from the hub: never a pickle."""
+"""The files that are fetched from the hub; no pickles."""
 _OTHER_BACKENDS = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*"]
 _SETTLED = 2_000_000_000
-"""Nanoseconds after which another change of a file would show in its times."""
+"""Nanoseconds after a change of a file in which a further change may not show in its times."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,16 @@ class ModelFolder:
     """A model on this disk."""
 
     name: str
-    """As the user named it."""
+    """The name that the user gave."""
     path: Path
     fingerprint: str
-    """sha256 over all files that its output may depend on: two folders with equal files are one model."""
+    """sha256 over all files that its output may depend on; folders with equal files have equal
+    fingerprints."""
 
     def require_unchanged(self) -> None:
-        """Raises ModelError when a file is no longer what the fingerprint was made from.
+        """Raises ModelError if a file has changed since the fingerprint was computed.
 
-        Asked after weights were loaded, so that no output is kept under the fingerprint of other weights.
+        Call it after loading the weights, so that no output is stored under the fingerprint of other weights.
         """
         if _fingerprint(self.path) != self.fingerprint:
             raise ModelError(f"the files of {self.name} changed while it was loaded", "run the command again")
@@ -49,15 +50,15 @@ class ModelFolder:
 def resolve(name: str, revision: str | None = None) -> ModelFolder:
     """Finds a model by hub id, local folder or `bundled`, and fingerprints its files.
 
-    `revision` pins a hub model's branch, tag or commit. Raises ModelError when there is no such
-    model, it cannot be fetched, or any of its weights is not there as safetensors.
+    `revision` is a hub model's branch, tag or commit. Raises ModelError if there is no such model, it cannot
+    be fetched, or any of its weights is not in safetensors files.
     """
     if name == BUNDLED:
         path = _bundled()
     elif Path(name).is_dir():
         path = Path(name)
     elif Path(name).is_file():
-        raise ModelError(f"{name} is a file, a model is a folder", "name a folder, a hub id, or bundled")
+        raise ModelError(f"{name} is a file; a model is a folder", "name a folder, a hub id, or bundled")
     elif name.startswith((".", "/", "~")):
         raise ModelError(f"no model folder at {name}", "name a folder, a hub id, or bundled")
     else:
@@ -92,7 +93,7 @@ def _fetch(name: str, revision: str | None) -> Path:
             f"there is no model '{name}' on the hub, or it is private{near(name, [BUNDLED])}",
             "check the spelling, or log in",
         ) from error
-    except Exception as error:  # the hub client raises whatever its transport raises
+    except Exception as error:  # the hub client raises any exception of its transport
         raise ModelError(
             f"cannot fetch {name} from the hub ({type(error).__name__}) and it is not in the local cache"
             + near(name, [BUNDLED]),
@@ -102,14 +103,14 @@ def _fetch(name: str, revision: str | None) -> Path:
 
 _Version = tuple[Path, tuple[tuple[str, int, int, int, int], ...]]
 _DIGESTS: dict[_Version, str] = {}
-"""Fingerprints by folder, and by size, inode and times of its files."""
+"""Fingerprints by folder and by the size, inode and times of its files."""
 
 
 def _fingerprint(path: Path) -> str:
-    """Returns the sha256 of the names and bytes of a model's files; read once a process, unless they change.
+    """Returns the sha256 of the names and bytes of a model's files; a process reads unchanged files once.
 
-    A file that has only just changed could change again within one tick of the file system's clock, so its
-    times are not trusted yet.
+    The result is not cached just after a change: the file could change again within one tick of the file
+    system's clock.
     """
     states = model_files(path.resolve())
     version = (

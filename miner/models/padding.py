@@ -1,4 +1,4 @@
-"""A pad token for models that have none: GPT-2 and its kin."""
+"""A pad token for models that have none, such as GPT-2."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any
 
 
 def complete_padding(model: Any) -> None:
-    """Lets every transformer in a sentence-transformers model pad: its tokenizer, and its configuration.
+    """Gives every transformer in a sentence-transformers model a pad token, in tokenizer and configuration.
 
-    What the configuration names is used, else the token for the end of a text, or for unknown words. Padding
-    is masked, so a text's vector does not depend on the choice. But a classifier reads the last token that
-    is not the pad token, so a token that the tokenizer puts at the end of every text is the last choice.
+    It is the token that the configuration names, else the token for the end of a text or for unknown words.
+    Padding is masked, so a text's vector does not depend on the choice. A classifier, however, reads the last
+    token that is not the pad token, so a token that the tokenizer adds to the end of every text is the last
+    choice.
     """
     from sentence_transformers.base.modules import Transformer
 
@@ -19,7 +20,7 @@ def complete_padding(model: Any) -> None:
             tokenizer, config = module.tokenizer, module.model.config
             if tokenizer.pad_token is None:
                 tokenizer.pad_token = _pad_token(tokenizer, config)
-                # On the left it would move the positions that GPT-2 learned.
+                # Padding on the left would shift the positions that GPT-2 has learned.
                 tokenizer.padding_side = "right"
             if getattr(config, "pad_token_id", None) is None:
                 config.pad_token_id = tokenizer.pad_token_id

@@ -1,4 +1,4 @@
-"""Token ids of (query, document) pairs, built from texts that are tokenised once each."""
+"""Token ids of (query, document) pairs; each distinct text is tokenised once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 
 _SLICE = 1024
-"""Texts tokenised at once: bounds how many Python integers exist at a time."""
+"""Texts tokenised at a time, which bounds the number of Python integers in memory."""
 _LONG = "what does the measured boundary of an unusual sentence say about tokenization? " * 5
 _PROBES = (
     ("a query", "a document"),
@@ -23,18 +23,18 @@ _PROBES = (
     (_LONG, f"and {_LONG}"),
     (f"and {_LONG}", _LONG),
 )
-"""Pairs on which the ids built here are compared with the tokenizer's own."""
+"""Pairs for which the ids built here are compared with the tokenizer's own."""
 _PROBE_LIMITS = (31, 32)
 
 
 @dataclass(frozen=True)
 class PairTokens:
-    """Pairs ready to be batched: how many tokens each has, and its ids on demand."""
+    """Tokenised pairs: the number of tokens of each, and its ids on demand."""
 
     lengths: Ints
-    """Tokens of each pair after truncation, special tokens included."""
+    """Number of tokens of each pair after truncation, with special tokens."""
     truncated: int
-    """How many pairs were longer than the model reads."""
+    """Number of pairs that are longer than the model reads."""
     _rows: Any
 
     def matrix(self, batch: Sequence[int] | Ints, pad: int) -> tuple[Ints, Ints, Ints]:
@@ -53,7 +53,7 @@ class PairTokens:
 class PairTokenizer:
     """Gives pairs the ids of `tokenizer(query, document, truncation=True, max_length=limit)`.
 
-    A text that is in many pairs is tokenised once where that gives the same ids, else with each.
+    A text that occurs in many pairs is tokenised once if that gives the same ids, else in each pair.
     """
 
     def __init__(self, tokenizer: Any, limit: int) -> None:
@@ -74,7 +74,7 @@ class PairTokenizer:
 
 @dataclass(frozen=True)
 class _Template:
-    """The special tokens before, between and after the two texts, and everyone's token types."""
+    """The special tokens before, between and after the two texts, and the token types of all five parts."""
 
     before: list[int]
     between: list[int]
@@ -83,7 +83,7 @@ class _Template:
 
     @property
     def size(self) -> int:
-        """How many special tokens a pair has."""
+        """The number of special tokens of a pair."""
         return len(self.before) + len(self.between) + len(self.after)
 
 
@@ -100,7 +100,7 @@ def _template(tokenizer: Any) -> _Template | None:
 
 
 def _agrees(tokenizer: Any, template: _Template, pair: tuple[str, str], limit: int) -> bool:
-    """Whether the built ids of one pair are those of the tokenizer."""
+    """Returns whether the ids that are built for a pair equal those of the tokenizer."""
     texts = [pair[0]], [pair[1]]
     encoded = tokenizer(*texts, truncation=True, max_length=limit, return_token_type_ids=True)
     ids, types, _ = _built(tokenizer, template, *texts, limit).matrix([0], 0)
@@ -130,10 +130,10 @@ def _built(
 
 
 def _tokenise_once(tokenizer: Any, texts: Sequence[str], limit: int) -> tuple[list[Any], Ints, Ints]:
-    """Returns the ids of each distinct text (the first `limit`), its full length, and each text's place."""
-    places: dict[str, int] = {}
-    place_of = np.fromiter((places.setdefault(text, len(places)) for text in texts), dtype=np.int64)
-    distinct = list(places)
+    """Returns the first `limit` ids of each distinct text, its full length, and each text's number there."""
+    numbers: dict[str, int] = {}
+    number_of = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), dtype=np.int64)
+    distinct = list(numbers)
     ids: list[Any] = []
     sizes: list[int] = []
     for start in range(0, len(distinct), _SLICE):
@@ -146,14 +146,14 @@ def _tokenise_once(tokenizer: Any, texts: Sequence[str], limit: int) -> tuple[li
         )["input_ids"]
         sizes += map(len, encoded)
         ids += [np.asarray(tokens[:limit], dtype=np.int32) for tokens in encoded]
-    return ids, np.asarray(sizes, dtype=np.int64), place_of
+    return ids, np.asarray(sizes, dtype=np.int64), number_of
 
 
 def _longest_first(query: Ints, document: Ints, room: int) -> tuple[Ints, Ints]:
-    """Returns how many tokens of each text fit into `room`: the tokenizer's rule `longest_first`.
+    """Returns how many tokens of each text fit into `room`, by the tokenizer's rule `longest_first`.
 
-    The longer text is cut first; when both are longer than half the room, they share it and the
-    longer one (the second, if equal) gets the odd token.
+    The longer text is cut first. If both are longer than half the room, they share it, and the longer one
+    (the second, if equal) gets the odd token.
     """
     short = np.minimum(query, document)
     cut = np.where(short > room, short, np.maximum(short, room - short))

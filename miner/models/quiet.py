@@ -1,4 +1,4 @@
-"""Loading a model without the library's own bars and reports."""
+"""Loads models without the libraries' own progress bars and reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keeps transformers and sentence-transformers from writing to the terminal while it is open."""
+    """Prevents transformers and sentence-transformers from writing to the terminal within it."""
     from transformers.utils import logging
 
     transformers_logging: Any = logging

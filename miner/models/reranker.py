@@ -1,4 +1,4 @@
-"""The reranker (cross-encoder): a score for each (query, document) pair."""
+"""The reranker (cross-encoder), which scores (query, document) pairs."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
 Scores = npt.NDArray[np.float64]
 
 _CODE = 1
-"""Raised when the same pairs would get other scores."""
+"""The version of this code: a new number if the same pairs get other scores."""
 
 
 def fold_of(query: str, folds: int) -> int:
-    """Returns the fold that a query belongs to: queries of equal normalised text share theirs."""
+    """Returns the fold of a query; queries of equal normalised text have the same fold."""
     return (text_key(query) % 2**64) % folds
 
 
 def fold_folder(folder: Path, fold: int) -> Path:
-    """Returns where an ensemble keeps the model of a fold, which never trained on that fold's queries."""
+    """Returns the folder of an ensemble's model for a fold, which was not trained on that fold's queries."""
     return folder / f"fold-{fold}"
 
 
 class Reranker:
-    """A cross-encoder, or an ensemble of folds, by name. Weights are read at the first pair.
+    """A cross-encoder or an ensemble of folds, by name. The weights are loaded at the first pair.
 
-    `dtype` is `auto`, `fp32` or `bf16`; auto takes bf16 where the processor or the GPU multiplies
-    in it. Raises ModelError when there is no such model, or it is not a reranker.
+    `dtype` is `auto`, `fp32` or `bf16`; `auto` is bf16 if the hardware supports it, else fp32. Raises
+    ModelError if there is no such model or it is not a reranker.
     """
 
     def __init__(self, name: str, *, revision: str | None = None, dtype: str = "auto") -> None:
@@ -56,9 +56,9 @@ class Reranker:
         self.device = resolve_device()
         self.dtype = resolve_dtype(dtype, self.device)
         self.truncated = 0
-        """How many of the pairs scored so far were longer than the model reads."""
+        """Number of pairs scored so far that are longer than the model reads."""
         self.folds = _fold_count(self._folder.path)
-        """How many models the queries are shared out to; 0 for a single model."""
+        """Number of models of an ensemble; 0 for a single model."""
         for path in self._paths:
             require_head(name, path)
 
@@ -69,12 +69,12 @@ class Reranker:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over the weights, the numbers they are computed in, and this code's version."""
+        """sha256 over the weights, the dtype, and this code's version."""
         return self.fingerprints[self.dtype]
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """The fingerprint that these weights have with each dtype."""
+        """The fingerprint of these weights for each dtype."""
         return {
             dtype: fingerprint({"reranker": self.weights, "dtype": dtype, "code": _CODE})
             for dtype in DTYPES
@@ -83,7 +83,7 @@ class Reranker:
 
     @property
     def max_length(self) -> int:
-        """How many tokens of a pair are read, special tokens included; the rest is cut off."""
+        """The number of tokens that the model reads of a pair, with special tokens."""
         return self._models[0].max_length
 
     def score(
@@ -96,8 +96,8 @@ class Reranker:
     ) -> Scores:
         """Returns the score of each pair (queries[i], documents[i]), after the model's own activation.
 
-        Equal to `CrossEncoder.predict` up to rounding; does not depend on `workers`. With an
-        ensemble, each query is scored by the model that did not train on it.
+        Equal to `CrossEncoder.predict` up to rounding; does not depend on `workers`. In an ensemble, the
+        model that was not trained on a query scores it.
         """
         scores = np.empty(len(queries), dtype=np.float64)
         if not len(queries):
@@ -112,8 +112,8 @@ class Reranker:
     def _shares(self, queries: Sequence[str]) -> list[Indices]:
         if not self.folds:
             return [np.arange(len(queries))]
-        places = {query: fold_of(query, self.folds) for query in set(queries)}
-        folds = np.fromiter((places[query] for query in queries), dtype=np.int64)
+        fold = {query: fold_of(query, self.folds) for query in set(queries)}
+        folds = np.fromiter((fold[query] for query in queries), dtype=np.int64)
         return [np.flatnonzero(folds == fold) for fold in range(self.folds)]
 
     @property
@@ -129,7 +129,7 @@ class Reranker:
 
 
 class PairScorer:
-    """One loaded cross-encoder, computing in `dtype` on the device that it is on."""
+    """A loaded cross-encoder, which computes in `dtype` on its device."""
 
     def __init__(self, model: CrossEncoder, dtype: str) -> None:
         import torch
@@ -146,14 +146,14 @@ class PairScorer:
 
     @property
     def max_length(self) -> int:
-        """How many tokens of a pair the model reads."""
+        """The number of tokens that the model reads of a pair."""
         positions = getattr(self._model.config, "max_position_embeddings", None) or 512
         return min(self._model.max_seq_length or positions, positions)
 
     def score(
         self, queries: Sequence[str], documents: Sequence[str], workers: int | None, progress: Progress
     ) -> tuple[Scores, int]:
-        """Returns each pair's score, and how many pairs were cut."""
+        """Returns the score of each pair, and the number of pairs that were cut."""
         if self._tokenizer is None:
             pairs = list(zip(queries, documents, strict=True))
             return np.asarray(self._model.predict(pairs, show_progress_bar=False), dtype=np.float64), 0
@@ -203,9 +203,7 @@ def _fold_count(folder: Path) -> int:
     try:
         folds = int(json.loads(file.read_text("utf-8"))["folds"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{file} does not say how many folds there are", "train the reranker again"
-        ) from error
+        raise ModelError(f"{file} does not name the number of folds", "train the reranker again") from error
     missing = [fold for fold in range(folds) if not fold_folder(folder, fold).is_dir()]
     if missing or folds < 1:
         raise ModelError(f"{folder} lacks fold-{min(missing, default=0)}", "train the reranker again")
@@ -224,15 +222,15 @@ def _load(name: str, folder: Path, device: str) -> CrossEncoder:
                 local_files_only=True,
                 model_kwargs={"use_safetensors": True},
             )
-    except Exception as error:  # damaged configurations and weights make the libraries raise anything
+    except Exception as error:  # the libraries raise any exception for damaged files
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{name} does not load as a cross-encoder: {reason}",
+            f"cannot load {name} as a cross-encoder: {reason}",
             "name a reranker, such as cross-encoder/ms-marco-MiniLM-L6-v2",
         ) from error
     if model.num_labels != 1:
         raise ModelError(
-            f"{name} gives {model.num_labels} scores per pair, a reranker gives one",
+            f"{name} gives {model.num_labels} scores per pair; a reranker gives one",
             "name a cross-encoder with num_labels = 1",
         )
     complete_padding(model)
@@ -240,7 +238,7 @@ def _load(name: str, folder: Path, device: str) -> CrossEncoder:
 
 
 def _is_text_classifier(model: CrossEncoder) -> bool:
-    """Whether the model is one transformer with a head, whose batches can be built here."""
+    """Returns whether the model is one transformer with a head, whose batches this module can build."""
     from sentence_transformers.base.modules import Transformer
 
     first = model[0]

@@ -1,4 +1,4 @@
-"""What a loaded encoder is made of: the modules of each role, one vector per text, and the words it knows."""
+"""The parts of a loaded encoder: the modules for each role, and the words that a static table knows."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Flags = npt.NDArray[np.bool_]
 
 
 def routed(model: SentenceTransformer, role: str, name: str) -> SentenceTransformer:
-    """Returns the model of one role, `query` or `document`, of a model with routers; they share weights.
+    """Returns the part of a model with routers for one role, `query` or `document`; the parts share weights.
 
-    The route is the one that `SentenceTransformer.encode(texts, task=role)` takes for texts. Raises
-    ModelError when a router has none for the role.
+    It takes the route that `SentenceTransformer.encode(texts, task=role)` takes for texts. Raises ModelError
+    if a router has no route for the role.
     """
     from sentence_transformers import SentenceTransformer
 
@@ -50,7 +50,7 @@ def _flat(modules: Sequence[Any], role: str, name: str) -> Iterator[Any]:
 
 
 def _route(router: Any, role: str) -> str | None:
-    """The order of precedence of `sentence_transformers.base.modules.Router` for a task and a text."""
+    """Returns the route that `sentence_transformers.base.modules.Router` takes for a task and a text."""
     for key in ((role, "text"), (role, None), (None, "text"), (None, None)):
         if key in router.route_mappings:
             return str(router.route_mappings[key])
@@ -70,16 +70,18 @@ def one_vector_per_text(model: SentenceTransformer, name: str) -> None:
             shape = tuple(model(features)["sentence_embedding"].shape)
     except (KeyError, TypeError, ValueError) as error:
         reason = f"no module makes {error}" if isinstance(error, KeyError) else str(error)
-        raise ModelError(f"{name} gives no single vector per text: {reason}", ANOTHER) from error
+        raise ModelError(f"{name} does not give one vector per text: {reason}", ANOTHER) from error
     if len(shape) != 2 or shape[0] != 2:
-        raise ModelError(f"{name} gives no single vector per text: two texts have the shape {shape}", ANOTHER)
+        raise ModelError(
+            f"{name} does not give one vector per text: two texts have the shape {shape}", ANOTHER
+        )
 
 
 def known_words(first: Any) -> Callable[[Sequence[str]], Flags] | None:
-    """Returns which texts have a word that a static table of vectors knows; None for any other model.
+    """Returns a function for which texts have a word that a static table knows; None for any other model.
 
-    `first` is the model's first module: StaticEmbedding, WordEmbeddings or BoW. Texts of unknown words alone
-    all get one vector, the zero vector or that of the unknown token, which says nothing of them.
+    `first` is the model's first module: StaticEmbedding, WordEmbeddings or BoW. Texts of unknown words all
+    get the same vector, the zero vector or that of the unknown token, which carries no information.
     """
     from sentence_transformers.sentence_transformer.modules import BoW, StaticEmbedding, WordEmbeddings
 
@@ -102,9 +104,9 @@ def known_words(first: Any) -> Callable[[Sequence[str]], Flags] | None:
 
 
 def _unknown_token(tokenizer: Any) -> int | None:
-    """The id of a fast tokenizer's unknown token; None where it has none."""
-    kind = json.loads(tokenizer.to_str())["model"]
-    if kind.get("unk_id") is not None:
-        return int(kind["unk_id"])
-    found = tokenizer.token_to_id(kind["unk_token"]) if kind.get("unk_token") else None
-    return None if found is None else int(found)
+    """Returns the id of a fast tokenizer's unknown token; None if it has none."""
+    model = json.loads(tokenizer.to_str())["model"]
+    if model.get("unk_id") is not None:
+        return int(model["unk_id"])
+    unknown = tokenizer.token_to_id(model["unk_token"]) if model.get("unk_token") else None
+    return None if unknown is None else int(unknown)

@@ -1,4 +1,4 @@
-"""A model from nothing: one vector per token, drawn at random, and their mean. Trains in seconds."""
+"""A new static embedding model with random token vectors, which trains in seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def tokenizer_file(name: str) -> Path:
-    """Returns the tokenizer.json of a model; ModelError if it has none."""
+    """Returns the tokenizer.json of a model; raises ModelError if it has none."""
     folder = resolve(name).path
     file = next(
         (path for path in (folder / "tokenizer.json", *folder.rglob("tokenizer.json")) if path.is_file()),
@@ -27,7 +27,7 @@ def tokenizer_file(name: str) -> Path:
 
 
 def scratch_model(tokenizer: str, dimension: int, seed: int) -> SentenceTransformer:
-    """Returns a static embedding model with a new table over the tokens of `tokenizer`."""
+    """Returns a static embedding model with random vectors for the tokens of `tokenizer`."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding

@@ -1,7 +1,6 @@
-"""The four similarities that a sentence-transformers model can name, in float64.
+"""The four similarities of sentence-transformers models, in float64.
 
-All are scores: more is nearer. A distance counts with a minus before it, as in
-`sentence_transformers.util.similarity`.
+All are scores: higher means nearer. A distance is negated, as in `sentence_transformers.util.similarity`.
 """
 
 from __future__ import annotations
@@ -13,22 +12,22 @@ Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]
 
 COSINE, DOT, EUCLIDEAN, MANHATTAN = SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
-"""The names in `config_sentence_transformers.json`. Vectors for COSINE are of length 1."""
+"""The names in `config_sentence_transformers.json`. Vectors for COSINE have length 1."""
 
 
 SCORES = {
     COSINE: "cosines",
     DOT: "dot products",
-    EUCLIDEAN: "Euclidean distances, with a minus,",
-    MANHATTAN: "Manhattan distances, with a minus,",
+    EUCLIDEAN: "negated Euclidean distances",
+    MANHATTAN: "negated Manhattan distances",
 }
-"""What the scores of each are called."""
+"""The name of each similarity's scores."""
 
 
 def pairwise(similarity: str, left: Vectors | Floats, right: Vectors | Floats) -> Floats:
     """Returns the similarity of left[i] and right[i] for every i, summed in float64.
 
-    The sum's order is fixed, whatever the threads: no BLAS.
+    It does not use BLAS, so that the order of the sums does not depend on the number of threads.
     """
     if similarity in (COSINE, DOT):
         return np.asarray(np.einsum("nd,nd->n", left, right, dtype=np.float64))
@@ -39,24 +38,24 @@ def pairwise(similarity: str, left: Vectors | Floats, right: Vectors | Floats) -
 
 
 def matrix(similarity: str, left: Floats, right: Floats) -> Floats:
-    """Returns the similarity of every left[i] and right[j]; a row without a vector gives NaN."""
+    """Returns the similarity of every left[i] and right[j]; a row of NaN gives NaN."""
     if similarity in (COSINE, DOT):
         return np.asarray(left @ right.T, dtype=np.float64)
     from scipy.spatial.distance import cdist
 
-    # Not by ‖a‖² + ‖b‖² − 2ab: near each other, that loses half of the digits.
+    # ‖a‖² + ‖b‖² − 2ab would lose half of the digits for vectors that are near each other.
     return np.asarray(-cdist(left, right, "euclidean" if similarity == EUCLIDEAN else "cityblock"))
 
 
-def found(vectors: Vectors) -> npt.NDArray[np.bool_]:
-    """Returns which rows are vectors: a text without one has a row of NaN (`Encoder.encode`)."""
+def has_vector(vectors: Vectors) -> npt.NDArray[np.bool_]:
+    """Returns which rows are vectors; a text without a vector has a row of NaN (`Encoder.encode`)."""
     return np.asarray(np.isfinite(vectors[:, 0])) if vectors.shape[1] else np.zeros(len(vectors), np.bool_)
 
 
 def without_gaps(vectors: Vectors, normalise: bool) -> Vectors:
-    """Returns the rows, of length 1 with `normalise`; NaN for a row that is not finite or has no length.
+    """Returns the rows, with `normalise` of length 1; a row that is not finite becomes NaN.
 
-    Shorter than 1e-12 is no length: sentence-transformers makes no unit vector of such a row either.
+    With `normalise` a row shorter than 1e-12 becomes NaN too; sentence-transformers does not normalise it.
     """
     if normalise:
         # In float64: the square of a large number is infinite in fp32.

@@ -1,4 +1,4 @@
-"""Which files a model's output depends on, and that none of its weights is a pickle."""
+"""The files that a model's output depends on, and checks that all its weights are safetensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from miner.errors import ModelError
 from miner.ranges import shown
 
 FOLDS_FILE = "folds.json"
-"""In the folder of a fold ensemble, beside `fold-0`, `fold-1`, …: how many there are."""
+"""The file with the number of folds, in the folder of an ensemble beside `fold-0`, `fold-1`, …"""
 
 _WITH_WEIGHTS = frozenset(
     {
@@ -29,13 +29,13 @@ _WITH_WEIGHTS = frozenset(
         "WordEmbeddings",
     }
 )
-"""Modules of sentence-transformers that do not work without weights."""
+"""Modules of sentence-transformers that need weights."""
 _BY_TRANSFORMERS = frozenset({"CLIPModel", "MLMTransformer", "Transformer"})
-"""Modules whose weights transformers loads: they may be sharded, or of a variant such as fp16."""
+"""Modules whose weights transformers loads; these may be sharded, or a variant such as fp16."""
 _SINGLE = "model.safetensors"
 _INDEX = ".safetensors.index.json"
 ROUTERS = frozenset({"Asym", "Router"})
-"""Modules whose parts are modules in folders of their own."""
+"""Modules that consist of other modules, each in its own folder."""
 _PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 _OTHER_FORMATS = frozenset({".gguf", ".h5", ".mlmodel", ".msgpack", ".onnx", ".ot", ".tflite"})
 _FOR_PEOPLE = frozenset({".gif", ".jpeg", ".jpg", ".md", ".png", ".svg", ".webp"})
@@ -61,18 +61,18 @@ _FOLDERS_NEVER_READ = frozenset({"onnx", "openvino", "runs"})
 
 
 def require_safetensors(name: str, folder: Path) -> None:
-    """Raises ModelError unless all weights of the model in `folder` are there as safetensors.
+    """Raises ModelError unless all weights of the model in `folder` are in safetensors files.
 
-    Every module is checked for the file that its library reads, by name: sentence-transformers loads
-    `pytorch_model.bin`, a pickle, if a module has no `model.safetensors`, whatever other files are there.
-    An adapter is refused too, because its base is in another folder.
+    It checks each module for the file that its library loads: sentence-transformers loads
+    `pytorch_model.bin`, a pickle, if a module has no `model.safetensors`, whatever other files there are. An
+    adapter is refused too, because its base model is in another folder.
     """
     for module in modules_of(folder):
-        part = folder / module.place
+        part = folder / module.folder
         files = sorted(part.iterdir()) if part.is_dir() and module.name not in ROUTERS else []
         if any(file.name == "adapter_config.json" for file in files):
             raise ModelError(
-                f"{name} is an adapter (PEFT) in {part}: the weights that it adapts are elsewhere",
+                f"{name} is an adapter (PEFT) in {part}: its base model is in another folder",
                 "merge it with merge_and_unload(), then save_pretrained to another folder",
             )
         file = part / _weights_file(part, module)
@@ -96,8 +96,8 @@ def require_safetensors(name: str, folder: Path) -> None:
 def _weights_file(part: Path, module: Module) -> str:
     """Returns the name of the file that a module's weights are loaded from.
 
-    As in transformers 5 (`_get_resolved_checkpoint_files`) and sentence-transformers 6
-    (`Module.load_torch_weights`). Raises ModelError if the configuration asks for another format.
+    It follows transformers 5 (`_get_resolved_checkpoint_files`) and sentence-transformers 6
+    (`Module.load_torch_weights`). Raises ModelError if the configuration names another format.
     """
     if module.name not in _BY_TRANSFORMERS:
         return _SINGLE
@@ -107,7 +107,7 @@ def _weights_file(part: Path, module: Module) -> str:
         options |= {key: value for one in given if isinstance(one, dict) for key, value in one.items()}
     named = _object(part / "config.json").get("transformers_weights")
     if options.get("gguf_file") or options.get("use_safetensors") is False:
-        raise ModelError(f"the configuration in {part} asks for weights that are not safetensors", _GET_AGAIN)
+        raise ModelError(f"the configuration in {part} names weights that are not safetensors", _GET_AGAIN)
     if named is not None:
         return _beside(part / "config.json", named, (".safetensors", _INDEX))
     variant = f".{options['variant']}" if options.get("variant") else ""
@@ -117,7 +117,7 @@ def _weights_file(part: Path, module: Module) -> str:
 
 
 def _object(file: Path) -> dict[str, Any]:
-    """Returns what a JSON file of a model holds; nothing where it is not there or no object."""
+    """Returns the object in a JSON file of a model; an empty one if there is no file or it has a list."""
     content = _content(file, (dict, list)) if file.exists() else {}
     return content if isinstance(content, dict) else {}
 
@@ -131,7 +131,7 @@ def _require_shards(index: Path) -> None:
 
 
 def _beside(file: Path, named: object, endings: tuple[str, ...]) -> str:
-    """Returns the weights that a file names; raises ModelError unless they are safetensors beside it."""
+    """Returns the file name of weights that a file names; raises ModelError unless it is beside that file."""
     name = str(named)
     if PurePosixPath(name).name != name or name.startswith(".") or not name.endswith(endings):
         raise ModelError(
@@ -142,21 +142,21 @@ def _beside(file: Path, named: object, endings: tuple[str, ...]) -> str:
 
 
 def model_files(folder: Path) -> list[tuple[str, os.stat_result]]:
-    """Returns every file that the model's output may depend on, by its name below `folder`, sorted.
+    """Returns every file that the model's output may depend on, by its path below `folder`, sorted.
 
-    That is every file but those that are known not to be read: texts and pictures for people, weights in
-    other formats, and what a training leaves. Links are followed.
+    These are all files except those that are never loaded: texts and pictures for people, weights in other
+    formats, and the traces of a training. Links are followed.
     """
-    found = []
+    files = []
     for file in _walk(folder, {os.path.realpath(folder)}):
         if file.suffix.lower() in _NEVER_READ or file.name in _LEFT_BY_TRAINING or not file.is_file():
             continue
-        found.append((file.relative_to(folder).as_posix(), file.stat()))
-    return sorted(found)
+        files.append((file.relative_to(folder).as_posix(), file.stat()))
+    return sorted(files)
 
 
 def _walk(folder: Path, above: set[str]) -> Iterator[Path]:
-    """Yields the files below a folder, without hidden ones; a link back to a folder above ends there."""
+    """Yields the files below a folder, without hidden ones; does not follow links to folders above."""
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
@@ -169,63 +169,64 @@ def _walk(folder: Path, above: set[str]) -> Iterator[Path]:
 class Module(NamedTuple):
     """A module of a sentence-transformers model."""
 
-    place: str
-    """Its folder below the model's."""
+    folder: str
+    """Its folder, relative to the model's."""
     kind: str
-    """Its class, with the package."""
+    """Its class with the package."""
 
     @property
     def name(self) -> str:
-        """Its class alone."""
+        """Its class without the package."""
         return self.kind.rpartition(".")[2]
 
 
 def modules_of(folder: Path) -> list[Module]:
-    """Returns the modules of a model in order, those that a router chooses from after the router.
+    """Returns the modules of a model in order; a router is followed by the modules that it chooses from.
 
-    Raises ModelError where these cannot be read, or are outside the model's folder.
+    Raises ModelError if these cannot be read or are outside the model's folder.
     """
     if (folder / FOLDS_FILE).exists():
         folds = sorted(path.name for path in folder.glob("fold-*") if path.is_dir())
-        return [Module(f"{f}/{place}", kind) for f in folds for place, kind in modules_of(folder / f)]
+        return [Module(f"{f}/{part}", kind) for f in folds for part, kind in modules_of(folder / f)]
     if not (folder / "modules.json").exists():
         return [Module("", "sentence_transformers.base.modules.Transformer")]
-    found = []
+    modules = []
     for listed in _content(folder / "modules.json", list):
-        place = _below(folder / "modules.json", listed)
-        found += _with_parts(folder, Module(place, str(listed.get("type", ""))))
-    return found
+        part = _below(folder / "modules.json", listed)
+        modules += _with_parts(folder, Module(part, str(listed.get("type", ""))))
+    return modules
 
 
 def _with_parts(folder: Path, module: Module) -> list[Module]:
-    """Returns a module and, of a router, the modules that it chooses from."""
+    """Returns a module and, for a router, the modules that it chooses from."""
     if module.name not in ROUTERS:
         return [module]
-    files = [folder / module.place / name for name in ("router_config.json", "config.json")]
+    files = [folder / module.folder / name for name in ("router_config.json", "config.json")]
     file = next((file for file in files if file.exists()), files[0])
-    found = [module]
+    modules = [module]
     for part, kind in (_content(file, dict).get("types") or {}).items():
-        place = PurePosixPath(module.place, _below(file, {"path": part})).as_posix()
-        found += _with_parts(folder, Module(place, str(kind)))
-    return found
+        path = PurePosixPath(module.folder, _below(file, {"path": part})).as_posix()
+        modules += _with_parts(folder, Module(path, str(kind)))
+    return modules
 
 
 def _below(file: Path, module: Any) -> str:
-    """Returns the folder that a module names; raises ModelError where that is outside the model's."""
-    place = str(module.get("path", "")) if isinstance(module, dict) else ".."
-    if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
+    """Returns the folder that a module names; raises ModelError if it is outside the model's folder."""
+    part = str(module.get("path", "")) if isinstance(module, dict) else ".."
+    if PurePosixPath(part).is_absolute() or ".." in PurePosixPath(part).parts:
         raise ModelError(
             f"{file} names a module outside the model's folder", "copy the model with all its folders"
         )
-    if any(part in _FOLDERS_NEVER_READ or part.startswith(".") for part in PurePosixPath(place).parts):
+    if any(name in _FOLDERS_NEVER_READ or name.startswith(".") for name in PurePosixPath(part).parts):
         raise ModelError(
-            f"{file} names a module in {place}, a folder for other files", "rename the folder, there too"
+            f"{file} names a module in {part}, a folder for other files",
+            "rename the folder and change the file",
         )
-    return place
+    return part
 
 
 def require_sound(file: Path) -> None:
-    """Raises ModelError for a JSON file or weights of a model that are damaged: only headers are read."""
+    """Raises ModelError for a damaged JSON file or damaged weights, of which it reads only the header."""
     if file.suffix == ".json":
         _content(file, (dict, list))
     if file.suffix == ".safetensors":
@@ -244,7 +245,7 @@ def _content(file: Path, kind: type | tuple[type, ...]) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} is damaged: it is not JSON: {error}", _GET_AGAIN) from error
     if not isinstance(content, kind):
-        raise ModelError(f"{file} is damaged: it holds something else than it should", _GET_AGAIN)
+        raise ModelError(f"{file} is damaged: it has unexpected content", _GET_AGAIN)
     if not content and not isinstance(kind, tuple):
         raise ModelError(f"{file} does not list modules", _GET_AGAIN)
     return content

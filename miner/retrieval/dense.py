@@ -19,7 +19,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import MissingExtraError, UsageError
 from miner.models.device import resolve_device
 from miner.models.encoder import Encoder, Vectors
-from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN, found, pairwise
+from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN, has_vector, pairwise
 from miner.models.vectors import RowNumbers, VectorCache, embed, gather, release, vector_keys
 from miner.processors import cores
 from miner.retrieval.config import DenseConfig
@@ -168,7 +168,7 @@ class Dense:
         """
         query_rows, _ = self._query_rows, self._doc_rows
         vectors = np.asarray(self._caches["query"].vectors[query_rows[queries.start : queries.stop]])
-        asked = np.flatnonzero(found(vectors))
+        asked = np.flatnonzero(has_vector(vectors))
         if not len(asked) or not len(self._index.unique):
             nothing = np.zeros(0, dtype=np.int64)
             return _ranked(nothing, nothing, np.zeros(0), depth)
@@ -244,7 +244,7 @@ class Dense:
         sample = np.unique(np.linspace(0, len(self._query_rows) - 1, _RECALL_SAMPLE, dtype=np.int64))
         query_rows, _ = self._query_rows, self._doc_rows
         vectors = np.asarray(self._caches["query"].vectors[query_rows[sample]])
-        vectors = vectors[found(vectors)]
+        vectors = vectors[has_vector(vectors)]
         k = min(depth, len(self._index.unique))
         if not k or not len(vectors):
             return 1.0
