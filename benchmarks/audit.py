@@ -143,7 +143,7 @@ def main() -> None:
             f"audit, {size}, 5 repeats": miner("audit", store, "--json"),
             f"calibrate, {size}, 5 repeats": miner("calibrate", store, "--target", "0.05", "--json"),
             f"contamination, {given.documents:,} documents": miner(
-                "contamination", store, "--against", other, "--split", "train", "--json"
+                "contamination", store, other, "--split", "train", "--json"
             ),
             f"dedup, {given.documents:,} documents": miner("dedup", store, "--json"),
         }

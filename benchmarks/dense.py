@@ -33,7 +33,7 @@ def sides(given: Namespace, store: Path, data: Path) -> dict[str, Callable[[int]
         "miner": lambda _: mine(store, DEPTH, vectors=False),
         "peer": lambda _: peer(data, DEPTH),
         "peer-bf16": lambda _: peer(data, DEPTH, "--dtype", "bf16"),
-        "miner-fp32": lambda _: mine(store, DEPTH, "--dtype", "fp32", vectors=False),
+        "miner-fp32": lambda _: mine(store, DEPTH, "--set", "dtype=fp32", vectors=False),
     }
     return {name: known[name] for name in given.sides}
 

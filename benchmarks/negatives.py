@@ -112,7 +112,7 @@ def main() -> None:
     )  # fmt: skip
     config = BenchConfig(
         arms=tuple(given.arms), sizes=sizes, seeds=given.repeats,
-        negatives=given.negatives, split=given.measure, documents=given.documents, training=training,
+        negatives_per_row=given.negatives, split=given.measure, documents=given.documents, training=training,
     )  # fmt: skip
     margin = given.margin if given.percentile is None else None
     rules = Rules(

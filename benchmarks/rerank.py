@@ -66,7 +66,7 @@ def sides(
         "miner": lambda _: mine(store, DEPTH, *ours, vectors=True),
         "peer": lambda _: peer(written, DEPTH, *theirs),
         "peer-bf16": lambda _: peer(written, DEPTH, *theirs, "--dtype", "bf16"),
-        "miner-fp32": lambda _: mine(store, DEPTH, *ours, "--dtype", "fp32", vectors=True),
+        "miner-fp32": lambda _: mine(store, DEPTH, *ours, "--set", "dtype=fp32", vectors=True),
     }
     return {name: known[name] for name in given.sides}
 

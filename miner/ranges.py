@@ -89,6 +89,11 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
+def bare(text: str) -> str:
+    """Returns a text as `shown` does, without quotes unless it is blank."""
+    return shown(text).strip("'\"") if text.strip() else shown(text)
+
+
 def bound(end: float) -> str:
     """Returns an end of a range as messages and help show it."""
     return f"{end:,}" if isinstance(end, int) else f"{end:g}"

@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the Click commands. usage: cli_reference.py [--check]"""
+"""Writes docs/cli.md and docs/settings.md from the Click commands. usage: cli_reference.py [--check]"""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 
 import click
 
-from miner.cli.main import COMMANDS, group
+from miner.cli.main import COMMANDS, GROUPS, group
+from miner.cli.options import Settings, flag
+from miner.recipe import Setting
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 HEAD = """# Command line
 
 Written by `scripts/docs` from the commands themselves; a test holds it current. stdout is data, stderr is
@@ -20,20 +22,90 @@ traceback of an error.
 """
 
 
-def reference() -> str:
-    """Returns the page: every command with its help, arguments and options."""
+SETTINGS_HEAD = """# Settings
+
+Written by `scripts/docs` from the commands themselves; a test holds it current.
+
+Every setting of a command can be given with `--set key=value`, and in a recipe with `--config FILE`. The
+settings that most users need are options too. Options and `--set` override the recipe. `off` means none.
+
+```sh
+miner mine my.duckdb --encoder bundled --set max_score=0.8 --set document_cap=20
+miner mine my.duckdb --config recipe.toml --depth 50
+```
+
+A recipe is a TOML file. The column *table* says under which table of the recipe a key stands; a key without a
+table stands at the top.
+
+```toml
+encoder = "bundled"
+depth = 50
+
+[rules]
+max_score = 0.8
+
+[selection]
+document_cap = 20
+```
+
+With `--set`, a key needs its table only if two tables of the command have it: `--set training.seed=7`.
+
+`decide` reads the same recipes as `mine`. Of the settings without a table it refuses values that differ from
+those of the run, because candidates would have to be searched again.
+"""
+
+
+def commands() -> Iterator[tuple[click.Command, click.Context]]:
+    """Yields every command with the context of its help."""
     context = click.Context(group, info_name="miner")
-    parts = [HEAD]
     for name in COMMANDS:
         command = group.get_command(context, name)
         if command is None:
             raise SystemExit(f"no command '{name}'")
-        parts.extend(_section(command, click.Context(command, context, info_name=name)))
+        yield command, click.Context(command, context, info_name=name)
+
+
+def reference() -> str:
+    """Returns the page of the commands: each with its help, arguments and options."""
+    parts = [HEAD]
+    first = {next(iter(names)): title for title, names in GROUPS.items()}
+    for command, context in commands():
+        if context.info_name in first:
+            parts.append(f"## {first[context.info_name]}\n")
+        parts.extend(_section(command, context))
     return "\n".join(parts)
 
 
+def settings() -> str:
+    """Returns the page of the settings: one table, with one row for the same setting of several commands."""
+    rows: dict[tuple[str, Setting], list[str]] = {}
+    options: dict[tuple[str, Setting], bool] = {}
+    for command, context in commands():
+        known: Settings | None = getattr(command, "settings", None)
+        for table, members in (known.tables if known else {}).items():
+            for setting in members.values():
+                rows.setdefault((table, setting), []).append(str(context.info_name))
+                is_option = any(option.name == setting.name for option in command.params)
+                options[table, setting] = options.get((table, setting), False) or is_option
+    lines = [
+        "| key | table | commands | values | default | what it sets |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for (table, setting), names in rows.items():
+        key = f"`{setting.name}`" + (f" (`{flag(setting.name)}`)" if options[table, setting] else "")
+        cells = [key, f"`[{table}]`" if table else "", ", ".join(names), setting.values, _default(setting)]
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in [*cells, setting.help])} |")
+    return "\n".join([SETTINGS_HEAD, *lines, ""])
+
+
+def _default(setting: Setting) -> str:
+    if "[default" in setting.help or setting.default in (None, ()):
+        return ""
+    return str(setting.default).lower() if setting.kind is bool else str(setting.default)
+
+
 def _section(command: click.Command, context: click.Context) -> Iterator[str]:
-    yield f"## {context.command_path}\n"
+    yield f"### {context.command_path}\n"
     usage = " ".join(command.collect_usage_pieces(context))
     yield f"```\n{context.command_path} {usage}\n```\n"
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
@@ -54,12 +126,12 @@ def _shown(parameter: click.Parameter) -> bool:
 
 
 def main() -> None:
-    """Writes the page, or with `--check` ends with 1 when it is not current."""
-    page = reference()
-    if sys.argv[1:] != ["--check"]:
-        PAGE.write_text(page, encoding="utf-8")
-    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page:
-        raise SystemExit(f"{PAGE} is not current: run scripts/docs")
+    """Writes the pages, or with `--check` ends with 1 if one is not current."""
+    for path, page in {DOCS / "cli.md": f"{reference()}\n{settings()}"}.items():
+        if sys.argv[1:] != ["--check"]:
+            path.write_text(page, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != page:
+            raise SystemExit(f"{path} is not current: run scripts/docs")
 
 
 if __name__ == "__main__":

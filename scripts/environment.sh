@@ -16,6 +16,10 @@ find_python() {
   return 1
 }
 
+environment_state() { # a checksum of what .venv is made from
+  cat pyproject.toml constraints.txt | cksum | tr ' ' -
+}
+
 installed() { # STATE EXTRAS: whether .venv was made from this state with at least these extras
   local state extras extra
   [ -f .venv/installed ] || return 1
@@ -28,7 +32,7 @@ installed() { # STATE EXTRAS: whether .venv was made from this state with at lea
 
 ensure_environment() { # EXTRAS, such as cpu,offline
   local state python
-  state=$(cat pyproject.toml constraints.txt | cksum | tr ' ' -)
+  state=$(environment_state)
   if installed "$state" "$1"; then
     return
   fi

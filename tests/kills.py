@@ -283,9 +283,7 @@ class Case:
 
     def words(self, folder: Path) -> list[str]:
         """Returns the arguments; names are of files in the folder."""
-        return [
-            str(folder / word[1:]) if word.startswith("@") else word for word in self.arguments.split(" ")
-        ]
+        return [word.replace("@", f"{folder}/") for word in self.arguments.split(" ")]
 
 
 _STATIC = "--base scratch --tokenizer @encoder --dimension 16 --max-steps 4 --batch-size 8"
@@ -294,16 +292,14 @@ CASES = {
     "ingest": Case("ingest @new.duckdb @source", "new.duckdb"),
     "ingest more": Case("ingest @s.duckdb @source"),
     "dedup": Case("dedup @s.duckdb --threshold 0.5"),
-    "mine": Case("mine @s.duckdb --run again --depth 9 --encoder @encoder --reranker @reranker"),
+    "mine": Case("mine @s.duckdb --name again --depth 9 --encoder @encoder --reranker @reranker"),
     "decide": Case("decide @s.duckdb --run r1 --relative-margin 0.4 --name other"),
-    "audit": Case("audit @s.duckdb --repeats 2"),
-    "calibrate": Case("calibrate @s.duckdb --keep-coverage --repeats 2 --out @rules.toml", "rules.toml"),
-    "relabel": Case("relabel @s.duckdb --probability 0.1 --repeats 2"),
-    "contamination": Case(
-        "contamination @s.duckdb --against @other.duckdb --out @matches.jsonl", "matches.jsonl"
-    ),
+    "audit": Case("audit @s.duckdb --set repeats=2"),
+    "calibrate": Case("calibrate @s.duckdb --keep-coverage --set repeats=2 --out @rules.toml", "rules.toml"),
+    "relabel": Case("relabel @s.duckdb --probability 0.1 --set repeats=2"),
+    "contamination": Case("contamination @s.duckdb @other.duckdb --out @matches.jsonl", "matches.jsonl"),
     "contamination --remove": Case(
-        "contamination @s.duckdb --against @other.duckdb --out @matches.jsonl --remove", "matches.jsonl"
+        "contamination @s.duckdb @other.duckdb --out @matches.jsonl --remove", "matches.jsonl"
     ),
     "runs --remove": Case("runs @s.duckdb --remove r1", made_again=False),
     "export": Case("export @s.duckdb @new --file-type datasets", "new"),
@@ -317,7 +313,10 @@ CASES = {
     ),
     "pretrain": Case(f"pretrain @s.duckdb @new {_TINY}", "new"),
     "silver": Case("silver @s.duckdb --encoder none --reranker @reranker --queries all --split train"),
-    "bench": Case(f"bench @s.duckdb --arms easy --sizes 8 --split dev --out @new {_STATIC} --max-steps 2"),
+    "bench": Case(
+        "bench @s.duckdb --arms easy --sizes 8 --split dev --out @new --base scratch "
+        "--set tokenizer=@encoder --set dimension=16 --set max_steps=2 --set batch_size=8"
+    ),
     "loop": Case(f"loop @s.duckdb @new --rounds 1 --encoder @encoder --evaluations 0 {_STATIC}"),
 }
 

@@ -22,10 +22,11 @@ from tests.tiny import tiny_bert
 pytestmark = pytest.mark.slow
 
 TRAINING = "--base scratch --batch-size 8 --dtype fp32 --threads 1 --dimension 8 --max-steps 3"
+SET = "--base scratch --set batch_size=8 --set dtype=fp32 --set threads=1 --set dimension=8 --set max_steps=3"
 FIXED = """SELECT count(*), sum(negative_score), any_value(split)
     FROM triplets JOIN runs USING (run_id) WHERE name = 'r1'"""
 EVALUATE = "--queries 12 --json --per-query"
-HIDING = "--run r1 --repeats 2 --json"
+HIDING = "--run r1 --set repeats=2 --json"
 
 
 def fill(path: Path) -> None:
@@ -66,7 +67,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     store = folder / "s.duckdb"
     fill(store)
     out = tmp_path_factory.mktemp("mined") / "out"
-    mine = ["mine", str(store), "--run", "r1", "--encoder", "bundled", "--depth", "20", "--negatives", "3"]
+    mine = ["mine", str(store), "--name", "r1", "--encoder", "bundled", "--depth", "20", "--negatives", "3"]
     ((ended,),) = run([[Command(mine, str(out))]])
     assert ended.code == 0, ended.err
     return Base(folder, reranker, encoder)
@@ -74,11 +75,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 def pairs(reranker: str) -> dict[str, tuple[list[str], list[str]]]:
     """Two commands each, with STORE and OUT to be filled in; `*` before the name of one that is repeated."""
-    mine = "mine STORE --encoder bundled --depth 15 --run"
+    mine = "mine STORE --encoder bundled --depth 15 --name"
     sql = ["*sql", "STORE", FIXED, "--format", "csv"]
     export = "*export STORE OUT --run r1 --scores --force"
     silver = "silver STORE --encoder none --depth 5 --per-query 2 --reranker"
-    bench = f"bench STORE --arms easy,hard-filtered --sizes 16 --run r1 --json --out OUT {TRAINING}"
+    bench = f"bench STORE --arms easy,hard-filtered --sizes 16 --run r1 --json --out OUT {SET}"
     lines: dict[str, tuple[str, str | list[str]]] = {
         "mine and sql": (f"{mine} r2", sql),
         "mine with a reranker and export": (f"{mine} r3 --reranker {reranker}", export),
@@ -95,7 +96,10 @@ def pairs(reranker: str) -> dict[str, tuple[list[str], list[str]]]:
         "dedup and explain": ("dedup STORE --json", "*explain STORE q000 --run r1 --json"),
         "relabel and export": (f"relabel STORE {HIDING}", export),
         "bench and sql": (bench, sql),
-        "silver and evaluate": (f"{silver} {reranker}", f"evaluate {reranker} STORE --depth 5 {EVALUATE}"),
+        "silver and evaluate": (
+            f"{silver} {reranker}",
+            f"evaluate {reranker} STORE --set depth=5 {EVALUATE}",
+        ),
     }
     return {
         name: (first.split(), second.split() if isinstance(second, str) else second)
@@ -184,20 +188,20 @@ def test_ten_pairs_of_commands_end_as_each_does_alone(base: Base, tmp_path: Path
 
 
 SLOW_COMMANDS = {
-    "mine": "read mine STORE --encoder bundled --depth 15 --run r2 --reranker RERANKER",
+    "mine": "read mine STORE --encoder bundled --depth 15 --name r2 --reranker RERANKER",
     "audit": f"read audit STORE {HIDING}",
     "calibrate": f"read calibrate STORE {HIDING} --target 0.9",
     "dedup": "read dedup STORE --encoder bundled",
-    "contamination": "read contamination STORE --against STORE",
+    "contamination": "read contamination STORE STORE",
     "relabel": f"read relabel STORE {HIDING}",
     "relabel --dry-run": f"write relabel STORE --dry-run {HIDING}",
     "silver": "read silver STORE --encoder none --depth 5 --per-query 2 --reranker RERANKER",
     "evaluate": f"write evaluate bundled STORE {EVALUATE}",
-    "evaluate a reranker": f"write evaluate RERANKER STORE --depth 5 {EVALUATE}",
+    "evaluate a reranker": f"write evaluate RERANKER STORE --set depth=5 {EVALUATE}",
     "train": f"write train STORE OUT --run r1 {TRAINING} --evaluations 0",
     "train-reranker": "write train-reranker STORE OUT --base RERANKER --max-steps 2 --dtype fp32 --threads 1",
     "pretrain": "write pretrain STORE OUT --base ENCODER --max-steps 2 --dtype fp32",
-    "bench": f"write bench STORE --arms easy,hard-filtered --sizes 16 --run r1 --out OUT {TRAINING}",
+    "bench": f"write bench STORE --arms easy,hard-filtered --sizes 16 --run r1 --out OUT {SET}",
     "loop": f"read loop STORE OUT --encoder bundled --rounds 1 --queries 12 {TRAINING}",
 }
 """Whether another process has to be able to read or even to write meanwhile, and the command."""

@@ -148,7 +148,7 @@ def test_filtered_is_the_run(store: Store) -> None:
 
 
 def test_pairs_without_negatives_in_some_arm_are_left_out_of_all(store: Store) -> None:
-    three = replace(of_run("all"), negatives=3, arms=("easy", "hard-filtered", "run:strict"))
+    three = replace(of_run("all"), negatives_per_row=3, arms=("easy", "hard-filtered", "run:strict"))
     arms = arms_of(store, three)
     assert arms.left_out > 0
     assert all(len(arms.of(arm, 14)[pair]) == 3 for arm in arms.names for pair in arms.pairs)
@@ -340,11 +340,11 @@ def test_holm_is_the_step_down_procedure(p_values: list[float]) -> None:
         ({"arms": ("easy", "hrad")}, "no arm 'hrad' (did you mean 'hard'?)"),
         ({"arms": ("easy", "easy")}, "an arm is named twice"),
         ({"arms": ("easy",), "sizes": (Size(5, "hard"),)}, "a size for 'hard', which is no arm"),
-        ({"negatives": 0}, "negatives must be a whole number from 1 to 62, got 0"),
+        ({"negatives_per_row": 0}, "negatives_per_row must be a whole number from 1 to 62, got 0"),
         ({"training": EncoderConfig(loss="cosine")}, "loss cosine does not compare negatives"),
         (
-            {"training": EncoderConfig(loss="triplet"), "negatives": 2},
-            "2 negatives per row are too many for loss triplet: at most 1",
+            {"training": EncoderConfig(loss="triplet"), "negatives_per_row": 2},
+            "2 negatives per row are too many for loss triplet, which takes at most 1",
         ),
         (
             {"training": EncoderConfig(loss="triplet"), "arms": ("in-batch", "easy")},
@@ -375,7 +375,7 @@ def test_sizes_are_read() -> None:
         ({"split": "dev"}, "nothing is judged in split 'dev'"),
         ({"split": "train"}, "run all is of split 'train', which is what is measured on"),
         ({"sizes": (Size(99, "in-batch"),)}, "in-batch cannot have 99 rows: there are 16 pairs"),
-        ({"negatives": 9}, "no positive of all has 9 negatives in all of"),
+        ({"negatives_per_row": 9}, "no positive of all has 9 negatives in all of"),
         ({"run": "none"}, "no run 'none'"),
     ],
 )
@@ -414,7 +414,7 @@ def test_graded_pairs_are_refused(tmp_path: Path) -> None:
 def test_the_command_prints_the_table_or_json(path: Path, tmp_path: Path) -> None:
     given = [
         str(path), "--run", "all", "--arms", "easy,hard", "--sizes", "8", "--base", "scratch",
-        "--dimension", "16", "--batch-size", "8", "--out", str(tmp_path / "out"),
+        "--set", "dimension=16", "--set", "batch_size=8", "--out", str(tmp_path / "out"),
     ]  # fmt: skip
     shown = CliRunner().invoke(command, given)
     assert shown.exit_code == 0, shown.output

@@ -291,7 +291,7 @@ def test_figures_of_another_selection_or_search_are_not_taken_for_this_run(
     assert [calibrated_on(store, one) for one in (many, shallow)] == [
         {"run": "base", "hidden_positive_rate": None}
     ] * 2
-    assert "measured on run base, whose candidates were found, scored or selected differently" in (
+    assert "measured of run base, whose negatives were found, scored or selected otherwise" in (
         audit_table(audit(store, many, AuditConfig()), "s")
     )
     other = decide_again(store, run, replace(config, rules=Rules(relative_margin=0.77)))
@@ -377,7 +377,7 @@ def test_a_calibration_needs_no_model(store: Store, run: runs.Run, tmp_path: Pat
     shutil.copyfile(store.path, path)
     script = (
         "import sys\nfrom miner.cli.main import main\ntry:\n"
-        f"    main(['calibrate', {str(path)!r}, '--run', 'base', '--target', '0.2', '--repeats', '2'])\n"
+        f"    main(['calibrate', {str(path)!r}, '--run', 'base', '--target', '0.2', '--set', 'repeats=2'])\n"
         "except SystemExit as end:\n"
         "    heavy = {'torch', 'transformers', 'sentence_transformers', 'faiss'} & set(sys.modules)\n"
         "    sys.exit(end.code or str(heavy) if heavy else 0)\n"

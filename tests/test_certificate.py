@@ -47,24 +47,24 @@ def test_what_was_never_measured_is_said_with_the_command(store: Path, tmp_path:
 
 
 def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None:
-    audit = json.loads(run("audit", store, "--repeats", "3", "--seed", "5", "--json"))
+    audit = json.loads(run("audit", store, "--set", "repeats=3", "--set", "seed=5", "--json"))
     with make_store(tmp_path / "other.duckdb", {"e": "nothing alike"}, {"t": "new"}, [("t", "e", "test")]):
         pass
     run("dedup", store, "--threshold", "0.95")
-    run("contamination", store, "--against", tmp_path / "other.duckdb")
+    run("contamination", store, tmp_path / "other.duckdb")
     run("export", store, tmp_path / "out")
     run("export", store, tmp_path / "again")
     card = (tmp_path / "out/README.md").read_text("utf-8")
     assert (
         f"**{100 * audit['hidden_positive_rate']['rate']:.2f} % of them were selected as negatives**" in card
     )
-    assert "`miner audit STORE --run mined --share 0.3 --repeats 3 --seed 5`" in card
+    assert "`miner audit STORE --run mined --set share=0.3 --set repeats=3 --set seed=5`" in card
     assert "Copies, of which mining takes one: none" in card
     assert (
-        "- of other.duckdb, split test: 0 of 2 texts (`miner contamination STORE --against other.duckdb "
-        "--split test --threshold 0.9 --ngram 8 --contained 0.8`)." in card
+        "- of other.duckdb, split test: 0 of 2 texts (`miner contamination STORE other.duckdb "
+        "--set split=test --set threshold=0.9 --set ngram=8 --set contained=0.8`)." in card
     )
-    assert "none (`miner dedup STORE --cosine 0.97 --threshold 0.95`)." in card
+    assert "none (`miner dedup STORE --set cosine=0.97 --set threshold=0.95`)." in card
     assert "look again" not in card
     found = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))["certificate"]
     assert found["audit"]["hidden_positive_rate"] == audit["hidden_positive_rate"]
@@ -108,7 +108,7 @@ def test_what_was_looked_for_in_other_texts_says_so(store: Path, tmp_path: Path)
             tmp_path / folder / "e.duckdb", {"e": "not alike"}, {"t": "new"}, [("t", "e", "test")]
         ):
             pass
-        run("contamination", store, "--against", tmp_path / folder / "e.duckdb")
+        run("contamination", store, tmp_path / folder / "e.duckdb")
     run("dedup", store)
     with Store.open(store) as opened:
         opened.execute(

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miner.errors import UsageError
-from miner.mining.config import SECTIONS, MiningConfig, Rules, Selection, read_recipe, with_values
+from miner.mining.config import TABLES, MiningConfig, Rules, Selection, read_recipe, with_values
 
-KEYS = {f.name: f for c in (MiningConfig, *SECTIONS.values()) for f in fields(c) if f.name not in SECTIONS}
+KEYS = {name: setting for settings in TABLES.values() for name, setting in settings.items()}
 
 
 def recipe(path: Path, text: str) -> Path:
@@ -71,11 +71,13 @@ def toml(config: MiningConfig) -> str:
     """The whole configuration as a recipe; TOML's strings, numbers and lists are JSON's, and None is off."""
 
     def lines(values: dict[str, Any]) -> str:
-        shown = {k: "off" if v is None else v for k, v in values.items() if k not in SECTIONS}
+        shown = {k: "off" if v is None else v for k, v in values.items() if k not in TABLES}
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in shown.items())
 
     values = asdict(config)
-    return lines(values) + "".join(f"[{section}]\n{lines(values[section])}" for section in SECTIONS)
+    return lines(values) + "".join(
+        f"[{section}]\n{lines(values[section])}" for section in ("rules", "selection")
+    )
 
 
 quota = st.one_of(st.none(), st.integers(0, 9))
@@ -209,7 +211,7 @@ def test_a_table_that_is_none_and_an_unknown_table_are_refused(tmp_path: Path) -
         ("encoder = 5", "encoder is 5; give a text or 'off'"),
         ("encoder = true", "encoder is True; give a text or 'off'"),
         ("rerank_depth = 'deep'", "rerank_depth must be a whole number from 1 to 100,000 or off, got 'deep'"),
-        ("protected = 'd1'", "protected is 'd1'; give a list of ids"),
+        ("protected = 'd1'", "protected is 'd1'; give a list of texts"),
         ("[rules]\nmax_score = 'none'", "max_score must be a number from -1e+30 to 1e+30 or off, got 'none'"),
         ("[rules]\nmax_score = [1]", "max_score must be a number from -1e+30 to 1e+30 or off, got [1]"),
         (
@@ -308,9 +310,9 @@ def test_a_key_that_nobody_knows_is_refused_from_python_too() -> None:
 
 
 def test_no_key_is_in_two_sections_and_every_key_has_help() -> None:
-    names = [f.name for c in (MiningConfig, *SECTIONS.values()) for f in fields(c)]
+    names = [f.name for c in (MiningConfig, Rules, Selection) for f in fields(c)]
     assert len(names) == len(set(names))
-    assert all(key.metadata["help"].endswith((".", "].")) for key in KEYS.values())
+    assert all(key.help.endswith((".", "].")) for key in KEYS.values())
 
 
 # Invalid values

@@ -121,7 +121,7 @@ def test_a_store_against_itself_compares_the_queries_of_its_splits(tmp_path: Pat
 def test_the_command_reports_writes_and_removes(stores: tuple[Path, Path], tmp_path: Path) -> None:
     train, test = map(str, stores)
     out = tmp_path / "matches.jsonl"
-    done = CliRunner().invoke(group, ["contamination", train, "--against", test, "--out", str(out)])
+    done = CliRunner().invoke(group, ["contamination", train, test, "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[0] == "4 of 5 evaluation positives (80.0 %) occur in the 8 training texts"
     assert "        1 the same except for case and white space" in done.stdout.splitlines()
@@ -132,9 +132,9 @@ def test_the_command_reports_writes_and_removes(stores: tuple[Path, Path], tmp_p
         "e4",
         "t1",
     ]
-    taken = CliRunner().invoke(group, ["contamination", train, "--against", test, "--remove"])
+    taken = CliRunner().invoke(group, ["contamination", train, test, "--remove"])
     assert f"removed from {train}: 5 texts and 5 judgments; next: miner mine {train}" in taken.stderr
-    again = CliRunner().invoke(group, ["contamination", train, "--against", test, "--json"])
+    again = CliRunner().invoke(group, ["contamination", train, test, "--json"])
     assert json.loads(again.stdout)["matches"] == []
 
 
@@ -153,7 +153,7 @@ def test_what_the_training_store_evaluates_on_itself_stays(tmp_path: Path) -> No
         assert train.rows("SELECT count(*) FROM documents") == [(1,)]
         with pytest.raises(UsageError, match="has no queries outside split 'test'"):
             find_contamination(test, test, ContaminationConfig())
-    arguments = ["contamination", str(tmp_path / "train.duckdb"), "--against", str(tmp_path / "test.duckdb")]
+    arguments = ["contamination", str(tmp_path / "train.duckdb"), str(tmp_path / "test.duckdb")]
     done = CliRunner().invoke(group, [*arguments, "--remove"]).stderr.strip().splitlines()[-1]
     assert done.endswith(
         f"0 judgments; 2 texts stay: {tmp_path / 'train.duckdb'} uses them in its own split 'test'"

@@ -132,7 +132,7 @@ def test_a_setting_that_several_parts_have_is_refused(path: Path, tmp_path: Path
         (lambda: SourceConfig(format="xml"), "format"),
         (lambda: SourceConfig(max_bad=2), "max_bad"),
         (lambda: miner.ExportConfig(format="xml"), "format"),
-        (lambda: miner.ExportConfig(negatives=0), "negatives"),
+        (lambda: miner.ExportConfig(negatives_per_row=0), "negatives_per_row"),
         (lambda: miner.ExportConfig(scores="yes"), "scores"),  # type: ignore[arg-type]
     ],
 )
@@ -189,7 +189,7 @@ def test_a_dataset_holds_what_training_reads(store: Store) -> None:
     assert isinstance(dataset, Dataset)
     assert dataset.column_names == ["anchor", "positive", "negative"]
     assert dataset[0]["anchor"] == run.triplets(texts=True)["query"][0].as_py()
-    assert run.to_dataset("n-tuple", negatives=2).column_names == [
+    assert run.to_dataset("n-tuple", negatives_per_row=2).column_names == [
         "anchor",
         "positive",
         "negative_1",
@@ -217,7 +217,7 @@ def test_a_dataset_goes_straight_into_a_trainer(store: Store, tmp_path: Path) ->
 
 def test_a_run_is_exported(store: Store, tmp_path: Path) -> None:
     run, other = mined(store, name="one"), mined(store, name="two", percentile=50)
-    report = run.export(tmp_path / "out", format="n-tuple", negatives=1)
+    report = run.export(tmp_path / "out", format="n-tuple", negatives_per_row=1)
     assert report.run == run.name != other.name
     assert report.data.is_file()
 

@@ -178,12 +178,12 @@ REFUSED = [
         "the format tevatron cannot be written as parquet; choose --file-type jsonl",
     ),
     (
-        {"negatives": 2},
-        "--negatives is for the format n-tuple, not triplet; leave it out: all are exported",
+        {"negatives_per_row": 2},
+        "--negatives-per-row is for the format n-tuple, not triplet; leave it out to export all",
     ),
     (
-        {"format": "n-tuple", "negatives": 3},
-        "--negatives 3 does not fit run 'first'; it was mined with 2 per query: choose 1 to 2",
+        {"format": "n-tuple", "negatives_per_row": 3},
+        "--negatives-per-row 3 does not fit run 'first'; it was mined with 2 per query: choose 1 to 2",
     ),
 ]
 
@@ -218,7 +218,7 @@ def test_no_pair_with_enough_negatives(tmp_path: Path) -> None:
         fill(store, TRIPLETS[4:])  # type: ignore[arg-type]
         assert refusal(store, tmp_path / "out", format="n-tuple") == (
             "no query of run 'first' has 2 negatives; "
-            "ask for fewer with --negatives, or take --format triplet"
+            "ask for fewer with --negatives-per-row, or take --format triplet"
         )
     assert not (tmp_path / "out").exists()
 

@@ -93,7 +93,7 @@ def test_n_tuple_leaves_short_rows_out_and_says_so(store: Store, tmp_path: Path)
 
 
 def test_n_tuple_with_fewer_negatives_keeps_every_pair(store: Store, tmp_path: Path) -> None:
-    lines = text_of(store, tmp_path, format="n-tuple", negatives=1).splitlines()
+    lines = text_of(store, tmp_path, format="n-tuple", negatives_per_row=1).splitlines()
     assert [json.loads(line) for line in lines] == [
         {"anchor": "what purrs?", "positive": "Cats They purr, mostly.", "negative_1": "Dogs bark."},
         {"anchor": "what purrs?", "positive": 'A "purr" is a sound.', "negative_1": "Dogs bark."},

@@ -165,7 +165,7 @@ def test_an_approximate_index_of_manhattan_distances_is_refused(
     with pytest.raises(UsageError) as caught:
         dense_of(store, tables["manhattan"], factory)
     assert "compares vectors by Manhattan distance" in caught.value.message
-    assert caught.value.hint == "leave --index at Flat, which is exact"
+    assert caught.value.hint == "leave the setting index at Flat, which is exact"
 
 
 def test_evaluation_follows_the_similarity(tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
-"""Flags are made from the configuration's keys, and win over the recipe."""
+"""Settings are options, keys of `--set` and keys of a recipe; commands have few options and a short help."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,38 +13,58 @@ import pytest
 import rich_click as click
 from click.testing import CliRunner
 
-from miner.cli.options import config_options, given
+from miner.cli.main import COMMANDS, group
+from miner.cli.options import Command, Settings, flag
 from miner.errors import UsageError
-from miner.mining.config import MiningConfig, Rules, Selection, with_values
+from miner.mining.config import TABLES, MiningConfig, Rules, Selection, flat, with_values
+from miner.recipe import Setting, Tables, by_name
+
+MINING = Settings(
+    TABLES,
+    {
+        "Candidates": ("split", "depth", "bm25", "encoder", "protected"),
+        "Rules": ("reference_positive", "max_score", "relative_margin"),
+        "Selection": ("negatives", "strategy"),
+    },
+)
 
 
-def run(*arguments: str) -> tuple[MiningConfig | None, str]:
-    """Returns the configuration that a command with these arguments gets, and what it said."""
-    made: list[MiningConfig] = []
+def called(settings: Settings, *arguments: str) -> tuple[dict[str, dict[str, Any]] | None, str]:
+    """Returns the values that a command with these settings gets, and what it said."""
+    made: list[dict[str, dict[str, Any]]] = []
 
-    @click.command()
-    @config_options(MiningConfig, Rules, Selection)
-    def command(recipe: Path | None, **flags: Any) -> None:
-        made.append(with_values(MiningConfig(), given(recipe, flags)))
+    @click.command("mine", cls=Command, settings=settings, renamed={"--run": "--name"})
+    def command(**given: Any) -> None:
+        made.append(settings.values(given))
 
     result = CliRunner().invoke(command, arguments)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    return (made[0] if made else None), result.output
+    return (made[0] if made else None), " ".join(result.output.replace("│", " ").split())
 
 
-def test_no_flag_is_the_default() -> None:
-    assert run()[0] == MiningConfig()
+def mining(*arguments: str) -> MiningConfig | None:
+    """Returns the configuration that these arguments make."""
+    values, _ = called(MINING, *arguments)
+    return None if values is None else with_values(MiningConfig(), flat(values))
 
 
-def test_every_kind_of_flag() -> None:
-    config, _ = run(
-        "--split", "dev", "--depth", "7", "--no-bm25", "--encoder", "bundled", "--bm25-k1", "0.9",
-        "--protected", "007", "--protected", "d2", "--no-overlaps", "--reference-positive", "each",
-        "--max-score", "1", "--relative-margin", "off", "--negatives", "3", "--document-cap", "0",
-        "--strategy", "random", "--positives", "best",
-    )  # fmt: skip
-    assert config == MiningConfig(
+def commands() -> Iterator[click.Command]:
+    for name in COMMANDS:
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        yield command
+
+
+SET = [command for command in commands() if getattr(command, "settings", None)]
+
+
+def test_nothing_given_is_the_default() -> None:
+    assert mining() == MiningConfig()
+
+
+def test_every_kind_of_setting_as_an_option_and_with_set(tmp_path: Path) -> None:
+    expected = MiningConfig(
         split="dev",
         depth=7,
         bm25=False,
@@ -51,21 +75,34 @@ def test_every_kind_of_flag() -> None:
         rules=Rules(reference_positive="each", max_score=1.0, relative_margin=None),
         selection=Selection(negatives=3, document_cap=0, strategy="random", positives="best"),
     )
+    options = [
+        "--split", "dev", "--depth", "7", "--no-bm25", "--encoder", "bundled", "--set", "bm25_k1=0.9",
+        "--protected", "007", "--protected", "d2", "--set", "overlaps=false", "--reference-positive", "each",
+        "--max-score", "1", "--relative-margin", "off", "--negatives", "3", "--set", "document_cap=0",
+        "--strategy", "random", "--set", "positives=best",
+    ]  # fmt: skip
+    assignments = (
+        "split=dev depth=7 bm25=false encoder=bundled bm25_k1=0.9 protected=007 protected=d2 overlaps=false "
+        "rules.reference_positive=each max_score=1 relative_margin=off selection.negatives=3 document_cap=0 "
+        "strategy=random positives=best"
+    )
+    assert mining(*options) == expected
+    assert mining(*(word for one in assignments.split() for word in ("--set", one))) == expected
 
 
-def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path) -> None:
+def test_options_and_set_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "recipe.toml"
     file.write_text(
         "depth = 5\nencoder = 'bundled'\nbm25 = false\nprotected = ['a']\n"
         "[rules]\nmax_score = 2\nskip_top = 3\n[selection]\nnegatives = 9\n"
     )
-    config, _ = run("--config", str(file))
+    config = mining("--config", str(file))
     assert config is not None
     assert (config.depth, config.bm25, config.protected) == (5, False, ("a",))
     assert (config.rules.max_score, config.rules.skip_top) == (2.0, 3)
-    config, _ = run(
-        "--config", str(file), "--depth", "6", "--bm25", "--encoder", "off", "--protected", "b",
-        "--max-score", "off", "--skip-top", "0",
+    config = mining(
+        "--config", str(file), "--depth", "6", "--set", "bm25=true", "--encoder", "off", "--protected", "b",
+        "--max-score", "off", "--set", "skip_top=0",
     )  # fmt: skip
     assert config is not None
     assert (config.depth, config.bm25, config.encoder, config.protected) == (6, True, None, ("b",))
@@ -76,78 +113,182 @@ def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Pa
 def test_ids_are_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "ids.txt"
     file.write_bytes(b"\xef\xbb\xbf007\n\n d2 \r\nd 3\n")
-    config, _ = run("--protected", "a", "--protected", f"@{file}", "--protected", "b")
-    assert config is not None
-    assert config.protected == ("a", "007", "d2", "d 3", "b")
+    ids = ("a", "007", "d2", "d 3", "b")
+    for option in (["--protected"], ["--set"]):
+        before = "protected=" if option == ["--set"] else ""
+        config = mining(*(word for one in ("a", f"@{file}", "b") for word in (*option, f"{before}{one}")))
+        assert config is not None
+        assert config.protected == ids
 
 
 def test_a_file_of_ids_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        run("--protected", f"@{tmp_path / 'none'}")
+        mining("--protected", f"@{tmp_path / 'none'}")
     assert caught.value.message == f"cannot read ids from {tmp_path / 'none'}: No such file or directory"
     assert caught.value.hint == "give a text file"
     (tmp_path / "latin").write_bytes(b"\xe9\n")
     with pytest.raises(UsageError, match=r"^cannot read ids from"):
-        run("--protected", f"@{tmp_path / 'latin'}")
+        mining("--set", f"protected=@{tmp_path / 'latin'}")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "text"),
+    ("option", "value", "text"),
     [
-        (
-            ("--depth", "many"),
-            "Invalid value for '--depth': must be a whole number from 1 to 100,000, got many",
-        ),
-        (
-            ("--depth", "1.5"),
-            "Invalid value for '--depth': must be a whole number from 1 to 100,000, got 1.5",
-        ),
-        (
-            ("--max-score", "high"),
-            "Invalid value for '--max-score': must be a number from -1e+30 to 1e+30 or off, got high",
-        ),
-        (
-            ("--reference-positive", "worst"),
-            "Invalid value for '--reference-positive': 'worst' is not one of",
-        ),
-        (("--dtype", "fp16"), "Invalid value for '--dtype': 'fp16' is not one of"),
+        ("depth", "many", "must be a whole number from 1 to 100,000, got many"),
+        ("depth", "1.5", "must be a whole number from 1 to 100,000, got 1.5"),
+        ("depth", "off", "must be a whole number from 1 to 100,000, got off"),
+        ("max_score", "high", "must be a number from -1e+30 to 1e+30 or off, got high"),
+        ("max_score", "nan", "must be a number from -1e+30 to 1e+30 or off, got nan"),
+        ("negatives", "0", "must be a whole number from 1 to 10,000, got 0"),
     ],
 )
-def test_a_flag_of_the_wrong_kind_is_wrong_use(arguments: tuple[str, str], text: str) -> None:
-    config, output = run(*arguments)
+def test_a_number_out_of_range_is_wrong_use(option: str, value: str, text: str) -> None:
+    config, output = called(MINING, flag(option), value)
     assert config is None
-    assert text in " ".join(output.replace("│", " ").split())
+    assert f"Invalid value for '{flag(option)}': {text}" in output
+    with pytest.raises(UsageError) as caught:
+        called(MINING, "--set", f"{option}={value}")
+    assert caught.value.message == f"--set {option} {text}"
 
 
-def test_a_number_that_cannot_be_is_wrong_use() -> None:
-    for option, value in (("--depth", "off"), ("--max-score", "nan"), ("--negatives", "0")):
-        config, output = run(option, value)
-        assert config is None
-        assert f"Invalid value for '{option}': must be " in " ".join(output.replace("│", " ").split())
-
-
-def test_help_shows_every_key_and_its_default() -> None:
-    @click.command()
-    @config_options(MiningConfig, Rules, Selection)
-    def command(recipe: Path | None, **flags: Any) -> None:
-        """Does nothing."""
-
-    shown = {parameter.opts[0]: parameter.help or "" for parameter in command.params}
-    assert len(shown) == 1 + len(
-        [
-            name
-            for c in (MiningConfig, Rules, Selection)
-            for name in c.__dataclass_fields__
-            if name not in ("rules", "selection")
-        ]
+def test_a_value_that_is_none_of_the_choices_is_wrong_use() -> None:
+    assert "Invalid value for '--strategy': 'hard' is not one of" in called(MINING, "--strategy", "hard")[1]
+    with pytest.raises(UsageError) as caught:
+        called(MINING, "--set", "dtype=bf61")
+    assert caught.value.message == (
+        "--set dtype must be one of auto, fp32, bf16, got 'bf61' (did you mean 'bf16'?)"
     )
-    assert all(shown.values())
+    with pytest.raises(UsageError, match=r"^--set overlaps is 'no'; give true or false$"):
+        called(MINING, "--set", "overlaps=no")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_scor=1", "unknown key 'max_scor' (did you mean 'max_score'?)"),
+        ("rule.max_score=1", "unknown key 'rule.max_score' (did you mean 'max_score'?)"),
+        ("depth", "--set depth has no value"),
+        ("=5", "unknown key ''"),
+    ],
+)
+def test_a_misspelt_key_names_the_nearest(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        called(MINING, "--set", text)
+    assert caught.value.message == message
+
+
+def test_a_setting_given_twice() -> None:
+    config = mining("--set", "depth=5", "--set", "depth=6")
+    assert config is not None
+    assert config.depth == 6
+    with pytest.raises(UsageError, match=r"^--depth and --set depth are both given; leave one out$"):
+        mining("--set", "depth=5", "--depth", "6")
+
+
+TWO: Tables = {
+    "": by_name(Setting("queries", "How many.")),
+    "a": by_name(Setting("seed", "One."), Setting("dtype", "One.")),
+    "b": by_name(Setting("seed", "Other.")),
+}
+
+
+def test_a_key_of_two_tables_needs_its_table() -> None:
+    two = Settings(TWO, {})
+    values = called(two, "--set", "a.seed=1", "--set", "b.seed=2", "--set", "dtype=x", "--set", "queries=q")[
+        0
+    ]
+    assert values == {"": {"queries": "q"}, "a": {"seed": "1", "dtype": "x"}, "b": {"seed": "2"}}
+    with pytest.raises(UsageError) as caught:
+        called(two, "--set", "seed=1")
+    assert str(caught.value) == "'seed' is in several tables of the recipe; write a.seed or b.seed"
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("--max-rank", "No such option '--max-rank'. It is a setting: --set max_rank=VALUE"),
+        ("--no-overlaps", "No such option '--no-overlaps'. It is a setting: --set overlaps=false"),
+        ("--overlaps", "No such option '--overlaps'. It is a setting: --set overlaps=true"),
+        ("--max-rnk", "No such option '--max-rnk'. Did you mean --set max_rank=VALUE?"),
+        ("--dept", "No such option '--dept'. Did you mean --depth?"),
+        ("--run", "No such option '--run'. It is --name now."),
+        ("--zzzzzz", "No such option '--zzzzzz'."),
+    ],
+)
+def test_an_unknown_option_says_what_it_is_now(option: str, hint: str) -> None:
+    values, output = called(MINING, option, "5")
+    assert values is None
+    assert output.rstrip("╰─╯ ").endswith(hint)
+
+
+def test_the_help_shows_defaults() -> None:
+    shown = {option.opts[0]: option.help or "" for option in MINING.options()}
     assert shown["--depth"].endswith("[default: 100]")
     assert shown["--relative-margin"].endswith("[default: 0.05, or off with another rule].")
-    assert shown["--bm25"].endswith("[default: bm25]")
     assert "default" not in shown["--max-score"]
-    assert next(iter(shown)) == "--config"
+    assert list(shown)[-2:] == ["--config", "--set"]
 
 
-def test_only_keys_of_the_configuration_are_taken() -> None:
-    assert given(None, {"depth": 5, "threads": 2, "encoder": None, "protected": ()}) == {"depth": 5}
+# Every command
+
+PENDING = ("ingest", "train", "train-reranker", "silver", "pretrain", "loop")
+
+
+def test_there_are_at_most_150_options() -> None:
+    options = [
+        option for command in [group, *commands()] for option in command.params if option.opts[0][0] == "-"
+    ]
+    assert len(options) <= (231 if PENDING else 150)
+
+
+@pytest.mark.parametrize("command", SET, ids=lambda command: command.name)
+def test_every_setting_can_be_set(command: Command, tmp_path: Path) -> None:
+    """With `--set` and in a recipe, its own default and nothing else."""
+    settings = command.settings
+    assert settings is not None
+    for title, members in settings.tables.items():
+        for name, setting in members.items():
+            values = _samples(setting)
+            given = {
+                "recipe": None,
+                "assignments": [f"{title}.{name}={values[0]}" if title else f"{name}={values[0]}"],
+            }
+            found = settings.values(dict.fromkeys(_flags(command)) | given)
+            assert found[title] == {name: found[title][name]}
+            file = tmp_path / "recipe.toml"
+            file.write_text((f"[{title}]\n" if title else "") + f"{name} = {values[1]}\n", "utf-8")
+            again = settings.values(dict.fromkeys(_flags(command)) | {"recipe": file, "assignments": []})
+            assert again == found
+
+
+def _flags(command: click.Command) -> list[str]:
+    return [option.name or "" for option in command.params]
+
+
+def _samples(setting: Setting) -> tuple[str, str]:
+    """Returns a value as `--set` and as TOML write it."""
+    if setting.range is not None:
+        low, high = max(setting.range.low, -2), min(setting.range.high, 30)
+        number = f"{high if setting.range.is_whole else (low + high) / 2:g}"
+        return number, number
+    if setting.kind is bool:
+        return "true", "true"
+    if setting.kind is tuple:
+        return "a", '["a"]'
+    text = setting.choices[0] if setting.choices else "E=3" if setting.name == "relevance_map" else "1"
+    return text, f'"{text}"'
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in PENDING])
+def test_the_help_of_a_command_is_short_and_grouped(name: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "miner", *name.split(), "--help"],
+        capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "80"},
+    )  # fmt: skip
+    lines = ended.stdout.splitlines()
+    assert len(lines) <= 90
+    assert max(map(len, lines)) <= 80
+    command = group.get_command(click.Context(group), name)
+    assert command is not None
+    if len(command.params) > 5:
+        assert ended.stdout.count("╭─ ") >= 3

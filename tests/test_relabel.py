@@ -249,14 +249,14 @@ def test_the_command_says_what_it_did_and_takes_it_back(store: Store) -> None:
     assert dry.exit_code == 0, dry.output
     assert "relabelled  none: --dry-run" in dry.stdout.splitlines()
     assert dry.stdout.splitlines()[-1].endswith("relevant is unknown: read some of them.")
-    told = CliRunner().invoke(group, ["relabel", path, "--repeats", "3"])
+    told = CliRunner().invoke(group, ["relabel", path, "--set", "repeats=3"])
     assert "decided again as run r2" in told.stdout
     back = CliRunner().invoke(group, ["relabel", path, "--undo"])
     assert back.stdout.startswith("removed: ")
     assert back.stdout.endswith(" relabelled judgments and run r2\n")
-    with pytest.raises(UsageError, match="--undo and --dry-run exclude each other"):
+    with pytest.raises(UsageError, match="--undo changes the store"):
         CliRunner().invoke(group, ["relabel", path, "--undo", "--dry-run"], catch_exceptions=False)
-    for option in (["--run", "r1"], ["--probability", "0.9"], ["--share", "0.2"]):
+    for option in (["--run", "r1"], ["--probability", "0.9"], ["--set", "share=0.2"]):
         with pytest.raises(UsageError, match=f"{option[0]} has no effect with --undo"):
             CliRunner().invoke(group, ["relabel", path, "--undo", *option], catch_exceptions=False)
     with pytest.raises(UsageError, match="probability must be a number above 0"):

@@ -155,7 +155,7 @@ def test_a_name_that_is_no_run_removes_nothing(store: Path) -> None:
 )
 def test_a_run_name_that_does_not_print_is_refused(store: Path, name: str, fault: str) -> None:
     before = counts(store)
-    for arguments in (["mine", store, "--run", name], ["decide", store, "--name", name]):
+    for arguments in (["mine", store, "--name", name], ["decide", store, "--name", name]):
         ended = CliRunner().invoke(group, list(map(str, arguments)))
         assert isinstance(ended.exception, UsageError)
         assert str(ended.exception) == f"the run name {fault}; choose another name, such as strict"

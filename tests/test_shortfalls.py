@@ -76,11 +76,8 @@ def test_a_looser_value_helps_as_many_queries_as_it_says(store: Store, strict: d
     advised = re.findall(r"(--[a-z].*?) \(for (\d+)\)", str(cause))
     assert advised
     for flags, helped in advised:
-        words = flags.split()
-        names = [word[2:].replace("-", "_") for word in words[::2]]
-        given = {
-            n: v if n == "reference_positive" else float(v) for n, v in zip(names, words[1::2], strict=True)
-        }
+        pairs = re.findall(r"--(?:set )?(\S+?)[ =](\S+)", flags)
+        given = {n.replace("-", "_"): v if n == "reference_positive" else float(v) for n, v in pairs}
         given |= {n: int(v) for n, v in given.items() if n == "skip_top"}
         again = decide_again(store, run, with_values(config_of(run), given))
         assert len(enough(store, again) - before) == int(helped)
@@ -88,7 +85,7 @@ def test_a_looser_value_helps_as_many_queries_as_it_says(store: Store, strict: d
         assert again.config["rules"]["skip_top"] == strict.get("skip_top", 0)
         assert again.config["rules"]["min_score"] == strict.get("min_score") or rule == "min_score"
         assert again.config["rules"] != run.config["rules"]
-    assert ("--reference-positive median" in str(cause)) <= (strict.get("reference_positive") != "median")
+    assert ("--set reference_positive=median" in str(cause)) <= (strict.get("reference_positive") != "median")
 
 
 def test_rules_that_each_leave_too_few_are_loosened_together(store: Store) -> None:
@@ -100,9 +97,9 @@ def test_rules_that_each_leave_too_few_are_loosened_together(store: Store) -> No
 @pytest.mark.parametrize(
     ("window", "advice"),
     [
-        ({"skip_top": 97}, "; lower --skip-top or mine with a larger --depth"),
-        ({"max_rank": 2}, "; raise --max-rank"),
-        ({"skip_top": 10, "max_rank": 13}, "; lower --skip-top or raise --max-rank"),
+        ({"skip_top": 97}, "; lower skip_top or mine with a larger --depth"),
+        ({"max_rank": 2}, "; raise max_rank"),
+        ({"skip_top": 10, "max_rank": 13}, "; lower skip_top or raise max_rank"),
     ],
 )
 def test_a_narrow_window_of_ranks(store: Store, window: dict[str, int], advice: str) -> None:
@@ -119,13 +116,13 @@ def test_a_depth_below_what_is_asked(store: Store) -> None:
 
 def test_a_cap_and_a_quota(store: Store, encoder: Path) -> None:
     capped = mined(store, relative_margin="off", document_cap=0)
-    assert [(one.cause, str(one)[-20:]) for one in shortfalls(store, capped)] == [
-        ("document_cap", "raise --document-cap")
+    assert [(one.cause, str(one)[-18:]) for one in shortfalls(store, capped)] == [
+        ("document_cap", "raise document_cap")
     ]
     quota = mined(store, encoder=str(encoder), relative_margin="off", bm25_quota=0, dense_quota=1)
     (cause,) = shortfalls(store, quota)
     assert cause.cause == UNUSED
-    assert str(cause).endswith("raise --bm25-quota or --dense-quota")
+    assert str(cause).endswith("raise bm25_quota or dense_quota")
 
 
 def few(tmp_path: Path, queries: dict[str, str], judged: list[tuple[str, str]]) -> Store:
@@ -138,10 +135,10 @@ def test_words_that_no_document_has(tmp_path: Path, encoder: Path) -> None:
     with few(tmp_path, queries, [(q, "d1") for q in queries]) as store:
         (cause,) = shortfalls(store, mined(store))
         assert (cause.cause, cause.queries) == (FEW_CANDIDATES, 3)
-        assert "check that --stemmer english and --stopwords english suit the texts, or add --encoder" in str(
+        assert "check that stemmer=english and stopwords=english suit the texts, or add --encoder" in str(
             cause
         )
-        assert "--reference-positive" not in str(cause)
+        assert "reference_positive" not in str(cause)
         assert "--depth" not in str(cause)
         (cause,) = shortfalls(store, mined(store, encoder=str(encoder), negatives=13, relative_margin="off"))
         assert str(cause).endswith("3 queries: fewer than 13 candidates were found, and there are no others")
@@ -178,4 +175,4 @@ def test_each_positive_of_its_own_gets_no_figures(store: Store) -> None:
     config = MiningConfig(
         rules=Rules(relative_margin=0.9, reference_positive="each"), selection=Selection(negatives=ASKED)
     )
-    assert str(shortfalls(store, mine(store, config))[0]).endswith("; loosen --relative-margin")
+    assert str(shortfalls(store, mine(store, config))[0]).endswith("; loosen relative_margin")

@@ -276,7 +276,7 @@ def _require_hidden(one: Setting) -> None:
     if one.choosing_half.hidden_positive_rate.rate is None:
         raise UsageError(
             "the half of the queries that chooses has no positive that may be hidden",
-            "judge more queries with two positives or more, or try another --seed",
+            "judge more queries with two positives or more, or try another seed (--set seed=N)",
         )
 
 

@@ -206,7 +206,8 @@ def _verdict(calibration: Calibration) -> str:
     own, chosen = calibration.own.confirming_half, calibration.chosen.confirming_half
     rate = chosen.hidden_positive_rate.rate
     if rate is None:
-        return f"{expected}\nnot confirmed: no positive of the other half may be hidden; try another --seed"
+        why = "no positive of the other half may be hidden; try another seed (--set seed=N)"
+        return f"{expected}\nnot confirmed: {why}"
     inside = calibration.expected.low <= rate <= calibration.expected.high
     lines = [f"{expected}; the rate measured there lies {'inside' if inside else 'outside'}"]
     verdict = "confirmed" if calibration.confirmed else "not confirmed"

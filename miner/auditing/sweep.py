@@ -67,7 +67,7 @@ def require_sweepable(config: MiningConfig) -> None:
     if rules.reference_positive == "each":
         raise UsageError(
             "a run with reference positive each cannot be calibrated",
-            "decide again with another --reference-positive, and calibrate that run",
+            "decide again with another reference_positive, and calibrate that run",
         )
 
 

@@ -10,19 +10,20 @@ from typing import Any
 import rich_click as click
 
 from miner.auditing.config import AuditConfig
-from miner.cli.options import HIDING, field_options
+from miner.cli.options import HIDING, OUTPUT, RUN, Command, Settings, described
+
+SETTINGS = Settings({"": described(AuditConfig, HIDING)}, {})
 
 
-@click.command("audit")
+@click.command("audit", cls=Command, settings=SETTINGS)
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--run", "name", help="The run to audit [default: the last].")
-@field_options(AuditConfig(), HIDING)
+@click.option("--run", "name", panel=RUN, help="The run to audit [default: the last].")
 @click.option(
-    "--judged", type=click.Path(path_type=Path), metavar="FILE",
+    "--judged", type=click.Path(path_type=Path), metavar="FILE", panel=RUN,
     help="Also report the false-negative rate by these judgments: query, document, relevance, or TREC qrels.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of the tables.")
-def command(store: Path, name: str | None, judged: Path | None, as_json: bool, **settings: Any) -> None:
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON instead of the tables.")
+def command(store: Path, name: str | None, judged: Path | None, as_json: bool, **given: Any) -> None:
     """Estimate the false negatives of a run in STORE.
 
     A false negative is a relevant document that was selected as a negative. The audit hides known
@@ -33,7 +34,7 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
 
     \b
     miner audit my.duckdb
-    miner audit my.duckdb --run strict --repeats 20
+    miner audit my.duckdb --run strict --set repeats=20
     miner audit my.duckdb --judged labels.tsv --json
     """
     from miner.auditing.audit import audit, compare_with_judgments
@@ -44,7 +45,7 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
     from miner.store.database import Store
     from miner.store.runs import find_run, staleness
 
-    config = AuditConfig(**settings)
+    config = AuditConfig(**SETTINGS.values(given)[""])
     judgments = None if judged is None else read_judgments(judged)
     with progress() as reports, Store.open(store, note=reports.note) as opened:
         run = find_run(opened, name)

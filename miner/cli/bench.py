@@ -8,11 +8,11 @@ from typing import Any
 
 import rich_click as click
 
-from miner.cli.numbers import Within
-from miner.cli.options import field_options
+from miner.cli.options import OUTPUT, RUN, Command, Settings, described
 from miner.cli.train import OPTIONS
 from miner.errors import printable
 from miner.ranges import COUNT, ROW_NEGATIVES, SEEDS
+from miner.recipe import Setting, by_name
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.bench_config import FITTING, BenchConfig, parse_sizes
 
@@ -21,33 +21,39 @@ _TRAINING = {name: about for name, about in OPTIONS.items() if name not in _LEFT
 _TRAINING["loss"] = (click.Choice(list(FITTING)), "What the models are to learn; see docs/training.md.")
 
 
-@click.command("bench")
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+_ARMS = "Of in-batch, easy, bm25, hard, hard-filtered, and run:NAME [default: all but runs]."
+_SIZES = "Triplets, for learning curves or per arm [default: a quarter, a half and all, 10,000 at most]."
+_OWN = (
+    Setting("arms", _ARMS, convert=_names, metavar="ARM,…"),
+    Setting("sizes", _SIZES, convert=parse_sizes, metavar="N,… | ARM=N,…"),
+    Setting("seeds", "Trainings of each arm.", 3, range=SEEDS),
+    Setting("negatives_per_row", "Negatives in each row of the training data.", 1, range=ROW_NEGATIVES),
+    Setting("split", "Split to measure on; choose settings on dev.", "test"),
+    Setting("queries", "Measure on this many queries, drawn with the seed [default: all].", range=COUNT),
+    Setting("documents", "Rank only this many documents [default: all].", range=COUNT),
+)
+_NAMES = [setting.name for setting in _OWN]
+SETTINGS = Settings(
+    {"": by_name(*_OWN) | described(EncoderConfig, _TRAINING)},
+    {"Comparison": ("arms", "sizes", "seeds", "split"), "Training": ("base", "epochs")},
+)
+
+
+@click.command("bench", cls=Command, settings=SETTINGS)
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--run", help="Run whose positives all arms train on [default: the last].")
+@click.option("--run", panel=RUN, help="Run whose positives all arms train on [default: the last].")
 @click.option(
-    "--arms", metavar="ARM,…",
-    help="Of in-batch, easy, bm25, hard, hard-filtered, and run:NAME [default: all but runs].",
-)  # fmt: skip
-@click.option(
-    "--sizes", metavar="N,… | ARM=N,…",
-    help="Triplets, for learning curves or per arm [default: a quarter, a half and all, 10,000 at most].",
-)  # fmt: skip
-@click.option("--seeds", type=Within(SEEDS), default=3, show_default=True, help="Trainings of each arm.")
-@click.option(
-    "--negatives", type=Within(ROW_NEGATIVES), default=1, show_default=True, help="Negatives per row."
+    "--out",
+    type=click.Path(path_type=Path),
+    panel=OUTPUT,
+    help="Folder of the results [default: STORE.bench].",
 )
-@click.option(
-    "--split", default="test", show_default=True, help="Split to measure on; choose settings on dev."
-)
-@click.option("--queries", type=Within(COUNT), help="Measure only on so many queries [default: all].")
-@click.option("--documents", type=Within(COUNT), help="Rank only so many documents [default: all].")
-@field_options(EncoderConfig(), _TRAINING)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results [default: STORE.bench].")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
-def command(
-    store: Path, run: str | None, arms: str | None, sizes: str | None, seeds: int, negatives: int, split: str,
-    queries: int | None, documents: int | None, out: Path | None, as_json: bool, **settings: Any,
-) -> None:  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON instead of the table.")
+def command(store: Path, run: str | None, out: Path | None, as_json: bool, **given: Any) -> None:
     """Train on easy and on hard negatives of STORE, several times each, and say which is ahead.
 
     The arms have the same positives in the same order, the same steps and seeds; only the negatives
@@ -65,17 +71,9 @@ def command(
     from miner.workflows import bench_report
     from miner.workflows.bench import bench, default_out
 
-    config = BenchConfig(
-        run=run,
-        arms=tuple(name.strip() for name in arms.split(",")) if arms else (),
-        sizes=parse_sizes(sizes),
-        seeds=seeds,
-        negatives=negatives,
-        split=split,
-        queries=queries,
-        documents=documents,
-        training=EncoderConfig(**settings, evaluations=0),
-    )
+    values = SETTINGS.values(given)[""]
+    own = {name: values.pop(name) for name in _NAMES if name in values}
+    config = BenchConfig(run=run, training=EncoderConfig(evaluations=0, **values), **own)
     folder = out or default_out(store)
     with progress() as reports:
         report = bench(store, folder, config, reports)

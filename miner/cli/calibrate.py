@@ -11,35 +11,42 @@ import rich_click as click
 
 from miner.auditing.config import AuditConfig
 from miner.cli.numbers import Within
-from miner.cli.options import HIDING, field_options
+from miner.cli.options import HIDING, OUTPUT, RUN, Command, Settings, described
 from miner.errors import UsageError, printable
 from miner.ranges import BELOW_1
 
 _TARGET = 0.02
 
 
-@click.command("calibrate")
+SETTINGS = Settings({"": described(AuditConfig, HIDING)}, {})
+_RENAMED = {"--target-leak": "--target", "--keep-yield": "--keep-coverage"}
+
+
+@click.command("calibrate", cls=Command, settings=SETTINGS, renamed=_RENAMED)
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--run", "name", help="The run whose evidence to calibrate on [default: the last].")
+@click.option("--run", "name", panel=RUN, help="The run whose evidence to calibrate on [default: the last].")
 @click.option(
-    "--target", type=Within(BELOW_1),
+    "--target", type=Within(BELOW_1), panel="Target",
     help=f"Highest share of hidden positives that may be selected as negatives [default: {_TARGET:g}, 2 %].",
 )  # fmt: skip
 @click.option(
-    "--keep-coverage", is_flag=True,
+    "--keep-coverage", is_flag=True, panel="Target",
     help="Instead of a target: the lowest rate at the coverage of the run's own rules.",
 )  # fmt: skip
-@field_options(AuditConfig(), HIDING)
 @click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False),
+    "--out", type=click.Path(path_type=Path, dir_okay=False), panel=OUTPUT,
     help="Write the chosen rules to this TOML recipe, and charts of the sweep beside it as .png and .svg.",
 )  # fmt: skip
 @click.option(
-    "--json", "as_json", is_flag=True, help="JSON instead of the tables: every setting of the sweep."
+    "--json",
+    "as_json",
+    is_flag=True,
+    panel=OUTPUT,
+    help="JSON instead of the tables: every setting of the sweep.",
 )
 def command(
     store: Path, name: str | None, target: float | None, keep_coverage: bool, out: Path | None,
-    as_json: bool, **settings: Any,
+    as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Find the rules of a run in STORE that meet a target hidden-positive rate.
 
@@ -52,7 +59,7 @@ def command(
     miner calibrate my.duckdb --run r1 --target 0.01 --out strict.toml
     miner decide my.duckdb --run r1 --config strict.toml --name strict
     miner calibrate my.duckdb --run r1 --keep-coverage
-    miner calibrate my.duckdb --run r1 --repeats 20 --json
+    miner calibrate my.duckdb --run r1 --set repeats=20 --json
     """
     from miner.auditing.calibrate import calibrate
     from miner.auditing.report import calibration_table, require_writable, write_recipe
@@ -60,7 +67,7 @@ def command(
     from miner.store.database import Store
     from miner.store.runs import find_run, staleness
 
-    config = AuditConfig(**settings)
+    config = AuditConfig(**SETTINGS.values(given)[""])
     if keep_coverage and target is not None:
         raise UsageError("--target and --keep-coverage exclude each other", "leave one out")
     if target is None and not keep_coverage:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from miner.cli.numbers import Within
+from miner.cli.options import OUTPUT, Command, Settings
 from miner.errors import counted, snippet
 from miner.ranges import ABOVE_0, NGRAM
+from miner.recipe import Setting, by_name
 
 if TYPE_CHECKING:
     from miner.curation.contamination import ContaminationReport, Removed
 
-_SHARE = Within(ABOVE_0)
 _SNIPPET = 90
 """Characters of an example."""
 _EXAMPLES = 2
@@ -32,57 +32,69 @@ _KINDS = {
 }
 
 
-@click.command("contamination")
+SETTINGS = Settings(
+    {
+        "": by_name(
+            Setting("split", "Split of the evaluation data.", "test"),
+            Setting("threshold", "Least Jaccard similarity of the words of near copies.", 0.9, range=ABOVE_0),
+            Setting("ngram", "Length of a part, in words.", 8, range=NGRAM),
+            Setting(
+                "contained",
+                "Match if a training text contains at least this fraction of the evaluation text's parts.",
+                0.8,
+                range=ABOVE_0,
+            ),
+        )
+    },
+    {"Evaluation data": ("split",)},
+)
+
+
+@click.command(
+    "contamination", cls=Command, settings=SETTINGS, renamed={"--against": "the argument EVALUATION"}
+)
 @click.argument("store", type=click.Path(path_type=Path))
+@click.argument("evaluation", type=click.Path(path_type=Path))
 @click.option(
-    "--against", type=click.Path(path_type=Path), required=True, metavar="OTHER",
-    help="Store with the evaluation data; STORE itself to compare its splits.",
-)  # fmt: skip
-@click.option("--split", default="test", show_default=True, help="Split of the evaluation data.")
-@click.option(
-    "--threshold", type=_SHARE, default=0.9, show_default=True,
-    help="Least Jaccard similarity of the words of near copies.",
-)  # fmt: skip
-@click.option("--ngram", type=Within(NGRAM), default=8, show_default=True, help="Length of a part, in words.")
-@click.option(
-    "--contained", type=_SHARE, default=0.8, show_default=True,
-    help="Match if one training text contains at least this fraction of the parts of an evaluation text.",
-)  # fmt: skip
-@click.option(
-    "--remove", is_flag=True,
+    "--remove", is_flag=True, panel=OUTPUT,
     help="Remove the matching training texts from STORE. This cannot be undone: copy STORE first.",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="Write every match to this file, as JSON lines.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    panel=OUTPUT,
+    help="Write all matches to this file, as JSON lines.",
+)
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON instead of the table.")
 def command(
-    store: Path, against: Path, remove: bool, out: Path | None, as_json: bool, **settings: Any
+    store: Path, evaluation: Path, remove: bool, out: Path | None, as_json: bool, **given: Any
 ) -> None:
     """Find evaluation texts that also occur in the training data (contamination).
 
-    Looks for the queries and positives of OTHER in the texts of STORE: the same text, the same except for
-    case and white space, nearly the same words, or the same parts (runs of --ngram words). A model trained
-    on STORE has seen them, so its score on OTHER is too high. The result is stored in STORE and goes into
-    the certificate of every export.
+    Looks for the queries and positives of EVALUATION, another store, in the texts of STORE: the same text,
+    the same except for case and white space, nearly the same words, or the same parts (runs of words). A
+    model trained on STORE has seen them, so its score on EVALUATION is too high. The result is stored in
+    STORE and goes into the certificate of every export.
 
     --remove also deletes the judgments of the removed texts. Texts that STORE uses in its own --split stay;
-    only their judgments in other splits go. Existing runs keep the texts: mine again. If OTHER is STORE,
+    only their judgments in other splits go. Existing runs keep the texts: mine again. If EVALUATION is STORE,
     the queries of its splits are compared, and only judgments are removed.
 
     \b
-    miner contamination my.duckdb --against benchmark.duckdb
-    miner contamination my.duckdb --against benchmark.duckdb --split dev --out matches.jsonl
-    miner contamination my.duckdb --against my.duckdb
-    miner contamination my.duckdb --against benchmark.duckdb --remove
+    miner contamination my.duckdb benchmark.duckdb
+    miner contamination my.duckdb benchmark.duckdb --split dev --out matches.jsonl
+    miner contamination my.duckdb my.duckdb
+    miner contamination my.duckdb benchmark.duckdb --remove
     """
     from miner.curation.contamination import ContaminationConfig, contamination
     from miner.engine.bars import progress
     from miner.store.database import Store
 
-    config = ContaminationConfig(**settings)
+    config = ContaminationConfig(**SETTINGS.values(given)[""])
     with progress() as reports, ExitStack() as stack:
         train = other = stack.enter_context(Store.open(store, note=reports.note))
-        if store.resolve() != against.resolve():
-            other = stack.enter_context(Store.open(against, read_only=True))
+        if store.resolve() != evaluation.resolve():
+            other = stack.enter_context(Store.open(evaluation, read_only=True))
         report = contamination(train, other, config, reports, remove=remove, out=out)
     lines = [json.dumps(asdict(report), ensure_ascii=False, indent=1)] if as_json else _lines(report)
     for line in lines:

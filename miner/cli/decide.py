@@ -7,26 +7,27 @@ from typing import Any
 
 import rich_click as click
 
-from miner.cli.options import config_options, given
-from miner.mining.config import Rules, Selection, with_values
+from miner.cli.mine import RULES, SELECTION
+from miner.cli.options import RUN, Command, Settings
+from miner.mining.config import TABLES, flat, with_values
+
+SETTINGS = Settings(TABLES, {"Rules": RULES, "Selection": SELECTION})
 
 
-@click.command("decide")
+@click.command("decide", cls=Command, settings=SETTINGS)
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--run", "source", help="The run whose evidence to decide over [default: the last].")
-@click.option("--name", help="Name of the new run [default: r1, r2, …].")
-@config_options(Rules, Selection)
-def command(store: Path, source: str | None, name: str | None, recipe: Path | None, **flags: Any) -> None:
+@click.option("--run", "source", panel=RUN, help="The run whose evidence to decide over [default: the last].")
+@click.option("--name", panel=RUN, help="Name of the new run [default: r1, r2, …].")
+def command(store: Path, source: str | None, name: str | None, **given: Any) -> None:
     """Decide again over the evidence of a run in STORE, without running a model.
 
-    Settings that are not given stay as in that run, but naming a rule (--skip-top to
-    --relative-percentile) replaces all rules of the run. `off` turns one rule off and keeps the others. The
-    rules in force are printed.
+    Settings that you do not name stay as they were in that run. A rule that you name replaces all rules of
+    the run; `off` turns one rule off and keeps the others. The rules in force are printed.
 
     \b
     miner decide my.duckdb --relative-margin 0.1
     miner decide my.duckdb --run r1 --name strict --percentile 2
-    miner decide my.duckdb --strategy random --negatives 8 --seed 7
+    miner decide my.duckdb --strategy random --negatives 8 --set seed=7
     """
     from miner.cli.summary import summarise
     from miner.engine.bars import Lines, progress
@@ -34,9 +35,10 @@ def command(store: Path, source: str | None, name: str | None, recipe: Path | No
     from miner.store.database import Store
     from miner.store.runs import find_run, staleness
 
+    values = flat(SETTINGS.values(given))
     with Store.open(store, note=Lines().note) as opened:
         run = find_run(opened, source)
-        config = with_values(config_of(run), given(recipe, flags))
+        config = with_values(config_of(run), values)
         with progress() as reports:
             opened.note = reports.note
             if stale := staleness(opened, run):

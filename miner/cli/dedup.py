@@ -11,49 +11,56 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from miner.cli.numbers import Within
+from miner.cli.options import OUTPUT, Command, Settings
 from miner.errors import snippet
 from miner.ranges import ABOVE_0
+from miner.recipe import Setting, by_name
 
 if TYPE_CHECKING:
     from miner.curation.dedup import CopiesReport, DedupReport
 
-_SHARE = Within(ABOVE_0)
 _SHOWN = 100
 """Characters of an example."""
 
 
-@click.command("dedup")
+SETTINGS = Settings(
+    {
+        "": by_name(
+            Setting(
+                "threshold", "Least share of the words of either text that both have.", 0.9, range=ABOVE_0
+            ),
+            Setting("punctuation", "Treat punctuation marks as words: for code and commands.", False, bool),
+            Setting(
+                "encoder", "Link texts with near vectors too: hub id, folder, or bundled.", may_be_off=True
+            ),
+            Setting("cosine", "Least cosine of two near vectors.", 0.97, range=ABOVE_0),
+        )
+    },
+    {"Copies": ("threshold", "encoder")},
+)
+
+
+@click.command("dedup", cls=Command, settings=SETTINGS)
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option(
-    "--threshold", type=_SHARE, default=0.9, show_default=True,
-    help="Least share of the words of either text that both must have.",
-)  # fmt: skip
-@click.option(
-    "--punctuation/--no-punctuation", default=False, show_default=True,
-    help="Punctuation counts as words do: for code and commands.",
-)  # fmt: skip
-@click.option("--encoder", help="Link texts with near vectors too: hub id, folder, or bundled.")
-@click.option("--cosine", type=_SHARE, default=0.97, show_default=True, help="Least cosine of two vectors.")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
-def command(store: Path, as_json: bool, **settings: Any) -> None:
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON instead of the table.")
+def command(store: Path, as_json: bool, **given: Any) -> None:
     """Find copies among the documents and among the queries of STORE, exact and near.
 
-    Case, the order of the words and, without --punctuation, punctuation do not count. Clusters go into the
-    table duplicates, in place of those there were. miner mine then takes a cluster of documents for one:
-    a copy of a positive is no negative, and of several copies only the best-ranked is one. What is judged not
-    relevant, or has another label, stays a negative however alike.
+    Texts are compared without case, word order and punctuation. The clusters replace those in the table
+    duplicates. miner mine then treats a cluster of documents as one: copies of a positive are excluded, and
+    only the best-ranked of several copies can be a negative. Documents that are judged not relevant, or have
+    another label, can be negatives even if they are copies.
 
     \b
     miner dedup my.duckdb
     miner dedup my.duckdb --threshold 0.8 --encoder bundled
-    miner dedup commands.duckdb --punctuation
+    miner dedup commands.duckdb --set punctuation=true
     """
     from miner.curation.dedup import DedupConfig, dedup
     from miner.engine.bars import progress
     from miner.store.database import Store
 
-    config = DedupConfig(**settings)
+    config = DedupConfig(**SETTINGS.values(given)[""])
     with progress() as reports, Store.open(store, note=reports.note) as opened:
         report = dedup(opened, config, reports)
     if as_json:

@@ -8,42 +8,55 @@ from typing import Any
 
 import rich_click as click
 
-from miner.cli.numbers import Within
+from miner.cli.options import OUTPUT, Command, Settings
 from miner.engine.files import WAIT, locked, require_file, write_whole
 from miner.errors import UsageError
 from miner.ranges import COUNT, DEPTH, SEED
+from miner.recipe import Setting, by_name
 
 _TASKS = ("auto", "retrieval", "similarity", "labels", "reranking")
 
 
-@click.command("evaluate")
+SETTINGS = Settings(
+    {
+        "": by_name(
+            Setting("split", "Split of the judgments to measure on.", "test"),
+            Setting(
+                "task",
+                "What the judgments are for; auto looks at them and at the model.",
+                "auto",
+                choices=_TASKS,
+            ),
+            Setting(
+                "queries", "Measure on this many queries, drawn with the seed [default: all].", range=COUNT
+            ),
+            Setting("depth", "Reranking: BM25's candidates per query.", 100, range=DEPTH),
+            Setting("seed", "Seed of every draw.", 13, range=SEED),
+        )
+    },
+    {"Data": ("split", "task", "queries")},
+)
+
+
+@click.command("evaluate", cls=Command, settings=SETTINGS)
 @click.argument("model")
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--split", default="test", show_default=True, help="Split of the judgments to measure on.")
 @click.option(
-    "--task", type=click.Choice(_TASKS), default="auto", show_default=True,
-    help="What the judgments are for; auto looks at them and at the model.",
-)  # fmt: skip
-@click.option(
-    "--against", multiple=True, metavar="MODEL",
+    "--against", multiple=True, metavar="MODEL", panel="Comparison",
     help="Another model: adds the difference, its 95 % interval and p value. Repeatable.",
 )  # fmt: skip
 @click.option(
-    "--beside", multiple=True, metavar="STORE[:SPLIT]",
+    "--beside", multiple=True, metavar="STORE[:SPLIT]", panel="Comparison",
     help="Another store, such as a public benchmark, to measure the same models on. Repeatable.",
 )  # fmt: skip
-@click.option("--queries", type=Within(COUNT), help="Measure so many, drawn with the seed [default: all].")
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON instead of the table.")
+@click.option("--per-query", is_flag=True, panel=OUTPUT, help="Put the values of every query into the JSON.")
 @click.option(
-    "--depth", type=Within(DEPTH), default=100, show_default=True,
-    help="Reranking: BM25's candidates per query.",
-)  # fmt: skip
-@click.option("--seed", type=Within(SEED), default=13, show_default=True, help="Seed of every draw.")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
-@click.option("--per-query", is_flag=True, help="Put the values of every query into the JSON.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the JSON to this file as well.")
+    "--out", type=click.Path(path_type=Path), panel=OUTPUT, help="Write the JSON to this file as well."
+)
 def command(
-    model: str, store: Path, beside: tuple[str, ...], as_json: bool, per_query: bool, out: Path | None,
-    **settings: Any,
+    model: str, store: Path, against: tuple[str, ...], beside: tuple[str, ...], as_json: bool,
+    per_query: bool, out: Path | None, **given: Any,
 ) -> None:  # fmt: skip
     """Measure MODEL on a split of STORE: retrieval, similarity of graded pairs, labels, or reranking.
 
@@ -55,7 +68,7 @@ def command(
     miner evaluate bundled my.duckdb
     miner evaluate my-model my.duckdb --against bundled --split dev
     miner evaluate my-model my.duckdb --against bundled --beside stsb.duckdb:test
-    miner evaluate my-reranker my.duckdb --depth 50 --queries 200 --json --per-query
+    miner evaluate my-reranker my.duckdb --set depth=50 --queries 200 --json --per-query
     """
     from miner.engine.bars import progress
     from miner.evaluation.evaluate import EvaluationConfig
@@ -70,7 +83,7 @@ def command(
         raise UsageError(f"{model} is a store: the model comes first", f"miner evaluate {store} {model}")
     if out is not None:
         require_file(out)
-    config = EvaluationConfig(**settings)
+    config = EvaluationConfig(against=against, **SETTINGS.values(given)[""])
     places = [store_split(text, config.split) for text in (str(store), *beside)]
     with progress() as reports:
         report = evaluate_on(model, places, config, reports)

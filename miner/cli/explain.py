@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from miner.cli.numbers import Within
+from miner.cli.options import OUTPUT, RUN
 from miner.errors import printable, shown, snippet
 from miner.ranges import COUNT
 
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
 @click.command("explain")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("query_id")
-@click.option("--run", help="Name of the run [default: the last].")
+@click.option("--run", panel=RUN, help="The run to explain [default: the last].")
 @click.option(
-    "--limit", type=Within(COUNT), default=30, show_default=True, help="Positives and candidates to show."
+    "--limit", type=Within(COUNT), default=30, show_default=True, panel=OUTPUT,
+    help="Positives and candidates to show.",
+)  # fmt: skip
+@click.option(
+    "--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON with all candidates, not the table."
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON with all candidates instead of the table.")
 def command(store: Path, query_id: str, run: str | None, limit: int, as_json: bool) -> None:
     """Show the verdict and the reason of every candidate of QUERY_ID in STORE.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from miner.cli.numbers import Within
+from miner.cli.options import OUTPUT, RUN, Command, Settings
 from miner.errors import printable
 from miner.ranges import COUNT
+from miner.recipe import Setting, by_name
 
 if TYPE_CHECKING:
     from miner.export import ExportReport
@@ -18,40 +19,42 @@ FORMATS = ("triplet", "n-tuple", "labeled-pair", "labeled-list", "flagembedding"
 FILE_TYPES = ("jsonl", "csv", "parquet", "datasets", "json")
 
 
-@click.command("export")
+SETTINGS = Settings(
+    {
+        "": by_name(
+            Setting(
+                "format",
+                "What a row is. The first four train with sentence-transformers as they are.",
+                "triplet",
+                choices=FORMATS,
+            ),
+            Setting(
+                "file_type",
+                "File type; csv holds no lists [default: jsonl; dpr: json].",
+                choices=FILE_TYPES,
+            ),
+            Setting("scores", "Write the deciding scores too, for losses that learn them.", False, bool),
+            Setting("negatives_per_row", "Negatives in an n-tuple [default: as mined].", range=COUNT),
+        )
+    },
+    {"Rows": ("format", "file_type", "scores", "negatives_per_row")},
+)
+
+
+@click.command("export", cls=Command, settings=SETTINGS, renamed={"--negatives": "--negatives-per-row"})
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--run", help="Name of the run [default: the last].")
-@click.option(
-    "--format", "format_", type=click.Choice(FORMATS), default="triplet", show_default=True,
-    help="What a row is. The first four train with sentence-transformers as they are.",
-)  # fmt: skip
-@click.option(
-    "--file-type", type=click.Choice(FILE_TYPES), help="csv holds no lists [default: jsonl; dpr: json]."
-)
-@click.option("--scores", is_flag=True, help="Write the deciding scores too, for losses that learn them.")
-@click.option("--negatives", type=Within(COUNT), help="Negatives in an n-tuple [default: as mined].")
-@click.option("--force", is_flag=True, help="Replace an earlier export in OUT.")
-def command(
-    store: Path,
-    out: Path,
-    run: str | None,
-    format_: str,
-    file_type: str | None,
-    scores: bool,
-    negatives: int | None,
-    force: bool,
-) -> None:
+@click.option("--run", panel=RUN, help="The run to export [default: the last].")
+@click.option("--force", is_flag=True, panel=OUTPUT, help="Replace an earlier export in OUT.")
+def command(store: Path, out: Path, run: str | None, force: bool, **given: Any) -> None:
     """Write the triplets of a run in STORE to the new folder OUT.
 
     OUT gets the data (data/), a manifest (manifest.json: fingerprints, settings, counts, checksums)
     and a data set card (README.md) that `datasets.load_dataset` and the Hugging Face Hub understand.
 
-    Examples:
-
     \b
     miner export my.duckdb out
-    miner export my.duckdb out --format n-tuple --negatives 3 --file-type parquet
+    miner export my.duckdb out --format n-tuple --negatives-per-row 3 --file-type parquet
     miner export my.duckdb out --run strict --format triplet --scores
     miner export my.duckdb out --format flagembedding --force
     """
@@ -59,7 +62,7 @@ def command(
     from miner.export import ExportConfig, export_run
     from miner.store.database import Store
 
-    config = ExportConfig(run, format_, file_type, scores, negatives, force)
+    config = ExportConfig(run=run, force=force, **SETTINGS.values(given)[""])
     with Store.open(store, read_only=True) as opened, opened.snapshot(), progress() as shown:
         report = export_run(opened, out, config, shown)
     click.echo(_summary(report), err=True)

@@ -124,7 +124,7 @@ def group() -> None:
 
     \b
     Start:  miner demo
-    Or:     miner ingest my.duckdb FOLDER && miner mine my.duckdb --encoder bundled
+    Or:     miner ingest my.duckdb FOLDER; miner mine my.duckdb --encoder bundled
     """
 
 
@@ -146,6 +146,12 @@ def _dress() -> None:
     from rich_click.patch import patch
 
     look.TEXT_PARAGRAPH_LINEBREAKS = "\n\n"
+    look.OPTION_GROUPS = {
+        "miner sql": [
+            {"name": "Output", "options": ["--format", "--out", "--limit-rows"]},
+            {"name": "Limits", "options": ["--timeout", "--memory"]},
+        ]
+    }
     patch()
 
 

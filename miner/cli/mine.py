@@ -8,17 +8,23 @@ from typing import Any
 import rich_click as click
 
 from miner.cli.numbers import Within
-from miner.cli.options import config_options, given
-from miner.mining.config import MiningConfig, Rules, Selection, with_values
+from miner.cli.options import RUN, Command, Settings
+from miner.mining.config import TABLES, MiningConfig, flat, with_values
 from miner.ranges import THREADS
 
+CANDIDATES = ("encoder", "reranker", "bm25", "query_prompt", "document_prompt", "split", "queries", "depth")
+RULES = ("relative_margin", "percentile")
+SELECTION = ("negatives", "strategy")
+SETTINGS = Settings(TABLES, {"Candidates": CANDIDATES, "Rules": RULES, "Selection": SELECTION})
 
-@click.command("mine")
+
+@click.command("mine", cls=Command, settings=SETTINGS, renamed={"--run": "--name"})
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--run", "name", help="Name of the run, for the other commands [default: r1, r2, …].")
-@click.option("--workers", type=Within(THREADS), help="Worker threads [default: one per processor].")
-@config_options(MiningConfig, Rules, Selection)
-def command(store: Path, name: str | None, workers: int | None, recipe: Path | None, **flags: Any) -> None:
+@click.option("--name", panel=RUN, help="Name of the new run [default: r1, r2, …].")
+@click.option(
+    "--workers", type=Within(THREADS), panel=RUN, help="Worker threads [default: one per processor]."
+)
+def command(store: Path, name: str | None, workers: int | None, **given: Any) -> None:
     """Mine triplets with hard negatives into STORE.
 
     BM25 and, with --encoder, dense search find candidates; --reranker scores them again. Positives and their
@@ -26,8 +32,8 @@ def command(store: Path, name: str | None, workers: int | None, recipe: Path | N
     false negatives. The hardest of the others become negatives. Every candidate keeps its ranks, scores and
     reason. The same command after a kill continues where it stopped.
 
-    Naming a rule (--skip-top to --relative-percentile) replaces the default rule, a relative margin of
-    0.05. `off` turns a rule off. The rules in force are printed.
+    A rule that you name replaces the default rule, a relative margin of 0.05. `off` turns a rule off. The
+    rules in force are printed. There are more rules and settings than options: see docs/settings.md.
 
     \b
     miner mine my.duckdb
@@ -40,7 +46,7 @@ def command(store: Path, name: str | None, workers: int | None, recipe: Path | N
     from miner.mining.pipeline import mine
     from miner.store.database import Store
 
-    config = with_values(MiningConfig(), given(recipe, flags))
+    config = with_values(MiningConfig(), flat(SETTINGS.values(given)))
     with Store.open(store, note=Lines().note) as opened:
         with progress() as reports:
             opened.note = reports.note

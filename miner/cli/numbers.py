@@ -6,7 +6,10 @@ from typing import Any
 
 import click
 
-from miner.ranges import OFF, Range, bound, shown
+from miner.ranges import OFF, Range, bare, bound
+
+_VAST = 1e9
+"""An end from here on is not shown in the help."""
 
 
 class Within(click.FloatRange):
@@ -27,16 +30,14 @@ class Within(click.FloatRange):
             return value
         found = self.allowed.parse(value)
         if found is None:
-            self.fail(f"must be {self.allowed.allowed(self._may_be_off)}, got {_bare(value)}", param, ctx)
+            self.fail(f"must be {self.allowed.allowed(self._may_be_off)}, got {bare(value)}", param, ctx)
         return found
 
     def _describe_range(self) -> str:
-        """Returns the range as the help shows it; overrides Click's, which knows no `off`."""
+        """Returns the range as the help shows it, without ends that nobody meets."""
         low = f"{bound(self.allowed.low)}{'<' if self.allowed.above else '<='}"
         high = f"{'<' if self.allowed.below else '<='}{bound(self.allowed.high)}"
-        return f"{low}x{high}" + (f" or {OFF}" if self._may_be_off else "")
-
-
-def _bare(value: str) -> str:
-    text = shown(value)
-    return text.strip("'\"") if value.strip() else text
+        shown = f"{low * (self.allowed.low > -_VAST)}x{high * (self.allowed.high < _VAST)}"
+        if shown.endswith("x") and shown != "x":
+            shown = f"x{'>' if self.allowed.above else '>='}{bound(self.allowed.low)}"
+        return shown + (f" or {OFF}" if self._may_be_off else "")

@@ -1,101 +1,206 @@
-"""Options made from the configuration's keys, so that a recipe and the flags cannot drift apart."""
+"""Commands whose settings are flags, keys of a recipe, or both; each setting is described once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import Field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-import rich_click as click
+import click
+from rich_click import RichCommand, RichOption
+from rich_click import option as rich_option
 
 from miner.cli.numbers import Within
 from miner.errors import UsageError
-from miner.mining.config import SECTIONS, MiningConfig, is_optional, read_recipe
+from miner.recipe import Setting, Tables, lines_of, parse_all, read, setting
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Described = Mapping[str, tuple[click.ParamType[Any] | None, str]]
+"""What the fields of a configuration may be (None: the field's range) and what they are for."""
+
+RUN, OUTPUT, SETTINGS = "Run", "Output", "Settings"
+"""Titles in the help of a command: which run, what comes out, and where settings are read from."""
 
 
-def config_options(*sections: type) -> Callable[[Function], Function]:
-    """Returns a decorator that adds an option for every key of the sections, and `--config`."""
+def described(config: type, about: Described) -> dict[str, Setting]:
+    """Returns the settings of the described fields of a configuration, in the order of the description."""
+    known = {field.name: field for field in fields(config)}
+    return {
+        name: setting(
+            known[name],
+            text,
+            bool if kind is click.BOOL else str,
+            tuple(kind.choices) if isinstance(kind, click.Choice) else (),
+        )
+        for name, (kind, text) in about.items()
+    }
 
-    def decorate(function: Function) -> Function:
-        """Adds the options, in the order of the keys."""
-        for section in reversed(sections):
-            for key in reversed(fields(section)):
-                if key.name not in SECTIONS:
-                    function = _option(key)(function)
-        return click.option(
-            "--config",
-            "recipe",
+
+class Settings:
+    """The settings of a command: all of them keys of `--config` and `--set`, some of them flags too."""
+
+    def __init__(self, tables: Tables, flags: Mapping[str, Sequence[str]]) -> None:
+        """Takes the settings by table of the recipe, and the names of the flags by title in the help.
+
+        A name that several tables have is written `table.name` among the flags.
+        """
+        self.tables = tables
+        self._flags = flags
+
+    def options(self) -> Iterator[click.Option]:
+        """Yields `--config`, `--set` and the flags."""
+        for title, names in self._flags.items():
+            for name in names:
+                yield _option(self._find(name)[1], title)
+        yield RichOption(
+            ["--config", "recipe"],
             type=click.Path(path_type=Path),
-            help="TOML recipe with any of the keys below; flags win over it.",
-        )(function)
+            panel=SETTINGS,
+            help="TOML recipe of settings. --set and options override it.",
+        )
+        yield RichOption(
+            ["--set", "assignments"],
+            multiple=True,
+            metavar="KEY=VALUE",
+            panel=SETTINGS,
+            help="Set any setting, also one that has no option: docs/settings.md lists them. Repeatable.",
+        )
 
-    return decorate
+    def _find(self, name: str) -> tuple[str, Setting]:
+        table, _, key = name.rpartition(".")
+        home = table if table else next(title for title in self.tables if key in self.tables[title])
+        return home, self.tables[home][key]
+
+    def values(self, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Returns what was set, by table and name: the recipe's values, over them `--set` and the flags.
+
+        `given` has the values of the command's options. Raises UsageError as `read` and `parse_all` do, and
+        for a setting that is given by a flag and by `--set`.
+        """
+        found = {table: dict[str, Any]() for table in self.tables}
+        if given["recipe"] is not None:
+            found = read(given["recipe"], self.tables)
+        assigned = parse_all(given["assignments"], self.tables)
+        for table, values in assigned.items():
+            found[table] |= values
+        for name in (name for names in self._flags.values() for name in names):
+            table, known = self._find(name)
+            value = given[known.name]
+            if value is None or value == ():
+                continue
+            if known.name in assigned[table]:
+                raise UsageError(f"{flag(known.name)} and --set {known.name} are both given", "leave one out")
+            found[table][known.name] = lines_of(value) if known.kind is tuple else known.check(value)
+        return found
+
+    def key_of(self, option: str) -> str | None:
+        """Returns how `--set` writes a setting that an unknown flag names, or None if there is none."""
+        name = option.lstrip("-").replace("-", "_")
+        for title, settings in self.tables.items():
+            for key, value in ((name, "VALUE"), (name.removeprefix("no_"), "false")):
+                if key in settings and (value == "VALUE" or settings[key].kind is bool):
+                    told = "true" if settings[key].kind is bool and key == name else value
+                    is_clear = title == "" or sum(key in other for other in self.tables.values()) == 1
+                    return f"--set {key if is_clear else f'{title}.{key}'}={told}"
+        return None
 
 
-def _option(key: Field[Any]) -> Callable[[Function], Function]:
-    flag = f"--{key.name.replace('_', '-')}"
-    kind, choices = key.metadata["kind"], key.metadata["choices"]
-    text = key.metadata["help"]
-    if kind is bool:
-        default = flag.lstrip("-") if key.default else f"no-{flag.lstrip('-')}"
-        return click.option(f"{flag}/--no-{flag[2:]}", default=None, help=f"{text} [default: {default}]")
-    if kind is tuple:
-        return click.option(flag, multiple=True, help=f"{text} @FILE reads one id a line. Repeatable.")
-    if key.default is not None and "[default" not in text:
-        text = f"{text} [default: {key.default}]"
-    if choices:
-        return click.option(flag, type=click.Choice(choices), default=None, help=text)
-    allowed = key.metadata.get("range")
-    accepted = str if allowed is None else Within(allowed, is_optional(key))
-    return click.option(flag, type=accepted, default=None, help=text)
+class Command(RichCommand):
+    """A command with settings, whose error for an unknown option says what it is now, or the nearest one."""
 
+    def __init__(
+        self,
+        *args: Any,
+        settings: Settings | None = None,
+        renamed: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Takes, besides what a Click command does, the settings and the former names of options."""
+        super().__init__(*args, **kwargs)
+        self.settings = settings
+        self._renamed = renamed or {}
+        if settings is not None:
+            self.params += settings.options()
+        last = (OUTPUT, SETTINGS)
+        self.params.sort(key=lambda param: last.index(panel) if (panel := _panel(param)) in last else -1)
 
-def given(recipe: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the flat keys that were set: the recipe's, and over them the flags."""
-    values = read_recipe(recipe) if recipe else {}
-    known = {f.name for c in (MiningConfig, *SECTIONS.values()) for f in fields(c)}
-    for name, value in flags.items():
-        if name in known and value not in (None, ()):
-            values[name] = _ids(value) if name == "protected" else value
-    return values
-
-
-def _ids(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Replaces every @FILE by the lines of the file."""
-    ids: list[str] = []
-    for value in values:
-        if not value.startswith("@"):
-            ids.append(value)
-            continue
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses as Click does."""
         try:
-            ids += [line.strip() for line in Path(value[1:]).read_text("utf-8-sig").splitlines()]
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise UsageError(f"cannot read ids from {value[1:]}: {reason}", "give a text file") from error
-    return tuple(i for i in ids if i)
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise click.UsageError(
+                f"No such option '{error.option_name}'.{self._hint(error)}", ctx
+            ) from error
+
+    def _hint(self, error: click.NoSuchOption) -> str:
+        option = error.option_name
+        if option in self._renamed:
+            return f" It is {self._renamed[option]} now."
+        if self.settings is not None and (key := self.settings.key_of(option)):
+            return f" It is a setting: {key}"
+        options = [name for param in self.params for name in (*param.opts, *param.secondary_opts)]
+        tables = {} if self.settings is None else self.settings.tables
+        keys = [flag(key) for settings in tables.values() for key in settings if flag(key) not in options]
+        nearest = get_close_matches(option, [*options, *keys], n=1)
+        if self.settings is not None and nearest and nearest[0] in keys:
+            return f" Did you mean {self.settings.key_of(nearest[0])}?"
+        return f" Did you mean {nearest[0]}?" if nearest else ""
 
 
-def field_options(
-    defaults: Any, table: Mapping[str, tuple[click.ParamType[Any] | None, str]]
-) -> Callable[[Function], Function]:
-    """Returns a decorator with one option per field of a configuration, its default shown.
+def _panel(param: click.Parameter) -> object:
+    return getattr(param, "panel", None)
 
-    Where the table has None for the kind, it is the field's range.
-    """
+
+def flag(name: str) -> str:
+    """Returns the option of a setting's name: `--max-score` of `max_score`."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _option(known: Setting, title: str) -> click.Option:
+    option, text = flag(known.name), known.help
+    kind: click.ParamType[Any]
+    if known.kind is bool:
+        option = f"--no-{option[2:]}" if known.default else option
+        return RichOption(
+            [option, known.name],
+            is_flag=True,
+            flag_value=not known.default,
+            default=None,
+            help=text,
+            panel=title,
+        )
+    kind = click.Choice(known.choices) if known.choices else click.STRING
+    if known.range is not None:
+        kind = Within(known.range, known.may_be_off)
+    if known.default is not None and "[default" not in text:
+        text = f"{text} [default: {known.default}]"
+    return RichOption(
+        [option, known.name],
+        type=kind,
+        default=None,
+        multiple=known.kind is tuple,
+        metavar=known.metavar,
+        help=text,
+        panel=title,
+    )
+
+
+def field_options(defaults: Any, table: Described) -> Callable[[Function], Function]:
+    """Returns a decorator with one option per field of a configuration, its default shown."""
     parts = {part.name: part for part in fields(defaults)}
 
     def _add(function: Function) -> Function:
         for name, (given_kind, text) in reversed(list(table.items())):
             kind = given_kind or Within(parts[name].metadata["range"])
             value = getattr(defaults, name)
-            flag = f"--{name.replace('_', '-')}"
+            option = flag(name)
             if kind is click.BOOL:
-                flag = f"{flag}/--no-{flag[2:]}"
+                option = f"{option}/--no-{option[2:]}"
             shown = value is not None
-            function = click.option(flag, name, type=kind, default=value, show_default=shown, help=text)(
+            function = rich_option(option, name, type=kind, default=value, show_default=shown, help=text)(
                 function
             )
         return function
@@ -103,7 +208,7 @@ def field_options(
     return _add
 
 
-HIDING: dict[str, tuple[click.ParamType[Any] | None, str]] = {
+HIDING: Described = {
     "share": (None, "Share of each query's positives to hide; one is always left."),
     "repeats": (None, "How often to draw."),
     "seed": (None, "Seed of the draws."),

@@ -3,42 +3,46 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 import rich_click as click
-from click import Context, get_current_context
-from click.core import ParameterSource
 
 from miner.auditing.config import AuditConfig
-from miner.cli.numbers import Within
-from miner.cli.options import HIDING, field_options
+from miner.cli.options import HIDING, OUTPUT, RUN, Command, Settings, described
 from miner.errors import UsageError, listed
 from miner.ranges import ABOVE_0
+from miner.recipe import Setting
+
+_PROBABILITY = Setting(
+    "probability",
+    "Relabel suspected positives with at least this probability of being positives.",
+    0.5,
+    range=ABOVE_0,
+)
+SETTINGS = Settings(
+    {"": {"probability": _PROBABILITY} | described(AuditConfig, HIDING)}, {RUN: ("probability",)}
+)
 
 
-@click.command("relabel")
+@click.command("relabel", cls=Command, settings=SETTINGS)
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--run", "name", help="The run whose suspected positives to judge [default: the last].")
 @click.option(
-    "--probability", type=Within(ABOVE_0), default=0.5, show_default=True,
-    help="Relabel suspected positives with at least this probability of being positives.",
-)  # fmt: skip
-@field_options(AuditConfig(), HIDING)
-@click.option("--dry-run", is_flag=True, help="Report what would be relabelled; change nothing.")
-@click.option("--undo", is_flag=True, help="Remove all relabelled judgments and the runs made on them.")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
+    "--run", "name", panel=RUN, help="The run whose suspected positives to judge [default: the last]."
+)
+@click.option("--dry-run", is_flag=True, panel=OUTPUT, help="Report only; change nothing.")
+@click.option("--undo", is_flag=True, panel=OUTPUT, help="Remove relabelled judgments and runs made on them.")
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON instead of the table.")
 def command(
     store: Path,
     name: str | None,
-    probability: float,
     dry_run: bool,
     undo: bool,
     as_json: bool,
-    **settings: Any,
+    **given: Any,
 ) -> None:
     """Turn likely suspected positives of a run in STORE into judgments, and decide again.
 
@@ -61,10 +65,13 @@ def command(
     if undo and dry_run:
         raise UsageError("--undo and --dry-run exclude each other", "leave one out")
     if undo:
-        _require_alone(get_current_context(), ("name", "probability", *settings))
+        _require_alone({"run": name, **given})
         _undo(store)
         return
-    config = RelabelConfig(probability, AuditConfig(**settings))
+    values = SETTINGS.values(given)[""]
+    hiding = AuditConfig(**{name: values[name] for name in HIDING if name in values})
+    probability = values.get("probability", RelabelConfig.probability)
+    config = RelabelConfig(probability, hiding)
     with progress() as reports, Store.open(store, read_only=dry_run, note=reports.note) as opened:
         report = relabel(opened, find_run(opened, name), config, reports, dry_run=dry_run)
     if as_json:
@@ -78,12 +85,12 @@ def command(
         )
 
 
-def _require_alone(context: Context, options: Sequence[str]) -> None:
+def _require_alone(given: Mapping[str, Any]) -> None:
     """Raises UsageError for an option that --undo does not read."""
-    for option in options:
-        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
-            flag = "run" if option == "name" else option
-            raise UsageError(f"--{flag} has no effect with --undo, which removes all", "leave it out")
+    for name, value in given.items():
+        if value not in (None, ()):
+            option = {"recipe": "--config", "assignments": "--set"}.get(name, f"--{name}")
+            raise UsageError(f"{option} has no effect with --undo, which removes all", "leave it out")
 
 
 def _undo(store: Path) -> None:

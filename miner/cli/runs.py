@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from miner.cli.options import OUTPUT, RUN
+
 if TYPE_CHECKING:
     from miner.store.database import Store
     from miner.store.runs import Run
@@ -16,15 +18,15 @@ if TYPE_CHECKING:
 @click.command("runs")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option(
-    "--remove", multiple=True, metavar="RUN",
-    help="Take a run out, with its decisions, triplets and audits; may be given again.",
+    "--remove", multiple=True, metavar="RUN", panel=RUN,
+    help="Remove a run with its decisions, triplets and audits. Repeatable.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of the table, with every setting.")
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON with every setting, not the table.")
 def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     """List the runs in STORE, the oldest first, with the hidden-positive rate of the last audit of each.
 
-    With --remove runs are taken out, and with them the evidence that no other run decides over. Vectors and
-    scores are kept, so the same `miner mine` has the run back without running a model.
+    --remove also removes the evidence that no other run decides over. Vectors and scores stay, so the same
+    `miner mine` makes the run again without running a model.
 
     \b
     miner runs my.duckdb

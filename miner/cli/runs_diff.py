@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from miner.cli.options import OUTPUT
 from miner.errors import shown, snippet
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _SHOWN = 90
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("before")
 @click.argument("after")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON instead of the table.")
 def command(store: Path, before: str, after: str, as_json: bool) -> None:
     """Show what changed from run BEFORE to run AFTER in STORE, and why.
 
@@ -37,25 +38,25 @@ def command(store: Path, before: str, after: str, as_json: bool) -> None:
     from miner.store.database import Store
 
     with Store.open(store, read_only=True) as opened, opened.snapshot():
-        changed = differences(opened, before, after)
+        found = differences(opened, before, after)
     if as_json:
-        click.echo(json.dumps(asdict(changed), ensure_ascii=False, indent=1))
+        click.echo(json.dumps(asdict(found), ensure_ascii=False, indent=1))
         return
-    for line in _lines(changed):
+    for line in _lines(found):
         click.echo(line)
 
 
-def _lines(changed: Differences) -> list[str]:
+def _lines(found: Differences) -> list[str]:
     lines = [
-        f"{changed.before} → {changed.after}",
-        *(f"  {cause}" for cause in changed.causes or ["nothing differs"]),
+        f"{found.before} → {found.after}",
+        *(f"  {cause}" for cause in found.causes or ["nothing differs"]),
     ]
-    lines.append(f"triplets   {_counts(changed.triplets)}")
-    lines.append(f"positives  {_counts(changed.positives)}")
-    gone = sum(one.number for one in changed.moved if one.before == "negative")
-    new = sum(one.number for one in changed.moved if one.after == "negative")
-    lines.append(f"negatives  {_counts({'both': changed.same_negatives, 'gone': gone, 'new': new})}")
-    for one in changed.moved:
+    lines.append(f"triplets   {_counts(found.triplets)}")
+    lines.append(f"positives  {_counts(found.positives)}")
+    gone = sum(one.number for one in found.moved if one.before == "negative")
+    new = sum(one.number for one in found.moved if one.after == "negative")
+    lines.append(f"negatives  {_counts({'both': found.same_negatives, 'gone': gone, 'new': new})}")
+    for one in found.moved:
         lines.append(f"{one.number:>10,} {_named(one.before)} → {_named(one.after)}, such as")
         lines.append(f"           {shown(one.query_id)}: {snippet(one.query, _SHOWN)}")
         lines.append(f"           {shown(one.doc_id)}: {snippet(one.document, _SHOWN)}")

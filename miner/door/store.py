@@ -194,16 +194,16 @@ class Run(stored.Run):
         return triplets(self.store, self, texts=texts)
 
     def to_dataset(
-        self, format: str = "triplet", *, scores: bool = False, negatives: int | None = None
+        self, format: str = "triplet", *, scores: bool = False, negatives_per_row: int | None = None
     ) -> Dataset:
         """Returns the triplets as a datasets.Dataset that sentence-transformers trains on as it is.
 
         Its columns are those of an export format: anchor, positive, negative for `triplet`. `scores` adds the
-        deciding scores; `negatives` is their number in an `n-tuple`. Raises as `miner.export_run`.
+        deciding scores; `negatives_per_row` is their number in an `n-tuple`. Raises as `miner.export_run`.
         """
         from datasets import Dataset
 
-        config = ExportConfig(self.name, format, None, scores, negatives)
+        config = ExportConfig(self.name, format, None, scores, negatives_per_row)
         with opened(self.store, SILENT, read_only=True) as store, store.snapshot():
             return Dataset(training_rows(store, config))
 

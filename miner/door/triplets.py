@@ -35,13 +35,13 @@ class Triplets:
         return frame
 
     def to_dataset(
-        self, format: str = "triplet", *, scores: bool = False, negatives: int | None = None
+        self, format: str = "triplet", *, scores: bool = False, negatives_per_row: int | None = None
     ) -> Dataset:
         """Returns a datasets.Dataset to train on: the texts as anchor, positive, negative, and no ids.
 
         See `Run.to_dataset`.
         """
-        return self.run.to_dataset(format, scores=scores, negatives=negatives)
+        return self.run.to_dataset(format, scores=scores, negatives_per_row=negatives_per_row)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.table.__arrow_c_stream__(requested_schema)

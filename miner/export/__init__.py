@@ -96,7 +96,7 @@ def _counts(store: Store, made: Plan) -> TripletCounts:
 def _without_rows(made: Plan) -> StoreError:
     return StoreError(
         f"no query of run '{made.run.name}' has {made.shape.negatives} negatives",
-        "ask for fewer with --negatives, or take --format triplet",
+        "ask for fewer with --negatives-per-row, or take --format triplet",
     )
 
 

@@ -47,35 +47,29 @@ def facts(store: Store, run: Run) -> dict[str, Any]:
             "audit": _audit_command(run, audit),
             "copies": _with_settings("miner dedup STORE", copies["settings"] if copies else {}),
             "contamination": [_contamination_command(one) for one in contamination]
-            or ["miner contamination STORE --against OTHER"],
+            or ["miner contamination STORE OTHER"],
         },
     }
 
 
 def _contamination_command(one: Mapping[str, Any]) -> str:
     settings = {name: one[name] for name in ("split", "threshold", "ngram", "contained")}
-    return _with_settings(f"miner contamination STORE --against {one['against']}", settings)
+    return _with_settings(f"miner contamination STORE {one['against']}", settings)
 
 
 def _with_settings(command: str, settings: Mapping[str, Any]) -> str:
-    """The command with what was set: numbers, names, and flags that were on."""
-    words = [command]
-    for name, value in settings.items():
-        if value is True:
-            words.append(f"--{name}")
-        elif value not in (None, False):
-            words.append(f"--{name} {value}")
-    return " ".join(words)
+    """Returns the command with the settings that are not off."""
+    given = {name: value for name, value in settings.items() if value not in (None, False)}
+    return " ".join(
+        [command, *(f"--set {name}={'true' if value is True else value}" for name, value in given.items())]
+    )
 
 
 def _audit_command(run: Run, audit: Mapping[str, Any] | None) -> str:
     command = f"miner audit STORE --run {run.name}"
     if audit is None:
         return command
-    settings = audit["settings"]
-    return (
-        f"{command} --share {settings['share']:g} --repeats {settings['repeats']} --seed {settings['seed']}"
-    )
+    return _with_settings(command, audit["settings"])
 
 
 def render(found: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ class ExportConfig:
     """None: the format's own, which is jsonl for most."""
     scores: bool = False
     """Whether the deciding scores go with the texts."""
-    negatives: int | None = within(None, COUNT)
+    negatives_per_row: int | None = within(None, COUNT)
     """How many negatives an n-tuple has; None: as many as the run asked for."""
     force: bool = False
     """Whether an earlier export in the same place is replaced."""
@@ -88,18 +88,19 @@ def plan(config: ExportConfig, run: Run) -> Plan:
 
 
 def _negatives(config: ExportConfig, run: Run) -> int:
-    if config.negatives is None:
+    if config.negatives_per_row is None:
         return run.negatives
     if config.format != "n-tuple":
         raise UsageError(
-            f"--negatives is for the format n-tuple, not {config.format}", "leave it out: all are exported"
+            f"--negatives-per-row is for the format n-tuple, not {config.format}",
+            "leave it out to export all",
         )
-    if not 1 <= config.negatives <= run.negatives:
+    if not 1 <= config.negatives_per_row <= run.negatives:
         raise UsageError(
-            f"--negatives {config.negatives} does not fit run '{run.name}'",
+            f"--negatives-per-row {config.negatives_per_row} does not fit run '{run.name}'",
             f"it was mined with {run.negatives} per query: choose 1 to {run.negatives}",
         )
-    return config.negatives
+    return config.negatives_per_row
 
 
 def _require_file_type(made: Plan) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,18 @@ from miner.ranges import (
     DTYPES,
     FINITE,
     NATURAL,
-    OFF,
     SHARE,
     Range,
     check_fields,
     number,
-    shown,
     whole,
 )  # fmt: skip
+from miner.recipe import Tables, read, settings_of
 from miner.retrieval.config import Bm25Config
 from miner.retrieval.index import check_index
 
 REFERENCE_POSITIVES = ("lowest", "median", "best", "each")
 STRATEGIES = ("top", "random", "ambiguous")
-_KINDS = {
-    str: "a text",
-    bool: "true or false",
-    tuple: "a list of ids",
-}
 
 
 def key(
@@ -155,7 +148,7 @@ class MiningConfig:
     split: str = key("train", "Mine the queries with positives in this split.")
     queries: int | None = key(None, "Mine a seeded sample of this many queries.", within=COUNT)
     depth: int = key(100, "Candidates per query and retriever.", within=DEPTH)
-    bm25: bool = key(True, "Search with BM25.", kind=bool)
+    bm25: bool = key(True, "Search with BM25; --no-bm25 leaves it out.", kind=bool)
     bm25_backend: str = key("bm25s", "BM25 implementation.", ("bm25s", "rank-bm25"))
     bm25_variant: str | None = key(
         None,
@@ -197,8 +190,13 @@ class MiningConfig:
         return Bm25Config(self.bm25_backend, variant, self.bm25_k1, self.bm25_b, self.stemmer, self.stopwords)
 
 
-SECTIONS = {"rules": Rules, "selection": Selection}
-_TABLES = f"a recipe has the tables {' and '.join(f'[{name}]' for name in SECTIONS)}"
+TABLES: Tables = {
+    "": settings_of(MiningConfig),
+    "rules": settings_of(Rules),
+    "selection": settings_of(Selection),
+}
+"""Every key of a mining recipe, by the table that holds it."""
+_TABLE_OF = {key: table for table, settings in TABLES.items() for key in settings}
 
 
 def check(config: MiningConfig) -> None:
@@ -237,38 +235,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises UsageError with the file for an unknown key, and the nearest known one, or for a value of the wrong
     kind.
     """
-    try:
-        recipe = tomllib.loads(path.read_text("utf-8-sig"))
-    except FileNotFoundError as error:
-        raise UsageError(f"no recipe at {path}", "name a TOML file") from error
-    except RecursionError as error:
-        raise UsageError(f"{path}: it is nested too deeply", "correct the TOML") from error
-    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
-        raise UsageError(f"{path}: {error}", "correct the TOML") from error
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", "name a TOML file") from error
-    flat: dict[str, Any] = {}
-    for name, value in recipe.items():
-        if isinstance(value, Mapping) and name not in SECTIONS:
-            raise UsageError(f"{path}: unknown table [{name}]{near(name, SECTIONS)}", _TABLES)
-        if isinstance(value, Mapping):
-            flat |= {k: _typed(_known(path, k, SECTIONS[name]), v, f"{path}: ") for k, v in value.items()}
-        else:
-            flat[name] = _typed(_known(path, name, MiningConfig), value, f"{path}: ")
-    return flat
+    return flat(read(path, TABLES))
 
 
-def _known(path: Path, name: str, section: type) -> str:
-    names = [f.name for f in fields(section) if f.name not in SECTIONS]
-    if name not in names:
-        home = next((title for title, table in SECTIONS.items() if name in _names(table)), None)
-        hint = f"write it under [{home}]" if home else f"keys: {', '.join(names)}"
-        raise UsageError(f"{path}: unknown key '{name}'{near(name, names)}", hint)
-    return name
-
-
-def _names(section: type) -> set[str]:
-    return {f.name for f in fields(section)}
+def flat(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the values of the tables of a mining recipe in one mapping; no key is in two of them."""
+    return {key: value for table in TABLES for key, value in values[table].items()}
 
 
 def with_values(config: MiningConfig, values: Mapping[str, Any]) -> MiningConfig:
@@ -276,37 +248,14 @@ def with_values(config: MiningConfig, values: Mapping[str, Any]) -> MiningConfig
 
     Rules are replaced as in `with_rules`. Raises UsageError for a value of the wrong kind.
     """
-    parts: dict[str, dict[str, Any]] = {"rules": {}, "selection": {}, "": {}}
+    parts: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
     for name, value in values.items():
-        section = next((title for title, table in SECTIONS.items() if name in _names(table)), "")
-        parts[section][name] = _typed(name, value)
+        if name not in _TABLE_OF:
+            raise UsageError(f"unknown key '{name}'{near(name, _TABLE_OF)}", f"keys: {', '.join(_TABLE_OF)}")
+        parts[_TABLE_OF[name]][name] = TABLES[_TABLE_OF[name]][name].check(value)
     return replace(
         config,
         rules=with_rules(config.rules, parts["rules"]),
         selection=replace(config.selection, **parts["selection"]),
         **parts[""],
     )
-
-
-def _typed(name: str, value: Any, where: str = "") -> Any:
-    tables = (MiningConfig, *SECTIONS.values())
-    known = {f.name: f for table in tables for f in fields(table) if f.name not in SECTIONS}
-    if name not in known:
-        raise UsageError(f"unknown key '{name}'{near(name, known)}", f"keys: {', '.join(known)}")
-    kind, optional = known[name].metadata["kind"], is_optional(known[name])
-    if optional and (value is None or value == OFF):
-        return None
-    if kind is tuple and isinstance(value, list | tuple):
-        return tuple(map(str, value))
-    if allowed := known[name].metadata.get("range"):
-        return allowed.require(f"{where}{name}", value, optional)
-    if not isinstance(value, kind):
-        raise UsageError(
-            f"{where}{name} is {shown(value)}", f"give {_KINDS[kind]}{f' or {OFF!r}' if optional else ''}"
-        )
-    return value
-
-
-def is_optional(part: Field[Any]) -> bool:
-    """Returns whether a key may be None, which is `off` in a recipe or an option."""
-    return "None" in str(part.type)

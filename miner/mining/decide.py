@@ -255,7 +255,7 @@ class _Slice:
     def _units(self, rows: Ints) -> tuple[Ints, Ints, Floats]:
         """Returns rows of candidates, the group of each, and the score of its reference positive.
 
-        A group is a query. With `--reference-positive each` it is one positive: a candidate then appears once
+        A group is a query. With `reference_positive=each` it is one positive: a candidate then appears once
         for each positive of its query.
         """
         query = self._query[rows]
@@ -290,7 +290,7 @@ class _Slice:
         """One row per query, its candidates by fused rank: four times faster than one row per candidate."""
         codes[suspected[codes[suspected] != ruling.KEPT]] += SUSPECTED
         chosen = slots > 0
-        # A candidate selected for several positives (`--reference-positive each`) gets its smallest slot.
+        # A candidate selected for several positives (`reference_positive=each`) gets its smallest slot.
         codes[passed[chosen]] = np.iinfo(np.int16).min
         np.maximum.at(codes, passed[chosen], (ruling.KEPT - slots[chosen]).astype(np.int16))
         starts = np.flatnonzero(np.diff(self._query, prepend=-1))

@@ -21,7 +21,7 @@ class Kept:
     """Kept candidates by group: arrays of one length, `group` sorted."""
 
     group: Ints
-    """The query of each, or with `--reference-positive each` the positive."""
+    """The query of each, or with `reference_positive=each` the positive."""
     docs: Callable[[], Ints]
     """Returns `doc`; called only if something depends on it."""
     score: Floats

@@ -35,6 +35,8 @@ _ENOUGH = 0.9
 """The advised value suits this share of the queries that some value suits."""
 _MOST = {"percentile": 50.0, "relative_percentile": 1.0}
 """The loosest values that are advised: looser ones keep candidates that score like positives."""
+_OPTIONS = ("relative_margin", "percentile")
+"""Rules that are options of the command line; the others are settings."""
 _WORTH = 0.2
 """Causes of less than this share of the queries are left out."""
 
@@ -121,9 +123,9 @@ class _Short:
             return f"{what}; mine with a larger --depth" if deeper else f"{what}, and there are no others"
         if cause == UNUSED:
             given = [name for name in ("bm25_quota", "dense_quota") if self._given(name) is not None]
-            return f"a quota leaves kept candidates unused; raise {_flags_of(given)}"
+            return f"a quota leaves kept candidates unused; raise {' or '.join(given)}"
         if cause == Reason.DOCUMENT_CAP:
-            return "most candidates are already negatives of other queries; raise --document-cap"
+            return "most candidates are already negatives of other queries; raise document_cap"
         if cause == Reason.RANK_WINDOW:
             return self._wider()
         if cause in RULES:
@@ -140,15 +142,15 @@ class _Short:
         what = f"fewer than {wanted} candidates were found"
         if config.encoder:
             return f"{what}, and there are no others"
-        languages = f"--stemmer {config.stemmer} and --stopwords {config.stopwords}"
+        languages = f"stemmer={config.stemmer} and stopwords={config.stopwords}"
         return f"{what}; check that {languages} suit the texts, or add --encoder, which needs no shared words"
 
     def _wider(self) -> str:
         rules, config = self._config.rules, self._config
         given = [name for name in ("skip_top", "max_rank") if getattr(rules, name) != RULES[name]]
-        ways = [{"skip_top": "lower --skip-top", "max_rank": "raise --max-rank"}[name] for name in given]
+        ways = [{"skip_top": "lower skip_top", "max_rank": "raise max_rank"}[name] for name in given]
         if config.rerank_depth is not None:
-            ways.append("raise --rerank-depth")
+            ways.append("raise rerank_depth")
         if rules.skip_top and rules.max_rank is None and config.rerank_depth is None:
             ways.append("mine with a larger --depth")
         return f"most candidates are outside the window of ranks; {' or '.join(ways)}"
@@ -177,7 +179,7 @@ class _Looser:
         """Returns the value, the number of queries that it helps, and other settings that help, if any do."""
         what = f"most candidates were dropped by {self._rule}"
         if self._config.rules.reference_positive == "each":
-            return f"{what}; loosen {_flags_of([self._rule])}"
+            return f"{what}; loosen {self._rule}"
         ways = [*self._value(self._rule), *self._median()]
         if self._rule in ruling.FROM_REFERENCE:
             # One bound for all queries also helps those whose lowest positive scores very low.
@@ -223,7 +225,7 @@ class _Looser:
             return
         needed = _needed(self._rule, *self._bounds("median"), self._positives)
         if helped := _suited(self._rule, needed, getattr(rules, self._rule)):
-            yield helped, "--reference-positive median"
+            yield helped, "--set reference_positive=median"
 
     def _bounds(self, kind: str) -> tuple[Floats, Floats]:
         """Returns the score that the rule must keep to leave each query enough, and the reference score.
@@ -292,10 +294,9 @@ def _rounded(value: float, up: bool) -> float:
 
 
 def _flags(rules: Rules) -> str:
-    """All rules that are on as command-line options, because naming one replaces the others."""
-    on = [name for name in RULES if getattr(rules, name) != RULES[name]]
-    return " ".join(f"{_flags_of([name])} {getattr(rules, name):g}" for name in on)
-
-
-def _flags_of(names: list[str]) -> str:
-    return " or ".join(f"--{name.replace('_', '-')}" for name in names)
+    """Returns all rules that are on as the command line names them: naming one replaces the others."""
+    on = {name: getattr(rules, name) for name in RULES if getattr(rules, name) != RULES[name]}
+    return " ".join(
+        f"--{name.replace('_', '-')} {value:g}" if name in _OPTIONS else f"--set {name}={value:g}"
+        for name, value in on.items()
+    )

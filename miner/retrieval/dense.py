@@ -80,7 +80,7 @@ class Dense:
             raise UsageError(
                 f"{config.encoder} compares vectors by Manhattan distance, for which FAISS has no dependable "
                 f"approximate index: {config.index} cannot be used",
-                "leave --index at Flat, which is exact",
+                "leave the setting index at Flat, which is exact",
             )
 
     @cached_property

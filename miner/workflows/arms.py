@@ -78,14 +78,13 @@ def arms_of(store: Store, config: BenchConfig) -> Arms:
             found[arm] = lists
     easy = _random(store, run, own, config.training_seeds) if EASY in chosen else {}
     needed = [*(lists for arm, lists in found.items() if arm != IN_BATCH), *easy.values()]
-    common = [
-        pair for pair in sorted(own) if all(len(lists.get(pair, ())) >= config.negatives for lists in needed)
-    ]
+    least = config.negatives_per_row
+    common = [pair for pair in sorted(own) if all(len(lists.get(pair, ())) >= least for lists in needed)]
     arms = Arms(run, tuple(common), found, easy, len(own) - len(common))
     if not common:
         raise UsageError(
-            f"no positive of {run.name} has {config.negatives} negatives in all of {', '.join(arms.names)}",
-            "mine with other rules, ask for fewer --negatives, or for fewer arms",
+            f"no positive of {run.name} has {least} negatives in all of {', '.join(arms.names)}",
+            "mine with other rules, ask for fewer negatives_per_row, or for fewer arms",
         )
     return arms
 
@@ -160,7 +159,7 @@ def rows_of_arm(
     texts: TextsById, arms: Arms, arm: str, seed: int, config: BenchConfig, order: Sequence[int], rows: int
 ) -> Examples:
     """Returns the first `rows` rows of an arm: pairs in `order`, over and over, with their next negatives."""
-    taken = 0 if arm == IN_BATCH else config.negatives
+    taken = 0 if arm == IN_BATCH else config.negatives_per_row
     lists = arms.of(arm, seed)
     parts = []
     for turn in range(-(-rows // len(order))):

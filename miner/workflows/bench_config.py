@@ -45,7 +45,7 @@ class BenchConfig:
     """None given: a quarter, a half and all of the pairs, of 10,000 at most."""
     seeds: int = within(LEAST_SEEDS, SEEDS)
     """How often each arm is trained; the seeds count up from that of `training`."""
-    negatives: int = within(1, ROW_NEGATIVES)
+    negatives_per_row: int = within(1, ROW_NEGATIVES)
     """Negatives per row."""
     split: str = "test"
     """What is measured on."""
@@ -75,10 +75,11 @@ class BenchConfig:
                 f"loss {self.training.loss} does not compare negatives", f"use {', '.join(FITTING)}"
             )
         loss, (least, most) = self.training.loss, self.training.needs.texts
-        if self.negatives + 2 > most:
+        if self.negatives_per_row + 2 > most:
             raise UsageError(
-                f"{self.negatives} negatives per row are too many for loss {loss}: at most {most - 2}",
-                "leave --negatives out, or use --loss mnr",
+                f"{self.negatives_per_row} negatives per row are too many for loss {loss}, "
+                f"which takes at most {most - 2}",
+                "leave negatives_per_row out, or use --loss mnr",
             )
         if least > 2 and IN_BATCH in self.arms:
             raise UsageError(

@@ -70,7 +70,7 @@ def table(report: BenchReport) -> str:
         f"{report.store} {config.split}: {before.task}, {len(before.ids):,} queries, "
         f"{before.documents:,} documents\n"
         f"run {report.run}: {report.pairs:,} positives; base {config.training.base}, "
-        f"loss {config.training.loss}, {config.seeds} seeds, negatives per row {config.negatives}"
+        f"loss {config.training.loss}, {config.seeds} seeds, negatives per row {config.negatives_per_row}"
     )
     rows = [["arm", "triplets", "steps", measures[0], "over seeds", *measures[1:]]]
     rows.append(["before training", "", "", *_means(report.means_before, measures)])

@@ -205,7 +205,7 @@ def option_case(rng: random.Random, world: World) -> Case:
         "evaluate": ["evaluate", str(world.models[0]), str(store), "--split", "train", "--queries", "2"],
         "sql": ["sql", str(store), "SELECT 1", "--timeout", "2"],
         "runs diff": ["runs", "diff", str(store), "r1", "r1"],
-        "contamination": ["contamination", str(store), "--against", str(store)],
+        "contamination": ["contamination", str(store), str(store)],
         "demo": ["demo", str(place / "demo")],
         **{name: [name, str(store), str(place / "out")] for name in _INTO_A_FOLDER},
     }.get(name, [name, str(store)])  # fmt: skip
@@ -289,7 +289,7 @@ def store_case(rng: random.Random, world: World) -> Case:
     arguments = rng.choice((
         ("runs", str(store)), ("sql", str(store), "SELECT max(text) FROM documents"), ("mine", str(store)),
         ("explain", str(store), "q1"), ("export", str(store), str(place / "out")), ("dedup", str(store)),
-        ("decide", str(store), "--skip-top", "1"), ("ingest", str(store), str(world.sources[0])),
+        ("decide", str(store), "--set", "skip_top=1"), ("ingest", str(store), str(world.sources[0])),
     ))  # fmt: skip
     return Case("store", arguments, store)
 

@@ -1,0 +1,198 @@
+"""Settings by name: from a recipe (TOML) or from `--set key=value`, checked against what a command knows."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from miner.errors import UsageError, near
+from miner.ranges import OFF, Range, bare, require_one_of, shown
+
+_KINDS = {str: "a text", bool: "true or false", tuple: "a list of texts"}
+_BOOLEANS = {"true": True, "false": False}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting: what it is for, its default, and the values it may have."""
+
+    name: str
+    help: str
+    default: Any = None
+    kind: type = str
+    """`str`, `bool` or `tuple` (of texts); of no meaning if there is a range."""
+    range: Range | None = None
+    choices: tuple[str, ...] = ()
+    may_be_off: bool = False
+    """Whether it may be none, which a recipe and an option write as `off`."""
+    convert: Callable[[str], Any] | None = None
+    """Makes a value from a text that holds several, such as `a,b`; raises UsageError."""
+    metavar: str | None = None
+    """How the help writes such a text."""
+
+    @property
+    def values(self) -> str:
+        """The values it may have, in words."""
+        if self.range is not None:
+            return self.range.allowed(self.may_be_off)
+        kind = " | ".join(self.choices) if self.choices else _KINDS[self.kind]
+        return f"{kind} or {OFF}" if self.may_be_off else kind
+
+    def check(self, value: Any, where: str = "") -> Any:
+        """Returns a value of a recipe or of Python as the configuration takes it, `off` as None.
+
+        `where` begins the message of the UsageError for a value of another kind, or out of its range.
+        """
+        if self.may_be_off and (value is None or value == OFF):
+            return None
+        if self.kind is tuple and isinstance(value, list | tuple):
+            return tuple(map(str, value))
+        if self.range is not None:
+            return self.range.require(f"{where}{self.name}", value, self.may_be_off)
+        if not isinstance(value, self.kind):
+            hint = f"give {_KINDS[self.kind]}{f' or {OFF!r}' if self.may_be_off else ''}"
+            raise UsageError(f"{where}{self.name} is {shown(value)}", hint)
+        if self.choices:
+            require_one_of(f"{where}{self.name}", str(value), self.choices)
+        return self.convert(str(value)) if self.convert else value
+
+    def parse(self, text: str, where: str) -> Any:
+        """Returns the value that a text on the command line writes; UsageError as in `check`."""
+        if self.may_be_off and text == OFF:
+            return None
+        if self.range is not None:
+            value = self.range.parse(text)
+            if value is None:
+                raise UsageError(f"{where}{self.name} must be {self.values}, got {bare(text)}")
+            return value
+        if self.kind is bool:
+            return self.check(_BOOLEANS.get(text, text), where)
+        return lines_of([text]) if self.kind is tuple else self.check(text, where)
+
+
+Tables = Mapping[str, Mapping[str, Setting]]
+"""The settings of a command by the table of the recipe that holds them; "" is the top of the recipe."""
+
+
+def by_name(*settings: Setting) -> dict[str, Setting]:
+    """Returns the settings by their names, in the given order."""
+    return {setting.name: setting for setting in settings}
+
+
+def setting(field: Field[Any], help: str = "", kind: type = str, choices: Sequence[str] = ()) -> Setting:
+    """Returns the setting that sets a field of a configuration."""
+    metadata = field.metadata
+    default = None if field.default is MISSING else field.default
+    return Setting(
+        field.name,
+        help or metadata["help"],
+        default,
+        metadata.get("kind", kind),
+        metadata.get("range"),
+        metadata.get("choices") or tuple(choices),
+        "None" in str(field.type),
+    )
+
+
+def settings_of(config: type) -> dict[str, Setting]:
+    """Returns the settings of a configuration whose fields have a help text."""
+    return {field.name: setting(field) for field in fields(config) if "help" in field.metadata}
+
+
+def read(path: Path, tables: Tables) -> dict[str, dict[str, Any]]:
+    """Returns the values in a recipe, by table and name.
+
+    Raises UsageError that names the file and what is wrong: an unknown table or key with the nearest known
+    one, or a value of the wrong kind.
+    """
+    try:
+        content = tomllib.loads(path.read_text("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise UsageError(f"no recipe at {path}", "name a TOML file") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: it is nested too deeply", "correct the TOML") from error
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
+        raise UsageError(f"{path}: {error}", "correct the TOML") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", "name a TOML file") from error
+    found: dict[str, dict[str, Any]] = {name: {} for name in tables}
+    for name, value in content.items():
+        is_table = isinstance(value, Mapping) and name not in tables.get("", {})
+        if is_table and name not in tables:
+            raise UsageError(f"{path}: unknown table [{name}]{near(name, tables)}", _titles(tables))
+        for key, one in value.items() if is_table else [(name, value)]:
+            table = name if is_table else ""
+            found[table][key] = _known(path, key, tables, table).check(one, f"{path}: ")
+    return found
+
+
+def _titles(tables: Tables) -> str:
+    titles = [f"[{name}]" for name in tables if name]
+    if not titles:
+        return "its recipe has no tables"
+    return f"a recipe has the table{'s' * (len(titles) > 1)} {' and '.join(titles)}"
+
+
+def _known(path: Path, key: str, tables: Tables, table: str) -> Setting:
+    known = tables.get(table, {})
+    if key in known:
+        return known[key]
+    home = next((title for title, settings in tables.items() if key in settings), None)
+    if home is None:
+        hint = f"keys: {', '.join(known)}"
+    else:
+        hint = f"write it under [{home}]" if home else "write it above the first table"
+    raise UsageError(f"{path}: unknown key '{key}'{near(key, known)}", hint)
+
+
+def find(name: str, tables: Tables) -> tuple[str, Setting]:
+    """Returns the table and the setting of a name, which may be `key` or `table.key`.
+
+    A name without a table is first looked for at the top, then in the tables. Raises UsageError for an
+    unknown name with the nearest known one, and for a name that several tables have.
+    """
+    table, _, key = name.rpartition(".")
+    homes = [title for title in tables if key in tables[title] and (not table or title == table)]
+    if len(homes) == 1 or (homes and homes[0] == ""):
+        return homes[0], tables[homes[0]][key]
+    if homes:
+        choice = " or ".join(f"{title}.{key}" for title in homes)
+        raise UsageError(f"'{name}' is in several tables of the recipe", f"write {choice}")
+    known = [key for settings in tables.values() for key in settings]
+    raise UsageError(f"unknown key '{name}'{near(key, known)}", f"keys: {', '.join(dict.fromkeys(known))}")
+
+
+def parse_all(texts: Iterable[str], tables: Tables) -> dict[str, dict[str, Any]]:
+    """Returns the values of `key=value` texts, by table and name. The last of several counts; lists grow.
+
+    Raises UsageError for a text without `=` and as `find` and `Setting.parse` do.
+    """
+    found: dict[str, dict[str, Any]] = {name: {} for name in tables}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise UsageError(f"--set {shown(text)[1:-1]} has no value", "write --set key=value")
+        table, known = find(name.strip(), tables)
+        one = known.parse(value.strip() if known.kind is not str else value, "--set ")
+        found[table][known.name] = (
+            found[table].get(known.name, ()) + one if isinstance(one, tuple) and not known.convert else one
+        )
+    return found
+
+
+def lines_of(values: Iterable[str]) -> tuple[str, ...]:
+    """Returns the values, each `@FILE` replaced by the lines of that file; UsageError if it is unreadable."""
+    ids: list[str] = []
+    for value in values:
+        if not value.startswith("@"):
+            ids.append(value)
+            continue
+        try:
+            ids += [line.strip() for line in Path(value[1:]).read_text("utf-8-sig").splitlines()]
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UsageError(f"cannot read ids from {value[1:]}: {reason}", "give a text file") from error
+    return tuple(i for i in ids if i)
