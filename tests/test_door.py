@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -340,6 +341,31 @@ def test_numbers_and_missing_values_of_rows() -> None:
     assert part.queries["query_id"].to_pylist() == ["7"]
     assert part.rejected is not None
     assert part.rejected["reason"].to_pylist() == ["empty_text"]
+
+
+def test_the_page_on_python_is_true(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (root / "docs" / "python.md").read_text("utf-8")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    names["store"].close()
+    (printed,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    assert capsys.readouterr().out == printed
+    listed = set(re.findall(r"`(\w+)`", page))
+    functions = {name for name in miner.__all__ if name.islower()}
+    assert functions <= listed
+    for kind in (miner.Store, miner.Run):
+        methods = {name for name, value in vars(kind).items() if callable(value) and not name.startswith("_")}
+        assert methods - {"create"} <= listed
+
+
+def test_the_objects_of_the_door_import_nothing_heavy() -> None:
+    script = "import sys\nfrom miner import Store, Run, ingest, mine, train\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "datasets", "sklearn", "pandas", "rich"} & set(done.stdout.split())
 
 
 def test_a_user_script_is_typed_and_runs(root: Path, tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def pretrain(
 
 def evaluate(
     store: StoreLike,
-    model: str,
+    model: PathLike,
     config: EvaluationConfig | None = None,
     *,
     progress: Reports = None,

@@ -111,7 +111,7 @@ class Store(database.Store):
         """Trains an encoder on a run or on judgments into the folder `out`, see `miner.train`."""
         return operations.train(self, out, config, progress=progress, **settings)
 
-    def evaluate(self, model: str, *, progress: Reports = None, **settings: Any) -> list[Evaluation]:
+    def evaluate(self, model: PathLike, *, progress: Reports = None, **settings: Any) -> list[Evaluation]:
         """Measures a model on a split, see `miner.evaluate`."""
         return operations.evaluate(self, model, progress=progress, **settings)
 

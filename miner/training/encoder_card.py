@@ -11,6 +11,7 @@ from typing import Any
 
 from miner.reporting.charts import Curve, Panel, draw
 from miner.reporting.readable import Readable
+from miner.reporting.tables import text_table
 from miner.training.encoder_config import LOSSES, EncoderConfig
 from miner.training.reranker_card import PACKAGES
 from miner.training.workspace import METRICS
@@ -85,6 +86,18 @@ class EncoderReport(Readable):
     metrics: EncoderMetrics
     reused: bool
     """Whether it was finished before, and nothing was computed."""
+
+    def as_text(self) -> str:
+        """Returns where the model is, how it was trained, and its score before and after."""
+        metrics, measure = self.metrics, self.metrics.measure
+        rows = [["model", str(self.out)], ["base", metrics.base], ["trained", metrics.trained]]
+        if measure is not None:
+            before, best = (
+                next(f"{found[measure]:.4f}" for step, found in metrics.scores if step == wanted)
+                for wanted in (metrics.scores[0][0], metrics.best_step)
+            )
+            rows.append([f"dev {measure}", f"{before} before, {best} after step {metrics.best_step}"])
+        return "\n".join(text_table(rows, left=(0, 1)))
 
 
 def write_card(folder: Path, title: str, metrics: EncoderMetrics) -> None:
