@@ -283,7 +283,7 @@ def test_a_query_that_is_not_in_the_run_is_told_where_it_is(store: Store) -> Non
     with pytest.raises(UsageError, match="'later' is not in run 'r1' of split train: it has no judged"):
         explain(store, "later")
     store.execute("INSERT INTO judgments VALUES ('later', 'd01', 1, 'test', 'gold')")
-    with pytest.raises(UsageError, match="split train: its positives are of split test"):
+    with pytest.raises(UsageError, match="split train: its positives are in split test"):
         explain(store, "later")
 
 
