@@ -14,6 +14,7 @@ from miner.export import ExportConfig, export_run
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine
 from miner.store.database import Store
+from miner.store.runs import changed_since, find_run
 from miner.store.silver import replace_silver
 from tests.stores import make_store
 from tests.test_audit import corpus
@@ -36,7 +37,7 @@ def test_what_was_never_measured_is_said_with_the_command(store: Path, tmp_path:
     run("export", store, tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text("utf-8")
     assert "Nobody has estimated the false negatives of this run: `miner audit STORE --run mined`." in card
-    assert "Nobody has looked for copies: `miner dedup STORE`." in card
+    assert "Not checked for copies: `miner dedup STORE`." in card
     assert "Not checked for evaluation texts in the training data (contamination)" in card
     assert "- 48 of source `gold` in split `train`, 48 relevant" in card
     found = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))["certificate"]
@@ -56,13 +57,13 @@ def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None
         f"**{100 * audit['hidden_positive_rate']['rate']:.2f} % of them were selected as negatives**" in card
     )
     assert "`miner audit STORE --run mined --set share=0.3 --set repeats=3 --set seed=5`" in card
-    assert "Copies, of which mining takes one: none" in card
+    assert "Copies (mining uses one document of each cluster): none" in card
     assert (
         "- of other.duckdb, split test: 0 of 2 texts (`miner contamination STORE other.duckdb "
         "--set split=test --set threshold=0.9 --set ngram=8 --set contained=0.8`)." in card
     )
     assert "none (`miner dedup STORE --set cosine=0.97 --set threshold=0.95`)." in card
-    assert "look again" not in card
+    assert "run it again" not in card
     found = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))["certificate"]
     assert found["audit"]["hidden_positive_rate"] == audit["hidden_positive_rate"]
     assert found["copies"]["settings"]["threshold"] == 0.95
@@ -72,18 +73,18 @@ def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None
 def test_scores_are_not_called_relevant(store: Path, tmp_path: Path) -> None:
     pairs = pa.table({"query_id": ["q00", "q01"], "doc_id": ["x00", "x01"], "relevance": [0.2, 0.9]})
     with Store.open(store) as opened:
-        for soft, told in ((True, "scores from 0 to 1"), (False, "2 relevant")):
+        for soft, expected in ((True, "scores from 0 to 1"), (False, "2 relevant")):
             replace_silver(opened, pairs, "train", {"soft": soft})
             opened.execute("CHECKPOINT")
-            export_run(opened, tmp_path / told.replace(" ", "-"), ExportConfig())
-            card = (tmp_path / told.replace(" ", "-") / "README.md").read_text("utf-8")
-            assert f"- 2 of source `silver` in split `train`, {told}" in card
+            export_run(opened, tmp_path / expected.replace(" ", "-"), ExportConfig())
+            card = (tmp_path / expected.replace(" ", "-") / "README.md").read_text("utf-8")
+            assert f"- 2 of source `silver` in split `train`, {expected}" in card
 
 
 def test_what_leaves_a_store_that_changed_says_so(store: Path, tmp_path: Path) -> None:
     with Store.open(store) as opened:
         opened.execute("INSERT INTO judgments VALUES ('q00', 'x00', 1, 'train', 'gold')")
-    told = "judgments changed since run mined was mined: mine again to use the current data"
+    expected = "judgments changed since run mined was mined: mine again to use the current data"
     scratch = ("--base", "scratch", "--max-steps", "2", "--evaluations", "0")
     for arguments in (
         ("export", store, tmp_path / "out"),
@@ -92,10 +93,23 @@ def test_what_leaves_a_store_that_changed_says_so(store: Path, tmp_path: Path) -
     ):
         done = CliRunner().invoke(group, [str(argument) for argument in arguments])
         assert done.exit_code == 0, done.output
-        assert told in done.stderr.replace("\n", " ")
-    assert "**The store's judgments changed after this run was mined**" in (
+        assert expected in done.stderr.replace("\n", " ")
+    assert "**The store's judgments changed after this run was mined.**" in (
         tmp_path / "out/README.md"
     ).read_text("utf-8")
+
+
+def test_a_query_without_its_judgments_is_not_a_changed_query(store: Path) -> None:
+    with Store.open(store) as opened:
+        mined = find_run(opened, "mined")
+        opened.execute("DELETE FROM judgments WHERE query_id = 'q00'")
+        assert changed_since(opened, mined) == ["judgments"]
+        opened.execute("INSERT INTO queries VALUES ('new', 'asked since', 1, NULL)")
+        opened.execute("INSERT INTO judgments VALUES ('new', 'x00', 1, 'train', 'gold')")
+        assert changed_since(opened, mined) == ["queries", "judgments"]
+        opened.execute("DELETE FROM judgments WHERE query_id = 'new'")
+        opened.execute("UPDATE queries SET text = 'another text' WHERE query_id = 'q00'")
+        assert changed_since(opened, mined) == ["queries", "judgments"]
 
 
 def test_what_was_looked_for_in_other_texts_says_so(store: Path, tmp_path: Path) -> None:
@@ -117,4 +131,4 @@ def test_what_was_looked_for_in_other_texts_says_so(store: Path, tmp_path: Path)
     assert [one["changed_since"] for one in found["contamination"]] == [["documents"], ["documents"]]
     assert found["copies"]["changed_since"] == ["documents"]
     card = (tmp_path / "out/README.md").read_text("utf-8")
-    assert card.count("**The store's documents changed since: look again.**") == 3
+    assert card.count("**The store's documents changed since: run it again.**") == 3

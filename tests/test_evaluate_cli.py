@@ -179,8 +179,8 @@ def test_where_no_vectors_can_be_kept_they_are_computed(
     store.rename(other)
     beside = Path(f"{other}.vectors")
     beside.write_text("in the way")
-    code, told, said = run(capsys, models / "random", other)
-    assert (code, told) == (0, kept.replace("my.duckdb", "other.duckdb"))
+    code, printed, said = run(capsys, models / "random", other)
+    assert (code, printed) == (0, kept.replace("my.duckdb", "other.duckdb"))
     assert said.startswith(f"vectors are not kept: cannot write to {beside}")
     assert said.count("vectors are not kept") == 1
     assert beside.read_text() == "in the way"
@@ -252,7 +252,7 @@ def test_stores_that_disagree() -> None:
     assert table(report).splitlines()[-1] == line
 
 
-def test_what_a_place_is_called(tmp_path: Path) -> None:
+def test_store_and_split_are_parsed(tmp_path: Path) -> None:
     odd = tmp_path / "a:b"
     odd.touch()
     assert store_split("s.duckdb", "dev") == StoreSplit(Path("s.duckdb"), "dev")
@@ -260,7 +260,7 @@ def test_what_a_place_is_called(tmp_path: Path) -> None:
     assert store_split(str(odd), "dev") == StoreSplit(odd, "dev")
 
 
-def test_the_task_is_told_by_the_judgments(store: Path, tmp_path: Path) -> None:
+def test_the_task_is_detected_from_the_judgments(store: Path, tmp_path: Path) -> None:
     labels = {"q": "x", "d": "x"}
     config = EvaluationConfig()
     with judged_store(tmp_path / "l", {"d": "a"}, {"q": "b"}, [("q", "d", 1.0, "test")], labels) as opened:
@@ -272,10 +272,10 @@ def test_the_task_is_told_by_the_judgments(store: Path, tmp_path: Path) -> None:
         opened.execute("UPDATE judgments SET query_id = 'q0'")
         assert task_of_split(opened, config) == "retrieval", "a graded pool of one query"
     texts = {"a": "x", "b": "y", "c": "z"}
-    for grades, told in (((1, 2.5, 5), "similarity"), ((1, 2, 3), "retrieval")):
+    for grades, expected in (((1, 2.5, 5), "similarity"), ((1, 2, 3), "retrieval")):
         pairs = [(name, name, grade, "test") for name, grade in zip("abc", grades, strict=True)]
-        with judged_store(tmp_path / told, texts, texts, pairs) as opened:
-            assert task_of_split(opened, config) == told
+        with judged_store(tmp_path / expected, texts, texts, pairs) as opened:
+            assert task_of_split(opened, config) == expected
     with Store.open(store, read_only=True) as opened:
         assert task_of_split(opened, config) == "retrieval"
         task = encoder_task(opened, config)
@@ -304,7 +304,7 @@ def test_errors(store: Path, models: Path, tmp_path: Path, capsys: pytest.Captur
         ),
         (encoder, store, "--task", "similarity"): (
             2,
-            "Error: split 'test' has no graded pairs: 16 pairs of 1 relevance\n"
+            "Error: split 'test' has no graded pairs: 16 pairs, 1 distinct relevance\n"
             "  ingest pairs with their scores: miner ingest STORE pairs.tsv --relevance-column score\n",
         ),
         (cross, store, "--task", "labels"): (
@@ -313,7 +313,7 @@ def test_errors(store: Path, models: Path, tmp_path: Path, capsys: pytest.Captur
         ),
         (cross, store, "--against", encoder): (
             2,
-            f"Error: {cross} is a reranker and {encoder} an encoder: their measures do not compare\n"
+            f"Error: {cross} is a reranker and {encoder} an encoder: their measures are not comparable\n"
             "  evaluate them one at a time, or name models of one kind\n",
         ),
         (tmp_path / "none", store): (
@@ -336,7 +336,7 @@ def test_errors(store: Path, models: Path, tmp_path: Path, capsys: pytest.Captur
         ),
         (encoder, store, "--per-query"): (
             2,
-            "Error: --per-query is for the JSON, and there is none\n  add --json or --out FILE\n",
+            "Error: --per-query adds to the JSON, which is not written\n  add --json or --out FILE\n",
         ),
         (encoder, store, "--out", models): (
             2,

@@ -183,7 +183,8 @@ REFUSED = [
     ),
     (
         {"format": "n-tuple", "negatives_per_row": 3},
-        "--negatives-per-row 3 does not fit run 'first'; it was mined with 2 per query: choose 1 to 2",
+        "--negatives-per-row must be between 1 and 2, got 3; "
+        "run 'first' was mined with 2 negatives per query",
     ),
 ]
 
@@ -218,7 +219,7 @@ def test_no_pair_with_enough_negatives(tmp_path: Path) -> None:
         fill(store, TRIPLETS[4:])  # type: ignore[arg-type]
         assert refusal(store, tmp_path / "out", format="n-tuple") == (
             "no query of run 'first' has 2 negatives; "
-            "ask for fewer with --negatives-per-row, or take --format triplet"
+            "ask for fewer with --negatives-per-row, or use --format triplet"
         )
     assert not (tmp_path / "out").exists()
 
@@ -236,7 +237,7 @@ def test_folder_in_use(store: Store, tmp_path: Path) -> None:
     (out / "precious.txt").write_text("mine")
     assert refusal(store, out) == f"the folder {out} is not empty; name a new folder, or add --force"
     assert refusal(store, out, force=True) == (
-        f"{out} is not an earlier export (it holds no manifest.json of one); --force replaces exports only"
+        f"{out} is not an earlier export (it has no manifest.json of one); --force replaces only exports"
     )
     assert refusal(store, out / "precious.txt") == (
         f"{out / 'precious.txt'} is a file, not a folder; name a new folder"
@@ -277,7 +278,7 @@ def test_the_same_export_is_not_made_again(store: Store, tmp_path: Path) -> None
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     notes = Notes()
     assert export_run(store, out, ExportConfig(), notes) == first
-    assert notes.said == [f"{out} holds this export already"]
+    assert notes.said == [f"{out} already contains this export"]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == times
     (out / "data/train.jsonl").write_text("changed")
     assert refusal(store, out) == f"the folder {out} is not empty; name a new folder, or add --force"

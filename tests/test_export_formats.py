@@ -138,22 +138,26 @@ def test_labeled_list(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("models", "told"),
+    ("models", "expected"),
     [
         ({"reranker": "r1"}, "The scores are those of the reranker `r1`."),
-        ({}, "The scores are cosines of the encoder `bundled`: who learns them learns what it knows."),
+        (
+            {},
+            "The scores are cosines of the encoder `bundled`: a model trained on them imitates it.",
+        ),
         (
             {"encoder": None},
-            "The scores are BM25's: they count words in common, and their margins teach no more.",
+            "The scores are BM25's: they depend only on the words that query and document share, and so do "
+            "the margins that a model learns from them.",
         ),
     ],
 )
-def test_the_card_says_whose_the_scores_are(tmp_path: Path, models: dict[str, str], told: str) -> None:
+def test_the_card_says_whose_the_scores_are(tmp_path: Path, models: dict[str, str], expected: str) -> None:
     with Store.open(tmp_path / "s.duckdb", create=True) as opened:
         fill(opened, run=make_run("first", **models))
         made(opened, tmp_path / "scored", scores=True)
         made(opened, tmp_path / "bare")
-    assert f"\n\n{told}\n\n" in (tmp_path / "scored/README.md").read_text("utf-8")
+    assert f"\n\n{expected}\n\n" in (tmp_path / "scored/README.md").read_text("utf-8")
     assert "The scores are" not in (tmp_path / "bare/README.md").read_text("utf-8")
 
 

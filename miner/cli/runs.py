@@ -1,4 +1,4 @@
-"""`miner runs`: the runs of a store, and taking runs out of it."""
+"""`miner runs`: list, compare and remove the runs of a store."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     "--remove", multiple=True, metavar="RUN", panel=RUN,
     help="Remove a run with its decisions, triplets and audits. Repeatable.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON with every setting, not the table.")
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON with every setting.")
 def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
-    """List the runs in STORE, the oldest first, with the hidden-positive rate of the last audit of each.
+    """List the runs in STORE, oldest first, with the hidden-positive rate of each run's last audit.
 
-    --remove also removes the evidence that no other run decides over. Vectors and scores stay, so the same
+    --remove also removes the evidence that no other run uses. Vectors and scores are kept, so the same
     `miner mine` makes the run again without running a model.
 
     \b
@@ -43,7 +43,7 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     with Store.open(store, read_only=not remove, note=Lines().note) as opened, opened.snapshot():
         if remove:
             runs.remove_runs(opened, remove)
-            click.echo(f"taken out of {store}: {listed(dict.fromkeys(remove))}", err=True)
+            click.echo(f"removed from {store}: {listed(dict.fromkeys(remove))}", err=True)
         found = [(run, _facts(opened, run)) for run in runs.runs(opened)]
     if as_json:
         rows = [{**facts, "config": dict(run.config)} for run, facts in found]
@@ -51,10 +51,12 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     elif found:
         click.echo("\n".join(text_table([_HEAD, *(_row(facts) for _, facts in found)])))
     else:
-        click.echo(f"{store} holds no run; make one: miner mine {store}", err=True)
+        click.echo(f"{store} has no runs; make one: miner mine {store}", err=True)
 
 
-_HEAD = ["run", "split", "started (UTC)", "triplets", "per query", "coverage", "hidden-positive rate", "by"]
+_HEAD = [
+    "run", "split", "started (UTC)", "triplets", "per query", "coverage", "hidden-positive rate", "by",
+]  # fmt: skip
 
 
 def _facts(store: Store, run: Run) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def _facts(store: Store, run: Run) -> dict[str, Any]:
 
     audit = last_audit(store, run)
     counts = negative_counts(store, run)
-    coverage = sum(number for negatives, number in counts.items() if negatives >= run.negatives)
+    covered = sum(number for negatives, number in counts.items() if negatives >= run.negatives)
     return {
         "run": run.name,
         "split": run.split,
@@ -73,7 +75,7 @@ def _facts(store: Store, run: Run) -> dict[str, Any]:
         "started": run.started.isoformat(sep=" ", timespec="seconds"),
         "triplets": triplet_count(store, run) if run.status == "done" else None,
         "negatives": run.negatives,
-        "coverage": coverage / sum(counts.values()) if counts else None,
+        "coverage": covered / sum(counts.values()) if counts else None,
         "hidden_positive_rate": audit["hidden_positive_rate"]["rate"] if audit else None,
         "retrievers": model_names(store, run),
     }
@@ -82,15 +84,15 @@ def _facts(store: Store, run: Run) -> dict[str, Any]:
 def _row(facts: dict[str, Any]) -> list[str]:
     from miner.reporting.tables import percent
 
-    rate, coverage = facts["hidden_positive_rate"], facts["coverage"]
-    told = "not audited" if rate is None else percent(rate, 2)
+    rate = facts["hidden_positive_rate"]
+    audited = "not audited" if rate is None else percent(rate, 2)
     return [
         facts["run"],
         facts["split"],
         facts["started"],
         "unfinished" if facts["triplets"] is None else f"{facts['triplets']:,}",
         str(facts["negatives"]),
-        percent(coverage),
-        "no negatives" if facts["triplets"] == 0 else told,
+        percent(facts["coverage"]),
+        "no negatives" if facts["triplets"] == 0 else audited,
         " + ".join(facts["retrievers"]),
     ]

@@ -1,4 +1,4 @@
-"""`miner sql`: one SELECT over the store."""
+"""`miner sql`: run one SELECT on the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from miner.cli.numbers import Within
-from miner.errors import MinerError, UsageError, printable
+from miner.errors import MinerError, UsageError, counted, printable
 from miner.ranges import NATURAL
 from miner.store.select import SECONDS, Limits, Result, confined, select
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _UNFOLDED = 1_000_000
-"""Columns of a table that goes to a pipe or a file: nothing is folded there."""
+"""Width of a table that goes to a pipe or a file: its cells are not folded."""
 FORMATS = ("table", "csv", "tsv", "json", "jsonl", "parquet")
 _PLAIN_TYPES = {"VARCHAR", "BOOLEAN", "INTEGER", "BIGINT", "HUGEINT", "SMALLINT", "DOUBLE", "FLOAT"}
-"""Written to CSV as they come."""
+"""DuckDB types whose values are written to CSV without conversion."""
 
 
 @click.command("sql")
@@ -40,9 +40,9 @@ _PLAIN_TYPES = {"VARCHAR", "BOOLEAN", "INTEGER", "BIGINT", "HUGEINT", "SMALLINT"
 @click.argument("query")
 @click.option(
     "--format", "form", type=click.Choice(FORMATS),
-    help="How to write the result. Default: by the ending of --out, else table.",
+    help="Format of the result [default: the suffix of --out, else table].",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="A file to write instead of stdout.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write to this file instead of stdout.")
 @click.option(
     "--limit-rows", type=Within(NATURAL), default=100, show_default=True,
     help="Rows that a table shows; 0: all.",
@@ -52,13 +52,13 @@ _PLAIN_TYPES = {"VARCHAR", "BOOLEAN", "INTEGER", "BIGINT", "HUGEINT", "SMALLINT"
     type=Within(SECONDS),
     default=60.0,
     show_default=True,
-    help="Seconds that the query may take, with --out the writing included.",
+    help="Time limit of the query in seconds, with --out including the writing.",
 )
-@click.option("--memory", default="2GB", show_default=True, help="Memory that the query may take.")
+@click.option("--memory", default="2GB", show_default=True, help="Memory limit of the query.")
 def command(
     store: Path, query: str, form: str | None, out: Path | None, limit_rows: int, timeout: float, memory: str
 ) -> None:
-    """Answer one SELECT over the store: read-only, safe to try anything.
+    """Run one SELECT on the store, read-only: the query cannot change anything.
 
     \b
     miner sql my.duckdb "SHOW TABLES"
@@ -72,10 +72,10 @@ def command(
 
 
 def _write(result: Result, form: str, out: Path | None, limit_rows: int) -> None:
-    """Writes the result to `out`, or to stdout; raises UsageError where the format cannot hold it."""
+    """Writes the result to `out` or to stdout; raises UsageError if the format cannot contain it."""
     if form in ("json", "jsonl", "parquet") and len(set(result.columns)) < len(result.columns):
         twice = next(name for name in result.columns if result.columns.count(name) > 1)
-        raise UsageError(f"two columns are called '{twice}'", "tell them apart: SELECT … AS name")
+        raise UsageError(f"two columns are named '{twice}'", "rename one: SELECT … AS name")
     if form == "parquet":
         _write_parquet(result, out)
         return
@@ -87,7 +87,7 @@ def _write(result: Result, form: str, out: Path | None, limit_rows: int) -> None
 
 
 def _give_up(error: MinerError) -> None:
-    """Ends the process: the query does not heed the interrupt."""
+    """Ends the process, because the query does not react to the interrupt."""
     click.echo(f"Error: {error.message}\n  {error.hint}", err=True)
     os._exit(error.exit_code)
 
@@ -100,7 +100,7 @@ def _format(form: str | None, out: Path | None) -> str:
         return "table"
     if ending not in FORMATS[1:]:
         raise UsageError(
-            f"the ending of {out} tells no format", f"end it in .{', .'.join(FORMATS[1:])}, or give --format"
+            f"no format has the suffix of {out}", f"use .{', .'.join(FORMATS[1:])}, or give --format"
         )
     return ending
 
@@ -124,7 +124,7 @@ def _stream(out: Path | None) -> Iterator[IO[str]]:
 
 def _write_parquet(result: Result, out: Path | None) -> None:
     if out is None:
-        raise UsageError("parquet is not for the screen", "name a file: --out result.parquet")
+        raise UsageError("parquet cannot be written to the screen", "name a file: --out result.parquet")
     import pyarrow.parquet as pq
 
     reader = result.arrow()
@@ -134,6 +134,7 @@ def _write_parquet(result: Result, out: Path | None) -> None:
 
 
 def _write_csv(result: Result, stream: IO[str], delimiter: str = ",") -> None:
+    """Writes CSV, nested values as JSON. pyarrow's writer cannot do that, and it quotes all texts."""
     writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
     writer.writerow(result.columns)
     plain = all(kind in _PLAIN_TYPES for kind in result.types)
@@ -155,6 +156,7 @@ def _write_json(result: Result, stream: IO[str]) -> None:
 
 
 def _json_rows(result: Result) -> Iterator[str]:
+    """Yields each row as JSON. DuckDB's own JSON has NaN and Infinity, which JSON does not allow."""
     for row in (row for batch in result.batches() for row in batch):
         yield _json(dict(zip(result.columns, row, strict=True)))
 
@@ -167,7 +169,7 @@ def _json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Returns what JSON has for a value that it does not know."""
+    """Returns a value that JSON can contain for one that it cannot."""
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, bytes):
@@ -176,7 +178,7 @@ def _plain(value: Any) -> Any:
 
 
 def _strict(value: Any) -> Any:
-    """Returns a value with what JSON cannot say put right: no NaN or infinity, keys that are texts."""
+    """Returns a value that JSON can contain: None for NaN and infinities, keys as texts."""
     if isinstance(value, dict):
         return {str(key): _strict(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -185,14 +187,14 @@ def _strict(value: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
-    """Returns a value as CSV and tables show it: nested ones as JSON."""
+    """Returns a value as CSV and tables show it: nested values as JSON."""
     if isinstance(value, (dict, list, tuple)):
         return _json(value)
     return _plain(value) if isinstance(value, (bytes, datetime)) else value
 
 
 def _cell(value: Any) -> Text:
-    """Returns a value as a table shows it: numbers to the right, nothing that drives the terminal."""
+    """Returns a table cell: numbers are aligned to the right, control characters escaped."""
     from rich.text import Text
 
     if isinstance(value, float):
@@ -221,7 +223,9 @@ def _write_table(result: Result, stream: IO[str], most: int) -> None:
         Console(file=wide, width=_UNFOLDED, color_system=None).print(table)
         stream.writelines(f"{line.rstrip()}\n" for line in wide.getvalue().splitlines())
     if most and next(rows, None) is not None:
-        click.echo(f"the first {most:,} rows; for all: --limit-rows 0, or --out FILE.csv", err=True)
+        click.echo(
+            f"showing the first {counted(most, 'row')}; for all: --limit-rows 0 or --out FILE.csv", err=True
+        )
 
 
 _WRITERS: dict[str, Callable[[Result, IO[str]], None]] = {

@@ -1,34 +1,33 @@
-"""Two systems compared on the same queries: differences, intervals, p values."""
+"""Comparing two models on the same queries: differences, intervals and p values."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from miner.errors import UsageError
+from miner.errors import UsageError, counted
 from miner.evaluation.result import Evaluation
 from miner.stats import ROUNDS, Difference, compare_correlations, compare_values
 
 
 def compare(first: Evaluation, second: Evaluation, seed: int = 13, rounds: int = ROUNDS) -> list[Difference]:
-    """Returns every measure of two systems with difference (first − second), interval and p value.
+    """Returns for every measure the difference (first − second) with its 95 % interval and p value.
 
-    Means are compared query by query. Spearman and Pearson belong to the whole set: there the two
-    systems' predictions are swapped per pair (their ranks for Spearman, standardised similarities for
-    Pearson, so that scales do not mix), and pairs are drawn for the interval; only pairs that both have
-    scores for are compared. Raises UsageError unless both were measured on the same queries of the same task.
+    A measure that is a mean is compared query by query. Spearman and Pearson have no values per query: they
+    are compared by `stats.compare_correlations`, on the pairs that both models have scores for. Raises
+    UsageError unless both models were measured on the same queries of the same task.
     """
     if (first.task, first.ids) != (second.task, second.ids):
         raise UsageError(
-            f"{first.task} of {len(first.ids):,} and {second.task} of {len(second.ids):,} cannot be compared",
+            f"cannot compare {first.task} on {counted(len(first.ids), 'query', 'queries')} with "
+            f"{second.task} on {counted(len(second.ids), 'query', 'queries')}",
             "compare models on the same split, task and sample of queries",
         )
-    found = []
-    for name in first.means:
-        if name in first.values:
-            found.append(compare_values(name, first.values[name], second.values[name], seed, rounds))
-        else:
-            found.append(_compare_set(name, first, second, seed, rounds))
-    return found
+    return [
+        compare_values(name, first.values[name], second.values[name], seed, rounds)
+        if name in first.values
+        else _compare_set(name, first, second, seed, rounds)
+        for name in first.means
+    ]
 
 
 def _compare_set(measure: str, first: Evaluation, second: Evaluation, seed: int, rounds: int) -> Difference:

@@ -1,4 +1,4 @@
-"""From a model's name to its measures: which task it is, which kind of model, cached vectors."""
+"""Evaluating a model on a split of a store: the task, the kind of model, cached vectors, warnings."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from miner.store.models import seen_positives
 
 AUTO = "auto"
 _GRADES = 3
-"""From so many distinct relevances on, one of them 0 or less or not whole, pairs are graded, not judged."""
+"""So many distinct relevances or more, one of them 0 or less or not whole, are similarity scores."""
 
 _PER_QUERY = 2
-"""Graded pairs stand alone; a pool of documents that was graded for a query has more than so many."""
+"""Similarity pairs per query at most; a query whose pool of documents was graded has more."""
 
 Model = Encoder | Reranker
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What to measure, and against whom. Raises UsageError for values that make no sense."""
+    """What to measure, and which other models to compare with. Raises UsageError for invalid values."""
 
     split: str = "test"
     task: str = AUTO
-    """One of TASKS; `auto` looks at the split and at the model."""
+    """One of TASKS; `auto` detects it from the model and the judgments of the split."""
     against: tuple[str, ...] = ()
-    """Names of other models to measure on the same."""
+    """Names of other models to measure on the same queries."""
     queries: int | None = within(None, COUNT)
-    """Measure only so many queries, drawn with the seed; None: all."""
+    """How many queries to measure, drawn with the seed; None: all."""
     depth: int = within(100, DEPTH)
-    """Reranking: BM25's candidates per query."""
+    """Reranking: how many of BM25's candidates per query are reranked."""
     seed: int = within(13, SEED)
 
     def __post_init__(self) -> None:
@@ -62,21 +62,21 @@ class EvaluationConfig:
 def evaluate(
     store: Store, model: str, config: EvaluationConfig | None = None, progress: Progress = SILENT
 ) -> list[Evaluation]:
-    """Measures a model, and then those of `config.against`, on one split of a store.
+    """Measures a model and those of `config.against` on one split of a store.
 
-    Returns one `Evaluation` per model, in that order. Vectors are cached beside the store and
-    rerankers' scores in it, so that a second evaluation runs no model. Raises ModelError and
-    UsageError.
+    Returns one `Evaluation` per model, `model` first. Vectors are cached beside the store and rerankers'
+    scores in it, so a second evaluation runs no model. Raises ModelError and UsageError.
     """
     settings = config or EvaluationConfig()
-    return measure(store, open_models((model, *settings.against), settings.task), settings, progress)
+    models = open_models((model, *settings.against), settings.task, progress)
+    return measure(store, models, settings, progress)
 
 
-def open_models(names: Sequence[str], task: str) -> list[Model]:
+def open_models(names: Sequence[str], task: str, progress: Progress = SILENT) -> list[Model]:
     """Returns the models of these names, all of them encoders or all of them rerankers.
 
-    Raises UsageError when they are of both kinds or do not fit the task, and ModelError when there
-    is no such model.
+    Notes models that are the same as the first. Raises UsageError if they are of both kinds or do not fit the
+    task, and ModelError if a model does not exist.
     """
     kinds = [is_reranker(resolve(name).path) if task == AUTO else task == "reranking" for name in names]
     for name, reranks in zip(names, kinds, strict=True):
@@ -87,10 +87,15 @@ def open_models(names: Sequence[str], task: str) -> list[Model]:
         if reranks != kinds[0]:
             one, other = (names[0], name) if kinds[0] else (name, names[0])
             raise UsageError(
-                f"{one} is a reranker and {other} an encoder: their measures do not compare",
+                f"{one} is a reranker and {other} an encoder: their measures are not comparable",
                 "evaluate them one at a time, or name models of one kind",
             )
-    return [Reranker(name) if kinds[0] else Encoder(name) for name in names]
+    models: list[Model] = [Reranker(name) if kinds[0] else Encoder(name) for name in names]
+    for model in models[1:]:
+        if model.fingerprint == models[0].fingerprint:
+            same = "the same model" if model.name == models[0].name else f"the same model as {models[0].name}"
+            progress.note(f"{model.name} of --against is {same}: all differences are 0")
+    return models
 
 
 def measure(
@@ -98,7 +103,8 @@ def measure(
 ) -> list[Evaluation]:
     """Returns one `Evaluation` per model, all on the same queries.
 
-    Raises UsageError when the split does not hold what the task needs.
+    Notes positives that a model was trained on, truncated texts and `warnings`. Raises UsageError if the
+    split lacks what the task needs.
     """
     fingerprints = [model.fingerprint for model in models]
     rerankers = [model for model in models if isinstance(model, Reranker)]
@@ -110,7 +116,7 @@ def measure(
             candidates = reranking_task(store, config.split, config.depth, config.queries, config.seed)
         else:
             task = encoder_task(store, config)
-    store.release()  # all is read
+    store.release()  # everything is in memory
     for model, number in zip(models, seen, strict=True):
         if number:
             progress.note(
@@ -118,57 +124,55 @@ def measure(
             )
     if rerankers:
         pairs = zip(rerankers, known, strict=True)
-        found = [rerank(store, model, candidates, scores, progress) for model, scores in pairs]
+        results = [rerank(store, model, candidates, scores, progress) for model, scores in pairs]
     else:
         encoders = [CachedEncoder(store, model, progress) for model in models if isinstance(model, Encoder)]
-        found = [task.measure(encode, encode.similarity) for encode in encoders]
+        results = [task.measure(encode, encode.similarity) for encode in encoders]
         for encode in encoders:
             encode.note_truncated()
-    for model, one in zip(models, found, strict=True):
-        for warning in warnings(model.name, one):
+    for model, result in zip(models, results, strict=True):
+        for warning in warnings(model.name, result):
             progress.note(f"warning: {warning}")
-    return found
+    return results
 
 
-def warnings(name: str, measured: Evaluation) -> list[str]:
-    """Returns why the measures of the model `name` may not be what they seem, a sentence each."""
-    told = [f"{name} {_unscored(measured)}"] if measured.unscored else []
-    if measured.constant:
-        told.append(f"{name} {measured.constant}, so its measures are meaningless")
-    return told
+def warnings(name: str, result: Evaluation) -> list[str]:
+    """Returns reasons not to trust the measures of the model `name`, one sentence each."""
+    sentences = [f"{name} {_unscored(result)}"] if result.unscored else []
+    if result.constant:
+        sentences.append(f"{name} {result.constant}, so its measures are meaningless")
+    return sentences
 
 
-def _unscored(measured: Evaluation) -> str:
-    """What a model has no vector or score for, and what that counts."""
-    queries = counted(len(measured.ids), "query", "queries")
-    told = {
-        "queries": f"of {queries} (counted as 0)",
-        "documents": f"of {counted(measured.documents, 'document')} (never found)",
-        "pairs": f"of {counted(len(measured.ids), 'pair')} (left out)",
+def _unscored(result: Evaluation) -> str:
+    """Returns what a model has no vector or score for, and how that is counted."""
+    totals = {
+        "queries": f"of {counted(len(result.ids), 'query', 'queries')} (counted as 0)",
+        "documents": f"of {counted(result.documents, 'document')} (never found)",
+        "pairs": f"of {counted(len(result.ids), 'pair')} (left out)",
     }
     parts = [
-        f"{number:,} {told[name]}" if name in told else f"{counted(number, 'candidate')} (not ranked)"
-        for name, number in measured.unscored.items()
+        f"{number:,} {totals[name]}" if name in totals else f"{counted(number, 'candidate')} (not ranked)"
+        for name, number in result.unscored.items()
     ]
-    return f"has no finite {'score' if measured.task == 'reranking' else 'vector'} for {' and '.join(parts)}"
+    return f"has no finite {'score' if result.task == 'reranking' else 'vector'} for {' and '.join(parts)}"
 
 
 class EncoderTask(Protocol):
-    """What a split asks of an encoder, read into memory."""
+    """A task for encoders, read into memory."""
 
     headline: ClassVar[str]
-    """The measure that stands for the task: `Evaluation.headline` of what it returns."""
+    """The name of the measure that represents the task: `Evaluation.headline` of its result."""
 
     def measure(self, encode: Encode, similarity: str = COSINE) -> Evaluation:
-        """Returns what vectors of `encode` reach, compared by one of `SIMILARITIES`."""
+        """Returns the measures of the vectors of `encode`, compared by one of `SIMILARITIES`."""
         ...
 
 
 def encoder_task(store: Store, config: EvaluationConfig) -> EncoderTask:
-    """Reads the task of a split for encoders, which may then be measured as often as wanted.
+    """Reads the task of a split into memory, to measure any number of encoders on it.
 
-    The store may be closed meanwhile. Raises UsageError when the split does not hold what the
-    task needs.
+    The store may be closed afterwards. Raises UsageError if the split lacks what the task needs.
     """
     return _TASKS[task_of_split(store, config)](store, config.split, config.queries, config.seed)
 
@@ -181,11 +185,11 @@ _TASKS: dict[str, Callable[[Store, str, int | None, int], EncoderTask]] = {
 
 
 def task_of_split(store: Store, config: EvaluationConfig) -> str:
-    """Returns the task that was asked for, or, for `auto`, the one that the split's judgments are for.
+    """Returns `config.task`, or for `auto` the task that the judgments of the split fit.
 
-    Labels if all its queries have one; similarity if there are three distinct relevances or more,
-    one of them 0 or less or not a whole number, and at most two pairs per query; else retrieval.
-    Raises UsageError when nothing is judged.
+    That is `labels` if every query has a label; `similarity` if there are three distinct relevances or more,
+    one of them 0 or less or not a whole number, and at most two pairs per query; else `retrieval`.
+    Raises UsageError if the split has no judgments.
     """
     require_judgments(store, config.split)
     if config.task != AUTO:
@@ -199,26 +203,25 @@ def task_of_split(store: Store, config: EvaluationConfig) -> str:
 
 
 class CachedEncoder:
-    """An encoder as a function of texts and role, with its vectors cached beside the store.
+    """An encoder as an `Encode` function whose vectors are cached beside the store.
 
-    Where none can be added, as beside a store that is shared to be read, those that are missing there
-    are computed each time, and a note says so.
+    If the cache cannot be written to, missing vectors are computed each time, and a note says so.
     """
 
     def __init__(self, store: Store, encoder: Encoder, progress: Progress = SILENT) -> None:
         self._encoder, self._progress = encoder, progress
         self.similarity = encoder.similarity
-        """How its vectors are to be compared."""
+        """How the model compares vectors."""
         models = dict.fromkeys(encoder.for_role(role).fingerprint for role in ("query", "document"))
         self._caches = {model: VectorCache(store.vectors, model, progress) for model in models}
 
     def __call__(self, texts: Sequence[str], role: str) -> Vectors:
-        """Returns the vectors of the texts, by the model's own prompt and route for that role."""
+        """Returns the vectors of the texts, with the model's prompt and route for that role."""
         encoder = self._encoder.for_role(role)
         cache = self._caches[encoder.fingerprint]
         return vectors_of(cache, encoder, texts, encoder.prompts[role], self._progress)
 
     def note_truncated(self) -> None:
-        """Says how many distinct texts so far are longer than the model reads."""
+        """Notes how many distinct texts so far are longer than the model reads."""
         truncated = sum(cache.truncated for cache in self._caches.values())
         note_truncated(self._encoder.name, truncated, self._progress)

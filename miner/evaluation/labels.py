@@ -1,4 +1,4 @@
-"""Labels: are texts of the same label near each other?"""
+"""The task labels: are texts with the same label near each other?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from miner.store import corpus as evaluating
 from miner.store.database import Store
 
 NEIGHBOURS = 10
-"""The k of k-NN, and the cut-off of P and nDCG."""
+"""The k of k-NN, and the cut-off of P@10 and nDCG@10."""
 _TRAIN = "train"
 
 Codes = npt.NDArray[np.int32]
@@ -34,42 +34,44 @@ class LabelledTexts:
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     keys: Ints
-    """Equal for texts that read the same."""
+    """Text keys: equal for texts that are equal after normalisation."""
     labels: Codes
-    """Position among all labels, sorted."""
+    """Each text's label, as its position among all labels in sorted order."""
 
 
 @dataclass(frozen=True)
 class LabelTask:
-    """Labelled queries of a split, the documents to rank, and those whose labels vote; in memory."""
+    """Labelled queries, the documents to rank, and the documents whose labels vote; in memory."""
 
     queries: LabelledTexts
     documents: LabelledTexts
-    """Of the same split."""
+    """The labelled documents of the same split."""
     voters: LabelledTexts
-    """Of split train, or the same as `documents` where there is none."""
+    """The labelled documents of split train; `documents` if it has none."""
     headline: ClassVar[str] = "MAP"
 
     def measure(self, encode: Encode, similarity: str = COSINE) -> Evaluation:
-        """Returns MAP, P@1, P@10, nDCG@10 of same-label retrieval, and the accuracy of k-NN (k = 10).
+        """Returns MAP, P@1, P@10 and nDCG@10 of same-label retrieval, and the accuracy of k-NN (k = 10).
 
-        A text never finds itself. All texts are encoded as queries, since the task is symmetric. A
-        query whose label no other document has counts 0, and so does one that the model has no vector
-        for; a document without a vector counts as missed. Ties go to the smaller doc_id. k-NN adds up
-        the cosines of the ten nearest per label; equal sums go to the label that sorts first. By another
-        similarity, whose sums may be negative, each of the ten has one vote, and of labels with as many
-        the one that is nearest wins.
+        A document is relevant if it has the query's label. A text never finds itself or a text that reads the
+        same. All texts are encoded as queries, since the task is symmetric. Ties go to the smaller doc_id. A
+        query counts as 0 if no other document has its label or the model has no vector for it; a document
+        without a vector counts as missed.
+
+        k-NN predicts the label with the largest sum of cosines among the ten nearest voters; of equal sums,
+        the label that sorts first. With another similarity, whose sums may be negative, each voter has one
+        vote, and of equal counts the label of the nearest voter wins.
         """
         vectors, documents = (encode(one.texts, "query") for one in (self.queries, self.documents))
-        found = self._retrieval(vectors, documents, similarity)
-        found["k-NN accuracy"] = self._votes(vectors, encode(self.voters.texts, "query"), similarity)
+        values = self._retrieval(vectors, documents, similarity)
+        values["k-NN accuracy"] = self._votes(vectors, encode(self.voters.texts, "query"), similarity)
         chance = float(np.mean(self._same_label()))
         gaps = unscored(queries=vectors, documents=documents)
         constant = same_vector(
             queries=(self.queries.texts, vectors), documents=(self.documents.texts, documents)
         )
-        measured = from_values("labels", self.queries.ids, found, len(self.documents.ids), chance, gaps)
-        return replace(measured, constant=constant)
+        result = from_values("labels", self.queries.ids, values, len(self.documents.ids), chance, gaps)
+        return replace(result, constant=constant)
 
     def _retrieval(self, vectors: Vectors, documents: Vectors, similarity: str) -> dict[str, Floats]:
         columns: dict[str, list[float]] = {"MAP": [], "P@1": [], "P@10": [], "nDCG@10": []}
@@ -82,7 +84,7 @@ class LabelTask:
         return named(columns)
 
     def _votes(self, vectors: Vectors, voters: Vectors, similarity: str) -> Floats:
-        """1 for each query whose label the nearest voters agree on, else 0."""
+        """Returns 1 for each query whose label k-NN predicts, else 0."""
         right = np.zeros(len(vectors))
         labels = self.voters.labels
         for query, row in scored(vectors, voters, _same_text(self.queries, self.voters), similarity):
@@ -90,14 +92,14 @@ class LabelTask:
             if not len(nearest):
                 continue
             candidates, owner = np.unique(labels[nearest], return_inverse=True)
-            # Halves of halves: together less than one vote, and more for whoever comes first.
+            # The fractions break ties for the nearest: together they are less than one vote.
             votes = row[nearest] if similarity == COSINE else 1 + 0.5 ** (2 + np.arange(len(nearest)))
             sums = np.round(np.bincount(owner, weights=votes), 9)
             right[query] = candidates[int(np.argmax(sums))] == self.queries.labels[query]
         return right
 
     def _same_label(self) -> Floats:
-        """For each query, the share of the documents (itself excluded) that have its label."""
+        """Returns for each query the share of the documents, itself excluded, that have its label."""
         unranked = _same_text(self.queries, self.documents)
         own = np.bincount(unranked.query, minlength=len(self.queries.ids))
         same = self.documents.labels[unranked.doc] == self.queries.labels[unranked.query]
@@ -110,16 +112,16 @@ class LabelTask:
 def label_task(store: Store, split: str, queries: int | None = None, seed: int = 13) -> LabelTask:
     """Reads the labelled queries of a split, or a seeded sample of `queries`, and labelled documents.
 
-    Documents are those judged in the split; the voters of k-NN those of split train, or, where it
-    has none or is the split itself, the same documents without the query. Raises UsageError when
-    the split has no labelled queries or documents.
+    The documents are those judged in the split. The voters of k-NN are those judged in split train; if it is
+    the split itself or has none, the documents of the split. Raises UsageError if the split has no labelled
+    queries or documents.
     """
-    asked = evaluating.labelled_queries(store, split)
-    if queries is not None and queries < asked.num_rows:
-        drawn = np.random.default_rng(seed).choice(asked.num_rows, queries, replace=False)
-        asked = asked.take(pa.array(np.sort(drawn)))
+    sampled = evaluating.labelled_queries(store, split)
+    if queries is not None and queries < sampled.num_rows:
+        drawn = np.random.default_rng(seed).choice(sampled.num_rows, queries, replace=False)
+        sampled = sampled.take(pa.array(np.sort(drawn)))
     documents = evaluating.labelled_documents(store, split)
-    if not asked.num_rows or not documents.num_rows:
+    if not sampled.num_rows or not documents.num_rows:
         raise UsageError(
             f"split '{split}' of {store.path} has no labelled texts",
             "ingest texts with labels: miner ingest STORE texts.tsv --label-column label; "
@@ -127,18 +129,18 @@ def label_task(store: Store, split: str, queries: int | None = None, seed: int =
         )
     voters = evaluating.labelled_documents(store, _TRAIN) if split != _TRAIN else documents
     voters = voters if voters.num_rows else documents
-    labels = _distinct(asked, documents, voters)
+    labels = _distinct(sampled, documents, voters)
     return LabelTask(
-        _texts(asked, "query_id", labels),
+        _texts(sampled, "query_id", labels),
         _texts(documents, "doc_id", labels),
         _texts(voters, "doc_id", labels),
     )
 
 
 def _distinct(*tables: pa.Table) -> pa.Array:
-    """The labels of all the tables, sorted."""
-    found = pa.chunked_array([chunk for table in tables for chunk in table["label"].chunks]).unique()
-    return found.take(pc.sort_indices(found))
+    """Returns the distinct labels of all the tables, sorted."""
+    labels = pa.chunked_array([chunk for table in tables for chunk in table["label"].chunks]).unique()
+    return labels.take(pc.sort_indices(labels))
 
 
 def _texts(table: pa.Table, name: str, labels: pa.Array) -> LabelledTexts:
@@ -151,7 +153,7 @@ def _texts(table: pa.Table, name: str, labels: pa.Array) -> LabelledTexts:
 
 
 def _same_text(queries: LabelledTexts, documents: LabelledTexts) -> QueryPairs:
-    """Every (query, document) pair of equal text, by query."""
+    """Returns every (query, document) pair with the same text, ordered by query."""
     order = np.argsort(documents.keys, kind="stable")
     ordered = documents.keys[order]
     first = np.searchsorted(ordered, queries.keys, side="left")
@@ -162,14 +164,15 @@ def _same_text(queries: LabelledTexts, documents: LabelledTexts) -> QueryPairs:
 
 
 def _of_ranking(hits: npt.NDArray[np.bool_], total: int) -> tuple[float, float, float, float]:
-    """Average precision, P@1, P@10 and nDCG@10 of a ranking of right and wrong documents.
+    """Returns average precision, P@1, P@10 and nDCG@10; `hits` has for each rank whether it is relevant.
 
-    There are `total` right ones; those that the ranking lacks count as missed.
+    There are `total` relevant documents; those that the ranking lacks count as missed. ir-measures gives the
+    same values. On rankings of all documents it is 7 to 9 times slower (500 to 2,000 texts).
     """
-    places = np.flatnonzero(hits)
-    if not len(places):
+    ranks = np.flatnonzero(hits) + 1
+    if not len(ranks):
         return 0.0, 0.0, 0.0, 0.0
-    precision = float(np.sum(np.arange(1, len(places) + 1) / (places + 1))) / total
+    precision = float(np.sum(np.arange(1, len(ranks) + 1) / ranks)) / total
     top = hits[:NEIGHBOURS].astype(np.float64)
     gain = float(top @ discount(len(top))) / float(discount(min(total, NEIGHBOURS)).sum())
     return precision, float(hits[0]), float(top.sum()) / NEIGHBOURS, gain

@@ -1,4 +1,4 @@
-"""Exact rankings by similarity, and the measures of a ranking."""
+"""Exact rankings by similarity, and their measures by ir-measures."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from miner.models.similarity import COSINE, matrix
 Ints = npt.NDArray[np.int64]
 
 _MEASURES = {"nDCG@10": "nDCG@10", "MRR@10": "RR@10", "MAP": "AP", "R@10": "R@10", "R@100": "R@100"}
-"""Our names, which are those of papers, and what ir-measures calls them per query."""
+"""The names that papers use, and those of ir-measures for the same measure per query."""
 _CELLS = 1 << 24
-"""Scores held at once."""
+"""How many scores are in memory at once."""
 _DOC_BLOCK = 32_768
 _DECIMALS = 10
-"""fp32 vectors carry some seven digits: what differs only beyond these is a tie, on every machine.
-
-Of cosines the decimals count; of other similarities, decimals of a power of ten above the query's largest."""
+"""Scores that are equal to so many decimals tie, so that rankings are the same on every machine: fp32 vectors
+have about seven digits. Similarities other than cosine are first divided by a power of ten above the query's
+largest score."""
 _MOST_GAIN = 1000
 
 
@@ -37,9 +37,9 @@ class QueryPairs:
 
     @classmethod
     def locate(cls, table: pa.Table, query_ids: pa.Array, documents: pa.Array) -> tuple[QueryPairs, Ints]:
-        """Returns the pairs of a table that are known on both sides, and the rows they are from.
+        """Returns the pairs of a table whose query and document are both known, and their rows.
 
-        `documents` are what the second column of the table holds: ids or text keys.
+        `documents` are ids or text keys, as in the second column of the table.
         """
         query, doc = (
             positions(table["query_id"], query_ids),
@@ -50,25 +50,25 @@ class QueryPairs:
         return cls(query[rows].astype(np.int64), doc[rows].astype(np.int64)), rows
 
     def of(self, query: int) -> Ints:
-        """Returns the documents of a query."""
+        """Returns the positions of a query's documents."""
         first, last = np.searchsorted(self.query, [query, query + 1])
         return self.doc[first:last]
 
 
 @dataclass(frozen=True)
 class Judgments:
-    """Queries with their relevant documents, graded, and the documents that no ranking of theirs shows."""
+    """Queries, their relevant documents with grades, and documents to leave out of their rankings."""
 
     query_ids: tuple[str, ...]
     doc_ids: tuple[str, ...]
     relevant: QueryPairs
     relevance: Floats
-    """Of each relevant pair; above 0."""
+    """The relevance of each relevant pair; above 0."""
     unranked: QueryPairs
 
     @cached_property
     def _gains(self) -> Ints:
-        """Whole-numbered relevances, as trec_eval wants them; nDCG does not depend on their scale."""
+        """Relevances as the whole numbers that trec_eval needs; nDCG does not depend on their scale."""
         if np.all(self.relevance == np.rint(self.relevance)) and self.relevance.max() <= _MOST_GAIN:
             return np.asarray(self.relevance, dtype=np.int64)
         scaled = np.rint(self.relevance * (_MOST_GAIN / self.relevance.max()))
@@ -82,9 +82,10 @@ class Judgments:
         return qrels
 
     def values(self, rankings: Sequence[Ints], measures: Sequence[str]) -> dict[str, Floats]:
-        """Returns the measures of one ranking per query, each with one value per query, in order.
+        """Returns one array per measure, with a value per query in order.
 
-        A ranking is documents by position, best first. A query without a hit has 0.
+        `rankings` has one ranking per query: positions of documents, best first. A query whose ranking has no
+        relevant document has the value 0.
         """
         import ir_measures
 
@@ -94,32 +95,32 @@ class Judgments:
             if len(ranking)
         }
         ours = {ir_measures.parse_measure(_MEASURES[name]): name for name in measures}
-        place = {name: number for number, name in enumerate(self.query_ids)}
+        position = {name: number for number, name in enumerate(self.query_ids)}
         values = {name: np.zeros(len(self.query_ids)) for name in measures}
         if run:
             for metric in ir_measures.iter_calc(list(ours), self._qrels, run):
-                values[ours[metric.measure]][place[metric.query_id]] = metric.value
+                values[ours[metric.measure]][position[metric.query_id]] = metric.value
         return values
 
 
 def ranked(scores: Floats, depth: int) -> Ints:
-    """Returns the positions of the `depth` highest scores, best first; ties by position.
+    """Returns the positions of the `depth` highest scores, best first; ties go to the smaller position.
 
-    What scores minus infinity or NaN is never among them.
+    Scores of minus infinity and NaN are left out.
     """
-    places = np.flatnonzero(scores > -np.inf)
-    if len(places) > depth:
-        kept = scores[places]
-        places = places[kept >= np.partition(kept, len(kept) - depth)[len(kept) - depth]]
-    return places[np.lexsort((places, -scores[places]))[:depth]]
+    best = np.flatnonzero(scores > -np.inf)
+    if len(best) > depth:
+        kept = scores[best]
+        best = best[kept >= np.partition(kept, len(kept) - depth)[len(kept) - depth]]
+    return best[np.lexsort((best, -scores[best]))[:depth]]
 
 
 def scored(
     queries: Vectors, documents: Vectors, unranked: QueryPairs, similarity: str = COSINE
 ) -> Iterator[tuple[int, Floats]]:
-    """Yields for each query its position and its similarity with every document, in float64.
+    """Yields each query's position and its float64 similarity with every document.
 
-    The pairs of `unranked` have minus infinity, those of a text without a vector NaN.
+    Pairs of `unranked` score minus infinity, pairs with a text that has no vector NaN.
     """
     rows = max(1, _CELLS // max(1, len(documents)))
     for start in range(0, len(queries), rows):
@@ -135,7 +136,7 @@ def scored(
 
 
 def _rounded(scores: Floats, similarity: str) -> Floats:
-    """The scores of some queries, a row each, to as many digits as fp32 vectors bear."""
+    """Returns scores, one row per query, rounded as `_DECIMALS` says."""
     if similarity == COSINE:
         return np.round(scores, _DECIMALS, out=scores)
     finite = np.where(np.isfinite(scores), np.abs(scores), 0.0)
@@ -150,5 +151,5 @@ def discount(depth: int) -> Floats:
 
 
 def named(values: Mapping[str, Sequence[float]]) -> dict[str, Floats]:
-    """Returns columns of numbers as arrays."""
+    """Returns each sequence of numbers as an array."""
     return {name: np.asarray(column, dtype=np.float64) for name, column in values.items()}

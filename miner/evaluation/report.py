@@ -1,4 +1,4 @@
-"""Several models on several stores: what was measured, where models differ, where stores disagree."""
+"""Evaluating several models on several stores: measures, differences, and stores that disagree."""
 
 from __future__ import annotations
 
@@ -40,37 +40,38 @@ class StoreSplit:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Which model it was."""
+    """Which model was measured."""
 
     name: str
     fingerprint: str
     dtype: str
     similarity: str | None
-    """How an encoder compares vectors; None of a reranker."""
+    """How an encoder compares vectors; None for a reranker."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """What was measured in one place: per model, the first being the one asked about."""
+    """The measures of all models on one split of one store."""
 
     data: StoreSplit
     results: tuple[Evaluation, ...]
+    """One per model, in the order of `EvaluationReport.models`."""
     differences: tuple[tuple[Difference, ...], ...]
-    """Per other model: the first model's measures less its."""
+    """For every model but the first: the first model's measures minus its."""
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What `miner evaluate` found out."""
+    """The result of `miner evaluate`."""
 
     models: tuple[ModelFacts, ...]
     sections: tuple[Section, ...]
-    """The user's own task first, then what was put beside it."""
+    """The user's own data first, then those of --beside."""
 
     def disagreements(self) -> list[str]:
-        """Returns one line for each place beside that turns the sign of a difference on the first.
+        """Returns a line for each store of --beside on which the other of two models is ahead.
 
-        Looked at is the first measure of each task; a difference of exactly 0 turns nothing.
+        Compares the differences in the first measure of each task; a difference of 0 disagrees with none.
         """
         lines = []
         own = self.sections[0]
@@ -82,18 +83,18 @@ class EvaluationReport:
                 if here.difference * there.difference < 0:
                     ways = ("ahead of", "behind") if here.difference > 0 else ("behind", "ahead of")
                     lines.append(
-                        f"disagree: {names[0]} is {ways[0]} {name} on {own.data} ({_said(here)}), "
-                        f"{ways[1]} it on {section.data} ({_said(there)})"
+                        f"disagree: {names[0]} is {ways[0]} {name} on {own.data} ({_figures(here)}), "
+                        f"{ways[1]} it on {section.data} ({_figures(there)})"
                     )
         return lines
 
 
-def _said(difference: Difference) -> str:
+def _figures(difference: Difference) -> str:
     return f"{difference.measure} {signed(difference.difference)}, p {difference.p:.4f}"
 
 
 def store_split(text: str, split: str) -> StoreSplit:
-    """Returns the place that `STORE` or `STORE:SPLIT` names; `split` where it names none."""
+    """Returns what `STORE:SPLIT` names, or `STORE` with the default `split`."""
     store, colon, named = text.rpartition(":")
     if not colon or Path(text).exists():
         return StoreSplit(Path(text), split)
@@ -102,24 +103,24 @@ def store_split(text: str, split: str) -> StoreSplit:
 
 def evaluate_on(
     model: str,
-    places: Sequence[StoreSplit],
+    splits: Sequence[StoreSplit],
     config: EvaluationConfig,
     progress: Progress = SILENT,
 ) -> EvaluationReport:
-    """Measures a model and those of `config.against` in every place, and compares.
+    """Measures a model and those of `config.against` on every split, and compares them.
 
-    `config.task` is meant for the first place; the task of the others is told by their judgments.
+    `config.task` is for the first split; the task of the others is detected from their judgments.
     Raises ModelError, StoreError and UsageError.
     """
-    models = open_models((model, *config.against), config.task)
-    tasks = [config.task, *[AUTO] * (len(places) - 1)]
-    settings = [replace(config, split=p.split, task=task) for p, task in zip(places, tasks, strict=True)]
-    for number, (data, own) in enumerate(zip(places, settings, strict=True)):
+    models = open_models((model, *config.against), config.task, progress)
+    tasks = [config.task, *[AUTO] * (len(splits) - 1)]
+    settings = [replace(config, split=one.split, task=task) for one, task in zip(splits, tasks, strict=True)]
+    for number, (data, own) in enumerate(zip(splits, settings, strict=True)):
         with Store.open(data.store, read_only=True) as store, store.snapshot():
             if number:
                 require_judgments(store, own.split, f"--beside {data.store}:SPLIT")
             task_of_split(store, own)
-    sections = [_section(data, models, own, progress) for data, own in zip(places, settings, strict=True)]
+    sections = [_section(data, models, own, progress) for data, own in zip(splits, settings, strict=True)]
     facts = tuple(
         ModelFacts(m.name, m.fingerprint, m.dtype, None if isinstance(m, Reranker) else m.similarity)
         for m in models
@@ -131,13 +132,13 @@ def _section(
     data: StoreSplit, models: Sequence[Model], config: EvaluationConfig, progress: Progress
 ) -> Section:
     with Store.open(data.store, read_only=True) as store:
-        measured = measure(store, models, config, progress)
-    differences = [tuple(compare(measured[0], other, config.seed)) for other in measured[1:]]
-    return Section(data, tuple(measured), tuple(differences))
+        results = measure(store, models, config, progress)
+    differences = [tuple(compare(results[0], other, config.seed)) for other in results[1:]]
+    return Section(data, tuple(results), tuple(differences))
 
 
 def as_json(report: EvaluationReport, per_query: bool = False) -> dict[str, Any]:
-    """Returns the report as JSON has it; with `per_query` the values behind the means as well."""
+    """Returns the report as JSON-able values; with `per_query` also the values per query."""
     return {
         "models": [asdict(model) for model in report.models],
         "sections": [_section_json(section, report, per_query) for section in report.sections],
@@ -156,17 +157,17 @@ def _section_json(section: Section, report: EvaluationReport, per_query: bool) -
         "left_out": dict(first.left_out),
         "chance": first.chance,
         "measures": [
-            {"model": name, **measured.means} for name, measured in zip(names, section.results, strict=True)
+            {"model": name, **result.means} for name, result in zip(names, section.results, strict=True)
         ],
         "unscored": [
-            {"model": name, **measured.unscored}
-            for name, measured in zip(names, section.results, strict=True)
-            if measured.unscored
+            {"model": name, **result.unscored}
+            for name, result in zip(names, section.results, strict=True)
+            if result.unscored
         ],
         "warnings": [
             warning
-            for name, measured in zip(names, section.results, strict=True)
-            for warning in warnings(name, measured)
+            for name, result in zip(names, section.results, strict=True)
+            for warning in warnings(name, result)
         ],
         "differences": [
             {"against": name, **asdict(difference)}
@@ -177,15 +178,14 @@ def _section_json(section: Section, report: EvaluationReport, per_query: bool) -
     if per_query:
         content["ids"] = list(first.ids)
         content["per_query"] = [
-            {"model": name, **_values(measured)}
-            for name, measured in zip(names, section.results, strict=True)
+            {"model": name, **_values(result)} for name, result in zip(names, section.results, strict=True)
         ]
     return content
 
 
-def _values(measured: Evaluation) -> dict[str, Any]:
-    values: dict[str, Any] = {name: column.tolist() for name, column in measured.values.items()}
-    if measured.graded is not None:
-        predicted = [float(one) if isfinite(one) else None for one in measured.graded.predicted]
-        values |= {"gold": measured.graded.gold.tolist(), "similarity": predicted}
+def _values(result: Evaluation) -> dict[str, Any]:
+    values: dict[str, Any] = {name: column.tolist() for name, column in result.values.items()}
+    if result.graded is not None:
+        predicted = [float(one) if isfinite(one) else None for one in result.graded.predicted]
+        values |= {"gold": result.graded.gold.tolist(), "similarity": predicted}
     return values

@@ -1,4 +1,4 @@
-"""Reranking: does the cross-encoder put the relevant ones of BM25's candidates first?"""
+"""The task reranking: does a reranker rank the relevant candidates of BM25 first?"""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from miner.retrieval.search import chunk_ranges
 from miner.store import evidence as evaluating
 from miner.store.database import Store
 
-_BRIEFLY, _AT_LAST = 0.5, 5.0
-"""Seconds to wait for a process that writes to the store: after a chunk, and at the end."""
+_WAIT, _LAST_WAIT = 0.5, 5.0
+"""Seconds to wait for another process that writes to the store: after a chunk, and at the end."""
 MEASURES = ("nDCG@10", "MRR@10", "MAP")
 _CHUNK = 4096
-"""Pairs between two commits: what a kill can cost."""
+"""Pairs that are scored between two commits: the work that a kill can lose."""
 
 
 @dataclass(frozen=True)
 class RerankingTask:
-    """The candidates of each query, by position in `retrieval`, and what is relevant; in memory."""
+    """Queries, BM25's candidates and the judgments, in memory."""
 
     retrieval: RetrievalTask
     collection: Collection
@@ -43,7 +43,7 @@ class RerankingTask:
 
     @cached_property
     def candidates(self) -> QueryPairs:
-        """Each query's `depth` best documents by BM25, ordered by query, then rank."""
+        """Each query's best `depth` documents by BM25, ordered by query, then rank."""
         bm25 = Bm25(self.collection, Bm25Config())
         most = int(np.bincount(self.retrieval.judgments.unranked.query, minlength=1).max())
         found = [
@@ -54,10 +54,10 @@ class RerankingTask:
         return QueryPairs(query, doc)
 
     def measure(self, scores: Floats) -> Evaluation:
-        """Returns nDCG@10, MRR@10 and MAP of the candidates ordered by `scores`, one for each.
+        """Returns nDCG@10, MRR@10 and MAP of the candidates, ordered by `scores` (one per candidate).
 
-        Ties go to the smaller text_key. A relevant document that is no candidate counts as missed, and so
-        does a candidate without a finite score, which is not ranked.
+        Ties go to the smaller text_key. A candidate without a finite score is not ranked. A relevant document
+        that is not ranked, or not among the candidates, counts as missed.
         """
         judgments = self.retrieval.judgments
         order = np.lexsort((self.candidates.doc, -scores, self.candidates.query))
@@ -65,15 +65,15 @@ class RerankingTask:
         cuts = np.searchsorted(self.candidates.query[order], np.arange(1, len(judgments.query_ids)))
         values = judgments.values(np.split(self.candidates.doc[order], cuts), MEASURES)
         gaps = {"candidates": len(scores) - len(order)}
-        found = from_values("reranking", judgments.query_ids, values, len(judgments.doc_ids), unscored=gaps)
+        result = from_values("reranking", judgments.query_ids, values, len(judgments.doc_ids), unscored=gaps)
         finite = scores[order]
         extremes = (float(finite.min()), float(finite.max())) if len(finite) else (None, None)
         constant = same_score(len(finite), *extremes)
-        return replace(found, left_out=self.retrieval.left_out, constant=constant)
+        return replace(result, left_out=self.retrieval.left_out, constant=constant)
 
     @property
     def lengths(self) -> Ints:
-        """The characters of each candidate's query and document together."""
+        """How many characters each candidate's query and document have together."""
         queries = np.array([len(text) for text in self.retrieval.queries])
         documents = np.array([len(text) for text in self.retrieval.documents])
         return np.asarray(queries[self.candidates.query] + documents[self.candidates.doc])
@@ -82,10 +82,10 @@ class RerankingTask:
 def reranking_task(
     store: Store, split: str, depth: int = 100, queries: int | None = None, seed: int = 13
 ) -> RerankingTask:
-    """Reads what `retrieval_task` reads; candidates are each query's `depth` best documents by BM25.
+    """Reads what `retrieval_task` reads; the candidates are each query's best `depth` documents by BM25.
 
-    What is not ranked in retrieval is no candidate. Raises UsageError when no query of the split
-    has a relevant document.
+    Documents that retrieval leaves out of a query's ranking are not candidates. Raises UsageError if no query
+    of the split has a relevant document.
     """
     with store.snapshot():
         collection = Collection.load(store, split, queries, seed)
@@ -94,7 +94,7 @@ def reranking_task(
 
 
 def _candidates(bm25: Bm25, task: RetrievalTask, chunk: range, depth: int, wanted: int) -> tuple[Ints, Ints]:
-    """The best `depth` documents of a chunk's queries, without what is not ranked."""
+    """Returns the best `depth` documents of a chunk's queries, without those that are left out."""
     hits = bm25.search(chunk, wanted)
     query, doc = hits.query.astype(np.int64), hits.doc.astype(np.int64)
     hidden = pair_keys(task.judgments.unranked.query, task.judgments.unranked.doc)
@@ -107,14 +107,15 @@ def _candidates(bm25: Bm25, task: RetrievalTask, chunk: range, depth: int, wante
 def rerank(
     store: Store, reranker: Reranker, task: RerankingTask, known: pa.Table, progress: Progress = SILENT
 ) -> Evaluation:
-    """Scores the candidates and measures; pairs of `known` (`evaluating.known_scores`) are not scored again.
+    """Scores the candidates and returns the measures.
 
-    New scores are kept in the store, a chunk at a time; where another process writes to it, later or not.
+    Pairs whose score is in `known` (`evaluating.known_scores`) are not scored again. New scores are added to
+    the store after each chunk. If another process writes to it, they are added later or not at all.
     """
     judgments, pairs = task.retrieval.judgments, task.candidates
     query_ids, doc_ids = pa.array(judgments.query_ids), pa.array(judgments.doc_ids)
     scores = np.full(len(pairs.query), np.nan)
-    cut = reranker.truncated
+    truncated = reranker.truncated
     kept = _Kept(store, reranker.fingerprint, progress)
     located, rows = QueryPairs.locate(known, query_ids, doc_ids)
     missing = ~_filled(scores, pairs, located, known["score"].to_numpy()[rows])
@@ -126,32 +127,32 @@ def rerank(
         ids["doc_id"] = doc_ids.take(pa.array(pairs.doc[chunk]))
         kept.add(pa.table({**ids, "score": scores[chunk]}))
     kept.finish()
-    if reranker.truncated > cut:
-        longer = counted(reranker.truncated - cut, "pair was", "pairs were")
-        progress.note(f"{reranker.name}: {longer} longer than it reads")
+    if reranker.truncated > truncated:
+        longer = counted(reranker.truncated - truncated, "pair is", "pairs are")
+        progress.note(f"{reranker.name}: {longer} longer than the model reads")
     return task.measure(scores)
 
 
 class _Kept:
-    """The scores that go into the store whenever nobody else writes to it."""
+    """Adds scores to the store whenever no other process writes to it."""
 
     def __init__(self, store: Store, reranker: str, progress: Progress) -> None:
         self._store, self._reranker, self._progress = store, reranker, progress
         self._waiting: list[pa.Table] = []
 
     def add(self, scores: pa.Table) -> None:
-        """Keeps scores, and those that could not be kept before."""
+        """Adds scores, and those that could not be added before."""
         self._waiting.append(scores)
         with suppress(StoreError):
-            self._keep(wait=_BRIEFLY)
+            self._keep(wait=_WAIT)
 
     def finish(self) -> None:
-        """Keeps what is left, or notes that it is not kept."""
+        """Adds the remaining scores, or notes that they are lost."""
         try:
-            self._keep(wait=_AT_LAST)
+            self._keep(wait=_LAST_WAIT)
         except StoreError as error:
             left = sum(table.num_rows for table in self._waiting)
-            self._progress.note(f"{error.message}; so {counted(left, 'score is', 'scores are')} not kept")
+            self._progress.note(f"{error.message}; {counted(left, 'score was', 'scores were')} not kept")
 
     def _keep(self, wait: float) -> None:
         if not self._waiting:
@@ -166,19 +167,19 @@ class _Kept:
 
 
 def _filled(scores: Floats, pairs: QueryPairs, known: QueryPairs, values: Floats) -> npt.NDArray[np.bool_]:
-    """Writes the scores of the pairs that are known, NaN among them, and returns which these are."""
+    """Copies the known scores, NaN included, into `scores`; returns which pairs are known."""
     wanted, have = pair_keys(pairs.query, pairs.doc), pair_keys(known.query, known.doc)
     if not len(have):
         return np.zeros(len(wanted), dtype=np.bool_)
     order = np.argsort(have)
-    place = np.minimum(np.searchsorted(have[order], wanted), len(have) - 1)
-    same: npt.NDArray[np.bool_] = have[order][place] == wanted
-    scores[same] = values[order][place[same]]
+    position = np.minimum(np.searchsorted(have[order], wanted), len(have) - 1)
+    same: npt.NDArray[np.bool_] = have[order][position] == wanted
+    scores[same] = values[order][position[same]]
     return same
 
 
 def _chunks(missing: npt.NDArray[np.bool_], lengths: Ints) -> Iterator[Ints]:
-    """Chunks of the missing pairs, shortest first: batches of like lengths."""
+    """Yields chunks of the missing pairs, shortest first, so that batches hold pairs of similar length."""
     rows = np.flatnonzero(missing)
     rows = rows[np.argsort(lengths[rows], kind="stable")]
     for start in range(0, len(rows), _CHUNK):

@@ -1,4 +1,4 @@
-"""What an evaluation gives back: per-query values and means, and what models are asked for."""
+"""The result of an evaluation: values per query and their means; and how a task asks for vectors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from miner.errors import counted
 from miner.models.similarity import has_vector
 from miner.reporting.readable import Readable
-from miner.reporting.tables import text_table
+from miner.reporting.tables import percent, text_table
 
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]
@@ -20,63 +21,75 @@ TASKS = ("retrieval", "similarity", "labels", "reranking")
 
 
 class Encode(Protocol):
-    """Texts to vectors."""
+    """A function from texts to vectors."""
 
     def __call__(self, texts: Sequence[str], role: str) -> Vectors:
         """Returns the float32 vectors of `texts`, shape (len(texts), dimension), in their order.
 
-        Their length is 1 where they are compared by cosine. A text without a vector has a row of NaN.
-        `role` is `query` or `document`: which of the model's prompts, and of its routes, to use.
+        Vectors that are compared by cosine have length 1. A text without a vector has a row of NaN.
+        `role` is `query` or `document`: it selects the model's prompt and route.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Graded:
-    """Pairs with a score from people and one from the model, in the order of `Evaluation.ids`."""
+    """The people's score and the model's similarity of each pair, in the order of `Evaluation.ids`."""
 
     gold: Floats
     predicted: Floats
-    """Similarities; NaN where the model has no vector for one of the two texts."""
+    """Similarities; NaN if the model has no vector for one of the two texts."""
 
 
 @dataclass(frozen=True, repr=False)
 class Evaluation(Readable):
-    """What one model reached on one task."""
+    """The measures of one model on one task."""
 
     task: str
     """One of TASKS."""
     ids: tuple[str, ...]
     """Query ids, sorted; for similarity `query_id doc_id`, sorted by these."""
     values: Mapping[str, Floats]
-    """Per measure that is a mean: one value per id."""
+    """One value per id for every measure that is a mean over queries."""
     means: Mapping[str, float]
-    """Every measure, the most telling one first."""
+    """Every measure, the most informative one first."""
     documents: int = 0
     """How many documents were ranked."""
     graded: Graded | None = field(default=None, repr=False)
-    """Similarity: what its measures are computed from."""
+    """Similarity only: the scores that the measures are computed from."""
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """Retrieval and reranking: documents that are `copies` of others and count as one with them, and pairs
-    that are not ranked, for each reason of `store.corpus.UNRANKED` that occurs."""
+    """Retrieval and reranking: how many documents are `copies` of another and are ranked as one with it, and
+    how many pairs are not ranked, for each reason of `store.corpus.UNRANKED` that occurs."""
     chance: float | None = None
-    """Labels: the share of documents that have the query's label, what a model without sense reaches."""
+    """Labels only: the share of documents with the query's label, which a random ranking reaches."""
     unscored: Mapping[str, int] = field(default_factory=dict)
-    """How many queries, documents or pairs the model has no vector or score for; without those of 0."""
+    """How many queries, documents or pairs have no vector or score; names whose number is 0 are left out."""
     constant: str | None = None
-    """If the model gives everything the same vector or score: a clause that says so, to follow its name."""
+    """If all vectors or scores are the same: a clause that says so and continues the model's name."""
 
     def as_text(self) -> str:
-        """Returns the measures in aligned columns."""
+        """Returns the task and a table of the measures."""
         rows = [[name, f"{value:.4f}"] for name, value in self.means.items()]
-        return "\n".join([f"{self.task}, {len(self.ids):,} queries or pairs", *text_table(rows)])
+        return "\n".join([self.about, *text_table(rows)])
 
     def __repr__(self) -> str:
         return f"Evaluation({self.task}: {self.headline} {self.means[self.headline]:.4f})"
 
     @property
+    def about(self) -> str:
+        """The task and its size, such as `retrieval, 20 queries, 300 documents`."""
+        if self.task == "similarity":
+            return f"similarity, {counted(len(self.ids), 'pair')}"
+        documents = counted(self.documents, "document")
+        parts = [self.task, counted(len(self.ids), "query", "queries")]
+        parts.append(f"BM25's candidates of {documents}" if self.task == "reranking" else documents)
+        if self.chance is not None:
+            parts.append(f"{percent(self.chance)} of them with the same label")
+        return ", ".join(parts)
+
+    @property
     def headline(self) -> str:
-        """The name of the measure that stands for the task."""
+        """The name of the first measure, which represents the task."""
         return next(iter(self.means))
 
 
@@ -88,12 +101,12 @@ def from_values(
     chance: float | None = None,
     unscored: Mapping[str, int] | None = None,
 ) -> Evaluation:
-    """Returns measures that are means of their values per query."""
+    """Returns an evaluation whose measures are the means of `values` over the queries."""
     means = {name: float(np.mean(column)) for name, column in values.items()}
     gaps = {name: number for name, number in (unscored or {}).items() if number}
     return Evaluation(task, tuple(ids), dict(values), means, documents, chance=chance, unscored=gaps)
 
 
 def unscored(**vectors: Vectors) -> dict[str, int]:
-    """Returns how many rows of each matrix are no vectors."""
+    """Returns for each matrix how many rows have no vector (NaN)."""
     return {name: int((~has_vector(rows)).sum()) for name, rows in vectors.items()}

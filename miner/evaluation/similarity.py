@@ -1,4 +1,4 @@
-"""Similarity: does the model's similarity of two texts follow the score that people gave the pair?"""
+"""The task similarity: does the similarity of two texts agree with the score that people gave the pair?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from miner.errors import UsageError
+from miner.errors import UsageError, counted
 from miner.evaluation.result import Encode, Evaluation, Floats, Graded
 from miner.models.constant import same_vector
 from miner.models.similarity import COSINE, pairwise
@@ -19,7 +19,7 @@ from miner.store.database import Store
 
 @dataclass(frozen=True)
 class SimilarityTask:
-    """Graded pairs of texts, in memory."""
+    """Pairs of texts with their scores, in memory."""
 
     ids: tuple[str, ...]
     first: tuple[str, ...]
@@ -28,11 +28,11 @@ class SimilarityTask:
     headline: ClassVar[str] = "Spearman"
 
     def measure(self, encode: Encode, similarity: str = COSINE) -> Evaluation:
-        """Returns Spearman's and Pearson's correlation of the model's similarity and the gold score.
+        """Returns Spearman's and Pearson's correlation of the model's similarities with the gold scores.
 
-        Both texts are encoded as queries: the task is symmetric, and a prompt or a route for one role only
-        would not be. Equal similarities for all pairs correlate with nothing: 0. A pair that the model has
-        no vector for is left out and counted. Raises UsageError when fewer than three pairs are left.
+        Both texts are encoded as queries, since the task is symmetric. If all similarities are equal, the
+        correlations are 0. Pairs without a vector for both texts are left out and counted. Raises UsageError
+        if fewer than three pairs are left.
         """
         size = len(self.ids)
         vectors = encode((*self.first, *self.second), "query").astype(np.float64)
@@ -40,11 +40,11 @@ class SimilarityTask:
         kept = np.isfinite(predicted)
         if kept.sum() < 3:
             raise UsageError(
-                f"the model has vectors for both texts of only {kept.sum()} of the {size:,} pairs",
-                "a correlation needs three: measure another model",
+                f"the model has vectors for both texts of only {kept.sum()} of {counted(size, 'pair')}",
+                "a correlation needs three pairs: measure another model",
             )
         scores, gold = predicted[kept], self.gold[kept]
-        means = {"Spearman": spearman(scores, gold), "Pearson": pearson(scores, gold)}
+        means = {"Spearman": float(spearman(scores, gold)), "Pearson": float(pearson(scores, gold))}
         gaps = {"pairs": int(size - kept.sum())} if not kept.all() else {}
         graded = Graded(self.gold, predicted)
         constant = same_vector(texts=((*self.first, *self.second), vectors))
@@ -52,9 +52,9 @@ class SimilarityTask:
 
 
 def similarity_task(store: Store, split: str, queries: int | None = None, seed: int = 13) -> SimilarityTask:
-    """Reads every judged pair of a split, or a seeded sample of `queries` pairs, with its relevance.
+    """Reads the judged pairs of a split, or a seeded sample of `queries` pairs, with their relevance.
 
-    Raises UsageError when there are fewer than three pairs or all have the same relevance.
+    Raises UsageError if there are fewer than three pairs or all have the same relevance.
     """
     table = evaluating.graded_pairs(store, split)
     if queries is not None and queries < table.num_rows:
@@ -63,8 +63,8 @@ def similarity_task(store: Store, split: str, queries: int | None = None, seed: 
     gold = table["relevance"].to_numpy()
     if len(gold) < 3 or gold.min() == gold.max():
         raise UsageError(
-            f"split '{split}' has no graded pairs: {len(gold):,} pairs of {len(np.unique(gold))} relevance"
-            f"{'' if len(np.unique(gold)) == 1 else 's'}",
+            f"split '{split}' has no graded pairs: {counted(len(gold), 'pair')}, "
+            f"{counted(len(np.unique(gold)), 'distinct relevance')}",
             "ingest pairs with their scores: miner ingest STORE pairs.tsv --relevance-column score",
         )
     names = zip(table["query_id"].to_pylist(), table["doc_id"].to_pylist(), strict=True)

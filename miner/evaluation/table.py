@@ -1,4 +1,4 @@
-"""The report as people read it: measures as rows, models as columns."""
+"""An evaluation report as text: measures as rows, models as columns."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from miner.errors import counted
 from miner.evaluation.report import EvaluationReport, Section
 from miner.evaluation.result import Evaluation
-from miner.reporting.tables import percent, short_names, signed, signed_interval, text_table
+from miner.reporting.tables import short_names, signed, signed_interval, text_table
 from miner.stats import Difference
 
 
 def table(report: EvaluationReport) -> str:
-    """Returns one aligned table per place; of several also all side by side, and where they disagree."""
+    """Returns a table per store; for several also one of all side by side, and where they disagree."""
     names = short_names([model.name for model in report.models])
     parts = [_section(section, names) for section in report.sections]
     if len(report.sections) > 1:
@@ -23,15 +23,16 @@ def table(report: EvaluationReport) -> str:
 
 
 def _side_by_side(sections: Sequence[Section], names: Sequence[str]) -> list[list[str]]:
-    """The first measure of every place, models as rows."""
+    """Returns the first measure on every store, models as rows."""
     firsts = [next(iter(section.results[0].means)) for section in sections]
     rows = [["side by side", *(str(section.data) for section in sections)], ["", *firsts]]
     for number, name in enumerate(names):
         means = [section.results[number].means for section in sections]
         rows.append([name, *(f"{mean[first]:.4f}" for mean, first in zip(means, firsts, strict=True))])
     for number, name in enumerate(names[1:]):
-        found = [section.differences[number][0] for section in sections]
-        rows.append([f"{names[0]} - {name}", *(f"{signed(one.difference)}, p {one.p:.4f}" for one in found)])
+        differences = [section.differences[number][0] for section in sections]
+        cells = [f"{signed(one.difference)}, p {one.p:.4f}" for one in differences]
+        rows.append([f"{names[0]} - {name}", *cells])
     return rows
 
 
@@ -45,7 +46,7 @@ def _section(section: Section, names: Sequence[str]) -> str:
             row += _cells(differences[number])
         rows.append(row)
     first = section.results[0]
-    return "\n".join([f"{section.data}: {_about(first)}", *_left_out(first), *text_table(rows)])
+    return "\n".join([f"{section.data}: {first.about}", *_left_out(first), *text_table(rows)])
 
 
 _LEFT_OUT = {
@@ -56,33 +57,14 @@ _LEFT_OUT = {
 }
 
 
-def _left_out(measured: Evaluation) -> list[str]:
-    """What the rankings do not show, if anything."""
+def _left_out(result: Evaluation) -> list[str]:
+    """Returns the line that counts what is left out of the rankings, if anything."""
     parts = [
         counted(number, one, many) + rest
-        for (one, many, rest), number in (
-            (_LEFT_OUT[why], number) for why, number in measured.left_out.items()
-        )
+        for (one, many, rest), number in ((_LEFT_OUT[why], number) for why, number in result.left_out.items())
     ]
     return [f"left out of the rankings: {', '.join(parts)}"] if parts else []
 
 
-def _cells(found: Difference) -> list[str]:
-    interval = signed_interval(found.low, found.high)
-    return [f"{found.second:.4f}", signed(found.difference), interval, f"{found.p:.4f}"]
-
-
-def _about(measured: Evaluation) -> str:
-    """What the task was, and how large."""
-    if measured.task == "similarity":
-        return f"similarity, {counted(len(measured.ids), 'pair')}"
-    queries, documents = (
-        counted(len(measured.ids), "query", "queries"),
-        counted(measured.documents, "document"),
-    )
-    parts = [measured.task, queries, documents]
-    if measured.task == "reranking":
-        parts[2] = f"BM25's candidates of {parts[2]}"
-    if measured.chance is not None:
-        parts.append(f"{percent(measured.chance)} of them of the same label")
-    return ", ".join(parts)
+def _cells(one: Difference) -> list[str]:
+    return [f"{one.second:.4f}", signed(one.difference), signed_interval(one.low, one.high), f"{one.p:.4f}"]

@@ -1,4 +1,4 @@
-"""Writing a run's triplets as training data: data files, a manifest, a data set card."""
+"""Exporting a run's triplets as training data: data files, a manifest, a data set card."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from miner.store.triplets import TripletCounts, triplet_counts, triplet_pieces, 
 __all__ = ["FORMATS", "ExportConfig", "ExportReport", "export_run", "training_rows"]
 
 PIECE = 65_536
-"""About how many triplets are in memory at a time, with their texts."""
+"""About how many triplets, with their texts, are in memory at once."""
 
 
 @dataclass(frozen=True, repr=False)
 class ExportReport(Readable):
-    """What was written."""
+    """The result of an export."""
 
     data: Path
     """The data file, or the folder of a `datasets` export."""
@@ -37,16 +37,16 @@ class ExportReport(Readable):
     rows: int
     counts: TripletCounts
     shortfalls: int
-    """Queries with fewer negatives than the run asked for."""
+    """How many queries have fewer negatives than the run asked for."""
     left_out: tuple[LeftOut, ...]
 
 
 def export_run(store: Store, out: Path, config: ExportConfig, progress: Progress = SILENT) -> ExportReport:
     """Writes a run's triplets to the new folder `out`: `data/`, `manifest.json` and `README.md`.
 
-    The same run gives the same bytes, and is not exported again to where it is. Raises UsageError for
-    settings that do not fit together or a folder that is in use, StoreError when there is nothing to export,
-    MinerError when another process exports to `out`.
+    The same run and settings give the same bytes; if `out` holds that export already, nothing is written.
+    Raises UsageError for settings that do not fit together or a folder that is in use, StoreError if there is
+    nothing to export, MinerError if another process exports to `out`.
     """
     made = plan(config, find_run(store, config.run))
     if stale := staleness(store, made.run):
@@ -57,7 +57,7 @@ def export_run(store: Store, out: Path, config: ExportConfig, progress: Progress
     with locked(out):
         facts = manifest.same_export(store, made, counts, out)
         if facts is not None:
-            progress.note(f"{out} holds this export already")
+            progress.note(f"{out} already contains this export")
             return _report(out, made, counts, facts)
         _require_free(out, config.force)
         with new_folder(out) as folder:
@@ -69,9 +69,9 @@ def export_run(store: Store, out: Path, config: ExportConfig, progress: Progress
 
 
 def training_rows(store: Store, config: ExportConfig) -> pa.Table:
-    """Returns a run's triplets as the rows of a format, in memory: what `export_run` writes.
+    """Returns the rows that `export_run` writes, in memory.
 
-    Raises as `export_run` for settings that do not fit together, and when there is nothing to export.
+    Raises UsageError for settings that do not fit together, and StoreError if there is nothing to export.
     """
     made = plan(config, find_run(store, config.run))
     _counts(store, made)
@@ -83,7 +83,7 @@ def training_rows(store: Store, config: ExportConfig) -> pa.Table:
 
 
 def _counts(store: Store, made: Plan) -> TripletCounts:
-    """Returns how much a run holds; raises StoreError if it has no triplets."""
+    """Returns the counts of a run; raises StoreError if it has no triplets."""
     counts = triplet_counts(store, made.run)
     if counts.triplets == 0:
         raise StoreError(
@@ -96,12 +96,12 @@ def _counts(store: Store, made: Plan) -> TripletCounts:
 def _without_rows(made: Plan) -> StoreError:
     return StoreError(
         f"no query of run '{made.run.name}' has {made.shape.negatives} negatives",
-        "ask for fewer with --negatives-per-row, or take --format triplet",
+        "ask for fewer with --negatives-per-row, or use --format triplet",
     )
 
 
 def _require_free(out: Path, force: bool) -> None:
-    """Raises UsageError when `out` is in use and may not be replaced."""
+    """Raises UsageError if `out` is not empty and may not be replaced."""
     require_replaceable(out)
     if not contents(out):
         return
@@ -109,7 +109,7 @@ def _require_free(out: Path, force: bool) -> None:
         raise UsageError(f"the folder {out} is not empty", "name a new folder, or add --force")
     if manifest.read(out) is None:
         raise UsageError(
-            f"{out} is not an earlier export (it holds no {MANIFEST} of one)", "--force replaces exports only"
+            f"{out} is not an earlier export (it has no {MANIFEST} of one)", "--force replaces only exports"
         )
 
 
@@ -128,7 +128,7 @@ def _report(out: Path, made: Plan, counts: TripletCounts, facts: Manifest) -> Ex
 def _write_data(
     store: Store, made: Plan, counts: TripletCounts, target: Path, progress: Progress
 ) -> tuple[int, dict[str, Any]]:
-    """Writes the rows; returns how many there are, and the first."""
+    """Writes the rows; returns their number and the first row."""
     target.parent.mkdir(exist_ok=True)
     rows = 0
     example: dict[str, Any] = {}
@@ -149,12 +149,12 @@ def _write_data(
 
 
 def _pieces(store: Store, made: Plan) -> Iterator[pa.Table]:
-    """Yields the run's triplets with their texts, a bounded number of whole queries at a time."""
+    """Yields the run's triplets with their texts, a limited number at a time, all of a query together."""
     for piece in triplet_pieces(store, made.run, PIECE):
         table = triplet_texts(store, made.run, piece)
         if table.num_rows != piece.triplets:
             raise StoreError(
                 f"run '{made.run.name}' has triplets whose query or document is not in {store.path}",
-                "the corpus has changed since: mine again",
+                "the documents or queries changed since the run: mine again",
             )
         yield table

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from miner.errors import counted
 from miner.export import certificate
 from miner.export.config import Plan
 from miner.export.manifest import LeftOut, Manifest
@@ -18,34 +19,35 @@ from miner.reporting.tables import markdown_table, shortened
 from miner.schema import Reason
 
 SHOWN = 400
-"""How many characters of a text the example shows."""
+"""How many characters of a text the example and the settings show."""
 
 _MEANINGS: Mapping[str, str] = {
     "selected": "a negative in this data set",
-    "kept": "passed every rule; a spare",
+    "kept": "passed every rule, but the query had enough negatives",
     Reason.JUDGED_POSITIVE: "judged relevant to the query in some split",
-    Reason.SAME_LABEL: "has the label of the query",
-    Reason.DUPLICATE_OF_POSITIVE: "the same text as a positive, up to case and white space",
-    Reason.OVERLAPS_POSITIVE: "contains a positive or is contained in one",
+    Reason.SAME_LABEL: "has the same label as the query",
+    Reason.DUPLICATE_OF_POSITIVE: "has the same text as a positive, ignoring case and white space",
+    Reason.OVERLAPS_POSITIVE: "contains a positive, or a positive contains it",
     Reason.IS_QUERY: "is the query itself",
     Reason.EMPTY_TEXT: "has no text",
     Reason.PROTECTED: "protected by the user",
-    Reason.RANK_WINDOW: "outside the window of ranks",
+    Reason.RANK_WINDOW: "ranked outside the rank window",
     Reason.MAX_SCORE: "scored above the highest score allowed",
     Reason.MIN_SCORE: "scored below the lowest score allowed",
     Reason.ABSOLUTE_MARGIN: "scored within the absolute margin of the positive",
     Reason.RELATIVE_MARGIN: "scored within the relative margin of the positive",
-    Reason.PERCENTILE: "scored above the percentile of all positives' scores",
-    Reason.RELATIVE_PERCENTILE: "scored too high among the positives' scores, relative to its positive",
-    Reason.DUPLICATE_OF_CANDIDATE: "a copy of a candidate of the query that ranks better",
-    Reason.DOCUMENT_CAP: "its document already serves as often as allowed",
-    Reason.NOT_SCORED: "it or the query's positives have no finite score",
+    Reason.PERCENTILE: "scored above the chosen percentile of all positives' scores",
+    Reason.RELATIVE_PERCENTILE: "too close to the positive in percentiles of all positives' scores",
+    Reason.DUPLICATE_OF_CANDIDATE: "a copy of a better-ranked candidate of the query",
+    Reason.DOCUMENT_CAP: "the document is already a negative of as many queries as allowed",
+    Reason.NOT_SCORED: "the candidate or the query's positives have no finite score",
 }
 
 _SCORES: Mapping[str, str] = {
     RERANKER: "The scores are those of the reranker `{name}`.",
-    ENCODER: "The scores are {scores} of the encoder `{name}`: who learns them learns what it knows.",
-    BM25: "The scores are BM25's: they count words in common, and their margins teach no more.",
+    ENCODER: "The scores are {scores} of the encoder `{name}`: a model trained on them imitates it.",
+    BM25: "The scores are BM25's: they depend only on the words that query and document share, and so do "
+    "the margins that a model learns from them.",
 }
 
 
@@ -99,12 +101,13 @@ def _dtype(kind: pa.DataType) -> str:
 
 def _summary(manifest: Manifest, summary: str) -> str:
     counts, run = manifest["counts"], manifest["run"]
+    rows, queries = counted(counts["rows"], "row"), counted(counts["queries"], "query", "queries")
+    positives, negatives = counted(counts["positives"], "positive"), counted(counts["negatives"], "negative")
     return f"""# Hard negatives: {run["name"]}
 
-Training data mined with `hardneg-miner`: {counts["rows"]:,} rows in the format \
-`{manifest["format"]}`, from {counts["queries"]:,} queries of the split `{run["split"]}` with \
-{counts["positives"]:,} positives and {counts["negatives"]:,} mined negatives \
-(the run has {counts["triplets"]:,} triplets).
+Training data mined with `hardneg-miner`: {rows} in the format `{manifest["format"]}`, from {queries} of the \
+split `{run["split"]}` with {positives} and {negatives} \
+(the run has {counted(counts["triplets"], "triplet")}).
 
 One row: {summary[0].lower()}{summary[1:]}"""
 
@@ -128,7 +131,7 @@ train = load_dataset("PATH", split="{split}")
     if manifest["file_type"] == "datasets":
         text += """
 
-`data` is also a folder of `Dataset.save_to_disk`:
+`data` is also a folder that `Dataset.save_to_disk` wrote:
 
 ```python
 from datasets import load_from_disk
@@ -150,14 +153,14 @@ def _training(manifest: Manifest, made: Plan, path: str) -> str:
 def _mining(manifest: Manifest) -> str:
     run, models = manifest["run"], manifest["models"]
     names = [f"- {kind}: `{model['name'] or model['fingerprint']}`" for kind, model in models.items()]
-    asked, short = run["negatives"], manifest["shortfalls"]["queries"]
+    wanted, short = run["negatives"], manifest["shortfalls"]["queries"]
     parts = [
         f"""## How it was mined
 
-For each of the {manifest["counts"]["mined_queries"]:,} queries with a judged positive, retrievers \
-proposed candidates from the corpus. A candidate that is a positive in disguise, or that scored too \
-close to the query's positives, was dropped; of the rest up to {asked} negatives were selected. Nothing \
-is padded: queries with fewer than {asked}: {short:,}."""
+Retrievers proposed candidates from the corpus for each of the {manifest["counts"]["mined_queries"]:,} \
+queries with a judged positive. Candidates that are copies of a positive, or that scored too close to the \
+query's positives, were dropped. Up to {wanted} of the remaining ones were selected as negatives. Queries \
+with fewer than {wanted} are not padded; their number is {short:,}."""
     ]
     if names:
         parts.append("\n".join(["Models:", "", *names]))
@@ -190,6 +193,5 @@ def _reproduction(manifest: Manifest) -> str:
     run = manifest["run"]
     return f"""## Reproduce
 
-Run `{run["run_id"]}`, seed {run["seed"]}, finished {run["finished"]}. `manifest.json` holds the \
-fingerprints of the data and the models, the settings, the library versions, all counts, and the \
-sha256 of every data file."""
+Run `{run["run_id"]}`, seed {run["seed"]}, finished {run["finished"]}. `manifest.json` has the fingerprints \
+of the data and the models, the settings, the library versions, all counts and the sha256 of every file."""

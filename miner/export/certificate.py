@@ -1,10 +1,12 @@
-"""The certificate: how wrong the data are, as far as the store has measured it, and how to measure again."""
+"""The certificate: what the store has measured about the quality of a run, and how to measure it again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from miner.errors import counted
+from miner.reporting.tables import decimal, percent
 from miner.store.audits import CANNOT_HIDE, last_audit
 from miner.store.contamination import contamination_checks
 from miner.store.corpus import provenance
@@ -31,22 +33,18 @@ _AUDIT = (
 
 
 def facts(store: Store, run: Run) -> dict[str, Any]:
-    """Returns audit, copies, contamination and provenance, JSON-able; None for what was never looked at."""
-    audit, copies, contamination = (
-        last_audit(store, run),
-        dedup_result(store),
-        contamination_checks(store),
-    )
+    """Returns audit, copies, contamination and origin of the judgments, JSON-able; None if not measured."""
+    audit, copies, checks = last_audit(store, run), dedup_result(store), contamination_checks(store)
     return {
         "audit": None if audit is None else {name: audit.get(name) for name in _AUDIT},
         "changed_since": changed_since(store, run),
         "copies": copies,
-        "contamination": contamination or None,
+        "contamination": checks or None,
         "judgments": provenance(store),
         "commands": {
             "audit": _audit_command(run, audit),
             "copies": _with_settings("miner dedup STORE", copies["settings"] if copies else {}),
-            "contamination": [_contamination_command(one) for one in contamination]
+            "contamination": [_contamination_command(one) for one in checks]
             or ["miner contamination STORE OTHER"],
         },
     }
@@ -72,19 +70,20 @@ def _audit_command(run: Run, audit: Mapping[str, Any] | None) -> str:
     return _with_settings(command, audit["settings"])
 
 
-def render(found: Mapping[str, Any]) -> str:
+def render(certificate: Mapping[str, Any]) -> str:
     """Returns the certificate as Markdown."""
-    parts = ["## How wrong it is", _audit(found["audit"], found["commands"]["audit"])]
-    if changed := found["changed_since"]:
+    commands = certificate["commands"]
+    parts = ["## Certificate", _audit(certificate["audit"], commands["audit"])]
+    if changed := certificate["changed_since"]:
         parts.append(
-            f"**The store's {' and '.join(changed)} changed after this run was mined**: what follows is of "
-            "the store as it is now, and these triplets are not. Mine again before passing them on."
+            f"**The store's {' and '.join(changed)} changed after this run was mined.** What follows "
+            "describes the store as it is now, not these triplets. Mine again before you publish them."
         )
     parts += [
-        _copies(found["copies"], found["commands"]),
-        _contamination(found["contamination"], found["commands"]),
+        _copies(certificate["copies"], commands),
+        _contamination(certificate["contamination"], commands),
     ]
-    return "\n\n".join([*parts, _judgments(found["judgments"])])
+    return "\n\n".join([*parts, _judgments(certificate["judgments"])])
 
 
 def _audit(audit: Mapping[str, Any] | None, command: str) -> str:
@@ -96,9 +95,9 @@ def _audit(audit: Mapping[str, Any] | None, command: str) -> str:
         f"nobody had judged them. **{_share(rate)} of them were selected as negatives** (hidden-positive "
         f"rate; 95 % interval {_interval(rate)}). {_share(hidden)} of the negatives of their queries were "
         f"hidden positives ({_interval(hidden)}).",
-        f"Negatives per query {mined['per_query']:.2f}; coverage {100 * mined['coverage']:.1f} % (queries "
-        f"with all negatives asked for); mean rank {_number(mined['rank'], 1)}, mean margin to the positives "
-        f"{_number(mined['margin'], 3)}. Positives below all negatives of their query: "
+        f"Negatives per query {mined['per_query']:.2f}; coverage {percent(mined['coverage'])} (queries "
+        f"with all negatives asked for); mean rank {decimal(mined['rank'], 1)}, mean margin to the positives "
+        f"{decimal(mined['margin'], 3)}. Positives below all negatives of their query: "
         f"{audit['weak_positives']:,}.",
     ]
     if audit["cannot_hide"]:
@@ -127,39 +126,36 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
 
 
 def _share(rate: Mapping[str, Any]) -> str:
-    return "none of none" if rate["rate"] is None else f"{100 * rate['rate']:.2f} %"
+    return "none of none" if rate["rate"] is None else percent(rate["rate"], 2)
 
 
 def _interval(rate: Mapping[str, Any]) -> str:
-    return f"{100 * rate['low']:.2f} % to {100 * rate['high']:.2f} %"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    return f"{percent(rate['low'], 2)} to {percent(rate['high'], 2)}"
 
 
 def _stale(changed: list[str]) -> str:
-    return f" **The store's {' and '.join(changed)} changed since: look again.**" if changed else ""
+    return f" **The store's {' and '.join(changed)} changed since: run it again.**" if changed else ""
 
 
 def _copies(copies: Mapping[str, Any] | None, commands: Mapping[str, Any]) -> str:
     if copies is None:
-        return f"Nobody has looked for copies: `{commands['copies']}`."
+        return f"Not checked for copies: `{commands['copies']}`."
     counts = [
-        f"{copies[role]['members']:,} {role} in {copies[role]['clusters']:,} clusters"
+        f"{copies[role]['members']:,} {role} in {counted(copies[role]['clusters'], 'cluster')}"
         for role in ("documents", "queries")
         if role in copies
     ]
-    found = f"Copies, of which mining takes one: {' and '.join(counts) or 'none'} (`{commands['copies']}`)."
-    return found + _stale(copies["changed_since"])
+    found = " and ".join(counts) or "none"
+    command = f"(`{commands['copies']}`).{_stale(copies['changed_since'])}"
+    return f"Copies (mining uses one document of each cluster): {found} {command}"
 
 
-def _contamination(contamination: list[Mapping[str, Any]] | None, commands: Mapping[str, Any]) -> str:
-    if contamination is None:
+def _contamination(checks: list[Mapping[str, Any]] | None, commands: Mapping[str, Any]) -> str:
+    if checks is None:
         command = commands["contamination"][0]
         return f"Not checked for evaluation texts in the training data (contamination): `{command}`."
     lines = []
-    for one, command in zip(contamination, commands["contamination"], strict=True):
+    for one, command in zip(checks, commands["contamination"], strict=True):
         number = sum(sum(kinds.values()) for kinds in one["counts"].values())
         total = sum(one["evaluation"].values())
         removed = ", which were removed" if one["removed"] and number else ""

@@ -1,4 +1,4 @@
-"""What to export, and whether it can be done."""
+"""The settings of an export, and whether they fit together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from miner.errors import UsageError, near
+from miner.errors import UsageError, counted, near
 from miner.export import dpr, flagembedding, tevatron, training
 from miner.export.formats import Format, Shape
 from miner.export.writers import FLAT, WRITERS
@@ -21,19 +21,19 @@ FORMATS: Mapping[str, Format] = training.FORMATS | flagembedding.FORMATS | tevat
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What to export, and how."""
+    """The settings of an export."""
 
     run: str | None = None
-    """The name of the run; None: the one that finished last."""
+    """The name of the run; None: the run that finished last."""
     format: str = "triplet"
     file_type: str | None = None
-    """None: the format's own, which is jsonl for most."""
+    """The type of the data file; None: the format's default, jsonl for most."""
     scores: bool = False
-    """Whether the deciding scores go with the texts."""
+    """Whether to write the deciding scores beside the texts."""
     negatives_per_row: int | None = within(None, COUNT)
     """How many negatives an n-tuple has; None: as many as the run asked for."""
     force: bool = False
-    """Whether an earlier export in the same place is replaced."""
+    """Whether to replace an earlier export in the same folder."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -50,23 +50,23 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class Plan:
-    """One export whose settings fit together."""
+    """The run, format and file type of an export, checked."""
 
     run: Run
     name: str
-    """Of the format."""
+    """The name of the format."""
     form: Format
     shape: Shape
     file_type: str
 
     @property
     def split(self) -> str:
-        """The run's split as a name that `datasets` takes."""
+        """The run's split as a name that `datasets` accepts."""
         return re.sub(r"\W", "_", self.run.split)
 
     @property
     def data(self) -> str:
-        """The path of the data file (of the folder, for `datasets`), relative to the export."""
+        """The path of the data file, or of the folder for `datasets`, relative to the export."""
         return "data" if self.file_type == "datasets" else f"data/{self.split}.{self.file_type}"
 
     @property
@@ -76,7 +76,7 @@ class Plan:
 
 
 def plan(config: ExportConfig, run: Run) -> Plan:
-    """Returns how a run is exported.
+    """Returns the plan of exporting a run.
 
     Raises UsageError for settings that do not fit together.
     """
@@ -97,8 +97,8 @@ def _negatives(config: ExportConfig, run: Run) -> int:
         )
     if not 1 <= config.negatives_per_row <= run.negatives:
         raise UsageError(
-            f"--negatives-per-row {config.negatives_per_row} does not fit run '{run.name}'",
-            f"it was mined with {run.negatives} per query: choose 1 to {run.negatives}",
+            f"--negatives-per-row must be between 1 and {run.negatives}, got {config.negatives_per_row}",
+            f"run '{run.name}' was mined with {counted(run.negatives, 'negative')} per query",
         )
     return config.negatives_per_row
 

@@ -10,10 +10,10 @@ from miner.export.groups import Lists, column, lists, negatives, positives, star
 
 
 def rows(table: pa.Table, shape: Shape) -> pa.Table:
-    """Returns dataset, question, answers, positive_ctxs, negative_ctxs, hard_negative_ctxs, by query.
+    """Returns dataset, question, answers, positive_ctxs, negative_ctxs, hard_negative_ctxs per query.
 
-    A context is {title, text, score, title_score, passage_id}. The scores are 0 unless asked for;
-    there are no answers and no easy negatives, and DPR's retriever training needs neither.
+    A context is {title, text, score, title_score, passage_id}; `score` is 0 unless scores are exported.
+    `answers` and `negative_ctxs` are empty: DPR's retriever training needs neither.
     """
     first = pa.array(starts(table, "query_id"))
     none = np.zeros(len(first) + 1, dtype=np.int64)

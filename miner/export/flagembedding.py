@@ -9,9 +9,9 @@ from miner.export.groups import column, joined, negatives, positives, starts
 
 
 def rows(table: pa.Table, shape: Shape) -> pa.Table:
-    """Returns query, pos, neg, one row per query; with scores pos_scores and neg_scores; then the ids.
+    """Returns query, pos, neg, with scores pos_scores and neg_scores, and the ids, one row per query.
 
-    FlagEmbedding's loader reads the columns it knows by name, so the ids do no harm.
+    FlagEmbedding's loader reads columns by name and ignores the ids.
     """
     good, bad = positives(table), negatives(table)
     first = pa.array(starts(table, "query_id"))

@@ -1,4 +1,4 @@
-"""What a format of training data is: one function from triplets to the rows of a file."""
+"""A format of training data: a function from triplets to the rows of a file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ANY_FILE = ("jsonl", "csv", "parquet", "datasets")
 
 @dataclass(frozen=True)
 class Shape:
-    """What the rows of one export look like."""
+    """The settings of an export that change its rows."""
 
     scores: bool
-    """Whether the deciding scores are in them."""
+    """Whether the rows have the deciding scores."""
     negatives: int
     """How many negatives an n-tuple has."""
     run: str
@@ -31,15 +31,15 @@ class Format:
     summary: str
     """What a row is, in a line of Markdown."""
     rows: Callable[[pa.Table, Shape], pa.Table]
-    """Triplets of whole queries (`reading.TRIPLET_TEXTS`, ordered) to rows; also of none at all."""
+    """From triplets (`TRIPLET_TEXTS`, ordered, all of a query together; possibly none) to rows."""
     training: str
-    """How to train on it, in Markdown; `{file}` is the data file, `{group}` a positive and its negatives."""
+    """How to train on the data, in Markdown; `{file}` is the data file, `{group}` 1 + negatives."""
     scored_training: str
-    """The same for data with scores."""
+    """How to train on the data with scores, in the same form."""
     task: str
     """The Hugging Face task category."""
     file_types: tuple[str, ...] = ANY_FILE
-    """Which file types its readers take; the first is the default."""
+    """The file types that readers of the format accept; the first is the default."""
 
     def schema(self, shape: Shape) -> pa.Schema:
         """Returns the columns of its rows."""

@@ -1,4 +1,4 @@
-"""The manifest: what an export holds, and everything it depends on."""
+"""The manifest: what an export contains and everything that it depends on."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from miner.store.verdicts import negative_counts, reason_counts, shortfall_reaso
 
 Manifest = Mapping[str, Any]
 MANIFEST = "manifest.json"
-"""The file that every export has; a folder without it is never replaced."""
+"""The file name; a folder without this file is never replaced."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What the run holds or aimed at but the export does not."""
+    """What the run has, or asked for, but the export does not contain."""
 
     what: str
     number: int
@@ -38,7 +38,7 @@ class LeftOut:
 
 
 def left_out(made: Plan, counts: TripletCounts, rows: int) -> list[LeftOut]:
-    """Returns what is left out and why; empty when nothing is."""
+    """Returns what is left out and why; empty if nothing is."""
     without = counts.mined_queries - counts.queries
     found = [LeftOut("queries", without, "no negative at all")]
     if made.name == "n-tuple":
@@ -48,7 +48,7 @@ def left_out(made: Plan, counts: TripletCounts, rows: int) -> list[LeftOut]:
 
 
 def build(store: Store, made: Plan, counts: TripletCounts, rows: int, folder: Path) -> Manifest:
-    """Returns the manifest of the data files in `folder`; its only time is when the run finished."""
+    """Returns the manifest of the data files in `folder`; the only time in it is the end of the run."""
     return {
         "format": made.name,
         "file_type": made.file_type,
@@ -94,7 +94,7 @@ def _run_facts(store: Store, run: Run) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[dict[str, Any]]:
-    """Returns path, size in bytes and sha256 of every data file of an export, by path."""
+    """Returns path, size in bytes and sha256 of every data file of an export, sorted by path."""
     return [
         {
             "path": file.relative_to(folder).as_posix(),
@@ -107,7 +107,7 @@ def _files(folder: Path) -> list[dict[str, Any]]:
 
 
 def write(manifest: Manifest, folder: Path) -> None:
-    """Writes the manifest as indented JSON into the folder of an export."""
+    """Writes the manifest into the folder of an export, as indented JSON."""
     text = json.dumps(manifest, ensure_ascii=False, indent=2) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
 
@@ -122,7 +122,7 @@ def read(folder: Path) -> Manifest | None:
 
 
 def same_export(store: Store, made: Plan, counts: TripletCounts, folder: Path) -> Manifest | None:
-    """Returns the manifest of a folder where exporting would write the same files; None elsewhere."""
+    """Returns the manifest of the folder if an export would write the same files again, else None."""
     found = read(folder)
     if found is None or not (folder / "README.md").is_file():
         return None

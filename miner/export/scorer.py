@@ -1,4 +1,4 @@
-"""Who gave the scores that a run decided by: its reranker, else its encoder, else BM25."""
+"""The scorer of a run's deciding scores: its reranker, else its encoder, else BM25."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ RERANKER, ENCODER, BM25 = "reranker", "encoder", "BM25"
 
 @dataclass(frozen=True)
 class Scorer:
-    """What scored a run's positives and negatives."""
+    """The model, or BM25, that scored a run's positives and negatives."""
 
     kind: str
     """RERANKER, ENCODER or BM25."""
     name: str = ""
-    """The model's, or its fingerprint; of BM25 none."""
+    """The model's name, or its fingerprint if it has none; empty for BM25."""
     similarity: str = COSINE
     """How an encoder compares vectors."""
 
 
 def scorer_of_run(store: Store, run: Run) -> Scorer:
-    """Returns who gave a run's deciding scores."""
+    """Returns the scorer of a run."""
     models = {RERANKER: run.reranker, ENCODER: run.encoder}
     names = {kind: model_name(store, model) or model for kind, model in models.items() if model}
     return _first(names, model_similarity(store, run.encoder))
 
 
 def scorer_of_manifest(manifest: Mapping[str, Any]) -> Scorer:
-    """Returns who gave the scores of an export; its manifest names the models of the run."""
+    """Returns the scorer of an export from its manifest, which names the models of the run."""
     models = manifest["models"]
     names = {kind: one["name"] or one["fingerprint"] for kind, one in models.items()}
     return _first(names, models.get(ENCODER, {}).get("similarity"))
 
 
 def scorer_of_export(folder: Path) -> Scorer | None:
-    """Returns who gave the scores of the export in a folder; None for one without, and for any other path."""
+    """Returns the scorer of the export in a folder; None if it has no scores or is not an export."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
         return scorer_of_manifest(manifest) if manifest["scores"] else None

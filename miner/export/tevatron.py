@@ -1,4 +1,4 @@
-"""The format of Tevatron: one query per line with its passages, titles apart."""
+"""The format of Tevatron: one query per line with its passages, titles in a field of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from miner.export.groups import Lists, column, lists, negatives, positives, star
 def rows(table: pa.Table, shape: Shape) -> pa.Table:
     """Returns query_id, query, positive_passages, negative_passages, one row per query.
 
-    A passage is {docid, title, text}, with scores also {score}.
+    A passage is {docid, title, text}, with scores {docid, title, text, score}.
     """
     first = pa.array(starts(table, "query_id"))
     return pa.table(

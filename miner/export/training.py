@@ -1,7 +1,7 @@
-"""The formats that sentence-transformers trains on as they are.
+"""The formats that sentence-transformers trains on without changes.
 
-Its collators take a column named label, labels, score or scores as the target and every other
-column, in order, as an input: so no ids here, and the order of the columns is part of the format.
+Its collators use a column named label, labels, score or scores as the target and every other column, in
+order, as an input. So there are no ids, and the order of the columns is part of the format.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from miner.export.formats import Format, Shape
-from miner.export.groups import Rows, column, joined, lists, negatives, positives, starts
+from miner.export.groups import RowNumbers, column, joined, lists, negatives, positives, starts
 
 
 def triplet(table: pa.Table, shape: Shape) -> pa.Table:
-    """Returns anchor, positive, negative, one row per triplet; with scores `[positive, negative]`."""
+    """Returns anchor, positive, negative, with scores `[positive, negative]`, one row per triplet."""
     columns = {
         "anchor": column(table, "query"),
         "positive": joined(table, "positive"),
@@ -30,7 +30,7 @@ def triplet(table: pa.Table, shape: Shape) -> pa.Table:
 def n_tuple(table: pa.Table, shape: Shape) -> pa.Table:
     """Returns anchor, positive, negative_1 … negative_n, one row per (query, positive).
 
-    Pairs with fewer than n negatives have no row. With scores `[positive, negative_1, …]`.
+    With scores, a column has `[positive, negative_1, …]`. Pairs with fewer than n negatives are left out.
     """
     first = starts(table, "query_id", "positive_id")
     sizes = np.diff(np.append(first, table.num_rows))
@@ -46,8 +46,8 @@ def n_tuple(table: pa.Table, shape: Shape) -> pa.Table:
     return pa.table(columns)
 
 
-def _score_lists(table: pa.Table, first: Rows, count: int) -> pa.ListArray:
-    """Returns per row the positive's score and those of the `count` negatives from `first` on."""
+def _score_lists(table: pa.Table, first: RowNumbers, count: int) -> pa.ListArray:
+    """Returns lists of the positive's score and those of `count` negatives, from each row of `first` on."""
     positive = column(table, "positive_score").to_numpy()
     negative = column(table, "negative_score").to_numpy()
     scores = np.column_stack([positive[first], *(negative[first + i] for i in range(count))])
@@ -56,14 +56,14 @@ def _score_lists(table: pa.Table, first: Rows, count: int) -> pa.ListArray:
 
 @dataclass(frozen=True)
 class _Labelled:
-    """Every query's positives, then its negatives, each once."""
+    """Each query's positives, then its negatives, each once."""
 
     query: pa.Array
     document: pa.Array
     label: pa.Array
     score: pa.Array
-    offsets: Rows
-    """Where each query's documents begin, and the end."""
+    offsets: RowNumbers
+    """The first entry of each query, and at the end the number of entries."""
 
 
 def _labelled(table: pa.Table) -> _Labelled:
@@ -71,7 +71,7 @@ def _labelled(table: pa.Table) -> _Labelled:
     order = pa.array(np.argsort(np.concatenate([good.owner, bad.owner]), kind="stable"))
 
     def merged(of_positives: pa.Array, of_negatives: pa.Array) -> pa.Array:
-        """Returns both sides' values, each (query, document) once, in order of the queries."""
+        """Returns the values of each query's positives and negatives, each document once."""
         parts = [of_positives.take(pa.array(good.rows)), of_negatives.take(pa.array(bad.rows))]
         return pa.concat_arrays(parts).take(order)
 
@@ -88,7 +88,7 @@ def _labelled(table: pa.Table) -> _Labelled:
 def labeled_pair(table: pa.Table, shape: Shape) -> pa.Table:
     """Returns anchor, document, label (1 positive, 0 negative), one row per (query, document).
 
-    With scores, `score` takes the place of the label.
+    With scores, the column `score` replaces `label`.
     """
     pairs = _labelled(table)
     target = {"score": pairs.score} if shape.scores else {"label": pairs.label}
@@ -98,7 +98,7 @@ def labeled_pair(table: pa.Table, shape: Shape) -> pa.Table:
 def labeled_list(table: pa.Table, shape: Shape) -> pa.Table:
     """Returns query, documents, labels (1 positive, 0 negative), one row per query, positives first.
 
-    With scores, `scores` takes the place of the labels.
+    With scores, the column `scores` replaces `labels`.
     """
     pairs = _labelled(table)
     target = {"scores": pairs.score} if shape.scores else {"labels": pairs.label}

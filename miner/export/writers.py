@@ -1,4 +1,4 @@
-"""Writing rows to files: one writer per file type, each with the same bytes for the same rows."""
+"""Writing rows to files: a writer per file type, which writes the same bytes for the same rows."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 import pyarrow as pa
 
 Write = Callable[[pa.Table], None]
-"""Appends rows."""
+"""A function that appends rows."""
 
 Writer = Callable[[Path, pa.Schema], AbstractContextManager[Write]]
-"""Opens the file (or folder) to write rows of that schema to; it is complete when the context ends."""
+"""A context that opens a file or folder for rows of a schema; it is complete when the context ends."""
 
 
 def json_lines(table: pa.Table) -> Iterator[str]:
-    """Yields each row as JSON, keys in the order of the columns."""
+    """Yields each row as a JSON object with its keys in the order of the columns."""
     encode = json.JSONEncoder(ensure_ascii=False).encode
     names = table.schema.names
     for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
@@ -27,19 +27,19 @@ def json_lines(table: pa.Table) -> Iterator[str]:
 
 @contextmanager
 def jsonl(target: Path, schema: pa.Schema) -> Iterator[Write]:
-    """One JSON object per line."""
+    """Writes one JSON object per line."""
     with target.open("w", encoding="utf-8", newline="\n") as file:
         yield lambda table: file.writelines(f"{line}\n" for line in json_lines(table))
 
 
 @contextmanager
 def json_list(target: Path, schema: pa.Schema) -> Iterator[Write]:
-    """One JSON list, an object per line."""
+    """Writes one JSON list with an object per line."""
     with target.open("w", encoding="utf-8", newline="\n") as file:
         separator = "[\n"
 
         def write(table: pa.Table) -> None:
-            """Appends rows, each after what separates it from the one before."""
+            """Appends rows, each after a separator."""
             nonlocal separator
             for line in json_lines(table):
                 file.write(separator + line)
@@ -51,7 +51,7 @@ def json_list(target: Path, schema: pa.Schema) -> Iterator[Write]:
 
 @contextmanager
 def csv(target: Path, schema: pa.Schema) -> Iterator[Write]:
-    """Comma-separated with a header, texts quoted, quotes doubled, lines ended by a line feed."""
+    """Writes comma-separated values with a header; texts are quoted, quotes doubled, lines end with LF."""
     from pyarrow.csv import CSVWriter
 
     with CSVWriter(target, schema) as writer:
@@ -60,7 +60,7 @@ def csv(target: Path, schema: pa.Schema) -> Iterator[Write]:
 
 @contextmanager
 def parquet(target: Path, schema: pa.Schema) -> Iterator[Write]:
-    """Parquet, compressed with Zstandard."""
+    """Writes Parquet, compressed with Zstandard."""
     from pyarrow.parquet import ParquetWriter
 
     with ParquetWriter(target, schema, version="2.6", compression="zstd") as writer:
@@ -69,7 +69,7 @@ def parquet(target: Path, schema: pa.Schema) -> Iterator[Write]:
 
 @contextmanager
 def datasets(target: Path, schema: pa.Schema) -> Iterator[Write]:
-    """A folder as `datasets.Dataset.save_to_disk` writes it."""
+    """Writes a folder as `datasets.Dataset.save_to_disk` does."""
     rows = target.with_name(f"{target.name}.rows")
     with pa.ipc.new_stream(rows, schema) as stream:
         yield stream.write_table
@@ -78,10 +78,10 @@ def datasets(target: Path, schema: pa.Schema) -> Iterator[Write]:
 
 
 def _save_to_disk(rows: Path, target: Path) -> None:
-    """Saves an Arrow stream as a `datasets` folder, without reading it into memory."""
+    """Saves an Arrow stream as a `datasets` folder without reading it into memory."""
     from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    # The fingerprint that datasets would choose depends on the time of day; this one on the content.
+    # The default fingerprint depends on the time of day; this one depends on the content.
     with rows.open("rb") as file:
         fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     rows_on_disk = Dataset(Dataset.from_file(str(rows)).data, fingerprint=fingerprint)
@@ -104,4 +104,4 @@ WRITERS: dict[str, Writer] = {
 """The writers by file type."""
 
 FLAT = ("csv",)
-"""File types that hold no lists."""
+"""File types that cannot contain lists."""

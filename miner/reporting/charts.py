@@ -1,4 +1,4 @@
-"""Charts: lines with bands, drawn once, written as PNG and SVG with the same bytes each time."""
+"""Charts of curves with bands, written as PNG and SVG with the same bytes each time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 _INSIDE = 8
-"""How many lines a panel can have and still hold their names, and its axis so many values."""
+"""Most curves whose names fit inside a panel, and most values that are labelled on an axis."""
 _STYLES = ("-", "--", ":")
-"""One after the other, when the ten colours are used up."""
+"""Line styles: the next one is used after every ten curves, when the colours repeat."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart: its points in order of x, and a band around it where one is given."""
+    """A line of a chart: its points in order of x, and optionally a band from `low` to `high`."""
 
     name: str
     x: Sequence[float]
@@ -26,17 +26,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes."""
+    """One pair of axes with its curves."""
 
     x_label: str
     y_label: str
     lines: Sequence[Curve]
     logarithmic: bool = False
-    """Whether x grows by factors; below its smallest value above 0 it grows evenly, from 0."""
+    """Whether the x axis is logarithmic; it is linear from 0 to the smallest x above 0."""
 
 
 def draw(title: str, panels: Sequence[Panel], png: Path, svg: Path) -> None:
-    """Draws the panels side by side, and writes them to the two files, whatever their names end in."""
+    """Draws the panels side by side and writes them to a PNG and an SVG file, whatever the suffixes."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -74,7 +74,7 @@ def _draw_panel(panel: Panel, axis: Any) -> None:
 
 
 def _by_factors(axis: Any, known: Sequence[float]) -> None:
-    """Makes x grow by factors; few values are told as they are."""
+    """Makes the x axis logarithmic; if there are few values, each one has a label."""
     least = min((x for x in known if x > 0), default=1.0)
     if not known or known[0] <= 0:
         axis.set_xscale("symlog", linthresh=least)

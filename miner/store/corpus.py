@@ -20,7 +20,8 @@ from miner.store.tables import GOLD, RELABELLED, SILVER
 IDENTITY = "queries_are_documents"
 """The key of `meta` that is true if a query and the document with its id are the same text."""
 
-_MINED = f"""SELECT DISTINCT query_id FROM {GOLD} WHERE split = ? AND relevance > 0"""
+MINED = f"""SELECT DISTINCT query_id FROM {GOLD} WHERE split = ? AND relevance > 0"""
+"""SQL for the queries that mining a split uses."""
 
 
 def documents(store: Store) -> pa.Table:
@@ -43,7 +44,7 @@ def queries(store: Store, split: str) -> pa.Table:
     """
     table = store.table(
         f"""SELECT query_id, text, text_key, label FROM queries
-        WHERE query_id IN ({_MINED}) ORDER BY query_id""",
+        WHERE query_id IN ({MINED}) ORDER BY query_id""",
         [split],
     )
     if table.num_rows == 0:
@@ -119,13 +120,17 @@ def content_hashes(store: Store, split: str) -> dict[str, str]:
     Each is a sum of 128-bit row hashes: it does not depend on the order of rows, but on every row and on how
     often it occurs. A further entry exists if queries are documents of the corpus.
     """
-    parts = {
-        "documents": ("documents", "doc_id, title, text, label", ""),
-        "queries": ("queries", "query_id, text, label", f"WHERE query_id IN ({_MINED})"),
-        "judgments": (GOLD, "query_id, doc_id, relevance, split", ""),
+    hashes = {
+        "documents": _hash(store, "documents", "doc_id, title, text, label", "", []),
+        "queries": queries_hash(store, MINED, split),
+        "judgments": _hash(store, GOLD, "query_id, doc_id, relevance, split", "", []),
     }
-    hashes = {name: _hash(store, *part, [split] if part[2] else []) for name, part in parts.items()}
     return hashes | ({IDENTITY: "yes"} if queries_are_documents(store) else {})
+
+
+def queries_hash(store: Store, ids: str, value: str) -> str:
+    """Returns the hash of the queries with the ids that the SQL `ids` selects; `value` is its parameter."""
+    return _hash(store, "queries", "query_id, text, label", f"WHERE query_id IN ({ids})", [value])
 
 
 def text_hashes(store: Store) -> dict[str, str]:

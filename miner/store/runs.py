@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from miner.errors import StoreError, UsageError, listed, near, shown
-from miner.store.corpus import IDENTITY, content_hashes
+from miner.store.corpus import IDENTITY, MINED, content_hashes, queries_hash
 from miner.store.database import Store
 from miner.store.duplicates import clusters_hash
 from miner.store.ledger import KEY
@@ -148,15 +148,32 @@ def _no_run(store: Store, name: str, names: Sequence[str]) -> UsageError:
 
 
 def changed_since(store: Store, run: Run) -> list[str]:
-    """Returns which of documents, queries, judgments and clusters have changed since a run was mined."""
+    """Returns which of documents, queries, judgments and clusters differ from what a run was mined on.
+
+    Queries that are no longer mined because their judgments were removed are a change of the judgments only.
+    """
     now: dict[str, Any] = {IDENTITY: None, **content_hashes(store, run.split)}
     now["clusters"] = clusters_hash(store)
-    # The hash of a sample of the queries ends with the sample; then the other queries are not compared.
-    return [
+    # The hash of a run over a sample of the queries ends with the sample's size and seed.
+    changed = [
         name
         for name, value in now.items()
         if str(run.inputs.get(name) or "").split("/")[0] != str(value or "") and (name in run.inputs or value)
     ]
+    if {"queries", "judgments"} <= set(changed) and _uses_no_other_queries(store, run):
+        changed.remove("queries")
+    return changed
+
+
+def _uses_no_other_queries(store: Store, run: Run) -> bool:
+    """Returns whether all queries of a run have the text they had, and mining again would use no others."""
+    mined = "SELECT query_id FROM positives WHERE evidence = ?"
+    if queries_hash(store, mined, run.evidence) != run.inputs.get("queries"):
+        return False
+    ((others,),) = store.rows(
+        f"SELECT count(*) FROM ({MINED}) WHERE query_id NOT IN ({mined})", [run.split, run.evidence]
+    )
+    return bool(others == 0)
 
 
 def staleness(store: Store, run: Run) -> str | None:
