@@ -162,24 +162,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run(["ingest", str(folder / store), data])
     run(["ingest", str(folder / "stsb.duckdb"), *sts, "--relevance-column", "score", "--split", "test"])
     shutil.copy(folder / "claims.duckdb", folder / "my.duckdb")
-    run(
-        [
-            "mine",
-            str(folder / "my.duckdb"),
-            "--encoder",
-            "bundled",
-            "--relative-margin",
-            "off",
-            "--name",
-            "r1",
-        ]
-    )
+    run(["mine", str(folder / "my.duckdb"), "--encoder", "bundled", "--relative-margin", "off"])
     run(["export", str(folder / "my.duckdb"), str(folder / "my-triplets"), "--format", "triplet"])
     return folder
 
 
 def copy(site: Path, name: str, to: Path) -> None:
     source = site / name.rstrip("/")
+    if name == "your.duckdb":
+        shutil.copy(site / "my.duckdb", to / name)
     if source.is_dir():
         shutil.copytree(source, to / source.name, dirs_exist_ok=True)
     elif source.exists():
@@ -202,11 +193,14 @@ def test_blocks_run(page: Path, site: Path, tmp_path: Path, monkeypatch: pytest.
     for language, file in (("toml", "recipe.toml"), ("csv", "faq.csv")):
         for block in blocks(page, language):
             (tmp_path / file).write_text(block, "utf-8")
+    outputs = []
     for words in commands(page):
         if PARSED.search(f"miner {' '.join(words)}"):
             parse(words)
         else:
-            run(shortened(words))
+            outputs.append(run(shortened(words)).strip())
+    if page.name == "README.md" and page.parent == ROOT:
+        assert [block.strip() for block in blocks(page, "") if block.strip() not in outputs] == []
     for block in blocks(page, "python"):
         code = block.replace('"all-MiniLM-L6-v2"', repr(str(get_model_path())))
         exec(compile(code, page.name, "exec"), {"__name__": "page"})
