@@ -66,8 +66,8 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One setting of the sweep, measured on both halves of the queries and on all."""
+class SweptRules:
+    """One setting of the rules, measured on both halves of the queries and on all."""
 
     rules: Rules
     choosing_half: Figures
@@ -95,10 +95,10 @@ class Calibration(Readable):
     settings: AuditConfig
     negatives: int
     """Negatives asked for per query."""
-    sweep: tuple[Setting, ...]
-    own: Setting
+    sweep: tuple[SweptRules, ...]
+    own: SweptRules
     """The run's own rules."""
-    chosen: Setting
+    chosen: SweptRules
     cannot_hide: dict[str, int]
     """How many positives may not be hidden, by reason (`stored.CANNOT_HIDE`)."""
     unknown_training: list[str]
@@ -127,7 +127,7 @@ class Calibration(Readable):
             return chosen.coverage >= own.coverage and rate_of(chosen) <= rate_of(own)
         return rate_of(chosen) <= self.target
 
-    def frontier(self) -> list[Setting]:
+    def frontier(self) -> list[SweptRules]:
         """Returns the settings that no other beats in rate, number and hardness of negatives; lowest rate
         first."""
         points = [_order(one.all_queries) for one in self.sweep]
@@ -217,7 +217,7 @@ def candidates(base: Rules, scores: npt.NDArray[np.float64]) -> list[Rules]:
     return [rules for rules in dict.fromkeys(tried) if not _closed(rules)]
 
 
-def _finer(swept: Sequence[Setting], own: Setting, target: float | None) -> list[Rules]:
+def _finer(swept: Sequence[SweptRules], own: SweptRules, target: float | None) -> list[Rules]:
     """Returns the settings between the best one of a rule that meets the request, and the next that does
     not."""
     if target is None:
@@ -226,7 +226,7 @@ def _finer(swept: Sequence[Setting], own: Setting, target: float | None) -> list
 
 
 def between(
-    swept: Sequence[Setting], fits: Callable[[Figures], bool], strictest: bool = False
+    swept: Sequence[SweptRules], fits: Callable[[Figures], bool], strictest: bool = False
 ) -> list[Rules]:
     """Returns settings between the loosest one of a rule that fits, and the next looser one.
 
@@ -234,7 +234,7 @@ def between(
     negatives on the choosing half (or the lowest rate) are refined. They fill the gaps between the steps of
     the sweep.
     """
-    families: dict[tuple[str, str], list[Setting]] = {}
+    families: dict[tuple[str, str], list[SweptRules]] = {}
     for one in swept:
         if (name := _only_rule(one.rules)) is not None:
             families.setdefault((name, one.rules.reference_positive), []).append(one)
@@ -272,7 +272,7 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _require_hidden(one: Setting) -> None:
+def _require_hidden(one: SweptRules) -> None:
     if one.choosing_half.hidden_positive_rate.rate is None:
         raise UsageError(
             "the half of the queries that chooses has no positive that may be hidden",
@@ -280,7 +280,7 @@ def _require_hidden(one: Setting) -> None:
         )
 
 
-def choose(swept: Sequence[Setting], target: float, negatives: int) -> Setting:
+def choose(swept: Sequence[SweptRules], target: float, negatives: int) -> SweptRules:
     """Returns the setting with the most negatives that meets the target on the choosing half.
 
     The hardest wins among those with about as many. Raises UsageError if no setting meets the target.
@@ -302,7 +302,7 @@ def choose(swept: Sequence[Setting], target: float, negatives: int) -> Setting:
     return min(equals, key=lambda one: _easiness(one.choosing_half))
 
 
-def least(swept: Sequence[Setting], own: Setting) -> Setting:
+def least(swept: Sequence[SweptRules], own: SweptRules) -> SweptRules:
     """Returns the setting with the lowest rate whose coverage is at least that of the run's own rules.
 
     Both are measured on the choosing half; the hardest wins among equals.
@@ -338,7 +338,9 @@ class _Measurement:
     """Whether each positive was hidden in any repeat."""
     audit: AuditConfig
 
-    def settings(self, grid: Sequence[Rules], sweeps: Sequence[Sweep], progress: Progress) -> list[Setting]:
+    def settings(
+        self, grid: Sequence[Rules], sweeps: Sequence[Sweep], progress: Progress
+    ) -> list[SweptRules]:
         """Returns every setting of the grid with its figures over all repeats."""
         totals: list[Counts] = []
         with progress.task("sweeping", len(sweeps), unit="repeats") as advance:
@@ -348,7 +350,7 @@ class _Measurement:
         chooses, confirms = self._halves
         parts = chooses, confirms, chooses | confirms
         return [
-            Setting(rules, *(self._figures(counts, part) for part in parts))
+            SweptRules(rules, *(self._figures(counts, part) for part in parts))
             for rules, counts in zip(grid, totals, strict=True)
         ]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.auditing.audit import CAVEAT, Audit, JudgedOutcomes
-from miner.auditing.calibrate import Calibration, Figures, Setting, rate_of
+from miner.auditing.calibrate import Calibration, Figures, SweptRules, rate_of
 from miner.auditing.relabel import RelabelReport
 from miner.auditing.replay import NegativesLeft
 from miner.engine.files import WAIT, is_stream, locked, replacing_all, require_file
@@ -84,15 +84,6 @@ def _outcomes(audit: Audit) -> str:
 
 
 def _costs(audit: Audit) -> str:
-    def cells(left: NegativesLeft) -> list[str]:
-        return [
-            decimal(left.per_query, 2),
-            percent(left.coverage),
-            percent(left.without),
-            decimal(left.rank, 2),
-            decimal(left.margin, 3),
-        ]
-
     names = [
         f"negatives per query, of {audit.negatives}",
         f"coverage: queries with all {audit.negatives}",
@@ -100,8 +91,18 @@ def _costs(audit: Audit) -> str:
         "mean rank of the negatives",
         "mean margin to the positives",
     ]
-    columns = zip(names, cells(audit.as_mined), cells(audit.as_audited), strict=True)
+    columns = zip(names, _left(audit.as_mined), _left(audit.as_audited), strict=True)
     return "\n".join(text_table([["negatives left by the rules", "as mined", "with hidden"], *columns]))
+
+
+def _left(left: NegativesLeft) -> list[str]:
+    return [
+        decimal(left.per_query, 2),
+        percent(left.coverage),
+        percent(left.without),
+        decimal(left.rank, 2),
+        decimal(left.margin, 3),
+    ]
 
 
 def judged_table(judged: JudgedOutcomes) -> str:
@@ -303,7 +304,7 @@ def write_recipe(calibration: Calibration, out: Path) -> None:
 
 
 def _panels(calibration: Calibration) -> list[Panel]:
-    groups: dict[str, list[Setting]] = {}
+    groups: dict[str, list[SweptRules]] = {}
     for one in calibration.sweep:
         # The name of the rule without its parameter.
         words = [word for word in one.name.replace(",", "").split() if not _is_number(word)]
@@ -322,7 +323,7 @@ def _is_number(word: str) -> bool:
     return word.lstrip("-").replace(".", "").isdigit()
 
 
-def _curves(groups: dict[str, list[Setting]], field: str, times: float) -> Sequence[Curve]:
+def _curves(groups: dict[str, list[SweptRules]], field: str, times: float) -> Sequence[Curve]:
     curves = []
     for name, settings in groups.items():
         known = [one.all_queries for one in settings if getattr(one.all_queries, field) is not None]
