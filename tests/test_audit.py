@@ -309,7 +309,7 @@ def test_positives_that_cannot_be_hidden_are_told_with_what_to_do(tmp_path: Path
     with make_store(tmp_path / "s.duckdb", documents, queries, judged) as store:
         with pytest.raises(UsageError, match="4 its query's text has several ids") as caught:
             audit(store, mine(store, MiningConfig()), AuditConfig())
-        assert caught.value.hint == "give queries that read the same one id"
+        assert caught.value.hint == "give queries with the same text one id"
 
 
 def test_a_copy_of_what_a_model_was_trained_on_is_never_hidden(tmp_path: Path) -> None:
@@ -497,7 +497,7 @@ def test_judgments_are_told_where_nothing_can_be_hidden(tmp_path: Path) -> None:
     )
     assert told.exit_code == 0, told.output
     assert told.stdout.splitlines()[0] == "2 of 2 judgments are about candidates of the run"
-    assert told.stdout.splitlines()[2].split()[:3] == ["negatives", "2", "1"]
+    assert told.stdout.splitlines()[2].split()[:5] == ["negatives", "(false-negative", "rate)", "2", "1"]
 
 
 def test_clusters_of_one_rate_tell_nothing_of_their_spread() -> None:

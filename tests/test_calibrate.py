@@ -291,7 +291,7 @@ def test_figures_of_another_selection_or_search_are_not_taken_for_this_run(
     assert [calibrated_on(store, one) for one in (many, shallow)] == [
         {"run": "base", "hidden_positive_rate": None}
     ] * 2
-    assert "measured of run base, whose negatives were found, scored or selected otherwise" in (
+    assert "measured on run base, whose candidates were found, scored or selected differently" in (
         audit_table(audit(store, many, AuditConfig()), "s")
     )
     other = decide_again(store, run, replace(config, rules=Rules(relative_margin=0.77)))

@@ -254,7 +254,7 @@ def test_the_command_says_what_it_did_and_takes_it_back(store: Store) -> None:
     back = CliRunner().invoke(group, ["relabel", path, "--undo"])
     assert back.stdout.startswith("removed: ")
     assert back.stdout.endswith(" relabelled judgments and run r2\n")
-    with pytest.raises(UsageError, match="--undo changes the store"):
+    with pytest.raises(UsageError, match="--undo and --dry-run exclude each other"):
         CliRunner().invoke(group, ["relabel", path, "--undo", "--dry-run"], catch_exceptions=False)
     for option in (["--run", "r1"], ["--probability", "0.9"], ["--set", "share=0.2"]):
         with pytest.raises(UsageError, match=f"{option[0]} has no effect with --undo"):

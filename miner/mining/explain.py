@@ -34,13 +34,13 @@ def explain(store: Store, query_id: str, run: str | None = None) -> Explanation:
     Raises StoreError for an unknown query, UsageError for an unknown run or one without the query.
     """
     text = corpus.require_query(store, query_id)
-    found = find_run(store, run)
-    positives = positives_of_query(store, found, query_id)
+    in_run = find_run(store, run)
+    positives = positives_of_query(store, in_run, query_id)
     if not positives.num_rows:
         splits = listed(splits_with_positives(store, query_id))
         where = f"its positives are in split {splits}" if splits else "it has no judged positive"
         raise UsageError(
-            f"query '{shown(query_id)}' is not in run '{found.name}' of split {found.split}: {where}",
+            f"query '{shown(query_id)}' is not in run '{in_run.name}' of split {in_run.split}: {where}",
             "a run has the queries with positives in its split, or a sample of them with --queries",
         )
-    return Explanation(found, query_id, text, positives, candidates_of_query(store, found, query_id))
+    return Explanation(in_run, query_id, text, positives, candidates_of_query(store, in_run, query_id))

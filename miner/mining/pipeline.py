@@ -55,8 +55,8 @@ class _Models:
     @property
     def by_kind(self) -> dict[str, Encoder | Reranker]:
         """The models in use, by their role: `encoder`, `reranker`."""
-        found = {"encoder": self.encoder.encoder if self.encoder else None, "reranker": self.reranker}
-        return {kind: model for kind, model in found.items() if model}
+        models = {"encoder": self.encoder.encoder if self.encoder else None, "reranker": self.reranker}
+        return {kind: model for kind, model in models.items() if model}
 
 
 def mine(
@@ -208,8 +208,8 @@ def _run_of(
     for kind, model in models.by_kind.items():
         take_in_model(store, Path(model.name))
         progress.note(f"{kind} {model.name} runs in {model.dtype} on {model.device}")
-    found = {kind: model.fingerprint for kind, model in models.by_kind.items()}
-    fingerprints = found.get("encoder"), found.get("reranker")
+    known = {kind: model.fingerprint for kind, model in models.by_kind.items()}
+    fingerprints = known.get("encoder"), known.get("reranker")
     inputs = {**collection.hashes, "encoder": fingerprints[0], "reranker": fingerprints[1]}
     return _described(store, config, inputs, evidence.key, fingerprints, name)
 
@@ -345,21 +345,21 @@ def _note_scores(store: Store, run: Run, config: MiningConfig, progress: Progres
     for scorer, name in names.items():
         if name is None:
             continue
-        found = score_facts(store, run, scorer)
-        unscored = _numbers(candidate=found.candidates, positive=found.positives)
+        facts = score_facts(store, run, scorer)
+        unscored = _numbers(candidate=facts.candidates, positive=facts.positives)
         if unscored:
             decides = scorer == deciding_score(config)
             progress.note(
-                f"warning: {name} gives no finite score to {unscored}, of {counted(found.pairs, 'pair')}: "
+                f"warning: {name} gives no finite score to {unscored}, of {counted(facts.pairs, 'pair')}: "
                 + ("pairs without a score are never selected" if decides else "another score decides here")
             )
-            if decides and found.queries:
-                queries = counted(found.queries, "query gets", "queries get")
+            if decides and facts.queries:
+                queries = counted(facts.queries, "query gets", "queries get")
                 progress.note(
                     f"warning: {queries} no negatives, because no positive has a finite score by {name}"
                 )
-        finite = found.pairs - found.candidates - found.positives
-        constant = same_score(finite, found.lowest, found.highest)
+        finite = facts.pairs - facts.candidates - facts.positives
+        constant = same_score(finite, facts.lowest, facts.highest)
         if constant and scorer != "bm25":
             progress.note(f"warning: {name} {constant}")
 
