@@ -38,25 +38,25 @@ def command(store: Path, before: str, after: str, as_json: bool) -> None:
     from miner.store.database import Store
 
     with Store.open(store, read_only=True) as opened, opened.snapshot():
-        found = differences(opened, before, after)
+        changed = differences(opened, before, after)
     if as_json:
-        click.echo(json.dumps(asdict(found), ensure_ascii=False, indent=1))
+        click.echo(json.dumps(asdict(changed), ensure_ascii=False, indent=1))
         return
-    for line in _lines(found):
+    for line in _lines(changed):
         click.echo(line)
 
 
-def _lines(found: Differences) -> list[str]:
+def _lines(changed: Differences) -> list[str]:
     lines = [
-        f"{found.before} → {found.after}",
-        *(f"  {cause}" for cause in found.causes or ["nothing differs"]),
+        f"{changed.before} → {changed.after}",
+        *(f"  {cause}" for cause in changed.causes or ["nothing differs"]),
     ]
-    lines.append(f"triplets   {_counts(found.triplets)}")
-    lines.append(f"positives  {_counts(found.positives)}")
-    gone = sum(one.number for one in found.moved if one.before == "negative")
-    new = sum(one.number for one in found.moved if one.after == "negative")
-    lines.append(f"negatives  {_counts({'both': found.same_negatives, 'gone': gone, 'new': new})}")
-    for one in found.moved:
+    lines.append(f"triplets   {_counts(changed.triplets)}")
+    lines.append(f"positives  {_counts(changed.positives)}")
+    gone = sum(one.number for one in changed.moved if one.before == "negative")
+    new = sum(one.number for one in changed.moved if one.after == "negative")
+    lines.append(f"negatives  {_counts({'both': changed.same_negatives, 'gone': gone, 'new': new})}")
+    for one in changed.moved:
         lines.append(f"{one.number:>10,} {_named(one.before)} → {_named(one.after)}, such as")
         lines.append(f"           {shown(one.query_id)}: {snippet(one.query, _SHOWN)}")
         lines.append(f"           {shown(one.doc_id)}: {snippet(one.document, _SHOWN)}")
