@@ -266,7 +266,7 @@ def test_the_command_tells_clusters_and_wrong_values(tmp_path: Path) -> None:
         path = str(store.path)
     told = CliRunner().invoke(group, ["dedup", path])
     assert told.exit_code == 0, told.output
-    assert "documents         301 texts, 2 of them in 1 clusters of copies" in told.stdout
+    assert "documents         301 texts, 2 of them in 1 cluster of copies" in told.stdout
     assert "2 the same text" in told.stdout
     assert (
         json.loads(CliRunner().invoke(group, ["dedup", path, "--json"]).stdout)["documents"]["members"] == 2

@@ -135,7 +135,7 @@ def test_ingest_says_what_equal_ids_mean(tmp_path: Path) -> None:
         "separate. If equal ids mean the same thing, add --queries-are-documents"
     ) in said(tmp_path / "a.duckdb", source)
     flagged = said(tmp_path / "b.duckdb", source, "--queries-are-documents")
-    assert "queries are documents: a query is the document of the same id" in flagged
+    assert "queries are documents: a query is the document with the same id" in flagged
     others = collection(tmp_path / "others", "d")
     assert "8 queries have none" in said(tmp_path / "c.duckdb", others, "--queries-are-documents")
     assert "id of a document" not in said(tmp_path / "d.duckdb", others)

@@ -186,8 +186,8 @@ def test_scores_that_may_be_no_probabilities_are_told(
         report = silver(store, lax, progress=told)
         assert report.uncalibrated == why
         assert f"{tmp_path}/{name} is not known to give probabilities: {why}" in told.said
-        assert f"expected   not known: scores may be no probabilities ({why})" in summary(report, lax)
-        assert "are right, says the reranker itself" not in summary(report, lax)
+        assert f"expected   unknown: the scores may not be probabilities ({why})" in summary(report, lax)
+        assert "are relevant, by the reranker's own scores" not in summary(report, lax)
         assert (silver_origin(store) or {})["uncalibrated"] == why
     told = Counting()
     assert silver(store, config, progress=told).uncalibrated is None
@@ -225,19 +225,19 @@ def test_a_soft_pass_keeps_every_score(store: Store, config: SilverConfig) -> No
     assert pairs["relevance"].to_pylist() == [relevance for *_, relevance in sorted(rows)]
     told = summary(report, soft).splitlines()
     assert told[0] == (
-        f"silver     {report.pairs:,} soft judgments in split 'train', the scores of all unjudged pairs of "
+        f"silver     {report.pairs:,} soft judgments in split 'train': the scores of all unjudged pairs of "
         "48 queries"
     )
     assert told[1] == (
-        f"           {report.positives:,} are 0.9 or more and would be positives, "
-        f"{report.negatives:,} are 0.1 or less and would be negatives"
+        f"           {report.positives:,} score 0.9 or more and would be positives, "
+        f"{report.negatives:,} score 0.1 or less and would be negatives"
     )
     silver(store, config)
     assert not is_soft(store)
     with pytest.raises(UsageError) as caught:
         replace(config, soft=True)
     assert str(caught.value) == (
-        "thresholds have no effect on soft judgments: every score is kept; "
+        "thresholds have no effect with --soft, which keeps every score; "
         "leave --positive and --negative out, or --soft"
     )
 
@@ -355,8 +355,11 @@ def test_errors_say_what_to_do(store: Store, config: SilverConfig, tmp_path: Pat
     before = judgments(store)
     with pytest.raises(UsageError) as caught:
         replace(config, positive=0.1, negative=0.2)
-    assert str(caught.value) == "thresholds cannot be 0.2 and 0.1; use 0 <= --negative < --positive <= 1"
-    with pytest.raises(UsageError, match="no queries 'jugded'"):
+    assert str(caught.value) == (
+        "negative must be less than positive, got 0.2 and 0.1; "
+        "give thresholds with 0 <= --negative < --positive <= 1"
+    )
+    with pytest.raises(UsageError, match=r"queries must be one of .* did you mean 'judged'"):
         replace(config, queries="jugded")
     with pytest.raises(
         UsageError, match=r"nothing is judged in split 'tset' of .* \(did you mean 'test'\?\)"
@@ -369,7 +372,7 @@ def test_errors_say_what_to_do(store: Store, config: SilverConfig, tmp_path: Pat
     raw.save_pretrained(str(tmp_path / "logits"))
     with pytest.raises(ModelError) as refused:
         silver(store, replace(config, reranker=str(tmp_path / "logits"), positive=0.5, negative=0.4))
-    assert "not probabilities; train one whose scores are: miner train-reranker STORE OUT" in str(
+    assert "not probabilities; train one that gives probabilities: miner train-reranker STORE OUT" in str(
         refused.value
     )
     assert judgments(store) == before
@@ -391,7 +394,7 @@ def test_the_command_makes_and_undoes(folder: Path) -> None:
     assert made[0].startswith("silver     ")
     assert made[0].endswith(" unjudged pairs of 48 queries"), "q00 is judged in test, so it is left out"
     assert made[1].endswith(" pairs that score between 0.1 and 0.6")
-    assert made[2].endswith(" of the positives are right, says the reranker itself")
+    assert made[2].endswith(" of the positives are relevant, by the reranker's own scores")
     assert made[3].startswith("held out   of 22 gold positives whose queries it never trained on, ")
     with Store.open(path) as store:
         count = silver_count(store)

@@ -103,7 +103,7 @@ def test_missing_key_names_line_and_nearest(tmp_path: Path) -> None:
     folder = beir(tmp_path / "set", DOCUMENTS, QUERIES)
     write(folder / "corpus.jsonl", jsonl({"_id": "1", "text": "a"}, {"_id": "2", "texte": "b"}))
     assert refused(tmp_path, folder) == (
-        "DIR/set/corpus.jsonl:2: no key 'text' (did you mean 'texte'?); the keys there: _id, texte"
+        "DIR/set/corpus.jsonl:2: no key 'text' (did you mean 'texte'?); its keys: _id, texte"
     )
 
 
@@ -118,7 +118,7 @@ def test_missing_key_names_line_and_nearest(tmp_path: Path) -> None:
 def test_broken_json_names_the_line(tmp_path: Path, line: str, reason: str) -> None:
     folder = beir(tmp_path / "set", DOCUMENTS, QUERIES)
     write(folder / "queries.jsonl", jsonl({"_id": "1", "text": "a"}) + "\n" + line + "\n")
-    assert refused(tmp_path, folder).startswith(f"DIR/set/queries.jsonl:3: {reason}; each line must hold one")
+    assert refused(tmp_path, folder).startswith(f"DIR/set/queries.jsonl:3: {reason}; write one")
 
 
 def test_not_utf8_names_the_line(tmp_path: Path) -> None:

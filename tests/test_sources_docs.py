@@ -32,7 +32,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
 def test_the_example_of_what_ingest_reads_runs_as_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = PAGE.with_name("sources.md").read_text("utf-8").split("## Layouts")[0]
+    page = PAGE.with_name("sources.md").read_text("utf-8").split("## Splits")[0]
     csv, refused, read = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
     commands = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)

@@ -39,7 +39,7 @@ def test_a_folder_behind_several_links_is_read_once_and_loops_end(tmp_path: Path
         (tmp_path / name).symlink_to(target)
     assert origins(tmp_path / "set") == [("b/y", ""), ("z/x", "")]
     (tmp_path / "set/up").symlink_to("..")
-    assert ("up", "a link to a folder that it is in") in origins(tmp_path / "set")
+    assert ("up", "a link to a folder that contains it") in origins(tmp_path / "set")
 
 
 def test_what_cannot_be_read_is_listed_with_the_reason(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_folder_of_data_sets_is_not_one_data_set(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         open_source(str(tmp_path), SourceConfig())
     assert str(caught.value) == (
-        f"{tmp_path}: not a data set, but a folder that holds BEIR folders: law, tax; "
+        f"{tmp_path}: not a data set, but a folder of BEIR folders: law, tax; "
         f"name one of them: {tmp_path}/law"
     )
 

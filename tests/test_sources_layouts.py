@@ -164,11 +164,11 @@ def test_layouts_that_are_read(tmp_path: Path, name: str) -> None:
 
 
 LABEL = (
-    "column '{}' looks like a label of the pairs (with values such as {}), but no option says what it means: "
-    "every row would count as a positive; to read it as relevance: --relevance-column {}{}; "
+    "column '{}' looks like a label of the pairs (with values such as {}), and no option mentions it: every "
+    "row would be a positive; to read it as relevance: --relevance-column {}{}; "
     "if every row is a positive: --relevance-column none"
 )
-NUMBERS, NAMES = " (0 or less is a judged negative)", " (rows with other values are left out)"
+NUMBERS, NAMES = " (0 or less means not relevant)", " (rows with other values are left out)"
 
 REFUSED = {
     "a pair marked 0": (
@@ -215,7 +215,7 @@ REFUSED = {
         "t.tsv",
         "query\tpositive\tesci_label\na\tb\tE\na\tc\tI\n",
         {"relevance_column": "esci_label"},
-        ": column 'esci_label' holds E, I: not numbers; say what each value is worth: "
+        ": values of column 'esci_label' are not numbers: E, I; give each value a relevance: "
         "--relevance-map E=3,I=0 (rows with other values are left out)",
     ),
     "MS MARCO queries": (
@@ -223,7 +223,7 @@ REFUSED = {
         "17\thow old is Rome\n18\twhat is rice\n",
         {},
         ": no column 'query'; the file seems to have no header, its first row is 17, how old is Rome; "
-        "add --no-header, and name its columns in order with --columns, such as query_id,text",
+        "add --no-header, and name the columns in order with --columns, such as query_id,text",
     ),
     "Chinese texts": (
         "t.tsv",
@@ -231,13 +231,13 @@ REFUSED = {
         {},
         ": no column 'query'; the file seems to have no header, its first row is 怎么重置, "
         "请按住路由器背面的按钮十秒钟直到指示灯开始闪烁为止; "
-        "add --no-header, and name its columns in order with --columns, such as query_id,text",
+        "add --no-header, and name the columns in order with --columns, such as query_id,text",
     ),
     "the wrong number of names": (
         "t.tsv",
         "17\ta\tb\n",
         {**BARE, "columns": ("query_id", "text")},
-        ":1: 3 fields, and --columns names 2; name every column in order, - for one that is not to be read",
+        ":1: 3 fields, but --columns names 2; name every column in order, - for a column to skip",
     ),
     "pairs by their usual names": (
         "t.csv",
@@ -278,27 +278,27 @@ REFUSED = {
         "t.json",
         '{\n"query": "a"\n}\n',
         {},
-        ": JSON that goes on over lines, not one object a line; write one object a line, or one array of "
-        "objects",
+        ": one JSON value over several lines, not one object per line; write one object per line, or one "
+        "array of objects",
     ),
     "an array that is cut off": (
         "t.json",
         '[{"query": "a", "positive": "b"}, {"query": "a"',
         {},
-        ":2: broken JSON (Expecting ',' delimiter, element 2); the file must hold one whole array",
+        ":2: broken JSON (Expecting ',' delimiter, element 2); write one complete array",
     ),
     "quotes of both kinds": (
         "t.tsv",
         "query\tpositive\n" + 'a\t"b ""c"" d"\n' * 20 + 'a\t5" screen\n',
         {},
-        ": 20 fields stand in quotes as CSV has them, but line 22 has other quotes; mend the file and add "
-        "--quoted, or read every quote as text with --unquoted",
+        ": 20 quoted fields as in CSV, but line 22 has other quotes; mend the file and add "
+        "--quoted, or keep all quotes as text with --unquoted",
     ),
     "CSV that tabs part": (
         "t.csv",
         "query\tpositive\na\tb\n",
         {},
-        ":1: one column, 'query\\tpositive': a .csv file has its columns parted by commas, not by '\\t'; "
+        ":1: one column, 'query\\tpositive': commas separate the columns of a .csv file, not '\\t'; "
         "end its name in .tsv",
     ),
     "a Git LFS pointer": (
@@ -344,7 +344,7 @@ REFUSED = {
         {},
         ": an HTML page, not text; download the file itself, not the page about it",
     ),
-    "an empty file": ("t.ndjson", "", {}, ": the file is empty; it needs rows, an object in each line"),
+    "an empty file": ("t.ndjson", "", {}, ": the file is empty; write one object per line"),
 }
 
 
@@ -385,7 +385,7 @@ def test_a_misspelt_value_of_the_map_is_refused(tmp_path: Path) -> None:
         ({"header": False}, "--no-header needs the names of the columns"),
         ({"columns": ("query",)}, "--columns is for files without a header"),
         ({"header": False, "columns": ("a", "a")}, "--columns has the name 'a' twice or empty"),
-        ({"relevance_map": {"a": 1}}, "--relevance-map needs the column whose values it maps"),
+        ({"relevance_map": {"a": 1}}, "--relevance-map needs the column with the values"),
         (
             {"relevance_column": "g", "relevance_map": {"a": float("nan")}},
             "--relevance-map gives 'a' the relevance nan",
@@ -402,7 +402,7 @@ def test_options_without_effect_are_refused(tmp_path: Path) -> None:
     named = write(tmp_path / "t.jsonl", '{"text": "a", "label": "b"}\n')
     with pytest.raises(UsageError, match=r"--no-header has no effect on .*t.jsonl: its columns have names"):
         open_source(str(named), SourceConfig(header=False, columns=("text", "label")))
-    with pytest.raises(UsageError, match=r"--relevance-column has no effect on .*t.jsonl: it holds labels"):
+    with pytest.raises(UsageError, match=r"--relevance-column has no effect on .*t.jsonl, which has labels"):
         open_source(str(named), SourceConfig(relevance_column="label"))
 
 

@@ -33,8 +33,8 @@ def test_quotes_of_public_files(file: str, read: bool) -> None:
     other = "hypothesis" if read else "sentence2"
     options = {"query_column": premise, "positive_column": other, "relevance_column": "none"}
     source = open_source(str(SHARED / file), SourceConfig(**options))
-    assert ("read as quoted" in source.note) == read
-    assert "stand in quotes, which" not in source.note
+    assert ("read without their quotes" in source.note) == read
+    assert "read with their quotes" not in source.note
 
 
 CELL = st.text(st.sampled_from('ab"\t\n, é'), min_size=1, max_size=6).filter(
@@ -92,7 +92,7 @@ def test_a_gzip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(files, "MOST_EXPANSION", (1 << 16, 200))
     path = write(tmp_path / "t.tsv.gz", gzip.compress(b"query\tpositive\n" + b"aaaa\tbbbb\n" * 1_000_000))
     assert refused(tmp_path, path) == (
-        "DIR/t.tsv.gz: expands to more than 200 times its size; unpack it yourself if that is right, and "
+        "DIR/t.tsv.gz: expands to more than 200 times its size; if that is right, unpack it yourself and "
         "name the unpacked file"
     )
 
@@ -110,7 +110,7 @@ def test_files_of_a_folder_that_are_not_read_are_listed(tmp_path: Path) -> None:
     for name in ("train.tsv", "extra.tsv", "README.md", "more/test.tsv"):
         write(tmp_path / "set" / name, "query\tpositive\na\tb\n")
     assert open_source(str(tmp_path / "set"), SourceConfig()).note.splitlines() == [
-        "not read: README.md (no table by its ending)",
+        "not read: README.md (not a table)",
         "not read: extra.tsv (no split in its name, such as train)",
         "not read: more/test.tsv (in a folder within the folder: name that folder or file)",
     ]
@@ -125,7 +125,7 @@ def test_splits_and_files_of_a_saved_data_set_that_are_not_read_are_listed(tmp_p
     write(tmp_path / "saved/notes.txt", "x")
     assert open_source(str(tmp_path / "saved"), SourceConfig(hf_split="train")).note.splitlines() == [
         "not read: splits test",
-        "not read: notes.txt (no part of the data set)",
+        "not read: notes.txt (not part of the data set)",
     ]
 
 

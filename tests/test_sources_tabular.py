@@ -157,7 +157,7 @@ def test_folder_is_read_file_by_file(tmp_path: Path) -> None:
     report = ingest(store, [str(tmp_path / "set")], progress=Heard())
     assert dict(report.splits) == {"dev": 1, "test": 1, "train": 1}
     assert notes[0].splitlines() == [
-        "not read: README.md (no table by its ending)",
+        "not read: README.md (not a table)",
         "not read: extra.tsv (no split in its name, such as train)",
     ]
 
@@ -192,7 +192,7 @@ def test_missing_key_in_a_later_line(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", jsonl(PAIRS[0], {"query": "x", "positives": "y"}))
     assert refused(tmp_path, path) == (
         "DIR/p.jsonl:2: no key 'positive' (did you mean 'positives'?); "
-        "each row needs this key; write null where there is no value"
+        "write this key in each row, with null for a missing value"
     )
 
 
@@ -200,7 +200,7 @@ def test_broken_json(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", jsonl(PAIRS[0]) + '{"query": "x"')
     assert refused(tmp_path, path) == (
         "DIR/p.jsonl:2: broken JSON (Expecting ',' delimiter, column 14); "
-        "each line must hold one whole JSON object"
+        "write one complete JSON object per line"
     )
 
 
@@ -229,16 +229,19 @@ def test_utf16_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "header", "by"),
+    ("name", "header", "by", "other"),
     [
-        ("x.csv", "query;positive", "commas, not by ';'; save it with commas"),
-        ("x.tsv", "query,positive", "tabs, not by ','; end its name in .csv"),
+        ("x.csv", "query;positive", "commas", "';'; save it with commas"),
+        ("x.tsv", "query,positive", "tabs", "','; end its name in .csv"),
     ],
 )
-def test_columns_parted_by_another_sign(tmp_path: Path, name: str, header: str, by: str) -> None:
+def test_columns_separated_by_another_sign(
+    tmp_path: Path, name: str, header: str, by: str, other: str
+) -> None:
     path = write(tmp_path / name, f"{header}\n")
     assert refused(tmp_path, path) == (
-        f"DIR/{name}:1: one column, '{header}': a {path.suffix} file has its columns parted by {by}"
+        f"DIR/{name}:1: one column, '{header}': {by} separate the columns of a {path.suffix} file, "
+        f"not {other}"
     )
 
 
@@ -246,15 +249,15 @@ def test_broken_csv(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", 'query,positive\na,b\n"never closed,c\nd,e\n')
     assert refused(tmp_path, path) == (
         "DIR/p.csv:3: broken CSV: unexpected end of data; "
-        'close every quote, and write a quote in a field as ""'
+        'close every quote, and write a quote within a field as ""'
     )
 
 
 @pytest.mark.parametrize("ending", ["tsv", "csv", "jsonl"])
 def test_empty_file(tmp_path: Path, ending: str) -> None:
     path = write(tmp_path / f"p.{ending}", "")
-    needs = "rows, an object in each line" if ending == "jsonl" else "a header line and rows"
-    assert refused(tmp_path, path) == f"DIR/p.{ending}: the file is empty; it needs {needs}"
+    needs = "one object per line" if ending == "jsonl" else "a header line and rows"
+    assert refused(tmp_path, path) == f"DIR/p.{ending}: the file is empty; write {needs}"
 
 
 def test_header_without_rows(tmp_path: Path) -> None:
@@ -267,7 +270,8 @@ def test_header_without_rows(tmp_path: Path) -> None:
 def test_doubled_column(tmp_path: Path) -> None:
     path = write(tmp_path / "p.tsv", "query\tpositive\tquery\na\tb\tc\n")
     assert refused(tmp_path, path) == (
-        "DIR/p.tsv:1: two columns named 'query'; rename one of them, or add --no-header if these are no names"
+        "DIR/p.tsv:1: two columns named 'query'; rename one of them, or add --no-header if this is "
+        "a row of data"
     )
 
 
@@ -278,10 +282,10 @@ def test_not_parquet(tmp_path: Path) -> None:
 
 def test_unknown_ending(tmp_path: Path) -> None:
     path = write(tmp_path / "p.xlsx", "x")
-    assert refused(tmp_path, path).startswith("DIR/p.xlsx: nothing here that miner can read; it reads BEIR")
+    assert refused(tmp_path, path).startswith("DIR/p.xlsx: miner can read nothing here; name a BEIR")
     assert refused(tmp_path, path, format="pairs") == (
-        "DIR/p.xlsx: cannot tell the format from the ending '.xlsx'; "
-        "end its name in .tsv, .csv, .jsonl, .ndjson, .json, .parquet, as what it holds"
+        "DIR/p.xlsx: unknown format '.xlsx'; "
+        "end its name in one of .tsv, .csv, .jsonl, .ndjson, .json, .parquet, as its content is"
     )
 
 

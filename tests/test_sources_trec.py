@@ -84,13 +84,13 @@ def test_split_option(folder: Path) -> None:
 def test_document_that_is_never_closed(tmp_path: Path, folder: Path) -> None:
     write(folder / "docs.sgml", DOCS + "<DOC>\n<DOCNO>9</DOCNO>")
     message = refused(tmp_path, folder)
-    assert message == "DIR/trec/docs.sgml:12: <doc> is never closed; the file seems to be cut off"
+    assert message == "DIR/trec/docs.sgml:12: <doc> is never closed; the file seems to be incomplete"
 
 
 def test_document_without_number(tmp_path: Path, folder: Path) -> None:
     write(folder / "docs.sgml", "<DOC>\n<TEXT>x</TEXT></DOC>")
     assert (
-        refused(tmp_path, folder) == "DIR/trec/docs.sgml:1: <doc> without a <docno>; every document needs one"
+        refused(tmp_path, folder) == "DIR/trec/docs.sgml:1: <doc> without a <docno>; give every document one"
     )
 
 
@@ -98,7 +98,7 @@ def test_topic_without_number(tmp_path: Path, folder: Path) -> None:
     write(folder / "topics.txt", "\n<top><title>x</top>")
     assert refused(tmp_path, folder) == (
         "DIR/trec/topics.txt:2: <top> without a number; "
-        "every topic needs one: <num>, or an attribute number or id"
+        "give every topic one: <num>, or an attribute number or id"
     )
 
 
@@ -115,6 +115,6 @@ def test_no_trec_file(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         open_source(str(tmp_path / "empty"), SourceConfig(format="trec"))
     assert str(caught.value).replace(str(tmp_path), "DIR") == (
-        "DIR/empty: no documents, topics or judgments of TREC; documents stand in <DOC>, topics in <top> or "
-        "<topic>; judgments are lines `query 0 document 1`"
+        "DIR/empty: no documents, topics or judgments of TREC; write documents in <DOC>, topics in <top> or "
+        "<topic>, judgments as lines `query 0 document 1`"
     )

@@ -121,7 +121,7 @@ def test_tags_that_are_not_read_are_listed_also_from_the_end_of_a_file(tmp_path:
     assert open_source(str(tmp_path / "set"), SourceConfig()).note == ""
     done = CliRunner().invoke(group, ["ingest", str(tmp_path / "s.duckdb"), str(tmp_path / "set")])
     assert done.exit_code == 0
-    assert f"{tmp_path}/set: not read: what is in the tags access, date, fileid\n" in done.output
+    assert f"{tmp_path}/set: not read: the content of the tags access, date, fileid\n" in done.output
 
 
 @pytest.mark.parametrize("name", ["ap8802", "ap8802.gz", "part/x.sgml"])
@@ -230,9 +230,9 @@ def test_judgments_that_are_none_are_refused(tmp_path: Path) -> None:
     folder = beir(tmp_path / "set", {"d1": "a"}, {"q1": "b"})
     write(folder / "qrels/test.tsv", "q1\td1\n")
     assert refused(tmp_path, folder) == (
-        "DIR/set/qrels/test.tsv: no judgments: its first line has 2 fields: q1, d1; a line holds query, "
+        "DIR/set/qrels/test.tsv: no judgments; its first line has 2 fields: q1, d1; write query, "
         "document, relevance between tabs, or TREC's query, 0, document, relevance; a header such as "
-        "query-id, corpus-id, score may name them in another order"
+        "query-id, corpus-id, score may give another order"
     )
 
 

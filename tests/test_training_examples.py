@@ -440,14 +440,12 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path, exports: Store) -> No
         "name a file, a folder that miner export wrote, or a store"
     )
     assert refusal(write(tmp_path / "empty.jsonl", ""), "mnr") == (
-        "empty.jsonl: the file is empty; it needs rows, an object in each line"
+        "empty.jsonl: the file is empty; write one object per line"
     )
     assert refusal(write(tmp_path / "only.tsv", "anchor\tpositive\n"), "mnr") == (
         "only.tsv: no rows to train on; every row needs text in each column"
     )
-    assert refusal(write(tmp_path / "t.txt", "x"), "mnr").startswith(
-        "t.txt: cannot tell the format from the ending '.txt'; "
-    )
+    assert refusal(write(tmp_path / "t.txt", "x"), "mnr").startswith("t.txt: unknown format '.txt'; ")
     assert refusal(write(tmp_path / "bad.parquet", "x"), "mnr").startswith(
         "bad.parquet: not a Parquet file: "
     )

@@ -1,4 +1,4 @@
-"""`miner dedup`: copies, found and kept as clusters."""
+"""`miner dedup`: find copies and store them as clusters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from miner.cli.options import OUTPUT, Command, Settings
-from miner.errors import snippet
+from miner.errors import counted, snippet
 from miner.ranges import ABOVE_0
 from miner.recipe import Setting, by_name
 
@@ -26,14 +26,12 @@ _SHOWN = 100
 SETTINGS = Settings(
     {
         "": by_name(
+            Setting("threshold", "Least Jaccard similarity of the words of near copies.", 0.9, range=ABOVE_0),
+            Setting("punctuation", "Count punctuation like words: for code and commands.", False, bool),
             Setting(
-                "threshold", "Least share of the words of either text that both have.", 0.9, range=ABOVE_0
+                "encoder", "Find copies by their vectors too: hub id, folder, or bundled.", may_be_off=True
             ),
-            Setting("punctuation", "Treat punctuation marks as words: for code and commands.", False, bool),
-            Setting(
-                "encoder", "Link texts with near vectors too: hub id, folder, or bundled.", may_be_off=True
-            ),
-            Setting("cosine", "Least cosine of two near vectors.", 0.97, range=ABOVE_0),
+            Setting("cosine", "Least cosine of the vectors of two copies.", 0.97, range=ABOVE_0),
         )
     },
     {"Copies": ("threshold", "encoder")},
@@ -42,14 +40,14 @@ SETTINGS = Settings(
 
 @click.command("dedup", cls=Command, settings=SETTINGS)
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON instead of the table.")
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON instead of the table.")
 def command(store: Path, as_json: bool, **given: Any) -> None:
-    """Find copies among the documents and among the queries of STORE, exact and near.
+    """Find exact and near copies among the documents and among the queries of STORE.
 
-    Texts are compared without case, word order and punctuation. The clusters replace those in the table
-    duplicates. miner mine then treats a cluster of documents as one: copies of a positive are excluded, and
-    only the best-ranked of several copies can be a negative. Documents that are judged not relevant, or have
-    another label, can be negatives even if they are copies.
+    Case, word order and punctuation do not count. The clusters replace those in the table duplicates. miner
+    mine then treats a cluster of documents as one: copies of a positive are excluded, and only the
+    best-ranked of several copies can be a negative. Documents that are judged not relevant, or have another
+    label, can be negatives even if they are copies.
 
     \b
     miner dedup my.duckdb
@@ -75,8 +73,8 @@ def _lines(report: DedupReport) -> Sequence[str]:
     lines = [*_copies("documents", report.documents), *_copies("queries", report.queries)]
     for one, other, clusters in report.crossings:
         lines.append(
-            f"{clusters:,} {'cluster' if clusters == 1 else 'clusters'} of queries stand in splits {one} and "
-            f"{other}: a model trained on one has seen the other"
+            f"{counted(clusters, 'cluster')} of queries in both splits {one} and {other}: a model trained on "
+            "one has seen queries of the other"
         )
     return lines
 
@@ -84,7 +82,7 @@ def _lines(report: DedupReport) -> Sequence[str]:
 def _copies(name: str, copies: CopiesReport) -> list[str]:
     lines = [
         f"{name:<10} {copies.texts:>10,} texts, "
-        f"{copies.members:,} of them in {copies.clusters:,} clusters of copies"
+        f"{copies.members:,} of them in {counted(copies.clusters, 'cluster')} of copies"
     ]
     meanings = {"exact": "the same text", "near": "nearly the same words", "vectors": "near vectors"}
     lines += [f"{number:>21,} {meanings[how]}" for how, number in copies.how.items()]

@@ -1,4 +1,4 @@
-"""`miner silver`: judgments by a cross-encoder for pairs that nobody judged."""
+"""`miner silver`: a cross-encoder judges pairs without a judgment."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import rich_click as click
 from miner.cli.numbers import Within
 from miner.cli.options import field_options
 from miner.curation.silver_config import SilverConfig
+from miner.errors import counted
 from miner.ranges import THREADS
 from miner.store.silver import QUERIES
 
@@ -18,38 +19,44 @@ if TYPE_CHECKING:
     from miner.curation.silver import SilverReport
 
 _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
-    "split": (click.STRING, "Split of the gold judgments to learn from, and of the silver ones."),
+    "split": (click.STRING, "Split of the gold judgments to train on, and of the silver judgments."),
     "reranker": (
         click.STRING,
-        "Cross-encoder that judges: hub id or folder [default: one is trained, in STORE.reranker].",
+        "Cross-encoder that judges: hub id or folder. [default: trains one in STORE.reranker]",
     ),
-    "encoder": (click.STRING, "Finds pairs together with BM25: hub id, folder, bundled; none: BM25 alone."),
+    "encoder": (
+        click.STRING,
+        "Encoder that finds pairs besides BM25: hub id, folder, bundled; none: BM25 alone.",
+    ),
     "queries": (
         click.Choice(QUERIES),
-        "Queries with gold positives in the split, without judgments, or both.",
+        "Queries with a gold positive in the split, queries without a judgment, or both.",
     ),
     "depth": (None, "Documents that each retriever returns per query."),
-    "per_query": (None, "Unjudged pairs scored per query."),
+    "per_query": (None, "Unjudged pairs to score per query."),
     "positive": (None, "Least score of a silver positive."),
     "negative": (None, "Greatest score of a silver negative."),
-    "soft": (click.BOOL, "Make every pair a judgment, its score the relevance: for --loss cosine."),
-    "dtype": (click.Choice(["auto", "fp32", "bf16"]), "Numbers to compute in; auto: bf16 where it is fast."),
+    "soft": (click.BOOL, "Make every pair a judgment whose relevance is its score: for --loss cosine."),
+    "dtype": (
+        click.Choice(["auto", "fp32", "bf16"]),
+        "Model precision. auto: bf16 if the hardware supports it, else fp32.",
+    ),
 }
-"""Every field of SilverConfig, with what it may be and what it means."""
+"""The fields of SilverConfig, with their types and help texts."""
 
 
 @click.command("silver")
 @click.argument("store", type=click.Path(path_type=Path))
 @field_options(SilverConfig(), _OPTIONS)
-@click.option("--workers", type=Within(THREADS), help="Worker threads [default: one per processor].")
+@click.option("--workers", type=Within(THREADS), help="Worker threads. [default: one per processor]")
 @click.option("--undo", is_flag=True, help="Remove all silver judgments from STORE.")
 def command(store: Path, workers: int | None, undo: bool, **settings: Any) -> None:
-    """Have a cross-encoder judge pairs in STORE that nobody judged (Augmented SBERT).
+    """Let a cross-encoder judge pairs in STORE that have no judgment (Augmented SBERT).
 
-    BM25 and an encoder propose pairs; the cross-encoder, trained on the gold judgments, scores them;
-    what it is sure of goes into STORE as judgments of source `silver`, in the place of earlier ones,
-    with --soft every score. Other thresholds cost no scoring. Mining and evaluation never read silver
-    judgments. Started again after a kill, the same command goes on where it stopped.
+    BM25 and an encoder propose pairs, and the cross-encoder, trained on the gold judgments, scores them.
+    Pairs at or beyond a threshold become judgments of source `silver`, which replace earlier ones; with
+    --soft, all pairs do. Mining and evaluation never read silver judgments. Other thresholds need no new
+    scores. After a kill, the same command continues where it stopped.
 
     \b
     miner silver my.duckdb
@@ -67,7 +74,7 @@ def command(store: Path, workers: int | None, undo: bool, **settings: Any) -> No
 def _undone(store: Any) -> str:
     from miner.store.silver import remove_silver
 
-    return f"removed    {remove_silver(store):,} silver judgments"
+    return f"removed    {counted(remove_silver(store), 'silver judgment')}"
 
 
 def _made(store: Any, config: SilverConfig, workers: int | None) -> str:
@@ -80,41 +87,45 @@ def _made(store: Any, config: SilverConfig, workers: int | None) -> str:
 
 
 def summary(report: SilverReport, config: SilverConfig) -> str:
-    """Returns what a pass did, for people."""
-    lines = (_soft if config.soft else _sure)(report, config)
+    """Returns the report of a pass as text."""
+    lines = (_soft if config.soft else _confident)(report, config)
     if report.replaced:
-        lines.append(f"replaced   {report.replaced:,} silver judgments of an earlier pass")
+        lines.append(f"replaced   {counted(report.replaced, 'silver judgment')} of an earlier pass")
     if report.uncalibrated:
-        lines.append(f"expected   not known: scores may be no probabilities ({report.uncalibrated})")
+        lines.append(f"expected   unknown: the scores may not be probabilities ({report.uncalibrated})")
     elif report.positives:
         what = f"pairs from {config.positive:g} on" if config.soft else "positives"
-        lines.append(f"expected   {report.expected:.1%} of the {what} are right, says the reranker itself")
-    if report.held_out:
-        held = report.held_out
         lines.append(
-            f"held out   of {held.positives:,} gold positives whose queries it never trained on, "
-            f"{held.above:.1%} would be positives, {held.below:.1%} negatives"
+            f"expected   {report.expected:.1%} of the {what} are relevant, by the reranker's own scores"
         )
-        right = "nothing is called positive there"
-        if not isnan(held.precision):
-            right = f"of what it calls positive there, at least {held.precision:.1%} is right"
-        lines.append(f"           {right}")
+    if report.held_out:
+        measured = report.held_out
+        lines.append(
+            f"held out   {measured.positives:,} gold positives of queries that it was not trained on: "
+            f"{measured.above:.1%} would be positives, {measured.below:.1%} negatives"
+        )
+        relevant = "no silver positive for these queries"
+        if not isnan(measured.precision):
+            relevant = f"at least {measured.precision:.1%} of the positives of these queries are relevant"
+        lines.append(f"           {relevant}")
     return "\n".join(lines)
 
 
-def _sure(report: SilverReport, config: SilverConfig) -> list[str]:
+def _confident(report: SilverReport, config: SilverConfig) -> list[str]:
     between = report.pairs - report.positives - report.negatives
     return [
-        f"silver     {report.positives:,} positives and {report.negatives:,} negatives in split "
-        f"'{config.split}', of {report.pairs:,} unjudged pairs of {report.queries:,} queries",
-        f"left out   {between:,} pairs that score between {config.negative:g} and {config.positive:g}",
+        f"silver     {counted(report.positives, 'positive')} and {counted(report.negatives, 'negative')} in "
+        f"split '{config.split}', from {counted(report.pairs, 'unjudged pair')} of "
+        f"{counted(report.queries, 'query', 'queries')}",
+        f"left out   {counted(between, 'pair')} with a score between {config.negative:g} and "
+        f"{config.positive:g}",
     ]
 
 
 def _soft(report: SilverReport, config: SilverConfig) -> list[str]:
     return [
-        f"silver     {report.pairs:,} soft judgments in split '{config.split}', the scores of all unjudged "
-        f"pairs of {report.queries:,} queries",
-        f"           {report.positives:,} are {config.positive:g} or more and would be positives, "
-        f"{report.negatives:,} are {config.negative:g} or less and would be negatives",
+        f"silver     {counted(report.pairs, 'soft judgment')} in split '{config.split}': the scores of all "
+        f"unjudged pairs of {counted(report.queries, 'query', 'queries')}",
+        f"           {report.positives:,} score {config.positive:g} or more and would be positives, "
+        f"{report.negatives:,} score {config.negative:g} or less and would be negatives",
     ]

@@ -1,1 +1,1 @@
-"""What is in the data that should not be: copies, and what evaluation data share with training data."""
+"""Copies, contamination, and judgments by a model: the quality of the texts and judgments in a store."""

@@ -1,4 +1,4 @@
-"""Copies in a store: found once, stored as clusters, and one document each for mining."""
+"""Finds copies among the texts of a store and stores them as clusters, one document each for mining."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ HOW = ("exact", "near", "vectors")
 
 @dataclass(frozen=True)
 class DedupConfig:
-    """What counts as a copy. UsageError for a value that cannot be."""
+    """What counts as a copy. Raises UsageError for a value out of range."""
 
     threshold: float = within(0.9, ABOVE_0)
-    """Least share of the words of either text that both have."""
+    """Least Jaccard similarity of the words of near copies."""
     punctuation: bool = False
-    """Whether punctuation counts as words do: for code."""
+    """Whether punctuation counts like words: for code."""
     encoder: str | None = None
-    """Also texts whose vectors are near: hub id, folder, or bundled."""
+    """Encoder that finds copies by their vectors too: hub id, folder, or bundled."""
     cosine: float = within(0.97, ABOVE_0)
-    """Least cosine of two vectors."""
+    """Least cosine of the vectors of two copies."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.encoder is None and self.cosine != DedupConfig.cosine:
-            raise UsageError("cosine has no effect without an encoder", "add --encoder, or leave it out")
+            raise UsageError("cosine has no effect without an encoder", "add --encoder, or leave cosine out")
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,10 +52,9 @@ class CopiesReport(Readable):
     texts: int
     clusters: int
     members: int
-    """Texts in clusters."""
+    """Number of texts in clusters."""
     how: dict[str, int]
-    """Members by the strongest link they have: the same text or passage, nearly the same words, near
-    vectors."""
+    """Members by their strongest link: the same text or passage, nearly the same words, near vectors."""
     examples: tuple[tuple[str, str], ...]
     """Pairs of texts from the largest clusters."""
 
@@ -67,14 +66,14 @@ class DedupReport(Readable):
     documents: CopiesReport
     queries: CopiesReport
     crossings: tuple[tuple[str, str, int], ...]
-    """Clusters of queries that are judged in two splits."""
+    """Pairs of splits, with the number of clusters that have queries judged in both."""
 
 
 def dedup(store: Store, config: DedupConfig, progress: Progress = SILENT) -> DedupReport:
-    """Finds copies among the documents and among the queries, and stores their clusters.
+    """Finds copies among the documents and among the queries, and replaces the clusters in the store.
 
-    What links two texts links their clusters. Clusters that were there before are replaced. Raises
-    ModelError for an encoder that cannot be used.
+    Two linked texts are in one cluster, and so are all texts that links connect. Raises ModelError for an
+    encoder that cannot be used.
     """
     tables, reports = {}, {}
     for role in ROLES:
@@ -87,7 +86,7 @@ def dedup(store: Store, config: DedupConfig, progress: Progress = SILENT) -> Ded
 
 
 def _links(store: Store, table: pa.Table, role: str, config: DedupConfig, progress: Progress) -> list[Links]:
-    """The links of each kind in HOW, between positions in the table."""
+    """Returns the links of each kind in HOW, between rows of the table."""
     keys = table["text_key"].to_numpy()
     filled = np.flatnonzero(keys != 0)
     _, first, copy = np.unique(keys[filled], return_index=True, return_inverse=True)
@@ -115,7 +114,7 @@ def _joined(*links: Links) -> Links:
 
 
 def _clusters(table: pa.Table, links: Sequence[Links]) -> tuple[pa.Table, CopiesReport]:
-    """Clusters of linked texts: id, cluster (its smallest id), how, similarity of the strongest link."""
+    """Returns the clusters: id, cluster (its smallest id), how, and similarity of the strongest link."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

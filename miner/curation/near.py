@@ -1,10 +1,10 @@
 """Near copies: texts of almost the same words.
 
-Neither case nor the order of the words counts, nor how often one occurs, nor, unless asked for, punctuation
-and where words are parted: "well-being", "well being" and "wellbeing" are alike. Of scripts without spaces
-the words are pairs of neighbouring characters (`text.words`).
+Case, the order and the frequency of the words do not count. Punctuation and spaces count only on request:
+"well-being", "well being" and "wellbeing" are the same. In scripts without spaces, words are pairs of
+adjacent characters (`text.words`).
 MinHash (Broder 1997, On the resemblance and containment of documents) with locality-sensitive hashing
-proposes pairs; the similarity of each is then computed exactly.
+proposes pairs; the Jaccard similarity of each is then computed exactly.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ Floats = npt.NDArray[np.float64]
 
 PERMUTATIONS = 128
 _LOWER = 0.1
-"""The index is asked for this much less than the threshold: pairs at the threshold are then hardly missed."""
+"""The index searches this much below the threshold, so that it hardly misses pairs at the threshold."""
 _WEIGHTS = (0.1, 0.9)
-"""Of a pair that is proposed for nothing, and of one that is missed."""
+"""Weights of false positives and of false negatives when the index chooses its bands."""
 _PUNCTUATION = r"(?<!\d)[^\w\s+#{marks}]+|[^\w\s+#{marks}]+(?!\d)"
-"""What does not count: but for what stands in a number, and for the names of C++ and C#."""
+"""Punctuation, except within numbers and in names such as C++ and C#."""
 _SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
-"""Between numbers it counts: 1 5 is not 15."""
+"""White space, except between digits: 1 5 is not 15."""
 _TOKEN = r"[\w{marks}]+|[^\w\s{marks}]+"
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of texts by position, with their similarity: three arrays of one length."""
+    """Pairs of texts by position, and their similarity: three arrays of the same length."""
 
     left: Ints
     right: Ints
     similarity: Floats
-    """The Jaccard similarity of the words, 0 to 1; 1 where but spaces and punctuation differ."""
+    """Jaccard similarity of the words, 0 to 1; 1 if the texts differ only in spaces and punctuation."""
 
 
 class WordSets:
@@ -59,7 +59,7 @@ class WordSets:
         split = _tokens if punctuation else words
         self.sets: list[frozenset[int]] = []
         self.letters: list[bytes] = []
-        """A hash of each text's letters and digits alone; none where punctuation counts."""
+        """A hash of the letters and digits of each text; empty if punctuation counts."""
         for text in texts:
             found = split(normalise(text))
             self.sets.append(frozenset(map(_hashed, found)))
@@ -71,19 +71,19 @@ class WordSets:
 
     @property
     def minhashes(self) -> Iterator[MinHash]:
-        """One signature per text, made as they are asked for."""
+        """Yields one signature per text."""
         from datasketch import MinHash
 
         yield from MinHash.generator(self.sets, num_perm=PERMUTATIONS, hashfunc=int, scheme="affine32")
 
 
 def words(text: str) -> list[str]:
-    """Returns the words without the punctuation in them: anti-terrorism is one, and so is antiterrorism."""
+    """Returns the words without punctuation: anti-terrorism is one word, antiterrorism."""
     return split_words(_pattern(_PUNCTUATION, is_marked(text)).sub("", text))
 
 
 def _tokens(text: str) -> list[str]:
-    """The words, and between them the punctuation."""
+    """Returns the words and the punctuation between them."""
     marked = is_marked(text)
     found: list[str] = _pattern(_TOKEN, marked).findall(text)
     return [word for token in found for word in split_words(token)] if marked else found
@@ -91,7 +91,7 @@ def _tokens(text: str) -> list[str]:
 
 @cache
 def _pattern(pattern: str, marked: bool) -> re.Pattern[str]:
-    """With combining marks among the letters, where the text has some: the plain class is faster."""
+    """Returns the compiled pattern; `marked` adds combining marks to the letters, which is slower."""
     return re.compile(pattern.replace("{marks}", marks() if marked else ""))
 
 
@@ -104,13 +104,13 @@ def _letters(found: Sequence[str]) -> bytes:
 
 
 def jaccard(left: frozenset[int], right: frozenset[int]) -> float:
-    """Returns the share of the words of either that both have; 0 where there are none."""
+    """Returns the Jaccard similarity of two sets of words; 0 if they share none."""
     shared = len(left & right)
     return shared / (len(left) + len(right) - shared) if shared else 0.0
 
 
 def _of_same_letters(own: WordSets, other: WordSets, within: bool) -> Iterator[tuple[int, int]]:
-    """Yields pairs of texts that differ in spaces and punctuation at most."""
+    """Yields pairs of texts that differ only in spaces and punctuation."""
     places: dict[bytes, list[int]] = {}
     for place, letters in enumerate(own.letters):
         if own.sets[place]:
@@ -126,8 +126,8 @@ def near_pairs(
 ) -> Pairs:
     """Returns the pairs of texts that are at least as similar as `threshold`, ordered, left < right.
 
-    With `against`, the pairs of one text of `own` (left) and one of `against` (right). A text without
-    words is like no other.
+    With `against`, pairs of a text in `own` (left) and a text in `against` (right). A text without words is
+    in no pair.
     """
     from datasketch import MinHashLSH
 
@@ -145,7 +145,7 @@ def near_pairs(
     with progress.task("looking for near copies", number, unit="texts") as advance:
         for place, one in enumerate(own.minhashes):
             if against is None:
-                _look(place, one)  # before it is there itself
+                _look(place, one)  # before the index contains it
             if own.sets[place]:
                 index.insert(place, one, check_duplication=False)
             advance(1)

@@ -1,4 +1,4 @@
-"""Pairs of texts whose vectors are near."""
+"""Pairs of texts with near vectors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from miner.store.database import Store
 Ints = npt.NDArray[np.int64]
 
 _BLOCK = 4096
-"""Texts compared with all others at once."""
+"""Number of texts that are compared at once."""
 _ROWS = 65_536
-"""The others, so many at a time."""
+"""Number of texts that they are compared with at a time."""
 
 
 def vector_pairs(
@@ -26,16 +26,16 @@ def vector_pairs(
 ) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
     """Returns the pairs of positions whose vectors' cosine is at least `cosine`, left < right, ordered.
 
-    Every pair is compared: exact, in time that grows with the square of the number of texts. A text that
-    the encoder has no vector for is in no pair. Vectors are cached beside the store. Raises ModelError for an
-    encoder that cannot be used.
+    Compares every pair: exact, in time that grows with the square of the number of texts. A text without a
+    vector is in no pair. Vectors are cached beside the store. Raises ModelError for an encoder that cannot be
+    used.
     """
     role = "query" if kind == "queries" else "document"
     encoder = Encoder(model).for_role(role)
     cache = VectorCache(store.vectors, encoder.fingerprint, progress)
     rows = embed(cache, encoder, list(texts), encoder.prompts[role], progress=progress)
     note_truncated(encoder.name, cache.truncated, progress)
-    # The cosine, whatever the model's own similarity: its threshold is what was asked for.
+    # Always the cosine, whatever similarity the model has: the threshold is a cosine.
     vectors = without_gaps(np.asarray(cache.vectors[rows]), normalise=True)
     found = []
     with progress.task("comparing vectors", len(rows), unit="texts") as advance:

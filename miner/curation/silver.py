@@ -1,7 +1,7 @@
-"""`miner silver`: judgments by a cross-encoder for pairs that nobody judged.
+"""`miner silver`: a cross-encoder judges pairs without a judgment.
 
-Augmented SBERT (Thakur et al., NAACL 2021): a cross-encoder trained on the gold judgments scores pairs
-that BM25 and dense retrieval propose; what it is sure of becomes training data for a bi-encoder.
+Augmented SBERT (Thakur et al., NAACL 2021): a cross-encoder trained on the gold judgments scores pairs that
+BM25 and dense retrieval propose; pairs with a confident score become training data for a bi-encoder.
 """
 
 from __future__ import annotations
@@ -48,47 +48,47 @@ if TYPE_CHECKING:
     from miner.models.reranker import Reranker
 
 _TRIED = 64
-"""Pairs that show whether a reranker that is new to the store gives probabilities."""
+"""Number of pairs that show whether a new reranker gives probabilities."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How gold positives fare whose queries the reranker never trained on."""
+    """Thresholds measured on gold positives of queries that the reranker was not trained on."""
 
     positives: int
     above: float
-    """The share of them that reaches the threshold for positives."""
+    """Fraction at or above the threshold for positives (recall)."""
     below: float
-    """The share that would have become negatives."""
+    """Fraction at or below the threshold for negatives."""
     precision: float
-    """At least this share of what reaches the threshold, of these queries, is right: as if every
-    silver positive of theirs were wrong."""
+    """Least fraction of relevant pairs among those of these queries above the threshold for positives: it
+    counts every silver positive as not relevant."""
 
 
 @dataclass(frozen=True, repr=False)
 class SilverReport(Readable):
-    """What one pass did."""
+    """What one pass of `silver` did."""
 
     reranker: str
-    """Its name."""
+    """Name of the reranker."""
     fingerprint: str
     queries: int
-    """Queries that were asked about."""
+    """Queries with scored pairs."""
     pairs: int
-    """Unjudged pairs that have a finite score."""
+    """Unjudged pairs with a finite score."""
     unscored: int
-    """Unjudged pairs without one: they are left out."""
+    """Unjudged pairs without a finite score; they are left out."""
     positives: int
     negatives: int
-    """Pairs that reach either threshold; of a soft pass, all pairs are judgments."""
+    """Pairs beyond either threshold; with `soft`, all pairs become judgments."""
     replaced: int
-    """Silver judgments that the store held before."""
+    """Silver judgments of an earlier pass that were replaced."""
     expected: float
-    """The mean score of the silver positives: of so many, the reranker expects to be right."""
+    """Mean score of the silver positives: the fraction that the reranker expects to be relevant."""
     uncalibrated: str | None
-    """Why the scores are not known to be probabilities; None where miner has calibrated the reranker."""
+    """Why the scores may not be probabilities; None if miner has calibrated the reranker."""
     held_out: HeldOut | None
-    """None where the store does not know what the reranker was trained on, or it saw every query."""
+    """None if the store does not know the training data of the reranker, or if they include every query."""
 
 
 def silver(
@@ -99,14 +99,14 @@ def silver(
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> SilverReport:
-    """Scores unjudged pairs and puts the sure ones into the store, in the place of earlier silver ones.
+    """Scores unjudged pairs, and replaces the silver judgments by those with a confident score.
 
-    With `config.soft` all of them, their scores as relevances.
-    `training` is how to train the reranker when none is named. The same call after a kill goes on;
-    with other thresholds, no pair is scored again. Raises UsageError when no query is left to ask
-    about, ModelError when the reranker does not give probabilities.
+    With `config.soft`, all pairs become judgments whose relevance is the score. `training` configures the
+    reranker that is trained if none is named. The same call after a kill continues; other thresholds need no
+    new scores. Raises UsageError if no query is left to score, ModelError if the reranker does not give
+    probabilities.
     """
-    if config.split != SilverConfig.split:  # which may be empty before the first silver ones
+    if config.split != SilverConfig.split:  # the default may have no judgments yet
         require_judgments(store, config.split)
     collection = _collection(store, config)
     reranker = _reranker(store, config, training, progress)
@@ -157,7 +157,7 @@ def silver(
 
 
 def reranker_folder(store: Store) -> Path:
-    """Returns where the reranker is kept that a pass trains for itself: beside the store."""
+    """Returns the folder, beside the store, of the reranker that a pass trains itself."""
     return store.path.with_name(f"{store.path.name}.reranker")
 
 
@@ -165,8 +165,8 @@ def _collection(store: Store, config: SilverConfig) -> Collection:
     queries = stored.silver_queries(store, config.split, config.queries)
     if queries.num_rows == 0:
         raise UsageError(
-            f"no query to find silver judgments for: none is {config.queries} and outside the other splits",
-            f"choose others with --queries ({', '.join(stored.QUERIES)}), or ingest more queries",
+            f"no query to judge with --queries {config.queries}: none is outside the other splits",
+            f"choose other queries with --queries ({', '.join(stored.QUERIES)}), or ingest more",
         )
     content = fingerprint([queries["query_id"].to_pylist(), queries["text"].to_pylist()])
     hashes = {"documents": corpus.content_hashes(store, config.split)["documents"], "queries": content}
@@ -184,17 +184,17 @@ def _reranker(
     if name is None:
         settings = training or RerankerConfig(split=config.split, dtype=config.dtype)
         out = reranker_folder(store)
-        progress.note(f"no reranker named: training one on split '{config.split}' into {out}")
+        progress.note(f"no --reranker given: trains one on split '{config.split}' into {out}")
         name = str(train_reranker(store, out, settings, progress, force=True).out)
-    elif told := stored.graded(store, config.split, "gold judgments", "miner silver"):
-        progress.note(told)
+    elif note := stored.graded(store, config.split, "gold judgments", "miner silver"):
+        progress.note(note)
     reranker = Reranker(name, dtype=config.dtype)
     progress.note(f"reranker {reranker.name} computes in {reranker.dtype} on {reranker.device}")
     return reranker
 
 
 def _uncalibrated(reranker: Reranker) -> str | None:
-    """Why the scores are not calibrated, by what a training leaves beside the weights; None if they are."""
+    """Returns why the scores are not calibrated, from the metrics beside the weights; None if they are."""
     try:
         metrics = json.loads((resolve(reranker.name).path / METRICS).read_text("utf-8"))
         calibration = metrics["calibration"]
@@ -222,7 +222,7 @@ def _retrievers(
 def _unjudged(
     store: Store, collection: Collection, config: SilverConfig, workers: int | None, progress: Progress
 ) -> Int64s:
-    """The best retrieved pairs of each query that nothing is known of, as sorted `pair_keys`."""
+    """Returns the best retrieved pairs of each query without a judgment, as sorted `pair_keys`."""
     retrievers = _retrievers(store, collection, config, workers, progress)
     searches = [search(store, retriever, collection, config.depth, progress) for retriever in retrievers]
     exclusions = Exclusions(
@@ -242,11 +242,11 @@ def _unjudged(
 
 
 def _require_probabilities(store: Store, reranker: Reranker, collection: Collection, keys: Int64s) -> None:
-    """Asks a reranker that is new to the store about a few pairs, before it is asked about all."""
+    """Raises ModelError if a reranker new to the store does not give probabilities to a few pairs."""
     if is_recorded(store, reranker.fingerprint) or not len(keys):
         return
     few = keys[np.unique(np.linspace(0, len(keys) - 1, _TRIED, dtype=np.int64))]
-    query, doc = (pa.array(side) for side in split_pairs(few))
+    query, doc = (pa.array(rows) for rows in split_pairs(few))
     queries = collection.queries["text"].take(query).to_pylist()
     _check_scores(reranker, reranker.score(queries, collection.documents["text"].take(doc).to_pylist()))
     record_model(store, reranker.fingerprint, "reranker", reranker.name, {"dtype": reranker.dtype})
@@ -261,14 +261,14 @@ def _check_scores(reranker: Reranker, scores: Floats) -> None:
     if len(finite) and (finite.min() < 0 or finite.max() > 1):
         raise ModelError(
             f"{reranker.name} gives scores from {finite.min():.2f} to {finite.max():.2f}, not probabilities",
-            "train one whose scores are: miner train-reranker STORE OUT --base " + reranker.name,
+            "train one that gives probabilities: miner train-reranker STORE OUT --base " + reranker.name,
         )
 
 
 def _unseen_positives(
     store: Store, collection: Collection, config: SilverConfig, reranker: Reranker
 ) -> Int64s:
-    """The gold positives of the queries that the reranker never trained on, as `pair_keys`."""
+    """Returns gold positives of queries that the reranker was not trained on, as `pair_keys`."""
     if not is_trained_here(store, reranker.fingerprint):
         return np.empty(0, dtype=np.int64)
     texts = collection.queries["text_key"].to_numpy()
@@ -283,7 +283,7 @@ def _unseen_positives(
 
 
 def _scores(store: Store, reranker: Reranker, collection: Collection, *pairs: Int64s) -> tuple[Floats, ...]:
-    """The stored scores of several sets of pairs."""
+    """Returns the stored scores of several arrays of pairs."""
     table = known_scores(store, reranker.fingerprint)
     query = positions(table["query_id"], collection.query_ids)
     doc = positions(table["doc_id"], collection.doc_ids)
@@ -299,7 +299,7 @@ def _scores(store: Store, reranker: Reranker, collection: Collection, *pairs: In
 def _judgments(
     collection: Collection, keys: Int64s, scores: npt.NDArray[np.float64], config: SilverConfig
 ) -> pa.Table:
-    """A positive's relevance is its score, a negative's 0; of a soft pass, every pair's is its score."""
+    """Returns the judgments; the relevance is 0 for negatives and the score for the others."""
     positive = (scores >= config.positive) | config.soft
     sure = positive | (scores <= config.negative)
     query, doc = split_pairs(keys[sure])

@@ -1,4 +1,4 @@
-"""Data in: from files, data sets and code into a store. One module per format."""
+"""Reads files, data sets and code into a store. One module per format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from miner.sources.files import files_in, locate
 from miner.sources.memory import is_rows, open_memory
 from miner.sources.part import Part, Rows, Source
 from miner.sources.saved import is_saved_dataset
-from miner.sources.tables import is_table
 from miner.store.faults import becoming
 from miner.store.intake import IngestReport, intake
 
@@ -40,13 +39,12 @@ def ingest(
     config: SourceConfig | None = None,
     progress: Progress = SILENT,
 ) -> IngestReport:
-    """Takes sources into the store at `store_path`, which is made if it does not exist.
+    """Reads one or several sources into the store at `store_path`; creates the store if it does not exist.
 
-    One source or a list of several; each as `open_source` takes it, or a `Source` of your own.
-    All of it is one transaction: when anything fails, the store holds what it held before, and there is no
-    new one. Returns what was added and what was left out. Raises InputError for data that cannot be taken in,
-    UsageError for a wrong configuration, StoreError for the store, MinerError when another process makes the
-    same new store.
+    A source is what `open_source` reads, or a `Source` of your own. The ingest is one transaction: if
+    anything fails, the store does not change, and a new one is not created. Returns what was added and what
+    was left out. Raises InputError for data that cannot be read, UsageError for a wrong configuration,
+    StoreError for a store that cannot be used, MinerError if another process creates the same new store.
     """
     config = config or SourceConfig()
     config.check()
@@ -66,16 +64,18 @@ def ingest(
                 progress.note(source.note)
             with progress.task(f"read {source.name}", source.total, unit=source.unit) as advance:
                 for part in source.parts:
-                    arriving.add(part.tables(), part.cleaned)
+                    arriving.add(part.tables(), part.cleaned, source.divided)
                     advance(part.size)
                     if part.note:
                         progress.note(part.note)
-        return arriving.finish(config.max_bad, config.unpad_query_ids, config.queries_are_documents)
+        return arriving.finish(
+            config.max_bad, config.unpad_query_ids, config.queries_are_documents, config.division
+        )
 
 
 @contextmanager
 def _opened(store: Path) -> Iterator[Path]:
-    """Yields the file to take data into: the store, or what becomes the store if there is none yet."""
+    """Yields the file to write to: the store, or a new file that becomes the store at the end."""
     is_new = not store.exists()
     with locked(store, 0 if is_new else WAIT):
         if is_new:
@@ -86,10 +86,10 @@ def _opened(store: Path) -> Iterator[Path]:
 
 
 def open_source(source: object, config: SourceConfig) -> Source:
-    """Returns a source, recognised and its header checked, ready to be read.
+    """Returns a source, with its format detected and its header checked, ready to be read.
 
-    A text or a path names files or a data set; anything else is a table as `open_memory` takes it. Raises
-    InputError when it does not exist, cannot be recognised, or lacks a column.
+    A text or a path names files or a data set; anything else is a table for `open_memory`. Raises InputError
+    if it does not exist, has no known format, or lacks a column.
     """
     if isinstance(source, os.PathLike):
         source = os.fspath(source)
@@ -117,25 +117,25 @@ def _prefixed(source: str, prefix: str) -> str:
 
 
 def _require_one(source: str, path: Path) -> None:
-    """Raises InputError for a folder of data sets, and for one that `miner export` wrote around its data."""
+    """Raises InputError for a folder of data sets, and for a folder that `miner export` wrote."""
     inner = sorted(folder for folder in path.iterdir() if folder.is_dir() and beir.is_beir(folder))
     if inner:
         names = listed(folder.name for folder in inner)
         raise InputError(
-            f"{source}: not a data set, but a folder that holds BEIR folders: {names}",
+            f"{source}: not a data set, but a folder of BEIR folders: {names}",
             f"name one of them: {inner[0]}",
         )
     if (path / "manifest.json").is_file() and (path / "data").is_dir():
         raise InputError(
-            f"{source}: an export, which has a manifest and a card beside its data", f"name {path / 'data'}"
+            f"{source}: an export; its data are in a folder of their own", f"name {path / 'data'}"
         )
 
 
 def detect(source: str) -> str:
     """Returns the format of a source by its name and files: `beir`, `trec`, `hf`, `python` or `table`.
 
-    Whether a table holds pairs, triplets or labelled texts, its columns tell. Raises InputError
-    when nothing there can be read.
+    The columns of a table then show whether it holds pairs, triplets or labelled texts. Raises InputError if
+    nothing there can be read.
     """
     for prefix, name in ((hub.PREFIX, "hf"), (python_docs.PREFIX, "python")):
         if source.startswith(prefix):
@@ -149,10 +149,10 @@ def detect(source: str) -> str:
         _require_one(source, path)
     if trec.is_trec(source, path):
         return "trec"
-    if any(is_table(file) for file in files_in(source, path)):
+    if any(tabular.is_table(file) for file in files_in(source, path)):
         return "table"
     raise InputError(
-        f"{source}: nothing here that miner can read",
-        "it reads BEIR folders, .tsv, .csv, .jsonl, .json and .parquet files, TREC documents, topics and "
-        "judgments, folders of save_to_disk, and python:FOLDER",
+        f"{source}: miner can read nothing here",
+        "name a BEIR folder, a .tsv, .csv, .jsonl, .json or .parquet file, TREC documents, topics and "
+        "judgments, a folder of save_to_disk, or python:FOLDER",
     )

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from miner.errors import InputError, listed, near
-from miner.sources.config import SourceConfig, require_one_split, split_in
+from miner.sources.config import SourceConfig, require_splits, split_in
 from miner.sources.files import File, files_in, lines, tree, unread
 from miner.sources.part import Part, Rows, Source
-from miner.sources.qrels import Layout, find_layout, judgments
+from miner.sources.qrels import JudgmentLayout, judgment_layout, judgments
 from miner.sources.values import NotTextError, as_text, parse_json
 
 _QRELS = (".tsv", ".txt", ".trec", ".qrels", ".qrel", ".jsonl", "")
-"""Endings of files of judgments."""
+"""Suffixes of files of judgments."""
 
 
 def is_beir(folder: Path) -> bool:
-    """Tells whether a folder holds a corpus in BEIR's layout, or queries and judgments that lack theirs."""
+    """Returns whether a folder has BEIR's layout: a corpus, or queries and judgments without their corpus."""
     corpus, queries = (
         any((folder / f"{name}.jsonl{ending}").is_file() for ending in ("", ".gz"))
         for name in ("corpus", "queries")
@@ -26,9 +26,9 @@ def is_beir(folder: Path) -> bool:
 
 
 def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:
-    """Returns the folder as a source; a judgment's split is the name of its file.
+    """Returns the folder as a source; the split of a judgment is the name of its file.
 
-    Raises InputError when the corpus or the queries are missing, or a file of qrels holds no judgments.
+    Raises InputError if the corpus or the queries are missing, or if a qrels file has no judgments.
     """
     files = {file.path.name.removesuffix(".gz"): file for file in files_in(source, folder)}
     for name in ("corpus.jsonl", "queries.jsonl"):
@@ -39,7 +39,7 @@ def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:
             )
     qrels = [(file, _layout(file)) for file in _qrels(source, folder, list(files.values()))]
     splits = [split_in(file.stem) or file.stem for file, _ in qrels]
-    require_one_split(config, source, splits)
+    require_splits(config, source, splits)
     judged = [
         (file, layout, config.split or split) for (file, layout), split in zip(qrels, splits, strict=True)
     ]
@@ -57,7 +57,7 @@ def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:
 
 
 def _qrels(source: str, folder: Path, files: list[File]) -> list[File]:
-    """The files of judgments in the folder qrels; without it, files beside the corpus called so."""
+    """Returns the files in the folder qrels; without it, the files named qrels… beside the corpus."""
     inside = folder / "qrels"
     if inside.is_dir():
         files = files_in(f"{source.rstrip('/')}/qrels", inside)
@@ -66,22 +66,22 @@ def _qrels(source: str, folder: Path, files: list[File]) -> list[File]:
     return [file for file in files if file.suffix in _QRELS]
 
 
-def _layout(file: File) -> Layout:
-    layout = find_layout(file)
+def _layout(file: File) -> JudgmentLayout:
+    layout = judgment_layout(file)
     if layout is not None:
         return layout
     first = next((line.text for line in lines(file) if line.text.strip()), None)
     if first is None:
-        return Layout(3, 0, 1, 2, True)
+        return JudgmentLayout(3, 0, 1, 2, True)
     cells = first.rstrip("\r\n").split("\t") if "\t" in first else first.split()
     raise InputError(
-        f"{file.origin}: no judgments: its first line has {len(cells)} fields: {listed(cells)}",
-        "a line holds query, document, relevance between tabs, or TREC's query, 0, document, relevance; "
-        "a header such as query-id, corpus-id, score may name them in another order",
+        f"{file.origin}: no judgments; its first line has {len(cells)} fields: {listed(cells)}",
+        "write query, document, relevance between tabs, or TREC's query, 0, document, relevance; a header "
+        "such as query-id, corpus-id, score may give another order",
     )
 
 
-def _parts(corpus: File, queries: File, judged: list[tuple[File, Layout, str]]) -> Iterator[Part]:
+def _parts(corpus: File, queries: File, judged: list[tuple[File, JudgmentLayout, str]]) -> Iterator[Part]:
     yield from _texts(corpus, "documents")
     yield from _texts(queries, "queries")
     for file, layout, split in judged:
@@ -105,7 +105,7 @@ def _text(rows: Rows, kind: str, origin: str, number: int, text: str) -> None:
         if key not in record:
             raise InputError(
                 f"{origin}:{number}: no key '{key}'{near(key, record)}",
-                f"the keys there: {listed(record) or 'none'}",
+                f"its keys: {listed(record) or 'none'}",
             )
     try:
         identity, title, content = (as_text(record.get(key), key) for key in ("_id", "title", "text"))

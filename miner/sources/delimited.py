@@ -1,4 +1,4 @@
-"""TSV and CSV: with or without a header, and whether fields stand in quotes."""
+"""TSV and CSV files: with or without a header, with or without quoted fields."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from miner.text import is_sentence
 
 LONGEST_FIELD = 2**31 - 1
 _MOST_LINES = 10_000
-"""A field in quotes that goes on for longer is no field in quotes."""
+"""Longest quoted field; an opening quote without an end within these lines is part of the text."""
 _WORDS_OF_A_NAME = 3
 _LONGEST_NAME = 60
 
 Fields = Iterator[tuple[int, int, list[str]]]
-"""Per row: the line it starts on, its size in bytes, its fields."""
+"""Per row: its first line, its size in bytes, its fields."""
 
 
 def open_delimited(file: File, config: SourceConfig) -> Table:
     """Returns a .tsv or .csv file as a table.
 
-    A .tsv is read once from end to end to find out whether its fields stand in quotes. Raises InputError
-    for a file that is empty or broken, or whose quotes fit no reading.
+    Reads a .tsv once from end to end to find out whether its fields are quoted. Raises InputError for a file
+    that is empty or broken, or whose quotes are inconsistent.
     """
     sign = "\t" if file.suffix == ".tsv" else ","
     quoted, note = config.quoted, ""
     if quoted is None:
-        quoted, note = _stands_in_quotes(file) if sign == "\t" else (True, "")
+        quoted, note = _is_quoted(file) if sign == "\t" else (True, "")
     first = next(_rows(file, sign, quoted), None)
     if first is None:
-        raise InputError(f"{file.origin}: the file is empty", "it needs a header line and rows")
+        raise InputError(f"{file.origin}: the file is empty", "write a header line and rows")
     names = tuple(first[2]) if config.header else config.columns or ()
-    _require_parted(file, names, first[2], sign)
+    _require_separated(file, names, first[2], sign)
     places = {name: place for place, name in enumerate(names) if name != SKIPPED}
     least = len(names)
     while least and names[least - 1] == SKIPPED:
@@ -69,7 +69,7 @@ def _width(fields: int, names: Sequence[str], config: SourceConfig) -> str:
 
 
 def _is_data(names: Sequence[str]) -> bool:
-    """Tells whether a first row is no header: it has a number or a whole sentence."""
+    """Returns whether a first row is data, not a header: it has a number or a whole sentence."""
     return any(
         as_number(name) is not None
         or len(name) > _LONGEST_NAME
@@ -79,22 +79,22 @@ def _is_data(names: Sequence[str]) -> bool:
     )
 
 
-def _require_parted(file: File, names: Sequence[str], first: Sequence[str], sign: str) -> None:
-    """Raises InputError where the first row shows that another sign parts the columns."""
+def _require_separated(file: File, names: Sequence[str], first: Sequence[str], sign: str) -> None:
+    """Raises InputError if the first row shows that another character separates the columns."""
     by = "commas" if sign == "," else "tabs"
     other = next((other for other in "\t,;|" if len(first) == 1 and other in first[0]), None)
     if other is not None:
         raise InputError(
-            f"{file.origin}:1: one column, '{shown(first[0])}': a {file.suffix} file has its columns parted "
-            f"by {by}, not by {other!r}",
+            f"{file.origin}:1: one column, '{shown(first[0])}': {by} separate the columns of a {file.suffix} "
+            f"file, not {other!r}",
             "end its name in .tsv" if other == "\t" else "end its name in .csv" if other == ","
             else f"save it with {by}",
         )  # fmt: skip
     if len(names) == len(first) or (len(names) > len(first) and set(names[len(first) :]) == {SKIPPED}):
         return
     raise InputError(
-        f"{file.origin}:1: {len(first)} fields, and --columns names {len(names)}",
-        f"name every column in order, {SKIPPED} for one that is not to be read",
+        f"{file.origin}:1: {len(first)} fields, but --columns names {len(names)}",
+        f"name every column in order, {SKIPPED} for a column to skip",
     )
 
 
@@ -109,7 +109,7 @@ def _rows(file: File, sign: str, quoted: bool) -> Fields:
 
 
 class _CsvRows:
-    """Rows whose fields may stand in quotes."""
+    """Rows whose fields may be quoted."""
 
     def __init__(self, file: File, sign: str) -> None:
         csv.field_size_limit(LONGEST_FIELD)
@@ -131,8 +131,8 @@ class _CsvRows:
                 tabs = self._file.suffix == ".tsv"
                 raise InputError(
                     f"{self._file.origin}:{start}: broken {'TSV' if tabs else 'CSV'}: {error}",
-                    'close every quote, and write a quote in a field as ""'
-                    + ("; if quotes are plain characters here: --unquoted" if tabs else ""),
+                    'close every quote, and write a quote within a field as ""'
+                    + ("; if quotes are part of the text: --unquoted" if tabs else ""),
                 ) from error
             if fields is None:
                 return
@@ -146,40 +146,40 @@ _CLOSE = re.compile(r'[^"]*+(?:""[^"]*+)*+"')
 
 
 class _Quotes:
-    """Counts over a whole file of tabs what speaks for quotes as CSV has them, and what against.
+    """Counts the evidence for and against quoted fields in a whole .tsv file.
 
-    Each line is scanned once, for both readings: with every quote a plain character, and with quotes
-    around fields, doubled inside, tabs and line ends in them part of the text.
+    Scans each line once for two readings. Plain: every quote is part of the text. Quoted, as in CSV: quotes
+    surround fields and are doubled within, and tabs and line ends within them are part of the text.
     """
 
     def __init__(self, width: int) -> None:
         self.width = width
         self.quoted = self.bare = 0
-        """Fields in quotes, and fields without, numbers left out."""
+        """Quoted fields, and fields without quotes that are not numbers."""
         self.doubled = 0
-        """Fields in quotes that hold what makes a writer quote a field, tabs and line ends left out."""
+        """Quoted fields that contain a doubled quote or a carriage return."""
         self.parted = 0
-        """Fields in quotes that hold a tab or a line end."""
+        """Quoted fields that contain a tab or a line end."""
         self.stray = 0
-        """Quotes and carriage returns that no reader of CSV takes, the first on line `first`."""
+        """Quotes and carriage returns that are not valid in CSV, the first on line `first`."""
         self.first = 0
         self.wrong_plain = self.wrong_quoted = 0
-        """Rows with another number of fields than the header, in either reading."""
+        """Rows whose number of fields differs from the header, in either reading."""
         self._before = 0
         self._open = 0
 
     @property
     def faults(self) -> int:
-        """What speaks against quotes."""
+        """The evidence against quoted fields."""
         return self.stray + self.wrong_quoted + (1 if self._open else 0)
 
     @property
     def lost(self) -> bool:
-        """Whether a field goes on for so long that it cannot be one."""
+        """Whether an opening quote has no end within _MOST_LINES."""
         return self._open > _MOST_LINES
 
     def scan(self, text: str, number: int) -> None:
-        """Counts in one line, its end removed."""
+        """Adds one line without its line end."""
         fields = text.count("\t") + 1
         if text:
             self.wrong_plain += fields != self.width
@@ -218,7 +218,7 @@ class _Quotes:
         self._before = 0
 
     def _end(self, text: str, end: int, number: int) -> int:
-        """Returns where the next field starts after a closing quote; more than a tab there is a stray."""
+        """Returns the start of the next field after a closing quote; counts anything but a tab there."""
         if end < len(text) and text[end] != "\t":
             self._stray(number)
             end = _until_tab(text, end)
@@ -234,12 +234,12 @@ def _until_tab(text: str, place: int) -> int:
     return len(text) if end < 0 else end
 
 
-def _stands_in_quotes(file: File) -> tuple[bool, str]:
-    """Decides by the whole of a .tsv whether its fields stand in quotes; returns it and a note on it.
+def _is_quoted(file: File) -> tuple[bool, str]:
+    """Returns whether the fields of a .tsv are quoted, from the whole file, and a note about it.
 
-    They do if nothing in the file speaks against it, and if some field holds what makes a writer quote it
-    (a quote, written twice, or a tab or line end where the plain reading has too few fields), or every
-    field is quoted. Raises InputError where both readings have faults, and the plain one ten times as many.
+    They are if nothing in the file is against it, and either every field is quoted, or some field contains
+    what makes a program quote it: a doubled quote, or a tab or line end without which its row would have too
+    many fields. Raises InputError if both readings have faults, and the plain one has ten times as many.
     """
     if not mentions(file, b'"'):
         return False, ""
@@ -254,22 +254,21 @@ def _stands_in_quotes(file: File) -> tuple[bool, str]:
     if found is None or not found.quoted:
         return False, ""
     if found.bare and found.parted and not found.wrong_plain:
-        return False, ""  # What these quotes would swallow are whole fields.
+        return False, ""  # these quotes would join whole fields
     evidence = found.doubled + found.parted
     if not found.faults and (evidence or not found.bare):
         return True, (
-            f"{file.origin}: read as quoted: {found.quoted:,} fields stand in quotes, as CSV has them "
-            "(--unquoted reads quotes as text)"
+            f"{file.origin}: {found.quoted:,} quoted fields, read without their quotes "
+            "(--unquoted keeps the quotes)"
         )
     if not found.faults:
         return False, (
-            f"{file.origin}: {found.quoted:,} fields stand in quotes, which are read as part of the text "
-            "(--quoted removes them)"
+            f"{file.origin}: {found.quoted:,} quoted fields, read with their quotes (--quoted removes them)"
         )
     if evidence and 10 * found.faults <= found.doubled + found.wrong_plain:
         raise InputError(
-            f"{file.origin}: {found.quoted:,} fields stand in quotes as CSV has them, but "
-            + (f"line {found.first:,} has other quotes" if found.first else "not all of the rows fit that"),
-            "mend the file and add --quoted, or read every quote as text with --unquoted",
+            f"{file.origin}: {found.quoted:,} quoted fields as in CSV, but "
+            + (f"line {found.first:,} has other quotes" if found.first else "some rows do not fit"),
+            "mend the file and add --quoted, or keep all quotes as text with --unquoted",
         )
     return False, ""

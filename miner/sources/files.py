@@ -1,4 +1,4 @@
-"""Files on disk: finding them, and reading their lines as UTF-8."""
+"""Finds files on disk, and reads their lines as UTF-8."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from typing import NamedTuple
 from miner.errors import InputError, listed, near
 
 LONGEST_LINE = 1 << 29
-"""In bytes."""
+"""Bytes."""
 MOST_EXPANSION = (1 << 30, 200)
-"""A .gz may always expand to the first, in bytes, and beyond that to so many times its size."""
+"""Limits on the size of an unpacked .gz: this many bytes, or this many times its size if that is more."""
 MOST_FILES = 200_000
 _HEAD = 4096
 _LFS = b"version https://git-lfs.github.com/spec/"
@@ -52,21 +52,21 @@ class File:
     path: Path
     origin: str
     fault: str = ""
-    """Why nothing can be read from it, such as `a broken link`; empty if it is a file."""
+    """Why the file cannot be read, such as `a broken link`; empty if it can."""
 
     @property
     def stem(self) -> str:
-        """The file's name without its ending and without .gz."""
+        """The name of the file without its suffix and without .gz."""
         return Path(self.path.name.removesuffix(".gz")).stem
 
     @property
     def suffix(self) -> str:
-        """The ending that tells the format, such as `.tsv`, in lower case, .gz left out."""
+        """The suffix that names the format, such as `.tsv`, in lower case and without .gz."""
         return Path(self.path.name.removesuffix(".gz")).suffix.lower()
 
     @property
     def size(self) -> int:
-        """Its size on disk in bytes."""
+        """The size on disk, in bytes."""
         return self.path.stat().st_size
 
 
@@ -75,7 +75,7 @@ class NotUtf8Error(InputError):
 
 
 class Line(NamedTuple):
-    """One line, its end included, and how many bytes of the file it used up."""
+    """One line with its line end, and the number of bytes it takes in the file."""
 
     number: int
     text: str
@@ -83,7 +83,7 @@ class Line(NamedTuple):
 
 
 def locate(source: str) -> Path:
-    """Returns the path of a source; raises InputError, with the nearest name, if it is no file or folder."""
+    """Returns the path of a source; raises InputError, with the nearest name, if nothing is there."""
     path = Path(source).expanduser()
     if path.exists():
         if not path.is_file() and not path.is_dir():
@@ -99,7 +99,7 @@ def locate(source: str) -> Path:
 
 
 def files_in(source: str, folder: Path) -> list[File]:
-    """Returns the visible files of a folder, by name; of a file, that file."""
+    """Returns the visible files of a folder, by name; for a file, the file itself."""
     if folder.is_file():
         return [File(folder, source)]
     base = source.rstrip("/") or "/"
@@ -108,11 +108,11 @@ def files_in(source: str, folder: Path) -> list[File]:
 
 
 def tree(source: str, folder: Path) -> list[File]:
-    """Returns the visible files of a folder and of all folders in it, by path; of a file, that file.
+    """Returns the visible files of a folder and of all folders in it, by path; for a file, the file itself.
 
-    Links are followed, but each folder is read once, under its own name if it has one here. Broken links,
-    pipes and folders that cannot be read are among the files, with their `fault`. Raises InputError for a
-    folder of more than MOST_FILES files.
+    Follows links, but reads each folder once, by its own path if that is within `folder`. The files include
+    broken links, pipes and folders that cannot be read, with their `fault`. Raises InputError for a folder
+    with more than MOST_FILES files.
     """
     if not folder.is_dir():
         return [File(folder, source)]
@@ -132,12 +132,12 @@ def tree(source: str, folder: Path) -> list[File]:
             else:
                 (links if path.is_symlink() else places).append(path)
         if len(found) > MOST_FILES:
-            raise InputError(f"{source}: more than {MOST_FILES:,} files", "name the folder of the data")
+            raise InputError(f"{source}: more than {MOST_FILES:,} files", "name the folder with the data")
     return sorted(found, key=lambda file: file.path)
 
 
 def _entries(folder: Path, around: set[tuple[int, int]]) -> Iterator[tuple[Path, str | None]]:
-    """Yields what is visible in a folder, each with its fault, or None for a folder to go into."""
+    """Yields the visible entries of a folder: a file with its fault, a folder with None."""
     try:
         paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
@@ -147,19 +147,19 @@ def _entries(folder: Path, around: set[tuple[int, int]]) -> Iterator[tuple[Path,
         if not os.path.isdir(path):
             yield path, _fault(path)
         elif path.is_symlink() and _identity(path) in around:
-            yield path, "a link to a folder that it is in"
+            yield path, "a link to a folder that contains it"
         else:
             yield path, None
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Returns what two paths of one folder have in common."""
+    """Returns the device and inode of a folder, the same for all of its paths."""
     found = path.stat()
     return found.st_dev, found.st_ino
 
 
 def _fault(path: Path) -> str:
-    """Returns why a path is no file to read; empty if it is one."""
+    """Returns why a path cannot be read as a file; empty if it can."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -170,7 +170,7 @@ def _fault(path: Path) -> str:
 
 
 def unread(files: Iterable[tuple[File, str]], folder: Path) -> list[str]:
-    """Returns notes that list the files of a folder that are not read, each with the reason why."""
+    """Returns notes that list the files of a folder that are not read, with the reasons."""
     reasons: dict[str, list[str]] = {}
     for file, why in files:
         reasons.setdefault(file.fault or why, []).append(str(file.path.relative_to(folder)))
@@ -178,10 +178,10 @@ def unread(files: Iterable[tuple[File, str]], folder: Path) -> list[str]:
 
 
 def lines(file: File) -> Iterator[Line]:
-    """Yields the lines of a text file or a .gz of one, split at newlines only.
+    """Yields the lines of a text file, which may be a .gz, split at newlines only.
 
-    Raises InputError, with the line where there is one, for a file that is not text but a Git LFS pointer,
-    an archive, UTF-16 or the like, that is not UTF-8, or that cannot be read.
+    Raises InputError, with the number of the line if possible, for a file that cannot be read, is not UTF-8,
+    or is something else, such as a Git LFS pointer, an archive or UTF-16.
     """
     zipped = file.path.suffix == ".gz"
     number = done = unpacked = 0
@@ -200,11 +200,11 @@ def lines(file: File) -> Iterator[Line]:
                 done = position
     except (OSError, EOFError, zlib.error) as error:
         where = f"{file.origin}:{number}" if number else file.origin
-        raise InputError(f"{where}: cannot be read: {error}", "check the file and its rights") from error
+        raise InputError(f"{where}: cannot be read: {error}", "check the file and its permissions") from error
 
 
 def head(file: File, size: int) -> str:
-    """Returns the first `size` bytes of a file, or of what a .gz holds, each as one character.
+    """Returns the first `size` bytes of a file, unpacked if it is a .gz, each byte as one character.
 
     Returns an empty text for a file that cannot be read.
     """
@@ -216,7 +216,7 @@ def head(file: File, size: int) -> str:
 
 
 def mentions(file: File, sign: bytes) -> bool:
-    """Tells whether a byte occurs anywhere in a file; True too for one that has to be unpacked first."""
+    """Returns whether a byte occurs anywhere in a file; always True for a .gz."""
     if file.path.suffix == ".gz":
         return True
     with open(file.path, "rb") as raw:
@@ -224,25 +224,27 @@ def mentions(file: File, sign: bytes) -> bool:
 
 
 def _peek(raw: BufferedReader, stream: gzip.GzipFile | BufferedReader) -> bytes:
-    """The head of what a .gz holds, or of the file itself if that is a Git LFS pointer."""
+    """Returns the first bytes of an unpacked .gz, or of the file itself if it is a Git LFS pointer."""
     head = raw.peek(_HEAD)
     return head if head.startswith(_LFS) else stream.peek(_HEAD)
 
 
 def _too_large(file: File, number: int, line: int) -> InputError:
-    """Says that memory may not hold a line, or that a .gz expands without end."""
+    """Returns the error for a line that is too long, or a .gz that expands too far."""
     if line >= LONGEST_LINE:
-        return InputError(f"{file.origin}:{number}: a line of more than {LONGEST_LINE >> 20} MB", "break it")
+        return InputError(
+            f"{file.origin}:{number}: a line of more than {LONGEST_LINE >> 20} MB", "break the line"
+        )
     return InputError(
         f"{file.origin}: expands to more than {MOST_EXPANSION[1]} times its size",
-        "unpack it yourself if that is right, and name the unpacked file",
+        "if that is right, unpack it yourself and name the unpacked file",
     )
 
 
 def require_kind(file: File, kind: str) -> None:
-    """Raises InputError for a file that is something else than data of this kind, such as a Git LFS pointer.
+    """Raises InputError for a file that is known not to be of this kind, such as a Git LFS pointer.
 
-    Knows what a file is by its first bytes; a file that it does not know passes.
+    Recognises a file by its first bytes; an unknown file passes.
     """
     with open(file.path, "rb") as raw:
         _require_text(file, raw.peek(_HEAD), kind)
@@ -255,7 +257,7 @@ def _require_text(file: File, head: bytes, kind: str = "text") -> None:
 
 
 def _disguised(head: bytes) -> tuple[str, str] | None:
-    """Returns what a file is and what to do with it, if it is not text in UTF-8 but something known."""
+    """Returns what a file is and what to do with it, if it is known not to be UTF-8 text; else None."""
     for magic, what, hint in _MAGIC:
         if head.startswith(magic):
             return what, hint

@@ -1,4 +1,4 @@
-"""Columns that grade pairs: what their values are worth, and which columns nobody named look like one."""
+"""Columns that grade pairs: the relevance of their values, and how to recognise such a column."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MOST_VALUES = 12
 _SHOWN = 3
 _REPEATED = 3
-"""So often each value of a column occurs on average, for one whose name says nothing to look like a label."""
+"""Least average number of rows per value in a label column whose name says nothing."""
 _LONGEST_VALUE = 40
 _GRADING = {
     "label", "labels", "duplicate", "relevance", "relevant", "rel", "score", "scores", "similarity", "sim",
@@ -35,24 +35,24 @@ _ABOUT = {
     "day", "date", "time", "author", "publisher", "origin", "license", "site", "model", "prompt",
     "instruction", "format", "gender", "section",
 }  # fmt: skip
-"""Words in the names of columns that say something else about a row."""
+"""Words in the names of columns that describe a row in other ways."""
 _WORTH = {
     "entailment": 1, "neutral": 0, "contradiction": 0, "duplicate": 1, "paraphrase": 1, "relevant": 1,
     "irrelevant": 0, "not_relevant": 0, "yes": 1, "no": 0, "true": 1, "false": 0, "e": 3, "s": 2, "c": 1,
     "i": 0, "exact": 3, "substitute": 2, "complement": 1, "positive": 1, "negative": 0, "good": 1, "bad": 0,
 }  # fmt: skip
-"""What messages propose for a value; nothing is read so without being named."""
+"""The relevance that messages propose for a value; it is never used unless the user asks for it."""
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _ID = re.compile(r"(.*[_-])?(q|d|p|s|doc|query|pair|row|example)?(id|ids|idx|index|no|number)", re.IGNORECASE)
 
 
 def is_grade(name: str) -> bool:
-    """Tells whether a column is named like one that grades pairs, such as `gold_label` or `is_duplicate`."""
+    """Returns whether the name of a column says that it grades pairs, such as `is_duplicate`."""
     return bool(_words(name) & _GRADING)
 
 
 def is_id(name: str) -> bool:
-    """Tells whether a column is named like one of ids; `label_id` too, whose few values may be grades."""
+    """Returns whether the name of a column says that it holds ids; `label_id` counts, and may hold grades."""
     return _ID.fullmatch(name) is not None
 
 
@@ -64,32 +64,32 @@ _NO_VALUE = "no relevance (--relevance-map =1 would count rows without a value a
 
 
 class Grades:
-    """The relevance of rows, by the values of one column."""
+    """The relevance of rows, from the values of one column."""
 
     def __init__(self, config: SourceConfig) -> None:
         self._map = config.relevance_map
         self._worth = {_form(value): float(relevance) for value, relevance in (self._map or {}).items()}
         self._numbers = set(self._worth) <= {""}
-        # A map of the missing value alone leaves the others the numbers that they are.
+        # A map of the missing value alone: the other values are numbers.
         self._unseen = dict.fromkeys(self._worth)
         self._others: dict[str, None] = {}
 
     def relevance(self, value: str | None) -> float | tuple[str, str]:
-        """Returns what a value is worth, or the reason and detail with which its row is left out."""
+        """Returns the relevance of a value, or the reason and the detail why its row is left out."""
         form = _form(value or "")
         self._unseen.pop(form, None)
         if form in self._worth:
             return self._worth[form]
         if self._numbers:
             number = as_number(value)
-            told = f"relevance '{shown(value)}' is not a number" if form else _NO_VALUE
-            return ("bad_relevance", told) if number is None else number
+            detail = f"relevance '{shown(value)}' is not a number" if form else _NO_VALUE
+            return ("bad_relevance", detail) if number is None else number
         if len(self._others) <= _MOST_VALUES:
             self._others[form] = None
         return ("unmapped_relevance", f"relevance '{shown(value or '')}' is not in --relevance-map")
 
     def require_all_seen(self, origin: str) -> None:
-        """Raises UsageError for a value of the map that no row has: it may be misspelt."""
+        """Raises UsageError for a value of the map that occurs in no row: it may be misspelt."""
         for form in self._unseen:
             hint = near(form, self._others)
             raise UsageError(
@@ -99,7 +99,7 @@ class Grades:
 
 
 def _form(value: str) -> str:
-    """Returns the form in which two values are the same: 1 and 1.0, true and True."""
+    """Returns a form that is the same for equal values: 1 and 1.0, true and True."""
     text = value.strip().lower()
     try:
         return f"{float(text):g}"
@@ -108,10 +108,10 @@ def _form(value: str) -> str:
 
 
 def require_graded(tables: Sequence[tuple[Table, Layout]], config: SourceConfig) -> None:
-    """Raises InputError for a column that looks like a label of pairs if nobody said what it means.
+    """Raises InputError for a column that looks like a label of pairs and that no option mentions.
 
-    Reads each table until every column in question has more than 12 different values. Also raises it for a
-    relevance column that holds names, if nothing maps them to numbers.
+    Reads each table until every such column has more than 12 different values. Also raises InputError for a
+    relevance column of names without a map to numbers.
     """
     for table, layout in tables:
         if layout.kind not in ("pairs", "triplets"):
@@ -128,8 +128,8 @@ def _require_numbers(table: Table, column: str) -> None:
     names = [value for value in values.first if as_number(value) is None]
     if names:
         raise InputError(
-            f"{table.origin}: column '{shown(column)}' holds {_listed(values.first)}: not numbers",
-            f"say what each value is worth: --relevance-map {_map(values.first)} (rows with other values are "
+            f"{table.origin}: values of column '{shown(column)}' are not numbers: {_listed(values.first)}",
+            f"give each value a relevance: --relevance-map {_map(values.first)} (rows with other values are "
             "left out)",
         )
 
@@ -149,33 +149,33 @@ def _require_no_label(table: Table, layout: Layout) -> None:
     numbers = all(as_number(value) is not None for value in values)
     raise InputError(
         f"{table.origin}: column '{shown(name)}' looks like a label of the pairs (with values such as "
-        f"{_listed(values)}), but no option says what it means: every row would count as a positive",
+        f"{_listed(values)}), and no option mentions it: every row would be a positive",
         f"to read it as relevance: --relevance-column {quote(name)}"
         + ("" if numbers else f" --relevance-map {_map(values)}")
-        + (" (0 or less is a judged negative)" if numbers else " (rows with other values are left out)")
+        + (" (0 or less means not relevant)" if numbers else " (rows with other values are left out)")
         + f"; if every row is a positive: --relevance-column {NO_COLUMN}",
     )
 
 
 class _Values(NamedTuple):
-    """What is known of the values of a column."""
+    """The values of a column."""
 
     first: tuple[str, ...]
-    """The different ones, sorted; of too many, the first that came."""
+    """The different values, sorted; only the first ones if there are too many."""
     many: bool
     rows: int
-    """How many rows have a value."""
+    """Number of rows that have a value."""
 
 
 def _may_be_label(name: str, kind: str) -> bool:
-    """Tells whether a column of this name can look like a label at all, whatever its values are."""
+    """Returns whether the name of a column allows it to be a label."""
     if is_grade(name):
         return True
     return kind == "pairs" and not is_id(name) and not _words(name) & _ABOUT
 
 
 def _is_label(name: str, values: _Values, kind: str) -> bool:
-    """Tells whether a column looks like one that grades the pairs."""
+    """Returns whether the values of a column look like grades of the pairs."""
     if not values.first:
         return False
     if values.many:
@@ -193,7 +193,7 @@ def _is_label(name: str, values: _Values, kind: str) -> bool:
 
 
 def _values(table: Table, columns: Sequence[str]) -> dict[str, _Values]:
-    """Returns what the values of columns are; reads on while one of them has at most _MOST_VALUES."""
+    """Returns the values of columns; stops reading when each has more than _MOST_VALUES."""
     found: dict[str, dict[str, None]] = {column: {} for column in columns}
     counts = dict.fromkeys(columns, 0)
     few = dict(enumerate(columns))
@@ -230,7 +230,7 @@ def _proposed(value: str) -> float | None:
 
 
 def _map(values: Sequence[str]) -> str:
-    """Returns a value for --relevance-map as a shell takes it."""
+    """Returns a value for --relevance-map, quoted for the shell."""
     proposed = ((value, _proposed(value)) for value in values)
     text = StringIO()
     csv.writer(text, lineterminator="").writerow(

@@ -1,4 +1,4 @@
-"""Hugging Face data sets: by hub name, or a folder that `save_to_disk` wrote."""
+"""Hugging Face data sets: from the hub by name, or from a folder that `save_to_disk` wrote."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from miner.sources.config import SourceConfig, split_in
 from miner.sources.files import tree, unread
 from miner.sources.part import Source
 from miner.sources.saved import load_saved, saved_parts
-from miner.sources.table import Read, Record, Table, batch_records, nested_in
-from miner.sources.tables import ROWS_PER_BATCH
+from miner.sources.table import ROWS_PER_BATCH, Read, Record, Table, batch_records, nested_in
 from miner.sources.tabular import from_tables
 
 if TYPE_CHECKING:
@@ -25,8 +24,8 @@ PREFIX = "hf:"
 def open_hub(source: str, config: SourceConfig) -> Source:
     """Returns `hf:name`, `hf:name:configuration` or a saved folder as a source.
 
-    Every split is read, or the one that `hf_split` names. Raises InputError when the data set
-    cannot be loaded or its columns do not fit.
+    The source has every split, or the one in `hf_split`. Raises InputError if the data set cannot be loaded
+    or its columns do not fit.
     """
     loaded = _load(source, config)
     notes = _left(source, config) if os.path.isdir(source) else []
@@ -59,7 +58,7 @@ def _load(source: str, config: SourceConfig) -> Any:
 
 
 def _left(source: str, config: SourceConfig) -> list[str]:
-    """Lists the splits of a saved folder that --hf-split leaves out, and the files that are no part of it."""
+    """Lists the splits of a saved folder that --hf-split leaves out, and files outside the data set."""
     folder = Path(source)
     parts = saved_parts(folder)
     others = [name for name in parts if name not in ("", config.hf_split)] if config.hf_split else []
@@ -67,12 +66,12 @@ def _left(source: str, config: SourceConfig) -> list[str]:
     files = [file for file in tree(source, folder) if file.path not in known]
     return [
         *([f"not read: splits {listed(others)}"] if others else []),
-        *unread([(file, "no part of the data set") for file in files], folder),
+        *unread([(file, "not part of the data set") for file in files], folder),
     ]
 
 
 def _chosen(splits: dict[str, Dataset | None], split: str | None) -> dict[str, Dataset]:
-    """The splits that have rows, or the one that was asked for."""
+    """Returns the splits that have rows, or only `split`."""
     if split is not None and split not in splits:
         raise ValueError(f"no split '{split}'; it has {listed(splits)}")
     found = {name: data for name, data in splits.items() if data is not None and split in (None, name)}
@@ -103,7 +102,7 @@ def _reader(data: Dataset) -> Read:
 
 
 def _named(record: Record, columns: Sequence[str], names: dict[str, list[str]]) -> Record:
-    """Returns the row with class numbers replaced by the names of the classes; -1 means no label."""
+    """Returns the row with class names instead of class numbers; -1 is a missing label."""
     if not names or record.problem is not None:
         return record
     values = [

@@ -1,4 +1,4 @@
-"""Rows as JSON: one object a line, or one array of objects."""
+"""JSON files: one object per line, or one array of objects."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from miner.sources.values import JSON, parse_json
 
 _MOST_KEYS = 10_000
 _CHUNK = 1 << 20
-"""Characters of an array that are looked at together, at least."""
+"""Least number of characters of an array that are parsed at once."""
 
 
 class _Row(NamedTuple):
     number: int
-    """Of the line, or of the element of an array."""
+    """Number of the line, or of the element in the array."""
     size: int
     record: dict[str, Any]
 
 
 def open_json(file: File) -> Table:
-    """Returns a .jsonl, .ndjson or .json file as a table with the keys of all of its rows.
+    """Returns a .jsonl, .ndjson or .json file as a table whose columns are the keys of all rows.
 
-    Reads it once from end to end. Raises InputError for broken JSON and for what is no object.
+    Reads the file once from end to end. Raises InputError for broken JSON and for rows that are not objects.
     """
     first = next((line.text.lstrip() for line in lines(file) if line.text.strip()), None)
     if first is None:
-        raise InputError(f"{file.origin}: the file is empty", "it needs rows, an object in each line")
+        raise InputError(f"{file.origin}: the file is empty", "write one object per line")
     array = first.startswith("[")
     if not array and file.suffix == ".json":
         _require_rows(file, first)
@@ -45,7 +45,7 @@ def open_json(file: File) -> Table:
         if len(columns) > _MOST_KEYS:
             raise InputError(
                 f"{file.origin}:{row.number}: more than {_MOST_KEYS:,} different keys up to here",
-                "rows need the same keys, such as query and positive",
+                "give all rows the same keys, such as query and positive",
             )
 
     def _read(
@@ -56,7 +56,7 @@ def open_json(file: File) -> Table:
                 if key not in record:
                     raise InputError(
                         f"{file.origin}:{number}: no key '{shown(key)}'{near(key, record)}",
-                        "each row needs this key; write null where there is no value",
+                        "write this key in each row, with null for a missing value",
                     )
             yield text_record(
                 number,
@@ -69,20 +69,20 @@ def open_json(file: File) -> Table:
 
 
 def raw_column(file: File, name: str) -> list[Any]:
-    """Returns the values of one key as they are in the file, numbers as numbers; None where it is missing."""
+    """Returns the values of one key, numbers as numbers; None for rows without the key."""
     first = next((line.text.lstrip() for line in lines(file) if line.text.strip()), "")
     return [row.record.get(name) for row in _rows(file, first.startswith("["), json.JSONDecoder())]
 
 
 def _require_rows(file: File, first: str) -> None:
-    """Raises InputError for a .json that holds one object, over several lines or around a list of rows."""
+    """Raises InputError for a .json with one object over several lines, or around a list of rows."""
     try:
         record = JSON.decode(first.rstrip())
     except (json.JSONDecodeError, RecursionError):
         record = None
-    hint = "write one object a line, or one array of objects"
+    hint = "write one object per line, or one array of objects"
     if not isinstance(record, dict):
-        raise InputError(f"{file.origin}: JSON that goes on over lines, not one object a line", hint)
+        raise InputError(f"{file.origin}: one JSON value over several lines, not one object per line", hint)
     inner = next((k for k, v in record.items() if isinstance(v, list) and v and isinstance(v[0], dict)), None)
     alone = sum(1 for _, line in zip(range(2), lines(file), strict=False) if line.text.strip()) == 1
     if alone and inner is not None and "paragraphs" in record[inner][0]:
@@ -104,7 +104,7 @@ def _rows(file: File, array: bool, decoder: json.JSONDecoder = JSON) -> Iterator
 
 
 def _elements(file: File, decoder: json.JSONDecoder) -> Iterator[_Row]:
-    """Yields the objects of one array, read piece by piece; a piece grows while it ends within an object."""
+    """Yields the objects of one array; reads it in pieces, and adds to a piece that ends within an object."""
     buffer, place, size, number, ended = "", 0, 0, 0, False
     opened = False
     pieces = _pieces(file)
@@ -140,7 +140,7 @@ def _elements(file: File, decoder: json.JSONDecoder) -> Iterator[_Row]:
             number += 1
             if not isinstance(value, dict):
                 raise InputError(
-                    f"{file.origin}:{number}: not an object", "each element must be an object, such as a row"
+                    f"{file.origin}:{number}: not an object", "make each element an object, one per row"
                 )
             yield _Row(number, size, value)
             size = 0
@@ -151,16 +151,16 @@ def _elements(file: File, decoder: json.JSONDecoder) -> Iterator[_Row]:
 
 
 def _pieces(file: File) -> Iterator[tuple[str, int, bool]]:
-    """Yields pieces of a file of at least _CHUNK characters, with their size and whether it is the last."""
-    held: list[str] = []
+    """Yields pieces of at least _CHUNK characters, their size in bytes, and whether it is the last piece."""
+    waiting: list[str] = []
     characters = size = 0
     for line in lines(file):
-        held.append(line.text)
+        waiting.append(line.text)
         characters, size = characters + len(line.text), size + line.size
         if characters >= _CHUNK:
-            yield "".join(held), size, False
-            held, characters, size = [], 0, 0
-    yield "".join(held), size, True
+            yield "".join(waiting), size, False
+            waiting, characters, size = [], 0, 0
+    yield "".join(waiting), size, True
 
 
 def _after_blanks(text: str, place: int) -> int:
@@ -172,5 +172,5 @@ def _after_blanks(text: str, place: int) -> int:
 def _broken(file: File, number: int, what: str) -> InputError:
     return InputError(
         f"{file.origin}:{number}: broken JSON ({what}, element {number})",
-        "the file must hold one whole array",
+        "write one complete array",
     )

@@ -1,4 +1,4 @@
-"""Texts with labels: texts of the same label are each other's positives (intent, topic, sentiment)."""
+"""Labelled texts (intent, topic, sentiment): texts with the same label are positives of each other."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from miner.sources.config import SourceConfig
 from miner.sources.part import Part, Rows
 from miner.sources.table import Record, Table
+from miner.store.division import Division, require_undivided
 from miner.text import clean, content_id, fingerprint, text_key
 
 _Groups = dict[tuple[str, str], dict[str, int]]
@@ -18,9 +19,9 @@ _Groups = dict[tuple[str, str], dict[str, int]]
 def label_parts(tables: Sequence[tuple[Table, str]], config: SourceConfig) -> Iterator[Part]:
     """Yields labelled texts as queries and documents, and a sample of positives for each.
 
-    All texts of a label are kept from being negatives by their label, so the judgments hold only
-    `positives_per_query` texts of the same label and split: their number grows with the texts,
-    not with their square.
+    The label itself keeps all of its texts from the negatives, so the judgments need only
+    `positives_per_query` texts of the same label and split: their number grows with the number of texts, not
+    with its square. `dev` and `test` divide the texts before the positives are drawn.
     """
     rows, labels, groups = Rows(), dict[str, str](), _Groups()
     columns = (config.text_column, config.label_column)
@@ -31,7 +32,10 @@ def label_parts(tables: Sequence[tuple[Table, str]], config: SourceConfig) -> It
             _take(rows, record, labels, groups, split)
             if rows.full:
                 yield rows.part()
-    rows.at(", ".join(table.origin for table, _ in tables))
+    origins = ", ".join(table.origin for table, _ in tables)
+    if config.division is not None:
+        groups = _divided(groups, config.division, origins)
+    rows.at(origins)
     for split, label in sorted(groups):
         for query_id, doc_id in _sample(groups[split, label], (split, label), config):
             rows.judgment(query_id, doc_id, split)
@@ -40,8 +44,21 @@ def label_parts(tables: Sequence[tuple[Table, str]], config: SourceConfig) -> It
     yield rows.part()
 
 
+def _divided(groups: _Groups, division: Division, origins: str) -> _Groups:
+    """Returns the groups with their texts divided into splits, so that no positive is in another split."""
+    if not groups:
+        return groups
+    split = require_undivided({split for split, _ in groups}, origins)
+    splits = division.assign({key for texts in groups.values() for key in texts.values()}, split)
+    found = _Groups()
+    for (_, label), texts in groups.items():
+        for content, key in texts.items():
+            found.setdefault((splits[key], label), {})[content] = key
+    return found
+
+
 def _take(rows: Rows, record: Record, labels: dict[str, str], groups: _Groups, split: str) -> None:
-    """Adds a text as query and document, unless it is empty or had another label before."""
+    """Adds a text as query and document; rejects it if it is empty or has two labels."""
     if record.problem is not None:
         rows.reject(*record.problem)
         return
@@ -65,11 +82,11 @@ def _take(rows: Rows, record: Record, labels: dict[str, str], groups: _Groups, s
 def _sample(
     members: dict[str, int], group: tuple[str, str], config: SourceConfig
 ) -> Iterator[tuple[str, str]]:
-    """Yields (query_id, doc_id) for every text of a group with the positives drawn for it.
+    """Yields (query_id, doc_id) for every text of a group and the positives drawn for it.
 
-    The distinct texts stand in a seeded circle; a text's positives are those a few seeded steps
-    further on. So each text is a positive equally often, none is its own, and the draw does not
-    depend on the order of the rows.
+    A seeded shuffle puts the distinct texts in a circle; the positives of a text are those a few seeded steps
+    further. So each text is a positive equally often, never its own, and the order of the rows does not
+    matter.
     """
     documents = {members[content]: content for content in sorted(members, reverse=True)}
     circle = np.array(sorted(documents), dtype=np.int64)

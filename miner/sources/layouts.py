@@ -1,4 +1,4 @@
-"""What the columns of a table hold: pairs, triplets, labelled texts, documents or queries."""
+"""The layout of a table by its columns: pairs, triplets, labelled texts, documents or queries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LISTS = (
     ("positive_passages", ("negative_passages",)),
     ("positive_ctxs", ("hard_negative_ctxs", "negative_ctxs")),
 )
-"""The columns of lists that FlagEmbedding, Tevatron and DPR train on: positives, negatives."""
+"""Columns of lists in the training data of FlagEmbedding, Tevatron and DPR: positives, negatives."""
 _QUERIES_BESIDE_LISTS = ("query", "question", "anchor")
 _PAIRS = (
     ("question1", "question2"), ("sentence1", "sentence2"), ("premise", "hypothesis"), ("anchor", "positive"),
@@ -26,12 +26,12 @@ _PAIRS = (
     ("query", "passage"), ("query", "document"), ("query", "text"), ("question", "answer"),
     ("question", "context"), ("query", "product_title"), ("query", "answer"), ("title", "text"),
 )  # fmt: skip
-"""Columns that messages name as an example of the options; they are never read without being named."""
+"""Columns that messages give as an example of the options; only an option makes miner read them."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a table holds, and in which columns."""
+    """The columns of a table, by what they hold."""
 
     kind: str
     """`pairs`, `triplets`, `labels`, `documents` or `queries`."""
@@ -47,7 +47,7 @@ class Layout:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The columns of single texts that are read, in the order in which rows are given."""
+        """The columns of single texts to read, in the order of the values of a Record."""
         every: tuple[str | None, ...] = (self.query, self.query_id, self.document_id, self.relevance)
         if self.kind == "labels":
             every = (self.text, self.label)
@@ -57,19 +57,19 @@ class Layout:
 
     @property
     def passages(self) -> tuple[str, ...]:
-        """The columns of passages: the positives, then the negatives."""
+        """The columns of passages to read: the positives, then the negatives."""
         return (self.positive, *self.negatives) if self.positive else ()
 
     @property
     def read(self) -> frozenset[str]:
-        """All columns that are read."""
+        """All columns to read."""
         return frozenset((*self.texts, *self.passages))
 
 
 def find_layout(table: Table, config: SourceConfig) -> Layout:
-    """Returns the layout asked for, else the one that the columns allow.
+    """Returns the layout that `format` names, else the one that the columns fit.
 
-    Raises InputError when columns are missing.
+    Raises InputError if columns are missing.
     """
     if config.format in ("pairs", "triplets"):
         return _pairs(table, config, config.format)
@@ -82,11 +82,11 @@ def find_layout(table: Table, config: SourceConfig) -> Layout:
         return _pairs(table, config)
     if {config.text_column, config.label_column} <= set(table.columns):
         return Layout("labels", text=config.text_column, label=config.label_column)
-    return _one_side(table, config) or _fail(table, config)
+    return _one_kind(table, config) or _fail(table, config)
 
 
 def _names(table: Table, config: SourceConfig) -> tuple[str, str, tuple[str, ...]]:
-    """Returns the columns of query, positive and negatives, those of known lists if no others are named."""
+    """Returns the columns of query, positive and negatives; known lists if the options name no others."""
     query, positive, negatives = config.query_column, config.positive_column, _negatives(table, config)
     for known, others in _LISTS:
         if positive == _DEFAULTS.positive_column and positive not in table.columns and known in table.columns:
@@ -135,12 +135,12 @@ def _pairs(table: Table, config: SourceConfig, kind: str | None = None) -> Layou
 
 
 def _named(table: Table, config: SourceConfig, name: str) -> str | None:
-    """Returns a column that --columns calls by a name with a meaning."""
+    """Returns `name` if --columns contains it and the table has it; else None."""
     return name if name in (config.columns or ()) and name in table.columns else None
 
 
-def _one_side(table: Table, config: SourceConfig) -> Layout | None:
-    """Returns the layout of a file of queries or of documents alone: an id and a text."""
+def _one_kind(table: Table, config: SourceConfig) -> Layout | None:
+    """Returns the layout of a table of queries or of documents alone: an id and a text; else None."""
     columns = set(table.columns)
     text = next((name for name in (config.text_column, "query") if name in columns), None)
     query_id, document_id = config.query_id_column or "query_id", config.document_id_column or "doc_id"
@@ -156,7 +156,7 @@ def _one_side(table: Table, config: SourceConfig) -> Layout | None:
 
 
 def _fail(table: Table, config: SourceConfig) -> Layout:
-    """Raises the InputError of a table that has neither pairs nor labels."""
+    """Raises InputError for a table that has neither pairs nor labels."""
     pairs = {"--query-column": config.query_column, "--positive-column": config.positive_column}
     labels = {"--text-column": config.text_column, "--label-column": config.label_column}
     given = {
@@ -201,7 +201,7 @@ def _missing(table: Table, wanted: dict[str, str]) -> str:
 
 
 def _example(table: Table) -> str:
-    """Returns the options for columns of which pairs are often made, if the table has such."""
+    """Returns options for well-known columns of pairs, if the table has some; else an empty text."""
     found = next((pair for pair in _PAIRS if set(pair) <= set(table.columns)), None)
     if found is None:
         return ""

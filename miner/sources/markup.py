@@ -1,4 +1,4 @@
-"""SGML and XML as TREC has them: records between tags, their fields and text, in linear time."""
+"""SGML and XML of TREC: the elements of a file, their fields and text, in linear time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import NamedTuple
 from miner.errors import InputError
 from miner.sources.files import File, lines
 
-LONGEST_RECORD = 1 << 28
-"""In characters; a record that goes on for longer is not closed."""
+LONGEST_ELEMENT = 1 << 28
+"""Longest element, in characters; a longer one counts as not closed."""
 _TAG = re.compile(r"<(/?)([a-zA-Z][\w.:-]*)((?:\s[^<>]*)?)/?>")
 _TITLES = frozenset(("title", "headline", "head", "hl", "ttl", "ti", "doctitle"))
 _METADATA = frozenset(
@@ -20,33 +20,33 @@ _METADATA = frozenset(
     pubno dd doctype edition page pages length num number profile parent cfrno rindock frfiling billing
     access accession an so in co g gv lang language url slug""".split()  # noqa: SIM905
 )
-"""Tags whose content is numbers, dates and codes about a document, not its text."""
+"""Tags with numbers, dates and codes about a document instead of its text."""
 _WEB = frozenset("docno docid docoldno dochdr script style".split())  # noqa: SIM905
-"""The same for documents that are web pages: HTML gives other meanings to some of the names."""
+"""The same for web pages: in HTML, some of these names mean something else."""
 
 
-class Record(NamedTuple):
-    """What stands between an opening and a closing tag."""
+class Element(NamedTuple):
+    """The content between an opening and a closing tag."""
 
     line: int
     text: str
     size: int
-    """The bytes it took of the file."""
+    """Number of bytes in the file."""
     attributes: str
 
 
-def records(file: File, tag: str) -> Iterator[Record]:
-    """Yields the contents of each <tag>; raises InputError for one that is never closed."""
+def elements(file: File, tag: str) -> Iterator[Element]:
+    """Yields each element with this tag; raises InputError for one that is never closed."""
     edge = re.compile(rf"<(/?){tag}((?:\s[^<>]*)?)>", re.IGNORECASE)
     start = size = characters = 0
     attributes = ""
-    held: list[str] = []
+    pieces: list[str] = []
     for line in lines(file):
         size += line.size
         place = 0
         for match in edge.finditer(line.text):
             if match[1] and start:
-                yield Record(start, "".join([*held, line.text[place : match.start()]]), size, attributes)
+                yield Element(start, "".join([*pieces, line.text[place : match.start()]]), size, attributes)
                 start = size = 0
             elif not match[1]:
                 if start:
@@ -54,23 +54,23 @@ def records(file: File, tag: str) -> Iterator[Record]:
                         f"{file.origin}:{start}: <{tag}> is not closed before the next on line {line.number}",
                         f"write </{tag}> between them",
                     )
-                start, held, characters, attributes = line.number, [], 0, match[2]
+                start, pieces, characters, attributes = line.number, [], 0, match[2]
             place = match.end()
         if start:
-            held.append(line.text[place:])
+            pieces.append(line.text[place:])
             characters += len(line.text)
-            if characters > LONGEST_RECORD:
+            if characters > LONGEST_ELEMENT:
                 _require_closed(file, tag, start)
     _require_closed(file, tag, start)
 
 
 def _require_closed(file: File, tag: str, start: int) -> None:
     if start:
-        raise InputError(f"{file.origin}:{start}: <{tag}> is never closed", "the file seems to be cut off")
+        raise InputError(f"{file.origin}:{start}: <{tag}> is never closed", "the file seems to be incomplete")
 
 
 def attribute(attributes: str, names: tuple[str, ...]) -> str | None:
-    """Returns the value of the first of the attributes that is there."""
+    """Returns the value of the first attribute that exists; None if none does."""
     for name in names:
         found = re.search(rf"(?:^|\s){name}\s*=\s*(\"[^\"]*\"|'[^']*'|[^\s\"'>]+)", attributes, re.I)
         if found is not None:
@@ -79,23 +79,23 @@ def attribute(attributes: str, names: tuple[str, ...]) -> str | None:
 
 
 class Markup:
-    """A text with tags, cut at them once."""
+    """A text with tags, parsed once."""
 
     def __init__(self, text: str) -> None:
         self._text = _without_comments(text)
         self._tags = _tags(self._text)
         self._closings: dict[str, list[int]] = {}
-        """Where the closing tags of each name start."""
+        """The start of the closing tags of each name."""
         self.unread: set[str] = set()
-        """The tags whose content `document` left out, that of the document's number apart."""
+        """The tags whose content `document` left out, except the number of the document."""
         for name, closing, start, _ in self._tags:
             if closing:
                 self._closings.setdefault(name, []).append(start)
 
     def fields(self, names: Collection[str]) -> dict[str, str]:
-        """Returns the content of the first element of each of the names, tags in it removed.
+        """Returns the content of the first element with each name, without the tags in it.
 
-        An element without a closing tag, as old topics have them, ends at the next tag.
+        An element without a closing tag, as in old topics, ends at the next tag.
         """
         found: dict[str, str] = {}
         for place, (name, closing, _, end) in enumerate(self._tags):
@@ -104,9 +104,9 @@ class Markup:
         return found
 
     def document(self) -> tuple[str, str]:
-        """Returns title and text of a document: all that is in no tag of numbers, dates and codes.
+        """Returns the title and the text of a document, without tags of numbers, dates and codes.
 
-        The title is the content of the tags that hold titles.
+        The title is the content of the title tags, the text everything else.
         """
         text, tags = self._text, self._tags
         metadata = _WEB if any(tag[0] in ("dochdr", "html") for tag in tags) else _METADATA
@@ -133,7 +133,7 @@ class Markup:
         return folded(" ".join(title)), html.unescape(" ".join(body)).strip()
 
     def _end(self, number: int) -> int:
-        """Returns where an element ends: at its closing tag, or without one at the next tag."""
+        """Returns the end of an element: its closing tag, or the next tag if it has none."""
         name, _, _, end = self._tags[number]
         closings = self._closings.get(name, ())
         after = bisect_left(closings, end)
@@ -148,12 +148,12 @@ def folded(markup: str) -> str:
 
 
 def _tags(text: str) -> list[tuple[str, bool, int, int]]:
-    """Returns the name of each tag, whether it is a closing one, where it starts and where it ends."""
+    """Returns the name of each tag, whether it is a closing tag, its start and its end."""
     return [(m[2].lower(), bool(m[1]), m.start(), m.end()) for m in _TAG.finditer(text)]
 
 
 def _without_comments(text: str) -> str:
-    """Removes <!-- … --> and the marks of <![CDATA[ … ]]>, whose content is text."""
+    """Removes <!-- … --> with its content, and <![CDATA[ and ]]> around theirs."""
     if "<!" not in text:
         return text
     kept, place = [], 0

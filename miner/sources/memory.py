@@ -13,12 +13,21 @@ from miner.errors import InputError, UsageError, listed, near, shown
 from miner.sources.config import SourceConfig, split_in
 from miner.sources.hub import dataset_table
 from miner.sources.part import Source
-from miner.sources.table import LIST, OBJECT, Read, Record, Table, batch_records, nested_in, text_record
-from miner.sources.tables import ROWS_PER_BATCH
+from miner.sources.table import (
+    LIST,
+    OBJECT,
+    ROWS_PER_BATCH,
+    Read,
+    Record,
+    Table,
+    batch_records,
+    nested_in,
+    text_record,
+)
 from miner.sources.tabular import from_tables
 
 FORMATS = ("auto", "pairs", "triplets", "labels")
-"""What a table may hold."""
+"""The formats that a table in memory may have."""
 _GIVE = "give a Dataset, a pandas or Arrow table, a list of dicts, or a dict of these by split"
 
 
@@ -30,8 +39,8 @@ def is_rows(source: object) -> bool:
 def open_memory(source: object, config: SourceConfig) -> Source:
     """Returns a table in memory, or a dict of such tables by split, as a source.
 
-    Its columns mean what those of a file mean. Raises InputError for a table that cannot be read or whose
-    columns do not fit, UsageError for anything else than a table.
+    Its columns have the same meaning as those of a file. Raises InputError for a table that cannot be read or
+    whose columns do not fit, UsageError for anything but a table.
     """
     name = type(source).__name__
     if config.format not in FORMATS:
@@ -47,7 +56,7 @@ def open_memory(source: object, config: SourceConfig) -> Source:
             )
         chosen = tables if config.hf_split is None else {config.hf_split: tables[config.hf_split]}
         return from_tables(name, [(table, split_in(s) or s) for s, table in chosen.items()], config)
-    split = str(getattr(source, "split", None) or "train")  # a Dataset knows of which split it is
+    split = str(getattr(source, "split", None) or "train")  # a Dataset has the name of its split
     return from_tables(name, [(_table(name, source), split_in(split) or split)], config)
 
 
@@ -110,7 +119,7 @@ def _reader(origin: str, rows: Sequence[Mapping[str, Any]]) -> Read:
                 if key not in row:
                     raise InputError(
                         f"{origin}:{number}: no key '{shown(key)}'{near(key, map(str, row))}",
-                        "each row needs this key; give None where there is no value",
+                        "give each row this key, with None for a missing value",
                     )
             yield text_record(
                 number,
@@ -123,7 +132,7 @@ def _reader(origin: str, rows: Sequence[Mapping[str, Any]]) -> Read:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a number of NumPy as one of Python, and None for the NaN that means a missing value."""
+    """Returns a NumPy number as a Python number, and NaN, which means a missing value, as None."""
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and value != value else value

@@ -1,4 +1,4 @@
-"""What sources hand over: documents, queries and judgments as Arrow tables, piece by piece."""
+"""The output of a source: documents, queries and judgments as Arrow tables, in parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from miner.text import clean
 
 ROWS_PER_PART = 50_000
 CHARACTERS_PER_PART = 50_000_000
-"""Whichever comes first ends a part, so that memory stays bounded for long texts too."""
+"""A part ends at either limit, so that memory stays bounded for long texts too."""
 
 _PLACE = [pa.field("origin", pa.string(), nullable=False), pa.field("line", pa.int64())]
 
@@ -29,25 +29,25 @@ _SCHEMAS: dict[str, pa.Schema] = {
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a source, as `Rows` collects it; a table without rows is None.
+    """A part of a source, as `Rows` collects it; a table without rows is None.
 
-    Every table has two columns more than its schema: `origin`, the file as the user named it, and
-    `line`, the line or row number there.
+    Every table has two columns besides those of its schema: `origin`, the file as the user named it, and
+    `line`, the number of the line or row there.
     """
 
     documents: pa.Table | None = None
     queries: pa.Table | None = None
     judgments: pa.Table | None = None
     rows: pa.Table | None = None
-    """The rows of the source itself: kind, origin, line and a key of the content, equal for equal rows."""
+    """The rows of the source: kind, origin, line, and a key that rows with the same content share."""
     rejected: pa.Table | None = None
-    """Rows that the source could not use: origin, line, reason, detail."""
+    """Rows that cannot be used: origin, line, reason, detail."""
     cleaned: int = 0
-    """How many texts held characters that no store can keep."""
+    """Number of texts with characters that a store cannot hold."""
     size: int = 0
-    """How much of `Source.total` this part used up."""
+    """How much of `Source.total` this part covers."""
     note: str = ""
-    """What the user should know about what was read up to here; empty if nothing."""
+    """A message to the user about what was read so far; empty for none."""
 
     def tables(self) -> Mapping[str, pa.Table]:
         """Returns the tables that have rows, by name."""
@@ -56,26 +56,28 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """One source, opened: its parts are read as they are asked for."""
+    """One opened source; reading a part happens when the iterator reaches it."""
 
     name: str
     total: int
     unit: str
-    """What `total` and the parts' `size` count: bytes, rows or files."""
+    """The unit of `total` and of the parts' `size`: bytes, rows or files."""
     parts: Iterator[Part]
     note: str = ""
-    """What the user should know about how it is read; empty if nothing."""
+    """A message to the user about how the source is read; empty for none."""
+    divided: bool = False
+    """Whether the source itself divides its queries into the splits that `dev` and `test` ask for."""
 
 
 class Rows:
-    """Collects what a source finds, row by row, and hands it out as parts.
+    """Collects documents, queries and judgments row by row, and turns them into parts.
 
-    `start` opens a row of the source; what follows until the next `start` belongs to that row.
+    `start` begins a row of the source; what is added until the next `start` belongs to that row.
     """
 
     def __init__(self) -> None:
         self.size = 0
-        """How much of the source was read since the last part; the source counts it up."""
+        """How much of the source was read since the last part; the source increases it."""
         self._place: tuple[str, int | None] = ("", None)
         self._clear()
 
@@ -88,15 +90,15 @@ class Rows:
         self._tables[table].append((*values, *self._place))
 
     def start(self, kind: str, origin: str, line: int | None, *content: object) -> None:
-        """Opens a row of the source; `kind` names such rows in the plural, for messages.
+        """Begins a row of the source; `kind` is the plural noun for such rows in messages.
 
-        Two rows of one kind with equal `content` count as exact duplicates.
+        Two rows of one kind with the same `content` are exact duplicates.
         """
         self.at(origin, line)
         self._tables["rows"].append((kind, *self._place, _key(content)))
 
     def at(self, origin: str, line: int | None = None) -> None:
-        """Names the place of what follows when it is no row of the source itself."""
+        """Sets the file and line of what follows, if it does not come from a row of the source."""
         self._place = (origin, line)
 
     def document(self, doc_id: str, text: str, title: str = "", label: str | None = None) -> None:
@@ -110,21 +112,21 @@ class Rows:
         self._add("queries", query_id, text, label)
 
     def judgment(self, query_id: str, doc_id: str, split: str, relevance: float = 1.0) -> None:
-        """Adds a judgment; a relevance of 0 or less is a judged negative."""
+        """Adds a judgment; a relevance of 0 or less means not relevant."""
         self._add("judgments", query_id, doc_id, relevance, split, "gold")
 
     def reject(self, reason: str, detail: str) -> None:
-        """Notes that the row cannot be used, or only in part; it counts as bad."""
+        """Records that the row cannot be used, or only in part; it counts as bad."""
         self._rows += 1
         self._tables["rejected"].append((*self._place, reason, detail))
 
     @property
     def full(self) -> bool:
-        """Whether it is time to hand out a part."""
+        """Whether enough rows are collected for a part."""
         return self._rows >= ROWS_PER_PART or self._characters >= CHARACTERS_PER_PART
 
     def part(self) -> Part:
-        """Returns what was collected since the last part, cleaned, and starts anew."""
+        """Returns the part collected since the last call, with its texts cleaned."""
         tables, cleaned = {}, 0
         for name, rows in self._tables.items():
             if rows:
@@ -141,7 +143,7 @@ def _key(content: tuple[object, ...]) -> int:
 
 
 def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> tuple[pa.Table, int]:
-    """Returns the rows as a table without characters that cannot be stored, and how many texts had some."""
+    """Returns the rows as a table without characters that stores cannot hold; counts the texts with some."""
     arrays, cleaned = [], 0
     for column, field in zip(zip(*rows, strict=True), schema, strict=True):
         values = list(column)

@@ -1,4 +1,4 @@
-"""Python code: every function with a docstring; the docstring asks, the code answers."""
+"""Python code: for every function with a docstring, the docstring is the query, the code the document."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class _Package:
-    """Where Python files lie, what their module names begin with, and how places are named."""
+    """Python files, the beginning of their module names, and the beginning of their origin in messages."""
 
     files: list[Path]
     base: Path
@@ -33,7 +33,7 @@ class _Package:
     origin: str
 
     def module(self, file: Path) -> str:
-        """The dotted name under which the file is imported."""
+        """Returns the dotted name of the file's module."""
         parts = list(file.relative_to(self.base).with_suffix("").parts)
         if parts[-1] == "__init__":
             parts.pop()
@@ -43,8 +43,8 @@ class _Package:
 def open_python(source: str, config: SourceConfig) -> Source:
     """Returns `python:` (the standard library), `python:PACKAGE` or `python:FOLDER` as a source.
 
-    A query is the first paragraph of a docstring, a document the function without its docstring.
-    Raises InputError when there is no such package or no Python file in it.
+    A query is the first paragraph of a docstring; its document is the function without the docstring.
+    Raises InputError if there is no such package, or no Python file in it.
     """
     package = _find(source)
     if not package.files:
@@ -65,7 +65,7 @@ def _find(source: str) -> _Package:
 
 
 def _installed(source: str, name: str) -> _Package:
-    """Finds an installed package without importing it."""
+    """Returns an installed package without importing it."""
     top, *inner = name.split(".")
     try:
         spec = importlib.util.find_spec(top) if top and "/" not in name else None
@@ -103,7 +103,7 @@ def _take(rows: Rows, file: Path, origin: str, module: str, split: str) -> None:
     try:
         source = importlib.util.decode_source(file.read_bytes())
         with warnings.catch_warnings():
-            # What a compiler says about the style of somebody else's code is no news to the user.
+            # Warnings about the style of other people's code do not help the user.
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, OSError) as error:
@@ -139,7 +139,7 @@ def _functions(node: ast.AST, name: str) -> Iterator[tuple[str, Function]]:
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Yields what stands in a node's blocks: expressions hold no functions with docstrings."""
+    """Yields the statements in the blocks of a node; expressions contain no functions with docstrings."""
     for block in ("body", "handlers", "orelse", "finalbody", "cases"):
         inner = getattr(node, block, ())
         if isinstance(inner, list):
@@ -147,13 +147,13 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def first_paragraph(function: Function) -> str:
-    """Returns a docstring's first paragraph on one line; empty if there is none."""
+    """Returns the first paragraph of a docstring on one line; empty if there is none."""
     docstring = ast.get_docstring(function) or ""
     return " ".join(re.split(r"\n\s*\n", docstring.strip())[0].split())
 
 
 def _is_stub(function: Function) -> bool:
-    """Tells whether nothing but pass, ... or raise NotImplementedError follows the docstring."""
+    """Returns whether the body is only pass, ... or raise NotImplementedError."""
     return all(_does_nothing(statement) for statement in function.body[1:])
 
 
@@ -167,9 +167,9 @@ def _does_nothing(statement: ast.stmt) -> bool:
 
 
 def without_docstring(function: Function, lines: list[str]) -> str:
-    """Returns a function's source from `def` on, its docstring cut out, not indented.
+    """Returns the source of a function from `def` on, without its docstring and without indentation.
 
-    `lines` are the lines of the file, without their ends.
+    `lines` are the lines of the file, without line ends.
     """
     docstring = function.body[0]
     first, last = docstring.lineno - 1, (docstring.end_lineno or docstring.lineno) - 1

@@ -1,4 +1,4 @@
-"""Judgments: query, document and relevance, with or without a header, TREC's iteration, or as JSON lines."""
+"""Files of judgments: query, document, relevance; with or without a header, TREC's columns, or JSON lines."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ _DOCUMENT = (
     "document", "doc", "pid", "passage_id",
 )  # fmt: skip
 _RELEVANCE = ("score", "relevance", "rel", "label", "judgment", "judgement", "grade", "relevance_score")
-"""The names by which a header, or the keys of JSON lines, tell the columns."""
+"""Names of the columns in a header, or of the keys in JSON lines."""
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What a line holds, and where."""
+class JudgmentLayout:
+    """The fields of a line of judgments, by position."""
 
     width: int
     query: int
     document: int
     relevance: int
     tabs: bool
-    """Whether tabs part the fields, or any white space."""
+    """Whether tabs separate the fields, or any white space."""
     header: bool = False
     names: tuple[str, str, str] | None = None
     """JSON lines: the keys of query, document and relevance."""
 
     @property
     def order(self) -> str:
-        """The fields of a line, as messages name them."""
+        """The fields of a line, for messages."""
         called = {self.query: "query", self.document: "document", self.relevance: "relevance"}
         return ", ".join(called.get(place, "iteration") for place in range(self.width))
 
     def fields(self, text: str) -> list[str]:
-        """Cuts a line."""
+        """Returns the fields of a line."""
         return text.rstrip("\r\n").split("\t") if self.tabs else text.split()
 
 
-def find_layout(file: File) -> Layout | None:
-    """Returns the layout of a file of judgments by its first lines, or None if it holds none.
+def judgment_layout(file: File) -> JudgmentLayout | None:
+    """Returns the layout of a file of judgments from its first lines; None if it is not one.
 
-    A header tells the columns by their names, in any order. Without one they are query, document, relevance,
-    or query, iteration, document, relevance.
+    A header names the columns in any order. Without a header they are query, document, relevance, or query,
+    iteration, document, relevance.
     """
     first = [line.text.rstrip("\r\n") for line in islice(lines(file), _LOOKED_AT) if line.text.strip()]
     if not first:
@@ -62,12 +62,12 @@ def find_layout(file: File) -> Layout | None:
     if first[0].lstrip().startswith("{"):
         return _json_layout(parse_json(first[0], file.origin, 1))
     tabs = 2 * sum("\t" in line for line in first) > len(first)
-    rows = [Layout(0, 0, 0, 0, tabs).fields(line) for line in first]
+    rows = [JudgmentLayout(0, 0, 0, 0, tabs).fields(line) for line in first]
     header = [name.strip().lower() for name in rows[0]]
     places = [_place(header, names) for names in (_QUERY, _DOCUMENT, _RELEVANCE)]
     if all(place is not None for place in places):
         query, document, relevance = (place or 0 for place in places)
-        return Layout(len(header), query, document, relevance, tabs, True)
+        return JudgmentLayout(len(header), query, document, relevance, tabs, True)
     named = as_number(rows[0][-1]) is None
     graded = [row for row in (rows[1:] if named else rows) if len(row) > 1 and as_number(row[-1]) is not None]
     widths = Counter(len(row) for row in graded or rows)
@@ -75,24 +75,24 @@ def find_layout(file: File) -> Layout | None:
     if width not in (3, 4):
         return None
     header_line = named and len(rows[0]) == width and len(rows) > 1
-    return Layout(width, 0, width - 2, width - 1, tabs, header_line)
+    return JudgmentLayout(width, 0, width - 2, width - 1, tabs, header_line)
 
 
 def _place(header: Sequence[str], names: Sequence[str]) -> int | None:
     return next((header.index(name) for name in names if name in header), None)
 
 
-def _json_layout(record: dict[str, object]) -> Layout | None:
+def _json_layout(record: dict[str, object]) -> JudgmentLayout | None:
     found = [next((n for n in names if n in record), None) for names in (_QUERY, _DOCUMENT, _RELEVANCE)]
     if None in found:
         return None
     query, document, relevance = (name or "" for name in found)
-    return Layout(3, 0, 1, 2, False, names=(query, document, relevance))
+    return JudgmentLayout(3, 0, 1, 2, False, names=(query, document, relevance))
 
 
 def is_judgments(file: File) -> bool:
-    """Tells by the first lines whether a file holds judgments: ids without blanks and whole numbers."""
-    layout = find_layout(file)
+    """Returns whether the first lines of a file are judgments: ids without blanks, and whole numbers."""
+    layout = judgment_layout(file)
     if layout is None or layout.names is not None:
         return layout is not None
     rows = [layout.fields(line.text) for line in islice(lines(file), _LOOKED_AT) if line.text.strip()]
@@ -107,8 +107,8 @@ def is_judgments(file: File) -> bool:
     return len(sound) > 0.9 * (len(rows) - layout.header)
 
 
-def judgments(file: File, split: str, layout: Layout) -> Iterator[Part]:
-    """Yields the judgments of one file, all of one split."""
+def judgments(file: File, split: str, layout: JudgmentLayout) -> Iterator[Part]:
+    """Yields the judgments of one file, all in one split."""
     rows = Rows()
     for line in lines(file):
         rows.size += line.size
@@ -121,17 +121,21 @@ def judgments(file: File, split: str, layout: Layout) -> Iterator[Part]:
 
 
 def _keys(text: str, origin: str, number: int, names: tuple[str, str, str] | None) -> list[str] | None:
-    """The fields of a line of JSON; one that is missing or no text is empty."""
+    """Returns the fields of a line of JSON; a missing one is empty."""
     if names is None:
         return None
     record = parse_json(text, origin, number)
     try:
         return [as_text(record.get(name), name) or "" for name in names]
     except NotTextError as error:
-        raise InputError(f"{origin}:{number}: {error}", "ids are texts, and relevance is a number") from error
+        raise InputError(
+            f"{origin}:{number}: {error}", "write ids as texts and the relevance as a number"
+        ) from error
 
 
-def _judgment(rows: Rows, origin: str, number: int, fields: list[str], split: str, layout: Layout) -> None:
+def _judgment(
+    rows: Rows, origin: str, number: int, fields: list[str], split: str, layout: JudgmentLayout
+) -> None:
     rows.start("judgments", origin, number, *fields, split)
     if len(fields) != layout.width:
         tabs = " between tabs" if layout.tabs else ""
@@ -145,25 +149,25 @@ def _judgment(rows: Rows, origin: str, number: int, fields: list[str], split: st
 
 
 def read_judgments(path: Path) -> pa.Table:
-    """Returns the judgments of a file: query_id, doc_id, relevance; a pair judged twice has the highest.
+    """Returns the judgments of a file: query_id, doc_id, relevance; the highest of several for one pair.
 
-    Raises InputError when there is no such file or a line is no judgment.
+    Raises InputError if there is no such file, or if a line is not a judgment.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file", "name a file of judgments: query, document, relevance")
     file = File(path, str(path))
     found = []
-    layout = find_layout(file) or Layout(3, 0, 1, 2, True)
+    layout = judgment_layout(file) or JudgmentLayout(3, 0, 1, 2, True)
     for part in judgments(file, "", layout):
         if part.rejected is not None:
             bad = part.rejected.slice(0, 1).to_pylist()[0]
             raise InputError(
                 f"{path}:{bad['line']}: {bad['detail']}",
-                "a line is `query document relevance` between tabs, or TREC's `query 0 document relevance`",
+                "write `query document relevance` between tabs, or TREC's `query 0 document relevance`",
             )
         if part.judgments is not None:
             found.append(part.judgments.select(["query_id", "doc_id", "relevance"]))
     if not found:
-        raise InputError(f"{path} holds no judgments", "name a file of judgments: query, document, relevance")
+        raise InputError(f"{path} has no judgments", "name a file of judgments: query, document, relevance")
     table = pa.concat_tables(found).group_by(["query_id", "doc_id"]).aggregate([("relevance", "max")])
     return table.rename_columns({"relevance_max": "relevance"})

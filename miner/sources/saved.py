@@ -1,4 +1,4 @@
-"""Folders that `save_to_disk` of `datasets` wrote."""
+"""Folders that `Dataset.save_to_disk` wrote."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _SPLITS, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 
 
 def is_saved_dataset(folder: Path) -> bool:
-    """Tells whether `save_to_disk` of `datasets` wrote the folder."""
+    """Returns whether `save_to_disk` wrote the folder."""
     return any((folder / name).is_file() for name in (_SPLITS, _STATE))
 
 
 def load_saved(folder: Path, name: str | None = None) -> dict[str, Dataset | None]:
-    """Returns every split by its name, None for one without rows.
+    """Returns every split by its name; None for a split without rows.
 
-    A folder of a single data set has it by `name`, else by that of the split it was, else by `train`. Raises
-    OSError, ValueError or KeyError for a folder that is broken.
+    A single data set has the name `name`, else the split in its own files, else `train`. Raises OSError,
+    ValueError or KeyError for a broken folder.
     """
     several = folder / _SPLITS
     if not several.is_file():
@@ -33,9 +33,9 @@ def load_saved(folder: Path, name: str | None = None) -> dict[str, Dataset | Non
 
 
 def saved_parts(folder: Path) -> dict[str, list[Path]]:
-    """Returns the files of the data set by split; "" has those of the whole folder, or of its only part.
+    """Returns the files of the data set by split; "" has the files of the folder itself.
 
-    Raises OSError, ValueError or KeyError for a folder that is broken.
+    Raises OSError, ValueError or KeyError for a broken folder.
     """
     several = folder / _SPLITS
     if not several.is_file():
@@ -50,7 +50,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _listed(file: Path, key: str, kind: type[Kind]) -> list[Kind]:
-    """Returns a list in a file of JSON; raises ValueError, which names the file, if there is none."""
+    """Returns a list from a JSON file; raises ValueError, which names the file, if it is missing."""
     try:
         value = json.loads(file.read_text("utf-8"))[key]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -63,7 +63,7 @@ def _listed(file: Path, key: str, kind: type[Kind]) -> list[Kind]:
 def _load(folder: Path) -> Dataset | None:
     from datasets import Dataset
 
-    # Without rows it has no file, and does not load.
+    # A data set without rows has no data file and does not load.
     if not _listed(folder / _STATE, "_data_files", dict):
         return None
     return Dataset.load_from_disk(str(folder))

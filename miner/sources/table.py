@@ -1,4 +1,4 @@
-"""A table as sources read it: its columns, and the chosen columns row by row."""
+"""A table of a source: its columns, and a reader that yields chosen columns row by row."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ import pyarrow as pa
 from miner.errors import InputError, listed, near, shown
 from miner.sources.values import NotTextError, Passage, as_passages, as_text
 
+ROWS_PER_BATCH = 10_000
 LIST, OBJECT = "a list", "an object"
-"""What a nested value is, as messages say it."""
+"""The kinds of nested values, for messages."""
 
 
 class Record(NamedTuple):
-    """One row: the values of the chosen columns, or why there are none."""
+    """One row: the values of the chosen columns, or the problem with the row."""
 
     line: int
     size: int
-    """How many units of the table's `size` the row used up."""
+    """How much of the table's `size` the row covers."""
     values: Sequence[str | None]
     passages: Sequence[Sequence[Passage]] = ()
     problem: tuple[str, str] | None = None
-    """Reason and detail of a row that cannot be used."""
+    """Reason and detail if the row cannot be used."""
 
     @property
     def content(self) -> tuple[object, ...]:
-        """What makes two rows exact duplicates: their values; an unusable row is like no other."""
+        """The values, which exact duplicates have in common; an unusable row has no duplicate."""
         if self.problem is not None:
             return (self.line, *self.problem)
         texts = (p[0].text if len(p) == 1 and p[0][1:] == ("", None) else tuple(p) for p in self.passages)
@@ -36,22 +37,22 @@ class Record(NamedTuple):
 
 
 class Read(Protocol):
-    """Yields the rows of a table with the values of some of its columns."""
+    """Yields the rows of a table with the values of chosen columns."""
 
     def __call__(
         self, texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
     ) -> Iterator[Record]:
-        """Reads columns of single texts, and columns of passages, where a row may hold a list of them.
+        """Reads columns of single texts, and columns of passages, of which a row may have a list.
 
-        All must be among the table's columns. Raises InputError for a row of JSON that lacks a
-        `required` one; others are None there.
+        All must be columns of the table. A value that a row of JSON lacks is None. Raises InputError if it
+        is a `required` one.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Table:
-    """Something with named columns: a file, or a split of a data set."""
+    """Data with named columns: a file, or a split of a data set."""
 
     origin: str
     columns: tuple[str, ...]
@@ -59,14 +60,14 @@ class Table:
     unit: str
     read: Read
     nested: Mapping[str, str] = field(default_factory=dict)
-    """The columns that hold lists or objects in some row, each with which: `a list`, `an object` or both."""
+    """The columns with nested values: `a list`, `an object` or both."""
     note: str = ""
-    """How it is read, where that is not the plain way; empty if it is."""
+    """A message to the user about how the table is read; empty for none."""
     first_row: tuple[str, ...] | None = None
-    """The names of the columns, if they look like a row of data: then the file seems to have no header."""
+    """The names of the columns if they look like a row of data, so that the file seems to have no header."""
 
     def require(self, columns: Sequence[str], option: str) -> None:
-        """Raises InputError that names the first column that is not there and the nearest one."""
+        """Raises InputError with the first column that is missing, and the nearest name."""
         for column in columns:
             if column not in self.columns:
                 if self.first_row is not None:
@@ -78,21 +79,21 @@ class Table:
 
     @property
     def listed(self) -> str:
-        """The names of the columns, as messages show them."""
+        """The names of the columns, for messages."""
         return listed(self.described(column, 40) for column in self.columns)
 
     def described(self, column: str, most: int = 60) -> str:
-        """Returns the name of a column, and whether it holds lists or objects, as messages show it."""
+        """Returns the name of a column, and whether it has lists or objects, for messages."""
         nested = f" ({self.nested[column]})" if column in self.nested else ""
         return f"{shown(column, most)}{nested}"
 
     def no_header(self, missing: str) -> InputError:
-        """Returns the error of a file that lacks a column because it seems to lack the header."""
+        """Returns the error for a missing column in a file that seems to have no header."""
         names = {2: "query_id,text", 3: "query,positive,negative"}.get(len(self.columns), "query,positive,…")
         return InputError(
             f"{self.origin}: no column '{shown(missing)}'; the file seems to have no header, "
             f"its first row is {self.listed}",
-            f"add --no-header, and name its columns in order with --columns, such as {names}",
+            f"add --no-header, and name the columns in order with --columns, such as {names}",
         )
 
 
@@ -102,7 +103,7 @@ def text_record(
     texts: tuple[Sequence[object], Sequence[str]],
     passages: tuple[Sequence[object], Sequence[str]] = ((), ()),
 ) -> Record:
-    """Returns a row of any values, each with its column, as a Record; a list for a text is a problem."""
+    """Returns a Record of values and their columns; its `problem` says if a text is a list or an object."""
     try:
         values = [as_text(value, column) for value, column in zip(*texts, strict=True)]
         found = [as_passages(value, column) for value, column in zip(*passages, strict=True)]
@@ -112,7 +113,7 @@ def text_record(
 
 
 def nested_in(schema: pa.Schema) -> dict[str, str]:
-    """Returns the columns of a schema that hold lists or objects, each with which of them."""
+    """Returns the columns of a schema with nested values, as `Table.nested` has them."""
     return {
         found.name: OBJECT if pa.types.is_struct(found.type) or pa.types.is_map(found.type) else LIST
         for found in schema
@@ -123,7 +124,7 @@ def nested_in(schema: pa.Schema) -> dict[str, str]:
 def batch_records(
     batch: pa.RecordBatch | pa.Table, texts: Sequence[str], passages: Sequence[str], before: int, size: int
 ) -> Iterator[Record]:
-    """Yields the rows of an Arrow batch, numbered from `before` + 1, each of `size` units."""
+    """Yields the rows of an Arrow batch, numbered from `before` + 1, each with this `size`."""
     columns = [batch.column(column).to_pylist() for column in (*texts, *passages)]
     cut = len(texts)
     for number in range(batch.num_rows):

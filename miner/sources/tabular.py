@@ -1,4 +1,4 @@
-"""Tables into documents, queries and judgments: pairs, triplets, or texts of one side."""
+"""Tabular files (TSV, CSV, JSON lines, JSON, Parquet) into documents, queries and judgments."""
 
 from __future__ import annotations
 
@@ -6,34 +6,39 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shlex import quote
 
-from miner.errors import InputError, UsageError, listed
-from miner.sources.config import NO_COLUMN, SourceConfig, require_one_split, split_in
-from miner.sources.files import File, files_in, tree, unread
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from miner.errors import InputError, UsageError, listed, shown
+from miner.sources.config import NO_COLUMN, SourceConfig, require_splits, split_in
+from miner.sources.delimited import open_delimited
+from miner.sources.files import File, files_in, require_kind, tree, unread
 from miner.sources.grades import Grades, is_grade, require_graded
+from miner.sources.json_rows import open_json
 from miner.sources.labelled import label_parts
 from miner.sources.layouts import Layout, find_layout
 from miner.sources.part import Part, Rows, Source
 from miner.sources.qrels import is_judgments
-from miner.sources.table import Record, Table
-from miner.sources.tables import is_table, open_table
+from miner.sources.table import ROWS_PER_BATCH, Record, Table, batch_records, nested_in
 from miner.sources.values import Passage, is_blank
 from miner.text import content_id
 
+SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".parquet")
+
 Read = tuple[Table, Layout, str]
-"""A table, what it holds, and the split of its judgments."""
+"""A table, its layout, and the split of its judgments."""
 
 
 def open_files(source: str, path: Path, config: SourceConfig) -> Source:
     """Returns a tabular file, or a folder of them, as a source.
 
-    Of a folder, the files whose names tell a split are read; all of them if none does. Raises
-    InputError when there is nothing to read or a column is missing.
+    Reads the files of a folder whose names contain a split; all of them if none does. Raises InputError if
+    there is nothing to read or a column is missing.
     """
     files = files_in(source, path)
     if path.is_dir():
         files = [file for file in files if is_table(file)]
-    telling = [file for file in files if split_in(file.stem)]
-    chosen = telling or files
+    chosen = [file for file in files if split_in(file.stem)] or files
     tables = [(open_table(file, config), split_in(file.stem)) for file in chosen]
     notes = _left(source, path, chosen) if path.is_dir() else []
     try:
@@ -49,46 +54,48 @@ def open_files(source: str, path: Path, config: SourceConfig) -> Source:
 
 
 def _left(source: str, folder: Path, read: Sequence[File]) -> list[str]:
-    """Lists the files of a folder that are not read."""
+    """Returns notes that list the files of a folder that are not read."""
     paths = {file.path for file in read}
-
-    def why(file: File) -> str:
+    left = []
+    for file in tree(source, folder):
         if file.path.parent != folder:
-            return "in a folder within the folder: name that folder or file"
-        return "no split in its name, such as train" if is_table(file) else "no table by its ending"
-
-    return unread([(file, why(file)) for file in tree(source, folder) if file.path not in paths], folder)
+            left.append((file, "in a folder within the folder: name that folder or file"))
+        elif file.path not in paths:
+            left.append((file, "no split in its name, such as train" if is_table(file) else "not a table"))
+    return unread(left, folder)
 
 
 def from_tables(
     source: str, tables: Sequence[tuple[Table, str | None]], config: SourceConfig, notes: Sequence[str] = ()
 ) -> Source:
-    """Returns tables, each with the split that its name tells, as a source of pairs, triplets or texts.
+    """Returns tables, each with the split in its name, as a source of pairs, triplets or texts.
 
-    Raises InputError when a column is missing or looks like a label that no option names, UsageError when
-    --split fits no single table.
+    Raises InputError if a column is missing, or looks like a label and no option mentions it. Raises
+    UsageError if options do not fit the splits or the columns.
     """
     if not tables:
         raise InputError(f"{source}: no rows to read", "name a .tsv, .csv, .jsonl, .json or .parquet file")
-    require_one_split(config, source, [split or "train" for _, split in tables])
+    require_splits(config, source, [split or "train" for _, split in tables])
     read = [(table, find_layout(table, config), config.split or split or "train") for table, split in tables]
     kinds = sorted({layout.kind for _, layout, _ in read})
     if len(kinds) > 1:
         raise InputError(
-            f"{source}: some of its files hold {' and others '.join(kinds)}", "ingest each alone"
+            f"{source}: some files have {' and others '.join(kinds)}", "ingest each of them alone"
         )
     if kinds[0] not in ("pairs", "triplets") and config.relevance_column not in (None, NO_COLUMN):
         raise UsageError(
-            f"--relevance-column has no effect on {source}: it holds {kinds[0]}", "it is for pairs, triplets"
+            f"--relevance-column has no effect on {source}, which has {kinds[0]}",
+            "use it for pairs or triplets",
         )
     require_graded([(table, layout) for table, layout, _ in read], config)
     total = sum(table.size for table, _ in tables)
-    told = [*notes, *(table.note for table, _ in tables if table.note), *_unread(read)]
-    return Source(source, total, tables[0][0].unit, _PARTS[kinds[0]](source, read, config), "\n".join(told))
+    notes = [*notes, *(table.note for table, _ in tables if table.note), *_unread(read)]
+    parts = _PARTS[kinds[0]](source, read, config)
+    return Source(source, total, tables[0][0].unit, parts, "\n".join(notes), kinds[0] == "labels")
 
 
 def _unread(read: Sequence[Read]) -> list[str]:
-    """Says which columns are left where they are, and which of them may grade the pairs."""
+    """Returns a note that lists the columns that are not read, and names one that may grade the pairs."""
     known = {name for _, layout, _ in read for name in layout.read}
     columns = {c: table for table, _, _ in read for c in table.columns if c not in known}
     if not columns:
@@ -115,7 +122,7 @@ def _pairs(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterato
 
 
 class _Pairs:
-    """Adds the rows of one table of pairs or triplets."""
+    """Adds the rows of one table of pairs or triplets to `rows`."""
 
     def __init__(self, rows: Rows, layout: Layout, grades: Grades, split: str) -> None:
         self._rows, self._layout, self._grades, self._split = rows, layout, grades, split
@@ -126,7 +133,7 @@ class _Pairs:
         )
 
     def take(self, record: Record) -> None:
-        """Adds one row; without query or positive it is rejected as a whole."""
+        """Adds one row; rejects it if the query or the positive is missing."""
         rows = self._rows
         if record.problem is not None:
             rows.reject(*record.problem)
@@ -178,8 +185,8 @@ def _passage_id(passage: Passage) -> str:
     return content_id("d-", f"{passage.title}\n{text}" if passage.title else text)
 
 
-def _one_side(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:
-    """Yields the rows of files of queries or documents alone."""
+def _one_kind(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:
+    """Yields the rows of tables of queries or documents alone."""
     rows = Rows()
     for table, layout, _ in tables:
         for record in table.read(layout.texts, (), layout.texts[:2]):
@@ -203,5 +210,72 @@ def _labels(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterat
 
 
 _PARTS = {
-    "pairs": _pairs, "triplets": _pairs, "labels": _labels, "documents": _one_side, "queries": _one_side,
+    "pairs": _pairs, "triplets": _pairs, "labels": _labels, "documents": _one_kind, "queries": _one_kind,
 }  # fmt: skip
+
+
+def is_table(file: File) -> bool:
+    """Returns whether the suffix of a file is one that `open_table` reads."""
+    return file.suffix in SUFFIXES
+
+
+def open_table(file: File, config: SourceConfig | None = None) -> Table:
+    """Returns a tabular file as a table with its columns.
+
+    Reads TSV and JSON once from end to end, for the quotes of TSV and the keys of all rows of JSON. Raises
+    InputError if the file is empty, broken, or has an unknown suffix.
+    """
+    config = config or SourceConfig()
+    if not is_table(file):
+        raise InputError(
+            f"{file.origin}: unknown format '{shown(file.suffix)}'",
+            f"end its name in one of {', '.join(SUFFIXES)}, as its content is",
+        )
+    if not config.header and file.suffix not in (".tsv", ".csv"):
+        raise UsageError(
+            f"--no-header has no effect on {file.origin}: its columns have names",
+            "leave --no-header out for this file",
+        )
+    if file.suffix in (".tsv", ".csv"):
+        table = open_delimited(file, config)
+    elif file.suffix == ".parquet":
+        table = _open_parquet(file)
+    else:
+        table = open_json(file)
+    twice = next((c for c in table.columns if table.columns.count(c) > 1), None)
+    if twice is not None:
+        if table.first_row is not None:
+            raise table.no_header("query")
+        raise InputError(
+            f"{file.origin}:1: two columns named '{shown(twice)}'",
+            "rename one of them, or add --no-header if this is a row of data",
+        )
+    return table
+
+
+def _open_parquet(file: File) -> Table:
+    require_kind(file, "Parquet")
+    try:
+        parquet = pq.ParquetFile(file.path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file.origin}: not a Parquet file: {error}", "write it again") from error
+    share = file.size // max(parquet.metadata.num_rows, 1)
+
+    def _read(
+        texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
+    ) -> Iterator[Record]:
+        number = 0
+        try:
+            for batch in parquet.iter_batches(
+                ROWS_PER_BATCH, columns=list(dict.fromkeys([*texts, *passages]))
+            ):
+                for record in batch_records(batch, texts, passages, number, share):
+                    number = record.line
+                    yield record
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{file.origin}:{number + 1}: cannot be read: {error}", "write the file again, as UTF-8"
+            ) from error
+
+    schema = parquet.schema_arrow
+    return Table(file.origin, tuple(schema.names), file.size, "bytes", _read, nested_in(schema))

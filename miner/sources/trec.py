@@ -1,4 +1,4 @@
-"""TREC collections as they are distributed: the content of a file tells what it holds."""
+"""TREC collections as they are distributed; the content of a file shows what it holds."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pathlib import Path
 
 from miner.errors import InputError, listed
 from miner.sources import markup
-from miner.sources.config import SourceConfig, require_one_split, split_in
+from miner.sources.config import SourceConfig, require_splits, split_in
 from miner.sources.files import File, NotUtf8Error, head, lines, tree, unread
 from miner.sources.part import Part, Rows, Source
-from miner.sources.qrels import find_layout, is_judgments, judgments
-from miner.sources.tables import is_table
+from miner.sources.qrels import is_judgments, judgment_layout, judgments
+from miner.sources.tabular import is_table
 from miner.sources.values import NotTextError, as_text, parse_json
 
 _HEAD = 1 << 16
-"""Characters of a file that tell what it holds."""
+"""Characters of a file that are examined to find out what it holds."""
 _FIRST = re.compile(r"^\s*<(doc|top|topics|topic|queries|query)[\s>]", re.IGNORECASE | re.MULTILINE)
 _WITHIN = re.compile(r"<(doc|top|topics|topic|queries|query)[\s>]", re.IGNORECASE)
-"""Where a file begins with other tags."""
+"""The same in a file that begins with other tags."""
 _NUMBERS = ("num", "docno", "number", "identifier", "qid", "id", "topicid", "topic_id")
 _QUERIES = ("title", "query", "question", "content", "summary", "text", "description", "desc")
-"""The elements of a topic that may be its query, the best first."""
+"""The elements of a topic that may be its query, in order of preference."""
 _ASIDE = ("narrative", "narr")
 _ATTRIBUTES = ("number", "id", "qid", "num")
 _DOC_IDS = ("docno", "doc_id", "docid", "_id", "id", "pid")
@@ -37,22 +37,22 @@ _WORDS = (
     ("docs", r"doc|corpus|collection|passage"),
 )
 _BEFORE = {"tab": r"\S+?\t", "colon": r"[^\s:]+:", "space": r"\d+ +"}
-"""What stands before the text where a line is a topic or a document: its id and a sign."""
+"""What comes before the text if a line is a topic or a document: the id and a separator."""
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """What a file holds and how it is read."""
+class _FileKind:
+    """What a file holds and how to read it."""
 
     holds: str
     """`docs`, `topics` or `qrels`; "" for a file that is not read."""
     form: str
-    """The tag of its records, `json`, `qrels`, a key of _BEFORE, or why it is not read."""
+    """The tag of its elements, `json`, `qrels`, a key of _BEFORE, or why the file is not read."""
     note: str = ""
 
 
 def is_trec(source: str, path: Path) -> bool:
-    """Tells whether a folder holds TREC documents or topics, or a file that is no table one of TREC's."""
+    """Returns whether a folder has TREC documents or topics, or a file is in one of TREC's formats."""
     if path.is_file():
         file = File(path, source)
         named = _named(file)
@@ -63,10 +63,10 @@ def is_trec(source: str, path: Path) -> bool:
 
 
 def open_trec(source: str, path: Path, config: SourceConfig) -> Source:
-    """Returns a folder, with the folders in it, or one file of documents, topics or judgments as a source.
+    """Returns a file of documents, topics or judgments, or a folder of such files, as a source.
 
-    A judgment's split is the one that its file's name tells, or that of its folder, else train. Raises
-    InputError when nothing there is one of these.
+    The split of a judgment is in the name of its file, else of its folder, else it is train. Raises
+    InputError if nothing there is documents, topics or judgments.
     """
     found = [(file, _kind(file)) for file in tree(source, path)]
     known = [(file, kind) for file, kind in found if kind.holds]
@@ -75,10 +75,10 @@ def open_trec(source: str, path: Path, config: SourceConfig) -> Source:
     if not known:
         raise InputError(
             "; ".join([f"{source}: no documents, topics or judgments of TREC", *notes]),
-            "documents stand in <DOC>, topics in <top> or <topic>; judgments are lines `query 0 document 1`",
+            "write documents in <DOC>, topics in <top> or <topic>, judgments as lines `query 0 document 1`",
         )
     splits = {file.origin: _split(file, path) for file, kind in known if kind.holds == "qrels"}
-    require_one_split(config, source, list(splits.values()))
+    require_splits(config, source, list(splits.values()))
     if config.split is not None:
         splits = dict.fromkeys(splits, config.split)
     notes += [f"{file.origin}: {kind.note}" for file, kind in known if kind.note]
@@ -93,24 +93,24 @@ def _split(file: File, path: Path) -> str:
 
 
 def _named(file: File) -> str:
-    """Returns what a file's name says that it holds; "" if it says nothing."""
+    """Returns what a file holds by its name: `qrels`, `topics`, `docs`, or "" if the name does not say."""
     name = file.path.name.lower()
     return next((kind for kind, words in _WORDS if re.search(words, name)), "")
 
 
-def _kind(file: File) -> _Kind:
-    """Returns what a file holds, by its first lines; by its name only where these can be two things."""
+def _kind(file: File) -> _FileKind:
+    """Returns what a file holds by its first lines, and by its name if these are ambiguous."""
     if file.fault:
-        return _Kind("", file.fault)
+        return _FileKind("", file.fault)
     named = _named(file)
     try:
         first_lines = _first_lines(file)
     except InputError as error:
         if isinstance(error, NotUtf8Error) and (named or _first_tag(head(file, _HEAD), "docs")):
             raise
-        return _Kind("", error.message.removeprefix(f"{file.origin}: "))
+        return _FileKind("", error.message.removeprefix(f"{file.origin}: "))
     if not first_lines:
-        return _Kind("", "empty")
+        return _FileKind("", "empty")
     start = "\n".join(first_lines)
     if tag := _first_tag(start, named):
         return _tagged(tag, start, named)
@@ -120,7 +120,7 @@ def _kind(file: File) -> _Kind:
 
 
 def _first_tag(text: str, named: str) -> str:
-    """Returns the first tag of TREC in a text that begins with a tag, or is named to hold some; else ""."""
+    """Returns the first TREC tag of a text that begins with a tag or whose name says it has some; else ""."""
     if text.lstrip().startswith("<"):
         found = _WITHIN.search(text)
     else:
@@ -139,63 +139,65 @@ def _first_lines(file: File) -> list[str]:
     return found
 
 
-def _tagged(tag: str, start: str, named: str) -> _Kind:
+def _tagged(tag: str, start: str, named: str) -> _FileKind:
     if tag == "doc" and named != "topics":
-        return _Kind("docs", "doc")
+        return _FileKind("docs", "doc")
     if tag in ("topics", "queries"):
         inner = re.search(r"<(top|topic|query)[\s>]", start, re.IGNORECASE)
         tag = inner[1].lower() if inner else "topic"
     titled = re.search(r"<(title|query|question)[\s>]", start.replace(f"<{tag}", ""), re.IGNORECASE)
-    return _Kind("topics", tag, "" if titled else "topics without a title: the query is what else they hold")
+    return _FileKind(
+        "topics", tag, "" if titled else "topics without a title: the query is the rest of their text"
+    )
 
 
-def _json(file: File, line: str) -> _Kind:
+def _json(file: File, line: str) -> _FileKind:
     try:
         record = json.loads(line)
     except ValueError:
         record = None
     if not isinstance(record, dict):
-        return _Kind("", "JSON, but not one object a line")
-    if find_layout(file) is not None:
-        return _Kind("qrels", "qrels")
+        return _FileKind("", "JSON, but not one object per line")
+    if judgment_layout(file) is not None:
+        return _FileKind("qrels", "qrels")
     doc = _key(record, _DOC_IDS) and _key(record, _DOC_TEXTS)
     topic = _key(record, _TOPIC_IDS) and _key(record, _TOPIC_TEXTS)
     if topic and (not doc or _named(file) == "topics"):
-        return _Kind("topics", "json")
+        return _FileKind("topics", "json")
     if doc:
-        return _Kind("docs", "json")
-    return _Kind("", "JSON without the keys of documents (id, contents) or topics (id, query)")
+        return _FileKind("docs", "json")
+    return _FileKind("", "JSON without the keys of documents (id, contents) or topics (id, query)")
 
 
 def _key(record: dict[str, object], names: Sequence[str]) -> str | None:
     return next((name for name in names if name in record), None)
 
 
-def _lines(file: File, first: list[str]) -> _Kind:
+def _lines(file: File, first: list[str]) -> _FileKind:
     named = _named(file)
     if named not in ("topics", "docs") and is_judgments(file):
-        return _Kind("qrels", "qrels")
+        return _FileKind("qrels", "qrels")
     rows = [line.split() for line in first]
     if all(len(row) == 6 and row[3].isdigit() for row in rows):
-        return _Kind("", "a run: ranked documents, no judgments")
+        return _FileKind("", "a run: ranked documents, no judgments")
     form = next((f for f, sign in _BEFORE.items() if all(re.match(sign, line) for line in first)), None)
     if named in ("topics", "docs") and form is not None:
-        return _Kind(named, form)
+        return _FileKind(named, form)
     if named == "qrels":
-        return _Kind("qrels", "qrels")
+        return _FileKind("qrels", "qrels")
     if form == "tab" and all(len(line.split("\t")) == 2 for line in first):
-        return _Kind("", "an id and a text in each line: documents or topics; name the file docs or topics")
-    return _Kind("", "no documents, topics or judgments")
+        return _FileKind("", "an id and a text per line: documents or topics; name the file docs or topics")
+    return _FileKind("", "no documents, topics or judgments")
 
 
-def _parts(source: str, files: list[tuple[File, _Kind]], splits: dict[str, str]) -> Iterator[Part]:
+def _parts(source: str, files: list[tuple[File, _FileKind]], splits: dict[str, str]) -> Iterator[Part]:
     unread_tags = set[str]()
     for file, kind in files:
         if kind.holds == "qrels":
-            layout = find_layout(file)
+            layout = judgment_layout(file)
             if layout is None:
                 raise InputError(
-                    f"{file.origin}: no judgments", "a line is `query 0 document relevance`, or without the 0"
+                    f"{file.origin}: no judgments", "write `query 0 document relevance`, or leave out the 0"
                 )
             yield from judgments(file, splits[file.origin], layout)
         elif kind.form == "json":
@@ -203,15 +205,15 @@ def _parts(source: str, files: list[tuple[File, _Kind]], splits: dict[str, str])
         elif kind.form in _BEFORE:
             yield from _line_records(file, kind)
         else:
-            yield from _tagged_records(file, kind, unread_tags)
+            yield from _tagged_elements(file, kind, unread_tags)
     if unread_tags:
-        yield Part(note=f"{source}: not read: what is in the tags {listed(sorted(unread_tags))}")
+        yield Part(note=f"{source}: not read: the content of the tags {listed(sorted(unread_tags))}")
 
 
-def _tagged_records(file: File, kind: _Kind, unread_tags: set[str]) -> Iterator[Part]:
-    """Yields the records of a file; adds the names of tags whose content is not read to `unread_tags`."""
+def _tagged_elements(file: File, kind: _FileKind, unread_tags: set[str]) -> Iterator[Part]:
+    """Yields the elements of a file; adds the tags whose content is not read to `unread_tags`."""
     rows = Rows()
-    for record in markup.records(file, kind.form):
+    for record in markup.elements(file, kind.form):
         rows.size += record.size
         if kind.holds == "docs":
             unread_tags |= _document(rows, file.origin, record)
@@ -222,30 +224,30 @@ def _tagged_records(file: File, kind: _Kind, unread_tags: set[str]) -> Iterator[
     yield rows.part()
 
 
-def _document(rows: Rows, origin: str, record: markup.Record) -> set[str]:
-    """Adds a <doc>: its title, and as its text all that is no number, date or code.
+def _document(rows: Rows, origin: str, record: markup.Element) -> set[str]:
+    """Adds a <doc>: its title, and its text without numbers, dates and codes.
 
     Returns the names of the tags that it left out.
     """
     content = markup.Markup(record.text)
     doc_id = content.fields(("docno",)).get("docno")
     if not doc_id:
-        raise InputError(f"{origin}:{record.line}: <doc> without a <docno>", "every document needs one")
+        raise InputError(f"{origin}:{record.line}: <doc> without a <docno>", "give every document one")
     title, text = content.document()
     rows.start("documents", origin, record.line, doc_id, title, text)
     rows.document(doc_id, text, title)
     return content.unread
 
 
-def _topic(rows: Rows, origin: str, record: markup.Record, tag: str) -> None:
-    """Adds a topic: its query is the title; description and narrative are for assessors."""
+def _topic(rows: Rows, origin: str, record: markup.Element, tag: str) -> None:
+    """Adds a topic; the query is its title, since description and narrative are for assessors."""
     found = markup.Markup(record.text).fields((*_NUMBERS, *_QUERIES, *_ASIDE))
     number = markup.attribute(record.attributes, _ATTRIBUTES) or _first(found, _NUMBERS)
     query_id = re.sub(r"^Number:\s*", "", number, flags=re.I)
     if not query_id:
         raise InputError(
             f"{origin}:{record.line}: <{tag}> without a number",
-            "every topic needs one: <num>, or an attribute number or id",
+            "give every topic one: <num>, or an attribute number or id",
         )
     text = re.sub(r"^(Topic|Title|Description):\s*", "", _first(found, _QUERIES), flags=re.I)
     if not text:
@@ -271,7 +273,7 @@ def _json_records(file: File, holds: str) -> Iterator[Part]:
         if keys[0] is None or keys[1] is None:
             raise InputError(
                 f"{file.origin}:{line.number}: no key for {'the text' if keys[0] else 'the id'}",
-                f"the keys there: {listed(record) or 'none'}",
+                f"its keys: {listed(record) or 'none'}",
             )
         rows.start("documents" if holds == "docs" else "queries", file.origin, line.number, line.text)
         try:
@@ -285,7 +287,7 @@ def _json_records(file: File, holds: str) -> Iterator[Part]:
     yield rows.part()
 
 
-def _line_records(file: File, kind: _Kind) -> Iterator[Part]:
+def _line_records(file: File, kind: _FileKind) -> Iterator[Part]:
     rows = Rows()
     sign = {"tab": "\t", "colon": ":", "space": " "}[kind.form]
     for line in lines(file):

@@ -1,4 +1,4 @@
-"""Single values: what counts as text, as passages and as a number, and JSON that keeps numbers as written."""
+"""Single values: text, passages and numbers, and JSON that keeps numbers as written."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from miner.errors import InputError, shown
 from miner.text import clean
 
 JSON = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
-"""Numbers stay the text they were, so that an id 007.10 or of 30 digits is never rounded."""
+"""Keeps numbers as text, so that an id such as 1.10 or of 30 digits is not rounded."""
 
 
 class Passage(NamedTuple):
-    """A document as a row of pairs or triplets holds it."""
+    """A document in a row of pairs or triplets."""
 
     text: str | None
     title: str = ""
     id: str | None = None
-    """None: made from the text."""
+    """None to make an id from the text."""
 
 
 _TEXT_KEYS = ("text", "contents", "passage")
 _ID_KEYS = ("docid", "doc_id", "_id", "id", "pid", "psg_id", "passage_id")
-"""The keys of a passage that is an object, as Tevatron and DPR write them."""
+"""Keys of a passage that is an object, as in the data of Tevatron and DPR."""
 
 
 class NotTextError(ValueError):
@@ -72,7 +72,7 @@ def _passage(value: object, column: str) -> Passage:
 
 
 def is_blank(text: str | None) -> bool:
-    """Tells whether nothing but white space is left of a text once it is cleaned."""
+    """Returns whether a cleaned text is only white space."""
     return text is None or not clean(text)[0].strip()
 
 
@@ -80,7 +80,7 @@ _BOOLEANS = {"true": 1.0, "false": 0.0}
 
 
 def as_number(text: str | None) -> float | None:
-    """Returns the finite number that a text writes, 1 for `true` and 0 for `false`, or None."""
+    """Returns the finite number in a text, 1 for `true` and 0 for `false`; else None."""
     try:
         number = float(text or "")
     except ValueError:
@@ -97,20 +97,20 @@ _JSON_KINDS: dict[type, str] = {
 
 
 def parse_json(text: str, origin: str, line: int, decoder: json.JSONDecoder = JSON) -> dict[str, Any]:
-    """Returns the object on a line of JSON, its numbers as text.
+    """Returns the object on a line of JSON, with its numbers as text.
 
-    Raises InputError with file and line when it is broken or no object.
+    Raises InputError with file and line if the JSON is broken or not an object.
     """
     try:
         value = decoder.decode(text.rstrip())
     except (json.JSONDecodeError, RecursionError) as error:
         what = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
         raise InputError(
-            f"{origin}:{line}: broken JSON ({what})", "each line must hold one whole JSON object"
+            f"{origin}:{line}: broken JSON ({what})", "write one complete JSON object per line"
         ) from error
     if not isinstance(value, dict):
         raise InputError(
             f"{origin}:{line}: {_JSON_KINDS.get(type(value), 'a number')}, not an object",
-            'each line must hold one JSON object, such as {"_id": "1", "text": "…"}',
+            'write one JSON object per line, such as {"_id": "1", "text": "…"}',
         )
     return value

@@ -19,6 +19,7 @@ from miner.reporting.readable import Readable
 from miner.store.access import Note, quiet
 from miner.store.corpus import queries_are_documents, set_queries_are_documents
 from miner.store.database import Store
+from miner.store.division import Division, divide_arriving, queries_by_split, require_apart
 from miner.text import document_keys, text_keys
 
 EXAMPLES_SHOWN = 3
@@ -34,7 +35,8 @@ _ARRIVING = {
     "documents": "doc_id VARCHAR, title VARCHAR, text VARCHAR, text_key BIGINT, passage_key BIGINT, "
     "label VARCHAR",
     "queries": "query_id VARCHAR, text VARCHAR, text_key BIGINT, label VARCHAR",
-    "judgments": "query_id VARCHAR, doc_id VARCHAR, relevance DOUBLE, split VARCHAR, source VARCHAR",
+    "judgments": "query_id VARCHAR, doc_id VARCHAR, relevance DOUBLE, split VARCHAR, source VARCHAR, "
+    "undivided BOOLEAN",
     "rows": "kind VARCHAR, key BIGINT",
     "rejected": "reason VARCHAR, detail VARCHAR",
 }
@@ -87,6 +89,8 @@ class IngestReport(Readable):
     """Rows that the store already had."""
     splits: Mapping[str, int]
     """Positives per split that the store now has."""
+    queries: Mapping[str, int]
+    """Queries with positives per split, among the added rows."""
     cleaned: int
     """Texts from which NUL characters or lone surrogates were removed."""
     rejected: tuple[Rejection, ...]
@@ -115,25 +119,32 @@ class Intake:
         for name, columns in _ARRIVING.items():
             arriving.execute(f"CREATE OR REPLACE TEMP TABLE arriving_{name} ({columns}, {_SOURCE_COLUMNS})")
 
-    def add(self, tables: Mapping[str, pa.Table], cleaned: int = 0) -> None:
+    def add(self, tables: Mapping[str, pa.Table], cleaned: int = 0, divided: bool = False) -> None:
         """Adds tables of new rows, with the names and columns of `sources.Part`.
 
-        `cleaned` is the number of texts in them from which characters were removed. The store's own tables do
-        not change before `finish`.
+        `cleaned` is the number of texts in them from which characters were removed. `divided`: the source has
+        divided its queries into splits itself. The store's own tables do not change before `finish`.
         """
         for name, table in tables.items():
-            self._store.insert(f"arriving_{name}", _keyed(name, table))
+            table = _keyed(name, table)
+            if name == "judgments":
+                table = table.append_column("undivided", pa.array([not divided] * table.num_rows))
+            self._store.insert(f"arriving_{name}", table)
         self._cleaned += cleaned
 
     def finish(
-        self, max_bad: float, unpad_query_ids: bool = False, queries_are_documents: bool | None = None
+        self,
+        max_bad: float,
+        unpad_query_ids: bool = False,
+        queries_are_documents: bool | None = None,
+        division: Division | None = None,
     ) -> IngestReport:
         """Checks the added rows and merges them into the store, in one transaction; returns the report.
 
         `unpad_query_ids` removes leading zeros from added query ids that are numbers. `queries_are_documents`
-        is stored; None keeps the stored value. Raises InputError, and changes nothing, if there are no rows,
-        an id is not valid, an id has two texts, judgments have no queries or no documents at all, or more
-        than the share `max_bad` of the rows of a kind is bad.
+        is stored; None keeps the stored value. `division` puts queries into dev and test. Raises InputError,
+        and changes nothing, if there are no rows, an id is not valid, an id has two texts, judgments have no
+        queries or no documents at all, or more than the share `max_bad` of the rows of a kind is bad.
         """
         store = self._store
         with self._target.attached_to(store), store.transaction():
@@ -148,6 +159,9 @@ class Intake:
                 _refuse_conflicts(store, kind)
                 counts[kind.table] = _merge_texts(store, kind)
             _refuse_one_side(store)
+            if division is not None:
+                divide_arriving(store, division)
+                require_apart(store)
             _sort_judgments(store)
             _reject_duplicates(store)
             _refuse_bad(store, max_bad, "" if unpad_query_ids else _padding(store))
@@ -159,6 +173,7 @@ class Intake:
                 added={table: added for table, (added, _) in counts.items()},
                 already_there={table: there for table, (_, there) in counts.items()},
                 splits=_splits(store),
+                queries=queries_by_split(store),
                 cleaned=self._cleaned,
                 rejected=_rejections(store),
                 identity=_identity(store),

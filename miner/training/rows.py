@@ -14,7 +14,7 @@ from miner.sources.beir import is_beir
 from miner.sources.files import File, files_in, locate
 from miner.sources.json_rows import raw_column
 from miner.sources.saved import is_saved_dataset, load_saved
-from miner.sources.tables import is_table, open_table
+from miner.sources.tabular import is_table, open_table
 from miner.training.passages import SCORES, is_passages, passage_lists
 
 MANIFEST = "manifest.json"
