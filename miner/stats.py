@@ -133,7 +133,8 @@ class Rate:
     high: float
 
     def __str__(self) -> str:
-        return "-" if self.rate is None else f"{self.rate:.2%} [{self.low:.2%}, {self.high:.2%}]"
+        rate, low, high = 100 * (self.rate or 0), 100 * self.low, 100 * self.high
+        return "-" if self.rate is None else f"{rate:.2f} % [{low:.2f} %, {high:.2f} %]"
 
 
 def clustered_rate(

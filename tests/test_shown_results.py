@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import miner
 from miner import Store
+from miner.reporting.readable import Readable, html_table, preformatted
+from miner.stats import Rate
 
 ROWS = [
     {
@@ -64,3 +68,67 @@ def test_triplets_show_their_first_rows_escaped(store: Store) -> None:
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert f"{len(found) - 5} more" in page
+
+
+def test_reports_are_short_in_a_prompt_and_tables_in_a_notebook(store: Store, tmp_path: Path) -> None:
+    run = store.mine(relative_margin=None, negatives=2)
+    other = tmp_path / "other.duckdb"
+    found: dict[str, Any] = {
+        "ingest": miner.ingest(other, ROWS[:4], split="test"),
+        "audit": run.audit(repeats=2),
+        "calibration": run.calibrate(0.9, repeats=2),
+        "relabel": run.relabel(repeats=2, dry_run=True),
+        "dedup": store.dedup(),
+        "contamination": store.contamination(other),
+        "diff": run.diff(run.decide(negatives=1)),
+        "explanation": run.explain(run.triplets()["query_id"][0].as_py()),
+        "export": run.export(tmp_path / "out"),
+        "store": store,
+        "run": run,
+        "triplets": run.triplets(texts=True),
+    }
+    for name, report in found.items():
+        line, page = repr(report), report._repr_html_()
+        assert "\n" not in line, name
+        assert len(line) < 400, (name, line)
+        assert "<script>" not in page, name
+        assert "<b>apple" not in page, name
+        assert page.startswith(("<pre", "<b>")), name
+    assert "hidden-positive rate" in repr(found["audit"])
+    assert "hidden among negatives" in found["audit"]._repr_html_()
+    assert "frontier" in found["calibration"]._repr_html_()
+    assert "matches=4 entries" in repr(found["contamination"]) or "matches" in repr(found["contamination"])
+
+
+@dataclass(frozen=True, repr=False)
+class Sample(Readable):
+    """A report of every kind of value."""
+
+    name: str
+    share: float
+    nothing: str | None
+    counts: dict[str, int]
+    many: tuple[int, ...]
+    rate: Rate
+    inner: object
+
+
+def test_a_report_shows_the_fields_that_fit_into_a_line() -> None:
+    rate = Rate(1, 4, 0.25, 0.01, 0.8)
+    one = Sample("x" * 100 + "\n", 1 / 3, None, {"a": 1, "b": 2}, tuple(range(1000)), rate, object())
+    shown = dict(line.split("  ", 1) for line in one.as_text().splitlines())
+    assert shown["share"].strip() == "0.3333"
+    assert shown["nothing"].strip() == "-"
+    assert shown["counts"].strip() == "a 1, b 2"
+    assert shown["many"].strip() == "1,000 entries"
+    assert shown["rate"].strip() == "25.00 % [1.00 %, 80.00 %]"
+    assert "inner" not in shown
+    assert "\n" not in repr(one)
+    assert "…" in repr(one)
+
+
+def test_html_is_escaped() -> None:
+    table = html_table(["<a>"], [["<b>&\x1b[2J"]])
+    assert table.count("<") - table.count("</") == 5
+    assert "&lt;b&gt;&amp;\\x1b[2J" in table
+    assert preformatted("<i>\n\u202e") == "<pre style='line-height:1.3'>&lt;i&gt;\n\\u202e</pre>"

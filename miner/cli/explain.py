@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from miner.cli.numbers import Within
 from miner.cli.options import OUTPUT, RUN
-from miner.errors import printable, shown, snippet
 from miner.ranges import COUNT
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def command(store: Path, query_id: str, run: str | None, limit: int, as_json: bo
 
     with Store.open(store, read_only=True) as opened, opened.snapshot():
         explanation = explain(opened, query_id, run)
-    click.echo(_json(explanation) if as_json else _page(explanation, limit))
+    click.echo(_json(explanation) if as_json else explanation.as_text(limit))
 
 
 def _json(explanation: Explanation) -> str:
@@ -55,41 +54,3 @@ def _json(explanation: Explanation) -> str:
         ensure_ascii=False,
         indent=1,
     )
-
-
-def _page(explanation: Explanation, limit: int) -> str:
-    run = printable(explanation.run.name)
-    lines = [
-        f"{shown(explanation.query_id)}  {snippet(explanation.query)}  (run {run})",
-        "",
-        "positives",
-    ]
-    positives = explanation.positives.slice(0, limit).to_pylist()
-    lines += [f"  {_scores(row)}  {shown(row['doc_id'])}  {snippet(row['text'])}" for row in positives]
-    lines += [*_more(explanation.positives.num_rows, limit), "", "candidates"]
-    rows = explanation.candidates.slice(0, limit).to_pylist()
-    width = max([len(_verdict(row)) for row in rows], default=0)
-    lines += [
-        f"  {_verdict(row):<{width}}  {_scores(row)}  {shown(row['doc_id'])}  {snippet(row['text'])}"
-        for row in rows
-    ]
-    return "\n".join([*lines, *_more(explanation.candidates.num_rows, limit)])
-
-
-def _more(rows: int, limit: int) -> list[str]:
-    return [f"  … {rows - limit} more: --limit {rows}"] if rows > limit else []
-
-
-def _verdict(row: dict[str, Any]) -> str:
-    if row["slot"]:
-        return f"negative {row['slot']}"
-    return f"{row['verdict']}: {row['reason']}" if row["reason"] else str(row["verdict"])
-
-
-def _scores(row: dict[str, Any]) -> str:
-    parts = []
-    for name in ("bm25", "dense", "rerank"):
-        score, rank = row.get(f"{name}_score"), row.get(f"{name}_rank")
-        if score is not None:
-            parts.append(f"{name} {score:.3f}" + (f" (#{rank})" if rank else ""))
-    return ", ".join(parts)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
-from miner.errors import UsageError, listed, shown
+from miner.errors import UsageError, counted, listed, printable, shown, snippet
 from miner.reporting.readable import Readable
 from miner.store import corpus
 from miner.store.corpus import splits_with_positives
@@ -26,6 +27,47 @@ class Explanation(Readable):
     """doc_id, bm25_score, dense_score, rerank_score, text."""
     candidates: pa.Table
     """slot, verdict, reason, doc_id, ranks and scores, text; selected candidates first."""
+
+    def as_text(self, limit: int = 30) -> str:
+        """Returns the query, its positives and its candidates, at most `limit` of each."""
+        lines = [
+            f"{shown(self.query_id)}  {snippet(self.query)}  (run {printable(self.run.name)})",
+            "",
+            "positives",
+        ]
+        positives = self.positives.slice(0, limit).to_pylist()
+        lines += [f"  {_scores(row)}  {shown(row['doc_id'])}  {snippet(row['text'])}" for row in positives]
+        lines += [*_more(self.positives.num_rows, limit), "", "candidates"]
+        rows = self.candidates.slice(0, limit).to_pylist()
+        width = max([len(_verdict(row)) for row in rows], default=0)
+        lines += [
+            f"  {_verdict(row):<{width}}  {_scores(row)}  {shown(row['doc_id'])}  {snippet(row['text'])}"
+            for row in rows
+        ]
+        return "\n".join([*lines, *_more(self.candidates.num_rows, limit)])
+
+    def __repr__(self) -> str:
+        candidates = counted(self.candidates.num_rows, "candidate")
+        return f"Explanation of query '{shown(self.query_id)}' in run '{self.run.name}': {candidates}"
+
+
+def _more(rows: int, limit: int) -> list[str]:
+    return [f"  … {rows - limit} more: --limit {rows}"] if rows > limit else []
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    if row["slot"]:
+        return f"negative {row['slot']}"
+    return f"{row['verdict']}: {row['reason']}" if row["reason"] else str(row["verdict"])
+
+
+def _scores(row: dict[str, Any]) -> str:
+    parts = []
+    for name in ("bm25", "dense", "rerank"):
+        score, rank = row.get(f"{name}_score"), row.get(f"{name}_rank")
+        if score is not None:
+            parts.append(f"{name} {score:.3f}" + (f" (#{rank})" if rank else ""))
+    return ", ".join(parts)
 
 
 def explain(store: Store, query_id: str, run: str | None = None) -> Explanation:

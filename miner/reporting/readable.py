@@ -53,11 +53,16 @@ def _text(value: Any) -> str | None:
         return listed(str(_text(inner)) for inner in value) or NONE
     if hasattr(value, "__len__"):
         return f"{len(value):,} entries"
-    return str(value) if isinstance(value, Readable) or "__str__" in vars(type(value)) else None
+    return str(value) if _has_text(value) else None
 
 
 def _is_large(value: Any) -> bool:
-    return not isinstance(value, str | int | float | Path | None) and "__str__" not in vars(type(value))
+    return not isinstance(value, str | int | float | Path | None) and not _has_text(value)
+
+
+def _has_text(value: Any) -> bool:
+    own: object = type(value).__str__
+    return isinstance(value, Readable) or own is not object.__str__
 
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[object]], left: Iterable[int] = (0,)) -> str:
