@@ -19,9 +19,9 @@ from miner.collection.collection import Collection, Hits
 from miner.errors import MissingExtraError, UsageError
 from miner.models.device import resolve_device
 from miner.models.vectors import vector_keys
-from miner.retrieval import dense
+from miner.retrieval import dense, nearest
 from miner.retrieval.config import DenseConfig
-from miner.retrieval.dense import Dense, exact
+from miner.retrieval.dense import Dense
 from miner.retrieval.search import chunk_ranges
 from miner.store.database import Store
 from tests.stores import make_store
@@ -73,8 +73,9 @@ def precomputed(
     first = sorted({text: place for place, text in reversed(list(enumerate(doc_texts)))}.values())
     # The encoder writes in any order: rows must not be taken for positions.
     order = np.random.default_rng(1).permutation(first)
-    retriever._caches["query"].append(vector_keys([doc_texts[i] for i in order], ""), documents[order])
-    retriever._caches["query"].append(vector_keys(query_texts, ""), queries)
+    cache = retriever._vectors._caches["query"]
+    cache.append(vector_keys([doc_texts[i] for i in order], ""), documents[order])
+    cache.append(vector_keys(query_texts, ""), queries)
     return retriever
 
 
@@ -106,7 +107,7 @@ def test_search_is_exact_with_ties_and_shared_vectors(
     names = [f"text {rng.integers(0, count)}" for _ in range(count)]
     shared = np.array([names.index(name) for name in names])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dense, "_BLOCK", block)
+        patch.setattr(nearest, "BLOCK", block)
         retriever = precomputed(tmp_path_factory.mktemp("v"), documents, queries, names)
         hits = retriever.search(range(asked), depth)
     truth, scores = brute_force(documents[shared], queries, depth)
@@ -121,7 +122,7 @@ def test_search_is_exact_with_ties_and_shared_vectors(
 def test_search_is_exact_over_real_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr(dense, "_BLOCK", block)
+    monkeypatch.setattr(nearest, "BLOCK", block)
     rng = np.random.default_rng(5)
     documents, queries = unit(rng.normal(size=(700, 384))), unit(rng.normal(size=(40, 384)))
     retriever = precomputed(tmp_path, documents, queries)
@@ -242,7 +243,7 @@ def test_an_index_that_faiss_does_not_know_is_refused_before_anything_is_encoded
     retriever = Dense(store, texts, DenseConfig("bundled", dtype="fp32", index="IVF4,Flt"))  # type: ignore[arg-type]
     with pytest.raises(UsageError) as caught:
         retriever._doc_rows  # noqa: B018
-    assert caught.value.message == "index 'IVF4,Flt' is none that miner builds"
+    assert caught.value.message == "index 'IVF4,Flt' is not one that miner builds"
     assert not (tmp_path / "v").exists()
 
 
@@ -261,7 +262,7 @@ def test_an_index_too_large_for_the_corpus_is_refused(tmp_path: Path) -> None:
 
 def without_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None))
-    monkeypatch.setattr(dense, "importlib", nothing)
+    monkeypatch.setattr(nearest, "importlib", nothing)
 
 
 @pytest.mark.skipif(resolve_device() == "cuda", reason="a GPU searches without FAISS")
@@ -285,13 +286,13 @@ def test_an_index_without_faiss_names_the_extra(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("block", [90, 65_536])
 def test_torch_finds_what_faiss_finds(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(dense, "_BLOCK", block)
+    monkeypatch.setattr(nearest, "BLOCK", block)
     rng = np.random.default_rng(4)
     documents, queries = unit(rng.normal(size=(400, 48))), unit(rng.normal(size=(9, 48)))
     rows = np.flatnonzero(rng.random(400) < 0.8)
-    with_faiss = exact(queries, documents, rows, 25)
+    with_faiss = nearest.nearest(queries, documents, rows, 25)
     without_faiss(monkeypatch)
-    with_torch = exact(queries, documents, rows, 25)
+    with_torch = nearest.nearest(queries, documents, rows, 25)
     for left, right in zip(
         *(np.argsort(-scores, axis=1) for scores, _ in (with_faiss, with_torch)), strict=True
     ):

@@ -165,7 +165,7 @@ def test_truncated_texts_are_reported_cold_and_from_the_cache(
     long = "word " * 100
     documents = {"d0": long, "d1": f"{long} again", "d2": "short", "d3": long}
     judged_store(tmp_path / "my.duckdb", documents, {"q0": "a word"}, [("q0", "d2", 1.0, "test")]).close()
-    note = f"2 texts are longer than {models / 'random'} reads: only the beginning was encoded\n"
+    note = f"2 texts are longer than {models / 'random'} reads; only the beginning is encoded\n"
     for _ in ("cold", "cached"):
         code, _, said = run(capsys, models / "random", tmp_path / "my.duckdb")
         assert (code, said) == (0, note)
@@ -181,8 +181,8 @@ def test_where_no_vectors_can_be_kept_they_are_computed(
     beside.write_text("in the way")
     code, printed, said = run(capsys, models / "random", other)
     assert (code, printed) == (0, kept.replace("my.duckdb", "other.duckdb"))
-    assert said.startswith(f"vectors are not kept: cannot write to {beside}")
-    assert said.count("vectors are not kept") == 1
+    assert said.startswith(f"vectors are not cached: cannot write to {beside}")
+    assert said.count("vectors are not cached") == 1
     assert beside.read_text() == "in the way"
 
 

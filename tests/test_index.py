@@ -39,13 +39,13 @@ def test_the_examples_are_of_the_grammar() -> None:
 
 
 REFUSED = {
-    "": "index '' is none that miner builds",
-    "flat": "index 'flat' is none that miner builds",
-    "Flat,": "index 'Flat,' is none that miner builds",
-    "Tree": "index 'Tree' is none that miner builds",
-    "IVF16": "index 'IVF16' is none that miner builds",
-    "IVF16,Flat,Flat": "index 'IVF16,Flat,Flat' is none that miner builds",
-    "PCA16": "index 'PCA16' is none that miner builds",
+    "": "index '' is not one that miner builds",
+    "flat": "index 'flat' is not one that miner builds",
+    "Flat,": "index 'Flat,' is not one that miner builds",
+    "Tree": "index 'Tree' is not one that miner builds",
+    "IVF16": "index 'IVF16' is not one that miner builds",
+    "IVF16,Flat,Flat": "index 'IVF16,Flat,Flat' is not one that miner builds",
+    "PCA16": "index 'PCA16' is not one that miner builds",
     "IVF0,Flat": "index 'IVF0,Flat': IVF must have a whole number from 1 to 10,000,000, got 0",
     "IVF99999999999,Flat": "index 'IVF99999999999,Flat': IVF must have a whole number from 1 to 10,000,000, "
     "got 99999999999",
@@ -53,7 +53,7 @@ REFUSED = {
     "PQ4x0": "index 'PQ4x0': the bits of PQ must have a whole number from 4 to 12, got 0",
     "PCA0,Flat": "index 'PCA0,Flat': PCA must have a whole number from 1 to 1,000,000, got 0",
     "PCA16,PQ32": "index 'PCA16,PQ32': PQ32 does not divide vectors of 16 numbers",
-    "x" * 100_000: f"index '{'x' * 58}… is none that miner builds",
+    "x" * 100_000: f"index '{'x' * 58}… is not one that miner builds",
 }
 """Harmless strings; those that end FAISS's process, such as a graph without links, are refused alike."""
 
@@ -78,7 +78,7 @@ def test_what_is_not_of_the_grammar_never_reaches_faiss(
     [
         ("PQ5", "index 'PQ5': PQ5 does not divide vectors of 32 numbers"),
         ("PQ64", "index 'PQ64': PQ64 does not divide vectors of 32 numbers"),
-        ("PCA33,Flat", "index 'PCA33,Flat': PCA33 makes 33 numbers of vectors of 32"),
+        ("PCA33,Flat", "index 'PCA33,Flat': PCA33 makes 33 numbers from vectors of 32"),
         ("OPQ5,Flat", "index 'OPQ5,Flat': OPQ5 does not divide vectors of 32 numbers"),
     ],
 )

@@ -28,7 +28,7 @@ from miner.evaluation.similarity import similarity_task
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import decide_again, mine
 from miner.models.reranker import Reranker
-from miner.retrieval import dense
+from miner.retrieval import nearest
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import Bm25Config, DenseConfig
 from miner.retrieval.dense import Dense
@@ -174,7 +174,7 @@ def test_a_text_without_a_vector_is_no_hit_and_no_query(
     tmp_path: Path, similarity: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if backend == "torch":
-        monkeypatch.setattr(dense, "_faiss_block", dense._torch_block)
+        monkeypatch.setattr(nearest, "_faiss_block", nearest._torch_block)
     words = {"a": [1, 0], "b": [0.9, 0.1], "bad": [NAN, 1], "huge": [INF, 1]}
     folder = word_table(tmp_path / "m", words, similarity)
     documents = {"d1": "bad", "d2": "a", "d3": "huge", "d4": "b", "d5": "zzz", "d6": "bad bad"}

@@ -121,7 +121,7 @@ def test_truncated_texts_are_counted_where_nothing_can_be_kept(tmp_path: Path) -
             found = vectors_of(cache, Lengths(), ["long two", "long one", "c", "long two"], "")  # type: ignore[arg-type]
     assert cache.truncated == 2
     assert np.array_equal(found, np.stack([vector_of(t) for t in ("long two", "long one", "c", "long two")]))
-    assert notes.said == [f"vectors are not kept: cannot write to {cache.folder}: Permission denied"]
+    assert notes.said == [f"vectors are not cached: cannot write to {cache.folder}: Permission denied"]
 
 
 # What a killed writer leaves

@@ -16,7 +16,7 @@ from miner.models.vectors import ENTRY, VectorCache, embed, vector_keys
 from tests.cache_support import DIMENSION, MODEL, Lengths, Notes, cached, files_of
 
 TEXTS = [f"text {i}" for i in range(12)]
-DAMAGED = "damaged; those that are needed are computed again"
+DAMAGED = "damaged; miner computes the needed ones again"
 
 
 def sound(folder: Path) -> Path:

@@ -10,15 +10,15 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError, counted, near
 from miner.evaluation.labels import label_task
 from miner.evaluation.reranking import rerank, reranking_task
-from miner.evaluation.result import TASKS, Encode, Evaluation, Vectors
+from miner.evaluation.result import TASKS, Encode, Evaluation
 from miner.evaluation.retrieval import retrieval_task
 from miner.evaluation.similarity import similarity_task
+from miner.models.cached_encoder import CachedEncoder
 from miner.models.encoder import Encoder
 from miner.models.kinds import is_reranker
 from miner.models.names import resolve
 from miner.models.reranker import Reranker
 from miner.models.similarity import COSINE
-from miner.models.vectors import VectorCache, note_truncated, vectors_of
 from miner.ranges import COUNT, DEPTH, SEED, check_fields, within
 from miner.store.corpus import require_judgments, split_facts
 from miner.store.database import Store
@@ -126,7 +126,11 @@ def measure(
         pairs = zip(rerankers, known, strict=True)
         results = [rerank(store, model, candidates, scores, progress) for model, scores in pairs]
     else:
-        encoders = [CachedEncoder(store, model, progress) for model in models if isinstance(model, Encoder)]
+        encoders = [
+            CachedEncoder(store.vectors, model, progress=progress)
+            for model in models
+            if isinstance(model, Encoder)
+        ]
         results = [task.measure(encode, encode.similarity) for encode in encoders]
         for encode in encoders:
             encode.note_truncated()
@@ -200,28 +204,3 @@ def task_of_split(store: Store, config: EvaluationConfig) -> str:
     scale = facts.grades >= _GRADES and (facts.least <= 0 or facts.fractions)
     alone = facts.judgments <= _PER_QUERY * facts.queries
     return "similarity" if scale and alone else "retrieval"
-
-
-class CachedEncoder:
-    """An encoder as an `Encode` function whose vectors are cached beside the store.
-
-    If the cache cannot be written to, missing vectors are computed each time, and a note says so.
-    """
-
-    def __init__(self, store: Store, encoder: Encoder, progress: Progress = SILENT) -> None:
-        self._encoder, self._progress = encoder, progress
-        self.similarity = encoder.similarity
-        """How the model compares vectors."""
-        models = dict.fromkeys(encoder.for_role(role).fingerprint for role in ("query", "document"))
-        self._caches = {model: VectorCache(store.vectors, model, progress) for model in models}
-
-    def __call__(self, texts: Sequence[str], role: str) -> Vectors:
-        """Returns the vectors of the texts, with the model's prompt and route for that role."""
-        encoder = self._encoder.for_role(role)
-        cache = self._caches[encoder.fingerprint]
-        return vectors_of(cache, encoder, texts, encoder.prompts[role], self._progress)
-
-    def note_truncated(self) -> None:
-        """Notes how many distinct texts so far are longer than the model reads."""
-        truncated = sum(cache.truncated for cache in self._caches.values())
-        note_truncated(self._encoder.name, truncated, self._progress)

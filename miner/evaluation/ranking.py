@@ -12,19 +12,13 @@ import pyarrow as pa
 
 from miner.arrays import positions
 from miner.evaluation.result import Floats, Vectors
-from miner.models.similarity import COSINE, matrix
+from miner.models.similarity import COSINE
+from miner.retrieval.nearest import all_scores
 
 Ints = npt.NDArray[np.int64]
 
 _MEASURES = {"nDCG@10": "nDCG@10", "MRR@10": "RR@10", "MAP": "AP", "R@10": "R@10", "R@100": "R@100"}
 """The names that papers use, and those of ir-measures for the same measure per query."""
-_CELLS = 1 << 24
-"""How many scores are in memory at once."""
-_DOC_BLOCK = 32_768
-_DECIMALS = 10
-"""Scores that are equal to so many decimals tie, so that rankings are the same on every machine: fp32 vectors
-have about seven digits. Similarities other than cosine are first divided by a power of ten above the query's
-largest score."""
 _MOST_GAIN = 1000
 
 
@@ -118,31 +112,13 @@ def ranked(scores: Floats, depth: int) -> Ints:
 def scored(
     queries: Vectors, documents: Vectors, unranked: QueryPairs, similarity: str = COSINE
 ) -> Iterator[tuple[int, Floats]]:
-    """Yields each query's position and its float64 similarity with every document.
+    """Yields for each query its position and its scores of all documents (`all_scores`).
 
-    Pairs of `unranked` score minus infinity, pairs with a text that has no vector NaN.
+    The pairs of `unranked` have minus infinity, a text without a vector has NaN.
     """
-    rows = max(1, _CELLS // max(1, len(documents)))
-    for start in range(0, len(queries), rows):
-        block = queries[start : start + rows].astype(np.float64)
-        scores = np.empty((len(block), len(documents)))
-        for first in range(0, len(documents), _DOC_BLOCK):
-            part = documents[first : first + _DOC_BLOCK].astype(np.float64)
-            scores[:, first : first + _DOC_BLOCK] = matrix(similarity, block, part)
-        scores = _rounded(scores, similarity)
-        for number in range(len(block)):
-            scores[number, unranked.of(start + number)] = -np.inf
-            yield start + number, scores[number]
-
-
-def _rounded(scores: Floats, similarity: str) -> Floats:
-    """Returns scores, one row per query, rounded as `_DECIMALS` says."""
-    if similarity == COSINE:
-        return np.round(scores, _DECIMALS, out=scores)
-    finite = np.where(np.isfinite(scores), np.abs(scores), 0.0)
-    largest = finite.max(axis=1, initial=0.0, keepdims=True)
-    unit = 10.0 ** np.ceil(np.log10(largest, out=np.zeros_like(largest), where=largest > 0))
-    return np.asarray(np.round(scores / unit, _DECIMALS) * unit)
+    for query, scores in enumerate(all_scores(queries, documents, similarity)):
+        scores[unranked.of(query)] = -np.inf
+        yield query, scores
 
 
 def discount(depth: int) -> Floats:

@@ -1,13 +1,14 @@
-"""Vectors cached beside the store: no text is encoded twice, and no damaged vector is served.
+"""The vector cache beside a store: no text is encoded twice, and no damaged vector is returned.
 
-A cache belongs to one encoder fingerprint. `vectors.f32` holds rows of float32 and `rows.idx` an entry
-per row: the key of its text, the CRC-32 of the vector, and a CRC-32 of the entry itself. Both checksums
-start from the fingerprint, so that another model's files do not pass. Rows are only ever added: a row
-number stays valid while other processes write. A damaged row is marked as dead, and its text gets a new one.
+A cache belongs to one encoder fingerprint. `vectors.f32` contains rows of float32. `rows.idx` contains an
+entry per row: the key of its text, the CRC-32 of the vector, and a CRC-32 of the entry itself. Both checksums
+start from the fingerprint, so that they do not match another model's files. Rows are only added, so that a
+row number stays valid while other processes write. A damaged row is marked as dead, and its text gets a new
+row.
 
-Writers hold an exclusive lock on `vectors.f32` itself, readers a shared one, so that stores that share the
+Writers have an exclusive lock on `vectors.f32` itself, readers a shared one, so that stores that share the
 file through a link exclude each other too. Vectors are synced before their entries are written: a killed
-writer leaves rows without entries, which nobody reads.
+writer leaves rows without entries, which are never read.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from miner.errors import MinerError
 from miner.models.encoder import Encoder, Flags, Vectors
 
 CHUNK = 1024
-"""Texts encoded between two writes: what Ctrl-C or a kill can cost, some seconds of a small model."""
+"""Texts encoded between two writes. Ctrl-C or a kill can lose this much work: seconds of a small model."""
 _CHECKED = 2048
-"""Rows whose checksums are computed at once: bounds the memory that checking takes."""
+"""Rows whose checksums are computed at a time, which bounds the memory for checking."""
 
 ENTRY = np.dtype(
     [
@@ -63,43 +64,43 @@ def vector_keys(texts: Sequence[str], prompt: str) -> Keys:
 
 
 class VectorCache:
-    """The cached vectors of the encoder with fingerprint `model`, in a folder below `root`.
+    """The cached vectors of the encoder with the fingerprint `model`, in a folder below `root`.
 
-    Raises MinerError when its files cannot be read.
+    Raises MinerError if its files cannot be read.
     """
 
     def __init__(self, root: Path, model: str, progress: Progress = SILENT) -> None:
         self.folder = root / model[:16]
-        """Where its files are."""
+        """The folder of its files."""
         self._file, self._entries_file = self.folder / "vectors.f32", self.folder / "rows.idx"
         self._start = zlib.crc32(model.encode())
         self._progress = progress
         self._identity: tuple[int, int] | None = None
-        """Device and inode of the vectors that the row numbers belong to."""
+        """Device and inode of the vectors file that the row numbers refer to."""
         self._dimension = self._count = self._stored = 0
         self._parts: list[Entries] = []
         self._trusted: list[Flags] = []
         self._truncated: set[bytes] = set()
-        self._said: set[str] = set()
+        self._noted: set[str] = set()
         self.refresh()
 
     def __len__(self) -> int:
-        """How many rows there are, dead ones included."""
+        """The number of rows, with dead ones."""
         return self._count
 
     @property
     def truncated(self) -> int:
-        """How many distinct texts served so far are longer than the model reads."""
+        """Number of distinct texts requested so far that are longer than the model reads."""
         return len(self._truncated)
 
     @property
     def keys(self) -> Keys:
-        """The key of every row: shape (rows, 2); 0 for dead rows."""
+        """The key of every row: shape (rows, 2); 0 for a dead row."""
         return np.ascontiguousarray(self._index[0]["key"])
 
     @cached_property
     def vectors(self) -> Vectors:
-        """All rows, mapped from disk: shape (rows, dimension). Only rows that `rows` returns are checked."""
+        """All rows, mapped from disk: shape (rows, dimension). Only rows that `rows` returned are checked."""
         if not self._stored:
             return np.empty((0, self._dimension), dtype=np.float32)
         with self._readable(), self._file.open("rb") as file:
@@ -107,7 +108,7 @@ class VectorCache:
             return np.memmap(file, np.float32, mode="r", shape=(self._stored, self._dimension))
 
     def rows(self, keys: Keys) -> RowNumbers:
-        """Returns the row of every key, -1 where there is none that is whole."""
+        """Returns the row of every key; -1 for a key without an undamaged row."""
         found = self._find(keys)
         damaged = self._damaged(found)
         if len(damaged):
@@ -116,16 +117,16 @@ class VectorCache:
         return found
 
     def refresh(self) -> Keys:
-        """Takes in what other processes have added since; returns the keys of it."""
+        """Reads the rows that other processes have added; returns their keys."""
         with self._readable(), self._locked("rb") as file:
             added, damaged = (_NO_KEYS, _NO_ROWS) if file is None else self._read(file)
         self._mend(damaged)
         return added
 
     def append(self, keys: Keys, vectors: Vectors, truncated: Flags | None = None) -> Keys:
-        """Adds the rows whose keys no other process has added meanwhile; returns the keys that one has.
+        """Adds rows, except those whose keys another process has added meanwhile; returns the keys of these.
 
-        Raises MinerError when they cannot be written; the cache is then as it was.
+        Raises MinerError if they cannot be written; the cache is then unchanged.
         """
         matrix = np.ascontiguousarray(vectors, dtype="<f4")
         entries = np.zeros(len(keys), ENTRY)
@@ -142,26 +143,25 @@ class VectorCache:
         return added
 
     def count_truncated(self, keys: Keys, rows: RowNumbers | None = None) -> None:
-        """Adds to `truncated` the texts of these keys, which are in these rows, that are longer than the
-        model reads."""
+        """Adds to `truncated` the texts of these keys and rows that are longer than the model reads."""
         rows = self._find(keys) if rows is None else rows
-        there = np.flatnonzero(rows >= 0)
-        if len(there):
-            self.add_truncated(keys[there], self._index[0]["truncated"][rows[there]] > 0)
+        cached = np.flatnonzero(rows >= 0)
+        if len(cached):
+            self.add_truncated(keys[cached], self._index[0]["truncated"][rows[cached]] > 0)
 
     def add_truncated(self, keys: Keys, truncated: Flags) -> None:
-        """Adds to `truncated` the flagged ones of the texts of these keys."""
+        """Adds to `truncated` those of the texts with these keys whose flag is set."""
         self._truncated |= _names(keys[truncated])
 
     def note_once(self, message: str) -> None:
-        """Says a line, unless it was said before."""
-        if message not in self._said:
-            self._said.add(message)
+        """Gives a note, unless it was given before."""
+        if message not in self._noted:
+            self._noted.add(message)
             self._progress.note(message)
 
     @property
     def refusal(self) -> str:
-        """Why nothing can be written into its folder, which is made; empty where it can."""
+        """Why its folder cannot be written; empty if it can. The folder is made."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -173,7 +173,7 @@ class VectorCache:
 
     @cached_property
     def _index(self) -> tuple[Entries, RowNumbers, npt.NDArray[np.uint64]]:
-        """All entries, the order of the live ones' keys, and their first words in that order."""
+        """All entries, the live rows in the order of their keys, and the keys' first words in that order."""
         entries = np.concatenate(self._parts) if self._parts else np.zeros(0, ENTRY)
         trusted = np.concatenate(self._trusted) if self._trusted else np.zeros(0, dtype=bool)
         self._parts, self._trusted = [entries], [trusted]
@@ -188,20 +188,20 @@ class VectorCache:
             return found
         entries, order, sorted_words = self._index
         stored = entries["key"]
-        place = np.searchsorted(sorted_words, keys[:, 0])
-        pending = np.flatnonzero(place < len(order))
+        position = np.searchsorted(sorted_words, keys[:, 0])
+        pending = np.flatnonzero(position < len(order))
         while len(pending):
-            row = order[place[pending]]
+            row = order[position[pending]]
             same = (stored[row] == keys[pending]).all(axis=1)
             found[pending[same]] = row[same]
             again = ~same & (stored[row, 0] == keys[pending, 0])
             pending = pending[again]
-            place[pending] += 1
-            pending = pending[place[pending] < len(order)]
+            position[pending] += 1
+            pending = pending[position[pending] < len(order)]
         return found
 
     def _damaged(self, rows: RowNumbers) -> RowNumbers:
-        """Returns which of these rows differ from their checksums; each row is checked once."""
+        """Returns those of these rows that do not match their checksums; each row is checked once."""
         if not (rows >= 0).any():
             return _NO_ROWS
         entries, trusted = self._index[0], self._trusted[0]
@@ -221,8 +221,10 @@ class VectorCache:
 
     @contextmanager
     def _locked(self, mode: str) -> Iterator[BinaryIO | None]:
-        """Opens and locks the vectors: to write in mode `r+b`, to read in `rb`, which yields None without a
-        file."""
+        """Opens and locks the vectors file, in mode `r+b` for writing or `rb` for reading.
+
+        For reading it yields None if there is no file.
+        """
         write = mode == "r+b"
         while True:
             try:
@@ -244,7 +246,7 @@ class VectorCache:
                 return
 
     def _require_same(self, file: BinaryIO) -> None:
-        """Raises MinerError when the row numbers in use belong to a file that was replaced."""
+        """Raises MinerError if the file was replaced, so that the row numbers in use are no longer valid."""
         state = os.fstat(file.fileno())
         if self._identity not in (None, (state.st_dev, state.st_ino)):
             raise MinerError(
@@ -254,7 +256,7 @@ class VectorCache:
             self._identity = state.st_dev, state.st_ino
 
     def _read(self, file: BinaryIO) -> tuple[Keys, RowNumbers]:
-        """Reads the entries that are new on disk; returns their keys, and which rows are damaged."""
+        """Reads the new entries on disk; returns their keys, and the damaged rows."""
         try:
             with self._entries_file.open("rb") as stream:
                 stream.seek(self._count * ENTRY.itemsize)
@@ -285,7 +287,7 @@ class VectorCache:
             self.__dict__.pop(name, None)
 
     def _write(self, file: BinaryIO, entries: Entries, matrix: Vectors) -> None:
-        """Writes rows behind all that either file holds: what is there may be in use."""
+        """Appends rows after the end of both files, since existing rows may be in use."""
         width, size = matrix.shape[1] * 4, os.fstat(file.fileno()).st_size
         if self._dimension not in (0, matrix.shape[1]):
             raise MinerError(
@@ -312,17 +314,17 @@ class VectorCache:
             self._note_lost(gap, "incomplete, as after a kill")
 
     def _mend(self, rows: RowNumbers) -> None:
-        """Marks rows as dead, on disk too where that can be written, and says so."""
+        """Marks rows as dead, with a note; on disk too if it can be written."""
         if not len(rows):
             return
         self._note_lost(len(rows), "damaged")
         self._index[0][rows] = self._sealed(np.zeros(1, ENTRY))
         self.__dict__.pop("_index")
-        with suppress(OSError):  # in a folder that can only be read the damage stays, and is found again
+        with suppress(OSError):  # in a read-only folder the damage stays and will be detected again
             self._mark_dead(rows)
 
     def _mark_dead(self, rows: RowNumbers) -> None:
-        """Writes dead entries over those of damaged rows."""
+        """Overwrites the entries of damaged rows with dead ones."""
         with self._locked("r+b"), self._entries_file.open("r+b") as index:
             count = os.fstat(index.fileno()).st_size // ENTRY.itemsize
             if count:
@@ -331,7 +333,7 @@ class VectorCache:
 
     def _note_lost(self, rows: int, why: str) -> None:
         what = "1 vector is" if rows == 1 else f"{rows:,} vectors are"
-        self._progress.note(f"{self.folder}: {what} {why}; those that are needed are computed again")
+        self._progress.note(f"{self.folder}: {what} {why}; miner computes the needed ones again")
 
     def _sealed(self, entries: Entries) -> Entries:
         """Returns the entries with their checks."""
@@ -355,7 +357,7 @@ class VectorCache:
         except OSError as error:
             raise MinerError(
                 f"cannot write vectors to {self.folder}: {error.strerror or error}",
-                "make room, or check its permissions; then run the command again: what is there is kept",
+                "free space, or check its permissions; then run the command again: cached vectors are kept",
             ) from error
 
 
@@ -364,24 +366,24 @@ _NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
 def _covered(entries: Entries) -> npt.NDArray[np.uint8]:
-    """The bytes of each entry that its check is computed from: shape (len(entries), bytes)."""
+    """Returns the bytes of each entry that its checksum covers: shape (len(entries), bytes)."""
     matrix = np.ascontiguousarray(entries).view(np.uint8).reshape(len(entries), ENTRY.itemsize)
     return np.ascontiguousarray(matrix[:, : ENTRY.fields["check"][1]])  # type: ignore[index]
 
 
 def _crcs(matrix: npt.NDArray[Any], start: int) -> npt.NDArray[np.uint32]:
     """Returns the CRC-32 of every row's bytes, from the value `start`."""
-    found = np.empty(len(matrix), dtype=np.uint32)
-    if found.size:
+    crcs = np.empty(len(matrix), dtype=np.uint32)
+    if crcs.size:
         width = matrix[0].nbytes
         data = memoryview(matrix).cast("B")  # type: ignore[arg-type]
         for row, at in enumerate(range(0, len(matrix) * width, width)):
-            found[row] = zlib.crc32(data[at : at + width], start)
-    return found
+            crcs[row] = zlib.crc32(data[at : at + width], start)
+    return crcs
 
 
 def _put(file: BinaryIO, at: int, data: npt.NDArray[Any]) -> None:
-    """Writes at a place in a file, and waits until it is on disk."""
+    """Writes data at an offset in a file, and waits until it is on disk."""
     file.seek(at)
     file.write(data.tobytes())
     file.flush()
@@ -393,21 +395,21 @@ def _names(keys: Keys) -> set[bytes]:
 
 
 def _among(keys: Keys, known: set[bytes]) -> Flags:
-    """Returns which of the keys are among those that are known."""
+    """Returns which of the keys are in `known`."""
     return np.fromiter((bool(known) and key.tobytes() in known for key in keys), bool, len(keys))
 
 
 def gather(matrix: Vectors, rows: RowNumbers) -> Vectors:
-    """Returns `matrix[rows]`, without a copy where the rows follow one another."""
+    """Returns `matrix[rows]`, without a copy if the rows are consecutive."""
     if rows[-1] - rows[0] + 1 == len(rows):
         return np.ascontiguousarray(matrix[rows[0] : rows[-1] + 1])
     return np.ascontiguousarray(matrix[rows])
 
 
 def release(vectors: Vectors) -> None:
-    """Gives back the memory of a mapped matrix's pages; they are read from disk when next needed.
+    """Frees the memory of a mapped matrix's pages; the next use reads them from disk again.
 
-    Without it a pass over a large collection leaves all its vectors in the process.
+    Without it, the process keeps all vectors of a large collection in memory after reading them once.
     """
     mapping = getattr(vectors, "_mmap", None)
     if mapping is not None and hasattr(mapping, "madvise"):
@@ -415,10 +417,10 @@ def release(vectors: Vectors) -> None:
 
 
 def note_truncated(name: str, truncated: int, progress: Progress) -> None:
-    """Says how many texts are longer than the model `name` reads, if there are any."""
+    """Gives a note with the number of texts that are longer than the model `name` reads, if there are any."""
     if truncated:
         what = "1 text is" if truncated == 1 else f"{truncated:,} texts are"
-        progress.note(f"{what} longer than {name} reads: only the beginning was encoded")
+        progress.note(f"{what} longer than {name} reads; only the beginning is encoded")
 
 
 def _distinct(keys: Keys, rows: RowNumbers) -> RowNumbers:
@@ -439,9 +441,9 @@ def embed(
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> RowNumbers:
-    """Returns the cache row of every text, encoding those that the cache lacks.
+    """Returns the cache row of every text; encodes the texts that are not in the cache.
 
-    Equal texts share a row. Raises MinerError when the vectors cannot be written.
+    Equal texts share a row. Raises MinerError if the vectors cannot be written.
     """
     keys = vector_keys(texts, prompt)
     while len(missing := _distinct(keys, rows := cache.rows(keys))):
@@ -451,9 +453,9 @@ def embed(
             for start in range(0, len(missing), CHUNK):
                 chunk = missing[start : start + CHUNK]
                 others |= _names(cache.refresh())
-                there = _among(keys[chunk], others)
-                advance(int(there.sum()))
-                chunk = chunk[~there]
+                done = _among(keys[chunk], others)
+                advance(int(done.sum()))
+                chunk = chunk[~done]
                 if not len(chunk):
                     continue
                 encoded = encoder.encoded([texts[i] for i in chunk], prompt, workers=workers, progress=part)
@@ -467,7 +469,7 @@ def vectors_of(
 ) -> Vectors:
     """Returns the vector of every text: shape (len(texts), dimension).
 
-    Beside a store that can only be read, those that the cache lacks are computed and not kept.
+    If the cache's folder cannot be written, the vectors that it lacks are computed and not cached.
     """
     refusal = cache.refusal
     if not refusal:
@@ -479,13 +481,13 @@ def vectors_of(
     missing = _distinct(keys, rows)
     if not len(missing):
         return np.asarray(cache.vectors[rows])
-    cache.note_once(f"vectors are not kept: cannot write to {cache.folder}: {refusal}")
+    cache.note_once(f"vectors are not cached: cannot write to {cache.folder}: {refusal}")
     encoded = encoder.encoded([texts[i] for i in missing], prompt, progress=progress)
     cache.add_truncated(keys[missing], encoded.truncated)
-    place = {keys[i].tobytes(): place for place, i in enumerate(missing)}
-    computed = [place.get(key.tobytes(), -1) for key in keys]
+    number = {keys[i].tobytes(): number for number, i in enumerate(missing)}
+    computed = [number.get(key.tobytes(), -1) for key in keys]
     vectors = encoded.vectors[computed]
-    there = np.flatnonzero(rows >= 0)
-    if len(there):
-        vectors[there] = cache.vectors[rows[there]]
+    cached = np.flatnonzero(rows >= 0)
+    if len(cached):
+        vectors[cached] = cache.vectors[rows[cached]]
     return vectors

@@ -1,4 +1,4 @@
-"""BM25 over sparse matrices: a whole chunk of queries is one sparse product."""
+"""BM25 with sparse matrices: a chunk of queries is one sparse product."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ DELTA = {"bm25l": 0.5, "bm25+": 1.0}
 
 _CODE = 2
 _POSTINGS = 20_000_000
-"""Postings multiplied at once: bounds the memory of the sparse product."""
+"""Postings multiplied at a time, which bounds the memory of the sparse product."""
 
 
 def check(config: Bm25Config) -> None:
-    """Raises UsageError when the configuration names something that does not exist."""
+    """Raises UsageError if the configuration names something that does not exist."""
     if config.backend not in VARIANTS:
         raise UsageError(f"unknown BM25 backend '{config.backend}'", f"choose one of {', '.join(VARIANTS)}")
     variants = VARIANTS[config.backend]
@@ -61,10 +61,10 @@ def _stemmer(name: str) -> Any:
 
 
 def tokenise(texts: Sequence[str], config: Bm25Config) -> tuple[list[list[int]], list[str]]:
-    """Returns each text's token numbers, and the vocabulary they point into, sorted.
+    """Returns each text's token numbers, and the sorted vocabulary that they index.
 
-    Lower case, words of two or more letters or digits, stop words out, stemmed. Of scripts without
-    spaces the pairs of neighbouring characters (`text.for_tokens`).
+    Tokens are lower-case words of two or more letters or digits, without stop words, stemmed; in scripts
+    without spaces they are pairs of neighbouring characters (`text.for_tokens`).
     """
     import bm25s
 
@@ -77,14 +77,14 @@ def tokenise(texts: Sequence[str], config: Bm25Config) -> tuple[list[list[int]],
         show_progress=False,
     )
     terms = sorted(tokens.vocab)
-    place = np.empty(len(terms), dtype=np.int64)
+    sorted_number = np.empty(len(terms), dtype=np.int64)
     for number, term in enumerate(terms):
-        place[tokens.vocab[term]] = number
-    return [place[ids].tolist() if ids else [] for ids in tokens.ids], terms
+        sorted_number[tokens.vocab[term]] = number
+    return [sorted_number[ids].tolist() if ids else [] for ids in tokens.ids], terms
 
 
 class Bm25:
-    """Searches a collection with BM25. Builds its index at the first search."""
+    """Searches a collection with BM25; the index is built at the first search."""
 
     name = "bm25"
 
@@ -94,7 +94,7 @@ class Bm25:
         self._config = config
 
     def inputs(self) -> dict[str, Any]:
-        """Returns everything that its hits depend on, besides the texts and the depth."""
+        """Returns everything that its hits depend on, except the texts and the depth."""
         import bm25s
         import Stemmer
 
@@ -108,7 +108,7 @@ class Bm25:
 
     @cached_property
     def _weights(self) -> Any:
-        """Sparse (terms, documents): what each term adds to each document's score."""
+        """Sparse matrix (terms, documents): what each term adds to each document's score."""
         documents, terms = self._tokens
         if not any(documents):
             return _matrix(np.zeros(0), np.zeros(0, int), np.zeros(1, int), (0, len(documents)))
@@ -122,10 +122,10 @@ class Bm25:
 
     @cached_property
     def _queries(self) -> Any:
-        """Sparse (queries, terms): how often each query has each term."""
-        place = {term: number for number, term in enumerate(self._tokens[1])}
+        """Sparse matrix (queries, terms): how often each query contains each term."""
+        number_of = {term: number for number, term in enumerate(self._tokens[1])}
         tokens, terms = tokenise(self._collection.queries["text"].to_pylist(), self._config)
-        numbers = [place.get(term, -1) for term in terms]
+        numbers = [number_of.get(term, -1) for term in terms]
         rows = [[numbers[t] for t in query if numbers[t] >= 0] for query in tokens]
         indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
         indices = np.fromiter((t for row in rows for t in row), dtype=np.int64)
@@ -135,16 +135,16 @@ class Bm25:
 
     @cached_property
     def _are_finite(self) -> bool:
-        """Whether no query's sum of weights can be anything but finite: so for all but absurd k1, b."""
+        """Whether every query's sum of weights is finite, as it is unless k1 or b is extreme."""
         most = abs(self._queries @ np.ones(self._queries.shape[1])).max(initial=0.0)
         largest = np.abs(self._weights.data).max(initial=0.0) + np.abs(self._absence).max(initial=0.0)
         with np.errstate(over="ignore"):
             return bool(np.isfinite(most * largest))
 
     def search(self, queries: range, depth: int) -> Hits:
-        """Returns the top `depth` documents that share a term with each of the queries.
+        """Returns, for each query, the best `depth` documents that share a term with it; ties by doc_id.
 
-        Ties in the score go to the smaller doc_id. A score that is not finite is no hit.
+        A document whose score is not finite is not a hit.
         """
         products = zip(self._products(queries), self._absent(queries), strict=True)
         scored = ((docs, scores + base) for (docs, scores), base in products)
@@ -152,18 +152,18 @@ class Bm25:
             scored = (
                 (docs[known], scores[known]) for docs, scores in scored for known in [np.isfinite(scores)]
             )
-        found = [_top(docs, scores, depth) for docs, scores in scored]
-        sizes = [len(docs) for docs, _ in found]
+        best = [_top(docs, scores, depth) for docs, scores in scored]
+        sizes = [len(docs) for docs, _ in best]
         rank = np.concatenate([np.arange(1, size + 1) for size in sizes]).astype(np.int32)
         return Hits(
             np.repeat(np.arange(queries.start, queries.stop, dtype=np.int32), sizes),
-            np.concatenate([docs for docs, _ in found]).astype(np.int32),
+            np.concatenate([docs for docs, _ in best]).astype(np.int32),
             rank,
-            np.concatenate([scores for _, scores in found]),
+            np.concatenate([scores for _, scores in best]),
         )
 
     def _products(self, queries: range) -> Any:
-        """Yields (documents, scores) of every query, cut so that memory stays bounded."""
+        """Yields (documents, scores) of every query; several products bound the memory."""
         load = np.cumsum(self._queries[queries.start : queries.stop] @ np.diff(self._weights.indptr))
         start = 0
         while start < len(queries):
@@ -177,7 +177,7 @@ class Bm25:
 
     @cached_property
     def _absence(self) -> Floats:
-        """What each term adds to a document that lacks it: 0 but for BM25L and BM25+."""
+        """What each term adds to the score of a document without it: 0 except for BM25L and BM25+."""
         delta = DELTA.get(self._config.variant)
         terms = self._weights.shape[0]
         if delta is None or (self._config.variant == "bm25l" and self._config.backend == "rank-bm25"):
@@ -194,13 +194,13 @@ class Bm25:
             return np.zeros(0)
         shared = self._queries[query].multiply(self._by_document[doc]).tocsr()
         shared.sort_indices()
-        # Not sum(axis=1): that adds pairwise, while the product of `search` adds term after term.
+        # sum(axis=1) would add pairwise, while the product in `search` adds one term after the other.
         present = np.asarray(shared @ np.ones(shared.shape[1]), dtype=np.float64)
         return present + np.asarray(self._queries[query] @ self._absence, dtype=np.float64)
 
 
 def _top(docs: Ints, scores: Floats, depth: int) -> tuple[Ints, Floats]:
-    """Cuts one query's documents and scores to the best `depth`, by score, then position."""
+    """Returns the best `depth` of one query's documents and their scores, by score, then position."""
     if len(docs) > depth:
         least = np.partition(scores, len(scores) - depth)[len(scores) - depth]
         near_top = np.flatnonzero(scores >= least)
@@ -228,7 +228,7 @@ def _bm25s_weights(documents: list[list[int]], terms: list[str], config: Bm25Con
 
 
 def _reference_weights(documents: list[list[int]], terms: int, config: Bm25Config) -> Any:
-    """Asks rank-bm25 for the score of every one-term query: slow, and the plain formula."""
+    """Returns the weights by rank-bm25's scores of all one-term queries: slow, but the original formula."""
     import rank_bm25
     from scipy.sparse import csr_array, vstack
 
@@ -250,7 +250,7 @@ def _reference_weights(documents: list[list[int]], terms: int, config: Bm25Confi
 
 
 def _absence(holders: Any, documents: int, delta: float, config: Bm25Config) -> Floats:
-    """BM25L's and BM25+'s score of a term that a document lacks (Kamphuis et al. 2020, table 1)."""
+    """Returns BM25L's or BM25+'s score of a term for documents without it (Kamphuis et al. 2020, table 1)."""
     if config.variant == "bm25l":
         idf = np.log((documents + 1) / (holders + 0.5))
         return np.asarray(idf * (config.k1 + 1) * delta / (config.k1 + delta), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""How to search: one frozen configuration per retriever."""
+"""The settings of each retriever."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class Bm25Config:
     stemmer: str = "english"
     """A Snowball algorithm, or `none`."""
     stopwords: str = "english"
-    """A language of which the stop words are left out, or `none`."""
+    """A language whose stop words are left out, or `none`."""
 
 
 @dataclass(frozen=True)
 class DenseConfig:
-    """Exact or approximate nearest neighbours of the query's vector by inner product."""
+    """Exact or approximate search for the documents whose vectors are nearest to the query's."""
 
     encoder: str
     """Hub id, folder, or `bundled`."""
     revision: str | None = None
     dtype: str = "auto"
     query_prompt: str | None = None
-    """None: the model's own."""
+    """None: the model's own prompt."""
     document_prompt: str | None = None
     index: str = "Flat"
     """`Flat` is exact; anything else is a FAISS factory string."""

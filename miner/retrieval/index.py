@@ -1,4 +1,4 @@
-"""Which FAISS indexes may be asked for: a grammar, because FAISS ends the process on some other strings."""
+"""The allowed FAISS indexes, as a grammar: other factory strings can make FAISS end the process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def check_index(factory: str, dimension: int | None = None) -> None:
         parts = parts[1:]
     codes = _CODES.fullmatch(parts[0]) if len(parts) == 1 else None
     if codes is None:
-        raise UsageError(f"index {shown(factory)} is none that miner builds", f"use one such as {EXAMPLES}")
+        raise UsageError(
+            f"index {shown(factory)} is not one that miner builds", f"use one such as {EXAMPLES}"
+        )
     _bounded(factory, "PQ", codes["parts"], _WIDTH)
     _bounded(factory, "the bits of PQ", codes["bits"], _BITS)
     _require_division(factory, "PQ", codes["parts"], width)
@@ -55,7 +57,7 @@ def _transformed(factory: str, found: re.Match[str], dimension: int | None) -> i
     width = int(kept) if kept else dimension
     if dimension is not None and width is not None and width > dimension:
         raise UsageError(
-            f"index {shown(factory)}: {found[0]} makes {width:,} numbers of vectors of {dimension:,}",
+            f"index {shown(factory)}: {found[0]} makes {width:,} numbers from vectors of {dimension:,}",
             f"use at most {dimension}",
         )
     _require_division(factory, "OPQ", found["parts"], width)

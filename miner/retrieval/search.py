@@ -1,4 +1,4 @@
-"""Running a retriever over all queries, in chunks that the ledger remembers."""
+"""Runs a retriever over all queries, in chunks that the ledger records."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from miner.store.database import Store
 from miner.store.ledger import Stage
 
 CHUNK = 2048
-"""Queries per chunk. FAISS uses BLAS only from some hundreds of queries a call."""
+"""Queries per chunk. FAISS uses BLAS only with some hundred queries or more per call."""
 
 
 class Retriever(Protocol):
-    """What finds candidates: BM25, or a dense encoder over FAISS."""
+    """A retriever: BM25, or a dense encoder."""
 
     @property
     def name(self) -> str:
@@ -28,20 +28,20 @@ class Retriever(Protocol):
         ...
 
     def inputs(self) -> Mapping[str, Any]:
-        """Everything that its hits depend on, besides the texts and the depth."""
+        """Returns everything that its hits depend on, except the texts and the depth."""
         ...
 
     def search(self, queries: range, depth: int) -> Hits:
-        """The best `depth` documents of each query, ranked; ties by doc_id."""
+        """Returns the best `depth` documents of each query, ranked; ties by doc_id."""
         ...
 
     def score_pairs(self, query: Ints, doc: Ints) -> Floats:
-        """The retriever's score of any pair of positions."""
+        """Returns the retriever's score of each pair of positions."""
         ...
 
 
 def chunk_ranges(collection: Collection) -> list[range]:
-    """Returns the fixed cuts of the queries that every stage works in."""
+    """Returns the fixed ranges of queries that are the chunks of every stage."""
     total = collection.queries.num_rows
     return [range(start, min(start + CHUNK, total)) for start in range(0, total, CHUNK)]
 
@@ -61,9 +61,9 @@ def search_stage(retriever: Retriever, collection: Collection, depth: int) -> St
 def search(
     store: Store, retriever: Retriever, collection: Collection, depth: int, progress: Progress = SILENT
 ) -> str:
-    """Finds each query's `depth` best documents and stores them; returns the search's key.
+    """Stores the `depth` best documents of each query as hits; returns the search's key.
 
-    What the ledger has is not searched again.
+    Chunks that are in the ledger are not searched again.
     """
     stage = search_stage(retriever, collection, depth)
     chunks = chunk_ranges(collection)
@@ -88,7 +88,7 @@ def _table(hits: Hits, collection: Collection) -> pa.Table:
 
 
 def read_hits(store: Store, search: str, collection: Collection, queries: range) -> Hits:
-    """Returns the stored hits of a range of queries, by query, then rank."""
+    """Returns the stored hits of a range of queries, ordered by query, then rank."""
     ids = collection.query_ids
     table = stored.hits_of(store, search, ids[queries.start].as_py(), ids[queries.stop - 1].as_py())
     return Hits(

@@ -16,7 +16,6 @@ from miner.engine.files import contents, discard, locked, write_whole
 from miner.engine.progress import SILENT, Progress, WithoutNotes
 from miner.errors import UsageError
 from miner.evaluation.evaluate import (
-    CachedEncoder,
     EncoderTask,
     EvaluationConfig,
     encoder_task,
@@ -25,6 +24,7 @@ from miner.evaluation.evaluate import (
 from miner.evaluation.result import Evaluation, Floats
 from miner.evaluation.retrieval import sampled_task
 from miner.faults import read_json
+from miner.models.cached_encoder import CachedEncoder
 from miner.models.encoder import Encoder, Vectors
 from miner.models.names import resolve
 from miner.reporting.readable import Readable
@@ -283,7 +283,7 @@ def _before(
         return tuple(_drawn(task, seed, out, config, progress) for seed in config.training_seeds)
     if _prompts(config):
         return (_measured(task, base, config, progress),)
-    encoder = CachedEncoder(store, Encoder(base, dtype=config.training.dtype), progress)
+    encoder = CachedEncoder(store.vectors, Encoder(base, dtype=config.training.dtype), progress=progress)
     return (task.measure(encoder, encoder.similarity),)
 
 

@@ -1,0 +1,82 @@
+"""An encoder with cached vectors: the one way to get the vectors of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from miner.engine.progress import SILENT, Progress
+from miner.models.encoder import Encoder, Vectors
+from miner.models.vectors import RowNumbers, VectorCache, embed, note_truncated, vector_keys, vectors_of
+
+
+class CachedEncoder:
+    """An encoder whose vectors are cached in a folder, usually `Store.vectors` beside a store.
+
+    The role of a text, `query` or `document`, decides its prompt and, in a model with routes, its modules.
+    `prompts` replaces the model's own prompts.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder,
+        prompts: Mapping[str, str] | None = None,
+        *,
+        workers: int | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.encoder = encoder
+        self.similarity = encoder.similarity
+        """The similarity by which its vectors are compared."""
+        self._folder, self._prompts = folder, prompts
+        self._workers, self._progress = workers, progress
+
+    @cached_property
+    def prompts(self) -> Mapping[str, str]:
+        """The prompts in use for the roles `query` and `document`."""
+        return self.encoder.prompts if self._prompts is None else self._prompts
+
+    @cached_property
+    def _caches(self) -> dict[str, VectorCache]:
+        """The cache of each role: the same one, unless the encoder has a route for each."""
+        models = {role: self.encoder.for_role(role).fingerprint for role in ("query", "document")}
+        caches = {model: VectorCache(self._folder, model, self._progress) for model in set(models.values())}
+        return {role: caches[model] for role, model in models.items()}
+
+    def __call__(self, texts: Sequence[str], role: str) -> Vectors:
+        """Returns the vectors of texts: shape (len(texts), dimension), NaN for a text without a vector.
+
+        If the folder cannot be written, vectors that are not in it are computed and not cached, with a note.
+        """
+        encoder = self.encoder.for_role(role)
+        return vectors_of(self._caches[role], encoder, texts, self.prompts[role], self._progress)
+
+    def rows(self, texts: Sequence[str], role: str) -> RowNumbers:
+        """Returns each text's row in `matrix(role)`; raises MinerError if the folder cannot be written."""
+        return embed(
+            self._caches[role],
+            self.encoder.for_role(role),
+            texts,
+            self.prompts[role],
+            workers=self._workers,
+            progress=self._progress,
+        )
+
+    def matrix(self, role: str) -> Vectors:
+        """Returns all cached vectors of a role, mapped from disk."""
+        return self._caches[role].vectors
+
+    @property
+    def truncated(self) -> int:
+        """Number of distinct texts so far that are longer than the model reads."""
+        return sum(cache.truncated for cache in {id(c): c for c in self._caches.values()}.values())
+
+    def count_truncated(self, texts: Sequence[str], role: str) -> None:
+        """Adds texts to `truncated` whose vectors are cached and were not requested."""
+        self._caches[role].count_truncated(vector_keys(texts, self.prompts[role]))
+
+    def note_truncated(self) -> None:
+        """Reports the number of truncated texts to the progress, if there are any."""
+        note_truncated(self.encoder.name, self.truncated, self._progress)

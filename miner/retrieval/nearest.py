@@ -1,0 +1,169 @@
+"""Exact search over vectors, block by block: the k nearest, all scores, and all pairs above a threshold.
+
+Retrieval needs the k nearest documents of many queries; evaluation needs the scores of all documents; dedup
+needs the pairs of texts that are nearer than a threshold. Each compares every pair of vectors and keeps only
+one block of scores in memory.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+
+from miner.engine.load import free_threads
+from miner.engine.progress import SILENT, Progress
+from miner.errors import MissingExtraError
+from miner.models.device import resolve_device
+from miner.models.encoder import Vectors
+from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN, matrix
+from miner.models.vectors import RowNumbers, gather, release
+from miner.processors import cores
+
+BLOCK = 32_768
+"""Documents compared at a time, which bounds the memory for vectors, whatever the size of the collection."""
+_CELLS = 1 << 24
+"""Scores of `all_scores` in memory at a time."""
+_LEFT, _RIGHT = 4096, 65_536
+"""Texts that `pairs_above` compares at a time: so many with so many others."""
+_DECIMALS = 10
+"""Decimals to which `all_scores` rounds cosines. fp32 vectors have about seven digits: scores that differ
+only beyond ten are ties, on every machine. Other similarities are first divided by a power of ten above the
+query's largest score."""
+_GPU_MOST = 2048
+"""The most neighbours that FAISS selects on a GPU; it searches for more on the CPU."""
+
+Floats = npt.NDArray[np.float64]
+Neighbours = tuple[Vectors, RowNumbers]
+"""fp32 scores (higher means nearer) and positions in the searched matrix, each of shape (queries, k); -1
+without a neighbour. FAISS gives the negated square of a Euclidean distance."""
+
+
+def require_search_library() -> None:
+    """Raises MissingExtraError unless FAISS is installed or a CUDA device can search instead."""
+    if importlib.util.find_spec("faiss") is None and resolve_device() != "cuda":
+        raise MissingExtraError("FAISS", "cpu")
+
+
+def nearest(
+    vectors: Vectors, documents: Vectors, rows: RowNumbers, k: int, similarity: str = COSINE
+) -> Neighbours:
+    """Returns the k of `documents[rows]` that are nearest to each vector, by fp32 scores, in no order."""
+    search = _faiss_block if importlib.util.find_spec("faiss") else _torch_block
+    best = np.full((len(vectors), 0), -np.inf, dtype=np.float32), np.zeros((len(vectors), 0), dtype=np.int64)
+    for start in range(0, len(rows), BLOCK):
+        part = rows[start : start + BLOCK]
+        scores, places = search(vectors, gather(documents, part), min(k, len(part)), similarity)
+        best = _merged(best, (scores, places + start), k)
+        release(documents)
+    return best
+
+
+def _merged(left: Neighbours, right: Neighbours, k: int) -> Neighbours:
+    scores = np.concatenate([left[0], right[0]], axis=1)
+    places = np.concatenate([left[1], right[1]], axis=1)
+    if scores.shape[1] <= k:
+        return scores, places
+    top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    return np.take_along_axis(scores, top, axis=1), np.take_along_axis(places, top, axis=1)
+
+
+def _faiss_block(vectors: Vectors, block: Vectors, k: int, similarity: str) -> Neighbours:
+    import faiss
+
+    metric = faiss_metric(similarity)
+    if getattr(faiss, "get_num_gpus", lambda: 0)() and k <= _GPU_MOST:
+        scores, places = faiss.knn_gpu(faiss.StandardGpuResources(), vectors, block, k, metric=metric)
+    else:
+        scores, places = faiss.knn(vectors, block, k, metric=metric)
+    return scores if similarity in (COSINE, DOT) else -scores, places.astype(np.int64)
+
+
+def _torch_block(vectors: Vectors, block: Vectors, k: int, similarity: str) -> Neighbours:
+    import torch
+
+    device = torch.device(resolve_device())
+    left, right = torch.from_numpy(vectors).to(device), torch.from_numpy(np.array(block)).to(device)
+    if similarity in (COSINE, DOT):
+        product = left @ right.T
+    else:
+        product = -torch.cdist(left, right, p=1.0 if similarity == MANHATTAN else 2.0)
+    scores, places = torch.topk(product, k, dim=1)
+    return scores.cpu().numpy(), places.cpu().numpy()
+
+
+def faiss_metric(similarity: str) -> int:
+    """Returns FAISS's number for a similarity."""
+    import faiss
+
+    distances = {EUCLIDEAN: faiss.METRIC_L2, MANHATTAN: faiss.METRIC_L1}
+    return int(distances.get(similarity, faiss.METRIC_INNER_PRODUCT))
+
+
+@contextmanager
+def search_threads(progress: Progress) -> Iterator[None]:
+    """Makes FAISS search with as many threads as are free; an index is built with FAISS's own number."""
+    if importlib.util.find_spec("faiss") is None:
+        yield
+        return
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    planned = before if os.environ.get("OMP_NUM_THREADS") else min(before, cores())
+    faiss.omp_set_num_threads(free_threads(planned, progress))
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def all_scores(queries: Vectors, documents: Vectors, similarity: str = COSINE) -> Iterator[Floats]:
+    """Yields for each query its float64 similarity with every document, rounded as fp32 vectors allow.
+
+    A text without a vector has NaN.
+    """
+    rows = max(1, _CELLS // max(1, len(documents)))
+    for start in range(0, len(queries), rows):
+        block = queries[start : start + rows].astype(np.float64)
+        scores = np.empty((len(block), len(documents)))
+        for first in range(0, len(documents), BLOCK):
+            part = documents[first : first + BLOCK].astype(np.float64)
+            scores[:, first : first + BLOCK] = matrix(similarity, block, part)
+        yield from _rounded(scores, similarity)
+
+
+def _rounded(scores: Floats, similarity: str) -> Floats:
+    if similarity == COSINE:
+        return np.round(scores, _DECIMALS, out=scores)
+    finite = np.where(np.isfinite(scores), np.abs(scores), 0.0)
+    largest = finite.max(axis=1, initial=0.0, keepdims=True)
+    unit = 10.0 ** np.ceil(np.log10(largest, out=np.zeros_like(largest), where=largest > 0))
+    return np.asarray(np.round(scores / unit, _DECIMALS) * unit)
+
+
+def pairs_above(
+    vectors: Vectors, cosine: float, progress: Progress = SILENT
+) -> tuple[RowNumbers, RowNumbers, Floats]:
+    """Returns the pairs of positions whose fp32 cosine is at least `cosine`: left < right, ordered, cosines.
+
+    The vectors have length 1; a row of NaN is in no pair. The time grows with the square of their number.
+    """
+    parts = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
+    with progress.task("comparing vectors", len(vectors), unit="texts") as advance:
+        for start in range(0, len(vectors), _LEFT):
+            block = vectors[start : start + _LEFT]
+            for other in range(start, len(vectors), _RIGHT):
+                scores = block @ vectors[other : other + _RIGHT].T
+                left, right = np.nonzero(scores >= cosine)
+                value = scores[left, right].astype(np.float64)
+                left, right = left + start, right + other
+                ahead = left < right
+                parts.append((left[ahead], right[ahead], value[ahead]))
+            advance(len(block))
+    left, right, value = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((right, left))
+    return left[order], right[order], np.minimum(value[order], 1.0)
