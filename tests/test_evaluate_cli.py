@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,6 +100,19 @@ def test_the_table(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "R@100     1.0000\n",
         "",
     )
+
+
+def test_a_model_against_itself_is_reported_once(
+    store: Path, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = "of --against is the same model"
+    _, out, said = run(capsys, "bundled", store, "--against", "bundled", "--beside", f"{store}:test")
+    assert said.splitlines() == [f"bundled {same}: all differences are 0"]
+    assert "+0.0000  [+0.0000, +0.0000]  1.0000" in out
+    copy = tmp_path / "copy"
+    shutil.copytree(models / "random", copy)
+    _, _, said = run(capsys, models / "random", store, "--against", copy)
+    assert f"{copy} {same} as {models / 'random'}: all differences are 0" in said.splitlines()
 
 
 def test_a_better_model_is_found_better(
@@ -197,7 +211,7 @@ def test_positives_that_a_model_has_seen_are_counted(
 
 
 def test_a_reranker_reranks(store: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, models / "cross", store, "--depth", 5)
+    code, out, _ = run(capsys, models / "cross", store, "--set", "depth=5")
     assert code == 0
     assert out.startswith(
         "my.duckdb test: reranking, 16 queries, BM25's candidates of 16 documents\n          cross\nnDCG@10  "
@@ -350,7 +364,7 @@ def test_errors(store: Path, models: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_an_encoder_cannot_rerank(store: Path, models: Path) -> None:
-    with Store.open(store) as opened, pytest.raises(ModelError, match="is no reranker"):
+    with Store.open(store) as opened, pytest.raises(ModelError, match="is not a reranker"):
         evaluate(opened, str(models / "random"), EvaluationConfig(task="reranking"))
 
 
@@ -389,7 +403,7 @@ def test_the_page_names_every_measure_and_its_python_runs(
 
 
 @pytest.mark.parametrize(
-    "line", ["--split test", "--against bundled", "--depth 50 --json --per-query --out r"]
+    "line", ["--split test", "--against bundled", "--set depth=50 --json --per-query --out r"]
 )
 def test_the_commands_of_the_page_are_understood(root: Path, line: str) -> None:
     from miner.cli.evaluate import command
