@@ -184,7 +184,7 @@ def mined(store: Store, folder: Path, given: Namespace, repeat: int, reports: Pr
     if given.reranker:
         mined_negatives, random_negatives = given.drawn
         training = RerankerConfig(
-            hold_out=given.share, seed=given.seed + repeat, epochs=given.epochs,
+            withheld=given.share, seed=given.seed + repeat, epochs=given.epochs,
             mined=mined_negatives, random=random_negatives,
         )  # fmt: skip
         reranker = str(

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from miner.training.reranker_config import RerankerConfig
     from miner.workflows.bench_config import BenchConfig
     from miner.workflows.loop import LoopConfig
-    from miner.workflows.train import Dev, Rows
+    from miner.workflows.train import Dev, TrainingRows
 
 _HOME = {
     "AuditConfig": "miner.auditing.config",
@@ -79,13 +79,13 @@ _HOME = {
     "RelabelConfig": "miner.auditing.relabel",
     "Reranker": "miner.models.reranker",
     "RerankerConfig": "miner.training.reranker_config",
-    "Rows": "miner.workflows.train",
     "Rules": "miner.mining.config",
     "Run": "miner.door.store",
     "Selection": "miner.mining.config",
     "SilverConfig": "miner.curation.silver_config",
     "SourceConfig": "miner.sources",
     "Store": "miner.door.store",
+    "TrainingRows": "miner.workflows.train",
     "Triplets": "miner.door.triplets",
     "audit": "miner.door.store",
     "bench": "miner.door.operations",
@@ -131,13 +131,13 @@ __all__ = [
     "RelabelConfig",
     "Reranker",
     "RerankerConfig",
-    "Rows",
     "Rules",
     "Run",
     "Selection",
     "SilverConfig",
     "SourceConfig",
     "Store",
+    "TrainingRows",
     "Triplets",
     "audit",
     "bench",

@@ -289,16 +289,16 @@ def test_a_run_whose_models_know_every_positive_is_refused(store: Store) -> None
     with pytest.raises(UsageError, match="48 a model of the run was trained on it") as caught:
         audit(store, run, AuditConfig())
     assert caught.value.hint == (
-        f"train the reranker on fewer, with miner train-reranker {store.path} OUT --hold-out 0.3 "
+        f"train the reranker on fewer, with miner train-reranker {store.path} OUT --withheld 0.3 "
         "or --folds 2, and mine with that"
     )
     with pytest.raises(UsageError) as caught:
         audit(store, replace(run, encoder="a-model"), AuditConfig())
-    assert f"miner train {store.path} OUT --hold-out 0.3 and train the reranker" in caught.value.hint
+    assert f"miner train {store.path} OUT --withheld 0.3 and train the reranker" in caught.value.hint
     with pytest.raises(UsageError) as caught:
         audit(store, replace(run, encoder="a-model", reranker=None), AuditConfig())
     assert caught.value.hint == (
-        f"train the encoder on fewer, with miner train {store.path} OUT --hold-out 0.3, and mine with that"
+        f"train the encoder on fewer, with miner train {store.path} OUT --withheld 0.3, and mine with that"
     )
 
 

@@ -339,16 +339,16 @@ def test_holm_is_the_step_down_procedure(p_values: list[float]) -> None:
         ({"seeds": 2}, "seeds must be a whole number from 3 to 1,000, got 2"),
         ({"arms": ("easy", "hrad")}, "no arm 'hrad' (did you mean 'hard'?)"),
         ({"arms": ("easy", "easy")}, "an arm is named twice"),
-        ({"arms": ("easy",), "sizes": (Size(5, "hard"),)}, "a size for 'hard', which is no arm"),
+        ({"arms": ("easy",), "sizes": (Size(5, "hard"),)}, "a size for 'hard', which is not an arm"),
         ({"negatives_per_row": 0}, "negatives_per_row must be a whole number from 1 to 62, got 0"),
-        ({"training": EncoderConfig(loss="cosine")}, "loss cosine does not compare negatives"),
+        ({"training": EncoderConfig(loss="cosine")}, "loss cosine does not use negatives"),
         (
             {"training": EncoderConfig(loss="triplet"), "negatives_per_row": 2},
             "2 negatives per row are too many for loss triplet, which takes at most 1",
         ),
         (
             {"training": EncoderConfig(loss="triplet"), "arms": ("in-batch", "easy")},
-            "loss triplet needs a negative in every row, arm in-batch has none",
+            "loss triplet needs a negative in every row, but arm in-batch has none",
         ),
     ],
 )
@@ -373,8 +373,8 @@ def test_sizes_are_read() -> None:
     ("settings", "message"),
     [
         ({"split": "dev"}, "nothing is judged in split 'dev'"),
-        ({"split": "train"}, "run all is of split 'train', which is what is measured on"),
-        ({"sizes": (Size(99, "in-batch"),)}, "in-batch cannot have 99 rows: there are 16 pairs"),
+        ({"split": "train"}, "run all is of split 'train', which the bench measures on"),
+        ({"sizes": (Size(99, "in-batch"),)}, "in-batch has at most one row for each of the 16 pairs, got 99"),
         ({"negatives_per_row": 9}, "no positive of all has 9 negatives in all of"),
         ({"run": "none"}, "no run 'none'"),
     ],
@@ -391,7 +391,7 @@ def test_what_the_store_lacks_is_refused(
 def test_a_folder_of_somebody_else_is_left_alone(path: Path, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "README.md").write_text("precious", "utf-8")
-    with pytest.raises(UsageError, match="exists and is not of a bench"):
+    with pytest.raises(UsageError, match="exists and is not the folder of a bench"):
         bench(path, tmp_path, of_run("all"))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["README.md", "models"]
     assert (tmp_path / "README.md").read_text("utf-8") == "precious"
@@ -407,7 +407,7 @@ def test_two_benches_of_one_folder_do_not_meet(path: Path, tmp_path: Path) -> No
 def test_graded_pairs_are_refused(tmp_path: Path) -> None:
     graded = [("p", "d", 0.0, "test"), ("q", "d", 1.0, "test"), ("r", "d", 2.5, "test")]
     judged_store(tmp_path / "s.duckdb", {"d": "x"}, {"p": "y", "q": "z", "r": "w"}, graded).close()
-    with pytest.raises(UsageError, match="split 'test' holds graded pairs"):
+    with pytest.raises(UsageError, match="split 'test' has graded pairs"):
         bench(tmp_path / "s.duckdb", tmp_path / "out", SMALL)
 
 

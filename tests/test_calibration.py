@@ -1,4 +1,5 @@
-"""Calibration: the order stays, the numbers become probabilities, and nothing is fitted on too little."""
+"""ScoreCalibration: the order stays, the numbers become probabilities, and nothing is fitted on too
+little."""
 
 from __future__ import annotations
 
@@ -17,16 +18,17 @@ from miner.training.probability import (
     Sample,
     Scaling,
     brier_score,
-    calibrate,
+    calibrate_scores,
     calibration_error,
     cross_fitted,
     fit,
+    pair_logits,
     reliability,
     sigmoid,
+    write_scaled,
 )
 from miner.training.reranker import train_reranker
 from miner.training.reranker_config import RerankerConfig
-from miner.training.reranker_head import pair_logits, write_scaled
 from tests.test_training_reranker import fill
 from tests.tiny import tiny_bert
 
@@ -79,7 +81,7 @@ def test_the_order_stays(seed: int, logits: list[float]) -> None:
 
 def test_an_overconfident_model_is_tempered_and_measured() -> None:
     sample = simulated(3, 0.25, -1.0)
-    found = calibrate([sample])
+    found = calibrate_scores([sample])
     assert found.reason is None
     assert found.brier is not None
     assert found.calibration_error is not None
@@ -134,10 +136,10 @@ def test_measures_are_the_papers() -> None:
     ],
 )
 def test_what_cannot_be_calibrated_says_why(sample: Sample, reason: str) -> None:
-    found = calibrate([sample])
+    found = calibrate_scores([sample])
     assert found.reason == reason
     assert not found.scalings
-    both = calibrate([simulated(1, 1, 0, 500), sample])
+    both = calibrate_scores([simulated(1, 1, 0, 500), sample])
     assert not both.scalings, "all models or none"
 
 
@@ -194,7 +196,7 @@ def test_a_trained_reranker_is_calibrated_and_says_so(tmp_path: Path) -> None:
     np.testing.assert_allclose(new, scaling(old), rtol=1e-3, atol=1e-3)
     assert report.metrics.average_precision == pytest.approx(raw.metrics.average_precision, abs=0.01)
     card = (report.out / "README.md").read_text("utf-8")
-    assert "A score of 0.8 means: of pairs drawn like the training pairs (1 judged positive : 4 mined" in card
+    assert "(1 judged positive : 4 mined :" in card
     assert f"| Brier score | {told['brier'][0]:.4f} | {told['brier'][1]:.4f} |" in card
     both = folds.metrics.calibration
     assert both is not None

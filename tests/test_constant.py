@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,14 @@ from click.testing import CliRunner
 
 from miner.cli.main import group
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
+from miner.mining.config import MiningConfig, Rules
+from miner.mining.pipeline import mine
 from miner.models.constant import same_score, same_vector
+from miner.training.encoder_config import EncoderConfig
+from miner.workflows import bench_report
+from miner.workflows.bench import bench
+from miner.workflows.bench_config import BenchConfig, Size
+from miner.workflows.train import train
 from tests.evaluation_support import judged_store
 from tests.test_not_scored import NAN, Notes
 from tests.tiny import word_table
@@ -33,6 +41,51 @@ def test_an_encoder_that_gives_all_texts_one_vector_is_warned_about(tmp_path: Pa
     told = f"{folder} gives the same vector to {which}: it cannot separate them"
     assert json.loads(done.stdout)["sections"][0]["warnings"] == [f"{told}, so its measures are meaningless"]
     assert f"warning: {told}" in done.stderr
+
+
+def mined(path: Path) -> Path:
+    """Returns a store with a run of split train, and judgments of dev and test."""
+    documents = {f"{kind[0]}{i}": f"{kind} {i} question" for kind in ("answer", "other") for i in range(8)}
+    queries = {f"q{i}": f"question {i}" for i in range(8)}
+    splits = ["train"] * 4 + ["dev"] * 2 + ["test"] * 2
+    judged = [(f"q{i}", f"a{i}", 1.0, split) for i, split in enumerate(splits)]
+    with judged_store(path, documents, queries, judged) as store:
+        mine(store, MiningConfig(rules=Rules(relative_margin=None)))
+    return path
+
+
+@pytest.fixture
+def constant(tmp_path: Path) -> EncoderConfig:
+    """How to train, without changing anything, a table whose words all have one direction."""
+    words = ["question", "answer", "other", *map(str, range(8))]
+    folder = word_table(tmp_path / "m", {word: [i + 1.0, 2.0 * (i + 1)] for i, word in enumerate(words)})
+    return EncoderConfig(base=str(folder), batch_size=4, learning_rate=1e-9, evaluations=1)
+
+
+def test_a_constant_model_is_warned_about_during_training(tmp_path: Path, constant: EncoderConfig) -> None:
+    notes = Notes()
+    train(mined(tmp_path / "s.duckdb"), tmp_path / "out", constant, progress=notes)
+    clause = "gives the same vector to all 2 queries and all 16 documents"
+    told = [warning.partition(":")[0] for warning in notes.warnings]
+    assert told == [f"the base {clause}", f"the model of step 1 {clause}"]
+
+
+def test_a_constant_model_is_warned_about_in_a_bench(tmp_path: Path, constant: EncoderConfig) -> None:
+    store = mined(tmp_path / "s.duckdb")
+    training = replace(constant, evaluations=0)
+    config = BenchConfig(arms=("easy", "bm25"), sizes=(Size(4),), training=training)
+    first, again = Notes(), Notes()
+    report = bench(store, tmp_path / "bench", config, first)
+    clause = "gives the same vector to all 2 queries and all 16 documents"
+    told = [warning.partition(":")[0] for warning in first.warnings]
+    models = [f"{arm}, 4 triplets, seed {seed}" for seed in (13, 14, 15) for arm in ("easy", "bm25")]
+    assert told == [f"the base {clause}", *(f"the model of {model} {clause}" for model in models)]
+    lines = bench_report.table(report).splitlines()
+    assert sorted(line for line in lines if line.startswith("warning: ")) == sorted(
+        f"warning: {warning}" for warning in first.warnings
+    )
+    bench(store, tmp_path / "bench", config, again)
+    assert again.warnings == first.warnings, "the models are gone, what was measured is not"
 
 
 def test_texts_that_read_the_same_are_not_taken_for_a_constant_model(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from miner.auditing.replay import Replay
+from miner.cli.loop import _table
 from miner.cli.main import group
 from miner.errors import MinerError, UsageError
 from miner.mining.config import MiningConfig, Rules
@@ -17,8 +18,9 @@ from miner.store.database import Store
 from miner.store.models import training_positives
 from miner.store.triplets import triplet_count
 from miner.training.encoder_config import EncoderConfig
+from miner.workflows import loop as workflow
 from miner.workflows.loop import LoopConfig, loop
-from miner.workflows.train import held_out
+from miner.workflows.train import withheld_positives
 from tests.stores import make_store
 from tests.test_audit import corpus
 from tests.tiny import tiny_bert
@@ -51,7 +53,7 @@ def config(encoder: str) -> LoopConfig:
             base="scratch", tokenizer=encoder, epochs=8, batch_size=8, dimension=32, evaluations=0
         ),
         rounds=2,
-        hold_out=0.3,
+        withheld=0.3,
     )
 
 
@@ -79,20 +81,37 @@ def test_the_first_encoder_is_to_be_beaten_only_where_training_starts_from_it(
     still = EncoderConfig(base="scratch", tokenizer=encoder, max_steps=1, learning_rate=1e-9, batch_size=8)
     report = loop(store, tmp_path / "other", replace(config, training=still))
     assert [one.number for one in report.rounds] == [1, 2]
-    assert (report.encoder, report.best) == (encoder, report.rounds[0].model)
+    scores = {encoder: report.before} | {one.model: one.score for one in report.rounds}
+    assert (report.encoder, scores[report.best]) == (encoder, max(scores.values()))
     same = EncoderConfig(base=encoder, max_steps=1, learning_rate=1e-9, batch_size=8)
     report = loop(store, tmp_path / "same", replace(config, training=same))
     assert [one.number for one in report.rounds] == [1]
     assert (report.stopped, report.best) == (True, encoder)
 
 
-def test_held_out_positives_stay_for_the_audit_of_every_round(
+def test_the_encoder_of_the_first_round_can_be_the_best_model(
+    store: Path, config: LoopConfig, encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scored(_: Path, model: str, *__: object) -> tuple[str, float]:
+        return "nDCG@10", 0.6 if model == encoder else 0.3 if model.endswith("1") else 0.4
+
+    monkeypatch.setattr(workflow, "_score", scored)
+    report = loop(store, tmp_path / "out", config)
+    assert [one.score for one in report.rounds] == [0.3, 0.4]
+    assert (report.best, report.stopped) == (encoder, False)
+    assert _table(report).splitlines()[4] == (
+        f"all rounds are finished; the best model: {encoder}, which mined the first round: no trained model "
+        "scores higher on dev"
+    )
+
+
+def test_withheld_positives_stay_for_the_audit_of_every_round(
     store: Path, config: LoopConfig, tmp_path: Path
 ) -> None:
     report = loop(store, tmp_path / "out", config)
     with Store.open(store) as opened:
         second = runs.find_run(opened, "out-2")
-        held = held_out(opened, second, 0.3, config.training.seed)
+        held = withheld_positives(opened, second, 0.3, config.training.seed)
         seen = training_positives(opened, str(second.encoder))
         pairs = {(r["query_id"], r["doc_id"]) for r in seen.to_pylist()}
         kept = {(r["query_id"], r["positive_id"]) for r in held.to_pylist()}
@@ -105,10 +124,10 @@ def test_held_out_positives_stay_for_the_audit_of_every_round(
     assert all(one.hidden_positive_rate is not None for one in report.rounds)
 
 
-def test_without_hold_out_the_second_round_says_that_it_has_no_audit(
+def test_without_withheld_positives_the_second_round_says_that_it_has_no_audit(
     store: Path, config: LoopConfig, tmp_path: Path
 ) -> None:
-    report = loop(store, tmp_path / "out", replace(config, hold_out=0.0))
+    report = loop(store, tmp_path / "out", replace(config, withheld=0.0))
     assert report.rounds[0].hidden_positive_rate is not None
     assert report.rounds[1].hidden_positive_rate is None
 
@@ -116,7 +135,7 @@ def test_without_hold_out_the_second_round_says_that_it_has_no_audit(
 def test_every_round_hides_the_same_positives(store: Path, config: LoopConfig, tmp_path: Path) -> None:
     report = loop(store, tmp_path / "out", config)
     with Store.open(store) as opened:
-        held = held_out(opened, runs.find_run(opened, "out-1"), 0.3, config.training.seed)
+        held = withheld_positives(opened, runs.find_run(opened, "out-1"), 0.3, config.training.seed)
     first, second = (one.hidden_positive_rate.of for one in report.rounds if one.hidden_positive_rate)
     assert 0 < first == second <= config.audit.repeats * held.num_rows
 
@@ -126,7 +145,7 @@ def test_a_folder_of_other_rounds_is_refused_before_anything_is_done(
 ) -> None:
     loop(store, tmp_path / "out", replace(config, rounds=1))
     other = replace(config, mining=replace(config.mining, depth=7))
-    with pytest.raises(UsageError, match="holds rounds that were made otherwise: depth 100 → 7"):
+    with pytest.raises(UsageError, match="holds rounds of other settings: depth 100 → 7"):
         loop(store, tmp_path / "out", other)
     with pytest.raises(MinerError, match="no-such-model"):
         loop(store, tmp_path / "none", replace(config, training=EncoderConfig(base="no-such-model")))
@@ -135,16 +154,16 @@ def test_a_folder_of_other_rounds_is_refused_before_anything_is_done(
 
 
 def test_what_makes_no_sense_is_refused(store: Path, config: LoopConfig, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="a loop mines with an encoder"):
+    with pytest.raises(UsageError, match="loop needs an encoder to mine with"):
         replace(config, mining=MiningConfig())
-    with pytest.raises(UsageError, match="split 'train' is what would be trained on"):
+    with pytest.raises(UsageError, match="split 'train' is trained on"):
         replace(config, split="train")
     with pytest.raises(UsageError, match="nothing is judged in split 'test'") as caught:
         loop(store, tmp_path / "out", replace(config, split="test"))
     assert caught.value.hint == "choose one with --dev-split: dev"
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "corpus.jsonl").write_text("{}", "utf-8")
-    with pytest.raises(UsageError, match="data is not empty, and holds no rounds of miner loop"):
+    with pytest.raises(UsageError, match="data is not empty, and miner loop did not make it"):
         loop(store, tmp_path / "data", config)
     assert [file.name for file in (tmp_path / "data").iterdir()] == ["corpus.jsonl"]
 
@@ -168,7 +187,15 @@ def test_the_command(store: Path, encoder: str, tmp_path: Path) -> None:
     told = CliRunner().invoke(group, arguments)
     assert told.exit_code == 0, told.output
     head, before, first, *_ = told.stdout.splitlines()
-    names = ["round", "run", "triplets", "hidden-positive rate", "coverage", "nDCG@10", "model"]
-    assert head.split() == " ".join(names).split()
+    assert head.split() == [
+        "round",
+        "run",
+        "triplets",
+        "hidden-positive",
+        "rate",
+        "coverage",
+        "nDCG@10",
+        "model",
+    ]
     assert before.split()[0] == "0"
     assert first.split()[:2] == ["1", "out-1"]

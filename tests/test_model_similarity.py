@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -262,6 +263,22 @@ def test_a_loss_that_trains_another_similarity_is_refused(
         train_encoder(examples, tmp_path / "out", config)
     assert f"loss {loss} does not train the similarity of" in caught.value.message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
+def test_margins_above_2_are_for_bases_that_do_not_compare_by_cosine(
+    tmp_path: Path, tables: dict[str, Path], similarity: str
+) -> None:
+    config = EncoderConfig(base=str(tables[similarity]), loss="margin-mse", batch_size=4, dtype="fp32")
+    examples = replace(rows(), target=[[9.5, -3.0]] * 8, origin="t.parquet")
+    if similarity == "cosine":
+        with pytest.raises(
+            UsageError, match=r"t.parquet: margins go up to 12.5, but those of cosines only to 2"
+        ):
+            train_encoder(examples, tmp_path / "out", config)
+        assert not (tmp_path / "out").exists()
+    else:
+        assert train_encoder(examples, tmp_path / "out", config).metrics.steps == 2
 
 
 def test_mnr_trains_the_dot_product(tables: dict[str, Path]) -> None:

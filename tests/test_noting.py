@@ -21,11 +21,11 @@ from miner.store.models import training_positives
 from miner.store.pending import NOTE, TrainedModel, note_of, notes_folder, take_in_model
 from miner.training import record as noting
 from miner.training.encoder_config import EncoderConfig
-from miner.workflows.train import Rows, train
+from miner.workflows.train import TrainingRows, train
 from tests.stores import make_store
 
 CONFIG = EncoderConfig(base="scratch", dimension=8, batch_size=2, max_steps=1, evaluations=0, threads=1)
-ROWS = Rows(judgments="gold")
+ROWS = TrainingRows(judgments="gold")
 JUDGED = [("q0", "d0"), ("q1", "d1"), ("q2", "d2"), ("q3", "d3")]
 _HOLD = "import sys, duckdb; held = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()"
 
@@ -121,8 +121,9 @@ def test_what_cannot_be_noted_is_kept_and_the_next_that_writes_takes_it_in(
     assert (report.out, report.reused) == (out, False)
     assert busy.holder is not None
     assert busy.said[-1] == (
-        f"another process holds {path}: process {busy.holder.pid}; so what {out} was trained on is kept in "
-        f"{out / NOTE}, and the next command that writes to the store takes it in"
+        f"another process holds {path}: process {busy.holder.pid}; the record of what {out} was "
+        f"trained on is "
+        f"kept in {out / NOTE}, and the next command that writes to the store takes it in"
     )
     assert leftovers(tmp_path) == ["s.duckdb.notes"]
     busy.free()

@@ -29,7 +29,7 @@ from miner.sources.config import SourceConfig
 from miner.store.select import Limits
 from miner.training.examples import Columns
 from miner.workflows.bench_config import BenchConfig
-from miner.workflows.train import Rows
+from miner.workflows.train import TrainingRows
 
 HUGE = "9" * 400
 ODD = (
@@ -166,7 +166,7 @@ def test_every_number_option_has_a_range_and_names_it(option: click.Option) -> N
 
 def configurations() -> list[type]:
     """Returns every frozen dataclass of the package whose name says that it is a configuration."""
-    found = {Rules, Selection, Limits, Rows, Columns}
+    found = {Rules, Selection, Limits, TrainingRows, Columns}
     for module in pkgutil.walk_packages(miner.__path__, "miner."):
         if module.name == "miner.__main__" or module.name.startswith("miner.cli"):
             continue
@@ -286,7 +286,7 @@ def test_a_negative_zero_makes_the_same_configuration() -> None:
         (lambda: BenchConfig(arms="random"), "arms must be a list or a tuple of texts, got 'random'"),
         (lambda: BenchConfig(sizes=(100,)), "sizes must hold Size(…) only, got 100"),
         (lambda: BenchConfig(training=None), "training must be an EncoderConfig(…), got None"),
-        (lambda: Rows(columns=("query",)), "columns must be a Columns(…), got ('query',)"),
+        (lambda: TrainingRows(columns=("query",)), "columns must be a Columns(…), got ('query',)"),
         (lambda: SourceConfig(header=False, columns="query").check(), "columns must be a list or a tuple of"),
     ],
 )  # fmt: skip

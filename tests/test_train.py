@@ -29,6 +29,7 @@ from tests.train_support import (
     examples_for,
     falling,
     frozen,
+    goodness,
     of,
     settings_for,
     tiny,
@@ -100,7 +101,7 @@ def test_without_a_dev_split_the_last_model_is_kept(dev: DevTask, tmp_path: Path
     alone = train_encoder(triplets(), tmp_path / "alone", CONFIG)
     assert (alone.metrics.measure, alone.metrics.scores, alone.metrics.best_step) == (None, [], None)
     card = (tmp_path / "alone" / "README.md").read_text("utf-8")
-    assert "Nothing was scored on the way: see `miner evaluate`." in card
+    assert "The model was not scored during training: see `miner evaluate`." in card
     scored = train_encoder(triplets(), tmp_path / "scored", CONFIG, dev=dev)
     assert scored.metrics.best_step == scored.metrics.steps
     assert weights(tmp_path / "alone") == weights(tmp_path / "scored"), "scoring changes nothing"
@@ -146,7 +147,7 @@ def test_the_best_model_is_kept_not_the_last(tmp_path: Path) -> None:
 
 def test_a_score_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
     scores = iter([nan, 0.2, nan, 0.1])
-    task = DevTask("goodness", "some", "gaps", lambda model: {"goodness": next(scores)})
+    task = DevTask("goodness", "some", "gaps", lambda model: goodness(next(scores)))
     report = train_encoder(triplets(), tmp_path / "out", replace(CONFIG, evaluations=3), dev=task)
     assert report.metrics.best_step == report.metrics.scores[1][0]
 
@@ -166,7 +167,7 @@ def test_it_stops_when_it_gets_no_better(tmp_path: Path) -> None:
 
 
 def test_a_base_that_was_better_all_along_is_kept(tmp_path: Path) -> None:
-    task = DevTask("goodness", "nothing", "zero", lambda model: {"goodness": 0.0})
+    task = DevTask("goodness", "nothing", "zero", lambda model: goodness(0.0))
     report = train_encoder(triplets(), tmp_path / "out", replace(CONFIG, max_steps=4), dev=task)
     assert report.metrics.best_step == 0
     table = load_file(tmp_path / "out" / "model.safetensors")["embedding.weight"]
@@ -217,7 +218,7 @@ def test_texts_that_are_read_in_part_are_counted(tiny: Path, tmp_path: Path) -> 
     notes = Notes()
     metrics = train_encoder(Examples(texts), out, short, progress=notes).metrics
     assert notes.said[0] == "2 texts are longer than 8 tokens: only their start is read"
-    assert metrics.trained == "1 step of at most 3 rows; of 2 texts it read only the start"
+    assert metrics.trained == "1 step of at most 3 rows; 2 texts truncated"
     assert json.loads((out / "metrics.json").read_text("utf-8"))["truncated"] == metrics.truncated == 2
     cases = {
         "prompt": (replace(short, query_prompt="ask: "), 3),
@@ -252,8 +253,8 @@ def test_rows_that_find_no_batch_are_counted(tmp_path: Path) -> None:
     notes, short = Notes(), replace(CONFIG, batch_size=4, epochs=2)
     assert train_encoder(rows, tmp_path / "out", short, progress=notes).metrics.left_out == 2
     assert notes.said[0] == (
-        "2 of 4 rows an epoch find no batch without duplicates of their texts: "
-        "smaller batches would take more"
+        "each epoch leaves out 2 of 4 rows: every batch already contains their texts; "
+        "smaller batches leave out fewer"
     )
     assert json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))["left_out"] == 2
     notes = Notes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from math import inf, nan
 from pathlib import Path
@@ -16,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from miner.engine.files import locked
 from miner.engine.progress import SILENT
 from miner.errors import MinerError, ModelError, UsageError
+from miner.evaluation.result import Evaluation
 from miner.models.scratch import scratch_model
 from miner.store.database import Store
 from miner.training import steps
@@ -37,6 +37,7 @@ from tests.train_support import (
     dev,
     falling,
     frozen,
+    goodness,
     of,
     tiny,
     triplets,
@@ -50,11 +51,11 @@ def poison(at: int) -> DevTask:
     """A measure that spoils the weights at the given score, the base's being the first."""
     seen: list[SentenceTransformer] = []
 
-    def score(model: SentenceTransformer) -> Mapping[str, float]:
+    def score(model: SentenceTransformer) -> Evaluation:
         seen.append(model)
         if len(seen) == at:
             next(model.parameters()).data.fill_(nan)
-        return {"goodness": 0.5}
+        return goodness(0.5)
 
     return DevTask("goodness", "poison", "poison", score)
 
@@ -118,7 +119,7 @@ def test_other_rows_settings_or_dev_split_are_another_training(dev: DevTask, tmp
         with pytest.raises(UsageError) as caught:
             train_encoder(examples, out, config, dev=task)
         assert str(caught.value) == (
-            f"{out} holds an encoder that was trained otherwise: {told}; "
+            f"{out} holds an encoder from another training: {told}; "
             "name another folder, or replace it with --force"
         )
     other = train_encoder(triplets(), out, replace(short, seed=99), force=True)
@@ -133,7 +134,7 @@ def test_another_base_of_the_same_name_is_another_training(tmp_path: Path) -> No
     scratch_model("bundled", 8, 1).save_pretrained(str(base))
     train_encoder(triplets(), out, config)
     scratch_model("bundled", 8, 2).save_pretrained(str(base))
-    with pytest.raises(UsageError, match="trained otherwise: other data, another base or other versions"):
+    with pytest.raises(UsageError, match="from another training: other data, another base or other versions"):
         train_encoder(triplets(), out, config)
     scratch_model("bundled", 8, 1).save_pretrained(str(tmp_path / "copy"))
     assert train_encoder(triplets(), out, replace(config, base=str(tmp_path / "copy"))).reused
@@ -315,7 +316,7 @@ def test_a_margin_is_a_distance_that_cosines_can_have(margin: float) -> None:
 
 
 def test_a_kill_between_the_best_model_and_the_notes_of_it_costs_nothing(tmp_path: Path) -> None:
-    task = DevTask("goodness", "nothing", "zero", lambda model: {"goodness": 0.0})
+    task = DevTask("goodness", "nothing", "zero", lambda model: goodness(0.0))
     found = [
         train_model(triplets(), None, tmp_path, replace(CONFIG, max_steps=3), task, SILENT) for _ in "ab"
     ]

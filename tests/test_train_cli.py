@@ -122,7 +122,7 @@ def test_again_it_is_finished_and_said_the_same(
         2,
         "",
         f"96 rows of anchor, positive, negative from {rows}\n"
-        f"Error: {out} holds an encoder that was trained otherwise: seed 13, now 5\n"
+        f"Error: {out} holds an encoder from another training: seed 13, now 5\n"
         "  name another folder, or replace it with --force\n",
     )
     assert run(capsys, *call, "--seed", 5, "--force")[0] == 0
@@ -162,7 +162,7 @@ def test_interrupted_it_saves_a_checkpoint(rows: Path, tmp_path: Path, number: s
         said[-1]
         == "Interrupted. Finished work is kept, what was under way is undone: run the same command again."
     )
-    assert "saving a checkpoint after this step; once more ends at once" in said
+    assert "saving a checkpoint after this step; a second signal ends at once" in said
     (checkpoint,) = (tmp_path / "my-model.partial").glob("checkpoint-*/complete")
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"going on from step {checkpoint.parent.name.rpartition('-')[2]} of 1200" in again.stderr
@@ -209,12 +209,12 @@ def test_labels_and_folders_that_a_loss_does_not_take(
     cases = {
         (classes, out): (
             2,
-            f"Error: loss mnr takes every row for a positive, {classes} has labels in column 'label'\n"
+            f"Error: loss mnr treats every row as a positive, but {classes} has labels in column 'label'\n"
             f"  train on the rows of one class with --positive-label, one of entailment, neutral; {every}\n",
         ),
         (grades, out): (
             2,
-            f"Error: loss mnr takes every row for a positive, {grades} has labels in column 'score'\n"
+            f"Error: loss mnr treats every row as a positive, but {grades} has labels in column 'score'\n"
             f"  train on the numbers with --loss cosine --label-max 5; {every}\n",
         ),
         (classes, out, "--loss", "softmax", "--label-max", 5): (
@@ -228,7 +228,7 @@ def test_labels_and_folders_that_a_loss_does_not_take(
         ),
         (tmp_path, out): (
             1,
-            f"Error: {tmp_path} is no folder that miner export or save_to_disk wrote\n"
+            f"Error: {tmp_path} is not a folder that miner export or save_to_disk wrote\n"
             f"  name one of its files: {classes}, {grades}\n",
         ),
     }
@@ -274,7 +274,7 @@ def test_errors_say_what_to_do(
         ),
         (rows, out, "--loss", "gist"): (
             2,
-            "Error: gist needs a model that guides it\n  name one with --guide, such as bundled\n",
+            "Error: loss gist needs a guide model\n  name one with --guide, such as bundled\n",
         ),
         (rows, out, "--loss", "gist", "--guide", "bundled", "--no-mask"): (
             2,
@@ -292,11 +292,11 @@ def test_errors_say_what_to_do(
         ),
         (rows, out, "--run", "r1"): (
             2,
-            f"Error: --run is for a store, {rows} is none\n  leave it out, or name a store\n",
+            f"Error: --run is for a store, but {rows} is not one\n  leave it out, or name a store\n",
         ),
         (rows, out, "--dev-split", "dev"): (
             2,
-            "Error: split 'dev' of what?\n  name the store to score on with --dev\n",
+            "Error: --dev-split 'dev' needs a store\n  name the store to score on with --dev\n",
         ),
         (rows, out, "--patience", 2): (
             2,
@@ -332,7 +332,7 @@ def test_errors_say_what_to_do(
         ),
         (store, out, "--judgments", "gold", "--split", "dev", "--loss", "triplet"): (
             2,
-            "Error: loss triplet needs negatives, gold judgments have none\n"
+            "Error: loss triplet needs negatives, but gold judgments have none\n"
             f"  mine some: miner mine {store}; then train on the run\n",
         ),
     }

@@ -15,7 +15,7 @@ from miner.store.silver import is_soft, replace_silver
 from miner.training.encoder_config import EncoderConfig
 from miner.training.encoder_trainer import load_base
 from miner.training.examples import Examples
-from miner.workflows.train import Rows, dev_task, train
+from miner.workflows.train import TrainingRows, dev_task, train
 from tests.export_store import fill, made, make_run
 from tests.test_train_store import (
     CONFIG,
@@ -41,15 +41,18 @@ def test_margins_are_learnt_from_a_reranker(path: Path, tmp_path: Path) -> None:
         add_run(store, "words", TRIPLETS, encoder=None)
         add_run(store, "pairs", TRIPLETS, reranker="ranker1")
         record_model(store, "enc1", "encoder", "small-encoder", {})
-    assert refusal(path, tmp_path / "a", Rows(run="words"), config=MARGINS).replace(f"{tmp_path}/", "") == (
-        "loss margin-mse learns a reranker's scores, those of run words are BM25's; mine with --reranker: "
+    assert refusal(path, tmp_path / "a", TrainingRows(run="words"), config=MARGINS).replace(
+        f"{tmp_path}/", ""
+    ) == (
+        "loss margin-mse learns a reranker's scores, but those of run words are BM25's; mine with "
+        "--reranker: "
         "miner train-reranker my.duckdb OUT, then miner mine my.duckdb --reranker OUT"
     )
-    told = "the scores of run first are no reranker's but cosines of small-encoder: "
-    said = trained(path, tmp_path / "b", Rows(run="first"), "margin-mse")
-    assert said[0] == f"{told}loss margin-mse learns what that encoder knows"
-    assert trained(path, tmp_path / "c", Rows(run="pairs"), "margin-mse")[0].startswith("3 rows of ")
-    assert trained(path, tmp_path / "d", Rows(run="words"))[0].startswith("3 rows of ")
+    told = "the scores of run first are cosines of the encoder small-encoder: "
+    said = trained(path, tmp_path / "b", TrainingRows(run="first"), "margin-mse")
+    assert said[0] == f"{told}loss margin-mse learns from it instead of a reranker"
+    assert trained(path, tmp_path / "c", TrainingRows(run="pairs"), "margin-mse")[0].startswith("3 rows of ")
+    assert trained(path, tmp_path / "d", TrainingRows(run="words"))[0].startswith("3 rows of ")
 
 
 def test_exported_margins_are_a_rerankers_too(tmp_path: Path) -> None:
@@ -62,10 +65,10 @@ def test_exported_margins_are_a_rerankers_too(tmp_path: Path) -> None:
             made(store, tmp_path / name, scores=True)
             made(store, tmp_path / f"{name}-bare")
     assert refusal(tmp_path / "words", tmp_path / "a", config=MARGINS) == (
-        "loss margin-mse learns a reranker's scores, those of words are BM25's; mine with --reranker: "
+        "loss margin-mse learns a reranker's scores, but those of words are BM25's; mine with --reranker: "
         "miner train-reranker STORE OUT, then miner mine STORE --reranker OUT"
     )
-    cosines = f"the scores of {tmp_path}/cosines are no reranker's but cosines of bundled: "
+    cosines = f"the scores of {tmp_path}/cosines are cosines of the encoder bundled: "
     assert trained(tmp_path / "cosines", tmp_path / "b", loss="margin-mse")[0].startswith(cosines)
     assert trained(tmp_path / "pairs", tmp_path / "c", loss="margin-mse")[0].startswith("5 rows of ")
     assert trained(tmp_path / "words", tmp_path / "d", loss="mnr")[0].startswith("not read: columns scores")
@@ -103,12 +106,12 @@ def test_soft_silver_is_for_losses_that_read_numbers(path: Path, tmp_path: Path)
     for loss in ("mnr", "softmax"):
         config = EncoderConfig(loss=loss, base="scratch")
         for judgments in ("silver", "both"):
-            assert refusal(path, tmp_path / "a", Rows(judgments=judgments), config=config) == (
-                f"silver judgments were made with --soft: loss {loss} would take every score for a positive; "
-                "use --loss cosine, or make them again without --soft: no pair is scored twice"
+            assert refusal(path, tmp_path / "a", TrainingRows(judgments=judgments), config=config) == (
+                f"silver judgments were made with --soft: loss {loss} would treat every pair as a positive; "
+                "use --loss cosine, or make them again without --soft (no pair is scored again)"
             )
-    assert trained(path, tmp_path / "b", Rows(judgments="gold"))[0].startswith("4 rows of ")
-    report = train(path, tmp_path / "c", replace(CONFIG, loss="cosine"), Rows(judgments="silver"))
+    assert trained(path, tmp_path / "b", TrainingRows(judgments="gold"))[0].startswith("4 rows of ")
+    report = train(path, tmp_path / "c", replace(CONFIG, loss="cosine"), TrainingRows(judgments="silver"))
     rows = sorted(soft)
     texts = {"anchor": [QUERIES[q] for q, *_ in rows], "positive": [DOCUMENTS[d] for _, d, _ in rows]}
     assert report.metrics.data == Examples(texts, [score for *_, score in rows]).fingerprint

@@ -21,7 +21,7 @@ from miner.store.triplets import TextsById, known_pair_keys, mined_pairs
 from miner.text import text_key, text_keys
 from miner.training.encoder_config import LOSSES, EncoderConfig
 from miner.training.examples import Columns, Examples
-from miner.workflows.train import Dev, Rows, dev_task, known_positives, rows_of, train, usable
+from miner.workflows.train import Dev, TrainingRows, dev_task, known_positives, rows_of, train, usable
 from tests.evaluation_support import add_judgments
 from tests.export_store import fill, make_run
 from tests.stores import make_store
@@ -88,7 +88,7 @@ def rows_for(store: Store, loss: str, negatives: int = 1) -> Examples:
     return rows_of(TextsById(store), pairs, loss, negatives, "run first")
 
 
-def refusal(source: Path, out: Path, rows: Rows | None = None, **settings: Any) -> str:
+def refusal(source: Path, out: Path, rows: TrainingRows | None = None, **settings: Any) -> str:
     config = settings.pop("config", CONFIG)
     with pytest.raises(MinerError) as caught:
         train(source, out, config, rows, **settings)
@@ -96,7 +96,9 @@ def refusal(source: Path, out: Path, rows: Rows | None = None, **settings: Any) 
     return str(caught.value).replace(f"{source.parent}/", "")
 
 
-def trained(path: Path, out: Path, rows: Rows | None = None, loss: str = "mnr", **settings: Any) -> list[str]:
+def trained(
+    path: Path, out: Path, rows: TrainingRows | None = None, loss: str = "mnr", **settings: Any
+) -> list[str]:
     """Trains and returns what was said."""
     notes = Notes()
     config = replace(CONFIG, loss=loss, evaluations=settings.pop("evaluations", 0))
@@ -200,9 +202,9 @@ def test_every_loss_trains_on_a_run(path: Path, tmp_path: Path, loss: str) -> No
 
 def test_the_last_run_is_taken_unless_one_is_named(path: Path, tmp_path: Path) -> None:
     assert trained(path, tmp_path / "a")[0].endswith(" from run first")
-    assert trained(path, tmp_path / "b", Rows(run="short"))[0].startswith("1 rows of ")
+    assert trained(path, tmp_path / "b", TrainingRows(run="short"))[0].startswith("1 rows of ")
     assert positives_seen(path, tmp_path / "b") == [("bark", "dog")]
-    assert refusal(path, tmp_path / "c", Rows(run="frist")) == (
+    assert refusal(path, tmp_path / "c", TrainingRows(run="frist")) == (
         "no run 'frist' in my.duckdb (did you mean 'first'?); runs there: first, short"
     )
 
@@ -223,21 +225,28 @@ def test_judged_positives_are_rows_and_are_noted(
 ) -> None:
     with Store.open(path) as store:
         add_judgments(store, [("moo", "bee", 0.9, "train")], source="silver")
-    said = trained(path, tmp_path / "out", Rows(judgments=judgments))
+    said = trained(path, tmp_path / "out", TrainingRows(judgments=judgments))
     assert said[0] == f"{rows} rows of anchor, positive from {judgments} judgments"
     assert positives_seen(path, tmp_path / "out") == seen
 
 
 def test_judged_negatives_are_rows_of_losses_with_labels(path: Path, tmp_path: Path) -> None:
     seen = [("bark", "fox")]
-    assert trained(path, tmp_path / "a", Rows(judgments="silver"), "cosine")[0].startswith("2 rows of ")
-    assert trained(path, tmp_path / "b", Rows(judgments="silver"), "softmax")[0].startswith("2 rows of ")
+    assert trained(path, tmp_path / "a", TrainingRows(judgments="silver"), "cosine")[0].startswith(
+        "2 rows of "
+    )
+    assert trained(path, tmp_path / "b", TrainingRows(judgments="silver"), "softmax")[0].startswith(
+        "2 rows of "
+    )
     assert positives_seen(path, tmp_path / "a") == positives_seen(path, tmp_path / "b") == seen
-    notes = trained(path, tmp_path / "c", Rows(judgments="both", columns=Columns(most=2.0)), "cosine")
+    notes = trained(path, tmp_path / "c", TrainingRows(judgments="both", columns=Columns(most=2.0)), "cosine")
     assert notes[0] == "6 rows of anchor, positive from both judgments"
     assert (
         refusal(
-            path, tmp_path / "d", Rows(judgments="gold"), config=EncoderConfig(loss="softmax", base="scratch")
+            path,
+            tmp_path / "d",
+            TrainingRows(judgments="gold"),
+            config=EncoderConfig(loss="softmax", base="scratch"),
         )
         == "gold judgments: all rows are of class 'relevant', a classifier needs two; "
         "add rows of another class, or use a loss that needs none, such as mnr"
@@ -249,7 +258,7 @@ def test_silver_relevances_are_probabilities_whatever_gold_ones_are_divided_by(t
     with make_store(path, DOCUMENTS, QUERIES, []) as store:
         add_judgments(store, [("bark", "dog", 4.0, "train"), ("purr", "cat", 2.0, "train")])
         add_judgments(store, SILVER, source="silver")
-    rows = Rows(judgments="both", columns=Columns(most=5.0))
+    rows = TrainingRows(judgments="both", columns=Columns(most=5.0))
     report = train(path, tmp_path / "out", replace(CONFIG, loss="cosine"), rows)
     pairs = {("bark", "dog"): 0.8, ("bark", "fox"): 0.75, ("moo", "dog"): 0.0, ("purr", "cat"): 0.4}
     texts = {
@@ -263,17 +272,17 @@ def test_graded_judgments_are_noted_where_the_loss_does_not_read_them(path: Path
     with Store.open(path) as store:
         add_judgments(store, [("hoot", "owl", 3.0, "train")])
         add_judgments(store, [("moo", "bee", 0.9, "train")], source="silver")
-    said = trained(path, tmp_path / "a", Rows(judgments="gold"))
+    said = trained(path, tmp_path / "a", TrainingRows(judgments="gold"))
     assert said[0] == "gold judgments are graded: loss mnr treats every relevance above 0 alike"
-    assert "graded" not in trained(path, tmp_path / "b", Rows(judgments="silver"))[0]
+    assert "graded" not in trained(path, tmp_path / "b", TrainingRows(judgments="silver"))[0]
 
 
 def test_judgments_of_another_split(path: Path, tmp_path: Path) -> None:
     with Store.open(path) as store:
         add_judgments(store, [("moo", "owl", 1.0, "test")])
-    trained(path, tmp_path / "out", Rows(judgments="gold", split="test"))
+    trained(path, tmp_path / "out", TrainingRows(judgments="gold", split="test"))
     assert positives_seen(path, tmp_path / "out") == [("hum", "bee"), ("moo", "owl")]
-    assert refusal(path, tmp_path / "x", Rows(judgments="gold", split="tset")) == (
+    assert refusal(path, tmp_path / "x", TrainingRows(judgments="gold", split="tset")) == (
         "split 'tset' has no judgments of source gold; choose one with --split: dev, test, train"
     )
 
@@ -304,7 +313,7 @@ def test_silver_is_known_only_to_trainings_on_silver(store: Store) -> None:
     assert pair_keys(store, "gold") == gold, "of every split"
     assert pair_keys(store, "silver") == silver
     assert pair_keys(store, "gold", "silver") == gold | silver
-    assert [Rows(judgments=name).sources for name in (None, "gold", "silver", "both")] == [
+    assert [TrainingRows(judgments=name).sources for name in (None, "gold", "silver", "both")] == [
         ("gold",), ("gold",), ("silver",), ("gold", "silver"),
     ]  # fmt: skip
 
@@ -330,7 +339,7 @@ def test_what_the_store_knows_is_masked(tmp_path: Path) -> None:
     make_store(source, DOCUMENTS, queries, gold).close()
     for mask in (True, False):
         config = replace(CONFIG, mask=mask, batch_size=3, epochs=1)
-        report = train(source, tmp_path / str(mask), config, Rows(judgments="gold"))
+        report = train(source, tmp_path / str(mask), config, TrainingRows(judgments="gold"))
         found[mask] = report.metrics.losses[0][1]
     assert found[True] < found[False]
 
@@ -351,12 +360,12 @@ def test_the_dev_split_is_scored_by_itself_unless_another_is_named(path: Path, t
 def test_rows_of_the_split_that_chooses_the_model_are_refused(path: Path, tmp_path: Path) -> None:
     same = tmp_path / ".." / tmp_path.name / "my.duckdb"
     for rows, settings, split in (
-        (Rows(judgments="gold", split="dev"), {}, "dev"),
-        (Rows(judgments="gold", split="test"), {"dev": Dev(split="test")}, "test"),
-        (Rows(), {"dev": Dev(same, "train")}, "train"),
+        (TrainingRows(judgments="gold", split="dev"), {}, "dev"),
+        (TrainingRows(judgments="gold", split="test"), {"dev": Dev(split="test")}, "test"),
+        (TrainingRows(), {"dev": Dev(same, "train")}, "train"),
     ):
         assert refusal(path, tmp_path / "x", rows, config=SCORED, **settings) == (
-            f"the rows are of split '{split}', and so is what would choose the model; "
+            f"split '{split}' is trained on and cannot also choose the model; "
             "name another --dev-split, or --evaluations 0"
         )
 
@@ -383,7 +392,7 @@ def test_others_may_write_into_the_store_during_the_training(path: Path, tmp_pat
 
 
 def test_the_figures_say_what_was_trained_and_scored_on(path: Path, tmp_path: Path) -> None:
-    metrics = train(path, tmp_path / "out", SCORED, Rows(run="first")).metrics
+    metrics = train(path, tmp_path / "out", SCORED, TrainingRows(run="first")).metrics
     assert metrics.dev == "split dev of my.duckdb, at most 500 queries and 5,000 documents"
     assert (metrics.about["source"], metrics.about["run"], metrics.about["negatives"]) == (
         "my.duckdb", "first", 1,
@@ -393,9 +402,11 @@ def test_the_figures_say_what_was_trained_and_scored_on(path: Path, tmp_path: Pa
 def test_a_missing_dev_split_is_noted_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "my.duckdb"
     make_store(path, DOCUMENTS, QUERIES, [GOLD[0], GOLD[2], GOLD[5]]).close()
-    said = trained(path, tmp_path / "out", Rows(judgments="gold"), evaluations=1)
+    said = trained(path, tmp_path / "out", TrainingRows(judgments="gold"), evaluations=1)
     assert said[0] == "no dev split to score on: the last model is kept"
-    assert refusal(path, tmp_path / "x", Rows(judgments="gold"), dev=Dev(split="tset"), config=SCORED) == (
+    assert refusal(
+        path, tmp_path / "x", TrainingRows(judgments="gold"), dev=Dev(split="tset"), config=SCORED
+    ) == (
         "nothing is judged in split 'tset' of my.duckdb (did you mean 'test'?); "
         "choose one with --dev-split: test"
     )
@@ -442,19 +453,19 @@ def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path
         ({"negatives": 0}, "negatives must be a whole number from 1 to 62, got 0"),
     ):
         with pytest.raises(UsageError) as caught:
-            Rows(**settings)
+            TrainingRows(**settings)
         assert str(caught.value) == message
-    assert refusal(rows, out, Rows(run="first")) == (
-        "--run is for a store, rows.tsv is none; leave it out, or name a store"
+    assert refusal(rows, out, TrainingRows(run="first")) == (
+        "--run is for a store, but rows.tsv is not one; leave it out, or name a store"
     )
-    assert refusal(rows, out, Rows(judgments="gold")) == (
-        "--judgments is for a store, rows.tsv is none; leave it out, or name a store"
+    assert refusal(rows, out, TrainingRows(judgments="gold")) == (
+        "--judgments is for a store, but rows.tsv is not one; leave it out, or name a store"
     )
-    assert refusal(rows, out, Rows(negatives=2)) == (
-        "--negatives is for a store, rows.tsv is none; leave it out, or name a store"
+    assert refusal(rows, out, TrainingRows(negatives=2)) == (
+        "--negatives is for a store, but rows.tsv is not one; leave it out, or name a store"
     )
     assert refusal(rows, out, dev=Dev(split="dev"), config=SCORED) == (
-        "split 'dev' of what?; name the store to score on with --dev"
+        "--dev-split 'dev' needs a store; name the store to score on with --dev"
     )
     assert refusal(rows, out, dev=Dev(task="similarity"), config=SCORED) == (
         "dev task has no effect without a dev split; "
@@ -464,14 +475,14 @@ def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path
         assert refusal(path, out, dev=given) == (
             "a dev split has no effect without evaluations; leave --evaluations 0 out"
         )
-    assert refusal(path, out, Rows(columns=Columns(most=5.0))) == (
+    assert refusal(path, out, TrainingRows(columns=Columns(most=5.0))) == (
         "--label-max has no effect on loss mnr; it is for cosine"
     )
     numbers = EncoderConfig(loss="cosine", base="scratch", evaluations=0)
-    assert refusal(path, out, Rows(columns=Columns(most=5.0)), config=numbers) == (
+    assert refusal(path, out, TrainingRows(columns=Columns(most=5.0)), config=numbers) == (
         "--label-max is for files and --judgments; leave it out: a run has no labels"
     )
-    assert refusal(path, out, Rows(columns=Columns(texts=("a", "b")))) == (
+    assert refusal(path, out, TrainingRows(columns=Columns(texts=("a", "b")))) == (
         "--columns and --label-column are for a file; leave them out: a store has its own"
     )
 
@@ -479,10 +490,13 @@ def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path
 @pytest.mark.parametrize("loss", ["triplet", "margin-mse"])
 def test_losses_that_need_negatives_refuse_judgments(path: Path, tmp_path: Path, loss: str) -> None:
     message = refusal(
-        path, tmp_path / "out", Rows(judgments="both"), config=EncoderConfig(loss=loss, base="scratch")
+        path,
+        tmp_path / "out",
+        TrainingRows(judgments="both"),
+        config=EncoderConfig(loss=loss, base="scratch"),
     )
     assert message == (
-        f"loss {loss} needs negatives, both judgments have none; "
+        f"loss {loss} needs negatives, but both judgments have none; "
         "mine some: miner mine my.duckdb; then train on the run"
     )
 
@@ -493,8 +507,10 @@ def test_a_store_without_runs_or_silver_says_what_to_do(tmp_path: Path) -> None:
     assert (
         refusal(path, tmp_path / "out") == "my.duckdb holds no finished run; mine first: miner mine my.duckdb"
     )
-    assert refusal(path, tmp_path / "out", Rows(judgments="silver")) == (
+    assert refusal(path, tmp_path / "out", TrainingRows(judgments="silver")) == (
         "split 'train' has no judgments of source silver; make silver ones: miner silver my.duckdb"
     )
     with pytest.raises(StoreError, match="no store at"):
-        train(path, tmp_path / "out", SCORED, Rows(judgments="gold"), dev=Dev(tmp_path / "none.duckdb"))
+        train(
+            path, tmp_path / "out", SCORED, TrainingRows(judgments="gold"), dev=Dev(tmp_path / "none.duckdb")
+        )

@@ -217,7 +217,7 @@ def test_wrong_formats_say_which_is_right(exports: Store, tmp_path: Path) -> Non
         "or name the columns of text in order with --columns"
     )
     assert refusal(tmp_path / "labeled-pair", "mnr") == (
-        "loss mnr takes every row for a positive, labeled-pair has labels in column 'label'; "
+        "loss mnr treats every row as a positive, but labeled-pair has labels in column 'label'; "
         "export as triplet or n-tuple, or name the columns of text with --columns"
     )
     assert refusal(tmp_path / "labeled-list", "cosine") == (
@@ -263,11 +263,11 @@ def test_a_third_column_is_a_negative_only_where_it_is_called_so(tmp_path: Path)
     path = tsv(tmp_path / "t.tsv", {"sentence1": ["a"], "sentence2": ["b"], "genre": ["fiction"]})
     for loss, such in (("mnr", "sentence1,sentence2"), ("triplet", "sentence1,sentence2,genre")):
         assert refusal(path, loss) == (
-            f"t.tsv: none of its columns is called positive: sentence1, sentence2, genre; {order}{such}"
+            f"t.tsv: none of its columns is named positive: sentence1, sentence2, genre; {order}{such}"
         )
         assert ",".join(read_examples(str(path), loss, Columns(tuple(such.split(",")))).texts) == such
     assert refusal(tsv(path, {"query": ["a"], "negative": ["b"]}), "mnr") == (
-        f"t.tsv: none of its columns is called positive: query, negative; {order}query,positive,negative"
+        f"t.tsv: none of its columns is named positive: query, negative; {order}query,positive,negative"
     )
 
 
@@ -284,8 +284,9 @@ def test_texts_are_no_names_of_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "bare.tsv", f"{claim}\tit protects others\nlaws\tthey bind\n")
     assert refusal(path, "mnr") == (
         "bare.tsv: its first row looks like texts, not like names of columns: 'vaccination must be made "
-        "compulsory by t…'; write the names above it, such as anchor, positive and negative; if these are "
-        "names, give those to train on with --columns"
+        "compulsory by t…'; name the columns with --no-header --columns, such as "
+        "anchor,positive,negative; if "
+        "these are names, name those to train on with --columns"
     )
 
 
@@ -342,7 +343,7 @@ def test_labels_become_numbers(tmp_path: Path) -> None:
 
 def test_labels_that_are_no_cosine_are_refused(tmp_path: Path) -> None:
     assert refusal(labelled(tmp_path, [1.0, 5.0, 0.0]), "cosine") == (
-        "t.parquet: labels go from 0 to 5, a cosine from -1 to 1; "
+        "t.parquet: labels go from 0 to 5, but a cosine from -1 to 1; "
         "divide them by their largest with --label-max, such as 5 for STS"
     )
     for label in ("entailment", "nan", "inf"):
@@ -402,12 +403,30 @@ def test_a_row_needs_a_score_for_each_of_its_documents(tmp_path: Path, bad: list
     )
 
 
-def test_margins_that_no_cosines_have_are_refused(tmp_path: Path) -> None:
-    path = parquet(tmp_path / "t.parquet", {**ROWS, "scores": [*SCORES[:2], [9.5, -3.0]]})
-    assert refusal(path, "margin-mse") == (
-        "t.parquet: margins go up to 12.5, those of cosines to 2; "
-        "take scores that are probabilities or cosines: mine with --reranker, see train-reranker"
-    )
+def test_a_file_without_a_header_has_the_columns_that_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.tsv", "red fox\tvixen\t1\nold oak\ttree\t0\n")
+    pairs = Columns(("query", "answer", "-"), header=False)
+    assert dict(read_examples(str(path), "mnr", pairs).texts) == {
+        "query": ["red fox", "old oak"],
+        "answer": ["vixen", "tree"],
+    }
+    labelled = Columns(("one", "other", "label"), header=False)
+    found = read_examples(str(path), "cosine", labelled)
+    assert (list(found.texts), found.target) == (["one", "other"], [1.0, 0.0])
+    graded = Columns(("one", "other", "grade"), label="grade", header=False)
+    assert read_examples(str(path), "cosine", graded).target == [1.0, 0.0]
+
+
+def test_columns_without_a_header_are_all_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--no-header needs the names of the columns"):
+        Columns(header=False)
+    with pytest.raises(UsageError, match="column 'a' is named twice"):
+        Columns(("a", "-", "a", "-"), header=False)
+    two = Columns(("query", "positive"), header=False)
+    path = write(tmp_path / "t.tsv", "red fox\tvixen\t1\nold oak\ttree\t0\n")
+    assert refusal(path, "mnr", two).startswith("t.tsv:1: ")
+    path = write(tmp_path / "t.jsonl", jsonl({"query": "red fox", "positive": "vixen"}))
+    assert refusal(path, "mnr", two).startswith("--no-header has no effect on t.jsonl: ")
 
 
 def test_scores_may_be_written_as_json(tmp_path: Path) -> None:
@@ -451,12 +470,12 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path, exports: Store) -> No
     )
     (tmp_path / "folder").mkdir()
     assert refusal(tmp_path / "folder", "mnr") == (
-        "folder is no folder that miner export or save_to_disk wrote; it holds none"
+        "folder is not a folder that miner export or save_to_disk wrote; it holds none"
     )
     made(exports, tmp_path / "triplet", format="triplet", file_type="jsonl")
     next((tmp_path / "triplet/data").iterdir()).unlink()
     assert refusal(tmp_path / "triplet", "mnr") == (
-        "triplet: no data file that can be trained on; export as triplet, n-tuple or labeled-pair, to jsonl"
+        "triplet: no data file to train on; export as triplet, n-tuple or labeled-pair, to jsonl"
     )
 
 

@@ -64,7 +64,8 @@ def test_classes_of_a_datasets_folder_have_their_names(tmp_path: Path) -> None:
         "for classes: --positive-label NAME, or --loss softmax"
     )
     assert refusal(folder, "mnr") == (
-        "loss mnr takes every row for a positive, nli has labels in column 'label'; train on the rows of one "
+        "loss mnr treats every row as a positive, but nli has labels in column 'label'; train on "
+        "the rows of one "
         "class with --positive-label, one of contradiction, entailment, neutral; or, for every row, name the "
         "columns of text with --columns"
     )
@@ -95,7 +96,7 @@ def test_a_class_below_0_is_no_label(tmp_path: Path) -> None:
         assert refusal(none, loss, columns) == f"none: {NO_ROWS}"
     assert refusal(none, "mnr", ENTAILED) == "none: no row is labelled 'entailment'; its labels: none"
     assert refusal(none, "mnr") == (
-        "loss mnr takes every row for a positive, none has labels in column 'label'; "
+        "loss mnr treats every row as a positive, but none has labels in column 'label'; "
         "name the columns of text with --columns, or export as triplet or n-tuple"
     )
 
@@ -169,7 +170,7 @@ def test_what_is_not_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     )
     none = {"anchor": ["a", "", "c", "d", "e"], "other": ["v", "w", "x", "y", "z"]}
     rows = tsv(tmp_path / "t.tsv", {**none, "label": ["yes", "no", "no", "", ""]})
-    make = "--dev takes a store: make one with miner ingest"
+    make = "--dev needs a store: make one with miner ingest"
     told = {
         (splits,): [f"not read: split dev of {splits}; {make}"],
         (three,): [f"not read: splits x, y of {three}; {make}"],

@@ -67,7 +67,7 @@ def test_a_column_named_like_a_label_is_not_trained_on_as_if_every_row_were_a_po
     columns = {"question1": ["a", "b"], "question2": ["c", "d"], "is_duplicate": ["0", "1"]}
     path = tsv(tmp_path / "t.tsv", columns)
     assert refusal(path, "mnr") == (
-        "loss mnr takes every row for a positive, t.tsv has labels in column 'is_duplicate'; "
+        "loss mnr treats every row as a positive, but t.tsv has labels in column 'is_duplicate'; "
         "train on the numbers with --loss cosine; or, for every row, name the columns of text with --columns"
     )
     chosen = Columns(("question1", "question2"), "is_duplicate", "1")

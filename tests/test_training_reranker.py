@@ -26,15 +26,15 @@ from miner.models.reranker import Reranker, fold_of
 from miner.store.database import Store
 from miner.store.models import is_trained_here, training_positives
 from miner.training import steps
-from miner.training.reranker import TrainingReport, train_reranker
-from miner.training.reranker_card import Metrics, chance_precision, mean_average_precision
+from miner.training.model_card import RerankerMetrics, RerankerReport
+from miner.training.reranker import chance_precision, mean_average_precision, train_reranker
 from miner.training.reranker_config import RerankerConfig
 from miner.training.reranker_pairs import (
     KINDS,
     LabelledPairs,
     held_out_queries,
     labelled_pairs,
-    read_judged,
+    read_judgments,
     sample_queries,
 )
 from tests.stores import make_store
@@ -82,7 +82,7 @@ def config(base: Path) -> RerankerConfig:
 
 def pairs_of(store: Store, config: RerankerConfig) -> LabelledPairs:
     collection = sample_queries(Collection.load(store, config.split), config)
-    return labelled_pairs(read_judged(store, config), collection, config)
+    return labelled_pairs(read_judgments(store, config), collection, config)
 
 
 def weights(folder: Path) -> dict[str, bytes]:
@@ -124,7 +124,7 @@ def test_pairs_are_the_positives_with_mined_and_random_negatives(
 def test_positives_held_out_for_an_audit_are_as_if_nobody_judged_them(
     store: Store, config: RerankerConfig
 ) -> None:
-    config = replace(config, hold_out=0.5, mined=0, random=500)
+    config = replace(config, withheld=0.5, mined=0, random=500)
     rows = as_ids(pairs_of(store, config))
     kinds = {(q, d): kind for q, d, kind in rows}
     judged = {(f"q{n:02}", f"right-{n:02}-{a}") for n in range(QUERIES) for a in range(2)}
@@ -298,7 +298,7 @@ def test_the_same_again_is_not_trained_again(store: Store, config: RerankerConfi
     with pytest.raises(UsageError) as caught:
         train_reranker(store, out, replace(config, seed=99))
     assert str(caught.value) == (
-        f"{out} holds a reranker that was trained otherwise: seed 13, now 99; "
+        f"{out} holds a reranker from another training: seed 13, now 99; "
         "name another folder, or replace it with --force"
     )
     other = train_reranker(store, out, replace(config, seed=99), force=True)
@@ -426,7 +426,7 @@ def test_errors_say_what_to_do(store: Store, config: RerankerConfig, tmp_path: P
         train_reranker(store, out, replace(config, max_queries=2, folds=2))
     with pytest.raises(UsageError) as caught:
         RerankerConfig(skip_top=60)
-    assert str(caught.value) == "depth cannot be 60; use more than skip_top (60)"
+    assert str(caught.value) == "depth must be more than skip_top (60), got 60"
     assert not out.exists()
 
 
@@ -446,7 +446,7 @@ def test_the_command_trains_and_prints_what_is_next(base: Path, tmp_path: Path) 
     assert lines[4] == f"next       miner mine '{place}' --reranker {tmp_path / 'out'}"
     noted = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
     del noted["versions"]
-    large = replace(Metrics(**noted), positives=6045, mined=14426, random=1000, queries=1, steps=1)
-    assert _summary(TrainingReport(tmp_path / "out", "", large, False), place).splitlines()[1] == (
+    large = replace(RerankerMetrics(**noted), positives=6045, mined=14426, random=1000, queries=1, steps=1)
+    assert _summary(RerankerReport(tmp_path / "out", "", large, False), place).splitlines()[1] == (
         "trained    6,045 positives, 14,426 mined and 1,000 random negatives of 1 query, 1 step"
     )

@@ -25,9 +25,8 @@ from miner.models.encoder import Encoder
 from miner.store.corpus import unlabelled_texts
 from miner.store.database import Store
 from miner.training import steps
-from miner.training.denoising import TextBatches, delete_words
 from miner.training.pretrain_config import PretrainConfig
-from miner.training.tsdae import pretrain, step_count
+from miner.training.tsdae import TextBatches, delete_words, pretrain, step_count
 from tests.stores import make_store
 from tests.tiny import tiny_bert
 
@@ -238,7 +237,7 @@ def test_it_learns_and_leaves_a_usable_folder(
     assert not [file for file in out.rglob("*") if file.suffix in (".bin", ".pt", ".pth")]
     assert {"metrics.json", "README.md", "curve.png", "curve.svg"} <= {file.name for file in out.iterdir()}
     card = (out / "README.md").read_text("utf-8")
-    assert "on unlabelled text: documents\n72, queries 1, no judgment" in card
+    assert "on text without labels: 72 documents, 1 queries, no relevance judgments" in card
     assert metrics.fingerprint in card
 
 
@@ -304,7 +303,7 @@ def test_the_same_again_is_not_trained_again(path: Path, config: PretrainConfig,
     with pytest.raises(UsageError) as caught:
         pretrain(path, out, replace(config, deletion=0.5))
     assert str(caught.value) == (
-        f"{out} holds a pretrained encoder that was trained otherwise: deletion 0.6, now 0.5; "
+        f"{out} holds a pretrained encoder from another training: deletion 0.6, now 0.5; "
         "name another folder, or replace it with --force"
     )
     other = pretrain(path, out, replace(config, deletion=0.5), force=True)
@@ -385,7 +384,7 @@ def test_errors_say_what_to_do(path: Path, config: PretrainConfig, tmp_path: Pat
     with pytest.raises(ModelError) as caught:
         pretrain(path, out, replace(config, base=str(tmp_path / "static")))
     assert str(caught.value) == (
-        f"{tmp_path}/static is no transformer: StaticEmbedding has nothing to denoise with; "
+        f"{tmp_path}/static is not a transformer: TSDAE cannot train a StaticEmbedding; "
         "name a BERT, RoBERTa or XLM-RoBERTa encoder, such as bundled"
     )
     with pytest.raises(UsageError, match="TSDAE cannot start from scratch: it pretrains a transformer"):
@@ -400,7 +399,7 @@ def test_errors_say_what_to_do(path: Path, config: PretrainConfig, tmp_path: Pat
     model = SentenceTransformer(config.base)
     model[1].pooling_mode, model[1].pooling_output_dimension = ("cls", "mean"), 64
     model.save_pretrained(str(tmp_path / "both"))
-    with pytest.raises(ModelError, match="pools in several ways at once: the decoder reads one vector"):
+    with pytest.raises(ModelError, match="joins several poolings, but the decoder reads one vector"):
         pretrain(path, out, replace(config, base=str(tmp_path / "both")))
     none = tmp_path / "no.duckdb"
     make_store(none, {"d": "x"}, {"q": "y"}, [("q", "d", "test")]).close()

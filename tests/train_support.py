@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from miner.engine.progress import SILENT
-from miner.training.encoder_card import EncoderReport
+from miner.evaluation.result import Evaluation
 from miner.training.encoder_config import EncoderConfig
 from miner.training.encoder_trainer import DevTask
 from miner.training.examples import Examples
+from miner.training.model_card import EncoderReport
 from miner.workflows.train import dev_task
 from tests.evaluation_support import judged_store
 from tests.tiny import tiny_bert
@@ -121,13 +122,18 @@ class Notes:
         return SILENT.task(name, total, done, unit)
 
 
+def goodness(value: float) -> Evaluation:
+    """Returns an evaluation of one measure."""
+    return Evaluation("retrieval", (), {}, {"goodness": value})
+
+
 def falling() -> DevTask:
     """A measure that is best at the first score after the base and falls from then on."""
     seen: list[SentenceTransformer] = []
 
-    def score(model: SentenceTransformer) -> Mapping[str, float]:
+    def score(model: SentenceTransformer) -> Evaluation:
         seen.append(model)
-        return {"goodness": 0.5 if len(seen) == 1 else 1 - len(seen) / 100}
+        return goodness(0.5 if len(seen) == 1 else 1 - len(seen) / 100)
 
     return DevTask("goodness", "a fall", "falls", score)
 

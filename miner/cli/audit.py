@@ -29,7 +29,7 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
     A false negative is a relevant document that was selected as a negative. The audit hides known
     positives, decides the stored evidence again as if nobody had judged them, and reports the share that is
     selected as negatives (the hidden-positive rate), with what the rules cost beside it. No model runs.
-    Positives that a model of the run was trained on are never hidden: train with --hold-out or --folds to
+    Positives that a model of the run was trained on are never hidden: train with --withheld or --folds to
     withhold some. The result is stored; miner runs and miner export show it.
 
     \b

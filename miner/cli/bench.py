@@ -1,4 +1,4 @@
-"""`miner bench`: does training on hard negatives pay, and which ones?"""
+"""`miner bench`: compares trainings on easy and on hard negatives."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from miner.workflows.bench_config import FITTING, BenchConfig, parse_sizes
 
 _LEFT_OUT = ("evaluations", "patience")
 _TRAINING = {name: about for name, about in OPTIONS.items() if name not in _LEFT_OUT}
-_TRAINING["loss"] = (click.Choice(list(FITTING)), "What the models are to learn; see docs/training.md.")
+_TRAINING["loss"] = (
+    click.Choice(list(FITTING)),
+    "Training objective; docs/training.md says which one to use.",
+)
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
 
-_ARMS = "Of in-batch, easy, bm25, hard, hard-filtered, and run:NAME [default: all but runs]."
-_SIZES = "Triplets, for learning curves or per arm [default: a quarter, a half and all, 10,000 at most]."
+_ARMS = "in-batch, easy, bm25, hard, hard-filtered, run:NAME [default: all but runs]."
+_SIZES = "Triplets of all arms, or of one [default: a quarter, a half and all, at most 10,000]."
 _OWN = (
     Setting("arms", _ARMS, convert=_names, metavar="ARM,…"),
     Setting("sizes", _SIZES, convert=parse_sizes, metavar="N,… | ARM=N,…"),
-    Setting("seeds", "Trainings of each arm.", 3, range=SEEDS),
+    Setting("seeds", "Trainings per arm.", 3, range=SEEDS),
     Setting("negatives_per_row", "Negatives in each row of the training data.", 1, range=ROW_NEGATIVES),
     Setting("split", "Split to measure on; choose settings on dev.", "test"),
     Setting("queries", "Measure on this many queries, drawn with the seed [default: all].", range=COUNT),
@@ -52,14 +55,14 @@ SETTINGS = Settings(
     panel=OUTPUT,
     help="Folder of the results [default: STORE.bench].",
 )
-@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON instead of the table.")
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON instead of the table.")
 def command(store: Path, run: str | None, out: Path | None, as_json: bool, **given: Any) -> None:
-    """Train on easy and on hard negatives of STORE, several times each, and say which is ahead.
+    """Train on easy and on hard negatives of STORE, several times each, and report which trains better.
 
-    The arms have the same positives in the same order, the same steps and seeds; only the negatives
-    differ. Each pair of arms gets its difference, a bootstrap interval, the p value of a paired
-    randomisation test, and a verdict. OUT gets the table, a chart of the learning curves (PNG, SVG)
-    and results.json. Started again, the same command repeats no finished training.
+    The arms have the same positives in the same order, the same steps and seeds; only the negatives differ.
+    Each pair of arms gets its difference, a bootstrap interval, the p value of a paired randomisation test,
+    and a verdict. The table, a chart of the learning curves (PNG, SVG) and results.json are written to OUT.
+    The same command again repeats no finished training.
 
     \b
     miner bench my.duckdb
@@ -79,7 +82,7 @@ def command(store: Path, run: str | None, out: Path | None, as_json: bool, **giv
         report = bench(store, folder, config, reports)
     if bench_report.replaces(report, folder):
         click.echo(
-            f"{folder} held a report of other settings: its command makes it again and trains nothing",
+            f"{folder} had a report of other settings; its own command writes it again without training",
             err=True,
         )
     bench_report.write(report, folder)

@@ -1,4 +1,4 @@
-"""`miner train`: an encoder from triplets, or straight from a store."""
+"""`miner train`: trains an encoder on triplets, or on a store."""
 
 from __future__ import annotations
 
@@ -11,39 +11,43 @@ import rich_click as click
 from miner.cli.numbers import Within
 from miner.cli.options import field_options
 from miner.ranges import BELOW_1, LABEL_MAX, ROW_NEGATIVES
+from miner.sources.config import SKIPPED
 from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
 
 JUDGMENTS = ("gold", "silver", "both")
 DEV_TASKS = ("auto", "retrieval", "similarity", "labels")
 
 if TYPE_CHECKING:
-    from miner.training.encoder_card import EncoderReport
+    from miner.training.model_card import EncoderReport
 
 OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
-    "loss": (click.Choice(list(LOSSES)), "What the model is to learn; see docs/training.md."),
+    "loss": (click.Choice(list(LOSSES)), "Training objective; docs/training.md says which one to use."),
     "base": (click.STRING, "Model to start from: hub id, folder, bundled, or scratch."),
-    "epochs": (None, "How often every row is seen."),
-    "max_steps": (None, "Stop after so many batches [default: when the epochs end]."),
-    "batch_size": (None, "Rows per batch: the more, the more negatives each has."),
-    "learning_rate": (None, "At its peak [default: 2e-5; for a static table 0.02]."),
-    "warmup": (None, "Share of the steps over which the rate rises."),
-    "scale": (None, "mnr, cached-mnr, gist: what cosines are multiplied by."),
-    "margin": (None, "triplet: how much further the negative is to be, in cosine distance."),
-    "guide": (click.STRING, "gist: the model that finds false negatives in the batch."),
+    "epochs": (None, "Number of passes over the rows."),
+    "max_steps": (None, "Stop after this many batches [default: when the epochs end]."),
+    "batch_size": (None, "Rows per batch; more rows are more negatives for each anchor."),
+    "learning_rate": (None, "Peak learning rate [default: 2e-5; for a static table 0.02]."),
+    "warmup": (None, "Fraction of the steps in which the learning rate rises."),
+    "scale": (None, "mnr, cached-mnr, gist: factor of the cosines."),
+    "margin": (None, "triplet: margin between negative and positive, in cosine distance."),
+    "guide": (click.STRING, "gist: model that masks likely false negatives in the batch."),
     "mini_batch": (None, "cached-mnr: rows in memory at a time."),
-    "mask": (click.BOOL, "Leave known positives of an anchor out of its in-batch negatives."),
-    "max_length": (None, "Tokens read of a text."),
+    "mask": (click.BOOL, "Exclude known positives of an anchor from its in-batch negatives."),
+    "max_length": (None, "Maximum tokens of a text."),
     "query_prompt": (click.STRING, "Text before every anchor [default: the model's]."),
     "document_prompt": (click.STRING, "Text before every document [default: the model's]."),
     "dimension": (None, "scratch: length of a vector."),
     "tokenizer": (click.STRING, "scratch: model whose tokens get a vector each."),
-    "evaluations": (None, "How often the model is scored on the dev split; 0: never."),
-    "patience": (None, "Stop after so many scores without a better one [default: never]."),
-    "dtype": (click.Choice(["auto", "fp32", "bf16"]), "Numbers to compute in; auto: bf16 where it is fast."),
+    "evaluations": (None, "Number of times the model is scored on the dev split; 0: never."),
+    "patience": (None, "Stop after this many scores without a new best [default: never]."),
+    "dtype": (
+        click.Choice(["auto", "fp32", "bf16"]),
+        "Model precision. auto: bf16 if the hardware supports it, else fp32.",
+    ),
     "seed": (None, "Seed of every random choice."),
     "threads": (None, "Processor threads [default: as many as are free]."),
 }
-"""Every field of EncoderConfig, with what it may be and what it means."""
+"""The option of every field of EncoderConfig: its type and help."""
 
 
 def _names(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
@@ -53,36 +57,40 @@ def _names(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
 @click.command("train")
 @click.argument("triplets", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--run", help="TRIPLETS is a store: train on this run [default: the last].")
+@click.option("--run", help="Store: train on this run [default: the last].")
 @click.option(
     "--negatives",
     type=Within(ROW_NEGATIVES),
     default=1,
     show_default=True,
-    help="Of a store: negatives per row.",
+    help="Store: negatives per row.",
 )
 @click.option(
-    "--hold-out", type=Within(BELOW_1), default=0.0, show_default=True,
-    help="Of a run: share of each query's positives that the model never sees; miner audit hides those.",
+    "--withheld", type=Within(BELOW_1), default=0.0, show_default=True,
+    help="Run: fraction of each query's positives withheld from training, for miner audit to hide.",
 )  # fmt: skip
-@click.option(
-    "--judgments", type=click.Choice(JUDGMENTS), help="Of a store: train on judged pairs, not on a run."
-)
+@click.option("--judgments", type=click.Choice(JUDGMENTS), help="Store: train on judged pairs, not on a run.")
 @click.option("--split", help="With --judgments: their split [default: train].")
 @click.option(
     "--columns",
     callback=_names,
-    help="Of a file: its text columns in order, with commas between; not given: anchor or query, positive, "
-    "negatives by their names, else all but ids.",
+    help="File: its columns of text in order, separated by commas [default: anchor or query, positive and "
+    "negatives by their names, else all but ids].",
 )
-@click.option("--label-column", help="Of a file: column of the label or score.")
-@click.option("--positive-label", help="Of a file: the class that counts as 1, all others as 0.")
+@click.option(
+    "--header/--no-header",
+    default=True,
+    help="TSV, CSV: whether the first line has the names of the columns. With --no-header, --columns names "
+    f"all columns in order, {SKIPPED} for one that is not read. [default: header]",
+)
+@click.option("--label-column", help="File: column of the label or score.")
+@click.option("--positive-label", help="File: class that counts as 1, all others as 0.")
 @click.option(
     "--label-max",
     type=Within(LABEL_MAX),
     default=1.0,
     show_default=True,
-    help="Divide labels, or graded judgments, by this.",
+    help="Divide labels or graded judgments by this number.",
 )
 @click.option(
     "--dev", type=click.Path(path_type=Path), help="Store to score on [default: TRIPLETS, if a store]."
@@ -90,21 +98,21 @@ def _names(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
 @click.option("--dev-split", help="Split to score on [default: dev, if it is judged].")
 @click.option(
     "--dev-task", type=click.Choice(DEV_TASKS), default="auto", show_default=True,
-    help="What the judgments to score on are for; auto looks at them.",
+    help="Task of the dev split; auto detects it from the judgments.",
 )  # fmt: skip
 @field_options(EncoderConfig(), OPTIONS)
-@click.option("--force", is_flag=True, help="Replace an encoder in OUT that was trained otherwise.")
+@click.option("--force", is_flag=True, help="Replace an encoder in OUT that has other rows or settings.")
 def command(
     triplets: Path, out: Path, run: str | None, negatives: int, judgments: str | None, split: str | None,
-    columns: tuple[str, ...], label_column: str | None, positive_label: str | None, label_max: float,
-    dev: Path | None, dev_split: str | None, dev_task: str, force: bool, **settings: Any,
+    columns: tuple[str, ...], header: bool, label_column: str | None, positive_label: str | None,
+    label_max: float, dev: Path | None, dev_split: str | None, dev_task: str, force: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train an encoder on TRIPLETS and write it to the folder OUT.
 
-    TRIPLETS is a file or folder that `miner export` wrote, any .tsv, .csv, .jsonl, .json or .parquet with
-    columns of text, or a store: then it trains on a run or on judged pairs, masks what the store knows
-    to be positive, and keeps the model that is best on the dev split. Started again after a kill,
-    the same command goes on from the last checkpoint.
+    TRIPLETS is a store, a folder that `miner export` wrote, or a .tsv, .csv, .jsonl, .json or .parquet file
+    with columns of text. A store's run or judged pairs are the rows, and its known positives are excluded
+    from the in-batch negatives. The model with the best score on the dev split is kept. After a kill, the
+    same command goes on from the last checkpoint.
 
     \b
     miner train my.duckdb my-model
@@ -113,20 +121,21 @@ def command(
     miner train my-triplets my-model --base scratch --epochs 3 --dev my.duckdb
     miner train nli.tsv my-model --loss softmax --columns premise,hypothesis --label-column label
     miner train sts.tsv my-model --loss cosine --columns sentence1,sentence2 --label-max 5
+    miner train pairs.tsv my-model --no-header --columns query,positive
     """
     from miner.engine.bars import progress
     from miner.store.faults import is_database
     from miner.training.examples import Columns
-    from miner.workflows.train import Dev, Rows, train
+    from miner.workflows.train import Dev, TrainingRows, train
 
     config = EncoderConfig(**{name: settings[name] for name in OPTIONS})
-    read = Columns(columns, label_column, positive_label, label_max)
-    rows = Rows(run, negatives, judgments, split, settings["hold_out"], read)
+    read = Columns(columns, label_column, positive_label, label_max, header)
+    rows = TrainingRows(run, negatives, judgments, split, settings["withheld"], read)
     with progress() as reports:
         scoring = Dev(dev, dev_split, dev_task)
         report = train(triplets, out, config, rows, dev=scoring, force=force, progress=reports)
-    place = dev or (triplets if is_database(triplets) else None)
-    click.echo(_summary(report, quote(str(place)) if place else "STORE"))
+    scored = dev or (triplets if is_database(triplets) else None)
+    click.echo(_summary(report, quote(str(scored)) if scored else "STORE"))
 
 
 def _summary(report: EncoderReport, store: str) -> str:
@@ -143,7 +152,7 @@ def _summary(report: EncoderReport, store: str) -> str:
         before, kept = (scores[step][metrics.measure] for step in (0, metrics.best_step))
         lines.append(
             f"dev       {metrics.measure} {before:.4f} before, {kept:.4f} at step {metrics.best_step}"
-            + ("" if metrics.best_step else f": no step was better, {report.out} is the base itself")
+            + ("" if metrics.best_step else f": no step scores higher, so {report.out} is the base itself")
         )
     base = metrics.base
     against = "" if base == SCRATCH else f" --against {quote(base)}"

@@ -1,4 +1,4 @@
-"""`miner train-reranker`: a cross-encoder from a store's judgments."""
+"""`miner train-reranker`: trains a cross-encoder on a store's judgments."""
 
 from __future__ import annotations
 
@@ -14,52 +14,55 @@ from miner.errors import counted
 from miner.training.reranker_config import RerankerConfig
 
 if TYPE_CHECKING:
-    from miner.training.reranker import TrainingReport
+    from miner.training.model_card import RerankerReport
 
 _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
-    "split": (click.STRING, "Learn from the positives of this split."),
+    "split": (click.STRING, "Train on the positives of this split."),
     "base": (click.STRING, "Model to start from: hub id, folder, or bundled."),
-    "epochs": (None, "How often every pair is seen."),
-    "max_steps": (None, "Stop after so many batches [default: when the epochs end]."),
+    "epochs": (None, "Number of passes over the pairs."),
+    "max_steps": (None, "Stop after this many batches [default: when the epochs end]."),
     "batch_size": (None, "Pairs per batch."),
-    "learning_rate": (None, "Learning rate at its peak."),
-    "warmup": (None, "Share of the steps over which the learning rate rises."),
+    "learning_rate": (None, "Peak learning rate."),
+    "warmup": (None, "Fraction of the steps in which the learning rate rises."),
     "mined": (None, "Negatives per positive from the rank window."),
     "random": (None, "Random negatives per positive."),
-    "skip_top": (None, "Mine no negatives from so many first ranks: unjudged positives are there."),
+    "skip_top": (None, "Mine no negatives from this many first ranks, where most unjudged positives are."),
     "depth": (None, "Last rank of the window."),
-    "folds": (None, "Train so many models, each without the queries it will score; 0: one model on all."),
-    "held_out": (None, "Share of the queries kept from training: to measure and calibrate on."),
-    "hold_out": (None, "Fraction of each query's positives withheld from training, for miner audit to hide."),
-    "calibrate": (click.BOOL, "Make scores probabilities, on the queries kept from training."),
-    "max_queries": (None, "Use only so many queries, drawn with the seed [default: all]."),
-    "max_length": (None, "Tokens read of a pair."),
-    "dtype": (click.Choice(["auto", "fp32", "bf16"]), "Numbers to compute in; auto: bf16 where it is fast."),
+    "folds": (None, "Train this many models, each without the queries that it scores; 0: one model on all."),
+    "held_out": (None, "Fraction of the queries held out from training, to measure and calibrate on."),
+    "withheld": (None, "Fraction of each query's positives withheld from training, for miner audit to hide."),
+    "calibrate": (click.BOOL, "Make scores probabilities, fitted on the held-out queries."),
+    "max_queries": (None, "Use only this many queries, drawn with the seed [default: all]."),
+    "max_length": (None, "Maximum tokens of a pair."),
+    "dtype": (
+        click.Choice(["auto", "fp32", "bf16"]),
+        "Model precision. auto: bf16 if the hardware supports it, else fp32.",
+    ),
     "seed": (None, "Seed of every random choice."),
     "threads": (None, "Processor threads [default: as many as are free]."),
 }
-"""Every field of RerankerConfig, with what it may be and what it means."""
+"""The option of every field of RerankerConfig: its type and help."""
 
 
 @click.command("train-reranker")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @field_options(RerankerConfig(), _OPTIONS)
-@click.option("--force", is_flag=True, help="Replace a reranker in OUT that was trained otherwise.")
+@click.option("--force", is_flag=True, help="Replace a reranker in OUT that has other data or settings.")
 def command(store: Path, out: Path, force: bool, **settings: Any) -> None:
     """Train a reranker on the judged positives in STORE and write it to the folder OUT.
 
-    A cross-encoder learns to tell the positives from negatives mined with BM25 and from random
-    ones. Its scores are calibrated: of pairs drawn like the training pairs and scored 0.8, about 8 in
-    10 are positives. OUT has a model card with what was measured on held-out queries, and is used
-    with `miner mine --reranker OUT` or by sentence-transformers. Started again after a kill, the
-    same command goes on from the last checkpoint, at most a minute old.
+    A cross-encoder learns to score the positives above negatives that are mined with BM25 and random ones.
+    Its scores are calibrated: about 8 in 10 pairs with the score 0.8 are positives, if they are drawn like
+    the training pairs. The model card in OUT has the figures on held-out queries. Use it with `miner mine
+    --reranker OUT` or sentence-transformers. After a kill, the same command goes on from the last checkpoint,
+    at most a minute old.
 
     \b
     miner train-reranker my.duckdb my-reranker
     miner train-reranker my.duckdb my-reranker --base answerdotai/ModernBERT-base --epochs 2
     miner train-reranker my.duckdb in-folds --folds 2
-    miner train-reranker my.duckdb for-the-audit --hold-out 0.3
+    miner train-reranker my.duckdb for-the-audit --withheld 0.3
     miner train-reranker my.duckdb quick --max-queries 200 --max-steps 100
     """
     from miner.engine.bars import progress
@@ -72,7 +75,7 @@ def command(store: Path, out: Path, force: bool, **settings: Any) -> None:
     click.echo(_summary(report, store))
 
 
-def _summary(report: TrainingReport, store: Path) -> str:
+def _summary(report: RerankerReport, store: Path) -> str:
     metrics = report.metrics
     lines = [
         f"reranker   {report.out}" + (" (was finished before)" if report.reused else ""),
@@ -85,7 +88,7 @@ def _summary(report: TrainingReport, store: Path) -> str:
             f"held out   average precision {metrics.average_precision:.4f} on "
             f"{counted(metrics.held_out_queries, 'query', 'queries')} (random order: {metrics.chance:.4f})"
         )
-    lines += [f"calibrated {told}" for told in _calibrated(metrics.calibration)]
+    lines += [f"calibrated {line}" for line in _calibrated(metrics.calibration)]
     return "\n".join(
         [*lines, f"next       miner mine {quote(str(store))} --reranker {quote(str(report.out))}"]
     )

@@ -29,12 +29,10 @@ from miner.training.pretrain_config import PretrainConfig
 from miner.training.reranker_config import RerankerConfig
 from miner.workflows import train as training
 from miner.workflows.bench_config import BenchConfig
-from miner.workflows.train import Dev, Rows
+from miner.workflows.train import Dev, TrainingRows
 
 if TYPE_CHECKING:
-    from miner.training.encoder_card import EncoderReport
-    from miner.training.pretrain_card import PretrainReport
-    from miner.training.reranker import TrainingReport
+    from miner.training.model_card import EncoderReport, PretrainReport, RerankerReport
     from miner.workflows.bench import BenchReport
     from miner.workflows.loop import LoopConfig, LoopReport
 
@@ -121,7 +119,7 @@ def train(
     source: StoreLike,
     out: PathLike,
     config: EncoderConfig | None = None,
-    rows: Rows | None = None,
+    rows: TrainingRows | None = None,
     *,
     dev: Dev | None = None,
     force: bool = False,
@@ -130,12 +128,12 @@ def train(
 ) -> EncoderReport:
     """Trains an encoder on a store, an export or a file, and writes it to the folder `out`.
 
-    Settings are those of EncoderConfig and of Rows, which says what to train on. `force` replaces a model in
-    `out` that was trained otherwise. Raises UsageError, InputError and ModelError.
+    Settings are those of EncoderConfig and of TrainingRows, which says what to train on. `force` replaces a
+    model in `out` that has other rows or settings. Raises UsageError, InputError and ModelError.
     """
-    about_rows, others = divided(settings, Rows)
+    about_rows, others = divided(settings, TrainingRows)
     chosen = configured(EncoderConfig, config, others)
-    which = configured(Rows, rows, about_rows)
+    which = configured(TrainingRows, rows, about_rows)
     with shown(progress) as reports:
         return training.train(
             path_of(source), Path(out), chosen, which, dev=dev, force=force, progress=reports
@@ -150,7 +148,7 @@ def train_reranker(
     force: bool = False,
     progress: Reports = None,
     **settings: Any,
-) -> TrainingReport:
+) -> RerankerReport:
     """Trains a reranker on a store's judgments, and writes it to the folder `out`.
 
     Settings are those of RerankerConfig. Raises UsageError, ModelError and MinerError.

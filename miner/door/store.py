@@ -48,8 +48,8 @@ from miner.store.relabel import remove_relabelled
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from miner.training.encoder_card import EncoderReport
     from miner.training.encoder_config import EncoderConfig
+    from miner.training.model_card import EncoderReport
 
 
 class Store(database.Store):

@@ -1,1 +1,1 @@
-"""Training models on what a store holds: one file per recipe."""
+"""Training of encoders and rerankers: one file per recipe."""

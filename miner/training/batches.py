@@ -1,4 +1,4 @@
-"""Which rows make a batch, and which of its documents are known positives of which anchors."""
+"""Puts rows into batches, and masks the documents of a batch that are known positives of its anchors."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ from miner.text import text_keys
 Keys = npt.NDArray[np.int64]
 
 MASK = "known_positives"
-"""The entry of a batch that holds the mask."""
+"""The key of the mask in a batch."""
 
 
 class PairBatches(DefaultBatchSampler):
-    """Batches of a seeded order of the rows in which no text is the anchor or positive of two rows.
+    """Batches of the rows in a seeded order, in which no text is the anchor or positive of two rows.
 
-    The order depends on anchors and positives alone: two data sets that differ in their negatives
-    are seen in the same order. A row whose texts are in the batch already waits for the next one.
-    An epoch has ceil(rows / batch size) batches; the few rows that would need more are left out of
-    that epoch.
+    The order depends only on anchors and positives: two data sets that differ in their negatives have the
+    same batches. A row whose texts are already in the batch waits for the next batch. An epoch has
+    ceil(rows / batch size) batches; the few rows that would need more batches are left out of that epoch.
     """
 
     def __init__(self, keys: Keys, batch_size: int, seed: int, distinct: bool) -> None:
@@ -48,71 +47,71 @@ class PairBatches(DefaultBatchSampler):
             for start in range(0, len(order), self.batch_size):
                 yield order[start : start + self.batch_size].tolist()
             return
-        for places in self._without_duplicates(self._keys[order]):
-            yield order[places].tolist()
+        for positions in self._without_duplicates(self._keys[order]):
+            yield order[positions].tolist()
 
     def _without_duplicates(self, keys: Keys) -> Iterator[list[int]]:
-        """The places, in the order of `keys`, of the rows of each batch."""
+        """The positions in `keys` of the rows of each batch."""
         texts = keys.tolist()
-        waiting = _Waiting(texts, side=int(len(np.unique(keys[:, 1])) < len(np.unique(keys[:, 0]))))
+        waiting = _Waiting(texts, column=int(len(np.unique(keys[:, 1])) < len(np.unique(keys[:, 0]))))
         coming = iter(range(len(texts)))
         for _ in range(len(self)):
             batch = _Batch(self.batch_size)
             waiting.fill(batch)
-            while not batch.is_full and (place := next(coming, None)) is not None:
-                if not batch.takes(place, texts[place]):
-                    waiting.add(place)
-            if batch.places:
-                yield batch.places
+            while not batch.is_full and (row := next(coming, None)) is not None:
+                if not batch.add(row, texts[row]):
+                    waiting.add(row)
+            if batch.rows:
+                yield batch.rows
 
 
 class _Batch:
-    """Rows no two of which share a text."""
+    """Rows of which no two share a text."""
 
     def __init__(self, size: int) -> None:
-        self.places: list[int] = []
+        self.rows: list[int] = []
         self.seen: set[int] = set()
         self._size = size
 
     @property
     def is_full(self) -> bool:
         """Whether no further row fits."""
-        return len(self.places) == self._size
+        return len(self.rows) == self._size
 
-    def takes(self, place: int, texts: Sequence[int]) -> bool:
-        """Takes a row and returns True, unless one of its texts is there already."""
+    def add(self, row: int, texts: Sequence[int]) -> bool:
+        """Adds a row and returns True, unless one of its texts is already in the batch."""
         if not self.seen.isdisjoint(texts):
             return False
-        self.places.append(place)
+        self.rows.append(row)
         self.seen.update(texts)
         return True
 
 
 class _Waiting:
-    """Rows that found no place yet, in a queue for each text of the side that has fewer.
+    """Rows that wait for a batch, in one queue per text of the column with fewer distinct texts.
 
-    A queue whose text is in the batch has no row for it, and need not be walked. So an epoch is made in
-    about linear time also where few texts are in many rows, and nearly all rows wait.
+    A queue whose text is in the batch is skipped as a whole. An epoch therefore takes about linear time, even
+    if few texts are in many rows and nearly all rows wait.
     """
 
-    def __init__(self, texts: Sequence[Sequence[int]], side: int) -> None:
+    def __init__(self, texts: Sequence[Sequence[int]], column: int) -> None:
         self._texts = texts
-        self._side = side
+        self._column = column
         self._queues: dict[int, list[int]] = {}
 
-    def add(self, place: int) -> None:
-        """Lets a row wait; it comes after those that wait already."""
-        self._queues.setdefault(self._texts[place][self._side], []).append(place)
+    def add(self, row: int) -> None:
+        """Appends a row behind the rows that wait."""
+        self._queues.setdefault(self._texts[row][self._column], []).append(row)
 
     def fill(self, batch: _Batch) -> None:
-        """Puts into the batch what it takes, the first first."""
+        """Adds the rows that fit to the batch, in the order in which they wait."""
         heads = [(queue[0], 0) for queue in self._queues.values()]
         heapify(heads)
         while heads and not batch.is_full:
-            place, position = heappop(heads)
-            text = self._texts[place][self._side]
+            row, position = heappop(heads)
+            text = self._texts[row][self._column]
             queue = self._queues[text]
-            if batch.takes(place, self._texts[place]):
+            if batch.add(row, self._texts[row]):
                 del queue[position]
                 if not queue:
                     del self._queues[text]
@@ -121,23 +120,23 @@ class _Waiting:
 
 
 class KnownPositives:
-    """Which texts are known to be relevant to which: pairs of text keys, and texts of one label."""
+    """The pairs of texts that are known to be relevant: by their keys, or because they share a label."""
 
     def __init__(self, anchors: Keys, documents: Keys, labels: Mapping[int, str] | None = None) -> None:
         self._anchors, self._documents = np.unique(anchors), np.unique(documents)
         self._pairs = np.unique(self._numbers(anchors, documents))
-        number = {name: place for place, name in enumerate(sorted(set((labels or {}).values())))}
+        number = {name: index for index, name in enumerate(sorted(set((labels or {}).values())))}
         self._label = {key: number[name] for key, name in (labels or {}).items()}
 
     def without(self, anchors: Keys, documents: Keys) -> KnownPositives:
-        """Returns the same without these pairs, as if nobody had judged them; labels stay."""
+        """Returns a copy without these pairs, as if they were unjudged; labels stay."""
         other = copy(self)
         other._pairs = np.setdiff1d(self._pairs, self._numbers(anchors, documents))
         return other
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that is known."""
+        """A hash of the pairs and labels."""
         anchor, document = np.divmod(self._pairs, max(len(self._documents), 1))
         digest = hashlib.sha256(self._anchors[anchor].tobytes())
         digest.update(self._documents[document].tobytes())
@@ -145,38 +144,38 @@ class KnownPositives:
         return digest.hexdigest()
 
     def mask(self, anchors: Keys, documents: Keys) -> npt.NDArray[np.bool_]:
-        """Returns whether each document is a known positive of each anchor: (anchors, documents).
+        """Returns whether each document is a known positive of each anchor: shape (anchors, documents).
 
-        It is when the pair was judged so, or when both have the same label.
+        It is if the pair is judged relevant, or if both texts have the same label.
         """
         numbers = self._numbers(anchors[:, None], documents[None, :])
-        found: npt.NDArray[np.bool_] = _places(self._pairs, numbers) >= 0
+        judged: npt.NDArray[np.bool_] = _positions(self._pairs, numbers) >= 0
         if not self._label:
-            return found
+            return judged
         left, right = (self._labels(keys) for keys in (anchors, documents))
         same: npt.NDArray[np.bool_] = (left[:, None] == right[None, :]) & (left >= 0)[:, None]
-        return found | same
+        return judged | same
 
     def _numbers(self, anchors: Keys, documents: Keys) -> Keys:
-        """The number of each pair, anchor by anchor; -1 where nothing is known of one of the two."""
-        anchor, document = _places(self._anchors, anchors), _places(self._documents, documents)
+        """The number of each pair, anchor by anchor; -1 if one of the two texts is unknown."""
+        anchor, document = _positions(self._anchors, anchors), _positions(self._documents, documents)
         return np.where((anchor < 0) | (document < 0), -1, anchor * len(self._documents) + document)
 
     def _labels(self, keys: Keys) -> npt.NDArray[np.int64]:
-        """The number of each text's label, -1 where it has none."""
+        """The number of each text's label; -1 without a label."""
         return np.array([self._label.get(key, -1) for key in keys.tolist()], dtype=np.int64)
 
 
-def _places(known: Keys, keys: Keys) -> Keys:
-    """The place of each key in what is known, in order and each once; -1 where it is not there."""
+def _positions(known: Keys, keys: Keys) -> Keys:
+    """The position of each key in `known`, which is sorted and distinct; -1 if it is not there."""
     if not len(known):
         return np.full(keys.shape, -1, dtype=np.int64)
-    place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    return np.where(known[place] == keys, place, -1)
+    position = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return np.where(known[position] == keys, position, -1)
 
 
 class MaskingCollator:
-    """Collates a batch and adds which of its documents are positives of which anchors, or copies."""
+    """Collates a batch and adds its mask: documents that are known positives or copies of an anchor."""
 
     def __init__(
         self, inner: BaseDataCollator, texts: Mapping[str, Sequence[str]], known: KnownPositives
@@ -189,7 +188,7 @@ class MaskingCollator:
         self.valid_label_columns = inner.valid_label_columns
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Returns the tensors of a batch, and its mask of shape (rows, rows × document columns)."""
+        """Returns the tensors of a batch with its mask, shape (rows, rows × document columns)."""
         batch = self._inner(rows)
         keys = np.array([[self._key_of[row[name]] for row in rows] for name in self._columns])
         documents = keys[1:].ravel()
@@ -201,9 +200,9 @@ class MaskingCollator:
 
 
 class MaskedSimilarity:
-    """A similarity in which known positives do not count as negatives: they are -inf.
+    """A similarity that is -inf for known positives, so that they do not count as negatives.
 
-    `mask` is set before each batch. Rows may be asked for piece by piece, in order.
+    `mask` is set before each batch. The anchors of a batch may come in pieces, in order.
     """
 
     def __init__(self, similarity: str = COSINE) -> None:

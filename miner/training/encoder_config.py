@@ -1,4 +1,4 @@
-"""How to train an encoder: one frozen configuration, and what each loss needs. Imports nothing heavy."""
+"""The configuration of `miner train`, and the rows that each loss needs. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -22,51 +22,52 @@ from miner.ranges import (
 )  # fmt: skip
 
 SCRATCH = "scratch"
-"""The base that is no model: a table of token vectors, drawn at random."""
+"""The name of the base that is a table of random token vectors instead of a model."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What a loss is for and what its rows hold."""
+    """The purpose of a loss, and the rows that it needs."""
 
     summary: str
     texts: tuple[int, int]
     """The fewest and the most columns of text."""
     label: str = ""
-    """What else a row needs: `number`, `class`, `scores`, or nothing."""
+    """The target that a row needs besides: `number`, `class`, `scores`, or nothing."""
     formats: tuple[str, ...] = ("triplet", "n-tuple")
-    """The export formats that have it."""
+    """The export formats with such rows."""
     ranks_batch: bool = False
-    """Whether the other rows of the batch are negatives: no duplicates then, and known positives masked."""
+    """Whether the other rows of the batch are negatives; then duplicates are kept apart, known positives
+    masked."""
 
 
 MOST = 64
-"""More columns of text than any row has."""
+"""The most columns of text."""
 
 LOSSES = {
     "mnr": Loss("ranks the positive above all other documents of the batch", (2, MOST), ranks_batch=True),
     "cached-mnr": Loss(
-        "the same over large batches in little memory (gradient caching)", (2, MOST), ranks_batch=True
+        "as mnr, for large batches in little memory (gradient caching)", (2, MOST), ranks_batch=True
     ),
     "gist": Loss(
-        "the same, anchors and positives also among themselves; a guide masks likely false negatives",
+        "as mnr, and ranks anchors and positives among themselves; a guide masks likely false negatives",
         (2, 3),
         formats=("triplet",),
         ranks_batch=True,
     ),
-    "cosine": Loss("the cosine of a pair comes near its number", (2, 2), "number", ("labeled-pair",)),
+    "cosine": Loss("the cosine of a pair approaches its label", (2, 2), "number", ("labeled-pair",)),
     "softmax": Loss(
-        "a classifier over both vectors tells the pair's class", (2, 2), "class", ("labeled-pair",)
+        "a classifier over both vectors predicts the pair's class", (2, 2), "class", ("labeled-pair",)
     ),
     "triplet": Loss("the positive is nearer than the negative by a margin", (3, 3), formats=("triplet",)),
     "margin-mse": Loss(
-        "the margin between positive and negative comes near the reranker's",
+        "the margin between positive and negative approaches the reranker's",
         (3, MOST),
         "scores",
         ("triplet with --scores", "n-tuple with --scores"),
     ),
 }
-"""Every loss by the name that `--loss` takes."""
+"""The losses by their `--loss` names."""
 _RANKING = tuple(name for name, loss in LOSSES.items() if loss.ranks_batch)
 _READERS = {
     "margin": ("triplet",),
@@ -74,55 +75,56 @@ _READERS = {
     "mask": ("mnr", "cached-mnr"),
     "mini_batch": ("cached-mnr",),
 }
-"""The losses that read a setting, where not all do."""
+"""The losses that read a setting, for settings that not all losses read."""
 _OF_SCRATCH = ("dimension", "tokenizer")
-"""Settings of a model that is drawn at random."""
+"""The settings of a random table."""
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Everything that decides which weights come out. UsageError for a value that cannot be."""
+    """All settings of a training; UsageError for values out of range or without an effect."""
 
     loss: str = "mnr"
     base: str = "bundled"
     """The model to start from: hub id, folder, `bundled`, or `scratch`."""
     epochs: float = within(1.0, number(0, 10_000, above=True))
     max_steps: int | None = within(None, COUNT)
-    """Stop after this many batches, whatever `epochs` says."""
+    """Stop after this many batches, even before the epochs end."""
     batch_size: int = within(64, BATCH)
-    """Rows per batch. More rows are more negatives for the losses that rank the batch."""
+    """Rows per batch. For the losses that rank the batch, more rows are more negatives."""
     learning_rate: float | None = within(None, RATE)
-    """At its peak; None: 2e-5 for a transformer, 0.02 for a static table, whose every row is seldom hit."""
+    """The peak rate; None: 2e-5 for a transformer, 0.02 for a static table, whose rows are rarely updated."""
     warmup: float = within(0.1, BELOW_1)
-    """The share of the steps over which the learning rate rises; then it falls linearly to 0."""
+    """The share of the steps in which the learning rate rises; then it falls linearly to 0."""
     scale: float = within(20.0, number(0, 10_000, above=True))
-    """mnr, cached-mnr, gist: what cosines are multiplied by, the inverse of the temperature. 1 where the base
-    compares by another similarity, unless another scale than 20 is given."""
+    """mnr, cached-mnr, gist: the factor of cosines, the inverse of the temperature. For a base that compares
+    by another similarity, the default is 1."""
     margin: float = within(0.2, number(0, 2, above=True))
-    """triplet: by how much the negative is to be further away, in the base's distance: cosine, or its own."""
+    """triplet: the smallest difference between the distances of negative and positive that is not trained."""
     guide: str | None = None
-    """gist: the model that knows false negatives when it sees them."""
+    """gist: the model that masks likely false negatives."""
     mini_batch: int = within(32, BATCH)
-    """cached-mnr: rows that are in memory at a time."""
+    """cached-mnr: the number of rows in memory at a time."""
     mask: bool = True
-    """Whether a document that is known to be a positive of a row's anchor is no negative of it."""
+    """Whether known positives of a row's anchor are masked, so that they do not count as negatives."""
     max_length: int = within(256, whole(8, 1_000_000))
-    """Tokens read of a text, special tokens included; a model that reads fewer stays as it is."""
+    """Maximum tokens of a text, special tokens included; a model that reads fewer keeps its own limit."""
     query_prompt: str | None = None
-    """Text before every anchor; None: the model's own."""
+    """The text before every anchor; None: the model's own prompt."""
     document_prompt: str | None = None
     dimension: int = within(256, whole(1, 8192))
     """scratch: the length of a vector."""
     tokenizer: str = "bundled"
-    """scratch: whose tokens have a vector each: hub id, folder or `bundled`."""
+    """scratch: the model whose tokens get a vector each: hub id, folder or `bundled`."""
     evaluations: int = within(5, whole(0, 10_000))
-    """How often, evenly over the training, the model is scored on a dev split, if there is one; 0: never."""
+    """How many times, evenly spaced, the model is scored on the dev split if there is one; 0: never."""
     patience: int | None = within(None, COUNT)
-    """Stop after this many scores in a row without a better one."""
+    """Stop after this many scores in a row without a new best."""
     dtype: str = "auto"
     seed: int = within(13, SEED)
     threads: int | None = within(None, THREADS)
-    """Processor threads; None: as many as are free. Another number can change the last digits."""
+    """Processor threads; None: as many as are free. Another number can change the last digits of the
+    weights."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -132,16 +134,16 @@ class EncoderConfig:
             )
         require_one_of("dtype", self.dtype, DTYPES)
         if self.guide is not None and self.loss != "gist":
-            raise UsageError(f"loss {self.loss} takes no guide", "leave --guide out, or use --loss gist")
+            raise UsageError(f"loss {self.loss} has no guide", "leave --guide out, or use --loss gist")
         if self.loss == "gist" and self.guide is None:
-            raise UsageError("gist needs a model that guides it", "name one with --guide, such as bundled")
+            raise UsageError("loss gist needs a guide model", "name one with --guide, such as bundled")
         for option in self.transformers:
             if getattr(self, option) == SCRATCH:
                 raise self.no_transformer(option)
         self._require_effects()
 
     def _require_effects(self) -> None:
-        """Raises UsageError for a setting that nothing would read."""
+        """Raises UsageError for a setting that has no effect."""
         for field in fields(self):
             if getattr(self, field.name) == field.default or self.reads(field.name):
                 continue
@@ -160,11 +162,11 @@ class EncoderConfig:
 
     @property
     def transformers(self) -> tuple[str, ...]:
-        """The settings that name a model which the loss needs to be a transformer."""
+        """The settings whose model must be a transformer with this loss."""
         return {"gist": ("base", "guide"), "cached-mnr": ("base",)}.get(self.loss, ())
 
     def no_transformer(self, option: str) -> UsageError:
-        """Returns what to say of a model that is a table of token vectors where a transformer is needed."""
+        """Returns the error of a setting that names a table of token vectors instead of a transformer."""
         name = getattr(self, option)
         return UsageError(
             f"loss {self.loss} needs a transformer as --{option}, {name} is a table of token vectors",
@@ -173,7 +175,7 @@ class EncoderConfig:
 
     @property
     def needs(self) -> Loss:
-        """What the loss needs."""
+        """The needs of the loss."""
         return LOSSES[self.loss]
 
     def identity(self) -> dict[str, Any]:

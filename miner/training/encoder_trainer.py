@@ -1,4 +1,4 @@
-"""One encoder trained on rows of text, from its last checkpoint if there is one."""
+"""Trains one encoder on rows of text, from its last checkpoint if there is one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from safetensors.torch import load_model as load_weights
-from safetensors.torch import save_model as save_weights
 from sentence_transformers import SentenceTransformer, SimilarityFunction
 from sentence_transformers.base.modules import Normalize, Router
 from sentence_transformers.sentence_transformer import (
@@ -29,6 +27,8 @@ from transformers import TrainerCallback, set_seed
 from miner.engine.files import new_folder, write_whole
 from miner.engine.progress import Progress
 from miner.errors import ModelError, UsageError
+from miner.evaluation.evaluate import warnings
+from miner.evaluation.result import Evaluation
 from miner.faults import read_json
 from miner.models.device import resolve_device
 from miner.models.kinds import own_prompts, require_encoder
@@ -41,60 +41,64 @@ from miner.text import text_keys
 from miner.training.batches import MASK, KnownPositives, MaskedSimilarity, MaskingCollator, PairBatches
 from miner.training.encoder_config import SCRATCH, EncoderConfig
 from miner.training.examples import Examples
-from miner.training.steps import arguments_of, note_excess, run_training, training_threads
+from miner.training.steps import (
+    LeanCheckpoints,
+    arguments_of,
+    note_excess,
+    run_training,
+    training_threads,
+)
 from miner.training.unpadded import Unpadded
+from miner.training.workspace import TRAINED, remove_hint
 
-TRAINED = "trained"
-"""Where in its folder a training leaves the model."""
 BEST = "best"
+"""The folder in the workspace of the model with the best dev score so far."""
 _SCORES = "scores.json"
-_HEAD = "head.safetensors"
-"""The file of a checkpoint that holds what only training needs."""
 _LOGS = 20
-"""How often the loss is told."""
+"""How often the loss is reported."""
 _RATE, _STATIC_RATE = 2e-5, 2e-2
 _SLICE = 1024
-"""Texts tokenised at once: bounds how many Python integers exist at a time."""
+"""Texts that are tokenised at once, which bounds the number of Python integers in memory."""
 
 
 @dataclass(frozen=True)
 class DevTask:
-    """How to score a model on the way."""
+    """How to score a model during training."""
 
     measure: str
     """The measure that decides which model is best; more is better."""
     name: str
-    """What it is: the split, the store, how large a sample."""
+    """The split, the store, and the size of the sample, in words."""
     content: str
-    """A hash of what is asked: another dev split may choose another model."""
-    score: Callable[[SentenceTransformer], Mapping[str, float]]
+    """A hash of the split's content: another dev split may choose another model."""
+    score: Callable[[SentenceTransformer], Evaluation]
 
 
 @dataclass(frozen=True)
 class Training:
-    """What became of one training."""
+    """The result of one training."""
 
     steps: int
     left_out: int
-    """Rows of the first epoch that found no place in a batch without duplicates."""
+    """Rows of the first epoch that are in no batch, because their texts would be there twice."""
     losses: list[tuple[int, float]]
-    """Step, and the mean loss since the one before."""
+    """Step, and the mean loss since the step before."""
     scores: list[tuple[int, dict[str, float]]]
     """Step, and the measures on the dev split."""
     best_step: int | None
-    """The step whose model was kept; None: the last, nothing was scored."""
+    """The step whose model was kept; None if nothing was scored and the last model was kept."""
     truncated: int | None = None
     """Distinct texts of the first epoch, with their prompts, that are longer than the model reads."""
 
 
 def step_count(rows: int, config: EncoderConfig) -> int:
-    """Returns over how many batches a training on so many rows goes."""
+    """Returns the number of batches of a training on that many rows."""
     steps = math.ceil(math.ceil(rows / config.batch_size) * config.epochs)
     return min(steps, config.max_steps or steps)
 
 
 def require_ranking(examples: Examples, config: EncoderConfig) -> None:
-    """Raises UsageError when a loss that ranks the batch would find no negative in any."""
+    """Raises UsageError if a loss that ranks the batch has no negative in any batch."""
     if not config.needs.ranks_batch or len(examples.texts) > 2:
         return
     nothing = f"loss {config.loss} has nothing to rank: no negatives, and"
@@ -108,7 +112,7 @@ def require_ranking(examples: Examples, config: EncoderConfig) -> None:
 
 
 def load_base(config: EncoderConfig) -> SentenceTransformer:
-    """Loads the base, or draws a new one; raises ModelError when it does not load."""
+    """Loads the base, or draws a new one; raises ModelError if it does not load."""
     if config.base == SCRATCH:
         model = scratch_model(config.tokenizer, config.dimension, config.seed)
     else:
@@ -128,7 +132,7 @@ def load_model(
     kind: type[SentenceTransformer] = SentenceTransformer,
     hint: str = "name a bi-encoder, such as bundled",
 ) -> SentenceTransformer:
-    """Loads an encoder to train or to be guided by, in fp32; raises ModelError with the hint."""
+    """Loads an encoder in fp32, as a base or a guide; raises ModelError with the hint."""
     folder = resolve(name)
     require_encoder(folder)
     try:
@@ -157,16 +161,16 @@ def train_model(
     dev: DevTask | None,
     progress: Progress,
 ) -> Training:
-    """Trains and saves the model that scored best, or else the last, to `work/trained`.
+    """Trains a model and saves the one with the best score, or else the last one, to `work/trained`.
 
-    Goes on from the last checkpoint in `work`, which must be of the same examples and
-    configuration, or not exist. Raises MinerError when the training diverges.
+    Goes on from the last checkpoint in `work`, which must be of the same examples and configuration. Raises
+    MinerError if the training diverges.
     """
     set_seed(config.seed)
     with training_threads(config.threads, work, progress), quietly():
         model = load_base(config)
         masked = MaskedSimilarity(similarity_of(model))
-        trainer = _Trainer(
+        trainer = _EncoderTrainer(
             masked,
             model=model,
             args=_arguments(examples, model, work, config),
@@ -190,20 +194,20 @@ def train_model(
 
 
 def _note_rows(examples: Examples, config: EncoderConfig, left_out: int, progress: Progress) -> None:
-    """Says what the settings make of the rows."""
+    """Notes a step limit beyond the epochs, and the rows that are in no batch."""
     whole = step_count(len(examples), replace(config, max_steps=None))
     note_excess(config.max_steps, whole, config.epochs, progress)
     if left_out:
         progress.note(
-            f"{left_out:,} of {len(examples):,} rows an epoch find no batch without duplicates of "
-            "their texts: smaller batches would take more"
+            f"each epoch leaves out {left_out:,} of {len(examples):,} rows: every batch already contains "
+            "their texts; smaller batches leave out fewer"
         )
 
 
 def _texts_of(
     examples: Examples, batches: Sequence[Sequence[int]], model: SentenceTransformer
 ) -> Iterator[str]:
-    """The texts of some batches as the model reads them: with their prompts."""
+    """The texts of some batches with their prompts, as the model reads them."""
     prompts = _prompts(examples, model) or {}
     for name, column in examples.texts.items():
         for row in chain.from_iterable(batches):
@@ -211,11 +215,11 @@ def _texts_of(
 
 
 def note_truncated(model: SentenceTransformer, texts: Iterable[str], progress: Progress) -> int:
-    """Returns, and says, how many distinct texts are longer than the model reads."""
+    """Returns and notes how many distinct texts are longer than the model reads."""
     limit = model.max_seq_length
     if limit is None or not isinstance(model[0], Transformer):
         return 0
-    # Hardly a token is less than a byte, so only these need tokenising.
+    # A token is rarely shorter than a byte, so only longer texts need tokenising.
     least = limit - model.tokenizer.num_special_tokens_to_add()
     long = [text for text in dict.fromkeys(texts) if len(text.encode()) > least]
     truncated = sum(
@@ -234,7 +238,7 @@ def note_truncated(model: SentenceTransformer, texts: Iterable[str], progress: P
 
 
 def rows_left_out(examples: Examples, config: EncoderConfig) -> int:
-    """Returns how many rows of the first epoch find no place in a batch without duplicates."""
+    """Returns how many rows of the first epoch are in no batch, because their texts would be there twice."""
     return len(examples) - sum(map(len, _batches(examples, config)))
 
 
@@ -271,7 +275,7 @@ def _prompts(examples: Examples, model: SentenceTransformer) -> dict[str, str] |
 
 
 def similarity_of(model: SentenceTransformer) -> str:
-    """Returns how a loaded model compares vectors; the dot product of normalised ones is their cosine."""
+    """Returns the similarity of a loaded model; the dot product of normalised vectors is their cosine."""
     named = str(model.similarity_fn_name)
     return COSINE if named == DOT and isinstance(list(model.children())[-1], Normalize) else named
 
@@ -287,7 +291,7 @@ def _routes(examples: Examples) -> dict[str, str]:
 
 
 _SCALE = 1.0
-"""What MNR multiplies similarities other than the cosine by, unless a scale is given: as it is usual."""
+"""The default factor of MNR for similarities other than the cosine."""
 _DISTANCES = {
     COSINE: losses.TripletDistanceMetric.COSINE,
     EUCLIDEAN: losses.TripletDistanceMetric.EUCLIDEAN,
@@ -295,10 +299,10 @@ _DISTANCES = {
 }
 
 
-def _require_fitting(
+def _require_trainable(
     similarity: str, models: Mapping[str, SentenceTransformer | None], config: EncoderConfig
 ) -> None:
-    """Raises UsageError for a loss that does not train the base's similarity, or not a model of its kind."""
+    """Raises UsageError if the loss cannot train the base's similarity or a model of its kind."""
     unable = {"gist", "cosine"} | ({"triplet"} if similarity not in _DISTANCES else set())
     if similarity != COSINE and config.loss in unable:
         raise UsageError(
@@ -322,9 +326,8 @@ def _loss(
 ) -> torch.nn.Module:
     models: dict[str, Any] = {"base": model, "guide": load_model(config.guide) if config.guide else None}
     similarity = similarity_of(model)
-    _require_fitting(similarity, models, config)
-    told = config.scale != EncoderConfig.scale
-    scale = config.scale if similarity == COSINE or told else _SCALE
+    _require_trainable(similarity, models, config)
+    scale = config.scale if similarity == COSINE or config.scale != EncoderConfig.scale else _SCALE
     makers: dict[str, Callable[[], torch.nn.Module]] = {
         "mnr": lambda: losses.MultipleNegativesRankingLoss(model, scale=scale, similarity_fct=masked),
         "cached-mnr": lambda: losses.CachedMultipleNegativesRankingLoss(
@@ -348,40 +351,21 @@ def _loss(
         ) from error
 
 
-class _Trainer(SentenceTransformerTrainer):
-    """The library's trainer with masked similarities, without its model card and pickled settings."""
+class _EncoderTrainer(LeanCheckpoints, SentenceTransformerTrainer):
+    """The library's trainer with masked similarities."""
 
     def __init__(self, masked: MaskedSimilarity, **settings: Any) -> None:
         self._masked = masked
         super().__init__(**settings)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **settings: Any) -> Any:
-        """Hands the batch's mask to the similarity before the loss asks for it."""
+        """Computes the loss of a batch whose known positives are masked."""
         self._masked.mask = inputs.pop(MASK, None)
         return super().compute_loss(model, inputs, *args, **settings)
 
-    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Adds none."""
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = output_dir or str(self.args.output_dir)
-        self.model.save_pretrained(folder, create_model_card=False)
-        if (head := self._head) is not None:
-            save_weights(head, str(Path(folder) / _HEAD))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint)
-        if (head := self._head) is not None:
-            load_weights(head, Path(resume_from_checkpoint) / _HEAD, device=str(self.model.device))
-
-    @property
-    def _head(self) -> torch.nn.Module | None:
-        """What only the loss holds: the classifier of softmax."""
-        return getattr(self.loss, "classifier", None)
-
 
 class _Watcher(TrainerCallback):
-    """Scores the model on the way, keeps the best one, and stops when it gets no better."""
+    """Scores the model during training, keeps the best one, and stops when the scores no longer rise."""
 
     def __init__(
         self,
@@ -401,65 +385,61 @@ class _Watcher(TrainerCallback):
         self.scores: list[tuple[int, dict[str, float]]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Scores the base; after a kill, takes up the scores of the steps that the checkpoint holds."""
+        """Scores the base; after a kill, restores the scores up to the step of the checkpoint."""
         if self._dev is None:
             return
         file = self._work / _SCORES
-        hint = f"remove {self._work}, then run the command again: it starts anew"
-        known = read_json(file, list, hint) if file.exists() else []
-        self.scores = [(step, found) for step, found in known if step <= state.global_step]
+        known = read_json(file, list, remove_hint(self._work)) if file.exists() else []
+        self.scores = [(step, means) for step, means in known if step <= state.global_step]
         if not self.scores:
             self._score(0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Scores the model when that is due."""
+        """Scores the model if a score is due at this step."""
         if self._dev is None or state.global_step not in self._due:
             return
         if self.scores and self.scores[-1][0] == state.global_step:
             return
         self._score(state.global_step)
-        late = self._patience is not None and self.scores[-1][0] != self._best()[0]
-        if late and len(self.scores) - 1 - self._place_of_best() >= (self._patience or 0):
+        since_best = len(self.scores) - 1 - self._best_index()
+        if self._patience is not None and since_best >= self._patience:
             self._progress.note(f"no better score in {self._patience} evaluations: stopped")
             control.should_training_stop = True
 
     def _score(self, step: int) -> None:
         assert self._dev is not None
         self._model.eval()
-        found = {name: float(value) for name, value in self._dev.score(self._model).items()}
+        measured = self._dev.score(self._model)
         self._model.train()
-        self.scores.append((step, found))
-        self._progress.note(f"step {step}: dev {self._dev.measure} {found[self._dev.measure]:.4f}")
-        if self._best()[0] == step:
+        means = {name: float(value) for name, value in measured.means.items()}
+        self.scores.append((step, means))
+        self._progress.note(f"step {step}: dev {self._dev.measure} {means[self._dev.measure]:.4f}")
+        for warning in warnings("the base" if step == 0 else f"the model of step {step}", measured):
+            self._progress.note(f"warning: {warning}")
+        if self.scores[self._best_index()][0] == step:
             _replace(
                 self._work / BEST, lambda folder: self._model.save_pretrained(folder, create_model_card=False)
             )
         write_whole(self._work / _SCORES, json.dumps(self.scores))
 
-    def _place_of_best(self) -> int:
-        measure = self._dev.measure if self._dev else ""
-        return max(range(len(self.scores)), key=lambda i: (_ordered(self.scores[i][1][measure]), -i))
-
-    def _best(self) -> tuple[int, dict[str, float]]:
-        return self.scores[self._place_of_best()]
+    def _best_index(self) -> int:
+        """The position of the best score, the first of equal ones; NaN is below all others."""
+        assert self._dev is not None
+        values = [means[self._dev.measure] for _, means in self.scores]
+        return max(range(len(values)), key=lambda i: (-math.inf if math.isnan(values[i]) else values[i], -i))
 
     def take_best(self) -> int | None:
-        """Puts the best model in the place of the last; returns its step, or None if nothing was scored."""
+        """Replaces the last model by the best; returns its step, or None if nothing was scored."""
         if not self.scores:
             return None
-        # A copy, not a rename: a kill before the training is noted finds the best model where it was.
+        # A copy, not a rename: after a kill before the result is recorded, the best model is still there.
         _replace(
             self._work / TRAINED, lambda new: shutil.copytree(self._work / BEST, new, dirs_exist_ok=True)
         )
-        return self._best()[0]
-
-
-def _ordered(score: float) -> float:
-    """A score that is no number, as of vectors that are all alike, is below every other."""
-    return -math.inf if math.isnan(score) else score
+        return self.scores[self._best_index()][0]
 
 
 def _replace(folder: Path, write: Callable[[str], object]) -> None:
-    """Writes a folder beside `folder`, then takes its place."""
+    """Writes a new folder, then renames it to `folder`."""
     with new_folder(folder) as new:
         write(str(new))

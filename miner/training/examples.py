@@ -1,4 +1,4 @@
-"""Rows to train an encoder on: read from a file or an export, checked against what the loss needs."""
+"""Rows to train an encoder on: reads them from a file or an export and checks that the loss can use them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import pyarrow.compute as pc
 
 from miner.errors import InputError, UsageError, listed, near, shown
 from miner.ranges import LABEL_MAX, check_fields, within
+from miner.sources.config import SKIPPED
 from miner.sources.grades import is_grade, is_id
 from miner.sources.values import as_number, is_blank
 from miner.text import is_sentence
 from miner.training.encoder_config import LOSSES, Loss
-from miner.training.passages import SCORES, one_passage_a_row
-from miner.training.rows import read_rows
+from miner.training.rows import SCORES, one_passage_a_row, read_rows
 
 LABELS = ("label", "labels", "score", "scores")
-"""The columns that sentence-transformers takes for the target; all others are texts, in order."""
+"""The columns that sentence-transformers uses as the target; all others are texts, in order."""
 _EXPORTED = "anchor"
-"""The column by which an export is known."""
+"""The column that marks an export."""
 _ANCHORS = (_EXPORTED, "query")
 _POSITIVE = "positive"
 _NEGATIVE = re.compile(r"negative[_-]?(\d*)")
@@ -33,49 +33,63 @@ _ID = re.compile(r"(.*[_-])?(q|d|p|s|doc|query|pair)?(id|ids|idx|index)", re.IGN
 _LONG_NAME = 40
 _ROWS_LOOKED_AT = 10_000
 _MOST_CLASSES = 12
-_WIDEST = 2
-"""The largest margin between two cosines."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns to train on, and what their labels mean."""
+    """The columns to train on, and the meaning of their labels."""
 
     texts: tuple[str, ...] = ()
-    """In order: anchor, positive, negatives. None: what `text_columns` finds."""
+    """In order: anchor, positive, negatives. None named: what `text_columns` returns. Without a header, all
+    columns of the file in order: all but the label and SKIPPED are texts."""
     label: str | None = None
     """None: the first column named label, labels, score or scores."""
     positive_label: str | None = None
-    """Where labels are classes: this one is 1, every other is 0."""
+    """For labels that are classes: this class is 1, every other is 0."""
     most: float = within(1.0, LABEL_MAX)
-    """Where labels are numbers: what they are divided by."""
+    """For labels that are numbers: the number that they are divided by."""
+    header: bool = True
+    """Whether the first line of a .tsv or .csv file has the names of the columns."""
 
     def __post_init__(self) -> None:
         check_fields(self)
-        twice = next((name for name in self.texts if self.texts.count(name) > 1), None)
+        if not self.header and not self.texts:
+            raise UsageError(
+                "--no-header needs the names of the columns",
+                f"name all of them in order with --columns, such as query,positive; {SKIPPED} skips one",
+            )
+        twice = next((name for name in self.named if self.named.count(name) > 1), None)
         if twice is not None:
             raise UsageError(f"column '{twice}' is named twice", "name every column of text once")
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The columns that are named as texts, in order; none if they are to be found by their names."""
+        if self.header:
+            return self.texts
+        label = self.label or next((name for name in LABELS if name in self.texts), None)
+        return tuple(name for name in self.texts if name not in (label, SKIPPED))
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows of texts with what the loss aims at."""
+    """Rows of texts with the target of the loss."""
 
     texts: Mapping[str, Sequence[str]]
-    """Columns of one length, in order: anchor, positive, negatives; or the two sides of a pair."""
+    """Columns of one length, in order: anchor, positive, negatives; or the two texts of a pair."""
     target: Sequence[Any] | None = None
     """Per row a number, the number of a class, or the scores of the positive and the negatives."""
     classes: tuple[str, ...] = ()
     """The names of the classes by number."""
     origin: str = ""
     unread: tuple[str, ...] = ()
-    """The columns that were there and are not trained on."""
+    """The columns that are not read."""
     unread_splits: tuple[str, ...] = ()
-    """The splits of a `datasets` folder that were there and are not trained on."""
+    """The splits of a `datasets` folder that are not read."""
     without_text: int = 0
-    """How many rows were left out because a text is empty."""
+    """The number of rows that are left out because a text is empty."""
     without_label: int = 0
-    """How many more were left out because the loss needs a label and they have none."""
+    """The number of further rows that are left out because the loss needs a label and they have none."""
 
     def __len__(self) -> int:
         return len(next(iter(self.texts.values()), ()))
@@ -107,29 +121,29 @@ class Examples:
 def read_examples(source: str, loss: str, columns: Columns | None = None) -> Examples:
     """Reads rows for a loss from a table, a `datasets` folder, or a folder that `miner export` wrote.
 
-    Rows with an empty text are left out and counted, and so are those without a label where the loss
-    needs one. Raises InputError for what cannot be read or lacks a column, UsageError when the rows are
-    not what the loss needs.
+    Rows with an empty text are left out and counted, and so are rows without a label if the loss needs one.
+    Raises InputError for data that cannot be read or lacks a column, UsageError for rows that the loss cannot
+    use.
     """
     columns = columns or Columns()
-    table, splits = read_rows(source)
+    table, splits = read_rows(source, None if columns.header else columns.texts)
     return replace(examples_of(table, source, loss, columns), unread_splits=splits)
 
 
 def examples_of(table: pa.Table, origin: str, loss: str, columns: Columns | None = None) -> Examples:
-    """Returns the rows of a table for a loss; errors as `read_examples`."""
+    """Returns the rows of a table for a loss; raises the errors of `read_examples`."""
     columns, needs = columns or Columns(), LOSSES[loss]
-    table = one_passage_a_row(table, columns.texts)
+    table = one_passage_a_row(table, columns.named)
     label = _label_column(table, origin, columns)
-    names = columns.texts or text_columns(_candidates(table, label), origin)
+    names = columns.named or text_columns(_candidates(table, label), origin)
     _require_columns(table, origin, names)
     _require_shape(origin, loss, needs, names, label)
     _require_texts(table, origin, loss, needs, names)
-    if not columns.texts and needs.label not in ("number", "class"):
+    if not columns.named and needs.label not in ("number", "class"):
         _require_roles(origin, needs, names)
     if columns.positive_label is not None and not needs.label:
         table = _of_class(table, origin, label, columns.positive_label)
-    elif label is not None and not columns.texts:
+    elif label is not None and not columns.named:
         _require_no_label(table, origin, loss, needs, label)
     texts = {name: table[name].cast(pa.string()).to_pylist() for name in names}
     filled = [i for i, row in enumerate(zip(*texts.values(), strict=True)) if not any(map(is_blank, row))]
@@ -151,7 +165,7 @@ def examples_of(table: pa.Table, origin: str, loss: str, columns: Columns | None
 
 
 def _candidates(table: pa.Table, label: str | None) -> list[str]:
-    """The columns that may hold texts: no labels, and no lists if at least a pair is left without them."""
+    """The columns that may be texts: no labels, and no lists if two columns are left without them."""
     names = [name for name in table.column_names if name not in (*LABELS, *SCORES) and name != label]
     single = [name for name in names if not pa.types.is_nested(table.schema.field(name).type)]
     return single if len([name for name in single if not _ID.fullmatch(name)]) > 1 else names
@@ -162,58 +176,59 @@ def _is_prose(name: str) -> bool:
 
 
 def _prose_among(names: Sequence[str]) -> str | None:
-    """A name that is rather a text: a long one, and one of three words where no name says what it is for."""
-    told = any(
+    """A name that looks like a text: a sentence, or three words if no name of the table is a known one."""
+    known = any(
         name in (*_ANCHORS, _POSITIVE, *LABELS, *SCORES) or _NEGATIVE.fullmatch(name) for name in names
     )
-    return next((name for name in names if _is_prose(name) or (not told and len(name.split()) > 2)), None)
+    return next((name for name in names if _is_prose(name) or (not known and len(name.split()) > 2)), None)
 
 
 def text_columns(names: Sequence[str], origin: str) -> tuple[str, ...]:
     """Returns the columns to train on, in order: anchor, positive, negatives.
 
-    Those that are called so, wherever they stand, and a query is an anchor; beside a positive no
-    other column is read. Else all but ids in the order of the table, negatives last. Raises InputError
-    where the first row seems to be texts, UsageError where two columns are the anchor, or none.
+    Columns with these names (or query for anchor) are used at any position, and then no others. Without a
+    column named positive, all columns but ids are used in the order of the table, negatives last. Raises
+    InputError if the first row looks like texts, UsageError if no column or several columns may be the
+    anchor.
     """
     prose = _prose_among(names)
     if prose is not None:
         raise InputError(
             f"{origin}: its first row looks like texts, not like names of columns: "
             f"'{shown(prose, _LONG_NAME + 1)}'",
-            "write the names above it, such as anchor, positive and negative; if these are names, give those "
-            "to train on with --columns",
+            "name the columns with --no-header --columns, such as anchor,positive,negative; if these are "
+            "names, name those to train on with --columns",
         )
     texts = [name for name in names if not _ID.fullmatch(name)]
     anchors = [name for name in texts if name in _ANCHORS]
-    negatives = sorted((name for name in texts if _NEGATIVE.fullmatch(name)), key=_place)
+    negatives = sorted((name for name in texts if _NEGATIVE.fullmatch(name)), key=_number_of)
     if _POSITIVE not in texts:
         first = anchors[:1]
         return (*first, *(name for name in texts if name not in (*first, *negatives)), *negatives)
     anchors = anchors or [name for name in texts if name != _POSITIVE and name not in negatives]
     if len(anchors) != 1:
-        found = f"columns {listed(anchors, ' and ')} may both be" if anchors else "no column is"
+        which = f"columns {listed(anchors, ' and ')} may both be" if anchors else "no column is"
         raise UsageError(
-            f"{origin}: {found} the anchor",
+            f"{origin}: {which} the anchor",
             "name the columns of text in order with --columns, such as query,positive,negative",
         )
     return (*anchors, _POSITIVE, *negatives)
 
 
-def _place(negative: str) -> int:
+def _number_of(negative: str) -> int:
     match = _NEGATIVE.fullmatch(negative)
     return int(match[1]) if match and match[1] else 0
 
 
 def _is_missing(label: Any) -> bool:
-    """Tells whether a row has no label: null, blank, or the NaN that pandas writes for a missing one."""
+    """Whether a row has no label: null, blank, or the NaN that pandas writes for a missing one."""
     if isinstance(label, float):
         return isnan(label)
     return label is None or (isinstance(label, str) and is_blank(label))
 
 
 def _known(labels: Iterable[Any]) -> list[str]:
-    """The labels that there are, sorted as text."""
+    """The labels that occur, sorted as text."""
     return sorted({str(label) for label in labels if not _is_missing(label)})
 
 
@@ -239,18 +254,18 @@ def _no_class(origin: str, wanted: str, labels: Iterable[Any]) -> UsageError:
 
 
 def _label_column(table: pa.Table, origin: str, columns: Columns) -> str | None:
-    """The column of labels: the one that is named, else one of LABELS, else one named as labels are."""
+    """The column of labels: the named one, else one of LABELS, else one with a name that labels have."""
     if columns.label is not None:
         _require_columns(table, origin, (columns.label,))
         return columns.label
     known = next((name for name in LABELS if name in table.column_names), None)
     if known is not None or any(_NEGATIVE.fullmatch(name) for name in table.column_names):
         return known
-    return next((name for name in table.column_names if _is_grade(table, name, columns.texts)), None)
+    return next((name for name in table.column_names if _is_grade(table, name, columns.named)), None)
 
 
 def _is_grade(table: pa.Table, name: str, texts: Sequence[str]) -> bool:
-    """Tells whether a column nobody named holds labels of pairs, such as is_duplicate."""
+    """Whether a column that is not named as a text holds labels of pairs, such as is_duplicate."""
     if name in texts or not is_grade(name) or pa.types.is_nested(table.schema.field(name).type):
         return False
     known = _known(table[name].slice(0, _ROWS_LOOKED_AT).to_pylist())
@@ -286,19 +301,19 @@ def _require_shape(origin: str, loss: str, needs: Loss, names: Sequence[str], la
 
 
 def _hint(needs: Loss, names: Sequence[str], other: str) -> str:
-    """What to do for rows that a loss does not take; of an export, first to export it again."""
+    """The hint for rows that the loss cannot use; for an export, to export it again comes first."""
     hints = [f"export as {' or '.join(needs.formats)}", other]
     return ", or ".join(hints if _EXPORTED in names else hints[::-1])
 
 
 def _require_roles(origin: str, needs: Loss, names: Sequence[str]) -> None:
-    """Where no column is called positive, two are a pair; a third could be anything, a genre or a date."""
+    """Raises UsageError for a third column without a name that says that it is a negative."""
     others = [name for name in names if not _NEGATIVE.fullmatch(name)]
     if _POSITIVE in names or len(others) == 2:
         return
     order = others[: needs.texts[0]] if len(others) > 2 else (_ANCHORS[1], _POSITIVE, "negative")
     raise UsageError(
-        f"{origin}: none of its columns is called positive: {listed(names)}",
+        f"{origin}: none of its columns is named positive: {listed(names)}",
         f"name the columns of text in order with --columns, such as {','.join(order)}",
     )
 
@@ -313,7 +328,7 @@ def _require_texts(table: pa.Table, origin: str, loss: str, needs: Loss, names: 
 
 
 def _require_no_label(table: pa.Table, origin: str, loss: str, needs: Loss, label: str) -> None:
-    """Rows of every label would be trained on as positives; lists of scores do no harm."""
+    """Raises UsageError for labels that the loss ignores: it would train on every row as a positive."""
     if needs.label or pa.types.is_nested(table.schema.field(label).type):
         return
     exported = _EXPORTED in table.column_names
@@ -324,7 +339,7 @@ def _require_no_label(table: pa.Table, origin: str, loss: str, needs: Loss, labe
         most = max(float(as_number(value) or 0) for value in known)
         hint = "train on the numbers with --loss cosine" + (f" --label-max {most:g}" if most > 1 else "")
     raise UsageError(
-        f"loss {loss} takes every row for a positive, {origin} has labels in column '{shown(label)}'",
+        f"loss {loss} treats every row as a positive, but {origin} has labels in column '{shown(label)}'",
         _hint(needs, table.column_names, every)
         if exported or not known
         else f"{hint}; or, for every row, {every}",
@@ -334,7 +349,7 @@ def _require_no_label(table: pa.Table, origin: str, loss: str, needs: Loss, labe
 def _target(
     labels: Mapping[int, Any], origin: str, needs: Loss, columns: Columns, documents: int
 ) -> tuple[Sequence[Any] | None, tuple[str, ...]]:
-    """What the loss aims at, of labels by the number of their row; and the names of the classes."""
+    """The target of the loss, from labels by row number, and the names of the classes."""
     values = labels.values()
     if needs.label == "class" and columns.positive_label is None:
         classes = tuple(sorted({str(value) for value in values}))
@@ -365,22 +380,16 @@ def _score_lists(labels: Mapping[int, Any], origin: str, documents: int) -> list
                 f"{origin}: row {row} has no list of {documents} scores, the positive's and its negatives'",
                 "export with --scores",
             )
-    widest = max(abs(scores[0] - number) for scores in lists for number in scores[1:])
-    if widest > _WIDEST:
-        raise UsageError(
-            f"{origin}: margins go up to {widest:g}, those of cosines to {_WIDEST}",
-            "take scores that are probabilities or cosines: mine with --reranker, see train-reranker",
-        )
     return [[float(number) for number in scores] for scores in lists]
 
 
 def _list(value: Any) -> list[Any]:
-    """The list that a value is or writes in JSON; an empty one if it does neither."""
+    """The list that a value is, or that its JSON text is; otherwise an empty list."""
     try:
-        found = json.loads(value) if isinstance(value, str) else value
+        parsed = json.loads(value) if isinstance(value, str) else value
     except ValueError:
         return []
-    return found if isinstance(found, list) else []
+    return parsed if isinstance(parsed, list) else []
 
 
 def _numbers(labels: Mapping[int, Any], origin: str, most: float) -> list[float]:
@@ -395,7 +404,7 @@ def _numbers(labels: Mapping[int, Any], origin: str, most: float) -> list[float]
         numbers.append(number / most)
     if min(numbers) < -1 or max(numbers) > 1:
         raise UsageError(
-            f"{origin}: labels go from {min(numbers):g} to {max(numbers):g}, a cosine from -1 to 1",
+            f"{origin}: labels go from {min(numbers):g} to {max(numbers):g}, but a cosine from -1 to 1",
             "divide them by their largest with --label-max, such as 5 for STS",
         )
     if len(numbers) > 1 and min(numbers) == max(numbers):

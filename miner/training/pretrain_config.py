@@ -1,4 +1,4 @@
-"""How to pretrain an encoder with TSDAE: one frozen configuration. Imports nothing heavy."""
+"""The configuration of `miner pretrain`. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POOLINGS = ("keep", "cls", "mean")
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Everything that decides which weights come out. UsageError for a value that cannot be.
+    """All settings of a pretraining; UsageError for values out of range.
 
     Deletion, batch size and learning rate are those of the paper (Wang et al. 2021).
     """
@@ -37,28 +37,29 @@ class PretrainConfig:
     base: str = "bundled"
     """The transformer to start from: hub id, folder or `bundled`."""
     texts: str = "both"
-    """Which texts of the store to learn from: `documents`, `queries` or `both`."""
+    """The texts of the store to train on: `documents`, `queries` or `both`."""
     without: str | None = "test"
-    """Leave out the queries that are judged in this split: it is kept to measure on."""
+    """Leave out the queries that are judged in this split, which evaluation uses."""
     deletion: float = within(0.6, BELOW_1)
-    """The probability with which each word is deleted, and each character in scripts without spaces."""
+    """The probability that a word is deleted; in scripts without spaces, a character."""
     pooling: str = "keep"
-    """How token vectors become one: `cls`, `mean`, or as the base does it."""
+    """How token vectors become one vector: `cls`, `mean`, or `keep` for the way of the base."""
     epochs: int = within(1, EPOCHS)
     max_steps: int | None = within(None, COUNT)
-    """Stop after this many batches, whatever `epochs` says."""
+    """Stop after this many batches, even before the epochs end."""
     batch_size: int = within(8, BATCH)
     """Texts per batch."""
     learning_rate: float = within(3e-5, RATE)
     """Constant after the warm-up."""
     warmup: float = within(0.05, BELOW_1)
-    """The share of the steps over which the learning rate rises."""
+    """The share of the steps in which the learning rate rises."""
     max_length: int = within(128, whole(8, 1_000_000))
-    """Tokens read and written of a text, special tokens included."""
+    """Maximum tokens of a text, special tokens included."""
     dtype: str = "auto"
     seed: int = within(13, SEED)
     threads: int | None = within(None, THREADS)
-    """Processor threads; None: as many as are free. Another number can change the last digits."""
+    """Processor threads; None: as many as are free. Another number can change the last digits of the
+    weights."""
 
     def __post_init__(self) -> None:
         check_fields(self)

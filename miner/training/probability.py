@@ -1,7 +1,7 @@
-"""Calibration: scores that are probabilities, measured on pairs that no model was trained on.
+"""Makes a reranker's scores probabilities, and measures them on pairs that no model was trained on.
 
-Platt scaling (Platt 1999): the logit becomes slope · logit + intercept, fitted by maximum likelihood.
-The slope is above 0, so the order of the scores stays.
+Platt scaling (Platt 1999): the logit becomes slope · logit + intercept, fitted by maximum likelihood. The
+slope is above 0, so that the order of the scores stays. The scaling is written into the model's last layer.
 """
 
 from __future__ import annotations
@@ -9,26 +9,34 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from miner.engine.progress import Progress
+from miner.models.device import resolve_device, resolve_dtype
+from miner.models.names import resolve
+from miner.models.quiet import quietly
+from miner.models.reranker import PairScorer
+from miner.training.reranker_config import RerankerConfig
+
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 FEWEST = 50
-"""Held-out pairs below which nothing is fitted."""
+"""The fewest held-out pairs that a scaling is fitted on."""
 BINS = 10
 FOLDS = 5
-"""Parts of the held-out queries: each is measured with a scaling that was fitted on the others."""
+"""The number of parts of the held-out queries; each part is measured with a scaling fitted on the others."""
 _FLATTEST = 1e-3
-"""The least slope, per standard deviation of the logits: below it scores say nothing of relevance."""
+"""The least slope per standard deviation of the logits: below it, scores do not depend on relevance."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """What becomes of a logit: slope · logit + intercept."""
+    """The map of a logit to slope · logit + intercept."""
 
     slope: float
     intercept: float
@@ -40,29 +48,29 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Sample:
-    """Held-out pairs as one model sees them."""
+    """Held-out pairs with the logits of one model."""
 
     logits: Floats
     positive: Flags
     query: npt.NDArray[Any]
-    """Whose pair it is: pairs of one query stay together."""
+    """The query of each pair: pairs of one query stay together."""
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """What was fitted, and what it is worth; `reason` says why when nothing was."""
+class ScoreCalibration:
+    """The scalings and their errors, or the reason why nothing was fitted."""
 
     pairs: int
     positives: int
     reason: str | None = None
     scalings: Sequence[Scaling] = ()
-    """Per model."""
+    """One per model."""
     brier: tuple[float, float] | None = None
     """Mean squared error of the probabilities (Brier 1950) before and after, on pairs not fitted on."""
     calibration_error: tuple[float, float] | None = None
     """Expected calibration error before and after, on pairs not fitted on."""
     table: Sequence[tuple[int, float, float]] = ()
-    """Reliability after: per bin its pairs, their mean probability, the share of positives."""
+    """Reliability after scaling: per bin its pairs, their mean probability, the share of positives."""
 
     def values(self) -> dict[str, Any]:
         """Returns the fields as JSON-able values."""
@@ -70,26 +78,27 @@ class Calibration:
         return values
 
 
-def calibrate(samples: Sequence[Sample]) -> Calibration:
+def calibrate_scores(samples: Sequence[Sample]) -> ScoreCalibration:
     """Returns a scaling for each model, measured by cross-fitting over query folds.
 
-    All models are scaled or none: their scores are compared with each other. None is when a sample
-    has fewer than 50 pairs, lacks a class, or does not score positives higher.
+    Either all models are scaled or none, because their scores are compared with each other. None is scaled if
+    a sample has fewer than 50 pairs, lacks a class, or does not score positives higher.
     """
     sizes = sum(len(s.logits) for s in samples), sum(int(s.positive.sum()) for s in samples)
     parts = [(fit(s.logits, s.positive), cross_fitted(s)) for s in samples]
     scalings = [scaling for scaling, _ in parts if scaling]
     after = [logits for _, logits in parts if logits is not None]
     if len(scalings) < len(samples) or len(after) < len(samples) or not samples:
-        return Calibration(*sizes, reason=_reason(samples))
+        return ScoreCalibration(*sizes, reason=_reason(samples))
     positive = np.concatenate([s.positive for s in samples])
-    pair = tuple(sigmoid(np.concatenate(side)) for side in ([s.logits for s in samples], after))
-    return Calibration(
+    before = sigmoid(np.concatenate([s.logits for s in samples]))
+    scaled = sigmoid(np.concatenate(after))
+    return ScoreCalibration(
         *sizes,
         scalings=scalings,
-        brier=(brier_score(pair[0], positive), brier_score(pair[1], positive)),
-        calibration_error=(calibration_error(pair[0], positive), calibration_error(pair[1], positive)),
-        table=reliability(pair[1], positive),
+        brier=(brier_score(before, positive), brier_score(scaled, positive)),
+        calibration_error=(calibration_error(before, positive), calibration_error(scaled, positive)),
+        table=reliability(scaled, positive),
     )
 
 
@@ -112,10 +121,10 @@ def sigmoid(logits: Floats) -> Floats:
 
 
 def fit(logits: Floats, positive: Flags) -> Scaling | None:
-    """Returns the scaling of greatest likelihood, or None where there is none worth having.
+    """Returns the scaling of greatest likelihood; None if there is none with a slope above 0.
 
-    Platt's targets, (n + 1) / (n + 2) and 1 / (n + 2) in place of 1 and 0, keep it finite where
-    the classes do not overlap (Platt 1999; Lin, Lin & Weng 2007).
+    Platt's targets, (n + 1) / (n + 2) and 1 / (n + 2) instead of 1 and 0, keep it finite if the classes do
+    not overlap (Platt 1999; Lin, Lin & Weng 2007).
     """
     from scipy.optimize import minimize
 
@@ -135,15 +144,15 @@ def fit(logits: Floats, positive: Flags) -> Scaling | None:
         return float(value), np.array([np.mean(error * standard), np.mean(error)])
 
     start = np.array([1.0, np.log((good + 1) / (bad + 1))])
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(_FLATTEST, None), (None, None)])
-    slope, intercept = (float(value) for value in found.x)
-    if slope <= _FLATTEST * 1.01 or not np.isfinite(found.x).all():
+    least = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(_FLATTEST, None), (None, None)])
+    slope, intercept = (float(value) for value in least.x)
+    if slope <= _FLATTEST * 1.01 or not np.isfinite(least.x).all():
         return None
     return Scaling(slope / spread, intercept - slope * middle / spread)
 
 
 def cross_fitted(sample: Sample) -> Floats | None:
-    """Returns each pair's logit, scaled by what was fitted on other queries; None where that fails."""
+    """Returns each pair's logit, scaled by a fit on other queries; None if a fit fails."""
     owners = np.unique(sample.query, return_inverse=True)[1]
     number = int(owners.max()) + 1 if len(owners) else 0
     folds = min(FOLDS, number)
@@ -152,11 +161,11 @@ def cross_fitted(sample: Sample) -> Floats | None:
     fold = (np.random.default_rng(0).permutation(number) % folds)[owners]
     scaled = np.empty_like(sample.logits)
     for part in range(folds):
-        held = fold == part
-        scaling = fit(sample.logits[~held], sample.positive[~held])
+        inside = fold == part
+        scaling = fit(sample.logits[~inside], sample.positive[~inside])
         if scaling is None:
             return None
-        scaled[held] = scaling(sample.logits[held])
+        scaled[inside] = scaling(sample.logits[inside])
     return scaled
 
 
@@ -182,3 +191,69 @@ def reliability(probability: Floats, positive: Flags, bins: int = BINS) -> list[
         for part in np.array_split(order, bins)
         if len(part)
     ]
+
+
+PairTexts = tuple[Sequence[str], Sequence[str]]
+"""The queries and the documents of pairs."""
+
+_PROBES = 32
+"""The number of pairs on which a scaled model is checked."""
+_TOLERANCE = 1e-4
+
+
+def pair_logits(folder: Path, texts: PairTexts, config: RerankerConfig, progress: Progress) -> Floats:
+    """Returns the logit of each pair, computed in the way the reranker in `folder` computes scores."""
+    if not texts[0]:
+        return np.empty(0, dtype=np.float64)
+    scorer = PairScorer(_bare(folder, config), resolve_dtype(config.dtype, resolve_device()))
+    return scorer.score(*texts, config.threads, progress)[0]
+
+
+def write_scaled(folder: Path, out: Path, scaling: Scaling, texts: PairTexts, config: RerankerConfig) -> bool:
+    """Writes the model in `folder` to `out` with scaled logits; its score is their sigmoid.
+
+    Returns whether the written model gives the expected logits for the first pairs. Returns False and writes
+    nothing if the model has no last layer with one output.
+    """
+    import torch
+
+    model = _bare(folder, config)
+    head = _last_layer(model)
+    if head is None:
+        return False
+    probes = [list(pair) for pair in zip(*texts, strict=True)][:_PROBES]
+    with quietly():
+        expected = scaling(_logits(model, probes))
+        with torch.no_grad():
+            head.weight.mul_(scaling.slope)
+            head.bias.mul_(scaling.slope).add_(scaling.intercept)
+        model.activation_fn = torch.nn.Sigmoid()
+        model.save_pretrained(str(out), create_model_card=False)
+    written = _logits(_bare(out, config), probes)
+    return bool(np.allclose(written, expected, rtol=_TOLERANCE, atol=_TOLERANCE))
+
+
+def _bare(folder: Path, config: RerankerConfig) -> Any:
+    """Loads a trained model without its activation: its scores are logits."""
+    import torch
+
+    from miner.training.reranker_trainer import load_base
+
+    with quietly():
+        model = load_base(resolve(str(folder)), config)
+    model.activation_fn = torch.nn.Identity()
+    return model
+
+
+def _last_layer(model: Any) -> Any:
+    """The last linear layer, if it has one output and a bias."""
+    import torch
+
+    linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    if not linear or linear[-1].out_features != 1 or linear[-1].bias is None:
+        return None
+    return linear[-1]
+
+
+def _logits(model: Any, pairs: list[list[str]]) -> Floats:
+    return np.asarray(model.predict(pairs, show_progress_bar=False), dtype=np.float64)

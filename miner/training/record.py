@@ -1,4 +1,4 @@
-"""Noting in a store what a model was trained on; a training is never lost because that cannot be done."""
+"""Records in a store what a model was trained on; a training is not lost if that fails."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from miner.store.database import Store
 from miner.store.pending import NOTE, TrainedModel, note_of, notes_folder, record
 
 WAIT = 30.0
-"""Seconds that a finished training waits for a process that writes to the store."""
+"""Seconds that a finished training waits for another process to finish writing to the store."""
 
 
 def note_training(
     path: Path, store_id: str, out: Path, models: Sequence[TrainedModel], progress: Progress
 ) -> None:
-    """Notes in the store at `path` which positives the models in `out` were trained on.
+    """Records in the store at `path` the positives that the models in `out` were trained on.
 
-    Where the store cannot be written to, or is not the one of `store_id` any more, the note is kept in `out`
-    and beside the store, and the next command that writes to the store takes it in; `progress` gets a note.
+    If the store cannot be written to, or is not the store of `store_id` any more, the record is kept in `out`
+    and beside the store. The next command that writes to the store takes it in, and `progress` gets a note.
     """
     try:
         with Store.open(path, wait=WAIT, note=progress.note) as store:
@@ -34,7 +34,7 @@ def note_training(
         if not isinstance(error, StoreError):
             raise
         progress.note(
-            f"{error.message}; so what {out} was trained on is kept in {out / NOTE}, "
+            f"{error.message}; the record of what {out} was trained on is kept in {out / NOTE}, "
             "and the next command that writes to the store takes it in"
         )
     else:
@@ -46,5 +46,5 @@ def _keep(path: Path, store_id: str, out: Path, models: Sequence[TrainedModel]) 
     note = note_of(store_id, out, models)
     write_whole(out / NOTE, note)
     if path.is_file():
-        with suppress(MinerError):  # that folder may be read-only, and the model has the note
+        with suppress(MinerError):  # that folder may be read-only; the model has the record
             write_whole(notes_folder(path) / f"{models[0].fingerprint[:24]}.json", note)

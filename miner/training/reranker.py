@@ -1,7 +1,7 @@
-"""`miner train-reranker`: a cross-encoder, or an ensemble of folds, from a store's judgments.
+"""`miner train-reranker`: trains a cross-encoder, or an ensemble of folds, on a store's judgments.
 
-In the workplace, `training-0` and so on hold the checkpoints of what is under way, `trained` what is
-finished, and `model` the same with calibrated scores.
+In the workspace, `training-0` and so on hold the checkpoints of unfinished models, `trained` the finished
+models, and `model` the same models with calibrated scores.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from miner.collection.collection import Collection
 from miner.engine.files import discard, locked, put, write_whole
 from miner.engine.progress import SILENT, Progress
@@ -23,50 +26,42 @@ from miner.models.kinds import require_one_score
 from miner.models.names import ModelFolder, resolve
 from miner.models.reranker import Reranker, fold_folder
 from miner.models.weights import FOLDS_FILE
-from miner.reporting.readable import Readable
 from miner.store.database import Store
 from miner.store.models import is_trained_here
 from miner.store.pending import TrainedModel
 from miner.text import fingerprint
-from miner.training.probability import Calibration, Sample, calibrate
+from miner.training.model_card import RERANKER, RerankerMetrics, RerankerReport, write_card
+from miner.training.probability import (
+    Sample,
+    ScoreCalibration,
+    calibrate_scores,
+    pair_logits,
+    write_scaled,
+)
 from miner.training.record import note_training
-from miner.training.reranker_card import WHAT, Metrics, card, chance_precision, mean_average_precision
 from miner.training.reranker_config import RerankerConfig
-from miner.training.reranker_head import pair_logits, write_scaled
 from miner.training.reranker_pairs import (
     Flags,
     LabelledPairs,
     held_out_queries,
     labelled_pairs,
     query_folds,
-    read_judged,
+    read_judgments,
     sample_queries,
 )
-from miner.training.workspace import METRICS, Job, finished, publish, workplace
+from miner.training.workspace import TRAINED, Job, finished, publish, remove_hint, workspace
 
 _CODE = 4
-"""Raised when the same data and settings would give another model."""
-
-
-@dataclass(frozen=True, repr=False)
-class TrainingReport(Readable):
-    """A finished reranker."""
-
-    out: Path
-    model: str
-    """Its fingerprint, as runs and scores name it."""
-    metrics: Metrics
-    reused: bool
-    """Whether it was finished before, and nothing was computed."""
+"""Raise it when the same data and settings give another model."""
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What to train: pairs, who is held out, and each model's share of the queries."""
+class _RerankerPlan:
+    """What to train: the pairs, the held-out queries, and the queries of each model."""
 
     pairs: LabelledPairs
     held_out: Flags
-    shares: tuple[Flags, ...]
+    trained_on: tuple[Flags, ...]
     """Per model, the queries that it trains on."""
     unseen: tuple[Flags, ...]
     """Per model, the queries that it scores and never trains on."""
@@ -74,51 +69,32 @@ class _Plan:
     config: RerankerConfig
     fingerprint: str
 
-    def part(self, model: int) -> LabelledPairs:
+    def pairs_of(self, model: int) -> LabelledPairs:
         """Returns the pairs that a model trains on."""
-        return self.pairs.of_queries(self.shares[model])
+        return self.pairs.of_queries(self.trained_on[model])
 
     def folder(self, out: Path, model: int) -> Path:
-        """Returns where below `out` a model belongs."""
+        """Returns the folder of a model below `out`."""
         return fold_folder(out, model) if self.config.folds else out
 
 
 def train_reranker(
     store: Store, out: Path, config: RerankerConfig, progress: Progress = SILENT, *, force: bool = False
-) -> TrainingReport:
+) -> RerankerReport:
     """Trains a reranker on the store's judgments and writes it, with its card, to the folder `out`.
 
-    The store may be open to read; what the model was trained on is noted in it as `note_training` does.
-    A killed training goes on where it was; a finished one is not repeated. `force` replaces a
-    reranker that was trained otherwise. Raises UsageError when the split has no positives or `out`
-    is taken, ModelError when the base does not load, MinerError when the training diverges.
+    The store may be open for reading; `note_training` records in it what the model was trained on. After a
+    kill, the same call goes on from the last checkpoint; a finished training is not repeated; `force`
+    replaces a reranker of other data or settings. Raises UsageError if the split has no positives or `out`
+    is taken, ModelError if the base does not load, MinerError if the training diverges.
     """
     base = resolve(config.base)
     require_one_score(base.name, base.path)
     with store.snapshot():
         store_id = store.id
         collection = sample_queries(Collection.load(store, config.split), config)
-        judged = read_judged(store, config)
-    identity = _identity(collection, base, config)
-    job = Job(WHAT, identity, config.identity())
-    with locked(out):
-        found = finished(out, job, force)
-        known = None if found is None else Metrics.parse((out / METRICS).read_text("utf-8"))
-        if known is not None and _is_recorded(store, out, config):
-            progress.note(f"{out} holds this reranker already")
-            return TrainingReport(out, Reranker(str(out)).fingerprint, known, True)
-        store.release()  # for others to write to; what is noted at the end opens it anew
-        plan = _plan(labelled_pairs(judged, collection, config, progress), base, config, identity)
-        metrics = known
-        if metrics is None:
-            with workplace(out, job, force, progress) as work:
-                metrics = _train(plan, work, out, progress)
-    note_training(store.path, store_id, out, _models(plan, out), progress)
-    return TrainingReport(out, Reranker(str(out)).fingerprint, metrics, known is not None)
-
-
-def _identity(collection: Collection, base: ModelFolder, config: RerankerConfig) -> str:
-    return fingerprint(
+        judgments = read_judgments(store, config)
+    identity = fingerprint(
         {
             "data": collection.hashes,
             "base": base.fingerprint,
@@ -127,65 +103,81 @@ def _identity(collection: Collection, base: ModelFolder, config: RerankerConfig)
             "code": _CODE,
         }
     )
+    job = Job(RERANKER, identity, config.identity())
+    with locked(out):
+        stored = finished(out, job, force)
+        metrics = None if stored is None else RerankerMetrics.parse(stored)
+        if metrics is not None and _is_recorded(store, out, config):
+            progress.note(f"{out} holds this reranker already")
+            return RerankerReport(out, Reranker(str(out)).fingerprint, metrics, True)
+        store.release()  # other processes may write to it; the record at the end opens it again
+        pairs = labelled_pairs(judgments, collection, config, progress)
+        plan = _plan(pairs, base, config, identity)
+        if metrics is None:
+            with workspace(out, job, force, progress) as work:
+                metrics = _train(plan, work, out, progress)
+    note_training(store.path, store_id, out, _trained_models(plan, out), progress)
+    return RerankerReport(out, Reranker(str(out)).fingerprint, metrics, stored is not None)
 
 
-def _plan(pairs: LabelledPairs, base: ModelFolder, config: RerankerConfig, identity: str) -> _Plan:
+def _plan(pairs: LabelledPairs, base: ModelFolder, config: RerankerConfig, identity: str) -> _RerankerPlan:
     held_out = held_out_queries(pairs.collection, config)
-    shares, unseen = (~held_out,), (held_out,)
+    trained_on, unseen = (~held_out,), (held_out,)
     if config.folds:
         folds = query_folds(pairs.collection, config.folds)
-        shares = tuple(~held_out & (folds != fold) for fold in range(config.folds))
+        trained_on = tuple(~held_out & (folds != fold) for fold in range(config.folds))
         unseen = tuple(folds == fold for fold in range(config.folds))
-    plan = _Plan(pairs, held_out, shares, unseen, base, config, identity)
-    for model in range(len(shares)):
-        part = plan.part(model)
+    plan = _RerankerPlan(pairs, held_out, trained_on, unseen, base, config, identity)
+    for model in range(len(trained_on)):
+        part = plan.pairs_of(model)
         if not part.positive.any() or part.positive.all():
-            what = "positives" if not part.positive.any() else "negatives"
+            missing = "positives" if not part.positive.any() else "negatives"
             raise UsageError(
-                f"no {what} to train on: {part.query_count} queries, {len(part)} pairs"
+                f"no {missing} to train on: {part.query_count} queries, {len(part)} pairs"
                 + (f" in fold {model}" if config.folds else ""),
                 "use more queries, fewer --folds, or another rank window",
             )
     return plan
 
 
-def _train(plan: _Plan, work: Path, out: Path, progress: Progress) -> Metrics:
-    """Trains what is missing in `work`, measures, writes the card, and renames the whole to `out`."""
-    trained = [_train_one(plan, number, work, progress) for number in range(len(plan.shares))]
+def _train(plan: _RerankerPlan, work: Path, out: Path, progress: Progress) -> RerankerMetrics:
+    """Trains the missing models in `work`, measures them, writes the card, and moves the result to `out`."""
+    figures = [_train_one(plan, number, work, progress) for number in range(len(plan.trained_on))]
     model, calibration = _calibrated(plan, work, progress)
     if plan.config.folds:
         (model / FOLDS_FILE).write_text(json.dumps({"folds": plan.config.folds}) + "\n", "utf-8")
-    metrics = _measure(plan, trained, Reranker(str(model), dtype=plan.config.dtype), progress)
+    metrics = _measure(plan, figures, Reranker(str(model), dtype=plan.config.dtype), progress)
     metrics = replace(metrics, calibration=calibration.values() if calibration else None)
-    (model / METRICS).write_text(metrics.json(), "utf-8")
-    (model / "README.md").write_text(card(out.name, plan.config, metrics), "utf-8")
+    write_card(model, out.name, metrics)
     publish(model, out, work)
     return metrics
 
 
-def _train_one(plan: _Plan, number: int, work: Path, progress: Progress) -> dict[str, Any]:
-    """Trains one model into `work`, unless that was done before; returns its steps, losses, seconds."""
-    folder = plan.folder(work / "trained", number)
-    told = work / f"trained-{number}.json"
+def _train_one(plan: _RerankerPlan, number: int, work: Path, progress: Progress) -> dict[str, Any]:
+    """Trains one model in `work`, unless it is trained already; returns its steps, losses and seconds."""
+    folder = plan.folder(work / TRAINED, number)
+    file = work / f"trained-{number}.json"
     if not folder.exists():
-        from miner.training.reranker_trainer import TRAINED, train_cross_encoder
+        from miner.training.reranker_trainer import train_cross_encoder
 
         if plan.config.folds:
-            progress.note(f"model {number + 1} of {len(plan.shares)}, without the queries of fold {number}")
+            progress.note(
+                f"model {number + 1} of {len(plan.trained_on)}, without the queries of fold {number}"
+            )
         started = time.perf_counter()
-        place = work / f"training-{number}"
-        training = train_cross_encoder(plan.part(number), plan.base, place, plan.config, progress)
+        own = work / f"training-{number}"
+        training = train_cross_encoder(plan.pairs_of(number), plan.base, own, plan.config, progress)
         seconds = time.perf_counter() - started
-        write_whole(told, json.dumps({**asdict(training), "seconds": seconds}))
+        write_whole(file, json.dumps({**asdict(training), "seconds": seconds}))
         folder.parent.mkdir(exist_ok=True)
-        put(place / TRAINED, folder)
-        discard(place)
-    return read_json(told, dict, f"remove {work}, then run the command again: it starts anew")
+        put(own / TRAINED, folder)
+        discard(own)
+    return read_json(file, dict, remove_hint(work))
 
 
-def _calibrated(plan: _Plan, work: Path, progress: Progress) -> tuple[Path, Calibration | None]:
-    """Writes the trained models to `work/model`, with their scores made probabilities where that can be."""
-    trained, model = work / "trained", work / "model"
+def _calibrated(plan: _RerankerPlan, work: Path, progress: Progress) -> tuple[Path, ScoreCalibration | None]:
+    """Writes the models to `work/model`; their scores become probabilities if that can be fitted."""
+    trained, model = work / TRAINED, work / "model"
     calibration = None
     if plan.config.calibrate:
         calibration = _calibrate(plan, trained, model, progress)
@@ -196,71 +188,105 @@ def _calibrated(plan: _Plan, work: Path, progress: Progress) -> tuple[Path, Cali
     return model, calibration
 
 
-def _calibrate(plan: _Plan, trained: Path, model: Path, progress: Progress) -> Calibration:
-    """Fits on the pairs that each model never trained on, and writes the scaled models."""
+def _calibrate(plan: _RerankerPlan, trained: Path, model: Path, progress: Progress) -> ScoreCalibration:
+    """Fits a scaling on the pairs that each model never trained on, and writes the scaled models."""
     pairs = [plan.pairs.of_queries(unseen) for unseen in plan.unseen]
     keys = plan.pairs.collection.queries["text_key"].to_numpy()
     folders = [plan.folder(trained, number) for number in range(len(pairs))]
     logits = [pair_logits(f, p.texts(), plan.config, progress) for f, p in zip(folders, pairs, strict=True)]
     samples = [Sample(x, p.positive, keys[p.query]) for x, p in zip(logits, pairs, strict=True)]
-    found = calibrate(samples)
+    calibration = calibrate_scores(samples)
     shutil.rmtree(model, ignore_errors=True)
-    for number, scaling in enumerate(found.scalings):
+    for number, scaling in enumerate(calibration.scalings):
         target, texts = plan.folder(model, number), pairs[number].texts()
         if not write_scaled(folders[number], target, scaling, texts, plan.config):
-            return Calibration(found.pairs, found.positives, "the last layer of this base cannot be scaled")
-    return found
+            return ScoreCalibration(
+                calibration.pairs, calibration.positives, "the last layer of this base cannot be scaled"
+            )
+    return calibration
 
 
-def _measure(plan: _Plan, trained: list[dict[str, Any]], model: Reranker, progress: Progress) -> Metrics:
-    tested = plan.pairs.of_queries(plan.held_out)
-    learnt = plan.pairs.of_queries(~plan.held_out)
+def _measure(
+    plan: _RerankerPlan, figures: list[dict[str, Any]], model: Reranker, progress: Progress
+) -> RerankerMetrics:
+    held_out = plan.pairs.of_queries(plan.held_out)
+    trained_on = plan.pairs.of_queries(~plan.held_out)
     precision = chance = None
-    if tested.positive.any():
-        scores = model.score(*tested.texts(), workers=plan.config.threads, progress=progress)
-        precision = mean_average_precision(tested.query, tested.positive, scores)
-        chance = chance_precision(tested.query, tested.positive)
-    return Metrics(
+    if held_out.positive.any():
+        scores = model.score(*held_out.texts(), workers=plan.config.threads, progress=progress)
+        precision = mean_average_precision(held_out.query, held_out.positive, scores)
+        chance = chance_precision(held_out.query, held_out.positive)
+    return RerankerMetrics(
         fingerprint=plan.fingerprint,
         base=plan.base.name,
         base_fingerprint=plan.base.fingerprint,
-        data=plan.pairs.collection.hashes,
         config=plan.config.identity(),
         dtype=model.dtype,
-        queries=learnt.query_count,
-        positives=learnt.count("positive"),
-        mined=learnt.count("mined"),
-        random=learnt.count("random"),
-        steps=sum(one["steps"] for one in trained),
-        losses=[one["losses"] for one in trained],
-        held_out_queries=tested.query_count,
-        held_out_pairs=len(tested),
+        seconds=round(sum(one["seconds"] for one in figures), 1),
+        steps=sum(one["steps"] for one in figures),
+        data=plan.pairs.collection.hashes,
+        queries=trained_on.query_count,
+        positives=trained_on.count("positive"),
+        mined=trained_on.count("mined"),
+        random=trained_on.count("random"),
+        losses=[one["losses"] for one in figures],
+        held_out_queries=held_out.query_count,
+        held_out_pairs=len(held_out),
         average_precision=precision,
         chance=chance,
-        seconds=round(sum(one["seconds"] for one in trained), 1),
     )
 
 
-def _models(plan: _Plan, out: Path) -> list[TrainedModel]:
-    """The reranker, each of its models, and the positives that they used.
+def mean_average_precision(
+    query: npt.NDArray[Any], positive: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]
+) -> float:
+    """Returns the mean over queries of the average precision of ranking by score.
 
-    Of an ensemble it is the models that used them, not the ensemble: it scores a query with a
-    model that did not. Noted for every dtype, as each is a fingerprint of its own.
+    AP is the mean over a query's positives of the precision at their rank (Manning et al. 2008, 8.4). Among
+    equal scores, negatives come first, so that a constant score gains nothing. All queries are computed at
+    once, because `chance_precision` does so 20 times; scikit-learn computes one query per call.
     """
-    found = []
+    order = np.lexsort((positive, -scores, query))
+    query, positive = query[order], positive[order]
+    start = np.searchsorted(query, query)
+    rank = np.arange(len(query)) - start + 1
+    positives = np.cumsum(positive)
+    before: npt.NDArray[np.int64] = positives[start] - positive[start]
+    precision = (positives - before)[positive] / rank[positive]
+    owners, sums = np.unique(query[positive], return_inverse=True)
+    totals = np.bincount(sums, weights=precision) / np.bincount(sums)
+    return float(totals.mean()) if len(owners) else float("nan")
+
+
+def chance_precision(
+    query: npt.NDArray[Any], positive: npt.NDArray[np.bool_], rounds: int = 20, seed: int = 13
+) -> float:
+    """Returns the mean average precision of random scores, over a few seeded rounds."""
+    rng = np.random.default_rng(seed)
+    return float(
+        np.mean([mean_average_precision(query, positive, rng.random(len(query))) for _ in range(rounds)])
+    )
+
+
+def _trained_models(plan: _RerankerPlan, out: Path) -> list[TrainedModel]:
+    """The reranker and each of its models, with the positives that they trained on.
+
+    An ensemble itself has no positives: the model that scores a query never trained on it. There is one
+    record per dtype, because each dtype has its own fingerprint.
+    """
+    records = []
     base = plan.base.fingerprint
-    for number in range(len(plan.shares)):
+    for number in range(len(plan.trained_on)):
         one = Reranker(str(plan.folder(out, number)))
-        positives = plan.part(number).positive_ids()
+        positives = plan.pairs_of(number).positive_ids()
         for dtype, model in one.fingerprints.items():
-            details = _details(plan, one, dtype, number)
-            found.append(TrainedModel(model, "reranker", one.name, details, base, positives))
+            details = _details(plan, one, dtype) | ({"fold": number} if plan.config.folds else {})
+            records.append(TrainedModel(model, "reranker", one.name, details, base, positives))
     whole = Reranker(str(out))
     none = plan.pairs.positive_ids().slice(0, 0) if plan.config.folds else None
     for dtype, model in whole.fingerprints.items():
-        details = _details(plan, whole, dtype, None)
-        found.append(TrainedModel(model, "reranker", whole.name, details, base, none))
-    return found
+        records.append(TrainedModel(model, "reranker", whole.name, _details(plan, whole, dtype), base, none))
+    return records
 
 
 def _is_recorded(store: Store, out: Path, config: RerankerConfig) -> bool:
@@ -270,12 +296,11 @@ def _is_recorded(store: Store, out: Path, config: RerankerConfig) -> bool:
     return all(is_trained_here(store, model) for model in models)
 
 
-def _details(plan: _Plan, model: Reranker, dtype: str, number: int | None) -> dict[str, Any]:
-    details = {
+def _details(plan: _RerankerPlan, model: Reranker, dtype: str) -> dict[str, Any]:
+    return {
         "dtype": dtype,
         "training": plan.fingerprint,
         "folds": plan.config.folds,
         "weights": model.weights,
         "base": plan.base.fingerprint,
     }
-    return details if number is None or not plan.config.folds else {**details, "fold": number}

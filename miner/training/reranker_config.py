@@ -1,4 +1,4 @@
-"""How to train a reranker: one frozen configuration. Imports nothing heavy."""
+"""The configuration of `miner train-reranker`. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -25,46 +25,48 @@ from miner.ranges import (
 
 @dataclass(frozen=True)
 class RerankerConfig:
-    """Everything that decides which weights come out. UsageError for a value that cannot be."""
+    """All settings of a training; UsageError for values out of range."""
 
     split: str = "train"
-    """Learn from the positives of this split."""
+    """Train on the positives of this split."""
     base: str = "bundled"
-    """The model to start from: hub id, folder or `bundled`. One without a head gets a new, seeded one."""
+    """The model to start from: hub id, folder or `bundled`. A model without a head gets a new, seeded one."""
     epochs: int = within(2, EPOCHS)
     """Average precision on 60 held-out queries of perspectrum, trained on 60 others: 1 epoch .592, 2 .650."""
     max_steps: int | None = within(None, COUNT)
-    """Stop after this many batches, whatever `epochs` says."""
+    """Stop after this many batches, even before the epochs end."""
     batch_size: int = within(32, BATCH)
     """Pairs per batch."""
     learning_rate: float = within(5e-5, RATE)
-    """At its peak; it rises over the warm-up and falls linearly to 0. In the same trial, 1e-4: .562."""
+    """The peak rate; it rises during the warm-up and falls linearly to 0. 1e-4 gave .562 in the same
+    trial."""
     warmup: float = within(0.1, BELOW_1)
-    """The share of the steps over which the learning rate rises."""
+    """The share of the steps in which the learning rate rises."""
     mined: int = within(4, whole(0, 10_000))
     """Negatives from BM25's rank window per positive."""
     random: int = within(2, whole(0, 10_000))
-    """Random negatives per positive: without them a model knows nothing of easy documents."""
+    """Random negatives per positive: without them, a model never sees easy documents."""
     skip_top: int = within(10, whole(0, 100_000))
-    """No mined negatives from these first ranks: that is where the unjudged positives are."""
+    """Draw no negatives from these first ranks, where most unjudged positives are."""
     depth: int = within(60, DEPTH)
-    """The last rank of the window."""
+    """The last rank from which negatives are drawn."""
     folds: int = within(0, whole(0, 100))
-    """Train this many models, each without the queries it will score; 0: one model on all queries."""
+    """Train this many models, each without the queries that it scores; 0: one model on all queries."""
     held_out: float = within(0.1, BELOW_1)
-    """The share of the queries that no model trains on, for the average precision in the card."""
-    hold_out: float = within(0.0, BELOW_1)
-    """The share of each query's positives that are treated as if nobody had judged them: for an audit."""
+    """The share of the queries that no model trains on, for the figures in the card."""
+    withheld: float = within(0.0, BELOW_1)
+    """The share of each query's positives that are withheld from training, for an audit."""
     calibrate: bool = True
-    """Scale the scores to probabilities, on queries that no model trains on."""
+    """Scale the scores to probabilities, fitted on the queries that a model does not train on."""
     max_queries: int | None = within(None, COUNT)
     """Use only this many queries, drawn with the seed."""
     max_length: int = within(256, whole(16, 1_000_000))
-    """Tokens read of a pair, special tokens included."""
+    """Maximum tokens of a pair, special tokens included."""
     dtype: str = "auto"
     seed: int = within(13, SEED)
     threads: int | None = within(None, THREADS)
-    """Processor threads; None: as many as are free. Another number can change the last digits."""
+    """Processor threads; None: as many as are free. Another number can change the last digits of the
+    weights."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -78,6 +80,6 @@ class RerankerConfig:
         return {name: value for name, value in asdict(self).items() if name != "threads"}
 
 
-def _require(holds: bool, name: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise UsageError(f"{name} cannot be {value}", f"use {allowed}")
+def _require(valid: bool, name: str, value: object, allowed: str) -> None:
+    if not valid:
+        raise UsageError(f"{name} must be {allowed}, got {value}")

@@ -1,4 +1,4 @@
-"""What a reranker learns from: judged positives, mined negatives, random negatives."""
+"""The pairs that a reranker trains on: judged positives, mined negatives, random negatives."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LabelledPairs:
         return len(self.query)
 
     def where(self, chosen: Flags) -> LabelledPairs:
-        """Returns some of the pairs."""
+        """Returns the chosen pairs."""
         return replace(self, query=self.query[chosen], doc=self.doc[chosen], kind=self.kind[chosen])
 
     def of_queries(self, chosen: Flags) -> LabelledPairs:
@@ -54,16 +54,16 @@ class LabelledPairs:
         return np.asarray(self.kind == 0)
 
     def count(self, kind: str) -> int:
-        """Returns how many pairs are of a kind."""
+        """Returns the number of pairs of a kind."""
         return int((self.kind == KINDS.index(kind)).sum())
 
     @property
     def query_count(self) -> int:
-        """How many distinct queries the pairs have."""
+        """The number of distinct queries of the pairs."""
         return len(np.unique(self.query))
 
     def texts(self) -> tuple[list[str], list[str]]:
-        """Returns the text of each pair's query and document; equal ones are one string in memory."""
+        """Returns the text of each pair's query and document; equal texts are one string in memory."""
         queries = self.collection.queries["text"].to_pylist()
         documents = self.collection.documents["text"].to_pylist()
         return [queries[i] for i in self.query], [documents[i] for i in self.doc]
@@ -88,22 +88,22 @@ def sample_queries(collection: Collection, config: RerankerConfig) -> Collection
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a store knows of relevance, read into memory: query_id and doc_id each."""
+class StoreJudgments:
+    """The judgments of a store, read into memory; each table has the columns query_id and doc_id."""
 
     positives: pa.Table
-    """Of the split."""
+    """The positives of the split."""
     known: pa.Table
-    """As `corpus.known_positives`."""
+    """The result of `corpus.known_positives`."""
     negatives: pa.Table
-    """As `corpus.known_negatives`."""
+    """The result of `corpus.known_negatives`."""
     graded: str | None
-    """What `silver.graded` says of the positives."""
+    """The note of `silver.graded` about the positives."""
 
 
-def read_judged(store: Store, config: RerankerConfig) -> Judged:
+def read_judgments(store: Store, config: RerankerConfig) -> StoreJudgments:
     """Reads the judgments that `labelled_pairs` needs."""
-    return Judged(
+    return StoreJudgments(
         corpus.positives(store, config.split),
         corpus.known_positives(store),
         corpus.known_negatives(store),
@@ -112,29 +112,29 @@ def read_judged(store: Store, config: RerankerConfig) -> Judged:
 
 
 def labelled_pairs(
-    judged: Judged, collection: Collection, config: RerankerConfig, progress: Progress = SILENT
+    judgments: StoreJudgments, collection: Collection, config: RerankerConfig, progress: Progress = SILENT
 ) -> LabelledPairs:
     """Returns every judged positive of the collection's queries with its negatives.
 
-    Mined negatives are drawn from BM25's ranks `skip_top` + 1 to `depth`, random ones from all
-    documents. Neither is anything that `Exclusions` leaves out: judged positive in any split, of the
-    text of a positive or of the query, of the query's label, or empty. Where too few are left there
-    are fewer; none twice. Positives that are held out for an audit count as unjudged: they may be drawn
-    as negatives, as those may that nobody found.
+    Mined negatives are drawn from BM25's ranks `skip_top` + 1 to `depth`, random ones from all documents,
+    none twice. `Exclusions` leaves out documents that are judged positive in any split, have the text of a
+    positive or of the query, have the query's label, or are empty. If too few documents are left, a positive
+    has fewer negatives. Withheld positives count as unjudged: they may be drawn as negatives, as unjudged
+    positives may be.
     """
-    if judged.graded:
-        progress.note(judged.graded)
-    known = judged.known
+    if judgments.graded:
+        progress.note(judgments.graded)
+    known = judgments.known
     rng = np.random.default_rng([config.seed, 1])
-    query, doc = _pairs(judged.positives, collection)
+    query, doc = _pairs(judgments.positives, collection)
     filled = collection.documents["text_key"].to_numpy()[doc] != 0
     query, doc = query[filled], doc[filled]
-    if config.hold_out:
-        held = _held_out(collection, query, config)
-        progress.note(f"{held.sum():,} of {len(query):,} positives are held out for an audit")
-        known = _outside(known, pair_keys(query[held], doc[held]), collection)
-        query, doc = query[~held], doc[~held]
-    exclusions = Exclusions(collection, known, judged.negatives, overlaps=False, protected=())
+    if config.withheld:
+        withheld = _withheld(collection, query, config)
+        progress.note(f"{withheld.sum():,} of {len(query):,} positives are withheld for an audit")
+        known = _outside(known, pair_keys(query[withheld], doc[withheld]), collection)
+        query, doc = query[~withheld], doc[~withheld]
+    exclusions = Exclusions(collection, known, judgments.negatives, overlaps=False, protected=())
     per_query = np.bincount(query, minlength=collection.queries.num_rows)
     window = _allowed(exclusions, _window(collection, config, progress))
     mined = _draw(*window, per_query * config.mined, rng)
@@ -142,28 +142,28 @@ def labelled_pairs(
     easy = _draw(*_without(easy, mined), per_query * config.random, rng)
     parts = ((query, doc), mined, easy)
     kind = np.repeat(np.arange(3, dtype=np.int32), [len(part[0]) for part in parts])
-    all_query, all_doc = (np.concatenate(side).astype(np.int32) for side in zip(*parts, strict=True))
+    all_query, all_doc = (np.concatenate(column).astype(np.int32) for column in zip(*parts, strict=True))
     order = np.lexsort((all_doc, kind, all_query))
     return LabelledPairs(collection, all_query[order], all_doc[order], kind[order])
 
 
-def _held_out(collection: Collection, query: Ints, config: RerankerConfig) -> Flags:
-    """Which positives (their queries, sorted) are held out: of queries whose text no other has."""
+def _withheld(collection: Collection, query: Ints, config: RerankerConfig) -> Flags:
+    """Draws the withheld positives (given by their sorted queries), of queries with a unique text only."""
     keys = collection.queries["text_key"].to_numpy()
-    _, place, times = np.unique(keys, return_inverse=True, return_counts=True)
+    _, position, times = np.unique(keys, return_inverse=True, return_counts=True)
     rng = np.random.default_rng([config.seed, 3])
-    return drawn_share(query, times[place][query] == 1, config.hold_out, rng)
+    return drawn_share(query, times[position][query] == 1, config.withheld, rng)
 
 
-def _outside(judged: pa.Table, held: Keys, collection: Collection) -> pa.Table:
-    """The judged pairs (query_id, doc_id) that are not held out."""
+def _outside(judged: pa.Table, withheld: Keys, collection: Collection) -> pa.Table:
+    """The judged pairs (query_id, doc_id) that are not withheld."""
     query = positions(judged["query_id"], collection.query_ids)
     doc = positions(judged["doc_id"], collection.doc_ids)
-    return judged.filter(pa.array(~np.isin(pair_keys(query, doc), held)))
+    return judged.filter(pa.array(~np.isin(pair_keys(query, doc), withheld)))
 
 
 def held_out_queries(collection: Collection, config: RerankerConfig) -> Flags:
-    """Returns for each query whether no model trains on it; queries of equal text go together."""
+    """Returns for each query whether it is held out; queries with equal texts stay together."""
     keys = collection.queries["text_key"].to_numpy()
     distinct = np.unique(keys)
     number = min(max(1, round(config.held_out * len(distinct))), len(distinct) - 1) if config.held_out else 0
@@ -190,23 +190,23 @@ def _pairs(judged: pa.Table, collection: Collection) -> tuple[Ints, Ints]:
 
 
 def _window(collection: Collection, config: RerankerConfig, progress: Progress) -> tuple[Ints, Ints]:
-    """BM25's hits in the ranks that negatives are mined from."""
+    """BM25's hits in the ranks from which negatives are drawn."""
     empty = np.empty(0, dtype=np.int32)
     if not config.mined:
         return empty, empty
     retriever = Bm25(collection, Bm25Config())
-    found: list[tuple[Ints, Ints]] = [(empty, empty)]
+    chunks: list[tuple[Ints, Ints]] = [(empty, empty)]
     with progress.task("mining negatives", collection.queries.num_rows, unit="queries") as advance:
         for chunk in chunk_ranges(collection):
             hits = retriever.search(chunk, config.depth)
             kept = hits.rank > config.skip_top
-            found.append((hits.query[kept], hits.doc[kept]))
+            chunks.append((hits.query[kept], hits.doc[kept]))
             advance(len(chunk))
-    return np.concatenate([query for query, _ in found]), np.concatenate([doc for _, doc in found])
+    return np.concatenate([query for query, _ in chunks]), np.concatenate([doc for _, doc in chunks])
 
 
 def _random_pairs(collection: Collection, wanted: Keys, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """Twice as many documents as wanted, and a few more: some will be banned or come up twice."""
+    """Twice the wanted number of documents and a few more: some are excluded or drawn twice."""
     query = np.repeat(np.arange(len(wanted), dtype=np.int32), np.where(wanted, 2 * wanted + 8, 0))
     doc = rng.integers(0, collection.documents.num_rows, len(query), dtype=np.int32)
     return split_pairs(np.unique(pair_keys(query, doc)))
@@ -221,6 +221,6 @@ def _draw(query: Ints, doc: Ints, wanted: Keys, rng: np.random.Generator) -> tup
     """Draws at most `wanted[q]` of the pairs of each query q."""
     order = np.lexsort((rng.random(len(query)), query))
     query, doc = query[order], doc[order]
-    place = np.arange(len(query)) - np.searchsorted(query, query)
-    kept = place < wanted[query]
+    position = np.arange(len(query)) - np.searchsorted(query, query)
+    kept = position < wanted[query]
     return query[kept], doc[kept]

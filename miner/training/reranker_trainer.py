@@ -1,4 +1,4 @@
-"""One cross-encoder trained on labelled pairs, from its last checkpoint if there is one."""
+"""Trains one cross-encoder on labelled pairs, from its last checkpoint if there is one."""
 
 from __future__ import annotations
 
@@ -27,19 +27,24 @@ from miner.models.pairs import PairTokenizer
 from miner.models.quiet import quietly
 from miner.training.reranker_config import RerankerConfig
 from miner.training.reranker_pairs import LabelledPairs
-from miner.training.steps import arguments_of, note_excess, run_training, training_threads
+from miner.training.steps import (
+    LeanCheckpoints,
+    arguments_of,
+    note_excess,
+    run_training,
+    training_threads,
+)
+from miner.training.workspace import TRAINED
 
-TRAINED = "trained"
-"""Where in its folder a training leaves the model."""
 _LOGS = 10
-"""How often the loss is told."""
+"""How often the loss is reported."""
 _GROUP = 32
-"""Batches that are sorted by length together."""
+"""The number of batches that are sorted by length together."""
 
 
 @dataclass(frozen=True)
-class Training:
-    """What became of one training."""
+class RerankerTraining:
+    """The result of one training."""
 
     steps: int
     losses: list[float]
@@ -48,45 +53,45 @@ class Training:
 
 def train_cross_encoder(
     pairs: LabelledPairs, base: ModelFolder, work: Path, config: RerankerConfig, progress: Progress
-) -> Training:
-    """Trains `base` to tell positives from negatives and saves it to `work/trained`.
+) -> RerankerTraining:
+    """Trains `base` to score positives above negatives and saves it to `work/trained`.
 
-    Goes on from the last checkpoint in `work`, which must be of the same pairs, base and
-    configuration, or not exist. Raises MinerError when the training diverges.
+    Goes on from the last checkpoint in `work`, which must be of the same pairs, base and configuration.
+    Raises MinerError if the training diverges.
     """
     set_seed(config.seed)
     with training_threads(config.threads, work, progress), quietly():
         model = load_base(base, config)
-        trainer = _Trainer(
+        trainer = _RerankerTrainer(
             model=model,
             args=_arguments(config, work, len(pairs)),
             train_dataset=_dataset(pairs),
             loss=BinaryCrossEntropyLoss(model),
         )
-        whole = step_count(len(pairs), replace(config, max_steps=None))
-        note_excess(config.max_steps, whole, config.epochs, progress)
+        all_steps = step_count(len(pairs), replace(config, max_steps=None))
+        note_excess(config.max_steps, all_steps, config.epochs, progress)
         _note_truncated(model, pairs, progress)
         run_training(trainer, work, "training reranker", progress)
         model.save_pretrained(str(work / TRAINED), create_model_card=False)
     history = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return Training(trainer.state.global_step, history)
+    return RerankerTraining(trainer.state.global_step, history)
 
 
 def _note_truncated(model: CrossEncoder, pairs: LabelledPairs, progress: Progress) -> None:
-    """Says how many pairs are longer than the model reads."""
+    """Notes how many pairs are longer than the model reads."""
     limit: Any = model.max_seq_length
     least = limit - model.tokenizer.num_special_tokens_to_add(pair=True)
     queries, documents = pairs.texts()
     both = zip(queries, documents, strict=True)
-    # Hardly a token is less than a byte, so only these need tokenising.
-    long = [place for place, texts in enumerate(both) if sum(len(text.encode()) for text in texts) > least]
-    chosen = ([texts[place] for place in long] for texts in (queries, documents))
+    # A token is rarely shorter than a byte, so only longer pairs need tokenising.
+    long = [row for row, texts in enumerate(both) if sum(len(text.encode()) for text in texts) > least]
+    chosen = ([texts[row] for row in long] for texts in (queries, documents))
     if long and (truncated := PairTokenizer(model.tokenizer, limit).pairs(*chosen).truncated):
         progress.note(f"{truncated:,} pairs are longer than {limit} tokens: only their start is read")
 
 
 def load_base(base: ModelFolder, config: RerankerConfig) -> CrossEncoder:
-    """Loads the base with one output, its head new and seeded where it has none."""
+    """Loads the base with one output; a base without a head gets a new one, drawn with the seed."""
     try:
         model: CrossEncoder = CrossEncoder(
             str(base.path),
@@ -110,7 +115,7 @@ def load_base(base: ModelFolder, config: RerankerConfig) -> CrossEncoder:
 
 
 def step_count(pairs: int, config: RerankerConfig) -> int:
-    """Returns over how many batches a training on so many pairs goes."""
+    """Returns the number of batches of a training on that many pairs."""
     steps = math.ceil(pairs / config.batch_size) * config.epochs
     return min(steps, config.max_steps or steps)
 
@@ -142,15 +147,15 @@ def _by_length(
 
 
 class LengthGroupedBatches(DefaultBatchSampler):
-    """Batches of pairs of similar length, in random order: less padding, so faster training.
+    """Batches of pairs of similar length, in random order: less padding makes the training faster.
 
-    Pairs are shuffled and cut into groups of 32 batches. Within a group, positives and negatives
-    are each sorted by length and mixed evenly, or else a batch could be all of one label where
-    the positives are shorter than the negatives. Last, the batches are shuffled.
+    Pairs are shuffled and cut into groups of 32 batches. Within a group, positives and negatives are each
+    sorted by length and mixed evenly: otherwise a batch could have one label only, if positives are shorter
+    than negatives. Then the batches are shuffled.
     """
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yields the positions of each batch; the same ones for the same seed and epoch."""
+        """Yields the rows of each batch; the same ones for the same seed and epoch."""
         rows: Any = self.sampler
         texts = zip(rows["query"], rows["document"], strict=True)
         lengths = np.fromiter((len(query) + len(document) for query, document in texts), dtype=np.int64)
@@ -166,7 +171,7 @@ class LengthGroupedBatches(DefaultBatchSampler):
 
 
 def _evenly_mixed(labels: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Returns an order by length in which each label is spread evenly: by quantile within its label."""
+    """Returns an order by quantile of length within the label, which spreads each label evenly."""
     order = np.lexsort((lengths, labels))
     _, start, label, count = np.unique(
         labels[order], return_index=True, return_inverse=True, return_counts=True
@@ -176,11 +181,5 @@ def _evenly_mixed(labels: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> n
     return mixed
 
 
-class _Trainer(CrossEncoderTrainer):
-    """The library's trainer without its model card, which ours replaces, and without pickled settings."""
-
-    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Adds none."""
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        self.model.save_pretrained(output_dir or str(self.args.output_dir), create_model_card=False)
+class _RerankerTrainer(LeanCheckpoints, CrossEncoderTrainer):
+    """The library's trainer."""

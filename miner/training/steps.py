@@ -1,4 +1,5 @@
-"""Running a trainer to its end: progress, checkpoints, going on after a kill, stopping when it diverges."""
+"""Runs a trainer to its last step: progress, checkpoints, resuming after a kill, stopping when it
+diverges."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from safetensors.torch import load_model as load_weights
+from safetensors.torch import save_model as save_weights
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
@@ -31,23 +34,23 @@ AnyConfig = EncoderConfig | PretrainConfig | RerankerConfig
 """The settings of any training."""
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _THREADS = "threads"
-"""The file that says with how many threads a training was begun."""
+"""The file with the number of threads that a training began with."""
 CHECKPOINT_SECONDS = 60.0
-"""How often training is saved: what a kill can cost."""
+"""Seconds between checkpoints: the most work that a kill can cost."""
 
 
 class _DivergedError(MinerError):
-    """The loss or the weights are no longer numbers."""
+    """The loss or the weights are no longer finite."""
 
 
 def arguments_of(config: AnyConfig, work: Path, steps: int, logs: int) -> dict[str, Any]:
-    """Returns the library's arguments that are alike for every training; the loss is told `logs` times."""
+    """Returns the library's arguments that all trainings share; the loss is reported `logs` times."""
     device = resolve_device()
     return {
         "output_dir": str(work),
         "max_steps": steps,
         "per_device_train_batch_size": config.batch_size,
-        # Rounded down: a warm-up begins at rate 0, and a training of one step would change nothing.
+        # Rounded down: a warm-up begins at rate 0, so that a training of one step would change nothing.
         "warmup_steps": math.floor(config.warmup * steps),
         "bf16": resolve_dtype(config.dtype, device) == "bf16",
         "use_cpu": device == "cpu",
@@ -63,16 +66,16 @@ def arguments_of(config: AnyConfig, work: Path, steps: int, logs: int) -> dict[s
 
 
 @contextmanager
-def training_threads(asked: int | None, work: Path, progress: Progress) -> Iterator[None]:
-    """Has PyTorch compute with as many processor threads as were asked for, or as can run.
+def training_threads(threads: int | None, work: Path, progress: Progress) -> Iterator[None]:
+    """Has PyTorch compute with this number of processor threads; None: as many as are free.
 
-    Another number changes the last digits of the weights. So a training that goes on takes the number that
-    it was begun with, which a file in `work` says.
+    Another number changes the last digits of the weights. A training that is resumed therefore uses the
+    number that it began with, which a file in `work` records.
     """
     before, file = torch.get_num_threads(), work / _THREADS
-    begun = file.read_text("utf-8", "replace") if file.exists() else ""
-    threads = asked or (int(begun) if begun.isdecimal() else 0) or _usable(before, progress)
-    if begun != str(threads):
+    recorded = file.read_text("utf-8", "replace") if file.exists() else ""
+    threads = threads or (int(recorded) if recorded.isdecimal() else 0) or _free(before, progress)
+    if recorded != str(threads):
         write_whole(file, str(threads))
     torch.set_num_threads(threads)
     try:
@@ -81,15 +84,15 @@ def training_threads(asked: int | None, work: Path, progress: Progress) -> Itera
         torch.set_num_threads(before)
 
 
-def _usable(planned: int, progress: Progress) -> int:
-    """PyTorch's own choice, which knows no quota, down to what can run."""
+def _free(planned: int, progress: Progress) -> int:
+    """The threads that are free, at most the number that PyTorch plans, which ignores quotas."""
     if resolve_device() != "cpu":
         return planned
     return free_threads(planned if os.environ.get("OMP_NUM_THREADS") else min(planned, cores()), progress)
 
 
 def note_excess(max_steps: int | None, whole: int, epochs: float, progress: Progress) -> None:
-    """Says so where more steps are asked for than the `whole` ones that the epochs have."""
+    """Notes that `max_steps` has no effect, because the epochs end after `whole` steps."""
     if max_steps is not None and max_steps > whole:
         steps = "1 step" if whole == 1 else f"{whole:,} steps"
         end = "1 epoch" if epochs == 1 else f"{epochs:g} epochs"
@@ -97,10 +100,10 @@ def note_excess(max_steps: int | None, whole: int, epochs: float, progress: Prog
 
 
 def run_training(trainer: Trainer, work: Path, what: str, progress: Progress) -> None:
-    """Trains to the last step, from the last whole checkpoint in `work` if there is one.
+    """Trains to the last step, from the last complete checkpoint in `work` if there is one.
 
-    Ctrl-C or a SIGTERM saves a checkpoint after the step under way and raises KeyboardInterrupt.
-    Raises MinerError when the loss or the weights are no longer finite, and removes the checkpoints.
+    Ctrl-C or a SIGTERM saves a checkpoint after the current step and raises KeyboardInterrupt. If the loss or
+    the weights are no longer finite, removes the checkpoints and raises MinerError.
     """
     last = last_checkpoint(work)
     steps = trainer.args.max_steps
@@ -117,7 +120,7 @@ def run_training(trainer: Trainer, work: Path, what: str, progress: Progress) ->
             if not reports.stopped:
                 _require_finite(trainer)
         except _DivergedError:
-            # The same settings would diverge again from them, and they would be in the way of others.
+            # They would diverge again with the same settings, and be refused with other settings.
             for path in work.glob("checkpoint-*"):
                 discard(path)
             raise
@@ -126,29 +129,31 @@ def run_training(trainer: Trainer, work: Path, what: str, progress: Progress) ->
 
 
 def _require_finite(trainer: Trainer) -> None:
-    """Raises MinerError when the last step, whose loss was still a number, made weights that are none.
+    """Raises MinerError if the last step left weights that are not finite, or whose squares are not.
 
-    Or such that no vector made of them has a length: their squares are not finite.
+    With the latter, no vector has a finite length.
     """
     model: Any = trainer.model
     if not all(bool(torch.isfinite(weights.detach().square().sum())) for weights in model.parameters()):
         raise _diverged(f"after step {trainer.state.global_step} not all weights are finite", trainer.args)
 
 
-def _diverged(told: str, args: Any) -> _DivergedError:
+def _diverged(reason: str, args: Any) -> _DivergedError:
     hint = f"lower --learning-rate, it was {args.learning_rate:g}"
-    return _DivergedError(f"training diverged: {told}", f"{hint}; or use --dtype fp32" if args.bf16 else hint)
+    return _DivergedError(
+        f"training diverged: {reason}", f"{hint}; or use --dtype fp32" if args.bf16 else hint
+    )
 
 
 @contextmanager
 def _stopping(reports: _Reports) -> Iterator[None]:
-    """Makes Ctrl-C or a SIGTERM end the training with a checkpoint; a second one ends it at once."""
+    """Makes Ctrl-C or a SIGTERM end the training with a checkpoint; a second signal ends it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, _: object) -> None:
-        """Asks for the end, and leaves the next signal to whoever had it before."""
+        """Requests the end, and restores the previous handler for the next signal."""
         signal.signal(number, before[number])
         reports.stop()
 
@@ -163,51 +168,79 @@ def _stopping(reports: _Reports) -> Iterator[None]:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Returns the newest checkpoint that was written to its end; removes what a kill left of others."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for path in found:
+    """Returns the newest complete checkpoint; removes incomplete ones, which a kill left."""
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in checkpoints:
         if not (path / COMPLETE).exists():
             discard(path)
-    return next((path for path in reversed(found) if path.exists()), None)
+    return next((path for path in reversed(checkpoints) if path.exists()), None)
+
+
+class LeanCheckpoints:
+    """For the library's trainers: no model card, no pickled settings, and the loss's own weights are saved.
+
+    The loss has weights of its own for softmax (the classifier) and TSDAE (the decoder).
+    """
+
+    args: Any
+    loss: Any
+    model: Any
+    _FILES: ClassVar[dict[str, str]] = {"classifier": "head.safetensors", "decoder": "decoder.safetensors"}
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Adds none."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = output_dir or str(self.args.output_dir)
+        self.model.save_pretrained(folder, create_model_card=False)
+        for name, file in self._FILES.items():
+            if (part := getattr(self.loss, name, None)) is not None:
+                save_weights(part, str(Path(folder) / file))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint)  # type: ignore[misc]
+        for name, file in self._FILES.items():
+            if (part := getattr(self.loss, name, None)) is not None:
+                load_weights(part, Path(resume_from_checkpoint) / file, device=str(self.model.device))
 
 
 class _Reports(TrainerCallback):
-    """Tells how training goes, and asks for a checkpoint every minute."""
+    """Reports the progress of a training, and requests a checkpoint every minute."""
 
     def __init__(self, advance: Advance, note: Callable[[str], None]) -> None:
         self._advance = advance
         self._note = note
         self._saved = time.monotonic()
-        self._asked = False
+        self._stop_requested = False
         self.stopped = False
-        """Whether the training was ended before its last step."""
+        """Whether the training ended before its last step."""
 
     def stop(self) -> None:
-        """Ends the training after the step under way, with a checkpoint."""
-        self._asked = True
-        self._note("saving a checkpoint after this step; once more ends at once")
+        """Ends the training after the current step, with a checkpoint."""
+        self._stop_requested = True
+        self._note("saving a checkpoint after this step; a second signal ends at once")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Counts the step; saves when asked to stop or when it is time, but not after the last step.
+        """Counts the step; requests a checkpoint on a stop request or when a minute is over.
 
-        The last one may also be where another callback, which comes before this one, ends the training. From
-        a checkpoint of that step it would go on.
+        It requests none after the last step, nor if an earlier callback has ended the training: a training
+        resumed from that step would go on.
         """
         self._advance(1)
-        due = self._asked or time.monotonic() - self._saved >= CHECKPOINT_SECONDS
+        due = self._stop_requested or time.monotonic() - self._saved >= CHECKPOINT_SECONDS
         last = control.should_training_stop or state.global_step == state.max_steps
         control.should_save = due and not last
-        if self._asked and control.should_save:
+        if self._stop_requested and control.should_save:
             self.stopped = control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Marks the checkpoint as whole."""
+        """Marks the checkpoint as complete."""
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
         self._saved = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Tells the mean loss since the last time; raises MinerError when it is not finite."""
-        # At the end comes the mean of all, which holds the steps after the last loss that was told.
+        """Reports the mean loss since the last report; raises MinerError if it is not finite."""
+        # `train_loss`, reported at the end, also covers the steps after the last report.
         loss = (logs or {}).get("loss", (logs or {}).get("train_loss", 0.0))
         if not math.isfinite(loss):
             raise _diverged(f"the loss is {loss} by step {state.global_step} of {state.max_steps}", args)

@@ -1,4 +1,4 @@
-"""A sentence-transformers model that computes a batch in pieces of texts of like length."""
+"""A sentence-transformers model that computes a batch in pieces of texts of similar length."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Transformer
 
 LEAST = 8
-"""Texts that are computed together whatever it pads: matrices of fewer rows multiply slowly."""
+"""The fewest texts of a piece, whatever their padding: matrices with fewer rows multiply slowly."""
 TOKENS = 2048
-"""Tokens after which a piece ends."""
+"""The most tokens of a piece with more texts than that."""
 PADDING = 0.25
-"""The share of padding from which a piece ends."""
+"""The largest share of padding of a piece with more texts than that."""
 
 
 class Unpadded(SentenceTransformer):
-    """Gives the embeddings that the model gives anyway, without computing most of the padding.
+    """Gives the same embeddings without computing most of the padding.
 
-    Only on a processor: a GPU is faster with one large batch. Dropout draws other numbers than
-    in one piece, as it would with another batch size. The gradient of the word embeddings is there
-    after `backward`; `torch.autograd.grad` does not see it.
+    This applies to processors only: a GPU is faster with one large batch. Dropout draws other numbers than
+    for the whole batch, as it does with another batch size. `backward` computes the gradient of the word
+    embeddings; `torch.autograd.grad` does not see it.
     """
 
     def __init__(self, *given: Any, **settings: Any) -> None:
@@ -48,27 +48,31 @@ class Unpadded(SentenceTransformer):
 
 
 class RowEmbedding(torch.nn.Embedding):
-    """An embedding that adds to `weight.grad` the rows that were looked up.
+    """An embedding that adds only the rows that were looked up to `weight.grad`.
 
-    PyTorch's makes a gradient of the whole vocabulary for every lookup, nearly all of it 0.
+    PyTorch's embedding makes a gradient of the whole vocabulary for every lookup, nearly all of it 0.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Returns the vectors of the tokens: shape (*input.shape, dimension)."""
-        found: torch.Tensor = _Lookup.apply(  # type: ignore[no-untyped-call]
+        vectors: torch.Tensor = _Lookup.apply(  # type: ignore[no-untyped-call]
             self.weight, input, self.padding_idx
         )
-        return found
+        return vectors
 
 
 class _Lookup(torch.autograd.Function):
+    """The lookup of `RowEmbedding`, with its gradient."""
+
     @staticmethod
     def forward(ctx: Any, weight: torch.Tensor, ids: torch.Tensor, padding: int | None) -> torch.Tensor:
+        """Returns the vectors of the ids."""
         ctx.weight, ctx.ids, ctx.padding = weight, ids, padding
         return torch.nn.functional.embedding(ids, weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, None, None]:
+        """Adds the gradients to the rows of the ids, except padding."""
         weight, ids = ctx.weight, ctx.ids.flatten()
         rows = gradients[0].reshape(len(ids), -1)
         if ctx.padding is not None:
@@ -81,14 +85,14 @@ class _Lookup(torch.autograd.Function):
 
 
 def _add_rows(model: Any) -> None:
-    """Has the gradient of a transformer's word embeddings added row by row, if they are plain ones."""
+    """Makes a transformer's word embeddings add their gradient row by row, if they are plain embeddings."""
     words = model.get_input_embeddings()
     if type(words) is torch.nn.Embedding and words.max_norm is None and not words.scale_grad_by_freq:
         words.__class__ = RowEmbedding
 
 
 def piece_sizes(lengths: Sequence[int]) -> list[int]:
-    """Returns how many texts go into each piece; `lengths` are their tokens, ascending."""
+    """Returns the number of texts of each piece; `lengths` are their tokens, ascending."""
     sizes, size, tokens = [], 0, 0
     for length in lengths:
         padded = (size + 1) * length
@@ -101,7 +105,7 @@ def piece_sizes(lengths: Sequence[int]) -> list[int]:
 
 
 def _cut(input: dict[str, Any], rows: torch.Tensor, length: int) -> dict[str, Any]:
-    """The rows of what has a row per text, cut to `length` where it has a column per token."""
+    """Selects rows of the tensors with a row per text, and cuts those with a column per token to `length`."""
     shape = input["attention_mask"].shape
     piece = dict(input)
     for name, value in input.items():

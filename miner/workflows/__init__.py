@@ -1,1 +1,1 @@
-"""What takes several stages: they call training, evaluation, mining and export in order."""
+"""Workflows of several stages: train from a store, bench, loop."""

@@ -1,4 +1,4 @@
-"""The rows of each arm of a bench: the same pairs in the same order, with other negatives."""
+"""The rows of each arm of a bench: the same pairs in the same order with different negatives."""
 
 from __future__ import annotations
 
@@ -23,48 +23,47 @@ from miner.workflows.train import rows_of
 
 _RANKED = {BM25: "bm25", HARD: "dense"}
 _ROUNDS = 20
-"""How often random documents are drawn again in the place of those that may be relevant."""
+"""The most times that excluded random documents are drawn again."""
 
 Pair = tuple[str, str]
 Lists = dict[Pair, list[str]]
-"""Negatives by (query_id, positive_id), the preferred first."""
+"""Negatives by (query_id, positive_id), the hardest first."""
 
 
 @dataclass(frozen=True)
 class Arms:
-    """The pairs that all arms have, and each arm's negatives for them."""
+    """The pairs that all arms share, and each arm's negatives for them."""
 
     run: Run
     pairs: tuple[Pair, ...]
     """Sorted."""
     negatives: dict[str, Lists]
-    """Of every arm but `easy`."""
+    """By arm, for every arm but `easy`."""
     easy: dict[int, Lists]
     """Random negatives by seed: each training draws its own."""
     left_out: int
-    """Pairs of the run for which some arm has too few negatives."""
+    """The number of the run's pairs for which some arm has too few negatives."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The arms, in the order of ARMS, then those of other runs."""
+        """The arms: first in the order of ARMS, then those of other runs."""
         known = [arm for arm in ARMS if arm in self.negatives or (arm == EASY and self.easy)]
         return (*known, *(arm for arm in self.negatives if arm not in ARMS))
 
     def of(self, arm: str, seed: int) -> Lists:
-        """Returns the negatives of an arm; the seed matters to random ones."""
+        """Returns the negatives of an arm; only random ones depend on the seed."""
         return self.easy[seed] if arm == EASY else self.negatives[arm]
 
 
 def arms_of(store: Store, config: BenchConfig) -> Arms:
     """Reads or draws the negatives of every arm for the pairs of a run.
 
-    Each arm has at most as many negatives per pair as the run. Raises UsageError for an arm that the
-    run has no evidence for, for a run of the split that is measured on, or when no pair has enough
-    negatives in all arms.
+    Each arm has at most as many negatives per pair as the run. Raises UsageError for an arm without evidence
+    in the run, for a run of the split that is measured, or if no pair has enough negatives in all arms.
     """
     run = _trainable(find_run(store, config.run), config)
     own = _of_run(store, run)
-    found: dict[str, Lists] = {}
+    negatives: dict[str, Lists] = {}
     fitting = [arm for arm in ARMS if arm != IN_BATCH or config.training.needs.texts[0] <= 2]
     chosen = config.arms or fitting
     for arm in chosen:
@@ -75,12 +74,12 @@ def arms_of(store: Store, config: BenchConfig) -> Arms:
                 "mine with it, or leave the arm out",
             )
         if lists is not None:
-            found[arm] = lists
+            negatives[arm] = lists
     easy = _random(store, run, own, config.training_seeds) if EASY in chosen else {}
-    needed = [*(lists for arm, lists in found.items() if arm != IN_BATCH), *easy.values()]
+    needed = [*(lists for arm, lists in negatives.items() if arm != IN_BATCH), *easy.values()]
     least = config.negatives_per_row
     common = [pair for pair in sorted(own) if all(len(lists.get(pair, ())) >= least for lists in needed)]
-    arms = Arms(run, tuple(common), found, easy, len(own) - len(common))
+    arms = Arms(run, tuple(common), negatives, easy, len(own) - len(common))
     if not common:
         raise UsageError(
             f"no positive of {run.name} has {least} negatives in all of {', '.join(arms.names)}",
@@ -92,14 +91,14 @@ def arms_of(store: Store, config: BenchConfig) -> Arms:
 def _trainable(run: Run, config: BenchConfig) -> Run:
     if run.split == config.split:
         raise UsageError(
-            f"run {run.name} is of split '{run.split}', which is what is measured on",
+            f"run {run.name} is of split '{run.split}', which the bench measures on",
             "name a run of another split with --run, or another --split",
         )
     return run
 
 
 def _lists(store: Store, run: Run, arm: str, own: Lists, config: BenchConfig) -> Lists | None:
-    """None where the run has no evidence for the arm."""
+    """The negatives of an arm; None if the run has no evidence for it."""
     if arm == IN_BATCH:
         return {}
     if arm == FILTERED:
@@ -118,7 +117,7 @@ def _of_run(store: Store, run: Run) -> Lists:
 
 
 def _random(store: Store, run: Run, own: Lists, seeds: Sequence[int]) -> dict[int, Lists]:
-    """As many random documents per pair as the run has negatives per query, none of them excluded."""
+    """Random documents per pair that are not excluded, as many as the run has negatives per query."""
     collection = Collection.load(store, run.split)
     exclusions = Exclusions(
         collection,
@@ -130,26 +129,26 @@ def _random(store: Store, run: Run, own: Lists, seeds: Sequence[int]) -> dict[in
     pairs = sorted(own)
     owners = positions(pa.chunked_array([pa.array([query for query, _ in pairs])]), collection.query_ids)
     ids = collection.doc_ids.to_pylist()
-    found = {}
+    lists = {}
     for seed in seeds:
         drawn = _draw(exclusions, owners, run.negatives, len(ids), np.random.default_rng(seed))
         rows = ([ids[doc] for doc in row if doc >= 0] for row in drawn)
-        found[seed] = dict(zip(pairs, rows, strict=True))
-    return found
+        lists[seed] = dict(zip(pairs, rows, strict=True))
+    return lists
 
 
 def _draw(exclusions: Exclusions, owners: Ints, count: int, documents: int, rng: np.random.Generator) -> Ints:
-    """Returns `count` documents per owner, -1 where none was found; shape (owners, count)."""
+    """Returns `count` documents per owner, -1 for a missing one; shape (owners, count)."""
     drawn: Ints = np.full((len(owners), count), -1, dtype=np.int32)
     for _ in range(_ROUNDS):
-        row, place = np.nonzero(drawn < 0)
+        row, column = np.nonzero(drawn < 0)
         if not len(row):
             break
         new = rng.integers(0, documents, len(row)).astype(np.int32)
         free = exclusions.allowed(owners[row], new)
         free &= ~(drawn[row] == new[:, None]).any(axis=1)
-        drawn[row[free], place[free]] = new[free]
-    # The same document may have been drawn for two places of a row in one round.
+        drawn[row[free], column[free]] = new[free]
+    # One round may draw the same document twice for a row.
     drawn.sort(axis=1)
     drawn[:, 1:][drawn[:, 1:] == drawn[:, :-1]] = -1
     return rng.permuted(drawn, axis=1)
@@ -158,7 +157,7 @@ def _draw(exclusions: Exclusions, owners: Ints, count: int, documents: int, rng:
 def rows_of_arm(
     texts: TextsById, arms: Arms, arm: str, seed: int, config: BenchConfig, order: Sequence[int], rows: int
 ) -> Examples:
-    """Returns the first `rows` rows of an arm: pairs in `order`, over and over, with their next negatives."""
+    """Returns the first `rows` rows of an arm: the pairs in `order`, repeated with their next negatives."""
     taken = 0 if arm == IN_BATCH else config.negatives_per_row
     lists = arms.of(arm, seed)
     parts = []

@@ -1,4 +1,4 @@
-"""`miner bench`: do hard negatives pay? The same training with other negatives, several times, compared."""
+"""`miner bench`: compares trainings that differ only in their negatives, to see whether hard ones pay."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from miner.evaluation.evaluate import (
     EvaluationConfig,
     encoder_task,
     task_of_split,
+    warnings,
 )
 from miner.evaluation.result import Evaluation, Floats
 from miner.evaluation.retrieval import sampled_task
@@ -43,27 +44,29 @@ from miner.workflows.bench_config import EASY, IN_BATCH, MOST, SHARES, BenchConf
 from miner.workflows.train import known_positives
 
 _CODE = 2
-"""Raised when the same rows and settings would give other figures."""
+"""Raise it when the same rows and settings give other figures."""
 _ALPHA = 0.05
 CELLS = "cells"
-"""The folder in OUT of the finished trainings' figures. Its lock is the lock of OUT."""
+"""The folder in OUT with the figures of finished trainings. Its lock is the lock of OUT."""
 _MODELS = ".models"
-"""The folder in OUT of the model that is being trained or measured."""
+"""The folder in OUT of the model that is trained or measured now."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One arm at one size: what its trainings reached."""
+    """The results of one arm at one size."""
 
     arm: str
     rows: int
     steps: int
     left_out: int
-    """Rows of the first epoch that find no place in a batch without duplicates, with the first seed."""
+    """Rows of the first seed's first epoch that are in no batch, because their texts would be there twice."""
     means: Mapping[str, tuple[float, ...]]
     """Per measure, the mean over queries for each seed."""
     values: Mapping[str, Floats]
     """Per measure and query, the mean over seeds."""
+    warnings: tuple[str, ...] = ()
+    """The reasons why a model's figures may mislead, such as one vector for all texts."""
 
     def mean(self, measure: str) -> float:
         """The mean over queries and seeds."""
@@ -77,19 +80,19 @@ class Comparison:
     first: Trained
     second: Trained
     difference: Difference
-    """Over queries, each query's value being its mean over the seeds."""
+    """The difference over queries; a query's value is its mean over the seeds."""
     holm: float
-    """The p value, corrected for all the comparisons made together (Holm 1979)."""
+    """The p value, corrected for all comparisons of the bench (Holm 1979)."""
 
     @property
     def per_seed(self) -> tuple[float, ...]:
-        """The difference of the means for each seed: how much of it is the luck of a training."""
+        """The difference of the means for each seed: it shows how much depends on the seed."""
         name = self.difference.measure
         return tuple(a - b for a, b in zip(self.first.means[name], self.second.means[name], strict=True))
 
     @property
     def ahead(self) -> Trained | None:
-        """The arm that is ahead with every seed and by more than the choice of queries explains; or None."""
+        """The arm that is ahead with every seed and significantly over queries; None if there is none."""
         if self.holm >= _ALPHA:
             return None
         if all(gap > 0 for gap in self.per_seed):
@@ -98,13 +101,13 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """What may be said: who is ahead, or that it is open."""
+        """The arm that is ahead, or that no difference is shown."""
         return "no difference shown" if self.ahead is None else f"{self.ahead.arm} is ahead"
 
 
 @dataclass(frozen=True, repr=False)
 class BenchReport(Readable):
-    """What a bench found."""
+    """The result of a bench."""
 
     store: str
     run: str
@@ -112,20 +115,21 @@ class BenchReport(Readable):
     pairs: int
     left_out: int
     before: tuple[Evaluation, ...]
-    """The base model, untrained; a table drawn from nothing is another for each seed."""
+    """The base before training: one, or for a random table one per seed."""
     trained: tuple[Trained, ...]
     comparisons: tuple[Comparison, ...]
-    """Of the headline measure: every pair of arms of one size, and of those with sizes of their own."""
+    """For the headline measure: all pairs of arms with one size, and all pairs of arms with their own
+    sizes."""
 
     def as_text(self) -> str:
-        """Returns the figures and who is ahead, as `miner bench` shows them."""
-        from miner.workflows.bench_report import table  # which needs this module
+        """Returns the figures and the verdicts, as `miner bench` prints them."""
+        from miner.workflows.bench_report import table  # it imports this module
 
         return table(self)
 
     @property
     def measure(self) -> str:
-        """The measure that verdicts are about."""
+        """The measure of the comparisons."""
         return self.before[0].headline
 
     @property
@@ -135,18 +139,18 @@ class BenchReport(Readable):
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """Everything that was read from the store."""
+class _Inputs:
+    """Everything that the bench reads from the store."""
 
     run: str
     arms: Arms
     sizes: tuple[tuple[str, int], ...]
     examples: Mapping[tuple[str, int, int], Examples]
-    """By arm, rows and seed; arms that draw nothing share theirs."""
+    """By arm, rows and seed; arms without random negatives have the same rows for every seed."""
     known: KnownPositives
     task: EncoderTask
     content: str
-    """Identifies what is measured on."""
+    """A hash of the content of the split to measure on."""
     before: tuple[Evaluation, ...] = ()
 
 
@@ -155,8 +159,8 @@ def bench(
 ) -> BenchReport:
     """Trains every arm with every seed, measures each, and compares them.
 
-    Finished trainings are kept in `out/cells` and not repeated. Raises UsageError when the run lacks
-    what an arm needs or the split is one of graded pairs, MinerError when another process works in `out`.
+    Finished trainings are stored in `out/cells` and not repeated. Raises UsageError if the run lacks the
+    evidence for an arm or the split has graded pairs, MinerError if another process works in `out`.
     """
     config = config or BenchConfig()
     _require_own(out)
@@ -164,14 +168,17 @@ def bench(
         try:
             with Store.open(store, read_only=True) as opened:
                 plan = _plan(opened, out, config, progress)
-            found = _cells(plan, out, config, progress)
-            discard(out / _MODELS)
+            results = _cells(plan, out, config, progress)
+            if (out / _MODELS).exists():
+                discard(out / _MODELS)
         finally:
-            with suppress(OSError):  # what an interrupted training goes on from stays
+            with suppress(OSError):  # the checkpoint of an interrupted training stays
                 (out / _MODELS).rmdir()
     first = config.training_seeds[0]
-    lost = {cell: rows_left_out(plan.examples[*cell, first], config.training) for cell in found}
-    trained = tuple(_trained(cell, results, lost[cell]) for cell, results in found.items())
+    trained = tuple(
+        _trained(cell, cells, rows_left_out(plan.examples[*cell, first], config.training))
+        for cell, cells in results.items()
+    )
     return BenchReport(
         store=store.name,
         run=plan.run,
@@ -185,26 +192,28 @@ def bench(
 
 
 def _require_own(out: Path) -> None:
-    """Raises UsageError when `out` holds anything that no bench made."""
+    """Raises UsageError if `out` holds anything that a bench did not make."""
     names = {path.name for path in contents(out)}
     if (out.exists() and not out.is_dir()) or (names - {_MODELS} and CELLS not in names):
-        raise UsageError(f"{out} exists and is not of a bench", "name a folder that does not exist yet")
+        raise UsageError(
+            f"{out} exists and is not the folder of a bench", "name a folder that does not exist yet"
+        )
 
 
-def _plan(store: Store, out: Path, config: BenchConfig, progress: Progress) -> _Plan:
+def _plan(store: Store, out: Path, config: BenchConfig, progress: Progress) -> _Inputs:
     with store.snapshot():
         read = _read(store, config, progress)
     store.release()
     return replace(read, before=_before(store, read.task, out, config, progress))
 
 
-def _read(store: Store, config: BenchConfig, progress: Progress) -> _Plan:
-    """Everything but what the base reaches."""
+def _read(store: Store, config: BenchConfig, progress: Progress) -> _Inputs:
+    """Reads everything but the figures of the base."""
     task = _task(store, config, progress)
     arms = arms_of(store, config)
     progress.note(
-        f"arms {', '.join(arms.names)}: {len(arms.pairs):,} positives have negatives in all of them, "
-        f"{arms.left_out:,} have not and are left out"
+        f"arms {', '.join(arms.names)}: {len(arms.pairs):,} positives have enough negatives in all of them, "
+        f"{arms.left_out:,} do not and are left out"
     )
     sizes = _sizes(arms, config, progress)
     order = np.random.default_rng(config.training.seed).permutation(len(arms.pairs)).tolist()
@@ -222,7 +231,7 @@ def _read(store: Store, config: BenchConfig, progress: Progress) -> _Plan:
             "measured": [config.split, config.queries, config.documents, config.training.seed],
         }
     )
-    return _Plan(
+    return _Inputs(
         run=arms.run.name,
         arms=arms,
         sizes=sizes,
@@ -238,8 +247,8 @@ def _task(store: Store, config: BenchConfig, progress: Progress) -> EncoderTask:
     task = task_of_split(store, settings)
     if task == "similarity":
         raise UsageError(
-            f"split '{config.split}' holds graded pairs: the arms are compared query by query",
-            "name a split for retrieval or with labels",
+            f"split '{config.split}' has graded pairs, but arms are compared query by query",
+            "name a split with retrieval judgments or labels",
         )
     if config.documents is None:
         return encoder_task(store, settings)
@@ -252,43 +261,54 @@ def _task(store: Store, config: BenchConfig, progress: Progress) -> EncoderTask:
 
 
 def _sizes(arms: Arms, config: BenchConfig, progress: Progress) -> tuple[tuple[str, int], ...]:
-    """Every arm with its sizes, the smallest first."""
+    """The arms with their sizes, the smallest size first."""
     most = len(arms.pairs)
     of_all = [size.rows for size in config.sizes if size.arm is None]
     if not config.sizes:
         of_all = [max(1, round(share * min(most, MOST))) for share in SHARES]
     if max(of_all, default=0) > most:
         progress.note(f"there are {most:,} pairs: larger sizes are cut to that")
-    found = {(arm, min(rows, most)) for rows in of_all for arm in arms.names}
+    cells = {(arm, min(rows, most)) for rows in of_all for arm in arms.names}
     for size in config.sizes:
         if size.arm is None:
             continue
         if size.arm not in arms.names:
-            raise UsageError(f"a size for '{size.arm}', which is no arm", f"arms: {', '.join(arms.names)}")
+            raise UsageError(
+                f"a size for '{size.arm}', which is not an arm", f"arms: {', '.join(arms.names)}"
+            )
         if size.arm == IN_BATCH and size.rows > most:
             raise UsageError(
-                f"{IN_BATCH} cannot have {size.rows:,} rows: there are {most:,} pairs", "ask for fewer"
+                f"{IN_BATCH} has at most one row for each of the {most:,} pairs, got {size.rows:,}",
+                "name a smaller size",
             )
-        found.add((size.arm, size.rows))
-    place = arms.names
-    return tuple(sorted(found, key=lambda cell: (cell[1], place.index(cell[0]))))
+        cells.add((size.arm, size.rows))
+    return tuple(sorted(cells, key=lambda cell: (cell[1], arms.names.index(cell[0]))))
 
 
 def _before(
     store: Store, task: EncoderTask, out: Path, config: BenchConfig, progress: Progress
 ) -> tuple[Evaluation, ...]:
-    """What the base reaches; of a table drawn from nothing, what that of each seed does."""
+    """The figures of the base; for a random table, one per seed."""
     base = config.training.base
     if base == SCRATCH:
-        return tuple(_drawn(task, seed, out, config, progress) for seed in config.training_seeds)
-    if _prompts(config):
-        return (_measured(task, base, config, progress),)
-    encoder = CachedEncoder(store.vectors, Encoder(base, dtype=config.training.dtype), progress=progress)
-    return (task.measure(encoder, encoder.similarity),)
+        measured = [_drawn(task, seed, out, config, progress) for seed in config.training_seeds]
+    elif _prompts(config):
+        measured = [_measured(task, base, config, progress)]
+    else:
+        encoder = CachedEncoder(store.vectors, Encoder(base, dtype=config.training.dtype), progress=progress)
+        measured = [task.measure(encoder, encoder.similarity)]
+    for warning in warnings_before(measured):
+        progress.note(f"warning: {warning}")
+    return tuple(measured)
+
+
+def warnings_before(measured: Sequence[Evaluation]) -> list[str]:
+    """Returns the reasons why the figures of the base may mislead, each once."""
+    return list(dict.fromkeys(warning for one in measured for warning in warnings("the base", one)))
 
 
 def _drawn(task: EncoderTask, seed: int, out: Path, config: BenchConfig, progress: Progress) -> Evaluation:
-    """What the table of a seed reaches, which is saved to be measured like any model."""
+    """The figures of the random table of a seed, which is saved to be measured like any model."""
     folder = out / _MODELS / "scratch"
     try:
         load_base(replace(config.training, seed=seed)).save_pretrained(str(folder), create_model_card=False)
@@ -298,7 +318,7 @@ def _drawn(task: EncoderTask, seed: int, out: Path, config: BenchConfig, progres
 
 
 def _measured(task: EncoderTask, model: Path | str, config: BenchConfig, progress: Progress) -> Evaluation:
-    """What a model reaches with the prompts of the configuration; its vectors are not cached."""
+    """The figures of a model with the prompts of the configuration; its vectors are not cached."""
     encoder = Encoder(str(model), dtype=config.training.dtype)
     prompts = encoder.prompts | _prompts(config)
 
@@ -315,24 +335,27 @@ def _prompts(config: BenchConfig) -> dict[str, str]:
 
 
 def _cells(
-    plan: _Plan, out: Path, config: BenchConfig, progress: Progress
+    plan: _Inputs, out: Path, config: BenchConfig, progress: Progress
 ) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    """Trains and measures every arm at every size; returns what each seed gave."""
+    """Trains and measures every arm at every size; returns the figures of each seed."""
     seeds = config.training_seeds
-    found: dict[tuple[str, int], list[dict[str, Any]]] = {cell: [] for cell in plan.sizes}
+    results: dict[tuple[str, int], list[dict[str, Any]]] = {cell: [] for cell in plan.sizes}
     with progress.task("trainings", len(plan.sizes) * len(seeds), unit="trainings") as advance:
-        # Seeds outside: whoever stops early has all arms equally often.
+        # The outer loop is over seeds: a bench that is stopped early has all arms equally often.
         for seed in seeds:
             for cell in plan.sizes:
-                found[cell].append(_cell(plan, cell, seed, out, config, progress))
+                figures = _cell(plan, cell, seed, out, config, progress)
+                for warning in figures.get("warnings", ()):
+                    progress.note(f"warning: {warning}")
+                results[cell].append(figures)
                 advance(1)
-    return found
+    return results
 
 
 def _cell(
-    plan: _Plan, cell: tuple[str, int], seed: int, out: Path, config: BenchConfig, progress: Progress
+    plan: _Inputs, cell: tuple[str, int], seed: int, out: Path, config: BenchConfig, progress: Progress
 ) -> dict[str, Any]:
-    """Trains and measures one arm with one seed, unless that was done before."""
+    """Trains and measures one arm with one seed, unless its figures are stored."""
     training = replace(config.training, seed=seed, evaluations=0, patience=None)
     examples = plan.examples[*cell, seed]
     identity = fingerprint(
@@ -349,12 +372,13 @@ def _cell(
     if file.exists():
         return read_json(file, dict, "remove it, then run the command again: it trains that model once more")
     arm, rows = cell
-    progress.note(f"{arm}, {rows:,} triplets, seed {seed}")
+    name = f"{arm}, {rows:,} triplets, seed {seed}"
+    progress.note(name)
     model = out / _MODELS / identity[:24]
     quiet = WithoutNotes(progress)
     report = train_encoder(examples, model, training, known=plan.known, progress=quiet)
     measured = _measured(plan.task, model, config, quiet)
-    found = {
+    figures = {
         "arm": arm,
         "rows": rows,
         "seed": seed,
@@ -362,14 +386,13 @@ def _cell(
         "last_loss": report.metrics.losses[-1][1],
         "seconds": report.metrics.seconds,
         "means": dict(measured.means),
-        "values": {name: column.tolist() for name, column in measured.values.items()},
+        "values": {measure: column.tolist() for measure, column in measured.values.items()},
+        "warnings": warnings(f"the model of {name}", measured),
     }
-    progress.note(
-        f"{arm}, {rows:,} triplets, seed {seed}: {measured.headline} {measured.means[measured.headline]:.4f}"
-    )
-    write_whole(file, json.dumps(found))
+    progress.note(f"{name}: {measured.headline} {measured.means[measured.headline]:.4f}")
+    write_whole(file, json.dumps(figures))
     discard(model)
-    return found
+    return figures
 
 
 def _trained(cell: tuple[str, int], results: Sequence[Mapping[str, Any]], left_out: int) -> Trained:
@@ -381,11 +404,12 @@ def _trained(cell: tuple[str, int], results: Sequence[Mapping[str, Any]], left_o
         left_out=left_out,
         means={name: tuple(result["means"][name] for result in results) for name in measures},
         values={name: np.mean([result["values"][name] for result in results], axis=0) for name in measures},
+        warnings=tuple(warning for result in results for warning in result.get("warnings", ())),
     )
 
 
 def _comparisons(trained: Sequence[Trained], config: BenchConfig, measure: str) -> tuple[Comparison, ...]:
-    """Compares all arms of one size, and all that were given sizes of their own."""
+    """Compares all arms of one size, and all arms with sizes of their own."""
     own = {(size.arm, size.rows) for size in config.sizes if size.arm is not None}
     pairs = [
         (second, first)
@@ -402,10 +426,10 @@ def _comparisons(trained: Sequence[Trained], config: BenchConfig, measure: str) 
 
 
 def default_out(store: Path) -> Path:
-    """Returns the folder beside the store that a bench writes to if none is named."""
+    """Returns the default folder of a bench: beside the store."""
     return store.with_name(f"{store.name}.bench")
 
 
 def settings(report: BenchReport) -> dict[str, Any]:
-    """Returns the configuration as JSON has it, with what it came to."""
+    """Returns the configuration with the run and its pairs, as JSON-able values."""
     return {**asdict(report.config), "run": report.run, "pairs": report.pairs, "left_out": report.left_out}

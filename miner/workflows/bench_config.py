@@ -1,4 +1,4 @@
-"""What to compare in a bench: one frozen configuration. Imports nothing heavy."""
+"""The configuration of `miner bench`. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from miner.training.encoder_config import LOSSES, EncoderConfig
 
 IN_BATCH, EASY, BM25, HARD, FILTERED = "in-batch", "easy", "bm25", "hard", "hard-filtered"
 ARMS = {
-    IN_BATCH: "no negatives but the other rows' documents",
+    IN_BATCH: "only the documents of the other rows",
     EASY: "random documents that are not known to be relevant",
     BM25: "BM25's best documents that are not known to be relevant",
     HARD: "the encoder's best documents that are not known to be relevant: unfiltered",
-    FILTERED: "what the run kept: filtered",
+    FILTERED: "the negatives that the run selected: filtered",
 }
-"""The arms that every bench can have, and where their negatives come from."""
+"""The arms that every bench can have, with the source of their negatives."""
 FITTING = tuple(name for name, loss in LOSSES.items() if not loss.label)
-"""The losses that negatives make a difference to."""
+"""The losses that use negatives."""
 LEAST_SEEDS = 3
 SHARES = (0.25, 0.5, 1.0)
-"""The default sizes, as shares of `MOST` or of all pairs if there are fewer."""
+"""The default sizes, as shares of `MOST`, or of all pairs if there are fewer."""
 MOST = 10_000
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many triplets: of every arm, or of one."""
+    """A number of triplets, for every arm or for one."""
 
     rows: int
     arm: str | None = None
@@ -35,29 +35,29 @@ class Size:
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Which arms, how large, how often, measured on what. UsageError for values that make no sense."""
+    """The arms, their sizes and trainings, and the split to measure; UsageError for contradictory values."""
 
     run: str | None = None
-    """The run whose pairs all arms train on; None: the last."""
+    """The run whose pairs all arms train on; None: the last run."""
     arms: tuple[str, ...] = ()
-    """Of ARMS, or `run:NAME` for the triplets of any run; none named: all of ARMS that the run has."""
+    """Names from ARMS, or `run:NAME` for the triplets of a run; none named: all of ARMS that the run has."""
     sizes: tuple[Size, ...] = ()
-    """None given: a quarter, a half and all of the pairs, of 10,000 at most."""
+    """None given: a quarter, a half and all of the pairs, at most 10,000."""
     seeds: int = within(LEAST_SEEDS, SEEDS)
-    """How often each arm is trained; the seeds count up from that of `training`."""
+    """Trainings per arm; their seeds count up from the seed of `training`."""
     negatives_per_row: int = within(1, ROW_NEGATIVES)
     """Negatives per row."""
     split: str = "test"
-    """What is measured on."""
+    """The split to measure on."""
     queries: int | None = within(None, COUNT)
-    """Measure only on so many queries, a seeded sample."""
+    """Measure only on this many queries, a seeded sample."""
     documents: int | None = within(None, COUNT)
-    """Rank only so many documents: the relevant ones and a seeded sample."""
+    """Rank only this many documents: the relevant ones and a seeded sample."""
     training: EncoderConfig = field(default_factory=lambda: EncoderConfig(evaluations=0))
 
     @property
     def training_seeds(self) -> tuple[int, ...]:
-        """The seed of each training of an arm."""
+        """The seeds of an arm's trainings."""
         return tuple(self.training.seed + number for number in range(self.seeds))
 
     def __post_init__(self) -> None:
@@ -69,11 +69,9 @@ class BenchConfig:
                     f"no arm '{arm}'{near(arm, ARMS)}", f"arms: {', '.join(ARMS)}, or run:NAME for a run"
                 )
         if len(set(self.arms)) < len(self.arms):
-            raise UsageError("an arm is named twice", "name each once")
+            raise UsageError("an arm is named twice", "name each arm once")
         if self.training.loss not in FITTING:
-            raise UsageError(
-                f"loss {self.training.loss} does not compare negatives", f"use {', '.join(FITTING)}"
-            )
+            raise UsageError(f"loss {self.training.loss} does not use negatives", f"use {', '.join(FITTING)}")
         loss, (least, most) = self.training.loss, self.training.needs.texts
         if self.negatives_per_row + 2 > most:
             raise UsageError(
@@ -83,12 +81,14 @@ class BenchConfig:
             )
         if least > 2 and IN_BATCH in self.arms:
             raise UsageError(
-                f"loss {self.training.loss} needs a negative in every row, arm {IN_BATCH} has none",
+                f"loss {self.training.loss} needs a negative in every row, but arm {IN_BATCH} has none",
                 "leave the arm out, or use --loss mnr",
             )
         for size in self.sizes:
             if size.arm is not None and self.arms and size.arm not in self.arms:
-                raise UsageError(f"a size for '{size.arm}', which is no arm", f"arms: {', '.join(self.arms)}")
+                raise UsageError(
+                    f"a size for '{size.arm}', which is not an arm", f"arms: {', '.join(self.arms)}"
+                )
 
 
 def parse_sizes(text: str | None) -> tuple[Size, ...]:

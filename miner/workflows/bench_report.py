@@ -1,4 +1,4 @@
-"""What a bench found, as people and programs read it: table, chart, JSON."""
+"""The report of a bench: table, chart, JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from miner.engine.files import WAIT, locked, replacing_all
 from miner.faults import read_json
 from miner.reporting.charts import Curve, Panel, draw
 from miner.reporting.tables import markdown_table, signed, signed_interval, text_table
-from miner.workflows.bench import CELLS, BenchReport, Comparison, Trained, settings
+from miner.workflows.bench import CELLS, BenchReport, Comparison, Trained, settings, warnings_before
 from miner.workflows.bench_config import ARMS
 
 CHART = "curve"
@@ -33,12 +33,12 @@ def write(report: BenchReport, out: Path) -> None:
 
 
 def replaces(report: BenchReport, out: Path) -> bool:
-    """Returns whether the folder holds a report of other settings, which `write` replaces."""
+    """Returns whether the folder has a report of other settings, which `write` replaces."""
     file = out / "results.json"
     if not file.exists():
         return False
-    found = read_json(file, dict, "remove it, then run the command again").get("settings")
-    return bool(found != json.loads(json.dumps(settings(report))))
+    stored = read_json(file, dict, "remove it, then run the command again").get("settings")
+    return bool(stored != json.loads(json.dumps(settings(report))))
 
 
 def _panel(report: BenchReport) -> Panel:
@@ -63,7 +63,7 @@ def _panel(report: BenchReport) -> Panel:
 
 
 def table(report: BenchReport) -> str:
-    """Returns what was measured and who is ahead, in aligned columns."""
+    """Returns the figures and the verdicts as aligned tables."""
     config, before = report.config, report.before[0]
     measures = list(before.values)
     head = (
@@ -78,14 +78,17 @@ def table(report: BenchReport) -> str:
         rows.append([one.arm, f"{one.rows:,}", f"{one.steps:,}", *_means(one.means, measures)])
     parts = [head, "\n".join(text_table(rows))]
     if lost := [f"{one.arm} {one.left_out:,} of {one.rows:,}" for one in report.trained if one.left_out]:
-        parts.append(f"rows in no batch, as their texts stand in it already: {'; '.join(lost)}")
+        parts.append(f"rows skipped because every batch already contains their texts: {'; '.join(lost)}")
+    warnings = [*warnings_before(report.before), *(text for one in report.trained for text in one.warnings)]
+    if warnings:
+        parts.append("\n".join(f"warning: {warning}" for warning in warnings))
     if report.comparisons:
         parts.append("\n".join(text_table(_verdicts(report))))
     return "\n\n".join(parts)
 
 
 def _means(means: Mapping[str, tuple[float, ...]], measures: list[str]) -> list[str]:
-    """The mean of each measure over the seeds, and after the first the range, where there are several."""
+    """The mean of each measure over the seeds; after the first one its range, if there are several seeds."""
     first, *others = (f"{np.mean(means[name]):.4f}" for name in measures)
     values = means[measures[0]]
     return [first, f"{min(values):.4f} – {max(values):.4f}" if len(values) > 1 else "", *others]
@@ -117,7 +120,7 @@ def _pair(found: Comparison) -> str:
 
 
 def as_json(report: BenchReport, per_query: bool = True) -> dict[str, Any]:
-    """Returns the report as JSON has it; with `per_query` the values behind the means as well."""
+    """Returns the report as JSON-able values; with `per_query` also the values of every query."""
     before = report.before[0]
     return {
         "store": report.store,
@@ -150,6 +153,7 @@ def _arm(one: Trained, per_query: bool) -> dict[str, Any]:
         "steps": one.steps,
         "left_out": one.left_out,
         "means": {name: list(values) for name, values in one.means.items()},
+        "warnings": list(one.warnings),
     }
     if per_query:
         content["per_query"] = {name: column.tolist() for name, column in one.values.items()}
@@ -162,9 +166,9 @@ def _readme(report: BenchReport) -> str:
     return "\n".join(
         [
             f"# Easy against hard on {report.store}\n",
-            "Every arm trains on the same positives in the same order for the same number of steps with the",
-            "same seeds; arms of another size have more or fewer steps. p values are of paired",
-            "randomisation tests over queries, each query's value being the mean over the seeds.\n",
+            "Arms of one size train on the same positives, in the same order, with the same steps and seeds;",
+            "a larger size has more steps. p values are from paired randomisation tests over queries; a",
+            "query's value is its mean over the seeds.\n",
             "```",
             table(report),
             "```\n",

@@ -1,12 +1,13 @@
-"""`miner loop`: mine, train, mine again with the new model.
+"""`miner loop`: mines, trains, and mines again with the new model.
 
-As ANCE does (Xiong et al., ICLR 2021, Approximate Nearest Neighbor Negative Contrastive Learning): negatives
-that are hard for yesterday's model are easy for today's. Each round trains from the same base.
+Negatives that are hard for one model are easy for the model trained on them (ANCE: Xiong et al., ICLR 2021,
+Approximate Nearest Neighbor Negative Contrastive Learning). Every round trains from the same base.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,38 +32,38 @@ from miner.store.lock import WriterLock
 from miner.store.triplets import triplet_count
 from miner.training.encoder import base_fingerprint
 from miner.training.encoder_config import EncoderConfig
-from miner.workflows.train import Dev, Rows, held_out, train
+from miner.workflows.train import Dev, TrainingRows, train, withheld_positives
 
 SETTINGS = "loop.json"
-"""In the folder of the models: how they are made."""
+"""The file with the settings of all rounds, in the folder of the models."""
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """What every round does. UsageError for values that make no sense."""
+    """The settings of every round; UsageError for values that contradict each other."""
 
     mining: MiningConfig
-    """Its encoder mines the first round; later ones have the model of the round before."""
+    """Its encoder mines in the first round; in later rounds the model of the round before does."""
     training: EncoderConfig
     rounds: int = within(3, ROUNDS)
-    """At most."""
+    """The most rounds."""
     negatives: int = within(1, ROW_NEGATIVES)
-    """Per row."""
-    hold_out: float = within(0.1, BELOW_1)
-    """The share of each query's positives that no model sees, for the audits."""
+    """Negatives per training row."""
+    withheld: float = within(0.1, BELOW_1)
+    """The share of each query's positives that are withheld from every training, for the audits."""
     split: str = "dev"
-    """Scored after each round."""
+    """The split that models are scored on."""
     queries: int | None = within(None, COUNT)
-    """Score on so many queries; None: all."""
+    """Score on this many queries; None: all."""
     audit: AuditConfig = field(default_factory=AuditConfig)
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.mining.encoder is None:
-            raise UsageError("a loop mines with an encoder", "name one with --encoder, such as bundled")
+            raise UsageError("loop needs an encoder to mine with", "name one with --encoder, such as bundled")
         if self.mining.split == self.split:
             raise UsageError(
-                f"split '{self.split}' is what would be trained on, and what says when to stop",
+                f"split '{self.split}' is trained on and cannot also decide when to stop",
                 "name another --dev-split",
             )
 
@@ -75,28 +76,28 @@ class Round:
     run: str
     triplets: int
     hidden_positive_rate: Rate | None
-    """Of the run's audit; None where nothing could be hidden."""
+    """The rate of the run's audit; None if no positive could be hidden."""
     coverage: float | None
-    """The share of queries with as many negatives as asked, as mined."""
+    """The share of the run's queries that got all the negatives asked for."""
     model: str
     score: float
+    """The model's score on the dev split."""
 
 
 @dataclass(frozen=True, repr=False)
 class LoopReport(Readable):
-    """What the rounds gave."""
+    """The result of all rounds."""
 
     measure: str
     before: float
-    """Of the encoder that mined the first round."""
+    """The dev score of the encoder that mined the first round."""
     encoder: str
-    """That one."""
+    """The encoder that mined the first round."""
     rounds: tuple[Round, ...]
     best: str
-    """The round's model with the highest score; the first encoder, where training starts from it and no round
-    is ahead of it."""
+    """The model with the highest dev score: of a round, or the encoder that mined the first one."""
     stopped: bool
-    """Whether a round's score no longer rose."""
+    """Whether the loop ended because the last round's score did not rise."""
 
     def as_json(self) -> dict[str, Any]:
         """Returns the report as JSON-able values."""
@@ -106,19 +107,21 @@ class LoopReport(Readable):
 def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT) -> LoopReport:
     """Mines and trains in turn until the score on the dev split no longer rises, or the rounds are over.
 
-    Models go to `round-1` and so on below `out`, and runs have its name: `out-1`. Where training starts from
-    the first encoder, the first round has to rise above that; from another base it is only held against the
-    rounds after it. Started again, it repeats nothing that is finished. Raises UsageError when the dev split
-    holds nothing to score on or the rounds in `out` were made otherwise, and what `mine` and `train` raise.
+    Models are written to `round-1` and so on below `out`; runs are named after it, such as `out-1`. If the
+    training starts from the encoder of the first round, the first model has to score higher than that
+    encoder; from another base, a round is compared only with the rounds before it. The best model is the one
+    with the highest score of all, which may be that encoder. The same call again repeats no finished round.
+    Raises UsageError if the dev split is empty or `out` holds rounds of other settings, and the errors of
+    `mine` and `train`.
     """
     base_fingerprint(config.training)
-    if config.mining.reranker:  # refused here rather than after the first score
+    if config.mining.reranker:  # a wrong name is refused before the first score
         from miner.models.reranker import Reranker
 
         Reranker(config.mining.reranker, revision=config.mining.reranker_revision)
     with Store.open(path, read_only=True) as store:
         require_judgments(store, config.split, "--dev-split", config.mining.split)
-    with WriterLock(path), locked(out / SETTINGS):  # all rounds are of one state of the store
+    with WriterLock(path), locked(out / SETTINGS):  # all rounds see the same state of the store
         _settle(out, config)
         return _rounds(path, out, config, progress)
 
@@ -126,29 +129,32 @@ def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT)
 def _rounds(path: Path, out: Path, config: LoopConfig, progress: Progress) -> LoopReport:
     first = encoder = str(config.mining.encoder)
     measure, before = _score(path, encoder, config, progress)
-    best, highest = (first, before) if config.training.base == first else ("", -1.0)
+    scores = {first: before}
+    highest = before if config.training.base == first else -math.inf
     rounds, stopped = [], False
     for number in range(1, config.rounds + 1):
         progress.note(f"round {number} of {config.rounds}, mining with {encoder}")
         one = _round(path, out / f"round-{number}", encoder, number, config, progress)
         rounds.append(one)
-        until_now = f", the best until now {highest:.4f}" if best else ""
-        progress.note(f"round {number}: {measure} {one.score:.4f}{until_now}")
+        so_far = "" if highest == -math.inf else f", the best so far {highest:.4f}"
+        progress.note(f"round {number}: {measure} {one.score:.4f}{so_far}")
+        scores[one.model] = one.score
         if one.score <= highest:
             stopped = True
             break
-        best, highest, encoder = one.model, one.score, one.model
+        highest, encoder = one.score, one.model
+    best = max(scores, key=scores.__getitem__)
     return LoopReport(measure, before, first, tuple(rounds), best, stopped)
 
 
 def _settle(out: Path, config: LoopConfig) -> None:
-    """Notes in `out` how its rounds are made; UsageError where they were begun otherwise."""
+    """Writes the rounds' settings into `out`; raises UsageError if `out` has rounds of other settings."""
     now = json.loads(json.dumps({**asdict(config), "rounds": None}))
     file = out / SETTINGS
     try:
         if not file.exists():
             if contents(out):
-                raise UsageError(f"{out} is not empty, and holds no rounds of miner loop", "name another OUT")
+                raise UsageError(f"{out} is not empty, and miner loop did not make it", "name another OUT")
             write_whole(file, json.dumps(now, indent=1) + "\n")
             return
         before = _flat(read_json(file, dict, "restore it, or name another OUT"))
@@ -157,8 +163,7 @@ def _settle(out: Path, config: LoopConfig) -> None:
     both = ((key, before.get(key), value) for key, value in _flat(now).items())
     changed = [change(key, old, new) for key, old, new in both if old != new]
     if changed:
-        told = "; ".join(changed)
-        raise UsageError(f"{out} holds rounds that were made otherwise: {told}", "name another OUT")
+        raise UsageError(f"{out} holds rounds of other settings: {'; '.join(changed)}", "name another OUT")
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,36 +178,37 @@ def _round(path: Path, out: Path, encoder: str, number: int, config: LoopConfig,
         mining = replace(config.mining, encoder=encoder)
         run = mine(store, mining, name=printable(f"{out.parent.name.strip()}-{number}"), progress=progress)
         triplets = triplet_count(store, run)
-        found = _audited(store, run, config, progress)
-    rows = Rows(run=run.name, negatives=config.negatives, hold_out=config.hold_out)
+        audited = _audited(store, run, config, progress)
+    rows = TrainingRows(run=run.name, negatives=config.negatives, withheld=config.withheld)
     split = config.split if config.training.evaluations else None
     model = str(train(path, out, config.training, rows, dev=Dev(split=split), progress=progress).out)
     _, score = _score(path, model, config, progress)
-    rate, coverage = (None, None) if found is None else (found.hidden_positive_rate, found.as_mined.coverage)
+    rate, coverage = (
+        (None, None) if audited is None else (audited.hidden_positive_rate, audited.as_mined.coverage)
+    )
     return Round(number, run.name, triplets, rate, coverage, model, score)
 
 
 def _audited(store: Store, run: runs.Run, config: LoopConfig, progress: Progress) -> Audit | None:
-    """Stores the audit of a run; returns what it says of the positives that no round's model sees.
+    """Stores the audit of a run; returns an audit that hides only the withheld positives.
 
-    In the first round others could be hidden as well, and its hidden-positive rate would mean something else.
+    In the first round others could be hidden as well; its rate would then not compare with later rounds.
     """
     try:
-        found = audit(store, run, config.audit, progress)
-        if not config.hold_out:
-            return found
-        held = held_out(store, run, config.hold_out, config.training.seed)
-        held = held.rename_columns(["query_id", "doc_id"])
-        return audit(store, run, config.audit, progress, among=held)
+        whole = audit(store, run, config.audit, progress)
+        if not config.withheld:
+            return whole
+        withheld = withheld_positives(store, run, config.withheld, config.training.seed)
+        withheld = withheld.rename_columns(["query_id", "doc_id"])
+        return audit(store, run, config.audit, progress, among=withheld)
     except UsageError as error:
         progress.note(f"no audit: {error.message}")
         return None
 
 
 def _score(path: Path, model: str, config: LoopConfig, progress: Progress) -> tuple[str, float]:
-    """The most telling measure of the dev split, and what a model reaches."""
+    """The headline measure of the dev split, and the model's score."""
     settings = EvaluationConfig(split=config.split, queries=config.queries, seed=config.training.seed)
     with Store.open(path, read_only=True) as store:
-        (found,) = evaluate(store, model, settings, progress)
-    name = next(iter(found.means))
-    return name, found.means[name]
+        (evaluation,) = evaluate(store, model, settings, progress)
+    return evaluation.headline, evaluation.means[evaluation.headline]

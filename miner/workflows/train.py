@@ -1,4 +1,4 @@
-"""`miner train`: rows from a file, a run or judgments, scored on the way, into an encoder."""
+"""`miner train`: trains an encoder on a file, a run or judgments, and scores it during training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from miner.export.scorer import BM25, ENCODER, Scorer, scorer_of_export, scorer_
 from miner.models.similarity import SCORES
 from miner.ranges import BELOW_1, ROW_NEGATIVES, check_fields, within
 from miner.store import corpus, evidence
-from miner.store import corpus as evaluating
 from miner.store.database import Store
 from miner.store.faults import is_database
 from miner.store.pending import TrainedModel
@@ -32,16 +31,16 @@ from miner.training.examples import Columns, Examples, examples_of, read_example
 from miner.training.record import note_training
 
 if TYPE_CHECKING:
-    from miner.evaluation.result import Vectors
+    from miner.evaluation.result import Evaluation, Vectors
     from miner.training.batches import KnownPositives
-    from miner.training.encoder_card import EncoderReport
     from miner.training.encoder_trainer import DevTask
+    from miner.training.model_card import EncoderReport
 
 DEV_QUERIES, DEV_DOCUMENTS = 500, 5000
-"""Scoring on the way reads at most this many dev queries and documents, a seeded sample."""
+"""The most dev queries and documents that a model is scored on during training: a seeded sample."""
 TRAIN, DEV = "train", "dev"
-_HELD_OUT = 4
-"""What is drawn with it is nothing else that a training draws."""
+_WITHHELD_STREAM = 4
+"""The number of the random stream that draws withheld positives; no other draw uses it."""
 _LABELLED = ("cosine", "softmax")
 JUDGMENTS = (*SOURCES, "both")
 AUTO = "auto"
@@ -49,26 +48,26 @@ DEV_TASKS = (AUTO, "retrieval", "similarity", "labels")
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What of the given file or store to train on. UsageError for values that make no sense."""
+class TrainingRows:
+    """The part of a file or store to train on; UsageError for values that contradict each other."""
 
     run: str | None = None
-    """Of a store: the run whose triplets these are; None: the last."""
+    """Store: the run whose triplets are the rows; None: the last run."""
     negatives: int = within(1, ROW_NEGATIVES)
-    """Of a run: negatives per row; a query's positives take turns at its negatives, the hardest first."""
+    """Run: negatives per row; the positives of a query use its negatives in turn, the hardest first."""
     judgments: str | None = None
-    """Of a store: one of JUDGMENTS; the judged pairs themselves are the rows, in the place of triplets."""
+    """Store: one of JUDGMENTS, if the rows are judged pairs instead of triplets."""
     split: str | None = None
-    """Of judgments: their split; None: train."""
-    hold_out: float = within(0.0, BELOW_1)
-    """Of a run: the share of each query's positives that the model never sees, for a later audit."""
+    """Judgments: their split; None: train."""
+    withheld: float = within(0.0, BELOW_1)
+    """Run: the share of each query's positives that are withheld from training, for a later audit."""
     columns: Columns = field(default_factory=Columns)
-    """Of a file: its columns. Of judgments: what their relevances are divided by."""
+    """File: its columns. Judgments: the number that relevances are divided by."""
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.judgments and self.hold_out:
-            raise UsageError("--hold-out is for a run", "leave it out")
+        if self.judgments and self.withheld:
+            raise UsageError("--withheld is for a run", "leave it out")
         if self.judgments not in (None, *JUDGMENTS):
             raise UsageError(f"no judgments '{self.judgments}'", f"use {', '.join(JUDGMENTS)}")
         if self.judgments and self.negatives != 1:
@@ -80,20 +79,20 @@ class Rows:
 
     @property
     def sources(self) -> Sequence[str]:
-        """The sources of judgments that this training may know of."""
+        """The sources of the judgments that this training uses."""
         return SOURCES if self.judgments == "both" else (self.judgments or SOURCES[0],)
 
 
 @dataclass(frozen=True)
 class Dev:
-    """What scores the model on the way. UsageError for a task that is none."""
+    """The split that scores the model during training; UsageError for an unknown task."""
 
     store: Path | None = None
-    """None: what is trained on, if that is a store."""
+    """None: the store that is trained on, if it is one."""
     split: str | None = None
-    """None: dev, where it is judged."""
+    """None: dev, if it has judgments."""
     task: str = AUTO
-    """What its judgments are for, one of DEV_TASKS; `auto` looks at them."""
+    """One of DEV_TASKS; `auto` detects the task from the judgments."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -105,7 +104,7 @@ def train(
     source: Path,
     out: Path,
     config: EncoderConfig,
-    rows: Rows | None = None,
+    rows: TrainingRows | None = None,
     *,
     dev: Dev | None = None,
     force: bool = False,
@@ -113,21 +112,21 @@ def train(
 ) -> EncoderReport:
     """Trains an encoder on a file, an export, or a store, and writes it to the folder `out`.
 
-    From a store, known positives are masked, and which positives the model saw is noted in it, as
-    `note_training` does. The model that scores best on `dev` is kept. Stores are open only before and after
-    the training. Raises UsageError for what does not fit together, InputError for what cannot be read,
-    ModelError when the base does not load.
+    For a store, known positives are masked, and `note_training` records in it the positives that the model
+    was trained on. The model with the best score on `dev` is kept. Stores are open only before and after the
+    training. Raises UsageError for settings that contradict each other or the rows, InputError for data that
+    cannot be read, ModelError if the base does not load.
     """
-    rows = rows or Rows()
+    rows = rows or TrainingRows()
     if rows.columns.most != 1 and config.needs.label != "number":
         raise UsageError(f"--label-max has no effect on loss {config.loss}", "it is for cosine")
     read = (_of_store if is_database(source) else _of_file)(source, config, rows, progress)
-    task = _dev(source, dev or Dev(), config, read, progress)
+    task = _dev_task(source, dev or Dev(), config, read, progress)
     examples = read.examples
-    _tell_rows(examples, progress)
+    _note_rows(examples, progress)
     about = {"source": source.name, **asdict(rows)}
 
-    # Only now: it brings PyTorch, and a wrong name of a file is to be told at once.
+    # Imported only now: it loads PyTorch, and errors in the rows are reported before that.
     from miner.training.encoder import train_encoder
 
     report = train_encoder(
@@ -140,52 +139,54 @@ def train(
 
 @dataclass(frozen=True)
 class _Read:
-    """What was read to train on."""
+    """The rows to train on, and facts about their store."""
 
     examples: Examples
     split: str | None = None
-    """Of a store: the split of the rows."""
+    """Store: the split of the rows."""
     store_id: str = ""
-    """Of a store: `Store.id`."""
+    """Store: `Store.id`."""
     positives: pa.Table | None = None
-    """Of a store: the positives (query_id, doc_id) among them."""
+    """Store: the positives (query_id, doc_id) among the rows."""
     known: KnownPositives | None = None
 
 
-def _of_file(source: Path, config: EncoderConfig, rows: Rows, progress: Progress) -> _Read:
+def _of_file(source: Path, config: EncoderConfig, rows: TrainingRows, progress: Progress) -> _Read:
     negatives = rows.negatives if rows.negatives != 1 else None
     flags = {"--run": rows.run, "--judgments": rows.judgments, "--negatives": negatives}
-    for flag, value in {**flags, "--hold-out": rows.hold_out or None}.items():
+    for flag, value in {**flags, "--withheld": rows.withheld or None}.items():
         if value is not None:
-            raise UsageError(f"{flag} is for a store, {source} is none", "leave it out, or name a store")
+            raise UsageError(
+                f"{flag} is for a store, but {source} is not one", "leave it out, or name a store"
+            )
     if config.needs.label == "scores" and (scorer := scorer_of_export(source)):
         _require_teacher(scorer, str(source), "STORE", progress)
     read = read_examples(str(source), config.loss, rows.columns)
-    _tell_unread(read, progress)
+    _note_unread(read, progress)
     return _Read(read)
 
 
-def _tell_rows(examples: Examples, progress: Progress) -> None:
-    """Notes how many rows of what columns there are, and of how many classes."""
+def _note_rows(examples: Examples, progress: Progress) -> None:
+    """Notes the number of rows, their columns and their classes."""
     progress.note(f"{len(examples):,} rows of {listed(examples.texts)} from {examples.origin}")
     if number := len(examples.classes):
         progress.note(f"{number} classes: {listed(examples.classes)}")
 
 
-def _tell_unread(read: Examples, progress: Progress) -> None:
-    """Notes which columns, splits and rows of a file or folder are not trained on."""
+def _note_unread(read: Examples, progress: Progress) -> None:
+    """Notes the columns, splits and rows of a file or folder that are not read."""
     if read.unread:
         progress.note(f"not read: columns {listed(read.unread)}")
     if splits := read.unread_splits:
         name = f"split{'s' if len(splits) > 1 else ''} {listed(splits)} of {read.origin}"
-        progress.note(f"not read: {name}; --dev takes a store: make one with miner ingest")
+        progress.note(f"not read: {name}; --dev needs a store: make one with miner ingest")
     for count, what in ((read.without_text, "an empty text"), (read.without_label, "no label")):
         if count:
             have = "rows have {} and are" if count > 1 else "row has {} and is"
             progress.note(f"{count:,} {have.format(what)} left out")
 
 
-def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progress) -> _Read:
+def _of_store(source: Path, config: EncoderConfig, rows: TrainingRows, progress: Progress) -> _Read:
     columns = rows.columns
     if columns.texts or columns.label or columns.positive_label:
         raise UsageError("--columns and --label-column are for a file", "leave them out: a store has its own")
@@ -201,12 +202,12 @@ def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progres
         if config.needs.label == "scores":
             _require_teacher(scorer_of_run(store, run), f"run {run.name}", str(source), progress)
         all_pairs = mined_pairs(store, run)
-        if rows.hold_out:
-            held_pairs = held_out(store, run, rows.hold_out, config.seed)
-            known = known.without(*(keys.to_numpy() for keys in pair_text_keys(store, held_pairs)))
-            held = set(_ids(held_pairs))
-            all_pairs = all_pairs.filter(pa.array([pair not in held for pair in _ids(all_pairs)]))
-            progress.note(f"{len(held):,} positives are held out for an audit")
+        if rows.withheld:
+            withheld_pairs = withheld_positives(store, run, rows.withheld, config.seed)
+            known = known.without(*(keys.to_numpy() for keys in pair_text_keys(store, withheld_pairs)))
+            withheld = set(_ids(withheld_pairs))
+            all_pairs = all_pairs.filter(pa.array([pair not in withheld for pair in _ids(all_pairs)]))
+            progress.note(f"{len(withheld):,} positives are withheld for an audit")
         pairs = usable(all_pairs, rows.negatives, f"run {run.name}")
         if left := all_pairs.num_rows - pairs.num_rows:
             progress.note(f"{left:,} positives have fewer than {rows.negatives} negatives and are left out")
@@ -218,16 +219,16 @@ def _of_store(source: Path, config: EncoderConfig, rows: Rows, progress: Progres
 
 
 def _require_teacher(scorer: Scorer, origin: str, store: str, progress: Progress) -> None:
-    """Raises UsageError for BM25's scores; notes an encoder's, which may be a better one than the base."""
+    """Raises UsageError for BM25's scores; notes an encoder's, which may be better than the base."""
     if scorer.kind == BM25:
         raise UsageError(
-            f"loss margin-mse learns a reranker's scores, those of {origin} are BM25's",
+            f"loss margin-mse learns a reranker's scores, but those of {origin} are BM25's",
             f"mine with --reranker: miner train-reranker {store} OUT, then miner mine {store} --reranker OUT",
         )
     if scorer.kind == ENCODER:
         progress.note(
-            f"the scores of {origin} are no reranker's but {SCORES[scorer.similarity]} of {scorer.name}: "
-            "loss margin-mse learns what that encoder knows"
+            f"the scores of {origin} are {SCORES[scorer.similarity]} of the encoder {scorer.name}: loss "
+            "margin-mse learns from it instead of a reranker"
         )
 
 
@@ -235,21 +236,22 @@ def _ids(pairs: pa.Table) -> Iterator[tuple[str, str]]:
     return zip(pairs["query_id"].to_pylist(), pairs["positive_id"].to_pylist(), strict=True)
 
 
-def held_out(store: Store, run: Run, share: float, seed: int) -> pa.Table:
-    """Returns the positives (query_id, positive_id) of a run's queries that a training leaves out.
+def withheld_positives(store: Store, run: Run, share: float, seed: int) -> pa.Table:
+    """Returns the positives (query_id, positive_id) of a run's queries that a training withholds.
 
-    About `share` of each query's, one at least stays; the same for every run over the same judgments.
+    They are about `share` of each query's positives, of which at least one stays; they are the same for every
+    run over the same judgments.
     """
     pairs = evidence.positive_pairs(store, run.evidence)
     pairs = pairs.sort_by([("query_id", "ascending"), ("doc_id", "ascending")])
     _, owner = np.unique(pairs["query_id"].to_numpy(), return_inverse=True)
-    rng = np.random.default_rng([seed, _HELD_OUT])
+    rng = np.random.default_rng([seed, _WITHHELD_STREAM])
     drawn = drawn_share(owner, np.ones(len(owner), dtype=np.bool_), share, rng)
     return pairs.filter(pa.array(drawn)).rename_columns(["query_id", "positive_id"])
 
 
 def _of_judgments(
-    store: Store, config: EncoderConfig, rows: Rows, known: KnownPositives, progress: Progress
+    store: Store, config: EncoderConfig, rows: TrainingRows, known: KnownPositives, progress: Progress
 ) -> _Read:
     split = rows.split or TRAIN
     table = judged_pairs(store, split, rows.sources)
@@ -259,14 +261,14 @@ def _of_judgments(
     needs = config.needs
     if needs.texts[0] > 2:
         raise UsageError(
-            f"loss {config.loss} needs negatives, {origin} have none",
+            f"loss {config.loss} needs negatives, but {origin} have none",
             f"mine some: miner mine {store.path}; then train on the run",
         )
     if needs.label != "number":
         _require_sure(store, config.loss, rows.sources)
-        told = graded(store, split, origin, f"loss {config.loss}") if SOURCES[0] in rows.sources else None
-        if told:
-            progress.note(told)
+        note = graded(store, split, origin, f"loss {config.loss}") if SOURCES[0] in rows.sources else None
+        if note:
+            progress.note(note)
     if not needs.label:
         table = positive
     texts = {"anchor": table["query"], "positive": table["document"]}
@@ -283,28 +285,30 @@ def _of_judgments(
 
 
 def _require_sure(store: Store, loss: str, sources: Sequence[str]) -> None:
-    """Raises UsageError for soft silver judgments, which are above 0 whatever the reranker said."""
+    """Raises UsageError for soft silver judgments: all of them are above 0."""
     if SOURCES[1] in sources and is_soft(store):
         raise UsageError(
-            f"silver judgments were made with --soft: loss {loss} would take every score for a positive",
-            "use --loss cosine, or make them again without --soft: no pair is scored twice",
+            f"silver judgments were made with --soft: loss {loss} would treat every pair as a positive",
+            "use --loss cosine, or make them again without --soft (no pair is scored again)",
         )
 
 
 def _gold(judged: pa.Table) -> pa.ChunkedArray:
-    """Which judgments are not silver."""
+    """A flag per judgment: whether it is not silver."""
     return pc.not_equal(judged["source"], SOURCES[1])
 
 
-def _dev(source: Path, dev: Dev, config: EncoderConfig, read: _Read, progress: Progress) -> DevTask | None:
+def _dev_task(
+    source: Path, dev: Dev, config: EncoderConfig, read: _Read, progress: Progress
+) -> DevTask | None:
     if not config.evaluations:
         if dev != Dev():
             raise UsageError("a dev split has no effect without evaluations", "leave --evaluations 0 out")
         return None
-    place = dev.store or (source if read.split is not None else None)
-    if place is None and dev.split is not None:
-        raise UsageError(f"split '{dev.split}' of what?", "name the store to score on with --dev")
-    task = None if place is None else _dev_of_store(place, source, dev, config, read)
+    path = dev.store or (source if read.split is not None else None)
+    if path is None and dev.split is not None:
+        raise UsageError(f"--dev-split '{dev.split}' needs a store", "name the store to score on with --dev")
+    task = None if path is None else _dev_of_store(path, source, dev, config, read)
     if task is None:
         _require_no_dev(dev, config)
         progress.note("no dev split to score on: the last model is kept")
@@ -312,7 +316,7 @@ def _dev(source: Path, dev: Dev, config: EncoderConfig, read: _Read, progress: P
 
 
 def _require_no_dev(dev: Dev, config: EncoderConfig) -> None:
-    """Raises UsageError for a setting that only scoring reads."""
+    """Raises UsageError for a setting that has an effect only on scoring."""
     for name, given in (("patience", config.patience is not None), ("dev-task", dev.task != AUTO)):
         if given:
             raise UsageError(
@@ -321,23 +325,19 @@ def _require_no_dev(dev: Dev, config: EncoderConfig) -> None:
             )
 
 
-def _dev_of_store(place: Path, source: Path, dev: Dev, config: EncoderConfig, read: _Read) -> DevTask | None:
-    trained = read.split if _same(place, source) else None
+def _dev_of_store(path: Path, source: Path, dev: Dev, config: EncoderConfig, read: _Read) -> DevTask | None:
+    trained = read.split if path.resolve() == source.resolve() else None
     if trained == (dev.split or DEV):
         raise UsageError(
-            f"the rows are of split '{read.split}', and so is what would choose the model",
+            f"split '{read.split}' is trained on and cannot also choose the model",
             "name another --dev-split, or --evaluations 0",
         )
-    with Store.open(place, read_only=True) as store, store.snapshot():
+    with Store.open(path, read_only=True) as store, store.snapshot():
         return dev_task(store, dev.split, config.seed, dev.task, trained)
 
 
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
-
-
 def known_positives(store: Store, sources: Sequence[str] = SOURCES[:1]) -> KnownPositives:
-    """Returns what is known: pairs judged relevant by people or these sources, in any split; labels."""
+    """Returns the pairs that people or these sources judged relevant, in any split, and the texts' labels."""
     from miner.training.batches import KnownPositives
 
     keys = known_pair_keys(store, (*sources, SOURCES[0]))
@@ -346,11 +346,11 @@ def known_positives(store: Store, sources: Sequence[str] = SOURCES[:1]) -> Known
 
 
 def _models(report: EncoderReport, positives: pa.Table) -> list[TrainedModel]:
-    """The model, as it computes in either dtype, with the positives that it has seen."""
+    """The model in either dtype, with the positives that it was trained on."""
     from miner.models.encoder import Encoder
 
     base = report.metrics.base_fingerprint
-    found = []
+    records = []
     for dtype in ("fp32", "bf16"):
         model = Encoder(str(report.out), dtype=dtype)
         details = {
@@ -358,57 +358,57 @@ def _models(report: EncoderReport, positives: pa.Table) -> list[TrainedModel]:
             "base": None if report.metrics.base == SCRATCH else base,
             "similarity": model.similarity,
         }  # fmt: skip
-        found.append(TrainedModel(model.fingerprint, "encoder", str(report.out), details, base, positives))
-    return found
+        records.append(TrainedModel(model.fingerprint, "encoder", str(report.out), details, base, positives))
+    return records
 
 
 def usable(pairs: pa.Table, negatives: int, origin: str) -> pa.Table:
-    """Returns the pairs (`mined_pairs`) that have so many negatives; UsageError where none has."""
+    """Returns the pairs (`mined_pairs`) with that many negatives; raises UsageError if there is none."""
     if pairs.num_rows == 0:
         raise UsageError(f"{origin} has no triplets to train on", "mine with other rules, or another --run")
-    full = pairs.filter(pc.greater_equal(pc.list_value_length(pairs["negative_ids"]), negatives))
-    if full.num_rows == 0:
+    enough = pairs.filter(pc.greater_equal(pc.list_value_length(pairs["negative_ids"]), negatives))
+    if enough.num_rows == 0:
         raise UsageError(f"no query of {origin} has {negatives} negatives", "ask for fewer with --negatives")
-    return full
+    return enough
 
 
-def rows_of(texts_of: TextsById, full: pa.Table, loss: str, negatives: int, origin: str) -> Examples:
-    """Returns `usable` pairs (with scores only where the loss needs them) as rows for a loss.
+def rows_of(texts_of: TextsById, pairs: pa.Table, loss: str, negatives: int, origin: str) -> Examples:
+    """Returns `usable` pairs as rows for a loss, with scores if the loss needs them.
 
-    The j-th positive of a query takes its negatives from the j-th on, in a circle. Losses of labelled
-    pairs get each positive with label 1 and its negatives with label 0. Raises UsageError when the
-    loss takes fewer negatives.
+    The j-th positive of a query uses its negatives from the j-th on, in a circle. For losses of labelled
+    pairs, each positive has label 1 and its negatives have label 0. Raises UsageError if the loss allows
+    fewer negatives.
     """
     most = LOSSES[loss].texts[1] - 2
     if negatives > most and loss not in _LABELLED:
         raise UsageError(
             f"{negatives} negatives per row are too many for loss {loss}: at most {most}", "use --negatives 1"
         )
-    rows = full.to_pylist()
-    places = [
+    rows = pairs.to_pylist()
+    chosen = [
         [(turn + k) % len(row["negative_ids"]) for k in range(negatives)]
-        for turn, row in zip(_turns(full["query_id"]), rows, strict=True)
+        for turn, row in zip(_turns(pairs["query_id"]), rows, strict=True)
     ]
     texts: dict[str, Sequence[Any]] = {
-        "anchor": texts_of.queries(full["query_id"]),
-        "positive": texts_of.documents(full["positive_id"]),
+        "anchor": texts_of.queries(pairs["query_id"]),
+        "positive": texts_of.documents(pairs["positive_id"]),
     }
     for k in range(negatives):
-        ids = [row["negative_ids"][place[k]] for row, place in zip(rows, places, strict=True)]
+        ids = [row["negative_ids"][indices[k]] for row, indices in zip(rows, chosen, strict=True)]
         name = "negative" if negatives == 1 else f"negative_{k + 1}"
         texts[name] = texts_of.documents(pa.chunked_array([ids], pa.string()))
     if loss in _LABELLED:
         return examples_of(_labelled(texts), origin, loss)
     if LOSSES[loss].label == "scores":
         texts["scores"] = [
-            [row["positive_score"], *(row["negative_scores"][i] for i in place)]
-            for row, place in zip(rows, places, strict=True)
+            [row["positive_score"], *(row["negative_scores"][i] for i in indices)]
+            for row, indices in zip(rows, chosen, strict=True)
         ]
     return examples_of(pa.table(texts), origin, loss)
 
 
 def _turns(owners: pa.ChunkedArray) -> list[int]:
-    """Numbers the rows of each owner from 0; owners are sorted."""
+    """Numbers the rows of each owner from 0; `owners` are sorted."""
     codes = owners.combine_chunks().dictionary_encode().indices.to_numpy()
     starts = np.searchsorted(codes, codes)
     return [int(turn) for turn in np.arange(len(codes)) - starts]
@@ -431,20 +431,20 @@ def _labelled(texts: dict[str, Sequence[Any]]) -> pa.Table:
 def dev_task(
     store: Store, split: str | None = None, seed: int = 13, task: str = AUTO, trained: str | None = None
 ) -> DevTask | None:
-    """Returns how to score a model on a split of a store, on a sample where the split is large.
+    """Returns how to score a model on a split of a store, or on a sample of a large split.
 
-    `task` is one of DEV_TASKS; `auto` looks at the judgments. None where no split is named and nothing is
-    judged in `dev`. Raises UsageError when a named one holds nothing to score on.
+    `task` is one of DEV_TASKS; `auto` detects it from the judgments. Returns None if no split is named and
+    `dev` has no judgments. Raises UsageError if a named split has nothing to score on.
     """
     from miner.evaluation.evaluate import EvaluationConfig, encoder_task, task_of_split
     from miner.evaluation.retrieval import sampled_task
     from miner.models.similarity import COSINE, without_gaps
     from miner.training.encoder_trainer import DevTask, similarity_of
 
-    if split is None and DEV not in evaluating.judged_splits(store):
+    if split is None and DEV not in corpus.judged_splits(store):
         return None
     if split is not None:
-        evaluating.require_judgments(store, split, "--dev-split", trained)
+        corpus.require_judgments(store, split, "--dev-split", trained)
     config = EvaluationConfig(split=split or DEV, task=task, queries=DEV_QUERIES, seed=seed)
     if task_of_split(store, config) == "retrieval":
         read: Any = sampled_task(store, config.split, DEV_QUERIES, DEV_DOCUMENTS, seed)
@@ -452,9 +452,8 @@ def dev_task(
         read = encoder_task(store, config)
     content = fingerprint({**corpus.content_hashes(store, config.split), "split": config.split, "seed": seed})
 
-    def score(model: Any) -> dict[str, float]:
-        """Returns every measure that the model reaches."""
-
+    def score(model: Any) -> Evaluation:
+        """Returns the model's evaluation."""
         similarity = similarity_of(model)
 
         def encode(texts: Sequence[str], role: str) -> Vectors:
@@ -468,7 +467,8 @@ def dev_task(
             )
             return without_gaps(np.asarray(vectors, dtype=np.float32), similarity == COSINE)
 
-        return dict(read.measure(encode, similarity).means)
+        evaluation: Evaluation = read.measure(encode, similarity)
+        return evaluation
 
     size = f"at most {DEV_QUERIES} queries and {DEV_DOCUMENTS:,} documents"
     name = f"split {config.split} of {store.path.name}, {size}"
