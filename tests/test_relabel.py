@@ -121,7 +121,7 @@ def test_a_run_of_other_texts_is_refused(store: Store) -> None:
     store.execute("DELETE FROM judgments WHERE query_id = 'q00'")
     with pytest.raises(UsageError) as caught:
         relabel(store, run, RelabelConfig())
-    assert caught.value.message == "queries and judgments changed since run 'r1' was mined"
+    assert caught.value.message == "judgments changed since run 'r1' was mined"
     assert caught.value.hint == (
         f"mine again with the same options, and relabel that run: miner mine {store.path}"
     )

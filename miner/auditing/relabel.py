@@ -23,6 +23,7 @@ from miner.schema import SUSPECTED
 from miner.stats import Rate, clustered_rate
 from miner.store import relabel as stored
 from miner.store import verdicts
+from miner.store.corpus import content_hashes
 from miner.store.database import Store
 from miner.store.models import models_of_unknown_training
 from miner.store.runs import Run, changed_since
@@ -116,7 +117,9 @@ def relabel(
 
 def _require_same_texts(store: Store, run: Run) -> None:
     changed = changed_since(store, run)
-    if {"documents", "queries"} & {*changed}:
+    # Judgments that were removed may leave other queries to mine: their evidence is not stored.
+    queries = content_hashes(store, run.split)["queries"]
+    if "documents" in changed or queries != str(run.inputs["queries"]).split("/")[0]:
         raise UsageError(
             f"{' and '.join(changed)} changed since run '{run.name}' was mined",
             f"mine again with the same options, and relabel that run: miner mine {quote(str(store.path))}",
