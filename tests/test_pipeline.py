@@ -260,7 +260,7 @@ def test_shortfalls_are_counted_not_padded(store: Store) -> None:
     run = mine(store, MiningConfig(rules=Rules(max_score=-1.0)))
     assert triplets_of(store, run).num_rows == 0
     assert store.rows(
-        "SELECT query_id, asked, found, commonest_reason::VARCHAR FROM shortfalls ORDER BY 1"
+        "SELECT query_id, requested, selected, commonest_reason::VARCHAR FROM shortfalls ORDER BY 1"
     ) == [(query, 5, 0, "max_score") for query in QUERIES]
 
 

@@ -1,4 +1,4 @@
-"""Progress as people see it: bars on a terminal or below a notebook's cell, lines in a log."""
+"""Shows progress: bars on a terminal or below a notebook's cell, lines in a log."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 SILENT_SECONDS = 30.0
-"""How long work may go on without a line where there is no terminal."""
+"""Seconds between two lines of progress without a terminal."""
 _REDRAW_SECONDS = 0.2
-"""How long a notebook's cell shows the same bars, at least."""
+"""The least time between two drawings of the bars in a notebook's cell."""
 _CELL = "<pre style='margin:0;white-space:pre-wrap;line-height:1.3;font-family:monospace'>{code}</pre>"
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Yields where long work reports to.
+    """Yields the object to which long work reports, for the command line.
 
-    On a terminal: one bar per piece of work, with count, rate and time left. Elsewhere (a pipe, a
-    log file) one plain line per note, and every half minute one on what is under way.
+    A terminal shows one bar per task, with count, rate and time left. A pipe or a log file gets one plain
+    line per note, and every half minute a line about the current task.
     """
     if not sys.stderr.isatty():
         yield Lines()
@@ -43,9 +43,9 @@ def progress() -> Iterator[Progress]:
 
 @contextmanager
 def shown(wanted: Progress | bool | None) -> Iterator[Progress]:
-    """Yields where a function called from Python reports to.
+    """Yields the object to which a function called from Python reports.
 
-    None: bars in a notebook, nothing elsewhere. True: always bars or lines. False: nothing. Anything else is
+    None: bars in a notebook, nothing elsewhere. True: always bars or lines. False: nothing. A Progress is
     used as it is.
     """
     if wanted is not None and not isinstance(wanted, bool):
@@ -69,27 +69,27 @@ def in_notebook() -> bool:
 
 
 class Lines:
-    """Says notes as plain lines, and now and then how far the work is."""
+    """Writes notes as plain lines, and from time to time the progress of the current task."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._spoke = clock()
+        self._written = clock()
         self._open = 0
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
-        """Yields a function that says how far the work is when nothing was said for half a minute."""
+        """Yields a function that writes the progress if no line was written for half a minute."""
         if not self._open:
-            self._spoke = self._clock()
+            self._written = self._clock()
         self._open += 1
         pace = Pace(total, done, self._clock)
 
         def advance(units: int) -> None:
-            """Counts the units, and says how far the work is when it is time."""
+            """Counts the units, and writes the progress if it is time."""
             nonlocal done
             done += units
             pace.advance(units)
-            if self._clock() - self._spoke >= SILENT_SECONDS and done < total:
+            if self._clock() - self._written >= SILENT_SECONDS and done < total:
                 left = pace.left
                 rest = "" if left is None else f", about {_time(left)} left"
                 self.note(f"{name}: {done:,} of {total:,} {unit}{rest}")
@@ -101,7 +101,7 @@ class Lines:
 
     def note(self, message: str) -> None:
         """Writes one line to stderr."""
-        self._spoke = self._clock()
+        self._written = self._clock()
         click.echo(printable(message, keep="\n"), err=True)
 
 
@@ -112,19 +112,19 @@ def _time(seconds: float) -> str:
 
 
 class _Bars:
-    """Draws a bar per piece of work; finished ones stay, so that one sees what took how long."""
+    """Draws one bar per task; finished bars stay and show how long each task took."""
 
     def __init__(self, display: rich_progress.Progress) -> None:
         self._display = display
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
-        """Yields a function that moves the bar on."""
+        """Yields a function that advances the bar."""
         pace = Pace(total, done)
         bar = self._display.add_task(name, total=total, completed=done, unit=unit, pace=pace)
 
         def advance(units: int) -> None:
-            """Moves the bar, and measures."""
+            """Advances the bar and measures the rate."""
             pace.advance(units)
             self._display.advance(bar, units)
 
@@ -141,7 +141,7 @@ class _Bars:
 
 
 class _CellBars(_Bars):
-    """Draws the bars below a notebook's cell as HTML, which needs no widgets to be installed."""
+    """Draws the bars below a notebook's cell as HTML, which needs no widgets."""
 
     def __init__(self) -> None:
         super().__init__(_display())
@@ -152,11 +152,11 @@ class _CellBars(_Bars):
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
-        """Yields a function that moves the bar on."""
+        """Yields a function that advances the bar."""
         with super().task(name, total, done, unit) as move:
 
             def advance(units: int) -> None:
-                """Moves the bar, and draws it again when it is time."""
+                """Advances the bar, and draws it again if it is time."""
                 move(units)
                 if time.monotonic() - self._drawn >= _REDRAW_SECONDS:
                     self._draw()
@@ -196,22 +196,22 @@ def _display() -> rich_progress.Progress:
     from rich.text import Text
 
     class Rate(rich_progress.ProgressColumn):
-        """How many units a second, over the last half minute."""
+        """A column with the units per second."""
 
         def render(self, task: rich_progress.Task) -> Text:
-            """Returns the rate, or nothing before the first unit is done."""
+            """Returns the rate; empty before the first unit is done."""
             speed = task.finished_speed or task.speed
             if not speed:
                 return Text("")
             return Text(f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s", style="progress.data.speed")
 
     class Left(rich_progress.ProgressColumn):
-        """The time left once it means something; in the end how long it took."""
+        """A column with the estimated time left; with the time taken at the end."""
 
         max_refresh = 0.5
 
         def render(self, task: rich_progress.Task) -> Text:
-            """Returns the time, or dashes."""
+            """Returns the time; dashes without an estimate."""
             pace: Pace = task.fields["pace"]
             if task.finished or task.stop_time is not None:
                 return Text(_time(task.elapsed or 0), style="progress.elapsed")

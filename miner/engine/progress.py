@@ -9,43 +9,43 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 STEADY_SECONDS = 15.0
-"""How long work has to go on, after its first units, before its rate means something."""
+"""Seconds of work, after its first units, before the time left is estimated."""
 STEADY_SHARE = 0.02
-"""How large a share of it has to be done in that time; a long while does as well."""
 LONG_SECONDS = 180.0
+"""For an estimate this share of the work must be done, or it must have gone on for so long."""
 WINDOW_SECONDS = 120.0
-"""The rate is that of the last while, so that a slow start or a machine that was busy is forgotten."""
+"""The time over which the rate is measured, so that a slow start has no lasting effect."""
 
 Advance = Callable[[int], None]
-"""Called with the number of units just finished."""
+"""A function that is called with the number of units just finished."""
 
 
 class Progress(Protocol):
-    """Where long work reports to. The library is silent; the command line draws bars."""
+    """The object to which long work reports. The library is silent; the command line draws bars."""
 
     def task(self, name: str, total: int, done: int = 0, unit: str = "") -> AbstractContextManager[Advance]:
-        """Opens a piece of work of `total` units of which `done` were finished earlier."""
+        """Opens a task of `total` units, of which `done` were finished earlier."""
         ...
 
     def note(self, message: str) -> None:
-        """Says one line to the person who waits."""
+        """Shows one line to the user."""
         ...
 
 
 class Pace:
-    """How fast one piece of work goes, and so how long it has still to go."""
+    """Measures the rate of a task and estimates the time left."""
 
     def __init__(self, total: int, done: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
         self._total, self._clock = total, clock
         self._last = clock(), done
         self._seen: deque[tuple[float, int]] = deque()
-        """Times, and how much was done then: from the first one the rate is measured."""
+        """Times, and the units done by then; the rate is measured from the first one."""
         self._began: tuple[float, int] | None = None
 
     def advance(self, units: int) -> None:
         """Counts units that were just finished.
 
-        The first ones only start the clock: they hold the loading of a library or a model's warm-up.
+        The first units only start the clock, since loading a library or a model slows them down.
         """
         now = self._clock()
         self._last = now, self._last[1] + units
@@ -58,7 +58,7 @@ class Pace:
 
     @property
     def left(self) -> float | None:
-        """The seconds left, or None while too little is done for a rate that means something."""
+        """The estimated seconds left; None while too little is done for an estimate."""
         if self._began is None:
             return None
         (now, done), (began, before) = self._last, self._began
@@ -78,21 +78,21 @@ class Silent:
         yield lambda _: None
 
     def note(self, message: str) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
 
 class WithoutNotes:
-    """Passes bars on and keeps notes back: for work that does the same many times."""
+    """Shows tasks but no notes, for work that repeats the same steps."""
 
     def __init__(self, inner: Progress) -> None:
         self.task = inner.task
 
     def note(self, message: str) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
 
 class CountedInto:
-    """Lets work that opens bars of its own count in one that is open already."""
+    """Counts the units of inner tasks in a task that is already open."""
 
     def __init__(self, advance: Advance, inner: Progress) -> None:
         self._advance = advance
@@ -100,7 +100,7 @@ class CountedInto:
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Advance]:
-        """Yields the open bar's function."""
+        """Yields the function of the open task."""
         yield self._advance
 
 

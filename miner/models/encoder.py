@@ -89,7 +89,7 @@ class Encoder:
 
     @cached_property
     def prompts(self) -> dict[str, str]:
-        """The model's own prompts for the roles `query` and `document`; empty where it has none."""
+        """The model's own prompts for the roles `query` and `document`; empty if it has none."""
         return own_prompts(self._folder.path)
 
     @cached_property

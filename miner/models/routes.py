@@ -50,7 +50,7 @@ def _flat(modules: Sequence[Any], role: str, name: str) -> Iterator[Any]:
 
 
 def _route(router: Any, role: str) -> str | None:
-    """Returns the route that `sentence_transformers.base.modules.Router` takes for a task and a text."""
+    """Returns the route of `sentence_transformers.base.modules.Router` for the text of a role."""
     for key in ((role, "text"), (role, None), (None, "text"), (None, None)):
         if key in router.route_mappings:
             return str(router.route_mappings[key])

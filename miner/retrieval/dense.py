@@ -151,14 +151,14 @@ class Dense:
     def _nearest(self, vectors: Vectors, depth: int, wanted: int) -> Expanded:
         """Returns documents of each vector, in no order; the `depth` nearest are among them."""
         wanted = min(wanted, len(self._index.unique))
-        _, places = self._neighbours(vectors, wanted)
-        owner, column = np.nonzero(places >= 0)
-        near = places[owner, column]
+        _, positions = self._neighbours(vectors, wanted)
+        owner, column = np.nonzero(positions >= 0)
+        near = positions[owner, column]
         scores = self._similarities(vectors, owner, self._index.unique[near])
         expanded = self._index.expand(owner, near, scores)
         if self._config.index != "Flat" or wanted in (len(self._index.unique), max(MOST, depth + SLACK)):
             return expanded
-        ranked = -np.sort(-scores.reshape(places.shape), axis=1)
+        ranked = -np.sort(-scores.reshape(positions.shape), axis=1)
         again = np.flatnonzero(self._in_doubt(vectors, ranked[:, depth - 1], ranked[:, -1]))
         if not len(again):
             return expanded
@@ -207,8 +207,8 @@ class Dense:
         if self._config.index != "Flat":
             index = self._approximate
             with search_threads(self._progress):
-                scores, places = index.search(vectors, k)
-            return scores, places
+                scores, positions = index.search(vectors, k)
+            return scores, positions
         with search_threads(self._progress):
             return nearest(vectors, self._documents, self._index.unique, k, self.encoder.similarity)
 
@@ -247,10 +247,10 @@ class _Index:
         self.gaps = int(counts[~usable].sum())
         """Number of documents without a vector."""
 
-    def expand(self, owner: RowNumbers, places: RowNumbers, scores: Floats) -> Expanded:
+    def expand(self, owner: RowNumbers, positions: RowNumbers, scores: Floats) -> Expanded:
         """Replaces positions among the distinct vectors by all documents that have that vector."""
-        counts = self._counts[places]
-        docs = self._docs[joined_ranges(self._starts[places], counts)]
+        counts = self._counts[positions]
+        docs = self._docs[joined_ranges(self._starts[positions], counts)]
         return np.repeat(owner, counts), docs, np.repeat(scores, counts)
 
 

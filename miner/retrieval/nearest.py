@@ -57,19 +57,19 @@ def nearest(
     best = np.full((len(vectors), 0), -np.inf, dtype=np.float32), np.zeros((len(vectors), 0), dtype=np.int64)
     for start in range(0, len(rows), BLOCK):
         part = rows[start : start + BLOCK]
-        scores, places = search(vectors, gather(documents, part), min(k, len(part)), similarity)
-        best = _merged(best, (scores, places + start), k)
+        scores, positions = search(vectors, gather(documents, part), min(k, len(part)), similarity)
+        best = _merged(best, (scores, positions + start), k)
         release(documents)
     return best
 
 
 def _merged(left: Neighbours, right: Neighbours, k: int) -> Neighbours:
     scores = np.concatenate([left[0], right[0]], axis=1)
-    places = np.concatenate([left[1], right[1]], axis=1)
+    positions = np.concatenate([left[1], right[1]], axis=1)
     if scores.shape[1] <= k:
-        return scores, places
+        return scores, positions
     top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-    return np.take_along_axis(scores, top, axis=1), np.take_along_axis(places, top, axis=1)
+    return np.take_along_axis(scores, top, axis=1), np.take_along_axis(positions, top, axis=1)
 
 
 def _faiss_block(vectors: Vectors, block: Vectors, k: int, similarity: str) -> Neighbours:
@@ -77,10 +77,10 @@ def _faiss_block(vectors: Vectors, block: Vectors, k: int, similarity: str) -> N
 
     metric = faiss_metric(similarity)
     if getattr(faiss, "get_num_gpus", lambda: 0)() and k <= _GPU_MOST:
-        scores, places = faiss.knn_gpu(faiss.StandardGpuResources(), vectors, block, k, metric=metric)
+        scores, positions = faiss.knn_gpu(faiss.StandardGpuResources(), vectors, block, k, metric=metric)
     else:
-        scores, places = faiss.knn(vectors, block, k, metric=metric)
-    return scores if similarity in (COSINE, DOT) else -scores, places.astype(np.int64)
+        scores, positions = faiss.knn(vectors, block, k, metric=metric)
+    return scores if similarity in (COSINE, DOT) else -scores, positions.astype(np.int64)
 
 
 def _torch_block(vectors: Vectors, block: Vectors, k: int, similarity: str) -> Neighbours:
@@ -92,8 +92,8 @@ def _torch_block(vectors: Vectors, block: Vectors, k: int, similarity: str) -> N
         product = left @ right.T
     else:
         product = -torch.cdist(left, right, p=1.0 if similarity == MANHATTAN else 2.0)
-    scores, places = torch.topk(product, k, dim=1)
-    return scores.cpu().numpy(), places.cpu().numpy()
+    scores, positions = torch.topk(product, k, dim=1)
+    return scores.cpu().numpy(), positions.cpu().numpy()
 
 
 def faiss_metric(similarity: str) -> int:

@@ -39,8 +39,8 @@ _BY_PEOPLE = f"(SELECT * FROM {GOLD} WHERE source <> '{RELABELLED}')"
 _KNOWN = f"""SELECT query_id, doc_id FROM ({by_text(_BY_PEOPLE)}) WHERE relevance > 0
         AND query_id IN (SELECT query_id FROM positives WHERE evidence = $evidence)
     UNION SELECT query_id, doc_id FROM positives WHERE evidence = $evidence"""
-"""SQL for the positives of the queries of `$evidence` in any split. Of relabelled ones it has only those that
-the evidence was gathered on."""
+"""SQL for the positives of the queries of `$evidence` in any split. A relabelled positive is there only if
+the evidence was gathered on it."""
 
 
 def texts_to_hide(store: Store, run: Run) -> tuple[pa.Table, pa.Table]:

@@ -42,7 +42,7 @@ COPIES = tuple(
         Reason.DUPLICATE_OF_CANDIDATE,
     )
 )
-"""Exclusions that are due to another document, and end if that document is no positive or candidate."""
+"""Exclusions that are due to another document, and end if that is not a positive or candidate."""
 
 
 def candidates_to_rerank(store: Store, evidence: str, depth: int | None) -> pa.Table:

@@ -402,10 +402,10 @@ def _refuse_bad(store: Store, max_bad: float, hint: str) -> None:
     """Raises InputError, with `hint` before its own, if too large a share of the rows of a kind is bad."""
     harmless = ", ".join(f"'{reason}'" for reason in HARMLESS)
     shares = store.rows(
-        f"""WITH places AS (SELECT DISTINCT kind, origin, line FROM arriving_rows),
+        f"""WITH lines AS (SELECT DISTINCT kind, origin, line FROM arriving_rows),
             bad AS (SELECT DISTINCT origin, line FROM arriving_rejected WHERE reason NOT IN ({harmless}))
-        SELECT kind, count(bad.origin), count(*) FROM places LEFT JOIN bad
-            ON bad.origin = places.origin AND bad.line IS NOT DISTINCT FROM places.line
+        SELECT kind, count(bad.origin), count(*) FROM lines LEFT JOIN bad
+            ON bad.origin = lines.origin AND bad.line IS NOT DISTINCT FROM lines.line
         GROUP BY kind ORDER BY count(bad.origin) / count(*) DESC, kind LIMIT 1"""
     )
     for kind, bad, rows in shares:

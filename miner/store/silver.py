@@ -17,7 +17,7 @@ SOURCES = ("gold", SILVER)
 
 _CONDITIONS = {
     "judged": "judged",
-    "unjudged": "known IS NULL",
+    "unjudged": "NOT coalesce(known, false)",
     "all": "true",
 }
 """Which queries are scored: those whose text has a positive in the split, is judged nowhere, or all."""

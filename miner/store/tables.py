@@ -81,12 +81,12 @@ TABLES = (
 
 VIEWS = (
     f"""CREATE VIEW decided AS
-    SELECT run_id, query_no::BIGINT * {CANDIDATES_PER_QUERY} + place AS candidate,
+    SELECT run_id, query_no::BIGINT * {CANDIDATES_PER_QUERY} + fused_rank AS candidate,
         CASE WHEN code <= {KEPT} THEN 'kept' WHEN code >= {SUSPECTED} THEN 'suspected'
             ELSE 'dropped' END::verdict AS verdict,
         CASE WHEN code > {KEPT} THEN enum_range(NULL::reason)[code % {SUSPECTED} + 1] END::reason AS reason,
         CASE WHEN code < {KEPT} THEN ({KEPT} - code)::SMALLINT END AS slot
-    FROM (SELECT run_id, query_no, generate_subscripts(codes, 1) AS place, unnest(codes) AS code
+    FROM (SELECT run_id, query_no, generate_subscripts(codes, 1) AS fused_rank, unnest(codes) AS code
         FROM decisions)""",
     """CREATE VIEW verdicts AS
     SELECT r.name AS run, c.query_id, c.doc_id,
@@ -120,17 +120,17 @@ VIEWS = (
     JOIN document_texts n ON n.doc_id = t.negative_id""",
     """CREATE VIEW shortfalls AS
     WITH per_query AS (
-        SELECT r.name AS run, r.negatives AS asked, p.query_id
+        SELECT r.name AS run, r.negatives AS requested, p.query_id
         FROM runs r JOIN positives p ON p.evidence = r.evidence
         WHERE r.status = 'done' GROUP BY ALL),
     outcomes AS (
-        SELECT run, query_id, count(slot) AS found, count(*) AS candidates,
+        SELECT run, query_id, count(slot) AS selected, count(*) AS candidates,
             mode(reason) FILTER (verdict <> 'kept') AS commonest_reason
         FROM verdicts GROUP BY ALL)
-    SELECT run, query_id, asked, coalesce(found, 0) AS found,
+    SELECT run, query_id, requested, coalesce(selected, 0) AS selected,
         coalesce(candidates, 0) AS candidates, commonest_reason
     FROM per_query LEFT JOIN outcomes USING (run, query_id)
-    WHERE coalesce(found, 0) < asked""",
+    WHERE coalesce(selected, 0) < requested""",
     """CREATE VIEW weak_positives AS
     WITH negatives AS (
         SELECT run, query_id, count(*) AS negatives,
