@@ -299,6 +299,22 @@ def test_layouts_in_memory(tmp_path: Path) -> None:
         assert store.sql("SELECT query_id FROM queries").to_pylist() == [{"query_id": "x"}]
 
 
+def test_documents_queries_and_judgments_as_tables(tmp_path: Path) -> None:
+    documents = pd.DataFrame({"doc_id": ["1", "2"], "title": ["One", ""], "text": ["first", "second"]})
+    queries = [{"query_id": 7, "text": "which is first?"}]
+    judged = pd.DataFrame({"query-id": [7, 7], "corpus-id": [1, 2], "score": [1, 0], "iteration": [0, 0]})
+    with Store.create(tmp_path / "s.duckdb") as store:
+        report = store.ingest([documents, queries, judged], split="dev")
+        assert report.splits == {"dev": 1}
+        found = store.sql("SELECT query_id, doc_id, relevance, split FROM judgments ORDER BY ALL")
+        assert [tuple(row.values()) for row in found.to_pylist()] == [
+            ("7", "1", 1.0, "dev"),
+            ("7", "2", 0.0, "dev"),
+        ]
+        with pytest.raises(InputError, match="bad_relevance"):
+            store.ingest([{"query_id": 7, "doc_id": 1, "relevance": "yes please"}])
+
+
 @pytest.mark.parametrize(
     ("source", "settings", "error", "message"),
     [

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from miner.errors import InputError, UsageError, listed, near, shown
-from miner.sources.config import SourceConfig, split_in
+from miner.sources.config import SourceConfig, require_splits, split_in
 from miner.sources.hub import dataset_table
 from miner.sources.part import Source
+from miner.sources.qrels import judgment_columns, table_judgments
 from miner.sources.table import (
     LIST,
     OBJECT,
@@ -55,9 +56,27 @@ def open_memory(source: object, config: SourceConfig) -> Source:
                 f"its splits: {listed(tables)}",
             )
         chosen = tables if config.hf_split is None else {config.hf_split: tables[config.hf_split]}
-        return from_tables(name, [(table, split_in(s) or s) for s, table in chosen.items()], config)
-    split = str(getattr(source, "split", None) or "train")  # a Dataset has the name of its split
-    return from_tables(name, [(_table(name, source), split_in(split) or split)], config)
+    else:
+        split = str(getattr(source, "split", None) or "train")  # a Dataset has the name of its split
+        chosen = {split: _table(name, source)}
+    named = [(table, split_in(split) or split) for split, table in chosen.items()]
+    if named and all(_is_judged(table, config) for table, _ in named):
+        return _judgments(name, named, config)
+    return from_tables(name, named, config)
+
+
+def _is_judged(table: Table, config: SourceConfig) -> bool:
+    """Returns whether a table holds judgments: ids and a relevance, and no texts."""
+    texts = {config.query_column, config.positive_column, config.text_column}
+    return config.format == "auto" and not texts & set(table.columns) and judgment_columns(table) is not None
+
+
+def _judgments(name: str, tables: Sequence[tuple[Table, str]], config: SourceConfig) -> Source:
+    require_splits(config, name, [split for _, split in tables])
+    read = [(table, config.split or split) for table, split in tables]
+    others = [c for table, _ in tables for c in table.columns if c not in (judgment_columns(table) or ())]
+    note = f"not read: columns {listed(dict.fromkeys(others))}" if others else ""
+    return Source(name, sum(table.size for table, _ in tables), "rows", table_judgments(read), note)
 
 
 def _table(origin: str, source: Any) -> Table:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from miner.errors import InputError, shown
 from miner.sources.files import File, lines
 from miner.sources.part import Part, Rows
+from miner.sources.table import Table
 from miner.sources.values import NotTextError, as_number, as_text, parse_json
 
 _LOOKED_AT = 100
@@ -23,6 +24,8 @@ _DOCUMENT = (
 )  # fmt: skip
 _RELEVANCE = ("score", "relevance", "rel", "label", "judgment", "judgement", "grade", "relevance_score")
 """Names of the columns in a header, or of the keys in JSON lines."""
+_TEXTS = ("query", "topic", "document", "doc")
+"""Those that a table may give to texts."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,10 @@ class JudgmentLayout:
     def fields(self, text: str) -> list[str]:
         """Returns the fields of a line."""
         return text.rstrip("\r\n").split("\t") if self.tabs else text.split()
+
+
+_IN_ORDER = JudgmentLayout(3, 0, 1, 2, True)
+"""Query, document, relevance."""
 
 
 def judgment_layout(file: File) -> JudgmentLayout | None:
@@ -120,6 +127,36 @@ def judgments(file: File, split: str, layout: JudgmentLayout) -> Iterator[Part]:
     yield rows.part()
 
 
+def judgment_columns(table: Table) -> tuple[str, str, str] | None:
+    """Returns the columns of query id, document id and relevance of a table of judgments, else None.
+
+    Names that may mean texts, such as `query` and `document`, are not ids here.
+    """
+    found = [
+        next((name for name in table.columns if name.lower() in names and name.lower() not in _TEXTS), None)
+        for names in (_QUERY, _DOCUMENT, _RELEVANCE)
+    ]
+    query, document, relevance = found
+    return None if query is None or document is None or relevance is None else (query, document, relevance)
+
+
+def table_judgments(tables: Sequence[tuple[Table, str]]) -> Iterator[Part]:
+    """Yields the judgments of tables with `judgment_columns`, each table with its split."""
+    rows = Rows()
+    for table, split in tables:
+        for record in table.read(judgment_columns(table) or ()):
+            rows.size += record.size
+            if record.problem is not None:
+                rows.start("judgments", table.origin, record.line, *record.content, split)
+                rows.reject(*record.problem)
+            else:
+                fields = [value or "" for value in record.values]
+                _judgment(rows, table.origin, record.line, fields, split, _IN_ORDER)
+            if rows.full:
+                yield rows.part()
+    yield rows.part()
+
+
 def _keys(text: str, origin: str, number: int, names: tuple[str, str, str] | None) -> list[str] | None:
     """Returns the fields of a line of JSON; a missing one is empty."""
     if names is None:
@@ -157,7 +194,7 @@ def read_judgments(path: Path) -> pa.Table:
         raise InputError(f"{path}: no such file", "name a file of judgments: query, document, relevance")
     file = File(path, str(path))
     found = []
-    layout = judgment_layout(file) or JudgmentLayout(3, 0, 1, 2, True)
+    layout = judgment_layout(file) or _IN_ORDER
     for part in judgments(file, "", layout):
         if part.rejected is not None:
             bad = part.rejected.slice(0, 1).to_pylist()[0]
