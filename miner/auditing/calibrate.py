@@ -26,6 +26,7 @@ from miner.errors import UsageError
 from miner.mining.config import Rules
 from miner.mining.rules import BOUNDS, name_of
 from miner.reporting.readable import Readable
+from miner.reporting.tables import percent
 from miner.stats import Rate, clustered_rate
 from miner.store.audits import record_calibration
 from miner.store.database import Store
@@ -294,7 +295,7 @@ def choose(swept: Sequence[SweptRules], target: float, negatives: int) -> SweptR
         rate = rate_of(best.choosing_half)
         raise UsageError(
             f"no setting has a hidden-positive rate of at most {100 * target:g} %: the lowest is "
-            f"{100 * rate:.2f} % with {best.name}",
+            f"{percent(rate, 2)} with {best.name}",
             f"use a target of {np.ceil(rate * 1e4) / 1e4:g} or more, mine with a reranker, or mine deeper",
         )
     most = max(one.choosing_half.per_query for one in within) - ENOUGH * negatives

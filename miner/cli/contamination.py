@@ -117,11 +117,13 @@ def _removed(store: Path, removed: Removed, split: str) -> str:
 
 
 def _lines(report: ContaminationReport) -> Iterator[str]:
+    from miner.reporting.tables import percent
+
     for role, counts in report.counts().items():
         number, total = sum(counts.values()), report.evaluation[role]
         name = {"query": "queries", "document": "positives"}[role]
         yield (
-            f"{number:,} of {total:,} evaluation {name} ({100 * number / total:.1f} %) occur in the "
+            f"{number:,} of {total:,} evaluation {name} ({percent(number / total)}) occur in the "
             f"{report.training:,} training texts"
         )
         for how, number in counts.items():

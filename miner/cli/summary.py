@@ -10,6 +10,7 @@ from miner.errors import counted, printable
 from miner.mining.pipeline import config_of
 from miner.mining.rules import in_force
 from miner.mining.shortfalls import shortfalls
+from miner.reporting.tables import percent
 from miner.store.database import Store
 from miner.store.models import model_names
 from miner.store.runs import Run
@@ -25,7 +26,7 @@ def summarise(store: Store, run: Run) -> None:
     triplets = counted(triplet_count(store, run), "triplet")
     lines = [f"run {run.name}: {triplets} of split {run.split}, by {by}"]
     lines.append(f"  {in_force(config_of(run))}")
-    lines += [f"  {number:>10,}  {number / total:6.1%}  {reason}" for reason, number in counts.items()]
+    lines += [f"  {number:>10,}  {percent(number / total):>7}  {reason}" for reason, number in counts.items()]
     lines += _shortfalls(store, run)
     path, name = quote(str(store.path)), quote(run.name)
     explain = f"miner explain {path} QUERY_ID"

@@ -23,6 +23,7 @@ from miner.mining.scoring import rerank
 from miner.models.constant import same_score
 from miner.models.vectors import note_truncated
 from miner.ranges import OFF
+from miner.reporting.tables import percent
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense
@@ -379,7 +380,8 @@ def _note_models(models: _Models, config: MiningConfig, progress: Progress) -> N
             f"warning: {config.encoder} has no vector for {without}: dense search ignores these texts"
         )
     if models.encoder and config.index != "Flat":
-        progress.note(f"{config.index} finds {models.encoder.recall(config.depth):.1%} of what Flat finds")
+        recall = percent(models.encoder.recall(config.depth))
+        progress.note(f"{config.index} finds {recall} of the documents that Flat finds")
 
 
 def config_of(run: Run) -> MiningConfig:
