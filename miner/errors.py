@@ -154,4 +154,4 @@ def printable(text: str, keep: str = "") -> str:
     """Returns a text with terminal controls and line ends as escapes, except characters in `keep`."""
     if text.isascii() and text.isprintable():
         return text
-    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
+    return _UNPRINTABLE.sub(lambda match: match[0] if match[0] in keep else repr(match[0])[1:-1], text)

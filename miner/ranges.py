@@ -194,12 +194,8 @@ def _require_kind(part: Field[Any], value: object, named: type | None) -> None:
     if kind == "str":
         if not isinstance(value, str):
             raise UsageError(f"{part.name} must be a text, got {shown(value)}")
-        if not value and part.default is not MISSING and part.default != "" and not _may_be_empty(part):
+        may_be_empty = part.name.endswith("_prompt")  # an empty prompt means no prompt
+        if not value and part.default is not MISSING and part.default != "" and not may_be_empty:
             raise UsageError(f"{part.name} is empty", "give a value, or leave it out")
     if kind == "bool" and not isinstance(value, bool):
         raise UsageError(f"{part.name} must be true or false, got {shown(value)}")
-
-
-def _may_be_empty(part: Field[Any]) -> bool:
-    """Returns whether an empty text is a value: an empty prompt means no prompt."""
-    return part.name.endswith("_prompt")

@@ -216,7 +216,7 @@ def is_sentence(text: str) -> bool:
 
 
 def _grams(run: str, size: int) -> list[str]:
-    characters = [found for found in _pattern("character").findall(run) if found]
+    characters = [one for one in _pattern("character").findall(run) if one]
     return ["".join(characters[start : start + size]) for start in range(max(1, len(characters) - size + 1))]
 
 

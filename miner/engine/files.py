@@ -249,8 +249,8 @@ def _stream(path: Path) -> Path | int | None:
     """Returns the open descriptor, the device or the pipe at a path; None for anything else."""
     one = path.absolute()
     for _ in range(_LINKS):
-        if found := _DESCRIPTOR.fullmatch(os.path.normpath(one)):
-            return int(found[1])
+        if descriptor := _DESCRIPTOR.fullmatch(os.path.normpath(one)):
+            return int(descriptor[1])
         if not one.is_symlink():
             break
         one = one.parent / os.readlink(one)

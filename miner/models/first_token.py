@@ -1,7 +1,7 @@
 """Computes a classifier's last layer only for the first token, the only one that the classifier reads.
 
-With 6 layers of width 384 this saves 15 % of a reranker's CPU time (pairs of about 140 tokens, one thread),
-with 2 layers of width 64 it saves 18 %.
+It saves a reranker of 6 layers and width 384 about 15 % of its CPU time for pairs of some 140 tokens, 11 %
+for pairs of some 50 tokens (one thread, fp32).
 """
 
 from __future__ import annotations

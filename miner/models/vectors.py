@@ -109,12 +109,12 @@ class VectorCache:
 
     def rows(self, keys: Keys) -> RowNumbers:
         """Returns the row of every key; -1 for a key without an undamaged row."""
-        found = self._find(keys)
-        damaged = self._damaged(found)
+        result = self._find(keys)
+        damaged = self._damaged(result)
         if len(damaged):
             self._mend(damaged)
-            found[np.isin(found, damaged)] = -1
-        return found
+            result[np.isin(result, damaged)] = -1
+        return result
 
     def refresh(self) -> Keys:
         """Reads the rows that other processes have added; returns their keys."""
@@ -183,9 +183,9 @@ class VectorCache:
         return entries, order, entries["key"][order, 0]
 
     def _find(self, keys: Keys) -> RowNumbers:
-        found = np.full(len(keys), -1, dtype=np.int64)
+        result = np.full(len(keys), -1, dtype=np.int64)
         if not len(self):
-            return found
+            return result
         entries, order, sorted_words = self._index
         stored = entries["key"]
         position = np.searchsorted(sorted_words, keys[:, 0])
@@ -193,12 +193,12 @@ class VectorCache:
         while len(pending):
             row = order[position[pending]]
             same = (stored[row] == keys[pending]).all(axis=1)
-            found[pending[same]] = row[same]
+            result[pending[same]] = row[same]
             again = ~same & (stored[row, 0] == keys[pending, 0])
             pending = pending[again]
             position[pending] += 1
             pending = pending[position[pending] < len(order)]
-        return found
+        return result
 
     def _damaged(self, rows: RowNumbers) -> RowNumbers:
         """Returns those of these rows that do not match their checksums; each row is checked once."""

@@ -146,7 +146,8 @@ class Bm25:
 
         A document whose score is not finite is not a hit.
         """
-        products = zip(self._products(queries), self._absent(queries), strict=True)
+        absent = np.asarray(self._queries[queries.start : queries.stop] @ self._absence, dtype=np.float64)
+        products = zip(self._products(queries), absent, strict=True)
         scored = ((docs, scores + base) for (docs, scores), base in products)
         if not self._are_finite:
             scored = (
@@ -183,10 +184,6 @@ class Bm25:
         if delta is None or (self._config.variant == "bm25l" and self._config.backend == "rank-bm25"):
             return np.zeros(terms)
         return _absence(np.diff(self._weights.indptr), self._weights.shape[1], delta, self._config)
-
-    def _absent(self, queries: range) -> Floats:
-        part = self._queries[queries.start : queries.stop] @ self._absence
-        return np.asarray(part, dtype=np.float64)
 
     def score_pairs(self, query: Ints, doc: Ints) -> Floats:
         """Returns the BM25 score of each (query, document) pair of positions, equal to that of `search`."""

@@ -29,15 +29,15 @@ def check_index(factory: str, dimension: int | None = None) -> None:
     """
     parts = factory.split(",")
     width = dimension
-    if (found := _TRANSFORM.fullmatch(parts[0])) and len(parts) > 1:
-        width = _transformed(factory, found, dimension)
+    if (match := _TRANSFORM.fullmatch(parts[0])) and len(parts) > 1:
+        width = _transformed(factory, match, dimension)
         parts = parts[1:]
-    if found := _GRAPH.fullmatch(parts[0]):
-        _bounded(factory, "HNSW", found["links"], _LINKS)
+    if match := _GRAPH.fullmatch(parts[0]):
+        _bounded(factory, "HNSW", match["links"], _LINKS)
         parts = parts[1:] or ["Flat"]
-    elif (found := _COARSE.fullmatch(parts[0])) and len(parts) > 1:
-        _bounded(factory, "IVF", found["lists"], _LISTS)
-        _bounded(factory, "HNSW", found["links"], _LINKS)
+    elif (match := _COARSE.fullmatch(parts[0])) and len(parts) > 1:
+        _bounded(factory, "IVF", match["lists"], _LISTS)
+        _bounded(factory, "HNSW", match["links"], _LINKS)
         parts = parts[1:]
     codes = _CODES.fullmatch(parts[0]) if len(parts) == 1 else None
     if codes is None:
@@ -49,18 +49,18 @@ def check_index(factory: str, dimension: int | None = None) -> None:
     _require_division(factory, "PQ", codes["parts"], width)
 
 
-def _transformed(factory: str, found: re.Match[str], dimension: int | None) -> int | None:
+def _transformed(factory: str, match: re.Match[str], dimension: int | None) -> int | None:
     """Returns the length of the vectors after OPQ or PCA."""
     for name in ("parts", "width", "reduced"):
-        _bounded(factory, found[0].rstrip("_0123456789"), found[name], _WIDTH)
-    kept = found["width"] or found["reduced"]
+        _bounded(factory, match[0].rstrip("_0123456789"), match[name], _WIDTH)
+    kept = match["width"] or match["reduced"]
     width = int(kept) if kept else dimension
     if dimension is not None and width is not None and width > dimension:
         raise UsageError(
-            f"index {shown(factory)}: {found[0]} makes {width:,} numbers from vectors of {dimension:,}",
+            f"index {shown(factory)}: {match[0]} makes {width:,} numbers from vectors of {dimension:,}",
             f"use at most {dimension}",
         )
-    _require_division(factory, "OPQ", found["parts"], width)
+    _require_division(factory, "OPQ", match["parts"], width)
     return width
 
 

@@ -130,18 +130,18 @@ class Store:
 
         Raises StoreError for any other database.
         """
-        found = None
+        version = None
         if self.rows("SELECT 1 FROM duckdb_tables() WHERE table_name = 'meta'"):
             with suppress(duckdb.BinderException, duckdb.ConversionException):  # some other table `meta`
-                found = next(iter(self.rows("SELECT value FROM meta WHERE key = 'format'")), None)
-        if found == (str(FORMAT),):
+                version = next(iter(self.rows("SELECT value FROM meta WHERE key = 'format'")), None)
+        if version == (str(FORMAT),):
             return True
         if create and self.rows(_OBJECTS) == [(0,)]:
             return False
-        if found is None:
+        if version is None:
             raise StoreError(f"{self.path} is a DuckDB database, but not a miner store", "name another file")
         raise StoreError(
-            f"{self.path} is not a store of this version of miner: its format is {found[0]}, not {FORMAT}",
+            f"{self.path} is not a store of this version of miner: its format is {version[0]}, not {FORMAT}",
             "ingest the sources again into a new file",
         )
 
@@ -157,8 +157,8 @@ class Store:
 
     def meta(self, key: str) -> Any:
         """Returns the value of a key in the table `meta`; None if the table does not have the key."""
-        found = self.rows("SELECT value FROM meta WHERE key = ?", [key])
-        return json.loads(found[0][0]) if found else None
+        rows = self.rows("SELECT value FROM meta WHERE key = ?", [key])
+        return json.loads(rows[0][0]) if rows else None
 
     def set_meta(self, key: str, value: Any) -> None:
         """Sets a key in the table `meta` to a JSON value; None removes the key.

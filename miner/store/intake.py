@@ -215,12 +215,12 @@ def _refuse_ids(store: Store) -> None:
         ("judgments", "query_id", "query"),
         ("judgments", "doc_id", "document"),
     ):
-        found = store.rows(
+        invalid = store.rows(
             f"""SELECT {column}, {_WHERE} FROM arriving_{table} WHERE regexp_matches({column}, ?)
             ORDER BY rowid LIMIT 1""",
             [_NO_ID],
         )
-        for identity, where in found:
+        for identity, where in invalid:
             blank = identity.strip() != identity
             raise InputError(
                 f"{where}: {noun} id '{shown(identity)}' "
@@ -276,13 +276,13 @@ def _refuse_conflicts(store: Store, kind: _TextTable) -> None:
         FROM arriving_{kind.table} WHERE text_key <> 0
         UNION ALL SELECT {kind.id}, hash({", ".join(kind.content)}), label, 'the store', -1
         FROM {kind.table} WHERE {kind.id} IN (SELECT {kind.id} FROM arriving_{kind.table})"""
-    found = store.rows(
+    clashing = store.rows(
         f"""WITH every AS ({every}), clashing AS (
             SELECT id, min(content) <> max(content) AS by_text, min(number) AS number FROM every
             GROUP BY id HAVING by_text OR min(label) <> max(label))
         SELECT id, by_text, (SELECT count(*) FROM clashing) FROM clashing ORDER BY number, id LIMIT 1"""
     )
-    for identity, by_text, number in found:
+    for identity, by_text, number in clashing:
         column = "content" if by_text else "label"
         locations = store.rows(
             f"""SELECT arg_min(location, number) FROM ({every}) WHERE id = ? AND {column} IS NOT NULL
@@ -367,11 +367,11 @@ def _nearest(table: str, column: str, reason: str) -> str:
 
 def _padding(store: Store) -> str:
     """Returns a hint if judgments have no query because of leading zeros."""
-    found = store.rows(
+    padded = store.rows(
         f"""SELECT 1 FROM sorted_judgments WHERE reason = 'unknown_query' AND {_UNPADDED} IN (
             SELECT {_UNPADDED} FROM queries) LIMIT 1"""
     )
-    return "query ids differ in leading zeros, which --unpad-query-ids removes; or " if found else ""
+    return "query ids differ in leading zeros, which --unpad-query-ids removes; or " if padded else ""
 
 
 def _cut(column: str) -> str:
@@ -410,9 +410,9 @@ def _refuse_bad(store: Store, max_bad: float, hint: str) -> None:
     )
     for kind, bad, rows in shares:
         if bad > max_bad * rows:
-            found = [r for r in _rejections(store) if r.reason not in HARMLESS]
-            reasons = ", ".join(f"{r.rows} {r.reason}" for r in found)
-            first = "; ".join(example for r in found for example in r.first)
+            rejections = [r for r in _rejections(store) if r.reason not in HARMLESS]
+            reasons = ", ".join(f"{r.rows} {r.reason}" for r in rejections)
+            first = "; ".join(example for r in rejections for example in r.first)
             raise InputError(
                 f"{bad} of {rows} {kind} are bad ({100 * bad / rows:.3g} %, allowed: "
                 f"{100 * max_bad:.3g} %), nothing was written; bad rows: {reasons}; first: {first}",

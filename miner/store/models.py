@@ -35,16 +35,16 @@ def record_model(store: Store, fingerprint: str, kind: str, name: str, details: 
 
 def model_name(store: Store, fingerprint: str | None) -> str | None:
     """Returns the name under which a model was first used, or None."""
-    found = store.rows("SELECT name FROM models WHERE fingerprint = ?", [fingerprint])
-    return found[0][0] if found else None
+    rows = store.rows("SELECT name FROM models WHERE fingerprint = ?", [fingerprint])
+    return rows[0][0] if rows else None
 
 
 def model_similarity(store: Store, fingerprint: str | None) -> str | None:
     """Returns the similarity by which an encoder compares vectors, or None if the store does not know it."""
-    found = store.rows(
+    rows = store.rows(
         "SELECT json_extract_string(details, '$.similarity') FROM models WHERE fingerprint = ?", [fingerprint]
     )
-    return found[0][0] if found else None
+    return rows[0][0] if rows else None
 
 
 def model_names(store: Store, run: Run) -> list[str]:

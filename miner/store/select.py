@@ -70,11 +70,11 @@ class Limits:
 
     def memory_bytes(self) -> int:
         """Returns `memory` in bytes; raises UsageError unless it is a size from 1 byte to 1000TB."""
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", self.memory, re.IGNORECASE)
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", self.memory, re.IGNORECASE)
         size = 0.0
-        if found is not None:
-            unit = found[2].upper()
-            size = float(found[1]) * (1024 ** list(_UNITS).index(unit) if found[3] else _UNITS[unit])
+        if match is not None:
+            unit = match[2].upper()
+            size = float(match[1]) * (1024 ** list(_UNITS).index(unit) if match[3] else _UNITS[unit])
         if not _LEAST <= size <= _MOST:
             raise UsageError(
                 f"memory must be a size from 1 byte to 1000TB, got {shown(self.memory)}",

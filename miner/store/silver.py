@@ -78,8 +78,8 @@ def silver_count(store: Store) -> int:
 
 def silver_origin(store: Store) -> dict[str, Any] | None:
     """Returns how the silver judgments were made (reranker, thresholds, …); None if there are none."""
-    found = store.meta(SILVER)
-    return None if found is None else dict(found)
+    origin: dict[str, Any] | None = store.meta(SILVER)
+    return origin
 
 
 def is_soft(store: Store) -> bool:

@@ -75,9 +75,9 @@ def coverage(store: Store, run: Run) -> float | None:
 def negative_counts(store: Store, run: Run) -> dict[int, int]:
     """Returns the number of queries for each number of negatives."""
     rows = store.rows(
-        f"""SELECT coalesce(found, 0) AS negatives, count(*)
+        f"""SELECT coalesce(selected, 0) AS negatives, count(*)
         FROM (SELECT DISTINCT query_no FROM positives WHERE evidence = ?)
-        LEFT JOIN (SELECT query_no, len(list_filter(codes, lambda code: code < {KEPT})) AS found
+        LEFT JOIN (SELECT query_no, len(list_filter(codes, lambda code: code < {KEPT})) AS selected
             FROM decisions WHERE run_id = ?) USING (query_no)
         GROUP BY negatives ORDER BY negatives""",
         [run.evidence, run.run_id],
