@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Collection
@@ -9,6 +10,7 @@ from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from math import isfinite
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from miner.errors import UsageError, near
@@ -142,8 +144,8 @@ def range_of(config: type, name: str) -> Range:
 def check_fields(config: Any) -> None:
     """Checks the ranges and types of a frozen dataclass's fields; its `__post_init__` calls this first.
 
-    Numbers become ints and floats without a negative zero, lists become tuples. Raises UsageError with the
-    field, its allowed values and the given value.
+    Numbers become ints and floats without a negative zero, lists become tuples, texts become paths. Raises
+    UsageError with the field, its allowed values and the given value.
     """
     for part in fields(config):
         value = getattr(config, part.name)
@@ -155,6 +157,10 @@ def check_fields(config: Any) -> None:
         elif many := _MANY.fullmatch(str(part.type)):
             members = _members(part.name, value, _named(config, many[1]), many[1])
             object.__setattr__(config, part.name, members)
+        elif str(part.type).startswith("Path"):
+            if not isinstance(value, str | os.PathLike):
+                raise UsageError(f"{part.name} must be a path, got {shown(value)}")
+            object.__setattr__(config, part.name, Path(value))
         else:
             _require_kind(part, value, _named(config, str(part.type)))
             if choices := part.metadata.get("choices"):

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,25 @@ def test_a_setting_that_several_parts_have_is_refused(path: Path, tmp_path: Path
 def test_constructors_check_as_the_command_line_does(make: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()
+
+
+CONFIGS = [
+    kind
+    for kind in (getattr(miner, name) for name in miner.__all__ if name[0].isupper())
+    if is_dataclass(kind) and not issubclass(kind, miner.Run) and kind is not miner.LoopConfig
+]
+
+
+@pytest.mark.parametrize("value", [object(), -1e300, [3], {"a": 1}], ids=["object", "number", "list", "dict"])
+@pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
+def test_no_field_of_a_configuration_takes_anything(kind: Any, value: object) -> None:
+    for part in fields(kind):
+        with pytest.raises(UsageError):
+            kind(**{part.name: value})
+
+
+def test_a_path_in_a_configuration_may_be_a_text() -> None:
+    assert miner.Dev(store="dev.duckdb").store == Path("dev.duckdb")  # type: ignore[arg-type]
 
 
 def test_deciding_again_takes_any_setting(store: Store) -> None:

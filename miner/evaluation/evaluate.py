@@ -51,12 +51,12 @@ class EvaluationConfig:
     seed: int = within(13, SEED)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         known = (AUTO, *TASKS)
         if self.task not in known:
             raise UsageError(
                 f"unknown task '{self.task}'{near(self.task, known)}", f"choose one of {', '.join(known)}"
             )
-        check_fields(self)
 
 
 def evaluate(

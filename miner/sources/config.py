@@ -86,12 +86,12 @@ class SourceConfig:
 
     def check(self) -> None:
         """Raises UsageError if a value is out of range, or if options contradict each other."""
+        check_fields(self)
         if self.format not in FORMATS:
             raise UsageError(
                 f"no source format '{self.format}'{near(self.format, FORMATS)}",
                 f"choose one of: {', '.join(FORMATS)}",
             )
-        check_fields(self)
         if self.dev + self.test >= 1:
             raise UsageError(
                 f"dev and test must leave queries to train on, got {self.dev:g} and {self.test:g}",
