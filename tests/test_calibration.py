@@ -1,5 +1,4 @@
-"""ScoreCalibration: the order stays, the numbers become probabilities, and nothing is fitted on too
-little."""
+"""Score calibration: the order stays, the numbers become probabilities, nothing is fitted on too little."""
 
 from __future__ import annotations
 

@@ -241,6 +241,24 @@ def test_it_learns_and_leaves_a_usable_folder(
     assert metrics.fingerprint in card
 
 
+def test_a_transformer_in_a_folder_of_its_own_is_found(
+    path: Path, config: PretrainConfig, tmp_path: Path, base: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(str(base)).save_pretrained(str(tmp_path / "flat"), create_model_card=False)
+    own = tmp_path / "flat" / "0_Transformer"
+    own.mkdir()
+    for file in list((tmp_path / "flat").iterdir()):
+        if file.is_file() and file.name not in ("modules.json", "config_sentence_transformers.json"):
+            file.rename(own / file.name)
+    modules = json.loads((tmp_path / "flat" / "modules.json").read_text())
+    modules[0]["path"] = own.name
+    (tmp_path / "flat" / "modules.json").write_text(json.dumps(modules))
+    report = pretrain(path, tmp_path / "out", replace(config, base=str(tmp_path / "flat"), max_steps=1))
+    assert report.metrics.steps == 1
+
+
 def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
     path: Path, config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

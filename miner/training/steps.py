@@ -1,5 +1,4 @@
-"""Runs a trainer to its last step: progress, checkpoints, resuming after a kill, stopping when it
-diverges."""
+"""Runs a trainer to its last step: progress, checkpoints, resuming after a kill, divergence."""
 
 from __future__ import annotations
 

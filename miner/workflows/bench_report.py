@@ -96,24 +96,24 @@ def _means(means: Mapping[str, tuple[float, ...]], measures: list[str]) -> list[
 
 def _verdicts(report: BenchReport) -> list[list[str]]:
     rows = [[f"{report.measure}", "difference", "95 % interval", "each seed", "p", "p (Holm)", "verdict"]]
-    for found in report.comparisons:
-        difference = found.difference
+    for comparison in report.comparisons:
+        difference = comparison.difference
         rows.append(
             [
-                _pair(found),
+                _pair(comparison),
                 signed(difference.difference),
                 signed_interval(difference.low, difference.high),
-                " ".join(map(signed, found.per_seed)),
+                " ".join(map(signed, comparison.per_seed)),
                 f"{difference.p:.4f}",
-                f"{found.holm:.4f}",
-                found.verdict,
+                f"{comparison.holm:.4f}",
+                comparison.verdict,
             ]
         )
     return rows
 
 
-def _pair(found: Comparison) -> str:
-    first, second = found.first, found.second
+def _pair(comparison: Comparison) -> str:
+    first, second = comparison.first, comparison.second
     if first.rows == second.rows:
         return f"{first.arm} − {second.arm}, {first.rows:,}"
     return f"{first.arm}, {first.rows:,} − {second.arm}, {second.rows:,}"
@@ -133,14 +133,14 @@ def as_json(report: BenchReport, per_query: bool = True) -> dict[str, Any]:
         "arms": [_arm(one, per_query) for one in report.trained],
         "comparisons": [
             {
-                "first": [found.first.arm, found.first.rows],
-                "second": [found.second.arm, found.second.rows],
-                **asdict(found.difference),
-                "holm": found.holm,
-                "per_seed": list(found.per_seed),
-                "verdict": found.verdict,
+                "first": [comparison.first.arm, comparison.first.rows],
+                "second": [comparison.second.arm, comparison.second.rows],
+                **asdict(comparison.difference),
+                "holm": comparison.holm,
+                "per_seed": list(comparison.per_seed),
+                "verdict": comparison.verdict,
             }
-            for found in report.comparisons
+            for comparison in report.comparisons
         ],
         **({"ids": list(before.ids)} if per_query else {}),
     }
