@@ -168,7 +168,7 @@ def make(store: Store, given: Namespace, reports: Progress) -> SilverReport:
     """Trains the cross-encoder on the fifth and stores the silver judgments."""
     config = SilverConfig(
         encoder="bundled",
-        queries=given.asked,
+        query_set=given.asked,
         depth=given.depth,
         per_query=given.per_query,
         positive=given.positive,

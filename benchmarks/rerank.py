@@ -40,7 +40,7 @@ def trained(work: Path, source: Path, seed: int) -> Path:
     out = work / f"reranker-{source.name}"
     print(f"training a reranker into {out}, unless it is there …", file=sys.stderr, flush=True)
     with Store.open(new_store(work / "training.duckdb", source)) as store:
-        train_reranker(store, out, RerankerConfig(max_queries=TRAINING_QUERIES, seed=seed), force=True)
+        train_reranker(store, out, RerankerConfig(queries=TRAINING_QUERIES, seed=seed), force=True)
     drop_store(work / "training.duckdb")
     return out
 

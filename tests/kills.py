@@ -286,8 +286,8 @@ class Case:
         return [word.replace("@", f"{folder}/") for word in self.arguments.split(" ")]
 
 
-_STATIC = "--base scratch --tokenizer @encoder --dimension 16 --max-steps 4 --batch-size 8"
-_TINY = "--base @encoder --max-steps 2 --batch-size 4"
+_STATIC = "--base scratch --set tokenizer=@encoder --set dimension=16 --set max_steps=4 --set batch_size=8"
+_TINY = "--base @encoder --set max_steps=2 --set batch_size=4"
 CASES = {
     "ingest": Case("ingest @new.duckdb @source", "new.duckdb"),
     "ingest more": Case("ingest @s.duckdb @source"),
@@ -306,18 +306,20 @@ CASES = {
     "export --force": Case("export @s.duckdb @exported --scores --force", "exported"),
     "sql": Case("sql @s.duckdb FROM\ttriplet_texts --out @rows.parquet", "rows.parquet"),
     "evaluate": Case("evaluate @encoder @s.duckdb --split dev --out @figures.json", "figures.json"),
-    "train": Case(f"train @s.duckdb @new --dev-split dev --evaluations 2 {_STATIC}", "new"),
-    "train --force": Case(f"train @s.duckdb @trained --evaluations 0 {_STATIC} --seed 3 --force", "trained"),
+    "train": Case(f"train @s.duckdb @new --dev-split dev --set evaluations=2 {_STATIC}", "new"),
+    "train --force": Case(
+        f"train @s.duckdb @trained --set evaluations=0 {_STATIC} --set seed=3 --force", "trained"
+    ),
     "train-reranker": Case(
-        f"train-reranker @s.duckdb @new --folds 2 --held-out 0.2 --skip-top 0 {_TINY}", "new"
+        f"train-reranker @s.duckdb @new --folds 2 --set held_out=0.2 --set skip_top=0 {_TINY}", "new"
     ),
     "pretrain": Case(f"pretrain @s.duckdb @new {_TINY}", "new"),
-    "silver": Case("silver @s.duckdb --encoder none --reranker @reranker --queries all --split train"),
+    "silver": Case("silver @s.duckdb --set encoder=none --reranker @reranker"),
     "bench": Case(
         "bench @s.duckdb --arms easy --sizes 8 --split dev --out @new --base scratch "
         "--set tokenizer=@encoder --set dimension=16 --set max_steps=2 --set batch_size=8"
     ),
-    "loop": Case(f"loop @s.duckdb @new --rounds 1 --encoder @encoder --evaluations 0 {_STATIC}"),
+    "loop": Case(f"loop @s.duckdb @new --rounds 1 --encoder @encoder --set evaluations=0 {_STATIC}"),
 }
 
 
@@ -343,7 +345,7 @@ def prepare(folder: Path, server: Server) -> None:
     for line in (
         "mine @s.duckdb --relative-margin 0.0",
         "export @s.duckdb @exported",
-        f"train @s.duckdb @trained --evaluations 0 {_STATIC}",
+        f"train @s.duckdb @trained --set evaluations=0 {_STATIC}",
     ):
         assert server.run(folder, Case(line).words(folder)) == 0, server.output
 

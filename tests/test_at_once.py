@@ -21,8 +21,10 @@ from tests.tiny import tiny_bert
 
 pytestmark = pytest.mark.slow
 
-TRAINING = "--base scratch --batch-size 8 --dtype fp32 --threads 1 --dimension 8 --max-steps 3"
-SET = "--base scratch --set batch_size=8 --set dtype=fp32 --set threads=1 --set dimension=8 --set max_steps=3"
+ON_CPU = "--set dtype=fp32 --set threads=1"
+TRAINING = (
+    "--base scratch --set batch_size=8 --set dtype=fp32 --set threads=1 --set dimension=8 --set max_steps=3"
+)
 FIXED = """SELECT count(*), sum(negative_score), any_value(split)
     FROM triplets JOIN runs USING (run_id) WHERE name = 'r1'"""
 EVALUATE = "--queries 12 --json --per-query"
@@ -78,15 +80,15 @@ def pairs(reranker: str) -> dict[str, tuple[list[str], list[str]]]:
     mine = "mine STORE --encoder bundled --depth 15 --name"
     sql = ["*sql", "STORE", FIXED, "--format", "csv"]
     export = "*export STORE OUT --run r1 --scores --force"
-    silver = "silver STORE --encoder none --depth 5 --per-query 2 --reranker"
-    bench = f"bench STORE --arms easy,hard-filtered --sizes 16 --run r1 --json --out OUT {SET}"
+    silver = "silver STORE --set encoder=none --set depth=5 --set per_query=2 --reranker"
+    bench = f"bench STORE --arms easy,hard-filtered --sizes 16 --run r1 --json --out OUT {TRAINING}"
     lines: dict[str, tuple[str, str | list[str]]] = {
         "mine and sql": (f"{mine} r2", sql),
         "mine with a reranker and export": (f"{mine} r3 --reranker {reranker}", export),
         "audit and evaluate": (f"audit STORE {HIDING}", f"evaluate bundled STORE {EVALUATE}"),
         "calibrate and runs": (f"calibrate STORE {HIDING} --target 0.9", "*runs STORE --json"),
         "train and decide": (
-            f"train STORE OUT --run r1 {TRAINING} --evaluations 0",
+            f"train STORE OUT --run r1 {TRAINING} --set evaluations=0",
             "decide STORE --run r1 --name strict --relative-margin 0.2",
         ),
         "evaluate and evaluate": (
@@ -195,14 +197,15 @@ SLOW_COMMANDS = {
     "contamination": "read contamination STORE STORE",
     "relabel": f"read relabel STORE {HIDING}",
     "relabel --dry-run": f"write relabel STORE --dry-run {HIDING}",
-    "silver": "read silver STORE --encoder none --depth 5 --per-query 2 --reranker RERANKER",
+    "silver": "read silver STORE --set encoder=none --set depth=5 --set per_query=2 --reranker RERANKER",
     "evaluate": f"write evaluate bundled STORE {EVALUATE}",
     "evaluate a reranker": f"write evaluate RERANKER STORE --set depth=5 {EVALUATE}",
-    "train": f"write train STORE OUT --run r1 {TRAINING} --evaluations 0",
-    "train-reranker": "write train-reranker STORE OUT --base RERANKER --max-steps 2 --dtype fp32 --threads 1",
-    "pretrain": "write pretrain STORE OUT --base ENCODER --max-steps 2 --dtype fp32",
-    "bench": f"write bench STORE --arms easy,hard-filtered --sizes 16 --run r1 --out OUT {SET}",
-    "loop": f"read loop STORE OUT --encoder bundled --rounds 1 --queries 12 {TRAINING}",
+    "train": f"write train STORE OUT --run r1 {TRAINING} --set evaluations=0",
+    "train-reranker": f"write train-reranker STORE OUT --base RERANKER --set max_steps=2 {ON_CPU}",
+    "pretrain": "write pretrain STORE OUT --base ENCODER --set max_steps=2 --set dtype=fp32",
+    "bench": f"write bench STORE --arms easy,hard-filtered --sizes 16 --run r1 --out OUT {TRAINING}",
+    "loop": "read loop STORE OUT --encoder bundled --rounds 1 --set loop.queries=12 "
+    + TRAINING.replace("dtype", "training.dtype"),
 }
 """Whether another process has to be able to read or even to write meanwhile, and the command."""
 

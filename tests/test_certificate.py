@@ -85,7 +85,7 @@ def test_what_leaves_a_store_that_changed_says_so(store: Path, tmp_path: Path) -
     with Store.open(store) as opened:
         opened.execute("INSERT INTO judgments VALUES ('q00', 'x00', 1, 'train', 'gold')")
     expected = "judgments changed since run mined was mined: mine again to use the current data"
-    scratch = ("--base", "scratch", "--max-steps", "2", "--evaluations", "0")
+    scratch = ("--base", "scratch", "--set", "max_steps=2", "--set", "evaluations=0")
     for arguments in (
         ("export", store, tmp_path / "out"),
         ("train", store, tmp_path / "model", *scratch),

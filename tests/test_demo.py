@@ -16,17 +16,22 @@ from miner.cli import demo
 def test_the_demo_goes_to_the_end_and_says_what_is_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "MODULES", ("calendar", "contextlib", "textwrap"))
+    monkeypatch.setattr(demo, "MODULES", ("calendar", "contextlib", "email", "textwrap"))
     monkeypatch.setattr(demo, "TESTED", ("textwrap",))
-    monkeypatch.setattr(demo, "RERANKER_QUERIES", 10)
     out = tmp_path / "demo"
     shown = CliRunner().invoke(demo.command, [str(out), "--queries", "30"], catch_exceptions=False)
     assert shown.exit_code == 0
-    steps = re.findall(r"^\[(\d)/8\] ", shown.stderr, re.MULTILINE)
-    assert steps == list("12345678")
+    assert re.findall(r"^\[(\d)/5\] ", shown.stderr, re.MULTILINE) == list("12345")
+    rates = re.findall(r"^      (naive|filtered) .*?(\d[\d.]*) % \[", shown.stderr, re.MULTILINE)
+    assert [name for name, _ in rates] == ["naive", "filtered"]
+    assert float(rates[0][1]) > float(rates[1][1])
+    first_screen = shown.stderr.split("[5/5]")[0]
+    assert "false negative  " in first_screen
+    assert len(first_screen.splitlines()) <= 24
     assert "hard-filtered − easy" in shown.stderr
-    for line in ("miner sql", "miner decide", "miner train", "miner evaluate", "miner bench", "miner export"):
-        assert f"\n{line} " in shown.stdout
+    closing = shown.stdout.rstrip().split("\n\n")[-1].splitlines()
+    assert len(closing) == 3
+    assert all(line.startswith("miner ") for line in closing)
     found = json.loads((out / "bench" / "results.json").read_text("utf-8"))
     assert [arm["arm"] for arm in found["arms"]] == ["easy", "hard", "hard-filtered"]
-    assert {path.name for path in out.iterdir()} >= {"demo.duckdb", "reranker", "triplets", "bench"}
+    assert {path.name for path in out.iterdir()} >= {"demo.duckdb", "bench"}

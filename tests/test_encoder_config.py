@@ -18,7 +18,7 @@ from miner.training.encoder_config import EncoderConfig
             "no loss 'tripelt' (did you mean 'triplet'?); "
             "choose one of: mnr, cached-mnr, gist, cosine, softmax, triplet, margin-mse",
         ),
-        ({"loss": "gist"}, "loss gist needs a guide model; name one with --guide, such as bundled"),
+        ({"loss": "gist"}, "loss gist needs a guide model; name one: --set guide=MODEL, such as bundled"),
         ({"batch_size": 0}, "batch_size must be a whole number from 1 to 100,000, got 0"),
         ({"evaluations": -1}, "evaluations must be a whole number from 0 to 10,000, got -1"),
         ({"seed": -1}, "seed must be a whole number from 0 to 4,294,967,295, got -1"),
@@ -36,7 +36,7 @@ from miner.training.encoder_config import EncoderConfig
             "scale has no effect on loss cosine; it is for mnr, cached-mnr, gist",
         ),
         ({"mini_batch": 8}, "mini_batch has no effect on loss mnr; it is for cached-mnr"),
-        ({"guide": "bundled"}, "loss mnr has no guide; leave --guide out, or use --loss gist"),
+        ({"guide": "bundled"}, "loss mnr has no guide; leave guide out, or use --loss gist"),
         ({"dimension": 8}, "dimension has no effect on base bundled; it is for scratch"),
         ({"tokenizer": "x", "base": "m"}, "tokenizer has no effect on base m; it is for scratch"),
         (

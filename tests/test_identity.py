@@ -132,12 +132,12 @@ def test_ingest_says_what_equal_ids_mean(tmp_path: Path) -> None:
     source = collection(tmp_path / "set", "")
     assert (
         "8 queries have the id of a document with another text; ids of queries and of documents are "
-        "separate. If equal ids mean the same thing, add --queries-are-documents"
+        "separate. If equal ids mean the same thing, add --set queries_are_documents=true"
     ) in said(tmp_path / "a.duckdb", source)
-    flagged = said(tmp_path / "b.duckdb", source, "--queries-are-documents")
+    flagged = said(tmp_path / "b.duckdb", source, "--set", "queries_are_documents=true")
     assert "queries are documents: a query is the document with the same id" in flagged
     others = collection(tmp_path / "others", "d")
-    assert "8 queries have none" in said(tmp_path / "c.duckdb", others, "--queries-are-documents")
+    assert "8 queries have none" in said(tmp_path / "c.duckdb", others, "--set", "queries_are_documents=true")
     assert "id of a document" not in said(tmp_path / "d.duckdb", others)
 
 

@@ -69,7 +69,7 @@ def test_several_sources_are_all_or_nothing(tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["s.duckdb"], ["s.duckdb", "x", "--max-bad", "2"], ["s.duckdb", "x", "--format", "bier"]],
+    [[], ["s.duckdb"], ["s.duckdb", "x", "--set", "max_bad=2"], ["s.duckdb", "x", "--format", "bier"]],
 )
 def test_wrong_use_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code, _ = _run(capsys, *arguments)

@@ -133,7 +133,8 @@ def test_too_many_bad_rows(tmp_path: Path, folder: Path) -> None:
         "2 of 5 judgments are bad (40 %, allowed: 30 %), nothing was written; bad rows: "
         "1 unknown_document, 1 unknown_query; first: "
         "DIR/set/qrels/train.tsv:5: no document 'd99' (judged for query 'q1'); "
-        "DIR/set/qrels/train.tsv:4: no query 'q9'; correct the files, or allow more with --max-bad"
+        "DIR/set/qrels/train.tsv:4: no query 'q9'; correct the files, or allow more with "
+        "--set max_bad=FRACTION"
     )
 
 

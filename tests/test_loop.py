@@ -157,10 +157,10 @@ def test_what_makes_no_sense_is_refused(store: Path, config: LoopConfig, tmp_pat
     with pytest.raises(UsageError, match="loop needs an encoder to mine with"):
         replace(config, mining=MiningConfig())
     with pytest.raises(UsageError, match="split 'train' is trained on"):
-        replace(config, split="train")
+        replace(config, dev_split="train")
     with pytest.raises(UsageError, match="nothing is judged in split 'test'") as caught:
-        loop(store, tmp_path / "out", replace(config, split="test"))
-    assert caught.value.hint == "choose one with --dev-split: dev"
+        loop(store, tmp_path / "out", replace(config, dev_split="test"))
+    assert caught.value.hint == "choose one with --set dev_split: dev"
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "corpus.jsonl").write_text("{}", "utf-8")
     with pytest.raises(UsageError, match="data is not empty, and miner loop did not make it"):
@@ -183,7 +183,16 @@ def test_a_store_of_the_training_split_alone_is_told_to_ingest_another(
 
 def test_the_command(store: Path, encoder: str, tmp_path: Path) -> None:
     arguments = ["loop", str(store), str(tmp_path / "out"), "--rounds", "1", "--encoder", encoder]
-    arguments += ["--base", "scratch", "--tokenizer", encoder, "--max-steps", "6", "--batch-size", "8"]
+    arguments += [
+        "--base",
+        "scratch",
+        "--set",
+        f"tokenizer={encoder}",
+        "--set",
+        "max_steps=6",
+        "--set",
+        "batch_size=8",
+    ]
     told = CliRunner().invoke(group, arguments)
     assert told.exit_code == 0, told.output
     head, before, first, *_ = told.stdout.splitlines()

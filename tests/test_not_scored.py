@@ -306,7 +306,7 @@ def test_silver_warns_of_a_reranker_that_gives_every_pair_one_score(opened: Stor
     opened.execute("DELETE FROM judgments WHERE split = 'test'")
     notes = Notes()
     name = str(things / "constant")
-    report = silver(opened, SilverConfig(reranker=name, queries="all", encoder="none"), progress=notes)
+    report = silver(opened, SilverConfig(reranker=name, query_set="all", encoder="none"), progress=notes)
     assert notes.warnings == [
         f"{name} gives all {report.pairs:,} pairs the same score, 0.5: it cannot rank them, so its "
         "judgments are meaningless"
@@ -332,7 +332,7 @@ def test_silver_judgments_are_made_of_finite_scores(opened: Store, things: Path)
     opened.execute("DELETE FROM judgments WHERE split = 'test'")
     notes = Notes()
     settings = SilverConfig(
-        reranker=str(things / "nan"), queries="all", encoder="none", soft=True, dtype="fp32"
+        reranker=str(things / "nan"), query_set="all", encoder="none", soft=True, dtype="fp32"
     )
     report = silver(opened, settings, progress=notes)
     assert report.unscored > 0
@@ -489,4 +489,4 @@ def test_a_reranker_without_any_finite_score_makes_no_silver(opened: Store, tmp_
     model.save_pretrained(folder)
     opened.execute("DELETE FROM judgments WHERE split = 'test'")
     with pytest.raises(ModelError, match="gives no finite score to any of"):
-        silver(opened, SilverConfig(reranker=str(folder), queries="all", encoder="none"))
+        silver(opened, SilverConfig(reranker=str(folder), query_set="all", encoder="none"))

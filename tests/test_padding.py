@@ -177,7 +177,7 @@ def test_a_reranker_is_trained_from_it(base: Path, store: Path, tmp_path: Path) 
 
 def _loop(store: Path, three: str, out: Path) -> None:
     mining = MiningConfig(encoder="bundled", reranker=three)
-    loop(store, out, LoopConfig(mining=mining, training=EncoderConfig(base="scratch"), split="test"))
+    loop(store, out, LoopConfig(mining=mining, training=EncoderConfig(base="scratch"), dev_split="test"))
 
 
 def _in_store(call: Callable[[Store, str], object]) -> Callable[[Path, str, Path], None]:

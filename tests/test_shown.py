@@ -69,7 +69,7 @@ def test_notes_and_the_summary_of_an_ingest_show_no_control_characters(
     write(tmp_path / "set/train.tsv", "query\tpositive\tx\x1b[31m\na\tb\t1\na\t\t1\n")
     write(tmp_path / "set/no\x1b[31mte", "x")
     with pytest.raises(SystemExit):
-        main(["ingest", str(tmp_path / "s.duckdb"), str(tmp_path / "set"), "--max-bad", "1"])
+        main(["ingest", str(tmp_path / "s.duckdb"), str(tmp_path / "set"), "--set", "max_bad=1"])
     said = capsys.readouterr().err
     assert "\x1b" not in said
     assert "not read: no\\x1b[31mte (no table by its ending)" in said

@@ -267,7 +267,7 @@ def test_nothing_else_reads_silver(store: Store, config: SilverConfig, soft: boo
     gold = mine(store, settings, name="gold")
     collection, hidden = Collection.load(store, "train"), audit(store, gold, AuditConfig(repeats=2))
     graded = evaluating.graded_pairs(store, "train")
-    silver(store, replace(config, queries="all", soft=soft, positive=0.9 if soft else config.positive))
+    silver(store, replace(config, query_set="all", soft=soft, positive=0.9 if soft else config.positive))
     assert silver_count(store) > 0
     assert audit(store, gold, AuditConfig(repeats=2)) == hidden
     assert evaluating.graded_pairs(store, "train") == graded
@@ -359,8 +359,8 @@ def test_errors_say_what_to_do(store: Store, config: SilverConfig, tmp_path: Pat
         "negative must be less than positive, got 0.2 and 0.1; "
         "give thresholds with 0 <= --negative < --positive <= 1"
     )
-    with pytest.raises(UsageError, match=r"queries must be one of .* did you mean 'judged'"):
-        replace(config, queries="jugded")
+    with pytest.raises(UsageError, match=r"query_set must be one of .* did you mean 'judged'"):
+        replace(config, query_set="jugded")
     with pytest.raises(
         UsageError, match=r"nothing is judged in split 'tset' of .* \(did you mean 'test'\?\)"
     ):
@@ -383,12 +383,12 @@ def test_the_command_makes_and_undoes(folder: Path) -> None:
     flags = [
         "--reranker",
         str(folder / "reranker"),
-        "--encoder",
-        "none",
+        "--set",
+        "encoder=none",
         "--positive",
         "0.6",
-        "--dtype",
-        "fp32",
+        "--set",
+        "dtype=fp32",
     ]
     made = CliRunner().invoke(command, [path, *flags], catch_exceptions=False).stdout.splitlines()
     assert made[0].startswith("silver     ")
@@ -408,7 +408,7 @@ def test_the_command_makes_and_undoes(folder: Path) -> None:
 def test_it_trains_its_own_reranker_and_asks_the_encoder_too(
     store: Store, base: Path, config: SilverConfig
 ) -> None:
-    own = replace(config, reranker=None, encoder="bundled", queries="unjudged", depth=5)
+    own = replace(config, reranker=None, encoder="bundled", query_set="unjudged", depth=5)
     settings = replace(training(base), max_steps=3)
     report = silver(store, replace(own, positive=0.11, negative=0.1), training=settings)
     assert report.reranker == str(reranker_folder(store))

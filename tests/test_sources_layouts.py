@@ -291,8 +291,8 @@ REFUSED = {
         "t.tsv",
         "query\tpositive\n" + 'a\t"b ""c"" d"\n' * 20 + 'a\t5" screen\n',
         {},
-        ": 20 quoted fields as in CSV, but line 22 has other quotes; mend the file and add "
-        "--quoted, or keep all quotes as text with --unquoted",
+        ": 20 quoted fields as in CSV, but line 22 has other quotes; correct the file and add "
+        "--set quoted=true, or keep all quotes as text with --set quoted=false",
     ),
     "CSV that tabs part": (
         "t.csv",

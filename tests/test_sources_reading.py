@@ -34,7 +34,7 @@ def test_quotes_of_public_files(file: str, read: bool) -> None:
     options = {"query_column": premise, "positive_column": other, "relevance_column": "none"}
     source = open_source(str(SHARED / file), SourceConfig(**options))
     assert ("read without their quotes" in source.note) == read
-    assert "read with their quotes" not in source.note
+    assert "keep the quotes" not in source.note
 
 
 CELL = st.text(st.sampled_from('ab"\t\n, é'), min_size=1, max_size=6).filter(

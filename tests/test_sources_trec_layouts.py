@@ -194,12 +194,12 @@ def test_an_id_that_is_nearly_there_is_named_and_never_equated(tmp_path: Path) -
         in message
     )
     assert message.endswith(
-        "; query ids differ in leading zeros, which --unpad-query-ids removes; or correct the files, or "
-        "allow more with --max-bad"
+        "; query ids differ in leading zeros, which --set unpad_query_ids=true removes; or correct the "
+        "files, or allow more with --set max_bad=FRACTION"
     )
     again = refusal(tmp_path, tmp_path / "set", unpad_query_ids=True)
     assert "no query" not in again
-    assert again.endswith("; correct the files, or allow more with --max-bad")
+    assert again.endswith("; correct the files, or allow more with --set max_bad=FRACTION")
     write(tmp_path / "set/qrels", "051 0 WT01-7 1\n")
     report = ingest(tmp_path / "s.duckdb", [str(tmp_path / "set")], SourceConfig(unpad_query_ids=True))
     assert dict(report.splits) == {"train": 1}

@@ -89,7 +89,7 @@ def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
 
 def test_a_diverged_model_can_be_scored_and_bf16_is_a_suspect(dev: DevTask, tmp_path: Path) -> None:
     config = replace(CONFIG, learning_rate=1e38, dtype="bf16")
-    with pytest.raises(MinerError, match=r"training diverged: .* it was 1e\+38; or use --dtype fp32"):
+    with pytest.raises(MinerError, match=r"training diverged: .* it was 1e\+38; or use --set dtype=fp32"):
         train_encoder(triplets(), tmp_path / "out", config, dev=dev)
     assert not list(tmp_path.iterdir())
 
@@ -272,13 +272,13 @@ def test_steps_end_with_the_epochs_or_before() -> None:
 
 def test_more_steps_than_the_epochs_have_are_told(tmp_path: Path) -> None:
     for asked, epochs, told in (
-        (7, 1.0, ["--max-steps 7 is more than the 6 steps of 1 epoch: raise --epochs"]),
-        (500, 0.1, ["--max-steps 500 is more than the 1 step of 0.1 epochs: raise --epochs"]),
+        (7, 1.0, ["max_steps=7 is more than the 6 steps of 1 epoch: raise --epochs"]),
+        (500, 0.1, ["max_steps=500 is more than the 1 step of 0.1 epochs: raise --epochs"]),
         (6, 1.0, []),
     ):
         notes, config = Notes(), replace(CONFIG, max_steps=asked, epochs=epochs)
         train_encoder(triplets(), tmp_path / f"{asked}", config, progress=notes)
-        assert [note for note in notes.said if "--max-steps" in note] == told
+        assert [note for note in notes.said if "max_steps" in note] == told
 
 
 def test_a_ranking_loss_with_nothing_to_rank_is_refused(tiny: Path, tmp_path: Path) -> None:

@@ -25,7 +25,18 @@ from tests.train_support import ANSWERS, TOPICS, examples_for, frozen, triplets
 
 __all__ = ["frozen"]
 
-SCRATCH = ["--base", "scratch", "--dimension", 16, "--batch-size", 16, "--dtype", "fp32", "--threads", 1]
+SCRATCH = [
+    "--base",
+    "scratch",
+    "--set",
+    "dimension=16",
+    "--set",
+    "batch_size=16",
+    "--set",
+    "dtype=fp32",
+    "--set",
+    "threads=1",
+]
 
 
 def written(path: Path, examples: Examples) -> Path:
@@ -66,7 +77,7 @@ def stored(out: Path) -> dict[str, Any]:
 
 def test_without_a_dev_split(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "my-model"
-    code, said, notes = run(capsys, rows, out, *SCRATCH, "--max-steps", 3)
+    code, said, notes = run(capsys, rows, out, *SCRATCH, "--set", "max_steps=3")
     losses = [loss for _, loss in stored(out)["losses"]]
     assert (code, said) == (
         0,
@@ -89,7 +100,17 @@ def test_with_a_dev_split(
     rows: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "my-model"
-    settings = [*SCRATCH, "--epochs", 4, "--learning-rate", 0.1, "--evaluations", 2, "--dev", store]
+    settings = [
+        *SCRATCH,
+        "--epochs",
+        4,
+        "--set",
+        "learning_rate=0.1",
+        "--set",
+        "evaluations=2",
+        "--dev",
+        store,
+    ]
     code, said, notes = run(capsys, rows, out, *settings)
     metrics = stored(out)
     scores = {step: found["nDCG@10"] for step, found in metrics["scores"]}
@@ -113,19 +134,19 @@ def test_again_it_is_finished_and_said_the_same(
     rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "my-model"
-    call = [rows, out, *SCRATCH, "--max-steps", 1, "--evaluations", 0]
+    call = [rows, out, *SCRATCH, "--set", "max_steps=1", "--set", "evaluations=0"]
     _, first, _ = run(capsys, *call)
     code, again, notes = run(capsys, *call)
     assert (code, again) == (0, first.replace(f"{out}\n", f"{out} (was finished before)\n", 1))
     assert notes.splitlines()[1:] == [f"{out} holds this encoder already"]
-    assert run(capsys, *call, "--seed", 5) == (
+    assert run(capsys, *call, "--set", "seed=5") == (
         2,
         "",
         f"96 rows of anchor, positive, negative from {rows}\n"
         f"Error: {out} holds an encoder from another training: seed 13, now 5\n"
         "  name another folder, or replace it with --force\n",
     )
-    assert run(capsys, *call, "--seed", 5, "--force")[0] == 0
+    assert run(capsys, *call, "--set", "seed=5", "--force")[0] == 0
     assert stored(out)["config"]["seed"] == 5
 
 
@@ -134,7 +155,7 @@ def test_an_unfinished_training_is_not_lost_to_another(
 ) -> None:
     out = tmp_path / "my-model"
     assert attempts(store, (rows, out, TABLE, 5)) == ["training 0 20", "ended -9 False"]
-    call = [rows, out, *SCRATCH, "--max-steps", 1, "--evaluations", 0]
+    call = [rows, out, *SCRATCH, "--set", "max_steps=1", "--set", "evaluations=0"]
     code, _, err = run(capsys, *call)
     assert (code, err.splitlines()[1:]) == (
         2,
@@ -150,7 +171,7 @@ def test_an_unfinished_training_is_not_lost_to_another(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_saves_a_checkpoint(rows: Path, tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "my-model"
-    settings = ["--learning-rate", "0.1", "--epochs", "200", "--evaluations", "0"]
+    settings = ["--set", "learning_rate=0.1", "--epochs", "200", "--set", "evaluations=0"]
     command = [sys.executable, "-m", "miner", "train", str(rows), str(out), *map(str, SCRATCH), *settings]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as training:
         assert training.stderr is not None
@@ -171,7 +192,7 @@ def test_interrupted_it_saves_a_checkpoint(rows: Path, tmp_path: Path, number: s
 def test_a_training_that_diverges_fails_and_writes_nothing(
     rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = [*SCRATCH, "--learning-rate", "1e38", "--epochs", 4]
+    settings = [*SCRATCH, "--set", "learning_rate=1e38", "--epochs", 4]
     code, said, notes = run(capsys, rows, tmp_path / "out", *settings)
     assert (code, said) == (1, "")
     assert notes.endswith(
@@ -183,9 +204,9 @@ def test_a_training_that_diverges_fails_and_writes_nothing(
 def test_more_steps_than_the_epochs_have_are_told(
     rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, said, notes = run(capsys, rows, tmp_path / "out", *SCRATCH, "--max-steps", 500)
+    _, said, notes = run(capsys, rows, tmp_path / "out", *SCRATCH, "--set", "max_steps=500")
     assert "trained   6 steps of at most 16 rows" in said
-    assert "--max-steps 500 is more than the 6 steps of 1 epoch: raise --epochs\n" in notes
+    assert "max_steps=500 is more than the 6 steps of 1 epoch: raise --epochs\n" in notes
 
 
 def test_columns_that_are_not_trained_on_are_named(
@@ -193,7 +214,7 @@ def test_columns_that_are_not_trained_on_are_named(
 ) -> None:
     data = Examples({"anchor": ["a", "b"], "positive": ["c", "d"]}, [0, 1], ("no", "yes"))
     path = written(tmp_path / "t.jsonl", data)
-    call = [path, tmp_path / "out", *SCRATCH, "--columns", "anchor,positive", "--max-steps", 1]
+    call = [path, tmp_path / "out", *SCRATCH, "--columns", "anchor,positive", "--set", "max_steps=1"]
     code, _, notes = run(capsys, *call)
     assert (code, notes.splitlines()[0]) == (0, "not read: columns label")
 
@@ -210,16 +231,17 @@ def test_labels_and_folders_that_a_loss_does_not_take(
         (classes, out): (
             2,
             f"Error: loss mnr treats every row as a positive, but {classes} has labels in column 'label'\n"
-            f"  train on the rows of one class with --positive-label, one of entailment, neutral; {every}\n",
+            "  train on the rows of one class with --set positive_label=CLASS, one of entailment, neutral; "
+            f"{every}\n",
         ),
         (grades, out): (
             2,
             f"Error: loss mnr treats every row as a positive, but {grades} has labels in column 'score'\n"
-            f"  train on the numbers with --loss cosine --label-max 5; {every}\n",
+            f"  train on the numbers with --loss cosine --set label_max=5; {every}\n",
         ),
-        (classes, out, "--loss", "softmax", "--label-max", 5): (
+        (classes, out, "--loss", "softmax", "--set", "label_max=5"): (
             2,
-            "Error: --label-max has no effect on loss softmax\n  it is for cosine\n",
+            "Error: label_max has no effect on loss softmax\n  it is for cosine\n",
         ),
         (folder, out): (
             1,
@@ -274,9 +296,9 @@ def test_errors_say_what_to_do(
         ),
         (rows, out, "--loss", "gist"): (
             2,
-            "Error: loss gist needs a guide model\n  name one with --guide, such as bundled\n",
+            "Error: loss gist needs a guide model\n  name one: --set guide=MODEL, such as bundled\n",
         ),
-        (rows, out, "--loss", "gist", "--guide", "bundled", "--no-mask"): (
+        (rows, out, "--loss", "gist", "--set", "guide=bundled", "--set", "mask=false"): (
             2,
             "Error: mask has no effect on loss gist\n  it is for mnr, cached-mnr\n",
         ),
@@ -298,16 +320,16 @@ def test_errors_say_what_to_do(
             2,
             "Error: --dev-split 'dev' needs a store\n  name the store to score on with --dev\n",
         ),
-        (rows, out, "--patience", 2): (
+        (rows, out, "--set", "patience=2"): (
             2,
             "Error: patience has no effect without a dev split\n"
-            "  name one with --dev or --dev-split, or leave --patience out\n",
+            "  name one with --dev or --dev-split, or leave patience out\n",
         ),
-        (rows, out, "--columns", "anchor,positive", "--batch-size", 1, "--base", "scratch"): (
+        (rows, out, "--columns", "anchor,positive", "--set", "batch_size=1", "--base", "scratch"): (
             2,
             "not read: columns negative\n"
             "Error: loss mnr has nothing to rank: no negatives, and 1 row per batch\n"
-            "  use --batch-size 2 or more, or rows with negatives\n",
+            "  use batch_size 2 or more, or rows with negatives\n",
         ),
         (rows, out, "--dev", store, "--dev-split", "dve"): (
             2,
@@ -318,9 +340,9 @@ def test_errors_say_what_to_do(
             1,
             f"Error: {store} holds no finished run\n  mine first: miner mine {store}\n",
         ),
-        (store, out, "--split", "dev"): (
+        (store, out, "--set", "split=dev"): (
             2,
-            "Error: --split is for --judgments: a run has its own\n  leave it out\n",
+            "Error: split is for --judgments: a run has its own\n  leave it out\n",
         ),
         (store, out, "--judgments", "gold", "--run", "r1"): (
             2,
@@ -330,7 +352,7 @@ def test_errors_say_what_to_do(
             2,
             "Error: --columns and --label-column are for a file\n  leave them out: a store has its own\n",
         ),
-        (store, out, "--judgments", "gold", "--split", "dev", "--loss", "triplet"): (
+        (store, out, "--judgments", "gold", "--set", "split=dev", "--loss", "triplet"): (
             2,
             "Error: loss triplet needs negatives, but gold judgments have none\n"
             f"  mine some: miner mine {store}; then train on the run\n",
@@ -351,7 +373,7 @@ def test_options_of_no_meaning_are_refused_before_anything_is_read(
         ["--loss", "mrn"],
         ["--epochs", "0"],
         ["--judgments", "glod"],
-        ["--batch-size", "0"],
+        ["--set", "batch_size=0"],
         ["--margin", "nan"],
     ):
         code, said, notes = run(capsys, rows, tmp_path / "out", *flags)

@@ -173,11 +173,12 @@ def test_titles_go_before_the_text(tmp_path: Path) -> None:
 def test_a_run_without_enough_negatives_says_so(store: Store) -> None:
     with pytest.raises(UsageError) as caught:
         rows_for(store, "mnr", 4)
-    assert str(caught.value) == "no query of run first has 4 negatives; ask for fewer with --negatives"
+    assert str(caught.value) == "no query of run first has 4 negatives; ask for fewer --negatives-per-row"
     with pytest.raises(UsageError) as wide:
         rows_for(store, "triplet", 2)
     assert (
-        str(wide.value) == "2 negatives per row are too many for loss triplet: at most 1; use --negatives 1"
+        str(wide.value)
+        == "2 negatives per row are too many for loss triplet: at most 1; use --negatives-per-row 1"
     )
     add_run(store, "empty", [])
     with pytest.raises(UsageError) as none:
@@ -366,7 +367,7 @@ def test_rows_of_the_split_that_chooses_the_model_are_refused(path: Path, tmp_pa
     ):
         assert refusal(path, tmp_path / "x", rows, config=SCORED, **settings) == (
             f"split '{split}' is trained on and cannot also choose the model; "
-            "name another --dev-split, or --evaluations 0"
+            "name another --dev-split, or --set evaluations=0"
         )
 
 
@@ -448,7 +449,7 @@ def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path
             {"judgments": "gold", "run": "first"},
             "--run and --judgments name two sets of rows; give one of them",
         ),
-        ({"split": "train"}, "--split is for --judgments: a run has its own; leave it out"),
+        ({"split": "train"}, "split is for --judgments: a run has its own; leave it out"),
         ({"judgments": "glod"}, "no judgments 'glod'; use gold, silver, both"),
         ({"negatives": 0}, "negatives must be a whole number from 1 to 62, got 0"),
     ):
@@ -461,26 +462,26 @@ def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path
     assert refusal(rows, out, TrainingRows(judgments="gold")) == (
         "--judgments is for a store, but rows.tsv is not one; leave it out, or name a store"
     )
-    assert refusal(rows, out, TrainingRows(negatives=2)) == (
-        "--negatives is for a store, but rows.tsv is not one; leave it out, or name a store"
+    assert refusal(rows, out, TrainingRows(negatives_per_row=2)) == (
+        "--negatives-per-row is for a store, but rows.tsv is not one; leave it out, or name a store"
     )
     assert refusal(rows, out, dev=Dev(split="dev"), config=SCORED) == (
         "--dev-split 'dev' needs a store; name the store to score on with --dev"
     )
     assert refusal(rows, out, dev=Dev(task="similarity"), config=SCORED) == (
         "dev task has no effect without a dev split; "
-        "name one with --dev or --dev-split, or leave --dev-task out"
+        "name one with --dev or --dev-split, or leave dev_task out"
     )
     for given in (Dev(split="dev"), Dev(path), Dev(task="labels")):
         assert refusal(path, out, dev=given) == (
-            "a dev split has no effect without evaluations; leave --evaluations 0 out"
+            "a dev split has no effect without evaluations; leave evaluations=0 out"
         )
     assert refusal(path, out, TrainingRows(columns=Columns(most=5.0))) == (
-        "--label-max has no effect on loss mnr; it is for cosine"
+        "label_max has no effect on loss mnr; it is for cosine"
     )
     numbers = EncoderConfig(loss="cosine", base="scratch", evaluations=0)
     assert refusal(path, out, TrainingRows(columns=Columns(most=5.0)), config=numbers) == (
-        "--label-max is for files and --judgments; leave it out: a run has no labels"
+        "label_max is for files and --judgments; leave it out: a run has no labels"
     )
     assert refusal(path, out, TrainingRows(columns=Columns(texts=("a", "b")))) == (
         "--columns and --label-column are for a file; leave them out: a store has its own"

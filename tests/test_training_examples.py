@@ -344,12 +344,12 @@ def test_labels_become_numbers(tmp_path: Path) -> None:
 def test_labels_that_are_no_cosine_are_refused(tmp_path: Path) -> None:
     assert refusal(labelled(tmp_path, [1.0, 5.0, 0.0]), "cosine") == (
         "t.parquet: labels go from 0 to 5, but a cosine from -1 to 1; "
-        "divide them by their largest with --label-max, such as 5 for STS"
+        "divide them by their largest with --set label_max=NUMBER, such as 5 for STS"
     )
     for label in ("entailment", "nan", "inf"):
         assert refusal(labelled(tmp_path, ["1", label]), "cosine") == (
             f"t.parquet: row 2 is labelled '{label}', not with a number; "
-            "for classes: --positive-label NAME, or --loss softmax"
+            "for classes: --set positive_label=CLASS, or --loss softmax"
         )
 
 

@@ -61,12 +61,12 @@ def test_classes_of_a_datasets_folder_have_their_names(tmp_path: Path) -> None:
     )
     assert refusal(folder, "cosine") == (
         "nli: row 1 is labelled 'entailment', not with a number; "
-        "for classes: --positive-label NAME, or --loss softmax"
+        "for classes: --set positive_label=CLASS, or --loss softmax"
     )
     assert refusal(folder, "mnr") == (
         "loss mnr treats every row as a positive, but nli has labels in column 'label'; train on "
-        "the rows of one "
-        "class with --positive-label, one of contradiction, entailment, neutral; or, for every row, name the "
+        "the rows of one class with --set positive_label=CLASS, one of contradiction, entailment, neutral; "
+        "or, for every row, name the "
         "columns of text with --columns"
     )
 
@@ -183,7 +183,7 @@ def test_what_is_not_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     for place, (arguments, notes) in enumerate(told.items()):
         source, *flags = arguments
         out = tmp_path / f"out{place}"
-        code, _, said = run(capsys, source, out, *flags, *SCRATCH, "--max-steps", 1)
+        code, _, said = run(capsys, source, out, *flags, *SCRATCH, "--set", "max_steps=1")
         assert (code, said.splitlines()[: len(notes) + 1]) == (
             0,
             [*notes, "no dev split to score on: the last model is kept"],
@@ -223,7 +223,7 @@ def test_columns_that_cannot_be(settings: dict[str, Any], message: str) -> None:
 
 def test_classes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"class {i}" for i in range(7)]
-    call = ["--loss", "softmax", *SCRATCH, "--max-steps", 1, "--evaluations", 0]
+    call = ["--loss", "softmax", *SCRATCH, "--set", "max_steps=1", "--set", "evaluations=0"]
     code, _, err = run(capsys, saved(tmp_path / "many", [*range(7)], names), tmp_path / "out", *call)
     assert code == 0
     assert "7 classes: class 0, class 1, class 2, class 3, class 4, class 5, class 6\n" in err

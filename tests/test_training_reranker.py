@@ -169,7 +169,7 @@ def test_texts_and_labels_of_the_positives_are_never_negatives(
 
 
 def test_a_sample_of_queries_is_seeded(store: Store, config: RerankerConfig) -> None:
-    few = replace(config, max_queries=7)
+    few = replace(config, queries=7)
     drawn = {q for q, _, _ in as_ids(pairs_of(store, few))}
     assert len(drawn) == 7
     assert drawn == {q for q, _, _ in as_ids(pairs_of(store, few))}
@@ -272,9 +272,9 @@ def test_what_the_settings_do_to_pairs_and_steps_is_told(
 ) -> None:
     from transformers import AutoTokenizer
 
-    notes, few = Notes(), replace(config, epochs=1, max_queries=5, max_steps=50, max_length=16)
+    notes, few = Notes(), replace(config, epochs=1, queries=5, max_steps=50, max_length=16)
     train_reranker(store, tmp_path / "few", few, notes)
-    assert "--max-steps 50 is more than the 4 steps of 1 epoch: raise --epochs" in notes.said
+    assert "max_steps=50 is more than the 4 steps of 1 epoch: raise --epochs" in notes.said
     pairs = pairs_of(store, few)
     texts = pairs.of_queries(~held_out_queries(pairs.collection, few)).texts()
     long = sum(len(ids) > 16 for ids in AutoTokenizer.from_pretrained(few.base)(*texts)["input_ids"])
@@ -284,7 +284,7 @@ def test_what_the_settings_do_to_pairs_and_steps_is_told(
     ]
     notes = Notes()
     train_reranker(store, tmp_path / "all", replace(config, max_steps=1), notes)
-    assert not [note for note in notes.said if "longer" in note or "--max-steps" in note]
+    assert not [note for note in notes.said if "longer" in note or "max_steps" in note]
 
 
 def test_the_same_again_is_not_trained_again(store: Store, config: RerankerConfig, tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ class Deadly:
         pass
 
 config = RerankerConfig(base=base, epochs=2, max_steps=50, batch_size=16, learning_rate=3e-3, skip_top=3,
-    depth=40, max_queries=10, held_out=0.2, dtype="fp32", threads=1)
+    depth=40, queries=10, held_out=0.2, dtype="fp32", threads=1)
 with Store.open(store) as opened:
     train_reranker(opened, Path(out), config, Deadly())
 """
@@ -423,7 +423,7 @@ def test_errors_say_what_to_do(store: Store, config: RerankerConfig, tmp_path: P
     with pytest.raises(ModelError, match=r"no model folder at \./nowhere"):
         train_reranker(store, out, replace(config, base="./nowhere"))
     with pytest.raises(UsageError, match="no positives to train on: 0 queries, 0 pairs in fold"):
-        train_reranker(store, out, replace(config, max_queries=2, folds=2))
+        train_reranker(store, out, replace(config, queries=2, folds=2))
     with pytest.raises(UsageError) as caught:
         RerankerConfig(skip_top=60)
     assert str(caught.value) == "depth must be more than skip_top (60), got 60"
@@ -435,7 +435,8 @@ def test_the_command_trains_and_prints_what_is_next(base: Path, tmp_path: Path) 
 
     place = tmp_path / "a store.duckdb"
     fill(place).close()
-    flags = ["--base", str(base), "--max-steps", "2", "--skip-top", "3", "--depth", "40", "--held-out", "0.2"]
+    flags = ["--base", str(base), "--set", "max_steps=2", "--set", "skip_top=3", "--set", "depth=40"]
+    flags += ["--set", "held_out=0.2"]
     result = CliRunner().invoke(command, [str(place), str(tmp_path / "out"), *flags], catch_exceptions=False)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()

@@ -285,7 +285,7 @@ def test_what_the_settings_do_to_texts_and_steps_is_told(
     notes, few = Notes(), replace(config, texts="queries", max_length=8, max_steps=2)
     pretrain(path, tmp_path / "few", few, notes)
     assert notes.said[:2] == [
-        "--max-steps 2 is more than the 1 step of 1 epoch: raise --epochs",
+        "max_steps=2 is more than the 1 step of 1 epoch: raise --epochs",
         "1 texts are longer than 8 tokens: only their start is read",
     ]
     notes = Notes()
@@ -475,7 +475,7 @@ def test_the_command_pretrains_and_prints_what_is_next(base: Path, tmp_path: Pat
 
     assert {*OPTIONS} == {*PretrainConfig().identity(), "threads"}
     fill(tmp_path / "store.duckdb").close()
-    flags = ["--base", str(base), "--max-steps", "2", "--texts", "queries", "--without", ""]
+    flags = ["--base", str(base), "--set", "max_steps=2", "--set", "texts=queries", "--set", "without=off"]
     result = CliRunner().invoke(
         command, [str(tmp_path / "store.duckdb"), str(tmp_path / "out"), *flags], catch_exceptions=False
     )

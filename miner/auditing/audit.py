@@ -140,7 +140,7 @@ _HINTS = {
     "same_text": "give queries with the same text one id",
     "label": "judge pairs of query and document: positives by label cannot be hidden",
     "other_split": "judge a pair in one split only",
-    "not_withheld": "withhold more positives with --withheld",
+    "not_withheld": "train with more of them withheld",
     "not_scored": "mine with a model that gives finite scores",
 }
 
@@ -154,7 +154,7 @@ def _hint(store: Store, run: Run, reason: str) -> str:
         hints.append(f"train the encoder on fewer, with miner train {store.path} OUT --withheld 0.3")
     if run.reranker in known:
         hints.append(
-            f"train the reranker on fewer, with miner train-reranker {store.path} OUT --withheld 0.3 "
+            f"train the reranker on fewer, with miner train-reranker {store.path} OUT --set withheld=0.3 "
             "or --folds 2"
         )
     return f"{' and '.join(hints)}, and mine with {'that' if len(hints) == 1 else 'those'}"

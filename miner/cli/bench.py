@@ -42,7 +42,7 @@ _OWN = (
 _NAMES = [setting.name for setting in _OWN]
 SETTINGS = Settings(
     {"": by_name(*_OWN) | described(EncoderConfig, _TRAINING)},
-    {"Comparison": ("arms", "sizes", "seeds", "split"), "Training": ("base", "epochs")},
+    {"Comparison": ("arms", "sizes", "seeds", "split"), "Training": ("base",)},
 )
 
 

@@ -1,9 +1,10 @@
-"""miner demo: the whole way on real text that every Python installation has."""
+"""`miner demo`: shows what the tool is for, on code that every Python installation has."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -15,15 +16,11 @@ from miner.ranges import whole
 
 if TYPE_CHECKING:
     from miner.engine.progress import Progress
-    from miner.mining.explain import Explanation
     from miner.store.database import Store
     from miner.store.runs import Run
 
-STEPS = 8
-RERANKER_QUERIES = 120
-"""Queries that the reranker is trained on: half a minute."""
-PERCENTILE = 25.0
-"""A reranker trained for half a minute is a coarse one: stricter would leave few negatives."""
+STEPS = 5
+NAIVE, FILTERED = "naive", "filtered"
 MODULES = (
     "argparse", "ast", "asyncio", "calendar", "collections", "concurrent", "contextlib", "ctypes",
     "datetime", "difflib", "email", "enum", "fractions", "ftplib", "functools", "heapq", "http",
@@ -32,9 +29,11 @@ MODULES = (
     "tarfile", "tempfile", "textwrap", "threading", "traceback", "typing", "unittest", "urllib",
     "uuid", "wsgiref", "xml", "xmlrpc", "zipfile", "zoneinfo",
 )  # fmt: skip
-"""About half of the standard library: enough to find like functions, little enough to encode in a minute."""
+"""About half of the standard library: enough functions that are alike, and encoded in a minute."""
 TESTED = MODULES[::6]
-"""Whose docstrings are kept for the test; their functions are candidates like all others."""
+"""Modules whose docstrings are the test queries; their functions are candidates like all others."""
+_WIDTH = 66
+"""Characters of a text."""
 
 
 @click.command("demo")
@@ -44,53 +43,34 @@ TESTED = MODULES[::6]
     type=Within(whole(30, 1_000_000)),
     default=300,
     show_default=True,
-    help="Queries to mine: fewer is faster.",
+    help="Queries that the models are trained on: fewer is faster.",
 )
 def command(out: Path, queries: int) -> None:
-    """Mine the documentation of Python's standard library, train on it and compare, in the folder OUT.
+    """Mine, audit and train on the code of Python's standard library, in the folder OUT.
 
-    Every function with a docstring is a judged pair: the docstring asks, the code answers. Nothing
-    is fetched. A demo that was interrupted goes on where it stopped.
+    The docstring of a function is a query, its code is the relevant document. Some functions share a
+    docstring: the demo hides some of these known positives and counts how many naive mining would have
+    selected as negatives (false negatives), and how many filtered mining. Then it trains small models on easy
+    and on hard negatives. Nothing is downloaded. An interrupted demo continues where it stopped.
 
     \b
     miner demo
     miner demo my-demo --queries 100
     """
     from miner.engine.bars import progress
+    from miner.store.database import Store
 
     started = time.monotonic()
-    with locked(out / "demo"), progress() as reports:
-        run = _walk(out, queries, reports)
-    _say(f"\nDone in {time.monotonic() - started:.0f} s. Everything is in {out}. Go on with:\n")
-    _say(_next_steps(out, run))
-
-
-def _walk(out: Path, queries: int, progress: Progress) -> Run:
-    """Goes through the steps; each says what it does and why."""
-    from miner.mining.pipeline import mine
-    from miner.store.database import Store
-    from miner.store.verdicts import reason_counts
-
     path = out / "demo.duckdb"
-    _step(progress, 1, "Ingest: the functions of the standard library that have a docstring.")
-    _ingest(path, progress)
-    with Store.open(path, note=progress.note) as store:
-        _step(progress, 2, "Candidates: BM25 finds shared words, the bundled encoder like meanings.")
-        run = mine(store, _config(queries), progress=progress)
-        progress.note(f"  {sum(reason_counts(store, run).values()):,} candidates of {queries} queries")
-        _step(progress, 3, "A reranker, trained on the spot: it reads query and code together.")
-        reranker = _train(store, out, progress)
-        _step(progress, 4, "Filter: it scores each candidate; one that scores like a positive is dropped.")
-        run = mine(store, _config(queries, reranker), progress=progress)
-        _step(progress, 5, "One query: its positive, an easy negative, hard negatives, and who was dropped.")
-        progress.note(_example(store, run))
-        _step(progress, 6, "Every candidate has its reason.")
-        progress.note(_reasons(store, run))
-        _step(progress, 7, "Export: triplets that sentence-transformers trains on, with card and manifest.")
-        _export(store, run, out, progress)
-    _step(progress, 8, "Does it pay? A small model trained on easy and on hard negatives, three times each.")
-    _compare(path, run, queries, out, progress)
-    return run
+    with locked(out / "demo"), progress() as reports:
+        _ingest(path, reports)
+        with Store.open(path, note=reports.note) as store:
+            naive, filtered = _mine(store, reports)
+            _audit(store, (naive, filtered), reports)
+            _show_false_negative(store, naive, reports)
+        _train(path, filtered, queries, out, reports)
+    click.echo(f"\nDone in {time.monotonic() - started:.0f} s. Everything is in {out}. Go on with:\n")
+    click.echo(_next_steps(path))
 
 
 def _step(progress: Progress, number: int, what: str) -> None:
@@ -98,133 +78,85 @@ def _step(progress: Progress, number: int, what: str) -> None:
 
 
 def _ingest(path: Path, progress: Progress) -> None:
+    from miner.engine.progress import SILENT
     from miner.sources import SourceConfig, ingest
     from miner.store import corpus
     from miner.store.database import Store
 
+    _step(progress, 1, "Data: functions of Python's standard library. The docstring is the query.")
     for split in ("train", "test"):
         modules = [f"python:{module}" for module in MODULES if (module in TESTED) == (split == "test")]
-        ingest(path, modules, SourceConfig(split=split), progress=progress)
+        ingest(path, modules, SourceConfig(split=split), progress=SILENT)
     with Store.open(path, read_only=True) as store:
         counts = corpus.counts(store)
-    progress.note(
-        f"  {counts['documents']:,} functions, {counts['queries']:,} docstrings, "
-        f"{counts['judgments']:,} judged pairs"
-    )
+    progress.note(f"      {counts['documents']:,} functions, {counts['queries']:,} docstrings")
 
 
-def _config(queries: int, reranker: Path | None = None) -> Any:
-    from miner.mining.config import MiningConfig, Rules
+def _mine(store: Store, progress: Progress) -> tuple[Run, Run]:
+    """Returns the naive run, which no rule filters, and the filtered one, on the same candidates."""
+    from miner.mining.config import MiningConfig, Rules, with_values
+    from miner.mining.pipeline import decide_again, mine
 
-    return MiningConfig(
-        queries=queries,
-        depth=20,
-        encoder="bundled",
-        reranker=str(reranker) if reranker else None,
-        rerank_depth=10 if reranker else None,
-        rules=Rules(percentile=PERCENTILE) if reranker else Rules(),
-    )
-
-
-def _train(store: Store, out: Path, progress: Progress) -> Path:
-    from miner.training.reranker import train_reranker
-    from miner.training.reranker_config import RerankerConfig
-
-    config = RerankerConfig(
-        max_queries=RERANKER_QUERIES, mined=3, random=2, max_length=96, learning_rate=1e-4
-    )
-    report = train_reranker(store, out / "reranker", config, progress, force=True)
-    progress.note(f"  average precision on held-out queries: {report.metrics.average_precision:.2f}")
-    return report.out
+    _step(progress, 2, "Mining: BM25 and the bundled encoder find candidates for every docstring.")
+    config = MiningConfig(encoder="bundled", depth=20, rules=Rules(relative_margin=None))
+    naive = mine(store, config, name=NAIVE, progress=progress)
+    rules: dict[str, Any] = {"relative_margin": 0.05}
+    return naive, decide_again(store, naive, with_values(config, rules), name=FILTERED)
 
 
-def _example(store: Store, run: Run) -> str:
-    from miner.mining.explain import explain
-    from miner.store import verdicts as explaining
+def _audit(store: Store, both: tuple[Run, Run], progress: Progress) -> None:
+    from miner.auditing.audit import audit
+    from miner.auditing.config import AuditConfig
+    from miner.reporting.tables import percent, percent_interval
 
-    query_id = explaining.example_query(store, run)
-    if query_id is None:
-        return "  no query has both dropped candidates and enough negatives; try more --queries"
-    found = explain(store, query_id, run.name)
-    rows = found.candidates.to_pylist()
-    lines = [f"  query            {snippet(found.query, 76)}"]
-    for row in found.positives.to_pylist():
-        lines.append(f"  positive         {_scored(row)}{snippet(row['text'], 76)}")
-    lines.append(f"  easy negative            {snippet(explaining.easy_negative(store, run, query_id), 76)}")
-    for row in rows:
-        if row["slot"]:
-            lines.append(f"  hard negative {row['slot']}  {_scored(row)}{snippet(row['text'], 76)}")
-    lines += [
-        f"  dropped          {_scored(row)}{snippet(row['text'], 76)}\n{' ' * 27}{_why(row)}"
-        for row in _dropped(found)
-    ]
-    return "\n".join(lines)
+    _step(progress, 3, "Audit: some functions share a docstring. Hide some of these known positives:")
+    progress.note("      how many does mining select as negatives? That is the hidden-positive rate.")
+    for run, what in zip(both, ("no rule", "relative margin 0.05"), strict=True):
+        rate = audit(store, run, AuditConfig()).hidden_positive_rate
+        shown = "none could be hidden"
+        if rate.rate is not None:
+            shown = f"{percent(rate.rate)} {percent_interval(rate.low, rate.high)}"
+        progress.note(f"      {run.name:<9} {what:<21} {shown}")
 
 
-def _dropped(found: Explanation) -> list[dict[str, Any]]:
-    """The two candidates that most looked like positives and were dropped for their score."""
-    rows: list[dict[str, Any]] = found.candidates.to_pylist()
-    scored = [row for row in rows if row["verdict"] == "dropped" and row["reason"] == "percentile"]
-    return sorted(scored, key=lambda row: -row["rerank_score"])[:2]
+def _show_false_negative(store: Store, naive: Run, progress: Progress) -> None:
+    from miner.store.verdicts import example_of_false_negative
+
+    _step(progress, 4, "One query. Had nobody judged the second function, it would be the first negative:")
+    found = example_of_false_negative(store, naive)
+    if found is None:
+        progress.note("      no positive scores above the first negative of its query")
+        return
+    progress.note(f"      query                  {snippet(found['query'], _WIDTH)}")
+    for name, title in (
+        ("positive", "positive"), ("false_negative", "false negative"), ("negative", "hard negative"),
+    ):  # fmt: skip
+        progress.note(f"      {title:<15} {found[f'{name}_score']:.3f}  {snippet(found[name], _WIDTH)}")
 
 
-def _why(row: dict[str, Any]) -> str:
-    return (
-        f"because: {row['reason']} (the reranker scores it {row['rerank_score']:.3f}, "
-        f"above what {PERCENTILE:.0f} % of the positives score)"
-    )
-
-
-def _scored(row: dict[str, Any]) -> str:
-    score = row["rerank_score"]
-    return f"{score:6.3f}  " if score is not None else " " * 8
-
-
-def _reasons(store: Store, run: Run) -> str:
-    from miner.store.verdicts import reason_counts
-
-    counts = reason_counts(store, run)
-    return "\n".join(f"  {number:>7,}  {reason}" for reason, number in counts.items())
-
-
-def _export(store: Store, run: Run, out: Path, progress: Progress) -> None:
-    from miner.export import ExportConfig, export_run
-
-    report = export_run(store, out / "triplets", ExportConfig(run=run.name, force=True), progress)
-    progress.note(f"  {report.rows:,} triplets in {report.data}")
-
-
-def _compare(path: Path, run: Run, queries: int, out: Path, progress: Progress) -> None:
+def _train(path: Path, run: Run, queries: int, out: Path, progress: Progress) -> None:
     from miner.training.encoder_config import EncoderConfig
     from miner.workflows import bench_report
     from miner.workflows.bench import bench
     from miner.workflows.bench_config import EASY, FILTERED, HARD, BenchConfig, Size
 
+    _step(progress, 5, "Training: small models on easy, hard and filtered hard negatives, three each.")
     training = EncoderConfig(base="scratch", epochs=5, batch_size=32, evaluations=0)
     config = BenchConfig(run=run.name, arms=(EASY, HARD, FILTERED), sizes=(Size(queries),), training=training)
     report = bench(path, out / "bench", config, progress)
     bench_report.write(report, out / "bench")
     progress.note(bench_report.table(report))
     progress.note(
-        f"  so few triplets show the way, not the truth; chart: {out / 'bench' / bench_report.CHART}.png"
+        f"\nSo few rows show the way, not the truth. Chart: {out / 'bench' / bench_report.CHART}.png"
     )
 
 
-def _next_steps(out: Path, run: Run) -> str:
-    path = out / "demo.duckdb"
+def _next_steps(path: Path) -> str:
+    store = quote(str(path))
     return "\n".join(
         (
-            f'miner sql {path} "SELECT reason, count(*) FROM dropped GROUP BY ALL ORDER BY 2 DESC"',
-            f'miner sql {path} "SELECT query, negative, negative_score FROM triplet_texts LIMIT 10"',
-            f'miner sql {path} "SELECT * FROM shortfalls LIMIT 10"',
-            f"miner decide {path} --run {run.name} --percentile 10",
-            f"miner train {path} my-model --run {run.name} --negatives 2",
-            f"miner evaluate my-model {path} --against bundled",
-            f"miner bench {path} --run {run.name}",
-            f"miner export {path} my-tuples --run {run.name} --format n-tuple",
+            f"miner runs diff {store} {NAIVE} {FILTERED}",
+            f'miner sql {store} "SELECT query, negative FROM triplet_texts LIMIT 10"',
+            "miner ingest my.duckdb pairs.csv --query-column question --positive-column answer",
         )
     )
-
-
-def _say(text: str) -> None:
-    click.echo(text)

@@ -37,11 +37,13 @@ SETTINGS = Settings(
             Setting("negatives_per_row", "Negatives in an n-tuple [default: as mined].", range=COUNT),
         )
     },
-    {"Rows": ("format", "file_type", "scores", "negatives_per_row")},
+    {"Rows": ("format", "file_type", "scores")},
 )
 
 
-@click.command("export", cls=Command, settings=SETTINGS, renamed={"--negatives": "--negatives-per-row"})
+@click.command(
+    "export", cls=Command, settings=SETTINGS, renamed={"--negatives": "--set negatives_per_row=VALUE"}
+)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--run", panel=RUN, help="The run to export [default: the last].")
@@ -54,7 +56,7 @@ def command(store: Path, out: Path, run: str | None, force: bool, **given: Any) 
 
     \b
     miner export my.duckdb out
-    miner export my.duckdb out --format n-tuple --negatives-per-row 3 --file-type parquet
+    miner export my.duckdb out --format n-tuple --set negatives_per_row=3 --file-type parquet
     miner export my.duckdb out --run strict --format triplet --scores
     miner export my.duckdb out --format flagembedding --force
     """

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
-from miner.cli.numbers import Within
+from miner.cli.options import Command, Settings, described
 from miner.engine.bars import progress
-from miner.errors import counted, listed, shown
-from miner.ranges import range_of
+from miner.errors import UsageError, counted, listed, shown
 from miner.sources import FORMATS, IngestReport, SourceConfig, ingest
 from miner.sources.config import NAMES, SKIPPED
 from miner.store.intake import Identity
 
-_DEFAULTS = SourceConfig()
 
-
-def _option(name: str, text: str, kind: Any = str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    default = getattr(_DEFAULTS, name)
-    flag = f"--{name.replace('_', '-')}"
-    if not isinstance(default, str | None):
-        kind = Within(range_of(SourceConfig, name))
-    return click.option(flag, type=kind, default=default, show_default=bool(default), help=text)
-
-
-def _names(_: Any, __: Any, value: str | None) -> tuple[str, ...] | None:
-    return None if value is None else tuple(name.strip() for name in value.split(","))
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 def _fields(value: str) -> list[str]:
@@ -40,97 +30,101 @@ def _fields(value: str) -> list[str]:
         return [value]
 
 
-def _mapping(context: click.Context, option: click.Parameter, value: str | None) -> dict[str, float] | None:
-    if value is None:
-        return None
+def _mapping(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
-    for part in _fields(value):
+    for part in _fields(text):
         name, sign, number = part.rpartition("=")
         try:
             worth = float(number)
         except ValueError:
             sign = ""
         if not sign or name.strip() in found:
-            raise click.BadParameter(
-                f"'{shown(part)}' is not VALUE=NUMBER, or repeats a value; write it like E=3,S=2,C=1,I=0",
-                context,
-                option,
+            raise UsageError(
+                f"relevance_map: '{shown(part)}' is not VALUE=NUMBER, or repeats a value",
+                "write it like E=3,S=2,C=1,I=0",
             )
         found[name.strip()] = worth
     return found
 
 
-@click.command("ingest")
+_OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
+    "format": (
+        click.Choice(FORMATS),
+        "Format of the sources; auto detects it from the files and their columns.",
+    ),
+    "split": (click.STRING, "Split of the judgments [default: from the names of the files, else train]."),
+    "dev": (None, "Fraction of the queries to put into split dev [default: none]."),
+    "test": (None, "Fraction of the queries to put into split test [default: none]."),
+    "query_column": (click.STRING, "Pairs, triplets: column of the query."),
+    "positive_column": (click.STRING, "Pairs, triplets: column of the relevant document."),
+    "negative_column": (click.STRING, "Triplets: column of the negative; also NAME_1, NAME_2, and so on."),
+    "text_column": (click.STRING, "Labels: column of the text."),
+    "label_column": (click.STRING, "Labels: column of the label."),
+    "query_id_column": (click.STRING, "Column of the query's id [default: made from its text]."),
+    "document_id_column": (
+        click.STRING,
+        "Column of the relevant document's id [default: made from its text].",
+    ),
+    "relevance_column": (
+        click.STRING,
+        "Column of the relevance; 0 or less means not relevant. none: every row is a positive "
+        "[default: none, if no column looks like a label].",
+    ),
+    "relevance_map": (
+        click.STRING,
+        "Relevance of each value of the relevance column, such as E=3,S=2,C=1,I=0. Rows with other "
+        "values are left out and counted; =0 is for rows without a value.",
+    ),
+    "header": (
+        click.BOOL,
+        "TSV, CSV: with --no-header the first line is data, and --columns names the columns.",
+    ),
+    "columns": (
+        click.STRING,
+        f"With --no-header: names of the columns in order, {SKIPPED} for a column to skip. Names that need "
+        f"no further option: {', '.join(NAMES)}.",
+    ),
+    "quoted": (
+        click.BOOL,
+        "TSV, CSV: whether fields are quoted [default: CSV yes; TSV if the whole file fits].",
+    ),
+    "unpad_query_ids": (click.BOOL, "Remove leading zeros from query ids: 051 becomes 51."),
+    "hf_split": (click.STRING, "Split of a Hugging Face data set to read [default: all]."),
+    "positives_per_query": (None, "Labels: number of texts of the same label to draw as positives."),
+    "max_bad": (None, "Largest fraction of bad rows; with more, nothing is ingested."),
+    "seed": (None, "Seed of dev and test, and of the positives drawn for labels."),
+    "queries_are_documents": (
+        click.BOOL,
+        "A query and the document with the same id are the same thing, never a negative of itself. "
+        "The setting is stored [default: they are not].",
+    ),
+}
+"""The fields of SourceConfig, with their types and help texts."""
+_KEYS = described(SourceConfig, _OPTIONS)
+_KEYS["columns"] = replace(_KEYS["columns"], convert=_names, metavar="NAME,…")
+_KEYS["relevance_map"] = replace(_KEYS["relevance_map"], convert=_mapping, metavar="VALUE=NUMBER,…")
+SETTINGS = Settings(
+    {"": _KEYS},
+    {
+        "Source": ("format", "split", "dev", "test"),
+        "Columns": (
+            "query_column", "positive_column", "text_column", "label_column", "relevance_column",
+            "relevance_map", "header", "columns",
+        ),
+    },
+)  # fmt: skip
+
+
+@click.command("ingest", cls=Command, settings=SETTINGS)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("sources", nargs=-1, required=True)
-@_option(
-    "format",
-    "Format of the sources; auto detects it from the files and their columns.",
-    click.Choice(FORMATS),
-)
-@_option("split", "Split of the judgments. [default: from the names of the files, else train]")
-@_option("dev", "Fraction of the queries to put into split dev. [default: none]")
-@_option("test", "Fraction of the queries to put into split test. [default: none]")
-@_option("query_column", "Pairs, triplets: column of the query.")
-@_option("positive_column", "Pairs, triplets: column of the relevant document.")
-@_option("negative_column", "Triplets: column of the negative; also NAME_1, NAME_2, and so on.")
-@_option("text_column", "Labels: column of the text.")
-@_option("label_column", "Labels: column of the label.")
-@_option("query_id_column", "Column of the query's id. [default: made from its text]")
-@_option("document_id_column", "Column of the relevant document's id. [default: made from its text]")
-@_option(
-    "relevance_column",
-    "Column of the relevance; 0 or less means not relevant. none: every row is a positive. [default: none, "
-    "if no column looks like a label]",
-)
-@click.option(
-    "--relevance-map",
-    default=None,
-    callback=_mapping,
-    metavar="VALUE=NUMBER,…",
-    help="Relevance of each value of --relevance-column, such as E=3,S=2,C=1,I=0. Rows with other values are "
-    "left out and counted; =0 is for rows without a value.",
-)
-@click.option(
-    "--header/--no-header",
-    default=True,
-    help="TSV, CSV: whether the first line has the names of the columns. [default: header]",
-)
-@click.option(
-    "--columns",
-    default=None,
-    callback=_names,
-    metavar="NAME,…",
-    help=f"With --no-header: names of the columns in order, {SKIPPED} for a column to skip. Names that need "
-    f"no further option: {', '.join(NAMES)}.",
-)
-@click.option(
-    "--quoted/--unquoted",
-    default=None,
-    help="TSV, CSV: whether fields are quoted. [default: CSV yes; TSV if the whole file fits]",
-)
-@click.option(
-    "--unpad-query-ids",
-    is_flag=True,
-    default=False,
-    help="Remove leading zeros from query ids: 051 becomes 51.",
-)
-@_option("hf_split", "Split of a Hugging Face data set to read. [default: all]")
-@_option("positives_per_query", "Labels: number of texts of the same label to draw as positives.")
-@_option("max_bad", "Largest fraction of bad rows; with more, nothing is ingested.")
-@_option("seed", "Seed of --dev and --test, and of the positives drawn for labels.")
-@click.option(
-    "--queries-are-documents/--no-queries-are-documents", default=None,
-    help="A query and the document with the same id are the same thing, never a negative of itself. The "
-    "setting is stored. [default: they are not]",
-)  # fmt: skip
-def command(store: Path, sources: tuple[str, ...], **options: Any) -> None:
+def command(store: Path, sources: tuple[str, ...], **given: Any) -> None:
     """Read documents, queries and judgments from SOURCES into STORE: all of them, or nothing on an error.
 
     A source is a table of pairs, triplets or labelled texts (.tsv, .csv, .jsonl, .json, .parquet; a file, or
     a folder with one file per split), a BEIR folder, a TREC collection (documents, topics, judgments), a
     Hugging Face data set, or Python code with docstrings. --dev and --test divide the queries of a source
-    that has a single split: queries with equal texts stay together, and --seed decides. Ignored files,
+    that has a single split: queries with equal texts stay together, and the seed decides. Ignored files,
     columns and splits are listed. Ingesting the same sources again changes nothing.
 
     \b
@@ -143,9 +137,10 @@ def command(store: Path, sources: tuple[str, ...], **options: Any) -> None:
     miner ingest my.duckdb hf:sentence-transformers/all-nli:triplet --query-column anchor
     miner ingest my.duckdb python: python:numpy python:./src
     """
+    config = SourceConfig(**SETTINGS.values(given)[""])
     with progress() as shown:
-        report = ingest(store, sources, SourceConfig(**options), shown)
-    divided = bool(options["dev"] or options["test"])
+        report = ingest(store, sources, config, shown)
+    divided = bool(config.dev or config.test)
     for line in _summary(store, report, divided):
         click.echo(line, err=True)
 
@@ -182,5 +177,5 @@ def _identity(found: Identity) -> Iterator[str]:
         yield (
             f"{counted(found.other_text, 'query has', 'queries have')} the id of a document with another "
             "text; ids of queries and of documents are separate. If equal ids mean the same thing, add "
-            "--queries-are-documents"
+            "--set queries_are_documents=true"
         )

@@ -8,48 +8,46 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from miner.cli.numbers import Within
-from miner.cli.options import field_options
+from miner.cli.options import OUTPUT, Command, Settings, described, flag
 from miner.cli.train import OPTIONS
+from miner.mining.config import TABLES, MiningConfig, flat, with_values
 from miner.ranges import BELOW_1, COUNT, ROUNDS, ROW_NEGATIVES
+from miner.recipe import Setting, by_name
 from miner.training.encoder_config import EncoderConfig
 
 if TYPE_CHECKING:
     from miner.workflows.loop import LoopReport
 
 
-@click.command("loop")
+_LOOP = by_name(
+    Setting("rounds", "The most rounds.", 3, range=ROUNDS),
+    Setting("negatives_per_row", "Negatives in each row of the training data.", 1, range=ROW_NEGATIVES),
+    Setting(
+        "withheld",
+        "Fraction of each query's positives withheld from training; the audits hide these.",
+        0.1,
+        range=BELOW_1,
+    ),
+    Setting("dev_split", "Split that models are scored on.", "dev"),
+    Setting("queries", "Score on this many queries [default: all].", range=COUNT),
+)
+SETTINGS = Settings(
+    {**TABLES, "loop": _LOOP, "training": described(EncoderConfig, OPTIONS)},
+    {"Rounds": ("loop.rounds", "encoder"), "Training": ("training.base",)},
+)
+_RENAMED = {
+    **{flag(name): f"--set training.{name}=VALUE" for name in OPTIONS},
+    **{flag(name): f"--set loop.{name}=VALUE" for name in _LOOP},
+    "--hold-out": "--set withheld=VALUE",
+    "--negatives": "--set negatives_per_row=VALUE",
+}
+
+
+@click.command("loop", cls=Command, settings=SETTINGS, renamed=_RENAMED)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--rounds", type=Within(ROUNDS), default=3, show_default=True, help="The most rounds.")
-@click.option("--encoder", help="Encoder that mines the first round [default: the recipe's, or bundled].")
-@click.option(
-    "--config",
-    "recipe",
-    type=click.Path(path_type=Path),
-    help="TOML recipe for mining, as for miner mine.",
-)
-@click.option(
-    "--negatives",
-    type=Within(ROW_NEGATIVES),
-    default=1,
-    show_default=True,
-    help="Negatives per training row.",
-)
-@click.option(
-    "--withheld", type=Within(BELOW_1), default=0.1, show_default=True,
-    help="Fraction of each query's positives withheld from training; the audits hide these.",
-)  # fmt: skip
-@click.option(
-    "--dev-split", "split", default="dev", show_default=True, help="Split that models are scored on."
-)
-@click.option("--queries", type=Within(COUNT), help="Score on this many queries [default: all].")
-@field_options(EncoderConfig(), OPTIONS)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
-def command(
-    store: Path, out: Path, rounds: int, encoder: str | None, recipe: Path | None, negatives: int,
-    withheld: float, split: str, queries: int | None, as_json: bool, **settings: Any,
-) -> None:  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON instead of the table.")
+def command(store: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Mine STORE, train, and mine again with the new model: in our trial, later rounds gained little.
 
     The trial (perspectrum dev, --base scratch, one seed): nDCG@10 was 0.358, 0.363 and 0.370 after three
@@ -58,27 +56,22 @@ def command(
 
     Each round stores a run with its audit in STORE and writes a model below the folder OUT, trained from
     --base. If --base is the encoder of the first round, the first model has to score higher than it.
-    The same command again repeats no finished round.
+    A recipe has the keys of miner mine and the tables [loop] and [training]. The same command again repeats
+    no finished round.
 
     \b
     miner loop my.duckdb models
     miner loop my.duckdb models --rounds 5 --config strict.toml --base bundled
-    miner loop my.duckdb quick --base scratch --rounds 2 --queries 100
+    miner loop my.duckdb quick --base scratch --rounds 2 --set loop.queries=100
     """
     from miner.engine.bars import progress
-    from miner.mining.config import MiningConfig, read_recipe, with_values
     from miner.workflows.loop import LoopConfig, loop
 
-    values = {"encoder": "bundled"} | (read_recipe(recipe) if recipe else {})
-    values |= {"encoder": encoder} if encoder else {}
+    values = SETTINGS.values(given)
     config = LoopConfig(
-        mining=with_values(MiningConfig(), values),
-        training=EncoderConfig(**settings),
-        rounds=rounds,
-        negatives=negatives,
-        withheld=withheld,
-        split=split,
-        queries=queries,
+        mining=with_values(MiningConfig(), {"encoder": "bundled"} | flat(values)),
+        training=EncoderConfig(**values["training"]),
+        **values["loop"],
     )
     with progress() as reports:
         report = loop(store, out, config, reports)

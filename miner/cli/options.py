@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich_click import RichCommand, RichOption
-from rich_click import option as rich_option
 
 from miner.cli.numbers import Within
 from miner.errors import UsageError
 from miner.recipe import Setting, Tables, lines_of, parse_all, read, setting
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 Described = Mapping[str, tuple[click.ParamType[Any] | None, str]]
 """What the fields of a configuration may be (None: the field's range) and what they are for."""
 
@@ -186,26 +184,6 @@ def _option(known: Setting, title: str) -> click.Option:
         help=text,
         panel=title,
     )
-
-
-def field_options(defaults: Any, table: Described) -> Callable[[Function], Function]:
-    """Returns a decorator with one option per field of a configuration, its default shown."""
-    parts = {part.name: part for part in fields(defaults)}
-
-    def _add(function: Function) -> Function:
-        for name, (given_kind, text) in reversed(list(table.items())):
-            kind = given_kind or Within(parts[name].metadata["range"])
-            value = getattr(defaults, name)
-            option = flag(name)
-            if kind is click.BOOL:
-                option = f"{option}/--no-{option[2:]}"
-            shown = value is not None
-            function = rich_option(option, name, type=kind, default=value, show_default=shown, help=text)(
-                function
-            )
-        return function
-
-    return _add
 
 
 HIDING: Described = {

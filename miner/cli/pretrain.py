@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from miner.cli.options import field_options
+from miner.cli.options import OUTPUT, Command, Settings, described
 from miner.training.pretrain_config import POOLINGS, TEXTS, PretrainConfig
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "base": (click.STRING, "Transformer to start from: hub id, folder, or bundled."),
     "texts": (click.Choice(list(TEXTS)), "Texts of STORE to train on."),
-    "without": (click.STRING, "Leave out the texts of queries judged in this split; '' for none."),
+    "without": (click.STRING, "Leave out the texts of queries judged in this split; off: none."),
     "deletion": (
         None,
         "Probability that a word is deleted; in scripts without spaces, a character.",
@@ -39,12 +39,16 @@ OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
 """The option of every field of PretrainConfig: its type and help."""
 
 
-@click.command("pretrain")
+SETTINGS = Settings({"": described(PretrainConfig, OPTIONS)}, {"Training": ("base", "epochs")})
+
+
+@click.command("pretrain", cls=Command, settings=SETTINGS)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@field_options(PretrainConfig(), OPTIONS)
-@click.option("--force", is_flag=True, help="Replace an encoder in OUT that has other texts or settings.")
-def command(store: Path, out: Path, force: bool, **settings: Any) -> None:
+@click.option(
+    "--force", is_flag=True, panel=OUTPUT, help="Replace an encoder in OUT that has other texts or settings."
+)
+def command(store: Path, out: Path, force: bool, **given: Any) -> None:
     """Adapt an encoder to the texts in STORE without labels: pays for a base without sentence training.
 
     Our figures (perspectrum test, nDCG@10): before training on pairs it gained 0.052 for a BERT with random
@@ -52,19 +56,19 @@ def command(store: Path, out: Path, force: bool, **settings: Any) -> None:
     training on pairs after it, it made both worse. See docs/pretraining.md.
 
     TSDAE: words are deleted, and a decoder rebuilds each text from the vector of the words that are left.
-    Judgments are only read to leave out the queries of --without. The encoder is written to the folder OUT;
-    train it on pairs with `miner train --base OUT`. After a kill, the same command goes on from the last
-    checkpoint, at most a minute old.
+    Judgments are only read to leave out the queries of a split (setting without). The encoder is written to
+    the folder OUT; train it on pairs with `miner train --base OUT`. After a kill, the same command goes on
+    from the last checkpoint, at most a minute old.
 
     \b
     miner pretrain my.duckdb adapted
-    miner pretrain my.duckdb adapted --base google-bert/bert-base-uncased --pooling cls
-    miner pretrain my.duckdb quick --texts queries --max-steps 100
+    miner pretrain my.duckdb adapted --base google-bert/bert-base-uncased --set pooling=cls
+    miner pretrain my.duckdb quick --set texts=queries --set max_steps=100
     """
     from miner.engine.bars import progress
     from miner.training.tsdae import pretrain
 
-    config = PretrainConfig(**{**settings, "without": settings["without"] or None})
+    config = PretrainConfig(**SETTINGS.values(given)[""])
     with progress() as reports:
         report = pretrain(store, out, config, reports, force=force)
     click.echo(_summary(report))

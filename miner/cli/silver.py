@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from miner.cli.numbers import Within
-from miner.cli.options import field_options
+from miner.cli.options import OUTPUT, Command, Settings, described
 from miner.curation.silver_config import SilverConfig
 from miner.errors import counted
 from miner.ranges import THREADS
+from miner.recipe import Setting, by_name
 from miner.store.silver import QUERIES
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
         click.STRING,
         "Encoder that finds pairs besides BM25: hub id, folder, bundled; none: BM25 alone.",
     ),
-    "queries": (
+    "query_set": (
         click.Choice(QUERIES),
         "Queries with a gold positive in the split, queries without a judgment, or both.",
     ),
@@ -45,12 +45,21 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
 """The fields of SilverConfig, with their types and help texts."""
 
 
-@click.command("silver")
+SETTINGS = Settings(
+    {
+        "": described(SilverConfig, _OPTIONS)
+        | by_name(Setting("workers", "Worker threads [default: one per processor].", range=THREADS))
+    },
+    {"Judgments": ("reranker", "positive", "negative", "soft")},
+)
+
+
+@click.command(
+    "silver", cls=Command, settings=SETTINGS, renamed={"--queries": "--set query_set=all|judged|unjudged"}
+)
 @click.argument("store", type=click.Path(path_type=Path))
-@field_options(SilverConfig(), _OPTIONS)
-@click.option("--workers", type=Within(THREADS), help="Worker threads. [default: one per processor]")
-@click.option("--undo", is_flag=True, help="Remove all silver judgments from STORE.")
-def command(store: Path, workers: int | None, undo: bool, **settings: Any) -> None:
+@click.option("--undo", is_flag=True, panel=OUTPUT, help="Remove all silver judgments from STORE.")
+def command(store: Path, undo: bool, **given: Any) -> None:
     """Let a cross-encoder judge pairs in STORE that have no judgment (Augmented SBERT).
 
     BM25 and an encoder propose pairs, and the cross-encoder, trained on the gold judgments, scores them.
@@ -60,15 +69,18 @@ def command(store: Path, workers: int | None, undo: bool, **settings: Any) -> No
 
     \b
     miner silver my.duckdb
-    miner silver my.duckdb --reranker my-reranker --positive 0.8 --queries unjudged
+    miner silver my.duckdb --reranker my-reranker --positive 0.8 --set query_set=unjudged
     miner silver my.duckdb --soft
     miner silver my.duckdb --undo
     """
     from miner.engine.bars import Lines
     from miner.store.database import Store
 
+    values = SETTINGS.values(given)[""]
+    workers = values.pop("workers", None)
+    config = SilverConfig(**values)
     with Store.open(store, note=Lines().note) as opened:
-        click.echo(_undone(opened) if undo else _made(opened, SilverConfig(**settings), workers))
+        click.echo(_undone(opened) if undo else _made(opened, config, workers))
 
 
 def _undone(store: Any) -> str:

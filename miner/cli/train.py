@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from miner.cli.numbers import Within
-from miner.cli.options import field_options
+from miner.cli.options import OUTPUT, RUN, Command, Settings, described
 from miner.ranges import BELOW_1, LABEL_MAX, ROW_NEGATIVES
+from miner.recipe import Setting, by_name
 from miner.sources.config import SKIPPED
 from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
 
@@ -50,63 +50,69 @@ OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
 """The option of every field of EncoderConfig: its type and help."""
 
 
-def _names(_: Any, __: Any, value: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in value.split(",")) if value else ()
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
-@click.command("train")
+_ROWS = by_name(
+    Setting("negatives_per_row", "Run: negatives in each row.", 1, range=ROW_NEGATIVES),
+    Setting(
+        "withheld",
+        "Run: fraction of each query's positives withheld from training, for miner audit to hide.",
+        0.0,
+        range=BELOW_1,
+    ),
+    Setting("judgments", "Store: train on judged pairs, not on a run.", choices=JUDGMENTS),
+    Setting("split", "With judgments: their split [default: train]."),
+)
+_COLUMNS = by_name(
+    Setting(
+        "columns",
+        "File: its columns of text in order, separated by commas [default: anchor or query, positive and "
+        "negatives by their names, else all but ids].",
+        convert=_names,
+        metavar="NAME,…",
+    ),
+    Setting(
+        "header",
+        "TSV, CSV: with --no-header the first line is a row; --columns names all columns in order, "
+        f"{SKIPPED} for one that is not read.",
+        True,
+        bool,
+    ),
+    Setting("label_column", "File: column of the label or score."),
+    Setting("positive_label", "File: class that counts as 1, all others as 0."),
+    Setting("label_max", "Divide labels or graded judgments by this number.", 1.0, range=LABEL_MAX),
+)
+_FIELDS = {"positive_label": "positive_label", "label_max": "most", "header": "header"}
+"""The fields of Columns that settings have other names for, or that have a default."""
+_DEV = by_name(
+    Setting("dev_split", "Split to score on [default: dev, if it is judged]."),
+    Setting("dev_task", "Task of the dev split; auto detects it.", "auto", choices=DEV_TASKS),
+)
+SETTINGS = Settings(
+    {"": _ROWS | _COLUMNS | _DEV | described(EncoderConfig, OPTIONS)},
+    {
+        "Rows": ("negatives_per_row", "withheld", "judgments", "columns", "header", "label_column"),
+        "Training": ("loss", "base", "epochs"),
+        "Dev split": ("dev_split",),
+    },
+)
+_RENAMED = {"--hold-out": "--withheld", "--negatives": "--negatives-per-row"}
+
+
+@click.command("train", cls=Command, settings=SETTINGS, renamed=_RENAMED)
 @click.argument("triplets", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--run", help="Store: train on this run [default: the last].")
+@click.option("--run", panel=RUN, help="Store: train on this run [default: the last].")
 @click.option(
-    "--negatives",
-    type=Within(ROW_NEGATIVES),
-    default=1,
-    show_default=True,
-    help="Store: negatives per row.",
-)
-@click.option(
-    "--withheld", type=Within(BELOW_1), default=0.0, show_default=True,
-    help="Run: fraction of each query's positives withheld from training, for miner audit to hide.",
+    "--dev", type=click.Path(path_type=Path), panel="Dev split",
+    help="Store to score on [default: TRIPLETS, if a store].",
 )  # fmt: skip
-@click.option("--judgments", type=click.Choice(JUDGMENTS), help="Store: train on judged pairs, not on a run.")
-@click.option("--split", help="With --judgments: their split [default: train].")
 @click.option(
-    "--columns",
-    callback=_names,
-    help="File: its columns of text in order, separated by commas [default: anchor or query, positive and "
-    "negatives by their names, else all but ids].",
+    "--force", is_flag=True, panel=OUTPUT, help="Replace an encoder in OUT that has other rows or settings."
 )
-@click.option(
-    "--header/--no-header",
-    default=True,
-    help="TSV, CSV: whether the first line has the names of the columns. With --no-header, --columns names "
-    f"all columns in order, {SKIPPED} for one that is not read. [default: header]",
-)
-@click.option("--label-column", help="File: column of the label or score.")
-@click.option("--positive-label", help="File: class that counts as 1, all others as 0.")
-@click.option(
-    "--label-max",
-    type=Within(LABEL_MAX),
-    default=1.0,
-    show_default=True,
-    help="Divide labels or graded judgments by this number.",
-)
-@click.option(
-    "--dev", type=click.Path(path_type=Path), help="Store to score on [default: TRIPLETS, if a store]."
-)
-@click.option("--dev-split", help="Split to score on [default: dev, if it is judged].")
-@click.option(
-    "--dev-task", type=click.Choice(DEV_TASKS), default="auto", show_default=True,
-    help="Task of the dev split; auto detects it from the judgments.",
-)  # fmt: skip
-@field_options(EncoderConfig(), OPTIONS)
-@click.option("--force", is_flag=True, help="Replace an encoder in OUT that has other rows or settings.")
-def command(
-    triplets: Path, out: Path, run: str | None, negatives: int, judgments: str | None, split: str | None,
-    columns: tuple[str, ...], header: bool, label_column: str | None, positive_label: str | None,
-    label_max: float, dev: Path | None, dev_split: str | None, dev_task: str, force: bool, **settings: Any,
-) -> None:  # fmt: skip
+def command(triplets: Path, out: Path, run: str | None, dev: Path | None, force: bool, **given: Any) -> None:
     """Train an encoder on TRIPLETS and write it to the folder OUT.
 
     TRIPLETS is a store, a folder that `miner export` wrote, or a .tsv, .csv, .jsonl, .json or .parquet file
@@ -116,11 +122,11 @@ def command(
 
     \b
     miner train my.duckdb my-model
-    miner train my.duckdb my-model --run r2 --negatives 3 --epochs 2 --patience 2
+    miner train my.duckdb my-model --run r2 --negatives-per-row 3 --epochs 2 --set patience=2
     miner train my.duckdb my-model --judgments both
     miner train my-triplets my-model --base scratch --epochs 3 --dev my.duckdb
     miner train nli.tsv my-model --loss softmax --columns premise,hypothesis --label-column label
-    miner train sts.tsv my-model --loss cosine --columns sentence1,sentence2 --label-max 5
+    miner train sts.tsv my-model --loss cosine --columns sentence1,sentence2 --set label_max=5
     miner train pairs.tsv my-model --no-header --columns query,positive
     """
     from miner.engine.bars import progress
@@ -128,11 +134,16 @@ def command(
     from miner.training.examples import Columns
     from miner.workflows.train import Dev, TrainingRows, train
 
-    config = EncoderConfig(**{name: settings[name] for name in OPTIONS})
-    read = Columns(columns, label_column, positive_label, label_max, header)
-    rows = TrainingRows(run, negatives, judgments, split, settings["withheld"], read)
+    values = SETTINGS.values(given)[""]
+    config = EncoderConfig(**{name: values[name] for name in OPTIONS if name in values})
+    read = Columns(
+        texts=values.get("columns", ()),
+        label=values.get("label_column"),
+        **{_FIELDS[name]: values[name] for name in _FIELDS if name in values},
+    )
+    rows = TrainingRows(run, **{name: values[name] for name in _ROWS if name in values}, columns=read)
     with progress() as reports:
-        scoring = Dev(dev, dev_split, dev_task)
+        scoring = Dev(dev, values.get("dev_split"), values.get("dev_task", "auto"))
         report = train(triplets, out, config, rows, dev=scoring, force=force, progress=reports)
     scored = dev or (triplets if is_database(triplets) else None)
     click.echo(_summary(report, quote(str(scored)) if scored else "STORE"))

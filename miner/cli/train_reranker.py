@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from miner.cli.options import field_options
+from miner.cli.options import OUTPUT, Command, Settings, described
 from miner.errors import counted
 from miner.training.reranker_config import RerankerConfig
 
@@ -32,7 +32,7 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "held_out": (None, "Fraction of the queries held out from training, to measure and calibrate on."),
     "withheld": (None, "Fraction of each query's positives withheld from training, for miner audit to hide."),
     "calibrate": (click.BOOL, "Make scores probabilities, fitted on the held-out queries."),
-    "max_queries": (None, "Use only this many queries, drawn with the seed [default: all]."),
+    "queries": (None, "Train on only this many queries, drawn with the seed [default: all]."),
     "max_length": (None, "Maximum tokens of a pair."),
     "dtype": (
         click.Choice(["auto", "fp32", "bf16"]),
@@ -44,12 +44,20 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
 """The option of every field of RerankerConfig: its type and help."""
 
 
-@click.command("train-reranker")
+SETTINGS = Settings(
+    {"": described(RerankerConfig, _OPTIONS)},
+    {"Queries": ("folds",), "Training": ("base", "epochs")},
+)
+_RENAMED = {"--hold-out": "--set withheld=VALUE", "--max-queries": "--set queries=VALUE"}
+
+
+@click.command("train-reranker", cls=Command, settings=SETTINGS, renamed=_RENAMED)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@field_options(RerankerConfig(), _OPTIONS)
-@click.option("--force", is_flag=True, help="Replace a reranker in OUT that has other data or settings.")
-def command(store: Path, out: Path, force: bool, **settings: Any) -> None:
+@click.option(
+    "--force", is_flag=True, panel=OUTPUT, help="Replace a reranker in OUT that has other data or settings."
+)
+def command(store: Path, out: Path, force: bool, **given: Any) -> None:
     """Train a reranker on the judged positives in STORE and write it to the folder OUT.
 
     A cross-encoder learns to score the positives above negatives that are mined with BM25 and random ones.
@@ -62,14 +70,14 @@ def command(store: Path, out: Path, force: bool, **settings: Any) -> None:
     miner train-reranker my.duckdb my-reranker
     miner train-reranker my.duckdb my-reranker --base answerdotai/ModernBERT-base --epochs 2
     miner train-reranker my.duckdb in-folds --folds 2
-    miner train-reranker my.duckdb for-the-audit --withheld 0.3
-    miner train-reranker my.duckdb quick --max-queries 200 --max-steps 100
+    miner train-reranker my.duckdb for-the-audit --set withheld=0.3
+    miner train-reranker my.duckdb quick --set queries=200 --set max_steps=100
     """
     from miner.engine.bars import progress
     from miner.store.database import Store
     from miner.training.reranker import train_reranker
 
-    config = RerankerConfig(**settings)
+    config = RerankerConfig(**SETTINGS.values(given)[""])
     with Store.open(store, read_only=True) as opened, progress() as reports:
         report = train_reranker(opened, out, config, reports, force=force)
     click.echo(_summary(report, store))

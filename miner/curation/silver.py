@@ -162,11 +162,11 @@ def reranker_folder(store: Store) -> Path:
 
 
 def _collection(store: Store, config: SilverConfig) -> Collection:
-    queries = stored.silver_queries(store, config.split, config.queries)
+    queries = stored.silver_queries(store, config.split, config.query_set)
     if queries.num_rows == 0:
         raise UsageError(
-            f"no query to judge with --queries {config.queries}: none is outside the other splits",
-            f"choose other queries with --queries ({', '.join(stored.QUERIES)}), or ingest more",
+            f"no query to judge with query_set={config.query_set}: none is outside the other splits",
+            f"choose others with --set query_set={'|'.join(stored.QUERIES)}, or ingest more",
         )
     content = fingerprint([queries["query_id"].to_pylist(), queries["text"].to_pylist()])
     hashes = {"documents": corpus.content_hashes(store, config.split)["documents"], "queries": content}
@@ -198,7 +198,7 @@ def _uncalibrated(reranker: Reranker) -> str | None:
     try:
         metrics = json.loads((resolve(reranker.name).path / METRICS).read_text("utf-8"))
         calibration = metrics["calibration"]
-        reason = "trained with --no-calibrate" if calibration is None else calibration["reason"]
+        reason = "trained with calibrate=false" if calibration is None else calibration["reason"]
     except (OSError, ValueError, TypeError, KeyError):
         return "miner did not train it"
     return str(reason) if reason else None

@@ -22,7 +22,7 @@ class SilverConfig:
     encoder: str = AUTO
     """Encoder that finds pairs besides BM25: hub id, folder or `bundled`; `none` for BM25 alone; `auto` for
     the bundled encoder if it is installed."""
-    queries: str = "all"
+    query_set: str = "all"
     """`judged`: queries with a positive in the split; `unjudged`: queries without a judgment; `all`: both."""
     depth: int = within(20, DEPTH)
     """Documents that each retriever returns per query."""
@@ -50,4 +50,4 @@ class SilverConfig:
                 "thresholds have no effect with --soft, which keeps every score",
                 "leave out --positive and --negative, or --soft",
             )
-        require_one_of("queries", self.queries, QUERIES)
+        require_one_of("query_set", self.query_set, QUERIES)

@@ -132,7 +132,7 @@ class _CsvRows:
                 raise InputError(
                     f"{self._file.origin}:{start}: broken {'TSV' if tabs else 'CSV'}: {error}",
                     'close every quote, and write a quote within a field as ""'
-                    + ("; if quotes are part of the text: --unquoted" if tabs else ""),
+                    + ("; if quotes are part of the text: --set quoted=false" if tabs else ""),
                 ) from error
             if fields is None:
                 return
@@ -259,16 +259,16 @@ def _is_quoted(file: File) -> tuple[bool, str]:
     if not found.faults and (evidence or not found.bare):
         return True, (
             f"{file.origin}: {found.quoted:,} quoted fields, read without their quotes "
-            "(--unquoted keeps the quotes)"
+            "(--set quoted=false keeps the quotes)"
         )
     if not found.faults:
         return False, (
-            f"{file.origin}: {found.quoted:,} quoted fields, read with their quotes (--quoted removes them)"
+            f"{file.origin}: {found.quoted:,} quoted fields keep the quotes (--set quoted=true removes them)"
         )
     if evidence and 10 * found.faults <= found.doubled + found.wrong_plain:
         raise InputError(
             f"{file.origin}: {found.quoted:,} quoted fields as in CSV, but "
             + (f"line {found.first:,} has other quotes" if found.first else "some rows do not fit"),
-            "mend the file and add --quoted, or keep all quotes as text with --unquoted",
+            "correct the file and add --set quoted=true, or keep all quotes as text with --set quoted=false",
         )
     return False, ""

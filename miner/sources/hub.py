@@ -52,13 +52,13 @@ def _load(source: str, config: SourceConfig) -> Any:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise InputError(
             f"{source}: cannot load the data set: {reason}",
-            "check the name, its configuration and --hf-split; without a network, name a folder that "
+            "check the name, its configuration and --set hf_split; without a network, name a folder that "
             "save_to_disk wrote",
         ) from error
 
 
 def _left(source: str, config: SourceConfig) -> list[str]:
-    """Lists the splits of a saved folder that --hf-split leaves out, and files outside the data set."""
+    """Lists the splits of a saved folder that `hf_split` leaves out, and files outside the data set."""
     folder = Path(source)
     parts = saved_parts(folder)
     others = [name for name in parts if name not in ("", config.hf_split)] if config.hf_split else []

@@ -110,15 +110,15 @@ def _pairs(table: Table, config: SourceConfig, kind: str | None = None) -> Layou
     options = (
         (query, "--query-column"),
         (positive, "--positive-column"),
-        (config.query_id_column, "--query-id-column"),
-        (config.document_id_column, "--document-id-column"),
+        (config.query_id_column, "--set query_id_column"),
+        (config.document_id_column, "--set document_id_column"),
         (None if config.relevance_column == NO_COLUMN else config.relevance_column, "--relevance-column"),
     )
     for column, option in options:
         if column is not None:
             table.require([column], option)
     if kind == "triplets" and not negatives:
-        table.require([config.negative_column], "--negative-column")
+        table.require([config.negative_column], "--set negative_column")
     query_id = config.query_id_column or _named(table, config, "query_id")
     if query_id is None and positive in {known for known, _ in _LISTS} and "query_id" in table.columns:
         query_id = "query_id"

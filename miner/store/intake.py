@@ -371,7 +371,9 @@ def _padding(store: Store) -> str:
         f"""SELECT 1 FROM sorted_judgments WHERE reason = 'unknown_query' AND {_UNPADDED} IN (
             SELECT {_UNPADDED} FROM queries) LIMIT 1"""
     )
-    return "query ids differ in leading zeros, which --unpad-query-ids removes; or " if padded else ""
+    return (
+        "query ids differ in leading zeros, which --set unpad_query_ids=true removes; or " if padded else ""
+    )
 
 
 def _cut(column: str) -> str:
@@ -416,7 +418,7 @@ def _refuse_bad(store: Store, max_bad: float, hint: str) -> None:
             raise InputError(
                 f"{bad} of {rows} {kind} are bad ({100 * bad / rows:.3g} %, allowed: "
                 f"{100 * max_bad:.3g} %), nothing was written; bad rows: {reasons}; first: {first}",
-                f"{hint}correct the files, or allow more with --max-bad",
+                f"{hint}correct the files, or allow more with --set max_bad=FRACTION",
             )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 
 from miner.schema import KEPT, SUSPECTED
@@ -134,35 +136,30 @@ def positives_of_query(store: Store, run: Run, query_id: str) -> pa.Table:
     )
 
 
-def example_query(store: Store, run: Run) -> str | None:
-    """Returns a query for a demonstration: it has all its negatives, and rules dropped two of its candidates.
+def example_of_false_negative(store: Store, run: Run) -> dict[str, Any] | None:
+    """Returns a query with two positives of which one scores above the query's first negative.
 
-    Among these it is the query whose dropped, unjudged candidate has the highest reranker score. None if
-    there is no such query.
+    If nobody had judged that one, it would be the first negative: a false negative. Keys: query, positive and
+    positive_score, false_negative and false_negative_score, negative and negative_score (of the run). None
+    without such a query.
     """
-    rows = store.rows(
-        """SELECT query_id FROM verdicts WHERE run = ?
-        GROUP BY query_id
-        HAVING count(slot) >= ? AND count(*) FILTER (reason IN (
-            'max_score', 'absolute_margin', 'relative_margin', 'percentile', 'relative_percentile')) >= 2
-        ORDER BY max(rerank_score) FILTER (verdict = 'dropped' AND reason <> 'judged_positive') DESC,
-            query_id LIMIT 1""",
-        [run.name, min(3, run.negatives)],
-    )
-    return rows[0][0] if rows else None
-
-
-def easy_negative(store: Store, run: Run, query_id: str) -> str:
-    """Returns the text of a document that no retriever returned for the query: an easy negative."""
-    ((text,),) = store.rows(
-        """SELECT text FROM documents d
-        WHERE NOT EXISTS (FROM candidates c
-            WHERE c.evidence = ? AND c.query_id = ? AND c.doc_id = d.doc_id)
-        AND NOT EXISTS (FROM judgments j WHERE j.query_id = ? AND j.doc_id = d.doc_id)
-        ORDER BY md5(doc_id || ?) LIMIT 1""",
-        [run.evidence, query_id, query_id, query_id],
-    )
-    return str(text)
+    rows = store.table(
+        """SELECT q.text AS query, pd.text AS positive, p.dense_score AS positive_score,
+            od.text AS false_negative, o.dense_score AS false_negative_score,
+            nd.text AS negative, n.dense_score AS negative_score
+        FROM positives p JOIN positives o USING (evidence, query_id)
+        JOIN verdicts n ON n.run = ? AND n.query_id = p.query_id AND n.slot = 1
+        JOIN queries q ON q.query_id = p.query_id
+        JOIN documents pd ON pd.doc_id = p.doc_id
+        JOIN documents od ON od.doc_id = o.doc_id
+        JOIN documents nd ON nd.doc_id = n.doc_id
+        WHERE p.evidence = ? AND p.doc_id <> o.doc_id AND pd.text <> od.text
+            AND o.dense_score > n.dense_score AND o.dense_score > 0.95 * p.dense_score
+            AND length(q.text) BETWEEN 25 AND 75
+        ORDER BY o.dense_score - n.dense_score DESC, q.query_id, o.doc_id LIMIT 1""",
+        [run.name, run.evidence],
+    ).to_pylist()
+    return rows[0] if rows else None
 
 
 _GONE = "(no longer in the store)"

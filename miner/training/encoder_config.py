@@ -134,9 +134,9 @@ class EncoderConfig:
             )
         require_one_of("dtype", self.dtype, DTYPES)
         if self.guide is not None and self.loss != "gist":
-            raise UsageError(f"loss {self.loss} has no guide", "leave --guide out, or use --loss gist")
+            raise UsageError(f"loss {self.loss} has no guide", "leave guide out, or use --loss gist")
         if self.loss == "gist" and self.guide is None:
-            raise UsageError("loss gist needs a guide model", "name one with --guide, such as bundled")
+            raise UsageError("loss gist needs a guide model", "name one: --set guide=MODEL, such as bundled")
         for option in self.transformers:
             if getattr(self, option) == SCRATCH:
                 raise self.no_transformer(option)

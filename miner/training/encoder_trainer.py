@@ -103,7 +103,7 @@ def require_ranking(examples: Examples, config: EncoderConfig) -> None:
         return
     nothing = f"loss {config.loss} has nothing to rank: no negatives, and"
     if config.batch_size < 2:
-        raise UsageError(f"{nothing} 1 row per batch", "use --batch-size 2 or more, or rows with negatives")
+        raise UsageError(f"{nothing} 1 row per batch", "use batch_size 2 or more, or rows with negatives")
     if min(len(set(column)) for column in examples.texts.values()) < 2:
         raise UsageError(
             f"{nothing} no two of the {len(examples):,} rows differ in anchor and positive",

@@ -334,10 +334,10 @@ def _require_no_label(table: pa.Table, origin: str, loss: str, needs: Loss, labe
     exported = _EXPORTED in table.column_names
     every = "name the columns of text with --columns"
     known = _known(table[label].to_pylist())
-    hint = f"train on the rows of one class with --positive-label, one of {listed(known)}"
+    hint = f"train on the rows of one class with --set positive_label=CLASS, one of {listed(known)}"
     if known and all(as_number(value) is not None for value in known):
         most = max(float(as_number(value) or 0) for value in known)
-        hint = "train on the numbers with --loss cosine" + (f" --label-max {most:g}" if most > 1 else "")
+        hint = "train on the numbers with --loss cosine" + (f" --set label_max={most:g}" if most > 1 else "")
     raise UsageError(
         f"loss {loss} treats every row as a positive, but {origin} has labels in column '{shown(label)}'",
         _hint(needs, table.column_names, every)
@@ -399,13 +399,13 @@ def _numbers(labels: Mapping[int, Any], origin: str, most: float) -> list[float]
         if number is None:
             raise InputError(
                 f"{origin}: row {row} is labelled '{shown(value)}', not with a number",
-                "for classes: --positive-label NAME, or --loss softmax",
+                "for classes: --set positive_label=CLASS, or --loss softmax",
             )
         numbers.append(number / most)
     if min(numbers) < -1 or max(numbers) > 1:
         raise UsageError(
             f"{origin}: labels go from {min(numbers):g} to {max(numbers):g}, but a cosine from -1 to 1",
-            "divide them by their largest with --label-max, such as 5 for STS",
+            "divide them by their largest with --set label_max=NUMBER, such as 5 for STS",
         )
     if len(numbers) > 1 and min(numbers) == max(numbers):
         raise UsageError(

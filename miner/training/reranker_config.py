@@ -58,7 +58,7 @@ class RerankerConfig:
     """The share of each query's positives that are withheld from training, for an audit."""
     calibrate: bool = True
     """Scale the scores to probabilities, fitted on the queries that a model does not train on."""
-    max_queries: int | None = within(None, COUNT)
+    queries: int | None = within(None, COUNT)
     """Use only this many queries, drawn with the seed."""
     max_length: int = within(256, whole(16, 1_000_000))
     """Maximum tokens of a pair, special tokens included."""

@@ -79,11 +79,11 @@ class LabelledPairs:
 
 
 def sample_queries(collection: Collection, config: RerankerConfig) -> Collection:
-    """Returns the collection with at most `max_queries` queries, drawn with the seed."""
+    """Returns the collection with at most `queries` queries, drawn with the seed."""
     total = collection.queries.num_rows
-    if config.max_queries is None or config.max_queries >= total:
+    if config.queries is None or config.queries >= total:
         return collection
-    drawn = np.random.default_rng(config.seed).choice(total, config.max_queries, replace=False)
+    drawn = np.random.default_rng(config.seed).choice(total, config.queries, replace=False)
     return replace(collection, queries=collection.queries.take(pa.array(np.sort(drawn))))
 
 

@@ -95,7 +95,7 @@ def note_excess(max_steps: int | None, whole: int, epochs: float, progress: Prog
     if max_steps is not None and max_steps > whole:
         steps = "1 step" if whole == 1 else f"{whole:,} steps"
         end = "1 epoch" if epochs == 1 else f"{epochs:g} epochs"
-        progress.note(f"--max-steps {max_steps} is more than the {steps} of {end}: raise --epochs")
+        progress.note(f"max_steps={max_steps} is more than the {steps} of {end}: raise --epochs")
 
 
 def run_training(trainer: Trainer, work: Path, what: str, progress: Progress) -> None:
@@ -138,9 +138,9 @@ def _require_finite(trainer: Trainer) -> None:
 
 
 def _diverged(reason: str, args: Any) -> _DivergedError:
-    hint = f"lower --learning-rate, it was {args.learning_rate:g}"
+    hint = f"lower learning_rate, it was {args.learning_rate:g}"
     return _DivergedError(
-        f"training diverged: {reason}", f"{hint}; or use --dtype fp32" if args.bf16 else hint
+        f"training diverged: {reason}", f"{hint}; or use --set dtype=fp32" if args.bf16 else hint
     )
 
 

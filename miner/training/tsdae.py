@@ -154,7 +154,7 @@ def prepare(model: SentenceTransformer, base: ModelFolder, config: PretrainConfi
     if pooling.pooling_output_dimension != pooling.embedding_dimension:
         raise ModelError(
             f"{base.name} joins several poolings, but the decoder reads one vector",
-            "choose --pooling cls or mean",
+            "choose --set pooling=cls or pooling=mean",
         )
     own = model.max_seq_length
     model.max_seq_length = min(config.max_length, int(own or config.max_length))
@@ -211,7 +211,7 @@ def pretrain(
     with Store.open(store, read_only=True) as opened, opened.snapshot():
         # A misspelt split would let the test queries in, so only the default may be missing.
         if config.without not in (None, PretrainConfig.without):
-            require_judgments(opened, str(config.without), "--without ('' leaves none out)")
+            require_judgments(opened, str(config.without), "--set without (off leaves none out)")
         table = unlabelled_texts(opened, config.roles, config.without)
     base = resolve(config.base)
     texts: list[str] = table["text"].to_pylist()

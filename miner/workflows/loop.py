@@ -47,11 +47,11 @@ class LoopConfig:
     training: EncoderConfig
     rounds: int = within(3, ROUNDS)
     """The most rounds."""
-    negatives: int = within(1, ROW_NEGATIVES)
+    negatives_per_row: int = within(1, ROW_NEGATIVES)
     """Negatives per training row."""
     withheld: float = within(0.1, BELOW_1)
     """The share of each query's positives that are withheld from every training, for the audits."""
-    split: str = "dev"
+    dev_split: str = "dev"
     """The split that models are scored on."""
     queries: int | None = within(None, COUNT)
     """Score on this many queries; None: all."""
@@ -61,10 +61,10 @@ class LoopConfig:
         check_fields(self)
         if self.mining.encoder is None:
             raise UsageError("loop needs an encoder to mine with", "name one with --encoder, such as bundled")
-        if self.mining.split == self.split:
+        if self.mining.split == self.dev_split:
             raise UsageError(
-                f"split '{self.split}' is trained on and cannot also decide when to stop",
-                "name another --dev-split",
+                f"split '{self.dev_split}' is trained on and cannot also decide when to stop",
+                "name another with --set dev_split=SPLIT",
             )
 
 
@@ -120,7 +120,7 @@ def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT)
 
         Reranker(config.mining.reranker, revision=config.mining.reranker_revision)
     with Store.open(path, read_only=True) as store:
-        require_judgments(store, config.split, "--dev-split", config.mining.split)
+        require_judgments(store, config.dev_split, "--set dev_split", config.mining.split)
     with WriterLock(path), locked(out / SETTINGS):  # all rounds see the same state of the store
         _settle(out, config)
         return _rounds(path, out, config, progress)
@@ -179,8 +179,8 @@ def _round(path: Path, out: Path, encoder: str, number: int, config: LoopConfig,
         run = mine(store, mining, name=printable(f"{out.parent.name.strip()}-{number}"), progress=progress)
         triplets = triplet_count(store, run)
         audited = _audited(store, run, config, progress)
-    rows = TrainingRows(run=run.name, negatives=config.negatives, withheld=config.withheld)
-    split = config.split if config.training.evaluations else None
+    rows = TrainingRows(run=run.name, negatives_per_row=config.negatives_per_row, withheld=config.withheld)
+    split = config.dev_split if config.training.evaluations else None
     model = str(train(path, out, config.training, rows, dev=Dev(split=split), progress=progress).out)
     _, score = _score(path, model, config, progress)
     rate, coverage = (
@@ -208,7 +208,7 @@ def _audited(store: Store, run: runs.Run, config: LoopConfig, progress: Progress
 
 def _score(path: Path, model: str, config: LoopConfig, progress: Progress) -> tuple[str, float]:
     """The headline measure of the dev split, and the model's score."""
-    settings = EvaluationConfig(split=config.split, queries=config.queries, seed=config.training.seed)
+    settings = EvaluationConfig(split=config.dev_split, queries=config.queries, seed=config.training.seed)
     with Store.open(path, read_only=True) as store:
         (evaluation,) = evaluate(store, model, settings, progress)
     return evaluation.headline, evaluation.means[evaluation.headline]

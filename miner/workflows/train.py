@@ -53,7 +53,7 @@ class TrainingRows:
 
     run: str | None = None
     """Store: the run whose triplets are the rows; None: the last run."""
-    negatives: int = within(1, ROW_NEGATIVES)
+    negatives_per_row: int = within(1, ROW_NEGATIVES)
     """Run: negatives per row; the positives of a query use its negatives in turn, the hardest first."""
     judgments: str | None = None
     """Store: one of JUDGMENTS, if the rows are judged pairs instead of triplets."""
@@ -70,12 +70,12 @@ class TrainingRows:
             raise UsageError("--withheld is for a run", "leave it out")
         if self.judgments not in (None, *JUDGMENTS):
             raise UsageError(f"no judgments '{self.judgments}'", f"use {', '.join(JUDGMENTS)}")
-        if self.judgments and self.negatives != 1:
-            raise UsageError("--negatives is for a run: judgments are pairs", "leave it out")
+        if self.judgments and self.negatives_per_row != 1:
+            raise UsageError("--negatives-per-row is for a run: judgments are pairs", "leave it out")
         if self.judgments and self.run:
             raise UsageError("--run and --judgments name two sets of rows", "give one of them")
         if self.split and not self.judgments:
-            raise UsageError("--split is for --judgments: a run has its own", "leave it out")
+            raise UsageError("split is for --judgments: a run has its own", "leave it out")
 
     @property
     def sources(self) -> Sequence[str]:
@@ -119,7 +119,7 @@ def train(
     """
     rows = rows or TrainingRows()
     if rows.columns.most != 1 and config.needs.label != "number":
-        raise UsageError(f"--label-max has no effect on loss {config.loss}", "it is for cosine")
+        raise UsageError(f"label_max has no effect on loss {config.loss}", "it is for cosine")
     read = (_of_store if is_database(source) else _of_file)(source, config, rows, progress)
     task = _dev_task(source, dev or Dev(), config, read, progress)
     examples = read.examples
@@ -152,8 +152,8 @@ class _Read:
 
 
 def _of_file(source: Path, config: EncoderConfig, rows: TrainingRows, progress: Progress) -> _Read:
-    negatives = rows.negatives if rows.negatives != 1 else None
-    flags = {"--run": rows.run, "--judgments": rows.judgments, "--negatives": negatives}
+    negatives = rows.negatives_per_row if rows.negatives_per_row != 1 else None
+    flags = {"--run": rows.run, "--judgments": rows.judgments, "--negatives-per-row": negatives}
     for flag, value in {**flags, "--withheld": rows.withheld or None}.items():
         if value is not None:
             raise UsageError(
@@ -195,7 +195,7 @@ def _of_store(source: Path, config: EncoderConfig, rows: TrainingRows, progress:
         if rows.judgments is not None:
             return _of_judgments(store, config, rows, known, progress)
         if columns.most != 1:
-            raise UsageError("--label-max is for files and --judgments", "leave it out: a run has no labels")
+            raise UsageError("label_max is for files and --judgments", "leave it out: a run has no labels")
         run = find_run(store, rows.run)
         if stale := staleness(store, run):
             progress.note(stale)
@@ -208,12 +208,14 @@ def _of_store(source: Path, config: EncoderConfig, rows: TrainingRows, progress:
             withheld = set(_ids(withheld_pairs))
             all_pairs = all_pairs.filter(pa.array([pair not in withheld for pair in _ids(all_pairs)]))
             progress.note(f"{len(withheld):,} positives are withheld for an audit")
-        pairs = usable(all_pairs, rows.negatives, f"run {run.name}")
+        pairs = usable(all_pairs, rows.negatives_per_row, f"run {run.name}")
         if left := all_pairs.num_rows - pairs.num_rows:
-            progress.note(f"{left:,} positives have fewer than {rows.negatives} negatives and are left out")
+            progress.note(
+                f"{left:,} positives have fewer than {rows.negatives_per_row} negatives and are left out"
+            )
         if without := negative_counts(store, run).get(0):
             progress.note(f"{without:,} queries of run {run.name} have no negatives and are left out")
-        examples = rows_of(TextsById(store), pairs, config.loss, rows.negatives, f"run {run.name}")
+        examples = rows_of(TextsById(store), pairs, config.loss, rows.negatives_per_row, f"run {run.name}")
         seen = pairs.select(["query_id", "positive_id"]).rename_columns(["query_id", "doc_id"])
         return _Read(examples, run.split, store.id, seen, known)
 
@@ -303,7 +305,7 @@ def _dev_task(
 ) -> DevTask | None:
     if not config.evaluations:
         if dev != Dev():
-            raise UsageError("a dev split has no effect without evaluations", "leave --evaluations 0 out")
+            raise UsageError("a dev split has no effect without evaluations", "leave evaluations=0 out")
         return None
     path = dev.store or (source if read.split is not None else None)
     if path is None and dev.split is not None:
@@ -321,7 +323,7 @@ def _require_no_dev(dev: Dev, config: EncoderConfig) -> None:
         if given:
             raise UsageError(
                 f"{name.replace('-', ' ')} has no effect without a dev split",
-                f"name one with --dev or --dev-split, or leave --{name} out",
+                f"name one with --dev or --dev-split, or leave {name} out",
             )
 
 
@@ -330,7 +332,7 @@ def _dev_of_store(path: Path, source: Path, dev: Dev, config: EncoderConfig, rea
     if trained == (dev.split or DEV):
         raise UsageError(
             f"split '{read.split}' is trained on and cannot also choose the model",
-            "name another --dev-split, or --evaluations 0",
+            "name another --dev-split, or --set evaluations=0",
         )
     with Store.open(path, read_only=True) as store, store.snapshot():
         return dev_task(store, dev.split, config.seed, dev.task, trained)
@@ -368,7 +370,9 @@ def usable(pairs: pa.Table, negatives: int, origin: str) -> pa.Table:
         raise UsageError(f"{origin} has no triplets to train on", "mine with other rules, or another --run")
     enough = pairs.filter(pc.greater_equal(pc.list_value_length(pairs["negative_ids"]), negatives))
     if enough.num_rows == 0:
-        raise UsageError(f"no query of {origin} has {negatives} negatives", "ask for fewer with --negatives")
+        raise UsageError(
+            f"no query of {origin} has {negatives} negatives", "ask for fewer --negatives-per-row"
+        )
     return enough
 
 
@@ -382,7 +386,8 @@ def rows_of(texts_of: TextsById, pairs: pa.Table, loss: str, negatives: int, ori
     most = LOSSES[loss].texts[1] - 2
     if negatives > most and loss not in _LABELLED:
         raise UsageError(
-            f"{negatives} negatives per row are too many for loss {loss}: at most {most}", "use --negatives 1"
+            f"{negatives} negatives per row are too many for loss {loss}: at most {most}",
+            "use --negatives-per-row 1",
         )
     rows = pairs.to_pylist()
     chosen = [
