@@ -125,7 +125,7 @@ VIEWS = (
         WHERE r.status = 'done' GROUP BY ALL),
     outcomes AS (
         SELECT run, query_id, count(slot) AS selected, count(*) AS candidates,
-            mode(reason) FILTER (verdict <> 'kept') AS commonest_reason
+            mode(reason ORDER BY reason DESC) FILTER (verdict <> 'kept') AS commonest_reason
         FROM verdicts GROUP BY ALL)
     SELECT run, query_id, requested, coalesce(selected, 0) AS selected,
         coalesce(candidates, 0) AS candidates, commonest_reason
