@@ -49,7 +49,7 @@ def test_manifest(store: Store, tmp_path: Path) -> None:
         "counts": {
             "mined_queries": 3, "queries": 2, "positives": 3, "negatives": 3, "triplets": 5, "rows": 5,
         },
-        "left_out": [{"what": "queries", "number": 1, "why": "no negative at all"}],
+        "left_out": [{"what": "queries", "number": 1, "why": "without negatives"}],
         "run": {
             "name": "first",
             "run_id": "id-first",
@@ -161,12 +161,12 @@ REFUSED = [
     ),
     (
         {"format": "labeled-list", "file_type": "csv"},
-        "csv cannot hold the lists in documents and labels of the format labeled-list; "
+        "csv cannot contain the lists in documents and labels of the format labeled-list; "
         "choose --file-type jsonl, parquet or datasets",
     ),
     (
         {"scores": True, "file_type": "csv"},
-        "csv cannot hold the lists in scores of the format triplet; "
+        "csv cannot contain the lists in scores of the format triplet; "
         "choose --file-type jsonl, parquet or datasets",
     ),
     (
@@ -312,7 +312,7 @@ def test_cli_writes_a_summary_for_people(store: Store, tmp_path: Path) -> None:
     assert result.stderr == (
         f"run 'first': 2 rows from 2 queries (the run has 5 triplets) in {out / 'data/train.jsonl'}\n"
         "queries with fewer negatives than asked for: 2\n"
-        "left out: queries with no negative at all: 1\n"
+        "left out: queries without negatives: 1\n"
         "left out: (query, positive) pairs with fewer than 2 negatives: 1\n"
     )
 

@@ -80,13 +80,13 @@ def test_n_tuple_leaves_short_rows_out_and_says_so(store: Store, tmp_path: Path)
         '"negative_2": "Ålesund | 日本", "scores": [0.75, 0.5, 0.25]}',
     ]
     assert [str(item) for item in report.left_out] == [
-        "queries with no negative at all: 1",
+        "queries without negatives: 1",
         "(query, positive) pairs with fewer than 2 negatives: 1",
     ]
     manifest = json.loads((tmp_path / "out/manifest.json").read_text(encoding="utf-8"))
     assert manifest["left_out"] == [
-        {"what": "queries", "number": 1, "why": "no negative at all"},
-        {"what": "(query, positive) pairs", "number": 1, "why": "fewer than 2 negatives"},
+        {"what": "queries", "number": 1, "why": "without negatives"},
+        {"what": "(query, positive) pairs", "number": 1, "why": "with fewer than 2 negatives"},
     ]
     card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
     assert "- (query, positive) pairs with fewer than 2 negatives: 1" in card

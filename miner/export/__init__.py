@@ -13,7 +13,7 @@ from miner.engine.files import contents, locked, new_folder, require_replaceable
 from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, UsageError
 from miner.export import card, manifest
-from miner.export.config import FORMATS, ExportConfig, Plan, plan
+from miner.export.config import FORMATS, ExportConfig, Plan, plan_export
 from miner.export.manifest import MANIFEST, LeftOut, Manifest
 from miner.export.writers import WRITERS
 from miner.reporting.readable import Readable
@@ -48,24 +48,24 @@ def export_run(store: Store, out: Path, config: ExportConfig, progress: Progress
     Raises UsageError for settings that do not fit together or a folder that is in use, StoreError if there is
     nothing to export, MinerError if another process exports to `out`.
     """
-    made = plan(config, find_run(store, config.run))
-    if stale := staleness(store, made.run):
+    plan = plan_export(config, find_run(store, config.run))
+    if stale := staleness(store, plan.run):
         progress.note(stale)
-    counts = _counts(store, made)
+    counts = _counts(store, plan)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file, not a folder", "name a new folder")
     with locked(out):
-        facts = manifest.same_export(store, made, counts, out)
+        facts = manifest.same_export(store, plan, counts, out)
         if facts is not None:
             progress.note(f"{out} already contains this export")
-            return _report(out, made, counts, facts)
+            return _report(out, plan, counts, facts)
         _require_free(out, config.force)
         with new_folder(out) as folder:
-            rows, example = _write_data(store, made, counts, folder / made.data, progress)
-            facts = manifest.build(store, made, counts, rows, folder)
+            rows, example = _write_data(store, plan, counts, folder / plan.data, progress)
+            facts = manifest.build(store, plan, counts, rows, folder)
             manifest.write(facts, folder)
-            (folder / "README.md").write_text(card.render(facts, made, example), "utf-8", newline="\n")
-    return _report(out, made, counts, facts)
+            (folder / "README.md").write_text(card.render(facts, plan, example), "utf-8", newline="\n")
+    return _report(out, plan, counts, facts)
 
 
 def training_rows(store: Store, config: ExportConfig) -> pa.Table:
@@ -73,29 +73,29 @@ def training_rows(store: Store, config: ExportConfig) -> pa.Table:
 
     Raises UsageError for settings that do not fit together, and StoreError if there is nothing to export.
     """
-    made = plan(config, find_run(store, config.run))
-    _counts(store, made)
-    tables = [made.form.rows(triplets, made.shape) for triplets in _pieces(store, made)]
+    plan = plan_export(config, find_run(store, config.run))
+    _counts(store, plan)
+    tables = [plan.form.rows(triplets, plan.shape) for triplets in _pieces(store, plan)]
     rows = pa.concat_tables(tables)
     if rows.num_rows == 0:
-        raise _without_rows(made)
+        raise _without_rows(plan)
     return rows
 
 
-def _counts(store: Store, made: Plan) -> TripletCounts:
+def _counts(store: Store, plan: Plan) -> TripletCounts:
     """Returns the counts of a run; raises StoreError if it has no triplets."""
-    counts = triplet_counts(store, made.run)
+    counts = triplet_counts(store, plan.run)
     if counts.triplets == 0:
         raise StoreError(
-            f"run '{made.run.name}' has no triplets",
+            f"run '{plan.run.name}' has no triplets",
             f'see why: miner sql {store.path} "SELECT * FROM reasons"',
         )
     return counts
 
 
-def _without_rows(made: Plan) -> StoreError:
+def _without_rows(plan: Plan) -> StoreError:
     return StoreError(
-        f"no query of run '{made.run.name}' has {made.shape.negatives} negatives",
+        f"no query of run '{plan.run.name}' has {plan.shape.negatives} negatives",
         "ask for fewer with --negatives-per-row, or use --format triplet",
     )
 
@@ -113,48 +113,48 @@ def _require_free(out: Path, force: bool) -> None:
         )
 
 
-def _report(out: Path, made: Plan, counts: TripletCounts, facts: Manifest) -> ExportReport:
+def _report(out: Path, plan: Plan, counts: TripletCounts, facts: Manifest) -> ExportReport:
     rows = facts["counts"]["rows"]
     return ExportReport(
-        data=out / made.data,
-        run=made.run.name,
+        data=out / plan.data,
+        run=plan.run.name,
         rows=rows,
         counts=counts,
         shortfalls=facts["shortfalls"]["queries"],
-        left_out=tuple(manifest.left_out(made, counts, rows)),
+        left_out=tuple(manifest.left_out(plan, counts, rows)),
     )
 
 
 def _write_data(
-    store: Store, made: Plan, counts: TripletCounts, target: Path, progress: Progress
+    store: Store, plan: Plan, counts: TripletCounts, target: Path, progress: Progress
 ) -> tuple[int, dict[str, Any]]:
     """Writes the rows; returns their number and the first row."""
     target.parent.mkdir(exist_ok=True)
     rows = 0
     example: dict[str, Any] = {}
     with (
-        WRITERS[made.file_type](target, made.schema) as write,
-        progress.task(f"export {made.name}", counts.triplets, 0, "triplets") as advance,
+        WRITERS[plan.file_type](target, plan.schema) as write,
+        progress.task(f"export {plan.name}", counts.triplets, 0, "triplets") as advance,
     ):
-        for triplets in _pieces(store, made):
-            table = made.form.rows(triplets, made.shape)
+        for triplets in _pieces(store, plan):
+            table = plan.form.rows(triplets, plan.shape)
             write(table)
             if rows == 0 and table.num_rows:
                 (example,) = table.slice(0, 1).to_pylist()
             rows += table.num_rows
             advance(triplets.num_rows)
         if rows == 0:
-            raise _without_rows(made)
+            raise _without_rows(plan)
     return rows, example
 
 
-def _pieces(store: Store, made: Plan) -> Iterator[pa.Table]:
+def _pieces(store: Store, plan: Plan) -> Iterator[pa.Table]:
     """Yields the run's triplets with their texts, a limited number at a time, all of a query together."""
-    for piece in triplet_pieces(store, made.run, PIECE):
-        table = triplet_texts(store, made.run, piece)
+    for piece in triplet_pieces(store, plan.run, PIECE):
+        table = triplet_texts(store, plan.run, piece)
         if table.num_rows != piece.triplets:
             raise StoreError(
-                f"run '{made.run.name}' has triplets whose query or document is not in {store.path}",
+                f"run '{plan.run.name}' has triplets whose query or document is not in {store.path}",
                 "the documents or queries changed since the run: mine again",
             )
         yield table

@@ -51,15 +51,15 @@ _SCORES: Mapping[str, str] = {
 }
 
 
-def render(manifest: Manifest, made: Plan, example: Mapping[str, Any]) -> str:
+def render(manifest: Manifest, plan: Plan, example: Mapping[str, Any]) -> str:
     """Returns the card as Markdown with YAML front matter; `example` is one row of the data."""
-    path = "data/*.arrow" if made.file_type == "datasets" else made.data
+    path = "data/*.arrow" if plan.file_type == "datasets" else plan.data
     parts = [
-        _front_matter(manifest, made, path),
-        _summary(manifest, made.form.summary),
+        _front_matter(manifest, plan, path),
+        _summary(manifest, plan.form.summary),
         _example(example),
         _loading(manifest),
-        _training(manifest, made, path),
+        _training(manifest, plan, path),
         _mining(manifest),
         certificate.render(manifest["certificate"]),
         _reproduction(manifest),
@@ -67,7 +67,7 @@ def render(manifest: Manifest, made: Plan, example: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(manifest: Manifest, made: Plan, path: str) -> str:
+def _front_matter(manifest: Manifest, plan: Plan, path: str) -> str:
     files = [{"split": manifest["split"], "path": path}]
     config: dict[str, Any] = {"config_name": "default", "data_files": files}
     if manifest["file_type"] == "csv":
@@ -76,10 +76,10 @@ def _front_matter(manifest: Manifest, made: Plan, path: str) -> str:
     # A reader that is not given the features infers types: a column of years would come back as numbers.
     return dataset_front_matter(
         f"Hard negatives: {manifest['run']['name']}",
-        made.form.task,
+        plan.form.task,
         manifest["counts"]["rows"],
         config,
-        _features(made.schema),
+        _features(plan.schema),
     )
 
 
@@ -141,10 +141,10 @@ train = load_from_disk("PATH/data")
     return text
 
 
-def _training(manifest: Manifest, made: Plan, path: str) -> str:
-    text = made.form.scored_training if made.shape.scores else made.form.training
-    parts = ["## Train", text.format(file=path, group=made.shape.negatives + 1)]
-    if made.shape.scores:
+def _training(manifest: Manifest, plan: Plan, path: str) -> str:
+    text = plan.form.scored_training if plan.shape.scores else plan.form.training
+    parts = ["## Train", text.format(file=path, group=plan.shape.negatives + 1)]
+    if plan.shape.scores:
         scorer = scorer_of_manifest(manifest)
         parts.append(_SCORES[scorer.kind].format(name=scorer.name, scores=SCORES[scorer.similarity]))
     return "\n\n".join(parts)

@@ -75,16 +75,16 @@ class Plan:
         return self.form.schema(self.shape)
 
 
-def plan(config: ExportConfig, run: Run) -> Plan:
+def plan_export(config: ExportConfig, run: Run) -> Plan:
     """Returns the plan of exporting a run.
 
     Raises UsageError for settings that do not fit together.
     """
     form = FORMATS[config.format]
     shape = Shape(config.scores, _negatives(config, run), run.name)
-    made = Plan(run, config.format, form, shape, config.file_type or form.file_types[0])
-    _require_file_type(made)
-    return made
+    plan = Plan(run, config.format, form, shape, config.file_type or form.file_types[0])
+    _require_file_type(plan)
+    return plan
 
 
 def _negatives(config: ExportConfig, run: Run) -> int:
@@ -103,16 +103,16 @@ def _negatives(config: ExportConfig, run: Run) -> int:
     return config.negatives_per_row
 
 
-def _require_file_type(made: Plan) -> None:
-    chosen, able = made.file_type, made.form.file_types
+def _require_file_type(plan: Plan) -> None:
+    chosen, able = plan.file_type, plan.form.file_types
     if chosen not in able:
         raise UsageError(
-            f"the format {made.name} cannot be written as {chosen}", f"choose --file-type {_or(able)}"
+            f"the format {plan.name} cannot be written as {chosen}", f"choose --file-type {_or(able)}"
         )
-    nested = [field.name for field in made.schema if pa.types.is_nested(field.type)]
+    nested = [field.name for field in plan.schema if pa.types.is_nested(field.type)]
     if chosen in FLAT and nested:
         raise UsageError(
-            f"{chosen} cannot hold the lists in {' and '.join(nested)} of the format {made.name}",
+            f"{chosen} cannot contain the lists in {' and '.join(nested)} of the format {plan.name}",
             f"choose --file-type {_or(tuple(name for name in able if name not in FLAT))}",
         )
 

@@ -34,30 +34,30 @@ class LeftOut:
     why: str
 
     def __str__(self) -> str:
-        return f"{self.what} with {self.why}: {self.number:,}"
+        return f"{self.what} {self.why}: {self.number:,}"
 
 
-def left_out(made: Plan, counts: TripletCounts, rows: int) -> list[LeftOut]:
+def left_out(plan: Plan, counts: TripletCounts, rows: int) -> list[LeftOut]:
     """Returns what is left out and why; empty if nothing is."""
     without = counts.mined_queries - counts.queries
-    found = [LeftOut("queries", without, "no negative at all")]
-    if made.name == "n-tuple":
-        why = f"fewer than {made.shape.negatives} negatives"
+    found = [LeftOut("queries", without, "without negatives")]
+    if plan.name == "n-tuple":
+        why = f"with fewer than {plan.shape.negatives} negatives"
         found.append(LeftOut("(query, positive) pairs", counts.positives - rows, why))
     return [item for item in found if item.number > 0]
 
 
-def build(store: Store, made: Plan, counts: TripletCounts, rows: int, folder: Path) -> Manifest:
+def build(store: Store, plan: Plan, counts: TripletCounts, rows: int, folder: Path) -> Manifest:
     """Returns the manifest of the data files in `folder`; the only time in it is the end of the run."""
     return {
-        "format": made.name,
-        "file_type": made.file_type,
-        "scores": made.shape.scores,
-        "split": made.split,
-        **({"negatives": made.shape.negatives} if made.name == "n-tuple" else {}),
+        "format": plan.name,
+        "file_type": plan.file_type,
+        "scores": plan.shape.scores,
+        "split": plan.split,
+        **({"negatives": plan.shape.negatives} if plan.name == "n-tuple" else {}),
         "counts": {**asdict(counts), "rows": rows},
-        "left_out": [asdict(item) for item in left_out(made, counts, rows)],
-        **_run_facts(store, made.run),
+        "left_out": [asdict(item) for item in left_out(plan, counts, rows)],
+        **_run_facts(store, plan.run),
         "written_by": {"hardneg-miner": version("hardneg-miner"), "pyarrow": pa.__version__},
         "files": _files(folder),
     }
@@ -121,13 +121,13 @@ def read(folder: Path) -> Manifest | None:
         return None
 
 
-def same_export(store: Store, made: Plan, counts: TripletCounts, folder: Path) -> Manifest | None:
+def same_export(store: Store, plan: Plan, counts: TripletCounts, folder: Path) -> Manifest | None:
     """Returns the manifest of the folder if an export would write the same files again, else None."""
     found = read(folder)
     if found is None or not (folder / "README.md").is_file():
         return None
     try:
-        now = build(store, made, counts, found["counts"]["rows"], folder)
+        now = build(store, plan, counts, found["counts"]["rows"], folder)
     except (OSError, TypeError, KeyError):
         return None
     return found if json.loads(json.dumps(now)) == found else None
