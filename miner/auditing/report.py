@@ -42,7 +42,7 @@ def _head(audit: Audit) -> str:
         f"run {audit.run}: {audit.hidden:,.0f} of {audit.positives:,} known positives hidden, {times} "
         f"(share {settings.share:g}, seed {settings.seed}), and decided again"
     )
-    rows = [["", "rate", _INTERVAL, ""]]
+    rows = [["", "rate", _INTERVAL, "number", ""]]
     for name, rate, meaning in (
         ("hidden-positive rate", audit.hidden_positive_rate, "hidden positives were selected as negatives"),
         (
@@ -51,8 +51,7 @@ def _head(audit: Audit) -> str:
             "negatives of their queries are hidden positives",
         ),
     ):
-        interval = f"{percent_interval(rate.low, rate.high, 2)} {rate.hits:,} of {rate.of:,}"
-        rows.append([name, percent(rate.rate, 2), interval, meaning])
+        rows.append([name, *_rate(rate), f"{rate.hits:,} of {rate.of:,}", meaning])
     return "\n".join([head, f"  {audit.rules}", *text_table(rows, left=(0, -1))])
 
 
