@@ -64,7 +64,7 @@ class Range:
         """Returns `value` as `number` does; raises UsageError if it is not in the range."""
         accepted = self.number(value)
         if accepted is None:
-            raise UsageError(f"{name} must be {self.allowed(may_be_off)}, got {shown(value)}")
+            raise UsageError(f"{name} must be {self.allowed(may_be_off)}, got {literal(value)}")
         return accepted
 
     def allowed(self, may_be_off: bool) -> str:
@@ -82,7 +82,7 @@ def number(low: float, high: float, *, above: bool = False, below: bool = False)
     return Range(low, high, False, above, below)
 
 
-def shown(value: object) -> str:
+def literal(value: object) -> str:
     """Returns a value as a message shows it: on one line, cut to a readable length."""
     try:
         text = repr(value)
@@ -93,7 +93,7 @@ def shown(value: object) -> str:
 
 def bare(text: str) -> str:
     """Returns a text as `shown` does, without quotes unless it is blank."""
-    return shown(text).strip("'\"") if text.strip() else shown(text)
+    return literal(text).strip("'\"") if text.strip() else literal(text)
 
 
 def bound(end: float) -> str:
@@ -159,7 +159,7 @@ def check_fields(config: Any) -> None:
             object.__setattr__(config, part.name, members)
         elif str(part.type).startswith("Path"):
             if not isinstance(value, str | os.PathLike):
-                raise UsageError(f"{part.name} must be a path, got {shown(value)}")
+                raise UsageError(f"{part.name} must be a path, got {literal(value)}")
             object.__setattr__(config, part.name, Path(value))
         else:
             _require_kind(part, value, _named(config, str(part.type)))
@@ -171,7 +171,7 @@ def require_one_of(name: str, value: str, allowed: Collection[str]) -> None:
     """Raises UsageError if a value is not one of `allowed`."""
     if value not in allowed:
         raise UsageError(
-            f"{name} must be one of {', '.join(allowed)}, got {shown(value)}{near(value, allowed)}"
+            f"{name} must be one of {', '.join(allowed)}, got {literal(value)}{near(value, allowed)}"
         )
 
 
@@ -185,23 +185,23 @@ def _members(name: str, value: object, kind: type | None, kind_name: str) -> tup
     """Returns a list or a tuple as a tuple; raises UsageError for a text, which is a sequence too."""
     what = "texts" if kind is str else f"{kind_name}(…)"
     if not isinstance(value, list | tuple):
-        raise UsageError(f"{name} must be a list or a tuple of {what}, got {shown(value)}")
+        raise UsageError(f"{name} must be a list or a tuple of {what}, got {literal(value)}")
     for member in value:
         if kind is not None and not isinstance(member, kind):
-            raise UsageError(f"{name} must hold {what} only, got {shown(member)}")
+            raise UsageError(f"{name} must hold {what} only, got {literal(member)}")
     return tuple(value)
 
 
 def _require_kind(part: Field[Any], value: object, named: type | None) -> None:
     if named is not None and is_dataclass(named) and not isinstance(value, named):
         article = "an" if named.__name__[0] in "AEIOU" else "a"
-        raise UsageError(f"{part.name} must be {article} {named.__name__}(…), got {shown(value)}")
+        raise UsageError(f"{part.name} must be {article} {named.__name__}(…), got {literal(value)}")
     kind = str(part.type).removesuffix(" | None")
     if kind == "str":
         if not isinstance(value, str):
-            raise UsageError(f"{part.name} must be a text, got {shown(value)}")
+            raise UsageError(f"{part.name} must be a text, got {literal(value)}")
         may_be_empty = part.name.endswith("_prompt")  # an empty prompt means no prompt
         if not value and part.default is not MISSING and part.default != "" and not may_be_empty:
             raise UsageError(f"{part.name} is empty", "give a value, or leave it out")
     if kind == "bool" and not isinstance(value, bool):
-        raise UsageError(f"{part.name} must be true or false, got {shown(value)}")
+        raise UsageError(f"{part.name} must be true or false, got {literal(value)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.errors import UsageError, near
-from miner.ranges import OFF, Range, bare, require_one_of, shown
+from miner.ranges import OFF, Range, bare, literal, require_one_of
 
 _KINDS = {str: "a text", bool: "true or false", tuple: "a list of texts"}
 _BOOLEANS = {"true": True, "false": False}
@@ -54,7 +54,7 @@ class Setting:
             return self.range.require(f"{where}{self.name}", value, self.may_be_off)
         if not isinstance(value, self.kind):
             hint = f"give {_KINDS[self.kind]}{f' or {OFF!r}' if self.may_be_off else ''}"
-            raise UsageError(f"{where}{self.name} is {shown(value)}", hint)
+            raise UsageError(f"{where}{self.name} is {literal(value)}", hint)
         if self.choices:
             require_one_of(f"{where}{self.name}", str(value), self.choices)
         return self.convert(str(value)) if self.convert else value
@@ -174,7 +174,7 @@ def parse_all(texts: Iterable[str], tables: Tables) -> dict[str, dict[str, Any]]
     for text in texts:
         name, sign, value = text.partition("=")
         if not sign:
-            raise UsageError(f"--set {shown(text)[1:-1]} has no value", "write --set key=value")
+            raise UsageError(f"--set {literal(text)[1:-1]} has no value", "write --set key=value")
         table, known = find(name.strip(), tables)
         one = known.parse(value.strip() if known.kind is not str else value, "--set ")
         found[table][known.name] = (

@@ -24,7 +24,7 @@ from miner.cli.numbers import Within
 from miner.errors import UsageError
 from miner.evaluation.evaluate import EvaluationConfig
 from miner.mining.config import MiningConfig, Rules, Selection, read_recipe, with_values
-from miner.ranges import COUNT, SHARE, Range, check_fields, number, shown, whole
+from miner.ranges import COUNT, SHARE, Range, check_fields, literal, number, whole
 from miner.sources.config import SourceConfig
 from miner.store.select import Limits
 from miner.training.examples import Columns
@@ -89,9 +89,9 @@ def test_numbers_of_other_kinds_become_plain_ones() -> None:
 
 
 def test_a_value_is_shown_on_one_line_that_can_be_read() -> None:
-    assert shown("a\nb") == r"'a\nb'"
-    assert len(shown("x" * 100_000)) == 60
-    assert shown(10**5000) == "a number of thousands of digits"
+    assert literal("a\nb") == r"'a\nb'"
+    assert len(literal("x" * 100_000)) == 60
+    assert literal(10**5000) == "a number of thousands of digits"
 
 
 # Every option of every command
@@ -226,7 +226,7 @@ def test_every_number_field_has_a_range_and_names_it(config: type, part: Any) ->
         with pytest.raises(UsageError) as caught:
             made(config, **{part.name: value})
         assert caught.value.message.startswith(f"{part.name} must be a")
-        assert f"got {shown(value)}" in caught.value.message
+        assert f"got {literal(value)}" in caught.value.message
 
 
 def test_recipes_have_the_same_ranges(tmp_path: Path) -> None:

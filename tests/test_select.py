@@ -14,7 +14,7 @@ import duckdb
 import pytest
 
 from miner.errors import MinerError, StoreError, UsageError
-from miner.ranges import shown
+from miner.ranges import literal
 from miner.store.database import Store
 from miner.store.select import (
     DEFAULT,
@@ -352,7 +352,7 @@ def test_sizes(text: str, size: int) -> None:
 def test_no_sizes(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         Limits(memory=text).memory_bytes()
-    assert caught.value.message == f"memory must be a size from 1 byte to 1000TB, got {shown(text)}"
+    assert caught.value.message == f"memory must be a size from 1 byte to 1000TB, got {literal(text)}"
     assert caught.value.hint == "give one such as 500MB or 2GB"
 
 

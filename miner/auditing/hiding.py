@@ -177,7 +177,7 @@ class Restorable:
     def of(cls, store: Store, run: Run, config: MiningConfig, candidates: pa.Table) -> Restorable:
         """Returns those of a run; `candidates` are all of its evidence (`evidence.scored_candidates`)."""
         texts = Collection(*stored.texts_to_hide(store, run), {}, run.split, IDENTITY in run.inputs)
-        known = stored.known_positives(store, run)
+        known = stored.known_positives_of_run(store, run)
         doc = positions(candidates["doc_id"], texts.doc_ids)
         exclusion = candidates["exclusion"].cast(pa.string())
         follows = pc.is_in(exclusion, pa.array(stored.FOLLOWS_POSITIVES)).to_numpy()

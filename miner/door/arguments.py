@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from miner.engine.progress import Progress
 from miner.errors import UsageError, listed, near
 from miner.mining.config import Rules, with_rules
-from miner.ranges import shown
+from miner.ranges import literal
 from miner.store import runs
 from miner.store.database import Store
 
@@ -63,7 +63,7 @@ def configured(kind: type[Config], config: Config | None, settings: Mapping[str,
     if config is None:
         config = kind()
     elif not isinstance(config, kind):
-        raise UsageError(f"config must be a {kind.__name__}(…), got {shown(config)}")
+        raise UsageError(f"config must be a {kind.__name__}(…), got {literal(config)}")
     return cast(Config, _with(config, settings))
 
 

@@ -17,7 +17,7 @@ from miner.curation.dedup import DedupConfig, DedupReport
 from miner.curation.silver import SilverReport
 from miner.curation.silver_config import SilverConfig
 from miner.door.arguments import Reports, StoreLike, configured, divided, opened, path_of
-from miner.engine.bars import shown
+from miner.engine.bars import progress_for
 from miner.evaluation import evaluate as evaluating
 from miner.evaluation.evaluate import EvaluationConfig
 from miner.evaluation.result import Evaluation
@@ -55,7 +55,7 @@ def ingest(
     UsageError and StoreError.
     """
     chosen = configured(SourceConfig, config, settings)
-    with shown(progress) as reports:
+    with progress_for(progress) as reports:
         return reading.ingest(path_of(store), sources, chosen, reports)
 
 
@@ -67,7 +67,7 @@ def dedup(
     Settings are those of DedupConfig. Raises UsageError and ModelError.
     """
     chosen = configured(DedupConfig, config, settings)
-    with shown(progress) as reports, opened(store, reports) as found:
+    with progress_for(progress) as reports, opened(store, reports) as found:
         return deduplicating.dedup(found, chosen, reports)
 
 
@@ -89,7 +89,7 @@ def contamination(
     """
     chosen = configured(ContaminationConfig, config, settings)
     file = None if out is None else Path(out)
-    with shown(progress) as reports, opened(store, reports) as own:
+    with progress_for(progress) as reports, opened(store, reports) as own:
         if path_of(against).resolve() == own.path.resolve():
             return contaminating.contamination(own, own, chosen, reports, remove=remove, out=file)
         with opened(against, reports, read_only=True) as other:
@@ -111,7 +111,7 @@ def silver(
     UsageError if no query is left to judge for, ModelError for a reranker without probabilities.
     """
     chosen = configured(SilverConfig, config, settings)
-    with shown(progress) as reports, opened(store, reports) as found:
+    with progress_for(progress) as reports, opened(store, reports) as found:
         return judging.silver(found, chosen, training=training, workers=workers, progress=reports)
 
 
@@ -134,7 +134,7 @@ def train(
     about_rows, others = divided(settings, TrainingRows)
     chosen = configured(EncoderConfig, config, others)
     which = configured(TrainingRows, rows, about_rows)
-    with shown(progress) as reports:
+    with progress_for(progress) as reports:
         return training.train(
             path_of(source), Path(out), chosen, which, dev=dev, force=force, progress=reports
         )
@@ -156,7 +156,7 @@ def train_reranker(
     from miner.training import reranker
 
     chosen = configured(RerankerConfig, config, settings)
-    with shown(progress) as reports, opened(store, reports, read_only=True) as found:
+    with progress_for(progress) as reports, opened(store, reports, read_only=True) as found:
         return reranker.train_reranker(found, Path(out), chosen, reports, force=force)
 
 
@@ -176,7 +176,7 @@ def pretrain(
     from miner.training import tsdae
 
     chosen = configured(PretrainConfig, config, settings)
-    with shown(progress) as reports:
+    with progress_for(progress) as reports:
         return tsdae.pretrain(path_of(store), Path(out), chosen, reports, force=force)
 
 
@@ -194,7 +194,7 @@ def evaluate(
     UsageError.
     """
     chosen = configured(EvaluationConfig, config, settings)
-    with shown(progress) as reports, opened(store, reports, read_only=True) as found:
+    with progress_for(progress) as reports, opened(store, reports, read_only=True) as found:
         return evaluating.evaluate(found, str(model), chosen, reports)
 
 
@@ -214,7 +214,7 @@ def bench(
     from miner.workflows import bench as benching
 
     chosen, path = configured(BenchConfig, config, settings), path_of(store)
-    with shown(progress) as reports:
+    with progress_for(progress) as reports:
         folder = benching.default_out(path) if out is None else Path(out)
         return benching.bench(path, folder, chosen, reports)
 
@@ -237,7 +237,7 @@ def loop(
     if config is None:
         config = looping.LoopConfig(MiningConfig(encoder="bundled"), EncoderConfig())
     chosen = configured(looping.LoopConfig, config, settings)
-    with shown(progress) as reports:
+    with progress_for(progress) as reports:
         return looping.loop(path_of(store), Path(out), chosen, reports)
 
 

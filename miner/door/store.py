@@ -23,7 +23,7 @@ from miner.door import operations
 from miner.door.arguments import Reports, RunLike, StoreLike, configured, opened, run_in
 from miner.door.operations import PathLike
 from miner.door.triplets import Triplets
-from miner.engine.bars import shown
+from miner.engine.bars import progress_for
 from miner.engine.progress import SILENT, Progress
 from miner.errors import MinerError, counted
 from miner.evaluation.result import Evaluation
@@ -316,7 +316,7 @@ def mine(
     The same call after a kill continues where it stopped. Raises UsageError and ModelError.
     """
     chosen = configured(MiningConfig, config, settings)
-    with shown(progress) as reports, opened(store, reports) as found:
+    with progress_for(progress) as reports, opened(store, reports) as found:
         return _held(store, pipeline.mine(found, chosen, name=name, workers=workers, progress=reports))
 
 
@@ -335,7 +335,7 @@ def decide(
     rules. Settings are those of Rules and Selection, or `rules=Rules(…)`. Raises UsageError for settings that
     need another search.
     """
-    with shown(progress) as reports, opened(store, reports) as found:
+    with progress_for(progress) as reports, opened(store, reports) as found:
         before = run_in(found, run)
         chosen = configured(MiningConfig, config or pipeline.config_of(before), settings)
         _note_stale(found, before, reports)
@@ -357,7 +357,7 @@ def audit(
     model runs. Settings are those of AuditConfig. Raises UsageError if no positive may be hidden.
     """
     chosen = configured(AuditConfig, config, settings)
-    with shown(progress) as reports, opened(store, reports) as found:
+    with progress_for(progress) as reports, opened(store, reports) as found:
         audited = run_in(found, run)
         _note_stale(found, audited, reports)
         return auditing.audit(found, audited, chosen, reports)
@@ -379,7 +379,7 @@ def calibrate(
     AuditConfig. Raises UsageError if no setting reaches the target.
     """
     chosen = configured(AuditConfig, config, settings)
-    with shown(progress) as reports, opened(store, reports) as found:
+    with progress_for(progress) as reports, opened(store, reports) as found:
         own = run_in(found, run)
         _note_stale(found, own, reports)
         return calibrating.calibrate(found, own, target, chosen, reports)
@@ -401,7 +401,7 @@ def relabel(
     AuditConfig in it. Raises UsageError if no positive may be hidden to learn from.
     """
     chosen = configured(RelabelConfig, config, settings)
-    with shown(progress) as reports, opened(store, reports, read_only=dry_run) as found:
+    with progress_for(progress) as reports, opened(store, reports, read_only=dry_run) as found:
         own = run_in(found, run)
         return relabelling.relabel(found, own, chosen, reports, dry_run=dry_run, workers=workers)
 
@@ -454,7 +454,7 @@ def export_run(
     that is in use, StoreError if the run has no triplets.
     """
     chosen = configured(ExportConfig, config, settings)
-    with shown(progress) as reports, opened(store, reports, read_only=True) as found, found.snapshot():
+    with progress_for(progress) as reports, opened(store, reports, read_only=True) as found, found.snapshot():
         return write_export(found, Path(out), chosen, reports)
 
 

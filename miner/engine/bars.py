@@ -42,7 +42,7 @@ def progress() -> Iterator[Progress]:
 
 
 @contextmanager
-def shown(wanted: Progress | bool | None) -> Iterator[Progress]:
+def progress_for(wanted: Progress | bool | None) -> Iterator[Progress]:
     """Yields the object to which a function called from Python reports.
 
     None: bars in a notebook, nothing elsewhere. True: always bars or lines. False: nothing. A Progress is

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from miner.engine.machine import bf16_multiplies
 from miner.errors import UsageError
-
-DTYPES = ("auto", "fp32", "bf16")
+from miner.ranges import DTYPES
 
 
 def resolve_device() -> str:

@@ -15,13 +15,14 @@ from miner.engine.progress import SILENT, Progress
 from miner.engine.work import ordered_map, worker_count
 from miner.errors import ModelError
 from miner.models.batching import Indices, equal_length_batches, padded_batches
-from miner.models.device import DTYPES, resolve_device, resolve_dtype
+from miner.models.device import resolve_device, resolve_dtype
 from miner.models.kinds import require_head
 from miner.models.names import resolve
 from miner.models.padding import complete_padding
 from miner.models.pairs import PairTokenizer, PairTokens
 from miner.models.quiet import quietly
 from miner.models.weights import FOLDS_FILE
+from miner.ranges import DTYPES
 from miner.text import fingerprint, text_key
 
 if TYPE_CHECKING:

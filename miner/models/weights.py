@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from miner.errors import ModelError
-from miner.ranges import shown
+from miner.ranges import literal
 
 FOLDS_FILE = "folds.json"
 """The file with the number of folds, in the folder of an ensemble beside `fold-0`, `fold-1`, …"""
@@ -135,7 +135,7 @@ def _beside(file: Path, named: object, endings: tuple[str, ...]) -> str:
     name = str(named)
     if PurePosixPath(name).name != name or name.startswith(".") or not name.endswith(endings):
         raise ModelError(
-            f"{file} names the weights {shown(name)}: only safetensors in the same folder are loaded",
+            f"{file} names the weights {literal(name)}: only safetensors in the same folder are loaded",
             _GET_AGAIN,
         )
     return name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from miner.errors import UsageError
-from miner.ranges import Range, shown, whole
+from miner.ranges import Range, literal, whole
 
 EXAMPLES = (
     "Flat | IVF1024,Flat | IVF1024,SQfp16 | IVF1024,PQ16 | HNSW32 | HNSW32,SQ8 | PCA64,IVF1024,SQ8 | "
@@ -42,7 +42,7 @@ def check_index(factory: str, dimension: int | None = None) -> None:
     codes = _CODES.fullmatch(parts[0]) if len(parts) == 1 else None
     if codes is None:
         raise UsageError(
-            f"index {shown(factory)} is not one that miner builds", f"use one such as {EXAMPLES}"
+            f"index {literal(factory)} is not one that miner builds", f"use one such as {EXAMPLES}"
         )
     _bounded(factory, "PQ", codes["parts"], _WIDTH)
     _bounded(factory, "the bits of PQ", codes["bits"], _BITS)
@@ -57,7 +57,7 @@ def _transformed(factory: str, match: re.Match[str], dimension: int | None) -> i
     width = int(kept) if kept else dimension
     if dimension is not None and width is not None and width > dimension:
         raise UsageError(
-            f"index {shown(factory)}: {match[0]} makes {width:,} numbers from vectors of {dimension:,}",
+            f"index {literal(factory)}: {match[0]} makes {width:,} numbers from vectors of {dimension:,}",
             f"use at most {dimension}",
         )
     _require_division(factory, "OPQ", match["parts"], width)
@@ -66,12 +66,12 @@ def _transformed(factory: str, match: re.Match[str], dimension: int | None) -> i
 
 def _bounded(factory: str, what: str, digits: str | None, allowed: Range) -> None:
     if digits is not None and allowed.parse(digits) is None:
-        raise UsageError(f"index {shown(factory)}: {what} must have {allowed}, got {shown(digits)[1:-1]}")
+        raise UsageError(f"index {literal(factory)}: {what} must have {allowed}, got {literal(digits)[1:-1]}")
 
 
 def _require_division(factory: str, what: str, digits: str | None, width: int | None) -> None:
     if digits is not None and width is not None and width % int(digits):
         raise UsageError(
-            f"index {shown(factory)}: {what}{digits} does not divide vectors of {width:,} numbers",
+            f"index {literal(factory)}: {what}{digits} does not divide vectors of {width:,} numbers",
             "use a divisor of the length of a vector",
         )

@@ -22,7 +22,7 @@ from typing import Any
 import duckdb
 
 from miner.errors import StoreError
-from miner.store.faults import unopened
+from miner.store.faults import open_error
 
 Note = Callable[[str], None]
 
@@ -82,7 +82,7 @@ def _patiently(
             return opening()
         except (duckdb.Error, MemoryError) as error:
             if not any(sign in str(error) for sign in _LOCKED):
-                raise unopened(file, error) from error
+                raise open_error(file, error) from error
             from miner.store.lock import BusyError, request_access  # only who waits needs them
 
             waited = time.monotonic() - started

@@ -71,7 +71,7 @@ def texts_to_hide(store: Store, run: Run) -> tuple[pa.Table, pa.Table]:
     return documents, queries
 
 
-def known_positives(store: Store, run: Run) -> pa.Table:
+def known_positives_of_run(store: Store, run: Run) -> pa.Table:
     """Returns the known positives of the run's queries in any split: query_id, doc_id.
 
     It differs from `corpus.known_positives` in relabelled positives: only those that the run was mined on.

@@ -17,7 +17,7 @@ import pyarrow as pa
 from miner.errors import StoreError
 from miner.processors import cores
 from miner.store.access import WAIT, Access, Note, quiet
-from miner.store.faults import explaining, require_file
+from miner.store.faults import explaining, require_store_file
 from miner.store.lock import WAIT as LOCK_WAIT
 from miner.store.lock import WriterLock
 from miner.store.tables import FORMAT, TABLES, VIEWS
@@ -293,7 +293,7 @@ def _quoted(identifier: str) -> str:
 def _require_file(file: Path, create: bool) -> None:
     """Raises StoreError for a path that cannot be a store; makes the folder of a new store."""
     if file.exists() or not create:
-        require_file(file)
+        require_store_file(file)
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,7 @@ def is_database(path: Path) -> bool:
         return False
 
 
-def require_file(path: Path) -> None:
+def require_store_file(path: Path) -> None:
     """Raises StoreError if `path` does not exist or is not a regular file."""
     if not path.exists():
         raise StoreError(f"there is no store at {path}", f"make one: miner ingest {path} SOURCE")
@@ -78,13 +78,13 @@ def explaining(file: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        known = explained(file, error)
+        known = store_error(file, error)
         if known is None:
             raise
         raise known from error
 
 
-def explained(file: Path, error: duckdb.Error) -> StoreError | None:
+def store_error(file: Path, error: duckdb.Error) -> StoreError | None:
     """Returns the user's error for a DuckDB error in reading or writing `file`; None for a defect."""
     text, first = _message(file, error)
     if isinstance(error, duckdb.OutOfMemoryException):
@@ -140,7 +140,7 @@ def _reason(text: str) -> str:
     return "its checksums do not match" if "checksum" in text else "its content cannot be read"
 
 
-def unopened(file: Path, error: Exception) -> StoreError:
+def open_error(file: Path, error: Exception) -> StoreError:
     """Returns the user's error for a file that DuckDB cannot open."""
     text, first = _message(file, error)
     if refused := _refused(file, text):
@@ -153,7 +153,7 @@ def unopened(file: Path, error: Exception) -> StoreError:
             "open it with the version of miner that wrote it, or ingest the sources into a new file",
         )
     if isinstance(error, duckdb.Error) and any(sign in text for sign in _DAMAGED):
-        return explained(file, error) or StoreError(f"{file} is damaged", "restore it from a copy")
+        return store_error(file, error) or StoreError(f"{file} is damaged", "restore it from a copy")
     if "not a valid DuckDB" in text:
         return StoreError(f"{file} is not a DuckDB file", "name a store made by miner ingest")
     return StoreError(f"cannot open {known_as(file)}: {first}", "check the path and its permissions")

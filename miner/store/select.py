@@ -22,9 +22,9 @@ import duckdb
 
 from miner.errors import MinerError, StoreError, UsageError
 from miner.processors import cores
-from miner.ranges import check_fields, number, shown, within
+from miner.ranges import check_fields, literal, number, within
 from miner.store.access import WAIT, connect
-from miner.store.faults import explained, require_file
+from miner.store.faults import require_store_file, store_error
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,7 +77,7 @@ class Limits:
             size = float(match[1]) * (1024 ** list(_UNITS).index(unit) if match[3] else _UNITS[unit])
         if not _LEAST <= size <= _MOST:
             raise UsageError(
-                f"memory must be a size from 1 byte to 1000TB, got {shown(self.memory)}",
+                f"memory must be a size from 1 byte to 1000TB, got {literal(self.memory)}",
                 "give one such as 500MB or 2GB",
             )
         return int(size)
@@ -189,7 +189,7 @@ class Result:
                 f"the query needs more than {self._limits.memory} of memory",
                 "reduce the query, or raise --memory",
             )
-        if known := explained(self._path, error):
+        if known := store_error(self._path, error):
             return known
         hint = 'list the tables and views: miner sql STORE "SHOW TABLES"'
         return UsageError(str(error).strip(), hint if isinstance(error, duckdb.CatalogException) else "")
@@ -242,7 +242,7 @@ def confined(limits: Limits) -> Iterator[None]:
 
 
 def _open(file: Path, limits: Limits) -> duckdb.DuckDBPyConnection:
-    require_file(file)
+    require_store_file(file)
     settings = {
         "memory_limit": f"{limits.memory_bytes()}B",
         "threads": min(cores(), _MOST_THREADS),
