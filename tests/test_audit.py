@@ -289,7 +289,7 @@ def test_a_run_whose_models_know_every_positive_is_refused(store: Store) -> None
     with pytest.raises(UsageError, match="48 a model of the run was trained on it") as caught:
         audit(store, run, AuditConfig())
     assert caught.value.hint == (
-        f"train the reranker on fewer, with miner train-reranker {store.path} OUT --withheld 0.3 "
+        f"train the reranker on fewer, with miner train-reranker {store.path} OUT --set withheld=0.3 "
         "or --folds 2, and mine with that"
     )
     with pytest.raises(UsageError) as caught:
