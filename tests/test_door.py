@@ -256,6 +256,33 @@ def test_quality_from_python(store: Store) -> None:
     assert miner.undo_relabel(store) == 0
 
 
+def test_a_recipe_goes_round(store: Store, tmp_path: Path) -> None:
+    run = mined(store)
+    calibration = run.calibrate(0.9, repeats=2)
+    calibration.write_recipe(tmp_path / "strict.toml")
+    again = run.decide(**miner.read_recipe(tmp_path / "strict.toml"))
+    assert again.config["rules"] == run.decide(rules=calibration.chosen.rules).config["rules"]
+    assert (tmp_path / "strict.png").is_file()
+    (tmp_path / "strict.toml").write_text("relativ_margin = 1")
+    with pytest.raises(UsageError, match="unknown key 'relativ_margin'"):
+        miner.read_recipe(str(tmp_path / "strict.toml"))
+
+
+def test_judgments_by_people_give_a_false_negative_rate(store: Store, tmp_path: Path) -> None:
+    run = mined(store)
+    pairs = store.sql("SELECT DISTINCT query_id, negative_id AS doc_id FROM triplets ORDER BY ALL LIMIT 4")
+    judged = [{**pair, "relevance": number % 2} for number, pair in enumerate(pairs.to_pylist())]
+    found = run.compare_with_judgments(judged)
+    assert (found.matched, found.relevant["negative"].rate) == (4, 0.5)
+    pd.DataFrame(judged).to_csv(tmp_path / "judged.tsv", index=False, sep="\t")
+    assert miner.compare_with_judgments(store.path, tmp_path / "judged.tsv") == found
+    assert miner.compare_with_judgments(store, pd.DataFrame(judged), run.name) == found
+    assert "relevant" in found._repr_html_()
+    for source, message in ((ROWS, "no columns query_id"), ([{**judged[0], "relevance": "?"}], "list:1: ")):
+        with pytest.raises(InputError, match=message):
+            run.compare_with_judgments(source)
+
+
 def test_work_on_the_store_from_python(store: Store, tmp_path: Path) -> None:
     assert store.dedup(threshold=0.95).documents.texts == len(TOPICS) * 9
     miner.ingest(tmp_path / "test.duckdb", ROWS[:3], split="test")

@@ -38,7 +38,9 @@ def main(folder: Path) -> int:
         return error.exit_code
     found: Triplets = run.triplets(texts=True)
     print(repr(run), len(found), found.to_pandas().shape)
-    exported = miner.export_run(folder / "s.duckdb", folder / "out", run=run, format="n-tuple", negatives=1)
+    exported = miner.export_run(
+        folder / "s.duckdb", folder / "out", run=run, format="n-tuple", negatives_per_row=1
+    )
     print(exported.rows, exported.data.name)
     return 0
 

@@ -251,8 +251,8 @@ def _by_rank(replay: Replay, trials: list[Trial]) -> Iterator[tuple[str, list[Fl
     yield f"from {low}", [one >= low for one in rank]
 
 
-@dataclass(frozen=True)
-class JudgedOutcomes:
+@dataclass(frozen=True, repr=False)
+class JudgedOutcomes(Readable):
     """A run compared with judgments that it was not mined on."""
 
     judgments: int
@@ -262,6 +262,12 @@ class JudgedOutcomes:
     relevant: dict[str, Rate]
     """The relevant share of the judged candidates with each outcome: `negative`, `kept`, or a reason. That of
     `negative` is the false-negative rate."""
+
+    def as_text(self) -> str:
+        """Returns the table, as `miner audit --judged` shows it."""
+        from miner.auditing.report import judged_table  # which needs this module
+
+        return judged_table(self)
 
 
 def compare_with_judgments(store: Store, run: Run, judgments: pa.Table) -> JudgedOutcomes:

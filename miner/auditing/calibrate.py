@@ -7,10 +7,12 @@ optimistic.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, reduce
 from operator import add
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,6 +114,16 @@ class Calibration(Readable):
         from miner.auditing.report import calibration_table  # which needs this module
 
         return calibration_table(self)
+
+    def write_recipe(self, out: str | os.PathLike[str]) -> None:
+        """Writes the chosen rules to a TOML recipe, and charts of all that were tried beside it.
+
+        Raises UsageError if other files would be lost.
+        """
+        from miner.auditing.report import require_writable, write_recipe  # which need this module
+
+        require_writable(Path(out))
+        write_recipe(self, Path(out))
 
     def __repr__(self) -> str:
         rate = self.chosen.confirming_half.hidden_positive_rate

@@ -21,6 +21,7 @@ from miner.engine.bars import progress_for
 from miner.evaluation import evaluate as evaluating
 from miner.evaluation.evaluate import EvaluationConfig
 from miner.evaluation.result import Evaluation
+from miner.mining import config as mining_config
 from miner.mining.config import MiningConfig
 from miner.sources import IngestReport, SourceConfig
 from miner.store.select import Limits, select
@@ -239,6 +240,14 @@ def loop(
     chosen = configured(looping.LoopConfig, config, settings)
     with progress_for(progress) as reports:
         return looping.loop(path_of(store), Path(out), chosen, reports)
+
+
+def read_recipe(path: PathLike) -> dict[str, Any]:
+    """Returns the settings in a TOML recipe: `mine(store, **read_recipe("strict.toml"))`.
+
+    Raises UsageError for an unknown key, or a value of the wrong kind.
+    """
+    return mining_config.read_recipe(Path(path))
 
 
 def sql(store: StoreLike, query: str, limits: Limits | None = None, **settings: Any) -> pa.Table:

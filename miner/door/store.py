@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ import pyarrow as pa
 from miner.auditing import audit as auditing
 from miner.auditing import calibrate as calibrating
 from miner.auditing import relabel as relabelling
-from miner.auditing.audit import Audit
+from miner.auditing.audit import Audit, JudgedOutcomes
 from miner.auditing.calibrate import Calibration
 from miner.auditing.config import AuditConfig
 from miner.auditing.relabel import RelabelConfig, RelabelReport
@@ -38,6 +39,8 @@ from miner.mining.explain import Explanation
 from miner.reporting.readable import escaped, html_table
 from miner.reporting.tables import percent, percent_interval
 from miner.sources import IngestReport, SourceConfig
+from miner.sources.memory import judgments_of
+from miner.sources.qrels import read_judgments
 from miner.store import corpus, database, verdicts
 from miner.store import runs as stored
 from miner.store import triplets as mined
@@ -158,6 +161,10 @@ class Run(stored.Run):
     def audit(self, config: AuditConfig | None = None, *, progress: Reports = None, **settings: Any) -> Audit:
         """Measures the hidden-positive rate of this run, see `miner.audit`."""
         return audit(self.store, self, config, progress=progress, **settings)
+
+    def compare_with_judgments(self, judgments: Any) -> JudgedOutcomes:
+        """Returns the false-negative rate by other judgments, see `miner.compare_with_judgments`."""
+        return compare_with_judgments(self.store, judgments, self)
 
     def calibrate(
         self,
@@ -361,6 +368,18 @@ def audit(
         audited = run_in(found, run)
         _note_stale(found, audited, reports)
         return auditing.audit(found, audited, chosen, reports)
+
+
+def compare_with_judgments(store: StoreLike, judgments: Any, run: RunLike = None) -> JudgedOutcomes:
+    """Returns the share of relevant documents among a run's negatives, and among what each rule dropped.
+
+    `judgments` is a file or a table of query_id, doc_id and relevance that the run was not mined on. Raises
+    UsageError if none of them judges a candidate of the run, InputError for what cannot be read.
+    """
+    is_file = isinstance(judgments, str | os.PathLike)
+    table = read_judgments(Path(judgments)) if is_file else judgments_of(judgments)
+    with opened(store, SILENT, read_only=True) as found, found.snapshot():
+        return auditing.compare_with_judgments(found, run_in(found, run), table)
 
 
 def calibrate(

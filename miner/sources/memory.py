@@ -65,6 +65,27 @@ def open_memory(source: object, config: SourceConfig) -> Source:
     return from_tables(name, named, config)
 
 
+def judgments_of(source: object) -> pa.Table:
+    """Returns the judgments in a table: query_id, doc_id, relevance.
+
+    Raises InputError if the table lacks one of these columns or a row is not a judgment.
+    """
+    name = type(source).__name__
+    table = _table(name, source)
+    if judgment_columns(table) is None:
+        raise InputError(f"{name}: no columns query_id, doc_id and relevance", f"its columns: {table.listed}")
+    found = []
+    for part in table_judgments([(table, "")]):
+        if part.rejected is not None:
+            bad = part.rejected.slice(0, 1).to_pylist()[0]
+            raise InputError(f"{name}:{bad['line']}: {bad['detail']}", "give ids and a number in each row")
+        if part.judgments is not None:
+            found.append(part.judgments.select(["query_id", "doc_id", "relevance"]))
+    if not found:
+        raise InputError(f"{name}: no rows to read", "give at least one judgment")
+    return pa.concat_tables(found)
+
+
 def _is_judged(table: Table, config: SourceConfig) -> bool:
     """Returns whether a table holds judgments: ids and a relevance, and no texts."""
     texts = {config.query_column, config.positive_column, config.text_column}
