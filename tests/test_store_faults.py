@@ -80,7 +80,7 @@ def test_a_store_of_another_format_is_not_touched(tmp_path: Path, found: str) ->
     for options in ({}, {"read_only": True}, {"create": True}):
         assert refusal(path, **options) == (
             f"{path} is not a store of this version of miner: its format is {found}, not {FORMAT}; "
-            "ingest the sources again into a new file"
+            "make it again from its sources: miner ingest NEW.duckdb SOURCE"
         )
     assert state(tmp_path) == before
 

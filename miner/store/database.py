@@ -142,7 +142,7 @@ class Store:
             raise StoreError(f"{self.path} is a DuckDB database, but not a miner store", "name another file")
         raise StoreError(
             f"{self.path} is not a store of this version of miner: its format is {version[0]}, not {FORMAT}",
-            "ingest the sources again into a new file",
+            "make it again from its sources: miner ingest NEW.duckdb SOURCE",
         )
 
     @property
