@@ -163,7 +163,7 @@ def test_what_calls_nothing_positive_is_not_said_to_be_right() -> None:
         expected=float("nan"), uncalibrated=None, held_out=held,
     )  # fmt: skip
     told = summary(report, SilverConfig()).splitlines()
-    assert told[-1] == "           nothing is called positive there"
+    assert told[-1] == "           no silver positive for these queries"
     assert "nan" not in "\n".join(told)
 
 
@@ -393,9 +393,9 @@ def test_the_command_makes_and_undoes(folder: Path) -> None:
     made = CliRunner().invoke(command, [path, *flags], catch_exceptions=False).stdout.splitlines()
     assert made[0].startswith("silver     ")
     assert made[0].endswith(" unjudged pairs of 48 queries"), "q00 is judged in test, so it is left out"
-    assert made[1].endswith(" pairs that score between 0.1 and 0.6")
+    assert made[1].endswith(" pairs with a score between 0.1 and 0.6")
     assert made[2].endswith(" of the positives are relevant, by the reranker's own scores")
-    assert made[3].startswith("held out   of 22 gold positives whose queries it never trained on, ")
+    assert made[3].startswith("held out   22 gold positives of queries that it was not trained on: ")
     with Store.open(path) as store:
         count = silver_count(store)
     undone = CliRunner().invoke(command, [path, "--undo"], catch_exceptions=False)

@@ -160,7 +160,7 @@ def _summary(store: Path, report: IngestReport, divided: bool) -> Iterator[str]:
     yield from _identity(report.identity)
     for rejection in report.rejected:
         yield f"left out: {rejection.rows:,} {rejection.reason}"
-        yield from (f"  {place}" for place in rejection.first)
+        yield from (f"  {example}" for example in rejection.first)
     if report.rejected:
         yield f'list all: miner sql {store} "SELECT * FROM rejected"'
 

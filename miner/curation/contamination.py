@@ -147,7 +147,7 @@ def find_contamination(
         if not known.num_rows:
             raise UsageError(
                 f"{train.path} has no queries outside split '{config.split}'",
-                "name another store with --against",
+                "name another store with the evaluation data",
             )
     else:
         known = stored.all_texts(train)

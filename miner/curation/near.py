@@ -111,14 +111,14 @@ def jaccard(left: frozenset[int], right: frozenset[int]) -> float:
 
 def _of_same_letters(own: WordSets, other: WordSets, within: bool) -> Iterator[tuple[int, int]]:
     """Yields pairs of texts that differ only in spaces and punctuation."""
-    places: dict[bytes, list[int]] = {}
-    for place, letters in enumerate(own.letters):
-        if own.sets[place]:
-            places.setdefault(letters, []).append(place)
-    for place, letters in enumerate(other.letters):
-        for same in places.get(letters, ()):
-            if not within or same < place:
-                yield same, place
+    rows: dict[bytes, list[int]] = {}
+    for row, letters in enumerate(own.letters):
+        if own.sets[row]:
+            rows.setdefault(letters, []).append(row)
+    for row, letters in enumerate(other.letters):
+        for same in rows.get(letters, ()):
+            if not within or same < row:
+                yield same, row
 
 
 def near_pairs(
@@ -135,22 +135,22 @@ def near_pairs(
     index = MinHashLSH(max(threshold - _LOWER, _LOWER), num_perm=PERMUTATIONS, weights=_WEIGHTS)
     found = dict.fromkeys(_of_same_letters(own, other, against is None), 1.0)
 
-    def _look(place: int, signature: MinHash) -> None:
-        for near in index.query(signature) if other.sets[place] else ():
-            similarity = jaccard(own.sets[near], other.sets[place])
+    def _look(row: int, signature: MinHash) -> None:
+        for near in index.query(signature) if other.sets[row] else ():
+            similarity = jaccard(own.sets[near], other.sets[row])
             if similarity >= threshold:
-                found.setdefault((near, place), similarity)
+                found.setdefault((near, row), similarity)
 
     number = len(own) + (0 if against is None else len(against))
     with progress.task("looking for near copies", number, unit="texts") as advance:
-        for place, one in enumerate(own.minhashes):
+        for row, one in enumerate(own.minhashes):
             if against is None:
-                _look(place, one)  # before the index contains it
-            if own.sets[place]:
-                index.insert(place, one, check_duplication=False)
+                _look(row, one)  # before the index contains it
+            if own.sets[row]:
+                index.insert(row, one, check_duplication=False)
             advance(1)
-        for place, one in enumerate(() if against is None else against.minhashes):
-            _look(place, one)
+        for row, one in enumerate(() if against is None else against.minhashes):
+            _look(row, one)
             advance(1)
     table = np.array([(*pair, found[pair]) for pair in sorted(found)], dtype=np.float64).reshape(-1, 3)
     return Pairs(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2])

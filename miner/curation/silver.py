@@ -116,15 +116,15 @@ def silver(
     keys = _unjudged(store, collection, config, workers, progress)
     _require_probabilities(store, reranker, collection, keys)
     known = _unseen_positives(store, collection, config, reranker)
-    asked = np.union1d(keys, known)
-    inputs = {"pairs": hashlib.sha256(asked.tobytes()).hexdigest(), **collection.hashes}
-    score_pairs(store, reranker, collection, inputs, asked, workers=workers, progress=progress)
+    wanted = np.union1d(keys, known)
+    inputs = {"pairs": hashlib.sha256(wanted.tobytes()).hexdigest(), **collection.hashes}
+    score_pairs(store, reranker, collection, inputs, wanted, workers=workers, progress=progress)
     scores, gold = _scores(store, reranker, collection, keys, known)
     scored, known_scored = np.isfinite(scores), np.isfinite(gold)
     unscored = len(keys) - int(scored.sum())
     if gaps := unscored + len(gold) - int(known_scored.sum()):
         progress.note(
-            f"warning: {reranker.name} gives no finite score to {gaps:,} of {counted(len(asked), 'pair')} "
+            f"warning: {reranker.name} gives no finite score to {gaps:,} of {counted(len(wanted), 'pair')} "
             "(left out)"
         )
     keys, scores, known, gold = keys[scored], scores[scored], known[known_scored], gold[known_scored]
@@ -274,9 +274,9 @@ def _unseen_positives(
     texts = collection.queries["text_key"].to_numpy()
     seen = positions(training_positives(store, reranker.fingerprint)["query_id"], collection.query_ids)
     unseen = ~np.isin(texts, texts[seen[seen >= 0]])
-    judged = corpus.positives(store, config.split)
-    query = positions(judged["query_id"], collection.query_ids)
-    doc = positions(judged["doc_id"], collection.doc_ids)
+    gold_positives = corpus.positives(store, config.split)
+    query = positions(gold_positives["query_id"], collection.query_ids)
+    doc = positions(gold_positives["doc_id"], collection.doc_ids)
     kept = (query >= 0) & (doc >= 0)
     kept[kept] = unseen[query[kept]]
     return np.sort(pair_keys(query[kept], doc[kept]))

@@ -40,7 +40,7 @@ def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:
     qrels = [(file, _layout(file)) for file in _qrels(source, folder, list(files.values()))]
     splits = [split_in(file.stem) or file.stem for file, _ in qrels]
     require_splits(config, source, splits)
-    judged = [
+    qrels_files = [
         (file, layout, config.split or split) for (file, layout), split in zip(qrels, splits, strict=True)
     ]
     corpus, queries = files["corpus.jsonl"], files["queries.jsonl"]
@@ -53,7 +53,7 @@ def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:
     ]
     notes = [*unread(left, folder), *([] if qrels else [f"{source} has no qrels/*.tsv: no judgments"])]
     total = sum(file.size for file in read)
-    return Source(source, total, "bytes", _parts(corpus, queries, judged), "\n".join(notes))
+    return Source(source, total, "bytes", _parts(corpus, queries, qrels_files), "\n".join(notes))
 
 
 def _qrels(source: str, folder: Path, files: list[File]) -> list[File]:
@@ -81,10 +81,12 @@ def _layout(file: File) -> JudgmentLayout:
     )
 
 
-def _parts(corpus: File, queries: File, judged: list[tuple[File, JudgmentLayout, str]]) -> Iterator[Part]:
+def _parts(
+    corpus: File, queries: File, qrels_files: list[tuple[File, JudgmentLayout, str]]
+) -> Iterator[Part]:
     yield from _texts(corpus, "documents")
     yield from _texts(queries, "queries")
-    for file, layout, split in judged:
+    for file, layout, split in qrels_files:
         yield from judgments(file, split, layout)
 
 

@@ -38,7 +38,7 @@ def open_delimited(file: File, config: SourceConfig) -> Table:
         raise InputError(f"{file.origin}: the file is empty", "write a header line and rows")
     names = tuple(first[2]) if config.header else config.columns or ()
     _require_separated(file, names, first[2], sign)
-    places = {name: place for place, name in enumerate(names) if name != SKIPPED}
+    positions = {name: position for position, name in enumerate(names) if name != SKIPPED}
     least = len(names)
     while least and names[least - 1] == SKIPPED:
         least -= 1
@@ -46,7 +46,7 @@ def open_delimited(file: File, config: SourceConfig) -> Table:
     def _read(
         texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
     ) -> Iterator[Record]:
-        chosen, several = ([places[name] for name in columns] for columns in (texts, passages))
+        chosen, several = ([positions[name] for name in columns] for columns in (texts, passages))
         rows = _rows(file, sign, quoted)
         if config.header:
             next(rows)
@@ -54,11 +54,11 @@ def open_delimited(file: File, config: SourceConfig) -> Table:
             if not least <= len(fields) <= len(names):
                 yield Record(line, size, (), (), ("field_count", _width(len(fields), names, config)))
                 continue
-            values = [fields[place] for place in chosen]
-            found = [(Passage(fields[place]),) for place in several]
+            values = [fields[position] for position in chosen]
+            found = [(Passage(fields[position]),) for position in several]
             yield Record(line, size, values, found)
 
-    columns = names if config.header else tuple(places)
+    columns = names if config.header else tuple(positions)
     data = names if config.header and _is_data(names) else None
     return Table(file.origin, columns, file.size, "bytes", _read, note=note, first_row=data)
 
@@ -188,31 +188,31 @@ class _Quotes:
                 self.bare += 1
                 self.wrong_quoted += fields != self.width
             return
-        place, count = 0, self._before
+        position, count = 0, self._before
         if self._open:
             closing = _CLOSE.match(text)
             if closing is None:
                 self._open += 1
                 return
-            self._open, count, place = 0, count + 1, self._end(text, closing.end(), number)
+            self._open, count, position = 0, count + 1, self._end(text, closing.end(), number)
             self.parted += 1
             self.quoted += 1
-        while place <= len(text):
-            if text.startswith('"', place):
-                field = _QUOTED.match(text, place)
+        while position <= len(text):
+            if text.startswith('"', position):
+                field = _QUOTED.match(text, position)
                 if field is None:
                     self._open, self._before = 1, count
                     return
                 self.quoted += 1
                 self.doubled += '""' in field[1] or "\r" in field[1]
                 self.parted += "\t" in field[1]
-                place = self._end(text, field.end(), number)
+                position = self._end(text, field.end(), number)
             else:
-                end = _until_tab(text, place)
-                if '"' in text[place:end] or "\r" in text[place:end]:
+                end = _until_tab(text, position)
+                if '"' in text[position:end] or "\r" in text[position:end]:
                     self._stray(number)
-                self.bare += end > place and as_number(text[place:end]) is None
-                place = end + 1
+                self.bare += end > position and as_number(text[position:end]) is None
+                position = end + 1
             count += 1
         self.wrong_quoted += count != self.width
         self._before = 0
@@ -229,8 +229,8 @@ class _Quotes:
         self.first = self.first or number
 
 
-def _until_tab(text: str, place: int) -> int:
-    end = text.find("\t", place)
+def _until_tab(text: str, position: int) -> int:
+    end = text.find("\t", position)
     return len(text) if end < 0 else end
 
 

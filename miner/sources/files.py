@@ -117,20 +117,20 @@ def tree(source: str, folder: Path) -> list[File]:
     if not folder.is_dir():
         return [File(folder, source)]
     base = source.rstrip("/") or "/"
-    around = {_identity(place) for place in folder.resolve().parents}
+    around = {_identity(current) for current in folder.resolve().parents}
     seen, found = set[tuple[int, int]](), list[File]()
-    places, links = [folder], list[Path]()
-    while places or links:
-        place = places.pop() if places else links.pop(0)
-        identity = _identity(place)
+    folders, links = [folder], list[Path]()
+    while folders or links:
+        current = folders.pop() if folders else links.pop(0)
+        identity = _identity(current)
         if identity in seen:
             continue
         seen.add(identity)
-        for path, fault in _entries(place, around):
+        for path, fault in _entries(current, around):
             if fault is not None:
                 found.append(File(path, f"{base}/{path.relative_to(folder)}", fault))
             else:
-                (links if path.is_symlink() else places).append(path)
+                (links if path.is_symlink() else folders).append(path)
         if len(found) > MOST_FILES:
             raise InputError(f"{source}: more than {MOST_FILES:,} files", "name the folder with the data")
     return sorted(found, key=lambda file: file.path)

@@ -198,13 +198,13 @@ def _values(table: Table, columns: Sequence[str]) -> dict[str, _Values]:
     counts = dict.fromkeys(columns, 0)
     few = dict(enumerate(columns))
     for record in table.read(columns):
-        for place, column in tuple(few.items()) if record.problem is None else ():
-            value = (record.values[place] or "").strip()
+        for index, column in tuple(few.items()) if record.problem is None else ():
+            value = (record.values[index] or "").strip()
             if value:
                 counts[column] += 1
                 found[column][value] = None
                 if len(found[column]) > _MOST_VALUES:
-                    del few[place]
+                    del few[index]
         if not few:
             break
     return {

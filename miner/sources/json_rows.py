@@ -105,34 +105,34 @@ def _rows(file: File, array: bool, decoder: json.JSONDecoder = JSON) -> Iterator
 
 def _elements(file: File, decoder: json.JSONDecoder) -> Iterator[_Row]:
     """Yields the objects of one array; reads it in pieces, and adds to a piece that ends within an object."""
-    buffer, place, size, number, ended = "", 0, 0, 0, False
+    buffer, position, size, number, ended = "", 0, 0, 0, False
     opened = False
     pieces = _pieces(file)
     while True:
         text, read, last = next(pieces)
-        wanted = len(buffer) - place
-        buffer, place, size = buffer[place:] + text, 0, size + read
+        wanted = len(buffer) - position
+        buffer, position, size = buffer[position:] + text, 0, size + read
         while not last and len(buffer) < 2 * wanted:
             text, read, last = next(pieces)
             buffer, size = buffer + text, size + read
         while True:
-            place = _after_blanks(buffer, place)
-            if place == len(buffer) and not last:
+            position = _after_blanks(buffer, position)
+            if position == len(buffer) and not last:
                 break
-            sign = buffer[place : place + 1]
+            sign = buffer[position : position + 1]
             if not opened:
-                opened, place = True, place + 1  # the opening bracket
+                opened, position = True, position + 1  # the opening bracket
                 continue
             if ended or sign == "]":
-                ended, place = True, _after_blanks(buffer, place + (not ended))
-                if place < len(buffer):
+                ended, position = True, _after_blanks(buffer, position + (not ended))
+                if position < len(buffer):
                     raise _broken(file, number, "text after the array")
                 break
             if sign == ",":
-                place += 1
+                position += 1
                 continue
             try:
-                value, place = decoder.raw_decode(buffer, place)
+                value, position = decoder.raw_decode(buffer, position)
             except (json.JSONDecodeError, RecursionError) as error:
                 if last:
                     raise _broken(file, number + 1, getattr(error, "msg", "too deep")) from error
@@ -163,10 +163,10 @@ def _pieces(file: File) -> Iterator[tuple[str, int, bool]]:
     yield "".join(waiting), size, True
 
 
-def _after_blanks(text: str, place: int) -> int:
-    while place < len(text) and text[place] in " \t\r\n":
-        place += 1
-    return place
+def _after_blanks(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t\r\n":
+        position += 1
+    return position
 
 
 def _broken(file: File, number: int, what: str) -> InputError:

@@ -94,8 +94,8 @@ def _sample(
     rng.shuffle(circle)
     size = len(circle)
     steps = rng.choice(size - 1, min(config.positives_per_query, size - 1), replace=False) + 1
-    places = {key: place for place, key in enumerate(circle.tolist())}
+    positions = {key: position for position, key in enumerate(circle.tolist())}
     for content in sorted(members):
         for step in steps.tolist():
-            other = int(circle[(places[members[content]] + step) % size])
+            other = int(circle[(positions[members[content]] + step) % size])
             yield f"q-{content}", f"d-{documents[other]}"

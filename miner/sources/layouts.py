@@ -170,9 +170,9 @@ def _fail(table: Table, config: SourceConfig) -> Layout:
     )
     if table.first_row is not None:
         raise table.no_header(next(iter(given.values()), config.query_column))
-    asked = {*given, *(["--query-column"] if config.negative_column != _DEFAULTS.negative_column else [])}
-    only_pairs = asked and not asked & {"--text-column", "--label-column"}
-    only_labels = asked and not asked & {"--query-column", "--positive-column"}
+    named = {*given, *(["--query-column"] if config.negative_column != _DEFAULTS.negative_column else [])}
+    only_pairs = named and not named & {"--text-column", "--label-column"}
+    only_labels = named and not named & {"--query-column", "--positive-column"}
     parts = []
     if not only_labels:
         parts.append(f"{_missing(table, pairs)} for pairs")

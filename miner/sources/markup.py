@@ -43,10 +43,12 @@ def elements(file: File, tag: str) -> Iterator[Element]:
     pieces: list[str] = []
     for line in lines(file):
         size += line.size
-        place = 0
+        position = 0
         for match in edge.finditer(line.text):
             if match[1] and start:
-                yield Element(start, "".join([*pieces, line.text[place : match.start()]]), size, attributes)
+                yield Element(
+                    start, "".join([*pieces, line.text[position : match.start()]]), size, attributes
+                )
                 start = size = 0
             elif not match[1]:
                 if start:
@@ -55,9 +57,9 @@ def elements(file: File, tag: str) -> Iterator[Element]:
                         f"write </{tag}> between them",
                     )
                 start, pieces, characters, attributes = line.number, [], 0, match[2]
-            place = match.end()
+            position = match.end()
         if start:
-            pieces.append(line.text[place:])
+            pieces.append(line.text[position:])
             characters += len(line.text)
             if characters > LONGEST_ELEMENT:
                 _require_closed(file, tag, start)
@@ -98,9 +100,9 @@ class Markup:
         An element without a closing tag, as in old topics, ends at the next tag.
         """
         found: dict[str, str] = {}
-        for place, (name, closing, _, end) in enumerate(self._tags):
+        for position, (name, closing, _, end) in enumerate(self._tags):
             if not closing and name in names and name not in found:
-                found[name] = folded(self._text[end : self._end(place)])
+                found[name] = folded(self._text[end : self._end(position)])
         return found
 
     def document(self) -> tuple[str, str]:
@@ -112,24 +114,24 @@ class Markup:
         metadata = _WEB if any(tag[0] in ("dochdr", "html") for tag in tags) else _METADATA
         title: list[str] = []
         body: list[str] = []
-        into, place, until = body, 0, -1
+        into, position, until = body, 0, -1
         for number, (name, closing, start, end) in enumerate(tags):
-            if start < place:
+            if start < position:
                 continue
-            into.append(text[place:start])
-            place = end
+            into.append(text[position:start])
+            position = end
             if 0 <= until <= start:
                 into, until = body, -1
             if closing or into is title:
                 continue
             if name in metadata:
-                place = self._end(number)
+                position = self._end(number)
                 if name != "docno":
                     self.unread.add(name)
             elif name in _TITLES:
                 # It ends at its closing tag, the first tag at or after `until`.
                 into, until = title, self._end(number)
-        into.append(text[place:])
+        into.append(text[position:])
         return folded(" ".join(title)), html.unescape(" ".join(body)).strip()
 
     def _end(self, number: int) -> int:
@@ -156,11 +158,11 @@ def _without_comments(text: str) -> str:
     """Removes <!-- … --> with its content, and <![CDATA[ and ]]> around theirs."""
     if "<!" not in text:
         return text
-    kept, place = [], 0
-    while (start := text.find("<!--", place)) >= 0 and (end := text.find("-->", start)) >= 0:
-        kept.append(text[place:start])
-        place = end + 3
-    whole = "".join([*kept, text[place:]])
+    kept, position = [], 0
+    while (start := text.find("<!--", position)) >= 0 and (end := text.find("-->", start)) >= 0:
+        kept.append(text[position:start])
+        position = end + 3
+    whole = "".join([*kept, text[position:]])
     if "<![CDATA[" not in whole:
         return whole
     pieces = whole.split("<![CDATA[")

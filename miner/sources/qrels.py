@@ -46,7 +46,7 @@ class JudgmentLayout:
     def order(self) -> str:
         """The fields of a line, for messages."""
         called = {self.query: "query", self.document: "document", self.relevance: "relevance"}
-        return ", ".join(called.get(place, "iteration") for place in range(self.width))
+        return ", ".join(called.get(position, "iteration") for position in range(self.width))
 
     def fields(self, text: str) -> list[str]:
         """Returns the fields of a line."""
@@ -71,9 +71,9 @@ def judgment_layout(file: File) -> JudgmentLayout | None:
     tabs = 2 * sum("\t" in line for line in first) > len(first)
     rows = [JudgmentLayout(0, 0, 0, 0, tabs).fields(line) for line in first]
     header = [name.strip().lower() for name in rows[0]]
-    places = [_place(header, names) for names in (_QUERY, _DOCUMENT, _RELEVANCE)]
-    if all(place is not None for place in places):
-        query, document, relevance = (place or 0 for place in places)
+    positions = [_position(header, names) for names in (_QUERY, _DOCUMENT, _RELEVANCE)]
+    if all(position is not None for position in positions):
+        query, document, relevance = (position or 0 for position in positions)
         return JudgmentLayout(len(header), query, document, relevance, tabs, True)
     named = as_number(rows[0][-1]) is None
     graded = [row for row in (rows[1:] if named else rows) if len(row) > 1 and as_number(row[-1]) is not None]
@@ -85,7 +85,7 @@ def judgment_layout(file: File) -> JudgmentLayout | None:
     return JudgmentLayout(width, 0, width - 2, width - 1, tabs, header_line)
 
 
-def _place(header: Sequence[str], names: Sequence[str]) -> int | None:
+def _position(header: Sequence[str], names: Sequence[str]) -> int | None:
     return next((header.index(name) for name in names if name in header), None)
 
 
@@ -109,7 +109,7 @@ def is_judgments(file: File) -> bool:
         if len(row) == layout.width
         and float(as_number(row[layout.relevance]) or 0).is_integer()
         and as_number(row[layout.relevance]) is not None
-        and not any(" " in row[place].strip() for place in (layout.query, layout.document))
+        and not any(" " in row[position].strip() for position in (layout.query, layout.document))
     ]
     return len(sound) > 0.9 * (len(rows) - layout.header)
 

@@ -44,11 +44,11 @@ def open_files(source: str, path: Path, config: SourceConfig) -> Source:
     try:
         return from_tables(source, tables, config, notes)
     except InputError as error:
-        judged = next((file for file in chosen if is_judgments(file)), None) if config.header else None
-        if judged is None or config.format != "auto":
+        judgments = next((file for file in chosen if is_judgments(file)), None) if config.header else None
+        if judgments is None or config.format != "auto":
             raise
         raise InputError(
-            f"{judged.origin}: it seems to hold judgments (query, document, relevance), not texts",
+            f"{judgments.origin}: it seems to hold judgments (query, document, relevance), not texts",
             "add --format trec",
         ) from error
 
@@ -127,9 +127,9 @@ class _Pairs:
     def __init__(self, rows: Rows, layout: Layout, grades: Grades, split: str) -> None:
         self._rows, self._layout, self._grades, self._split = rows, layout, grades, split
         optional = (layout.query_id, layout.document_id, layout.relevance)
-        places = iter(range(1, 4))
+        positions = iter(range(1, 4))
         self._query_id, self._doc_id, self._relevance = (
-            None if column is None else next(places) for column in optional
+            None if column is None else next(positions) for column in optional
         )
 
     def take(self, record: Record) -> None:
