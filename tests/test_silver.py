@@ -238,7 +238,7 @@ def test_a_soft_pass_keeps_every_score(store: Store, config: SilverConfig) -> No
         replace(config, soft=True)
     assert str(caught.value) == (
         "thresholds have no effect with --soft, which keeps every score; "
-        "leave --positive and --negative out, or --soft"
+        "leave out --positive and --negative, or --soft"
     )
 
 
@@ -359,7 +359,7 @@ def test_errors_say_what_to_do(store: Store, config: SilverConfig, tmp_path: Pat
         "negative must be less than positive, got 0.2 and 0.1; "
         "give thresholds with 0 <= --negative < --positive <= 1"
     )
-    with pytest.raises(UsageError, match=r"query_set must be one of .* did you mean 'judged'"):
+    with pytest.raises(UsageError, match=r"query_set must be one of .*did you mean 'judged'"):
         replace(config, query_set="jugded")
     with pytest.raises(
         UsageError, match=r"nothing is judged in split 'tset' of .* \(did you mean 'test'\?\)"

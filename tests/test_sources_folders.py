@@ -64,7 +64,7 @@ def test_a_folder_without_the_right_to_read_it_is_listed(tmp_path: Path) -> None
     assert ("closed", "a folder that cannot be read: Permission denied") in origins(tmp_path / "set")
 
 
-@pytest.mark.parametrize("options", [{}, {"format": "trec"}, {"format": "table"}])
+@pytest.mark.parametrize("options", [{}, {"format": "trec"}, {"format": "pairs"}])
 def test_a_pipe_as_a_source_is_refused(tmp_path: Path, options: dict[str, str]) -> None:
     os.mkfifo(tmp_path / "p.tsv")
     with pytest.raises(InputError) as caught:
