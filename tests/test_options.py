@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,19 @@ import pytest
 import rich_click as click
 from click.testing import CliRunner
 
+from miner.auditing.relabel import RelabelConfig
 from miner.cli.main import COMMANDS, group
 from miner.cli.options import Command, Settings, flag
+from miner.curation.contamination import ContaminationConfig
+from miner.curation.dedup import DedupConfig
 from miner.errors import UsageError
+from miner.evaluation.evaluate import EvaluationConfig
+from miner.export import ExportConfig
 from miner.mining.config import TABLES, MiningConfig, Rules, Selection, flat, with_values
 from miner.recipe import Setting, Tables, by_name
+from miner.workflows.bench_config import BenchConfig
+from miner.workflows.loop import LoopConfig
+from miner.workflows.train import TrainingRows
 
 MINING = Settings(
     TABLES,
@@ -275,6 +284,27 @@ def _samples(setting: Setting) -> tuple[str, str]:
         return "a", '["a"]'
     text = setting.choices[0] if setting.choices else "E=3" if setting.name == "relevance_map" else "1"
     return text, f'"{text}"'
+
+
+CONFIGS = {
+    "dedup": DedupConfig, "contamination": ContaminationConfig, "evaluate": EvaluationConfig,
+    "export": ExportConfig, "bench": BenchConfig, "loop": LoopConfig, "train": TrainingRows,
+    "relabel": RelabelConfig,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_defaults_in_the_help_are_those_of_the_configuration(name: str) -> None:
+    command = group.get_command(click.Context(group), name)
+    assert isinstance(command, Command)
+    assert command.settings is not None
+    described = {}
+    for table, settings in command.settings.tables.items():
+        if name != "loop" or table == "loop":
+            described |= settings
+    for part in fields(CONFIGS[name]):
+        if part.name in described and described[part.name].default is not None:
+            assert described[part.name].default == part.default, part.name
 
 
 @pytest.mark.parametrize("name", COMMANDS)

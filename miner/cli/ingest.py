@@ -115,7 +115,7 @@ SETTINGS = Settings(
 )  # fmt: skip
 
 
-@click.command("ingest", cls=Command, settings=SETTINGS)
+@click.command("ingest", cls=Command, settings=SETTINGS, renamed={"--unquoted": "--set quoted=false"})
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("sources", nargs=-1, required=True)
 def command(store: Path, sources: tuple[str, ...], **given: Any) -> None:

@@ -1,4 +1,4 @@
-"""Commands whose settings are flags, keys of a recipe, or both; each setting is described once."""
+"""Commands with settings: keys of `--set` and of a recipe, some of them options too, each described once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from miner.errors import UsageError
 from miner.recipe import Setting, Tables, lines_of, parse_all, read, setting
 
 Described = Mapping[str, tuple[click.ParamType[Any] | None, str]]
-"""What the fields of a configuration may be (None: the field's range) and what they are for."""
+"""The type (None: the range of the field) and the help of fields of a configuration."""
 
 RUN, OUTPUT, SETTINGS = "Run", "Output", "Settings"
-"""Titles in the help of a command: which run, what comes out, and where settings are read from."""
+"""Titles of groups of options in the help of a command."""
 
 
 def described(config: type, about: Described) -> dict[str, Setting]:
@@ -37,18 +37,18 @@ def described(config: type, about: Described) -> dict[str, Setting]:
 
 
 class Settings:
-    """The settings of a command: all of them keys of `--config` and `--set`, some of them flags too."""
+    """The settings of a command: keys of `--set` and of a recipe, some of them options too."""
 
     def __init__(self, tables: Tables, flags: Mapping[str, Sequence[str]]) -> None:
-        """Takes the settings by table of the recipe, and the names of the flags by title in the help.
+        """Takes the settings by table of the recipe, and the names of the options by title in the help.
 
-        A name that several tables have is written `table.name` among the flags.
+        A name that several tables have is written `table.name` among the options.
         """
         self.tables = tables
         self._flags = flags
 
     def options(self) -> Iterator[click.Option]:
-        """Yields `--config`, `--set` and the flags."""
+        """Yields the options of the settings, then `--config` and `--set`."""
         for title, names in self._flags.items():
             for name in names:
                 yield _option(self._find(name)[1], title)
@@ -72,10 +72,10 @@ class Settings:
         return home, self.tables[home][key]
 
     def values(self, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Returns what was set, by table and name: the recipe's values, over them `--set` and the flags.
+        """Returns the given values by table and name; options and `--set` override the recipe.
 
         `given` has the values of the command's options. Raises UsageError as `read` and `parse_all` do, and
-        for a setting that is given by a flag and by `--set`.
+        for a setting that an option and `--set` both give.
         """
         found = {table: dict[str, Any]() for table in self.tables}
         if given["recipe"] is not None:
@@ -94,19 +94,20 @@ class Settings:
         return found
 
     def key_of(self, option: str) -> str | None:
-        """Returns how `--set` writes a setting that an unknown flag names, or None if there is none."""
+        """Returns the `--set` of the setting that an unknown option names, or None if there is none."""
         name = option.lstrip("-").replace("-", "_")
         for title, settings in self.tables.items():
             for key, value in ((name, "VALUE"), (name.removeprefix("no_"), "false")):
                 if key in settings and (value == "VALUE" or settings[key].kind is bool):
-                    told = "true" if settings[key].kind is bool and key == name else value
+                    if settings[key].kind is bool and key == name:
+                        value = "true"
                     is_clear = title == "" or sum(key in other for other in self.tables.values()) == 1
-                    return f"--set {key if is_clear else f'{title}.{key}'}={told}"
+                    return f"--set {key if is_clear else f'{title}.{key}'}={value}"
         return None
 
 
 class Command(RichCommand):
-    """A command with settings, whose error for an unknown option says what it is now, or the nearest one."""
+    """A command with settings. Its error for an unknown option names the setting or the nearest option."""
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class Command(RichCommand):
         renamed: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Takes, besides what a Click command does, the settings and the former names of options."""
+        """Takes the arguments of a Click command, the settings, and the new names of renamed options."""
         super().__init__(*args, **kwargs)
         self.settings = settings
         self._renamed = renamed or {}
