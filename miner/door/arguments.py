@@ -34,7 +34,11 @@ def opened(store: StoreLike, progress: Progress, *, read_only: bool = False) -> 
     if isinstance(store, Store) and not store.closed:
         if store.read_only and not read_only:
             raise UsageError(f"{store.path} was opened to read", "open it without read_only=True")
-        yield store
+        before, store.note = store.note, progress.note
+        try:
+            yield store
+        finally:
+            store.note = before
         return
     with Store.open(path_of(store), read_only=read_only, note=progress.note) as found:
         yield found
