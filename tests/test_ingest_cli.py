@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from miner.cli.ingest import command
+from miner.cli.ingest import SETTINGS
 from miner.cli.main import main
 from miner.sources import SourceConfig
 from tests.sources_support import beir, jsonl, rows, write
@@ -76,9 +76,9 @@ def test_wrong_use_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixtu
     assert code == 2
 
 
-def test_every_setting_is_an_option_with_help_and_the_same_default() -> None:
-    options = {p.name: p for p in command.params if p.param_type_name == "option"}
-    assert set(options) == {field.name for field in fields(SourceConfig)}
+def test_every_field_is_a_setting_with_help_and_the_same_default() -> None:
+    settings = SETTINGS.tables[""]
+    assert set(settings) == {field.name for field in fields(SourceConfig)}
     for field in fields(SourceConfig):
-        assert getattr(options[field.name], "help", None)
-        assert options[field.name].default == field.default
+        assert settings[field.name].help
+        assert settings[field.name].default == field.default

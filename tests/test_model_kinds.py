@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 
 from miner.collection.collection import Collection
-from miner.curation.neighbours import vector_pairs
+from miner.curation.dedup import vector_pairs
 from miner.errors import ModelError, UsageError
 from miner.evaluation.evaluate import EvaluationConfig, evaluate, open_models
 from miner.mining.config import MiningConfig

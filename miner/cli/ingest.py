@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import rich_click as click
@@ -162,7 +163,7 @@ def _summary(store: Path, report: IngestReport, divided: bool) -> Iterator[str]:
         yield f"left out: {rejection.rows:,} {rejection.reason}"
         yield from (f"  {example}" for example in rejection.first)
     if report.rejected:
-        yield f'list all: miner sql {store} "SELECT * FROM rejected"'
+        yield f'list all: miner sql {quote(str(store))} "SELECT * FROM rejected"'
 
 
 def _identity(found: Identity) -> Iterator[str]:

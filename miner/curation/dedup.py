@@ -101,11 +101,29 @@ def _links(store: Store, table: pa.Table, role: str, config: DedupConfig, progre
     near = near_pairs(WordSets(texts, config.punctuation), config.threshold, progress)
     links = [_joined(exact, titled), (leaders[near.left], leaders[near.right], near.similarity)]
     if config.encoder is not None:
-        from miner.curation.neighbours import vector_pairs
-
         left, right, cosine = vector_pairs(store, texts, role, config.encoder, config.cosine, progress)
         links.append((leaders[left], leaders[right], cosine))
     return links
+
+
+def vector_pairs(
+    store: Store, texts: Sequence[str], role: str, model: str, cosine: float, progress: Progress = SILENT
+) -> Links:
+    """Returns the pairs of texts whose vectors have at least this cosine: left < right, ordered, cosines.
+
+    Compares every pair. A text without a vector is in no pair. Vectors are cached beside the store. Raises
+    ModelError for an encoder that cannot be used.
+    """
+    from miner.models.cached_encoder import CachedEncoder
+    from miner.models.encoder import Encoder
+    from miner.models.similarity import without_gaps
+    from miner.retrieval.nearest import pairs_above
+
+    encoder = CachedEncoder(store.vectors, Encoder(model), progress=progress)
+    vectors = encoder(list(texts), "query" if role == "queries" else "document")
+    encoder.note_truncated()
+    # The threshold is a cosine, whatever the model's own similarity.
+    return pairs_above(without_gaps(vectors, normalise=True), cosine, progress)
 
 
 def _joined(*links: Links) -> Links:
