@@ -144,7 +144,9 @@ def test_a_store_that_was_moved_meanwhile_takes_the_note_from_the_model_that_it_
 
     meanwhile = Moved()
     train(path, out, CONFIG, ROWS, progress=meanwhile)
-    assert meanwhile.said[-1].startswith(f"there is no store at {path}; so what {out} was trained on is kept")
+    assert meanwhile.said[-1].startswith(
+        f"there is no store at {path}; the record of what {out} was trained on is kept"
+    )
     assert leftovers(tmp_path) == ["elsewhere"]
     assert noted(moved, out) == []
     with Store.open(moved) as store:
@@ -163,7 +165,9 @@ def test_another_store_in_the_place_of_the_first_is_left_as_it_is(path: Path, tm
 
     meanwhile = Replaced()
     train(path, out, CONFIG, ROWS, progress=meanwhile)
-    assert meanwhile.said[-1].startswith(f"{path} is another store than at the start; so what {out}")
+    assert meanwhile.said[-1].startswith(
+        f"{path} is another store than at the start; the record of what {out}"
+    )
     assert noted(path, out) == []
     with Store.open(path) as store:
         mine(store, MiningConfig(encoder=str(out), depth=2))

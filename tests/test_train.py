@@ -17,8 +17,9 @@ from miner.models.encoder import Encoder
 from miner.models.scratch import scratch_model
 from miner.training.encoder import known_positives, train_encoder
 from miner.training.encoder_config import LOSSES, EncoderConfig
-from miner.training.encoder_trainer import DevTask, load_base, step_count
+from miner.training.encoder_trainer import DevTask, load_base
 from miner.training.examples import Examples
+from miner.training.steps import step_count
 from tests.tiny import tiny_bert
 from tests.train_support import (
     CONFIG,

@@ -21,11 +21,12 @@ from miner.store.database import Store
 from miner.training import steps
 from miner.training.encoder import train_encoder
 from miner.training.encoder_config import EncoderConfig
-from miner.training.encoder_trainer import DevTask, step_count, train_model
+from miner.training.encoder_trainer import DevTask, train_model
 from miner.training.examples import Examples
 from miner.training.pretrain_config import PretrainConfig
 from miner.training.reranker import train_reranker
 from miner.training.reranker_config import RerankerConfig
+from miner.training.steps import step_count
 from miner.training.tsdae import pretrain
 from tests.stores import make_store
 from tests.train_support import (

@@ -26,7 +26,8 @@ from miner.store.corpus import unlabelled_texts
 from miner.store.database import Store
 from miner.training import steps
 from miner.training.pretrain_config import PretrainConfig
-from miner.training.tsdae import TextBatches, delete_words, pretrain, step_count
+from miner.training.steps import step_count
+from miner.training.tsdae import TextBatches, delete_words, pretrain
 from tests.stores import make_store
 from tests.tiny import tiny_bert
 

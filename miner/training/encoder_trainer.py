@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from miner.training.steps import (
     arguments_of,
     note_excess,
     run_training,
+    step_count,
     training_threads,
 )
 from miner.training.unpadded import Unpadded
@@ -89,12 +90,6 @@ class Training:
     """The step whose model was kept; None if nothing was scored and the last model was kept."""
     truncated: int | None = None
     """Distinct texts of the first epoch, with their prompts, that are longer than the model reads."""
-
-
-def step_count(rows: int, config: EncoderConfig) -> int:
-    """Returns the number of batches of a training on that many rows."""
-    steps = math.ceil(math.ceil(rows / config.batch_size) * config.epochs)
-    return min(steps, config.max_steps or steps)
 
 
 def require_ranking(examples: Examples, config: EncoderConfig) -> None:
@@ -195,8 +190,7 @@ def train_model(
 
 def _note_rows(examples: Examples, config: EncoderConfig, left_out: int, progress: Progress) -> None:
     """Notes a step limit beyond the epochs, and the rows that are in no batch."""
-    whole = step_count(len(examples), replace(config, max_steps=None))
-    note_excess(config.max_steps, whole, config.epochs, progress)
+    note_excess(len(examples), config, progress)
     if left_out:
         progress.note(
             f"each epoch leaves out {left_out:,} of {len(examples):,} rows: every batch already contains "
@@ -259,7 +253,7 @@ def _arguments(
 ) -> SentenceTransformerTrainingArguments:
     static = isinstance(model[0], StaticEmbedding)
     return SentenceTransformerTrainingArguments(
-        **arguments_of(config, work, step_count(len(examples), config), _LOGS),
+        **arguments_of(config, work, len(examples), _LOGS),
         learning_rate=config.learning_rate or (_STATIC_RATE if static else _RATE),
         prompts=_prompts(examples, model),
         router_mapping=_routes(examples) if _has_routes(model) else None,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from miner.models.names import ModelFolder
 from miner.models.padding import complete_padding
 from miner.models.pairs import PairTokenizer
 from miner.models.quiet import quietly
+from miner.training.batches import length_grouped
 from miner.training.reranker_config import RerankerConfig
 from miner.training.reranker_pairs import LabelledPairs
 from miner.training.steps import (
@@ -38,8 +38,6 @@ from miner.training.workspace import TRAINED
 
 _LOGS = 10
 """How often the loss is reported."""
-_GROUP = 32
-"""The number of batches that are sorted by length together."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,7 @@ def train_cross_encoder(
             train_dataset=_dataset(pairs),
             loss=BinaryCrossEntropyLoss(model),
         )
-        all_steps = step_count(len(pairs), replace(config, max_steps=None))
-        note_excess(config.max_steps, all_steps, config.epochs, progress)
+        note_excess(len(pairs), config, progress)
         _note_truncated(model, pairs, progress)
         run_training(trainer, work, "training reranker", progress)
         model.save_pretrained(str(work / TRAINED), create_model_card=False)
@@ -114,15 +111,9 @@ def load_base(base: ModelFolder, config: RerankerConfig) -> CrossEncoder:
     return model.float()
 
 
-def step_count(pairs: int, config: RerankerConfig) -> int:
-    """Returns the number of batches of a training on that many pairs."""
-    steps = math.ceil(pairs / config.batch_size) * config.epochs
-    return min(steps, config.max_steps or steps)
-
-
 def _arguments(config: RerankerConfig, work: Path, pairs: int) -> CrossEncoderTrainingArguments:
     return CrossEncoderTrainingArguments(
-        **arguments_of(config, work, step_count(pairs, config), _LOGS),
+        **arguments_of(config, work, pairs, _LOGS),
         learning_rate=config.learning_rate,
         weight_decay=0.01,
         batch_sampler=_by_length,
@@ -147,11 +138,10 @@ def _by_length(
 
 
 class LengthGroupedBatches(DefaultBatchSampler):
-    """Batches of pairs of similar length, in random order: less padding makes the training faster.
+    """Batches of pairs of similar length, in random order (see `length_grouped`).
 
-    Pairs are shuffled and cut into groups of 32 batches. Within a group, positives and negatives are each
-    sorted by length and mixed evenly: otherwise a batch could have one label only, if positives are shorter
-    than negatives. Then the batches are shuffled.
+    Within a group, positives and negatives are each sorted by length and mixed evenly. Otherwise a batch
+    could have one label only, if positives are shorter than negatives.
     """
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -161,13 +151,9 @@ class LengthGroupedBatches(DefaultBatchSampler):
         lengths = np.fromiter((len(query) + len(document) for query, document in texts), dtype=np.int64)
         labels = np.asarray(rows["label"])
         rng = np.random.default_rng([self.seed, self.epoch])
-        shuffled = rng.permutation(len(lengths))
-        size = self.batch_size * _GROUP
-        groups = [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
-        order = np.concatenate([g[_evenly_mixed(labels[g], lengths[g])] for g in groups])
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        for number in rng.permutation(len(batches)):
-            yield batches[number].tolist()
+        yield from length_grouped(
+            len(lengths), self.batch_size, rng, lambda group: _evenly_mixed(labels[group], lengths[group])
+        )
 
 
 def _evenly_mixed(labels: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ from transformers.trainer_callback import PrinterCallback
 from miner.engine.files import discard, write_whole
 from miner.engine.load import free_threads
 from miner.engine.progress import Advance, Progress
-from miner.errors import MinerError
+from miner.errors import MinerError, counted
 from miner.models.device import resolve_device, resolve_dtype
 from miner.processors import cores
 from miner.training.encoder_config import EncoderConfig
@@ -42,9 +43,15 @@ class _DivergedError(MinerError):
     """The loss or the weights are no longer finite."""
 
 
-def arguments_of(config: AnyConfig, work: Path, steps: int, logs: int) -> dict[str, Any]:
+def step_count(rows: int, config: AnyConfig) -> int:
+    """Returns the number of batches of a training on that many rows, texts or pairs."""
+    steps = math.ceil(math.ceil(rows / config.batch_size) * config.epochs)
+    return min(steps, config.max_steps or steps)
+
+
+def arguments_of(config: AnyConfig, work: Path, rows: int, logs: int) -> dict[str, Any]:
     """Returns the library's arguments that all trainings share; the loss is reported `logs` times."""
-    device = resolve_device()
+    device, steps = resolve_device(), step_count(rows, config)
     return {
         "output_dir": str(work),
         "max_steps": steps,
@@ -90,12 +97,13 @@ def _free(planned: int, progress: Progress) -> int:
     return free_threads(planned if os.environ.get("OMP_NUM_THREADS") else min(planned, cores()), progress)
 
 
-def note_excess(max_steps: int | None, whole: int, epochs: float, progress: Progress) -> None:
-    """Notes that `max_steps` has no effect, because the epochs end after `whole` steps."""
-    if max_steps is not None and max_steps > whole:
-        steps = "1 step" if whole == 1 else f"{whole:,} steps"
+def note_excess(rows: int, config: AnyConfig, progress: Progress) -> None:
+    """Notes that `max_steps` has no effect, because the epochs end before."""
+    steps, epochs = step_count(rows, replace(config, max_steps=None)), config.epochs
+    if config.max_steps is not None and config.max_steps > steps:
         end = "1 epoch" if epochs == 1 else f"{epochs:g} epochs"
-        progress.note(f"max_steps={max_steps} is more than the {steps} of {end}: raise --epochs")
+        most = counted(steps, "step")
+        progress.note(f"max_steps={config.max_steps} is more than the {most} of {end}: raise --epochs")
 
 
 def run_training(trainer: Trainer, work: Path, what: str, progress: Progress) -> None:

@@ -10,11 +10,9 @@ The training works in `OUT.partial`; OUT appears by one rename when it is comple
 from __future__ import annotations
 
 import hashlib
-import math
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -43,6 +41,7 @@ from miner.models.weights import modules_of
 from miner.store.corpus import ROLES, require_judgments, unlabelled_texts
 from miner.store.database import Store
 from miner.text import fingerprint, is_unspaced, parts
+from miner.training.batches import length_grouped
 from miner.training.encoder_trainer import load_model, note_truncated
 from miner.training.model_card import PRETRAINED, PretrainMetrics, PretrainReport, write_card
 from miner.training.pretrain_config import PretrainConfig
@@ -59,8 +58,6 @@ _CODE = 3
 """Raise it when the same texts and settings give another model."""
 _LOGS = 20
 """How often the loss is reported."""
-_GROUP = 32
-"""The number of batches that are sorted by length together."""
 _BASES = "name a BERT, RoBERTa or XLM-RoBERTa encoder, such as bundled"
 
 
@@ -88,11 +85,7 @@ def _joined(piece: list[str]) -> str:
 
 
 class TextBatches(DefaultBatchSampler):
-    """Batches of texts of similar length, in random order: less padding makes the training faster.
-
-    Texts are shuffled and cut into groups of 32 batches. Each group is sorted by length and cut into batches,
-    and the batches are shuffled.
-    """
+    """Batches of texts of similar length, in random order (see `length_grouped`)."""
 
     def __init__(self, texts: Sequence[str], batch_size: int, seed: int) -> None:
         super().__init__(range(len(texts)), batch_size, False, seed=seed)
@@ -101,13 +94,10 @@ class TextBatches(DefaultBatchSampler):
     def __iter__(self) -> Iterator[list[int]]:
         """Yields the rows of each batch; the same ones for the same seed and epoch."""
         rng = np.random.default_rng([self.seed, self.epoch])
-        shuffled = rng.permutation(len(self._lengths))
-        size = self.batch_size * _GROUP
-        groups = [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
-        order = np.concatenate([group[np.argsort(self._lengths[group], kind="stable")] for group in groups])
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        for number in rng.permutation(len(batches)):
-            yield batches[number].tolist()
+        lengths = self._lengths
+        yield from length_grouped(
+            len(lengths), self.batch_size, rng, lambda group: np.argsort(lengths[group], kind="stable")
+        )
 
 
 class Denoising:
@@ -253,12 +243,6 @@ def pretrain(
     return PretrainReport(out, metrics, False)
 
 
-def step_count(texts: int, config: PretrainConfig) -> int:
-    """Returns the number of batches of a pretraining on that many texts."""
-    steps = math.ceil(texts / config.batch_size) * config.epochs
-    return min(steps, config.max_steps or steps)
-
-
 def _train(
     texts: list[str], base: ModelFolder, work: Path, config: PretrainConfig, progress: Progress
 ) -> dict[str, Any]:
@@ -274,7 +258,7 @@ def _train(
         trainer = _TsdaeTrainer(
             model=part,
             args=SentenceTransformerTrainingArguments(
-                **arguments_of(config, work, step_count(len(texts), config), _LOGS),
+                **arguments_of(config, work, len(texts), _LOGS),
                 learning_rate=config.learning_rate,
                 lr_scheduler_type="constant_with_warmup",
                 batch_sampler=lambda *_, **__: batches,
@@ -283,8 +267,7 @@ def _train(
             data_collator=collator,
             loss=denoising_loss(part, base),
         )
-        all_steps = step_count(len(texts), replace(config, max_steps=None))
-        note_excess(config.max_steps, all_steps, config.epochs, progress)
+        note_excess(len(texts), config, progress)
         rows = chain.from_iterable(islice(batches, trainer.args.max_steps))
         note_truncated(part, (texts[row] for row in rows), progress)
         run_training(trainer, work, "pretraining", progress)
