@@ -127,7 +127,7 @@ def command(triplets: Path, out: Path, run: str | None, dev: Path | None, force:
     miner train my-triplets my-model --base scratch --epochs 3 --dev my.duckdb
     miner train nli.tsv my-model --loss softmax --columns premise,hypothesis --label-column label
     miner train sts.tsv my-model --loss cosine --columns sentence1,sentence2 --set label_max=5
-    miner train pairs.tsv my-model --no-header --columns query,positive
+    miner train triples.tsv my-model --no-header --columns query,positive,negative
     """
     from miner.engine.bars import progress
     from miner.store.faults import is_database

@@ -171,16 +171,21 @@ def _candidates(table: pa.Table, label: str | None) -> list[str]:
     return single if len([name for name in single if not _ID.fullmatch(name)]) > 1 else names
 
 
-def _is_prose(name: str) -> bool:
-    return is_sentence(name) or (len(name) > _LONG_NAME and " " in name.strip())
-
-
 def _prose_among(names: Sequence[str]) -> str | None:
     """A name that looks like a text: a sentence, or three words if no name of the table is a known one."""
     known = any(
         name in (*_ANCHORS, _POSITIVE, *LABELS, *SCORES) or _NEGATIVE.fullmatch(name) for name in names
     )
-    return next((name for name in names if _is_prose(name) or (not known and len(name.split()) > 2)), None)
+    return next(
+        (
+            name
+            for name in names
+            if is_sentence(name)
+            or (len(name) > _LONG_NAME and " " in name.strip())
+            or (not known and len(name.split()) > 2)
+        ),
+        None,
+    )
 
 
 def text_columns(names: Sequence[str], origin: str) -> tuple[str, ...]:

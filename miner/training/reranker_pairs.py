@@ -139,7 +139,8 @@ def labelled_pairs(
     window = _allowed(exclusions, _window(collection, config, progress))
     mined = _draw(*window, per_query * config.mined, rng)
     easy = _allowed(exclusions, _random_pairs(collection, per_query * config.random, rng))
-    easy = _draw(*_without(easy, mined), per_query * config.random, rng)
+    new = ~np.isin(pair_keys(*easy), pair_keys(*mined))
+    easy = _draw(easy[0][new], easy[1][new], per_query * config.random, rng)
     parts = ((query, doc), mined, easy)
     kind = np.repeat(np.arange(3, dtype=np.int32), [len(part[0]) for part in parts])
     all_query, all_doc = (np.concatenate(column).astype(np.int32) for column in zip(*parts, strict=True))
@@ -210,11 +211,6 @@ def _random_pairs(collection: Collection, wanted: Keys, rng: np.random.Generator
     query = np.repeat(np.arange(len(wanted), dtype=np.int32), np.where(wanted, 2 * wanted + 8, 0))
     doc = rng.integers(0, collection.documents.num_rows, len(query), dtype=np.int32)
     return split_pairs(np.unique(pair_keys(query, doc)))
-
-
-def _without(pairs: tuple[Ints, Ints], others: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
-    kept = ~np.isin(pair_keys(*pairs), pair_keys(*others))
-    return pairs[0][kept], pairs[1][kept]
 
 
 def _draw(query: Ints, doc: Ints, wanted: Keys, rng: np.random.Generator) -> tuple[Ints, Ints]:

@@ -60,10 +60,17 @@ def train_cross_encoder(
     set_seed(config.seed)
     with training_threads(config.threads, work, progress), quietly():
         model = load_base(base, config)
+        queries, documents = pairs.texts()
+        labels = pairs.positive.astype(np.float32).tolist()
         trainer = _RerankerTrainer(
             model=model,
-            args=_arguments(config, work, len(pairs)),
-            train_dataset=_dataset(pairs),
+            args=CrossEncoderTrainingArguments(
+                **arguments_of(config, work, len(pairs), _LOGS),
+                learning_rate=config.learning_rate,
+                weight_decay=0.01,
+                batch_sampler=_by_length,
+            ),
+            train_dataset=Dataset.from_dict({"query": queries, "document": documents, "label": labels}),
             loss=BinaryCrossEntropyLoss(model),
         )
         note_excess(len(pairs), config, progress)
@@ -109,21 +116,6 @@ def load_base(base: ModelFolder, config: RerankerConfig) -> CrossEncoder:
     model.max_seq_length = min(config.max_length, own, positions)
     complete_padding(model)
     return model.float()
-
-
-def _arguments(config: RerankerConfig, work: Path, pairs: int) -> CrossEncoderTrainingArguments:
-    return CrossEncoderTrainingArguments(
-        **arguments_of(config, work, pairs, _LOGS),
-        learning_rate=config.learning_rate,
-        weight_decay=0.01,
-        batch_sampler=_by_length,
-    )
-
-
-def _dataset(pairs: LabelledPairs) -> Dataset:
-    queries, documents = pairs.texts()
-    labels = pairs.positive.astype(np.float32).tolist()
-    return Dataset.from_dict({"query": queries, "document": documents, "label": labels})
 
 
 def _by_length(

@@ -162,7 +162,11 @@ def rows_of_arm(
     lists = arms.of(arm, seed)
     parts = []
     for turn in range(-(-rows // len(order))):
-        shifted = [_shifted(lists.get(pair, []), turn * taken) for pair in arms.pairs]
+        shifted = []
+        for pair in arms.pairs:
+            ids = lists.get(pair, [])
+            start = turn * taken % len(ids) if ids else 0
+            shifted.append([*ids[start:], *ids[:start]])
         table = pa.table(
             {
                 "query_id": [query for query, _ in arms.pairs],
@@ -173,8 +177,3 @@ def rows_of_arm(
         chosen = order[: min(len(order), rows - turn * len(order))]
         parts.append(rows_of(texts, table, config.training.loss, taken, f"arm {arm}").take(chosen))
     return Examples.joined(parts)
-
-
-def _shifted(ids: list[str], by: int) -> list[str]:
-    start = by % len(ids) if ids else 0
-    return [*ids[start:], *ids[:start]]

@@ -151,7 +151,6 @@ class _Inputs:
     task: EncoderTask
     content: str
     """A hash of the content of the split to measure on."""
-    before: tuple[Evaluation, ...] = ()
 
 
 def bench(
@@ -167,8 +166,11 @@ def bench(
     with locked(out / CELLS):
         try:
             with Store.open(store, read_only=True) as opened:
-                plan = _plan(opened, out, config, progress)
-            results = _cells(plan, out, config, progress)
+                with opened.snapshot():
+                    inputs = _read(opened, config, progress)
+                opened.release()
+                before = _before(opened, inputs.task, out, config, progress)
+            results = _cells(inputs, out, config, progress)
             if (out / _MODELS).exists():
                 discard(out / _MODELS)
         finally:
@@ -176,18 +178,18 @@ def bench(
                 (out / _MODELS).rmdir()
     first = config.training_seeds[0]
     trained = tuple(
-        _trained(cell, cells, rows_left_out(plan.examples[*cell, first], config.training))
+        _trained(cell, cells, rows_left_out(inputs.examples[*cell, first], config.training))
         for cell, cells in results.items()
     )
     return BenchReport(
         store=store.name,
-        run=plan.run,
+        run=inputs.run,
         config=config,
-        pairs=len(plan.arms.pairs),
-        left_out=plan.arms.left_out,
-        before=plan.before,
+        pairs=len(inputs.arms.pairs),
+        left_out=inputs.arms.left_out,
+        before=before,
         trained=trained,
-        comparisons=_comparisons(trained, config, plan.before[0].headline),
+        comparisons=_comparisons(trained, config, before[0].headline),
     )
 
 
@@ -198,13 +200,6 @@ def _require_own(out: Path) -> None:
         raise UsageError(
             f"{out} exists and is not the folder of a bench", "name a folder that does not exist yet"
         )
-
-
-def _plan(store: Store, out: Path, config: BenchConfig, progress: Progress) -> _Inputs:
-    with store.snapshot():
-        read = _read(store, config, progress)
-    store.release()
-    return replace(read, before=_before(store, read.task, out, config, progress))
 
 
 def _read(store: Store, config: BenchConfig, progress: Progress) -> _Inputs:
@@ -335,16 +330,16 @@ def _prompts(config: BenchConfig) -> dict[str, str]:
 
 
 def _cells(
-    plan: _Inputs, out: Path, config: BenchConfig, progress: Progress
+    inputs: _Inputs, out: Path, config: BenchConfig, progress: Progress
 ) -> dict[tuple[str, int], list[dict[str, Any]]]:
     """Trains and measures every arm at every size; returns the figures of each seed."""
     seeds = config.training_seeds
-    results: dict[tuple[str, int], list[dict[str, Any]]] = {cell: [] for cell in plan.sizes}
-    with progress.task("trainings", len(plan.sizes) * len(seeds), unit="trainings") as advance:
+    results: dict[tuple[str, int], list[dict[str, Any]]] = {cell: [] for cell in inputs.sizes}
+    with progress.task("trainings", len(inputs.sizes) * len(seeds), unit="trainings") as advance:
         # The outer loop is over seeds: a bench that is stopped early has all arms equally often.
         for seed in seeds:
-            for cell in plan.sizes:
-                figures = _cell(plan, cell, seed, out, config, progress)
+            for cell in inputs.sizes:
+                figures = _cell(inputs, cell, seed, out, config, progress)
                 for warning in figures.get("warnings", ()):
                     progress.note(f"warning: {warning}")
                 results[cell].append(figures)
@@ -353,18 +348,18 @@ def _cells(
 
 
 def _cell(
-    plan: _Inputs, cell: tuple[str, int], seed: int, out: Path, config: BenchConfig, progress: Progress
+    inputs: _Inputs, cell: tuple[str, int], seed: int, out: Path, config: BenchConfig, progress: Progress
 ) -> dict[str, Any]:
     """Trains and measures one arm with one seed, unless its figures are stored."""
     training = replace(config.training, seed=seed, evaluations=0, patience=None)
-    examples = plan.examples[*cell, seed]
+    examples = inputs.examples[*cell, seed]
     identity = fingerprint(
         {
             "rows": examples.fingerprint,
             "training": {**training.identity(), "base": base_fingerprint(training)},
-            "known": plan.known.fingerprint,
+            "known": inputs.known.fingerprint,
             "guide": resolve(training.guide).fingerprint if training.guide else None,
-            "measured": plan.content,
+            "measured": inputs.content,
             "code": _CODE,
         }
     )
@@ -376,8 +371,8 @@ def _cell(
     progress.note(name)
     model = out / _MODELS / identity[:24]
     quiet = WithoutNotes(progress)
-    report = train_encoder(examples, model, training, known=plan.known, progress=quiet)
-    measured = _measured(plan.task, model, config, quiet)
+    report = train_encoder(examples, model, training, known=inputs.known, progress=quiet)
+    measured = _measured(inputs.task, model, config, quiet)
     figures = {
         "arm": arm,
         "rows": rows,

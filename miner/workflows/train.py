@@ -123,7 +123,9 @@ def train(
     read = (_of_store if is_database(source) else _of_file)(source, config, rows, progress)
     task = _dev_task(source, dev or Dev(), config, read, progress)
     examples = read.examples
-    _note_rows(examples, progress)
+    progress.note(f"{len(examples):,} rows of {listed(examples.texts)} from {examples.origin}")
+    if number := len(examples.classes):
+        progress.note(f"{number} classes: {listed(examples.classes)}")
     about = {"source": source.name, **asdict(rows)}
 
     # Imported only now: it loads PyTorch, and errors in the rows are reported before that.
@@ -164,13 +166,6 @@ def _of_file(source: Path, config: EncoderConfig, rows: TrainingRows, progress: 
     read = read_examples(str(source), config.loss, rows.columns)
     _note_unread(read, progress)
     return _Read(read)
-
-
-def _note_rows(examples: Examples, progress: Progress) -> None:
-    """Notes the number of rows, their columns and their classes."""
-    progress.note(f"{len(examples):,} rows of {listed(examples.texts)} from {examples.origin}")
-    if number := len(examples.classes):
-        progress.note(f"{number} classes: {listed(examples.classes)}")
 
 
 def _note_unread(read: Examples, progress: Progress) -> None:
@@ -279,7 +274,8 @@ def _of_judgments(
         target["label"] = pc.if_else(pc.greater(table["relevance"], 0), "relevant", "not relevant")
     elif needs.label:
         # Silver relevances are probabilities already.
-        most = pc.if_else(_gold(table), rows.columns.most, 1.0)
+        by_people = pc.not_equal(table["source"], SOURCES[1])
+        most = pc.if_else(by_people, rows.columns.most, 1.0)
         target["label"] = pc.divide(table["relevance"], most)
     return _Read(
         examples_of(pa.table({**texts, **target}), origin, config.loss), split, store.id, seen, known
@@ -293,11 +289,6 @@ def _require_sure(store: Store, loss: str, sources: Sequence[str]) -> None:
             f"silver judgments were made with --soft: loss {loss} would treat every pair as a positive",
             "use --loss cosine, or make them again without --soft (no pair is scored again)",
         )
-
-
-def _gold(judged: pa.Table) -> pa.ChunkedArray:
-    """A flag per judgment: whether it is not silver."""
-    return pc.not_equal(judged["source"], SOURCES[1])
 
 
 def _dev_task(
