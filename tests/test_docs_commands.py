@@ -26,9 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("docs/recipes/*.md"))]
 
 SHORTER = {
-    "train": ("--max-steps 1", "--force"),
-    "train-reranker": ("--max-steps 1", "--force"),
-    "pretrain": ("--max-steps 1", "--force"),
+    "train": ("--set max_steps=1", "--force"),
+    "train-reranker": ("--set max_steps=1", "--force"),
+    "pretrain": ("--set max_steps=1", "--force"),
     "export": ("--force",),
     "silver": ("--reranker my-reranker",),
 }
@@ -180,7 +180,10 @@ def copy(site: Path, name: str, to: Path) -> None:
 
 def shortened(words: list[str]) -> list[str]:
     more = [option.split() for option in SHORTER.get(words[0], ())]
-    return [*words, *(part for option in more if option[0] not in words for part in option)]
+    return [
+        *words,
+        *(part for option in more if option[0] == "--set" or option[0] not in words for part in option),
+    ]
 
 
 @pytest.mark.slow
