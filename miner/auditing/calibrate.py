@@ -188,7 +188,11 @@ def calibrate(
     hidden = np.sum([sweep.hidden for sweep in sweeps], axis=0)
     measurement = _Measurement(replay, hidden, np.logical_or.reduce(trials), settings)
     own, *swept = measurement.settings(grid, sweeps, progress)
-    _require_hidden(own)
+    if own.choosing_half.hidden_positive_rate.rate is None:
+        raise UsageError(
+            "the half of the queries that chooses has no positive that may be hidden",
+            "judge more queries with two positives or more, or try another seed (--set seed=N)",
+        )
     if target is None and not own.choosing_half.per_query:
         raise UsageError(f"run '{run.name}' has no negatives to keep the coverage of", "use --target")
     swept += measurement.settings(_finer(swept, own, target), sweeps, progress)
@@ -227,7 +231,8 @@ def candidates(base: Rules, scores: npt.NDArray[np.float64]) -> list[Rules]:
     tried += [only(base, percentile=p) for p in PERCENTILES]
     tried += [only(base, max_score=_short(float(np.percentile(scores, p)))) for p in PERCENTILES]
     tried += [only(base, skip_top=n) for n in SKIPS if base.max_rank is None or n < base.max_rank]
-    return [rules for rules in dict.fromkeys(tried) if not _closed(rules)]
+    least = -np.inf if base.min_score is None else base.min_score
+    return [rules for rules in dict.fromkeys(tried) if rules.max_score is None or rules.max_score >= least]
 
 
 def _finer(swept: Sequence[SweptRules], own: SweptRules, target: float | None) -> list[Rules]:
@@ -277,20 +282,8 @@ def _only_rule(rules: Rules) -> str | None:
     return on[0] if len(on) == 1 else None
 
 
-def _closed(rules: Rules) -> bool:
-    return rules.max_score is not None and rules.min_score is not None and rules.min_score > rules.max_score
-
-
 def _short(value: float) -> float:
     return float(f"{value:.4g}")
-
-
-def _require_hidden(one: SweptRules) -> None:
-    if one.choosing_half.hidden_positive_rate.rate is None:
-        raise UsageError(
-            "the half of the queries that chooses has no positive that may be hidden",
-            "judge more queries with two positives or more, or try another seed (--set seed=N)",
-        )
 
 
 def choose(swept: Sequence[SweptRules], target: float, negatives: int) -> SweptRules:

@@ -3,6 +3,7 @@ charts."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -22,6 +23,7 @@ from miner.stats import Rate
 from miner.store.audits import CANNOT_HIDE
 
 _INTERVAL = "95 % interval"
+_NUMBER = re.compile(r"-*[\d.]*\d[\d.]*")
 
 
 def audit_table(audit: Audit, store: str, judged: JudgedOutcomes | None = None) -> str:
@@ -306,7 +308,7 @@ def _panels(calibration: Calibration) -> list[Panel]:
     groups: dict[str, list[SweptRules]] = {}
     for one in calibration.sweep:
         # The name of the rule without its parameter.
-        words = [word for word in one.name.replace(",", "").split() if not _is_number(word)]
+        words = [word for word in one.name.replace(",", "").split() if not _NUMBER.fullmatch(word)]
         groups.setdefault(" ".join(words), []).append(one)
     for settings in groups.values():
         settings.sort(key=lambda one: one.all_queries.hidden_positive_rate.rate or 0)
@@ -316,10 +318,6 @@ def _panels(calibration: Calibration) -> list[Panel]:
         Panel("hidden-positive rate, %", "coverage, %", _curves(groups, "coverage", 100), True),
         Panel("hidden-positive rate, %", "mean rank of the negatives", _curves(groups, "rank", 1), True),
     ]
-
-
-def _is_number(word: str) -> bool:
-    return word.lstrip("-").replace(".", "").isdigit()
 
 
 def _curves(groups: dict[str, list[SweptRules]], field: str, times: float) -> Sequence[Curve]:

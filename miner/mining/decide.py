@@ -172,12 +172,12 @@ class Decider:
         """Yields the decisions over more candidates (`stored.scored_candidates`), slice by slice."""
         # A document cap depends on what earlier slices selected, so slices then run one after the other.
         workers = worker_count() if self._config.selection.document_cap is None else 1
-        yield from ordered_map(
-            lambda part: self._slice(part).decide(self._served), _slices(candidates), workers
-        )
 
-    def _slice(self, part: pa.Table) -> _Slice:
-        return _Slice(part, self._positives, self._documents, self._reference, self._median, self._config)
+        def _decide(part: pa.Table) -> Decision:
+            known = self._positives, self._documents, self._reference, self._median
+            return _Slice(part, *known, self._config).decide(self._served)
+
+        yield from ordered_map(_decide, _slices(candidates), workers)
 
 
 def _slices(candidates: pa.Table) -> Iterator[pa.Table]:
@@ -230,7 +230,9 @@ class _Slice:
         chosen, slots = select(kept, self.config.selection, served)
         ruled[passed[slots < 0]] = ruling.REASONS.index(Reason.DOCUMENT_CAP)
         suspected = np.isin(ruled, ruling.TOO_HIGH) & (scored.score > self.median[self._query[rows]])
-        self._settle(codes, rows, ruled)
+        # A candidate is kept if any of its groups keeps it, else it has the reason of the last group.
+        codes[rows[ruled != ruling.KEPT]] = ruled[ruled != ruling.KEPT]
+        codes[rows[ruled == ruling.KEPT]] = ruling.KEPT
         return Decision(
             self._decisions(codes, rows[suspected], rows[passed], slots),
             self._triplets(rows[passed[chosen]], kept.group[chosen], slots[chosen]),
@@ -279,12 +281,6 @@ class _Slice:
         """A hash of each candidate's query and document ids."""
         document = self.documents.hashes[self._doc] * np.uint64(0x9E3779B97F4A7C15)
         return self.positives.hashes[self._query] ^ document
-
-    def _settle(self, codes: ruling.Codes, rows: Ints, ruled: ruling.Codes) -> None:
-        """Sets each candidate's code: kept if any of its groups kept it, else the last group's reason."""
-        dropped = ruled != ruling.KEPT
-        codes[rows[dropped]] = ruled[dropped]
-        codes[rows[~dropped]] = ruling.KEPT
 
     def _decisions(self, codes: ruling.Codes, suspected: Ints, passed: Ints, slots: Ints) -> pa.Table:
         """One row per query, its candidates by fused rank: four times faster than one row per candidate."""

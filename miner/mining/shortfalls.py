@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil, floor, log10
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -122,7 +121,8 @@ class _Short:
             what = "most candidates are excluded (positives, their copies, protected documents)"
             return f"{what}; mine with a larger --depth" if deeper else f"{what}, and there are no others"
         if cause == UNUSED:
-            given = [name for name in ("bm25_quota", "dense_quota") if self._given(name) is not None]
+            selection = self._config.selection
+            given = [name for name in ("bm25_quota", "dense_quota") if getattr(selection, name) is not None]
             return f"a quota leaves kept candidates unused; raise {' or '.join(given)}"
         if cause == Reason.DOCUMENT_CAP:
             return "most candidates are already negatives of other queries; raise document_cap"
@@ -131,9 +131,6 @@ class _Short:
         if cause in RULES:
             return _Looser(self._store, self._run, self._config, cause, self._numbers[of]).hint()
         return "most candidates have no finite score: reason not_scored in view verdicts"
-
-    def _given(self, name: str) -> Any:
-        return getattr(self._config.selection, name)
 
     def _more_candidates(self) -> str:
         config, wanted = self._config, self._run.negatives
