@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import miner
 from miner import Store
 from miner.reporting.readable import Readable, html_table, preformatted
 from miner.stats import Rate
+from miner.store.runs import begin_run
 
 ROWS = [
     {
@@ -59,6 +60,16 @@ def test_a_run_shows_counts_coverage_and_hidden_positive_rate(store: Store) -> N
     store.path.unlink()
     assert "<u>" in repr(run_path)
     assert "&lt;u&gt;" in run_path._repr_html_()
+
+
+def test_an_unfinished_run_says_so_and_can_be_removed(store: Store) -> None:
+    run = store.mine()
+    begin_run(store, replace(run, run_id="other", name="half", status="running", finished=None))
+    (half,) = [one for one in store.runs() if one.name == "half"]
+    assert repr(half) == "Run 'half' of split train: not finished"
+    assert "not finished" in half._repr_html_()
+    miner.remove_runs(store, half)
+    assert [one.name for one in store.runs()] == [run.name]
 
 
 def test_triplets_show_their_first_rows_escaped(store: Store) -> None:

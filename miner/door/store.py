@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -233,61 +231,49 @@ class Run(stored.Run):
 
     def __repr__(self) -> str:
         try:
-            with self._facts() as facts:
-                return f"Run '{self.name}' of split {self.split}: {facts.line}"
+            with opened(self.store, SILENT, read_only=True) as store, store.snapshot():
+                return f"Run '{self.name}' of split {self.split}: {_summary(store, self)}"
         except MinerError as error:
             return f"Run '{self.name}' of split {self.split} ({error.message})"
 
     def _repr_html_(self) -> str:
         try:
-            with self._facts() as facts:
-                head = f"run {self.name}, split {self.split}, by {' + '.join(facts.models)}"
-                total = sum(number for *_, number in facts.counts)
-                rows = [
-                    (verdict, why or "", f"{number:,}", percent(number / total))
-                    for verdict, why, number in facts.counts
-                ]
-                line = facts.line
+            with opened(self.store, SILENT, read_only=True) as store, store.snapshot():
+                models = " + ".join(model_names(store, self))
+                counts = verdicts.verdict_counts(store, self)
+                line = _summary(store, self)
         except MinerError:
             return escaped(repr(self))
+        total = sum(number for *_, number in counts)
+        rows = [(verdict, why or "", f"{n:,}", percent(n / total)) for verdict, why, n in counts]
         table = html_table(["verdict", "reason", "candidates", "share"], rows, left=(0, 1))
-        return f"<b>{escaped(head)}</b><br>{escaped(line)}{table}"
-
-    @contextmanager
-    def _facts(self) -> Iterator[_Facts]:
-        with opened(self.store, SILENT, read_only=True) as store, store.snapshot():
-            yield _Facts(store, self)
+        head = escaped(f"run {self.name}, split {self.split}, by {models}")
+        return f"<b>{head}</b><br>{escaped(line)}{table}"
 
 
-class _Facts:
-    """What a run shows of itself."""
-
-    def __init__(self, store: database.Store, run: stored.Run) -> None:
-        self.models = model_names(store, run)
-        self.counts = verdicts.verdict_counts(store, run)
-        """Verdict, reason, candidates."""
-        self.line = f"{counted(mined.triplet_count(store, run), 'triplet')}, {_share(store, run)}"
-
-
-def _share(store: database.Store, run: stored.Run) -> str:
+def _summary(store: database.Store, run: stored.Run) -> str:
+    """Returns the number of triplets, the coverage, and the hidden-positive rate if the run was audited."""
+    if run.status != "done":
+        return "not finished"
     found = last_audit(store, run)
     rate = "not audited"
     if found is not None:
         measured = found["hidden_positive_rate"]
         interval = percent_interval(measured["low"], measured["high"], 2)
         rate = f"hidden-positive rate {percent(measured['rate'], 2)} {interval}"
-    return f"coverage {percent(verdicts.coverage(store, run))}, {rate}"
+    triplets = counted(mined.triplet_count(store, run), "triplet")
+    return f"{triplets}, coverage {percent(verdicts.coverage(store, run))}, {rate}"
 
 
-def _held(store: StoreLike, run: stored.Run) -> Run:
-    """Returns a run as the object that a person holds."""
+def _public(store: StoreLike, run: stored.Run) -> Run:
+    """Returns a run of the store as the object with methods."""
     return Run(**{**vars(run), "store": store})
 
 
 def runs(store: StoreLike) -> list[Run]:
     """Returns all runs of a store, the oldest first."""
     with opened(store, SILENT, read_only=True) as found:
-        return [_held(store, run) for run in stored.runs(found)]
+        return [_public(store, run) for run in stored.runs(found)]
 
 
 def find_run(store: StoreLike, name: str | None = None) -> Run:
@@ -296,16 +282,17 @@ def find_run(store: StoreLike, name: str | None = None) -> Run:
     Raises StoreError if there is none, UsageError for a name that no finished run has.
     """
     with opened(store, SILENT, read_only=True) as found:
-        return _held(store, stored.find_run(found, name))
+        return _public(store, stored.find_run(found, name))
 
 
-def remove_runs(store: StoreLike, *names: RunLike) -> None:
+def remove_runs(store: StoreLike, *removed: stored.Run | str) -> None:
     """Removes runs with their decisions, triplets and audits, and the evidence that no other run uses.
 
     Raises UsageError for a name that no run has; then nothing is removed.
     """
+    names = [run.name if isinstance(run, stored.Run) else run for run in removed]
     with opened(store, SILENT) as found:
-        stored.remove_runs(found, [run_in(found, name).name for name in names])
+        stored.remove_runs(found, names)
 
 
 def mine(
@@ -324,7 +311,7 @@ def mine(
     """
     chosen = configured(MiningConfig, config, settings)
     with progress_for(progress) as reports, opened(store, reports) as found:
-        return _held(store, pipeline.mine(found, chosen, name=name, workers=workers, progress=reports))
+        return _public(store, pipeline.mine(found, chosen, name=name, workers=workers, progress=reports))
 
 
 def decide(
@@ -347,7 +334,7 @@ def decide(
         chosen = configured(MiningConfig, config or pipeline.config_of(before), settings)
         _note_stale(found, before, reports)
         again = pipeline.decide_again(found, before, chosen, name=name, progress=reports)
-        return _held(store, again)
+        return _public(store, again)
 
 
 def audit(
@@ -439,7 +426,7 @@ def explain(store: StoreLike, query_id: str, run: RunLike = None) -> Explanation
     """
     with opened(store, SILENT, read_only=True) as found, found.snapshot():
         explanation = explaining.explain(found, query_id, run_in(found, run).name)
-        return replace(explanation, run=_held(store, explanation.run))
+        return replace(explanation, run=_public(store, explanation.run))
 
 
 def diff(store: StoreLike, before: RunLike, after: RunLike) -> Differences:
@@ -456,7 +443,7 @@ def triplets(store: StoreLike, run: RunLike = None, *, texts: bool = False) -> T
     """
     with opened(store, SILENT, read_only=True) as found, found.snapshot():
         own = run_in(found, run)
-        return Triplets(mined.triplets(found, own, texts=texts), _held(store, own))
+        return Triplets(mined.triplets(found, own, texts=texts), _public(store, own))
 
 
 def export_run(
