@@ -35,7 +35,7 @@ miner mine my.duckdb --config recipe.toml --depth 50
 ```
 
 A recipe is a TOML file. The column *table* says under which table of the recipe a key stands; a key without a
-table stands at the top.
+table is at the top.
 
 ```toml
 encoder = "bundled"
@@ -50,7 +50,7 @@ document_cap = 20
 
 With `--set`, a key needs its table only if two tables of the command have it: `--set training.seed=7`.
 
-`decide` reads the same recipes as `mine`. Of the settings without a table it refuses values that differ from
+`decide` reads the same recipes as `mine`. It refuses settings without a table whose values differ from
 those of the run, because candidates would have to be searched again.
 """
 
