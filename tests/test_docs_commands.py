@@ -35,7 +35,7 @@ SHORTER = {
 """Options that a block's command gets for the test, unless it has them."""
 PARSED = re.compile(r"hf:|intfloat/|^(demo|doctor|bench|loop)\b")
 """Commands that need a network, or that train many models and have tests of their own: parsed only."""
-SETTINGS = {"OUT": "out", "QUERY_ID": "q1", "STORE": "my.duckdb", "NAME": "r1"}
+SETTINGS = {"OUT": "out", "QUERY_ID": "q1", "q-9248d497c4c9a44b": "q1", "STORE": "my.duckdb", "NAME": "r1"}
 
 
 REFUSED = re.compile(r"^```sh\n[^`]*^```\n\n```\w*\nError", re.MULTILINE)
