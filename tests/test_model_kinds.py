@@ -81,13 +81,13 @@ def _made(folder: Path) -> Path:
 
 
 KINDS = {
-    "sparse": "a sparse encoder (SPLADE and its kin)",
-    "old-sparse": "a sparse encoder (SPLADE and its kin)",
-    "multi": "a multi-vector encoder (ColBERT and its kin)",
-    "old-multi": "a multi-vector encoder (ColBERT and its kin)",
-    "pylate": "a multi-vector encoder (ColBERT and its kin)",
-    "colbert": "a multi-vector encoder (ColBERT and its kin)",
-    "stanford": "a multi-vector encoder (ColBERT and its kin)",
+    "sparse": "a sparse encoder (such as SPLADE)",
+    "old-sparse": "a sparse encoder (such as SPLADE)",
+    "multi": "a multi-vector encoder (such as ColBERT)",
+    "old-multi": "a multi-vector encoder (such as ColBERT)",
+    "pylate": "a multi-vector encoder (such as ColBERT)",
+    "colbert": "a multi-vector encoder (such as ColBERT)",
+    "stanford": "a multi-vector encoder (such as ColBERT)",
     "future": "a HologramEncoder",
 }
 

@@ -54,12 +54,12 @@ def require_encoder(model: ModelFolder) -> None:
     modules = {module.name for module in modules_of(model.path)}
     if kind == "SparseEncoder" or modules & _SPARSE:
         raise ModelError(
-            f"{model.name} is a sparse encoder (SPLADE and its kin): miner does not support these yet",
+            f"{model.name} is a sparse encoder (such as SPLADE): miner does not support these yet",
             ANOTHER,
         )
     if kind in ("MultiVectorEncoder", "ColBERT") or modules & _MULTI_VECTOR or _is_late(model.path):
         raise ModelError(
-            f"{model.name} is a multi-vector encoder (ColBERT and its kin): miner does not support these yet",
+            f"{model.name} is a multi-vector encoder (such as ColBERT): miner does not support these yet",
             ANOTHER,
         )
     if kind != "SentenceTransformer":
