@@ -83,7 +83,7 @@ def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
     config, at, told = DIVERGING[kind]
     with pytest.raises(MinerError) as caught:
         train_encoder(triplets(), tmp_path / "out", config, dev=poison(at) if at else None)
-    rate = f"lower --learning-rate, it was {config.learning_rate:g}"
+    rate = f"lower learning_rate, it was {config.learning_rate:g}"
     assert (caught.value.message, caught.value.hint) == (f"training diverged: {told}", rate)
     assert not list(tmp_path.iterdir()), "nothing is published, and no checkpoint is in the way of another"
 

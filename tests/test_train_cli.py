@@ -196,7 +196,7 @@ def test_a_training_that_diverges_fails_and_writes_nothing(
     code, said, notes = run(capsys, rows, tmp_path / "out", *settings)
     assert (code, said) == (1, "")
     assert notes.endswith(
-        "Error: training diverged: the loss is nan by step 4 of 24\n  lower --learning-rate, it was 1e+38\n"
+        "Error: training diverged: the loss is nan by step 4 of 24\n  lower learning_rate, it was 1e+38\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["triplets.jsonl"]
 
@@ -245,7 +245,7 @@ def test_labels_and_folders_that_a_loss_does_not_take(
         ),
         (folder, out): (
             1,
-            f"Error: {folder} is a BEIR folder: it holds judgments, no rows to train on\n"
+            f"Error: {folder} is a BEIR folder: it holds judgments, not rows to train on\n"
             f"  miner ingest my.duckdb {folder} && miner mine my.duckdb && miner train my.duckdb OUT\n",
         ),
         (tmp_path, out): (

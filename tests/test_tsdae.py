@@ -268,7 +268,7 @@ def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
     for changes, told in (
         (
             {"learning_rate": 1e30},
-            "the loss is (nan|inf) by step [23] of 4; lower --learning-rate, it was 1e",
+            "the loss is (nan|inf) by step [23] of 4; lower learning_rate, it was 1e",
         ),
         (
             {"learning_rate": 1e38, "warmup": 0, "max_steps": 1},
