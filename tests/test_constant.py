@@ -34,7 +34,7 @@ def test_an_encoder_that_gives_all_texts_one_vector_is_warned_about(tmp_path: Pa
     labels = {name: "xy"[int(name[1]) % 2] for name in (*documents, *queries)}
     store = tmp_path / "s.duckdb"
     judged_store(store, documents, queries, judged, labels).close()
-    given = ["evaluate", str(folder), str(store), "--task", task]
+    given = ["evaluate", str(folder), str(store), "--set", f"task={task}"]
     done = CliRunner().invoke(group, [*given, "--json"])
     assert done.exit_code == 0, done.output
     which = "all 6 texts" if task == "similarity" else "all 3 queries and all 3 documents"

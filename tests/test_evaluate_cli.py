@@ -311,19 +311,20 @@ def test_errors(store: Path, models: Path, tmp_path: Path, capsys: pytest.Captur
             f"Error: nothing is judged in split 'tset' of {store} (did you mean 'test'?)\n"
             "  choose one with --split: test\n",
         ),
-        (encoder, store, "--task", "labels"): (
+        (encoder, store, "--set", "task=labels"): (
             2,
             f"Error: split 'test' of {store} has no labelled texts\n"
             "  ingest texts with labels: miner ingest STORE texts.tsv --label-column label; splits: test\n",
         ),
-        (encoder, store, "--task", "similarity"): (
+        (encoder, store, "--set", "task=similarity"): (
             2,
             "Error: split 'test' has no graded pairs: 16 pairs, 1 distinct relevance\n"
             "  ingest pairs with their scores: miner ingest STORE pairs.tsv --relevance-column score\n",
         ),
-        (cross, store, "--task", "labels"): (
+        (cross, store, "--set", "task=labels"): (
             2,
-            f"Error: {cross} is a reranker: it has no vectors for the task labels\n  use --task reranking\n",
+            f"Error: {cross} is a reranker: it has no vectors for the task labels\n"
+            "  use --set task=reranking\n",
         ),
         (cross, store, "--against", encoder): (
             2,

@@ -179,12 +179,11 @@ REFUSED = [
     ),
     (
         {"negatives_per_row": 2},
-        "--negatives-per-row is for the format n-tuple, not triplet; leave it out to export all",
+        "negatives_per_row is for the format n-tuple, not triplet; leave it out to export all",
     ),
     (
         {"format": "n-tuple", "negatives_per_row": 3},
-        "--negatives-per-row must be between 1 and 2, got 3; "
-        "run 'first' was mined with 2 negatives per query",
+        "negatives_per_row must be between 1 and 2, got 3; run 'first' was mined with 2 negatives per query",
     ),
 ]
 
@@ -219,7 +218,7 @@ def test_no_pair_with_enough_negatives(tmp_path: Path) -> None:
         fill(store, TRIPLETS[4:])  # type: ignore[arg-type]
         assert refusal(store, tmp_path / "out", format="n-tuple") == (
             "no query of run 'first' has 2 negatives; "
-            "ask for fewer with --negatives-per-row, or use --format triplet"
+            "ask for fewer with --set negatives_per_row=N, or use --format triplet"
         )
     assert not (tmp_path / "out").exists()
 

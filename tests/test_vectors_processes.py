@@ -124,7 +124,7 @@ def test_two_evaluations_at_once_give_the_figures_of_each_alone(tmp_path: Path) 
             for split in splits
         ]
     both = _similar(tmp_path / "both.duckdb")
-    command = [sys.executable, "-m", "miner", "evaluate", str(model), str(both), "--task", "similarity"]
+    command = [sys.executable, "-m", "miner", "evaluate", str(model), str(both), "--set", "task=similarity"]
     processes = [
         subprocess.Popen(
             [*command, "--json", "--split", split],

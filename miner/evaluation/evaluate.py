@@ -82,7 +82,7 @@ def open_models(names: Sequence[str], task: str, progress: Progress = SILENT) ->
     for name, reranks in zip(names, kinds, strict=True):
         if task not in (AUTO, "reranking") and is_reranker(resolve(name).path):
             raise UsageError(
-                f"{name} is a reranker: it has no vectors for the task {task}", "use --task reranking"
+                f"{name} is a reranker: it has no vectors for the task {task}", "use --set task=reranking"
             )
         if reranks != kinds[0]:
             one, other = (names[0], name) if kinds[0] else (name, names[0])

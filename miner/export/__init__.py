@@ -96,7 +96,7 @@ def _counts(store: Store, plan: Plan) -> TripletCounts:
 def _without_rows(plan: Plan) -> StoreError:
     return StoreError(
         f"no query of run '{plan.run.name}' has {plan.shape.negatives} negatives",
-        "ask for fewer with --negatives-per-row, or use --format triplet",
+        "ask for fewer with --set negatives_per_row=N, or use --format triplet",
     )
 
 

@@ -92,12 +92,12 @@ def _negatives(config: ExportConfig, run: Run) -> int:
         return run.negatives
     if config.format != "n-tuple":
         raise UsageError(
-            f"--negatives-per-row is for the format n-tuple, not {config.format}",
+            f"negatives_per_row is for the format n-tuple, not {config.format}",
             "leave it out to export all",
         )
     if not 1 <= config.negatives_per_row <= run.negatives:
         raise UsageError(
-            f"--negatives-per-row must be between 1 and {run.negatives}, got {config.negatives_per_row}",
+            f"negatives_per_row must be between 1 and {run.negatives}, got {config.negatives_per_row}",
             f"run '{run.name}' was mined with {counted(run.negatives, 'negative')} per query",
         )
     return config.negatives_per_row
