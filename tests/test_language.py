@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -76,6 +77,9 @@ RETIRED = {
     "yielded",
 }
 """Words that no name in the code has as a part."""
+
+OF_THE_DOOR = {"Store", "Run"}
+"""Objects that a person holds in Python, around those of the rooms with the same name."""
 
 
 class Finding(NamedTuple):
@@ -167,6 +171,21 @@ def test_texts_are_plain(file: Path) -> None:
 @pytest.mark.parametrize("file", [file for file in CODE if name(file) not in NOT_DONE], ids=name)
 def test_names_have_no_retired_word(file: Path) -> None:
     assert sorted(one for one in names(file) if words(one) & RETIRED) == []
+
+
+def test_a_class_name_is_used_once() -> None:
+    named = Counter(
+        node.name
+        for file in CODE
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {one for one, times in named.items() if times > 1} <= OF_THE_DOOR
+
+
+def test_the_glossary_defines_a_term_once() -> None:
+    terms = re.findall(r"^\| ([^|]+?) \|", (ROOT / "docs" / "glossary.md").read_text("utf-8"), re.MULTILINE)
+    assert [term for term, times in Counter(terms).items() if times > 1 and term not in {"term", "---"}] == []
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def _display() -> rich_progress.Progress:
     from rich.console import Console
     from rich.text import Text
 
-    class Rate(rich_progress.ProgressColumn):
+    class Speed(rich_progress.ProgressColumn):
         """A column with the units per second."""
 
         def render(self, task: rich_progress.Task) -> Text:
@@ -222,7 +222,7 @@ def _display() -> rich_progress.Progress:
         rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(),
         rich_progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}", markup=False),
-        Rate(),
+        Speed(),
         Left(),
         console=Console(stderr=True),
         # What a command prints stays on stdout, unless both are the same terminal.
