@@ -7,14 +7,14 @@ from typing import Any
 
 import rich_click as click
 
-from miner.cli.mine import RULES, SELECTION
+from miner.cli.mine import RENAMED, RULES, SELECTION
 from miner.cli.options import RUN, Command, Settings
 from miner.mining.config import TABLES, flat, with_values
 
 SETTINGS = Settings(TABLES, {"Rules": RULES, "Selection": SELECTION})
 
 
-@click.command("decide", cls=Command, settings=SETTINGS)
+@click.command("decide", cls=Command, settings=SETTINGS, renamed=RENAMED)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--run", "source", panel=RUN, help="The run whose evidence to decide over [default: the last].")
 @click.option("--name", panel=RUN, help="Name of the new run [default: r1, r2, …].")

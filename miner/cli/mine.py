@@ -15,10 +15,11 @@ from miner.ranges import THREADS
 CANDIDATES = ("encoder", "reranker", "bm25", "query_prompt", "document_prompt", "split", "queries", "depth")
 RULES = ("relative_margin", "percentile")
 SELECTION = ("negatives", "strategy")
+RENAMED = {"--anchor": "--set reference_positive=VALUE"}
 SETTINGS = Settings(TABLES, {"Candidates": CANDIDATES, "Rules": RULES, "Selection": SELECTION})
 
 
-@click.command("mine", cls=Command, settings=SETTINGS, renamed={"--run": "--name"})
+@click.command("mine", cls=Command, settings=SETTINGS, renamed={"--run": "--name", **RENAMED})
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--name", panel=RUN, help="Name of the new run [default: r1, r2, …].")
 @click.option(
