@@ -27,7 +27,7 @@ from miner.sources.table import (
 )
 from miner.sources.tabular import from_tables
 
-FORMATS = ("auto", "pairs", "triplets", "labels")
+_FORMATS = ("auto", "pairs", "triplets", "labels")
 """The formats that a table in memory may have."""
 _GIVE = "give a Dataset, a pandas or Arrow table, a list of dicts, or a dict of these by split"
 
@@ -44,8 +44,8 @@ def open_memory(source: object, config: SourceConfig) -> Source:
     whose columns do not fit, UsageError for anything but a table.
     """
     name = type(source).__name__
-    if config.format not in FORMATS:
-        raise UsageError(f"format {config.format} is for files, not for a {name}", f"use {listed(FORMATS)}")
+    if config.format not in _FORMATS:
+        raise UsageError(f"format {config.format} is for files, not for a {name}", f"use {listed(_FORMATS)}")
     if not config.header:
         raise UsageError(f"--no-header has no effect on a {name}: its columns have names", "leave it out")
     if isinstance(source, Mapping):
