@@ -34,7 +34,7 @@ SLOW = (
     "miner.auditing.replay.Replay.hide", "miner.auditing.sweep.Sweep.counts",
     "miner.models.encoder.Encoder.encoded", "miner.models.reranker.Reranker.score",
     "miner.retrieval.bm25.Bm25.search", "miner.training.encoder.train_model",
-    "miner.training.reranker_trainer.train_cross_encoder", "miner.training.tsdae._trained",
+    "miner.training.reranker_trainer.train_cross_encoder", "miner.training.tsdae._train",
 )  # fmt: skip
 """What takes long with real models and many texts."""
 _PROBE = """
