@@ -183,11 +183,10 @@ def _verdict(claim: Claim, row: Row) -> str:
 
 
 def _latest(found: list[Row]) -> dict[str, list[Row]]:
-    """Returns the full-size rows of the last run of each command."""
+    """Returns the rows of the last run of each command: those of full size, if there are any."""
     groups: dict[str, dict[str, Row]] = {}
-    for row in found:
-        if row["full_size"]:
-            groups.setdefault(_arguments(row), {})[row["measurement"]] = row
+    for row in [row for row in found if row["full_size"]] or found:
+        groups.setdefault(_arguments(row), {})[row["measurement"]] = row
     return {
         command: [row for row in named.values() if _run(row) == _run(list(named.values())[-1])]
         for command, named in groups.items()
@@ -215,7 +214,8 @@ def _section(command: str, found: list[Row]) -> str:
     changed = "-dirty" if last["commit"].endswith("-dirty") else ""
     lines = [
         f"`python benchmarks/{command}`: {last['date'][:10]}, commit {last['commit'][:12]}{changed}, "
-        f"{machine['processor']}, {machine['cores']} cores, load before {machine['load_before']:g}.\n",
+        f"{machine['processor']}, {machine['cores']} cores, load before {machine['load_before']:g}"
+        + (".\n" if last["full_size"] else "; a trial.\n"),
         "| measurement | figures | target | |",
         "| --- | --- | --- | --- |",
     ]

@@ -79,6 +79,38 @@ def test_the_ten_queries_return_what_they_ask_for(
     assert sorted(found, key=str) == sorted(expected, key=str)
 
 
+PAGES = [*DOCS.parent.glob("*.md"), *DOCS.rglob("*.md"), *DOCS.parent.glob("benchmarks/**/*.md")]
+
+
+def anchors(page: Path) -> set[str]:
+    """Returns the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS.parent).as_posix())
+def test_every_link_leads_somewhere(page: Path) -> None:
+    dead = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if ":" in link:
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            dead.append(link)
+    assert dead == []
+
+
+def test_every_page_of_the_docs_is_linked_from_the_readme_or_the_recipes() -> None:
+    pages = [DOCS.parent / "README.md", DOCS / "recipes" / "README.md", DOCS / "python.md"]
+    linked = {
+        (page.parent / link.partition("#")[0]).resolve()
+        for page in pages
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
+    }
+    assert [page.name for page in DOCS.rglob("*.md") if page.resolve() not in linked] == []
+
+
 def test_every_table_and_view_is_documented(store: Path) -> None:
     page = (DOCS / "the-store.md").read_text("utf-8")
     with Store.open(store, read_only=True) as opened:
