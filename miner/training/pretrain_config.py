@@ -23,7 +23,7 @@ from miner.ranges import (
 from miner.training.encoder_config import SCRATCH
 
 TEXTS = {"documents": ("documents",), "queries": ("queries",), "both": ("documents", "queries")}
-"""The values of `--texts`, and the roles of the texts that each selects."""
+"""The values of the setting `texts`, and the roles of the texts that each selects."""
 POOLINGS = ("keep", "cls", "mean")
 
 

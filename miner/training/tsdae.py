@@ -209,7 +209,7 @@ def pretrain(
         missing = " or ".join(config.roles)
         if config.without and "queries" in config.roles:
             missing += f" outside split '{config.without}'"
-        raise UsageError(f"{store} holds no {missing}", "choose other --texts, or ingest some")
+        raise UsageError(f"{store} holds no {missing}", "choose other texts (--set texts=…), or ingest some")
     content = hashlib.sha256("\0".join(texts).encode()).hexdigest()
     dtype = resolve_dtype(config.dtype, resolve_device())
     identity = fingerprint(

@@ -248,7 +248,7 @@ def _task(store: Store, config: BenchConfig, progress: Progress) -> EncoderTask:
     if config.documents is None:
         return encoder_task(store, settings)
     if task != "retrieval":
-        raise UsageError(f"--documents is for retrieval, split '{config.split}' has {task}", "leave it out")
+        raise UsageError(f"documents is for retrieval, split '{config.split}' has {task}", "leave it out")
     sample = sampled_task(store, config.split, config.queries, config.documents, config.training.seed)
     if len(sample.documents) > config.documents:
         progress.note(f"{len(sample.documents):,} documents are relevant: all of them are ranked")
