@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from miner.cli.main import COMMANDS, GROUPS, group
-from miner.cli.options import Settings, flag
+from miner.cli.options import Settings
 from miner.recipe import Setting
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -34,8 +34,8 @@ miner mine my.duckdb --encoder bundled --set max_score=0.8 --set document_cap=20
 miner mine my.duckdb --config recipe.toml --depth 50
 ```
 
-A recipe is a TOML file. The column *table* says under which table of the recipe a key stands; a key without a
-table is at the top.
+A recipe is a TOML file. The column *table* names the table of the recipe that holds a key. Keys without a table
+come before the first table.
 
 ```toml
 encoder = "bundled"
@@ -50,8 +50,8 @@ document_cap = 20
 
 With `--set`, a key needs its table only if two tables of the command have it: `--set training.seed=7`.
 
-`decide` reads the same recipes as `mine`. It refuses settings without a table whose values differ from
-those of the run, because candidates would have to be searched again.
+`decide` reads the same recipes as `mine`. It refuses values of keys without a table that differ from those of
+the run, because they need a new search.
 """
 
 
@@ -78,23 +78,29 @@ def reference() -> str:
 
 def settings() -> str:
     """Returns the page of the settings: one table, with one row for the same setting of several commands."""
-    rows: dict[tuple[str, Setting], list[str]] = {}
-    options: dict[tuple[str, Setting], bool] = {}
+    rows: dict[tuple[str, Setting, str], list[str]] = {}
     for command, context in commands():
         known: Settings | None = getattr(command, "settings", None)
+        options = {option.name: option.opts[0] for option in command.params}
         for table, members in (known.tables if known else {}).items():
             for setting in members.values():
-                rows.setdefault((table, setting), []).append(str(context.info_name))
-                is_option = any(option.name == setting.name for option in command.params)
-                options[table, setting] = options.get((table, setting), False) or is_option
+                row = table, setting, options.get(setting.name, "")
+                rows.setdefault(row, []).append(str(context.info_name))
     lines = [
-        "| key | table | commands | values | default | what it sets |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| key | option | table | commands | values | default | what it sets |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for (table, setting), names in rows.items():
-        key = f"`{setting.name}`" + (f" (`{flag(setting.name)}`)" if options[table, setting] else "")
-        cells = [key, f"`[{table}]`" if table else "", ", ".join(names), setting.values, _default(setting)]
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in [*cells, setting.help])} |")
+    for (table, setting, option), names in rows.items():
+        cells = [
+            f"`{setting.name}`",
+            f"`{option}`" if option else "",
+            f"`[{table}]`" if table else "",
+            ", ".join(names),
+            setting.values,
+            _default(setting),
+            setting.help,
+        ]
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join([SETTINGS_HEAD, *lines, ""])
 
 
@@ -127,7 +133,7 @@ def _shown(parameter: click.Parameter) -> bool:
 
 def main() -> None:
     """Writes the pages, or with `--check` ends with 1 if one is not current."""
-    for path, page in {DOCS / "cli.md": f"{reference()}\n{settings()}"}.items():
+    for path, page in {DOCS / "cli.md": reference(), DOCS / "settings.md": settings()}.items():
         if sys.argv[1:] != ["--check"]:
             path.write_text(page, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != page:
