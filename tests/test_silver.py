@@ -180,7 +180,7 @@ def test_scores_that_may_be_no_probabilities_are_told(
     for name, why in (
         ("foreign", "miner did not train it"),
         ("few", "28 held-out pairs, at least 50 are needed"),
-        ("none", "trained with --no-calibrate"),
+        ("none", "trained with calibrate=false"),
     ):
         told, lax = Counting(), replace(config, reranker=str(tmp_path / name), positive=0.11)
         report = silver(store, lax, progress=told)
