@@ -34,8 +34,8 @@ miner mine my.duckdb --encoder bundled --set max_score=0.8 --set document_cap=20
 miner mine my.duckdb --config recipe.toml --depth 50
 ```
 
-A recipe is a TOML file. The column *table* names the table of the recipe that holds a key. Keys without a table
-come before the first table.
+A recipe is a TOML file. The column *table* names the table of the recipe that holds a key. Keys without a
+table come before the first table.
 
 ```toml
 encoder = "bundled"

@@ -236,10 +236,10 @@ def test_models_and_losses_that_do_not_fit_say_so(tiny: Path, tmp_path: Path) ->
     out = tmp_path / "out"
     table = train_encoder(triplets(), tmp_path / "table", replace(CONFIG, max_steps=1)).out
     for loss, base, guide, told in (
-        ("cached-mnr", "scratch", None, "--base, scratch is"),
-        ("cached-mnr", str(table), None, f"--base, {table} is"),
-        ("gist", str(table), str(tiny), f"--base, {table} is"),
-        ("gist", str(tiny), str(table), f"--guide, {table} is"),
+        ("cached-mnr", "scratch", None, "base, scratch is"),
+        ("cached-mnr", str(table), None, f"base, {table} is"),
+        ("gist", str(table), str(tiny), f"base, {table} is"),
+        ("gist", str(tiny), str(table), f"guide, {table} is"),
     ):
         with pytest.raises(UsageError) as caught:
             train_encoder(triplets(), out, replace(of(tiny), loss=loss, base=base, guide=guide))

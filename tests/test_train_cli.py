@@ -374,11 +374,15 @@ def test_options_of_no_meaning_are_refused_before_anything_is_read(
         ["--epochs", "0"],
         ["--judgments", "glod"],
         ["--set", "batch_size=0"],
-        ["--margin", "nan"],
+        ["--set", "margin=nan"],
     ):
         code, said, notes = run(capsys, rows, tmp_path / "out", *flags)
         assert (code, said) == (2, "")
-        assert f"Invalid value for '{flags[0]}'" in notes
+        name = flags[1].split("=")[0]
+        message = (
+            f"Error: --set {name} must be a" if flags[0] == "--set" else f"Invalid value for '{flags[0]}'"
+        )
+        assert message in notes
 
 
 CHILD = """

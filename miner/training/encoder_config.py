@@ -169,7 +169,7 @@ class EncoderConfig:
         """Returns the error of a setting that names a table of token vectors instead of a transformer."""
         name = getattr(self, option)
         return UsageError(
-            f"loss {self.loss} needs a transformer as --{option}, {name} is a table of token vectors",
+            f"loss {self.loss} needs a transformer as {option}, {name} is a table of token vectors",
             "name another, such as bundled" + (", or use --loss mnr" if option == "base" else ""),
         )
 
