@@ -6,8 +6,8 @@ sentence-transformers' `mine_hard_negatives` with its defaults and with a relati
 function itself is called, on the encoder alone), and by miner without a rule, with relative margins, and with
 two settings that one half of the queries chooses among those of `miner calibrate`: the one for the target,
 and the one with the lowest rate whose coverage is at least that of relative margin 0.05. A last setting is
-one bound, chosen for the same target, on the probability that `miner relabel` fits to all scores and ranks,
-with the queries of the other half. All rates are those of the half that did not choose. miner's settings
+one bound, chosen for the same target, on the probability that `miner relabel` fits on all scores and ranks,
+each query's on other queries. All rates are those of the half that did not choose. miner's settings
 share the scores: the encoder's, or with --reranker those of cross-encoders, one per repeat, trained on the
 positives that this repeat does not hide; the peer is then not measured.
 
