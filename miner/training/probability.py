@@ -124,7 +124,8 @@ def fit(logits: Floats, positive: Flags) -> Scaling | None:
     """Returns the scaling of greatest likelihood; None if there is none with a slope above 0.
 
     Platt's targets, (n + 1) / (n + 2) and 1 / (n + 2) instead of 1 and 0, keep it finite if the classes do
-    not overlap (Platt 1999; Lin, Lin & Weng 2007).
+    not overlap (Platt 1999; Lin, Lin & Weng 2007). scikit-learn has this fit only in private code, without a
+    bound on the slope.
     """
     from scipy.optimize import minimize
 
@@ -171,7 +172,9 @@ def cross_fitted(sample: Sample) -> Floats | None:
 
 def brier_score(probability: Floats, positive: Flags) -> float:
     """Returns the mean squared difference of probability and outcome (Brier 1950): 0 is perfect."""
-    return float(np.mean((probability - positive) ** 2))
+    from sklearn.metrics import brier_score_loss
+
+    return float(brier_score_loss(positive, probability))
 
 
 def calibration_error(probability: Floats, positive: Flags, bins: int = BINS) -> float:
@@ -184,7 +187,10 @@ def calibration_error(probability: Floats, positive: Flags, bins: int = BINS) ->
 
 
 def reliability(probability: Floats, positive: Flags, bins: int = BINS) -> list[tuple[int, float, float]]:
-    """Returns per bin of equal size its pairs, their mean probability, the share of positives."""
+    """Returns per bin of equal size its pairs, their mean probability, the share of positives.
+
+    scikit-learn's calibration_curve puts equal probabilities into one bin, so its bins can differ in size.
+    """
     order = np.argsort(probability, kind="stable")
     return [
         (len(part), float(probability[part].mean()), float(positive[part].mean()))
