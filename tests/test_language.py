@@ -58,12 +58,6 @@ FIRST = re.compile(
 """A participle and then "is": "Counted is how many …"."""
 _COMPILED = [(re.compile(pattern, re.IGNORECASE), advice) for pattern, advice in PHRASES.items()]
 
-NOT_DONE: set[str] = {
-    "docs/cli.md",
-    "miner/cli/options.py",
-}
-"""Files whose texts and names are still to be rewritten."""
-
 RETIRED = {
     "leak",
     "leaks",
@@ -163,12 +157,12 @@ def name(file: Path) -> str:
     return file.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("file", [file for file in [*PAGES, *CODE] if name(file) not in NOT_DONE], ids=name)
+@pytest.mark.parametrize("file", [*PAGES, *CODE], ids=name)
 def test_texts_are_plain(file: Path) -> None:
     assert [f"{name(file)}:{finding}" for finding in findings(file)] == []
 
 
-@pytest.mark.parametrize("file", [file for file in CODE if name(file) not in NOT_DONE], ids=name)
+@pytest.mark.parametrize("file", CODE, ids=name)
 def test_names_have_no_retired_word(file: Path) -> None:
     assert sorted(one for one in names(file) if words(one) & RETIRED) == []
 
