@@ -135,7 +135,7 @@ def test_sure_pairs_become_silver_judgments(store: Store, config: SilverConfig) 
     assert report.held_out.positives == 22
     assert 0 < report.held_out.above <= 1
     assert silver_origin(store) == {
-        "split": "train", "reranker": report.fingerprint, "encoder": "none", "queries": "all", "depth": 20,
+        "split": "train", "reranker": report.fingerprint, "encoder": "none", "query_set": "all", "depth": 20,
         "per_query": 10, "positive": 0.6, "negative": 0.1, "dtype": "fp32", "name": config.reranker,
         "soft": False, "uncalibrated": None,
     }  # fmt: skip
