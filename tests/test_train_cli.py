@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from miner.cli.main import main
-from miner.cli.train import DEV_TASKS, JUDGMENTS, OPTIONS
+from miner.cli.train import DEV_TASKS, JUDGMENTS, OPTIONS, SETTINGS
 from miner.training.encoder_config import EncoderConfig
 from miner.training.examples import Examples
 from miner.workflows import train as workflow
@@ -269,9 +269,10 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     code, said, _ = run(capsys, "--help")
     assert code == 0
     assert "Train an encoder on TRIPLETS and write it to the folder OUT." in said
-    own = ["run", "negatives", "judgments", "split", "columns", "label-column", "positive-label", "label-max"]
-    for name in (*own, "dev", "dev-split", "dev-task", "force", *OPTIONS):
-        assert f"--{name.replace('_', '-')}" in said
+    own = ["run", "negatives-per-row", "withheld", "judgments", "columns", "no-header", "label-column"]
+    for name in (*own, "dev", "dev-split", "force", "loss", "base", "epochs", "config", "set"):
+        assert f"--{name}" in said
+    assert {*OPTIONS, "label_max", "dev_task"} <= set(SETTINGS.tables[""])
 
 
 def test_errors_say_what_to_do(
