@@ -27,14 +27,14 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob(
 
 SHORTER = {
     "train": ("--set max_steps=1", "--force"),
-    "train-reranker": ("--set max_steps=1", "--force"),
+    "train-reranker": ("--set max_steps=1", "--base my-bert", "--force"),
     "pretrain": ("--set max_steps=1", "--force"),
     "export": ("--force",),
     "silver": ("--reranker my-reranker",),
 }
 """Options that a block's command gets for the test, unless it has them."""
-PARSED = re.compile(r"hf:|intfloat/|^(demo|doctor|bench|loop)\b")
-"""Commands that need a network, or that train many models and have tests of their own: parsed only."""
+PARSED = re.compile(r"hf:|python:|intfloat/|^(demo|doctor|bench|loop)\b")
+"""Commands that need a network or take long, and have tests of their own: parsed only."""
 SETTINGS = {"OUT": "out", "QUERY_ID": "q1", "q-9248d497c4c9a44b": "q1", "STORE": "my.duckdb", "NAME": "r1"}
 
 
@@ -192,7 +192,7 @@ def test_blocks_run(page: Path, site: Path, tmp_path: Path, monkeypatch: pytest.
     if not any(blocks(page, language) for language in ("sh", "python")):
         pytest.skip("no blocks")
     monkeypatch.chdir(tmp_path)
-    for name in provided(page):
+    for name in [*provided(page), "my-bert"]:
         copy(site, name, tmp_path)
     if not any(words[0] == "train-reranker" for words in commands(page)):
         copy(site, "my-reranker", tmp_path)
@@ -210,6 +210,7 @@ def test_blocks_run(page: Path, site: Path, tmp_path: Path, monkeypatch: pytest.
     for block in blocks(page, "python"):
         code = block.replace('"all-MiniLM-L6-v2"', repr(str(get_model_path())))
         code = code.replace('base="scratch")', 'base="scratch", max_steps=1)')
+        code = code.replace("trainer.train()", "trainer.args.max_steps = 2\ntrainer.train()")
         exec(compile(code, page.name, "exec"), {"__name__": "page"})
 
 
