@@ -13,6 +13,8 @@ from miner.ranges import OFF, Range, bare, literal, require_one_of
 
 _KINDS = {str: "a text", bool: "true or false", tuple: "a list of texts"}
 _BOOLEANS = {"true": True, "false": False}
+TOP = "mining"
+"""How `--set` names the keys above the first table of a recipe, if another table has the key too."""
 
 
 @dataclass(frozen=True)
@@ -151,15 +153,16 @@ def _known(path: Path, key: str, tables: Tables, table: str) -> Setting:
 def find(name: str, tables: Tables) -> tuple[str, Setting]:
     """Returns the table and the setting of a name, which may be `key` or `table.key`.
 
-    A name without a table is first looked for at the top, then in the tables. Raises UsageError for an
-    unknown name with the nearest known one, and for a name that several tables have.
+    `mining.key` is the key above the first table. Raises UsageError for an unknown name with the nearest
+    known one, and for a name without a table that several tables have.
     """
     table, _, key = name.rpartition(".")
-    homes = [title for title in tables if key in tables[title] and (not table or title == table)]
-    if len(homes) == 1 or (homes and homes[0] == ""):
+    wanted = "" if table == TOP and TOP not in tables else table
+    homes = [title for title in tables if key in tables[title] and (not table or title == wanted)]
+    if len(homes) == 1:
         return homes[0], tables[homes[0]][key]
     if homes:
-        choice = " or ".join(f"{title}.{key}" for title in homes)
+        choice = " or ".join(f"{title or TOP}.{key}" for title in homes)
         raise UsageError(f"'{name}' is in several tables of the recipe", f"write {choice}")
     known = [key for settings in tables.values() for key in settings]
     raise UsageError(f"unknown key '{name}'{near(key, known)}", f"keys: {', '.join(dict.fromkeys(known))}")

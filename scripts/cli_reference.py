@@ -48,7 +48,8 @@ max_score = 0.8
 document_cap = 20
 ```
 
-With `--set`, a key needs its table only if two tables of the command have it: `--set training.seed=7`.
+With `--set`, a key needs its table only if the command has the key twice: `--set training.seed=7`. In
+`loop`, the keys above the first table are in `mining`: `--set mining.dtype=fp32`.
 
 `decide` reads the same recipes as `mine`. It refuses values of keys without a table that differ from those of
 the run, because they need a new search.

@@ -419,7 +419,7 @@ def test_documents_and_queries_come_sorted_by_id_with_the_title_before_the_text(
             corpus.queries(store, "trian")
         assert str(caught.value) == (
             "no query has a judged positive in split 'trian' (did you mean 'train'?); "
-            "choose one with --split: dev, train"
+            "choose another split: dev, train"
         )
 
 

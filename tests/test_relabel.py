@@ -229,7 +229,7 @@ def test_an_audit_calls_only_relabelled_positives_relabelled_and_names_judgments
     report = audit(store, run, AuditConfig())
     assert report.cannot_hide == {"gone": 4, "relabelled": 1}
     assert limits(report.cannot_hide, [])[0] == (
-        "Never hidden: 4 no longer judged; 1 judged by miner relabel, not by people."
+        "These positives cannot be hidden: 4 no longer judged; 1 judged by miner relabel, not by people."
     )
 
 

@@ -90,7 +90,7 @@ def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
 
 def test_a_diverged_model_can_be_scored_and_bf16_is_a_suspect(dev: DevTask, tmp_path: Path) -> None:
     config = replace(CONFIG, learning_rate=1e38, dtype="bf16")
-    with pytest.raises(MinerError, match=r"training diverged: .* it was 1e\+38; or use --set dtype=fp32"):
+    with pytest.raises(MinerError, match=r"training diverged: .* it was 1e\+38; or train with dtype fp32"):
         train_encoder(triplets(), tmp_path / "out", config, dev=dev)
     assert not list(tmp_path.iterdir())
 
@@ -273,8 +273,8 @@ def test_steps_end_with_the_epochs_or_before() -> None:
 
 def test_more_steps_than_the_epochs_have_are_told(tmp_path: Path) -> None:
     for asked, epochs, told in (
-        (7, 1.0, ["max_steps=7 is more than the 6 steps of 1 epoch: raise --epochs"]),
-        (500, 0.1, ["max_steps=500 is more than the 1 step of 0.1 epochs: raise --epochs"]),
+        (7, 1.0, ["max_steps=7 is more than the 6 steps of 1 epoch: raise epochs"]),
+        (500, 0.1, ["max_steps=500 is more than the 1 step of 0.1 epochs: raise epochs"]),
         (6, 1.0, []),
     ):
         notes, config = Notes(), replace(CONFIG, max_steps=asked, epochs=epochs)

@@ -206,7 +206,7 @@ def test_more_steps_than_the_epochs_have_are_told(
 ) -> None:
     _, said, notes = run(capsys, rows, tmp_path / "out", *SCRATCH, "--set", "max_steps=500")
     assert "trained   6 steps of at most 16 rows" in said
-    assert "max_steps=500 is more than the 6 steps of 1 epoch: raise --epochs\n" in notes
+    assert "max_steps=500 is more than the 6 steps of 1 epoch: raise epochs\n" in notes
 
 
 def test_columns_that_are_not_trained_on_are_named(

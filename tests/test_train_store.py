@@ -173,12 +173,12 @@ def test_titles_go_before_the_text(tmp_path: Path) -> None:
 def test_a_run_without_enough_negatives_says_so(store: Store) -> None:
     with pytest.raises(UsageError) as caught:
         rows_for(store, "mnr", 4)
-    assert str(caught.value) == "no query of run first has 4 negatives; ask for fewer --negatives-per-row"
+    assert str(caught.value) == "no query of run first has 4 negatives; lower negatives_per_row"
     with pytest.raises(UsageError) as wide:
         rows_for(store, "triplet", 2)
     assert (
         str(wide.value)
-        == "2 negatives per row are too many for loss triplet: at most 1; use --negatives-per-row 1"
+        == "2 negatives per row are too many for loss triplet: at most 1; use negatives_per_row 1"
     )
     add_run(store, "empty", [])
     with pytest.raises(UsageError) as none:
@@ -284,7 +284,7 @@ def test_judgments_of_another_split(path: Path, tmp_path: Path) -> None:
     trained(path, tmp_path / "out", TrainingRows(judgments="gold", split="test"))
     assert positives_seen(path, tmp_path / "out") == [("hum", "bee"), ("moo", "owl")]
     assert refusal(path, tmp_path / "x", TrainingRows(judgments="gold", split="tset")) == (
-        "split 'tset' has no judgments of source gold; choose one with --split: dev, test, train"
+        "split 'tset' has no judgments of source gold; choose another split: dev, test, train"
     )
 
 
@@ -469,7 +469,7 @@ def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path
         "--dev-split 'dev' needs a store; name the store to score on with --dev"
     )
     assert refusal(rows, out, dev=Dev(task="similarity"), config=SCORED) == (
-        "dev task has no effect without a dev split; "
+        "dev_task has no effect without a dev split; "
         "name one with --dev or --dev-split, or leave dev_task out"
     )
     for given in (Dev(split="dev"), Dev(path), Dev(task="labels")):

@@ -274,7 +274,7 @@ def test_what_the_settings_do_to_pairs_and_steps_is_told(
 
     notes, few = Notes(), replace(config, epochs=1, queries=5, max_steps=50, max_length=16)
     train_reranker(store, tmp_path / "few", few, notes)
-    assert "max_steps=50 is more than the 4 steps of 1 epoch: raise --epochs" in notes.said
+    assert "max_steps=50 is more than the 4 steps of 1 epoch: raise epochs" in notes.said
     pairs = pairs_of(store, few)
     texts = pairs.of_queries(~held_out_queries(pairs.collection, few)).texts()
     long = sum(len(ids) > 16 for ids in AutoTokenizer.from_pretrained(few.base)(*texts)["input_ids"])
@@ -418,7 +418,7 @@ def test_errors_say_what_to_do(store: Store, config: RerankerConfig, tmp_path: P
         train_reranker(store, out, replace(config, split="trian"))
     assert str(caught.value) == (
         "no query has a judged positive in split 'trian' (did you mean 'train'?); "
-        "choose one with --split: test, train"
+        "choose another split: test, train"
     )
     with pytest.raises(ModelError, match=r"no model folder at \./nowhere"):
         train_reranker(store, out, replace(config, base="./nowhere"))

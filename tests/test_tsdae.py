@@ -286,7 +286,7 @@ def test_what_the_settings_do_to_texts_and_steps_is_told(
     notes, few = Notes(), replace(config, texts="queries", max_length=8, max_steps=2)
     pretrain(path, tmp_path / "few", few, notes)
     assert notes.said[:2] == [
-        "max_steps=2 is more than the 1 step of 1 epoch: raise --epochs",
+        "max_steps=2 is more than the 1 step of 1 epoch: raise epochs",
         "1 texts are longer than 8 tokens: only their start is read",
     ]
     notes = Notes()

@@ -258,9 +258,9 @@ def between(
             families.setdefault((name, one.rules.reference_positive), []).append(one)
     gaps = []
     for (name, _), settings in families.items():
-        settings.sort(key=lambda one: (rate_of(one.choosing_half), one.choosing_half.per_query))
-        if strictest:
-            settings.reverse()
+        settings.sort(
+            key=lambda one: (rate_of(one.choosing_half), one.choosing_half.per_query), reverse=strictest
+        )
         within = [one for one in settings if fits(one.choosing_half)]
         if within and len(within) < len(settings):
             gaps.append((name, within[-1], settings[len(within)].rules))

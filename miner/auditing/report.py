@@ -122,7 +122,7 @@ def limits(cannot_hide: Mapping[str, int], unknown_training: Sequence[str]) -> l
     notes = []
     if cannot_hide:
         reasons = "; ".join(f"{number:,} {CANNOT_HIDE[reason]}" for reason, number in cannot_hide.items())
-        notes.append(f"Never hidden: {reasons}.")
+        notes.append(f"These positives cannot be hidden: {reasons}.")
     if unknown_training:
         notes.append(
             f"The store does not know what {' and '.join(unknown_training)} was trained on. A model that was "
@@ -343,7 +343,8 @@ def relabel_table(report: RelabelReport, dry_run: bool) -> str:
         f"recall      {_share_of(report.recall)} hidden positives would be relabelled",
         f"precision   {_share_of(report.precision)} pairs that would be relabelled are hidden positives; "
         "unjudged documents count as not relevant",
-        f"suspected   {report.suspected:,} candidates, {report.relabelled:,} of them likely enough",
+        f"suspected   {report.suspected:,} candidates, "
+        f"{report.relabelled:,} of them with at least that probability",
     ]
     if report.again:
         lines.append(f"relabelled  {report.relabelled:,} judgments; decided again as run {report.again}")

@@ -24,7 +24,7 @@ SETTINGS = Settings({"": described(AuditConfig, HIDING)}, {})
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON instead of the tables.")
 def command(store: Path, name: str | None, judged: Path | None, as_json: bool, **given: Any) -> None:
-    """Estimate the false negatives of a run in STORE.
+    """Measure the risk of false negatives in a run of STORE: the hidden-positive rate.
 
     A false negative is a relevant document that was selected as a negative. The audit hides known
     positives, decides the stored evidence again as if nobody had judged them, and reports the share that is

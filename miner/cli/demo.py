@@ -50,8 +50,8 @@ def command(out: Path, queries: int) -> None:
 
     The docstring of a function is a query, its code is the relevant document. Some functions share a
     docstring: the demo hides some of these known positives and counts how many naive mining would have
-    selected as negatives (false negatives), and how many filtered mining. Then it trains small models on easy
-    and on hard negatives. Nothing is downloaded. An interrupted demo continues where it stopped.
+    selected as negatives (the hidden-positive rate), and how many filtered mining. Then it trains small
+    models on easy and on hard negatives. Nothing is downloaded. An interrupted demo continues.
 
     \b
     miner demo

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 _LOOP = by_name(
-    Setting("rounds", "The most rounds.", 3, range=ROUNDS),
+    Setting("rounds", "Maximum number of rounds.", 3, range=ROUNDS),
     Setting("negatives_per_row", "Negatives in each row of the training data.", 1, range=ROW_NEGATIVES),
     Setting(
         "withheld",

@@ -17,7 +17,7 @@ from miner.faults import explained
 GROUPS = {
     "Start": {
         "demo": "Mine, audit and train on the code of Python itself.",
-        "doctor": "Show what is installed, what computes, and what is missing.",
+        "doctor": "Show what is installed, which device is used, what is missing.",
     },
     "Data": {
         "ingest": "Read documents, queries and judgments into a store.",
@@ -34,7 +34,7 @@ GROUPS = {
     "Quality": {
         "audit": "Estimate the risk of false negatives, on hidden positives.",
         "calibrate": "Find the rules that reach a hidden-positive rate.",
-        "relabel": "Make likely suspected positives judgments; can be undone.",
+        "relabel": "Turn likely suspected positives into judgments; undoable.",
     },
     "Train": {
         "train": "Train an encoder on triplets or on judged pairs.",
@@ -49,7 +49,7 @@ GROUPS = {
     },
     "Output": {
         "export": "Write triplets as files to train on.",
-        "sql": "Answer one SELECT over a store: read-only.",
+        "sql": "Run one read-only SELECT on a store.",
     },
 }
 """Every command by the group that `miner --help` shows it in, with its short help.
@@ -117,7 +117,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="miner %(version)s")
 @click.option(
-    "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error. May stand anywhere."
+    "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error. Can be given anywhere."
 )
 def group() -> None:
     """Mine training triplets with hard negatives, keep the evidence, prove the result.

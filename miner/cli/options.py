@@ -13,7 +13,7 @@ from rich_click import RichCommand, RichOption
 
 from miner.cli.numbers import Within
 from miner.errors import UsageError
-from miner.recipe import Setting, Tables, lines_of, parse_all, read, setting
+from miner.recipe import TOP, Setting, Tables, lines_of, parse_all, read, setting
 
 Described = Mapping[str, tuple[click.ParamType[Any] | None, str]]
 """The type (None: the range of the field) and the help of fields of a configuration."""
@@ -101,8 +101,8 @@ class Settings:
                 if key in settings and (value == "VALUE" or settings[key].kind is bool):
                     if settings[key].kind is bool and key == name:
                         value = "true"
-                    is_clear = title == "" or sum(key in other for other in self.tables.values()) == 1
-                    return f"--set {key if is_clear else f'{title}.{key}'}={value}"
+                    is_clear = sum(key in other for other in self.tables.values()) == 1
+                    return f"--set {key if is_clear else f'{title or TOP}.{key}'}={value}"
         return None
 
 
@@ -162,7 +162,8 @@ def _option(known: Setting, title: str) -> click.Option:
     option, text = flag(known.name), known.help
     kind: click.ParamType[Any]
     if known.kind is bool:
-        option = f"--no-{option[2:]}" if known.default else option
+        if known.default:
+            option, text = f"--no-{option[2:]}", f"Turn off: {text[0].lower()}{text[1:]}"
         return RichOption(
             [option, known.name],
             is_flag=True,

@@ -15,7 +15,7 @@ from miner.store.database import Store
 from miner.store.models import model_names
 from miner.store.runs import Run
 from miner.store.triplets import triplet_count
-from miner.store.verdicts import negative_counts, reason_counts
+from miner.store.verdicts import has_several_positives, negative_counts, reason_counts
 
 
 def summarise(store: Store, run: Run) -> None:
@@ -30,7 +30,8 @@ def summarise(store: Store, run: Run) -> None:
     lines += _shortfalls(store, run)
     path, name = quote(str(store.path)), quote(run.name)
     explain = f"miner explain {path} QUERY_ID"
-    more = f"; miner audit {path} --run {name}; miner export {path} OUT --run {name}"
+    audit = f"; miner audit {path} --run {name}" if has_several_positives(store, run) else ""
+    more = f"{audit}; miner export {path} OUT --run {name}"
     lines.append(f"next: {explain}{more if counts.get('selected') else ''}")
     for line in lines:
         click.echo(printable(line), err=True)

@@ -74,7 +74,7 @@ def dedup(
 
 def contamination(
     store: StoreLike,
-    against: StoreLike,
+    evaluation: StoreLike,
     config: ContaminationConfig | None = None,
     *,
     remove: bool = False,
@@ -82,18 +82,18 @@ def contamination(
     progress: Reports = None,
     **settings: Any,
 ) -> ContaminationReport:
-    """Finds evaluation texts of the store `against` that also occur in `store`, and stores the result there.
+    """Finds texts of the store `evaluation` that also occur in `store`, and stores the result there.
 
-    `against` may be the same store: then its splits are compared. `remove` deletes the matching texts, `out`
-    receives one JSON line per match. Settings are those of ContaminationConfig. Raises UsageError if nothing
-    is judged in the split.
+    `evaluation` may be the same store: then its splits are compared. `remove` deletes the matching texts,
+    `out` receives one JSON line per match. Settings are those of ContaminationConfig. Raises UsageError if
+    nothing is judged in the split.
     """
     chosen = configured(ContaminationConfig, config, settings)
     file = None if out is None else Path(out)
     with progress_for(progress) as reports, opened(store, reports) as own:
-        if path_of(against).resolve() == own.path.resolve():
+        if path_of(evaluation).resolve() == own.path.resolve():
             return contaminating.contamination(own, own, chosen, reports, remove=remove, out=file)
-        with opened(against, reports, read_only=True) as other:
+        with opened(evaluation, reports, read_only=True) as other:
             return contaminating.contamination(own, other, chosen, reports, remove=remove, out=file)
 
 

@@ -101,10 +101,10 @@ class Store(database.Store):
         return operations.dedup(self, config, progress=progress, **settings)
 
     def contamination(
-        self, against: StoreLike, *, remove: bool = False, progress: Reports = None, **settings: Any
+        self, evaluation: StoreLike, *, remove: bool = False, progress: Reports = None, **settings: Any
     ) -> ContaminationReport:
         """Finds evaluation texts of another store that also occur in this one, see `miner.contamination`."""
-        return operations.contamination(self, against, remove=remove, progress=progress, **settings)
+        return operations.contamination(self, evaluation, remove=remove, progress=progress, **settings)
 
     def train(
         self, out: PathLike, config: EncoderConfig | None = None, *, progress: Reports = None, **settings: Any

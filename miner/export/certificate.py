@@ -57,7 +57,7 @@ def _contamination_command(one: Mapping[str, Any]) -> str:
 
 def _with_settings(command: str, settings: Mapping[str, Any]) -> str:
     """Returns the command with the settings that are not off."""
-    given = {name: value for name, value in settings.items() if value not in (None, False)}
+    given = {name: value for name, value in settings.items() if value is not None and value is not False}
     return " ".join(
         [command, *(f"--set {name}={'true' if value is True else value}" for name, value in given.items())]
     )
@@ -104,7 +104,7 @@ def _audit(audit: Mapping[str, Any] | None, command: str) -> str:
         reasons = "; ".join(f"{number:,} {CANNOT_HIDE[key]}" for key, number in audit["cannot_hide"].items())
         lines.append(
             f"{audit['hideable']:,} of {audit['positives']:,} positives could be hidden. "
-            f"Never hidden: {reasons}."
+            f"These positives cannot be hidden: {reasons}."
         )
     if calibration := audit["calibrated_on"]:
         lines.append(_calibration(calibration))

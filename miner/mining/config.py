@@ -148,7 +148,7 @@ class MiningConfig:
     split: str = key("train", "Mine the queries with positives in this split.")
     queries: int | None = key(None, "Mine a seeded sample of this many queries.", within=COUNT)
     depth: int = key(100, "Candidates per query and retriever.", within=DEPTH)
-    bm25: bool = key(True, "Search with BM25; --no-bm25 leaves it out.", kind=bool)
+    bm25: bool = key(True, "Search with BM25.", kind=bool)
     bm25_backend: str = key("bm25s", "BM25 implementation.", ("bm25s", "rank-bm25"))
     bm25_variant: str | None = key(
         None,
@@ -175,7 +175,9 @@ class MiningConfig:
     overlaps: bool = key(
         True, "Exclude documents that contain a positive or are contained in one.", kind=bool
     )
-    protected: tuple[str, ...] = key((), "Id of a document that is never a negative.", kind=tuple)
+    protected: tuple[str, ...] = key(
+        (), "Ids of documents that are never negatives; @FILE reads one id per line.", kind=tuple
+    )
     rules: Rules = field(default_factory=Rules)
     selection: Selection = field(default_factory=Selection)
 

@@ -208,7 +208,7 @@ def _run_of(
     """Returns the description of the run; reports the precision and device of its models."""
     for kind, model in models.by_kind.items():
         take_in_model(store, Path(model.name))
-        progress.note(f"{kind} {model.name} runs in {model.dtype} on {model.device}")
+        progress.note(f"{kind} {model.name} computes in {model.dtype} on {model.device}")
     known = {kind: model.fingerprint for kind, model in models.by_kind.items()}
     fingerprints = known.get("encoder"), known.get("reranker")
     inputs = {**collection.hashes, "encoder": fingerprints[0], "reranker": fingerprints[1]}

@@ -16,13 +16,13 @@ from miner.store.runs import Run
 from miner.store.tables import GOLD, RELABELLED
 
 CANNOT_HIDE = {
-    "only": "the only positive of its query",
+    "only": "because their query has no other",
     "gone": "no longer judged",
     "relabelled": "judged by miner relabel, not by people",
-    "trained": "a model of the run was trained on it",
-    "same_text": "its query's text has several ids",
-    "label": "positive by its label, which cannot be hidden",
-    "other_split": "judged in another split too",
+    "trained": "because a model of the run was trained on them",
+    "same_text": "because their query's text has several ids",
+    "label": "because a label, not a judgment, makes them positives",
+    "other_split": "because another split has them too",
     "not_withheld": "not withheld from training",
     "not_scored": "without a finite score",
 }

@@ -51,7 +51,7 @@ def queries(store: Store, split: str) -> pa.Table:
         known = splits(store)
         raise UsageError(
             f"no query has a judged positive in split '{split}'{near(split, known)}",
-            f"choose one with --split: {listed(known) or 'the store holds no judgments'}",
+            f"choose another split: {listed(known) or 'the store holds no judgments'}",
         )
     return table
 

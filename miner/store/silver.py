@@ -132,6 +132,6 @@ def judged_pairs(store: Store, split: str, sources: Sequence[str] = ("gold",)) -
             f"split '{split}' has no judgments of source {' or '.join(sources)}",
             f"make silver ones: miner silver {store.path}"
             if SILVER in sources
-            else f"choose one with --split: {listed(splits(store)) or 'the store holds no judgments'}",
+            else f"choose another split: {listed(splits(store)) or 'the store holds no judgments'}",
         )
     return table

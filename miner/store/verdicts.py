@@ -87,6 +87,15 @@ def negative_counts(store: Store, run: Run) -> dict[int, int]:
     return dict(rows)
 
 
+def has_several_positives(store: Store, run: Run) -> bool:
+    """Returns whether any query of a run has more than one positive, as an audit needs."""
+    rows = store.rows(
+        "SELECT 1 FROM positives WHERE evidence = ? GROUP BY query_no HAVING count(*) > 1 LIMIT 1",
+        [run.evidence],
+    )
+    return bool(rows)
+
+
 def short_queries(store: Store, run: Run) -> pa.Table:
     """Returns the queries with too few negatives: query_no, codes (of candidates; null without any)."""
     return store.table(

@@ -134,7 +134,7 @@ class EncoderConfig:
             )
         require_one_of("dtype", self.dtype, DTYPES)
         if self.guide is not None and self.loss != "gist":
-            raise UsageError(f"loss {self.loss} has no guide", "leave guide out, or use --loss gist")
+            raise UsageError(f"loss {self.loss} has no guide", "leave guide out, or use loss gist")
         if self.loss == "gist" and self.guide is None:
             raise UsageError("loss gist needs a guide model", "name one: --set guide=MODEL, such as bundled")
         for option in self.transformers:
@@ -170,7 +170,7 @@ class EncoderConfig:
         name = getattr(self, option)
         return UsageError(
             f"loss {self.loss} needs a transformer as {option}, {name} is a table of token vectors",
-            "name another, such as bundled" + (", or use --loss mnr" if option == "base" else ""),
+            "name another, such as bundled" + (", or use loss mnr" if option == "base" else ""),
         )
 
     @property

@@ -301,15 +301,15 @@ def _require_trainable(
     if similarity != COSINE and config.loss in unable:
         raise UsageError(
             f"loss {config.loss} does not train the similarity of {config.base}: {similarity}",
-            "use --loss mnr, which does, or a base that compares by cosine",
+            "use loss mnr, which does, or a base that compares by cosine",
         )
     for option in config.transformers:
         model = models[option]
         if model is not None and _has_routes(model):
             raise UsageError(
                 f"loss {config.loss} does not take a model with routes for queries and documents (Router) "
-                f"as --{option}",
-                "name another, such as bundled" + (", or use --loss mnr" if option == "base" else ""),
+                f"as {option}",
+                "name another, such as bundled" + (", or use loss mnr" if option == "base" else ""),
             )
         if model is not None and not isinstance(model[0], Transformer):
             raise config.no_transformer(option)

@@ -103,7 +103,7 @@ def note_excess(rows: int, config: AnyConfig, progress: Progress) -> None:
     if config.max_steps is not None and config.max_steps > steps:
         end = "1 epoch" if epochs == 1 else f"{epochs:g} epochs"
         most = counted(steps, "step")
-        progress.note(f"max_steps={config.max_steps} is more than the {most} of {end}: raise --epochs")
+        progress.note(f"max_steps={config.max_steps} is more than the {most} of {end}: raise epochs")
 
 
 def run_training(trainer: Trainer, work: Path, what: str, progress: Progress) -> None:
@@ -148,7 +148,7 @@ def _require_finite(trainer: Trainer) -> None:
 def _diverged(reason: str, args: Any) -> _DivergedError:
     hint = f"lower learning_rate, it was {args.learning_rate:g}"
     return _DivergedError(
-        f"training diverged: {reason}", f"{hint}; or use --set dtype=fp32" if args.bf16 else hint
+        f"training diverged: {reason}", f"{hint}; or train with dtype fp32" if args.bf16 else hint
     )
 
 

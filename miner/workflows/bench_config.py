@@ -77,12 +77,12 @@ class BenchConfig:
             raise UsageError(
                 f"{self.negatives_per_row} negatives per row are too many for loss {loss}, "
                 f"which takes at most {most - 2}",
-                "leave negatives_per_row out, or use --loss mnr",
+                "leave negatives_per_row out, or use loss mnr",
             )
         if least > 2 and IN_BATCH in self.arms:
             raise UsageError(
                 f"loss {self.training.loss} needs a negative in every row, but arm {IN_BATCH} has none",
-                "leave the arm out, or use --loss mnr",
+                "leave the arm out, or use loss mnr",
             )
         for size in self.sizes:
             if size.arm is not None and self.arms and size.arm not in self.arms:

@@ -310,10 +310,10 @@ def _dev_task(
 
 def _require_no_dev(dev: Dev, config: EncoderConfig) -> None:
     """Raises UsageError for a setting that has an effect only on scoring."""
-    for name, given in (("patience", config.patience is not None), ("dev-task", dev.task != AUTO)):
+    for name, given in (("patience", config.patience is not None), ("dev_task", dev.task != AUTO)):
         if given:
             raise UsageError(
-                f"{name.replace('-', ' ')} has no effect without a dev split",
+                f"{name} has no effect without a dev split",
                 f"name one with --dev or --dev-split, or leave {name} out",
             )
 
@@ -361,9 +361,7 @@ def usable(pairs: pa.Table, negatives: int, origin: str) -> pa.Table:
         raise UsageError(f"{origin} has no triplets to train on", "mine with other rules, or another --run")
     enough = pairs.filter(pc.greater_equal(pc.list_value_length(pairs["negative_ids"]), negatives))
     if enough.num_rows == 0:
-        raise UsageError(
-            f"no query of {origin} has {negatives} negatives", "ask for fewer --negatives-per-row"
-        )
+        raise UsageError(f"no query of {origin} has {negatives} negatives", "lower negatives_per_row")
     return enough
 
 
@@ -378,7 +376,7 @@ def rows_of(texts_of: TextsById, pairs: pa.Table, loss: str, negatives: int, ori
     if negatives > most and loss not in _LABELLED:
         raise UsageError(
             f"{negatives} negatives per row are too many for loss {loss}: at most {most}",
-            "use --negatives-per-row 1",
+            "use negatives_per_row 1",
         )
     rows = pairs.to_pylist()
     chosen = [
