@@ -286,7 +286,7 @@ def test_a_run_whose_models_know_every_positive_is_refused(store: Store) -> None
     run = replace(mine(store, MiningConfig()), reranker="a-model")
     store_pairs = store.table("SELECT query_id, doc_id FROM judgments")
     record_training(store, "a-model", store_pairs)
-    with pytest.raises(UsageError, match="48 a model of the run was trained on it") as caught:
+    with pytest.raises(UsageError, match="48 because a model of the run was trained on them") as caught:
         audit(store, run, AuditConfig())
     assert caught.value.hint == (
         f"train the reranker on fewer, with miner train-reranker {store.path} OUT --set withheld=0.3 "
@@ -307,7 +307,7 @@ def test_positives_that_cannot_be_hidden_are_told_with_what_to_do(tmp_path: Path
     judged = [("one", "a"), ("one", "b"), ("two", "a"), ("two", "b")]
     queries = {"one": "apple", "two": "Apple"}
     with make_store(tmp_path / "s.duckdb", documents, queries, judged) as store:
-        with pytest.raises(UsageError, match="4 its query's text has several ids") as caught:
+        with pytest.raises(UsageError, match="4 because their query's text has several ids") as caught:
             audit(store, mine(store, MiningConfig()), AuditConfig())
         assert caught.value.hint == "give queries with the same text one id"
 

@@ -216,3 +216,12 @@ def test_too_few_queries_and_wrong_fractions_are_refused(tmp_path: Path) -> None
     with pytest.raises(UsageError, match="dev must be a number"):
         ingest(store, two, SourceConfig(dev=1))
     assert _count(store) == {"train": 2}
+
+
+def test_queries_with_positives_in_several_splits_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "faq.csv"
+    file.write_text("query,positive\n" + "".join(f"how {i},so {i}\n" for i in range(20)), "utf-8")
+    divided = ingest(tmp_path / "s.duckdb", str(file), SourceConfig(dev=0.1, test=0.1))
+    assert (divided.splits, divided.in_several_splits) == ({"dev": 2, "test": 2, "train": 16}, 0)
+    again = ingest(tmp_path / "s.duckdb", str(file), SourceConfig())
+    assert (again.splits, again.in_several_splits) == ({"dev": 2, "test": 2, "train": 20}, 4)

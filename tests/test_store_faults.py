@@ -70,6 +70,15 @@ def test_a_foreign_database_with_a_log_is_not_touched(tmp_path: Path) -> None:
     assert state(tmp_path) == before
 
 
+def test_a_text_file_is_not_opened_as_a_database(tmp_path: Path) -> None:
+    path = tmp_path / "faq.csv"
+    path.write_text("question,answer\nhow,so\n", "utf-8")
+    before = state(tmp_path)
+    for options in ({}, {"read_only": True}, {"create": True}):
+        assert refusal(path, **options) == f"{path} is not a DuckDB file; name a store made by miner ingest"
+    assert state(tmp_path) == before
+
+
 @pytest.mark.parametrize("found", ["3", "99", "one"])
 def test_a_store_of_another_format_is_not_touched(tmp_path: Path, found: str) -> None:
     path = tmp_path / "s.duckdb"

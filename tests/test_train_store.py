@@ -395,7 +395,7 @@ def test_others_may_write_into_the_store_during_the_training(path: Path, tmp_pat
 def test_the_figures_say_what_was_trained_and_scored_on(path: Path, tmp_path: Path) -> None:
     metrics = train(path, tmp_path / "out", SCORED, TrainingRows(run="first")).metrics
     assert metrics.dev == "split dev of my.duckdb, at most 500 queries and 5,000 documents"
-    assert (metrics.about["source"], metrics.about["run"], metrics.about["negatives"]) == (
+    assert (metrics.about["source"], metrics.about["run"], metrics.about["negatives_per_row"]) == (
         "my.duckdb", "first", 1,
     )  # fmt: skip
 
@@ -451,7 +451,7 @@ def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path
         ),
         ({"split": "train"}, "split is for --judgments: a run has its own; leave it out"),
         ({"judgments": "glod"}, "no judgments 'glod'; use gold, silver, both"),
-        ({"negatives": 0}, "negatives must be a whole number from 1 to 62, got 0"),
+        ({"negatives_per_row": 0}, "negatives_per_row must be a whole number from 1 to 62, got 0"),
     ):
         with pytest.raises(UsageError) as caught:
             TrainingRows(**settings)

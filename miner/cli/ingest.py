@@ -153,6 +153,9 @@ def _summary(store: Path, report: IngestReport, divided: bool) -> Iterator[str]:
     if report.splits:
         splits = listed(f"{split} {number:,}" for split, number in report.splits.items())
         yield f"positives by split: {splits}"
+    if report.in_several_splits:
+        several = counted(report.in_several_splits, "query has", "queries have")
+        yield f"warning: {several} positives in more than one split: what is trained on must not be measured"
     if divided:
         queries = listed(f"{split} {number:,}" for split, number in report.queries.items())
         yield f"queries by split: {queries}"

@@ -17,7 +17,7 @@ from miner.faults import explained
 GROUPS = {
     "Start": {
         "demo": "Mine, audit and train on the code of Python itself.",
-        "doctor": "Show what is installed, which device is used, what is missing.",
+        "doctor": "Show what is installed, the device, and what is missing.",
     },
     "Data": {
         "ingest": "Read documents, queries and judgments into a store.",

@@ -31,9 +31,9 @@ def opened(store: StoreLike, progress: Progress, *, read_only: bool = False) -> 
 
     Raises UsageError if work that writes is given a store that was opened to read.
     """
+    if not read_only:
+        require_writable(store)
     if isinstance(store, Store) and not store.closed:
-        if store.read_only and not read_only:
-            raise UsageError(f"{store.path} was opened to read", "open it without read_only=True")
         before, store.note = store.note, progress.note
         try:
             yield store
@@ -42,6 +42,12 @@ def opened(store: StoreLike, progress: Progress, *, read_only: bool = False) -> 
         return
     with Store.open(path_of(store), read_only=read_only, note=progress.note) as found:
         yield found
+
+
+def require_writable(store: StoreLike) -> None:
+    """Raises UsageError for a store that was opened to read."""
+    if isinstance(store, Store) and not store.closed and store.read_only:
+        raise UsageError(f"{store.path} was opened to read", "open it without read_only=True")
 
 
 def path_of(store: StoreLike) -> Path:

@@ -16,7 +16,7 @@ from miner.curation.contamination import ContaminationConfig, ContaminationRepor
 from miner.curation.dedup import DedupConfig, DedupReport
 from miner.curation.silver import SilverReport
 from miner.curation.silver_config import SilverConfig
-from miner.door.arguments import Reports, StoreLike, configured, divided, opened, path_of
+from miner.door.arguments import Reports, StoreLike, configured, divided, opened, path_of, require_writable
 from miner.engine.bars import progress_for
 from miner.evaluation import evaluate as evaluating
 from miner.evaluation.evaluate import EvaluationConfig
@@ -56,6 +56,7 @@ def ingest(
     UsageError and StoreError.
     """
     chosen = configured(SourceConfig, config, settings)
+    require_writable(store)
     with progress_for(progress) as reports:
         return reading.ingest(path_of(store), sources, chosen, reports)
 

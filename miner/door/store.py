@@ -255,6 +255,8 @@ def _summary(store: database.Store, run: stored.Run) -> str:
     """Returns the number of triplets, the coverage, and the hidden-positive rate if the run was audited."""
     if run.status != "done":
         return "not finished"
+    if not mined.triplet_count(store, run):
+        return "no negatives"
     found = last_audit(store, run)
     rate = "not audited"
     if found is not None:

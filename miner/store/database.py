@@ -17,7 +17,7 @@ import pyarrow as pa
 from miner.errors import StoreError
 from miner.processors import cores
 from miner.store.access import WAIT, Access, Note, quiet
-from miner.store.faults import explaining, require_store_file
+from miner.store.faults import explaining, is_database, require_store_file
 from miner.store.lock import WAIT as LOCK_WAIT
 from miner.store.lock import WriterLock
 from miner.store.tables import FORMAT, TABLES, VIEWS
@@ -294,6 +294,8 @@ def _require_file(file: Path, create: bool) -> None:
     """Raises StoreError for a path that cannot be a store; makes the folder of a new store."""
     if file.exists() or not create:
         require_store_file(file)
+        if file.stat().st_size and os.access(file, os.R_OK) and not is_database(file):
+            raise StoreError(f"{file} is not a DuckDB file", "name a store made by miner ingest")
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -91,6 +91,8 @@ class IngestReport(Readable):
     """Positives per split that the store now has."""
     queries: Mapping[str, int]
     """Queries with positives per split, among the added rows."""
+    in_several_splits: int
+    """Texts of queries that have positives in more than one split: of one that is tested, training knows."""
     cleaned: int
     """Texts from which NUL characters or lone surrogates were removed."""
     rejected: tuple[Rejection, ...]
@@ -172,7 +174,8 @@ class Intake:
             return IngestReport(
                 added={table: added for table, (added, _) in counts.items()},
                 already_there={table: there for table, (_, there) in counts.items()},
-                splits=_splits(store),
+                splits=(splits := _splits(store)),
+                in_several_splits=_in_several_splits(store) if len(splits) > 1 else 0,
                 queries=queries_by_split(store),
                 cleaned=self._cleaned,
                 rejected=_rejections(store),
@@ -450,6 +453,14 @@ def _identity(store: Store) -> Identity:
         FROM queries q LEFT JOIN document_texts d ON d.doc_id = q.query_id"""
     )
     return Identity(queries_are_documents(store), without, other_text)
+
+
+def _in_several_splits(store: Store) -> int:
+    ((number,),) = store.rows(
+        """SELECT count(*) FROM (SELECT text_key FROM queries JOIN judgments USING (query_id)
+            WHERE relevance > 0 GROUP BY text_key HAVING min(split) <> max(split))"""
+    )
+    return int(number)
 
 
 def _splits(store: Store) -> dict[str, int]:
