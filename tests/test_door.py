@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -433,7 +434,7 @@ def test_the_objects_of_the_door_import_nothing_heavy() -> None:
 
 def test_a_user_script_is_typed_and_runs(root: Path, tmp_path: Path) -> None:
     """mypy reads the package as an installed one: only `py.typed` says that its types count."""
-    script = root / "tests" / "user_script.py"
+    script = Path(shutil.copy(root / "tests" / "user_script.py", tmp_path))
     environment = tmp_path / "env"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (packages,) = environment.glob("lib/python*/site-packages")

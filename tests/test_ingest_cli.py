@@ -34,6 +34,7 @@ def test_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "queries              1 added\n"
         "judgments            2 added\n"
         "positives by split: dev 1, train 1\n"
+        "warning: 1 query has positives in more than one split: what is trained on must not be measured\n"
         "cleaned: 1 text had NUL characters or lone surrogates\n"
         "left out: 1 empty_text\n"
         f"  {folder}/corpus.jsonl:1201: document 'e' has no text\n"

@@ -276,9 +276,7 @@ def test_python_variables_are_not_tables(store: Path) -> None:
 ENDLESS = "WITH RECURSIVE r AS (SELECT 1 a UNION ALL SELECT a + 1 FROM r) SELECT count(*) FROM r"
 
 
-@pytest.mark.parametrize(
-    "query", [ENDLESS, "SELECT sum(a.range * b.range) FROM range(1000000000) a, range(1000000000) b"]
-)
+@pytest.mark.parametrize("query", [ENDLESS, "SELECT sum(range) FROM range(1000000000000)"])
 def test_an_endless_query_is_stopped(store: Path, query: str) -> None:
     with pytest.raises(StoreError) as caught:
         rows(store, query, Limits(seconds=1))

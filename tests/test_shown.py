@@ -72,5 +72,5 @@ def test_notes_and_the_summary_of_an_ingest_show_no_control_characters(
         main(["ingest", str(tmp_path / "s.duckdb"), str(tmp_path / "set"), "--set", "max_bad=1"])
     said = capsys.readouterr().err
     assert "\x1b" not in said
-    assert "not read: no\\x1b[31mte (no table by its ending)" in said
+    assert "not read: no\\x1b[31mte (not a table)" in said
     assert "not read: columns x\\x1b[31m" in said

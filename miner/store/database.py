@@ -81,7 +81,11 @@ class Store:
             if store._lock is not None:
                 store._lock.acquire(LOCK_WAIT if wait is None else wait)
             log = Path(f"{file}.wal")
-            if store._lock is not None and not store._lock.is_nested and log.exists():
+            is_first = store._lock is not None and not store._lock.is_nested
+            if is_first:
+                # Only then: closing the file here would end the locks of an open connection of this process.
+                _require_database(file)
+            if is_first and log.exists():
                 # Opening the file for writing merges the log into it: first check that it is a store.
                 with cls(file, Access(file, True, config, note), None) as looked:
                     looked._access.open(patience)
@@ -290,12 +294,18 @@ def _quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
+def _require_database(file: Path) -> None:
+    """Raises StoreError for a readable file with another content than a database, which DuckDB would open."""
+    if not file.exists() or not file.stat().st_size or not os.access(file, os.R_OK):
+        return
+    if not is_database(file):
+        raise StoreError(f"{file} is not a DuckDB file", "name a store made by miner ingest")
+
+
 def _require_file(file: Path, create: bool) -> None:
     """Raises StoreError for a path that cannot be a store; makes the folder of a new store."""
     if file.exists() or not create:
         require_store_file(file)
-        if file.stat().st_size and os.access(file, os.R_OK) and not is_database(file):
-            raise StoreError(f"{file} is not a DuckDB file", "name a store made by miner ingest")
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
