@@ -17,7 +17,7 @@ import pyarrow as pa
 from miner.errors import StoreError
 from miner.processors import cores
 from miner.store.access import WAIT, Access, Note, quiet
-from miner.store.faults import explaining, is_database, require_store_file
+from miner.store.faults import explaining, require_database, require_store_file
 from miner.store.lock import WAIT as LOCK_WAIT
 from miner.store.lock import WriterLock
 from miner.store.tables import FORMAT, TABLES, VIEWS
@@ -83,8 +83,7 @@ class Store:
             log = Path(f"{file}.wal")
             is_first = store._lock is not None and not store._lock.is_nested
             if is_first:
-                # Only then: closing the file here would end the locks of an open connection of this process.
-                _require_database(file)
+                require_database(file)
             if is_first and log.exists():
                 # Opening the file for writing merges the log into it: first check that it is a store.
                 with cls(file, Access(file, True, config, note), None) as looked:
@@ -292,14 +291,6 @@ def _config(spill: str, threads: int, memory_limit: str) -> dict[str, Any]:
 
 def _quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
-
-
-def _require_database(file: Path) -> None:
-    """Raises StoreError for a readable file with another content than a database, which DuckDB would open."""
-    if not file.exists() or not file.stat().st_size or not os.access(file, os.R_OK):
-        return
-    if not is_database(file):
-        raise StoreError(f"{file} is not a DuckDB file", "name a store made by miner ingest")
 
 
 def _require_file(file: Path, create: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,10 @@ def known_as(file: Path) -> Path:
 
 
 def is_database(path: Path) -> bool:
-    """Returns whether the file at `path` is a DuckDB file, by its bytes 8 to 12."""
+    """Returns whether the file at `path` is a DuckDB file, by its bytes 8 to 12.
+
+    Not for a store that this process has open: closing the file ends the locks of its connection (POSIX).
+    """
     try:
         if not path.is_file():  # opening a pipe would wait for its writer
             return False
@@ -67,6 +71,19 @@ def require_store_file(path: Path) -> None:
         raise StoreError(f"{path} is a folder, not a store", "name a file, such as my.duckdb")
     if not path.is_file():
         raise StoreError(f"{path} is a device or a pipe, not a store", "name a file, such as my.duckdb")
+
+
+def require_database(path: Path) -> None:
+    """Raises StoreError for a file that holds something else than a database, such as a CSV file.
+
+    DuckDB opens some of them without an error. A file that is missing, empty or not readable passes.
+    """
+    if path.exists() and path.stat().st_size and os.access(path, os.R_OK) and not is_database(path):
+        raise _not_a_database(path)
+
+
+def _not_a_database(path: Path) -> StoreError:
+    return StoreError(f"{path} is not a DuckDB file", "name a store made by miner ingest")
 
 
 @contextmanager
@@ -146,7 +163,7 @@ def open_error(file: Path, error: Exception) -> StoreError:
     if refused := _refused(file, text):
         return refused
     if file.is_file() and not is_database(file):
-        return StoreError(f"{file} is not a DuckDB file", "name a store made by miner ingest")
+        return _not_a_database(file)
     if _OTHER_VERSION in text:
         return StoreError(
             f"{file} was written by a version of DuckDB whose files DuckDB {duckdb.__version__} cannot read",
@@ -155,5 +172,5 @@ def open_error(file: Path, error: Exception) -> StoreError:
     if isinstance(error, duckdb.Error) and any(sign in text for sign in _DAMAGED):
         return store_error(file, error) or StoreError(f"{file} is damaged", "restore it from a copy")
     if "not a valid DuckDB" in text:
-        return StoreError(f"{file} is not a DuckDB file", "name a store made by miner ingest")
+        return _not_a_database(file)
     return StoreError(f"cannot open {known_as(file)}: {first}", "check the path and its permissions")

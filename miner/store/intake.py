@@ -92,7 +92,7 @@ class IngestReport(Readable):
     queries: Mapping[str, int]
     """Queries with positives per split, among the added rows."""
     in_several_splits: int
-    """Texts of queries that have positives in more than one split: of one that is tested, training knows."""
+    """Query texts with positives in several splits: a model may be measured on what it was trained on."""
     cleaned: int
     """Texts from which NUL characters or lone surrogates were removed."""
     rejected: tuple[Rejection, ...]
