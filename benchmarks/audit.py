@@ -39,10 +39,10 @@ def texts(number: int, seed: int) -> list[str]:
     random = np.random.default_rng(seed)
     words = np.array([f"word{i}" for i in range(20_000)])
     made = [list(row) for row in words[random.integers(0, len(words), (number, WORDS))]]
-    for place in range(10, number, 10):
-        copy = list(made[place - 1])
+    for position in range(10, number, 10):
+        copy = list(made[position - 1])
         copy[2], copy[7] = copy[7], copy[2]
-        made[place] = copy
+        made[position] = copy
     return [" ".join(row) for row in made]
 
 
@@ -120,8 +120,8 @@ def process(command: list[str], _: int) -> tuple[float, float]:
 
 def measure(found: Report, commands: dict[str, list[str]], given: argparse.Namespace) -> None:
     """Adds a row per command."""
-    sides = {name: partial(process, command) for name, command in commands.items()}
-    for name, taken in alternate(sides, given.repeats).items():
+    systems = {name: partial(process, command) for name, command in commands.items()}
+    for name, taken in alternate(systems, given.repeats).items():
         figures = {"seconds": spread(s for s, _ in taken), "peak_gib": spread(peak for _, peak in taken)}
         goal = SWEEP if name.startswith("calibrate") else None
         found.row(name, figures, goal=goal, value=figures["seconds"]["median"])

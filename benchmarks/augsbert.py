@@ -34,8 +34,8 @@ from corpora import base_of, kept_store
 
 from miner.curation.silver import SilverReport, silver
 from miner.curation.silver_config import SilverConfig
-from miner.engine.bars import progress
 from miner.engine.progress import Progress
+from miner.engine.progress_bars import progress
 from miner.evaluation.compare import compare
 from miner.evaluation.result import Evaluation, from_values
 from miner.evaluation.retrieval import RetrievalTask, retrieval_task

@@ -106,15 +106,15 @@ def agreement(ours: Bm25, plain: Any, tokens: Tokens, sample: int) -> float:
 
 
 def rate(run: Callable[[], object], queries: int) -> Callable[[int], float]:
-    """Returns a side for `alternate` that gives queries per second."""
+    """Returns a system for `alternate`, which gives queries per second."""
 
-    def side(_: int) -> float:
+    def system(_: int) -> float:
         """Times one pass over the queries."""
         started = time.perf_counter()
         run()
         return queries / (time.perf_counter() - started)
 
-    return side
+    return system
 
 
 def build(name: str, make: Callable[[], Any], seconds: dict[str, float]) -> Any:
@@ -136,7 +136,7 @@ def measure(collection: Collection, given: argparse.Namespace, found: Report) ->
     picked = np.random.default_rng(given.seed).permutation(len(tokens.queries))[: given.rank_queries]
     sample = [tokens.queries[i] for i in picked]
     total = len(tokens.queries)
-    sides = {
+    systems = {
         "miner": rate(partial(search_ours, ours, collection), total),
         "bm25s": rate(partial(search_bm25s, plain, tokens.queries), total),
         "rank-bm25": rate(partial(search_rank, rank, sample), len(sample)),
@@ -144,15 +144,15 @@ def measure(collection: Collection, given: argparse.Namespace, found: Report) ->
     if importlib.util.find_spec("numba"):
         compiled = build("bm25s numba", partial(build_bm25s, tokens, config, "numba"), seconds)
         search_bm25s(compiled, tokens.queries[:10])
-        sides["bm25s numba"] = rate(partial(search_bm25s, compiled, tokens.queries), total)
-    rates = alternate(sides, given.repeats)
+        systems["bm25s numba"] = rate(partial(search_bm25s, compiled, tokens.queries), total)
+    rates = alternate(systems, given.repeats)
     sizes = {"documents": len(tokens.documents), "queries": total, "rank_bm25_queries": len(sample)}
     difference = agreement(ours, plain, tokens, min(200, total))
     add_rows(found, rates, {"settings": sizes, "index_seconds": seconds, "score_difference": difference})
 
 
 def add_rows(found: Report, rates: dict[str, list[float]], about: Figures) -> None:
-    """Adds a row per side and the ratios."""
+    """Adds a row per system and the ratios."""
     sizes = about["settings"]
     for name, values in rates.items():
         figures = {"queries_per_second": spread(values), "index_seconds": about["index_seconds"][name]}

@@ -72,7 +72,7 @@ class Report:
         self, measurement: str, figures: Figures, *, goal: Goal | None = None, value: float | None = None,
         note: str = "", **settings: Any,
     ) -> None:  # fmt: skip
-        """Adds one measurement; with a goal, `value` is what is held against it."""
+        """Adds one measurement; with a goal, `value` is what is compared with it."""
         target: dict[str, Any] | None = None
         if goal and value is not None:
             target = {
@@ -121,7 +121,7 @@ def _shown(value: float | None) -> str:
 def parser(text: str | None) -> argparse.ArgumentParser:
     """Returns the parser that all benchmarks share; `text` is the module's docstring."""
     result = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument("--repeats", type=int, default=3, help="how often each side runs, in turn [3]")
+    result.add_argument("--repeats", type=int, default=3, help="how often each system runs, in turn [3]")
     result.add_argument("--seed", type=int, default=SEED, help=f"of every sample [{SEED}]")
     result.add_argument("--results", type=Path, help="file that gets the rows [full size: results/]")
     result.add_argument(
@@ -147,11 +147,11 @@ def report(question: str, given: argparse.Namespace, *, full: bool, least: int =
     return Report(question, out, settings, full and given.repeats >= least)
 
 
-def alternate(sides: Mapping[str, Callable[[int], T]], repeats: int) -> dict[str, list[T]]:
-    """Runs A B A B …; returns each side's results in order. A side is given the number of the repeat."""
-    results: dict[str, list[T]] = {name: [] for name in sides}
+def alternate(systems: Mapping[str, Callable[[int], T]], repeats: int) -> dict[str, list[T]]:
+    """Runs A B A B …; returns each system's results in order. A system is given the number of the repeat."""
+    results: dict[str, list[T]] = {name: [] for name in systems}
     for repeat in range(repeats):
-        for name, run in sides.items():
+        for name, run in systems.items():
             print(f"{name}, {repeat + 1} of {repeats} …", file=sys.stderr, flush=True)
             results[name].append(run(repeat))
     return results
@@ -228,7 +228,7 @@ def gib(size: float) -> float:
 
 def _circumstances() -> dict[str, Any]:
     return {
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_told(sys.argv[1:])]),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_repeatable(sys.argv[1:])]),
         "commit": _commit(),
         "machine": {
             "processor": processor_name(),
@@ -241,8 +241,8 @@ def _circumstances() -> dict[str, Any]:
     }
 
 
-def _told(arguments: Sequence[str]) -> list[str]:
-    """The arguments as the row tells them: paths from the checkout, and not where work and rows were kept."""
+def _repeatable(arguments: Sequence[str]) -> list[str]:
+    """The arguments that repeat a measurement: paths from the checkout, without --work and --results."""
     kept = list(arguments)
     for elsewhere in ("--work", "--results"):
         if elsewhere in kept:

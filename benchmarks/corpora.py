@@ -1,4 +1,4 @@
-"""The data of a benchmark: BEIR folders cut to a size, stores of them, vectors both sides can read."""
+"""The data of a benchmark: BEIR folders cut to a size, stores of them, vectors both systems can read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from miner.models.encoder import Encoder, Vectors
 from miner.models.names import BUNDLED, resolve
-from miner.models.vectors import VectorCache, embed, vector_keys
+from miner.models.vector_cache import VectorCache, embed, vector_keys
 from miner.sources import ingest
 from miner.text import join_title
 from miner.training.encoder_config import EncoderConfig
@@ -160,7 +160,7 @@ def warm_store(path: Path, written: Path, data: Beir) -> tuple[Path, Vectorised]
 
 
 class Vectorised:
-    """The bundled encoder's vectors of a store's texts: the same for both sides."""
+    """The bundled encoder's vectors of a store's texts: the same for both systems."""
 
     def __init__(self, store: Path) -> None:
         self._encoder = Encoder(BUNDLED)

@@ -3,7 +3,7 @@
 tldr, dense candidates, depth 50, 5 negatives. miner decides over the evidence it stored:
 `decide_again` in this process, and `miner decide` as a whole process. The peer is called again with
 its embeddings in its cache_folder: the call alone, with the model already loaded, and as a whole
-process. Each repeat has a margin of its own, so that no run is finished already. Both sides have the
+process. Each repeat has a margin of its own, so that no run is finished already. Both systems have the
 same vectors.
 
 Target: decide_again at least 50 x as fast as the peer's call.
@@ -32,7 +32,7 @@ from common import (
 from corpora import BUNDLED_FOLDER, Beir, warm_store
 from peer import Texts, fill_cache, load_encoder
 from peer import mine as call_peer
-from sides import peer
+from systems import peer
 
 from miner.mining.config import MiningConfig, with_values
 from miner.mining.pipeline import decide_again, mine
@@ -43,7 +43,7 @@ DEPTH = 50
 OVER_PEER = Goal("seconds of the peer's call over decide_again's", ">=", 50, " x")
 CONFIG = MiningConfig(depth=DEPTH, bm25=False, encoder="bundled")
 
-Side = Callable[[int], float]
+System = Callable[[int], float]
 
 
 def margin(repeat: int, offset: float = 0.0) -> float:
@@ -51,53 +51,53 @@ def margin(repeat: int, offset: float = 0.0) -> float:
     return round(0.06 + offset + repeat / 1000, 6)
 
 
-def decided(path: Path, run: Run) -> Side:
-    """Returns the side that calls `decide_again` on an open store."""
+def decided(path: Path, run: Run) -> System:
+    """Returns the system that calls `decide_again` on an open store."""
 
-    def side(repeat: int) -> float:
+    def system(repeat: int) -> float:
         """Decides with this repeat's margin."""
         config = with_values(CONFIG, {"relative_margin": margin(repeat)})
         with Store.open(path) as store:
             return timed(lambda: decide_again(store, run, config))
 
-    return side
+    return system
 
 
-def decided_by_process(path: Path, run: Run) -> Side:
-    """Returns the side that runs `miner decide`."""
+def decided_by_process(path: Path, run: Run) -> System:
+    """Returns the system that runs `miner decide`."""
 
-    def side(repeat: int) -> float:
+    def system(repeat: int) -> float:
         """Decides with a margin of its own."""
         wanted = str(margin(repeat, offset=0.0005))
         return run_process(miner("decide", path, "--run", run.name, "--relative-margin", wanted)).seconds
 
-    return side
+    return system
 
 
-def called(texts: Texts, model: Any, cache: Path) -> Side:
-    """Returns the side that calls the peer with its embeddings cached."""
+def called(texts: Texts, model: Any, cache: Path) -> System:
+    """Returns the system that calls the peer with its embeddings cached."""
 
-    def side(repeat: int) -> float:
+    def system(repeat: int) -> float:
         """Calls with this repeat's margin."""
         settings = {"range_max": DEPTH, "relative_margin": margin(repeat), "cache_folder": str(cache)}
         return timed(lambda: call_peer(texts, model, **settings))
 
-    return side
+    return system
 
 
-def called_by_process(data: Path, cache: Path) -> Side:
-    """Returns the side that runs the peer as a process with its embeddings cached."""
+def called_by_process(data: Path, cache: Path) -> System:
+    """Returns the system that runs the peer as a process with its embeddings cached."""
 
-    def side(repeat: int) -> float:
+    def system(repeat: int) -> float:
         """Runs it with this repeat's margin."""
         wanted = str(margin(repeat))
         return peer(data, DEPTH, "--cache", cache, "--relative-margin", wanted).took.seconds
 
-    return side
+    return system
 
 
 def add_rows(found: Report, seconds: dict[str, list[float]], about: dict[str, Any]) -> None:
-    """Adds a row per side and the ratios."""
+    """Adds a row per system and the ratios."""
     most = about["most_positives_of_a_query_text"]
     note = f"the peer searches again, range_max + {most} = {DEPTH + most} neighbours of each query"
     for name, values in seconds.items():
@@ -135,13 +135,13 @@ def main() -> None:
         fill_cache(folder / "cache", model, texts, rows)
         with Store.open(path) as store:
             run = mine(store, CONFIG)
-        sides = {
+        systems = {
             "decide_again": decided(path, run),
             "peer call": called(texts, model, folder / "cache"),
             "miner decide": decided_by_process(path, run),
             "peer process": called_by_process(written, folder / "cache"),
         }
-        add_rows(found, alternate(sides, given.repeats), data.sizes())
+        add_rows(found, alternate(systems, given.repeats), data.sizes())
     found.show()
 
 

@@ -39,8 +39,8 @@ from miner.auditing.calibrate import Calibration, calibrate, halves
 from miner.auditing.config import AuditConfig
 from miner.auditing.probability import Facts, Probability
 from miner.auditing.replay import Replay, ReplayEvidence, Trial
-from miner.engine.bars import progress
 from miner.engine.progress import Progress
+from miner.engine.progress_bars import progress
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine
 from miner.stats import clustered_rate
@@ -158,11 +158,11 @@ def siblings(data: Path, replay: Replay) -> list[tuple[int, ...]]:
     """Returns the clusters of perspectives that say the same, as positions of positives."""
     table = replay.hideable.table
     pairs = zip(table["query_id"].to_pylist(), table["doc_id"].to_pylist(), strict=True)
-    place = {pair: i for i, pair in enumerate(pairs)}
+    position = {pair: i for i, pair in enumerate(pairs)}
     found = []
     for line in (data / "clusters.jsonl").read_text("utf-8").splitlines():
         row = json.loads(line)
-        known = [place[row["query_id"], d] for d in row["doc_ids"] if (row["query_id"], d) in place]
+        known = [position[row["query_id"], d] for d in row["doc_ids"] if (row["query_id"], d) in position]
         if len(known) > 1:
             found.append(tuple(known))
     return found
@@ -190,7 +190,7 @@ def mined(store: Store, folder: Path, given: Namespace, repeat: int, reports: Pr
         reranker = str(
             train_reranker(store, folder / f"reranker-{repeat}", training, reports, force=True).out
         )
-    # Both sides compute in the same numbers, on any processor.
+    # Both systems compute in the same numbers, on any processor.
     config = MiningConfig(
         encoder="bundled", bm25=not given.no_bm25, depth=given.depth, reranker=reranker, dtype="fp32"
     )
@@ -256,11 +256,11 @@ def combined(facts: Facts, evidence: ReplayEvidence, choosing: Any, target: floa
     """
     probability = Probability(facts, [evidence], seed).of(evidence)
     score = evidence.candidates["score"].to_numpy()
-    place = evidence.candidates.schema.get_field_index("score")
+    position = evidence.candidates.schema.get_field_index("score")
     free = probability[evidence.candidates["exclusion"].is_null().to_numpy() & ~np.isnan(probability)]
     for bound in np.unique(np.quantile(free, np.linspace(0, 1, BOUNDS)))[::-1]:
         kept = pa.array(np.where(probability > bound, np.nan, score))
-        table = evidence.candidates.set_column(place, "score", kept)
+        table = evidence.candidates.set_column(position, "score", kept)
         trial = under(SETTINGS[NAIVE], facts.replay, replace(evidence, candidates=table))
         if trial.selected[choosing].sum() <= target * trial.hidden[choosing].sum():
             break
@@ -284,7 +284,7 @@ def inside_expected(store: Store, run: Run, given: Namespace) -> dict[str, Any]:
 
 
 def add_rows(found: Report, tallies: dict[str, Tally], given: Namespace) -> None:
-    """Adds a row per setting, and what the targets are held against."""
+    """Adds a row per setting, and the figures that have targets."""
     figures = {name: tally.figures() for name, tally in tallies.items()}
     for name, one in figures.items():
         goal = BELOW if given.reranker and name == CALIBRATED else None

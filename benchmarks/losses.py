@@ -124,13 +124,13 @@ def measured(task: SimilarityTask, model: Path | str) -> Evaluation:
 
 def trained(folder: Path, data: Examples, loss: str, seed: int, given: Namespace) -> Path:
     """Returns a model trained now."""
-    place = LOSSES.index(loss)
+    position = LOSSES.index(loss)
     config = EncoderConfig(
         loss=loss,
         base=given.base,
-        epochs=given.epochs[place],
-        batch_size=given.batch[place],
-        learning_rate=given.rate[place] if given.rate else None,
+        epochs=given.epochs[position],
+        batch_size=given.batch[position],
+        learning_rate=given.rate[position] if given.rate else None,
         seed=seed,
     )
     print(f"seed {seed}: {loss}, {len(data):,} rows, {config.epochs:g} epochs …", file=sys.stderr, flush=True)

@@ -2,7 +2,7 @@
 
 200,000 documents of 30 random words and 20,000 queries with one positive each, random unit vectors of
 384 dimensions; a query's vector leans towards its positive's (cosine about 0.5), so that negatives
-pass the margin. Both sides find the same vectors in their caches, and mine dense candidates at depth
+pass the margin. Both systems find the same vectors in their caches, and mine dense candidates at depth
 50, 5 negatives, relative margin 0.05. What is measured is the largest resident set of the whole
 process, files mapped into memory included, and its seconds.
 
@@ -18,7 +18,7 @@ import numpy as np
 from common import Goal, Report, alternate, parser, ratios, report, scratch
 from corpora import BUNDLED_FOLDER, Beir, Vectorised, new_store
 from peer import Texts, fill_cache, load_encoder
-from sides import Outcome, mine, peer, summary
+from systems import Outcome, mine, peer, summary
 
 from miner.models.encoder import Vectors
 
@@ -63,7 +63,7 @@ def vectorise(data: Beir, vectors: Vectorised, seed: int) -> None:
 
 
 def add_rows(found: Report, outcomes: dict[str, list[Outcome]], about: dict[str, Any]) -> None:
-    """Adds a row per side, with its seconds too, and the ratio of the peaks."""
+    """Adds a row per system, with its seconds too, and the ratio of the peaks."""
     for name, results in outcomes.items():
         figures = summary(results)
         found.row(f"{name}: peak GiB", figures, value=figures["peak_gib"]["median"], **about)
@@ -89,11 +89,11 @@ def main() -> None:
         texts, model = Texts.read(written), load_encoder(str(BUNDLED_FOLDER), "fp32")
         rows = vectors.of("query", texts.distinct_queries), vectors.of("document", texts.distinct_corpus)
         fill_cache(folder / "cache", model, texts, rows)
-        sides: dict[str, Callable[[int], Outcome]] = {
+        systems: dict[str, Callable[[int], Outcome]] = {
             "miner": lambda _: mine(store, DEPTH, vectors=True),
             "peer": lambda _: peer(written, DEPTH, "--cache", folder / "cache"),
         }
-        add_rows(found, alternate(sides, given.repeats), data.sizes())
+        add_rows(found, alternate(systems, given.repeats), data.sizes())
     found.show()
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from common import TLDR, Goal, Report, parser, report, spread
 from corpora import new_store
 
-from miner.engine.bars import progress
+from miner.engine.progress_bars import progress
 from miner.mining.config import REFERENCE_POSITIVES, MiningConfig, Rules
 from miner.mining.pipeline import mine
 from miner.models.device import resolve_device, resolve_dtype

@@ -1,4 +1,4 @@
-"""The other side: sentence-transformers' `mine_hard_negatives`, called as a user would call it.
+"""The peer: sentence-transformers' `mine_hard_negatives`, called as a user would call it.
 
 Run as a program it is one process from start to end: it reads a BEIR folder, loads the model, mines,
 and prints one JSON line: triplets, and the seconds of the call alone.

@@ -1,11 +1,11 @@
 """How fast is mining with a cross-encoder, against `mine_hard_negatives` with the same one?
 
 A seeded sample of tldr's train queries and the query text with the most positives, all documents as
-corpus, depth 30, 5 negatives, relative margin 0.05. Both sides find the encoder's vectors of every
+corpus, depth 30, 5 negatives, relative margin 0.05. Both systems find the encoder's vectors of every
 text in their caches, so that the cross-encoder is what is measured; each is a process of its own,
 timed from start to end. The peer fetches and scores range_max + the most positives of any query, for
 every query, one query at a time in fp32; miner scores the candidates that are not excluded, and the
-positives, once each. --single-positive leaves queries with several positives out: then both sides
+positives, once each. --single-positive leaves queries with several positives out: then both systems
 score about as many pairs. Without --reranker a small cross-encoder is trained on tldr first, and kept
 in --work.
 
@@ -22,13 +22,13 @@ from pathlib import Path
 from common import TLDR, Goal, alternate, parser, report, scratch
 from corpora import BUNDLED_FOLDER, Beir, drop_store, new_store, warm_store
 from peer import Texts, fill_cache, load_encoder
-from sides import Outcome, add_rows, mine, peer
+from systems import Outcome, add_rows, mine, peer
 
 from miner.store.database import Store
 
 DEPTH = 30
 OVER_PEER = Goal("seconds of the peer over miner's", ">=", 4, " x")
-SIDES = ("miner", "peer", "peer-bf16", "miner-fp32")
+SYSTEMS = ("miner", "peer", "peer-bf16", "miner-fp32")
 TRAINING_QUERIES = 400
 
 
@@ -48,7 +48,7 @@ def trained(work: Path, source: Path, seed: int) -> Path:
 def cached(given: Namespace, folder: Path, written: Path, data: Beir) -> tuple[Path, Path]:
     """Returns a store with its vectors beside it, and the peer's cache folder with the same vectors."""
     store, vectors = warm_store(given.work / f"warm-{given.data.name}.duckdb", written, data)
-    if "miner-fp32" in given.sides:
+    if "miner-fp32" in given.systems:
         vectors.lend("fp32")
     texts = Texts.read(written)
     rows = vectors.of("query", texts.distinct_queries), vectors.of("document", texts.distinct_corpus)
@@ -56,10 +56,10 @@ def cached(given: Namespace, folder: Path, written: Path, data: Beir) -> tuple[P
     return store, folder / "cache"
 
 
-def sides(
+def systems(
     given: Namespace, written: Path, caches: tuple[Path, Path], reranker: Path
 ) -> dict[str, Callable[[int], Outcome]]:
-    """Returns the sides that were asked for."""
+    """Returns the systems that were asked for."""
     store, cache = caches
     ours, theirs = ("--reranker", reranker), ("--cache", cache, "--reranker", reranker)
     known: dict[str, Callable[[int], Outcome]] = {
@@ -68,7 +68,7 @@ def sides(
         "peer-bf16": lambda _: peer(written, DEPTH, *theirs, "--dtype", "bf16"),
         "miner-fp32": lambda _: mine(store, DEPTH, *ours, "--set", "dtype=fp32", vectors=True),
     }
-    return {name: known[name] for name in given.sides}
+    return {name: known[name] for name in given.systems}
 
 
 def main() -> None:
@@ -79,7 +79,9 @@ def main() -> None:
     arguments.add_argument("--fraction", type=float, default=1.0, help="share of the data: a trial [1]")
     arguments.add_argument("--single-positive", action="store_true", help="queries with one positive only")
     arguments.add_argument("--reranker", type=Path, help="a cross-encoder's folder [one is trained]")
-    arguments.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES[:3]), help="[%(default)s]")
+    arguments.add_argument(
+        "--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS[:3]), help="[%(default)s]"
+    )
     given = arguments.parse_args()
     found = report("rerank", given, full=given.fraction >= 1 and given.queries >= 100)
     with scratch(given.work) as folder:
@@ -92,7 +94,7 @@ def main() -> None:
         data = data.sample(given.queries, given.seed, kept)
         written = data.write(folder / "data")
         caches = cached(given, folder, written, data)
-        outcomes = alternate(sides(given, written, caches, reranker), given.repeats)
+        outcomes = alternate(systems(given, written, caches, reranker), given.repeats)
         about = data.sizes()
         pairs = DEPTH + about["most_positives_of_a_query_text"] + 1
         note = f"the peer scores {pairs} pairs per query, {pairs * about['queries']:,} in all"

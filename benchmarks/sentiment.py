@@ -22,7 +22,7 @@ from common import TLDR, Goal, Report, parser, report, scratch, spread
 from corpora import base_of
 from losses import stsb
 
-from miner.engine.bars import progress
+from miner.engine.progress_bars import progress
 from miner.evaluation.compare import compare
 from miner.evaluation.labels import label_task
 from miner.evaluation.result import Evaluation
@@ -83,11 +83,11 @@ class Models:
 
 def add_rows(found: Report, before: list[Any], after: list[Any]) -> None:
     """Adds what rose and what fell, with the first seed's test and every seed's difference."""
-    for place, title in enumerate(("same label", "STS-B")):
-        per_seed = [compare(new[place], old[place]) for new, old in zip(after, before, strict=True)]
+    for position, title in enumerate(("same label", "STS-B")):
+        per_seed = [compare(new[position], old[position]) for new, old in zip(after, before, strict=True)]
         for differences in zip(*per_seed, strict=True):
             name = differences[0].measure
-            goal = LIFTED if (place, name) == (0, "MAP") else None
+            goal = LIFTED if (position, name) == (0, "MAP") else None
             worst = max(d.p if d.difference > 0 else 1.0 for d in differences)
             mean = float(np.mean([d.difference for d in differences]))
             found.row(

@@ -150,11 +150,11 @@ def process(command: list[str], _: int) -> tuple[float, float]:
 
 def measure_insertion(found: Report, path: Path, made: Content, given: argparse.Namespace) -> None:
     """Adds the rows on writing."""
-    sides = {
+    systems = {
         "triplets": partial(insertion, path, made, False),
         "triplets and decisions": partial(insertion, path, made, True),
     }
-    for name, seconds in alternate(sides, given.repeats).items():
+    for name, seconds in alternate(systems, given.repeats).items():
         figures = {"seconds": spread(seconds)}
         goal = INSERT if name == "triplets" else None
         found.row(f"{given.rows:,} {name} in", figures, goal=goal, value=figures["seconds"]["median"])

@@ -1,9 +1,9 @@
 """How fast is training? Pairs per second against a plain SentenceTransformerTrainer.
 
-Both sides load the bundled encoder and train on the same triplets of tldr (query, positive, a random
+Both systems load the bundled encoder and train on the same triplets of tldr (query, positive, a random
 document) with the same loss (MNR), batch size, steps, learning rate and token limit, without evaluation; the
 time is that of the whole call, loading and saving included. The plain trainer has its no-duplicates sampler
-and its defaults for all else. --dtype bf16 asks for it on our side, and adds the plain trainer in bf16.
+and its defaults for all else. --dtype bf16 asks for it for miner, and adds the plain trainer in bf16.
 
 Targets: at least 1.0 x the plain trainer in fp32; on a processor that multiplies bf16 at least 1.5 x in bf16,
 of the plain one in fp32 and, harder, of the plain one in bf16.
@@ -104,22 +104,22 @@ def main() -> None:
         def theirs(dtype: str, repeat: int) -> float:
             return timed(lambda: plain(examples, folder / f"p-{dtype}-{repeat}", dtype, given))
 
-        sides: dict[str, Callable[[int], float]] = {"miner": ours}
+        systems: dict[str, Callable[[int], float]] = {"miner": ours}
         for dtype in dict.fromkeys(("fp32", given.dtype)):
-            sides["plain" if dtype == "fp32" else f"plain {dtype}"] = partial(theirs, dtype)
-        seconds = alternate(sides, given.repeats)
-    for side, values in seconds.items():
+            systems["plain" if dtype == "fp32" else f"plain {dtype}"] = partial(theirs, dtype)
+        seconds = alternate(systems, given.repeats)
+    for system, values in seconds.items():
         speeds = spread(pairs / value for value in values)
-        found.row(f"{side}: pairs/s", {"pairs_per_second": speeds}, value=speeds["median"])
+        found.row(f"{system}: pairs/s", {"pairs_per_second": speeds}, value=speeds["median"])
     note = (
         ""
         if given.dtype == "fp32" or bf16_multiplies()
         else "this processor multiplies no bf16: the target is not for it"
     )
-    for side in (name for name in seconds if name != "miner"):
-        ratio = ratios(seconds[side], seconds["miner"])
-        goal = Goal(f"pairs per second over those of: {side}", ">=", LEAST[given.dtype], " x")
-        found.row(f"miner / {side}", {"ratio": ratio}, goal=goal, value=ratio["median"], note=note)
+    for system in (name for name in seconds if name != "miner"):
+        ratio = ratios(seconds[system], seconds["miner"])
+        goal = Goal(f"pairs per second over those of: {system}", ">=", LEAST[given.dtype], " x")
+        found.row(f"miner / {system}", {"ratio": ratio}, goal=goal, value=ratio["median"], note=note)
     found.show()
 
 

@@ -132,12 +132,12 @@ def pairs(store: Store) -> Examples:
     """Returns the judged positives of the train split as (anchor, positive)."""
     collection = Collection.load(store, "train")
     judged = corpus.positives(store, "train")
-    sides = (
+    columns = (
         ("query_id", "anchor", collection.queries, "query_id"),
         ("doc_id", "positive", collection.documents, "doc_id"),
     )
     texts = {}
-    for column, name, table, key in sides:
+    for column, name, table, key in columns:
         known = dict(zip(table[key].to_pylist(), table["text"].to_pylist(), strict=True))
         texts[name] = [known[i] for i in judged[column].to_pylist()]
     return Examples(texts, origin="split train")

@@ -34,8 +34,6 @@ SECTIONS = {
     "loss": "## Losses",
     "met": "## Met, and without a target",
 }
-_WORDS = {"leakage": "contamination"}
-"""Older rows have older words."""
 _ASIDE = ("--work", "--results", "--repeats")
 """Options that do not make another measurement."""
 
@@ -57,20 +55,8 @@ def pages() -> dict[Path, str]:
 
 @cache
 def rows(benchmark: str) -> list[Row]:
-    """Returns all rows of a benchmark, oldest first, in today's words."""
-    lines = (ROWS / f"{benchmark}.jsonl").read_text("utf-8").splitlines()
-    return [
-        row
-        | {
-            "measurement": _today(row["measurement"]),
-            "figures": {_today(name): value for name, value in row["figures"].items()},
-        }
-        for row in map(json.loads, lines)
-    ]
-
-
-def _today(words: str) -> str:
-    return re.sub(r"[a-z]+", lambda word: _WORDS.get(word[0], word[0]), words)
+    """Returns all rows of a benchmark, oldest first."""
+    return [json.loads(line) for line in (ROWS / f"{benchmark}.jsonl").read_text("utf-8").splitlines()]
 
 
 def results() -> str:
@@ -95,7 +81,7 @@ def newest(claim: Claim) -> Row:
     found = [
         row
         for row in rows(claim["benchmark"])
-        if row["measurement"] == _today(claim["measurement"])
+        if row["measurement"] == claim["measurement"]
         and claim.get("args") in (None, _arguments(row))
         and claim["figure"] in row["figures"]
     ]

@@ -26,7 +26,7 @@ MODULES = (
 )  # fmt: skip
 CHUNKS = {
     "miner.mining.scoring.CHUNK": 64,
-    "miner.models.vectors.CHUNK": 32,
+    "miner.models.vector_cache.CHUNK": 32,
     "miner.retrieval.search.CHUNK": 8,
 }
 SLOW = (

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from miner.engine.progress import SILENT, Advance, Progress
 from miner.models.encoder import Encoded
-from miner.models.vectors import VectorCache, embed, vector_keys
+from miner.models.vector_cache import VectorCache, embed, vector_keys
 
 DIMENSION = 5
 MODEL = "5c1e" * 16

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from miner.collection.collection import Collection, Hits
 from miner.errors import MissingExtraError, UsageError
 from miner.models.device import resolve_device
-from miner.models.vectors import vector_keys
+from miner.models.vector_cache import vector_keys
 from miner.retrieval import dense, nearest
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense

@@ -21,10 +21,10 @@ from tests.stores import make_store
 KILLS = 10
 DRIVER = """
 import sys
-import miner.mining.scoring, miner.models.vectors, miner.retrieval.search
+import miner.mining.scoring, miner.models.vector_cache, miner.retrieval.search
 # Small chunks, so that there are many points between which to be killed.
 miner.retrieval.search.CHUNK = 8
-miner.models.vectors.CHUNK = 16
+miner.models.vector_cache.CHUNK = 16
 miner.mining.scoring.CHUNK = 64
 from miner.cli.main import main
 main(sys.argv[1:])

@@ -16,7 +16,7 @@ import pytest
 from miner import __version__
 from miner.cli import main as module
 from miner.cli.main import COMMANDS, GROUPS, main
-from miner.engine.bars import progress
+from miner.engine.progress_bars import progress
 from miner.errors import MinerError, UsageError
 from miner.store.database import Store
 
@@ -266,7 +266,7 @@ def test_progress_elsewhere_than_on_a_terminal_is_notes_only(capfd: pytest.Captu
 
 def test_progress_on_a_terminal_is_drawn_on_stderr_only() -> None:
     script = (
-        "from miner.engine.bars import progress\n"
+        "from miner.engine.progress_bars import progress\n"
         "with progress() as reports:\n"
         "    with reports.task('encode', 1000, 400, 'texts') as advance:\n"
         "        advance(600)\n"

@@ -9,7 +9,8 @@ import pytest
 
 from miner.errors import UsageError, listed
 from miner.mining.config import MiningConfig
-from miner.mining.pipeline import change, mine
+from miner.mining.diff import change
+from miner.mining.pipeline import mine
 from miner.sources import SourceConfig, ingest
 from miner.store import runs
 from tests.stores import make_store

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from miner.engine.bars import Lines
 from miner.engine.progress import Pace
+from miner.engine.progress_bars import Lines
 from miner.models.batching import equal_length_batches, padded_batches, units_of
 
 

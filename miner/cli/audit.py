@@ -39,7 +39,7 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
     """
     from miner.auditing.audit import audit, compare_with_judgments
     from miner.auditing.report import audit_table, judged_table
-    from miner.engine.bars import progress
+    from miner.engine.progress_bars import progress
     from miner.errors import UsageError, printable
     from miner.sources.qrels import read_judgments
     from miner.store.database import Store

@@ -70,7 +70,7 @@ def command(store: Path, run: str | None, out: Path | None, as_json: bool, **giv
     miner bench my.duckdb --arms easy,hard-filtered,run:strict --seeds 5
     miner bench my.duckdb --sizes easy=100000,hard-filtered=10000
     """
-    from miner.engine.bars import progress
+    from miner.engine.progress_bars import progress
     from miner.workflows import bench_report
     from miner.workflows.bench import bench, default_out
 

@@ -63,7 +63,7 @@ def command(
     """
     from miner.auditing.calibrate import calibrate
     from miner.auditing.report import calibration_table, require_writable, write_recipe
-    from miner.engine.bars import progress
+    from miner.engine.progress_bars import progress
     from miner.store.database import Store
     from miner.store.runs import find_run, staleness
 

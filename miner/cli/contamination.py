@@ -87,7 +87,7 @@ def command(
     miner contamination my.duckdb benchmark.duckdb --remove
     """
     from miner.curation.contamination import ContaminationConfig, contamination
-    from miner.engine.bars import progress
+    from miner.engine.progress_bars import progress
     from miner.store.database import Store
 
     config = ContaminationConfig(**SETTINGS.values(given)[""])

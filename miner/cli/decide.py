@@ -30,7 +30,7 @@ def command(store: Path, source: str | None, name: str | None, **given: Any) -> 
     miner decide my.duckdb --strategy random --negatives 8 --set seed=7
     """
     from miner.cli.summary import summarise
-    from miner.engine.bars import Lines, progress
+    from miner.engine.progress_bars import Lines, progress
     from miner.mining.pipeline import config_of, decide_again
     from miner.store.database import Store
     from miner.store.runs import find_run, staleness

@@ -55,7 +55,7 @@ def command(store: Path, as_json: bool, **given: Any) -> None:
     miner dedup commands.duckdb --set punctuation=true
     """
     from miner.curation.dedup import DedupConfig, dedup
-    from miner.engine.bars import progress
+    from miner.engine.progress_bars import progress
     from miner.store.database import Store
 
     config = DedupConfig(**SETTINGS.values(given)[""])

@@ -57,7 +57,7 @@ def command(out: Path, queries: int) -> None:
     miner demo
     miner demo my-demo --queries 100
     """
-    from miner.engine.bars import progress
+    from miner.engine.progress_bars import progress
     from miner.store.database import Store
 
     started = time.monotonic()

@@ -68,7 +68,7 @@ def command(
     miner evaluate my-model my.duckdb --against bundled --beside stsb.duckdb:test
     miner evaluate my-reranker my.duckdb --set depth=50 --queries 200 --json --per-query
     """
-    from miner.engine.bars import progress
+    from miner.engine.progress_bars import progress
     from miner.evaluation.evaluate import EvaluationConfig
     from miner.evaluation.report import as_json as to_json
     from miner.evaluation.report import evaluate_on, store_split

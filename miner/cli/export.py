@@ -60,7 +60,7 @@ def command(store: Path, out: Path, run: str | None, force: bool, **given: Any) 
     miner export my.duckdb out --run strict --format triplet --scores
     miner export my.duckdb out --format flagembedding --force
     """
-    from miner.engine.bars import progress
+    from miner.engine.progress_bars import progress
     from miner.export import ExportConfig, export_run
     from miner.store.database import Store
 

@@ -12,7 +12,7 @@ from typing import Any
 import rich_click as click
 
 from miner.cli.options import Command, Settings, described
-from miner.engine.bars import progress
+from miner.engine.progress_bars import progress
 from miner.errors import UsageError, counted, listed, shown
 from miner.sources import FORMATS, IngestReport, SourceConfig, ingest
 from miner.sources.config import NAMES, SKIPPED

@@ -64,7 +64,7 @@ def command(store: Path, out: Path, as_json: bool, **given: Any) -> None:
     miner loop my.duckdb models --rounds 5 --config strict.toml --base bundled
     miner loop my.duckdb quick --base scratch --rounds 2 --set loop.queries=100
     """
-    from miner.engine.bars import progress
+    from miner.engine.progress_bars import progress
     from miner.workflows.loop import LoopConfig, loop
 
     values = SETTINGS.values(given)

@@ -43,7 +43,7 @@ def command(store: Path, name: str | None, workers: int | None, **given: Any) ->
     miner mine my.duckdb --encoder intfloat/e5-base-v2 --query-prompt "query: " --document-prompt "passage: "
     """
     from miner.cli.summary import summarise
-    from miner.engine.bars import Lines, progress
+    from miner.engine.progress_bars import Lines, progress
     from miner.mining.pipeline import mine
     from miner.store.database import Store
 

@@ -65,7 +65,7 @@ def command(store: Path, out: Path, force: bool, **given: Any) -> None:
     miner pretrain my.duckdb adapted --base google-bert/bert-base-uncased --set pooling=cls
     miner pretrain my.duckdb quick --set texts=queries --set max_steps=100
     """
-    from miner.engine.bars import progress
+    from miner.engine.progress_bars import progress
     from miner.training.tsdae import pretrain
 
     config = PretrainConfig(**SETTINGS.values(given)[""])

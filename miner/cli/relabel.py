@@ -58,7 +58,7 @@ def command(
     """
     from miner.auditing.relabel import RelabelConfig, relabel
     from miner.auditing.report import relabel_table
-    from miner.engine.bars import progress
+    from miner.engine.progress_bars import progress
     from miner.store.database import Store
     from miner.store.runs import find_run
 
@@ -94,7 +94,7 @@ def _require_alone(given: Mapping[str, Any]) -> None:
 
 
 def _undo(store: Path) -> None:
-    from miner.engine.bars import Lines
+    from miner.engine.progress_bars import Lines
     from miner.store.database import Store
     from miner.store.relabel import remove_relabelled
 

@@ -34,7 +34,7 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     miner runs my.duckdb --remove naive --remove strict
     miner runs diff my.duckdb naive strict
     """
-    from miner.engine.bars import Lines
+    from miner.engine.progress_bars import Lines
     from miner.errors import listed
     from miner.reporting.tables import text_table
     from miner.store import runs

@@ -73,7 +73,7 @@ def command(store: Path, undo: bool, **given: Any) -> None:
     miner silver my.duckdb --soft
     miner silver my.duckdb --undo
     """
-    from miner.engine.bars import Lines
+    from miner.engine.progress_bars import Lines
     from miner.store.database import Store
 
     values = SETTINGS.values(given)[""]
@@ -91,7 +91,7 @@ def _undone(store: Any) -> str:
 
 def _made(store: Any, config: SilverConfig, workers: int | None) -> str:
     from miner.curation.silver import silver
-    from miner.engine.bars import progress
+    from miner.engine.progress_bars import progress
 
     with progress() as reports:
         store.note = reports.note

@@ -129,7 +129,7 @@ def command(triplets: Path, out: Path, run: str | None, dev: Path | None, force:
     miner train sts.tsv my-model --loss cosine --columns sentence1,sentence2 --set label_max=5
     miner train triples.tsv my-model --no-header --columns query,positive,negative
     """
-    from miner.engine.bars import progress
+    from miner.engine.progress_bars import progress
     from miner.store.faults import is_database
     from miner.training.examples import Columns
     from miner.workflows.train import Dev, TrainingRows, train

@@ -73,7 +73,7 @@ def command(store: Path, out: Path, force: bool, **given: Any) -> None:
     miner train-reranker my.duckdb for-the-audit --set withheld=0.3
     miner train-reranker my.duckdb quick --set queries=200 --set max_steps=100
     """
-    from miner.engine.bars import progress
+    from miner.engine.progress_bars import progress
     from miner.store.database import Store
     from miner.training.reranker import train_reranker
 

@@ -17,7 +17,7 @@ from miner.curation.dedup import DedupConfig, DedupReport
 from miner.curation.silver import SilverReport
 from miner.curation.silver_config import SilverConfig
 from miner.door.arguments import Reports, StoreLike, configured, divided, opened, path_of, require_writable
-from miner.engine.bars import progress_for
+from miner.engine.progress_bars import progress_for
 from miner.evaluation import evaluate as evaluating
 from miner.evaluation.evaluate import EvaluationConfig
 from miner.evaluation.result import Evaluation

@@ -22,8 +22,8 @@ from miner.door import operations
 from miner.door.arguments import Reports, RunLike, StoreLike, configured, opened, run_in
 from miner.door.operations import PathLike
 from miner.door.triplets import Triplets
-from miner.engine.bars import progress_for
 from miner.engine.progress import SILENT, Progress
+from miner.engine.progress_bars import progress_for
 from miner.errors import MinerError, counted
 from miner.evaluation.result import Evaluation
 from miner.export import ExportConfig, ExportReport, training_rows

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from miner.mining.pipeline import changes
+from miner.errors import listed
+from miner.ranges import OFF
 from miner.reporting.readable import Readable
 from miner.store import verdicts as stored
+from miner.store.corpus import IDENTITY
 from miner.store.database import Store
-from miner.store.runs import find_run
+from miner.store.runs import Run, find_run
 
 
 @dataclass(frozen=True)
@@ -61,3 +65,33 @@ def differences(store: Store, before: str, after: str) -> Differences:
         same_negatives=sum(number for was, became, number in counts if was == became),
         moved=tuple(moved),
     )
+
+
+def changes(before: Run, after: Run) -> list[str]:
+    """Returns the differences between two runs' inputs and settings, one phrase each."""
+    old, new = _flat(before.config), _flat(after.config)
+    changed = [change(key, old.get(key), new[key]) for key in new if old.get(key) != new[key]]
+    hashes = ("documents", "queries", "judgments", IDENTITY, "clusters", "encoder", "reranker")
+    moved = [key for key in hashes if before.inputs.get(key) != after.inputs.get(key) and key not in new]
+    weights = [key for key in ("encoder", "reranker") if before.inputs.get(key) != after.inputs.get(key)]
+    same_name = [key for key in weights if old.get(key) == new.get(key)]
+    return changed + [f"{key} changed" for key in moved] + [f"{key}'s weights changed" for key in same_name]
+
+
+def change(key: str, before: object, after: object) -> str:
+    """Returns a changed setting as `key old → new`; for a list, a few of the members added and removed."""
+    if isinstance(before, list) and isinstance(after, list):
+        moves = {
+            "added": [one for one in after if one not in set(before)],
+            "removed": [one for one in before if one not in set(after)],
+        }
+        return f"{key} {', '.join(f'{what} {listed(ids, most=3)}' for what, ids in moves.items() if ids)}"
+    old, new = (OFF if value is None else str(value) for value in (before, after))
+    return f"{key} {old} → {new}"
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= value if isinstance(value, Mapping) else {key: value}
+    return flat

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from miner.collection.collection import Collection
 from miner.collection.exclusion import Exclusions
 from miner.engine.progress import SILENT, Progress
-from miner.errors import StoreError, UsageError, counted, listed, near, printable, shown
+from miner.errors import StoreError, UsageError, counted, near, printable, shown
 from miner.mining.config import MiningConfig
 from miner.mining.decide import decide, deciding_score
+from miner.mining.diff import changes
 from miner.mining.evidence import Searches, evidence_stage, gather
 from miner.mining.scoring import rerank
 from miner.models.constant import same_score
-from miner.models.vectors import note_truncated
-from miner.ranges import OFF
+from miner.models.vector_cache import note_truncated
 from miner.reporting.tables import percent
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import DenseConfig
@@ -239,7 +239,7 @@ def _described(
         run_id = unnamed  # the given name is the one that it got by default
     return Run(
         run_id=run_id,
-        name=name or _free_name({other.name for other in known}),
+        name=name or runs.free_name({other.name for other in known}),
         split=config.split,
         config=settings,
         inputs=inputs,
@@ -295,45 +295,11 @@ def _replace_unfinished(store: Store, other: Run, run: Run, progress: Progress) 
     runs.remove_runs(store, [other.name])
 
 
-def _free_name(taken: set[str]) -> str:
-    return next(f"r{i}" for i in range(1, len(taken) + 2) if f"r{i}" not in taken)
-
-
 def canonical(config: MiningConfig) -> dict[str, Any]:
     """Returns the configuration as JSON-able values, nested as in a recipe."""
     values = asdict(config)
     values["protected"] = sorted(config.protected)
     return values
-
-
-def changes(before: Run, after: Run) -> list[str]:
-    """Returns the differences between two runs' inputs and settings, one phrase each."""
-    old, new = _flat(before.config), _flat(after.config)
-    changed = [change(key, old.get(key), new[key]) for key in new if old.get(key) != new[key]]
-    hashes = ("documents", "queries", "judgments", corpus.IDENTITY, "clusters", "encoder", "reranker")
-    moved = [key for key in hashes if before.inputs.get(key) != after.inputs.get(key) and key not in new]
-    weights = [key for key in ("encoder", "reranker") if before.inputs.get(key) != after.inputs.get(key)]
-    same_name = [key for key in weights if old.get(key) == new.get(key)]
-    return changed + [f"{key} changed" for key in moved] + [f"{key}'s weights changed" for key in same_name]
-
-
-def change(key: str, before: object, after: object) -> str:
-    """Returns a changed setting as `key old → new`; for a list, a few of the members added and removed."""
-    if isinstance(before, list) and isinstance(after, list):
-        moves = {
-            "added": [one for one in after if one not in set(before)],
-            "removed": [one for one in before if one not in set(after)],
-        }
-        return f"{key} {', '.join(f'{what} {listed(ids, most=3)}' for what, ids in moves.items() if ids)}"
-    old, new = (OFF if value is None else str(value) for value in (before, after))
-    return f"{key} {old} → {new}"
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= value if isinstance(value, Mapping) else {key: value}
-    return flat
 
 
 def _note_scores(store: Store, run: Run, config: MiningConfig, progress: Progress) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from miner.engine.progress import SILENT, Progress
 from miner.models.encoder import Encoder, Vectors
-from miner.models.vectors import RowNumbers, VectorCache, embed, note_truncated, vector_keys, vectors_of
+from miner.models.vector_cache import RowNumbers, VectorCache, embed, note_truncated, vector_keys, vectors_of
 
 
 class CachedEncoder:

@@ -15,7 +15,7 @@ def quietly() -> Iterator[None]:
 
     transformers_logging: Any = logging
     library = getLogger("sentence_transformers")
-    bars = transformers_logging.is_progress_bar_enabled()
+    shown = transformers_logging.is_progress_bar_enabled()
     before = transformers_logging.get_verbosity(), library.level
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -25,5 +25,5 @@ def quietly() -> Iterator[None]:
     finally:
         transformers_logging.set_verbosity(before[0])
         library.setLevel(before[1])
-        if bars:
+        if shown:
             transformers_logging.enable_progress_bar()

@@ -15,7 +15,7 @@ from miner.errors import MissingExtraError, UsageError
 from miner.models.cached_encoder import CachedEncoder
 from miner.models.encoder import Encoder, Vectors
 from miner.models.similarity import COSINE, DOT, MANHATTAN, has_vector, pairwise
-from miner.models.vectors import RowNumbers, gather, release
+from miner.models.vector_cache import RowNumbers, gather, release
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.index import check_index
 from miner.retrieval.nearest import (

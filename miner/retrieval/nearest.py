@@ -21,7 +21,7 @@ from miner.errors import MissingExtraError
 from miner.models.device import resolve_device
 from miner.models.encoder import Vectors
 from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN, matrix
-from miner.models.vectors import RowNumbers, gather, release
+from miner.models.vector_cache import RowNumbers, gather, release
 from miner.processors import cores
 
 BLOCK = 32_768

@@ -96,7 +96,7 @@ def _texts(file: File, kind: str) -> Iterator[Part]:
         rows.size += line.size
         if line.text.strip():
             _text(rows, kind, file.origin, line.number, line.text)
-        if rows.full:
+        if rows.ready:
             yield rows.part()
     yield rows.part()
 

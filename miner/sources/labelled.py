@@ -30,7 +30,7 @@ def label_parts(tables: Sequence[tuple[Table, str]], config: SourceConfig) -> It
             rows.size += record.size
             rows.start("texts", table.origin, record.line, *record.content, split)
             _take(rows, record, labels, groups, split)
-            if rows.full:
+            if rows.ready:
                 yield rows.part()
     origins = ", ".join(table.origin for table, _ in tables)
     if config.division is not None:
@@ -39,7 +39,7 @@ def label_parts(tables: Sequence[tuple[Table, str]], config: SourceConfig) -> It
     for split, label in sorted(groups):
         for query_id, doc_id in _sample(groups[split, label], (split, label), config):
             rows.judgment(query_id, doc_id, split)
-            if rows.full:
+            if rows.ready:
                 yield rows.part()
     yield rows.part()
 

@@ -16,14 +16,14 @@ ROWS_PER_PART = 50_000
 CHARACTERS_PER_PART = 50_000_000
 """A part ends at either limit, so that memory stays bounded for long texts too."""
 
-_PLACE = [pa.field("origin", pa.string(), nullable=False), pa.field("line", pa.int64())]
+_LOCATION = [pa.field("origin", pa.string(), nullable=False), pa.field("line", pa.int64())]
 
 _SCHEMAS: dict[str, pa.Schema] = {
-    "documents": pa.schema([*DOCUMENTS, *_PLACE]),
-    "queries": pa.schema([*QUERIES, *_PLACE]),
-    "judgments": pa.schema([*JUDGMENTS, *_PLACE]),
-    "rows": pa.schema([pa.field("kind", pa.string()), *_PLACE, pa.field("key", pa.int64())]),
-    "rejected": pa.schema([*_PLACE, pa.field("reason", pa.string()), pa.field("detail", pa.string())]),
+    "documents": pa.schema([*DOCUMENTS, *_LOCATION]),
+    "queries": pa.schema([*QUERIES, *_LOCATION]),
+    "judgments": pa.schema([*JUDGMENTS, *_LOCATION]),
+    "rows": pa.schema([pa.field("kind", pa.string()), *_LOCATION, pa.field("key", pa.int64())]),
+    "rejected": pa.schema([*_LOCATION, pa.field("reason", pa.string()), pa.field("detail", pa.string())]),
 }
 
 
@@ -78,7 +78,7 @@ class Rows:
     def __init__(self) -> None:
         self.size = 0
         """How much of the source was read since the last part; the source increases it."""
-        self._place: tuple[str, int | None] = ("", None)
+        self._location: tuple[str, int | None] = ("", None)
         self._clear()
 
     def _clear(self) -> None:
@@ -87,7 +87,7 @@ class Rows:
 
     def _add(self, table: str, *values: Any) -> None:
         self._rows += 1
-        self._tables[table].append((*values, *self._place))
+        self._tables[table].append((*values, *self._location))
 
     def start(self, kind: str, origin: str, line: int | None, *content: object) -> None:
         """Begins a row of the source; `kind` is the plural noun for such rows in messages.
@@ -95,11 +95,11 @@ class Rows:
         Two rows of one kind with the same `content` are exact duplicates.
         """
         self.at(origin, line)
-        self._tables["rows"].append((kind, *self._place, _key(content)))
+        self._tables["rows"].append((kind, *self._location, _key(content)))
 
     def at(self, origin: str, line: int | None = None) -> None:
         """Sets the file and line of what follows, if it does not come from a row of the source."""
-        self._place = (origin, line)
+        self._location = (origin, line)
 
     def document(self, doc_id: str, text: str, title: str = "", label: str | None = None) -> None:
         """Adds a document."""
@@ -118,10 +118,10 @@ class Rows:
     def reject(self, reason: str, detail: str) -> None:
         """Records that the row cannot be used, or only in part; it counts as bad."""
         self._rows += 1
-        self._tables["rejected"].append((*self._place, reason, detail))
+        self._tables["rejected"].append((*self._location, reason, detail))
 
     @property
-    def full(self) -> bool:
+    def ready(self) -> bool:
         """Whether enough rows are collected for a part."""
         return self._rows >= ROWS_PER_PART or self._characters >= CHARACTERS_PER_PART
 

@@ -94,7 +94,7 @@ def _parts(package: _Package, split: str) -> Iterator[Part]:
         origin = f"{package.origin}{file.relative_to(package.base).as_posix()}"
         _take(rows, file, origin, package.module(file), split)
         rows.size += 1
-        if rows.full or rows.size >= FILES_PER_PART:
+        if rows.ready or rows.size >= FILES_PER_PART:
             yield rows.part()
     yield rows.part()
 

@@ -122,7 +122,7 @@ def judgments(file: File, split: str, layout: JudgmentLayout) -> Iterator[Part]:
         if line.text.strip() and not (layout.header and line.number == 1):
             fields = _keys(line.text, file.origin, line.number, layout.names) or layout.fields(line.text)
             _judgment(rows, file.origin, line.number, fields, split, layout)
-        if rows.full:
+        if rows.ready:
             yield rows.part()
     yield rows.part()
 
@@ -152,7 +152,7 @@ def table_judgments(tables: Sequence[tuple[Table, str]]) -> Iterator[Part]:
             else:
                 fields = [value or "" for value in record.values]
                 _judgment(rows, table.origin, record.line, fields, split, _IN_ORDER)
-            if rows.full:
+            if rows.ready:
                 yield rows.part()
     yield rows.part()
 

@@ -115,7 +115,7 @@ def _pairs(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterato
             rows.size += record.size
             rows.start(layout.kind, table.origin, record.line, *record.content, split)
             taken.take(record)
-            if rows.full:
+            if rows.ready:
                 yield rows.part()
     yield rows.part()
     grades.require_all_seen(source)
@@ -200,7 +200,7 @@ def _one_kind(source: str, tables: Sequence[Read], config: SourceConfig) -> Iter
                 rows.query(identity, record.values[1] or "")
             else:
                 rows.document(identity, record.values[1] or "", "".join(v or "" for v in record.values[2:]))
-            if rows.full:
+            if rows.ready:
                 yield rows.part()
     yield rows.part()
 

@@ -219,7 +219,7 @@ def _tagged_elements(file: File, kind: _FileKind, unread_tags: set[str]) -> Iter
             unread_tags |= _document(rows, file.origin, record)
         else:
             _topic(rows, file.origin, record, kind.form)
-        if rows.full:
+        if rows.ready:
             yield rows.part()
     yield rows.part()
 
@@ -282,7 +282,7 @@ def _json_records(file: File, holds: str) -> Iterator[Part]:
             rows.reject("not_text", str(error))
             continue
         _add(rows, holds, identity, text, title)
-        if rows.full:
+        if rows.ready:
             yield rows.part()
     yield rows.part()
 
@@ -297,7 +297,7 @@ def _line_records(file: File, kind: _FileKind) -> Iterator[Part]:
             noun = "documents" if kind.holds == "docs" else "queries"
             rows.start(noun, file.origin, line.number, identity, text)
             _add(rows, kind.holds, identity, text.strip())
-        if rows.full:
+        if rows.ready:
             yield rows.part()
     yield rows.part()
 

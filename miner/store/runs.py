@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -74,6 +74,11 @@ def find_run(store: Store, name: str | None = None) -> Run:
                 raise UsageError(f"run '{name}' is not finished", "start the same miner mine again")
             return run
     raise _no_run(store, name, [run.name for run in known])
+
+
+def free_name(taken: Collection[str]) -> str:
+    """Returns the name of a run that is given none: the first of r1, r2, … that no other run has."""
+    return next(f"r{i}" for i in range(1, len(taken) + 2) if f"r{i}" not in taken)
 
 
 def begin_run(store: Store, run: Run) -> None:

@@ -21,7 +21,8 @@ from miner.errors import MinerError, UsageError, printable
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
 from miner.faults import read_json
 from miner.mining.config import MiningConfig
-from miner.mining.pipeline import change, mine
+from miner.mining.diff import change
+from miner.mining.pipeline import mine
 from miner.ranges import BELOW_1, COUNT, ROUNDS, ROW_NEGATIVES, check_fields, within
 from miner.reporting.readable import Readable
 from miner.stats import Rate

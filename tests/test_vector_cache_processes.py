@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
-from miner.models.vectors import VectorCache
+from miner.models.vector_cache import VectorCache
 from miner.store.database import Store
 from tests.cache_support import MODEL, cached, files_of
 from tests.evaluation_support import judged_store
@@ -20,9 +20,9 @@ ROOT = Path(__file__).parent.parent
 _WRITER = """
 import random, sys
 from pathlib import Path
-from miner.models import vectors
+from miner.models import vector_cache
 from tests.cache_support import cached
-vectors.CHUNK = 3
+vector_cache.CHUNK = 3
 folder, seed = Path(sys.argv[1]), int(sys.argv[2])
 rng = random.Random(seed)
 print("ready", flush=True)
@@ -33,9 +33,9 @@ for _ in range(6):
 _ENDLESS = """
 import sys
 from pathlib import Path
-from miner.models import vectors
+from miner.models import vector_cache
 from tests.cache_support import cached
-vectors.CHUNK = 1
+vector_cache.CHUNK = 1
 print("ready", flush=True)
 sys.stdin.readline()
 cached(Path(sys.argv[1]), [f"endless {i}" for i in range(100000)])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miner.errors import MinerError
-from miner.models.vectors import ENTRY, VectorCache, embed, vector_keys
+from miner.models.vector_cache import ENTRY, VectorCache, embed, vector_keys
 from tests.cache_support import DIMENSION, MODEL, Lengths, Notes, cached, files_of
 
 TEXTS = [f"text {i}" for i in range(12)]

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miner.errors import MinerError
-from miner.models import vectors as module
-from miner.models.vectors import ENTRY, VectorCache, embed, vector_keys, vectors_of
+from miner.models import vector_cache as module
+from miner.models.vector_cache import ENTRY, VectorCache, embed, vector_keys, vectors_of
 from tests.cache_support import DIMENSION, MODEL, Lengths, Notes, cached, files_of, vector_of
 
 

@@ -38,7 +38,7 @@ def progress() -> Iterator[Progress]:
         yield Lines()
         return
     with _display() as display:
-        yield _Bars(display)
+        yield _TerminalBars(display)
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def progress_for(wanted: Progress | bool | None) -> Iterator[Progress]:
     if wanted is not None and not isinstance(wanted, bool):
         yield wanted
     elif in_notebook() and wanted is not False:
-        yield _CellBars()
+        yield _NotebookBars()
     elif wanted:
         with progress() as reports:
             yield reports
@@ -111,7 +111,7 @@ def _time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-class _Bars:
+class _TerminalBars:
     """Draws one bar per task; finished bars stay and show how long each task took."""
 
     def __init__(self, display: rich_progress.Progress) -> None:
@@ -140,7 +140,7 @@ class _Bars:
         )
 
 
-class _CellBars(_Bars):
+class _NotebookBars(_TerminalBars):
     """Draws the bars below a notebook's cell as HTML, which needs no widgets."""
 
     def __init__(self) -> None:

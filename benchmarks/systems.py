@@ -1,4 +1,4 @@
-"""The two sides as whole processes: `miner mine` on a fresh store, and the peer."""
+"""The two systems that benchmarks compare, as processes: `miner mine` on a fresh store, and the peer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from miner.store.triplets import triplet_count
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a side took, and what it said of itself."""
+    """What a system took, and what it reported of itself."""
 
     took: Finished
     about: dict[str, Any]
@@ -58,7 +58,7 @@ def peer(data: Path, depth: int, *options: str | Path) -> Outcome:
 def add_rows(
     found: Report, outcomes: dict[str, list[Outcome]], goal: Goal, note: str, about: dict[str, Any]
 ) -> None:
-    """Adds a row per side, and the ratio of every other side's seconds to miner's; `goal` is the peer's."""
+    """Adds a row per system, and the ratio of the others' seconds to those of miner; `goal` is the peer's."""
     for name, results in outcomes.items():
         figures = summary(results)
         found.row(f"{name}: seconds", figures, value=figures["seconds"]["median"], note=note, **about)
@@ -66,14 +66,14 @@ def add_rows(
     for name, results in outcomes.items():
         if ours and name != "miner":
             ratio = ratios([outcome.took.seconds for outcome in results], ours)
-            held = goal if name == "peer" else None
+            target = goal if name == "peer" else None
             found.row(
-                f"{name} / miner", {"ratio": ratio}, goal=held, value=ratio["median"], note=note, **about
+                f"{name} / miner", {"ratio": ratio}, goal=target, value=ratio["median"], note=note, **about
             )
 
 
 def summary(results: list[Outcome]) -> Figures:
-    """Returns seconds, peak memory, and what the last repeat said of itself."""
+    """Returns seconds, peak memory, and what the last repeat reported of itself."""
     return {
         "seconds": spread(outcome.took.seconds for outcome in results),
         "peak_gib": spread(gib(outcome.took.peak_bytes) for outcome in results),
