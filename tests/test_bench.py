@@ -262,7 +262,7 @@ def test_started_again_it_repeats_nothing_and_a_lost_cell_alone(
     notes = Notes()
     again = bench(path, tmp_path / "out", report.config, notes)
     assert [note for note in notes.said if ", seed " in note and ":" not in note.split("triplets")[1]] == [
-        f"{lost['arm']}, {lost['rows']} triplets, seed {lost['seed']}"
+        lost["name"]
     ]
     assert "there are 16 pairs: larger sizes are cut to that" in notes.said
     assert bench_report.as_json(again) == bench_report.as_json(report)

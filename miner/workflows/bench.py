@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -12,44 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from miner.engine.files import contents, discard, locked, write_whole
-from miner.engine.progress import SILENT, Progress, WithoutNotes
+from miner.engine.files import discard, locked
+from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
-from miner.evaluation.evaluate import (
-    EncoderTask,
-    EvaluationConfig,
-    encoder_task,
-    task_of_split,
-    warnings,
-)
+from miner.evaluation.evaluate import warnings
 from miner.evaluation.result import Evaluation, Floats
-from miner.evaluation.retrieval import sampled_task
-from miner.faults import read_json
 from miner.models.cached_encoder import CachedEncoder
-from miner.models.encoder import Encoder, Vectors
-from miner.models.names import resolve
+from miner.models.encoder import Encoder
 from miner.reporting.readable import Readable
 from miner.stats import Difference, compare_values, holm
-from miner.store import corpus
 from miner.store.database import Store
 from miner.store.triplets import TextsById
-from miner.text import fingerprint
 from miner.training.batches import KnownPositives
-from miner.training.encoder import base_fingerprint, train_encoder
 from miner.training.encoder_config import SCRATCH
 from miner.training.encoder_trainer import load_base, rows_left_out
 from miner.training.examples import Examples
 from miner.workflows.arms import Arms, arms_of, rows_of_arm
 from miner.workflows.bench_config import EASY, IN_BATCH, MOST, SHARES, BenchConfig
 from miner.workflows.train import known_positives
+from miner.workflows.trial import CELLS, MODELS, Measured, prompts_of, require_own, trial
 
-_CODE = 2
-"""Raise it when the same rows and settings give other figures."""
 _ALPHA = 0.05
-CELLS = "cells"
-"""The folder in OUT with the figures of finished trainings. Its lock is the lock of OUT."""
-_MODELS = ".models"
-"""The folder in OUT of the model that is trained or measured now."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +130,7 @@ class _Inputs:
     examples: Mapping[tuple[str, int, int], Examples]
     """By arm, rows and seed; arms without random negatives have the same rows for every seed."""
     known: KnownPositives
-    task: EncoderTask
-    content: str
-    """A hash of the content of the split to measure on."""
+    measured: Measured
 
 
 def bench(
@@ -162,20 +142,20 @@ def bench(
     evidence for an arm or the split has graded pairs, MinerError if another process works in `out`.
     """
     config = config or BenchConfig()
-    _require_own(out)
+    require_own(out, "a bench")
     with locked(out / CELLS):
         try:
             with Store.open(store, read_only=True) as opened:
                 with opened.snapshot():
                     inputs = _read(opened, config, progress)
                 opened.release()
-                before = _before(opened, inputs.task, out, config, progress)
+                before = _before(opened, inputs.measured, out, config, progress)
             results = _cells(inputs, out, config, progress)
-            if (out / _MODELS).exists():
-                discard(out / _MODELS)
+            if (out / MODELS).exists():
+                discard(out / MODELS)
         finally:
             with suppress(OSError):  # the checkpoint of an interrupted training stays
-                (out / _MODELS).rmdir()
+                (out / MODELS).rmdir()
     first = config.training_seeds[0]
     trained = tuple(
         _trained(cell, cells, rows_left_out(inputs.examples[*cell, first], config.training))
@@ -193,18 +173,11 @@ def bench(
     )
 
 
-def _require_own(out: Path) -> None:
-    """Raises UsageError if `out` holds anything that a bench did not make."""
-    names = {path.name for path in contents(out)}
-    if (out.exists() and not out.is_dir()) or (names - {_MODELS} and CELLS not in names):
-        raise UsageError(
-            f"{out} exists and is not the folder of a bench", "name a folder that does not exist yet"
-        )
-
-
 def _read(store: Store, config: BenchConfig, progress: Progress) -> _Inputs:
     """Reads everything but the figures of the base."""
-    task = _task(store, config, progress)
+    measured = Measured.of(
+        store, config.split, config.queries, config.documents, config.training.seed, progress
+    )
     arms = arms_of(store, config)
     progress.note(
         f"arms {', '.join(arms.names)}: {len(arms.pairs):,} positives have enough negatives in all of them, "
@@ -220,39 +193,14 @@ def _read(store: Store, config: BenchConfig, progress: Progress) -> _Inputs:
             drawn = arm == EASY and seed != config.training.seed
             own = rows_of_arm(texts, arms, arm, seed, config, order, rows) if drawn else first
             examples[arm, rows, seed] = own
-    content = fingerprint(
-        {
-            **corpus.content_hashes(store, config.split),
-            "measured": [config.split, config.queries, config.documents, config.training.seed],
-        }
-    )
     return _Inputs(
         run=arms.run.name,
         arms=arms,
         sizes=sizes,
         examples=examples,
         known=known_positives(store),
-        task=task,
-        content=content,
+        measured=measured,
     )
-
-
-def _task(store: Store, config: BenchConfig, progress: Progress) -> EncoderTask:
-    settings = EvaluationConfig(split=config.split, queries=config.queries, seed=config.training.seed)
-    task = task_of_split(store, settings)
-    if task == "similarity":
-        raise UsageError(
-            f"split '{config.split}' has graded pairs, but arms are compared query by query",
-            "name a split with retrieval judgments or labels",
-        )
-    if config.documents is None:
-        return encoder_task(store, settings)
-    if task != "retrieval":
-        raise UsageError(f"documents is for retrieval, split '{config.split}' has {task}", "leave it out")
-    sample = sampled_task(store, config.split, config.queries, config.documents, config.training.seed)
-    if len(sample.documents) > config.documents:
-        progress.note(f"{len(sample.documents):,} documents are relevant: all of them are ranked")
-    return sample
 
 
 def _sizes(arms: Arms, config: BenchConfig, progress: Progress) -> tuple[tuple[str, int], ...]:
@@ -281,20 +229,22 @@ def _sizes(arms: Arms, config: BenchConfig, progress: Progress) -> tuple[tuple[s
 
 
 def _before(
-    store: Store, task: EncoderTask, out: Path, config: BenchConfig, progress: Progress
+    store: Store, measured: Measured, out: Path, config: BenchConfig, progress: Progress
 ) -> tuple[Evaluation, ...]:
     """The figures of the base; for a random table, one per seed."""
-    base = config.training.base
-    if base == SCRATCH:
-        measured = [_drawn(task, seed, out, config, progress) for seed in config.training_seeds]
-    elif _prompts(config):
-        measured = [_measured(task, base, config, progress)]
+    training, task = config.training, measured.task
+    if training.base == SCRATCH:
+        found = [_drawn(measured, seed, out, config, progress) for seed in config.training_seeds]
+    elif prompts_of(training):
+        found = [measured.figures(training.base, training, progress)]
     else:
-        encoder = CachedEncoder(store.vectors, Encoder(base, dtype=config.training.dtype), progress=progress)
-        measured = [task.measure(encoder, encoder.similarity)]
-    for warning in warnings_before(measured):
+        encoder = CachedEncoder(
+            store.vectors, Encoder(training.base, dtype=training.dtype), progress=progress
+        )
+        found = [task.measure(encoder, encoder.similarity)]
+    for warning in warnings_before(found):
         progress.note(f"warning: {warning}")
-    return tuple(measured)
+    return tuple(found)
 
 
 def warnings_before(measured: Sequence[Evaluation]) -> list[str]:
@@ -302,31 +252,14 @@ def warnings_before(measured: Sequence[Evaluation]) -> list[str]:
     return list(dict.fromkeys(warning for one in measured for warning in warnings("the base", one)))
 
 
-def _drawn(task: EncoderTask, seed: int, out: Path, config: BenchConfig, progress: Progress) -> Evaluation:
+def _drawn(measured: Measured, seed: int, out: Path, config: BenchConfig, progress: Progress) -> Evaluation:
     """The figures of the random table of a seed, which is saved to be measured like any model."""
-    folder = out / _MODELS / "scratch"
+    folder = out / MODELS / "scratch"
     try:
         load_base(replace(config.training, seed=seed)).save_pretrained(str(folder), create_model_card=False)
-        return _measured(task, folder, config, progress)
+        return measured.figures(folder, config.training, progress)
     finally:
         discard(folder)
-
-
-def _measured(task: EncoderTask, model: Path | str, config: BenchConfig, progress: Progress) -> Evaluation:
-    """The figures of a model with the prompts of the configuration; its vectors are not cached."""
-    encoder = Encoder(str(model), dtype=config.training.dtype)
-    prompts = encoder.prompts | _prompts(config)
-
-    def encode(texts: Sequence[str], role: str) -> Vectors:
-        """Returns the vectors of texts in that role."""
-        return encoder.for_role(role).encode(texts, prompts[role], progress=progress)
-
-    return task.measure(encode, encoder.similarity)
-
-
-def _prompts(config: BenchConfig) -> dict[str, str]:
-    given = {"query": config.training.query_prompt, "document": config.training.document_prompt}
-    return {role: text for role, text in given.items() if text is not None}
 
 
 def _cells(
@@ -352,42 +285,9 @@ def _cell(
 ) -> dict[str, Any]:
     """Trains and measures one arm with one seed, unless its figures are stored."""
     training = replace(config.training, seed=seed, evaluations=0, patience=None)
-    examples = inputs.examples[*cell, seed]
-    identity = fingerprint(
-        {
-            "rows": examples.fingerprint,
-            "training": {**training.identity(), "base": base_fingerprint(training)},
-            "known": inputs.known.fingerprint,
-            "guide": resolve(training.guide).fingerprint if training.guide else None,
-            "measured": inputs.content,
-            "code": _CODE,
-        }
-    )
-    file = out / CELLS / f"{identity[:24]}.json"
-    if file.exists():
-        return read_json(file, dict, "remove it, then run the command again: it trains that model once more")
     arm, rows = cell
     name = f"{arm}, {rows:,} triplets, seed {seed}"
-    progress.note(name)
-    model = out / _MODELS / identity[:24]
-    quiet = WithoutNotes(progress)
-    report = train_encoder(examples, model, training, known=inputs.known, progress=quiet)
-    measured = _measured(inputs.task, model, config, quiet)
-    figures = {
-        "arm": arm,
-        "rows": rows,
-        "seed": seed,
-        "steps": report.metrics.steps,
-        "last_loss": report.metrics.losses[-1][1],
-        "seconds": report.metrics.seconds,
-        "means": dict(measured.means),
-        "values": {measure: column.tolist() for measure, column in measured.values.items()},
-        "warnings": warnings(f"the model of {name}", measured),
-    }
-    progress.note(f"{name}: {measured.headline} {measured.means[measured.headline]:.4f}")
-    write_whole(file, json.dumps(figures))
-    discard(model)
-    return figures
+    return trial(name, inputs.examples[*cell, seed], training, inputs.known, inputs.measured, out, progress)
 
 
 def _trained(cell: tuple[str, int], results: Sequence[Mapping[str, Any]], left_out: int) -> Trained:

@@ -14,8 +14,9 @@ from miner.engine.files import WAIT, locked, replacing_all
 from miner.faults import read_json
 from miner.reporting.charts import Curve, Panel, draw
 from miner.reporting.tables import markdown_table, signed, signed_interval, text_table
-from miner.workflows.bench import CELLS, BenchReport, Comparison, Trained, settings, warnings_before
+from miner.workflows.bench import BenchReport, Comparison, Trained, settings, warnings_before
 from miner.workflows.bench_config import ARMS
+from miner.workflows.trial import CELLS
 
 CHART = "curve"
 
