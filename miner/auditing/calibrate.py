@@ -143,15 +143,7 @@ class Calibration(Readable):
     def frontier(self) -> list[SweptRules]:
         """Returns the settings that no other beats in rate, number and hardness of negatives; lowest rate
         first."""
-        points = [_order(one.all_queries) for one in self.sweep]
-        best = [
-            one
-            for one, point in zip(self.sweep, points, strict=True)
-            if not any(
-                other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in points
-            )
-        ]
-        return sorted(best, key=lambda one: (*_order(one.all_queries)[:2], one.name))
+        return frontier_of(self.sweep)
 
     def as_json(self) -> dict[str, Any]:
         """Returns the calibration as JSON-able values."""
@@ -179,14 +171,7 @@ def calibrate(
         raise UsageError(
             f"the target must be at least 0 and below 1, got {target}", "use a share such as 0.02"
         )
-    replay = Replay.of(store, run)
-    require_hideable(store, run, replay.hideable)
-    base = replay.config.rules
-    grid = [base, *candidates(base, replay.hideable.positives.sorted_scores)]
-    trials = replay.hideable.draws(settings)
-    sweeps = [Sweep(replay, replay.hide(hidden)) for hidden in trials]
-    hidden = np.sum([sweep.hidden for sweep in sweeps], axis=0)
-    measurement = _Measurement(replay, hidden, np.logical_or.reduce(trials), settings)
+    measurement, sweeps, grid = _prepared(store, run, settings)
     own, *swept = measurement.settings(grid, sweeps, progress)
     if own.choosing_half.hidden_positive_rate.rate is None:
         raise UsageError(
@@ -206,10 +191,45 @@ def calibrate(
         sweep=tuple(swept),
         own=own,
         chosen=chosen,
-        cannot_hide=replay.hideable.cannot_hide(),
+        cannot_hide=measurement.replay.hideable.cannot_hide(),
         unknown_training=models_of_unknown_training(store, run),
         expected=measurement.expected(reduce(add, (sweep.counts([chosen.rules])[0] for sweep in sweeps))),
     )
+
+
+def frontier(store: Store, run: Run, settings: AuditConfig, progress: Progress = SILENT) -> list[SweptRules]:
+    """Returns the settings of a run's rules that no other beats, as `Calibration.frontier`.
+
+    Nothing is chosen or recorded. Raises UsageError as `calibrate`.
+    """
+    measurement, sweeps, grid = _prepared(store, run, settings)
+    return frontier_of(measurement.settings(grid, sweeps, progress))
+
+
+def frontier_of(sweep: Sequence[SweptRules]) -> list[SweptRules]:
+    """Returns the settings that no other beats in rate, number and hardness of negatives; lowest rate
+    first."""
+    points = [_order(one.all_queries) for one in sweep]
+    best = [
+        one
+        for one, point in zip(sweep, points, strict=True)
+        if not any(
+            other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in points
+        )
+    ]
+    return sorted(best, key=lambda one: (*_order(one.all_queries)[:2], one.name))
+
+
+def _prepared(store: Store, run: Run, settings: AuditConfig) -> tuple[_Measurement, list[Sweep], list[Rules]]:
+    """Returns how to measure settings, the evidence of each repeat, and the settings: the run's own first."""
+    replay = Replay.of(store, run)
+    require_hideable(store, run, replay.hideable)
+    base = replay.config.rules
+    grid = [base, *candidates(base, replay.hideable.positives.sorted_scores)]
+    trials = replay.hideable.draws(settings)
+    sweeps = [Sweep(replay, replay.hide(hidden)) for hidden in trials]
+    hidden = np.sum([sweep.hidden for sweep in sweeps], axis=0)
+    return _Measurement(replay, hidden, np.logical_or.reduce(trials), settings), sweeps, grid
 
 
 def halves(replay: Replay, seed: int) -> tuple[Flags, Flags]:
