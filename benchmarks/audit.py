@@ -23,8 +23,8 @@ from miner.mining.config import MiningConfig
 from miner.mining.pipeline import canonical
 from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import runs
-from miner.store.database import Store
-from miner.store.runs import Run
+from miner.store.database import Database
+from miner.store.runs import StoredRun
 from miner.text import text_keys
 
 SWEEP = Goal("seconds of miner calibrate", "<=", 10, " s")
@@ -51,7 +51,7 @@ def fill(path: Path, queries: int, documents: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     doc_ids = np.array([f"d{i:06d}" for i in range(documents)])
     query_ids = np.array([f"q{i:06d}" for i in range(queries)])
-    with Store.open(path, create=True) as store:
+    with Database.open(path, create=True) as store:
         for table, key, ids in (("documents", "doc_id", doc_ids), ("queries", "query_id", query_ids)):
             written = texts(len(ids), seed + len(ids))
             columns = {key: ids, "text": written, "text_key": text_keys(written)}
@@ -97,13 +97,13 @@ def candidates(
     )
 
 
-def enter(store: Store) -> None:
+def enter(store: Database) -> None:
     """Enters the run that the evidence belongs to."""
     from datetime import datetime
 
     config = MiningConfig(encoder="random", bm25=False)
     now = datetime(2026, 1, 1)
-    run = Run(
+    run = StoredRun(
         run_id="r" * 12, name="r1", split="train", config=canonical(config), inputs={}, versions={}, seed=13,
         evidence=EVIDENCE, encoder="random", reranker=None, negatives=5, status="running", started=now,
         finished=None,

@@ -40,7 +40,7 @@ from miner.evaluation.compare import compare
 from miner.evaluation.result import Evaluation, from_values
 from miner.evaluation.retrieval import RetrievalTask, retrieval_task
 from miner.models.encoder import Encoder
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.silver import judged_pairs
 from miner.training.encoder import train_encoder
 from miner.training.encoder_config import EncoderConfig
@@ -98,7 +98,7 @@ class Bench:
         return self.task.measure(lambda texts, side: encoder.encode(texts, encoder.prompts[side]))
 
 
-def rows(store: Store, *sources: str) -> Examples:
+def rows(store: Database, *sources: str) -> Examples:
     """Returns the positives of the train split, of these sources, as (anchor, positive)."""
     table = judged_pairs(store, "train", sources)
     positive = (pair for pair in table.to_pylist() if pair["relevance"] > 0)
@@ -164,7 +164,7 @@ def copy(source: Path, target: Path, ids: set[str] | None) -> None:
         target.write_text("".join(line for line in stream if json.loads(line)["_id"] in ids), "utf-8")
 
 
-def make(store: Store, given: Namespace, reports: Progress) -> SilverReport:
+def make(store: Database, given: Namespace, reports: Progress) -> SilverReport:
     """Trains the cross-encoder on the fifth and stores the silver judgments."""
     config = SilverConfig(
         encoder="bundled",
@@ -180,7 +180,7 @@ def make(store: Store, given: Namespace, reports: Progress) -> SilverReport:
     return silver(store, config, training=training, progress=reports)
 
 
-def truth(few: Store, every: Store) -> float:
+def truth(few: Database, every: Database) -> float:
     """Returns the share of the silver positives of hidden queries that their hidden judgments confirm.
 
     Queries that stayed judged are left out: silver judges none of their positives.
@@ -227,7 +227,7 @@ def main() -> None:
     found = report("augsbert", given, full=not given.trial and given.measure == "test")
     with scratch(given.work) as folder:
         judged_few, judged_all = stores(given.data, given)
-        with progress() as reports, Store.open(judged_few) as few, Store.open(judged_all) as every:
+        with progress() as reports, Database.open(judged_few) as few, Database.open(judged_all) as every:
             made = make(few, given, reports)
             about: dict[str, Any] = {
                 "silver": asdict(made),

@@ -26,7 +26,7 @@ from miner.collection.collection import Collection
 from miner.retrieval.bm25 import Bm25, tokenise
 from miner.retrieval.config import Bm25Config
 from miner.retrieval.search import chunk_ranges
-from miner.store.database import Store
+from miner.store.database import Database
 
 DEPTH = 100
 OVER_RANK = Goal("queries per second over rank-bm25's", ">=", 100, " x")
@@ -180,7 +180,7 @@ def main() -> None:
     found = report("bm25", given, full=given.queries is None)
     with scratch(given.work) as folder:
         data = Beir.read(given.data).sample(given.queries, given.seed)
-        with Store.open(new_store(folder / "bm25.duckdb", data.write(folder / "data"))) as store:
+        with Database.open(new_store(folder / "bm25.duckdb", data.write(folder / "data"))) as store:
             collection = Collection.load(store, "train")
         measure(collection, given, found)
     found.show()

@@ -36,8 +36,8 @@ from systems import peer
 
 from miner.mining.config import MiningConfig, with_values
 from miner.mining.pipeline import decide_again, mine
-from miner.store.database import Store
-from miner.store.runs import Run
+from miner.store.database import Database
+from miner.store.runs import StoredRun
 
 DEPTH = 50
 OVER_PEER = Goal("seconds of the peer's call over decide_again's", ">=", 50, " x")
@@ -51,19 +51,19 @@ def margin(repeat: int, offset: float = 0.0) -> float:
     return round(0.06 + offset + repeat / 1000, 6)
 
 
-def decided(path: Path, run: Run) -> System:
+def decided(path: Path, run: StoredRun) -> System:
     """Returns the system that calls `decide_again` on an open store."""
 
     def system(repeat: int) -> float:
         """Decides with this repeat's margin."""
         config = with_values(CONFIG, {"relative_margin": margin(repeat)})
-        with Store.open(path) as store:
+        with Database.open(path) as store:
             return timed(lambda: decide_again(store, run, config))
 
     return system
 
 
-def decided_by_process(path: Path, run: Run) -> System:
+def decided_by_process(path: Path, run: StoredRun) -> System:
     """Returns the system that runs `miner decide`."""
 
     def system(repeat: int) -> float:
@@ -133,7 +133,7 @@ def main() -> None:
         texts, model = Texts.read(written), load_encoder(str(BUNDLED_FOLDER), "fp32")
         rows = vectors.of("query", texts.distinct_queries), vectors.of("document", texts.distinct_corpus)
         fill_cache(folder / "cache", model, texts, rows)
-        with Store.open(path) as store:
+        with Database.open(path) as store:
             run = mine(store, CONFIG)
         systems = {
             "decide_again": decided(path, run),

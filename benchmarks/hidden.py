@@ -44,8 +44,8 @@ from miner.engine.progress_bars import progress
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine
 from miner.stats import clustered_rate
-from miner.store.database import Store
-from miner.store.runs import Run
+from miner.store.database import Database
+from miner.store.runs import StoredRun
 from miner.training.reranker import train_reranker
 from miner.training.reranker_config import RerankerConfig
 
@@ -178,7 +178,7 @@ def has_visible_sibling(clusters: Iterable[tuple[int, ...]], hidden: Any) -> Any
     return flags
 
 
-def mined(store: Store, folder: Path, given: Namespace, repeat: int, reports: Progress) -> Run:
+def mined(store: Database, folder: Path, given: Namespace, repeat: int, reports: Progress) -> StoredRun:
     """Mines with the bundled encoder, and with a reranker that knows only what the repeat does not hide."""
     reranker = None
     if given.reranker:
@@ -198,13 +198,13 @@ def mined(store: Store, folder: Path, given: Namespace, repeat: int, reports: Pr
 
 
 def chosen(
-    store: Store, run: Run, given: Namespace, seed: int, repeats: int, target: float | None
+    store: Database, run: StoredRun, given: Namespace, seed: int, repeats: int, target: float | None
 ) -> Calibration:
     """Calibrates a run, for a target or for the coverage of its own rules."""
     return calibrate(store, run, target, AuditConfig(given.share, repeats, seed))
 
 
-def measure(store: Store, folder: Path, given: Namespace, reports: Progress) -> dict[str, Tally]:
+def measure(store: Database, folder: Path, given: Namespace, reports: Progress) -> dict[str, Tally]:
     """Returns the counts of every setting over the repeats."""
     tallies: dict[str, Tally] = {}
     peer = None if given.reranker else Peer(given.data, folder / "peer")
@@ -272,7 +272,7 @@ def confirming(replay: Replay, seed: int) -> Any:
     return halves(replay, seed)[1][replay.hideable.positives.owner]
 
 
-def inside_expected(store: Store, run: Run, given: Namespace) -> dict[str, Any]:
+def inside_expected(store: Database, run: StoredRun, given: Namespace) -> dict[str, Any]:
     """Returns how often the confirmed rate lies where it is expected, over seeds."""
     inside, rates = 0, []
     for seed in range(given.seeds):
@@ -323,7 +323,7 @@ def main() -> None:
     given = arguments.parse_args()
     found = report("hidden", given, full=given.repeats >= 5)
     folder = given.work / f"hidden-{given.data.name}"
-    with progress() as reports, Store.open(kept_store(folder / "hidden.duckdb", given.data)) as store:
+    with progress() as reports, Database.open(kept_store(folder / "hidden.duckdb", given.data)) as store:
         add_rows(found, measure(store, folder, given, reports), given)
         if given.seeds and not given.reranker:
             counts = inside_expected(store, mined(store, folder, given, 0, reports), given)

@@ -29,7 +29,7 @@ from miner.evaluation.similarity import SimilarityTask, similarity_task
 from miner.models.encoder import Encoder
 from miner.sources import SourceConfig, ingest
 from miner.stats import Difference
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.text import normalise
 from miner.training.encoder import train_encoder
 from miner.training.encoder_config import EncoderConfig
@@ -112,7 +112,7 @@ def stsb(folder: Path, data: Path, split: str) -> SimilarityTask:
         format="pairs", query_column="sentence1", positive_column="sentence2", relevance_column="score"
     )
     ingest(store, [str(data / "stsb" / f"{split}.tsv")], columns)
-    with Store.open(store, read_only=True) as opened:
+    with Database.open(store, read_only=True) as opened:
         return similarity_task(opened, split)
 
 

@@ -21,7 +21,7 @@ from miner.engine.progress_bars import progress
 from miner.mining.config import REFERENCE_POSITIVES, MiningConfig, Rules
 from miner.mining.pipeline import mine
 from miner.models.device import resolve_device, resolve_dtype
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows import bench_report
 from miner.workflows.bench import BenchReport, Comparison, bench
@@ -127,7 +127,7 @@ def main() -> None:
     # What is mined, and every finished training, stays for the same command after a kill.
     path = given.work / f"negatives-{given.data.name}.duckdb"
     with progress() as reports:
-        with Store.open(new_store(path, given.data)) as store:
+        with Database.open(new_store(path, given.data)) as store:
             mine(store, mining, progress=reports)
         out = given.work / f"negatives-{given.data.name}"
         result = bench(path, out, config, reports)

@@ -24,7 +24,7 @@ from corpora import BUNDLED_FOLDER, Beir, drop_store, new_store, warm_store
 from peer import Texts, fill_cache, load_encoder
 from systems import Outcome, add_rows, mine, peer
 
-from miner.store.database import Store
+from miner.store.database import Database
 
 DEPTH = 30
 OVER_PEER = Goal("seconds of the peer over miner's", ">=", 4, " x")
@@ -39,7 +39,7 @@ def trained(work: Path, source: Path, seed: int) -> Path:
 
     out = work / f"reranker-{source.name}"
     print(f"training a reranker into {out}, unless it is there …", file=sys.stderr, flush=True)
-    with Store.open(new_store(work / "training.duckdb", source)) as store:
+    with Database.open(new_store(work / "training.duckdb", source)) as store:
         train_reranker(store, out, RerankerConfig(queries=TRAINING_QUERIES, seed=seed), force=True)
     drop_store(work / "training.duckdb")
     return out

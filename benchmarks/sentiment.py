@@ -32,7 +32,7 @@ from miner.mining.pipeline import mine
 from miner.models.encoder import Encoder
 from miner.sources import ingest
 from miner.stats import Difference, compare_values
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.train import train
 
@@ -64,7 +64,7 @@ class Models:
     def __init__(
         self, store: Path, split: str, similarity: SimilarityTask, triples: list[tuple[str, str, str]]
     ) -> None:
-        with Store.open(store, read_only=True) as opened:
+        with Database.open(store, read_only=True) as opened:
             self._labels = label_task(opened, split)
         self._similarity = similarity
         self._triples = triples
@@ -132,7 +132,7 @@ def main() -> None:
     with scratch(given.work) as folder, progress() as reports:
         path.unlink(missing_ok=True)
         ingest(path, [str(given.data / "sentiment")])
-        with Store.open(path) as store:
+        with Database.open(path) as store:
             selection = Selection(negatives=1)
             mine(store, MiningConfig(encoder="bundled", depth=50, selection=selection), progress=reports)
         triples = pairs(given.data, given.measure, given.seed)

@@ -23,8 +23,8 @@ from common import Goal, Report, alternate, gib, miner, parser, report, run_proc
 
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, Reason
 from miner.store import runs
-from miner.store.database import Store
-from miner.store.runs import Run
+from miner.store.database import Database
+from miner.store.runs import StoredRun
 
 INSERT = Goal("seconds for 1,000,000 triplets", "<=", 2, " s")
 HELP = Goal("seconds of miner --help", "<=", 0.25, " s")
@@ -113,13 +113,13 @@ def _triplets(ids: dict[str, pa.Array], doc_ids: pa.Array, random: np.random.Gen
     )
 
 
-def fill(store: Store, made: Content) -> Run:
+def fill(store: Database, made: Content) -> StoredRun:
     """Writes texts and candidates and enters a run; returns it."""
     store.insert("documents", made.documents)
     store.insert("queries", made.queries)
     store.insert("candidates", made.candidates, evidence="e" * 64)
     now = datetime(2026, 1, 1)
-    run = Run(
+    run = StoredRun(
         run_id="r" * 64, name="r1", split="train", config={}, inputs={}, versions={}, seed=0,
         evidence="e" * 64, encoder=None,
         reranker=None, negatives=5, status="running", started=now, finished=None,
@@ -130,7 +130,7 @@ def fill(store: Store, made: Content) -> Run:
 
 def insertion(path: Path, made: Content, decisions: bool, repeat: int) -> float:
     """Returns the seconds of `finish_run` with the triplets, and with the decisions if asked for."""
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         base = runs.runs(store)[0]
         run = replace(
             base, run_id=f"{repeat:04d}{decisions:d}" + "x" * 59, name=f"again-{repeat}-{decisions}"
@@ -180,7 +180,7 @@ def main() -> None:
     with scratch(given.work) as folder:
         path = folder / "store.duckdb"
         made = content(given.rows, given.seed)
-        with Store.open(path, create=True) as store:
+        with Database.open(path, create=True) as store:
             run = fill(store, made)
             runs.finish_run(store, run.run_id, [made.decisions], [made.triplets])
         measure_processes(found, path, given)

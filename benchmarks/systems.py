@@ -12,7 +12,7 @@ from common import HERE, Figures, Finished, Goal, Report, gib, miner, ratios, ru
 from corpora import BUNDLED_FOLDER, copy_store, drop_store
 
 from miner.store import runs
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.triplets import triplet_count
 
 
@@ -36,7 +36,7 @@ def mine(store: Path, depth: int, *options: str | Path, vectors: bool) -> Outcom
 
 
 def _ledger(store: Path) -> dict[str, Any]:
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         stages = opened.rows(
             "SELECT stage, sum(seconds) FROM stages JOIN chunks USING (fingerprint) GROUP BY ALL ORDER BY ALL"
         )

@@ -34,7 +34,7 @@ from miner.evaluation.retrieval import retrieval_task
 from miner.models.encoder import Encoder
 from miner.stats import compare_values
 from miner.store import corpus
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.training.encoder import train_encoder
 from miner.training.encoder_config import EncoderConfig
 from miner.training.examples import Examples
@@ -110,13 +110,13 @@ class Bench:
             seed=seed,
         )
         out = self.folder / f"supervised-{name}-{seed}"
-        with Store.open(self.store, read_only=True) as store:
+        with Database.open(self.store, read_only=True) as store:
             examples = pairs(store)
         return str(train_encoder(examples, out, config, force=True).out)
 
     def scores(self, model: str) -> dict[str, float]:
         """Returns the measure of every test query."""
-        with Store.open(self.store, read_only=True) as store:
+        with Database.open(self.store, read_only=True) as store:
             task = retrieval_task(store, self.given.measure)
         encoder = Encoder(model)
         measured = task.measure(lambda texts, side: encoder.encode(texts, encoder.prompts[side]))
@@ -128,7 +128,7 @@ def say(line: str) -> None:
     print(f"{line} …", file=sys.stderr, flush=True)
 
 
-def pairs(store: Store) -> Examples:
+def pairs(store: Database) -> Examples:
     """Returns the judged positives of the train split as (anchor, positive)."""
     collection = Collection.load(store, "train")
     judged = corpus.positives(store, "train")
@@ -221,7 +221,7 @@ def main() -> None:
             for arm, model in bench.models(given.seed + repeat).items():
                 known = scores["none"] if arm == "none" else []
                 scores[arm].append(known[0] if known else bench.scores(model))
-        with Store.open(store, read_only=True) as opened:
+        with Database.open(store, read_only=True) as opened:
             about = {"documents": corpus.counts(opened)["documents"], "training_pairs": len(pairs(opened))}
     add_rows(found, scores, about)
     difference = DIFFERENCE.format(data=given.data.name, base=given.base)

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from miner.evaluation.result import Encode, Vectors
-from miner.store.database import Store
+from miner.store.database import Database
 from tests.stores import make_store
 
 
-def add_judgments(store: Store, rows: Sequence[tuple[str, str, float, str]], source: str = "gold") -> None:
+def add_judgments(store: Database, rows: Sequence[tuple[str, str, float, str]], source: str = "gold") -> None:
     """Adds (query_id, doc_id, relevance, split)."""
     query, doc, relevance, split = zip(*rows, strict=True)
     table = pa.table(
@@ -33,7 +33,7 @@ def judged_store(
     queries: Mapping[str, str],
     judgments: Sequence[tuple[str, str, float, str]],
     labels: Mapping[str, str] | None = None,
-) -> Store:
+) -> Database:
     """Returns a new open store with graded judgments."""
     store = make_store(path, documents, queries, [], labels)
     if judgments:

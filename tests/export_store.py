@@ -11,9 +11,9 @@ import pyarrow as pa
 from miner.export import ExportConfig, ExportReport, export_run
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, Reason
 from miner.store.corpus import content_hashes
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.models import record_model
-from miner.store.runs import Run, begin_run, finish_run
+from miner.store.runs import StoredRun, begin_run, finish_run
 
 DOCUMENTS = [
     ("d1", "Cats", "They purr, mostly."),
@@ -38,7 +38,7 @@ def _table(columns: str, rows: list[tuple[object, ...]]) -> pa.Table:
     return pa.table({name: [row[i] for row in rows] for i, name in enumerate(names)})
 
 
-def make_run(name: str, **changes: object) -> Run:
+def make_run(name: str, **changes: object) -> StoredRun:
     """Returns a run with two negatives asked for, ready to be entered."""
     values: dict[str, object] = {
         "run_id": f"id-{name}", "name": name, "split": "train",
@@ -47,10 +47,12 @@ def make_run(name: str, **changes: object) -> Run:
         "evidence": "ev", "encoder": "enc1", "reranker": None, "negatives": 2, "status": "running",
         "started": datetime(2026, 1, 2, 3, 4, 5), "finished": None,
     }  # fmt: skip
-    return Run(**{**values, **changes})  # type: ignore[arg-type]
+    return StoredRun(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def fill(store: Store, triplets: list[tuple[object, ...]] = TRIPLETS, run: Run | None = None) -> None:
+def fill(
+    store: Database, triplets: list[tuple[object, ...]] = TRIPLETS, run: StoredRun | None = None
+) -> None:
     """Puts documents, queries, evidence and one finished run into an empty store."""
     keys = [(*row, n) for n, row in enumerate(DOCUMENTS)]
     store.insert("documents", _table("doc_id title text text_key", keys))
@@ -74,9 +76,9 @@ def fill(store: Store, triplets: list[tuple[object, ...]] = TRIPLETS, run: Run |
     store.execute("UPDATE runs SET finished = TIMESTAMP '2026-01-02 03:05:00'")
 
 
-def made(store: Store, out: Path, **config: object) -> ExportReport:
+def made(store: Database, out: Path, **config: object) -> ExportReport:
     return export_run(store, out, ExportConfig(**config))  # type: ignore[arg-type]
 
 
-def text_of(store: Store, tmp_path: Path, **config: object) -> str:
+def text_of(store: Database, tmp_path: Path, **config: object) -> str:
     return made(store, tmp_path / "out", **config).data.read_text(encoding="utf-8")

@@ -80,25 +80,25 @@ class Counter:
 
 def _watch_stores(counter: Counter) -> None:
     """Counts what DuckDB does, of which Python hears nothing: each statement that writes, and each commit."""
-    from miner.store.database import Store
+    from miner.store.database import Database
 
-    execute, insert, transaction = Store.execute, Store.insert, Store.transaction
+    execute, insert, transaction = Database.execute, Database.insert, Database.transaction
 
-    def counted_execute(self: Store, *values: Any) -> None:
+    def counted_execute(self: Database, *values: Any) -> None:
         counter.tick()
         execute(self, *values)
 
-    def counted_insert(self: Store, *values: Any, **constants: str) -> None:
+    def counted_insert(self: Database, *values: Any, **constants: str) -> None:
         counter.tick()
         insert(self, *values, **constants)
 
     @contextmanager
-    def counted_transaction(self: Store) -> Iterator[None]:
+    def counted_transaction(self: Database) -> Iterator[None]:
         with transaction(self):
             yield
             counter.tick()
 
-    Store.execute, Store.insert, Store.transaction = (  # type: ignore[method-assign]
+    Database.execute, Database.insert, Database.transaction = (  # type: ignore[method-assign]
         counted_execute, counted_insert, counted_transaction,
     )  # fmt: skip
 
@@ -226,9 +226,9 @@ def content(folder: Path, below: str = "") -> dict[str, Any]:
 
 
 def _rows(path: Path) -> dict[str, list[str]]:
-    from miner.store.database import Store
+    from miner.store.database import Database
 
-    with Store.open(path, read_only=True) as store:
+    with Database.open(path, read_only=True) as store:
         tables = store.rows(
             """SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns()
             WHERE table_name IN (SELECT table_name FROM duckdb_tables()) GROUP BY ALL ORDER BY ALL"""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.text import document_keys, text_keys
 
 
@@ -18,9 +18,9 @@ def make_store(
     judgments: Sequence[tuple[str, str] | tuple[str, str, str]],
     labels: Mapping[str, str] | None = None,
     titles: Mapping[str, str] | None = None,
-) -> Store:
+) -> Database:
     """Returns a new open store; a judgment is (query_id, doc_id) of split train, or with its split."""
-    store = Store.open(path, create=True)
+    store = Database.open(path, create=True)
     labels = labels or {}
     above = [(titles or {}).get(i, "") for i in documents]
     keys, passages = document_keys(above, documents.values())

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from miner.store.database import Store
+from miner.store.database import Database
 from tests.at_once import Command, Ended, run
 from tests.stores import make_store
 from tests.tiny import tiny_bert
@@ -153,7 +153,7 @@ def state(store: Path) -> dict[str, Any]:
         "trained": "SELECT query_id, doc_id FROM training_positives",
         "scores": "SELECT DISTINCT query_id, doc_id, score FROM rerank_scores",
     }
-    with Store.open(store, read_only=True) as opened:
+    with Database.open(store, read_only=True) as opened:
         return {name: opened.rows(f"SELECT * FROM ({query}) ORDER BY ALL") for name, query in queries.items()}
 
 
@@ -218,7 +218,7 @@ def test_the_store_is_free_while_a_command_is_at_something_slow(base: Base, tmp_
         groups[name] = [Command(one.arguments, one.out, probe=probe)]
     busy = base.copy(tmp_path / "busy" / "s")
     groups["refused"] = [command(["mine", "STORE"], busy, "out")]
-    with Store.open(busy):
+    with Database.open(busy):
         *ended, (refused,) = run(list(groups.values()))
     for name, (one,) in zip(SLOW_COMMANDS, ended, strict=True):
         assert one.code == 0, f"{name}: {one.err}"

@@ -32,7 +32,7 @@ from miner.mining.pipeline import mine
 from miner.sources.qrels import read_judgments
 from miner.stats import clustered_rate
 from miner.store import runs
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.duplicates import replace_duplicates
 from miner.store.models import models_of_unknown_training, record_model, record_training
 from miner.store.triplets import triplets as triplets_of
@@ -67,12 +67,12 @@ def corpus(seed: int = 3) -> tuple[dict[str, str], dict[str, str], list[tuple[st
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[Database]:
     with make_store(tmp_path / "s.duckdb", *corpus()) as made:
         yield made
 
 
-def negatives(store: Store, run: runs.Run) -> dict[str, set[str]]:
+def negatives(store: Database, run: runs.StoredRun) -> dict[str, set[str]]:
     table = triplets_of(store, run).to_pylist()
     return {
         q: {r["negative_id"] for r in table if r["query_id"] == q} for q in {r["query_id"] for r in table}
@@ -110,7 +110,7 @@ def with_copies(documents: dict[str, str]) -> tuple[dict[str, str], dict[str, st
     return found, cluster
 
 
-def made(path: Path, judged: list[tuple[str, str]]) -> Store:
+def made(path: Path, judged: list[tuple[str, str]]) -> Database:
     """Returns a store of the corpus with copies, clustered as `miner dedup` would, and these judgments."""
     documents, cluster = with_copies(corpus()[0])
     store = make_store(path, documents, corpus()[1], judged)
@@ -200,7 +200,7 @@ def test_the_encoder_decides_in_a_trial_as_in_mining(tmp_path: Path, encoder: Pa
     assert selected == {(q, d) for q, d in set(judged) - set(left) if d in expected.get(q, set())}
 
 
-def test_the_figures_add_up_and_repeat(store: Store) -> None:
+def test_the_figures_add_up_and_repeat(store: Database) -> None:
     run = mine(store, MiningConfig(rules=Rules(relative_margin=None)))
     found = audit(store, run, AuditConfig(repeats=3))
     assert found == audit(store, run, AuditConfig(repeats=3))
@@ -228,7 +228,7 @@ def test_the_figures_add_up_and_repeat(store: Store) -> None:
     assert json.loads(kept[0]) == json.loads(json.dumps(found.as_json()))
 
 
-def test_a_stricter_rule_selects_fewer_hidden_positives_and_leaves_easier_negatives(store: Store) -> None:
+def test_a_stricter_rule_selects_fewer_hidden_positives_and_leaves_easier_negatives(store: Database) -> None:
     def audited(margin: float | None) -> Audit:
         run = mine(store, MiningConfig(rules=Rules(relative_margin=margin)))
         return audit(store, run, AuditConfig())
@@ -239,7 +239,7 @@ def test_a_stricter_rule_selects_fewer_hidden_positives_and_leaves_easier_negati
     assert 0 < ranks[0] < ranks[1]
 
 
-def test_what_a_model_was_trained_on_is_never_hidden(store: Store) -> None:
+def test_what_a_model_was_trained_on_is_never_hidden(store: Database) -> None:
     run = replace(mine(store, MiningConfig()), reranker="a-model")
     seen = [("q00", "p00-1"), ("q01", "p01-0"), ("q01", "p01-1"), ("q01", "p01-2"), ("q01", "p01-3")]
     columns = {"query_id": [q for q, _ in seen], "doc_id": [d for _, d in seen]}
@@ -253,7 +253,7 @@ def test_what_a_model_was_trained_on_is_never_hidden(store: Store) -> None:
     assert hideable.cannot_hide() == {"trained": 5}
 
 
-def test_the_base_of_a_model_counts_as_its_own_training(store: Store) -> None:
+def test_the_base_of_a_model_counts_as_its_own_training(store: Database) -> None:
     store.execute("""INSERT INTO models VALUES ('base', 'encoder', 'b', '{"weights": "w"}')""")
     record_training(store, "base", pa.table({"query_id": ["q00"], "doc_id": ["p00-1"]}))
     record_training(store, "child", pa.table({"query_id": ["q02"], "doc_id": ["p02-1"]}), "w")
@@ -273,7 +273,7 @@ def test_the_base_of_a_model_counts_as_its_own_training(store: Store) -> None:
     ],
 )
 def test_what_a_base_was_trained_on_must_be_known_too(
-    store: Store, base: dict[str, str], known: dict[str, str] | None, told: list[str]
+    store: Database, base: dict[str, str], known: dict[str, str] | None, told: list[str]
 ) -> None:
     run = replace(mine(store, MiningConfig()), reranker="m1")
     record_model(store, "m1", "reranker", "m", base)
@@ -282,7 +282,7 @@ def test_what_a_base_was_trained_on_must_be_known_too(
     assert models_of_unknown_training(store, run) == told
 
 
-def test_a_run_whose_models_know_every_positive_is_refused(store: Store) -> None:
+def test_a_run_whose_models_know_every_positive_is_refused(store: Database) -> None:
     run = replace(mine(store, MiningConfig()), reranker="a-model")
     store_pairs = store.table("SELECT query_id, doc_id FROM judgments")
     record_training(store, "a-model", store_pairs)
@@ -352,7 +352,7 @@ def test_copies_of_visible_positives_do_not_count_as_hidden(tmp_path: Path) -> N
     assert found.hidden_positive_rate.hits == 0
 
 
-def test_an_audit_needs_no_model_and_the_command_says_what_it_found(store: Store, tmp_path: Path) -> None:
+def test_an_audit_needs_no_model_and_the_command_says_what_it_found(store: Database, tmp_path: Path) -> None:
     mine(store, MiningConfig(rules=Rules(relative_margin=None)), name="naive")
     store.close()
     script = (
@@ -368,7 +368,7 @@ def test_an_audit_needs_no_model_and_the_command_says_what_it_found(store: Store
 
 
 def test_neither_audit_nor_calibration_asks_for_the_models_of_the_run(
-    store: Store, tmp_path: Path, encoder: Path
+    store: Database, tmp_path: Path, encoder: Path
 ) -> None:
     models = tmp_path / "encoder", tmp_path / "reranker"
     shutil.copytree(encoder, models[0])
@@ -385,7 +385,7 @@ def test_neither_audit_nor_calibration_asks_for_the_models_of_the_run(
     )
 
 
-def test_json_and_unknown_runs(store: Store) -> None:
+def test_json_and_unknown_runs(store: Database) -> None:
     mine(store, MiningConfig())
     store.close()
     told = CliRunner().invoke(group, ["audit", str(store.path), "--json"])
@@ -394,7 +394,7 @@ def test_json_and_unknown_runs(store: Store) -> None:
         CliRunner().invoke(group, ["audit", str(store.path), "--run", "r7"], catch_exceptions=False)
 
 
-def test_people_judge_the_negatives(store: Store, tmp_path: Path) -> None:
+def test_people_judge_the_negatives(store: Database, tmp_path: Path) -> None:
     run = mine(store, MiningConfig(rules=Rules(relative_margin=0.2), selection=Selection(negatives=2)))
     pairs = sorted((q, d) for q, found in negatives(store, run).items() for d in found)
     file = tmp_path / "labels.tsv"
@@ -468,7 +468,7 @@ def test_the_interval_of_clustered_rates_holds_in_19_of_20_draws() -> None:
     assert inside / 400 >= 0.93
 
 
-def test_what_relabel_judged_is_never_hidden(store: Store) -> None:
+def test_what_relabel_judged_is_never_hidden(store: Database) -> None:
     store.execute("INSERT INTO judgments VALUES ('q00', 'x01', 1, 'train', 'relabelled')")
     hideable = Replay.of(store, mine(store, MiningConfig())).hideable
     assert hideable.cannot_hide() == {"relabelled": 1}

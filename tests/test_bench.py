@@ -25,7 +25,7 @@ from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
 from miner.models.scratch import scratch_model
 from miner.stats import Difference, holm
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.runs import find_run
 from miner.store.triplets import TextsById
 from miner.training.encoder_config import EncoderConfig
@@ -63,8 +63,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    with Store.open(path, read_only=True) as opened:
+def store(path: Path) -> Iterator[Database]:
+    with Database.open(path, read_only=True) as opened:
         yield opened
 
 
@@ -89,7 +89,7 @@ def of_run(name: str, config: BenchConfig = SMALL) -> BenchConfig:
 # --- arms
 
 
-def test_arms_differ_in_their_negatives_alone(store: Store) -> None:
+def test_arms_differ_in_their_negatives_alone(store: Database) -> None:
     config = of_run("all")
     arms = arms_of(store, config)
     order = list(range(len(arms.pairs)))[::-1]
@@ -104,7 +104,7 @@ def test_arms_differ_in_their_negatives_alone(store: Store) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_negative_is_known_to_be_relevant(store: Store, seed: int) -> None:
+def test_no_negative_is_known_to_be_relevant(store: Database, seed: int) -> None:
     training = replace(TRAINING, seed=seed)
     arms = arms_of(store, replace(of_run("all"), training=training))
     for arm in set(arms.names) - {"in-batch"}:
@@ -114,7 +114,7 @@ def test_no_negative_is_known_to_be_relevant(store: Store, seed: int) -> None:
             assert positive not in negatives
 
 
-def test_easy_negatives_are_drawn_with_the_seed(store: Store) -> None:
+def test_easy_negatives_are_drawn_with_the_seed(store: Database) -> None:
     def easy(seed: int) -> object:
         return arms_of(store, replace(of_run("all"), training=replace(TRAINING, seed=seed))).of("easy", seed)
 
@@ -129,7 +129,7 @@ def test_easy_negatives_are_drawn_with_the_seed(store: Store) -> None:
     assert rows[0]["negative"] != rows[1]["negative"]
 
 
-def test_hard_is_what_the_encoder_ranks_best_whatever_the_rules_say(store: Store) -> None:
+def test_hard_is_what_the_encoder_ranks_best_whatever_the_rules_say(store: Database) -> None:
     arms = arms_of(store, of_run("strict"))
     found = {query: ids for (query, _), ids in arms.negatives["hard"].items()}
     expected = store.rows(
@@ -141,20 +141,20 @@ def test_hard_is_what_the_encoder_ranks_best_whatever_the_rules_say(store: Store
     assert arms.negatives["hard"] != arms.negatives["hard-filtered"]
 
 
-def test_filtered_is_the_run(store: Store) -> None:
+def test_filtered_is_the_run(store: Database) -> None:
     config = replace(of_run("all"), arms=("hard-filtered", "run:all", "run:strict"))
     arms = arms_of(store, config)
     assert arms.negatives["hard-filtered"] == arms.negatives["run:all"] != arms.negatives["run:strict"]
 
 
-def test_pairs_without_negatives_in_some_arm_are_left_out_of_all(store: Store) -> None:
+def test_pairs_without_negatives_in_some_arm_are_left_out_of_all(store: Database) -> None:
     three = replace(of_run("all"), negatives_per_row=3, arms=("easy", "hard-filtered", "run:strict"))
     arms = arms_of(store, three)
     assert arms.left_out > 0
     assert all(len(arms.of(arm, 14)[pair]) == 3 for arm in arms.names for pair in arms.pairs)
 
 
-def test_more_rows_than_pairs_take_the_next_negatives(store: Store) -> None:
+def test_more_rows_than_pairs_take_the_next_negatives(store: Database) -> None:
     config = of_run("all", replace(SMALL, arms=("easy",)))
     arms = arms_of(store, config)
     pairs = len(arms.pairs)
@@ -165,7 +165,7 @@ def test_more_rows_than_pairs_take_the_next_negatives(store: Store) -> None:
     assert all(a != b for a, b in zip(first, second, strict=True))
 
 
-def test_arms_that_a_run_has_no_evidence_for_are_left_out_or_refused(store: Store) -> None:
+def test_arms_that_a_run_has_no_evidence_for_are_left_out_or_refused(store: Database) -> None:
     assert set(arms_of(store, replace(of_run("words"), arms=())).names) == set(ARMS) - {"hard"}
     with pytest.raises(UsageError, match="run words did not search with dense: arm 'hard' has no negatives"):
         arms_of(store, of_run("words"))
@@ -312,7 +312,7 @@ def test_prompts_are_the_bases_too(path: Path, tmp_path: Path) -> None:
     training = EncoderConfig(base=str(tmp_path / "base"), query_prompt=base.prompts["query"], max_steps=1)
     config = replace(of_run("all"), arms=("easy",), sizes=(Size(8),), training=training)
     (before,) = bench(path, tmp_path / "out", config).before
-    with Store.open(path, read_only=True) as store:
+    with Database.open(path, read_only=True) as store:
         plain, other = evaluate(store, training.base, EvaluationConfig(against=(prompted,)))
     assert dict(before.means) == pytest.approx(dict(other.means))
     assert dict(before.means) != pytest.approx(dict(plain.means))

@@ -31,13 +31,13 @@ from miner.mining.config import MiningConfig, Rules, Selection, read_recipe, wit
 from miner.mining.pipeline import config_of, decide_again, mine
 from miner.store import runs
 from miner.store.audits import calibrated_on
-from miner.store.database import Store
+from miner.store.database import Database
 from tests.stores import make_store
 from tests.test_audit import corpus
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """A store in which some candidates are judged not relevant: no rule drops those for scoring high."""
     documents, queries, judged = corpus(5)
     rng = random.Random(1)
@@ -49,7 +49,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="module")
-def run(store: Store) -> runs.Run:
+def run(store: Database) -> runs.StoredRun:
     return mine(store, MiningConfig(depth=60), name="base")
 
 
@@ -72,7 +72,7 @@ SETTINGS = [
 @pytest.mark.parametrize("rules", SETTINGS, ids=name_of)
 @pytest.mark.parametrize("negatives", [1, 4, 40])
 def test_the_sweep_counts_what_deciding_gives(
-    store: Store, run: runs.Run, rules: Rules, negatives: int
+    store: Database, run: runs.StoredRun, rules: Rules, negatives: int
 ) -> None:
     replay = Replay.of(store, run)
     selection = Selection(negatives=negatives)
@@ -112,7 +112,7 @@ def test_bounds_and_rules_say_the_same(
 
 
 def test_the_choice_meets_its_target_and_the_recipe_repeats_it(
-    store: Store, run: runs.Run, tmp_path: Path
+    store: Database, run: runs.StoredRun, tmp_path: Path
 ) -> None:
     naive = calibrate(store, run, 0.99, AuditConfig()).chosen.choosing_half
     found = calibrate(store, run, 0.1, AuditConfig())
@@ -145,7 +145,7 @@ def test_every_rule_is_tried_and_the_rank_window_stays() -> None:
     assert all(rules.max_score is None or rules.max_score >= 1.0 for rules in tried)
 
 
-def test_a_target_that_nothing_meets_is_refused(store: Store, run: runs.Run) -> None:
+def test_a_target_that_nothing_meets_is_refused(store: Database, run: runs.StoredRun) -> None:
     found = calibrate(store, run, 0.1, AuditConfig())
     selecting = [one for one in found.sweep if one.choosing_half.hidden_positive_rate.hits]
     with pytest.raises(
@@ -168,7 +168,9 @@ def test_a_target_that_nothing_meets_is_refused(store: Store, run: runs.Run) -> 
         ),
     ],
 )
-def test_other_selections_are_refused(store: Store, selection: Selection, rules: Rules, match: str) -> None:
+def test_other_selections_are_refused(
+    store: Database, selection: Selection, rules: Rules, match: str
+) -> None:
     run = mine(store, MiningConfig(depth=60, selection=selection, rules=rules))
     with pytest.raises(UsageError, match=match):
         calibrate(store, run, 0.1, AuditConfig())
@@ -176,7 +178,7 @@ def test_other_selections_are_refused(store: Store, selection: Selection, rules:
 
 def contents(path: Path) -> dict[str, str]:
     """Every table but `meta`, as text."""
-    with Store.open(path, read_only=True) as store:
+    with Database.open(path, read_only=True) as store:
         names = [name for (name,) in store.rows("SELECT table_name FROM duckdb_tables()") if name != "meta"]
         return {name: str(sorted(map(str, store.rows(f"FROM {name}")))) for name in names}
 
@@ -228,14 +230,14 @@ def test_the_command_writes_recipe_and_chart_and_notes_only_what_it_chose(tmp_pa
     shown = CliRunner().invoke(group, ["audit", str(path), "--run", "strict"]).stdout
     optimistic = "on half of these queries, so the hidden-positive rate is optimistic."
     assert f"miner calibrate chose these rules {optimistic}" in shown
-    with Store.open(path) as opened:
+    with Database.open(path) as opened:
         export_run(opened, tmp_path / "out", ExportConfig(run="strict"))
     card = " ".join((tmp_path / "out" / "README.md").read_text("utf-8").split())
     assert f"`miner calibrate` chose the rules {optimistic}" in card
 
 
 def test_keeping_the_coverage_finds_the_lowest_rate_with_as_much_coverage(
-    store: Store, run: runs.Run
+    store: Database, run: runs.StoredRun
 ) -> None:
     found = calibrate(store, run, None, AuditConfig())
     enough = [one for one in found.sweep if one.choosing_half.coverage >= found.own.choosing_half.coverage]
@@ -260,7 +262,7 @@ def test_keeping_the_coverage_finds_the_lowest_rate_with_as_much_coverage(
 
 @pytest.mark.parametrize("rules", SETTINGS, ids=name_of)
 def test_a_recipe_has_its_rules_and_no_others_whatever_it_is_applied_to(
-    store: Store, run: runs.Run, tmp_path: Path, rules: Rules
+    store: Database, run: runs.StoredRun, tmp_path: Path, rules: Rules
 ) -> None:
     found = calibrate(store, run, 0.5, AuditConfig(repeats=1))
     (tmp_path / "r.toml").write_text(
@@ -278,7 +280,7 @@ def test_a_recipe_has_its_rules_and_no_others_whatever_it_is_applied_to(
 
 
 def test_figures_of_another_selection_or_search_are_not_taken_for_this_run(
-    store: Store, run: runs.Run
+    store: Database, run: runs.StoredRun
 ) -> None:
     found = calibrate(store, run, 0.1, AuditConfig())
     rules = found.chosen.rules
@@ -298,7 +300,7 @@ def test_figures_of_another_selection_or_search_are_not_taken_for_this_run(
     assert calibrated_on(store, other) is None
 
 
-def one_query_to_hide(path: Path) -> Store:
+def one_query_to_hide(path: Path) -> Database:
     """A store in which one query has two positives, all others one."""
     words = {f"q{number}": f"fruit{number} apple" for number in range(6)}
     documents = {f"d{number}": f"fruit{number} apple pie" for number in range(6)} | {
@@ -365,13 +367,13 @@ def test_a_target_and_the_coverage_are_two_things(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
-def test_the_table_shows_both_halves(store: Store, run: runs.Run) -> None:
+def test_the_table_shows_both_halves(store: Database, run: runs.StoredRun) -> None:
     text = calibration_table(calibrate(store, run, 0.1, AuditConfig()))
     for line in ("half that chose", "half that confirms", "expected on the other half"):
         assert line in text
 
 
-def test_a_calibration_needs_no_model(store: Store, run: runs.Run, tmp_path: Path) -> None:
+def test_a_calibration_needs_no_model(store: Database, run: runs.StoredRun, tmp_path: Path) -> None:
     path = tmp_path / "copy.duckdb"
     store.execute("CHECKPOINT")
     shutil.copyfile(store.path, path)

@@ -13,7 +13,7 @@ from miner.cli.main import group
 from miner.export import ExportConfig, export_run
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.runs import changed_since, find_run
 from miner.store.silver import replace_silver
 from tests.stores import make_store
@@ -72,7 +72,7 @@ def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None
 
 def test_scores_are_not_called_relevant(store: Path, tmp_path: Path) -> None:
     pairs = pa.table({"query_id": ["q00", "q01"], "doc_id": ["x00", "x01"], "relevance": [0.2, 0.9]})
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         for soft, expected in ((True, "scores from 0 to 1"), (False, "2 relevant")):
             replace_silver(opened, pairs, "train", {"soft": soft})
             opened.execute("CHECKPOINT")
@@ -82,7 +82,7 @@ def test_scores_are_not_called_relevant(store: Path, tmp_path: Path) -> None:
 
 
 def test_what_leaves_a_store_that_changed_says_so(store: Path, tmp_path: Path) -> None:
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         opened.execute("INSERT INTO judgments VALUES ('q00', 'x00', 1, 'train', 'gold')")
     expected = "judgments changed since run mined was mined: mine again to use the current data"
     scratch = ("--base", "scratch", "--set", "max_steps=2", "--set", "evaluations=0")
@@ -100,7 +100,7 @@ def test_what_leaves_a_store_that_changed_says_so(store: Path, tmp_path: Path) -
 
 
 def test_a_query_without_its_judgments_is_not_a_changed_query(store: Path) -> None:
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         mined = find_run(opened, "mined")
         opened.execute("DELETE FROM judgments WHERE query_id = 'q00'")
         assert changed_since(opened, mined) == ["judgments"]
@@ -121,7 +121,7 @@ def test_what_was_looked_for_in_other_texts_says_so(store: Path, tmp_path: Path)
             pass
         run("contamination", store, tmp_path / folder / "e.duckdb")
     run("dedup", store)
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         opened.execute(
             "INSERT INTO documents (doc_id, title, text, text_key, label) "
             "VALUES ('late', '', 'not alike', 1, NULL)"

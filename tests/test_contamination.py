@@ -13,7 +13,7 @@ from miner.cli.main import group
 from miner.curation.contamination import ContaminationConfig, Removed, find_contamination, remove_matches
 from miner.errors import UsageError
 from miner.sources import SourceConfig, ingest
-from miner.store.database import Store
+from miner.store.database import Database
 from tests.stores import make_store
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -51,7 +51,7 @@ def stores(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_each_kind_of_copy_is_found_and_the_strongest_is_reported(stores: tuple[Path, Path]) -> None:
-    with Store.open(stores[0]) as train, Store.open(stores[1]) as test:
+    with Database.open(stores[0]) as train, Database.open(stores[1]) as test:
         report = find_contamination(train, test, ContaminationConfig())
     found = {match.id: (match.how, match.train_id) for match in report.matches}
     assert found == {
@@ -67,7 +67,7 @@ def test_each_kind_of_copy_is_found_and_the_strongest_is_reported(stores: tuple[
 
 
 def test_parts_need_as_many_as_asked(stores: tuple[Path, Path]) -> None:
-    with Store.open(stores[0]) as train, Store.open(stores[1]) as test:
+    with Database.open(stores[0]) as train, Database.open(stores[1]) as test:
         few = find_contamination(train, test, ContaminationConfig(ngram=4, contained=0.2))
         assert {"long", "half"} <= set(few.train_ids["document"])
         none = find_contamination(train, test, ContaminationConfig(ngram=30))
@@ -92,7 +92,7 @@ def test_parts_are_the_same_words_not_the_same_hash_of_them(tmp_path: Path) -> N
 
 
 def test_removal_leaves_nothing_to_find(stores: tuple[Path, Path]) -> None:
-    with Store.open(stores[0]) as train, Store.open(stores[1]) as test:
+    with Database.open(stores[0]) as train, Database.open(stores[1]) as test:
         report = find_contamination(train, test, ContaminationConfig())
         assert remove_matches(train, report, "test").judgments == 5
         left = find_contamination(train, test, ContaminationConfig())
@@ -164,8 +164,8 @@ def test_what_the_training_store_evaluates_on_itself_stays(tmp_path: Path) -> No
 
 def test_wrong_splits_and_values_are_refused(stores: tuple[Path, Path]) -> None:
     with (
-        Store.open(stores[0]) as train,
-        Store.open(stores[1]) as test,
+        Database.open(stores[0]) as train,
+        Database.open(stores[1]) as test,
         pytest.raises(UsageError, match=r"nothing is judged in split 'tset' of .* \(did you mean 'test'\?\)"),
     ):
         find_contamination(train, test, ContaminationConfig(split="tset"))
@@ -188,7 +188,7 @@ def test_the_captions_that_nli_and_stsb_share_are_found(tmp_path: Path) -> None:
         str(SHARED / "stsb/test.tsv"),
         SourceConfig(query_column="sentence1", positive_column="sentence2", relevance_column="score"),
     )
-    with Store.open(train) as one, Store.open(test) as other:
+    with Database.open(train) as one, Database.open(test) as other:
         report = find_contamination(one, other, ContaminationConfig())
     counts = report.counts()
     assert sum(sum(kinds.values()) for kinds in counts.values()) > 150

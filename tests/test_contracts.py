@@ -13,7 +13,7 @@ import pytest
 
 import miner
 from miner.cli.main import COMMANDS, group
-from miner.store.database import Store
+from miner.store.database import Database
 
 HEAVY = ("torch", "faiss", "transformers", "sentence_transformers", "datasets", "bm25s", "scipy")
 
@@ -65,7 +65,7 @@ def test_every_option_of_the_group_has_help() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["sql", "STORE", "SELECT count(*) FROM documents"]])
 def test_start_up_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     store = tmp_path / "my.duckdb"
-    Store.open(store, create=True).close()
+    Database.open(store, create=True).close()
     arguments = [str(store) if argument == "STORE" else argument for argument in arguments]
     script = (
         "import sys; from miner.cli.main import main\n"

@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 from miner.errors import StoreError, UsageError
 from miner.schema import HITS
 from miner.store import corpus
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.lock import BusyError, lock_file, request_mark
 from tests.stores import make_store
 
 
 def refusal(path: Path, **options: bool) -> str:
     with pytest.raises(StoreError) as caught:
-        Store.open(path, **options)  # type: ignore[arg-type]
+        Database.open(path, **options)  # type: ignore[arg-type]
     assert caught.value.exit_code == 1
     return str(caught.value)
 
@@ -42,12 +42,12 @@ NOT_OURS = "is a DuckDB database, but not a miner store; name another file"
 
 def test_a_store_is_made_with_its_tables_and_views_and_opened_again(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "s.duckdb"
-    with Store.open(path, create=True) as store:
+    with Database.open(path, create=True) as store:
         assert corpus.counts(store) == {"documents": 0, "queries": 0, "judgments": 0, "runs": 0}
         for view in ("verdicts", "kept", "dropped", "reasons", "triplet_texts", "shortfalls"):
             assert store.rows(f"SELECT * FROM {view}") == []
     for options in ({}, {"read_only": True}, {"create": True}):
-        with Store.open(path, **options) as store:  # type: ignore[arg-type]
+        with Database.open(path, **options) as store:  # type: ignore[arg-type]
             assert store.path == path
             assert store.vectors == tmp_path / "new" / "folder" / "s.duckdb.vectors"
 
@@ -112,9 +112,9 @@ def test_an_empty_database_is_no_store_for_a_reader(tmp_path: Path) -> None:
 
 _HOLDER = """
 import sys
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.lock import BusyError, lock_file, request_mark
-with Store.open(sys.argv[1]):
+with Database.open(sys.argv[1]):
     print("open", flush=True)
     sys.stdin.read()
 """
@@ -122,7 +122,7 @@ with Store.open(sys.argv[1]):
 
 def test_one_process_at_a_time_has_a_store_to_write_and_others_read_it(tmp_path: Path) -> None:
     path = tmp_path / "s.duckdb"
-    Store.open(path, create=True).close()
+    Database.open(path, create=True).close()
     holder = subprocess.Popen(
         [sys.executable, "-c", _HOLDER, str(path)],
         stdin=subprocess.PIPE,
@@ -134,15 +134,15 @@ def test_one_process_at_a_time_has_a_store_to_write_and_others_read_it(tmp_path:
     try:
         assert holder.stdout.readline() == b"open\n"
         with pytest.raises(BusyError) as caught:
-            Store.open(path, wait=0)
+            Database.open(path, wait=0)
         told = rf"another command writes to {path}: python, process {holder.pid}, since [-0-9: ]+ UTC"
         assert re.fullmatch(f"{told}; wait until it ends, or end it", str(caught.value))
-        with Store.open(path, read_only=True) as store:
+        with Database.open(path, read_only=True) as store:
             assert corpus.counts(store)["documents"] == 0
     finally:
         holder.communicate()
     assert holder.returncode == 0
-    Store.open(path, wait=0).close()
+    Database.open(path, wait=0).close()
     assert [file.name for file in tmp_path.iterdir()] == ["s.duckdb"]
 
 
@@ -150,8 +150,8 @@ def test_a_killed_process_holds_nothing_and_a_reader_sees_what_it_committed(tmp_
     path = tmp_path / "s.duckdb"
     killing = """
 import os, signal, sys
-from miner.store.database import Store
-store = Store.open(sys.argv[1], create=True)
+from miner.store.database import Database
+store = Database.open(sys.argv[1], create=True)
 store.execute("CHECKPOINT")
 store.execute("INSERT INTO meta VALUES ('test', 'committed')")
 os.kill(os.getpid(), signal.SIGKILL)
@@ -159,16 +159,16 @@ os.kill(os.getpid(), signal.SIGKILL)
     ended = subprocess.run([sys.executable, "-c", killing, str(path)], check=False)
     assert ended.returncode == -signal.SIGKILL
     assert path.with_name("s.duckdb.wal").exists()
-    with Store.open(path, read_only=True) as store:
+    with Database.open(path, read_only=True) as store:
         assert labels(store) == ["committed"]
-    with Store.open(path, wait=0) as store:
+    with Database.open(path, wait=0) as store:
         assert labels(store) == ["committed"]
     assert [file.name for file in tmp_path.iterdir()] == ["s.duckdb"]
 
 
 def test_one_who_waits_can_be_interrupted(tmp_path: Path) -> None:
     path = tmp_path / "s.duckdb"
-    with Store.open(path, create=True) as store, store.transaction():
+    with Database.open(path, create=True) as store, store.transaction():
         before = request_mark(path)
         command = [sys.executable, "-m", "miner", "sql", str(path), "SELECT 1"]
         waiting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -184,13 +184,13 @@ def test_a_writer_steps_aside_for_a_reader_and_goes_on(tmp_path: Path) -> None:
     reading = """
 import sys
 from pathlib import Path
-from miner.store.database import Store
+from miner.store.database import Database
 for _ in range(5):
-    with Store.open(sys.argv[1], read_only=True) as store:
+    with Database.open(sys.argv[1], read_only=True) as store:
         print(*store.rows("SELECT count(*), count(DISTINCT key) FROM meta")[0], flush=True)
 Path(sys.argv[2]).touch()
 """
-    with Store.open(path, create=True) as store:
+    with Database.open(path, create=True) as store:
         reader = subprocess.Popen(
             [sys.executable, "-c", reading, str(path), str(ends)], stdout=subprocess.PIPE, text=True
         )
@@ -216,13 +216,13 @@ def test_a_reader_that_may_not_ask_gets_in_at_the_next_pause(
     monkeypatch.setattr(os, "utime", refused)  # as the lock file of another account does
     monkeypatch.setattr("miner.store.access._IDLE", 0.2)
     path = tmp_path / "s.duckdb"
-    with Store.open(path, create=True) as store:
+    with Database.open(path, create=True) as store:
         note(store, "a")
-        with Store.open(path, read_only=True) as reader:
+        with Database.open(path, read_only=True) as reader:
             assert labels(reader) == ["a"]
         note(store, "b")
         with store.kept_open(), pytest.raises(BusyError, match="another process holds"):
-            Store.open(path, read_only=True, wait=0.1)
+            Database.open(path, read_only=True, wait=0.1)
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644)])
@@ -231,7 +231,7 @@ def test_the_umask_says_who_else_may_ask_a_writer_to_step_aside(
 ) -> None:
     before = os.umask(umask)
     try:
-        with Store.open(tmp_path / "s.duckdb", create=True):
+        with Database.open(tmp_path / "s.duckdb", create=True):
             assert stat.S_IMODE(lock_file(tmp_path / "s.duckdb").stat().st_mode) == mode
     finally:
         os.umask(before)
@@ -241,11 +241,11 @@ def test_a_reader_sees_one_state_or_says_that_it_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "s.duckdb"
-    with Store.open(path, create=True) as store:
+    with Database.open(path, create=True) as store:
         note(store, "a")
     writing = "import sys, duckdb; duckdb.connect(sys.argv[1]).execute(sys.argv[2])"
     insert = [sys.executable, "-c", writing, str(path), "INSERT INTO meta VALUES ('test', 'b')"]
-    with Store.open(path, read_only=True) as store:
+    with Database.open(path, read_only=True) as store:
         with store.snapshot():
             store.release()  # not while what is read belongs together
             assert labels(store) == ["a"]
@@ -258,13 +258,13 @@ def test_a_reader_sees_one_state_or_says_that_it_changed(
         with pytest.raises(StoreError) as caught:
             labels(store)
         assert str(caught.value) == f"{path} changed while it was read; start the same command again"
-    with Store.open(path, read_only=True) as store:
+    with Database.open(path, read_only=True) as store:
         assert labels(store) == ["a", "b"]
 
 
 def test_a_store_that_is_moved_in_use_is_not_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "s.duckdb"
-    with Store.open(path, create=True) as store:
+    with Database.open(path, create=True) as store:
         store.release()
         path.rename(tmp_path / "moved.duckdb")
         with pytest.raises(StoreError) as caught:
@@ -275,7 +275,7 @@ def test_a_store_that_is_moved_in_use_is_not_made_anew(tmp_path: Path) -> None:
 
 def test_links_to_a_store_share_its_lock(tmp_path: Path) -> None:
     path, link = tmp_path / "s.duckdb", tmp_path / "elsewhere" / "link.duckdb"
-    Store.open(path, create=True).close()
+    Database.open(path, create=True).close()
     link.parent.mkdir()
     link.symlink_to(path)
     assert lock_file(link) == lock_file(path) == tmp_path / "s.duckdb.lock"
@@ -284,26 +284,26 @@ def test_links_to_a_store_share_its_lock(tmp_path: Path) -> None:
 # Transactions
 
 
-def labels(store: Store) -> list[str]:
+def labels(store: Database) -> list[str]:
     return [value for (value,) in store.rows("SELECT value FROM meta WHERE key = 'test' ORDER BY value")]
 
 
-def note(store: Store, value: str) -> None:
+def note(store: Database, value: str) -> None:
     store.execute("INSERT INTO meta VALUES ('test', ?)", [value])
 
 
 def test_a_transaction_commits_everything(tmp_path: Path) -> None:
     path = tmp_path / "s.duckdb"
-    with Store.open(path, create=True) as store, store.transaction():
+    with Database.open(path, create=True) as store, store.transaction():
         note(store, "a")
         note(store, "b")
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         assert labels(store) == ["a", "b"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_a_transaction_that_raises_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
-    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+    with Database.open(tmp_path / "s.duckdb", create=True) as store:
         note(store, "before")
         with pytest.raises(error), store.transaction():  # noqa: PT012
             note(store, "a")
@@ -315,7 +315,7 @@ def test_a_transaction_that_raises_leaves_nothing(tmp_path: Path, error: type[Ba
 
 
 def test_a_statement_that_fails_rolls_the_transaction_back(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+    with Database.open(tmp_path / "s.duckdb", create=True) as store:
         with pytest.raises(duckdb.ConstraintException), store.transaction():  # noqa: PT012
             note(store, "a")
             store.execute("INSERT INTO meta VALUES ('test', NULL)")
@@ -328,7 +328,7 @@ def test_a_statement_that_fails_rolls_the_transaction_back(tmp_path: Path) -> No
 
 
 def test_an_insert_matches_columns_by_name_and_adds_constants(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+    with Database.open(tmp_path / "s.duckdb", create=True) as store:
         table = pa.table(
             {"score": [0.5], "doc_id": ["007"], "rank": pa.array([1], pa.int32()), "query_id": ["q"]}
         )
@@ -342,13 +342,13 @@ def test_an_insert_matches_columns_by_name_and_adds_constants(tmp_path: Path) ->
 def test_dictionary_ids_arrive_as_text(tmp_path: Path) -> None:
     ids = pa.DictionaryArray.from_arrays(pa.array([1, 0, 1], pa.int32()), pa.array(["a", "b"]))
     table = pa.table([ids, ids, pa.array([1, 2, 3], pa.int32()), pa.array([0.1, 0.2, 0.3])], schema=HITS)
-    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+    with Database.open(tmp_path / "s.duckdb", create=True) as store:
         store.insert("hits", table, search="s")
         assert store.rows("SELECT query_id FROM hits ORDER BY rank") == [("b",), ("a",), ("b",)]
 
 
 def test_a_failed_insert_leaves_the_store_usable(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+    with Database.open(tmp_path / "s.duckdb", create=True) as store:
         with pytest.raises(duckdb.Error):
             store.insert("hits", pa.table({"nobody": [1]}), search="s")
         store.insert("rejected", pa.table({"line": pa.array([3])}), origin="f", reason="r", detail="d")
@@ -363,7 +363,7 @@ texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 def test_what_goes_in_comes_out(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int, str]]
 ) -> None:
-    with Store.open(tmp_path_factory.mktemp("s") / "s.duckdb", create=True) as store:
+    with Database.open(tmp_path_factory.mktemp("s") / "s.duckdb", create=True) as store:
         store.insert(
             "queries",
             pa.table(
@@ -379,14 +379,14 @@ def test_what_goes_in_comes_out(
 
 
 def test_values_are_bound_by_place_and_by_name(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+    with Database.open(tmp_path / "s.duckdb", create=True) as store:
         assert store.table("SELECT ? AS a, ? AS b", [1, "x'; --"]).to_pylist() == [{"a": 1, "b": "x'; --"}]
         assert store.table("SELECT $one AS a, $one AS b", {"one": 5}).to_pylist() == [{"a": 5, "b": 5}]
 
 
 def test_python_variables_are_out_of_reach_of_sql(tmp_path: Path) -> None:
     secret = pa.table({"a": [1]})
-    with Store.open(tmp_path / "s.duckdb", create=True) as store, pytest.raises(duckdb.CatalogException):
+    with Database.open(tmp_path / "s.duckdb", create=True) as store, pytest.raises(duckdb.CatalogException):
         store.rows("SELECT * FROM secret")
     assert secret.num_rows == 1
 

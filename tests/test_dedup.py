@@ -20,7 +20,7 @@ from miner.errors import UsageError
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
 from miner.store import runs
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.triplets import triplets as triplets_of
 from miner.store.verdicts import reason_counts
 from tests.stores import make_store
@@ -87,7 +87,7 @@ def sentences() -> tuple[dict[str, str], dict[str, str], list[tuple[str, str]]]:
     return documents, queries, judged
 
 
-def chosen(store: Store, run: runs.Run) -> set[tuple[str, str]]:
+def chosen(store: Database, run: runs.StoredRun) -> set[tuple[str, str]]:
     rows = triplets_of(store, run).select(["query_id", "negative_id"]).to_pylist()
     return {(row["query_id"], row["negative_id"]) for row in rows}
 

@@ -23,7 +23,7 @@ from miner.retrieval import dense, nearest
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense
 from miner.retrieval.search import chunk_ranges
-from miner.store.database import Store
+from miner.store.database import Database
 from tests.stores import make_store
 
 Floats = npt.NDArray[np.float64]
@@ -305,7 +305,7 @@ def test_torch_finds_what_faiss_finds(monkeypatch: pytest.MonkeyPatch, block: in
 # With a real encoder
 
 
-def open_store(path: Path) -> Store:
+def open_store(path: Path) -> Database:
     documents = {f"d{i}": text for i, text in enumerate([*TEXTS, TEXTS[0]])}
     return make_store(path, documents, {"q1": "baking bread", "q2": "trains"}, [("q1", "d0"), ("q2", "d3")])
 

@@ -15,7 +15,7 @@ from miner.mining.config import MiningConfig, Rules
 from miner.mining.diff import differences
 from miner.mining.pipeline import decide_again, mine
 from miner.store import runs
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.triplets import triplet_count
 from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
@@ -23,7 +23,7 @@ from tests.test_audit import corpus
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> Database:
     opened = make_store(tmp_path / "s.duckdb", *corpus())
     config = MiningConfig(rules=Rules(relative_margin=None))
     run = mine(opened, config, name="naive")
@@ -31,12 +31,12 @@ def store(tmp_path: Path) -> Store:
     return opened
 
 
-def pairs(store: Store, name: str) -> set[tuple[str, str]]:
+def pairs(store: Database, name: str) -> set[tuple[str, str]]:
     rows = triplets_of(store, runs.find_run(store, name)).to_pylist()
     return {(row["query_id"], row["negative_id"]) for row in rows}
 
 
-def test_every_negative_that_went_is_told_with_its_reason(store: Store) -> None:
+def test_every_negative_that_went_is_told_with_its_reason(store: Database) -> None:
     found = differences(store, "naive", "strict")
     before, after = pairs(store, "naive"), pairs(store, "strict")
     assert found.causes == ("relative_margin off → 0.3",)
@@ -51,7 +51,7 @@ def test_every_negative_that_went_is_told_with_its_reason(store: Store) -> None:
     assert found.triplets["both"] + found.triplets["gone"] == counted
 
 
-def test_a_run_differs_from_itself_in_nothing_and_new_judgments_are_named(store: Store) -> None:
+def test_a_run_differs_from_itself_in_nothing_and_new_judgments_are_named(store: Database) -> None:
     same = differences(store, "naive", "naive")
     assert (same.causes, same.moved) == ((), ())
     (query, doc) = sorted(pairs(store, "naive"))[0]
@@ -63,7 +63,7 @@ def test_a_run_differs_from_itself_in_nothing_and_new_judgments_are_named(store:
     assert ("negative", "judged_positive", 1) in [(m.before, m.after, m.number) for m in found.moved]
 
 
-def test_the_command(store: Store) -> None:
+def test_the_command(store: Database) -> None:
     path = str(store.path)
     store.close()
     command = ["runs", "diff", path, "naive", "strict"]

@@ -15,7 +15,7 @@ from miner.cli.main import group
 from miner.curation.dedup import DedupConfig, dedup
 from miner.errors import UsageError
 from miner.sources import SourceConfig, ingest
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.division import Division
 from miner.text import normalise
 from tests.sources_support import beir, dump, rows, write
@@ -133,7 +133,7 @@ def test_copies_that_dedup_found_stay_together(tmp_path: Path) -> None:
         tmp_path / "a.tsv", [(f"how do I reset the router {i} times today", "x") for i in range(9)]
     )
     ingest(store, documents, SourceConfig(split="other"))
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         dedup(opened, DedupConfig(threshold=0.7))
         assert opened.rows("SELECT count(DISTINCT cluster) FROM duplicates WHERE role = 'queries'") == [(1,)]
     pairs = [(f"How do I reset the router {i} times today", f"answer {i}") for i in range(9)]

@@ -11,7 +11,7 @@ import pytest
 from miner.mining.config import MiningConfig, read_recipe, with_values
 from miner.mining.pipeline import decide_again, mine
 from miner.schema import Reason
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.select import Limits, select
 from tests.stores import make_store
 from tests.tiny import word_table
@@ -113,7 +113,7 @@ def test_every_page_of_the_docs_is_linked_from_the_readme_or_the_recipes() -> No
 
 def test_every_table_and_view_is_documented(store: Path) -> None:
     page = (DOCS / "the-store.md").read_text("utf-8")
-    with Store.open(store, read_only=True) as opened:
+    with Database.open(store, read_only=True) as opened:
         names = opened.rows(
             """SELECT table_name FROM duckdb_tables()
             UNION SELECT view_name FROM duckdb_views() WHERE NOT internal"""

@@ -52,7 +52,7 @@ def mined(store: Store, **settings: Any) -> miner.Run:
 def test_a_store_is_the_same_class_everywhere(path: Path) -> None:
     with Store.open(path) as opened, Store.create(path) as again:
         assert type(opened) is type(again) is miner.Store
-        assert isinstance(opened, database.Store)
+        assert isinstance(opened, database.Database)
         run = opened.mine()
         assert type(run) is type(opened.run()) is type(run.decide(negatives=1)) is miner.Run
 

@@ -27,7 +27,7 @@ from miner.evaluation.result import Evaluation, from_values
 from miner.evaluation.table import table
 from miner.models.encoder import Encoder
 from miner.models.reranker import Reranker
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.models import record_training
 from tests.evaluation_support import judged_store, letters
 from tests.tiny import tiny_bert
@@ -162,7 +162,7 @@ def test_where_the_json_cannot_be_written_the_table_is_on_the_screen(
 def test_a_second_evaluation_encodes_nothing(
     store: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Store.open(store, read_only=True) as opened:
+    with Database.open(store, read_only=True) as opened:
         (first,) = evaluate(opened, str(models / "random"))
 
         def refuse(self: Encoder, texts: Sequence[str], *_: object, **__: object) -> None:
@@ -204,7 +204,7 @@ def test_positives_that_a_model_has_seen_are_counted(
     store: Path, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = pa.table({"query_id": ["q00", "q01", "q02"], "doc_id": ["d00", "d01", "d09"]})
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         record_training(opened, Encoder(str(models / "random")).fingerprint, seen)
     _, _, said = run(capsys, "bundled", store, "--against", models / "random")
     assert said.splitlines() == [f"{models / 'random'} was trained on 2 of the positives of split 'test'"]
@@ -280,9 +280,9 @@ def test_the_task_is_detected_from_the_judgments(store: Path, tmp_path: Path) ->
     with judged_store(tmp_path / "l", {"d": "a"}, {"q": "b"}, [("q", "d", 1.0, "test")], labels) as opened:
         assert task_of_split(opened, config) == "labels"
         assert task_of_split(opened, EvaluationConfig(task="retrieval")) == "retrieval"
-    with Store.open(graded(tmp_path / "g"), read_only=True) as opened:
+    with Database.open(graded(tmp_path / "g"), read_only=True) as opened:
         assert task_of_split(opened, config) == "similarity"
-    with Store.open(tmp_path / "g") as opened:
+    with Database.open(tmp_path / "g") as opened:
         opened.execute("UPDATE judgments SET query_id = 'q0'")
         assert task_of_split(opened, config) == "retrieval", "a graded pool of one query"
     texts = {"a": "x", "b": "y", "c": "z"}
@@ -290,7 +290,7 @@ def test_the_task_is_detected_from_the_judgments(store: Path, tmp_path: Path) ->
         pairs = [(name, name, grade, "test") for name, grade in zip("abc", grades, strict=True)]
         with judged_store(tmp_path / expected, texts, texts, pairs) as opened:
             assert task_of_split(opened, config) == expected
-    with Store.open(store, read_only=True) as opened:
+    with Database.open(store, read_only=True) as opened:
         assert task_of_split(opened, config) == "retrieval"
         task = encoder_task(opened, config)
     assert task.measure(letters()).task == "retrieval"
@@ -365,7 +365,7 @@ def test_errors(store: Path, models: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_an_encoder_cannot_rerank(store: Path, models: Path) -> None:
-    with Store.open(store) as opened, pytest.raises(ModelError, match="is not a reranker"):
+    with Database.open(store) as opened, pytest.raises(ModelError, match="is not a reranker"):
         evaluate(opened, str(models / "random"), EvaluationConfig(task="reranking"))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from miner.errors import UsageError
 from miner.evaluation.labels import _of_ranking, label_task
 from miner.sources import SourceConfig, ingest
-from miner.store.database import Store
+from miner.store.database import Database
 from tests.evaluation_support import angles
 
 TEXTS = {"a1": 0.0, "a2": 10.0, "b1": 5.0, "b2": 100.0, "b3": 110.0}
@@ -36,7 +36,7 @@ def by_first(texts: dict[str, float]) -> dict[str, str]:
 
 def test_by_hand(tmp_path: Path) -> None:
     train = {"t1": "a", "t2": "a", "t3": "b", "t4": "b", "t5": "b"}
-    with Store.open(labelled(tmp_path, test=by_first(TEXTS), train=train), read_only=True) as store:
+    with Database.open(labelled(tmp_path, test=by_first(TEXTS), train=train), read_only=True) as store:
         task = label_task(store, "test")
     found = task.measure(angles({**TEXTS, **TRAIN}))
     texts = [task.queries.texts[i] for i in range(5)]
@@ -57,7 +57,7 @@ def test_by_hand(tmp_path: Path) -> None:
 
 
 def test_without_train_the_texts_vote_for_each_other(tmp_path: Path) -> None:
-    with Store.open(labelled(tmp_path, test=by_first(TEXTS)), read_only=True) as store:
+    with Database.open(labelled(tmp_path, test=by_first(TEXTS)), read_only=True) as store:
         task = label_task(store, "test")
     assert task.voters.ids == task.documents.ids
     found = task.measure(angles(TEXTS))
@@ -68,7 +68,7 @@ def test_without_train_the_texts_vote_for_each_other(tmp_path: Path) -> None:
 
 def test_a_text_does_not_find_itself(tmp_path: Path) -> None:
     rows = {"one": "x", "One": "x", "two": "x", "other": "y", "more": "y"}
-    with Store.open(labelled(tmp_path, test=rows), read_only=True) as store:
+    with Database.open(labelled(tmp_path, test=rows), read_only=True) as store:
         task = label_task(store, "test")
     places = {"one": 0.0, "One": 0.0, "two": 90.0, "other": 10.0, "more": 20.0}
     found = dict(zip(task.queries.texts, task.measure(angles(places)).values["P@1"], strict=True))
@@ -77,7 +77,7 @@ def test_a_text_does_not_find_itself(tmp_path: Path) -> None:
 
 def test_a_sample(tmp_path: Path) -> None:
     rows = {f"text {i}": "ab"[i % 2] for i in range(40)}
-    with Store.open(labelled(tmp_path, test=rows), read_only=True) as store:
+    with Database.open(labelled(tmp_path, test=rows), read_only=True) as store:
         some = label_task(store, "test", 9)
         assert some.queries.ids == label_task(store, "test", 9).queries.ids
     assert len(some.queries.ids) == 9
@@ -86,7 +86,7 @@ def test_a_sample(tmp_path: Path) -> None:
 
 def test_texts_without_labels_are_an_error(tmp_path: Path) -> None:
     path = labelled(tmp_path, test=by_first(TEXTS))
-    with Store.open(path, read_only=True) as store, pytest.raises(UsageError) as caught:
+    with Database.open(path, read_only=True) as store, pytest.raises(UsageError) as caught:
         label_task(store, "dev")
     assert caught.value.message == f"split 'dev' of {tmp_path / 's.duckdb'} has no labelled texts"
     assert caught.value.hint == (

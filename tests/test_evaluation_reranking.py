@@ -11,7 +11,7 @@ from miner.evaluation.reranking import RerankingTask, rerank, reranking_task
 from miner.evaluation.result import Evaluation
 from miner.models.reranker import Reranker
 from miner.store import evidence as evaluating
-from miner.store.database import Store
+from miner.store.database import Database
 from tests.evaluation_support import judged_store
 from tests.tiny import tiny_bert
 
@@ -24,7 +24,7 @@ DOCUMENTS = {
 }
 
 
-def store_of(folder: Path) -> Store:
+def store_of(folder: Path) -> Database:
     queries = {"q": "apple", "p": "plum", "n": "nothing shared"}
     judgments = [
         ("q", "d2", 1.0, "test"), ("q", "d3", 1.0, "test"), ("q", "d4", 1.0, "train"),
@@ -33,7 +33,7 @@ def store_of(folder: Path) -> Store:
     return judged_store(folder / "s.duckdb", DOCUMENTS, queries, judgments)
 
 
-def scored(store: Store, reranker: Reranker, task: RerankingTask) -> Evaluation:
+def scored(store: Database, reranker: Reranker, task: RerankingTask) -> Evaluation:
     """What the reranker reaches, with the scores that the store knows."""
     return rerank(store, reranker, task, evaluating.known_scores(store, reranker.fingerprint))
 

@@ -9,7 +9,7 @@ import pytest
 from miner.errors import UsageError
 from miner.evaluation.similarity import similarity_task
 from miner.sources import SourceConfig, ingest
-from miner.store.database import Store
+from miner.store.database import Database
 from tests.evaluation_support import add_judgments, angles, judged_store
 
 ANGLES = {"one": 0.0, "near": 20.0, "nearer": 10.0, "far": 90.0}
@@ -55,7 +55,7 @@ def test_pairs_that_were_ingested(tmp_path: Path) -> None:
     (tmp_path / "test.tsv").write_text("\n".join(lines) + "\n")
     config = SourceConfig(query_column="sentence1", positive_column="sentence2", relevance_column="score")
     ingest(tmp_path / "s.duckdb", [str(tmp_path / "test.tsv")], config)
-    with Store.open(tmp_path / "s.duckdb", read_only=True) as store:
+    with Database.open(tmp_path / "s.duckdb", read_only=True) as store:
         task = similarity_task(store, "test")
     pairs = sorted(zip(task.first, task.second, task.gold.tolist(), strict=True))
     assert pairs == [("far", "one", 0.0), ("near", "near", 5.0), ("one", "far", 0.0), ("one", "near", 3.0)]

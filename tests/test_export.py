@@ -19,20 +19,20 @@ from miner.export.card import _MEANINGS
 from miner.export.writers import WRITERS
 from miner.schema import Reason
 from miner.store.corpus import content_hashes
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.triplets import TRIPLET_TEXTS
 from tests.export_store import TRIPLETS, fill, made, make_run
 from tests.train_support import Notes
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    opened = Store.open(tmp_path / "my.duckdb", create=True)
+def store(tmp_path: Path) -> Database:
+    opened = Database.open(tmp_path / "my.duckdb", create=True)
     fill(opened)
     return opened
 
 
-def test_manifest(store: Store, tmp_path: Path) -> None:
+def test_manifest(store: Database, tmp_path: Path) -> None:
     made(store, tmp_path / "out", scores=True)
     data = (tmp_path / "out/data/train.jsonl").read_bytes()
     manifest = json.loads((tmp_path / "out/manifest.json").read_text(encoding="utf-8"))
@@ -78,7 +78,7 @@ def front_matter(out: Path) -> dict[str, object]:
     return loaded
 
 
-def test_card_front_matter(store: Store, tmp_path: Path) -> None:
+def test_card_front_matter(store: Database, tmp_path: Path) -> None:
     made(store, tmp_path / "out", scores=True)
     assert front_matter(tmp_path / "out") == {
         "pretty_name": "Hard negatives: first",
@@ -99,7 +99,9 @@ def test_card_front_matter(store: Store, tmp_path: Path) -> None:
     }
 
 
-def test_card_front_matter_of_nested_passages_is_what_datasets_writes(store: Store, tmp_path: Path) -> None:
+def test_card_front_matter_of_nested_passages_is_what_datasets_writes(
+    store: Database, tmp_path: Path
+) -> None:
     from datasets import Features
 
     for name in ("tevatron", "dpr", "labeled-list"):
@@ -117,7 +119,7 @@ def _shape() -> object:
     return Shape(scores=True, negatives=2, run="first")
 
 
-def test_card_says_how_it_was_mined(store: Store, tmp_path: Path) -> None:
+def test_card_says_how_it_was_mined(store: Database, tmp_path: Path) -> None:
     made(store, tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
     assert "5 rows in the format `triplet`, from 2 queries of the split `train` with 3 positives" in card
@@ -135,14 +137,14 @@ def test_card_explains_every_reason() -> None:
 
 
 def test_split_names_that_datasets_refuses_are_changed(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+    with Database.open(tmp_path / "s.duckdb", create=True) as store:
         fill(store, run=make_run("r", split="fold-1 (a)"))
         report = made(store, tmp_path / "out")
     assert report.data == tmp_path / "out/data/fold_1__a_.jsonl"
     assert json.loads((tmp_path / "out/manifest.json").read_text())["run"]["split"] == "fold-1 (a)"
 
 
-def refusal(store: Store, out: Path, **config: object) -> str:
+def refusal(store: Database, out: Path, **config: object) -> str:
     with pytest.raises(MinerError) as caught:
         made(store, out, **config)
     assert not list(out.parent.glob(f".{out.name}*"))
@@ -190,7 +192,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("config", "message"), REFUSED)
 def test_settings_that_do_not_fit(
-    store: Store, tmp_path: Path, config: dict[str, object], message: str
+    store: Database, tmp_path: Path, config: dict[str, object], message: str
 ) -> None:
     assert refusal(store, tmp_path / "out", **config) == message
     assert not (tmp_path / "out").exists()
@@ -198,14 +200,14 @@ def test_settings_that_do_not_fit(
         made(store, tmp_path / "out", **config)
 
 
-def test_unknown_run(store: Store, tmp_path: Path) -> None:
+def test_unknown_run(store: Database, tmp_path: Path) -> None:
     assert refusal(store, tmp_path / "out", run="frist") == (
         f"no run 'frist' in {store.path} (did you mean 'first'?); runs there: first"
     )
 
 
 def test_run_without_triplets(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+    with Database.open(tmp_path / "s.duckdb", create=True) as store:
         fill(store)
         store.execute("DELETE FROM triplets")
         assert refusal(store, tmp_path / "out") == (
@@ -214,7 +216,7 @@ def test_run_without_triplets(tmp_path: Path) -> None:
 
 
 def test_no_pair_with_enough_negatives(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+    with Database.open(tmp_path / "s.duckdb", create=True) as store:
         fill(store, TRIPLETS[4:])  # type: ignore[arg-type]
         assert refusal(store, tmp_path / "out", format="n-tuple") == (
             "no query of run 'first' has 2 negatives; "
@@ -223,14 +225,14 @@ def test_no_pair_with_enough_negatives(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_corpus_that_lost_a_document(store: Store, tmp_path: Path) -> None:
+def test_corpus_that_lost_a_document(store: Database, tmp_path: Path) -> None:
     store.execute("DELETE FROM documents WHERE doc_id = 'd4'")
     with pytest.raises(StoreError, match=r"has triplets whose query or document is not in .*: mine again"):
         made(store, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir() if "duckdb" not in p.name) == []
 
 
-def test_folder_in_use(store: Store, tmp_path: Path) -> None:
+def test_folder_in_use(store: Database, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "precious.txt").write_text("mine")
@@ -244,7 +246,7 @@ def test_folder_in_use(store: Store, tmp_path: Path) -> None:
     assert [p.name for p in out.iterdir()] == ["precious.txt"]
 
 
-def test_force_replaces_an_earlier_export_whole(store: Store, tmp_path: Path) -> None:
+def test_force_replaces_an_earlier_export_whole(store: Database, tmp_path: Path) -> None:
     made(store, tmp_path / "out")
     made(store, tmp_path / "out", format="labeled-pair", file_type="csv", force=True)
     files = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*"))
@@ -252,14 +254,14 @@ def test_force_replaces_an_earlier_export_whole(store: Store, tmp_path: Path) ->
     assert sorted(p.name for p in tmp_path.iterdir() if "duckdb" not in p.name) == ["out"]
 
 
-def test_empty_and_nested_folders_are_taken(store: Store, tmp_path: Path) -> None:
+def test_empty_and_nested_folders_are_taken(store: Database, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert made(store, tmp_path / "empty").data.is_file()
     assert made(store, tmp_path / "a/b/c").data.is_file()
 
 
 def test_failure_while_writing_keeps_the_earlier_export(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     made(store, out)
@@ -271,7 +273,7 @@ def test_failure_while_writing_keeps_the_earlier_export(
     assert sorted(p.name for p in tmp_path.iterdir() if "duckdb" not in p.name) == ["out"]
 
 
-def test_the_same_export_is_not_made_again(store: Store, tmp_path: Path) -> None:
+def test_the_same_export_is_not_made_again(store: Database, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = made(store, out)
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
@@ -285,7 +287,7 @@ def test_the_same_export_is_not_made_again(store: Store, tmp_path: Path) -> None
     assert export_run(store, out, ExportConfig()) == first
 
 
-def test_a_manifest_of_something_else_is_not_an_export(store: Store, tmp_path: Path) -> None:
+def test_a_manifest_of_something_else_is_not_an_export(store: Database, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     for manifest in ("{}", '{"written_by": "npm"}', "[]", "{", '{"name": "a browser extension"}'):
@@ -293,7 +295,7 @@ def test_a_manifest_of_something_else_is_not_an_export(store: Store, tmp_path: P
         assert "is not an earlier export" in refusal(store, out, force=True)
 
 
-def test_of_two_exports_to_one_folder_the_second_is_refused(store: Store, tmp_path: Path) -> None:
+def test_of_two_exports_to_one_folder_the_second_is_refused(store: Database, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with locked(out), pytest.raises(MinerError) as caught:
         made(store, out)
@@ -302,7 +304,7 @@ def test_of_two_exports_to_one_folder_the_second_is_refused(store: Store, tmp_pa
     )
 
 
-def test_cli_writes_a_summary_for_people(store: Store, tmp_path: Path) -> None:
+def test_cli_writes_a_summary_for_people(store: Database, tmp_path: Path) -> None:
     store.close()
     out = tmp_path / "out"
     result = CliRunner().invoke(cli.command, [str(store.path), str(out), "--format", "n-tuple"])
@@ -321,7 +323,7 @@ def test_cli_offers_what_the_library_has() -> None:
     assert set(cli.FILE_TYPES) == set(WRITERS)
 
 
-def test_a_folder_that_cannot_be_made_is_one_clear_error(store: Store, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_one_clear_error(store: Database, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MinerError) as caught:
         made(store, tmp_path / "file" / "out")

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from miner.export import FORMATS
 from miner.export.writers import WRITERS, json_lines
-from miner.store.database import Store
+from miner.store.database import Database
 from tests.export_store import fill, made, make_run, text_of
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    opened = Store.open(tmp_path / "my.duckdb", create=True)
+def store(tmp_path: Path) -> Database:
+    opened = Database.open(tmp_path / "my.duckdb", create=True)
     fill(opened)
     return opened
 
@@ -35,14 +35,14 @@ TRIPLET_LINES = [
 ]
 
 
-def test_triplet_jsonl(store: Store, tmp_path: Path) -> None:
+def test_triplet_jsonl(store: Database, tmp_path: Path) -> None:
     report = made(store, tmp_path / "out")
     assert report.data == tmp_path / "out/data/train.jsonl"
     assert report.data.read_text(encoding="utf-8").splitlines() == TRIPLET_LINES
     assert report.data.read_bytes().endswith(b'"}\n')
 
 
-def test_triplet_csv(store: Store, tmp_path: Path) -> None:
+def test_triplet_csv(store: Database, tmp_path: Path) -> None:
     lines = text_of(store, tmp_path, file_type="csv").split("\n")
     assert lines[0] == '"anchor","positive","negative"'
     assert lines[1] == '"what purrs?","Cats They purr, mostly.","Dogs bark."'
@@ -53,7 +53,7 @@ def test_triplet_csv(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["triplet", "n-tuple", "labeled-pair", "labeled-list"])
 @pytest.mark.parametrize("scores", [False, True])
 def test_parquet_and_datasets_hold_the_rows_of_jsonl(
-    store: Store, tmp_path: Path, name: str, scores: bool
+    store: Database, tmp_path: Path, name: str, scores: bool
 ) -> None:
     from datasets import load_from_disk
 
@@ -64,14 +64,14 @@ def test_parquet_and_datasets_hold_the_rows_of_jsonl(
     assert list(json_lines(load_from_disk(str(on_disk.data)).data.table)) == lines
 
 
-def test_triplet_with_scores(store: Store, tmp_path: Path) -> None:
+def test_triplet_with_scores(store: Database, tmp_path: Path) -> None:
     lines = text_of(store, tmp_path, scores=True).splitlines()
     assert [json.loads(line)["scores"] for line in lines] == [
         [0.9, 0.5], [0.9, 0.25], [0.75, 0.5], [0.75, 0.25], [1.0, -0.5],
     ]  # fmt: skip
 
 
-def test_n_tuple_leaves_short_rows_out_and_says_so(store: Store, tmp_path: Path) -> None:
+def test_n_tuple_leaves_short_rows_out_and_says_so(store: Database, tmp_path: Path) -> None:
     report = made(store, tmp_path / "out", format="n-tuple", scores=True)
     assert report.data.read_text(encoding="utf-8").splitlines() == [
         '{"anchor": "what purrs?", "positive": "Cats They purr, mostly.", "negative_1": "Dogs bark.", '
@@ -92,7 +92,7 @@ def test_n_tuple_leaves_short_rows_out_and_says_so(store: Store, tmp_path: Path)
     assert "- (query, positive) pairs with fewer than 2 negatives: 1" in card
 
 
-def test_n_tuple_with_fewer_negatives_keeps_every_pair(store: Store, tmp_path: Path) -> None:
+def test_n_tuple_with_fewer_negatives_keeps_every_pair(store: Database, tmp_path: Path) -> None:
     lines = text_of(store, tmp_path, format="n-tuple", negatives_per_row=1).splitlines()
     assert [json.loads(line) for line in lines] == [
         {"anchor": "what purrs?", "positive": "Cats They purr, mostly.", "negative_1": "Dogs bark."},
@@ -101,7 +101,7 @@ def test_n_tuple_with_fewer_negatives_keeps_every_pair(store: Store, tmp_path: P
     ]
 
 
-def test_labeled_pair_has_every_pair_once(store: Store, tmp_path: Path) -> None:
+def test_labeled_pair_has_every_pair_once(store: Database, tmp_path: Path) -> None:
     text = text_of(store, tmp_path, format="labeled-pair", file_type="csv")
     assert text == (
         '"anchor","document","label"\n'
@@ -114,7 +114,7 @@ def test_labeled_pair_has_every_pair_once(store: Store, tmp_path: Path) -> None:
     )
 
 
-def test_labeled_pair_with_scores_has_no_label(store: Store, tmp_path: Path) -> None:
+def test_labeled_pair_with_scores_has_no_label(store: Database, tmp_path: Path) -> None:
     text = text_of(store, tmp_path, format="labeled-pair", file_type="csv", scores=True)
     assert text.splitlines()[:3] == [
         '"anchor","document","score"',
@@ -123,7 +123,7 @@ def test_labeled_pair_with_scores_has_no_label(store: Store, tmp_path: Path) -> 
     ]
 
 
-def test_labeled_list(store: Store, tmp_path: Path) -> None:
+def test_labeled_list(store: Database, tmp_path: Path) -> None:
     lines = text_of(store, tmp_path, format="labeled-list").splitlines()
     assert lines == [
         r'{"query": "what purrs?", "documents": ["Cats They purr, mostly.", "A \"purr\" is a sound.", '
@@ -153,7 +153,7 @@ def test_labeled_list(store: Store, tmp_path: Path) -> None:
     ],
 )
 def test_the_card_says_whose_the_scores_are(tmp_path: Path, models: dict[str, str], expected: str) -> None:
-    with Store.open(tmp_path / "s.duckdb", create=True) as opened:
+    with Database.open(tmp_path / "s.duckdb", create=True) as opened:
         fill(opened, run=make_run("first", **models))
         made(opened, tmp_path / "scored", scores=True)
         made(opened, tmp_path / "bare")
@@ -161,7 +161,7 @@ def test_the_card_says_whose_the_scores_are(tmp_path: Path, models: dict[str, st
     assert "The scores are" not in (tmp_path / "bare/README.md").read_text("utf-8")
 
 
-def test_flagembedding(store: Store, tmp_path: Path) -> None:
+def test_flagembedding(store: Database, tmp_path: Path) -> None:
     lines = text_of(store, tmp_path, format="flagembedding", scores=True).splitlines()
     assert lines[1] == (
         r'{"query": "who barks?", "pos": ["Dogs bark."], "neg": ["Cows They\nmoo."], "pos_scores": [1.0], '
@@ -172,7 +172,7 @@ def test_flagembedding(store: Store, tmp_path: Path) -> None:
     assert "pos_scores" not in made(store, tmp_path / "o", format="flagembedding").data.read_text("utf-8")
 
 
-def test_tevatron_keeps_titles_apart(store: Store, tmp_path: Path) -> None:
+def test_tevatron_keeps_titles_apart(store: Database, tmp_path: Path) -> None:
     lines = text_of(store, tmp_path, format="tevatron").splitlines()
     assert lines == [
         '{"query_id": "q1", "query": "what purrs?", "positive_passages": '
@@ -188,7 +188,7 @@ def test_tevatron_keeps_titles_apart(store: Store, tmp_path: Path) -> None:
     assert json.loads(scored.splitlines()[1])["negative_passages"][0]["score"] == -0.5
 
 
-def test_dpr_is_one_json_list(store: Store, tmp_path: Path) -> None:
+def test_dpr_is_one_json_list(store: Database, tmp_path: Path) -> None:
     report = made(store, tmp_path / "out", format="dpr")
     assert report.data == tmp_path / "out/data/train.json"
     rows = json.loads(report.data.read_text(encoding="utf-8"))
@@ -212,14 +212,14 @@ def test_negatives_that_differ_by_positive_are_merged_by_their_best_rank(tmp_pat
         ("q1", "d1", "d3", 0.9, 0.5, 1), ("q1", "d1", "d4", 0.9, 0.25, 2),
         ("q1", "d2", "007", 0.75, 0.5, 1), ("q1", "d2", "d3", 0.75, 0.5, 2),
     ]  # fmt: skip
-    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+    with Database.open(tmp_path / "s.duckdb", create=True) as store:
         fill(store, triplets)  # type: ignore[arg-type]
         rows = json.loads(text_of(store, tmp_path, format="flagembedding"))
     assert rows["neg_id"] == ["d3", "007", "d4"]
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_gives_the_same_bytes_twice(store: Store, tmp_path: Path, name: str) -> None:
+def test_every_format_gives_the_same_bytes_twice(store: Database, tmp_path: Path, name: str) -> None:
     for file_type in FORMATS[name].file_types:
         if (name, file_type) == ("labeled-list", "csv"):
             continue
@@ -236,7 +236,7 @@ def _bytes(out: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_small_pieces_give_the_rows_of_one_piece(
-    store: Store, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    store: Database, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = text_of(store, tmp_path, format=name)
     monkeypatch.setattr("miner.export.PIECE", 1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from miner.export import FORMATS, ExportConfig, export_run
-from miner.store.database import Store
+from miner.store.database import Database
 from tests.export_store import fill
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ COLUMNS = {
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    opened = Store.open(tmp_path_factory.mktemp("store") / "my.duckdb", create=True)
+def store(tmp_path_factory: pytest.TempPathFactory) -> Database:
+    opened = Database.open(tmp_path_factory.mktemp("store") / "my.duckdb", create=True)
     fill(opened)
     return opened
 
 
-def loaded(store: Store, tmp_path: Path, **config: Any) -> Dataset:
+def loaded(store: Database, tmp_path: Path, **config: Any) -> Dataset:
     """Returns the data as `load_dataset` gives it for the folder of an export."""
     from datasets import load_dataset
 
@@ -53,7 +53,7 @@ def loaded(store: Store, tmp_path: Path, **config: Any) -> Dataset:
         if (name, file_type) != ("labeled-list", "csv")
     ],
 )
-def test_load_dataset_takes_the_folder(store: Store, tmp_path: Path, name: str, file_type: str) -> None:
+def test_load_dataset_takes_the_folder(store: Database, tmp_path: Path, name: str, file_type: str) -> None:
     data = loaded(store, tmp_path, format=name, file_type=file_type)
     assert data.column_names == COLUMNS[name]
     texts = {text for row in data for text in strings(row)}
@@ -71,7 +71,7 @@ def strings(value: Any) -> list[str]:
 
 
 def test_texts_that_look_like_numbers_or_missing_values_stay_texts(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+    with Database.open(tmp_path / "s.duckdb", create=True) as store:
         fill(store)
         for query_id, text in (("q1", "NA"), ("q2", "1984")):
             store.execute("UPDATE queries SET text = ? WHERE query_id = ?", [text, query_id])
@@ -147,7 +147,7 @@ def trained(package: str, loss: str, model: Any, data: Dataset, out: Path) -> li
     ],
 )
 def test_encoders_train_on_it(
-    store: Store, tmp_path: Path, encoder: SentenceTransformer, name: str, scores: bool, loss: str
+    store: Database, tmp_path: Path, encoder: SentenceTransformer, name: str, scores: bool, loss: str
 ) -> None:
     data = loaded(store, tmp_path, format=name, scores=scores)
     before = encoder.encode("what purrs?")
@@ -159,7 +159,7 @@ def test_encoders_train_on_it(
 
 @pytest.mark.parametrize(("scores", "loss"), [(False, "LambdaLoss"), (True, "ListNetLoss")])
 def test_rerankers_train_on_lists(
-    store: Store, tmp_path: Path, reranker: CrossEncoder, scores: bool, loss: str
+    store: Database, tmp_path: Path, reranker: CrossEncoder, scores: bool, loss: str
 ) -> None:
     data = loaded(store, tmp_path, format="labeled-list", scores=scores)
     pair = [("what purrs?", "Dogs bark.")]

@@ -17,7 +17,7 @@ from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine
 from miner.sources import IngestReport, SourceConfig, ingest
 from miner.store.corpus import queries_are_documents
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.runs import find_run, staleness
 from miner.store.triplets import known_pair_keys
 from miner.text import text_key
@@ -46,7 +46,7 @@ def taken_in(tmp_path: Path, prefix: str = "", same: bool | None = None) -> tupl
     return path, ingest(path, [str(source)], SourceConfig(queries_are_documents=same))
 
 
-def reasons(store: Store) -> dict[str, str]:
+def reasons(store: Database) -> dict[str, str]:
     run = mine(store, MiningConfig(rules=Rules(relative_margin=None)))
     rows = store.rows(
         "SELECT query_id, ltrim(doc_id, 'd'), coalesce(reason::VARCHAR, 'kept') FROM verdicts WHERE run = ?",
@@ -55,7 +55,7 @@ def reasons(store: Store) -> dict[str, str]:
     return {f"{query} {doc}": reason for query, doc, reason in rows}
 
 
-def measures(store: Store) -> list[Evaluation]:
+def measures(store: Database) -> list[Evaluation]:
     return [
         *evaluate(store, "bundled", EvaluationConfig()),
         *evaluate(store, "bundled", EvaluationConfig(task="retrieval", queries=3)),
@@ -67,7 +67,7 @@ def test_equal_ids_change_nothing(tmp_path: Path) -> None:
     for prefix in ("", "d"):
         path, report = taken_in(tmp_path, prefix)
         assert report.identity.other_text == (len(THINGS) if not prefix else 0)
-        with Store.open(path) as store:
+        with Database.open(path) as store:
             found.append(reasons(store))
             measured.append([dict(one.means) for one in measures(store)])
             task = reranking_task(store, "test")
@@ -83,7 +83,7 @@ def test_queries_are_documents_where_the_user_says_so(tmp_path: Path) -> None:
     path, report = taken_in(tmp_path, "", True)
     assert report.identity.queries_are_documents
     assert report.identity.without_document == 0
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         found = reasons(store)
         (measured, _) = measures(store)
         shown = retrieval_task(store, "test").judgments.unranked
@@ -99,13 +99,13 @@ def test_queries_are_documents_where_the_user_says_so(tmp_path: Path) -> None:
 def test_what_was_said_stays_until_it_is_taken_back(tmp_path: Path) -> None:
     path, _ = taken_in(tmp_path, "", True)
     source = str(tmp_path / "setTrue")
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         mine(store, MiningConfig())
     assert ingest(path, [source]).identity.queries_are_documents
     assert not ingest(
         path, [source], SourceConfig(queries_are_documents=False)
     ).identity.queries_are_documents
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         assert not queries_are_documents(store)
         assert "queries_are_documents changed" in str(staleness(store, find_run(store, "r1")))
         assert mine(store, MiningConfig()).name == "r2"
@@ -117,7 +117,7 @@ def test_a_query_that_is_a_document_under_a_title_is_its_own_text(tmp_path: Path
     source = beir(tmp_path / "set", corpus, {"q1": text}, train=[("q1", "a2", 1)])
     with_flag = ingest(tmp_path / "s.duckdb", [str(source)])
     assert with_flag.identity.other_text == 0
-    with Store.open(tmp_path / "s.duckdb") as store:
+    with Database.open(tmp_path / "s.duckdb") as store:
         assert reasons(store) == {"q1 a1": "is_query", "q1 a2": "judged_positive"}
         assert retrieval_task(store, "train").left_out == {"own_text": 1}
 

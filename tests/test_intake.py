@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from miner.engine.progress import Silent
 from miner.errors import InputError, MinerError, StoreError, UsageError
 from miner.sources import Part, Rows, Source, SourceConfig, ingest
-from miner.store.database import Store
+from miner.store.database import Database
 from tests.sources_support import beir, dump, jsonl, refused, rows, write
 
 
@@ -258,7 +258,7 @@ def test_a_store_that_came_to_be_meanwhile_is_left_alone(tmp_path: Path) -> None
 
     def parts() -> Iterator[Part]:
         yield part_of("loser")
-        Store.open(store, create=True).close()
+        Database.open(store, create=True).close()
 
     with pytest.raises(MinerError, match=f"another process made {store} meanwhile"):
         ingest(store, source(parts()))
@@ -280,7 +280,7 @@ def test_others_read_the_store_until_the_merge_and_nothing_of_it_is_there_before
             assert (found.stdout.split(), found.stderr) == (["n", "10"], "")
             assert rows(store, "SELECT count(*) FROM documents") == [(10,)]  # in the same process, too
 
-    with Store.open(store) as opened:  # one process may have it open several times
+    with Database.open(store) as opened:  # one process may have it open several times
         assert ingest(store, source(parts())).added["documents"] == 2
         assert opened.rows("SELECT count(*) FROM documents") == [(12,)]
     assert rows(store, "SELECT count(*), max(doc_id) FROM documents") == [(12, "y")]
@@ -290,7 +290,7 @@ def test_others_read_the_store_until_the_merge_and_nothing_of_it_is_there_before
 def test_nobody_else_writes_from_the_start_to_the_end_of_an_ingest(tmp_path: Path, folder: Path) -> None:
     store = tmp_path / "s.duckdb"
     ingest(store, [str(folder)])
-    writing = "import sys; from miner.store.database import Store; Store.open(sys.argv[1], wait=0.1)"
+    writing = "import sys; from miner.store.database import Database; Database.open(sys.argv[1], wait=0.1)"
 
     def parts() -> Iterator[Part]:
         yield part_of("x")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from miner.store import runs
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
 
@@ -63,7 +63,7 @@ def command(path: Path, reranker: Path, workers: int) -> list[str]:
 
 def dump(path: Path) -> tuple[Any, ...]:
     """The ordered triplets and decisions, and the ledger without its clock."""
-    with Store.open(path, read_only=True) as store:
+    with Database.open(path, read_only=True) as store:
         run = runs.find_run(store)
         triplets = triplets_of(store, run).to_pylist()
         decided = store.rows("SELECT * FROM verdicts ORDER BY query_id, doc_id")
@@ -73,7 +73,7 @@ def dump(path: Path) -> tuple[Any, ...]:
 
 def ledger(path: Path) -> set[tuple[Any, ...]]:
     """The finished chunks with the moment at which each was finished."""
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         return set(store.rows("SELECT fingerprint, chunk, rows, seconds, finished FROM chunks"))
 
 

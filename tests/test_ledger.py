@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 
 from miner.engine.progress import SILENT, Advance
 from miner.engine.work import Tables, ordered_map, run_stage, worker_count
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.ledger import KEY, Stage, begin_stage, commit_chunk, finish_stage
 
 STAGE = Stage("search bm25", {"documents": "3:abc", "k1": 1.2}, 4)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "store.duckdb", create=True) as opened:
+def store(tmp_path: Path) -> Iterator[Database]:
+    with Database.open(tmp_path / "store.duckdb", create=True) as opened:
         yield opened
 
 
@@ -58,7 +58,7 @@ class Work:
         return {"hits": hits(chunk)}
 
 
-def stored(store: Store) -> list[tuple[str, int]]:
+def stored(store: Database) -> list[tuple[str, int]]:
     return [
         (query, rows)
         for query, rows in store.rows("SELECT query_id, count(*) FROM hits GROUP BY ALL ORDER BY ALL")
@@ -68,7 +68,7 @@ def stored(store: Store) -> list[tuple[str, int]]:
 # Stages
 
 
-def test_a_stage_is_computed_once(store: Store) -> None:
+def test_a_stage_is_computed_once(store: Database) -> None:
     work = Work()
     assert run_stage(store, STAGE, work, search="s") == 4
     assert run_stage(store, STAGE, work, search="s") == 0
@@ -79,7 +79,7 @@ def test_a_stage_is_computed_once(store: Store) -> None:
     assert (stage, chunks, unfinished) == ("search bm25", 4, False)
 
 
-def test_only_missing_chunks_are_computed(store: Store) -> None:
+def test_only_missing_chunks_are_computed(store: Database) -> None:
     begin_stage(store, STAGE)
     for chunk in (1, 3):
         commit_chunk(store, STAGE, chunk, 0.1, {"hits": hits(chunk)}, search="s")
@@ -89,7 +89,7 @@ def test_only_missing_chunks_are_computed(store: Store) -> None:
     assert stored(store) == [("q0", 3), ("q1", 3), ("q2", 3), ("q3", 3)]
 
 
-def test_a_chunk_that_fails_leaves_nothing_and_the_next_run_goes_on_there(store: Store) -> None:
+def test_a_chunk_that_fails_leaves_nothing_and_the_next_run_goes_on_there(store: Database) -> None:
     with pytest.raises(RuntimeError, match=r"^chunk 2$"):
         run_stage(store, STAGE, Work(2), search="s")
     assert stored(store) == [("q0", 3), ("q1", 3)]
@@ -100,7 +100,7 @@ def test_a_chunk_that_fails_leaves_nothing_and_the_next_run_goes_on_there(store:
     assert stored(store) == [("q0", 3), ("q1", 3), ("q2", 3), ("q3", 3)]
 
 
-def test_rows_that_do_not_fit_leave_neither_rows_nor_a_ledger_row(store: Store) -> None:
+def test_rows_that_do_not_fit_leave_neither_rows_nor_a_ledger_row(store: Database) -> None:
     begin_stage(store, STAGE)
     broken = hits(0).set_column(2, "rank", pa.array(["one", "two", "three"]))
     with pytest.raises(duckdb.BinderException, match='does not have a column with name "search"'):
@@ -113,19 +113,19 @@ def test_rows_that_do_not_fit_leave_neither_rows_nor_a_ledger_row(store: Store) 
     assert begin_stage(store, STAGE) == {0}
 
 
-def test_an_empty_chunk_is_done_too(store: Store) -> None:
+def test_an_empty_chunk_is_done_too(store: Database) -> None:
     stage = Stage("search dense", {}, 2)
     run_stage(store, stage, lambda chunk: {"hits": hits(chunk, 0)}, search="s")
     assert begin_stage(store, stage) == {0, 1}
     assert store.rows("SELECT rows FROM chunks") == [(0,), (0,)]
 
 
-def test_a_stage_without_chunks_is_finished_at_once(store: Store) -> None:
+def test_a_stage_without_chunks_is_finished_at_once(store: Database) -> None:
     assert run_stage(store, Stage("nothing", {}, 0), Work()) == 0
     assert store.rows("SELECT finished IS NOT NULL FROM stages") == [(True,)]
 
 
-def test_finishing_twice_changes_nothing(store: Store) -> None:
+def test_finishing_twice_changes_nothing(store: Database) -> None:
     begin_stage(store, STAGE)
     finish_stage(store, STAGE)
     before = store.rows("SELECT * FROM stages")
@@ -134,7 +134,7 @@ def test_finishing_twice_changes_nothing(store: Store) -> None:
     assert store.rows("SELECT * FROM stages") == before
 
 
-def test_other_inputs_are_another_stage(store: Store) -> None:
+def test_other_inputs_are_another_stage(store: Database) -> None:
     other = Stage(STAGE.name, {**STAGE.inputs, "k1": 0.9}, 4)
     run_stage(store, STAGE, Work(), search="s")
     work = Work()
@@ -178,7 +178,7 @@ class Watched:
         """Says nothing."""
 
 
-def test_progress_starts_where_the_last_run_ended(store: Store) -> None:
+def test_progress_starts_where_the_last_run_ended(store: Database) -> None:
     with pytest.raises(RuntimeError):
         run_stage(store, STAGE, Work(3), search="s")
     watched = Watched()
@@ -189,8 +189,8 @@ def test_progress_starts_where_the_last_run_ended(store: Store) -> None:
 
 _KILLED = """
 import sys, time
-from tests.test_ledger import STAGE, Store, hits, run_stage
-store = Store.open(sys.argv[1])
+from tests.test_ledger import STAGE, Database, hits, run_stage
+store = Database.open(sys.argv[1])
 def compute(chunk):
     if chunk == 2:
         print("at 2", flush=True)
@@ -203,7 +203,7 @@ run_stage(store, STAGE, compute, search="s")
 @pytest.mark.slow
 def test_a_killed_process_loses_only_the_chunk_it_was_at(tmp_path: Path, root: Path) -> None:
     path = tmp_path / "store.duckdb"
-    Store.open(path, create=True).close()
+    Database.open(path, create=True).close()
     process = subprocess.Popen(
         [sys.executable, "-c", _KILLED, str(path)], stdout=subprocess.PIPE, cwd=root, env=os.environ
     )
@@ -212,9 +212,9 @@ def test_a_killed_process_loses_only_the_chunk_it_was_at(tmp_path: Path, root: P
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    with Store.open(path, read_only=True) as store:
+    with Database.open(path, read_only=True) as store:
         assert stored(store) == [("q0", 50_000), ("q1", 50_000)]
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         work = Work()
         run_stage(store, STAGE, work, search="s")
         assert work.computed == [2, 3]

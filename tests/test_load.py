@@ -70,9 +70,9 @@ def test_without_control_groups_the_affinity_counts(tmp_path: Path) -> None:
 def test_a_pinned_process_has_the_processors_that_it_is_pinned_to() -> None:
     script = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from miner.processors import cores\nfrom miner.store.database import Store\n"
+        "from miner.processors import cores\nfrom miner.store.database import Database\n"
         "import tempfile\n"
-        "with Store.open(tempfile.mkdtemp() + '/s.duckdb', create=True) as store:\n"
+        "with Database.open(tempfile.mkdtemp() + '/s.duckdb', create=True) as store:\n"
         "    print(cores(), store.rows(\"SELECT current_setting('threads')\")[0][0])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ from miner.cli.main import group
 from miner.errors import MinerError, UsageError
 from miner.mining.config import MiningConfig, Rules
 from miner.store import runs
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.models import training_positives
 from miner.store.triplets import triplet_count
 from miner.training.encoder_config import EncoderConfig
@@ -64,7 +64,7 @@ def test_rounds_mine_with_the_model_of_the_round_before(
     assert report.measure == "nDCG@10"
     first = report.rounds[0]
     assert first.score > report.before, "eight epochs teach more than a BERT with drawn weights knows"
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         for one, encoder in zip(report.rounds, [config.mining.encoder, first.model], strict=False):
             run = runs.find_run(opened, one.run)
             assert run.config["encoder"] == encoder
@@ -109,7 +109,7 @@ def test_withheld_positives_stay_for_the_audit_of_every_round(
     store: Path, config: LoopConfig, tmp_path: Path
 ) -> None:
     report = loop(store, tmp_path / "out", config)
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         second = runs.find_run(opened, "out-2")
         held = withheld_positives(opened, second, 0.3, config.training.seed)
         seen = training_positives(opened, str(second.encoder))
@@ -134,7 +134,7 @@ def test_without_withheld_positives_the_second_round_says_that_it_has_no_audit(
 
 def test_every_round_hides_the_same_positives(store: Path, config: LoopConfig, tmp_path: Path) -> None:
     report = loop(store, tmp_path / "out", config)
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         held = withheld_positives(opened, runs.find_run(opened, "out-1"), 0.3, config.training.seed)
     first, second = (one.hidden_positive_rate.of for one in report.rounds if one.hidden_positive_rate)
     assert 0 < first == second <= config.audit.repeats * held.num_rows
@@ -171,7 +171,7 @@ def test_what_makes_no_sense_is_refused(store: Path, config: LoopConfig, tmp_pat
 def test_a_store_of_the_training_split_alone_is_told_to_ingest_another(
     store: Path, config: LoopConfig, tmp_path: Path
 ) -> None:
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         opened.execute("DELETE FROM judgments WHERE split = 'dev'")
     with pytest.raises(UsageError, match="nothing is judged in split 'dev'") as caught:
         loop(store, tmp_path / "out", config)

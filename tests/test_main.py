@@ -18,7 +18,7 @@ from miner.cli import main as module
 from miner.cli.main import COMMANDS, GROUPS, main
 from miner.engine.progress_bars import progress
 from miner.errors import MinerError, UsageError
-from miner.store.database import Store
+from miner.store.database import Database
 
 
 def miner(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -196,7 +196,7 @@ def test_python_m_miner_is_the_command() -> None:
 
 
 def empty_store(folder: Path) -> Path:
-    with Store.open(folder / "my.duckdb", create=True) as store:
+    with Database.open(folder / "my.duckdb", create=True) as store:
         return store.path
 
 

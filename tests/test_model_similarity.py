@@ -27,7 +27,7 @@ from miner.models.similarity import SIMILARITIES, matrix, pairwise
 from miner.retrieval import dense, nearest
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.triplets import triplets as triplets_of
 from miner.training.encoder import train_encoder
 from miner.training.encoder_config import EncoderConfig
@@ -52,7 +52,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> Database:
     return make_store(tmp_path / "s.duckdb", DOCUMENTS, QUERIES, JUDGED)
 
 
@@ -63,7 +63,7 @@ def library_scores(folder: Path) -> npt.NDArray[np.float64]:
     return np.asarray(model.similarity(queries, documents), dtype=np.float64)
 
 
-def dense_of(store: Store, folder: Path, index: str = "Flat") -> Dense:
+def dense_of(store: Database, folder: Path, index: str = "Flat") -> Dense:
     config = DenseConfig(str(folder), dtype="fp32", index=index)
     return Dense(store, Collection.load(store, "train"), config)
 
@@ -71,7 +71,7 @@ def dense_of(store: Store, folder: Path, index: str = "Flat") -> Dense:
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("backend", ["faiss", "torch"])
 def test_search_ranks_by_the_models_own_similarity(
-    store: Store, tables: dict[str, Path], similarity: str, backend: str, monkeypatch: pytest.MonkeyPatch
+    store: Database, tables: dict[str, Path], similarity: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if backend == "torch":
         monkeypatch.setattr(nearest, "_faiss_block", nearest._torch_block)
@@ -115,7 +115,7 @@ def test_near_texts_far_from_the_origin_are_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_margins_and_triplets_are_on_the_models_own_scale(
-    store: Store, tables: dict[str, Path], similarity: str
+    store: Database, tables: dict[str, Path], similarity: str
 ) -> None:
     scores = library_scores(tables[similarity])
     rules = Rules(relative_margin=0.1)
@@ -140,7 +140,7 @@ def test_margins_and_triplets_are_on_the_models_own_scale(
 
 
 def test_an_export_says_which_similarity_its_scores_are(
-    store: Store, tables: dict[str, Path], tmp_path: Path
+    store: Database, tables: dict[str, Path], tmp_path: Path
 ) -> None:
     rules = Rules(relative_margin=None)
     mine(store, MiningConfig(bm25=False, encoder=str(tables["dot"]), dtype="fp32", rules=rules))
@@ -151,7 +151,7 @@ def test_an_export_says_which_similarity_its_scores_are(
     assert manifest["models"]["encoder"]["similarity"] == "dot"
 
 
-def test_an_index_is_built_by_the_models_distance(store: Store, tables: dict[str, Path]) -> None:
+def test_an_index_is_built_by_the_models_distance(store: Database, tables: dict[str, Path]) -> None:
     for similarity in ("dot", "euclidean"):
         exact = dense_of(store, tables[similarity]).search(range(8), 5)
         near = dense_of(store, tables[similarity], "HNSW32").search(range(8), 5)
@@ -161,7 +161,7 @@ def test_an_index_is_built_by_the_models_distance(store: Store, tables: dict[str
 
 @pytest.mark.parametrize("factory", ["HNSW32", "IVF4,Flat", "SQ8", "PQ4", "PCA8,Flat"])
 def test_an_approximate_index_of_manhattan_distances_is_refused(
-    store: Store, tables: dict[str, Path], factory: str
+    store: Database, tables: dict[str, Path], factory: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
         dense_of(store, tables["manhattan"], factory)

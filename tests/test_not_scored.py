@@ -33,8 +33,8 @@ from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import Bm25Config, DenseConfig
 from miner.retrieval.dense import Dense
 from miner.store import audits as auditing
-from miner.store.database import Store
-from miner.store.runs import Run
+from miner.store.database import Database
+from miner.store.runs import StoredRun
 from miner.store.triplets import triplets as triplets_of
 from miner.store.verdicts import reason_counts
 from tests.evaluation_support import judged_store
@@ -75,7 +75,7 @@ NEGATIVES = ("n8", "n3", "n1", "nnan", "ninf", "nneg", "unknown")
 
 
 @pytest.fixture
-def mined(tmp_path: Path) -> Iterator[tuple[Store, Path]]:
+def mined(tmp_path: Path) -> Iterator[tuple[Database, Path]]:
     """q1 has scored positives and one without, q2 has none, q3 has no vector itself."""
     folder = word_table(tmp_path / "table", WORDS, "dot")
     documents = {name: f"tt {name}" for name in ("p9", "p4", "pnan", *NEGATIVES)}
@@ -93,7 +93,7 @@ def config(folder: Path, **rules: Any) -> MiningConfig:
     )  # fmt: skip
 
 
-def reasons(store: Store, run: Run, query: str) -> dict[str, str]:
+def reasons(store: Database, run: StoredRun, query: str) -> dict[str, str]:
     rows = store.rows(
         "SELECT doc_id, coalesce(reason::VARCHAR, 'kept') FROM verdicts WHERE run = ? AND query_id = ?",
         [run.name, query],
@@ -119,7 +119,7 @@ def reasons(store: Store, run: Run, query: str) -> dict[str, str]:
     ],
 )
 def test_only_finite_scores_decide(
-    mined: tuple[Store, Path], rules: dict[str, Any], expected: dict[str, str]
+    mined: tuple[Database, Path], rules: dict[str, Any], expected: dict[str, str]
 ) -> None:
     store, folder = mined
     run = mine(store, config(folder, **{"relative_margin": None, **rules}))
@@ -135,7 +135,7 @@ def test_only_finite_scores_decide(
 
 
 @pytest.mark.parametrize(("strategy", "positives"), [("random", "best"), ("ambiguous", "all")])
-def test_no_strategy_selects_them(mined: tuple[Store, Path], strategy: str, positives: str) -> None:
+def test_no_strategy_selects_them(mined: tuple[Database, Path], strategy: str, positives: str) -> None:
     store, folder = mined
     selection = Selection(negatives=7, strategy=strategy, positives=positives)
     settings = config(folder, relative_margin=None)
@@ -146,7 +146,7 @@ def test_no_strategy_selects_them(mined: tuple[Store, Path], strategy: str, posi
     assert {row["positive_id"] for row in rows} == ({"p9"} if positives == "best" else {"p9", "p4"})
 
 
-def test_they_are_counted_and_reported_with_the_models_name(mined: tuple[Store, Path]) -> None:
+def test_they_are_counted_and_reported_with_the_models_name(mined: tuple[Database, Path]) -> None:
     store, folder = mined
     notes = Notes()
     run = mine(store, config(folder), progress=notes)
@@ -255,13 +255,13 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def opened(things: Path, tmp_path: Path) -> Iterator[Store]:
+def opened(things: Path, tmp_path: Path) -> Iterator[Database]:
     (tmp_path / "s.duckdb").write_bytes((things / "s.duckdb").read_bytes())
-    with Store.open(tmp_path / "s.duckdb") as store:
+    with Database.open(tmp_path / "s.duckdb") as store:
         yield store
 
 
-def test_a_reranker_that_gives_nan_is_named_and_its_pairs_left_out(opened: Store, things: Path) -> None:
+def test_a_reranker_that_gives_nan_is_named_and_its_pairs_left_out(opened: Database, things: Path) -> None:
     notes = Notes()
     settings = MiningConfig(reranker=str(things / "nan"), dtype="fp32", rules=Rules(relative_margin=None))
     run = mine(opened, settings, progress=notes)
@@ -278,14 +278,14 @@ def test_a_reranker_that_gives_nan_is_named_and_its_pairs_left_out(opened: Store
         assert np.isfinite([row["positive_score"], row["negative_score"]]).all()
 
 
-def test_what_was_not_reranked_keeps_its_own_reason(opened: Store, things: Path) -> None:
+def test_what_was_not_reranked_keeps_its_own_reason(opened: Database, things: Path) -> None:
     settings = MiningConfig(reranker=str(things / "nan"), rerank_depth=1, rules=Rules(relative_margin=None))
     counts = reason_counts(opened, mine(opened, settings))
     assert counts["rank_window"] > 0
     assert counts["not_scored"] > 0
 
 
-def test_a_reranker_that_gives_every_pair_one_score_is_warned_about(opened: Store, things: Path) -> None:
+def test_a_reranker_that_gives_every_pair_one_score_is_warned_about(opened: Database, things: Path) -> None:
     notes = Notes()
     mine(opened, MiningConfig(reranker=str(things / "constant"), dtype="fp32"), progress=notes)
     assert notes.warnings == [
@@ -293,7 +293,9 @@ def test_a_reranker_that_gives_every_pair_one_score_is_warned_about(opened: Stor
     ]
 
 
-def test_evaluation_warns_of_a_reranker_that_gives_every_pair_one_score(opened: Store, things: Path) -> None:
+def test_evaluation_warns_of_a_reranker_that_gives_every_pair_one_score(
+    opened: Database, things: Path
+) -> None:
     notes = Notes()
     evaluate(opened, str(things / "constant"), EvaluationConfig(split="test"), notes)
     assert notes.warnings == [
@@ -302,7 +304,7 @@ def test_evaluation_warns_of_a_reranker_that_gives_every_pair_one_score(opened: 
     ]
 
 
-def test_silver_warns_of_a_reranker_that_gives_every_pair_one_score(opened: Store, things: Path) -> None:
+def test_silver_warns_of_a_reranker_that_gives_every_pair_one_score(opened: Database, things: Path) -> None:
     opened.execute("DELETE FROM judgments WHERE split = 'test'")
     notes = Notes()
     name = str(things / "constant")
@@ -313,7 +315,7 @@ def test_silver_warns_of_a_reranker_that_gives_every_pair_one_score(opened: Stor
     ]
 
 
-def test_reranking_leaves_them_unranked_and_says_so(opened: Store, things: Path) -> None:
+def test_reranking_leaves_them_unranked_and_says_so(opened: Database, things: Path) -> None:
     notes = Notes()
     model = Reranker(str(things / "nan"), dtype="fp32")
     settings = EvaluationConfig(split="test", task="reranking")
@@ -328,7 +330,7 @@ def test_reranking_leaves_them_unranked_and_says_so(opened: Store, things: Path)
     assert opened.rows("SELECT count(*), count(DISTINCT (query_id, doc_id)) FROM rerank_scores") == [(24, 24)]
 
 
-def test_silver_judgments_are_made_of_finite_scores(opened: Store, things: Path) -> None:
+def test_silver_judgments_are_made_of_finite_scores(opened: Database, things: Path) -> None:
     opened.execute("DELETE FROM judgments WHERE split = 'test'")
     notes = Notes()
     settings = SilverConfig(
@@ -346,7 +348,7 @@ def test_silver_judgments_are_made_of_finite_scores(opened: Store, things: Path)
 
 
 @pytest.fixture(scope="module")
-def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Run]]:
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Database, StoredRun]]:
     """A run of BM25 of which some scores were lost: NaN and infinite ones, of positives too."""
     documents, queries, judged = corpus(5)
     with make_store(tmp_path_factory.mktemp("damaged") / "s.duckdb", documents, queries, judged) as store:
@@ -372,7 +374,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("rules", SETTINGS)
-def test_the_sweep_counts_what_deciding_gives(damaged: tuple[Store, Run], rules: Rules) -> None:
+def test_the_sweep_counts_what_deciding_gives(damaged: tuple[Database, StoredRun], rules: Rules) -> None:
     from dataclasses import replace
 
     replay = Replay.of(*damaged)
@@ -391,7 +393,7 @@ def test_the_sweep_counts_what_deciding_gives(damaged: tuple[Store, Run], rules:
         assert counts.margins.sum() / counts.negatives.sum() == pytest.approx(trial.left.margin)
 
 
-def test_a_positive_without_a_score_is_never_hidden(damaged: tuple[Store, Run]) -> None:
+def test_a_positive_without_a_score_is_never_hidden(damaged: tuple[Database, StoredRun]) -> None:
     store, run = damaged
     replay = Replay.of(store, run)
     scored = np.isfinite(replay.hideable.positives.score)
@@ -410,7 +412,7 @@ def test_a_positive_without_a_score_is_never_hidden(damaged: tuple[Store, Run]) 
     assert all(np.isfinite(one.all_queries.per_query) for one in calibrated.sweep)
 
 
-def test_chances_come_from_finite_scores(damaged: tuple[Store, Run]) -> None:
+def test_chances_come_from_finite_scores(damaged: tuple[Database, StoredRun]) -> None:
     store, run = damaged
     replay = Replay.of(store, run)
     trials = [replay.hide(hidden) for hidden in replay.hideable.draws(AuditConfig(repeats=2))]
@@ -478,7 +480,7 @@ def test_labels_count_what_cannot_be_found_as_missed(tmp_path: Path) -> None:
     assert found.unscored == {"documents": 1}
 
 
-def test_a_reranker_without_any_finite_score_makes_no_silver(opened: Store, tmp_path: Path) -> None:
+def test_a_reranker_without_any_finite_score_makes_no_silver(opened: Database, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification
 

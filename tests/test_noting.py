@@ -16,7 +16,7 @@ from miner.engine.progress import Silent
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import mine
 from miner.models.encoder import Encoder
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.models import training_positives
 from miner.store.pending import NOTE, TrainedModel, note_of, notes_folder, take_in_model
 from miner.training import record as noting
@@ -89,7 +89,7 @@ def busy(path: Path) -> Iterator[Busy]:
 
 def noted(path: Path, out: Path) -> list[tuple[str, str]]:
     """The positives that the store knows of, which opening it to write takes in."""
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         rows = training_positives(store, Encoder(str(out)).fingerprint)
     return list(zip(*(rows[name].to_pylist() for name in ("query_id", "doc_id")), strict=True))
 
@@ -149,7 +149,7 @@ def test_a_store_that_was_moved_meanwhile_takes_the_note_from_the_model_that_it_
     )
     assert leftovers(tmp_path) == ["elsewhere"]
     assert noted(moved, out) == []
-    with Store.open(moved) as store:
+    with Database.open(moved) as store:
         mine(store, MiningConfig(encoder=str(out), depth=2))
     assert noted(moved, out) == JUDGED
     assert not (out / NOTE).exists()
@@ -169,7 +169,7 @@ def test_another_store_in_the_place_of_the_first_is_left_as_it_is(path: Path, tm
         f"{path} is another store than at the start; the record of what {out}"
     )
     assert noted(path, out) == []
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         mine(store, MiningConfig(encoder=str(out), depth=2))
     assert noted(path, out) == []
     assert json.loads((out / NOTE).read_text("utf-8"))["models"][0]["positives"]["doc_id"] == [
@@ -204,7 +204,7 @@ DAMAGES: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_note_is_reported_once_and_moved_aside(path: Path, tmp_path: Path, damage: str) -> None:
     positives = pa.table({"query_id": ["q0"], "doc_id": ["d0"]})
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         whole = note_of(
             store.id, tmp_path / "model", [TrainedModel("f", "encoder", "m", {}, None, positives)]
         )
@@ -220,7 +220,7 @@ def test_a_damaged_note_is_reported_once_and_moved_aside(path: Path, tmp_path: P
         "renamed to f.json.damaged; start the same training again to record it"
     )
     for _ in range(2):
-        with Store.open(path, note=said.append) as store:
+        with Database.open(path, note=said.append) as store:
             assert training_positives(store, "f").to_pylist() == [{"query_id": "q0", "doc_id": "d0"}]
     assert said == [told]
     assert [left.name for left in file.parent.iterdir()] == ["f.json.damaged"]
@@ -245,7 +245,7 @@ def test_a_damaged_note_of_a_model_does_not_change_the_model(path: Path, tmp_pat
     train(path, out, CONFIG, ROWS)
     known = Encoder(str(out)).fingerprint
     (out / NOTE).write_text("{", "utf-8")
-    with Store.open(path, note=said.append) as store:
+    with Database.open(path, note=said.append) as store:
         take_in_model(store, out)
     assert [message.split(" is damaged")[0] for message in said] == [str(out / NOTE)]
     assert not (out / NOTE).exists()

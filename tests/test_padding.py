@@ -18,7 +18,7 @@ from miner.mining.pipeline import mine
 from miner.models.encoder import Encoder
 from miner.models.padding import complete_padding
 from miner.models.reranker import Reranker
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.training.encoder import train_encoder
 from miner.training.encoder_config import EncoderConfig
 from miner.training.encoder_trainer import load_base
@@ -161,7 +161,7 @@ def test_a_reranker_is_trained_from_it(base: Path, store: Path, tmp_path: Path) 
     config = RerankerConfig(
         base=str(base), max_steps=30, batch_size=16, learning_rate=3e-3, skip_top=3, depth=40, held_out=0.2
     )
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         metrics = train_reranker(opened, tmp_path / "out", config).metrics
     assert metrics.average_precision is not None
     assert metrics.chance is not None
@@ -180,9 +180,9 @@ def _loop(store: Path, three: str, out: Path) -> None:
     loop(store, out, LoopConfig(mining=mining, training=EncoderConfig(base="scratch"), dev_split="test"))
 
 
-def _in_store(call: Callable[[Store, str], object]) -> Callable[[Path, str, Path], None]:
+def _in_store(call: Callable[[Database, str], object]) -> Callable[[Path, str, Path], None]:
     def opened(store: Path, three: str, out: Path) -> None:
-        with Store.open(store) as one:
+        with Database.open(store) as one:
             call(one, three)
 
     return opened
@@ -198,7 +198,7 @@ COMMANDS: dict[str, Callable[[Path, str, Path], object]] = {
 
 
 def _train(store: Path, three: str, out: Path) -> None:
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         train_reranker(opened, out, RerankerConfig(base=three))
 
 
@@ -215,7 +215,7 @@ def test_a_reranker_with_three_labels_is_refused_before_any_work(
         f"{three} gives 3 scores per pair; a reranker gives one; name a cross-encoder with num_labels = 1, "
         "or train one: miner train-reranker STORE OUT --base bundled"
     )
-    with Store.open(store, read_only=True) as opened:
+    with Database.open(store, read_only=True) as opened:
         for table in ("runs", "stages", "hits", "candidates"):
             assert list(opened.rows(f"SELECT count(*) FROM {table}")) == [(0,)], table
     assert {path.name for path in tmp_path.iterdir()} == beside

@@ -17,7 +17,7 @@ from miner.mining.config import MiningConfig, Rules, Selection, with_values
 from miner.mining.explain import explain
 from miner.mining.pipeline import config_of, decide_again, mine
 from miner.store import runs
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
 from tests.test_oracle import encoder
@@ -46,12 +46,12 @@ class Notes:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[Database]:
     with make_store(tmp_path / "s.duckdb", CORPUS, QUERIES, JUDGED) as made:
         yield made
 
 
-def test_runs_are_numbered_or_named(store: Store) -> None:
+def test_runs_are_numbered_or_named(store: Database) -> None:
     assert mine(store, MiningConfig()).name == "r1"
     assert mine(store, MiningConfig(depth=7)).name == "r2"
     assert mine(store, MiningConfig(depth=8), name="eight").name == "eight"
@@ -59,7 +59,7 @@ def test_runs_are_numbered_or_named(store: Store) -> None:
     assert runs.find_run(store, "r1").config["depth"] == 100
 
 
-def test_the_same_call_again_does_nothing(store: Store) -> None:
+def test_the_same_call_again_does_nothing(store: Database) -> None:
     first = mine(store, MiningConfig())
     notes = Notes()
     assert mine(store, MiningConfig(), progress=notes) == first
@@ -67,7 +67,7 @@ def test_the_same_call_again_does_nothing(store: Store) -> None:
     assert notes.worked == []
 
 
-def test_another_setting_says_what_changed_and_searches_only_what_it_must(store: Store) -> None:
+def test_another_setting_says_what_changed_and_searches_only_what_it_must(store: Database) -> None:
     mine(store, MiningConfig())
     notes = Notes()
     mine(store, MiningConfig(overlaps=False), progress=notes)
@@ -75,7 +75,7 @@ def test_another_setting_says_what_changed_and_searches_only_what_it_must(store:
     assert notes.worked == ["gather evidence"]
 
 
-def test_it_is_compared_with_the_run_that_is_most_alike(store: Store) -> None:
+def test_it_is_compared_with_the_run_that_is_most_alike(store: Database) -> None:
     mine(store, MiningConfig())
     mine(store, MiningConfig(depth=7, rules=Rules(relative_margin=0.4)))
     notes = Notes()
@@ -88,7 +88,7 @@ def test_it_is_compared_with_the_run_that_is_most_alike(store: Store) -> None:
     assert not [note for note in notes.said if note.startswith("since")]
 
 
-def test_another_judgment_says_so(store: Store) -> None:
+def test_another_judgment_says_so(store: Database) -> None:
     mine(store, MiningConfig())
     store.execute("INSERT INTO judgments VALUES ('q1', 'd08', 1, 'train', 'gold')")
     notes = Notes()
@@ -99,7 +99,7 @@ def test_another_judgment_says_so(store: Store) -> None:
     }
 
 
-def test_a_taken_name_is_refused(store: Store) -> None:
+def test_a_taken_name_is_refused(store: Database) -> None:
     mine(store, MiningConfig(), name="mine")
     with pytest.raises(UsageError) as error:
         mine(store, MiningConfig(depth=5), name="mine")
@@ -120,7 +120,7 @@ class Stop(Notes):
 
 
 @pytest.mark.parametrize("part", ["encoder", "reranker"])
-def test_a_refused_run_is_not_there_and_its_name_is_free(store: Store, tmp_path: Path, part: str) -> None:
+def test_a_refused_run_is_not_there_and_its_name_is_free(store: Database, tmp_path: Path, part: str) -> None:
     broken = tiny_bert(tmp_path / "broken", labels=part == "reranker")
     (broken / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(Exception, match=r".") as caught:
@@ -132,7 +132,7 @@ def test_a_refused_run_is_not_there_and_its_name_is_free(store: Store, tmp_path:
     assert mine(store, MiningConfig(), name="mine").status == "done"
 
 
-def test_an_interrupted_run_goes_on_or_gives_way_to_other_settings(store: Store) -> None:
+def test_an_interrupted_run_goes_on_or_gives_way_to_other_settings(store: Database) -> None:
     with pytest.raises(KeyboardInterrupt):
         mine(store, MiningConfig(), name="mine", progress=Stop())
     assert [run.status for run in runs.runs(store)] == ["running"]
@@ -147,7 +147,7 @@ def test_an_interrupted_run_goes_on_or_gives_way_to_other_settings(store: Store)
     assert runs.runs(store) == [run]
 
 
-def test_deciding_again_runs_nothing_and_equals_mining(store: Store) -> None:
+def test_deciding_again_runs_nothing_and_equals_mining(store: Database) -> None:
     first = mine(store, MiningConfig())
     other = with_values(MiningConfig(), {"relative_margin": 0.4, "negatives": 2})
     notes = Notes()
@@ -157,14 +157,14 @@ def test_deciding_again_runs_nothing_and_equals_mining(store: Store) -> None:
         assert triplets_of(fresh, mine(fresh, other)).equals(decided)
 
 
-def test_deciding_again_refuses_what_needs_a_search(store: Store) -> None:
+def test_deciding_again_refuses_what_needs_a_search(store: Database) -> None:
     first = mine(store, MiningConfig())
     with pytest.raises(UsageError) as error:
         decide_again(store, first, replace(config_of(first), depth=5))
     assert str(error.value) == "depth cannot change without searching again; run miner mine with it"
 
 
-def test_the_configuration_survives_the_store(store: Store, encoder: Path) -> None:
+def test_the_configuration_survives_the_store(store: Database, encoder: Path) -> None:
     config = MiningConfig(
         encoder=str(encoder),
         queries=2,
@@ -175,7 +175,7 @@ def test_the_configuration_survives_the_store(store: Store, encoder: Path) -> No
     assert config_of(mine(store, config)) == config
 
 
-def test_each_positive_decides_for_its_own_triplets(store: Store) -> None:
+def test_each_positive_decides_for_its_own_triplets(store: Database) -> None:
     run = mine(store, MiningConfig(rules=Rules(reference_positive="each", relative_margin=0.0)))
     rows = triplets_of(store, run).to_pylist()
     assert rows
@@ -184,7 +184,7 @@ def test_each_positive_decides_for_its_own_triplets(store: Store) -> None:
     assert ranks == list(range(1, len(ranks) + 1))
 
 
-def test_positives_best_pairs_only_the_best(store: Store) -> None:
+def test_positives_best_pairs_only_the_best(store: Database) -> None:
     rules = Rules(relative_margin=None)
     every = mine(store, MiningConfig(rules=rules))
     best = decide_again(store, every, with_values(config_of(every), {"positives": "best"}))
@@ -195,7 +195,7 @@ def test_positives_best_pairs_only_the_best(store: Store) -> None:
         assert set(kept) == {top[1]}
 
 
-def test_a_larger_sample_of_queries_holds_the_smaller(store: Store) -> None:
+def test_a_larger_sample_of_queries_holds_the_smaller(store: Database) -> None:
     def sampled(queries: int, seed: int) -> set[str]:
         config = MiningConfig(
             queries=queries, rules=Rules(relative_margin=None), selection=Selection(seed=seed)
@@ -205,7 +205,7 @@ def test_a_larger_sample_of_queries_holds_the_smaller(store: Store) -> None:
     assert sampled(1, 1) < sampled(2, 1) < sampled(3, 1) == set(QUERIES)
 
 
-def test_the_seed_draws_the_sample_of_the_queries(store: Store) -> None:
+def test_the_seed_draws_the_sample_of_the_queries(store: Database) -> None:
     """The smallest hashes of the seed and the id, as `Collection` documents it."""
 
     def first(seed: int) -> str:
@@ -220,7 +220,7 @@ def test_the_seed_draws_the_sample_of_the_queries(store: Store) -> None:
         assert ids == [(query,)]
 
 
-def test_deciding_again_cannot_draw_another_sample(store: Store) -> None:
+def test_deciding_again_cannot_draw_another_sample(store: Database) -> None:
     sampled = mine(store, MiningConfig(queries=2))
     other = with_values(config_of(sampled), {"seed": 7})
     with pytest.raises(UsageError, match="seed, which draws the sample of the queries, cannot change"):
@@ -230,7 +230,7 @@ def test_deciding_again_cannot_draw_another_sample(store: Store) -> None:
     assert decide_again(store, every, with_values(config_of(every), {"seed": 7})).seed == 7
 
 
-def test_the_same_settings_under_a_new_name_are_a_new_run(store: Store) -> None:
+def test_the_same_settings_under_a_new_name_are_a_new_run(store: Database) -> None:
     first = mine(store, MiningConfig(), name="a")
     notes = Notes()
     second = mine(store, MiningConfig(), name="b", progress=notes)
@@ -240,12 +240,12 @@ def test_the_same_settings_under_a_new_name_are_a_new_run(store: Store) -> None:
     assert second.started <= second.finished
 
 
-def test_an_unknown_protected_document_is_refused(store: Store) -> None:
+def test_an_unknown_protected_document_is_refused(store: Database) -> None:
     with pytest.raises(UsageError, match=r"protected document 'd1' is not in the store"):
         mine(store, MiningConfig(protected=("d1",)))
 
 
-def test_a_candidate_above_the_median_positive_is_a_suspected_positive(store: Store) -> None:
+def test_a_candidate_above_the_median_positive_is_a_suspected_positive(store: Database) -> None:
     mine(store, MiningConfig(rules=Rules(relative_margin=0.5)))
     rows = store.rows(
         "SELECT query_id, bm25_score, verdict::VARCHAR FROM verdicts WHERE reason = 'relative_margin'"
@@ -256,7 +256,7 @@ def test_a_candidate_above_the_median_positive_is_a_suspected_positive(store: St
     assert all((verdict == "suspected") == (score > median[query]) for query, score, verdict in rows)
 
 
-def test_shortfalls_are_counted_not_padded(store: Store) -> None:
+def test_shortfalls_are_counted_not_padded(store: Database) -> None:
     run = mine(store, MiningConfig(rules=Rules(max_score=-1.0)))
     assert triplets_of(store, run).num_rows == 0
     assert store.rows(
@@ -264,7 +264,7 @@ def test_shortfalls_are_counted_not_padded(store: Store) -> None:
     ) == [(query, 5, 0, "max_score") for query in QUERIES]
 
 
-def test_explain_shows_every_candidate(store: Store) -> None:
+def test_explain_shows_every_candidate(store: Database) -> None:
     run = mine(store, MiningConfig())
     found = explain(store, "q0")
     assert found.query == "apple pie w1"
@@ -275,7 +275,7 @@ def test_explain_shows_every_candidate(store: Store) -> None:
     assert slots == list(range(1, len(slots) + 1))
 
 
-def test_a_query_that_is_not_in_the_run_is_told_where_it_is(store: Store) -> None:
+def test_a_query_that_is_not_in_the_run_is_told_where_it_is(store: Database) -> None:
     mine(store, MiningConfig())
     store.execute(
         "INSERT INTO queries SELECT 'later', text, text_key, label FROM queries WHERE query_id = 'q0'"
@@ -287,7 +287,7 @@ def test_a_query_that_is_not_in_the_run_is_told_where_it_is(store: Store) -> Non
         explain(store, "later")
 
 
-def test_unknown_names_are_explained(store: Store) -> None:
+def test_unknown_names_are_explained(store: Database) -> None:
     mine(store, MiningConfig())
     with pytest.raises(StoreError, match=r"no query 'q9' in .* \(did you mean 'q0'\?\)|no query 'q9'"):
         explain(store, "q9")
@@ -301,6 +301,6 @@ def test_unknown_names_are_explained(store: Store) -> None:
         mine(store, MiningConfig(encoder="./nowhere"))
 
 
-def test_a_store_without_runs_says_what_to_do(store: Store) -> None:
+def test_a_store_without_runs_says_what_to_do(store: Database) -> None:
     with pytest.raises(StoreError, match=r"holds no finished run; mine first: miner mine"):
         runs.find_run(store)

@@ -26,7 +26,7 @@ from miner.mining.pipeline import decide_again, mine
 from miner.store import relabel as relabelled
 from miner.store import runs
 from miner.store.corpus import content_hashes
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.triplets import triplets as triplets_of
 from miner.store.verdicts import suspected
 from tests.stores import make_store
@@ -42,7 +42,7 @@ CONFIG = MiningConfig(rules=Rules(relative_margin=0.0))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[Database]:
     """Queries with six relevant documents, four of them judged; the relevant ones say three of its words."""
     rng = random.Random(8)
     documents, queries, judged = {}, {}, []
@@ -62,13 +62,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield made
 
 
-def everything(store: Store) -> dict[str, list[tuple[object, ...]]]:
+def everything(store: Database) -> dict[str, list[tuple[object, ...]]]:
     """Every table of the store, its rows in order."""
     tables = [name for (name,) in store.rows("SELECT table_name FROM duckdb_tables() ORDER BY table_name")]
     return {name: store.rows(f"FROM {name} ORDER BY ALL") for name in tables}
 
 
-def test_unjudged_positives_become_judgments_and_the_run_is_decided_again(store: Store) -> None:
+def test_unjudged_positives_become_judgments_and_the_run_is_decided_again(store: Database) -> None:
     run = mine(store, CONFIG)
     report = relabel(store, run, RelabelConfig(probability=0.5))
     made = store.rows("SELECT query_id, doc_id, relevance, split FROM judgments WHERE source = 'relabelled'")
@@ -85,7 +85,7 @@ def test_unjudged_positives_become_judgments_and_the_run_is_decided_again(store:
     assert (report.precision.rate or 0) > 0.2, "the two of each query that nobody judged count as wrong"
 
 
-def test_undo_leaves_the_store_as_it_was(store: Store) -> None:
+def test_undo_leaves_the_store_as_it_was(store: Database) -> None:
     run = mine(store, CONFIG)
     before = everything(store)
     first = relabel(store, run, RelabelConfig(probability=0.9))
@@ -99,7 +99,7 @@ def test_undo_leaves_the_store_as_it_was(store: Store) -> None:
     assert relabelled.remove_relabelled(store) == (0, [], [])
 
 
-def test_runs_that_rest_on_relabelled_judgments_stay_and_are_named(store: Store) -> None:
+def test_runs_that_rest_on_relabelled_judgments_stay_and_are_named(store: Database) -> None:
     report = relabel(store, mine(store, CONFIG), RelabelConfig())
     again = runs.find_run(store, report.again)
     decide_again(store, again, replace(CONFIG, rules=Rules(relative_margin=0.3)), name="mine too")
@@ -108,7 +108,7 @@ def test_runs_that_rest_on_relabelled_judgments_stay_and_are_named(store: Store)
     assert triplets_of(store, runs.find_run(store, "mine too")).num_rows > 0
 
 
-def test_a_run_of_other_texts_is_refused(store: Store) -> None:
+def test_a_run_of_other_texts_is_refused(store: Database) -> None:
     run = mine(store, CONFIG)
     store.execute(
         "INSERT INTO documents (doc_id, title, text, text_key, label) VALUES ('new', '', 'oakmill', 1, NULL)"
@@ -127,7 +127,7 @@ def test_a_run_of_other_texts_is_refused(store: Store) -> None:
     )
 
 
-def test_a_kill_between_judging_and_deciding_costs_nothing(store: Store) -> None:
+def test_a_kill_between_judging_and_deciding_costs_nothing(store: Database) -> None:
     run = mine(store, CONFIG)
     dry = relabel(store, run, RelabelConfig(), dry_run=True)
     assert dry.again is None
@@ -140,7 +140,7 @@ def test_a_kill_between_judging_and_deciding_costs_nothing(store: Store) -> None
     assert relabelled.relabellings(store)[0]["made"]["name"] == report.again
 
 
-def test_undo_takes_along_the_run_that_a_kill_left_half_made(store: Store) -> None:
+def test_undo_takes_along_the_run_that_a_kill_left_half_made(store: Database) -> None:
     run = mine(store, CONFIG)
     before = everything(store)
     pairs = suspected(store, run).select(["query_id", "doc_id"])
@@ -156,7 +156,7 @@ def test_undo_takes_along_the_run_that_a_kill_left_half_made(store: Store) -> No
     assert everything(store) == before
 
 
-def test_a_model_that_is_gone_is_told_before_anything_is_written(store: Store, tmp_path: Path) -> None:
+def test_a_model_that_is_gone_is_told_before_anything_is_written(store: Database, tmp_path: Path) -> None:
     reranker = tiny_bert(tmp_path / "tiny", labels=1)
     run = mine(store, replace(CONFIG, reranker=str(reranker), dtype="fp32"))
     before = everything(store)
@@ -168,7 +168,7 @@ def test_a_model_that_is_gone_is_told_before_anything_is_written(store: Store, t
 
 
 def test_undo_takes_back_what_an_encoder_a_reranker_and_clusters_took_part_in(
-    store: Store, tmp_path: Path, encoder: Path
+    store: Database, tmp_path: Path, encoder: Path
 ) -> None:
     reranker = tiny_bert(tmp_path / "tiny", labels=1)
     dedup(store, DedupConfig(threshold=0.7))
@@ -184,7 +184,7 @@ def test_undo_takes_back_what_an_encoder_a_reranker_and_clusters_took_part_in(
     assert set(scores[0]) >= set(scores[1]), "scores stay, as all evidence does"
 
 
-def test_the_same_call_again_finds_nothing_more(store: Store) -> None:
+def test_the_same_call_again_finds_nothing_more(store: Database) -> None:
     run = mine(store, CONFIG)
     first = relabel(store, run, RelabelConfig(probability=0.4))
     assert first.relabelled > 0
@@ -195,7 +195,7 @@ def test_the_same_call_again_finds_nothing_more(store: Store) -> None:
     assert store.rows("SELECT count(*) FROM judgments WHERE source = 'relabelled'") == judged
 
 
-def test_chances_are_learnt_on_the_other_half_and_mean_what_they_say(store: Store) -> None:
+def test_chances_are_learnt_on_the_other_half_and_mean_what_they_say(store: Database) -> None:
     run = mine(store, CONFIG)
     replay = Replay.of(store, run)
     facts = Facts.of(store, run, replay)
@@ -221,7 +221,7 @@ def test_chances_are_learnt_on_the_other_half_and_mean_what_they_say(store: Stor
 
 
 def test_an_audit_calls_only_relabelled_positives_relabelled_and_names_judgments_that_are_gone(
-    store: Store,
+    store: Database,
 ) -> None:
     store.execute("INSERT INTO judgments VALUES ('q00', 'n001', 1, 'train', 'relabelled')")
     run = mine(store, CONFIG)
@@ -241,7 +241,7 @@ def test_a_run_with_one_positive_a_query_cannot_be_learnt_from(tmp_path: Path) -
         assert relabelled.relabellings(store) == []
 
 
-def test_the_command_says_what_it_did_and_takes_it_back(store: Store) -> None:
+def test_the_command_says_what_it_did_and_takes_it_back(store: Database) -> None:
     mine(store, CONFIG)
     store.close()
     path = str(store.path)

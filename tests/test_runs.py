@@ -18,7 +18,7 @@ from miner.errors import UsageError
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import decide_again, mine
 from miner.store import runs
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.triplets import triplet_count
 from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
@@ -55,7 +55,7 @@ def counts(store: Path) -> dict[str, int]:
         "chunks",
         "hits",
     )
-    with Store.open(store, read_only=True) as opened:
+    with Database.open(store, read_only=True) as opened:
         return {name: opened.rows(f"SELECT count(*) FROM {name}")[0][0] for name in tables}
 
 
@@ -63,7 +63,7 @@ def test_the_list(store: Path) -> None:
     lines = [
         re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "-", line) for line in called(store).stdout.splitlines()
     ]
-    with Store.open(store, read_only=True) as opened:
+    with Database.open(store, read_only=True) as opened:
         numbers = [f"{triplet_count(opened, run):,}" for run in runs.runs(opened)]
     rows = [re.split(r" {2,}", line) for line in lines]
     head = ["run", "split", "started (UTC)", "triplets", "per query", "coverage"]
@@ -79,7 +79,7 @@ def test_the_list(store: Path) -> None:
 
 
 def test_a_run_without_negatives_does_not_look_like_the_best_one(store: Path) -> None:
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         naive = runs.find_run(opened, "naive")
         none = decide_again(opened, naive, replace(NAIVE, rules=Rules(skip_top=500)), name="none")
         audit(opened, none, AuditConfig(repeats=2))
@@ -98,7 +98,7 @@ def test_as_json_with_every_setting(store: Path) -> None:
 
 
 def test_an_unfinished_run_is_listed_and_can_be_removed(store: Path) -> None:
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         opened.execute("UPDATE runs SET status = 'running', finished = NULL WHERE name = 'shallow'")
     assert "unfinished" in called(store).stdout.splitlines()[-1]
     assert called(store, "--remove", "shallow").exit_code == 0
@@ -124,10 +124,10 @@ def test_evidence_goes_with_the_last_run_that_needs_it(store: Path, tmp_path: Pa
 
 
 def test_a_removed_run_is_made_again_the_same(store: Path) -> None:
-    with Store.open(store, read_only=True) as opened:
+    with Database.open(store, read_only=True) as opened:
         triplets = triplets_of(opened, runs.find_run(opened, "naive"))
     called(store, "--remove", "naive", "--remove", "strict")
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         again = mine(opened, NAIVE, name="naive")
         assert triplets_of(opened, again).equals(triplets)
 
@@ -163,7 +163,7 @@ def test_a_run_name_that_does_not_print_is_refused(store: Path, name: str, fault
 
 
 def test_a_run_name_of_someone_elses_store_does_not_drive_the_terminal(store: Path) -> None:
-    with Store.open(store) as opened:
+    with Database.open(store) as opened:
         opened.execute("UPDATE runs SET name = ? WHERE name = 'naive'", ["a\x1b[31mb\x9b\nc"])
     for arguments in (["runs", store], ["audit", store, "--run", "a\x1b[31mb\x9b\nc"]):
         ended = CliRunner().invoke(group, list(map(str, arguments)))

@@ -15,7 +15,7 @@ import pytest
 
 from miner.errors import MinerError, StoreError, UsageError
 from miner.ranges import literal
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.select import (
     DEFAULT,
     Limits,
@@ -363,8 +363,8 @@ def test_a_writer_killed_with_a_log_left_can_still_be_read(tmp_path: Path) -> No
     path = tmp_path / "killed.duckdb"
     script = f"""
 import os, signal
-from miner.store.database import Store
-store = Store.open({str(path)!r}, create=True)
+from miner.store.database import Database
+store = Database.open({str(path)!r}, create=True)
 store.execute("CHECKPOINT")
 store.execute("INSERT INTO queries VALUES ('q9', 'late', 1, NULL)")
 os.kill(os.getpid(), signal.SIGKILL)
@@ -391,7 +391,7 @@ main(sys.argv[1:])
 def test_a_store_is_read_between_two_writes_and_who_writes_for_long_is_named(tmp_path: Path) -> None:
     path = tmp_path / "busy.duckdb"
     command = [sys.executable, "-c", _ASK, "sql", str(path), "SELECT count(*) FROM queries"]
-    with Store.open(path, create=True) as store:
+    with Database.open(path, create=True) as store:
         with store.transaction():
             store.execute("INSERT INTO queries VALUES ('q', 'text', 1, NULL)")
             ended = subprocess.run(command, capture_output=True, text=True, check=False)

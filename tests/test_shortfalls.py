@@ -14,7 +14,7 @@ from miner.mining.config import MiningConfig, Rules, Selection, with_values
 from miner.mining.pipeline import config_of, decide_again, mine
 from miner.mining.shortfalls import EXCLUDED, FEW_CANDIDATES, UNUSED, shortfalls
 from miner.store import runs
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.verdicts import short_queries
 from tests.stores import make_store
 from tests.test_oracle import encoder
@@ -26,7 +26,7 @@ WORDS = [f"w{i}" for i in range(40)]
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """Twenty queries of ordinary words, of which some have several positives that score differently."""
     rng = np.random.default_rng(4)
     corpus = {f"d{i:03}": " ".join(rng.choice(WORDS, 8)) for i in range(300)}
@@ -40,11 +40,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         yield made
 
 
-def mined(store: Store, **values: Any) -> runs.Run:
+def mined(store: Database, **values: Any) -> runs.StoredRun:
     return mine(store, with_values(MiningConfig(), {"negatives": ASKED, "overlaps": False, **values}))
 
 
-def enough(store: Store, run: runs.Run) -> set[int]:
+def enough(store: Database, run: runs.StoredRun) -> set[int]:
     """Returns the queries with all their negatives."""
     every = {n for (n,) in store.rows("SELECT query_no FROM positives WHERE evidence = ?", [run.evidence])}
     return every - set(short_queries(store, run)["query_no"].to_pylist())
@@ -64,7 +64,7 @@ TOO_STRICT: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("strict", TOO_STRICT, ids=str)
-def test_a_looser_value_helps_as_many_queries_as_it_says(store: Store, strict: dict[str, Any]) -> None:
+def test_a_looser_value_helps_as_many_queries_as_it_says(store: Database, strict: dict[str, Any]) -> None:
     run = mined(store, **strict)
     rule = next(iter(strict))
     cause = shortfalls(store, run)[0]
@@ -88,7 +88,7 @@ def test_a_looser_value_helps_as_many_queries_as_it_says(store: Store, strict: d
     assert ("--set reference_positive=median" in str(cause)) <= (strict.get("reference_positive") != "median")
 
 
-def test_rules_that_each_leave_too_few_are_loosened_together(store: Store) -> None:
+def test_rules_that_each_leave_too_few_are_loosened_together(store: Database) -> None:
     (cause,) = shortfalls(store, mined(store, max_score=-1.0, relative_margin=0.95))
     assert "the other rules leave fewer than 4 as well; loosen both" in str(cause)
     assert "--" not in str(cause)
@@ -102,19 +102,19 @@ def test_rules_that_each_leave_too_few_are_loosened_together(store: Store) -> No
         ({"skip_top": 10, "max_rank": 13}, "; lower skip_top or raise max_rank"),
     ],
 )
-def test_a_narrow_window_of_ranks(store: Store, window: dict[str, int], advice: str) -> None:
+def test_a_narrow_window_of_ranks(store: Database, window: dict[str, int], advice: str) -> None:
     (cause,) = shortfalls(store, mined(store, **window))
     assert cause.cause == "rank_window"
     assert str(cause).endswith(advice)
 
 
-def test_a_depth_below_what_is_asked(store: Store) -> None:
+def test_a_depth_below_what_is_asked(store: Database) -> None:
     (cause,) = shortfalls(store, mined(store, depth=3, relative_margin="off"))
     assert (cause.cause, cause.queries) == (FEW_CANDIDATES, 20)
     assert str(cause) == "20 queries: --depth 3 gives fewer than 4 candidates; mine with a larger --depth"
 
 
-def test_a_cap_and_a_quota(store: Store, encoder: Path) -> None:
+def test_a_cap_and_a_quota(store: Database, encoder: Path) -> None:
     capped = mined(store, relative_margin="off", document_cap=0)
     assert [(one.cause, str(one)[-18:]) for one in shortfalls(store, capped)] == [
         ("document_cap", "raise document_cap")
@@ -125,7 +125,7 @@ def test_a_cap_and_a_quota(store: Store, encoder: Path) -> None:
     assert str(cause).endswith("raise bm25_quota or dense_quota")
 
 
-def few(tmp_path: Path, queries: dict[str, str], judged: list[tuple[str, str]]) -> Store:
+def few(tmp_path: Path, queries: dict[str, str], judged: list[tuple[str, str]]) -> Database:
     corpus = {f"d{i}": f"w{i} w{i + 1} red fox number{i}" for i in range(12)}
     return make_store(tmp_path / "s.duckdb", corpus, queries, judged)
 
@@ -167,11 +167,11 @@ def test_a_rare_cause_gets_no_line(tmp_path: Path) -> None:
         assert [(one.cause, one.queries) for one in every] == [(FEW_CANDIDATES, 1)]
 
 
-def test_a_run_with_all_its_negatives_has_no_shortfall(store: Store) -> None:
+def test_a_run_with_all_its_negatives_has_no_shortfall(store: Database) -> None:
     assert shortfalls(store, mined(store, relative_margin="off")) == []
 
 
-def test_each_positive_of_its_own_gets_no_figures(store: Store) -> None:
+def test_each_positive_of_its_own_gets_no_figures(store: Database) -> None:
     config = MiningConfig(
         rules=Rules(relative_margin=0.9, reference_positive="each"), selection=Selection(negatives=ASKED)
     )

@@ -28,7 +28,7 @@ from miner.mining.config import MiningConfig, with_values
 from miner.mining.pipeline import mine
 from miner.store import corpus
 from miner.store import corpus as evaluating
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.evidence import known_scores
 from miner.store.select import Limits, select
 from miner.store.silver import (
@@ -49,7 +49,7 @@ from tests.tiny import tiny_bert
 BM25 = SilverConfig(encoder="none", positive=0.6, negative=0.1, dtype="fp32")
 
 
-def add_unjudged(store: Store) -> None:
+def add_unjudged(store: Database) -> None:
     """Adds queries that nobody judged, each with documents that answer it and one that says so."""
     queries = {f"u{n:02}": f"what about {topic} number {500 + n}" for n, topic in enumerate(TOPICS)}
     queries["x00"] = queries["u00"].upper()
@@ -67,7 +67,7 @@ def add_unjudged(store: Store) -> None:
         store.insert(table, pa.table(columns))
 
 
-def judgments(store: Store) -> list[tuple[object, ...]]:
+def judgments(store: Database) -> list[tuple[object, ...]]:
     return store.rows("SELECT query_id, doc_id, relevance, split, source FROM judgments ORDER BY ALL")
 
 
@@ -100,8 +100,8 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(folder: Path) -> Iterator[Store]:
-    with Store.open(folder / "store.duckdb") as opened:
+def store(folder: Path) -> Iterator[Database]:
+    with Database.open(folder / "store.duckdb") as opened:
         yield opened
 
 
@@ -110,7 +110,7 @@ def config(folder: Path) -> SilverConfig:
     return replace(BM25, reranker=str(folder / "reranker"))
 
 
-def test_sure_pairs_become_silver_judgments(store: Store, config: SilverConfig) -> None:
+def test_sure_pairs_become_silver_judgments(store: Database, config: SilverConfig) -> None:
     gold = judgments(store)
     report = silver(store, config)
     rows = store.rows("SELECT query_id, doc_id, relevance, split FROM judgments WHERE source = 'silver'")
@@ -168,7 +168,7 @@ def test_what_calls_nothing_positive_is_not_said_to_be_right() -> None:
 
 
 def test_scores_that_may_be_no_probabilities_are_told(
-    store: Store, base: Path, config: SilverConfig, tmp_path: Path
+    store: Database, base: Path, config: SilverConfig, tmp_path: Path
 ) -> None:
     """A score of 0.9 of a reranker that nobody calibrated says nothing of how many are right."""
     from sentence_transformers import CrossEncoder
@@ -194,7 +194,7 @@ def test_scores_that_may_be_no_probabilities_are_told(
     assert not any("probabilities" in note for note in told.said)
 
 
-def test_grades_that_are_not_read_are_told(store: Store, base: Path, config: SilverConfig) -> None:
+def test_grades_that_are_not_read_are_told(store: Database, base: Path, config: SilverConfig) -> None:
     own, short = replace(config, reranker=None), replace(training(base), max_steps=1)
     same = "treats every relevance above 0 alike"
     plain, named, trained = Counting(), Counting(), Counting()
@@ -207,7 +207,7 @@ def test_grades_that_are_not_read_are_told(store: Store, base: Path, config: Sil
     assert f"gold judgments are graded: a reranker {same}" in trained.said
 
 
-def test_a_soft_pass_keeps_every_score(store: Store, config: SilverConfig) -> None:
+def test_a_soft_pass_keeps_every_score(store: Database, config: SilverConfig) -> None:
     strict = replace(config, positive=0.99)
     hard = silver(store, strict)
     soft = replace(config, soft=True, positive=0.9)
@@ -243,7 +243,7 @@ def test_a_soft_pass_keeps_every_score(store: Store, config: SilverConfig) -> No
 
 
 def test_again_changes_nothing_and_other_thresholds_cost_no_scoring(
-    store: Store, config: SilverConfig
+    store: Database, config: SilverConfig
 ) -> None:
     before, hashes = judgments(store), corpus.content_hashes(store, "train")
     first = silver(store, config)
@@ -262,7 +262,7 @@ def test_again_changes_nothing_and_other_thresholds_cost_no_scoring(
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_nothing_else_reads_silver(store: Store, config: SilverConfig, soft: bool) -> None:
+def test_nothing_else_reads_silver(store: Database, config: SilverConfig, soft: bool) -> None:
     settings = MiningConfig()
     gold = mine(store, settings, name="gold")
     collection, hidden = Collection.load(store, "train"), audit(store, gold, AuditConfig(repeats=2))
@@ -279,7 +279,7 @@ def test_nothing_else_reads_silver(store: Store, config: SilverConfig, soft: boo
     assert known == set(store.rows(judged))
 
 
-def test_exported_scores_are_the_rerankers_probabilities(store: Store, config: SilverConfig) -> None:
+def test_exported_scores_are_the_rerankers_probabilities(store: Database, config: SilverConfig) -> None:
     rules = {"reranker": config.reranker, "dtype": "fp32", "relative_margin": "off"}
     run = mine(store, with_values(MiningConfig(), rules), name="soft")
     (row,) = store.rows(
@@ -298,7 +298,7 @@ def test_exported_scores_are_the_rerankers_probabilities(store: Store, config: S
 def test_the_guides_query_finds_scores_and_reranker(folder: Path, config: SilverConfig) -> None:
     guide = (Path(__file__).parent.parent / "docs" / "silver.md").read_text("utf-8")
     (query,) = re.findall(r"```sql\n(.*?)```", guide, re.DOTALL)
-    with Store.open(folder / "store.duckdb") as store:
+    with Database.open(folder / "store.duckdb") as store:
         report = silver(store, config)
     with select(folder / "store.duckdb", query, Limits()) as result:
         rows = result.arrow().read_all().to_pylist()
@@ -351,7 +351,7 @@ def test_judged_pairs_are_gold_silver_or_both(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_errors_say_what_to_do(store: Store, config: SilverConfig, tmp_path: Path) -> None:
+def test_errors_say_what_to_do(store: Database, config: SilverConfig, tmp_path: Path) -> None:
     before = judgments(store)
     with pytest.raises(UsageError) as caught:
         replace(config, positive=0.1, negative=0.2)
@@ -396,17 +396,17 @@ def test_the_command_makes_and_undoes(folder: Path) -> None:
     assert made[1].endswith(" pairs with a score between 0.1 and 0.6")
     assert made[2].endswith(" of the positives are relevant, by the reranker's own scores")
     assert made[3].startswith("held out   22 gold positives of queries that it was not trained on: ")
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         count = silver_count(store)
     undone = CliRunner().invoke(command, [path, "--undo"], catch_exceptions=False)
     assert undone.stdout == f"removed    {count:,} silver judgments\n"
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         assert silver_count(store) == 0
 
 
 @pytest.mark.slow
 def test_it_trains_its_own_reranker_and_asks_the_encoder_too(
-    store: Store, base: Path, config: SilverConfig
+    store: Database, base: Path, config: SilverConfig
 ) -> None:
     own = replace(config, reranker=None, encoder="bundled", query_set="unjudged", depth=5)
     settings = replace(training(base), max_steps=3)
@@ -425,7 +425,7 @@ import os, signal, sys
 from contextlib import contextmanager
 from dataclasses import replace
 import miner.mining.scoring
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.evidence import known_scores
 from miner.curation.silver import silver
 from tests.test_silver import BM25
@@ -447,7 +447,7 @@ class Deadly:
     def note(self, message):
         pass
 
-with Store.open(path) as store:
+with Database.open(path) as store:
     silver(store, replace(BM25, reranker=reranker), progress=Deadly())
 """
 
@@ -456,7 +456,7 @@ with Store.open(path) as store:
 def test_a_killed_pass_goes_on(folder: Path, config: SilverConfig) -> None:
     path, other = folder / "store.duckdb", folder / "other.duckdb"
     other.write_bytes(path.read_bytes())
-    with Store.open(other) as store:
+    with Database.open(other) as store:
         silver(store, config)
         whole = judgments(store)
     started = []
@@ -474,13 +474,13 @@ def test_a_killed_pass_goes_on(folder: Path, config: SilverConfig) -> None:
         assert child.returncode == (-signal.SIGKILL if fatal else 0), child.stderr
         started.append(child.stdout.strip())
         if fatal:
-            with Store.open(path) as store:
+            with Database.open(path) as store:
                 assert silver_count(store) == 0, "all judgments come at once, at the end"
     assert started == ["0", "2", "3"]
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         assert judgments(store) == whole
 
 
 def test_the_store_the_tests_begin_with(trained: Path) -> None:
-    with Store.open(trained / "store.duckdb") as store:
+    with Database.open(trained / "store.duckdb") as store:
         assert corpus.counts(store)["queries"] == QUERIES + len(TOPICS) + 1

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from miner.errors import StoreError
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.tables import FORMAT
 from tests.fuzz.run import content_hash
 from tests.stores import make_store
@@ -24,7 +24,7 @@ from tests.stores import make_store
 
 def refusal(path: Path, **options: bool) -> str:
     with pytest.raises(StoreError) as caught:
-        Store.open(path, **options)  # type: ignore[arg-type]
+        Database.open(path, **options)  # type: ignore[arg-type]
     return str(caught.value)
 
 
@@ -82,7 +82,7 @@ def test_a_text_file_is_not_opened_as_a_database(tmp_path: Path) -> None:
 @pytest.mark.parametrize("found", ["3", "99", "one"])
 def test_a_store_of_another_format_is_not_touched(tmp_path: Path, found: str) -> None:
     path = tmp_path / "s.duckdb"
-    Store.open(path, create=True).close()
+    Database.open(path, create=True).close()
     with duckdb.connect(str(path)) as connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", [found])
     before = state(tmp_path)
@@ -110,7 +110,7 @@ def test_a_file_of_a_duckdb_that_this_one_cannot_read_is_said_to_be_that(
     tmp_path: Path, version: int
 ) -> None:
     path = tmp_path / "s.duckdb"
-    Store.open(path, create=True).close()
+    Database.open(path, create=True).close()
     of_version(path, version)
     before = state(tmp_path)
     assert refusal(path) == (
@@ -128,7 +128,7 @@ def test_a_store_that_was_cut_is_damaged(filled: Path, tmp_path: Path, size: int
     path = tmp_path / "s.duckdb"
     path.write_bytes(filled.read_bytes()[:size])
     before = state(tmp_path)
-    with pytest.raises(StoreError) as caught, Store.open(path) as store:
+    with pytest.raises(StoreError) as caught, Database.open(path) as store:
         store.rows("SELECT * FROM documents")
     assert str(caught.value) == f"{path} is damaged: it ends too early; {RESTORE}"
     assert state(tmp_path) == before
@@ -161,7 +161,7 @@ def test_a_flipped_bit_anywhere_is_found_when_it_is_read(
     data[list(damaged_places(bytes(data)))[place]] ^= 1
     path.write_bytes(data)
     before = state(tmp_path)
-    with pytest.raises(StoreError) as caught, Store.open(path) as store:
+    with pytest.raises(StoreError) as caught, Database.open(path) as store:
         getattr(store, read)("SELECT * FROM documents")
     assert str(caught.value) == f"{path} is damaged: its checksums do not match; {RESTORE}"
     assert state(tmp_path) == before
@@ -311,6 +311,6 @@ def test_a_full_disk_leaves_no_new_store_and_names_the_one_asked_for(
 
 
 def test_too_little_memory_is_said(filled: Path) -> None:
-    with Store.open(filled, memory_limit="8MB") as store, pytest.raises(StoreError) as caught:
+    with Database.open(filled, memory_limit="8MB") as store, pytest.raises(StoreError) as caught:
         store.rows("SELECT list(text) FROM documents, range(200)")
     assert caught.value.message.startswith(f"not enough memory for {filled}: ")

@@ -17,7 +17,7 @@ from miner.engine.progress import SILENT
 from miner.errors import MinerError, ModelError, UsageError
 from miner.evaluation.result import Evaluation
 from miner.models.scratch import scratch_model
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.training import steps
 from miner.training.encoder import train_encoder
 from miner.training.encoder_config import EncoderConfig
@@ -151,7 +151,7 @@ def others(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     make_store(folder / "s.duckdb", documents, queries, judgments).close()
     settings: dict[str, Any] = {"base": str(tiny), "max_steps": 1, "threads": 1, "dtype": "fp32"}
     pretrain(folder / "s.duckdb", folder / "pretrained", PretrainConfig(**settings))
-    with Store.open(folder / "s.duckdb") as store:
+    with Database.open(folder / "s.duckdb") as store:
         reranker = RerankerConfig(**settings, held_out=0.2, skip_top=0, depth=5)
         train_reranker(store, folder / "reranker", reranker)
     (folder / "thesis").mkdir()

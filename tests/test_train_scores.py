@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.models import record_model
 from miner.store.silver import is_soft, replace_silver
 from miner.training.encoder_config import EncoderConfig
@@ -37,7 +37,7 @@ MARGINS = EncoderConfig(loss="margin-mse", base="scratch", evaluations=0)
 
 def test_margins_are_learnt_from_a_reranker(path: Path, tmp_path: Path) -> None:
     """BM25's are refused; an encoder's may be those of a better one, and are told."""
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         add_run(store, "words", TRIPLETS, encoder=None)
         add_run(store, "pairs", TRIPLETS, reranker="ranker1")
         record_model(store, "enc1", "encoder", "small-encoder", {})
@@ -60,7 +60,7 @@ def test_exported_margins_are_a_rerankers_too(tmp_path: Path) -> None:
         "words": {"encoder": None}, "cosines": {}, "pairs": {"reranker": "ranker1"},
     }  # fmt: skip
     for name, changes in models.items():
-        with Store.open(tmp_path / f"{name}.duckdb", create=True) as store:
+        with Database.open(tmp_path / f"{name}.duckdb", create=True) as store:
             fill(store, run=make_run(name, **changes))
             made(store, tmp_path / name, scores=True)
             made(store, tmp_path / f"{name}-bare")
@@ -79,7 +79,7 @@ def test_texts_are_scored_with_the_prompts_that_they_are_found_with(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No prompt for documents is none, also where the model's default is that of queries."""
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         task = dev_task(store, "test")
     assert task is not None
     model = load_base(replace(CONFIG, query_prompt="a dog barks ", document_prompt=""))
@@ -100,7 +100,7 @@ def test_soft_silver_is_for_losses_that_read_numbers(path: Path, tmp_path: Path)
     """A reranker's low score is above 0, and no positive: what ranks must not take it for one."""
     soft = [("bark", "fox", 0.75), ("moo", "dog", 0.05), ("moo", "cat", 0.5)]
     columns = dict(zip(("query_id", "doc_id", "relevance"), map(list, zip(*soft, strict=True)), strict=True))
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         replace_silver(store, pa.table(columns), "train", {"soft": True})
         assert is_soft(store)
     for loss in ("mnr", "softmax"):

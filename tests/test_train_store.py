@@ -14,7 +14,7 @@ import pytest
 from miner.errors import MinerError, StoreError, UsageError
 from miner.models.encoder import Encoder
 from miner.store.corpus import content_hashes
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.models import model_name, training_positives
 from miner.store.runs import begin_run, find_run, finish_run
 from miner.store.triplets import TextsById, known_pair_keys, mined_pairs
@@ -57,7 +57,7 @@ TRIPLETS = [
 ]
 
 
-def add_run(store: Store, name: str, triplets: list[tuple[Any, ...]], **changes: Any) -> None:
+def add_run(store: Database, name: str, triplets: list[tuple[Any, ...]], **changes: Any) -> None:
     """Enters a finished run with these triplets."""
     run = make_run(name, **{"negatives": 3, "inputs": content_hashes(store, "train"), **changes})
     begin_run(store, run)
@@ -68,7 +68,7 @@ def add_run(store: Store, name: str, triplets: list[tuple[Any, ...]], **changes:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[Database]:
     with make_store(tmp_path / "my.duckdb", DOCUMENTS, QUERIES, GOLD) as store:
         add_judgments(store, SILVER, source="silver")
         add_run(store, "short", TRIPLETS[:1])
@@ -77,13 +77,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def path(store: Store, tmp_path: Path) -> Path:
+def path(store: Database, tmp_path: Path) -> Path:
     """The same store, closed."""
     store.close()
     return tmp_path / "my.duckdb"
 
 
-def rows_for(store: Store, loss: str, negatives: int = 1) -> Examples:
+def rows_for(store: Database, loss: str, negatives: int = 1) -> Examples:
     pairs = usable(mined_pairs(store, find_run(store, "first")), negatives, "run first")
     return rows_of(TextsById(store), pairs, loss, negatives, "run first")
 
@@ -109,7 +109,7 @@ def trained(
 def positives_seen(path: Path, out: Path) -> list[tuple[str, str]]:
     """What the store knows of the model's training, the same in both dtypes."""
     found = []
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         for dtype in ("fp32", "bf16"):
             model = Encoder(str(out), dtype=dtype).fingerprint
             assert model_name(store, model) == str(out)
@@ -119,7 +119,7 @@ def positives_seen(path: Path, out: Path) -> list[tuple[str, str]]:
     return found[0]
 
 
-def test_positives_of_a_query_take_turns_at_its_negatives(store: Store) -> None:
+def test_positives_of_a_query_take_turns_at_its_negatives(store: Database) -> None:
     texts = rows_for(store, "mnr").texts
     assert list(texts) == ["anchor", "positive", "negative"]
     assert list(zip(*texts.values(), strict=True)) == [
@@ -129,7 +129,7 @@ def test_positives_of_a_query_take_turns_at_its_negatives(store: Store) -> None:
     ]
 
 
-def test_more_negatives_go_round_and_queries_with_fewer_are_left_out(store: Store) -> None:
+def test_more_negatives_go_round_and_queries_with_fewer_are_left_out(store: Database) -> None:
     texts = rows_for(store, "mnr", 3).texts
     assert list(texts) == ["anchor", "positive", "negative_1", "negative_2", "negative_3"]
     assert list(zip(*texts.values(), strict=True)) == [
@@ -138,14 +138,14 @@ def test_more_negatives_go_round_and_queries_with_fewer_are_left_out(store: Stor
     ]
 
 
-def test_scores_go_with_their_texts(store: Store) -> None:
+def test_scores_go_with_their_texts(store: Database) -> None:
     assert rows_for(store, "margin-mse").target == [[0.9, 0.3], [0.8, 0.4], [0.7, 0.2]]
     assert rows_for(store, "margin-mse", 2).target == [[0.8, 0.4, 0.2], [0.7, 0.2, 0.1]]
     assert rows_for(store, "mnr").target is None
 
 
 @pytest.mark.parametrize("loss", ["cosine", "softmax"])
-def test_losses_of_labelled_pairs_get_positives_and_negatives(store: Store, loss: str) -> None:
+def test_losses_of_labelled_pairs_get_positives_and_negatives(store: Database, loss: str) -> None:
     found = rows_for(store, loss)
     rows = list(zip(*found.texts.values(), found.target or (), strict=True))
     assert rows[:4] == [
@@ -163,14 +163,14 @@ def test_losses_of_labelled_pairs_get_positives_and_negatives(store: Store, loss
 
 
 def test_titles_go_before_the_text(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "s.duckdb", create=True) as store:
+    with Database.open(tmp_path / "s.duckdb", create=True) as store:
         fill(store)
         pairs = usable(mined_pairs(store, find_run(store)), 2, "run first")
         texts = rows_of(TextsById(store), pairs, "mnr", 2, "run first").texts
     assert texts["positive"][:2] == ["Cats They purr, mostly.", 'A "purr" is a sound.']
 
 
-def test_a_run_without_enough_negatives_says_so(store: Store) -> None:
+def test_a_run_without_enough_negatives_says_so(store: Database) -> None:
     with pytest.raises(UsageError) as caught:
         rows_for(store, "mnr", 4)
     assert str(caught.value) == "no query of run first has 4 negatives; lower negatives_per_row"
@@ -224,7 +224,7 @@ _JUDGED = [("bark", "dog"), ("moo", "cow"), ("purr", "cat"), ("purr", "lion")]
 def test_judged_positives_are_rows_and_are_noted(
     path: Path, tmp_path: Path, judgments: str, rows: int, seen: list[tuple[str, str]]
 ) -> None:
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         add_judgments(store, [("moo", "bee", 0.9, "train")], source="silver")
     said = trained(path, tmp_path / "out", TrainingRows(judgments=judgments))
     assert said[0] == f"{rows} rows of anchor, positive from {judgments} judgments"
@@ -270,7 +270,7 @@ def test_silver_relevances_are_probabilities_whatever_gold_ones_are_divided_by(t
 
 
 def test_graded_judgments_are_noted_where_the_loss_does_not_read_them(path: Path, tmp_path: Path) -> None:
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         add_judgments(store, [("hoot", "owl", 3.0, "train")])
         add_judgments(store, [("moo", "bee", 0.9, "train")], source="silver")
     said = trained(path, tmp_path / "a", TrainingRows(judgments="gold"))
@@ -279,7 +279,7 @@ def test_graded_judgments_are_noted_where_the_loss_does_not_read_them(path: Path
 
 
 def test_judgments_of_another_split(path: Path, tmp_path: Path) -> None:
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         add_judgments(store, [("moo", "owl", 1.0, "test")])
     trained(path, tmp_path / "out", TrainingRows(judgments="gold", split="test"))
     assert positives_seen(path, tmp_path / "out") == [("hum", "bee"), ("moo", "owl")]
@@ -292,14 +292,14 @@ def test_a_finished_training_is_noted_in_another_store_too(path: Path, tmp_path:
     trained(path, tmp_path / "out")
     copy = tmp_path / "copy.duckdb"
     copy.write_bytes(path.read_bytes())
-    with Store.open(copy) as store:
+    with Database.open(copy) as store:
         store.execute("DELETE FROM training_positives")
         store.execute("DELETE FROM models")
     assert trained(copy, tmp_path / "out")[-1] == f"{tmp_path}/out holds this encoder already"
     assert len(positives_seen(copy, tmp_path / "out")) == 3
 
 
-def pair_keys(store: Store, *sources: str) -> set[tuple[int, int]]:
+def pair_keys(store: Database, *sources: str) -> set[tuple[int, int]]:
     table = known_pair_keys(store, sources)
     return set(zip(table["query_key"].to_pylist(), table["doc_key"].to_pylist(), strict=True))
 
@@ -308,7 +308,7 @@ def keys_of(pairs: list[tuple[str, str]]) -> set[tuple[int, int]]:
     return {(text_key(QUERIES[query]), text_key(DOCUMENTS[doc])) for query, doc in pairs}
 
 
-def test_silver_is_known_only_to_trainings_on_silver(store: Store) -> None:
+def test_silver_is_known_only_to_trainings_on_silver(store: Database) -> None:
     gold = keys_of([(query, doc) for query, doc, *_ in GOLD])
     silver = keys_of([("bark", "fox")])
     assert pair_keys(store, "gold") == gold, "of every split"
@@ -319,7 +319,7 @@ def test_silver_is_known_only_to_trainings_on_silver(store: Store) -> None:
     ]  # fmt: skip
 
 
-def test_positives_are_known_by_what_they_say(store: Store) -> None:
+def test_positives_are_known_by_what_they_say(store: Database) -> None:
     known = known_positives(store)
     mask = known.mask(
         text_keys(["WHO purrs", "who barks"]), text_keys(["A cat PURRS", "a fox barks", "a dog barks"])
@@ -351,7 +351,7 @@ def test_the_dev_split_is_scored_by_itself_unless_another_is_named(path: Path, t
     assert any(note.startswith("step 2: dev nDCG@10 ") for note in by_itself)
     named = trained(path, tmp_path / "b", dev=Dev(split="test"), evaluations=1)
     assert any(note.startswith("step 2: dev nDCG@10 ") for note in named)
-    with Store.open(path) as store:
+    with Database.open(path) as store:
         tasks = [dev_task(store, split) for split in (None, "dev", "test")]
     assert all(task is not None and task.measure == "nDCG@10" for task in tasks)
     contents = [task.content for task in tasks if task is not None]
@@ -380,7 +380,7 @@ class Writing(Notes):
 
     def note(self, message: str) -> None:
         if message.startswith("step "):
-            with Store.open(self.path) as store:
+            with Database.open(self.path) as store:
                 store.execute("DELETE FROM training_positives")
             self.writes += 1
 

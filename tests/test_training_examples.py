@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from miner.errors import MinerError, UsageError
 from miner.export.config import FORMATS
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.training.encoder_config import LOSSES
 from miner.training.examples import Columns, Examples, examples_of, read_examples, text_columns
 from tests.export_store import fill, made
@@ -31,9 +31,9 @@ SCORES = [[0.9, 0.5], [0.75, -0.25], [1.0, 0.0]]
 
 
 @pytest.fixture
-def exports(tmp_path: Path) -> Iterator[Store]:
+def exports(tmp_path: Path) -> Iterator[Database]:
     """A store with a run of 2 negatives for 2 positives of a query, and 1 for one of another."""
-    with Store.open(tmp_path / "store.duckdb", create=True) as store:
+    with Database.open(tmp_path / "store.duckdb", create=True) as store:
         fill(store)
         yield store
 
@@ -119,7 +119,7 @@ def test_rows_of_a_datasets_folder_come_in_the_order_it_was_given(tmp_path: Path
 
 
 @pytest.mark.parametrize("file_type", ["jsonl", "csv", "parquet", "datasets"])
-def test_exported_triplets(exports: Store, tmp_path: Path, file_type: str) -> None:
+def test_exported_triplets(exports: Database, tmp_path: Path, file_type: str) -> None:
     made(exports, tmp_path / "out", file_type=file_type)
     found = read_examples(str(tmp_path / "out"), "triplet")
     assert list(found.texts) == ["anchor", "positive", "negative"]
@@ -130,7 +130,7 @@ def test_exported_triplets(exports: Store, tmp_path: Path, file_type: str) -> No
 
 
 @pytest.mark.parametrize("file_type", ["jsonl", "parquet", "datasets"])
-def test_exported_n_tuples_with_scores(exports: Store, tmp_path: Path, file_type: str) -> None:
+def test_exported_n_tuples_with_scores(exports: Database, tmp_path: Path, file_type: str) -> None:
     made(exports, tmp_path / "out", format="n-tuple", scores=True, file_type=file_type)
     found = read_examples(str(tmp_path / "out"), "margin-mse")
     assert list(found.texts) == ["anchor", "positive", "negative_1", "negative_2"]
@@ -139,7 +139,7 @@ def test_exported_n_tuples_with_scores(exports: Store, tmp_path: Path, file_type
 
 
 @pytest.mark.parametrize("file_type", ["jsonl", "csv", "parquet", "datasets"])
-def test_exported_labelled_pairs(exports: Store, tmp_path: Path, file_type: str) -> None:
+def test_exported_labelled_pairs(exports: Database, tmp_path: Path, file_type: str) -> None:
     made(exports, tmp_path / "out", format="labeled-pair", file_type=file_type)
     cosine = read_examples(str(tmp_path / "out"), "cosine")
     assert list(cosine.texts) == ["anchor", "document"]
@@ -148,7 +148,7 @@ def test_exported_labelled_pairs(exports: Store, tmp_path: Path, file_type: str)
     assert (softmax.target, softmax.classes) == ([1, 1, 0, 0, 1, 0], ("0", "1"))
 
 
-def test_exported_scores_of_pairs_are_numbers_for_the_cosine(exports: Store, tmp_path: Path) -> None:
+def test_exported_scores_of_pairs_are_numbers_for_the_cosine(exports: Database, tmp_path: Path) -> None:
     made(exports, tmp_path / "out", format="labeled-pair", scores=True)
     assert read_examples(str(tmp_path / "out"), "cosine").target == [0.9, 0.75, 0.5, 0.25, 1.0, -0.5]
 
@@ -174,7 +174,7 @@ FITTING = {
 @pytest.mark.parametrize("scores", [False, True])
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_loss_takes_its_formats_and_refuses_the_others(
-    exports: Store, tmp_path: Path, name: str, scores: bool
+    exports: Database, tmp_path: Path, name: str, scores: bool
 ) -> None:
     try:
         made(exports, tmp_path / "out", format=name, scores=scores)
@@ -190,7 +190,7 @@ def test_every_loss_takes_its_formats_and_refuses_the_others(
     assert all(str(tmp_path / "out") in message for message in refused.values())
 
 
-def test_wrong_formats_say_which_is_right(exports: Store, tmp_path: Path) -> None:
+def test_wrong_formats_say_which_is_right(exports: Database, tmp_path: Path) -> None:
     for name in ("triplet", "n-tuple", "labeled-pair", "labeled-list"):
         made(exports, tmp_path / name, format=name)
     made(exports, tmp_path / "lists", format="labeled-list", file_type="parquet")
@@ -449,7 +449,7 @@ def test_rows_without_text_are_left_out(tmp_path: Path) -> None:
     assert refusal(path, "mnr") == "t.parquet: no rows to train on; every row needs text in each column"
 
 
-def test_files_that_cannot_be_read_say_why(tmp_path: Path, exports: Store) -> None:
+def test_files_that_cannot_be_read_say_why(tmp_path: Path, exports: Database) -> None:
     write(tmp_path / "triplets.tsv", "anchor\tpositive\na\n")
     assert refusal(tmp_path / "triplets.tsv", "mnr") == (
         "triplets.tsv:2: 1 fields where the header has 2; mend the row"

@@ -23,7 +23,7 @@ from miner.errors import MinerError, ModelError, UsageError
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import mine
 from miner.models.reranker import Reranker, fold_of
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.models import is_trained_here, training_positives
 from miner.training import steps
 from miner.training.model_card import RerankerMetrics, RerankerReport
@@ -44,7 +44,7 @@ TOPICS = ["lentils", "copper", "glaciers", "violins", "harbours", "moss", "lante
 QUERIES = 40
 
 
-def fill(path: Path) -> Store:
+def fill(path: Path) -> Database:
     """Returns a store whose positives say "indeed" and whose other documents do not."""
     rng = random.Random(5)
     documents, queries, judgments = {}, {}, []
@@ -63,7 +63,7 @@ def fill(path: Path) -> Store:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[Database]:
     with fill(tmp_path / "store.duckdb") as opened:
         yield opened
 
@@ -80,7 +80,7 @@ def config(base: Path) -> RerankerConfig:
     )
 
 
-def pairs_of(store: Store, config: RerankerConfig) -> LabelledPairs:
+def pairs_of(store: Database, config: RerankerConfig) -> LabelledPairs:
     collection = sample_queries(Collection.load(store, config.split), config)
     return labelled_pairs(read_judgments(store, config), collection, config)
 
@@ -106,7 +106,7 @@ class Notes(Silent):
 
 
 def test_pairs_are_the_positives_with_mined_and_random_negatives(
-    store: Store, config: RerankerConfig
+    store: Database, config: RerankerConfig
 ) -> None:
     pairs = pairs_of(store, config)
     rows = as_ids(pairs)
@@ -122,7 +122,7 @@ def test_pairs_are_the_positives_with_mined_and_random_negatives(
 
 
 def test_positives_held_out_for_an_audit_are_as_if_nobody_judged_them(
-    store: Store, config: RerankerConfig
+    store: Database, config: RerankerConfig
 ) -> None:
     config = replace(config, withheld=0.5, mined=0, random=500)
     rows = as_ids(pairs_of(store, config))
@@ -138,7 +138,7 @@ def test_positives_held_out_for_an_audit_are_as_if_nobody_judged_them(
     assert rows != as_ids(pairs_of(store, replace(config, seed=14)))
 
 
-def test_mined_negatives_come_from_the_rank_window(store: Store, config: RerankerConfig) -> None:
+def test_mined_negatives_come_from_the_rank_window(store: Database, config: RerankerConfig) -> None:
     from miner.retrieval.bm25 import Bm25
     from miner.retrieval.config import Bm25Config
 
@@ -168,7 +168,7 @@ def test_texts_and_labels_of_the_positives_are_never_negatives(
     assert len(rows) == 2, "n is mined, so it is not a random negative too"
 
 
-def test_a_sample_of_queries_is_seeded(store: Store, config: RerankerConfig) -> None:
+def test_a_sample_of_queries_is_seeded(store: Database, config: RerankerConfig) -> None:
     few = replace(config, queries=7)
     drawn = {q for q, _, _ in as_ids(pairs_of(store, few))}
     assert len(drawn) == 7
@@ -217,7 +217,9 @@ def test_average_precision_is_the_textbooks() -> None:
 
 
 @pytest.mark.slow
-def test_it_learns_and_leaves_a_usable_folder(store: Store, config: RerankerConfig, tmp_path: Path) -> None:
+def test_it_learns_and_leaves_a_usable_folder(
+    store: Database, config: RerankerConfig, tmp_path: Path
+) -> None:
     from sentence_transformers import CrossEncoder
 
     out = tmp_path / "out"
@@ -247,7 +249,7 @@ def test_it_learns_and_leaves_a_usable_folder(store: Store, config: RerankerConf
 
 
 def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
-    store: Store, config: RerankerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Database, config: RerankerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "CHECKPOINT_SECONDS", 0.0)
     store.release()  # which folds the log in, as the training does
@@ -268,7 +270,7 @@ def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
 
 
 def test_what_the_settings_do_to_pairs_and_steps_is_told(
-    store: Store, config: RerankerConfig, tmp_path: Path
+    store: Database, config: RerankerConfig, tmp_path: Path
 ) -> None:
     from transformers import AutoTokenizer
 
@@ -287,7 +289,7 @@ def test_what_the_settings_do_to_pairs_and_steps_is_told(
     assert not [note for note in notes.said if "longer" in note or "max_steps" in note]
 
 
-def test_the_same_again_is_not_trained_again(store: Store, config: RerankerConfig, tmp_path: Path) -> None:
+def test_the_same_again_is_not_trained_again(store: Database, config: RerankerConfig, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = train_reranker(store, out, config)
     before = (out / "model.safetensors").stat().st_mtime_ns
@@ -313,7 +315,7 @@ def test_the_same_again_is_not_trained_again(store: Store, config: RerankerConfi
 
 
 def test_a_folder_of_something_else_is_left_alone(
-    store: Store, config: RerankerConfig, tmp_path: Path
+    store: Database, config: RerankerConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
@@ -326,7 +328,9 @@ def test_a_folder_of_something_else_is_left_alone(
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
 
 
-def test_folds_never_train_on_their_own_queries(store: Store, config: RerankerConfig, tmp_path: Path) -> None:
+def test_folds_never_train_on_their_own_queries(
+    store: Database, config: RerankerConfig, tmp_path: Path
+) -> None:
     out = tmp_path / "folds"
     report = train_reranker(store, out, replace(config, folds=3, max_steps=2))
     texts = dict(store.rows("SELECT query_id, text FROM queries"))
@@ -352,7 +356,7 @@ import os, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
 import miner.training.steps as saving
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.training.reranker_config import RerankerConfig
 from miner.training.reranker import train_reranker
 
@@ -374,7 +378,7 @@ class Deadly:
 
 config = RerankerConfig(base=base, epochs=2, max_steps=50, batch_size=16, learning_rate=3e-3, skip_top=3,
     depth=40, queries=10, held_out=0.2, dtype="fp32", threads=1)
-with Store.open(store) as opened:
+with Database.open(store) as opened:
     train_reranker(opened, Path(out), config, Deadly())
 """
 
@@ -401,7 +405,7 @@ def test_killed_training_ends_with_the_same_weights(tmp_path: Path, base: Path) 
 
 
 @pytest.mark.slow
-def test_the_bundled_encoder_learns(store: Store, tmp_path: Path) -> None:
+def test_the_bundled_encoder_learns(store: Database, tmp_path: Path) -> None:
     settings = RerankerConfig(
         max_steps=40, batch_size=8, learning_rate=3e-4, skip_top=3, depth=40, held_out=0.3, threads=1
     )
@@ -412,7 +416,7 @@ def test_the_bundled_encoder_learns(store: Store, tmp_path: Path) -> None:
     assert metrics.average_precision > metrics.chance
 
 
-def test_errors_say_what_to_do(store: Store, config: RerankerConfig, tmp_path: Path) -> None:
+def test_errors_say_what_to_do(store: Database, config: RerankerConfig, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(UsageError) as caught:
         train_reranker(store, out, replace(config, split="trian"))

@@ -23,7 +23,7 @@ from miner.engine.progress import Silent
 from miner.errors import MinerError, ModelError, UsageError
 from miner.models.encoder import Encoder
 from miner.store.corpus import unlabelled_texts
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.training import steps
 from miner.training.pretrain_config import PretrainConfig
 from miner.training.steps import step_count
@@ -35,7 +35,7 @@ ANIMALS = ["otter", "heron", "badger", "falcon", "beetle", "salmon"]
 PLACES = ["river", "harbour", "meadow", "forest", "glacier", "island"]
 
 
-def fill(path: Path) -> Store:
+def fill(path: Path) -> Database:
     """Returns a store of 72 documents of a few sentence forms, and 4 queries of which one is for tests."""
     documents = {
         f"d{a}{b}{form}": f"the {animal} lives near the {place} {tail}"
@@ -54,13 +54,13 @@ def fill(path: Path) -> Store:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[Database]:
     with fill(tmp_path / "store.duckdb") as opened:
         yield opened
 
 
 @pytest.fixture
-def path(store: Store, tmp_path: Path) -> Path:
+def path(store: Database, tmp_path: Path) -> Path:
     """The same store, closed."""
     store.close()
     return tmp_path / "store.duckdb"
@@ -203,7 +203,7 @@ def test_batches_hold_every_text_once_and_like_lengths() -> None:
     assert list(batches) != first
 
 
-def test_each_text_is_read_once_and_test_queries_never(store: Store) -> None:
+def test_each_text_is_read_once_and_test_queries_never(store: Database) -> None:
     table = unlabelled_texts(store, ("documents", "queries"), "test")
     texts = table["text"].to_pylist()
     assert len(texts) == len(set(texts)) == 73
@@ -458,7 +458,7 @@ class Writing(Notes):
         self.path, self.writes = path, 0
 
     def note(self, message: str) -> None:
-        with Store.open(self.path) as store:
+        with Database.open(self.path) as store:
             store.execute("DELETE FROM judgments")
         self.writes += 1
 

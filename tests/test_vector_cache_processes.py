@@ -11,7 +11,7 @@ import pytest
 
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
 from miner.models.vector_cache import VectorCache
-from miner.store.database import Store
+from miner.store.database import Database
 from tests.cache_support import MODEL, cached, files_of
 from tests.evaluation_support import judged_store
 from tests.tiny import tiny_bert
@@ -118,7 +118,7 @@ def _similar(path: Path) -> Path:
 @pytest.mark.slow
 def test_two_evaluations_at_once_give_the_figures_of_each_alone(tmp_path: Path) -> None:
     model, splits = tiny_bert(tmp_path / "model"), ("dev", "test")
-    with Store.open(_similar(tmp_path / "alone.duckdb"), read_only=True) as store:
+    with Database.open(_similar(tmp_path / "alone.duckdb"), read_only=True) as store:
         alone = [
             dict(evaluate(store, str(model), EvaluationConfig(split, "similarity"))[0].means)
             for split in splits

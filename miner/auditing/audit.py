@@ -24,10 +24,10 @@ from miner.reporting.readable import Readable
 from miner.schema import SUSPECTED
 from miner.stats import Rate, clustered_rate
 from miner.store import audits as stored
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.evidence import candidate_facts
 from miner.store.models import models_of_unknown_training, trained_models
-from miner.store.runs import Run
+from miner.store.runs import StoredRun
 from miner.store.verdicts import verdicts_of
 
 Flags = npt.NDArray[np.bool_]
@@ -96,8 +96,8 @@ class Audit(Readable):
 
 
 def audit(
-    store: Store,
-    run: Run,
+    store: Database,
+    run: StoredRun,
     settings: AuditConfig,
     progress: Progress = SILENT,
     *,
@@ -124,7 +124,7 @@ def audit(
     return result
 
 
-def require_hideable(store: Store, run: Run, hideable: Hideable) -> None:
+def require_hideable(store: Database, run: StoredRun, hideable: Hideable) -> None:
     """Raises UsageError, with what to do, if no positive of the run may be hidden."""
     if hideable.allowed.any():
         return
@@ -145,7 +145,7 @@ _HINTS = {
 }
 
 
-def _hint(store: Store, run: Run, reason: str) -> str:
+def _hint(store: Database, run: StoredRun, reason: str) -> str:
     """What to do about positives that may not be hidden for this reason."""
     if reason != "trained":
         return _HINTS[reason]
@@ -160,7 +160,9 @@ def _hint(store: Store, run: Run, reason: str) -> str:
     return f"{' and '.join(hints)}, and mine with {'that' if len(hints) == 1 else 'those'}"
 
 
-def _audit(store: Store, run: Run, replay: Replay, settings: AuditConfig, trials: list[Trial]) -> Audit:
+def _audit(
+    store: Database, run: StoredRun, replay: Replay, settings: AuditConfig, trials: list[Trial]
+) -> Audit:
     hideable = replay.hideable
     none = np.zeros(len(hideable.allowed), dtype=np.bool_)
     everything = [trial.hidden for trial in trials]
@@ -234,7 +236,7 @@ def _among_negatives(replay: Replay, trials: list[Trial]) -> Rate:
     return clustered_rate(hits, totals, max(1, int(totals.sum()) // len(trials)))
 
 
-def _by_retriever(store: Store, run: Run, trials: list[Trial]) -> Iterator[tuple[str, list[Flags]]]:
+def _by_retriever(store: Database, run: StoredRun, trials: list[Trial]) -> Iterator[tuple[str, list[Flags]]]:
     facts = candidate_facts(store, run)
     for name in ("bm25", "dense"):
         returned = facts[f"{name}_rank"].is_valid().to_numpy()
@@ -270,7 +272,7 @@ class JudgedOutcomes(Readable):
         return judged_table(self)
 
 
-def compare_with_judgments(store: Store, run: Run, judgments: pa.Table) -> JudgedOutcomes:
+def compare_with_judgments(store: Database, run: StoredRun, judgments: pa.Table) -> JudgedOutcomes:
     """Returns the share of relevant documents among a run's negatives, and among what each rule dropped.
 
     `judgments` has query_id, doc_id and relevance; above 0 is relevant. Raises UsageError if none of them

@@ -31,9 +31,9 @@ from miner.reporting.readable import Readable
 from miner.reporting.tables import percent
 from miner.stats import Rate, clustered_rate
 from miner.store.audits import record_calibration
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.models import models_of_unknown_training
-from miner.store.runs import Run
+from miner.store.runs import StoredRun
 
 Flags = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -158,7 +158,7 @@ class Calibration(Readable):
 
 
 def calibrate(
-    store: Store, run: Run, target: float | None, settings: AuditConfig, progress: Progress = SILENT
+    store: Database, run: StoredRun, target: float | None, settings: AuditConfig, progress: Progress = SILENT
 ) -> Calibration:
     """Tries every rule over a run's stored evidence and chooses the setting that meets the target.
 
@@ -197,7 +197,9 @@ def calibrate(
     )
 
 
-def frontier(store: Store, run: Run, settings: AuditConfig, progress: Progress = SILENT) -> list[SweptRules]:
+def frontier(
+    store: Database, run: StoredRun, settings: AuditConfig, progress: Progress = SILENT
+) -> list[SweptRules]:
     """Returns the settings of a run's rules that no other beats, as `Calibration.frontier`.
 
     Nothing is chosen or recorded. Raises UsageError as `calibrate`.
@@ -220,7 +222,9 @@ def frontier_of(sweep: Sequence[SweptRules]) -> list[SweptRules]:
     return sorted(best, key=lambda one: (*_order(one.all_queries)[:2], one.name))
 
 
-def _prepared(store: Store, run: Run, settings: AuditConfig) -> tuple[_Measurement, list[Sweep], list[Rules]]:
+def _prepared(
+    store: Database, run: StoredRun, settings: AuditConfig
+) -> tuple[_Measurement, list[Sweep], list[Rules]]:
     """Returns how to measure settings, the evidence of each repeat, and the settings: the run's own first."""
     replay = Replay.of(store, run)
     require_hideable(store, run, replay.hideable)

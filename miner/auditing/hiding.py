@@ -23,8 +23,8 @@ from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import audits as stored
 from miner.store import evidence
 from miner.store.corpus import IDENTITY
-from miner.store.database import Store
-from miner.store.runs import Run
+from miner.store.database import Database
+from miner.store.runs import StoredRun
 
 Flags = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -46,7 +46,7 @@ class Hideable:
     restorable: Restorable
 
     @classmethod
-    def of(cls, store: Store, run: Run, config: MiningConfig, candidates: pa.Table) -> Hideable:
+    def of(cls, store: Database, run: StoredRun, config: MiningConfig, candidates: pa.Table) -> Hideable:
         """Returns the positives of a run.
 
         `candidates` are all of the run's in order (`evidence.scored_candidates`). Raises UsageError if a text
@@ -174,7 +174,7 @@ class Restorable:
     config: MiningConfig
 
     @classmethod
-    def of(cls, store: Store, run: Run, config: MiningConfig, candidates: pa.Table) -> Restorable:
+    def of(cls, store: Database, run: StoredRun, config: MiningConfig, candidates: pa.Table) -> Restorable:
         """Returns those of a run; `candidates` are all of its evidence (`evidence.scored_candidates`)."""
         texts = Collection(*stored.texts_to_hide(store, run), {}, run.split, IDENTITY in run.inputs)
         known = stored.known_positives_of_run(store, run)

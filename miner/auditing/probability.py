@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from miner.auditing.replay import Replay, ReplayEvidence
 from miner.mining.rules import reference_scores
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.evidence import candidate_facts, positive_facts
-from miner.store.runs import Run
+from miner.store.runs import StoredRun
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ class Facts:
     positives: pa.Table
 
     @classmethod
-    def of(cls, store: Store, run: Run, replay: Replay) -> Facts:
+    def of(cls, store: Database, run: StoredRun, replay: Replay) -> Facts:
         """Returns those of a run."""
         return cls(replay, candidate_facts(store, run), positive_facts(store, run))
 

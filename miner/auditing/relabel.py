@@ -24,9 +24,9 @@ from miner.stats import Rate, clustered_rate
 from miner.store import relabel as stored
 from miner.store import verdicts
 from miner.store.corpus import content_hashes
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.models import models_of_unknown_training
-from miner.store.runs import Run, changed_since
+from miner.store.runs import StoredRun, changed_since
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class RelabelReport(Readable):
 
 
 def relabel(
-    store: Store,
-    run: Run,
+    store: Database,
+    run: StoredRun,
     config: RelabelConfig,
     progress: Progress = SILENT,
     *,
@@ -115,7 +115,7 @@ def relabel(
     )
 
 
-def _require_same_texts(store: Store, run: Run) -> None:
+def _require_same_texts(store: Database, run: StoredRun) -> None:
     changed = changed_since(store, run)
     # Judgments that were removed may leave other queries to mine: their evidence is not stored.
     queries = content_hashes(store, run.split)["queries"]
@@ -157,7 +157,12 @@ def _tested(
 
 
 def _write(
-    store: Store, run: Run, pairs: pa.Table, config: RelabelConfig, progress: Progress, workers: int | None
+    store: Database,
+    run: StoredRun,
+    pairs: pa.Table,
+    config: RelabelConfig,
+    progress: Progress,
+    workers: int | None,
 ) -> str | None:
     """Adds the judgments and decides again; returns the new run's name, None without new judgments."""
     if pairs.num_rows and not _unfinished(store):
@@ -170,6 +175,6 @@ def _write(
     return made.name
 
 
-def _unfinished(store: Store) -> bool:
+def _unfinished(store: Database) -> bool:
     """Whether judgments were added without a run decided on them: after a kill only that remains to do."""
     return any("made" not in origin for origin in stored.relabellings(store))

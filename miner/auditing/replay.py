@@ -21,8 +21,8 @@ from miner.mining.rules import KEPT
 from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import evidence
 from miner.store.corpus import document_ids
-from miner.store.database import Store
-from miner.store.runs import Run
+from miner.store.database import Database
+from miner.store.runs import StoredRun
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -111,7 +111,7 @@ class Replay:
     fused_rank: Ints
 
     @classmethod
-    def of(cls, store: Store, run: Run) -> Replay:
+    def of(cls, store: Database, run: StoredRun) -> Replay:
         """Returns the replay of a run; raises as `Hideable.of` and `config_of`."""
         config = config_of(run)
         candidates = evidence.scored_candidates(

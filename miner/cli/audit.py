@@ -42,12 +42,12 @@ def command(store: Path, name: str | None, judged: Path | None, as_json: bool, *
     from miner.engine.progress_bars import progress
     from miner.errors import UsageError, printable
     from miner.sources.qrels import read_judgments
-    from miner.store.database import Store
+    from miner.store.database import Database
     from miner.store.runs import find_run, staleness
 
     config = AuditConfig(**SETTINGS.values(given)[""])
     judgments = None if judged is None else read_judgments(judged)
-    with progress() as reports, Store.open(store, note=reports.note) as opened:
+    with progress() as reports, Database.open(store, note=reports.note) as opened:
         run = find_run(opened, name)
         if stale := staleness(opened, run):
             reports.note(stale)

@@ -64,7 +64,7 @@ def command(
     from miner.auditing.calibrate import calibrate
     from miner.auditing.report import calibration_table, require_writable, write_recipe
     from miner.engine.progress_bars import progress
-    from miner.store.database import Store
+    from miner.store.database import Database
     from miner.store.runs import find_run, staleness
 
     config = AuditConfig(**SETTINGS.values(given)[""])
@@ -74,7 +74,7 @@ def command(
         target = _TARGET
     if out is not None:
         require_writable(out)
-    with progress() as reports, Store.open(store, note=reports.note) as opened:
+    with progress() as reports, Database.open(store, note=reports.note) as opened:
         run = find_run(opened, name)
         if stale := staleness(opened, run):
             reports.note(stale)

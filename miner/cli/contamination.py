@@ -88,13 +88,13 @@ def command(
     """
     from miner.curation.contamination import ContaminationConfig, contamination
     from miner.engine.progress_bars import progress
-    from miner.store.database import Store
+    from miner.store.database import Database
 
     config = ContaminationConfig(**SETTINGS.values(given)[""])
     with progress() as reports, ExitStack() as stack:
-        train = other = stack.enter_context(Store.open(store, note=reports.note))
+        train = other = stack.enter_context(Database.open(store, note=reports.note))
         if store.resolve() != evaluation.resolve():
-            other = stack.enter_context(Store.open(evaluation, read_only=True))
+            other = stack.enter_context(Database.open(evaluation, read_only=True))
         report = contamination(train, other, config, reports, remove=remove, out=out)
     lines = [json.dumps(asdict(report), ensure_ascii=False, indent=1)] if as_json else _lines(report)
     for line in lines:

@@ -32,11 +32,11 @@ def command(store: Path, source: str | None, name: str | None, **given: Any) -> 
     from miner.cli.summary import summarise
     from miner.engine.progress_bars import Lines, progress
     from miner.mining.pipeline import config_of, decide_again
-    from miner.store.database import Store
+    from miner.store.database import Database
     from miner.store.runs import find_run, staleness
 
     values = flat(SETTINGS.values(given))
-    with Store.open(store, note=Lines().note) as opened:
+    with Database.open(store, note=Lines().note) as opened:
         run = find_run(opened, source)
         config = with_values(config_of(run), values)
         with progress() as reports:

@@ -56,10 +56,10 @@ def command(store: Path, as_json: bool, **given: Any) -> None:
     """
     from miner.curation.dedup import DedupConfig, dedup
     from miner.engine.progress_bars import progress
-    from miner.store.database import Store
+    from miner.store.database import Database
 
     config = DedupConfig(**SETTINGS.values(given)[""])
-    with progress() as reports, Store.open(store, note=reports.note) as opened:
+    with progress() as reports, Database.open(store, note=reports.note) as opened:
         report = dedup(opened, config, reports)
     if as_json:
         click.echo(json.dumps(asdict(report), ensure_ascii=False, indent=1))

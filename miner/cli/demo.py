@@ -16,8 +16,8 @@ from miner.ranges import whole
 
 if TYPE_CHECKING:
     from miner.engine.progress import Progress
-    from miner.store.database import Store
-    from miner.store.runs import Run
+    from miner.store.database import Database
+    from miner.store.runs import StoredRun
 
 STEPS = 5
 NAIVE, FILTERED = "naive", "filtered"
@@ -58,13 +58,13 @@ def command(out: Path, queries: int) -> None:
     miner demo my-demo --queries 100
     """
     from miner.engine.progress_bars import progress
-    from miner.store.database import Store
+    from miner.store.database import Database
 
     started = time.monotonic()
     path = out / "demo.duckdb"
     with locked(out / "demo"), progress() as reports:
         _ingest(path, reports)
-        with Store.open(path, note=reports.note) as store:
+        with Database.open(path, note=reports.note) as store:
             naive, filtered = _mine(store, reports)
             _audit(store, (naive, filtered), reports)
             _show_false_negative(store, naive, reports)
@@ -81,18 +81,18 @@ def _ingest(path: Path, progress: Progress) -> None:
     from miner.engine.progress import SILENT
     from miner.sources import SourceConfig, ingest
     from miner.store import corpus
-    from miner.store.database import Store
+    from miner.store.database import Database
 
     _step(progress, 1, "Data: functions of Python's standard library. The docstring is the query.")
     for split in ("train", "test"):
         modules = [f"python:{module}" for module in MODULES if (module in TESTED) == (split == "test")]
         ingest(path, modules, SourceConfig(split=split), progress=SILENT)
-    with Store.open(path, read_only=True) as store:
+    with Database.open(path, read_only=True) as store:
         counts = corpus.counts(store)
     progress.note(f"      {counts['documents']:,} functions, {counts['queries']:,} docstrings")
 
 
-def _mine(store: Store, progress: Progress) -> tuple[Run, Run]:
+def _mine(store: Database, progress: Progress) -> tuple[StoredRun, StoredRun]:
     """Returns the naive run, which no rule filters, and the filtered one, on the same candidates."""
     from miner.mining.config import MiningConfig, Rules, with_values
     from miner.mining.pipeline import decide_again, mine
@@ -104,7 +104,7 @@ def _mine(store: Store, progress: Progress) -> tuple[Run, Run]:
     return naive, decide_again(store, naive, with_values(config, rules), name=FILTERED)
 
 
-def _audit(store: Store, both: tuple[Run, Run], progress: Progress) -> None:
+def _audit(store: Database, both: tuple[StoredRun, StoredRun], progress: Progress) -> None:
     from miner.auditing.audit import audit
     from miner.auditing.config import AuditConfig
     from miner.reporting.tables import percent, percent_interval
@@ -119,7 +119,7 @@ def _audit(store: Store, both: tuple[Run, Run], progress: Progress) -> None:
         progress.note(f"      {run.name:<9} {what:<21} {shown}")
 
 
-def _show_false_negative(store: Store, naive: Run, progress: Progress) -> None:
+def _show_false_negative(store: Database, naive: StoredRun, progress: Progress) -> None:
     from miner.store.verdicts import example_of_false_negative
 
     _step(progress, 4, "One query. Had nobody judged the second function, it would be the first negative:")
@@ -134,7 +134,7 @@ def _show_false_negative(store: Store, naive: Run, progress: Progress) -> None:
         progress.note(f"      {title:<15} {found[f'{name}_score']:.3f}  {snippet(found[name], _WIDTH)}")
 
 
-def _train(path: Path, run: Run, queries: int, out: Path, progress: Progress) -> None:
+def _train(path: Path, run: StoredRun, queries: int, out: Path, progress: Progress) -> None:
     from miner.training.encoder_config import EncoderConfig
     from miner.workflows import bench_report
     from miner.workflows.bench import bench

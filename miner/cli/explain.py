@@ -35,9 +35,9 @@ def command(store: Path, query_id: str, run: str | None, limit: int, as_json: bo
     miner explain my.duckdb q17 --run strict --json
     """
     from miner.mining.explain import explain
-    from miner.store.database import Store
+    from miner.store.database import Database
 
-    with Store.open(store, read_only=True) as opened, opened.snapshot():
+    with Database.open(store, read_only=True) as opened, opened.snapshot():
         explanation = explain(opened, query_id, run)
     click.echo(_json(explanation) if as_json else explanation.as_text(limit))
 

@@ -62,10 +62,10 @@ def command(store: Path, out: Path, run: str | None, force: bool, **given: Any) 
     """
     from miner.engine.progress_bars import progress
     from miner.export import ExportConfig, export_run
-    from miner.store.database import Store
+    from miner.store.database import Database
 
     config = ExportConfig(run=run, force=force, **SETTINGS.values(given)[""])
-    with Store.open(store, read_only=True) as opened, opened.snapshot(), progress() as shown:
+    with Database.open(store, read_only=True) as opened, opened.snapshot(), progress() as shown:
         report = export_run(opened, out, config, shown)
     click.echo(_summary(report), err=True)
 

@@ -45,10 +45,10 @@ def command(store: Path, name: str | None, workers: int | None, **given: Any) ->
     from miner.cli.summary import summarise
     from miner.engine.progress_bars import Lines, progress
     from miner.mining.pipeline import mine
-    from miner.store.database import Store
+    from miner.store.database import Database
 
     config = with_values(MiningConfig(), flat(SETTINGS.values(given)))
-    with Store.open(store, note=Lines().note) as opened:
+    with Database.open(store, note=Lines().note) as opened:
         with progress() as reports:
             opened.note = reports.note
             run = mine(opened, config, name=name, workers=workers, progress=reports)

@@ -59,7 +59,7 @@ def command(
     from miner.auditing.relabel import RelabelConfig, relabel
     from miner.auditing.report import relabel_table
     from miner.engine.progress_bars import progress
-    from miner.store.database import Store
+    from miner.store.database import Database
     from miner.store.runs import find_run
 
     if undo and dry_run:
@@ -72,7 +72,7 @@ def command(
     hiding = AuditConfig(**{name: values[name] for name in HIDING if name in values})
     probability = values.get("probability", RelabelConfig.probability)
     config = RelabelConfig(probability, hiding)
-    with progress() as reports, Store.open(store, read_only=dry_run, note=reports.note) as opened:
+    with progress() as reports, Database.open(store, read_only=dry_run, note=reports.note) as opened:
         report = relabel(opened, find_run(opened, name), config, reports, dry_run=dry_run)
     if as_json:
         click.echo(json.dumps(asdict(report), ensure_ascii=False, indent=1))
@@ -95,10 +95,10 @@ def _require_alone(given: Mapping[str, Any]) -> None:
 
 def _undo(store: Path) -> None:
     from miner.engine.progress_bars import Lines
-    from miner.store.database import Store
+    from miner.store.database import Database
     from miner.store.relabel import remove_relabelled
 
-    with Store.open(store, note=Lines().note) as opened:
+    with Database.open(store, note=Lines().note) as opened:
         judgments, removed, dependent = remove_relabelled(opened)
     runs = f" and run {listed(removed)}" if removed else ""
     click.echo(f"removed: {judgments:,} relabelled judgments{runs}")

@@ -11,8 +11,8 @@ import rich_click as click
 from miner.cli.options import OUTPUT, RUN
 
 if TYPE_CHECKING:
-    from miner.store.database import Store
-    from miner.store.runs import Run
+    from miner.store.database import Database
+    from miner.store.runs import StoredRun
 
 
 @click.command("runs")
@@ -38,9 +38,9 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     from miner.errors import listed
     from miner.reporting.tables import text_table
     from miner.store import runs
-    from miner.store.database import Store
+    from miner.store.database import Database
 
-    with Store.open(store, read_only=not remove, note=Lines().note) as opened, opened.snapshot():
+    with Database.open(store, read_only=not remove, note=Lines().note) as opened, opened.snapshot():
         if remove:
             runs.remove_runs(opened, remove)
             click.echo(f"removed from {store}: {listed(dict.fromkeys(remove))}", err=True)
@@ -59,7 +59,7 @@ _HEAD = [
 ]  # fmt: skip
 
 
-def _facts(store: Store, run: Run) -> dict[str, Any]:
+def _facts(store: Database, run: StoredRun) -> dict[str, Any]:
     from miner.store.audits import last_audit
     from miner.store.models import model_names
     from miner.store.triplets import triplet_count

@@ -35,9 +35,9 @@ def command(store: Path, before: str, after: str, as_json: bool) -> None:
     miner runs diff my.duckdb r1 strict --json
     """
     from miner.mining.diff import differences
-    from miner.store.database import Store
+    from miner.store.database import Database
 
-    with Store.open(store, read_only=True) as opened, opened.snapshot():
+    with Database.open(store, read_only=True) as opened, opened.snapshot():
         changed = differences(opened, before, after)
     if as_json:
         click.echo(json.dumps(asdict(changed), ensure_ascii=False, indent=1))

@@ -74,12 +74,12 @@ def command(store: Path, undo: bool, **given: Any) -> None:
     miner silver my.duckdb --undo
     """
     from miner.engine.progress_bars import Lines
-    from miner.store.database import Store
+    from miner.store.database import Database
 
     values = SETTINGS.values(given)[""]
     workers = values.pop("workers", None)
     config = SilverConfig(**values)
-    with Store.open(store, note=Lines().note) as opened:
+    with Database.open(store, note=Lines().note) as opened:
         click.echo(_undone(opened) if undo else _made(opened, config, workers))
 
 

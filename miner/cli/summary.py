@@ -11,14 +11,14 @@ from miner.mining.pipeline import config_of
 from miner.mining.rules import in_force
 from miner.mining.shortfalls import shortfalls
 from miner.reporting.tables import percent
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.models import model_names
-from miner.store.runs import Run
+from miner.store.runs import StoredRun
 from miner.store.triplets import triplet_count
 from miner.store.verdicts import has_several_positives, negative_counts, reason_counts
 
 
-def summarise(store: Store, run: Run) -> None:
+def summarise(store: Database, run: StoredRun) -> None:
     """Writes to stderr: triplets, rules in force, candidates by reason, shortfalls, and the next commands."""
     counts = reason_counts(store, run)
     total = sum(counts.values())
@@ -37,7 +37,7 @@ def summarise(store: Store, run: Run) -> None:
         click.echo(printable(line), err=True)
 
 
-def _shortfalls(store: Store, run: Run) -> list[str]:
+def _shortfalls(store: Database, run: StoredRun) -> list[str]:
     """Returns how many queries got fewer negatives than asked for, why, and which settings give more."""
     numbers = negative_counts(store, run)
     wanted, queries, without = run.negatives, sum(numbers.values()), numbers.get(0, 0)

@@ -74,11 +74,11 @@ def command(store: Path, out: Path, force: bool, **given: Any) -> None:
     miner train-reranker my.duckdb quick --set queries=200 --set max_steps=100
     """
     from miner.engine.progress_bars import progress
-    from miner.store.database import Store
+    from miner.store.database import Database
     from miner.training.reranker import train_reranker
 
     config = RerankerConfig(**SETTINGS.values(given)[""])
-    with Store.open(store, read_only=True) as opened, progress() as reports:
+    with Database.open(store, read_only=True) as opened, progress() as reports:
         report = train_reranker(opened, out, config, reports, force=force)
     click.echo(_summary(report, store))
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from miner.collection.overlap import Words
 from miner.store import corpus
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.duplicates import clusters_hash
 
 Ints = npt.NDArray[np.int32]
@@ -34,7 +34,7 @@ class Collection:
     """Whether a query and the document with its id are the same text."""
 
     @classmethod
-    def load(cls, store: Store, split: str, sample: int | None = None, seed: int = 13) -> Collection:
+    def load(cls, store: Database, split: str, sample: int | None = None, seed: int = 13) -> Collection:
         """Reads the store's documents and the split's queries, or a seeded sample of the queries.
 
         Raises UsageError if the split has no queries.

@@ -17,7 +17,7 @@ from miner.ranges import ABOVE_0, NGRAM, check_fields, within
 from miner.reporting.readable import Readable
 from miner.store import contamination as stored
 from miner.store.contamination import is_removed, record_contamination
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.text import fingerprint, normalise
 
 HOW = ("exact", "normalised", "near", "contained")
@@ -94,7 +94,7 @@ class ContaminationReport(Readable):
 
 
 def contamination(
-    store: Store, against: Store, config: ContaminationConfig, progress: Progress = SILENT,
+    store: Database, against: Database, config: ContaminationConfig, progress: Progress = SILENT,
     *, remove: bool = False, out: Path | None = None,
 ) -> ContaminationReport:  # fmt: skip
     """Finds the evaluation texts of `against` that occur in `store`, and stores the result there.
@@ -132,7 +132,7 @@ def _write(out: Path, report: ContaminationReport) -> None:
 
 
 def find_contamination(
-    train: Store, evaluation: Store, config: ContaminationConfig, progress: Progress = SILENT
+    train: Database, evaluation: Database, config: ContaminationConfig, progress: Progress = SILENT
 ) -> ContaminationReport:
     """Returns which evaluation texts of a split occur in the texts of another store; writes nothing.
 
@@ -249,7 +249,7 @@ def _parts(text: str, size: int) -> frozenset[str]:
     return frozenset(" ".join(found[start : start + size]) for start in range(len(found) - size + 1))
 
 
-def remove_matches(train: Store, report: ContaminationReport, split: str, same: bool = False) -> Removed:
+def remove_matches(train: Database, report: ContaminationReport, split: str, same: bool = False) -> Removed:
     """Removes the matching training texts and their judgments from a store, within a transaction.
 
     Texts that the store uses in its own `split` stay; only their judgments in other splits are removed.

@@ -16,7 +16,7 @@ from miner.ranges import ABOVE_0, check_fields, within
 from miner.reporting.readable import Readable
 from miner.store import duplicates as stored
 from miner.store.corpus import ROLES
-from miner.store.database import Store
+from miner.store.database import Database
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -69,7 +69,7 @@ class DedupReport(Readable):
     """Pairs of splits, with the number of clusters that have queries judged in both."""
 
 
-def dedup(store: Store, config: DedupConfig, progress: Progress = SILENT) -> DedupReport:
+def dedup(store: Database, config: DedupConfig, progress: Progress = SILENT) -> DedupReport:
     """Finds copies among the documents and among the queries, and replaces the clusters in the store.
 
     Two linked texts are in one cluster, and so are all texts that links connect. Raises ModelError for an
@@ -85,7 +85,9 @@ def dedup(store: Store, config: DedupConfig, progress: Progress = SILENT) -> Ded
     return DedupReport(reports["documents"], reports["queries"], crossings)
 
 
-def _links(store: Store, table: pa.Table, role: str, config: DedupConfig, progress: Progress) -> list[Links]:
+def _links(
+    store: Database, table: pa.Table, role: str, config: DedupConfig, progress: Progress
+) -> list[Links]:
     """Returns the links of each kind in HOW, between rows of the table."""
     keys = table["text_key"].to_numpy()
     filled = np.flatnonzero(keys != 0)
@@ -107,7 +109,7 @@ def _links(store: Store, table: pa.Table, role: str, config: DedupConfig, progre
 
 
 def vector_pairs(
-    store: Store, texts: Sequence[str], role: str, model: str, cosine: float, progress: Progress = SILENT
+    store: Database, texts: Sequence[str], role: str, model: str, cosine: float, progress: Progress = SILENT
 ) -> Links:
     """Returns the pairs of texts whose vectors have at least this cosine: left < right, ordered, cosines.
 

@@ -36,7 +36,7 @@ from miner.retrieval.search import Retriever, chunk_ranges, read_hits, search
 from miner.store import corpus
 from miner.store import silver as stored
 from miner.store.corpus import require_judgments
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.evidence import known_scores
 from miner.store.models import is_recorded, is_trained_here, record_model, training_positives
 from miner.store.pending import take_in_model
@@ -92,7 +92,7 @@ class SilverReport(Readable):
 
 
 def silver(
-    store: Store,
+    store: Database,
     config: SilverConfig,
     *,
     training: RerankerConfig | None = None,
@@ -156,12 +156,12 @@ def silver(
     )
 
 
-def reranker_folder(store: Store) -> Path:
+def reranker_folder(store: Database) -> Path:
     """Returns the folder, beside the store, of the reranker that a pass trains itself."""
     return store.path.with_name(f"{store.path.name}.reranker")
 
 
-def _collection(store: Store, config: SilverConfig) -> Collection:
+def _collection(store: Database, config: SilverConfig) -> Collection:
     queries = stored.silver_queries(store, config.split, config.query_set)
     if queries.num_rows == 0:
         raise UsageError(
@@ -175,7 +175,7 @@ def _collection(store: Store, config: SilverConfig) -> Collection:
 
 
 def _reranker(
-    store: Store, config: SilverConfig, training: RerankerConfig | None, progress: Progress
+    store: Database, config: SilverConfig, training: RerankerConfig | None, progress: Progress
 ) -> Reranker:
     from miner.models.reranker import Reranker
     from miner.training.reranker import train_reranker
@@ -205,7 +205,7 @@ def _uncalibrated(reranker: Reranker) -> str | None:
 
 
 def _retrievers(
-    store: Store, collection: Collection, config: SilverConfig, workers: int | None, progress: Progress
+    store: Database, collection: Collection, config: SilverConfig, workers: int | None, progress: Progress
 ) -> list[Retriever]:
     found: list[Retriever] = [Bm25(collection, Bm25Config())]
     encoder = config.encoder
@@ -220,7 +220,7 @@ def _retrievers(
 
 
 def _unjudged(
-    store: Store, collection: Collection, config: SilverConfig, workers: int | None, progress: Progress
+    store: Database, collection: Collection, config: SilverConfig, workers: int | None, progress: Progress
 ) -> Int64s:
     """Returns the best retrieved pairs of each query without a judgment, as sorted `pair_keys`."""
     retrievers = _retrievers(store, collection, config, workers, progress)
@@ -241,7 +241,7 @@ def _unjudged(
     return keys
 
 
-def _require_probabilities(store: Store, reranker: Reranker, collection: Collection, keys: Int64s) -> None:
+def _require_probabilities(store: Database, reranker: Reranker, collection: Collection, keys: Int64s) -> None:
     """Raises ModelError if a reranker new to the store does not give probabilities to a few pairs."""
     if is_recorded(store, reranker.fingerprint) or not len(keys):
         return
@@ -266,7 +266,7 @@ def _check_scores(reranker: Reranker, scores: Floats) -> None:
 
 
 def _unseen_positives(
-    store: Store, collection: Collection, config: SilverConfig, reranker: Reranker
+    store: Database, collection: Collection, config: SilverConfig, reranker: Reranker
 ) -> Int64s:
     """Returns gold positives of queries that the reranker was not trained on, as `pair_keys`."""
     if not is_trained_here(store, reranker.fingerprint):
@@ -282,7 +282,9 @@ def _unseen_positives(
     return np.sort(pair_keys(query[kept], doc[kept]))
 
 
-def _scores(store: Store, reranker: Reranker, collection: Collection, *pairs: Int64s) -> tuple[Floats, ...]:
+def _scores(
+    store: Database, reranker: Reranker, collection: Collection, *pairs: Int64s
+) -> tuple[Floats, ...]:
     """Returns the stored scores of several arrays of pairs."""
     table = known_scores(store, reranker.fingerprint)
     query = positions(table["query_id"], collection.query_ids)

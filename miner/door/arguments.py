@@ -14,11 +14,11 @@ from miner.errors import UsageError, listed, near
 from miner.mining.config import Rules, with_rules
 from miner.ranges import literal
 from miner.store import runs
-from miner.store.database import Store
+from miner.store.database import Database
 
-StoreLike = Store | str | os.PathLike[str]
+StoreLike = Database | str | os.PathLike[str]
 """An open store, or the path of one, which is opened for the call."""
-RunLike = runs.Run | str | None
+RunLike = runs.StoredRun | str | None
 """A run, its name, or None for the run that finished last."""
 Reports = Progress | bool | None
 """Where work reports to. None: a bar in a notebook, nothing elsewhere; True: always; False: never."""
@@ -26,41 +26,41 @@ Config = TypeVar("Config")
 
 
 @contextmanager
-def opened(store: StoreLike, progress: Progress, *, read_only: bool = False) -> Iterator[Store]:
+def opened(store: StoreLike, progress: Progress, *, read_only: bool = False) -> Iterator[Database]:
     """Yields an open store: the given one, or the one at the path until the end of the call.
 
     Raises UsageError if work that writes is given a store that was opened to read.
     """
     if not read_only:
         require_writable(store)
-    if isinstance(store, Store) and not store.closed:
+    if isinstance(store, Database) and not store.closed:
         before, store.note = store.note, progress.note
         try:
             yield store
         finally:
             store.note = before
         return
-    with Store.open(path_of(store), read_only=read_only, note=progress.note) as found:
+    with Database.open(path_of(store), read_only=read_only, note=progress.note) as found:
         yield found
 
 
 def require_writable(store: StoreLike) -> None:
     """Raises UsageError for a store that was opened to read."""
-    if isinstance(store, Store) and not store.closed and store.read_only:
+    if isinstance(store, Database) and not store.closed and store.read_only:
         raise UsageError(f"{store.path} was opened to read", "open it without read_only=True")
 
 
 def path_of(store: StoreLike) -> Path:
     """Returns the path of a store; an open one closes its file until its next use."""
-    if not isinstance(store, Store):
+    if not isinstance(store, Database):
         return Path(store)
     store.release()
     return store.path
 
 
-def run_in(store: Store, run: RunLike) -> runs.Run:
+def run_in(store: Database, run: RunLike) -> runs.StoredRun:
     """Returns the run that is given, named, or finished last; raises as `runs.find_run`."""
-    return run if isinstance(run, runs.Run) else runs.find_run(store, run)
+    return run if isinstance(run, runs.StoredRun) else runs.find_run(store, run)
 
 
 def configured(kind: type[Config], config: Config | None, settings: Mapping[str, Any]) -> Config:
@@ -85,7 +85,9 @@ def divided(settings: Mapping[str, Any], kind: type) -> tuple[dict[str, Any], di
 
 
 def _with(config: Any, settings: Mapping[str, Any]) -> Any:
-    values = {name: value.name if isinstance(value, runs.Run) else value for name, value in settings.items()}
+    values = {
+        name: value.name if isinstance(value, runs.StoredRun) else value for name, value in settings.items()
+    }
     if isinstance(config, Rules) and set(values) <= _names(config):
         return with_rules(config, values)
     parts = _parts(config)

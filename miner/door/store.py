@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from miner.training.model_card import EncoderReport
 
 
-class Store(database.Store):
+class Store(database.Database):
     """A store: documents, queries, judgments, and all that was mined from them, in one DuckDB file.
 
     `Store.open` opens one, `Store.create` makes one. An open store keeps other processes from writing to it
@@ -136,7 +136,7 @@ class Store(database.Store):
 
 
 @dataclass(frozen=True, repr=False)
-class Run(stored.Run):
+class Run(stored.StoredRun):
     """One run of a store: the settings, and as methods what they led to.
 
     It outlives its store: when that is closed, each method opens it again for the call.
@@ -251,7 +251,7 @@ class Run(stored.Run):
         return f"<b>{head}</b><br>{escaped(line)}{table}"
 
 
-def _summary(store: database.Store, run: stored.Run) -> str:
+def _summary(store: database.Database, run: stored.StoredRun) -> str:
     """Returns the number of triplets, the coverage, and the hidden-positive rate if the run was audited."""
     if run.status != "done":
         return "not finished"
@@ -267,7 +267,7 @@ def _summary(store: database.Store, run: stored.Run) -> str:
     return f"{triplets}, coverage {percent(verdicts.coverage(store, run))}, {rate}"
 
 
-def _public(store: StoreLike, run: stored.Run) -> Run:
+def _public(store: StoreLike, run: stored.StoredRun) -> Run:
     """Returns a run of the store as the object with methods."""
     return Run(**{**vars(run), "store": store})
 
@@ -287,12 +287,12 @@ def find_run(store: StoreLike, name: str | None = None) -> Run:
         return _public(store, stored.find_run(found, name))
 
 
-def remove_runs(store: StoreLike, *removed: stored.Run | str) -> None:
+def remove_runs(store: StoreLike, *removed: stored.StoredRun | str) -> None:
     """Removes runs with their decisions, triplets and audits, and the evidence that no other run uses.
 
     Raises UsageError for a name that no run has; then nothing is removed.
     """
-    names = [run.name if isinstance(run, stored.Run) else run for run in removed]
+    names = [run.name if isinstance(run, stored.StoredRun) else run for run in removed]
     with opened(store, SILENT) as found:
         stored.remove_runs(found, names)
 
@@ -466,6 +466,6 @@ def export_run(
         return write_export(found, Path(out), chosen, reports)
 
 
-def _note_stale(store: database.Store, run: stored.Run, progress: Progress) -> None:
+def _note_stale(store: database.Database, run: stored.StoredRun, progress: Progress) -> None:
     if stale := stored.staleness(store, run):
         progress.note(stale)

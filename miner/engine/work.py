@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from miner.engine.progress import SILENT, Progress
 from miner.processors import cores
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.ledger import Stage, begin_stage, commit_chunk, finish_stage
 
 Item = TypeVar("Item")
@@ -56,7 +56,7 @@ Tables = Mapping[str, pa.Table]
 
 
 def run_stage(
-    store: Store,
+    store: Database,
     stage: Stage,
     compute: Callable[[int], Tables],
     progress: Progress = SILENT,

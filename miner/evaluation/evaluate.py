@@ -21,7 +21,7 @@ from miner.models.reranker import Reranker
 from miner.models.similarity import COSINE
 from miner.ranges import COUNT, DEPTH, SEED, check_fields, within
 from miner.store.corpus import require_judgments, split_facts
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.evidence import known_scores
 from miner.store.models import seen_positives
 
@@ -60,7 +60,7 @@ class EvaluationConfig:
 
 
 def evaluate(
-    store: Store, model: str, config: EvaluationConfig | None = None, progress: Progress = SILENT
+    store: Database, model: str, config: EvaluationConfig | None = None, progress: Progress = SILENT
 ) -> list[Evaluation]:
     """Measures a model and those of `config.against` on one split of a store.
 
@@ -99,7 +99,7 @@ def open_models(names: Sequence[str], task: str, progress: Progress = SILENT) ->
 
 
 def measure(
-    store: Store, models: Sequence[Model], config: EvaluationConfig, progress: Progress = SILENT
+    store: Database, models: Sequence[Model], config: EvaluationConfig, progress: Progress = SILENT
 ) -> list[Evaluation]:
     """Returns one `Evaluation` per model, all on the same queries.
 
@@ -173,7 +173,7 @@ class EncoderTask(Protocol):
         ...
 
 
-def encoder_task(store: Store, config: EvaluationConfig) -> EncoderTask:
+def encoder_task(store: Database, config: EvaluationConfig) -> EncoderTask:
     """Reads the task of a split into memory, to measure any number of encoders on it.
 
     The store may be closed afterwards. Raises UsageError if the split lacks what the task needs.
@@ -181,14 +181,14 @@ def encoder_task(store: Store, config: EvaluationConfig) -> EncoderTask:
     return _TASKS[task_of_split(store, config)](store, config.split, config.queries, config.seed)
 
 
-_TASKS: dict[str, Callable[[Store, str, int | None, int], EncoderTask]] = {
+_TASKS: dict[str, Callable[[Database, str, int | None, int], EncoderTask]] = {
     "retrieval": retrieval_task,
     "similarity": similarity_task,
     "labels": label_task,
 }
 
 
-def task_of_split(store: Store, config: EvaluationConfig) -> str:
+def task_of_split(store: Database, config: EvaluationConfig) -> str:
     """Returns `config.task`, or for `auto` the task that the judgments of the split fit.
 
     That is `labels` if every query has a label; `similarity` if there are three distinct relevances or more,

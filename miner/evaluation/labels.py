@@ -18,7 +18,7 @@ from miner.models.constant import same_vector
 from miner.models.similarity import COSINE
 from miner.store import corpus
 from miner.store import corpus as evaluating
-from miner.store.database import Store
+from miner.store.database import Database
 
 NEIGHBOURS = 10
 """The k of k-NN, and the cut-off of P@10 and nDCG@10."""
@@ -109,7 +109,7 @@ class LabelTask:
         return np.asarray(counts / np.maximum(len(self.documents.ids) - own, 1), dtype=np.float64)
 
 
-def label_task(store: Store, split: str, queries: int | None = None, seed: int = 13) -> LabelTask:
+def label_task(store: Database, split: str, queries: int | None = None, seed: int = 13) -> LabelTask:
     """Reads the labelled queries of a split, or a seeded sample of `queries`, and labelled documents.
 
     The documents are those judged in the split. The voters of k-NN are those judged in split train; if it is

@@ -24,7 +24,7 @@ from miner.models.reranker import Reranker
 from miner.reporting.tables import short_names, signed
 from miner.stats import Difference
 from miner.store.corpus import require_judgments
-from miner.store.database import Store
+from miner.store.database import Database
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def evaluate_on(
     tasks = [config.task, *[AUTO] * (len(splits) - 1)]
     settings = [replace(config, split=one.split, task=task) for one, task in zip(splits, tasks, strict=True)]
     for number, (data, own) in enumerate(zip(splits, settings, strict=True)):
-        with Store.open(data.store, read_only=True) as store, store.snapshot():
+        with Database.open(data.store, read_only=True) as store, store.snapshot():
             if number:
                 require_judgments(store, own.split, f"--beside {data.store}:SPLIT")
             task_of_split(store, own)
@@ -131,7 +131,7 @@ def evaluate_on(
 def _section(
     data: StoreSplit, models: Sequence[Model], config: EvaluationConfig, progress: Progress
 ) -> Section:
-    with Store.open(data.store, read_only=True) as store:
+    with Database.open(data.store, read_only=True) as store:
         results = measure(store, models, config, progress)
     differences = [tuple(compare(results[0], other, config.seed)) for other in results[1:]]
     return Section(data, tuple(results), tuple(differences))

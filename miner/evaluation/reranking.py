@@ -24,7 +24,7 @@ from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import Bm25Config
 from miner.retrieval.search import chunk_ranges
 from miner.store import evidence as evaluating
-from miner.store.database import Store
+from miner.store.database import Database
 
 _WAIT, _LAST_WAIT = 0.5, 5.0
 """Seconds to wait for another process that writes to the store: after a chunk, and at the end."""
@@ -80,7 +80,7 @@ class RerankingTask:
 
 
 def reranking_task(
-    store: Store, split: str, depth: int = 100, queries: int | None = None, seed: int = 13
+    store: Database, split: str, depth: int = 100, queries: int | None = None, seed: int = 13
 ) -> RerankingTask:
     """Reads what `retrieval_task` reads; the candidates are each query's best `depth` documents by BM25.
 
@@ -105,7 +105,7 @@ def _candidates(bm25: Bm25, task: RetrievalTask, chunk: range, depth: int, wante
 
 
 def rerank(
-    store: Store, reranker: Reranker, task: RerankingTask, known: pa.Table, progress: Progress = SILENT
+    store: Database, reranker: Reranker, task: RerankingTask, known: pa.Table, progress: Progress = SILENT
 ) -> Evaluation:
     """Scores the candidates and returns the measures.
 
@@ -136,7 +136,7 @@ def rerank(
 class _Kept:
     """Adds scores to the store whenever no other process writes to it."""
 
-    def __init__(self, store: Store, reranker: str, progress: Progress) -> None:
+    def __init__(self, store: Database, reranker: str, progress: Progress) -> None:
         self._store, self._reranker, self._progress = store, reranker, progress
         self._waiting: list[pa.Table] = []
 
@@ -159,7 +159,7 @@ class _Kept:
             return
         if self._store.read_only:
             self._store.release()
-            with Store.open(self._store.path, wait=wait, note=self._store.note) as writer:
+            with Database.open(self._store.path, wait=wait, note=self._store.note) as writer:
                 evaluating.keep_scores(writer, self._reranker, pa.concat_tables(self._waiting))
         else:
             evaluating.keep_scores(self._store, self._reranker, pa.concat_tables(self._waiting))

@@ -17,7 +17,7 @@ from miner.evaluation.result import Encode, Evaluation, from_values, unscored
 from miner.models.constant import same_vector
 from miner.models.similarity import COSINE
 from miner.store import corpus as evaluating
-from miner.store.database import Store
+from miner.store.database import Database
 
 DEPTH = 100
 """How many documents of a ranking the measures use."""
@@ -57,7 +57,7 @@ class RetrievalTask:
         return replace(result, left_out=self.left_out, constant=constant)
 
 
-def retrieval_task(store: Store, split: str, queries: int | None = None, seed: int = 13) -> RetrievalTask:
+def retrieval_task(store: Database, split: str, queries: int | None = None, seed: int = 13) -> RetrievalTask:
     """Reads the queries of a split, or a seeded sample of `queries`, with all documents and judgments.
 
     The judgments of this split count, for a query and for every query with the same text. Documents with the
@@ -68,7 +68,9 @@ def retrieval_task(store: Store, split: str, queries: int | None = None, seed: i
     return task_of(store, Collection.load(store, split, queries, seed))
 
 
-def sampled_task(store: Store, split: str, queries: int | None, documents: int, seed: int) -> RetrievalTask:
+def sampled_task(
+    store: Database, split: str, queries: int | None, documents: int, seed: int
+) -> RetrievalTask:
     """Reads a smaller task: all queries or a seeded sample of `queries`, and a sample of `documents`.
 
     The sample contains every relevant document, even if that makes it larger than `documents`. Measures are
@@ -104,7 +106,7 @@ def distinct(collection: Collection) -> Collection:
     return replace(collection, documents=documents.take(pa.array(chosen)))
 
 
-def task_of(store: Store, collection: Collection) -> RetrievalTask:
+def task_of(store: Database, collection: Collection) -> RetrievalTask:
     """Returns the retrieval task of a collection's queries and documents; see `retrieval_task`."""
     texts = distinct(collection)
     query_ids, keys = texts.query_ids, texts.documents["text_key"].combine_chunks()

@@ -14,7 +14,7 @@ from miner.models.constant import same_vector
 from miner.models.similarity import COSINE, pairwise
 from miner.stats import pearson, spearman
 from miner.store import corpus as evaluating
-from miner.store.database import Store
+from miner.store.database import Database
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class SimilarityTask:
         return Evaluation("similarity", self.ids, {}, means, graded=graded, unscored=gaps, constant=constant)
 
 
-def similarity_task(store: Store, split: str, queries: int | None = None, seed: int = 13) -> SimilarityTask:
+def similarity_task(
+    store: Database, split: str, queries: int | None = None, seed: int = 13
+) -> SimilarityTask:
     """Reads the judged pairs of a split, or a seeded sample of `queries` pairs, with their relevance.
 
     Raises UsageError if there are fewer than three pairs or all have the same relevance.

@@ -17,7 +17,7 @@ from miner.export.config import FORMATS, ExportConfig, Plan, plan_export
 from miner.export.manifest import MANIFEST, LeftOut, Manifest
 from miner.export.writers import WRITERS
 from miner.reporting.readable import Readable
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.runs import find_run, staleness
 from miner.store.triplets import TripletCounts, triplet_counts, triplet_pieces, triplet_texts
 
@@ -41,7 +41,7 @@ class ExportReport(Readable):
     left_out: tuple[LeftOut, ...]
 
 
-def export_run(store: Store, out: Path, config: ExportConfig, progress: Progress = SILENT) -> ExportReport:
+def export_run(store: Database, out: Path, config: ExportConfig, progress: Progress = SILENT) -> ExportReport:
     """Writes a run's triplets to the new folder `out`: `data/`, `manifest.json` and `README.md`.
 
     The same run and settings give the same bytes; if `out` holds that export already, nothing is written.
@@ -68,7 +68,7 @@ def export_run(store: Store, out: Path, config: ExportConfig, progress: Progress
     return _report(out, plan, counts, facts)
 
 
-def training_rows(store: Store, config: ExportConfig) -> pa.Table:
+def training_rows(store: Database, config: ExportConfig) -> pa.Table:
     """Returns the rows that `export_run` writes, in memory.
 
     Raises UsageError for settings that do not fit together, and StoreError if there is nothing to export.
@@ -82,7 +82,7 @@ def training_rows(store: Store, config: ExportConfig) -> pa.Table:
     return rows
 
 
-def _counts(store: Store, plan: Plan) -> TripletCounts:
+def _counts(store: Database, plan: Plan) -> TripletCounts:
     """Returns the counts of a run; raises StoreError if it has no triplets."""
     counts = triplet_counts(store, plan.run)
     if counts.triplets == 0:
@@ -126,7 +126,7 @@ def _report(out: Path, plan: Plan, counts: TripletCounts, facts: Manifest) -> Ex
 
 
 def _write_data(
-    store: Store, plan: Plan, counts: TripletCounts, target: Path, progress: Progress
+    store: Database, plan: Plan, counts: TripletCounts, target: Path, progress: Progress
 ) -> tuple[int, dict[str, Any]]:
     """Writes the rows; returns their number and the first row."""
     target.parent.mkdir(exist_ok=True)
@@ -148,7 +148,7 @@ def _write_data(
     return rows, example
 
 
-def _pieces(store: Store, plan: Plan) -> Iterator[pa.Table]:
+def _pieces(store: Database, plan: Plan) -> Iterator[pa.Table]:
     """Yields the run's triplets with their texts, a limited number at a time, all of a query together."""
     for piece in triplet_pieces(store, plan.run, PIECE):
         table = triplet_texts(store, plan.run, piece)

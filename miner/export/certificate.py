@@ -10,9 +10,9 @@ from miner.reporting.tables import decimal, percent
 from miner.store.audits import CANNOT_HIDE, last_audit
 from miner.store.contamination import contamination_checks
 from miner.store.corpus import provenance
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.duplicates import dedup_result
-from miner.store.runs import Run, changed_since
+from miner.store.runs import StoredRun, changed_since
 
 _AUDIT = (
     "settings",
@@ -32,7 +32,7 @@ _AUDIT = (
 )
 
 
-def facts(store: Store, run: Run) -> dict[str, Any]:
+def facts(store: Database, run: StoredRun) -> dict[str, Any]:
     """Returns audit, copies, contamination and origin of the judgments, JSON-able; None if not measured."""
     audit, copies, checks = last_audit(store, run), dedup_result(store), contamination_checks(store)
     return {
@@ -63,7 +63,7 @@ def _with_settings(command: str, settings: Mapping[str, Any]) -> str:
     )
 
 
-def _audit_command(run: Run, audit: Mapping[str, Any] | None) -> str:
+def _audit_command(run: StoredRun, audit: Mapping[str, Any] | None) -> str:
     command = f"miner audit STORE --run {run.name}"
     if audit is None:
         return command

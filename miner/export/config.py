@@ -13,7 +13,7 @@ from miner.export import dpr, flagembedding, tevatron, training
 from miner.export.formats import Format, Shape
 from miner.export.writers import FLAT, WRITERS
 from miner.ranges import COUNT, check_fields, within
-from miner.store.runs import Run
+from miner.store.runs import StoredRun
 
 FORMATS: Mapping[str, Format] = training.FORMATS | flagembedding.FORMATS | tevatron.FORMATS | dpr.FORMATS
 """Every format by name."""
@@ -52,7 +52,7 @@ class ExportConfig:
 class Plan:
     """The run, format and file type of an export, checked."""
 
-    run: Run
+    run: StoredRun
     name: str
     """The name of the format."""
     form: Format
@@ -75,7 +75,7 @@ class Plan:
         return self.form.schema(self.shape)
 
 
-def plan_export(config: ExportConfig, run: Run) -> Plan:
+def plan_export(config: ExportConfig, run: StoredRun) -> Plan:
     """Returns the plan of exporting a run.
 
     Raises UsageError for settings that do not fit together.
@@ -87,7 +87,7 @@ def plan_export(config: ExportConfig, run: Run) -> Plan:
     return plan
 
 
-def _negatives(config: ExportConfig, run: Run) -> int:
+def _negatives(config: ExportConfig, run: StoredRun) -> int:
     if config.negatives_per_row is None:
         return run.negatives
     if config.format != "n-tuple":

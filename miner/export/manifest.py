@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from miner.export import certificate
 from miner.export.config import Plan
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.models import model_name, model_similarity
-from miner.store.runs import Run
+from miner.store.runs import StoredRun
 from miner.store.triplets import TripletCounts
 from miner.store.verdicts import negative_counts, reason_counts, shortfall_reasons
 
@@ -47,7 +47,7 @@ def left_out(plan: Plan, counts: TripletCounts, rows: int) -> list[LeftOut]:
     return [item for item in found if item.number > 0]
 
 
-def build(store: Store, plan: Plan, counts: TripletCounts, rows: int, folder: Path) -> Manifest:
+def build(store: Database, plan: Plan, counts: TripletCounts, rows: int, folder: Path) -> Manifest:
     """Returns the manifest of the data files in `folder`; the only time in it is the end of the run."""
     return {
         "format": plan.name,
@@ -63,7 +63,7 @@ def build(store: Store, plan: Plan, counts: TripletCounts, rows: int, folder: Pa
     }
 
 
-def _run_facts(store: Store, run: Run) -> dict[str, Any]:
+def _run_facts(store: Database, run: StoredRun) -> dict[str, Any]:
     models = {"encoder": run.encoder, "reranker": run.reranker}
     similarity = model_similarity(store, run.encoder)
     found = negative_counts(store, run)
@@ -121,7 +121,7 @@ def read(folder: Path) -> Manifest | None:
         return None
 
 
-def same_export(store: Store, plan: Plan, counts: TripletCounts, folder: Path) -> Manifest | None:
+def same_export(store: Database, plan: Plan, counts: TripletCounts, folder: Path) -> Manifest | None:
     """Returns the manifest of the folder if an export would write the same files again, else None."""
     found = read(folder)
     if found is None or not (folder / "README.md").is_file():

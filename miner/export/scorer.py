@@ -10,9 +10,9 @@ from typing import Any
 
 from miner.export.manifest import MANIFEST
 from miner.models.similarity import COSINE
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.models import model_name, model_similarity
-from miner.store.runs import Run
+from miner.store.runs import StoredRun
 
 RERANKER, ENCODER, BM25 = "reranker", "encoder", "BM25"
 
@@ -29,7 +29,7 @@ class Scorer:
     """How an encoder compares vectors."""
 
 
-def scorer_of_run(store: Store, run: Run) -> Scorer:
+def scorer_of_run(store: Database, run: StoredRun) -> Scorer:
     """Returns the scorer of a run."""
     models = {RERANKER: run.reranker, ENCODER: run.encoder}
     names = {kind: model_name(store, model) or model for kind, model in models.items() if model}

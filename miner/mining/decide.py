@@ -20,7 +20,7 @@ from miner.mining.selection import Kept, select
 from miner.schema import CANDIDATES_PER_QUERY, SUSPECTED, Reason
 from miner.store import evidence as stored
 from miner.store.corpus import document_ids
-from miner.store.database import Store
+from miner.store.database import Database
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -135,7 +135,7 @@ def deciding_score(config: MiningConfig) -> str:
     return "dense" if config.encoder else "bm25"
 
 
-def decide(store: Store, evidence: str, reranker: str | None, config: MiningConfig) -> Iterator[Decision]:
+def decide(store: Database, evidence: str, reranker: str | None, config: MiningConfig) -> Iterator[Decision]:
     """Yields the decisions over one set of evidence, slice by slice, in order of query.
 
     `reranker` is the fingerprint of the reranker whose scores decide, if the configuration has one.
@@ -147,7 +147,7 @@ def decide(store: Store, evidence: str, reranker: str | None, config: MiningConf
 
 
 def candidate_pieces(
-    store: Store, evidence: str, reranker: str | None, config: MiningConfig, queries: int
+    store: Database, evidence: str, reranker: str | None, config: MiningConfig, queries: int
 ) -> Iterator[pa.Table]:
     """Yields the candidates as `stored.scored_candidates`, of whole queries, a few million at a time."""
     per_query = stored.candidate_count(store, evidence) // max(1, queries) + 1

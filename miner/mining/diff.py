@@ -11,8 +11,8 @@ from miner.ranges import OFF
 from miner.reporting.readable import Readable
 from miner.store import verdicts as stored
 from miner.store.corpus import IDENTITY
-from miner.store.database import Store
-from miner.store.runs import Run, find_run
+from miner.store.database import Database
+from miner.store.runs import StoredRun, find_run
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Differences(Readable):
     """The negatives that changed, the most frequent change first."""
 
 
-def differences(store: Store, before: str, after: str) -> Differences:
+def differences(store: Database, before: str, after: str) -> Differences:
     """Returns what changed from one run to another; raises as `find_run` for a name without a run."""
     one, other = find_run(store, before), find_run(store, after)
     counts = stored.moved_negatives(store, one, other)
@@ -67,7 +67,7 @@ def differences(store: Store, before: str, after: str) -> Differences:
     )
 
 
-def changes(before: Run, after: Run) -> list[str]:
+def changes(before: StoredRun, after: StoredRun) -> list[str]:
     """Returns the differences between two runs' inputs and settings, one phrase each."""
     old, new = _flat(before.config), _flat(after.config)
     changed = [change(key, old.get(key), new[key]) for key in new if old.get(key) != new[key]]

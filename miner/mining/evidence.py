@@ -18,7 +18,7 @@ from miner.retrieval.fusion import K, reciprocal_rank_fusion
 from miner.retrieval.search import CHUNK, Retriever, chunk_ranges, read_hits
 from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import corpus
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.ledger import Stage
 
 _CODE = 5
@@ -48,7 +48,7 @@ def evidence_stage(collection: Collection, searches: Sequence[str], exclusions: 
 
 
 def gather(
-    store: Store, stage: Stage, searches: Searches, exclusions: Exclusions, progress: Progress = SILENT
+    store: Database, stage: Stage, searches: Searches, exclusions: Exclusions, progress: Progress = SILENT
 ) -> None:
     """Merges the hits, scores every pair with every retriever, finds exclusions, and stores the rows.
 

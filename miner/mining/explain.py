@@ -11,8 +11,8 @@ from miner.errors import UsageError, counted, listed, printable, shown, snippet
 from miner.reporting.readable import Readable
 from miner.store import corpus
 from miner.store.corpus import splits_with_positives
-from miner.store.database import Store
-from miner.store.runs import Run, find_run
+from miner.store.database import Database
+from miner.store.runs import StoredRun, find_run
 from miner.store.verdicts import candidates_of_query, positives_of_query
 
 
@@ -20,7 +20,7 @@ from miner.store.verdicts import candidates_of_query, positives_of_query
 class Explanation(Readable):
     """One query in one run."""
 
-    run: Run
+    run: StoredRun
     query_id: str
     query: str
     positives: pa.Table
@@ -70,7 +70,7 @@ def _scores(row: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def explain(store: Store, query_id: str, run: str | None = None) -> Explanation:
+def explain(store: Database, query_id: str, run: str | None = None) -> Explanation:
     """Returns everything that a run (default: the last) stores about a query.
 
     Raises StoreError for an unknown query, UsageError for an unknown run or one without the query.

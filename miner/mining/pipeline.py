@@ -29,12 +29,12 @@ from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense
 from miner.retrieval.search import Retriever, search, search_stage
 from miner.store import corpus, runs
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.evidence import score_facts
 from miner.store.ledger import KEY, Stage
 from miner.store.models import model_name, record_model
 from miner.store.pending import take_in_model
-from miner.store.runs import Run
+from miner.store.runs import StoredRun
 from miner.text import fingerprint
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ class _Models:
 
 
 def mine(
-    store: Store,
+    store: Database,
     config: MiningConfig,
     *,
     name: str | None = None,
     workers: int | None = None,
     progress: Progress = SILENT,
-) -> Run:
+) -> StoredRun:
     """Retrieves, reranks, decides and selects; returns the finished run.
 
     The same call after a kill continues where it stopped; a finished run is returned unchanged. `name` is the
@@ -115,8 +115,13 @@ def mine(
 
 
 def decide_again(
-    store: Store, run: Run, config: MiningConfig, *, name: str | None = None, progress: Progress = SILENT
-) -> Run:
+    store: Database,
+    run: StoredRun,
+    config: MiningConfig,
+    *,
+    name: str | None = None,
+    progress: Progress = SILENT,
+) -> StoredRun:
     """Applies other rules and another selection to a run's stored evidence; returns the new run.
 
     No model runs. Raises UsageError for a name as `mine` does, and if `config` differs in a setting that
@@ -141,7 +146,7 @@ def decide_again(
         return _decide(store, again, config, progress)
 
 
-def _decide(store: Store, run: Run, config: MiningConfig, progress: Progress) -> Run:
+def _decide(store: Database, run: StoredRun, config: MiningConfig, progress: Progress) -> StoredRun:
     _note_scores(store, run, config, progress)
     decided = list(decide(store, run.evidence, run.reranker, config))
     runs.finish_run(store, run.run_id, [d.decisions for d in decided], [d.triplets for d in decided])
@@ -171,7 +176,7 @@ def _require_known(protected: tuple[str, ...], collection: Collection) -> None:
 
 
 def _models(
-    store: Store, collection: Collection, config: MiningConfig, workers: int | None, progress: Progress
+    store: Database, collection: Collection, config: MiningConfig, workers: int | None, progress: Progress
 ) -> _Models:
     retrievers: list[Retriever] = []
     dense = None
@@ -197,14 +202,14 @@ def _models(
 
 
 def _run_of(
-    store: Store,
+    store: Database,
     config: MiningConfig,
     collection: Collection,
     models: _Models,
     evidence: Stage,
     name: str | None,
     progress: Progress,
-) -> Run:
+) -> StoredRun:
     """Returns the description of the run; reports the precision and device of its models."""
     for kind, model in models.by_kind.items():
         take_in_model(store, Path(model.name))
@@ -215,7 +220,7 @@ def _run_of(
     return _described(store, config, inputs, evidence.key, fingerprints, name)
 
 
-def _note_changes(previous: Sequence[Run], run: Run, progress: Progress) -> None:
+def _note_changes(previous: Sequence[StoredRun], run: StoredRun, progress: Progress) -> None:
     """Reports what differs from the most similar run; the latest among equals."""
     differences = [(changes(one, run), one.name) for one in reversed(previous)]
     changed, name = min(differences, key=lambda one: len(one[0]), default=([], ""))
@@ -224,20 +229,20 @@ def _note_changes(previous: Sequence[Run], run: Run, progress: Progress) -> None
 
 
 def _described(
-    store: Store,
+    store: Database,
     config: MiningConfig,
     inputs: Mapping[str, Any],
     evidence: str,
     models: tuple[str | None, str | None],
     name: str | None,
-) -> Run:
+) -> StoredRun:
     settings = canonical(config)
     identity = {"config": settings, "inputs": inputs, "evidence": evidence, "code": DECIDE_CODE}
     run_id, unnamed = (fingerprint({**identity, "name": one})[:KEY] for one in (name, None))
     known = runs.runs(store)
     if any((other.run_id, other.name) == (unnamed, name) for other in known):
         run_id = unnamed  # the given name is the one that it got by default
-    return Run(
+    return StoredRun(
         run_id=run_id,
         name=name or runs.free_name({other.name for other in known}),
         split=config.split,
@@ -261,7 +266,7 @@ def _versions() -> dict[str, str]:
 
 
 @contextmanager
-def _entered(store: Store, run: Run, progress: Progress) -> Iterator[Run]:
+def _entered(store: Database, run: StoredRun, progress: Progress) -> Iterator[StoredRun]:
     """Yields the stored run with this run_id, or stores this one; another run must not have its name.
 
     An unfinished run with the same name and other settings is replaced; the results of its searches stay.
@@ -283,7 +288,7 @@ def _entered(store: Store, run: Run, progress: Progress) -> Iterator[Run]:
         raise
 
 
-def _replace_unfinished(store: Store, other: Run, run: Run, progress: Progress) -> None:
+def _replace_unfinished(store: Database, other: StoredRun, run: StoredRun, progress: Progress) -> None:
     """Removes an unfinished run with the same name; raises UsageError if it is finished."""
     differences = "; ".join(changes(other, run)) or "it was made by another version of miner"
     if other.status == "done":
@@ -302,7 +307,7 @@ def canonical(config: MiningConfig) -> dict[str, Any]:
     return values
 
 
-def _note_scores(store: Store, run: Run, config: MiningConfig, progress: Progress) -> None:
+def _note_scores(store: Database, run: StoredRun, config: MiningConfig, progress: Progress) -> None:
     """Warns about scores that are not finite, and about a model whose scores are all the same."""
     names = {
         "bm25": "BM25" if config.bm25 else None,
@@ -350,7 +355,7 @@ def _note_models(models: _Models, config: MiningConfig, progress: Progress) -> N
         progress.note(f"{config.index} finds {recall} of the documents that Flat finds")
 
 
-def config_of(run: Run) -> MiningConfig:
+def config_of(run: StoredRun) -> MiningConfig:
     """Returns the configuration that a run was mined with; raises StoreError if it cannot be read."""
     from miner.mining.config import Rules, Selection
 

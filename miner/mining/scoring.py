@@ -15,7 +15,7 @@ from miner.collection.collection import Collection, Ints
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
 from miner.store import evidence as stored
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.ledger import Stage
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ CHUNK = 4096
 
 
 def rerank(
-    store: Store,
+    store: Database,
     reranker: Reranker,
     collection: Collection,
     evidence: str,
@@ -45,7 +45,7 @@ def rerank(
 
 
 def score_pairs(
-    store: Store,
+    store: Database,
     reranker: Reranker,
     collection: Collection,
     inputs: Mapping[str, Any],

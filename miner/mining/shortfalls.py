@@ -18,8 +18,8 @@ from miner.mining.decide import Positives, deciding_score
 from miner.mining.pipeline import config_of
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason
 from miner.store import evidence as stored
-from miner.store.database import Store
-from miner.store.runs import Run
+from miner.store.database import Database
+from miner.store.runs import StoredRun
 from miner.store.verdicts import short_queries
 
 Floats = npt.NDArray[np.float64]
@@ -54,7 +54,7 @@ class Shortfall:
         return self.hint
 
 
-def shortfalls(store: Store, run: Run) -> list[Shortfall]:
+def shortfalls(store: Database, run: StoredRun) -> list[Shortfall]:
     """Returns the main causes for which queries of a run got too few negatives, the most frequent first.
 
     The cause of a query is the most frequent reason of its candidates. No model runs.
@@ -84,7 +84,7 @@ def _cause(code: int) -> str:
 class _Short:
     """The queries of a run that got too few negatives."""
 
-    def __init__(self, store: Store, run: Run, config: MiningConfig, table: pa.Table) -> None:
+    def __init__(self, store: Database, run: StoredRun, config: MiningConfig, table: pa.Table) -> None:
         self._store, self._run, self._config = store, run, config
         self._numbers: Ints = table["query_no"].to_numpy().astype(np.int64)
         codes = table["codes"].combine_chunks()
@@ -156,7 +156,9 @@ class _Short:
 class _Looser:
     """Searches for a value of one rule that gives some queries enough negatives."""
 
-    def __init__(self, store: Store, run: Run, config: MiningConfig, rule: str, queries: Ints) -> None:
+    def __init__(
+        self, store: Database, run: StoredRun, config: MiningConfig, rule: str, queries: Ints
+    ) -> None:
         self._run, self._config, self._rule = run, config, rule
         step = max(1, ceil(len(queries) / _SAMPLE))
         self._queries, self._all = queries[::step], step == 1

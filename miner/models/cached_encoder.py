@@ -12,7 +12,7 @@ from miner.models.vector_cache import RowNumbers, VectorCache, embed, note_trunc
 
 
 class CachedEncoder:
-    """An encoder whose vectors are cached in a folder, usually `Store.vectors` beside a store.
+    """An encoder whose vectors are cached in a folder, usually `Database.vectors` beside a store.
 
     The role of a text, `query` or `document`, decides its prompt and, in a model with routes, its modules.
     `prompts` replaces the model's own prompts.

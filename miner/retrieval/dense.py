@@ -26,7 +26,7 @@ from miner.retrieval.nearest import (
     require_search_library,
     search_threads,
 )
-from miner.store.database import Store
+from miner.store.database import Database
 
 SLACK = 16
 """Neighbours fetched beyond the depth. fp32 sums differ with batch shape and threads, so float64 scores
@@ -57,7 +57,7 @@ class Dense:
 
     def __init__(
         self,
-        store: Store,
+        store: Database,
         collection: Collection,
         config: DenseConfig,
         *,

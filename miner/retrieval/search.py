@@ -12,7 +12,7 @@ from miner.collection.collection import Collection, Floats, Hits, Ints
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
 from miner.store import evidence as stored
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.ledger import Stage
 
 CHUNK = 2048
@@ -59,7 +59,7 @@ def search_stage(retriever: Retriever, collection: Collection, depth: int) -> St
 
 
 def search(
-    store: Store, retriever: Retriever, collection: Collection, depth: int, progress: Progress = SILENT
+    store: Database, retriever: Retriever, collection: Collection, depth: int, progress: Progress = SILENT
 ) -> str:
     """Stores the `depth` best documents of each query as hits; returns the search's key.
 
@@ -87,7 +87,7 @@ def _table(hits: Hits, collection: Collection) -> pa.Table:
     )
 
 
-def read_hits(store: Store, search: str, collection: Collection, queries: range) -> Hits:
+def read_hits(store: Database, search: str, collection: Collection, queries: range) -> Hits:
     """Returns the stored hits of a range of queries, ordered by query, then rank."""
     ids = collection.query_ids
     table = stored.hits_of(store, search, ids[queries.start].as_py(), ids[queries.stop - 1].as_py())

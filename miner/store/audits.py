@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from miner.schema import Reason
 from miner.store.corpus import by_text
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.evidence import COPIES
-from miner.store.runs import Run
+from miner.store.runs import StoredRun
 from miner.store.tables import GOLD, RELABELLED
 
 CANNOT_HIDE = {
@@ -43,7 +43,7 @@ _KNOWN = f"""SELECT query_id, doc_id FROM ({by_text(_BY_PEOPLE)}) WHERE relevanc
 the evidence was gathered on it."""
 
 
-def texts_to_hide(store: Store, run: Run) -> tuple[pa.Table, pa.Table]:
+def texts_to_hide(store: Database, run: StoredRun) -> tuple[pa.Table, pa.Table]:
     """Returns the documents and queries that decide which exclusions are due to a positive.
 
     The documents are known positives of the run's queries, candidates excluded because of one, and candidates
@@ -71,7 +71,7 @@ def texts_to_hide(store: Store, run: Run) -> tuple[pa.Table, pa.Table]:
     return documents, queries
 
 
-def known_positives_of_run(store: Store, run: Run) -> pa.Table:
+def known_positives_of_run(store: Database, run: StoredRun) -> pa.Table:
     """Returns the known positives of the run's queries in any split: query_id, doc_id.
 
     It differs from `corpus.known_positives` in relabelled positives: only those that the run was mined on.
@@ -79,7 +79,7 @@ def known_positives_of_run(store: Store, run: Run) -> pa.Table:
     return store.table(f"{_KNOWN} ORDER BY query_id, doc_id", {"evidence": run.evidence})
 
 
-def positives_to_hide(store: Store, run: Run) -> pa.Table:
+def positives_to_hide(store: Database, run: StoredRun) -> pa.Table:
     """Returns all positives of a run's evidence, ordered by query_no and doc_id, with what prevents hiding.
 
     Columns query_no, query_id, doc_id, cannot_hide: a key of CANNOT_HIDE, null if the positive can be hidden.
@@ -131,7 +131,7 @@ def positives_to_hide(store: Store, run: Run) -> pa.Table:
     )
 
 
-def weak_positives(store: Store, run: Run) -> pa.Table:
+def weak_positives(store: Database, run: StoredRun) -> pa.Table:
     """Returns the positives that score below all negatives of their query, by every scorer.
 
     Columns as in the view `weak_positives`, ordered by query_id and doc_id.
@@ -139,7 +139,9 @@ def weak_positives(store: Store, run: Run) -> pa.Table:
     return store.table("SELECT * FROM weak_positives WHERE run = ? ORDER BY query_id, doc_id", [run.name])
 
 
-def record_calibration(store: Store, run: Run, rules: Mapping[str, Any], rate: Mapping[str, Any]) -> None:
+def record_calibration(
+    store: Database, run: StoredRun, rules: Mapping[str, Any], rate: Mapping[str, Any]
+) -> None:
     """Records that rules were chosen on the positives of a run; replaces an older record of the same.
 
     `rate` is the hidden-positive rate on the queries that were not used to choose them.
@@ -154,7 +156,7 @@ def record_calibration(store: Store, run: Run, rules: Mapping[str, Any], rate: M
         store.set_meta(_CALIBRATED, [*kept, {**note, "run": run.name, "hidden_positive_rate": dict(rate)}])
 
 
-def calibrated_on(store: Store, run: Run) -> dict[str, Any] | None:
+def calibrated_on(store: Database, run: StoredRun) -> dict[str, Any] | None:
     """Returns the `run` on whose positives these rules were chosen, and their `hidden_positive_rate`.
 
     The rate is that of the queries that were not used to choose the rules. It is None if the candidates of
@@ -170,7 +172,7 @@ def calibrated_on(store: Store, run: Run) -> dict[str, Any] | None:
     return {"run": notes[-1]["run"], "hidden_positive_rate": None} if notes else None
 
 
-def _decided_by(run: Run) -> dict[str, Any]:
+def _decided_by(run: StoredRun) -> dict[str, Any]:
     """Returns everything that the verdicts on a run's candidates depend on, except the rules."""
     return {
         "split": run.split,
@@ -180,7 +182,9 @@ def _decided_by(run: Run) -> dict[str, Any]:
     }
 
 
-def keep_audit(store: Store, run: Run, settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+def keep_audit(
+    store: Database, run: StoredRun, settings: Mapping[str, Any], result: Mapping[str, Any]
+) -> None:
     """Stores an audit's result; replaces an older result of the same run and settings."""
     key = json.dumps(settings, sort_keys=True)
     with store.transaction():
@@ -191,7 +195,7 @@ def keep_audit(store: Store, run: Run, settings: Mapping[str, Any], result: Mapp
         )
 
 
-def last_audit(store: Store, run: Run) -> dict[str, Any] | None:
+def last_audit(store: Database, run: StoredRun) -> dict[str, Any] | None:
     """Returns the result of a run's latest audit; None without one."""
     rows = store.rows(
         "SELECT result FROM audits WHERE run_id = ? ORDER BY finished DESC, settings LIMIT 1", [run.run_id]

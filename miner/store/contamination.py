@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from miner.store.corpus import changed_texts, require_judgments, text_hashes
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.tables import GOLD
 
 _TEXTS = """SELECT 'query' AS role, query_id AS id, text, text_key, 0 AS start FROM queries
@@ -18,7 +18,7 @@ _TEXTS = """SELECT 'query' AS role, query_id AS id, text, text_key, 0 AS start F
 """Every text. A document with a title and a passage has a second row, whose passage begins at `start`."""
 
 
-def all_texts(store: Store) -> pa.Table:
+def all_texts(store: Database) -> pa.Table:
     """Returns every text that is not empty, ordered: role (`query`, `document`), id, text, text_key, start.
 
     A document with a title and a passage has two rows: the whole text, and the passage from `start` on.
@@ -26,7 +26,7 @@ def all_texts(store: Store) -> pa.Table:
     return store.table(f"FROM ({_TEXTS}) WHERE text_key <> 0 ORDER BY role, id, start")
 
 
-def evaluation_texts(store: Store, split: str) -> pa.Table:
+def evaluation_texts(store: Database, split: str) -> pa.Table:
     """Returns the queries of a split and their relevant documents; columns as in `all_texts`.
 
     Raises UsageError if nothing is judged in the split.
@@ -42,7 +42,7 @@ def evaluation_texts(store: Store, split: str) -> pa.Table:
     )
 
 
-def queries_elsewhere(store: Store, split: str) -> pa.Table:
+def queries_elsewhere(store: Database, split: str) -> pa.Table:
     """Returns the queries that are judged in any other split; columns as in `all_texts`."""
     return store.table(
         f"""SELECT role, id, text, text_key, start FROM ({_TEXTS})
@@ -52,13 +52,13 @@ def queries_elsewhere(store: Store, split: str) -> pa.Table:
     )
 
 
-def used_in(store: Store, split: str) -> dict[str, set[str]]:
+def used_in(store: Database, split: str) -> dict[str, set[str]]:
     """Returns the ids of a split's queries and of their relevant documents, by role."""
     rows = store.rows(f"SELECT query_id, doc_id, relevance FROM {GOLD} WHERE split = ?", [split])
     return {"query": {q for q, _, _ in rows}, "document": {d for _, d, relevance in rows if relevance > 0}}
 
 
-def remove_texts(store: Store, queries: list[str], documents: list[str]) -> int:
+def remove_texts(store: Database, queries: list[str], documents: list[str]) -> int:
     """Removes texts and their judgments, within a transaction; returns the number of judgments."""
     ((before,),) = store.rows("SELECT count(*) FROM judgments")
     for table, key, ids in (("queries", "query_id", queries), ("documents", "doc_id", documents)):
@@ -69,7 +69,7 @@ def remove_texts(store: Store, queries: list[str], documents: list[str]) -> int:
     return int(before) - int(after)
 
 
-def remove_judgments_elsewhere(store: Store, queries: list[str], documents: list[str], split: str) -> int:
+def remove_judgments_elsewhere(store: Database, queries: list[str], documents: list[str], split: str) -> int:
     """Removes the judgments of queries and documents in all other splits; returns the number of judgments."""
     ((before,),) = store.rows("SELECT count(*) FROM judgments")
     store.execute(
@@ -85,7 +85,7 @@ _CHECKS = "contamination"
 """The key of `meta` with the results of `miner contamination`."""
 
 
-def record_contamination(store: Store, result: Mapping[str, Any]) -> None:
+def record_contamination(store: Database, result: Mapping[str, Any]) -> None:
     """Stores the result of a contamination check, in place of an older one of the same evaluation data.
 
     The keys `against`, `path` and `split` of the result name these data. Hashes of the store's texts are kept
@@ -97,7 +97,7 @@ def record_contamination(store: Store, result: Mapping[str, Any]) -> None:
     store.set_meta(_CHECKS, sorted([*kept, new], key=lambda one: [one[name] for name in same]))
 
 
-def is_removed(store: Store, check: Mapping[str, Any]) -> bool:
+def is_removed(store: Database, check: Mapping[str, Any]) -> bool:
     """Returns whether the last check with these settings removed matches and no text has changed since."""
     last = [
         one
@@ -112,7 +112,7 @@ def is_removed(store: Store, check: Mapping[str, Any]) -> bool:
     )
 
 
-def contamination_checks(store: Store) -> list[dict[str, Any]]:
+def contamination_checks(store: Database) -> list[dict[str, Any]]:
     """Returns the results of the contamination checks, by evaluation data and split.
 
     `changed_since` lists which of documents and queries have changed since the check.

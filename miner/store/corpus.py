@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from miner.errors import StoreError, UsageError, listed, near, shown
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.tables import GOLD, RELABELLED, SILVER
 
 IDENTITY = "queries_are_documents"
@@ -24,7 +24,7 @@ MINED = f"""SELECT DISTINCT query_id FROM {GOLD} WHERE split = ? AND relevance >
 """SQL for the queries that mining a split uses."""
 
 
-def documents(store: Store) -> pa.Table:
+def documents(store: Database) -> pa.Table:
     """Returns every document, ordered by doc_id.
 
     Columns doc_id, text (with the title before it), text_key, passage_key, passage_start, label, cluster. The
@@ -37,7 +37,7 @@ def documents(store: Store) -> pa.Table:
     )
 
 
-def queries(store: Store, split: str) -> pa.Table:
+def queries(store: Database, split: str) -> pa.Table:
     """Returns the queries with at least one positive in `split`, ordered by query_id.
 
     Columns query_id, text, text_key, label. Raises UsageError if the split has none.
@@ -56,23 +56,23 @@ def queries(store: Store, split: str) -> pa.Table:
     return table
 
 
-def queries_are_documents(store: Store) -> bool:
+def queries_are_documents(store: Database) -> bool:
     """Returns whether the user said that a query and the document with its id are the same text."""
     return bool(store.meta(IDENTITY))
 
 
-def set_queries_are_documents(store: Store, same: bool) -> None:
+def set_queries_are_documents(store: Database, same: bool) -> None:
     """Stores whether a query and the document with its id are the same text."""
     store.set_meta(IDENTITY, True if same else None)
 
 
-def splits(store: Store) -> list[str]:
+def splits(store: Database) -> list[str]:
     """Returns the names of the splits that have positives."""
     rows = store.rows(f"SELECT DISTINCT split FROM {GOLD} WHERE relevance > 0 ORDER BY split")
     return [split for (split,) in rows]
 
 
-def positives(store: Store, split: str) -> pa.Table:
+def positives(store: Database, split: str) -> pa.Table:
     """Returns the judged positives of a split as (query_id, doc_id), ordered."""
     return store.table(
         f"""SELECT DISTINCT query_id, doc_id FROM {GOLD} WHERE relevance > 0 AND split = ?
@@ -94,7 +94,7 @@ def by_text(judgments: str) -> str:
 _SHARED = f"""SELECT query_id, doc_id, max(relevance) AS relevance FROM ({by_text(GOLD)}) GROUP BY ALL"""
 
 
-def known_positives(store: Store) -> pa.Table:
+def known_positives(store: Database) -> pa.Table:
     """Returns the pairs (query_id, doc_id) that are relevant in any split, ordered.
 
     Queries of equal text share their judgments.
@@ -104,7 +104,7 @@ def known_positives(store: Store) -> pa.Table:
     )
 
 
-def known_negatives(store: Store) -> pa.Table:
+def known_negatives(store: Database) -> pa.Table:
     """Returns the pairs (query_id, doc_id) that were judged not relevant and in no split relevant, ordered.
 
     Queries of equal text share their judgments.
@@ -114,7 +114,7 @@ def known_negatives(store: Store) -> pa.Table:
     )
 
 
-def content_hashes(store: Store, split: str) -> dict[str, str]:
+def content_hashes(store: Database, split: str) -> dict[str, str]:
     """Returns a hash of the documents, of the queries to mine, and of all judgments but silver ones.
 
     Each is a sum of 128-bit row hashes: it does not depend on the order of rows, but on every row and on how
@@ -128,12 +128,12 @@ def content_hashes(store: Store, split: str) -> dict[str, str]:
     return hashes | ({IDENTITY: "yes"} if queries_are_documents(store) else {})
 
 
-def queries_hash(store: Store, ids: str, value: str) -> str:
+def queries_hash(store: Database, ids: str, value: str) -> str:
     """Returns the hash of the queries with the ids that the SQL `ids` selects; `value` is its parameter."""
     return _hash(store, "queries", "query_id, text, label", f"WHERE query_id IN ({ids})", [value])
 
 
-def text_hashes(store: Store) -> dict[str, str]:
+def text_hashes(store: Database) -> dict[str, str]:
     """Returns a hash of the texts of all documents, and of all queries; computed as in `content_hashes`."""
     parts = {"documents": "doc_id, title, text", "queries": "query_id, text"}
     return {name: _hash(store, name, columns, "", []) for name, columns in parts.items()}
@@ -142,7 +142,7 @@ def text_hashes(store: Store) -> dict[str, str]:
 _LOW = f"{2**64 - 1}::UHUGEINT"
 
 
-def _hash(store: Store, table: str, columns: str, where: str, values: list[str]) -> str:
+def _hash(store: Database, table: str, columns: str, where: str, values: list[str]) -> str:
     ((rows, upper, lower),) = store.rows(
         f"""SELECT count(*), sum((number & {_LOW})::HUGEINT), sum((number >> 64)::HUGEINT)
         FROM (SELECT md5_number(to_json(row({columns}))::VARCHAR) AS number FROM {table} {where})""",
@@ -151,7 +151,7 @@ def _hash(store: Store, table: str, columns: str, where: str, values: list[str])
     return f"{rows}:{((upper or 0) << 64) + (lower or 0):x}"
 
 
-def counts(store: Store) -> dict[str, int]:
+def counts(store: Database) -> dict[str, int]:
     """Returns the number of documents, queries, judgments and runs."""
     ((documents, queries, judgments, runs),) = store.rows(
         """SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM queries),
@@ -160,7 +160,7 @@ def counts(store: Store) -> dict[str, int]:
     return {"documents": documents, "queries": queries, "judgments": judgments, "runs": runs}
 
 
-def require_query(store: Store, query_id: str) -> str:
+def require_query(store: Database, query_id: str) -> str:
     """Returns the text of a query; raises StoreError if the store does not have the query."""
     rows = store.rows("SELECT text FROM queries WHERE query_id = ?", [query_id])
     if not rows:
@@ -173,7 +173,7 @@ def require_query(store: Store, query_id: str) -> str:
     return text
 
 
-def document_ids(store: Store) -> pa.Array:
+def document_ids(store: Database) -> pa.Array:
     """Returns the ids of all documents, sorted."""
     table = store.table("SELECT doc_id FROM documents ORDER BY doc_id")
     return table["doc_id"].combine_chunks()
@@ -182,7 +182,7 @@ def document_ids(store: Store) -> pa.Array:
 ROLES = ("documents", "queries")
 
 
-def unlabelled_texts(store: Store, roles: tuple[str, ...], without: str | None) -> pa.Table:
+def unlabelled_texts(store: Database, roles: tuple[str, ...], without: str | None) -> pa.Table:
     """Returns distinct texts, documents before queries, each ordered by id: role, text.
 
     `roles` are some of ROLES. Queries that are judged in the split `without` are left out, and all texts
@@ -228,7 +228,7 @@ class SplitFacts:
     """Whether any relevance is not a whole number."""
 
 
-def split_facts(store: Store, split: str) -> SplitFacts:
+def split_facts(store: Database, split: str) -> SplitFacts:
     """Returns the facts of a split; all 0 or false if nothing is judged in it."""
     (row,) = store.rows(
         f"""SELECT count(*), count(DISTINCT query_id),
@@ -241,7 +241,7 @@ def split_facts(store: Store, split: str) -> SplitFacts:
     return SplitFacts(*row)
 
 
-def relevant(store: Store, split: str) -> pa.Table:
+def relevant(store: Database, split: str) -> pa.Table:
     """Returns the relevant texts of each query in a split, ordered: query_id, text_key, relevance.
 
     Queries of equal text share their judgments, and documents of equal text are one. The relevance is above
@@ -255,7 +255,7 @@ def relevant(store: Store, split: str) -> pa.Table:
     )
 
 
-def unranked(store: Store, split: str) -> pa.Table:
+def unranked(store: Database, split: str) -> pa.Table:
     """Returns the pairs that the rankings of a split leave out: query_id, text_key (of documents), why.
 
     A pair that is judged in the split itself is never left out. `why` is the first of UNRANKED that applies.
@@ -276,7 +276,7 @@ def unranked(store: Store, split: str) -> pa.Table:
     )
 
 
-def graded_pairs(store: Store, split: str) -> pa.Table:
+def graded_pairs(store: Database, split: str) -> pa.Table:
     """Returns every judged pair of a split, ordered: query_id, doc_id, first, second, relevance.
 
     `first` and `second` are the texts; the relevance is the highest if several are given.
@@ -290,7 +290,7 @@ def graded_pairs(store: Store, split: str) -> pa.Table:
     )
 
 
-def labelled_queries(store: Store, split: str) -> pa.Table:
+def labelled_queries(store: Database, split: str) -> pa.Table:
     """Returns the queries of a split that have a label, ordered: query_id, text, text_key, label."""
     return store.table(
         f"""SELECT query_id, text, text_key, label FROM queries
@@ -300,7 +300,7 @@ def labelled_queries(store: Store, split: str) -> pa.Table:
     )
 
 
-def labelled_documents(store: Store, split: str) -> pa.Table:
+def labelled_documents(store: Database, split: str) -> pa.Table:
     """Returns the documents judged in a split that have a label, ordered: doc_id, text, text_key, label."""
     return store.table(
         f"""SELECT doc_id, text, text_key, label FROM document_texts
@@ -310,12 +310,12 @@ def labelled_documents(store: Store, split: str) -> pa.Table:
     )
 
 
-def judged_splits(store: Store) -> list[str]:
+def judged_splits(store: Database) -> list[str]:
     """Returns the names of the splits in which anything is judged."""
     return [split for (split,) in store.rows(f"SELECT DISTINCT split FROM {GOLD} ORDER BY split")]
 
 
-def require_judgments(store: Store, split: str, flag: str = "--split", trained: str | None = None) -> None:
+def require_judgments(store: Database, split: str, flag: str = "--split", trained: str | None = None) -> None:
     """Raises UsageError if nothing is judged in a split; the error lists the splits for the option `flag`.
 
     It does not list the split `trained`, on which a model is trained.
@@ -336,7 +336,7 @@ def require_judgments(store: Store, split: str, flag: str = "--split", trained: 
     raise UsageError(f"nothing is judged in split '{split}' of {store.path}{near(split, known)}", hint)
 
 
-def provenance(store: Store) -> dict[str, Any]:
+def provenance(store: Database) -> dict[str, Any]:
     """Returns the number of judgments per split and source, and the origin of the judgments that models made.
 
     `positive` is None for silver judgments that are scores, since no threshold says which are relevant.
@@ -359,7 +359,7 @@ def provenance(store: Store) -> dict[str, Any]:
     return {"counts": counts, "origins": {name: origin for name, origin in origins.items() if origin}}
 
 
-def splits_with_positives(store: Store, query_id: str) -> list[str]:
+def splits_with_positives(store: Database, query_id: str) -> list[str]:
     """Returns the splits in which a query has a positive, in order."""
     rows = store.rows(
         f"SELECT DISTINCT split FROM {GOLD} WHERE query_id = ? AND relevance > 0 ORDER BY split", [query_id]
@@ -367,6 +367,6 @@ def splits_with_positives(store: Store, query_id: str) -> list[str]:
     return [split for (split,) in rows]
 
 
-def changed_texts(store: Store, texts: Mapping[str, str]) -> list[str]:
+def changed_texts(store: Database, texts: Mapping[str, str]) -> list[str]:
     """Returns which of documents and queries have changed since these hashes of their texts were computed."""
     return [name for name, value in text_hashes(store).items() if texts.get(name) != value]

@@ -38,8 +38,8 @@ _OBJECTS = """SELECT count(*) FROM (
 """Counts everything that a database can contain."""
 
 
-class Store:
-    """A miner store, opened with `Store.open`; as a context manager it closes at the end.
+class Database:
+    """The DuckDB file of a store, opened with `Database.open`; as a context manager it closes at the end.
 
     One process at a time can open a store for writing, and keeps that right until it closes the store. The
     file itself is open only while it is used, so that other processes can read between two writes. A store
@@ -113,7 +113,7 @@ class Store:
         return cls(path, access, None)
 
     @contextmanager
-    def attached_to(self, other: Store) -> Iterator[None]:
+    def attached_to(self, other: Database) -> Iterator[None]:
         """Lets the statements of `other`, a database in memory, use this store's tables by their names.
 
         Waits forever for readers. At the end the file contains what was committed. Raises StoreError.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from miner.errors import UsageError, counted, listed
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.tables import GOLD
 
 DEV, TEST = "dev", "test"
@@ -83,7 +83,7 @@ def require_undivided(splits: Collection[str], origin: str) -> str:
     return split
 
 
-def divide_arriving(store: Store, division: Division) -> None:
+def divide_arriving(store: Database, division: Division) -> None:
     """Gives the arriving judgments the split that `division` assigns to their query.
 
     Queries of equal texts, and those of one cluster of copies in the store, get the same split. Queries that
@@ -123,7 +123,7 @@ def divide_arriving(store: Store, division: Division) -> None:
     )
 
 
-def require_apart(store: Store) -> None:
+def require_apart(store: Database) -> None:
     """Raises UsageError if the store has an arriving query text in another of these splits.
 
     Only labelled texts need this check: their source divides them without knowing the store.
@@ -142,7 +142,7 @@ def require_apart(store: Store) -> None:
         )
 
 
-def queries_by_split(store: Store) -> dict[str, int]:
+def queries_by_split(store: Database) -> dict[str, int]:
     """Returns the number of arriving queries with positives, per split."""
     return dict(
         store.rows(

@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from miner.store.corpus import changed_texts, text_hashes
-from miner.store.database import Store
+from miner.store.database import Database
 
 _SEARCH = "dedup"
 """The key of `meta` with the settings of the last search for copies, and hashes of the texts that it read."""
 
 
-def texts(store: Store, role: str) -> pa.Table:
+def texts(store: Database, role: str) -> pa.Table:
     """Returns all documents or all queries, ordered: id, text (with the title), text_key, passage_key."""
     table, key, passage = "document_texts", "doc_id", "passage_key"
     if role == "queries":
@@ -24,7 +24,7 @@ def texts(store: Store, role: str) -> pa.Table:
     )
 
 
-def replace_duplicates(store: Store, tables: Mapping[str, pa.Table], settings: Mapping[str, Any]) -> None:
+def replace_duplicates(store: Database, tables: Mapping[str, pa.Table], settings: Mapping[str, Any]) -> None:
     """Replaces all clusters at once. `tables` has, for each role, the columns id, cluster, how, similarity.
 
     The settings of the search, and hashes of the texts that it read, are stored too.
@@ -37,7 +37,7 @@ def replace_duplicates(store: Store, tables: Mapping[str, pa.Table], settings: M
             store.insert("duplicates", table, role=role)
 
 
-def clusters_hash(store: Store) -> str | None:
+def clusters_hash(store: Database) -> str | None:
     """Returns a hash of the documents' clusters; None if there are none."""
     ((rows, total),) = store.rows(
         """SELECT count(*), sum(md5_number_lower(id || chr(0) || cluster)::HUGEINT)
@@ -46,7 +46,7 @@ def clusters_hash(store: Store) -> str | None:
     return f"{rows}:{total:x}" if rows else None
 
 
-def split_crossings(store: Store) -> list[tuple[str, str, int]]:
+def split_crossings(store: Database) -> list[tuple[str, str, int]]:
     """Returns, for each pair of splits, the number of clusters of queries that are judged in both."""
     return store.rows(
         """WITH placed AS (
@@ -57,7 +57,7 @@ def split_crossings(store: Store) -> list[tuple[str, str, int]]:
     )
 
 
-def dedup_result(store: Store) -> dict[str, Any] | None:
+def dedup_result(store: Database) -> dict[str, Any] | None:
     """Returns the settings and the counts of the last `miner dedup`; None if it never ran.
 
     `changed_since` lists which of documents and queries have changed since.

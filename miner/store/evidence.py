@@ -9,11 +9,11 @@ from math import isfinite
 import pyarrow as pa
 
 from miner.schema import CANDIDATES_PER_QUERY, Reason
-from miner.store.database import Store
-from miner.store.runs import Run
+from miner.store.database import Database
+from miner.store.runs import StoredRun
 
 
-def hits_of(store: Store, search: str, first: str, last: str) -> pa.Table:
+def hits_of(store: Database, search: str, first: str, last: str) -> pa.Table:
     """Returns the hits of a search for the query ids from `first` to `last`, ordered by query_id and rank.
 
     Columns query_id, doc_id, rank, score.
@@ -28,7 +28,7 @@ def hits_of(store: Store, search: str, first: str, last: str) -> pa.Table:
 _ALL = 2**63 - 1
 
 
-def candidate_count(store: Store, evidence: str) -> int:
+def candidate_count(store: Database, evidence: str) -> int:
     """Returns the number of candidates of a set of evidence."""
     ((number,),) = store.rows("SELECT count(*) FROM candidates WHERE evidence = ?", [evidence])
     return int(number)
@@ -45,7 +45,7 @@ COPIES = tuple(
 """Exclusions that are due to another document, and end if that is not a positive or candidate."""
 
 
-def candidates_to_rerank(store: Store, evidence: str, depth: int | None) -> pa.Table:
+def candidates_to_rerank(store: Database, evidence: str, depth: int | None) -> pa.Table:
     """Returns the candidates that could be negatives, up to a fused rank: query_id, doc_id.
 
     Copies are included though they are excluded: an audit that hides a positive needs their scores.
@@ -58,12 +58,12 @@ def candidates_to_rerank(store: Store, evidence: str, depth: int | None) -> pa.T
     )
 
 
-def positive_pairs(store: Store, evidence: str) -> pa.Table:
+def positive_pairs(store: Database, evidence: str) -> pa.Table:
     """Returns the positives of a set of evidence: query_id, doc_id."""
     return store.table("SELECT query_id, doc_id FROM positives WHERE evidence = ?", [evidence])
 
 
-def reranked(store: Store, reranker: str) -> pa.Table:
+def reranked(store: Database, reranker: str) -> pa.Table:
     """Returns the pairs that a reranker has scored: query_id, doc_id."""
     return store.table("SELECT query_id, doc_id FROM rerank_scores WHERE reranker = ?", [reranker])
 
@@ -82,7 +82,7 @@ def _score(score: str, alias: str) -> tuple[str, str]:
 
 
 def scored_candidates(
-    store: Store,
+    store: Database,
     evidence: str,
     score: str,
     reranker: str | None,
@@ -114,7 +114,7 @@ def scored_candidates(
     return table.sort_by("candidate") if join or some else table
 
 
-def scored_positives(store: Store, evidence: str, score: str, reranker: str | None) -> pa.Table:
+def scored_positives(store: Database, evidence: str, score: str, reranker: str | None) -> pa.Table:
     """Returns all positives ordered by query_no and doc_id: query_no, query_id, doc_id, score.
 
     The score is NaN or null if it is not finite.
@@ -130,7 +130,7 @@ def scored_positives(store: Store, evidence: str, score: str, reranker: str | No
 RETRIEVERS = ("bm25", "dense")
 
 
-def best_ranked(store: Store, run: Run, retriever: str, depth: int) -> pa.Table:
+def best_ranked(store: Database, run: StoredRun, retriever: str, depth: int) -> pa.Table:
     """Returns each query's best candidates of one retriever; the rules have no effect.
 
     Columns query_id and negative_ids, a list of at most `depth` ids, best rank first; ordered. Excluded
@@ -158,7 +158,7 @@ _SCORES = ", ".join(
 """SQL for all scores; null if a score is not finite."""
 
 
-def candidate_facts(store: Store, run: Run) -> pa.Table:
+def candidate_facts(store: Database, run: StoredRun) -> pa.Table:
     """Returns the ranks and scores of every candidate of a run's evidence, in order.
 
     Columns bm25_rank, dense_rank (null if the retriever did not return the candidate), bm25_score,
@@ -173,7 +173,7 @@ def candidate_facts(store: Store, run: Run) -> pa.Table:
     )
 
 
-def positive_facts(store: Store, run: Run) -> pa.Table:
+def positive_facts(store: Database, run: StoredRun) -> pa.Table:
     """Returns every score of the positives of a run's evidence, ordered by query_no and doc_id.
 
     Columns bm25_score, dense_score, rerank_score.
@@ -205,7 +205,7 @@ class ScoreFacts:
     """Queries without a positive that has a finite score."""
 
 
-def score_facts(store: Store, run: Run, scorer: str) -> ScoreFacts:
+def score_facts(store: Database, run: StoredRun, scorer: str) -> ScoreFacts:
     """Returns the facts of one scorer in a run."""
     value, join = f"{scorer}_score", ""
     if scorer == "rerank":
@@ -231,7 +231,7 @@ def score_facts(store: Store, run: Run, scorer: str) -> ScoreFacts:
     return ScoreFacts(scorer, *row)
 
 
-def known_scores(store: Store, reranker: str) -> pa.Table:
+def known_scores(store: Database, reranker: str) -> pa.Table:
     """Returns all scores of a reranker: query_id, doc_id, score."""
     return store.table(
         """SELECT query_id, doc_id, any_value(score) AS score FROM rerank_scores
@@ -240,7 +240,7 @@ def known_scores(store: Store, reranker: str) -> pa.Table:
     )
 
 
-def keep_scores(store: Store, reranker: str, scores: pa.Table) -> None:
+def keep_scores(store: Database, reranker: str, scores: pa.Table) -> None:
     """Adds a reranker's scores (query_id, doc_id, score), which all runs share."""
     with store.transaction():
         store.insert("rerank_scores", scores, reranker=reranker)

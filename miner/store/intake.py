@@ -18,7 +18,7 @@ from miner.errors import InputError, shown
 from miner.reporting.readable import Readable
 from miner.store.access import Note, quiet
 from miner.store.corpus import queries_are_documents, set_queries_are_documents
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.division import Division, divide_arriving, queries_by_split, require_apart
 from miner.text import document_keys, text_keys
 
@@ -104,18 +104,18 @@ def intake(path: str | os.PathLike[str], spill: Path, note: Note = quiet) -> Ite
     """Opens the store at `path`, or makes it, and yields the intake to which data is added.
 
     Until `finish`, other processes can read the store but not write to it. Data that exceeds the memory goes
-    to the folder `spill`, which the caller removes; `note` is as in `Store.open`. Raises StoreError.
+    to the folder `spill`, which the caller removes; `note` is as in `Database.open`. Raises StoreError.
     """
-    with Store.open(path, create=True, note=note) as store:
+    with Database.open(path, create=True, note=note) as store:
         store.release()
-        with Store.in_memory(store.path, spill) as arriving:
+        with Database.in_memory(store.path, spill) as arriving:
             yield Intake(store, arriving)
 
 
 class Intake:
     """One ingest into an open store: `add` as often as needed, then `finish`."""
 
-    def __init__(self, store: Store, arriving: Store) -> None:
+    def __init__(self, store: Database, arriving: Database) -> None:
         self._target, self._store = store, arriving
         self._cleaned = 0
         for name, columns in _ARRIVING.items():
@@ -195,7 +195,7 @@ def _keyed(name: str, table: pa.Table) -> pa.Table:
     return keyed.append_column("passage_key", pa.array(passages, pa.int64()))
 
 
-def _unpad_query_ids(store: Store) -> None:
+def _unpad_query_ids(store: Database) -> None:
     for table in ("queries", "judgments"):
         store.execute(
             f"""UPDATE arriving_{table} SET query_id = {_UNPADDED}
@@ -210,7 +210,7 @@ _BLANK = r"[\s\x0b\x1c-\x1f\x85\p{Z}]"
 _NO_ID = rf"^{_BLANK}|{_BLANK}$|^[\p{{Cc}}\p{{Cf}}]+$"
 
 
-def _refuse_ids(store: Store) -> None:
+def _refuse_ids(store: Database) -> None:
     """Raises InputError for an id with white space at an end, or with control characters only."""
     for table, column, noun in (
         ("documents", "doc_id", "document"),
@@ -232,7 +232,7 @@ def _refuse_ids(store: Store) -> None:
             )
 
 
-def _refuse_one_side(store: Store) -> None:
+def _refuse_one_side(store: Database) -> None:
     """Raises InputError if sources and store have judgments but no query, or no document, for any of them."""
     if not store.rows("SELECT 1 FROM arriving_judgments LIMIT 1"):
         return
@@ -247,11 +247,11 @@ def _refuse_one_side(store: Store) -> None:
             )
 
 
-def _reject(store: Store, select: str) -> None:
+def _reject(store: Database, select: str) -> None:
     store.execute(f"INSERT INTO arriving_rejected (origin, line, reason, detail) {select}")
 
 
-def _reject_duplicates(store: Store) -> None:
+def _reject_duplicates(store: Database) -> None:
     _reject(
         store,
         f"""SELECT a.origin, a.line, 'duplicate_row', 'the same row as ' || first.location
@@ -264,7 +264,7 @@ def _reject_duplicates(store: Store) -> None:
     )
 
 
-def _reject_empty(store: Store, kind: _TextTable) -> None:
+def _reject_empty(store: Database, kind: _TextTable) -> None:
     _reject(
         store,
         f"""SELECT origin, line, 'empty_text', '{kind.noun} ''' || {_cut(kind.id)} || ''' has no text'
@@ -272,7 +272,7 @@ def _reject_empty(store: Store, kind: _TextTable) -> None:
     )
 
 
-def _refuse_conflicts(store: Store, kind: _TextTable) -> None:
+def _refuse_conflicts(store: Database, kind: _TextTable) -> None:
     """Raises InputError if an id has two texts or two labels, in the new rows or together with the store."""
     every = f"""SELECT {kind.id} AS id, hash({", ".join(kind.content)}) AS content, label,
             {_WHERE} AS location, rowid AS number
@@ -300,7 +300,7 @@ def _refuse_conflicts(store: Store, kind: _TextTable) -> None:
         )
 
 
-def _merge_texts(store: Store, kind: _TextTable) -> tuple[int, int]:
+def _merge_texts(store: Database, kind: _TextTable) -> tuple[int, int]:
     """Adds the texts that the store lacks; returns their number, and the number that it already had."""
     columns = ", ".join((kind.id, *kind.content, *kind.keys, "label"))
     before = _count(store, kind.table)
@@ -322,7 +322,7 @@ def _merge_texts(store: Store, kind: _TextTable) -> tuple[int, int]:
     return added, _count(store, f"({arrived})") - added
 
 
-def _sort_judgments(store: Store) -> None:
+def _sort_judgments(store: Database) -> None:
     """Rejects judgments of unknown queries or documents, and those below the pair's highest relevance.
 
     If a pair has several relevances in one split, in the new rows or the store, the highest counts: the order
@@ -368,7 +368,7 @@ def _nearest(table: str, column: str, reason: str) -> str:
     return f"SELECT {key} AS key, min({column}) AS id FROM {table} WHERE {key} IN ({unknown}) GROUP BY ALL"
 
 
-def _padding(store: Store) -> str:
+def _padding(store: Database) -> str:
     """Returns a hint if judgments have no query because of leading zeros."""
     padded = store.rows(
         f"""SELECT 1 FROM sorted_judgments WHERE reason = 'unknown_query' AND {_UNPADDED} IN (
@@ -384,7 +384,7 @@ def _cut(column: str) -> str:
     return f"CASE WHEN length({column}) > 80 THEN left({column}, 79) || '…' ELSE {column} END"
 
 
-def _merge_judgments(store: Store) -> tuple[int, int]:
+def _merge_judgments(store: Database) -> tuple[int, int]:
     """Adds new judgments and raises relevances; returns the numbers added, and already in the store."""
     keys = "query_id, doc_id, split, source"
     sound = f"SELECT DISTINCT {keys}, relevance FROM sorted_judgments WHERE reason IS NULL"
@@ -403,7 +403,7 @@ def _merge_judgments(store: Store) -> tuple[int, int]:
     return added, _count(store, f"({sound})") - added
 
 
-def _refuse_bad(store: Store, max_bad: float, hint: str) -> None:
+def _refuse_bad(store: Database, max_bad: float, hint: str) -> None:
     """Raises InputError, with `hint` before its own, if too large a share of the rows of a kind is bad."""
     harmless = ", ".join(f"'{reason}'" for reason in HARMLESS)
     shares = store.rows(
@@ -425,7 +425,7 @@ def _refuse_bad(store: Store, max_bad: float, hint: str) -> None:
             )
 
 
-def _list_rejected(store: Store) -> None:
+def _list_rejected(store: Database) -> None:
     """Adds the rejected rows to the table `rejected`, except those of an earlier ingest."""
     store.execute(
         """INSERT INTO rejected (origin, line, reason, detail)
@@ -434,7 +434,7 @@ def _list_rejected(store: Store) -> None:
     )
 
 
-def _rejections(store: Store) -> tuple[Rejection, ...]:
+def _rejections(store: Database) -> tuple[Rejection, ...]:
     rows = store.rows(
         f"""SELECT reason, count(*), list({_WHERE} || ': ' || detail ORDER BY number)[:{EXAMPLES_SHOWN}]
         FROM (SELECT *, rowid AS number FROM arriving_rejected)
@@ -446,7 +446,7 @@ def _rejections(store: Store) -> tuple[Rejection, ...]:
     )
 
 
-def _identity(store: Store) -> Identity:
+def _identity(store: Database) -> Identity:
     ((without, other_text),) = store.rows(
         """SELECT count(*) FILTER (doc_id IS NULL),
             count(*) FILTER (q.text_key <> d.text_key AND q.text_key <> d.passage_key)
@@ -455,7 +455,7 @@ def _identity(store: Store) -> Identity:
     return Identity(queries_are_documents(store), without, other_text)
 
 
-def _in_several_splits(store: Store) -> int:
+def _in_several_splits(store: Database) -> int:
     ((number,),) = store.rows(
         """SELECT count(*) FROM (SELECT text_key FROM queries JOIN judgments USING (query_id)
             WHERE relevance > 0 GROUP BY text_key HAVING min(split) <> max(split))"""
@@ -463,13 +463,13 @@ def _in_several_splits(store: Store) -> int:
     return int(number)
 
 
-def _splits(store: Store) -> dict[str, int]:
+def _splits(store: Database) -> dict[str, int]:
     rows = store.rows(
         "SELECT split, count(*) FROM judgments WHERE relevance > 0 GROUP BY split ORDER BY split"
     )
     return dict(rows)
 
 
-def _count(store: Store, table: str) -> int:
+def _count(store: Database, table: str) -> int:
     ((number,),) = store.rows(f"SELECT count(*) FROM {table}")
     return int(number)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.text import fingerprint
 
 KEY = 12
@@ -40,7 +40,7 @@ class Stage:
         return self.fingerprint[:KEY]
 
 
-def begin_stage(store: Store, stage: Stage) -> set[int]:
+def begin_stage(store: Database, stage: Stage) -> set[int]:
     """Adds a new stage to the ledger; returns the chunks that are already done."""
     key = stage.fingerprint
     if not store.rows("SELECT 1 FROM stages WHERE fingerprint = ?", [key]):
@@ -53,11 +53,16 @@ def begin_stage(store: Store, stage: Stage) -> set[int]:
 
 
 def commit_chunk(
-    store: Store, stage: Stage, chunk: int, seconds: float, tables: Mapping[str, pa.Table], **constants: str
+    store: Database,
+    stage: Stage,
+    chunk: int,
+    seconds: float,
+    tables: Mapping[str, pa.Table],
+    **constants: str,
 ) -> None:
     """Writes a chunk's rows and its ledger row in one transaction.
 
-    `tables` maps a base table to its new rows; `constants` are as in `Store.insert`.
+    `tables` maps a base table to its new rows; `constants` are as in `Database.insert`.
     """
     with store.transaction():
         for name, table in tables.items():
@@ -69,7 +74,7 @@ def commit_chunk(
         )
 
 
-def finish_stage(store: Store, stage: Stage) -> None:
+def finish_stage(store: Database, stage: Stage) -> None:
     """Marks the stage as finished; a second call changes nothing."""
     store.execute(
         "UPDATE stages SET finished = now() AT TIME ZONE 'UTC' WHERE fingerprint = ? AND finished IS NULL",

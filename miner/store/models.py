@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from miner.store.database import Store
-from miner.store.runs import Run
+from miner.store.database import Database
+from miner.store.runs import StoredRun
 from miner.store.tables import GOLD
 
 
-def record_model(store: Store, fingerprint: str, kind: str, name: str, details: Mapping[str, Any]) -> None:
+def record_model(store: Database, fingerprint: str, kind: str, name: str, details: Mapping[str, Any]) -> None:
     """Records a model that evidence depends on; `kind` is `encoder` or `reranker`.
 
     A model that the store knows keeps its name, and `details` are added to its details.
@@ -33,13 +33,13 @@ def record_model(store: Store, fingerprint: str, kind: str, name: str, details: 
         )
 
 
-def model_name(store: Store, fingerprint: str | None) -> str | None:
+def model_name(store: Database, fingerprint: str | None) -> str | None:
     """Returns the name under which a model was first used, or None."""
     rows = store.rows("SELECT name FROM models WHERE fingerprint = ?", [fingerprint])
     return rows[0][0] if rows else None
 
 
-def model_similarity(store: Store, fingerprint: str | None) -> str | None:
+def model_similarity(store: Database, fingerprint: str | None) -> str | None:
     """Returns the similarity by which an encoder compares vectors, or None if the store does not know it."""
     rows = store.rows(
         "SELECT json_extract_string(details, '$.similarity') FROM models WHERE fingerprint = ?", [fingerprint]
@@ -47,13 +47,13 @@ def model_similarity(store: Store, fingerprint: str | None) -> str | None:
     return rows[0][0] if rows else None
 
 
-def model_names(store: Store, run: Run) -> list[str]:
+def model_names(store: Database, run: StoredRun) -> list[str]:
     """Returns the scorers of a run's candidates: `BM25`, the encoder, the reranker."""
     models = [model_name(store, run.encoder), model_name(store, run.reranker)]
     return ["BM25"] * bool(run.config.get("bm25")) + [name for name in models if name]
 
 
-def record_training(store: Store, model: str, positives: pa.Table, base: str | None = None) -> None:
+def record_training(store: Database, model: str, positives: pa.Table, base: str | None = None) -> None:
     """Records the positives (query_id, doc_id) that a model's training used; replaces an older record.
 
     The positives of its base model are added. `base` is the base's `ModelFolder.fingerprint`, which
@@ -73,7 +73,7 @@ def record_training(store: Store, model: str, positives: pa.Table, base: str | N
         )
 
 
-def training_positives(store: Store, model: str) -> pa.Table:
+def training_positives(store: Database, model: str) -> pa.Table:
     """Returns the positives (query_id, doc_id) that a model's training used, ordered; no rows if unknown."""
     return store.table(
         "SELECT query_id, doc_id FROM training_positives WHERE model = ? ORDER BY query_id, doc_id",
@@ -81,18 +81,18 @@ def training_positives(store: Store, model: str) -> pa.Table:
     )
 
 
-def is_trained_here(store: Store, model: str) -> bool:
+def is_trained_here(store: Database, model: str) -> bool:
     """Returns whether the store knows which positives a model was trained on."""
     query = "SELECT 1 FROM models WHERE fingerprint = ? AND json_extract(details, '$.training') IS NOT NULL"
     return bool(store.rows(query, [model]))
 
 
-def is_recorded(store: Store, model: str) -> bool:
+def is_recorded(store: Database, model: str) -> bool:
     """Returns whether the store knows a model of that fingerprint."""
     return bool(store.rows("SELECT 1 FROM models WHERE fingerprint = ?", [model]))
 
 
-def seen_positives(store: Store, model: str, split: str) -> int:
+def seen_positives(store: Database, model: str, split: str) -> int:
     """Returns the number of a split's positives that a model is known to be trained on."""
     ((number,),) = store.rows(
         f"""SELECT count(*) FROM (
@@ -103,7 +103,7 @@ def seen_positives(store: Store, model: str, split: str) -> int:
     return int(number)
 
 
-def trained_models(store: Store, run: Run) -> list[str]:
+def trained_models(store: Database, run: StoredRun) -> list[str]:
     """Returns the fingerprints of those of a run's models that were trained on positives of this store."""
     rows = store.rows(
         "SELECT DISTINCT model FROM training_positives WHERE model IN (?, ?)", [run.encoder, run.reranker]
@@ -111,7 +111,7 @@ def trained_models(store: Store, run: Run) -> list[str]:
     return [model for (model,) in rows]
 
 
-def models_of_unknown_training(store: Store, run: Run) -> list[str]:
+def models_of_unknown_training(store: Database, run: StoredRun) -> list[str]:
     """Returns the run's models, and their base models, whose training data the store does not know.
 
     A model has also learned from its base model's training data. A random initialisation has none.
@@ -124,7 +124,7 @@ def models_of_unknown_training(store: Store, run: Run) -> list[str]:
     return [name for name in unknown if name is not None]
 
 
-def _of_unknown_training(store: Store, name: str, details: Mapping[str, Any]) -> str | None:
+def _of_unknown_training(store: Database, name: str, details: Mapping[str, Any]) -> str | None:
     """Returns the model, or the first of its base models, of unknown training; None if all is known."""
     if "training" not in details:
         return name

@@ -18,7 +18,7 @@ import pyarrow as pa
 from miner.store.models import record_model, record_training
 
 if TYPE_CHECKING:
-    from miner.store.database import Store
+    from miner.store.database import Database
 
 NOTE = "store-note.json"
 """The file in the folder of a model."""
@@ -43,7 +43,7 @@ class TrainedModel:
     model."""
 
 
-def record(store: Store, models: Sequence[TrainedModel]) -> None:
+def record(store: Database, models: Sequence[TrainedModel]) -> None:
     """Records models and their training positives; recording them again changes nothing."""
     for model in models:
         if model.positives is not None:
@@ -72,7 +72,7 @@ def notes_folder(store: Path) -> Path:
     return store.with_name(f"{store.name}.notes")
 
 
-def take_in(store: Store) -> None:
+def take_in(store: Database) -> None:
     """Moves the notes that lie beside a store into the store.
 
     A damaged note is renamed, and `store.note` reports it.
@@ -86,13 +86,13 @@ def take_in(store: Store) -> None:
         folder.rmdir()
 
 
-def take_in_model(store: Store, folder: Path) -> None:
+def take_in_model(store: Database, folder: Path) -> None:
     """Moves the note in the folder of a model into the store, as `take_in` does."""
     if (file := folder / NOTE).is_file():
         _take_in(store, file)
 
 
-def _take_in(store: Store, file: Path) -> None:
+def _take_in(store: Database, file: Path) -> None:
     try:
         note = json.loads(file.read_text("utf-8"))
         if note["store"] != store.id:

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from miner.store.corpus import content_hashes
-from miner.store.database import Store
-from miner.store.runs import Run, forget_runs
+from miner.store.database import Database
+from miner.store.runs import StoredRun, forget_runs
 from miner.store.tables import GOLD, RELABELLED
 
 
-def add_relabelled(store: Store, pairs: pa.Table, split: str, origin: Mapping[str, Any]) -> None:
+def add_relabelled(store: Database, pairs: pa.Table, split: str, origin: Mapping[str, Any]) -> None:
     """Adds pairs (query_id, doc_id) as relevant and records their origin, in one transaction."""
     origins = [*relabellings(store), dict(origin)]
     with store.transaction():
@@ -23,19 +23,19 @@ def add_relabelled(store: Store, pairs: pa.Table, split: str, origin: Mapping[st
         store.set_meta(RELABELLED, origins)
 
 
-def note_made(store: Store, run: Run) -> None:
+def note_made(store: Database, run: StoredRun) -> None:
     """Records the run that was made on the latest relabellings; undoing them removes it too."""
     made = {"run_id": run.run_id, "name": run.name, "evidence": run.evidence}
     with store.transaction():
         store.set_meta(RELABELLED, [{"made": made, **origin} for origin in relabellings(store)])
 
 
-def relabellings(store: Store) -> list[dict[str, Any]]:
+def relabellings(store: Database) -> list[dict[str, Any]]:
     """Returns the origins of relabelled judgments, oldest first."""
     return list(store.meta(RELABELLED) or [])
 
 
-def _unfinished_runs(store: Store, relabelled: list[str]) -> dict[str, str]:
+def _unfinished_runs(store: Database, relabelled: list[str]) -> dict[str, str]:
     """Returns runs (run_id to evidence) that a killed relabelling of these runs left unfinished."""
     rows = store.rows(
         """SELECT run_id, evidence, split, inputs FROM runs WHERE status <> 'done'
@@ -49,7 +49,7 @@ def _unfinished_runs(store: Store, relabelled: list[str]) -> dict[str, str]:
     }
 
 
-def remove_relabelled(store: Store) -> tuple[int, list[str], list[str]]:
+def remove_relabelled(store: Database) -> tuple[int, list[str], list[str]]:
     """Undoes every relabelling in one transaction: removes its judgments, its runs and their evidence.
 
     Evidence that another run uses stays. Returns the number of removed judgments, the names of the removed

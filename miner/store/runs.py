@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from miner.errors import StoreError, UsageError, listed, near, shown
 from miner.store.corpus import IDENTITY, MINED, content_hashes, queries_hash
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.duplicates import clusters_hash
 from miner.store.ledger import KEY
 
@@ -21,7 +21,7 @@ _COLUMNS = """run_id, name, split, config, inputs, versions, seed, evidence, enc
 
 
 @dataclass(frozen=True)
-class Run:
+class StoredRun:
     """One row of `runs`."""
 
     run_id: str
@@ -45,19 +45,19 @@ class Run:
     finished: datetime | None
 
 
-def _run(row: tuple[Any, ...]) -> Run:
+def _run(row: tuple[Any, ...]) -> StoredRun:
     values = list(row)
     for column in (3, 4, 5):
         values[column] = json.loads(values[column])
-    return Run(*values)
+    return StoredRun(*values)
 
 
-def runs(store: Store) -> list[Run]:
+def runs(store: Database) -> list[StoredRun]:
     """Returns all runs, oldest first."""
     return [_run(row) for row in store.rows(f"SELECT {_COLUMNS} FROM runs ORDER BY started, name")]
 
 
-def find_run(store: Store, name: str | None = None) -> Run:
+def find_run(store: Database, name: str | None = None) -> StoredRun:
     """Returns the finished run of that name; without a name, the run that finished last.
 
     Raises StoreError if no run is finished, UsageError if there is no run of that name or it is not finished.
@@ -81,7 +81,7 @@ def free_name(taken: Collection[str]) -> str:
     return next(f"r{i}" for i in range(1, len(taken) + 2) if f"r{i}" not in taken)
 
 
-def begin_run(store: Store, run: Run) -> None:
+def begin_run(store: Database, run: StoredRun) -> None:
     """Adds a run with the status `running`; does nothing if there is a run with the same run_id."""
     if store.rows("SELECT 1 FROM runs WHERE run_id = ?", [run.run_id]):
         return
@@ -94,7 +94,7 @@ def begin_run(store: Store, run: Run) -> None:
     store.execute(f"INSERT INTO runs ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
 
 
-def finish_run(store: Store, run_id: str, decisions: list[pa.Table], triplets: list[pa.Table]) -> None:
+def finish_run(store: Database, run_id: str, decisions: list[pa.Table], triplets: list[pa.Table]) -> None:
     """Replaces a run's decisions and triplets and marks it done, in one transaction.
 
     The tables of `decisions` have the columns query_no and codes, those of `triplets` are `schema.TRIPLETS`.
@@ -110,7 +110,7 @@ def finish_run(store: Store, run_id: str, decisions: list[pa.Table], triplets: l
         )
 
 
-def remove_runs(store: Store, names: Sequence[str]) -> None:
+def remove_runs(store: Database, names: Sequence[str]) -> None:
     """Removes runs, finished or not, as `forget_runs` does; on an error it removes none.
 
     Raises UsageError if there is no run of a name.
@@ -123,7 +123,7 @@ def remove_runs(store: Store, names: Sequence[str]) -> None:
         forget_runs(store, {known[name].run_id: known[name].evidence for name in names})
 
 
-def forget_runs(store: Store, evidence: Mapping[str, str]) -> None:
+def forget_runs(store: Database, evidence: Mapping[str, str]) -> None:
     """Deletes runs (run_id to evidence) with their decisions, and evidence that no other run uses.
 
     Hits and reranker scores stay, so that the next run can use them.
@@ -136,7 +136,7 @@ def forget_runs(store: Store, evidence: Mapping[str, str]) -> None:
             _forget_evidence(store, key)
 
 
-def _forget_evidence(store: Store, key: str) -> None:
+def _forget_evidence(store: Database, key: str) -> None:
     for table in ("candidates", "positives"):
         store.execute(f"DELETE FROM {table} WHERE evidence = ?", [key])
     stages = f"""(SELECT fingerprint FROM stages
@@ -145,14 +145,14 @@ def _forget_evidence(store: Store, key: str) -> None:
         store.table(f"DELETE FROM {table} WHERE fingerprint IN {stages} RETURNING 1", {"key": key})
 
 
-def _no_run(store: Store, name: str, names: Sequence[str]) -> UsageError:
+def _no_run(store: Database, name: str, names: Sequence[str]) -> UsageError:
     return UsageError(
         f"no run '{shown(name)}' in {store.path}{near(name, names)}",
         f"runs there: {listed(names) or 'none'}",
     )
 
 
-def changed_since(store: Store, run: Run) -> list[str]:
+def changed_since(store: Database, run: StoredRun) -> list[str]:
     """Returns which of documents, queries, judgments and clusters differ from what a run was mined on.
 
     Queries that are no longer mined because their judgments were removed are a change of the judgments only.
@@ -170,7 +170,7 @@ def changed_since(store: Store, run: Run) -> list[str]:
     return changed
 
 
-def _uses_no_other_queries(store: Store, run: Run) -> bool:
+def _uses_no_other_queries(store: Database, run: StoredRun) -> bool:
     """Returns whether all queries of a run have the text they had, and mining again would use no others."""
     mined = "SELECT query_id FROM positives WHERE evidence = ?"
     if queries_hash(store, mined, run.evidence) != run.inputs.get("queries"):
@@ -181,7 +181,7 @@ def _uses_no_other_queries(store: Store, run: Run) -> bool:
     return bool(others == 0)
 
 
-def staleness(store: Store, run: Run) -> str | None:
+def staleness(store: Database, run: StoredRun) -> str | None:
     """Returns what changed in the store since a run was mined, and what to do; None if nothing changed."""
     changed = changed_since(store, run)
     if not changed:

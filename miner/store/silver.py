@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from miner.errors import UsageError, listed, near
 from miner.store.corpus import splits
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.tables import GOLD, SILVER
 
 SOURCES = ("gold", SILVER)
@@ -25,7 +25,7 @@ _CONDITIONS = {
 QUERIES = tuple(_CONDITIONS)
 
 
-def silver_queries(store: Store, split: str, which: str) -> pa.Table:
+def silver_queries(store: Database, split: str, which: str) -> pa.Table:
     """Returns the queries to make silver judgments for, ordered: query_id, text, text_key, label.
 
     `which` is one of QUERIES. Queries whose text is judged in another split are always left out: a model must
@@ -44,7 +44,7 @@ def silver_queries(store: Store, split: str, which: str) -> pa.Table:
     )
 
 
-def replace_silver(store: Store, judgments: pa.Table, split: str, origin: Mapping[str, Any]) -> int:
+def replace_silver(store: Database, judgments: pa.Table, split: str, origin: Mapping[str, Any]) -> int:
     """Replaces all silver judgments by new ones (query_id, doc_id, relevance), in one transaction.
 
     `origin` says how they were made. Returns the number of replaced judgments.
@@ -57,7 +57,7 @@ def replace_silver(store: Store, judgments: pa.Table, split: str, origin: Mappin
     return before
 
 
-def remove_silver(store: Store) -> int:
+def remove_silver(store: Database) -> int:
     """Removes all silver judgments; returns their number. The reranker's scores stay as evidence."""
     before = silver_count(store)
     with store.transaction():
@@ -65,29 +65,29 @@ def remove_silver(store: Store) -> int:
     return before
 
 
-def _remove(store: Store) -> None:
+def _remove(store: Database) -> None:
     store.execute("DELETE FROM judgments WHERE source = ?", [SILVER])
     store.set_meta(SILVER, None)
 
 
-def silver_count(store: Store) -> int:
+def silver_count(store: Database) -> int:
     """Returns the number of silver judgments in the store."""
     ((number,),) = store.rows("SELECT count(*) FROM judgments WHERE source = ?", [SILVER])
     return int(number)
 
 
-def silver_origin(store: Store) -> dict[str, Any] | None:
+def silver_origin(store: Database) -> dict[str, Any] | None:
     """Returns how the silver judgments were made (reranker, thresholds, …); None if there are none."""
     origin: dict[str, Any] | None = store.meta(SILVER)
     return origin
 
 
-def is_soft(store: Store) -> bool:
+def is_soft(store: Database) -> bool:
     """Returns whether the silver judgments are all the scores, not only those beyond the thresholds."""
     return bool((silver_origin(store) or {}).get("soft"))
 
 
-def graded(store: Store, split: str, origin: str, reader: str) -> str | None:
+def graded(store: Database, split: str, origin: str, reader: str) -> str | None:
     """Returns a note that a training ignores the grades of a split; None if its positives have one grade.
 
     `origin` names the judgments in the note, `reader` the training.
@@ -98,7 +98,7 @@ def graded(store: Store, split: str, origin: str, reader: str) -> str | None:
     return f"{origin} are graded: {reader} treats every relevance above 0 alike" if grades > 1 else None
 
 
-def judged_pairs(store: Store, split: str, sources: Sequence[str] = ("gold",)) -> pa.Table:
+def judged_pairs(store: Database, split: str, sources: Sequence[str] = ("gold",)) -> pa.Table:
     """Returns the judged pairs of a split as (query_id, doc_id, query, document, relevance, source), ordered.
 
     `sources` are any of SOURCES. Each pair is there once, with its highest relevance. A silver judgment is

@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 
 from miner.errors import StoreError
 from miner.store.corpus import queries_are_documents
-from miner.store.database import Store
-from miner.store.runs import Run
+from miner.store.database import Database
+from miner.store.runs import StoredRun
 
 
-def triplets(store: Store, run: Run, *, texts: bool = False) -> pa.Table:
+def triplets(store: Database, run: StoredRun, *, texts: bool = False) -> pa.Table:
     """Returns a run's triplets (`schema.TRIPLETS`, plain ids) ordered by query_id, positive_id, rank.
 
     `texts` adds the columns query, positive and negative. Raises StoreError if the store no longer
@@ -43,7 +43,7 @@ def triplets(store: Store, run: Run, *, texts: bool = False) -> pa.Table:
     return with_texts
 
 
-def triplet_count(store: Store, run: Run) -> int:
+def triplet_count(store: Database, run: StoredRun) -> int:
     """Returns the number of triplets of a run."""
     ((number,),) = store.rows("SELECT count(*) FROM triplets WHERE run_id = ?", [run.run_id])
     return int(number)
@@ -92,7 +92,7 @@ class TripletCounts:
     triplets: int
 
 
-def triplet_pieces(store: Store, run: Run, size: int) -> list[Piece]:
+def triplet_pieces(store: Database, run: StoredRun, size: int) -> list[Piece]:
     """Returns the run's queries in pieces of about `size` triplets, ordered by query_id."""
     rows = store.rows(
         """WITH per_query AS (
@@ -105,7 +105,7 @@ def triplet_pieces(store: Store, run: Run, size: int) -> list[Piece]:
     return [Piece(first, last, triplets) for first, last, triplets in rows]
 
 
-def triplet_texts(store: Store, run: Run, piece: Piece) -> pa.Table:
+def triplet_texts(store: Database, run: StoredRun, piece: Piece) -> pa.Table:
     """Returns a piece's triplets as `TRIPLET_TEXTS`, ordered by query_id, positive_id, rank, negative_id.
 
     A triplet whose query or document the store no longer has is missing from the result.
@@ -126,7 +126,7 @@ def triplet_texts(store: Store, run: Run, piece: Piece) -> pa.Table:
     return table.cast(TRIPLET_TEXTS)
 
 
-def triplet_counts(store: Store, run: Run) -> TripletCounts:
+def triplet_counts(store: Database, run: StoredRun) -> TripletCounts:
     """Returns the numbers of a run's queries, pairs and triplets."""
     ((mined,),) = store.rows(
         "SELECT count(DISTINCT query_id) FROM positives WHERE evidence = ?", [run.evidence]
@@ -143,7 +143,7 @@ _PASSAGES = "SELECT DISTINCT passage_key, text_key FROM document_texts"
 """SQL for the texts in which each passage occurs."""
 
 
-def mined_pairs(store: Store, run: Run) -> pa.Table:
+def mined_pairs(store: Database, run: StoredRun) -> pa.Table:
     """Returns every (query, positive) that has negatives, ordered by query_id and positive_id.
 
     Columns query_id, positive_id, positive_score, negative_ids and negative_scores; the last two are lists,
@@ -161,7 +161,7 @@ def mined_pairs(store: Store, run: Run) -> pa.Table:
 class TextsById:
     """The texts of a store by id; documents and queries are each read once, at the first use."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def queries(self, ids: pa.ChunkedArray) -> list[str]:
@@ -187,7 +187,7 @@ def _taken(table: pa.Table, ids: pa.ChunkedArray) -> list[str]:
     return texts
 
 
-def pair_text_keys(store: Store, pairs: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+def pair_text_keys(store: Database, pairs: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """Returns the text keys of the queries and of the documents of pairs (query_id, positive_id).
 
     A document with the passage of a positive under another title makes a further pair.
@@ -204,7 +204,7 @@ def _keys(table: pa.Table, ids: pa.ChunkedArray) -> pa.ChunkedArray:
     return table["key"].take(pc.index_in(ids, value_set=table["id"].combine_chunks()))
 
 
-def text_labels(store: Store) -> dict[int, str]:
+def text_labels(store: Database) -> dict[int, str]:
     """Returns the label of every text that has exactly one, by its text key."""
     table = store.table(
         """SELECT text_key, any_value(label) AS label
@@ -214,7 +214,7 @@ def text_labels(store: Store) -> dict[int, str]:
     return dict(zip(table["text_key"].to_pylist(), table["label"].to_pylist(), strict=True))
 
 
-def known_pair_keys(store: Store, sources: Sequence[str]) -> pa.Table:
+def known_pair_keys(store: Database, sources: Sequence[str]) -> pa.Table:
     """Returns the text keys of every query and document that must not be negatives of each other.
 
     The document is relevant in any split, or has the passage of a relevant one or of the query, or is the

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from miner.schema import KEPT, SUSPECTED
-from miner.store.database import Store
-from miner.store.runs import Run
+from miner.store.database import Database
+from miner.store.runs import StoredRun
 from miner.store.tables import GOLD
 
 OUTCOMES = """SELECT query_id, doc_id,
@@ -17,12 +17,12 @@ OUTCOMES = """SELECT query_id, doc_id,
 """SQL for the outcome of every candidate: `negative` (selected), `kept`, or the reason why it was dropped."""
 
 
-def verdicts_of(store: Store, run: Run) -> pa.Table:
+def verdicts_of(store: Database, run: StoredRun) -> pa.Table:
     """Returns the outcome (as in OUTCOMES) of every candidate of a run: query_id, doc_id, outcome."""
     return store.table(f"{OUTCOMES} WHERE run = ? ORDER BY query_id, doc_id", [run.name])
 
 
-def suspected(store: Store, run: Run) -> pa.Table:
+def suspected(store: Database, run: StoredRun) -> pa.Table:
     """Returns a run's suspected positives that are not judged yet, in order: candidate, query_id, doc_id."""
     return store.table(
         f"""SELECT c.candidate, c.query_id, c.doc_id FROM decided d
@@ -34,7 +34,7 @@ def suspected(store: Store, run: Run) -> pa.Table:
     )
 
 
-def reason_counts(store: Store, run: Run) -> dict[str, int]:
+def reason_counts(store: Database, run: StoredRun) -> dict[str, int]:
     """Returns the number of candidates per reason, `kept` or `selected`, most frequent first."""
     # Count codes first: converting millions of codes to names takes five times as long as counting.
     rows = store.rows(
@@ -49,7 +49,7 @@ def reason_counts(store: Store, run: Run) -> dict[str, int]:
     return dict(rows)
 
 
-def verdict_counts(store: Store, run: Run) -> list[tuple[str, str | None, int]]:
+def verdict_counts(store: Database, run: StoredRun) -> list[tuple[str, str | None, int]]:
     """Returns how many candidates have each verdict and reason, the commonest first.
 
     The verdict is `selected`, `kept`, `suspected` or `dropped`; the first two have no reason.
@@ -67,14 +67,14 @@ def verdict_counts(store: Store, run: Run) -> list[tuple[str, str | None, int]]:
     return [(verdict, why, number) for verdict, why, number in rows]
 
 
-def coverage(store: Store, run: Run) -> float | None:
+def coverage(store: Database, run: StoredRun) -> float | None:
     """Returns the share of queries that got all negatives they asked for; None if the run has no query."""
     counts = negative_counts(store, run)
     covered = sum(queries for negatives, queries in counts.items() if negatives >= run.negatives)
     return covered / sum(counts.values()) if counts else None
 
 
-def negative_counts(store: Store, run: Run) -> dict[int, int]:
+def negative_counts(store: Database, run: StoredRun) -> dict[int, int]:
     """Returns the number of queries for each number of negatives."""
     rows = store.rows(
         f"""SELECT coalesce(selected, 0) AS negatives, count(*)
@@ -87,7 +87,7 @@ def negative_counts(store: Store, run: Run) -> dict[int, int]:
     return dict(rows)
 
 
-def has_several_positives(store: Store, run: Run) -> bool:
+def has_several_positives(store: Database, run: StoredRun) -> bool:
     """Returns whether any query of a run has more than one positive, as an audit needs."""
     rows = store.rows(
         "SELECT 1 FROM positives WHERE evidence = ? GROUP BY query_no HAVING count(*) > 1 LIMIT 1",
@@ -96,7 +96,7 @@ def has_several_positives(store: Store, run: Run) -> bool:
     return bool(rows)
 
 
-def short_queries(store: Store, run: Run) -> pa.Table:
+def short_queries(store: Database, run: StoredRun) -> pa.Table:
     """Returns the queries with too few negatives: query_no, codes (of candidates; null without any)."""
     return store.table(
         f"""SELECT query_no, codes
@@ -108,7 +108,7 @@ def short_queries(store: Store, run: Run) -> pa.Table:
     )
 
 
-def shortfall_reasons(store: Store, run: Run) -> dict[str, int]:
+def shortfall_reasons(store: Database, run: StoredRun) -> dict[str, int]:
     """Returns the number of queries with too few negatives per main reason, most frequent first.
 
     The reason is `no_candidates` if nothing was retrieved, `too_few_kept` if nothing was dropped.
@@ -122,7 +122,7 @@ def shortfall_reasons(store: Store, run: Run) -> dict[str, int]:
     return dict(rows)
 
 
-def candidates_of_query(store: Store, run: Run, query_id: str) -> pa.Table:
+def candidates_of_query(store: Database, run: StoredRun, query_id: str) -> pa.Table:
     """Returns a query's candidates in a run, selected ones first, with texts, ranks, scores and reasons."""
     return store.table(
         """SELECT v.slot, v.verdict::VARCHAR AS verdict, v.reason::VARCHAR AS reason, v.doc_id,
@@ -134,7 +134,7 @@ def candidates_of_query(store: Store, run: Run, query_id: str) -> pa.Table:
     )
 
 
-def positives_of_query(store: Store, run: Run, query_id: str) -> pa.Table:
+def positives_of_query(store: Database, run: StoredRun, query_id: str) -> pa.Table:
     """Returns a query's positives with their scores in a run's evidence."""
     return store.table(
         """SELECT p.doc_id, p.bm25_score, p.dense_score, s.score AS rerank_score, d.text
@@ -145,7 +145,7 @@ def positives_of_query(store: Store, run: Run, query_id: str) -> pa.Table:
     )
 
 
-def example_of_false_negative(store: Store, run: Run) -> dict[str, Any] | None:
+def example_of_false_negative(store: Database, run: StoredRun) -> dict[str, Any] | None:
     """Returns a query with two positives of which one scores above the query's first negative.
 
     If nobody had judged that one, it would be the first negative: a false negative. Keys: query, positive and
@@ -180,7 +180,7 @@ _MOVED = f"""SELECT query_id, doc_id, coalesce(a.outcome, 'no candidate') AS bef
     WHERE a.outcome = 'negative' OR b.outcome = 'negative'"""
 
 
-def moved_negatives(store: Store, before: Run, after: Run) -> list[tuple[str, str, int]]:
+def moved_negatives(store: Database, before: StoredRun, after: StoredRun) -> list[tuple[str, str, int]]:
     """Returns (outcome before, outcome after, number) of the negatives of either run, most frequent first."""
     return store.rows(
         f"SELECT before, after, count(*) FROM ({_MOVED}) GROUP BY ALL ORDER BY count(*) DESC, before, after",
@@ -189,7 +189,7 @@ def moved_negatives(store: Store, before: Run, after: Run) -> list[tuple[str, st
 
 
 def example_of_move(
-    store: Store, before: Run, after: Run, was: str, became: str
+    store: Database, before: StoredRun, after: StoredRun, was: str, became: str
 ) -> tuple[str, str, str, str]:
     """Returns one pair with these outcomes: query_id, query, doc_id, document."""
     (row,) = store.rows(
@@ -201,7 +201,7 @@ def example_of_move(
     return row
 
 
-def positive_changes(store: Store, before: Run, after: Run) -> dict[str, int]:
+def positive_changes(store: Database, before: StoredRun, after: StoredRun) -> dict[str, int]:
     """Returns the number of positives of both runs, only the first (`gone`), only the second (`new`)."""
     rows = store.rows(
         """SELECT CASE WHEN b.doc_id IS NULL THEN 'gone' WHEN a.doc_id IS NULL THEN 'new' ELSE 'both' END,
@@ -214,7 +214,7 @@ def positive_changes(store: Store, before: Run, after: Run) -> dict[str, int]:
     return {"both": 0, "gone": 0, "new": 0} | dict(rows)
 
 
-def triplet_changes(store: Store, before: Run, after: Run) -> pa.Table:
+def triplet_changes(store: Database, before: StoredRun, after: StoredRun) -> pa.Table:
     """Returns the number of triplets that both runs have, or only one; columns both, gone, new."""
     return store.table(
         """WITH a AS (SELECT query_id, positive_id, negative_id FROM triplets WHERE run_id = $before),

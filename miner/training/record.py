@@ -9,7 +9,7 @@ from pathlib import Path
 from miner.engine.files import write_whole
 from miner.engine.progress import Progress
 from miner.errors import MinerError, StoreError
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.pending import NOTE, TrainedModel, note_of, notes_folder, record
 
 WAIT = 30.0
@@ -25,7 +25,7 @@ def note_training(
     and beside the store. The next command that writes to the store takes it in, and `progress` gets a note.
     """
     try:
-        with Store.open(path, wait=WAIT, note=progress.note) as store:
+        with Database.open(path, wait=WAIT, note=progress.note) as store:
             if store.id != store_id:
                 raise StoreError(f"{path} is another store than at the start")
             record(store, models)

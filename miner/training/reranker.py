@@ -26,7 +26,7 @@ from miner.models.kinds import require_one_score
 from miner.models.names import ModelFolder, resolve
 from miner.models.reranker import Reranker, fold_folder
 from miner.models.weights import FOLDS_FILE
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.models import is_trained_here
 from miner.store.pending import TrainedModel
 from miner.text import fingerprint
@@ -79,7 +79,7 @@ class _RerankerPlan:
 
 
 def train_reranker(
-    store: Store, out: Path, config: RerankerConfig, progress: Progress = SILENT, *, force: bool = False
+    store: Database, out: Path, config: RerankerConfig, progress: Progress = SILENT, *, force: bool = False
 ) -> RerankerReport:
     """Trains a reranker on the store's judgments and writes it, with its card, to the folder `out`.
 
@@ -289,7 +289,7 @@ def _trained_models(plan: _RerankerPlan, out: Path) -> list[TrainedModel]:
     return records
 
 
-def _is_recorded(store: Store, out: Path, config: RerankerConfig) -> bool:
+def _is_recorded(store: Database, out: Path, config: RerankerConfig) -> bool:
     """Whether the store knows what every model of a finished training was trained on."""
     folders = [*(fold_folder(out, number) for number in range(config.folds)), out]
     models = [model for folder in folders for model in Reranker(str(folder)).fingerprints.values()]

@@ -17,7 +17,7 @@ from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import Bm25Config
 from miner.retrieval.search import chunk_ranges
 from miner.store import corpus
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.silver import graded
 from miner.training.reranker_config import RerankerConfig
 
@@ -101,7 +101,7 @@ class StoreJudgments:
     """The note of `silver.graded` about the positives."""
 
 
-def read_judgments(store: Store, config: RerankerConfig) -> StoreJudgments:
+def read_judgments(store: Database, config: RerankerConfig) -> StoreJudgments:
     """Reads the judgments that `labelled_pairs` needs."""
     return StoreJudgments(
         corpus.positives(store, config.split),

@@ -39,7 +39,7 @@ from miner.models.names import ModelFolder, resolve
 from miner.models.quiet import quietly
 from miner.models.weights import modules_of
 from miner.store.corpus import ROLES, require_judgments, unlabelled_texts
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.text import fingerprint, is_unspaced, parts
 from miner.training.batches import length_grouped
 from miner.training.encoder_trainer import load_model, note_truncated
@@ -198,7 +198,7 @@ def pretrain(
     repeated; `force` replaces one of other texts or settings. Raises UsageError if there is no text or `out`
     is taken, ModelError if the base does not load or has no decoder, MinerError if the training diverges.
     """
-    with Store.open(store, read_only=True) as opened, opened.snapshot():
+    with Database.open(store, read_only=True) as opened, opened.snapshot():
         # A misspelt split would let the test queries in, so only the default may be missing.
         if config.without not in (None, PretrainConfig.without):
             require_judgments(opened, str(config.without), "--set without (off leaves none out)")

@@ -14,8 +14,8 @@ from miner.collection.exclusion import Exclusions
 from miner.errors import UsageError
 from miner.store import corpus
 from miner.store import evidence as stored
-from miner.store.database import Store
-from miner.store.runs import Run, find_run
+from miner.store.database import Database
+from miner.store.runs import StoredRun, find_run
 from miner.store.triplets import TextsById, mined_pairs
 from miner.training.examples import Examples
 from miner.workflows.bench_config import ARMS, BM25, EASY, FILTERED, HARD, IN_BATCH, BenchConfig
@@ -34,7 +34,7 @@ Lists = dict[Pair, list[str]]
 class Arms:
     """The pairs that all arms share, and each arm's negatives for them."""
 
-    run: Run
+    run: StoredRun
     pairs: tuple[Pair, ...]
     """Sorted."""
     negatives: dict[str, Lists]
@@ -55,7 +55,7 @@ class Arms:
         return self.easy[seed] if arm == EASY else self.negatives[arm]
 
 
-def arms_of(store: Store, config: BenchConfig) -> Arms:
+def arms_of(store: Database, config: BenchConfig) -> Arms:
     """Reads or draws the negatives of every arm for the pairs of a run.
 
     Each arm has at most as many negatives per pair as the run. Raises UsageError for an arm without evidence
@@ -88,7 +88,7 @@ def arms_of(store: Store, config: BenchConfig) -> Arms:
     return arms
 
 
-def _trainable(run: Run, config: BenchConfig) -> Run:
+def _trainable(run: StoredRun, config: BenchConfig) -> StoredRun:
     if run.split == config.split:
         raise UsageError(
             f"run {run.name} is of split '{run.split}', which the bench measures on",
@@ -97,7 +97,7 @@ def _trainable(run: Run, config: BenchConfig) -> Run:
     return run
 
 
-def _lists(store: Store, run: Run, arm: str, own: Lists, config: BenchConfig) -> Lists | None:
+def _lists(store: Database, run: StoredRun, arm: str, own: Lists, config: BenchConfig) -> Lists | None:
     """The negatives of an arm; None if the run has no evidence for it."""
     if arm == IN_BATCH:
         return {}
@@ -110,13 +110,13 @@ def _lists(store: Store, run: Run, arm: str, own: Lists, config: BenchConfig) ->
     return _of_run(store, _trainable(find_run(store, arm.removeprefix("run:")), config))
 
 
-def _of_run(store: Store, run: Run) -> Lists:
+def _of_run(store: Database, run: StoredRun) -> Lists:
     table = mined_pairs(store, run)
     pairs = zip(table["query_id"].to_pylist(), table["positive_id"].to_pylist(), strict=True)
     return dict(zip(pairs, table["negative_ids"].to_pylist(), strict=True))
 
 
-def _random(store: Store, run: Run, own: Lists, seeds: Sequence[int]) -> dict[int, Lists]:
+def _random(store: Database, run: StoredRun, own: Lists, seeds: Sequence[int]) -> dict[int, Lists]:
     """Random documents per pair that are not excluded, as many as the run has negatives per query."""
     collection = Collection.load(store, run.split)
     exclusions = Exclusions(

@@ -20,7 +20,7 @@ from miner.models.cached_encoder import CachedEncoder
 from miner.models.encoder import Encoder
 from miner.reporting.readable import Readable
 from miner.stats import Difference, compare_values, holm
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.triplets import TextsById
 from miner.training.batches import KnownPositives
 from miner.training.encoder_config import SCRATCH
@@ -145,7 +145,7 @@ def bench(
     require_own(out, "a bench")
     with locked(out / CELLS):
         try:
-            with Store.open(store, read_only=True) as opened:
+            with Database.open(store, read_only=True) as opened:
                 with opened.snapshot():
                     inputs = _read(opened, config, progress)
                 opened.release()
@@ -173,7 +173,7 @@ def bench(
     )
 
 
-def _read(store: Store, config: BenchConfig, progress: Progress) -> _Inputs:
+def _read(store: Database, config: BenchConfig, progress: Progress) -> _Inputs:
     """Reads everything but the figures of the base."""
     measured = Measured.of(
         store, config.split, config.queries, config.documents, config.training.seed, progress
@@ -229,7 +229,7 @@ def _sizes(arms: Arms, config: BenchConfig, progress: Progress) -> tuple[tuple[s
 
 
 def _before(
-    store: Store, measured: Measured, out: Path, config: BenchConfig, progress: Progress
+    store: Database, measured: Measured, out: Path, config: BenchConfig, progress: Progress
 ) -> tuple[Evaluation, ...]:
     """The figures of the base; for a random table, one per seed."""
     training, task = config.training, measured.task

@@ -28,7 +28,7 @@ from miner.reporting.readable import Readable
 from miner.stats import Rate
 from miner.store import runs
 from miner.store.corpus import require_judgments
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.lock import WriterLock
 from miner.store.triplets import triplet_count
 from miner.training.encoder import base_fingerprint
@@ -120,7 +120,7 @@ def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT)
         from miner.models.reranker import Reranker
 
         Reranker(config.mining.reranker, revision=config.mining.reranker_revision)
-    with Store.open(path, read_only=True) as store:
+    with Database.open(path, read_only=True) as store:
         require_judgments(store, config.dev_split, "--set dev_split", config.mining.split)
     with WriterLock(path), locked(out / SETTINGS):  # all rounds see the same state of the store
         _settle(out, config)
@@ -175,7 +175,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _round(path: Path, out: Path, encoder: str, number: int, config: LoopConfig, progress: Progress) -> Round:
-    with Store.open(path, note=progress.note) as store:
+    with Database.open(path, note=progress.note) as store:
         mining = replace(config.mining, encoder=encoder)
         run = mine(store, mining, name=printable(f"{out.parent.name.strip()}-{number}"), progress=progress)
         triplets = triplet_count(store, run)
@@ -190,7 +190,7 @@ def _round(path: Path, out: Path, encoder: str, number: int, config: LoopConfig,
     return Round(number, run.name, triplets, rate, coverage, model, score)
 
 
-def _audited(store: Store, run: runs.Run, config: LoopConfig, progress: Progress) -> Audit | None:
+def _audited(store: Database, run: runs.StoredRun, config: LoopConfig, progress: Progress) -> Audit | None:
     """Stores the audit of a run; returns an audit that hides only the withheld positives.
 
     In the first round others could be hidden as well; its rate would then not compare with later rounds.
@@ -210,6 +210,6 @@ def _audited(store: Store, run: runs.Run, config: LoopConfig, progress: Progress
 def _score(path: Path, model: str, config: LoopConfig, progress: Progress) -> tuple[str, float]:
     """The headline measure of the dev split, and the model's score."""
     settings = EvaluationConfig(split=config.dev_split, queries=config.queries, seed=config.training.seed)
-    with Store.open(path, read_only=True) as store:
+    with Database.open(path, read_only=True) as store:
         (evaluation,) = evaluate(store, model, settings, progress)
     return evaluation.headline, evaluation.means[evaluation.headline]

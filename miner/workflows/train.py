@@ -18,10 +18,10 @@ from miner.export.scorer import BM25, ENCODER, Scorer, scorer_of_export, scorer_
 from miner.models.similarity import SCORES
 from miner.ranges import BELOW_1, ROW_NEGATIVES, check_fields, within
 from miner.store import corpus, evidence
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.store.faults import is_database
 from miner.store.pending import TrainedModel
-from miner.store.runs import Run, find_run, staleness
+from miner.store.runs import StoredRun, find_run, staleness
 from miner.store.silver import SOURCES, graded, is_soft, judged_pairs
 from miner.store.triplets import TextsById, known_pair_keys, mined_pairs, pair_text_keys, text_labels
 from miner.store.verdicts import negative_counts
@@ -147,7 +147,7 @@ class _Read:
     split: str | None = None
     """Store: the split of the rows."""
     store_id: str = ""
-    """Store: `Store.id`."""
+    """Store: its `id`."""
     positives: pa.Table | None = None
     """Store: the positives (query_id, doc_id) among the rows."""
     known: KnownPositives | None = None
@@ -185,7 +185,7 @@ def _of_store(source: Path, config: EncoderConfig, rows: TrainingRows, progress:
     columns = rows.columns
     if columns.texts or columns.label or columns.positive_label:
         raise UsageError("--columns and --label-column are for a file", "leave them out: a store has its own")
-    with Store.open(source, read_only=True) as store, store.snapshot():
+    with Database.open(source, read_only=True) as store, store.snapshot():
         known = known_positives(store, rows.sources)
         if rows.judgments is not None:
             return _of_judgments(store, config, rows, known, progress)
@@ -233,7 +233,7 @@ def _ids(pairs: pa.Table) -> Iterator[tuple[str, str]]:
     return zip(pairs["query_id"].to_pylist(), pairs["positive_id"].to_pylist(), strict=True)
 
 
-def withheld_positives(store: Store, run: Run, share: float, seed: int) -> pa.Table:
+def withheld_positives(store: Database, run: StoredRun, share: float, seed: int) -> pa.Table:
     """Returns the positives (query_id, positive_id) of a run's queries that a training withholds.
 
     They are about `share` of each query's positives, of which at least one stays; they are the same for every
@@ -248,7 +248,7 @@ def withheld_positives(store: Store, run: Run, share: float, seed: int) -> pa.Ta
 
 
 def _of_judgments(
-    store: Store, config: EncoderConfig, rows: TrainingRows, known: KnownPositives, progress: Progress
+    store: Database, config: EncoderConfig, rows: TrainingRows, known: KnownPositives, progress: Progress
 ) -> _Read:
     split = rows.split or TRAIN
     table = judged_pairs(store, split, rows.sources)
@@ -282,7 +282,7 @@ def _of_judgments(
     )
 
 
-def _require_sure(store: Store, loss: str, sources: Sequence[str]) -> None:
+def _require_sure(store: Database, loss: str, sources: Sequence[str]) -> None:
     """Raises UsageError for soft silver judgments: all of them are above 0."""
     if SOURCES[1] in sources and is_soft(store):
         raise UsageError(
@@ -325,11 +325,11 @@ def _dev_of_store(path: Path, source: Path, dev: Dev, config: EncoderConfig, rea
             f"split '{read.split}' is trained on and cannot also choose the model",
             "name another --dev-split, or --set evaluations=0",
         )
-    with Store.open(path, read_only=True) as store, store.snapshot():
+    with Database.open(path, read_only=True) as store, store.snapshot():
         return dev_task(store, dev.split, config.seed, dev.task, trained)
 
 
-def known_positives(store: Store, sources: Sequence[str] = SOURCES[:1]) -> KnownPositives:
+def known_positives(store: Database, sources: Sequence[str] = SOURCES[:1]) -> KnownPositives:
     """Returns the pairs that people or these sources judged relevant, in any split, and the texts' labels."""
     from miner.training.batches import KnownPositives
 
@@ -423,7 +423,7 @@ def _labelled(texts: dict[str, Sequence[Any]]) -> pa.Table:
 
 
 def dev_task(
-    store: Store, split: str | None = None, seed: int = 13, task: str = AUTO, trained: str | None = None
+    store: Database, split: str | None = None, seed: int = 13, task: str = AUTO, trained: str | None = None
 ) -> DevTask | None:
     """Returns how to score a model on a split of a store, or on a sample of a large split.
 

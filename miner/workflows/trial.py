@@ -19,7 +19,7 @@ from miner.faults import read_json
 from miner.models.encoder import Encoder, Vectors
 from miner.models.names import resolve
 from miner.store import corpus
-from miner.store.database import Store
+from miner.store.database import Database
 from miner.text import fingerprint
 from miner.training.batches import KnownPositives
 from miner.training.encoder import base_fingerprint, train_encoder
@@ -54,7 +54,7 @@ class Measured:
     @classmethod
     def of(
         cls,
-        store: Store,
+        store: Database,
         split: str,
         queries: int | None,
         documents: int | None,
