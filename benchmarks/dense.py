@@ -28,7 +28,7 @@ SYSTEMS = ("miner", "peer", "peer-bf16", "miner-fp32")
 
 
 def systems(given: Namespace, store: Path, data: Path) -> dict[str, Callable[[int], Outcome]]:
-    """Returns the systems that were asked for."""
+    """Returns the requested systems."""
     known: dict[str, Callable[[int], Outcome]] = {
         "miner": lambda _: mine(store, DEPTH, vectors=False),
         "peer": lambda _: peer(data, DEPTH),
@@ -39,7 +39,7 @@ def systems(given: Namespace, store: Path, data: Path) -> dict[str, Callable[[in
 
 
 def prepare(given: Namespace) -> Beir:
-    """Reads the data and cuts it to what was asked for."""
+    """Reads the data and cuts it to the requested size."""
     data = Beir.read(given.data)
     return (data.single_positive() if given.single_positive else data).fraction(given.fraction, given.seed)
 

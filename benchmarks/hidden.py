@@ -110,7 +110,7 @@ class Outcome:
     selected: Any
     negatives: Any
     wanted: int
-    """Negatives asked for per query."""
+    """Negatives requested per query."""
 
     @classmethod
     def of(cls, trial: Trial, wanted: int) -> Outcome:

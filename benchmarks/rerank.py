@@ -59,7 +59,7 @@ def cached(given: Namespace, folder: Path, written: Path, data: Beir) -> tuple[P
 def systems(
     given: Namespace, written: Path, caches: tuple[Path, Path], reranker: Path
 ) -> dict[str, Callable[[int], Outcome]]:
-    """Returns the systems that were asked for."""
+    """Returns the requested systems."""
     store, cache = caches
     ours, theirs = ("--reranker", reranker), ("--cache", cache, "--reranker", reranker)
     known: dict[str, Callable[[int], Outcome]] = {

@@ -129,7 +129,7 @@ def fill(store: Database, made: Content) -> StoredRun:
 
 
 def insertion(path: Path, made: Content, decisions: bool, repeat: int) -> float:
-    """Returns the seconds of `finish_run` with the triplets, and with the decisions if asked for."""
+    """Returns the seconds of `finish_run` with the triplets, and with the decisions if requested."""
     with Database.open(path) as store:
         base = runs.runs(store)[0]
         run = replace(

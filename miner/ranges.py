@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from math import isfinite
+from math import isfinite, isnan
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from miner.errors import UsageError, near
 
 _MANY = re.compile(r"tuple\[(\w+), \.\.\.\](?: \| None)?")
 """The type of a field that is a tuple of values of one kind."""
-OFF = "off"
-"""The value of an option that switches its number off."""
+NO_VALUE = "none"
+"""What options and recipes write for no value, such as a rule that is off."""
+VAST = 1e9
+"""An end of a range from here on is shown only to who gives a number beyond it."""
 _SHOWN = 60
 """The most characters of a value in a message."""
 
@@ -40,6 +42,19 @@ class Range:
         low = f"{'above' if self.above else 'at least'} {bound(self.low)}"
         return f"{kind} {low} and {'below' if self.below else 'at most'} {bound(self.high)}"
 
+    @property
+    def words(self) -> str:
+        """The range as help and pages show it: without an end that nobody meets."""
+        low, high = self.low > -VAST, self.high < VAST
+        if low and high:
+            return str(self)
+        kind = "a whole number" if self.is_whole else "a number"
+        if low:
+            return f"{kind} {f'above {bound(self.low)}' if self.above else f'of {bound(self.low)} or more'}"
+        if high:
+            return f"{kind} {f'below {bound(self.high)}' if self.below else f'of {bound(self.high)} or less'}"
+        return kind
+
     def number(self, value: object) -> int | float | None:
         """Returns `value` as an int or a float without a negative zero; None if it is not in the range."""
         if isinstance(value, bool) or not isinstance(value, Integral if self.is_whole else Real):
@@ -60,16 +75,31 @@ class Range:
             return self.number(int(text) if self.is_whole else float(text))
         return None
 
-    def require(self, name: str, value: object, may_be_off: bool = False) -> int | float:
+    def require(self, name: str, value: object, may_be_none: bool = False) -> int | float:
         """Returns `value` as `number` does; raises UsageError if it is not in the range."""
         accepted = self.number(value)
         if accepted is None:
-            raise UsageError(f"{name} must be {self.allowed(may_be_off)}, got {literal(value)}")
+            raise UsageError(f"{name} must be {self.allowed(may_be_none, value)}, got {literal(value)}")
         return accepted
 
-    def allowed(self, may_be_off: bool) -> str:
-        """Returns the range in words, with `off` if that is allowed."""
-        return f"{self} or {OFF}" if may_be_off else str(self)
+    def allowed(self, may_be_none: bool, value: object = None) -> str:
+        """Returns the range in words, with `none` if that is allowed; all of it if `value` is a number."""
+        words = str(self) if _is_number(value) else self.words
+        return or_none(words) if may_be_none else words
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return not isnan(float(value))  # type: ignore[arg-type]
+    except OverflowError:
+        return True
+    except (TypeError, ValueError):
+        return False
+
+
+def or_none(words: str) -> str:
+    """Returns what a setting may be, in words, with `none` as another choice."""
+    return f"{words}, or {NO_VALUE}" if " or " in words else f"{words} or {NO_VALUE}"
 
 
 def whole(low: int, high: int) -> Range:

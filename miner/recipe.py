@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.errors import UsageError, near
-from miner.ranges import OFF, Range, bare, literal, require_one_of
+from miner.ranges import NO_VALUE, Range, bare, literal, or_none, require_one_of
 
 _KINDS = {str: "a text", bool: "true or false", tuple: "a list of texts"}
 _BOOLEANS = {"true": True, "false": False}
@@ -28,8 +28,8 @@ class Setting:
     """`str`, `bool` or `tuple` (of texts); of no meaning if there is a range."""
     range: Range | None = None
     choices: tuple[str, ...] = ()
-    may_be_off: bool = False
-    """Whether it may be none, which a recipe and an option write as `off`."""
+    may_be_none: bool = False
+    """Whether it may have no value, which a recipe and an option write as `none`."""
     convert: Callable[[str], Any] | None = None
     """Makes a value from a text that holds several, such as `a,b`; raises UsageError."""
     metavar: str | None = None
@@ -39,23 +39,32 @@ class Setting:
     def values(self) -> str:
         """The values it may have, in words."""
         if self.range is not None:
-            return self.range.allowed(self.may_be_off)
+            return self.range.allowed(self.may_be_none)
+        if self.kind is bool and self.may_be_none:
+            return f"true, false or {NO_VALUE}"
         kind = " | ".join(self.choices) if self.choices else _KINDS[self.kind]
-        return f"{kind} or {OFF}" if self.may_be_off else kind
+        return or_none(kind) if self.may_be_none else kind
+
+    @property
+    def shown_default(self) -> str:
+        """The default as help and pages show it; empty if there is none, or if the help names it."""
+        if "[default" in self.help or self.default in (None, ()):
+            return ""
+        return str(self.default).lower() if self.kind is bool else str(self.default)
 
     def check(self, value: Any, where: str = "") -> Any:
-        """Returns a value of a recipe or of Python as the configuration takes it, `off` as None.
+        """Returns a value of a recipe or of Python as the configuration takes it, `none` as None.
 
         `where` begins the message of the UsageError for a value of another kind, or out of its range.
         """
-        if self.may_be_off and (value is None or value == OFF):
+        if self.may_be_none and (value is None or value == NO_VALUE):
             return None
         if self.kind is tuple and isinstance(value, list | tuple):
             return tuple(map(str, value))
         if self.range is not None:
-            return self.range.require(f"{where}{self.name}", value, self.may_be_off)
+            return self.range.require(f"{where}{self.name}", value, self.may_be_none)
         if not isinstance(value, self.kind):
-            hint = f"give {_KINDS[self.kind]}{f' or {OFF!r}' if self.may_be_off else ''}"
+            hint = f"give {_KINDS[self.kind]}{f' or {NO_VALUE!r}' if self.may_be_none else ''}"
             raise UsageError(f"{where}{self.name} is {literal(value)}", hint)
         if self.choices:
             require_one_of(f"{where}{self.name}", str(value), self.choices)
@@ -63,12 +72,13 @@ class Setting:
 
     def parse(self, text: str, where: str) -> Any:
         """Returns the value that a text on the command line writes; UsageError as in `check`."""
-        if self.may_be_off and text == OFF:
+        if self.may_be_none and text == NO_VALUE:
             return None
         if self.range is not None:
             value = self.range.parse(text)
             if value is None:
-                raise UsageError(f"{where}{self.name} must be {self.values}, got {bare(text)}")
+                allowed = self.range.allowed(self.may_be_none, text)
+                raise UsageError(f"{where}{self.name} must be {allowed}, got {bare(text)}")
             return value
         if self.kind is bool:
             return self.check(_BOOLEANS.get(text, text), where)
@@ -177,7 +187,10 @@ def parse_all(texts: Iterable[str], tables: Tables) -> dict[str, dict[str, Any]]
     for text in texts:
         name, sign, value = text.partition("=")
         if not sign:
-            raise UsageError(f"--set {literal(text)[1:-1]} has no value", "write --set key=value")
+            raise UsageError(
+                f"--set {literal(text)[1:-1]} has no value",
+                "write --set key=value; --set help lists the keys",
+            )
         table, known = find(name.strip(), tables)
         one = known.parse(value.strip() if known.kind is not str else value, "--set ")
         found[table][known.name] = (

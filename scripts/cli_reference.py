@@ -27,7 +27,8 @@ SETTINGS_HEAD = """# Settings
 Written by `scripts/docs` from the commands themselves; a test holds it current.
 
 Every setting of a command can be given with `--set key=value`, and in a recipe with `--config FILE`. The
-settings that most users need are options too. Options and `--set` override the recipe. `off` means none.
+settings that most users need are options too. Options and `--set` override the recipe. The value `none` means
+no value; for a rule, that it is off. `miner COMMAND --set help` lists the settings of a command.
 
 ```sh
 miner mine my.duckdb --encoder bundled --set max_score=0.8 --set document_cap=20
@@ -98,17 +99,11 @@ def settings() -> str:
             f"`[{table}]`" if table else "",
             ", ".join(names),
             setting.values,
-            _default(setting),
+            setting.shown_default,
             setting.help,
         ]
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join([SETTINGS_HEAD, *lines, ""])
-
-
-def _default(setting: Setting) -> str:
-    if "[default" in setting.help or setting.default in (None, ()):
-        return ""
-    return str(setting.default).lower() if setting.kind is bool else str(setting.default)
 
 
 def _section(command: click.Command, context: click.Context) -> Iterator[str]:

@@ -39,7 +39,7 @@ def _table(columns: str, rows: list[tuple[object, ...]]) -> pa.Table:
 
 
 def make_run(name: str, **changes: object) -> StoredRun:
-    """Returns a run with two negatives asked for, ready to be entered."""
+    """Returns a run with two requested negatives, ready to be entered."""
     values: dict[str, object] = {
         "run_id": f"id-{name}", "name": name, "split": "train",
         "config": {"negatives": 2, "rules": {"relative_margin": 0.05}, "index": "Flat|x"},

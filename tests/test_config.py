@@ -68,10 +68,10 @@ def test_a_recipe_is_read_flat_and_applied(tmp_path: Path) -> None:
 
 
 def toml(config: MiningConfig) -> str:
-    """The whole configuration as a recipe; TOML's strings, numbers and lists are JSON's, and None is off."""
+    """The whole configuration as a recipe; TOML's strings, numbers and lists are JSON's, and None is none."""
 
     def lines(values: dict[str, Any]) -> str:
-        shown = {k: "off" if v is None else v for k, v in values.items() if k not in TABLES}
+        shown = {k: "none" if v is None else v for k, v in values.items() if k not in TABLES}
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in shown.items())
 
     values = asdict(config)
@@ -90,7 +90,7 @@ configs = st.builds(
     bm25_k1=st.floats(0, 5),
     bm25_b=st.floats(0, 1),
     encoder=st.sampled_from(["bundled", "a/b"]),
-    query_prompt=st.one_of(st.none(), text.filter(lambda t: t != "off")),
+    query_prompt=st.one_of(st.none(), text.filter(lambda t: t != "none")),
     overlaps=st.booleans(),
     protected=st.lists(text, max_size=3).map(tuple),
     rules=st.builds(
@@ -208,12 +208,15 @@ def test_a_table_that_is_none_and_an_unknown_table_are_refused(tmp_path: Path) -
         ("bm25_k1 = false", "bm25_k1 must be a number from 0 to 1,000, got False"),
         ("bm25 = 'off'", "bm25 is 'off'; give true or false"),
         ("bm25 = 1", "bm25 is 1; give true or false"),
-        ("encoder = 5", "encoder is 5; give a text or 'off'"),
-        ("encoder = true", "encoder is True; give a text or 'off'"),
-        ("rerank_depth = 'deep'", "rerank_depth must be a whole number from 1 to 100,000 or off, got 'deep'"),
+        ("encoder = 5", "encoder is 5; give a text or 'none'"),
+        ("encoder = true", "encoder is True; give a text or 'none'"),
+        (
+            "rerank_depth = 'deep'",
+            "rerank_depth must be a whole number from 1 to 100,000 or none, got 'deep'",
+        ),
         ("protected = 'd1'", "protected is 'd1'; give a list of texts"),
-        ("[rules]\nmax_score = 'none'", "max_score must be a number from -1e+30 to 1e+30 or off, got 'none'"),
-        ("[rules]\nmax_score = [1]", "max_score must be a number from -1e+30 to 1e+30 or off, got [1]"),
+        ("[rules]\nmax_score = 'off'", "max_score must be a number or none, got 'off'"),
+        ("[rules]\nmax_score = [1]", "max_score must be a number or none, got [1]"),
         (
             "[selection]\nseed = 1.0",
             "seed must be a whole number from 0 to 9,223,372,036,854,775,807, got 1.0",
@@ -241,7 +244,7 @@ def test_without_a_rule_the_default_rule_is_in_force() -> None:
         "relative_margin": 0.05,
         "reference_positive": "median",
     }
-    for idle in ({"depth": 7}, {"reference_positive": "lowest"}, {"skip_top": 0}, {"percentile": "off"}):
+    for idle in ({"depth": 7}, {"reference_positive": "lowest"}, {"skip_top": 0}, {"percentile": "none"}):
         assert with_values(MiningConfig(), idle).rules == Rules()
 
 
@@ -253,7 +256,7 @@ def test_naming_a_rule_replaces_the_default_rule(tmp_path: Path, name: str) -> N
     file = recipe(tmp_path, f"[rules]\n{name} = {OTHERS[name]}\n")
     assert with_values(MiningConfig(), read_recipe(file)).rules == rules
     # What old recipes and commands say is right still.
-    old = {name: OTHERS[name], "relative_margin": "off"}
+    old = {name: OTHERS[name], "relative_margin": "none"}
     assert with_values(MiningConfig(), old).rules == rules == Rules(**{**old, "relative_margin": None})
     both = Rules(**{name: OTHERS[name], "relative_margin": 0.05})
     assert both.relative_margin == 0.05
@@ -262,7 +265,7 @@ def test_naming_a_rule_replaces_the_default_rule(tmp_path: Path, name: str) -> N
 
 def test_off_alone_leaves_no_rule() -> None:
     assert in_force(Rules(relative_margin=None)) == {}
-    assert with_values(MiningConfig(), {"relative_margin": "off"}).rules == Rules(relative_margin=None)
+    assert with_values(MiningConfig(), {"relative_margin": "none"}).rules == Rules(relative_margin=None)
 
 
 def test_the_rules_of_a_run_are_replaced_by_those_that_are_named() -> None:
@@ -272,8 +275,8 @@ def test_the_rules_of_a_run_are_replaced_by_those_that_are_named() -> None:
         percentile=5.0, min_score=0.1, reference_positive="best"
     )
     assert with_values(run, {"max_score": 2.0}).rules == Rules(max_score=2.0, reference_positive="median")
-    assert with_values(run, {"min_score": "off"}).rules == Rules(percentile=5.0, reference_positive="median")
-    assert with_values(run, {"relative_margin": "off"}).rules == run.rules
+    assert with_values(run, {"min_score": "none"}).rules == Rules(percentile=5.0, reference_positive="median")
+    assert with_values(run, {"relative_margin": "none"}).rules == run.rules
 
 
 @given(st.dictionaries(st.sampled_from([*OTHERS, "relative_margin"]), st.none()), st.booleans())
@@ -284,10 +287,10 @@ def test_stored_rules_are_read_as_they_are(nulls: dict[str, None], margin: bool)
 
 
 def test_off_is_none_where_none_can_be_and_a_text_elsewhere() -> None:
-    assert with_values(MiningConfig(), {"relative_margin": "off"}).rules.relative_margin is None
-    assert with_values(MiningConfig(encoder="a"), {"encoder": "off"}).encoder is None
+    assert with_values(MiningConfig(), {"relative_margin": "none"}).rules.relative_margin is None
+    assert with_values(MiningConfig(encoder="a"), {"encoder": "none"}).encoder is None
     assert with_values(MiningConfig(encoder="a"), {"encoder": None}).encoder is None
-    assert with_values(MiningConfig(), {"split": "off"}).split == "off"
+    assert with_values(MiningConfig(), {"split": "none"}).split == "none"
     with pytest.raises(UsageError, match=r"^negatives must be a whole number from 1 to 10,000, got None$"):
         with_values(MiningConfig(), {"negatives": None})
 
@@ -330,33 +333,33 @@ def test_no_key_is_in_two_sections_and_every_key_has_help() -> None:
         ({"positives": "first"}, "positives must be one of all, best, got 'first'"),
         ({"negatives": 0}, "negatives must be a whole number from 1 to 10,000, got 0"),
         ({"depth": 0}, "depth must be a whole number from 1 to 100,000, got 0"),
-        ({"rerank_depth": 0}, "rerank_depth must be a whole number from 1 to 100,000 or off, got 0"),
+        ({"rerank_depth": 0}, "rerank_depth must be a whole number from 1 to 100,000 or none, got 0"),
         ({"bm25_k1": -0.1}, "bm25_k1 must be a number from 0 to 1,000, got -0.1"),
         ({"bm25_b": 1.5}, "bm25_b must be a number from 0 to 1, got 1.5"),
         ({"skip_top": -1}, "skip_top must be a whole number from 0 to 100,000, got -1"),
-        ({"max_rank": 0}, "max_rank must be a whole number from 1 to 1,000,000,000 or off, got 0"),
+        ({"max_rank": 0}, "max_rank must be a whole number from 1 to 1,000,000,000 or none, got 0"),
         (
             {"skip_top": 5, "max_rank": 5},
             "max_rank must be above skip_top (5), got 5",
         ),
         (
             {"relative_margin": 5},
-            "relative_margin must be a number from -1e+30 to 1 or off, got 5",
+            "relative_margin must be a number from -1e+30 to 1 or none, got 5",
         ),
-        ({"percentile": 101}, "percentile must be a number from 0 to 100 or off, got 101"),
-        ({"percentile": -1}, "percentile must be a number from 0 to 100 or off, got -1"),
-        ({"max_score": float("nan")}, "max_score must be a number from -1e+30 to 1e+30 or off, got nan"),
+        ({"percentile": 101}, "percentile must be a number from 0 to 100 or none, got 101"),
+        ({"percentile": -1}, "percentile must be a number from 0 to 100 or none, got -1"),
+        ({"max_score": float("nan")}, "max_score must be a number or none, got nan"),
         (
             {"relative_margin": float("-inf")},
-            "relative_margin must be a number from -1e+30 to 1 or off, got -inf",
+            "relative_margin must be a number from -1e+30 to 1 or none, got -inf",
         ),
         (
             {"absolute_margin": float("inf")},
-            "absolute_margin must be a number from -1e+30 to 1e+30 or off, got inf",
+            "absolute_margin must be a number from -1e+30 to 1e+30 or none, got inf",
         ),
-        ({"bm25_quota": -1}, "bm25_quota must be a whole number from 0 to 1,000,000,000 or off, got -1"),
-        ({"dense_quota": -1}, "dense_quota must be a whole number from 0 to 1,000,000,000 or off, got -1"),
-        ({"document_cap": -1}, "document_cap must be a whole number from 0 to 1,000,000,000 or off, got -1"),
+        ({"bm25_quota": -1}, "bm25_quota must be a whole number from 0 to 1,000,000,000 or none, got -1"),
+        ({"dense_quota": -1}, "dense_quota must be a whole number from 0 to 1,000,000,000 or none, got -1"),
+        ({"document_cap": -1}, "document_cap must be a whole number from 0 to 1,000,000,000 or none, got -1"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(values: dict[str, Any], text: str) -> None:

@@ -39,7 +39,7 @@ def pairs(store: Database, name: str) -> set[tuple[str, str]]:
 def test_every_negative_that_went_is_told_with_its_reason(store: Database) -> None:
     found = differences(store, "naive", "strict")
     before, after = pairs(store, "naive"), pairs(store, "strict")
-    assert found.causes == ("relative_margin off → 0.3",)
+    assert found.causes == ("relative_margin none → 0.3",)
     assert found.same_negatives == len(before & after)
     assert sum(one.number for one in found.moved if one.before == "negative") == len(before - after)
     assert sum(one.number for one in found.moved if one.after == "negative") == len(after - before)
@@ -68,7 +68,7 @@ def test_the_command(store: Database) -> None:
     store.close()
     command = ["runs", "diff", path, "naive", "strict"]
     told = CliRunner().invoke(group, command)
-    assert told.stdout.splitlines()[:2] == ["naive → strict", "  relative_margin off → 0.3"]
+    assert told.stdout.splitlines()[:2] == ["naive → strict", "  relative_margin none → 0.3"]
     assert "negative → dropped (relative_margin), such as" in told.stdout
     assert json.loads(CliRunner().invoke(group, ["runs", "diff", path, "naive", "strict", "--json"]).stdout)[
         "moved"

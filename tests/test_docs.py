@@ -59,7 +59,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trees = {tree: tree for tree in list(ANGLES)[2:]}
     queries = {"q0": "north", "q1": "east"}
     with make_store(folder / "s.duckdb", trees, queries, [("q0", "pine"), ("q1", "fir")]) as made:
-        run = mine(made, with_values(MiningConfig(), encoder | {"relative_margin": "off"}))
+        run = mine(made, with_values(MiningConfig(), encoder | {"relative_margin": "none"}))
         decide_again(made, run, with_values(MiningConfig(), encoder | {"relative_margin": 0.05}))
     return folder / "s.duckdb"
 

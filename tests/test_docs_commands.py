@@ -164,7 +164,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run(["ingest", str(folder / store), data])
     run(["ingest", str(folder / "stsb.duckdb"), *sts, "--relevance-column", "score", "--split", "test"])
     shutil.copy(folder / "claims.duckdb", folder / "my.duckdb")
-    run(["mine", str(folder / "my.duckdb"), "--encoder", "bundled", "--relative-margin", "off"])
+    run(["mine", str(folder / "my.duckdb"), "--encoder", "bundled", "--relative-margin", "none"])
     run(["export", str(folder / "my.duckdb"), str(folder / "my-triplets"), "--format", "triplet"])
     return folder
 

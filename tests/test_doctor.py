@@ -77,7 +77,7 @@ def test_without_torch_its_build_for_the_machine_comes_first(monkeypatch: pytest
         return there(name)
 
     monkeypatch.setattr(metadata, "version", version)
-    first = "install PyTorch's build for this machine first (see docs/getting-started.md#install)"
+    first = "install PyTorch's build for this machine first, with the command that pytorch.org gives for it"
     assert doctor._package("torch", ">=2.4").fix == first
     assert doctor._package("accelerate", ">=1.0").fix == f"{first}, then: pip install 'accelerate>=1.0'"
     assert doctor._package("click", ">=8.2").fix == "pip install 'click>=8.2'"

@@ -108,7 +108,7 @@ def test_a_named_rule_replaces_the_default_rule(store: Store) -> None:
     [
         ({"negative": 3}, r"unknown setting 'negative' \(did you mean 'negatives'\?\)"),
         ({"negatives": "3"}, "negatives must be a whole number"),
-        ({"relative_margin": "off"}, "relative_margin must be a number"),
+        ({"relative_margin": "none"}, "relative_margin must be a number"),
         ({"strategy": "hardest"}, "strategy must be one of top, random, ambiguous"),
         ({"rules": {"percentile": 5}}, r"rules must be a Rules\(…\)"),
         ({"config": Rules()}, r"config must be a MiningConfig\(…\)"),
@@ -127,7 +127,7 @@ def test_a_setting_that_several_parts_have_is_refused(path: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Rules(relative_margin="off"), "relative_margin"),  # type: ignore[arg-type]
+        (lambda: Rules(relative_margin="none"), "relative_margin"),  # type: ignore[arg-type]
         (lambda: Rules(percentile=120), "percentile must be a number from 0 to 100, got 120"),
         (lambda: Rules(reference_positive="highest"), "reference_positive must be one of"),
         (lambda: Selection(strategy="hardest"), "strategy must be one of"),

@@ -312,7 +312,7 @@ def test_cli_writes_a_summary_for_people(store: Database, tmp_path: Path) -> Non
     assert result.stdout == ""
     assert result.stderr == (
         f"run 'first': 2 rows from 2 queries (the run has 5 triplets) in {out / 'data/train.jsonl'}\n"
-        "queries with fewer negatives than asked for: 2\n"
+        "queries with fewer negatives than requested: 2\n"
         "left out: queries without negatives: 1\n"
         "left out: (query, positive) pairs with fewer than 2 negatives: 1\n"
     )

@@ -1,4 +1,4 @@
-"""Which FAISS indexes may be asked for. A string outside the grammar never reaches FAISS."""
+"""Which FAISS indexes may be requested. A string outside the grammar never reaches FAISS."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ PHRASES = {
     r"\bmaterial\b": "replay",
     r"--anchor\b|\banchor (lowest|median|best|each)\b": "reference positive",
     r"\b(keep|full|its|the|their|margin's|more|most) yield\b|\bkeep[-_]yield\b": "coverage",
+    r"\basked for\b": "requested",
     r"(?<!--)\bhold-out\b": "withheld positives, held-out queries",
     r"\bwrong negatives?\b|\bnegatives? (is|are) wrong\b|\bwrong are (my|the) negatives\b": "false negatives",
     # turns of phrase that need a second reading

@@ -31,7 +31,7 @@ def test_a_setting_that_is_a_list_says_what_came_and_what_went() -> None:
     assert change("protected", [], ["a", "b"]) == "protected added a, b"
     assert change("protected", ["a", "b", "c"], ["b", "d"]) == "protected added d, removed a, c"
     assert change("depth", 5, 7) == "depth 5 → 7"
-    assert change("encoder", None, "bundled") == "encoder off → bundled"
+    assert change("encoder", None, "bundled") == "encoder none → bundled"
 
 
 def test_three_thousand_protected_documents_are_a_short_note(tmp_path: Path) -> None:

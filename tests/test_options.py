@@ -87,12 +87,12 @@ def test_every_kind_of_setting_as_an_option_and_with_set(tmp_path: Path) -> None
     options = [
         "--split", "dev", "--depth", "7", "--no-bm25", "--encoder", "bundled", "--set", "bm25_k1=0.9",
         "--protected", "007", "--protected", "d2", "--set", "overlaps=false", "--reference-positive", "each",
-        "--max-score", "1", "--relative-margin", "off", "--negatives", "3", "--set", "document_cap=0",
+        "--max-score", "1", "--relative-margin", "none", "--negatives", "3", "--set", "document_cap=0",
         "--strategy", "random", "--set", "positives=best",
     ]  # fmt: skip
     assignments = (
         "split=dev depth=7 bm25=false encoder=bundled bm25_k1=0.9 protected=007 protected=d2 overlaps=false "
-        "rules.reference_positive=each max_score=1 relative_margin=off selection.negatives=3 document_cap=0 "
+        "rules.reference_positive=each max_score=1 relative_margin=none selection.negatives=3 document_cap=0 "
         "strategy=random positives=best"
     )
     assert mining(*options) == expected
@@ -110,8 +110,8 @@ def test_options_and_set_win_over_the_recipe_and_the_recipe_over_the_defaults(tm
     assert (config.depth, config.bm25, config.protected) == (5, False, ("a",))
     assert (config.rules.max_score, config.rules.skip_top) == (2.0, 3)
     config = mining(
-        "--config", str(file), "--depth", "6", "--set", "bm25=true", "--encoder", "off", "--protected", "b",
-        "--max-score", "off", "--set", "skip_top=0",
+        "--config", str(file), "--depth", "6", "--set", "bm25=true", "--encoder", "none", "--protected", "b",
+        "--max-score", "none", "--set", "skip_top=0",
     )  # fmt: skip
     assert config is not None
     assert (config.depth, config.bm25, config.encoder, config.protected) == (6, True, None, ("b",))
@@ -145,9 +145,9 @@ def test_a_file_of_ids_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     [
         ("depth", "many", "must be a whole number from 1 to 100,000, got many"),
         ("depth", "1.5", "must be a whole number from 1 to 100,000, got 1.5"),
-        ("depth", "off", "must be a whole number from 1 to 100,000, got off"),
-        ("max_score", "high", "must be a number from -1e+30 to 1e+30 or off, got high"),
-        ("max_score", "nan", "must be a number from -1e+30 to 1e+30 or off, got nan"),
+        ("depth", "none", "must be a whole number from 1 to 100,000, got none"),
+        ("max_score", "high", "must be a number or none, got high"),
+        ("max_score", "nan", "must be a number or none, got nan"),
         ("negatives", "0", "must be a whole number from 1 to 10,000, got 0"),
     ],
 )
@@ -233,12 +233,39 @@ def test_an_unknown_option_says_what_it_is_now(option: str, hint: str) -> None:
 def test_the_help_shows_defaults() -> None:
     shown = {option.opts[0]: option.help or "" for option in MINING.options()}
     assert shown["--depth"].endswith("[default: 100]")
-    assert shown["--relative-margin"].endswith("[default: 0.05, or off with another rule].")
+    assert shown["--relative-margin"].endswith("[default: 0.05, or none with another rule].")
     assert "default" not in shown["--max-score"]
     assert list(shown)[-2:] == ["--config", "--set"]
 
 
+def test_set_help_lists_every_setting_without_any_argument() -> None:
+    values, output = called(MINING, "--set", "help", "--depth", "many")
+    assert values is None
+    assert "Settings of mine: --set KEY=VALUE" in output
+    assert (
+        "depth Candidates per query and retriever. a whole number from 1 to 100,000; default: 100; "
+        "option: --depth bm25 Search with BM25. true or false; default: true; option: --no-bm25 bm25_backend"
+    ) in output
+    assert "[rules]: reference_positive The positive" in output
+    assert (
+        "max_rank Drop candidates that every retriever ranks below this. a whole number of 1 or more, or none"
+        in output
+    )
+
+
 # Every command
+
+
+@pytest.mark.parametrize("command", SET, ids=lambda command: command.name)
+def test_set_help_lists_the_settings_of_every_command(command: Command) -> None:
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(command, ["--set", "help"], prog_name=command.name)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert command.settings is not None
+    for table, settings in command.settings.tables.items():
+        assert not table or f"[{table}]:" in lines
+        assert [key for key in settings if not any(line.startswith(f"  {key} ") for line in lines)] == []
+    assert max(map(len, lines)) <= 80
 
 
 def test_there_are_at_most_150_options() -> None:

@@ -66,6 +66,23 @@ def test_a_range_says_what_it_is(allowed: Range, text: str) -> None:
     assert str(allowed) == text
 
 
+@pytest.mark.parametrize(
+    ("allowed", "text"),
+    [
+        (number(-1e30, 1e30), "a number"),
+        (number(-1e30, 1), "a number of 1 or less"),
+        (number(0, 1e38, above=True), "a number above 0"),
+        (COUNT, "a whole number of 1 or more"),
+        (SHARE, "a number from 0 to 1"),
+    ],
+)
+def test_an_end_that_nobody_meets_is_shown_only_to_a_number_beyond_it(allowed: Range, text: str) -> None:
+    assert allowed.words == text
+    assert allowed.allowed(False, "many") == text
+    assert allowed.allowed(False, "1e300") == allowed.allowed(False, 10**5000) == str(allowed)
+    assert allowed.allowed(True) == f"{text}{',' * (' or ' in text)} or none"
+
+
 def test_both_ends_are_in_or_out() -> None:
     assert [whole(1, 3).number(n) for n in (0, 1, 3, 4)] == [None, 1, 3, None]
     open_ends = number(0, 1, above=True, below=True)
@@ -132,7 +149,7 @@ def test_the_help_of_every_number_option_shows_its_range(option: click.Option) -
     [
         ("dedup", "--threshold FLOAT RANGE [0<x<=1]"),
         ("bench", "--seeds INTEGER RANGE [3<=x<=1,000]"),
-        ("mine", "--percentile FLOAT RANGE [0<=x<=100 or off]"),
+        ("mine", "--percentile FLOAT RANGE [0<=x<=100 or none]"),
     ],
 )
 def test_the_help_on_the_screen_shows_ranges(name: str, shown: str) -> None:
@@ -153,7 +170,7 @@ def test_every_number_option_has_a_range_and_names_it(option: click.Option) -> N
         with pytest.raises(click.BadParameter) as caught:
             option.type_cast_value(context, value)
         assert caught.value.exit_code == 2
-        assert f"must be {option.type.allowed}" in caught.value.message
+        assert f"must be {option.type.allowed.allowed(False, value)}" in caught.value.message
         assert "got " in caught.value.message
         assert len(caught.value.message) < 250
         assert option.opts[0] in caught.value.format_message()
@@ -238,7 +255,7 @@ def test_recipes_have_the_same_ranges(tmp_path: Path) -> None:
         ),
         ("bm25_k1 = inf", "bm25_k1 must be a number from 0 to 1,000, got inf"),
         ("bm25_b = nan", "bm25_b must be a number from 0 to 1, got nan"),
-        ("[rules]\nmax_score = 1e308", "max_score must be a number from -1e+30 to 1e+30 or off, got 1e+308"),
+        ("[rules]\nmax_score = 1e308", "max_score must be a number from -1e+30 to 1e+30 or none, got 1e+308"),
     ):
         file.write_text(line)
         with pytest.raises(UsageError) as caught:

@@ -44,8 +44,8 @@ MARGIN = "rules: relative_margin 0.05; reference positive: lowest"
         (["--percentile", "5"], "rules: percentile 5"),
         (["--set", "skip_top=3"], "rules: skip_top 3"),
         (["--set", "skip_top=3", "--relative-margin", "0.05"], f"rules: skip_top 3 + {MARGIN[7:]}"),
-        (["--relative-margin", "off", "--percentile", "5"], "rules: percentile 5"),
-        (["--relative-margin", "off"], "rules: no rule"),
+        (["--relative-margin", "none", "--percentile", "5"], "rules: percentile 5"),
+        (["--relative-margin", "none"], "rules: no rule"),
     ],
 )
 def test_mine_prints_the_rules_in_force(store: Path, flags: list[str], rules: str) -> None:
@@ -57,8 +57,8 @@ def test_mine_prints_the_rules_in_force(store: Path, flags: list[str], rules: st
     [
         (["--negatives", "2"], MARGIN),
         (["--percentile", "5"], "rules: percentile 5"),
-        (["--relative-margin", "off"], "rules: no rule"),
-        (["--percentile", "off", "--negatives", "2"], MARGIN),
+        (["--relative-margin", "none"], "rules: no rule"),
+        (["--percentile", "none", "--negatives", "2"], MARGIN),
         (["--set", "reference_positive=best"], "rules: relative_margin 0.05; reference positive: best"),
     ],
 )
@@ -72,7 +72,7 @@ def test_a_flag_joins_the_rules_of_the_recipe(store: Path, tmp_path: Path) -> No
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("[rules]\npercentile = 5.0\nmin_score = 0.1\n", "utf-8")
     assert printed("mine", store, "--config", recipe) == "rules: min_score 0.1 + percentile 5"
-    flags = ["--config", recipe, "--percentile", "9", "--set", "min_score=off", "--set", "max_rank=50"]
+    flags = ["--config", recipe, "--percentile", "9", "--set", "min_score=none", "--set", "max_rank=50"]
     assert printed("mine", store, *flags) == "rules: max_rank 50 + percentile 9"
 
 

@@ -109,17 +109,17 @@ def test_a_narrow_window_of_ranks(store: Database, window: dict[str, int], advic
 
 
 def test_a_depth_below_what_is_asked(store: Database) -> None:
-    (cause,) = shortfalls(store, mined(store, depth=3, relative_margin="off"))
+    (cause,) = shortfalls(store, mined(store, depth=3, relative_margin="none"))
     assert (cause.cause, cause.queries) == (FEW_CANDIDATES, 20)
     assert str(cause) == "20 queries: --depth 3 gives fewer than 4 candidates; mine with a larger --depth"
 
 
 def test_a_cap_and_a_quota(store: Database, encoder: Path) -> None:
-    capped = mined(store, relative_margin="off", document_cap=0)
+    capped = mined(store, relative_margin="none", document_cap=0)
     assert [(one.cause, str(one)[-18:]) for one in shortfalls(store, capped)] == [
         ("document_cap", "raise document_cap")
     ]
-    quota = mined(store, encoder=str(encoder), relative_margin="off", bm25_quota=0, dense_quota=1)
+    quota = mined(store, encoder=str(encoder), relative_margin="none", bm25_quota=0, dense_quota=1)
     (cause,) = shortfalls(store, quota)
     assert cause.cause == UNUSED
     assert str(cause).endswith("raise bm25_quota or dense_quota")
@@ -140,7 +140,7 @@ def test_words_that_no_document_has(tmp_path: Path, encoder: Path) -> None:
         )
         assert "reference_positive" not in str(cause)
         assert "--depth" not in str(cause)
-        (cause,) = shortfalls(store, mined(store, encoder=str(encoder), negatives=13, relative_margin="off"))
+        (cause,) = shortfalls(store, mined(store, encoder=str(encoder), negatives=13, relative_margin="none"))
         assert str(cause).endswith("3 queries: fewer than 13 candidates were found, and there are no others")
 
 
@@ -163,12 +163,12 @@ def test_a_rare_cause_gets_no_line(tmp_path: Path) -> None:
     with few(tmp_path, queries, [(q, "d1") for q in queries]) as store:
         found = shortfalls(store, mined(store, max_score=-1.0))
         assert [(one.cause, one.queries) for one in found] == [("max_score", 9)]
-        every = shortfalls(store, mined(store, relative_margin="off", negatives=1))
+        every = shortfalls(store, mined(store, relative_margin="none", negatives=1))
         assert [(one.cause, one.queries) for one in every] == [(FEW_CANDIDATES, 1)]
 
 
 def test_a_run_with_all_its_negatives_has_no_shortfall(store: Database) -> None:
-    assert shortfalls(store, mined(store, relative_margin="off")) == []
+    assert shortfalls(store, mined(store, relative_margin="none")) == []
 
 
 def test_each_positive_of_its_own_gets_no_figures(store: Database) -> None:

@@ -280,7 +280,7 @@ def test_nothing_else_reads_silver(store: Database, config: SilverConfig, soft: 
 
 
 def test_exported_scores_are_the_rerankers_probabilities(store: Database, config: SilverConfig) -> None:
-    rules = {"reranker": config.reranker, "dtype": "fp32", "relative_margin": "off"}
+    rules = {"reranker": config.reranker, "dtype": "fp32", "relative_margin": "none"}
     run = mine(store, with_values(MiningConfig(), rules), name="soft")
     (row,) = store.rows(
         """SELECT count(*), bool_and(t.positive_score = p.score AND t.negative_score = n.score),

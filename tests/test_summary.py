@@ -16,7 +16,7 @@ def test_queries_without_negatives_are_counted(tmp_path: Path, capsys: pytest.Ca
     documents = {"d1": "red fox", "d2": "red cat", "d3": "blue fish", "d4": "red deer"}
     queries = {"q1": "red", "q2": "blue"}
     with make_store(tmp_path / "s.duckdb", documents, queries, [("q1", "d1"), ("q2", "d3")]) as store:
-        run = mine(store, with_values(MiningConfig(), {"relative_margin": "off", "negatives": 3}))
+        run = mine(store, with_values(MiningConfig(), {"relative_margin": "none", "negatives": 3}))
         summarise(store, run)
         some = capsys.readouterr().err.splitlines()
         run = mine(store, with_values(MiningConfig(), {"max_score": -1.0}))

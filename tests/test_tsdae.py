@@ -476,7 +476,7 @@ def test_the_command_pretrains_and_prints_what_is_next(base: Path, tmp_path: Pat
 
     assert {*OPTIONS} == {*PretrainConfig().identity(), "threads"}
     fill(tmp_path / "store.duckdb").close()
-    flags = ["--base", str(base), "--set", "max_steps=2", "--set", "texts=queries", "--set", "without=off"]
+    flags = ["--base", str(base), "--set", "max_steps=2", "--set", "texts=queries", "--set", "without=none"]
     result = CliRunner().invoke(
         command, [str(tmp_path / "store.duckdb"), str(tmp_path / "out"), *flags], catch_exceptions=False
     )

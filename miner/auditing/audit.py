@@ -49,7 +49,7 @@ class Audit(Readable):
     """The rules in force, with the reference positive if one is used."""
     settings: AuditConfig
     negatives: int
-    """Negatives asked for per query."""
+    """Negatives requested per query."""
     positives: int
     """All positives of the run."""
     hideable: int

@@ -50,7 +50,7 @@ _REFINED, _STEPS = 4, 6
 _HALVES = 1 << 20
 """The second number of the halves' seed; it differs from the number of every repeat."""
 ENOUGH = 0.01
-"""Settings whose negatives differ by less than this share of those asked for count as equal: the harder
+"""Settings whose negatives differ by less than this share of those requested count as equal: the harder
 wins."""
 
 
@@ -62,7 +62,7 @@ class Figures:
     per_query: float
     """Mean number of negatives."""
     coverage: float
-    """The share of queries with all the negatives asked for."""
+    """The share of queries with all the negatives requested."""
     rank: float | None
     margin: float | None
     """Means over the negatives; None without any."""
@@ -93,11 +93,11 @@ class Calibration(Readable):
 
     run: str
     target: float | None
-    """The highest hidden-positive rate that was asked for. None: the lowest rate at the coverage of the run's
+    """The highest hidden-positive rate that was requested. None: the lowest rate at the coverage of the run's
     own rules."""
     settings: AuditConfig
     negatives: int
-    """Negatives asked for per query."""
+    """Negatives requested per query."""
     sweep: tuple[SweptRules, ...]
     own: SweptRules
     """The run's own rules."""

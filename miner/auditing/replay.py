@@ -40,7 +40,7 @@ class NegativesLeft:
     per_query: float
     """Mean number of negatives."""
     coverage: float
-    """The share of queries with all the negatives asked for."""
+    """The share of queries with all the negatives requested."""
     without: float
     """The share of queries without negatives."""
     rank: float | None

@@ -16,7 +16,7 @@ from miner.auditing.replay import NegativesLeft
 from miner.engine.files import WAIT, is_stream, locked, replacing_all, require_file
 from miner.errors import UsageError, printable
 from miner.mining.config import RULES, Rules
-from miner.ranges import OFF
+from miner.ranges import NO_VALUE
 from miner.reporting.charts import Curve, Panel, draw
 from miner.reporting.tables import NONE, decimal, percent, percent_interval, text_table
 from miner.stats import Rate
@@ -260,7 +260,7 @@ def recipe(calibration: Calibration) -> str:
 
 def _toml(value: object) -> str:
     if value is None:
-        return f'"{OFF}"'
+        return f'"{NO_VALUE}"'
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -33,7 +33,7 @@ class Counts:
     """Hidden positives that are selected as negatives."""
     negatives: Ints
     covered: Ints
-    """1 if the query has all the negatives asked for, else 0."""
+    """1 if the query has all the negatives requested, else 0."""
     ranks: Ints
     """The sum of the negatives' fused ranks."""
     margins: Floats

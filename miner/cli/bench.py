@@ -20,7 +20,8 @@ _LEFT_OUT = ("evaluations", "patience")
 _TRAINING = {name: about for name, about in OPTIONS.items() if name not in _LEFT_OUT}
 _TRAINING["loss"] = (
     click.Choice(list(FITTING)),
-    "Training objective; docs/training.md says which one to use.",
+    "Training objective. mnr, cached-mnr (large batches) and gist (with a guide) rank the positive above the "
+    "batch, triplet above one negative.",
 )
 
 

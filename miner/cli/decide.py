@@ -22,7 +22,7 @@ def command(store: Path, source: str | None, name: str | None, **given: Any) -> 
     """Decide again over the evidence of a run in STORE, without running a model.
 
     Settings that you do not name stay as they were in that run. A rule that you name replaces all rules of
-    the run; `off` turns one rule off and keeps the others. The rules in force are printed.
+    the run; `none` turns one rule off and keeps the others. The rules in force are printed.
 
     \b
     miner decide my.duckdb --relative-margin 0.1

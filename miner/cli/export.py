@@ -79,6 +79,6 @@ def _summary(report: ExportReport) -> str:
         f"in {report.data}",
     ]
     if report.shortfalls:
-        lines.append(f"queries with fewer negatives than asked for: {report.shortfalls:,}")
+        lines.append(f"queries with fewer negatives than requested: {report.shortfalls:,}")
     lines += [f"left out: {item}" for item in report.left_out]
     return "\n".join(lines)

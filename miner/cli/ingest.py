@@ -54,8 +54,8 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
         "Format of the sources; auto detects it from the files and their columns.",
     ),
     "split": (click.STRING, "Split of the judgments [default: from the names of the files, else train]."),
-    "dev": (None, "Fraction of the queries to put into split dev [default: none]."),
-    "test": (None, "Fraction of the queries to put into split test [default: none]."),
+    "dev": (None, "Fraction of the queries to put into split dev [default: 0]."),
+    "test": (None, "Fraction of the queries to put into split test [default: 0]."),
     "query_column": (click.STRING, "Pairs, triplets: column of the query."),
     "positive_column": (click.STRING, "Pairs, triplets: column of the relevant document."),
     "negative_column": (click.STRING, "Triplets: column of the negative; also NAME_1, NAME_2, and so on."),
@@ -69,7 +69,7 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "relevance_column": (
         click.STRING,
         "Column of the relevance; 0 or less means not relevant. none: every row is a positive "
-        "[default: none, if no column looks like a label].",
+        "[default: none, but an error if a column looks like a label].",
     ),
     "relevance_map": (
         click.STRING,
@@ -102,6 +102,9 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
 }
 """The fields of SourceConfig, with their types and help texts."""
 _KEYS = described(SourceConfig, _OPTIONS)
+_KEYS["relevance_column"] = replace(
+    _KEYS["relevance_column"], may_be_none=False
+)  # none is a value of its own
 _KEYS["columns"] = replace(_KEYS["columns"], convert=_names, metavar="NAME,…")
 _KEYS["relevance_map"] = replace(_KEYS["relevance_map"], convert=_mapping, metavar="VALUE=NUMBER,…")
 SETTINGS = Settings(

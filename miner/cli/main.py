@@ -1,4 +1,4 @@
-"""The `miner` command: finds the commands, imports only the one that is asked for, ends well."""
+"""The `miner` command: finds the commands, imports only the requested one, ends well."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ def command(store: Path, name: str | None, workers: int | None, **given: Any) ->
     false negatives. The hardest of the others become negatives. Every candidate keeps its ranks, scores and
     reason. The same command after a kill continues where it stopped.
 
-    A rule that you name replaces the default rule, a relative margin of 0.05. `off` turns a rule off. The
-    rules in force are printed. There are more rules and settings than options: see docs/settings.md.
+    A rule that you name replaces the default rule, a relative margin of 0.05. `none` turns a rule off. The
+    rules in force are printed. There are more rules and settings than options: --set help lists them.
 
     \b
     miner mine my.duckdb

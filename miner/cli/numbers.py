@@ -6,38 +6,37 @@ from typing import Any
 
 import click
 
-from miner.ranges import OFF, Range, bare, bound
-
-_VAST = 1e9
-"""An end from here on is not shown in the help."""
+from miner.ranges import NO_VALUE, VAST, Range, bare, bound
 
 
 class Within(click.FloatRange):
-    """A number of a range; with `may_be_off` also the text `off` for none.
+    """A number of a range; with `may_be_none` also the text `none`.
 
     It is one of Click's ranges so that the help shows what it allows.
     """
 
-    def __init__(self, allowed: Range, may_be_off: bool = False) -> None:
+    def __init__(self, allowed: Range, may_be_none: bool = False) -> None:
         super().__init__(allowed.low, allowed.high, allowed.above, allowed.below)
         self.allowed = allowed
-        self._may_be_off = may_be_off
+        self._may_be_none = may_be_none
         self.name = "integer range" if allowed.is_whole else "float range"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Returns the number, or the text `off`; fails for anything else, with the range and the value."""
-        if not isinstance(value, str) or (self._may_be_off and value == OFF):
+        """Returns the number, or the text `none`; fails for anything else, with the range and the value."""
+        if not isinstance(value, str) or (self._may_be_none and value == NO_VALUE):
             return value
         found = self.allowed.parse(value)
         if found is None:
-            self.fail(f"must be {self.allowed.allowed(self._may_be_off)}, got {bare(value)}", param, ctx)
+            self.fail(
+                f"must be {self.allowed.allowed(self._may_be_none, value)}, got {bare(value)}", param, ctx
+            )
         return found
 
     def _describe_range(self) -> str:
         """Returns the range as the help shows it, without ends that nobody meets."""
         low = f"{bound(self.allowed.low)}{'<' if self.allowed.above else '<='}"
         high = f"{'<' if self.allowed.below else '<='}{bound(self.allowed.high)}"
-        shown = f"{low * (self.allowed.low > -_VAST)}x{high * (self.allowed.high < _VAST)}"
+        shown = f"{low * (self.allowed.low > -VAST)}x{high * (self.allowed.high < VAST)}"
         if shown.endswith("x") and shown != "x":
             shown = f"x{'>' if self.allowed.above else '>='}{bound(self.allowed.low)}"
-        return shown + (f" or {OFF}" if self._may_be_off else "")
+        return shown + (f" or {NO_VALUE}" if self._may_be_none else "")

@@ -13,10 +13,16 @@ from rich_click import RichCommand, RichOption
 
 from miner.cli.numbers import Within
 from miner.errors import UsageError
+from miner.ranges import NO_VALUE
 from miner.recipe import TOP, Setting, Tables, lines_of, parse_all, read, setting
 
 Described = Mapping[str, tuple[click.ParamType[Any] | None, str]]
 """The type (None: the range of the field) and the help of fields of a configuration."""
+
+HELP = "help"
+"""What `--set` takes instead of `KEY=VALUE` to list the settings."""
+_WIDTH = 100
+"""The most columns of that list."""
 
 RUN, OUTPUT, SETTINGS = "Run", "Output", "Settings"
 """Titles of groups of options in the help of a command."""
@@ -51,7 +57,8 @@ class Settings:
         """Yields the options of the settings, then `--config` and `--set`."""
         for title, names in self._flags.items():
             for name in names:
-                yield _option(self._find(name)[1], title)
+                table, key = self._find(name)
+                yield _option(self.tables[table][key], title)
         yield RichOption(
             ["--config", "recipe"],
             type=click.Path(path_type=Path),
@@ -63,13 +70,43 @@ class Settings:
             multiple=True,
             metavar="KEY=VALUE",
             panel=SETTINGS,
-            help="Set any setting, also one that has no option: docs/settings.md lists them. Repeatable.",
+            is_eager=True,
+            callback=self._list_if_asked,
+            help="Set any setting, also one that has no option: --set help lists them. Repeatable.",
         )
 
-    def _find(self, name: str) -> tuple[str, Setting]:
+    def _list_if_asked(
+        self, context: click.Context, option: click.Parameter, given: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        """Prints the settings and ends the command for `--set help`, whatever else is given."""
+        if HELP in given:
+            click.echo(self.listing(context.command_path))
+            context.exit()
+        return given
+
+    def listing(self, command: str) -> str:
+        """Returns every setting of a command: its key, meaning, values, default and option, by table."""
+        formatter = click.HelpFormatter(max_width=_WIDTH)
+        formatter.write_text(
+            f"Settings of {command}: --set KEY=VALUE, or KEY = VALUE in a TOML recipe for --config. "
+            f"{NO_VALUE}: no value, or a rule that is off."
+        )
+        options = set(self._options())
+        for table, settings in self.tables.items():
+            rows = []
+            for key, known in settings.items():
+                rows += [(key, known.help), ("", _facts(known, (table, key) in options))]
+            with formatter.section(f"[{table}]" if table else "Keys above the first table of a recipe"):
+                formatter.write_dl(rows)
+        return formatter.getvalue().rstrip()
+
+    def _options(self) -> Iterator[tuple[str, str]]:
+        """Yields the table and the key of every setting that is an option."""
+        return (self._find(name) for names in self._flags.values() for name in names)
+
+    def _find(self, name: str) -> tuple[str, str]:
         table, _, key = name.rpartition(".")
-        home = table if table else next(title for title in self.tables if key in self.tables[title])
-        return home, self.tables[home][key]
+        return table or next(title for title in self.tables if key in self.tables[title]), key
 
     def values(self, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Returns the given values by table and name; options and `--set` override the recipe.
@@ -83,14 +120,13 @@ class Settings:
         assigned = parse_all(given["assignments"], self.tables)
         for table, values in assigned.items():
             found[table] |= values
-        for name in (name for names in self._flags.values() for name in names):
-            table, known = self._find(name)
-            value = given[known.name]
+        for table, key in self._options():
+            known, value = self.tables[table][key], given[key]
             if value is None or value == ():
                 continue
-            if known.name in assigned[table]:
-                raise UsageError(f"{flag(known.name)} and --set {known.name} are both given", "leave one out")
-            found[table][known.name] = lines_of(value) if known.kind is tuple else known.check(value)
+            if key in assigned[table]:
+                raise UsageError(f"{flag(key)} and --set {key} are both given", "leave one out")
+            found[table][key] = lines_of(value) if known.kind is tuple else known.check(value)
         return found
 
     def key_of(self, option: str) -> str | None:
@@ -158,12 +194,22 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def option_of(known: Setting) -> str:
+    """Returns the name of a setting's option: `--no-bm25` of one that is true by default."""
+    return f"--no-{flag(known.name)[2:]}" if known.kind is bool and known.default else flag(known.name)
+
+
+def _facts(known: Setting, is_option: bool) -> str:
+    default = f"; default: {known.shown_default}" if known.shown_default else ""
+    return f"{known.values}{default}{f'; option: {option_of(known)}' if is_option else ''}"
+
+
 def _option(known: Setting, title: str) -> click.Option:
-    option, text = flag(known.name), known.help
+    option, text = option_of(known), known.help
     kind: click.ParamType[Any]
     if known.kind is bool:
-        if known.default:
-            option, text = f"--no-{option[2:]}", f"Turn off: {text[0].lower()}{text[1:]}"
+        if known.default and option not in text:
+            text = f"Turn off: {text[0].lower()}{text[1:]}"
         return RichOption(
             [option, known.name],
             is_flag=True,
@@ -174,9 +220,9 @@ def _option(known: Setting, title: str) -> click.Option:
         )
     kind = click.Choice(known.choices) if known.choices else click.STRING
     if known.range is not None:
-        kind = Within(known.range, known.may_be_off)
-    if known.default is not None and "[default" not in text:
-        text = f"{text} [default: {known.default}]"
+        kind = Within(known.range, known.may_be_none)
+    if known.shown_default:
+        text = f"{text} [default: {known.shown_default}]"
     return RichOption(
         [option, known.name],
         type=kind,

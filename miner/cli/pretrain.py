@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "base": (click.STRING, "Transformer to start from: hub id, folder, or bundled."),
     "texts": (click.Choice(list(TEXTS)), "Texts of STORE to train on."),
-    "without": (click.STRING, "Leave out the texts of queries judged in this split; off: none."),
+    "without": (
+        click.STRING,
+        "Leave out the texts of queries judged in this split; none: leave out nothing.",
+    ),
     "deletion": (
         None,
         "Probability that a word is deleted; in scripts without spaces, a character.",
@@ -53,7 +56,7 @@ def command(store: Path, out: Path, force: bool, **given: Any) -> None:
 
     Our figures (perspectrum test, nDCG@10): before training on pairs it gained 0.052 for a BERT with random
     weights (95 % interval 0.028 to 0.076) and cost 0.020 for bundled (0.007 to 0.034). Alone, without
-    training on pairs after it, it made both worse. See docs/pretraining.md.
+    training on pairs after it, it made both worse.
 
     TSDAE: words are deleted, and a decoder rebuilds each text from the vector of the words that are left.
     Judgments are only read to leave out the queries of a split (setting without). The encoder is written to

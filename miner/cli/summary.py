@@ -38,7 +38,7 @@ def summarise(store: Database, run: StoredRun) -> None:
 
 
 def _shortfalls(store: Database, run: StoredRun) -> list[str]:
-    """Returns how many queries got fewer negatives than asked for, why, and which settings give more."""
+    """Returns how many queries got fewer negatives than requested, why, and which settings give more."""
     numbers = negative_counts(store, run)
     wanted, queries, without = run.negatives, sum(numbers.values()), numbers.get(0, 0)
     fewer = sum(number for negatives, number in numbers.items() if 0 < negatives < wanted)

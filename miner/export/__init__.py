@@ -37,7 +37,7 @@ class ExportReport(Readable):
     rows: int
     counts: TripletCounts
     shortfalls: int
-    """How many queries have fewer negatives than the run asked for."""
+    """How many queries have fewer negatives than the run requested."""
     left_out: tuple[LeftOut, ...]
 
 

@@ -96,7 +96,7 @@ def _audit(audit: Mapping[str, Any] | None, command: str) -> str:
         f"rate; 95 % interval {_interval(rate)}). {_share(hidden)} of the negatives of their queries were "
         f"hidden positives ({_interval(hidden)}).",
         f"Negatives per query {mined['per_query']:.2f}; coverage {percent(mined['coverage'])} (queries "
-        f"with all negatives asked for); mean rank {decimal(mined['rank'], 1)}, mean margin to the positives "
+        f"with all negatives requested); mean rank {decimal(mined['rank'], 1)}, mean margin to the positives "
         f"{decimal(mined['margin'], 3)}. Positives below all negatives of their query: "
         f"{audit['weak_positives']:,}.",
     ]

@@ -31,7 +31,7 @@ class ExportConfig:
     scores: bool = False
     """Whether to write the deciding scores beside the texts."""
     negatives_per_row: int | None = within(None, COUNT)
-    """How many negatives an n-tuple has; None: as many as the run asked for."""
+    """How many negatives an n-tuple has; None: as many as the run requested."""
     force: bool = False
     """Whether to replace an earlier export in the same folder."""
 

@@ -27,7 +27,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What the run has, or asked for, but the export does not contain."""
+    """What the run has, or requested, but the export does not contain."""
 
     what: str
     number: int

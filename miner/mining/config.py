@@ -45,7 +45,7 @@ def key(
 DEFAULT_MARGIN = 0.05
 """The relative margin that is in force if no rule is named."""
 _UNSET: Any = object()
-"""A relative margin that was not named: DEFAULT_MARGIN, or off if another rule is named."""
+"""A relative margin that was not named: DEFAULT_MARGIN, or none if another rule is named."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Rules:
     relative_margin: float | None = key(
         _UNSET,
         "Drop candidates that score within this fraction of the positive's score "
-        f"[default: {DEFAULT_MARGIN:g}, or off with another rule].",
+        f"[default: {DEFAULT_MARGIN:g}, or none with another rule].",
         within=number(-1e30, 1),
     )
     percentile: float | None = key(
@@ -246,7 +246,7 @@ def flat(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def with_values(config: MiningConfig, values: Mapping[str, Any]) -> MiningConfig:
-    """Returns the configuration with flat keys replaced; the text `off` means None.
+    """Returns the configuration with flat keys replaced; the text `none` means None.
 
     Rules are replaced as in `with_rules`. Raises UsageError for a value of the wrong kind.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from miner.errors import listed
-from miner.ranges import OFF
+from miner.ranges import NO_VALUE
 from miner.reporting.readable import Readable
 from miner.store import verdicts as stored
 from miner.store.corpus import IDENTITY
@@ -86,7 +86,7 @@ def change(key: str, before: object, after: object) -> str:
             "removed": [one for one in before if one not in set(after)],
         }
         return f"{key} {', '.join(f'{what} {listed(ids, most=3)}' for what, ids in moves.items() if ids)}"
-    old, new = (OFF if value is None else str(value) for value in (before, after))
+    old, new = (NO_VALUE if value is None else str(value) for value in (before, after))
     return f"{key} {old} → {new}"
 
 

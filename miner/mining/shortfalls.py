@@ -42,7 +42,7 @@ _WORTH = 0.2
 
 @dataclass(frozen=True)
 class Shortfall:
-    """Queries that got fewer negatives than asked for, with one cause."""
+    """Queries that got fewer negatives than requested, with one cause."""
 
     cause: str
     """The most frequent reason of their candidates, or FEW_CANDIDATES, EXCLUDED or UNUSED."""

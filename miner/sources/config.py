@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from miner.errors import UsageError, listed, near, shown
-from miner.ranges import BELOW_1, SEED, SHARE, check_fields, whole, within
+from miner.ranges import BELOW_1, NO_VALUE, SEED, SHARE, check_fields, whole, within
 from miner.store.division import Division, require_undivided
 
 FORMATS = ("auto", "beir", "pairs", "triplets", "labels", "trec", "hf", "python")
 
-NO_COLUMN = "none"
+NO_COLUMN = NO_VALUE
 """Value of `relevance_column` if no column grades the pairs: every row is a positive."""
 
 SKIPPED = "-"

@@ -29,7 +29,7 @@ _LONGEST_EXAMPLE = 1000
 """Characters of a row's file, line and detail in a message."""
 
 HARMLESS = ("duplicate_row", "unmapped_relevance")
-"""Reasons that do not count as bad: leaving out such a row loses nothing, or the user asked for it."""
+"""Reasons that do not count as bad: leaving out such a row loses nothing, or the user requested it."""
 
 _ARRIVING = {
     "documents": "doc_id VARCHAR, title VARCHAR, text VARCHAR, text_key BIGINT, passage_key BIGINT, "

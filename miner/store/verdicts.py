@@ -68,7 +68,7 @@ def verdict_counts(store: Database, run: StoredRun) -> list[tuple[str, str | Non
 
 
 def coverage(store: Database, run: StoredRun) -> float | None:
-    """Returns the share of queries that got all negatives they asked for; None if the run has no query."""
+    """Returns the share of queries that got all negatives they requested; None if the run has no query."""
     counts = negative_counts(store, run)
     covered = sum(queries for negatives, queries in counts.items() if negatives >= run.negatives)
     return covered / sum(counts.values()) if counts else None

@@ -201,7 +201,7 @@ def pretrain(
     with Database.open(store, read_only=True) as opened, opened.snapshot():
         # A misspelt split would let the test queries in, so only the default may be missing.
         if config.without not in (None, PretrainConfig.without):
-            require_judgments(opened, str(config.without), "--set without (off leaves none out)")
+            require_judgments(opened, str(config.without), "--set without (none leaves nothing out)")
         table = unlabelled_texts(opened, config.roles, config.without)
     base = resolve(config.base)
     texts: list[str] = table["text"].to_pylist()

@@ -79,7 +79,7 @@ class Round:
     hidden_positive_rate: Rate | None
     """The rate of the run's audit; None if no positive could be hidden."""
     coverage: float | None
-    """The share of the run's queries that got all the negatives asked for."""
+    """The share of the run's queries that got all the negatives requested."""
     model: str
     score: float
     """The model's score on the dev split."""
