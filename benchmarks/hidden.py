@@ -80,24 +80,28 @@ class Tally:
     selected: list[Any]
     hidden: list[Any]
     distinct: list[Any]
-    coverage: list[float]
+    covered: list[Any]
+    measured: list[Any]
     per_query: list[float]
 
     @classmethod
     def empty(cls) -> Tally:
         """Returns one without counts."""
-        return cls([], [], [], [], [])
+        return cls([], [], [], [], [], [])
 
     def figures(self) -> dict[str, Any]:
         """Returns the hidden-positive rate with its interval, and the coverage."""
         distinct = int(np.logical_or.reduce(self.distinct).sum())
         rate = clustered_rate(np.sum(self.selected, axis=0), np.sum(self.hidden, axis=0), distinct)
+        queries = int(np.logical_or.reduce(self.measured).sum())
+        coverage = clustered_rate(np.sum(self.covered, axis=0), np.sum(self.measured, axis=0), queries)
         return {
             "hidden_positive_rate": rate.rate,
             "interval": [rate.low, rate.high],
             "selected": rate.hits,
             "hidden": rate.of,
-            "coverage": float(np.mean(self.coverage)),
+            "coverage": coverage.rate,
+            "coverage_interval": [coverage.low, coverage.high],
             "per_query": float(np.mean(self.per_query)),
         }
 
@@ -149,8 +153,9 @@ def add(tally: Tally, replay: Replay, trial: Outcome, among: Any) -> None:
     tally.selected.append(np.bincount(owner[trial.selected & among], minlength=queries))
     tally.hidden.append(np.bincount(owner[trial.hidden & among], minlength=queries))
     tally.distinct.append(trial.hidden & among)
-    measured = np.unique(owner[among])
-    tally.coverage.append(float((trial.negatives[measured] >= trial.wanted).mean()))
+    measured = np.bincount(owner[among], minlength=queries) > 0
+    tally.measured.append(measured)
+    tally.covered.append(measured & (trial.negatives >= trial.wanted))
     tally.per_query.append(float(trial.negatives[measured].mean()))
 
 
@@ -283,6 +288,18 @@ def inside_expected(store: Database, run: StoredRun, given: Namespace) -> dict[s
     return {"inside": inside / given.seeds, "seeds": given.seeds, "expected_and_confirmed": rates}
 
 
+def ratio_interval(first: Tally, second: Tally, seed: int, rounds: int = 10_000) -> list[float]:
+    """Returns the 95 % percentile bootstrap interval of the ratio of two hidden-positive rates.
+
+    Both hide the same positives, so their rates are compared by the selected ones. Queries are drawn with
+    replacement, each with all its draws.
+    """
+    counts = [np.sum(tally.selected, axis=0)[np.any(tally.measured, axis=0)] for tally in (first, second)]
+    drawn = np.random.default_rng(seed).integers(0, len(counts[0]), (rounds, len(counts[0])))
+    upper, lower = (one[drawn].sum(axis=1) for one in counts)
+    return [float(end) for end in np.quantile(upper[lower > 0] / lower[lower > 0], [0.025, 0.975])]
+
+
 def add_rows(found: Report, tallies: dict[str, Tally], given: Namespace) -> None:
     """Adds a row per setting, and the figures that have targets."""
     figures = {name: tally.figures() for name, tally in tallies.items()}
@@ -297,9 +314,14 @@ def add_rows(found: Report, tallies: dict[str, Tally], given: Namespace) -> None
     coverages = {
         name: one["coverage"] for name, one in figures.items() if name in (LEAST, CALIBRATED, MARGIN)
     }
-    found.row(f"{LEAST} / {MARGIN}", {"ratio": ratio, "coverage": coverages}, goal=HALF, value=ratio)
+    interval = ratio_interval(tallies[LEAST], tallies[MARGIN], given.seed)
+    both = {"ratio": ratio, "interval": interval, "coverage": coverages}
+    found.row(f"{LEAST} / {MARGIN}", both, goal=HALF, value=ratio)
     goal = COVERAGE if given.reranker else None
-    found.row(f"{CALIBRATED}: coverage", coverages, goal=goal, value=coverages[CALIBRATED])
+    interval = figures[CALIBRATED]["coverage_interval"]
+    found.row(
+        f"{CALIBRATED}: coverage", coverages | {"interval": interval}, goal=goal, value=coverages[CALIBRATED]
+    )
 
 
 def main() -> None:
