@@ -101,6 +101,20 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert dead == []
 
 
+WRITTEN = [DOCS.parent / "README.md", *DOCS.rglob("*.md")]
+WRITTEN = [page for page in WRITTEN if page.name not in ("cli.md", "audit.md")]
+"""Pages that people write: the command line's has a line for an option."""
+WIDTH = 122
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.relative_to(DOCS.parent).as_posix())
+def test_a_line_of_prose_is_short(page: Path) -> None:
+    """Tables, images, addresses and what commands print may be longer."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    lines = [line for line in prose.splitlines() if not re.match(r"\s*(\||!\[)|.*https?://", line)]
+    assert [line for line in lines if len(line) > WIDTH] == []
+
+
 def test_every_page_of_the_docs_is_linked_from_the_readme_or_the_recipes() -> None:
     pages = [DOCS.parent / "README.md", DOCS / "recipes" / "README.md", DOCS / "python.md"]
     linked = {
