@@ -31,16 +31,22 @@ def number_within(groups: npt.NDArray[Any]) -> Int64s:
 
 
 def drawn_share(
-    owner: npt.NDArray[Any], allowed: npt.NDArray[np.bool_], share: float, rng: np.random.Generator
+    owner: npt.NDArray[Any],
+    allowed: npt.NDArray[np.bool_],
+    share: float,
+    rng: np.random.Generator,
+    left: int = 1,
 ) -> npt.NDArray[np.bool_]:
-    """Draws about `share` of each owner's rows, only `allowed` rows and never all; `owner` is sorted.
+    """Draws about `share` of each owner's rows, only `allowed` rows; `left` or more are not drawn.
+
+    `owner` is sorted.
 
     Fractions are rounded up or down at random, so that the expected number is exact if enough rows are
     allowed. Returns which rows are drawn.
     """
     numbers, group, counts = np.unique(owner, return_inverse=True, return_counts=True)
     wanted = np.floor(share * counts + rng.random(len(numbers))).astype(np.int64)
-    wanted = np.minimum(wanted, counts - 1)
+    wanted = np.minimum(wanted, counts - left)
     order = np.lexsort((rng.random(len(owner)), ~allowed, owner))
     drawn = np.zeros(len(owner), dtype=np.bool_)
     drawn[order] = allowed[order] & (number_within(owner) <= wanted[group])

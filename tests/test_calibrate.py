@@ -301,12 +301,13 @@ def test_figures_of_another_selection_or_search_are_not_taken_for_this_run(
 
 
 def one_query_to_hide(path: Path) -> Database:
-    """A store in which one query has two positives, all others one."""
+    """A store in which one query has two positives, and those of all others are judged in two splits."""
     words = {f"q{number}": f"fruit{number} apple" for number in range(6)}
     documents = {f"d{number}": f"fruit{number} apple pie" for number in range(6)} | {
         "more": "fruit0 apple jam"
     }
-    judged = [(f"q{number}", f"d{number}") for number in range(6)] + [("q0", "more")]
+    pairs = [(f"q{number}", f"d{number}") for number in range(6)]
+    judged = [*pairs, ("q0", "more"), *((*pair, "dev") for pair in pairs[1:])]
     return make_store(path, documents, words, judged)
 
 

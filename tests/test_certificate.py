@@ -36,7 +36,7 @@ def run(*arguments: str | Path) -> str:
 def test_what_was_never_measured_is_said_with_the_command(store: Path, tmp_path: Path) -> None:
     run("export", store, tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text("utf-8")
-    assert "Nobody has estimated the false negatives of this run: `miner audit STORE --run mined`." in card
+    assert "Hidden-positive rate: not measured (`miner audit STORE --run mined`)." in card
     assert "Not checked for copies: `miner dedup STORE`." in card
     assert "Not checked for evaluation texts in the training data (contamination)" in card
     assert "- 48 of source `gold` in split `train`, 48 relevant" in card

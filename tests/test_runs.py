@@ -82,7 +82,8 @@ def test_a_run_without_negatives_does_not_look_like_the_best_one(store: Path) ->
     with Database.open(store) as opened:
         naive = runs.find_run(opened, "naive")
         none = decide_again(opened, naive, replace(NAIVE, rules=Rules(skip_top=500)), name="none")
-        audit(opened, none, AuditConfig(repeats=2))
+        with pytest.raises(UsageError, match="no negatives, so its hidden-positive rate is not measured"):
+            audit(opened, none, AuditConfig(repeats=2))
         with pytest.raises(UsageError, match="run 'none' has no negatives to keep the coverage of"):
             calibrate(opened, none, None, AuditConfig())
     row = re.split(r" {2,}", called(store).stdout.splitlines()[-1])

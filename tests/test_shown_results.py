@@ -106,7 +106,7 @@ def test_reports_are_short_in_a_prompt_and_tables_in_a_notebook(store: Store, tm
         assert "<b>apple" not in page, name
         assert page.startswith(("<pre", "<b>")), name
     assert "hidden-positive rate" in repr(found["audit"])
-    assert "hidden among negatives" in found["audit"]._repr_html_()
+    assert "known positives, of" in found["audit"]._repr_html_()
     assert "frontier" in found["calibration"]._repr_html_()
     assert "matches=4 entries" in repr(found["contamination"]) or "matches" in repr(found["contamination"])
 

@@ -19,7 +19,7 @@ from miner.auditing.hiding import Hideable
 from miner.auditing.replay import NOT_FOUND, NegativesLeft, Replay, Trial
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
-from miner.mining.rules import KEPT, REASONS, in_force
+from miner.mining.rules import KEPT, REASONS, in_force, uses_reference
 from miner.reporting.readable import Readable
 from miner.schema import SUSPECTED
 from miner.stats import Rate, clustered_rate
@@ -35,9 +35,12 @@ Flags = npt.NDArray[np.bool_]
 BANDS = (5, 10, 20, 50, 100)
 """The last fused rank of each band of ranks that is reported."""
 CAVEAT = (
-    "Hidden positives are positives that somebody found. Unjudged ones may be harder to separate from "
-    "negatives, or easier: the hidden-positive rate does not measure them."
+    "The hidden-positive rate is not the false-negative rate. Hidden positives are positives that somebody "
+    "found; relevant documents that nobody judged can rank and score otherwise, and be selected more often. "
+    "Only labels of negatives measure those."
 )
+FALLBACK = "the median score of the visible positives"
+"""What margins start from in a query whose only positive is hidden."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,6 +59,12 @@ class Audit(Readable):
     """How many of them may be hidden."""
     cannot_hide: dict[str, int]
     """How many may not be hidden, by reason (`stored.CANNOT_HIDE`)."""
+    queries: int
+    """All queries of the run."""
+    single_positive_queries: int
+    """How many of them have a single positive, which may be hidden: nothing is known of them then."""
+    fallback: str | None
+    """What replaces the reference positive in these; None if the rules need none, or there are none."""
     unknown_training: list[str]
     """Models of the run whose training data the store does not know."""
     calibrated_on: dict[str, Any] | None
@@ -64,8 +73,6 @@ class Audit(Readable):
     """Mean number of positives hidden per repeat."""
     hidden_positive_rate: Rate
     """The share of hidden positives that are selected as negatives."""
-    hidden_among_negatives: Rate
-    """The share of the negatives, of queries with hidden positives, that are hidden positives."""
     by_retriever: dict[str, Rate]
     """The hidden-positive rate among those that each retriever returned."""
     by_rank: dict[str, Rate]
@@ -107,7 +114,7 @@ def audit(
 
     Only positives that no model of the run was trained on are hidden. With `among` (query_id, doc_id) only
     those pairs are hidden, and the result is not stored. No model runs. Raises UsageError if no positive may
-    be hidden.
+    be hidden, or if the run has no negatives, with and without hidden positives.
     """
     replay = Replay.of(store, run)
     if among is not None:
@@ -119,6 +126,11 @@ def audit(
             trials.append(replay.decide(replay.hide(hidden)))
             advance(1)
     result = _audit(store, run, replay, settings, trials)
+    if not result.as_mined.per_query and not result.as_audited.per_query:
+        raise UsageError(
+            f"run '{run.name}' has no negatives, so its hidden-positive rate is not measured",
+            f"decide again with other rules, or mine deeper: {result.rules} left none",
+        )
     if among is None:
         stored.keep_audit(store, run, asdict(settings), result.as_json())
     return result
@@ -135,10 +147,12 @@ def require_hideable(store: Database, run: StoredRun, hideable: Hideable) -> Non
 
 
 _HINTS = {
-    "only": "an audit needs queries with two positives or more",
+    "only": "judge more documents of these queries",
+    "alone": "judge more pairs of query and document",
     "relabelled": "take them back with miner relabel --undo",
     "same_text": "give queries with the same text one id",
-    "label": "judge pairs of query and document: positives by label cannot be hidden",
+    "label": "a document with the query's label stays a positive whatever is hidden: label a sample of the "
+    "negatives instead, with miner audit --label 200",
     "other_split": "judge a pair in one split only",
     "not_withheld": "train with more of them withheld",
     "not_scored": "mine with a model that gives finite scores",
@@ -166,6 +180,7 @@ def _audit(
     hideable = replay.hideable
     none = np.zeros(len(hideable.allowed), dtype=np.bool_)
     everything = [trial.hidden for trial in trials]
+    singles = int((hideable.single & hideable.allowed).sum())
     return Audit(
         run=run.name,
         rules=in_force(replay.config),
@@ -174,11 +189,13 @@ def _audit(
         positives=len(none),
         hideable=int(hideable.allowed.sum()),
         cannot_hide=hideable.cannot_hide(),
+        queries=len(np.unique(hideable.positives.owner)),
+        single_positive_queries=singles,
+        fallback=FALLBACK if singles and uses_reference(replay.config) else None,
         unknown_training=models_of_unknown_training(store, run),
         calibrated_on=stored.calibrated_on(store, run),
         hidden=float(np.mean([trial.hidden.sum() for trial in trials])),
         hidden_positive_rate=_selected(replay, trials, everything),
-        hidden_among_negatives=_among_negatives(replay, trials),
         by_retriever={
             name: _selected(replay, trials, one) for name, one in _by_retriever(store, run, trials)
         },
@@ -223,17 +240,6 @@ def _rate(replay: Replay, hits: list[Flags], of: list[Flags]) -> Rate:
         counts += np.bincount(owner[hit], minlength=queries)
         totals += np.bincount(owner[one], minlength=queries)
     return clustered_rate(counts, totals, int(np.logical_or.reduce(of).sum()))
-
-
-def _among_negatives(replay: Replay, trials: list[Trial]) -> Rate:
-    """The share of the negatives that are hidden positives, over the queries with hidden ones."""
-    owner, queries = replay.hideable.positives.owner, replay.hideable.positives.queries
-    hits, totals = np.zeros(queries, dtype=np.int64), np.zeros(queries, dtype=np.int64)
-    for trial in trials:
-        has_hidden = np.bincount(owner[trial.hidden], minlength=queries) > 0
-        hits += trial.hidden_negatives
-        totals += np.where(has_hidden, trial.negatives, 0)
-    return clustered_rate(hits, totals, max(1, int(totals.sum()) // len(trials)))
 
 
 def _by_retriever(store: Database, run: StoredRun, trials: list[Trial]) -> Iterator[tuple[str, list[Flags]]]:

@@ -80,9 +80,12 @@ class Hideable:
         """Returns the same positives, of which only these pairs (query_id, doc_id) may be hidden."""
         named = set(zip(pairs["query_id"].to_pylist(), pairs["doc_id"].to_pylist(), strict=True))
         own = zip(self.table["query_id"].to_pylist(), self.table["doc_id"].to_pylist(), strict=True)
-        inside = pa.array([pair in named for pair in own], pa.bool_())
+        return self._also(np.array([pair not in named for pair in own], dtype=np.bool_), "not_withheld")
+
+    def _also(self, barred: Flags, reason: str) -> Hideable:
+        """Returns the same positives, of which those `barred` may not be hidden either."""
         known = self.table["cannot_hide"]
-        reasons = pc.if_else(pc.or_(inside, known.is_valid()), known, "not_withheld")
+        reasons = pc.if_else(pc.and_(pa.array(barred), known.is_null()), reason, known)
         return replace(self, table=_with_cannot_hide(self.table, reasons))
 
     def draws(self, settings: AuditConfig) -> list[Flags]:
@@ -93,16 +96,50 @@ class Hideable:
     def draw(self, share: float, rng: np.random.Generator) -> Flags:
         """Returns the positives to hide: about `share` of each query's, among those that may be hidden.
 
-        A query keeps at least one positive with a finite score.
+        A query with several positives that have a finite score keeps one of them. Of the queries with a
+        single one, about `share` lose it.
         """
-        scored = np.isfinite(self.positives.score)
+        scored, single = np.isfinite(self.positives.score), self.single
         drawn = np.zeros(len(scored), dtype=np.bool_)
         drawn[scored] = drawn_share(self.positives.owner[scored], self.allowed[scored], share, rng)
+        if self.allowed[single].any():
+            left = int(single.sum() == scored.sum())
+            group = np.zeros(single.sum(), dtype=np.int64)
+            drawn[single] = drawn_share(group, self.allowed[single], share, rng, left)
         return drawn
 
+    @cached_property
+    def single(self) -> Flags:
+        """Whether each positive is the only one of its query with a finite score."""
+        owner, scored = self.positives.owner, np.isfinite(self.positives.score)
+        alone = np.bincount(owner[scored], minlength=self.positives.queries) == 1
+        return np.asarray(scored & alone[owner])
+
+    def with_others(self) -> Hideable:
+        """Returns the same positives, of which those may not be hidden whose query has no other."""
+        return self._also(self.single, "only")
+
     def visible(self, hidden: Flags) -> Positives:
-        """Returns the positives that are not hidden, with their scores."""
-        return Positives(self.positives.table.filter(pa.array(~hidden)), self.positives.queries)
+        """Returns the positives that are not hidden, with their scores.
+
+        A query that loses all its positives with a finite score keeps one of them, with another score
+        (`Positives.stand_in`): the median of all visible positives. Mining has no reference positive for
+        such a query, and would select nothing.
+        """
+        positives = self.positives
+        known = np.isfinite(positives.score) & ~hidden
+        has_known = np.bincount(positives.owner[known], minlength=positives.queries) > 0
+        lost = np.flatnonzero(hidden & np.isfinite(positives.score) & ~has_known[positives.owner])
+        if not len(lost) or not known.any():
+            return Positives(positives.table.filter(pa.array(~hidden)), positives.queries)
+        stand_in = np.zeros(len(hidden), dtype=np.bool_)
+        stand_in[lost[np.unique(positives.owner[lost], return_index=True)[1]]] = True
+        score = np.where(stand_in, np.median(positives.score[known]), positives.score)
+        table = positives.table.set_column(
+            positives.table.schema.get_field_index("score"), "score", pa.array(score)
+        )
+        left = ~hidden | stand_in
+        return Positives(table.filter(pa.array(left)), positives.queries, stand_in[left])
 
     def exclusions(self, hidden: Flags) -> ExclusionsLeft:
         """Returns the exclusions that may differ with these positives hidden."""
@@ -116,14 +153,12 @@ def _with_cannot_hide(table: pa.Table, reasons: pa.ChunkedArray) -> pa.Table:
 def _cannot_hide(reasons: pa.ChunkedArray, positives: Positives) -> pa.ChunkedArray:
     """Adds the reasons that follow from scores.
 
-    A positive without a finite score could never be selected. The last one that has a finite score is needed.
+    A positive without a finite score could never be selected. Without any visible one no rule can decide.
     """
     scored = np.isfinite(positives.score)
-    if scored.all():
-        return reasons
-    number = np.bincount(positives.owner[scored], minlength=positives.queries)[positives.owner]
-    reasons = pc.if_else(pc.or_(pa.array(scored), reasons.is_valid()), reasons, "not_scored")
-    return pc.if_else(pc.or_(pa.array(number > 1), reasons.is_valid()), reasons, "only")
+    if scored.sum() == 1:
+        return pc.if_else(pc.and_(pa.array(scored), reasons.is_null()), "alone", reasons)
+    return pc.if_else(pc.or_(pa.array(scored), reasons.is_valid()), reasons, "not_scored")
 
 
 def _rows(table: pa.Table, query: Ints, doc_ids: pa.ChunkedArray) -> Ints:

@@ -58,8 +58,8 @@ class Facts:
         visible positives, and the reciprocal of each rank.
         """
         columns = []
-        hidden, owner = evidence.hidden, evidence.visible.owner
-        queries = self.replay.hideable.positives.queries
+        hidden, positives = evidence.hidden, self.replay.hideable.positives
+        owner, queries = positives.owner[~hidden], positives.queries
         for name in self.known_scores:
             score = self.candidates[name].to_numpy().astype(np.float64)
             known = self.positives[name].to_numpy().astype(np.float64)[~hidden]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from shlex import quote
 
 import numpy as np
@@ -86,6 +86,8 @@ def relabel(
     with store.snapshot():
         _require_same_texts(store, run)
         replay = Replay.of(store, run)
+        # The probability compares candidates with the positives of their query: one has to stay.
+        replay = replace(replay, hideable=replay.hideable.with_others())
         require_hideable(store, run, replay.hideable)
         facts = Facts.of(store, run, replay)
         suspected = verdicts.suspected(store, run)

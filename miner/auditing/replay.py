@@ -63,7 +63,7 @@ class ReplayEvidence:
     hidden: Flags
     """Whether each positive is hidden."""
     visible: Positives
-    """The other positives."""
+    """The other positives (`Hideable.visible`)."""
     candidates: pa.Table
     """As `Replay.candidates`, with the exclusions that hold without the hidden positives."""
     row: Ints
@@ -90,8 +90,6 @@ class Trial:
     left: NegativesLeft
     negatives: Ints
     """Negatives per query."""
-    hidden_negatives: Ints
-    """How many of them are hidden positives, or copies of one."""
 
     @cached_property
     def selected(self) -> Flags:
@@ -180,10 +178,8 @@ class Replay:
         outcome[row >= 0] = codes[row[row >= 0]]
         selected = np.flatnonzero(codes < KEPT)
         negatives = np.bincount(self.query[selected], minlength=visible.queries)
-        among_hidden = selected[evidence.hidden_in[selected] > 0]
-        hidden_negatives = np.bincount(self.query[among_hidden], minlength=visible.queries)
         left = self.left(selected, negatives, visible)
-        return Trial(evidence.hidden, row, outcome, left, negatives, hidden_negatives)
+        return Trial(evidence.hidden, row, outcome, left, negatives)
 
     def codes(self, evidence: ReplayEvidence) -> Codes:
         """Returns every candidate's code, as in `decisions`."""

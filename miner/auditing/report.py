@@ -14,7 +14,7 @@ from miner.auditing.calibrate import Calibration, Figures, SweptRules, rate_of
 from miner.auditing.relabel import RelabelReport
 from miner.auditing.replay import NegativesLeft
 from miner.engine.files import WAIT, is_stream, locked, replacing_all, require_file
-from miner.errors import UsageError, printable
+from miner.errors import UsageError, counted, printable
 from miner.mining.config import RULES, Rules
 from miner.ranges import NO_VALUE
 from miner.reporting.charts import Curve, Panel, draw
@@ -38,23 +38,40 @@ def audit_table(audit: Audit, store: str, judged: JudgedOutcomes | None = None) 
 
 
 def _head(audit: Audit) -> str:
-    settings = audit.settings
+    settings, rate = audit.settings, audit.hidden_positive_rate
     times = "once" if settings.repeats == 1 else f"{settings.repeats} times"
-    head = (
-        f"run {audit.run}: {audit.hidden:,.0f} of {audit.positives:,} known positives hidden, {times} "
-        f"(share {settings.share:g}, seed {settings.seed}), and decided again"
-    )
+    lines = [
+        _hideable(audit),
+        f"run {audit.run}: {audit.hidden:,.0f} of them hidden, {times} (share {settings.share:g}, "
+        f"seed {settings.seed}), and decided again",
+        f"  {audit.rules}",
+    ]
+    if rate.rate is None:
+        return "\n".join([*lines, "hidden-positive rate: not measured, because no positive was drawn"])
     rows = [["", "rate", _INTERVAL, "number", ""]]
-    for name, rate, meaning in (
-        ("hidden-positive rate", audit.hidden_positive_rate, "hidden positives were selected as negatives"),
-        (
-            "hidden among negatives",
-            audit.hidden_among_negatives,
-            "negatives of their queries are hidden positives",
-        ),
-    ):
-        rows.append([name, *_rate(rate), f"{rate.hits:,} of {rate.of:,}", meaning])
-    return "\n".join([head, f"  {audit.rules}", *text_table(rows, left=(0, -1))])
+    meaning = "hidden positives were selected as negatives"
+    rows.append(["hidden-positive rate", *_rate(rate), f"{rate.hits:,} of {rate.of:,}", meaning])
+    return "\n".join([*lines, *text_table(rows, left=(0, -1))])
+
+
+def _hideable(audit: Audit) -> str:
+    """How many positives can be hidden, and what that means for the queries of the run."""
+    lines = [
+        f"{audit.hideable:,} of {audit.positives:,} known positives, of "
+        f"{counted(audit.queries, 'query', 'queries')}, can be hidden."
+    ]
+    if 2 * audit.hideable < audit.positives:
+        lines.append("The rate describes this minority of the positives.")
+    if single := audit.single_positive_queries:
+        lines.append(
+            f"{single:,} of the queries have one positive; if it is hidden, "
+            + (
+                "the rules apply as usual."
+                if audit.fallback is None
+                else f"margins start at {audit.fallback}."
+            )
+        )
+    return "\n".join(lines)
 
 
 def _rate(rate: Rate) -> list[str]:

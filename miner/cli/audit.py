@@ -1,4 +1,4 @@
-"""`miner audit`: estimates false negatives with hidden positives."""
+"""`miner audit`: reports how many hidden positives are selected as negatives."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SETTINGS = Settings({"": described(AuditConfig, HIDING)}, {})
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON instead of the tables.")
 def command(store: Path, name: str | None, judged: Path | None, as_json: bool, **given: Any) -> None:
-    """Measure the risk of false negatives in a run of STORE: the hidden-positive rate.
+    """Measure how many hidden positives a run of STORE selects as negatives: the hidden-positive rate.
 
-    A false negative is a relevant document that was selected as a negative. The audit hides known
-    positives, decides the stored evidence again as if nobody had judged them, and reports the share that is
-    selected as negatives (the hidden-positive rate), with what the rules cost beside it. No model runs.
-    Positives that a model of the run was trained on are never hidden: train with --withheld or --folds to
-    withhold some. The result is stored; miner runs and miner export show it.
+    The audit hides known positives, decides the stored evidence again as if nobody had judged them, and
+    reports the share that is selected as negatives, with what the rules cost beside it. The rate compares
+    rules; it is not the share of relevant documents among the negatives, which only labels measure. No model
+    runs. Positives that a model of the run was trained on are never hidden: train with --withheld or --folds
+    to withhold some. The result is stored; miner runs and miner export show it.
 
     \b
     miner audit my.duckdb

@@ -109,7 +109,7 @@ def _audit(store: Database, both: tuple[StoredRun, StoredRun], progress: Progres
     from miner.auditing.config import AuditConfig
     from miner.reporting.tables import percent, percent_interval
 
-    _step(progress, 3, "Audit: some functions share a docstring. Hide some of these known positives:")
+    _step(progress, 3, "Audit: hide some known positives, and decide again as if nobody knew them:")
     progress.note("      how many does mining select as negatives? That is the hidden-positive rate.")
     for run, what in zip(both, ("no rule", "relative margin 0.05"), strict=True):
         rate = audit(store, run, AuditConfig()).hidden_positive_rate

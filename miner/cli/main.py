@@ -32,7 +32,7 @@ GROUPS = {
         "explain": "Show what became of every candidate of a query, and why.",
     },
     "Quality": {
-        "audit": "Estimate the risk of false negatives, on hidden positives.",
+        "audit": "Report how many hidden positives are selected as negatives.",
         "calibrate": "Find the rules that reach a hidden-positive rate.",
         "relabel": "Turn likely suspected positives into judgments; undoable.",
     },

@@ -235,7 +235,7 @@ def _option(known: Setting, title: str) -> click.Option:
 
 
 HIDING: Described = {
-    "share": (None, "Share of each query's positives to hide; one is always left."),
+    "share": (None, "Share of each query's positives to hide, and of queries with a single one."),
     "repeats": (None, "How often to draw."),
     "seed": (None, "Seed of the draws."),
 }

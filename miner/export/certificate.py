@@ -19,9 +19,11 @@ _AUDIT = (
     "positives",
     "hideable",
     "cannot_hide",
+    "queries",
+    "single_positive_queries",
+    "fallback",
     "hidden",
     "hidden_positive_rate",
-    "hidden_among_negatives",
     "outcomes",
     "as_mined",
     "as_audited",
@@ -88,18 +90,24 @@ def render(certificate: Mapping[str, Any]) -> str:
 
 def _audit(audit: Mapping[str, Any] | None, command: str) -> str:
     if audit is None:
-        return f"Nobody has estimated the false negatives of this run: `{command}`."
-    rate, hidden, mined = audit["hidden_positive_rate"], audit["hidden_among_negatives"], audit["as_mined"]
+        return f"Hidden-positive rate: not measured (`{command}`)."
+    rate, mined = audit["hidden_positive_rate"], audit["as_mined"]
     lines = [
         f"Known positives were hidden ({audit['hidden']:,.0f} a time), and the run was decided again as if "
         f"nobody had judged them. **{_share(rate)} of them were selected as negatives** (hidden-positive "
-        f"rate; 95 % interval {_interval(rate)}). {_share(hidden)} of the negatives of their queries were "
-        f"hidden positives ({_interval(hidden)}).",
+        f"rate; 95 % interval {_interval(rate)}).",
         f"Negatives per query {mined['per_query']:.2f}; coverage {percent(mined['coverage'])} (queries "
         f"with all negatives requested); mean rank {decimal(mined['rank'], 1)}, mean margin to the positives "
         f"{decimal(mined['margin'], 3)}. Positives below all negatives of their query: "
         f"{audit['weak_positives']:,}.",
     ]
+    if single := audit["single_positive_queries"]:
+        without = "the rules applied as usual"
+        if audit["fallback"] is not None:
+            without = f"margins started at {audit['fallback']}"
+        lines.append(
+            f"{single:,} of the {audit['queries']:,} queries have one positive; if it was hidden, {without}."
+        )
     if audit["cannot_hide"]:
         reasons = "; ".join(f"{number:,} {CANNOT_HIDE[key]}" for key, number in audit["cannot_hide"].items())
         lines.append(
@@ -126,7 +134,7 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
 
 
 def _share(rate: Mapping[str, Any]) -> str:
-    return "none of none" if rate["rate"] is None else percent(rate["rate"], 2)
+    return "not measured" if rate["rate"] is None else percent(rate["rate"], 2)
 
 
 def _interval(rate: Mapping[str, Any]) -> str:

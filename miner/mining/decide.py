@@ -40,6 +40,9 @@ class Positives:
     """query_no, query_id, doc_id, score."""
     numbered: int | None = None
     """One more than the largest query number, if that is not of one of these positives."""
+    stand_in: npt.NDArray[np.bool_] | None = None
+    """Which rows have another score than their own, because an audit hides the only positive of their query.
+    Margins are measured from it, and it is not one of the positives' scores that percentiles are of."""
 
     @cached_property
     def owner(self) -> Ints:
@@ -56,7 +59,10 @@ class Positives:
     def scored(self) -> Positives:
         """The positives with a finite score; only these affect decisions and are in triplets."""
         finite = np.isfinite(self.score)
-        return self if finite.all() else Positives(self.table.filter(pa.array(finite)), self.queries)
+        if finite.all():
+            return self
+        stand_in = None if self.stand_in is None else self.stand_in[finite]
+        return Positives(self.table.filter(pa.array(finite)), self.queries, stand_in)
 
     @cached_property
     def has_scored(self) -> npt.NDArray[np.bool_]:
@@ -66,7 +72,10 @@ class Positives:
     @cached_property
     def sorted_scores(self) -> Floats:
         """All finite deciding scores, ascending."""
-        return np.sort(self.score[np.isfinite(self.score)])
+        own = np.isfinite(self.score)
+        if self.stand_in is not None:
+            own &= ~self.stand_in
+        return np.sort(self.score[own])
 
     @cached_property
     def mean(self) -> Floats:

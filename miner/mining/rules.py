@@ -46,9 +46,14 @@ def in_force(config: MiningConfig) -> str:
 
     The reference positive follows if a rule, SimANS or the pairing of triplets uses it.
     """
-    reference, strategy = config.rules.reference_positive, config.selection.strategy
-    used = _starts_from_positives(config.rules) or strategy == "ambiguous" or reference == "each"
-    return f"rules: {_names(config.rules)}" + (f"; reference positive: {reference}" if used else "")
+    reference = f"; reference positive: {config.rules.reference_positive}"
+    return f"rules: {_names(config.rules)}" + (reference if uses_reference(config) else "")
+
+
+def uses_reference(config: MiningConfig) -> bool:
+    """Returns whether a rule, SimANS or the pairing of triplets uses the reference positive."""
+    rules, strategy = config.rules, config.selection.strategy
+    return _starts_from_positives(rules) or strategy == "ambiguous" or rules.reference_positive == "each"
 
 
 def _names(rules: Rules) -> str:

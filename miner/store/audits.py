@@ -17,6 +17,7 @@ from miner.store.tables import GOLD, RELABELLED
 
 CANNOT_HIDE = {
     "only": "because their query has no other",
+    "alone": "because the run has no other",
     "gone": "no longer judged",
     "relabelled": "judged by miner relabel, not by people",
     "trained": "because a model of the run was trained on them",
@@ -26,7 +27,8 @@ CANNOT_HIDE = {
     "not_withheld": "not withheld from training",
     "not_scored": "without a finite score",
 }
-"""Why a positive cannot be hidden; the first reason that applies. Only `miner loop` uses `not_withheld`."""
+"""Why a positive cannot be hidden; the first reason that applies. Only `miner loop` uses `not_withheld`, only
+`miner relabel` uses `only`."""
 
 _CALIBRATED = "calibrated"
 """The key of `meta` with the rules that `miner calibrate` chose, and the evidence that it chose them on."""
@@ -109,8 +111,7 @@ def positives_to_hide(store: Database, run: StoredRun) -> pa.Table:
             SELECT text_key FROM queries WHERE query_id IN (SELECT query_id FROM judged)
             GROUP BY text_key HAVING count(*) > 1)
         SELECT p.query_no, p.query_id, p.doc_id,
-            CASE WHEN count(*) OVER (PARTITION BY p.query_no) = 1 THEN 'only'
-                WHEN g.doc_id IS NULL THEN 'gone'
+            CASE WHEN g.doc_id IS NULL THEN 'gone'
                 WHEN NOT g.people THEN '{RELABELLED}'
                 WHEN t.doc_id IS NOT NULL THEN 'trained'
                 WHEN s.text_key IS NOT NULL THEN 'same_text'
