@@ -12,7 +12,7 @@ class AuditConfig:
     """How positives are hidden. Raises UsageError at construction for a value out of range."""
 
     share: float = within(0.3, BETWEEN)
-    """Share of each query's positives to hide; one is left. Of the queries with a single positive, this share
+    """Share of each query's positives to hide; one is left. This share of the queries with a single positive
     loses it."""
     repeats: int = within(5, whole(1, 10_000))
     """Number of draws."""

@@ -96,8 +96,8 @@ class Hideable:
     def draw(self, share: float, rng: np.random.Generator) -> Flags:
         """Returns the positives to hide: about `share` of each query's, among those that may be hidden.
 
-        A query with several positives that have a finite score keeps one of them. Of the queries with a
-        single one, about `share` lose it.
+        A query with several positives that have a finite score keeps one of them. About `share`
+        of the queries with a single one lose it.
         """
         scored, single = np.isfinite(self.positives.score), self.single
         drawn = np.zeros(len(scored), dtype=np.bool_)
