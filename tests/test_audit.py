@@ -159,7 +159,7 @@ def test_a_trial_is_what_mining_without_the_judgments_gives(tmp_path: Path, conf
     assert counts == {q: len(expected.get(q, set())) for q in queries}
 
 
-def single_positive(path: Path, stand_ins: Sequence[str] = ()) -> Store:
+def single_positive(path: Path, stand_ins: Sequence[str] = ()) -> Database:
     """Returns a store in which the even queries have a single positive, and the odd ones two.
 
     The queries in `stand_ins` have another positive than their own: one that no retriever finds.
