@@ -24,8 +24,9 @@ from miner.models.device import resolve_device, resolve_dtype
 from miner.store.database import Database
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows import bench_report
-from miner.workflows.bench import BenchReport, Comparison, bench
+from miner.workflows.bench import bench
 from miner.workflows.bench_config import ARMS, EASY, FILTERED, FITTING, HARD, BenchConfig, parse_sizes
+from miner.workflows.bench_result import BenchReport, Comparison, Trained
 
 AHEAD = Goal("1 if hard-filtered is ahead with every seed and p (Holm) < 0.05", ">=", 1)
 
@@ -36,10 +37,10 @@ def add_rows(found: Report, result: BenchReport, dtype: str) -> None:
     about: dict[str, Any] = {
         "dtype": dtype,
         "positives": result.pairs,
-        "queries": len(result.before[0].ids),
-        "documents": result.before[0].documents,
+        "queries": len(result.ids),
+        "documents": result.base.evaluations[0].documents,
     }
-    before = result.means_before
+    before = result.base.means
     figures = {name: spread(values) for name, values in before.items()}
     found.row(
         f"before training: {measure}", figures, value=sum(before[measure]) / len(before[measure]), **about
@@ -53,6 +54,7 @@ def add_rows(found: Report, result: BenchReport, dtype: str) -> None:
 
 
 def _comparison(found: Report, pair: Comparison, about: dict[str, Any]) -> None:
+    assert isinstance(pair.second, Trained)
     difference = pair.difference
     figures = {
         "difference": round(difference.difference, 5),

@@ -7,14 +7,16 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import ir_measures
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from ir_measures import AP, RR, R, nDCG
 
 from miner.cli.bench import command
 from miner.engine.files import locked
@@ -23,16 +25,18 @@ from miner.errors import MinerError, UsageError
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
+from miner.models.names import resolve
 from miner.models.scratch import scratch_model
-from miner.stats import Difference, holm
+from miner.stats import Difference, compare_values, holm
 from miner.store.database import Database
 from miner.store.runs import find_run
 from miner.store.triplets import TextsById
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows import bench_report
 from miner.workflows.arms import arms_of, rows_of_arm
-from miner.workflows.bench import BenchReport, Comparison, Trained, bench
+from miner.workflows.bench import bench
 from miner.workflows.bench_config import ARMS, BenchConfig, Size, parse_sizes
+from miner.workflows.bench_result import BenchReport, Comparison, Trained, compared
 from tests.evaluation_support import judged_store
 from tests.stores import make_store
 
@@ -171,6 +175,15 @@ def test_arms_that_a_run_has_no_evidence_for_are_left_out_or_refused(store: Data
         arms_of(store, of_run("words"))
 
 
+def test_a_run_without_triplets_is_refused(tmp_path: Path) -> None:
+    judgments = [("q1", "d1", "train"), ("q2", "d2", "test")]
+    texts = {"d1": "alpha", "d2": "beta"}
+    with make_store(tmp_path / "s.duckdb", texts, {"q1": "alpha", "q2": "beta"}, judgments) as store:
+        mine(store, MiningConfig(), name="none")
+        with pytest.raises(UsageError, match="no positive of none has 1 negatives in all of"):
+            arms_of(store, of_run("none", replace(SMALL, arms=("easy", "hard-filtered"))))
+
+
 # --- bench
 
 
@@ -191,7 +204,7 @@ def test_every_arm_has_the_same_steps_and_seeds(result: tuple[BenchReport, Path]
 
 def test_training_raises_the_measure(result: tuple[BenchReport, Path]) -> None:
     report, _ = result
-    before = report.means_before["nDCG@10"]
+    before = report.base.means["nDCG@10"]
     assert len(set(before)) == 3, "the table of each seed is another"
     assert all(one.mean("nDCG@10") > np.mean(before) for one in report.trained if one.rows == 16)
 
@@ -210,7 +223,7 @@ def test_values_are_means_over_seeds_and_means_over_queries(result: tuple[BenchR
     report, _ = result
     for one in report.trained:
         assert one.mean("nDCG@10") == pytest.approx(float(one.values["nDCG@10"].mean()))
-        assert len(one.values["nDCG@10"]) == len(report.before[0].ids) == 8
+        assert len(one.values["nDCG@10"]) == len(report.ids) == 8
 
 
 def test_the_table_reads_well(result: tuple[BenchReport, Path]) -> None:
@@ -222,14 +235,16 @@ def test_the_table_reads_well(result: tuple[BenchReport, Path]) -> None:
     )
     lines = [" ".join(line.split()) for line in text.split("\n")[3:]]
     assert lines[:3] == [
-        "arm triplets steps nDCG@10 over seeds MRR@10 MAP R@10 R@100",
-        "before training # # – # # # # #",
-        "easy 8 6 # # – # # # # #",
+        "arm triplets steps nDCG@10 over seeds uncontaminated MRR@10 MAP R@10 R@100 "
+        "against off-the-shelf bundled",
+        "untrained base # # – # # # # # #",
+        "off-the-shelf bundled # # # # # #",
     ]
+    assert lines[3].startswith("easy 8 6 # # – # # # # # # ")
     assert "hard-filtered − easy, 8" in text
     assert "run:all − hard-filtered, 16" in text
-    head = text.split("\n\n")[2].splitlines()[0]
-    assert " ".join(head.split()) == "nDCG@10 difference 95 % interval each seed p p (Holm) verdict"
+    heads = [" ".join(part.splitlines()[0].split()) for part in text.split("\n\n")]
+    assert "nDCG@10 difference 95 % interval each seed p p (Holm) verdict" in heads
     assert bench_report.table(report) in (out / "README.md").read_text("utf-8")
 
 
@@ -237,7 +252,13 @@ def test_files_hold_the_result(result: tuple[BenchReport, Path]) -> None:
     report, out = result
     found = json.loads((out / "results.json").read_text("utf-8"))
     assert found["measure"] == "nDCG@10"
-    assert found["before"] == {name: list(values) for name, values in report.means_before.items()}
+    base, shelf = found["untrained"]
+    assert (base["model"], shelf["model"]) == ("scratch", "bundled")
+    assert base["means"] == {name: list(values) for name, values in report.base.means.items()}
+    assert len(shelf["per_query"]["MAP"]) == 8
+    assert found["contaminated"] == {
+        "queries": 1, "of": 8, "how": {"near": 1}, "as": {"query": 1}, "ids": ["q12"],
+    }  # fmt: skip
     assert [(arm["arm"], arm["triplets"]) for arm in found["arms"]] == [
         (o.arm, o.rows) for o in report.trained
     ]
@@ -256,9 +277,10 @@ def test_started_again_it_repeats_nothing_and_a_lost_cell_alone(
 ) -> None:
     report, out = result
     shutil.copytree(out, tmp_path / "out")
-    cells = sorted((tmp_path / "out" / "cells").iterdir())
-    lost = json.loads(cells[0].read_text("utf-8"))
-    cells[0].unlink()
+    stored = {cell: json.loads(cell.read_text("utf-8")) for cell in (tmp_path / "out" / "cells").iterdir()}
+    cell = min(cell for cell, figures in stored.items() if "name" in figures)
+    lost = stored[cell]
+    cell.unlink()
     notes = Notes()
     again = bench(path, tmp_path / "out", report.config, notes)
     assert [note for note in notes.said if ", seed " in note and ":" not in note.split("triplets")[1]] == [
@@ -276,11 +298,11 @@ def test_arms_may_have_sizes_of_their_own(path: Path, tmp_path: Path) -> None:
         ("easy", 40, 30),
     ]
     (found,) = report.comparisons
-    assert bench_report.table(report).splitlines()[-1].startswith("easy, 40 − hard-filtered, 8 ")
+    assert "\neasy, 40 − hard-filtered, 8 " in bench_report.table(report)
     assert found.difference.n == 8
 
 
-def compared(first: tuple[float, ...], second: tuple[float, ...], p: float) -> Comparison:
+def of_means(first: tuple[float, ...], second: tuple[float, ...], p: float) -> Comparison:
     one, other = (
         Trained(arm, 8, 4, 0, {"MAP": means}, {}) for arm, means in (("hard", first), ("easy", second))
     )
@@ -299,9 +321,220 @@ def compared(first: tuple[float, ...], second: tuple[float, ...], p: float) -> C
     ],
 )
 def test_who_is_ahead_is_so_with_every_seed(first: tuple[float, ...], p: float, verdict: str) -> None:
-    found = compared(first, (0.25, 0.25, 0.25), p)
+    found = of_means(first, (0.25, 0.25, 0.25), p)
     assert found.per_seed == tuple(mean - 0.25 for mean in first)
     assert found.verdict == verdict
+
+
+def trained(arm: str, **values: list[float]) -> Trained:
+    """An arm whose trainings all have the same values per query."""
+    columns = {name: np.array(column) for name, column in values.items()}
+    means = {name: (float(np.mean(column)),) * 3 for name, column in columns.items()}
+    return Trained(arm, 8, 4, 0, means, columns)
+
+
+def test_a_verdict_names_every_measure_that_moved_the_other_way() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.3, 0.6, 40).tolist()
+    up, down = [x + 0.1 for x in base], [x - 0.1 for x in base]
+    noise = [x + (0.19 if number % 2 else -0.2) for number, x in enumerate(base)]
+    easy = trained("easy", MAP=base, R=base, P=base, Q=base)
+    measures = ["MAP", "R", "P", "Q"]
+    (found,) = compared([(trained("hard", MAP=up, R=down, P=noise, Q=up), easy)], measures)
+    assert found.verdict == "hard is ahead; easy is ahead in R"
+    assert [one.difference.measure for one in found.exceptions] == ["R"]
+    assert found.others[1].difference.difference < 0, "moved the other way, but that is not shown"
+    assert found.others[1].verdict == "no difference shown"
+    (found,) = compared([(trained("hard", MAP=noise, R=down, P=up, Q=up), easy)], measures)
+    assert found.verdict == "no difference shown; hard is ahead in P, Q; easy is ahead in R"
+    (found,) = compared([(trained("hard", MAP=up, R=up, P=noise, Q=base), easy)], measures)
+    assert found.verdict == "hard is ahead"
+
+
+def test_holm_corrects_every_measure_for_the_number_of_comparisons() -> None:
+    rng = np.random.default_rng(1)
+    lines = [trained(name, MAP=rng.random(30).tolist(), R=rng.random(30).tolist()) for name in "abc"]
+    pairs = [(lines[0], lines[1]), (lines[0], lines[2]), (lines[1], lines[2])]
+    found = compared(pairs, ["MAP", "R"])
+    assert [one.holm for one in found] == holm([one.difference.p for one in found])
+    others = [one.others[0] for one in found]
+    assert [one.holm for one in others] == holm([one.difference.p for one in others])
+    for (first, second), one in zip(pairs, found, strict=True):
+        expected = compare_values("MAP", first.values["MAP"], second.values["MAP"])
+        assert asdict(one.difference) == pytest.approx(asdict(expected), abs=1e-12)
+    assert compared([], ["MAP"]) == ()
+
+
+def with_interval(low: float, high: float, p: float, corrected: float, gaps: tuple[float, ...]) -> Comparison:
+    found = of_means(tuple(0.25 + gap for gap in gaps), (0.25, 0.25, 0.25), p)
+    return replace(found, difference=replace(found.difference, low=low, high=high), holm=corrected)
+
+
+def test_an_interval_that_excludes_0_beside_no_difference_is_explained() -> None:
+    up = (0.1, 0.1, 0.1)
+    ahead, unclear = with_interval(0.01, 0.2, 0.001, 0.01, up), with_interval(-0.1, 0.2, 0.4, 0.8, up)
+    assert bench_report.intervals_beside([ahead, unclear]) is None
+    beside = with_interval(0.01, 0.2, 0.03, 0.06, up)
+    start = "An interval excludes 0 beside 'no difference shown': "
+    text = "the interval is for one comparison, p (Holm) is corrected for all 2"
+    assert bench_report.intervals_beside([ahead, beside]) == f"{start}{text}."
+    of_seeds = with_interval(-0.2, -0.01, 0.001, 0.01, (0.1, -0.3, -0.1))
+    found = bench_report.intervals_beside([beside, of_seeds])
+    assert found == f"{start}{text}; the seeds do not agree on the sign."
+    at_limit = with_interval(0.001, 0.2, 0.0501, 0.0501, up)
+    found = bench_report.intervals_beside([at_limit])
+    assert found == f"{start}interval and test are two methods, which may differ at the limit."
+
+
+# --- untrained models
+
+
+def by_ir_measures(path: Path, ids: tuple[str, ...]) -> dict[str, float]:
+    """The bundled model's measures on the test split, from its own vectors by ir-measures."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(resolve("bundled").path), device="cpu")
+    with Database.open(path, read_only=True) as store:
+        documents = dict(store.rows("SELECT doc_id, text FROM document_texts"))
+        queries = dict(store.rows("SELECT query_id, text FROM queries"))
+        judged = store.rows("SELECT query_id, doc_id, relevance FROM judgments WHERE split = 'test'")
+    assert {query for query, _, _ in judged} == set(ids)
+    vectors = model.encode(list(documents.values()), normalize_embeddings=True)
+    run = [
+        ir_measures.ScoredDoc(query, doc, float(score))
+        for query in ids
+        for doc, score in zip(
+            documents, vectors @ model.encode(queries[query], normalize_embeddings=True), strict=True
+        )
+    ]
+    qrels = [ir_measures.Qrel(query, doc, int(relevance)) for query, doc, relevance in judged]
+    found = ir_measures.calc_aggregate([nDCG @ 10, RR @ 10, AP, R @ 10], qrels, run)
+    names = {"nDCG@10": nDCG @ 10, "MRR@10": RR @ 10, "MAP": AP, "R@10": R @ 10}
+    return {name: found[measure] for name, measure in names.items()}
+
+
+@pytest.fixture(scope="module")
+def from_bundled(path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchReport, Path]:
+    out = tmp_path_factory.mktemp("bundled") / "out"
+    training = EncoderConfig(base="bundled", max_steps=1, batch_size=8)
+    return bench(path, out, replace(of_run("all"), arms=("easy",), sizes=(Size(8),), training=training)), out
+
+
+def test_the_untrained_base_has_the_figures_of_ir_measures(
+    path: Path, from_bundled: tuple[BenchReport, Path]
+) -> None:
+    report, _ = from_bundled
+    assert report.off_the_shelf is None, "the base is one"
+    for name, value in by_ir_measures(path, report.ids).items():
+        assert report.base.mean(name) == pytest.approx(value, abs=1e-6)
+        assert report.base.means[name] == (report.base.mean(name),)
+    (found,) = report.against
+    assert (found.first, found.second) == (report.trained[0], report.base)
+    expected = report.trained[0].mean("nDCG@10") - report.base.mean("nDCG@10")
+    assert found.difference.difference == pytest.approx(expected)
+    assert found.per_seed == tuple(
+        one - report.base.mean("nDCG@10") for one in report.trained[0].means["nDCG@10"]
+    )
+    head, base, *_ = bench_report.table(report).split("\n\n")[1].splitlines()
+    assert head.endswith("against untrained base")
+    assert base.startswith(f"untrained base                    {report.base.mean('nDCG@10'):.4f}")
+
+
+def test_the_base_is_measured_once(
+    path: Path, from_bundled: tuple[BenchReport, Path], tmp_path: Path
+) -> None:
+    report, out = from_bundled
+    shutil.copytree(out, tmp_path / "out")
+    alone = shutil.copy(path, tmp_path / path.name)  # without its vectors
+    again = bench(alone, tmp_path / "out", report.config)
+    assert bench_report.as_json(again) == bench_report.as_json(report)
+    assert not list(tmp_path.glob("*.vectors/**/*")), "nothing is encoded again"
+
+
+def test_scratch_is_compared_with_the_encoder_of_the_run(
+    path: Path, result: tuple[BenchReport, Path]
+) -> None:
+    report, _ = result
+    shelf = report.off_the_shelf
+    assert shelf is not None
+    assert (shelf.model, shelf.arm) == ("bundled", "off-the-shelf bundled")
+    with Database.open(path, read_only=True) as store:
+        (expected,) = evaluate(store, "bundled", EvaluationConfig())
+    assert dict(shelf.evaluations[0].means) == pytest.approx(dict(expected.means))
+    assert {one.second.arm for one in report.against} == {shelf.arm}, "a random table is no reference"
+    assert len(report.against) == len(report.trained)
+
+
+def test_the_off_the_shelf_encoder_may_be_named(path: Path, tmp_path: Path) -> None:
+    scratch_model("bundled", 8, 3).save_pretrained(str(tmp_path / "table"))
+    config = replace(of_run("words"), arms=("easy",), sizes=(Size(8),), off_the_shelf=str(tmp_path / "table"))
+    report = bench(path, tmp_path / "out", config)
+    assert [one.arm for one in report.untrained] == ["untrained base", "off-the-shelf table"]
+    without = bench(path, tmp_path / "out", replace(config, off_the_shelf=None))
+    assert [one.model for one in without.untrained] == ["scratch", "bundled"], "run words has no encoder"
+    with pytest.raises(MinerError, match=r"no model folder at \./nowhere"):
+        bench(path, tmp_path / "new", replace(config, off_the_shelf="./nowhere"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_trainings_that_make_the_base_worse_are_reported(from_bundled: tuple[BenchReport, Path]) -> None:
+    report, _ = from_bundled
+    (found,) = report.against
+    up = replace(found, holm=0.01, first=of_means((0.9, 0.9, 0.9), (0, 0, 0), 0.01).first)
+    for gap, word in ((-0.25, "behind -0.2500"), (0.25, "ahead +0.2500")):
+        means = {name: (report.base.mean(name) + gap,) * 3 for name in report.base.means}
+        first = replace(report.trained[0], means=means)
+        moved = replace(up, first=first, difference=replace(found.difference, difference=gap), others=())
+        text = bench_report.table(replace(report, trained=(first,), against=(moved,)))
+        assert word in text
+        assert ("This training makes the base worse, with easy 8: lower learning_rate" in text) == (gap < 0)
+    text = bench_report.table(replace(report, against=(replace(found, holm=1.0, others=()),)))
+    assert "No arm is ahead of untrained base in nDCG@10: change the training." in text
+
+
+# --- contamination
+
+
+def test_queries_that_occur_in_train_are_counted_and_left_out_of_a_mean(tmp_path: Path) -> None:
+    documents = {f"d{t}": f"the answer about {name_of(t)} is green and of some length" for t in range(TOPICS)}
+    queries = {f"q{t}": f"what is there to ask of {name_of(t)} today" for t in range(TOPICS)}
+    judgments = [(f"q{t}", f"d{t}", "test" if t % 3 == 0 else "train") for t in range(TOPICS)]
+    queries["q0"] = queries["q4"]  # the same text
+    queries["q3"] = queries["q5"].upper()
+    queries["q6"] = documents["d7"]
+    documents["d15"] = queries["q9"] = "a positive, but that of a test query alone"
+    with make_store(tmp_path / "s.duckdb", documents, queries, judgments) as store:
+        mine(store, MiningConfig(depth=12, rules=Rules(relative_margin=None)), name="all")
+    report = bench(tmp_path / "s.duckdb", tmp_path / "out", replace(of_run("all"), arms=("easy",)))
+    found = report.contaminated
+    assert (found.ids, found.of) == (("q0", "q12", "q3", "q6"), 8), "q12 has the words of q1"
+    assert found.how == {"exact": 2, "normalised": 1, "near": 1}
+    assert found.roles == {"query": 3, "document": 1}
+    rows = [number for number, query in enumerate(report.ids) if query not in found.ids]
+    for line in (*report.trained, *report.untrained):
+        expected = np.mean([line.values["nDCG@10"][row] for row in rows])
+        assert report.without_contaminated(line) == pytest.approx(expected)
+    text = report.as_text()
+    assert (
+        "contamination: 4 of 8 queries of split test also occur in the training texts "
+        "(2 exact, 1 normalised, 1 near), 3 as queries and 1 as positives.\n"
+        "They raise nDCG@10; the column uncontaminated leaves them out.\n"
+        "To remove training queries: miner contamination STORE STORE --set split=test --remove, "
+        "then mine again."
+    ) in text
+    assert "contaminated=4 of 8 queries" in repr(report)
+
+
+def test_without_contamination_there_is_no_column(tmp_path: Path) -> None:
+    documents = {f"d{t}": f"an answer about {name_of(t)}" for t in range(9)}
+    queries = {f"q{t}": f"question about {NUMBERS[t]}" for t in range(6)}
+    judgments = [(f"q{t}", f"d{t}", "test" if t < 2 else "train") for t in range(6)]
+    with make_store(tmp_path / "s.duckdb", documents, queries, judgments) as store:
+        mine(store, MiningConfig(depth=5, rules=Rules(relative_margin=None)), name="all")
+    report = bench(tmp_path / "s.duckdb", tmp_path / "out", replace(of_run("all"), arms=("easy",)))
+    text = report.as_text()
+    assert "contamination: none of the 2 queries of split test occurs in the training texts" in text
+    assert "uncontaminated" not in text
 
 
 def test_prompts_are_the_bases_too(path: Path, tmp_path: Path) -> None:
@@ -311,7 +544,7 @@ def test_prompts_are_the_bases_too(path: Path, tmp_path: Path) -> None:
     base.save_pretrained(prompted)
     training = EncoderConfig(base=str(tmp_path / "base"), query_prompt=base.prompts["query"], max_steps=1)
     config = replace(of_run("all"), arms=("easy",), sizes=(Size(8),), training=training)
-    (before,) = bench(path, tmp_path / "out", config).before
+    (before,) = bench(path, tmp_path / "out", config).base.evaluations
     with Database.open(path, read_only=True) as store:
         plain, other = evaluate(store, training.base, EvaluationConfig(against=(prompted,)))
     assert dict(before.means) == pytest.approx(dict(other.means))

@@ -31,6 +31,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 _ARMS = "in-batch, easy, bm25, hard, hard-filtered, run:NAME [default: all but runs]."
 _SIZES = "Triplets of all arms, or of one [default: a quarter, a half and all, at most 10,000]."
+_OFF_THE_SHELF = "Encoder to measure as it is [default: for base scratch, the run's]."
 _OWN = (
     Setting("arms", _ARMS, convert=_names, metavar="ARM,…"),
     Setting("sizes", _SIZES, convert=parse_sizes, metavar="N,… | ARM=N,…"),
@@ -39,6 +40,7 @@ _OWN = (
     Setting("split", "Split to measure on; choose settings on dev.", "test"),
     Setting("queries", "Measure on this many queries, drawn with the seed [default: all].", range=COUNT),
     Setting("documents", "Rank only this many documents [default: all].", range=COUNT),
+    Setting("off_the_shelf", _OFF_THE_SHELF, metavar="ENCODER"),
 )
 _NAMES = [setting.name for setting in _OWN]
 SETTINGS = Settings(

@@ -151,7 +151,14 @@ def find_contamination(
             )
     else:
         known = stored.all_texts(train)
-    own, training = _Texts.of(wanted), _Texts.of(known)
+    return compare_texts(wanted, known, config, progress)
+
+
+def compare_texts(
+    evaluation: pa.Table, train: pa.Table, config: ContaminationConfig, progress: Progress = SILENT
+) -> ContaminationReport:
+    """Returns which evaluation texts occur in the training texts; both tables are like `stored.all_texts`."""
+    own, training = _Texts.of(evaluation), _Texts.of(train)
     best: dict[int, tuple[int, float, int]] = {}
     matched: set[int] = set()
     for how, row, train_row, similarity in _matches(own, training, config, progress):

@@ -34,7 +34,7 @@ from miner.workflows.train import Dev, TrainingRows
 
 if TYPE_CHECKING:
     from miner.training.model_card import EncoderReport, PretrainReport, RerankerReport
-    from miner.workflows.bench import BenchReport
+    from miner.workflows.bench_result import BenchReport
     from miner.workflows.loop import LoopConfig, LoopReport
 
 PathLike = str | os.PathLike[str]

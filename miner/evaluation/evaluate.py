@@ -168,6 +168,11 @@ class EncoderTask(Protocol):
     headline: ClassVar[str]
     """The name of the measure that represents the task: `Evaluation.headline` of its result."""
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """`Evaluation.ids` of its result."""
+        ...
+
     def measure(self, encode: Encode, similarity: str = COSINE) -> Evaluation:
         """Returns the measures of the vectors of `encode`, compared by one of `SIMILARITIES`."""
         ...

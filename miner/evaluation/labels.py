@@ -50,6 +50,11 @@ class LabelTask:
     """The labelled documents of split train; `documents` if it has none."""
     headline: ClassVar[str] = "MAP"
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """`Evaluation.ids` of its result."""
+        return self.queries.ids
+
     def measure(self, encode: Encode, similarity: str = COSINE) -> Evaluation:
         """Returns MAP, P@1, P@10 and nDCG@10 of same-label retrieval, and the accuracy of k-NN (k = 10).
 

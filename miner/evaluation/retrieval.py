@@ -37,6 +37,11 @@ class RetrievalTask:
     """See `Evaluation.left_out`."""
     headline: ClassVar[str] = "nDCG@10"
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """`Evaluation.ids` of its result."""
+        return self.judgments.query_ids
+
     def measure(self, encode: Encode, similarity: str = COSINE) -> Evaluation:
         """Returns nDCG@10, MRR@10, MAP, R@10 and R@100 of exact search with the vectors of `encode`.
 

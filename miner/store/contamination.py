@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +39,17 @@ def evaluation_texts(store: Database, split: str) -> pa.Table:
             OR role = 'document' AND id IN (SELECT doc_id FROM of_split WHERE relevance > 0))
         ORDER BY role, id, start""",
         {"split": split},
+    )
+
+
+def texts_of(store: Database, queries: Sequence[str], documents: Sequence[str]) -> pa.Table:
+    """Returns the texts with these ids; columns as in `all_texts`."""
+    return store.table(
+        f"""SELECT role, id, text, text_key, start FROM ({_TEXTS}) WHERE text_key <> 0 AND (
+            role = 'query' AND id IN (SELECT unnest($queries::VARCHAR[]))
+            OR role = 'document' AND id IN (SELECT unnest($documents::VARCHAR[])))
+        ORDER BY role, id, start""",
+        {"queries": list(queries), "documents": list(documents)},
     )
 
 

@@ -127,7 +127,8 @@ def _random(store: Database, run: StoredRun, own: Lists, seeds: Sequence[int]) -
         protected=tuple(run.config["protected"]),
     )
     pairs = sorted(own)
-    owners = positions(pa.chunked_array([pa.array([query for query, _ in pairs])]), collection.query_ids)
+    queries = pa.array([query for query, _ in pairs], pa.string())
+    owners = positions(pa.chunked_array([queries]), collection.query_ids)
     ids = collection.doc_ids.to_pylist()
     lists = {}
     for seed in seeds:

@@ -53,6 +53,8 @@ class BenchConfig:
     """Measure only on this many queries, a seeded sample."""
     documents: int | None = within(None, COUNT)
     """Rank only this many documents: the relevant ones and a seeded sample."""
+    off_the_shelf: str | None = None
+    """An encoder to measure as it is, beside the arms; None: for base scratch the run's own, else none."""
     training: EncoderConfig = field(default_factory=lambda: EncoderConfig(evaluations=0))
 
     @property

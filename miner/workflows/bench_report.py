@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from miner.engine.files import WAIT, locked, replacing_all
+from miner.errors import listed
 from miner.faults import read_json
 from miner.reporting.charts import Curve, Panel, draw
-from miner.reporting.tables import markdown_table, signed, signed_interval, text_table
-from miner.workflows.bench import BenchReport, Comparison, Trained, settings, warnings_before
+from miner.reporting.tables import decimal, markdown_table, signed, signed_interval, text_table
+from miner.workflows.bench import settings
 from miner.workflows.bench_config import ARMS
+from miner.workflows.bench_result import ALPHA, NOT_SHOWN, BenchReport, Comparison, Line, Trained, Untrained
 from miner.workflows.trial import CELLS
 
 CHART = "curve"
@@ -57,42 +57,112 @@ def _panel(report: BenchReport) -> Panel:
             )
         )
     rows = [one.rows for one in report.trained]
-    before = report.means_before[measure]
-    bounds = [[value] * 2 for value in (float(np.mean(before)), min(before), max(before))]
-    lines.append(Curve("before training", [min(rows), max(rows)], *bounds))
+    for line in report.untrained:
+        means = line.means[measure]
+        bounds = [[value] * 2 for value in (line.mean(measure), min(means), max(means))]
+        lines.append(Curve(line.arm, [min(rows), max(rows)], *bounds))
     return Panel("triplets", f"{report.config.split} {measure}", lines, logarithmic=len(set(rows)) > 1)
 
 
 def table(report: BenchReport) -> str:
-    """Returns the figures and the verdicts as aligned tables."""
-    config, before = report.config, report.before[0]
-    measures = list(before.values)
+    """Returns the figures and the verdicts as aligned tables, with what they mean and what to do."""
+    config, measured = report.config, report.base.evaluations[0]
     head = (
-        f"{report.store} {config.split}: {before.task}, {len(before.ids):,} queries, "
-        f"{before.documents:,} documents\n"
+        f"{report.store} {config.split}: {measured.task}, {len(report.ids):,} queries, "
+        f"{measured.documents:,} documents\n"
         f"run {report.run}: {report.pairs:,} positives; base {config.training.base}, "
         f"loss {config.training.loss}, {config.seeds} seeds, negatives per row {config.negatives_per_row}"
     )
-    rows = [["arm", "triplets", "steps", measures[0], "over seeds", *measures[1:]]]
-    rows.append(["before training", "", "", *_means(report.means_before, measures)])
-    for one in report.trained:
-        rows.append([one.arm, f"{one.rows:,}", f"{one.steps:,}", *_means(one.means, measures)])
-    parts = [head, "\n".join(text_table(rows))]
+    parts = [head, "\n".join(text_table(_arms(report), left=(0, -1))), _contamination(report)]
     if lost := [f"{one.arm} {one.left_out:,} of {one.rows:,}" for one in report.trained if one.left_out]:
         parts.append(f"rows skipped because every batch already contains their texts: {'; '.join(lost)}")
-    warnings = [*warnings_before(report.before), *(text for one in report.trained for text in one.warnings)]
-    if warnings:
+    lines: tuple[Line, ...] = (*report.untrained, *report.trained)
+    if warnings := [text for one in lines for text in one.warnings]:
         parts.append("\n".join(f"warning: {warning}" for warning in warnings))
+    if against := _against(report):
+        parts.append("\n".join(against))
     if report.comparisons:
-        parts.append("\n".join(text_table(_verdicts(report))))
+        parts.append("\n".join(text_table(_verdicts(report), left=(0, -1))))
+        parts += filter(None, (intervals_beside(report.comparisons), _others(report.comparisons)))
     return "\n\n".join(parts)
 
 
-def _means(means: Mapping[str, tuple[float, ...]], measures: list[str]) -> list[str]:
-    """The mean of each measure over the seeds; after the first one its range, if there are several seeds."""
-    first, *others = (f"{np.mean(means[name]):.4f}" for name in measures)
-    values = means[measures[0]]
-    return [first, f"{min(values):.4f} – {max(values):.4f}" if len(values) > 1 else "", *others]
+def _arms(report: BenchReport) -> list[list[str]]:
+    """The figures of every arm, and how it compares with the untrained models."""
+    measures = list(report.base.values)
+    contaminated = report.contaminated.ids
+    references = list(dict.fromkeys(one.second.arm for one in report.against))
+    rows = [["arm", "triplets", "steps", measures[0], "over seeds"]]
+    rows[0] += ["uncontaminated"] * bool(contaminated)
+    rows[0] += [*measures[1:], *(f"against {name}" for name in references)]
+    lines: tuple[Line, ...] = (*report.untrained, *report.trained)
+    for line in lines:
+        size = (f"{line.rows:,}", f"{line.steps:,}") if isinstance(line, Trained) else ("", "")
+        values = line.means[measures[0]]
+        row = [line.arm, *size, f"{line.mean(measures[0]):.4f}"]
+        row.append(f"{min(values):.4f} – {max(values):.4f}" if len(values) > 1 else "")
+        row += [decimal(report.without_contaminated(line), 4)] * bool(contaminated)
+        row += [f"{line.mean(name):.4f}" for name in measures[1:]]
+        of_line = {one.second.arm: one for one in report.against if one.first is line}
+        rows.append([*row, *(_standing(of_line[name]) if of_line else "" for name in references)])
+    return rows
+
+
+def _standing(comparison: Comparison) -> str:
+    """How the first model compares with the second, and in which measures it is otherwise."""
+    first = comparison.first
+    own = comparison.ahead
+    parts = [NOT_SHOWN]
+    if own is not None:
+        difference = signed(comparison.difference.difference)
+        parts = [f"ahead {difference}" if own is first else f"behind {difference}"]
+    for word, ahead in (("ahead", True), ("behind", False)):
+        found = [one for one in comparison.exceptions if (one.ahead is first) == ahead]
+        if found:
+            parts.append(f"{word} in {listed(one.difference.measure for one in found)}")
+    return "; ".join(parts)
+
+
+def _contamination(report: BenchReport) -> str:
+    """How many queries occur in the training texts, and what to do."""
+    found, split = report.contaminated, report.config.split
+    if not found.ids:
+        return (
+            f"contamination: none of the {found.of:,} queries of split {split} occurs in the training texts"
+        )
+    kinds = ", ".join(f"{number:,} {how}" for how, number in found.how.items())
+    names = {"query": "queries", "document": "positives"}
+    places = " and ".join(f"{number:,} as {names[role]}" for role, number in found.roles.items())
+    lines = [
+        f"contamination: {len(found.ids):,} of {found.of:,} queries of split {split} also occur in the "
+        f"training texts ({kinds}), {places}.",
+        f"They raise {report.measure}; the column uncontaminated leaves them out.",
+    ]
+    if "query" in found.roles:
+        lines.append(
+            f"To remove training queries: miner contamination STORE STORE --set split={split} --remove, "
+            "then mine again."
+        )
+    return "\n".join(lines)
+
+
+def _against(report: BenchReport) -> list[str]:
+    """The trainings that make the base worse, the models that no training is ahead of, and what to do."""
+    texts = []
+    for untrained in report.untrained:
+        found = [one for one in report.against if one.second is untrained]
+        behind = [f"{one.first.arm} {one.first.rows:,}" for one in found if one.ahead is untrained]
+        if behind and not untrained.off_the_shelf:
+            texts.append(
+                f"This training makes the base worse, with {', '.join(behind)}: lower learning_rate or epochs, "
+                "or train on more rows."
+            )
+        elif found and not any(one.ahead is one.first for one in found):
+            advice = f", or train from it with --base {untrained.model}" if untrained.off_the_shelf else ""
+            texts.append(
+                f"No arm is ahead of {untrained.arm} in {report.measure}: change the training{advice}."
+            )
+    return texts
 
 
 def _verdicts(report: BenchReport) -> list[list[str]]:
@@ -113,8 +183,38 @@ def _verdicts(report: BenchReport) -> list[list[str]]:
     return rows
 
 
+def intervals_beside(comparisons: Sequence[Comparison]) -> str | None:
+    """Returns why an interval excludes 0 although no difference is shown; None if that does not occur."""
+    apart = [one for one in comparisons if one.ahead is None and one.difference.low * one.difference.high > 0]
+    reasons = []
+    if any(one.difference.p < ALPHA <= one.holm for one in apart):
+        reasons.append(
+            f"the interval is for one comparison, p (Holm) is corrected for all {len(comparisons)}"
+        )
+    if any(one.difference.p >= ALPHA for one in apart):
+        reasons.append("interval and test are two methods, which may differ at the limit")
+    if any(one.holm < ALPHA for one in apart):
+        reasons.append("the seeds do not agree on the sign")
+    return f"An interval excludes 0 beside '{NOT_SHOWN}': {'; '.join(reasons)}." if apart else None
+
+
+def _others(comparisons: Sequence[Comparison]) -> str:
+    """The differences in the other measures that are shown."""
+    measures = [one.difference.measure for one in comparisons[0].others]
+    if not any(other.ahead for one in comparisons for other in one.others):
+        return f"{listed(measures)}: {NOT_SHOWN} for any pair"
+    rows = [["other measures, if a difference is shown", *measures]]
+    for one in comparisons:
+        shown = ["" if other.ahead is None else signed(other.difference.difference) for other in one.others]
+        if any(shown):
+            rows.append([_pair(one), *(text or "not shown" for text in shown)])
+    return "\n".join(text_table(rows))
+
+
 def _pair(comparison: Comparison) -> str:
     first, second = comparison.first, comparison.second
+    if isinstance(second, Untrained):
+        return f"{first.arm}, {first.rows:,} − {second.arm}"
     if first.rows == second.rows:
         return f"{first.arm} − {second.arm}, {first.rows:,}"
     return f"{first.arm}, {first.rows:,} − {second.arm}, {second.rows:,}"
@@ -122,43 +222,56 @@ def _pair(comparison: Comparison) -> str:
 
 def as_json(report: BenchReport, per_query: bool = True) -> dict[str, Any]:
     """Returns the report as JSON-able values; with `per_query` also the values of every query."""
-    before = report.before[0]
+    measured, found = report.base.evaluations[0], report.contaminated
     return {
         "store": report.store,
         "settings": settings(report),
-        "task": before.task,
+        "task": measured.task,
         "measure": report.measure,
-        "queries": len(before.ids),
-        "documents": before.documents,
-        "before": {name: list(values) for name, values in report.means_before.items()},
-        "arms": [_arm(one, per_query) for one in report.trained],
-        "comparisons": [
-            {
-                "first": [comparison.first.arm, comparison.first.rows],
-                "second": [comparison.second.arm, comparison.second.rows],
-                **asdict(comparison.difference),
-                "holm": comparison.holm,
-                "per_seed": list(comparison.per_seed),
-                "verdict": comparison.verdict,
-            }
-            for comparison in report.comparisons
+        "queries": len(report.ids),
+        "documents": measured.documents,
+        "contaminated": {"queries": len(found.ids), "of": found.of, "how": found.how, "as": found.roles}
+        | ({"ids": list(found.ids)} if per_query else {}),
+        "untrained": [
+            {"arm": one.arm, "model": one.model, **_line(report, one, per_query)} for one in report.untrained
         ],
-        **({"ids": list(before.ids)} if per_query else {}),
+        "arms": [
+            {"arm": one.arm, "triplets": one.rows, "steps": one.steps, "left_out": one.left_out}
+            | _line(report, one, per_query)
+            for one in report.trained
+        ],
+        "comparisons": [_comparison(one) for one in report.comparisons],
+        "against": [_comparison(one) for one in report.against],
+        **({"ids": list(report.ids)} if per_query else {}),
     }
 
 
-def _arm(one: Trained, per_query: bool) -> dict[str, Any]:
+def _line(report: BenchReport, one: Line, per_query: bool) -> dict[str, Any]:
     content: dict[str, Any] = {
-        "arm": one.arm,
-        "triplets": one.rows,
-        "steps": one.steps,
-        "left_out": one.left_out,
         "means": {name: list(values) for name, values in one.means.items()},
+        "uncontaminated": report.without_contaminated(one),
         "warnings": list(one.warnings),
     }
     if per_query:
         content["per_query"] = {name: column.tolist() for name, column in one.values.items()}
     return content
+
+
+def _comparison(one: Comparison) -> dict[str, Any]:
+    names: list[list[str | int]] = [[one.first.arm, one.first.rows], [one.second.arm]]
+    if isinstance(one.second, Trained):
+        names[1].append(one.second.rows)
+    return {
+        "first": names[0],
+        "second": names[1],
+        **_figures(one),
+        "others": [_figures(o) for o in one.others],
+    }
+
+
+def _figures(one: Comparison) -> dict[str, Any]:
+    figures = {"holm": one.holm, "per_seed": list(one.per_seed), "verdict": one.verdict}
+    return asdict(one.difference) | figures
 
 
 def _readme(report: BenchReport) -> str:

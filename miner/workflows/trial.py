@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from miner.training.examples import Examples
 _CODE = 2
 """Raise it when the same rows and settings give other figures."""
 CELLS = "cells"
-"""The folder in OUT with the figures of finished trainings. Its lock is the lock of OUT."""
+"""The folder in OUT with the figures of everything that was measured. Its lock is the lock of OUT."""
 MODELS = ".models"
 """The folder in OUT of the model that is trained or measured now."""
 
@@ -117,36 +117,50 @@ def trial(
     Returns the steps, the last loss, the means and the values per query of every measure, the seconds of
     training and measuring, and warnings.
     """
-    identity = fingerprint(
-        {
-            "rows": examples.fingerprint,
-            "training": {**training.identity(), "base": base_fingerprint(training)},
-            "known": known.fingerprint,
-            "guide": resolve(training.guide).fingerprint if training.guide else None,
-            "measured": measured.content,
-            "code": _CODE,
-        }
-    )
-    file = out / CELLS / f"{identity[:24]}.json"
-    if file.exists():
-        return read_json(file, dict, "remove it, then run the command again: it trains that model once more")
-    progress.note(name)
-    model = out / MODELS / identity[:24]
-    quiet = WithoutNotes(progress)
-    report = train_encoder(examples, model, training, known=known, progress=quiet)
-    started = time.perf_counter()
-    evaluation = measured.figures(model, training, quiet)
-    figures = {
-        "name": name,
-        "steps": report.metrics.steps,
-        "last_loss": report.metrics.losses[-1][1],
-        "seconds": report.metrics.seconds,
-        "measure_seconds": round(time.perf_counter() - started, 2),
-        "means": dict(evaluation.means),
-        "values": {measure: column.tolist() for measure, column in evaluation.values.items()},
-        "warnings": warnings(f"the model of {name}", evaluation),
+    identity = {
+        "rows": examples.fingerprint,
+        "training": {**training.identity(), "base": base_fingerprint(training)},
+        "known": known.fingerprint,
+        "guide": resolve(training.guide).fingerprint if training.guide else None,
+        "measured": measured.content,
+        "code": _CODE,
     }
-    progress.note(f"{name}: {evaluation.headline} {evaluation.means[evaluation.headline]:.4f}")
+
+    def make(model: Path) -> dict[str, Any]:
+        """Trains into the folder `model`, and returns the figures."""
+        progress.note(name)
+        quiet = WithoutNotes(progress)
+        report = train_encoder(examples, model, training, known=known, progress=quiet)
+        started = time.perf_counter()
+        evaluation = measured.figures(model, training, quiet)
+        progress.note(f"{name}: {evaluation.headline} {evaluation.means[evaluation.headline]:.4f}")
+        return {
+            "name": name,
+            "steps": report.metrics.steps,
+            "last_loss": report.metrics.losses[-1][1],
+            "seconds": report.metrics.seconds,
+            "measure_seconds": round(time.perf_counter() - started, 2),
+            "means": dict(evaluation.means),
+            "values": {measure: column.tolist() for measure, column in evaluation.values.items()},
+            "warnings": warnings(f"the model of {name}", evaluation),
+        }
+
+    return kept(out, identity, make)
+
+
+def kept(out: Path, identity: Mapping[str, Any], make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Returns the figures of that identity in `out/cells`; if there are none, `make` computes them.
+
+    `make` receives the path of a folder of its own, which is removed once the figures are stored.
+    """
+    name = fingerprint(identity)[:24]
+    file, folder = out / CELLS / f"{name}.json", out / MODELS / name
+    if file.exists():
+        return read_json(
+            file, dict, "remove it, then run the command again: it measures that model once more"
+        )
+    figures = make(folder)
     write_whole(file, json.dumps(figures))
-    discard(model)
+    if folder.exists():
+        discard(folder)
     return figures
