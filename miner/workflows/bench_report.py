@@ -154,8 +154,8 @@ def _against(report: BenchReport) -> list[str]:
         behind = [f"{one.first.arm} {one.first.rows:,}" for one in found if one.ahead is untrained]
         if behind and not untrained.off_the_shelf:
             texts.append(
-                f"This training makes the base worse, with {', '.join(behind)}: lower learning_rate or epochs, "
-                "or train on more rows."
+                f"This training makes the base worse, with {', '.join(behind)}: lower learning_rate or "
+                "epochs, or train on more rows."
             )
         elif found and not any(one.ahead is one.first for one in found):
             advice = f", or train from it with --base {untrained.model}" if untrained.off_the_shelf else ""
