@@ -128,11 +128,25 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Returns ` (did you mean 'x'?)` for the nearest of `known`, or an empty string."""
+    """Returns ` (did you mean 'x'?)` for the `nearest` of the known names, or an empty string."""
+    found = nearest(name, known)
+    return "" if found is None else f" (did you mean '{shown(found)}'?)"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that a wrong one probably means, or None.
+
+    It is the same name in another case, else the only one that begins with it, else the most similar one.
+    """
     import difflib  # which `miner --help` does not need
 
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean '{shown(matches[0])}'?)" if matches else ""
+    names = {one.casefold(): one for one in reversed(list(known))}
+    wanted = name.casefold()
+    if wanted in names:
+        return names[wanted]
+    longer = [one for one in names if wanted and one.startswith(wanted)]
+    matches = longer if len(longer) == 1 else difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
+    return names[matches[0]] if matches else None
 
 
 def shown(value: object, most: int = _LONGEST_SHOWN) -> str:

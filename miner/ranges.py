@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from miner.errors import UsageError, near
+from miner.errors import UsageError, near, nearest
 
 _MANY = re.compile(r"tuple\[(\w+), \.\.\.\](?: \| None)?")
 """The type of a field that is a tuple of values of one kind."""
@@ -23,6 +23,14 @@ VAST = 1e9
 """An end of a range from here on is shown only to who gives a number beyond it."""
 _SHOWN = 60
 """The most characters of a value in a message."""
+SPLITS = {
+    "train": "train", "training": "train",
+    "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev",
+    "test": "test",
+}  # fmt: skip
+"""The split that each of these names means. Other names are splits of their own."""
+_SPLIT_FIELDS = ("split", "dev_split", "without")
+"""The fields of configurations that name a split of a store."""
 
 
 @dataclass(frozen=True)
@@ -171,11 +179,28 @@ def range_of(config: type, name: str) -> Range:
     return allowed
 
 
+def split_name(name: str) -> str:
+    """Returns the split that a name means: `dev` for `validation`; an unknown name is a split of its own."""
+    return SPLITS.get(name.casefold(), name)
+
+
+def near_split(name: str) -> str | None:
+    """Returns `train`, `dev` or `test` if an unknown name resembles a name of it, else None.
+
+    A name with digits or separators, such as `test-2`, is a deliberate one.
+    """
+    if name.casefold() in SPLITS or not name.isalpha():
+        return None
+    meant = nearest(name, SPLITS)
+    return None if meant is None else SPLITS[meant]
+
+
 def check_fields(config: Any) -> None:
     """Checks the ranges and types of a frozen dataclass's fields; its `__post_init__` calls this first.
 
-    Numbers become ints and floats without a negative zero, lists become tuples, texts become paths. Raises
-    UsageError with the field, its allowed values and the given value.
+    Numbers become ints and floats without a negative zero, lists become tuples, texts become paths, and a
+    split gets the name that stores have for it. Raises UsageError with the field, its allowed values and the
+    given value.
     """
     for part in fields(config):
         value = getattr(config, part.name)
@@ -195,6 +220,8 @@ def check_fields(config: Any) -> None:
             _require_kind(part, value, _named(config, str(part.type)))
             if choices := part.metadata.get("choices"):
                 require_one_of(part.name, value, choices)
+            if part.name in _SPLIT_FIELDS:
+                object.__setattr__(config, part.name, split_name(value))
 
 
 def require_one_of(name: str, value: str, allowed: Collection[str]) -> None:

@@ -225,3 +225,78 @@ def test_queries_with_positives_in_several_splits_are_counted(tmp_path: Path) ->
     assert (divided.splits, divided.in_several_splits) == ({"dev": 2, "test": 2, "train": 16}, 0)
     again = ingest(tmp_path / "s.duckdb", str(file), SourceConfig())
     assert (again.splits, again.in_several_splits) == ({"dev": 2, "test": 2, "train": 20}, 4)
+
+
+def _ingest(store: Path, source: str, *options: str) -> list[str]:
+    done = CliRunner().invoke(group, ["ingest", str(store), source, *options])
+    assert done.exit_code == 0, done.output
+    return [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+
+
+def test_other_fractions_and_another_seed_say_that_queries_stay_in_their_split(tmp_path: Path) -> None:
+    source, store = _tsv(tmp_path / "a.tsv", _pairs(20)), tmp_path / "s.duckdb"
+    assert _ingest(store, source, "--dev", "0.2", "--test", "0.2") == []
+    before = _splits(store)
+    assert _ingest(store, source, "--dev", "0.2", "--test", "0.2") == []
+    advice = (
+        "split: --dev, --test and the seed divide only queries that the store does not have; to divide all "
+        "again, ingest into a new store"
+    )
+    assert _ingest(store, source, "--dev", "0.4", "--test", "0.2") == [
+        f"note: 4 queries stay in their {advice}"
+    ]
+    (note,) = _ingest(store, source, "--dev", "0.2", "--test", "0.2", "--set", "seed=14")
+    assert note.endswith(f"queries stay in their {advice}")
+    assert _splits(store) == before
+    one = ingest(store, source, SourceConfig(dev=0.15, test=0.2))
+    assert one.kept_split == 1
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Validation", "DEV"])
+def test_every_name_of_the_dev_split_means_dev(tmp_path: Path, name: str) -> None:
+    source, store = _tsv(tmp_path / "a.tsv", _pairs(9)), tmp_path / "s.duckdb"
+    assert _ingest(store, source, "--split", name) == [f"note: split {name} is called dev in a store"]
+    assert _count(store) == {"dev": 9}
+    by_name = tmp_path / "folder"
+    _tsv(by_name / f"{name}.tsv", _pairs(9))
+    ingest(tmp_path / "t.duckdb", str(by_name))
+    assert _count(tmp_path / "t.duckdb") == {"dev": 9}
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        (MiningConfig, "split"), (EvaluationConfig, "split"), (SilverConfig, "split"), (Dev, "split"),
+        (ContaminationConfig, "split"), (BenchConfig, "split"), (RerankerConfig, "split"),
+        (SourceConfig, "split"), (PretrainConfig, "without"),
+    ],
+)  # fmt: skip
+def test_commands_take_every_name_of_a_split(config: type, field: str) -> None:
+    for given, name in (("validation", "dev"), ("val", "dev"), ("Test", "test"), ("fold-1", "fold-1")):
+        assert getattr(config(**{field: given}), field) == name
+
+
+def test_a_misspelt_split_is_pointed_out(tmp_path: Path) -> None:
+    source, store = _tsv(tmp_path / "a.tsv", _pairs(9)), tmp_path / "s.duckdb"
+    assert _ingest(store, source, "--split", "tset") == [
+        "note: split tset is none of train, dev and test, which commands look for (did you mean 'test'?); if "
+        "so, ingest into a new store"
+    ]
+    folder = beir(tmp_path / "set", {"d": "x"}, {"q": "y"}, trian=[("q", "d", 1)])
+    (note,) = _ingest(tmp_path / "t.duckdb", str(folder))
+    assert "(did you mean 'train'?)" in note
+    for deliberate in ("fold-1", "test2", "holdout"):
+        assert _ingest(tmp_path / f"{deliberate}.duckdb", source, "--split", deliberate) == []
+
+
+def test_a_split_of_an_earlier_version_is_explained(tmp_path: Path) -> None:
+    source, store = _tsv(tmp_path / "a.tsv", _pairs(9)), tmp_path / "s.duckdb"
+    ingest(store, source)
+    with Database.open(store) as opened:
+        opened.execute("UPDATE judgments SET split = 'validation'")
+        with pytest.raises(UsageError) as caught:
+            mine(opened, MiningConfig(split="validation"))
+    assert str(caught.value) == (
+        "no query has a judged positive in split 'dev'; the store has it as 'validation', a name of split "
+        "dev that this version of miner does not keep: ingest its sources into a new store"
+    )

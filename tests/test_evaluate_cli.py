@@ -387,7 +387,9 @@ def test_an_empty_store(tmp_path: Path) -> None:
     made = judged_store(tmp_path / "s", {"d": "a"}, {"q": "b"}, [])
     with made as opened, pytest.raises(UsageError) as caught:
         task_of_split(opened, EvaluationConfig())
-    assert caught.value.hint == "choose one with --split: the store holds no judgments"
+    assert caught.value.hint == (
+        f"the store holds no judgments, so ingest first: miner ingest {opened.path} SOURCE"
+    )
 
 
 def test_the_page_names_every_measure_and_its_python_runs(

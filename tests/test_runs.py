@@ -170,3 +170,25 @@ def test_a_run_name_of_someone_elses_store_does_not_drive_the_terminal(store: Pa
         ended = CliRunner().invoke(group, list(map(str, arguments)))
         assert "a\\x1b[31mb\\x9b" in ended.output
         assert not {"\x1b", "\x9b"} & set(ended.output)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("Strict", "strict"), ("shal", "shallow"), ("naiev", "naive")])
+def test_a_wrong_run_name_gets_the_nearest_one_wherever_a_run_is_named(
+    store: Path, name: str, meant: str
+) -> None:
+    path, out = str(store), str(store.parent / "out")
+    for words in (
+        ["runs", path, "--remove", name],
+        ["runs diff", path, name, "naive"],
+        ["decide", path, "--run", name],
+        ["explain", path, "q10", "--run", name],
+        ["audit", path, "--run", name],
+        ["calibrate", path, "--run", name],
+        ["relabel", path, "--run", name],
+        ["export", path, out, "--run", name],
+        ["train", path, out, "--run", name],
+        ["bench", path, "--split", "train", "--run", name, "--out", out],
+    ):
+        result = CliRunner().invoke(group, words)
+        assert isinstance(result.exception, UsageError), words
+        assert result.exception.message == f"no run '{name}' in {store} (did you mean '{meant}'?)"

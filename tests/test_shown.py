@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from miner.cli.main import main
-from miner.errors import InputError, listed, near, printable, shown, snippet
+from miner.errors import InputError, listed, near, nearest, printable, shown, snippet
 from miner.sources import SourceConfig, ingest
 from tests.sources_support import jsonl, write
 
@@ -74,3 +74,21 @@ def test_notes_and_the_summary_of_an_ingest_show_no_control_characters(
     assert "\x1b" not in said
     assert "not read: no\\x1b[31mte (not a table)" in said
     assert "not read: columns x\\x1b[31m" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("R1", ["r1", "r2"], "r1"),
+        ("STRICT", ["r1", "strict"], "strict"),
+        ("str", ["r1", "strict"], "strict"),
+        ("stirct", ["r1", "strict"], "strict"),
+        ("Stirct", ["r1", "strict"], "strict"),
+        ("", ["r1"], None),
+        ("other", ["r1"], None),
+        ("a", ["A", "a1"], "A"),
+    ],
+)
+def test_a_wrong_name_gets_the_nearest_one(name: str, known: list[str], meant: str | None) -> None:
+    assert nearest(name, known) == meant
+    assert near(name, known) == ("" if meant is None else f" (did you mean '{meant}'?)")

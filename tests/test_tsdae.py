@@ -425,7 +425,8 @@ def test_errors_say_what_to_do(path: Path, config: PretrainConfig, tmp_path: Pat
     with pytest.raises(UsageError) as nothing:
         pretrain(none, out, replace(config, texts="queries"))
     assert str(nothing.value) == (
-        f"{none} holds no queries outside split 'test'; choose other texts (--set texts=…), or ingest some"
+        f"{none} holds no queries outside split 'test'; choose other texts (--set texts=…), or ingest some: "
+        f"miner ingest {none} SOURCE"
     )
     assert not out.exists()
 

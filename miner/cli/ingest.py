@@ -14,6 +14,7 @@ import rich_click as click
 from miner.cli.options import Command, Settings, described
 from miner.engine.progress_bars import progress
 from miner.errors import UsageError, counted, listed, shown
+from miner.ranges import near_split, split_name
 from miner.sources import FORMATS, IngestReport, SourceConfig, ingest
 from miner.sources.config import NAMES, SKIPPED
 from miner.store.intake import Identity
@@ -141,12 +142,31 @@ def command(store: Path, sources: tuple[str, ...], **given: Any) -> None:
     miner ingest my.duckdb hf:sentence-transformers/all-nli:triplet --query-column anchor
     miner ingest my.duckdb python: python:numpy python:./src
     """
-    config = SourceConfig(**SETTINGS.values(given)[""])
-    with progress() as shown:
-        report = ingest(store, sources, config, shown)
+    values = SETTINGS.values(given)[""]
+    config = SourceConfig(**values)
+    with progress() as reports:
+        report = ingest(store, sources, config, reports)
     divided = bool(config.dev or config.test)
-    for line in _summary(store, report, divided):
+    for line in (*_summary(store, report, divided), *_about_splits(values.get("split"), report)):
         click.echo(line, err=True)
+
+
+def _about_splits(given: str | None, report: IngestReport) -> Iterator[str]:
+    """Yields what the user may not expect of the splits: another name, a misspelt one, queries that stay."""
+    if given is not None and (name := split_name(given)) != given:
+        yield f"note: split {shown(given)} is called {name} in a store"
+    for split in report.queries:
+        if meant := near_split(split):
+            yield (
+                f"note: split {shown(split)} is none of train, dev and test, which commands look for (did "
+                f"you mean '{meant}'?); if so, ingest into a new store"
+            )
+    if stay := report.kept_split:
+        yield (
+            f"note: {counted(stay, 'query stays in its', 'queries stay in their')} split: --dev, --test and "
+            "the seed divide only queries that the store does not have; to divide all again, ingest into a "
+            "new store"
+        )
 
 
 def _summary(store: Path, report: IngestReport, divided: bool) -> Iterator[str]:

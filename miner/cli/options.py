@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import click
 from rich_click import RichCommand, RichOption
 
 from miner.cli.numbers import Within
-from miner.errors import UsageError
+from miner.errors import UsageError, nearest
 from miner.ranges import NO_VALUE
 from miner.recipe import TOP, Setting, Tables, lines_of, parse_all, read, setting
 
@@ -179,10 +178,10 @@ class Command(RichCommand):
         options = [name for param in self.params for name in (*param.opts, *param.secondary_opts)]
         tables = {} if self.settings is None else self.settings.tables
         keys = [flag(key) for settings in tables.values() for key in settings if flag(key) not in options]
-        nearest = get_close_matches(option, [*options, *keys], n=1)
-        if self.settings is not None and nearest and nearest[0] in keys:
-            return f" Did you mean {self.settings.key_of(nearest[0])}?"
-        return f" Did you mean {nearest[0]}?" if nearest else ""
+        meant = nearest(option, [*options, *keys])
+        if self.settings is not None and meant in keys:
+            return f" Did you mean {self.settings.key_of(meant)}?"
+        return f" Did you mean {meant}?" if meant else ""
 
 
 def _panel(param: click.Parameter) -> object:

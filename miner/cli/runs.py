@@ -38,6 +38,7 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     from miner.errors import listed
     from miner.reporting.tables import text_table
     from miner.store import runs
+    from miner.store.corpus import ingest_first
     from miner.store.database import Database
 
     with Database.open(store, read_only=not remove, note=Lines().note) as opened, opened.snapshot():
@@ -45,13 +46,14 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
             runs.remove_runs(opened, remove)
             click.echo(f"removed from {store}: {listed(dict.fromkeys(remove))}", err=True)
         found = [(run, _facts(opened, run)) for run in runs.runs(opened)]
+        hint = ingest_first(opened, f"make one: miner mine {store}")
     if as_json:
         rows = [{**facts, "config": dict(run.config)} for run, facts in found]
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
     elif found:
         click.echo("\n".join(text_table([_HEAD, *(_row(facts) for _, facts in found)])))
     else:
-        click.echo(f"{store} has no runs; make one: miner mine {store}", err=True)
+        click.echo(f"{store} has no runs; {hint}", err=True)
 
 
 _HEAD = [

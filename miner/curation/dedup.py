@@ -72,12 +72,14 @@ class DedupReport(Readable):
 def dedup(store: Database, config: DedupConfig, progress: Progress = SILENT) -> DedupReport:
     """Finds copies among the documents and among the queries, and replaces the clusters in the store.
 
-    Two linked texts are in one cluster, and so are all texts that links connect. Raises ModelError for an
-    encoder that cannot be used.
+    Two linked texts are in one cluster, and so are all texts that links connect. Raises UsageError for a
+    store without texts, ModelError for an encoder that cannot be used.
     """
+    texts = {role: stored.texts(store, role) for role in ROLES}
+    if not any(table.num_rows for table in texts.values()):
+        raise UsageError(f"{store.path} holds no texts", f"ingest first: miner ingest {store.path} SOURCE")
     tables, reports = {}, {}
-    for role in ROLES:
-        table = stored.texts(store, role)
+    for role, table in texts.items():
         links = _links(store, table, role, config, progress)
         tables[role], reports[role] = _clusters(table, links)
     stored.replace_duplicates(store, tables, asdict(config))

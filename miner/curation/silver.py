@@ -167,7 +167,9 @@ def _collection(store: Database, config: SilverConfig) -> Collection:
     if queries.num_rows == 0:
         raise UsageError(
             f"no query to judge with query_set={config.query_set}: none is outside the other splits",
-            f"choose others with --set query_set={'|'.join(stored.QUERIES)}, or ingest more",
+            corpus.ingest_first(
+                store, f"choose others with --set query_set={'|'.join(stored.QUERIES)}, or ingest more"
+            ),
         )
     content = fingerprint([queries["query_id"].to_pylist(), queries["text"].to_pylist()])
     hashes = {"documents": corpus.content_hashes(store, config.split)["documents"], "queries": content}

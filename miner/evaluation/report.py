@@ -21,6 +21,7 @@ from miner.evaluation.evaluate import (
 )
 from miner.evaluation.result import Evaluation
 from miner.models.reranker import Reranker
+from miner.ranges import split_name
 from miner.reporting.tables import short_names, signed
 from miner.stats import Difference
 from miner.store.corpus import require_judgments
@@ -98,7 +99,7 @@ def store_split(text: str, split: str) -> StoreSplit:
     store, colon, named = text.rpartition(":")
     if not colon or Path(text).exists():
         return StoreSplit(Path(text), split)
-    return StoreSplit(Path(store), named or split)
+    return StoreSplit(Path(store), split_name(named) if named else split)
 
 
 def evaluate_on(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from miner.errors import UsageError, listed, near, shown
-from miner.ranges import BELOW_1, NO_VALUE, SEED, SHARE, check_fields, whole, within
+from miner.ranges import BELOW_1, NO_VALUE, SEED, SHARE, SPLITS, check_fields, whole, within
 from miner.store.division import Division, require_undivided
 
 FORMATS = ("auto", "beir", "pairs", "triplets", "labels", "trec", "hf", "python")
@@ -25,12 +25,6 @@ NAMES = (
 )  # fmt: skip
 """The names in `columns` that need no further option."""
 
-_SPLITS = {
-    "train": "train", "training": "train",
-    "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev",
-    "test": "test",
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class SourceConfig:
@@ -39,7 +33,8 @@ class SourceConfig:
     format: str = "auto"
     """One of FORMATS; `auto` detects the format from the files and their columns."""
     split: str | None = None
-    """Split of the judgments; None takes it from the names of the files."""
+    """Split of the judgments; None takes it from the names of the files. `val`, `valid` and `validation` mean
+    `dev`."""
     dev: float = within(0.0, BELOW_1)
     """Fraction of the queries to put into split `dev`; 0 for none."""
     test: float = within(0.0, BELOW_1)
@@ -141,7 +136,7 @@ def split_in(name: str) -> str | None:
     Examples are `train-00000-of-00001` and `qrels.dev`; `validation` means dev.
     """
     words = re.split(r"[^a-z]+", name.lower())
-    return next((_SPLITS[word] for word in words if word in _SPLITS), None)
+    return next((SPLITS[word] for word in words if word in SPLITS), None)
 
 
 def require_splits(config: SourceConfig, source: str, names: Sequence[str]) -> None:

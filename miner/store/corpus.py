@@ -6,14 +6,16 @@ them, so that a run stays valid when silver judgments come or go.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 from typing import Any
 
 import pyarrow as pa
 
-from miner.errors import StoreError, UsageError, listed, near, shown
+from miner.errors import DatabaseError, UsageError, listed, near, shown, snippet
+from miner.ranges import split_name
 from miner.store.database import Database
 from miner.store.tables import GOLD, RELABELLED, SILVER
 
@@ -51,7 +53,7 @@ def queries(store: Database, split: str) -> pa.Table:
         known = splits(store)
         raise UsageError(
             f"no query has a judged positive in split '{split}'{near(split, known)}",
-            f"choose another split: {listed(known) or 'the store holds no judgments'}",
+            split_hint(store, split, "choose another split", known),
         )
     return table
 
@@ -161,16 +163,35 @@ def counts(store: Database) -> dict[str, int]:
 
 
 def require_query(store: Database, query_id: str) -> str:
-    """Returns the text of a query; raises StoreError if the store does not have the query."""
+    """Returns the text of a query; raises StoreError if the store does not have the query.
+
+    The error names the nearest id, or the ids of the queries with that text, if a text was given.
+    """
     rows = store.rows("SELECT text FROM queries WHERE query_id = ?", [query_id])
     if not rows:
         known = [i for (i,) in store.rows("SELECT query_id FROM queries LIMIT 10000")]
-        raise StoreError(
-            f"no query '{shown(query_id)}' in {store.path}{near(query_id, known)}",
-            f'list them: miner sql {store.path} "SELECT query_id, text FROM queries LIMIT 10"',
-        )
+        meant = "" if " " in query_id.strip() else near(query_id, known)
+        hint = _query_hint(store, query_id, bool(meant))
+        raise StoreError(f"no query '{shown(query_id)}' in {store.path}{meant}", hint)
     text: str = rows[0][0]
     return text
+
+
+def _query_hint(store: Database, wanted: str, is_near: bool) -> str:
+    """Returns how to find the id of a query that was named by its text, or by an id that does not exist."""
+    with_text = store.rows(
+        """SELECT query_id, text FROM queries WHERE contains(lower(text), lower($text)) AND $text <> ''
+        ORDER BY length(text), query_id LIMIT 4""",
+        {"text": "" if is_near else " ".join(wanted.split())},
+    )
+    if with_text:
+        some = "; ".join(f"{shown(query_id)} ({snippet(text)})" for query_id, text in with_text[:3])
+        return f"a query is named by its id; queries with this text: {some}{'; …' * (len(with_text) > 3)}"
+    words = re.findall(r"\w{3,}", wanted) if " " in wanted.strip() else []
+    like = f" WHERE text ILIKE '%{max(words, key=len)}%'" if words else ""
+    select = f'miner sql {quote(str(store.path))} "SELECT query_id, text FROM queries{like} LIMIT 10"'
+    is_document = store.rows("SELECT 1 FROM documents WHERE doc_id = ?", [wanted])
+    return ingest_first(store, f"{'it is the id of a document; ' * bool(is_document)}list them: {select}")
 
 
 def document_ids(store: Database) -> pa.Array:
@@ -324,16 +345,31 @@ def require_judgments(store: Database, split: str, flag: str = "--split", traine
     if split in judged:
         return
     known = [one for one in judged if one != trained]
-    if known:
-        hint = f"choose one with {flag}: {listed(known)}"
-    elif judged:
+    if judged and not known:
         hint = (
             f"the store has only split '{trained}', which is for training: ingest other judgments with "
             f"miner ingest {quote(str(store.path))} SOURCE --split {quote(split)}"
         )
     else:
-        hint = f"choose one with {flag}: the store holds no judgments"
+        hint = split_hint(store, split, f"choose one with {flag}", known)
     raise UsageError(f"nothing is judged in split '{split}' of {store.path}{near(split, known)}", hint)
+
+
+def split_hint(store: Database, split: str, advice: str, known: Sequence[str]) -> str:
+    """Returns what to do if a store lacks a split: `advice` with its splits, or to ingest first."""
+    if old := [one for one in known if one != split and split_name(one) == split]:
+        return (
+            f"the store has it as '{shown(old[0])}', a name of split {split} that this version of miner does "
+            f"not keep: ingest its sources into a new store"
+        )
+    return f"{advice}: {listed(known)}" if known else ingest_first(store, f"{advice}: none has a positive")
+
+
+def ingest_first(store: Database, otherwise: str) -> str:
+    """Returns the hint to ingest for a store without judgments, and `otherwise` for one that has some."""
+    if store.rows("SELECT 1 FROM judgments LIMIT 1"):
+        return otherwise
+    return f"the store holds no judgments, so ingest first: miner ingest {quote(str(store.path))} SOURCE"
 
 
 def provenance(store: Database) -> dict[str, Any]:

@@ -43,15 +43,7 @@ class Division:
         at least one. Groups in `kept` stay in their split and count towards its fraction. Raises UsageError
         if a split would be empty.
         """
-        found = {group: kept[group] for group in groups if group in kept} if kept else {}
-        free = sorted((group for group in groups if group not in found), key=self._order)
-        for name, share in ((TEST, self.test), (DEV, self.dev)):
-            if share:
-                number = max(1, int(share * len(groups) + 0.5)) - list(found.values()).count(name)
-                for group in free[: max(0, number)]:
-                    found[group] = name
-                free = free[max(0, number) :]
-        found |= dict.fromkeys(free, split)
+        found = self.drawn(groups, split, kept)
         wanted = {split} | {name for name, share in ((DEV, self.dev), (TEST, self.test)) if share}
         if missing := sorted(wanted - set(found.values())):
             known = f", {len(kept):,} of which the store has already" if kept else ""
@@ -61,6 +53,20 @@ class Division:
                 "ingest into a new store" if kept else "bring more queries, or ask for fewer splits",
             )
         return found
+
+    def drawn(
+        self, groups: Collection[int], split: str, kept: Mapping[int, str] | None = None
+    ) -> dict[int, str]:
+        """Returns what `assign` returns, also if a split is empty."""
+        found = {group: kept[group] for group in groups if group in kept} if kept else {}
+        free = sorted((group for group in groups if group not in found), key=self._order)
+        for name, share in ((TEST, self.test), (DEV, self.dev)):
+            if share:
+                number = max(1, int(share * len(groups) + 0.5)) - list(found.values()).count(name)
+                for group in free[: max(0, number)]:
+                    found[group] = name
+                free = free[max(0, number) :]
+        return found | dict.fromkeys(free, split)
 
     def _order(self, group: int) -> tuple[bytes, int]:
         digest = hashlib.blake2b(f"{self.seed}:{group}".encode(), digest_size=8).digest()
@@ -83,11 +89,12 @@ def require_undivided(splits: Collection[str], origin: str) -> str:
     return split
 
 
-def divide_arriving(store: Database, division: Division) -> None:
+def divide_arriving(store: Database, division: Division) -> int:
     """Gives the arriving judgments the split that `division` assigns to their query.
 
     Queries of equal texts, and those of one cluster of copies in the store, get the same split. Queries that
-    the store has in the split, in dev or in test stay there. Queries without a positive stay in the split.
+    the store has in the split, in dev or in test stay there; the result is the number of different texts
+    among them that the division alone would put elsewhere. Queries without a positive stay in the split.
     Call it when the store has the arriving queries. Raises UsageError if the judgments have several splits,
     or a split would be empty.
     """
@@ -95,7 +102,7 @@ def divide_arriving(store: Database, division: Division) -> None:
         split for (split,) in store.rows("SELECT DISTINCT split FROM arriving_judgments WHERE undivided")
     ]
     if not splits:
-        return
+        return 0
     split = require_undivided(splits, "the sources")
     store.execute(f"CREATE OR REPLACE TEMP TABLE query_groups AS {_GROUPS}")
     groups = store.rows(
@@ -112,7 +119,8 @@ def divide_arriving(store: Database, division: Division) -> None:
         [split, DEV, TEST],
     )
     mine = {key for (key,) in groups}
-    found = division.assign(mine, split, {key: name for key, name in kept if key in mine})
+    stay = {key: name for key, name in kept if key in mine}
+    found = division.assign(mine, split, stay)
     keys = pa.table({"key": pa.array(found, pa.int64()), "split": pa.array(found.values(), pa.string())})
     store.execute("CREATE OR REPLACE TEMP TABLE divided (key BIGINT, split VARCHAR)")
     store.insert("divided", keys)
@@ -121,6 +129,8 @@ def divide_arriving(store: Database, division: Division) -> None:
         FROM query_groups JOIN divided USING (key)
         WHERE undivided AND arriving_judgments.query_id = query_groups.query_id"""
     )
+    alone = division.drawn(mine, split) if stay else {}
+    return sum(alone[key] != name for key, name in stay.items())
 
 
 def require_apart(store: Database) -> None:

@@ -93,6 +93,9 @@ class IngestReport(Readable):
     """Queries with positives per split, among the added rows."""
     in_several_splits: int
     """Query texts with positives in several splits: a model may be measured on what it was trained on."""
+    kept_split: int
+    """Query texts that `dev`, `test` and the seed would put into another split than the store has them in: a
+    query stays in its split."""
     cleaned: int
     """Texts from which NUL characters or lone surrogates were removed."""
     rejected: tuple[Rejection, ...]
@@ -161,8 +164,9 @@ class Intake:
                 _refuse_conflicts(store, kind)
                 counts[kind.table] = _merge_texts(store, kind)
             _refuse_one_side(store)
+            kept_split = 0
             if division is not None:
-                divide_arriving(store, division)
+                kept_split = divide_arriving(store, division)
                 require_apart(store)
             _sort_judgments(store)
             _reject_duplicates(store)
@@ -177,6 +181,7 @@ class Intake:
                 splits=(splits := _splits(store)),
                 in_several_splits=_in_several_splits(store) if len(splits) > 1 else 0,
                 queries=queries_by_split(store),
+                kept_split=kept_split,
                 cleaned=self._cleaned,
                 rejected=_rejections(store),
                 identity=_identity(store),

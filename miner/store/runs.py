@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from miner.errors import StoreError, UsageError, listed, near, shown
-from miner.store.corpus import IDENTITY, MINED, content_hashes, queries_hash
+from miner.store.corpus import IDENTITY, MINED, content_hashes, ingest_first, queries_hash
 from miner.store.database import Database
 from miner.store.duplicates import clusters_hash
 from miner.store.ledger import KEY
@@ -66,7 +66,8 @@ def find_run(store: Database, name: str | None = None) -> StoredRun:
     if name is None:
         finished = [run for run in known if run.finished is not None]
         if not finished:
-            raise StoreError(f"{store.path} holds no finished run", f"mine first: miner mine {store.path}")
+            hint = ingest_first(store, f"mine first: miner mine {store.path}")
+            raise StoreError(f"{store.path} holds no finished run", hint)
         return max(finished, key=lambda run: (run.finished, run.started))
     for run in known:
         if run.name == name:
@@ -148,7 +149,9 @@ def _forget_evidence(store: Database, key: str) -> None:
 def _no_run(store: Database, name: str, names: Sequence[str]) -> UsageError:
     return UsageError(
         f"no run '{shown(name)}' in {store.path}{near(name, names)}",
-        f"runs there: {listed(names) or 'none'}",
+        f"runs there: {listed(names)}"
+        if names
+        else ingest_first(store, f"mine first: miner mine {store.path}"),
     )
 
 

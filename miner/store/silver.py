@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from miner.errors import UsageError, listed, near
-from miner.store.corpus import splits
+from miner.errors import UsageError, near
+from miner.store.corpus import split_hint, splits
 from miner.store.database import Database
 from miner.store.tables import GOLD, SILVER
 
@@ -132,6 +132,6 @@ def judged_pairs(store: Database, split: str, sources: Sequence[str] = ("gold",)
             f"split '{split}' has no judgments of source {' or '.join(sources)}",
             f"make silver ones: miner silver {store.path}"
             if SILVER in sources
-            else f"choose another split: {listed(splits(store)) or 'the store holds no judgments'}",
+            else split_hint(store, split, "choose another split", splits(store)),
         )
     return table

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice, pairwise
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -209,7 +210,10 @@ def pretrain(
         missing = " or ".join(config.roles)
         if config.without and "queries" in config.roles:
             missing += f" outside split '{config.without}'"
-        raise UsageError(f"{store} holds no {missing}", "choose other texts (--set texts=…), or ingest some")
+        raise UsageError(
+            f"{store} holds no {missing}",
+            f"choose other texts (--set texts=…), or ingest some: miner ingest {quote(str(store))} SOURCE",
+        )
     content = hashlib.sha256("\0".join(texts).encode()).hexdigest()
     dtype = resolve_dtype(config.dtype, resolve_device())
     identity = fingerprint(
