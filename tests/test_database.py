@@ -16,10 +16,12 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner.errors import StoreError, UsageError
+from miner.cli.main import group
+from miner.errors import MinerError, StoreError, UsageError
 from miner.schema import HITS
 from miner.store import corpus
 from miner.store.database import Database
@@ -481,3 +483,41 @@ def test_an_unknown_query_is_named_with_the_nearest(tmp_path: Path) -> None:
         with pytest.raises(StoreError) as caught:
             corpus.require_query(store, "query-l")
         assert caught.value.message == f"no query 'query-l' in {store.path} (did you mean 'query-1'?)"
+
+
+def test_a_text_instead_of_an_id_gets_the_ids_of_the_queries_that_contain_it(tmp_path: Path) -> None:
+    queries = {"a1": "How do I cut bread?", "b2": "Can I cut bread at home?", "c3": "How do refunds work?"}
+    with make_store(
+        tmp_path / "s.duckdb", {"d1": "one"}, queries, [(query_id, "d1") for query_id in queries]
+    ) as store:
+
+        def hint(query_id: str) -> str:
+            with pytest.raises(StoreError, match="no query '") as caught:
+                corpus.require_query(store, query_id)
+            return caught.value.hint
+
+        by_id = "a query is named by its id; queries with this text: "
+        assert hint("how do  REFUNDS work?") == f"{by_id}c3 (How do refunds work?)"
+        assert hint("cut bread") == f"{by_id}a1 (How do I cut bread?); b2 (Can I cut bread at home?)"
+        list_them = f'list them: miner sql {store.path} "SELECT query_id, text FROM queries'
+        assert hint("what costs delivery?") == f"{list_them} WHERE text ILIKE '%delivery%' LIMIT 10\""
+        assert hint("zzz") == f'{list_them} LIMIT 10"'
+        assert hint("d1") == f'it is the id of a document; {list_them} LIMIT 10"'
+        assert hint("a2") == f'{list_them} LIMIT 10"'
+
+
+def test_an_empty_store_says_to_ingest_first(tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    Database.open(path, create=True).close()
+    hint = f"ingest first: miner ingest {path} SOURCE"
+    for words in (
+        ["mine", path], ["decide", path], ["evaluate", "bundled", path], ["audit", path], ["calibrate", path],
+        ["relabel", path], ["explain", path, "q"], ["export", path, "out"], ["train", path, "out"],
+        ["train", path, "out", "--judgments", "gold"], ["bench", path], ["loop", path, "out"],
+        ["silver", path], ["train-reranker", path, "out"], ["contamination", path, path], ["dedup", path],
+        ["decide", path, "--run", "r1"], ["runs", path, "--remove", "r1"],
+    ):  # fmt: skip
+        result = CliRunner().invoke(group, [str(word) for word in words])
+        assert isinstance(result.exception, MinerError), words
+        assert hint in result.exception.hint, words
+    assert hint in CliRunner().invoke(group, ["runs", str(path)]).stderr

@@ -12,12 +12,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from miner.cli.main import group
+from miner.curation.contamination import ContaminationConfig
 from miner.curation.dedup import DedupConfig, dedup
+from miner.curation.silver_config import SilverConfig
 from miner.errors import UsageError
+from miner.evaluation.evaluate import EvaluationConfig
+from miner.mining.config import MiningConfig
+from miner.mining.pipeline import mine
 from miner.sources import SourceConfig, ingest
 from miner.store.database import Database
 from miner.store.division import Division
 from miner.text import normalise
+from miner.training.pretrain_config import PretrainConfig
+from miner.training.reranker_config import RerankerConfig
+from miner.workflows.bench_config import BenchConfig
+from miner.workflows.train import Dev
 from tests.sources_support import beir, dump, rows, write
 
 fractions = st.floats(0.0, 0.3)
@@ -272,8 +281,8 @@ def test_every_name_of_the_dev_split_means_dev(tmp_path: Path, name: str) -> Non
     ],
 )  # fmt: skip
 def test_commands_take_every_name_of_a_split(config: type, field: str) -> None:
-    for given, name in (("validation", "dev"), ("val", "dev"), ("Test", "test"), ("fold-1", "fold-1")):
-        assert getattr(config(**{field: given}), field) == name
+    for text, name in (("validation", "dev"), ("val", "dev"), ("Test", "test"), ("fold-1", "fold-1")):
+        assert getattr(config(**{field: text}), field) == name
 
 
 def test_a_misspelt_split_is_pointed_out(tmp_path: Path) -> None:

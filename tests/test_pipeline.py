@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from miner.cli.main import group
 from miner.engine.progress import Advance
 from miner.errors import ModelError, StoreError, UsageError
 from miner.mining.config import MiningConfig, Rules, Selection, with_values
@@ -161,7 +163,38 @@ def test_deciding_again_refuses_what_needs_a_search(store: Database) -> None:
     first = mine(store, MiningConfig())
     with pytest.raises(UsageError) as error:
         decide_again(store, first, replace(config_of(first), depth=5))
-    assert str(error.value) == "depth cannot change without searching again; run miner mine with it"
+    assert str(error.value) == (
+        "depth belongs to the search, and decide keeps the candidates that run 'r1' found; search again: "
+        f"miner mine {store.path} --set depth=5"
+    )
+    with pytest.raises(UsageError) as error:
+        decide_again(store, first, replace(config_of(first), bm25_k1=2.0, stemmer="none", overlaps=False))
+    assert str(error.value) == (
+        "bm25_k1, stemmer, overlaps belong to the search, and decide keeps the candidates that run 'r1' found"
+        f"; search again: miner mine {store.path} --set bm25_k1=2.0 --set stemmer=none --set overlaps=false"
+    )
+
+
+def test_decide_names_the_run_that_it_starts_from_and_sends_the_search_to_mine(store: Database) -> None:
+    mine(store, MiningConfig())
+    path = str(store.path)
+    store.release()
+    runner = CliRunner()
+    done = runner.invoke(group, ["decide", path, "--relative-margin", "0.4"])
+    assert "from the evidence of run r1, the last; --run names another" in done.stderr.splitlines()
+    assert (
+        "from the evidence" not in runner.invoke(group, ["decide", path, "--run", "r1", "--name", "x"]).stderr
+    )
+    advice = (
+        "It belongs to the search, and decide keeps the candidates of a run: search again with miner mine."
+    )
+    for option in ("--depth", "--encoder", "--reranker", "--split", "--no-bm25", "--stemmer"):
+        refused = " ".join(runner.invoke(group, ["decide", path, option, "5"]).stderr.split())
+        assert refused.endswith(f"No such option '{option}'. {advice}")
+    refused = " ".join(runner.invoke(group, ["decide", path, "--stemmr", "5"]).stderr.split())
+    assert refused.endswith(f"No such option '--stemmr'. Did you mean --stemmer? {advice}")
+    refused = " ".join(runner.invoke(group, ["decide", path, "--max-rnk", "5"]).stderr.split())
+    assert refused.endswith("No such option '--max-rnk'. Did you mean --set max_rank=VALUE?")
 
 
 def test_the_configuration_survives_the_store(store: Database, encoder: Path) -> None:
@@ -223,7 +256,7 @@ def test_the_seed_draws_the_sample_of_the_queries(store: Database) -> None:
 def test_deciding_again_cannot_draw_another_sample(store: Database) -> None:
     sampled = mine(store, MiningConfig(queries=2))
     other = with_values(config_of(sampled), {"seed": 7})
-    with pytest.raises(UsageError, match="seed, which draws the sample of the queries, cannot change"):
+    with pytest.raises(UsageError, match=r"seed, which draws the sample of the queries, belongs to"):
         decide_again(store, sampled, other)
     assert decide_again(store, sampled, with_values(config_of(sampled), {"negatives": 2})).seed == 13
     every = mine(store, MiningConfig(queries=3))

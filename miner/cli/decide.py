@@ -11,7 +11,11 @@ from miner.cli.mine import RENAMED, RULES, SELECTION
 from miner.cli.options import RUN, Command, Settings
 from miner.mining.config import TABLES, flat, with_values
 
-SETTINGS = Settings(TABLES, {"Rules": RULES, "Selection": SELECTION})
+SETTINGS = Settings(
+    TABLES,
+    {"Rules": RULES, "Selection": SELECTION},
+    {"": "belongs to the search, and decide keeps the candidates of a run: search again with miner mine"},
+)
 
 
 @click.command("decide", cls=Command, settings=SETTINGS, renamed=RENAMED)
@@ -41,6 +45,8 @@ def command(store: Path, source: str | None, name: str | None, **given: Any) -> 
         config = with_values(config_of(run), values)
         with progress() as reports:
             opened.note = reports.note
+            if source is None:
+                reports.note(f"from the evidence of run {run.name}, the last; --run names another")
             if stale := staleness(opened, run):
                 reports.note(stale)
             again = decide_again(opened, run, config, name=name, progress=reports)

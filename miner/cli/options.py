@@ -44,13 +44,17 @@ def described(config: type, about: Described) -> dict[str, Setting]:
 class Settings:
     """The settings of a command: keys of `--set` and of a recipe, some of them options too."""
 
-    def __init__(self, tables: Tables, flags: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, tables: Tables, flags: Mapping[str, Sequence[str]], fixed: Mapping[str, str] | None = None
+    ) -> None:
         """Takes the settings by table of the recipe, and the names of the options by title in the help.
 
-        A name that several tables have is written `table.name` among the options.
+        A name that several tables have is written `table.name` among the options. `fixed` says of tables
+        whose settings the command reads, but cannot change, what to do instead.
         """
         self.tables = tables
         self._flags = flags
+        self._fixed = fixed or {}
 
     def options(self) -> Iterator[click.Option]:
         """Yields the options of the settings, then `--config` and `--set`."""
@@ -128,6 +132,15 @@ class Settings:
             found[table][key] = lines_of(value) if known.kind is tuple else known.check(value)
         return found
 
+    def advice(self, option: str) -> str | None:
+        """Returns what to do about an unknown option that names a setting; None if it names none."""
+        name = option.lstrip("-").replace("-", "_").removeprefix("no_")
+        for table, instead in self._fixed.items():
+            if name in self.tables[table]:
+                return f"It {instead}."
+        key = self.key_of(option)
+        return None if key is None else f"It is a setting: {key}"
+
     def key_of(self, option: str) -> str | None:
         """Returns the `--set` of the setting that an unknown option names, or None if there is none."""
         name = option.lstrip("-").replace("-", "_")
@@ -173,14 +186,16 @@ class Command(RichCommand):
         option = error.option_name
         if option in self._renamed:
             return f" It is {self._renamed[option]} now."
-        if self.settings is not None and (key := self.settings.key_of(option)):
-            return f" It is a setting: {key}"
+        if self.settings is not None and (advice := self.settings.advice(option)):
+            return f" {advice}"
         options = [name for param in self.params for name in (*param.opts, *param.secondary_opts)]
         tables = {} if self.settings is None else self.settings.tables
         keys = [flag(key) for settings in tables.values() for key in settings if flag(key) not in options]
         meant = nearest(option, [*options, *keys])
         if self.settings is not None and meant in keys:
-            return f" Did you mean {self.settings.key_of(meant)}?"
+            advice = self.settings.advice(meant) or ""
+            key = self.settings.key_of(meant)
+            return f" Did you mean {key}?" if str(key) in advice else f" Did you mean {meant}? {advice}"
         return f" Did you mean {meant}?" if meant else ""
 
 

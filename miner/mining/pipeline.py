@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from miner.collection.collection import Collection
 from miner.collection.exclusion import Exclusions
 from miner.engine.progress import SILENT, Progress
-from miner.errors import StoreError, UsageError, counted, near, printable, shown
+from miner.errors import StoreError, UsageError, counted, listed, near, printable, shown
 from miner.mining.config import MiningConfig
 from miner.mining.decide import decide, deciding_score
 from miner.mining.diff import changes
@@ -23,6 +24,7 @@ from miner.mining.evidence import Searches, evidence_stage, gather
 from miner.mining.scoring import rerank
 from miner.models.constant import same_score
 from miner.models.vector_cache import note_truncated
+from miner.ranges import OFF
 from miner.reporting.tables import percent
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import DenseConfig
@@ -128,15 +130,7 @@ def decide_again(
     evidence depends on. The seed is one of them if it drew a sample of the queries.
     """
     _require_printable(name)
-    fixed = ("rules", "selection")
-    before, now = dict(run.config), canonical(config)
-    changed = [key for key in now if key not in fixed and now[key] != before.get(key)]
-    if "/" in run.inputs["queries"] and config.selection.seed != run.seed:
-        changed.append("seed, which draws the sample of the queries,")
-    if changed:
-        raise UsageError(
-            f"{', '.join(changed)} cannot change without searching again", "run miner mine with it"
-        )
+    _require_same_search(store, run, config)
     described = _described(store, config, run.inputs, run.evidence, (run.encoder, run.reranker), name)
     with _entered(store, described, progress) as again:
         if again.status == "done":
@@ -144,6 +138,30 @@ def decide_again(
             _note_scores(store, again, config, progress)
             return again
         return _decide(store, again, config, progress)
+
+
+def _require_same_search(store: Database, run: StoredRun, config: MiningConfig) -> None:
+    """Raises UsageError if a run's evidence is not what a search with this configuration finds."""
+    fixed = ("rules", "selection")
+    before, now = dict(run.config), canonical(config)
+    changed = {key: key for key in now if key not in fixed and now[key] != before.get(key)}
+    if "/" in run.inputs["queries"] and config.selection.seed != run.seed:
+        changed["seed"] = "seed, which draws the sample of the queries,"
+        now["seed"] = config.selection.seed
+    if changed:
+        assignments = " ".join(f"--set {quote(f'{key}={_written(now[key])}')}" for key in changed)
+        raise UsageError(
+            f"{listed(changed.values())} belong{'s' * (len(changed) == 1)} to the search, and decide keeps "
+            f"the candidates that run '{run.name}' found",
+            f"search again: miner mine {quote(str(store.path))} {assignments}",
+        )
+
+
+def _written(value: object) -> str:
+    """Returns a setting's value as `--set` takes it."""
+    if isinstance(value, list):
+        return "@FILE"
+    return OFF if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _decide(store: Database, run: StoredRun, config: MiningConfig, progress: Progress) -> StoredRun:

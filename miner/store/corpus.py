@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from miner.errors import DatabaseError, UsageError, listed, near, shown, snippet
+from miner.errors import StoreError, UsageError, listed, near, shown, snippet
 from miner.ranges import split_name
 from miner.store.database import Database
 from miner.store.tables import GOLD, RELABELLED, SILVER
