@@ -99,7 +99,10 @@ class Settings:
             rows = []
             for key, known in settings.items():
                 rows += [(key, known.help), ("", _facts(known, (table, key) in options))]
-            with formatter.section(f"[{table}]" if table else "Keys above the first table of a recipe"):
+            title = f"[{table}]" if table else "Keys above the first table of a recipe"
+            if table in self._fixed:
+                title = f"{title} (only with the values of the run)"
+            with formatter.section(title):
                 formatter.write_dl(rows)
         return formatter.getvalue().rstrip()
 

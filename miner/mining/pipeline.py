@@ -24,7 +24,7 @@ from miner.mining.evidence import Searches, evidence_stage, gather
 from miner.mining.scoring import rerank
 from miner.models.constant import same_score
 from miner.models.vector_cache import note_truncated
-from miner.ranges import OFF
+from miner.ranges import NO_VALUE
 from miner.reporting.tables import percent
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import DenseConfig
@@ -161,7 +161,7 @@ def _written(value: object) -> str:
     """Returns a setting's value as `--set` takes it."""
     if isinstance(value, list):
         return "@FILE"
-    return OFF if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return NO_VALUE if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _decide(store: Database, run: StoredRun, config: MiningConfig, progress: Progress) -> StoredRun:
