@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 import miner
-from miner import AuditConfig, MiningConfig, Rules, Selection, SourceConfig, Store
+from miner import AuditConfig, EncoderConfig, MiningConfig, Rules, Selection, SourceConfig, Store
 from miner.errors import InputError, MinerError, StoreError, UsageError
 from miner.store import database
 from tests.tiny import tiny_bert
@@ -83,9 +84,88 @@ def test_a_run_outlives_its_store(path: Path) -> None:
     assert run.triplets(texts=True).num_rows == run.triplets().num_rows > 0
 
 
-def test_work_that_writes_refuses_a_store_that_is_open_to_read(path: Path) -> None:
-    with Store.open(path, read_only=True) as opened, pytest.raises(UsageError, match="was opened to read"):
-        opened.mine()
+WRITES: dict[str, Any] = {
+    "ingest": lambda store, run, out: (store.ingest(ROWS[:1]), miner.ingest(store, ROWS[:1])),
+    "dedup": lambda store, run, out: store.dedup(),
+    "contamination": lambda store, run, out: store.contamination(store),
+    "silver": lambda store, run, out: miner.silver(store),
+    "mine": lambda store, run, out: store.mine(negatives=1),
+    "decide": lambda store, run, out: run.decide(negatives=1),
+    "audit": lambda store, run, out: run.audit(repeats=1),
+    "calibrate": lambda store, run, out: run.calibrate(0.9, repeats=1),
+    "relabel": lambda store, run, out: run.relabel(),
+    "undo_relabel": lambda store, run, out: miner.undo_relabel(store),
+    "remove_runs": lambda store, run, out: miner.remove_runs(store, run),
+    "train": lambda store, run, out: run.train(out),
+    "train_reranker": lambda store, run, out: miner.train_reranker(store, out),
+    "loop": lambda store, run, out: miner.loop(store, out),
+}  # fmt: skip
+
+
+def one_judgment(run: miner.Run) -> list[dict[str, Any]]:
+    first = run.triplets().slice(0, 1).to_pylist()[0]
+    return [{"query_id": first["query_id"], "doc_id": first["negative_id"], "relevance": 1}]
+
+
+READS: dict[str, Any] = {
+    "find_run": lambda store, run, out, base: store.run("first"),
+    "runs": lambda store, run, out, base: store.runs(),
+    "explain": lambda store, run, out, base: run.explain(run.triplets()["query_id"][0].as_py()),
+    "diff": lambda store, run, out, base: run.diff(run),
+    "triplets": lambda store, run, out, base: (run.triplets(), run.to_dataset()),
+    "export_run": lambda store, run, out, base: run.export(out),
+    "compare_with_judgments": lambda store, run, out, base: run.compare_with_judgments(one_judgment(run)),
+    "sql": lambda store, run, out, base: store.sql("SELECT 1"),
+    "relabel with dry_run": lambda store, run, out, base: run.relabel(dry_run=True, repeats=1),
+    "evaluate": lambda store, run, out, base: store.evaluate(base),
+    "bench": lambda store, run, out, base: miner.bench(
+        store, out, arms=("easy", "hard-filtered"), training=EncoderConfig(base=str(base), max_steps=1)
+    ),
+    "pretrain": lambda store, run, out, base: miner.pretrain(store, out, base=str(base), max_steps=1),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert(tmp_path_factory.mktemp("door") / "base")
+
+
+@pytest.fixture
+def to_read(path: Path) -> Iterator[tuple[Store, miner.Run]]:
+    """A store that is open to read, with a run and a test split."""
+    tested = [{"query": f"what is {topic}", "positive": f"{topic}: something to eat"} for topic in TOPICS]
+    miner.ingest(path, tested, split="test")
+    miner.mine(path, relative_margin=None, negatives=3, name="first")
+    with Store.open(path, read_only=True) as opened:
+        yield opened, opened.run()
+
+
+def test_every_function_that_takes_a_store_is_one_that_writes_or_reads() -> None:
+    functions = {name: getattr(miner, name) for name in miner.__all__ if name.islower()}
+    takes = {name for name, one in functions.items() if {"store", "source"} & {*signature(one).parameters}}
+    assert takes == {*WRITES, *READS} - {"relabel with dry_run"}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_work_that_writes_refuses_a_store_that_was_opened_to_read(
+    name: str, to_read: tuple[Store, miner.Run], tmp_path: Path
+) -> None:
+    store, run = to_read
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"was opened to read; open it without read_only=True"):
+            WRITES[name](store, run, tmp_path / "out")
+        store.close()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", READS)
+def test_work_that_reads_leaves_the_store_as_it_is(
+    name: str, to_read: tuple[Store, miner.Run], base: Path, tmp_path: Path
+) -> None:
+    store, run = to_read
+    before = store.path.read_bytes()
+    READS[name](store, run, tmp_path / "out", base)
+    assert store.path.read_bytes() == before
 
 
 def test_keywords_and_configurations_say_the_same(store: Store) -> None:
@@ -457,12 +537,3 @@ def test_a_user_script_is_typed_and_runs(root: Path, tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[0] == "24 24"
     assert ran.stderr == ""
-
-
-def test_a_store_that_was_opened_to_read_takes_nothing_in(tmp_path: Path) -> None:
-    rows = [{"query": "how", "positive": "so"}]
-    Store.create(tmp_path / "s.duckdb").close()
-    with Store.open(tmp_path / "s.duckdb", read_only=True) as store:
-        with pytest.raises(UsageError, match="was opened to read; open it without read_only=True"):
-            store.ingest(rows)
-        assert store.sql("SELECT count(*) AS n FROM documents")["n"].to_pylist() == [0]

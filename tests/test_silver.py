@@ -137,7 +137,7 @@ def test_sure_pairs_become_silver_judgments(store: Database, config: SilverConfi
     assert silver_origin(store) == {
         "split": "train", "reranker": report.fingerprint, "encoder": "none", "query_set": "all", "depth": 20,
         "per_query": 10, "positive": 0.6, "negative": 0.1, "dtype": "fp32", "name": config.reranker,
-        "soft": False, "uncalibrated": None,
+        "soft": False, "not_probabilities": None,
     }  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def test_what_calls_nothing_positive_is_not_said_to_be_right() -> None:
     held = HeldOut(positives=3, above=0.0, below=1.0, precision=float("nan"))
     report = SilverReport(
         reranker="r", fingerprint="f", queries=2, pairs=9, unscored=0, positives=0, negatives=9, replaced=0,
-        expected=float("nan"), uncalibrated=None, held_out=held,
+        expected=float("nan"), not_probabilities=None, held_out=held,
     )  # fmt: skip
     told = summary(report, SilverConfig()).splitlines()
     assert told[-1] == "           no silver positive for these queries"
@@ -170,27 +170,27 @@ def test_what_calls_nothing_positive_is_not_said_to_be_right() -> None:
 def test_scores_that_may_be_no_probabilities_are_told(
     store: Database, base: Path, config: SilverConfig, tmp_path: Path
 ) -> None:
-    """A score of 0.9 of a reranker that nobody calibrated says nothing of how many are right."""
+    """A score of 0.9 of any other reranker does not say how many of such pairs are relevant."""
     from sentence_transformers import CrossEncoder
 
     CrossEncoder(str(tiny_bert(tmp_path / "raw", labels=1))).save_pretrained(str(tmp_path / "foreign"))
     short = replace(training(base), max_steps=2, held_out=0.05)
     train_reranker(store, tmp_path / "few", short)
-    train_reranker(store, tmp_path / "none", replace(short, held_out=0.3, calibrate=False))
+    train_reranker(store, tmp_path / "none", replace(short, held_out=0.3, probabilities=False))
     for name, why in (
         ("foreign", "miner did not train it"),
         ("few", "28 held-out pairs, at least 50 are needed"),
-        ("none", "trained with calibrate=false"),
+        ("none", "trained with probabilities=false"),
     ):
         told, lax = Counting(), replace(config, reranker=str(tmp_path / name), positive=0.11)
         report = silver(store, lax, progress=told)
-        assert report.uncalibrated == why
+        assert report.not_probabilities == why
         assert f"{tmp_path}/{name} is not known to give probabilities: {why}" in told.said
         assert f"expected   unknown: the scores may not be probabilities ({why})" in summary(report, lax)
         assert "are relevant, by the reranker's own scores" not in summary(report, lax)
-        assert (silver_origin(store) or {})["uncalibrated"] == why
+        assert (silver_origin(store) or {})["not_probabilities"] == why
     told = Counting()
-    assert silver(store, config, progress=told).uncalibrated is None
+    assert silver(store, config, progress=told).not_probabilities is None
     assert not any("probabilities" in note for note in told.said)
 
 

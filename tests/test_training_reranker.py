@@ -447,7 +447,7 @@ def test_the_command_trains_and_prints_what_is_next(base: Path, tmp_path: Path) 
     assert lines[0] == f"reranker   {tmp_path / 'out'}"
     assert lines[1] == ("trained    64 positives, 256 mined and 128 random negatives of 32 queries, 2 steps")
     assert lines[2].startswith("held out   average precision 0.")
-    assert lines[3].startswith("calibrated ")
+    assert lines[3].startswith("scores     ")
     assert lines[4] == f"next       miner mine '{place}' --reranker {tmp_path / 'out'}"
     noted = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
     del noted["versions"]

@@ -103,8 +103,8 @@ def summary(report: SilverReport, config: SilverConfig) -> str:
     lines = (_soft if config.soft else _confident)(report, config)
     if report.replaced:
         lines.append(f"replaced   {counted(report.replaced, 'silver judgment')} of an earlier pass")
-    if report.uncalibrated:
-        lines.append(f"expected   unknown: the scores may not be probabilities ({report.uncalibrated})")
+    if report.not_probabilities:
+        lines.append(f"expected   unknown: the scores may not be probabilities ({report.not_probabilities})")
     elif report.positives:
         what = f"pairs from {config.positive:g} on" if config.soft else "positives"
         lines.append(

@@ -29,9 +29,12 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "skip_top": (None, "Mine no negatives from this many first ranks, where most unjudged positives are."),
     "depth": (None, "Last rank of the window."),
     "folds": (None, "Train this many models, each without the queries that it scores; 0: one model on all."),
-    "held_out": (None, "Fraction of the queries held out from training, to measure and calibrate on."),
+    "held_out": (
+        None,
+        "Fraction of the queries held out from training, to measure and fit probabilities.",
+    ),
     "withheld": (None, "Fraction of each query's positives withheld from training, for miner audit to hide."),
-    "calibrate": (click.BOOL, "Make scores probabilities, fitted on the held-out queries."),
+    "probabilities": (click.BOOL, "Make scores probabilities, fitted on the held-out queries."),
     "queries": (None, "Train on only this many queries, drawn with the seed [default: all]."),
     "max_length": (None, "Maximum tokens of a pair."),
     "dtype": (
@@ -61,7 +64,7 @@ def command(store: Path, out: Path, force: bool, **given: Any) -> None:
     """Train a reranker on the judged positives in STORE and write it to the folder OUT.
 
     A cross-encoder learns to score the positives above negatives that are mined with BM25 and random ones.
-    Its scores are calibrated: about 8 in 10 pairs with the score 0.8 are positives, if they are drawn like
+    Its scores are probabilities: about 8 in 10 pairs with the score 0.8 are positives, if they are drawn like
     the training pairs. The model card in OUT has the figures on held-out queries. Use it with `miner mine
     --reranker OUT` or sentence-transformers. After a kill, the same command goes on from the last checkpoint,
     at most a minute old.
@@ -96,19 +99,19 @@ def _summary(report: RerankerReport, store: Path) -> str:
             f"held out   average precision {metrics.average_precision:.4f} on "
             f"{counted(metrics.held_out_queries, 'query', 'queries')} (random order: {metrics.chance:.4f})"
         )
-    lines += [f"calibrated {line}" for line in _calibrated(metrics.calibration)]
+    lines += [f"scores     {line}" for line in _probabilities(metrics.probabilities)]
     return "\n".join(
         [*lines, f"next       miner mine {quote(str(store))} --reranker {quote(str(report.out))}"]
     )
 
 
-def _calibrated(calibration: Mapping[str, Any] | None) -> list[str]:
-    if calibration is None:
+def _probabilities(fitted: Mapping[str, Any] | None) -> list[str]:
+    if fitted is None:
         return []
-    if calibration["reason"]:
-        return [f"no: {calibration['reason']}"]
-    (brier, scaled), (error, left) = calibration["brier"], calibration["calibration_error"]
+    if fitted["reason"]:
+        return [f"not probabilities: {fitted['reason']}"]
+    (brier, scaled), (error, left) = fitted["brier"], fitted["calibration_error"]
     return [
-        f"on {counted(calibration['pairs'], 'held-out pair')}: Brier score {brier:.4f} → {scaled:.4f}, "
-        f"calibration error {error:.4f} → {left:.4f}"
+        f"probabilities, fitted on {counted(fitted['pairs'], 'held-out pair')}: "
+        f"Brier score {brier:.4f} → {scaled:.4f}, calibration error {error:.4f} → {left:.4f}"
     ]

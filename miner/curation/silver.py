@@ -86,8 +86,8 @@ class SilverReport(Readable):
     """Silver judgments of an earlier pass that were replaced."""
     expected: float
     """Mean score of the silver positives: the fraction that the reranker expects to be relevant."""
-    uncalibrated: str | None
-    """Why the scores may not be probabilities; None if miner has calibrated the reranker."""
+    not_probabilities: str | None
+    """Why the scores may not be probabilities; None if miner made them so."""
     held_out: HeldOut | None
     """None if the store does not know the training data of the reranker, or if they include every query."""
 
@@ -112,8 +112,8 @@ def silver(
     collection = _collection(store, config)
     reranker = _reranker(store, config, training, progress)
     take_in_model(store, Path(reranker.name))
-    if uncalibrated := _uncalibrated(reranker):
-        progress.note(f"{reranker.name} is not known to give probabilities: {uncalibrated}")
+    if not_probabilities := _not_probabilities(reranker):
+        progress.note(f"{reranker.name} is not known to give probabilities: {not_probabilities}")
     keys = _unjudged(store, collection, config, workers, progress)
     _require_probabilities(store, reranker, collection, keys)
     known = _unseen_positives(store, collection, config, reranker)
@@ -136,7 +136,7 @@ def silver(
         **asdict(config),
         "reranker": reranker.fingerprint,
         "name": reranker.name,
-        "uncalibrated": uncalibrated,
+        "not_probabilities": not_probabilities,
     }
     replaced = stored.replace_silver(
         store, _judgments(collection, keys, scores, config), config.split, origin
@@ -152,7 +152,7 @@ def silver(
         negatives=int((scores <= config.negative).sum()),
         replaced=replaced,
         expected=float(scores[positive].mean()) if positive.any() else float("nan"),
-        uncalibrated=uncalibrated,
+        not_probabilities=not_probabilities,
         held_out=_held_out(config, known, gold, keys[positive]),
     )
 
@@ -196,12 +196,12 @@ def _reranker(
     return reranker
 
 
-def _uncalibrated(reranker: Reranker) -> str | None:
-    """Returns why the scores are not calibrated, from the metrics beside the weights; None if they are."""
+def _not_probabilities(reranker: Reranker) -> str | None:
+    """Returns why the scores may not be probabilities, by the metrics beside the weights; else None."""
     try:
         metrics = json.loads((resolve(reranker.name).path / METRICS).read_text("utf-8"))
-        calibration = metrics["calibration"]
-        reason = "trained with calibrate=false" if calibration is None else calibration["reason"]
+        fitted = metrics["probabilities"]
+        reason = "trained with probabilities=false" if fitted is None else fitted["reason"]
     except (OSError, ValueError, TypeError, KeyError):
         return "miner did not train it"
     return str(reason) if reason else None

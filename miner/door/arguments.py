@@ -40,18 +40,23 @@ def opened(store: StoreLike, progress: Progress, *, read_only: bool = False) -> 
         finally:
             store.note = before
         return
-    with Database.open(path_of(store), read_only=read_only, note=progress.note) as found:
+    with Database.open(path_of(store, read_only=read_only), read_only=read_only, note=progress.note) as found:
         yield found
 
 
 def require_writable(store: StoreLike) -> None:
-    """Raises UsageError for a store that was opened to read."""
-    if isinstance(store, Database) and not store.closed and store.read_only:
+    """Raises UsageError for a store that was opened to read; a closed one counts too."""
+    if isinstance(store, Database) and store.read_only:
         raise UsageError(f"{store.path} was opened to read", "open it without read_only=True")
 
 
-def path_of(store: StoreLike) -> Path:
-    """Returns the path of a store; an open one closes its file until its next use."""
+def path_of(store: StoreLike, *, read_only: bool = False) -> Path:
+    """Returns the path of a store; an open one closes its file until its next use.
+
+    Raises UsageError if work that writes is given a store that was opened to read.
+    """
+    if not read_only:
+        require_writable(store)
     if not isinstance(store, Database):
         return Path(store)
     store.release()

@@ -56,9 +56,9 @@ def ingest(
     UsageError and StoreError.
     """
     chosen = configured(SourceConfig, config, settings)
-    require_writable(store)
+    path = path_of(store)
     with progress_for(progress) as reports:
-        return reading.ingest(path_of(store), sources, chosen, reports)
+        return reading.ingest(path, sources, chosen, reports)
 
 
 def dedup(
@@ -92,7 +92,7 @@ def contamination(
     chosen = configured(ContaminationConfig, config, settings)
     file = None if out is None else Path(out)
     with progress_for(progress) as reports, opened(store, reports) as own:
-        if path_of(evaluation).resolve() == own.path.resolve():
+        if path_of(evaluation, read_only=True).resolve() == own.path.resolve():
             return contaminating.contamination(own, own, chosen, reports, remove=remove, out=file)
         with opened(evaluation, reports, read_only=True) as other:
             return contaminating.contamination(own, other, chosen, reports, remove=remove, out=file)
@@ -158,6 +158,7 @@ def train_reranker(
     from miner.training import reranker
 
     chosen = configured(RerankerConfig, config, settings)
+    require_writable(store)  # it is open to read until the end, when the training is recorded in it
     with progress_for(progress) as reports, opened(store, reports, read_only=True) as found:
         return reranker.train_reranker(found, Path(out), chosen, reports, force=force)
 
@@ -179,7 +180,7 @@ def pretrain(
 
     chosen = configured(PretrainConfig, config, settings)
     with progress_for(progress) as reports:
-        return tsdae.pretrain(path_of(store), Path(out), chosen, reports, force=force)
+        return tsdae.pretrain(path_of(store, read_only=True), Path(out), chosen, reports, force=force)
 
 
 def evaluate(
@@ -215,7 +216,7 @@ def bench(
     """
     from miner.workflows import bench as benching
 
-    chosen, path = configured(BenchConfig, config, settings), path_of(store)
+    chosen, path = configured(BenchConfig, config, settings), path_of(store, read_only=True)
     with progress_for(progress) as reports:
         folder = benching.default_out(path) if out is None else Path(out)
         return benching.bench(path, folder, chosen, reports)
@@ -258,5 +259,5 @@ def sql(store: StoreLike, query: str, limits: Limits | None = None, **settings: 
     StoreError if it takes too long or needs too much memory.
     """
     chosen = configured(Limits, limits, settings)
-    with select(path_of(store), query, chosen) as result:
+    with select(path_of(store, read_only=True), query, chosen) as result:
         return result.arrow().read_all()

@@ -1,4 +1,4 @@
-"""Rows to train an encoder on: reads them from a file or an export and checks that the loss can use them."""
+"""Rows to train an encoder on: their texts and labels, checked for what the loss can use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from miner.sources.grades import is_grade, is_id
 from miner.sources.values import as_number, is_blank
 from miner.text import is_sentence
 from miner.training.encoder_config import LOSSES, Loss
-from miner.training.rows import SCORES, one_passage_a_row, read_rows
+from miner.training.training_files import SCORES, one_passage_a_row, read_rows
 
 LABELS = ("label", "labels", "score", "scores")
 """The columns that sentence-transformers uses as the target; all others are texts, in order."""

@@ -129,8 +129,8 @@ class RerankerMetrics(Metrics):
     """The mean over the held-out queries; None if no query is held out."""
     chance: float | None
     """The mean average precision of documents in random order."""
-    calibration: Mapping[str, Any] | None = None
-    """The fields of `ScoreCalibration`; None if the scores were not to be calibrated."""
+    probabilities: Mapping[str, Any] | None = None
+    """The fields of `FittedProbabilities`; None if the scores were to stay as they are."""
     what: str = RERANKER
 
 
@@ -286,7 +286,7 @@ def _reranker_parts(title: str, metrics: RerankerMetrics) -> list[str]:
         f"{_code(metrics.base)} on judged positives, mined negatives and random negatives.",
         _reranker_usage(title, config.folds),
         _average_precision(metrics),
-        _probabilities(config, metrics.calibration),
+        _probabilities(config, metrics.probabilities),
         _training_data(config, metrics),
         _reranker_settings(config, metrics),
     ]
@@ -320,21 +320,18 @@ against their mined and random negatives ({metrics.held_out_pairs} pairs); the f
 average precisions. Mined negatives are unjudged, and some are relevant: a perfect model stays below 1."""
 
 
-def _probabilities(config: RerankerConfig, calibration: Mapping[str, Any] | None) -> str:
-    if calibration is None:
-        return "## Probabilities\n\nNot calibrated: a score orders documents and is not a probability."
-    if calibration["reason"]:
-        return (
-            f"## Probabilities\n\nNot calibrated: {calibration['reason']}. A score orders documents and is "
-            "not a probability."
-        )
-    bins = [(pairs, f"{mean:.3f}", f"{share:.3f}") for pairs, mean, share in calibration["table"]]
-    scalings = ", ".join(f"{s['slope']:.3f} · logit {s['intercept']:+.3f}" for s in calibration["scalings"])
+def _probabilities(config: RerankerConfig, fitted: Mapping[str, Any] | None) -> str:
+    if fitted is None:
+        return "## Probabilities\n\nA score orders documents and is not a probability."
+    if fitted["reason"]:
+        return f"## Probabilities\n\nA score orders documents and is not a probability: {fitted['reason']}."
+    bins = [(pairs, f"{mean:.3f}", f"{share:.3f}") for pairs, mean, share in fitted["table"]]
+    scalings = ", ".join(f"{s['slope']:.3f} · logit {s['intercept']:+.3f}" for s in fitted["scalings"])
     errors = [
-        ("Brier score", *(f"{value:.4f}" for value in calibration["brier"])),
+        ("Brier score", *(f"{value:.4f}" for value in fitted["brier"])),
         (
             f"expected calibration error, {len(bins)} bins of equal size",
-            *(f"{value:.4f}" for value in calibration["calibration_error"]),
+            *(f"{value:.4f}" for value in fitted["calibration_error"]),
         ),
     ]
     return f"""## Probabilities
@@ -344,8 +341,8 @@ pairs (1 judged positive : {config.mined} mined : {config.random} random negativ
 such as the first ranks of a retriever, have another share of positives: their order stays right, their scores
 shift.
 
-Platt scaling within the last layer ({scalings}), fitted on {calibration["pairs"]} held-out pairs,
-{calibration["positives"]} of them positives. The errors are measured on each part of the queries with a
+Platt scaling within the last layer ({scalings}), fitted on {fitted["pairs"]} held-out pairs,
+{fitted["positives"]} of them positives. The errors are measured on each part of the queries with a
 scaling fitted on the others:
 
 {_table(("", "before", "after"), errors, (1, 2))}

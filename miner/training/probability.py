@@ -57,7 +57,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class ScoreCalibration:
+class FittedProbabilities:
     """The scalings and their errors, or the reason why nothing was fitted."""
 
     pairs: int
@@ -78,7 +78,7 @@ class ScoreCalibration:
         return values
 
 
-def calibrate_scores(samples: Sequence[Sample]) -> ScoreCalibration:
+def fit_probabilities(samples: Sequence[Sample]) -> FittedProbabilities:
     """Returns a scaling for each model, measured by cross-fitting over query folds.
 
     Either all models are scaled or none, because their scores are compared with each other. None is scaled if
@@ -89,11 +89,11 @@ def calibrate_scores(samples: Sequence[Sample]) -> ScoreCalibration:
     scalings = [scaling for scaling, _ in parts if scaling]
     after = [logits for _, logits in parts if logits is not None]
     if len(scalings) < len(samples) or len(after) < len(samples) or not samples:
-        return ScoreCalibration(*sizes, reason=_reason(samples))
+        return FittedProbabilities(*sizes, reason=_reason(samples))
     positive = np.concatenate([s.positive for s in samples])
     before = sigmoid(np.concatenate([s.logits for s in samples]))
     scaled = sigmoid(np.concatenate(after))
-    return ScoreCalibration(
+    return FittedProbabilities(
         *sizes,
         scalings=scalings,
         brier=(brier_score(before, positive), brier_score(scaled, positive)),

@@ -1,7 +1,7 @@
 """`miner train-reranker`: trains a cross-encoder, or an ensemble of folds, on a store's judgments.
 
 In the workspace, `training-0` and so on hold the checkpoints of unfinished models, `trained` the finished
-models, and `model` the same models with calibrated scores.
+models, and `model` the same models with probabilities as scores.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from miner.store.pending import TrainedModel
 from miner.text import fingerprint
 from miner.training.model_card import RERANKER, RerankerMetrics, RerankerReport, write_card
 from miner.training.probability import (
+    FittedProbabilities,
     Sample,
-    ScoreCalibration,
-    calibrate_scores,
+    fit_probabilities,
     pair_logits,
     write_scaled,
 )
@@ -143,11 +143,11 @@ def _plan(pairs: LabelledPairs, base: ModelFolder, config: RerankerConfig, ident
 def _train(plan: _RerankerPlan, work: Path, out: Path, progress: Progress) -> RerankerMetrics:
     """Trains the missing models in `work`, measures them, writes the card, and moves the result to `out`."""
     figures = [_train_one(plan, number, work, progress) for number in range(len(plan.trained_on))]
-    model, calibration = _calibrated(plan, work, progress)
+    model, fitted = _finished_models(plan, work, progress)
     if plan.config.folds:
         (model / FOLDS_FILE).write_text(json.dumps({"folds": plan.config.folds}) + "\n", "utf-8")
     metrics = _measure(plan, figures, Reranker(str(model), dtype=plan.config.dtype), progress)
-    metrics = replace(metrics, calibration=calibration.values() if calibration else None)
+    metrics = replace(metrics, probabilities=fitted.values() if fitted else None)
     write_card(model, out.name, metrics)
     publish(model, out, work)
     return metrics
@@ -175,35 +175,39 @@ def _train_one(plan: _RerankerPlan, number: int, work: Path, progress: Progress)
     return read_json(file, dict, remove_hint(work))
 
 
-def _calibrated(plan: _RerankerPlan, work: Path, progress: Progress) -> tuple[Path, ScoreCalibration | None]:
+def _finished_models(
+    plan: _RerankerPlan, work: Path, progress: Progress
+) -> tuple[Path, FittedProbabilities | None]:
     """Writes the models to `work/model`; their scores become probabilities if that can be fitted."""
     trained, model = work / TRAINED, work / "model"
-    calibration = None
-    if plan.config.calibrate:
-        calibration = _calibrate(plan, trained, model, progress)
-        progress.note(f"not calibrated: {calibration.reason}" if calibration.reason else "scores calibrated")
-    if calibration is None or calibration.reason:
+    fitted = None
+    if plan.config.probabilities:
+        fitted = _fitted(plan, trained, model, progress)
+        progress.note(
+            f"scores are not probabilities: {fitted.reason}" if fitted.reason else "scores are probabilities"
+        )
+    if fitted is None or fitted.reason:
         shutil.rmtree(model, ignore_errors=True)
         shutil.copytree(trained, model)
-    return model, calibration
+    return model, fitted
 
 
-def _calibrate(plan: _RerankerPlan, trained: Path, model: Path, progress: Progress) -> ScoreCalibration:
+def _fitted(plan: _RerankerPlan, trained: Path, model: Path, progress: Progress) -> FittedProbabilities:
     """Fits a scaling on the pairs that each model never trained on, and writes the scaled models."""
     pairs = [plan.pairs.of_queries(unseen) for unseen in plan.unseen]
     keys = plan.pairs.collection.queries["text_key"].to_numpy()
     folders = [plan.folder(trained, number) for number in range(len(pairs))]
     logits = [pair_logits(f, p.texts(), plan.config, progress) for f, p in zip(folders, pairs, strict=True)]
     samples = [Sample(x, p.positive, keys[p.query]) for x, p in zip(logits, pairs, strict=True)]
-    calibration = calibrate_scores(samples)
+    fitted = fit_probabilities(samples)
     shutil.rmtree(model, ignore_errors=True)
-    for number, scaling in enumerate(calibration.scalings):
+    for number, scaling in enumerate(fitted.scalings):
         target, texts = plan.folder(model, number), pairs[number].texts()
         if not write_scaled(folders[number], target, scaling, texts, plan.config):
-            return ScoreCalibration(
-                calibration.pairs, calibration.positives, "the last layer of this base cannot be scaled"
+            return FittedProbabilities(
+                fitted.pairs, fitted.positives, "the last layer of this base cannot be scaled"
             )
-    return calibration
+    return fitted
 
 
 def _measure(

@@ -56,8 +56,8 @@ class RerankerConfig:
     """The share of the queries that no model trains on, for the figures in the card."""
     withheld: float = within(0.0, BELOW_1)
     """The share of each query's positives that are withheld from training, for an audit."""
-    calibrate: bool = True
-    """Scale the scores to probabilities, fitted on the queries that a model does not train on."""
+    probabilities: bool = True
+    """Make the scores probabilities, fitted on the queries that a model does not train on."""
     queries: int | None = within(None, COUNT)
     """Use only this many queries, drawn with the seed."""
     max_length: int = within(256, whole(16, 1_000_000))

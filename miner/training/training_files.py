@@ -1,4 +1,7 @@
-"""Reads a training file or folder as a table, and spreads lists of passages over rows of single texts."""
+"""Reads the files that trainings read (.tsv, .csv, JSON, Parquet, exports) with the readers of sources.
+
+Lists of passages become several rows of single texts.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score calibration: the order stays, the numbers become probabilities, nothing is fitted on too little."""
+"""Scores become probabilities: their order stays, and nothing is fitted on too few pairs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from miner.training.probability import (
     Sample,
     Scaling,
     brier_score,
-    calibrate_scores,
     calibration_error,
     cross_fitted,
     fit,
+    fit_probabilities,
     pair_logits,
     reliability,
     sigmoid,
@@ -80,7 +80,7 @@ def test_the_order_stays(seed: int, logits: list[float]) -> None:
 
 def test_an_overconfident_model_is_tempered_and_measured() -> None:
     sample = simulated(3, 0.25, -1.0)
-    found = calibrate_scores([sample])
+    found = fit_probabilities([sample])
     assert found.reason is None
     assert found.brier is not None
     assert found.calibration_error is not None
@@ -134,11 +134,11 @@ def test_measures_are_the_papers() -> None:
         ),
     ],
 )
-def test_what_cannot_be_calibrated_says_why(sample: Sample, reason: str) -> None:
-    found = calibrate_scores([sample])
+def test_scores_that_cannot_be_probabilities_say_why(sample: Sample, reason: str) -> None:
+    found = fit_probabilities([sample])
     assert found.reason == reason
     assert not found.scalings
-    both = calibrate_scores([simulated(1, 1, 0, 500), sample])
+    both = fit_probabilities([simulated(1, 1, 0, 500), sample])
     assert not both.scalings, "all models or none"
 
 
@@ -171,20 +171,20 @@ def test_an_own_activation_gives_way_to_the_sigmoid(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_trained_reranker_is_calibrated_and_says_so(tmp_path: Path) -> None:
+def test_a_trained_reranker_gives_probabilities_and_says_so(tmp_path: Path) -> None:
     base = tiny_bert(tmp_path / "base", initializer_range=0.05)
     config = RerankerConfig(
         base=str(base), epochs=2, batch_size=16, learning_rate=5e-3, skip_top=3, depth=40, held_out=0.4,
         dtype="fp32",  # bf16 rounds near logits to one score, which moves the average precision
     )  # fmt: skip
     with fill(tmp_path / "store.duckdb") as store:
-        raw = train_reranker(store, tmp_path / "raw", replace(config, calibrate=False))
+        raw = train_reranker(store, tmp_path / "raw", replace(config, probabilities=False))
         report = train_reranker(store, tmp_path / "out", config)
         folds = train_reranker(store, tmp_path / "folds", replace(config, folds=2, epochs=5))
         few = train_reranker(store, tmp_path / "few", replace(config, held_out=0.0, max_steps=1))
-    assert raw.metrics.calibration is None
+    assert raw.metrics.probabilities is None
     assert report.model != raw.model
-    told = report.metrics.calibration
+    told = report.metrics.probabilities
     assert told is not None
     assert told["reason"] is None
     assert told["pairs"] == report.metrics.held_out_pairs
@@ -197,11 +197,14 @@ def test_a_trained_reranker_is_calibrated_and_says_so(tmp_path: Path) -> None:
     card = (report.out / "README.md").read_text("utf-8")
     assert "(1 judged positive : 4 mined :" in card
     assert f"| Brier score | {told['brier'][0]:.4f} | {told['brier'][1]:.4f} |" in card
-    both = folds.metrics.calibration
+    both = folds.metrics.probabilities
     assert both is not None
     assert both["reason"] is None
     assert len(both["scalings"]) == 2
     assert both["pairs"] == 560, "every query has a fold whose model never trained on it"
-    assert few.metrics.calibration is not None
-    assert few.metrics.calibration["reason"] == "0 held-out pairs, at least 50 are needed"
-    assert "Not calibrated: 0 held-out pairs, at least 50 are needed." in (few.out / "README.md").read_text()
+    assert few.metrics.probabilities is not None
+    assert few.metrics.probabilities["reason"] == "0 held-out pairs, at least 50 are needed"
+    assert (
+        "is not a probability: 0 held-out pairs, at least 50 are needed."
+        in (few.out / "README.md").read_text()
+    )
