@@ -14,6 +14,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ def blocks(page: Path, language: str) -> list[Block]:
     text = REFUSED.sub("```\nError", page.read_text("utf-8"))
     found = list(re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
     made = []
-    for block, after in zip(found, [*found[1:], None], strict=True):
+    for block, after in zip_longest(found, found[1:]):
         follows = after and after[1] in ("", "text") and not text[block.end() : after.start()].strip()
         made.append(Block(block[1], block[2], after[2] if after and follows else ""))
     return [block for block in made if block.language == language]
