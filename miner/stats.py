@@ -187,8 +187,6 @@ def clustered_rate(
     estimated from survey data). With `against`, the size of a second sample divided by this one's, it is the
     interval in which the second sample's share is expected: both samples vary.
     """
-    from scipy.special import betaincinv
-
     per_cluster, sizes = np.asarray(hits, dtype=np.float64), np.asarray(totals, dtype=np.float64)
     hit, total = float(per_cluster.sum()), float(sizes.sum())
     if not total:
@@ -202,10 +200,18 @@ def clustered_rate(
         size = min(size, rate * (1 - rate) / spread if spread > 0 else clusters)
     if against:
         size /= 1 + 1 / against
-    tail = (1 - level) / 2
-    low = float(betaincinv(rate * size, size - rate * size + 1, tail)) if hit else 0.0
-    high = float(betaincinv(rate * size + 1, size - rate * size, 1 - tail)) if hit < total else 1.0
+    low, high = exact_interval(rate, size, level)
     return Rate(int(hit), int(total), rate, low, high)
+
+
+def exact_interval(rate: float, size: float, level: float = 0.95) -> tuple[float, float]:
+    """Returns the interval of Clopper and Pearson (1934) for a share of `size` items, which may be a fraction."""
+    from scipy.special import betaincinv
+
+    tail, hits = (1 - level) / 2, rate * size
+    low = float(betaincinv(hits, size - hits + 1, tail)) if hits > 0 else 0.0
+    high = float(betaincinv(hits + 1, size - hits, 1 - tail)) if rate < 1 else 1.0
+    return low, high
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
