@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from miner.auditing.config import AuditConfig
+    from miner.auditing.labels import SampleConfig
     from miner.auditing.relabel import RelabelConfig
     from miner.curation.contamination import ContaminationConfig
     from miner.curation.dedup import DedupConfig
@@ -40,11 +41,13 @@ if TYPE_CHECKING:
         diff,
         explain,
         export_run,
+        false_negative_rate,
         find_run,
         mine,
         relabel,
         remove_runs,
         runs,
+        sample_to_label,
         triplets,
         undo_relabel,
     )
@@ -83,6 +86,7 @@ _HOME = {
     "RerankerConfig": "miner.training.reranker_config",
     "Rules": "miner.mining.config",
     "Run": "miner.door.store",
+    "SampleConfig": "miner.auditing.labels",
     "Selection": "miner.mining.config",
     "SilverConfig": "miner.curation.silver_config",
     "SourceConfig": "miner.sources",
@@ -101,6 +105,7 @@ _HOME = {
     "evaluate": "miner.door.operations",
     "explain": "miner.door.store",
     "export_run": "miner.door.store",
+    "false_negative_rate": "miner.door.store",
     "find_run": "miner.door.store",
     "ingest": "miner.door.operations",
     "loop": "miner.door.operations",
@@ -110,6 +115,7 @@ _HOME = {
     "relabel": "miner.door.store",
     "remove_runs": "miner.door.store",
     "runs": "miner.door.store",
+    "sample_to_label": "miner.door.store",
     "silver": "miner.door.operations",
     "sql": "miner.door.operations",
     "train": "miner.door.operations",
@@ -137,6 +143,7 @@ __all__ = [
     "RerankerConfig",
     "Rules",
     "Run",
+    "SampleConfig",
     "Selection",
     "SilverConfig",
     "SourceConfig",
@@ -155,6 +162,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export_run",
+    "false_negative_rate",
     "find_run",
     "ingest",
     "loop",
@@ -164,6 +172,7 @@ __all__ = [
     "relabel",
     "remove_runs",
     "runs",
+    "sample_to_label",
     "silver",
     "sql",
     "train",

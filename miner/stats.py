@@ -205,7 +205,7 @@ def clustered_rate(
 
 
 def exact_interval(rate: float, size: float, level: float = 0.95) -> tuple[float, float]:
-    """Returns the interval of Clopper and Pearson (1934) for a share of `size` items, which may be a fraction."""
+    """Returns the interval of Clopper and Pearson (1934) for a share of `size` items, a fraction or not."""
     from scipy.special import betaincinv
 
     tail, hits = (1 - level) / 2, rate * size

@@ -1,4 +1,4 @@
-"""The share of a finite population, estimated from labels of a stratified random sample and predictions of all.
+"""The share of a finite population, from labels of a stratified random sample and predictions of all items.
 
 The strata are intervals of the predicted chance of being relevant. Items that are likely to be relevant vary
 most, so they are sampled most (Neyman 1934, On the two different aspects of the representative method). The
@@ -11,6 +11,7 @@ poor ones only widen the interval.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +31,8 @@ _PRIOR = 4.0
 
 
 _HITS = 1.0
-"""With this many relevant labels (or irrelevant ones, if those are fewer), half of the gain over a plain sample
-is credited."""
+"""With this many relevant labels (or irrelevant ones, if those are fewer), half of the gain over a plain
+sample is credited."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,48 @@ class Design:
         chosen = order[position < np.repeat(self.labels, self.population)]
         return chosen[random.permutation(len(chosen))]
 
+    def expected_width(self, predicted: Floats, rate: float) -> float:
+        """Returns the expected width of the interval if the share is `rate` and the predictions are right."""
+        share = self.population / self.population.sum()
+        means = np.bincount(self.stratum, predicted, len(self.population)) / self.population
+        chance = _scaled(share, means, rate)
+        variance = _variance(share, chance, self.labels, self.population)
+        if variance <= 0:
+            return 0.0
+        size = rate * (1 - rate) / variance
+        labels, hits = int(self.labels.sum()), float(self.labels @ chance)
+        low, high = exact_interval(rate, _credited(size, labels, hits))
+        return high - low
 
-def _shares(sizes: Floats, population: Ints, labels: int) -> Ints:
+
+def plain_width(rate: float, labels: int) -> float:
+    """Returns the width of the interval that a plain random sample has if the share is `rate`."""
+    low, high = exact_interval(rate, labels)
+    return high - low
+
+
+def _scaled(share: Floats, predicted: Floats, rate: float) -> Floats:
+    """Returns the chance in each stratum: the predicted ones, scaled so that their mean is `rate`."""
+    mean = float(share @ predicted)
+    chance = predicted * rate / mean if mean > 0 else np.full(len(share), rate)
+    return np.asarray(np.minimum(chance, max(0.5, rate)))
+
+
+def _variance(share: Floats, chance: Floats, labels: Ints, population: Ints) -> float:
+    """The variance of a stratified estimate, drawn without replacement."""
+    return float((share**2 * (1 - labels / population) * chance * (1 - chance) / labels).sum())
+
+
+def _credited(size: float, labels: int, hits: float) -> float:
+    """Returns the effective sample size that counts.
+
+    The gain over a plain sample rests on the variance among relevant labels: without any it does not count.
+    """
+    hits = min(hits, labels - hits)
+    return max(1.0, min(size, labels + max(0.0, size - labels) * hits / (hits + _HITS)))
+
+
+def _shares(sizes: npt.NDArray[Any], population: Ints, labels: int) -> Ints:
     """Divides labels in proportion to sizes: at least two per stratum, at most its population."""
     shares = np.minimum(population, _LEAST)
     while (left := labels - int(shares.sum())) > 0:
@@ -129,11 +170,9 @@ class Labelled:
         if variance <= 0:
             return rate, rate, rate
         size = least * (1 - least) / variance
-        # The gain of stratifying rests on the variance among relevant labels: with none it is not credited.
-        labels, hits = len(self.stratum), float(self.relevant.sum())
-        hits = min(hits, labels - hits)
-        size = min(size, labels + max(0.0, size - labels) * hits / (hits + _HITS))
-        low, high = exact_interval(rate, max(1.0, size), level)
+        low, high = exact_interval(
+            rate, _credited(size, len(self.stratum), float(self.relevant.sum())), level
+        )
         return rate, low, high
 
     def _joined(self) -> Labelled:
@@ -174,15 +213,9 @@ class Labelled:
         rate = min(1.0, max(0.0, rate))
         half = 0.5 / max(1, len(self.stratum))
         assumed = min(1 - half, max(half, rate))
-        expected = self._expected(share, assumed)
+        chance = _scaled(share, self.mean_predicted, assumed)
+        expected = chance * (1 - chance)
         rest = value - weight * guess
         measured = product(rest, rest)
         variance = ((number - 1) * measured + _PRIOR * expected) / (number - 1 + _PRIOR)
         return rate, float(cost @ variance), assumed
-
-    def _expected(self, share: Floats, rate: float) -> Floats:
-        """The variance within each stratum if the chances are those predicted, scaled to the share `rate`."""
-        mean = float(share @ self.mean_predicted)
-        chance = self.mean_predicted * rate / mean if mean > 0 else np.full(len(share), rate)
-        chance = np.minimum(chance, max(0.5, rate))
-        return np.asarray(chance * (1 - chance))

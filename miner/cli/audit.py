@@ -1,4 +1,4 @@
-"""`miner audit`: reports how many hidden positives are selected as negatives."""
+"""`miner audit`: measures false negatives, by labels of a sample and by hidden positives."""
 
 from __future__ import annotations
 
@@ -19,51 +19,116 @@ SETTINGS = Settings({"": described(AuditConfig, HIDING)}, {})
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--run", "name", panel=RUN, help="The run to audit [default: the last].")
 @click.option(
+    "--label", "label", type=click.IntRange(2, 1_000_000), metavar="N", panel="Labels",
+    help="Draw a random sample of N negatives to label, and write it to --out. Nothing else is done.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", panel="Labels",
+    help="The sample to label: a new .csv or .tsv file.",
+)  # fmt: skip
+@click.option(
+    "--labels", type=click.Path(path_type=Path), metavar="FILE", panel="Labels",
+    help="The sample with the column relevance filled in: 0 not relevant, 1 relevant, nothing for no label.",
+)  # fmt: skip
+@click.option(
     "--judged", type=click.Path(path_type=Path), metavar="FILE", panel=RUN,
-    help="Also report the false-negative rate by these judgments: query, document, relevance, or TREC qrels.",
+    help="Also compare the run with these judgments: query, document, relevance, or TREC qrels.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON instead of the tables.")
-def command(store: Path, name: str | None, judged: Path | None, as_json: bool, **given: Any) -> None:
-    """Measure how many hidden positives a run of STORE selects as negatives: the hidden-positive rate.
+def command(
+    store: Path, name: str | None, label: int | None, out: Path | None, labels: Path | None,
+    judged: Path | None, as_json: bool, **given: Any,
+) -> None:  # fmt: skip
+    """Measure the false negatives in a run of STORE: by labels, and by hidden positives.
 
-    The audit hides known positives, decides the stored evidence again as if nobody had judged them, and
-    reports the share that is selected as negatives, with what the rules cost beside it. The rate compares
-    rules; it is not the share of relevant documents among the negatives, which only labels measure. No model
-    runs. Positives that a model of the run was trained on are never hidden: train with --withheld or --folds
-    to withhold some. The result is stored; miner runs and miner export show it.
+    A false negative is a relevant document that was selected as a negative. Their share, the false-negative
+    rate, is estimated from labels of a random sample: --label draws it, and --labels reads it back.
+
+    Without labels the audit hides known positives, decides the stored evidence again as if nobody had judged
+    them, and reports the share that is selected as negatives: the hidden-positive rate. It compares rules,
+    and it is not the false-negative rate. No model runs. Positives that a model of the run was trained on
+    are never hidden: train with --withheld or --folds to withhold some. The results are stored; miner runs
+    and miner export show them.
 
     \b
     miner audit my.duckdb
-    miner audit my.duckdb --run strict --set repeats=20
-    miner audit my.duckdb --judged labels.tsv --json
+    miner audit my.duckdb --label 200 --out sample.csv
+    miner audit my.duckdb --labels sample.csv
+    miner audit my.duckdb --run strict --set repeats=20 --json
     """
-    from miner.auditing.audit import audit, compare_with_judgments
-    from miner.auditing.report import audit_table, judged_table
     from miner.engine.progress_bars import progress
-    from miner.errors import UsageError, printable
-    from miner.sources.qrels import read_judgments
     from miner.store.database import Database
     from miner.store.runs import find_run, staleness
 
+    _require_fitting(label, out, labels, judged)
     config = AuditConfig(**SETTINGS.values(given)[""])
-    judgments = None if judged is None else read_judgments(judged)
     with progress() as reports, Database.open(store, note=reports.note) as opened:
         run = find_run(opened, name)
         if stale := staleness(opened, run):
             reports.note(stale)
-        outcomes = None if judgments is None else compare_with_judgments(opened, run, judgments)
-        result = None
-        try:
-            result = audit(opened, run, config, reports)
-        except UsageError as error:
-            if outcomes is None:
-                raise
-            reports.note(f"{error.message}; only the comparison with {judged} is shown")
+        if label is not None and out is not None:
+            _draw(opened, run, label, config.seed, out, as_json)
+        else:
+            _report(opened, run, labels, judged, config, as_json, reports)
+
+
+def _require_fitting(label: int | None, out: Path | None, labels: Path | None, judged: Path | None) -> None:
+    from miner.errors import UsageError
+
+    if label is not None and (labels is not None or judged is not None):
+        raise UsageError("--label only draws a sample", "give --labels or --judged in a call of their own")
+    if label is not None and out is None:
+        raise UsageError("--label needs a file to write the sample to", f"--label {label} --out sample.csv")
+    if label is None and out is not None:
+        raise UsageError("--out is for the sample that --label draws", f"--label 200 --out {out}")
+
+
+def _draw(store: Any, run: Any, label: int, seed: int, out: Path, as_json: bool) -> None:
+    from miner.auditing.labels import SampleConfig, draw_sample
+
+    sample = draw_sample(store, run, SampleConfig(label, seed), out)
     if as_json:
-        values = {} if result is None else result.as_json()
+        click.echo(json.dumps(sample.as_json(), ensure_ascii=False, indent=1))
+        return
+    click.echo(sample.as_text())
+    click.echo(
+        f"\nfill in the column relevance of {out} from the top (0 not relevant, 1 relevant), then:"
+        f"\nminer audit {store.path} --run {run.name} --labels {out}"
+    )
+
+
+def _report(
+    store: Any, run: Any, labels: Path | None, judged: Path | None, config: AuditConfig, as_json: bool,
+    reports: Any,
+) -> None:  # fmt: skip
+    """Prints the false-negative rate if there are labels, then the audit with hidden positives."""
+    from miner.auditing.audit import audit, compare_with_judgments
+    from miner.auditing.labels import false_negative_rate, keep_labels
+    from miner.auditing.report import audit_table, judged_table
+    from miner.errors import UsageError, printable
+    from miner.sources.qrels import read_judgments
+
+    judgments = None if judged is None else read_judgments(judged)
+    by_labels = (
+        false_negative_rate(store, run) if labels is None else keep_labels(store, run, labels, reports.note)
+    )
+    outcomes = None if judgments is None else compare_with_judgments(store, run, judgments)
+    result = None
+    try:
+        result = audit(store, run, config, reports)
+    except UsageError as error:
+        if by_labels is None and outcomes is None:
+            raise
+        reports.note(f"the hidden-positive rate is not measured: {error.message}")
+    if as_json:
+        values = {} if by_labels is None else {"false_negative_rate": by_labels.as_json()}
+        values |= {} if result is None else result.as_json()
         values |= {} if outcomes is None else {"judged": asdict(outcomes)}
         click.echo(json.dumps(values, ensure_ascii=False, indent=1))
-    elif result is not None:
-        click.echo(printable(audit_table(result, str(store), outcomes), keep="\n"))
+        return
+    texts = [] if by_labels is None else [by_labels.as_text()]
+    if result is not None:
+        texts.append(audit_table(result, str(store.path), outcomes))
     elif outcomes is not None:
-        click.echo(judged_table(outcomes))
+        texts.append(judged_table(outcomes))
+    click.echo(printable("\n\n".join(texts), keep="\n"))

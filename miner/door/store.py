@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from miner.auditing import audit as auditing
 from miner.auditing import calibrate as calibrating
+from miner.auditing import labels as labelling
 from miner.auditing import relabel as relabelling
 from miner.auditing.audit import Audit, JudgedOutcomes
 from miner.auditing.calibrate import Calibration
 from miner.auditing.config import AuditConfig
+from miner.auditing.labels import FalseNegativeRate, LabelSample, SampleConfig
 from miner.auditing.relabel import RelabelConfig, RelabelReport
 from miner.curation.contamination import ContaminationReport
 from miner.curation.dedup import DedupConfig, DedupReport
@@ -24,7 +26,7 @@ from miner.door.operations import PathLike
 from miner.door.triplets import Triplets
 from miner.engine.progress import SILENT, Progress
 from miner.engine.progress_bars import progress_for
-from miner.errors import MinerError, counted
+from miner.errors import MinerError, UsageError, counted
 from miner.evaluation.result import Evaluation
 from miner.export import ExportConfig, ExportReport, training_rows
 from miner.export import export_run as write_export
@@ -159,6 +161,16 @@ class Run(stored.StoredRun):
     def audit(self, config: AuditConfig | None = None, *, progress: Reports = None, **settings: Any) -> Audit:
         """Measures the hidden-positive rate of this run, see `miner.audit`."""
         return audit(self.store, self, config, progress=progress, **settings)
+
+    def sample_to_label(
+        self, config: SampleConfig | None = None, *, out: PathLike | None = None, **settings: Any
+    ) -> LabelSample:
+        """Draws a random sample of the negatives to label, see `miner.sample_to_label`."""
+        return sample_to_label(self.store, self, config, out=out, **settings)
+
+    def false_negative_rate(self, labels: Any = None) -> FalseNegativeRate:
+        """Returns the share of the negatives that are relevant, see `miner.false_negative_rate`."""
+        return false_negative_rate(self.store, labels, self)
 
     def compare_with_judgments(self, judgments: Any) -> JudgedOutcomes:
         """Returns the false-negative rate by other judgments, see `miner.compare_with_judgments`."""
@@ -357,6 +369,45 @@ def audit(
         audited = run_in(found, run)
         _note_stale(found, audited, reports)
         return auditing.audit(found, audited, chosen, reports)
+
+
+def sample_to_label(
+    store: StoreLike,
+    run: RunLike = None,
+    config: SampleConfig | None = None,
+    *,
+    out: PathLike | None = None,
+    **settings: Any,
+) -> LabelSample:
+    """Draws a seeded random sample of a run's negatives to label; `pairs` has their ids and texts.
+
+    Likely false negatives are drawn more, which `false_negative_rate` allows for. `out` receives the sample
+    as .csv or .tsv. Settings are those of SampleConfig: labels and seed. Raises UsageError for a run without
+    negatives to label, or if `out` exists.
+    """
+    chosen = configured(SampleConfig, config, settings)
+    file = None if out is None else Path(out)
+    with opened(store, SILENT) as found:
+        return labelling.draw_sample(found, run_in(found, run), chosen, file)
+
+
+def false_negative_rate(store: StoreLike, labels: Any = None, run: RunLike = None) -> FalseNegativeRate:
+    """Returns the share of a run's negatives that are relevant, with a 95 % interval, and stores it.
+
+    `labels` is the sample with the column `relevance` filled in, as a file or a table; they are stored.
+    Without it the stored labels count. Raises UsageError without a sample or labels, InputError for rows that
+    are not of the sample.
+    """
+    is_file = isinstance(labels, str | os.PathLike)
+    with opened(store, SILENT) as found:
+        own = run_in(found, run)
+        if labels is not None:
+            return labelling.keep_labels(found, own, Path(labels) if is_file else labels)
+        if (known := labelling.false_negative_rate(found, own)) is not None:
+            return known
+        raise UsageError(
+            f"run '{own.name}' has no labels", "draw a sample with sample_to_label, and give it filled in"
+        )
 
 
 def compare_with_judgments(store: StoreLike, judgments: Any, run: RunLike = None) -> JudgedOutcomes:

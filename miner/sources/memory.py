@@ -65,6 +65,11 @@ def open_memory(source: object, config: SourceConfig) -> Source:
     return from_tables(name, named, config)
 
 
+def table_of(source: object) -> Table:
+    """Returns a table in memory as a Table; raises as `open_memory`."""
+    return _table(type(source).__name__, source)
+
+
 def judgments_of(source: object) -> pa.Table:
     """Returns the judgments in a table: query_id, doc_id, relevance.
 

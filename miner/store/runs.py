@@ -130,7 +130,7 @@ def forget_runs(store: Database, evidence: Mapping[str, str]) -> None:
     Hits and reranker scores stay, so that the next run can use them.
     """
     for run_id in evidence:
-        for table in ("decisions", "triplets", "audits", "runs"):
+        for table in ("decisions", "triplets", "audits", "samples", "sampled", "runs"):
             store.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
     for key in sorted(set(evidence.values())):
         if not store.rows("SELECT 1 FROM runs WHERE evidence = ?", [key]):

@@ -74,6 +74,16 @@ TABLES = (
     """CREATE TABLE audits (
         run_id VARCHAR NOT NULL, settings VARCHAR NOT NULL, result VARCHAR NOT NULL,
         finished TIMESTAMP NOT NULL)""",
+    """CREATE TABLE samples (
+        sample VARCHAR NOT NULL, run_id VARCHAR NOT NULL, seed BIGINT NOT NULL,
+        requested INTEGER NOT NULL, strata VARCHAR NOT NULL, drawn TIMESTAMP NOT NULL, result VARCHAR)""",
+    """CREATE TABLE sampled (
+        sample VARCHAR NOT NULL, run_id VARCHAR NOT NULL, position INTEGER NOT NULL,
+        query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL, stratum INTEGER NOT NULL,
+        predicted DOUBLE NOT NULL, weight DOUBLE NOT NULL)""",
+    """CREATE TABLE labels (
+        query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL, relevance DOUBLE NOT NULL,
+        source VARCHAR NOT NULL, origin VARCHAR NOT NULL, labelled TIMESTAMP NOT NULL)""",
     """CREATE TABLE duplicates (
         role VARCHAR NOT NULL, id VARCHAR NOT NULL, cluster VARCHAR NOT NULL,
         how VARCHAR NOT NULL, similarity DOUBLE NOT NULL)""",

@@ -1,0 +1,386 @@
+"""The false-negative rate of a run, estimated from people's labels of a random sample of its negatives.
+
+`draw_sample` draws the sample and writes it as a table to fill in; `keep_labels` reads it back and estimates.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from miner.auditing.estimate import Design, Labelled, plain_width
+from miner.auditing.prediction import predicted_chance
+from miner.engine.files import locked, replacing, require_file
+from miner.errors import InputError, UsageError, listed, shown
+from miner.ranges import SEED, check_fields, whole, within
+from miner.reporting.readable import Readable
+from miner.sources.config import SourceConfig
+from miner.sources.delimited import open_delimited
+from miner.sources.files import File
+from miner.sources.memory import table_of
+from miner.sources.table import Table
+from miner.sources.values import as_number
+from miner.store import labels as stored
+from miner.store.database import Database
+from miner.store.labels import StoredSample, Strata
+from miner.store.runs import StoredRun
+
+Floats = npt.NDArray[np.float64]
+
+COLUMNS = ("query_id", "doc_id", "query", "document", "relevance")
+"""The columns of a sample to label."""
+_READ = ("query_id", "doc_id", "relevance")
+LIKELY = (0.01, 0.05, 0.1, 0.2)
+"""False-negative rates for which the expected width of the interval is reported."""
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""A cell that starts with one of these is a formula in a spreadsheet."""
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Which negatives to label. Raises UsageError at construction for a value out of range."""
+
+    labels: int = within(200, whole(2, 1_000_000))
+    """Number of negatives to label."""
+    seed: int = within(13, SEED)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, repr=False)
+class LabelSample(Readable):
+    """A sample of a run's negatives to label."""
+
+    run: str
+    negatives: int
+    """Negatives of the run: pairs of query and document."""
+    judged: int
+    """Those that a judgment or a label already calls not relevant. Nobody needs to label them."""
+    pairs: pa.Table
+    """The sample in random order: query_id, doc_id, query, document, and relevance where a label is known."""
+    widths: Mapping[float, float]
+    """The expected width of the 95 % interval for several false-negative rates."""
+    plain_widths: Mapping[float, float]
+    """The same for a plain random sample of that size."""
+
+    @property
+    def labelled(self) -> int:
+        """Pairs of the sample whose label is known from earlier."""
+        return int(self.pairs.num_rows - self.pairs["relevance"].null_count)
+
+    def __repr__(self) -> str:
+        drawn = f"{self.pairs.num_rows:,} of {self.negatives:,} negatives"
+        return f"LabelSample of run '{self.run}': {drawn} to label"
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the counts and the widths as JSON-able values, without the pairs."""
+        return {
+            "run": self.run,
+            "pairs": self.pairs.num_rows,
+            "negatives": self.negatives,
+            "judged": self.judged,
+            "labelled": self.labelled,
+            "widths": {str(rate): width for rate, width in self.widths.items()},
+            "plain_widths": {str(rate): width for rate, width in self.plain_widths.items()},
+        }
+
+    def as_text(self) -> str:
+        """Returns what was drawn, and how wide the interval will be."""
+        from miner.auditing.report import sample_table  # which needs this module
+
+        return sample_table(self)
+
+
+@dataclass(frozen=True, repr=False)
+class FalseNegativeRate(Readable):
+    """The share of a run's negatives that are relevant, estimated from labels, with 95 % intervals."""
+
+    run: str
+    rate: float
+    low: float
+    high: float
+    per_query: float
+    """The mean over queries of the share of a query's negatives that are relevant."""
+    per_query_low: float
+    per_query_high: float
+    labels: int
+    """Labels that the estimate rests on."""
+    relevant: int
+    """How many of them are relevant. Likely ones are sampled more: this is not the rate."""
+    unlabelled: int
+    """Pairs of the sample without a label."""
+    negatives: int
+    judged: int
+    """Negatives that a judgment or a label already calls not relevant: they count as right."""
+    sources: dict[str, int]
+    """Labels by source, such as `person`."""
+    seed: int
+    """The seed of the sample."""
+
+    def __repr__(self) -> str:
+        return f"False-negative rate of run '{self.run}': {self.interval}, {self.labels:,} labels"
+
+    @property
+    def interval(self) -> str:
+        """The rate with its interval, in percent."""
+        return f"{100 * self.rate:.2f} % [{100 * self.low:.2f} %, {100 * self.high:.2f} %]"
+
+    def as_text(self) -> str:
+        """Returns the table, as `miner audit` shows it."""
+        from miner.auditing.report import label_table  # which needs this module
+
+        return label_table(self)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON-able values."""
+        return asdict(self)
+
+
+def draw_sample(
+    store: Database, run: StoredRun, config: SampleConfig, out: Path | None = None
+) -> LabelSample:
+    """Draws a seeded sample of a run's negatives, stratified by their predicted chance of being relevant.
+
+    Stores the sample, and writes it to `out` (.csv or .tsv) for labelling: a person fills in the column
+    `relevance`, 0 for not relevant and 1 or more for relevant. With the same seed, more labels extend a
+    smaller sample. Known labels are filled in. Raises UsageError for a run without negatives to label, or if
+    `out` exists, since it may hold labels.
+    """
+    if out is not None:
+        _require_new(out)
+    table = stored.predictable(store, run)
+    chance = predicted_chance(table)
+    is_negative, judged = table["negative"].to_numpy(), table["judged"].to_numpy()
+    rows = np.flatnonzero(is_negative & ~judged)
+    if not len(rows):
+        why = "all of its negatives are judged already" if is_negative.any() else "it has no negatives"
+        raise UsageError(f"there is nothing to label in run '{run.name}': {why}", "name another with --run")
+    predicted, weight = chance[rows], _query_weights(table["query_no"].to_numpy(), is_negative)[rows]
+    design = Design.of(predicted, config.labels)
+    drawn = design.draw(config.seed)
+    strata = Strata(
+        negatives=design.population.tolist(),
+        predicted=_means(design, predicted),
+        weighted=_means(design, predicted * weight),
+        judged=int((is_negative & judged).sum()),
+    )
+    key = sha256(f"{run.run_id} {config.seed} {config.labels}".encode()).hexdigest()[:12]
+    sample = StoredSample(key, run.run_id, config.seed, config.labels, strata)
+    pairs = table.take(rows[drawn]).select(["query_id", "doc_id"])
+    columns = {
+        "position": pa.array(np.arange(len(drawn)), pa.int32()),
+        "stratum": pa.array(design.stratum[drawn], pa.int32()),
+        "predicted": predicted[drawn],
+        "weight": weight[drawn],
+    }
+    for name, values in columns.items():
+        pairs = pairs.append_column(name, pa.array(values))
+    stored.keep_sample(store, sample, pairs)
+    to_label = stored.sampled_pairs(store, sample, texts=True).select(list(COLUMNS))
+    if out is not None:
+        _write(to_label, out)
+    return LabelSample(
+        run=run.name,
+        negatives=int(is_negative.sum()),
+        judged=strata.judged,
+        pairs=to_label,
+        widths={rate: design.expected_width(predicted, rate) for rate in LIKELY},
+        plain_widths={rate: plain_width(rate, len(drawn)) for rate in LIKELY},
+    )
+
+
+def _query_weights(query: npt.NDArray[np.int64], is_negative: npt.NDArray[np.bool_]) -> Floats:
+    """Returns how much each negative counts if every query with negatives counts the same; mean 1."""
+    number = np.bincount(query[is_negative], minlength=int(query.max(initial=0)) + 1)
+    queries = int((number > 0).sum())
+    return np.asarray(is_negative.sum() / (queries * np.maximum(1, number[query])))
+
+
+def _means(design: Design, values: Floats) -> list[float]:
+    totals = np.bincount(design.stratum, values, len(design.population))
+    return [float(value) for value in totals / design.population]
+
+
+def keep_labels(store: Database, run: StoredRun, source: Path | Any, note: Any = None) -> FalseNegativeRate:
+    """Reads the labels of a run's sample, stores them, and returns the false-negative rate by them.
+
+    `source` is the file that `draw_sample` wrote, filled in, or a table with its columns. Rows without a
+    relevance count as not labelled. `note` is called with what a person should know about the rows. Raises
+    UsageError if the run has no sample, InputError for a row that is not of a sample or has no number, or if
+    nothing is labelled. The store is then unchanged.
+    """
+    samples = stored.samples_of(store, run)
+    if not samples:
+        raise _no_sample(store, run)
+    table = _table(source)
+    pairs = pa.concat_tables(
+        [stored.sampled_pairs(store, one).select(["query_id", "doc_id"]) for one in samples]
+    )
+    known = set(zip(*(pairs[name].to_pylist() for name in ("query_id", "doc_id")), strict=True))
+    labels = _read_labels(table, known)
+    changed = stored.keep_labels(store, labels, Path(table.origin).name)
+    if note is not None and changed:
+        note(f"{changed:,} pairs had another relevance before: the new one counts")
+    result = false_negative_rate(store, run)
+    assert result is not None  # there is a sample, and a label of it
+    return result
+
+
+def false_negative_rate(store: Database, run: StoredRun) -> FalseNegativeRate | None:
+    """Returns the false-negative rate of a run by the labels in the store, and stores it; None without any.
+
+    The sample with the most labels counts. Pairs without a label are treated as if they had not been drawn.
+    """
+    for sample in stored.samples_of(store, run)[:1]:
+        pairs = stored.sampled_pairs(store, sample)
+        labelled = pairs.filter(pairs["relevance"].is_valid())
+        if labelled.num_rows:
+            result = _estimated(run, sample, pairs, labelled)
+            if not store.read_only:
+                stored.keep_result(store, sample, result.as_json())
+            return result
+    return None
+
+
+def _estimated(
+    run: StoredRun, sample: StoredSample, pairs: pa.Table, labelled: pa.Table
+) -> FalseNegativeRate:
+    strata = sample.strata
+    others = sum(strata.negatives)
+    share = others / (others + strata.judged)
+    weight = labelled["weight"].to_numpy()
+    relevant = (labelled["relevance"].to_numpy() > 0).astype(np.float64)
+
+    def estimate(weights: Floats, means: Sequence[float]) -> list[float]:
+        known = Labelled(
+            stratum=labelled["stratum"].to_numpy().astype(np.int64),
+            relevant=relevant,
+            predicted=labelled["predicted"].to_numpy(),
+            weight=weights,
+            population=np.asarray(strata.negatives, dtype=np.int64),
+            mean_predicted=np.asarray(means),
+        )
+        return [share * value for value in known.estimate()]
+
+    rate, low, high = estimate(np.ones_like(weight), strata.predicted)
+    per_query, per_query_low, per_query_high = estimate(weight, strata.weighted)
+    sources = labelled["source"].value_counts().to_pylist()
+    return FalseNegativeRate(
+        run=run.name,
+        rate=rate,
+        low=low,
+        high=high,
+        per_query=per_query,
+        per_query_low=per_query_low,
+        per_query_high=per_query_high,
+        labels=labelled.num_rows,
+        relevant=int(relevant.sum()),
+        unlabelled=pairs.num_rows - labelled.num_rows,
+        negatives=others + strata.judged,
+        judged=strata.judged,
+        sources={one["values"]: one["counts"] for one in sorted(sources, key=lambda one: str(one["values"]))},
+        seed=sample.seed,
+    )
+
+
+def _no_sample(store: Database, run: StoredRun) -> UsageError:
+    others = stored.runs_with_samples(store)
+    where = f"name its run with --run: {listed(others)}; or draw one" if others else "draw one"
+    return UsageError(
+        f"run '{run.name}' has no sample that these labels could belong to",
+        f"{where}: miner audit {store.path} --run {run.name} --label 200 --out sample.csv",
+    )
+
+
+def _require_new(out: Path) -> None:
+    require_file(out)
+    if out.suffix not in (".csv", ".tsv"):
+        raise UsageError(f"a sample cannot be written to {out}", "end its name in .csv or .tsv")
+    if out.exists():
+        raise UsageError(
+            f"{out} exists and may hold labels", f"read them with --labels {out}, or name another file"
+        )
+
+
+def _write(pairs: pa.Table, out: Path) -> None:
+    """Writes the sample as a table to fill in; texts that a spreadsheet would run are quoted with `'`."""
+    with (
+        locked(out),
+        replacing(out, exists_ok=False) as partial,
+        partial.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file, delimiter="\t" if out.suffix == ".tsv" else ",", lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in pairs.to_pylist():
+            texts = [
+                ("'" + text if text.startswith(_FORMULAS) else text)
+                for text in (row["query"], row["document"])
+            ]
+            relevance = "" if row["relevance"] is None else f"{row['relevance']:g}"
+            writer.writerow([row["query_id"], row["doc_id"], *texts, relevance])
+
+
+def _table(source: Path | Any) -> Table:
+    if not isinstance(source, Path):
+        return table_of(source)
+    if not source.is_file():
+        raise InputError(
+            f"{source}: no such file", "name the sample that miner audit --label wrote, filled in"
+        )
+    if source.suffix not in (".csv", ".tsv"):
+        raise InputError(f"{source}: labels are read from .csv or .tsv files", "save it as .csv")
+    return open_delimited(File(source, str(source)), SourceConfig(quoted=True))
+
+
+def _read_labels(table: Table, sampled: set[tuple[str, str]]) -> pa.Table:
+    """Returns the labels of a table: query_id, doc_id, relevance; raises InputError for a wrong row."""
+    missing = [name for name in _READ if name not in table.columns]
+    if missing:
+        raise InputError(
+            f"{table.origin}: no column {listed(missing)}; its columns: {table.listed}",
+            "give the file that miner audit --label wrote, with the column relevance filled in",
+        )
+    found: dict[tuple[str, str], float] = {}
+    for record in table.read(_READ):
+        where = f"{table.origin}:{record.line}"
+        if record.problem is not None:
+            raise InputError(f"{where}: {record.problem[1]}", "mend the row")
+        query_id, doc_id, text = ((value or "").strip() for value in record.values)
+        if not text:
+            continue
+        relevance = as_number(text)
+        if relevance is None:
+            raise InputError(
+                f"{where}: relevance '{shown(text)}' is not a number",
+                "write 0 for not relevant, 1 for relevant, and nothing for not labelled",
+            )
+        if (query_id, doc_id) not in sampled:
+            raise InputError(
+                f"{where}: query '{shown(query_id)}' and document '{shown(doc_id)}' are not in the sample",
+                "leave the rows as they were drawn; a spreadsheet may have changed ids that look like "
+                "numbers: import the columns as text",
+            )
+        if found.setdefault((query_id, doc_id), relevance) != relevance:
+            raise InputError(f"{where}: this pair has two different labels", "leave one of the rows")
+    if not found:
+        raise InputError(
+            f"{table.origin}: no row has a relevance",
+            "fill in the column relevance: 0 for not relevant, 1 for relevant",
+        )
+    pairs, values = list(found), list(found.values())
+    return pa.table(
+        {
+            "query_id": pa.array([query for query, _ in pairs], pa.string()),
+            "doc_id": pa.array([doc for _, doc in pairs], pa.string()),
+            "relevance": pa.array(values, pa.float64()),
+        }
+    )

@@ -1,0 +1,168 @@
+"""Labels: samples of a run's negatives, and the relevance that people gave to them.
+
+A label belongs to a pair, whatever sample it was drawn for: it outlives the runs, and later samples use it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from miner.schema import CANDIDATES_PER_QUERY
+from miner.store.database import Database
+from miner.store.runs import StoredRun
+
+PERSON = "person"
+"""The source of a label that a person gave."""
+
+
+@dataclass(frozen=True)
+class Strata:
+    """The strata of a run's negatives that a sample was drawn from: one value per stratum."""
+
+    negatives: Sequence[int]
+    predicted: Sequence[float]
+    """Mean predicted chance of being relevant."""
+    weighted: Sequence[float]
+    """Mean of the predicted chance times the weight of the query."""
+    judged: int
+    """Negatives that a judgment or a label already calls not relevant: they are in no stratum."""
+
+
+@dataclass(frozen=True)
+class StoredSample:
+    """A random sample of a run's negatives, drawn for labelling."""
+
+    sample: str
+    """What names it: a fingerprint of the run, the seed, and the number of labels requested."""
+    run_id: str
+    seed: int
+    requested: int
+    """Number of labels requested; fewer are drawn only if the run has fewer negatives that nobody judged."""
+    strata: Strata
+
+
+def predictable(store: Database, run: StoredRun) -> pa.Table:
+    """Returns the candidates of a run that nothing excludes, and those that are known positives, in order.
+
+    Columns query_no, query_id, doc_id, bm25_rank, dense_rank, fused_rank, bm25_score, dense_score,
+    rerank_score (null without a finite score), positive (a judged positive of the query), negative (selected
+    as a negative in the run), judged (a judgment or a label says that it is a negative).
+    """
+    scores = ", ".join(
+        f"CASE WHEN isfinite({value}) THEN {value} END AS {name}_score"
+        for name, value in (("bm25", "c.bm25_score"), ("dense", "c.dense_score"), ("rerank", "s.score"))
+    )
+    return store.table(
+        f"""SELECT c.candidate // {CANDIDATES_PER_QUERY} AS query_no, c.query_id, c.doc_id,
+            c.bm25_rank, c.dense_rank, c.fused_rank, {scores},
+            p.doc_id IS NOT NULL AS positive, d.slot IS NOT NULL AS negative,
+            coalesce(c.judged_negative, false) AS judged
+        FROM candidates c
+        LEFT JOIN rerank_scores s
+            ON s.reranker = $reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id
+        LEFT JOIN positives p
+            ON p.evidence = c.evidence AND p.query_id = c.query_id AND p.doc_id = c.doc_id
+        LEFT JOIN decided d ON d.run_id = $run_id AND d.candidate = c.candidate
+        WHERE c.evidence = $evidence AND (c.exclusion IS NULL OR p.doc_id IS NOT NULL)
+        ORDER BY c.candidate""",
+        {"reranker": run.reranker, "run_id": run.run_id, "evidence": run.evidence},
+    )
+
+
+def keep_sample(store: Database, sample: StoredSample, pairs: pa.Table) -> None:
+    """Stores a sample and its pairs (position, query_id, doc_id, stratum, predicted, weight).
+
+    The same sample, drawn again, replaces itself and keeps its result.
+    """
+    with store.transaction():
+        result = store.rows("SELECT result FROM samples WHERE sample = ?", [sample.sample])
+        for table in ("samples", "sampled"):
+            store.execute(f"DELETE FROM {table} WHERE sample = ?", [sample.sample])
+        store.execute(
+            "INSERT INTO samples VALUES (?, ?, ?, ?, ?, now() AT TIME ZONE 'UTC', ?)",
+            [
+                sample.sample, sample.run_id, sample.seed, sample.requested,
+                json.dumps(vars(sample.strata)), result[0][0] if result else None,
+            ],
+        )  # fmt: skip
+        store.insert("sampled", pairs, sample=sample.sample, run_id=sample.run_id)
+
+
+def samples_of(store: Database, run: StoredRun) -> list[StoredSample]:
+    """Returns the samples of a run, the one with the most labels first, then the latest."""
+    rows = store.rows(
+        """SELECT sample, run_id, seed, requested, strata FROM samples WHERE run_id = ?
+        ORDER BY (SELECT count(*) FROM sampled SEMI JOIN labels USING (query_id, doc_id)
+            WHERE sampled.sample = samples.sample) DESC, drawn DESC, sample""",
+        [run.run_id],
+    )
+    return [
+        StoredSample(sample, run_id, seed, requested, Strata(**json.loads(strata)))
+        for sample, run_id, seed, requested, strata in rows
+    ]
+
+
+def runs_with_samples(store: Database) -> list[str]:
+    """Returns the names of the runs that have a sample, in order."""
+    rows = store.rows("SELECT name FROM runs SEMI JOIN samples USING (run_id) ORDER BY name")
+    return [name for (name,) in rows]
+
+
+def sampled_pairs(store: Database, sample: StoredSample, *, texts: bool = False) -> pa.Table:
+    """Returns the pairs of a sample in its random order, with their labels (null without one).
+
+    Columns query_id, doc_id, stratum, predicted, weight, relevance, source; with `texts` also query and
+    document. A pair whose text is no longer in the store is left out then.
+    """
+    columns, joins = "", ""
+    if texts:
+        columns = ", q.text AS query, t.text AS document"
+        joins = "JOIN queries q USING (query_id) JOIN document_texts t USING (doc_id)"
+    return store.table(
+        f"""SELECT query_id, doc_id, stratum, predicted, weight, relevance, source{columns}
+        FROM sampled LEFT JOIN labels USING (query_id, doc_id) {joins}
+        WHERE sample = ? ORDER BY position""",
+        [sample.sample],
+    )
+
+
+def keep_labels(store: Database, labels: pa.Table, origin: str, source: str = PERSON) -> int:
+    """Stores labels (query_id, doc_id, relevance); a label replaces an older one of the same pair.
+
+    Returns how many pairs had another relevance before.
+    """
+    moment = pa.array([datetime.now(UTC).replace(tzinfo=None)] * labels.num_rows, pa.timestamp("us"))
+    pairs = [labels["query_id"].to_pylist(), labels["doc_id"].to_pylist()]
+    with store.transaction():
+        ((changed,),) = store.rows(
+            """SELECT count(*) FROM labels JOIN (SELECT unnest(?) AS query_id, unnest(?) AS doc_id,
+                unnest(?) AS now) USING (query_id, doc_id) WHERE relevance <> now""",
+            [*pairs, labels["relevance"].to_pylist()],
+        )
+        store.execute("DELETE FROM labels WHERE (query_id, doc_id) IN (SELECT (unnest(?), unnest(?)))", pairs)
+        store.insert("labels", labels.append_column("labelled", moment), source=source, origin=origin)
+    return int(changed)
+
+
+def keep_result(store: Database, sample: StoredSample, result: Mapping[str, Any]) -> None:
+    """Stores the false-negative rate that the labels of a sample give."""
+    store.execute("UPDATE samples SET result = ? WHERE sample = ?", [json.dumps(result), sample.sample])
+
+
+def false_negative_rate_of(store: Database, run: StoredRun) -> dict[str, Any] | None:
+    """Returns a run's false-negative rate as it was last estimated from labels; None without labels.
+
+    The keys are the fields of `auditing.labels.FalseNegativeRate`.
+    """
+    rows = store.rows(
+        """SELECT result FROM samples WHERE run_id = ? AND result IS NOT NULL
+        ORDER BY (result->'labels')::INTEGER DESC, drawn DESC LIMIT 1""",
+        [run.run_id],
+    )
+    return dict(json.loads(rows[0][0])) if rows else None

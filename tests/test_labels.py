@@ -1,0 +1,321 @@
+"""Labels: a sample of a run's negatives is drawn, filled in, read back, and gives the false-negative rate."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+import miner
+from miner.auditing.labels import SampleConfig, draw_sample, false_negative_rate, keep_labels
+from miner.cli.main import group
+from miner.errors import InputError, UsageError
+from miner.mining.config import MiningConfig, Selection
+from miner.mining.pipeline import decide_again, mine
+from miner.store import labels as stored
+from miner.store import runs
+from miner.store.database import Database
+from tests.stores import make_store
+
+WORDS = [f"{a}{b}" for a in ("alder", "birch", "cedar", "elm") for b in ("wood", "leaf", "bark", "root")]
+QUERIES = 40
+
+
+def collection() -> tuple[dict[str, str], dict[str, str], list[tuple[str, str]], set[tuple[str, str]]]:
+    """Returns documents, queries, one judged positive of each, and all relevant pairs, judged or not."""
+    rng = random.Random(5)
+    queries, documents, judged, relevant = {}, {}, [], set()
+    for number in range(QUERIES):
+        query_id, words = f"q{number:02}", rng.sample(WORDS, 4)
+        queries[query_id] = " ".join(words)
+        for answer in range(3):
+            doc_id = f"p{number:02}-{answer}"
+            documents[doc_id] = " ".join(
+                [*rng.sample(words, 3), *rng.sample(WORDS, 2), f"n{number}x{answer}"]
+            )
+            relevant.add((query_id, doc_id))
+        judged.append((query_id, f"p{number:02}-0"))
+    for number in range(100):
+        documents[f"x{number:02}"] = " ".join([*rng.sample(WORDS, 6), f"other{number}"])
+    return documents, queries, judged, relevant
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Database]:
+    documents, queries, judged, _ = collection()
+    with make_store(tmp_path / "s.duckdb", documents, queries, judged) as made:
+        config = MiningConfig(selection=Selection(negatives=4))
+        mine(made, config, name="mined")
+        yield made
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as text:
+        return list(csv.DictReader(text, delimiter="\t" if file.suffix == ".tsv" else ","))
+
+
+def fill(file: Path, truth: set[tuple[str, str]], first: int | None = None) -> Path:
+    """Fills in the relevance of the first rows, as a person would; returns the new file."""
+    rows = rows_of(file)
+    for row in rows[:first]:
+        row["relevance"] = str(int((row["query_id"], row["doc_id"]) in truth))
+    filled = file.with_stem(file.stem + "-filled")
+    with filled.open("w", newline="", encoding="utf-8") as text:
+        writer = csv.DictWriter(text, list(rows[0]), delimiter="\t" if file.suffix == ".tsv" else ",")
+        writer.writeheader()
+        writer.writerows(rows)
+    return filled
+
+
+def true_rate(store: Database, run: runs.StoredRun) -> float:
+    truth = collection()[-1]
+    pairs = store.rows("SELECT query_id, doc_id FROM verdicts WHERE run = ? AND slot IS NOT NULL", [run.name])
+    return sum(pair in truth for pair in pairs) / len(pairs)
+
+
+def test_from_the_shell_a_sample_is_drawn_filled_in_and_estimated(store: Database, tmp_path: Path) -> None:
+    path, truth = store.path, collection()[-1]
+    expected = true_rate(store, runs.find_run(store))
+    store.close()
+    sample = tmp_path / "sample.csv"
+    drawn = CliRunner().invoke(group, ["audit", str(path), "--label", "60", "--out", str(sample)])
+    assert drawn.exit_code == 0, drawn.output
+    assert "60 of 160 negatives drawn to label" in drawn.output
+    assert "points" in drawn.output
+    rows = rows_of(sample)
+    assert list(rows[0]) == ["query_id", "doc_id", "query", "document", "relevance"]
+    assert len(rows) == 60
+    assert {row["relevance"] for row in rows} == {""}
+    assert [row["query_id"] for row in rows] != sorted(row["query_id"] for row in rows)
+    filled = fill(sample, truth)
+    read = CliRunner().invoke(group, ["audit", str(path), "--labels", str(filled), "--json"])
+    assert read.exit_code == 0, read.output
+    rate = json.loads(read.stdout)["false_negative_rate"]
+    assert rate["low"] <= expected <= rate["high"]
+    assert rate["low"] < rate["rate"] < rate["high"]
+    assert (rate["labels"], rate["unlabelled"], rate["negatives"]) == (60, 0, 160)
+    assert rate["sources"] == {"person": 60}
+    later = CliRunner().invoke(group, ["audit", str(path)])
+    assert "false-negative rate" in later.output
+    assert "60 by a person" in later.output
+
+
+def test_labels_of_every_negative_give_the_true_rate(store: Database, tmp_path: Path) -> None:
+    run, truth = runs.find_run(store), collection()[-1]
+    draw_sample(store, run, SampleConfig(1000), tmp_path / "all.tsv")
+    found = keep_labels(store, run, fill(tmp_path / "all.tsv", truth))
+    assert found.rate == found.low == found.high == pytest.approx(true_rate(store, run))
+    assert found.per_query == pytest.approx(found.rate)  # every query has four negatives
+
+
+def test_the_same_command_draws_the_same_sample(store: Database, tmp_path: Path) -> None:
+    run = runs.find_run(store)
+    one = draw_sample(store, run, SampleConfig(30), tmp_path / "one.csv")
+    two = draw_sample(store, run, SampleConfig(30), tmp_path / "two.csv")
+    assert one.pairs.equals(two.pairs)
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+    other = draw_sample(store, run, SampleConfig(30, seed=14))
+    assert not other.pairs.equals(one.pairs)
+    assert len(stored.samples_of(store, run)) == 2
+
+
+def test_a_larger_sample_has_the_labels_of_a_smaller_one(store: Database, tmp_path: Path) -> None:
+    run, truth = runs.find_run(store), collection()[-1]
+    draw_sample(store, run, SampleConfig(40), tmp_path / "small.csv")
+    keep_labels(store, run, fill(tmp_path / "small.csv", truth))
+    large = draw_sample(store, run, SampleConfig(80), tmp_path / "large.csv")
+    assert large.pairs.num_rows == 80
+    assert large.labelled >= 35
+    assert sum(row["relevance"] != "" for row in rows_of(tmp_path / "large.csv")) == large.labelled
+    found = keep_labels(store, run, fill(tmp_path / "large.csv", truth))
+    assert found.labels == 80
+
+
+def test_rows_without_a_relevance_are_not_labelled(store: Database, tmp_path: Path) -> None:
+    run, truth = runs.find_run(store), collection()[-1]
+    draw_sample(store, run, SampleConfig(80), tmp_path / "sample.csv")
+    found = keep_labels(store, run, fill(tmp_path / "sample.csv", truth, first=50))
+    assert (found.labels, found.unlabelled) == (50, 30)
+    assert "30 pairs of the sample have no label" in found.as_text()
+    assert found.low <= true_rate(store, run) <= found.high
+
+
+def test_a_new_label_replaces_the_old_one(store: Database, tmp_path: Path) -> None:
+    run, notes = runs.find_run(store), []
+    draw_sample(store, run, SampleConfig(20), tmp_path / "sample.csv")
+    keep_labels(store, run, fill(tmp_path / "sample.csv", set()))
+    everything = {(row["query_id"], row["doc_id"]) for row in rows_of(tmp_path / "sample.csv")}
+    found = keep_labels(store, run, fill(tmp_path / "sample.csv", everything), notes.append)
+    assert found.rate == pytest.approx(1.0)
+    assert notes == ["20 pairs had another relevance before: the new one counts"]
+    assert store.rows("SELECT count(*), min(origin) FROM labels") == [(20, "sample-filled.csv")]
+
+
+def test_judged_negatives_need_no_label_and_count_as_right(tmp_path: Path) -> None:
+    documents, queries, judged, truth = collection()
+    with make_store(tmp_path / "j.duckdb", documents, queries, judged) as store:
+        first = mine(store, MiningConfig(selection=Selection(negatives=4)), name="first")
+        wrong = store.rows("SELECT query_id, doc_id FROM verdicts WHERE slot = 1 ORDER BY ALL LIMIT 15")
+        store.insert(
+            "judgments",
+            pa.table(
+                {
+                    "query_id": [query for query, _ in wrong],
+                    "doc_id": [doc for _, doc in wrong],
+                    "relevance": [0.0] * 15,
+                }
+            ),
+            split="train",
+            source="given",
+        )
+        run = mine(store, MiningConfig(selection=Selection(negatives=4)), name="second")
+        sample = draw_sample(store, run, SampleConfig(1000), tmp_path / "s.csv")
+        assert sample.judged >= 15
+        assert sample.pairs.num_rows == sample.negatives - sample.judged
+        assert not {tuple(pair) for pair in wrong} & {
+            (row["query_id"], row["doc_id"]) for row in rows_of(tmp_path / "s.csv")
+        }
+        found = keep_labels(store, run, fill(tmp_path / "s.csv", truth))
+        others = truth - {tuple(pair) for pair in wrong}
+        pairs = store.rows("SELECT query_id, doc_id FROM verdicts WHERE run = 'second' AND slot IS NOT NULL")
+        assert found.rate == pytest.approx(sum(pair in others for pair in pairs) / len(pairs))
+        assert found.judged == sample.judged
+        assert first.run_id != run.run_id
+
+
+def test_labels_outlive_their_run_and_fill_later_samples(store: Database, tmp_path: Path) -> None:
+    run, truth = runs.find_run(store), collection()[-1]
+    draw_sample(store, run, SampleConfig(60), tmp_path / "sample.csv")
+    keep_labels(store, run, fill(tmp_path / "sample.csv", truth))
+    again = decide_again(store, run, MiningConfig(selection=Selection(negatives=3)), name="fewer")
+    runs.remove_runs(store, ["mined"])
+    assert store.rows("SELECT count(*) FROM samples UNION ALL SELECT count(*) FROM sampled") == [(0,), (0,)]
+    assert store.rows("SELECT count(*) FROM labels") == [(60,)]
+    assert false_negative_rate(store, again) is None
+    assert draw_sample(store, again, SampleConfig(60)).labelled > 20
+
+
+def test_what_a_spreadsheet_would_run_is_quoted(tmp_path: Path) -> None:
+    documents, queries, judged, _ = collection()
+    documents |= {f"f{number}": f"=1+1 {' '.join(WORDS[:6])} {number}" for number in range(30)}
+    with make_store(tmp_path / "f.duckdb", documents, queries, judged) as store:
+        run = mine(store, MiningConfig(selection=Selection(negatives=8)))
+        draw_sample(store, run, SampleConfig(1000), tmp_path / "s.csv")
+        texts = [row["document"] for row in rows_of(tmp_path / "s.csv")]
+        assert any(text.startswith("'=1+1") for text in texts)
+        assert not any(text.startswith("=") for text in texts)
+
+
+def test_the_stored_rate_is_the_one_that_was_returned(store: Database, tmp_path: Path) -> None:
+    run, truth = runs.find_run(store), collection()[-1]
+    assert stored.false_negative_rate_of(store, run) is None
+    draw_sample(store, run, SampleConfig(50), tmp_path / "sample.csv")
+    assert stored.false_negative_rate_of(store, run) is None
+    found = keep_labels(store, run, fill(tmp_path / "sample.csv", truth))
+    assert stored.false_negative_rate_of(store, run) == found.as_json()
+
+
+def test_from_python_a_table_of_labels_is_read(store: Database) -> None:
+    path, truth = store.path, collection()[-1]
+    store.close()
+    run = miner.Store.open(path).run()
+    with pytest.raises(UsageError, match="has no labels"):
+        run.false_negative_rate()
+    sample = run.sample_to_label(labels=60)
+    assert repr(sample) == "LabelSample of run 'mined': 60 of 160 negatives to label"
+    labels = [
+        {**row, "relevance": int((row["query_id"], row["doc_id"]) in truth)}
+        for row in sample.pairs.to_pylist()
+    ]
+    found = run.false_negative_rate(labels)
+    assert repr(found).startswith("False-negative rate of run 'mined': ")
+    assert run.false_negative_rate() == found
+    assert miner.false_negative_rate(path) == found
+    assert "of 160 negatives are relevant" in found._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"relevance": "maybe"}, "s.csv:2: relevance 'maybe' is not a number"),
+        ({"relevance": "1", "doc_id": "nowhere"}, "s.csv:2: query 'q.*' and document 'nowhere' are not in"),
+        ({}, "no row has a relevance"),
+    ],
+)
+def test_wrong_labels_leave_the_store_as_it_was(
+    store: Database, tmp_path: Path, change: dict[str, str], message: str
+) -> None:
+    run, file = runs.find_run(store), tmp_path / "s.csv"
+    draw_sample(store, run, SampleConfig(20), file)
+    rows = rows_of(file)
+    rows[0] |= change
+    rows[1]["relevance"] = "1" if change else ""
+    with file.open("w", newline="", encoding="utf-8") as text:
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(InputError, match=message):
+        keep_labels(store, run, file)
+    assert store.rows("SELECT count(*) FROM labels") == [(0,)]
+
+
+def test_a_pair_with_two_labels_is_refused(store: Database) -> None:
+    run = runs.find_run(store)
+    row = draw_sample(store, run, SampleConfig(20)).pairs.to_pylist()[0]
+    with pytest.raises(InputError, match="two different labels"):
+        keep_labels(store, run, [{**row, "relevance": 1}, {**row, "relevance": 0}])
+
+
+def test_labels_without_a_sample_are_refused_with_what_to_do(store: Database) -> None:
+    run = runs.find_run(store)
+    with pytest.raises(UsageError, match="has no sample") as error:
+        keep_labels(store, run, [{"query_id": "q00", "doc_id": "x01", "relevance": 1}])
+    assert "miner audit" in error.value.hint
+    draw_sample(store, run, SampleConfig(20))
+    with pytest.raises(InputError, match="no column relevance"):
+        keep_labels(store, run, [{"query_id": "q00", "doc_id": "x01"}])
+
+
+def test_a_file_that_may_hold_labels_is_never_replaced(store: Database, tmp_path: Path) -> None:
+    file = tmp_path / "sample.csv"
+    file.write_text("mine")
+    with pytest.raises(UsageError, match="exists and may hold labels"):
+        draw_sample(store, runs.find_run(store), SampleConfig(20), file)
+    assert file.read_text() == "mine"
+    assert not stored.samples_of(store, runs.find_run(store))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--label", "20"], "--label needs a file"),
+        (["--out", "s.csv"], "--out is for the sample"),
+        (["--label", "20", "--labels", "s.csv"], "--label only draws a sample"),
+        (["--label", "20", "--out", "s.parquet"], "end its name in .csv or .tsv"),
+        (["--labels", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["--label", "1", "--out", "s.csv"], "1 is not in the range"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    store: Database, tmp_path: Path, options: list[str], message: str
+) -> None:
+    draw_sample(store, runs.find_run(store), SampleConfig(20))
+    store.close()
+    found = CliRunner().invoke(group, ["audit", str(store.path), *options])
+    assert found.exit_code != 0
+    assert message in f"{found.output} {found.exception} {getattr(found.exception, 'hint', '')}"
+    assert not list(tmp_path.glob("s.csv"))
+
+
+def test_a_run_without_negatives_has_nothing_to_label(tmp_path: Path) -> None:
+    documents, queries, judged, _ = collection()
+    with make_store(tmp_path / "n.duckdb", documents, queries, judged) as store:
+        run = mine(store, MiningConfig(rules=miner.Rules(max_score=-1.0)))
+        with pytest.raises(UsageError, match="it has no negatives"):
+            draw_sample(store, run, SampleConfig(20))
