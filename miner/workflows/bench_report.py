@@ -136,7 +136,7 @@ def _contamination(report: BenchReport) -> str:
     lines = [
         f"contamination: {len(found.ids):,} of {found.of:,} queries of split {split} also occur in the "
         f"training texts ({kinds}), {places}.",
-        f"They raise {report.measure}; the column uncontaminated leaves them out.",
+        f"They may raise {report.measure}; the column uncontaminated leaves them out.",
     ]
     if "query" in found.roles:
         lines.append(
