@@ -590,7 +590,8 @@ def test_judgments_are_told_where_nothing_can_be_hidden(tmp_path: Path) -> None:
     )
     assert told.exit_code == 0, told.output
     assert told.stdout.splitlines()[0] == "2 of 2 judgments are about candidates of the run"
-    assert told.stdout.splitlines()[2].split()[:5] == ["negatives", "(false-negative", "rate)", "2", "1"]
+    assert told.stdout.splitlines()[2].split()[:5] == ["selected", "as", "negatives", "2", "1"]
+    assert "The false-negative rate is that of all negatives" in told.stdout
 
 
 def test_clusters_of_one_rate_tell_nothing_of_their_spread() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
+from miner.auditing.labels import SampleConfig, draw_sample, keep_labels
 from miner.cli.main import group
 from miner.export import ExportConfig, export_run
 from miner.mining.config import MiningConfig, Rules
@@ -36,12 +38,17 @@ def run(*arguments: str | Path) -> str:
 def test_what_was_never_measured_is_said_with_the_command(store: Path, tmp_path: Path) -> None:
     run("export", store, tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text("utf-8")
-    assert "Hidden-positive rate: not measured (`miner audit STORE --run mined`)." in card
+    assert "**Hidden-positive rate: not measured** (`miner audit STORE --run mined`)." in card
+    assert (
+        "**False-negative rate: not measured.** Nobody labelled a sample of these negatives "
+        "(`miner audit STORE --run mined --label 200 --out sample.csv`)."
+    ) in card
     assert "Not checked for copies: `miner dedup STORE`." in card
     assert "Not checked for evaluation texts in the training data (contamination)" in card
     assert "- 48 of source `gold` in split `train`, 48 relevant" in card
     found = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))["certificate"]
-    assert (found["audit"], found["copies"], found["contamination"]) == (None, None, None)
+    measured = ("false_negative_rate", "audit", "copies", "contamination")
+    assert [found[name] for name in measured] == [None, None, None, None]
 
 
 def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None:
@@ -53,9 +60,13 @@ def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None
     run("export", store, tmp_path / "out")
     run("export", store, tmp_path / "again")
     card = (tmp_path / "out/README.md").read_text("utf-8")
+    rate = audit["hidden_positive_rate"]
     assert (
-        f"**{100 * audit['hidden_positive_rate']['rate']:.2f} % of them were selected as negatives**" in card
-    )
+        f"**Hidden-positive rate: {100 * rate['rate']:.2f} %** of hidden positives were selected as "
+        f"negatives (95 % interval {100 * rate['low']:.2f} % to {100 * rate['high']:.2f} %)."
+    ) in card
+    assert "The hidden-positive rate is not the false-negative rate." in card
+    assert "**False-negative rate: not measured.**" in card, "hidden positives do not measure it"
     assert "`miner audit STORE --run mined --set share=0.3 --set repeats=3 --set seed=5`" in card
     assert "Copies (mining uses one document of each cluster): none" in card
     assert (
@@ -68,6 +79,50 @@ def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None
     assert found["audit"]["hidden_positive_rate"] == audit["hidden_positive_rate"]
     assert found["copies"]["settings"]["threshold"] == 0.95
     assert card == (tmp_path / "again/README.md").read_text("utf-8")
+
+
+def test_the_card_carries_the_false_negative_rate_and_its_labels(store: Path, tmp_path: Path) -> None:
+    with Database.open(store) as opened:
+        mined = find_run(opened, "mined")
+        sample = draw_sample(opened, mined, SampleConfig(60))
+        labels = [
+            {**row, "relevance": int(number % 12 == 0)} for number, row in enumerate(sample.pairs.to_pylist())
+        ]
+        expected = keep_labels(opened, mined, labels)
+    run("export", store, tmp_path / "out")
+    found = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))["certificate"]
+    assert found["audit"] is None, "nobody has hidden a positive"
+    assert found["false_negative_rate"] == asdict(expected)
+    assert found["false_negative_rate"]["sources"] == {"person": 60}
+    card = (tmp_path / "out/README.md").read_text("utf-8")
+    assert (
+        f"**False-negative rate: {100 * expected.rate:.2f} %** of the negatives are relevant to their query "
+        f"(95 % interval {100 * expected.low:.2f} % to {100 * expected.high:.2f} %); the mean over queries "
+        f"is {100 * expected.per_query:.2f} % ({100 * expected.per_query_low:.2f} % to "
+        f"{100 * expected.per_query_high:.2f} %). It is estimated from 60 labels of a random sample of the "
+        f"{expected.negatives:,} negatives: 60 by a person. Estimator: stratified sampling with a "
+        "prediction-powered control variate (PPI++). Measured with `miner audit STORE --run mined --label "
+        "200 --out sample.csv` and `miner audit STORE --labels sample.csv`."
+    ) in card
+    assert "**Hidden-positive rate: not measured**" in card, "labels do not measure it"
+    assert "were judged not relevant" not in card
+    assert run("export", store, tmp_path / "out") == ""  # the same export again
+
+
+def test_negatives_that_were_judged_are_counted(store: Path, tmp_path: Path) -> None:
+    with Database.open(store) as opened:
+        negatives = "SELECT query_id, doc_id FROM verdicts WHERE slot = 1 ORDER BY ALL LIMIT 3"
+        opened.execute(
+            f"INSERT INTO judgments SELECT query_id, doc_id, 0, 'train', 'gold' FROM ({negatives})"
+        )
+        again = mine(opened, MiningConfig(rules=Rules(relative_margin=0.1)), name="again")
+        sample = draw_sample(opened, again, SampleConfig(20))
+        rows = [{**row, "relevance": 0} for row in sample.pairs.to_pylist()]
+        judged = keep_labels(opened, again, rows).judged
+        assert judged >= 3
+        export_run(opened, tmp_path / "out", ExportConfig())
+    card = (tmp_path / "out/README.md").read_text("utf-8")
+    assert f"{judged:,} of the negatives were judged not relevant before, and count as right." in card
 
 
 def test_scores_are_not_called_relevant(store: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_manifest(store: Database, tmp_path: Path) -> None:
     written_by = manifest.pop("written_by")
     assert set(written_by) == {"hardneg-miner", "pyarrow"}
     assert set(manifest.pop("certificate")) == {
-        "audit", "changed_since", "copies", "contamination", "judgments", "commands",
+        "audit", "changed_since", "false_negative_rate", "copies", "contamination", "judgments", "commands",
     }  # fmt: skip
     assert manifest == {
         "format": "triplet",

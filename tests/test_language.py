@@ -24,6 +24,7 @@ PAGES = sorted(
 _NOUNS = "seed|speed|need|feed|hundred|breed|embed|ten|seven|often|even|open|token|screen|children|women|men"
 _IRREGULAR = "said|told|found|held|left|kept|made|met|built|sent|set|shown|known|drawn|done|gone|taken|given"
 _TAKEN = "it|them|this|that|these|those|an?|the|every|all|each|its|their|one|[a-z]+s"
+_UNDENIED = r"(?![^.;]*\b(not|neither|instead|other)\b)"
 PHRASES = {
     # retired words: the glossary has the ones to use
     r"\bleak(s|y|ed|ing|age)?\b": "hidden-positive rate, or contamination",
@@ -34,6 +35,13 @@ PHRASES = {
     r"\basked for\b": "requested",
     r"(?<!--)\bhold-out\b": "withheld positives, held-out queries",
     r"\bwrong negatives?\b|\bnegatives? (is|are) wrong\b|\bwrong are (my|the) negatives\b": "false negatives",
+    # the hidden-positive rate is a proxy: it is not a share of the negatives
+    rf"\bhidden[- ]positives?\b{_UNDENIED}[^.;]{{0,60}}\b(is|are|means?|equals?|estimates?|gives?)"
+    r"( how many| which)?( the| a)?( share| rate| number)?( of)?( the)?"
+    r" (false[- ]negatives?|wrong|relevant)\b": "name what it is",
+    rf"(?<!not )\bfalse[- ]negative rate\b{_UNDENIED}[^.;|]{{0,25}}"
+    r"\b(by|from|with|in|of) hidden positives?\b": "name what it is",
+    r"\b(wrong|false negatives?)\b[^.;|]{0,25}\((the )?hidden[- ]positive": "name what it is",
     # turns of phrase that need a second reading
     r"\btold\b(?! apart)": "report, list, say",
     r"\btells?\b(?!.{0,60}\b(from|apart)\b)": "report, list, say",
@@ -194,6 +202,10 @@ def test_the_glossary_defines_a_term_once() -> None:
         "Its rate flatters.",
         "The store is read. Where split `dev` is judged, the model is scored.",
         "Refused are models without a tokenizer.",
+        "The hidden-positive rate is the share of false negatives.",
+        "The hidden-positive rate of a run gives the false-negative rate.",
+        "The false-negative rate from hidden positives is 1 %.",
+        "1 % of the negatives are false negatives (hidden-positive rate).",
     ],
 )
 def test_a_text_that_is_not_plain_is_found(text: str) -> None:
@@ -211,6 +223,8 @@ def test_a_text_that_is_not_plain_is_found(text: str) -> None:
         "It takes 10 seconds for 1,000 queries and the first 5 of each.",
         "The training column `anchor`.",
         "see benchmarks/leak.py",
+        "The hidden-positive rate is not the false-negative rate.",
+        "False-negative rate: not measured. Hidden-positive rate: 1 %.",
     ],
 )
 def test_plain_text_passes(text: str) -> None:

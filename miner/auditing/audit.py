@@ -269,7 +269,7 @@ class JudgedOutcomes(Readable):
     """How many of them judge a candidate of the run."""
     relevant: dict[str, Rate]
     """The relevant share of the judged candidates with each outcome: `negative`, `kept`, or a reason. That of
-    `negative` is the false-negative rate."""
+    `negative` is the false-negative rate only if the judged negatives are a random sample of all."""
 
     def as_text(self) -> str:
         """Returns the table, as `miner audit --judged` shows it."""
@@ -279,7 +279,7 @@ class JudgedOutcomes(Readable):
 
 
 def compare_with_judgments(store: Database, run: StoredRun, judgments: pa.Table) -> JudgedOutcomes:
-    """Returns the share of relevant documents among a run's negatives, and among what each rule dropped.
+    """Returns the relevant share of a run's judged negatives, and of what each rule dropped.
 
     `judgments` has query_id, doc_id and relevance; above 0 is relevant. Raises UsageError if none of them
     judges a candidate of the run.

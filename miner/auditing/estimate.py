@@ -21,6 +21,7 @@ from miner.stats import exact_interval
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+ESTIMATOR = "stratified sampling with a prediction-powered control variate (PPI++)"
 STRATA = 10
 _LEAST = 2
 """Labels of a stratum without which its variance is unknown."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.auditing.estimate import Design, Labelled, plain_width
+from miner.auditing.estimate import ESTIMATOR, Design, Labelled, plain_width
 from miner.auditing.prediction import predicted_chance
 from miner.engine.files import locked, replacing, require_file
 from miner.errors import InputError, UsageError, listed, shown
@@ -125,6 +125,7 @@ class FalseNegativeRate(Readable):
     """Labels by source, such as `person`."""
     seed: int
     """The seed of the sample."""
+    estimator: str = ESTIMATOR
 
     def __repr__(self) -> str:
         return f"False-negative rate of run '{self.run}': {self.interval}, {self.labels:,} labels"

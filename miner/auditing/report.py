@@ -124,15 +124,21 @@ def _left(left: NegativesLeft) -> list[str]:
     ]
 
 
+_OF_JUDGED = (
+    "These are rates of the judged candidates. The false-negative rate is that of all negatives: estimate it "
+    "from labels of a random sample (--label)."
+)
+
+
 def judged_table(judged: JudgedOutcomes) -> str:
     """Returns the share of relevant documents among the judged candidates with each outcome."""
-    names = {"negative": "negatives (false-negative rate)", "kept": "kept, not selected"}
+    names = {"negative": "selected as negatives", "kept": "kept, not selected"}
     rows = [["judged candidates", "judged", "relevant", "rate", _INTERVAL]]
     for outcome, rate in judged.relevant.items():
         name = names.get(outcome, f"dropped: {outcome}")
         rows.append([name, f"{rate.of:,}", f"{rate.hits:,}", *_rate(rate)])
     head = f"{judged.matched:,} of {judged.judgments:,} judgments are about candidates of the run"
-    return "\n".join([head, *text_table(rows)])
+    return "\n".join([head, *text_table(rows), _OF_JUDGED])
 
 
 def limits(cannot_hide: Mapping[str, int], unknown_training: Sequence[str]) -> list[str]:

@@ -52,7 +52,9 @@ def command(store: Path, out: Path, run: str | None, force: bool, **given: Any) 
     """Write the triplets of a run in STORE to the new folder OUT.
 
     OUT gets the data (data/), a manifest (manifest.json: fingerprints, settings, counts, checksums)
-    and a data set card (README.md) that `datasets.load_dataset` and the Hugging Face Hub understand.
+    and a data set card (README.md) that `datasets.load_dataset` and the Hugging Face Hub understand. Card
+    and manifest have the false-negative rate that miner audit --labels estimated and the hidden-positive
+    rate that miner audit measured, or say that they were not measured.
 
     \b
     miner export my.duckdb out

@@ -173,7 +173,7 @@ class Run(stored.StoredRun):
         return false_negative_rate(self.store, labels, self)
 
     def compare_with_judgments(self, judgments: Any) -> JudgedOutcomes:
-        """Returns the false-negative rate by other judgments, see `miner.compare_with_judgments`."""
+        """Returns the relevant share of judged negatives, see `miner.compare_with_judgments`."""
         return compare_with_judgments(self.store, judgments, self)
 
     def calibrate(

@@ -12,6 +12,7 @@ from miner.store.contamination import contamination_checks
 from miner.store.corpus import provenance
 from miner.store.database import Database
 from miner.store.duplicates import dedup_result
+from miner.store.labels import false_negative_rate_of
 from miner.store.runs import StoredRun, changed_since
 
 _AUDIT = (
@@ -35,15 +36,20 @@ _AUDIT = (
 
 
 def facts(store: Database, run: StoredRun) -> dict[str, Any]:
-    """Returns audit, copies, contamination and origin of the judgments, JSON-able; None if not measured."""
+    """Returns what was measured, JSON-able: `false_negative_rate` from labels (see
+    `store.labels.false_negative_rate_of`), `audit` with the hidden-positive rate, copies, contamination; None
+    for what was not. And the origin of the judgments, and the commands that measure.
+    """
     audit, copies, checks = last_audit(store, run), dedup_result(store), contamination_checks(store)
     return {
+        "false_negative_rate": false_negative_rate_of(store, run),
         "audit": None if audit is None else {name: audit.get(name) for name in _AUDIT},
         "changed_since": changed_since(store, run),
         "copies": copies,
         "contamination": checks or None,
         "judgments": provenance(store),
         "commands": {
+            "false_negative_rate": f"miner audit STORE --run {run.name} --label 200 --out sample.csv",
             "audit": _audit_command(run, audit),
             "copies": _with_settings("miner dedup STORE", copies["settings"] if copies else {}),
             "contamination": [_contamination_command(one) for one in checks]
@@ -75,7 +81,11 @@ def _audit_command(run: StoredRun, audit: Mapping[str, Any] | None) -> str:
 def render(certificate: Mapping[str, Any]) -> str:
     """Returns the certificate as Markdown."""
     commands = certificate["commands"]
-    parts = ["## Certificate", _audit(certificate["audit"], commands["audit"])]
+    parts = [
+        "## Certificate",
+        _false_negatives(certificate["false_negative_rate"], commands["false_negative_rate"]),
+        _audit(certificate["audit"], commands["audit"]),
+    ]
     if changed := certificate["changed_since"]:
         parts.append(
             f"**The store's {' and '.join(changed)} changed after this run was mined.** What follows "
@@ -88,14 +98,32 @@ def render(certificate: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, _judgments(certificate["judgments"])])
 
 
+def _false_negatives(found: Mapping[str, Any] | None, command: str) -> str:
+    """The share of negatives that are relevant, by labels; the labels' number and origin."""
+    if found is None:
+        why = f"Nobody labelled a sample of these negatives (`{command}`)."
+        return f"**False-negative rate: not measured.** {why}"
+    by_query = {"rate": found["per_query"], "low": found["per_query_low"], "high": found["per_query_high"]}
+    origins = ", ".join(f"{number:,} by a {source}" for source, number in found["sources"].items())
+    lines = [
+        f"**False-negative rate: {_share(found)}** of the negatives are relevant to their query (95 % "
+        f"interval {_interval(found)}); the mean over queries is {_share(by_query)} "
+        f"({_interval(by_query)}). It is estimated from {counted(found['labels'], 'label')} of a random "
+        f"sample of the {found['negatives']:,} negatives: {origins}. Estimator: {found['estimator']}."
+    ]
+    if judged := found["judged"]:
+        lines.append(f"{judged:,} of the negatives were judged not relevant before, and count as right.")
+    return f"{' '.join(lines)} Measured with `{command}` and `miner audit STORE --labels sample.csv`."
+
+
 def _audit(audit: Mapping[str, Any] | None, command: str) -> str:
     if audit is None:
-        return f"Hidden-positive rate: not measured (`{command}`)."
+        return f"**Hidden-positive rate: not measured** (`{command}`)."
     rate, mined = audit["hidden_positive_rate"], audit["as_mined"]
     lines = [
-        f"Known positives were hidden ({audit['hidden']:,.0f} a time), and the run was decided again as if "
-        f"nobody had judged them. **{_share(rate)} of them were selected as negatives** (hidden-positive "
-        f"rate; 95 % interval {_interval(rate)}).",
+        f"**Hidden-positive rate: {_share(rate)}** of hidden positives were selected as negatives (95 % "
+        f"interval {_interval(rate)}). Known positives were hidden ({audit['hidden']:,.0f} a time), and the "
+        "run was decided again as if nobody had judged them.",
         f"Negatives per query {mined['per_query']:.2f}; coverage {percent(mined['coverage'])} (queries "
         f"with all negatives requested); mean rank {decimal(mined['rank'], 1)}, mean margin to the positives "
         f"{decimal(mined['margin'], 3)}. Positives below all negatives of their query: "
