@@ -91,10 +91,11 @@ def _arms(report: BenchReport) -> list[list[str]]:
     """The figures of every arm, and how it compares with the untrained models."""
     measures = list(report.base.values)
     contaminated = report.contaminated.ids
-    references = list(dict.fromkeys(one.second.arm for one in report.against))
+    seconds = {id(one.second) for one in report.against}
+    references = [one for one in report.untrained if id(one) in seconds]
     rows = [["arm", "triplets", "steps", measures[0], "over seeds"]]
     rows[0] += ["uncontaminated"] * bool(contaminated)
-    rows[0] += [*measures[1:], *(f"against {name}" for name in references)]
+    rows[0] += [*measures[1:], *(f"against {one.short_name}" for one in references)]
     lines: tuple[Line, ...] = (*report.untrained, *report.trained)
     for line in lines:
         size = (f"{line.rows:,}", f"{line.steps:,}") if isinstance(line, Trained) else ("", "")
@@ -103,8 +104,8 @@ def _arms(report: BenchReport) -> list[list[str]]:
         row.append(f"{min(values):.4f} – {max(values):.4f}" if len(values) > 1 else "")
         row += [decimal(report.without_contaminated(line), 4)] * bool(contaminated)
         row += [f"{line.mean(name):.4f}" for name in measures[1:]]
-        of_line = {one.second.arm: one for one in report.against if one.first is line}
-        rows.append([*row, *(_standing(of_line[name]) if of_line else "" for name in references)])
+        found = [one for one in report.against if one.first is line]
+        rows.append([*row, *(map(_standing, found) if found else [""] * len(references))])
     return rows
 
 
@@ -135,8 +136,8 @@ def _contamination(report: BenchReport) -> str:
     places = " and ".join(f"{number:,} as {names[role]}" for role, number in found.roles.items())
     lines = [
         f"contamination: {len(found.ids):,} of {found.of:,} queries of split {split} also occur in the "
-        f"training texts ({kinds}), {places}.",
-        f"They may raise {report.measure}; the column uncontaminated leaves them out.",
+        f"training texts ({kinds}),",
+        f"{places}. They may raise {report.measure}; the column uncontaminated leaves them out.",
     ]
     if "query" in found.roles:
         lines.append(

@@ -58,7 +58,12 @@ class Untrained:
     @property
     def arm(self) -> str:
         """Its name beside the arms."""
-        return f"off-the-shelf {short_names([self.model])[0]}" if self.off_the_shelf else "untrained base"
+        return f"off-the-shelf {self.short_name}" if self.off_the_shelf else "untrained base"
+
+    @property
+    def short_name(self) -> str:
+        """The last part of the model's name; `the base` for the base."""
+        return short_names([self.model])[0] if self.off_the_shelf else "the base"
 
     @cached_property
     def means(self) -> Mapping[str, tuple[float, ...]]:
