@@ -24,14 +24,17 @@ class Shape:
     """The name of the run."""
 
 
+Rows = Callable[[pa.Table, Shape], pa.Table]
+"""From triplets (`TRIPLET_TEXTS`, ordered, all of a query together; possibly none) to rows."""
+
+
 @dataclass(frozen=True)
 class Format:
     """One format of training data."""
 
     summary: str
     """What a row is, in a line of Markdown."""
-    rows: Callable[[pa.Table, Shape], pa.Table]
-    """From triplets (`TRIPLET_TEXTS`, ordered, all of a query together; possibly none) to rows."""
+    rows: Rows
     training: str
     """How to train on the data, in Markdown; `{file}` is the data file, `{group}` 1 + negatives."""
     scored_training: str

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from miner.export.formats import Format, Shape
+from miner.export.formats import Format, Rows, Shape
 from miner.export.groups import RowNumbers, column, joined, lists, negatives, positives, starts
 
 
@@ -123,27 +123,31 @@ model = CrossEncoder("cross-encoder/ms-marco-MiniLM-L6-v2", num_labels=1)
 CrossEncoderTrainer(model=model, train_dataset=train, loss={loss}(model)).train()
 ```"""
 
+
+def _of_encoders(summary: str, rows: Rows, loss: str, scored: str) -> Format:
+    """Returns a format that bi-encoders train on: by one loss, and by another one with scores."""
+    train, with_scores = _ENCODER.format(loss=loss), _ENCODER.format(loss=scored)
+    return Format(summary, rows, train, with_scores, "sentence-similarity")
+
+
 FORMATS = {
-    "triplet": Format(
+    "triplet": _of_encoders(
         "One (anchor, positive, negative) triplet.",
         triplet,
-        _ENCODER.format(loss="MultipleNegativesRankingLoss"),
-        _ENCODER.format(loss="MarginMSELoss"),
-        "sentence-similarity",
+        "MultipleNegativesRankingLoss",
+        "MarginMSELoss",
     ),
-    "n-tuple": Format(
+    "n-tuple": _of_encoders(
         "One (anchor, positive) pair with its negatives, the hardest first.",
         n_tuple,
-        _ENCODER.format(loss="MultipleNegativesRankingLoss"),
-        _ENCODER.format(loss="MarginMSELoss"),
-        "sentence-similarity",
+        "MultipleNegativesRankingLoss",
+        "MarginMSELoss",
     ),
-    "labeled-pair": Format(
+    "labeled-pair": _of_encoders(
         "One (anchor, document) pair, labelled 1 for a positive and 0 for a mined negative.",
         labeled_pair,
-        _ENCODER.format(loss="ContrastiveLoss"),
-        _ENCODER.format(loss="CoSENTLoss"),
-        "sentence-similarity",
+        "ContrastiveLoss",
+        "CoSENTLoss",
     ),
     "labeled-list": Format(
         "One query with its positives (label 1) and its mined negatives (label 0).",

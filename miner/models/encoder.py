@@ -13,13 +13,12 @@ import numpy.typing as npt
 
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import ordered_map, worker_count
-from miner.errors import ModelError
 from miner.models.batching import equal_length_batches, padded_batches, units_of
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.kinds import has_routes, own_prompts, own_similarity, require_encoder
 from miner.models.names import resolve
 from miner.models.padding import complete_padding
-from miner.models.quiet import quietly
+from miner.models.quiet import FROM_DISK, loading
 from miner.models.routes import known_words, one_vector_per_text, routed
 from miner.models.similarity import COSINE, without_gaps
 from miner.text import fingerprint
@@ -106,21 +105,11 @@ class Encoder:
         import torch
         from sentence_transformers import SentenceTransformer
 
-        try:
-            with quietly():
-                model = SentenceTransformer(
-                    str(self._folder.path),
-                    device=self.device,
-                    trust_remote_code=False,
-                    local_files_only=True,
-                    model_kwargs={"use_safetensors": True},
-                )
-        except Exception as error:  # the libraries raise any exception for damaged files
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ModelError(
-                f"cannot load {self.name} as a sentence-transformers model: {reason}",
-                "name a bi-encoder, such as sentence-transformers/all-MiniLM-L6-v2 or bundled",
-            ) from error
+        with loading(
+            f"cannot load {self.name} as a sentence-transformers model",
+            "name a bi-encoder, such as sentence-transformers/all-MiniLM-L6-v2 or bundled",
+        ):
+            model = SentenceTransformer(str(self._folder.path), device=self.device, **FROM_DISK)
         self._folder.require_unchanged()
         complete_padding(model)
         return model.to(torch.bfloat16 if self.dtype == "bf16" else torch.float32).eval()

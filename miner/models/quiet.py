@@ -1,4 +1,4 @@
-"""Loads models without the libraries' own progress bars and reports."""
+"""Loads models without the libraries' own progress bars and reports; one error for any that do not load."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import ERROR, getLogger
 from typing import Any
+
+from miner.errors import ModelError
+
+FROM_DISK: dict[str, Any] = {
+    "trust_remote_code": False,
+    "local_files_only": True,
+    "model_kwargs": {"use_safetensors": True},
+}
+"""How every model is loaded: from its folder, from safetensors, and without running code of its own."""
 
 
 @contextmanager
@@ -27,3 +36,14 @@ def quietly() -> Iterator[None]:
         library.setLevel(before[1])
         if shown:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def loading(what: str, hint: str) -> Iterator[None]:
+    """Loads a model within it, quietly; raises ModelError with `what` failed, why, and the hint."""
+    try:
+        with quietly():
+            yield
+    except Exception as error:  # damaged configurations and weights make the libraries raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{what}: {reason}", hint) from error

@@ -20,7 +20,7 @@ from miner.models.kinds import require_head
 from miner.models.names import resolve
 from miner.models.padding import complete_padding
 from miner.models.pairs import PairTokenizer, PairTokens
-from miner.models.quiet import quietly
+from miner.models.quiet import FROM_DISK, loading
 from miner.models.weights import FOLDS_FILE
 from miner.ranges import DTYPES
 from miner.text import fingerprint, text_key
@@ -214,21 +214,11 @@ def _fold_count(folder: Path) -> int:
 def _load(name: str, folder: Path, device: str) -> CrossEncoder:
     from sentence_transformers import CrossEncoder
 
-    try:
-        with quietly():
-            model: CrossEncoder = CrossEncoder(
-                str(folder),
-                device=device,
-                trust_remote_code=False,
-                local_files_only=True,
-                model_kwargs={"use_safetensors": True},
-            )
-    except Exception as error:  # the libraries raise any exception for damaged files
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"cannot load {name} as a cross-encoder: {reason}",
-            "name a reranker, such as cross-encoder/ms-marco-MiniLM-L6-v2",
-        ) from error
+    with loading(
+        f"cannot load {name} as a cross-encoder",
+        "name a reranker, such as cross-encoder/ms-marco-MiniLM-L6-v2",
+    ):
+        model: CrossEncoder = CrossEncoder(str(folder), device=device, **FROM_DISK)
     if model.num_labels != 1:
         raise ModelError(
             f"{name} gives {model.num_labels} scores per pair; a reranker gives one",

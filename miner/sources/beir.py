@@ -117,9 +117,4 @@ def _text(rows: Rows, kind: str, origin: str, number: int, text: str) -> None:
         return
     title, content = title or "", content or ""
     rows.start(kind, origin, number, identity, title, content)
-    if not identity:
-        rows.reject("empty_id", "'_id' is empty")
-    elif kind == "documents":
-        rows.document(identity, content, title)
-    else:
-        rows.query(identity, content)
+    rows.text(kind, identity or "", content, title, id_name="'_id'")

@@ -111,6 +111,15 @@ class Rows:
         self._characters += len(text)
         self._add("queries", query_id, text, label)
 
+    def text(self, kind: str, identity: str, text: str, title: str = "", *, id_name: str = "the id") -> None:
+        """Adds a document or, of another `kind`, a query; rejects one whose id is empty."""
+        if not identity:
+            self.reject("empty_id", f"{id_name} is empty")
+        elif kind == "documents":
+            self.document(identity, text, title)
+        else:
+            self.query(identity, text)
+
     def judgment(self, query_id: str, doc_id: str, split: str, relevance: float = 1.0) -> None:
         """Adds a judgment; a relevance of 0 or less means not relevant."""
         self._add("judgments", query_id, doc_id, relevance, split, "gold")

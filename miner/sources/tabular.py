@@ -194,12 +194,9 @@ def _one_kind(source: str, tables: Sequence[Read], config: SourceConfig) -> Iter
             rows.start(layout.kind, table.origin, record.line, *record.content)
             if record.problem is not None:
                 rows.reject(*record.problem)
-            elif not (identity := record.values[0]):
-                rows.reject("empty_id", f"column '{layout.texts[0]}' is empty")
-            elif layout.kind == "queries":
-                rows.query(identity, record.values[1] or "")
             else:
-                rows.document(identity, record.values[1] or "", "".join(v or "" for v in record.values[2:]))
+                identity, text, *titles = (value or "" for value in record.values)
+                rows.text(layout.kind, identity, text, "".join(titles), id_name=f"column '{layout.texts[0]}'")
             if rows.ready:
                 yield rows.part()
     yield rows.part()

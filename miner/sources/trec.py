@@ -36,6 +36,7 @@ _WORDS = (
     ("topics", r"topic|quer|question"),
     ("docs", r"doc|corpus|collection|passage"),
 )
+_NOUNS = {"docs": "documents", "topics": "queries"}
 _BEFORE = {"tab": r"\S+?\t", "colon": r"[^\s:]+:", "space": r"\d+ +"}
 """What comes before the text if a line is a topic or a document: the id and a separator."""
 
@@ -264,6 +265,7 @@ def _first(found: dict[str, str], names: Sequence[str]) -> str:
 def _json_records(file: File, holds: str) -> Iterator[Part]:
     rows = Rows()
     ids, texts = (_DOC_IDS, _DOC_TEXTS) if holds == "docs" else (_TOPIC_IDS, _TOPIC_TEXTS)
+    noun = _NOUNS[holds]
     for line in lines(file):
         rows.size += line.size
         if not line.text.strip():
@@ -275,13 +277,13 @@ def _json_records(file: File, holds: str) -> Iterator[Part]:
                 f"{file.origin}:{line.number}: no key for {'the text' if keys[0] else 'the id'}",
                 f"its keys: {listed(record) or 'none'}",
             )
-        rows.start("documents" if holds == "docs" else "queries", file.origin, line.number, line.text)
+        rows.start(noun, file.origin, line.number, line.text)
         try:
             identity, text, title = (as_text(record.get(key), key) or "" for key in keys if key)
         except NotTextError as error:
             rows.reject("not_text", str(error))
             continue
-        _add(rows, holds, identity, text, title)
+        rows.text(noun, identity, text, title)
         if rows.ready:
             yield rows.part()
     yield rows.part()
@@ -294,18 +296,9 @@ def _line_records(file: File, kind: _FileKind) -> Iterator[Part]:
         rows.size += line.size
         if line.text.strip():
             identity, _, text = line.text.strip("\r\n").partition(sign)
-            noun = "documents" if kind.holds == "docs" else "queries"
+            noun = _NOUNS[kind.holds]
             rows.start(noun, file.origin, line.number, identity, text)
-            _add(rows, kind.holds, identity, text.strip())
+            rows.text(noun, identity, text.strip())
         if rows.ready:
             yield rows.part()
     yield rows.part()
-
-
-def _add(rows: Rows, holds: str, identity: str, text: str, title: str = "") -> None:
-    if not identity:
-        rows.reject("empty_id", "the id is empty")
-    elif holds == "docs":
-        rows.document(identity, text, title)
-    else:
-        rows.query(identity, text)

@@ -313,20 +313,18 @@ def graded_pairs(store: Database, split: str) -> pa.Table:
 
 def labelled_queries(store: Database, split: str) -> pa.Table:
     """Returns the queries of a split that have a label, ordered: query_id, text, text_key, label."""
-    return store.table(
-        f"""SELECT query_id, text, text_key, label FROM queries
-        WHERE label IS NOT NULL AND query_id IN (SELECT query_id FROM {GOLD} WHERE split = ?)
-        ORDER BY query_id""",
-        [split],
-    )
+    return _labelled(store, split, "queries", "query_id")
 
 
 def labelled_documents(store: Database, split: str) -> pa.Table:
     """Returns the documents judged in a split that have a label, ordered: doc_id, text, text_key, label."""
+    return _labelled(store, split, "document_texts", "doc_id")
+
+
+def _labelled(store: Database, split: str, table: str, key: str) -> pa.Table:
     return store.table(
-        f"""SELECT doc_id, text, text_key, label FROM document_texts
-        WHERE label IS NOT NULL AND doc_id IN (SELECT doc_id FROM {GOLD} WHERE split = ?)
-        ORDER BY doc_id""",
+        f"""SELECT {key}, text, text_key, label FROM {table}
+        WHERE label IS NOT NULL AND {key} IN (SELECT {key} FROM {GOLD} WHERE split = ?) ORDER BY {key}""",
         [split],
     )
 

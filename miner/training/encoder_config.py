@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields
 
 from miner.errors import UsageError, near
-from miner.ranges import (
-    BATCH,
-    BELOW_1,
-    COUNT,
-    DTYPES,
-    RATE,
-    SEED,
-    THREADS,
-    check_fields,
-    number,
-    require_one_of,
-    whole,
-    within,
-)  # fmt: skip
+from miner.ranges import BATCH, BELOW_1, COUNT, RATE, number, whole, within
+from miner.training.training_config import TrainingConfig
 
 SCRATCH = "scratch"
 """The name of the base that is a table of random token vectors instead of a model."""
@@ -81,7 +68,7 @@ _OF_SCRATCH = ("dimension", "tokenizer")
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(TrainingConfig):
     """All settings of a training; UsageError for values out of range or without an effect."""
 
     loss: str = "mnr"
@@ -120,19 +107,13 @@ class EncoderConfig:
     """How many times, evenly spaced, the model is scored on the dev split if there is one; 0: never."""
     patience: int | None = within(None, COUNT)
     """Stop after this many scores in a row without a new best."""
-    dtype: str = "auto"
-    seed: int = within(13, SEED)
-    threads: int | None = within(None, THREADS)
-    """Processor threads; None: as many as are free. Another number can change the last digits of the
-    weights."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if self.loss not in LOSSES:
             raise UsageError(
                 f"no loss '{self.loss}'{near(self.loss, LOSSES)}", f"choose one of: {', '.join(LOSSES)}"
             )
-        require_one_of("dtype", self.dtype, DTYPES)
         if self.guide is not None and self.loss != "gist":
             raise UsageError(f"loss {self.loss} has no guide", "leave guide out, or use loss gist")
         if self.loss == "gist" and self.guide is None:
@@ -177,7 +158,3 @@ class EncoderConfig:
     def needs(self) -> Loss:
         """The needs of the loss."""
         return LOSSES[self.loss]
-
-    def identity(self) -> dict[str, Any]:
-        """Returns the settings that the weights depend on, as JSON-able values."""
-        return {name: value for name, value in asdict(self).items() if name != "threads"}

@@ -26,7 +26,7 @@ from transformers import TrainerCallback, set_seed
 
 from miner.engine.files import new_folder, write_whole
 from miner.engine.progress import Progress
-from miner.errors import ModelError, UsageError
+from miner.errors import UsageError
 from miner.evaluation.evaluate import warnings
 from miner.evaluation.result import Evaluation
 from miner.faults import read_json
@@ -34,7 +34,7 @@ from miner.models.device import resolve_device
 from miner.models.kinds import own_prompts, require_encoder
 from miner.models.names import resolve
 from miner.models.padding import complete_padding
-from miner.models.quiet import quietly
+from miner.models.quiet import FROM_DISK, loading, quietly
 from miner.models.scratch import scratch_model
 from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN
 from miner.text import text_keys
@@ -130,20 +130,8 @@ def load_model(
     """Loads an encoder in fp32, as a base or a guide; raises ModelError with the hint."""
     folder = resolve(name)
     require_encoder(folder)
-    try:
-        model = kind(
-            str(folder.path),
-            device=resolve_device(),
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True},
-        )
-    except Exception as error:  # damaged configurations and weights make the libraries raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"{name} does not load as a base for an encoder: {reason}",
-            hint,
-        ) from error
+    with loading(f"{name} does not load as a base for an encoder", hint):
+        model = kind(str(folder.path), device=resolve_device(), **FROM_DISK)
     complete_padding(model)
     return model.float()
 

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from miner.errors import UsageError
-from miner.ranges import (
-    BATCH,
-    BELOW_1,
-    COUNT,
-    DTYPES,
-    EPOCHS,
-    RATE,
-    SEED,
-    THREADS,
-    check_fields,
-    require_one_of,
-    whole,
-    within,
-)  # fmt: skip
+from miner.ranges import BATCH, BELOW_1, COUNT, EPOCHS, RATE, require_one_of, whole, within
 from miner.training.encoder_config import SCRATCH
+from miner.training.training_config import TrainingConfig
 
 TEXTS = {"documents": ("documents",), "queries": ("queries",), "both": ("documents", "queries")}
 """The values of the setting `texts`, and the roles of the texts that each selects."""
@@ -28,7 +15,7 @@ POOLINGS = ("keep", "cls", "mean")
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(TrainingConfig):
     """All settings of a pretraining; UsageError for values out of range.
 
     Deletion, batch size and learning rate are those of the paper (Wang et al. 2021).
@@ -55,14 +42,9 @@ class PretrainConfig:
     """The share of the steps in which the learning rate rises."""
     max_length: int = within(128, whole(8, 1_000_000))
     """Maximum tokens of a text, special tokens included."""
-    dtype: str = "auto"
-    seed: int = within(13, SEED)
-    threads: int | None = within(None, THREADS)
-    """Processor threads; None: as many as are free. Another number can change the last digits of the
-    weights."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if self.base == SCRATCH:
             raise UsageError(
                 f"TSDAE cannot start from {SCRATCH}: it pretrains a transformer",
@@ -70,13 +52,8 @@ class PretrainConfig:
             )
         require_one_of("texts", self.texts, TEXTS)
         require_one_of("pooling", self.pooling, POOLINGS)
-        require_one_of("dtype", self.dtype, DTYPES)
 
     @property
     def roles(self) -> tuple[str, ...]:
         """The roles of the texts to train on."""
         return TEXTS[self.texts]
-
-    def identity(self) -> dict[str, Any]:
-        """Returns the settings that the weights depend on, as JSON-able values."""
-        return {name: value for name, value in asdict(self).items() if name != "threads"}

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from miner.errors import UsageError
-from miner.ranges import (
-    BATCH,
-    BELOW_1,
-    COUNT,
-    DEPTH,
-    DTYPES,
-    EPOCHS,
-    RATE,
-    SEED,
-    THREADS,
-    check_fields,
-    require_one_of,
-    whole,
-    within,
-)  # fmt: skip
+from miner.ranges import BATCH, BELOW_1, COUNT, DEPTH, EPOCHS, RATE, whole, within
+from miner.training.training_config import TrainingConfig
 
 
 @dataclass(frozen=True)
-class RerankerConfig:
+class RerankerConfig(TrainingConfig):
     """All settings of a training; UsageError for values out of range."""
 
     split: str = "train"
@@ -62,22 +48,12 @@ class RerankerConfig:
     """Use only this many queries, drawn with the seed."""
     max_length: int = within(256, whole(16, 1_000_000))
     """Maximum tokens of a pair, special tokens included."""
-    dtype: str = "auto"
-    seed: int = within(13, SEED)
-    threads: int | None = within(None, THREADS)
-    """Processor threads; None: as many as are free. Another number can change the last digits of the
-    weights."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        require_one_of("dtype", self.dtype, DTYPES)
+        super().__post_init__()
         _require(self.mined + self.random > 0, "mined and random", 0, "at least one negative per positive")
         _require(self.depth > self.skip_top, "depth", self.depth, f"more than skip_top ({self.skip_top})")
         _require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0 for none, or 2 and more")
-
-    def identity(self) -> dict[str, Any]:
-        """Returns the settings that the weights depend on, as JSON-able values."""
-        return {name: value for name, value in asdict(self).items() if name != "threads"}
 
 
 def _require(valid: bool, name: str, value: object, allowed: str) -> None:

@@ -18,12 +18,11 @@ from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import set_seed
 
 from miner.engine.progress import Progress
-from miner.errors import ModelError
 from miner.models.device import resolve_device
 from miner.models.names import ModelFolder
 from miner.models.padding import complete_padding
 from miner.models.pairs import PairTokenizer
-from miner.models.quiet import quietly
+from miner.models.quiet import FROM_DISK, loading, quietly
 from miner.training.batches import length_grouped
 from miner.training.reranker_config import RerankerConfig
 from miner.training.reranker_pairs import LabelledPairs
@@ -96,21 +95,11 @@ def _note_truncated(model: CrossEncoder, pairs: LabelledPairs, progress: Progres
 
 def load_base(base: ModelFolder, config: RerankerConfig) -> CrossEncoder:
     """Loads the base with one output; a base without a head gets a new one, drawn with the seed."""
-    try:
-        model: CrossEncoder = CrossEncoder(
-            str(base.path),
-            num_labels=1,
-            device=resolve_device(),
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True},
-        )
-    except Exception as error:  # damaged configurations and weights make the libraries raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"{base.name} does not load as a base for a reranker: {reason}",
-            "name a transformer: an encoder, or a cross-encoder with one output, such as bundled",
-        ) from error
+    with loading(
+        f"{base.name} does not load as a base for a reranker",
+        "name a transformer: an encoder, or a cross-encoder with one output, such as bundled",
+    ):
+        model: CrossEncoder = CrossEncoder(str(base.path), num_labels=1, device=resolve_device(), **FROM_DISK)
     positions = getattr(model.config, "max_position_embeddings", None) or config.max_length
     own = model.max_seq_length or positions
     model.max_seq_length = min(config.max_length, own, positions)
