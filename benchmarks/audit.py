@@ -133,7 +133,7 @@ def main() -> None:
     arguments.add_argument("--queries", type=int, default=10_000, help="[%(default)s]")
     arguments.add_argument("--documents", type=int, default=100_000, help="[%(default)s]")
     given = arguments.parse_args()
-    found = report("audit", given, full=given.queries >= 10_000 and given.documents >= 100_000)
+    found = report("audit", given, full_size=given.queries >= 10_000 and given.documents >= 100_000)
     with scratch(given.work) as folder:
         store, other = folder / "store.duckdb", folder / "other.duckdb"
         fill(store, given.queries, given.documents, given.seed)

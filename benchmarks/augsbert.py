@@ -168,7 +168,7 @@ def make(store: Database, given: Namespace, reports: Progress) -> SilverReport:
     """Trains the cross-encoder on the fifth and stores the silver judgments."""
     config = SilverConfig(
         encoder="bundled",
-        query_set=given.asked,
+        query_set=given.queries_of_rows,
         depth=given.depth,
         per_query=given.per_query,
         positive=given.positive,
@@ -188,9 +188,9 @@ def truth(few: Database, every: Database) -> float:
     seen = {pair["query"] for pair in judged_pairs(few, "train").to_pylist()}
     hidden = [pair for pair in judged_pairs(every, "train").to_pylist() if pair["query"] not in seen]
     right = {(pair["query"], pair["document"]) for pair in hidden if pair["relevance"] > 0}
-    asked = {query for query, _ in right}
+    queries_of_rows = {query for query, _ in right}
     made = [p for p in judged_pairs(few, "train", ("silver",)).to_pylist() if p["relevance"] > 0]
-    found = [(p["query"], p["document"]) in right for p in made if p["query"] in asked]
+    found = [(p["query"], p["document"]) in right for p in made if p["query"] in queries_of_rows]
     return float(np.mean(found)) if found else float("nan")
 
 
@@ -224,7 +224,7 @@ def main() -> None:
     arguments.add_argument("--trial", action="store_true", help=f"a quick look: {TRIAL}")
     given = arguments.parse_args()
     given.queries = min(given.queries, TRIAL["queries"]) if given.trial else given.queries
-    found = report("augsbert", given, full=not given.trial and given.measure == "test")
+    found = report("augsbert", given, full_size=not given.trial and given.measure == "test")
     with scratch(given.work) as folder:
         judged_few, judged_all = stores(given.data, given)
         with progress() as reports, Database.open(judged_few) as few, Database.open(judged_all) as every:

@@ -177,7 +177,7 @@ def main() -> None:
     arguments.add_argument("--queries", type=int, help="only this many train queries: a trial [all]")
     arguments.add_argument("--rank-queries", type=int, default=100, help="queries for rank-bm25 [100]")
     given = arguments.parse_args()
-    found = report("bm25", given, full=given.queries is None)
+    found = report("bm25", given, full_size=given.queries is None)
     with scratch(given.work) as folder:
         data = Beir.read(given.data).sample(given.queries, given.seed)
         with Database.open(new_store(folder / "bm25.duckdb", data.write(folder / "data"))) as store:

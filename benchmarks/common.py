@@ -64,7 +64,7 @@ class Report:
     question: str
     out: Path | None
     settings: dict[str, Any]
-    full: bool
+    full_size: bool
     """Whether this is the size that the targets are for."""
     _lines: list[tuple[str, str, str, str]] = field(default_factory=list)
 
@@ -89,7 +89,7 @@ class Report:
             "note": note,
             "seed": self.settings["seed"],
             "settings": self.settings | settings,
-            "full_size": self.full,
+            "full_size": self.full_size,
             **_circumstances(),
         }
         if self.out:
@@ -107,7 +107,7 @@ class Report:
         print()
         for line in lines:
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-        if not self.full:
+        if not self.full_size:
             print("\nA trial, not the size that the targets are for.")
         print(f"\nrows: {self.out}" if self.out else "\nno rows written: a trial without --results")
 
@@ -131,20 +131,20 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     return result
 
 
-def report(question: str, given: argparse.Namespace, *, full: bool, least: int = 3) -> Report:
+def report(question: str, given: argparse.Namespace, *, full_size: bool, least: int = 3) -> Report:
     """Returns an empty report; a trial, of fewer than `least` repeats too, tells that in its rows.
 
     And writes them only where --results says so.
     """
     if 0.25 * worker_count() < _LOAD:
         print(f"the machine is busy (load {_LOAD:.1f}): figures will be off", file=sys.stderr)
-    out = given.results or (HERE / "results" / f"{question}.jsonl" if full else None)
+    out = given.results or (HERE / "results" / f"{question}.jsonl" if full_size else None)
     settings = {
         name: value.name if isinstance(value, Path) else value
         for name, value in vars(given).items()
         if name not in ("results", "work")
     }
-    return Report(question, out, settings, full and given.repeats >= least)
+    return Report(question, out, settings, full_size and given.repeats >= least)
 
 
 def alternate(systems: Mapping[str, Callable[[int], T]], repeats: int) -> dict[str, list[T]]:

@@ -122,7 +122,7 @@ def main() -> None:
     arguments.add_argument("--fraction", type=float, default=1.0, help="share of the data: a trial [1]")
     arguments.add_argument("--single-positive", action="store_true", help="queries with one positive only")
     given = arguments.parse_args()
-    found = report("decide", given, full=given.fraction >= 1)
+    found = report("decide", given, full_size=given.fraction >= 1)
     with scratch(given.work) as folder:
         data = Beir.read(given.data)
         data = (data.single_positive() if given.single_positive else data).fraction(

@@ -25,7 +25,7 @@ def main() -> None:
     arguments.set_defaults(repeats=1)
     arguments.add_argument("--queries", type=int, default=QUERIES, help="to mine [%(default)s]")
     given = arguments.parse_args()
-    found = report("demo", given, full=given.queries >= QUERIES, least=1)
+    found = report("demo", given, full_size=given.queries >= QUERIES, least=1)
     runs = []
     for _ in range(given.repeats):
         with scratch(given.work) as folder:

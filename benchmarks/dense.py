@@ -54,7 +54,7 @@ def main() -> None:
         "--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS[:3]), help="[%(default)s]"
     )
     given = arguments.parse_args()
-    found = report("dense", given, full=given.fraction >= 1)
+    found = report("dense", given, full_size=given.fraction >= 1)
     with scratch(given.work) as folder:
         data = prepare(given)
         written = data.write(folder / "data")

@@ -120,7 +120,7 @@ def main() -> None:
     arguments.set_defaults(repeats=20)
     arguments.add_argument("--pairs", type=int, default=32, help="pairs that the smaller model scores [32]")
     given = arguments.parse_args()
-    found = report("first_token", given, full=given.pairs >= 32, least=20)
+    found = report("first_token", given, full_size=given.pairs >= 32, least=20)
     with scratch(given.work) as folder:
         measure(found, folder, given)
     found.show()

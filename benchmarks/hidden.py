@@ -343,7 +343,7 @@ def main() -> None:
     )
     arguments.add_argument("--seeds", type=int, default=50, help="calibrations; 0: none [%(default)s]")
     given = arguments.parse_args()
-    found = report("hidden", given, full=given.repeats >= 5)
+    found = report("hidden", given, full_size=given.repeats >= 5)
     folder = given.work / f"hidden-{given.data.name}"
     with progress() as reports, Database.open(kept_store(folder / "hidden.duckdb", given.data)) as store:
         add_rows(found, measure(store, folder, given, reports), given)

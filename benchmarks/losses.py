@@ -184,8 +184,8 @@ def main() -> None:
     arguments.add_argument("--measure", default="test", choices=("test", "dev"), help="split [%(default)s]")
     given = arguments.parse_args()
     enough = given.rows is None or (given.base != "scratch" and given.rows >= LEAST)
-    full = enough and given.measure == "test"
-    found = report("losses", given, full=full)
+    full_size = enough and given.measure == "test"
+    found = report("losses", given, full_size=full_size)
     table, removed = training_rows(given.data)
     table = table.slice(0, given.rows)
     trained_on = set(table["source"].to_pylist())

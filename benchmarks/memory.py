@@ -40,8 +40,8 @@ def random_texts(number: int, prefix: str, random: np.random.Generator) -> dict[
 def random_data(documents: int, queries: int, seed: int) -> Beir:
     """Returns random documents and queries, one positive per query."""
     random = np.random.default_rng(seed)
-    corpus, asked = random_texts(documents, "d", random), random_texts(queries, "q", random)
-    return Beir(corpus, asked, list(zip(asked, list(corpus)[:queries], strict=True)))
+    corpus, queries_by_id = random_texts(documents, "d", random), random_texts(queries, "q", random)
+    return Beir(corpus, queries_by_id, list(zip(queries_by_id, list(corpus)[:queries], strict=True)))
 
 
 def unit(vectors: Vectors) -> Vectors:
@@ -79,7 +79,7 @@ def main() -> None:
     arguments.add_argument("--documents", type=int, default=200_000, help="fewer: a trial [200000]")
     arguments.add_argument("--queries", type=int, default=20_000, help="fewer: a trial [20000]")
     given = arguments.parse_args()
-    found = report("memory", given, full=given.documents >= 200_000 and given.queries >= 20_000)
+    found = report("memory", given, full_size=given.documents >= 200_000 and given.queries >= 20_000)
     with scratch(given.work) as folder:
         data = random_data(given.documents, given.queries, given.seed)
         written = data.write(folder / "data")

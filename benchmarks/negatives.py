@@ -106,8 +106,8 @@ def main() -> None:
     arguments.add_argument("--documents", type=int, help="rank only so many [all]")
     given = arguments.parse_args()
     sizes = parse_sizes(given.rows)
-    full = given.documents is None and max(size.rows for size in sizes) >= 5000
-    found = report("negatives-dev" if given.measure == "dev" else "negatives", given, full=full)
+    full_size = given.documents is None and max(size.rows for size in sizes) >= 5000
+    found = report("negatives-dev" if given.measure == "dev" else "negatives", given, full_size=full_size)
     training = EncoderConfig(
         loss=given.loss, base=given.base, epochs=given.epochs, batch_size=given.batch,
         learning_rate=given.rate, seed=given.seed, evaluations=0,

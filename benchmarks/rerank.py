@@ -83,7 +83,7 @@ def main() -> None:
         "--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS[:3]), help="[%(default)s]"
     )
     given = arguments.parse_args()
-    found = report("rerank", given, full=given.fraction >= 1 and given.queries >= 100)
+    found = report("rerank", given, full_size=given.fraction >= 1 and given.queries >= 100)
     with scratch(given.work) as folder:
         reranker = given.reranker or trained(given.work, given.data, given.seed)
         data = Beir.read(given.data)

@@ -125,7 +125,7 @@ def main() -> None:
     arguments.add_argument("--max-length", type=int, default=128, help="tokens read [%(default)s]")
     arguments.add_argument("--measure", default="test", choices=("test", "dev"), help="split [%(default)s]")
     given = arguments.parse_args()
-    found = report("sentiment", given, full=given.measure == "test" and given.steps >= 60)
+    found = report("sentiment", given, full_size=given.measure == "test" and given.steps >= 60)
     path = given.work / "sentiment.duckdb"
     before: list[tuple[Evaluation, Evaluation, np.ndarray]] = []
     after: list[tuple[Evaluation, Evaluation, np.ndarray]] = []

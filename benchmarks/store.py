@@ -176,7 +176,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--rows", type=int, default=1_000_000, help="triplets; fewer: a trial [1000000]")
     given = arguments.parse_args()
-    found = report("store", given, full=given.rows >= 1_000_000)
+    found = report("store", given, full_size=given.rows >= 1_000_000)
     with scratch(given.work) as folder:
         path = folder / "store.duckdb"
         made = content(given.rows, given.seed)

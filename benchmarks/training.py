@@ -89,7 +89,7 @@ def main() -> None:
     arguments.add_argument("--batch", type=int, default=64, help="rows per batch [%(default)s]")
     arguments.add_argument("--dtype", default="fp32", choices=("fp32", "bf16"), help="[%(default)s]")
     given = arguments.parse_args()
-    found = report("training", given, full=given.steps >= 20)
+    found = report("training", given, full_size=given.steps >= 20)
     pairs = given.steps * given.batch
     examples = rows(Beir.read(given.data), pairs, given.seed)
     config = EncoderConfig(

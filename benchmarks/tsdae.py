@@ -209,7 +209,7 @@ def main() -> None:
     arguments.add_argument("--measure", default="test", choices=("test", "dev"), help="split [%(default)s]")
     arguments.add_argument("--trial", action="store_true", help=f"a quick look: {TRIAL}")
     given = arguments.parse_args()
-    found = report("tsdae", given, full=not given.trial and given.measure == "test")
+    found = report("tsdae", given, full_size=not given.trial and given.measure == "test")
     folder = given.work / f"tsdae-{given.data.name}-{Path(given.base).name}{'-trial' * given.trial}"
     with scratch(given.work) as passing:
         base = random_base(folder / "base", given.seed) if given.base == "random" else given.base

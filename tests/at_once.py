@@ -111,8 +111,8 @@ def _probed(function: Callable[..., Any], name: str, command: Command) -> Callab
         if not (log.exists() and name in log.read_text().split()):
             with log.open("a") as stream:
                 stream.write(f"{name}\n")
-            asked = [sys.executable, "-c", _PROBE, store, command.probe]
-            if subprocess.run(asked, check=False).returncode:
+            command_line = [sys.executable, "-c", _PROBE, store, command.probe]
+            if subprocess.run(command_line, check=False).returncode:
                 sys.stderr.write(f"no other process can {command.probe} while this one is at {name}\n")
                 sys.stderr.flush()
                 os._exit(FAILED)

@@ -22,7 +22,7 @@ class Lengths:
     """An encoder whose vector tells the text and the prompt, and that counts what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requested: list[str] = []
 
     def encoded(
         self,
@@ -33,7 +33,7 @@ class Lengths:
         progress: Progress = SILENT,
     ) -> Encoded:
         """Returns vectors made of the texts alone; texts that begin with `long` are truncated."""
-        self.asked += texts
+        self.requested += texts
         vectors = np.stack([vector_of(text, prompt) for text in texts])
         return Encoded(vectors, np.array([text.startswith("long") for text in texts]))
 
@@ -74,4 +74,4 @@ def cached(folder: Path, texts: Sequence[str], prompt: str = "", progress: Progr
         assert np.array_equal(cache.vectors[row], vector_of(text, prompt))
     again = VectorCache(folder, MODEL)
     assert np.array_equal(again.rows(vector_keys(texts, prompt)), rows)
-    return encoder.asked
+    return encoder.requested

@@ -142,15 +142,15 @@ def serve() -> None:
         __import__(name)
     _say("ready")
     for line in sys.stdin:
-        asked = json.loads(line)
+        requested = json.loads(line)
         process = os.fork()
         if process == 0:
-            _child(Path(asked["folder"]), asked["arguments"], asked["at"], Path(asked["log"]))
-        if asked["after"] is not None:
-            killer = threading.Timer(asked["after"], os.kill, (process, signal.SIGKILL))
+            _child(Path(requested["folder"]), requested["arguments"], requested["at"], Path(requested["log"]))
+        if requested["after"] is not None:
+            killer = threading.Timer(requested["after"], os.kill, (process, signal.SIGKILL))
             killer.start()
         _, status = os.waitpid(process, 0)
-        if asked["after"] is not None:
+        if requested["after"] is not None:
             killer.cancel()
         _say(str(os.waitstatus_to_exitcode(status)))
 
@@ -180,14 +180,14 @@ class Server:
         """Runs a command and returns its exit code; kills it before operation `at`, or after some seconds."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        asked = {
+        requested = {
             "folder": str(folder),
             "arguments": arguments,
             "at": at,
             "after": after,
             "log": str(self._log),
         }
-        self._process.stdin.write(f"{json.dumps(asked)}\n")
+        self._process.stdin.write(f"{json.dumps(requested)}\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 

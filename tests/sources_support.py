@@ -87,15 +87,15 @@ def refused(folder: Path, source: Path | str, **options: Any) -> str:
     """
     base, _ = _store_with_content()
     sources = [str(source)] if "format" in options else [str(base / "good"), str(source)]
-    full, new = folder / "full.duckdb", folder / "new.duckdb"
-    shutil.copy(base / "full.duckdb", full)
-    before = dump(full)
+    filled, new = folder / "full.duckdb", folder / "new.duckdb"
+    shutil.copy(base / "full.duckdb", filled)
+    before = dump(filled)
     messages = set()
-    for store in (full, new):
+    for store in (filled, new):
         with pytest.raises(InputError) as caught:
             ingest(store, sources, SourceConfig(**options))
         messages.add(str(caught.value).replace(str(folder), "DIR"))
-    assert dump(full) == before
+    assert dump(filled) == before
     assert not list(folder.glob("new.duckdb*"))
     (message,) = messages
     return message

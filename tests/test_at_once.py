@@ -182,9 +182,9 @@ def test_ten_pairs_of_commands_end_as_each_does_alone(base: Base, tmp_path: Path
             assert (mine.code, theirs.code) == (0, 0), f"{name}: {mine.err}{theirs.err}"
             assert figures(mine, one) == figures(theirs, other), name
         places = {kind: tmp_path / name / kind / "s" for kind in ("first", "second", "both")}
-        left = {kind: sorted(file.name for file in place.iterdir()) for kind, place in places.items()}
+        left = {kind: sorted(file.name for file in position.iterdir()) for kind, position in places.items()}
         assert left["both"] == sorted({*left["first"], *left["second"]}), name
-        tables = {kind: state(place / "s.duckdb") for kind, place in places.items()}
+        tables = {kind: state(position / "s.duckdb") for kind, position in places.items()}
         for table, rows in tables["both"].items():
             assert set(rows) == {*tables["first"][table], *tables["second"][table]}, (name, table)
 

@@ -353,7 +353,7 @@ def test_the_base_of_a_model_counts_as_its_own_training(store: Database) -> None
 
 
 @pytest.mark.parametrize(
-    ("base", "known", "told"),
+    ("base", "known", "reported"),
     [
         ({}, None, ["m"]),
         ({"training": "t", "base": None}, None, []),
@@ -364,13 +364,13 @@ def test_the_base_of_a_model_counts_as_its_own_training(store: Database) -> None
     ],
 )
 def test_what_a_base_was_trained_on_must_be_known_too(
-    store: Database, base: dict[str, str], known: dict[str, str] | None, told: list[str]
+    store: Database, base: dict[str, str], known: dict[str, str] | None, reported: list[str]
 ) -> None:
     run = replace(mine(store, MiningConfig()), reranker="m1")
     record_model(store, "m1", "reranker", "m", base)
     if known is not None:
         record_model(store, "b1", "encoder", "b", known)
-    assert models_of_unknown_training(store, run) == told
+    assert models_of_unknown_training(store, run) == reported
 
 
 def test_a_run_whose_models_know_every_positive_is_refused(store: Database) -> None:
@@ -393,7 +393,7 @@ def test_a_run_whose_models_know_every_positive_is_refused(store: Database) -> N
     )
 
 
-def test_positives_that_cannot_be_hidden_are_told_with_what_to_do(tmp_path: Path) -> None:
+def test_positives_that_cannot_be_hidden_are_reported_with_what_to_do(tmp_path: Path) -> None:
     documents = {"a": "apple pie", "b": "apple cake", "c": "apple tart"}
     judged = [("one", "a"), ("one", "b"), ("two", "a"), ("two", "b")]
     queries = {"one": "apple", "two": "Apple"}
@@ -482,8 +482,8 @@ def test_neither_audit_nor_calibration_asks_for_the_models_of_the_run(
 def test_json_and_unknown_runs(store: Database) -> None:
     mine(store, MiningConfig())
     store.close()
-    told = CliRunner().invoke(group, ["audit", str(store.path), "--json"])
-    assert json.loads(told.stdout)["hidden_positive_rate"]["of"] > 0
+    reported = CliRunner().invoke(group, ["audit", str(store.path), "--json"])
+    assert json.loads(reported.stdout)["hidden_positive_rate"]["of"] > 0
     with pytest.raises(Exception, match="no run 'r7'"):
         CliRunner().invoke(group, ["audit", str(store.path), "--run", "r7"], catch_exceptions=False)
 
@@ -492,7 +492,7 @@ def test_people_judge_the_negatives(store: Database, tmp_path: Path) -> None:
     run = mine(store, MiningConfig(rules=Rules(relative_margin=0.2), selection=Selection(negatives=2)))
     pairs = sorted((q, d) for q, found in negatives(store, run).items() for d in found)
     file = tmp_path / "labels.tsv"
-    lines = [f"{q}\t{d}\t{int(place < 3)}" for place, (q, d) in enumerate(pairs[:8])]
+    lines = [f"{q}\t{d}\t{int(position < 3)}" for position, (q, d) in enumerate(pairs[:8])]
     file.write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\nq00\tnowhere\t1\n", "utf-8")
     rate = compare_with_judgments(store, run, read_judgments(file)).relevant["negative"]
     assert (rate.hits, rate.of) == (3, 8)
@@ -580,18 +580,18 @@ def test_a_run_without_candidates_and_a_store_of_one_query(tmp_path: Path) -> No
         assert (found.hidden_positive_rate.hits, found.hidden_positive_rate.of) == (5, 5)
 
 
-def test_judgments_are_told_where_nothing_can_be_hidden(tmp_path: Path) -> None:
+def test_judgments_are_reported_if_nothing_can_be_hidden(tmp_path: Path) -> None:
     documents = {"a": "apple pie", "b": "apple cake", "c": "apple tart"}
     with make_store(tmp_path / "s.duckdb", documents, {"q": "apple"}, [("q", "a")]) as store:
         mine(store, MiningConfig(rules=Rules(relative_margin=None)))
     (tmp_path / "labels.tsv").write_text("q\tb\t1\nq\tc\t0\n", "utf-8")
-    told = CliRunner().invoke(
+    reported = CliRunner().invoke(
         group, ["audit", str(tmp_path / "s.duckdb"), "--judged", str(tmp_path / "labels.tsv")]
     )
-    assert told.exit_code == 0, told.output
-    assert told.stdout.splitlines()[0] == "2 of 2 judgments are about candidates of the run"
-    assert told.stdout.splitlines()[2].split()[:5] == ["selected", "as", "negatives", "2", "1"]
-    assert "The false-negative rate is that of all negatives" in told.stdout
+    assert reported.exit_code == 0, reported.output
+    assert reported.stdout.splitlines()[0] == "2 of 2 judgments are about candidates of the run"
+    assert reported.stdout.splitlines()[2].split()[:5] == ["selected", "as", "negatives", "2", "1"]
+    assert "The false-negative rate is that of all negatives" in reported.stdout
 
 
 def test_clusters_of_one_rate_tell_nothing_of_their_spread() -> None:

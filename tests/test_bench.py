@@ -555,11 +555,11 @@ def test_holm_is_the_step_down_procedure(p_values: list[float]) -> None:
     corrected = holm(p_values)
     for alpha in (0.01, 0.05, 0.2):
         rejected = set()
-        for step, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-            if p_values[place] * (len(p_values) - step) > alpha:
+        for step, position in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+            if p_values[position] * (len(p_values) - step) > alpha:
                 break
-            rejected.add(place)
-        assert {place for place, p in enumerate(corrected) if p <= alpha} == rejected
+            rejected.add(position)
+        assert {position for position, p in enumerate(corrected) if p <= alpha} == rejected
 
 
 # --- what is refused

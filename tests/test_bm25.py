@@ -161,9 +161,9 @@ def assert_as_plain_bm25s(documents: Sequence[str], queries: Sequence[str], conf
         delta=bm25.DELTA.get(config.variant, 0.5),
     )
     index.index([[terms[t] for t in text] for text in tokens], show_progress=False)
-    asked, words = tokenise(queries, config)
+    requested, words = tokenise(queries, config)
     ours = by_query(search_all(documents, queries, config), len(queries))
-    for query, found in zip(asked, ours, strict=True):
+    for query, found in zip(requested, ours, strict=True):
         known = [words[t] for t in query if words[t] in terms]
         if not known:
             assert not found
@@ -431,7 +431,7 @@ def test_an_unknown_stemmer_is_refused_with_the_nearest() -> None:
 
 def test_inputs_name_everything_that_changes_the_hits() -> None:
     base = Bm25Config()
-    asked = [base, Bm25Config(k1=0.9), Bm25Config(b=0.4), Bm25Config(stemmer="none")]
-    seen = [repr(Bm25(collection(["apple"], ["apple"]), config).inputs()) for config in asked]
-    assert len(set(seen)) == len(asked)
+    requested = [base, Bm25Config(k1=0.9), Bm25Config(b=0.4), Bm25Config(stemmer="none")]
+    seen = [repr(Bm25(collection(["apple"], ["apple"]), config).inputs()) for config in requested]
+    assert len(set(seen)) == len(requested)
     assert {"bm25s", "stemmer", "code", "bm25"} == set(Bm25(collection(["apple"], ["apple"]), base).inputs())

@@ -190,11 +190,11 @@ def test_the_command_writes_recipe_and_chart_and_notes_only_what_it_chose(tmp_pa
         mine(store, MiningConfig(depth=60), name="base")
     before = contents(path)
     out = tmp_path / "strict.toml"
-    told = CliRunner().invoke(group, ["calibrate", str(path), "--target", "0.1", "--out", str(out)])
-    assert told.exit_code == 0, told.output
+    reported = CliRunner().invoke(group, ["calibrate", str(path), "--target", "0.1", "--out", str(out)])
+    assert reported.exit_code == 0, reported.output
     assert contents(path) == before
-    assert "target 10.00 %" in told.stdout
-    assert "the run's own: relative_margin 0.05, reference positive lowest" in told.stdout
+    assert "target 10.00 %" in reported.stdout
+    assert "the run's own: relative_margin 0.05, reference positive lowest" in reported.stdout
     assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
     assert "<svg" in out.with_suffix(".svg").read_text("utf-8")
     other = tmp_path / "precious.toml"
@@ -217,7 +217,7 @@ def test_the_command_writes_recipe_and_chart_and_notes_only_what_it_chose(tmp_pa
     given = ["calibrate", str(path), "--run", "base", "--target", "0.1", "--json"]
     as_json = CliRunner().invoke(group, given)
     found = json.loads(as_json.stdout)
-    assert found["chosen"]["name"] in told.stdout
+    assert found["chosen"]["name"] in reported.stdout
     assert found["chosen"]["confirming_half"]["hidden_positive_rate"]["of"] > 0
     audits = {
         run: CliRunner().invoke(group, ["audit", str(path), "--run", run, "--json"]).stdout
@@ -279,7 +279,7 @@ def test_a_recipe_has_its_rules_and_no_others_whatever_it_is_applied_to(
         assert "relative_margin" not in values
 
 
-def test_figures_of_another_selection_or_search_are_not_taken_for_this_run(
+def test_figures_of_another_selection_or_search_are_not_used_for_this_run(
     store: Database, run: runs.StoredRun
 ) -> None:
     found = calibrate(store, run, 0.1, AuditConfig())
@@ -315,22 +315,22 @@ def one_query_to_hide(path: Path) -> Database:
 def test_a_half_without_hidden_positives_chooses_and_confirms_nothing(
     tmp_path: Path, target: float | None
 ) -> None:
-    told = []
+    reported = []
     with one_query_to_hide(tmp_path / "s.duckdb") as store:
         run = mine(store, MiningConfig(rules=Rules(relative_margin=None)))
         for seed in range(8):
             try:
                 found = calibrate(store, run, target, AuditConfig(share=0.5, seed=seed))
             except UsageError as error:
-                told.append(str(error))
+                reported.append(str(error))
                 continue
             assert found.chosen.confirming_half.hidden_positive_rate.rate is None
             assert not found.confirmed
             assert "not confirmed: no positive of the other half may be hidden" in calibration_table(found)
-    assert 0 < len(told) < 8
+    assert 0 < len(reported) < 8
     assert all(
         "has no positive that may be hidden" in one or "no setting has a hidden-positive rate" in one
-        for one in told
+        for one in reported
     )
 
 

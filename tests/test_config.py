@@ -183,7 +183,7 @@ def test_an_unknown_key_names_the_file_and_the_nearest_key(tmp_path: Path) -> No
     assert said(file).startswith(f"{file}: unknown key 'zzz'; keys: negatives, strategy, ")
 
 
-def test_a_key_outside_its_table_is_told_where_it_belongs(tmp_path: Path) -> None:
+def test_a_key_outside_its_table_is_refused_with_its_table(tmp_path: Path) -> None:
     file = recipe(tmp_path, "max_score = 1\n")
     assert said(file) == f"{file}: unknown key 'max_score'; write it under [rules]"
     file = recipe(tmp_path, "[rules]\nnegatives = 1\n")
@@ -295,7 +295,7 @@ def test_off_is_none_where_none_can_be_and_a_text_elsewhere() -> None:
         with_values(MiningConfig(), {"negatives": None})
 
 
-def test_what_is_no_toml_is_refused_with_the_place(tmp_path: Path) -> None:
+def test_what_is_no_toml_is_refused_with_its_position(tmp_path: Path) -> None:
     file = recipe(tmp_path, "depth = \n")
     assert said(file) == f"{file}: Invalid value (at line 1, column 9); correct the TOML"
     (tmp_path / "latin.toml").write_bytes(b"split = '\xe9'\n")

@@ -38,9 +38,11 @@ def test_an_encoder_that_gives_all_texts_one_vector_is_warned_about(tmp_path: Pa
     done = CliRunner().invoke(group, [*given, "--json"])
     assert done.exit_code == 0, done.output
     which = "all 6 texts" if task == "similarity" else "all 3 queries and all 3 documents"
-    told = f"{folder} gives the same vector to {which}: it cannot separate them"
-    assert json.loads(done.stdout)["sections"][0]["warnings"] == [f"{told}, so its measures are meaningless"]
-    assert f"warning: {told}" in done.stderr
+    reported = f"{folder} gives the same vector to {which}: it cannot separate them"
+    assert json.loads(done.stdout)["sections"][0]["warnings"] == [
+        f"{reported}, so its measures are meaningless"
+    ]
+    assert f"warning: {reported}" in done.stderr
 
 
 def mined(path: Path) -> Path:
@@ -66,8 +68,8 @@ def test_a_constant_model_is_warned_about_during_training(tmp_path: Path, consta
     notes = Notes()
     train(mined(tmp_path / "s.duckdb"), tmp_path / "out", constant, progress=notes)
     clause = "gives the same vector to all 2 queries and all 16 documents"
-    told = [warning.partition(":")[0] for warning in notes.warnings]
-    assert told == [f"the base {clause}", f"the model of step 1 {clause}"]
+    reported = [warning.partition(":")[0] for warning in notes.warnings]
+    assert reported == [f"the base {clause}", f"the model of step 1 {clause}"]
 
 
 def test_a_constant_model_is_warned_about_in_a_bench(tmp_path: Path, constant: EncoderConfig) -> None:
@@ -77,9 +79,9 @@ def test_a_constant_model_is_warned_about_in_a_bench(tmp_path: Path, constant: E
     first, again = Notes(), Notes()
     report = bench(store, tmp_path / "bench", config, first)
     clause = "gives the same vector to all 2 queries and all 16 documents"
-    told = [warning.partition(":")[0] for warning in first.warnings]
+    reported = [warning.partition(":")[0] for warning in first.warnings]
     models = [f"{arm}, 4 triplets, seed {seed}" for seed in (13, 14, 15) for arm in ("easy", "bm25")]
-    assert told == [f"the base {clause}", *(f"the model of {model} {clause}" for model in models)]
+    assert reported == [f"the base {clause}", *(f"the model of {model} {clause}" for model in models)]
     lines = bench_report.table(report).splitlines()
     assert sorted(line for line in lines if line.startswith("warning: ")) == sorted(
         f"warning: {warning}" for warning in first.warnings
@@ -88,7 +90,7 @@ def test_a_constant_model_is_warned_about_in_a_bench(tmp_path: Path, constant: E
     assert again.warnings == first.warnings, "the models are gone, what was measured is not"
 
 
-def test_texts_that_read_the_same_are_not_taken_for_a_constant_model(tmp_path: Path) -> None:
+def test_texts_that_read_the_same_are_no_sign_of_a_constant_model(tmp_path: Path) -> None:
     folder = word_table(tmp_path / "m", {"a": [1, 0], "b": [0, 1]})
     judged = [("q1", "d1", 1, "test"), ("q2", "d1", 1, "test")]
     notes = Notes()

@@ -66,7 +66,7 @@ def test_each_kind_of_copy_is_found_and_the_strongest_is_reported(stores: tuple[
     assert report.train_ids == {"query": ("q2",), "document": ("case", "long", "same", "swap")}
 
 
-def test_parts_need_as_many_as_asked(stores: tuple[Path, Path]) -> None:
+def test_parts_need_as_many_as_requested(stores: tuple[Path, Path]) -> None:
     with Database.open(stores[0]) as train, Database.open(stores[1]) as test:
         few = find_contamination(train, test, ContaminationConfig(ngram=4, contained=0.2))
         assert {"long", "half"} <= set(few.train_ids["document"])

@@ -248,9 +248,9 @@ def test_neither_ids_nor_further_copies_change_a_measure(
     ids = sorted(documents)
     shuffled = ids.copy()
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    place = dict(zip(ids, shuffled, strict=True))
-    renamed = {place[doc]: text for doc, text in documents.items()}
-    assert figures(renamed, [(q, place[doc], *rest) for q, doc, *rest in judged]) == before  # type: ignore[misc]
+    position = dict(zip(ids, shuffled, strict=True))
+    renamed = {position[doc]: text for doc, text in documents.items()}
+    assert figures(renamed, [(q, position[doc], *rest) for q, doc, *rest in judged]) == before  # type: ignore[misc]
     more = {
         f"{number}{doc}": text.upper() if upper else text
         for number, (doc, text) in enumerate(documents.items())

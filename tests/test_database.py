@@ -70,7 +70,7 @@ def test_a_folder_is_no_store(tmp_path: Path) -> None:
         )
 
 
-def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
+def test_a_file_instead_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     assert refusal(tmp_path / "file" / "s.duckdb", create=True) == (
         f"cannot make the folder {tmp_path / 'file'}: File exists; check the path"
@@ -137,8 +137,8 @@ def test_one_process_at_a_time_has_a_store_to_write_and_others_read_it(tmp_path:
         assert holder.stdout.readline() == b"open\n"
         with pytest.raises(BusyError) as caught:
             Database.open(path, wait=0)
-        told = rf"another command writes to {path}: python, process {holder.pid}, since [-0-9: ]+ UTC"
-        assert re.fullmatch(f"{told}; wait until it ends, or end it", str(caught.value))
+        reported = rf"another command writes to {path}: python, process {holder.pid}, since [-0-9: ]+ UTC"
+        assert re.fullmatch(f"{reported}; wait until it ends, or end it", str(caught.value))
         with Database.open(path, read_only=True) as store:
             assert corpus.counts(store)["documents"] == 0
     finally:
@@ -380,7 +380,7 @@ def test_what_goes_in_comes_out(
         assert store.rows("SELECT text, text_key, label FROM queries ORDER BY query_id") == rows
 
 
-def test_values_are_bound_by_place_and_by_name(tmp_path: Path) -> None:
+def test_values_are_bound_by_position_and_by_name(tmp_path: Path) -> None:
     with Database.open(tmp_path / "s.duckdb", create=True) as store:
         assert store.table("SELECT ? AS a, ? AS b", [1, "x'; --"]).to_pylist() == [{"a": 1, "b": "x'; --"}]
         assert store.table("SELECT $one AS a, $one AS b", {"one": 5}).to_pylist() == [{"a": 5, "b": 5}]

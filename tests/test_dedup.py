@@ -51,8 +51,8 @@ def edited(text: str, kind: str, rng: random.Random) -> str:
             ]
         )
     if kind == "swap":
-        place = rng.randrange(len(words) - 1)
-        words[place : place + 2] = words[place : place + 2][::-1]
+        position = rng.randrange(len(words) - 1)
+        words[position : position + 2] = words[position : position + 2][::-1]
         return " ".join(words)
     if kind == "prefix":
         return rng.choice(["In short, ", "It is said that ", "a) "]) + text
@@ -70,9 +70,9 @@ def planted(
     rng = random.Random(seed)
     able = [(q, d) for q, d in judged if len(documents[d].split()) >= 4]
     edits = {}
-    for place in range(number):
-        query, doc = able[place // len(KINDS) % len(able)]
-        edits[f"copy{place}"] = query, edited(documents[doc], KINDS[place % len(KINDS)], rng)
+    for position in range(number):
+        query, doc = able[position // len(KINDS) % len(able)]
+        edits[f"copy{position}"] = query, edited(documents[doc], KINDS[position % len(KINDS)], rng)
     return edits
 
 
@@ -258,16 +258,16 @@ def test_hardly_any_pair_at_the_threshold_is_missed() -> None:
     assert np.allclose(found.similarity, 19 / 21)
 
 
-def test_the_command_tells_clusters_and_wrong_values(tmp_path: Path) -> None:
+def test_the_command_reports_clusters_and_refuses_wrong_values(tmp_path: Path) -> None:
     documents, queries, judged = sentences()
     with make_store(
         tmp_path / "s.duckdb", documents | {"z": documents["d000"].upper()}, queries, judged
     ) as store:
         path = str(store.path)
-    told = CliRunner().invoke(group, ["dedup", path])
-    assert told.exit_code == 0, told.output
-    assert "documents         301 texts, 2 of them in 1 cluster of copies" in told.stdout
-    assert "2 the same text" in told.stdout
+    reported = CliRunner().invoke(group, ["dedup", path])
+    assert reported.exit_code == 0, reported.output
+    assert "documents         301 texts, 2 of them in 1 cluster of copies" in reported.stdout
+    assert "2 the same text" in reported.stdout
     assert (
         json.loads(CliRunner().invoke(group, ["dedup", path, "--json"]).stdout)["documents"]["members"] == 2
     )

@@ -70,7 +70,7 @@ def precomputed(
     retriever = Dense(
         store, collection(doc_texts, query_texts), DenseConfig("bundled", dtype="fp32", index=index)
     )  # type: ignore[arg-type]
-    first = sorted({text: place for place, text in reversed(list(enumerate(doc_texts)))}.values())
+    first = sorted({text: position for position, text in reversed(list(enumerate(doc_texts)))}.values())
     # The encoder writes in any order: rows must not be taken for positions.
     order = np.random.default_rng(1).permutation(first)
     cache = retriever._vectors._caches["query"]
@@ -98,23 +98,23 @@ def ranked(hits: Hits, queries: int) -> list[list[int]]:
     st.sampled_from([7, 65_536]),
 )
 def test_search_is_exact_with_ties_and_shared_vectors(
-    tmp_path_factory: pytest.TempPathFactory, count: int, asked: int, depth: int, seed: int, block: int
+    tmp_path_factory: pytest.TempPathFactory, count: int, requested: int, depth: int, seed: int, block: int
 ) -> None:
     rng = np.random.default_rng(seed)
     # Few small integers: many documents tie, and inner products are exact in fp32 and float64 alike.
     documents = rng.integers(-2, 3, size=(count, 4)).astype(np.float32)
-    queries = rng.integers(-2, 3, size=(asked, 4)).astype(np.float32)
+    queries = rng.integers(-2, 3, size=(requested, 4)).astype(np.float32)
     names = [f"text {rng.integers(0, count)}" for _ in range(count)]
     shared = np.array([names.index(name) for name in names])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nearest, "BLOCK", block)
         retriever = precomputed(tmp_path_factory.mktemp("v"), documents, queries, names)
-        hits = retriever.search(range(asked), depth)
+        hits = retriever.search(range(requested), depth)
     truth, scores = brute_force(documents[shared], queries, depth)
-    assert ranked(hits, asked) == truth
+    assert ranked(hits, requested) == truth
     assert np.array_equal(hits.score, scores[hits.query, hits.doc])
     assert np.array_equal(retriever.score_pairs(hits.query, hits.doc), hits.score)
-    for query in range(asked):
+    for query in range(requested):
         assert hits.rank[hits.query == query].tolist() == list(range(1, len(truth[query]) + 1))
 
 
@@ -297,8 +297,8 @@ def test_torch_finds_what_faiss_finds(monkeypatch: pytest.MonkeyPatch, block: in
         *(np.argsort(-scores, axis=1) for scores, _ in (with_faiss, with_torch)), strict=True
     ):
         assert len(left) == len(right) == 25
-    for place in range(9):
-        assert set(with_faiss[1][place]) == set(with_torch[1][place])
+    for position in range(9):
+        assert set(with_faiss[1][position]) == set(with_torch[1][position])
     assert np.sort(with_faiss[0], axis=1) == pytest.approx(np.sort(with_torch[0], axis=1), abs=1e-6)
 
 
@@ -333,9 +333,9 @@ def test_one_and_two_workers_give_the_same_bytes_and_sensible_hits(tmp_path: Pat
 def test_prompts_of_the_configuration_win_over_the_model(tmp_path: Path) -> None:
     texts = collection(["bread"], ["dough"])
     store = SimpleNamespace(vectors=tmp_path)
-    asked = DenseConfig("bundled", dtype="fp32", query_prompt="query: ")
+    requested = DenseConfig("bundled", dtype="fp32", query_prompt="query: ")
     plain = DenseConfig("bundled", dtype="fp32")
-    with_prompt, without = (Dense(store, texts, config) for config in (asked, plain))  # type: ignore[arg-type]
+    with_prompt, without = (Dense(store, texts, config) for config in (requested, plain))  # type: ignore[arg-type]
     assert with_prompt.prompts == {"query": "query: ", "document": ""}
     assert without.prompts == {"query": "", "document": ""}
     assert with_prompt.inputs() != without.inputs()

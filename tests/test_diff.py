@@ -36,7 +36,7 @@ def pairs(store: Database, name: str) -> set[tuple[str, str]]:
     return {(row["query_id"], row["negative_id"]) for row in rows}
 
 
-def test_every_negative_that_went_is_told_with_its_reason(store: Database) -> None:
+def test_every_negative_that_went_is_reported_with_its_reason(store: Database) -> None:
     found = differences(store, "naive", "strict")
     before, after = pairs(store, "naive"), pairs(store, "strict")
     assert found.causes == ("relative_margin none → 0.3",)
@@ -67,9 +67,9 @@ def test_the_command(store: Database) -> None:
     path = str(store.path)
     store.close()
     command = ["runs", "diff", path, "naive", "strict"]
-    told = CliRunner().invoke(group, command)
-    assert told.stdout.splitlines()[:2] == ["naive → strict", "  relative_margin none → 0.3"]
-    assert "negative → dropped (relative_margin), such as" in told.stdout
+    reported = CliRunner().invoke(group, command)
+    assert reported.stdout.splitlines()[:2] == ["naive → strict", "  relative_margin none → 0.3"]
+    assert "negative → dropped (relative_margin), such as" in reported.stdout
     assert json.loads(CliRunner().invoke(group, ["runs", "diff", path, "naive", "strict", "--json"]).stdout)[
         "moved"
     ]

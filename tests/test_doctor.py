@@ -132,7 +132,7 @@ def test_memory_and_disk_are_known(tmp_path: Path) -> None:
         (set(), False),
     ],
 )
-def test_bf16_is_told_by_the_processor(
+def test_bf16_depends_on_the_processor(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], expected: bool
 ) -> None:
     monkeypatch.setattr(machine, "processor_flags", lambda: frozenset(flags))

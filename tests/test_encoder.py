@@ -237,5 +237,5 @@ def test_broken_weights_are_refused(tmp_path: Path) -> None:
 
 def test_a_model_of_another_dtype_is_another_fingerprint() -> None:
     assert len({Encoder("bundled", dtype=dtype).fingerprint for dtype in ("fp32", "bf16")}) == 2
-    asked = Encoder("bundled")
-    assert asked.dtype in ("fp32", "bf16")
+    requested = Encoder("bundled")
+    assert requested.dtype in ("fp32", "bf16")

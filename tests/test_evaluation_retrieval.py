@@ -105,8 +105,8 @@ def test_a_sample_is_part_of_the_whole(tmp_path: Path) -> None:
     whole, part = every.measure(letters()), some.measure(letters())
     assert part.ids == again
     assert len(part.ids) == 7
-    place = [whole.ids.index(i) for i in part.ids]
-    assert part.values["MAP"] == pytest.approx(whole.values["MAP"][place])
+    position = [whole.ids.index(i) for i in part.ids]
+    assert part.values["MAP"] == pytest.approx(whole.values["MAP"][position])
 
 
 def test_a_split_without_positives_is_an_error(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_model_that_turns_it_round(tmp_path: Path) -> None:
     assert found.means["Spearman"] == pytest.approx(-1.0)
 
 
-def test_a_model_that_tells_nothing_apart(tmp_path: Path) -> None:
+def test_a_model_that_gives_all_texts_one_vector(tmp_path: Path) -> None:
     judgments = [("q", "dn", 3.0, "test"), ("q", "dr", 0.0, "test"), ("q", "df", 5.0, "test")]
     with judged_store(tmp_path / "s", DOCUMENTS, {"q": "one"}, judgments) as store:
         found = similarity_task(store, "test").measure(angles(dict.fromkeys(ANGLES, 0.0)))

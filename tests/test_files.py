@@ -231,7 +231,7 @@ def swap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-def test_a_folder_takes_the_place_of_another(swap: str, tmp_path: Path) -> None:
+def test_a_folder_replaces_another(swap: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for content in ("first", "second", "third"):
         with locked(out), new_folder(out) as new:

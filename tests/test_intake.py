@@ -271,12 +271,12 @@ def test_others_read_the_store_until_the_merge_and_nothing_of_it_is_there_before
 ) -> None:
     store = tmp_path / "s.duckdb"
     ingest(store, [str(folder)])
-    asked = [sys.executable, "-m", "miner", "sql", str(store), "SELECT count(*) AS n FROM documents"]
+    command = [sys.executable, "-m", "miner", "sql", str(store), "SELECT count(*) AS n FROM documents"]
 
     def parts() -> Iterator[Part]:
         for name in ("x", "y"):
             yield part_of(name)
-            found = subprocess.run([*asked, "--format", "csv"], capture_output=True, text=True, check=False)
+            found = subprocess.run([*command, "--format", "csv"], capture_output=True, text=True, check=False)
             assert (found.stdout.split(), found.stderr) == (["n", "10"], "")
             assert rows(store, "SELECT count(*) FROM documents") == [(10,)]  # in the same process, too
 
@@ -389,8 +389,8 @@ def test_judgments_follow_the_rules(
     for query, document, relevance in judged:
         if query != "q9" and document != "d9":
             best[query, document] = max(relevance, best.get((query, document), relevance))
-    held = rows(folder / "s.duckdb", "SELECT query_id, doc_id, relevance FROM judgments")
-    assert {(q, d): r for q, d, r in held} == best
-    assert len(held) == len(best)
+    stored = rows(folder / "s.duckdb", "SELECT query_id, doc_id, relevance FROM judgments")
+    assert {(q, d): r for q, d, r in stored} == best
+    assert len(stored) == len(best)
     listed = rows(folder / "s.duckdb", "SELECT line FROM rejected")
     assert len(listed) == len(set(listed)) == len(judged) - len(best)

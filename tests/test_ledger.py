@@ -241,7 +241,7 @@ def test_results_come_in_order_when_later_items_finish_first() -> None:
     assert list(ordered_map(work, range(6), 2)) == list(range(6))
 
 
-def test_an_exception_comes_in_its_place_and_ends_the_work() -> None:
+def test_an_exception_comes_in_order_and_ends_the_work() -> None:
     started: list[int] = []
 
     def work(item: int) -> int:
@@ -290,7 +290,7 @@ def test_a_caller_that_stops_early_stops_the_work() -> None:
     assert len(started) == after <= 5
 
 
-def test_every_worker_is_initialised_and_no_more_run_than_asked() -> None:
+def test_every_worker_is_initialised_and_no_more_run_than_requested() -> None:
     initialised: set[int] = set()
     used: set[int] = set()
 
@@ -302,7 +302,7 @@ def test_every_worker_is_initialised_and_no_more_run_than_asked() -> None:
     assert 1 <= len(used) <= 3
 
 
-def test_worker_count_is_what_was_asked_or_the_processors() -> None:
+def test_worker_count_is_what_was_requested_or_the_processors() -> None:
     assert worker_count(3) == 3
     assert worker_count() == worker_count(None) >= 1
 

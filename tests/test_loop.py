@@ -111,10 +111,10 @@ def test_withheld_positives_stay_for_the_audit_of_every_round(
     report = loop(store, tmp_path / "out", config)
     with Database.open(store) as opened:
         second = runs.find_run(opened, "out-2")
-        held = withheld_positives(opened, second, 0.3, config.training.seed)
+        withheld = withheld_positives(opened, second, 0.3, config.training.seed)
         seen = training_positives(opened, str(second.encoder))
         pairs = {(r["query_id"], r["doc_id"]) for r in seen.to_pylist()}
-        kept = {(r["query_id"], r["positive_id"]) for r in held.to_pylist()}
+        kept = {(r["query_id"], r["positive_id"]) for r in withheld.to_pylist()}
         assert kept
         assert pairs
         assert not kept & pairs
@@ -135,9 +135,9 @@ def test_without_withheld_positives_the_second_round_says_that_it_has_no_audit(
 def test_every_round_hides_the_same_positives(store: Path, config: LoopConfig, tmp_path: Path) -> None:
     report = loop(store, tmp_path / "out", config)
     with Database.open(store) as opened:
-        held = withheld_positives(opened, runs.find_run(opened, "out-1"), 0.3, config.training.seed)
+        withheld = withheld_positives(opened, runs.find_run(opened, "out-1"), 0.3, config.training.seed)
     first, second = (one.hidden_positive_rate.of for one in report.rounds if one.hidden_positive_rate)
-    assert 0 < first == second <= config.audit.repeats * held.num_rows
+    assert 0 < first == second <= config.audit.repeats * withheld.num_rows
 
 
 def test_a_folder_of_other_rounds_is_refused_before_anything_is_done(
@@ -168,7 +168,7 @@ def test_what_makes_no_sense_is_refused(store: Path, config: LoopConfig, tmp_pat
     assert [file.name for file in (tmp_path / "data").iterdir()] == ["corpus.jsonl"]
 
 
-def test_a_store_of_the_training_split_alone_is_told_to_ingest_another(
+def test_the_error_for_a_store_of_the_training_split_alone_says_to_ingest_another(
     store: Path, config: LoopConfig, tmp_path: Path
 ) -> None:
     with Database.open(store) as opened:
@@ -193,9 +193,9 @@ def test_the_command(store: Path, encoder: str, tmp_path: Path) -> None:
         "--set",
         "batch_size=8",
     ]
-    told = CliRunner().invoke(group, arguments)
-    assert told.exit_code == 0, told.output
-    head, before, first, *_ = told.stdout.splitlines()
+    reported = CliRunner().invoke(group, arguments)
+    assert reported.exit_code == 0, reported.output
+    head, before, first, *_ = reported.stdout.splitlines()
     assert head.split() == [
         "round",
         "run",

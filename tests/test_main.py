@@ -114,7 +114,7 @@ def test_debug_shows_the_traceback(
 
 
 @pytest.mark.parametrize(
-    ("error", "told", "hint"),
+    ("error", "reported", "hint"),
     [
         (
             PermissionError(13, "Permission denied", "/data/m1.partial"),
@@ -151,11 +151,15 @@ def test_debug_shows_the_traceback(
     ],
 )
 def test_what_the_system_refuses_is_said(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: Exception, told: str, hint: str
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    error: Exception,
+    reported: str,
+    hint: str,
 ) -> None:
     failing(monkeypatch, error)
     assert ended("doctor") == 1
-    assert capfd.readouterr().err == f"Error: {told}\n  {hint}\n"
+    assert capfd.readouterr().err == f"Error: {reported}\n  {hint}\n"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("Query interrupted")])
@@ -181,7 +185,7 @@ def test_wrong_arguments_end_with_2(arguments: list[str], capfd: pytest.CaptureF
     assert captured.out == ""
 
 
-def test_a_misspelt_command_is_told_the_nearest(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelt_command_gets_the_nearest(capfd: pytest.CaptureFixture[str]) -> None:
     assert ended("exportt") == 2
     assert "No such command 'exportt'. (did you mean 'export'?)" in capfd.readouterr().err
 

@@ -61,5 +61,5 @@ def test_three_hundred_unread_columns_are_a_short_note(tmp_path: Path) -> None:
     file.write_text("\n".join(rows) + "\n", "utf-8")
     notes = Notes()
     ingest(tmp_path / "s.duckdb", [str(file)], SourceConfig(), progress=notes)
-    told = [note for note in notes.said if note.startswith("not read")]
-    assert any(re.search(r"c0, c1, .*c19 and 280 more", note) for note in told), told
+    reported = [note for note in notes.said if note.startswith("not read")]
+    assert any(re.search(r"c0, c1, .*c19 and 280 more", note) for note in reported), reported

@@ -103,7 +103,7 @@ def test_the_four_similarities_are_those_of_sentence_transformers() -> None:
         np.testing.assert_allclose(pairwise(name, a, b), np.diag(theirs), atol=1e-5)
 
 
-def test_near_texts_far_from_the_origin_are_told_apart(tmp_path: Path) -> None:
+def test_near_texts_far_from_the_origin_are_distinguished(tmp_path: Path) -> None:
     # fp32 by ‖a‖² + ‖b‖² − 2ab would see distances of 0: the last bits of 2,000,000 are 1/8 apart.
     words = {f"p{i:03}": [1000.0 + i / 512, 1000.0] for i in range(200)}
     folder = word_table(tmp_path / "far", words, "euclidean")

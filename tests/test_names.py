@@ -171,7 +171,7 @@ def message(name: str) -> str:
     return str(caught.value)
 
 
-def test_a_file_is_no_model_and_never_asked_of_the_hub(
+def test_a_file_is_not_a_model_and_never_requested_from_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model.bin").touch()
@@ -199,8 +199,8 @@ CONVERT = "if you trust it, load it with sentence-transformers and save_pretrain
 def modules(path: Path, *listed: tuple[str, str]) -> Path:
     """Writes modules.json: folder and class of each module."""
     content = [
-        {"idx": i, "name": str(i), "path": place, "type": f"sentence_transformers.models.{kind}"}
-        for i, (place, kind) in enumerate(listed)
+        {"idx": i, "name": str(i), "path": folder, "type": f"sentence_transformers.models.{kind}"}
+        for i, (folder, kind) in enumerate(listed)
     ]
     (path / "modules.json").write_text(json.dumps(content))
     return path
@@ -256,7 +256,7 @@ def test_the_index_of_a_module_that_is_not_a_transformer_does_not_count(tmp_path
     assert "2_Dense/pytorch_model.bin: only safetensors are loaded" in message(str(path))
 
 
-def test_a_variant_of_the_weights_is_asked_for_by_its_name(tmp_path: Path) -> None:
+def test_a_variant_of_the_weights_is_requested_by_its_name(tmp_path: Path) -> None:
     path = with_files(model_folder(tmp_path / "one"), ["model.fp16.safetensors"])
     (path / "sentence_bert_config.json").write_text('{"model_args": {"variant": "fp16"}}')
     assert resolve(str(path)).path == path
@@ -276,11 +276,11 @@ def test_weights_that_a_configuration_names_are_safetensors(tmp_path: Path) -> N
     assert "names the weights 'named.bin': only safetensors" in message(str(path))
 
 
-@pytest.mark.parametrize("place", ["runs", "onnx/part", ".hidden"])
-def test_a_module_in_a_folder_that_no_fingerprint_covers_is_refused(tmp_path: Path, place: str) -> None:
-    path = with_files(model_folder(tmp_path / "one"), [f"{place}/model.safetensors"])
-    modules(path, ("", "Transformer"), (place, "Dense"))
-    assert f"names a module in {place}, a folder for other files" in message(str(path))
+@pytest.mark.parametrize("folder", ["runs", "onnx/part", ".hidden"])
+def test_a_module_in_a_folder_that_no_fingerprint_covers_is_refused(tmp_path: Path, folder: str) -> None:
+    path = with_files(model_folder(tmp_path / "one"), [f"{folder}/model.safetensors"])
+    modules(path, ("", "Transformer"), (folder, "Dense"))
+    assert f"names a module in {folder}, a folder for other files" in message(str(path))
 
 
 def test_a_module_that_lacks_its_weights_is_refused(tmp_path: Path) -> None:
@@ -316,9 +316,9 @@ def test_an_adapter_without_its_base_is_refused(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("place", ["../other", "/somewhere"])
-def test_a_module_outside_the_folder_is_refused(tmp_path: Path, place: str) -> None:
-    path = modules(model_folder(tmp_path / "one"), ("", "Transformer"), (place, "Dense"))
+@pytest.mark.parametrize("folder", ["../other", "/somewhere"])
+def test_a_module_outside_the_folder_is_refused(tmp_path: Path, folder: str) -> None:
+    path = modules(model_folder(tmp_path / "one"), ("", "Transformer"), (folder, "Dense"))
     assert "names a module outside the model's folder" in message(str(path))
 
 
@@ -339,8 +339,10 @@ def test_a_broken_list_of_modules_is_named(tmp_path: Path) -> None:
 def test_what_is_fetched_from_the_hub(file: str, fetched: bool) -> None:
     from huggingface_hub.utils import filter_repo_objects
 
-    asked = filter_repo_objects([file], allow_patterns=names._PATTERNS, ignore_patterns=names._OTHER_BACKENDS)
-    assert list(asked) == [file] * fetched
+    requested = filter_repo_objects(
+        [file], allow_patterns=names._PATTERNS, ignore_patterns=names._OTHER_BACKENDS
+    )
+    assert list(requested) == [file] * fetched
 
 
 def test_a_real_dense_layer_saved_as_a_pickle_is_refused_until_it_is_converted(tmp_path: Path) -> None:
@@ -360,7 +362,7 @@ def test_a_real_dense_layer_saved_as_a_pickle_is_refused_until_it_is_converted(t
 
 
 @pytest.mark.parametrize("name", ["./no/model", "/no/such/model", "~/models/none", "../none"])
-def test_a_missing_folder_is_named_and_never_asked_of_the_hub(name: str) -> None:
+def test_a_missing_folder_is_named_and_never_requested_from_the_hub(name: str) -> None:
     assert message(name) == f"no model folder at {name}; name a folder, a hub id, or bundled"
 
 

@@ -86,12 +86,12 @@ def test_a_cell_shows_a_progress_bar_and_a_script_shows_nothing(script: ModuleTy
     )
     cell = nbformat.v4.new_code_cell
     notebook = nbformat.v4.new_notebook(
-        cells=[cell(source.replace("ASKED", asked)) for asked in ("None", "False", "True")]
+        cells=[cell(source.replace("ASKED", requested)) for requested in ("None", "False", "True")]
     )
-    shown, silent, asked = run(script, notebook, tmp_path)
+    shown, silent, requested = run(script, notebook, tmp_path)
     assert any("read list" in page and "40/40 rows" in page for page in pages(shown))
     assert len(pages(silent)) == 1
-    assert len(pages(asked)) == 2
+    assert len(pages(requested)) == 2
 
     for wanted, lines in (("None", 0), ("True", 0)):
         done = subprocess.run(

@@ -155,7 +155,7 @@ def test_a_store_that_was_moved_meanwhile_takes_the_note_from_the_model_that_it_
     assert not (out / NOTE).exists()
 
 
-def test_another_store_in_the_place_of_the_first_is_left_as_it_is(path: Path, tmp_path: Path) -> None:
+def test_another_store_at_the_path_of_the_first_is_left_as_it_is(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
 
     class Replaced(Meanwhile):
@@ -215,14 +215,14 @@ def test_a_damaged_note_is_reported_once_and_moved_aside(path: Path, tmp_path: P
     file.write_text(damaged, "utf-8")
     (file.with_name("g.json")).write_text(whole, "utf-8")
     said: list[str] = []
-    told = (
+    reported = (
         f"{file} is damaged, so the store does not know what a model was trained on: "
         "renamed to f.json.damaged; start the same training again to record it"
     )
     for _ in range(2):
         with Database.open(path, note=said.append) as store:
             assert training_positives(store, "f").to_pylist() == [{"query_id": "q0", "doc_id": "d0"}]
-    assert said == [told]
+    assert said == [reported]
     assert [left.name for left in file.parent.iterdir()] == ["f.json.damaged"]
     assert file.with_name("f.json.damaged").read_text("utf-8") == damaged
 

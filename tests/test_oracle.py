@@ -127,14 +127,17 @@ def test_the_triplets_are_those_of_mine_hard_negatives(
     documents: int,
     queries: int,
     most_positives: int,
-    **asked: Any,
+    **requested: Any,
 ) -> None:
-    assume(asked["negatives"] <= asked["range_max"] - asked["range_min"])
-    assume(None in (asked["min_score"], asked["max_score"]) or asked["min_score"] <= asked["max_score"])
+    assume(requested["negatives"] <= requested["range_max"] - requested["range_min"])
+    assume(
+        None in (requested["min_score"], requested["max_score"])
+        or requested["min_score"] <= requested["max_score"]
+    )
     encoder, model = encoders[similarity]
     scale, shift = USUAL[similarity]
     for name, offset in (("min_score", shift), ("max_score", shift), ("absolute", 0.0)):
-        asked[name] = None if asked[name] is None else scale * asked[name] + offset
+        requested[name] = None if requested[name] is None else scale * requested[name] + offset
     rng = np.random.default_rng(seed)
     corpus = {f"d{i:02}": text(rng, i) for i in range(documents)}
     questions = {f"q{i}": text(rng, 100 + i) for i in range(queries)}
@@ -143,10 +146,10 @@ def test_the_triplets_are_those_of_mine_hard_negatives(
         for query in questions
         for doc in rng.choice(documents, rng.integers(1, most_positives + 1), replace=False)
     ]
-    assume(decidable(float64_scores(model, corpus, questions), judged, asked))
-    expected = theirs(model, corpus, questions, judged, asked)
+    assume(decidable(float64_scores(model, corpus, questions), judged, requested))
+    expected = theirs(model, corpus, questions, judged, requested)
     compared.append(len(expected))
-    assert ours(encoder, corpus, questions, judged, asked) == expected
+    assert ours(encoder, corpus, questions, judged, requested) == expected
 
 
 def float64_scores(
@@ -160,17 +163,17 @@ def float64_scores(
 
 
 def decidable(
-    similarity: dict[tuple[str, str], float], judged: list[tuple[str, str]], asked: dict[str, Any]
+    similarity: dict[tuple[str, str], float], judged: list[tuple[str, str]], requested: dict[str, Any]
 ) -> bool:
     """Whether fp32 can tell every score from every other and from every threshold."""
     for query in {q for q, _ in similarity}:
         values = [s for (q, _), s in similarity.items() if q == query]
         reference = min(similarity[pair] for pair in judged if pair[0] == query)
         thresholds = [
-            asked["max_score"],
-            asked["min_score"],
-            None if asked["absolute"] is None else reference - asked["absolute"],
-            None if asked["relative"] is None else reference - abs(reference) * asked["relative"],
+            requested["max_score"],
+            requested["min_score"],
+            None if requested["absolute"] is None else reference - requested["absolute"],
+            None if requested["relative"] is None else reference - abs(reference) * requested["relative"],
         ]
         ordered = sorted(values + [t for t in thresholds if t is not None and t != reference])
         if any(b - a < 1e-6 * max(1.0, abs(a)) for a, b in pairwise(ordered)):
@@ -187,7 +190,7 @@ def theirs(
     corpus: dict[str, str],
     questions: dict[str, str],
     judged: list[tuple[str, str]],
-    asked: dict[str, Any],
+    requested: dict[str, Any],
 ) -> list[Triplet]:
     from datasets import Dataset
     from sentence_transformers.util import mine_hard_negatives
@@ -200,13 +203,13 @@ def theirs(
             dataset,
             model,
             corpus=list(corpus.values()),
-            absolute_margin=asked["absolute"],
-            relative_margin=asked["relative"],
-            max_score=asked["max_score"],
-            min_score=asked["min_score"],
-            range_min=asked["range_min"],
-            range_max=asked["range_max"],
-            num_negatives=asked["negatives"],
+            absolute_margin=requested["absolute"],
+            relative_margin=requested["relative"],
+            max_score=requested["max_score"],
+            min_score=requested["min_score"],
+            range_min=requested["range_min"],
+            range_max=requested["range_max"],
+            num_negatives=requested["negatives"],
             verbose=False,
         )
     except ZeroDivisionError:
@@ -221,22 +224,22 @@ def ours(
     corpus: dict[str, str],
     questions: dict[str, str],
     judged: list[tuple[str, str]],
-    asked: dict[str, Any],
+    requested: dict[str, Any],
 ) -> list[Triplet]:
     positives = [[q for q, _ in judged].count(query) for query in questions]
     config = MiningConfig(
         bm25=False,
         encoder=str(encoder),
         dtype="fp32",
-        depth=asked["range_max"] + max(positives),
+        depth=requested["range_max"] + max(positives),
         overlaps=False,
         rules=Rules(
-            absolute_margin=asked["absolute"],
-            relative_margin=asked["relative"],
-            max_score=asked["max_score"],
-            min_score=asked["min_score"],
+            absolute_margin=requested["absolute"],
+            relative_margin=requested["relative"],
+            max_score=requested["max_score"],
+            min_score=requested["min_score"],
         ),
-        selection=Selection(negatives=asked["range_min"] + asked["negatives"]),
+        selection=Selection(negatives=requested["range_min"] + requested["negatives"]),
     )
     with (
         TemporaryDirectory() as folder,
@@ -244,7 +247,9 @@ def ours(
     ):
         rows = triplets_of(store, mine(store, config, workers=1)).to_pylist()
     return sorted(
-        (r["query_id"], r["positive_id"], r["negative_id"]) for r in rows if r["rank"] > asked["range_min"]
+        (r["query_id"], r["positive_id"], r["negative_id"])
+        for r in rows
+        if r["rank"] > requested["range_min"]
     )
 
 

@@ -50,7 +50,7 @@ class Data:
         self.score = float64_scores(model, self.corpus, self.queries)
         ranked = {q: sorted(self.corpus, key=lambda d: -self.score[q, d]) for q in self.queries}
         # One among the best, one in the middle, one below: a margin leaves the first something to drop.
-        self.judged = [(q, docs[place]) for q, docs in ranked.items() for place in (1, 6, 15)]
+        self.judged = [(q, docs[position]) for q, docs in ranked.items() for position in (1, 6, 15)]
 
     def mined_by_peer(self, model: Any, **settings: Any) -> dict[str, set[str]]:
         """Returns the negatives of each query by `mine_hard_negatives`."""
@@ -99,8 +99,8 @@ def test_the_peer_measures_margins_from_the_lowest_positive_as_we_do(
     peer = data.mined_by_peer(model, num_negatives=NEGATIVES, range_max=40, **margin)
     positives = {q: sorted(data.score[q, d] for p, d in data.judged if p == q) for q in data.queries}
     by_reference = {
-        name: {q: data.hardest(q, scores[place], margin) for q, scores in positives.items()}
-        for name, place in (("lowest", 0), ("median", 1), ("best", 2))
+        name: {q: data.hardest(q, scores[position], margin) for q, scores in positives.items()}
+        for name, position in (("lowest", 0), ("median", 1), ("best", 2))
     }
     assert peer == by_reference["lowest"]
     assert peer != by_reference["median"]

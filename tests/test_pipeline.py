@@ -308,7 +308,7 @@ def test_explain_shows_every_candidate(store: Database) -> None:
     assert slots == list(range(1, len(slots) + 1))
 
 
-def test_a_query_that_is_not_in_the_run_is_told_where_it_is(store: Database) -> None:
+def test_the_error_for_a_query_outside_the_run_says_where_it_is(store: Database) -> None:
     mine(store, MiningConfig())
     store.execute(
         "INSERT INTO queries SELECT 'later', text, text_key, label FROM queries WHERE query_id = 'q0'"

@@ -156,7 +156,7 @@ def test_undo_takes_along_the_run_that_a_kill_left_half_made(store: Database) ->
     assert everything(store) == before
 
 
-def test_a_model_that_is_gone_is_told_before_anything_is_written(store: Database, tmp_path: Path) -> None:
+def test_a_model_that_is_gone_is_reported_before_anything_is_written(store: Database, tmp_path: Path) -> None:
     reranker = tiny_bert(tmp_path / "tiny", labels=1)
     run = mine(store, replace(CONFIG, reranker=str(reranker), dtype="fp32"))
     before = everything(store)
@@ -249,8 +249,8 @@ def test_the_command_says_what_it_did_and_takes_it_back(store: Database) -> None
     assert dry.exit_code == 0, dry.output
     assert "relabelled  none: --dry-run" in dry.stdout.splitlines()
     assert dry.stdout.splitlines()[-1].endswith("relevant is unknown: read some of them.")
-    told = CliRunner().invoke(group, ["relabel", path, "--set", "repeats=3"])
-    assert "decided again as run r2" in told.stdout
+    reported = CliRunner().invoke(group, ["relabel", path, "--set", "repeats=3"])
+    assert "decided again as run r2" in reported.stdout
     back = CliRunner().invoke(group, ["relabel", path, "--undo"])
     assert back.stdout.startswith("removed: ")
     assert back.stdout.endswith(" relabelled judgments and run r2\n")

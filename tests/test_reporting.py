@@ -26,7 +26,7 @@ def test_text_table_aligns_numbers_to_the_right_and_escapes_what_drives_a_termin
     ]
 
 
-def test_markdown_table_escapes_bars_and_marks_columns_of_numbers() -> None:
+def test_markdown_table_escapes_pipes_and_marks_columns_of_numbers() -> None:
     assert markdown_table(("setting", "value"), [("a|b", 3)], right=(1,)) == [
         "| setting | value |",
         "| --- | ---: |",

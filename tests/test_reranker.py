@@ -125,15 +125,15 @@ def test_built_ids_are_the_tokenizers(tokenizer: object, query: int, document: i
     built = PairTokenizer(tokenizer, limit)
     assert built._template is not None
     ids, types, mask = built.pairs([texts[0]], [texts[1]]).matrix([0], 0)
-    sides = [texts[0]], [texts[1]]
-    encoded = tokenizer(*sides, truncation=True, max_length=limit, return_token_type_ids=True)
+    pair = [texts[0]], [texts[1]]
+    encoded = tokenizer(*pair, truncation=True, max_length=limit, return_token_type_ids=True)
     assert ids.tolist() == encoded["input_ids"]
     assert types.tolist() == encoded["token_type_ids"]
     assert mask.all()
     assert built.pairs([texts[0]], [texts[1]]).truncated == (query + document > limit - 3)
 
 
-def test_a_tokenizer_that_cuts_on_the_left_is_asked_for_every_pair(tokenizer: object) -> None:
+def test_a_tokenizer_that_cuts_on_the_left_is_called_for_every_pair(tokenizer: object) -> None:
     from transformers import AutoTokenizer
 
     left = AutoTokenizer.from_pretrained(get_model_path(), truncation_side="left")

@@ -33,9 +33,9 @@ def share_at_or_below(positives: list[float], value: float) -> float:
 def percentile(positives: list[float], p: float) -> float:
     """The p-th percentile with linear interpolation between the two nearest scores."""
     ordered = sorted(positives)
-    place = (len(ordered) - 1) * p / 100
-    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
-    return low + (high - low) * (place - math.floor(place))
+    position = (len(ordered) - 1) * p / 100
+    low, high = ordered[math.floor(position)], ordered[math.ceil(position)]
+    return low + (high - low) * (position - math.floor(position))
 
 
 def reference(rules: Rules, row: Candidate, positives: list[float]) -> Reason | None:

@@ -100,7 +100,7 @@ def test_top_takes_the_best_by_score_then_document(rows: list[Row], negatives: i
 
 @settings(max_examples=300)
 @given(candidates(), configs)
-def test_every_group_gets_as_many_as_asked_or_as_there_are(rows: list[Row], config: Selection) -> None:
+def test_every_group_gets_as_many_as_requested_or_as_there_are(rows: list[Row], config: Selection) -> None:
     chosen = run(rows, config)
     for group, mine in by_group(rows).items():
         assert len(chosen.docs[group]) == min(config.negatives, len(mine))
@@ -163,10 +163,11 @@ def test_quotas_bound_what_each_retriever_gives(
     for group, mine in by_group(rows).items():
         best = {row[1]: row[4] for row in mine}
         counts = Counter(best[doc] for doc in chosen.docs.get(group, []))
-        held = Counter(best.values())
+        members = Counter(best.values())
         room = {True: bm25, False: dense}
         places = {
-            kind: min(held[kind], held[kind] if limit is None else limit) for kind, limit in room.items()
+            kind: min(members[kind], members[kind] if limit is None else limit)
+            for kind, limit in room.items()
         }
         assert all(counts[kind] <= places[kind] for kind in (True, False))
         assert counts.total() == min(config.negatives, sum(places.values()))
@@ -202,7 +203,7 @@ def reference_capped(
 
 @settings(max_examples=300)
 @given(candidates(), st.integers(1, 4), st.integers(0, 3), quota, quota)
-def test_a_capped_document_gives_its_place_to_the_next(
+def test_the_next_document_follows_a_capped_one(
     rows: list[Row], negatives: int, cap: int, bm25: int | None, dense: int | None
 ) -> None:
     config = Selection(negatives=negatives, document_cap=cap, bm25_quota=bm25, dense_quota=dense)

@@ -21,7 +21,7 @@ from tests.test_oracle import encoder
 
 __all__ = ["encoder"]
 
-ASKED = 4
+REQUESTED = 4
 WORDS = [f"w{i}" for i in range(40)]
 
 
@@ -34,14 +34,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     judged = []
     for query, text in queries.items():
         alike = sorted(corpus, key=lambda d: (-sum(w in corpus[d].split() for w in text.split()), d))
-        judged += [(query, alike[place]) for place in (0, 8, 40)[: 1 + int(rng.integers(3))]]
+        judged += [(query, alike[position]) for position in (0, 8, 40)[: 1 + int(rng.integers(3))]]
     folder = tmp_path_factory.mktemp("shortfalls")
     with make_store(folder / "s.duckdb", corpus, queries, judged) as made:
         yield made
 
 
 def mined(store: Database, **values: Any) -> runs.StoredRun:
-    return mine(store, with_values(MiningConfig(), {"negatives": ASKED, "overlaps": False, **values}))
+    return mine(store, with_values(MiningConfig(), {"negatives": REQUESTED, "overlaps": False, **values}))
 
 
 def enough(store: Database, run: runs.StoredRun) -> set[int]:
@@ -68,7 +68,10 @@ def test_a_looser_value_helps_as_many_queries_as_it_says(store: Database, strict
     run = mined(store, **strict)
     rule = next(iter(strict))
     cause = shortfalls(store, run)[0]
-    assert (cause.cause, f"most candidates were dropped by {rule}; {ASKED} are left with" in str(cause)) == (
+    assert (
+        cause.cause,
+        f"most candidates were dropped by {rule}; {REQUESTED} are left with" in str(cause),
+    ) == (
         rule,
         True,
     )
@@ -108,7 +111,7 @@ def test_a_narrow_window_of_ranks(store: Database, window: dict[str, int], advic
     assert str(cause).endswith(advice)
 
 
-def test_a_depth_below_what_is_asked(store: Database) -> None:
+def test_a_depth_below_what_is_requested(store: Database) -> None:
     (cause,) = shortfalls(store, mined(store, depth=3, relative_margin="none"))
     assert (cause.cause, cause.queries) == (FEW_CANDIDATES, 20)
     assert str(cause) == "20 queries: --depth 3 gives fewer than 4 candidates; mine with a larger --depth"
@@ -173,6 +176,6 @@ def test_a_run_with_all_its_negatives_has_no_shortfall(store: Database) -> None:
 
 def test_each_positive_of_its_own_gets_no_figures(store: Database) -> None:
     config = MiningConfig(
-        rules=Rules(relative_margin=0.9, reference_positive="each"), selection=Selection(negatives=ASKED)
+        rules=Rules(relative_margin=0.9, reference_positive="each"), selection=Selection(negatives=REQUESTED)
     )
     assert str(shortfalls(store, mine(store, config))[0]).endswith("; loosen relative_margin")

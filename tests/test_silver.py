@@ -157,17 +157,17 @@ class Counting:
 
 
 def test_what_calls_nothing_positive_is_not_said_to_be_right() -> None:
-    held = HeldOut(positives=3, above=0.0, below=1.0, precision=float("nan"))
+    held_out = HeldOut(positives=3, above=0.0, below=1.0, precision=float("nan"))
     report = SilverReport(
         reranker="r", fingerprint="f", queries=2, pairs=9, unscored=0, positives=0, negatives=9, replaced=0,
-        expected=float("nan"), not_probabilities=None, held_out=held,
+        expected=float("nan"), not_probabilities=None, held_out=held_out,
     )  # fmt: skip
-    told = summary(report, SilverConfig()).splitlines()
-    assert told[-1] == "           no silver positive for these queries"
-    assert "nan" not in "\n".join(told)
+    reported = summary(report, SilverConfig()).splitlines()
+    assert reported[-1] == "           no silver positive for these queries"
+    assert "nan" not in "\n".join(reported)
 
 
-def test_scores_that_may_be_no_probabilities_are_told(
+def test_scores_that_may_be_no_probabilities_are_reported(
     store: Database, base: Path, config: SilverConfig, tmp_path: Path
 ) -> None:
     """A score of 0.9 of any other reranker does not say how many of such pairs are relevant."""
@@ -182,19 +182,19 @@ def test_scores_that_may_be_no_probabilities_are_told(
         ("few", "28 held-out pairs, at least 50 are needed"),
         ("none", "trained with probabilities=false"),
     ):
-        told, lax = Counting(), replace(config, reranker=str(tmp_path / name), positive=0.11)
-        report = silver(store, lax, progress=told)
+        reported, lax = Counting(), replace(config, reranker=str(tmp_path / name), positive=0.11)
+        report = silver(store, lax, progress=reported)
         assert report.not_probabilities == why
-        assert f"{tmp_path}/{name} is not known to give probabilities: {why}" in told.said
+        assert f"{tmp_path}/{name} is not known to give probabilities: {why}" in reported.said
         assert f"expected   unknown: the scores may not be probabilities ({why})" in summary(report, lax)
         assert "are relevant, by the reranker's own scores" not in summary(report, lax)
         assert (silver_origin(store) or {})["not_probabilities"] == why
-    told = Counting()
-    assert silver(store, config, progress=told).not_probabilities is None
-    assert not any("probabilities" in note for note in told.said)
+    reported = Counting()
+    assert silver(store, config, progress=reported).not_probabilities is None
+    assert not any("probabilities" in note for note in reported.said)
 
 
-def test_grades_that_are_not_read_are_told(store: Database, base: Path, config: SilverConfig) -> None:
+def test_grades_that_are_not_read_are_reported(store: Database, base: Path, config: SilverConfig) -> None:
     own, short = replace(config, reranker=None), replace(training(base), max_steps=1)
     same = "treats every relevance above 0 alike"
     plain, named, trained = Counting(), Counting(), Counting()
@@ -223,12 +223,12 @@ def test_a_soft_pass_keeps_every_score(store: Database, config: SilverConfig) ->
     assert is_soft(store)
     pairs = judged_pairs(store, "train", ("silver",))
     assert pairs["relevance"].to_pylist() == [relevance for *_, relevance in sorted(rows)]
-    told = summary(report, soft).splitlines()
-    assert told[0] == (
+    reported = summary(report, soft).splitlines()
+    assert reported[0] == (
         f"silver     {report.pairs:,} soft judgments in split 'train': the scores of all unjudged pairs of "
         "48 queries"
     )
-    assert told[1] == (
+    assert reported[1] == (
         f"           {report.positives:,} score 0.9 or more and would be positives, "
         f"{report.negatives:,} score 0.1 or less and would be negatives"
     )

@@ -212,8 +212,8 @@ def test_the_store_holds_what_the_file_says(texts: dict[str, str]) -> None:
         folder = Path(name)
         beir(folder / "set", {**expected, "fixed": "text"}, {"q": "?"})
         ingest(folder / "s.duckdb", [str(folder / "set")])
-        held = dump(folder / "s.duckdb")["documents"]
-    assert {row[0]: row[2] for row in held} == {**expected, "fixed": "text"}
+        stored = dump(folder / "s.duckdb")["documents"]
+    assert {row[0]: row[2] for row in stored} == {**expected, "fixed": "text"}
 
 
 def test_queries_and_judgments_without_a_corpus_are_an_incomplete_folder(tmp_path: Path) -> None:

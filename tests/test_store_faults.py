@@ -151,14 +151,14 @@ def damaged_places(data: bytes) -> Iterator[int]:
     yield len(data) // 2
 
 
-@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("position", range(4))
 @pytest.mark.parametrize("read", ["rows", "table"])
 def test_a_flipped_bit_anywhere_is_found_when_it_is_read(
-    filled: Path, tmp_path: Path, place: int, read: str
+    filled: Path, tmp_path: Path, position: int, read: str
 ) -> None:
     path = tmp_path / "s.duckdb"
     data = bytearray(filled.read_bytes())
-    data[list(damaged_places(bytes(data)))[place]] ^= 1
+    data[list(damaged_places(bytes(data)))[position]] ^= 1
     path.write_bytes(data)
     before = state(tmp_path)
     with pytest.raises(StoreError) as caught, Database.open(path) as store:
@@ -235,7 +235,7 @@ def test_a_limit_on_the_size_of_files_is_said_and_the_store_is_as_it_was(
 
 
 @pytest.mark.parametrize("blocks", [10, 2000])
-def test_a_limit_on_the_size_of_files_leaves_no_new_store_and_names_the_one_asked_for(
+def test_a_limit_on_the_size_of_files_leaves_no_new_store_and_names_the_path(
     tmp_path: Path, blocks: int
 ) -> None:
     path, source = tmp_path / "s.duckdb", pairs(tmp_path, 12_000)
@@ -291,9 +291,7 @@ def test_a_full_disk_is_said_and_the_store_is_as_it_was(
     assert content_hash(path) == before
 
 
-def test_a_full_disk_leaves_no_new_store_and_names_the_one_asked_for(
-    tmp_path: Path, small_disk: Path
-) -> None:
+def test_a_full_disk_leaves_no_new_store_and_names_the_path(tmp_path: Path, small_disk: Path) -> None:
     path, source = small_disk / "s.duckdb", pairs(tmp_path, 12_000)
     (small_disk / "other").write_bytes(bytes(2**20))
     said = (

@@ -22,11 +22,11 @@ def test_queries_without_negatives_are_counted(tmp_path: Path, capsys: pytest.Ca
         run = mine(store, with_values(MiningConfig(), {"max_score": -1.0}))
         summarise(store, run)
         none = capsys.readouterr().err.splitlines()
-    told = "1 of 2 queries has negatives, 1 of them fewer than 3, 1 has none and is not trained on"
-    assert f"  {told}; view shortfalls lists them" in some
+    reported = "1 of 2 queries has negatives, 1 of them fewer than 3, 1 has none and is not trained on"
+    assert f"  {reported}; view shortfalls lists them" in some
     assert some[-1].endswith("OUT --run r1")
-    told = "0 of 2 queries have negatives, 2 have none and are not trained on"
-    assert f"  {told}; view shortfalls lists them" in none
+    reported = "0 of 2 queries have negatives, 2 have none and are not trained on"
+    assert f"  {reported}; view shortfalls lists them" in none
     few = "fewer than 5 candidates were found; check that stemmer=english and stopwords=english"
     assert any(line.startswith(f"  2 queries: {few}") for line in none)
     assert none[-1] == f"next: miner explain {tmp_path / 's.duckdb'} QUERY_ID"

@@ -11,8 +11,8 @@ from miner.engine.progress import SILENT
 from miner.training.steps import training_threads
 
 
-def threads(work: Path, asked: int | None = None) -> int:
-    with training_threads(asked, work, SILENT):
+def threads(work: Path, requested: int | None = None) -> int:
+    with training_threads(requested, work, SILENT):
         return torch.get_num_threads()
 
 
@@ -24,7 +24,7 @@ def test_the_threads_of_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert threads(tmp_path) == 1
         torch.set_num_threads(2)
         assert threads(tmp_path) == 1  # as it was begun
-        assert threads(tmp_path, asked=3) == 3
+        assert threads(tmp_path, requested=3) == 3
         assert threads(tmp_path) == 3
         (tmp_path / "threads").write_text("damaged", "utf-8")
         assert threads(tmp_path) == 2

@@ -205,7 +205,7 @@ def test_a_prompt_is_trained_as_if_it_stood_in_the_text(tmp_path: Path) -> None:
     assert found[0][0][1] != pytest.approx(found[2][0][1], rel=1e-2)
 
 
-def test_no_text_is_read_further_than_asked(tiny: Path) -> None:
+def test_no_text_is_read_further_than_requested(tiny: Path) -> None:
     assert load_base(of(tiny, max_length=16)).max_seq_length == 16
     assert load_base(of(tiny, max_length=256)).max_seq_length == 64, "its own"
     assert load_base(of("bundled", max_length=100)).max_seq_length == 100

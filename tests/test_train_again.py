@@ -80,11 +80,11 @@ def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "CHECKPOINT_SECONDS", 0.0)
-    config, at, told = DIVERGING[kind]
+    config, at, reported = DIVERGING[kind]
     with pytest.raises(MinerError) as caught:
         train_encoder(triplets(), tmp_path / "out", config, dev=poison(at) if at else None)
     rate = f"lower learning_rate, it was {config.learning_rate:g}"
-    assert (caught.value.message, caught.value.hint) == (f"training diverged: {told}", rate)
+    assert (caught.value.message, caught.value.hint) == (f"training diverged: {reported}", rate)
     assert not list(tmp_path.iterdir()), "nothing is published, and no checkpoint is in the way of another"
 
 
@@ -111,7 +111,7 @@ def test_other_rows_settings_or_dev_split_are_another_training(dev: DevTask, tmp
     out, short = tmp_path / "out", replace(CONFIG, max_steps=2)
     first = train_encoder(triplets(), out, short)
     data = "other data, another base or other versions"
-    for examples, config, task, told in (
+    for examples, config, task, reported in (
         (triplets(7), short, None, data),
         (triplets(), replace(short, seed=99), None, "seed 13, now 99"),
         (triplets(), replace(short, scale=10.0), None, "scale 20.0, now 10.0"),
@@ -120,7 +120,7 @@ def test_other_rows_settings_or_dev_split_are_another_training(dev: DevTask, tmp
         with pytest.raises(UsageError) as caught:
             train_encoder(examples, out, config, dev=task)
         assert str(caught.value) == (
-            f"{out} holds an encoder from another training: {told}; "
+            f"{out} holds an encoder from another training: {reported}; "
             "name another folder, or replace it with --force"
         )
     other = train_encoder(triplets(), out, replace(short, seed=99), force=True)
@@ -235,7 +235,7 @@ def test_a_training_that_patience_ended_does_not_go_on(
 def test_models_and_losses_that_do_not_fit_say_so(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     table = train_encoder(triplets(), tmp_path / "table", replace(CONFIG, max_steps=1)).out
-    for loss, base, guide, told in (
+    for loss, base, guide, reported in (
         ("cached-mnr", "scratch", None, "base, scratch is"),
         ("cached-mnr", str(table), None, f"base, {table} is"),
         ("gist", str(table), str(tiny), f"base, {table} is"),
@@ -243,7 +243,9 @@ def test_models_and_losses_that_do_not_fit_say_so(tiny: Path, tmp_path: Path) ->
     ):
         with pytest.raises(UsageError) as caught:
             train_encoder(triplets(), out, replace(of(tiny), loss=loss, base=base, guide=guide))
-        assert caught.value.message == f"loss {loss} needs a transformer as {told} a table of token vectors"
+        assert (
+            caught.value.message == f"loss {loss} needs a transformer as {reported} a table of token vectors"
+        )
     with pytest.raises(ModelError) as missing:
         train_encoder(triplets(), out, of("./nowhere"))
     assert str(missing.value) == "no model folder at ./nowhere; name a folder, a hub id, or bundled"
@@ -271,15 +273,15 @@ def test_steps_end_with_the_epochs_or_before() -> None:
     assert step_count(3, replace(CONFIG, epochs=0.1)) == 1
 
 
-def test_more_steps_than_the_epochs_have_are_told(tmp_path: Path) -> None:
-    for asked, epochs, told in (
+def test_more_steps_than_the_epochs_have_are_reported(tmp_path: Path) -> None:
+    for requested, epochs, reported in (
         (7, 1.0, ["max_steps=7 is more than the 6 steps of 1 epoch: raise epochs"]),
         (500, 0.1, ["max_steps=500 is more than the 1 step of 0.1 epochs: raise epochs"]),
         (6, 1.0, []),
     ):
-        notes, config = Notes(), replace(CONFIG, max_steps=asked, epochs=epochs)
-        train_encoder(triplets(), tmp_path / f"{asked}", config, progress=notes)
-        assert [note for note in notes.said if "max_steps" in note] == told
+        notes, config = Notes(), replace(CONFIG, max_steps=requested, epochs=epochs)
+        train_encoder(triplets(), tmp_path / f"{requested}", config, progress=notes)
+        assert [note for note in notes.said if "max_steps" in note] == reported
 
 
 def test_a_ranking_loss_with_nothing_to_rank_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -295,10 +297,10 @@ def test_a_ranking_loss_with_nothing_to_rank_is_refused(tiny: Path, tmp_path: Pa
     }
     for loss in ("mnr", *PAIRED):
         base = of(tiny, loss=loss, guide=str(tiny) if loss == "gist" else None)
-        for told, (rows, size) in cases.items():
+        for reported, (rows, size) in cases.items():
             with pytest.raises(UsageError) as caught:
                 train_encoder(rows, out, replace(base, batch_size=size))
-            assert caught.value.message == f"loss {loss} has nothing to rank: no negatives, and {told}"
+            assert caught.value.message == f"loss {loss} has nothing to rank: no negatives, and {reported}"
     assert not list(tmp_path.iterdir())
     train_encoder(two, tmp_path / "pairs", replace(CONFIG, batch_size=2))
     for rows in (triplets(1), triplets(1).take([0])):

@@ -201,7 +201,7 @@ def test_a_training_that_diverges_fails_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["triplets.jsonl"]
 
 
-def test_more_steps_than_the_epochs_have_are_told(
+def test_more_steps_than_the_epochs_have_are_reported(
     rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, said, notes = run(capsys, rows, tmp_path / "out", *SCRATCH, "--set", "max_steps=500")
@@ -362,8 +362,8 @@ def test_errors_say_what_to_do(
     notes = ("no dev split to score on", "96 rows of")
     for arguments, (code, message) in cases.items():
         found = run(capsys, *arguments)
-        told = "".join(line for line in found[2].splitlines(True) if not line.startswith(notes))
-        assert (found[0], found[1], told) == (code, "", message)
+        reported = "".join(line for line in found[2].splitlines(True) if not line.startswith(notes))
+        assert (found[0], found[1], reported) == (code, "", message)
     assert not out.exists()
 
 

@@ -48,9 +48,9 @@ def test_margins_are_learnt_from_a_reranker(path: Path, tmp_path: Path) -> None:
         "--reranker: "
         "miner train-reranker my.duckdb OUT, then miner mine my.duckdb --reranker OUT"
     )
-    told = "the scores of run first are cosines of the encoder small-encoder: "
+    reported = "the scores of run first are cosines of the encoder small-encoder: "
     said = trained(path, tmp_path / "b", TrainingRows(run="first"), "margin-mse")
-    assert said[0] == f"{told}loss margin-mse learns from it instead of a reranker"
+    assert said[0] == f"{reported}loss margin-mse learns from it instead of a reranker"
     assert trained(path, tmp_path / "c", TrainingRows(run="pairs"), "margin-mse")[0].startswith("3 rows of ")
     assert trained(path, tmp_path / "d", TrainingRows(run="words"))[0].startswith("3 rows of ")
 

@@ -53,15 +53,15 @@ def test_no_text_is_anchor_or_positive_of_two_rows_of_a_batch(
 
 
 @given(PAIRS, SIZES, SEEDS)
-def test_a_row_comes_at_most_once_an_epoch_in_as_many_batches_as_were_told(
+def test_a_row_comes_at_most_once_an_epoch_in_as_many_batches_as_were_counted(
     pairs: list[tuple[int, int]], size: int, seed: int
 ) -> None:
     batches = batches_of(pairs, size, seed)
     rows = [row for batch in batches for row in batch]
     assert len(set(rows)) == len(rows)
     assert all(1 <= len(batch) <= size for batch in batches)
-    told = PairBatches(np.array(pairs, dtype=np.int64), size, seed, True)
-    assert len(batches) == len(told) == -(-len(pairs) // size)
+    reported = PairBatches(np.array(pairs, dtype=np.int64), size, seed, True)
+    assert len(batches) == len(reported) == -(-len(pairs) // size)
 
 
 @given(PAIRS, SIZES, SEEDS)
@@ -223,10 +223,10 @@ def transformer(tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformer
     ).eval()
 
 
-def test_a_batch_tells_which_documents_are_known_positives(static: SentenceTransformer) -> None:
+def test_a_batch_says_which_documents_are_known_positives(static: SentenceTransformer) -> None:
     mask = batch_of(static)[MASK]
     assert mask.shape == (5, 10)
-    assert {(int(row), int(place)) for row, place in mask.nonzero()} == MASKED
+    assert {(int(row), int(position)) for row, position in mask.nonzero()} == MASKED
 
 
 def test_a_document_that_reads_like_the_anchor_is_masked_but_for_the_rows_own_positive() -> None:
@@ -255,7 +255,7 @@ def by_hand(model: SentenceTransformer, masked: set[tuple[int, int]]) -> float:
     cosines = vectors[0].astype(np.float64) @ np.concatenate(vectors[1:]).astype(np.float64).T
     total = 0.0
     for row in range(5):
-        kept = [cosines[row, place] for place in range(10) if (row, place) not in masked]
+        kept = [cosines[row, position] for position in range(10) if (row, position) not in masked]
         total += np.log(np.sum(np.exp(SCALE * np.array(kept)))) - SCALE * cosines[row, row]
     return total / 5
 

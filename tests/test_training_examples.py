@@ -271,7 +271,7 @@ def test_a_third_column_is_a_negative_only_where_it_is_called_so(tmp_path: Path)
     )
 
 
-def test_names_that_do_not_tell_the_anchor_are_refused(tmp_path: Path) -> None:
+def test_names_without_one_anchor_are_refused(tmp_path: Path) -> None:
     order = "name the columns of text in order with --columns, such as query,positive,negative"
     two = tsv(tmp_path / "two.tsv", {name: ["text"] for name in ("question", "positive", "answer")})
     assert refusal(two, "mnr") == ("two.tsv: columns question and answer may both be the anchor; " + order)

@@ -147,7 +147,7 @@ def test_rows_without_scores_are_left_out(tmp_path: Path) -> None:
     assert read(path, "mnr").without_label == 0, "a loss without labels needs none"
 
 
-def test_a_row_is_left_out_for_one_reason_and_rows_are_told_by_their_place(tmp_path: Path) -> None:
+def test_a_row_is_left_out_for_one_reason_and_rows_are_named_by_their_number(tmp_path: Path) -> None:
     columns = {"anchor": ["a", "", "c", "", "e"], "other": ["x"] * 5}
     path = parquet(tmp_path / "t.parquet", {**columns, "label": ["1", "0", None, None, "0"]})
     assert left_out(read(path, "cosine")) == (["a", "e"], 2, 1)
@@ -163,7 +163,7 @@ def test_splits_that_are_not_read_are_known(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_not_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_read_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     splits, three = (
         saved_splits(tmp_path / "a", "train", "dev"),
         saved_splits(tmp_path / "b", "train", "x", "y"),
@@ -171,7 +171,7 @@ def test_what_is_not_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     none = {"anchor": ["a", "", "c", "d", "e"], "other": ["v", "w", "x", "y", "z"]}
     rows = tsv(tmp_path / "t.tsv", {**none, "label": ["yes", "no", "no", "", ""]})
     make = "--dev needs a store: make one with miner ingest"
-    told = {
+    reported = {
         (splits,): [f"not read: split dev of {splits}; {make}"],
         (three,): [f"not read: splits x, y of {three}; {make}"],
         (rows, "--loss", "softmax"): [
@@ -180,9 +180,9 @@ def test_what_is_not_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
         ],
     }
     capsys.readouterr()  # of save_to_disk
-    for place, (arguments, notes) in enumerate(told.items()):
+    for position, (arguments, notes) in enumerate(reported.items()):
         source, *flags = arguments
-        out = tmp_path / f"out{place}"
+        out = tmp_path / f"out{position}"
         code, _, said = run(capsys, source, out, *flags, *SCRATCH, "--set", "max_steps=1")
         assert (code, said.splitlines()[: len(notes) + 1]) == (
             0,
@@ -221,7 +221,7 @@ def test_columns_that_cannot_be(settings: dict[str, Any], message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
-def test_classes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classes_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"class {i}" for i in range(7)]
     call = ["--loss", "softmax", *SCRATCH, "--set", "max_steps=1", "--set", "evaluations=0"]
     code, _, err = run(capsys, saved(tmp_path / "many", [*range(7)], names), tmp_path / "out", *call)

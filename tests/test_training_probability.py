@@ -184,11 +184,11 @@ def test_a_trained_reranker_gives_probabilities_and_says_so(tmp_path: Path) -> N
         few = train_reranker(store, tmp_path / "few", replace(config, held_out=0.0, max_steps=1))
     assert raw.metrics.probabilities is None
     assert report.model != raw.model
-    told = report.metrics.probabilities
-    assert told is not None
-    assert told["reason"] is None
-    assert told["pairs"] == report.metrics.held_out_pairs
-    scaling = Scaling(**told["scalings"][0])
+    reported = report.metrics.probabilities
+    assert reported is not None
+    assert reported["reason"] is None
+    assert reported["pairs"] == report.metrics.held_out_pairs
+    scaling = Scaling(**reported["scalings"][0])
     texts = ["what about moss"] * 2, ["indeed yes 3 part 1", "perhaps moss was copper"]
     old = pair_logits(raw.out, texts, config, SILENT)
     new = pair_logits(report.out, texts, config, SILENT)
@@ -196,7 +196,7 @@ def test_a_trained_reranker_gives_probabilities_and_says_so(tmp_path: Path) -> N
     assert report.metrics.average_precision == pytest.approx(raw.metrics.average_precision, abs=0.01)
     card = (report.out / "README.md").read_text("utf-8")
     assert "(1 judged positive : 4 mined :" in card
-    assert f"| Brier score | {told['brier'][0]:.4f} | {told['brier'][1]:.4f} |" in card
+    assert f"| Brier score | {reported['brier'][0]:.4f} | {reported['brier'][1]:.4f} |" in card
     both = folds.metrics.probabilities
     assert both is not None
     assert both["reason"] is None

@@ -121,7 +121,7 @@ def test_pairs_are_the_positives_with_mined_and_random_negatives(
         assert mine.count("random") == 4
 
 
-def test_positives_held_out_for_an_audit_are_as_if_nobody_judged_them(
+def test_positives_withheld_for_an_audit_are_as_if_nobody_judged_them(
     store: Database, config: RerankerConfig
 ) -> None:
     config = replace(config, withheld=0.5, mined=0, random=500)
@@ -181,7 +181,7 @@ def test_held_out_queries_of_equal_text_go_together(tmp_path: Path, config: Rera
     with make_store(tmp_path / "s.duckdb", {"d": "x"}, queries, [(q, "d") for q in queries]) as store:
         held_out = held_out_queries(Collection.load(store, "train"), config)
     assert held_out.sum() == 4
-    texts = [text for text, held in zip(sorted(queries), held_out, strict=True) if held]
+    texts = [text for text, is_held_out in zip(sorted(queries), held_out, strict=True) if is_held_out]
     assert len({queries[q] for q in texts}) == 2
 
 
@@ -254,7 +254,7 @@ def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
     monkeypatch.setattr(steps, "CHECKPOINT_SECONDS", 0.0)
     store.release()  # which folds the log in, as the training does
     there = {path.name for path in tmp_path.iterdir()}
-    for changes, told in (
+    for changes, reported in (
         (
             {"learning_rate": 1e30},
             "the loss is (nan|inf) by step [23] of 6; lower learning_rate, it was 1e",
@@ -264,12 +264,12 @@ def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
             "after step 1 not all weights are finite; lower",
         ),
     ):
-        with pytest.raises(MinerError, match=f"training diverged: {told}"):
+        with pytest.raises(MinerError, match=f"training diverged: {reported}"):
             train_reranker(store, tmp_path / "out", replace(config, **changes))
         assert {path.name for path in tmp_path.iterdir()} == there
 
 
-def test_what_the_settings_do_to_pairs_and_steps_is_told(
+def test_what_the_settings_do_to_pairs_and_steps_is_reported(
     store: Database, config: RerankerConfig, tmp_path: Path
 ) -> None:
     from transformers import AutoTokenizer
@@ -437,21 +437,21 @@ def test_errors_say_what_to_do(store: Database, config: RerankerConfig, tmp_path
 def test_the_command_trains_and_prints_what_is_next(base: Path, tmp_path: Path) -> None:
     from miner.cli.train_reranker import _summary, command
 
-    place = tmp_path / "a store.duckdb"
-    fill(place).close()
+    path = tmp_path / "a store.duckdb"
+    fill(path).close()
     flags = ["--base", str(base), "--set", "max_steps=2", "--set", "skip_top=3", "--set", "depth=40"]
     flags += ["--set", "held_out=0.2"]
-    result = CliRunner().invoke(command, [str(place), str(tmp_path / "out"), *flags], catch_exceptions=False)
+    result = CliRunner().invoke(command, [str(path), str(tmp_path / "out"), *flags], catch_exceptions=False)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0] == f"reranker   {tmp_path / 'out'}"
     assert lines[1] == ("trained    64 positives, 256 mined and 128 random negatives of 32 queries, 2 steps")
     assert lines[2].startswith("held out   average precision 0.")
     assert lines[3].startswith("scores     ")
-    assert lines[4] == f"next       miner mine '{place}' --reranker {tmp_path / 'out'}"
+    assert lines[4] == f"next       miner mine '{path}' --reranker {tmp_path / 'out'}"
     noted = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
     del noted["versions"]
     large = replace(RerankerMetrics(**noted), positives=6045, mined=14426, random=1000, queries=1, steps=1)
-    assert _summary(RerankerReport(tmp_path / "out", "", large, False), place).splitlines()[1] == (
+    assert _summary(RerankerReport(tmp_path / "out", "", large, False), path).splitlines()[1] == (
         "trained    6,045 positives, 14,426 mined and 1,000 random negatives of 1 query, 1 step"
     )

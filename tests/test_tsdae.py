@@ -38,9 +38,9 @@ PLACES = ["river", "harbour", "meadow", "forest", "glacier", "island"]
 def fill(path: Path) -> Database:
     """Returns a store of 72 documents of a few sentence forms, and 4 queries of which one is for tests."""
     documents = {
-        f"d{a}{b}{form}": f"the {animal} lives near the {place} {tail}"
+        f"d{a}{b}{form}": f"the {animal} lives near the {position} {tail}"
         for a, animal in enumerate(ANIMALS)
-        for b, place in enumerate(PLACES)
+        for b, position in enumerate(PLACES)
         for form, tail in enumerate(("in winter", "all year long"))
     }
     queries = {
@@ -265,7 +265,7 @@ def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(steps, "CHECKPOINT_SECONDS", 0.0)
     there = {path.name for path in tmp_path.iterdir()}
-    for changes, told in (
+    for changes, reported in (
         (
             {"learning_rate": 1e30},
             "the loss is (nan|inf) by step [23] of 4; lower learning_rate, it was 1e",
@@ -275,12 +275,12 @@ def test_a_training_that_diverges_is_an_error_and_leaves_nothing(
             "after step 1 not all weights are finite; lower",
         ),
     ):
-        with pytest.raises(MinerError, match=f"training diverged: {told}"):
+        with pytest.raises(MinerError, match=f"training diverged: {reported}"):
             pretrain(path, tmp_path / "out", replace(config, **changes))
         assert {path.name for path in tmp_path.iterdir()} == there
 
 
-def test_what_the_settings_do_to_texts_and_steps_is_told(
+def test_what_the_settings_do_to_texts_and_steps_is_reported(
     path: Path, config: PretrainConfig, tmp_path: Path
 ) -> None:
     notes, few = Notes(), replace(config, texts="queries", max_length=8, max_steps=2)

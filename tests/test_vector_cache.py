@@ -83,14 +83,14 @@ keys = st.lists(st.tuples(words, words), max_size=12)
 def test_rows_are_right_where_first_words_collide(
     tmp_path_factory: pytest.TempPathFactory,
     stored: list[tuple[np.uint64, np.uint64]],
-    asked: list[tuple[np.uint64, np.uint64]],
+    requested: list[tuple[np.uint64, np.uint64]],
 ) -> None:
     cache = VectorCache(tmp_path_factory.mktemp("cache"), MODEL)
     for start in range(0, len(stored), 3):
         part = np.array(stored[start : start + 3], dtype=np.uint64).reshape(-1, 2)
         cache.append(part, np.zeros((len(part), 2), dtype=np.float32))
-    expected = [stored.index(key) if key in stored else -1 for key in asked]
-    assert cache.rows(np.array(asked, dtype=np.uint64).reshape(-1, 2)).tolist() == expected
+    expected = [stored.index(key) if key in stored else -1 for key in requested]
+    assert cache.rows(np.array(requested, dtype=np.uint64).reshape(-1, 2)).tolist() == expected
 
 
 # Texts longer than the model reads
@@ -158,12 +158,12 @@ def test_a_failed_write_leaves_the_cache_as_it_was(tmp_path: Path, monkeypatch: 
     before = [file.read_bytes() for file in files_of(tmp_path)]
     put = module._put
 
-    def full(file: object, at: int, data: np.ndarray) -> None:  # type: ignore[type-arg]
+    def on_a_full_disk(file: object, at: int, data: np.ndarray) -> None:  # type: ignore[type-arg]
         put(file, at, data[: len(data) // 2])  # type: ignore[arg-type]
         if data.dtype == ENTRY:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_put", full)
+    monkeypatch.setattr(module, "_put", on_a_full_disk)
     cache = VectorCache(tmp_path, MODEL)
     with pytest.raises(MinerError, match=r"cannot write vectors to .*: No space left on device"):
         embed(cache, Lengths(), ["c", "d"], "")  # type: ignore[arg-type]

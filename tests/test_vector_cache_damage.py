@@ -33,21 +33,21 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, ...]:
 
 
 def flipped(data: bytes, at: float, bit: int, size: int) -> bytes:
-    place = int(at * len(data))
-    return data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
+    position = int(at * len(data))
+    return data[:position] + bytes([data[position] ^ 1 << bit]) + data[position + 1 :]
 
 
 def zeroed(data: bytes, at: float, bit: int, size: int) -> bytes:
-    place = int(at * len(data))
-    return data[:place] + bytes(len(data[place : place + size])) + data[place + size :]
+    position = int(at * len(data))
+    return data[:position] + bytes(len(data[position : position + size])) + data[position + size :]
 
 
 def garbled(data: bytes, at: float, bit: int, size: int) -> bytes:
-    place = int(at * len(data))
+    position = int(at * len(data))
     return (
-        data[:place]
-        + np.random.default_rng(bit).bytes(len(data[place : place + size]))
-        + data[place + size :]
+        data[:position]
+        + np.random.default_rng(bit).bytes(len(data[position : position + size]))
+        + data[position + size :]
     )
 
 
@@ -56,8 +56,8 @@ def cut(data: bytes, at: float, bit: int, size: int) -> bytes:
 
 
 def shifted(data: bytes, at: float, bit: int, size: int) -> bytes:
-    place = int(at * len(data))
-    return data[:place] + data[place + size :]
+    position = int(at * len(data))
+    return data[:position] + data[position + size :]
 
 
 def extended(data: bytes, at: float, bit: int, size: int) -> bytes:
@@ -83,8 +83,8 @@ def test_no_damage_is_ever_served(
 ) -> None:
     folder = tmp_path_factory.mktemp("cache")
     (folder / MODEL[:16]).mkdir()
-    for place, (file, data) in enumerate(zip(files_of(folder), template, strict=True)):
-        file.write_bytes(damage(data, at, bit, size) if place == number else data)
+    for position, (file, data) in enumerate(zip(files_of(folder), template, strict=True)):
+        file.write_bytes(damage(data, at, bit, size) if position == number else data)
     first, second = Notes(), Notes()
     encoded = cached(folder, [*TEXTS, "new"], progress=first)
     assert "new" in encoded

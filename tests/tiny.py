@@ -68,7 +68,7 @@ def word_vectors(words: Mapping[str, Sequence[float]], unknown: Sequence[float] 
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     rows = [list(unknown or [0.0] * len(next(iter(words.values())))), *map(list, words.values())]
-    places = {word: place for place, word in enumerate(["[UNK]", *words])}
+    places = {word: position for position, word in enumerate(["[UNK]", *words])}
     tokenizer = Tokenizer(models.WordLevel(places, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return StaticEmbedding(tokenizer, embedding_weights=np.array(rows, dtype=np.float32))

@@ -74,11 +74,11 @@ class Settings:
             metavar="KEY=VALUE",
             panel=SETTINGS,
             is_eager=True,
-            callback=self._list_if_asked,
+            callback=self._list_if_requested,
             help="Set any setting, also one that has no option: --set help lists them. Repeatable.",
         )
 
-    def _list_if_asked(
+    def _list_if_requested(
         self, context: click.Context, option: click.Parameter, given: tuple[str, ...]
     ) -> tuple[str, ...]:
         """Prints the settings and ends the command for `--set help`, whatever else is given."""

@@ -181,7 +181,7 @@ class Measuring:
             "code": _CODE,
         }
         matches = kept(self.out, identity, compute)["matches"]
-        hows, roles = (Counter(match[place] for match in matches) for place in (1, 2))
+        hows, roles = (Counter(match[position] for match in matches) for position in (1, 2))
         return Contaminated(
             tuple(match[0] for match in matches),
             len(self.measured.task.ids),

@@ -85,16 +85,16 @@ class World:
     sources: tuple[Path, ...] = ()
     _made: int = field(default=0)
 
-    def place(self) -> Path:
+    def path(self) -> Path:
         """Returns a new folder for one case; the one before it is removed."""
         shutil.rmtree(self.folder / "case", ignore_errors=True)
-        place = self.folder / "case"
-        place.mkdir()
-        return place
+        path = self.folder / "case"
+        path.mkdir()
+        return path
 
-    def copy(self, place: Path) -> Path:
+    def copy(self, path: Path) -> Path:
         """Returns a copy of the store."""
-        return Path(shutil.copy(self.store, place / "s.duckdb"))
+        return Path(shutil.copy(self.store, path / "s.duckdb"))
 
 
 def write_sources(folder: Path) -> tuple[Path, ...]:
@@ -144,19 +144,19 @@ def write_sources(folder: Path) -> tuple[Path, ...]:
 def damaged(data: bytes, rng: random.Random) -> bytes:
     """Returns the bytes with one to four changes: cuts, flips, insertions, repeats, swapped lines."""
     for _ in range(rng.randint(1, 4)):
-        place = rng.randrange(len(data) + 1)
+        position = rng.randrange(len(data) + 1)
         change = rng.randrange(8)
         if change == 0:
-            data = data[:place]
-        elif change == 1 and place < len(data):
-            data = data[:place] + bytes([data[place] ^ (1 << rng.randrange(8))]) + data[place + 1 :]
+            data = data[:position]
+        elif change == 1 and position < len(data):
+            data = data[:position] + bytes([data[position] ^ (1 << rng.randrange(8))]) + data[position + 1 :]
         elif change == 2:
-            data = data[:place] + rng.choice(BYTES) * rng.choice((1, 2, 100)) + data[place:]
+            data = data[:position] + rng.choice(BYTES) * rng.choice((1, 2, 100)) + data[position:]
         elif change == 3:
             data = (
-                data[:place]
-                + data[place : place + rng.randrange(1, 400)] * rng.choice((2, 50))
-                + data[place:]
+                data[:position]
+                + data[position : position + rng.randrange(1, 400)] * rng.choice((2, 50))
+                + data[position:]
             )
         elif change == 4:
             lines = data.split(b"\n")
@@ -164,13 +164,15 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
             data = b"\n".join(lines)
         elif change == 5:
             data = (
-                data[:place] + rng.choice((*NUMBERS, *TEXTS)).encode("utf-8", "surrogatepass") + data[place:]
+                data[:position]
+                + rng.choice((*NUMBERS, *TEXTS)).encode("utf-8", "surrogatepass")
+                + data[position:]
             )
         elif change == 6:
             data = (
-                data[:place]
+                data[:position]
                 + rng.choice((b"[", b'{"a":', b"<DOC>", b'"')) * rng.choice((10, 3000))
-                + data[place:]
+                + data[position:]
             )
         else:
             data = data.replace(
@@ -182,32 +184,32 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 def source_case(rng: random.Random, world: World) -> Case:
     """A damaged source, taken in."""
-    place = world.place()
+    path = world.path()
     source = rng.choice(world.sources)
-    target = place / source.name
+    target = path / source.name
     shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     files = [path for path in sorted(target.rglob("*")) if path.is_file()] or [target]
     file = rng.choice(files)
     file.write_bytes(damaged(file.read_bytes(), rng))
-    store = world.copy(place)
+    store = world.copy(path)
     return Case("source", ("ingest", str(store), str(target)), store, (file,))
 
 
 def option_case(rng: random.Random, world: World) -> Case:
     """A command with one or two odd option values."""
-    place = world.place()
-    store = world.copy(place)
+    path = world.path()
+    store = world.copy(path)
     name = rng.choice([name for name in COMMANDS if name not in ("doctor", "ingest")])
     command = group.get_command(click.Context(group), name)
     assert command is not None
     base = {
-        "explain": ["explain", str(store), "q1"], "export": ["export", str(store), str(place / "out")],
+        "explain": ["explain", str(store), "q1"], "export": ["export", str(store), str(path / "out")],
         "evaluate": ["evaluate", str(world.models[0]), str(store), "--split", "train", "--queries", "2"],
         "sql": ["sql", str(store), "SELECT 1", "--timeout", "2"],
         "runs diff": ["runs", "diff", str(store), "r1", "r1"],
         "contamination": ["contamination", str(store), str(store)],
-        "demo": ["demo", str(place / "demo")],
-        **{name: [name, str(store), str(place / "out")] for name in _INTO_A_FOLDER},
+        "demo": ["demo", str(path / "demo")],
+        **{name: [name, str(store), str(path / "out")] for name in _INTO_A_FOLDER},
     }.get(name, [name, str(store)])  # fmt: skip
     options = [part for part in command.params if part.param_type_name == "option" and not part.is_flag]
     if name in _HEAVY:
@@ -231,8 +233,8 @@ def option_case(rng: random.Random, world: World) -> Case:
 
 def recipe_case(rng: random.Random, world: World) -> Case:
     """A damaged recipe, mined by."""
-    place = world.place()
-    store, file = world.copy(place), place / "recipe.toml"
+    path = world.path()
+    store, file = world.copy(path), path / "recipe.toml"
     if rng.random() < 0.5:
         file.write_bytes(damaged(RECIPE.encode(), rng))
     else:
@@ -246,21 +248,21 @@ def recipe_case(rng: random.Random, world: World) -> Case:
 
 def sql_case(rng: random.Random, world: World) -> Case:
     """An odd statement."""
-    place = world.place()
-    store = world.copy(place)
+    path = world.path()
+    store = world.copy(path)
     query = rng.choice(QUERIES)
     if rng.random() < 0.5:
         query = damaged(query.encode(), rng).decode("utf-8", "replace").replace("\0", "")[:20_000]
     out = rng.choice(
-        ([], ["--format", rng.choice(("csv", "json", "table"))], ["--out", str(place / "x.parquet")])
+        ([], ["--format", rng.choice(("csv", "json", "table"))], ["--out", str(path / "x.parquet")])
     )
     return Case("sql", ("sql", str(store), "--timeout", "1", "--memory", "300MB", *out, "--", query), store)
 
 
 def model_case(rng: random.Random, world: World) -> Case:
     """A damaged model, measured with."""
-    place = world.place()
-    store, model = world.copy(place), place / "model"
+    path = world.path()
+    store, model = world.copy(path), path / "model"
     shutil.copytree(rng.choice(world.models), model)
     file = rng.choice([path for path in sorted(model.rglob("*")) if path.is_file()])
     data = file.read_bytes()
@@ -275,8 +277,8 @@ def model_case(rng: random.Random, world: World) -> Case:
 
 def store_case(rng: random.Random, world: World) -> Case:
     """A damaged store, read or written."""
-    place = world.place()
-    store = world.copy(place)
+    path = world.path()
+    store = world.copy(path)
     data = store.read_bytes()
     if rng.random() < 0.3:
         data = data[: rng.randrange(len(data))]
@@ -288,7 +290,7 @@ def store_case(rng: random.Random, world: World) -> Case:
     store.write_bytes(data)
     arguments = rng.choice((
         ("runs", str(store)), ("sql", str(store), "SELECT max(text) FROM documents"), ("mine", str(store)),
-        ("explain", str(store), "q1"), ("export", str(store), str(place / "out")), ("dedup", str(store)),
+        ("explain", str(store), "q1"), ("export", str(store), str(path / "out")), ("dedup", str(store)),
         ("decide", str(store), "--set", "skip_top=1"), ("ingest", str(store), str(world.sources[0])),
     ))  # fmt: skip
     return Case("store", arguments, store)

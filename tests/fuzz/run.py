@@ -105,15 +105,15 @@ def smaller(one: Case) -> bytes | None:
     (file,), good = one.inputs, one.store.read_bytes()
     data, width = file.read_bytes(), max(1, file.stat().st_size // 2)
     while width:
-        place = 0
-        while place < len(data):
-            less = data[:place] + data[place + width :]
+        position = 0
+        while position < len(data):
+            less = data[:position] + data[position + width :]
             file.write_bytes(less)
             one.store.write_bytes(good)
             if fault(one) is not None:
                 data = less
             else:
-                place += width
+                position += width
         width //= 2
         if len(data) > 100_000:
             break
