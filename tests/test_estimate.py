@@ -42,7 +42,7 @@ def estimated(relevant: np.ndarray, predicted: np.ndarray, labels: int, seed: in
     labels=st.integers(2, 400),
     seed=st.integers(0, 1000),
 )
-def test_the_sample_has_as_many_labels_as_were_asked_for(
+def test_the_sample_has_as_many_labels_as_were_requested(
     predicted: list[float], labels: int, seed: int
 ) -> None:
     design = Design.of(np.array(predicted), labels)
