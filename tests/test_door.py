@@ -92,6 +92,8 @@ WRITES: dict[str, Any] = {
     "mine": lambda store, run, out: store.mine(negatives=1),
     "decide": lambda store, run, out: run.decide(negatives=1),
     "audit": lambda store, run, out: run.audit(repeats=1),
+    "sample_to_label": lambda store, run, out: run.sample_to_label(),
+    "false_negative_rate": lambda store, run, out: run.false_negative_rate([]),
     "calibrate": lambda store, run, out: run.calibrate(0.9, repeats=1),
     "relabel": lambda store, run, out: run.relabel(),
     "undo_relabel": lambda store, run, out: miner.undo_relabel(store),
