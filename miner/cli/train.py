@@ -13,6 +13,7 @@ from miner.ranges import BELOW_1, LABEL_MAX, ROW_NEGATIVES
 from miner.recipe import Setting, by_name
 from miner.sources.config import SKIPPED
 from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
+from miner.workflows.bench_config import KINDS, MINED
 
 JUDGMENTS = ("gold", "silver", "both")
 DEV_TASKS = ("auto", "retrieval", "similarity", "labels")
@@ -61,6 +62,12 @@ def _names(text: str) -> tuple[str, ...]:
 
 _ROWS = by_name(
     Setting("negatives_per_row", "Run: negatives in each row.", 1, range=ROW_NEGATIVES),
+    Setting(
+        "row_negatives",
+        "Run: negatives of a row: the run's (mined), random documents (easy), or none of its own (in-batch).",
+        MINED,
+        choices=tuple(KINDS),
+    ),
     Setting(
         "withheld",
         "Run: fraction of each query's positives withheld from training, for miner audit to hide.",

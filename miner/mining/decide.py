@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -149,10 +149,25 @@ def decide(store: Database, evidence: str, reranker: str | None, config: MiningC
 
     `reranker` is the fingerprint of the reranker whose scores decide, if the configuration has one.
     """
-    positives = Positives(stored.scored_positives(store, evidence, deciding_score(config), reranker))
-    decider = Decider(positives, Documents(document_ids(store)), config)
-    for candidates in candidate_pieces(store, evidence, reranker, config, positives.queries):
-        yield from decider.decide(candidates)
+    for _, decision in decide_each(store, evidence, reranker, [config]):
+        yield decision
+
+
+def decide_each(
+    store: Store, evidence: str, reranker: str | None, configs: Sequence[MiningConfig]
+) -> Iterator[tuple[int, Decision]]:
+    """Yields the decisions of several configurations, which differ in rules and selection alone.
+
+    Each comes with the number of its configuration. The evidence is read once.
+    """
+    first = configs[0]
+    positives = Positives(stored.scored_positives(store, evidence, deciding_score(first), reranker))
+    documents = Documents(document_ids(store))
+    deciders = [Decider(positives, documents, config) for config in configs]
+    for candidates in candidate_pieces(store, evidence, reranker, first, positives.queries):
+        for number, decider in enumerate(deciders):
+            for decision in decider.decide(candidates):
+                yield number, decision
 
 
 def candidate_pieces(

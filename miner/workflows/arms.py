@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
-from miner.arrays import positions
-from miner.collection.collection import Collection, Ints
-from miner.collection.exclusion import Exclusions
 from miner.errors import UsageError
-from miner.store import corpus
 from miner.store import evidence as stored
 from miner.store.database import Database
 from miner.store.runs import StoredRun, find_run
 from miner.store.triplets import TextsById, mined_pairs
 from miner.training.examples import Examples
 from miner.workflows.bench_config import ARMS, BM25, EASY, FILTERED, HARD, IN_BATCH, BenchConfig
+from miner.workflows.random_negatives import random_negatives
 from miner.workflows.train import rows_of
 
 _RANKED = {BM25: "bm25", HARD: "dense"}
-_ROUNDS = 20
-"""The most times that excluded random documents are drawn again."""
 
 Pair = tuple[str, str]
 Lists = dict[Pair, list[str]]
@@ -75,7 +69,7 @@ def arms_of(store: Database, config: BenchConfig) -> Arms:
             )
         if lists is not None:
             negatives[arm] = lists
-    easy = _random(store, run, own, config.training_seeds) if EASY in chosen else {}
+    easy = _easy(store, run, sorted(own), config.training_seeds) if EASY in chosen else {}
     needed = [*(lists for arm, lists in negatives.items() if arm != IN_BATCH), *easy.values()]
     least = config.negatives_per_row
     common = [pair for pair in sorted(own) if all(len(lists.get(pair, ())) >= least for lists in needed)]
@@ -116,43 +110,10 @@ def _of_run(store: Database, run: StoredRun) -> Lists:
     return dict(zip(pairs, table["negative_ids"].to_pylist(), strict=True))
 
 
-def _random(store: Database, run: StoredRun, own: Lists, seeds: Sequence[int]) -> dict[int, Lists]:
-    """Random documents per pair that are not excluded, as many as the run has negatives per query."""
-    collection = Collection.load(store, run.split)
-    exclusions = Exclusions(
-        collection,
-        corpus.known_positives(store),
-        corpus.known_negatives(store),
-        overlaps=bool(run.config["overlaps"]),
-        protected=tuple(run.config["protected"]),
-    )
-    pairs = sorted(own)
-    queries = pa.array([query for query, _ in pairs], pa.string())
-    owners = positions(pa.chunked_array([queries]), collection.query_ids)
-    ids = collection.doc_ids.to_pylist()
-    lists = {}
-    for seed in seeds:
-        drawn = _draw(exclusions, owners, run.negatives, len(ids), np.random.default_rng(seed))
-        rows = ([ids[doc] for doc in row if doc >= 0] for row in drawn)
-        lists[seed] = dict(zip(pairs, rows, strict=True))
-    return lists
-
-
-def _draw(exclusions: Exclusions, owners: Ints, count: int, documents: int, rng: np.random.Generator) -> Ints:
-    """Returns `count` documents per owner, -1 for a missing one; shape (owners, count)."""
-    drawn: Ints = np.full((len(owners), count), -1, dtype=np.int32)
-    for _ in range(_ROUNDS):
-        row, column = np.nonzero(drawn < 0)
-        if not len(row):
-            break
-        new = rng.integers(0, documents, len(row)).astype(np.int32)
-        free = exclusions.allowed(owners[row], new)
-        free &= ~(drawn[row] == new[:, None]).any(axis=1)
-        drawn[row[free], column[free]] = new[free]
-    # One round may draw the same document twice for a row.
-    drawn.sort(axis=1)
-    drawn[:, 1:][drawn[:, 1:] == drawn[:, :-1]] = -1
-    return rng.permuted(drawn, axis=1)
+def _easy(store: Store, run: Run, pairs: Sequence[Pair], seeds: Sequence[int]) -> dict[int, Lists]:
+    """Random negatives per pair and seed, as many as the run has per query."""
+    drawn = random_negatives(store, run, [query for query, _ in pairs], run.negatives, seeds)
+    return {seed: dict(zip(pairs, lists, strict=True)) for seed, lists in zip(seeds, drawn, strict=True)}
 
 
 def rows_of_arm(

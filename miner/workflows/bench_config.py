@@ -17,6 +17,13 @@ ARMS = {
     FILTERED: "the negatives that the run selected: filtered",
 }
 """The arms that every bench can have, with the source of their negatives."""
+MINED = "mined"
+KINDS = {
+    MINED: "the negatives that the run selected",
+    EASY: ARMS[EASY],
+    IN_BATCH: ARMS[IN_BATCH],
+}
+"""What the negatives of a training row can be."""
 FITTING = tuple(name for name, loss in LOSSES.items() if not loss.label)
 """The losses that use negatives."""
 LEAST_SEEDS = 3

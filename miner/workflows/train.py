@@ -16,7 +16,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError, listed
 from miner.export.scorer import BM25, ENCODER, Scorer, scorer_of_export, scorer_of_run
 from miner.models.similarity import SCORES
-from miner.ranges import BELOW_1, ROW_NEGATIVES, check_fields, within
+from miner.ranges import BELOW_1, ROW_NEGATIVES, check_fields, require_one_of, within
 from miner.store import corpus, evidence
 from miner.store.database import Database
 from miner.store.faults import is_database
@@ -29,6 +29,8 @@ from miner.text import fingerprint
 from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
 from miner.training.examples import Columns, Examples, examples_of, read_examples
 from miner.training.record import note_training
+from miner.workflows.bench_config import EASY, IN_BATCH, KINDS, MINED
+from miner.workflows.random_negatives import random_negatives
 
 if TYPE_CHECKING:
     from miner.evaluation.result import Evaluation, Vectors
@@ -55,6 +57,8 @@ class TrainingRows:
     """Store: the run whose triplets are the rows; None: the last run."""
     negatives_per_row: int = within(1, ROW_NEGATIVES)
     """Run: negatives per row; the positives of a query use its negatives in turn, the hardest first."""
+    row_negatives: str = MINED
+    """Run: what the negatives of a row are, one of KINDS."""
     judgments: str | None = None
     """Store: one of JUDGMENTS, if the rows are judged pairs instead of triplets."""
     split: str | None = None
@@ -66,6 +70,11 @@ class TrainingRows:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        require_one_of("row_negatives", self.row_negatives, KINDS)
+        if self.judgments and self.row_negatives != MINED:
+            raise UsageError("row_negatives is for a run: judgments are pairs", "leave it out")
+        if self.row_negatives == IN_BATCH and self.negatives_per_row != 1:
+            raise UsageError("in-batch rows have no negatives of their own", "leave negatives_per_row out")
         if self.judgments and self.withheld:
             raise UsageError("--withheld is for a run", "leave it out")
         if self.judgments not in (None, *JUDGMENTS):
@@ -156,6 +165,7 @@ class _Read:
 def _of_file(source: Path, config: EncoderConfig, rows: TrainingRows, progress: Progress) -> _Read:
     negatives = rows.negatives_per_row if rows.negatives_per_row != 1 else None
     flags = {"--run": rows.run, "--judgments": rows.judgments, "--negatives-per-row": negatives}
+    flags["row_negatives"] = rows.row_negatives if rows.row_negatives != MINED else None
     for flag, value in {**flags, "--withheld": rows.withheld or None}.items():
         if value is not None:
             raise UsageError(
@@ -196,21 +206,21 @@ def _of_store(source: Path, config: EncoderConfig, rows: TrainingRows, progress:
             progress.note(stale)
         if config.needs.label == "scores":
             _require_teacher(scorer_of_run(store, run), f"run {run.name}", str(source), progress)
-        all_pairs = mined_pairs(store, run)
+        kind, count = rows.row_negatives, rows.negatives_per_row if rows.row_negatives != IN_BATCH else 0
+        _require_kind(kind, config)
+        all_pairs = pairs_with(store, run, kind, count, config.seed)
         if rows.withheld:
             withheld_pairs = withheld_positives(store, run, rows.withheld, config.seed)
             known = known.without(*(keys.to_numpy() for keys in pair_text_keys(store, withheld_pairs)))
             withheld = set(_ids(withheld_pairs))
             all_pairs = all_pairs.filter(pa.array([pair not in withheld for pair in _ids(all_pairs)]))
             progress.note(f"{len(withheld):,} positives are withheld for an audit")
-        pairs = usable(all_pairs, rows.negatives_per_row, f"run {run.name}")
+        pairs = usable(all_pairs, count, f"run {run.name}")
         if left := all_pairs.num_rows - pairs.num_rows:
-            progress.note(
-                f"{left:,} positives have fewer than {rows.negatives_per_row} negatives and are left out"
-            )
-        if without := negative_counts(store, run).get(0):
+            progress.note(f"{left:,} positives have fewer than {count} negatives and are left out")
+        if kind == MINED and (without := negative_counts(store, run).get(0)):
             progress.note(f"{without:,} queries of run {run.name} have no negatives and are left out")
-        examples = rows_of(TextsById(store), pairs, config.loss, rows.negatives_per_row, f"run {run.name}")
+        examples = rows_of(TextsById(store), pairs, config.loss, count, f"run {run.name}")
         seen = pairs.select(["query_id", "positive_id"]).rename_columns(["query_id", "doc_id"])
         return _Read(examples, run.split, store.id, seen, known)
 
@@ -227,6 +237,35 @@ def _require_teacher(scorer: Scorer, origin: str, store: str, progress: Progress
             f"the scores of {origin} are {SCORES[scorer.similarity]} of the encoder {scorer.name}: loss "
             "margin-mse learns from it instead of a reranker"
         )
+
+
+def _require_kind(kind: str, config: EncoderConfig) -> None:
+    """Raises UsageError if a loss cannot train on rows with such negatives."""
+    if kind != MINED and config.needs.label == "scores":
+        raise UsageError(
+            f"loss {config.loss} needs the scores of mined negatives, {kind} ones have none",
+            "leave row_negatives out, or use loss mnr",
+        )
+    if kind == IN_BATCH and (config.needs.texts[0] > 2 or config.loss in _LABELLED):
+        raise UsageError(
+            f"loss {config.loss} needs a negative in every row, in-batch rows have none",
+            "leave row_negatives out, or use loss mnr",
+        )
+
+
+def pairs_with(store: Store, run: Run, kind: str, count: int, seed: int) -> pa.Table:
+    """Returns the positives of a run with their negatives, as `mined_pairs`; for mined ones with scores too.
+
+    Of easy negatives, each positive gets `count` of its own, drawn with the seed; of in-batch ones, none.
+    """
+    if kind == MINED:
+        return mined_pairs(store, run)
+    pairs = evidence.positive_pairs(store, run.evidence).rename_columns(["query_id", "positive_id"])
+    pairs = pairs.sort_by([("query_id", "ascending"), ("positive_id", "ascending")])
+    negatives: list[list[str]] = [[]] * pairs.num_rows
+    if kind == EASY:
+        (negatives,) = random_negatives(store, run, pairs["query_id"].to_pylist(), count, [seed])
+    return pairs.append_column("negative_ids", pa.array(negatives, pa.list_(pa.string())))
 
 
 def _ids(pairs: pa.Table) -> Iterator[tuple[str, str]]:
