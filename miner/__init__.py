@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         sql,
         train,
         train_reranker,
+        tune,
     )
     from miner.door.store import (
         Run,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from miner.workflows.bench_config import BenchConfig
     from miner.workflows.loop import LoopConfig
     from miner.workflows.train import Dev, TrainingRows
+    from miner.workflows.tune_config import TuneConfig
 
 _HOME = {
     "AuditConfig": "miner.auditing.config",
@@ -93,6 +95,7 @@ _HOME = {
     "Store": "miner.door.store",
     "TrainingRows": "miner.workflows.train",
     "Triplets": "miner.door.triplets",
+    "TuneConfig": "miner.workflows.tune_config",
     "audit": "miner.door.store",
     "bench": "miner.door.operations",
     "calibrate": "miner.door.store",
@@ -121,6 +124,7 @@ _HOME = {
     "train": "miner.door.operations",
     "train_reranker": "miner.door.operations",
     "triplets": "miner.door.store",
+    "tune": "miner.door.operations",
     "undo_relabel": "miner.door.store",
 }
 
@@ -150,6 +154,7 @@ __all__ = [
     "Store",
     "TrainingRows",
     "Triplets",
+    "TuneConfig",
     "audit",
     "bench",
     "calibrate",
@@ -178,6 +183,7 @@ __all__ = [
     "train",
     "train_reranker",
     "triplets",
+    "tune",
     "undo_relabel",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
@@ -114,11 +115,14 @@ def settings_of(config: type) -> dict[str, Setting]:
     return {field.name: setting(field) for field in fields(config) if "help" in field.metadata}
 
 
-def read(path: Path, tables: Tables) -> dict[str, dict[str, Any]]:
+def read(
+    path: Path, tables: Tables, others: Iterable[str] = (), top: str | None = None
+) -> dict[str, dict[str, Any]]:
     """Returns the values in a recipe, by table and name.
 
-    Raises UsageError that names the file and what is wrong: an unknown table or key with the nearest known
-    one, or a value of the wrong kind.
+    Tables named in `others` are for other commands and are not read. The keys of the table `top` count as
+    keys above the first table. Raises UsageError that names the file and what is wrong: an unknown table or
+    key with the nearest known one, or a value of the wrong kind.
     """
     try:
         content = tomllib.loads(path.read_text("utf-8-sig"))
@@ -133,12 +137,27 @@ def read(path: Path, tables: Tables) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {name: {} for name in tables}
     for name, value in content.items():
         is_table = isinstance(value, Mapping) and name not in tables.get("", {})
-        if is_table and name not in tables:
+        if is_table and name in others and name not in tables:
+            continue
+        if is_table and name not in tables and name != top:
             raise UsageError(f"{path}: unknown table [{name}]{near(name, tables)}", _titles(tables))
         for key, one in value.items() if is_table else [(name, value)]:
-            table = name if is_table else ""
+            table = name if is_table and name != top else ""
             found[table][key] = _known(path, key, tables, table).check(one, f"{path}: ")
     return found
+
+
+def written(values: Mapping[str, Any]) -> list[str]:
+    """Returns values as the lines of a recipe, `key = value`; None is written `none`."""
+    return [f"{name} = {_toml(value)}" for name, value in values.items()]
+
+
+def _toml(value: object) -> str:
+    if value is None:
+        return f'"{NO_VALUE}"'
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _titles(tables: Tables) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from miner.auditing.relabel import RelabelReport
 from miner.auditing.replay import NegativesLeft
 from miner.engine.files import WAIT, is_stream, locked, replacing_all, require_file
 from miner.errors import UsageError, counted, printable
-from miner.mining.config import RULES, Rules
-from miner.ranges import NO_VALUE
+from miner.mining.config import named_rules
+from miner.recipe import written
 from miner.reporting.charts import Curve, Panel, draw
 from miner.reporting.tables import NONE, decimal, percent, percent_interval, text_table
 from miner.stats import Rate
@@ -257,11 +256,7 @@ _FIRST_LINE = "# Calibrated on run"
 
 
 def recipe(calibration: Calibration) -> str:
-    """Returns the chosen rules as TOML for `--config`, with the figures as comments.
-
-    Rules that are off are left out, as the rules that a recipe names replace all others. If none is on, each
-    is turned off by name.
-    """
+    """Returns the chosen rules as TOML for `--config`, with the figures as comments."""
     chosen = calibration.chosen
     verdict = "confirmed" if calibration.confirmed else "not confirmed"
     rates = [
@@ -275,19 +270,8 @@ def recipe(calibration: Calibration) -> str:
         f"# Share {settings.share:g}, repeats {settings.repeats}, seed {settings.seed}.",
         "[rules]",
     ]
-    values = {field.name: getattr(chosen.rules, field.name) for field in fields(Rules)}
-    on = {name: value for name, value in values.items() if name not in RULES or value != RULES[name]}
-    named = on if any(name in RULES for name in on) else values
-    lines += [f"{name} = {_toml(value)}" for name, value in named.items()]
+    lines += written(named_rules(chosen.rules))
     return "\n".join(lines) + "\n"
-
-
-def _toml(value: object) -> str:
-    if value is None:
-        return f'"{NO_VALUE}"'
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def is_recipe(file: Path) -> bool:

@@ -17,12 +17,13 @@ from miner.training.encoder_config import EncoderConfig
 from miner.workflows.bench_config import FITTING, BenchConfig, parse_sizes
 
 _LEFT_OUT = ("evaluations", "patience")
-_TRAINING = {name: about for name, about in OPTIONS.items() if name not in _LEFT_OUT}
-_TRAINING["loss"] = (
+TRAINING = {name: about for name, about in OPTIONS.items() if name not in _LEFT_OUT}
+TRAINING["loss"] = (
     click.Choice(list(FITTING)),
     "Training objective. mnr, cached-mnr (large batches) and gist (with a guide) rank the positive above the "
     "batch, triplet above one negative.",
 )
+"""The options of trainings on negatives that are compared after their last step."""
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -44,7 +45,7 @@ _OWN = (
 )
 _NAMES = [setting.name for setting in _OWN]
 SETTINGS = Settings(
-    {"": by_name(*_OWN) | described(EncoderConfig, _TRAINING)},
+    {"": by_name(*_OWN) | described(EncoderConfig, TRAINING)},
     {"Comparison": ("arms", "sizes", "seeds", "split"), "Training": ("base",)},
 )
 

@@ -9,12 +9,13 @@ import rich_click as click
 
 from miner.cli.mine import RENAMED, RULES, SELECTION
 from miner.cli.options import RUN, Command, Settings
-from miner.mining.config import TABLES, flat, with_values
+from miner.mining.config import OF_TRAINING, TABLES, flat, with_values
 
 SETTINGS = Settings(
     TABLES,
     {"Rules": RULES, "Selection": SELECTION},
     {"": "belongs to the search, and decide keeps the candidates of a run: search again with miner mine"},
+    others=OF_TRAINING,
 )
 
 

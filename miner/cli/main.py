@@ -39,6 +39,7 @@ GROUPS = {
     "Train": {
         "train": "Train an encoder on triplets or on judged pairs.",
         "train-reranker": "Train a cross-encoder on the judgments of a store.",
+        "tune": "Find the negatives that train best.",
         "silver": "Judge unjudged pairs with a cross-encoder.",
         "pretrain": "Adapt an encoder to the texts of a store, without labels.",
         "loop": "Mine, train, and mine again with the new model.",

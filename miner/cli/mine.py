@@ -9,14 +9,14 @@ import rich_click as click
 
 from miner.cli.numbers import Within
 from miner.cli.options import RUN, Command, Settings
-from miner.mining.config import TABLES, MiningConfig, flat, with_values
+from miner.mining.config import OF_TRAINING, TABLES, MiningConfig, flat, with_values
 from miner.ranges import THREADS
 
 CANDIDATES = ("encoder", "reranker", "bm25", "query_prompt", "document_prompt", "split", "queries", "depth")
 RULES = ("relative_margin", "percentile")
 SELECTION = ("negatives", "strategy")
 RENAMED = {"--anchor": "--set reference_positive=VALUE"}
-SETTINGS = Settings(TABLES, {"Candidates": CANDIDATES, "Rules": RULES, "Selection": SELECTION})
+SETTINGS = Settings(TABLES, {"Candidates": CANDIDATES, "Rules": RULES, "Selection": SELECTION}, others=OF_TRAINING)
 
 
 @click.command("mine", cls=Command, settings=SETTINGS, renamed={"--run": "--name", **RENAMED})

@@ -45,16 +45,24 @@ class Settings:
     """The settings of a command: keys of `--set` and of a recipe, some of them options too."""
 
     def __init__(
-        self, tables: Tables, flags: Mapping[str, Sequence[str]], fixed: Mapping[str, str] | None = None
+        self,
+        tables: Tables,
+        flags: Mapping[str, Sequence[str]],
+        fixed: Mapping[str, str] | None = None,
+        *,
+        others: Sequence[str] = (),
+        top: str | None = None,
     ) -> None:
         """Takes the settings by table of the recipe, and the names of the options by title in the help.
 
         A name that several tables have is written `table.name` among the options. `fixed` says of tables
-        whose settings the command reads, but cannot change, what to do instead.
+        whose settings the command reads, but cannot change, what to do instead. `others` and `top` are those
+        of `recipe.read`.
         """
         self.tables = tables
         self._flags = flags
         self._fixed = fixed or {}
+        self._others, self._top = others, top
 
     def options(self) -> Iterator[click.Option]:
         """Yields the options of the settings, then `--config` and `--set`."""
@@ -122,7 +130,7 @@ class Settings:
         """
         found = {table: dict[str, Any]() for table in self.tables}
         if given["recipe"] is not None:
-            found = read(given["recipe"], self.tables)
+            found = read(given["recipe"], self.tables, self._others, self._top)
         assigned = parse_all(given["assignments"], self.tables)
         for table, values in assigned.items():
             found[table] |= values

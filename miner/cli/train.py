@@ -113,6 +113,8 @@ SETTINGS = Settings(
         "Training": ("loss", "base", "epochs"),
         "Dev split": ("dev_split",),
     },
+    others=("rules", "selection"),
+    top="training",
 )
 _RENAMED = {"--hold-out": "--withheld", "--negatives": "--negatives-per-row"}
 

@@ -31,11 +31,13 @@ from miner.training.reranker_config import RerankerConfig
 from miner.workflows import train as training
 from miner.workflows.bench_config import BenchConfig
 from miner.workflows.train import Dev, TrainingRows
+from miner.workflows.tune_config import TuneConfig
 
 if TYPE_CHECKING:
     from miner.training.model_card import EncoderReport, PretrainReport, RerankerReport
     from miner.workflows.bench_result import BenchReport
     from miner.workflows.loop import LoopConfig, LoopReport
+    from miner.workflows.tune import TuneReport
 
 PathLike = str | os.PathLike[str]
 
@@ -220,6 +222,28 @@ def bench(
     with progress_for(progress) as reports:
         folder = benching.default_out(path) if out is None else Path(out)
         return benching.bench(path, folder, chosen, reports)
+
+
+def tune(
+    store: StoreLike,
+    work: PathLike | None = None,
+    config: TuneConfig | None = None,
+    *,
+    progress: Reports = None,
+    **settings: Any,
+) -> TuneReport:
+    """Finds the negatives that train best by short trainings, measured on the dev split.
+
+    Finished trainings are kept in `work`, by default a folder beside the store. Settings are those of
+    TuneConfig, and of the EncoderConfig in it; `budget` may be a text such as `30m`. The report writes the
+    choice with `write_recipe`. Raises UsageError, StoreError and MinerError.
+    """
+    from miner.workflows import tune as tuning
+
+    chosen, path = configured(TuneConfig, config, settings), path_of(store)
+    with progress_for(progress) as reports:
+        folder = tuning.default_work(path) if work is None else Path(work)
+        return tuning.tune(path, folder, chosen, reports)
 
 
 def loop(

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from miner.training.encoder_config import EncoderConfig
     from miner.training.model_card import EncoderReport
+    from miner.workflows.tune import TuneReport
 
 
 class Store(database.Database):
@@ -113,6 +114,10 @@ class Store(database.Database):
     ) -> EncoderReport:
         """Trains an encoder on a run or on judgments into the folder `out`, see `miner.train`."""
         return operations.train(self, out, config, progress=progress, **settings)
+
+    def tune(self, work: PathLike | None = None, *, progress: Reports = None, **settings: Any) -> TuneReport:
+        """Finds the negatives that train best, see `miner.tune`."""
+        return operations.tune(self, work, progress=progress, **settings)
 
     def evaluate(self, model: PathLike, *, progress: Reports = None, **settings: Any) -> list[Evaluation]:
         """Measures a model on a split, see `miner.evaluate`."""
@@ -240,6 +245,10 @@ class Run(stored.StoredRun):
     ) -> EncoderReport:
         """Trains an encoder on this run, see `miner.train`, and writes it to the folder `out`."""
         return operations.train(self.store, out, config, progress=progress, **{"run": self.name, **settings})
+
+    def tune(self, work: PathLike | None = None, *, progress: Reports = None, **settings: Any) -> TuneReport:
+        """Finds the negatives of this run that train best, see `miner.tune`."""
+        return operations.tune(self.store, work, progress=progress, **{"run": self.name, **settings})
 
     def __repr__(self) -> str:
         try:

@@ -100,6 +100,17 @@ RULES: dict[str, Any] = {
 """Every rule, with the value that turns it off."""
 
 
+def named_rules(rules: Rules) -> dict[str, Any]:
+    """Returns the values that a recipe has to name to get these rules, whatever rules were in force before.
+
+    Rules that are off are left out, as the rules that a recipe names replace all others. If none is on, each
+    is turned off by name.
+    """
+    values = {part.name: getattr(rules, part.name) for part in fields(Rules)}
+    on = {name: value for name, value in values.items() if name not in RULES or value != RULES[name]}
+    return on if any(name in RULES for name in on) else values
+
+
 def with_rules(rules: Rules, values: Mapping[str, Any]) -> Rules:
     """Returns the rules with new values; if `values` turn a rule on, they replace all rules in force.
 
@@ -198,6 +209,8 @@ TABLES: Tables = {
     "selection": settings_of(Selection),
 }
 """Every key of a mining recipe, by the table that holds it."""
+OF_TRAINING = ("training",)
+"""The table of a recipe of `miner tune` that mining does not read."""
 _TABLE_OF = {key: table for table, settings in TABLES.items() for key in settings}
 
 
@@ -234,10 +247,10 @@ def _check_effects(config: MiningConfig) -> None:
 def read_recipe(path: Path) -> dict[str, Any]:
     """Returns the keys and values of a TOML recipe, including those of `[rules]` and `[selection]`.
 
-    Raises UsageError with the file for an unknown key, and the nearest known one, or for a value of the wrong
-    kind.
+    A table `[training]` is for `miner train` and is not read. Raises UsageError with the file for an unknown
+    key, and the nearest known one, or for a value of the wrong kind.
     """
-    return flat(read(path, TABLES))
+    return flat(read(path, TABLES, OF_TRAINING))
 
 
 def flat(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def decide(store: Database, evidence: str, reranker: str | None, config: MiningC
 
 
 def decide_each(
-    store: Store, evidence: str, reranker: str | None, configs: Sequence[MiningConfig]
+    store: Database, evidence: str, reranker: str | None, configs: Sequence[MiningConfig]
 ) -> Iterator[tuple[int, Decision]]:
     """Yields the decisions of several configurations, which differ in rules and selection alone.
 

@@ -14,7 +14,7 @@ from miner.store.runs import StoredRun, find_run
 from miner.store.triplets import TextsById, mined_pairs
 from miner.training.examples import Examples
 from miner.workflows.bench_config import ARMS, BM25, EASY, FILTERED, HARD, IN_BATCH, BenchConfig
-from miner.workflows.random_negatives import random_negatives
+from miner.workflows.row_negatives import random_negatives
 from miner.workflows.train import rows_of
 
 _RANKED = {BM25: "bm25", HARD: "dense"}
@@ -110,7 +110,7 @@ def _of_run(store: Database, run: StoredRun) -> Lists:
     return dict(zip(pairs, table["negative_ids"].to_pylist(), strict=True))
 
 
-def _easy(store: Store, run: Run, pairs: Sequence[Pair], seeds: Sequence[int]) -> dict[int, Lists]:
+def _easy(store: Database, run: StoredRun, pairs: Sequence[Pair], seeds: Sequence[int]) -> dict[int, Lists]:
     """Random negatives per pair and seed, as many as the run has per query."""
     drawn = random_negatives(store, run, [query for query, _ in pairs], run.negatives, seeds)
     return {seed: dict(zip(pairs, lists, strict=True)) for seed, lists in zip(seeds, drawn, strict=True)}

@@ -23,14 +23,14 @@ from miner.store.faults import is_database
 from miner.store.pending import TrainedModel
 from miner.store.runs import StoredRun, find_run, staleness
 from miner.store.silver import SOURCES, graded, is_soft, judged_pairs
-from miner.store.triplets import TextsById, known_pair_keys, mined_pairs, pair_text_keys, text_labels
+from miner.store.triplets import TextsById, known_pair_keys, pair_text_keys, text_labels
 from miner.store.verdicts import negative_counts
 from miner.text import fingerprint
 from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
 from miner.training.examples import Columns, Examples, examples_of, read_examples
 from miner.training.record import note_training
-from miner.workflows.bench_config import EASY, IN_BATCH, KINDS, MINED
-from miner.workflows.random_negatives import random_negatives
+from miner.workflows.bench_config import IN_BATCH, KINDS, MINED
+from miner.workflows.row_negatives import pairs_with
 
 if TYPE_CHECKING:
     from miner.evaluation.result import Evaluation, Vectors
@@ -251,21 +251,6 @@ def _require_kind(kind: str, config: EncoderConfig) -> None:
             f"loss {config.loss} needs a negative in every row, in-batch rows have none",
             "leave row_negatives out, or use loss mnr",
         )
-
-
-def pairs_with(store: Store, run: Run, kind: str, count: int, seed: int) -> pa.Table:
-    """Returns the positives of a run with their negatives, as `mined_pairs`; for mined ones with scores too.
-
-    Of easy negatives, each positive gets `count` of its own, drawn with the seed; of in-batch ones, none.
-    """
-    if kind == MINED:
-        return mined_pairs(store, run)
-    pairs = evidence.positive_pairs(store, run.evidence).rename_columns(["query_id", "positive_id"])
-    pairs = pairs.sort_by([("query_id", "ascending"), ("positive_id", "ascending")])
-    negatives: list[list[str]] = [[]] * pairs.num_rows
-    if kind == EASY:
-        (negatives,) = random_negatives(store, run, pairs["query_id"].to_pylist(), count, [seed])
-    return pairs.append_column("negative_ids", pa.array(negatives, pa.list_(pa.string())))
 
 
 def _ids(pairs: pa.Table) -> Iterator[tuple[str, str]]:

@@ -114,8 +114,8 @@ def trial(
 ) -> dict[str, Any]:
     """Trains on rows and measures the last model, unless the figures are stored in `out/cells`.
 
-    Returns the steps, the last loss, the means and the values per query of every measure, the seconds of
-    training and measuring, and warnings.
+    Returns the steps, the last loss, the number of documents that were ranked, the means and the values per
+    query of every measure, the seconds of training and measuring, and warnings.
     """
     identity = {
         "rows": examples.fingerprint,
@@ -140,6 +140,7 @@ def trial(
             "last_loss": report.metrics.losses[-1][1],
             "seconds": report.metrics.seconds,
             "measure_seconds": round(time.perf_counter() - started, 2),
+            "documents": evaluation.documents,
             "means": dict(evaluation.means),
             "values": {measure: column.tolist() for measure, column in evaluation.values.items()},
             "warnings": warnings(f"the model of {name}", evaluation),

@@ -1,4 +1,4 @@
-"""Easy negatives: random documents that are not known to be relevant."""
+"""The negatives of training rows: mined, easy (random documents not known to be relevant), or none."""
 
 from __future__ import annotations
 
@@ -10,16 +10,33 @@ import pyarrow as pa
 from miner.arrays import positions
 from miner.collection.collection import Collection, Ints
 from miner.collection.exclusion import Exclusions
-from miner.store import corpus
-from miner.store.database import Store
-from miner.store.runs import Run
+from miner.store import corpus, evidence
+from miner.store.database import Database
+from miner.store.runs import StoredRun
+from miner.store.triplets import mined_pairs
+from miner.workflows.bench_config import EASY, MINED
 
 _ROUNDS = 20
 """The most times that excluded random documents are drawn again."""
 
 
+def pairs_with(store: Database, run: StoredRun, kind: str, count: int, seed: int) -> pa.Table:
+    """Returns the positives of a run with their negatives, as `mined_pairs`; for mined ones with scores too.
+
+    Of easy negatives, each positive gets `count` of its own, drawn with the seed; of in-batch ones, none.
+    """
+    if kind == MINED:
+        return mined_pairs(store, run)
+    pairs = evidence.positive_pairs(store, run.evidence).rename_columns(["query_id", "positive_id"])
+    pairs = pairs.sort_by([("query_id", "ascending"), ("positive_id", "ascending")])
+    negatives: list[list[str]] = [[]] * pairs.num_rows
+    if kind == EASY:
+        (negatives,) = random_negatives(store, run, pairs["query_id"].to_pylist(), count, [seed])
+    return pairs.append_column("negative_ids", pa.array(negatives, pa.list_(pa.string())))
+
+
 def random_negatives(
-    store: Store, run: Run, query_ids: Sequence[str], count: int, seeds: Sequence[int]
+    store: Database, run: StoredRun, query_ids: Sequence[str], count: int, seeds: Sequence[int]
 ) -> Iterator[list[list[str]]]:
     """Yields, for each seed, random documents for each query of a run: at most `count` per query.
 
