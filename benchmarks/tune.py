@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from common import TLDR, Goal, Report, parser, report, spread, timed
 from corpora import kept_store
 
@@ -27,11 +26,12 @@ from miner.models.device import resolve_device, resolve_dtype
 from miner.store.database import Database
 from miner.store.runs import find_run
 from miner.training.encoder_config import EncoderConfig
-from miner.workflows.bench import Trained
+from miner.training.encoder_trainer import rows_left_out
 from miner.workflows.bench_config import EASY
+from miner.workflows.bench_result import Trained, compared, trained_of
 from miner.workflows.train import known_positives
 from miner.workflows.trial import Measured, trial
-from miner.workflows.tune import TuneReport, compared, tune
+from miner.workflows.tune import TuneReport, tune
 from miner.workflows.tune_arms import Arm, ArmRows
 from miner.workflows.tune_config import TuneConfig
 
@@ -59,10 +59,7 @@ def _trained(
         training = replace(config.training, seed=seed, evaluations=0)
         name = f"test, {arm.name}: {len(examples):,} triplets, seed {seed}"
         cells.append(trial(name, examples, training, known, measured, work, reports))
-    names = list(cells[0]["means"])
-    means = {name: tuple(cell["means"][name] for cell in cells) for name in names}
-    values = {name: np.mean([cell["values"][name] for cell in cells], axis=0) for name in names}
-    return Trained(arm.name, len(examples), cells[0]["steps"], 0, means, values)
+    return trained_of(arm.name, len(examples), cells, rows_left_out(examples, config.training))
 
 
 def add_rows(found: Report, tuned: TuneReport, trained: list[Trained], about: dict[str, Any]) -> None:
@@ -78,7 +75,9 @@ def add_rows(found: Report, tuned: TuneReport, trained: list[Trained], about: di
     for one in trained:
         figures = {name: spread(values) for name, values in one.means.items()}
         found.row(f"test, {one.arm}: {measure}", figures, value=one.mean(measure), triplets=one.rows, **about)
-    for name, pair in zip(("default", "easy"), compared(trained, measure), strict=False):
+    for name, pair in zip(
+        ("default", "easy"), compared([(trained[0], other) for other in trained[1:]], [measure]), strict=False
+    ):
         gap = pair.difference
         figures = {
             "difference": round(gap.difference, 5),

@@ -25,8 +25,8 @@ from miner.mining.pipeline import config_of, mine
 from miner.store.database import Database
 from miner.store.runs import find_run
 from miner.training.encoder_config import EncoderConfig
-from miner.workflows.bench import Trained
-from miner.workflows.tune import TuneReport, compared, tune
+from miner.workflows.bench_result import Trained, compared
+from miner.workflows.tune import TuneReport, tune
 from miner.workflows.tune_arms import Arm, ArmRows, Facts, baselines, facts_of, pool, rules_to_try, spread
 from miner.workflows.tune_config import TuneConfig, parse_budget
 from miner.workflows.tune_report import recipe, table
@@ -288,7 +288,7 @@ def reported(result: TuneReport, *arms: tuple[Arm, tuple[float, ...]]) -> TuneRe
     finals = sorted((trained(arm.name, *means) for arm, means in arms), key=lambda one: -one.mean("MAP"))
     return replace(
         result, measure="MAP", arms={arm.name: arm for arm, _ in arms}, finals=tuple(finals),
-        comparisons=compared(finals, "MAP"),
+        comparisons=compared([(finals[0], other) for other in finals[1:]], ["MAP"]),
     )  # fmt: skip
 
 

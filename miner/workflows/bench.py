@@ -23,7 +23,7 @@ from miner.training.examples import Examples
 from miner.workflows.arms import Arms, arms_of, rows_of_arm
 from miner.workflows.bench_config import EASY, IN_BATCH, MOST, SHARES, BenchConfig
 from miner.workflows.bench_measure import Measuring, OffTheShelf, TrainingTexts, off_the_shelf
-from miner.workflows.bench_result import BenchReport, Trained, compared
+from miner.workflows.bench_result import BenchReport, Trained, compared, trained_of
 from miner.workflows.train import known_positives
 from miner.workflows.trial import CELLS, MODELS, Measured, require_own, trial
 
@@ -71,7 +71,7 @@ def bench(
                 (out / MODELS).rmdir()
     first = config.training_seeds[0]
     trained = tuple(
-        _trained(cell, cells, rows_left_out(inputs.examples[*cell, first], config.training))
+        trained_of(*cell, cells, rows_left_out(inputs.examples[*cell, first], config.training))
         for cell, cells in results.items()
     )
     measures = list(base.values)
@@ -175,19 +175,6 @@ def _cell(
     arm, rows = cell
     name = f"{arm}, {rows:,} triplets, seed {seed}"
     return trial(name, inputs.examples[*cell, seed], training, inputs.known, inputs.measured, out, progress)
-
-
-def _trained(cell: tuple[str, int], results: Sequence[Mapping[str, Any]], left_out: int) -> Trained:
-    measures = list(results[0]["values"])
-    return Trained(
-        arm=cell[0],
-        rows=cell[1],
-        steps=results[0]["steps"],
-        left_out=left_out,
-        means={name: tuple(result["means"][name] for result in results) for name in measures},
-        values={name: np.mean([result["values"][name] for result in results], axis=0) for name in measures},
-        warnings=tuple(warning for result in results for warning in result.get("warnings", ())),
-    )
 
 
 def _pairs(trained: Sequence[Trained], config: BenchConfig) -> list[tuple[Trained, Trained]]:

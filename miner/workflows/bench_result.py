@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,20 @@ class Trained:
     def mean(self, measure: str) -> float:
         """The mean over queries and seeds."""
         return float(np.mean(self.means[measure]))
+
+
+def trained_of(arm: str, rows: int, cells: Sequence[Mapping[str, Any]], left_out: int) -> Trained:
+    """Returns the results of an arm from the figures of its trainings (`trial`), one per seed."""
+    measures = list(cells[0]["values"])
+    return Trained(
+        arm=arm,
+        rows=rows,
+        steps=cells[0]["steps"],
+        left_out=left_out,
+        means={name: tuple(cell["means"][name] for cell in cells) for name in measures},
+        values={name: np.mean([cell["values"][name] for cell in cells], axis=0) for name in measures},
+        warnings=tuple(warning for cell in cells for warning in cell.get("warnings", ())),
+    )
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from miner.errors import UsageError
 from miner.evaluation.evaluate import EvaluationConfig, task_of_split
 from miner.mining.pipeline import config_of
 from miner.reporting.readable import Readable
-from miner.stats import compare_values, holm
 from miner.store import corpus
 from miner.store.database import Database
 from miner.store.runs import StoredRun, find_run, staleness
 from miner.training.batches import KnownPositives
-from miner.workflows.bench import Comparison, Trained
+from miner.training.encoder_trainer import rows_left_out
+from miner.workflows.bench_result import Comparison, Trained, compared, trained_of
 from miner.workflows.halving import Cost, Plan, Scope, Timing, better_half
 from miner.workflows.train import known_positives
 from miner.workflows.trial import CELLS, MODELS, Measured, require_own, trial
@@ -259,20 +259,19 @@ class _Tuning:
             arms = [arms[number] for number in kept]
             rungs.append(RungResult(plan.rungs[len(rungs)].rows, named, tuple(arm.name for arm in arms)))
         finals = self._final([*fixed, *arms], plan)
-        figures = next(iter(self._done.values()))
         return TuneReport(
             store=self._store,
             run=self._inputs.run,
             config=self._config,
             facts=self._inputs.facts,
-            measure=figures["measure"],
-            queries=figures["queries"],
-            documents=figures["documents"],
+            measure=self._measure,
+            queries=len(self._inputs.measured.task.ids),
+            documents=next(iter(self._done.values()))["documents"],
             plan=plan,
             arms={arm.name: arm for arm in [*fixed, *started]},
             rungs=tuple(rungs),
             finals=finals,
-            comparisons=compared(finals, figures["measure"]),
+            comparisons=compared([(finals[0], other) for other in finals[1:]], list(finals[0].values)),
             seconds=self._spent,
         )
 
@@ -283,6 +282,10 @@ class _Tuning:
         least = min(rows, _BATCHES * config.training.batch_size)
         finalists = min(config.finalists, len(inputs.pool))
         return Scope(len(inputs.pool), rows, finalists, len(inputs.fixed), config.seeds, least)
+
+    @property
+    def _measure(self) -> str:
+        return self._inputs.measured.task.headline
 
     @property
     def _spent(self) -> float:
@@ -336,7 +339,7 @@ class _Tuning:
         with self._progress.task(name, len(arms), unit="trainings") as advance:
             for arm in arms:
                 figures = self._train(arm, rung.rows, seed)
-                scores.append(float(figures["means"][figures["measure"]]))
+                scores.append(float(figures["means"][self._measure]))
                 advance(1)
         return scores
 
@@ -349,21 +352,14 @@ class _Tuning:
                     self._train(arm, plan.rows, seed)
                     advance(1)
         trained = [self._trained(arm, plan.rows) for arm in arms]
-        measure = self._done[arms[0], plan.rows, seeds[0]]["measure"]
-        return tuple(sorted(trained, key=lambda one: -one.mean(measure)))
+        return tuple(sorted(trained, key=lambda one: -one.mean(self._measure)))
 
     def _trained(self, arm: Arm, rows: int) -> Trained:
-        cells = [self._done[arm, rows, seed] for seed in self._config.training_seeds]
-        measures = list(cells[0]["values"])
-        return Trained(
-            arm=arm.name,
-            rows=cells[0]["rows"],
-            steps=cells[0]["steps"],
-            left_out=0,
-            means={name: tuple(cell["means"][name] for cell in cells) for name in measures},
-            values={name: np.mean([cell["values"][name] for cell in cells], axis=0) for name in measures},
-            warnings=tuple(warning for cell in cells for warning in cell["warnings"]),
-        )
+        seeds = self._config.training_seeds
+        cells = [self._done[arm, rows, seed] for seed in seeds]
+        examples = self._inputs.rows.examples(arm, rows, seeds[0])
+        left_out = rows_left_out(examples, self._config.training)
+        return trained_of(arm.name, len(examples), cells, left_out)
 
     def _train(self, arm: Arm, rows: int, seed: int) -> Figures:
         """Trains and measures an arm once, unless its figures are stored."""
@@ -381,19 +377,8 @@ class _Tuning:
             read = min(read, training.max_steps * training.batch_size)
         timing = Timing(round(read * (2 + arm.per_row)), figures["seconds"], figures["measure_seconds"])
         self._timings[arm, rows, seed] = timing
-        self._done[arm, rows, seed] = {**figures, "rows": len(examples)}
-        return self._done[arm, rows, seed]
-
-
-def compared(finals: Sequence[Trained], measure: str) -> tuple[Comparison, ...]:
-    """Compares the first with every other; p values are corrected for all of them (Holm 1979)."""
-    first, *others = finals
-    found = [compare_values(measure, first.values[measure], other.values[measure]) for other in others]
-    corrected = holm([difference.p for difference in found])
-    return tuple(
-        Comparison(first, other, difference, p)
-        for other, difference, p in zip(others, found, corrected, strict=True)
-    )
+        self._done[arm, rows, seed] = figures
+        return figures
 
 
 def described(plan: Plan, scope: Scope) -> str:

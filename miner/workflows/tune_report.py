@@ -14,8 +14,8 @@ from miner.mining.config import Selection, named_rules
 from miner.recipe import written
 from miner.reporting.tables import signed, signed_interval, text_table
 from miner.training.encoder_config import EncoderConfig
-from miner.workflows.bench import Comparison, Trained
 from miner.workflows.bench_config import EASY, IN_BATCH, MINED
+from miner.workflows.bench_result import Comparison, Trained
 from miner.workflows.tune import TuneReport, duration
 from miner.workflows.tune_arms import Arm
 
