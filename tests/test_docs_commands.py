@@ -40,7 +40,7 @@ SHORTER = {
     "silver": ("--reranker my-reranker",),
 }
 """Options that a block's command gets for the test, unless it has them."""
-PARSED = re.compile(r"hf:|python:|intfloat/|^(demo|doctor|bench|loop)\b")
+PARSED = re.compile(r"hf:|python:|intfloat/|^(demo|doctor|bench|loop|tune)\b")
 """Commands that need a network or take long, and have tests of their own: parsed only."""
 SETTINGS = {"OUT": "out", "QUERY_ID": "q1", "STORE": "my.duckdb", "NAME": "r1"}
 FAQ = ("the-store.md", "how-mining-decides.md")
@@ -169,6 +169,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(
         folder,
         {
+            "tuned.toml": '[rules]\npercentile = 50\n[training]\nbase = "scratch"\n',
             "pairs.csv": "question,answer\n" + "\n".join(f'{q},"{d}"' for q, d in pairs),
             "questions.csv": "id,question1,question2,is_duplicate\n0,what is rice,where is Rome,0\n"
             "1,how old is Rome,what is the age of Rome,1\n",

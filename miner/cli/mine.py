@@ -16,7 +16,9 @@ CANDIDATES = ("encoder", "reranker", "bm25", "query_prompt", "document_prompt", 
 RULES = ("relative_margin", "percentile")
 SELECTION = ("negatives", "strategy")
 RENAMED = {"--anchor": "--set reference_positive=VALUE"}
-SETTINGS = Settings(TABLES, {"Candidates": CANDIDATES, "Rules": RULES, "Selection": SELECTION}, others=OF_TRAINING)
+SETTINGS = Settings(
+    TABLES, {"Candidates": CANDIDATES, "Rules": RULES, "Selection": SELECTION}, others=OF_TRAINING
+)
 
 
 @click.command("mine", cls=Command, settings=SETTINGS, renamed={"--run": "--name", **RENAMED})

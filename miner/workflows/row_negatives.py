@@ -23,7 +23,7 @@ _ROUNDS = 20
 def pairs_with(store: Database, run: StoredRun, kind: str, count: int, seed: int) -> pa.Table:
     """Returns the positives of a run with their negatives, as `mined_pairs`; for mined ones with scores too.
 
-    Of easy negatives, each positive gets `count` of its own, drawn with the seed; of in-batch ones, none.
+    Each positive gets `count` easy negatives of its own, drawn with the seed, but no in-batch ones.
     """
     if kind == MINED:
         return mined_pairs(store, run)
