@@ -27,7 +27,7 @@ from miner.store.runs import find_run
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.bench_result import Trained, compared
 from miner.workflows.tune import TuneReport, tune
-from miner.workflows.tune_arms import Arm, ArmRows, Facts, baselines, facts_of, pool, rules_to_try, spread
+from miner.workflows.tune_arms import Arm, ArmRows, DataFacts, baselines, facts_of, pool, rules_to_try, spread
 from miner.workflows.tune_config import TuneConfig, parse_budget
 from miner.workflows.tune_report import recipe, table
 from tests.stores import make_store
@@ -256,7 +256,7 @@ def test_one_positive_per_query_is_said_and_has_a_fixed_list_of_rules(tmp_path: 
     with Database.open(make(tmp_path / "s.duckdb", positives=1), read_only=True) as store:
         run = find_run(store)
         facts = facts_of(store, run)
-        assert facts == Facts(labelled=False, single=True)
+        assert facts == DataFacts(labelled=False, single=True)
         assert "that one is the reference positive" in facts.notes()[0]
         rules = rules_to_try(store, run, facts, 13, Notes())
     assert len({one.reference_positive for one in rules}) == 1

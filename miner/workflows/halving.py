@@ -71,7 +71,7 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Plan:
+class HalvingPlan:
     """The trainings to do: rungs of rising length, then the final."""
 
     rungs: tuple[Rung, ...]
@@ -118,7 +118,7 @@ class Scope:
     least: int
     """The fewest triplets that a training of a rung has, if there are as many."""
 
-    def plan(self, arms: int, rows: int) -> Plan:
+    def plan(self, arms: int, rows: int) -> HalvingPlan:
         """Returns the plan with this many arms and triplets: each rung has half the arms, of twice the
         length."""
         counts = []
@@ -129,14 +129,14 @@ class Scope:
             Rung(count, min(rows, max(self.least, rows >> (len(counts) - number))))
             for number, count in enumerate(counts)
         )
-        return Plan(rungs, arms, self.always, rows, self.seeds)
+        return HalvingPlan(rungs, arms, self.always, rows, self.seeds)
 
     @property
-    def whole(self) -> Plan:
+    def whole(self) -> HalvingPlan:
         """The plan without a limit of time."""
         return self.plan(self.arms, self.rows)
 
-    def within(self, budget: float, cost: Cost, texts_per_row: float) -> Plan:
+    def within(self, budget: float, cost: Cost, texts_per_row: float) -> HalvingPlan:
         """Returns the largest plan that takes at most `budget` seconds; if none does, the smallest.
 
         First the trainings get shorter as long as 8 arms can start, then the arms fewer.
@@ -145,7 +145,7 @@ class Scope:
         fitting = (plan for plan in plans if plan.seconds(cost, texts_per_row) <= budget)
         return next(fitting, min(plans, key=lambda plan: plan.seconds(cost, texts_per_row)))
 
-    def _plans(self) -> Iterator[Plan]:
+    def _plans(self) -> Iterator[HalvingPlan]:
         """Yields all plans, the best first."""
         for fewest in (min(_ENOUGH, self.arms), min(self.finalists, self.arms)):
             for rows in _halves(self.rows, min(self.least, self.rows)):

@@ -28,10 +28,10 @@ from miner.store.runs import StoredRun, find_run, staleness
 from miner.training.batches import KnownPositives
 from miner.training.encoder_trainer import rows_left_out
 from miner.workflows.bench_result import Comparison, Trained, compared, trained_of
-from miner.workflows.halving import Cost, Plan, Scope, Timing, better_half
+from miner.workflows.halving import Cost, HalvingPlan, Scope, Timing, better_half
 from miner.workflows.train import known_positives
 from miner.workflows.trial import CELLS, MODELS, Measured, require_own, trial
-from miner.workflows.tune_arms import Arm, ArmRows, Facts, baselines, facts_of, pool, rules_to_try
+from miner.workflows.tune_arms import Arm, ArmRows, DataFacts, baselines, facts_of, pool, rules_to_try
 from miner.workflows.tune_config import TuneConfig
 
 _FEWEST = 0.1
@@ -63,13 +63,13 @@ class TuneReport(Readable):
     store: str
     run: str
     config: TuneConfig
-    facts: Facts
+    facts: DataFacts
     measure: str
     """The headline measure of the dev split."""
     queries: int
     documents: int
     """What it was measured on."""
-    plan: Plan
+    plan: HalvingPlan
     arms: Mapping[str, Arm]
     """Every arm that was compared, by name."""
     rungs: tuple[RungResult, ...]
@@ -119,11 +119,11 @@ class TuneReport(Readable):
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class _TuneInputs:
     """Everything that is read from the store."""
 
     run: str
-    facts: Facts
+    facts: DataFacts
     known: KnownPositives
     measured: Measured
     rows: ArmRows
@@ -164,7 +164,7 @@ def default_work(store: Path) -> Path:
     return store.with_name(f"{store.name}.tune")
 
 
-def _read(store: Database, config: TuneConfig, progress: Progress) -> _Inputs:
+def _read(store: Database, config: TuneConfig, progress: Progress) -> _TuneInputs:
     run = find_run(store, config.run)
     _require_dev(store, run, config)
     if stale := staleness(store, run):
@@ -182,7 +182,7 @@ def _read(store: Database, config: TuneConfig, progress: Progress) -> _Inputs:
     if not fixed:
         raise UsageError(f"run {run.name} has no positives to train on", "mine with other rules")
     usable = _usable(candidates, fixed, rows, config, progress)
-    return _Inputs(run.name, facts, known_positives(store), measured, rows, fixed, usable[: config.arms])
+    return _TuneInputs(run.name, facts, known_positives(store), measured, rows, fixed, usable[: config.arms])
 
 
 def _require_dev(store: Database, run: StoredRun, config: TuneConfig) -> None:
@@ -237,7 +237,7 @@ class _Tuning:
     """The trainings of one call."""
 
     def __init__(
-        self, store: str, inputs: _Inputs, work: Path, config: TuneConfig, progress: Progress
+        self, store: str, inputs: _TuneInputs, work: Path, config: TuneConfig, progress: Progress
     ) -> None:
         self._store, self._inputs, self._work = store, inputs, work
         self._config, self._progress = config, progress
@@ -295,7 +295,7 @@ class _Tuning:
     def _texts_per_row(self) -> float:
         return float(np.mean([2 + arm.per_row for arm in [*self._inputs.fixed, *self._inputs.pool]]))
 
-    def _first_plan(self, scope: Scope) -> Plan:
+    def _first_plan(self, scope: Scope) -> HalvingPlan:
         """The plan; with a budget, after two trainings of the first baseline that time the machine."""
         plan, budget = scope.whole, self._config.seconds
         if budget is not None:
@@ -316,7 +316,7 @@ class _Tuning:
         over = "" if seconds <= budget else ": no smaller plan is left"
         self._progress.note(f"about {duration(seconds)} in all, of a budget of {duration(budget)}{over}")
 
-    def _shortened(self, plan: Plan, scope: Scope, rung: int, arms: int) -> Plan:
+    def _shortened(self, plan: HalvingPlan, scope: Scope, rung: int, arms: int) -> HalvingPlan:
         """The plan after a rung: the same, or a smaller one if the rest would exceed the budget."""
         rest = plan.seconds_from(rung + 1, self._cost, self._texts_per_row)
         budget = self._config.seconds
@@ -332,7 +332,7 @@ class _Tuning:
         self._note_time(new.seconds(self._cost, self._texts_per_row) + self._spent, budget)
         return replace(new, rungs=(*done, *new.rungs))
 
-    def _rung(self, arms: Sequence[Arm], plan: Plan, number: int) -> list[float]:
+    def _rung(self, arms: Sequence[Arm], plan: HalvingPlan, number: int) -> list[float]:
         """Trains every arm once; returns the headline measure of each."""
         rung, seed, scores = plan.rungs[number], self._config.training.seed, []
         name = f"rung {number + 1} of {len(plan.rungs)}, {rung.rows:,} triplets"
@@ -343,7 +343,7 @@ class _Tuning:
                 advance(1)
         return scores
 
-    def _final(self, arms: Sequence[Arm], plan: Plan) -> tuple[Trained, ...]:
+    def _final(self, arms: Sequence[Arm], plan: HalvingPlan) -> tuple[Trained, ...]:
         """Trains every finalist with every seed; the highest mean comes first."""
         seeds = self._config.training_seeds
         with self._progress.task("final", len(arms) * len(seeds), unit="trainings") as advance:
@@ -381,7 +381,7 @@ class _Tuning:
         return figures
 
 
-def described(plan: Plan, scope: Scope) -> str:
+def described(plan: HalvingPlan, scope: Scope) -> str:
     """Returns a plan as people read it."""
     rungs = ", ".join(f"{rung.arms} of {rung.rows:,} triplets" for rung in plan.rungs)
     fewer = f" (of {scope.arms})" if plan.arms < scope.arms else ""

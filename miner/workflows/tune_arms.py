@@ -65,7 +65,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Facts:
+class DataFacts:
     """What the data are like, as far as it decides which rules can have an effect."""
 
     labelled: bool
@@ -89,7 +89,7 @@ class Facts:
         return []
 
 
-def facts_of(store: Database, run: StoredRun) -> Facts:
+def facts_of(store: Database, run: StoredRun) -> DataFacts:
     """Returns the facts of a run's queries."""
     ((queries, positives, labelled),) = store.rows(
         """SELECT count(DISTINCT p.query_id), count(DISTINCT (p.query_id, p.doc_id)),
@@ -97,10 +97,12 @@ def facts_of(store: Database, run: StoredRun) -> Facts:
         FROM positives p JOIN queries q USING (query_id) WHERE p.evidence = ?""",
         [run.evidence],
     )
-    return Facts(labelled=queries > 0 and labelled == queries, single=queries == positives)
+    return DataFacts(labelled=queries > 0 and labelled == queries, single=queries == positives)
 
 
-def rules_to_try(store: Database, run: StoredRun, facts: Facts, seed: int, progress: Progress) -> list[Rules]:
+def rules_to_try(
+    store: Database, run: StoredRun, facts: DataFacts, seed: int, progress: Progress
+) -> list[Rules]:
     """Returns the default rules, the run's own, and those spread over calibrate's frontier, each once."""
     own = config_of(run).rules
     if facts.labelled:
