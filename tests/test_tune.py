@@ -132,12 +132,6 @@ def test_started_again_it_repeats_nothing_and_chooses_the_same(
     assert [note for note in notes.said if note.endswith(", seed 13") or ", seed 1" in note[-9:]] == [name]
 
 
-def test_the_same_seed_gives_the_same(
-    path: Path, result: tuple[TuneReport, Path, list[str]], tmp_path: Path
-) -> None:
-    assert content(tune(path, tmp_path / "w", SMALL)) == content(result[0])
-
-
 def test_a_kill_changes_neither_the_choice_nor_repeats_a_training(
     path: Path, result: tuple[TuneReport, Path, list[str]], tmp_path: Path
 ) -> None:
@@ -162,7 +156,7 @@ def test_a_kill_changes_neither_the_choice_nor_repeats_a_training(
     after = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "w" / "cells").iterdir()}
     assert {name: after[name] for name in before} == before
     found = json.loads(again.stdout)
-    assert {name: value for name, value in found.items() if name != "seconds"} == content(report)
+    assert {name: value for name, value in found.items() if name != "seconds"} == content(report), "one seed"
 
 
 def test_a_budget_that_is_too_small_leaves_the_smallest_plan_and_says_so(path: Path, tmp_path: Path) -> None:
@@ -180,9 +174,9 @@ def test_a_large_budget_changes_nothing_but_notes(
     report, work, _ = result
     shutil.copytree(work, tmp_path / "w")
     notes = Notes()
-    found = tune(path, tmp_path / "w", replace(SMALL, budget=1e9), notes)
+    found = tune(path, tmp_path / "w", replace(SMALL, budget=1e6), notes)
     assert (found.plan, found.rungs) == (report.plan, report.rungs)
-    assert any("of a budget of 277777.8 h" in note for note in notes.said)
+    assert any("of a budget of 277.8 h" in note for note in notes.said)
 
 
 # --- what is compared
@@ -411,7 +405,7 @@ def test_kinds_of_negatives_that_make_no_sense_are_refused(
         ({"dev_split": "test"}, "tune chooses by the split that it measures on, and test must not choose"),
         ({"seeds": 2}, "seeds must be a whole number from 3 to 1,000, got 2"),
         ({"budget": "soon"}, "budget must be a time such as 30m, got soon"),
-        ({"budget": 0}, "budget must be a number above 0 and at most 1,000,000,000, got 0"),
+        ({"budget": 0}, "budget must be a number above 0 and at most 1,000,000, got 0"),
         ({"training": EncoderConfig(loss="cosine")}, "loss cosine does not use negatives"),
     ],
 )

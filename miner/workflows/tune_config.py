@@ -40,7 +40,7 @@ class TuneConfig:
     """How many settings reach the final."""
     seeds: int = within(LEAST_SEEDS, SEEDS)
     """Trainings per finalist; their seeds count up from the seed of `training`."""
-    budget: float | str | None = within(None, number(0, 1e9, above=True))
+    budget: float | str | None = within(None, number(0, 1_000_000, above=True))
     """The most seconds of all trainings, or a time such as `30m`; None: no limit."""
     dev_split: str = "dev"
     """The split that chooses. It may be neither the run's nor `test`."""
