@@ -141,7 +141,7 @@ def test_a_kill_changes_neither_the_choice_nor_repeats_a_training(
     ]
     given = [
         sys.executable, "-m", "miner", "tune", str(path), "--base", "scratch", *config, "--set", "threads=1",
-        "--set", "arms=5", "--work", str(tmp_path / "w"), "--json",
+        "--set", "arms=5", "--set", f"work={tmp_path / 'w'}", "--json",
     ]  # fmt: skip
     process = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -467,7 +467,7 @@ def test_the_command_writes_the_recipe_and_says_what_is_next(
     report, work, _ = result
     given = [
         str(path), "--base", "scratch", "--set", "dimension=16", "--set", "batch_size=4", "--set", "epochs=4",
-        "--set", "threads=1", "--set", "arms=5", "--work", str(work), "--out", str(tmp_path / "tuned.toml"),
+        "--set", "threads=1", "--set", "arms=5", "--set", f"work={work}", "--out", str(tmp_path / "tuned.toml"),
     ]  # fmt: skip
     shown = CliRunner().invoke(command, given)
     assert shown.exit_code == 0, shown.output

@@ -32,10 +32,11 @@ _OWN = (
     Setting("queries", "Measure on this many queries, drawn with the seed.", 500, range=COUNT),
     Setting("documents", "Retrieval: rank only this many documents.", 5000, range=COUNT),
 )
+_WORK = Setting("work", "Folder of finished trainings [default: STORE.tune].", metavar="FOLDER")
 _NAMES = [setting.name for setting in _OWN]
 SETTINGS = Settings(
-    {"": by_name(*_OWN) | described(EncoderConfig, TRAINING)},
-    {"Comparison": ("budget", "rows", "seeds", "dev_split"), "Training": ("base",)},
+    {"": by_name(*_OWN, _WORK) | described(EncoderConfig, TRAINING)},
+    {"Comparison": ("budget",), "Training": ("base",)},
 )
 
 
@@ -46,14 +47,8 @@ SETTINGS = Settings(
     "--out", type=click.Path(path_type=Path, dir_okay=False), panel=OUTPUT,
     help="Write the choice to this TOML recipe.",
 )  # fmt: skip
-@click.option(
-    "--work", type=click.Path(path_type=Path), panel=OUTPUT,
-    help="Folder of finished trainings [default: STORE.tune].",
-)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON instead of the tables.")
-def command(
-    store: Path, run: str | None, out: Path | None, work: Path | None, as_json: bool, **given: Any
-) -> None:
+def command(store: Path, run: str | None, out: Path | None, as_json: bool, **given: Any) -> None:
     """Find the negatives of STORE that train best: rules, strategy, depth and number, by short trainings.
 
     Rules from calibrate's frontier are crossed with strategies, depths and negatives per row. All train
@@ -63,7 +58,7 @@ def command(
 
     \b
     miner tune my.duckdb --out tuned.toml --budget 30m
-    miner tune my.duckdb --run r1 --base scratch --rows 5000
+    miner tune my.duckdb --run r1 --base scratch --set rows=5000
     miner decide my.duckdb --run r1 --config tuned.toml --name tuned
     miner train my.duckdb my-model --run tuned --config tuned.toml
     """
@@ -72,12 +67,13 @@ def command(
     from miner.workflows.tune import default_work, tune
 
     values = SETTINGS.values(given)[""]
+    work = Path(values.pop("work")) if "work" in values else default_work(store)
     own = {name: values.pop(name) for name in _NAMES if name in values}
     config = TuneConfig(run=run, training=EncoderConfig(evaluations=0, **values), **own)
     if out is not None:
         tune_report.require_writable(out)
     with progress() as reports:
-        report = tune(store, work or default_work(store), config, reports)
+        report = tune(store, work, config, reports)
     if out is not None:
         tune_report.write_recipe(report, out)
     if as_json:

@@ -190,13 +190,13 @@ def _require_dev(store: Database, run: StoredRun, config: TuneConfig) -> None:
     if run.split == config.dev_split:
         raise UsageError(
             f"run {run.name} is of split '{run.split}', which also chooses",
-            "name another split with --dev-split, or a run of another split with --run",
+            "name another split with --set dev_split=SPLIT, or a run of another split with --run",
         )
     if config.dev_split not in corpus.judged_splits(store):
         raise UsageError(
             f"nothing is judged in split '{config.dev_split}' of {store.path}: tune chooses by such a split",
             f"divide the judgments with miner ingest {store.path} SOURCE --dev 0.1, or name a split with "
-            "--dev-split",
+            "--set dev_split=SPLIT",
         )
 
 
