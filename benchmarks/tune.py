@@ -108,7 +108,7 @@ def main() -> None:
     arguments.add_argument("--batch", type=int, default=64, help="rows per batch [%(default)s]")
     arguments.add_argument("--rate", type=float, help="learning rate [as `miner train` has it]")
     given: Namespace = arguments.parse_args()
-    found = report("tune", given, full=given.rows >= 1000)
+    found = report("tune", given, full_size=given.rows >= 1000)
     training = EncoderConfig(
         base=given.base, batch_size=given.batch, learning_rate=given.rate, seed=given.seed, evaluations=0
     )

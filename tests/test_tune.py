@@ -467,7 +467,8 @@ def test_the_command_writes_the_recipe_and_says_what_is_next(
     report, work, _ = result
     given = [
         str(path), "--base", "scratch", "--set", "dimension=16", "--set", "batch_size=4", "--set", "epochs=4",
-        "--set", "threads=1", "--set", "arms=5", "--set", f"work={work}", "--out", str(tmp_path / "tuned.toml"),
+        "--set", "threads=1", "--set", "arms=5", "--set", f"work={work}",
+        "--out", str(tmp_path / "tuned.toml"),
     ]  # fmt: skip
     shown = CliRunner().invoke(command, given)
     assert shown.exit_code == 0, shown.output
