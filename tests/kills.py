@@ -45,7 +45,7 @@ _CHANGES = (
     "os.truncate",
     "os.chmod",
 )
-_CLOCKS = ("started", "finished", "begun", "seconds")
+_CLOCKS = ("started", "finished", "begun", "seconds", "measure_seconds")
 """Columns and keys that are of the clock."""
 
 
