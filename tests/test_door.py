@@ -254,7 +254,7 @@ def test_deciding_again_takes_any_setting(store: Store) -> None:
     assert by_object.config["rules"]["skip_top"] == 1
     assert by_object.config["selection"]["strategy"] == "random"
     assert miner.decide(store, "strict").config == strict.config
-    with pytest.raises(UsageError, match="depth cannot change"):
+    with pytest.raises(UsageError, match="depth belongs to the search"):
         run.decide(depth=5)
 
 

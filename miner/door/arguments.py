@@ -68,6 +68,12 @@ def run_in(store: Database, run: RunLike) -> runs.StoredRun:
     return run if isinstance(run, runs.StoredRun) else runs.find_run(store, run)
 
 
+def note_stale(store: Database, run: runs.StoredRun, progress: Progress) -> None:
+    """Notes that the store has changed since the run was mined, if it has."""
+    if stale := runs.staleness(store, run):
+        progress.note(stale)
+
+
 def configured(kind: type[Config], config: Config | None, settings: Mapping[str, Any]) -> Config:
     """Returns `config` (None: the defaults) with other values for the settings.
 
