@@ -126,8 +126,8 @@ _HOME = {
     "train": "miner.door.operations",
     "train_reranker": "miner.door.operations",
     "triplets": "miner.door.store",
-    "TuneConfig": "miner.workflows.tune_config",
-    "audit": "miner.door.quality",
+    "tune": "miner.door.operations",
+    "undo_relabel": "miner.door.quality",
 }
 
 __all__ = [

@@ -123,6 +123,9 @@ READS: dict[str, Any] = {
     "bench": lambda store, run, out, base: miner.bench(
         store, out, arms=("easy", "hard-filtered"), training=EncoderConfig(base=str(base), max_steps=1)
     ),
+    "tune": lambda store, run, out, base: miner.tune(
+        store, out, arms=1, finalists=1, budget=1e-6, training=EncoderConfig(base=str(base), max_steps=1)
+    ),
     "pretrain": lambda store, run, out, base: miner.pretrain(store, out, base=str(base), max_steps=1),
 }  # fmt: skip
 
@@ -134,9 +137,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def to_read(path: Path) -> Iterator[tuple[Store, miner.Run]]:
-    """A store that is open to read, with a run and a test split."""
-    tested = [{"query": f"what is {topic}", "positive": f"{topic}: something to eat"} for topic in TOPICS]
-    miner.ingest(path, tested, split="test")
+    """A store that is open to read, with a run, a dev split and a test split."""
+    for split in ("dev", "test"):
+        rows = [{"query": f"{split} {topic}", "positive": f"{topic} for the {split}"} for topic in TOPICS]
+        miner.ingest(path, rows, split=split)
     miner.mine(path, relative_margin=None, negatives=3, name="first")
     with Store.open(path, read_only=True) as opened:
         yield opened, opened.run()
@@ -498,8 +502,7 @@ def test_the_page_on_python_is_true(
     for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(block, names)
     names["store"].close()
-    (printed,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
-    assert capsys.readouterr().out == printed
+    assert capsys.readouterr().out == "".join(re.findall(r"```text\n(.*?)```", page, re.DOTALL))
     listed = set(re.findall(r"`(\w+)`", page))
     functions = {name for name in miner.__all__ if name.islower()}
     assert functions <= listed

@@ -102,7 +102,7 @@ def test_an_arm_that_is_always_best_reaches_the_final(scores: list[float], final
     for number in range(len(plan.rungs)):
         after = [*plan.rungs[number + 1 :]]
         kept = better_half([scores[arm] for arm in arms], after[0].arms if after else plan.finalists)
-        arms = [arms[place] for place in kept]
+        arms = [arms[position] for position in kept]
     assert len(arms) == plan.finalists
     assert max(range(len(scores)), key=scores.__getitem__) in arms
 

@@ -240,7 +240,7 @@ def tune(
     """
     from miner.workflows import tune as tuning
 
-    chosen, path = configured(TuneConfig, config, settings), path_of(store)
+    chosen, path = configured(TuneConfig, config, settings), path_of(store, read_only=True)
     with progress_for(progress) as reports:
         folder = tuning.default_work(path) if work is None else Path(work)
         return tuning.tune(path, folder, chosen, reports)

@@ -133,8 +133,8 @@ def _frontier(store: Database, run: StoredRun, seed: int, progress: Progress) ->
 
 def spread(found: Sequence[Rules], count: int) -> list[Rules]:
     """Returns at most `count` of them, evenly spaced, both ends among them."""
-    places = np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int))
-    return [found[place] for place in places.tolist()]
+    positions = np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int))
+    return [found[position] for position in positions.tolist()]
 
 
 def baselines(rules: Rules, selection: Selection, training: EncoderConfig) -> list[Arm]:
@@ -196,7 +196,7 @@ class ArmRows:
         positives = pairs_with(store, run, IN_BATCH, 0, training.seed)
         self.positives: int = positives.num_rows
         places = np.random.default_rng(training.seed).permutation(self.positives).tolist()
-        self._place = dict(zip(_keys(positives), places, strict=True))
+        self._position = dict(zip(_keys(positives), places, strict=True))
         self._pairs: dict[tuple[Arm, int], pa.Table] = {}
         mined = [arm for arm in arms if arm.kind == MINED]
         for arm, pairs in zip(mined, _decided(store, run, mined), strict=True):
@@ -212,10 +212,12 @@ class ArmRows:
         self._texts.documents(positives["positive_id"][:0])
 
     def _keep(self, arm: Arm, pairs: pa.Table, seeds: Sequence[int]) -> None:
-        """Keeps the positives with enough negatives, with the place of each in the seeded order."""
+        """Keeps the positives with enough negatives, with the position of each in the seeded order."""
         enough = pc.greater_equal(pc.list_value_length(pairs["negative_ids"]), arm.per_row)
         pairs = pairs.filter(enough)
-        pairs = pairs.append_column("place", pa.array([self._place[key] for key in _keys(pairs)], pa.int64()))
+        pairs = pairs.append_column(
+            "position", pa.array([self._position[key] for key in _keys(pairs)], pa.int64())
+        )
         for seed in seeds:
             self._pairs[arm, seed] = pairs
 
@@ -226,10 +228,10 @@ class ArmRows:
     def examples(self, arm: Arm, rows: int, seed: int) -> Examples:
         """Returns the first `rows` rows of an arm in the seeded order, or all if it has fewer."""
         pairs = self._pairs[arm, seed]
-        first = np.argsort(pairs["place"].to_numpy())[:rows]
+        first = np.argsort(pairs["position"].to_numpy())[:rows]
         # All positives of their queries: which negative a positive gets depends on the others.
         pairs = pairs.filter(pc.is_in(pairs["query_id"], value_set=pairs["query_id"].take(first).unique()))
-        order = np.argsort(pairs["place"].to_numpy())[: len(first)]
+        order = np.argsort(pairs["position"].to_numpy())[: len(first)]
         every = rows_of(self._texts, pairs, self._training.loss, arm.per_row, f"arm {arm.name}")
         return every.take(order.tolist())
 
