@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import wraps
 from math import isfinite, isnan
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from miner.errors import UsageError, near, nearest
+from miner.errors import UsageError, near, nearest, shown
+
+Config = TypeVar("Config")
 
 _MANY = re.compile(r"tuple\[(\w+), \.\.\.\](?: \| None)?")
 """The type of a field that is a tuple of values of one kind."""
@@ -87,8 +90,31 @@ class Range:
         """Returns `value` as `number` does; raises UsageError if it is not in the range."""
         accepted = self.number(value)
         if accepted is None:
-            raise UsageError(f"{name} must be {self.allowed(may_be_none, value)}, got {literal(value)}")
+            raise UsageError(f"{name} {self.refusal(value, may_be_none)}")
         return accepted
+
+    def refusal(self, value: object, may_be_none: bool, shown: str = "") -> str:
+        """Returns why a value is refused, as `must be …, got …`, and what to write if that can be told."""
+        must = f"must be {self.allowed(may_be_none, value)}, got {shown or literal(value)}"
+        return f"{must}{self._instead(value)}"
+
+    def _instead(self, value: object) -> str:
+        """Returns what to write for a percentage, a decimal comma or commas between thousands, if any."""
+        text = value.strip() if isinstance(value, str) else literal(value)
+        if self.is_whole:
+            digits = text.replace(",", "")
+            is_meant = re.fullmatch(r"\d{1,3}(,\d{3}){1,9}", text) and self.number(int(digits)) is not None
+            return f": write {digits}" if is_meant else ""
+        try:
+            number = float(text.removesuffix("%").replace(",", "."))
+        except ValueError:
+            return ""
+        percent = f"for {number:g} % " if text.endswith("%") else ""
+        if self.high == 1 and (percent or 2 <= number <= 100):
+            number, percent = number / 100, f"for {number:g} % "
+        elif percent and self.high != 100:
+            return ""
+        return "" if self.number(number) is None else f": {percent}write {number:.12g}"
 
     def allowed(self, may_be_none: bool, value: object = None) -> str:
         """Returns the range in words, with `none` if that is allowed; all of it if `value` is a number."""
@@ -179,6 +205,37 @@ def range_of(config: type, name: str) -> Range:
     return allowed
 
 
+def known_keywords(config: type[Config]) -> type[Config]:
+    """Makes a configuration's constructor raise UsageError for an unknown keyword, with the nearest one.
+
+    It stands above `@dataclass`, which then still tells type checkers and editors what the fields are.
+    """
+    construct: Callable[..., None] = config.__init__
+    known = [part.name for part in fields(config) if part.init]  # type: ignore[arg-type]
+
+    @wraps(construct)
+    def _init(self: Config, *values: Any, **settings: Any) -> None:
+        for name in settings:
+            if name not in known:
+                raise UsageError(
+                    f"{config.__name__} has no setting '{shown(name)}'{near(name, known)}",
+                    _home(config, name) or f"its settings: {', '.join(known)}",
+                )
+        construct(self, *values, **settings)
+
+    config.__init__ = _init  # type: ignore[misc]
+    return config
+
+
+def _home(config: type, name: str) -> str | None:
+    """Returns how to write a setting of a configuration within another one; None if none has it."""
+    for part in fields(config):
+        inner = _named(config, str(part.type))
+        if is_dataclass(inner) and name in {field.name for field in fields(inner)}:
+            return f"write {part.name}={part.type}({name}=…)"
+    return None
+
+
 def split_name(name: str) -> str:
     """Returns the split that a name means: `dev` for `validation`; an unknown name is a split of its own."""
     return SPLITS.get(name.casefold(), name)
@@ -210,14 +267,14 @@ def check_fields(config: Any) -> None:
         if allowed is not None:
             object.__setattr__(config, part.name, allowed.require(part.name, value))
         elif many := _MANY.fullmatch(str(part.type)):
-            members = _members(part.name, value, _named(config, many[1]), many[1])
+            members = _members(part.name, value, _named(type(config), many[1]), many[1])
             object.__setattr__(config, part.name, members)
         elif str(part.type).startswith("Path"):
             if not isinstance(value, str | os.PathLike):
                 raise UsageError(f"{part.name} must be a path, got {literal(value)}")
             object.__setattr__(config, part.name, Path(value))
         else:
-            _require_kind(part, value, _named(config, str(part.type)))
+            _require_kind(part, value, _named(type(config), str(part.type)))
             if choices := part.metadata.get("choices"):
                 require_one_of(part.name, value, choices)
             if part.name in _SPLIT_FIELDS:
@@ -232,9 +289,9 @@ def require_one_of(name: str, value: str, allowed: Collection[str]) -> None:
         )
 
 
-def _named(config: Any, kind: str) -> type | None:
+def _named(config: type, kind: str) -> type | None:
     """Returns the class that a field's type names in the configuration's module; None for other types."""
-    named = str if kind == "str" else vars(sys.modules[type(config).__module__]).get(kind)
+    named = str if kind == "str" else vars(sys.modules[config.__module__]).get(kind)
     return named if isinstance(named, type) else None
 
 

@@ -78,8 +78,9 @@ class Setting:
         if self.range is not None:
             value = self.range.parse(text)
             if value is None:
-                allowed = self.range.allowed(self.may_be_none, text)
-                raise UsageError(f"{where}{self.name} must be {allowed}, got {bare(text)}")
+                raise UsageError(
+                    f"{where}{self.name} {self.range.refusal(text, self.may_be_none, bare(text))}"
+                )
             return value
         if self.kind is bool:
             return self.check(_BOOLEANS.get(text, text), where)

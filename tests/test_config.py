@@ -344,7 +344,7 @@ def test_no_key_is_in_two_sections_and_every_key_has_help() -> None:
         ),
         (
             {"relative_margin": 5},
-            "relative_margin must be a number from -1e+30 to 1 or none, got 5",
+            "relative_margin must be a number from -1e+30 to 1 or none, got 5: for 5 % write 0.05",
         ),
         ({"percentile": 101}, "percentile must be a number from 0 to 100 or none, got 101"),
         ({"percentile": -1}, "percentile must be a number from 0 to 100 or none, got -1"),

@@ -462,7 +462,12 @@ def test_documents_queries_and_judgments_as_tables(tmp_path: Path) -> None:
         ),
         (42, {}, UsageError, "int is not a source"),
         ({"train": 42}, {}, UsageError, "int is not a source"),
-        ([], {}, UsageError, "no source named"),
+        ([], {}, UsageError, "the list of sources is empty; give a file, or a table with at least one row"),
+        ({}, {}, InputError, "dict: no rows to read"),
+        ({"train": []}, {}, InputError, "dict/train: no rows to read"),
+        (pd.DataFrame(), {}, InputError, "DataFrame: no rows to read"),
+        (Dataset.from_list([]), {}, InputError, "Dataset: no rows to read"),
+        ("", {}, InputError, "the name of a source is empty"),
         (ROWS, {"format": "beir"}, UsageError, "format beir is for files"),
         ({"train": ROWS}, {"hf_split": "tran"}, InputError, "did you mean 'train'"),
         (ROWS, {"queries": 3}, UsageError, "unknown setting 'queries'"),
@@ -542,3 +547,24 @@ def test_a_user_script_is_typed_and_runs(root: Path, tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[0] == "24 24"
     assert ran.stderr == ""
+
+
+@pytest.mark.parametrize("as_object", [True, False])
+def test_swapped_arguments_are_named(tmp_path: Path, as_object: bool) -> None:
+    path, out = tmp_path / "s.duckdb", tmp_path / "out"
+    miner.ingest(path, ROWS)
+    with miner.Store.open(path) as opened:
+        store = opened if as_object else str(path)
+        for function, other, order in (
+            (miner.evaluate, "bundled", "store, model"), (miner.train, out, "source, out"),
+            (miner.train_reranker, out, "store, out"), (miner.pretrain, out, "store, out"),
+            (miner.bench, out, "store, out"), (miner.loop, out, "store, out"),
+            (miner.export_run, out, "store, out"), (miner.explain, "q1", "store, query_id"),
+            (miner.ingest, ROWS, "store, sources"), (miner.ingest, "pairs.csv", "store, sources"),
+        ):  # fmt: skip
+            with pytest.raises(UsageError) as caught:
+                function(other, store)  # type: ignore[operator]
+            assert caught.value.message == f"{path} is a store, and the store comes first"
+            assert caught.value.hint == f"call {function.__name__}({order})"  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="a store is a Store or its path, got 5; the store comes first"):
+        miner.mine(5)  # type: ignore[arg-type]

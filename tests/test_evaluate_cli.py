@@ -342,7 +342,8 @@ def test_errors(store: Path, models: Path, tmp_path: Path, capsys: pytest.Captur
         ),
         (store, encoder): (
             2,
-            f"Error: {store} is a store: the model comes first\n  miner evaluate {encoder} {store}\n",
+            f"Error: {store} is a store, not MODEL: the order is MODEL STORE\n"
+            f"  miner evaluate {encoder} {store}\n",
         ),
         (encoder, store, "--beside", f"{store}:dev"): (
             2,

@@ -83,3 +83,38 @@ def test_every_field_is_a_setting_with_help_and_the_same_default() -> None:
     for field in fields(SourceConfig):
         assert settings[field.name].help
         assert settings[field.name].default == field.default
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_source_in_the_place_of_the_store_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], is_there: bool
+) -> None:
+    source, store = tmp_path / "pairs.csv", tmp_path / "my.duckdb"
+    source.write_text("query,positive\na,b\n")
+    content = source.read_bytes()
+    if is_there:
+        _run(capsys, store, source)
+    for words, swapped in (
+        ((source, store), f"miner ingest {store} {source}"),
+        ((source, source), f"miner ingest my.duckdb {source} {source}"),
+        ((tmp_path, store), f"miner ingest {store} {tmp_path}"),
+        (("hf:imdb", store), f"miner ingest {store} hf:imdb"),
+        (("python:asyncio", store, source), f"miner ingest {store} python:asyncio {source}"),
+    ):
+        code, said = _run(capsys, *words)
+        assert (code, said) == (
+            2,
+            f"Error: {words[0]} is a source, not a store: the store comes first\n  {swapped}\n",
+        )
+    assert source.read_bytes() == content
+    assert store.exists() == is_there
+
+
+def test_a_store_is_not_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, store = tmp_path / "pairs.csv", tmp_path / "my.duckdb"
+    source.write_text("query,positive\na,b\n")
+    _run(capsys, store, source)
+    assert _run(capsys, tmp_path / "other.duckdb", store) == (
+        1,
+        f"Error: {store} is a store, not a source\n  name the files that it was made from\n",
+    )

@@ -185,9 +185,9 @@ def test_judgments_may_come_before_what_they_name(tmp_path: Path, folder: Path) 
 def test_no_sources_and_bad_options(tmp_path: Path, folder: Path) -> None:
     settings: dict[str, Any]
     for sources, settings, message in (
-        ([], {}, "no source named"),
+        ([], {}, "the list of sources is empty"),
         (["x"], {"format": "bier"}, "no source format 'bier' (did you mean 'beir'?)"),
-        (["x"], {"max_bad": 2}, "max_bad must be a number from 0 to 1, got 2"),
+        (["x"], {"max_bad": 2}, "max_bad must be a number from 0 to 1, got 2: for 2 % write 0.02"),
         (
             ["x"],
             {"positives_per_query": 0},
@@ -208,7 +208,7 @@ def test_missing_source_names_the_nearest(tmp_path: Path, folder: Path) -> None:
 
 
 def test_a_folder_is_no_store(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(StoreError, match="is a folder, not a store"):
+    with pytest.raises(UsageError, match="is a source, not a store: the store comes first; miner ingest my"):
         ingest(folder, [str(folder)])
     assert (folder / "corpus.jsonl").exists()
 

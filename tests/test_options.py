@@ -28,6 +28,7 @@ from miner.workflows.bench_config import BenchConfig
 from miner.workflows.loop import LoopConfig
 from miner.workflows.train import TrainingRows
 from miner.workflows.tune_config import TuneConfig
+from tests.stores import make_store
 
 MINING = Settings(
     TABLES,
@@ -351,3 +352,30 @@ def test_the_help_of_a_command_is_short_and_grouped(name: str) -> None:
     assert command is not None
     if len(command.params) > 5:
         assert ended.stdout.count("╭─ ") >= 3
+
+
+def test_a_store_in_the_place_of_another_argument_is_named(tmp_path: Path) -> None:
+    store = tmp_path / "s.duckdb"
+    with make_store(store, {"d": "a"}, {"q": "b"}, [("q", "d")]):
+        pass
+    for words, order, right in (
+        (["train", "out", store], "OUT: the order is TRIPLETS OUT", f"train {store} out"),
+        (["export", "out", store], "OUT: the order is STORE OUT", f"export {store} out"),
+        (["loop", "out", store], "OUT: the order is STORE OUT", f"loop {store} out"),
+        (["pretrain", "out", store], "OUT: the order is STORE OUT", f"pretrain {store} out"),
+        (["train-reranker", "a b", store], "OUT: the order is STORE OUT", f"train-reranker {store} 'a b'"),
+        (["explain", "q", store], "QUERY_ID: the order is STORE QUERY_ID", f"explain {store} q"),
+        (["evaluate", store, "m"], "MODEL: the order is MODEL STORE", f"evaluate m {store}"),
+        (
+            ["runs diff", "r1", "r2", store],
+            "AFTER: the order is STORE BEFORE AFTER",
+            f"runs diff {store} r1 r2",
+        ),
+    ):
+        result = CliRunner().invoke(group, [str(word) for word in words])
+        assert isinstance(result.exception, UsageError), words
+        assert str(result.exception) == f"{store} is a store, not {order}; miner {right}"
+    result = CliRunner().invoke(group, ["sql", "SELECT 1", str(store)])
+    assert str(result.exception) == (
+        f"{store} is a file, not QUERY: the order is STORE QUERY; miner sql {store} 'SELECT 1'"
+    )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import pkgutil
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import miner
 from miner.cli.main import COMMANDS, group
 from miner.cli.numbers import Within
+from miner.cli.options import Settings
 from miner.errors import UsageError
 from miner.evaluation.evaluate import EvaluationConfig
 from miner.mining.config import MiningConfig, Rules, Selection, read_recipe, with_values
 from miner.ranges import COUNT, SHARE, Range, check_fields, literal, number, whole
+from miner.recipe import Setting
 from miner.sources.config import SourceConfig
 from miner.store.select import Limits
 from miner.training.examples import Columns
@@ -105,6 +109,39 @@ def test_numbers_of_other_kinds_become_plain_ones() -> None:
     assert SHARE.number(10**400) is None
 
 
+@pytest.mark.parametrize(
+    ("allowed", "value", "instead"),
+    [
+        (number(0, 1, below=True), "10%", "for 10 % write 0.1"),
+        (number(0, 1, below=True), "10 %", "for 10 % write 0.1"),
+        (number(0, 1, below=True), "12,5%", "for 12.5 % write 0.125"),
+        (number(0, 1, below=True), 10, "for 10 % write 0.1"),
+        (SHARE, "25", "for 25 % write 0.25"),
+        (SHARE, "0,25", "write 0.25"),
+        (SHARE, "0.5%", "for 0.5 % write 0.005"),
+        (number(-1e30, 1), "5%", "for 5 % write 0.05"),
+        (number(0, 100), "5%", "for 5 % write 5"),
+        (number(0, 100), "0,5", "write 0.5"),
+        (COUNT, "1,000", "write 1000"),
+        (COUNT, "1,000,000", "write 1000000"),
+        (SHARE, "150%", ""),
+        (SHARE, 1.5, ""),
+        (SHARE, "%", ""),
+        (number(-1e30, 1e30), "5%", ""),
+        (whole(1, 500), "1,000", ""),
+        (COUNT, "1,00", ""),
+        (COUNT, "5%", ""),
+    ],
+)
+def test_a_percentage_or_a_comma_gets_the_number_to_write(
+    allowed: Range, value: object, instead: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        allowed.require("x", value)
+    end = f"got {literal(value)}{f': {instead}' if instead else ''}"
+    assert caught.value.message == f"x must be {allowed.allowed(False, value)}, {end}"
+
+
 def test_a_value_is_shown_on_one_line_that_can_be_read() -> None:
     assert literal("a\nb") == r"'a\nb'"
     assert len(literal("x" * 100_000)) == 60
@@ -178,6 +215,37 @@ def test_every_number_option_has_a_range_and_names_it(option: click.Option) -> N
     assert default is None or option.type_cast_value(context, default) == default
 
 
+SHARES = [
+    pytest.param(settings, known, id=f"{name} {known.name}")
+    for name in COMMANDS
+    if (settings := getattr(group.get_command(click.Context(group), name), "settings", None))
+    for table in settings.tables.values()
+    for known in table.values()
+    if known.range is not None and not known.range.is_whole and known.range.high in (1, 100)
+]
+"""Every setting of every command that is a share or a percentile."""
+
+
+@pytest.mark.parametrize(("settings", "known"), SHARES)
+def test_every_share_says_how_to_write_a_percentage(settings: Settings, known: Setting) -> None:
+    assert known.range is not None
+    written = "0.1" if known.range.high == 1 else "10"
+    with pytest.raises(UsageError) as caught:
+        known.parse("10%", "--set ")
+    assert caught.value.message.startswith(f"--set {known.name} must be a number ")
+    assert caught.value.message.endswith(f", got 10%: for 10 % write {written}")
+    for option in settings.options():
+        if option.name == known.name:
+            with pytest.raises(click.BadParameter, match=f"got 10%: for 10 % write {written}$"):
+                option.type_cast_value(click.Context(click.Command("x")), "10%")
+
+
+def test_there_are_many_shares() -> None:
+    assert len(SHARES) > 20
+    refused = CliRunner().invoke(group, ["calibrate", "s", "--target", "1%"])
+    assert refused.stderr.rstrip().endswith("got 1%: for 1 % write 0.01")
+
+
 # Every configuration
 
 
@@ -214,6 +282,47 @@ def made(config: type, **values: Any) -> Any:
     if hasattr(found, "check"):
         found.check()
     return found
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(
+            kind
+            for name in miner.__all__
+            if is_dataclass(kind := getattr(miner, name)) and kind is not miner.Run
+        ),
+        Limits,
+        Columns,
+    ],
+)
+def test_an_unknown_keyword_is_refused_with_the_nearest_setting(config: type) -> None:
+    names = [part.name for part in fields(config) if part.init]
+    wrong = f"{names[-1]}x"
+    with pytest.raises(UsageError) as caught:
+        config(**{wrong: 3})
+    assert caught.value.message.startswith(f"{config.__name__} has no setting '{wrong}' (did you mean '")
+    assert caught.value.hint == f"its settings: {', '.join(names)}"
+    assert set(inspect.signature(config).parameters) == set(names)
+
+
+def test_a_setting_of_a_part_says_where_it_belongs() -> None:
+    assert config_error(lambda: Rules(percntile=3)).startswith(  # type: ignore[call-arg]
+        "Rules has no setting 'percntile' (did you mean 'percentile'?); its settings: reference_positive, "
+    )
+    assert config_error(lambda: MiningConfig(percentile=3)) == (  # type: ignore[call-arg]
+        "MiningConfig has no setting 'percentile'; write rules=Rules(percentile=…)"
+    )
+    assert config_error(lambda: BenchConfig(epochs=3)) == (  # type: ignore[call-arg]
+        "BenchConfig has no setting 'epochs'; write training=EncoderConfig(epochs=…)"
+    )
+    assert config_error(lambda: replace(Rules(), percntile=3)).startswith("Rules has no setting 'percntile'")
+
+
+def config_error(make: Callable[[], object]) -> str:
+    with pytest.raises(UsageError) as caught:
+        make()
+    return str(caught.value)
 
 
 def _default(kind: str) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from miner.ranges import BETWEEN, SEED, check_fields, whole, within
+from miner.ranges import BETWEEN, SEED, check_fields, known_keywords, whole, within
 
 
+@known_keywords
 @dataclass(frozen=True)
 class AuditConfig:
     """How positives are hidden. Raises UsageError at construction for a value out of range."""

@@ -17,7 +17,7 @@ from miner.errors import UsageError
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import config_of, mine
 from miner.models.names import resolve
-from miner.ranges import ABOVE_0, check_fields, within
+from miner.ranges import ABOVE_0, check_fields, known_keywords, within
 from miner.reporting.readable import Readable
 from miner.schema import SUSPECTED
 from miner.stats import Rate, clustered_rate
@@ -29,6 +29,7 @@ from miner.store.models import models_of_unknown_training
 from miner.store.runs import StoredRun, changed_since
 
 
+@known_keywords
 @dataclass(frozen=True)
 class RelabelConfig:
     """What becomes a judgment. Raises UsageError at construction for a value out of range."""

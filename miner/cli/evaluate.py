@@ -73,12 +73,9 @@ def command(
     from miner.evaluation.report import as_json as to_json
     from miner.evaluation.report import evaluate_on, store_split
     from miner.evaluation.table import table
-    from miner.store.faults import is_database
 
     if per_query and not (as_json or out):
         raise UsageError("--per-query adds to the JSON, which is not written", "add --json or --out FILE")
-    if is_database(Path(model)):
-        raise UsageError(f"{model} is a store: the model comes first", f"miner evaluate {store} {model}")
     if out is not None:
         require_file(out)
     config = EvaluationConfig(against=against, **SETTINGS.values(given)[""])

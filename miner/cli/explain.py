@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from miner.cli.numbers import Within
-from miner.cli.options import OUTPUT, RUN
+from miner.cli.options import OUTPUT, RUN, Command
 from miner.ranges import COUNT
 
 if TYPE_CHECKING:
     from miner.mining.explain import Explanation
 
 
-@click.command("explain")
+@click.command("explain", cls=Command)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("query_id")
 @click.option("--run", panel=RUN, help="The run to explain [default: the last].")

@@ -27,9 +27,7 @@ class Within(click.FloatRange):
             return value
         found = self.allowed.parse(value)
         if found is None:
-            self.fail(
-                f"must be {self.allowed.allowed(self._may_be_none, value)}, got {bare(value)}", param, ctx
-            )
+            self.fail(self.allowed.refusal(value, self._may_be_none, bare(value)), param, ctx)
         return found
 
     def _describe_range(self) -> str:

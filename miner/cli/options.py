@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -193,6 +195,25 @@ class Command(RichCommand):
                 f"No such option '{error.option_name}'.{self._hint(error)}", ctx
             ) from error
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; raises UsageError before, if a store stands in the place of another argument."""
+        values = {
+            argument: str(ctx.params[argument.name])
+            for argument in self.params
+            if isinstance(argument, click.Argument) and argument.nargs == 1 and argument.name in ctx.params
+        }
+        slot = next((one for one in values if one.name in _STORES), None)
+        for argument, value in values.items():
+            if slot is not None and argument is not slot and _is_store(value) and not _is_store(values[slot]):
+                others = [other for one, other in values.items() if one is not argument]
+                others.insert(list(values).index(slot), value)
+                raise UsageError(
+                    f"{value} is a store, not {argument.make_metavar(ctx)}: the order is "
+                    f"{' '.join(one.make_metavar(ctx) for one in values)}",
+                    f"miner {self.name} {' '.join(map(quote, others))}",
+                )
+        return super().invoke(ctx)
+
     def _hint(self, error: click.NoSuchOption) -> str:
         option = error.option_name
         if option in self._renamed:
@@ -208,6 +229,16 @@ class Command(RichCommand):
             key = self.settings.key_of(meant)
             return f" Did you mean {key}?" if str(key) in advice else f" Did you mean {meant}? {advice}"
         return f" Did you mean {meant}?" if meant else ""
+
+
+_STORES = ("store", "triplets")
+"""Names of the arguments that take a store."""
+
+
+def _is_store(value: str) -> bool:
+    from miner.store.access import is_store  # imports DuckDB, which the help does not need
+
+    return os.path.isfile(value) and is_store(Path(value))
 
 
 def _panel(param: click.Parameter) -> object:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from miner.cli.options import OUTPUT, RUN
+from miner.cli.options import OUTPUT, RUN, Command
 
 if TYPE_CHECKING:
     from miner.store.database import Database
     from miner.store.runs import StoredRun
 
 
-@click.command("runs")
+@click.command("runs", cls=Command)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option(
     "--remove", multiple=True, metavar="RUN", panel=RUN,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from miner.cli.options import OUTPUT
+from miner.cli.options import OUTPUT, Command
 from miner.errors import shown, snippet
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _SHOWN = 90
 """Characters of an example."""
 
 
-@click.command("runs diff")
+@click.command("runs diff", cls=Command)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("before")
 @click.argument("after")

@@ -16,6 +16,7 @@ from decimal import Decimal
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -65,6 +66,11 @@ def command(
     miner sql my.duckdb "SELECT reason, count(*) FROM dropped GROUP BY ALL"
     miner sql my.duckdb "FROM triplet_texts" --out triplets.parquet
     """
+    if os.path.isfile(query):
+        raise UsageError(
+            f"{query} is a file, not QUERY: the order is STORE QUERY",
+            f"miner sql {quote(query)} {quote(str(store))}",
+        )
     limits = Limits(seconds=timeout, memory=memory, is_total=out is not None)
     chosen = _format(form, out)
     with confined(limits), select(store, query, limits, abandon=_give_up) as result:

@@ -13,7 +13,7 @@ from miner.curation.near import WordSets, near_pairs, words
 from miner.engine.files import WAIT, locked, require_file, write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
-from miner.ranges import ABOVE_0, NGRAM, check_fields, within
+from miner.ranges import ABOVE_0, NGRAM, check_fields, known_keywords, within
 from miner.reporting.readable import Readable
 from miner.store import contamination as stored
 from miner.store.contamination import is_removed, record_contamination
@@ -26,6 +26,7 @@ and white space; nearly the same words; parts of it in one training text. A docu
 or by its passage without the title."""
 
 
+@known_keywords
 @dataclass(frozen=True)
 class ContaminationConfig:
     """What counts as contamination. Raises UsageError for a value out of range."""

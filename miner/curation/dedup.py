@@ -12,7 +12,7 @@ import pyarrow as pa
 from miner.curation.near import WordSets, near_pairs
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
-from miner.ranges import ABOVE_0, check_fields, within
+from miner.ranges import ABOVE_0, check_fields, known_keywords, within
 from miner.reporting.readable import Readable
 from miner.store import duplicates as stored
 from miner.store.corpus import ROLES
@@ -26,6 +26,7 @@ Links = tuple[Ints, Ints, Floats]
 HOW = ("exact", "near", "vectors")
 
 
+@known_keywords
 @dataclass(frozen=True)
 class DedupConfig:
     """What counts as a copy. Raises UsageError for a value out of range."""

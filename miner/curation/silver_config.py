@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from miner.errors import UsageError
-from miner.ranges import DEPTH, DTYPES, SHARE, check_fields, require_one_of, within
+from miner.ranges import DEPTH, DTYPES, SHARE, check_fields, known_keywords, require_one_of, within
 from miner.store.silver import QUERIES
 
 AUTO = "auto"
 
 
+@known_keywords
 @dataclass(frozen=True)
 class SilverConfig:
     """How to make silver judgments. Raises UsageError for a value out of range."""

@@ -14,6 +14,7 @@ from miner.errors import UsageError, listed, near
 from miner.mining.config import Rules, with_rules
 from miner.ranges import literal
 from miner.store import runs
+from miner.store.access import is_store
 from miner.store.database import Database
 
 StoreLike = Database | str | os.PathLike[str]
@@ -58,9 +59,24 @@ def path_of(store: StoreLike, *, read_only: bool = False) -> Path:
     if not read_only:
         require_writable(store)
     if not isinstance(store, Database):
+        if not isinstance(store, str | os.PathLike):
+            raise UsageError(f"a store is a Store or its path, got {literal(store)}", "the store comes first")
         return Path(store)
     store.release()
     return store.path
+
+
+def require_order(store: object, other: object, call: str) -> None:
+    """Raises UsageError if `other` is a store and `store` is not; `call` has them in the right order."""
+    if _is_store(other) and not _is_store(store):
+        name = other.path if isinstance(other, Database) else other
+        raise UsageError(f"{name} is a store, and the store comes first", f"call {call}")
+
+
+def _is_store(value: object) -> bool:
+    if isinstance(value, Database):
+        return True
+    return isinstance(value, str | os.PathLike) and is_store(Path(value))
 
 
 def run_in(store: Database, run: RunLike) -> runs.StoredRun:

@@ -16,7 +16,16 @@ from miner.curation.contamination import ContaminationConfig, ContaminationRepor
 from miner.curation.dedup import DedupConfig, DedupReport
 from miner.curation.silver import SilverReport
 from miner.curation.silver_config import SilverConfig
-from miner.door.arguments import Reports, StoreLike, configured, divided, opened, path_of, require_writable
+from miner.door.arguments import (
+    Reports,
+    StoreLike,
+    configured,
+    divided,
+    opened,
+    path_of,
+    require_order,
+    require_writable,
+)
 from miner.engine.progress_bars import progress_for
 from miner.evaluation import evaluate as evaluating
 from miner.evaluation.evaluate import EvaluationConfig
@@ -57,6 +66,7 @@ def ingest(
     are those of SourceConfig. All sources are added or, if anything is wrong, none. Raises InputError,
     UsageError and StoreError.
     """
+    require_order(store, sources, "ingest(store, sources)")
     chosen = configured(SourceConfig, config, settings)
     path = path_of(store)
     with progress_for(progress) as reports:
@@ -135,6 +145,7 @@ def train(
     Settings are those of EncoderConfig and of TrainingRows, which says what to train on. `force` replaces a
     model in `out` that has other rows or settings. Raises UsageError, InputError and ModelError.
     """
+    require_order(source, out, "train(source, out)")
     about_rows, others = divided(settings, TrainingRows)
     chosen = configured(EncoderConfig, config, others)
     which = configured(TrainingRows, rows, about_rows)
@@ -159,6 +170,7 @@ def train_reranker(
     """
     from miner.training import reranker
 
+    require_order(store, out, "train_reranker(store, out)")
     chosen = configured(RerankerConfig, config, settings)
     require_writable(store)  # it is open to read until the end, when the training is recorded in it
     with progress_for(progress) as reports, opened(store, reports, read_only=True) as found:
@@ -180,6 +192,7 @@ def pretrain(
     """
     from miner.training import tsdae
 
+    require_order(store, out, "pretrain(store, out)")
     chosen = configured(PretrainConfig, config, settings)
     with progress_for(progress) as reports:
         return tsdae.pretrain(path_of(store, read_only=True), Path(out), chosen, reports, force=force)
@@ -198,6 +211,7 @@ def evaluate(
     `compare` returns how two results differ. Settings are those of EvaluationConfig. Raises ModelError and
     UsageError.
     """
+    require_order(store, model, "evaluate(store, model)")
     chosen = configured(EvaluationConfig, config, settings)
     with progress_for(progress) as reports, opened(store, reports, read_only=True) as found:
         return evaluating.evaluate(found, str(model), chosen, reports)
@@ -218,6 +232,7 @@ def bench(
     """
     from miner.workflows import bench as benching
 
+    require_order(store, out, "bench(store, out)")
     chosen, path = configured(BenchConfig, config, settings), path_of(store, read_only=True)
     with progress_for(progress) as reports:
         folder = benching.default_out(path) if out is None else Path(out)
@@ -261,6 +276,7 @@ def loop(
     """
     from miner.workflows import loop as looping
 
+    require_order(store, out, "loop(store, out)")
     if config is None:
         config = looping.LoopConfig(MiningConfig(encoder="bundled"), EncoderConfig())
     chosen = configured(looping.LoopConfig, config, settings)

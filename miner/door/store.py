@@ -16,7 +16,16 @@ from miner.auditing.relabel import RelabelConfig, RelabelReport
 from miner.curation.contamination import ContaminationReport
 from miner.curation.dedup import DedupConfig, DedupReport
 from miner.door import operations, quality
-from miner.door.arguments import Reports, RunLike, StoreLike, configured, note_stale, opened, run_in
+from miner.door.arguments import (
+    Reports,
+    RunLike,
+    StoreLike,
+    configured,
+    note_stale,
+    opened,
+    require_order,
+    run_in,
+)
 from miner.door.operations import PathLike
 from miner.door.triplets import Triplets
 from miner.engine.progress import SILENT
@@ -357,6 +366,7 @@ def explain(store: StoreLike, query_id: str, run: RunLike = None) -> Explanation
 
     Raises StoreError for an unknown query, UsageError for a run without it.
     """
+    require_order(store, query_id, "explain(store, query_id)")
     with opened(store, SILENT, read_only=True) as found, found.snapshot():
         explanation = explaining.explain(found, query_id, run_in(found, run).name)
         return replace(explanation, run=_public(store, explanation.run))
@@ -392,6 +402,7 @@ def export_run(
     Settings are those of ExportConfig. Raises UsageError for settings that do not fit together or a folder
     that is in use, StoreError if the run has no triplets.
     """
+    require_order(store, out, "export_run(store, out)")
     chosen = configured(ExportConfig, config, settings)
     with progress_for(progress) as reports, opened(store, reports, read_only=True) as found, found.snapshot():
         return write_export(found, Path(out), chosen, reports)

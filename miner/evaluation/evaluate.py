@@ -19,7 +19,7 @@ from miner.models.kinds import is_reranker
 from miner.models.names import resolve
 from miner.models.reranker import Reranker
 from miner.models.similarity import COSINE
-from miner.ranges import COUNT, DEPTH, SEED, check_fields, within
+from miner.ranges import COUNT, DEPTH, SEED, check_fields, known_keywords, within
 from miner.store.corpus import require_judgments, split_facts
 from miner.store.database import Database
 from miner.store.evidence import known_scores
@@ -35,6 +35,7 @@ _PER_QUERY = 2
 Model = Encoder | Reranker
 
 
+@known_keywords
 @dataclass(frozen=True)
 class EvaluationConfig:
     """What to measure, and which other models to compare with. Raises UsageError for invalid values."""

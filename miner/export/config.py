@@ -12,13 +12,14 @@ from miner.errors import UsageError, counted, near
 from miner.export import dpr, flagembedding, tevatron, training
 from miner.export.formats import Format, Shape
 from miner.export.writers import FLAT, WRITERS
-from miner.ranges import COUNT, check_fields, within
+from miner.ranges import COUNT, check_fields, known_keywords, within
 from miner.store.runs import StoredRun
 
 FORMATS: Mapping[str, Format] = training.FORMATS | flagembedding.FORMATS | tevatron.FORMATS | dpr.FORMATS
 """Every format by name."""
 
 
+@known_keywords
 @dataclass(frozen=True)
 class ExportConfig:
     """The settings of an export."""

@@ -17,6 +17,7 @@ from miner.ranges import (
     SHARE,
     Range,
     check_fields,
+    known_keywords,
     number,
     whole,
 )  # fmt: skip
@@ -48,6 +49,7 @@ _UNSET: Any = object()
 """A relative margin that was not named: DEFAULT_MARGIN, or none if another rule is named."""
 
 
+@known_keywords
 @dataclass(frozen=True)
 class Rules:
     """The rules that drop candidates for their score or rank. The first rule that drops one is its reason.
@@ -120,6 +122,7 @@ def with_rules(rules: Rules, values: Mapping[str, Any]) -> Rules:
     return replace(rules, **(RULES if replaces else {}) | dict(values))
 
 
+@known_keywords
 @dataclass(frozen=True)
 class Selection:
     """How negatives are selected from the kept candidates, and with which positives they are paired."""
@@ -152,6 +155,7 @@ class Selection:
         check_fields(self)
 
 
+@known_keywords
 @dataclass(frozen=True)
 class MiningConfig:
     """All settings that the triplets depend on. Raises UsageError at construction for an invalid value."""

@@ -383,7 +383,7 @@ def config_of(run: StoredRun) -> MiningConfig:
         return MiningConfig(
             **{**values, "protected": tuple(values["protected"])}, rules=rules, selection=selection
         )
-    except (TypeError, KeyError) as error:
+    except (UsageError, KeyError) as error:
         raise StoreError(
             f"run '{run.name}' was made by another version of miner", "mine again with this version"
         ) from error

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import cast
 
 from miner.engine.files import WAIT, locked, replacing, spilling
@@ -13,10 +14,11 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import InputError, UsageError, listed
 from miner.sources import beir, hub, python_docs, tabular, trec
 from miner.sources.config import FORMATS, SourceConfig
-from miner.sources.files import files_in, locate
+from miner.sources.files import File, files_in, locate
 from miner.sources.memory import is_rows, open_memory
 from miner.sources.part import Part, Rows, Source
 from miner.sources.saved import is_saved_dataset
+from miner.store.access import is_store
 from miner.store.faults import becoming
 from miner.store.intake import IngestReport, intake
 
@@ -51,7 +53,8 @@ def ingest(
     several = isinstance(sources, list | tuple) and not is_rows(sources)
     given = cast(Sequence[object], sources if several else [sources])
     if not given:
-        raise UsageError("no source named", f"miner ingest {store_path} SOURCE")
+        raise UsageError("the list of sources is empty", "give a file, or a table with at least one row")
+    _require_order(os.fspath(store_path), given)
     opened = [one if isinstance(one, Source) else open_source(one, config) for one in given]
     store = Path(store_path)
     with (
@@ -71,6 +74,21 @@ def ingest(
         return arriving.finish(
             config.max_bad, config.unpad_query_ids, config.queries_are_documents, config.division
         )
+
+
+def _require_order(store: str, sources: Sequence[object]) -> None:
+    """Raises UsageError if `store` is what only a source can be: a folder, a table, hf:NAME, python:NAME."""
+    is_table = tabular.is_table(File(Path(store), store))
+    is_source = is_table or store.startswith((hub.PREFIX, python_docs.PREFIX)) or os.path.isdir(store)
+    if not is_source or is_store(Path(store)):
+        return
+    names = [os.fspath(one) if isinstance(one, str | os.PathLike) else "SOURCE" for one in sources]
+    meant = next((name for name in names if name.endswith(".duckdb") or is_store(Path(name))), "my.duckdb")
+    others = [store, *(name for name in names if name != meant)]
+    raise UsageError(
+        f"{store} is a source, not a store: the store comes first",
+        f"miner ingest {quote(meant)} {' '.join(map(quote, others))}",
+    )
 
 
 @contextmanager
@@ -141,6 +159,8 @@ def detect(source: str) -> str:
         if source.startswith(prefix):
             return name
     path = locate(source)
+    if is_store(path):
+        raise InputError(f"{source} is a store, not a source", "name the files that it was made from")
     if path.is_dir() and beir.is_beir(path):
         return "beir"
     if path.is_dir() and is_saved_dataset(path):

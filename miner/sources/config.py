@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from miner.errors import UsageError, listed, near, shown
-from miner.ranges import BELOW_1, NO_VALUE, SEED, SHARE, SPLITS, check_fields, whole, within
+from miner.ranges import BELOW_1, NO_VALUE, SEED, SHARE, SPLITS, check_fields, known_keywords, whole, within
 from miner.store.division import Division, require_undivided
 
 FORMATS = ("auto", "beir", "pairs", "triplets", "labels", "trec", "hf", "python")
@@ -26,6 +26,7 @@ NAMES = (
 """The names in `columns` that need no further option."""
 
 
+@known_keywords
 @dataclass(frozen=True)
 class SourceConfig:
     """How to read the sources of one ingest. `check` raises UsageError for a value out of range."""

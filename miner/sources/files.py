@@ -84,6 +84,8 @@ class Line(NamedTuple):
 
 def locate(source: str) -> Path:
     """Returns the path of a source; raises InputError, with the nearest name, if nothing is there."""
+    if not source.strip():
+        raise InputError("the name of a source is empty", "name a file or folder, hf:NAME, or python:PACKAGE")
     path = Path(source).expanduser()
     if path.exists():
         if not path.is_file() and not path.is_dir():

@@ -56,6 +56,8 @@ def open_memory(source: object, config: SourceConfig) -> Source:
                 f"its splits: {listed(tables)}",
             )
         chosen = tables if config.hf_split is None else {config.hf_split: tables[config.hf_split]}
+        if not chosen:
+            raise InputError(f"{name}: no rows to read", "give at least one table")
     else:
         split = str(getattr(source, "split", None) or "train")  # a Dataset has the name of its split
         chosen = {split: _table(name, source)}
@@ -108,9 +110,13 @@ def _judgments(name: str, tables: Sequence[tuple[Table, str]], config: SourceCon
 def _table(origin: str, source: Any) -> Table:
     datasets, pandas = sys.modules.get("datasets"), sys.modules.get("pandas")
     if datasets is not None and isinstance(source, datasets.Dataset):
+        if not source.column_names:
+            raise InputError(f"{origin}: no rows to read", "give a Dataset with columns and rows")
         return dataset_table(origin, source)
     if is_rows(source):
         return _rows_table(origin, source)
+    if isinstance(source, list | tuple) and not source:
+        raise InputError(f"{origin}: no rows to read", "give at least one row")
     try:
         if pandas is not None and isinstance(source, pandas.DataFrame):
             named = any(name is not None for name in source.index.names)
@@ -127,6 +133,8 @@ def _table(origin: str, source: Any) -> Table:
 
 def _arrow_table(origin: str, table: pa.Table) -> Table:
     names = table.column_names
+    if not names:
+        raise InputError(f"{origin}: no rows to read", "give a table with columns and rows")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{origin}: two columns named '{shown(twice)}'", "rename one of them")

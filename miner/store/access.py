@@ -22,7 +22,7 @@ from typing import Any
 import duckdb
 
 from miner.errors import StoreError
-from miner.store.faults import open_error
+from miner.store.faults import is_database, open_error
 
 Note = Callable[[str], None]
 
@@ -107,6 +107,12 @@ def _by_whom(file: Path, error: Exception) -> str:
     return f": {writer}" if writer and writer.pid == int(process[1]) else f": process {process[1]}"
 
 
+def is_store(path: Path) -> bool:
+    """Returns whether there is a DuckDB file at `path`; does not open one that this process has open."""
+    file = os.path.realpath(path)
+    return any(access.file == file for access in list(_OPEN)) or is_database(path)
+
+
 class Access:
     """The connection of one store; other processes can open the file between two uses of it.
 
@@ -128,6 +134,11 @@ class Access:
         """Whether `close` was called."""
         self._ended = threading.Event()
         self._watcher = threading.current_thread()
+
+    @property
+    def file(self) -> str:
+        """The path of the file, without links."""
+        return os.path.realpath(self._file)
 
     def open(self, wait: float) -> None:
         """Opens the file for the first time; raises what `connect` raises."""

@@ -22,7 +22,7 @@ import duckdb
 
 from miner.errors import MinerError, StoreError, UsageError
 from miner.processors import cores
-from miner.ranges import check_fields, literal, number, within
+from miner.ranges import check_fields, known_keywords, literal, number, within
 from miner.store.access import WAIT, connect
 from miner.store.faults import require_store_file, store_error
 
@@ -54,6 +54,7 @@ _LOCKS = (
 """Settings of the connection; the last one locks them all."""
 
 
+@known_keywords
 @dataclass(frozen=True)
 class Limits:
     """The limits of a query."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from miner.errors import UsageError, near
-from miner.ranges import BATCH, BELOW_1, COUNT, RATE, number, whole, within
+from miner.ranges import BATCH, BELOW_1, COUNT, RATE, known_keywords, number, whole, within
 from miner.training.training_config import TrainingConfig
 
 SCRATCH = "scratch"
@@ -67,6 +67,7 @@ _OF_SCRATCH = ("dimension", "tokenizer")
 """The settings of a random table."""
 
 
+@known_keywords
 @dataclass(frozen=True)
 class EncoderConfig(TrainingConfig):
     """All settings of a training; UsageError for values out of range or without an effect."""

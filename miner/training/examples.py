@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miner.errors import InputError, UsageError, listed, near, shown
-from miner.ranges import LABEL_MAX, check_fields, within
+from miner.ranges import LABEL_MAX, check_fields, known_keywords, within
 from miner.sources.config import SKIPPED
 from miner.sources.grades import is_grade, is_id
 from miner.sources.values import as_number, is_blank
@@ -35,6 +35,7 @@ _ROWS_LOOKED_AT = 10_000
 _MOST_CLASSES = 12
 
 
+@known_keywords
 @dataclass(frozen=True)
 class Columns:
     """The columns to train on, and the meaning of their labels."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from miner.errors import UsageError
-from miner.ranges import BATCH, BELOW_1, COUNT, EPOCHS, RATE, require_one_of, whole, within
+from miner.ranges import BATCH, BELOW_1, COUNT, EPOCHS, RATE, known_keywords, require_one_of, whole, within
 from miner.training.encoder_config import SCRATCH
 from miner.training.training_config import TrainingConfig
 
@@ -14,6 +14,7 @@ TEXTS = {"documents": ("documents",), "queries": ("queries",), "both": ("documen
 POOLINGS = ("keep", "cls", "mean")
 
 
+@known_keywords
 @dataclass(frozen=True)
 class PretrainConfig(TrainingConfig):
     """All settings of a pretraining; UsageError for values out of range.

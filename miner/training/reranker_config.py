@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from miner.errors import UsageError
-from miner.ranges import BATCH, BELOW_1, COUNT, DEPTH, EPOCHS, RATE, whole, within
+from miner.ranges import BATCH, BELOW_1, COUNT, DEPTH, EPOCHS, RATE, known_keywords, whole, within
 from miner.training.training_config import TrainingConfig
 
 
+@known_keywords
 @dataclass(frozen=True)
 class RerankerConfig(TrainingConfig):
     """All settings of a training; UsageError for values out of range."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from miner.errors import UsageError, near
-from miner.ranges import COUNT, ROW_NEGATIVES, SEED, SEEDS, check_fields, within
+from miner.ranges import COUNT, ROW_NEGATIVES, SEED, SEEDS, check_fields, known_keywords, within
 from miner.training.encoder_config import LOSSES, EncoderConfig
 
 IN_BATCH, EASY, BM25, HARD, FILTERED = "in-batch", "easy", "bm25", "hard", "hard-filtered"
@@ -40,6 +40,7 @@ class Size:
     arm: str | None = None
 
 
+@known_keywords
 @dataclass(frozen=True)
 class BenchConfig:
     """The arms, their sizes and trainings, and the split to measure; UsageError for contradictory values."""

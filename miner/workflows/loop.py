@@ -23,7 +23,7 @@ from miner.faults import read_json
 from miner.mining.config import MiningConfig
 from miner.mining.diff import change
 from miner.mining.pipeline import mine
-from miner.ranges import BELOW_1, COUNT, ROUNDS, ROW_NEGATIVES, check_fields, within
+from miner.ranges import BELOW_1, COUNT, ROUNDS, ROW_NEGATIVES, check_fields, known_keywords, within
 from miner.reporting.readable import Readable
 from miner.stats import Rate
 from miner.store import runs
@@ -39,6 +39,7 @@ SETTINGS = "loop.json"
 """The file with the settings of all rounds, in the folder of the models."""
 
 
+@known_keywords
 @dataclass(frozen=True)
 class LoopConfig:
     """The settings of every round; UsageError for values that contradict each other."""

@@ -16,7 +16,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError, listed
 from miner.export.scorer import BM25, ENCODER, Scorer, scorer_of_export, scorer_of_run
 from miner.models.similarity import SCORES
-from miner.ranges import BELOW_1, ROW_NEGATIVES, check_fields, require_one_of, within
+from miner.ranges import BELOW_1, ROW_NEGATIVES, check_fields, known_keywords, require_one_of, within
 from miner.store import corpus, evidence
 from miner.store.database import Database
 from miner.store.faults import is_database
@@ -49,6 +49,7 @@ AUTO = "auto"
 DEV_TASKS = (AUTO, "retrieval", "similarity", "labels")
 
 
+@known_keywords
 @dataclass(frozen=True)
 class TrainingRows:
     """The part of a file or store to train on; UsageError for values that contradict each other."""
@@ -92,6 +93,7 @@ class TrainingRows:
         return SOURCES if self.judgments == "both" else (self.judgments or SOURCES[0],)
 
 
+@known_keywords
 @dataclass(frozen=True)
 class Dev:
     """The split that scores the model during training; UsageError for an unknown task."""
