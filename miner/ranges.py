@@ -94,7 +94,7 @@ class Range:
         return accepted
 
     def refusal(self, value: object, may_be_none: bool, shown: str = "") -> str:
-        """Returns why a value is refused, as `must be …, got …`, and what to write if that can be told."""
+        """Returns why a value is refused, as `must be …, got …`, and what to write for a percentage."""
         must = f"must be {self.allowed(may_be_none, value)}, got {shown or literal(value)}"
         return f"{must}{self._instead(value)}"
 
@@ -208,7 +208,7 @@ def range_of(config: type, name: str) -> Range:
 def known_keywords(config: type[Config]) -> type[Config]:
     """Makes a configuration's constructor raise UsageError for an unknown keyword, with the nearest one.
 
-    It stands above `@dataclass`, which then still tells type checkers and editors what the fields are.
+    It is used above `@dataclass`, so that type checkers and editors still see the fields.
     """
     construct: Callable[..., None] = config.__init__
     known = [part.name for part in fields(config) if part.init]  # type: ignore[arg-type]

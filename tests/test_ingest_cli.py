@@ -86,7 +86,7 @@ def test_every_field_is_a_setting_with_help_and_the_same_default() -> None:
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_a_source_in_the_place_of_the_store_is_named(
+def test_a_source_given_as_the_store_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], is_there: bool
 ) -> None:
     source, store = tmp_path / "pairs.csv", tmp_path / "my.duckdb"

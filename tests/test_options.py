@@ -354,7 +354,7 @@ def test_the_help_of_a_command_is_short_and_grouped(name: str) -> None:
         assert ended.stdout.count("╭─ ") >= 3
 
 
-def test_a_store_in_the_place_of_another_argument_is_named(tmp_path: Path) -> None:
+def test_a_store_given_as_another_argument_is_named(tmp_path: Path) -> None:
     store = tmp_path / "s.duckdb"
     with make_store(store, {"d": "a"}, {"q": "b"}, [("q", "d")]):
         pass

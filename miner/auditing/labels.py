@@ -20,7 +20,7 @@ from miner.auditing.estimate import ESTIMATOR, Design, Labelled, plain_width
 from miner.auditing.prediction import predicted_chance
 from miner.engine.files import locked, replacing, require_file
 from miner.errors import InputError, UsageError, listed, shown
-from miner.ranges import SEED, check_fields, whole, within
+from miner.ranges import SEED, check_fields, known_keywords, whole, within
 from miner.reporting.readable import Readable
 from miner.sources.config import SourceConfig
 from miner.sources.delimited import open_delimited
@@ -44,6 +44,7 @@ _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 """A cell that starts with one of these is a formula in a spreadsheet."""
 
 
+@known_keywords
 @dataclass(frozen=True)
 class SampleConfig:
     """Which negatives to label. Raises UsageError at construction for a value out of range."""

@@ -196,7 +196,7 @@ class Command(RichCommand):
             ) from error
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; raises UsageError before, if a store stands in the place of another argument."""
+        """Runs the command; raises UsageError if a store is given as another argument than STORE."""
         values = {
             argument: str(ctx.params[argument.name])
             for argument in self.params
