@@ -558,7 +558,8 @@ def test_swapped_arguments_are_named(tmp_path: Path, as_object: bool) -> None:
         for function, other, order in (
             (miner.evaluate, "bundled", "store, model"), (miner.train, out, "source, out"),
             (miner.train_reranker, out, "store, out"), (miner.pretrain, out, "store, out"),
-            (miner.bench, out, "store, out"), (miner.loop, out, "store, out"),
+            (miner.bench, out, "store, out"), (miner.tune, out, "store, work"),
+            (miner.loop, out, "store, out"),
             (miner.export_run, out, "store, out"), (miner.explain, "q1", "store, query_id"),
             (miner.ingest, ROWS, "store, sources"), (miner.ingest, "pairs.csv", "store, sources"),
         ):  # fmt: skip

@@ -255,6 +255,7 @@ def tune(
     """
     from miner.workflows import tune as tuning
 
+    require_order(store, work, "tune(store, work)")
     chosen, path = configured(TuneConfig, config, settings), path_of(store, read_only=True)
     with progress_for(progress) as reports:
         folder = tuning.default_work(path) if work is None else Path(work)

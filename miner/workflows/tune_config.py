@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from miner.errors import UsageError
-from miner.ranges import COUNT, SEED, SEEDS, bare, check_fields, number, whole, within
+from miner.ranges import COUNT, SEED, SEEDS, bare, check_fields, known_keywords, number, whole, within
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.bench_config import FITTING, LEAST_SEEDS, MOST
 
@@ -26,6 +26,7 @@ def parse_budget(text: str) -> float:
     return seconds
 
 
+@known_keywords
 @dataclass(frozen=True)
 class TuneConfig:
     """What to compare, for how long, and the split that chooses; UsageError for contradictory values."""
