@@ -223,7 +223,7 @@ def known_keywords(config: type[Config]) -> type[Config]:
                 )
         construct(self, *values, **settings)
 
-    config.__init__ = _init  # type: ignore[misc]
+    config.__init__ = _init  # type: ignore[method-assign, assignment]
     return config
 
 
