@@ -114,7 +114,8 @@ def _write_texts(file: Path, texts: dict[str, str]) -> None:
 
 def new_store(path: Path, source: Path) -> Path:
     """Ingests a BEIR folder into a new store at `path`; vectors beside it stay. Returns the path."""
-    path.unlink(missing_ok=True)
+    for file in (path, path.with_name(f"{path.name}.wal")):  # a killed benchmark leaves a log
+        file.unlink(missing_ok=True)
     ingest(path, [str(source)])
     return path
 

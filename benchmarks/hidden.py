@@ -36,7 +36,7 @@ from peer import Texts, load_encoder
 from peer import mine as mine_with_peer
 
 from miner.auditing.calibrate import Calibration, calibrate, halves
-from miner.auditing.config import AuditConfig
+from miner.auditing.config import CalibrationConfig
 from miner.auditing.probability import Facts, Probability
 from miner.auditing.replay import Replay, ReplayEvidence, Trial
 from miner.engine.progress import Progress
@@ -206,7 +206,7 @@ def chosen(
     store: Database, run: StoredRun, given: Namespace, seed: int, repeats: int, target: float | None
 ) -> Calibration:
     """Calibrates a run, for a target or for the coverage of its own rules."""
-    return calibrate(store, run, target, AuditConfig(given.share, repeats, seed))
+    return calibrate(store, run, target, CalibrationConfig(repeats, seed))
 
 
 def measure(store: Database, folder: Path, given: Namespace, reports: Progress) -> dict[str, Tally]:

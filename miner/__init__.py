@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from miner.auditing.config import AuditConfig
+    from miner.auditing.config import AuditConfig, CalibrationConfig
     from miner.auditing.labels import SampleConfig
     from miner.auditing.relabel import RelabelConfig
     from miner.curation.contamination import ContaminationConfig
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AuditConfig": "miner.auditing.config",
     "BenchConfig": "miner.workflows.bench_config",
+    "CalibrationConfig": "miner.auditing.config",
     "ContaminationConfig": "miner.curation.contamination",
     "DedupConfig": "miner.curation.dedup",
     "Dev": "miner.workflows.train",
@@ -133,6 +134,7 @@ _HOME = {
 __all__ = [
     "AuditConfig",
     "BenchConfig",
+    "CalibrationConfig",
     "ContaminationConfig",
     "DedupConfig",
     "Dev",

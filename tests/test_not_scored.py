@@ -12,7 +12,7 @@ import pytest
 
 from miner.auditing.audit import audit
 from miner.auditing.calibrate import calibrate
-from miner.auditing.config import AuditConfig
+from miner.auditing.config import AuditConfig, CalibrationConfig
 from miner.auditing.probability import Facts, Probability
 from miner.auditing.replay import Replay
 from miner.auditing.sweep import Sweep
@@ -408,7 +408,7 @@ def test_a_positive_without_a_score_is_never_hidden(damaged: tuple[Database, Sto
     found = audit(store, run, AuditConfig(repeats=3))
     assert found.cannot_hide["not_scored"] == (~scored).sum()
     assert found.hidden_positive_rate.rate is not None
-    calibrated = calibrate(store, run, None, AuditConfig(repeats=3))
+    calibrated = calibrate(store, run, None, CalibrationConfig(repeats=3))
     assert all(np.isfinite(one.all_queries.per_query) for one in calibrated.sweep)
 
 

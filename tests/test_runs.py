@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from miner.auditing.audit import audit
 from miner.auditing.calibrate import calibrate
-from miner.auditing.config import AuditConfig
+from miner.auditing.config import AuditConfig, CalibrationConfig
 from miner.cli.main import group
 from miner.errors import UsageError
 from miner.mining.config import MiningConfig, Rules
@@ -85,7 +85,7 @@ def test_a_run_without_negatives_does_not_look_like_the_best_one(store: Path) ->
         with pytest.raises(UsageError, match="no negatives, so its hidden-positive rate is not measured"):
             audit(opened, none, AuditConfig(repeats=2))
         with pytest.raises(UsageError, match="run 'none' has no negatives to keep the coverage of"):
-            calibrate(opened, none, None, AuditConfig())
+            calibrate(opened, none, None, CalibrationConfig())
     row = re.split(r" {2,}", called(store).stdout.splitlines()[-1])
     assert row[3:7] == ["0", "5", "0.0 %", "no negatives"]
 

@@ -1,17 +1,17 @@
 """Calibration: chooses the rules that meet a target hidden-positive rate with the most, hardest negatives.
 
-Every rule is tried over a range of its parameter, on stored evidence with positives hidden. Half of the
-queries chooses the setting and the other half confirms it, because the rate of the best of many settings is
-optimistic.
+Every rule is tried over a range of its parameter, on stored evidence with positives hidden: some of each
+query's, most of them, and all but one, several times each. A setting counts with the highest of these rates.
+Half of the queries chooses the setting and the other half confirms it, because the rate of the best of many
+settings is optimistic. Coverage and hardness are those without hidden positives: they are known exactly.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, reduce
-from operator import add
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from miner.auditing.audit import require_hideable
-from miner.auditing.config import AuditConfig
+from miner.auditing.config import CalibrationConfig
+from miner.auditing.grid import candidates, families, rounded
 from miner.auditing.replay import Replay
 from miner.auditing.sweep import Counts, Sweep, only
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import ordered_map, worker_count
 from miner.errors import UsageError
 from miner.mining.config import Rules
-from miner.mining.rules import BOUNDS, name_of
+from miner.mining.rules import name_of
 from miner.reporting.readable import Readable
 from miner.reporting.tables import percent
 from miner.stats import Rate, clustered_rate
@@ -38,15 +39,13 @@ from miner.store.runs import StoredRun
 Flags = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
-REFERENCE_POSITIVES = ("lowest", "median", "best")
-RELATIVE = (-0.2, -0.1, -0.05, 0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
-ABSOLUTE = (-0.5, -0.25, 0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-"""In standard deviations of the positives' scores."""
-PERCENTILES = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 75.0)
-SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
-SKIPS = (1, 2, 3, 5, 10, 20, 30, 50)
+HIDDEN_SHARES = (0.3, 0.6, 1.0)
+"""The shares of each query's positives that are hidden, one after the other; 1 leaves one of them."""
+OF_SINGLES = 0.6
+"""At most this share of the queries with a single positive loses it: percentiles need some visible ones."""
 _REFINED, _STEPS = 4, 6
 """How many rules are tried between two steps of the sweep, and how many values of each."""
+_BISECTIONS = 10
 _HALVES = 1 << 20
 """The second number of the halves' seed; it differs from the number of every repeat."""
 ENOUGH = 0.01
@@ -56,16 +55,17 @@ wins."""
 
 @dataclass(frozen=True)
 class Figures:
-    """What one setting does on some queries, with positives hidden."""
+    """What one setting does on some queries."""
 
     hidden_positive_rate: Rate
+    """With positives hidden."""
     per_query: float
     """Mean number of negatives."""
     coverage: float
     """The share of queries with all the negatives requested."""
     rank: float | None
     margin: float | None
-    """Means over the negatives; None without any."""
+    """Means over the negatives; None without any. All but the rate are those without hidden positives."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class SweptRules:
     """One setting of the rules, measured on both halves of the queries and on all."""
 
     rules: Rules
+    share: float
+    """The share of hidden positives (of HIDDEN_SHARES) with the highest rate, which the figures have."""
     choosing_half: Figures
     confirming_half: Figures
     all_queries: Figures
@@ -95,7 +97,9 @@ class Calibration(Readable):
     target: float | None
     """The highest hidden-positive rate that was requested. None: the lowest rate at the coverage of the run's
     own rules."""
-    settings: AuditConfig
+    settings: CalibrationConfig
+    shares: tuple[float, ...]
+    """The shares of positives that were hidden, of HIDDEN_SHARES."""
     negatives: int
     """Negatives requested per query."""
     sweep: tuple[SweptRules, ...]
@@ -131,19 +135,21 @@ class Calibration(Readable):
         return f"Calibration of run '{self.run}': {self.chosen.name}, hidden-positive rate {rate}, {state}"
 
     @property
+    def limit(self) -> float:
+        """The highest rate that meets the request: the target, or the rate of the run's own rules on the
+        half that did not choose."""
+        return rate_of(self.own.confirming_half) if self.target is None else self.target
+
+    @property
     def confirmed(self) -> bool:
-        """Whether the chosen setting meets the request on the half that did not choose it."""
-        chosen, own = self.chosen.confirming_half, self.own.confirming_half
-        if chosen.hidden_positive_rate.rate is None:
-            return False
-        if self.target is None:
-            return chosen.coverage >= own.coverage and rate_of(chosen) <= rate_of(own)
-        return rate_of(chosen) <= self.target
+        """Whether the whole interval of the chosen setting's rate meets the request, on the half that did not
+        choose it."""
+        rate = self.chosen.confirming_half.hidden_positive_rate
+        return rate.rate is not None and rate.high <= self.limit
 
     def frontier(self) -> list[SweptRules]:
-        """Returns the settings that no other beats in rate, number and hardness of negatives; lowest rate
-        first."""
-        return frontier_of(self.sweep)
+        """Returns the settings that no other beats (`frontier_of`); the chosen one before equal ones."""
+        return frontier_of((self.chosen, *self.sweep))
 
     def as_json(self) -> dict[str, Any]:
         """Returns the calibration as JSON-able values."""
@@ -158,7 +164,11 @@ class Calibration(Readable):
 
 
 def calibrate(
-    store: Database, run: StoredRun, target: float | None, settings: AuditConfig, progress: Progress = SILENT
+    store: Database,
+    run: StoredRun,
+    target: float | None,
+    settings: CalibrationConfig,
+    progress: Progress = SILENT,
 ) -> Calibration:
     """Tries every rule over a run's stored evidence and chooses the setting that meets the target.
 
@@ -171,69 +181,75 @@ def calibrate(
         raise UsageError(
             f"the target must be at least 0 and below 1, got {target}", "use a share such as 0.02"
         )
-    measurement, sweeps, grid = _prepared(store, run, settings)
-    own, *swept = measurement.settings(grid, sweeps, progress)
+    replay, measurement, grid = _prepared(store, run, settings)
+    base = replay.config.rules
+    strictest = measurement.strictest(base, grid) if target is None else []
+    own, *swept = measurement.settings([base, *dict.fromkeys([*grid, *strictest])], progress)
     if own.choosing_half.hidden_positive_rate.rate is None:
         raise UsageError(
             "the half of the queries that chooses has no positive that may be hidden",
-            "judge more queries with two positives or more, or try another seed (--set seed=N)",
+            "judge more queries, or try another seed (--set seed=N)",
         )
-    if target is None and not own.choosing_half.per_query:
+    if target is None and not own.all_queries.per_query:
         raise UsageError(f"run '{run.name}' has no negatives to keep the coverage of", "use --target")
-    swept += measurement.settings(_finer(swept, own, target), sweeps, progress)
-    chosen = least(swept, own) if target is None else choose(swept, target, run.negatives)
+    if target is None:
+        chosen = least([one for one in swept if one.rules in strictest], own)
+    else:
+        swept += measurement.settings(between(swept, target), progress)
+        chosen = choose(swept, target, run.negatives)
     record_calibration(store, run, asdict(chosen.rules), asdict(chosen.confirming_half.hidden_positive_rate))
     return Calibration(
         run=run.name,
         target=target,
         settings=settings,
+        shares=tuple(draws.share for draws in measurement.draws),
         negatives=run.negatives,
         sweep=tuple(swept),
         own=own,
         chosen=chosen,
-        cannot_hide=measurement.replay.hideable.cannot_hide(),
+        cannot_hide=replay.hideable.cannot_hide(),
         unknown_training=models_of_unknown_training(store, run),
-        expected=measurement.expected(reduce(add, (sweep.counts([chosen.rules])[0] for sweep in sweeps))),
+        expected=measurement.expected(chosen),
     )
 
 
 def frontier(
-    store: Database, run: StoredRun, settings: AuditConfig, progress: Progress = SILENT
+    store: Database, run: StoredRun, settings: CalibrationConfig, progress: Progress = SILENT
 ) -> list[SweptRules]:
-    """Returns the settings of a run's rules that no other beats, as `Calibration.frontier`.
+    """Returns the settings of a run's rules that no other beats, its own among them (`frontier_of`).
 
     Nothing is chosen or recorded. Raises UsageError as `calibrate`.
     """
-    measurement, sweeps, grid = _prepared(store, run, settings)
-    return frontier_of(measurement.settings(grid, sweeps, progress))
+    replay, measurement, grid = _prepared(store, run, settings)
+    return frontier_of(measurement.settings([replay.config.rules, *grid], progress))
 
 
 def frontier_of(sweep: Sequence[SweptRules]) -> list[SweptRules]:
-    """Returns the settings that no other beats in rate, number and hardness of negatives; lowest rate
-    first."""
-    points = [_order(one.all_queries) for one in sweep]
+    """Returns the settings that no other beats in rate, number and hardness of negatives; lowest rate first.
+
+    The first of several settings with equal figures is among them.
+    """
+    first: dict[tuple[float, float, float], SweptRules] = {}
+    for one in sweep:
+        first.setdefault(_order(one.all_queries), one)
     best = [
         one
-        for one, point in zip(sweep, points, strict=True)
+        for point, one in first.items()
         if not any(
-            other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in points
+            other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in first
         )
     ]
     return sorted(best, key=lambda one: (*_order(one.all_queries)[:2], one.name))
 
 
 def _prepared(
-    store: Database, run: StoredRun, settings: AuditConfig
-) -> tuple[_Measurement, list[Sweep], list[Rules]]:
-    """Returns how to measure settings, the evidence of each repeat, and the settings: the run's own first."""
+    store: Database, run: StoredRun, settings: CalibrationConfig
+) -> tuple[Replay, _Measurement, list[Rules]]:
+    """Returns a run's evidence, how to measure settings over it, and the settings to try."""
     replay = Replay.of(store, run)
     require_hideable(store, run, replay.hideable)
-    base = replay.config.rules
-    grid = [base, *candidates(base, replay.hideable.positives.sorted_scores)]
-    trials = replay.hideable.draws(settings)
-    sweeps = [Sweep(replay, replay.hide(hidden)) for hidden in trials]
-    hidden = np.sum([sweep.hidden for sweep in sweeps], axis=0)
-    return _Measurement(replay, hidden, np.logical_or.reduce(trials), settings), sweeps, grid
+    grid = candidates(replay.config.rules, replay.hideable, settings.allow_rank_window)
+    return replay, _Measurement.of(replay, settings), grid
 
 
 def halves(replay: Replay, seed: int) -> tuple[Flags, Flags]:
@@ -244,81 +260,36 @@ def halves(replay: Replay, seed: int) -> tuple[Flags, Flags]:
     return chooses & exists, ~chooses & exists
 
 
-def candidates(base: Rules, scores: npt.NDArray[np.float64]) -> list[Rules]:
-    """Returns the settings to try: each rule alone over its parameter; the other settings of `base` stay."""
-    spread = float(np.std(scores))
-    tried = [only(base)]
-    for kind in REFERENCE_POSITIVES:
-        tried += [only(base, reference_positive=kind, relative_margin=m) for m in RELATIVE]
-        tried += [only(base, reference_positive=kind, absolute_margin=_short(m * spread)) for m in ABSOLUTE]
-        tried += [only(base, reference_positive=kind, relative_percentile=b) for b in SHARES]
-    tried += [only(base, percentile=p) for p in PERCENTILES]
-    tried += [only(base, max_score=_short(float(np.percentile(scores, p)))) for p in PERCENTILES]
-    tried += [only(base, skip_top=n) for n in SKIPS if base.max_rank is None or n < base.max_rank]
-    least = -np.inf if base.min_score is None else base.min_score
-    return [rules for rules in dict.fromkeys(tried) if rules.max_score is None or rules.max_score >= least]
+def between(swept: Sequence[SweptRules], target: float) -> list[Rules]:
+    """Returns settings between the loosest one of a rule that meets the target, and the next looser one.
 
-
-def _finer(swept: Sequence[SweptRules], own: SweptRules, target: float | None) -> list[Rules]:
-    """Returns the settings between the best one of a rule that meets the request, and the next that does
-    not."""
-    if target is None:
-        return between(swept, lambda one: one.coverage >= own.choosing_half.coverage, strictest=True)
-    return between(swept, lambda one: rate_of(one) <= target)
-
-
-def between(
-    swept: Sequence[SweptRules], fits: Callable[[Figures], bool], strictest: bool = False
-) -> list[Rules]:
-    """Returns settings between the loosest one of a rule that fits, and the next looser one.
-
-    With `strictest`: between the strictest that fits and the next stricter one. Only the rules with the most
-    negatives on the choosing half (or the lowest rate) are refined. They fill the gaps between the steps of
-    the sweep.
+    They fill the gaps between the steps of the sweep, for the rules with the most negatives.
     """
-    families: dict[tuple[str, str], list[SweptRules]] = {}
-    for one in swept:
-        if (name := _only_rule(one.rules)) is not None:
-            families.setdefault((name, one.rules.reference_positive), []).append(one)
+    by_rules = {one.rules: one for one in swept}
     gaps = []
-    for (name, _), settings in families.items():
-        settings.sort(
-            key=lambda one: (rate_of(one.choosing_half), one.choosing_half.per_query), reverse=strictest
-        )
-        within = [one for one in settings if fits(one.choosing_half)]
-        if within and len(within) < len(settings):
-            gaps.append((name, within[-1], settings[len(within)].rules))
-    if strictest:
-        gaps.sort(key=lambda gap: rate_of(gap[1].choosing_half))
-    else:
-        gaps.sort(key=lambda gap: -gap[1].choosing_half.per_query)
+    for name, alike in families(list(by_rules)):
+        meets = list(takewhile(lambda rules: rate_of(by_rules[rules].choosing_half) <= target, alike))
+        if meets and len(meets) < len(alike):
+            gaps.append((by_rules[meets[-1]].all_queries.per_query, name, meets[-1], alike[len(meets)]))
+    gaps.sort(key=lambda gap: -gap[0])
     finer = []
-    for name, inner, outer in gaps[:_REFINED]:
-        steps = np.linspace(getattr(inner.rules, name), getattr(outer, name), _STEPS + 2)[1:-1]
-        finer += [only(inner.rules, **{name: _short(float(step))}) for step in steps]
-    known = {one.rules for one in swept}
-    return [rules for rules in dict.fromkeys(finer) if rules not in known]
-
-
-def _only_rule(rules: Rules) -> str | None:
-    """The only rule against high scores that is on; None if none is, or several are."""
-    on = [name for name in BOUNDS if getattr(rules, name) is not None]
-    return on[0] if len(on) == 1 else None
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")
+    for _, name, inner, outer in gaps[:_REFINED]:
+        steps = np.linspace(getattr(inner, name), getattr(outer, name), _STEPS + 2)[1:-1]
+        finer += [only(inner, **{name: rounded(float(step))}) for step in steps]
+    return [rules for rules in dict.fromkeys(finer) if rules not in by_rules]
 
 
 def choose(swept: Sequence[SweptRules], target: float, negatives: int) -> SweptRules:
     """Returns the setting with the most negatives that meets the target on the choosing half.
 
-    The hardest wins among those with about as many. Raises UsageError if no setting meets the target.
+    It meets it with its whole interval, or, if no setting does, with its rate; so do all stricter settings of
+    its rule, as none of them can be worse. The hardest wins among those with about as many negatives. Raises
+    UsageError if no setting meets the target.
     """
-    useful = [one for one in swept if one.choosing_half.per_query > 0]
+    useful = [one for one in swept if one.all_queries.per_query > 0]
     if not useful:
         raise UsageError("no setting leaves a negative", "mine deeper")
-    within = [one for one in useful if rate_of(one.choosing_half) <= target]
+    within = _within(swept, target, whole_interval=True) or _within(swept, target, whole_interval=False)
     if not within:
         best = min(useful, key=lambda one: rate_of(one.choosing_half))
         rate = rate_of(best.choosing_half)
@@ -327,18 +298,30 @@ def choose(swept: Sequence[SweptRules], target: float, negatives: int) -> SweptR
             f"{percent(rate, 2)} with {best.name}",
             f"use a target of {np.ceil(rate * 1e4) / 1e4:g} or more, mine with a reranker, or mine deeper",
         )
-    most = max(one.choosing_half.per_query for one in within) - ENOUGH * negatives
-    equals = [one for one in within if one.choosing_half.per_query >= most]
-    return min(equals, key=lambda one: _easiness(one.choosing_half))
+    most = max(one.all_queries.per_query for one in within) - ENOUGH * negatives
+    equals = [one for one in within if one.all_queries.per_query >= most]
+    return min(equals, key=lambda one: _easiness(one.all_queries))
 
 
-def least(swept: Sequence[SweptRules], own: SweptRules) -> SweptRules:
-    """Returns the setting with the lowest rate whose coverage is at least that of the run's own rules.
+def _within(swept: Sequence[SweptRules], target: float, whole_interval: bool) -> list[SweptRules]:
+    """The settings that meet the target on the choosing half, as all stricter ones of their rule do."""
+    by_rules = {one.rules: one for one in swept}
 
-    Both are measured on the choosing half; the hardest wins among equals.
-    """
-    enough = [one for one in swept if one.choosing_half.coverage >= own.choosing_half.coverage]
-    return min(enough or [own], key=lambda one: (rate_of(one.choosing_half), _easiness(one.choosing_half)))
+    def _meets(rules: Rules) -> bool:
+        rate = by_rules[rules].choosing_half.hidden_positive_rate
+        return (rate.high if whole_interval else rate_of(by_rules[rules].choosing_half)) <= target
+
+    known = list(families(list(by_rules)))
+    inside = [rules for _, alike in known for rules in takewhile(_meets, alike)]
+    others = set(by_rules).difference(*(alike for _, alike in known))
+    inside += [rules for rules in by_rules if rules in others and _meets(rules)]
+    return [by_rules[rules] for rules in inside if by_rules[rules].all_queries.per_query > 0]
+
+
+def least(strictest: Sequence[SweptRules], own: SweptRules) -> SweptRules:
+    """Returns the setting with the lowest rate on the choosing half, of the strictest one of every rule that
+    keeps the coverage of the run's own rules; the hardest wins among equals."""
+    return min([*strictest, own], key=lambda one: (rate_of(one.choosing_half), _easiness(one.all_queries)))
 
 
 def rate_of(figures: Figures) -> float:
@@ -358,57 +341,119 @@ def _order(figures: Figures) -> tuple[float, float, float]:
 
 
 @dataclass(frozen=True)
-class _Measurement:
-    """Turns counts per query into figures of either half and of all queries."""
+class _Draws:
+    """Several draws of one share of hidden positives."""
 
-    replay: Replay
+    share: float
+    sweeps: list[Sweep]
     hidden: Ints
-    """Positives hidden per query, over all repeats."""
-    distinct: Flags
-    """Whether each positive was hidden in any repeat."""
-    audit: AuditConfig
+    """Positives hidden per query, over all draws."""
+    distinct: Ints
+    """Different positives hidden per query."""
 
-    def settings(
-        self, grid: Sequence[Rules], sweeps: Sequence[Sweep], progress: Progress
-    ) -> list[SweptRules]:
-        """Returns every setting of the grid with its figures over all repeats."""
-        totals: list[Counts] = []
-        with progress.task("sweeping", len(sweeps), unit="repeats") as advance:
-            for counts in ordered_map(lambda sweep: sweep.counts(grid), sweeps, worker_count()):
-                totals = list(map(add, totals, counts)) if totals else counts
-                advance(1)
-        chooses, confirms = self._halves
-        parts = chooses, confirms, chooses | confirms
-        return [
-            SweptRules(rules, *(self._figures(counts, part) for part in parts))
-            for rules, counts in zip(grid, totals, strict=True)
+    @classmethod
+    def of(cls, replay: Replay, share: float, number: int, settings: CalibrationConfig) -> _Draws:
+        """Returns the draws of a share, the `number`-th of HIDDEN_SHARES."""
+        seeds = ([settings.seed, number * settings.repeats + repeat] for repeat in range(settings.repeats))
+        drawn = [
+            replay.hideable.draw(share, np.random.default_rng(seed), min(share, OF_SINGLES)) for seed in seeds
         ]
+        sweeps = [Sweep(replay, replay.hide(hidden)) for hidden in drawn]
+        positives = replay.hideable.positives
+        distinct = positives.owner[np.logical_or.reduce(drawn)]
+        hidden = np.sum([sweep.hidden for sweep in sweeps], axis=0)
+        return cls(share, sweeps, hidden, np.bincount(distinct, minlength=positives.queries))
 
-    def expected(self, counts: Counts) -> Rate:
-        """Returns the rate on the choosing half, with the interval expected on the confirming half."""
-        chooses, confirms = self._halves
-        against = self._number(confirms) / max(1, self._number(chooses))
-        return self._rate(counts.selected, chooses, against)
+    def rate(self, selected: npt.NDArray[Any], among: Flags, against: float = 0.0) -> Rate:
+        """Returns the rate of some queries, from the hidden positives that are selected per query."""
+        distinct = int(self.distinct[among].sum())
+        return clustered_rate(selected[among], self.hidden[among], distinct, against=against)
 
-    @cached_property
-    def _halves(self) -> tuple[Flags, Flags]:
-        return halves(self.replay, self.audit.seed)
 
-    def _figures(self, counts: Counts, among: Flags) -> Figures:
-        queries = max(1, int(among.sum())) * self.audit.repeats
-        negatives = int(counts.negatives[among].sum())
+@dataclass(frozen=True)
+class _Measurement:
+    """Measures settings on either half and on all queries."""
+
+    mined: Sweep
+    """Nothing is hidden."""
+    draws: list[_Draws]
+    chooses: Flags
+    confirms: Flags
+
+    @classmethod
+    def of(cls, replay: Replay, settings: CalibrationConfig) -> _Measurement:
+        """Returns the measurement of a run; without queries of several positives, two shares are the same."""
+        shares = HIDDEN_SHARES[:2] if replay.hideable.single.all() else HIDDEN_SHARES
+        mined = Sweep(replay, replay.hide(np.zeros(len(replay.hideable.allowed), dtype=np.bool_)))
+        draws = [_Draws.of(replay, share, number, settings) for number, share in enumerate(shares)]
+        return cls(mined, draws, *halves(replay, settings.seed))
+
+    def settings(self, grid: Sequence[Rules], progress: Progress) -> list[SweptRules]:
+        """Returns every setting of the grid with its figures."""
+        costs = self.mined.counts(grid)
+        sweeps = [(number, sweep) for number, draws in enumerate(self.draws) for sweep in draws.sweeps]
+        selected = np.zeros((len(self.draws), len(grid), self.mined.queries), dtype=np.int32)
+        with progress.task("sweeping", len(sweeps), unit="repeats") as advance:
+            counted = ordered_map(lambda one: one[1].selected(grid), sweeps, worker_count())
+            for (number, _), counts in zip(sweeps, counted, strict=True):
+                selected[number] += np.asarray(counts, dtype=np.int32).reshape(selected[number].shape)
+                advance(1)
+        per_setting = selected.swapaxes(0, 1)
+        return [self._swept(*one) for one in zip(grid, costs, per_setting, strict=True)]
+
+    def _swept(self, rules: Rules, costs: Counts, selected: npt.NDArray[np.int32]) -> SweptRules:
+        everything = self.chooses | self.confirms
+        rates = [
+            draws.rate(one, everything).rate or 0.0 for draws, one in zip(self.draws, selected, strict=True)
+        ]
+        worst = int(np.argmax(rates))
+        draws, hits = self.draws[worst], selected[worst]
+        parts = self.chooses, self.confirms, everything
+        figures = (self._figures(draws.rate(hits, part), costs, part) for part in parts)
+        return SweptRules(rules, draws.share, *figures)
+
+    def _figures(self, rate: Rate, costs: Counts, among: Flags) -> Figures:
+        queries, negatives = max(1, int(among.sum())), int(costs.negatives[among].sum())
         return Figures(
-            self._rate(counts.selected, among),
+            rate,
             negatives / queries,
-            float(counts.covered[among].sum()) / queries,
-            float(counts.ranks[among].sum()) / negatives if negatives else None,
-            float(counts.margins[among].sum()) / negatives if negatives else None,
+            float(costs.covered[among].sum()) / queries,
+            float(costs.ranks[among].sum()) / negatives if negatives else None,
+            float(costs.margins[among].sum()) / negatives if negatives else None,
         )
 
-    def _rate(self, selected: Ints, among: Flags, against: float = 0.0) -> Rate:
-        return clustered_rate(selected[among], self.hidden[among], self._number(among), against=against)
+    def expected(self, chosen: SweptRules) -> Rate:
+        """Returns the rate on the choosing half, with the interval expected on the confirming half."""
+        (draws,) = (draws for draws in self.draws if draws.share == chosen.share)
+        selected = np.sum([sweep.selected([chosen.rules])[0] for sweep in draws.sweeps], axis=0)
+        sizes = (int(draws.distinct[half].sum()) for half in (self.confirms, self.chooses))
+        return draws.rate(selected, self.chooses, next(sizes) / max(1, next(sizes)))
 
-    def _number(self, among: Flags) -> int:
-        """How many different positives of these queries were hidden."""
-        owner = self.replay.hideable.positives.owner
-        return int((self.distinct & among[owner]).sum())
+    def strictest(self, own: Rules, grid: Sequence[Rules]) -> list[Rules]:
+        """Returns the strictest setting of every rule whose coverage is at least that of the `own` rules.
+
+        A stricter setting of one rule selects fewer false negatives, so only coverage bounds it.
+        """
+        (needed,) = self._covered([own])
+        found = []
+        for name, alike in families(grid):
+            covered = self._covered(alike)
+            first = int(np.argmax(covered >= needed))
+            if covered[first] >= needed:
+                found.append(self._refined(name, alike[max(0, first - 1)], alike[first], needed))
+        return found
+
+    def _refined(self, name: str, strict: Rules, loose: Rules, needed: int) -> Rules:
+        """The strictest setting between two of which `loose` has the coverage."""
+        for _ in range(_BISECTIONS):
+            middle = rounded((getattr(strict, name) + getattr(loose, name)) / 2)
+            tried = only(loose, **{name: middle})
+            if self._covered([tried])[0] >= needed:
+                loose = tried
+            else:
+                strict = tried
+        return loose
+
+    def _covered(self, settings: Sequence[Rules]) -> Ints:
+        """How many queries have all their negatives with each setting."""
+        return np.array([int(counts.covered.sum()) for counts in self.mined.counts(settings)])

@@ -1,4 +1,4 @@
-"""How an audit hides positives: one frozen configuration. Imports nothing heavy."""
+"""How audits and calibrations hide positives: frozen configurations. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -18,6 +18,21 @@ class AuditConfig:
     repeats: int = within(5, whole(1, 10_000))
     """Number of draws."""
     seed: int = within(13, SEED)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """How a calibration hides positives, and which rules it tries. Raises UsageError at construction for a
+    value out of range."""
+
+    repeats: int = within(5, whole(1, 10_000))
+    """Number of draws of each share of hidden positives (`calibrate.HIDDEN_SHARES`)."""
+    seed: int = within(13, SEED)
+    allow_rank_window: bool = False
+    """Whether to try rank windows too. They drop known positives, which rank high, and keep unknown ones."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -93,11 +93,11 @@ class Hideable:
         rngs = (np.random.default_rng([settings.seed, repeat]) for repeat in range(settings.repeats))
         return [self.draw(settings.share, rng) for rng in rngs]
 
-    def draw(self, share: float, rng: np.random.Generator) -> Flags:
+    def draw(self, share: float, rng: np.random.Generator, of_singles: float | None = None) -> Flags:
         """Returns the positives to hide: about `share` of each query's, among those that may be hidden.
 
-        A query with several positives that have a finite score keeps one of them. About `share`
-        of the queries with a single one lose it.
+        A query with several positives that have a finite score keeps one of them; with a share of 1 it loses
+        all others. About `of_singles` (by default `share`) of the queries with a single one lose it.
         """
         scored, single = np.isfinite(self.positives.score), self.single
         drawn = np.zeros(len(scored), dtype=np.bool_)
@@ -105,7 +105,8 @@ class Hideable:
         if self.allowed[single].any():
             left = int(single.sum() == scored.sum())
             group = np.zeros(single.sum(), dtype=np.int64)
-            drawn[single] = drawn_share(group, self.allowed[single], share, rng, left)
+            lost = share if of_singles is None else of_singles
+            drawn[single] = drawn_share(group, self.allowed[single], lost, rng, left)
         return drawn
 
     @cached_property

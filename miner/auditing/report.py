@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from miner.auditing.audit import CAVEAT, Audit, JudgedOutcomes
-from miner.auditing.calibrate import Calibration, Figures, SweptRules, rate_of
+from miner.auditing.calibrate import Calibration, Figures, SweptRules
 from miner.auditing.labels import FalseNegativeRate, LabelSample
 from miner.auditing.relabel import RelabelReport
 from miner.auditing.replay import NegativesLeft
 from miner.engine.files import WAIT, is_stream, locked, replacing_all, require_file
 from miner.errors import UsageError, counted, printable
-from miner.mining.config import named_rules
+from miner.mining.config import Rules, named_rules
 from miner.recipe import written
 from miner.reporting.charts import Curve, Panel, draw
 from miner.reporting.tables import NONE, decimal, percent, percent_interval, text_table
@@ -189,12 +189,13 @@ def calibration_table(calibration: Calibration) -> str:
     """Returns the frontier, the run's own rules, and the chosen setting on both halves."""
     chosen, settings = calibration.chosen, calibration.settings
     head = (
-        f"run {calibration.run}: {len(calibration.sweep)} settings, {100 * settings.share:g} % of the "
-        f"positives hidden, {settings.repeats} repeats (seed {settings.seed}); {_request(calibration)}"
+        f"run {calibration.run}: {len(calibration.sweep)} settings; {_request(calibration)}\n"
+        f"{_shares(calibration)} of each query's positives hidden, {settings.repeats} times each (seed "
+        f"{settings.seed}); the highest of these rates counts"
     )
     rows = [["frontier", "hidden-positive rate", _INTERVAL, *_COSTS]]
     for one in calibration.frontier():
-        rows.append([one.name + " (chosen)" * (one.name == chosen.name), *_figures(one.all_queries)])
+        rows.append([one.name + " (chosen)" * (one.rules == chosen.rules), *_figures(one.all_queries)])
     rows.append([f"the run's own: {calibration.own.name}", *_figures(calibration.own.all_queries)])
     halves = [[f"chosen: {chosen.name}", "hidden-positive rate", _INTERVAL, *_COSTS]]
     halves.append(["half that chose", *_figures(chosen.choosing_half)])
@@ -204,9 +205,25 @@ def calibration_table(calibration: Calibration) -> str:
             "\n".join([head, *text_table(rows), _ALL_QUERIES]),
             "\n".join([*text_table(halves), _verdict(calibration)]),
             *limits(calibration.cannot_hide, calibration.unknown_training),
+            *_window_note(calibration),
             CAVEAT,
         ]
     )
+
+
+def _shares(calibration: Calibration) -> str:
+    shares = ["all but one" if share == 1 else percent(share, 0) for share in calibration.shares]
+    return f"{', '.join(shares[:-1])} and {shares[-1]}"
+
+
+def _window_note(calibration: Calibration) -> list[str]:
+    skipped = calibration.own.rules.skip_top
+    if not skipped or calibration.settings.allow_rank_window:
+        return []
+    return [
+        f"The settings of the sweep leave out the run's own skip_top {skipped}: a rank window drops known "
+        "positives, which rank high, more surely than those that nobody judged. --allow-rank-window keeps it."
+    ]
 
 
 def _request(calibration: Calibration) -> str:
@@ -228,27 +245,29 @@ def _figures(one: Figures) -> list[str]:
 def _verdict(calibration: Calibration) -> str:
     interval = percent_interval(calibration.expected.low, calibration.expected.high, 2)
     expected = f"expected on the other half: {interval}"
-    own, chosen = calibration.own.confirming_half, calibration.chosen.confirming_half
+    chosen = calibration.chosen.confirming_half
     rate = chosen.hidden_positive_rate.rate
     if rate is None:
         why = "no positive of the other half may be hidden; try another seed (--set seed=N)"
         return f"{expected}\nnot confirmed: {why}"
     inside = calibration.expected.low <= rate <= calibration.expected.high
+    high = chosen.hidden_positive_rate.high
     lines = [f"{expected}; the rate measured there lies {'inside' if inside else 'outside'}"]
-    verdict = "confirmed" if calibration.confirmed else "not confirmed"
+    limit = f"the target of {percent(calibration.target, 2)}"
     if calibration.target is None:
-        lines.append(
-            f"{verdict}: on the other half the hidden-positive rate is {percent(rate, 2)} "
-            f"({percent(rate_of(own), 2)} with the run's own rules), the coverage {percent(chosen.coverage)} "
-            f"({percent(own.coverage)})"
-        )
-    elif calibration.confirmed:
-        lines.append(f"{verdict}: the other half meets the target too")
+        limit = f"the {percent(calibration.limit, 2)} of the run's own rules"
+        coverages = (percent(one.all_queries.coverage) for one in (calibration.chosen, calibration.own))
+        lines.append("coverage {}, {} with the run's own rules".format(*coverages))
+    measured = f"on the other half the rate is {percent(rate, 2)}"
+    if calibration.confirmed:
+        lines.append(f"confirmed: {measured}, and its interval ends at {percent(high, 2)}, within {limit}")
+    elif rate > calibration.limit:
+        lines.append(f"not confirmed: {measured}, above {limit}")
     else:
-        advice = (
-            "use a lower target to be sure" if calibration.target else "no setting is sure to select none"
+        lines.append(
+            f"not confirmed: {measured}, but its interval ends at {percent(high, 2)}, above {limit}; more "
+            "positives would narrow it"
         )
-        lines.append(f"{verdict}: the other half has a higher rate than the target; {advice}")
     return "\n".join(lines)
 
 
@@ -263,11 +282,13 @@ def recipe(calibration: Calibration) -> str:
         percent(half.hidden_positive_rate.rate, 2) for half in (chosen.choosing_half, chosen.confirming_half)
     ]
     settings, request = calibration.settings, _request(calibration)
+    request = request[0].upper() + request[1:]
     lines = [
         f"{_FIRST_LINE} {calibration.run}: {chosen.name}.",
-        f"# {request[0].upper()}{request[1:]}; hidden-positive rate {rates[0]} on the half that chose, "
-        f"{rates[1]} on the other: {verdict}.",
-        f"# Share {settings.share:g}, repeats {settings.repeats}, seed {settings.seed}.",
+        f"# {request}; hidden-positive rate {rates[0]} on the half that chose, {rates[1]} on the other: "
+        f"{verdict}.",
+        f"# {_shares(calibration)} of each query's positives hidden, repeats {settings.repeats}, seed "
+        f"{settings.seed}.",
         "[rules]",
     ]
     lines += written(named_rules(chosen.rules))
@@ -322,18 +343,32 @@ def _panels(calibration: Calibration) -> list[Panel]:
         settings.sort(key=lambda one: one.all_queries.hidden_positive_rate.rate or 0)
     groups["chosen"] = [calibration.chosen]
     groups["the run's own"] = [calibration.own]
+    with_interval = {one.rules for one in (*calibration.frontier(), calibration.own)}
     return [
-        Panel("hidden-positive rate, %", "coverage, %", _curves(groups, "coverage", 100), True),
-        Panel("hidden-positive rate, %", "mean rank of the negatives", _curves(groups, "rank", 1), True),
+        Panel("hidden-positive rate, %", label, _curves(groups, field, times, with_interval), True)
+        for label, field, times in (
+            ("coverage, %", "coverage", 100),
+            ("mean rank of the negatives", "rank", 1),
+        )
     ]
 
 
-def _curves(groups: dict[str, list[SweptRules]], field: str, times: float) -> Sequence[Curve]:
+def _curves(
+    groups: dict[str, list[SweptRules]], field: str, times: float, with_interval: set[Rules]
+) -> Sequence[Curve]:
+    """The settings of each rule; those of the frontier, the chosen one and the run's own have intervals."""
     curves = []
     for name, settings in groups.items():
-        known = [one.all_queries for one in settings if getattr(one.all_queries, field) is not None]
-        rates = [100 * (one.hidden_positive_rate.rate or 0) for one in known]
-        curves.append(Curve(name, rates, [times * getattr(one, field) for one in known]))
+        known = [one for one in settings if getattr(one.all_queries, field) is not None]
+        rates = [one.all_queries.hidden_positive_rate for one in known]
+        points = [100 * (rate.rate or 0) for rate in rates]
+        ends = [
+            (100 * rate.low, 100 * rate.high) if one.rules in with_interval else (point, point)
+            for one, rate, point in zip(known, rates, points, strict=True)
+        ]
+        values = [times * getattr(one.all_queries, field) for one in known]
+        low, high = [end for end, _ in ends], [end for _, end in ends]
+        curves.append(Curve(name, points, values, x_low=low, x_high=high))
     return curves
 
 

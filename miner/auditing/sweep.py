@@ -23,11 +23,12 @@ from miner.mining.config import MiningConfig, Rules
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Int32s = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The counts of one setting per query: arrays of one length. Their sum counts over several repeats."""
+    """The counts of one setting per query: arrays of one length."""
 
     selected: Ints
     """Hidden positives that are selected as negatives."""
@@ -38,15 +39,6 @@ class Counts:
     """The sum of the negatives' fused ranks."""
     margins: Floats
     """The sum of the query's mean positive score minus the negative's."""
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.selected + other.selected,
-            self.negatives + other.negatives,
-            self.covered + other.covered,
-            self.ranks + other.ranks,
-            self.margins + other.margins,
-        )
 
 
 def require_sweepable(config: MiningConfig) -> None:
@@ -83,7 +75,7 @@ class Sweep:
         score = np.asarray(table["score"].to_numpy(), dtype=np.float64)
         comparable = self._visible.has_scored[replay.query]
         eligible = table["exclusion"].is_null().to_numpy() & np.isfinite(score) & comparable
-        self._rows = replay.order[eligible[replay.order]]
+        self._rows = replay.order[eligible[replay.order]].astype(np.int32)
         self._score = score
         self._last: tuple[tuple[int, int | None], _Window] | None = None
 
@@ -100,11 +92,13 @@ class Sweep:
 
     def counts(self, settings: Sequence[Rules]) -> list[Counts]:
         """Returns the counts of each setting; settings with the same rank window share their sorted rows."""
-        counts = []
-        for rules in settings:
-            window = self._window(rules.skip_top, rules.max_rank)
-            counts.append(window.counts(rules, self._replay.config.selection.negatives))
-        return counts
+        negatives = self._replay.config.selection.negatives
+        return [self._window(rules.skip_top, rules.max_rank).counts(rules, negatives) for rules in settings]
+
+    def selected(self, settings: Sequence[Rules]) -> list[Ints]:
+        """Returns the hidden positives that each setting selects, per query, as in its counts."""
+        negatives = self._replay.config.selection.negatives
+        return [self._window(rules.skip_top, rules.max_rank).selected(rules, negatives) for rules in settings]
 
     def _window(self, skip_top: int, max_rank: int | None) -> _Window:
         """Returns the rows of a rank window; the last one is reused, as its settings follow each other."""
@@ -116,11 +110,11 @@ class Sweep:
             inside &= best <= max_rank
         rows = self._rows[inside]
         window = _Window(
-            replay.query[rows],
+            replay.query[rows].astype(np.int32),
             self._score[rows],
             replay.judged_negative[rows],
-            self._evidence.hidden_in[rows],
-            replay.fused_rank[rows],
+            self._evidence.hidden_in[rows].astype(np.int32),
+            replay.fused_rank[rows].astype(np.int32),
             self._visible.mean,
             self._reference,
             self._visible.sorted_scores,
@@ -141,13 +135,13 @@ class Sweep:
 class _Window:
     """The candidates inside one rank window, by query, then falling score: arrays of one length."""
 
-    query: Ints
+    query: Int32s
     score: Floats
     judged: Flags
     """Whether each is a known negative: no rule drops it for a high score."""
-    hidden: Ints
+    hidden: Int32s
     """How many hidden positives each is, or replaces as their copy."""
-    rank: Ints
+    rank: Int32s
     mean: Floats
     """Mean score of the positives, per query."""
     reference: dict[str, Floats]
@@ -158,41 +152,51 @@ class _Window:
     @cached_property
     def _edges(self) -> tuple[Ints, Ints]:
         """The first row of each query, and the row after its last."""
-        numbers = np.arange(len(self.mean) + 1)
+        numbers = np.arange(len(self.mean) + 1, dtype=np.int32)
         edges = np.searchsorted(self.query, numbers)
         return edges[:-1], edges[1:]
 
     def _first(self, bound: Floats, below: bool = False) -> Ints:
         """The first row of each query that scores at most its bound (or `below` it), by one bisection for
         all."""
-        low, high = (edge.copy() for edge in self._edges)
-        open_ = np.flatnonzero(low < high)
-        while len(open_):
-            middle = (low[open_] + high[open_]) // 2
-            score, limit = self.score[middle], bound[open_]
-            above = score >= limit if below else score > limit
-            low[open_] = np.where(above, middle + 1, low[open_])
-            high[open_] = np.where(above, high[open_], middle)
-            open_ = open_[low[open_] < high[open_]]
-        return low
+        first, end = self._edges
+        step = 1 << int((end - first).max(initial=0)).bit_length()
+        while (step := step // 2) and len(self.score):
+            probe = first + step - 1
+            score = self.score[np.minimum(probe, len(self.score) - 1)]
+            above = score >= bound if below else score > bound
+            first = first + step * (above & (probe < end))
+        return first
 
-    def counts(self, rules: Rules, negatives: int) -> Counts:
-        """Returns the counts if the best-scored candidates that the rules keep become negatives."""
+    def _selection(self, rules: Rules, negatives: int) -> tuple[Ints, Ints, Ints]:
+        """Returns which rows of each query become negatives: the best-scored that the rules keep.
+
+        These are `below` rows from `start`, and the first `above` of the known negatives before it.
+        """
         begin, end = self._edges
         if rules.min_score is not None:
             end = self._first(np.full(len(begin), rules.min_score), below=True)
         bound = ruling.highest(rules, self.reference[rules.reference_positive], self.positives)
         start = np.minimum(self._first(bound), end)
-        above_first = self._judged_before[begin]
-        above = np.minimum(self._judged_before[start] - above_first, negatives)
-        below = np.minimum(end - start, negatives - above)
+        above = np.minimum(self._judged_before[start] - self._judged_before[begin], negatives)
+        return start, np.minimum(end - start, negatives - above), above
+
+    def selected(self, rules: Rules, negatives: int) -> Ints:
+        """Returns the hidden positives among the negatives of each query; none is a known negative."""
+        start, below, _ = self._selection(rules, negatives)
+        return np.asarray(self._hidden_before[start + below] - self._hidden_before[start])
+
+    def counts(self, rules: Rules, negatives: int) -> Counts:
+        """Returns the counts if the best-scored candidates that the rules keep become negatives."""
+        start, below, above = self._selection(rules, negatives)
+        above_first = self._judged_before[self._edges[0]]
         taken = above + below
         ranks, scores = (
             sums[start + below] - sums[start] + judged[above_first + above] - judged[above_first]
             for sums, judged in (self._rank_sums, self._score_sums)
         )
         return Counts(
-            self._hidden_before[start + below] - self._hidden_before[start],
+            self.selected(rules, negatives),
             taken,
             (taken >= negatives).astype(np.int64),
             ranks,

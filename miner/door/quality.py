@@ -12,7 +12,7 @@ from miner.auditing import labels as labelling
 from miner.auditing import relabel as relabelling
 from miner.auditing.audit import Audit, JudgedOutcomes
 from miner.auditing.calibrate import Calibration
-from miner.auditing.config import AuditConfig
+from miner.auditing.config import AuditConfig, CalibrationConfig
 from miner.auditing.labels import FalseNegativeRate, LabelSample, SampleConfig
 from miner.auditing.relabel import RelabelConfig, RelabelReport
 from miner.door.arguments import Reports, RunLike, StoreLike, configured, note_stale, opened, run_in
@@ -100,7 +100,7 @@ def calibrate(
     store: StoreLike,
     run: RunLike = None,
     target: float | None = 0.02,
-    config: AuditConfig | None = None,
+    config: CalibrationConfig | None = None,
     *,
     progress: Reports = None,
     **settings: Any,
@@ -109,9 +109,9 @@ def calibrate(
 
     With `target=None` the rules with the lowest rate at the run's own coverage. Half of the queries chooses,
     the other half confirms. `run.decide(rules=found.chosen.rules)` applies them. Settings are those of
-    AuditConfig. Raises UsageError if no setting reaches the target.
+    CalibrationConfig. Raises UsageError if no setting reaches the target.
     """
-    chosen = configured(AuditConfig, config, settings)
+    chosen = configured(CalibrationConfig, config, settings)
     with progress_for(progress) as reports, opened(store, reports) as found:
         own = run_in(found, run)
         note_stale(found, own, reports)

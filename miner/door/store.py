@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from miner.auditing.audit import Audit, JudgedOutcomes
 from miner.auditing.calibrate import Calibration
-from miner.auditing.config import AuditConfig
+from miner.auditing.config import AuditConfig, CalibrationConfig
 from miner.auditing.labels import FalseNegativeRate, LabelSample, SampleConfig
 from miner.auditing.relabel import RelabelConfig, RelabelReport
 from miner.curation.contamination import ContaminationReport
@@ -185,7 +185,7 @@ class Run(stored.StoredRun):
     def calibrate(
         self,
         target: float | None = 0.02,
-        config: AuditConfig | None = None,
+        config: CalibrationConfig | None = None,
         *,
         progress: Reports = None,
         **settings: Any,

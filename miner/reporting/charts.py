@@ -15,13 +15,18 @@ _STYLES = ("-", "--", ":")
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a chart: its points in order of x, and optionally a band from `low` to `high`."""
+    """A line of a chart: its points in order of x, and optionally a band from `low` to `high`.
+
+    `x_low` and `x_high` are the ends of an interval of each x, which is drawn as a bar.
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
+    x_low: Sequence[float] | None = None
+    x_high: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ def _draw_panel(panel: Panel, axis: Any) -> None:
         (drawn,) = axis.plot(line.x, line.y, style, marker="o", markersize=size, label=line.name)
         if line.low is not None and line.high is not None:
             axis.fill_between(line.x, line.low, line.high, alpha=0.15, color=drawn.get_color())
+        if line.x_low is not None and line.x_high is not None:
+            axis.hlines(line.y, line.x_low, line.x_high, alpha=0.5, linewidth=1.5, color=drawn.get_color())
     if panel.logarithmic:
         _by_factors(axis, sorted({x for line in panel.lines for x in line.x}))
     axis.set_xlabel(panel.x_label)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miner.auditing import calibrate as calibrating
-from miner.auditing.config import AuditConfig
+from miner.auditing.config import CalibrationConfig
 from miner.engine.progress import Progress
 from miner.errors import UsageError
 from miner.mining.config import RULES, Rules, Selection
@@ -123,7 +123,9 @@ def _frontier(store: Database, run: StoredRun, seed: int, progress: Progress) ->
     if config["rules"]["reference_positive"] == "each":
         config["rules"] = {**config["rules"], "reference_positive": "lowest"}
     try:
-        found = calibrating.frontier(store, replace(run, config=config), AuditConfig(seed=seed), progress)
+        found = calibrating.frontier(
+            store, replace(run, config=config), CalibrationConfig(seed=seed), progress
+        )
     except UsageError as error:
         progress.note(f"no frontier of rules ({error.message}): a fixed list of rules is compared")
         return list(_PLAIN)
