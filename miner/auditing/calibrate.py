@@ -23,6 +23,7 @@ from miner.auditing.config import CalibrationConfig
 from miner.auditing.grid import candidates, families, rounded
 from miner.auditing.replay import Replay
 from miner.auditing.sweep import Counts, Sweep, only
+from miner.auditing.transfer import LabelledChances, PredictedRate
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import ordered_map, worker_count
 from miner.errors import UsageError
@@ -78,6 +79,21 @@ class SweptRules:
     choosing_half: Figures
     confirming_half: Figures
     all_queries: Figures
+    false_negatives: PredictedRate | None = None
+    """The false-negative rate as the labels of the run predict it; None without labels."""
+
+    @property
+    def rate(self) -> float:
+        """The rate that decides: the false-negative rate by labels, or else the hidden-positive rate on the
+        half that chooses, 1 if nothing was hidden there."""
+        predicted = self.false_negatives
+        return rate_of(self.choosing_half) if predicted is None else predicted.rate
+
+    @property
+    def high(self) -> float:
+        """The upper end of its interval."""
+        predicted = self.false_negatives
+        return self.choosing_half.hidden_positive_rate.high if predicted is None else predicted.high
 
     @property
     def name(self) -> str:
@@ -110,6 +126,8 @@ class Calibration(Readable):
     """How many positives may not be hidden, by reason (`stored.CANNOT_HIDE`)."""
     unknown_training: list[str]
     """Models of the run whose training data the store does not know."""
+    labels: int
+    """Labels that the predicted false-negative rates rest on; 0 without."""
     expected: Rate
     """The chosen setting's rate on the half that chose, with the 95 % interval expected on the other half."""
 
@@ -136,14 +154,19 @@ class Calibration(Readable):
 
     @property
     def limit(self) -> float:
-        """The highest rate that meets the request: the target, or the rate of the run's own rules on the
-        half that did not choose."""
+        """The highest rate that meets the request: the target, or the rate of the run's own rules: by labels,
+        or else of hidden positives on the half that did not choose."""
+        if self.target is None and self.own.false_negatives is not None:
+            return self.own.false_negatives.rate
         return rate_of(self.own.confirming_half) if self.target is None else self.target
 
     @property
     def confirmed(self) -> bool:
-        """Whether the whole interval of the chosen setting's rate meets the request, on the half that did not
-        choose it."""
+        """Whether the whole interval of the chosen setting's rate meets the request: that of the
+        false-negative rate by labels, or else of the hidden-positive rate on the half that did not choose."""
+        if self.labels:
+            predicted = self.chosen.false_negatives
+            return predicted is not None and predicted.high <= self.limit
         rate = self.chosen.confirming_half.hidden_positive_rate
         return rate.rate is not None and rate.high <= self.limit
 
@@ -209,6 +232,7 @@ def calibrate(
         chosen=chosen,
         cannot_hide=replay.hideable.cannot_hide(),
         unknown_training=models_of_unknown_training(store, run),
+        labels=measurement.labels,
         expected=measurement.expected(chosen),
     )
 
@@ -248,8 +272,10 @@ def _prepared(
     """Returns a run's evidence, how to measure settings over it, and the settings to try."""
     replay = Replay.of(store, run)
     require_hideable(store, run, replay.hideable)
-    grid = candidates(replay.config.rules, replay.hideable, settings.allow_rank_window)
-    return replay, _Measurement.of(replay, settings), grid
+    chances = LabelledChances.of(store, run, replay, settings.seed) if settings.use_labels else None
+    windows = settings.allow_rank_window or chances is not None
+    grid = candidates(replay.config.rules, replay.hideable, windows)
+    return replay, _Measurement.of(replay, settings, chances), grid
 
 
 def halves(replay: Replay, seed: int) -> tuple[Flags, Flags]:
@@ -268,7 +294,7 @@ def between(swept: Sequence[SweptRules], target: float) -> list[Rules]:
     by_rules = {one.rules: one for one in swept}
     gaps = []
     for name, alike in families(list(by_rules)):
-        meets = list(takewhile(lambda rules: rate_of(by_rules[rules].choosing_half) <= target, alike))
+        meets = list(takewhile(lambda rules: by_rules[rules].rate <= target, alike))
         if meets and len(meets) < len(alike):
             gaps.append((by_rules[meets[-1]].all_queries.per_query, name, meets[-1], alike[len(meets)]))
     gaps.sort(key=lambda gap: -gap[0])
@@ -280,36 +306,36 @@ def between(swept: Sequence[SweptRules], target: float) -> list[Rules]:
 
 
 def choose(swept: Sequence[SweptRules], target: float, negatives: int) -> SweptRules:
-    """Returns the setting with the most negatives that meets the target on the choosing half.
+    """Returns the setting with the most negatives that meets the target.
 
-    It meets it with its whole interval, or, if no setting does, with its rate; so do all stricter settings of
-    its rule, as none of them can be worse. The hardest wins among those with about as many negatives. Raises
-    UsageError if no setting meets the target.
+    The rate that decides (`SweptRules.rate`) meets it with its whole interval, or, if no setting does, alone;
+    so do all stricter settings of its rule, as none of them can be worse. The hardest wins among those with
+    about as many negatives. Raises UsageError if no setting meets the target.
     """
     useful = [one for one in swept if one.all_queries.per_query > 0]
     if not useful:
         raise UsageError("no setting leaves a negative", "mine deeper")
     within = _within(swept, target, whole_interval=True) or _within(swept, target, whole_interval=False)
     if not within:
-        best = min(useful, key=lambda one: rate_of(one.choosing_half))
-        rate = rate_of(best.choosing_half)
+        best = min(useful, key=attrgetter("rate"))
+        measure = "hidden-positive rate" if best.false_negatives is None else "false-negative rate by labels"
         raise UsageError(
-            f"no setting has a hidden-positive rate of at most {100 * target:g} %: the lowest is "
-            f"{percent(rate, 2)} with {best.name}",
-            f"use a target of {np.ceil(rate * 1e4) / 1e4:g} or more, mine with a reranker, or mine deeper",
+            f"no setting has a {measure} of at most {100 * target:g} %: the lowest is "
+            f"{percent(best.rate, 2)} with {best.name}",
+            f"use a target of {np.ceil(best.rate * 1e4) / 1e4:g} or more, mine with a reranker, or mine "
+            "deeper",
         )
     most = max(one.all_queries.per_query for one in within) - ENOUGH * negatives
     equals = [one for one in within if one.all_queries.per_query >= most]
-    return min(equals, key=lambda one: _easiness(one.all_queries))
+    return min(equals, key=lambda one: (_easiness(one.all_queries), rate_of(one.choosing_half)))
 
 
 def _within(swept: Sequence[SweptRules], target: float, whole_interval: bool) -> list[SweptRules]:
-    """The settings that meet the target on the choosing half, as all stricter ones of their rule do."""
+    """The settings that meet the target, as all stricter ones of their rule do."""
     by_rules = {one.rules: one for one in swept}
 
     def _meets(rules: Rules) -> bool:
-        rate = by_rules[rules].choosing_half.hidden_positive_rate
-        return (rate.high if whole_interval else rate_of(by_rules[rules].choosing_half)) <= target
+        return (by_rules[rules].high if whole_interval else by_rules[rules].rate) <= target
 
     known = list(families(list(by_rules)))
     inside = [rules for _, alike in known for rules in takewhile(_meets, alike)]
@@ -319,9 +345,12 @@ def _within(swept: Sequence[SweptRules], target: float, whole_interval: bool) ->
 
 
 def least(strictest: Sequence[SweptRules], own: SweptRules) -> SweptRules:
-    """Returns the setting with the lowest rate on the choosing half, of the strictest one of every rule that
-    keeps the coverage of the run's own rules; the hardest wins among equals."""
-    return min([*strictest, own], key=lambda one: (rate_of(one.choosing_half), _easiness(one.all_queries)))
+    """Returns the setting with the lowest rate that decides, of the strictest one of every rule that keeps
+    the coverage of the run's own rules; among equals the lowest hidden-positive rate, then the hardest."""
+    return min(
+        [*strictest, own],
+        key=lambda one: (one.rate, rate_of(one.choosing_half), _easiness(one.all_queries)),
+    )
 
 
 def rate_of(figures: Figures) -> float:
@@ -376,6 +405,8 @@ class _Measurement:
 
     mined: Sweep
     """Nothing is hidden."""
+    chances: LabelledChances | None
+    """The chances of the candidates by labels, if the run has labels."""
     draws: list[_Draws]
     chooses: Flags
     confirms: Flags
@@ -386,7 +417,7 @@ class _Measurement:
         shares = HIDDEN_SHARES[:2] if replay.hideable.single.all() else HIDDEN_SHARES
         mined = Sweep(replay, replay.hide(np.zeros(len(replay.hideable.allowed), dtype=np.bool_)))
         draws = [_Draws.of(replay, share, number, settings) for number, share in enumerate(shares)]
-        return cls(mined, draws, *halves(replay, settings.seed))
+        return cls(mined, None, draws, *halves(replay, settings.seed))
 
     def settings(self, grid: Sequence[Rules], progress: Progress) -> list[SweptRules]:
         """Returns every setting of the grid with its figures."""
@@ -399,7 +430,11 @@ class _Measurement:
                 selected[number] += np.asarray(counts, dtype=np.int32).reshape(selected[number].shape)
                 advance(1)
         per_setting = selected.swapaxes(0, 1)
-        return [self._swept(*one) for one in zip(grid, costs, per_setting, strict=True)]
+        found = [self._swept(*one) for one in zip(grid, costs, per_setting, strict=True)]
+        if self.chances is None:
+            return found
+        rates = self.chances.rates(self.mined, grid)
+        return [replace(one, false_negatives=rate) for one, rate in zip(found, rates, strict=True)]
 
     def _swept(self, rules: Rules, costs: Counts, selected: npt.NDArray[np.int32]) -> SweptRules:
         everything = self.chooses | self.confirms
@@ -409,8 +444,8 @@ class _Measurement:
         worst = int(np.argmax(rates))
         draws, hits = self.draws[worst], selected[worst]
         parts = self.chooses, self.confirms, everything
-        figures = (self._figures(draws.rate(hits, part), costs, part) for part in parts)
-        return SweptRules(rules, draws.share, *figures)
+        choosing, confirming, both = (self._figures(draws.rate(hits, part), costs, part) for part in parts)
+        return SweptRules(rules, draws.share, choosing, confirming, both)
 
     def _figures(self, rate: Rate, costs: Counts, among: Flags) -> Figures:
         queries, negatives = max(1, int(among.sum())), int(costs.negatives[among].sum())

@@ -34,5 +34,8 @@ class CalibrationConfig:
     allow_rank_window: bool = False
     """Whether to try rank windows too. They drop known positives, which rank high, and keep unknown ones."""
 
+    use_labels: bool = True
+    """Whether the false-negative rate that the labels of the run predict decides, if it has labels."""
+
     def __post_init__(self) -> None:
         check_fields(self)

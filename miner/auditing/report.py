@@ -193,10 +193,13 @@ def calibration_table(calibration: Calibration) -> str:
         f"{_shares(calibration)} of each query's positives hidden, {settings.repeats} times each (seed "
         f"{settings.seed}); the highest of these rates counts"
     )
-    rows = [["frontier", "hidden-positive rate", _INTERVAL, *_COSTS]]
-    for one in calibration.frontier():
-        rows.append([one.name + " (chosen)" * (one.rules == chosen.rules), *_figures(one.all_queries)])
-    rows.append([f"the run's own: {calibration.own.name}", *_figures(calibration.own.all_queries)])
+    by_labels = ["false-negative rate, by labels"] if calibration.labels else []
+    rows = [["frontier", *by_labels, "hidden-positive rate", _INTERVAL, *_COSTS]]
+    for one in (*calibration.frontier(), calibration.own):
+        name = one.name + " (chosen)" * (one.rules == chosen.rules)
+        name = f"the run's own: {one.name}" if one is calibration.own else name
+        predicted = [str(one.false_negatives)] if calibration.labels else []
+        rows.append([name, *predicted, *_figures(one.all_queries)])
     halves = [[f"chosen: {chosen.name}", "hidden-positive rate", _INTERVAL, *_COSTS]]
     halves.append(["half that chose", *_figures(chosen.choosing_half)])
     halves.append(["half that confirms", *_figures(chosen.confirming_half)])
@@ -227,9 +230,10 @@ def _window_note(calibration: Calibration) -> list[str]:
 
 
 def _request(calibration: Calibration) -> str:
+    measure = "false-negative rate by labels" if calibration.labels else "hidden-positive rate"
     if calibration.target is None:
-        return "lowest rate at the coverage of the run's own rules"
-    return f"target {percent(calibration.target, 2)}"
+        return f"lowest {measure} at the coverage of the run's own rules"
+    return f"target: a {measure} of at most {percent(calibration.target, 2)}"
 
 
 def _figures(one: Figures) -> list[str]:
@@ -242,7 +246,22 @@ def _figures(one: Figures) -> list[str]:
     ]
 
 
+def _verdict_by_labels(calibration: Calibration) -> str:
+    """Says whether the interval by labels meets the request, and how to be sure."""
+    predicted, limit = calibration.chosen.false_negatives, calibration.limit
+    verdict = "confirmed" if calibration.confirmed else "not confirmed"
+    within = "within" if calibration.confirmed else "above"
+    return (
+        f"{verdict}: by {calibration.labels:,} labels of run {calibration.run} the false-negative rate is "
+        f"{predicted}, and its interval ends {within} {percent(limit, 2)}\n"
+        "the rules select other negatives than those that were labelled, so the rate is a prediction; to be "
+        "sure, decide with them and label a sample of that run: miner audit --label 200"
+    )
+
+
 def _verdict(calibration: Calibration) -> str:
+    if calibration.labels:
+        return _verdict_by_labels(calibration)
     interval = percent_interval(calibration.expected.low, calibration.expected.high, 2)
     expected = f"expected on the other half: {interval}"
     chosen = calibration.chosen.confirming_half

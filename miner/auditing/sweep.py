@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from miner.arrays import joined_ranges
 from miner.auditing.replay import Replay, ReplayEvidence
 from miner.errors import UsageError
 from miner.mining import rules as ruling
@@ -100,6 +101,14 @@ class Sweep:
         negatives = self._replay.config.selection.negatives
         return [self._window(rules.skip_top, rules.max_rank).selected(rules, negatives) for rules in settings]
 
+    def negatives(self, rules: Rules) -> tuple[Ints, int]:
+        """Returns the rows of the replay that a setting selects, and the number of all that it selects.
+
+        They differ by the known negatives that only their judgment keeps.
+        """
+        window = self._window(rules.skip_top, rules.max_rank)
+        return window.negatives(rules, self._replay.config.selection.negatives)
+
     def _window(self, skip_top: int, max_rank: int | None) -> _Window:
         """Returns the rows of a rank window; the last one is reused, as its settings follow each other."""
         if self._last is not None and self._last[0] == (skip_top, max_rank):
@@ -110,6 +119,7 @@ class Sweep:
             inside &= best <= max_rank
         rows = self._rows[inside]
         window = _Window(
+            rows,
             replay.query[rows].astype(np.int32),
             self._score[rows],
             replay.judged_negative[rows],
@@ -135,6 +145,8 @@ class Sweep:
 class _Window:
     """The candidates inside one rank window, by query, then falling score: arrays of one length."""
 
+    rows: Ints
+    """The row of each in the replay."""
     query: Int32s
     score: Floats
     judged: Flags
@@ -185,6 +197,11 @@ class _Window:
         """Returns the hidden positives among the negatives of each query; none is a known negative."""
         start, below, _ = self._selection(rules, negatives)
         return np.asarray(self._hidden_before[start + below] - self._hidden_before[start])
+
+    def negatives(self, rules: Rules, negatives: int) -> tuple[Ints, int]:
+        """Returns what `Sweep.negatives` does."""
+        start, below, above = self._selection(rules, negatives)
+        return self.rows[joined_ranges(start, below)], int(below.sum() + above.sum())
 
     def counts(self, rules: Rules, negatives: int) -> Counts:
         """Returns the counts if the best-scored candidates that the rules keep become negatives."""

@@ -21,6 +21,7 @@ _TARGET = 0.02
 _HIDING: Described = {
     "repeats": (None, "How often to draw, with each share of hidden positives."),
     "seed": (None, "Seed of the draws."),
+    "use_labels": (None, "Let the labels of the run decide, if it has some (miner audit --labels)."),
     "allow_rank_window": (
         click.BOOL,
         "Try rank windows too. They drop known positives, which rank high, and keep unjudged ones.",

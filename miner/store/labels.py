@@ -50,7 +50,7 @@ class StoredSample:
 def predictable(store: Database, run: StoredRun) -> pa.Table:
     """Returns the candidates of a run that nothing excludes, and those that are known positives, in order.
 
-    Columns query_no, query_id, doc_id, bm25_rank, dense_rank, fused_rank, bm25_score, dense_score,
+    Columns candidate, query_no, query_id, doc_id, bm25_rank, dense_rank, fused_rank, bm25_score, dense_score,
     rerank_score (null without a finite score), positive (a judged positive of the query), negative (selected
     as a negative in the run), judged (a judgment or a label says that it is a negative).
     """
@@ -59,7 +59,7 @@ def predictable(store: Database, run: StoredRun) -> pa.Table:
         for name, value in (("bm25", "c.bm25_score"), ("dense", "c.dense_score"), ("rerank", "s.score"))
     )
     return store.table(
-        f"""SELECT c.candidate // {CANDIDATES_PER_QUERY} AS query_no, c.query_id, c.doc_id,
+        f"""SELECT c.candidate, c.candidate // {CANDIDATES_PER_QUERY} AS query_no, c.query_id, c.doc_id,
             c.bm25_rank, c.dense_rank, c.fused_rank, {scores},
             p.doc_id IS NOT NULL AS positive, d.slot IS NOT NULL AS negative,
             coalesce(c.judged_negative, false) AS judged

@@ -1,0 +1,134 @@
+"""The false-negative rate of rules that nobody labelled, from labels of one run's sample.
+
+The labels are of one run's negatives. Other rules select other candidates of the same evidence; their rate is
+a prediction: the chances of all candidates are fitted to the labels (Platt 1999, Probabilistic outputs for
+support vector machines; a label counts for the negatives of its stratum), and a setting's rate is the mean
+chance of its negatives. The interval is a percentile bootstrap over the labels of each stratum. It does not
+allow for a fit that is wrong where there are no labels: a rate to rely on needs a sample of the chosen run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from miner.auditing.prediction import predicted_chance
+from miner.auditing.replay import Replay
+from miner.auditing.sweep import Sweep
+from miner.mining.config import Rules
+from miner.stats import exact_interval
+from miner.store import labels as stored
+from miner.store.database import Database
+from miner.store.runs import StoredRun
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_ROUNDS = 200
+_BINS = 512
+"""Candidates with about the same chance are counted together."""
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class PredictedRate:
+    """A predicted false-negative rate with its 95 % interval."""
+
+    rate: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.rate:.2f} % [{100 * self.low:.2f} %, {100 * self.high:.2f} %]"
+
+
+@dataclass(frozen=True)
+class LabelledChances:
+    """Every candidate's chance of being relevant, calibrated on the labels of a run."""
+
+    labels: int
+    relevant: int
+    bins: Ints
+    """The bin of each candidate of the replay; -1 for one that is never a false negative."""
+    chances: Floats
+    """The chance in each bin, by all labels and then by each bootstrap sample: shape (1 + rounds, bins)."""
+
+    @classmethod
+    def of(cls, store: Database, run: StoredRun, replay: Replay, seed: int) -> LabelledChances | None:
+        """Returns the chances by the run's sample with the most labels; None without labels."""
+        samples = stored.samples_of(store, run)
+        if not samples:
+            return None
+        pairs = stored.sampled_pairs(store, samples[0])
+        labelled = pairs.filter(pairs["relevance"].is_valid())
+        if not labelled.num_rows:
+            return None
+        table = stored.predictable(store, run)
+        logit = _logit(predicted_chance(table))
+        edges = np.unique(np.quantile(logit, np.linspace(0, 1, _BINS + 1)[1:-1]))
+        place = np.searchsorted(edges, logit)
+        middle = np.bincount(place, logit, len(edges) + 1) / np.maximum(
+            1, np.bincount(place, minlength=len(edges) + 1)
+        )
+        bins = np.full(len(replay.candidates), -1, dtype=np.int64)
+        rows = np.searchsorted(replay.hideable.candidates, table["candidate"].to_numpy())
+        bins[rows] = np.where(table["judged"].to_numpy(), -1, place)
+        relevant = labelled["relevance"].to_numpy() > 0
+        stratum = labelled["stratum"].to_numpy()
+        drawn = np.bincount(stratum, minlength=len(samples[0].strata.negatives))
+        weight = (np.asarray(samples[0].strata.negatives) / np.maximum(1, drawn))[stratum]
+        known = _logit(labelled["predicted"].to_numpy())
+        random = np.random.default_rng(seed)
+        chances = [_calibrated(known, relevant, weight, middle)]
+        for _ in range(_ROUNDS):
+            again = _drawn_again(stratum, random)
+            chances.append(_calibrated(known[again], relevant[again], weight[again], middle))
+        return cls(labelled.num_rows, int(relevant.sum()), bins, np.array(chances))
+
+    def rates(self, sweep: Sweep, settings: Sequence[Rules]) -> list[PredictedRate]:
+        """Returns the false-negative rate of each setting; 0 for one without negatives."""
+        found = []
+        most = exact_interval(0.0, self.labels, _LEVEL)[1]
+        for rules in settings:
+            rows, negatives = sweep.negatives(rules)
+            if not negatives:
+                found.append(PredictedRate(0.0, 0.0, 0.0))
+                continue
+            inside = self.bins[rows]
+            number = np.bincount(inside[inside >= 0], minlength=self.chances.shape[1])
+            rate, *again = (self.chances @ number / negatives).tolist()
+            tail = (1 - _LEVEL) / 2
+            low, high = np.quantile(again, [tail, 1 - tail])
+            if not self.relevant:  # the bootstrap of equal labels shows no doubt
+                low, high = 0.0, most
+            found.append(PredictedRate(rate, min(rate, float(low)), max(rate, float(high))))
+        return found
+
+
+def _logit(chance: Floats) -> Floats:
+    inside = np.clip(chance, 1e-9, 1 - 1e-9)
+    return np.asarray(np.log(inside / (1 - inside)))
+
+
+def _calibrated(known: Floats, relevant: npt.NDArray[np.bool_], weight: Floats, asked: Floats) -> Floats:
+    """Returns the chance at each of `asked`, from labels at `known`; labels that agree give a constant."""
+    if relevant.all() or not relevant.any():
+        return np.full(len(asked), float(relevant[0]))
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=10.0).fit(known[:, None], relevant, sample_weight=weight / weight.mean())
+    return np.asarray(model.predict_proba(asked[:, None])[:, 1], dtype=np.float64)
+
+
+def _drawn_again(stratum: Ints, random: np.random.Generator) -> Ints:
+    """Returns a bootstrap sample: as many labels of each stratum, drawn with replacement."""
+    order = np.argsort(stratum, kind="stable")
+    numbers = np.bincount(stratum)
+    starts = np.repeat(np.cumsum(numbers) - numbers, numbers)
+    drawn: Ints = order[
+        starts + np.floor(random.random(len(order)) * np.repeat(numbers, numbers)).astype(np.int64)
+    ]
+    return drawn
