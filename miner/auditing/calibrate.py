@@ -331,7 +331,10 @@ def choose(swept: Sequence[SweptRules], target: float, negatives: int) -> SweptR
 
 
 def _within(swept: Sequence[SweptRules], target: float, whole_interval: bool) -> list[SweptRules]:
-    """The settings that meet the target, as all stricter ones of their rule do."""
+    """The settings that meet the target; without labels all stricter ones of their rule must meet it too."""
+    if any(one.false_negatives is not None for one in swept):
+        meeting = [one for one in swept if (one.high if whole_interval else one.rate) <= target]
+        return [one for one in meeting if one.all_queries.per_query > 0]
     by_rules = {one.rules: one for one in swept}
 
     def _meets(rules: Rules) -> bool:

@@ -2,9 +2,10 @@
 
 The labels are of one run's negatives. Other rules select other candidates of the same evidence; their rate is
 a prediction: the chances of all candidates are fitted to the labels (Platt 1999, Probabilistic outputs for
-support vector machines; a label counts for the negatives of its stratum), and a setting's rate is the mean
-chance of its negatives. The interval is a percentile bootstrap over the labels of each stratum. It does not
-allow for a fit that is wrong where there are no labels: a rate to rely on needs a sample of the chosen run.
+support vector machines; the strata of the sample depend on nothing but the predicted chance, so labels need
+no weights), and a setting's rate is the mean chance of its negatives. The interval is a percentile bootstrap
+over the labels of each stratum. It does not allow for a fit that is wrong where there are no labels: a rate to
+rely on needs a sample of the chosen run.
 """
 
 from __future__ import annotations
@@ -78,14 +79,12 @@ class LabelledChances:
         bins[rows] = np.where(table["judged"].to_numpy(), -1, place)
         relevant = labelled["relevance"].to_numpy() > 0
         stratum = labelled["stratum"].to_numpy()
-        drawn = np.bincount(stratum, minlength=len(samples[0].strata.negatives))
-        weight = (np.asarray(samples[0].strata.negatives) / np.maximum(1, drawn))[stratum]
         known = _logit(labelled["predicted"].to_numpy())
         random = np.random.default_rng(seed)
-        chances = [_calibrated(known, relevant, weight, middle)]
+        chances = [_fitted(known, relevant, middle)]
         for _ in range(_ROUNDS):
             again = _drawn_again(stratum, random)
-            chances.append(_calibrated(known[again], relevant[again], weight[again], middle))
+            chances.append(_fitted(known[again], relevant[again], middle))
         return cls(labelled.num_rows, int(relevant.sum()), bins, np.array(chances))
 
     def rates(self, sweep: Sweep, settings: Sequence[Rules]) -> list[PredictedRate]:
@@ -113,13 +112,13 @@ def _logit(chance: Floats) -> Floats:
     return np.asarray(np.log(inside / (1 - inside)))
 
 
-def _calibrated(known: Floats, relevant: npt.NDArray[np.bool_], weight: Floats, asked: Floats) -> Floats:
+def _fitted(known: Floats, relevant: npt.NDArray[np.bool_], asked: Floats) -> Floats:
     """Returns the chance at each of `asked`, from labels at `known`; labels that agree give a constant."""
     if relevant.all() or not relevant.any():
         return np.full(len(asked), float(relevant[0]))
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=10.0).fit(known[:, None], relevant, sample_weight=weight / weight.mean())
+    model = LogisticRegression(C=10.0).fit(known[:, None], relevant)
     return np.asarray(model.predict_proba(asked[:, None])[:, 1], dtype=np.float64)
 
 
