@@ -1,11 +1,11 @@
 """The false-negative rate of rules that nobody labelled, from labels of one run's sample.
 
-The labels are of one run's negatives. Other rules select other candidates of the same evidence, and their rate
-is a prediction: the chances of all candidates are fitted to the labels (Platt 1999, Probabilistic outputs for
-support vector machines), and a setting's rate is the mean chance of its negatives. The labels need no weights,
-since the strata of the sample depend on nothing but the predicted chance. The interval is a percentile
-bootstrap over the labels of each stratum. It does not allow for a fit that is wrong where there are no labels:
-a rate to rely on needs a sample of the chosen run.
+The labels are of one run's negatives. Other rules select other candidates of the same evidence, and their
+rate is a prediction: the chances of all candidates are fitted to the labels (Platt 1999, Probabilistic
+outputs for support vector machines), and a setting's rate is the mean chance of its negatives. The labels
+need no weights, since the strata of the sample depend on nothing but the predicted chance. The interval is a
+percentile bootstrap over the labels of each stratum. It does not allow for a fit that is wrong where there
+are no labels: a rate to rely on needs a sample of the chosen run.
 """
 
 from __future__ import annotations
