@@ -8,16 +8,23 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
 import miner
+from miner.auditing.calibrate import calibrate
+from miner.auditing.config import CalibrationConfig
 from miner.auditing.labels import SampleConfig, draw_sample, false_negative_rate, keep_labels
+from miner.auditing.replay import Replay
+from miner.auditing.sweep import Sweep
+from miner.auditing.transfer import LabelledChances
 from miner.cli.main import group
 from miner.errors import InputError, UsageError
 from miner.mining.config import MiningConfig, Selection
 from miner.mining.pipeline import decide_again, mine
+from miner.stats import exact_interval
 from miner.store import labels as stored
 from miner.store import runs
 from miner.store.database import Database
@@ -319,3 +326,62 @@ def test_a_run_without_negatives_has_nothing_to_label(tmp_path: Path) -> None:
         run = mine(store, MiningConfig(rules=miner.Rules(max_score=-1.0)))
         with pytest.raises(UsageError, match="it has no negatives"):
             draw_sample(store, run, SampleConfig(20))
+
+
+def labelled(store: Database, labels: int = 1000) -> runs.StoredRun:
+    """Labels negatives of the run from the truth; returns the run."""
+    run, truth = runs.find_run(store), collection()[-1]
+    pairs = draw_sample(store, run, SampleConfig(labels)).pairs.select(["query_id", "doc_id"]).to_pylist()
+    keep_labels(
+        store,
+        run,
+        [{**pair, "relevance": int((pair["query_id"], pair["doc_id"]) in truth)} for pair in pairs],
+    )
+    return run
+
+
+def test_with_labels_calibrate_goes_by_the_false_negative_rate(store: Database) -> None:
+    run = labelled(store)
+    found = calibrate(store, run, 0.3, CalibrationConfig(repeats=1))
+    assert found.labels == 160
+    assert all(one.false_negatives is not None for one in found.sweep)
+    assert found.chosen.false_negatives is not None
+    assert found.chosen.rate == found.chosen.false_negatives.rate <= 0.3
+    assert "false-negative rate by labels of at most 30.00 %" in found.as_text()
+    assert found.confirmed == (found.chosen.false_negatives.high <= 0.3)
+    without = calibrate(store, run, 0.3, CalibrationConfig(repeats=1, use_labels=False))
+    assert without.labels == 0
+    assert without.chosen.false_negatives is None
+
+
+def test_the_predicted_rate_of_the_labelled_run_is_near_its_true_rate(store: Database) -> None:
+    run = labelled(store)
+    replay = Replay.of(store, run)
+    nothing = np.zeros(len(replay.hideable.allowed), dtype=np.bool_)
+    sweep = Sweep(replay, replay.hide(nothing))
+    chances = LabelledChances.of(store, run, replay, 13)
+    assert chances is not None
+    (rate,) = chances.rates(sweep, [replay.config.rules])
+    assert rate.rate == pytest.approx(true_rate(store, run), abs=0.02)
+    assert rate.low <= rate.rate <= rate.high
+    rows, negatives = sweep.negatives(replay.config.rules)
+    trial = replay.decide(replay.hide(nothing))
+    assert negatives == len(rows) == int(trial.negatives.sum())
+
+
+def test_without_a_relevant_label_the_prediction_is_as_sure_as_the_number_of_labels(store: Database) -> None:
+    run = runs.find_run(store)
+    pairs = draw_sample(store, run, SampleConfig(50)).pairs.select(["query_id", "doc_id"]).to_pylist()
+    keep_labels(store, run, [{**pair, "relevance": 0} for pair in pairs])
+    replay = Replay.of(store, run)
+    sweep = Sweep(replay, replay.hide(np.zeros(len(replay.hideable.allowed), dtype=np.bool_)))
+    chances = LabelledChances.of(store, run, replay, 13)
+    assert chances is not None
+    (rate,) = chances.rates(sweep, [replay.config.rules])
+    assert (rate.rate, rate.low) == (0, 0)
+    assert rate.high == pytest.approx(exact_interval(0.0, 50)[1])
+
+
+def test_no_setting_meets_a_target_of_zero_by_labels(store: Database) -> None:
+    with pytest.raises(UsageError, match="false-negative rate by labels of at most 0 %"):
+        calibrate(store, labelled(store), 0.0, CalibrationConfig(repeats=1))
