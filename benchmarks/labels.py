@@ -204,7 +204,7 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=200, help="samples in all [%(default)s]")
     arguments.add_argument("--draws", type=int, default=10, help="samples per store [%(default)s]")
     given = arguments.parse_args()
-    found = report("labels", given, full=given.seeds >= 200, least=1)
+    found = report("labels", given, full_size=given.seeds >= 200, least=1)
     for data in SPLITS:
         for keep in KEPT:
             add_rows(found, data, keep, *measure(data, keep, given))

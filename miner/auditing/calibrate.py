@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -414,13 +415,18 @@ class _Measurement:
     chooses: Flags
     confirms: Flags
 
+    @property
+    def labels(self) -> int:
+        """Labels that decide; 0 without."""
+        return 0 if self.chances is None else self.chances.labels
+
     @classmethod
-    def of(cls, replay: Replay, settings: CalibrationConfig) -> _Measurement:
+    def of(cls, replay: Replay, settings: CalibrationConfig, chances: LabelledChances | None) -> _Measurement:
         """Returns the measurement of a run; without queries of several positives, two shares are the same."""
         shares = HIDDEN_SHARES[:2] if replay.hideable.single.all() else HIDDEN_SHARES
         mined = Sweep(replay, replay.hide(np.zeros(len(replay.hideable.allowed), dtype=np.bool_)))
         draws = [_Draws.of(replay, share, number, settings) for number, share in enumerate(shares)]
-        return cls(mined, None, draws, *halves(replay, settings.seed))
+        return cls(mined, chances, draws, *halves(replay, settings.seed))
 
     def settings(self, grid: Sequence[Rules], progress: Progress) -> list[SweptRules]:
         """Returns every setting of the grid with its figures."""

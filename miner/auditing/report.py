@@ -304,12 +304,15 @@ def recipe(calibration: Calibration) -> str:
     request = request[0].upper() + request[1:]
     lines = [
         f"{_FIRST_LINE} {calibration.run}: {chosen.name}.",
-        f"# {request}; hidden-positive rate {rates[0]} on the half that chose, {rates[1]} on the other: "
-        f"{verdict}.",
+        f"# {request}: {verdict}.",
+        f"# Hidden-positive rate {rates[0]} on the half that chose, {rates[1]} on the other.",
         f"# {_shares(calibration)} of each query's positives hidden, repeats {settings.repeats}, seed "
         f"{settings.seed}.",
         "[rules]",
     ]
+    if calibration.labels:
+        predicted = f"{chosen.false_negatives}, by {calibration.labels:,} labels of run {calibration.run}"
+        lines.insert(2, f"# False-negative rate {predicted}.")
     lines += written(named_rules(chosen.rules))
     return "\n".join(lines) + "\n"
 
