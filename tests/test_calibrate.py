@@ -205,7 +205,7 @@ def test_the_command_writes_recipe_and_chart_and_notes_only_what_it_chose(tmp_pa
     reported = CliRunner().invoke(group, ["calibrate", str(path), "--target", "0.1", "--out", str(out)])
     assert reported.exit_code == 0, reported.output
     assert contents(path) == before
-    assert "target 10.00 %" in reported.stdout
+    assert "a hidden-positive rate of at most 10.00 %" in reported.stdout
     assert "the run's own: relative_margin 0.05, reference positive lowest" in reported.stdout
     assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
     assert "<svg" in out.with_suffix(".svg").read_text("utf-8")
@@ -347,7 +347,7 @@ def test_the_recipe_of_a_kept_coverage_says_what_it_is(store: Database, run: run
     found = calibrate(store, run, None, CalibrationConfig(repeats=1))
     assert recipe(found).startswith(
         f"# Calibrated on run {run.name}: {found.chosen.name}.\n"
-        "# Lowest rate at the coverage of the run's own rules;"
+        "# Lowest hidden-positive rate at the coverage of the run's own rules: "
     )
 
 

@@ -70,13 +70,13 @@ class LabelledChances:
         table = stored.predictable(store, run)
         logit = _logit(predicted_chance(table))
         edges = np.unique(np.quantile(logit, np.linspace(0, 1, _BINS + 1)[1:-1]))
-        place = np.searchsorted(edges, logit)
-        middle = np.bincount(place, logit, len(edges) + 1) / np.maximum(
-            1, np.bincount(place, minlength=len(edges) + 1)
+        bin_of = np.searchsorted(edges, logit)
+        middle = np.bincount(bin_of, logit, len(edges) + 1) / np.maximum(
+            1, np.bincount(bin_of, minlength=len(edges) + 1)
         )
         bins = np.full(len(replay.candidates), -1, dtype=np.int64)
         rows = np.searchsorted(replay.hideable.candidates, table["candidate"].to_numpy())
-        bins[rows] = np.where(table["judged"].to_numpy(), -1, place)
+        bins[rows] = np.where(table["judged"].to_numpy(), -1, bin_of)
         relevant = labelled["relevance"].to_numpy() > 0
         stratum = labelled["stratum"].to_numpy()
         known = _logit(labelled["predicted"].to_numpy())
@@ -112,14 +112,14 @@ def _logit(chance: Floats) -> Floats:
     return np.asarray(np.log(inside / (1 - inside)))
 
 
-def _fitted(known: Floats, relevant: npt.NDArray[np.bool_], asked: Floats) -> Floats:
-    """Returns the chance at each of `asked`, from labels at `known`; labels that agree give a constant."""
+def _fitted(known: Floats, relevant: npt.NDArray[np.bool_], positions: Floats) -> Floats:
+    """Returns the chance at each of `positions` by labels at `known`; labels that agree give a constant."""
     if relevant.all() or not relevant.any():
-        return np.full(len(asked), float(relevant[0]))
+        return np.full(len(positions), float(relevant[0]))
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=10.0).fit(known[:, None], relevant)
-    return np.asarray(model.predict_proba(asked[:, None])[:, 1], dtype=np.float64)
+    return np.asarray(model.predict_proba(positions[:, None])[:, 1], dtype=np.float64)
 
 
 def _drawn_again(stratum: Ints, random: np.random.Generator) -> Ints:
