@@ -212,7 +212,7 @@ def test_a_split_without_rows_is_an_error_where_it_is_read(tmp_path: Path) -> No
             "column 'positive' is named twice; name every column",
         ),
         ({"most": float("nan")}, "most must be a number above 0, got nan"),
-        ({"most": float("inf")}, "most must be a number above 0, got inf"),
+        ({"most": float("inf")}, "most must be a number above 0 and at most 1e+30, got inf"),
     ],
 )
 def test_columns_that_cannot_be(settings: dict[str, Any], message: str) -> None:
