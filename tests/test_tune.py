@@ -295,7 +295,7 @@ def test_the_verdict_names_the_baselines(result: tuple[TuneReport, Path, list[st
     report = reported(result[0], (DEFAULT, low), (EASY, mixed), (IN_BATCH, low), (STRICT, high))
     assert report.verdicts == [
         "choice: percentile 5, random, 4 per row",
-        "it is ahead of in-batch negatives alone and the default rules with every seed (p < 0.05, corrected)",
+        "it is ahead of the default rules and in-batch negatives alone with every seed (p < 0.05, corrected)",
         "it has a higher mean than easy negatives, but no difference is shown",
     ]
     assert report.chosen == STRICT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -131,7 +132,7 @@ def next_commands(report: TuneReport, store: str, recipe: str | None) -> list[st
 def as_json(report: TuneReport) -> dict[str, Any]:
     """Returns the report as JSON-able values, without the values of every query."""
     chosen = report.chosen
-    return {
+    values = {
         "store": report.store,
         "run": report.run,
         "settings": asdict(report.config),
@@ -168,6 +169,8 @@ def as_json(report: TuneReport) -> dict[str, Any]:
         ],
         "recipe": recipe_values(chosen, report.config.training),
     }
+    found: dict[str, Any] = json.loads(json.dumps(values))
+    return found
 
 
 def recipe_values(arm: Arm, training: EncoderConfig) -> dict[str, dict[str, Any]]:
