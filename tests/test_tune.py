@@ -296,9 +296,14 @@ def test_the_verdict_names_the_baselines(result: tuple[TuneReport, Path, list[st
     assert report.verdicts == [
         "choice: percentile 5, random, 4 per row",
         "it is ahead of the default rules and in-batch negatives alone with every seed (p < 0.05, corrected)",
-        "it has a higher mean than easy negatives, but no difference is shown",
+        "its mean is at least that of easy negatives, but no difference is shown",
     ]
     assert report.chosen == STRICT
+    level = reported(result[0], (DEFAULT, low), (STRICT, high), (Arm("easy", 4), high))
+    assert level.verdicts[1:] == [
+        "it is ahead of the default rules with every seed (p < 0.05, corrected)",
+        "its mean is at least that of easy negatives (4 per row), but no difference is shown",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def _difference(comparison: Comparison) -> list[str]:
 def _role(report: TuneReport, one: Trained) -> str | None:
     """What a baseline is called in a sentence; None for another arm."""
     arm = report.arms[one.arm]
-    if arm.kind == EASY and arm.per_row == 1:
-        return "easy negatives"
+    if arm.kind == EASY:
+        return "easy negatives" + (f" ({arm.per_row} per row)" if arm.per_row > 1 else "")
     if arm.kind == IN_BATCH:
         return "in-batch negatives alone"
     default = next(name for name, known in report.arms.items() if known.kind == MINED)
@@ -95,7 +95,7 @@ def verdicts(report: TuneReport) -> list[str]:
     if ahead:
         lines.append(f"it is ahead of {_listed(ahead)} with every seed (p < 0.05, corrected)")
     if level:
-        lines.append(f"it has a higher mean than {_listed(level)}, but no difference is shown")
+        lines.append(f"its mean is at least that of {_listed(level)}, but no difference is shown")
     return [*lines, *_advice(report, chosen.kind)]
 
 
