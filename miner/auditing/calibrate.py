@@ -233,7 +233,7 @@ def calibrate(
         chosen=chosen,
         cannot_hide=replay.hideable.cannot_hide(),
         unknown_training=models_of_unknown_training(store, run),
-        labels=measurement.labels,
+        labels=0 if measurement.chances is None else measurement.chances.labels,
         expected=measurement.expected(chosen),
     )
 
@@ -414,11 +414,6 @@ class _Measurement:
     draws: list[_Draws]
     chooses: Flags
     confirms: Flags
-
-    @property
-    def labels(self) -> int:
-        """Labels that decide; 0 without."""
-        return 0 if self.chances is None else self.chances.labels
 
     @classmethod
     def of(cls, replay: Replay, settings: CalibrationConfig, chances: LabelledChances | None) -> _Measurement:

@@ -201,22 +201,22 @@ class Labelled:
         value, guess = self.relevant * self.weight, self.predicted * self.weight
         cost = share**2 * (1 - number / self.population) / number
 
-        def mean(values: Floats) -> Floats:
+        def _mean(values: Floats) -> Floats:
             return np.asarray(np.bincount(self.stratum, values, strata) / number)
 
-        def product(one: Floats, other: Floats) -> Floats:
-            centred = (one - mean(one)[self.stratum]) * (other - mean(other)[self.stratum])
+        def _product(one: Floats, other: Floats) -> Floats:
+            centred = (one - _mean(one)[self.stratum]) * (other - _mean(other)[self.stratum])
             return np.asarray(np.bincount(self.stratum, centred, strata) / np.maximum(1, number - 1))
 
-        known = float(cost @ product(guess, guess))
-        weight = max(0.0, float(cost @ product(value, guess)) / known) if known > 0 else 0.0
-        rate = float(share @ (mean(value - weight * guess) + weight * self.mean_predicted))
+        known = float(cost @ _product(guess, guess))
+        weight = max(0.0, float(cost @ _product(value, guess)) / known) if known > 0 else 0.0
+        rate = float(share @ (_mean(value - weight * guess) + weight * self.mean_predicted))
         rate = min(1.0, max(0.0, rate))
         half = 0.5 / max(1, len(self.stratum))
         assumed = min(1 - half, max(half, rate))
         chance = _scaled(share, self.mean_predicted, assumed)
         expected = chance * (1 - chance)
         rest = value - weight * guess
-        measured = product(rest, rest)
+        measured = _product(rest, rest)
         variance = ((number - 1) * measured + _PRIOR * expected) / (number - 1 + _PRIOR)
         return rate, float(cost @ variance), assumed

@@ -262,7 +262,7 @@ def _estimated(
     weight = labelled["weight"].to_numpy()
     relevant = (labelled["relevance"].to_numpy() > 0).astype(np.float64)
 
-    def estimate(weights: Floats, means: Sequence[float]) -> list[float]:
+    def _estimate(weights: Floats, means: Sequence[float]) -> list[float]:
         known = Labelled(
             stratum=labelled["stratum"].to_numpy().astype(np.int64),
             relevant=relevant,
@@ -273,8 +273,8 @@ def _estimated(
         )
         return [share * value for value in known.estimate()]
 
-    rate, low, high = estimate(np.ones_like(weight), strata.predicted)
-    per_query, per_query_low, per_query_high = estimate(weight, strata.weighted)
+    rate, low, high = _estimate(np.ones_like(weight), strata.predicted)
+    per_query, per_query_low, per_query_high = _estimate(weight, strata.weighted)
     sources = labelled["source"].value_counts().to_pylist()
     return FalseNegativeRate(
         run=run.name,

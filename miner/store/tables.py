@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason, Verdict
 
-FORMAT = 6
+FORMAT = 7
 """The version of the schema: a new number if earlier versions of miner cannot read the store."""
 
 SILVER = "silver"
