@@ -184,6 +184,7 @@ NGRAM = whole(2, 1000)
 """Words in a row."""
 ROUNDS = whole(1, 1000)
 SEEDS = whole(3, 1000)
+LABELS = whole(2, 1_000_000)
 ROW_NEGATIVES = whole(1, 62)
 """A row of training has at most 64 columns of text."""
 LABEL_MAX = number(0, 1e30, above=True)

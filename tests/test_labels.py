@@ -306,7 +306,7 @@ def test_a_file_that_may_hold_labels_is_never_replaced(store: Database, tmp_path
         (["--label", "20", "--labels", "s.csv"], "--label only draws a sample"),
         (["--label", "20", "--out", "s.parquet"], "end its name in .csv or .tsv"),
         (["--labels", "nowhere.csv"], "nowhere.csv: no such file"),
-        (["--label", "1", "--out", "s.csv"], "1 is not in the range"),
+        (["--label", "1", "--out", "s.csv"], "must be a whole number from 2"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(

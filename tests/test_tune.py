@@ -409,7 +409,7 @@ def test_kinds_of_negatives_that_make_no_sense_are_refused(
     [
         ({"dev_split": "test"}, "tune chooses by the split that it measures on, and test must not choose"),
         ({"seeds": 2}, "seeds must be a whole number from 3 to 1,000, got 2"),
-        ({"budget": "soon"}, "budget must be a time such as 30m, got soon"),
+        ({"budget": "soon"}, "budget must be a time such as 30m, got 'soon'"),
         ({"budget": 0}, "budget must be a number above 0 and at most 1,000,000, got 0"),
         ({"training": EncoderConfig(loss="cosine")}, "loss cosine does not use negatives"),
     ],

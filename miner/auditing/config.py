@@ -23,6 +23,7 @@ class AuditConfig:
         check_fields(self)
 
 
+@known_keywords
 @dataclass(frozen=True)
 class CalibrationConfig:
     """How a calibration hides positives, and which rules it tries. Raises UsageError at construction for a

@@ -20,7 +20,7 @@ from miner.auditing.estimate import ESTIMATOR, Design, Labelled, plain_width
 from miner.auditing.prediction import predicted_chance
 from miner.engine.files import locked, replacing, require_file
 from miner.errors import InputError, UsageError, listed, shown
-from miner.ranges import SEED, check_fields, known_keywords, whole, within
+from miner.ranges import LABELS, SEED, check_fields, known_keywords, within
 from miner.reporting.readable import Readable
 from miner.sources.config import SourceConfig
 from miner.sources.delimited import open_delimited
@@ -49,7 +49,7 @@ _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 class SampleConfig:
     """Which negatives to label. Raises UsageError at construction for a value out of range."""
 
-    labels: int = within(200, whole(2, 1_000_000))
+    labels: int = within(200, LABELS)
     """Number of negatives to label."""
     seed: int = within(13, SEED)
 

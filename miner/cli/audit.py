@@ -10,7 +10,9 @@ from typing import Any
 import rich_click as click
 
 from miner.auditing.config import AuditConfig
+from miner.cli.numbers import Within
 from miner.cli.options import HIDING, OUTPUT, RUN, Command, Settings, described
+from miner.ranges import LABELS
 
 SETTINGS = Settings({"": described(AuditConfig, HIDING)}, {})
 
@@ -19,7 +21,7 @@ SETTINGS = Settings({"": described(AuditConfig, HIDING)}, {})
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--run", "name", panel=RUN, help="The run to audit [default: the last].")
 @click.option(
-    "--label", "label", type=click.IntRange(2, 1_000_000), metavar="N", panel="Labels",
+    "--label", "label", type=Within(LABELS), panel="Labels",
     help="Draw a random sample of N negatives to label, and write it to --out. Nothing else is done.",
 )  # fmt: skip
 @click.option(

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from miner.errors import UsageError
-from miner.ranges import COUNT, SEED, SEEDS, bare, check_fields, known_keywords, number, whole, within
+from miner.ranges import COUNT, SEED, SEEDS, check_fields, known_keywords, literal, number, whole, within
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.bench_config import FITTING, LEAST_SEEDS, MOST
 
@@ -22,7 +22,7 @@ def parse_budget(text: str) -> float:
     numbers = found.groups() if found else ()
     seconds = sum(int(number or 0) * unit for number, unit in zip(numbers, _UNITS, strict=False))
     if not seconds:
-        raise UsageError(f"budget must be a time such as 30m, got {bare(text)}", _TIMES)
+        raise UsageError(f"budget must be a time such as 30m, got {literal(text)}", _TIMES)
     return seconds
 
 
