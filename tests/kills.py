@@ -306,7 +306,7 @@ CASES = {
     "export --force": Case("export @s.duckdb @exported --scores --force", "exported"),
     "sql": Case("sql @s.duckdb FROM\ttriplet_texts --out @rows.parquet", "rows.parquet"),
     "evaluate": Case("evaluate @encoder @s.duckdb --split dev --out @figures.json", "figures.json"),
-    "train": Case(f"train @s.duckdb @new --dev-split dev --set evaluations=2 {_STATIC}", "new"),
+    "train": Case(f"train @s.duckdb @new --set dev_split=dev --set evaluations=2 {_STATIC}", "new"),
     "train --force": Case(
         f"train @s.duckdb @trained --set evaluations=0 {_STATIC} --set seed=3 --force", "trained"
     ),

@@ -385,11 +385,12 @@ def test_a_run_whose_models_know_every_positive_is_refused(store: Database) -> N
     )
     with pytest.raises(UsageError) as caught:
         audit(store, replace(run, encoder="a-model"), AuditConfig())
-    assert f"miner train {store.path} OUT --withheld 0.3 and train the reranker" in caught.value.hint
+    assert f"miner train {store.path} OUT --set withheld=0.3 and train the reranker" in caught.value.hint
     with pytest.raises(UsageError) as caught:
         audit(store, replace(run, encoder="a-model", reranker=None), AuditConfig())
     assert caught.value.hint == (
-        f"train the encoder on fewer, with miner train {store.path} OUT --withheld 0.3, and mine with that"
+        f"train the encoder on fewer, with miner train {store.path} OUT --set withheld=0.3, "
+        "and mine with that"
     )
 
 

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miner.auditing.audit import audit
-from miner.auditing.calibrate import calibrate, choose, frontier, frontier_of, name_of
+from miner.auditing.calibrate import calibrate, frontier
+from miner.auditing.choice import choose, frontier_of
 from miner.auditing.config import AuditConfig, CalibrationConfig
 from miner.auditing.grid import candidates, families
 from miner.auditing.replay import NegativesLeft, Replay
@@ -30,6 +31,7 @@ from miner.export import ExportConfig, export_run
 from miner.mining import rules as ruling
 from miner.mining.config import MiningConfig, Rules, Selection, read_recipe, with_values
 from miner.mining.pipeline import config_of, decide_again, mine
+from miner.mining.rules import name_of
 from miner.stats import Rate
 from miner.store import runs
 from miner.store.audits import calibrated_on

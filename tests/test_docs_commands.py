@@ -7,6 +7,7 @@ figures on the others, whose figures are of larger data.
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -303,7 +304,24 @@ def executed(words: list[str], page: Path) -> str:
     if is_parsed_only(words) or page.name == "cli.md":
         parse(words)
         return ""
-    return run(shortened(words))
+    printed = run(shortened(words))
+    if "--label" in words:
+        label(Path(words[words.index("--out") + 1]))
+    return printed
+
+
+def label(sample: Path) -> None:
+    """Labels a sample as a person would: documents on the topic of the query are relevant."""
+    with sample.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with sample.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "relevance": int(topic(row["query"]) in row["document"])} for row in rows)
+
+
+def topic(query: str) -> str:
+    return query.rsplit(" ", 1)[-1]
 
 
 def parse(words: list[str]) -> None:

@@ -19,15 +19,16 @@ from miner.auditing.config import CalibrationConfig
 from miner.auditing.labels import SampleConfig, draw_sample, false_negative_rate, keep_labels
 from miner.auditing.replay import Replay
 from miner.auditing.sweep import Sweep
-from miner.auditing.transfer import LabelledChances
+from miner.auditing.transfer import MOST_DROPPED, LabelledChances
 from miner.cli.main import group
 from miner.errors import InputError, UsageError
 from miner.mining.config import MiningConfig, Selection
-from miner.mining.pipeline import decide_again, mine
+from miner.mining.pipeline import config_of, decide_again, mine
 from miner.stats import exact_interval
 from miner.store import labels as stored
 from miner.store import runs
 from miner.store.database import Database
+from miner.store.verdicts import verdicts_of
 from tests.stores import make_store
 
 WORDS = [f"{a}{b}" for a in ("alder", "birch", "cedar", "elm") for b in ("wood", "leaf", "bark", "root")]
@@ -352,6 +353,28 @@ def test_with_labels_calibrate_goes_by_the_false_negative_rate(store: Database) 
     without = calibrate(store, run, 0.3, CalibrationConfig(repeats=1, use_labels=False))
     assert without.labels == 0
     assert without.chosen.false_negatives is None
+
+
+def test_labels_support_no_setting_of_candidates_that_their_run_dropped(store: Database) -> None:
+    run = labelled(store)
+    found = calibrate(store, run, 0.3, CalibrationConfig(repeats=1))
+    assert found.own.false_negatives is not None
+    assert found.own.false_negatives.dropped == 0
+    before = {(row["query_id"], row["doc_id"]): row["outcome"] for row in verdicts_of(store, run).to_pylist()}
+    for one in found.sweep:
+        again = decide_again(store, run, MiningConfig(**vars(config_of(run)) | {"rules": one.rules}))
+        negatives = [
+            before[row["query_id"], row["doc_id"]]
+            for row in verdicts_of(store, again).to_pylist()
+            if row["outcome"] == "negative"
+        ]
+        assert one.false_negatives is not None
+        share = sum(outcome not in ("negative", "kept") for outcome in negatives) / max(1, len(negatives))
+        assert one.false_negatives.dropped == pytest.approx(share), one.name
+        assert one.supported == (share <= MOST_DROPPED)
+    assert {one.supported for one in found.sweep} == {True, False}
+    assert found.chosen.supported
+    assert "settings cannot be chosen: more than 25 % of their negatives" in found.as_text()
 
 
 def test_the_predicted_rate_of_the_labelled_run_is_near_its_true_rate(store: Database) -> None:

@@ -238,7 +238,7 @@ def test_a_soft_pass_keeps_every_score(store: Database, config: SilverConfig) ->
         replace(config, soft=True)
     assert str(caught.value) == (
         "thresholds have no effect with --soft, which keeps every score; "
-        "leave out --positive and --negative, or --soft"
+        "leave out positive and negative, or soft"
     )
 
 
@@ -357,7 +357,7 @@ def test_errors_say_what_to_do(store: Database, config: SilverConfig, tmp_path: 
         replace(config, positive=0.1, negative=0.2)
     assert str(caught.value) == (
         "negative must be less than positive, got 0.2 and 0.1; "
-        "give thresholds with 0 <= --negative < --positive <= 1"
+        "give thresholds with 0 <= negative < positive <= 1"
     )
     with pytest.raises(UsageError, match=r"query_set must be one of .*did you mean 'judged'"):
         replace(config, query_set="jugded")
@@ -385,8 +385,8 @@ def test_the_command_makes_and_undoes(folder: Path) -> None:
         str(folder / "reranker"),
         "--set",
         "encoder=none",
-        "--positive",
-        "0.6",
+        "--set",
+        "positive=0.6",
         "--set",
         "dtype=fp32",
     ]

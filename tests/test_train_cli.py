@@ -269,10 +269,10 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     code, said, _ = run(capsys, "--help")
     assert code == 0
     assert "Train an encoder on TRIPLETS and write it to the folder OUT." in said
-    own = ["run", "negatives-per-row", "withheld", "judgments", "columns", "no-header", "label-column"]
-    for name in (*own, "dev", "dev-split", "force", "loss", "base", "epochs", "config", "set"):
+    own = ["run", "negatives-per-row", "judgments", "columns", "no-header", "label-column"]
+    for name in (*own, "dev", "force", "loss", "base", "epochs", "config", "set"):
         assert f"--{name}" in said
-    assert {*OPTIONS, "label_max", "dev_task"} <= set(SETTINGS.tables[""])
+    assert {*OPTIONS, "label_max", "dev_split", "dev_task", "withheld"} <= set(SETTINGS.tables[""])
 
 
 def test_errors_say_what_to_do(
@@ -317,14 +317,14 @@ def test_errors_say_what_to_do(
             2,
             f"Error: --run is for a store, but {rows} is not one\n  leave it out, or name a store\n",
         ),
-        (rows, out, "--dev-split", "dev"): (
+        (rows, out, "--set", "dev_split=dev"): (
             2,
-            "Error: --dev-split 'dev' needs a store\n  name the store to score on with --dev\n",
+            "Error: dev_split 'dev' needs a store\n  name the store to score on with --dev\n",
         ),
         (rows, out, "--set", "patience=2"): (
             2,
             "Error: patience has no effect without a dev split\n"
-            "  name one with --dev or --dev-split, or leave patience out\n",
+            "  name one with --dev or --set dev_split=SPLIT, or leave patience out\n",
         ),
         (rows, out, "--columns", "anchor,positive", "--set", "batch_size=1", "--base", "scratch"): (
             2,
@@ -332,10 +332,10 @@ def test_errors_say_what_to_do(
             "Error: loss mnr has nothing to rank: no negatives, and 1 row per batch\n"
             "  use batch_size 2 or more, or rows with negatives\n",
         ),
-        (rows, out, "--dev", store, "--dev-split", "dve"): (
+        (rows, out, "--dev", store, "--set", "dev_split=dve"): (
             2,
             f"Error: nothing is judged in split 'dve' of {store} (did you mean 'dev'?)\n"
-            "  choose one with --dev-split: dev\n",
+            "  choose one with --set dev_split=SPLIT: dev\n",
         ),
         (store, out): (
             1,

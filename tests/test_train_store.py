@@ -367,7 +367,7 @@ def test_rows_of_the_split_that_chooses_the_model_are_refused(path: Path, tmp_pa
     ):
         assert refusal(path, tmp_path / "x", rows, config=SCORED, **settings) == (
             f"split '{split}' is trained on and cannot also choose the model; "
-            "name another --dev-split, or --set evaluations=0"
+            "name another with --set dev_split=SPLIT, or --set evaluations=0"
         )
 
 
@@ -409,7 +409,7 @@ def test_a_missing_dev_split_is_noted_or_refused(tmp_path: Path) -> None:
         path, tmp_path / "x", TrainingRows(judgments="gold"), dev=Dev(split="tset"), config=SCORED
     ) == (
         "nothing is judged in split 'tset' of my.duckdb (did you mean 'test'?); "
-        "choose one with --dev-split: test"
+        "choose one with --set dev_split=SPLIT: test"
     )
 
 
@@ -466,11 +466,11 @@ def test_settings_that_do_not_go_together_are_refused(path: Path, tmp_path: Path
         "--negatives-per-row is for a store, but rows.tsv is not one; leave it out, or name a store"
     )
     assert refusal(rows, out, dev=Dev(split="dev"), config=SCORED) == (
-        "--dev-split 'dev' needs a store; name the store to score on with --dev"
+        "dev_split 'dev' needs a store; name the store to score on with --dev"
     )
     assert refusal(rows, out, dev=Dev(task="similarity"), config=SCORED) == (
         "dev_task has no effect without a dev split; "
-        "name one with --dev or --dev-split, or leave dev_task out"
+        "name one with --dev or --set dev_split=SPLIT, or leave dev_task out"
     )
     for given in (Dev(split="dev"), Dev(path), Dev(task="labels")):
         assert refusal(path, out, dev=given) == (

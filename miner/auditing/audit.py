@@ -165,7 +165,7 @@ def _hint(store: Database, run: StoredRun, reason: str) -> str:
         return _HINTS[reason]
     hints = []
     if run.encoder in (known := trained_models(store, run)):
-        hints.append(f"train the encoder on fewer, with miner train {store.path} OUT --withheld 0.3")
+        hints.append(f"train the encoder on fewer, with miner train {store.path} OUT --set withheld=0.3")
     if run.reranker in known:
         hints.append(
             f"train the reranker on fewer, with miner train-reranker {store.path} OUT --set withheld=0.3 "

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from miner.auditing.audit import CAVEAT, Audit, JudgedOutcomes
-from miner.auditing.calibrate import Calibration, Figures, SweptRules
+from miner.auditing.calibrate import Calibration
+from miner.auditing.choice import Figures, SweptRules
 from miner.auditing.labels import FalseNegativeRate, LabelSample
 from miner.auditing.relabel import RelabelReport
 from miner.auditing.replay import NegativesLeft
+from miner.auditing.transfer import MOST_DROPPED
 from miner.engine.files import WAIT, is_stream, locked, replacing_all, require_file
 from miner.errors import UsageError, counted, printable
 from miner.mining.config import Rules, named_rules
@@ -209,6 +211,7 @@ def calibration_table(calibration: Calibration) -> str:
             "\n".join([*text_table(halves), _verdict(calibration)]),
             *limits(calibration.cannot_hide, calibration.unknown_training),
             *_window_note(calibration),
+            *_support_note(calibration),
             CAVEAT,
         ]
     )
@@ -226,6 +229,17 @@ def _window_note(calibration: Calibration) -> list[str]:
     return [
         f"The settings of the sweep leave out the run's own skip_top {skipped}: a rank window drops known "
         "positives, which rank high, more surely than those that nobody judged. --allow-rank-window keeps it."
+    ]
+
+
+def _support_note(calibration: Calibration) -> list[str]:
+    others = sum(not one.supported for one in calibration.sweep)
+    if not others:
+        return []
+    return [
+        f"{others} settings cannot be chosen: more than {percent(MOST_DROPPED, 0)} of their negatives are "
+        "candidates that the labelled run dropped. No label is of these, and they are relevant more often "
+        "than the labels predict. Label a run with looser rules to try them."
     ]
 
 

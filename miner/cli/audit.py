@@ -49,7 +49,7 @@ def command(
     Without labels the audit hides known positives, decides the stored evidence again as if nobody had judged
     them, and reports the share that is selected as negatives: the hidden-positive rate. It compares rules,
     and it is not the false-negative rate. No model runs. Positives that a model of the run was trained on
-    are never hidden: train with --withheld or --folds to withhold some. The results are stored; miner runs
+    are never hidden: train with --set withheld=0.3 or --folds. The results are stored; miner runs
     and miner export show them.
 
     \b

@@ -46,7 +46,7 @@ _OWN = (
 _NAMES = [setting.name for setting in _OWN]
 SETTINGS = Settings(
     {"": by_name(*_OWN) | described(EncoderConfig, TRAINING)},
-    {"Comparison": ("arms", "sizes", "seeds", "split"), "Training": ("base",)},
+    {"Comparison": ("arms", "sizes", "split"), "Training": ("base",)},
 )
 
 
@@ -71,7 +71,7 @@ def command(store: Path, run: str | None, out: Path | None, as_json: bool, **giv
     \b
     miner bench my.duckdb
     miner bench my.duckdb --base scratch --split dev --sizes 1000,5000
-    miner bench my.duckdb --arms easy,hard-filtered,run:strict --seeds 5
+    miner bench my.duckdb --arms easy,hard-filtered,run:strict --set seeds=5
     miner bench my.duckdb --sizes easy=100000,hard-filtered=10000
     """
     from miner.engine.progress_bars import progress

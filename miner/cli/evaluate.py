@@ -32,7 +32,7 @@ SETTINGS = Settings(
             Setting("seed", "Seed of the sample and of the tests.", 13, range=SEED),
         )
     },
-    {"Data": ("split", "task", "queries")},
+    {"Data": ("split", "task")},
 )
 
 
@@ -66,7 +66,7 @@ def command(
     miner evaluate bundled my.duckdb
     miner evaluate my-model my.duckdb --against bundled --split dev
     miner evaluate my-model my.duckdb --against bundled --beside stsb.duckdb:test
-    miner evaluate my-reranker my.duckdb --set depth=50 --queries 200 --json --per-query
+    miner evaluate my-reranker my.duckdb --set depth=50 --set queries=200 --json --per-query
     """
     from miner.engine.progress_bars import progress
     from miner.evaluation.evaluate import EvaluationConfig

@@ -12,7 +12,7 @@ from miner.cli.options import RUN, Command, Settings
 from miner.mining.config import OF_TRAINING, TABLES, MiningConfig, flat, with_values
 from miner.ranges import THREADS
 
-CANDIDATES = ("encoder", "reranker", "bm25", "query_prompt", "document_prompt", "split", "queries", "depth")
+CANDIDATES = ("encoder", "reranker", "bm25", "split", "queries", "depth")
 RULES = ("relative_margin", "percentile")
 SELECTION = ("negatives", "strategy")
 RENAMED = {"--anchor": "--set reference_positive=VALUE"}
@@ -42,7 +42,8 @@ def command(store: Path, name: str | None, workers: int | None, **given: Any) ->
     miner mine my.duckdb
     miner mine my.duckdb --encoder bundled
     miner mine my.duckdb --encoder bundled --reranker my-reranker --percentile 5
-    miner mine my.duckdb --encoder intfloat/e5-base-v2 --query-prompt "query: " --document-prompt "passage: "
+    miner mine my.duckdb --encoder intfloat/e5-base-v2 --set "query_prompt=query: " \
+        --set "document_prompt=passage: "
     """
     from miner.cli.summary import summarise
     from miner.engine.progress_bars import Lines, progress

@@ -42,7 +42,7 @@ OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
 """The option of every field of PretrainConfig: its type and help."""
 
 
-SETTINGS = Settings({"": described(PretrainConfig, OPTIONS)}, {"Training": ("base", "epochs")})
+SETTINGS = Settings({"": described(PretrainConfig, OPTIONS)}, {"Training": ("base",)})
 
 
 @click.command("pretrain", cls=Command, settings=SETTINGS)

@@ -50,7 +50,7 @@ SETTINGS = Settings(
         "": described(SilverConfig, _OPTIONS)
         | by_name(Setting("workers", "Worker threads [default: one per processor].", range=THREADS))
     },
-    {"Judgments": ("reranker", "positive", "negative", "soft")},
+    {"Judgments": ("reranker", "soft")},
 )
 
 
@@ -69,7 +69,7 @@ def command(store: Path, undo: bool, **given: Any) -> None:
 
     \b
     miner silver my.duckdb
-    miner silver my.duckdb --reranker my-reranker --positive 0.8 --set query_set=unjudged
+    miner silver my.duckdb --reranker my-reranker --set positive=0.8 --set query_set=unjudged
     miner silver my.duckdb --soft
     miner silver my.duckdb --undo
     """

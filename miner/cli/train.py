@@ -109,14 +109,13 @@ _DEV = by_name(
 SETTINGS = Settings(
     {"": _ROWS | _COLUMNS | _DEV | described(EncoderConfig, OPTIONS)},
     {
-        "Rows": ("negatives_per_row", "withheld", "judgments", "columns", "header", "label_column"),
+        "Rows": ("negatives_per_row", "judgments", "columns", "header", "label_column"),
         "Training": ("loss", "base", "epochs"),
-        "Dev split": ("dev_split",),
     },
     others=("rules", "selection"),
     top="training",
 )
-_RENAMED = {"--hold-out": "--withheld", "--negatives": "--negatives-per-row"}
+_RENAMED = {"--hold-out": "--set withheld=VALUE", "--negatives": "--negatives-per-row"}
 
 
 @click.command("train", cls=Command, settings=SETTINGS, renamed=_RENAMED)

@@ -49,7 +49,7 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
 
 SETTINGS = Settings(
     {"": described(RerankerConfig, _OPTIONS)},
-    {"Queries": ("folds",), "Training": ("base", "epochs")},
+    {"Queries": ("folds",), "Training": ("base",)},
 )
 _RENAMED = {"--hold-out": "--set withheld=VALUE", "--max-queries": "--set queries=VALUE"}
 
@@ -71,7 +71,7 @@ def command(store: Path, out: Path, force: bool, **given: Any) -> None:
 
     \b
     miner train-reranker my.duckdb my-reranker
-    miner train-reranker my.duckdb my-reranker --base answerdotai/ModernBERT-base --epochs 2
+    miner train-reranker my.duckdb my-reranker --base answerdotai/ModernBERT-base --set epochs=3
     miner train-reranker my.duckdb in-folds --folds 2
     miner train-reranker my.duckdb for-the-audit --set withheld=0.3
     miner train-reranker my.duckdb quick --set queries=200 --set max_steps=100

@@ -44,11 +44,11 @@ class SilverConfig:
         if not 0 <= self.negative < self.positive <= 1:
             raise UsageError(
                 f"negative must be less than positive, got {self.negative:g} and {self.positive:g}",
-                "give thresholds with 0 <= --negative < --positive <= 1",
+                "give thresholds with 0 <= negative < positive <= 1",
             )
         if self.soft and (self.positive, self.negative) != (SilverConfig.positive, SilverConfig.negative):
             raise UsageError(
                 "thresholds have no effect with --soft, which keeps every score",
-                "leave out --positive and --negative, or --soft",
+                "leave out positive and negative, or soft",
             )
         require_one_of("query_set", self.query_set, QUERIES)

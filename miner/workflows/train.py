@@ -77,7 +77,7 @@ class TrainingRows:
         if self.row_negatives == IN_BATCH and self.negatives_per_row != 1:
             raise UsageError("in-batch rows have no negatives of their own", "leave negatives_per_row out")
         if self.judgments and self.withheld:
-            raise UsageError("--withheld is for a run", "leave it out")
+            raise UsageError("withheld is for a run", "leave it out")
         if self.judgments not in (None, *JUDGMENTS):
             raise UsageError(f"no judgments '{self.judgments}'", f"use {', '.join(JUDGMENTS)}")
         if self.judgments and self.negatives_per_row != 1:
@@ -168,10 +168,10 @@ def _of_file(source: Path, config: EncoderConfig, rows: TrainingRows, progress: 
     negatives = rows.negatives_per_row if rows.negatives_per_row != 1 else None
     flags = {"--run": rows.run, "--judgments": rows.judgments, "--negatives-per-row": negatives}
     flags["row_negatives"] = rows.row_negatives if rows.row_negatives != MINED else None
-    for flag, value in {**flags, "--withheld": rows.withheld or None}.items():
+    for name, value in {**flags, "withheld": rows.withheld or None}.items():
         if value is not None:
             raise UsageError(
-                f"{flag} is for a store, but {source} is not one", "leave it out, or name a store"
+                f"{name} is for a store, but {source} is not one", "leave it out, or name a store"
             )
     if config.needs.label == "scores" and (scorer := scorer_of_export(source)):
         _require_teacher(scorer, str(source), "STORE", progress)
@@ -326,7 +326,7 @@ def _dev_task(
         return None
     path = dev.store or (source if read.split is not None else None)
     if path is None and dev.split is not None:
-        raise UsageError(f"--dev-split '{dev.split}' needs a store", "name the store to score on with --dev")
+        raise UsageError(f"dev_split '{dev.split}' needs a store", "name the store to score on with --dev")
     task = None if path is None else _dev_of_store(path, source, dev, config, read)
     if task is None:
         _require_no_dev(dev, config)
@@ -340,7 +340,7 @@ def _require_no_dev(dev: Dev, config: EncoderConfig) -> None:
         if given:
             raise UsageError(
                 f"{name} has no effect without a dev split",
-                f"name one with --dev or --dev-split, or leave {name} out",
+                f"name one with --dev or --set dev_split=SPLIT, or leave {name} out",
             )
 
 
@@ -349,7 +349,7 @@ def _dev_of_store(path: Path, source: Path, dev: Dev, config: EncoderConfig, rea
     if trained == (dev.split or DEV):
         raise UsageError(
             f"split '{read.split}' is trained on and cannot also choose the model",
-            "name another --dev-split, or --set evaluations=0",
+            "name another with --set dev_split=SPLIT, or --set evaluations=0",
         )
     with Database.open(path, read_only=True) as store, store.snapshot():
         return dev_task(store, dev.split, config.seed, dev.task, trained)
@@ -464,7 +464,7 @@ def dev_task(
     if split is None and DEV not in corpus.judged_splits(store):
         return None
     if split is not None:
-        corpus.require_judgments(store, split, "--dev-split", trained)
+        corpus.require_judgments(store, split, "--set dev_split=SPLIT", trained)
     config = EvaluationConfig(split=split or DEV, task=task, queries=DEV_QUERIES, seed=seed)
     if task_of_split(store, config) == "retrieval":
         read: Any = sampled_task(store, config.split, DEV_QUERIES, DEV_DOCUMENTS, seed)

@@ -204,7 +204,7 @@ def option_case(rng: random.Random, world: World) -> Case:
     assert command is not None
     base = {
         "explain": ["explain", str(store), "q1"], "export": ["export", str(store), str(path / "out")],
-        "evaluate": ["evaluate", str(world.models[0]), str(store), "--split", "train", "--queries", "2"],
+        "evaluate": ["evaluate", str(world.models[0]), str(store), "--split", "train", "--set", "queries=2"],
         "sql": ["sql", str(store), "SELECT 1", "--timeout", "2"],
         "runs diff": ["runs", "diff", str(store), "r1", "r1"],
         "contamination": ["contamination", str(store), str(store)],
@@ -271,7 +271,7 @@ def model_case(rng: random.Random, world: World) -> Case:
         found = json.loads(data)
         found[rng.choice(sorted(found))] = rng.choice((None, [], {}, -1, 10**30, "x", 0.5, True))
         file.write_text(json.dumps(found))
-    arguments = ("evaluate", str(model), str(store), "--split", "train", "--queries", "2")
+    arguments = ("evaluate", str(model), str(store), "--split", "train", "--set", "queries=2")
     return Case("model", arguments, store, (file,))
 
 
