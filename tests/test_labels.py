@@ -197,6 +197,24 @@ def test_judged_negatives_need_no_label_and_count_as_right(tmp_path: Path) -> No
         assert first.run_id != run.run_id
 
 
+def test_the_list_of_runs_has_the_rate_of_those_with_labels(store: Database) -> None:
+    run = labelled(store)
+    rate = false_negative_rate(store, run)
+    assert rate is not None
+    decide_again(store, run, config_of(run), name="other")
+    store.close()
+    found = CliRunner().invoke(group, ["runs", str(store.path), "--json"])
+    own, other = json.loads(found.stdout)
+    assert own["false_negative_rate"] == {
+        "rate": rate.rate, "low": rate.low, "high": rate.high, "labels": 160,
+    }  # fmt: skip
+    assert other["false_negative_rate"] is None
+    table = CliRunner().invoke(group, ["runs", str(store.path)]).stdout.splitlines()
+    assert "coverage  false-negative rate  hidden-positive rate" in table[0]
+    assert f"{100 * rate.rate:.2f} %" in table[1]
+    assert "no labels" in table[2]
+
+
 def test_labels_outlive_their_run_and_fill_later_samples(store: Database, tmp_path: Path) -> None:
     run, truth = runs.find_run(store), collection()[-1]
     draw_sample(store, run, SampleConfig(60), tmp_path / "sample.csv")

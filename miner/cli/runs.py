@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON with every setting.")
 def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
-    """List the runs in STORE, oldest first, with the hidden-positive rate of each run's last audit.
+    """List the runs in STORE, oldest first, with the rates of each run's last audit.
+
+    Those are the false-negative rate by labels, if any run has labels, and the hidden-positive rate.
 
     --remove also removes the evidence that no other run uses. Vectors and scores are kept, so the same
     `miner mine` makes the run again without running a model.
@@ -51,23 +53,25 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
         rows = [{**facts, "config": dict(run.config)} for run, facts in found]
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
     elif found:
-        click.echo("\n".join(text_table([_HEAD, *(_row(facts) for _, facts in found)])))
+        rows = [_row(facts) for _, facts in found]
+        has_labels = any(facts["false_negative_rate"] for _, facts in found)
+        shown = [name for name in rows[0] if has_labels or name != _BY_LABELS]
+        click.echo("\n".join(text_table([shown, *([row[name] for name in shown] for row in rows)])))
     else:
         click.echo(f"{store} has no runs; {hint}", err=True)
 
 
-_HEAD = [
-    "run", "split", "started (UTC)", "triplets", "per query", "coverage", "hidden-positive rate", "by",
-]  # fmt: skip
+_BY_LABELS = "false-negative rate"
 
 
 def _facts(store: Database, run: StoredRun) -> dict[str, Any]:
     from miner.store.audits import last_audit
+    from miner.store.labels import false_negative_rate_of
     from miner.store.models import model_names
     from miner.store.triplets import triplet_count
     from miner.store.verdicts import negative_counts
 
-    audit = last_audit(store, run)
+    audit, labelled = last_audit(store, run), false_negative_rate_of(store, run)
     counts = negative_counts(store, run)
     covered = sum(number for negatives, number in counts.items() if negatives >= run.negatives)
     return {
@@ -78,23 +82,28 @@ def _facts(store: Database, run: StoredRun) -> dict[str, Any]:
         "triplets": triplet_count(store, run) if run.status == "done" else None,
         "negatives": run.negatives,
         "coverage": covered / sum(counts.values()) if counts else None,
+        "false_negative_rate": {name: labelled[name] for name in ("rate", "low", "high", "labels")}
+        if labelled
+        else None,
         "hidden_positive_rate": audit["hidden_positive_rate"]["rate"] if audit else None,
         "retrievers": model_names(store, run),
     }
 
 
-def _row(facts: dict[str, Any]) -> list[str]:
+def _row(facts: dict[str, Any]) -> dict[str, str]:
+    """Returns the cells of a run by the heads of their columns."""
     from miner.reporting.tables import percent
 
-    rate = facts["hidden_positive_rate"]
+    labelled, rate = facts["false_negative_rate"], facts["hidden_positive_rate"]
     audited = "not audited" if rate is None else percent(rate, 2)
-    return [
-        facts["run"],
-        facts["split"],
-        facts["started"],
-        "unfinished" if facts["triplets"] is None else f"{facts['triplets']:,}",
-        str(facts["negatives"]),
-        percent(facts["coverage"]),
-        "no negatives" if facts["triplets"] == 0 else audited,
-        " + ".join(facts["retrievers"]),
-    ]
+    return {
+        "run": facts["run"],
+        "split": facts["split"],
+        "started (UTC)": facts["started"],
+        "triplets": "unfinished" if facts["triplets"] is None else f"{facts['triplets']:,}",
+        "per query": str(facts["negatives"]),
+        "coverage": percent(facts["coverage"]),
+        _BY_LABELS: percent(labelled["rate"], 2) if labelled else "no labels",
+        "hidden-positive rate": "no negatives" if facts["triplets"] == 0 else audited,
+        "by": " + ".join(facts["retrievers"]),
+    }
