@@ -187,6 +187,7 @@ def add_rows(
     share = float(np.mean([one.true_rate <= TARGET for one in said])) if said else None
     chosen = {
         "said": len(said),
+        "met": sum(one.true_rate <= TARGET for one in said),
         "choices": len(choices),
         "true_rate": float(np.median([one.true_rate for one in said])) if said else None,
         "coverage": float(np.median([one.coverage for one in said])) if said else None,
