@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         train,
         train_reranker,
         tune,
+        undo_silver,
     )
     from miner.door.quality import (
         audit,
@@ -129,6 +130,7 @@ _HOME = {
     "triplets": "miner.door.store",
     "tune": "miner.door.operations",
     "undo_relabel": "miner.door.quality",
+    "undo_silver": "miner.door.operations",
 }
 
 __all__ = [
@@ -189,6 +191,7 @@ __all__ = [
     "triplets",
     "tune",
     "undo_relabel",
+    "undo_silver",
 ]
 
 

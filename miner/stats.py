@@ -171,8 +171,12 @@ class Rate:
     high: float
 
     def __str__(self) -> str:
-        rate, low, high = 100 * (self.rate or 0), 100 * self.low, 100 * self.high
-        return "-" if self.rate is None else f"{rate:.2f} % [{low:.2f} %, {high:.2f} %]"
+        return "-" if self.rate is None else with_interval(self.rate, self.low, self.high)
+
+
+def with_interval(rate: float, low: float, high: float) -> str:
+    """Returns a share and its interval in percent, such as `11.17 % [8.64 %, 14.13 %]`."""
+    return f"{100 * rate:.2f} % [{100 * low:.2f} %, {100 * high:.2f} %]"
 
 
 def clustered_rate(

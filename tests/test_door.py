@@ -97,6 +97,7 @@ WRITES: dict[str, Any] = {
     "calibrate": lambda store, run, out: run.calibrate(0.9, repeats=1),
     "relabel": lambda store, run, out: run.relabel(),
     "undo_relabel": lambda store, run, out: miner.undo_relabel(store),
+    "undo_silver": lambda store, run, out: miner.undo_silver(store),
     "remove_runs": lambda store, run, out: miner.remove_runs(store, run),
     "train": lambda store, run, out: run.train(out),
     "train_reranker": lambda store, run, out: miner.train_reranker(store, out),

@@ -279,7 +279,7 @@ ENDLESS = "WITH RECURSIVE r AS (SELECT 1 a UNION ALL SELECT a + 1 FROM r) SELECT
 @pytest.mark.parametrize("query", [ENDLESS, "SELECT sum(range) FROM range(1000000000000)"])
 def test_an_endless_query_is_stopped(store: Path, query: str) -> None:
     with pytest.raises(StoreError) as caught:
-        rows(store, query, Limits(seconds=1))
+        rows(store, query, Limits(timeout=1))
     assert caught.value.message == "the query took longer than 1 s: stopped"
     assert caught.value.hint == "reduce the query, or raise --timeout"
 
@@ -287,7 +287,7 @@ def test_an_endless_query_is_stopped(store: Path, query: str) -> None:
 def test_an_endless_result_is_stopped_while_it_is_read(store: Path) -> None:
     with (
         pytest.raises(StoreError, match="took longer than"),
-        select(store, "FROM range(1000000000000)", Limits(seconds=1)) as result,
+        select(store, "FROM range(1000000000000)", Limits(timeout=1)) as result,
     ):
         for _ in result.batches():
             pass

@@ -1,9 +1,11 @@
-"""Calibration: chooses the rules that meet a target hidden-positive rate with the most, hardest negatives.
+"""Calibration: chooses the rules that meet a target rate with the most, hardest negatives.
 
-Every rule is tried over a range of its parameter, on stored evidence with positives hidden: some of each
-query's, most of them, and all but one, several times each. A setting counts with the highest of these rates.
-Half of the queries chooses the setting and the other half confirms it, because the rate of the best of many
-settings is optimistic. Coverage and hardness are those without hidden positives: they are known exactly.
+If the run has labels, the rate is the false-negative rate that they predict (`auditing.transfer`), else the
+hidden-positive rate. Every rule is tried over a range of its parameter, on stored evidence with positives
+hidden: some of each query's, most of them, and all but one, several times each. A setting counts with the
+highest of these rates. Half of the queries chooses the setting and the other half confirms it, because the
+rate of the best of many settings is optimistic. Coverage and hardness are those without hidden positives:
+they are known exactly.
 """
 
 from __future__ import annotations
@@ -53,8 +55,8 @@ class Calibration(Readable):
 
     run: str
     target: float | None
-    """The highest hidden-positive rate that was requested. None: the lowest rate at the coverage of the run's
-    own rules."""
+    """The highest rate that was requested: false-negative rate by labels, else hidden-positive rate. None:
+    the lowest rate at the coverage of the run's own rules."""
     settings: CalibrationConfig
     shares: tuple[float, ...]
     """The shares of positives that were hidden, of HIDDEN_SHARES."""
@@ -90,9 +92,10 @@ class Calibration(Readable):
         write_recipe(self, Path(out))
 
     def __repr__(self) -> str:
-        rate = self.chosen.confirming_half.hidden_positive_rate
+        hidden, predicted = self.chosen.confirming_half.hidden_positive_rate, self.chosen.false_negatives
+        rate = f"hidden-positive rate {hidden}" if predicted is None else f"false-negative rate {predicted}"
         state = "confirmed" if self.confirmed else "not confirmed"
-        return f"Calibration of run '{self.run}': {self.chosen.name}, hidden-positive rate {rate}, {state}"
+        return f"Calibration of run '{self.run}': {self.chosen.name}, {rate}, {state}"
 
     @property
     def limit(self) -> float:
@@ -137,8 +140,9 @@ def calibrate(
 ) -> Calibration:
     """Tries every rule over a run's stored evidence and chooses the setting that meets the target.
 
-    Without a target it chooses the setting with the lowest hidden-positive rate whose coverage is at least
-    that of the run's own rules. No model runs. The store records which rules were chosen on its positives.
+    The target is a false-negative rate if the run has labels, else a hidden-positive rate. Without a target
+    it chooses the setting with the lowest rate whose coverage is at least that of the run's own rules. No
+    model runs. The store records which rules were chosen on its positives.
     Raises UsageError if no positive may be hidden, the run selects otherwise than by score, no setting meets
     the target, or the run has no negatives.
     """

@@ -28,6 +28,7 @@ from miner.sources.files import File
 from miner.sources.memory import table_of
 from miner.sources.table import Table
 from miner.sources.values import as_number
+from miner.stats import with_interval
 from miner.store import labels as stored
 from miner.store.database import Database
 from miner.store.labels import StoredSample, Strata
@@ -134,7 +135,7 @@ class FalseNegativeRate(Readable):
     @property
     def interval(self) -> str:
         """The rate with its interval, in percent."""
-        return f"{100 * self.rate:.2f} % [{100 * self.low:.2f} %, {100 * self.high:.2f} %]"
+        return with_interval(self.rate, self.low, self.high)
 
     def as_text(self) -> str:
         """Returns the table, as `miner audit` shows it."""

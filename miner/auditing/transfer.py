@@ -24,7 +24,7 @@ from miner.auditing.replay import Replay
 from miner.auditing.sweep import Sweep
 from miner.mining.config import Rules
 from miner.mining.rules import KEPT
-from miner.stats import exact_interval
+from miner.stats import exact_interval, with_interval
 from miner.store import labels as stored
 from miner.store.database import Database
 from miner.store.runs import StoredRun
@@ -56,12 +56,12 @@ class PredictedRate:
         return self.dropped <= MOST_DROPPED
 
     def __str__(self) -> str:
-        return f"{100 * self.rate:.2f} % [{100 * self.low:.2f} %, {100 * self.high:.2f} %]"
+        return with_interval(self.rate, self.low, self.high)
 
 
 @dataclass(frozen=True)
 class LabelledChances:
-    """Every candidate's chance of being relevant, calibrated on the labels of a run."""
+    """Every candidate's chance of being relevant, fitted to the labels of a run."""
 
     labels: int
     relevant: int

@@ -1,4 +1,4 @@
-"""`miner calibrate`: chooses the rules that meet a target hidden-positive rate."""
+"""`miner calibrate`: chooses the rules that meet a target false-negative or hidden-positive rate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HIDING: Described = {
     "use_labels": (None, "Let the labels of the run decide, if it has some (miner audit --labels)."),
     "allow_rank_window": (
         click.BOOL,
-        "Try rank windows too. They drop known positives, which rank high, and keep unjudged ones.",
+        "Try rank windows without labels. They drop known positives, which rank high, and keep others.",
     ),
 }
 SETTINGS = Settings({"": described(CalibrationConfig, _HIDING)}, {"Target": ("allow_rank_window",)})
@@ -36,7 +36,8 @@ _RENAMED = {"--target-leak": "--target", "--keep-yield": "--keep-coverage"}
 @click.option("--run", "name", panel=RUN, help="The run whose evidence to calibrate on [default: the last].")
 @click.option(
     "--target", type=Within(BELOW_1), panel="Target",
-    help=f"Highest share of hidden positives that may be selected as negatives [default: {_TARGET:g}, 2 %].",
+    help="Highest false-negative rate by labels, or without labels highest hidden-positive rate "
+    f"[default: {_TARGET:g}, 2 %].",
 )  # fmt: skip
 @click.option(
     "--keep-coverage", is_flag=True, panel="Target",
@@ -57,15 +58,19 @@ def command(
     store: Path, name: str | None, target: float | None, keep_coverage: bool, out: Path | None,
     as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
-    """Find the rules of a run in STORE that meet a target hidden-positive rate.
+    """Find the rules of a run in STORE with few false negatives: by labels, else by hidden positives.
 
-    Tries every rule over a range of its parameter, on stored evidence, with known positives hidden as in
-    miner audit: 30 %, 60 %, and all but one of each query's, several times each. A setting counts with the
-    highest of these rates. Half of the queries chooses the setting with the most and hardest negatives that
-    meets the target; it is confirmed if its whole interval does on the other half. No model runs. The choice
-    is recorded: later audits of these rules report that their rate is optimistic.
+    Tries every rule over a range of its parameter, on stored evidence, and chooses the setting with the most
+    and hardest negatives that meets the target. No model runs. The result is stored in STORE: later audits of
+    these rules report that their hidden-positive rate is optimistic.
 
-    The rate compares rules. It is not the share of relevant documents among the negatives.
+    If the run has labels (miner audit --labels), the target is a false-negative rate: the labels predict the
+    rate of each setting, and the choice is confirmed if its whole interval meets the target.
+
+    Without labels the target is a hidden-positive rate, which compares rules and is not the share of relevant
+    documents among the negatives. Known positives are hidden as in miner audit: 30 %, 60 %, and all but one
+    of each query's, several times each, and the highest of these rates counts. Half of the queries chooses;
+    the choice is confirmed if its whole interval on the other half meets the target.
 
     \b
     miner calibrate my.duckdb --run r1 --target 0.01 --out strict.toml

@@ -16,6 +16,7 @@ SETTINGS = Settings(
     {"Rules": RULES, "Selection": SELECTION},
     {"": "belongs to the search, and decide keeps the candidates of a run: search again with miner mine"},
     others=OF_TRAINING,
+    kept="as in the run",
 )
 
 

@@ -48,9 +48,9 @@ _WIDTH = 66
 def command(out: Path, queries: int) -> None:
     """Mine, audit and train on the code of Python's standard library, in the folder OUT.
 
-    The docstring of a function is a query, its code is the relevant document. Some functions share a
-    docstring: the demo hides some of these known positives and counts how many naive mining would have
-    selected as negatives (the hidden-positive rate), and how many filtered mining. Then it trains small
+    The docstring of a function is a query, its code is the relevant document; some docstrings have several.
+    The demo hides some of these known positives and counts how many naive mining would have selected as
+    negatives (the hidden-positive rate), and how many filtered mining. Then it trains small
     models on easy and on hard negatives. Nothing is downloaded. An interrupted demo continues.
 
     \b

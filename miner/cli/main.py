@@ -32,9 +32,9 @@ GROUPS = {
         "explain": "Show what became of every candidate of a query, and why.",
     },
     "Quality": {
-        "audit": "Report how many hidden positives are selected as negatives.",
-        "calibrate": "Find the rules that reach a hidden-positive rate.",
-        "relabel": "Turn likely suspected positives into judgments; undoable.",
+        "audit": "Measure false negatives: by labels, and by hidden positives.",
+        "calibrate": "Find the rules with few false negatives, by the same measures.",
+        "relabel": "Turn likely suspected positives into judgments; --undo removes them.",
     },
     "Train": {
         "train": "Train an encoder on triplets or on judged pairs.",

@@ -42,7 +42,7 @@ def command(store: Path, name: str | None, workers: int | None, **given: Any) ->
     miner mine my.duckdb
     miner mine my.duckdb --encoder bundled
     miner mine my.duckdb --encoder bundled --reranker my-reranker --percentile 5
-    miner mine my.duckdb --encoder intfloat/e5-base-v2 --set "query_prompt=query: " \
+    miner mine my.duckdb --encoder intfloat/e5-base-v2 --set "query_prompt=query: " \\
         --set "document_prompt=passage: "
     """
     from miner.cli.summary import summarise

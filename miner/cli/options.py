@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -43,6 +44,9 @@ def described(config: type, about: Described) -> dict[str, Setting]:
     }
 
 
+_DEFAULT = re.compile(r" \[default: [^]]*\]")
+
+
 class Settings:
     """The settings of a command: keys of `--set` and of a recipe, some of them options too."""
 
@@ -54,24 +58,25 @@ class Settings:
         *,
         others: Sequence[str] = (),
         top: str | None = None,
+        kept: str | None = None,
     ) -> None:
         """Takes the settings by table of the recipe, and the names of the options by title in the help.
 
         A name that several tables have is written `table.name` among the options. `fixed` says of tables
         whose settings the command reads, but cannot change, what to do instead. `others` and `top` are those
-        of `recipe.read`.
+        of `recipe.read`. `kept` says in the help what a setting stays as, instead of a default.
         """
         self.tables = tables
         self._flags = flags
         self._fixed = fixed or {}
-        self._others, self._top = others, top
+        self._others, self._top, self._kept = others, top, kept
 
     def options(self) -> Iterator[click.Option]:
         """Yields the options of the settings, then `--config` and `--set`."""
         for title, names in self._flags.items():
             for name in names:
                 table, key = self._find(name)
-                yield _option(self.tables[table][key], title)
+                yield _option(self._shown(self.tables[table][key]), title)
         yield RichOption(
             ["--config", "recipe"],
             type=click.Path(path_type=Path),
@@ -108,6 +113,7 @@ class Settings:
         for table, settings in self.tables.items():
             rows = []
             for key, known in settings.items():
+                known = self._shown(known)
                 rows += [(key, known.help), ("", _facts(known, (table, key) in options))]
             title = f"[{table}]" if table else "Keys above the first table of a recipe"
             if table in self._fixed:
@@ -115,6 +121,12 @@ class Settings:
             with formatter.section(title):
                 formatter.write_dl(rows)
         return formatter.getvalue().rstrip()
+
+    def _shown(self, known: Setting) -> Setting:
+        """Returns a setting with the default that the help shows."""
+        if self._kept is None:
+            return known
+        return replace(known, help=f"{_DEFAULT.sub('', known.help)} [default: {self._kept}]")
 
     def _options(self) -> Iterator[tuple[str, str]]:
         """Yields the table and the key of every setting that is an option."""

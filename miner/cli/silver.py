@@ -13,6 +13,7 @@ from miner.curation.silver_config import SilverConfig
 from miner.errors import counted
 from miner.ranges import THREADS
 from miner.recipe import Setting, by_name
+from miner.reporting.tables import percent
 from miner.store.silver import QUERIES
 
 if TYPE_CHECKING:
@@ -108,17 +109,19 @@ def summary(report: SilverReport, config: SilverConfig) -> str:
     elif report.positives:
         what = f"pairs from {config.positive:g} on" if config.soft else "positives"
         lines.append(
-            f"expected   {report.expected:.1%} of the {what} are relevant, by the reranker's own scores"
+            f"expected   {percent(report.expected)} of the {what} are relevant, by the reranker's own scores"
         )
     if report.held_out:
         measured = report.held_out
         lines.append(
             f"held out   {measured.positives:,} gold positives of queries that it was not trained on: "
-            f"{measured.above:.1%} would be positives, {measured.below:.1%} negatives"
+            f"{percent(measured.above)} would be positives, {percent(measured.below)} negatives"
         )
         relevant = "no silver positive for these queries"
         if not isnan(measured.precision):
-            relevant = f"at least {measured.precision:.1%} of the positives of these queries are relevant"
+            relevant = (
+                f"at least {percent(measured.precision)} of the positives of these queries are relevant"
+            )
         lines.append(f"           {relevant}")
     return "\n".join(lines)
 

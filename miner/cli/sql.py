@@ -71,7 +71,7 @@ def command(
             f"{query} is a file, not QUERY: the order is STORE QUERY",
             f"miner sql {quote(query)} {quote(str(store))}",
         )
-    limits = Limits(seconds=timeout, memory=memory, is_total=out is not None)
+    limits = Limits(timeout=timeout, memory=memory, is_total=out is not None)
     chosen = _format(form, out)
     with confined(limits), select(store, query, limits, abandon=_give_up) as result:
         _write(result, chosen, out, limit_rows)

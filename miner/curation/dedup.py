@@ -69,6 +69,13 @@ class DedupReport(Readable):
     crossings: tuple[tuple[str, str, int], ...]
     """Pairs of splits, with the number of clusters that have queries judged in both."""
 
+    def __repr__(self) -> str:
+        counts = [
+            f"{found.clusters:,} clusters of {found.members:,} among {found.texts:,} {name}"
+            for name, found in (("documents", self.documents), ("queries", self.queries))
+        ]
+        return f"Copies: {', '.join(counts)}"
+
 
 def dedup(store: Database, config: DedupConfig, progress: Progress = SILENT) -> DedupReport:
     """Finds copies among the documents and among the queries, and replaces the clusters in the store.

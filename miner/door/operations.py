@@ -26,6 +26,7 @@ from miner.door.arguments import (
     require_order,
     require_writable,
 )
+from miner.engine.progress import SILENT
 from miner.engine.progress_bars import progress_for
 from miner.evaluation import evaluate as evaluating
 from miner.evaluation.evaluate import EvaluationConfig
@@ -34,6 +35,7 @@ from miner.mining import config as mining_config
 from miner.mining.config import MiningConfig
 from miner.sources import IngestReport, SourceConfig
 from miner.store.select import Limits, select
+from miner.store.silver import remove_silver
 from miner.training.encoder_config import EncoderConfig
 from miner.training.pretrain_config import PretrainConfig
 from miner.training.reranker_config import RerankerConfig
@@ -119,7 +121,7 @@ def silver(
     progress: Reports = None,
     **settings: Any,
 ) -> SilverReport:
-    """Has a reranker judge pairs that nobody judged, and stores the sure ones; returns what it did.
+    """Has a reranker judge pairs that nobody judged, and stores those with a high or a low score.
 
     `training` is how to train the reranker if none is named. Settings are those of SilverConfig. Raises
     UsageError if no query is left to judge for, ModelError for a reranker without probabilities.
@@ -127,6 +129,12 @@ def silver(
     chosen = configured(SilverConfig, config, settings)
     with progress_for(progress) as reports, opened(store, reports) as found:
         return judging.silver(found, chosen, training=training, workers=workers, progress=reports)
+
+
+def undo_silver(store: StoreLike) -> int:
+    """Removes all silver judgments from a store; returns how many."""
+    with opened(store, SILENT) as found:
+        return remove_silver(found)
 
 
 def train(
@@ -296,7 +304,7 @@ def read_recipe(path: PathLike) -> dict[str, Any]:
 def sql(store: StoreLike, query: str, limits: Limits | None = None, **settings: Any) -> pa.Table:
     """Returns the result of one SELECT over a store, which it cannot change, as an Arrow table.
 
-    Settings are those of Limits: seconds and memory. Raises UsageError for anything but one SELECT,
+    Settings: `timeout` in seconds, and `memory`, such as 2GB. Raises UsageError for anything but one SELECT,
     StoreError if it takes too long or needs too much memory.
     """
     chosen = configured(Limits, limits, settings)

@@ -105,11 +105,12 @@ def calibrate(
     progress: Reports = None,
     **settings: Any,
 ) -> Calibration:
-    """Finds the rules whose hidden-positive rate is at most `target` and that leave the hardest negatives.
+    """Finds the rules whose rate is at most `target` and that leave the most, hardest negatives.
 
-    With `target=None` the rules with the lowest rate at the run's own coverage. Half of the queries chooses,
-    the other half confirms. `run.decide(rules=found.chosen.rules)` applies them. Settings are those of
-    CalibrationConfig. Raises UsageError if no setting reaches the target.
+    The rate is the false-negative rate that the labels of the run predict, or, if it has none, the
+    hidden-positive rate, of which half of the queries chooses and the other half confirms. With `target=None`
+    the rules with the lowest rate at the run's own coverage. `run.decide(rules=found.chosen.rules)` applies
+    them. Settings are those of CalibrationConfig. Raises UsageError if no setting meets the target.
     """
     chosen = configured(CalibrationConfig, config, settings)
     with progress_for(progress) as reports, opened(store, reports) as found:

@@ -47,6 +47,7 @@ from miner.store import corpus, database, verdicts
 from miner.store import runs as stored
 from miner.store import triplets as mined
 from miner.store.audits import last_audit
+from miner.store.labels import false_negative_rate_of
 from miner.store.models import model_names
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class Store(database.Database):
 
 @dataclass(frozen=True, repr=False)
 class Run(stored.StoredRun):
-    """One run of a store: the settings, and as methods what they led to.
+    """One run of a store: its settings, and methods that use its evidence and decisions.
 
     It outlives its store: when that is closed, each method opens it again for the call.
     """
@@ -190,7 +191,7 @@ class Run(stored.StoredRun):
         progress: Reports = None,
         **settings: Any,
     ) -> Calibration:
-        """Finds the rules that reach a hidden-positive rate, see `miner.calibrate`."""
+        """Finds the rules that meet a target rate, by labels or hidden positives, see `miner.calibrate`."""
         return quality.calibrate(self.store, self, target, config, progress=progress, **settings)
 
     def relabel(
@@ -274,7 +275,7 @@ class Run(stored.StoredRun):
 
 
 def _summary(store: database.Database, run: stored.StoredRun) -> str:
-    """Returns the number of triplets, the coverage, and the hidden-positive rate if the run was audited."""
+    """Returns the number of triplets, the coverage, and the rates of the last audit, if there was one."""
     if run.status != "done":
         return "not finished"
     if not mined.triplet_count(store, run):
@@ -285,6 +286,10 @@ def _summary(store: database.Database, run: stored.StoredRun) -> str:
         measured = found["hidden_positive_rate"]
         interval = percent_interval(measured["low"], measured["high"], 2)
         rate = f"hidden-positive rate {percent(measured['rate'], 2)} {interval}"
+    if (labelled := false_negative_rate_of(store, run)) is not None:
+        interval = percent_interval(labelled["low"], labelled["high"], 2)
+        by_labels = f"false-negative rate {percent(labelled['rate'], 2)} {interval}"
+        rate = by_labels if found is None else f"{by_labels}, {rate}"
     triplets = counted(mined.triplet_count(store, run), "triplet")
     return f"{triplets}, coverage {percent(verdicts.coverage(store, run))}, {rate}"
 

@@ -45,6 +45,12 @@ class Differences(Readable):
     moved: tuple[Moved, ...]
     """The negatives that changed, the most frequent change first."""
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{number:,} {name}" for name, number in self.triplets.items())
+        return f"Differences from run '{self.before}' to '{self.after}': triplets {counts}; " + (
+            "; ".join(self.causes) or "same settings, data and models"
+        )
+
 
 def differences(store: Database, before: str, after: str) -> Differences:
     """Returns what changed from one run to another; raises as `find_run` for a name without a run."""

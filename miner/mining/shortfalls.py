@@ -16,6 +16,7 @@ from miner.mining import rules as ruling
 from miner.mining.config import RULES, MiningConfig, Rules
 from miner.mining.decide import Positives, deciding_score
 from miner.mining.pipeline import config_of
+from miner.reporting.tables import percent
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason
 from miner.store import evidence as stored
 from miner.store.database import Database
@@ -195,7 +196,7 @@ class _Looser:
 
     def _many(self, helped: int) -> str:
         """The number of queries; the share if they are a sample."""
-        return f"{helped:,}" if self._all else f"about {helped / len(self._queries):.0%}"
+        return f"{helped:,}" if self._all else f"about {percent(helped / len(self._queries), 0)}"
 
     def _value(self, rule: str) -> Iterator[tuple[int, str]]:
         """Yields how many queries a looser value of a rule helps, and the flags for it.

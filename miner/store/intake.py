@@ -101,6 +101,15 @@ class IngestReport(Readable):
     rejected: tuple[Rejection, ...]
     identity: Identity
 
+    def __repr__(self) -> str:
+        added = ", ".join(f"{number:,} {name}" for name, number in self.added.items())
+        splits = ", ".join(f"{split} {number:,}" for split, number in self.splits.items())
+        left_out = sum(one.rows for one in self.rejected)
+        return (
+            f"Ingest: {added} added; positives: {splits or 'none'}"
+            f"{f'; {left_out:,} rows left out' if left_out else ''}"
+        )
+
 
 @contextmanager
 def intake(path: str | os.PathLike[str], spill: Path, note: Note = quiet) -> Iterator[Intake]:

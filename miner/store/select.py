@@ -59,8 +59,8 @@ _LOCKS = (
 class Limits:
     """The limits of a query."""
 
-    seconds: float = within(60.0, SECONDS)
-    """Time within DuckDB; with `is_total`, all time until the result has been read."""
+    timeout: float = within(60.0, SECONDS)
+    """Seconds within DuckDB; with `is_total`, all until the result has been read."""
     memory: str = "2GB"
     is_total: bool = False
     """Whether the caller's own time between the rows counts too, such as writing them to a file."""
@@ -156,11 +156,11 @@ class Result:
         future = self._worker.submit(function)
         try:
             spent = started - self._started if self._limits.is_total else self._spent
-            return future.result(max(self._limits.seconds - spent, 0))
+            return future.result(max(self._limits.timeout - spent, 0))
         except TimeoutError:
             what = "the query and writing its result" if self._limits.is_total else "the query"
             error = StoreError(
-                f"{what} took longer than {self._limits.seconds:g} s: stopped",
+                f"{what} took longer than {self._limits.timeout:g} s: stopped",
                 "reduce the query, or raise --timeout",
             )
             self._stop(future, error)

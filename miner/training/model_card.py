@@ -143,17 +143,27 @@ class EncoderReport(Readable):
     reused: bool
     """Whether it was already finished, so that nothing was computed."""
 
+    def __repr__(self) -> str:
+        score = ": ".join(self._score())
+        return f"Encoder {self.out}, from {self.metrics.base}{f'; {score}' if score else ''}"
+
     def as_text(self) -> str:
         """Returns the folder of the model, how it was trained, and its score before and after."""
-        metrics, measure = self.metrics, self.metrics.measure
-        rows = [["model", str(self.out)], ["base", metrics.base], ["trained", metrics.trained]]
-        if measure is not None:
-            before, best = (
-                next(f"{means[measure]:.4f}" for step, means in metrics.scores if step == wanted)
-                for wanted in (metrics.scores[0][0], metrics.best_step)
-            )
-            rows.append([f"dev {measure}", f"{before} before, {best} after step {metrics.best_step}"])
+        rows = [["model", str(self.out)], ["base", self.metrics.base], ["trained", self.metrics.trained]]
+        if score := self._score():
+            rows.append(score)
         return "\n".join(text_table(rows, left=(0, 1)))
+
+    def _score(self) -> list[str]:
+        """Returns the measure and its values before and after; nothing if the model was never scored."""
+        metrics, measure = self.metrics, self.metrics.measure
+        if measure is None:
+            return []
+        before, best = (
+            next(f"{means[measure]:.4f}" for step, means in metrics.scores if step == wanted)
+            for wanted in (metrics.scores[0][0], metrics.best_step)
+        )
+        return [f"dev {measure}", f"{before} before, {best} after step {metrics.best_step}"]
 
 
 @dataclass(frozen=True, repr=False)
