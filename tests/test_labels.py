@@ -22,7 +22,7 @@ from miner.auditing.sweep import Sweep
 from miner.auditing.transfer import MOST_DROPPED, LabelledChances
 from miner.cli.main import group
 from miner.errors import InputError, UsageError
-from miner.mining.config import MiningConfig, Selection
+from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import config_of, decide_again, mine
 from miner.stats import exact_interval
 from miner.store import labels as stored
@@ -426,3 +426,92 @@ def test_without_a_relevant_label_the_prediction_is_as_sure_as_the_number_of_lab
 def test_no_setting_meets_a_target_of_zero_by_labels(store: Database) -> None:
     with pytest.raises(UsageError, match="false-negative rate by labels of at most 0 %"):
         calibrate(store, labelled(store), 0.0, CalibrationConfig(repeats=1))
+
+
+def test_labels_of_another_run_count_only_once_the_rows_around_them_have_labels(store: Database) -> None:
+    run, truth = runs.find_run(store), collection()[-1]
+    strict = decide_again(store, run, MiningConfig(selection=Selection(negatives=2)), name="strict")
+
+    def _label(pairs: list[dict[str, str]]) -> list[dict[str, object]]:
+        return [
+            {
+                "query_id": pair["query_id"],
+                "doc_id": pair["doc_id"],
+                "relevance": int((pair["query_id"], pair["doc_id"]) in truth),
+            }
+            for pair in pairs
+        ]
+
+    keep_labels(store, strict, _label(draw_sample(store, strict, SampleConfig(1000)).pairs.to_pylist()))
+    drawn = draw_sample(store, run, SampleConfig(100))
+    assert 10 < drawn.labelled < 90
+    assert false_negative_rate(store, run) is None
+    assert LabelledChances.of(store, run, Replay.of(store, run), 13) is None
+    rows = drawn.pairs.to_pylist()
+    known = [row for row in rows if row["relevance"] is not None]
+    with pytest.raises(UsageError, match=r"the labels are stored, but give no false-negative rate"):
+        keep_labels(store, run, [{**row, "relevance": int(row["relevance"])} for row in known])
+    found = keep_labels(store, run, _label(rows[:50]))
+    last = max(number for number, row in enumerate(rows[:50]) if row["relevance"] is None)
+    assert found.labels == last + 1
+    assert keep_labels(store, run, _label(rows)).labels == 100
+    # Drawn again, a sample keeps its time, and so its labels.
+    draw_sample(store, run, SampleConfig(100))
+    again = false_negative_rate(store, run)
+    assert again is not None
+    assert again.labels == 100
+
+
+def test_more_relevant_labels_never_make_the_upper_end_lower_than_none(store: Database) -> None:
+    run = runs.find_run(store)
+    pairs = draw_sample(store, run, SampleConfig(80)).pairs.select(["query_id", "doc_id"]).to_pylist()
+    replay = Replay.of(store, run)
+    sweep = Sweep(replay, replay.hide(np.zeros(len(replay.hideable.allowed), dtype=np.bool_)))
+    highs = []
+    for relevant in range(4):
+        keep_labels(
+            store, run, [{**pair, "relevance": int(number < relevant)} for number, pair in enumerate(pairs)]
+        )
+        chances = LabelledChances.of(store, run, replay, 13)
+        assert chances is not None
+        highs += [rate.high for rate in chances.rates(sweep, [replay.config.rules, Rules(percentile=20.0)])]
+    assert min(highs) >= exact_interval(0.0, 80)[1] - 1e-12
+
+
+def test_calibrate_shows_the_estimate_of_the_audit_for_the_labelled_run(store: Database) -> None:
+    run = labelled(store)
+    rate = false_negative_rate(store, run)
+    own = calibrate(store, run, 0.3, CalibrationConfig(repeats=1)).own.false_negatives
+    assert rate is not None
+    assert own is not None
+    assert (own.rate, own.low, own.high) == (rate.rate, rate.low, rate.high)
+    assert rate.rate >= rate.relevant / rate.negatives
+    assert rate.low >= rate.relevant / rate.negatives
+
+
+def test_from_the_shell_calibrate_can_leave_the_labels_out(store: Database) -> None:
+    labelled(store)
+    store.close()
+    found = CliRunner().invoke(
+        group, ["calibrate", str(store.path), "--target", "0.9", "--set", "use_labels=false", "--json"]
+    )
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["labels"] == 0
+
+
+def test_negatives_by_class_alone_can_be_labelled(tmp_path: Path) -> None:
+    rows = [{"text": f"{' '.join(WORDS[n % 16 : n % 16 + 3])} {n}", "label": "ab"[n % 2]} for n in range(30)]
+    miner.ingest(tmp_path / "l.duckdb", rows)
+    run = miner.mine(tmp_path / "l.duckdb", negatives=3)
+    sample = run.sample_to_label(labels=20)
+    assert sample.pairs.num_rows == 20
+    found = run.false_negative_rate(
+        [
+            {"query_id": row["query_id"], "doc_id": row["doc_id"], "relevance": 0}
+            for row in sample.pairs.to_pylist()
+        ]
+    )
+    assert found.rate == 0
+    with pytest.raises(UsageError) as caught:
+        run.audit()
+    assert "miner audit --label 200 --out sample.csv" in str(caught.value.hint)

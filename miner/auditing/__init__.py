@@ -1,1 +1,1 @@
-"""How wrong a run is: hidden positives, other rules, the chance that a candidate is relevant."""
+"""False negatives: estimated from labels, compared by hidden positives, and the rules that avoid them."""

@@ -152,7 +152,7 @@ _HINTS = {
     "relabelled": "take them back with miner relabel --undo",
     "same_text": "give queries with the same text one id",
     "label": "a document with the query's label stays a positive whatever is hidden: label a sample of the "
-    "negatives instead, with miner audit --label 200",
+    "negatives instead, with miner audit --label 200 --out sample.csv",
     "other_split": "judge a pair in one split only",
     "not_withheld": "train with more of them withheld",
     "not_scored": "mine with a model that gives finite scores",

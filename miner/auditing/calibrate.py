@@ -23,9 +23,10 @@ from miner.auditing.audit import require_hideable
 from miner.auditing.choice import Figures, SweptRules, between, choose, frontier_of, least, rate_of
 from miner.auditing.config import CalibrationConfig
 from miner.auditing.grid import candidates, families, rounded
+from miner.auditing.labels import false_negative_rate
 from miner.auditing.replay import Replay
 from miner.auditing.sweep import Counts, Sweep, only
-from miner.auditing.transfer import LabelledChances
+from miner.auditing.transfer import LabelledChances, PredictedRate
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import ordered_map, worker_count
 from miner.errors import UsageError
@@ -154,6 +155,8 @@ def calibrate(
     base = replay.config.rules
     strictest = measurement.strictest(base, grid) if target is None else []
     own, *swept = measurement.settings([base, *dict.fromkeys([*grid, *strictest])], progress)
+    if measurement.chances is not None:
+        own, *swept = _with_estimate(store, run, [own, *swept])
     if own.choosing_half.hidden_positive_rate.rate is None:
         raise UsageError(
             "the half of the queries that chooses has no positive that may be hidden",
@@ -166,7 +169,9 @@ def calibrate(
     else:
         swept += measurement.settings(between(swept, target), progress)
         chosen = choose(swept, target, run.negatives)
-    record_calibration(store, run, asdict(chosen.rules), asdict(chosen.confirming_half.hidden_positive_rate))
+    if measurement.chances is None:  # labels choose without the hidden positives
+        rate = asdict(chosen.confirming_half.hidden_positive_rate)
+        record_calibration(store, run, asdict(chosen.rules), rate)
     return Calibration(
         run=run.name,
         target=target,
@@ -181,6 +186,15 @@ def calibrate(
         labels=0 if measurement.chances is None else measurement.chances.labels,
         expected=measurement.expected(chosen),
     )
+
+
+def _with_estimate(store: Database, run: StoredRun, swept: Sequence[SweptRules]) -> list[SweptRules]:
+    """Returns the settings, the run's own rules with the rate that its sample estimates, not a prediction."""
+    found, own = false_negative_rate(store, run), swept[0].rules
+    if found is None:
+        return list(swept)
+    estimate = PredictedRate(found.rate, found.low, found.high, 0.0)
+    return [replace(one, false_negatives=estimate) if one.rules == own else one for one in swept]
 
 
 def frontier(

@@ -55,6 +55,11 @@ class SweptRules:
     """The false-negative rate as the labels of the run predict it; None without labels."""
 
     @property
+    def overall(self) -> Rate | PredictedRate:
+        """The rate of all queries that tables and charts show: by labels, or else of hidden positives."""
+        return self.false_negatives or self.all_queries.hidden_positive_rate
+
+    @property
     def rate(self) -> float:
         """The rate that decides: the false-negative rate by labels, or else the hidden-positive rate on the
         half that chooses, 1 if nothing was hidden there."""
@@ -89,7 +94,8 @@ def frontier_of(sweep: Sequence[SweptRules]) -> list[SweptRules]:
     """
     first: dict[tuple[float, float, float], SweptRules] = {}
     for one in sweep:
-        first.setdefault(_order(one.all_queries), one)
+        if one.supported:
+            first.setdefault(_order(one), one)
     best = [
         one
         for point, one in first.items()
@@ -97,7 +103,7 @@ def frontier_of(sweep: Sequence[SweptRules]) -> list[SweptRules]:
             other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in first
         )
     ]
-    return sorted(best, key=lambda one: (*_order(one.all_queries)[:2], one.name))
+    return sorted(best, key=lambda one: (*_order(one)[:2], one.name))
 
 
 def between(swept: Sequence[SweptRules], target: float) -> list[Rules]:
@@ -142,12 +148,17 @@ def choose(swept: Sequence[SweptRules], target: float, negatives: int) -> SweptR
         raise UsageError(
             f"no setting has a {measure} of at most {100 * target:g} %: the lowest is "
             f"{percent(best.rate, 2)} with {best.name}",
-            f"use a target of {np.ceil(best.rate * 1e4) / 1e4:g} or more, mine with a reranker, or mine "
-            "deeper",
+            f"{_higher_target(best.rate)}mine with a reranker, or mine deeper",
         )
     most = max(one.all_queries.per_query for one in within) - ENOUGH * negatives
     equals = [one for one in within if one.all_queries.per_query >= most]
     return min(equals, key=lambda one: (_easiness(one.all_queries), rate_of(one.choosing_half)))
+
+
+def _higher_target(rate: float) -> str:
+    """Returns the advice to accept a rate, empty for one that is no target."""
+    target = np.ceil(rate * 1e4) / 1e4
+    return f"use a target of {target:g} or more, " if target < 1 else ""
 
 
 def _within(swept: Sequence[SweptRules], target: float, whole_interval: bool) -> list[SweptRules]:
@@ -187,6 +198,7 @@ def _easiness(figures: Figures) -> float:
     return np.inf if figures.margin is None else figures.margin
 
 
-def _order(figures: Figures) -> tuple[float, float, float]:
+def _order(one: SweptRules) -> tuple[float, float, float]:
     """Rate, number and easiness of the negatives: in each, less is better."""
-    return rate_of(figures), -figures.per_query, _easiness(figures)
+    rate, figures = one.overall.rate, one.all_queries
+    return 1.0 if rate is None else rate, -figures.per_query, _easiness(figures)

@@ -4,8 +4,9 @@ The strata are intervals of the predicted chance of being relevant. Items that a
 most, so they are sampled most (Neyman 1934, On the two different aspects of the representative method). The
 estimate is that of stratified sampling (Horvitz & Thompson 1952), with the predictions of unlabelled items as
 a control variate whose weight is fitted: prediction-powered inference (Angelopoulos, Duchi & Zrnic 2023,
-PPI++; with strata: Fisch et al. 2024, Stratified prediction-powered inference). Predictions never bias it:
-poor ones only widen the interval.
+PPI++; with strata: Fisch et al. 2024, Stratified prediction-powered inference). Predictions do not bias
+it. Poor ones widen the interval, and with predictions that are pure noise and few relevant labels it
+contained the truth in 90 to 94 % of simulations.
 """
 
 from __future__ import annotations

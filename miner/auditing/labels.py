@@ -234,29 +234,31 @@ def keep_labels(store: Database, run: StoredRun, source: Path | Any, note: Any =
     if note is not None and changed:
         note(f"{changed:,} pairs had another relevance before: the new one counts")
     result = false_negative_rate(store, run)
-    assert result is not None  # there is a sample, and a label of it
+    if result is None:
+        raise UsageError(
+            f"the labels are stored, but give no false-negative rate of run '{run.name}' yet: its sample had "
+            "them when it was drawn, from other runs, and they are no random part of it",
+            "label the other rows too, from the top, and read the file again",
+        )
     return result
 
 
 def false_negative_rate(store: Database, run: StoredRun) -> FalseNegativeRate | None:
     """Returns the false-negative rate of a run by the labels in the store, and stores it; None without any.
 
-    The sample with the most labels counts. Pairs without a label are treated as if they had not been drawn.
+    The sample with the most labels counts, see `store.labels.labelled_sample`. Pairs without a label are
+    treated as if they had not been drawn.
     """
-    for sample in stored.samples_of(store, run)[:1]:
-        pairs = stored.sampled_pairs(store, sample)
-        labelled = pairs.filter(pairs["relevance"].is_valid())
-        if labelled.num_rows:
-            result = _estimated(run, sample, pairs, labelled)
-            if not store.read_only:
-                stored.keep_result(store, sample, result.as_json())
-            return result
-    return None
+    found = stored.labelled_sample(store, run)
+    if found is None:
+        return None
+    result = _estimated(run, *found, stored.sampled_pairs(store, found[0]).num_rows)
+    if not store.read_only:
+        stored.keep_result(store, found[0], result.as_json())
+    return result
 
 
-def _estimated(
-    run: StoredRun, sample: StoredSample, pairs: pa.Table, labelled: pa.Table
-) -> FalseNegativeRate:
+def _estimated(run: StoredRun, sample: StoredSample, labelled: pa.Table, drawn: int) -> FalseNegativeRate:
     strata = sample.strata
     others = sum(strata.negatives)
     share = others / (others + strata.judged)
@@ -275,6 +277,8 @@ def _estimated(
         return [share * value for value in known.estimate()]
 
     rate, low, high = _estimate(np.ones_like(weight), strata.predicted)
+    found = float(relevant.sum()) / (others + strata.judged)
+    rate, low, high = (max(found, value) for value in (rate, low, high))
     per_query, per_query_low, per_query_high = _estimate(weight, strata.weighted)
     sources = labelled["source"].value_counts().to_pylist()
     return FalseNegativeRate(
@@ -287,7 +291,7 @@ def _estimated(
         per_query_high=per_query_high,
         labels=labelled.num_rows,
         relevant=int(relevant.sum()),
-        unlabelled=pairs.num_rows - labelled.num_rows,
+        unlabelled=drawn - labelled.num_rows,
         negatives=others + strata.judged,
         judged=strata.judged,
         sources={one["values"]: one["counts"] for one in sorted(sources, key=lambda one: str(one["values"]))},

@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"-*[\d.]*\d[\d.]*")
 def audit_table(audit: Audit, store: str, judged: JudgedOutcomes | None = None) -> str:
     """Returns the hidden-positive rate, in which part of the candidates it arises, and what the rules cost.
 
-    With `judged`, the false-negative rate follows the first table.
+    With `judged`, what the judgments say follows the first table.
     """
     parts = [_head(audit), _parts(audit), _outcomes(audit), _costs(audit), *_notes(audit, store)]
     if judged is not None:
@@ -197,7 +197,9 @@ def calibration_table(calibration: Calibration) -> str:
     )
     by_labels = ["false-negative rate, by labels"] if calibration.labels else []
     rows = [["frontier", *by_labels, "hidden-positive rate", _INTERVAL, *_COSTS]]
-    for one in (*calibration.frontier(), calibration.own):
+    frontier = calibration.frontier()
+    extra = [] if any(one.rules == chosen.rules for one in frontier) else [chosen]
+    for one in (*frontier, *extra, calibration.own):
         name = one.name + " (chosen)" * (one.rules == chosen.rules)
         name = f"the run's own: {one.name}" if one is calibration.own else name
         predicted = [str(one.false_negatives)] if calibration.labels else []
@@ -224,7 +226,7 @@ def _shares(calibration: Calibration) -> str:
 
 def _window_note(calibration: Calibration) -> list[str]:
     skipped = calibration.own.rules.skip_top
-    if not skipped or calibration.settings.allow_rank_window:
+    if not skipped or calibration.labels or calibration.settings.allow_rank_window:
         return []
     return [
         f"The settings of the sweep leave out the run's own skip_top {skipped}: a rank window drops known "
@@ -243,8 +245,12 @@ def _support_note(calibration: Calibration) -> list[str]:
     ]
 
 
+def _measure(calibration: Calibration) -> str:
+    return "false-negative rate by labels" if calibration.labels else "hidden-positive rate"
+
+
 def _request(calibration: Calibration) -> str:
-    measure = "false-negative rate by labels" if calibration.labels else "hidden-positive rate"
+    measure = _measure(calibration)
     if calibration.target is None:
         return f"lowest {measure} at the coverage of the run's own rules"
     return f"target: a {measure} of at most {percent(calibration.target, 2)}"
@@ -265,11 +271,16 @@ def _verdict_by_labels(calibration: Calibration) -> str:
     predicted, limit = calibration.chosen.false_negatives, calibration.limit
     verdict = "confirmed" if calibration.confirmed else "not confirmed"
     within = "within" if calibration.confirmed else "above"
-    return (
+    said = (
         f"{verdict}: by {calibration.labels:,} labels of run {calibration.run} the false-negative rate is "
-        f"{predicted}, and its interval ends {within} {percent(limit, 2)}\n"
-        "the rules select other negatives than those that were labelled, so the rate is a prediction; to be "
-        "sure, decide with them and label a sample of that run: miner audit --label 200"
+        f"{predicted}, and its interval ends {within} {percent(limit, 2)}"
+    )
+    if calibration.chosen.rules == calibration.own.rules:
+        return said
+    return (
+        f"{said}\nthe rules select other negatives than those that were labelled, so the rate is a "
+        "prediction; to be sure, decide with them and label a sample of that run: miner audit --label 200 "
+        "--out FILE"
     )
 
 
@@ -365,7 +376,7 @@ def write_recipe(calibration: Calibration, out: Path) -> None:
     # The recipe first: a chart without a recipe counts as another program's file.
     with locked(out, WAIT), replacing_all([out, *charts_of(out)]) as (toml, png, svg):
         toml.write_text(recipe(calibration), "utf-8")
-        title = f"{calibration.run}: hidden-positive rate against coverage and rank"
+        title = f"{calibration.run}: {_measure(calibration)} against coverage and rank"
         draw(title, _panels(calibration), png, svg)
 
 
@@ -376,12 +387,12 @@ def _panels(calibration: Calibration) -> list[Panel]:
         words = [word for word in one.name.replace(",", "").split() if not _NUMBER.fullmatch(word)]
         groups.setdefault(" ".join(words), []).append(one)
     for settings in groups.values():
-        settings.sort(key=lambda one: one.all_queries.hidden_positive_rate.rate or 0)
+        settings.sort(key=lambda one: one.overall.rate or 0)
     groups["chosen"] = [calibration.chosen]
     groups["the run's own"] = [calibration.own]
     with_interval = {one.rules for one in (*calibration.frontier(), calibration.own)}
     return [
-        Panel("hidden-positive rate, %", label, _curves(groups, field, times, with_interval), True)
+        Panel(f"{_measure(calibration)}, %", label, _curves(groups, field, times, with_interval), True)
         for label, field, times in (
             ("coverage, %", "coverage", 100),
             ("mean rank of the negatives", "rank", 1),
@@ -396,7 +407,7 @@ def _curves(
     curves = []
     for name, settings in groups.items():
         known = [one for one in settings if getattr(one.all_queries, field) is not None]
-        rates = [one.all_queries.hidden_positive_rate for one in known]
+        rates = [one.overall for one in known]
         points = [100 * (rate.rate or 0) for rate in rates]
         ends = [
             (100 * rate.low, 100 * rate.high) if one.rules in with_interval else (point, point)

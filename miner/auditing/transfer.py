@@ -75,13 +75,10 @@ class LabelledChances:
     @classmethod
     def of(cls, store: Database, run: StoredRun, replay: Replay, seed: int) -> LabelledChances | None:
         """Returns the chances by the run's sample with the most labels; None without labels."""
-        samples = stored.samples_of(store, run)
-        if not samples:
+        found = stored.labelled_sample(store, run)
+        if found is None:
             return None
-        pairs = stored.sampled_pairs(store, samples[0])
-        labelled = pairs.filter(pairs["relevance"].is_valid())
-        if not labelled.num_rows:
-            return None
+        labelled = found[1]
         table = stored.predictable(store, run)
         logit = _logit(predicted_chance(table))
         edges = np.unique(np.quantile(logit, np.linspace(0, 1, _BINS + 1)[1:-1]))
@@ -118,9 +115,10 @@ class LabelledChances:
             tail = (1 - _LEVEL) / 2
             low, high = np.quantile(again, [tail, 1 - tail])
             if not self.relevant:  # the bootstrap of equal labels shows no doubt
-                low, high = 0.0, most
+                low = 0.0
+            # Few relevant labels cannot say more than none.
             dropped = float(self.dropped[rows].sum()) / negatives
-            found.append(PredictedRate(rate, min(rate, float(low)), max(rate, float(high)), dropped))
+            found.append(PredictedRate(rate, min(rate, float(low)), max(rate, float(high), most), dropped))
         return found
 
 

@@ -21,7 +21,7 @@ _TARGET = 0.02
 _HIDING: Described = {
     "repeats": (None, "How often to draw, with each share of hidden positives."),
     "seed": (None, "Seed of the draws."),
-    "use_labels": (None, "Let the labels of the run decide, if it has some (miner audit --labels)."),
+    "use_labels": (click.BOOL, "Let the labels of the run decide, if it has some (miner audit --labels)."),
     "allow_rank_window": (
         click.BOOL,
         "Try rank windows without labels. They drop known positives, which rank high, and keep others.",
@@ -61,8 +61,7 @@ def command(
     """Find the rules of a run in STORE with few false negatives: by labels, else by hidden positives.
 
     Tries every rule over a range of its parameter, on stored evidence, and chooses the setting with the most
-    and hardest negatives that meets the target. No model runs. The result is stored in STORE: later audits of
-    these rules report that their hidden-positive rate is optimistic.
+    and hardest negatives that meets the target. No model runs.
 
     If the run has labels (miner audit --labels), the target is a false-negative rate: the labels predict the
     rate of each setting, and the choice is confirmed if its whole interval meets the target.
@@ -70,7 +69,8 @@ def command(
     Without labels the target is a hidden-positive rate, which compares rules and is not the share of relevant
     documents among the negatives. Known positives are hidden as in miner audit: 30 %, 60 %, and all but one
     of each query's, several times each, and the highest of these rates counts. Half of the queries chooses;
-    the choice is confirmed if its whole interval on the other half meets the target.
+    the choice is confirmed if its whole interval on the other half meets the target. It is stored in STORE:
+    later audits of these rules report that their rate is optimistic.
 
     \b
     miner calibrate my.duckdb --run r1 --target 0.01 --out strict.toml

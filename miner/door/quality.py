@@ -85,7 +85,7 @@ def false_negative_rate(store: StoreLike, labels: Any = None, run: RunLike = Non
 
 
 def compare_with_judgments(store: StoreLike, judgments: Any, run: RunLike = None) -> JudgedOutcomes:
-    """Returns the share of relevant documents among a run's negatives, and among what each rule dropped.
+    """Returns the relevant share of a run's judged negatives, and of what each rule dropped.
 
     `judgments` is a file or a table of query_id, doc_id and relevance that the run was not mined on. Raises
     UsageError if none of them judges a candidate of the run, InputError for what cannot be read.

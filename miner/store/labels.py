@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from miner.schema import CANDIDATES_PER_QUERY
@@ -52,7 +53,8 @@ def predictable(store: Database, run: StoredRun) -> pa.Table:
 
     Columns candidate, query_no, query_id, doc_id, bm25_rank, dense_rank, fused_rank, bm25_score, dense_score,
     rerank_score (null without a finite score), positive (a judged positive of the query), negative (selected
-    as a negative in the run), judged (a judgment or a label says that it is a negative).
+    as a negative in the run), judged (a judgment says that it is a negative; another class
+    of its document alone does not, as classes may be wrong).
     """
     scores = ", ".join(
         f"CASE WHEN isfinite({value}) THEN {value} END AS {name}_score"
@@ -62,8 +64,10 @@ def predictable(store: Database, run: StoredRun) -> pa.Table:
         f"""SELECT c.candidate, c.candidate // {CANDIDATES_PER_QUERY} AS query_no, c.query_id, c.doc_id,
             c.bm25_rank, c.dense_rank, c.fused_rank, {scores},
             p.doc_id IS NOT NULL AS positive, d.slot IS NOT NULL AS negative,
-            coalesce(c.judged_negative, false) AS judged
+            coalesce(c.judged_negative, false) AND NOT coalesce(q.label <> t.label, false) AS judged
         FROM candidates c
+        JOIN queries q ON q.query_id = c.query_id
+        JOIN documents t ON t.doc_id = c.doc_id
         LEFT JOIN rerank_scores s
             ON s.reranker = $reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id
         LEFT JOIN positives p
@@ -78,17 +82,18 @@ def predictable(store: Database, run: StoredRun) -> pa.Table:
 def keep_sample(store: Database, sample: StoredSample, pairs: pa.Table) -> None:
     """Stores a sample and its pairs (position, query_id, doc_id, stratum, predicted, weight).
 
-    The same sample, drawn again, replaces itself and keeps its result.
+    The same sample, drawn again, replaces itself and keeps its time and its result.
     """
     with store.transaction():
-        result = store.rows("SELECT result FROM samples WHERE sample = ?", [sample.sample])
+        before = store.rows("SELECT drawn, result FROM samples WHERE sample = ?", [sample.sample])
+        drawn, result = before[0] if before else (datetime.now(UTC).replace(tzinfo=None), None)
         for table in ("samples", "sampled"):
             store.execute(f"DELETE FROM {table} WHERE sample = ?", [sample.sample])
         store.execute(
-            "INSERT INTO samples VALUES (?, ?, ?, ?, ?, now() AT TIME ZONE 'UTC', ?)",
+            "INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
                 sample.sample, sample.run_id, sample.seed, sample.requested,
-                json.dumps(vars(sample.strata)), result[0][0] if result else None,
+                json.dumps(vars(sample.strata)), drawn, result,
             ],
         )  # fmt: skip
         store.insert("sampled", pairs, sample=sample.sample, run_id=sample.run_id)
@@ -117,29 +122,54 @@ def runs_with_samples(store: Database) -> list[str]:
 def sampled_pairs(store: Database, sample: StoredSample, *, texts: bool = False) -> pa.Table:
     """Returns the pairs of a sample in its random order, with their labels (null without one).
 
-    Columns query_id, doc_id, stratum, predicted, weight, relevance, source; with `texts` also query and
-    document. A pair whose text is no longer in the store is left out then.
+    Columns query_id, doc_id, stratum, predicted, weight, relevance, source, since (whether the label was
+    given after the sample was drawn); with `texts` also query and document. A pair whose text is no longer in
+    the store is left out then.
     """
     columns, joins = "", ""
     if texts:
         columns = ", q.text AS query, t.text AS document"
         joins = "JOIN queries q USING (query_id) JOIN document_texts t USING (doc_id)"
     return store.table(
-        f"""SELECT query_id, doc_id, stratum, predicted, weight, relevance, source{columns}
-        FROM sampled LEFT JOIN labels USING (query_id, doc_id) {joins}
+        f"""SELECT query_id, doc_id, stratum, predicted, weight, relevance, source,
+            labelled > drawn AS since{columns}
+        FROM sampled JOIN samples USING (sample) LEFT JOIN labels USING (query_id, doc_id) {joins}
         WHERE sample = ? ORDER BY position""",
         [sample.sample],
     )
 
 
-def keep_labels(store: Database, labels: pa.Table, origin: str, source: str = PERSON) -> int:
-    """Stores labels (query_id, doc_id, relevance); a label replaces an older one of the same pair.
+def labelled_sample(store: Database, run: StoredRun) -> tuple[StoredSample, pa.Table] | None:
+    """Returns the run's sample with the most labels that count, and these rows of `sampled_pairs`.
 
-    Returns how many pairs had another relevance before.
+    A label counts if it was given for the sample: after it was drawn. The labels that its pairs had before
+    are of another run's negatives, and no random part of it; they count down to the last row that was
+    labelled since, and if the whole sample has labels. None if no label counts.
+    """
+    best: tuple[StoredSample, pa.Table] | None = None
+    for sample in samples_of(store, run):
+        pairs = sampled_pairs(store, sample)
+        has_label = pairs["relevance"].is_valid().to_numpy()
+        since = np.flatnonzero(pairs["since"].fill_null(False).to_numpy(zero_copy_only=False))
+        until = len(has_label) if has_label.all() else since[-1] + 1 if len(since) else 0
+        counting = pairs.slice(0, until).filter(pa.array(has_label[:until]))
+        if counting.num_rows > (best[1].num_rows if best else 0):
+            best = sample, counting
+    return best
+
+
+def keep_labels(store: Database, labels: pa.Table, origin: str, source: str = PERSON) -> int:
+    """Stores labels (query_id, doc_id, relevance); a label replaces another one of the same pair.
+
+    A label that is in the store already keeps its time and its origin. Returns how many pairs had another
+    relevance before.
     """
     moment = pa.array([datetime.now(UTC).replace(tzinfo=None)] * labels.num_rows, pa.timestamp("us"))
-    pairs = [labels["query_id"].to_pylist(), labels["doc_id"].to_pylist()]
     with store.transaction():
+        known = set(store.rows("SELECT query_id, doc_id, relevance FROM labels WHERE source = ?", [source]))
+        is_new = [row not in known for row in zip(*(column.to_pylist() for column in labels), strict=True)]
+        labels, moment = labels.filter(pa.array(is_new)), moment.filter(pa.array(is_new))
+        pairs = [labels["query_id"].to_pylist(), labels["doc_id"].to_pylist()]
         ((changed,),) = store.rows(
             """SELECT count(*) FROM labels JOIN (SELECT unnest(?) AS query_id, unnest(?) AS doc_id,
                 unnest(?) AS now) USING (query_id, doc_id) WHERE relevance <> now""",

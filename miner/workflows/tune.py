@@ -195,7 +195,7 @@ def _require_dev(store: Database, run: StoredRun, config: TuneConfig) -> None:
     if config.dev_split not in corpus.judged_splits(store):
         raise UsageError(
             f"nothing is judged in split '{config.dev_split}' of {store.path}: tune chooses by such a split",
-            f"divide the judgments with miner ingest {store.path} SOURCE --dev 0.1, or name a split with "
+            "make a store with one: miner ingest NEW.duckdb SOURCE --dev 0.1; or name a split with "
             "--set dev_split=SPLIT",
         )
 

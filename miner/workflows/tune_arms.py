@@ -84,7 +84,8 @@ class DataFacts:
         if self.single:
             return [
                 "every query has one positive: that one is the reference positive, so a margin is a distance "
-                "from the only right answer that is known, and lowest, median and best are the same"
+                "from the only right answer that is known, and lowest, median and best are the same; a "
+                "percentile or a bound on scores is one threshold for all queries and needs no such answer"
             ]
         return []
 
@@ -124,7 +125,7 @@ def _frontier(store: Database, run: StoredRun, seed: int, progress: Progress) ->
         config["rules"] = {**config["rules"], "reference_positive": "lowest"}
     try:
         found = calibrating.frontier(
-            store, replace(run, config=config), CalibrationConfig(seed=seed), progress
+            store, replace(run, config=config), CalibrationConfig(seed=seed, use_labels=False), progress
         )
     except UsageError as error:
         progress.note(f"no frontier of rules ({error.message}): a fixed list of rules is compared")
