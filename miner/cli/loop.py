@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from miner.cli.options import OUTPUT, Command, Settings, described, flag
-from miner.cli.train import OPTIONS
+from miner.cli.train import ABOUT
 from miner.mining.config import TABLES, MiningConfig, flat, with_values
 from miner.ranges import BELOW_1, COUNT, ROUNDS, ROW_NEGATIVES
 from miner.recipe import Setting, by_name
@@ -32,11 +32,11 @@ _LOOP = by_name(
     Setting("queries", "Score on this many queries [default: all].", range=COUNT),
 )
 SETTINGS = Settings(
-    {**TABLES, "loop": _LOOP, "training": described(EncoderConfig, OPTIONS)},
+    {**TABLES, "loop": _LOOP, "training": described(EncoderConfig, ABOUT)},
     {"Rounds": ("loop.rounds", "encoder"), "Training": ("training.base",)},
 )
 _RENAMED = {
-    **{flag(name): f"--set training.{name}=VALUE" for name in OPTIONS},
+    **{flag(name): f"--set training.{name}=VALUE" for name in ABOUT},
     **{flag(name): f"--set loop.{name}=VALUE" for name in _LOOP},
     "--hold-out": "--set withheld=VALUE",
     "--negatives": "--set negatives_per_row=VALUE",
