@@ -168,7 +168,7 @@ def make(store: Database, given: Namespace, reports: Progress) -> SilverReport:
     """Trains the cross-encoder on the fifth and stores the silver judgments."""
     config = SilverConfig(
         encoder="bundled",
-        query_set=given.queries_of_rows,
+        query_set=given.query_set,
         depth=given.depth,
         per_query=given.per_query,
         positive=given.positive,
@@ -214,7 +214,9 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, default=TLDR, help="BEIR folder [%(default)s]")
     arguments.add_argument("--base", default="bundled", help="encoder to start from [%(default)s]")
     arguments.add_argument("--queries", type=int, default=6000, help="of the train split [%(default)s]")
-    arguments.add_argument("--asked", default="all", choices=("all", "unjudged"), help="[%(default)s]")
+    arguments.add_argument(
+        "--query-set", default="all", choices=("all", "unjudged"), help="queries to judge [%(default)s]"
+    )
     arguments.add_argument("--depth", type=int, default=20, help="of each retriever [%(default)s]")
     arguments.add_argument("--per-query", type=int, default=10, help="pairs scored [%(default)s]")
     arguments.add_argument("--positive", type=float, default=0.9, help="least silver score [%(default)s]")

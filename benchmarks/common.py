@@ -132,9 +132,9 @@ def parser(text: str | None) -> argparse.ArgumentParser:
 
 
 def report(question: str, given: argparse.Namespace, *, full_size: bool, least: int = 3) -> Report:
-    """Returns an empty report; a trial, of fewer than `least` repeats too, tells that in its rows.
+    """Returns an empty report; the rows of a trial, or of fewer than `least` repeats, say so.
 
-    And writes them only where --results says so.
+    Such rows are written only if --results names a file.
     """
     if 0.25 * worker_count() < _LOAD:
         print(f"the machine is busy (load {_LOAD:.1f}): figures will be off", file=sys.stderr)

@@ -3,8 +3,8 @@
 Two cross-encoders with drawn weights: of the size of MiniLM-L6 (6 layers of 384, what `miner train-reranker`
 starts from) and of BERT-base (12 layers of 768). Each scores the same pairs of drawn words as `miner mine
 --reranker` does, with one thread in fp32, once with its last layer as it was loaded and once shortened, in
-turn. What is measured is the CPU time of the process without tokenizing; what is saved is 1 - shortened /
-whole, in each repeat, with a 95 % bootstrap interval of the mean.
+turn. It measures the CPU time of the process without tokenizing. The share saved is 1 - shortened / whole in
+each repeat, with a 95 % bootstrap interval of the mean.
 
 Target: at least 10 % saved by the smaller model; otherwise models/first_token.py is not worth its lines.
 """

@@ -257,7 +257,7 @@ def under(rules: Rules, replay: Replay, evidence: ReplayEvidence) -> Trial:
 def combined(facts: Facts, evidence: ReplayEvidence, choosing: Any, target: float, seed: int) -> Trial:
     """Drops what is likelier a positive than the highest bound that meets the target among `choosing`.
 
-    Where none does, than the lowest that was tried.
+    If no bound meets it, the lowest that was tried is the bound.
     """
     probability = Probability(facts, [evidence], seed).of(evidence)
     score = evidence.candidates["score"].to_numpy()

@@ -1,7 +1,7 @@
 """With one positive per query in the store, how many negatives are false, before and after calibration?
 
 Cranfield (test) and the train claims of perspectrum are judged so that most of their relevant documents are
-known. Of each query's positives one stays in the store, another one with each seed; the others are withheld
+known. One of each query's positives stays in the store, another one with each seed; the others are withheld
 from it. A negative is false if it is a withheld positive: that is the true rate, of which the store knows
 nothing. Each seed mines with the bundled encoder and BM25, five negatives per query and the default rules,
 then calibrates: for the lowest hidden-positive rate at the coverage of the default (--keep-coverage), and for

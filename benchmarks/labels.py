@@ -1,9 +1,10 @@
 """Does the interval of the false-negative rate contain the truth, and how wide is it?
 
-Cranfield (test) is judged exhaustively, the train claims of perspectrum nearly so. Of each query's positives
-one stays in the store, or half of them; the others are withheld from it, so that the true rate is known: the
-share of a run's negatives that are withheld positives. Each run has the default rules, five negatives, BM25
-and the bundled encoder. `miner audit --label 200` draws the sample, and the full judgments label it.
+Cranfield (test) is judged exhaustively, the train claims of perspectrum nearly so. One of each query's
+positives stays in the store, or half of them; the others are withheld from it, so that the true rate is
+known: the share of a run's negatives that are withheld positives. Each run has the default rules, five
+negatives, BM25 and the bundled encoder. `miner audit --label 200` draws the sample, and the full judgments
+label it.
 
 Targets: over 200 seeds (the positives that stay are drawn anew every ten samples) the 95 % interval contains
 the true rate in at least 93 %, and is at most 0.75 times as wide as that of a plain random sample of 200

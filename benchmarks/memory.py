@@ -3,8 +3,8 @@
 200,000 documents of 30 random words and 20,000 queries with one positive each, random unit vectors of
 384 dimensions; a query's vector leans towards its positive's (cosine about 0.5), so that negatives
 pass the margin. Both systems find the same vectors in their caches, and mine dense candidates at depth
-50, 5 negatives, relative margin 0.05. What is measured is the largest resident set of the whole
-process, files mapped into memory included, and its seconds.
+50, 5 negatives, relative margin 0.05. It measures the largest resident set of the whole process, files
+mapped into memory included, and its seconds.
 
 Target: at most 0.6 x the peer's peak.
 """

@@ -1,9 +1,9 @@
 """Does training on one's own idea of similarity pay, and what does the public benchmark say meanwhile?
 
 Here similar means: the same sentiment. Reviews and their minimal edits of the opposite label (near-identical
-words) are mined and trained on; measured are same-label retrieval and k-NN on the test reviews, STS-B beside
-it, and the share of test reviews that are nearer to another review of their label, drawn at random, than to
-their own edit of the opposite label, both before and after.
+words) are mined and trained on. It measures same-label retrieval and k-NN on the test reviews, STS-B, and
+the share of test reviews that are nearer to another review of their label, drawn at random, than to their
+own edit of the opposite label: each before and after training.
 
 Several seeds; how many steps is chosen with --measure dev. Target: MAP of same-label retrieval rises with
 p < 0.05 for every seed.

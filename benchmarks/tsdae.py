@@ -124,7 +124,7 @@ class Bench:
 
 
 def say(line: str) -> None:
-    """Tells on stderr what is being done."""
+    """Writes to stderr what is being done."""
     print(f"{line} …", file=sys.stderr, flush=True)
 
 

@@ -36,7 +36,7 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob(
 SHORTER = {
     "train": ("--set max_steps=2", "--force"),
     "train-reranker": ("--set max_steps=1", "--base my-bert", "--force"),
-    "pretrain": ("--set max_steps=1", "--force"),
+    "pretrain": ("--set max_steps=2", "--force"),
     "export": ("--force",),
     "silver": ("--reranker my-reranker",),
 }

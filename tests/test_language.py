@@ -20,7 +20,9 @@ CODE = sorted((ROOT / "miner").rglob("*.py"))
 MORE_CODE = sorted(
     file for folder in ("tests", "benchmarks", "scripts") for file in (ROOT / folder).rglob("*.py")
 )
-"""Its names are checked, not its texts."""
+"""Its names are checked, and the docstrings of benchmarks; not its other texts."""
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
+DEMO = ROOT / "scripts" / "demo"
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")]
 )
@@ -52,11 +54,13 @@ PHRASES = {
     r"\btells?\b(?!.{0,60}\b(from|apart)\b)": "report, list, say",
     r"\b(stands?|stood|standing) (in|under|on|at|beside|below|above|there|together|where)\b": "occur, be",
     r"\bwhat is called\b": "name the thing",
-    rf"\b(takes?|taken|took|taking)( ({_TAKEN}))?( [a-z]+)? for"
-    r" (an? |the |what |one\b|known|granted|copies|positives|negatives|judged|right|such)": "treat as",
+    rf"\b(takes?|taken|took|taking)( ({_TAKEN}))?( [a-z]+){{0,4}} for"
+    r" (an? |the |what |one\b|another\b|known|granted|copies|positives|negatives|judged|right|such)": "treat",
     r"\b(counted|said|asked|named|noted|hidden|measured|left) is (how|what|the|who)\b": "plain",
     r"(?-i:\bOf\b(?! course))": "a sentence does not begin with 'of'",
     r"(?-i:(?:^|(?<=[.!?] ))Where [^.!?,]*,(?! and\b))": "if",
+    r"\bdrop unless\b": "drop candidates that …",
+    r"\b(numbers|figures) (that |which )?models? computes? in\b": "model precision",
     r"\bnever hears? of\b|\bflatters?\b": "plain words",
     r"\b(wins?|won) (this|that|it|them|most of that)? ?back\b": "recall",
     r"\b(comes?|came|coming) back as\b": "are selected as",
@@ -104,9 +108,14 @@ class Finding(NamedTuple):
 
 
 def findings(file: Path) -> list[Finding]:
-    """Returns the phrases of a page or a module that are not plain."""
+    """Returns the phrases of a page or a module that are not plain; of a benchmark, in its docstrings."""
     content = file.read_text("utf-8")
-    texts = _texts_of_code(content) if file.suffix == ".py" else _texts_of_page(content)
+    if file in BENCHMARKS:
+        texts = _docstrings(content)
+    elif file == DEMO:
+        texts = ((1, message) for message in re.findall(r'\becho "([^"]+)"', content))
+    else:
+        texts = _texts_of_code(content) if file.suffix == ".py" else _texts_of_page(content)
     return sorted({finding for line, text in texts for finding in _in_text(line, text)})
 
 
@@ -153,6 +162,14 @@ def _texts_of_code(content: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, paragraph
 
 
+def _docstrings(content: str) -> Iterator[tuple[int, str]]:
+    """Yields every paragraph of a docstring, with the line of what it documents."""
+    for node in ast.walk(ast.parse(content)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            for paragraph in re.split(r"\n\s*\n", ast.get_docstring(node) or ""):
+                yield getattr(node, "lineno", 1), paragraph
+
+
 def names(file: Path) -> set[str]:
     """Returns every name that a module defines: classes, functions, parameters, variables, itself."""
     found = {file.stem, file.name}
@@ -177,7 +194,7 @@ def name(file: Path) -> str:
     return file.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("file", [*PAGES, *CODE], ids=name)
+@pytest.mark.parametrize("file", [*PAGES, *CODE, *BENCHMARKS, DEMO], ids=name)
 def test_texts_are_plain(file: Path) -> None:
     assert [f"{name(file)}:{finding}" for finding in findings(file)] == []
 
@@ -211,6 +228,9 @@ def test_the_glossary_defines_a_term_once() -> None:
         "a copy of a positive is no negative",
         "Find evaluation texts that stand in the training data.",
         "mining takes a cluster for one document",
+        "A source takes the id of a query for another document.",
+        "Drop unless this share of the positive's score below it.",
+        "Numbers models compute in; auto: bf16 where it is fast.",
         "percentile 120 cannot be; use 0 to 100",
         "the leak rate",
         "A title may stand for its text.",
@@ -247,7 +267,7 @@ def test_plain_text_passes(text: str) -> None:
 
 
 if __name__ == "__main__":
-    for path in [Path(given).resolve() for given in sys.argv[1:]] or [*PAGES, *CODE]:
+    for path in [Path(given).resolve() for given in sys.argv[1:]] or [*PAGES, *CODE, *BENCHMARKS, DEMO]:
         for one in findings(path):
             sys.stdout.write(f"{name(path)}:{one}\n")
         for one in sorted(names(path) if path.suffix == ".py" else ()):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from miner.cli.main import main
-from miner.cli.train import DEV_TASKS, JUDGMENTS, OPTIONS, SETTINGS
+from miner.cli.train import ABOUT, DEV_TASKS, JUDGMENTS, SETTINGS
 from miner.training.encoder_config import EncoderConfig
 from miner.training.examples import Examples
 from miner.workflows import train as workflow
@@ -261,7 +261,7 @@ def test_labels_and_folders_that_a_loss_does_not_take(
 
 
 def test_every_setting_is_an_option() -> None:
-    assert set(OPTIONS) == set(asdict(EncoderConfig()))
+    assert set(ABOUT) == set(asdict(EncoderConfig()))
     assert (JUDGMENTS, DEV_TASKS) == (workflow.JUDGMENTS, workflow.DEV_TASKS)
 
 
@@ -272,7 +272,7 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     own = ["run", "negatives-per-row", "judgments", "columns", "no-header", "label-column"]
     for name in (*own, "dev", "force", "loss", "base", "epochs", "config", "set"):
         assert f"--{name}" in said
-    assert {*OPTIONS, "label_max", "dev_split", "dev_task", "withheld"} <= set(SETTINGS.tables[""])
+    assert {*ABOUT, "label_max", "dev_split", "dev_task", "withheld"} <= set(SETTINGS.tables[""])
 
 
 def test_errors_say_what_to_do(

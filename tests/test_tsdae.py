@@ -473,9 +473,9 @@ def test_others_may_write_into_the_store_meanwhile(
 
 
 def test_the_command_pretrains_and_prints_what_is_next(base: Path, tmp_path: Path) -> None:
-    from miner.cli.pretrain import OPTIONS, command
+    from miner.cli.pretrain import ABOUT, command
 
-    assert {*OPTIONS} == {*PretrainConfig().identity(), "threads"}
+    assert {*ABOUT} == {*PretrainConfig().identity(), "threads"}
     fill(tmp_path / "store.duckdb").close()
     flags = ["--base", str(base), "--set", "max_steps=2", "--set", "texts=queries", "--set", "without=none"]
     result = CliRunner().invoke(

@@ -9,7 +9,7 @@ from typing import Any
 import rich_click as click
 
 from miner.cli.options import OUTPUT, RUN, Command, Settings, described
-from miner.cli.train import OPTIONS
+from miner.cli.train import ABOUT
 from miner.errors import printable
 from miner.ranges import COUNT, ROW_NEGATIVES, SEEDS
 from miner.recipe import Setting, by_name
@@ -17,7 +17,7 @@ from miner.training.encoder_config import EncoderConfig
 from miner.workflows.bench_config import FITTING, BenchConfig, parse_sizes
 
 _LEFT_OUT = ("evaluations", "patience")
-TRAINING = {name: about for name, about in OPTIONS.items() if name not in _LEFT_OUT}
+TRAINING = {name: about for name, about in ABOUT.items() if name not in _LEFT_OUT}
 TRAINING["loss"] = (
     click.Choice(list(FITTING)),
     "Training objective. mnr, cached-mnr (large batches) and gist (with a guide) rank the positive above the "

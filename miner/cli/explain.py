@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     help="Positives and candidates to show.",
 )  # fmt: skip
 @click.option(
-    "--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON with all candidates, not the table."
-)
+    "--json", "as_json", is_flag=True, panel=OUTPUT,
+    help="Print JSON instead of the table. It has all candidates.",
+)  # fmt: skip
 def command(store: Path, query_id: str, run: str | None, limit: int, as_json: bool) -> None:
     """Show the verdict and the reason of every candidate of QUERY_ID in STORE.
 

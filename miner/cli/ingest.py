@@ -49,7 +49,7 @@ def _mapping(text: str) -> dict[str, float]:
     return found
 
 
-_OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
+ABOUT: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "format": (
         click.Choice(FORMATS),
         "Format of the sources; auto detects it from the files and their columns.",
@@ -101,8 +101,8 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
         "The setting is stored [default: they are not].",
     ),
 }
-"""The fields of SourceConfig, with their types and help texts."""
-_KEYS = described(SourceConfig, _OPTIONS)
+"""The type and the help of every setting in SourceConfig."""
+_KEYS = described(SourceConfig, ABOUT)
 _KEYS["relevance_column"] = replace(
     _KEYS["relevance_column"], may_be_none=False
 )  # none is a value of its own

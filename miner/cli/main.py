@@ -41,8 +41,8 @@ GROUPS = {
         "train-reranker": "Train a cross-encoder on the judgments of a store.",
         "tune": "Find the negatives that train best.",
         "silver": "Judge unjudged pairs with a cross-encoder.",
-        "pretrain": "Adapt an encoder to the texts of a store, without labels.",
-        "loop": "Mine, train, and mine again with the new model.",
+        "pretrain": "Adapt an encoder without labels: pays for an untrained base.",
+        "loop": "Mine, train, mine again; in our trial it did not pay.",
     },
     "Measure": {
         "evaluate": "Measure a model on a store, and compare it with others.",

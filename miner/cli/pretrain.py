@@ -14,7 +14,7 @@ from miner.training.pretrain_config import POOLINGS, TEXTS, PretrainConfig
 if TYPE_CHECKING:
     from miner.training.model_card import PretrainReport
 
-OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
+ABOUT: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "base": (click.STRING, "Transformer to start from: hub id, folder, or bundled."),
     "texts": (click.Choice(list(TEXTS)), "Texts of STORE to train on."),
     "without": (
@@ -39,10 +39,10 @@ OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "seed": (None, "Seed of every random choice."),
     "threads": (None, "Processor threads [default: as many as are free]."),
 }
-"""The option of every field of PretrainConfig: its type and help."""
+"""The type and the help of every setting in PretrainConfig."""
 
 
-SETTINGS = Settings({"": described(PretrainConfig, OPTIONS)}, {"Training": ("base",)})
+SETTINGS = Settings({"": described(PretrainConfig, ABOUT)}, {"Training": ("base",)})
 
 
 @click.command("pretrain", cls=Command, settings=SETTINGS)

@@ -35,7 +35,7 @@ SETTINGS = Settings(
 )
 @click.option("--dry-run", is_flag=True, panel=OUTPUT, help="Report only; change nothing.")
 @click.option("--undo", is_flag=True, panel=OUTPUT, help="Remove relabelled judgments and runs made on them.")
-@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON instead of the table.")
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON instead of the table.")
 def command(
     store: Path,
     name: str | None,

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     "--remove", multiple=True, metavar="RUN", panel=RUN,
     help="Remove a run with its decisions, triplets and audits. Repeatable.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON with every setting.")
+@click.option(
+    "--json", "as_json", is_flag=True, panel=OUTPUT,
+    help="Print JSON instead of the table. It has every setting of each run.",
+)  # fmt: skip
 def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     """List the runs in STORE, oldest first, with the rates of each run's last audit.
 

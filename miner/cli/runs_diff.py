@@ -23,7 +23,7 @@ _SHOWN = 90
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("before")
 @click.argument("after")
-@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON instead of the table.")
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON instead of the table.")
 def command(store: Path, before: str, after: str, as_json: bool) -> None:
     """Show what changed from run BEFORE to run AFTER in STORE, and why.
 

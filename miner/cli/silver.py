@@ -19,7 +19,7 @@ from miner.store.silver import QUERIES
 if TYPE_CHECKING:
     from miner.curation.silver import SilverReport
 
-_OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
+ABOUT: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "split": (click.STRING, "Split of the gold judgments to train on, and of the silver judgments."),
     "reranker": (
         click.STRING,
@@ -43,12 +43,12 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
         "Model precision. auto: bf16 if the hardware supports it, else fp32.",
     ),
 }
-"""The fields of SilverConfig, with their types and help texts."""
+"""The type and the help of every setting in SilverConfig."""
 
 
 SETTINGS = Settings(
     {
-        "": described(SilverConfig, _OPTIONS)
+        "": described(SilverConfig, ABOUT)
         | by_name(Setting("workers", "Worker threads [default: one per processor].", range=THREADS))
     },
     {"Judgments": ("reranker", "soft")},

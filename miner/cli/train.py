@@ -21,7 +21,7 @@ DEV_TASKS = ("auto", "retrieval", "similarity", "labels")
 if TYPE_CHECKING:
     from miner.training.model_card import EncoderReport
 
-OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
+ABOUT: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "loss": (
         click.Choice(list(LOSSES)),
         "Training objective. mnr, cached-mnr (large batches) and gist (with a guide) rank the positive above "
@@ -53,7 +53,7 @@ OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "seed": (None, "Seed of every random choice."),
     "threads": (None, "Processor threads [default: as many as are free]."),
 }
-"""The option of every field of EncoderConfig: its type and help."""
+"""The type and the help of every setting in EncoderConfig."""
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ _DEV = by_name(
     Setting("dev_task", "Task of the dev split; auto detects it.", "auto", choices=DEV_TASKS),
 )
 SETTINGS = Settings(
-    {"": _ROWS | _COLUMNS | _DEV | described(EncoderConfig, OPTIONS)},
+    {"": _ROWS | _COLUMNS | _DEV | described(EncoderConfig, ABOUT)},
     {
         "Rows": ("negatives_per_row", "judgments", "columns", "header", "label_column"),
         "Training": ("loss", "base", "epochs"),
@@ -152,7 +152,7 @@ def command(triplets: Path, out: Path, run: str | None, dev: Path | None, force:
     from miner.workflows.train import Dev, TrainingRows, train
 
     values = SETTINGS.values(given)[""]
-    config = EncoderConfig(**{name: values[name] for name in OPTIONS if name in values})
+    config = EncoderConfig(**{name: values[name] for name in ABOUT if name in values})
     read = Columns(
         texts=values.get("columns", ()),
         label=values.get("label_column"),

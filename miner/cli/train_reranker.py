@@ -16,7 +16,7 @@ from miner.training.reranker_config import RerankerConfig
 if TYPE_CHECKING:
     from miner.training.model_card import RerankerReport
 
-_OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
+ABOUT: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "split": (click.STRING, "Train on the positives of this split."),
     "base": (click.STRING, "Model to start from: hub id, folder, or bundled."),
     "epochs": (None, "Number of passes over the pairs."),
@@ -44,11 +44,11 @@ _OPTIONS: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "seed": (None, "Seed of every random choice."),
     "threads": (None, "Processor threads [default: as many as are free]."),
 }
-"""The option of every field of RerankerConfig: its type and help."""
+"""The type and the help of every setting in RerankerConfig."""
 
 
 SETTINGS = Settings(
-    {"": described(RerankerConfig, _OPTIONS)},
+    {"": described(RerankerConfig, ABOUT)},
     {"Queries": ("folds",), "Training": ("base",)},
 )
 _RENAMED = {"--hold-out": "--set withheld=VALUE", "--max-queries": "--set queries=VALUE"}

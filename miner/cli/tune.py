@@ -47,7 +47,7 @@ SETTINGS = Settings(
     "--out", type=click.Path(path_type=Path, dir_okay=False), panel=OUTPUT,
     help="Write the choice to this TOML recipe.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON instead of the tables.")
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON instead of the table.")
 def command(store: Path, run: str | None, out: Path | None, as_json: bool, **given: Any) -> None:
     """Find the negatives of STORE that train best: rules, strategy, depth and number, by short trainings.
 
