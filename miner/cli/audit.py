@@ -36,7 +36,7 @@ SETTINGS = Settings({"": described(AuditConfig, HIDING)}, {})
     "--judged", type=click.Path(path_type=Path), metavar="FILE", panel=RUN,
     help="Also compare the run with these judgments: query, document, relevance, or TREC qrels.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="JSON instead of the tables.")
+@click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON instead of the tables.")
 def command(
     store: Path, name: str | None, label: int | None, out: Path | None, labels: Path | None,
     judged: Path | None, as_json: bool, **given: Any,

@@ -52,7 +52,7 @@ _RENAMED = {"--target-leak": "--target", "--keep-yield": "--keep-coverage"}
     "as_json",
     is_flag=True,
     panel=OUTPUT,
-    help="JSON instead of the tables: every setting of the sweep.",
+    help="Print JSON instead of the tables, with every setting of the sweep.",
 )
 def command(
     store: Path, name: str | None, target: float | None, keep_coverage: bool, out: Path | None,
