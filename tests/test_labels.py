@@ -227,6 +227,26 @@ def test_labels_outlive_their_run_and_fill_later_samples(store: Database, tmp_pa
     assert draw_sample(store, again, SampleConfig(60)).labelled > 20
 
 
+def test_the_sample_of_a_removed_run_is_drawn_again_the_same(store: Database, tmp_path: Path) -> None:
+    run, truth = runs.find_run(store), collection()[-1]
+    draw_sample(store, run, SampleConfig(60), tmp_path / "sample.csv")
+    filled, config = fill(tmp_path / "sample.csv", truth), config_of(run)
+    store.close()
+    removed = CliRunner().invoke(group, ["runs", str(store.path), "--remove", "mined"])
+    assert "also removed: the samples to label of mined; labels that were read stay" in removed.stderr
+    with Database.open(store.path) as opened:
+        again = mine(opened, config, name="mined")
+        with pytest.raises(UsageError, match="has no sample") as error:
+            keep_labels(opened, again, filled)
+        assert "the same --label N and seed draw the same sample again" in error.value.hint
+        draw_sample(opened, again, SampleConfig(60), tmp_path / "again.csv")
+        assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "sample.csv").read_bytes()
+        assert keep_labels(opened, again, filled).labels == 60
+    CliRunner().invoke(group, ["decide", str(store.path), "--run", "mined", "--name", "plain"])
+    removed = CliRunner().invoke(group, ["runs", str(store.path), "--remove", "plain"])
+    assert "samples to label" not in removed.stderr
+
+
 def test_what_a_spreadsheet_would_run_is_quoted(tmp_path: Path) -> None:
     documents, queries, judged, _ = collection()
     documents |= {f"f{number}": f"=1+1 {' '.join(WORDS[:6])} {number}" for number in range(30)}

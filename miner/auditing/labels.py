@@ -300,7 +300,8 @@ def _no_sample(store: Database, run: StoredRun) -> UsageError:
     where = f"name its run with --run: {listed(others)}; or draw one" if others else "draw one"
     return UsageError(
         f"run '{run.name}' has no sample that these labels could belong to",
-        f"{where}: miner audit {store.path} --run {run.name} --label 200 --out sample.csv",
+        f"{where}: miner audit {store.path} --run {run.name} --label 200 --out sample.csv. If the run was "
+        "removed and mined again, the same --label N and seed draw the same sample again, for another --out",
     )
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option(
     "--remove", multiple=True, metavar="RUN", panel=RUN,
-    help="Remove a run with its decisions, triplets and audits. Repeatable.",
+    help="Remove a run with its decisions, triplets, audits and samples to label. Labels that were read stay. "
+    "Repeatable.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON with every setting.")
 def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
@@ -28,7 +29,8 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     Those are the false-negative rate by labels, if any run has labels, and the hidden-positive rate.
 
     --remove also removes the evidence that no other run uses. Vectors and scores are kept, so the same
-    `miner mine` makes the run again without running a model.
+    `miner mine` makes the run again without running a model. Samples to label are drawn
+    again the same with the --label N and seed of before.
 
     \b
     miner runs my.duckdb
@@ -39,14 +41,17 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     from miner.engine.progress_bars import Lines
     from miner.errors import listed
     from miner.reporting.tables import text_table
-    from miner.store import runs
+    from miner.store import labels, runs
     from miner.store.corpus import ingest_first
     from miner.store.database import Database
 
     with Database.open(store, read_only=not remove, note=Lines().note) as opened, opened.snapshot():
         if remove:
+            sampled = [name for name in labels.runs_with_samples(opened) if name in remove]
             runs.remove_runs(opened, remove)
             click.echo(f"removed from {store}: {listed(dict.fromkeys(remove))}", err=True)
+            if sampled:
+                click.echo(_SAMPLES_TOO.format(listed(sampled)), err=True)
         found = [(run, _facts(opened, run)) for run in runs.runs(opened)]
         hint = ingest_first(opened, f"make one: miner mine {store}")
     if as_json:
@@ -62,6 +67,10 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
 
 
 _BY_LABELS = "false-negative rate"
+_SAMPLES_TOO = (
+    "also removed: the samples to label of {}; labels that were read stay. To read a sample file that is still "
+    "out, mine the run again and draw the sample again with the same --label N and seed"
+)
 
 
 def _facts(store: Database, run: StoredRun) -> dict[str, Any]:
