@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option(
     "--remove", multiple=True, metavar="RUN", panel=RUN,
-    help="Remove a run with its decisions, triplets, audits and samples to label. Labels that were read stay. "
-    "Repeatable.",
+    help="Remove a run with its decisions, triplets, audits and samples to label. Labels that were read "
+    "stay. Repeatable.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON with every setting.")
 def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
@@ -29,8 +29,8 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     Those are the false-negative rate by labels, if any run has labels, and the hidden-positive rate.
 
     --remove also removes the evidence that no other run uses. Vectors and scores are kept, so the same
-    `miner mine` makes the run again without running a model. Samples to label are drawn
-    again the same with the --label N and seed of before.
+    `miner mine` makes the run again without running a model. The same
+    `miner audit --label N` then draws the same sample to label.
 
     \b
     miner runs my.duckdb
@@ -68,8 +68,8 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
 
 _BY_LABELS = "false-negative rate"
 _SAMPLES_TOO = (
-    "also removed: the samples to label of {}; labels that were read stay. To read a sample file that is still "
-    "out, mine the run again and draw the sample again with the same --label N and seed"
+    "also removed: the samples to label of {}; labels that were read stay. To read a sample file later, mine "
+    "the run again and draw its sample again with the same --label N and seed"
 )
 
 
@@ -102,6 +102,7 @@ def _facts(store: Database, run: StoredRun) -> dict[str, Any]:
 def _row(facts: dict[str, Any]) -> dict[str, str]:
     """Returns the cells of a run by the heads of their columns."""
     from miner.reporting.tables import percent
+    from miner.stats import with_interval
 
     labelled, rate = facts["false_negative_rate"], facts["hidden_positive_rate"]
     audited = "not audited" if rate is None else percent(rate, 2)
@@ -112,7 +113,9 @@ def _row(facts: dict[str, Any]) -> dict[str, str]:
         "triplets": "unfinished" if facts["triplets"] is None else f"{facts['triplets']:,}",
         "per query": str(facts["negatives"]),
         "coverage": percent(facts["coverage"]),
-        _BY_LABELS: percent(labelled["rate"], 2) if labelled else "no labels",
+        _BY_LABELS: with_interval(labelled["rate"], labelled["low"], labelled["high"])
+        if labelled
+        else "no labels",
         "hidden-positive rate": "no negatives" if facts["triplets"] == 0 else audited,
         "by": " + ".join(facts["retrievers"]),
     }
