@@ -145,6 +145,13 @@ def test_a_larger_sample_has_the_labels_of_a_smaller_one(store: Database, tmp_pa
     assert found.labels == 80
 
 
+def test_more_labels_are_suggested_only_if_there_are_more_negatives(store: Database) -> None:
+    run = runs.find_run(store)
+    some, everything = (draw_sample(store, run, SampleConfig(labels)).as_text() for labels in (159, 160))
+    assert some.endswith("four times as many labels halve the width; a larger sample keeps these labels")
+    assert everything.endswith("all negatives without a judgment: if all are labelled, the rate is exact")
+
+
 def test_rows_without_a_relevance_are_not_labelled(store: Database, tmp_path: Path) -> None:
     run, truth = runs.find_run(store), collection()[-1]
     draw_sample(store, run, SampleConfig(80), tmp_path / "sample.csv")
@@ -303,12 +310,12 @@ def test_ids_that_a_spreadsheet_changes_are_found_again(store: Database, tmp_pat
     names = {doc: f"{'=+-@'[number % 4]}{doc}" for number, doc in enumerate(documents)}
     names |= {doc: f"{number:03}" for number, doc in enumerate(documents) if number % 3 == 0}
     names |= {one: "'-1", two: "-1"}
-    asked = {query: f"{number:03}" for number, query in enumerate(queries)}
+    numbered = {query: f"{number:03}" for number, query in enumerate(queries)}
     with make_store(
         tmp_path / "i.duckdb",
         {names[doc]: text for doc, text in documents.items()},
-        {asked[query]: text for query, text in queries.items()},
-        [(asked[query], names[doc]) for query, doc in judged],
+        {numbered[query]: text for query, text in queries.items()},
+        [(numbered[query], names[doc]) for query, doc in judged],
     ) as changed:
         run = mine(changed, MiningConfig(selection=Selection(negatives=4)))
         sample = draw_sample(changed, run, SampleConfig(1000), tmp_path / "s.csv")
