@@ -351,6 +351,9 @@ def test_an_id_that_may_be_one_of_two_is_refused(store: Database, tmp_path: Path
         with pytest.raises(InputError, match="'4' are not in the sample"):
             keep_labels(changed, run, [{"query_id": query, "doc_id": "4", "relevance": 1}])
         assert keep_labels(changed, run, [{"query_id": query, "doc_id": "04", "relevance": 1}]).labels == 1
+        twice = [{"query_id": query, "doc_id": "04", "relevance": label} for label in ("", "1")]
+        with pytest.raises(InputError, match="occur twice, and the sample has ids that differ"):
+            keep_labels(changed, run, twice)
 
 
 def test_labels_of_another_run_are_refused_with_its_name(store: Database, tmp_path: Path) -> None:

@@ -388,9 +388,13 @@ class _SampledPairs:
             unpadded.setdefault((_unpadded(query), _unpadded(doc)), set()).add(pair)
         return cls(pairs, unpadded)
 
+    def alike(self, query_id: str, doc_id: str) -> set[Pair]:
+        """Returns the pairs whose ids are those of a row, up to leading zeros."""
+        return self.unpadded.get((_unpadded(query_id), _unpadded(doc_id)), set())
+
     def find(self, query_id: str, doc_id: str) -> Pair | None:
         """Returns the pair of a row; None if no pair, or more than one, could be it."""
-        alike = self.unpadded.get((_unpadded(query_id), _unpadded(doc_id)), set())
+        alike = self.alike(query_id, doc_id)
         return self.pairs.get((query_id, doc_id)) or (next(iter(alike)) if len(alike) == 1 else None)
 
 
@@ -435,11 +439,19 @@ def _read_labels(table: Table, store: Database, run: StoredRun) -> pa.Table:
     written = table.unit == "bytes"
     sampled = _SampledPairs.of(store, run, written=written)
     found: dict[Pair, float] = {}
+    rows: set[Pair] = set()
     for record in table.read([named[name] for name in _READ]):
         where = f"{table.origin}:{record.line}"
         if record.problem is not None:
             raise InputError(f"{where}: {record.problem[1]}", "mend the row")
         query_id, doc_id, text = ((value or "").strip() for value in record.values)
+        if (query_id, doc_id) in rows and len(sampled.alike(query_id, doc_id)) > 1:
+            raise InputError(
+                f"{where}: query '{shown(query_id)}' and document '{shown(doc_id)}' occur twice, and the sample "
+                "has ids that differ from these in leading zeros only",
+                "a spreadsheet has removed the zeros: import the columns as text",
+            )
+        rows.add((query_id, doc_id))
         if not text:
             continue
         relevance = as_number(text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text) else text)
