@@ -447,8 +447,8 @@ def _read_labels(table: Table, store: Database, run: StoredRun) -> pa.Table:
         query_id, doc_id, text = ((value or "").strip() for value in record.values)
         if (query_id, doc_id) in rows and len(sampled.alike(query_id, doc_id)) > 1:
             raise InputError(
-                f"{where}: query '{shown(query_id)}' and document '{shown(doc_id)}' occur twice, and the sample "
-                "has ids that differ from these in leading zeros only",
+                f"{where}: query '{shown(query_id)}' and document '{shown(doc_id)}' occur twice, and the "
+                "sample has ids that differ from these in leading zeros only",
                 "a spreadsheet has removed the zeros: import the columns as text",
             )
         rows.add((query_id, doc_id))
