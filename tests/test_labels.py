@@ -64,7 +64,7 @@ def store(tmp_path: Path) -> Iterator[Database]:
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="", encoding="utf-8") as text:
+    with file.open(newline="", encoding="utf-8-sig") as text:
         return list(csv.DictReader(text, delimiter="\t" if file.suffix == ".tsv" else ","))
 
 
@@ -145,6 +145,13 @@ def test_a_larger_sample_has_the_labels_of_a_smaller_one(store: Database, tmp_pa
     assert found.labels == 80
 
 
+def test_more_labels_are_suggested_only_if_there_are_more_negatives(store: Database) -> None:
+    run = runs.find_run(store)
+    some, everything = (draw_sample(store, run, SampleConfig(labels)).as_text() for labels in (159, 160))
+    assert some.endswith("four times as many labels halve the width; a larger sample keeps these labels")
+    assert everything.endswith("all negatives without a judgment: if all are labelled, the rate is exact")
+
+
 def test_rows_without_a_relevance_are_not_labelled(store: Database, tmp_path: Path) -> None:
     run, truth = runs.find_run(store), collection()[-1]
     draw_sample(store, run, SampleConfig(80), tmp_path / "sample.csv")
@@ -210,8 +217,8 @@ def test_the_list_of_runs_has_the_rate_of_those_with_labels(store: Database) -> 
     }  # fmt: skip
     assert other["false_negative_rate"] is None
     table = CliRunner().invoke(group, ["runs", str(store.path)]).stdout.splitlines()
-    assert "coverage  false-negative rate  hidden-positive rate" in table[0]
-    assert f"{100 * rate.rate:.2f} %" in table[1]
+    assert " false-negative rate  hidden-positive rate" in table[0]
+    assert f"  {rate.interval}  " in table[1]
     assert "no labels" in table[2]
 
 
@@ -227,6 +234,26 @@ def test_labels_outlive_their_run_and_fill_later_samples(store: Database, tmp_pa
     assert draw_sample(store, again, SampleConfig(60)).labelled > 20
 
 
+def test_the_sample_of_a_removed_run_is_drawn_again_the_same(store: Database, tmp_path: Path) -> None:
+    run, truth = runs.find_run(store), collection()[-1]
+    draw_sample(store, run, SampleConfig(60), tmp_path / "sample.csv")
+    filled, config = fill(tmp_path / "sample.csv", truth), config_of(run)
+    store.close()
+    removed = CliRunner().invoke(group, ["runs", str(store.path), "--remove", "mined"])
+    assert "also removed: the samples to label of mined; labels that were read stay" in removed.stderr
+    with Database.open(store.path) as opened:
+        again = mine(opened, config, name="mined")
+        with pytest.raises(UsageError, match="has no sample") as error:
+            keep_labels(opened, again, filled)
+        assert "the same --label N and seed draw the same sample again" in error.value.hint
+        draw_sample(opened, again, SampleConfig(60), tmp_path / "again.csv")
+        assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "sample.csv").read_bytes()
+        assert keep_labels(opened, again, filled).labels == 60
+    CliRunner().invoke(group, ["decide", str(store.path), "--run", "mined", "--name", "plain"])
+    removed = CliRunner().invoke(group, ["runs", str(store.path), "--remove", "plain"])
+    assert "samples to label" not in removed.stderr
+
+
 def test_what_a_spreadsheet_would_run_is_quoted(tmp_path: Path) -> None:
     documents, queries, judged, _ = collection()
     documents |= {f"f{number}": f"=1+1 {' '.join(WORDS[:6])} {number}" for number in range(30)}
@@ -236,6 +263,109 @@ def test_what_a_spreadsheet_would_run_is_quoted(tmp_path: Path) -> None:
         texts = [row["document"] for row in rows_of(tmp_path / "s.csv")]
         assert any(text.startswith("'=1+1") for text in texts)
         assert not any(text.startswith("=") for text in texts)
+
+
+def save(file: Path, rows: list[dict[str, str]], separator: str = ",", mark: bool = True) -> Path:
+    """Saves rows as a spreadsheet does."""
+    with file.open("w", newline="", encoding="utf-8-sig" if mark else "utf-8") as text:
+        writer = csv.DictWriter(text, list(rows[0]), delimiter=separator)
+        writer.writeheader()
+        writer.writerows(rows)
+    return file
+
+
+def test_a_sample_begins_with_the_mark_that_spreadsheets_need(store: Database, tmp_path: Path) -> None:
+    run = runs.find_run(store)
+    for name, mark in (("s.csv", True), ("s.tsv", False)):
+        draw_sample(store, run, SampleConfig(20), tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(b"\xef\xbb\xbf") == mark
+        assert keep_labels(store, run, fill(tmp_path / name, set())).labels == 20
+
+
+@pytest.mark.parametrize("mark", [True, False])
+def test_what_a_spreadsheet_with_decimal_commas_saves_is_read(
+    store: Database, tmp_path: Path, mark: bool
+) -> None:
+    run, truth = runs.find_run(store), collection()[-1]
+    draw_sample(store, run, SampleConfig(60), tmp_path / "s.csv")
+    expected = keep_labels(store, run, fill(tmp_path / "s.csv", truth))
+    rows = [
+        {**row, "relevance": f"{int((row['query_id'], row['doc_id']) in truth)},0"}
+        for row in rows_of(tmp_path / "s.csv")
+    ]
+    renamed = [{name.title(): value for name, value in row.items()} for row in rows]
+    for separator in (";", ","):
+        assert keep_labels(store, run, save(tmp_path / "saved.csv", renamed, separator, mark)) == expected
+
+
+def two_negatives(store: Database) -> list[str]:
+    """Returns the first two negatives of the first query."""
+    rows = store.rows("SELECT doc_id FROM verdicts WHERE slot IS NOT NULL ORDER BY query_id, slot LIMIT 2")
+    return [doc for (doc,) in rows]
+
+
+def test_ids_that_a_spreadsheet_changes_are_found_again(store: Database, tmp_path: Path) -> None:
+    one, two = two_negatives(store)
+    documents, queries, judged, _ = collection()
+    names = {doc: f"{'=+-@'[number % 4]}{doc}" for number, doc in enumerate(documents)}
+    names |= {doc: f"{number:03}" for number, doc in enumerate(documents) if number % 3 == 0}
+    names |= {one: "'-1", two: "-1"}
+    numbered = {query: f"{number:03}" for number, query in enumerate(queries)}
+    with make_store(
+        tmp_path / "i.duckdb",
+        {names[doc]: text for doc, text in documents.items()},
+        {numbered[query]: text for query, text in queries.items()},
+        [(numbered[query], names[doc]) for query, doc in judged],
+    ) as changed:
+        run = mine(changed, MiningConfig(selection=Selection(negatives=4)))
+        sample = draw_sample(changed, run, SampleConfig(1000), tmp_path / "s.csv")
+        rows, drawn = rows_of(tmp_path / "s.csv"), sample.pairs.select(["query_id", "doc_id"]).to_pylist()
+        assert {pair["doc_id"] for pair in drawn} >= {"'-1", "-1"}
+        assert not any(row["doc_id"].startswith(("=", "+", "-", "@")) for row in rows)
+        for row in rows:
+            row["query_id"] = str(int(row["query_id"]))
+            row["doc_id"] = str(int(row["doc_id"])) if row["doc_id"].isdecimal() else row["doc_id"]
+            row["relevance"] = "1" if row["doc_id"].startswith("'") else "0"
+        found = keep_labels(changed, run, save(tmp_path / "saved.csv", rows))
+        assert (found.labels, found.unlabelled) == (len(drawn), 0)
+        kept = {
+            (query, doc): int(value)
+            for query, doc, value in changed.rows("SELECT query_id, doc_id, relevance FROM labels")
+        }
+        assert kept == {tuple(pair.values()): int(not pair["doc_id"].isdecimal()) for pair in drawn}
+        # A table in memory has the ids as they are.
+        keep_labels(changed, run, [{**pair, "relevance": int(pair["doc_id"] == "'-1")} for pair in drawn])
+        assert {doc for (doc,) in changed.rows("SELECT doc_id FROM labels WHERE relevance > 0")} == {"'-1"}
+
+
+def test_an_id_that_may_be_one_of_two_is_refused(store: Database, tmp_path: Path) -> None:
+    documents, queries, judged, _ = collection()
+    renamed = dict(zip(two_negatives(store), ("04", "004"), strict=True))
+    documents = {renamed.get(doc, doc): text for doc, text in documents.items()}
+    judged = [(query, renamed.get(doc, doc)) for query, doc in judged]
+    with make_store(tmp_path / "t.duckdb", documents, queries, judged) as changed:
+        run = mine(changed, MiningConfig(selection=Selection(negatives=4)))
+        pairs = draw_sample(changed, run, SampleConfig(1000)).pairs.to_pylist()
+        both = [{row["query_id"] for row in pairs if row["doc_id"] == name} for name in ("04", "004")]
+        query = min(both[0] & both[1])
+        with pytest.raises(InputError, match="'4' are not in the sample"):
+            keep_labels(changed, run, [{"query_id": query, "doc_id": "4", "relevance": 1}])
+        assert keep_labels(changed, run, [{"query_id": query, "doc_id": "04", "relevance": 1}]).labels == 1
+        twice = [{"query_id": query, "doc_id": "04", "relevance": label} for label in ("", "1")]
+        with pytest.raises(InputError, match="occur twice, and the sample has ids that differ"):
+            keep_labels(changed, run, twice)
+
+
+def test_labels_of_another_run_are_refused_with_its_name(store: Database, tmp_path: Path) -> None:
+    run, truth = runs.find_run(store), collection()[-1]
+    draw_sample(store, run, SampleConfig(100), tmp_path / "s.csv")
+    filled = fill(tmp_path / "s.csv", truth)
+    other = decide_again(store, run, MiningConfig(selection=Selection(negatives=1)), name="fewer")
+    draw_sample(store, other, SampleConfig(10))
+    with pytest.raises(InputError, match="run 'fewer'; these are labels of run mined") as error:
+        keep_labels(store, other, filled)
+    assert error.value.hint == "read them for that run: --run mined"
+    assert keep_labels(store, run, filled).labels == 100
 
 
 def test_the_stored_rate_is_the_one_that_was_returned(store: Database, tmp_path: Path) -> None:

@@ -490,10 +490,7 @@ def sample_table(sample: LabelSample) -> str:
         plain = sample.plain_widths[rate]
         rows.append([percent(rate), f"{100 * width:.1f} points", f"{100 * plain:.1f} points"])
     head = f"run {printable(sample.run)}: {pairs:,} of {sample.negatives:,} negatives drawn to label{known}"
-    return "\n".join(
-        [
-            head,
-            *text_table(rows),
-            "four times as many labels halve the width; a larger sample keeps these labels",
-        ]
-    )
+    more = "four times as many labels halve the width; a larger sample keeps these labels"
+    if pairs == sample.negatives - sample.judged:
+        more = "these are all negatives without a judgment: if all are labelled, the rate is exact"
+    return "\n".join([head, *text_table(rows), more])

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option(
     "--remove", multiple=True, metavar="RUN", panel=RUN,
-    help="Remove a run with its decisions, triplets and audits. Repeatable.",
+    help="Remove a run with its decisions, triplets, audits and samples to label. Labels that were read "
+    "stay. Repeatable.",
 )  # fmt: skip
 @click.option(
     "--json", "as_json", is_flag=True, panel=OUTPUT,
@@ -31,7 +32,8 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     Those are the false-negative rate by labels, if any run has labels, and the hidden-positive rate.
 
     --remove also removes the evidence that no other run uses. Vectors and scores are kept, so the same
-    `miner mine` makes the run again without running a model.
+    `miner mine` makes the run again without running a model. The same
+    `miner audit --label N` then draws the same sample to label.
 
     \b
     miner runs my.duckdb
@@ -42,14 +44,17 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
     from miner.engine.progress_bars import Lines
     from miner.errors import listed
     from miner.reporting.tables import text_table
-    from miner.store import runs
+    from miner.store import labels, runs
     from miner.store.corpus import ingest_first
     from miner.store.database import Database
 
     with Database.open(store, read_only=not remove, note=Lines().note) as opened, opened.snapshot():
         if remove:
+            sampled = [name for name in labels.runs_with_samples(opened) if name in remove]
             runs.remove_runs(opened, remove)
             click.echo(f"removed from {store}: {listed(dict.fromkeys(remove))}", err=True)
+            if sampled:
+                click.echo(_SAMPLES_TOO.format(listed(sampled)), err=True)
         found = [(run, _facts(opened, run)) for run in runs.runs(opened)]
         hint = ingest_first(opened, f"make one: miner mine {store}")
     if as_json:
@@ -65,6 +70,10 @@ def command(store: Path, remove: tuple[str, ...], as_json: bool) -> None:
 
 
 _BY_LABELS = "false-negative rate"
+_SAMPLES_TOO = (
+    "also removed: the samples to label of {}; labels that were read stay. To read a sample file later, mine "
+    "the run again and draw its sample again with the same --label N and seed"
+)
 
 
 def _facts(store: Database, run: StoredRun) -> dict[str, Any]:
@@ -96,6 +105,7 @@ def _facts(store: Database, run: StoredRun) -> dict[str, Any]:
 def _row(facts: dict[str, Any]) -> dict[str, str]:
     """Returns the cells of a run by the heads of their columns."""
     from miner.reporting.tables import percent
+    from miner.stats import with_interval
 
     labelled, rate = facts["false_negative_rate"], facts["hidden_positive_rate"]
     audited = "not audited" if rate is None else percent(rate, 2)
@@ -106,7 +116,9 @@ def _row(facts: dict[str, Any]) -> dict[str, str]:
         "triplets": "unfinished" if facts["triplets"] is None else f"{facts['triplets']:,}",
         "per query": str(facts["negatives"]),
         "coverage": percent(facts["coverage"]),
-        _BY_LABELS: percent(labelled["rate"], 2) if labelled else "no labels",
+        _BY_LABELS: with_interval(labelled["rate"], labelled["low"], labelled["high"])
+        if labelled
+        else "no labels",
         "hidden-positive rate": "no negatives" if facts["triplets"] == 0 else audited,
         "by": " + ".join(facts["retrievers"]),
     }

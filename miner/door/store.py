@@ -315,9 +315,10 @@ def find_run(store: StoreLike, name: str | None = None) -> Run:
 
 
 def remove_runs(store: StoreLike, *removed: stored.StoredRun | str) -> None:
-    """Removes runs with their decisions, triplets and audits, and the evidence that no other run uses.
+    """Removes runs with their decisions, triplets, audits and samples to label; labels that were read stay.
 
-    Raises UsageError for a name that no run has; then nothing is removed.
+    Evidence that no other run uses is removed too. Raises UsageError for a name that no run has; then nothing
+    is removed.
     """
     names = [run.name if isinstance(run, stored.StoredRun) else run for run in removed]
     with opened(store, SILENT) as found:

@@ -12,9 +12,11 @@ from miner.store.contamination import contamination_checks
 from miner.store.corpus import provenance
 from miner.store.database import Database
 from miner.store.duplicates import dedup_result
-from miner.store.labels import false_negative_rate_of
+from miner.store.labels import false_negative_rate_of, samples_of
 from miner.store.runs import StoredRun, changed_since
 
+_SEED = 13
+"""The default seed of a sample to label."""
 _AUDIT = (
     "settings",
     "positives",
@@ -41,21 +43,40 @@ def facts(store: Database, run: StoredRun) -> dict[str, Any]:
     for what was not. And the origin of the judgments, and the commands that measure.
     """
     audit, copies, checks = last_audit(store, run), dedup_result(store), contamination_checks(store)
+    labelled = false_negative_rate_of(store, run)
     return {
-        "false_negative_rate": false_negative_rate_of(store, run),
+        "false_negative_rate": labelled,
         "audit": None if audit is None else {name: audit.get(name) for name in _AUDIT},
         "changed_since": changed_since(store, run),
         "copies": copies,
         "contamination": checks or None,
         "judgments": provenance(store),
         "commands": {
-            "false_negative_rate": f"miner audit STORE --run {run.name} --label 200 --out sample.csv",
+            "false_negative_rate": _sample_command(store, run, labelled),
             "audit": _audit_command(run, audit),
             "copies": _with_settings("miner dedup STORE", copies["settings"] if copies else {}),
             "contamination": [_contamination_command(one) for one in checks]
             or ["miner contamination STORE OTHER"],
         },
     }
+
+
+def _sample_command(store: Database, run: StoredRun, labelled: Mapping[str, Any] | None) -> str:
+    """Returns the command that draws the sample of a false-negative rate, or any sample without one."""
+    command = f"miner audit STORE --run {run.name} --label"
+    if labelled is None:
+        return f"{command} 200 --out sample.csv"
+    pairs, seed = labelled["labels"] + labelled["unlabelled"], labelled["seed"]
+    requested = next(
+        (
+            one.requested
+            for one in samples_of(store, run)
+            if one.seed == seed and min(one.requested, sum(one.strata.negatives)) == pairs
+        ),
+        pairs,
+    )
+    other_seed = "" if seed == _SEED else f" --set seed={seed}"
+    return f"{command} {requested}{other_seed} --out sample.csv"
 
 
 def _contamination_command(one: Mapping[str, Any]) -> str:
@@ -113,7 +134,8 @@ def _false_negatives(found: Mapping[str, Any] | None, command: str) -> str:
     ]
     if judged := found["judged"]:
         lines.append(f"{judged:,} of the negatives were judged not relevant before, and count as right.")
-    return f"{' '.join(lines)} Measured with `{command}` and `miner audit STORE --labels sample.csv`."
+    drawing, _, _ = command.partition(" --label ")
+    return f"{' '.join(lines)} Measured with `{command}` and `{drawing} --labels sample.csv`."
 
 
 def _audit(audit: Mapping[str, Any] | None, command: str) -> str:

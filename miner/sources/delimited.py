@@ -23,13 +23,13 @@ Fields = Iterator[tuple[int, int, list[str]]]
 """Per row: its first line, its size in bytes, its fields."""
 
 
-def open_delimited(file: File, config: SourceConfig) -> Table:
-    """Returns a .tsv or .csv file as a table.
+def open_delimited(file: File, config: SourceConfig, sign: str = "") -> Table:
+    """Returns a .tsv or .csv file as a table; `sign` separates its columns, by default a tab or a comma.
 
     Reads a .tsv once from end to end to find out whether its fields are quoted. Raises InputError for a file
     that is empty or broken, or whose quotes are inconsistent.
     """
-    sign = "\t" if file.suffix == ".tsv" else ","
+    sign = sign or ("\t" if file.suffix == ".tsv" else ",")
     quoted, note = config.quoted, ""
     if quoted is None:
         quoted, note = _is_quoted(file) if sign == "\t" else (True, "")
