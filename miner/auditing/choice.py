@@ -156,7 +156,7 @@ def choose(swept: Sequence[SweptRules], target: float, negatives: int) -> SweptR
 
 
 def _higher_target(rate: float) -> str:
-    """Returns the advice to accept a rate, empty for one that is no target."""
+    """Returns the advice to accept a rate; empty for one that cannot be a target."""
     target = np.ceil(rate * 1e4) / 1e4
     return f"use a target of {target:g} or more, " if target < 1 else ""
 

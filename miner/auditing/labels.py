@@ -237,7 +237,7 @@ def keep_labels(store: Database, run: StoredRun, source: Path | Any, note: Any =
     if result is None:
         raise UsageError(
             f"the labels are stored, but give no false-negative rate of run '{run.name}' yet: its sample had "
-            "them when it was drawn, from other runs, and they are no random part of it",
+            "them when it was drawn, from other runs, so they are not drawn at random",
             "label the other rows too, from the top, and read the file again",
         )
     return result

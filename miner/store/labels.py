@@ -143,7 +143,7 @@ def labelled_sample(store: Database, run: StoredRun) -> tuple[StoredSample, pa.T
     """Returns the run's sample with the most labels that count, and these rows of `sampled_pairs`.
 
     A label counts if it was given for the sample: after it was drawn. The labels that its pairs had before
-    are of another run's negatives, and no random part of it; they count down to the last row that was
+    are of another run's negatives, and not drawn at random; they count down to the last row that was
     labelled since, and if the whole sample has labels. None if no label counts.
     """
     best: tuple[StoredSample, pa.Table] | None = None
