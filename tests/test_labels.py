@@ -95,6 +95,7 @@ def test_from_the_shell_a_sample_is_drawn_filled_in_and_estimated(store: Databas
     drawn = CliRunner().invoke(group, ["audit", str(path), "--label", "60", "--out", str(sample)])
     assert drawn.exit_code == 0, drawn.output
     assert "60 of 160 negatives drawn to label" in drawn.output
+    assert "labels for 4 points" in drawn.output
     assert "points" in drawn.output
     rows = rows_of(sample)
     assert list(rows[0]) == ["query_id", "doc_id", "query", "document", "relevance"]
@@ -645,3 +646,15 @@ def test_negatives_by_class_alone_can_be_labelled(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         run.audit()
     assert "miner audit --label 200 --out sample.csv" in str(caught.value.hint)
+
+
+def test_the_number_of_labels_for_a_width_is_said_beforehand(store: Database) -> None:
+    sample = draw_sample(store, runs.find_run(store), SampleConfig(60))
+    assert set(sample.needed) == set(sample.widths)
+    for rate, number in sample.needed.items():
+        assert number <= sample.negatives
+        if sample.widths[rate] <= 0.04:
+            assert number <= 60
+        elif number < sample.negatives:
+            assert number > 60
+    assert sample.as_json()["needed"]["0.05"] == sample.needed[0.05]

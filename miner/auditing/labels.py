@@ -42,6 +42,10 @@ COLUMNS = ("query_id", "doc_id", "query", "document", "relevance")
 _READ = ("query_id", "doc_id", "relevance")
 LIKELY = (0.01, 0.05, 0.1, 0.2)
 """False-negative rates for which the expected width of the interval is reported."""
+NARROW = 0.04
+"""The width of an interval for which the number of labels is reported."""
+_NUMBERS = [step * 2**power for power in range(14) for step in (50, 75)]
+"""The numbers of labels that are tried for it."""
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 """A cell that starts with one of these is a formula in a spreadsheet."""
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
@@ -78,6 +82,9 @@ class LabelSample(Readable):
     """The expected width of the 95 % interval for several false-negative rates."""
     plain_widths: Mapping[float, float]
     """The same for a plain random sample of that size."""
+    needed: Mapping[float, int]
+    """About how many labels an interval as wide as NARROW needs, for the same rates; at most one per negative
+    that nobody judged."""
 
     @property
     def labelled(self) -> int:
@@ -98,6 +105,7 @@ class LabelSample(Readable):
             "labelled": self.labelled,
             "widths": {str(rate): width for rate, width in self.widths.items()},
             "plain_widths": {str(rate): width for rate, width in self.plain_widths.items()},
+            "needed": {str(rate): number for rate, number in self.needed.items()},
         }
 
     def as_text(self) -> str:
@@ -203,7 +211,20 @@ def draw_sample(
         pairs=to_label,
         widths={rate: design.expected_width(predicted, rate) for rate in LIKELY},
         plain_widths={rate: plain_width(rate, len(drawn)) for rate in LIKELY},
+        needed=_needed(predicted),
     )
+
+
+def _needed(predicted: Floats) -> dict[float, int]:
+    """Returns the least of _NUMBERS with an expected width of at most NARROW, for each likely rate."""
+    found = dict.fromkeys(LIKELY, len(predicted))
+    for number in [number for number in reversed(_NUMBERS) if number < len(predicted)]:
+        design = Design.of(predicted, number)
+        fitting = [rate for rate in LIKELY if design.expected_width(predicted, rate) <= NARROW]
+        if not fitting:
+            break
+        found |= dict.fromkeys(fitting, number)
+    return found
 
 
 def _query_weights(query: npt.NDArray[np.int64], is_negative: npt.NDArray[np.bool_]) -> Floats:

@@ -11,7 +11,7 @@ from typing import Any
 from miner.auditing.audit import CAVEAT, Audit, JudgedOutcomes
 from miner.auditing.calibrate import Calibration
 from miner.auditing.choice import Figures, SweptRules
-from miner.auditing.labels import FalseNegativeRate, LabelSample
+from miner.auditing.labels import NARROW, FalseNegativeRate, LabelSample
 from miner.auditing.relabel import RelabelReport
 from miner.auditing.replay import NegativesLeft
 from miner.auditing.transfer import MOST_DROPPED
@@ -485,10 +485,12 @@ def sample_table(sample: LabelSample) -> str:
     """Returns what was drawn, and how wide the interval of the false-negative rate will be."""
     pairs = sample.pairs.num_rows
     known = f"; {sample.labelled:,} of them have a label already" if sample.labelled else ""
-    rows = [["if the false-negative rate is", "the interval is this wide", "of a plain sample"]]
+    labels = f"labels for {100 * NARROW:g} points"
+    rows = [["if the false-negative rate is", "the interval is this wide", "of a plain sample", labels]]
     for rate, width in sample.widths.items():
         plain = sample.plain_widths[rate]
-        rows.append([percent(rate), f"{100 * width:.1f} points", f"{100 * plain:.1f} points"])
+        needed = f"{sample.needed[rate]:,}"
+        rows.append([percent(rate), f"{100 * width:.1f} points", f"{100 * plain:.1f} points", needed])
     head = f"run {printable(sample.run)}: {pairs:,} of {sample.negatives:,} negatives drawn to label{known}"
     more = "four times as many labels halve the width; a larger sample keeps these labels"
     if pairs == sample.negatives - sample.judged:
