@@ -658,3 +658,17 @@ def test_the_number_of_labels_for_a_width_is_said_beforehand(store: Database) ->
         elif number < sample.negatives:
             assert number > 60
     assert sample.as_json()["needed"]["0.05"] == sample.needed[0.05]
+
+
+def test_an_emptied_cell_takes_its_label_back(store: Database, tmp_path: Path) -> None:
+    run, truth, notes = runs.find_run(store), collection()[-1], list[str]()
+    draw_sample(store, run, SampleConfig(20), tmp_path / "sample.csv")
+    keep_labels(store, run, fill(tmp_path / "sample.csv", truth))
+    assert keep_labels(store, run, fill(tmp_path / "sample.csv", truth, first=15), notes.append).labels == 15
+    assert notes == ["5 labels of an earlier reading of this file removed: the cells are empty now"]
+    assert store.rows("SELECT count(*) FROM labels") == [(15,)]
+    # A file that was drawn before another one was labelled does not take its labels.
+    draw_sample(store, run, SampleConfig(40), tmp_path / "large.csv")
+    keep_labels(store, run, fill(tmp_path / "large.csv", truth))
+    keep_labels(store, run, fill(tmp_path / "sample.csv", truth, first=15))
+    assert store.rows("SELECT count(*) FROM labels") == [(40,)]

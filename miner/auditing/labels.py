@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -19,39 +17,24 @@ import pyarrow as pa
 
 from miner.auditing.estimate import ESTIMATOR, Design, Labelled, plain_width
 from miner.auditing.prediction import predicted_chance
-from miner.engine.files import locked, replacing, require_file
-from miner.errors import InputError, UsageError, listed, shown
+from miner.auditing.sample_file import COLUMNS, opened, read_labels, require_new, write_sample
+from miner.errors import UsageError, counted, listed
 from miner.ranges import LABELS, SEED, check_fields, known_keywords, within
 from miner.reporting.readable import Readable
-from miner.sources.config import SourceConfig
-from miner.sources.delimited import open_delimited
-from miner.sources.files import File, lines
-from miner.sources.memory import table_of
-from miner.sources.table import Table
-from miner.sources.values import as_number
 from miner.stats import with_interval
 from miner.store import labels as stored
 from miner.store.database import Database
 from miner.store.labels import StoredSample, Strata
-from miner.store.runs import StoredRun, runs
+from miner.store.runs import StoredRun
 
 Floats = npt.NDArray[np.float64]
 
-COLUMNS = ("query_id", "doc_id", "query", "document", "relevance")
-"""The columns of a sample to label."""
-_READ = ("query_id", "doc_id", "relevance")
 LIKELY = (0.01, 0.05, 0.1, 0.2)
 """False-negative rates for which the expected width of the interval is reported."""
 NARROW = 0.04
 """The width of an interval for which the number of labels is reported."""
 _NUMBERS = [step * 2**power for power in range(14) for step in (50, 75)]
 """The numbers of labels that are tried for it."""
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
-"""A cell that starts with one of these is a formula in a spreadsheet."""
-_DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
-
-Pair = tuple[str, str]
-"""A query_id and a doc_id."""
 
 
 @known_keywords
@@ -172,7 +155,7 @@ def draw_sample(
     `out` exists, since it may hold labels.
     """
     if out is not None:
-        _require_new(out)
+        require_new(out)
     table = stored.predictable(store, run)
     chance = predicted_chance(table)
     is_negative, judged = table["negative"].to_numpy(), table["judged"].to_numpy()
@@ -203,7 +186,7 @@ def draw_sample(
     stored.keep_sample(store, sample, pairs)
     to_label = stored.sampled_pairs(store, sample, texts=True).select(list(COLUMNS))
     if out is not None:
-        _write(to_label, out)
+        write_sample(to_label, out)
     return LabelSample(
         run=run.name,
         negatives=int(is_negative.sum()),
@@ -243,17 +226,22 @@ def keep_labels(store: Database, run: StoredRun, source: Path | Any, note: Any =
     """Reads the labels of a run's sample, stores them, and returns the false-negative rate by them.
 
     `source` is the file that `draw_sample` wrote, filled in, or a table with its columns. Rows without a
-    relevance count as not labelled. `note` is called with what a person should know about the rows. Raises
-    UsageError if the run has no sample, InputError for a row that is not of a sample or has no number, or if
-    nothing is labelled. The store is then unchanged.
+    relevance count as not labelled; a label that was read from the same file before is removed. `note` is
+    called with what a person should know about the rows. Raises UsageError if the run has no sample, or if
+    its labels are stored but give no rate yet; InputError for a row that is not of a sample or has no number,
+    or if nothing is labelled, and the store is then unchanged.
     """
     if not stored.samples_of(store, run):
         raise _no_sample(store, run)
-    table = _table(source)
-    labels = _read_labels(table, store, run)
-    changed = stored.keep_labels(store, labels, Path(table.origin).name)
+    table = opened(source)
+    labels, empty = read_labels(table, store, run)
+    changed, removed = stored.keep_labels(store, labels, Path(table.origin).name, empty)
     if note is not None and changed:
         note(f"{changed:,} pairs had another relevance before: the new one counts")
+    if note is not None and removed:
+        note(
+            f"{counted(removed, 'label')} of an earlier reading of this file removed: the cells are empty now"
+        )
     result = false_negative_rate(store, run)
     if result is None:
         raise UsageError(
@@ -327,179 +315,4 @@ def _no_sample(store: Database, run: StoredRun) -> UsageError:
         f"run '{run.name}' has no sample that these labels could belong to",
         f"{where}: miner audit {store.path} --run {run.name} --label 200 --out sample.csv. If the run was "
         "removed and mined again, the same --label N and seed draw the same sample again, for another --out",
-    )
-
-
-def _require_new(out: Path) -> None:
-    require_file(out)
-    if out.suffix not in (".csv", ".tsv"):
-        raise UsageError(f"a sample cannot be written to {out}", "end its name in .csv or .tsv")
-    if out.exists():
-        raise UsageError(
-            f"{out} exists and may hold labels", f"read them with --labels {out}, or name another file"
-        )
-
-
-def _write(pairs: pa.Table, out: Path) -> None:
-    """Writes the sample as a table to fill in; cells that a spreadsheet would run are quoted with `'`.
-
-    A .csv begins with a byte order mark, without which spreadsheets read UTF-8 as another encoding.
-    """
-    encoding = "utf-8-sig" if out.suffix == ".csv" else "utf-8"
-    with (
-        locked(out),
-        replacing(out, exists_ok=False) as partial,
-        partial.open("w", newline="", encoding=encoding) as file,
-    ):
-        writer = csv.writer(file, delimiter="\t" if out.suffix == ".tsv" else ",", lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for row in pairs.to_pylist():
-            ids = [_written_id(row[name]) for name in ("query_id", "doc_id")]
-            texts = [_quoted(row[name]) for name in ("query", "document")]
-            relevance = "" if row["relevance"] is None else f"{row['relevance']:g}"
-            writer.writerow([*ids, *texts, relevance])
-
-
-def _quoted(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULAS) else text
-
-
-def _written_id(identity: str) -> str:
-    """Returns an id as a sample file has it: different ids differ there too."""
-    return f"'{identity}" if identity.startswith((*_FORMULAS, "'")) else identity
-
-
-def _table(source: Path | Any) -> Table:
-    if not isinstance(source, Path):
-        return table_of(source)
-    if not source.is_file():
-        raise InputError(
-            f"{source}: no such file", "name the sample that miner audit --label wrote, filled in"
-        )
-    if source.suffix not in (".csv", ".tsv"):
-        raise InputError(f"{source}: labels are read from .csv or .tsv files", "save it as .csv")
-    file = File(source, str(source))
-    first = next(lines(file), None)
-    # Spreadsheets of countries with decimal commas separate the columns of a .csv with semicolons.
-    semicolons = (
-        source.suffix == ".csv" and first is not None and first.text.count(";") > first.text.count(",")
-    )
-    return open_delimited(file, SourceConfig(quoted=True), ";" if semicolons else "")
-
-
-@dataclass(frozen=True)
-class _SampledPairs:
-    """The pairs of a run's samples, by their ids as a table of labels may have them."""
-
-    pairs: Mapping[Pair, Pair]
-    """By the ids as they are, and as a sample file has them."""
-    unpadded: Mapping[Pair, set[Pair]]
-    """By the ids without leading zeros, which spreadsheets remove from numbers."""
-
-    @classmethod
-    def of(cls, store: Database, run: StoredRun, *, written: bool) -> _SampledPairs:
-        """Returns the pairs of a run; `written` says that the table is a file, whose ids are quoted."""
-        tables = [stored.sampled_pairs(store, one) for one in stored.samples_of(store, run)]
-        own = dict.fromkeys(
-            pair
-            for table in tables
-            for pair in zip(table["query_id"].to_pylist(), table["doc_id"].to_pylist(), strict=True)
-        )
-        exact = {(query.strip(), doc.strip()): (query, doc) for query, doc in own}
-        quoted = {(_written_id(query).strip(), _written_id(doc).strip()): (query, doc) for query, doc in own}
-        pairs = {**exact, **quoted} if written else {**quoted, **exact}
-        unpadded: dict[Pair, set[Pair]] = {}
-        for (query, doc), pair in pairs.items():
-            unpadded.setdefault((_unpadded(query), _unpadded(doc)), set()).add(pair)
-        return cls(pairs, unpadded)
-
-    def alike(self, query_id: str, doc_id: str) -> set[Pair]:
-        """Returns the pairs whose ids are those of a row, up to leading zeros."""
-        return self.unpadded.get((_unpadded(query_id), _unpadded(doc_id)), set())
-
-    def find(self, query_id: str, doc_id: str) -> Pair | None:
-        """Returns the pair of a row; None if no pair, or more than one, could be it."""
-        alike = self.alike(query_id, doc_id)
-        return self.pairs.get((query_id, doc_id)) or (next(iter(alike)) if len(alike) == 1 else None)
-
-
-def _unpadded(identity: str) -> str:
-    return identity.lstrip("0") or "0" if identity.isdecimal() else identity
-
-
-def _not_sampled(store: Database, run: StoredRun, where: str, pair: Pair, *, written: bool) -> InputError:
-    """Returns the error for a pair that is in no sample of the run; it names the runs whose it is."""
-    query_id, doc_id = pair
-    what = f"{where}: query '{shown(query_id)}' and document '{shown(doc_id)}' are not in the sample"
-    with_samples = stored.runs_with_samples(store)
-    others = [
-        one.name
-        for one in runs(store)
-        if one.name in with_samples and _SampledPairs.of(store, one, written=written).find(*pair)
-    ]
-    if others:
-        return InputError(
-            f"{what} of run '{run.name}'; these are labels of run {listed(others, ' or ')}",
-            f"read them for that run: --run {listed(others, ' or ')}",
-        )
-    return InputError(
-        what,
-        "leave the rows as they were drawn; a spreadsheet may have changed ids that look like numbers: "
-        "import the columns as text",
-    )
-
-
-def _read_labels(table: Table, store: Database, run: StoredRun) -> pa.Table:
-    """Returns the labels of a table: query_id, doc_id, relevance; raises InputError for a wrong row.
-
-    Names of columns are read in any case, and decimal commas as points.
-    """
-    named = {name.strip().lower(): name for name in table.columns} | {name: name for name in table.columns}
-    missing = [name for name in _READ if name not in named]
-    if missing:
-        raise InputError(
-            f"{table.origin}: no column {listed(missing)}; its columns: {table.listed}",
-            "give the file that miner audit --label wrote, with the column relevance filled in",
-        )
-    written = table.unit == "bytes"
-    sampled = _SampledPairs.of(store, run, written=written)
-    found: dict[Pair, float] = {}
-    rows: set[Pair] = set()
-    for record in table.read([named[name] for name in _READ]):
-        where = f"{table.origin}:{record.line}"
-        if record.problem is not None:
-            raise InputError(f"{where}: {record.problem[1]}", "mend the row")
-        query_id, doc_id, text = ((value or "").strip() for value in record.values)
-        if (query_id, doc_id) in rows and len(sampled.alike(query_id, doc_id)) > 1:
-            raise InputError(
-                f"{where}: query '{shown(query_id)}' and document '{shown(doc_id)}' occur twice, and the "
-                "sample has ids that differ from these in leading zeros only",
-                "a spreadsheet has removed the zeros: import the columns as text",
-            )
-        rows.add((query_id, doc_id))
-        if not text:
-            continue
-        relevance = as_number(text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text) else text)
-        if relevance is None:
-            raise InputError(
-                f"{where}: relevance '{shown(text)}' is not a number",
-                "write 0 for not relevant, 1 for relevant, and nothing for not labelled",
-            )
-        pair = sampled.find(query_id, doc_id)
-        if pair is None:
-            raise _not_sampled(store, run, where, (query_id, doc_id), written=written)
-        if found.setdefault(pair, relevance) != relevance:
-            raise InputError(f"{where}: this pair has two different labels", "leave one of the rows")
-    if not found:
-        raise InputError(
-            f"{table.origin}: no row has a relevance",
-            "fill in the column relevance: 0 for not relevant, 1 for relevant",
-        )
-    pairs, values = list(found), list(found.values())
-    return pa.table(
-        {
-            "query_id": pa.array([query for query, _ in pairs], pa.string()),
-            "doc_id": pa.array([doc for _, doc in pairs], pa.string()),
-            "relevance": pa.array(values, pa.float64()),
-        }
     )

@@ -158,11 +158,18 @@ def labelled_sample(store: Database, run: StoredRun) -> tuple[StoredSample, pa.T
     return best
 
 
-def keep_labels(store: Database, labels: pa.Table, origin: str, source: str = PERSON) -> int:
+def keep_labels(
+    store: Database,
+    labels: pa.Table,
+    origin: str,
+    empty: Sequence[tuple[str, str]] = (),
+    source: str = PERSON,
+) -> tuple[int, int]:
     """Stores labels (query_id, doc_id, relevance); a label replaces another one of the same pair.
 
-    A label that is in the store already keeps its time and its origin. Returns how many pairs had another
-    relevance before.
+    A label that is in the store already keeps its time and its origin. Labels of the `empty` pairs are
+    removed if they are of the same origin. Returns how many pairs had another relevance before, and how many
+    labels were removed.
     """
     moment = pa.array([datetime.now(UTC).replace(tzinfo=None)] * labels.num_rows, pa.timestamp("us"))
     with store.transaction():
@@ -177,7 +184,12 @@ def keep_labels(store: Database, labels: pa.Table, origin: str, source: str = PE
         )
         store.execute("DELETE FROM labels WHERE (query_id, doc_id) IN (SELECT (unnest(?), unnest(?)))", pairs)
         store.insert("labels", labels.append_column("labelled", moment), source=source, origin=origin)
-    return int(changed)
+        removed = store.rows(
+            """DELETE FROM labels WHERE origin = ? AND (query_id, doc_id) IN (SELECT (unnest(?), unnest(?)))
+            RETURNING 1""",
+            [origin, [query for query, _ in empty], [doc for _, doc in empty]],
+        )
+    return int(changed), len(removed)
 
 
 def keep_result(store: Database, sample: StoredSample, result: Mapping[str, Any]) -> None:
