@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,23 @@ def test_load_dataset_takes_the_folder(store: Database, tmp_path: Path, name: st
     texts = {text for row in data for text in strings(row)}
     assert {"what purrs?", "Ålesund | 日本"} <= texts
     assert texts & {"Cows They\nmoo.", "They\nmoo."} or name == "n-tuple"
+
+
+def test_exports_of_one_name_load_their_own_rows(store: Database, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    found = []
+    for parent, form in (("a", "triplet"), ("b", "labeled-pair"), ("a", "n-tuple")):
+        folder = tmp_path / parent / "triplets"
+        export_run(store, folder, ExportConfig(format=form, force=True))
+        data = load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+        rows = [
+            json.loads(line) for line in (folder / "data" / "train.jsonl").read_text("utf-8").splitlines()
+        ]
+        assert data.to_list() == rows
+        found.append(rows)
+    assert len(found) == 3
+    assert found[0] != found[1] != found[2]
 
 
 def strings(value: Any) -> list[str]:

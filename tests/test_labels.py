@@ -672,3 +672,22 @@ def test_an_emptied_cell_takes_its_label_back(store: Database, tmp_path: Path) -
     keep_labels(store, run, fill(tmp_path / "large.csv", truth))
     keep_labels(store, run, fill(tmp_path / "sample.csv", truth, first=15))
     assert store.rows("SELECT count(*) FROM labels") == [(40,)]
+
+
+def test_the_run_of_the_sample_is_found_and_calibrate_names_runs_with_labels(
+    store: Database, tmp_path: Path
+) -> None:
+    run, truth = runs.find_run(store), collection()[-1]
+    draw_sample(store, run, SampleConfig(40), tmp_path / "sample.csv")
+    decide_again(store, run, MiningConfig(selection=Selection(negatives=2)), name="later")
+    store.close()
+    filled = fill(tmp_path / "sample.csv", truth)
+    found = CliRunner().invoke(group, ["audit", str(store.path), "--labels", str(filled), "--json"])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["false_negative_rate"]["run"] == "mined"
+    assert "run mined, the only one with a sample" in found.stderr
+    arguments = ["calibrate", str(store.path), "--target", "0.9", "--set", "repeats=1"]
+    calibrated = CliRunner().invoke(group, arguments)
+    assert calibrated.exit_code == 0, calibrated.output
+    assert "run later has no labels of its own, so hidden positives decide" in calibrated.stderr
+    assert "run mined has: name it with --run" in calibrated.stderr

@@ -72,6 +72,6 @@ def test_names_that_yaml_would_read_as_something_else_stay_texts() -> None:
     text = dataset_front_matter('a "run": №1', "text-ranking", 1_000, config, features)
     loaded = yaml.safe_load(text.strip("-"))
     assert loaded["configs"] == [config]
-    assert loaded["dataset_info"] == {"features": features}
+    assert loaded["dataset_info"] == {"config_name": "default", "features": features}
     assert loaded["pretty_name"] == 'a "run": №1'
     assert loaded["size_categories"] == ["1K<n<10K"]

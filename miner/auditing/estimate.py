@@ -99,9 +99,11 @@ class Design:
         return high - low
 
 
-def plain_width(rate: float, labels: int) -> float:
-    """Returns the width of the interval that a plain random sample has if the share is `rate`."""
-    low, high = exact_interval(rate, labels)
+def plain_width(rate: float, labels: int, items: int) -> float:
+    """Returns the width of the interval of a plain random sample of so many items if the share is `rate`."""
+    if labels >= items:
+        return 0.0
+    low, high = exact_interval(rate, labels * (items - 1) / (items - labels))
     return high - low
 
 

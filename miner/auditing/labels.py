@@ -193,7 +193,7 @@ def draw_sample(
         judged=strata.judged,
         pairs=to_label,
         widths={rate: design.expected_width(predicted, rate) for rate in LIKELY},
-        plain_widths={rate: plain_width(rate, len(drawn)) for rate in LIKELY},
+        plain_widths={rate: plain_width(rate, len(drawn), len(predicted)) for rate in LIKELY},
         needed=_needed(predicted),
     )
 

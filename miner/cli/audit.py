@@ -66,12 +66,26 @@ def command(
     config = AuditConfig(**SETTINGS.values(given)[""])
     with progress() as reports, Database.open(store, note=reports.note) as opened:
         run = find_run(opened, name)
+        if labels is not None and name is None:
+            run = _sampled(opened, run, reports)
         if stale := staleness(opened, run):
             reports.note(stale)
         if label is not None and out is not None:
             _draw(opened, run, label, config.seed, out, as_json)
         else:
             _report(opened, run, labels, judged, config, as_json, reports)
+
+
+def _sampled(store: Any, run: Any, reports: Any) -> Any:
+    """Returns the run that a sample is of: the last one, or another if that is the only one with a sample."""
+    from miner.store.labels import runs_with_samples
+    from miner.store.runs import find_run
+
+    names = runs_with_samples(store)
+    if run.name in names or len(names) != 1:
+        return run
+    reports.note(f"run {names[0]}, the only one with a sample")
+    return find_run(store, names[0])
 
 
 def _require_fitting(label: int | None, out: Path | None, labels: Path | None, judged: Path | None) -> None:

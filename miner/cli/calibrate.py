@@ -12,7 +12,7 @@ import rich_click as click
 from miner.auditing.config import CalibrationConfig
 from miner.cli.numbers import Within
 from miner.cli.options import OUTPUT, RUN, Command, Described, Settings, described
-from miner.errors import UsageError, printable
+from miner.errors import UsageError, listed, printable
 from miner.ranges import BELOW_1
 
 _TARGET = 0.02
@@ -82,6 +82,7 @@ def command(
     from miner.auditing.report import calibration_table, require_writable, write_recipe
     from miner.engine.progress_bars import progress
     from miner.store.database import Database
+    from miner.store.labels import runs_with_labels
     from miner.store.runs import find_run, staleness
 
     config = CalibrationConfig(**SETTINGS.values(given)[""])
@@ -96,6 +97,12 @@ def command(
         if stale := staleness(opened, run):
             reports.note(stale)
         calibration = calibrate(opened, run, target, config, reports)
+        others = [] if calibration.labels or not config.use_labels else runs_with_labels(opened)
+        if others:
+            reports.note(
+                f"run {run.name} has no labels of its own, so hidden positives decide; "
+                f"run {listed(others, ' and ')} has: name it with --run"
+            )
     if out is not None:
         write_recipe(calibration, out)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -69,7 +70,7 @@ def render(manifest: Manifest, plan: Plan, example: Mapping[str, Any]) -> str:
 
 def _front_matter(manifest: Manifest, plan: Plan, path: str) -> str:
     files = [{"split": manifest["split"], "path": path}]
-    config: dict[str, Any] = {"config_name": "default", "data_files": files}
+    config: dict[str, Any] = {"config_name": _config_name(manifest), "data_files": files}
     if manifest["file_type"] == "csv":
         # pandas would read the texts "NA" and "None" as missing values.
         config["keep_default_na"] = False
@@ -81,6 +82,16 @@ def _front_matter(manifest: Manifest, plan: Plan, path: str) -> str:
         config,
         _features(plan.schema),
     )
+
+
+def _config_name(manifest: Manifest) -> str:
+    """Returns a name that other data do not have.
+
+    datasets 5.2.0 caches the rows of a local folder with a card by the folder's last name and this name, not
+    by path or content: two exports of one name would load the same rows.
+    """
+    sums = "".join(file["sha256"] for file in manifest["files"])
+    return f"rows-{hashlib.sha256(sums.encode()).hexdigest()[:12]}"
 
 
 def _features(fields: Iterable[pa.Field]) -> list[dict[str, Any]]:

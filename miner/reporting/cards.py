@@ -39,7 +39,10 @@ def dataset_front_matter(
         task_categories=[task],
         size_categories=[_size(rows)],
         configs=[dict(config)],
-        dataset_info={"features": [dict(feature) for feature in features]},
+        dataset_info={
+            "config_name": config["config_name"],
+            "features": [dict(feature) for feature in features],
+        },
     )
     return _fenced(data.to_yaml(line_break="\n"))
 

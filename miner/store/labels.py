@@ -119,6 +119,14 @@ def runs_with_samples(store: Database) -> list[str]:
     return [name for (name,) in rows]
 
 
+def runs_with_labels(store: Database) -> list[str]:
+    """Returns the names of the runs whose sample gave a false-negative rate, in order."""
+    rows = store.rows(
+        "SELECT name FROM runs SEMI JOIN (FROM samples WHERE result IS NOT NULL) USING (run_id) ORDER BY name"
+    )
+    return [name for (name,) in rows]
+
+
 def sampled_pairs(store: Database, sample: StoredSample, *, texts: bool = False) -> pa.Table:
     """Returns the pairs of a sample in its random order, with their labels (null without one).
 
