@@ -32,9 +32,9 @@ GROUPS = {
         "explain": "Show what became of every candidate of a query, and why.",
     },
     "Quality": {
-        "audit": "Measure false negatives: by labels, and by hidden positives.",
-        "calibrate": "Find the rules with few false negatives, by the same measures.",
-        "relabel": "Turn likely suspected positives into judgments; --undo removes them.",
+        "audit": "Measure false negatives, by labels and hidden positives.",
+        "calibrate": "Find rules that leave few false negatives.",
+        "relabel": "Turn suspected positives into judgments, or undo that.",
     },
     "Train": {
         "train": "Train an encoder on triplets or on judged pairs.",
