@@ -143,9 +143,9 @@ def calibrate(
 
     The target is a false-negative rate if the run has labels, else a hidden-positive rate. Without a target
     it chooses the setting with the lowest rate whose coverage is at least that of the run's own rules. No
-    model runs. The store records which rules were chosen on its positives.
-    Raises UsageError if no positive may be hidden, the run selects otherwise than by score, no setting meets
-    the target, or the run has no negatives.
+    model runs. Without labels the store records which rules were chosen on its positives. Raises UsageError
+    if no positive may be hidden, the run selects otherwise than by score, no setting meets the target, or the
+    run has no negatives.
     """
     if target is not None and not 0 <= target < 1:
         raise UsageError(
@@ -191,8 +191,7 @@ def calibrate(
 def _with_estimate(store: Database, run: StoredRun, swept: Sequence[SweptRules]) -> list[SweptRules]:
     """Returns the settings, the run's own rules with the rate that its sample estimates, not a prediction."""
     found, own = false_negative_rate(store, run), swept[0].rules
-    if found is None:
-        return list(swept)
+    assert found is not None  # the predictions are of the same labels
     estimate = PredictedRate(found.rate, found.low, found.high, 0.0)
     return [replace(one, false_negatives=estimate) if one.rules == own else one for one in swept]
 
@@ -274,7 +273,7 @@ class _Measurement:
     def of(cls, replay: Replay, settings: CalibrationConfig, chances: LabelledChances | None) -> _Measurement:
         """Returns the measurement of a run; without queries of several positives, two shares are the same."""
         shares = HIDDEN_SHARES[:2] if replay.hideable.single.all() else HIDDEN_SHARES
-        mined = Sweep(replay, replay.hide(np.zeros(len(replay.hideable.allowed), dtype=np.bool_)))
+        mined = Sweep(replay, replay.mined)
         draws = [_Draws.of(replay, share, number, settings) for number, share in enumerate(shares)]
         return cls(mined, chances, draws, *halves(replay, settings.seed))
 

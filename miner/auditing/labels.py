@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from miner.auditing.estimate import ESTIMATOR, Design, Labelled, plain_width
 from miner.auditing.prediction import predicted_chance
-from miner.auditing.sample_file import COLUMNS, opened, read_labels, require_new, write_sample
+from miner.auditing.sample_file import COLUMNS, open_labels, read_labels, require_new, write_sample
 from miner.errors import UsageError, counted, listed
 from miner.ranges import LABELS, SEED, check_fields, known_keywords, within
 from miner.reporting.readable import Readable
@@ -233,7 +233,7 @@ def keep_labels(store: Database, run: StoredRun, source: Path | Any, note: Any =
     """
     if not stored.samples_of(store, run):
         raise _no_sample(store, run)
-    table = opened(source)
+    table = open_labels(source)
     labels, empty = read_labels(table, store, run)
     changed, removed = stored.keep_labels(store, labels, Path(table.origin).name, empty)
     if note is not None and changed:

@@ -148,6 +148,11 @@ class Replay:
         doc = positions(self.candidates["doc_id"], self.documents.ids)
         return np.lexsort((doc, -self.score, self.query))
 
+    @cached_property
+    def mined(self) -> ReplayEvidence:
+        """The evidence with nothing hidden."""
+        return self.hide(np.zeros(len(self.hideable.allowed), dtype=np.bool_))
+
     def hide(self, hidden: Flags) -> ReplayEvidence:
         """Returns the evidence as if nobody had judged the hidden positives.
 

@@ -239,9 +239,9 @@ def _support_note(calibration: Calibration) -> list[str]:
     if not others:
         return []
     return [
-        f"{others} settings cannot be chosen: more than {percent(MOST_DROPPED, 0)} of their negatives are "
-        "candidates that the labelled run dropped. No label is of these, and they are relevant more often "
-        "than the labels predict. Label a run with looser rules to try them."
+        f"{counted(others, 'setting')} cannot be chosen: more than {percent(MOST_DROPPED, 0)} of their "
+        "negatives are candidates that the labelled run dropped. No label is of these, and they may be "
+        "relevant more often than the labels predict. Label a run with looser rules to try them."
     ]
 
 

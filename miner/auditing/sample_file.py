@@ -74,7 +74,7 @@ def _written_id(identity: str) -> str:
     return f"'{identity}" if identity.startswith((*_FORMULAS, "'")) else identity
 
 
-def opened(source: Path | Any) -> Table:
+def open_labels(source: Path | Any) -> Table:
     """Returns a table of labels: a file, or what `sources.memory` reads. Raises InputError."""
     if not isinstance(source, Path):
         return table_of(source)

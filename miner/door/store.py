@@ -43,6 +43,7 @@ from miner.mining.explain import Explanation
 from miner.reporting.readable import escaped, html_table
 from miner.reporting.tables import percent, percent_interval
 from miner.sources import IngestReport, SourceConfig
+from miner.stats import with_interval
 from miner.store import corpus, database, verdicts
 from miner.store import runs as stored
 from miner.store import triplets as mined
@@ -287,8 +288,8 @@ def _summary(store: database.Database, run: stored.StoredRun) -> str:
         interval = percent_interval(measured["low"], measured["high"], 2)
         rate = f"hidden-positive rate {percent(measured['rate'], 2)} {interval}"
     if (labelled := false_negative_rate_of(store, run)) is not None:
-        interval = percent_interval(labelled["low"], labelled["high"], 2)
-        by_labels = f"false-negative rate {percent(labelled['rate'], 2)} {interval}"
+        interval = with_interval(labelled["rate"], labelled["low"], labelled["high"])
+        by_labels = f"false-negative rate {interval}"
         rate = by_labels if found is None else f"{by_labels}, {rate}"
     triplets = counted(mined.triplet_count(store, run), "triplet")
     return f"{triplets}, coverage {percent(verdicts.coverage(store, run))}, {rate}"

@@ -53,8 +53,8 @@ def predictable(store: Database, run: StoredRun) -> pa.Table:
 
     Columns candidate, query_no, query_id, doc_id, bm25_rank, dense_rank, fused_rank, bm25_score, dense_score,
     rerank_score (null without a finite score), positive (a judged positive of the query), negative (selected
-    as a negative in the run), judged (a judgment says that it is a negative; another class
-    of its document alone does not, as classes may be wrong).
+    as a negative in the run), judged (a judgment says that it is a
+    negative; another class of its document does not, as classes may be wrong).
     """
     scores = ", ".join(
         f"CASE WHEN isfinite({value}) THEN {value} END AS {name}_score"
