@@ -27,7 +27,7 @@ TRAINING = (
 )
 FIXED = """SELECT count(*), sum(negative_score), any_value(split)
     FROM triplets JOIN runs USING (run_id) WHERE name = 'r1'"""
-EVALUATE = "--queries 12 --json --per-query"
+EVALUATE = "--set queries=12 --json --per-query"
 HIDING = "--run r1 --set repeats=2 --json"
 
 
