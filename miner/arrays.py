@@ -64,3 +64,21 @@ def positions(ids: pa.ChunkedArray, known: pa.Array) -> Int32s:
     indices = pc.index_in(ids, value_set=known, skip_nulls=True)
     result: Int32s = pc.fill_null(indices, -1).to_numpy().astype(np.int32)
     return result
+
+
+def flat(lists: pa.ChunkedArray) -> pa.Array:
+    """Returns the values of a column of lists, one list after the other."""
+    return lists.combine_chunks().flatten()
+
+
+def owners(table: pa.Table, lists: str, owner: str = "query_no") -> Int64s:
+    """Returns the value of the column `owner` for each value of a column of lists."""
+    counts = table[lists].combine_chunks().value_lengths().to_numpy()
+    return np.repeat(table[owner].to_numpy().astype(np.int64), counts)
+
+
+def as_lists(values: Any, counts: npt.NDArray[Any]) -> pa.ListArray:
+    """Returns values (an array) as lists of so many each, one after the other."""
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    values = values if isinstance(values, pa.Array) else pa.array(values)
+    return pa.ListArray.from_arrays(pa.array(offsets), values)

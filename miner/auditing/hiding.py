@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 from miner.arrays import drawn_share, pair_keys, positions
 from miner.auditing.config import AuditConfig
 from miner.collection.collection import Collection
-from miner.collection.exclusion import Exclusions
+from miner.collection.exclusion import Codes, Exclusions
 from miner.errors import UsageError
 from miner.mining.config import MiningConfig
-from miner.mining.decide import Positives, deciding_score
-from miner.schema import CANDIDATES_PER_QUERY
+from miner.mining.decide import Documents, Positives
+from miner.schema import CANDIDATES_PER_QUERY, CODES, FREE, Reason
 from miner.store import audits as stored
 from miner.store import evidence
 from miner.store.corpus import IDENTITY
@@ -46,14 +46,21 @@ class Hideable:
     restorable: Restorable
 
     @classmethod
-    def of(cls, store: Database, run: StoredRun, config: MiningConfig, candidates: pa.Table) -> Hideable:
+    def of(
+        cls,
+        store: Database,
+        run: StoredRun,
+        config: MiningConfig,
+        candidates: pa.Table,
+        documents: Documents,
+    ) -> Hideable:
         """Returns the positives of a run.
 
-        `candidates` are all of the run's in order (`evidence.scored_candidates`). Raises UsageError if a text
-        of the evidence is no longer in the store.
+        `candidates` are all of the run's in order (`evidence.scored_candidates`), of `documents`. Raises
+        UsageError if a text of the evidence is no longer in the store.
         """
         table = stored.positives_to_hide(store, run)
-        scored = evidence.scored_positives(store, run.evidence, deciding_score(config), run.reranker)
+        scored = evidence.scored_positives(store, run)
         if table.num_rows != scored.num_rows:
             raise UsageError(
                 f"{store.path} has lost queries or documents since run '{run.name}' was mined",
@@ -62,8 +69,10 @@ class Hideable:
         positives = Positives(scored)
         table = _with_cannot_hide(table, _cannot_hide(table["cannot_hide"], positives))
         numbers = candidates["candidate"].to_numpy()
-        row = _rows(table, numbers // CANDIDATES_PER_QUERY, candidates["doc_id"])
-        return cls(table, positives, row, numbers, Restorable.of(store, run, config, candidates))
+        places = documents.places(candidates)
+        row = _rows(table, numbers // CANDIDATES_PER_QUERY, places, documents.ids)
+        restorable = Restorable.of(store, run, config, candidates, documents)
+        return cls(table, positives, row, numbers, restorable)
 
     @cached_property
     def allowed(self) -> Flags:
@@ -162,15 +171,18 @@ def _cannot_hide(reasons: pa.ChunkedArray, positives: Positives) -> pa.ChunkedAr
     return pc.if_else(pc.or_(pa.array(scored), reasons.is_valid()), reasons, "not_scored")
 
 
-def _rows(table: pa.Table, query: Ints, doc_ids: pa.ChunkedArray) -> Ints:
-    """The row of each positive among the candidates (`query` numbers and ids, in order), -1 without one."""
-    known = table["doc_id"].unique()
-    ours = positions(table["doc_id"], known).astype(np.int64)
-    theirs = positions(doc_ids, known).astype(np.int64)
-    candidates = np.flatnonzero(theirs >= 0)
-    keys = query[candidates] * len(known) + theirs[candidates]
+def _rows(table: pa.Table, query: Ints, places: Ints, ids: pa.Array) -> Ints:
+    """The row of each positive among the candidates, -1 without one.
+
+    `query` are the candidates' query numbers, in order, and `places` their documents' places among `ids`.
+    """
+    ours = positions(table["doc_id"], ids).astype(np.int64)
+    wanted = np.where(ours >= 0, table["query_no"].to_numpy().astype(np.int64) * len(ids) + ours, -1)
+    is_positive = np.zeros(len(ids), dtype=np.bool_)
+    is_positive[ours[ours >= 0]] = True
+    candidates = np.flatnonzero(is_positive[places])
+    keys = query[candidates] * len(ids) + places[candidates]
     order = np.argsort(keys, kind="stable")
-    wanted = table["query_no"].to_numpy().astype(np.int64) * len(known) + ours
     inside = np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)
     rows = np.full(len(wanted), -1, dtype=np.int64)
     if len(keys):
@@ -185,8 +197,8 @@ class ExclusionsLeft:
 
     rows: Ints
     """Rows of candidates."""
-    reasons: pa.Array
-    """Why each is excluded without the hidden positives; null if it is restored."""
+    reasons: Codes
+    """Why each is excluded without the hidden positives, as a code; FREE if it is restored."""
     replaced_by: Ints
     """Per positive, its row. If that is excluded, or no retriever found it, the row of the copy that is then
     a candidate instead; -1 without either."""
@@ -210,15 +222,23 @@ class Restorable:
     config: MiningConfig
 
     @classmethod
-    def of(cls, store: Database, run: StoredRun, config: MiningConfig, candidates: pa.Table) -> Restorable:
-        """Returns those of a run; `candidates` are all of its evidence (`evidence.scored_candidates`)."""
+    def of(
+        cls,
+        store: Database,
+        run: StoredRun,
+        config: MiningConfig,
+        candidates: pa.Table,
+        documents: Documents,
+    ) -> Restorable:
+        """Returns those of a run; `candidates` and `documents` are those of `Hideable.of`."""
         texts = Collection(*stored.texts_to_hide(store, run), {}, run.split, IDENTITY in run.inputs)
         known = stored.known_positives_of_run(store, run)
-        doc = positions(candidates["doc_id"], texts.doc_ids)
-        exclusion = candidates["exclusion"].cast(pa.string())
-        follows = pc.is_in(exclusion, pa.array(stored.FOLLOWS_POSITIVES)).to_numpy()
+        known_documents = positions(pa.chunked_array([documents.ids]), texts.doc_ids)
+        doc = known_documents[documents.places(candidates)]
+        exclusion = candidates["exclusion"].to_numpy()
+        follows = np.isin(exclusion, [CODES[Reason(name)] for name in stored.FOLLOWS_POSITIVES])
         has_copies = texts.documents["cluster"].is_valid().to_numpy()
-        rows = np.flatnonzero((doc >= 0) & (follows | (exclusion.is_null().to_numpy() & has_copies[doc])))
+        rows = np.flatnonzero((doc >= 0) & (follows | ((exclusion == FREE) & has_copies[doc])))
         numbers = candidates["candidate"].to_numpy()[rows] // CANDIDATES_PER_QUERY
         query = np.searchsorted(texts.queries["query_no"].to_numpy(), numbers).astype(np.int32)
         flags = candidates["judged_negative"].to_numpy()[rows]
@@ -239,7 +259,7 @@ class Restorable:
         of = np.flatnonzero(np.isin(self.query, keys[hidden] >> 32))
         query, doc = self.query[of], self.doc[of]
         reasons = self._exclusions(keys[hidden]).of_candidates(query, doc)
-        free = np.asarray(reasons.is_null())
+        free = reasons == FREE
         replaced_by = row.copy()
         lost = np.flatnonzero(hidden & ~np.isin(row, self.rows[of[free]]))
         # Rows are in fused order: the first copy that is not excluded is the candidate instead.

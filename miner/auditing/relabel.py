@@ -132,10 +132,10 @@ def _require_same_texts(store: Database, run: StoredRun) -> None:
 def _require_models(config: MiningConfig) -> None:
     """Raises ModelError for a missing model before anything is written; deciding again has to resolve
     them."""
-    for name, revision in (
+    for names, revision in (
         (config.encoder, config.encoder_revision), (config.reranker, config.reranker_revision)
     ):  # fmt: skip
-        if name is not None:
+        for name in names:
             resolve(name, revision)
 
 

@@ -5,6 +5,7 @@ Nothing is searched or scored.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -12,17 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.arrays import positions
 from miner.auditing.hiding import Hideable
 from miner.mining.config import MiningConfig
-from miner.mining.decide import Decider, Documents, Positives, deciding_score
+from miner.mining.decide import Decider, Documents, Positives
 from miner.mining.pipeline import config_of
 from miner.mining.rules import KEPT
 from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import evidence
-from miner.store.corpus import document_ids
 from miner.store.database import Database
 from miner.store.runs import StoredRun
+from miner.store.scorers import Scorer
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -102,6 +102,8 @@ class Replay:
     """A run's stored evidence, read once to decide it again many times."""
 
     config: MiningConfig
+    scorers: Sequence[Scorer]
+    """The scorers of the run."""
     hideable: Hideable
     candidates: pa.Table
     """As `evidence.scored_candidates`."""
@@ -112,12 +114,11 @@ class Replay:
     def of(cls, store: Database, run: StoredRun) -> Replay:
         """Returns the replay of a run; raises as `Hideable.of` and `config_of`."""
         config = config_of(run)
-        candidates = evidence.scored_candidates(
-            store, run.evidence, deciding_score(config), run.reranker, 0, np.iinfo(np.int64).max
-        )
+        candidates = evidence.scored_candidates(store, run)
+        documents = Documents.of(store, run.evidence)
         fused = candidates["candidate"].to_numpy() % CANDIDATES_PER_QUERY
-        hideable = Hideable.of(store, run, config, candidates)
-        return cls(config, hideable, candidates, Documents(document_ids(store)), fused)
+        hideable = Hideable.of(store, run, config, candidates, documents)
+        return cls(config, run.scorers, hideable, candidates, documents, fused)
 
     @cached_property
     def query(self) -> Ints:
@@ -145,8 +146,7 @@ class Replay:
     @cached_property
     def order(self) -> Ints:
         """The rows by query, then falling score, then document: the order in which `top` selects."""
-        doc = positions(self.candidates["doc_id"], self.documents.ids)
-        return np.lexsort((doc, -self.score, self.query))
+        return np.lexsort((self.documents.places(self.candidates), -self.score, self.query))
 
     @cached_property
     def mined(self) -> ReplayEvidence:
@@ -160,14 +160,9 @@ class Replay:
         it. A candidate below the rerank depth has no reranker's score.
         """
         exclusions = self.hideable.exclusions(hidden)
-        exclusion = self.candidates["exclusion"].combine_chunks()
-        code_of = {reason: code for code, reason in enumerate(exclusion.dictionary.to_pylist())}
-        none = code_of[None] = len(code_of)
-        codes = exclusion.indices.fill_null(none).to_numpy(zero_copy_only=False).copy()
-        codes[exclusions.rows] = [code_of[reason] for reason in exclusions.reasons.to_pylist()]
-        indices = pa.array(codes, exclusion.indices.type, mask=codes == none)
-        column = pa.DictionaryArray.from_arrays(indices, exclusion.dictionary)
-        table = _replaced(self.candidates, "exclusion", column)
+        codes = self.candidates["exclusion"].to_numpy().copy()
+        codes[exclusions.rows] = exclusions.reasons
+        table = _replaced(self.candidates, "exclusion", pa.array(codes))
         if (depth := self.config.rerank_depth) is not None:
             # The reranker scores positives at any rank, and candidates down to this one.
             scored = self.candidates["score"].is_valid().to_numpy().copy()
@@ -188,7 +183,7 @@ class Replay:
 
     def codes(self, evidence: ReplayEvidence) -> Codes:
         """Returns every candidate's code, as in `decisions`."""
-        decider = Decider(evidence.visible, self.documents, self.config)
+        decider = Decider(evidence.visible, self.documents, self.config, self.scorers)
         codes = [
             one.decisions["codes"].combine_chunks().values.to_numpy()
             for one in decider.decide(evidence.candidates)

@@ -20,6 +20,7 @@ from miner.auditing.replay import Replay, ReplayEvidence
 from miner.errors import UsageError
 from miner.mining import rules as ruling
 from miner.mining.config import MiningConfig, Rules
+from miner.schema import FREE
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -47,13 +48,13 @@ def require_sweepable(config: MiningConfig) -> None:
     selection, rules = config.selection, config.rules
     for name, plain in (
         ("strategy", "top"),
-        ("bm25_quota", None),
-        ("dense_quota", None),
+        ("quota", ()),
         ("document_cap", None),
     ):
-        if getattr(selection, name) != plain:
+        if (value := getattr(selection, name)) != plain:
+            shown = " ".join(value) if isinstance(value, tuple) else value
             raise UsageError(
-                f"a run with {name} {getattr(selection, name)} cannot be calibrated",
+                f"a run with {name} {shown} cannot be calibrated",
                 "decide again with --strategy top and without quotas or a cap, calibrate that run, and use "
                 "the calibrated rules with any selection",
             )
@@ -75,7 +76,7 @@ class Sweep:
         table = evidence.candidates
         score = np.asarray(table["score"].to_numpy(), dtype=np.float64)
         comparable = self._visible.has_scored[replay.query]
-        eligible = table["exclusion"].is_null().to_numpy() & np.isfinite(score) & comparable
+        eligible = (table["exclusion"].to_numpy() == FREE) & np.isfinite(score) & comparable
         self._rows = replay.order[eligible[replay.order]].astype(np.int32)
         self._score = score
         self._last: tuple[tuple[int, int | None], _Window] | None = None

@@ -233,7 +233,7 @@ def _unjudged(
     )
     chosen = []
     for chunk in chunk_ranges(collection):
-        query, doc, ranks, _ = merge([read_hits(store, key, collection, chunk) for key in searches])
+        query, doc, ranks, _ = merge([read_hits(store, key, chunk) for key in searches])
         free = exclusions.allowed(query, doc) & ~exclusions.judged_negative(query, doc)
         query, doc, fused = query[free], doc[free], reciprocal_rank_fusion(ranks)[free]
         order = np.lexsort((doc, -fused, query))

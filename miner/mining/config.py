@@ -18,6 +18,7 @@ from miner.ranges import (
     Range,
     check_fields,
     known_keywords,
+    literal,
     number,
     whole,
 )  # fmt: skip
@@ -43,6 +44,11 @@ def key(
     return field(default=default, metadata=metadata | ({} if within is None else {"range": within}))
 
 
+def as_tuple(value: Any) -> tuple[str, ...]:
+    """Returns one text, several, or None as a tuple."""
+    return () if value is None else (value,) if isinstance(value, str) else tuple(value)
+
+
 DEFAULT_MARGIN = 0.05
 """The relative margin that is in force if no rule is named."""
 _UNSET: Any = object()
@@ -56,10 +62,11 @@ class Rules:
 
     Naming a rule replaces the default rule: `Rules()` has a relative margin of 0.05, `Rules(percentile=5)`
     has a percentile and no margin, `Rules(relative_margin=None)` has no rule. Every field but
-    `reference_positive` is a rule. An object holds the rules in force, so `dataclasses.replace` keeps those
-    that it does not name.
+    `decide_by` and `reference_positive` is a rule. An object holds the rules in force, so
+    `dataclasses.replace` keeps those that it does not name.
     """
 
+    decide_by: str | None = key(None, "The scorer whose scores the rules look at [default: the last].")
     reference_positive: str = key(
         "lowest", "The positive of a query that margins are measured from.", REFERENCE_POSITIVES
     )
@@ -96,8 +103,10 @@ class Rules:
         check_fields(self)
 
 
+_BASES = ("decide_by", "reference_positive")
+"""The fields of `Rules` that are no rules: what the rules compare."""
 RULES: dict[str, Any] = {
-    f.name: 0 if f.name == "skip_top" else None for f in fields(Rules) if f.name != "reference_positive"
+    f.name: 0 if f.name == "skip_top" else None for f in fields(Rules) if f.name not in _BASES
 }
 """Every rule, with the value that turns it off."""
 
@@ -109,6 +118,7 @@ def named_rules(rules: Rules) -> dict[str, Any]:
     is turned off by name.
     """
     values = {part.name: getattr(rules, part.name) for part in fields(Rules)}
+    values = {name: value for name, value in values.items() if name != "decide_by" or value is not None}
     on = {name: value for name, value in values.items() if name not in RULES or value != RULES[name]}
     return on if any(name in RULES for name in on) else values
 
@@ -116,10 +126,20 @@ def named_rules(rules: Rules) -> dict[str, Any]:
 def with_rules(rules: Rules, values: Mapping[str, Any]) -> Rules:
     """Returns the rules with new values; if `values` turn a rule on, they replace all rules in force.
 
-    Values that only turn rules off, or only name the reference positive, leave the other rules in force.
+    Values that only turn rules off, or only name the scorer or the reference positive, leave the other rules
+    in force.
     """
     replaces = any(name in RULES and value != RULES[name] for name, value in values.items())
     return replace(rules, **(RULES if replaces else {}) | dict(values))
+
+
+def parse_quota(text: str) -> tuple[str, int]:
+    """Returns the scorer and the number of a quota such as `bm25=2`; raises UsageError for another form."""
+    name, _, number = text.rpartition("=")
+    most = NATURAL.parse(number)
+    if not name or most is None:
+        raise UsageError(f"quota {literal(text)} is not SCORER=N", "write a scorer and a number: bm25=2")
+    return name, int(most)
 
 
 @known_keywords
@@ -137,11 +157,10 @@ class Selection:
     ambiguous_b: float = key(
         0.0, "SimANS b: preferred difference from the positive's score.", within=number(-1_000_000, 1_000_000)
     )
-    bm25_quota: int | None = key(
-        None, "Per query, at most this many negatives that BM25 ranks best.", within=NATURAL
-    )
-    dense_quota: int | None = key(
-        None, "Per query, at most this many negatives that the encoder ranks best.", within=NATURAL
+    quota: tuple[str, ...] = key(
+        (),
+        "Per query, at most N negatives that a retriever ranks best: SCORER=N, such as bm25=2. Repeatable.",
+        kind=tuple,
     )
     document_cap: int | None = key(
         None, "Select a document as a negative at most this often.", within=NATURAL
@@ -153,6 +172,8 @@ class Selection:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for text in self.quota:
+            parse_quota(text)
 
 
 @known_keywords
@@ -174,7 +195,9 @@ class MiningConfig:
     bm25_b: float = key(0.75, "BM25 length normalisation.", within=SHARE)
     stemmer: str = key("english", "Snowball stemmer for BM25, or none.")
     stopwords: str = key("english", "Language of the stop words that BM25 ignores, or none.")
-    encoder: str | None = key(None, "Encoder for dense candidates: hub id, folder, or bundled.")
+    encoder: tuple[str, ...] = key(
+        (), "Encoder that finds candidates: hub id, folder, or bundled. Repeatable.", kind=tuple
+    )
     encoder_revision: str | None = key(None, "Branch, tag or commit of a hub encoder.")
     dtype: str = key("auto", "Model precision. auto: bf16 if the hardware supports it, else fp32.", DTYPES)
     query_prompt: str | None = key(None, "Text before every query, for the encoder [default: the model's].")
@@ -182,7 +205,7 @@ class MiningConfig:
         None, "Text before every document, for the encoder [default: the model's]."
     )
     index: str = key("Flat", "Flat (exact), or a FAISS factory string such as IVF1024,SQfp16.")
-    reranker: str | None = key(None, "Cross-encoder that scores the candidates: hub id or folder.")
+    reranker: tuple[str, ...] = key((), "Reranker that scores the candidates: hub id or folder.", kind=tuple)
     reranker_revision: str | None = key(None, "Branch, tag or commit of a hub reranker.")
     rerank_depth: int | None = key(
         None, "Rerank and keep only this many candidates, by fused rank.", within=DEPTH
@@ -197,6 +220,8 @@ class MiningConfig:
     selection: Selection = field(default_factory=Selection)
 
     def __post_init__(self) -> None:
+        for name in ("encoder", "reranker"):
+            object.__setattr__(self, name, as_tuple(getattr(self, name)))
         check_fields(self)
         check(self)
 
@@ -233,13 +258,10 @@ def check(config: MiningConfig) -> None:
 
 def _check_effects(config: MiningConfig) -> None:
     """Raises UsageError for a setting that would have no effect."""
-    selection = config.selection
     for_encoder = ("encoder_revision", "query_prompt", "document_prompt", "index")
     groups: tuple[tuple[object, str, Any, tuple[str, ...]], ...] = (
         (config.encoder, "an encoder", config, for_encoder),
         (config.reranker, "a reranker", config, ("reranker_revision", "rerank_depth")),
-        (config.bm25, "BM25", selection, ("bm25_quota",)),
-        (config.encoder, "an encoder", selection, ("dense_quota",)),
     )
     for present, what, part, names in groups:
         defaults = {f.name: f.default for f in fields(part)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -12,15 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.arrays import joined_ranges, positions
+from miner.arrays import joined_ranges
 from miner.engine.work import ordered_map, worker_count
+from miner.errors import UsageError, listed, near, shown
 from miner.mining import rules as ruling
 from miner.mining.config import MiningConfig
-from miner.mining.selection import Kept, select
-from miner.schema import CANDIDATES_PER_QUERY, SUSPECTED, Reason
+from miner.mining.selection import Kept, quotas, select
+from miner.schema import CANDIDATES_PER_QUERY, CODES, SUSPECTED, Reason
 from miner.store import evidence as stored
-from miner.store.corpus import document_ids
 from miner.store.database import Database
+from miner.store.runs import StoredRun
+from miner.store.scorers import Scorer
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -117,9 +119,32 @@ class Positives:
 
 @dataclass(frozen=True)
 class Documents:
-    """The ids of all documents, sorted."""
+    """The documents that are candidates of a set of evidence, sorted by id."""
 
+    numbers: Ints
+    """The number of each in the evidence, ascending."""
     ids: pa.Array
+
+    @classmethod
+    def of(cls, store: Database, evidence: str) -> Documents:
+        """Returns those of a set of evidence."""
+        table = stored.pool_documents(store, evidence)
+        return cls(table["doc_no"].to_numpy().astype(np.int64), table["doc_id"].combine_chunks())
+
+    @cached_property
+    def _place_of(self) -> Ints:
+        place_of = np.full(int(self.numbers.max(initial=-1)) + 1, -1, dtype=np.int64)
+        place_of[self.numbers] = np.arange(len(self.numbers))
+        return place_of
+
+    def places(self, candidates: pa.Table) -> Ints:
+        """Returns the place among these documents of each candidate's document."""
+        return np.asarray(self._place_of[candidates["doc_no"].to_numpy()])
+
+    def ids_of(self, candidates: pa.Table) -> pa.ChunkedArray:
+        """Returns the id of each candidate's document, dictionary-encoded."""
+        places = pa.array(self.places(candidates).astype(np.int32))
+        return pa.chunked_array([pa.DictionaryArray.from_arrays(places, self.ids)])
 
     @cached_property
     def hashes(self) -> Hashes:
@@ -137,55 +162,65 @@ class Decision:
     """As `schema.TRIPLETS`, plain ids."""
 
 
-def deciding_score(config: MiningConfig) -> str:
-    """Returns the name of the score that rules look at: `rerank`, `dense` or `bm25`."""
-    if config.reranker:
-        return "rerank"
-    return "dense" if config.encoder else "bm25"
+def deciding_scorer(scorers: Sequence[Scorer], config: MiningConfig) -> Scorer:
+    """Returns the scorer whose scores the rules look at: the one that is named, else the last.
 
-
-def decide(store: Database, evidence: str, reranker: str | None, config: MiningConfig) -> Iterator[Decision]:
-    """Yields the decisions over one set of evidence, slice by slice, in order of query.
-
-    `reranker` is the fingerprint of the reranker whose scores decide, if the configuration has one.
+    Raises UsageError if none has the name.
     """
-    for _, decision in decide_each(store, evidence, reranker, [config]):
+    name = config.rules.decide_by
+    if name is None:
+        return scorers[-1]
+    for one in scorers:
+        if one.name == name:
+            return one
+    names = [one.name for one in scorers]
+    raise UsageError(
+        f"no scorer '{shown(name)}' decides here{near(name, names)}", f"scorers: {listed(names)}"
+    )
+
+
+def decide(store: Database, run: StoredRun, config: MiningConfig) -> Iterator[Decision]:
+    """Yields the decisions over the evidence of a run, slice by slice, in order of query."""
+    for _, decision in decide_each(store, run, [config]):
         yield decision
 
 
 def decide_each(
-    store: Database, evidence: str, reranker: str | None, configs: Sequence[MiningConfig]
+    store: Database, run: StoredRun, configs: Sequence[MiningConfig]
 ) -> Iterator[tuple[int, Decision]]:
     """Yields the decisions of several configurations, which differ in rules and selection alone.
 
-    Each comes with the number of its configuration. The evidence is read once.
+    Each comes with the number of its configuration. One scorer decides in all of them. The evidence is read
+    once.
     """
-    first = configs[0]
-    positives = Positives(stored.scored_positives(store, evidence, deciding_score(first), reranker))
-    documents = Documents(document_ids(store))
-    deciders = [Decider(positives, documents, config) for config in configs]
-    for candidates in candidate_pieces(store, evidence, reranker, first, positives.queries):
+    scorer = deciding_scorer(run.scorers, configs[0])
+    positives = Positives(stored.scored_positives(store, run, scorer))
+    documents = Documents.of(store, run.evidence)
+    deciders = [Decider(positives, documents, config, run.scorers) for config in configs]
+    for candidates in candidate_pieces(store, run, scorer, positives.queries):
         for number, decider in enumerate(deciders):
             for decision in decider.decide(candidates):
                 yield number, decision
 
 
-def candidate_pieces(
-    store: Database, evidence: str, reranker: str | None, config: MiningConfig, queries: int
-) -> Iterator[pa.Table]:
+def candidate_pieces(store: Database, run: StoredRun, scorer: Scorer, queries: int) -> Iterator[pa.Table]:
     """Yields the candidates as `stored.scored_candidates`, of whole queries, a few million at a time."""
-    per_query = stored.candidate_count(store, evidence) // max(1, queries) + 1
+    per_query = stored.candidate_count(store, run.evidence) // max(1, queries) + 1
     step = max(1, _ROWS // per_query)
     for first in range(0, queries, step):
-        bounds = first * CANDIDATES_PER_QUERY, (first + step) * CANDIDATES_PER_QUERY
-        yield stored.scored_candidates(store, evidence, deciding_score(config), reranker, *bounds)
+        yield stored.scored_candidates(store, run, scorer, first, first + step)
 
 
 class Decider:
     """Decides over candidates, in order of query, given the known positives."""
 
-    def __init__(self, positives: Positives, documents: Documents, config: MiningConfig) -> None:
+    def __init__(
+        self, positives: Positives, documents: Documents, config: MiningConfig, scorers: Sequence[Scorer]
+    ) -> None:
         self._positives, self._documents, self._config = positives.scored, documents, config
+        self._quotas = quotas(config.selection, scorers)
+        is_reranker = deciding_scorer(scorers, config).is_reranker
+        self._unknown = Reason.NOT_RERANKED if is_reranker else Reason.NOT_SCORED
         kind = config.rules.reference_positive
         owned = self._positives.owner, self._positives.score, positives.queries
         self._reference = ruling.reference_scores(*owned, kind)
@@ -199,7 +234,7 @@ class Decider:
 
         def _decide(part: pa.Table) -> Decision:
             known = self._positives, self._documents, self._reference, self._median
-            return _Slice(part, *known, self._config).decide(self._served)
+            return _Slice(part, *known, self._config, self._quotas, self._unknown).decide(self._served)
 
         yield from ordered_map(_decide, _slices(candidates), workers)
 
@@ -226,6 +261,10 @@ class _Slice:
     median: Floats
     """Median score of each query's positives."""
     config: MiningConfig
+    quotas: Mapping[int, int]
+    """The most negatives that a retriever, by number, may rank best."""
+    unknown: Reason
+    """Why a candidate is dropped that the deciding scorer did not score."""
 
     @cached_property
     def _query(self) -> Ints:
@@ -238,12 +277,16 @@ class _Slice:
 
     @cached_property
     def _doc(self) -> Ints:
-        return positions(self.candidates["doc_id"], self.documents.ids).astype(np.int64)
+        return self.documents.places(self.candidates)
 
     def decide(self, served: Ints) -> Decision:
         """Returns the decision; with a document cap, adds to the counts in `served`."""
-        codes = self._excluded()
-        codes[(codes == ruling.KEPT) & self._not_scored()] = ruling.REASONS.index(Reason.NOT_SCORED)
+        codes: ruling.Codes = self.candidates["exclusion"].to_numpy().astype(np.int16)
+        free = codes == ruling.KEPT
+        if self.candidates["score"].null_count:
+            codes[free & self.candidates["score"].is_null().to_numpy()] = CODES[self.unknown]
+            free = codes == ruling.KEPT
+        codes[free & self._not_scored()] = CODES[Reason.NOT_SCORED]
         rows, group, reference = self._units(np.flatnonzero(codes == ruling.KEPT))
         best_rank = self.candidates["best_rank"].to_numpy().astype(np.int64)
         judged = self.candidates["judged_negative"].to_numpy()
@@ -251,7 +294,7 @@ class _Slice:
         ruled = ruling.apply(self.config.rules, scored, self.positives.sorted_scores)
         passed = np.flatnonzero(ruled == ruling.KEPT)
         kept = self._kept(rows[passed], group[passed], reference[passed])
-        chosen, slots = select(kept, self.config.selection, served)
+        chosen, slots = select(kept, self.config.selection, served, self.quotas)
         ruled[passed[slots < 0]] = ruling.REASONS.index(Reason.DOCUMENT_CAP)
         suspected = np.isin(ruled, ruling.TOO_HIGH) & (scored.score > self.median[self._query[rows]])
         # A candidate is kept if any of its groups keeps it, else it has the reason of the last group.
@@ -263,20 +306,10 @@ class _Slice:
         )
 
     def _not_scored(self) -> npt.NDArray[np.bool_]:
-        """Which candidates, or all positives of their query, were scored without a finite score."""
+        """Which candidates, or all positives of their query, have no finite score."""
         unscored = ~np.isfinite(self._score)
-        if self.candidates["score"].null_count:
-            unscored &= self.candidates["score"].is_valid().to_numpy()
         nothing_to_compare = np.isnan(self.median)
         return unscored | nothing_to_compare[self._query] if nothing_to_compare.any() else unscored
-
-    def _excluded(self) -> ruling.Codes:
-        """Each candidate's exclusion as the code of its reason, KEPT if it has none."""
-        exclusion = self.candidates["exclusion"].combine_chunks()
-        known = [str(reason) for reason in ruling.REASONS]
-        code_of = np.array([*map(known.index, exclusion.dictionary.to_pylist()), ruling.KEPT], dtype=np.int16)
-        codes: ruling.Codes = code_of[exclusion.indices.fill_null(len(code_of) - 1).to_numpy()]
-        return codes
 
     def _units(self, rows: Ints) -> tuple[Ints, Ints, Floats]:
         """Returns rows of candidates, the group of each, and the score of its reference positive.
@@ -294,11 +327,11 @@ class _Slice:
         return rows, group, self.positives.score[group]
 
     def _kept(self, rows: Ints, group: Ints, reference: Floats) -> Kept:
-        bm25_best = self.candidates["bm25_best"].to_numpy()
+        scorer = self.candidates["best_scorer"].to_numpy()
         key = np.zeros(len(rows), dtype=np.uint64)
         if self.config.selection.strategy != "top":
             key = self._keys[rows]
-        return Kept(group, lambda: self._doc[rows], self._score[rows], reference, bm25_best[rows], key)
+        return Kept(group, lambda: self._doc[rows], self._score[rows], reference, scorer[rows], key)
 
     @cached_property
     def _keys(self) -> Hashes:
@@ -339,7 +372,9 @@ class _Slice:
             {
                 "query_id": table["query_id"].take(pa.array(positive)),
                 "positive_id": table["doc_id"].take(pa.array(positive)),
-                "negative_id": self.candidates["doc_id"].take(pa.array(rows)),
+                "negative_id": pa.DictionaryArray.from_arrays(
+                    pa.array(self._doc[rows].astype(np.int32)), self.documents.ids
+                ),
                 "positive_score": self.positives.score[positive],
                 "negative_score": self._score[rows],
                 "rank": slots[order].astype(np.int32),

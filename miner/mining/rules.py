@@ -25,7 +25,7 @@ class Scored:
     """Candidates before the rules: arrays of one length."""
 
     score: Floats
-    """Deciding score: finite, or NaN if the reranker did not score the pair."""
+    """Deciding score, finite."""
     reference: Floats
     """Score of the reference positive."""
     best_rank: Ints
@@ -174,7 +174,7 @@ def highest(rules: Rules, reference: Floats, positives: Floats) -> Floats:
 
 
 def _outside(rules: Rules, rows: Scored) -> npt.NDArray[np.bool_]:
-    outside = np.isnan(rows.score) | (rows.best_rank <= rules.skip_top)
+    outside = rows.best_rank <= rules.skip_top
     if rules.max_rank is not None:
         outside |= rows.best_rank > rules.max_rank
     return outside

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from miner.arrays import number_within
-from miner.mining.config import Selection
+from miner.errors import UsageError, listed, near, shown
+from miner.mining.config import Selection, parse_quota
+from miner.store.scorers import Scorer
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+NO_QUOTAS: Mapping[int, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,8 @@ class Kept:
     """Returns `doc`; called only if something depends on it."""
     score: Floats
     reference: Floats
-    bm25_best: npt.NDArray[np.bool_]
-    """Whether BM25 ranks it at least as high as the encoder."""
+    scorer: npt.NDArray[np.int8]
+    """The number of the retriever that ranks it best."""
     key: npt.NDArray[np.uint64]
     """A hash of the query's and the document's id, the source of random choices."""
 
@@ -37,19 +42,39 @@ class Kept:
         return self.docs()
 
 
-def select(kept: Kept, config: Selection, served: Ints | None = None) -> tuple[Ints, Ints]:
+def quotas(config: Selection, scorers: Sequence[Scorer]) -> dict[int, int]:
+    """Returns the most negatives of a query that a retriever may rank best, by the number of the retriever.
+
+    Raises UsageError for a quota of a retriever that the run does not have.
+    """
+    numbers = {one.name: one.number for one in scorers if not one.is_reranker}
+    found = {}
+    for text in config.quota:
+        name, most = parse_quota(text)
+        if name not in numbers:
+            raise UsageError(
+                f"quota of '{shown(name)}': the run has no such retriever{near(name, numbers)}",
+                f"retrievers: {listed(numbers)}",
+            )
+        found[numbers[name]] = most
+    return found
+
+
+def select(
+    kept: Kept, config: Selection, served: Ints | None = None, quotas: Mapping[int, int] = NO_QUOTAS
+) -> tuple[Ints, Ints]:
     """Returns the selected rows, and each row's slot: 1 for its group's hardest, 0 if not selected.
 
     `served` counts how often each document was selected; it is used and updated if there is a document cap.
-    Rows that the cap drops have slot -1.
+    Rows that the cap drops have slot -1. `quotas` are those of the function of that name.
     """
     preference = _preference(kept, config)
     order = _sorted_rows(kept, preference)
     capped = np.zeros(0, dtype=np.int64)
     if config.document_cap is None or served is None:
-        allowed = _within_quota(kept, order, config)
+        allowed = _within_quota(kept, order, quotas)
     else:
-        allowed, capped = _under_cap(kept, order, config, served)
+        allowed, capped = _under_cap(kept, order, config, quotas, served)
     chosen = allowed[number_within(kept.group[allowed]) <= config.negatives]
     if config.strategy != "top":
         chosen = chosen[np.lexsort((kept.doc[chosen], -kept.score[chosen], kept.group[chosen]))]
@@ -94,37 +119,36 @@ def _sorted_rows(kept: Kept, preference: Floats) -> Ints:
     return np.lexsort((kept.doc, -preference, kept.group))
 
 
-def _within_quota(kept: Kept, order: Ints, config: Selection) -> Ints:
-    if config.bm25_quota is None and config.dense_quota is None:
-        return order
+def _within_quota(kept: Kept, order: Ints, quotas: Mapping[int, int]) -> Ints:
     allowed = np.ones(len(order), dtype=np.bool_)
-    for is_bm25, quota in ((True, config.bm25_quota), (False, config.dense_quota)):
-        if quota is not None:
-            mine = np.flatnonzero(kept.bm25_best[order] == is_bm25)
-            allowed[mine] = number_within(kept.group[order[mine]]) <= quota
-    return order[allowed]
+    for scorer, quota in quotas.items():
+        mine = np.flatnonzero(kept.scorer[order] == scorer)
+        allowed[mine] = number_within(kept.group[order[mine]]) <= quota
+    return order[allowed] if quotas else order
 
 
-def _under_cap(kept: Kept, order: Ints, config: Selection, served: Ints) -> tuple[Ints, Ints]:
+def _under_cap(
+    kept: Kept, order: Ints, config: Selection, quotas: Mapping[int, int], served: Ints
+) -> tuple[Ints, Ints]:
     """Selects group by group, and drops documents that were selected as often as the cap allows.
 
     Quotas count here too: a dropped candidate does not use up its retriever's quota.
     """
     allowed: list[int] = []
     capped: list[int] = []
-    quotas = [config.negatives if q is None else q for q in (config.dense_quota, config.bm25_quota)]
-    free, left, current = config.negatives, list(quotas), -1
-    docs, groups, retrievers = (column[order].tolist() for column in (kept.doc, kept.group, kept.bm25_best))
-    for row, doc, group, retriever in zip(order.tolist(), docs, groups, retrievers, strict=True):
+    free, left, current = config.negatives, dict(quotas), -1
+    docs, groups, scorers = (column[order].tolist() for column in (kept.doc, kept.group, kept.scorer))
+    for row, doc, group, scorer in zip(order.tolist(), docs, groups, scorers, strict=True):
         if group != current:
-            free, left, current = config.negatives, list(quotas), group
-        if not free or not left[retriever]:
+            free, left, current = config.negatives, dict(quotas), group
+        if not free or not left.get(scorer, 1):
             continue
         if served[doc] >= (config.document_cap or 0):
             capped.append(row)
             continue
         served[doc] += 1
         free -= 1
-        left[retriever] -= 1
+        if scorer in left:
+            left[scorer] -= 1
         allowed.append(row)
     return np.array(allowed, dtype=np.int64), np.array(capped, dtype=np.int64)

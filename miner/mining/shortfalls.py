@@ -14,10 +14,10 @@ import pyarrow as pa
 from miner.errors import counted
 from miner.mining import rules as ruling
 from miner.mining.config import RULES, MiningConfig, Rules
-from miner.mining.decide import Positives, deciding_score
+from miner.mining.decide import Positives
 from miner.mining.pipeline import config_of
 from miner.reporting.tables import percent
-from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason
+from miner.schema import CANDIDATES_PER_QUERY, FREE, KEPT, SUSPECTED, Reason
 from miner.store import evidence as stored
 from miner.store.database import Database
 from miner.store.runs import StoredRun
@@ -123,8 +123,7 @@ class _Short:
             return f"{what}; mine with a larger --depth" if deeper else f"{what}, and there are no others"
         if cause == UNUSED:
             selection = self._config.selection
-            given = [name for name in ("bm25_quota", "dense_quota") if getattr(selection, name) is not None]
-            return f"a quota leaves kept candidates unused; raise {' or '.join(given)}"
+            return f"a quota leaves kept candidates unused; raise quota {' or '.join(selection.quota)}"
         if cause == Reason.DOCUMENT_CAP:
             return "most candidates are already negatives of other queries; raise document_cap"
         if cause == Reason.RANK_WINDOW:
@@ -164,15 +163,12 @@ class _Looser:
         step = max(1, ceil(len(queries) / _SAMPLE))
         self._queries, self._all = queries[::step], step == 1
         self._known: dict[str, tuple[Floats, Floats]] = {}
-        score = deciding_score(config)
-        self._positives = Positives(stored.scored_positives(store, run.evidence, score, run.reranker))
-        table = stored.scored_candidates(
-            store, run.evidence, score, run.reranker, queries=self._queries.tolist()
-        )
+        self._positives = Positives(stored.scored_positives(store, run))
+        table = stored.scored_candidates(store, run, queries=self._queries.tolist())
         self._owner: Ints = table["candidate"].to_numpy() // CANDIDATES_PER_QUERY
         self._score = np.asarray(table["score"].to_numpy(), dtype=np.float64)
         self._judged = np.asarray(table["judged_negative"].to_numpy())
-        self._free = np.asarray(table["exclusion"].is_null().to_numpy())
+        self._free = np.asarray(table["exclusion"].to_numpy() == FREE)
         self._rank: Ints = table["best_rank"].to_numpy().astype(np.int64)
 
     def hint(self) -> str:

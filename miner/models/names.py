@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,3 +136,16 @@ def _fingerprint(path: Path) -> str:
     if settled:
         _DIGESTS[version] = digest.hexdigest()
     return digest.hexdigest()
+
+
+def scorer_name(model: str) -> str:
+    """Returns the short name of a model: a hub id as it is, the last part of a folder, MODEL of URL#MODEL."""
+    if "://" in model:
+        return model.rpartition("#")[2]
+    return Path(model).resolve().name if Path(model).exists() else model
+
+
+def unique_name(name: str, taken: Collection[str]) -> str:
+    """Returns the name, followed by -2, -3, … if it is taken."""
+    numbered = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
+    return next(one for one in numbered if one not in taken)

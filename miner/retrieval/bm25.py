@@ -87,6 +87,8 @@ class Bm25:
     """Searches a collection with BM25; the index is built at the first search."""
 
     name = "bm25"
+    kind = "bm25"
+    proposes = True
 
     def __init__(self, collection: Collection, config: Bm25Config) -> None:
         check(config)

@@ -53,7 +53,8 @@ class Dense:
     A text without a vector is never a hit and has no hits, and its pairs have the score NaN.
     """
 
-    name = "dense"
+    kind = "dense"
+    proposes = True
 
     def __init__(
         self,
@@ -61,9 +62,11 @@ class Dense:
         collection: Collection,
         config: DenseConfig,
         *,
+        name: str = "dense",
         workers: int | None = None,
         progress: Progress = SILENT,
     ) -> None:
+        self.name = name
         self._collection = collection
         self._config = config
         self._progress = progress

@@ -97,12 +97,12 @@ def positives_to_hide(store: Database, run: StoredRun) -> pa.Table:
         same AS (
             SELECT DISTINCT a.role, a.id, b.id AS other FROM alike a JOIN alike b USING (role, key)
             WHERE a.id IN (SELECT unnest([query_id, doc_id]) FROM training_positives
-                WHERE model IN ($encoder, $reranker))),
+                WHERE model IN (SELECT unnest($models::VARCHAR[])))),
         trained AS (
             SELECT DISTINCT q.other AS query_id, d.other AS doc_id FROM training_positives t
             JOIN same q ON q.role = 'queries' AND q.id = t.query_id
             JOIN same d ON d.role = 'documents' AND d.id = t.doc_id
-            WHERE t.model IN ($encoder, $reranker)),
+            WHERE t.model IN (SELECT unnest($models::VARCHAR[]))),
         judged AS (SELECT DISTINCT query_id, doc_id, split FROM {GOLD} WHERE relevance > 0),
         sources AS (SELECT query_id, doc_id, bool_or(source <> '{RELABELLED}') AS people
             FROM {GOLD} GROUP BY ALL),
@@ -124,8 +124,7 @@ def positives_to_hide(store: Database, run: StoredRun) -> pa.Table:
         LEFT JOIN elsewhere e ON e.query_id = p.query_id AND e.doc_id = p.doc_id
         WHERE p.evidence = $evidence ORDER BY p.query_no, p.doc_id""",
         {
-            "encoder": run.encoder,
-            "reranker": run.reranker,
+            "models": run.models,
             "split": run.split,
             "evidence": run.evidence,
         },
@@ -178,7 +177,7 @@ def _decided_by(run: StoredRun) -> dict[str, Any]:
     return {
         "split": run.split,
         "evidence": run.evidence,
-        "reranker": run.reranker,
+        "decider": [run.deciding.name, run.deciding.model],
         "selection": run.config["selection"],
     }
 

@@ -21,8 +21,9 @@ from miner.models.names import BUNDLED
 from miner.store import corpus
 from miner.store.contamination import texts_of
 from miner.store.database import Database
-from miner.store.models import is_trained_here, seen_positives
+from miner.store.models import is_trained_here, model_name, seen_positives
 from miner.store.runs import StoredRun
+from miner.store.scorers import DENSE
 from miner.text import fingerprint
 from miner.training.encoder import base_fingerprint
 from miner.training.encoder_config import SCRATCH
@@ -56,8 +57,12 @@ def off_the_shelf(
         return _opened(store, run, config.off_the_shelf, config)
     if config.training.base != SCRATCH:
         return None
-    own = run.config.get("encoder")
-    names = [own] if own and run.encoder and not is_trained_here(store, run.encoder) else []
+    dense = [one for one in run.scorers if one.kind == DENSE]
+    names = [
+        name
+        for one in dense[-1:]
+        if one.model and not is_trained_here(store, one.model) and (name := model_name(store, one.model))
+    ]
     for name in dict.fromkeys((*names, BUNDLED)):
         try:
             return _opened(store, run, name, config)
@@ -68,7 +73,7 @@ def off_the_shelf(
 
 def _opened(store: Database, run: StoredRun, name: str, config: BenchConfig) -> OffTheShelf:
     """The encoder, with the run's settings if it is the run's: then most vectors are cached."""
-    settings = run.config if name == run.config.get("encoder") else {"dtype": config.training.dtype}
+    settings = run.config if name in run.config["encoder"] else {"dtype": config.training.dtype}
     encoder = Encoder(name, revision=settings.get("encoder_revision"), dtype=settings["dtype"])
     given = {role: settings.get(f"{role}_prompt") for role in ("query", "document")}
     prompts = encoder.prompts | {role: text for role, text in given.items() if text is not None}

@@ -119,7 +119,7 @@ def rules_to_try(
 def _frontier(store: Database, run: StoredRun, seed: int, progress: Progress) -> list[Rules]:
     """Settings from one end of the frontier to the other; a plain list if no positive can be hidden."""
     config = dict(run.config)
-    limits = dict.fromkeys(("bm25_quota", "dense_quota", "document_cap"))
+    limits = {"quota": (), "document_cap": None}
     config["selection"] = {**config["selection"], "strategy": "top", **limits}
     if config["rules"]["reference_positive"] == "each":
         config["rules"] = {**config["rules"], "reference_positive": "lowest"}
@@ -250,7 +250,7 @@ def _decided(store: Database, run: StoredRun, arms: Sequence[Arm]) -> list[pa.Ta
     own = config_of(run)
     configs = [replace(own, rules=arm.rules, selection=arm.selection) for arm in arms]
     parts: list[list[pa.Table]] = [[] for _ in arms]
-    for number, decision in decide_each(store, run.evidence, run.reranker, configs):
+    for number, decision in decide_each(store, run, configs):
         triplets = decision.triplets.select(["query_id", "positive_id", "negative_id"])
         parts[number].append(triplets)
     return [_grouped(pa.concat_tables(tables)) if tables else _NONE for tables in parts]
