@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,34 @@ from miner.store.database import Database
 from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
 
-KILLS = 10
+ROUNDS, KILLS = 2, 5
+"""Stores, and kills of each."""
 DRIVER = """
-import sys
-import miner.mining.scoring, miner.models.vector_cache, miner.retrieval.search
+import os, signal, sys, threading, time
+import miner.engine.work, miner.mining.scoring, miner.models.vector_cache, miner.retrieval.search
 # Small chunks, so that there are many points between which to be killed.
 miner.retrieval.search.CHUNK = 8
 miner.models.vector_cache.CHUNK = 16
 miner.mining.scoring.CHUNK = 64
+chunks, seconds = int(os.environ.get("KILL_AFTER_CHUNKS", -1)), float(os.environ.get("KILL_SECONDS", 0))
+commit, committed = miner.engine.work.commit_chunk, 0
+
+def kill():
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def commit_and_count(*arguments, **constants):
+    global committed
+    commit(*arguments, **constants)
+    committed += 1
+    if committed == chunks:
+        threading.Thread(target=kill, daemon=True).start()
+
+miner.engine.work.commit_chunk = commit_and_count
 from miner.cli.main import main
 main(sys.argv[1:])
 """
+"""Kills itself so many seconds after so many chunks: in the work, however fast the machine is."""
 
 
 @pytest.fixture(scope="module")
@@ -86,52 +102,45 @@ def exported(path: Path, out: Path) -> bytes:
     return data
 
 
-Undisturbed = tuple[tuple[Any, ...], float, bytes]
+Undisturbed = tuple[tuple[Any, ...], int, bytes]
+"""What the store holds, the number of chunks, the export."""
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, reranker: Path) -> Undisturbed:
     path = tmp_path_factory.mktemp("undisturbed") / "s.duckdb"
     fill(path)
-    started = time.monotonic()
     subprocess.run(command(path, reranker, 1), check=True, capture_output=True)
-    seconds = time.monotonic() - started
-    return dump(path), seconds, exported(path, path.with_name("out"))
+    return dump(path), len(ledger(path)), exported(path, path.with_name("out"))
 
 
 @pytest.mark.slow
 def test_kill_9_at_any_point_changes_nothing(
     tmp_path: Path, reranker: Path, undisturbed: Undisturbed
 ) -> None:
-    expected, seconds, exported_undisturbed = undisturbed
+    expected, chunks, exported_undisturbed = undisturbed
     rng = random.Random(9)
-    kills = mid_run = rounds = 0
-    while rounds < 4 * KILLS and (kills < KILLS or mid_run < KILLS // 3):
-        path = tmp_path / f"s{rounds}.duckdb"
-        rounds += 1
+    killed = 0
+    for number in range(ROUNDS):
+        path = tmp_path / f"s{number}.duckdb"
         fill(path)
-        while True:
+        for _ in range(KILLS):
             before = ledger(path)
-            process = subprocess.Popen(
-                command(path, reranker, 2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            # Sooner or later than this does not matter: whatever the moment, the end is the same.
-            time.sleep(seconds * rng.uniform(0.3, 1.0))
-            killed = process.poll() is None
-            os.kill(process.pid, signal.SIGKILL) if killed else None
-            assert process.wait() == (-signal.SIGKILL if killed else 0)
+            after_chunks = rng.randint(1, max(1, (chunks - len(before)) // 2))
+            moment = {"KILL_AFTER_CHUNKS": str(after_chunks), "KILL_SECONDS": str(rng.choice([0, 0.01, 0.1]))}
+            ended = subprocess.run(
+                command(path, reranker, 2), env=os.environ | moment, capture_output=True
+            ).returncode
+            assert ended in (-signal.SIGKILL, 0)
+            killed += ended != 0
             after = ledger(path)
             assert before <= after, "a finished chunk was computed again"
-            mid_run += killed and len(after) > len(before)
-            kills += killed
-            if not killed or kills % KILLS == 0:
-                break
+            assert len(after) >= len(before) + after_chunks
         subprocess.run(command(path, reranker, 2), check=True, capture_output=True)
         assert ledger(path) >= after
         assert dump(path) == expected
-        out = tmp_path / f"out{rounds}"
-        assert exported(path, out) == exported_undisturbed
-    assert mid_run >= KILLS // 3, "too few kills fell into the work itself"
+        assert exported(path, tmp_path / f"out{number}") == exported_undisturbed
+    assert killed >= ROUNDS * KILLS // 2
 
 
 @pytest.mark.slow
