@@ -9,11 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from miner.export import ExportConfig, ExportReport, export_run
-from miner.schema import CANDIDATES_PER_QUERY, KEPT, Reason
+from miner.schema import KEPT, Reason
 from miner.store.corpus import content_hashes
 from miner.store.database import Database
 from miner.store.models import record_model
 from miner.store.runs import StoredRun, begin_run, finish_run
+from miner.store.scorers import Scorer
 
 DOCUMENTS = [
     ("d1", "Cats", "They purr, mostly."),
@@ -44,8 +45,9 @@ def make_run(name: str, **changes: object) -> StoredRun:
         "run_id": f"id-{name}", "name": name, "split": "train",
         "config": {"negatives": 2, "rules": {"relative_margin": 0.05}, "index": "Flat|x"},
         "inputs": {}, "versions": {"duckdb": "2.0"}, "seed": 7,
-        "evidence": "ev", "encoder": "enc1", "reranker": None, "negatives": 2, "status": "running",
+        "evidence": "ev", "decider": 0, "negatives": 2, "status": "running",
         "started": datetime(2026, 1, 2, 3, 4, 5), "finished": None,
+        "scorers": (Scorer(0, "bundled", "dense", "enc1"),),
     }  # fmt: skip
     return StoredRun(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -59,13 +61,13 @@ def fill(
     store.insert("queries", _table("query_id text text_key", [(*row, n) for n, row in enumerate(QUERIES)]))
     pairs = [("ev", 0, "q1", "d1"), ("ev", 0, "q1", "d2"), ("ev", 1, "q2", "d3"), ("ev", 2, "q3", "d1")]
     store.insert("positives", _table("evidence query_no query_id doc_id", pairs))
-    seen = [
-        ("ev", 1, "q1", "d3", 1),
-        ("ev", 2, "q1", "007", 2),
-        ("ev", CANDIDATES_PER_QUERY + 1, "q2", "d4", 1),
-        ("ev", CANDIDATES_PER_QUERY + 2, "q2", "d1", 2),
-    ]
-    store.insert("candidates", _table("evidence candidate query_id doc_id fused_rank", seen))
+    ids = ["007", "d1", "d3", "d4"]
+    numbers = [(number, doc_id) for number, doc_id in enumerate(ids)]
+    store.insert("pool_documents", _table("doc_no doc_id", numbers), evidence="ev")
+    pools = [(0, "q1", [2, 0]), (1, "q2", [3, 1]), (2, "q3", [])]
+    columns = "query_no query_id doc_nos exclusions judged_negative best_ranks best_scorers"
+    rows = [(*row, [-1] * (n := len(row[2])), [False] * n, [1, 2][:n], [0] * n) for row in pools]
+    store.insert("pools", _table(columns, rows), evidence="ev")
     record_model(store, "enc1", "encoder", "bundled", {})
     run = run or make_run("first")
     begin_run(store, replace(run, inputs={**content_hashes(store, run.split), "encoder": "enc1"}))

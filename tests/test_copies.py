@@ -151,14 +151,14 @@ def test_hiding_a_positive_opens_its_copies_under_other_titles(tmp_path: Path) -
         evidence = replay.hide(hidden)
         after = dict(
             zip(
-                evidence.candidates["doc_id"].to_pylist(),
+                (ids := replay.documents.ids_of(evidence.candidates).to_pylist()),
                 evidence.candidates["exclusion"].to_pylist(),
                 strict=True,
             )
         )
-        assert after["twin"] is None
+        assert after["twin"] == FREE
         (row,) = evidence.row[hidden]
-        assert evidence.candidates["doc_id"][int(row)].as_py() in ("m", "twin", "bare")
+        assert ids[int(row)] in ("m", "twin", "bare")
 
 
 def test_dedup_and_training_know_copies_under_other_titles(tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ def test_manifest(store: Database, tmp_path: Path) -> None:
             "inputs": {**content_hashes(store, "train"), "encoder": "enc1"},
             "versions": {"duckdb": "2.0"},
         },
-        "models": {"encoder": {"name": "bundled", "fingerprint": "enc1"}},
+        "scorers": [{"scorer": "bundled", "kind": "dense", "name": "bundled", "fingerprint": "enc1"}],
+        "decided_by": "bundled",
         "candidates": {"selected": 3, "relative_margin": 1},
         "shortfalls": {"queries": 2, "reasons": {"no_candidates": 1, "relative_margin": 1}},
         "files": [

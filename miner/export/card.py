@@ -18,6 +18,7 @@ from miner.models.similarity import SCORES
 from miner.reporting.cards import dataset_front_matter
 from miner.reporting.tables import markdown_table, shortened
 from miner.schema import Reason
+from miner.store import scorers
 
 SHOWN = 400
 """How many characters of a text the example and the settings show."""
@@ -45,6 +46,13 @@ _MEANINGS: Mapping[str, str] = {
     Reason.NOT_SCORED: "the candidate or the query's positives have no finite score",
 }
 
+_KINDS: Mapping[str, str] = {
+    **dict.fromkeys(scorers.ENCODERS, "encoder"),
+    scorers.VECTORS: "vectors",
+    scorers.IMPORTED: "candidates",
+    RERANKER: "reranker",
+}
+"""What the kinds of scorers are called in a card."""
 _SCORES: Mapping[str, str] = {
     RERANKER: "The scores are those of the reranker `{name}`.",
     ENCODER: "The scores are {scores} of the encoder `{name}`: a model trained on them imitates it.",
@@ -165,7 +173,7 @@ def _training(manifest: Manifest, plan: Plan, path: str) -> str:
 
 def _mining(manifest: Manifest) -> str:
     run = manifest["run"]
-    names = [f"- {one['kind']}: `{one['name']}`" for one in manifest["scorers"] if "name" in one]
+    names = [f"- {_KINDS[one['kind']]}: `{one['name']}`" for one in manifest["scorers"] if "name" in one]
     wanted, short = run["negatives"], manifest["shortfalls"]["queries"]
     parts = [
         f"""## How it was mined

@@ -44,11 +44,6 @@ def key(
     return field(default=default, metadata=metadata | ({} if within is None else {"range": within}))
 
 
-def as_tuple(value: Any) -> tuple[str, ...]:
-    """Returns one text, several, or None as a tuple."""
-    return () if value is None else (value,) if isinstance(value, str) else tuple(value)
-
-
 DEFAULT_MARGIN = 0.05
 """The relative margin that is in force if no rule is named."""
 _UNSET: Any = object()
@@ -220,8 +215,9 @@ class MiningConfig:
     selection: Selection = field(default_factory=Selection)
 
     def __post_init__(self) -> None:
-        for name in ("encoder", "reranker"):
-            object.__setattr__(self, name, as_tuple(getattr(self, name)))
+        for name in SEVERAL:
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, (value,))
         check_fields(self)
         check(self)
 
@@ -232,6 +228,8 @@ class MiningConfig:
         return Bm25Config(self.bm25_backend, variant, self.bm25_k1, self.bm25_b, self.stemmer, self.stopwords)
 
 
+SEVERAL = ("encoder", "reranker")
+"""The settings that name scorers; one text stands for a list of one."""
 TABLES: Tables = {
     "": settings_of(MiningConfig),
     "rules": settings_of(Rules),
