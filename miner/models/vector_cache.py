@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -399,14 +399,27 @@ def _among(keys: Keys, known: set[bytes]) -> Flags:
     return np.fromiter((bool(known) and key.tobytes() in known for key in keys), bool, len(keys))
 
 
-def gather(matrix: Vectors, rows: RowNumbers) -> Vectors:
+class Matrix(Protocol):
+    """Vectors by row, such as a mapped array: what a search reads, in pieces."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of rows, and the length of a vector."""
+        ...
+
+    def __getitem__(self, rows: slice | RowNumbers, /) -> Vectors:
+        """Returns these rows as float32."""
+        ...
+
+
+def gather(matrix: Matrix, rows: RowNumbers) -> Vectors:
     """Returns `matrix[rows]`, without a copy if the rows are consecutive."""
     if rows[-1] - rows[0] + 1 == len(rows):
         return np.ascontiguousarray(matrix[rows[0] : rows[-1] + 1])
     return np.ascontiguousarray(matrix[rows])
 
 
-def release(vectors: Vectors) -> None:
+def release(vectors: Matrix) -> None:
     """Frees the memory of a mapped matrix's pages; the next use reads them from disk again.
 
     Without it, the process keeps all vectors of a large collection in memory after reading them once.

@@ -21,7 +21,7 @@ from miner.errors import MissingExtraError
 from miner.models.device import resolve_device
 from miner.models.encoder import Vectors
 from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN, matrix
-from miner.models.vector_cache import RowNumbers, gather, release
+from miner.models.vector_cache import Matrix, RowNumbers, gather, release
 from miner.processors import cores
 
 BLOCK = 32_768
@@ -50,7 +50,7 @@ def require_search_library() -> None:
 
 
 def nearest(
-    vectors: Vectors, documents: Vectors, rows: RowNumbers, k: int, similarity: str = COSINE
+    vectors: Vectors, documents: Matrix, rows: RowNumbers, k: int, similarity: str = COSINE
 ) -> Neighbours:
     """Returns the k of `documents[rows]` that are nearest to each vector, by fp32 scores, in no order."""
     search = _faiss_block if importlib.util.find_spec("faiss") else _torch_block
