@@ -28,7 +28,7 @@ _EXAMPLES = 3
 class GivenVectors:
     """Searches a collection by given vectors of its documents and queries; `VectorSearch` says how.
 
-    A text without a vector, or with one that is not finite, is never a hit and has no hits, and its pairs have
+    A text without a vector, or with one that is not finite, is never a hit, has no hits, and its pairs have
     the score NaN. For cosine, the vectors are brought to length 1, and one of length 0 is as good as missing.
     """
 

@@ -3,10 +3,10 @@
 There are two layouts.
 
 Lists: Parquet files `queries` (query_id, query), `documents` (document_id, document) and `scores` (query_id,
-and a list each of document_ids and scores), as in lightonai/embeddings-fine-tuning on the Hugging Face hub.
-`scores` has a row for each positive of a query: the first document is the positive, the others are mined. The
-rows of cross-encoder/lightonai-embeddings-fine-tuning-reranked-v1 also list their positive_ids. In the sets for
-distillation with PyLate, the third part is `train`, and nothing says which documents are relevant.
+lists document_ids and scores), as in lightonai/embeddings-fine-tuning on the Hugging Face hub. `scores` has a
+row there for each positive of a query: its first document is the positive, the others are mined. In
+cross-encoder/lightonai-embeddings-fine-tuning-reranked-v1 there is a list of positive_ids too. In the sets of
+PyLate the third part is `train`, and nothing says which documents are relevant.
 
 Rows: FlagEmbedding's JSON lines with a query, lists `pos` and `neg` of texts, and lists `pos_scores` and
 `neg_scores`.
@@ -256,7 +256,9 @@ def candidates_of_lists(parts: Sequence[Columns], origin: str) -> Candidates:
         if wrong.any():
             row = int(wrong.argmax())
             raise columns.at(
-                row, f"{sizes[0][row]} documents, but {sizes[1][row]} scores", "give every document a score"
+                row,
+                f"{counted(int(sizes[0][row]), 'document')}, but {counted(int(sizes[1][row]), 'score')}",
+                "give every document a score",
             )
         row_of = np.repeat(np.arange(len(documents)), sizes[0])
 
