@@ -394,7 +394,8 @@ def test_vectors_of_another_collection_are_refused(tmp_path: Path) -> None:
         GivenVectors(collection(["d-1", "x"], ["q"]), read_vectors(tmp_path), name="mine")
     assert str(caught.value) == (
         f"{tmp_path}/documents.npy: none of its ids (D-1, D-2) is among the documents of the store (d-1, x) "
-        "(did you mean 'd-1'?); ids are compared character by character: write those of the store into the file"
+        "(did you mean 'd-1'?); ids are compared character by character: write those of the store into the "
+        "file"
     )
 
 

@@ -77,7 +77,7 @@ class _Side:
     """The queries or the documents of candidates, by position in the collection."""
 
     positions: Ints
-    """Of each candidate; -1 for an unknown id."""
+    """The position of each candidate's query or document; -1 for an unknown id."""
     unknown: list[str]
     """The ids that the collection does not have."""
     known: int
