@@ -23,11 +23,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from miner.arrays import Matrix
 from miner.engine.progress import SILENT, CountedInto, Progress
 from miner.errors import MinerError
 from miner.models.encoder import Encoder, Flags, Vectors
@@ -397,19 +398,6 @@ def _names(keys: Keys) -> set[bytes]:
 def _among(keys: Keys, known: set[bytes]) -> Flags:
     """Returns which of the keys are in `known`."""
     return np.fromiter((bool(known) and key.tobytes() in known for key in keys), bool, len(keys))
-
-
-class Matrix(Protocol):
-    """Vectors by row, such as a mapped array: what a search reads, in pieces."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The number of rows, and the length of a vector."""
-        ...
-
-    def __getitem__(self, rows: slice | RowNumbers, /) -> Vectors:
-        """Returns these rows as float32."""
-        ...
 
 
 def gather(matrix: Matrix, rows: RowNumbers) -> Vectors:

@@ -15,13 +15,14 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
+from miner.arrays import Matrix
 from miner.engine.load import free_threads
 from miner.engine.progress import SILENT, Progress
 from miner.errors import MissingExtraError
 from miner.models.device import resolve_device
 from miner.models.encoder import Vectors
 from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN, matrix
-from miner.models.vector_cache import Matrix, RowNumbers, gather, release
+from miner.models.vector_cache import RowNumbers, gather, release
 from miner.processors import cores
 
 BLOCK = 32_768

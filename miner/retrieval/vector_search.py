@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from miner.arrays import joined_ranges, number_within
+from miner.arrays import Matrix, joined_ranges, number_within
 from miner.collection.collection import Floats, Hits, Ints
 from miner.engine.progress import SILENT, Progress
 from miner.errors import MissingExtraError, UsageError
 from miner.models.encoder import Vectors
 from miner.models.similarity import COSINE, DOT, MANHATTAN, pairwise
-from miner.models.vector_cache import Matrix, RowNumbers, gather, release
+from miner.models.vector_cache import RowNumbers, gather, release
 from miner.retrieval.index import check_index
 from miner.retrieval.nearest import BLOCK, Neighbours, faiss_metric, nearest, search_threads
 

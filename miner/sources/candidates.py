@@ -124,10 +124,10 @@ def _ranks(columns: Columns, known: pa.ChunkedArray | None) -> pa.Array:
         return _whole(as_numbers(column, name, columns.at, columns.file.origin), name, columns.at)
     rows = np.flatnonzero(known.to_numpy())
 
-    def at(row: int, what: str, hint: str) -> InputError:
+    def _at(row: int, what: str, hint: str) -> InputError:
         return columns.at(int(rows[row]), what, hint)
 
-    whole = _whole(as_numbers(column.filter(known), name, at, columns.file.origin), name, at)
+    whole = _whole(as_numbers(column.filter(known), name, _at, columns.file.origin), name, _at)
     ranks = np.zeros(len(column), dtype=np.int32)
     ranks[rows] = whole.to_numpy()
     return pa.array(ranks, mask=~known.to_numpy())

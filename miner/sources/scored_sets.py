@@ -141,13 +141,13 @@ def open_scored_set(source: str, folder: Path, config: SourceConfig) -> Source:
         *_without_judgments(source, name, lists),
     ]
 
-    def parts() -> Iterator[Part]:
+    def _parts() -> Iterator[Part]:
         for table in tables:
             yield from one_kind_parts(source, [table], config)
         for file in lists:
             yield from _judgments(file, split, first_is_relevant=name == _JUDGED)
 
-    return Source(source, sum(file.size for file in read), "bytes", parts(), "\n".join(notes))
+    return Source(source, sum(file.size for file in read), "bytes", _parts(), "\n".join(notes))
 
 
 def _text_layout(origin: str, names: Sequence[str], kind: str) -> Layout:
@@ -262,7 +262,7 @@ def candidates_of_lists(parts: Sequence[Columns], origin: str) -> Candidates:
             )
         row_of = np.repeat(np.arange(len(documents)), sizes[0])
 
-        def at(
+        def _at(
             element: int, what: str, hint: str, columns: Columns = columns, rows: object = row_of
         ) -> InputError:
             return columns.at(int(rows[element]), what, hint)  # type: ignore[index]
@@ -270,8 +270,8 @@ def candidates_of_lists(parts: Sequence[Columns], origin: str) -> Candidates:
         query = ids(columns, "query")
         queries.append(pa.DictionaryArray.from_arrays(query.indices.take(pa.array(row_of)), query.dictionary))
         flat = (pa.chunked_array([pc.list_flatten(one)]) for one in (documents, score))
-        docs.append(encoded(next(flat), "a document id", at, columns.file.origin))
-        scores.append(as_numbers(next(flat), "a score", at, columns.file.origin))
+        docs.append(encoded(next(flat), "a document id", _at, columns.file.origin))
+        scores.append(as_numbers(next(flat), "a score", _at, columns.file.origin))
     return _merged(
         _one_array(pa.chunked_array(queries).unify_dictionaries()),
         _one_array(pa.chunked_array(docs).unify_dictionaries()),

@@ -325,10 +325,10 @@ def _table(files: Sequence[File], role: str) -> IdVectors:
             width = parts[0].shape[1] if parts else None
             parts.append(_matrix(vectors, width, file, before))
 
-            def at(row: int, what: str, hint: str, file: File = file, before: int = before) -> InputError:
+            def _at(row: int, what: str, hint: str, file: File = file, before: int = before) -> InputError:
                 return InputError(f"{file.origin}:{before + row + 1}: {what}", hint)
 
-            found = encoded(pa.chunked_array([keys]), "the id", at, file.origin)
+            found = encoded(pa.chunked_array([keys]), "the id", _at, file.origin)
             ids.append(found.dictionary_decode())
             before += batch.num_rows
     if not parts:
