@@ -95,11 +95,11 @@ def test_hits_and_scores_are_those_of_a_dict(
     retriever = Imported(texts, candidates(scores), name="run")
     doc_ids, query_ids = texts.doc_ids.to_pylist(), texts.query_ids.to_pylist()
     for start in range(0, len(query_ids), chunk):
-        asked = range(start, min(start + chunk, len(query_ids)))
-        hits = retriever.search(asked, depth)
+        chosen = range(start, min(start + chunk, len(query_ids)))
+        hits = retriever.search(chosen, depth)
         expected = [
             (number, doc, rank, score)
-            for number in asked
+            for number in chosen
             for rank, (doc, score) in enumerate(best(known, query_ids[number], depth, doc_ids), 1)
         ]
         columns = (hits.query, [doc_ids[doc] for doc in hits.doc], hits.rank, hits.score)

@@ -19,7 +19,7 @@ from miner.sources import scored_sets
 from miner.sources.columns import (
     BLOCK,
     Choice,
-    Columns,
+    ArrowColumns,
     as_numbers,
     candidates_table,
     column_named,
@@ -115,7 +115,7 @@ def _choose(file: File, names: Sequence[str]) -> Choice:
     )
 
 
-def _ranks(columns: Columns, known: pa.ChunkedArray | None) -> pa.Array:
+def _ranks(columns: ArrowColumns, known: pa.ChunkedArray | None) -> pa.Array:
     """Returns the ranks as int32; raises InputError for one that is not a whole number from 0."""
     column, name = columns["rank"], f"column '{shown(columns.choice['rank'])}'"
     if pa.types.is_string(column.type) and known is not None:

@@ -38,8 +38,8 @@ LISTS = ("documents", "scores", "positives")
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Columns of a file, by role."""
+class ArrowColumns:
+    """ArrowColumns of a file, by role."""
 
     file: File
     names: tuple[str, ...]
@@ -66,7 +66,7 @@ class Columns:
         return [name for name in self.names if name not in self.choice.values()]
 
 
-def read_columns(file: File, choose: Callable[[Sequence[str]], Choice]) -> Columns:
+def read_columns(file: File, choose: Callable[[Sequence[str]], Choice]) -> ArrowColumns:
     """Returns the columns that `choose` picks from the names of a .csv, .tsv, .json, .jsonl or .parquet file.
 
     Raises InputError for a file that cannot be read, with its line if possible.
@@ -85,7 +85,7 @@ def _unreadable(file: File, error: Exception) -> InputError:
     return InputError(f"{file.origin}: cannot be read: {error}", "check the file, or write it again")
 
 
-def _parquet(file: File, choose: Callable[[Sequence[str]], Choice]) -> Columns:
+def _parquet(file: File, choose: Callable[[Sequence[str]], Choice]) -> ArrowColumns:
     names = open_table(file).columns
     choice = choose(names)
     try:
@@ -94,10 +94,10 @@ def _parquet(file: File, choose: Callable[[Sequence[str]], Choice]) -> Columns:
         values.validate(full=True)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise _unreadable(file, error) from error
-    return Columns(file, names, choice, values)
+    return ArrowColumns(file, names, choice, values)
 
 
-def _delimited(file: File, choose: Callable[[Sequence[str]], Choice]) -> Columns:
+def _delimited(file: File, choose: Callable[[Sequence[str]], Choice]) -> ArrowColumns:
     table = open_table(file)
     choice = choose(table.columns)
     sign = "\t" if file.suffix == ".tsv" else ","
@@ -116,10 +116,10 @@ def _delimited(file: File, choose: Callable[[Sequence[str]], Choice]) -> Columns
         values = pa.csv.read_csv(file.path, pa.csv.ReadOptions(block_size=BLOCK), parsing, converting)
     except (pa.ArrowException, UnicodeDecodeError):
         return _rows(table, file, choose)
-    return Columns(file, table.columns, choice, values)
+    return ArrowColumns(file, table.columns, choice, values)
 
 
-def _json(file: File, choose: Callable[[Sequence[str]], Choice]) -> Columns | None:
+def _json(file: File, choose: Callable[[Sequence[str]], Choice]) -> ArrowColumns | None:
     """Returns the columns by Arrow's reader; None if only the reader of rows reads it as written."""
     first = next((line for line in lines(file) if line.text.strip()), None)
     if first is None or not first.text.lstrip().startswith("{"):
@@ -139,7 +139,7 @@ def _json(file: File, choose: Callable[[Sequence[str]], Choice]) -> Columns | No
     chosen = values.select(list(dict.fromkeys(choice.values())))
     if not all(_as_written(role, chosen[name].type) for role, name in choice.items()):
         return None
-    return Columns(file, tuple(values.column_names), choice, chosen)
+    return ArrowColumns(file, tuple(values.column_names), choice, chosen)
 
 
 def _type(role: str, value: object) -> pa.DataType | None:
@@ -160,7 +160,7 @@ def _as_written(role: str, kind: pa.DataType) -> bool:
     return role not in TEXTS or pa.types.is_string(inner) or pa.types.is_integer(inner)
 
 
-def _rows(table: Table, file: File, choose: Callable[[Sequence[str]], Choice]) -> Columns:
+def _rows(table: Table, file: File, choose: Callable[[Sequence[str]], Choice]) -> ArrowColumns:
     """Returns the columns by the reader of rows, all as texts; raises InputError for a bad row."""
     choice = choose(table.columns)
     single = [name for role, name in choice.items() if role not in LISTS]
@@ -175,10 +175,10 @@ def _rows(table: Table, file: File, choose: Callable[[Sequence[str]], Choice]) -
             found[name].append([passage.text for passage in passages])
     types = {name: pa.string() for name in single} | {name: pa.list_(pa.string()) for name in several}
     values = pa.table({name: pa.array(found[name], types[name]) for name in found})
-    return Columns(file, table.columns, choice, values)
+    return ArrowColumns(file, table.columns, choice, values)
 
 
-def ids(columns: Columns, role: str) -> pa.DictionaryArray:
+def ids(columns: ArrowColumns, role: str) -> pa.DictionaryArray:
     """Returns a column of ids as texts, dictionary-encoded.
 
     Raises InputError for a missing id, and for a column of anything but texts and whole numbers.
@@ -211,7 +211,7 @@ def encoded(
     return pa.DictionaryArray.from_arrays(codes, values).cast(ID)
 
 
-def numbers(columns: Columns, role: str) -> pa.Array:
+def numbers(columns: ArrowColumns, role: str) -> pa.Array:
     """Returns a column of numbers as float64; raises InputError for a value that is not a finite number."""
     name, column = columns.choice[role], columns[role]
     return as_numbers(column, f"column '{shown(name)}'", columns.at, columns.file.origin)
@@ -244,13 +244,13 @@ def as_numbers(
     return pa.concat_arrays(found.chunks) if found.num_chunks else pa.array([], pa.float64())
 
 
-def is_list_column(columns: Columns, role: str) -> bool:
+def is_list_column(columns: ArrowColumns, role: str) -> bool:
     """Returns whether a column has a list in each row."""
     kind = columns[role].type
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def require_lists(columns: Columns) -> None:
+def require_lists(columns: ArrowColumns) -> None:
     """Raises InputError if a chosen column of lists has other values."""
     for role in columns.choice:
         if role in LISTS and not is_list_column(columns, role):

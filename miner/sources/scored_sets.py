@@ -30,7 +30,7 @@ from miner.collection.given import Candidates
 from miner.errors import InputError, counted, listed, near, shown
 from miner.sources.columns import (
     Choice,
-    Columns,
+    ArrowColumns,
     as_numbers,
     candidates_table,
     column_named,
@@ -242,7 +242,7 @@ def _choose_lists(names: Sequence[str]) -> Choice:
     return {role: name for role, name in choice.items() if role != "positives"}
 
 
-def candidates_of_lists(parts: Sequence[Columns], origin: str) -> Candidates:
+def candidates_of_lists(parts: Sequence[ArrowColumns], origin: str) -> Candidates:
     """Returns the pairs of rows with a list of documents and a list of scores as candidates.
 
     A pair may be in several rows of its query. Raises InputError for lists of different lengths.
@@ -263,7 +263,7 @@ def candidates_of_lists(parts: Sequence[Columns], origin: str) -> Candidates:
         row_of = np.repeat(np.arange(len(documents)), sizes[0])
 
         def _at(
-            element: int, what: str, hint: str, columns: Columns = columns, rows: object = row_of
+            element: int, what: str, hint: str, columns: ArrowColumns = columns, rows: object = row_of
         ) -> InputError:
             return columns.at(int(rows[element]), what, hint)  # type: ignore[index]
 
