@@ -18,8 +18,8 @@ from miner.errors import InputError, counted, listed, near, shown
 from miner.sources import scored_sets
 from miner.sources.columns import (
     BLOCK,
-    Choice,
     ArrowColumns,
+    Choice,
     as_numbers,
     candidates_table,
     column_named,
@@ -201,22 +201,22 @@ def _run(file: File) -> tuple[pa.DictionaryArray, pa.DictionaryArray, pa.Array, 
     parts: list[list[pa.Array]] = [[] for _ in _RUN]
     before = 0
     for chunk in _text_lines(file):
-        words = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(chunk))
-        words = words.filter(pc.not_equal(pc.list_element(words, 0), ""))
-        wrong = pc.not_equal(pc.list_value_length(words), len(_RUN))
+        rows = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(chunk))
+        rows = rows.filter(pc.not_equal(pc.list_element(rows, 0), ""))
+        wrong = pc.not_equal(pc.list_value_length(rows), len(_RUN))
         if pc.any(wrong).as_py():
             row = pc.index(wrong, True).as_py()
-            fields = counted(len(words[row]), "field")
+            fields = counted(len(rows[row]), "field")
             raise _at_line(
                 file,
                 before + row,
                 f"{fields}; a line of a TREC run is `{' '.join(_RUN)}`",
                 "correct the line",
             )
-        before += len(words)
-        fields = pc.list_flatten(words)
-        for at, part in enumerate(parts[:-1]):
-            part.append(fields.take(pa.array(np.arange(at, len(fields), len(_RUN)))))
+        before += len(rows)
+        words = pc.list_flatten(rows)
+        for field, part in enumerate(parts[:-1]):
+            part.append(words.take(pa.array(np.arange(field, len(words), len(_RUN)))))
     query, _, doc, rank, score = (pa.chunked_array(part, pa.string()) for part in parts[:-1])
     at = partial(_at_line, file)
     return (

@@ -39,7 +39,7 @@ LISTS = ("documents", "scores", "positives")
 
 @dataclass(frozen=True)
 class ArrowColumns:
-    """ArrowColumns of a file, by role."""
+    """Columns of a file, by role."""
 
     file: File
     names: tuple[str, ...]

@@ -29,8 +29,8 @@ from miner.arrays import pair_keys
 from miner.collection.given import Candidates
 from miner.errors import InputError, counted, listed, near, shown
 from miner.sources.columns import (
-    Choice,
     ArrowColumns,
+    Choice,
     as_numbers,
     candidates_table,
     column_named,

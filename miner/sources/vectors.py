@@ -46,7 +46,12 @@ _VECTORS = ("vector", "vectors", "embedding", "embeddings", "emb", "values")
 """Names of columns, and of the matrix of a .safetensors with several."""
 _MATRICES, _TABLES = (".npy", ".safetensors"), (".parquet", ".jsonl", ".ndjson")
 _CONFIGS = {"config.json": "similarity", "config_sentence_transformers.json": "similarity_fn_name"}
-_TENSORS = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "BF16": BFLOAT16}
+_TENSORS: dict[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+    "BF16": BFLOAT16,
+}
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib")
 _LONGEST_HEADER = 100_000_000
 _LAYOUT = (
