@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,19 @@ import pyarrow.compute as pc
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
+
+
+class Matrix(Protocol):
+    """Vectors by row, such as a mapped array: what a search reads, in pieces."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of rows, and the length of a vector."""
+        ...
+
+    def __getitem__(self, rows: slice | Int64s, /) -> npt.NDArray[np.float32]:
+        """Returns these rows as float32."""
+        ...
 
 
 def pair_keys(query: npt.NDArray[Any], doc: npt.NDArray[Any]) -> Int64s:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -220,6 +221,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"query": ["tea pot"] * 4, "product_title": ["pot", "jug", "lid", "car"], "esci_label": list("ESCI")}
     )
     pq.write_table(table, folder / "esci.parquet")
+    bring_your_own(folder, documents, queries)
     tiny_bert(folder / "my-bert")
     tiny_bert(folder / "my-reranker", labels=1)
     shutil.copytree(folder / "my-bert", folder / "my-model")
@@ -239,6 +241,44 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(["mine", str(folder / "my.duckdb"), "--encoder", "bundled", "--relative-margin", "none"])
     run(["export", str(folder / "my.duckdb"), str(folder / "my-triplets"), "--format", "triplet"])
     return folder
+
+
+def bring_your_own(folder: Path, documents: dict[str, str], queries: dict[str, str]) -> None:
+    """Writes candidates and vectors of the texts, and sets with scores, as other tools would."""
+    rng = np.random.default_rng(1)
+    scores = {query: dict(zip(documents, rng.random(len(documents)), strict=True)) for query in queries}
+    ranked = {query: sorted(row, key=lambda doc: -row[doc])[:20] for query, row in scores.items()}
+    pairs = [(q, d, rank, scores[q][d]) for q, found in ranked.items() for rank, d in enumerate(found, 1)]
+    rows = [
+        {"query": f"{query} please", "pos": [f"{texts[0]} indeed"], "neg": texts[1:4],
+         "pos_scores": [0.9], "neg_scores": [0.3, 0.2, 0.1]}
+        for query, texts in ((queries[q], [documents[d] for d in found]) for q, found in ranked.items())
+    ]  # fmt: skip
+    write(
+        folder,
+        {
+            "bm25.trec": "\n".join(f"{q} Q0 {d} {rank} {score} bm25" for q, d, rank, score in pairs),
+            "splade.csv": "qid,docid,score\n" + "\n".join(f"{q},{d},{score}" for q, d, _, score in pairs),
+            "scored.jsonl": "\n".join(map(json.dumps, rows)),
+            "my-vectors/documents.ids.txt": "\n".join(documents),
+            "my-vectors/queries.ids.txt": "\n".join(queries),
+        },
+    )
+    for role, texts in (("documents", documents), ("queries", queries)):
+        np.save(folder / "my-vectors" / f"{role}.npy", rng.normal(size=(len(texts), 16)))
+    numbers = {doc: number for number, doc in enumerate(documents)}
+    lists = {
+        "queries": {"query_id": range(len(queries)), "query": list(queries.values())},
+        "documents": {"document_id": range(len(documents)), "document": list(documents.values())},
+        "scores": {
+            "query_id": range(len(queries)),
+            "document_ids": [[numbers[doc] for doc in found] for found in ranked.values()],
+            "scores": [[scores[query][doc] for doc in found] for query, found in ranked.items()],
+        },
+    }
+    for name, columns in lists.items():
+        (folder / "scored-set" / name).mkdir(parents=True)
+        pq.write_table(pa.table(columns), folder / "scored-set" / name / "fiqa-00000-of-00001.parquet")
 
 
 def copy(site: Path, name: str, to: Path) -> None:

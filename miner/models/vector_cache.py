@@ -28,6 +28,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from miner.arrays import Matrix
 from miner.engine.progress import SILENT, CountedInto, Progress
 from miner.errors import MinerError
 from miner.models.encoder import Encoder, Flags, Vectors
@@ -399,14 +400,14 @@ def _among(keys: Keys, known: set[bytes]) -> Flags:
     return np.fromiter((bool(known) and key.tobytes() in known for key in keys), bool, len(keys))
 
 
-def gather(matrix: Vectors, rows: RowNumbers) -> Vectors:
+def gather(matrix: Matrix, rows: RowNumbers) -> Vectors:
     """Returns `matrix[rows]`, without a copy if the rows are consecutive."""
     if rows[-1] - rows[0] + 1 == len(rows):
         return np.ascontiguousarray(matrix[rows[0] : rows[-1] + 1])
     return np.ascontiguousarray(matrix[rows])
 
 
-def release(vectors: Vectors) -> None:
+def release(vectors: Matrix) -> None:
     """Frees the memory of a mapped matrix's pages; the next use reads them from disk again.
 
     Without it, the process keeps all vectors of a large collection in memory after reading them once.

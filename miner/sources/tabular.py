@@ -16,7 +16,7 @@ from miner.sources.files import File, files_in, require_kind, tree, unread
 from miner.sources.grades import Grades, is_grade, require_graded
 from miner.sources.json_rows import open_json
 from miner.sources.labelled import label_parts
-from miner.sources.layouts import Layout, find_layout
+from miner.sources.layouts import SCORES_BESIDE, Layout, find_layout
 from miner.sources.part import Part, Rows, Source
 from miner.sources.qrels import is_judgments
 from miner.sources.table import ROWS_PER_BATCH, Record, Table, batch_records, nested_in
@@ -103,6 +103,9 @@ def _unread(read: Sequence[Read]) -> list[str]:
     grading = [column for column, table in columns.items() if column not in table.nested and is_grade(column)]
     pairs = read[0][1].kind in ("pairs", "triplets")
     hint = f"; if it grades the pairs: --relevance-column {quote(grading[0])}" if grading and pairs else ""
+    scored = [table.origin for name, table in columns.items() if name in SCORES_BESIDE.values()]
+    if scored:
+        hint += f"; miner mine --candidates {quote(scored[0])} reads the scores"
     names = listed(table.described(column) for column, table in columns.items())
     return [f"not read: columns {names}{hint}"]
 
@@ -163,7 +166,7 @@ class _Pairs:
     def _id(self, record: Record, passage: Passage) -> str:
         if self._doc_id is not None:
             return record.values[self._doc_id] or ""
-        return _passage_id(passage)
+        return passage_id(passage)
 
     def _judge(self, query_id: str, doc_id: str, passage: Passage, relevance: float) -> None:
         self._rows.document(doc_id, passage.text or "", passage.title)
@@ -175,17 +178,18 @@ class _Pairs:
                 if is_blank(passage.text):
                     self._rows.reject("empty_text", f"column '{name}' is empty")
                 else:
-                    self._judge(query_id, _passage_id(passage), passage, 0.0)
+                    self._judge(query_id, passage_id(passage), passage, 0.0)
 
 
-def _passage_id(passage: Passage) -> str:
+def passage_id(passage: Passage) -> str:
+    """Returns the id of a passage: its own, or one made from its title and text."""
     if passage.id is not None:
         return passage.id
     text = passage.text or ""
     return content_id("d-", f"{passage.title}\n{text}" if passage.title else text)
 
 
-def _one_kind(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:
+def one_kind_parts(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:
     """Yields the rows of tables of queries or documents alone."""
     rows = Rows()
     for table, layout, _ in tables:
@@ -207,7 +211,8 @@ def _labels(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterat
 
 
 _PARTS = {
-    "pairs": _pairs, "triplets": _pairs, "labels": _labels, "documents": _one_kind, "queries": _one_kind,
+    "pairs": _pairs, "triplets": _pairs, "labels": _labels,
+    "documents": one_kind_parts, "queries": one_kind_parts,
 }  # fmt: skip
 
 
