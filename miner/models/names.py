@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miner.errors import MissingExtraError, ModelError, near
+from miner.models.endpoint import is_served
 from miner.models.weights import model_files, require_safetensors, require_sound
 
 BUNDLED = "bundled"
@@ -51,8 +52,13 @@ def resolve(name: str, revision: str | None = None) -> ModelFolder:
     """Finds a model by hub id, local folder or `bundled`, and fingerprints its files.
 
     `revision` is a hub model's branch, tag or commit. Raises ModelError if there is no such model, it cannot
-    be fetched, or any of its weights is not in safetensors files.
+    be fetched, any of its weights is not in safetensors files, or a server runs it.
     """
+    if is_served(name):
+        raise ModelError(
+            "a served model cannot be used here: its weights are needed, and these are on the server",
+            "name a folder, a hub id, or bundled",
+        )
     if name == BUNDLED:
         path = _bundled()
     elif Path(name).is_dir():

@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from miner.engine.progress import SILENT, CountedInto, Progress
 from miner.errors import MinerError
-from miner.models.encoder import Encoder, Flags, Vectors
+from miner.models.encoder import Flags, TextEncoder, Vectors
 
 CHUNK = 1024
 """Texts encoded between two writes. Ctrl-C or a kill can lose this much work: seconds of a small model."""
@@ -434,7 +434,7 @@ def _distinct(keys: Keys, rows: RowNumbers) -> RowNumbers:
 
 def embed(
     cache: VectorCache,
-    encoder: Encoder,
+    encoder: TextEncoder,
     texts: Sequence[str],
     prompt: str,
     *,
@@ -465,7 +465,7 @@ def embed(
 
 
 def vectors_of(
-    cache: VectorCache, encoder: Encoder, texts: Sequence[str], prompt: str, progress: Progress = SILENT
+    cache: VectorCache, encoder: TextEncoder, texts: Sequence[str], prompt: str, progress: Progress = SILENT
 ) -> Vectors:
     """Returns the vector of every text: shape (len(texts), dimension).
 

@@ -17,6 +17,7 @@ from miner.errors import MinerError, counted
 from miner.evaluation.result import Evaluation
 from miner.models.cached_encoder import CachedEncoder
 from miner.models.encoder import Encoder
+from miner.models.loading import AnyEncoder, open_encoder
 from miner.models.names import BUNDLED
 from miner.store import corpus
 from miner.store.contamination import texts_of
@@ -39,7 +40,7 @@ _CODE = 1
 class OffTheShelf:
     """An encoder that is measured as it is."""
 
-    encoder: Encoder
+    encoder: AnyEncoder
     prompts: Mapping[str, str]
     notes: tuple[str, ...]
 
@@ -69,7 +70,7 @@ def off_the_shelf(
 def _opened(store: Database, run: StoredRun, name: str, config: BenchConfig) -> OffTheShelf:
     """The encoder, with the run's settings if it is the run's: then most vectors are cached."""
     settings = run.config if name == run.config.get("encoder") else {"dtype": config.training.dtype}
-    encoder = Encoder(name, revision=settings.get("encoder_revision"), dtype=settings["dtype"])
+    encoder = open_encoder(name, revision=settings.get("encoder_revision"), dtype=settings["dtype"])
     given = {role: settings.get(f"{role}_prompt") for role in ("query", "document")}
     prompts = encoder.prompts | {role: text for role, text in given.items() if text is not None}
     seen = seen_positives(store, encoder.fingerprint, config.split)
@@ -148,7 +149,7 @@ class Measuring:
         }
         return self._kept(identity, compute)
 
-    def _cached(self, encoder: Encoder, prompts: Mapping[str, str]) -> Evaluation:
+    def _cached(self, encoder: AnyEncoder, prompts: Mapping[str, str]) -> Evaluation:
         """The figures of an encoder whose vectors are cached beside the store."""
 
         def compute(_: Path) -> dict[str, Any]:
