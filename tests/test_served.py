@@ -204,8 +204,33 @@ def test_a_served_model_is_measured(small: Server, tmp_path: Path) -> None:
 def test_a_served_model_is_not_trained(small: Server) -> None:
     """Every training resolves its base and its guide to a folder of weights."""
     for use in (resolve, Encoder, Reranker):
-        with pytest.raises(ModelError, match="a served model cannot be used here: its weights are needed"):
+        with pytest.raises(ModelError, match=r"a server runs small \(127.* its weights are needed here"):
             use(small.model)
+
+
+def test_the_commands_of_the_page_run(real: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from miner.cli.main import group
+    from tests.test_docs_commands import blocks, commands, missing
+
+    monkeypatch.chdir(tmp_path)
+    with store_in(tmp_path):
+        pass
+    page = Path(__file__).parent.parent / "docs" / "served.md"
+    example = "http://localhost:8080/v1#BAAI/bge-small-en-v1.5"
+    ran = 0
+    for block in blocks(page, "sh"):
+        for words in commands(block):
+            if "--reranker" in words:
+                continue
+            result = CliRunner().invoke(group, [word.replace(example, real.model) for word in words])
+            assert result.exit_code == 0, result.output
+            printed = result.output.replace(real.model, example)
+            printed = printed.replace(f"127.0.0.1:{real.port}", "localhost:8080")
+            assert missing(block.shown, printed, exact=False) == []
+            ran += 1
+    assert ran == 3
 
 
 # Failures

@@ -36,7 +36,7 @@ class DedupConfig:
     punctuation: bool = False
     """Whether punctuation counts like words: for code."""
     encoder: str | None = None
-    """Encoder that finds copies by their vectors too: hub id, folder, or bundled."""
+    """Encoder that finds copies by their vectors too: hub id, folder, bundled, or URL#MODEL."""
     cosine: float = within(0.97, ABOVE_0)
     """Least cosine of the vectors of two copies."""
 

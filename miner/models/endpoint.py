@@ -85,6 +85,16 @@ def is_served(name: str) -> bool:
     return name.lower().startswith(("http://", "https://"))
 
 
+def require_not_served(name: str) -> None:
+    """Raises ModelError for a model that a server runs, where the weights themselves are needed."""
+    if is_served(name):
+        parts, model = _parsed(name)
+        raise ModelError(
+            f"a server runs {model} ({parts.netloc}), and its weights are needed here",
+            "name a folder, a hub id, or bundled",
+        )
+
+
 class Endpoint:
     """A server and one of its models, by a name `URL#MODEL`.
 
@@ -176,7 +186,7 @@ class Connection:
             raise self._gave_up(failure) from failure
 
     async def get(self, url: str) -> Any:
-        """Returns the JSON at an address, or None if the server offers none; raises ModelError if it is away."""
+        """Returns the JSON at an address, or None if there is none; raises ModelError without a server."""
         try:
             return await self._patiently("GET", url, None, _GET_PATIENCE)
         except ModelError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miner.errors import MissingExtraError, ModelError, near
-from miner.models.endpoint import is_served
+from miner.models.endpoint import require_not_served
 from miner.models.weights import model_files, require_safetensors, require_sound
 
 BUNDLED = "bundled"
@@ -54,11 +54,7 @@ def resolve(name: str, revision: str | None = None) -> ModelFolder:
     `revision` is a hub model's branch, tag or commit. Raises ModelError if there is no such model, it cannot
     be fetched, any of its weights is not in safetensors files, or a server runs it.
     """
-    if is_served(name):
-        raise ModelError(
-            "a served model cannot be used here: its weights are needed, and these are on the server",
-            "name a folder, a hub id, or bundled",
-        )
+    require_not_served(name)
     if name == BUNDLED:
         path = _bundled()
     elif Path(name).is_dir():
