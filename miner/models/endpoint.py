@@ -11,7 +11,7 @@ import ipaddress
 import os
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -132,10 +132,10 @@ class Endpoint:
         items: Iterable[Item],
         workers: int | None,
         progress: Progress,
-    ) -> Iterator[Result]:
+    ) -> Generator[Result, None, None]:
         """Yields `work(connection, item)` for every item, in order; `workers` requests at a time, or AT_ONCE.
 
-        An error or Ctrl-C ends all requests at once.
+        An error, Ctrl-C and closing the generator end all requests at once.
         """
         from anyio.from_thread import start_blocking_portal
         from httpx2 import AsyncClient, Limits, Timeout

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -139,9 +140,9 @@ class ServedEncoder:
         batches = [filled[i : i + self._contact.batch] for i in range(0, len(filled), self._contact.batch)]
         requests = [[prompted[row] for row in batch] for batch in batches]
         if requests:
-            with progress.task("encoding", len(texts), unit="texts") as advance:
+            answers = self._endpoint.map(self._vectors, requests, workers, progress)
+            with progress.task("encoding", len(texts), unit="texts") as advance, closing(answers):
                 advance(len(texts) - len(filled))
-                answers = self._endpoint.map(self._vectors, requests, workers, progress)
                 for batch, answer in zip(batches, answers, strict=True):
                     vectors[batch] = answer
                     advance(len(batch))
@@ -246,8 +247,8 @@ class ServedReranker:
         parts = [rows[i : i + size] for rows in of_query.values() for i in range(0, len(rows), size)]
         requests = [(queries[rows[0]], [documents[row] for row in rows]) for rows in parts]
         if requests:
-            with progress.task("reranking", len(queries), unit="pairs") as advance:
-                answers = self._endpoint.map(self._scores, requests, workers, progress)
+            answers = self._endpoint.map(self._scores, requests, workers, progress)
+            with progress.task("reranking", len(queries), unit="pairs") as advance, closing(answers):
                 for rows, answer in zip(parts, answers, strict=True):
                     scores[rows] = answer
                     advance(len(rows))
@@ -350,7 +351,7 @@ async def _identity(connection: Connection, endpoint: Endpoint) -> tuple[dict[st
 def _best(tried: Sequence[ModelError]) -> ModelError:
     """Returns the error of an address that exists, else of the first one."""
     found = [error for error in tried if isinstance(error, RefusedError) and error.status not in (404, 405)]
-    return (found or list(tried))[0]
+    return found[0] if found else tried[0]
 
 
 def _entries(
