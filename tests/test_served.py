@@ -246,10 +246,10 @@ def test_busy_and_failing_answers_are_survived(small: Server) -> None:
         f"{small.url}: it answers {status}" for status in (429, 500, 503)
     ]
     assert "not now\\x1b[31m" in str(MinerError(notes.notes[0]))
-    small.faults(statuses=[500])
-    assert ServedReranker(small.model).score(["a b"], ["b c"]) == pytest.approx(
-        words_scores("a b", ["b c"], 1)
-    )
+    reranker = ServedReranker(small.model, progress=notes)
+    small.faults(statuses=[502])
+    assert reranker.score(["a b"], ["b c"]) == pytest.approx(words_scores("a b", ["b c"], 1))
+    assert notes.notes[3].startswith(f"{small.url}: it answers 502")
 
 
 def test_a_failure_that_lasts_is_an_error(small: Server) -> None:

@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from miner.engine.progress import Progress
+from miner.engine.progress import SILENT, Progress
 from miner.errors import MissingExtraError, ModelError, UsageError, counted, snippet
 
 if TYPE_CHECKING:
@@ -98,12 +98,14 @@ def require_not_served(name: str) -> None:
 class Endpoint:
     """A server and one of its models, by a name `URL#MODEL`.
 
-    `patience` is the number of seconds for which a request is tried again. Raises UsageError for a name of
-    another form or with a password in it, and MissingExtraError without the client library.
+    `patience` is the number of seconds for which a request is tried again. `progress` gets the notes of
+    requests that are made without a progress of their own. Raises UsageError for a name of another form or
+    with a password in it, and MissingExtraError without the client library.
     """
 
-    def __init__(self, name: str, patience: float = PATIENCE) -> None:
+    def __init__(self, name: str, patience: float = PATIENCE, progress: Progress = SILENT) -> None:
         parts, self.model = _parsed(name)
+        self._progress = progress
         self.url = f"{parts.scheme.lower()}://{parts.netloc}{parts.path.rstrip('/')}"
         """The URL without the model."""
         self.root = re.sub(r"/v\d+$", "", self.url)
@@ -141,10 +143,11 @@ class Endpoint:
         from httpx2 import AsyncClient, Limits, Timeout
 
         at_once = workers or AT_ONCE
+        notes = self._progress if progress is SILENT else progress
         key = _key()
         if key and not (self.is_encrypted or self.is_local):
             message = f"warning: the key in {KEY} goes to {self.host} unencrypted; use https"
-            self.note_once(message, KEY, progress)
+            self.note_once(message, KEY, notes)
         client = AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=Timeout(ANSWER_SECONDS, connect=_CONNECT_SECONDS, pool=None),
@@ -152,7 +155,7 @@ class Endpoint:
             trust_env=not self.is_local,  # a proxy cannot reach this machine
         )
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(client) as opened:
-            connection = Connection(self, opened, key, progress)
+            connection = Connection(self, opened, key, notes)
             waiting: deque[Any] = deque()
             for item in items:
                 waiting.append(portal.start_task_soon(work, connection, item))

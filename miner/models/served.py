@@ -81,7 +81,7 @@ class ServedEncoder:
 
     def __init__(self, name: str, *, patience: float = PATIENCE, progress: Progress = SILENT) -> None:
         self.name = name
-        self._endpoint = Endpoint(name, patience)
+        self._endpoint = Endpoint(name, patience, progress)
         self.device = self._endpoint.host
         """The host and port of the server."""
         (self._contact,) = self._endpoint.map(self._first_contact, [0], None, progress)
@@ -209,7 +209,7 @@ class ServedReranker:
         self.name = name
         self.truncated = 0
         """Always 0: only the server knows which pairs are longer than the model reads."""
-        self._endpoint = Endpoint(name, patience)
+        self._endpoint = Endpoint(name, patience, progress)
         self.device = self._endpoint.host
         """The host and port of the server."""
         (self._contact,) = self._endpoint.map(self._first_contact, [0], None, progress)

@@ -54,23 +54,26 @@ def off_the_shelf(
     ModelError if the encoder that `config` names does not load.
     """
     if config.off_the_shelf is not None:
-        return _opened(store, run, config.off_the_shelf, config)
+        return _opened(store, run, config.off_the_shelf, config, progress)
     if config.training.base != SCRATCH:
         return None
     own = run.config.get("encoder")
     names = [own] if own and run.encoder and not is_trained_here(store, run.encoder) else []
     for name in dict.fromkeys((*names, BUNDLED)):
         try:
-            return _opened(store, run, name, config)
+            return _opened(store, run, name, config, progress)
         except MinerError as error:
             progress.note(f"{name} is not measured as an off-the-shelf encoder: {error.message}")
     return None
 
 
-def _opened(store: Database, run: StoredRun, name: str, config: BenchConfig) -> OffTheShelf:
+def _opened(
+    store: Database, run: StoredRun, name: str, config: BenchConfig, progress: Progress
+) -> OffTheShelf:
     """The encoder, with the run's settings if it is the run's: then most vectors are cached."""
     settings = run.config if name == run.config.get("encoder") else {"dtype": config.training.dtype}
-    encoder = open_encoder(name, revision=settings.get("encoder_revision"), dtype=settings["dtype"])
+    revision = settings.get("encoder_revision")
+    encoder = open_encoder(name, revision=revision, dtype=settings["dtype"], progress=progress)
     given = {role: settings.get(f"{role}_prompt") for role in ("query", "document")}
     prompts = encoder.prompts | {role: text for role, text in given.items() if text is not None}
     seen = seen_positives(store, encoder.fingerprint, config.split)
