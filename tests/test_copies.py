@@ -18,6 +18,7 @@ from miner.evaluation.reranking import reranking_task
 from miner.evaluation.retrieval import retrieval_task, sampled_task
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine
+from miner.schema import FREE
 from miner.store.runs import find_run
 from miner.store.triplets import known_pair_keys
 from miner.text import document_keys, join_title, text_key

@@ -42,8 +42,8 @@ SHORTER = {
     "silver": ("--reranker my-reranker",),
 }
 """Options that a block's command gets for the test, unless it has them."""
-PARSED = re.compile(r"hf:|python:|intfloat/|^(demo|doctor|bench|loop|tune)\b")
-"""Commands that need a network or take long, and have tests of their own: parsed only."""
+PARSED = re.compile(r"hf:|python:|intfloat/|https?://|^(demo|doctor|bench|loop|tune)\b")
+"""Commands that need a network or a server, or take long, and have tests of their own: parsed only."""
 SETTINGS = {"OUT": "out", "QUERY_ID": "q1", "STORE": "my.duckdb", "NAME": "r1"}
 FAQ = ("the-store.md", "how-mining-decides.md")
 """Pages whose my.duckdb is the store that the README makes."""

@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 
 from miner.engine.progress import SILENT, Progress
-from miner.models.encoder import Encoder, Vectors
+from miner.models.encoder import Vectors
+from miner.models.loading import AnyEncoder
+from miner.models.served import require_same_model
 from miner.models.vector_cache import RowNumbers, VectorCache, embed, note_truncated, vector_keys, vectors_of
 
 
@@ -15,13 +17,14 @@ class CachedEncoder:
     """An encoder whose vectors are cached in a folder, usually `Database.vectors` beside a store.
 
     The role of a text, `query` or `document`, decides its prompt and, in a model with routes, its modules.
-    `prompts` replaces the model's own prompts.
+    `prompts` replaces the model's own prompts. Raises ModelError if a server runs the encoder and has another
+    model than the one that filled the cache.
     """
 
     def __init__(
         self,
         folder: Path,
-        encoder: Encoder,
+        encoder: AnyEncoder,
         prompts: Mapping[str, str] | None = None,
         *,
         workers: int | None = None,
@@ -32,6 +35,7 @@ class CachedEncoder:
         """The similarity by which its vectors are compared."""
         self._folder, self._prompts = folder, prompts
         self._workers, self._progress = workers, progress
+        require_same_model(folder, encoder, progress)
 
     @cached_property
     def prompts(self) -> Mapping[str, str]:

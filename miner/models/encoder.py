@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,21 @@ class Encoded(NamedTuple):
     """Shape (texts, dimension)."""
     truncated: Flags
     """Which texts are longer than the model reads."""
+
+
+class TextEncoder(Protocol):
+    """What a cache needs of an encoder: `Encoder`, or one that a server runs."""
+
+    def encoded(
+        self,
+        texts: Sequence[str],
+        prompt: str = "",
+        *,
+        workers: int | None = None,
+        progress: Progress = SILENT,
+    ) -> Encoded:
+        """Returns the vectors of texts, and which of these are truncated."""
+        ...
 
 
 class Encoder:

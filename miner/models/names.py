@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miner.errors import MissingExtraError, ModelError, near
+from miner.models.endpoint import require_not_served
 from miner.models.weights import model_files, require_safetensors, require_sound
 
 BUNDLED = "bundled"
@@ -52,8 +53,9 @@ def resolve(name: str, revision: str | None = None) -> ModelFolder:
     """Finds a model by hub id, local folder or `bundled`, and fingerprints its files.
 
     `revision` is a hub model's branch, tag or commit. Raises ModelError if there is no such model, it cannot
-    be fetched, or any of its weights is not in safetensors files.
+    be fetched, any of its weights is not in safetensors files, or a server runs it.
     """
+    require_not_served(name)
     if name == BUNDLED:
         path = _bundled()
     elif Path(name).is_dir():

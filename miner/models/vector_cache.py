@@ -31,7 +31,7 @@ import numpy.typing as npt
 from miner.arrays import Matrix
 from miner.engine.progress import SILENT, CountedInto, Progress
 from miner.errors import MinerError
-from miner.models.encoder import Encoder, Flags, Vectors
+from miner.models.encoder import Flags, TextEncoder, Vectors
 
 CHUNK = 1024
 """Texts encoded between two writes. Ctrl-C or a kill can lose this much work: seconds of a small model."""
@@ -435,7 +435,7 @@ def _distinct(keys: Keys, rows: RowNumbers) -> RowNumbers:
 
 def embed(
     cache: VectorCache,
-    encoder: Encoder,
+    encoder: TextEncoder,
     texts: Sequence[str],
     prompt: str,
     *,
@@ -466,7 +466,7 @@ def embed(
 
 
 def vectors_of(
-    cache: VectorCache, encoder: Encoder, texts: Sequence[str], prompt: str, progress: Progress = SILENT
+    cache: VectorCache, encoder: TextEncoder, texts: Sequence[str], prompt: str, progress: Progress = SILENT
 ) -> Vectors:
     """Returns the vector of every text: shape (len(texts), dimension).
 

@@ -26,7 +26,7 @@ class DenseConfig:
     """Exact or approximate search for the documents whose vectors are nearest to the query's."""
 
     encoder: str
-    """Hub id, folder, or `bundled`."""
+    """Hub id, folder, `bundled`, or `URL#MODEL`."""
     revision: str | None = None
     dtype: str = "auto"
     query_prompt: str | None = None

@@ -10,7 +10,7 @@ import numpy as np
 from miner.collection.collection import Collection, Floats, Hits, Ints
 from miner.engine.progress import SILENT, Progress
 from miner.models.cached_encoder import CachedEncoder
-from miner.models.encoder import Encoder
+from miner.models.loading import open_encoder
 from miner.models.vector_cache import RowNumbers, release
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.nearest import require_search_library
@@ -43,7 +43,9 @@ class Dense:
         self._collection = collection
         self._config = config
         self._progress = progress
-        self.encoder = Encoder(config.encoder, revision=config.revision, dtype=config.dtype)
+        self.encoder = open_encoder(
+            config.encoder, revision=config.revision, dtype=config.dtype, progress=progress
+        )
         given = {"query": config.query_prompt, "document": config.document_prompt}
         own = self.encoder.prompts
         self.prompts = {role: own[role] if prompt is None else prompt for role, prompt in given.items()}

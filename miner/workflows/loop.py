@@ -121,10 +121,10 @@ def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT)
     """
     base_fingerprint(config.training)
     if config.mining.reranker:  # a wrong name is refused before the first score
-        from miner.models.reranker import Reranker
+        from miner.models.loading import open_reranker
 
         for name in config.mining.reranker:
-            Reranker(name, revision=config.mining.reranker_revision)
+            open_reranker(name, revision=config.mining.reranker_revision, progress=progress)
     with Database.open(path, read_only=True) as store:
         require_judgments(store, config.dev_split, "--set dev_split", config.mining.split)
     with WriterLock(path), locked(out / SETTINGS):  # all rounds see the same state of the store
