@@ -125,6 +125,25 @@ def require_head(name: str, folder: Path) -> None:
     raise ModelError(f"{name} is not a reranker: {has} no head that scores a pair", hint)
 
 
+def require_instruction(name: str, folder: Path) -> None:
+    """Raises ModelError for a reranker that has neither prompts nor a chat template, by its files."""
+    saved = _read(folder / "config_sentence_transformers.json")
+    settings = [_read(folder / f"{file}.json") for file in ("tokenizer_config", "chat_template")]
+    has_template = (folder / "chat_template.jinja").exists() or any(
+        one.get("chat_template") for one in settings
+    )
+    if not has_template and not any((saved.get("prompts") or {}).values()):
+        raise no_instruction(name)
+
+
+def no_instruction(name: str) -> ModelError:
+    """Returns the error of a reranker that takes no instruction."""
+    return ModelError(
+        f"{name} takes no instruction: it has no prompt, and no chat template with a system message",
+        "leave the instruction out, or name a reranker that takes one",
+    )
+
+
 def require_one_score(name: str, folder: Path) -> None:
     """Raises ModelError for a classifier of several labels, such as for entailment, by its configuration."""
     scores = _scores(folder)
