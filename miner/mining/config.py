@@ -130,13 +130,13 @@ class Selection:
     negatives: int = key(5, "Negatives per query.", within=whole(1, 10_000))
     strategy: str = key(
         "top",
-        "Select the hardest, random ones, those near the positive (SimANS), some of every height of score, "
-        "or hard and easy ones.",
+        "Select the hardest, random ones, those near the positive (SimANS), ones spread evenly over the "
+        "scores, or hard and easy ones.",
         STRATEGIES,
     )
     easy_share: float = key(
         0.4,
-        "mixed: select this share of a query's negatives at random from those that are not the hardest.",
+        "mixed: share of a query's negatives that are drawn at random from all but the hardest candidates.",
         within=SHARE,
     )
     ambiguous_a: float = key(
