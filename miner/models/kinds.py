@@ -115,7 +115,7 @@ def require_head(name: str, folder: Path) -> None:
     A table of token vectors has no architecture, and no head can be added to it.
     """
     architecture = _architecture(folder)
-    if architecture.endswith(_HEADS):
+    if architecture.endswith(_HEADS) or any(module.name == "LogitScore" for module in modules_of(folder)):
         require_one_score(name, folder)
         return
     has = f"{architecture} has" if architecture else "it has"
