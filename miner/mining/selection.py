@@ -148,11 +148,11 @@ def _to_empty(number: Ints, interval: Ints, roomy: npt.NDArray[np.bool_], config
     shape = int(line[-1]) + 1, config.negatives
     empty = np.ones(shape, dtype=np.bool_)
     empty[line, interval[rows]] = False
-    place = np.arange(config.negatives)
+    own = np.arange(config.negatives)
     far = 2 * config.negatives
-    before = np.maximum.accumulate(np.where(empty, place, -far), axis=1)
-    after = np.minimum.accumulate(np.where(empty, place, far)[:, ::-1], axis=1)[:, ::-1]
-    nearest = np.minimum(place - before, after - place)[line, interval[rows]]
+    before = np.maximum.accumulate(np.where(empty, own, -far), axis=1)
+    after = np.minimum.accumulate(np.where(empty, own, far)[:, ::-1], axis=1)[:, ::-1]
+    nearest = np.minimum(own - before, after - own)[line, interval[rows]]
     distance[rows] = np.minimum(nearest, config.negatives)
     return distance
 

@@ -80,7 +80,7 @@ class PairTokenizer:
 FEATURES = {"input_ids", "attention_mask", "token_type_ids"}
 """The features of a pair that has texts only, one number per token."""
 _WHOLE: Any = {"text": {"truncation": False}, "chat_template": {"truncation": False}}
-"""How the library is asked for the tokens of a whole pair, however long it is."""
+"""Settings with which the library gives the tokens of a whole pair, however long it is."""
 
 
 class ModelTokenizer:
