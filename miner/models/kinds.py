@@ -125,15 +125,17 @@ def require_head(name: str, folder: Path) -> None:
     raise ModelError(f"{name} is not a reranker: {has} no head that scores a pair", hint)
 
 
-def require_instruction(name: str, folder: Path) -> None:
-    """Raises ModelError for a reranker that has neither prompts nor a chat template, by its files."""
+def takes_instruction(folder: Path) -> bool:
+    """Returns whether a reranker may take an instruction: it has a prompt or a chat template, by its files.
+
+    Loading it can still raise `no_instruction`, for a template that ignores the system message.
+    """
     saved = _read(folder / "config_sentence_transformers.json")
     settings = [_read(folder / f"{file}.json") for file in ("tokenizer_config", "chat_template")]
     has_template = (folder / "chat_template.jinja").exists() or any(
         one.get("chat_template") for one in settings
     )
-    if not has_template and not any((saved.get("prompts") or {}).values()):
-        raise no_instruction(name)
+    return has_template or any((saved.get("prompts") or {}).values())
 
 
 def no_instruction(name: str) -> ModelError:

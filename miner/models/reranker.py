@@ -16,7 +16,7 @@ from miner.engine.work import ordered_map, worker_count
 from miner.errors import ModelError
 from miner.models.batching import Indices, equal_length_batches, padded_batches
 from miner.models.device import resolve_device, resolve_dtype
-from miner.models.kinds import no_instruction, require_head, require_instruction
+from miner.models.kinds import no_instruction, require_head, takes_instruction
 from miner.models.names import resolve
 from miner.models.padding import GENERATES, complete_padding
 from miner.models.pairs import ModelTokenizer, PairTokenizer, PairTokens
@@ -68,8 +68,8 @@ class Reranker:
         """Number of models of an ensemble; 0 for a single model."""
         for path in self._paths:
             require_head(name, path)
-            if instruction is not None:
-                require_instruction(name, path)
+            if instruction is not None and not takes_instruction(path):
+                raise no_instruction(name)
 
     @property
     def weights(self) -> str:
@@ -263,7 +263,7 @@ def _load(name: str, folder: Path, device: str, instruction: str | None) -> Cros
             "name a cross-encoder with num_labels = 1",
         )
     _require_answers(model, name)
-    if instruction is not None and not _takes_instruction(model):
+    if instruction is not None and not _reads_instruction(model):
         raise no_instruction(name)
     return model
 
@@ -284,7 +284,7 @@ def _require_answers(model: CrossEncoder, name: str) -> None:
             )
 
 
-def _takes_instruction(model: CrossEncoder) -> bool:
+def _reads_instruction(model: CrossEncoder) -> bool:
     """Returns whether a prompt belongs to what the model reads.
 
     A chat template may ignore the system message, which is where the library puts a prompt. Without a
