@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miner.errors import UsageError
-from miner.mining.config import TABLES, MiningConfig, Rules, Selection, read_recipe, with_values
+from miner.mining.config import (
+    STRATEGIES,
+    TABLES,
+    MiningConfig,
+    Rules,
+    Selection,
+    read_recipe,
+    with_values,
+)
 
 KEYS = {name: setting for settings in TABLES.values() for name, setting in settings.items()}
 
@@ -108,7 +116,8 @@ configs = st.builds(
     selection=st.builds(
         Selection,
         negatives=st.integers(1, 99),
-        strategy=st.sampled_from(["top", "random", "ambiguous"]),
+        strategy=st.sampled_from(STRATEGIES),
+        easy_share=st.floats(0, 1),
         quota=st.lists(st.sampled_from(["bm25=0", "bundled=3"]), unique=True).map(tuple),
         document_cap=quota,
         positives=st.sampled_from(["all", "best"]),
@@ -331,7 +340,11 @@ def test_no_key_is_in_two_sections_and_every_key_has_help() -> None:
             {"reference_positive": "worst"},
             "reference_positive must be one of lowest, median, best, each, got 'worst'",
         ),
-        ({"strategy": "hard"}, "strategy must be one of top, random, ambiguous, got 'hard'"),
+        (
+            {"strategy": "hard"},
+            "strategy must be one of top, random, ambiguous, stratified, mixed, got 'hard'",
+        ),
+        ({"easy_share": 1.1}, "easy_share must be a number from 0 to 1, got 1.1"),
         ({"positives": "first"}, "positives must be one of all, best, got 'first'"),
         ({"negatives": 0}, "negatives must be a whole number from 1 to 10,000, got 0"),
         ({"depth": 0}, "depth must be a whole number from 1 to 100,000, got 0"),

@@ -134,7 +134,10 @@ def test_only_finite_scores_decide(
     assert {row["negative_id"] for row in triplets} == {d for d, why in expected.items() if why == "kept"}
 
 
-@pytest.mark.parametrize(("strategy", "positives"), [("random", "best"), ("ambiguous", "all")])
+@pytest.mark.parametrize(
+    ("strategy", "positives"),
+    [("random", "best"), ("ambiguous", "all"), ("stratified", "all"), ("mixed", "best")],
+)
 def test_no_strategy_selects_them(mined: tuple[Database, Path], strategy: str, positives: str) -> None:
     store, folder = mined
     selection = Selection(negatives=7, strategy=strategy, positives=positives)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miner.errors import UsageError
-from miner.mining.config import Selection
+from miner.mining.config import STRATEGIES, Selection
 from miner.mining.selection import Kept, quotas, select
 from miner.store.scorers import Scorer
 
@@ -81,7 +81,8 @@ def candidates(draw: st.DrawFn, groups: int = 6, docs: int = 8) -> list[Row]:
 configs = st.builds(
     Selection,
     negatives=st.integers(1, 5),
-    strategy=st.sampled_from(["top", "random", "ambiguous"]),
+    strategy=st.sampled_from(STRATEGIES),
+    easy_share=st.sampled_from([0.0, 0.2, 0.5, 1.0]),
     ambiguous_a=st.sampled_from([0.0, 1.0, 20.0]),
     ambiguous_b=st.sampled_from([-0.5, 0.0]),
     seed=st.integers(0, 2**40),
@@ -153,7 +154,7 @@ def test_a_smaller_choice_is_part_of_a_larger_one() -> None:
 
 def test_seeds_choose_differently_and_alike_each_time() -> None:
     rows: list[Row] = [(group, doc, 0.5, 1.0, 0) for group in range(20) for doc in range(50)]
-    for strategy in ("random", "ambiguous"):
+    for strategy in ("random", "ambiguous", "stratified", "mixed"):
         drawn = [
             str(run(rows, Selection(strategy=strategy, seed=seed)).docs) for seed in (1, 1, 2, 2**63 - 1)
         ]
@@ -239,7 +240,7 @@ def test_no_document_serves_more_often_than_the_cap_over_all_ranges(
 
 def test_a_roomy_cap_changes_nothing() -> None:
     rows: list[Row] = [(group, doc, (doc * 7 + group) % 11, 2.0, 0) for group in range(9) for doc in range(9)]
-    for strategy in ("top", "random", "ambiguous"):
+    for strategy in STRATEGIES:
         free = Selection(negatives=3, strategy=strategy)
         capped = run(rows, replace(free, document_cap=9), np.zeros(9, dtype=np.int64))
         assert capped == run(rows, free)
@@ -289,7 +290,7 @@ def test_a_sharp_simans_takes_what_is_nearest_to_the_distance() -> None:
 
 
 def test_nothing_kept_is_nothing_chosen() -> None:
-    for strategy in ("top", "random", "ambiguous"):
+    for strategy in STRATEGIES:
         config = Selection(strategy=strategy, quota=("bm25=1",), document_cap=1)
         assert run([], config, np.zeros(1, dtype=np.int64)) == Chosen({}, set())
 

@@ -27,7 +27,7 @@ from miner.retrieval.config import Bm25Config
 from miner.retrieval.index import check_index
 
 REFERENCE_POSITIVES = ("lowest", "median", "best", "each")
-STRATEGIES = ("top", "random", "ambiguous")
+STRATEGIES = ("top", "random", "ambiguous", "stratified", "mixed")
 
 
 def key(
@@ -144,7 +144,15 @@ class Selection:
 
     negatives: int = key(5, "Negatives per query.", within=whole(1, 10_000))
     strategy: str = key(
-        "top", "Select the hardest first, at random, or near the positive (SimANS).", STRATEGIES
+        "top",
+        "Select the hardest, random ones, those near the positive (SimANS), ones spread evenly over the "
+        "scores, or hard and easy ones.",
+        STRATEGIES,
+    )
+    easy_share: float = key(
+        0.4,
+        "mixed: share of a query's negatives that are drawn at random from all but the hardest candidates.",
+        within=SHARE,
     )
     ambiguous_a: float = key(
         1.0, "SimANS a: how strongly to prefer a difference of b.", within=number(0, 1_000_000)

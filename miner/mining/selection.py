@@ -1,10 +1,15 @@
-"""Selection: the choice of a query's negatives among its kept candidates."""
+"""Selection: the choice of a query's negatives among its kept candidates.
+
+A strategy is the order in which a query's candidates are considered. Quotas and the document cap refuse some
+of them, and the next ones take their places. Whatever the strategy, slot 1 is the hardest one selected.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import floor
 from types import MappingProxyType
 
 import numpy as np
@@ -19,6 +24,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 NO_QUOTAS: Mapping[int, int] = MappingProxyType({})
+Pass = tuple[Ints, int]
+"""Rows in the order in which they are considered, by group, and how many negatives a group has after them."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +75,12 @@ def select(
     `served` counts how often each document was selected; it is used and updated if there is a document cap.
     Rows that the cap drops have slot -1. `quotas` are those of the function of that name.
     """
-    preference = _preference(kept, config)
-    order = _sorted_rows(kept, preference)
+    passes = _passes(kept, config)
     capped = np.zeros(0, dtype=np.int64)
     if config.document_cap is None or served is None:
-        allowed = _within_quota(kept, order, quotas)
+        chosen = _chosen(kept, passes, quotas)
     else:
-        allowed, capped = _under_cap(kept, order, config, quotas, served)
-    chosen = allowed[number_within(kept.group[allowed]) <= config.negatives]
+        chosen, capped = _under_cap(kept, passes, config, quotas, served)
     if config.strategy != "top":
         chosen = chosen[np.lexsort((kept.doc[chosen], -kept.score[chosen], kept.group[chosen]))]
     slots = np.zeros(len(kept.group), dtype=np.int64)
@@ -84,9 +89,33 @@ def select(
     return chosen, slots
 
 
+def easy_negatives(config: Selection) -> int:
+    """Returns how many of a query's negatives are easy: `easy_share` of them, a half rounded up."""
+    return floor(config.easy_share * config.negatives + 0.5) if config.strategy == "mixed" else 0
+
+
+def _passes(kept: Kept, config: Selection) -> list[Pass]:
+    """Returns the orders in which each group's candidates are considered, one after the other.
+
+    Only `mixed` has more than one: the hardest candidates first, then easy ones, drawn at random from those
+    that are not among the `negatives` hardest; if these are too few, the hardest again.
+    """
+    if config.strategy == "stratified":
+        return [(_stratified(kept, config), config.negatives)]
+    hardest = _sorted_rows(kept, _preference(kept, config))
+    easy = easy_negatives(config)
+    if not easy:
+        return [(hardest, config.negatives)]
+    others = hardest[number_within(kept.group[hardest]) > config.negatives]
+    uniform = _uniform(kept.key, config.seed)[others]
+    others = others[np.lexsort((kept.doc[others], -uniform, kept.group[others]))]
+    hard = config.negatives - easy
+    return [(hardest, hard), (others, config.negatives), (hardest, config.negatives)]
+
+
 def _preference(kept: Kept, config: Selection) -> Floats:
     """The value of each row; larger values are selected first."""
-    if config.strategy == "top":
+    if config.strategy in ("top", "mixed"):
         return kept.score
     uniform = _uniform(kept.key, config.seed)
     if config.strategy == "random":
@@ -95,6 +124,61 @@ def _preference(kept: Kept, config: Selection) -> Floats:
     # the one of SimANS (Zhou et al. 2022, equation 4).
     weight = -config.ambiguous_a * (kept.score - kept.reference - config.ambiguous_b) ** 2
     return np.asarray(weight - np.log(-np.log(uniform)), dtype=np.float64)
+
+
+def _stratified(kept: Kept, config: Selection) -> Ints:
+    """Returns the rows of each group so that the first `negatives` are even over its range of scores.
+
+    The range between a group's highest and lowest score is cut into `negatives` intervals of equal width. One
+    candidate is drawn from each, the hardest interval first. In place of an empty interval, candidates come
+    from those nearest to an empty one, in turn: by distance, then by how many of the interval are ahead of
+    them, then the harder interval. The other candidates follow interval by interval in the same way.
+
+    A student that is distilled from a teacher should see the whole range of the teacher's scores (Jang et al.
+    2026, arXiv 2604.04734). Most candidates score low: intervals with equally many candidates would select
+    almost as `random` does, and the few scores near the positive, with the smallest margins, would be missed.
+    A draw from each interval, rather than its middle, keeps the choice from always being the same outlier.
+    """
+    order = _sorted_rows(kept, kept.score)
+    group, score = kept.group[order], kept.score[order]
+    first = np.flatnonzero(np.diff(group, prepend=-1))
+    size = np.diff(np.append(first, len(group)))
+    number = np.repeat(np.arange(len(first)), size)
+    highest, lowest = score[first], score[first + size - 1]
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        below = (highest[number] - score) / (highest - lowest)[number]
+    # Equal scores are one interval.
+    below = np.where(np.isfinite(below), below, 0.0)
+    interval = np.minimum((below * config.negatives).astype(np.int64), config.negatives - 1)
+    draw = np.lexsort((kept.doc[order], -_uniform(kept.key, config.seed)[order], interval, number))
+    cell = number * config.negatives + interval
+    drawn = np.empty(len(order), dtype=np.int64)
+    drawn[draw] = number_within(cell[draw])
+    distance = np.where(drawn == 1, -1, _to_empty(number, interval, size > config.negatives, config))
+    return order[np.lexsort((interval, drawn, distance, number))]
+
+
+def _to_empty(number: Ints, interval: Ints, roomy: npt.NDArray[np.bool_], config: Selection) -> Ints:
+    """Returns each row's distance, in intervals, to the nearest empty interval of its group.
+
+    It is `negatives` if none is empty, and 0 in groups that are not `roomy`: these have no more candidates
+    than are wanted.
+    """
+    distance = np.zeros(len(number), dtype=np.int64)
+    rows = np.flatnonzero(roomy[number])
+    if not len(rows):
+        return distance
+    line = (np.cumsum(roomy) - 1)[number[rows]]
+    shape = int(line[-1]) + 1, config.negatives
+    empty = np.ones(shape, dtype=np.bool_)
+    empty[line, interval[rows]] = False
+    own = np.arange(config.negatives)
+    far = 2 * config.negatives
+    before = np.maximum.accumulate(np.where(empty, own, -far), axis=1)
+    after = np.minimum.accumulate(np.where(empty, own, far)[:, ::-1], axis=1)[:, ::-1]
+    nearest = np.minimum(own - before, after - own)[line, interval[rows]]
+    distance[rows] = np.minimum(nearest, config.negatives)
+    return distance
 
 
 def _uniform(key: npt.NDArray[np.uint64], seed: int) -> Floats:
@@ -119,6 +203,22 @@ def _sorted_rows(kept: Kept, preference: Floats) -> Ints:
     return np.lexsort((kept.doc, -preference, kept.group))
 
 
+def _chosen(kept: Kept, passes: Sequence[Pass], quotas: Mapping[int, int]) -> Ints:
+    """Returns the rows that are selected if no document is capped, by group."""
+    if len(passes) == 1:
+        rows, most = passes[0]
+        rows = _within_quota(kept, rows, quotas)
+        return rows[number_within(kept.group[rows]) <= most]
+    taken = np.zeros(len(kept.group), dtype=np.bool_)
+    for rows, most in passes:
+        # What earlier passes took comes first, so that it counts against quotas and the number wanted.
+        before = np.flatnonzero(taken)
+        rows = np.concatenate([before, rows[~taken[rows]]])
+        rows = _within_quota(kept, rows[np.argsort(kept.group[rows], kind="stable")], quotas)
+        taken[rows[number_within(kept.group[rows]) <= most]] = True
+    return np.flatnonzero(taken)
+
+
 def _within_quota(kept: Kept, order: Ints, quotas: Mapping[int, int]) -> Ints:
     allowed = np.ones(len(order), dtype=np.bool_)
     for scorer, quota in quotas.items():
@@ -128,26 +228,34 @@ def _within_quota(kept: Kept, order: Ints, quotas: Mapping[int, int]) -> Ints:
 
 
 def _under_cap(
-    kept: Kept, order: Ints, config: Selection, quotas: Mapping[int, int], served: Ints
+    kept: Kept, passes: Sequence[Pass], config: Selection, quotas: Mapping[int, int], served: Ints
 ) -> tuple[Ints, Ints]:
     """Selects group by group, and drops documents that were selected as often as the cap allows.
 
     Quotas count here too: a dropped candidate does not use up its retriever's quota.
     """
+    order = np.concatenate([rows for rows, _ in passes])
+    limit = np.repeat([most for _, most in passes], [len(rows) for rows, _ in passes])
+    # All passes over one group come before the next group.
+    by_group = np.argsort(kept.group[order], kind="stable")
+    order, limits = order[by_group], limit[by_group].tolist()
     allowed: list[int] = []
     capped: list[int] = []
-    free, left, current = config.negatives, dict(quotas), -1
+    seen: set[int] = set()
+    taken, left, current = 0, dict(quotas), -1
     docs, groups, scorers = (column[order].tolist() for column in (kept.doc, kept.group, kept.scorer))
-    for row, doc, group, scorer in zip(order.tolist(), docs, groups, scorers, strict=True):
+    rows = zip(order.tolist(), docs, groups, scorers, limits, strict=True)
+    for row, doc, group, scorer, most in rows:
         if group != current:
-            free, left, current = config.negatives, dict(quotas), group
-        if not free or not left.get(scorer, 1):
+            taken, left, current = 0, dict(quotas), group
+        if taken >= most or not left.get(scorer, 1) or row in seen:
             continue
+        seen.add(row)
         if served[doc] >= (config.document_cap or 0):
             capped.append(row)
             continue
         served[doc] += 1
-        free -= 1
+        taken += 1
         if scorer in left:
             left[scorer] -= 1
         allowed.append(row)

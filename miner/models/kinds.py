@@ -115,7 +115,7 @@ def require_head(name: str, folder: Path) -> None:
     A table of token vectors has no architecture, and no head can be added to it.
     """
     architecture = _architecture(folder)
-    if architecture.endswith(_HEADS):
+    if architecture.endswith(_HEADS) or any(module.name == "LogitScore" for module in modules_of(folder)):
         require_one_score(name, folder)
         return
     has = f"{architecture} has" if architecture else "it has"
@@ -123,6 +123,27 @@ def require_head(name: str, folder: Path) -> None:
     if architecture:
         hint = f"train a reranker from it: miner train-reranker STORE OUT --base {name}"
     raise ModelError(f"{name} is not a reranker: {has} no head that scores a pair", hint)
+
+
+def takes_instruction(folder: Path) -> bool:
+    """Returns whether a reranker may take an instruction: it has a prompt or a chat template, by its files.
+
+    Loading it can still raise `no_instruction`, for a template that ignores the system message.
+    """
+    saved = _read(folder / "config_sentence_transformers.json")
+    settings = [_read(folder / f"{file}.json") for file in ("tokenizer_config", "chat_template")]
+    has_template = (folder / "chat_template.jinja").exists() or any(
+        one.get("chat_template") for one in settings
+    )
+    return has_template or any((saved.get("prompts") or {}).values())
+
+
+def no_instruction(name: str) -> ModelError:
+    """Returns the error of a reranker that takes no instruction."""
+    return ModelError(
+        f"{name} takes no instruction: it has no prompt, and no chat template with a system message",
+        "leave the instruction out, or name a reranker that takes one",
+    )
 
 
 def require_one_score(name: str, folder: Path) -> None:
