@@ -53,7 +53,8 @@ class Dense:
     A text without a vector is never a hit and has no hits, and its pairs have the score NaN.
     """
 
-    name = "dense"
+    kind = "dense"
+    proposes = True
 
     def __init__(
         self,
@@ -61,13 +62,17 @@ class Dense:
         collection: Collection,
         config: DenseConfig,
         *,
+        name: str = "dense",
         workers: int | None = None,
         progress: Progress = SILENT,
     ) -> None:
+        self.name = name
         self._collection = collection
         self._config = config
         self._progress = progress
-        self.encoder = Encoder(config.encoder, revision=config.revision, dtype=config.dtype)
+        self.encoder = Encoder(
+            config.encoder, revision=config.revision, dtype=config.dtype, dimension=config.dimension
+        )
         given = {"query": config.query_prompt, "document": config.document_prompt}
         own = self.encoder.prompts
         self.prompts = {role: own[role] if prompt is None else prompt for role, prompt in given.items()}
