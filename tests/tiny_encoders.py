@@ -21,8 +21,8 @@ def tiny_sparse_encoder(
 ) -> Path:
     """Writes a SparseEncoder and returns its folder; `settings` are those of the library's class.
 
-    `splade` activates some hundred of 30,522 dimensions; `inference-free` has a table of weights for queries and
-    SPLADE for documents; `static` has the table for both.
+    `splade` activates some hundred of 30,522 dimensions; `inference-free` has a table of weights for queries
+    and SPLADE for documents; `static` has the table for both.
     """
     import torch
     from sentence_transformers import SparseEncoder
@@ -33,9 +33,7 @@ def tiny_sparse_encoder(
     torch.manual_seed(seed)
     bert = tiny_bert(folder.with_name(f"{folder.name}-bert"), seed=seed)
     model = BertForMaskedLM(BertConfig.from_pretrained(bert))
-    # Without it half of all dimensions would be active. Frequent words are more often active than others.
-    torch.nn.init.constant_(model.cls.predictions.bias, -7.0)
-    torch.nn.init.constant_(model.cls.predictions.bias[1996:5000], -4.0)
+    _activate_own_words(model)
     model.save_pretrained(bert)
     tokenizer = AutoTokenizer.from_pretrained(bert)
     weight = torch.rand(len(tokenizer), generator=torch.Generator().manual_seed(seed))
@@ -49,6 +47,20 @@ def tiny_sparse_encoder(
     encoder = SparseEncoder(modules=modules, device="cpu", prompts=prompts, **settings)
     encoder.save_pretrained(str(folder), create_model_card=False)
     return folder
+
+
+def _activate_own_words(model: Any) -> None:
+    """Makes a text activate its own words, through the table that a BERT ties, and few others."""
+    import torch
+
+    with torch.no_grad():
+        for layer in model.bert.encoder.layer:
+            layer.output.dense.weight.mul_(0.1)
+            layer.attention.output.dense.weight.mul_(0.1)
+        model.bert.embeddings.position_embeddings.weight.mul_(0.1)
+        model.bert.embeddings.token_type_embeddings.weight.zero_()
+        model.cls.predictions.transform.dense.weight.copy_(torch.eye(model.config.hidden_size))
+        model.cls.predictions.bias.fill_(-6.0)
 
 
 def tiny_multi_vector_encoder(

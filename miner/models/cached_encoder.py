@@ -70,7 +70,7 @@ class RoleCaches(ABC, Generic[Model, Cache]):
     @property
     def truncated(self) -> int:
         """Number of distinct texts so far that are longer than the model reads."""
-        return sum(cache.truncated for cache in {id(c): c for c in self._caches.values()}.values())
+        return len(set[bytes]().union(*(cache.truncated_keys for cache in self._caches.values())))
 
     def count_truncated(self, texts: Sequence[str], role: str) -> None:
         """Adds texts to `truncated` whose vectors are cached and were not requested."""

@@ -61,5 +61,6 @@ class RaggedCache(RowCache[Ragged]):
         return used, 0
 
     def _located(self, entries: Entries, sizes: RowNumbers, first: int) -> None:
-        entries["first"] = first + np.cumsum(sizes) - sizes
+        # A row without items may come after the last whole item of the file.
+        entries["first"] = np.where(sizes > 0, first + np.cumsum(sizes) - sizes, 0)
         entries["size"] = sizes

@@ -83,7 +83,8 @@ class RowCache(ABC, Generic[Rows]):
         self._dimension = self._count = self._stored = 0
         self._parts: list[Entries] = []
         self._trusted: list[Flags] = []
-        self._truncated: set[bytes] = set()
+        self.truncated_keys: set[bytes] = set()
+        """The keys of the texts requested so far that are longer than the model reads."""
         self._noted: set[str] = set()
         self.refresh()
 
@@ -119,7 +120,7 @@ class RowCache(ABC, Generic[Rows]):
     @property
     def truncated(self) -> int:
         """Number of distinct texts requested so far that are longer than the model reads."""
-        return len(self._truncated)
+        return len(self.truncated_keys)
 
     @property
     def keys(self) -> Keys:
@@ -175,7 +176,7 @@ class RowCache(ABC, Generic[Rows]):
 
     def add_truncated(self, keys: Keys, truncated: Flags) -> None:
         """Adds to `truncated` those of the texts with these keys whose flag is set."""
-        self._truncated |= names_of(keys[truncated])
+        self.truncated_keys |= names_of(keys[truncated])
 
     def note_once(self, message: str) -> None:
         """Gives a note, unless it was given before."""
@@ -336,7 +337,8 @@ class RowCache(ABC, Generic[Rows]):
                     file.truncate(size)
                 raise
         self._dimension = items.shape[1]
-        self._add(entries, np.ones(len(entries), dtype=bool), first + len(items))
+        stored = os.fstat(file.fileno()).st_size // width
+        self._add(entries, np.ones(len(entries), dtype=bool), stored)
         self._require_same(file)
         if gap:
             self._note_lost(gap, "incomplete, as after a kill")

@@ -22,9 +22,9 @@ _PAIRS = 1 << 21
 class Sparse(RaggedRetriever):
     """Searches a collection by the sparse encoder's own similarity.
 
-    By dot product and cosine a hit shares a dimension with the query. A product of two fp32 weights is exact
-    in float64, and products are added in the order of the dimensions, so that a score has the same bits in
-    `search` and in `score_pairs`.
+    By dot product and cosine a hit has a score above 0, the score of every document that shares no dimension
+    with the query. A product of two fp32 weights is exact in float64, and products are added in the order of
+    the dimensions, so that a score has the same bits in `search` and in `score_pairs`.
     """
 
     kind = "sparse"
@@ -55,6 +55,7 @@ class Sparse(RaggedRetriever):
         own = _lengths(left)
         best = []
         for row, (docs, scores) in enumerate(products(left, right)):
+            docs, scores = docs[scores > 0], scores[scores > 0]
             if self.encoder.similarity == COSINE:
                 scores = scores / (own[row] * lengths[docs])
             best.append(top(docs, scores, depth))
