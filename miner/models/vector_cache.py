@@ -94,9 +94,14 @@ def _distinct(keys: Keys, rows: RowNumbers) -> RowNumbers:
 
 class _Encoded(Protocol):
     @property
-    def vectors(self) -> Any: ...
+    def vectors(self) -> Any:
+        """What `append` of the cache takes."""
+        ...
+
     @property
-    def truncated(self) -> Flags: ...
+    def truncated(self) -> Flags:
+        """Which texts are longer than the model reads."""
+        ...
 
 
 class _Encodes(Protocol):
@@ -107,7 +112,9 @@ class _Encodes(Protocol):
         *,
         workers: int | None = None,
         progress: Progress = SILENT,
-    ) -> _Encoded: ...
+    ) -> _Encoded:
+        """Returns the vectors of texts."""
+        ...
 
 
 def embed(
