@@ -21,8 +21,10 @@ class MultiVectorEncoder(LibraryEncoder):
     """A MultiVectorEncoder of sentence-transformers. A row has the token vectors that count in a score.
 
     The vectors are rounded to 24 bits below their length, so that a dot product is exact in float64 and does
-    not depend on the order of its sums. `token_dtype` is `fp32`, or `fp16`, which takes half the memory and
-    changes scores by up to 1e-3 (measured; see docs).
+    not depend on the order of its sums. `token_dtype` is `fp32`, whose scores are those of the library within
+    1e-6 of the score, or `fp16`, which takes half the disk. With `fp16` scores differed by up to 2.4e-4 of
+    the score for the token vectors of all-MiniLM-L6-v2 (1e-3 for queries of 32 tokens), and by 80 % as much
+    if only the documents had `fp16`.
     """
 
     KIND = MULTI_VECTOR

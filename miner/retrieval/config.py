@@ -38,4 +38,4 @@ class DenseConfig:
     """The first numbers of a dense encoder's vectors to use (Matryoshka); None: the model's own setting."""
     token_dtype: str = "fp32"
     """Precision of a multi-vector encoder's cached token vectors: `fp32`, or `fp16` for half the disk and
-    scores that differ by up to 1e-3."""
+    scores that differ by up to 0.03 %."""

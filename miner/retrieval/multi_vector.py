@@ -11,12 +11,12 @@ from miner.models.row_cache import RowNumbers
 from miner.models.similarity import MEAN_MAXSIM
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.ragged import RaggedRetriever, cut
-from miner.retrieval.ranked import joined, no_hits, ranked
+from miner.retrieval.ranked import no_hits, ranked, stacked
 
 WHOLE = 10_000
 """The most documents that are all compared with every query. In a larger collection, late interaction scores
 the candidates of the other retrievers."""
-_QUERY_TOKENS = 512
+_QUERY_TOKENS = 2048
 """Tokens of queries that are multiplied with a block of documents at a time."""
 _PAIR_TOKENS = 1 << 14
 """Tokens of documents that are compared with one query at a time."""
@@ -50,10 +50,8 @@ class MultiVector(RaggedRetriever):
         """Returns the best `depth` documents of each query, ranked; ties by doc_id."""
         positions = np.arange(queries.start, queries.stop)
         positions = positions[self._has("query")[positions]]
-        hits = no_hits()
-        for part in cut(self._sizes("query", positions), _QUERY_TOKENS):
-            hits = joined(hits, self._best(positions[part.start : part.stop], depth), depth)
-        return hits
+        parts = cut(self._sizes("query", positions), _QUERY_TOKENS)
+        return stacked([self._best(positions[part.start : part.stop], depth) for part in parts])
 
     def _best(self, queries: RowNumbers, depth: int) -> Hits:
         """Returns the hits of some queries."""
@@ -88,7 +86,7 @@ class MultiVector(RaggedRetriever):
                 right = self._items("document", docs).astype(np.float32)
                 longest = max(longest, float(np.linalg.norm(right, axis=1).max()))
                 best = _best_per_token(right, self._sizes("document", docs), left)
-                scores[:, docs] = np.add.reduceat(best, starts, axis=1).T
+                scores[:, docs] = np.add.reduceat(best, starts, axis=0)
         return scores * self._scale(sizes)[:, None], longest
 
     def _scale(self, sizes: RowNumbers) -> Floats:
@@ -115,7 +113,7 @@ class MultiVector(RaggedRetriever):
         right = self._items("document", docs).astype(np.float64)
         total = np.zeros(len(docs))
         # One token after the other: numpy's own sum would depend on the shape.
-        for best in _best_per_token(right, self._sizes("document", docs), left).T:
+        for best in _best_per_token(right, self._sizes("document", docs), left):
             total += best
         return total / len(left) if self.encoder.similarity == MEAN_MAXSIM else total
 
@@ -123,7 +121,7 @@ class MultiVector(RaggedRetriever):
 def _best_per_token(right: Tokens, sizes: RowNumbers, left: Tokens) -> Tokens:
     """Returns the largest dot product of each token in `left` with each text in `right`.
 
-    `sizes` are the numbers of tokens of the texts. Shape (texts, tokens of left).
+    `sizes` are the numbers of tokens of the texts. Shape (tokens of left, texts).
     """
-    best: Tokens = np.maximum.reduceat(right @ left.T, np.cumsum(sizes) - sizes, axis=0)
+    best: Tokens = np.maximum.reduceat(left @ right.T, np.cumsum(sizes) - sizes, axis=1)
     return best

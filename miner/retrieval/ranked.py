@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,17 @@ def joined(hits: Hits, other: Hits, depth: int) -> Hits:
     query = np.concatenate([hits.query, other.query])
     doc = np.concatenate([hits.doc, other.doc])
     return ranked(query, doc, np.concatenate([hits.score, other.score]), depth)
+
+
+def stacked(parts: Sequence[Hits]) -> Hits:
+    """Returns the hits of several ranges of queries, in their order."""
+    found = [no_hits(), *parts]
+    return Hits(
+        np.concatenate([one.query for one in found]),
+        np.concatenate([one.doc for one in found]),
+        np.concatenate([one.rank for one in found]),
+        np.concatenate([one.score for one in found]),
+    )
 
 
 def no_hits() -> Hits:
