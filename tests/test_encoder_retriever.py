@@ -184,6 +184,19 @@ def test_dense_scores_are_those_of_the_library(tmp_path: Path) -> None:
             assert built.encoder.dimension == left.shape[1]
 
 
+def test_a_role_may_have_a_limit_of_tokens_of_its_own(tmp_path: Path) -> None:
+    transformer = Transformer(str(tiny_bert(tmp_path / "bert")), query_length=6, document_length=9)
+    made = sentence_transformers.SentenceTransformer(modules=[transformer, Pooling(32, "mean")], device="cpu")
+    made.save_pretrained(str(tmp_path / "model"), create_model_card=False)
+    texts = ["one two three four", "one two three four five six", "one two three four five six seven eight"]
+    built = retriever(tmp_path / "v", tmp_path / "model", texts, texts)
+    expected = made.similarity(made.encode_query(texts), made.encode_document(texts)).numpy()
+    assert np.abs(every_pair(built, 3, 3) - expected).max() < 1e-5
+    encoder = Encoder(str(tmp_path / "model"), dtype="fp32")
+    for role, cut in (("query", [False, True, True]), ("document", [False, False, True])):
+        assert encoder.for_role(role).encoded(texts).truncated.tolist() == cut
+
+
 def test_a_dimension_is_part_of_the_fingerprint_and_at_most_the_models(tmp_path: Path) -> None:
     whole, short = Encoder("bundled", dtype="fp32"), Encoder("bundled", dtype="fp32", dimension=64)
     assert whole.fingerprint != short.fingerprint

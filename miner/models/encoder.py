@@ -15,7 +15,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.models.batching import in_batches
 from miner.models.device import resolve_device, resolve_dtype
-from miner.models.kinds import has_routes, own_prompts, own_similarity, require_encoder
+from miner.models.kinds import has_routes, own_prompts, own_similarity, require_encoder, role_lengths
 from miner.models.names import resolve
 from miner.models.padding import complete_padding
 from miner.models.quiet import FROM_DISK, loading
@@ -63,6 +63,7 @@ class Encoder:
         """The similarity by which the model compares vectors: one of `SIMILARITIES`."""
         self.has_routes = has_routes(self._folder.path)
         """Whether queries and documents go through different modules (see `for_role`)."""
+        self._lengths = role_lengths(self._folder.path)
         self.device = resolve_device()
         self.dtype = resolve_dtype(dtype, self.device)
         self._role = ""
@@ -70,11 +71,12 @@ class Encoder:
         self._roles: dict[str, Encoder] = {}
 
     def for_role(self, role: str) -> Encoder:
-        """Returns the encoder of the role `query` or `document`: this one, unless the model has routes.
+        """Returns the encoder of the role `query` or `document`: this one, unless the roles differ.
 
-        The encoder of a route has its own fingerprint, so that its vectors are cached separately.
+        They differ in a model with routes, or with a limit of tokens for a role. The encoder of such a role
+        has its own fingerprint, so that its vectors are cached separately.
         """
-        if not self.has_routes or self._role:
+        if self._role or not (self.has_routes or self._lengths):
             return self
         if role not in self._roles:
             self._roles[role] = copy(self)
@@ -88,8 +90,8 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over the weights, the dtype, the similarity, this code's version, a route's role, and the
-        dimension if one was given."""
+        """sha256 over the weights, the dtype, the similarity, this code's version, and the role and the
+        dimension if they make a difference."""
         identity: dict[str, object] = {
             "folder": self.weights,
             "dtype": self.dtype,
@@ -194,10 +196,12 @@ class Encoder:
         if isinstance(first, Transformer) and "message" in first.modality_config:
             fast = fast and not prompt  # the prompt of a chat model is a message of its own
         pooled = all(m.include_prompt for m in self._model if isinstance(m, Pooling))
-        return bool(fast and (pooled or not prompt))
+        return bool(fast and (pooled or not prompt) and not self._lengths)
 
     def _encode_plainly(self, texts: Sequence[str], prompt: str) -> Vectors:
-        encoded = self._model.encode(list(texts), prompt=prompt, show_progress_bar=False)
+        encoded = self._model.encode(
+            list(texts), prompt=prompt, task=self._role or None, show_progress_bar=False
+        )
         vectors = np.array(encoded, dtype=np.float32)
         if self._known_words is not None:
             vectors[~self._known_words(texts)] = np.nan
@@ -226,7 +230,8 @@ class Encoder:
 
     def _longer(self, texts: Sequence[str], prompt: str) -> Flags:
         """Returns which texts have more tokens than the model reads, for models whose library cuts texts."""
-        limit, tokenizer = self._model.max_seq_length, getattr(self._model, "tokenizer", None)
+        limit = self._lengths.get(self._role, self._model.max_seq_length)
+        tokenizer = getattr(self._model, "tokenizer", None)
         flags = np.zeros(len(texts), dtype=bool)
         if limit is None or math.isinf(limit) or not callable(tokenizer):
             return flags

@@ -146,6 +146,19 @@ def has_routes(folder: Path) -> bool:
     return any(module.name in ROUTERS for module in modules_of(folder))
 
 
+def role_lengths(folder: Path) -> dict[str, int]:
+    """Returns the most tokens that a dense model reads of a text, for each role with a limit of its own.
+
+    These are the settings `query_length` and `document_length` of sentence-transformers 6.2.
+    """
+    named = {"query": "query_length", "document": "document_length"}
+    settings: dict[str, Any] = {}
+    for module in modules_of(folder):
+        for file in sorted((folder / module.folder).glob("sentence_*_config.json")):
+            settings |= {name: value for name, value in _read(file).items() if value is not None}
+    return {role: int(settings[name]) for role, name in named.items() if name in settings}
+
+
 def own_similarity(model: ModelFolder, truncated: bool = False) -> str:
     """Returns the similarity that a dense model's files name; cosine if they name none.
 
