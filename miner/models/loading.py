@@ -16,17 +16,26 @@ AnyReranker = Reranker | ServedReranker
 
 
 def open_encoder(
-    name: str, *, revision: str | None = None, dtype: str = "auto", progress: Progress = SILENT
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    dimension: int | None = None,
+    progress: Progress = SILENT,
 ) -> AnyEncoder:
     """Returns the encoder of a name: hub id, folder, `bundled`, or `URL#MODEL` of an `/embeddings` endpoint.
 
     `dtype` has no effect on a served model, whose precision is the server's. Raises ModelError if there is
-    no such encoder, and UsageError for a revision of a served model.
+    no such encoder, and UsageError for a revision or a `dimension` of a served model.
     """
     if is_served(name):
         _require_no_revision(name, revision)
+        if dimension is not None:
+            raise UsageError(
+                f"{name} is a served model: its vectors are not truncated", "leave dimension out"
+            )
         return ServedEncoder(name, progress=progress)
-    return Encoder(name, revision=revision, dtype=dtype)
+    return Encoder(name, revision=revision, dtype=dtype, dimension=dimension)
 
 
 def open_reranker(

@@ -21,6 +21,7 @@ _PATTERNS = [
     for ending in (
         *("safetensors", "json", "txt", "model", "jinja"),
         *("bpe", "codes", "spm", "tiktoken", "vocab"),  # tokenizers
+        "metadata",  # the settings of Stanford's ColBERT: artifact.metadata
     )
 ]
 """The files that are fetched from the hub; no pickles."""

@@ -44,7 +44,11 @@ class Dense:
         self._config = config
         self._progress = progress
         self.encoder = open_encoder(
-            config.encoder, revision=config.revision, dtype=config.dtype, progress=progress
+            config.encoder,
+            revision=config.revision,
+            dtype=config.dtype,
+            dimension=config.dimension,
+            progress=progress,
         )
         given = {"query": config.query_prompt, "document": config.document_prompt}
         own = self.encoder.prompts
