@@ -16,6 +16,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import config_of, mine
+from miner.models.endpoint import is_served
 from miner.models.names import resolve
 from miner.ranges import ABOVE_0, check_fields, known_keywords, within
 from miner.reporting.readable import Readable
@@ -136,7 +137,8 @@ def _require_models(config: MiningConfig) -> None:
         (config.encoder, config.encoder_revision), (config.reranker, config.reranker_revision)
     ):  # fmt: skip
         for name in names:
-            resolve(name, revision)
+            if not is_served(name):
+                resolve(name, revision)
 
 
 def _tested(

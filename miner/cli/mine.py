@@ -12,8 +12,8 @@ from miner.cli.options import RUN, Command, Settings
 from miner.mining.config import OF_TRAINING, TABLES, MiningConfig, flat, with_values
 from miner.ranges import THREADS
 
-CANDIDATES = ("encoder", "reranker", "bm25", "split", "queries", "depth")
-RULES = ("relative_margin", "percentile")
+CANDIDATES = ("encoder", "vectors", "candidates", "reranker", "bm25", "split", "queries", "depth")
+RULES = ("relative_margin", "percentile", "decide_by")
 SELECTION = ("negatives", "strategy")
 RENAMED = {"--anchor": "--set reference_positive=VALUE"}
 SETTINGS = Settings(

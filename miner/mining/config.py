@@ -199,16 +199,42 @@ class MiningConfig:
     stemmer: str = key("english", "Snowball stemmer for BM25, or none.")
     stopwords: str = key("english", "Language of the stop words that BM25 ignores, or none.")
     encoder: tuple[str, ...] = key(
-        (), "Encoder that finds candidates: hub id, folder, or bundled. Repeatable.", kind=tuple
+        (),
+        "Encoder that finds candidates: hub id, folder, bundled, or URL#MODEL of a server. Repeatable.",
+        kind=tuple,
     )
     encoder_revision: str | None = key(None, "Branch, tag or commit of a hub encoder.")
+    dimension: int | None = key(
+        None, "Use the first numbers of the encoder's vectors only (Matryoshka).", within=COUNT
+    )
+    token_dtype: str = key(
+        "fp32",
+        "Precision of the cached token vectors of a multi-vector encoder. fp16: half the size, and scores "
+        "that differ by up to 0.03 %.",
+        ("fp32", "fp16"),
+    )
+    vectors: tuple[str, ...] = key(
+        (), "Folder with vectors of the documents and queries, by id. Repeatable.", kind=tuple
+    )
+    candidates: tuple[str, ...] = key(
+        (),
+        "Candidates of another retriever: a TREC run, a table, or a set with scores. Repeatable.",
+        kind=tuple,
+    )
     dtype: str = key("auto", "Model precision. auto: bf16 if the hardware supports it, else fp32.", DTYPES)
     query_prompt: str | None = key(None, "Text before every query, for the encoder [default: the model's].")
     document_prompt: str | None = key(
         None, "Text before every document, for the encoder [default: the model's]."
     )
     index: str = key("Flat", "Flat (exact), or a FAISS factory string such as IVF1024,SQfp16.")
-    reranker: tuple[str, ...] = key((), "Reranker that scores the candidates: hub id or folder.", kind=tuple)
+    reranker: tuple[str, ...] = key(
+        (),
+        "Reranker that scores the candidates: hub id, folder, or URL#MODEL of a server. Repeatable.",
+        kind=tuple,
+    )
+    instruction: str | None = key(
+        None, "Instruction for rerankers that take one, in place of their own prompt."
+    )
     reranker_revision: str | None = key(None, "Branch, tag or commit of a hub reranker.")
     rerank_depth: int | None = key(
         None, "Rerank and keep only this many candidates, by fused rank.", within=DEPTH
@@ -236,7 +262,7 @@ class MiningConfig:
         return Bm25Config(self.bm25_backend, variant, self.bm25_k1, self.bm25_b, self.stemmer, self.stopwords)
 
 
-SEVERAL = ("encoder", "reranker")
+SEVERAL = ("encoder", "vectors", "candidates", "reranker")
 """The settings that name scorers; one text stands for a list of one."""
 TABLES: Tables = {
     "": settings_of(MiningConfig),
@@ -252,8 +278,20 @@ _TABLE_OF = {key: table for table, settings in TABLES.items() for key in setting
 def check(config: MiningConfig) -> None:
     """Raises UsageError for an invalid value, with the key and the values that it accepts."""
     rules = config.rules
-    if not config.bm25 and not config.encoder:
-        raise UsageError("there is nothing to search with", "name an encoder, or leave BM25 on")
+    if not (config.bm25 or config.encoder or config.vectors or config.candidates):
+        raise UsageError(
+            "there is nothing to search with", "name an encoder, vectors or candidates, or leave BM25 on"
+        )
+    for name in ("encoder_revision", "query_prompt", "document_prompt"):
+        if getattr(config, name) is not None and len(config.encoder) > 1:
+            raise UsageError(
+                f"{name} is for one encoder, and {len(config.encoder)} are named",
+                "leave it out: each encoder then has its own",
+            )
+    if config.reranker_revision is not None and len(config.reranker) > 1:
+        raise UsageError(
+            f"reranker_revision is for one reranker, and {len(config.reranker)} are named", "leave it out"
+        )
     check_index(config.index)
     if rules.max_rank is not None and rules.max_rank <= rules.skip_top:
         raise UsageError(f"max_rank must be above skip_top ({rules.skip_top}), got {rules.max_rank}")
@@ -264,10 +302,11 @@ def check(config: MiningConfig) -> None:
 
 def _check_effects(config: MiningConfig) -> None:
     """Raises UsageError for a setting that would have no effect."""
-    for_encoder = ("encoder_revision", "query_prompt", "document_prompt", "index")
+    for_encoder = ("encoder_revision", "query_prompt", "document_prompt", "dimension", "token_dtype")
     groups: tuple[tuple[object, str, Any, tuple[str, ...]], ...] = (
         (config.encoder, "an encoder", config, for_encoder),
-        (config.reranker, "a reranker", config, ("reranker_revision", "rerank_depth")),
+        (config.encoder or config.vectors, "an encoder or vectors", config, ("index",)),
+        (config.reranker, "a reranker", config, ("reranker_revision", "rerank_depth", "instruction")),
     )
     for present, what, part, names in groups:
         defaults = {f.name: f.default for f in fields(part)}

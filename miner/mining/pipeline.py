@@ -25,14 +25,22 @@ from miner.mining.evidence import Searches, evidence_stage, gather
 from miner.mining.scoring import rerank
 from miner.mining.selection import quotas
 from miner.models.constant import same_score
-from miner.models.names import scorer_name, unique_name
+from miner.models.kinds import no_instruction
+from miner.models.names import file_name, scorer_name, unique_name
 from miner.models.vector_cache import note_truncated
 from miner.ranges import NO_VALUE
 from miner.reporting.tables import percent
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense
+from miner.retrieval.encoders import encoder_retriever
+from miner.retrieval.imported import Imported
+from miner.retrieval.multi_vector import MultiVector
 from miner.retrieval.search import Retriever, search, search_stage
+from miner.retrieval.sparse import Sparse
+from miner.retrieval.vectors import GivenVectors
+from miner.sources.candidates import read_candidates
+from miner.sources.vectors import read_vectors
 from miner.store import corpus, runs
 from miner.store.database import Database
 from miner.store.evidence import score_facts
@@ -45,9 +53,9 @@ from miner.store.tables import RERANKER
 from miner.text import fingerprint
 
 if TYPE_CHECKING:
-    from miner.models.encoder import Encoder
-    from miner.models.reranker import Reranker
+    from miner.models.loading import AnyReranker
 
+AnyEncoderRetriever = Dense | Sparse | MultiVector
 DECIDE_CODE = 4
 """Raised if the same evidence and rules give other triplets than before."""
 
@@ -59,15 +67,15 @@ class _Models:
     """The scorers of a run before it is stored, in order."""
 
     retrievers: tuple[Retriever, ...]
-    rerankers: tuple[Reranker, ...]
+    rerankers: tuple[AnyReranker, ...]
 
     @property
-    def encoders(self) -> list[Dense]:
+    def encoders(self) -> list[AnyEncoderRetriever]:
         """The retrievers that are encoders."""
-        return [one for one in self.retrievers if isinstance(one, Dense)]
+        return [one for one in self.retrievers if isinstance(one, Dense | Sparse | MultiVector)]
 
     @property
-    def loaded(self) -> list[tuple[str, Encoder | Reranker]]:
+    def loaded(self) -> list[tuple[str, Any]]:
         """The models in use, each with its role: `encoder` or `reranker`."""
         encoders = [("encoder", one.encoder) for one in self.encoders]
         return [*encoders, *(("reranker", one) for one in self.rerankers)]
@@ -76,12 +84,18 @@ class _Models:
         """Returns the scorers as a run stores them."""
         found: list[Scorer] = []
         for retriever in self.retrievers:
-            model = retriever.encoder.fingerprint if isinstance(retriever, Dense) else None
-            found.append(Scorer(len(found), retriever.name, retriever.kind, model))
+            found.append(Scorer(len(found), retriever.name, retriever.kind, _identity(retriever)))
         for reranker in self.rerankers:
             name = unique_name(scorer_name(reranker.name), [one.name for one in found])
             found.append(Scorer(len(found), name, RERANKER, reranker.fingerprint))
         return tuple(found)
+
+
+def _identity(retriever: Retriever) -> str | None:
+    """Returns the fingerprint of an encoder, or of what was given; None for BM25."""
+    if isinstance(retriever, Dense | Sparse | MultiVector):
+        return retriever.encoder.fingerprint
+    return None if isinstance(retriever, Bm25) else fingerprint(dict(retriever.inputs()))
 
 
 def mine(
@@ -228,9 +242,17 @@ def _require_known(protected: tuple[str, ...], collection: Collection) -> None:
 def _models(
     store: Database, collection: Collection, config: MiningConfig, workers: int | None, progress: Progress
 ) -> _Models:
-    retrievers: list[Retriever] = []
-    if config.bm25:
-        retrievers.append(Bm25(collection, config.bm25_config))
+    retrievers: list[Retriever] = [Bm25(collection, config.bm25_config)] if config.bm25 else []
+
+    def _free(name: str) -> str:
+        return unique_name(name, [one.name for one in retrievers])
+
+    for file in config.candidates:
+        found, name = read_candidates(file), _free(file_name(file))
+        retrievers.append(Imported(collection, found, name=name, progress=progress))
+    for folder in config.vectors:
+        given, name = read_vectors(Path(folder)), _free(file_name(folder))
+        retrievers.append(GivenVectors(collection, given, name=name, index=config.index, progress=progress))
     for model in config.encoder:
         settings = DenseConfig(
             model,
@@ -239,18 +261,36 @@ def _models(
             config.query_prompt,
             config.document_prompt,
             config.index,
+            config.dimension,
+            config.token_dtype,
         )
-        name = unique_name(scorer_name(model), [one.name for one in retrievers])
-        retrievers.append(Dense(store, collection, settings, name=name, workers=workers, progress=progress))
-    rerankers: list[Reranker] = []
-    if config.reranker:
-        from miner.models.reranker import Reranker
+        name = _free(scorer_name(model))
+        retrievers.append(
+            encoder_retriever(store, collection, settings, name=name, workers=workers, progress=progress)
+        )
+    if not any(one.proposes for one in retrievers):
+        raise UsageError(
+            f"{retrievers[0].name} scores the candidates of other retrievers in a collection of this size",
+            "leave BM25 on, or add an encoder of another kind",
+        )
+    return _Models(tuple(retrievers), tuple(_rerankers(config, progress)))
 
-        rerankers = [
-            Reranker(model, revision=config.reranker_revision, dtype=config.dtype)
-            for model in config.reranker
-        ]
-    return _Models(tuple(retrievers), tuple(rerankers))
+
+def _rerankers(config: MiningConfig, progress: Progress) -> Iterator[AnyReranker]:
+    """Yields the rerankers; those that take an instruction have it."""
+    from miner.models.loading import open_reranker, takes_instruction
+
+    instructed = [name for name in config.reranker if takes_instruction(name, config.reranker_revision)]
+    if config.instruction is not None and not instructed:
+        raise no_instruction(config.reranker[-1])
+    for name in config.reranker:
+        yield open_reranker(
+            name,
+            revision=config.reranker_revision,
+            dtype=config.dtype,
+            instruction=config.instruction if name in instructed else None,
+            progress=progress,
+        )
 
 
 def _note_devices(store: Database, models: _Models, progress: Progress) -> None:
@@ -381,15 +421,22 @@ def _numbers(**numbers: int) -> str:
 
 
 def _note_models(models: _Models, config: MiningConfig, progress: Progress) -> None:
-    for retriever in models.encoders:
-        name = retriever.encoder.name
-        note_truncated(name, retriever.truncated, progress)
-        gaps = retriever.gaps()
-        if without := _numbers(document=gaps.get("documents", 0), query=gaps.get("queries", 0)):
-            progress.note(f"warning: {name} has no vector for {without}: its search ignores these texts")
-        if config.index != "Flat":
+    for encoder in models.encoders:
+        note_truncated(encoder.encoder.name, encoder.truncated, progress)
+    for retriever in models.retrievers:
+        if isinstance(retriever, Dense | Sparse | MultiVector):
+            _note_gaps(f"{retriever.encoder.name} has", retriever.gaps(), progress)
+        elif isinstance(retriever, GivenVectors):
+            _note_gaps(f"the folder {retriever.name} has", retriever.gaps(), progress)
+        if config.index != "Flat" and isinstance(retriever, Dense | GivenVectors):
             recall = percent(retriever.recall(config.depth))
-            progress.note(f"{config.index} finds {recall} of the documents that Flat finds")
+            of = f", of {retriever.name}" if len(models.retrievers) > 2 else ""
+            progress.note(f"{config.index} finds {recall} of the documents that Flat finds{of}")
+
+
+def _note_gaps(what: str, gaps: Mapping[str, int], progress: Progress) -> None:
+    if without := _numbers(document=gaps.get("documents", 0), query=gaps.get("queries", 0)):
+        progress.note(f"warning: {what} no vector for {without}: its search ignores these texts")
 
 
 def config_of(run: StoredRun) -> MiningConfig:

@@ -14,12 +14,13 @@ from miner.arrays import Int64s, pair_keys, positions, split_pairs
 from miner.collection.collection import Collection, Ints
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
+from miner.models.served import require_same_model
 from miner.store import evidence as stored
 from miner.store.database import Database
 from miner.store.ledger import Stage
 
 if TYPE_CHECKING:
-    from miner.models.reranker import Reranker
+    from miner.models.loading import AnyReranker
 
 _CODE = 2
 """Raised if other pairs are scored than before."""
@@ -29,7 +30,7 @@ CHUNK = 4096
 
 def rerank(
     store: Database,
-    reranker: Reranker,
+    reranker: AnyReranker,
     collection: Collection,
     evidence: str,
     depth: int | None,
@@ -46,7 +47,7 @@ def rerank(
 
 def score_pairs(
     store: Database,
-    reranker: Reranker,
+    reranker: AnyReranker,
     collection: Collection,
     inputs: Mapping[str, Any],
     keys: Int64s,
@@ -58,6 +59,7 @@ def score_pairs(
 
     Adds to `rerank_scores`; pairs that the reranker has already scored are not scored again.
     """
+    require_same_model(store.vectors, reranker, progress)
     query, doc = _shortest_first(keys, collection)
     stage = Stage(
         "rerank",
@@ -97,7 +99,7 @@ def _lengths(table: pa.Table) -> npt.NDArray[np.int64]:
 
 
 def _score(
-    reranker: Reranker, collection: Collection, query: Ints, doc: Ints, workers: int | None
+    reranker: AnyReranker, collection: Collection, query: Ints, doc: Ints, workers: int | None
 ) -> pa.Table:
     queries = collection.queries["text"].take(pa.array(query)).to_pylist()
     documents = collection.documents["text"].take(pa.array(doc)).to_pylist()

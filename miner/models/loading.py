@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from miner.engine.progress import SILENT, Progress
 from miner.errors import ModelError, UsageError
+from miner.models import kinds
 from miner.models.encoder import Encoder
 from miner.models.endpoint import RefusedError, is_served
-from miner.models.kinds import is_reranker
+from miner.models.kinds import is_reranker, no_instruction
 from miner.models.names import resolve
 from miner.models.reranker import Reranker
 from miner.models.served import ServedEncoder, ServedReranker
@@ -39,16 +40,24 @@ def open_encoder(
 
 
 def open_reranker(
-    name: str, *, revision: str | None = None, dtype: str = "auto", progress: Progress = SILENT
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    instruction: str | None = None,
+    progress: Progress = SILENT,
 ) -> AnyReranker:
     """Returns the reranker of a name: hub id, folder, or `URL#MODEL` of a `/rerank` endpoint.
 
-    Otherwise as `open_encoder`.
+    `instruction` replaces the model's own prompt. Otherwise as `open_encoder`; raises ModelError for an
+    instruction that the model does not take, as a served one.
     """
     if is_served(name):
         _require_no_revision(name, revision)
+        if instruction is not None:
+            raise no_instruction(name)
         return ServedReranker(name, progress=progress)
-    return Reranker(name, revision=revision, dtype=dtype)
+    return Reranker(name, revision=revision, dtype=dtype, instruction=instruction)
 
 
 def names_reranker(name: str) -> bool:
@@ -79,3 +88,8 @@ def _require_no_revision(name: str, revision: str | None) -> None:
             f"{name} is a served model: the server decides on its revision, not '{revision}'",
             "leave the revision out",
         )
+
+
+def takes_instruction(name: str, revision: str | None = None) -> bool:
+    """Returns whether a reranker may take an instruction, by its files; a served one takes none."""
+    return not is_served(name) and kinds.takes_instruction(resolve(name, revision).path)

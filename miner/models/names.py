@@ -148,6 +148,12 @@ def scorer_name(model: str) -> str:
     return Path(model).resolve().name if Path(model).exists() else model
 
 
+def file_name(path: str) -> str:
+    """Returns the short name of a file or folder: its last part without endings such as `.jsonl.gz`."""
+    last = Path(path).resolve()
+    return last.name if last.is_dir() else Path(last.name.removesuffix(".gz")).stem
+
+
 def unique_name(name: str, taken: Collection[str]) -> str:
     """Returns the name, followed by -2, -3, … if it is taken."""
     numbered = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from miner.collection.collection import Collection
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
+from miner.models.endpoint import is_served
 from miner.models.kinds import DENSE, SPARSE, encoder_kind
 from miner.models.names import resolve
 from miner.retrieval.config import DenseConfig
@@ -23,13 +24,14 @@ def encoder_retriever(
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> Dense | Sparse | MultiVector:
-    """Returns the retriever for the encoder `config.encoder`: dense, sparse or multi-vector.
+    """Returns the retriever for the encoder `config.encoder`: dense, sparse or multi-vector. Served: dense.
 
     `name` is the scorer's name. The setting `index` is for dense encoders, `token_dtype` for multi-vector
     encoders. Raises ModelError if the model is not an encoder, UsageError if `dimension` is given for an
     encoder that is not dense.
     """
-    kind = encoder_kind(resolve(config.encoder, config.revision))
+    served = is_served(config.encoder)
+    kind = DENSE if served else encoder_kind(resolve(config.encoder, config.revision))
     if kind == DENSE:
         return Dense(store, collection, config, name=name, workers=workers, progress=progress)
     if config.dimension is not None:
