@@ -61,13 +61,8 @@ class Setting:
         if self.may_be_none and (value is None or value == NO_VALUE):
             return None
         if self.kind is tuple and (value is None or isinstance(value, str | list | tuple)):
-            return (
-                ()
-                if value in (None, NO_VALUE)
-                else (value,)
-                if isinstance(value, str)
-                else tuple(map(str, value))
-            )
+            texts = () if value is None else (value,) if isinstance(value, str) else tuple(map(str, value))
+            return () if texts == (NO_VALUE,) else texts
         if self.range is not None:
             return self.range.require(f"{where}{self.name}", value, self.may_be_none)
         if not isinstance(value, self.kind):
@@ -90,9 +85,7 @@ class Setting:
             return value
         if self.kind is bool:
             return self.check(_BOOLEANS.get(text, text), where)
-        if self.kind is tuple:
-            return () if text == NO_VALUE else lines_of([text])
-        return self.check(text, where)
+        return self.check(lines_of([text]) if self.kind is tuple else text, where)
 
 
 Tables = Mapping[str, Mapping[str, Setting]]

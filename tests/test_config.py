@@ -335,7 +335,10 @@ def test_no_key_is_in_two_sections_and_every_key_has_help() -> None:
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"bm25": False}, "there is nothing to search with; name an encoder, or leave BM25 on"),
+        (
+            {"bm25": False},
+            "there is nothing to search with; name an encoder, vectors or candidates, or leave BM25 on",
+        ),
         (
             {"reference_positive": "worst"},
             "reference_positive must be one of lowest, median, best, each, got 'worst'",

@@ -17,10 +17,10 @@ from miner.errors import UsageError
 from miner.mining.config import STRATEGIES, MiningConfig, Rules, Selection, with_values
 from miner.mining.pipeline import config_of, decide_again, mine
 from miner.mining.presets import PRESETS, PURPOSES, preset_values
-from miner.mining.selection import Kept, easy_negatives, select
+from miner.mining.selection import Kept, easy_negatives, quotas, select
 from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
-from tests.test_selection import Chosen, Row, by_group, candidates, pair_key, quota, run
+from tests.test_selection import SCORERS, Chosen, Row, as_quota, by_group, candidates, limits, pair_key, run
 
 MASK = (1 << 64) - 1
 
@@ -74,11 +74,11 @@ def reference(rows: list[Row], config: Selection, served: Counter[int]) -> Chose
     docs: dict[int, list[int]] = {}
     refused = set()
     for group, mine_ in sorted(by_group(rows).items()):
-        left = {True: config.bm25_quota, False: config.dense_quota}
+        left = dict(quotas(config, SCORERS))
         taken: list[Row] = []
         for order, most in passes(mine_, config):
             for row in order:
-                room = left[row[4]]
+                room = left.get(row[4])
                 if len(taken) >= most or room == 0 or row in taken or (group, row[1]) in refused:
                     continue
                 if config.document_cap is not None and served[row[1]] >= config.document_cap:
@@ -98,8 +98,7 @@ configs = st.builds(
     negatives=st.integers(1, 9),
     strategy=st.sampled_from(["stratified", "mixed"]),
     easy_share=st.one_of(st.sampled_from([0.0, 0.2, 0.5, 1.0]), st.floats(0, 1)),
-    bm25_quota=quota,
-    dense_quota=quota,
+    quota=limits.map(as_quota),
     document_cap=st.one_of(st.none(), st.integers(0, 3)),
     seed=st.integers(0, 2**63 - 1),
 )
@@ -234,7 +233,7 @@ def test_easy_ones_are_drawn_evenly_from_all_but_the_hardest() -> None:
         lambda: np.tile(np.arange(count), times),
         np.tile(-np.arange(count, dtype=np.float64), times),
         np.zeros(times * count),
-        np.ones(times * count, dtype=np.bool_),
+        np.zeros(times * count, dtype=np.int8),
         np.random.default_rng(0).integers(0, 2**64, size=times * count, dtype=np.uint64),
     )
     chosen, _ = select(kept, Selection(negatives=3, strategy="mixed", easy_share=1 / 3))

@@ -27,7 +27,7 @@ _HIDING: Described = {
         "Try rank windows without labels. They drop known positives, which rank high, and keep others.",
     ),
 }
-SETTINGS = Settings({"": described(CalibrationConfig, _HIDING)}, {"Target": ("allow_rank_window",)})
+SETTINGS = Settings({"": described(CalibrationConfig, _HIDING)}, {})
 _RENAMED = {"--target-leak": "--target", "--keep-yield": "--keep-coverage"}
 
 

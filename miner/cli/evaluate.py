@@ -32,7 +32,7 @@ SETTINGS = Settings(
             Setting("seed", "Seed of the sample and of the tests.", 13, range=SEED),
         )
     },
-    {"Data": ("split", "task")},
+    {"Data": ("split",)},
 )
 
 

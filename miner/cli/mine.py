@@ -13,7 +13,7 @@ from miner.mining.config import OF_TRAINING, TABLES, MiningConfig, flat, with_va
 from miner.ranges import THREADS
 
 CANDIDATES = ("encoder", "vectors", "candidates", "reranker", "bm25", "split", "queries", "depth")
-RULES = ("relative_margin", "percentile", "decide_by")
+RULES = ("relative_margin", "percentile")
 SELECTION = ("negatives", "strategy")
 RENAMED = {"--anchor": "--set reference_positive=VALUE"}
 SETTINGS = Settings(
