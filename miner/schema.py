@@ -39,6 +39,7 @@ class Reason(StrEnum):
     DUPLICATE_OF_CANDIDATE = "duplicate_of_candidate"
     NOT_SCORED = "not_scored"
     NOT_RERANKED = "not_reranked"
+    AGREE = "agree"
 
 
 CODES = {reason: code for code, reason in enumerate(Reason)}

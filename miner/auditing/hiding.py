@@ -60,7 +60,8 @@ class Hideable:
         UsageError if a text of the evidence is no longer in the store.
         """
         table = stored.positives_to_hide(store, run)
-        scored = evidence.scored_positives(store, run)
+        others = run.scorers if config.rules.agree is not None else ()
+        scored = evidence.scored_positives(store, run, others=others)
         if table.num_rows != scored.num_rows:
             raise UsageError(
                 f"{store.path} has lost queries or documents since run '{run.name}' was mined",
@@ -144,10 +145,12 @@ class Hideable:
             return Positives(positives.table.filter(pa.array(~hidden)), positives.queries)
         stand_in = np.zeros(len(hidden), dtype=np.bool_)
         stand_in[lost[np.unique(positives.owner[lost], return_index=True)[1]]] = True
-        score = np.where(stand_in, np.median(positives.score[known]), positives.score)
-        table = positives.table.set_column(
-            positives.table.schema.get_field_index("score"), "score", pa.array(score)
-        )
+        table = positives.table
+        for name in (name for name in table.column_names if name.startswith("score")):
+            score = np.asarray(table[name].to_numpy(), dtype=np.float64)
+            median = np.nanmedian(score[known])
+            column = pa.array(np.where(stand_in, median, score))
+            table = table.set_column(table.schema.get_field_index(name), name, column)
         left = ~hidden | stand_in
         return Positives(table.filter(pa.array(left)), positives.queries, stand_in[left])
 

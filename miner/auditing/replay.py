@@ -114,7 +114,8 @@ class Replay:
     def of(cls, store: Database, run: StoredRun) -> Replay:
         """Returns the replay of a run; raises as `Hideable.of` and `config_of`."""
         config = config_of(run)
-        candidates = evidence.scored_candidates(store, run)
+        others = run.scorers if config.rules.agree is not None else ()
+        candidates = evidence.scored_candidates(store, run, others=others)
         documents = Documents.of(store, run.evidence)
         fused = candidates["candidate"].to_numpy() % CANDIDATES_PER_QUERY
         hideable = Hideable.of(store, run, config, candidates, documents)

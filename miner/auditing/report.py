@@ -150,7 +150,7 @@ def limits(cannot_hide: Mapping[str, int], unknown_training: Sequence[str]) -> l
         notes.append(f"These positives cannot be hidden: {reasons}.")
     if unknown_training:
         notes.append(
-            f"The store does not know what {listed(unknown_training)} {'was' if len(unknown_training) == 1 else 'were'} trained on. A model that was "
+            f"What {listed(unknown_training)} learned from is not in the store. A model that was "
             "trained on these positives recognises them, and the figures are then optimistic."
         )
     return notes
@@ -230,7 +230,8 @@ def _window_note(calibration: Calibration) -> list[str]:
         return []
     return [
         f"The settings of the sweep leave out the run's own skip_top {skipped}: a rank window drops known "
-        "positives, which rank high, more surely than those that nobody judged. --set allow_rank_window=true keeps it."
+        "positives, which rank high, more surely than those that nobody judged. "
+        "--set allow_rank_window=true keeps it."
     ]
 
 

@@ -58,6 +58,11 @@ def require_sweepable(config: MiningConfig) -> None:
                 "decide again with --strategy top and without quotas or a cap, calibrate that run, and use "
                 "the calibrated rules with any selection",
             )
+    if rules.agree is not None:
+        raise UsageError(
+            "a run with the rule agree cannot be calibrated",
+            "decide again without it, and calibrate that run",
+        )
     if rules.reference_positive == "each":
         raise UsageError(
             "a run with reference positive each cannot be calibrated",

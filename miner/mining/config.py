@@ -91,6 +91,13 @@ class Rules:
         within=FINITE,
     )
 
+    agree: int | None = key(
+        None,
+        "Drop candidates unless this many scorers place them below the reference positive, each by its own "
+        "percentile among the positives.",
+        within=COUNT,
+    )
+
     def __post_init__(self) -> None:
         if self.relative_margin is _UNSET:
             others = (getattr(self, name) != off for name, off in RULES.items() if name != "relative_margin")

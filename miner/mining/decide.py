@@ -16,7 +16,7 @@ from miner.arrays import joined_ranges
 from miner.engine.work import ordered_map, worker_count
 from miner.errors import UsageError, listed, near, shown
 from miner.mining import rules as ruling
-from miner.mining.config import MiningConfig
+from miner.mining.config import MiningConfig, Rules
 from miner.mining.selection import Kept, quotas, select
 from miner.schema import CANDIDATES_PER_QUERY, CODES, SUSPECTED, Reason
 from miner.store import evidence as stored
@@ -194,21 +194,68 @@ def decide_each(
     once.
     """
     scorer = deciding_scorer(run.scorers, configs[0])
-    positives = Positives(stored.scored_positives(store, run, scorer))
+    others = run.scorers if any(config.rules.agree is not None for config in configs) else ()
+    positives = Positives(stored.scored_positives(store, run, scorer, others))
     documents = Documents.of(store, run.evidence)
     deciders = [Decider(positives, documents, config, run.scorers) for config in configs]
-    for candidates in candidate_pieces(store, run, scorer, positives.queries):
+    for candidates in candidate_pieces(store, run, scorer, positives.queries, others):
         for number, decider in enumerate(deciders):
             for decision in decider.decide(candidates):
                 yield number, decision
 
 
-def candidate_pieces(store: Database, run: StoredRun, scorer: Scorer, queries: int) -> Iterator[pa.Table]:
+def candidate_pieces(
+    store: Database, run: StoredRun, scorer: Scorer, queries: int, others: Sequence[Scorer] = ()
+) -> Iterator[pa.Table]:
     """Yields the candidates as `stored.scored_candidates`, of whole queries, a few million at a time."""
     per_query = stored.candidate_count(store, run.evidence) // max(1, queries) + 1
     step = max(1, _ROWS // per_query)
     for first in range(0, queries, step):
-        yield stored.scored_candidates(store, run, scorer, first, first + step)
+        yield stored.scored_candidates(store, run, scorer, first, first + step, others=others)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What each scorer says of the known positives, for the rule `agree`."""
+
+    scorers: Sequence[Scorer]
+    known: Sequence[Floats]
+    """By scorer: its finite scores of all positives, ascending."""
+    references: Sequence[Floats]
+    """By scorer: the score of each group's reference positive; NaN without one."""
+
+    @classmethod
+    def of(cls, positives: Positives, scorers: Sequence[Scorer], rules: Rules) -> Agreement:
+        """Returns what holds for these positives; raises UsageError if the rule needs more scorers."""
+        if (rules.agree or 0) > len(scorers):
+            raise UsageError(
+                f"agree {rules.agree} needs as many scorers, and the run has {len(scorers)}",
+                "use a smaller number, or mine with more scorers",
+            )
+        known, references = [], []
+        own = np.ones(len(positives.owner), dtype=np.bool_)
+        if positives.stand_in is not None:
+            own = ~positives.stand_in
+        for scorer in scorers:
+            score = np.asarray(positives.table[stored.score_of(scorer)].to_numpy(), dtype=np.float64)
+            known.append(np.sort(score[own & np.isfinite(score)]))
+            kind = rules.reference_positive
+            references.append(
+                score
+                if kind == "each"
+                else ruling.reference_scores(positives.owner, score, positives.queries, kind)
+            )
+        return cls(scorers, known, references)
+
+    def count(self, candidates: pa.Table, rows: Ints, group: Ints) -> Ints:
+        """Returns how many scorers place each row of the candidates below its group's reference positive."""
+        agreeing = np.zeros(len(rows), dtype=np.int64)
+        for scorer, known, reference in zip(self.scorers, self.known, self.references, strict=True):
+            score = np.asarray(candidates[stored.score_of(scorer)].to_numpy(), dtype=np.float64)[rows]
+            both = np.isfinite(score) & np.isfinite(reference[group])
+            place = ruling.distribution(known, score) < ruling.distribution(known, reference[group])
+            agreeing += both & place
+        return agreeing
 
 
 class Decider:
@@ -219,6 +266,9 @@ class Decider:
     ) -> None:
         self._positives, self._documents, self._config = positives.scored, documents, config
         self._quotas = quotas(config.selection, scorers)
+        self._agreement = None
+        if config.rules.agree is not None:
+            self._agreement = Agreement.of(self._positives, scorers, config.rules)
         is_reranker = deciding_scorer(scorers, config).is_reranker
         self._unknown = Reason.NOT_RERANKED if is_reranker else Reason.NOT_SCORED
         kind = config.rules.reference_positive
@@ -234,7 +284,8 @@ class Decider:
 
         def _decide(part: pa.Table) -> Decision:
             known = self._positives, self._documents, self._reference, self._median
-            return _Slice(part, *known, self._config, self._quotas, self._unknown).decide(self._served)
+            rest = self._config, self._quotas, self._unknown, self._agreement
+            return _Slice(part, *known, *rest).decide(self._served)
 
         yield from ordered_map(_decide, _slices(candidates), workers)
 
@@ -265,6 +316,7 @@ class _Slice:
     """The most negatives that a retriever, by number, may rank best."""
     unknown: Reason
     """Why a candidate is dropped that the deciding scorer did not score."""
+    agreement: Agreement | None
 
     @cached_property
     def _query(self) -> Ints:
@@ -290,7 +342,8 @@ class _Slice:
         rows, group, reference = self._units(np.flatnonzero(codes == ruling.KEPT))
         best_rank = self.candidates["best_rank"].to_numpy().astype(np.int64)
         judged = self.candidates["judged_negative"].to_numpy()
-        scored = ruling.Scored(self._score[rows], reference, best_rank[rows], judged[rows])
+        agreeing = None if self.agreement is None else self.agreement.count(self.candidates, rows, group)
+        scored = ruling.Scored(self._score[rows], reference, best_rank[rows], judged[rows], agreeing)
         ruled = ruling.apply(self.config.rules, scored, self.positives.sorted_scores)
         passed = np.flatnonzero(ruled == ruling.KEPT)
         kept = self._kept(rows[passed], group[passed], reference[passed])

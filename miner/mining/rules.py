@@ -32,6 +32,8 @@ class Scored:
     """The best rank from any retriever."""
     judged_negative: npt.NDArray[np.bool_]
     """Whether a judgment or a label says that it is a negative: no rule drops it for a high score."""
+    agreeing: Ints | None = None
+    """How many scorers place it below the reference positive; None if no rule depends on it."""
 
 
 def name_of(rules: Rules) -> str:
@@ -62,7 +64,7 @@ def _names(rules: Rules) -> str:
 
 
 def _starts_from_positives(rules: Rules) -> bool:
-    return any(getattr(rules, name) is not None for name in FROM_REFERENCE)
+    return any(getattr(rules, name) is not None for name in (*FROM_REFERENCE, "agree"))
 
 
 def reference_scores(owner: Ints, score: Floats, queries: int, kind: str) -> Floats:
@@ -109,11 +111,11 @@ def apply(rules: Rules, rows: Scored, positives: Floats) -> Codes:
 BOUNDS = ("max_score", "absolute_margin", "relative_margin", "percentile", "relative_percentile")
 """The rules against high scores. Each bounds the score from above; its reason has the same name."""
 FROM_REFERENCE = ("absolute_margin", "relative_margin", "relative_percentile")
-"""The ones among them that depend on the reference positive."""
-_ORDER = ("skip_top", "max_rank", "max_score", "min_score", *BOUNDS[1:])
+"""The ones among them that depend on the reference positive; `agree` does too."""
+_ORDER = ("skip_top", "max_rank", "max_score", "min_score", *BOUNDS[1:], "agree")
 """All rules in the order in which they are applied."""
-TOO_HIGH = tuple(REASONS.index(Reason(name)) for name in BOUNDS)
-"""The codes of BOUNDS, which never apply to known negatives."""
+TOO_HIGH = tuple(REASONS.index(Reason(name)) for name in (*BOUNDS, Reason.AGREE))
+"""The codes of the rules against high scores, which never apply to known negatives."""
 
 Drops = Callable[[Scored], npt.NDArray[np.bool_]]
 Bound = Callable[[Floats], Floats]
@@ -127,7 +129,16 @@ def _active(rules: Rules, positives: Floats) -> list[tuple[Reason, Drops]]:
         active.append((Reason.MAX_SCORE, _above(bound)))
     if (least := rules.min_score) is not None:
         active.append((Reason.MIN_SCORE, lambda rows: rows.score < least))
-    return active + [(reason, _above(bound)) for reason, bound in bounds.items()]
+    active += [(reason, _above(bound)) for reason, bound in bounds.items()]
+    if (agree := rules.agree) is not None:
+        active.append((Reason.AGREE, lambda rows: _disagreeing(rows, agree)))
+    return active
+
+
+def _disagreeing(rows: Scored, least: int) -> npt.NDArray[np.bool_]:
+    if rows.agreeing is None:
+        raise ValueError("agree needs the scores of all scorers")
+    return rows.agreeing < least
 
 
 def _above(bound: Bound) -> Drops:

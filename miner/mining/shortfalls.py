@@ -28,7 +28,15 @@ Ints = npt.NDArray[np.int64]
 
 FEW_CANDIDATES, EXCLUDED, UNUSED = "few_candidates", "excluded", "unused"
 """The causes other than rules: few candidates, most of them excluded, or unused because of a quota."""
-_BY_RULE = (*ruling.BOUNDS, Reason.MIN_SCORE, Reason.RANK_WINDOW, Reason.DOCUMENT_CAP, "not_scored")
+_BY_RULE = (
+    *ruling.BOUNDS,
+    Reason.AGREE,
+    Reason.NOT_RERANKED,
+    Reason.MIN_SCORE,
+    Reason.RANK_WINDOW,
+    Reason.DOCUMENT_CAP,
+    "not_scored",
+)
 _SAMPLE = 500
 """At most this many queries are used to find a looser value."""
 _ENOUGH = 0.9
@@ -124,10 +132,14 @@ class _Short:
         if cause == UNUSED:
             selection = self._config.selection
             return f"a quota leaves kept candidates unused; raise quota {' or '.join(selection.quota)}"
+        if cause == Reason.NOT_RERANKED:
+            return "most candidates were not reranked; raise rerank_depth"
         if cause == Reason.DOCUMENT_CAP:
             return "most candidates are already negatives of other queries; raise document_cap"
         if cause == Reason.RANK_WINDOW:
             return self._wider()
+        if cause == Reason.AGREE:
+            return "most candidates were dropped by agree, as too few scorers place them low; lower agree"
         if cause in RULES:
             return _Looser(self._store, self._run, self._config, cause, self._numbers[of]).hint()
         return "most candidates have no finite score: reason not_scored in view verdicts"
@@ -143,12 +155,10 @@ class _Short:
         return f"{what}; check that {languages} suit the texts, or add --encoder, which needs no shared words"
 
     def _wider(self) -> str:
-        rules, config = self._config.rules, self._config
+        rules = self._config.rules
         given = [name for name in ("skip_top", "max_rank") if getattr(rules, name) != RULES[name]]
         ways = [{"skip_top": "lower skip_top", "max_rank": "raise max_rank"}[name] for name in given]
-        if config.rerank_depth is not None:
-            ways.append("raise rerank_depth")
-        if rules.skip_top and rules.max_rank is None and config.rerank_depth is None:
+        if rules.skip_top and rules.max_rank is None:
             ways.append("mine with a larger --depth")
         return f"most candidates are outside the window of ranks; {' or '.join(ways)}"
 

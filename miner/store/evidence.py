@@ -88,13 +88,14 @@ def scored_candidates(
     stop: int = _ALL,
     *,
     queries: Sequence[int] | None = None,
+    others: Sequence[Scorer] = (),
 ) -> pa.Table:
     """Returns the candidates of the queries with numbers from `first` to before `stop`, or of `queries`.
 
     They are in order. Columns candidate, doc_no, exclusion (the code of its reason, FREE without one),
     judged_negative, best_rank (over retrievers), best_scorer (the retriever with that rank), score. The score
     is that of `scorer` (default: the one that decides); it is null for a pair that this did not score, NaN
-    for a score that is not finite.
+    for a score that is not finite. For each of the `others` there is a column `score_of` with its scores.
     """
     scorer = scorer or run.deciding
     values: dict[str, object] = {"evidence": run.evidence, "first": first, "stop": stop}
@@ -109,14 +110,16 @@ def scored_candidates(
     )
     query = owners(table, "doc_nos")
     candidate = query * CANDIDATES_PER_QUERY + number_within(query)
-    if scorer.is_reranker:
-        score = _reranker_scores(store, run, scorer, candidate, where, values)
-    else:
+
+    def _scores(of: Scorer) -> pa.Array:
+        if of.is_reranker:
+            return _reranker_scores(store, run, of, candidate, where, values)
         scores = store.table(
             f"SELECT scores FROM scored WHERE scorer = $scorer AND {where} ORDER BY query_no",
-            values | {"scorer": scorer.number},
+            values | {"scorer": of.number},
         )
-        score = _finite(flat(scores["scores"]))
+        return _finite(flat(scores["scores"]))
+
     return pa.table(
         {
             "candidate": candidate,
@@ -125,9 +128,15 @@ def scored_candidates(
             "judged_negative": flat(table["judged_negative"]),
             "best_rank": flat(table["best_ranks"]),
             "best_scorer": flat(table["best_scorers"]),
-            "score": score,
+            "score": _scores(scorer),
+            **{score_of(other): _scores(other) for other in others},
         }
     )
+
+
+def score_of(scorer: Scorer) -> str:
+    """Returns the name of the column with the scores of another scorer than the one that decides."""
+    return f"score_of_{scorer.number}"
 
 
 def _finite(scores: pa.Array) -> pa.Array:
@@ -155,16 +164,22 @@ def _reranker_scores(
     return pa.array(np.where(np.isfinite(score), score, np.nan), mask=unknown)
 
 
-def scored_positives(store: Database, run: StoredRun, scorer: Scorer | None = None) -> pa.Table:
+def scored_positives(
+    store: Database, run: StoredRun, scorer: Scorer | None = None, others: Sequence[Scorer] = ()
+) -> pa.Table:
     """Returns all positives ordered by query_no and doc_id: query_no, query_id, doc_id, score.
 
-    The score is that of `scorer` (default: the one that decides); NaN without a finite one.
+    The score is that of `scorer` (default: the one that decides); NaN without a finite one. For each of the
+    `others` there is a column `score_of` with its scores.
     """
     table = store.table(
         "SELECT query_no, query_id, doc_id FROM positives WHERE evidence = ? ORDER BY query_no, doc_id",
         [run.evidence],
     )
-    return table.append_column("score", pa.array(positive_scores(store, run, scorer or run.deciding)))
+    columns = {"score": scorer or run.deciding} | {score_of(other): other for other in others}
+    for name, of in columns.items():
+        table = table.append_column(name, pa.array(positive_scores(store, run, of)))
+    return table
 
 
 def positive_scores(store: Database, run: StoredRun, scorer: Scorer) -> Floats:
