@@ -108,6 +108,9 @@ def mined(world: World, tmp_path: Path) -> Iterator[tuple[Database, StoredRun]]:
         yield store, mine(store, world.config, name="all")
 
 
+Pairs = dict[tuple[str, str], float]
+
+
 def by_scorer(
     store: Database, run: StoredRun, view: str = "scores"
 ) -> dict[str, dict[tuple[str, str], float]]:
@@ -272,7 +275,9 @@ def test_agree_drops_what_too_few_scorers_place_below_the_positive(
 def test_rules_name_scorers_and_numbers_that_the_run_has(mined: tuple[Database, StoredRun]) -> None:
     store, run = mined
     config = config_of_run(run)
-    with pytest.raises(UsageError, match="no scorer 'bundle' decides here .did you mean 'bundled'") as caught:
+    with pytest.raises(
+        UsageError, match=r"no scorer 'bundle' decides here \(did you mean 'bundled'"
+    ) as caught:
         decide_again(store, run, replace(config, rules=Rules(decide_by="bundle")))
     assert caught.value.hint == "scorers: bm25, run, given, bundled, splade, colbert"
     with pytest.raises(UsageError, match="agree 7 needs as many scorers, and the run has 6"):
