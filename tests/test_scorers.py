@@ -349,6 +349,23 @@ def test_a_cascade_of_rerankers_scores_and_the_last_decides(world: World, tmp_pa
         assert run.deciding.name == "b"
         found = by_scorer(store, run)
         assert found["a"].keys() == found["b"].keys()
+        shallow = mine(store, replace(config, rerank_depth=8, cascade_depth=3), name="cascade")
+        rows = store.rows(
+            """SELECT query_id, doc_id, fused_rank, reason::VARCHAR, a.score, b.score
+            FROM verdicts JOIN candidates USING (query_id, doc_id, fused_rank)
+            LEFT JOIN (FROM scores WHERE run = 'two' AND scorer = 'a') a USING (query_id, doc_id)
+            LEFT JOIN (FROM scores WHERE run = 'cascade' AND scorer = 'b') b USING (query_id, doc_id)
+            WHERE verdicts.run = 'cascade' AND evidence = ?""",
+            [shallow.evidence],
+        )
+        by_query = defaultdict(list)
+        for query, doc, fused, reason, by_a, _ in rows:
+            if reason in (None, "not_reranked", "relative_margin") and fused <= 8:
+                by_query[query].append((-by_a, doc))
+        best = {(query, doc) for query, found in by_query.items() for _, doc in sorted(found)[:3]}
+        reranked = {(query, doc) for query, doc, _, reason, *_ in rows if reason in (None, "relative_margin")}
+        assert reranked == best
+        assert reason_counts(store, shallow)["not_reranked"] > 0
         by_first = replace(config, rules=Rules(decide_by="a"))
         assert decide_again(store, run, by_first).deciding.name == "a"
 

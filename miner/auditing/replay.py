@@ -164,11 +164,6 @@ class Replay:
         codes = self.candidates["exclusion"].to_numpy().copy()
         codes[exclusions.rows] = exclusions.reasons
         table = _replaced(self.candidates, "exclusion", pa.array(codes))
-        if (depth := self.config.rerank_depth) is not None:
-            # The reranker scores positives at any rank, and candidates down to this one.
-            scored = self.candidates["score"].is_valid().to_numpy().copy()
-            scored[exclusions.rows[self.fused_rank[exclusions.rows] > depth]] = False
-            table = _replaced(table, "score", pa.array(self.score, mask=~scored))
         return ReplayEvidence(hidden, self.hideable.visible(hidden), table, exclusions.replaced_by)
 
     def decide(self, evidence: ReplayEvidence) -> Trial:

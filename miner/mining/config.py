@@ -246,6 +246,12 @@ class MiningConfig:
     rerank_depth: int | None = key(
         None, "Rerank and keep only this many candidates, by fused rank.", within=DEPTH
     )
+    cascade_depth: int | None = key(
+        None,
+        "With several rerankers, each later one scores this many candidates per query, the best by the one "
+        "before it [default: all].",
+        within=DEPTH,
+    )
     overlaps: bool = key(
         True, "Exclude documents that contain a positive or are contained in one.", kind=bool
     )
@@ -314,6 +320,7 @@ def _check_effects(config: MiningConfig) -> None:
         (config.encoder, "an encoder", config, for_encoder),
         (config.encoder or config.vectors, "an encoder or vectors", config, ("index",)),
         (config.reranker, "a reranker", config, ("reranker_revision", "rerank_depth", "instruction")),
+        (len(config.reranker) > 1, "a second reranker", config, ("cascade_depth",)),
     )
     for present, what, part, names in groups:
         defaults = {f.name: f.default for f in fields(part)}

@@ -138,16 +138,12 @@ def mine(
         searches = [search(store, r, collection, config.depth, progress) for r in models.retrievers]
         gather(store, evidence, Searches(models.retrievers, searches), exclusions, progress)
         _note_models(models, config, progress)
-        for reranker in models.rerankers:
+        if models.rerankers:
+            depths = config.rerank_depth, config.cascade_depth
             rerank(
-                store,
-                reranker,
-                collection,
-                evidence.key,
-                config.rerank_depth,
-                workers=workers,
-                progress=progress,
+                store, models.rerankers, collection, evidence.key, depths, workers=workers, progress=progress
             )
+        for reranker in models.rerankers:
             if reranker.truncated:
                 longer = counted(reranker.truncated, "pair is", "pairs are")
                 progress.note(f"{longer} longer than {reranker.name} reads: only the beginning is scored")

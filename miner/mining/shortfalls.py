@@ -133,7 +133,8 @@ class _Short:
             selection = self._config.selection
             return f"a quota leaves kept candidates unused; raise quota {' or '.join(selection.quota)}"
         if cause == Reason.NOT_RERANKED:
-            return "most candidates were not reranked; raise rerank_depth"
+            larger = "rerank_depth or cascade_depth" if self._config.cascade_depth else "rerank_depth"
+            return f"most candidates were not reranked; mine with a larger {larger}"
         if cause == Reason.DOCUMENT_CAP:
             return "most candidates are already negatives of other queries; raise document_cap"
         if cause == Reason.RANK_WINDOW:

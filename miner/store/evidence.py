@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from miner.arrays import flat, number_within, owners
-from miner.schema import CANDIDATES_PER_QUERY, FREE, Reason
+from miner.schema import CANDIDATES_PER_QUERY, CODES, FREE, Reason
 from miner.store.database import Database
 from miner.store.runs import StoredRun
 from miner.store.scorers import Scorer
@@ -39,6 +40,10 @@ COPIES = tuple(
     )
 )
 """Exclusions that are due to another document, and end if that is not a positive or candidate."""
+
+
+_RERANKED = (FREE, *(CODES[Reason(name)] for name in COPIES))
+"""The codes of the candidates that a reranker scores."""
 
 
 def candidates_to_rerank(store: Database, evidence: str, depth: int | None) -> pa.Table:
@@ -111,9 +116,12 @@ def scored_candidates(
     query = owners(table, "doc_nos")
     candidate = query * CANDIDATES_PER_QUERY + number_within(query)
 
+    exclusion = flat(table["exclusions"])
+
     def _scores(of: Scorer) -> pa.Array:
         if of.is_reranker:
-            return _reranker_scores(store, run, of, candidate, where, values)
+            rows = _Rows(candidate, flat(table["doc_nos"]).to_numpy(), exclusion.to_numpy())
+            return _reranker_scores(store, run, of, rows, (where, values))
         scores = store.table(
             f"SELECT scores FROM scored WHERE scorer = $scorer AND {where} ORDER BY query_no",
             values | {"scorer": of.number},
@@ -124,7 +132,7 @@ def scored_candidates(
         {
             "candidate": candidate,
             "doc_no": flat(table["doc_nos"]),
-            "exclusion": flat(table["exclusions"]),
+            "exclusion": exclusion,
             "judged_negative": flat(table["judged_negative"]),
             "best_rank": flat(table["best_ranks"]),
             "best_scorer": flat(table["best_scorers"]),
@@ -148,20 +156,64 @@ def _finite(scores: pa.Array) -> pa.Array:
     return pa.array(np.where(np.isfinite(values), values, np.nan), mask=mask)
 
 
+class _Rows(NamedTuple):
+    """Candidates in order."""
+
+    candidate: Ints
+    doc_no: Ints
+    exclusion: Ints
+
+
 def _reranker_scores(
-    store: Database, run: StoredRun, scorer: Scorer, candidate: Ints, where: str, values: dict[str, object]
+    store: Database, run: StoredRun, scorer: Scorer, rows: _Rows, some: tuple[str, dict[str, object]]
 ) -> pa.Array:
-    """Returns a reranker's score of each of the candidates, null without one."""
+    """Returns a reranker's score of each of the candidates, null for one that it did not score in this run.
+
+    Scores are shared by all runs: those of candidates below the depths of this run are left out.
+    """
+    depth, next_depth = run.config.get("rerank_depth"), run.config.get("cascade_depth")
+    deep = rows.candidate % CANDIDATES_PER_QUERY > (depth or CANDIDATES_PER_QUERY)
+    for one in run.rerankers:
+        score = _stored_scores(store, one, rows.candidate, some)
+        score[deep] = np.nan
+        if one == scorer:
+            break
+        if next_depth is not None:
+            deep |= _places_by(score, rows) > next_depth
+    unknown = np.isnan(score)
+    return pa.array(np.where(np.isinf(score), np.nan, score), mask=unknown)
+
+
+def _places_by(score: Floats, rows: _Rows) -> Ints:
+    """Returns the place of each candidate by score among those of its query that a reranker scores."""
+    query = rows.candidate // CANDIDATES_PER_QUERY
+    order = np.lexsort((rows.doc_no, -np.where(np.isfinite(score), score, -np.inf), query))
+    counts = np.isin(rows.exclusion[order], _RERANKED)
+    total = np.cumsum(counts)
+    starts = np.flatnonzero(np.diff(query[order], prepend=-1))
+    before: Ints = np.repeat(total[starts] - counts[starts], np.diff(np.append(starts, len(order))))
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = total - before + ~counts
+    return places
+
+
+def _stored_scores(
+    store: Database, scorer: Scorer, candidate: Ints, some: tuple[str, dict[str, object]]
+) -> Floats:
+    """Returns a reranker's stored score of each of the candidates; infinity for NaN, NaN without one."""
+    where, values = some
     table = store.table(
         f"""SELECT c.candidate, s.score FROM (FROM candidates WHERE {where}) c
         JOIN rerank_scores s ON s.reranker = $reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id
         ORDER BY c.candidate""",
         values | {"reranker": scorer.model},
     )
-    rows = np.searchsorted(candidate, table["candidate"].to_numpy())
-    score, unknown = np.full(len(candidate), np.nan), np.ones(len(candidate), dtype=np.bool_)
-    score[rows], unknown[rows] = table["score"].to_numpy(), False
-    return pa.array(np.where(np.isfinite(score), score, np.nan), mask=unknown)
+    score = np.full(len(candidate), np.nan)
+    stored = np.asarray(table["score"].to_numpy(), dtype=np.float64)
+    score[np.searchsorted(candidate, table["candidate"].to_numpy())] = np.where(
+        np.isfinite(stored), stored, np.inf
+    )
+    return score
 
 
 def scored_positives(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason, Verdict
+from miner.schema import CANDIDATES_PER_QUERY, CODES, KEPT, SUSPECTED, Reason, Verdict
 
 FORMAT = 8
 """The version of the schema: a new number if earlier versions of miner cannot read the store."""
@@ -120,7 +120,9 @@ VIEWS = (
     JOIN pool_documents USING (evidence, doc_no)""",
     f"""CREATE VIEW verdicts AS
     SELECT u.run, u.query_id, t.doc_id, u.fused_rank, u.scorer,
-        CASE WHEN u.kind = '{RERANKER}' THEN x.score ELSE u.score END AS score, u.judged_negative,
+        CASE WHEN u.kind <> '{RERANKER}' THEN u.score
+            WHEN u.code % {SUSPECTED} <> {CODES[Reason.NOT_RERANKED]} OR u.code < 0 THEN x.score END AS score,
+        u.judged_negative,
         CASE WHEN code <= {KEPT} THEN 'kept' WHEN code >= {SUSPECTED} THEN 'suspected'
             ELSE 'dropped' END::verdict AS verdict,
         CASE WHEN code > {KEPT} THEN enum_range(NULL::reason)[code % {SUSPECTED} + 1] END::reason AS reason,
