@@ -148,7 +148,7 @@ def test_an_export_says_which_similarity_its_scores_are(
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert f"The scores are dot products of the encoder `{tables['dot']}`" in card
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))
-    assert manifest["models"]["encoder"]["similarity"] == "dot"
+    assert manifest["scorers"][-1]["similarity"] == "dot"
 
 
 def test_an_index_is_built_by_the_models_distance(store: Database, tables: dict[str, Path]) -> None:

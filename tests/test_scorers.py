@@ -240,7 +240,7 @@ def share(known: list[float], value: float) -> float:
 
 @pytest.mark.parametrize("kind", ["lowest", "best", "each"])
 @pytest.mark.parametrize("least", [1, 3, 5, 6])
-def test_agree_drops_what_too_few_scorers_place_below_the_positive(
+def test_agree_drops_what_too_few_scorers_put_below_the_positive(
     mined: tuple[Database, StoredRun], least: int, kind: str
 ) -> None:
     store, run = mined

@@ -70,8 +70,8 @@ class Hideable:
         positives = Positives(scored)
         table = _with_cannot_hide(table, _cannot_hide(table["cannot_hide"], positives))
         numbers = candidates["candidate"].to_numpy()
-        places = documents.places(candidates)
-        row = _rows(table, numbers // CANDIDATES_PER_QUERY, places, documents.ids)
+        indices = documents.indices(candidates)
+        row = _rows(table, numbers // CANDIDATES_PER_QUERY, indices, documents.ids)
         restorable = Restorable.of(store, run, config, candidates, documents)
         return cls(table, positives, row, numbers, restorable)
 
@@ -174,17 +174,17 @@ def _cannot_hide(reasons: pa.ChunkedArray, positives: Positives) -> pa.ChunkedAr
     return pc.if_else(pc.or_(pa.array(scored), reasons.is_valid()), reasons, "not_scored")
 
 
-def _rows(table: pa.Table, query: Ints, places: Ints, ids: pa.Array) -> Ints:
+def _rows(table: pa.Table, query: Ints, indices: Ints, ids: pa.Array) -> Ints:
     """The row of each positive among the candidates, -1 without one.
 
-    `query` are the candidates' query numbers, in order, and `places` their documents' places among `ids`.
+    `query` are the candidates' query numbers, in order, and `indices` their documents' indices among `ids`.
     """
     ours = positions(table["doc_id"], ids).astype(np.int64)
     wanted = np.where(ours >= 0, table["query_no"].to_numpy().astype(np.int64) * len(ids) + ours, -1)
     is_positive = np.zeros(len(ids), dtype=np.bool_)
     is_positive[ours[ours >= 0]] = True
-    candidates = np.flatnonzero(is_positive[places])
-    keys = query[candidates] * len(ids) + places[candidates]
+    candidates = np.flatnonzero(is_positive[indices])
+    keys = query[candidates] * len(ids) + indices[candidates]
     order = np.argsort(keys, kind="stable")
     inside = np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)
     rows = np.full(len(wanted), -1, dtype=np.int64)
@@ -237,7 +237,7 @@ class Restorable:
         texts = Collection(*stored.texts_to_hide(store, run), {}, run.split, IDENTITY in run.inputs)
         known = stored.known_positives_of_run(store, run)
         known_documents = positions(pa.chunked_array([documents.ids]), texts.doc_ids)
-        doc = known_documents[documents.places(candidates)]
+        doc = known_documents[documents.indices(candidates)]
         exclusion = candidates["exclusion"].to_numpy()
         follows = np.isin(exclusion, [CODES[Reason(name)] for name in stored.FOLLOWS_POSITIVES])
         has_copies = texts.documents["cluster"].is_valid().to_numpy()

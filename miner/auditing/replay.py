@@ -147,7 +147,7 @@ class Replay:
     @cached_property
     def order(self) -> Ints:
         """The rows by query, then falling score, then document: the order in which `top` selects."""
-        return np.lexsort((self.documents.places(self.candidates), -self.score, self.query))
+        return np.lexsort((self.documents.indices(self.candidates), -self.score, self.query))
 
     @cached_property
     def mined(self) -> ReplayEvidence:

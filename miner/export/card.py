@@ -43,7 +43,7 @@ _MEANINGS: Mapping[str, str] = {
     Reason.DUPLICATE_OF_CANDIDATE: "a copy of a better-ranked candidate of the query",
     Reason.DOCUMENT_CAP: "the document is already a negative of as many queries as allowed",
     Reason.NOT_RERANKED: "the reranker did not score it, as it ranks too low",
-    Reason.AGREE: "too few scorers place it below the positive",
+    Reason.AGREE: "too few scorers put it below the positive",
     Reason.NOT_SCORED: "the candidate or the query's positives have no finite score",
 }
 

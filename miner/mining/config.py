@@ -93,7 +93,7 @@ class Rules:
 
     agree: int | None = key(
         None,
-        "Drop candidates unless this many scorers place them below the reference positive, each by its own "
+        "Drop candidates unless this many scorers put them below the reference positive, each by its own "
         "percentile among the positives.",
         within=COUNT,
     )
@@ -106,7 +106,7 @@ class Rules:
 
 
 _BASES = ("decide_by", "reference_positive")
-"""The fields of `Rules` that are no rules: what the rules compare."""
+"""The other fields of `Rules`: what the rules compare."""
 RULES: dict[str, Any] = {
     f.name: 0 if f.name == "skip_top" else None for f in fields(Rules) if f.name not in _BASES
 }

@@ -132,19 +132,19 @@ class Documents:
         return cls(table["doc_no"].to_numpy().astype(np.int64), table["doc_id"].combine_chunks())
 
     @cached_property
-    def _place_of(self) -> Ints:
-        place_of = np.full(int(self.numbers.max(initial=-1)) + 1, -1, dtype=np.int64)
-        place_of[self.numbers] = np.arange(len(self.numbers))
-        return place_of
+    def _index_of(self) -> Ints:
+        index_of = np.full(int(self.numbers.max(initial=-1)) + 1, -1, dtype=np.int64)
+        index_of[self.numbers] = np.arange(len(self.numbers))
+        return index_of
 
-    def places(self, candidates: pa.Table) -> Ints:
-        """Returns the place among these documents of each candidate's document."""
-        return np.asarray(self._place_of[candidates["doc_no"].to_numpy()])
+    def indices(self, candidates: pa.Table) -> Ints:
+        """Returns the index among these documents of each candidate's document."""
+        return np.asarray(self._index_of[candidates["doc_no"].to_numpy()])
 
     def ids_of(self, candidates: pa.Table) -> pa.ChunkedArray:
         """Returns the id of each candidate's document, dictionary-encoded."""
-        places = pa.array(self.places(candidates).astype(np.int32))
-        return pa.chunked_array([pa.DictionaryArray.from_arrays(places, self.ids)])
+        indices = pa.array(self.indices(candidates).astype(np.int32))
+        return pa.chunked_array([pa.DictionaryArray.from_arrays(indices, self.ids)])
 
     @cached_property
     def hashes(self) -> Hashes:
@@ -248,13 +248,13 @@ class Agreement:
         return cls(scorers, known, references)
 
     def count(self, candidates: pa.Table, rows: Ints, group: Ints) -> Ints:
-        """Returns how many scorers place each row of the candidates below its group's reference positive."""
+        """Returns how many scorers put each row of the candidates below its group's reference positive."""
         agreeing = np.zeros(len(rows), dtype=np.int64)
         for scorer, known, reference in zip(self.scorers, self.known, self.references, strict=True):
             score = np.asarray(candidates[stored.score_of(scorer)].to_numpy(), dtype=np.float64)[rows]
             both = np.isfinite(score) & np.isfinite(reference[group])
-            place = ruling.distribution(known, score) < ruling.distribution(known, reference[group])
-            agreeing += both & place
+            lower = ruling.distribution(known, score) < ruling.distribution(known, reference[group])
+            agreeing += both & lower
         return agreeing
 
 
@@ -329,7 +329,7 @@ class _Slice:
 
     @cached_property
     def _doc(self) -> Ints:
-        return self.documents.places(self.candidates)
+        return self.documents.indices(self.candidates)
 
     def decide(self, served: Ints) -> Decision:
         """Returns the decision; with a document cap, adds to the counts in `served`."""

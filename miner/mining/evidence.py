@@ -102,9 +102,9 @@ class _Gathered:
         scored, by_rank = [], []
         for number, (retriever, rank, score) in enumerate(zip(self.retrievers, ranks, scores, strict=True)):
             known = _completed(retriever, query, doc, score[order])
-            placed = rank[order] if retriever.proposes else _places(query, doc, known)
-            by_rank.append(placed)
-            scored.append(self._scored(number, placed, known, counts))
+            ranked = rank[order] if retriever.proposes else _ranks_by_score(query, doc, known)
+            by_rank.append(ranked)
+            scored.append(self._scored(number, ranked, known, counts))
         collection = self.exclusions.collection
         return {
             "pools": self._pools(query, doc, counts, np.vstack(by_rank)),
@@ -119,8 +119,8 @@ class _Gathered:
         }
 
     def _pools(self, query: Ints, doc: Ints, counts: Int64s, ranks: Ints) -> pa.Table:
-        placed = np.where(ranks > 0, ranks, np.iinfo(np.int32).max)
-        best = placed.argmin(axis=0)
+        ranked = np.where(ranks > 0, ranks, np.iinfo(np.int32).max)
+        best = ranked.argmin(axis=0)
         numbers = np.arange(self.queries.start, self.queries.stop, dtype=np.int32)
         return pa.table(
             {
@@ -129,7 +129,7 @@ class _Gathered:
                 "doc_nos": as_lists(doc.astype(np.int32), counts),
                 "exclusions": as_lists(self.exclusions.of_candidates(query, doc), counts),
                 "judged_negative": as_lists(self.exclusions.judged_negative(query, doc), counts),
-                "best_ranks": as_lists(placed[best, np.arange(len(doc))].astype(np.int32), counts),
+                "best_ranks": as_lists(ranked[best, np.arange(len(doc))].astype(np.int32), counts),
                 "best_scorers": as_lists(best.astype(np.int8), counts),
             }
         )
@@ -156,13 +156,13 @@ def _completed(retriever: Retriever, query: Ints, doc: Ints, score: Floats) -> F
     return score
 
 
-def _places(query: Ints, doc: Ints, score: Floats) -> Ints:
+def _ranks_by_score(query: Ints, doc: Ints, score: Floats) -> Ints:
     """Returns each candidate's rank by its score among those of its query; 0 without a finite score."""
     known = np.isfinite(score)
     order = np.lexsort((doc, -np.where(known, score, -np.inf), query))
-    places = np.empty(len(score), dtype=np.int32)
-    places[order] = number_within(query[order])
-    return np.where(known, places, 0)
+    ranks = np.empty(len(score), dtype=np.int32)
+    ranks[order] = number_within(query[order])
+    return np.where(known, ranks, 0)
 
 
 def _unknown_as_null(retriever: Retriever, score: Floats) -> pa.Array:

@@ -33,7 +33,7 @@ class Scored:
     judged_negative: npt.NDArray[np.bool_]
     """Whether a judgment or a label says that it is a negative: no rule drops it for a high score."""
     agreeing: Ints | None = None
-    """How many scorers place it below the reference positive; None if no rule depends on it."""
+    """How many scorers put it below the reference positive; None if no rule depends on it."""
 
 
 def name_of(rules: Rules) -> str:

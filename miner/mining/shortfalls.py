@@ -140,7 +140,7 @@ class _Short:
         if cause == Reason.RANK_WINDOW:
             return self._wider()
         if cause == Reason.AGREE:
-            return "most candidates were dropped by agree, as too few scorers place them low; lower agree"
+            return "most candidates were dropped by agree, as too few scorers put them low; lower agree"
         if cause in RULES:
             return _Looser(self._store, self._run, self._config, cause, self._numbers[of]).hint()
         return "most candidates have no finite score: reason not_scored in view verdicts"

@@ -120,7 +120,7 @@ def scored_candidates(
 
     def _scores(of: Scorer) -> pa.Array:
         if of.is_reranker:
-            rows = _Rows(candidate, flat(table["doc_nos"]).to_numpy(), exclusion.to_numpy())
+            rows = _Pooled(candidate, flat(table["doc_nos"]).to_numpy(), exclusion.to_numpy())
             return _reranker_scores(store, run, of, rows, (where, values))
         scores = store.table(
             f"SELECT scores FROM scored WHERE scorer = $scorer AND {where} ORDER BY query_no",
@@ -156,7 +156,7 @@ def _finite(scores: pa.Array) -> pa.Array:
     return pa.array(np.where(np.isfinite(values), values, np.nan), mask=mask)
 
 
-class _Rows(NamedTuple):
+class _Pooled(NamedTuple):
     """Candidates in order."""
 
     candidate: Ints
@@ -165,7 +165,7 @@ class _Rows(NamedTuple):
 
 
 def _reranker_scores(
-    store: Database, run: StoredRun, scorer: Scorer, rows: _Rows, some: tuple[str, dict[str, object]]
+    store: Database, run: StoredRun, scorer: Scorer, rows: _Pooled, some: tuple[str, dict[str, object]]
 ) -> pa.Array:
     """Returns a reranker's score of each of the candidates, null for one that it did not score in this run.
 
@@ -179,22 +179,22 @@ def _reranker_scores(
         if one == scorer:
             break
         if next_depth is not None:
-            deep |= _places_by(score, rows) > next_depth
+            deep |= _ranks_by(score, rows) > next_depth
     unknown = np.isnan(score)
     return pa.array(np.where(np.isinf(score), np.nan, score), mask=unknown)
 
 
-def _places_by(score: Floats, rows: _Rows) -> Ints:
-    """Returns the place of each candidate by score among those of its query that a reranker scores."""
+def _ranks_by(score: Floats, rows: _Pooled) -> Ints:
+    """Returns the rank of each candidate by score among those of its query that a reranker scores."""
     query = rows.candidate // CANDIDATES_PER_QUERY
     order = np.lexsort((rows.doc_no, -np.where(np.isfinite(score), score, -np.inf), query))
     counts = np.isin(rows.exclusion[order], _RERANKED)
     total = np.cumsum(counts)
     starts = np.flatnonzero(np.diff(query[order], prepend=-1))
     before: Ints = np.repeat(total[starts] - counts[starts], np.diff(np.append(starts, len(order))))
-    places = np.empty(len(order), dtype=np.int64)
-    places[order] = total - before + ~counts
-    return places
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = total - before + ~counts
+    return ranks
 
 
 def _stored_scores(
