@@ -119,14 +119,13 @@ SCORED = pa.schema(
 """The ranks and scores of one retriever for a query: the rank (null if it did not return it) and the score
 (null without one) of every candidate by fused rank, and the score of every positive by doc_id."""
 
-TRIPLETS = pa.schema(
+SELECTED = pa.schema(
     [
-        ("query_id", Id),
-        ("positive_id", Id),
-        ("negative_id", Id),
+        ("query_id", pa.string()),
+        ("positive_id", pa.string()),
         ("positive_score", pa.float64()),
-        ("negative_score", pa.float64()),
-        ("rank", pa.int32()),
+        ("doc_nos", pa.list_(pa.int32())),
+        ("scores", pa.list_(pa.float64())),
     ]
 )
-"""`rank` numbers a query's negatives from 1, hardest first. The scores are the deciding scores."""
+"""The negatives of a positive, hardest first: their numbers in the evidence, and their deciding scores."""

@@ -61,10 +61,13 @@ def fill(
     store.insert("queries", _table("query_id text text_key", [(*row, n) for n, row in enumerate(QUERIES)]))
     pairs = [("ev", 0, "q1", "d1"), ("ev", 0, "q1", "d2"), ("ev", 1, "q2", "d3"), ("ev", 2, "q3", "d1")]
     store.insert("positives", _table("evidence query_no query_id doc_id", pairs))
-    ids = ["007", "d1", "d3", "d4"]
+    ids = sorted({"007", "d1", "d3", "d4", *(str(triplet[2]) for triplet in triplets)})
     numbers = [(number, doc_id) for number, doc_id in enumerate(ids)]
     store.insert("pool_documents", _table("doc_no doc_id", numbers), evidence="ev")
-    pools = [(0, "q1", [2, 0]), (1, "q2", [3, 1]), (2, "q3", [])]
+    pools = [
+        (number, query, [ids.index(doc_id) for doc_id in found])
+        for number, (query, found) in enumerate([("q1", ["d3", "007"]), ("q2", ["d4", "d1"]), ("q3", [])])
+    ]
     columns = "query_no query_id doc_nos exclusions judged_negative best_ranks best_scorers"
     rows = [(*row, [-1] * (n := len(row[2])), [False] * n, [1, 2][:n], [0] * n) for row in pools]
     store.insert("pools", _table(columns, rows), evidence="ev")
@@ -73,7 +76,12 @@ def fill(
     begin_run(store, replace(run, inputs={**content_hashes(store, run.split), "encoder": "enc1"}))
     dropped = list(Reason).index(Reason.RELATIVE_MARGIN)
     decided = [(0, [KEPT - 1, KEPT - 2]), (1, [KEPT - 1, dropped])]
-    rows = _table("query_id positive_id negative_id positive_score negative_score rank", triplets)
+    negatives: dict[tuple[object, ...], list[tuple[int, object]]] = {}
+    for query, positive, negative, positive_score, score, _ in sorted(triplets, key=lambda row: str(row[5])):
+        key = query, positive, positive_score
+        negatives.setdefault(key, []).append((ids.index(str(negative)), score))
+    lists = [(*key, [n for n, _ in found], [s for _, s in found]) for key, found in negatives.items()]
+    rows = _table("query_id positive_id positive_score doc_nos scores", lists)
     finish_run(store, run.run_id, [_table("query_no codes", decided)], [rows])
     store.execute("UPDATE runs SET finished = TIMESTAMP '2026-01-02 03:05:00'")
 

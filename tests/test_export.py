@@ -212,7 +212,7 @@ def test_unknown_run(store: Database, tmp_path: Path) -> None:
 def test_run_without_triplets(tmp_path: Path) -> None:
     with Database.open(tmp_path / "s.duckdb", create=True) as store:
         fill(store)
-        store.execute("DELETE FROM triplets")
+        store.execute("DELETE FROM selected")
         assert refusal(store, tmp_path / "out") == (
             f"run 'first' has no triplets; see why: miner sql {store.path} \"SELECT * FROM reasons\""
         )

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.arrays import joined_ranges
+from miner.arrays import as_lists, joined_ranges
 from miner.engine.work import ordered_map, worker_count
 from miner.errors import UsageError, listed, near, shown
 from miner.mining import rules as ruling
@@ -137,9 +137,13 @@ class Documents:
         index_of[self.numbers] = np.arange(len(self.numbers))
         return index_of
 
+    def indices_of(self, numbers: Ints) -> Ints:
+        """Returns the index among these documents of the document with each number."""
+        return np.asarray(self._index_of[numbers])
+
     def indices(self, candidates: pa.Table) -> Ints:
         """Returns the index among these documents of each candidate's document."""
-        return np.asarray(self._index_of[candidates["doc_no"].to_numpy()])
+        return self.indices_of(candidates["doc_no"].to_numpy())
 
     def ids_of(self, candidates: pa.Table) -> pa.ChunkedArray:
         """Returns the id of each candidate's document, dictionary-encoded."""
@@ -158,8 +162,8 @@ class Decision:
 
     decisions: pa.Table
     """query_no, codes."""
-    triplets: pa.Table
-    """As `schema.TRIPLETS`, plain ids."""
+    selected: pa.Table
+    """As `schema.SELECTED`."""
 
 
 def deciding_scorer(scorers: Sequence[Scorer], config: MiningConfig) -> Scorer:
@@ -195,23 +199,34 @@ def decide_each(
     """
     scorer = deciding_scorer(run.scorers, configs[0])
     others = run.scorers if any(config.rules.agree is not None for config in configs) else ()
+    ranks = any(_needs_ranks(config) for config in configs)
     positives = Positives(stored.scored_positives(store, run, scorer, others))
     documents = Documents.of(store, run.evidence)
     deciders = [Decider(positives, documents, config, run.scorers) for config in configs]
-    for candidates in candidate_pieces(store, run, scorer, positives.queries, others):
+    for candidates in candidate_pieces(store, run, scorer, positives.queries, others, ranks):
         for number, decider in enumerate(deciders):
             for decision in decider.decide(candidates):
                 yield number, decision
 
 
 def candidate_pieces(
-    store: Database, run: StoredRun, scorer: Scorer, queries: int, others: Sequence[Scorer] = ()
+    store: Database,
+    run: StoredRun,
+    scorer: Scorer,
+    queries: int,
+    others: Sequence[Scorer] = (),
+    ranks: bool = True,
 ) -> Iterator[pa.Table]:
     """Yields the candidates as `stored.scored_candidates`, of whole queries, a few million at a time."""
     per_query = stored.candidate_count(store, run.evidence) // max(1, queries) + 1
     step = max(1, _ROWS // per_query)
     for first in range(0, queries, step):
-        yield stored.scored_candidates(store, run, scorer, first, first + step, others=others)
+        yield stored.scored_candidates(store, run, scorer, first, first + step, others=others, ranks=ranks)
+
+
+def _needs_ranks(config: MiningConfig) -> bool:
+    """Returns whether the ranks by retrievers make a difference."""
+    return bool(config.rules.skip_top or config.rules.max_rank is not None or config.selection.quota)
 
 
 @dataclass(frozen=True)
@@ -340,10 +355,10 @@ class _Slice:
             free = codes == ruling.KEPT
         codes[free & self._not_scored()] = CODES[Reason.NOT_SCORED]
         rows, group, reference = self._units(np.flatnonzero(codes == ruling.KEPT))
-        best_rank = self.candidates["best_rank"].to_numpy().astype(np.int64)
+        best_rank = self._ranks("best_rank")[rows]
         judged = self.candidates["judged_negative"].to_numpy()
         agreeing = None if self.agreement is None else self.agreement.count(self.candidates, rows, group)
-        scored = ruling.Scored(self._score[rows], reference, best_rank[rows], judged[rows], agreeing)
+        scored = ruling.Scored(self._score[rows], reference, best_rank, judged[rows], agreeing)
         ruled = ruling.apply(self.config.rules, scored, self.positives.sorted_scores)
         passed = np.flatnonzero(ruled == ruling.KEPT)
         kept = self._kept(rows[passed], group[passed], reference[passed])
@@ -355,7 +370,7 @@ class _Slice:
         codes[rows[ruled == ruling.KEPT]] = ruling.KEPT
         return Decision(
             self._decisions(codes, rows[suspected], rows[passed], slots),
-            self._triplets(rows[passed[chosen]], kept.group[chosen], slots[chosen]),
+            self._selected(rows[passed[chosen]], kept.group[chosen], slots[chosen]),
         )
 
     def _not_scored(self) -> npt.NDArray[np.bool_]:
@@ -380,11 +395,17 @@ class _Slice:
         return rows, group, self.positives.score[group]
 
     def _kept(self, rows: Ints, group: Ints, reference: Floats) -> Kept:
-        scorer = self.candidates["best_scorer"].to_numpy()
+        scorer = self._ranks("best_scorer")
         key = np.zeros(len(rows), dtype=np.uint64)
         if self.config.selection.strategy != "top":
             key = self._keys[rows]
         return Kept(group, lambda: self._doc[rows], self._score[rows], reference, scorer[rows], key)
+
+    def _ranks(self, name: str) -> Ints:
+        """Returns a column of ranks; ones if no setting depends on it and it was not read."""
+        if name not in self.candidates.column_names:
+            return np.ones(len(self.candidates), dtype=np.int64)
+        return np.asarray(self.candidates[name].to_numpy(), dtype=np.int64)
 
     @cached_property
     def _keys(self) -> Hashes:
@@ -408,8 +429,8 @@ class _Slice:
             }
         )
 
-    def _triplets(self, rows: Ints, group: Ints, slots: Ints) -> pa.Table:
-        """Every selected negative with its positives, by query, positive and slot."""
+    def _selected(self, rows: Ints, group: Ints, slots: Ints) -> pa.Table:
+        """Every positive with its negatives, by query and positive; the negatives by slot."""
         if self.config.rules.reference_positive == "each":
             positive, times = group, np.ones(len(rows), dtype=np.int64)
         elif self.config.selection.positives == "best":
@@ -420,17 +441,15 @@ class _Slice:
         rows, slots = np.repeat(rows, times), np.repeat(slots, times)
         order = np.lexsort((slots, positive))
         rows, positive = rows[order], positive[order]
+        owners, counts = np.unique(positive, return_counts=True)
         table = self.positives.table
         return pa.table(
             {
-                "query_id": table["query_id"].take(pa.array(positive)),
-                "positive_id": table["doc_id"].take(pa.array(positive)),
-                "negative_id": pa.DictionaryArray.from_arrays(
-                    pa.array(self._doc[rows].astype(np.int32)), self.documents.ids
-                ),
-                "positive_score": self.positives.score[positive],
-                "negative_score": self._score[rows],
-                "rank": slots[order].astype(np.int32),
+                "query_id": table["query_id"].take(pa.array(owners)),
+                "positive_id": table["doc_id"].take(pa.array(owners)),
+                "positive_score": self.positives.score[owners],
+                "doc_nos": as_lists(self.candidates["doc_no"].to_numpy()[rows], counts),
+                "scores": as_lists(self._score[rows], counts),
             }
         )
 

@@ -209,7 +209,7 @@ def _written(key: str, value: object) -> list[str]:
 def _decide(store: Database, run: StoredRun, config: MiningConfig, progress: Progress) -> StoredRun:
     _note_scores(store, run, progress)
     decided = list(decide(store, run, config))
-    runs.finish_run(store, run.run_id, [d.decisions for d in decided], [d.triplets for d in decided])
+    runs.finish_run(store, run.run_id, [d.decisions for d in decided], [d.selected for d in decided])
     return runs.find_run(store, run.name)
 
 

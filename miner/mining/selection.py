@@ -38,7 +38,7 @@ class Kept:
     """Returns `doc`; called only if something depends on it."""
     score: Floats
     reference: Floats
-    scorer: npt.NDArray[np.int8]
+    scorer: npt.NDArray[np.integer]
     """The number of the retriever that ranks it best."""
     key: npt.NDArray[np.uint64]
     """A hash of the query's and the document's id, the source of random choices."""

@@ -94,6 +94,7 @@ def scored_candidates(
     *,
     queries: Sequence[int] | None = None,
     others: Sequence[Scorer] = (),
+    ranks: bool = True,
 ) -> pa.Table:
     """Returns the candidates of the queries with numbers from `first` to before `stop`, or of `queries`.
 
@@ -101,6 +102,7 @@ def scored_candidates(
     judged_negative, best_rank (over retrievers), best_scorer (the retriever with that rank), score. The score
     is that of `scorer` (default: the one that decides); it is null for a pair that this did not score, NaN
     for a score that is not finite. For each of the `others` there is a column `score_of` with its scores.
+    Without `ranks` the columns best_rank and best_scorer are left out.
     """
     scorer = scorer or run.deciding
     values: dict[str, object] = {"evidence": run.evidence, "first": first, "stop": stop}
@@ -108,8 +110,9 @@ def scored_candidates(
     if queries is not None:
         values["queries"] = list(queries)
         where += " AND query_no IN (SELECT unnest($queries::BIGINT[]))"
+    best = ", best_ranks, best_scorers" if ranks else ""
     table = store.table(
-        f"""SELECT query_no, doc_nos, exclusions, judged_negative, best_ranks, best_scorers FROM pools
+        f"""SELECT query_no, doc_nos, exclusions, judged_negative{best} FROM pools
         WHERE {where} ORDER BY query_no""",
         values,
     )
@@ -134,8 +137,7 @@ def scored_candidates(
             "doc_no": flat(table["doc_nos"]),
             "exclusion": exclusion,
             "judged_negative": flat(table["judged_negative"]),
-            "best_rank": flat(table["best_ranks"]),
-            "best_scorer": flat(table["best_scorers"]),
+            **({name: flat(table[f"{name}s"]) for name in ("best_rank", "best_scorer")} if ranks else {}),
             "score": _scores(scorer),
             **{score_of(other): _scores(other) for other in others},
         }

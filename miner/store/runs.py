@@ -121,15 +121,15 @@ def begin_run(store: Database, run: StoredRun) -> None:
         keep_scorers(store, run.run_id, run.scorers)
 
 
-def finish_run(store: Database, run_id: str, decisions: list[pa.Table], triplets: list[pa.Table]) -> None:
+def finish_run(store: Database, run_id: str, decisions: list[pa.Table], selected: list[pa.Table]) -> None:
     """Replaces a run's decisions and triplets and marks it done, in one transaction.
 
-    The tables of `decisions` have the columns query_no and codes, those of `triplets` are `schema.TRIPLETS`.
+    The tables of `decisions` have the columns query_no and codes, those of `selected` are `schema.SELECTED`.
     """
     with store.transaction():
         store.execute("DELETE FROM decisions WHERE run_id = ?", [run_id])
-        store.execute("DELETE FROM triplets WHERE run_id = ?", [run_id])
-        for name, tables in (("decisions", decisions), ("triplets", triplets)):
+        store.execute("DELETE FROM selected WHERE run_id = ?", [run_id])
+        for name, tables in (("decisions", decisions), ("selected", selected)):
             if tables:
                 store.insert(name, pa.concat_tables(tables), run_id=run_id)
         store.execute(
@@ -156,7 +156,7 @@ def forget_runs(store: Database, evidence: Mapping[str, str]) -> None:
     Hits and reranker scores stay, so that the next run can use them.
     """
     for run_id in evidence:
-        for table in ("decisions", "triplets", "audits", "samples", "sampled", "scorers", "runs"):
+        for table in ("decisions", "selected", "audits", "samples", "sampled", "scorers", "runs"):
             store.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
     for key in sorted(set(evidence.values())):
         if not store.rows("SELECT 1 FROM runs WHERE evidence = ?", [key]):

@@ -78,10 +78,9 @@ TABLES = (
         started TIMESTAMP NOT NULL, finished TIMESTAMP)""",
     """CREATE TABLE decisions (
         run_id VARCHAR NOT NULL, query_no INTEGER NOT NULL, codes SMALLINT[] NOT NULL)""",
-    """CREATE TABLE triplets (
+    """CREATE TABLE selected (
         run_id VARCHAR NOT NULL, query_id VARCHAR NOT NULL, positive_id VARCHAR NOT NULL,
-        negative_id VARCHAR NOT NULL, positive_score DOUBLE NOT NULL,
-        negative_score DOUBLE NOT NULL, rank INTEGER NOT NULL)""",
+        positive_score DOUBLE NOT NULL, doc_nos INTEGER[] NOT NULL, scores DOUBLE[] NOT NULL)""",
     """CREATE TABLE audits (
         run_id VARCHAR NOT NULL, settings VARCHAR NOT NULL, result VARCHAR NOT NULL,
         finished TIMESTAMP NOT NULL)""",
@@ -182,6 +181,13 @@ VIEWS = (
         coalesce(passage_key, text_key) AS passage_key,
         CASE WHEN passage_key IS NULL THEN 0 ELSE length(title) + 1 END::INTEGER AS passage_start
     FROM documents""",
+    """CREATE VIEW triplets AS
+    SELECT run_id, query_id, positive_id, doc_id AS negative_id, positive_score, negative_score, rank
+    FROM (SELECT s.run_id, r.evidence, s.query_id, s.positive_id, s.positive_score,
+            unnest(s.doc_nos) AS doc_no, unnest(s.scores) AS negative_score,
+            generate_subscripts(s.doc_nos, 1)::INTEGER AS rank
+        FROM selected s JOIN runs r ON r.run_id = s.run_id)
+    JOIN pool_documents USING (evidence, doc_no)""",
     """CREATE VIEW triplet_texts AS
     SELECT r.name AS run, t.query_id, t.positive_id, t.negative_id,
         q.text AS query, p.text AS positive, n.text AS negative,
