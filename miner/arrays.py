@@ -90,6 +90,13 @@ def owners(table: pa.Table, lists: str, owner: str = "query_no") -> Int64s:
     return np.repeat(table[owner].to_numpy().astype(np.int64), counts)
 
 
+def numbered(table: pa.Table, lists: str, step: int, owner: str = "query_no") -> Int64s:
+    """Returns, for each value of a column of lists, `step` times its owner plus its number in the list."""
+    counts = table[lists].combine_chunks().value_lengths().to_numpy()
+    first = table[owner].to_numpy().astype(np.int64) * step + 1 - (np.cumsum(counts) - counts)
+    return np.asarray(np.arange(counts.sum()) + np.repeat(first, counts))
+
+
 def as_lists(values: Any, counts: npt.NDArray[Any]) -> pa.ListArray:
     """Returns values (an array) as lists of so many each, one after the other."""
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.arrays import flat, number_within, owners
+from miner.arrays import flat, numbered
 from miner.schema import CANDIDATES_PER_QUERY, CODES, FREE, Reason
 from miner.store.database import Database
 from miner.store.runs import StoredRun
-from miner.store.scorers import Scorer
+from miner.store.scorers import IMPORTED, Scorer
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -116,9 +116,7 @@ def scored_candidates(
         WHERE {where} ORDER BY query_no""",
         values,
     )
-    query = owners(table, "doc_nos")
-    candidate = query * CANDIDATES_PER_QUERY + number_within(query)
-
+    candidate = numbered(table, "doc_nos", CANDIDATES_PER_QUERY)
     exclusion = flat(table["exclusions"])
 
     def _scores(of: Scorer) -> pa.Array:
@@ -309,8 +307,26 @@ class ScoreFacts:
     """Queries without a positive that has a finite score."""
 
 
+def _plain_range(store: Database, run: StoredRun, scorer: Scorer) -> tuple[int, float, float] | None:
+    """Returns the number of a retriever's pairs with their lowest and highest score, excluded ones included.
+
+    None unless all are finite and they differ: a count of each pair is then of no use.
+    """
+    ((pairs, *ends),) = store.rows(
+        """SELECT sum(len(scores) + len(positives)), least(min(list_min(scores)), min(list_min(positives))),
+            greatest(max(list_max(scores)), max(list_max(positives)))
+        FROM scored WHERE evidence = ? AND scorer = ?""",
+        [run.evidence, scorer.number],
+    )
+    if scorer.kind == IMPORTED or None in ends or not all(map(isfinite, ends)) or ends[0] == ends[1]:
+        return None
+    return int(pairs), ends[0], ends[1]
+
+
 def score_facts(store: Database, run: StoredRun, scorer: Scorer) -> ScoreFacts:
     """Returns the facts of one scorer in a run."""
+    if not scorer.is_reranker and (plain := _plain_range(store, run, scorer)):
+        return ScoreFacts(*plain[:1], 0, 0, *plain[1:], 0)
     bound: dict[str, object] = {"evidence": run.evidence}
     if scorer.is_reranker:
         bound["reranker"] = scorer.model
