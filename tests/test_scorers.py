@@ -378,3 +378,28 @@ def test_models_of_one_name_are_numbered(world: World, tmp_path: Path) -> None:
         assert [one.name for one in run.scorers] == ["bm25", "splade", "splade-2"]
         found = by_scorer(store, run)
         assert found["splade"] == found["splade-2"]
+
+
+def test_late_interaction_in_a_large_collection_ranks_what_others_found(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from miner.retrieval.multi_vector import MultiVector
+
+    monkeypatch.setattr(MultiVector, "_MOST", len(DOCUMENTS) - 1)
+    colbert = str(world.folder / "colbert")
+    with world.opened(tmp_path / "s.duckdb") as store:
+        run = mine(store, MiningConfig(encoder=(colbert,), dtype="fp32", depth=6), name="ranked")
+        alone = mine(store, MiningConfig(depth=6), name="bm25")
+        pairs = by_scorer(store, run)["bm25"].keys()
+        assert pairs == by_scorer(store, alone)["bm25"].keys(), "it finds no candidates"
+        rows = store.rows(
+            "SELECT query_id, rank, score, doc_id FROM scores WHERE run = 'ranked' AND scorer = 'colbert'"
+        )
+        assert len(rows) == len(pairs)
+        assert sorted(rows) == sorted(rows, key=lambda row: (row[0], -row[2], row[3]))
+        # The stored ranks are not hits for evidence with other candidates.
+        again = mine(store, MiningConfig(encoder=("bundled", colbert), dtype="fp32", depth=6), name="both")
+        without = mine(store, MiningConfig(encoder=("bundled",), dtype="fp32", depth=6), name="without")
+        assert by_scorer(store, again)["bm25"].keys() == by_scorer(store, without)["bm25"].keys()
+        with pytest.raises(UsageError, match="colbert scores the candidates of other retrievers"):
+            mine(store, MiningConfig(bm25=False, encoder=(colbert,), dtype="fp32"), name="nothing")

@@ -15,7 +15,7 @@ from miner.collection.exclusion import Exclusions
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
 from miner.retrieval.fusion import K, reciprocal_rank_fusion
-from miner.retrieval.search import CHUNK, Retriever, chunk_ranges, read_hits
+from miner.retrieval.search import CHUNK, NO_HITS, Retriever, chunk_ranges, read_hits
 from miner.store import corpus
 from miner.store import evidence as stored
 from miner.store.database import Database
@@ -72,12 +72,14 @@ def gather(
             ids = collection.doc_ids.take(pa.array(numbers))
             return {"pool_documents": pa.table({"doc_no": numbers.astype(np.int32), "doc_id": ids})}
         queries = chunks[chunk]
-        hits = [read_hits(store, search, queries) for search in searches.keys]
+        found = zip(searches.retrievers, searches.keys, strict=True)
+        hits = [read_hits(store, key, queries) if one.proposes else NO_HITS for one, key in found]
         mine = slice(*np.searchsorted(owners, [queries.start, queries.stop]))
         return _Gathered(searches.retrievers, exclusions, queries, hits, owners[mine], answers[mine]).tables()
 
     run_stage(store, stage, compute, progress, evidence=stage.key)
-    hold_hits(store, stage.key, searches.keys)
+    numbered = enumerate(zip(searches.retrievers, searches.keys, strict=True))
+    hold_hits(store, stage.key, {key: number for number, (one, key) in numbered if one.proposes})
 
 
 @dataclass(frozen=True)

@@ -77,17 +77,17 @@ def search(
 ) -> str:
     """Stores the `depth` best documents of each query as hits; returns the search's key.
 
-    Chunks that are in the ledger are not searched again.
+    Chunks that are in the ledger are not searched again. A retriever without hits of its own is not searched.
     """
     stage = search_stage(retriever, collection, depth)
     chunks = chunk_ranges(collection)
 
     def compute(chunk: int) -> dict[str, pa.Table]:
         """Returns the hits of a chunk of queries."""
-        hits = retriever.search(chunks[chunk], depth) if retriever.proposes else NO_HITS
-        return {"hits": _table(hits, chunks[chunk])}
+        return {"hits": _table(retriever.search(chunks[chunk], depth), chunks[chunk])}
 
-    run_stage(store, stage, compute, progress, search=stage.key)
+    if retriever.proposes:
+        run_stage(store, stage, compute, progress, search=stage.key)
     return stage.key
 
 

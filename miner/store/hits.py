@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -50,11 +50,11 @@ def _numbers(table: pa.Table) -> Floats:
     return np.asarray(flat(table["scores"]).fill_null(np.nan).to_numpy(), dtype=np.float64)
 
 
-def hold_hits(store: Database, evidence: str, searches: Sequence[str]) -> None:
-    """Removes the hits of its retrievers' searches, which a finished evidence contains."""
+def hold_hits(store: Database, evidence: str, searches: Mapping[str, int]) -> None:
+    """Removes the hits of searches (to the number of each scorer), which a finished evidence contains."""
     known = {search for (search,) in store.rows("SELECT search FROM searches WHERE evidence = ?", [evidence])}
     with store.transaction():
-        for scorer, search in enumerate(searches):
+        for search, scorer in searches.items():
             if search not in known:
                 store.execute("INSERT INTO searches VALUES (?, ?, ?)", [search, evidence, scorer])
                 store.execute("DELETE FROM hits WHERE search = ?", [search])
