@@ -263,8 +263,9 @@ class MiningConfig:
 
     def __post_init__(self) -> None:
         for name in SEVERAL:
-            if isinstance(value := getattr(self, name), str):
-                object.__setattr__(self, name, (value,))
+            value = getattr(self, name)
+            if value is None or isinstance(value, str):
+                object.__setattr__(self, name, () if value is None else (value,))
         check_fields(self)
         check(self)
 
@@ -276,7 +277,7 @@ class MiningConfig:
 
 
 SEVERAL = ("encoder", "vectors", "candidates", "reranker")
-"""The settings that name scorers; one text stands for a list of one."""
+"""The settings that name scorers; one text stands for a list of one, None for an empty list."""
 TABLES: Tables = {
     "": settings_of(MiningConfig),
     "rules": settings_of(Rules),
