@@ -181,6 +181,8 @@ class Selection:
     seed: int = key(13, "Seed of every random choice.", within=whole(0, 2**63 - 1))
 
     def __post_init__(self) -> None:
+        if isinstance(self.quota, str):
+            object.__setattr__(self, "quota", (self.quota,))
         check_fields(self)
         for text in self.quota:
             parse_quota(text)

@@ -73,6 +73,9 @@ def differences(store: Database, before: str, after: str) -> Differences:
     )
 
 
+_OF_MODELS = ("dtype", "dimension", "token_dtype", "instruction")
+
+
 def changes(before: StoredRun, after: StoredRun) -> list[str]:
     """Returns the differences between two runs' inputs and settings, one phrase each."""
     old, new = _flat(before.config), _flat(after.config)
@@ -83,6 +86,8 @@ def changes(before: StoredRun, after: StoredRun) -> list[str]:
     weights = [
         name for name, model in after.inputs.get("models", {}).items() if known.get(name, model) != model
     ]
+    if any(old.get(key) != new.get(key) for key in _OF_MODELS):
+        weights = []  # another precision or instruction is another fingerprint of the same weights
     return (
         changed + [f"{key} changed" for key in moved] + [f"the weights of {name} changed" for name in weights]
     )

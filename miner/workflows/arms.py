@@ -18,7 +18,7 @@ from miner.workflows.bench_config import ARMS, BM25, EASY, FILTERED, HARD, IN_BA
 from miner.workflows.row_negatives import random_negatives
 from miner.workflows.train import rows_of
 
-_RANKED = {BM25: "BM25", HARD: "an encoder"}
+_RANKED = {BM25: "BM25", HARD: "a retriever beside BM25"}
 
 Pair = tuple[str, str]
 Lists = dict[Pair, list[str]]
