@@ -11,6 +11,7 @@ Target: miner calibrate in less than 10 s.
 from __future__ import annotations
 
 import argparse
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ import numpy as np
 import pyarrow as pa
 from common import Goal, Report, alternate, gib, miner, parser, report, run_process, scratch, spread
 
-from miner.mining.config import MiningConfig
+from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import canonical
-from miner.schema import CANDIDATES_PER_QUERY
+from miner.schema import CODES, FREE, Reason
 from miner.store import runs
 from miner.store.database import Database
 from miner.store.runs import StoredRun
+from miner.store.scorers import DENSE, Scorer
 from miner.text import text_keys
 
 SWEEP = Goal("seconds of miner calibrate", "<=", 10, " s")
@@ -46,7 +48,7 @@ def texts(number: int, seed: int) -> list[str]:
     return [" ".join(row) for row in made]
 
 
-def fill(path: Path, queries: int, documents: int, seed: int) -> None:
+def fill(path: Path, queries: int, documents: int, seed: int, scorers: int = 1) -> None:
     """Makes a store with the evidence of one run: a positive scores higher than a negative, mostly."""
     random = np.random.default_rng(seed)
     doc_ids = np.array([f"d{i:06d}" for i in range(documents)])
@@ -62,51 +64,77 @@ def fill(path: Path, queries: int, documents: int, seed: int) -> None:
         pairs = {"query_id": query_ids[owner], "doc_id": doc_ids[answer]}
         relevant = {"relevance": np.ones(len(owner)), "split": ["train"] * len(owner)}
         store.insert("judgments", pa.table({**pairs, **relevant}), source="gold")
-        positive = random.normal(0.6, 0.1, len(owner))
-        positives = {"query_no": owner.astype(np.int32), **pairs, "dense_score": positive}
-        store.insert("positives", pa.table(positives), evidence=EVIDENCE)
-        store.insert(
-            "candidates", candidates(query_ids, doc_ids, answer, positive, random), evidence=EVIDENCE
-        )
-        enter(store)
+        store.insert("positives", pa.table({"query_no": owner.astype(np.int32), **pairs}), evidence=EVIDENCE)
+        numbers = np.arange(documents, dtype=np.int32)
+        store.insert("pool_documents", pa.table({"doc_no": numbers, "doc_id": doc_ids}), evidence=EVIDENCE)
+        for name, tables in evidence(query_ids, documents, answer, scorers, random).items():
+            for table in tables:
+                store.insert(name, table, evidence=EVIDENCE)
+        enter(store, scorers)
 
 
-def candidates(
-    query_ids: Any, doc_ids: Any, answer: Any, positive: Any, random: np.random.Generator
-) -> pa.Table:
-    """Returns each query's positives and other documents, by score."""
+def evidence(
+    query_ids: Any, documents: int, answer: Any, scorers: int, random: np.random.Generator
+) -> dict[str, list[pa.Table]]:
+    """Returns each query's positives and other documents, in the order of the first scorer, and all scores.
+
+    Every scorer has scored and ranked every candidate; a scorer with a higher number separates worse.
+    """
     queries = len(query_ids)
-    other = random.integers(0, len(doc_ids), (queries, CANDIDATES - POSITIVES))
+    other = random.integers(0, documents, (queries, CANDIDATES - POSITIVES))
     doc = np.concatenate([answer.reshape(queries, -1), other], axis=1)
-    score = np.concatenate([positive.reshape(queries, -1), random.normal(0.4, 0.1, other.shape)], axis=1)
-    known = np.concatenate([np.ones((queries, POSITIVES), bool), np.zeros(other.shape, bool)], axis=1)
-    order = np.argsort(-score, axis=1)
-    doc, score, known = (np.take_along_axis(column, order, axis=1).ravel() for column in (doc, score, known))
-    owner = np.repeat(np.arange(queries), CANDIDATES)
-    rank = np.tile(np.arange(1, CANDIDATES + 1), queries)
-    return pa.table(
-        {
-            "candidate": owner * CANDIDATES_PER_QUERY + rank,
-            "query_id": query_ids[owner],
-            "doc_id": doc_ids[doc],
-            "dense_rank": rank.astype(np.int32),
-            "dense_score": score,
-            "fused_rank": rank.astype(np.int32),
-            "exclusion": pa.array(["judged_positive" if one else None for one in known], pa.string()),
-        }
+    known = np.arange(CANDIDATES) < POSITIVES
+    scores = [
+        random.normal(np.where(known, 0.6 - 0.02 * number, 0.4), 0.1, doc.shape) for number in range(scorers)
+    ]
+    order = np.argsort(-scores[0], axis=1)
+    codes = np.where(known[order], CODES[Reason.JUDGED_POSITIVE], FREE).astype(np.int8)
+    ranks = [np.argsort(np.argsort(-np.take_along_axis(one, order, axis=1), axis=1), axis=1) + 1
+             for one in scores]  # fmt: skip
+    best = np.minimum.reduce(ranks)
+    number = pa.array(np.arange(queries, dtype=np.int32))
+    pools = {
+        "query_no": number,
+        "query_id": query_ids,
+        "doc_nos": lists(np.take_along_axis(doc, order, axis=1).astype(np.int32)),
+        "exclusions": lists(codes),
+        "judged_negative": lists(np.zeros(doc.shape, dtype=np.bool_)),
+        "best_ranks": lists(best.astype(np.int32)),
+        "best_scorers": lists(np.argmax([one == best for one in ranks], axis=0).astype(np.int8)),
+    }
+    scored = [
+        pa.table(
+            {
+                "query_no": number,
+                "scorer": pa.array(np.full(queries, place, dtype=np.int16)),
+                "ranks": lists(rank.astype(np.int32)),
+                "scores": lists(np.take_along_axis(score, order, axis=1)),
+                "positives": lists(score[:, :POSITIVES]),
+            }
+        )
+        for place, (score, rank) in enumerate(zip(scores, ranks, strict=True))
+    ]
+    return {"pools": [pa.table(pools)], "scored": scored}
+
+
+def lists(values: Any) -> pa.Array:
+    """Returns the rows of a matrix as lists."""
+    offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()))
+
+
+def enter(store: Database, scorers: int) -> None:
+    """Enters the run that the evidence belongs to; the first scorer decides."""
+    config = MiningConfig(
+        encoder=tuple(f"random{number}" for number in range(scorers)),
+        bm25=False,
+        rules=Rules(decide_by="random0"),
     )
-
-
-def enter(store: Database) -> None:
-    """Enters the run that the evidence belongs to."""
-    from datetime import datetime
-
-    config = MiningConfig(encoder="random", bm25=False)
     now = datetime(2026, 1, 1)
     run = StoredRun(
         run_id="r" * 12, name="r1", split="train", config=canonical(config), inputs={}, versions={}, seed=13,
-        evidence=EVIDENCE, encoder="random", reranker=None, negatives=5, status="running", started=now,
-        finished=None,
+        evidence=EVIDENCE, decider=0, negatives=5, status="running", started=now, finished=None,
+        scorers=tuple(Scorer(number, f"random{number}", DENSE, None) for number in range(scorers)),
     )  # fmt: skip
     runs.begin_run(store, run)
     runs.finish_run(store, run.run_id, [], [])

@@ -9,7 +9,7 @@ from typing import Any
 
 import rich_click as click
 
-from miner.auditing.config import CalibrationConfig
+from miner.auditing.config import SCORERS, CalibrationConfig
 from miner.cli.numbers import Within
 from miner.cli.options import OUTPUT, RUN, Command, Described, Settings, described
 from miner.errors import UsageError, listed, printable
@@ -21,6 +21,11 @@ _TARGET = 0.02
 _HIDING: Described = {
     "repeats": (None, "How often to draw, with each share of hidden positives."),
     "seed": (None, "Seed of the draws."),
+    "scorers": (
+        click.Choice(SCORERS),
+        "Try the rules on the scores of the run's own scorer and the best of the others, of all scorers, or "
+        "of its own alone.",
+    ),
     "use_labels": (click.BOOL, "Let the labels of the run decide, if it has some (miner audit --labels)."),
     "allow_rank_window": (
         click.BOOL,
