@@ -106,13 +106,13 @@ def evidence(
         pa.table(
             {
                 "query_no": number,
-                "scorer": pa.array(np.full(queries, place, dtype=np.int16)),
+                "scorer": pa.array(np.full(queries, scorer, dtype=np.int16)),
                 "ranks": lists(rank.astype(np.int32)),
                 "scores": lists(np.take_along_axis(score, order, axis=1)),
                 "positives": lists(score[:, :POSITIVES]),
             }
         )
-        for place, (score, rank) in enumerate(zip(scores, ranks, strict=True))
+        for scorer, (score, rank) in enumerate(zip(scores, ranks, strict=True))
     ]
     return {"pools": [pa.table(pools)], "scored": scored}
 

@@ -39,7 +39,7 @@ _ENOUGH = 0.5
 """A scorer is compared if it scored this share of the positives, and enough candidates in this share of the
 queries."""
 _ROUNDS = 1000
-"""Of the bootstrap and of the test; more would take longer than the rest."""
+"""How many rounds the bootstrap and the test have; more would take longer than the rest."""
 _LEVEL = 0.05
 
 
@@ -154,11 +154,11 @@ def chances(owner: Ints, positive: Floats, query: Ints, candidate: Floats, queri
     `owner` is the query of each of the scores `positive`, `query` that of each of the scores `candidate`; all
     scores are finite. NaN for a query without a positive or without a candidate.
     """
-    # The place of a score among all distinct ones is a whole number: one sort orders all queries at once.
-    distinct, place = np.unique(np.concatenate([candidate, positive]), return_inverse=True)
+    # A score's position among all distinct ones is a whole number: one sort orders all queries at once.
+    distinct, position = np.unique(np.concatenate([candidate, positive]), return_inverse=True)
     size = max(1, len(distinct))
-    keys = np.sort(query * size + place[: len(candidate)])
-    own = owner * size + place[len(candidate) :]
+    keys = np.sort(query * size + position[: len(candidate)])
+    own = owner * size + position[len(candidate) :]
     first = np.searchsorted(keys, np.arange(queries + 1) * size)
     below = np.searchsorted(keys, own) - first[owner]
     not_above = np.searchsorted(keys, own, side="right") - first[owner]
@@ -176,18 +176,18 @@ def separations(compared: Sequence[Scores], values: Floats) -> tuple[Separation,
     """
     if not len(values):
         return ()
-    number = len(compared)
+    count = len(compared)
     best = int(np.argmax(values.mean(axis=0)))
-    above = np.repeat(values[:, [best]], number, axis=1)
+    above = np.repeat(values[:, [best]], count, axis=1)
     # One comparison with 0 for the interval of each scorer, and one with the best, all from the same draws.
     found = compare_columns(
-        ["chance"] * number + ["behind"] * number,
+        ["chance"] * count + ["behind"] * count,
         np.column_stack([values, above]),
         np.column_stack([np.zeros_like(values), values]),
         rounds=_ROUNDS,
     )
-    others = [one for one in range(number) if one != best]
-    p = dict(zip(others, holm([found[number + one].p for one in others]), strict=True))
+    others = [one for one in range(count) if one != best]
+    p = dict(zip(others, holm([found[count + one].p for one in others]), strict=True))
     result = [
         Separation(
             scores.scorer.name,
@@ -199,10 +199,10 @@ def separations(compared: Sequence[Scores], values: Floats) -> tuple[Separation,
             behind.difference,
             behind.low,
             behind.high,
-            p.get(place, 1.0),
+            p.get(number, 1.0),
         )
-        for place, (scores, mean, behind) in enumerate(
-            zip(compared, found[:number], found[number:], strict=True)
+        for number, (scores, mean, behind) in enumerate(
+            zip(compared, found[:count], found[count:], strict=True)
         )
     ]
     return tuple(sorted(result, key=lambda one: (one.scorer != compared[best].scorer.name, -one.chance)))
