@@ -284,14 +284,18 @@ class _Trials:
 def _best(
     replay: Replay, compared: Sequence[Scores], settings: CalibrationConfig
 ) -> tuple[tuple[Separation, ...], Sequence[Scores]]:
-    """Returns how well every compared scorer separates, and the other scorers that the rules are tried on."""
+    """Returns how well every compared scorer separates, and the other scorers that the rules are tried on.
+
+    The half that chooses says which one is best; none is if it has nothing to compare.
+    """
     others = compared[1:]
     if not others:
         return (), ()
     queries, values = chances_of(replay, replay.hideable, compared)
     chooses = halves(replay, settings.seed)[0][queries]
-    if settings.scorers == "best" and chooses.any():
-        others = [others[int(np.argmax(values[chooses, 1:].mean(axis=0)))]]
+    if settings.scorers == "best":
+        best = int(np.argmax(values[chooses, 1:].mean(axis=0))) if chooses.any() else len(others)
+        others = others[best : best + 1]
     return separations(compared, values), others
 
 

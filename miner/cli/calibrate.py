@@ -68,6 +68,10 @@ def command(
     Tries every rule over a range of its parameter, on stored evidence, and chooses the setting with the most
     and hardest negatives that meets the target. No model runs.
 
+    If the run has several scorers, it reports which one separates hidden positives best, and tries the rules
+    on the scores of that one and of the run's own (--set scorers=all: of all). The chosen rules name the
+    scorer with decide_by if it is not the run's own.
+
     If the run has labels (miner audit --labels), the target is a false-negative rate: the labels predict the
     rate of each setting, and the choice is confirmed if its whole interval meets the target.
 
