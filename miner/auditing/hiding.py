@@ -3,6 +3,7 @@ restores."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from shlex import quote
@@ -27,6 +28,7 @@ from miner.store.database import Database
 from miner.store.runs import StoredRun
 
 Flags = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.int32]
 
@@ -39,6 +41,8 @@ class Hideable:
     """As `stored.positives_to_hide`."""
     positives: Positives
     """The same positives with their deciding scores."""
+    scored: Flags
+    """Whether each has a finite score by every scorer that is compared; no other is hidden."""
     row: Ints
     """The row of `candidates` that each positive is, -1 if no retriever found it."""
     candidates: Ints
@@ -68,12 +72,29 @@ class Hideable:
                 f"mine again with the same options: miner mine {quote(str(store.path))}",
             )
         positives = Positives(scored)
-        table = _with_cannot_hide(table, _cannot_hide(table["cannot_hide"], positives))
+        finite = np.isfinite(positives.score)
+        table = _with_cannot_hide(table, _cannot_hide(table["cannot_hide"], finite))
         numbers = candidates["candidate"].to_numpy()
         indices = documents.indices(candidates)
         row = _rows(table, numbers // CANDIDATES_PER_QUERY, indices, documents.ids)
         restorable = Restorable.of(store, run, config, candidates, documents)
-        return cls(table, positives, row, numbers, restorable)
+        return cls(table, positives, finite, row, numbers, restorable)
+
+    def scored_by(self, others: Sequence[Floats]) -> Hideable:
+        """Returns the same positives, of which those may not be hidden that another scorer did not score.
+
+        `others` are the scores of all positives by each other scorer that is compared. Every scorer is then
+        measured on the same hidden positives.
+        """
+        scored = np.logical_and.reduce([self.scored, *(np.isfinite(one) for one in others)])
+        table = _with_cannot_hide(self.table, _cannot_hide(self.table["cannot_hide"], scored))
+        return replace(self, scored=scored, table=table)
+
+    def by(self, scores: Floats) -> Hideable:
+        """Returns the same positives with the scores of another scorer that decides; the draws are equal."""
+        table = self.positives.table
+        table = table.set_column(table.schema.get_field_index("score"), "score", pa.array(scores))
+        return replace(self, positives=Positives(table, self.positives.queries))
 
     @cached_property
     def allowed(self) -> Flags:
@@ -106,10 +127,11 @@ class Hideable:
     def draw(self, share: float, rng: np.random.Generator, of_singles: float | None = None) -> Flags:
         """Returns the positives to hide: about `share` of each query's, among those that may be hidden.
 
-        A query with several positives that have a finite score keeps one of them; with a share of 1 it loses
-        all others. About `of_singles` (by default `share`) of the queries with a single one lose it.
+        A query with several positives that have a finite score (`scored`) keeps one of them; with a share of
+        1 it loses all others. About `of_singles` (by default `share`) of the queries with a single one lose
+        it.
         """
-        scored, single = np.isfinite(self.positives.score), self.single
+        scored, single = self.scored, self.single
         drawn = np.zeros(len(scored), dtype=np.bool_)
         drawn[scored] = drawn_share(self.positives.owner[scored], self.allowed[scored], share, rng)
         if self.allowed[single].any():
@@ -122,7 +144,7 @@ class Hideable:
     @cached_property
     def single(self) -> Flags:
         """Whether each positive is the only one of its query with a finite score."""
-        owner, scored = self.positives.owner, np.isfinite(self.positives.score)
+        owner, scored = self.positives.owner, self.scored
         alone = np.bincount(owner[scored], minlength=self.positives.queries) == 1
         return np.asarray(scored & alone[owner])
 
@@ -163,12 +185,11 @@ def _with_cannot_hide(table: pa.Table, reasons: pa.ChunkedArray) -> pa.Table:
     return table.set_column(table.schema.get_field_index("cannot_hide"), "cannot_hide", reasons)
 
 
-def _cannot_hide(reasons: pa.ChunkedArray, positives: Positives) -> pa.ChunkedArray:
-    """Adds the reasons that follow from scores.
+def _cannot_hide(reasons: pa.ChunkedArray, scored: Flags) -> pa.ChunkedArray:
+    """Adds the reasons that follow from which positives have a finite score.
 
-    A positive without a finite score could never be selected. Without any visible one no rule can decide.
+    A positive without one could never be selected. Without any visible one no rule can decide.
     """
-    scored = np.isfinite(positives.score)
     if scored.sum() == 1:
         return pc.if_else(pc.and_(pa.array(scored), reasons.is_null()), "alone", reasons)
     return pc.if_else(pc.or_(pa.array(scored), reasons.is_valid()), reasons, "not_scored")

@@ -6,14 +6,14 @@ Nothing is searched or scored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.auditing.hiding import Hideable
+from miner.auditing.hiding import ExclusionsLeft, Hideable
 from miner.mining.config import MiningConfig
 from miner.mining.decide import Decider, Documents, Positives
 from miner.mining.pipeline import config_of
@@ -121,6 +121,20 @@ class Replay:
         hideable = Hideable.of(store, run, config, candidates, documents)
         return cls(config, run.scorers, hideable, candidates, documents, fused)
 
+    def by(self, scorer: Scorer, candidates: Floats, positives: Floats) -> Replay:
+        """Returns the same evidence, on which the rules look at the scores of another scorer.
+
+        `candidates` and `positives` are its scores of all candidates and positives, NaN without a finite one.
+        The hidden positives are the same for every scorer. A lowest score (`min_score`) is turned off,
+        because it is in the units of the run's own scorer.
+        """
+        rules = replace(self.config.rules, decide_by=scorer.name, min_score=None)
+        # A reranker has no score of a pair that it did not read.
+        unknown = np.isnan(candidates) if scorer.is_reranker else None
+        table = _replaced(self.candidates, "score", pa.array(candidates, mask=unknown))
+        config, hideable = replace(self.config, rules=rules), self.hideable.by(positives)
+        return replace(self, config=config, hideable=hideable, candidates=table)
+
     @cached_property
     def query(self) -> Ints:
         """Each candidate's query number."""
@@ -160,7 +174,10 @@ class Replay:
         The candidates that only a hidden positive excluded are restored: its copies, and texts that contain
         it. A candidate below the rerank depth has no reranker's score.
         """
-        exclusions = self.hideable.exclusions(hidden)
+        return self.hide_with(hidden, self.hideable.exclusions(hidden))
+
+    def hide_with(self, hidden: Flags, exclusions: ExclusionsLeft) -> ReplayEvidence:
+        """Returns what `hide` does, given the exclusions that are left, which no score changes."""
         codes = self.candidates["exclusion"].to_numpy().copy()
         codes[exclusions.rows] = exclusions.reasons
         table = _replaced(self.candidates, "exclusion", pa.array(codes))

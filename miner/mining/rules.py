@@ -37,10 +37,12 @@ class Scored:
 
 
 def name_of(rules: Rules) -> str:
-    """Returns the rules that are on, with their parameters, and the reference positive if a rule uses it."""
-    return _names(rules) + (
-        f", reference positive {rules.reference_positive}" if _starts_from_positives(rules) else ""
-    )
+    """Returns the rules that are on, with their parameters, and the reference positive if a rule uses it.
+
+    A scorer that is named to decide follows.
+    """
+    reference = f", reference positive {rules.reference_positive}" if _starts_from_positives(rules) else ""
+    return _names(rules) + reference + (f", by {rules.decide_by}" if rules.decide_by is not None else "")
 
 
 def in_force(config: MiningConfig) -> str:

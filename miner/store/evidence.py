@@ -265,8 +265,17 @@ def candidate_ranks(store: Database, run: StoredRun, scorer: Scorer) -> Floats:
 
 def candidate_scores(store: Database, run: StoredRun, scorer: Scorer) -> Floats:
     """Returns a scorer's score of every candidate of a run's evidence, in order; NaN without a finite one."""
-    column = scored_candidates(store, run, scorer)["score"]
-    return np.asarray(column.to_numpy(), dtype=np.float64)
+    if scorer.is_reranker:
+        column = scored_candidates(store, run, scorer)["score"]
+    else:
+        column = flat(
+            store.table(
+                "SELECT scores FROM scored WHERE evidence = ? AND scorer = ? ORDER BY query_no",
+                [run.evidence, scorer.number],
+            )["scores"]
+        )
+    values = np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def best_ranked(store: Database, run: StoredRun, retriever: Scorer, depth: int) -> pa.Table:

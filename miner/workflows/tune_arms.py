@@ -125,9 +125,8 @@ def _frontier(store: Database, run: StoredRun, seed: int, progress: Progress) ->
     if config["rules"]["reference_positive"] == "each":
         config["rules"] = {**config["rules"], "reference_positive": "lowest"}
     try:
-        found = calibrating.frontier(
-            store, replace(run, config=config), CalibrationConfig(seed=seed, use_labels=False), progress
-        )
+        settings = CalibrationConfig(seed=seed, scorers="deciding", use_labels=False)
+        found = calibrating.frontier(store, replace(run, config=config), settings, progress)
     except UsageError as error:
         progress.note(f"no frontier of rules ({error.message}): a fixed list of rules is compared")
         return list(_PLAIN)
