@@ -128,6 +128,7 @@ class Sweep:
             _running(replay.judged_negative[rows]),
             self._visible.mean,
             self._reference,
+            self._shares,
             self._visible.sorted_scores,
         )
         self._last = (skip_top, max_rank), window
@@ -140,6 +141,11 @@ class Sweep:
             kind: ruling.reference_scores(owner, score, self.queries, kind)
             for kind in ("lowest", "median", "best")
         }
+
+    @cached_property
+    def _shares(self) -> dict[str, Floats]:
+        positives = self._visible.sorted_scores
+        return {kind: ruling.distribution(positives, scores) for kind, scores in self._reference.items()}
 
 
 @dataclass(frozen=True)
@@ -163,6 +169,8 @@ class _Window:
     """Mean score of the positives, per query."""
     reference: dict[str, Floats]
     """Reference score per query, for each kind of reference positive."""
+    shares: dict[str, Floats]
+    """The share of positives that score at most as high as each of these."""
     positives: Floats
     """Scores of all visible positives, ascending."""
 
@@ -186,8 +194,11 @@ class _Window:
         begin, end = self.edges[:-1], self.edges[1:]
         if rules.min_score is not None:
             end = self._first(np.full(len(begin), rules.min_score), below=True)
-        bound = ruling.highest(rules, self.reference[rules.reference_positive], self.positives)
+        kind = rules.reference_positive
+        bound = ruling.highest(rules, self.reference[kind], self.positives, self.shares[kind])
         start = np.minimum(self._first(bound), end)
+        if not self.judged_before[-1]:
+            return start, np.minimum(end - start, negatives), np.zeros_like(start)
         above = np.minimum(self.judged_before[start] - self.judged_before[begin], negatives)
         return start, np.minimum(end - start, negatives - above), above
 

@@ -147,8 +147,11 @@ def _above(bound: Bound) -> Drops:
     return lambda rows: rows.score > bound(rows.reference)
 
 
-def _bounds(rules: Rules, positives: Floats) -> dict[Reason, Bound]:
-    """The highest score that each rule against high scores allows, given the reference score."""
+def _bounds(rules: Rules, positives: Floats, shares: Floats | None = None) -> dict[Reason, Bound]:
+    """The highest score that each rule against high scores allows, given the reference score.
+
+    `shares` are `distribution` of the reference scores, if the caller has them.
+    """
     bounds: dict[Reason, Bound] = {}
     if (most := rules.max_score) is not None:
         bounds[Reason.MAX_SCORE] = lambda reference: np.full_like(reference, most)
@@ -161,7 +164,7 @@ def _bounds(rules: Rules, positives: Floats) -> dict[Reason, Bound]:
         bounds[Reason.PERCENTILE] = lambda reference: np.full_like(reference, threshold)
     if (share := rules.relative_percentile) is not None:
         bounds[Reason.RELATIVE_PERCENTILE] = lambda reference: _below_share(
-            positives, share * distribution(positives, reference)
+            positives, share * (distribution(positives, reference) if shares is None else shares)
         )
     return bounds
 
@@ -175,13 +178,14 @@ def _below_share(positives: Floats, share: Floats) -> Floats:
     return np.asarray(edges[allowed + 1])
 
 
-def highest(rules: Rules, reference: Floats, positives: Floats) -> Floats:
+def highest(rules: Rules, reference: Floats, positives: Floats, shares: Floats | None = None) -> Floats:
     """Returns the highest score that all rules against high scores allow, for each reference score.
 
-    `positives` are all positives' deciding scores, ascending; infinity if no rule bounds.
+    `positives` are all positives' deciding scores, ascending; infinity if no rule bounds. `shares` are
+    `distribution` of the reference scores, for a caller that asks often.
     """
     bound = np.full_like(reference, np.inf)
-    for limit in _bounds(rules, positives).values():
+    for limit in _bounds(rules, positives, shares).values():
         bound = np.fmin(bound, limit(reference))
     return bound
 
