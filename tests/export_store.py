@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -76,14 +77,20 @@ def fill(
     begin_run(store, replace(run, inputs={**content_hashes(store, run.split), "encoder": "enc1"}))
     dropped = list(Reason).index(Reason.RELATIVE_MARGIN)
     decided = [(0, [KEPT - 1, KEPT - 2]), (1, [KEPT - 1, dropped])]
+    finish_run(store, run.run_id, [_table("query_no codes", decided)], [selected_of(triplets, ids)])
+    store.execute("UPDATE runs SET finished = TIMESTAMP '2026-01-02 03:05:00'")
+
+
+def selected_of(triplets: Sequence[tuple[object, ...]], ids: Sequence[str]) -> pa.Table:
+    """Returns triplets (as in TRIPLETS) as a run stores them; `ids` are the documents by number."""
     negatives: dict[tuple[object, ...], list[tuple[int, object]]] = {}
-    for query, positive, negative, positive_score, score, _ in sorted(triplets, key=lambda row: str(row[5])):
+    for query, positive, negative, positive_score, score, _ in sorted(
+        triplets, key=lambda row: int(str(row[5]))
+    ):
         key = query, positive, positive_score
         negatives.setdefault(key, []).append((ids.index(str(negative)), score))
-    lists = [(*key, [n for n, _ in found], [s for _, s in found]) for key, found in negatives.items()]
-    rows = _table("query_id positive_id positive_score doc_nos scores", lists)
-    finish_run(store, run.run_id, [_table("query_no codes", decided)], [rows])
-    store.execute("UPDATE runs SET finished = TIMESTAMP '2026-01-02 03:05:00'")
+    rows = [(*key, [n for n, _ in found], [s for _, s in found]) for key, found in negatives.items()]
+    return _table("query_id positive_id positive_score doc_nos scores", rows)
 
 
 def made(store: Database, out: Path, **config: object) -> ExportReport:

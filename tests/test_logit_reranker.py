@@ -362,7 +362,7 @@ def test_a_run_is_mined_with_such_a_reranker(tmp_path: Path, model: Path) -> Non
         config = MiningConfig(reranker=str(model), dtype="fp32", rules=Rules(relative_margin=None))
         run = mine(store, config)
         rows = triplets_of(store, run).to_pylist()
-    assert run.reranker == Reranker(str(model), dtype="fp32").fingerprint
+    assert run.deciding.model == Reranker(str(model), dtype="fp32").fingerprint
     assert rows
     for side in ("positive", "negative"):
         documents = [corpus[row[f"{side}_id"]] for row in rows]

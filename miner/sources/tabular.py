@@ -105,7 +105,10 @@ def _unread(read: Sequence[Read]) -> list[str]:
     hint = f"; if it grades the pairs: --relevance-column {quote(grading[0])}" if grading and pairs else ""
     scored = [table.origin for name, table in columns.items() if name in SCORES_BESIDE.values()]
     if scored:
-        hint += f"; miner mine --candidates {quote(scored[0])} reads the scores"
+        hint += (
+            f"; miner mine --candidates {quote(scored[0])} reads the scores. Negatives with scores were "
+            "mined, so they are not judged"
+        )
     names = listed(table.described(column) for column, table in columns.items())
     return [f"not read: columns {names}{hint}"]
 
@@ -113,7 +116,8 @@ def _unread(read: Sequence[Read]) -> list[str]:
 def _pairs(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:
     rows, grades = Rows(), Grades(config)
     for table, layout, split in tables:
-        taken = _Pairs(rows, layout, grades, split)
+        mined = any(SCORES_BESIDE.get(name) in table.columns for name in layout.negatives)
+        taken = _Pairs(rows, layout, grades, split, mined=mined)
         for record in table.read(layout.texts, layout.passages, (layout.query, layout.positive)):
             rows.size += record.size
             rows.start(layout.kind, table.origin, record.line, *record.content, split)
@@ -127,8 +131,10 @@ def _pairs(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterato
 class _Pairs:
     """Adds the rows of one table of pairs or triplets to `rows`."""
 
-    def __init__(self, rows: Rows, layout: Layout, grades: Grades, split: str) -> None:
+    def __init__(self, rows: Rows, layout: Layout, grades: Grades, split: str, *, mined: bool) -> None:
+        """Takes what a row adds to; `mined` negatives have scores: a retriever found them, nobody judged."""
         self._rows, self._layout, self._grades, self._split = rows, layout, grades, split
+        self._mined = mined
         optional = (layout.query_id, layout.document_id, layout.relevance)
         positions = iter(range(1, 4))
         self._query_id, self._doc_id, self._relevance = (
@@ -177,6 +183,8 @@ class _Pairs:
             for passage in passages:
                 if is_blank(passage.text):
                     self._rows.reject("empty_text", f"column '{name}' is empty")
+                elif self._mined:
+                    self._rows.document(passage_id(passage), passage.text or "", passage.title)
                 else:
                     self._judge(query_id, passage_id(passage), passage, 0.0)
 
