@@ -320,7 +320,7 @@ CASES = {
         "--set tokenizer=@encoder --set dimension=16 --set max_steps=2 --set batch_size=8"
     ),
     "loop": Case(
-        f"loop @s.duckdb @new --rounds 1 --encoder @encoder --set evaluations=0 "
+        "loop @s.duckdb @new --rounds 1 --encoder @encoder --set evaluations=0 "
         + _STATIC.replace("dimension", "training.dimension")
     ),
 }
