@@ -176,15 +176,15 @@ class Truth:
         None if the loosest value has not enough.
         """
         strict, loose = RANGES[name]
-        if what(replace(rules, **{name: loose})) < least:
+        if what(with_rule(rules, name, loose)) < least:
             return None
         for _ in range(STEPS):
             middle = (strict + loose) / 2
-            if what(replace(rules, **{name: middle})) >= least:
+            if what(with_rule(rules, name, middle)) >= least:
                 loose = middle
             else:
                 strict = middle
-        return replace(rules, **{name: loose})
+        return with_rule(rules, name, loose)
 
     def add(self, side: Side, rules: Rules) -> None:
         """Adds what some rules do to a side of a comparison."""
@@ -201,6 +201,12 @@ class Truth:
             per_claim = [np.bincount(owner[getattr(one, flags)], minlength=count) for one in trials]
             counts.append(np.sum(per_claim, axis=0)[self._exists])
         side.distinct.append(int(np.logical_or.reduce([one.hidden for one in trials]).sum()))
+
+
+def with_rule(rules: Rules, name: str, value: float) -> Rules:
+    """Returns the rules with one of them at a value."""
+    values: dict[str, Any] = {name: value}
+    return replace(rules, **values)
 
 
 def compare(
@@ -236,7 +242,7 @@ def one_draw(truth: Truth, found: dict[str, Comparison]) -> None:
             as_hard = truth.strictest(base, rule, truth.height, truth.height(agreeing))
             compare(truth, found, f"{name}, against {rule} at its mean rank", as_hard, agreeing)
         for rule, loose in ADDED_TO.items():
-            both = replace(agreeing, **{rule: loose})
+            both = with_rule(agreeing, rule, loose)
             same = truth.strictest(base, rule, truth.coverage, truth.coverage(both))
             compare(truth, found, f"{name}, added to {rule} {loose:g}, against {rule} alone", same, both)
 

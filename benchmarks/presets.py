@@ -74,7 +74,7 @@ def mining(given: Namespace, reranker: Path | None = None) -> MiningConfig:
     rules = Rules(relative_margin=None if given.margin == "none" else float(given.margin))
     return MiningConfig(
         encoder="bundled",
-        reranker=None if reranker is None else str(reranker),
+        reranker=() if reranker is None else str(reranker),
         depth=given.depth,
         queries=given.train_queries,
         rules=rules,
@@ -209,16 +209,18 @@ def add_rows(found: Report, purpose: str, trained: list[Trained], about: dict[st
     comparisons = compared([(preset, one) for one in trained if one is not preset], [measure])
     for pair in comparisons:
         gap = pair.difference
-        figures = {
+        difference = {
             "difference": round(gap.difference, 5), "interval": [round(gap.low, 5), round(gap.high, 5)],
             "each seed": [round(one, 5) for one in pair.per_seed],
             "p": gap.p, "holm": pair.holm, "verdict": pair.verdict,
         }  # fmt: skip
-        found.row(f"{purpose}, {pair.first.arm} - {pair.second.arm}", figures, value=gap.difference, **about)
+        found.row(
+            f"{purpose}, {pair.first.arm} - {pair.second.arm}", difference, value=gap.difference, **about
+        )
     ahead = [pair.second.arm for pair in comparisons if pair.ahead is pair.second]
     best = max(trained, key=lambda one: one.mean(measure)).arm
-    figures = {"preset": preset.arm, "best mean": best, "ahead of the preset": ahead}
-    found.row(f"{purpose}: the preset's strategy", figures, goal=LEVEL, value=float(not ahead), **about)
+    chosen = {"preset": preset.arm, "best mean": best, "ahead of the preset": ahead}
+    found.row(f"{purpose}: the preset's strategy", chosen, goal=LEVEL, value=float(not ahead), **about)
 
 
 def arguments_of() -> Namespace:

@@ -76,7 +76,8 @@ def models(folder: Path) -> dict[str, str]:
         transformer = Transformer(masked_folder, transformer_task="fill-mask", max_seq_length=256)
         return [transformer, SpladePooling("max")]
 
-    table = SparseStaticEmbedding(tokenizer, weight=torch.rand(len(tokenizer)))
+    words: Any = tokenizer
+    table = SparseStaticEmbedding(words, weight=torch.rand(len(tokenizer)))
     late = [
         Transformer(str(BUNDLED_FOLDER), max_seq_length=256),
         Dense(384, TOKEN_NUMBERS, False, torch.nn.Identity(), module_input_name="token_embeddings"),

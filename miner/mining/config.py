@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -207,7 +207,7 @@ class MiningConfig:
     bm25_b: float = key(0.75, "BM25 length normalisation.", within=SHARE)
     stemmer: str = key("english", "Snowball stemmer for BM25, or none.")
     stopwords: str = key("english", "Language of the stop words that BM25 ignores, or none.")
-    encoder: tuple[str, ...] = key(
+    encoder: Sequence[str] = key(
         (),
         "Encoder that finds candidates: hub id, folder, bundled, or URL#MODEL of a server. Repeatable.",
         kind=tuple,
@@ -222,10 +222,10 @@ class MiningConfig:
         "that differ by up to 0.03 %.",
         ("fp32", "fp16"),
     )
-    vectors: tuple[str, ...] = key(
+    vectors: Sequence[str] = key(
         (), "Folder with vectors of the documents and queries, by id. Repeatable.", kind=tuple
     )
-    candidates: tuple[str, ...] = key(
+    candidates: Sequence[str] = key(
         (),
         "Candidates of another retriever: a TREC run, a table, or a set with scores. Repeatable.",
         kind=tuple,
@@ -236,7 +236,7 @@ class MiningConfig:
         None, "Text before every document, for the encoder [default: the model's]."
     )
     index: str = key("Flat", "Flat (exact), or a FAISS factory string such as IVF1024,SQfp16.")
-    reranker: tuple[str, ...] = key(
+    reranker: Sequence[str] = key(
         (),
         "Reranker that scores the candidates: hub id, folder, or URL#MODEL of a server. Repeatable.",
         kind=tuple,
