@@ -183,7 +183,7 @@ def test_an_unknown_key_names_the_file_and_the_nearest_key(tmp_path: Path) -> No
     assert said(file) == (
         f"{file}: unknown key 'relativ_margin' (did you mean 'relative_margin'?); keys: decide_by, "
         "reference_positive, skip_top, max_rank, max_score, min_score, absolute_margin, relative_margin, "
-        "percentile, relative_percentile"
+        "percentile, relative_percentile, agree"
     )
     file = recipe(tmp_path, "[selection]\nzzz = 1\n")
     assert said(file).startswith(f"{file}: unknown key 'zzz'; keys: negatives, strategy, ")
@@ -235,7 +235,7 @@ def test_a_value_of_the_wrong_kind_names_the_file_and_the_kind(tmp_path: Path, l
 
 OTHERS = {
     "skip_top": 3, "max_rank": 9, "max_score": 1.0, "min_score": 0.0, "absolute_margin": 0.0,
-    "percentile": 0.0, "relative_percentile": 0.0,
+    "percentile": 0.0, "relative_percentile": 0.0, "agree": 1,
 }  # fmt: skip
 
 
