@@ -48,10 +48,12 @@ def name_of(rules: Rules) -> str:
 def in_force(config: MiningConfig) -> str:
     """Returns the rules in force in a run as people read them, such as `rules: percentile 5`.
 
-    The reference positive follows if a rule, SimANS or the pairing of triplets uses it.
+    The reference positive follows if a rule, SimANS or the pairing of triplets uses it, then the scorer that
+    is named to decide.
     """
     reference = f"; reference positive: {config.rules.reference_positive}"
-    return f"rules: {_names(config.rules)}" + (reference if uses_reference(config) else "")
+    by = f"; decided by {config.rules.decide_by}" if config.rules.decide_by is not None else ""
+    return f"rules: {_names(config.rules)}" + (reference if uses_reference(config) else "") + by
 
 
 def uses_reference(config: MiningConfig) -> bool:
