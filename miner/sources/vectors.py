@@ -338,7 +338,7 @@ def _table(files: Sequence[File], role: str) -> IdVectors:
             before += batch.num_rows
     if not parts:
         raise InputError(f"{files[0].origin}: no vectors", "write a row for each id")
-    origin = listed(file.origin for file in files)
+    origin = files[0].origin + (f" and {len(files) - 1:,} more" if len(files) > 1 else "")
     joined = pa.concat_arrays(ids).cast(pa.string())
     return IdVectors(origin, _distinct(joined, File(files[0].path, origin)), np.concatenate(parts))
 
