@@ -197,7 +197,7 @@ def mined(store: Database, folder: Path, given: Namespace, repeat: int, reports:
         )
     # Both systems compute in the same numbers, on any processor.
     config = MiningConfig(
-        encoder="bundled", bm25=not given.no_bm25, depth=given.depth, reranker=reranker, dtype="fp32"
+        encoder="bundled", bm25=not given.no_bm25, depth=given.depth, reranker=reranker or (), dtype="fp32"
     )
     return mine(store, config, progress=reports)
 

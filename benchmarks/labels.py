@@ -75,6 +75,20 @@ def stay(known: list[str], keep: str, drawn: random.Random) -> list[str]:
     return drawn.sample(known, 1 if keep == "one" else max(1, len(known) // 2))
 
 
+def write_visible(
+    source: Path, path: Path, positives: dict[str, list[str]], keep: str, drawn: random.Random
+) -> Path:
+    """Writes a BEIR folder with the same texts and the positives that stay; returns it."""
+    (path / "qrels").mkdir(parents=True, exist_ok=True)
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        (path / name).unlink(missing_ok=True)
+        (path / name).symlink_to((source / name).resolve())
+    rows = [f"{query}\t{doc}\t1" for query, known in positives.items() for doc in stay(known, keep, drawn)]
+    text = "\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n"
+    (path / "qrels" / "train.tsv").write_text(text, "utf-8")
+    return path
+
+
 def negatives(store: Database, run: StoredRun) -> list[tuple[str, str]]:
     """Returns the negatives of a run: query_id, doc_id."""
     return [
@@ -135,17 +149,7 @@ def measure(data: str, keep: str, given: Namespace) -> tuple[list[Outcome], list
     outcomes: list[Outcome] = []
     choices: list[Choice | None] = []
     for seed in range(given.seed, given.seed + given.seeds // given.draws):
-        drawn = random.Random(seed)
-        path = folder / "source"
-        (path / "qrels").mkdir(parents=True, exist_ok=True)
-        for name in ("corpus.jsonl", "queries.jsonl"):
-            (path / name).unlink(missing_ok=True)
-            (path / name).symlink_to((source / name).resolve())
-        rows = [
-            f"{query}\t{doc}\t1" for query, known in positives.items() for doc in stay(known, keep, drawn)
-        ]
-        text = "\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n"
-        (path / "qrels" / "train.tsv").write_text(text, "utf-8")
+        path = write_visible(source, folder / "source", positives, keep, random.Random(seed))
         with Database.open(new_store(folder / "store.duckdb", path)) as store:
             found, chosen = samples(store, truth, given, seed * given.draws)
         outcomes += found

@@ -21,10 +21,12 @@ import numpy as np
 import pyarrow as pa
 from common import Goal, Report, alternate, gib, miner, parser, report, run_process, scratch, spread, timed
 
-from miner.schema import CANDIDATES_PER_QUERY, KEPT, Reason
+from miner.arrays import as_lists
+from miner.schema import FREE, KEPT, Reason
 from miner.store import runs
 from miner.store.database import Database
 from miner.store.runs import StoredRun
+from miner.store.scorers import DENSE, Scorer
 
 INSERT = Goal("seconds for 1,000,000 triplets", "<=", 2, " s")
 HELP = Goal("seconds of miner --help", "<=", 0.25, " s")
@@ -43,7 +45,10 @@ class Content:
 
     documents: pa.Table
     queries: pa.Table
-    candidates: pa.Table
+    pools: pa.Table
+    scored: pa.Table
+    numbers: pa.Table
+    """The number of each document."""
     decisions: pa.Table
     triplets: pa.Table
 
@@ -60,7 +65,9 @@ def content(rows: int, seed: int) -> Content:
     return Content(
         _texts("doc_id", doc_ids, random).append_column("title", pa.array([""] * len(doc_ids))),
         _texts("query_id", query_ids, random),
-        _candidates(ids, query, random),
+        _pools(query_ids, doc),
+        _scored(number, random),
+        pa.table({"doc_no": np.arange(len(doc_ids), dtype=np.int32), "doc_id": doc_ids}),
         _decisions(number, random),
         _triplets(ids, doc_ids, random),
     )
@@ -73,16 +80,40 @@ def _texts(name: str, ids: pa.Array, random: np.random.Generator) -> pa.Table:
     return pa.table({name: ids, "text": texts, "text_key": keys, "label": pa.nulls(len(ids), pa.string())})
 
 
-def _numbers(query: Any) -> Any:
-    return query * CANDIDATES_PER_QUERY + np.tile(np.arange(1, PER_QUERY + 1), len(query) // PER_QUERY)
+def _lists(values: Any) -> pa.Array:
+    """Returns values as lists, one per query."""
+    return as_lists(values, np.full(len(values) // PER_QUERY, PER_QUERY))
 
 
-def _candidates(ids: dict[str, pa.Array], query: Any, random: np.random.Generator) -> pa.Table:
-    rank = (_numbers(query) % CANDIDATES_PER_QUERY).astype(np.int32)
-    score = random.random(len(query))
+def _pools(query_ids: pa.Array, doc: Any) -> pa.Table:
+    number = len(query_ids)
     return pa.table(
-        {"candidate": _numbers(query), **ids, "dense_rank": rank, "dense_score": score, "fused_rank": rank}
+        {
+            "query_no": np.arange(number, dtype=np.int32),
+            "query_id": query_ids,
+            "doc_nos": _lists(doc.astype(np.int32)),
+            "exclusions": _lists(np.full(len(doc), FREE, dtype=np.int8)),
+            "judged_negative": _lists(np.zeros(len(doc), dtype=np.bool_)),
+            "best_ranks": _lists(_ranks(number)),
+            "best_scorers": _lists(np.zeros(len(doc), dtype=np.int8)),
+        }
     )
+
+
+def _scored(number: int, random: np.random.Generator) -> pa.Table:
+    return pa.table(
+        {
+            "query_no": np.arange(number, dtype=np.int32),
+            "scorer": np.zeros(number, dtype=np.int16),
+            "ranks": _lists(_ranks(number)),
+            "scores": _lists(random.random(number * PER_QUERY)),
+            "positives": as_lists(np.zeros(0), np.zeros(number, dtype=np.int64)),
+        }
+    )
+
+
+def _ranks(number: int) -> Any:
+    return np.tile(np.arange(1, PER_QUERY + 1, dtype=np.int32), number)
 
 
 def _decisions(queries: int, random: np.random.Generator) -> pa.Table:
@@ -117,12 +148,13 @@ def fill(store: Database, made: Content) -> StoredRun:
     """Writes texts and candidates and enters a run; returns it."""
     store.insert("documents", made.documents)
     store.insert("queries", made.queries)
-    store.insert("candidates", made.candidates, evidence="e" * 64)
+    for table, rows in (("pools", made.pools), ("scored", made.scored), ("pool_documents", made.numbers)):
+        store.insert(table, rows, evidence="e" * 64)
     now = datetime(2026, 1, 1)
     run = StoredRun(
         run_id="r" * 64, name="r1", split="train", config={}, inputs={}, versions={}, seed=0,
-        evidence="e" * 64, encoder=None,
-        reranker=None, negatives=5, status="running", started=now, finished=None,
+        evidence="e" * 64, decider=0, negatives=5, status="running", started=now, finished=None,
+        scorers=(Scorer(0, "random", DENSE, "random"),),
     )  # fmt: skip
     runs.begin_run(store, run)
     return run

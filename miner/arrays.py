@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,19 @@ import pyarrow.compute as pc
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
+
+
+class Matrix(Protocol):
+    """Vectors by row, such as a mapped array: what a search reads, in pieces."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of rows, and the length of a vector."""
+        ...
+
+    def __getitem__(self, rows: slice | Int64s, /) -> npt.NDArray[np.float32]:
+        """Returns these rows as float32."""
+        ...
 
 
 def pair_keys(query: npt.NDArray[Any], doc: npt.NDArray[Any]) -> Int64s:
@@ -64,3 +77,28 @@ def positions(ids: pa.ChunkedArray, known: pa.Array) -> Int32s:
     indices = pc.index_in(ids, value_set=known, skip_nulls=True)
     result: Int32s = pc.fill_null(indices, -1).to_numpy().astype(np.int32)
     return result
+
+
+def flat(lists: pa.ChunkedArray) -> pa.Array:
+    """Returns the values of a column of lists, one list after the other."""
+    return lists.combine_chunks().flatten()
+
+
+def owners(table: pa.Table, lists: str, owner: str = "query_no") -> Int64s:
+    """Returns the value of the column `owner` for each value of a column of lists."""
+    counts = table[lists].combine_chunks().value_lengths().to_numpy()
+    return np.repeat(table[owner].to_numpy().astype(np.int64), counts)
+
+
+def numbered(table: pa.Table, lists: str, step: int, owner: str = "query_no") -> Int64s:
+    """Returns, for each value of a column of lists, `step` times its owner plus its number in the list."""
+    counts = table[lists].combine_chunks().value_lengths().to_numpy()
+    first = table[owner].to_numpy().astype(np.int64) * step + 1 - (np.cumsum(counts) - counts)
+    return np.asarray(np.arange(counts.sum()) + np.repeat(first, counts))
+
+
+def as_lists(values: Any, counts: npt.NDArray[Any]) -> pa.ListArray:
+    """Returns values (an array) as lists of so many each, one after the other."""
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    values = values if isinstance(values, pa.Array) else pa.array(values)
+    return pa.ListArray.from_arrays(pa.array(offsets), values)

@@ -18,8 +18,8 @@ from miner.errors import UsageError, near, nearest, shown
 
 Config = TypeVar("Config")
 
-_MANY = re.compile(r"tuple\[(\w+), \.\.\.\](?: \| None)?")
-"""The type of a field that is a tuple of values of one kind."""
+_MANY = re.compile(r"(?:tuple\[(\w+), \.\.\.\]|Sequence\[(str)\])(?: \| None)?")
+"""The type of a field that holds several values of one kind."""
 NO_VALUE = "none"
 """What options and recipes write for no value, such as a rule that is off."""
 VAST = 1e9
@@ -268,7 +268,8 @@ def check_fields(config: Any) -> None:
         if allowed is not None:
             object.__setattr__(config, part.name, allowed.require(part.name, value))
         elif many := _MANY.fullmatch(str(part.type)):
-            members = _members(part.name, value, _named(type(config), many[1]), many[1])
+            kind = many[1] or many[2]
+            members = _members(part.name, value, _named(type(config), kind), kind)
             object.__setattr__(config, part.name, members)
         elif str(part.type).startswith("Path"):
             if not isinstance(value, str | os.PathLike):

@@ -12,7 +12,7 @@ from typing import Any
 from miner.errors import UsageError, near
 from miner.ranges import NO_VALUE, Range, bare, literal, or_none, require_one_of
 
-_KINDS = {str: "a text", bool: "true or false", tuple: "a list of texts"}
+_KINDS = {str: "a text", bool: "true or false", tuple: "a text or a list of texts"}
 _BOOLEANS = {"true": True, "false": False}
 TOP = "mining"
 """How `--set` names the keys above the first table of a recipe, if another table has the key too."""
@@ -60,8 +60,9 @@ class Setting:
         """
         if self.may_be_none and (value is None or value == NO_VALUE):
             return None
-        if self.kind is tuple and isinstance(value, list | tuple):
-            return tuple(map(str, value))
+        if self.kind is tuple and (value is None or isinstance(value, str | list | tuple)):
+            texts = () if value is None else (value,) if isinstance(value, str) else tuple(map(str, value))
+            return () if texts == (NO_VALUE,) else texts
         if self.range is not None:
             return self.range.require(f"{where}{self.name}", value, self.may_be_none)
         if not isinstance(value, self.kind):
@@ -84,7 +85,7 @@ class Setting:
             return value
         if self.kind is bool:
             return self.check(_BOOLEANS.get(text, text), where)
-        return lines_of([text]) if self.kind is tuple else self.check(text, where)
+        return self.check(lines_of([text]) if self.kind is tuple else text, where)
 
 
 Tables = Mapping[str, Mapping[str, Setting]]

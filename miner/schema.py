@@ -38,8 +38,14 @@ class Reason(StrEnum):
     DOCUMENT_CAP = "document_cap"
     DUPLICATE_OF_CANDIDATE = "duplicate_of_candidate"
     NOT_SCORED = "not_scored"
+    NOT_RERANKED = "not_reranked"
+    AGREE = "agree"
 
 
+CODES = {reason: code for code, reason in enumerate(Reason)}
+"""The code of each reason."""
+FREE = -1
+"""The code of a candidate that nothing excludes."""
 KEPT = -1
 """The code of a kept candidate in `decisions`, minus its slot. A code of 0 or more is a reason's position in
 `Reason`."""
@@ -75,47 +81,51 @@ JUDGMENTS = pa.schema(
 )
 """A positive has a relevance above 0, a judged negative 0 or less."""
 
-HITS = pa.schema([("query_id", Id), ("doc_id", Id), ("rank", pa.int32()), ("score", pa.float64())])
-CANDIDATES = pa.schema(
-    [
-        ("candidate", pa.int64()),
-        ("query_id", Id),
-        ("doc_id", Id),
-        ("bm25_rank", pa.int32()),
-        ("bm25_score", pa.float64()),
-        ("dense_rank", pa.int32()),
-        ("dense_score", pa.float64()),
-        ("fused_rank", pa.int32()),
-        ("exclusion", pa.string()),
-        ("judged_negative", pa.bool_()),
-    ]
+HITS = pa.schema(
+    [("query_no", pa.int32()), ("doc_nos", pa.list_(pa.int32())), ("scores", pa.list_(pa.float64()))]
 )
-"""The candidates of a set of searches: the rank by each retriever that returned the pair, the score by every
-retriever in use, the exclusion that prevents it from being a negative, and whether a judgment or a label says
-that it is a negative. `candidate` is the number of its query (ordered by query_id, from 0) times
-`CANDIDATES_PER_QUERY`, plus its fused rank."""
+"""The hits of a search: one row per query, the best document first; a document's rank is its place. Queries
+and documents are numbered by id, from 0, among those that were searched."""
 
 CANDIDATES_PER_QUERY = 1 << 20
+"""The number of a candidate is the number of its query (ordered by query_id, from 0) times this, plus its
+fused rank."""
 
-POSITIVES = pa.schema(
+POOLS = pa.schema(
     [
         ("query_no", pa.int32()),
         ("query_id", Id),
-        ("doc_id", Id),
-        ("bm25_score", pa.float64()),
-        ("dense_score", pa.float64()),
+        ("doc_nos", pa.list_(pa.int32())),
+        ("exclusions", pa.list_(pa.int8())),
+        ("judged_negative", pa.list_(pa.bool_())),
+        ("best_ranks", pa.list_(pa.int32())),
+        ("best_scorers", pa.list_(pa.int8())),
     ]
 )
-"""The positives of the mined split, with the scores of every retriever in use."""
+"""The candidates of each query by fused rank: the number of each document, the exclusion that prevents it
+from being a negative (its code, FREE without one), whether a judgment or a label says that it is a negative,
+its best rank from any retriever, and the number of that retriever (the smallest if several rank it equally).
+"""
 
-TRIPLETS = pa.schema(
+SCORED = pa.schema(
     [
-        ("query_id", Id),
-        ("positive_id", Id),
-        ("negative_id", Id),
-        ("positive_score", pa.float64()),
-        ("negative_score", pa.float64()),
-        ("rank", pa.int32()),
+        ("query_no", pa.int32()),
+        ("scorer", pa.int16()),
+        ("ranks", pa.list_(pa.int32())),
+        ("scores", pa.list_(pa.float64())),
+        ("positives", pa.list_(pa.float64())),
     ]
 )
-"""`rank` numbers a query's negatives from 1, hardest first. The scores are the deciding scores."""
+"""The ranks and scores of one retriever for a query: the rank (null if it did not return it) and the score
+(null without one) of every candidate by fused rank, and the score of every positive by doc_id."""
+
+SELECTED = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("positive_id", pa.string()),
+        ("positive_score", pa.float64()),
+        ("doc_nos", pa.list_(pa.int32())),
+        ("scores", pa.list_(pa.float64())),
+    ]
+)
+"""The negatives of a positive, hardest first: their numbers in the evidence, and their deciding scores."""

@@ -319,7 +319,10 @@ CASES = {
         "bench @s.duckdb --arms easy --sizes 8 --split dev --out @new --base scratch "
         "--set tokenizer=@encoder --set dimension=16 --set max_steps=2 --set batch_size=8"
     ),
-    "loop": Case(f"loop @s.duckdb @new --rounds 1 --encoder @encoder --set evaluations=0 {_STATIC}"),
+    "loop": Case(
+        "loop @s.duckdb @new --rounds 1 --encoder @encoder --set evaluations=0 "
+        + _STATIC.replace("dimension", "training.dimension")
+    ),
 }
 
 

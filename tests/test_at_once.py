@@ -25,7 +25,7 @@ ON_CPU = "--set dtype=fp32 --set threads=1"
 TRAINING = (
     "--base scratch --set batch_size=8 --set dtype=fp32 --set threads=1 --set dimension=8 --set max_steps=3"
 )
-FIXED = """SELECT count(*), sum(negative_score), any_value(split)
+FIXED = """SELECT count(*), round(sum(negative_score), 6), any_value(split)
     FROM triplets JOIN runs USING (run_id) WHERE name = 'r1'"""
 EVALUATE = "--set queries=12 --json --per-query"
 HIDING = "--run r1 --set repeats=2 --json"
@@ -205,7 +205,7 @@ SLOW_COMMANDS = {
     "pretrain": "write pretrain STORE OUT --base ENCODER --set max_steps=2 --set dtype=fp32",
     "bench": f"write bench STORE --arms easy,hard-filtered --sizes 16 --run r1 --out OUT {TRAINING}",
     "loop": "read loop STORE OUT --encoder bundled --rounds 1 --set loop.queries=12 "
-    + TRAINING.replace("dtype", "training.dtype"),
+    + TRAINING.replace("dtype", "training.dtype").replace("dimension", "training.dimension"),
 }
 """Whether another process has to be able to read or even to write meanwhile, and the command."""
 

@@ -37,6 +37,8 @@ from miner.store import runs
 from miner.store.database import Database
 from miner.store.duplicates import replace_duplicates
 from miner.store.models import models_of_unknown_training, record_model, record_training
+from miner.store.runs import StoredRun
+from miner.store.scorers import Scorer
 from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
 from tests.test_oracle import encoder
@@ -330,8 +332,13 @@ def test_a_stricter_rule_selects_fewer_hidden_positives_and_leaves_easier_negati
     assert 0 < ranks[0] < ranks[1]
 
 
+def with_model(run: StoredRun, kind: str, model: str) -> StoredRun:
+    """Returns the run with another scorer, whose scores do not decide."""
+    return replace(run, scorers=(*run.scorers, Scorer(len(run.scorers), kind, kind, model)))
+
+
 def test_what_a_model_was_trained_on_is_never_hidden(store: Database) -> None:
-    run = replace(mine(store, MiningConfig()), reranker="a-model")
+    run = with_model(mine(store, MiningConfig()), "reranker", "a-model")
     seen = [("q00", "p00-1"), ("q01", "p01-0"), ("q01", "p01-1"), ("q01", "p01-2"), ("q01", "p01-3")]
     columns = {"query_id": [q for q, _ in seen], "doc_id": [d for _, d in seen]}
     record_training(store, "a-model", pa.table(columns))
@@ -366,7 +373,7 @@ def test_the_base_of_a_model_counts_as_its_own_training(store: Database) -> None
 def test_what_a_base_was_trained_on_must_be_known_too(
     store: Database, base: dict[str, str], known: dict[str, str] | None, reported: list[str]
 ) -> None:
-    run = replace(mine(store, MiningConfig()), reranker="m1")
+    run = with_model(mine(store, MiningConfig()), "reranker", "m1")
     record_model(store, "m1", "reranker", "m", base)
     if known is not None:
         record_model(store, "b1", "encoder", "b", known)
@@ -374,7 +381,7 @@ def test_what_a_base_was_trained_on_must_be_known_too(
 
 
 def test_a_run_whose_models_know_every_positive_is_refused(store: Database) -> None:
-    run = replace(mine(store, MiningConfig()), reranker="a-model")
+    run = with_model(mine(store, MiningConfig()), "reranker", "a-model")
     store_pairs = store.table("SELECT query_id, doc_id FROM judgments")
     record_training(store, "a-model", store_pairs)
     with pytest.raises(UsageError, match="48 because a model of the run was trained on them") as caught:
@@ -384,10 +391,10 @@ def test_a_run_whose_models_know_every_positive_is_refused(store: Database) -> N
         "or --folds 2, and mine with that"
     )
     with pytest.raises(UsageError) as caught:
-        audit(store, replace(run, encoder="a-model"), AuditConfig())
+        audit(store, with_model(run, "dense", "a-model"), AuditConfig())
     assert f"miner train {store.path} OUT --set withheld=0.3 and train the reranker" in caught.value.hint
     with pytest.raises(UsageError) as caught:
-        audit(store, replace(run, encoder="a-model", reranker=None), AuditConfig())
+        audit(store, with_model(mine(store, MiningConfig()), "dense", "a-model"), AuditConfig())
     assert caught.value.hint == (
         f"train the encoder on fewer, with miner train {store.path} OUT --set withheld=0.3, "
         "and mine with that"
@@ -416,7 +423,7 @@ def test_a_copy_of_what_a_model_was_trained_on_is_never_hidden(tmp_path: Path) -
             for role, ids in (("documents", ["a", "b"]), ("queries", ["q", "r"]))
         }
         replace_duplicates(store, clusters, {})
-        run = replace(mine(store, MiningConfig()), reranker="a-model")
+        run = with_model(mine(store, MiningConfig()), "reranker", "a-model")
         record_training(store, "a-model", pa.table({"query_id": ["q"], "doc_id": ["a"]}))
         rows = Replay.of(store, run).hideable.table.to_pylist()
     barred = {(row["query_id"], row["doc_id"]) for row in rows if row["cannot_hide"] == "trained"}

@@ -29,7 +29,6 @@ from miner.models.names import resolve
 from miner.models.scratch import scratch_model
 from miner.stats import Difference, compare_values, holm
 from miner.store.database import Database
-from miner.store.runs import find_run
 from miner.store.triplets import TextsById
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows import bench_report
@@ -137,9 +136,9 @@ def test_hard_is_what_the_encoder_ranks_best_whatever_the_rules_say(store: Datab
     arms = arms_of(store, of_run("strict"))
     found = {query: ids for (query, _), ids in arms.negatives["hard"].items()}
     expected = store.rows(
-        """SELECT query_id, list(doc_id ORDER BY dense_rank)[:3] FROM candidates
-        WHERE evidence = ? AND exclusion IS NULL AND dense_rank IS NOT NULL GROUP BY ALL""",
-        [find_run(store, "strict").evidence],
+        """SELECT query_id, list(doc_id ORDER BY rank)[:3]
+        FROM scores JOIN runs r ON r.name = run JOIN candidates c USING (evidence, query_id, doc_id)
+        WHERE run = 'strict' AND kind = 'dense' AND exclusion IS NULL AND rank IS NOT NULL GROUP BY ALL""",
     )
     assert found == {query: ids for query, ids in expected if query in found}
     assert arms.negatives["hard"] != arms.negatives["hard-filtered"]
@@ -171,7 +170,9 @@ def test_more_rows_than_pairs_take_the_next_negatives(store: Database) -> None:
 
 def test_arms_that_a_run_has_no_evidence_for_are_left_out_or_refused(store: Database) -> None:
     assert set(arms_of(store, replace(of_run("words"), arms=())).names) == set(ARMS) - {"hard"}
-    with pytest.raises(UsageError, match="run words did not search with dense: arm 'hard' has no negatives"):
+    with pytest.raises(
+        UsageError, match="run words did not search with a retriever beside BM25: arm 'hard' has no negatives"
+    ):
         arms_of(store, of_run("words"))
 
 

@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 
 from miner.collection.collection import Collection, Hits
 from miner.errors import UsageError
-from miner.retrieval import bm25
+from miner.retrieval import bm25, ranked
 from miner.retrieval.bm25 import STOPWORDS, VARIANTS, Bm25, check, tokenise
 from miner.retrieval.config import Bm25Config
 
@@ -289,7 +289,7 @@ def test_ties_go_to_the_smaller_id() -> None:
 def test_chunks_and_memory_bounds_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     retriever = Bm25(collection(REAL, REAL_QUERIES), Bm25Config())
     whole = retriever.search(range(30), 20)
-    monkeypatch.setattr(bm25, "_POSTINGS", 50)
+    monkeypatch.setattr(ranked, "_POSTINGS", 50)
     parts = [retriever.search(range(start, min(30, start + 7)), 20) for start in range(0, 30, 7)]
     for name in ("query", "doc", "rank", "score"):
         joined = np.concatenate([getattr(part, name) for part in parts])

@@ -174,7 +174,7 @@ def test_a_target_that_nothing_meets_is_refused(store: Database, run: runs.Store
     [
         (Selection(strategy="random"), Rules(), "a run with strategy random cannot be calibrated"),
         (Selection(document_cap=3), Rules(), "a run with document_cap 3 cannot be calibrated"),
-        (Selection(bm25_quota=3), Rules(), "a run with bm25_quota 3 cannot be calibrated"),
+        (Selection(quota=("bm25=3",)), Rules(), "a run with quota bm25=3 cannot be calibrated"),
         (
             Selection(),
             Rules(reference_positive="each"),

@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miner.errors import UsageError
-from miner.mining.config import TABLES, MiningConfig, Rules, Selection, read_recipe, with_values
+from miner.mining.config import (
+    STRATEGIES,
+    TABLES,
+    MiningConfig,
+    Rules,
+    Selection,
+    read_recipe,
+    with_values,
+)
 
 KEYS = {name: setting for settings in TABLES.values() for name, setting in settings.items()}
 
@@ -108,9 +116,9 @@ configs = st.builds(
     selection=st.builds(
         Selection,
         negatives=st.integers(1, 99),
-        strategy=st.sampled_from(["top", "random", "ambiguous"]),
-        bm25_quota=quota,
-        dense_quota=quota,
+        strategy=st.sampled_from(STRATEGIES),
+        easy_share=st.floats(0, 1),
+        quota=st.lists(st.sampled_from(["bm25=0", "bundled=3"]), unique=True).map(tuple),
         document_cap=quota,
         positives=st.sampled_from(["all", "best"]),
         seed=st.integers(0, 2**63 - 1),
@@ -136,9 +144,7 @@ def test_every_configuration_can_be_written_as_a_recipe(
     [
         ({"query_prompt": "query: "}, "query_prompt has no effect without an encoder"),
         ({"index": "IVF8,Flat"}, "index has no effect without an encoder"),
-        ({"dense_quota": 2}, "dense_quota has no effect without an encoder"),
         ({"rerank_depth": 10}, "rerank_depth has no effect without a reranker"),
-        ({"bm25": False, "encoder": "bundled", "bm25_quota": 2}, "bm25_quota has no effect without BM25"),
         ({"min_score": 2.0, "max_score": 1.0}, "min_score must be at most max_score (1.0), got 2.0"),
     ],
 )
@@ -175,9 +181,9 @@ def test_an_unknown_key_names_the_file_and_the_nearest_key(tmp_path: Path) -> No
     assert said(file).startswith(f"{file}: unknown key 'dept' (did you mean 'depth'?); keys: split, ")
     file = recipe(tmp_path, "[rules]\nrelativ_margin = 0.1\n")
     assert said(file) == (
-        f"{file}: unknown key 'relativ_margin' (did you mean 'relative_margin'?); keys: reference_positive, "
-        "skip_top, max_rank, max_score, min_score, absolute_margin, relative_margin, percentile, "
-        "relative_percentile"
+        f"{file}: unknown key 'relativ_margin' (did you mean 'relative_margin'?); keys: decide_by, "
+        "reference_positive, skip_top, max_rank, max_score, min_score, absolute_margin, relative_margin, "
+        "percentile, relative_percentile, agree"
     )
     file = recipe(tmp_path, "[selection]\nzzz = 1\n")
     assert said(file).startswith(f"{file}: unknown key 'zzz'; keys: negatives, strategy, ")
@@ -208,13 +214,12 @@ def test_a_table_that_is_none_and_an_unknown_table_are_refused(tmp_path: Path) -
         ("bm25_k1 = false", "bm25_k1 must be a number from 0 to 1,000, got False"),
         ("bm25 = 'off'", "bm25 is 'off'; give true or false"),
         ("bm25 = 1", "bm25 is 1; give true or false"),
-        ("encoder = 5", "encoder is 5; give a text or 'none'"),
-        ("encoder = true", "encoder is True; give a text or 'none'"),
+        ("encoder = 5", "encoder is 5; give a text or a list of texts"),
+        ("encoder = true", "encoder is True; give a text or a list of texts"),
         (
             "rerank_depth = 'deep'",
             "rerank_depth must be a whole number from 1 to 100,000 or none, got 'deep'",
         ),
-        ("protected = 'd1'", "protected is 'd1'; give a list of texts"),
         ("[rules]\nmax_score = 'off'", "max_score must be a number or none, got 'off'"),
         ("[rules]\nmax_score = [1]", "max_score must be a number or none, got [1]"),
         (
@@ -230,7 +235,7 @@ def test_a_value_of_the_wrong_kind_names_the_file_and_the_kind(tmp_path: Path, l
 
 OTHERS = {
     "skip_top": 3, "max_rank": 9, "max_score": 1.0, "min_score": 0.0, "absolute_margin": 0.0,
-    "percentile": 0.0, "relative_percentile": 0.0,
+    "percentile": 0.0, "relative_percentile": 0.0, "agree": 1,
 }  # fmt: skip
 
 
@@ -281,15 +286,21 @@ def test_the_rules_of_a_run_are_replaced_by_those_that_are_named() -> None:
 
 @given(st.dictionaries(st.sampled_from([*OTHERS, "relative_margin"]), st.none()), st.booleans())
 def test_stored_rules_are_read_as_they_are(nulls: dict[str, None], margin: bool) -> None:
-    stored = {"reference_positive": "best", **OTHERS, "relative_margin": 0.2 if margin else None, **nulls}
+    stored = {
+        "decide_by": None,
+        "reference_positive": "best",
+        **OTHERS,
+        "relative_margin": 0.2 if margin else None,
+        **nulls,
+    }
     stored["skip_top"] = stored["skip_top"] or 0
     assert asdict(Rules(**stored)) == stored
 
 
 def test_off_is_none_where_none_can_be_and_a_text_elsewhere() -> None:
     assert with_values(MiningConfig(), {"relative_margin": "none"}).rules.relative_margin is None
-    assert with_values(MiningConfig(encoder="a"), {"encoder": "none"}).encoder is None
-    assert with_values(MiningConfig(encoder="a"), {"encoder": None}).encoder is None
+    assert with_values(MiningConfig(encoder="a"), {"encoder": "none"}).encoder == ()
+    assert with_values(MiningConfig(encoder="a"), {"encoder": None}).encoder == ()
     assert with_values(MiningConfig(), {"split": "none"}).split == "none"
     with pytest.raises(UsageError, match=r"^negatives must be a whole number from 1 to 10,000, got None$"):
         with_values(MiningConfig(), {"negatives": None})
@@ -324,12 +335,19 @@ def test_no_key_is_in_two_sections_and_every_key_has_help() -> None:
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"bm25": False}, "there is nothing to search with; name an encoder, or leave BM25 on"),
+        (
+            {"bm25": False},
+            "there is nothing to search with; name an encoder, vectors or candidates, or leave BM25 on",
+        ),
         (
             {"reference_positive": "worst"},
             "reference_positive must be one of lowest, median, best, each, got 'worst'",
         ),
-        ({"strategy": "hard"}, "strategy must be one of top, random, ambiguous, got 'hard'"),
+        (
+            {"strategy": "hard"},
+            "strategy must be one of top, random, ambiguous, stratified, mixed, got 'hard'",
+        ),
+        ({"easy_share": 1.1}, "easy_share must be a number from 0 to 1, got 1.1"),
         ({"positives": "first"}, "positives must be one of all, best, got 'first'"),
         ({"negatives": 0}, "negatives must be a whole number from 1 to 10,000, got 0"),
         ({"depth": 0}, "depth must be a whole number from 1 to 100,000, got 0"),
@@ -357,8 +375,6 @@ def test_no_key_is_in_two_sections_and_every_key_has_help() -> None:
             {"absolute_margin": float("inf")},
             "absolute_margin must be a number from -1e+30 to 1e+30 or none, got inf",
         ),
-        ({"bm25_quota": -1}, "bm25_quota must be a whole number from 0 to 1,000,000,000 or none, got -1"),
-        ({"dense_quota": -1}, "dense_quota must be a whole number from 0 to 1,000,000,000 or none, got -1"),
         ({"document_cap": -1}, "document_cap must be a whole number from 0 to 1,000,000,000 or none, got -1"),
     ],
 )
@@ -371,7 +387,7 @@ def test_a_value_that_cannot_be_is_refused(values: dict[str, Any], text: str) ->
 def test_the_limits_themselves_can_be() -> None:
     limits = {
         "depth": 1, "negatives": 1, "rerank_depth": 1, "skip_top": 0, "max_rank": 1, "percentile": 100,
-        "bm25_quota": 0, "dense_quota": 0, "document_cap": 0, "bm25_k1": 0, "bm25_b": 1,
+        "document_cap": 0, "bm25_k1": 0, "bm25_b": 1,
     }  # fmt: skip
     config = with_values(MiningConfig(encoder="bundled", reranker="a/b"), limits)
     assert config.rules.percentile == 100.0

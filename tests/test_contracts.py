@@ -167,7 +167,7 @@ WRITERS = {
     "export/__init__.py", "export/manifest.py", "export/writers.py", "training/model_card.py",
     "training/reranker.py", "training/workspace.py",
     # beside its place on purpose: the name of the writer in a lock file; vectors, each with its checksum
-    "store/lock.py", "models/vector_cache.py",
+    "store/lock.py", "models/row_cache.py",
 }  # fmt: skip
 """Modules that write files themselves. A result appears whole or not at all: think before adding one."""
 

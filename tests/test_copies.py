@@ -18,6 +18,7 @@ from miner.evaluation.reranking import reranking_task
 from miner.evaluation.retrieval import retrieval_task, sampled_task
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine
+from miner.schema import FREE
 from miner.store.runs import find_run
 from miner.store.triplets import known_pair_keys
 from miner.text import document_keys, join_title, text_key
@@ -151,14 +152,14 @@ def test_hiding_a_positive_opens_its_copies_under_other_titles(tmp_path: Path) -
         evidence = replay.hide(hidden)
         after = dict(
             zip(
-                evidence.candidates["doc_id"].to_pylist(),
+                (ids := replay.documents.ids_of(evidence.candidates).to_pylist()),
                 evidence.candidates["exclusion"].to_pylist(),
                 strict=True,
             )
         )
-        assert after["twin"] is None
+        assert after["twin"] == FREE
         (row,) = evidence.row[hidden]
-        assert evidence.candidates["doc_id"][int(row)].as_py() in ("m", "twin", "bare")
+        assert ids[int(row)] in ("m", "twin", "bare")
 
 
 def test_dedup_and_training_know_copies_under_other_titles(tmp_path: Path) -> None:

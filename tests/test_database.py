@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 
 from miner.cli.main import group
 from miner.errors import MinerError, StoreError, UsageError
-from miner.schema import HITS
 from miner.store import corpus
 from miner.store.database import Database
 from miner.store.lock import BusyError, lock_file, request_mark
@@ -331,22 +330,20 @@ def test_a_statement_that_fails_rolls_the_transaction_back(tmp_path: Path) -> No
 
 def test_an_insert_matches_columns_by_name_and_adds_constants(tmp_path: Path) -> None:
     with Database.open(tmp_path / "s.duckdb", create=True) as store:
-        table = pa.table(
-            {"score": [0.5], "doc_id": ["007"], "rank": pa.array([1], pa.int32()), "query_id": ["q"]}
-        )
-        store.insert("hits", table, search='it\'s "quoted"; DROP TABLE hits')
-        assert store.rows("SELECT search, query_id, doc_id, rank, score FROM hits") == [
-            ('it\'s "quoted"; DROP TABLE hits', "q", "007", 1, 0.5)
+        table = pa.table({"score": [0.5], "doc_id": ["007"], "query_id": ["q"]})
+        store.insert("rerank_scores", table, reranker='it\'s "quoted"; DROP TABLE hits')
+        assert store.rows("SELECT reranker, query_id, doc_id, score FROM rerank_scores") == [
+            ('it\'s "quoted"; DROP TABLE hits', "q", "007", 0.5)
         ]
-        assert store.table("SELECT doc_id FROM hits")["doc_id"].to_pylist() == ["007"]
+        assert store.table("SELECT doc_id FROM rerank_scores")["doc_id"].to_pylist() == ["007"]
 
 
 def test_dictionary_ids_arrive_as_text(tmp_path: Path) -> None:
     ids = pa.DictionaryArray.from_arrays(pa.array([1, 0, 1], pa.int32()), pa.array(["a", "b"]))
-    table = pa.table([ids, ids, pa.array([1, 2, 3], pa.int32()), pa.array([0.1, 0.2, 0.3])], schema=HITS)
+    table = pa.table({"query_id": ids, "doc_id": ids, "score": [0.1, 0.2, 0.3]})
     with Database.open(tmp_path / "s.duckdb", create=True) as store:
-        store.insert("hits", table, search="s")
-        assert store.rows("SELECT query_id FROM hits ORDER BY rank") == [("b",), ("a",), ("b",)]
+        store.insert("rerank_scores", table, reranker="s")
+        assert store.rows("SELECT query_id FROM rerank_scores ORDER BY score") == [("b",), ("a",), ("b",)]
 
 
 def test_a_failed_insert_leaves_the_store_usable(tmp_path: Path) -> None:

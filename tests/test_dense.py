@@ -19,7 +19,7 @@ from miner.collection.collection import Collection, Hits
 from miner.errors import MissingExtraError, UsageError
 from miner.models.device import resolve_device
 from miner.models.vector_cache import vector_keys
-from miner.retrieval import dense, nearest
+from miner.retrieval import nearest, vector_search
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense
 from miner.retrieval.search import chunk_ranges
@@ -159,7 +159,7 @@ def test_truncated_texts_are_counted_cold_cached_and_when_only_the_hits_are_know
 
 
 def test_doubt_ends_at_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense, "MOST", 50)
+    monkeypatch.setattr(vector_search, "MOST", 50)
     vector = unit(np.ones((1, 8)))
     retriever = precomputed(tmp_path, np.repeat(vector, 200, axis=0), vector)
     hits = retriever.search(range(1), 10)
@@ -228,8 +228,8 @@ def test_recall_is_the_share_of_the_exact_top(tmp_path: Path) -> None:
     documents, queries = clustered(8)
     retriever = precomputed(tmp_path, documents, queries, index="IVF4,Flat")
     truth, _ = brute_force(documents, queries, 20)
-    places = retriever._neighbours(queries, 20)[1]
-    docs = retriever._index._docs
+    places = retriever._search._neighbours(queries, 20)[1]
+    docs = retriever._search._index._docs
     shared = [
         len(set(docs[row[row >= 0]].tolist()) & set(best)) for row, best in zip(places, truth, strict=True)
     ]
@@ -242,7 +242,7 @@ def test_an_index_that_faiss_does_not_know_is_refused_before_anything_is_encoded
     store = SimpleNamespace(vectors=tmp_path / "v")
     retriever = Dense(store, texts, DenseConfig("bundled", dtype="fp32", index="IVF4,Flt"))  # type: ignore[arg-type]
     with pytest.raises(UsageError) as caught:
-        retriever._doc_rows  # noqa: B018
+        retriever.search(range(1), 1)
     assert caught.value.message == "index 'IVF4,Flt' is not one that miner builds"
     assert not (tmp_path / "v").exists()
 
@@ -278,7 +278,7 @@ def test_a_missing_faiss_is_an_error_that_names_the_extra(
 def test_an_index_without_faiss_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtraError) as caught:
-        dense._empty_index("HNSW16", 8, "cosine")
+        vector_search.empty_index("HNSW16", 8, "cosine")
     assert str(caught.value) == (
         "FAISS, which an index such as HNSW16 needs, is not installed; pip install 'faiss-cpu>=1.11'"
     )

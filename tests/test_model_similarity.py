@@ -24,7 +24,7 @@ from miner.models.encoder import Encoder
 from miner.models.kinds import own_similarity
 from miner.models.names import resolve
 from miner.models.similarity import SIMILARITIES, matrix, pairwise
-from miner.retrieval import dense, nearest
+from miner.retrieval import nearest, vector_search
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense
 from miner.store.database import Database
@@ -75,7 +75,7 @@ def test_search_ranks_by_the_models_own_similarity(
 ) -> None:
     if backend == "torch":
         monkeypatch.setattr(nearest, "_faiss_block", nearest._torch_block)
-    monkeypatch.setattr(dense, "SLACK", 0)
+    monkeypatch.setattr(vector_search, "SLACK", 0)
     retriever = dense_of(store, tables[similarity])
     hits = retriever.search(range(len(QUERIES)), 10)
     expected = library_scores(tables[similarity])
@@ -148,7 +148,7 @@ def test_an_export_says_which_similarity_its_scores_are(
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert f"The scores are dot products of the encoder `{tables['dot']}`" in card
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))
-    assert manifest["models"]["encoder"]["similarity"] == "dot"
+    assert manifest["scorers"][-1]["similarity"] == "dot"
 
 
 def test_an_index_is_built_by_the_models_distance(store: Database, tables: dict[str, Path]) -> None:

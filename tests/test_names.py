@@ -59,6 +59,7 @@ def test_a_copy_of_the_bundled_encoder_is_the_bundled_encoder(tmp_path: Path) ->
 READ = [
     *("model.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json", "added_tokens.json"),
     *("2_Dense/config.json", "2_Dense/model.safetensors", "chat_template.jinja", "generation_config.json"),
+    "artifact.metadata",
     *("sentencepiece.bpe.model", "tokenizer.model", "vocab.bpe", "source.spm", "router_config.json"),
     *("query_0_Transformer/vocab.txt", "additional_chat_templates/other.jinja", "1_BoW/config.json"),
 ]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from miner.collection.overlap import Words
-from miner.mining.config import MiningConfig, Rules, Selection
+from miner.mining.config import STRATEGIES, MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
 from miner.store.corpus import set_queries_are_documents
 from miner.store.triplets import triplets as triplets_of
@@ -58,7 +58,7 @@ def collections(draw: st.DrawFn) -> tuple[dict[str, str], dict[str, str], list[t
 @given(
     collection=collections(),
     dense=st.booleans(),
-    strategy=st.sampled_from(["top", "random", "ambiguous"]),
+    strategy=st.sampled_from(STRATEGIES),
     reference_positive=st.sampled_from(["lowest", "median", "best", "each"]),
     overlaps=st.booleans(),
     same_ids=st.booleans(),

@@ -134,7 +134,10 @@ def test_only_finite_scores_decide(
     assert {row["negative_id"] for row in triplets} == {d for d, why in expected.items() if why == "kept"}
 
 
-@pytest.mark.parametrize(("strategy", "positives"), [("random", "best"), ("ambiguous", "all")])
+@pytest.mark.parametrize(
+    ("strategy", "positives"),
+    [("random", "best"), ("ambiguous", "all"), ("stratified", "all"), ("mixed", "best")],
+)
 def test_no_strategy_selects_them(mined: tuple[Database, Path], strategy: str, positives: str) -> None:
     store, folder = mined
     selection = Selection(negatives=7, strategy=strategy, positives=positives)
@@ -151,7 +154,7 @@ def test_they_are_counted_and_reported_with_the_models_name(mined: tuple[Databas
     notes = Notes()
     run = mine(store, config(folder), progress=notes)
     assert notes.warnings == [
-        f"{folder} has no vector for 5 documents and 1 query: dense search ignores these texts",
+        f"{folder} has no vector for 5 documents and 1 query: its search ignores these texts",
         f"{folder} gives no finite score to 14 candidates and 3 positives, of 27 pairs: pairs without "
         "a score are never selected",
         f"2 queries get no negatives, because no positive has a finite score by {folder}",
@@ -281,7 +284,7 @@ def test_a_reranker_that_gives_nan_is_named_and_its_pairs_left_out(opened: Datab
 def test_what_was_not_reranked_keeps_its_own_reason(opened: Database, things: Path) -> None:
     settings = MiningConfig(reranker=str(things / "nan"), rerank_depth=1, rules=Rules(relative_margin=None))
     counts = reason_counts(opened, mine(opened, settings))
-    assert counts["rank_window"] > 0
+    assert counts["not_reranked"] > 0
     assert counts["not_scored"] > 0
 
 
@@ -353,13 +356,16 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Database
     documents, queries, judged = corpus(5)
     with make_store(tmp_path_factory.mktemp("damaged") / "s.duckdb", documents, queries, judged) as store:
         run = mine(store, MiningConfig(depth=60))
-        for value, part in (("nan", 0), ("inf", 1), ("-inf", 2)):
-            for table in ("candidates", "positives"):
-                store.execute(
-                    f"UPDATE {table} SET bm25_score = ?::DOUBLE WHERE hash(query_id || doc_id) % 13 = ?",
-                    [value, part],
-                )
-        store.execute("UPDATE positives SET bm25_score = 'nan' WHERE query_no = 1")
+        for column in ("scores", "positives"):
+            store.execute(
+                f"""UPDATE scored SET {column} = list_transform({column}, lambda score, place:
+                    CASE hash(query_no, place, '{column}') % 13 WHEN 0 THEN 'nan'::DOUBLE
+                        WHEN 1 THEN 'inf'::DOUBLE WHEN 2 THEN '-inf'::DOUBLE ELSE score END)"""
+            )
+        store.execute(
+            "UPDATE scored SET positives = list_transform(positives, lambda score: 'nan'::DOUBLE)"
+            " WHERE query_no = 1"
+        )
         yield store, decide_again(store, run, MiningConfig(depth=60), name="again")
 
 
@@ -420,7 +426,7 @@ def test_chances_come_from_finite_scores(damaged: tuple[Database, StoredRun]) ->
     comparable = np.isfinite(replay.score) & replay.hideable.positives.has_scored[replay.query]
     assert np.isfinite(chance).tolist() == comparable.tolist()
     weak = auditing.weak_positives(store, run).to_pylist()
-    assert all(np.isfinite(row["lowest_negative_bm25"]) for row in weak)
+    assert all(np.isfinite(one["lowest_negative"]) for row in weak for one in row["scores"])
 
 
 # Evaluation

@@ -116,7 +116,7 @@ def test_options_and_set_win_over_the_recipe_and_the_recipe_over_the_defaults(tm
         "--max-score", "none", "--set", "skip_top=0",
     )  # fmt: skip
     assert config is not None
-    assert (config.depth, config.bm25, config.encoder, config.protected) == (6, True, None, ("b",))
+    assert (config.depth, config.bm25, config.encoder, config.protected) == (6, True, (), ("b",))
     assert (config.rules.max_score, config.rules.skip_top) == (None, 0)
     assert config.selection.negatives == 9
 
@@ -248,7 +248,7 @@ def test_set_help_lists_every_setting_without_any_argument() -> None:
         "depth Candidates per query and retriever. a whole number from 1 to 100,000; default: 100; "
         "option: --depth bm25 Search with BM25. true or false; default: true; option: --no-bm25 bm25_backend"
     ) in output
-    assert "[rules]: reference_positive The positive" in output
+    assert "[rules]: decide_by The scorer" in output
     assert (
         "max_rank Drop candidates that every retriever ranks below this. a whole number of 1 or more, or none"
         in output

@@ -308,7 +308,7 @@ def test_an_unknown_keyword_is_refused_with_the_nearest_setting(config: type) ->
 
 def test_a_setting_of_a_part_says_where_it_belongs() -> None:
     assert config_error(lambda: Rules(percntile=3)).startswith(  # type: ignore[call-arg]
-        "Rules has no setting 'percntile' (did you mean 'percentile'?); its settings: reference_positive, "
+        "Rules has no setting 'percntile' (did you mean 'percentile'?); its settings: decide_by, "
     )
     assert config_error(lambda: MiningConfig(percentile=3)) == (  # type: ignore[call-arg]
         "MiningConfig has no setting 'percentile'; write rules=Rules(percentile=…)"
@@ -385,7 +385,6 @@ def test_a_text_or_a_switch_of_another_kind_is_refused() -> None:
     for values, message in (
         ({"split": 5}, "split must be a text, got 5"),
         ({"split": ""}, "split is empty"),
-        ({"encoder": ""}, "encoder is empty"),
         ({"overlaps": 1}, "overlaps must be true or false, got 1"),
     ):
         with pytest.raises(UsageError) as caught:

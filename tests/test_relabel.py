@@ -23,6 +23,7 @@ from miner.curation.dedup import DedupConfig, dedup
 from miner.errors import ModelError, UsageError
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import decide_again, mine
+from miner.schema import FREE
 from miner.store import relabel as relabelled
 from miner.store import runs
 from miner.store.corpus import content_hashes
@@ -206,7 +207,7 @@ def test_chances_are_learnt_on_the_other_half_and_mean_what_they_say(store: Data
     for trial in trials[4:]:
         chance = learnt.of(trial)
         row = replay.hideable.row[trial.hidden]
-        open_ = trial.candidates["exclusion"].is_null().to_numpy()
+        open_ = trial.candidates["exclusion"].to_numpy() == FREE
         positive = np.zeros(len(chance), dtype=np.bool_)
         positive[row[row >= 0]] = True
         chances.append(chance[open_])

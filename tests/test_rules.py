@@ -41,7 +41,7 @@ def percentile(positives: list[float], p: float) -> float:
 def reference(rules: Rules, row: Candidate, positives: list[float]) -> Reason | None:
     """Why a candidate is dropped: the first rule of DESIGN 5.4 that says so."""
     s, reference = row.score, row.reference
-    if math.isnan(s) or row.best_rank <= rules.skip_top:
+    if row.best_rank <= rules.skip_top:
         return Reason.RANK_WINDOW
     if rules.max_rank is not None and row.best_rank > rules.max_rank:
         return Reason.RANK_WINDOW
@@ -114,10 +114,6 @@ def test_all_rules_together_are_the_reference_and_the_first_gives_the_reason(
 def test_nothing_is_dropped_when_every_rule_is_off() -> None:
     rows = [Candidate(9.0, 1.0, 1), Candidate(-9.0, 1.0, 99)]
     assert ruled(OFF, rows, [1.0]) == [None, None]
-
-
-def test_a_candidate_that_was_not_reranked_is_outside_the_window() -> None:
-    assert ruled(OFF, [Candidate(math.nan, 1.0, 1)], [1.0]) == [Reason.RANK_WINDOW]
 
 
 @pytest.mark.parametrize(

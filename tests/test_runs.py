@@ -45,7 +45,9 @@ def called(*arguments: object) -> Result:
 
 def counts(store: Path) -> dict[str, int]:
     tables = (
-        "candidates",
+        "pools",
+        "scored",
+        "searches",
         "positives",
         "decisions",
         "triplets",
@@ -111,7 +113,7 @@ def test_evidence_goes_with_the_last_run_that_needs_it(store: Path, tmp_path: Pa
     ended = called(store, "--remove", "naive")
     assert (ended.exit_code, ended.stderr) == (0, f"removed from {store}: naive\n")
     one_less = counts(store)
-    for name in ("candidates", "positives", "stages", "chunks", "hits"):
+    for name in ("pools", "scored", "positives", "stages", "chunks", "hits", "searches"):
         assert one_less[name] == before[name]
     assert (one_less["runs"], one_less["audits"]) == (2, 0)
     assert one_less["triplets"] < before["triplets"]
@@ -120,7 +122,8 @@ def test_evidence_goes_with_the_last_run_that_needs_it(store: Path, tmp_path: Pa
     assert {name: number for name, number in left.items() if number} == {
         name: left[name] for name in ("stages", "chunks", "hits")
     }
-    assert left["hits"] == before["hits"]
+    assert (before["hits"], before["searches"]) == (0, 2), "evidence holds the hits of its searches"
+    assert left["hits"] > 0, "which stay when it goes"
     assert called(store).stderr == f"{store} has no runs; make one: miner mine {store}\n"
 
 

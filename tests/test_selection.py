@@ -12,11 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner.mining.config import Selection
-from miner.mining.selection import Kept, select
+from miner.errors import UsageError
+from miner.mining.config import STRATEGIES, Selection
+from miner.mining.selection import Kept, quotas, select
+from miner.store.scorers import Scorer
 
-Row = tuple[int, int, float, float, bool]
-"""Group, document, score, reference, whether BM25 ranked it best."""
+Row = tuple[int, int, float, float, int]
+"""Group, document, score, reference, the number of the retriever that ranks it best."""
+SCORERS = (
+    Scorer(0, "bm25", "bm25", None),
+    Scorer(1, "bundled", "dense", "f"),
+    Scorer(2, "r", "reranker", "g"),
+)
 
 
 def pair_key(group: int, doc: int) -> int:
@@ -31,7 +38,7 @@ def kept_of(rows: list[Row]) -> Kept:
         lambda: np.array(columns[1], dtype=np.int64),
         np.array(columns[2], dtype=np.float64),
         np.array(columns[3], dtype=np.float64),
-        np.array(columns[4], dtype=np.bool_),
+        np.array(columns[4], dtype=np.int8),
         np.array([pair_key(row[0], row[1]) for row in ordered], dtype=np.uint64),
     )
 
@@ -46,7 +53,7 @@ class Chosen:
 
 def run(rows: list[Row], config: Selection, served: npt.NDArray[np.int64] | None = None) -> Chosen:
     kept = kept_of(rows)
-    chosen, slots = select(kept, config, served)
+    chosen, slots = select(kept, config, served, quotas(config, SCORERS))
     docs: dict[int, list[int]] = {}
     for row in chosen.tolist():
         docs.setdefault(int(kept.group[row]), []).append(int(kept.doc[row]))
@@ -68,18 +75,23 @@ def candidates(draw: st.DrawFn, groups: int = 6, docs: int = 8) -> list[Row]:
         st.lists(st.tuples(st.integers(0, groups - 1), st.integers(0, docs - 1)), unique=True, max_size=40)
     )
     references = draw(st.lists(score, min_size=groups, max_size=groups))
-    return [(group, doc, draw(score), references[group], draw(st.booleans())) for group, doc in pairs]
+    return [(group, doc, draw(score), references[group], draw(st.integers(0, 1))) for group, doc in pairs]
 
 
 configs = st.builds(
     Selection,
     negatives=st.integers(1, 5),
-    strategy=st.sampled_from(["top", "random", "ambiguous"]),
+    strategy=st.sampled_from(STRATEGIES),
+    easy_share=st.sampled_from([0.0, 0.2, 0.5, 1.0]),
     ambiguous_a=st.sampled_from([0.0, 1.0, 20.0]),
     ambiguous_b=st.sampled_from([-0.5, 0.0]),
     seed=st.integers(0, 2**40),
 )
-quota = st.one_of(st.none(), st.integers(0, 3))
+limits = st.dictionaries(st.sampled_from([0, 1]), st.integers(0, 3))
+
+
+def as_quota(most: dict[int, int]) -> tuple[str, ...]:
+    return tuple(f"{SCORERS[scorer].name}={number}" for scorer, number in most.items())
 
 
 def by_group(rows: list[Row]) -> dict[int, list[Row]]:
@@ -134,15 +146,15 @@ def test_a_random_choice_does_not_look_at_scores(rows: list[Row], negatives: int
 
 
 def test_a_smaller_choice_is_part_of_a_larger_one() -> None:
-    rows: list[Row] = [(0, doc, doc / 10, 1.0, True) for doc in range(30)]
+    rows: list[Row] = [(0, doc, doc / 10, 1.0, 0) for doc in range(30)]
     for strategy in ("top", "random", "ambiguous"):
         sets = [set(run(rows, Selection(negatives=n, strategy=strategy)).docs[0]) for n in range(1, 12)]
         assert all(small < large for small, large in pairwise(sets))
 
 
 def test_seeds_choose_differently_and_alike_each_time() -> None:
-    rows: list[Row] = [(group, doc, 0.5, 1.0, True) for group in range(20) for doc in range(50)]
-    for strategy in ("random", "ambiguous"):
+    rows: list[Row] = [(group, doc, 0.5, 1.0, 0) for group in range(20) for doc in range(50)]
+    for strategy in ("random", "ambiguous", "stratified", "mixed"):
         drawn = [
             str(run(rows, Selection(strategy=strategy, seed=seed)).docs) for seed in (1, 1, 2, 2**63 - 1)
         ]
@@ -154,30 +166,26 @@ def test_seeds_choose_differently_and_alike_each_time() -> None:
 
 
 @settings(max_examples=300)
-@given(candidates(), configs, quota, quota)
+@given(candidates(), configs, limits)
 def test_quotas_bound_what_each_retriever_gives(
-    rows: list[Row], config: Selection, bm25: int | None, dense: int | None
+    rows: list[Row], config: Selection, most: dict[int, int]
 ) -> None:
-    config = replace(config, bm25_quota=bm25, dense_quota=dense)
+    config = replace(config, quota=as_quota(most))
     chosen = run(rows, config)
     for group, mine in by_group(rows).items():
         best = {row[1]: row[4] for row in mine}
         counts = Counter(best[doc] for doc in chosen.docs.get(group, []))
         members = Counter(best.values())
-        room = {True: bm25, False: dense}
-        places = {
-            kind: min(members[kind], members[kind] if limit is None else limit)
-            for kind, limit in room.items()
-        }
-        assert all(counts[kind] <= places[kind] for kind in (True, False))
+        places = {scorer: min(members[scorer], most.get(scorer, members[scorer])) for scorer in (0, 1)}
+        assert all(counts[scorer] <= places[scorer] for scorer in (0, 1))
         assert counts.total() == min(config.negatives, sum(places.values()))
 
 
 def test_a_quota_keeps_the_best_of_a_retriever() -> None:
-    rows: list[Row] = [(0, doc, 1 - doc / 10, 2.0, doc < 4) for doc in range(8)]
-    assert run(rows, Selection(negatives=5, bm25_quota=2)).docs[0] == [0, 1, 4, 5, 6]
-    assert run(rows, Selection(negatives=3, bm25_quota=0)).docs[0] == [4, 5, 6]
-    assert run(rows, Selection(negatives=5, bm25_quota=2, dense_quota=1)).docs[0] == [0, 1, 4]
+    rows: list[Row] = [(0, doc, 1 - doc / 10, 2.0, int(doc >= 4)) for doc in range(8)]
+    assert run(rows, Selection(negatives=5, quota=("bm25=2",))).docs[0] == [0, 1, 4, 5, 6]
+    assert run(rows, Selection(negatives=3, quota=("bm25=0",))).docs[0] == [4, 5, 6]
+    assert run(rows, Selection(negatives=5, quota=("bm25=2", "bundled=1"))).docs[0] == [0, 1, 4]
 
 
 def reference_capped(
@@ -187,26 +195,26 @@ def reference_capped(
     docs: dict[int, list[int]] = {}
     refused = set()
     for group, mine in sorted(by_group(rows).items()):
-        left = {True: config.bm25_quota, False: config.dense_quota}
+        left = quotas(config, SCORERS)
         for _, doc, _, _, best in sorted(mine, key=lambda row: (-row[2], row[1])):
-            if len(docs.get(group, [])) == config.negatives or left[best] == 0:
+            if len(docs.get(group, [])) == config.negatives or left.get(best) == 0:
                 continue
             if served[doc] >= (config.document_cap or 0):
                 refused.add((group, doc))
                 continue
             served[doc] += 1
             docs.setdefault(group, []).append(doc)
-            if (room := left[best]) is not None:
-                left[best] = room - 1
+            if best in left:
+                left[best] -= 1
     return docs, refused
 
 
 @settings(max_examples=300)
-@given(candidates(), st.integers(1, 4), st.integers(0, 3), quota, quota)
+@given(candidates(), st.integers(1, 4), st.integers(0, 3), limits)
 def test_the_next_document_follows_a_capped_one(
-    rows: list[Row], negatives: int, cap: int, bm25: int | None, dense: int | None
+    rows: list[Row], negatives: int, cap: int, most: dict[int, int]
 ) -> None:
-    config = Selection(negatives=negatives, document_cap=cap, bm25_quota=bm25, dense_quota=dense)
+    config = Selection(negatives=negatives, document_cap=cap, quota=as_quota(most))
     counted = Counter[int]()
     docs, refused = reference_capped(rows, config, counted)
     served = np.zeros(8, dtype=np.int64)
@@ -231,10 +239,8 @@ def test_no_document_serves_more_often_than_the_cap_over_all_ranges(
 
 
 def test_a_roomy_cap_changes_nothing() -> None:
-    rows: list[Row] = [
-        (group, doc, (doc * 7 + group) % 11, 2.0, True) for group in range(9) for doc in range(9)
-    ]
-    for strategy in ("top", "random", "ambiguous"):
+    rows: list[Row] = [(group, doc, (doc * 7 + group) % 11, 2.0, 0) for group in range(9) for doc in range(9)]
+    for strategy in STRATEGIES:
         free = Selection(negatives=3, strategy=strategy)
         capped = run(rows, replace(free, document_cap=9), np.zeros(9, dtype=np.int64))
         assert capped == run(rows, free)
@@ -253,7 +259,7 @@ def first_draws(
         lambda: np.tile(np.arange(count), times),
         np.tile(np.array(scores), times),
         np.full(times * count, reference),
-        np.ones(times * count, dtype=np.bool_),
+        np.zeros(times * count, dtype=np.int8),
         np.random.default_rng(0).integers(0, 2**64, size=times * count, dtype=np.uint64),
     )
     chosen, _ = select(kept, replace(config, negatives=1))
@@ -278,12 +284,21 @@ def test_random_draws_every_candidate_alike() -> None:
 
 
 def test_a_sharp_simans_takes_what_is_nearest_to_the_distance() -> None:
-    rows: list[Row] = [(0, doc, doc / 10, 2.0, True) for doc in range(30)]
+    rows: list[Row] = [(0, doc, doc / 10, 2.0, 0) for doc in range(30)]
     config = Selection(negatives=3, strategy="ambiguous", ambiguous_a=1e6, ambiguous_b=-1.0)
     assert run(rows, config).docs[0] == [11, 10, 9]
 
 
 def test_nothing_kept_is_nothing_chosen() -> None:
-    for strategy in ("top", "random", "ambiguous"):
-        config = Selection(strategy=strategy, bm25_quota=1, document_cap=1)
+    for strategy in STRATEGIES:
+        config = Selection(strategy=strategy, quota=("bm25=1",), document_cap=1)
         assert run([], config, np.zeros(1, dtype=np.int64)) == Chosen({}, set())
+
+
+def test_a_quota_names_a_retriever_of_the_run() -> None:
+    for name, meant in (("bundeld", "did you mean 'bundled'"), ("r", "no such retriever")):
+        with pytest.raises(UsageError, match=meant):
+            quotas(Selection(quota=(f"{name}=1",)), SCORERS)
+    for text in ("bm25", "=2", "bm25=-1", "bm25=two"):
+        with pytest.raises(UsageError, match="is not SCORER=N"):
+            Selection(quota=(text,))

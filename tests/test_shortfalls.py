@@ -122,10 +122,10 @@ def test_a_cap_and_a_quota(store: Database, encoder: Path) -> None:
     assert [(one.cause, str(one)[-18:]) for one in shortfalls(store, capped)] == [
         ("document_cap", "raise document_cap")
     ]
-    quota = mined(store, encoder=str(encoder), relative_margin="none", bm25_quota=0, dense_quota=1)
+    quota = mined(store, encoder=str(encoder), relative_margin="none", quota=("bm25=0", "static=1"))
     (cause,) = shortfalls(store, quota)
     assert cause.cause == UNUSED
-    assert str(cause).endswith("raise bm25_quota or dense_quota")
+    assert str(cause).endswith("raise quota bm25=0 or static=1")
 
 
 def few(tmp_path: Path, queries: dict[str, str], judged: list[tuple[str, str]]) -> Database:

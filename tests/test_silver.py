@@ -289,7 +289,7 @@ def test_exported_scores_are_the_rerankers_probabilities(store: Database, config
         JOIN rerank_scores p ON p.reranker = $1 AND p.query_id = t.query_id AND p.doc_id = t.positive_id
         JOIN rerank_scores n ON n.reranker = $1 AND n.query_id = t.query_id AND n.doc_id = t.negative_id
         WHERE t.run_id = $2""",
-        [run.reranker, run.run_id],
+        [run.deciding.model, run.run_id],
     )
     assert row[0] == store.rows("SELECT count(*) FROM triplets WHERE run_id = ?", [run.run_id])[0][0] > 0
     assert row[1:] == (True, True)

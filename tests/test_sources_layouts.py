@@ -50,6 +50,12 @@ READ = {
         "t.jsonl",
         '{"query":"a","pos":["p1","p2"],"neg":["n"],"pos_scores":[0.9,0.8],"neg_scores":[0.1],"prompt":"x"}\n',
         {},
+        [("a", "p1", 1.0), ("a", "p2", 1.0)],
+    ),
+    "FlagEmbedding without scores": (
+        "t.jsonl",
+        '{"query":"a","pos":["p1","p2"],"neg":["n"],"prompt":"x"}\n',
+        {},
         [("a", "p1", 1.0), ("a", "p2", 1.0), ("a", "n", 0.0)],
     ),
     "FlagEmbedding's names with single texts": ("t.csv", "query,pos\na,b\n", {}, [("a", "b", 1.0)]),

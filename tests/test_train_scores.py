@@ -11,6 +11,7 @@ import pytest
 
 from miner.store.database import Database
 from miner.store.models import record_model
+from miner.store.scorers import Scorer
 from miner.store.silver import is_soft, replace_silver
 from miner.training.encoder_config import EncoderConfig
 from miner.training.encoder_trainer import load_base
@@ -38,8 +39,8 @@ MARGINS = EncoderConfig(loss="margin-mse", base="scratch", evaluations=0)
 def test_margins_are_learnt_from_a_reranker(path: Path, tmp_path: Path) -> None:
     """BM25's are refused; an encoder's may be those of a better one, and are told."""
     with Database.open(path) as store:
-        add_run(store, "words", TRIPLETS, encoder=None)
-        add_run(store, "pairs", TRIPLETS, reranker="ranker1")
+        add_run(store, "words", TRIPLETS, scorers=(Scorer(0, "bm25", "bm25", None),))
+        add_run(store, "pairs", TRIPLETS, scorers=(Scorer(0, "ranker1", "reranker", "ranker1"),))
         record_model(store, "enc1", "encoder", "small-encoder", {})
     assert refusal(path, tmp_path / "a", TrainingRows(run="words"), config=MARGINS).replace(
         f"{tmp_path}/", ""
@@ -57,7 +58,8 @@ def test_margins_are_learnt_from_a_reranker(path: Path, tmp_path: Path) -> None:
 
 def test_exported_margins_are_a_rerankers_too(tmp_path: Path) -> None:
     models: dict[str, dict[str, Any]] = {
-        "words": {"encoder": None}, "cosines": {}, "pairs": {"reranker": "ranker1"},
+        "words": {"scorers": (Scorer(0, "bm25", "bm25", None),)}, "cosines": {},
+        "pairs": {"scorers": (Scorer(0, "ranker1", "reranker", "ranker1"),)},
     }  # fmt: skip
     for name, changes in models.items():
         with Database.open(tmp_path / f"{name}.duckdb", create=True) as store:

@@ -23,7 +23,7 @@ from miner.training.encoder_config import LOSSES, EncoderConfig
 from miner.training.examples import Columns, Examples
 from miner.workflows.train import Dev, TrainingRows, dev_task, known_positives, rows_of, train, usable
 from tests.evaluation_support import add_judgments
-from tests.export_store import fill, make_run
+from tests.export_store import fill, make_run, selected_of
 from tests.stores import make_store
 from tests.train_support import Notes, frozen
 
@@ -61,10 +61,15 @@ def add_run(store: Database, name: str, triplets: list[tuple[Any, ...]], **chang
     """Enters a finished run with these triplets."""
     run = make_run(name, **{"negatives": 3, "inputs": content_hashes(store, "train"), **changes})
     begin_run(store, run)
-    names = ("query_id", "positive_id", "negative_id", "positive_score", "negative_score", "rank")
-    columns = zip(*triplets, strict=True) if triplets else [()] * len(names)
-    table = pa.table(dict(zip(names, map(list, columns), strict=True)))
-    finish_run(store, run.run_id, [], [table] if triplets else [])
+    if not triplets:
+        finish_run(store, run.run_id, [], [])
+        return
+    known = store.table("SELECT doc_no, doc_id FROM pool_documents WHERE evidence = ?", [run.evidence])
+    ids = sorted({*known["doc_id"].to_pylist(), *(row[2] for row in triplets)})
+    store.execute("DELETE FROM pool_documents WHERE evidence = ?", [run.evidence])
+    numbers = pa.table({"doc_no": pa.array(range(len(ids)), pa.int32()), "doc_id": ids})
+    store.insert("pool_documents", numbers, evidence=run.evidence)
+    finish_run(store, run.run_id, [], [selected_of(triplets, ids)])
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miner.errors import MinerError
+from miner.models import row_cache
 from miner.models import vector_cache as module
 from miner.models.vector_cache import ENTRY, VectorCache, embed, vector_keys, vectors_of
 from tests.cache_support import DIMENSION, MODEL, Lengths, Notes, cached, files_of, vector_of
@@ -156,14 +157,14 @@ def test_rows_that_a_killed_writer_left_are_encoded_again(
 def test_a_failed_write_leaves_the_cache_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached(tmp_path, ["a", "b"])
     before = [file.read_bytes() for file in files_of(tmp_path)]
-    put = module._put
+    put = row_cache._put
 
     def on_a_full_disk(file: object, at: int, data: np.ndarray) -> None:  # type: ignore[type-arg]
         put(file, at, data[: len(data) // 2])  # type: ignore[arg-type]
         if data.dtype == ENTRY:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_put", on_a_full_disk)
+    monkeypatch.setattr(row_cache, "_put", on_a_full_disk)
     cache = VectorCache(tmp_path, MODEL)
     with pytest.raises(MinerError, match=r"cannot write vectors to .*: No space left on device"):
         embed(cache, Lengths(), ["c", "d"], "")  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from miner.schema import SUSPECTED
 from miner.stats import Rate, clustered_rate
 from miner.store import audits as stored
 from miner.store.database import Database
-from miner.store.evidence import candidate_facts
+from miner.store.evidence import candidate_ranks
 from miner.store.models import models_of_unknown_training, trained_models
 from miner.store.runs import StoredRun
 from miner.store.verdicts import verdicts_of
@@ -164,9 +164,10 @@ def _hint(store: Database, run: StoredRun, reason: str) -> str:
     if reason != "trained":
         return _HINTS[reason]
     hints = []
-    if run.encoder in (known := trained_models(store, run)):
+    known = trained_models(store, run)
+    if any(one.is_encoder and one.model in known for one in run.scorers):
         hints.append(f"train the encoder on fewer, with miner train {store.path} OUT --set withheld=0.3")
-    if run.reranker in known:
+    if any(one.model in known for one in run.rerankers):
         hints.append(
             f"train the reranker on fewer, with miner train-reranker {store.path} OUT --set withheld=0.3 "
             "or --folds 2"
@@ -243,11 +244,10 @@ def _rate(replay: Replay, hits: list[Flags], of: list[Flags]) -> Rate:
 
 
 def _by_retriever(store: Database, run: StoredRun, trials: list[Trial]) -> Iterator[tuple[str, list[Flags]]]:
-    facts = candidate_facts(store, run)
-    for name in ("bm25", "dense"):
-        returned = facts[f"{name}_rank"].is_valid().to_numpy()
+    for retriever in run.retrievers:
+        returned = np.isfinite(candidate_ranks(store, run, retriever))
         if returned.any():
-            yield name, [(trial.row >= 0) & returned[trial.row] for trial in trials]
+            yield retriever.name, [(trial.row >= 0) & returned[trial.row] for trial in trials]
 
 
 def _by_rank(replay: Replay, trials: list[Trial]) -> Iterator[tuple[str, list[Flags]]]:

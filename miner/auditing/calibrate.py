@@ -6,13 +6,19 @@ hidden: some of each query's, most of them, and all but one, several times each.
 highest of these rates. Half of the queries chooses the setting and the other half confirms it, because the
 rate of the best of many settings is optimistic. Coverage and hardness are those without hidden positives:
 they are known exactly.
+
+The rules are tried on the scores of several scorers, each of which decides in turn: the run's own, and the
+one of the others that separates hidden positives best (`auditing.separation`), or all of them. Draws, halves
+and evidence are the same for each. A positive is hidden only if every scorer that can be compared gave it a
+finite score, so that all rates are of the same hidden positives. Which other scorer is best is decided by the
+half that chooses.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +29,10 @@ from miner.auditing.audit import require_hideable
 from miner.auditing.choice import Figures, SweptRules, between, choose, frontier_of, least, rate_of
 from miner.auditing.config import CalibrationConfig
 from miner.auditing.grid import candidates, families, rounded
+from miner.auditing.hiding import Hideable
 from miner.auditing.labels import false_negative_rate
 from miner.auditing.replay import Replay
+from miner.auditing.separation import Scores, Separation, chances_of, comparable, separations
 from miner.auditing.sweep import Counts, Sweep, only
 from miner.auditing.transfer import LabelledChances, PredictedRate
 from miner.engine.progress import SILENT, Progress
@@ -37,6 +45,7 @@ from miner.store.audits import record_calibration
 from miner.store.database import Database
 from miner.store.models import models_of_unknown_training
 from miner.store.runs import StoredRun
+from miner.store.scorers import Scorer
 
 Flags = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -75,6 +84,15 @@ class Calibration(Readable):
     """Labels that the predicted false-negative rates rest on; 0 without."""
     expected: Rate
     """The chosen setting's rate on the half that chose, with the 95 % interval expected on the other half."""
+    decider: str
+    """The scorer that decides in the run: the rules of settings without `decide_by` look at its scores."""
+    tried: tuple[str, ...]
+    """The scorers on whose scores the rules were tried, the run's own first."""
+    separation: tuple[Separation, ...] = ()
+    """How well each scorer that can be compared separates hidden positives, the best first; empty if no other
+    is compared."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Why each other scorer of the run cannot be compared, by name."""
 
     def as_text(self) -> str:
         """Returns the tables of the calibration, as `miner calibrate` shows them."""
@@ -96,7 +114,7 @@ class Calibration(Readable):
         hidden, predicted = self.chosen.confirming_half.hidden_positive_rate, self.chosen.false_negatives
         rate = f"hidden-positive rate {hidden}" if predicted is None else f"false-negative rate {predicted}"
         state = "confirmed" if self.confirmed else "not confirmed"
-        return f"Calibration of run '{self.run}': {self.chosen.name}, {rate}, {state}"
+        return f"Calibration of run '{self.run}': {self.name_of(self.chosen)}, {rate}, {state}"
 
     @property
     def limit(self) -> float:
@@ -115,6 +133,11 @@ class Calibration(Readable):
             return predicted is not None and predicted.high <= self.limit
         rate = self.chosen.confirming_half.hidden_positive_rate
         return rate.rate is not None and rate.high <= self.limit
+
+    def name_of(self, one: SweptRules) -> str:
+        """Returns the name of a setting; if several scorers were tried, with the one that decides."""
+        named = one.rules.decide_by is None and len(self.tried) > 1
+        return f"{one.name}, by {self.decider}" if named else one.name
 
     def frontier(self) -> list[SweptRules]:
         """Returns the settings that no other beats (`frontier_of`); the chosen one before equal ones."""
@@ -151,10 +174,10 @@ def calibrate(
         raise UsageError(
             f"the target must be at least 0 and below 1, got {target}", "use a share such as 0.02"
         )
-    replay, measurement, grid = _prepared(store, run, settings)
-    base = replay.config.rules
-    strictest = measurement.strictest(base, grid) if target is None else []
-    own, *swept = measurement.settings([base, *dict.fromkeys([*grid, *strictest])], progress)
+    trials = _Trials.of(store, run, settings)
+    measurement, grid = trials.measurement, trials.grid
+    strictest = measurement.strictest(trials.own, grid) if target is None else []
+    own, *swept = measurement.settings([trials.own, *dict.fromkeys([*grid, *strictest])], progress)
     if measurement.chances is not None:
         own, *swept = _with_estimate(store, run, [own, *swept])
     if own.choosing_half.hidden_positive_rate.rate is None:
@@ -171,7 +194,7 @@ def calibrate(
         chosen = choose(swept, target, run.negatives)
     if measurement.chances is None:  # labels choose without the hidden positives
         rate = asdict(chosen.confirming_half.hidden_positive_rate)
-        record_calibration(store, run, asdict(chosen.rules), rate)
+        record_calibration(store, run, trials.decider(chosen.rules), asdict(chosen.rules), rate)
     return Calibration(
         run=run.name,
         target=target,
@@ -181,10 +204,14 @@ def calibrate(
         sweep=tuple(swept),
         own=own,
         chosen=chosen,
-        cannot_hide=replay.hideable.cannot_hide(),
+        cannot_hide=trials.hideable.cannot_hide(),
         unknown_training=models_of_unknown_training(store, run),
         labels=0 if measurement.chances is None else measurement.chances.labels,
         expected=measurement.expected(chosen),
+        decider=run.deciding.name,
+        tried=tuple(one.name for one in trials.scorers.values()),
+        separation=trials.separation,
+        left_out=trials.left_out,
     )
 
 
@@ -203,20 +230,73 @@ def frontier(
 
     Nothing is chosen or recorded. Raises UsageError as `calibrate`.
     """
-    replay, measurement, grid = _prepared(store, run, settings)
-    return frontier_of(measurement.settings([replay.config.rules, *grid], progress))
+    trials = _Trials.of(store, run, settings)
+    return frontier_of(trials.measurement.settings([trials.own, *trials.grid], progress))
 
 
-def _prepared(
-    store: Database, run: StoredRun, settings: CalibrationConfig
-) -> tuple[Replay, _Measurement, list[Rules]]:
-    """Returns a run's evidence, how to measure settings over it, and the settings to try."""
-    replay = Replay.of(store, run)
-    require_hideable(store, run, replay.hideable)
-    chances = LabelledChances.of(store, run, replay, settings.seed) if settings.use_labels else None
-    windows = settings.allow_rank_window or chances is not None
-    grid = candidates(replay.config.rules, replay.hideable, windows)
-    return replay, _Measurement.of(replay, settings, chances), grid
+@dataclass(frozen=True)
+class _Trials:
+    """What a calibration tries, and how it measures it."""
+
+    own: Rules
+    """The run's own rules."""
+    hideable: Hideable
+    scorers: dict[str | None, Scorer]
+    """The scorers that decide in turn, by `decide_by` of their rules; the run's own first."""
+    grid: list[Rules]
+    """The settings to try, those of one scorer after those of the other."""
+    measurement: _Measurement
+    separation: tuple[Separation, ...]
+    left_out: dict[str, str]
+
+    @classmethod
+    def of(cls, store: Database, run: StoredRun, settings: CalibrationConfig) -> _Trials:
+        """Returns the trials over a run's evidence."""
+        replay = Replay.of(store, run)
+        compared = [Scores(run.deciding, replay.score, replay.hideable.positives.score)]
+        left_out: dict[str, str] = {}
+        if settings.scorers != "deciding" and len(run.scorers) > 1:
+            require_hideable(store, run, replay.hideable)
+            compared, left_out = comparable(store, run, replay)
+            hideable = replay.hideable.scored_by([one.positives for one in compared[1:]])
+            replay = replace(replay, hideable=hideable)
+        require_hideable(store, run, replay.hideable)
+        separation, others = _best(replay, compared, settings)
+        replays = [replay, *(replay.by(one.scorer, one.candidates, one.positives) for one in others)]
+        chances = LabelledChances.of(store, run, replay, settings.seed) if settings.use_labels else None
+        windows = settings.allow_rank_window or chances is not None
+        scorers = (run.deciding, *(one.scorer for one in others))
+        return cls(
+            replay.config.rules,
+            replay.hideable,
+            {one.config.rules.decide_by: scorer for one, scorer in zip(replays, scorers, strict=True)},
+            [rules for one in replays for rules in candidates(one.config.rules, one.hideable, windows)],
+            _Measurement.of(replays, settings, chances),
+            separation,
+            left_out,
+        )
+
+    def decider(self, rules: Rules) -> Scorer:
+        """Returns the scorer whose scores these rules look at."""
+        return self.scorers[rules.decide_by]
+
+
+def _best(
+    replay: Replay, compared: Sequence[Scores], settings: CalibrationConfig
+) -> tuple[tuple[Separation, ...], Sequence[Scores]]:
+    """Returns how well every compared scorer separates, and the other scorers that the rules are tried on.
+
+    The half that chooses says which one is best; none is if it has nothing to compare.
+    """
+    others = compared[1:]
+    if not others:
+        return (), ()
+    queries, values = chances_of(replay, replay.hideable, compared)
+    chooses = halves(replay, settings.seed)[0][queries]
+    if settings.scorers == "best":
+        best = int(np.argmax(values[chooses, 1:].mean(axis=0))) if chooses.any() else len(others)
+        others = others[best : best + 1]
+    return separations(compared, values), others
 
 
 def halves(replay: Replay, seed: int) -> tuple[Flags, Flags]:
@@ -232,24 +312,30 @@ class _Draws:
     """Several draws of one share of hidden positives."""
 
     share: float
-    sweeps: list[Sweep]
+    sweeps: dict[str | None, list[Sweep]]
+    """A sweep per draw, by the `decide_by` of the rules."""
     hidden: Ints
-    """Positives hidden per query, over all draws."""
+    """Positives hidden per query, over all draws; the same whichever scorer decides."""
     distinct: Ints
     """Different positives hidden per query."""
 
     @classmethod
-    def of(cls, replay: Replay, share: float, number: int, settings: CalibrationConfig) -> _Draws:
-        """Returns the draws of a share, the `number`-th of HIDDEN_SHARES."""
+    def of(cls, replays: Sequence[Replay], share: float, number: int, settings: CalibrationConfig) -> _Draws:
+        """Returns the draws of a share, the `number`-th of HIDDEN_SHARES, on the evidence of every scorer."""
+        hideable = replays[0].hideable
         seeds = ([settings.seed, number * settings.repeats + repeat] for repeat in range(settings.repeats))
-        drawn = [
-            replay.hideable.draw(share, np.random.default_rng(seed), min(share, OF_SINGLES)) for seed in seeds
-        ]
-        sweeps = [Sweep(replay, replay.hide(hidden)) for hidden in drawn]
-        positives = replay.hideable.positives
-        distinct = positives.owner[np.logical_or.reduce(drawn)]
-        hidden = np.sum([sweep.hidden for sweep in sweeps], axis=0)
-        return cls(share, sweeps, hidden, np.bincount(distinct, minlength=positives.queries))
+        drawn = [hideable.draw(share, np.random.default_rng(seed), min(share, OF_SINGLES)) for seed in seeds]
+        sweeps: dict[str | None, list[Sweep]] = {replay.config.rules.decide_by: [] for replay in replays}
+        for hidden in drawn:
+            exclusions = hideable.exclusions(hidden)
+            for replay in replays:
+                sweeps[replay.config.rules.decide_by].append(
+                    Sweep(replay, replay.hide_with(hidden, exclusions))
+                )
+        owner, queries = hideable.positives.owner, hideable.positives.queries
+        hidden_of = np.bincount(np.concatenate([owner[hidden] for hidden in drawn]), minlength=queries)
+        distinct = np.bincount(owner[np.logical_or.reduce(drawn)], minlength=queries)
+        return cls(share, sweeps, hidden_of, distinct)
 
     def rate(self, selected: npt.NDArray[Any], among: Flags, against: float = 0.0) -> Rate:
         """Returns the rate of some queries, from the hidden positives that are selected per query."""
@@ -261,8 +347,8 @@ class _Draws:
 class _Measurement:
     """Measures settings on either half and on all queries."""
 
-    mined: Sweep
-    """Nothing is hidden."""
+    mined: dict[str | None, Sweep]
+    """Nothing is hidden. By the `decide_by` of the rules."""
     chances: LabelledChances | None
     """The chances of the candidates by labels, if the run has labels."""
     draws: list[_Draws]
@@ -270,28 +356,47 @@ class _Measurement:
     confirms: Flags
 
     @classmethod
-    def of(cls, replay: Replay, settings: CalibrationConfig, chances: LabelledChances | None) -> _Measurement:
+    def of(
+        cls, replays: Sequence[Replay], settings: CalibrationConfig, chances: LabelledChances | None
+    ) -> _Measurement:
         """Returns the measurement of a run; without queries of several positives, two shares are the same."""
-        shares = HIDDEN_SHARES[:2] if replay.hideable.single.all() else HIDDEN_SHARES
-        mined = Sweep(replay, replay.mined)
-        draws = [_Draws.of(replay, share, number, settings) for number, share in enumerate(shares)]
-        return cls(mined, chances, draws, *halves(replay, settings.seed))
+        hideable = replays[0].hideable
+        shares = HIDDEN_SHARES[:2] if hideable.single.all() else HIDDEN_SHARES
+        mined = {replay.config.rules.decide_by: Sweep(replay, replay.mined) for replay in replays}
+        draws = [_Draws.of(replays, share, number, settings) for number, share in enumerate(shares)]
+        return cls(mined, chances, draws, *halves(replays[0], settings.seed))
 
     def settings(self, grid: Sequence[Rules], progress: Progress) -> list[SweptRules]:
-        """Returns every setting of the grid with its figures."""
-        costs = self.mined.counts(grid)
-        sweeps = [(number, sweep) for number, draws in enumerate(self.draws) for sweep in draws.sweeps]
-        selected = np.zeros((len(self.draws), len(grid), self.mined.queries), dtype=np.int32)
-        with progress.task("sweeping", len(sweeps), unit="repeats") as advance:
-            counted = ordered_map(lambda one: one[1].selected(grid), sweeps, worker_count())
-            for (number, _), counts in zip(sweeps, counted, strict=True):
-                selected[number] += np.asarray(counts, dtype=np.int32).reshape(selected[number].shape)
-                advance(1)
+        """Returns every setting of the grid with its figures, in order."""
+        found: dict[Rules, SweptRules] = {}
+        parts: dict[str | None, list[Rules]] = {}
+        for rules in grid:
+            parts.setdefault(rules.decide_by, []).append(rules)
+        repeats = sum(len(draws.sweeps[decide_by]) for decide_by in parts for draws in self.draws)
+        with progress.task("sweeping", repeats, unit="repeats") as advance:
+            for decide_by, part in parts.items():
+                found |= zip(part, self._of_scorer(decide_by, part, advance), strict=True)
+        return [found[rules] for rules in grid]
+
+    def _of_scorer(
+        self, decide_by: str | None, grid: Sequence[Rules], advance: Callable[[int], None]
+    ) -> list[SweptRules]:
+        """Returns the settings of one scorer with their figures."""
+        mined = self.mined[decide_by]
+        costs = mined.counts(grid)
+        sweeps = [
+            (number, sweep) for number, draws in enumerate(self.draws) for sweep in draws.sweeps[decide_by]
+        ]
+        selected = np.zeros((len(self.draws), len(grid), mined.queries), dtype=np.int32)
+        counted = ordered_map(lambda one: one[1].selected(grid), sweeps, worker_count())
+        for (number, _), counts in zip(sweeps, counted, strict=True):
+            selected[number] += np.asarray(counts, dtype=np.int32).reshape(selected[number].shape)
+            advance(1)
         per_setting = selected.swapaxes(0, 1)
         found = [self._swept(*one) for one in zip(grid, costs, per_setting, strict=True)]
         if self.chances is None:
             return found
-        rates = self.chances.rates(self.mined, grid)
+        rates = self.chances.rates(mined, grid)
         return [replace(one, false_negatives=rate) for one, rate in zip(found, rates, strict=True)]
 
     def _swept(self, rules: Rules, costs: Counts, selected: npt.NDArray[np.int32]) -> SweptRules:
@@ -318,7 +423,8 @@ class _Measurement:
     def expected(self, chosen: SweptRules) -> Rate:
         """Returns the rate on the choosing half, with the interval expected on the confirming half."""
         (draws,) = (draws for draws in self.draws if draws.share == chosen.share)
-        selected = np.sum([sweep.selected([chosen.rules])[0] for sweep in draws.sweeps], axis=0)
+        sweeps = draws.sweeps[chosen.rules.decide_by]
+        selected = np.sum([sweep.selected([chosen.rules])[0] for sweep in sweeps], axis=0)
         sizes = (int(draws.distinct[half].sum()) for half in (self.confirms, self.chooses))
         return draws.rate(selected, self.chooses, next(sizes) / max(1, next(sizes)))
 
@@ -349,4 +455,6 @@ class _Measurement:
 
     def _covered(self, settings: Sequence[Rules]) -> Ints:
         """How many queries have all their negatives with each setting."""
-        return np.array([int(counts.covered.sum()) for counts in self.mined.counts(settings)])
+        return np.array(
+            [int(self.mined[rules.decide_by].counts([rules])[0].covered.sum()) for rules in settings]
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from operator import attrgetter
@@ -93,9 +93,10 @@ def frontier_of(sweep: Sequence[SweptRules]) -> list[SweptRules]:
     The first of several settings with equal figures is among them.
     """
     first: dict[tuple[float, float, float], SweptRules] = {}
+    easiness = _easiness_in(sweep)
     for one in sweep:
         if one.supported:
-            first.setdefault(_order(one), one)
+            first.setdefault(_order(one, easiness), one)
     best = [
         one
         for point, one in first.items()
@@ -103,7 +104,7 @@ def frontier_of(sweep: Sequence[SweptRules]) -> list[SweptRules]:
             other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in first
         )
     ]
-    return sorted(best, key=lambda one: (*_order(one)[:2], one.name))
+    return sorted(best, key=lambda one: (*_order(one, easiness)[:2], one.name))
 
 
 def between(swept: Sequence[SweptRules], target: float) -> list[Rules]:
@@ -152,7 +153,8 @@ def choose(swept: Sequence[SweptRules], target: float, negatives: int) -> SweptR
         )
     most = max(one.all_queries.per_query for one in within) - ENOUGH * negatives
     equals = [one for one in within if one.all_queries.per_query >= most]
-    return min(equals, key=lambda one: (_easiness(one.all_queries), rate_of(one.choosing_half)))
+    easiness = _easiness_in(swept)
+    return min(equals, key=lambda one: (easiness(one.all_queries), rate_of(one.choosing_half)))
 
 
 def _higher_target(rate: float) -> str:
@@ -181,10 +183,9 @@ def _within(swept: Sequence[SweptRules], target: float, whole_interval: bool) ->
 def least(strictest: Sequence[SweptRules], own: SweptRules) -> SweptRules:
     """Returns the setting with the lowest rate that decides, of the strictest one of every rule that keeps
     the coverage of the run's own rules; among equals the lowest hidden-positive rate, then the hardest."""
-    return min(
-        [*(one for one in strictest if one.supported), own],
-        key=lambda one: (one.rate, rate_of(one.choosing_half), _easiness(one.all_queries)),
-    )
+    several = [*(one for one in strictest if one.supported), own]
+    easiness = _easiness_in(several)
+    return min(several, key=lambda one: (one.rate, rate_of(one.choosing_half), easiness(one.all_queries)))
 
 
 def rate_of(figures: Figures) -> float:
@@ -193,12 +194,24 @@ def rate_of(figures: Figures) -> float:
     return 1.0 if rate is None else rate
 
 
-def _easiness(figures: Figures) -> float:
-    """The mean margin of the negatives: the less, the harder."""
-    return np.inf if figures.margin is None else figures.margin
+Easiness = Callable[[Figures], float]
 
 
-def _order(one: SweptRules) -> tuple[float, float, float]:
+def _easiness_in(swept: Sequence[SweptRules]) -> Easiness:
+    """Returns how easy the negatives of one of these settings are: the less, the harder.
+
+    It is their mean margin; if several scorers decide, whose margins have different units, the mean rank.
+    """
+    by_rank = len({one.rules.decide_by for one in swept}) > 1
+
+    def _easiness(figures: Figures) -> float:
+        value = figures.rank if by_rank else figures.margin
+        return np.inf if value is None else value
+
+    return _easiness
+
+
+def _order(one: SweptRules, easiness: Easiness) -> tuple[float, float, float]:
     """Rate, number and easiness of the negatives: in each, less is better."""
     rate, figures = one.overall.rate, one.all_queries
-    return 1.0 if rate is None else rate, -figures.per_query, _easiness(figures)
+    return 1.0 if rate is None else rate, -figures.per_query, easiness(figures)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from miner.ranges import BETWEEN, SEED, check_fields, known_keywords, whole, within
 
@@ -23,6 +23,9 @@ class AuditConfig:
         check_fields(self)
 
 
+SCORERS = ("best", "all", "deciding")
+
+
 @known_keywords
 @dataclass(frozen=True)
 class CalibrationConfig:
@@ -34,9 +37,11 @@ class CalibrationConfig:
     seed: int = within(13, SEED)
     allow_rank_window: bool = False
     """Whether to try rank windows too. They drop known positives, which rank high, and keep unknown ones."""
-
     use_labels: bool = True
     """Whether the false-negative rate that the labels of the run predict decides, if it has labels."""
+    scorers: str = field(default="best", metadata={"choices": SCORERS})
+    """Whose scores the rules are tried on. `best`: the scorer that decides in the run, and the one of the
+    others that separates hidden positives best; `all` of the run; `deciding`: the run's own alone."""
 
     def __post_init__(self) -> None:
         check_fields(self)

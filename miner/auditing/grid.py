@@ -51,14 +51,14 @@ def candidates(base: Rules, hideable: Hideable, rank_window: bool = False) -> li
 def families(settings: Sequence[Rules]) -> Iterator[tuple[str, list[Rules]]]:
     """Yields each rule that is on alone, with its settings from the strictest to the loosest.
 
-    A rule with another reference positive, or another rank window, is another one.
+    A rule with another scorer, another reference positive or another rank window is another one.
     """
-    found: dict[tuple[str, str | None, int], list[Rules]] = {}
+    found: dict[tuple[str, str | None, int, str | None], list[Rules]] = {}
     for rules in settings:
         on = [name for name in BOUNDS if getattr(rules, name) is not None]
         if len(on) == 1:
             kind = rules.reference_positive if on[0] in FROM_REFERENCE else None
-            found.setdefault((on[0], kind, rules.skip_top), []).append(rules)
+            found.setdefault((on[0], kind, rules.skip_top, rules.decide_by), []).append(rules)
     for (name, *_), alike in found.items():
         alike.sort(key=attrgetter(name), reverse=name in _STRICTER_ABOVE)
         yield name, alike

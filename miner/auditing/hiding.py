@@ -3,6 +3,7 @@ restores."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from shlex import quote
@@ -15,11 +16,11 @@ import pyarrow.compute as pc
 from miner.arrays import drawn_share, pair_keys, positions
 from miner.auditing.config import AuditConfig
 from miner.collection.collection import Collection
-from miner.collection.exclusion import Exclusions
+from miner.collection.exclusion import Codes, Exclusions
 from miner.errors import UsageError
 from miner.mining.config import MiningConfig
-from miner.mining.decide import Positives, deciding_score
-from miner.schema import CANDIDATES_PER_QUERY
+from miner.mining.decide import Documents, Positives
+from miner.schema import CANDIDATES_PER_QUERY, CODES, FREE, Reason
 from miner.store import audits as stored
 from miner.store import evidence
 from miner.store.corpus import IDENTITY
@@ -27,6 +28,7 @@ from miner.store.database import Database
 from miner.store.runs import StoredRun
 
 Flags = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.int32]
 
@@ -39,6 +41,8 @@ class Hideable:
     """As `stored.positives_to_hide`."""
     positives: Positives
     """The same positives with their deciding scores."""
+    scored: Flags
+    """Whether each has a finite score by every scorer that is compared; no other is hidden."""
     row: Ints
     """The row of `candidates` that each positive is, -1 if no retriever found it."""
     candidates: Ints
@@ -46,24 +50,51 @@ class Hideable:
     restorable: Restorable
 
     @classmethod
-    def of(cls, store: Database, run: StoredRun, config: MiningConfig, candidates: pa.Table) -> Hideable:
+    def of(
+        cls,
+        store: Database,
+        run: StoredRun,
+        config: MiningConfig,
+        candidates: pa.Table,
+        documents: Documents,
+    ) -> Hideable:
         """Returns the positives of a run.
 
-        `candidates` are all of the run's in order (`evidence.scored_candidates`). Raises UsageError if a text
-        of the evidence is no longer in the store.
+        `candidates` are all of the run's in order (`evidence.scored_candidates`), of `documents`. Raises
+        UsageError if a text of the evidence is no longer in the store.
         """
         table = stored.positives_to_hide(store, run)
-        scored = evidence.scored_positives(store, run.evidence, deciding_score(config), run.reranker)
+        others = run.scorers if config.rules.agree is not None else ()
+        scored = evidence.scored_positives(store, run, others=others)
         if table.num_rows != scored.num_rows:
             raise UsageError(
                 f"{store.path} has lost queries or documents since run '{run.name}' was mined",
                 f"mine again with the same options: miner mine {quote(str(store.path))}",
             )
         positives = Positives(scored)
-        table = _with_cannot_hide(table, _cannot_hide(table["cannot_hide"], positives))
+        finite = np.isfinite(positives.score)
+        table = _with_cannot_hide(table, _cannot_hide(table["cannot_hide"], finite))
         numbers = candidates["candidate"].to_numpy()
-        row = _rows(table, numbers // CANDIDATES_PER_QUERY, candidates["doc_id"])
-        return cls(table, positives, row, numbers, Restorable.of(store, run, config, candidates))
+        indices = documents.indices(candidates)
+        row = _rows(table, numbers // CANDIDATES_PER_QUERY, indices, documents.ids)
+        restorable = Restorable.of(store, run, config, candidates, documents)
+        return cls(table, positives, finite, row, numbers, restorable)
+
+    def scored_by(self, others: Sequence[Floats]) -> Hideable:
+        """Returns the same positives, of which those may not be hidden that another scorer did not score.
+
+        `others` are the scores of all positives by each other scorer that is compared. Every scorer is then
+        measured on the same hidden positives.
+        """
+        scored = np.logical_and.reduce([self.scored, *(np.isfinite(one) for one in others)])
+        table = _with_cannot_hide(self.table, _cannot_hide(self.table["cannot_hide"], scored))
+        return replace(self, scored=scored, table=table)
+
+    def by(self, scores: Floats) -> Hideable:
+        """Returns the same positives with the scores of another scorer that decides; the draws are equal."""
+        table = self.positives.table
+        table = table.set_column(table.schema.get_field_index("score"), "score", pa.array(scores))
+        return replace(self, positives=Positives(table, self.positives.queries))
 
     @cached_property
     def allowed(self) -> Flags:
@@ -96,10 +127,11 @@ class Hideable:
     def draw(self, share: float, rng: np.random.Generator, of_singles: float | None = None) -> Flags:
         """Returns the positives to hide: about `share` of each query's, among those that may be hidden.
 
-        A query with several positives that have a finite score keeps one of them; with a share of 1 it loses
-        all others. About `of_singles` (by default `share`) of the queries with a single one lose it.
+        A query with several positives that have a finite score (`scored`) keeps one of them; with a share of
+        1 it loses all others. About `of_singles` (by default `share`) of the queries with a single one lose
+        it.
         """
-        scored, single = np.isfinite(self.positives.score), self.single
+        scored, single = self.scored, self.single
         drawn = np.zeros(len(scored), dtype=np.bool_)
         drawn[scored] = drawn_share(self.positives.owner[scored], self.allowed[scored], share, rng)
         if self.allowed[single].any():
@@ -112,7 +144,7 @@ class Hideable:
     @cached_property
     def single(self) -> Flags:
         """Whether each positive is the only one of its query with a finite score."""
-        owner, scored = self.positives.owner, np.isfinite(self.positives.score)
+        owner, scored = self.positives.owner, self.scored
         alone = np.bincount(owner[scored], minlength=self.positives.queries) == 1
         return np.asarray(scored & alone[owner])
 
@@ -135,10 +167,12 @@ class Hideable:
             return Positives(positives.table.filter(pa.array(~hidden)), positives.queries)
         stand_in = np.zeros(len(hidden), dtype=np.bool_)
         stand_in[lost[np.unique(positives.owner[lost], return_index=True)[1]]] = True
-        score = np.where(stand_in, np.median(positives.score[known]), positives.score)
-        table = positives.table.set_column(
-            positives.table.schema.get_field_index("score"), "score", pa.array(score)
-        )
+        table = positives.table
+        for name in (name for name in table.column_names if name.startswith("score")):
+            score = np.asarray(table[name].to_numpy(), dtype=np.float64)
+            median = np.nanmedian(score[known])
+            column = pa.array(np.where(stand_in, median, score))
+            table = table.set_column(table.schema.get_field_index(name), name, column)
         left = ~hidden | stand_in
         return Positives(table.filter(pa.array(left)), positives.queries, stand_in[left])
 
@@ -151,26 +185,28 @@ def _with_cannot_hide(table: pa.Table, reasons: pa.ChunkedArray) -> pa.Table:
     return table.set_column(table.schema.get_field_index("cannot_hide"), "cannot_hide", reasons)
 
 
-def _cannot_hide(reasons: pa.ChunkedArray, positives: Positives) -> pa.ChunkedArray:
-    """Adds the reasons that follow from scores.
+def _cannot_hide(reasons: pa.ChunkedArray, scored: Flags) -> pa.ChunkedArray:
+    """Adds the reasons that follow from which positives have a finite score.
 
-    A positive without a finite score could never be selected. Without any visible one no rule can decide.
+    A positive without one could never be selected. Without any visible one no rule can decide.
     """
-    scored = np.isfinite(positives.score)
     if scored.sum() == 1:
         return pc.if_else(pc.and_(pa.array(scored), reasons.is_null()), "alone", reasons)
     return pc.if_else(pc.or_(pa.array(scored), reasons.is_valid()), reasons, "not_scored")
 
 
-def _rows(table: pa.Table, query: Ints, doc_ids: pa.ChunkedArray) -> Ints:
-    """The row of each positive among the candidates (`query` numbers and ids, in order), -1 without one."""
-    known = table["doc_id"].unique()
-    ours = positions(table["doc_id"], known).astype(np.int64)
-    theirs = positions(doc_ids, known).astype(np.int64)
-    candidates = np.flatnonzero(theirs >= 0)
-    keys = query[candidates] * len(known) + theirs[candidates]
+def _rows(table: pa.Table, query: Ints, indices: Ints, ids: pa.Array) -> Ints:
+    """The row of each positive among the candidates, -1 without one.
+
+    `query` are the candidates' query numbers, in order, and `indices` their documents' indices among `ids`.
+    """
+    ours = positions(table["doc_id"], ids).astype(np.int64)
+    wanted = np.where(ours >= 0, table["query_no"].to_numpy().astype(np.int64) * len(ids) + ours, -1)
+    is_positive = np.zeros(len(ids), dtype=np.bool_)
+    is_positive[ours[ours >= 0]] = True
+    candidates = np.flatnonzero(is_positive[indices])
+    keys = query[candidates] * len(ids) + indices[candidates]
     order = np.argsort(keys, kind="stable")
-    wanted = table["query_no"].to_numpy().astype(np.int64) * len(known) + ours
     inside = np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)
     rows = np.full(len(wanted), -1, dtype=np.int64)
     if len(keys):
@@ -185,8 +221,8 @@ class ExclusionsLeft:
 
     rows: Ints
     """Rows of candidates."""
-    reasons: pa.Array
-    """Why each is excluded without the hidden positives; null if it is restored."""
+    reasons: Codes
+    """Why each is excluded without the hidden positives, as a code; FREE if it is restored."""
     replaced_by: Ints
     """Per positive, its row. If that is excluded, or no retriever found it, the row of the copy that is then
     a candidate instead; -1 without either."""
@@ -210,15 +246,23 @@ class Restorable:
     config: MiningConfig
 
     @classmethod
-    def of(cls, store: Database, run: StoredRun, config: MiningConfig, candidates: pa.Table) -> Restorable:
-        """Returns those of a run; `candidates` are all of its evidence (`evidence.scored_candidates`)."""
+    def of(
+        cls,
+        store: Database,
+        run: StoredRun,
+        config: MiningConfig,
+        candidates: pa.Table,
+        documents: Documents,
+    ) -> Restorable:
+        """Returns those of a run; `candidates` and `documents` are those of `Hideable.of`."""
         texts = Collection(*stored.texts_to_hide(store, run), {}, run.split, IDENTITY in run.inputs)
         known = stored.known_positives_of_run(store, run)
-        doc = positions(candidates["doc_id"], texts.doc_ids)
-        exclusion = candidates["exclusion"].cast(pa.string())
-        follows = pc.is_in(exclusion, pa.array(stored.FOLLOWS_POSITIVES)).to_numpy()
+        known_documents = positions(pa.chunked_array([documents.ids]), texts.doc_ids)
+        doc = known_documents[documents.indices(candidates)]
+        exclusion = candidates["exclusion"].to_numpy()
+        follows = np.isin(exclusion, [CODES[Reason(name)] for name in stored.FOLLOWS_POSITIVES])
         has_copies = texts.documents["cluster"].is_valid().to_numpy()
-        rows = np.flatnonzero((doc >= 0) & (follows | (exclusion.is_null().to_numpy() & has_copies[doc])))
+        rows = np.flatnonzero((doc >= 0) & (follows | ((exclusion == FREE) & has_copies[doc])))
         numbers = candidates["candidate"].to_numpy()[rows] // CANDIDATES_PER_QUERY
         query = np.searchsorted(texts.queries["query_no"].to_numpy(), numbers).astype(np.int32)
         flags = candidates["judged_negative"].to_numpy()[rows]
@@ -239,7 +283,7 @@ class Restorable:
         of = np.flatnonzero(np.isin(self.query, keys[hidden] >> 32))
         query, doc = self.query[of], self.doc[of]
         reasons = self._exclusions(keys[hidden]).of_candidates(query, doc)
-        free = np.asarray(reasons.is_null())
+        free = reasons == FREE
         replaced_by = row.copy()
         lost = np.flatnonzero(hidden & ~np.isin(row, self.rows[of[free]]))
         # Rows are in fused order: the first copy that is not excluded is the candidate instead.

@@ -93,7 +93,7 @@ class LabelSample(Readable):
 
     def as_text(self) -> str:
         """Returns what was drawn, and how wide the interval will be."""
-        from miner.auditing.report import sample_table  # which needs this module
+        from miner.auditing.label_report import sample_table  # which needs this module
 
         return sample_table(self)
 
@@ -135,7 +135,7 @@ class FalseNegativeRate(Readable):
 
     def as_text(self) -> str:
         """Returns the table, as `miner audit` shows it."""
-        from miner.auditing.report import label_table  # which needs this module
+        from miner.auditing.label_report import label_table  # which needs this module
 
         return label_table(self)
 

@@ -13,13 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miner.arrays import number_within
+from miner.store.labels import RANK, SCORE
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
-SCORES = ("bm25_score", "dense_score", "rerank_score")
-RANKS = ("bm25_rank", "dense_rank", "fused_rank")
 _MOST_OTHERS = 200_000
 """Candidates that are not known positives to fit on; more change nothing."""
 
@@ -49,11 +48,12 @@ def _features(candidates: pa.Table) -> Floats:
     """
     query = candidates["query_no"].to_numpy()
     columns = []
-    for name in SCORES:
+    for name in (name for name in candidates.column_names if name.startswith(SCORE)):
         score = _numbers(candidates, name)
         if np.isfinite(score).any():
             columns += [score, *_within_query(score, query)]
-    for name in RANKS:
+    ranks = [name for name in candidates.column_names if name.startswith(RANK)]
+    for name in (*ranks, "fused_rank"):
         if candidates[name].null_count < len(candidates):
             columns.append(-np.log(np.maximum(_numbers(candidates, name), 1.0)))
     doc = pc.dictionary_encode(candidates["doc_id"]).combine_chunks().indices.to_numpy()

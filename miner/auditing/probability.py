@@ -12,23 +12,20 @@ The queries are split into two halves; the candidates of one half get the probab
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from miner.auditing.replay import Replay, ReplayEvidence
 from miner.mining.rules import reference_scores
+from miner.schema import FREE
 from miner.store.database import Database
-from miner.store.evidence import candidate_facts, positive_facts
+from miner.store.evidence import candidate_ranks, candidate_scores, positive_scores
 from miner.store.runs import StoredRun
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
-SCORES = ("bm25_score", "dense_score", "rerank_score")
-RANKS = ("bm25_rank", "dense_rank")
 _HALVES = 1 << 21
 """The second number of the halves' seed; it differs from the number of every repeat."""
 
@@ -38,18 +35,21 @@ class Facts:
     """All scores and ranks of a run's candidates and positives."""
 
     replay: Replay
-    candidates: pa.Table
-    positives: pa.Table
+    scores: dict[str, tuple[Floats, Floats]]
+    """By scorer: its score of every candidate and of every positive, NaN without a finite one. A scorer
+    without any is left out."""
+    ranks: dict[str, Floats]
+    """By retriever: its rank of every candidate, NaN for one that it did not return."""
 
     @classmethod
     def of(cls, store: Database, run: StoredRun, replay: Replay) -> Facts:
         """Returns those of a run."""
-        return cls(replay, candidate_facts(store, run), positive_facts(store, run))
-
-    @cached_property
-    def known_scores(self) -> tuple[str, ...]:
-        """The names of the scores that the evidence has."""
-        return tuple(name for name in SCORES if self.candidates[name].null_count < len(self.candidates))
+        scores = {
+            one.name: (candidate_scores(store, run, one), positive_scores(store, run, one))
+            for one in run.scorers
+        }
+        known = {name: both for name, both in scores.items() if np.isfinite(both[0]).any()}
+        return cls(replay, known, {one.name: candidate_ranks(store, run, one) for one in run.retrievers})
 
     def features(self, evidence: ReplayEvidence) -> Floats:
         """Returns one row per candidate, NaN where a score is missing: shape (candidates, features).
@@ -60,14 +60,12 @@ class Facts:
         columns = []
         hidden, positives = evidence.hidden, self.replay.hideable.positives
         owner, queries = positives.owner[~hidden], positives.queries
-        for name in self.known_scores:
-            score = self.candidates[name].to_numpy().astype(np.float64)
-            known = self.positives[name].to_numpy().astype(np.float64)[~hidden]
+        for score, known in self.scores.values():
             columns.append(score)
             for kind in ("median", "lowest"):
-                columns.append(score - reference_scores(owner, known, queries, kind)[self.replay.query])
-        for name in RANKS:
-            rank = self.candidates[name].to_numpy().astype(np.float64)
+                reference = reference_scores(owner, known[~hidden], queries, kind)
+                columns.append(score - reference[self.replay.query])
+        for rank in self.ranks.values():
             columns.append(np.where(np.isnan(rank), 0.0, 1 / np.maximum(1.0, np.nan_to_num(rank, nan=1.0))))
         return np.column_stack(columns)
 
@@ -89,7 +87,7 @@ class Probability:
     def _pool(self, evidence: ReplayEvidence) -> tuple[npt.NDArray[np.int64], Floats, Flags]:
         """The rows that could be negatives, their features, and which are hidden positives."""
         features, known = self._features(evidence)
-        rows = np.flatnonzero(known & evidence.candidates["exclusion"].is_null().to_numpy())
+        rows = np.flatnonzero(known & (evidence.candidates["exclusion"].to_numpy() == FREE))
         return rows, features[rows], evidence.hidden_in[rows] > 0
 
     def _features(self, evidence: ReplayEvidence) -> tuple[Floats, Flags]:

@@ -16,6 +16,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import config_of, mine
+from miner.models.endpoint import is_served
 from miner.models.names import resolve
 from miner.ranges import ABOVE_0, check_fields, known_keywords, within
 from miner.reporting.readable import Readable
@@ -132,11 +133,12 @@ def _require_same_texts(store: Database, run: StoredRun) -> None:
 def _require_models(config: MiningConfig) -> None:
     """Raises ModelError for a missing model before anything is written; deciding again has to resolve
     them."""
-    for name, revision in (
+    for names, revision in (
         (config.encoder, config.encoder_revision), (config.reranker, config.reranker_revision)
     ):  # fmt: skip
-        if name is not None:
-            resolve(name, revision)
+        for name in names:
+            if not is_served(name):
+                resolve(name, revision)
 
 
 def _tested(

@@ -5,24 +5,24 @@ Nothing is searched or scored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.arrays import positions
-from miner.auditing.hiding import Hideable
+from miner.auditing.hiding import ExclusionsLeft, Hideable
 from miner.mining.config import MiningConfig
-from miner.mining.decide import Decider, Documents, Positives, deciding_score
+from miner.mining.decide import Decider, Documents, Positives
 from miner.mining.pipeline import config_of
 from miner.mining.rules import KEPT
 from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import evidence
-from miner.store.corpus import document_ids
 from miner.store.database import Database
 from miner.store.runs import StoredRun
+from miner.store.scorers import Scorer
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -102,6 +102,8 @@ class Replay:
     """A run's stored evidence, read once to decide it again many times."""
 
     config: MiningConfig
+    scorers: Sequence[Scorer]
+    """The scorers of the run."""
     hideable: Hideable
     candidates: pa.Table
     """As `evidence.scored_candidates`."""
@@ -112,12 +114,26 @@ class Replay:
     def of(cls, store: Database, run: StoredRun) -> Replay:
         """Returns the replay of a run; raises as `Hideable.of` and `config_of`."""
         config = config_of(run)
-        candidates = evidence.scored_candidates(
-            store, run.evidence, deciding_score(config), run.reranker, 0, np.iinfo(np.int64).max
-        )
+        others = run.scorers if config.rules.agree is not None else ()
+        candidates = evidence.scored_candidates(store, run, others=others)
+        documents = Documents.of(store, run.evidence)
         fused = candidates["candidate"].to_numpy() % CANDIDATES_PER_QUERY
-        hideable = Hideable.of(store, run, config, candidates)
-        return cls(config, hideable, candidates, Documents(document_ids(store)), fused)
+        hideable = Hideable.of(store, run, config, candidates, documents)
+        return cls(config, run.scorers, hideable, candidates, documents, fused)
+
+    def by(self, scorer: Scorer, candidates: Floats, positives: Floats) -> Replay:
+        """Returns the same evidence, on which the rules look at the scores of another scorer.
+
+        `candidates` and `positives` are its scores of all candidates and positives, NaN without a finite one.
+        The hidden positives are the same for every scorer. A lowest score (`min_score`) is turned off,
+        because it is in the units of the run's own scorer.
+        """
+        rules = replace(self.config.rules, decide_by=scorer.name, min_score=None)
+        # A reranker has no score of a pair that it did not read.
+        unknown = np.isnan(candidates) if scorer.is_reranker else None
+        table = _replaced(self.candidates, "score", pa.array(candidates, mask=unknown))
+        config, hideable = replace(self.config, rules=rules), self.hideable.by(positives)
+        return replace(self, config=config, hideable=hideable, candidates=table)
 
     @cached_property
     def query(self) -> Ints:
@@ -145,8 +161,7 @@ class Replay:
     @cached_property
     def order(self) -> Ints:
         """The rows by query, then falling score, then document: the order in which `top` selects."""
-        doc = positions(self.candidates["doc_id"], self.documents.ids)
-        return np.lexsort((doc, -self.score, self.query))
+        return np.lexsort((self.documents.indices(self.candidates), -self.score, self.query))
 
     @cached_property
     def mined(self) -> ReplayEvidence:
@@ -159,20 +174,13 @@ class Replay:
         The candidates that only a hidden positive excluded are restored: its copies, and texts that contain
         it. A candidate below the rerank depth has no reranker's score.
         """
-        exclusions = self.hideable.exclusions(hidden)
-        exclusion = self.candidates["exclusion"].combine_chunks()
-        code_of = {reason: code for code, reason in enumerate(exclusion.dictionary.to_pylist())}
-        none = code_of[None] = len(code_of)
-        codes = exclusion.indices.fill_null(none).to_numpy(zero_copy_only=False).copy()
-        codes[exclusions.rows] = [code_of[reason] for reason in exclusions.reasons.to_pylist()]
-        indices = pa.array(codes, exclusion.indices.type, mask=codes == none)
-        column = pa.DictionaryArray.from_arrays(indices, exclusion.dictionary)
-        table = _replaced(self.candidates, "exclusion", column)
-        if (depth := self.config.rerank_depth) is not None:
-            # The reranker scores positives at any rank, and candidates down to this one.
-            scored = self.candidates["score"].is_valid().to_numpy().copy()
-            scored[exclusions.rows[self.fused_rank[exclusions.rows] > depth]] = False
-            table = _replaced(table, "score", pa.array(self.score, mask=~scored))
+        return self.hide_with(hidden, self.hideable.exclusions(hidden))
+
+    def hide_with(self, hidden: Flags, exclusions: ExclusionsLeft) -> ReplayEvidence:
+        """Returns what `hide` does, given the exclusions that are left, which no score changes."""
+        codes = self.candidates["exclusion"].to_numpy().copy()
+        codes[exclusions.rows] = exclusions.reasons
+        table = _replaced(self.candidates, "exclusion", pa.array(codes))
         return ReplayEvidence(hidden, self.hideable.visible(hidden), table, exclusions.replaced_by)
 
     def decide(self, evidence: ReplayEvidence) -> Trial:
@@ -188,7 +196,7 @@ class Replay:
 
     def codes(self, evidence: ReplayEvidence) -> Codes:
         """Returns every candidate's code, as in `decisions`."""
-        decider = Decider(evidence.visible, self.documents, self.config)
+        decider = Decider(evidence.visible, self.documents, self.config, self.scorers)
         codes = [
             one.decisions["codes"].combine_chunks().values.to_numpy()
             for one in decider.decide(evidence.candidates)

@@ -11,12 +11,12 @@ from typing import Any
 from miner.auditing.audit import CAVEAT, Audit, JudgedOutcomes
 from miner.auditing.calibrate import Calibration
 from miner.auditing.choice import Figures, SweptRules
-from miner.auditing.labels import NARROW, FalseNegativeRate, LabelSample
 from miner.auditing.relabel import RelabelReport
 from miner.auditing.replay import NegativesLeft
+from miner.auditing.separation import comparison
 from miner.auditing.transfer import MOST_DROPPED
 from miner.engine.files import WAIT, is_stream, locked, replacing_all, require_file
-from miner.errors import UsageError, counted, printable
+from miner.errors import UsageError, counted, listed, printable
 from miner.mining.config import Rules, named_rules
 from miner.recipe import written
 from miner.reporting.charts import Curve, Panel, draw
@@ -150,7 +150,7 @@ def limits(cannot_hide: Mapping[str, int], unknown_training: Sequence[str]) -> l
         notes.append(f"These positives cannot be hidden: {reasons}.")
     if unknown_training:
         notes.append(
-            f"The store does not know what {' and '.join(unknown_training)} was trained on. A model that was "
+            f"What {listed(unknown_training)} learned from is not in the store. A model that was "
             "trained on these positives recognises them, and the figures are then optimistic."
         )
     return notes
@@ -200,17 +200,18 @@ def calibration_table(calibration: Calibration) -> str:
     frontier = calibration.frontier()
     extra = [] if any(one.rules == chosen.rules for one in frontier) else [chosen]
     for one in (*frontier, *extra, calibration.own):
-        name = one.name + " (chosen)" * (one.rules == chosen.rules)
-        name = f"the run's own: {one.name}" if one is calibration.own else name
+        name = calibration.name_of(one) + " (chosen)" * (one.rules == chosen.rules)
+        name = f"the run's own: {calibration.name_of(one)}" if one is calibration.own else name
         predicted = [str(one.false_negatives)] if calibration.labels else []
         rows.append([name, *predicted, *_figures(one.all_queries)])
-    halves = [[f"chosen: {chosen.name}", "hidden-positive rate", _INTERVAL, *_COSTS]]
+    halves = [[f"chosen: {calibration.name_of(chosen)}", "hidden-positive rate", _INTERVAL, *_COSTS]]
     halves.append(["half that chose", *_figures(chosen.choosing_half)])
     halves.append(["half that confirms", *_figures(chosen.confirming_half)])
     return "\n\n".join(
         [
             "\n".join([head, *text_table(rows), _ALL_QUERIES]),
             "\n".join([*text_table(halves), _verdict(calibration)]),
+            *comparison(calibration.separation, calibration.tried, calibration.left_out),
             *limits(calibration.cannot_hide, calibration.unknown_training),
             *_window_note(calibration),
             *_support_note(calibration),
@@ -230,7 +231,8 @@ def _window_note(calibration: Calibration) -> list[str]:
         return []
     return [
         f"The settings of the sweep leave out the run's own skip_top {skipped}: a rank window drops known "
-        "positives, which rank high, more surely than those that nobody judged. --allow-rank-window keeps it."
+        "positives, which rank high, more surely than those that nobody judged. "
+        "--set allow_rank_window=true keeps it."
     ]
 
 
@@ -328,7 +330,7 @@ def recipe(calibration: Calibration) -> str:
     settings, request = calibration.settings, _request(calibration)
     request = request[0].upper() + request[1:]
     lines = [
-        f"{_FIRST_LINE} {calibration.run}: {chosen.name}.",
+        f"{_FIRST_LINE} {calibration.run}: {calibration.name_of(chosen)}.",
         f"# {request}: {verdict}.",
         f"# Hidden-positive rate {rates[0]} on the half that chose, {rates[1]} on the other.",
         f"# {_shares(calibration)} of each query's positives hidden, repeats {settings.repeats}, seed "
@@ -384,7 +386,8 @@ def _panels(calibration: Calibration) -> list[Panel]:
     groups: dict[str, list[SweptRules]] = {}
     for one in calibration.sweep:
         # The name of the rule without its parameter.
-        words = [word for word in one.name.replace(",", "").split() if not _NUMBER.fullmatch(word)]
+        name = calibration.name_of(one)
+        words = [word for word in name.replace(",", "").split() if not _NUMBER.fullmatch(word)]
         groups.setdefault(" ".join(words), []).append(one)
     for settings in groups.values():
         settings.sort(key=lambda one: one.overall.rate or 0)
@@ -449,50 +452,3 @@ def _share_of(rate: Rate) -> str:
     if rate.rate is None:
         return "none of 0"
     return f"{percent(rate.rate)} {percent_interval(rate.low, rate.high)}, {rate.hits:,} of {rate.of:,}"
-
-
-def label_table(found: FalseNegativeRate) -> str:
-    """Returns the false-negative rate by labels, per negative and per query, and what it rests on."""
-    sources = ", ".join(f"{number:,} by a {source}" for source, number in found.sources.items())
-    rows = [
-        ["", "rate", _INTERVAL, ""],
-        [
-            "false-negative rate", percent(found.rate, 2), percent_interval(found.low, found.high, 2),
-            f"of {found.negatives:,} negatives are relevant",
-        ],
-        [
-            "  per query", percent(found.per_query, 2),
-            percent_interval(found.per_query_low, found.per_query_high, 2),
-            "of a query's negatives, mean over queries",
-        ],
-    ]  # fmt: skip
-    notes = [
-        f"from {found.labels:,} labels ({sources}; {found.relevant:,} relevant; seed {found.seed}); "
-        "likely false negatives are sampled more, and the estimate allows for that"
-    ]
-    if found.unlabelled:
-        notes.append(
-            f"{found.unlabelled:,} pairs of the sample have no label: the estimate assumes that they were "
-            "not left out for what they are"
-        )
-    if found.judged:
-        notes.append(f"{found.judged:,} negatives are judged not relevant already: they count as right")
-    head = f"run {printable(found.run)}: false-negative rate, by labels"
-    return "\n".join([head, *text_table(rows, left=(0, 3)), *notes])
-
-
-def sample_table(sample: LabelSample) -> str:
-    """Returns what was drawn, and how wide the interval of the false-negative rate will be."""
-    pairs = sample.pairs.num_rows
-    known = f"; {sample.labelled:,} of them have a label already" if sample.labelled else ""
-    labels = f"labels for {100 * NARROW:g} points"
-    rows = [["if the false-negative rate is", "the interval is this wide", "of a plain sample", labels]]
-    for rate, width in sample.widths.items():
-        plain = sample.plain_widths[rate]
-        needed = f"{sample.needed[rate]:,}"
-        rows.append([percent(rate), f"{100 * width:.1f} points", f"{100 * plain:.1f} points", needed])
-    head = f"run {printable(sample.run)}: {pairs:,} of {sample.negatives:,} negatives drawn to label{known}"
-    more = "four times as many labels halve the width; a larger sample keeps these labels"
-    if pairs == sample.negatives - sample.judged:
-        more = "these are all negatives without a judgment: if all are labelled, the rate is exact"
-    return "\n".join([head, *text_table(rows), more])

@@ -20,6 +20,7 @@ from miner.auditing.replay import Replay, ReplayEvidence
 from miner.errors import UsageError
 from miner.mining import rules as ruling
 from miner.mining.config import MiningConfig, Rules
+from miner.schema import FREE
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -47,16 +48,21 @@ def require_sweepable(config: MiningConfig) -> None:
     selection, rules = config.selection, config.rules
     for name, plain in (
         ("strategy", "top"),
-        ("bm25_quota", None),
-        ("dense_quota", None),
+        ("quota", ()),
         ("document_cap", None),
     ):
-        if getattr(selection, name) != plain:
+        if (value := getattr(selection, name)) != plain:
+            shown = " ".join(value) if isinstance(value, tuple) else value
             raise UsageError(
-                f"a run with {name} {getattr(selection, name)} cannot be calibrated",
+                f"a run with {name} {shown} cannot be calibrated",
                 "decide again with --strategy top and without quotas or a cap, calibrate that run, and use "
                 "the calibrated rules with any selection",
             )
+    if rules.agree is not None:
+        raise UsageError(
+            "a run with the rule agree cannot be calibrated",
+            "decide again without it, and calibrate that run",
+        )
     if rules.reference_positive == "each":
         raise UsageError(
             "a run with reference positive each cannot be calibrated",
@@ -75,7 +81,7 @@ class Sweep:
         table = evidence.candidates
         score = np.asarray(table["score"].to_numpy(), dtype=np.float64)
         comparable = self._visible.has_scored[replay.query]
-        eligible = table["exclusion"].is_null().to_numpy() & np.isfinite(score) & comparable
+        eligible = (table["exclusion"].to_numpy() == FREE) & np.isfinite(score) & comparable
         self._rows = replay.order[eligible[replay.order]].astype(np.int32)
         self._score = score
         self._last: tuple[tuple[int, int | None], _Window] | None = None
@@ -84,12 +90,6 @@ class Sweep:
     def queries(self) -> int:
         """One more than the largest query number."""
         return self._visible.queries
-
-    @cached_property
-    def hidden(self) -> Ints:
-        """How many positives of each query are hidden."""
-        owner = self._replay.hideable.positives.owner
-        return np.bincount(owner[self._evidence.hidden], minlength=self.queries)
 
     def counts(self, settings: Sequence[Rules]) -> list[Counts]:
         """Returns the counts of each setting; settings with the same rank window share their sorted rows."""
@@ -101,7 +101,7 @@ class Sweep:
         negatives = self._replay.config.selection.negatives
         return [self._window(rules.skip_top, rules.max_rank).selected(rules, negatives) for rules in settings]
 
-    def negatives(self, rules: Rules) -> tuple[Ints, int]:
+    def negatives(self, rules: Rules) -> tuple[Int32s, int]:
         """Returns the rows of the replay that a setting selects, and the number of all that it selects.
 
         They differ by the known negatives that only their judgment keeps.
@@ -118,15 +118,17 @@ class Sweep:
         if max_rank is not None:
             inside &= best <= max_rank
         rows = self._rows[inside]
+        edges = np.searchsorted(replay.query[rows], np.arange(self.queries + 1))
         window = _Window(
+            replay,
             rows,
-            replay.query[rows].astype(np.int32),
+            edges,
             self._score[rows],
-            replay.judged_negative[rows],
-            self._evidence.hidden_in[rows].astype(np.int32),
-            replay.fused_rank[rows].astype(np.int32),
+            _running(self._evidence.hidden_in[rows]),
+            _running(replay.judged_negative[rows]),
             self._visible.mean,
             self._reference,
+            self._shares,
             self._visible.sorted_scores,
         )
         self._last = (skip_top, max_rank), window
@@ -140,38 +142,42 @@ class Sweep:
             for kind in ("lowest", "median", "best")
         }
 
+    @cached_property
+    def _shares(self) -> dict[str, Floats]:
+        positives = self._visible.sorted_scores
+        return {kind: ruling.distribution(positives, scores) for kind, scores in self._reference.items()}
+
 
 @dataclass(frozen=True)
 class _Window:
-    """The candidates inside one rank window, by query, then falling score: arrays of one length."""
+    """The candidates inside one rank window, by query, then falling score.
 
-    rows: Ints
+    There is one per sweep, so they hold no array that only a sweep without hidden positives needs.
+    """
+
+    replay: Replay
+    rows: Int32s
     """The row of each in the replay."""
-    query: Int32s
+    edges: Ints
+    """The first row of each query, and the row after the last."""
     score: Floats
-    judged: Flags
-    """Whether each is a known negative: no rule drops it for a high score."""
-    hidden: Int32s
-    """How many hidden positives each is, or replaces as their copy."""
-    rank: Int32s
+    hidden_before: Int32s
+    """How many hidden positives the candidates before each row are, or replace as their copies."""
+    judged_before: Int32s
+    """How many known negatives are before each row: no rule drops these for a high score."""
     mean: Floats
     """Mean score of the positives, per query."""
     reference: dict[str, Floats]
     """Reference score per query, for each kind of reference positive."""
+    shares: dict[str, Floats]
+    """The share of positives that score at most as high as each of these."""
     positives: Floats
     """Scores of all visible positives, ascending."""
-
-    @cached_property
-    def _edges(self) -> tuple[Ints, Ints]:
-        """The first row of each query, and the row after its last."""
-        numbers = np.arange(len(self.mean) + 1, dtype=np.int32)
-        edges = np.searchsorted(self.query, numbers)
-        return edges[:-1], edges[1:]
 
     def _first(self, bound: Floats, below: bool = False) -> Ints:
         """The first row of each query that scores at most its bound (or `below` it), by one bisection for
         all."""
-        first, end = self._edges
+        first, end = self.edges[:-1], self.edges[1:]
         step = 1 << int((end - first).max(initial=0)).bit_length()
         while (step := step // 2) and len(self.score):
             probe = first + step - 1
@@ -185,20 +191,23 @@ class _Window:
 
         These are `below` rows from `start`, and the first `above` of the known negatives before it.
         """
-        begin, end = self._edges
+        begin, end = self.edges[:-1], self.edges[1:]
         if rules.min_score is not None:
             end = self._first(np.full(len(begin), rules.min_score), below=True)
-        bound = ruling.highest(rules, self.reference[rules.reference_positive], self.positives)
+        kind = rules.reference_positive
+        bound = ruling.highest(rules, self.reference[kind], self.positives, self.shares[kind])
         start = np.minimum(self._first(bound), end)
-        above = np.minimum(self._judged_before[start] - self._judged_before[begin], negatives)
+        if not self.judged_before[-1]:
+            return start, np.minimum(end - start, negatives), np.zeros_like(start)
+        above = np.minimum(self.judged_before[start] - self.judged_before[begin], negatives)
         return start, np.minimum(end - start, negatives - above), above
 
     def selected(self, rules: Rules, negatives: int) -> Ints:
         """Returns the hidden positives among the negatives of each query; none is a known negative."""
         start, below, _ = self._selection(rules, negatives)
-        return np.asarray(self._hidden_before[start + below] - self._hidden_before[start])
+        return np.asarray(self.hidden_before[start + below] - self.hidden_before[start])
 
-    def negatives(self, rules: Rules, negatives: int) -> tuple[Ints, int]:
+    def negatives(self, rules: Rules, negatives: int) -> tuple[Int32s, int]:
         """Returns what `Sweep.negatives` does."""
         start, below, above = self._selection(rules, negatives)
         return self.rows[joined_ranges(start, below)], int(below.sum() + above.sum())
@@ -206,7 +215,7 @@ class _Window:
     def counts(self, rules: Rules, negatives: int) -> Counts:
         """Returns the counts if the best-scored candidates that the rules keep become negatives."""
         start, below, above = self._selection(rules, negatives)
-        above_first = self._judged_before[self._edges[0]]
+        above_first = self.judged_before[self.edges[:-1]]
         taken = above + below
         ranks, scores = (
             sums[start + below] - sums[start] + judged[above_first + above] - judged[above_first]
@@ -221,26 +230,25 @@ class _Window:
         )
 
     @cached_property
-    def _judged_before(self) -> Ints:
-        return _running(self.judged)
+    def _judged(self) -> Flags:
+        return self.replay.judged_negative[self.rows]
 
     @cached_property
-    def _hidden_before(self) -> Ints:
-        return _running(self.hidden)
-
-    @cached_property
-    def _rank_sums(self) -> tuple[Ints, Ints]:
+    def _rank_sums(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Running sums over all rows, and over the known negatives alone."""
-        return _running(self.rank), _running(self.rank[self.judged])
+        rank = self.replay.fused_rank[self.rows]
+        return _running(rank, np.int64), _running(rank[self._judged], np.int64)
 
     @cached_property
-    def _score_sums(self) -> tuple[Floats, Floats]:
-        return _running(self.score), _running(self.score[self.judged])
+    def _score_sums(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        return _running(self.score, np.float64), _running(self.score[self._judged], np.float64)
 
 
-def _running(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _running(values: npt.NDArray[Any], dtype: npt.DTypeLike = np.int32) -> npt.NDArray[Any]:
     """Running sums: element i is the sum of the values before row i."""
-    return np.concatenate([[0], np.cumsum(values)])
+    sums = np.zeros(len(values) + 1, dtype=dtype)
+    np.cumsum(values, out=sums[1:])
+    return sums
 
 
 def only(rules: Rules, **kept: object) -> Rules:

@@ -9,7 +9,7 @@ from typing import Any
 
 import rich_click as click
 
-from miner.auditing.config import CalibrationConfig
+from miner.auditing.config import SCORERS, CalibrationConfig
 from miner.cli.numbers import Within
 from miner.cli.options import OUTPUT, RUN, Command, Described, Settings, described
 from miner.errors import UsageError, listed, printable
@@ -21,13 +21,18 @@ _TARGET = 0.02
 _HIDING: Described = {
     "repeats": (None, "How often to draw, with each share of hidden positives."),
     "seed": (None, "Seed of the draws."),
+    "scorers": (
+        click.Choice(SCORERS),
+        "Try the rules on the scores of the run's own scorer and the best of the others, of all scorers, or "
+        "of its own alone.",
+    ),
     "use_labels": (click.BOOL, "Let the labels of the run decide, if it has some (miner audit --labels)."),
     "allow_rank_window": (
         click.BOOL,
         "Try rank windows without labels. They drop known positives, which rank high, and keep others.",
     ),
 }
-SETTINGS = Settings({"": described(CalibrationConfig, _HIDING)}, {"Target": ("allow_rank_window",)})
+SETTINGS = Settings({"": described(CalibrationConfig, _HIDING)}, {})
 _RENAMED = {"--target-leak": "--target", "--keep-yield": "--keep-coverage"}
 
 
@@ -62,6 +67,10 @@ def command(
 
     Tries every rule over a range of its parameter, on stored evidence, and chooses the setting with the most
     and hardest negatives that meets the target. No model runs.
+
+    If the run has several scorers, it reports which one separates hidden positives best, and tries the rules
+    on the scores of that one and of the run's own (--set scorers=all: of all). The chosen rules name the
+    scorer with decide_by if it is not the run's own.
 
     If the run has labels (miner audit --labels), the target is a false-negative rate: the labels predict the
     rate of each setting, and the choice is confirmed if its whole interval meets the target.

@@ -29,7 +29,9 @@ SETTINGS = Settings(
             Setting("threshold", "Least Jaccard similarity of the words of near copies.", 0.9, range=ABOVE_0),
             Setting("punctuation", "Count punctuation like words: for code and commands.", False, bool),
             Setting(
-                "encoder", "Find copies by their vectors too: hub id, folder, or bundled.", may_be_none=True
+                "encoder",
+                "Find copies by their vectors too: hub id, folder, bundled, or URL#MODEL.",
+                may_be_none=True,
             ),
             Setting("cosine", "Least cosine of the vectors of two copies.", 0.97, range=ABOVE_0),
         )

@@ -98,7 +98,7 @@ def _mine(store: Database, progress: Progress) -> tuple[StoredRun, StoredRun]:
     from miner.mining.pipeline import decide_again, mine
 
     _step(progress, 2, "Mining: BM25 and the bundled encoder find candidates for every docstring.")
-    config = MiningConfig(encoder="bundled", depth=20, rules=Rules(relative_margin=None))
+    config = MiningConfig(encoder=("bundled",), depth=20, rules=Rules(relative_margin=None))
     naive = mine(store, config, name=NAIVE, progress=progress)
     rules: dict[str, Any] = {"relative_margin": 0.05}
     return naive, decide_again(store, naive, with_values(config, rules), name=FILTERED)

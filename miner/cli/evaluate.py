@@ -32,7 +32,7 @@ SETTINGS = Settings(
             Setting("seed", "Seed of the sample and of the tests.", 13, range=SEED),
         )
     },
-    {"Data": ("split", "task")},
+    {"Data": ("split",)},
 )
 
 
@@ -58,9 +58,9 @@ def command(
 ) -> None:  # fmt: skip
     """Measure MODEL on a split of STORE: retrieval, similarity of scored pairs, labels, or reranking.
 
-    MODEL is a hub id, a folder, or bundled. With --against every measure has the difference
-    MODEL − OTHER with a bootstrap interval and the p value of a paired randomisation test. Vectors
-    are cached beside the store, so a second evaluation encodes nothing.
+    MODEL is a hub id, a folder, bundled, or URL#MODEL of a server. With --against every measure has
+    the difference MODEL − OTHER with a bootstrap interval and the p value of a paired randomisation
+    test. Vectors are cached beside the store, so a second evaluation encodes nothing.
 
     \b
     miner evaluate bundled my.duckdb

@@ -32,7 +32,10 @@ _LOOP = by_name(
     Setting("dev_split", "Split that models are scored on.", "dev"),
     Setting("queries", "Score on this many queries [default: all].", range=COUNT),
 )
-_MINING = {**TABLES[""], "encoder": replace(TABLES[""]["encoder"], default="bundled")}
+_ENCODER = replace(
+    TABLES[""]["encoder"], default="bundled", help="Encoder of the first round: hub id, folder, or bundled."
+)
+_MINING = {**TABLES[""], "encoder": _ENCODER}
 SETTINGS = Settings(
     {**TABLES, "": _MINING, "loop": _LOOP, "training": described(EncoderConfig, ABOUT)},
     {"Rounds": ("loop.rounds", "encoder"), "Training": ("training.base",)},

@@ -12,7 +12,7 @@ from miner.cli.options import RUN, Command, Settings
 from miner.mining.config import OF_TRAINING, TABLES, MiningConfig, flat, with_values
 from miner.ranges import THREADS
 
-CANDIDATES = ("encoder", "reranker", "bm25", "split", "queries", "depth")
+CANDIDATES = ("encoder", "vectors", "candidates", "reranker", "bm25", "split", "queries", "depth")
 RULES = ("relative_margin", "percentile")
 SELECTION = ("negatives", "strategy")
 RENAMED = {"--anchor": "--set reference_positive=VALUE"}
@@ -30,10 +30,10 @@ SETTINGS = Settings(
 def command(store: Path, name: str | None, workers: int | None, **given: Any) -> None:
     """Mine triplets with hard negatives into STORE.
 
-    BM25 and, with --encoder, dense search find candidates; --reranker scores them again. Positives and their
-    copies are excluded. Rules drop candidates that score too close to the positives, because they may be
-    false negatives. The hardest of the others become negatives. Every candidate keeps its ranks, scores and
-    reason. The same command after a kill continues where it stopped.
+    BM25, encoders, your vectors and the candidates of other tools find documents; rerankers score them again.
+    Positives and their copies are excluded. Rules drop candidates that score too close to the positives,
+    because they may be false negatives. The hardest of the others become negatives. Every candidate keeps its
+    ranks, scores and reason. The same command after a kill continues where it stopped.
 
     A rule that you name replaces the default rule, a relative margin of 0.05. `none` turns a rule off. The
     rules in force are printed. There are more rules and settings than options: --set help lists them.
@@ -42,6 +42,7 @@ def command(store: Path, name: str | None, workers: int | None, **given: Any) ->
     miner mine my.duckdb
     miner mine my.duckdb --encoder bundled
     miner mine my.duckdb --encoder bundled --reranker my-reranker --percentile 5
+    miner mine my.duckdb --encoder bundled --encoder my-splade --candidates run.trec --vectors my-vectors
     miner mine my.duckdb --encoder intfloat/e5-base-v2 --set "query_prompt=query: " \\
         --set "document_prompt=passage: "
     """

@@ -154,7 +154,7 @@ class Settings:
                 continue
             if key in assigned[table]:
                 raise UsageError(f"{flag(key)} and --set {key} are both given", "leave one out")
-            found[table][key] = lines_of(value) if known.kind is tuple else known.check(value)
+            found[table][key] = known.check(lines_of(value) if known.kind is tuple else value)
         return found
 
     def advice(self, option: str) -> str | None:

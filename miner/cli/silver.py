@@ -23,11 +23,11 @@ ABOUT: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "split": (click.STRING, "Split of the gold judgments to train on, and of the silver judgments."),
     "reranker": (
         click.STRING,
-        "Cross-encoder that judges: hub id or folder. [default: trains one in STORE.reranker]",
+        "Cross-encoder that judges: hub id, folder, or URL#MODEL. [default: trains one in STORE.reranker]",
     ),
     "encoder": (
         click.STRING,
-        "Encoder that finds pairs besides BM25: hub id, folder, bundled; none: BM25 alone.",
+        "Encoder that finds pairs besides BM25: hub id, folder, bundled, URL#MODEL; none: BM25 alone.",
     ),
     "query_set": (
         click.Choice(QUERIES),

@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 
 from miner.arrays import joined_ranges, pair_keys, positions
 from miner.collection.collection import Collection, Ints
-from miner.schema import Reason
+from miner.schema import CODES, FREE, Reason
 
 Flags = npt.NDArray[np.bool_]
+Codes = npt.NDArray[np.int8]
 
 _PAIRS = 1 << 22
 """Pairs of texts compared at a time, which bounds the memory if queries have many positives."""
@@ -38,8 +39,8 @@ class Exclusions:
     overlaps: bool
     protected: tuple[str, ...]
 
-    def reasons(self, query: Ints, doc: Ints) -> pa.Array:
-        """Returns the reason of each (query, document) pair; null if it may be a negative."""
+    def reasons(self, query: Ints, doc: Ints) -> Codes:
+        """Returns the reason of each (query, document) pair as its place in `Reason`, FREE without one."""
         checks: tuple[tuple[Reason, Callable[[Ints, Ints], Flags]], ...] = (
             (Reason.JUDGED_POSITIVE, self._judged),
             (Reason.SAME_LABEL, self._same_label),
@@ -49,32 +50,27 @@ class Exclusions:
             (Reason.PROTECTED, self._protected),
             (Reason.OVERLAPS_POSITIVE, self._overlapping),
         )
-        codes = np.full(len(query), -1, dtype=np.int8)
-        for code, (_, check) in enumerate(checks):
-            pending = np.flatnonzero(codes < 0)
-            codes[pending[check(query[pending], doc[pending])]] = code
-        names = pa.array([str(reason) for reason, _ in checks])
-        indices = pa.array(codes, pa.int8(), mask=codes < 0)
-        return pa.DictionaryArray.from_arrays(indices, names).dictionary_decode()
+        codes = np.full(len(query), FREE, dtype=np.int8)
+        for reason, check in checks:
+            pending = np.flatnonzero(codes == FREE)
+            codes[pending[check(query[pending], doc[pending])]] = CODES[reason]
+        return codes
 
-    def of_candidates(self, query: Ints, doc: Ints) -> pa.Array:
+    def of_candidates(self, query: Ints, doc: Ints) -> Codes:
         """Returns each candidate's exclusion; of a query's copies all but the best-ranked one are excluded.
 
         `query` is sorted, and a query's candidates are in fused order.
         """
         reasons = self.reasons(query, doc)
         cluster = self.clusters[doc]
-        clustered = np.flatnonzero(np.asarray(reasons.is_null()) & (cluster >= 0))
-        if not len(clustered):
-            return reasons
+        clustered = np.flatnonzero((reasons == FREE) & (cluster >= 0))
         _, first = np.unique(pair_keys(query[clustered], cluster[clustered]), return_index=True)
-        copy = np.zeros(len(query), dtype=np.bool_)
-        copy[np.delete(clustered, first)] = True
-        return pc.if_else(pa.array(copy), str(Reason.DUPLICATE_OF_CANDIDATE), reasons)
+        reasons[np.delete(clustered, first)] = CODES[Reason.DUPLICATE_OF_CANDIDATE]
+        return reasons
 
     def allowed(self, query: Ints, doc: Ints) -> Flags:
         """Returns which pairs may be negatives."""
-        return np.asarray(self.reasons(query, doc).is_null().to_numpy(zero_copy_only=False))
+        return np.asarray(self.reasons(query, doc) == FREE)
 
     def judged_negative(self, query: Ints, doc: Ints) -> Flags:
         """Returns which pairs are known negatives: judged not relevant, or with two different labels."""

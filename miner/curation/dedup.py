@@ -36,7 +36,7 @@ class DedupConfig:
     punctuation: bool = False
     """Whether punctuation counts like words: for code."""
     encoder: str | None = None
-    """Encoder that finds copies by their vectors too: hub id, folder, or bundled."""
+    """Encoder that finds copies by their vectors too: hub id, folder, bundled, or URL#MODEL."""
     cosine: float = within(0.97, ABOVE_0)
     """Least cosine of the vectors of two copies."""
 
@@ -127,11 +127,11 @@ def vector_pairs(
     ModelError for an encoder that cannot be used.
     """
     from miner.models.cached_encoder import CachedEncoder
-    from miner.models.encoder import Encoder
+    from miner.models.loading import open_encoder
     from miner.models.similarity import without_gaps
     from miner.retrieval.nearest import pairs_above
 
-    encoder = CachedEncoder(store.vectors, Encoder(model), progress=progress)
+    encoder = CachedEncoder(store.vectors, open_encoder(model, progress=progress), progress=progress)
     vectors = encoder(list(texts), "query" if role == "queries" else "document")
     encoder.note_truncated()
     # The threshold is a cosine, whatever the model's own similarity.

@@ -26,6 +26,7 @@ from miner.errors import ModelError, UsageError, counted
 from miner.mining.evidence import merge
 from miner.mining.scoring import score_pairs
 from miner.models.constant import same_score
+from miner.models.endpoint import is_served
 from miner.models.names import BUNDLED, resolve
 from miner.ranges import NO_VALUE
 from miner.reporting.readable import Readable
@@ -46,7 +47,7 @@ from miner.training.reranker_config import RerankerConfig
 from miner.training.workspace import METRICS
 
 if TYPE_CHECKING:
-    from miner.models.reranker import Reranker
+    from miner.models.loading import AnyReranker
 
 _TRIED = 64
 """Number of pairs that show whether a new reranker gives probabilities."""
@@ -179,8 +180,8 @@ def _collection(store: Database, config: SilverConfig) -> Collection:
 
 def _reranker(
     store: Database, config: SilverConfig, training: RerankerConfig | None, progress: Progress
-) -> Reranker:
-    from miner.models.reranker import Reranker
+) -> AnyReranker:
+    from miner.models.loading import open_reranker
     from miner.training.reranker import train_reranker
 
     name = config.reranker
@@ -191,13 +192,15 @@ def _reranker(
         name = str(train_reranker(store, out, settings, progress, force=True).out)
     elif note := stored.graded(store, config.split, "gold judgments", "miner silver"):
         progress.note(note)
-    reranker = Reranker(name, dtype=config.dtype)
+    reranker = open_reranker(name, dtype=config.dtype, progress=progress)
     progress.note(f"reranker {reranker.name} computes in {reranker.dtype} on {reranker.device}")
     return reranker
 
 
-def _not_probabilities(reranker: Reranker) -> str | None:
+def _not_probabilities(reranker: AnyReranker) -> str | None:
     """Returns why the scores may not be probabilities, by the metrics beside the weights; else None."""
+    if is_served(reranker.name):
+        return "a server runs it"
     try:
         metrics = json.loads((resolve(reranker.name).path / METRICS).read_text("utf-8"))
         fitted = metrics["probabilities"]
@@ -233,7 +236,7 @@ def _unjudged(
     )
     chosen = []
     for chunk in chunk_ranges(collection):
-        query, doc, ranks, _ = merge([read_hits(store, key, collection, chunk) for key in searches])
+        query, doc, ranks, _ = merge([read_hits(store, key, chunk) for key in searches])
         free = exclusions.allowed(query, doc) & ~exclusions.judged_negative(query, doc)
         query, doc, fused = query[free], doc[free], reciprocal_rank_fusion(ranks)[free]
         order = np.lexsort((doc, -fused, query))
@@ -244,7 +247,9 @@ def _unjudged(
     return keys
 
 
-def _require_probabilities(store: Database, reranker: Reranker, collection: Collection, keys: Int64s) -> None:
+def _require_probabilities(
+    store: Database, reranker: AnyReranker, collection: Collection, keys: Int64s
+) -> None:
     """Raises ModelError if a reranker new to the store does not give probabilities to a few pairs."""
     if is_recorded(store, reranker.fingerprint) or not len(keys):
         return
@@ -255,7 +260,7 @@ def _require_probabilities(store: Database, reranker: Reranker, collection: Coll
     record_model(store, reranker.fingerprint, "reranker", reranker.name, {"dtype": reranker.dtype})
 
 
-def _check_scores(reranker: Reranker, scores: Floats) -> None:
+def _check_scores(reranker: AnyReranker, scores: Floats) -> None:
     finite = scores[np.isfinite(scores)]
     if len(scores) and not len(finite):
         raise ModelError(
@@ -269,7 +274,7 @@ def _check_scores(reranker: Reranker, scores: Floats) -> None:
 
 
 def _unseen_positives(
-    store: Database, collection: Collection, config: SilverConfig, reranker: Reranker
+    store: Database, collection: Collection, config: SilverConfig, reranker: AnyReranker
 ) -> Int64s:
     """Returns gold positives of queries that the reranker was not trained on, as `pair_keys`."""
     if not is_trained_here(store, reranker.fingerprint):
@@ -286,7 +291,7 @@ def _unseen_positives(
 
 
 def _scores(
-    store: Database, reranker: Reranker, collection: Collection, *pairs: Int64s
+    store: Database, reranker: AnyReranker, collection: Collection, *pairs: Int64s
 ) -> tuple[Floats, ...]:
     """Returns the stored scores of several arrays of pairs."""
     table = known_scores(store, reranker.fingerprint)

@@ -19,10 +19,10 @@ class SilverConfig:
     split: str = "train"
     """Split of the gold judgments to train the reranker on, and of the silver judgments."""
     reranker: str | None = None
-    """Hub id or folder; None trains one on the split, in a folder beside the store."""
+    """Hub id, folder or `URL#MODEL`; None trains one on the split, in a folder beside the store."""
     encoder: str = AUTO
-    """Encoder that finds pairs besides BM25: hub id, folder or `bundled`; `none` for BM25 alone; `auto` for
-    the bundled encoder if it is installed."""
+    """Encoder that finds pairs besides BM25: hub id, folder, `bundled` or `URL#MODEL`; `none` for BM25 alone;
+    `auto` for the bundled encoder if it is installed."""
     query_set: str = "all"
     """`judged`: queries with a positive in the split; `unjudged`: queries without a judgment; `all`: both."""
     depth: int = within(20, DEPTH)

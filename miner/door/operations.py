@@ -287,7 +287,7 @@ def loop(
 
     require_order(store, out, "loop(store, out)")
     if config is None:
-        config = looping.LoopConfig(MiningConfig(encoder="bundled"), EncoderConfig())
+        config = looping.LoopConfig(MiningConfig(encoder=("bundled",)), EncoderConfig())
     chosen = configured(looping.LoopConfig, config, settings)
     with progress_for(progress) as reports:
         return looping.loop(path_of(store), Path(out), chosen, reports)

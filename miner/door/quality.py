@@ -110,7 +110,9 @@ def calibrate(
     The rate is the false-negative rate that the labels of the run predict, or, if it has none, the
     hidden-positive rate, of which half of the queries chooses and the other half confirms. With `target=None`
     the rules with the lowest rate at the run's own coverage. `run.decide(rules=found.chosen.rules)` applies
-    them. Settings are those of CalibrationConfig. Raises UsageError if no setting meets the target.
+    them. If the run has several scorers, `separation` says how well each separates hidden positives, and the
+    rules may name another one that decides. Settings are those of CalibrationConfig. Raises UsageError if no
+    setting meets the target.
     """
     chosen = configured(CalibrationConfig, config, settings)
     with progress_for(progress) as reports, opened(store, reports) as found:

@@ -14,10 +14,7 @@ from miner.evaluation.result import TASKS, Encode, Evaluation
 from miner.evaluation.retrieval import retrieval_task
 from miner.evaluation.similarity import similarity_task
 from miner.models.cached_encoder import CachedEncoder
-from miner.models.encoder import Encoder
-from miner.models.kinds import is_reranker
-from miner.models.names import resolve
-from miner.models.reranker import Reranker
+from miner.models.loading import AnyEncoder, AnyReranker, names_reranker, open_encoder, open_reranker
 from miner.models.similarity import COSINE
 from miner.ranges import COUNT, DEPTH, SEED, check_fields, known_keywords, within
 from miner.store.corpus import require_judgments, split_facts
@@ -32,7 +29,7 @@ _GRADES = 3
 _PER_QUERY = 2
 """Similarity pairs per query at most; a query whose pool of documents was graded has more."""
 
-Model = Encoder | Reranker
+Model = AnyEncoder | AnyReranker
 
 
 @known_keywords
@@ -79,9 +76,9 @@ def open_models(names: Sequence[str], task: str, progress: Progress = SILENT) ->
     Notes models that are the same as the first. Raises UsageError if they are of both kinds or do not fit the
     task, and ModelError if a model does not exist.
     """
-    kinds = [is_reranker(resolve(name).path) if task == AUTO else task == "reranking" for name in names]
+    kinds = [names_reranker(name) if task == AUTO else task == "reranking" for name in names]
     for name, reranks in zip(names, kinds, strict=True):
-        if task not in (AUTO, "reranking") and is_reranker(resolve(name).path):
+        if task not in (AUTO, "reranking") and names_reranker(name):
             raise UsageError(
                 f"{name} is a reranker: it has no vectors for the task {task}", "use --set task=reranking"
             )
@@ -91,7 +88,10 @@ def open_models(names: Sequence[str], task: str, progress: Progress = SILENT) ->
                 f"{one} is a reranker and {other} an encoder: their measures are not comparable",
                 "evaluate them one at a time, or name models of one kind",
             )
-    models: list[Model] = [Reranker(name) if kinds[0] else Encoder(name) for name in names]
+    models: list[Model] = [
+        open_reranker(name, progress=progress) if kinds[0] else open_encoder(name, progress=progress)
+        for name in names
+    ]
     for model in models[1:]:
         if model.fingerprint == models[0].fingerprint:
             same = "the same model" if model.name == models[0].name else f"the same model as {models[0].name}"
@@ -108,7 +108,7 @@ def measure(
     split lacks what the task needs.
     """
     fingerprints = [model.fingerprint for model in models]
-    rerankers = [model for model in models if isinstance(model, Reranker)]
+    rerankers = [model for model in models if isinstance(model, AnyReranker)]
     with store.snapshot():
         seen = [seen_positives(store, one, config.split) for one in fingerprints]
         if rerankers:
@@ -130,7 +130,7 @@ def measure(
         encoders = [
             CachedEncoder(store.vectors, model, progress=progress)
             for model in models
-            if isinstance(model, Encoder)
+            if isinstance(model, AnyEncoder)
         ]
         results = [task.measure(encode, encode.similarity) for encode in encoders]
         for encode in encoders:

@@ -20,7 +20,7 @@ from miner.evaluation.evaluate import (
     warnings,
 )
 from miner.evaluation.result import Evaluation
-from miner.models.reranker import Reranker
+from miner.models.loading import AnyReranker
 from miner.ranges import split_name
 from miner.reporting.tables import short_names, signed
 from miner.stats import Difference
@@ -123,7 +123,7 @@ def evaluate_on(
             task_of_split(store, own)
     sections = [_section(data, models, own, progress) for data, own in zip(splits, settings, strict=True)]
     facts = tuple(
-        ModelFacts(m.name, m.fingerprint, m.dtype, None if isinstance(m, Reranker) else m.similarity)
+        ModelFacts(m.name, m.fingerprint, m.dtype, None if isinstance(m, AnyReranker) else m.similarity)
         for m in models
     )
     return EvaluationReport(facts, tuple(sections))

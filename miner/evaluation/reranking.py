@@ -19,7 +19,8 @@ from miner.evaluation.ranking import Ints, QueryPairs
 from miner.evaluation.result import Evaluation, Floats, from_values
 from miner.evaluation.retrieval import RetrievalTask, distinct, task_of
 from miner.models.constant import same_score
-from miner.models.reranker import Reranker
+from miner.models.loading import AnyReranker
+from miner.models.served import require_same_model
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import Bm25Config
 from miner.retrieval.search import chunk_ranges
@@ -105,13 +106,14 @@ def _candidates(bm25: Bm25, task: RetrievalTask, chunk: range, depth: int, wante
 
 
 def rerank(
-    store: Database, reranker: Reranker, task: RerankingTask, known: pa.Table, progress: Progress = SILENT
+    store: Database, reranker: AnyReranker, task: RerankingTask, known: pa.Table, progress: Progress = SILENT
 ) -> Evaluation:
     """Scores the candidates and returns the measures.
 
     Pairs whose score is in `known` (`evaluating.known_scores`) are not scored again. New scores are added to
     the store after each chunk. If another process writes to it, they are added later or not at all.
     """
+    require_same_model(store.vectors, reranker, progress)
     judgments, pairs = task.retrieval.judgments, task.candidates
     query_ids, doc_ids = pa.array(judgments.query_ids), pa.array(judgments.doc_ids)
     scores = np.full(len(pairs.query), np.nan)

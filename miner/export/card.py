@@ -13,11 +13,12 @@ from miner.errors import counted
 from miner.export import certificate
 from miner.export.config import Plan
 from miner.export.manifest import LeftOut, Manifest
-from miner.export.scorer import BM25, ENCODER, RERANKER, scorer_of_manifest
+from miner.export.teacher import BM25, ENCODER, IMPORTED, RERANKER, teacher_of_manifest
 from miner.models.similarity import SCORES
 from miner.reporting.cards import dataset_front_matter
 from miner.reporting.tables import markdown_table, shortened
 from miner.schema import Reason
+from miner.store import scorers
 
 SHOWN = 400
 """How many characters of a text the example and the settings show."""
@@ -41,14 +42,24 @@ _MEANINGS: Mapping[str, str] = {
     Reason.RELATIVE_PERCENTILE: "too close to the positive in percentiles of all positives' scores",
     Reason.DUPLICATE_OF_CANDIDATE: "a copy of a better-ranked candidate of the query",
     Reason.DOCUMENT_CAP: "the document is already a negative of as many queries as allowed",
+    Reason.NOT_RERANKED: "the reranker did not score it, as it ranks too low",
+    Reason.AGREE: "too few scorers put it below the positive",
     Reason.NOT_SCORED: "the candidate or the query's positives have no finite score",
 }
 
+_KINDS: Mapping[str, str] = {
+    **dict.fromkeys(scorers.ENCODERS, "encoder"),
+    scorers.VECTORS: "vectors",
+    scorers.IMPORTED: "candidates",
+    RERANKER: "reranker",
+}
+"""What the kinds of scorers are called in a card."""
 _SCORES: Mapping[str, str] = {
     RERANKER: "The scores are those of the reranker `{name}`.",
     ENCODER: "The scores are {scores} of the encoder `{name}`: a model trained on them imitates it.",
     BM25: "The scores are BM25's: they depend only on the words that query and document share, and so do "
     "the margins that a model learns from them.",
+    IMPORTED: "The scores are those of `{name}`, which were given.",
 }
 
 
@@ -156,14 +167,14 @@ def _training(manifest: Manifest, plan: Plan, path: str) -> str:
     text = plan.form.scored_training if plan.shape.scores else plan.form.training
     parts = ["## Train", text.format(file=path, group=plan.shape.negatives + 1)]
     if plan.shape.scores:
-        scorer = scorer_of_manifest(manifest)
-        parts.append(_SCORES[scorer.kind].format(name=scorer.name, scores=SCORES[scorer.similarity]))
+        teacher = teacher_of_manifest(manifest)
+        parts.append(_SCORES[teacher.kind].format(name=teacher.name, scores=SCORES[teacher.similarity]))
     return "\n\n".join(parts)
 
 
 def _mining(manifest: Manifest) -> str:
-    run, models = manifest["run"], manifest["models"]
-    names = [f"- {kind}: `{model['name'] or model['fingerprint']}`" for kind, model in models.items()]
+    run = manifest["run"]
+    names = [f"- {_KINDS[one['kind']]}: `{one['name']}`" for one in manifest["scorers"] if "name" in one]
     wanted, short = run["negatives"], manifest["shortfalls"]["queries"]
     parts = [
         f"""## How it was mined

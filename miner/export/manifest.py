@@ -15,7 +15,7 @@ import pyarrow as pa
 from miner.export import certificate
 from miner.export.config import Plan
 from miner.store.database import Database
-from miner.store.models import model_name, model_similarity
+from miner.store.models import described_scorer
 from miner.store.runs import StoredRun
 from miner.store.triplets import TripletCounts
 from miner.store.verdicts import negative_counts, reason_counts, shortfall_reasons
@@ -64,8 +64,6 @@ def build(store: Database, plan: Plan, counts: TripletCounts, rows: int, folder:
 
 
 def _run_facts(store: Database, run: StoredRun) -> dict[str, Any]:
-    models = {"encoder": run.encoder, "reranker": run.reranker}
-    similarity = model_similarity(store, run.encoder)
     found = negative_counts(store, run)
     short = sum(queries for negatives, queries in found.items() if negatives < run.negatives)
     return {
@@ -81,12 +79,8 @@ def _run_facts(store: Database, run: StoredRun) -> dict[str, Any]:
             "inputs": run.inputs,
             "versions": run.versions,
         },
-        "models": {
-            kind: {"name": model_name(store, fingerprint), "fingerprint": fingerprint}
-            | ({"similarity": similarity} if kind == "encoder" and similarity else {})
-            for kind, fingerprint in models.items()
-            if fingerprint is not None
-        },
+        "scorers": [described_scorer(store, one) for one in run.scorers],
+        "decided_by": run.deciding.name,
         "candidates": reason_counts(store, run),
         "shortfalls": {"queries": short, "reasons": shortfall_reasons(store, run)},
         "certificate": certificate.facts(store, run),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from miner.ranges import (
     Range,
     check_fields,
     known_keywords,
+    literal,
     number,
     whole,
 )  # fmt: skip
@@ -26,7 +27,7 @@ from miner.retrieval.config import Bm25Config
 from miner.retrieval.index import check_index
 
 REFERENCE_POSITIVES = ("lowest", "median", "best", "each")
-STRATEGIES = ("top", "random", "ambiguous")
+STRATEGIES = ("top", "random", "ambiguous", "stratified", "mixed")
 
 
 def key(
@@ -56,10 +57,11 @@ class Rules:
 
     Naming a rule replaces the default rule: `Rules()` has a relative margin of 0.05, `Rules(percentile=5)`
     has a percentile and no margin, `Rules(relative_margin=None)` has no rule. Every field but
-    `reference_positive` is a rule. An object holds the rules in force, so `dataclasses.replace` keeps those
-    that it does not name.
+    `decide_by` and `reference_positive` is a rule. An object holds the rules in force, so
+    `dataclasses.replace` keeps those that it does not name.
     """
 
+    decide_by: str | None = key(None, "The scorer whose scores the rules look at [default: the last].")
     reference_positive: str = key(
         "lowest", "The positive of a query that margins are measured from.", REFERENCE_POSITIVES
     )
@@ -89,6 +91,13 @@ class Rules:
         within=FINITE,
     )
 
+    agree: int | None = key(
+        None,
+        "Drop candidates unless this many scorers put them below the reference positive, each by its own "
+        "percentile among the positives.",
+        within=COUNT,
+    )
+
     def __post_init__(self) -> None:
         if self.relative_margin is _UNSET:
             others = (getattr(self, name) != off for name, off in RULES.items() if name != "relative_margin")
@@ -96,8 +105,10 @@ class Rules:
         check_fields(self)
 
 
+_BASES = ("decide_by", "reference_positive")
+"""The other fields of `Rules`: what the rules compare."""
 RULES: dict[str, Any] = {
-    f.name: 0 if f.name == "skip_top" else None for f in fields(Rules) if f.name != "reference_positive"
+    f.name: 0 if f.name == "skip_top" else None for f in fields(Rules) if f.name not in _BASES
 }
 """Every rule, with the value that turns it off."""
 
@@ -109,6 +120,7 @@ def named_rules(rules: Rules) -> dict[str, Any]:
     is turned off by name.
     """
     values = {part.name: getattr(rules, part.name) for part in fields(Rules)}
+    values = {name: value for name, value in values.items() if name != "decide_by" or value is not None}
     on = {name: value for name, value in values.items() if name not in RULES or value != RULES[name]}
     return on if any(name in RULES for name in on) else values
 
@@ -116,10 +128,20 @@ def named_rules(rules: Rules) -> dict[str, Any]:
 def with_rules(rules: Rules, values: Mapping[str, Any]) -> Rules:
     """Returns the rules with new values; if `values` turn a rule on, they replace all rules in force.
 
-    Values that only turn rules off, or only name the reference positive, leave the other rules in force.
+    Values that only turn rules off, or only name the scorer or the reference positive, leave the other rules
+    in force.
     """
     replaces = any(name in RULES and value != RULES[name] for name, value in values.items())
     return replace(rules, **(RULES if replaces else {}) | dict(values))
+
+
+def parse_quota(text: str) -> tuple[str, int]:
+    """Returns the scorer and the number of a quota such as `bm25=2`; raises UsageError for another form."""
+    name, _, number = text.rpartition("=")
+    most = NATURAL.parse(number)
+    if not name or most is None:
+        raise UsageError(f"quota {literal(text)} is not SCORER=N", "write a scorer and a number: bm25=2")
+    return name, int(most)
 
 
 @known_keywords
@@ -129,7 +151,15 @@ class Selection:
 
     negatives: int = key(5, "Negatives per query.", within=whole(1, 10_000))
     strategy: str = key(
-        "top", "Select the hardest first, at random, or near the positive (SimANS).", STRATEGIES
+        "top",
+        "Select the hardest, random ones, those near the positive (SimANS), ones spread evenly over the "
+        "scores, or hard and easy ones.",
+        STRATEGIES,
+    )
+    easy_share: float = key(
+        0.4,
+        "mixed: share of a query's negatives that are drawn at random from all but the hardest candidates.",
+        within=SHARE,
     )
     ambiguous_a: float = key(
         1.0, "SimANS a: how strongly to prefer a difference of b.", within=number(0, 1_000_000)
@@ -137,11 +167,10 @@ class Selection:
     ambiguous_b: float = key(
         0.0, "SimANS b: preferred difference from the positive's score.", within=number(-1_000_000, 1_000_000)
     )
-    bm25_quota: int | None = key(
-        None, "Per query, at most this many negatives that BM25 ranks best.", within=NATURAL
-    )
-    dense_quota: int | None = key(
-        None, "Per query, at most this many negatives that the encoder ranks best.", within=NATURAL
+    quota: tuple[str, ...] = key(
+        (),
+        "Per query, at most N negatives that a retriever ranks best: SCORER=N, such as bm25=2. Repeatable.",
+        kind=tuple,
     )
     document_cap: int | None = key(
         None, "Select a document as a negative at most this often.", within=NATURAL
@@ -152,7 +181,11 @@ class Selection:
     seed: int = key(13, "Seed of every random choice.", within=whole(0, 2**63 - 1))
 
     def __post_init__(self) -> None:
+        if isinstance(self.quota, str):
+            object.__setattr__(self, "quota", (self.quota,))
         check_fields(self)
+        for text in self.quota:
+            parse_quota(text)
 
 
 @known_keywords
@@ -174,18 +207,52 @@ class MiningConfig:
     bm25_b: float = key(0.75, "BM25 length normalisation.", within=SHARE)
     stemmer: str = key("english", "Snowball stemmer for BM25, or none.")
     stopwords: str = key("english", "Language of the stop words that BM25 ignores, or none.")
-    encoder: str | None = key(None, "Encoder for dense candidates: hub id, folder, or bundled.")
+    encoder: Sequence[str] = key(
+        (),
+        "Encoder that finds candidates: hub id, folder, bundled, or URL#MODEL of a server. Repeatable.",
+        kind=tuple,
+    )
     encoder_revision: str | None = key(None, "Branch, tag or commit of a hub encoder.")
+    dimension: int | None = key(
+        None, "Use the first numbers of the encoder's vectors only (Matryoshka).", within=COUNT
+    )
+    token_dtype: str = key(
+        "fp32",
+        "Precision of the cached token vectors of a multi-vector encoder. fp16: half the size, and scores "
+        "that differ by up to 0.03 %.",
+        ("fp32", "fp16"),
+    )
+    vectors: Sequence[str] = key(
+        (), "Folder with vectors of the documents and queries, by id. Repeatable.", kind=tuple
+    )
+    candidates: Sequence[str] = key(
+        (),
+        "Candidates of another retriever: a TREC run, a table, or a set with scores. Repeatable.",
+        kind=tuple,
+    )
     dtype: str = key("auto", "Model precision. auto: bf16 if the hardware supports it, else fp32.", DTYPES)
     query_prompt: str | None = key(None, "Text before every query, for the encoder [default: the model's].")
     document_prompt: str | None = key(
         None, "Text before every document, for the encoder [default: the model's]."
     )
     index: str = key("Flat", "Flat (exact), or a FAISS factory string such as IVF1024,SQfp16.")
-    reranker: str | None = key(None, "Cross-encoder that scores the candidates: hub id or folder.")
+    reranker: Sequence[str] = key(
+        (),
+        "Reranker that scores the candidates: hub id, folder, or URL#MODEL of a server. Repeatable.",
+        kind=tuple,
+    )
+    instruction: str | None = key(
+        None, "Instruction for rerankers that take one, in place of their own prompt."
+    )
     reranker_revision: str | None = key(None, "Branch, tag or commit of a hub reranker.")
     rerank_depth: int | None = key(
         None, "Rerank and keep only this many candidates, by fused rank.", within=DEPTH
+    )
+    cascade_depth: int | None = key(
+        None,
+        "With several rerankers, each later one scores this many candidates per query, the best by the one "
+        "before it [default: all].",
+        within=DEPTH,
     )
     overlaps: bool = key(
         True, "Exclude documents that contain a positive or are contained in one.", kind=bool
@@ -197,6 +264,10 @@ class MiningConfig:
     selection: Selection = field(default_factory=Selection)
 
     def __post_init__(self) -> None:
+        for name in SEVERAL:
+            value = getattr(self, name)
+            if value is None or isinstance(value, str):
+                object.__setattr__(self, name, () if value is None else (value,))
         check_fields(self)
         check(self)
 
@@ -207,6 +278,8 @@ class MiningConfig:
         return Bm25Config(self.bm25_backend, variant, self.bm25_k1, self.bm25_b, self.stemmer, self.stopwords)
 
 
+SEVERAL = ("encoder", "vectors", "candidates", "reranker")
+"""The settings that name scorers; one text stands for a list of one, None for an empty list."""
 TABLES: Tables = {
     "": settings_of(MiningConfig),
     "rules": settings_of(Rules),
@@ -221,8 +294,20 @@ _TABLE_OF = {key: table for table, settings in TABLES.items() for key in setting
 def check(config: MiningConfig) -> None:
     """Raises UsageError for an invalid value, with the key and the values that it accepts."""
     rules = config.rules
-    if not config.bm25 and not config.encoder:
-        raise UsageError("there is nothing to search with", "name an encoder, or leave BM25 on")
+    if not (config.bm25 or config.encoder or config.vectors or config.candidates):
+        raise UsageError(
+            "there is nothing to search with", "name an encoder, vectors or candidates, or leave BM25 on"
+        )
+    for name in ("encoder_revision", "query_prompt", "document_prompt"):
+        if getattr(config, name) is not None and len(config.encoder) > 1:
+            raise UsageError(
+                f"{name} is for one encoder, and {len(config.encoder)} are named",
+                "leave it out: each encoder then has its own",
+            )
+    if config.reranker_revision is not None and len(config.reranker) > 1:
+        raise UsageError(
+            f"reranker_revision is for one reranker, and {len(config.reranker)} are named", "leave it out"
+        )
     check_index(config.index)
     if rules.max_rank is not None and rules.max_rank <= rules.skip_top:
         raise UsageError(f"max_rank must be above skip_top ({rules.skip_top}), got {rules.max_rank}")
@@ -233,13 +318,12 @@ def check(config: MiningConfig) -> None:
 
 def _check_effects(config: MiningConfig) -> None:
     """Raises UsageError for a setting that would have no effect."""
-    selection = config.selection
-    for_encoder = ("encoder_revision", "query_prompt", "document_prompt", "index")
+    for_encoder = ("encoder_revision", "query_prompt", "document_prompt", "dimension", "token_dtype")
     groups: tuple[tuple[object, str, Any, tuple[str, ...]], ...] = (
         (config.encoder, "an encoder", config, for_encoder),
-        (config.reranker, "a reranker", config, ("reranker_revision", "rerank_depth")),
-        (config.bm25, "BM25", selection, ("bm25_quota",)),
-        (config.encoder, "an encoder", selection, ("dense_quota",)),
+        (config.encoder or config.vectors, "an encoder or vectors", config, ("index",)),
+        (config.reranker, "a reranker", config, ("reranker_revision", "rerank_depth", "instruction")),
+        (len(config.reranker) > 1, "a second reranker", config, ("cascade_depth",)),
     )
     for present, what, part, names in groups:
         defaults = {f.name: f.default for f in fields(part)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -12,15 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.arrays import joined_ranges, positions
+from miner.arrays import as_lists, joined_ranges
 from miner.engine.work import ordered_map, worker_count
+from miner.errors import UsageError, listed, near, shown
 from miner.mining import rules as ruling
-from miner.mining.config import MiningConfig
-from miner.mining.selection import Kept, select
-from miner.schema import CANDIDATES_PER_QUERY, SUSPECTED, Reason
+from miner.mining.config import MiningConfig, Rules
+from miner.mining.selection import Kept, quotas, select
+from miner.schema import CANDIDATES_PER_QUERY, CODES, SUSPECTED, Reason
 from miner.store import evidence as stored
-from miner.store.corpus import document_ids
 from miner.store.database import Database
+from miner.store.runs import StoredRun
+from miner.store.scorers import Scorer
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -117,9 +119,36 @@ class Positives:
 
 @dataclass(frozen=True)
 class Documents:
-    """The ids of all documents, sorted."""
+    """The documents that are candidates of a set of evidence, sorted by id."""
 
+    numbers: Ints
+    """The number of each in the evidence, ascending."""
     ids: pa.Array
+
+    @classmethod
+    def of(cls, store: Database, evidence: str) -> Documents:
+        """Returns those of a set of evidence."""
+        table = stored.pool_documents(store, evidence)
+        return cls(table["doc_no"].to_numpy().astype(np.int64), table["doc_id"].combine_chunks())
+
+    @cached_property
+    def _index_of(self) -> Ints:
+        index_of = np.full(int(self.numbers.max(initial=-1)) + 1, -1, dtype=np.int64)
+        index_of[self.numbers] = np.arange(len(self.numbers))
+        return index_of
+
+    def indices_of(self, numbers: Ints) -> Ints:
+        """Returns the index among these documents of the document with each number."""
+        return np.asarray(self._index_of[numbers])
+
+    def indices(self, candidates: pa.Table) -> Ints:
+        """Returns the index among these documents of each candidate's document."""
+        return self.indices_of(candidates["doc_no"].to_numpy())
+
+    def ids_of(self, candidates: pa.Table) -> pa.ChunkedArray:
+        """Returns the id of each candidate's document, dictionary-encoded."""
+        indices = pa.array(self.indices(candidates).astype(np.int32))
+        return pa.chunked_array([pa.DictionaryArray.from_arrays(indices, self.ids)])
 
     @cached_property
     def hashes(self) -> Hashes:
@@ -133,59 +162,130 @@ class Decision:
 
     decisions: pa.Table
     """query_no, codes."""
-    triplets: pa.Table
-    """As `schema.TRIPLETS`, plain ids."""
+    selected: pa.Table
+    """As `schema.SELECTED`."""
 
 
-def deciding_score(config: MiningConfig) -> str:
-    """Returns the name of the score that rules look at: `rerank`, `dense` or `bm25`."""
-    if config.reranker:
-        return "rerank"
-    return "dense" if config.encoder else "bm25"
+def deciding_scorer(scorers: Sequence[Scorer], config: MiningConfig) -> Scorer:
+    """Returns the scorer whose scores the rules look at: the one that is named, else the last.
 
-
-def decide(store: Database, evidence: str, reranker: str | None, config: MiningConfig) -> Iterator[Decision]:
-    """Yields the decisions over one set of evidence, slice by slice, in order of query.
-
-    `reranker` is the fingerprint of the reranker whose scores decide, if the configuration has one.
+    Raises UsageError if none has the name.
     """
-    for _, decision in decide_each(store, evidence, reranker, [config]):
+    name = config.rules.decide_by
+    if name is None:
+        return scorers[-1]
+    for one in scorers:
+        if one.name == name:
+            return one
+    names = [one.name for one in scorers]
+    raise UsageError(
+        f"no scorer '{shown(name)}' decides here{near(name, names)}", f"scorers: {listed(names)}"
+    )
+
+
+def decide(store: Database, run: StoredRun, config: MiningConfig) -> Iterator[Decision]:
+    """Yields the decisions over the evidence of a run, slice by slice, in order of query."""
+    for _, decision in decide_each(store, run, [config]):
         yield decision
 
 
 def decide_each(
-    store: Database, evidence: str, reranker: str | None, configs: Sequence[MiningConfig]
+    store: Database, run: StoredRun, configs: Sequence[MiningConfig]
 ) -> Iterator[tuple[int, Decision]]:
     """Yields the decisions of several configurations, which differ in rules and selection alone.
 
-    Each comes with the number of its configuration. The evidence is read once.
+    Each comes with the number of its configuration. One scorer decides in all of them. The evidence is read
+    once.
     """
-    first = configs[0]
-    positives = Positives(stored.scored_positives(store, evidence, deciding_score(first), reranker))
-    documents = Documents(document_ids(store))
-    deciders = [Decider(positives, documents, config) for config in configs]
-    for candidates in candidate_pieces(store, evidence, reranker, first, positives.queries):
+    scorer = deciding_scorer(run.scorers, configs[0])
+    others = run.scorers if any(config.rules.agree is not None for config in configs) else ()
+    ranks = any(_needs_ranks(config) for config in configs)
+    positives = Positives(stored.scored_positives(store, run, scorer, others))
+    documents = Documents.of(store, run.evidence)
+    deciders = [Decider(positives, documents, config, run.scorers) for config in configs]
+    for candidates in candidate_pieces(store, run, scorer, positives.queries, others, ranks):
         for number, decider in enumerate(deciders):
             for decision in decider.decide(candidates):
                 yield number, decision
 
 
 def candidate_pieces(
-    store: Database, evidence: str, reranker: str | None, config: MiningConfig, queries: int
+    store: Database,
+    run: StoredRun,
+    scorer: Scorer,
+    queries: int,
+    others: Sequence[Scorer] = (),
+    ranks: bool = True,
 ) -> Iterator[pa.Table]:
     """Yields the candidates as `stored.scored_candidates`, of whole queries, a few million at a time."""
-    per_query = stored.candidate_count(store, evidence) // max(1, queries) + 1
+    per_query = stored.candidate_count(store, run.evidence) // max(1, queries) + 1
     step = max(1, _ROWS // per_query)
     for first in range(0, queries, step):
-        bounds = first * CANDIDATES_PER_QUERY, (first + step) * CANDIDATES_PER_QUERY
-        yield stored.scored_candidates(store, evidence, deciding_score(config), reranker, *bounds)
+        yield stored.scored_candidates(store, run, scorer, first, first + step, others=others, ranks=ranks)
+
+
+def _needs_ranks(config: MiningConfig) -> bool:
+    """Returns whether the ranks by retrievers make a difference."""
+    return bool(config.rules.skip_top or config.rules.max_rank is not None or config.selection.quota)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What each scorer says of the known positives, for the rule `agree`."""
+
+    scorers: Sequence[Scorer]
+    known: Sequence[Floats]
+    """By scorer: its finite scores of all positives, ascending."""
+    references: Sequence[Floats]
+    """By scorer: the score of each group's reference positive; NaN without one."""
+
+    @classmethod
+    def of(cls, positives: Positives, scorers: Sequence[Scorer], rules: Rules) -> Agreement:
+        """Returns what holds for these positives; raises UsageError if the rule needs more scorers."""
+        if (rules.agree or 0) > len(scorers):
+            raise UsageError(
+                f"agree {rules.agree} needs as many scorers, and the run has {len(scorers)}",
+                "use a smaller number, or mine with more scorers",
+            )
+        known, references = [], []
+        own = np.ones(len(positives.owner), dtype=np.bool_)
+        if positives.stand_in is not None:
+            own = ~positives.stand_in
+        for scorer in scorers:
+            score = np.asarray(positives.table[stored.score_of(scorer)].to_numpy(), dtype=np.float64)
+            known.append(np.sort(score[own & np.isfinite(score)]))
+            kind = rules.reference_positive
+            references.append(
+                score
+                if kind == "each"
+                else ruling.reference_scores(positives.owner, score, positives.queries, kind)
+            )
+        return cls(scorers, known, references)
+
+    def count(self, candidates: pa.Table, rows: Ints, group: Ints) -> Ints:
+        """Returns how many scorers put each row of the candidates below its group's reference positive."""
+        agreeing = np.zeros(len(rows), dtype=np.int64)
+        for scorer, known, reference in zip(self.scorers, self.known, self.references, strict=True):
+            score = np.asarray(candidates[stored.score_of(scorer)].to_numpy(), dtype=np.float64)[rows]
+            both = np.isfinite(score) & np.isfinite(reference[group])
+            lower = ruling.distribution(known, score) < ruling.distribution(known, reference[group])
+            agreeing += both & lower
+        return agreeing
 
 
 class Decider:
     """Decides over candidates, in order of query, given the known positives."""
 
-    def __init__(self, positives: Positives, documents: Documents, config: MiningConfig) -> None:
+    def __init__(
+        self, positives: Positives, documents: Documents, config: MiningConfig, scorers: Sequence[Scorer]
+    ) -> None:
         self._positives, self._documents, self._config = positives.scored, documents, config
+        self._quotas = quotas(config.selection, scorers)
+        self._agreement = None
+        if config.rules.agree is not None:
+            self._agreement = Agreement.of(self._positives, scorers, config.rules)
+        is_reranker = deciding_scorer(scorers, config).is_reranker
+        self._unknown = Reason.NOT_RERANKED if is_reranker else Reason.NOT_SCORED
         kind = config.rules.reference_positive
         owned = self._positives.owner, self._positives.score, positives.queries
         self._reference = ruling.reference_scores(*owned, kind)
@@ -199,7 +299,8 @@ class Decider:
 
         def _decide(part: pa.Table) -> Decision:
             known = self._positives, self._documents, self._reference, self._median
-            return _Slice(part, *known, self._config).decide(self._served)
+            rest = self._config, self._quotas, self._unknown, self._agreement
+            return _Slice(part, *known, *rest).decide(self._served)
 
         yield from ordered_map(_decide, _slices(candidates), workers)
 
@@ -226,6 +327,11 @@ class _Slice:
     median: Floats
     """Median score of each query's positives."""
     config: MiningConfig
+    quotas: Mapping[int, int]
+    """The most negatives that a retriever, by number, may rank best."""
+    unknown: Reason
+    """Why a candidate is dropped that the deciding scorer did not score."""
+    agreement: Agreement | None
 
     @cached_property
     def _query(self) -> Ints:
@@ -238,20 +344,25 @@ class _Slice:
 
     @cached_property
     def _doc(self) -> Ints:
-        return positions(self.candidates["doc_id"], self.documents.ids).astype(np.int64)
+        return self.documents.indices(self.candidates)
 
     def decide(self, served: Ints) -> Decision:
         """Returns the decision; with a document cap, adds to the counts in `served`."""
-        codes = self._excluded()
-        codes[(codes == ruling.KEPT) & self._not_scored()] = ruling.REASONS.index(Reason.NOT_SCORED)
+        codes: ruling.Codes = self.candidates["exclusion"].to_numpy().astype(np.int16)
+        free = codes == ruling.KEPT
+        if self.candidates["score"].null_count:
+            codes[free & self.candidates["score"].is_null().to_numpy()] = CODES[self.unknown]
+            free = codes == ruling.KEPT
+        codes[free & self._not_scored()] = CODES[Reason.NOT_SCORED]
         rows, group, reference = self._units(np.flatnonzero(codes == ruling.KEPT))
-        best_rank = self.candidates["best_rank"].to_numpy().astype(np.int64)
+        best_rank = self._ranks("best_rank")[rows]
         judged = self.candidates["judged_negative"].to_numpy()
-        scored = ruling.Scored(self._score[rows], reference, best_rank[rows], judged[rows])
+        agreeing = None if self.agreement is None else self.agreement.count(self.candidates, rows, group)
+        scored = ruling.Scored(self._score[rows], reference, best_rank, judged[rows], agreeing)
         ruled = ruling.apply(self.config.rules, scored, self.positives.sorted_scores)
         passed = np.flatnonzero(ruled == ruling.KEPT)
         kept = self._kept(rows[passed], group[passed], reference[passed])
-        chosen, slots = select(kept, self.config.selection, served)
+        chosen, slots = select(kept, self.config.selection, served, self.quotas)
         ruled[passed[slots < 0]] = ruling.REASONS.index(Reason.DOCUMENT_CAP)
         suspected = np.isin(ruled, ruling.TOO_HIGH) & (scored.score > self.median[self._query[rows]])
         # A candidate is kept if any of its groups keeps it, else it has the reason of the last group.
@@ -259,24 +370,14 @@ class _Slice:
         codes[rows[ruled == ruling.KEPT]] = ruling.KEPT
         return Decision(
             self._decisions(codes, rows[suspected], rows[passed], slots),
-            self._triplets(rows[passed[chosen]], kept.group[chosen], slots[chosen]),
+            self._selected(rows[passed[chosen]], kept.group[chosen], slots[chosen]),
         )
 
     def _not_scored(self) -> npt.NDArray[np.bool_]:
-        """Which candidates, or all positives of their query, were scored without a finite score."""
+        """Which candidates, or all positives of their query, have no finite score."""
         unscored = ~np.isfinite(self._score)
-        if self.candidates["score"].null_count:
-            unscored &= self.candidates["score"].is_valid().to_numpy()
         nothing_to_compare = np.isnan(self.median)
         return unscored | nothing_to_compare[self._query] if nothing_to_compare.any() else unscored
-
-    def _excluded(self) -> ruling.Codes:
-        """Each candidate's exclusion as the code of its reason, KEPT if it has none."""
-        exclusion = self.candidates["exclusion"].combine_chunks()
-        known = [str(reason) for reason in ruling.REASONS]
-        code_of = np.array([*map(known.index, exclusion.dictionary.to_pylist()), ruling.KEPT], dtype=np.int16)
-        codes: ruling.Codes = code_of[exclusion.indices.fill_null(len(code_of) - 1).to_numpy()]
-        return codes
 
     def _units(self, rows: Ints) -> tuple[Ints, Ints, Floats]:
         """Returns rows of candidates, the group of each, and the score of its reference positive.
@@ -294,11 +395,17 @@ class _Slice:
         return rows, group, self.positives.score[group]
 
     def _kept(self, rows: Ints, group: Ints, reference: Floats) -> Kept:
-        bm25_best = self.candidates["bm25_best"].to_numpy()
+        scorer = self._ranks("best_scorer")
         key = np.zeros(len(rows), dtype=np.uint64)
         if self.config.selection.strategy != "top":
             key = self._keys[rows]
-        return Kept(group, lambda: self._doc[rows], self._score[rows], reference, bm25_best[rows], key)
+        return Kept(group, lambda: self._doc[rows], self._score[rows], reference, scorer[rows], key)
+
+    def _ranks(self, name: str) -> Ints:
+        """Returns a column of ranks; ones if no setting depends on it and it was not read."""
+        if name not in self.candidates.column_names:
+            return np.ones(len(self.candidates), dtype=np.int64)
+        return np.asarray(self.candidates[name].to_numpy(), dtype=np.int64)
 
     @cached_property
     def _keys(self) -> Hashes:
@@ -322,8 +429,8 @@ class _Slice:
             }
         )
 
-    def _triplets(self, rows: Ints, group: Ints, slots: Ints) -> pa.Table:
-        """Every selected negative with its positives, by query, positive and slot."""
+    def _selected(self, rows: Ints, group: Ints, slots: Ints) -> pa.Table:
+        """Every positive with its negatives, by query and positive; the negatives by slot."""
         if self.config.rules.reference_positive == "each":
             positive, times = group, np.ones(len(rows), dtype=np.int64)
         elif self.config.selection.positives == "best":
@@ -334,15 +441,15 @@ class _Slice:
         rows, slots = np.repeat(rows, times), np.repeat(slots, times)
         order = np.lexsort((slots, positive))
         rows, positive = rows[order], positive[order]
+        owners, counts = np.unique(positive, return_counts=True)
         table = self.positives.table
         return pa.table(
             {
-                "query_id": table["query_id"].take(pa.array(positive)),
-                "positive_id": table["doc_id"].take(pa.array(positive)),
-                "negative_id": self.candidates["doc_id"].take(pa.array(rows)),
-                "positive_score": self.positives.score[positive],
-                "negative_score": self._score[rows],
-                "rank": slots[order].astype(np.int32),
+                "query_id": table["query_id"].take(pa.array(owners)),
+                "positive_id": table["doc_id"].take(pa.array(owners)),
+                "positive_score": self.positives.score[owners],
+                "doc_nos": as_lists(self.candidates["doc_no"].to_numpy()[rows], counts),
+                "scores": as_lists(self._score[rows], counts),
             }
         )
 

@@ -73,15 +73,24 @@ def differences(store: Database, before: str, after: str) -> Differences:
     )
 
 
+_OF_MODELS = ("dtype", "dimension", "token_dtype", "instruction")
+
+
 def changes(before: StoredRun, after: StoredRun) -> list[str]:
     """Returns the differences between two runs' inputs and settings, one phrase each."""
     old, new = _flat(before.config), _flat(after.config)
     changed = [change(key, old.get(key), new[key]) for key in new if old.get(key) != new[key]]
-    hashes = ("documents", "queries", "judgments", IDENTITY, "clusters", "encoder", "reranker")
-    moved = [key for key in hashes if before.inputs.get(key) != after.inputs.get(key) and key not in new]
-    weights = [key for key in ("encoder", "reranker") if before.inputs.get(key) != after.inputs.get(key)]
-    same_name = [key for key in weights if old.get(key) == new.get(key)]
-    return changed + [f"{key} changed" for key in moved] + [f"{key}'s weights changed" for key in same_name]
+    hashes = ("documents", "queries", "judgments", IDENTITY, "clusters")
+    moved = [key for key in hashes if before.inputs.get(key) != after.inputs.get(key)]
+    known = before.inputs.get("models", {})
+    weights = [
+        name for name, model in after.inputs.get("models", {}).items() if known.get(name, model) != model
+    ]
+    if any(old.get(key) != new.get(key) for key in _OF_MODELS):
+        weights = []  # another precision or instruction is another fingerprint of the same weights
+    return (
+        changed + [f"{key} changed" for key in moved] + [f"the weights of {name} changed" for name in weights]
+    )
 
 
 def change(key: str, before: object, after: object) -> str:

@@ -24,9 +24,9 @@ class Explanation(Readable):
     query_id: str
     query: str
     positives: pa.Table
-    """doc_id, bm25_score, dense_score, rerank_score, text."""
+    """doc_id, scores (a list of scorer, rank, score), text."""
     candidates: pa.Table
-    """slot, verdict, reason, doc_id, ranks and scores, text; selected candidates first."""
+    """slot, verdict, reason, doc_id, scores (a list of scorer, rank, score), text; selected ones first."""
 
     def as_text(self, limit: int = 30) -> str:
         """Returns the query, its positives and its candidates, at most `limit` of each."""
@@ -63,10 +63,10 @@ def _verdict(row: dict[str, Any]) -> str:
 
 def _scores(row: dict[str, Any]) -> str:
     parts = []
-    for name in ("bm25", "dense", "rerank"):
-        score, rank = row.get(f"{name}_score"), row.get(f"{name}_rank")
-        if score is not None:
-            parts.append(f"{name} {score:.3f}" + (f" (#{rank})" if rank else ""))
+    for one in row["scores"] or ():
+        if one["score"] is not None:
+            rank = f" (#{one['rank']})" if one["rank"] else ""
+            parts.append(f"{shown(one['scorer'])} {one['score']:.3f}{rank}")
     return ", ".join(parts)
 
 

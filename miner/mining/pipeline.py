@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,32 +19,44 @@ from miner.collection.exclusion import Exclusions
 from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, UsageError, counted, listed, near, printable, shown
 from miner.mining.config import MiningConfig
-from miner.mining.decide import decide, deciding_score
+from miner.mining.decide import decide, deciding_scorer
 from miner.mining.diff import changes
 from miner.mining.evidence import Searches, evidence_stage, gather
 from miner.mining.scoring import rerank
+from miner.mining.selection import quotas
 from miner.models.constant import same_score
+from miner.models.kinds import no_instruction
+from miner.models.names import file_name, scorer_name, unique_name
 from miner.models.vector_cache import note_truncated
 from miner.ranges import NO_VALUE
 from miner.reporting.tables import percent
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense
+from miner.retrieval.encoders import encoder_retriever
+from miner.retrieval.imported import Imported
+from miner.retrieval.multi_vector import MultiVector
 from miner.retrieval.search import Retriever, search, search_stage
+from miner.retrieval.sparse import Sparse
+from miner.retrieval.vectors import GivenVectors
+from miner.sources.candidates import read_candidates
+from miner.sources.vectors import read_vectors
 from miner.store import corpus, runs
 from miner.store.database import Database
 from miner.store.evidence import score_facts
-from miner.store.ledger import KEY, Stage
-from miner.store.models import model_name, record_model
+from miner.store.ledger import KEY
+from miner.store.models import record_model, shown_scorer
 from miner.store.pending import take_in_model
 from miner.store.runs import StoredRun
+from miner.store.scorers import BM25, Scorer
+from miner.store.tables import RERANKER
 from miner.text import fingerprint
 
 if TYPE_CHECKING:
-    from miner.models.encoder import Encoder
-    from miner.models.reranker import Reranker
+    from miner.models.loading import AnyReranker
 
-DECIDE_CODE = 3
+AnyEncoderRetriever = Dense | Sparse | MultiVector
+DECIDE_CODE = 4
 """Raised if the same evidence and rules give other triplets than before."""
 
 _LIBRARIES = ("hardneg-miner", "sentence-transformers", "torch", "bm25s", "duckdb", "numpy")
@@ -51,15 +64,38 @@ _LIBRARIES = ("hardneg-miner", "sentence-transformers", "torch", "bm25s", "duckd
 
 @dataclass(frozen=True)
 class _Models:
+    """The scorers of a run before it is stored, in order."""
+
     retrievers: tuple[Retriever, ...]
-    encoder: Dense | None
-    reranker: Reranker | None
+    rerankers: tuple[AnyReranker, ...]
 
     @property
-    def by_kind(self) -> dict[str, Encoder | Reranker]:
-        """The models in use, by their role: `encoder`, `reranker`."""
-        models = {"encoder": self.encoder.encoder if self.encoder else None, "reranker": self.reranker}
-        return {kind: model for kind, model in models.items() if model}
+    def encoders(self) -> list[AnyEncoderRetriever]:
+        """The retrievers that are encoders."""
+        return [one for one in self.retrievers if isinstance(one, Dense | Sparse | MultiVector)]
+
+    @property
+    def loaded(self) -> list[tuple[str, Any]]:
+        """The models in use, each with its role: `encoder` or `reranker`."""
+        encoders = [("encoder", one.encoder) for one in self.encoders]
+        return [*encoders, *(("reranker", one) for one in self.rerankers)]
+
+    def scorers(self) -> tuple[Scorer, ...]:
+        """Returns the scorers as a run stores them."""
+        found: list[Scorer] = []
+        for retriever in self.retrievers:
+            found.append(Scorer(len(found), retriever.name, retriever.kind, _identity(retriever)))
+        for reranker in self.rerankers:
+            name = unique_name(scorer_name(reranker.name), [one.name for one in found])
+            found.append(Scorer(len(found), name, RERANKER, reranker.fingerprint))
+        return tuple(found)
+
+
+def _identity(retriever: Retriever) -> str | None:
+    """Returns the fingerprint of an encoder, or of what was given; None for BM25."""
+    if isinstance(retriever, Dense | Sparse | MultiVector):
+        return retriever.encoder.fingerprint
+    return None if isinstance(retriever, Bm25) else fingerprint(dict(retriever.inputs()))
 
 
 def mine(
@@ -81,36 +117,37 @@ def mine(
     collection = Collection.load(store, config.split, config.queries, config.selection.seed)
     _require_known(config.protected, collection)
     models = _models(store, collection, config, workers, progress)
+    scorers = models.scorers()
+    decider = deciding_scorer(scorers, config).number
+    quotas(config.selection, scorers)
     judged = corpus.known_positives(store), corpus.known_negatives(store)
     exclusions = Exclusions(collection, *judged, config.overlaps, config.protected)
     expected = [search_stage(r, collection, config.depth).key for r in models.retrievers]
     evidence = evidence_stage(collection, expected, exclusions)
     previous = runs.runs(store)
-    described = _run_of(store, config, collection, models, evidence, name, progress)
+    _note_devices(store, models, progress)
+    inputs = {**collection.hashes, "models": {one.name: one.model for one in scorers if one.model}}
+    described = _described(store, config, inputs, _Over(evidence.key, scorers, decider), name)
     with _entered(store, described, progress) as run:
         if run.status == "done":
             progress.note(f"run {run.name} is already finished; there is nothing to do")
-            _note_scores(store, run, config, progress)
+            _note_scores(store, run, progress)
             return run
         if all(one.name != run.name for one in previous):
             _note_changes(previous, run, progress)
         searches = [search(store, r, collection, config.depth, progress) for r in models.retrievers]
         gather(store, evidence, Searches(models.retrievers, searches), exclusions, progress)
         _note_models(models, config, progress)
-        if models.reranker:
+        if models.rerankers:
+            depths = config.rerank_depth, config.cascade_depth
             rerank(
-                store,
-                models.reranker,
-                collection,
-                evidence.key,
-                config.rerank_depth,
-                workers=workers,
-                progress=progress,
+                store, models.rerankers, collection, evidence.key, depths, workers=workers, progress=progress
             )
-            if models.reranker.truncated:
-                longer = counted(models.reranker.truncated, "pair is", "pairs are")
-                progress.note(f"{longer} longer than {config.reranker} reads: only the beginning is scored")
-        for kind, model in models.by_kind.items():
+        for reranker in models.rerankers:
+            if reranker.truncated:
+                longer = counted(reranker.truncated, "pair is", "pairs are")
+                progress.note(f"{longer} longer than {reranker.name} reads: only the beginning is scored")
+        for kind, model in models.loaded:
             similarity = {"similarity": one} if (one := getattr(model, "similarity", None)) else {}
             record_model(store, model.fingerprint, kind, model.name, {"dtype": model.dtype, **similarity})
         return _decide(store, run, config, progress)
@@ -131,11 +168,12 @@ def decide_again(
     """
     _require_printable(name)
     _require_same_search(store, run, config)
-    described = _described(store, config, run.inputs, run.evidence, (run.encoder, run.reranker), name)
+    decider = deciding_scorer(run.scorers, config).number
+    described = _described(store, config, run.inputs, _Over(run.evidence, run.scorers, decider), name)
     with _entered(store, described, progress) as again:
         if again.status == "done":
             progress.note(f"run {again.name} is already finished; there is nothing to do")
-            _note_scores(store, again, config, progress)
+            _note_scores(store, again, progress)
             return again
         return _decide(store, again, config, progress)
 
@@ -149,7 +187,9 @@ def _require_same_search(store: Database, run: StoredRun, config: MiningConfig) 
         changed["seed"] = "seed, which draws the sample of the queries,"
         now["seed"] = config.selection.seed
     if changed:
-        assignments = " ".join(f"--set {quote(f'{key}={_written(now[key])}')}" for key in changed)
+        assignments = " ".join(
+            f"--set {quote(f'{key}={value}')}" for key in changed for value in _written(key, now[key])
+        )
         raise UsageError(
             f"{listed(changed.values())} belong{'s' * (len(changed) == 1)} to the search, and decide keeps "
             f"the candidates that run '{run.name}' found",
@@ -157,17 +197,19 @@ def _require_same_search(store: Database, run: StoredRun, config: MiningConfig) 
         )
 
 
-def _written(value: object) -> str:
-    """Returns a setting's value as `--set` takes it."""
+def _written(key: str, value: object) -> list[str]:
+    """Returns a setting's value as `--set` takes it; several for a list."""
+    if key == "protected":
+        return ["@FILE"]
     if isinstance(value, list):
-        return "@FILE"
-    return NO_VALUE if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        return value or [NO_VALUE]
+    return [NO_VALUE if value is None else str(value).lower() if isinstance(value, bool) else str(value)]
 
 
 def _decide(store: Database, run: StoredRun, config: MiningConfig, progress: Progress) -> StoredRun:
-    _note_scores(store, run, config, progress)
-    decided = list(decide(store, run.evidence, run.reranker, config))
-    runs.finish_run(store, run.run_id, [d.decisions for d in decided], [d.triplets for d in decided])
+    _note_scores(store, run, progress)
+    decided = list(decide(store, run, config))
+    runs.finish_run(store, run.run_id, [d.decisions for d in decided], [d.selected for d in decided])
     return runs.find_run(store, run.name)
 
 
@@ -196,46 +238,62 @@ def _require_known(protected: tuple[str, ...], collection: Collection) -> None:
 def _models(
     store: Database, collection: Collection, config: MiningConfig, workers: int | None, progress: Progress
 ) -> _Models:
-    retrievers: list[Retriever] = []
-    dense = None
-    if config.bm25:
-        retrievers.append(Bm25(collection, config.bm25_config))
-    if config.encoder:
+    retrievers: list[Retriever] = [Bm25(collection, config.bm25_config)] if config.bm25 else []
+
+    def _free(name: str) -> str:
+        return unique_name(name, [one.name for one in retrievers])
+
+    for file in config.candidates:
+        found, name = read_candidates(file), _free(file_name(file))
+        retrievers.append(Imported(collection, found, name=name, progress=progress))
+    for folder in config.vectors:
+        given, name = read_vectors(Path(folder)), _free(file_name(folder))
+        retrievers.append(GivenVectors(collection, given, name=name, index=config.index, progress=progress))
+    for model in config.encoder:
         settings = DenseConfig(
-            config.encoder,
+            model,
             config.encoder_revision,
             config.dtype,
             config.query_prompt,
             config.document_prompt,
             config.index,
+            config.dimension,
+            config.token_dtype,
         )
-        dense = Dense(store, collection, settings, workers=workers, progress=progress)
-        retrievers.append(dense)
-    reranker = None
-    if config.reranker:
-        from miner.models.reranker import Reranker
+        name = _free(scorer_name(model))
+        retrievers.append(
+            encoder_retriever(store, collection, settings, name=name, workers=workers, progress=progress)
+        )
+    if not any(one.proposes for one in retrievers):
+        raise UsageError(
+            f"{retrievers[0].name} scores the candidates of other retrievers in a collection of this size",
+            "leave BM25 on, or add an encoder of another kind",
+        )
+    return _Models(tuple(retrievers), tuple(_rerankers(config, progress)))
 
-        reranker = Reranker(config.reranker, revision=config.reranker_revision, dtype=config.dtype)
-    return _Models(tuple(retrievers), dense, reranker)
+
+def _rerankers(config: MiningConfig, progress: Progress) -> Iterator[AnyReranker]:
+    """Yields the rerankers; those that take an instruction have it."""
+    from miner.models.loading import open_reranker, takes_instruction
+
+    instructed = [name for name in config.reranker if takes_instruction(name, config.reranker_revision)]
+    if config.instruction is not None and not instructed:
+        raise no_instruction(config.reranker[-1])
+    for name in config.reranker:
+        yield open_reranker(
+            name,
+            revision=config.reranker_revision,
+            dtype=config.dtype,
+            instruction=config.instruction if name in instructed else None,
+            progress=progress,
+        )
 
 
-def _run_of(
-    store: Database,
-    config: MiningConfig,
-    collection: Collection,
-    models: _Models,
-    evidence: Stage,
-    name: str | None,
-    progress: Progress,
-) -> StoredRun:
-    """Returns the description of the run; reports the precision and device of its models."""
-    for kind, model in models.by_kind.items():
+def _note_devices(store: Database, models: _Models, progress: Progress) -> None:
+    """Reports the precision and device of each model."""
+    for kind, model in models.loaded:
         take_in_model(store, Path(model.name))
         progress.note(f"{kind} {model.name} computes in {model.dtype} on {model.device}")
-    known = {kind: model.fingerprint for kind, model in models.by_kind.items()}
-    fingerprints = known.get("encoder"), known.get("reranker")
-    inputs = {**collection.hashes, "encoder": fingerprints[0], "reranker": fingerprints[1]}
-    return _described(store, config, inputs, evidence.key, fingerprints, name)
 
 
 def _note_changes(previous: Sequence[StoredRun], run: StoredRun, progress: Progress) -> None:
@@ -246,16 +304,20 @@ def _note_changes(previous: Sequence[StoredRun], run: StoredRun, progress: Progr
         progress.note(f"since run {name}: {'; '.join(changed)}")
 
 
+@dataclass(frozen=True)
+class _Over:
+    """What a run decides over."""
+
+    evidence: str
+    scorers: tuple[Scorer, ...]
+    decider: int
+
+
 def _described(
-    store: Database,
-    config: MiningConfig,
-    inputs: Mapping[str, Any],
-    evidence: str,
-    models: tuple[str | None, str | None],
-    name: str | None,
+    store: Database, config: MiningConfig, inputs: Mapping[str, Any], over: _Over, name: str | None
 ) -> StoredRun:
     settings = canonical(config)
-    identity = {"config": settings, "inputs": inputs, "evidence": evidence, "code": DECIDE_CODE}
+    identity = {"config": settings, "inputs": inputs, "evidence": over.evidence, "code": DECIDE_CODE}
     run_id, unnamed = (fingerprint({**identity, "name": one})[:KEY] for one in (name, None))
     known = runs.runs(store)
     if any((other.run_id, other.name) == (unnamed, name) for other in known):
@@ -268,13 +330,13 @@ def _described(
         inputs=inputs,
         versions=_versions(),
         seed=config.selection.seed,
-        evidence=evidence,
-        encoder=models[0],
-        reranker=models[1],
+        evidence=over.evidence,
+        decider=over.decider,
         negatives=config.selection.negatives,
         status="running",
         started=datetime.now(UTC).replace(tzinfo=None),
         finished=None,
+        scorers=over.scorers,
     )
 
 
@@ -320,25 +382,19 @@ def _replace_unfinished(store: Database, other: StoredRun, run: StoredRun, progr
 
 def canonical(config: MiningConfig) -> dict[str, Any]:
     """Returns the configuration as JSON-able values, nested as in a recipe."""
-    values = asdict(config)
+    values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     values["protected"] = sorted(config.protected)
     return values
 
 
-def _note_scores(store: Database, run: StoredRun, config: MiningConfig, progress: Progress) -> None:
+def _note_scores(store: Database, run: StoredRun, progress: Progress) -> None:
     """Warns about scores that are not finite, and about a model whose scores are all the same."""
-    names = {
-        "bm25": "BM25" if config.bm25 else None,
-        "dense": model_name(store, run.encoder),
-        "rerank": model_name(store, run.reranker),
-    }
-    for scorer, name in names.items():
-        if name is None:
-            continue
+    for scorer in run.scorers:
+        name = shown_scorer(store, scorer)
         facts = score_facts(store, run, scorer)
         unscored = _numbers(candidate=facts.candidates, positive=facts.positives)
         if unscored:
-            decides = scorer == deciding_score(config)
+            decides = scorer == run.deciding
             progress.note(
                 f"warning: {name} gives no finite score to {unscored}, of {counted(facts.pairs, 'pair')}: "
                 + ("pairs without a score are never selected" if decides else "another score decides here")
@@ -350,7 +406,7 @@ def _note_scores(store: Database, run: StoredRun, config: MiningConfig, progress
                 )
         finite = facts.pairs - facts.candidates - facts.positives
         constant = same_score(finite, facts.lowest, facts.highest)
-        if constant and scorer != "bm25":
+        if constant and scorer.kind != BM25:
             progress.note(f"warning: {name} {constant}")
 
 
@@ -361,16 +417,22 @@ def _numbers(**numbers: int) -> str:
 
 
 def _note_models(models: _Models, config: MiningConfig, progress: Progress) -> None:
-    if models.encoder:
-        note_truncated(models.encoder.encoder.name, models.encoder.truncated, progress)
-    gaps = models.encoder.gaps() if models.encoder else {}
+    for encoder in models.encoders:
+        note_truncated(encoder.encoder.name, encoder.truncated, progress)
+    for retriever in models.retrievers:
+        if isinstance(retriever, Dense | Sparse | MultiVector):
+            _note_gaps(f"{retriever.encoder.name} has", retriever.gaps(), progress)
+        elif isinstance(retriever, GivenVectors):
+            _note_gaps(f"the folder {retriever.name} has", retriever.gaps(), progress)
+        if config.index != "Flat" and isinstance(retriever, Dense | GivenVectors):
+            recall = percent(retriever.recall(config.depth))
+            of = f", of {retriever.name}" if len(models.retrievers) > 2 else ""
+            progress.note(f"{config.index} finds {recall} of the documents that Flat finds{of}")
+
+
+def _note_gaps(what: str, gaps: Mapping[str, int], progress: Progress) -> None:
     if without := _numbers(document=gaps.get("documents", 0), query=gaps.get("queries", 0)):
-        progress.note(
-            f"warning: {config.encoder} has no vector for {without}: dense search ignores these texts"
-        )
-    if models.encoder and config.index != "Flat":
-        recall = percent(models.encoder.recall(config.depth))
-        progress.note(f"{config.index} finds {recall} of the documents that Flat finds")
+        progress.note(f"warning: {what} no vector for {without}: its search ignores these texts")
 
 
 def config_of(run: StoredRun) -> MiningConfig:
@@ -380,9 +442,7 @@ def config_of(run: StoredRun) -> MiningConfig:
     values = dict(run.config)
     try:
         rules, selection = Rules(**values.pop("rules")), Selection(**values.pop("selection"))
-        return MiningConfig(
-            **{**values, "protected": tuple(values["protected"])}, rules=rules, selection=selection
-        )
+        return MiningConfig(**values, rules=rules, selection=selection)
     except (UsageError, KeyError) as error:
         raise StoreError(
             f"run '{run.name}' was made by another version of miner", "mine again with this version"

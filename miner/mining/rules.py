@@ -25,29 +25,35 @@ class Scored:
     """Candidates before the rules: arrays of one length."""
 
     score: Floats
-    """Deciding score: finite, or NaN if the reranker did not score the pair."""
+    """Deciding score, finite."""
     reference: Floats
     """Score of the reference positive."""
     best_rank: Ints
     """The best rank from any retriever."""
     judged_negative: npt.NDArray[np.bool_]
     """Whether a judgment or a label says that it is a negative: no rule drops it for a high score."""
+    agreeing: Ints | None = None
+    """How many scorers put it below the reference positive; None if no rule depends on it."""
 
 
 def name_of(rules: Rules) -> str:
-    """Returns the rules that are on, with their parameters, and the reference positive if a rule uses it."""
-    return _names(rules) + (
-        f", reference positive {rules.reference_positive}" if _starts_from_positives(rules) else ""
-    )
+    """Returns the rules that are on, with their parameters, and the reference positive if a rule uses it.
+
+    A scorer that is named to decide follows.
+    """
+    reference = f", reference positive {rules.reference_positive}" if _starts_from_positives(rules) else ""
+    return _names(rules) + reference + (f", by {rules.decide_by}" if rules.decide_by is not None else "")
 
 
 def in_force(config: MiningConfig) -> str:
     """Returns the rules in force in a run as people read them, such as `rules: percentile 5`.
 
-    The reference positive follows if a rule, SimANS or the pairing of triplets uses it.
+    The reference positive follows if a rule, SimANS or the pairing of triplets uses it, then the scorer that
+    is named to decide.
     """
     reference = f"; reference positive: {config.rules.reference_positive}"
-    return f"rules: {_names(config.rules)}" + (reference if uses_reference(config) else "")
+    by = f"; decided by {config.rules.decide_by}" if config.rules.decide_by is not None else ""
+    return f"rules: {_names(config.rules)}" + (reference if uses_reference(config) else "") + by
 
 
 def uses_reference(config: MiningConfig) -> bool:
@@ -62,7 +68,7 @@ def _names(rules: Rules) -> str:
 
 
 def _starts_from_positives(rules: Rules) -> bool:
-    return any(getattr(rules, name) is not None for name in FROM_REFERENCE)
+    return any(getattr(rules, name) is not None for name in (*FROM_REFERENCE, "agree"))
 
 
 def reference_scores(owner: Ints, score: Floats, queries: int, kind: str) -> Floats:
@@ -109,11 +115,11 @@ def apply(rules: Rules, rows: Scored, positives: Floats) -> Codes:
 BOUNDS = ("max_score", "absolute_margin", "relative_margin", "percentile", "relative_percentile")
 """The rules against high scores. Each bounds the score from above; its reason has the same name."""
 FROM_REFERENCE = ("absolute_margin", "relative_margin", "relative_percentile")
-"""The ones among them that depend on the reference positive."""
-_ORDER = ("skip_top", "max_rank", "max_score", "min_score", *BOUNDS[1:])
+"""The ones among them that depend on the reference positive; `agree` does too."""
+_ORDER = ("skip_top", "max_rank", "max_score", "min_score", *BOUNDS[1:], "agree")
 """All rules in the order in which they are applied."""
-TOO_HIGH = tuple(REASONS.index(Reason(name)) for name in BOUNDS)
-"""The codes of BOUNDS, which never apply to known negatives."""
+TOO_HIGH = tuple(REASONS.index(Reason(name)) for name in (*BOUNDS, Reason.AGREE))
+"""The codes of the rules against high scores, which never apply to known negatives."""
 
 Drops = Callable[[Scored], npt.NDArray[np.bool_]]
 Bound = Callable[[Floats], Floats]
@@ -127,15 +133,27 @@ def _active(rules: Rules, positives: Floats) -> list[tuple[Reason, Drops]]:
         active.append((Reason.MAX_SCORE, _above(bound)))
     if (least := rules.min_score) is not None:
         active.append((Reason.MIN_SCORE, lambda rows: rows.score < least))
-    return active + [(reason, _above(bound)) for reason, bound in bounds.items()]
+    active += [(reason, _above(bound)) for reason, bound in bounds.items()]
+    if (agree := rules.agree) is not None:
+        active.append((Reason.AGREE, lambda rows: _disagreeing(rows, agree)))
+    return active
+
+
+def _disagreeing(rows: Scored, least: int) -> npt.NDArray[np.bool_]:
+    if rows.agreeing is None:
+        raise ValueError("agree needs the scores of all scorers")
+    return rows.agreeing < least
 
 
 def _above(bound: Bound) -> Drops:
     return lambda rows: rows.score > bound(rows.reference)
 
 
-def _bounds(rules: Rules, positives: Floats) -> dict[Reason, Bound]:
-    """The highest score that each rule against high scores allows, given the reference score."""
+def _bounds(rules: Rules, positives: Floats, shares: Floats | None = None) -> dict[Reason, Bound]:
+    """The highest score that each rule against high scores allows, given the reference score.
+
+    `shares` are `distribution` of the reference scores, if the caller has them.
+    """
     bounds: dict[Reason, Bound] = {}
     if (most := rules.max_score) is not None:
         bounds[Reason.MAX_SCORE] = lambda reference: np.full_like(reference, most)
@@ -148,7 +166,7 @@ def _bounds(rules: Rules, positives: Floats) -> dict[Reason, Bound]:
         bounds[Reason.PERCENTILE] = lambda reference: np.full_like(reference, threshold)
     if (share := rules.relative_percentile) is not None:
         bounds[Reason.RELATIVE_PERCENTILE] = lambda reference: _below_share(
-            positives, share * distribution(positives, reference)
+            positives, share * (distribution(positives, reference) if shares is None else shares)
         )
     return bounds
 
@@ -162,19 +180,20 @@ def _below_share(positives: Floats, share: Floats) -> Floats:
     return np.asarray(edges[allowed + 1])
 
 
-def highest(rules: Rules, reference: Floats, positives: Floats) -> Floats:
+def highest(rules: Rules, reference: Floats, positives: Floats, shares: Floats | None = None) -> Floats:
     """Returns the highest score that all rules against high scores allow, for each reference score.
 
-    `positives` are all positives' deciding scores, ascending; infinity if no rule bounds.
+    `positives` are all positives' deciding scores, ascending; infinity if no rule bounds. `shares` are
+    `distribution` of the reference scores, for a caller that asks often.
     """
     bound = np.full_like(reference, np.inf)
-    for limit in _bounds(rules, positives).values():
+    for limit in _bounds(rules, positives, shares).values():
         bound = np.fmin(bound, limit(reference))
     return bound
 
 
 def _outside(rules: Rules, rows: Scored) -> npt.NDArray[np.bool_]:
-    outside = np.isnan(rows.score) | (rows.best_rank <= rules.skip_top)
+    outside = rows.best_rank <= rules.skip_top
     if rules.max_rank is not None:
         outside |= rows.best_rank > rules.max_rank
     return outside

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,16 +10,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miner.arrays import Int64s, pair_keys, positions, split_pairs
+from miner.arrays import Int64s, number_within, pair_keys, positions, split_pairs
 from miner.collection.collection import Collection, Ints
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
+from miner.models.served import require_same_model
 from miner.store import evidence as stored
 from miner.store.database import Database
 from miner.store.ledger import Stage
 
 if TYPE_CHECKING:
-    from miner.models.reranker import Reranker
+    from miner.models.loading import AnyReranker
 
 _CODE = 2
 """Raised if other pairs are scored than before."""
@@ -29,24 +30,46 @@ CHUNK = 4096
 
 def rerank(
     store: Database,
-    reranker: Reranker,
+    rerankers: Sequence[AnyReranker],
     collection: Collection,
     evidence: str,
-    depth: int | None,
+    depths: tuple[int | None, int | None],
     *,
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> None:
-    """Scores the positives of the evidence, and its candidates down to a fused rank, as `score_pairs`."""
-    candidates = stored.candidates_to_rerank(store, evidence, depth)
-    keys = _keys(pa.concat_tables([candidates, stored.positive_pairs(store, evidence)]), collection)
-    inputs = {"evidence": evidence, "depth": depth, "code": _CODE}
-    score_pairs(store, reranker, collection, inputs, keys, workers=workers, progress=progress)
+    """Scores the positives of the evidence, and its candidates, with each reranker in turn.
+
+    The first one scores the candidates down to a fused rank, the first of `depths`. Each other one scores the
+    best of these by the one before it: as many per query as the second of `depths` says, or all.
+    """
+    depth, next_depth = depths
+    positives = _keys(stored.positive_pairs(store, evidence), collection)
+    keys = _keys(stored.candidates_to_rerank(store, evidence, depth), collection)
+    inputs: dict[str, Any] = {"evidence": evidence, "depth": depth, "code": _CODE}
+    for number, reranker in enumerate(rerankers):
+        both = np.concatenate([keys, positives])
+        score_pairs(store, reranker, collection, inputs, both, workers=workers, progress=progress)
+        if next_depth is not None and number + 1 < len(rerankers):
+            keys = _best(store, reranker.fingerprint, collection, keys, next_depth)
+            inputs = {**inputs, "after": [*inputs.get("after", []), reranker.fingerprint], "next": next_depth}
+
+
+def _best(store: Database, reranker: str, collection: Collection, keys: Int64s, depth: int) -> Int64s:
+    """Returns the pairs that a reranker scores best: `depth` per query; ties by doc_id."""
+    known = stored.known_scores(store, reranker)
+    scored = _keys(known, collection)
+    order = np.argsort(scored)
+    rows = order[np.searchsorted(scored[order], keys)]
+    score = np.asarray(known["score"].to_numpy(), dtype=np.float64)[rows]
+    query, doc = split_pairs(keys)
+    ranked = np.lexsort((doc, -np.where(np.isfinite(score), score, -np.inf), query))
+    return keys[ranked[number_within(query[ranked]) <= depth]]
 
 
 def score_pairs(
     store: Database,
-    reranker: Reranker,
+    reranker: AnyReranker,
     collection: Collection,
     inputs: Mapping[str, Any],
     keys: Int64s,
@@ -58,6 +81,7 @@ def score_pairs(
 
     Adds to `rerank_scores`; pairs that the reranker has already scored are not scored again.
     """
+    require_same_model(store.vectors, reranker, progress)
     query, doc = _shortest_first(keys, collection)
     stage = Stage(
         "rerank",
@@ -97,7 +121,7 @@ def _lengths(table: pa.Table) -> npt.NDArray[np.int64]:
 
 
 def _score(
-    reranker: Reranker, collection: Collection, query: Ints, doc: Ints, workers: int | None
+    reranker: AnyReranker, collection: Collection, query: Ints, doc: Ints, workers: int | None
 ) -> pa.Table:
     queries = collection.queries["text"].take(pa.array(query)).to_pylist()
     documents = collection.documents["text"].take(pa.array(doc)).to_pylist()

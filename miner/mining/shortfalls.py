@@ -14,10 +14,10 @@ import pyarrow as pa
 from miner.errors import counted
 from miner.mining import rules as ruling
 from miner.mining.config import RULES, MiningConfig, Rules
-from miner.mining.decide import Positives, deciding_score
+from miner.mining.decide import Positives
 from miner.mining.pipeline import config_of
 from miner.reporting.tables import percent
-from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason
+from miner.schema import CANDIDATES_PER_QUERY, FREE, KEPT, SUSPECTED, Reason
 from miner.store import evidence as stored
 from miner.store.database import Database
 from miner.store.runs import StoredRun
@@ -28,7 +28,15 @@ Ints = npt.NDArray[np.int64]
 
 FEW_CANDIDATES, EXCLUDED, UNUSED = "few_candidates", "excluded", "unused"
 """The causes other than rules: few candidates, most of them excluded, or unused because of a quota."""
-_BY_RULE = (*ruling.BOUNDS, Reason.MIN_SCORE, Reason.RANK_WINDOW, Reason.DOCUMENT_CAP, "not_scored")
+_BY_RULE = (
+    *ruling.BOUNDS,
+    Reason.AGREE,
+    Reason.NOT_RERANKED,
+    Reason.MIN_SCORE,
+    Reason.RANK_WINDOW,
+    Reason.DOCUMENT_CAP,
+    "not_scored",
+)
 _SAMPLE = 500
 """At most this many queries are used to find a looser value."""
 _ENOUGH = 0.9
@@ -123,12 +131,16 @@ class _Short:
             return f"{what}; mine with a larger --depth" if deeper else f"{what}, and there are no others"
         if cause == UNUSED:
             selection = self._config.selection
-            given = [name for name in ("bm25_quota", "dense_quota") if getattr(selection, name) is not None]
-            return f"a quota leaves kept candidates unused; raise {' or '.join(given)}"
+            return f"a quota leaves kept candidates unused; raise quota {' or '.join(selection.quota)}"
+        if cause == Reason.NOT_RERANKED:
+            larger = "rerank_depth or cascade_depth" if self._config.cascade_depth else "rerank_depth"
+            return f"most candidates were not reranked; mine with a larger {larger}"
         if cause == Reason.DOCUMENT_CAP:
             return "most candidates are already negatives of other queries; raise document_cap"
         if cause == Reason.RANK_WINDOW:
             return self._wider()
+        if cause == Reason.AGREE:
+            return "most candidates were dropped by agree, as too few scorers put them low; lower agree"
         if cause in RULES:
             return _Looser(self._store, self._run, self._config, cause, self._numbers[of]).hint()
         return "most candidates have no finite score: reason not_scored in view verdicts"
@@ -144,12 +156,10 @@ class _Short:
         return f"{what}; check that {languages} suit the texts, or add --encoder, which needs no shared words"
 
     def _wider(self) -> str:
-        rules, config = self._config.rules, self._config
+        rules = self._config.rules
         given = [name for name in ("skip_top", "max_rank") if getattr(rules, name) != RULES[name]]
         ways = [{"skip_top": "lower skip_top", "max_rank": "raise max_rank"}[name] for name in given]
-        if config.rerank_depth is not None:
-            ways.append("raise rerank_depth")
-        if rules.skip_top and rules.max_rank is None and config.rerank_depth is None:
+        if rules.skip_top and rules.max_rank is None:
             ways.append("mine with a larger --depth")
         return f"most candidates are outside the window of ranks; {' or '.join(ways)}"
 
@@ -164,15 +174,12 @@ class _Looser:
         step = max(1, ceil(len(queries) / _SAMPLE))
         self._queries, self._all = queries[::step], step == 1
         self._known: dict[str, tuple[Floats, Floats]] = {}
-        score = deciding_score(config)
-        self._positives = Positives(stored.scored_positives(store, run.evidence, score, run.reranker))
-        table = stored.scored_candidates(
-            store, run.evidence, score, run.reranker, queries=self._queries.tolist()
-        )
+        self._positives = Positives(stored.scored_positives(store, run))
+        table = stored.scored_candidates(store, run, queries=self._queries.tolist())
         self._owner: Ints = table["candidate"].to_numpy() // CANDIDATES_PER_QUERY
         self._score = np.asarray(table["score"].to_numpy(), dtype=np.float64)
         self._judged = np.asarray(table["judged_negative"].to_numpy())
-        self._free = np.asarray(table["exclusion"].is_null().to_numpy())
+        self._free = np.asarray(table["exclusion"].to_numpy() == FREE)
         self._rank: Ints = table["best_rank"].to_numpy().astype(np.int64)
 
     def hint(self) -> str:

@@ -6,16 +6,16 @@ import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from miner.engine.progress import SILENT, Progress
-from miner.engine.work import ordered_map, worker_count
-from miner.models.batching import equal_length_batches, padded_batches, units_of
+from miner.errors import UsageError
+from miner.models.batching import in_batches
 from miner.models.device import resolve_device, resolve_dtype
-from miner.models.kinds import has_routes, own_prompts, own_similarity, require_encoder
+from miner.models.kinds import has_routes, own_prompts, own_similarity, require_encoder, role_lengths
 from miner.models.names import resolve
 from miner.models.padding import complete_padding
 from miner.models.quiet import FROM_DISK, loading
@@ -42,21 +42,43 @@ class Encoded(NamedTuple):
     """Which texts are longer than the model reads."""
 
 
+class TextEncoder(Protocol):
+    """What a cache needs of an encoder: `Encoder`, or one that a server runs."""
+
+    def encoded(
+        self,
+        texts: Sequence[str],
+        prompt: str = "",
+        *,
+        workers: int | None = None,
+        progress: Progress = SILENT,
+    ) -> Encoded:
+        """Returns the vectors of texts, and which of these are truncated."""
+        ...
+
+
 class Encoder:
     """A bi-encoder by name. The weights are loaded when the first text is encoded.
 
-    `dtype` is `auto`, `fp32` or `bf16`; `auto` is bf16 if the hardware supports it, else fp32. Raises
+    `dtype` is `auto`, `fp32` or `bf16`; `auto` is bf16 if the hardware supports it, else fp32. `dimension`
+    truncates the vectors to their first numbers (Matryoshka); None keeps the model's own setting. Raises
     ModelError if the model does not exist or is not a bi-encoder.
     """
 
-    def __init__(self, name: str, *, revision: str | None = None, dtype: str = "auto") -> None:
+    def __init__(
+        self, name: str, *, revision: str | None = None, dtype: str = "auto", dimension: int | None = None
+    ) -> None:
+        if dimension is not None and dimension < 1:
+            raise UsageError(f"dimension must be at least 1, got {dimension}")
         self._folder = resolve(name, revision)
         require_encoder(self._folder)
+        self._truncate = dimension
         self.name = name
-        self.similarity = own_similarity(self._folder)
+        self.similarity = own_similarity(self._folder, truncated=dimension is not None)
         """The similarity by which the model compares vectors: one of `SIMILARITIES`."""
         self.has_routes = has_routes(self._folder.path)
         """Whether queries and documents go through different modules (see `for_role`)."""
+        self._lengths = role_lengths(self._folder.path)
         self.device = resolve_device()
         self.dtype = resolve_dtype(dtype, self.device)
         self._role = ""
@@ -64,11 +86,12 @@ class Encoder:
         self._roles: dict[str, Encoder] = {}
 
     def for_role(self, role: str) -> Encoder:
-        """Returns the encoder of the role `query` or `document`: this one, unless the model has routes.
+        """Returns the encoder of the role `query` or `document`: this one, unless the roles differ.
 
-        The encoder of a route has its own fingerprint, so that its vectors are cached separately.
+        They differ in a model with routes, or with a limit of tokens for a role. The encoder of such a role
+        has its own fingerprint, so that its vectors are cached separately.
         """
-        if not self.has_routes or self._role:
+        if self._role or not (self.has_routes or self._lengths):
             return self
         if role not in self._roles:
             self._roles[role] = copy(self)
@@ -82,9 +105,19 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over the weights, the dtype, the similarity, this code's version, and a route's role."""
-        identity = {"folder": self.weights, "dtype": self.dtype, "code": _CODE, "similarity": self.similarity}
-        return fingerprint(identity | ({"side": self._role} if self._role else {}))
+        """sha256 over the weights, the dtype, the similarity, this code's version, and the role and the
+        dimension if they make a difference."""
+        identity: dict[str, object] = {
+            "folder": self.weights,
+            "dtype": self.dtype,
+            "code": _CODE,
+            "similarity": self.similarity,
+        }
+        if self._role:
+            identity["side"] = self._role
+        if self._truncate is not None:
+            identity["dimension"] = self._truncate
+        return fingerprint(identity)
 
     @cached_property
     def prompts(self) -> dict[str, str]:
@@ -109,10 +142,23 @@ class Encoder:
             f"cannot load {self.name} as a sentence-transformers model",
             "name a bi-encoder, such as sentence-transformers/all-MiniLM-L6-v2 or bundled",
         ):
-            model = SentenceTransformer(str(self._folder.path), device=self.device, **FROM_DISK)
+            model = SentenceTransformer(
+                str(self._folder.path), device=self.device, truncate_dim=self._truncate, **FROM_DISK
+            )
         self._folder.require_unchanged()
+        self._require_dimension(model)
         complete_padding(model)
         return model.to(torch.bfloat16 if self.dtype == "bf16" else torch.float32).eval()
+
+    def _require_dimension(self, model: SentenceTransformer) -> None:
+        """Raises UsageError if the vectors are to be truncated to more numbers than they have."""
+        with model.truncate_embeddings(None):
+            most = model.get_embedding_dimension()
+        if self._truncate is not None and most is not None and self._truncate > most:
+            raise UsageError(
+                f"dimension {self._truncate} is too large: the vectors of {self.name} have {most} numbers",
+                f"use at most {most}",
+            )
 
     @property
     def dimension(self) -> int:
@@ -165,10 +211,12 @@ class Encoder:
         if isinstance(first, Transformer) and "message" in first.modality_config:
             fast = fast and not prompt  # the prompt of a chat model is a message of its own
         pooled = all(m.include_prompt for m in self._model if isinstance(m, Pooling))
-        return bool(fast and (pooled or not prompt))
+        return bool(fast and (pooled or not prompt) and not self._lengths)
 
     def _encode_plainly(self, texts: Sequence[str], prompt: str) -> Vectors:
-        encoded = self._model.encode(list(texts), prompt=prompt, show_progress_bar=False)
+        encoded = self._model.encode(
+            list(texts), prompt=prompt, task=self._role or None, show_progress_bar=False
+        )
         vectors = np.array(encoded, dtype=np.float32)
         if self._known_words is not None:
             vectors[~self._known_words(texts)] = np.nan
@@ -179,33 +227,26 @@ class Encoder:
         return known_words(self._model[0])
 
     def _encode_by_length(self, tokens: list[list[int]], workers: int | None, progress: Progress) -> Vectors:
-        import torch
-
-        on_cpu = self.device == "cpu"
-        workers = worker_count(workers) if on_cpu else 1
         lengths = [len(ids) for ids in tokens]
-        batches = equal_length_batches(lengths) if on_cpu else padded_batches(lengths)
         vectors = np.empty((len(tokens), self.dimension), dtype=np.float32)
-        threads = torch.get_num_threads()
-        single = (lambda: torch.set_num_threads(1)) if on_cpu else None
-        results = ordered_map(
-            lambda batch: self._forward([tokens[i] for i in batch]), batches, workers, single
+        done = in_batches(
+            lengths,
+            lambda batch: [tokens[i] for i in batch],
+            self._forward,
+            device=self.device,
+            workers=workers,
+            progress=progress,
         )
-        try:
-            with progress.task("encoding", len(tokens), unit="texts") as advance:
-                done = zip(batches, results, units_of(batches, lengths), strict=True)
-                for batch, result, units in done:
-                    vectors[batch] = result
-                    advance(units)
-        finally:
-            torch.set_num_threads(threads)
+        for batch, result in done:
+            vectors[batch] = result
         # The tokens of an empty text, if the tokenizer adds no special tokens.
         vectors[np.asarray(lengths) == 0] = np.nan
         return vectors
 
     def _longer(self, texts: Sequence[str], prompt: str) -> Flags:
         """Returns which texts have more tokens than the model reads, for models whose library cuts texts."""
-        limit, tokenizer = self._model.max_seq_length, getattr(self._model, "tokenizer", None)
+        limit = self._lengths.get(self._role, self._model.max_seq_length)
+        tokenizer = getattr(self._model, "tokenizer", None)
         flags = np.zeros(len(texts), dtype=bool)
         if limit is None or math.isinf(limit) or not callable(tokenizer):
             return flags

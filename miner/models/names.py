@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from miner.errors import MissingExtraError, ModelError, near
+from miner.models.endpoint import require_not_served
 from miner.models.weights import model_files, require_safetensors, require_sound
 
 BUNDLED = "bundled"
@@ -19,6 +21,7 @@ _PATTERNS = [
     for ending in (
         *("safetensors", "json", "txt", "model", "jinja"),
         *("bpe", "codes", "spm", "tiktoken", "vocab"),  # tokenizers
+        "metadata",  # the settings of Stanford's ColBERT: artifact.metadata
     )
 ]
 """The files that are fetched from the hub; no pickles."""
@@ -51,8 +54,9 @@ def resolve(name: str, revision: str | None = None) -> ModelFolder:
     """Finds a model by hub id, local folder or `bundled`, and fingerprints its files.
 
     `revision` is a hub model's branch, tag or commit. Raises ModelError if there is no such model, it cannot
-    be fetched, or any of its weights is not in safetensors files.
+    be fetched, any of its weights is not in safetensors files, or a server runs it.
     """
+    require_not_served(name)
     if name == BUNDLED:
         path = _bundled()
     elif Path(name).is_dir():
@@ -135,3 +139,22 @@ def _fingerprint(path: Path) -> str:
     if settled:
         _DIGESTS[version] = digest.hexdigest()
     return digest.hexdigest()
+
+
+def scorer_name(model: str) -> str:
+    """Returns the short name of a model: a hub id as it is, the last part of a folder, MODEL of URL#MODEL."""
+    if "://" in model:
+        return model.rpartition("#")[2]
+    return Path(model).resolve().name if Path(model).exists() else model
+
+
+def file_name(path: str) -> str:
+    """Returns the short name of a file or folder: its last part without endings such as `.jsonl.gz`."""
+    last = Path(path).resolve()
+    return last.name if last.is_dir() else Path(last.name.removesuffix(".gz")).stem
+
+
+def unique_name(name: str, taken: Collection[str]) -> str:
+    """Returns the name, followed by -2, -3, … if it is taken."""
+    numbered = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
+    return next(one for one in numbered if one not in taken)

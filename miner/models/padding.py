@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+GENERATES = ("text-generation", "any-to-any")
+"""The tasks of a transformer that predicts the token after the last one; it is padded on the left."""
+
 
 def complete_padding(model: Any) -> None:
     """Gives every transformer in a sentence-transformers model a pad token, in tokenizer and configuration.
@@ -20,8 +23,10 @@ def complete_padding(model: Any) -> None:
             tokenizer, config = module.tokenizer, module.model.config
             if tokenizer.pad_token is None:
                 tokenizer.pad_token = _pad_token(tokenizer, config)
-                # Padding on the left would shift the positions that GPT-2 has learned.
-                tokenizer.padding_side = "right"
+                # Padding on the left would shift the positions that GPT-2 has learned. The library refuses
+                # it on the right for a model whose answer is the token after the last one.
+                if module.transformer_task not in GENERATES:
+                    tokenizer.padding_side = "right"
             if getattr(config, "pad_token_id", None) is None:
                 config.pad_token_id = tokenizer.pad_token_id
 

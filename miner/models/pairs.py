@@ -1,13 +1,18 @@
-"""Token ids of (query, document) pairs; each distinct text is tokenised once."""
+"""Token ids of (query, document) pairs, as the tokenizer or the whole model makes them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from miner.models.quiet import quietly
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 Ints = npt.NDArray[np.int64]
 
@@ -37,17 +42,17 @@ class PairTokens:
     """Number of pairs that are longer than the model reads."""
     _rows: Any
 
-    def matrix(self, batch: Sequence[int] | Ints, pad: int) -> tuple[Ints, Ints, Ints]:
-        """Returns ids, token types and mask of some pairs, each (pairs, tokens), padded on the right."""
+    def matrix(self, batch: Sequence[int] | Ints, pad: int, left: bool = False) -> tuple[Ints, Ints, Ints]:
+        """Returns ids, token types and mask of some pairs, each (pairs, tokens), padded right or `left`."""
         longest = int(self.lengths[batch].max())
         ids = np.full((len(batch), longest), pad, dtype=np.int64)
-        types = np.zeros_like(ids)
+        types, mask = np.zeros_like(ids), np.zeros_like(ids)
         for row, pair in enumerate(batch):
             tokens, kinds = self._rows(pair)
-            ids[row, : len(tokens)] = tokens
-            types[row, : len(kinds)] = kinds
-        mask = np.arange(longest) < self.lengths[batch][:, None]
-        return ids, types, mask.astype(np.int64)
+            start = longest - len(tokens) if left else 0
+            filled = slice(start, start + len(tokens))
+            ids[row, filled], types[row, filled], mask[row, filled] = tokens, kinds, 1
+        return ids, types, mask
 
 
 class PairTokenizer:
@@ -70,6 +75,59 @@ class PairTokenizer:
         if self._template is None:
             return _plain(self._tokenizer, queries, documents, self._limit)
         return _built(self._tokenizer, self._template, queries, documents, self._limit)
+
+
+FEATURES = {"input_ids", "attention_mask", "token_type_ids"}
+"""The features of a pair that has texts only, one number per token."""
+_WHOLE: Any = {"text": {"truncation": False}, "chat_template": {"truncation": False}}
+"""Settings with which the library gives the tokens of a whole pair, however long it is."""
+
+
+class ModelTokenizer:
+    """Gives pairs the ids of `CrossEncoder.preprocess`, with the model's chat template and a prompt.
+
+    It is for the models for which `PairTokenizer` is not: a template surrounds both texts and is cut in a way
+    of its own. It tokenises every pair by itself.
+    """
+
+    def __init__(self, model: CrossEncoder, prompt: str | None) -> None:
+        self._model = model
+        self._prompt = prompt
+        features = self._features([("a query", "a document")])
+        tensors = {name for name, value in features.items() if hasattr(value, "shape")}
+        self.fits = {"input_ids", "attention_mask"} <= tensors <= FEATURES
+        """Whether the ids, the types and the mask are all that the model reads of a pair."""
+        self.constants = {name: value for name, value in features.items() if name not in tensors}
+        """What the model's modules read beside these: the same for every pair."""
+        self.has_types = "token_type_ids" in tensors
+
+    def pairs(self, queries: Sequence[str], documents: Sequence[str]) -> PairTokens:
+        """Returns the tokens of each pair (queries[i], documents[i])."""
+        texts = list(zip(queries, documents, strict=True))
+        rows: list[tuple[Ints, Ints]] = []
+        with quietly():
+            for start in range(0, len(texts), _SLICE):
+                rows += self._rows(texts[start : start + _SLICE])
+            lengths = np.array([len(ids) for ids, _ in rows], dtype=np.int64)
+            # A pair that was cut has as many tokens as the model reads: as many as the longest.
+            longest = np.flatnonzero(lengths == lengths.max(initial=0)).tolist()
+            cut = 0
+            for start in range(0, len(longest), _SLICE):
+                whole = self._rows([texts[pair] for pair in longest[start : start + _SLICE]], _WHOLE)
+                cut += sum(len(ids) > lengths.max() for ids, _ in whole)
+        return PairTokens(lengths, cut, rows.__getitem__)
+
+    def _rows(self, texts: list[tuple[str, str]], how: Any = None) -> list[tuple[Ints, Ints]]:
+        features = self._features(texts, how)
+        ids, mask = features["input_ids"].numpy(), features["attention_mask"].numpy().astype(np.bool_)
+        types = features["token_type_ids"].numpy() if self.has_types else np.zeros_like(ids)
+        return [
+            (row[real].astype(np.int32), kinds[real].astype(np.int8))
+            for row, kinds, real in zip(ids, types, mask, strict=True)
+        ]
+
+    def _features(self, texts: list[tuple[str, str]], how: Any = None) -> Any:
+        return self._model.preprocess(texts, prompt=self._prompt, processing_kwargs=how)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from miner.engine.work import ordered_map, worker_count
 from miner.errors import ModelError
 from miner.models.batching import Indices, equal_length_batches, padded_batches
 from miner.models.device import resolve_device, resolve_dtype
-from miner.models.kinds import require_head
+from miner.models.kinds import no_instruction, require_head, takes_instruction
 from miner.models.names import resolve
-from miner.models.padding import complete_padding
-from miner.models.pairs import PairTokenizer, PairTokens
+from miner.models.padding import GENERATES, complete_padding
+from miner.models.pairs import ModelTokenizer, PairTokenizer, PairTokens
 from miner.models.quiet import FROM_DISK, loading
 from miner.models.weights import FOLDS_FILE
 from miner.ranges import DTYPES
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Scores = npt.NDArray[np.float64]
 
-_CODE = 1
+_CODE = 2
 """The version of this code: a new number if the same pairs get other scores."""
 
 
@@ -47,13 +47,19 @@ def fold_folder(folder: Path, fold: int) -> Path:
 class Reranker:
     """A cross-encoder or an ensemble of folds, by name. The weights are loaded at the first pair.
 
-    `dtype` is `auto`, `fp32` or `bf16`; `auto` is bf16 if the hardware supports it, else fp32. Raises
-    ModelError if there is no such model or it is not a reranker.
+    A classifier scores a pair with its head, a language model with the logit of its answer `yes`, or the
+    difference of `yes` and `no` (`LogitScore` of sentence-transformers). `dtype` is `auto`, `fp32` or `bf16`;
+    `auto` is bf16 if the hardware supports it, else fp32. `instruction` replaces the model's own prompt, as
+    `prompt` in `CrossEncoder.predict`; an empty one removes it. Raises ModelError if there is no such model,
+    it is not a reranker, or it takes no instruction.
     """
 
-    def __init__(self, name: str, *, revision: str | None = None, dtype: str = "auto") -> None:
+    def __init__(
+        self, name: str, *, revision: str | None = None, dtype: str = "auto", instruction: str | None = None
+    ) -> None:
         self._folder = resolve(name, revision)
         self.name = name
+        self.instruction = instruction
         self.device = resolve_device()
         self.dtype = resolve_dtype(dtype, self.device)
         self.truncated = 0
@@ -62,6 +68,8 @@ class Reranker:
         """Number of models of an ensemble; 0 for a single model."""
         for path in self._paths:
             require_head(name, path)
+            if instruction is not None and not takes_instruction(path):
+                raise no_instruction(name)
 
     @property
     def weights(self) -> str:
@@ -70,14 +78,15 @@ class Reranker:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over the weights, the dtype, and this code's version."""
+        """sha256 over the weights, the dtype, the instruction if there is one, and this code's version."""
         return self.fingerprints[self.dtype]
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """The fingerprint of these weights for each dtype."""
+        given = {} if self.instruction is None else {"instruction": self.instruction}
         return {
-            dtype: fingerprint({"reranker": self.weights, "dtype": dtype, "code": _CODE})
+            dtype: fingerprint({"reranker": self.weights, "dtype": dtype, "code": _CODE, **given})
             for dtype in DTYPES
             if dtype != "auto"
         }
@@ -124,7 +133,10 @@ class Reranker:
 
     @cached_property
     def _models(self) -> list[PairScorer]:
-        models = [PairScorer(_load(self.name, path, self.device), self.dtype) for path in self._paths]
+        models = [
+            PairScorer(_load(self.name, path, self.device, self.instruction), self.dtype, self.instruction)
+            for path in self._paths
+        ]
         self._folder.require_unchanged()
         return models
 
@@ -132,23 +144,38 @@ class Reranker:
 class PairScorer:
     """A loaded cross-encoder, which computes in `dtype` on its device."""
 
-    def __init__(self, model: CrossEncoder, dtype: str) -> None:
+    def __init__(self, model: CrossEncoder, dtype: str, instruction: str | None = None) -> None:
         import torch
 
         from miner.models.first_token import read_first_token_only
 
         self._model: Any = model.float().eval()
         self._on_cpu = model.device.type == "cpu"
-        self._tokenizer: PairTokenizer | None = None
-        if _is_text_classifier(model):
-            self._tokenizer = PairTokenizer(model.tokenizer, self.max_length)
+        self._prompt = instruction
+        self._generates = getattr(model[0], "transformer_task", "") in GENERATES
+        self._tokenizer = self._tokenizer_of(model)
+        if isinstance(self._tokenizer, PairTokenizer):
             read_first_token_only(self._model[0].model)
         self._model.to(torch.bfloat16 if dtype == "bf16" else torch.float32)
+
+    def _tokenizer_of(self, model: CrossEncoder) -> PairTokenizer | ModelTokenizer | None:
+        """Returns what makes the batches of a model that reads tokens only; None for any other."""
+        from sentence_transformers.base.modules import Transformer
+
+        if not isinstance(model[0], Transformer):
+            return None
+        if _is_text_classifier(model) and self._prompt is None:
+            return PairTokenizer(model.tokenizer, self.max_length)
+        model.max_seq_length = self.max_length
+        prompt = model.prompts.get(model.default_prompt_name or "") if self._prompt is None else self._prompt
+        tokenizer = ModelTokenizer(model, prompt)
+        return tokenizer if tokenizer.fits else None
 
     @property
     def max_length(self) -> int:
         """The number of tokens that the model reads of a pair."""
-        positions = getattr(self._model.config, "max_position_embeddings", None) or 512
+        config = self._model.config.get_text_config()
+        positions = getattr(config, "max_position_embeddings", None) or 512
         return min(self._model.max_seq_length or positions, positions)
 
     def score(
@@ -157,7 +184,8 @@ class PairScorer:
         """Returns the score of each pair, and the number of pairs that were cut."""
         if self._tokenizer is None:
             pairs = list(zip(queries, documents, strict=True))
-            return np.asarray(self._model.predict(pairs, show_progress_bar=False), dtype=np.float64), 0
+            scores = self._model.predict(pairs, prompt=self._prompt, show_progress_bar=False)
+            return np.asarray(scores, dtype=np.float64), 0
         tokens = self._tokenizer.pairs(queries, documents)
         return self._score_by_length(tokens, workers, progress), tokens.truncated
 
@@ -183,16 +211,23 @@ class PairScorer:
     def _forward(self, tokens: PairTokens, batch: Indices) -> Scores:
         import torch
 
+        own = self._tokenizer if isinstance(self._tokenizer, ModelTokenizer) else None
         tokenizer = self._model.tokenizer
-        ids, types, mask = tokens.matrix(batch, tokenizer.pad_token_id or 0)
+        ids, types, mask = tokens.matrix(batch, tokenizer.pad_token_id or 0, left=self._generates)
         features = {"input_ids": torch.from_numpy(ids)}
-        if "token_type_ids" in tokenizer.model_input_names:
+        if own.has_types if own else "token_type_ids" in tokenizer.model_input_names:
             features["token_type_ids"] = torch.from_numpy(types)
         if not mask.all():
             features["attention_mask"] = torch.from_numpy(mask)
+            if self._generates:
+                # A model that learned its positions must count them from the first token of a pair.
+                features["position_ids"] = torch.from_numpy(np.maximum(mask.cumsum(axis=1) - 1, 0))
         with torch.inference_mode():
             features = {name: value.to(self._model.device) for name, value in features.items()}
-            logits = self._model[0].model(**features).logits.float()
+            if own:
+                logits = self._model({**features, **own.constants})["scores"].float()
+            else:
+                logits = self._model[0].model(**features).logits.float()
             scores = self._model.activation_fn(logits)[:, 0].cpu().numpy()
         return np.asarray(scores, dtype=np.float64)
 
@@ -211,7 +246,7 @@ def _fold_count(folder: Path) -> int:
     return folds
 
 
-def _load(name: str, folder: Path, device: str) -> CrossEncoder:
+def _load(name: str, folder: Path, device: str, instruction: str | None) -> CrossEncoder:
     from sentence_transformers import CrossEncoder
 
     with loading(
@@ -219,17 +254,52 @@ def _load(name: str, folder: Path, device: str) -> CrossEncoder:
         "name a reranker, such as cross-encoder/ms-marco-MiniLM-L6-v2",
     ):
         model: CrossEncoder = CrossEncoder(str(folder), device=device, **FROM_DISK)
+        complete_padding(model)
+        # A chat template that has no place for a query and a document raises here.
+        model.preprocess([("a query", "a document")])
     if model.num_labels != 1:
         raise ModelError(
             f"{name} gives {model.num_labels} scores per pair; a reranker gives one",
             "name a cross-encoder with num_labels = 1",
         )
-    complete_padding(model)
+    _require_answers(model, name)
+    if instruction is not None and not _reads_instruction(model):
+        raise no_instruction(name)
     return model
 
 
+def _require_answers(model: CrossEncoder, name: str) -> None:
+    """Raises ModelError for a language model without tokens of its own for its two answers.
+
+    The library names the tokens `yes` and `no` if the model's files name none; a vocabulary without these
+    words has the token for unknown words for both, and all pairs would score 0.
+    """
+    from sentence_transformers.cross_encoder.modules import LogitScore
+
+    for module in model:
+        if isinstance(module, LogitScore) and module.true_token_id == module.false_token_id:
+            raise ModelError(
+                f"{name} has no tokens 'yes' and 'no' to answer with, and its files name no others",
+                "name a reranker whose folder has a LogitScore module",
+            )
+
+
+def _reads_instruction(model: CrossEncoder) -> bool:
+    """Returns whether a prompt belongs to what the model reads.
+
+    A chat template may ignore the system message, which is where the library puts a prompt. Without a
+    template, the library writes a prompt before the query, which only a model with prompts was trained on.
+    """
+    first: Any = model[0]
+    if "message" not in getattr(first, "modality_config", ()):
+        return any(model.prompts.values())
+    pair = [("a query", "a document")]
+    one, other = (model.preprocess(pair, prompt=prompt)["input_ids"].tolist() for prompt in ("1", "2 3"))
+    return bool(one != other)
+
+
 def _is_text_classifier(model: CrossEncoder) -> bool:
-    """Returns whether the model is one transformer with a head, whose batches this module can build."""
+    """Returns whether the model is one transformer with a head that reads a query and a document only."""
     from sentence_transformers.base.modules import Transformer
 
     first = model[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,10 +26,14 @@ def routed(model: SentenceTransformer, role: str, name: str) -> SentenceTransfor
     """
     from sentence_transformers import SentenceTransformer
 
-    modules = list(_flat(list(model), role, name))
     return SentenceTransformer(
-        modules=modules, device=str(model.device), truncate_dim=model.truncate_dim
+        modules=route_modules(model, role, name), device=str(model.device), truncate_dim=model.truncate_dim
     ).eval()
+
+
+def route_modules(model: Iterable[Any], role: str, name: str) -> list[Any]:
+    """Returns the modules that the text of a role goes through; raises ModelError if there is no route."""
+    return list(_flat(list(model), role, name))
 
 
 def _flat(modules: Sequence[Any], role: str, name: str) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""The four similarities of sentence-transformers models, in float64.
+"""The similarities of sentence-transformers models; those of two vectors in float64.
 
 All are scores: higher means nearer. A distance is negated, as in `sentence_transformers.util.similarity`.
 """
@@ -13,13 +13,17 @@ Vectors = npt.NDArray[np.float32]
 
 COSINE, DOT, EUCLIDEAN, MANHATTAN = SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 """The names in `config_sentence_transformers.json`. Vectors for COSINE have length 1."""
-
+MAXSIM, MEAN_MAXSIM = "maxsim", "meanmaxsim"
+"""The names of late interaction: the sum, or the mean, over a query's tokens of each token's largest dot
+product with a token of the document."""
 
 SCORES = {
     COSINE: "cosines",
     DOT: "dot products",
     EUCLIDEAN: "negated Euclidean distances",
     MANHATTAN: "negated Manhattan distances",
+    MAXSIM: "sums of the largest dot products per query token",
+    MEAN_MAXSIM: "means of the largest dot products per query token",
 }
 """The name of each similarity's scores."""
 

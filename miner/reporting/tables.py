@@ -68,8 +68,9 @@ def signed_interval(low: float, high: float, digits: int = 4) -> str:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Returns the last part of each path or hub id, or the whole names if two short ones would be equal."""
-    short = [name.rstrip("/").rpartition("/")[2] for name in names]
+    """Returns the last part of each path, hub id or `URL#MODEL`; the whole names if two would be equal."""
+    ends = [name.rpartition("#")[2] if "://" in name else name for name in names]
+    short = [name.rstrip("/").rpartition("/")[2] for name in ends]
     return short if len(set(short)) == len(set(names)) else list(names)
 
 

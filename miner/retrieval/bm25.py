@@ -11,6 +11,7 @@ import numpy as np
 from miner.collection.collection import Collection, Floats, Hits, Ints
 from miner.errors import UsageError, near
 from miner.retrieval.config import Bm25Config
+from miner.retrieval.ranked import products, top
 from miner.text import for_tokens
 
 VARIANTS = {
@@ -25,8 +26,6 @@ DELTA = {"bm25l": 0.5, "bm25+": 1.0}
 """Lower-bounding constants (Lv & Zhai 2011)."""
 
 _CODE = 2
-_POSTINGS = 20_000_000
-"""Postings multiplied at a time, which bounds the memory of the sparse product."""
 
 
 def check(config: Bm25Config) -> None:
@@ -87,6 +86,8 @@ class Bm25:
     """Searches a collection with BM25; the index is built at the first search."""
 
     name = "bm25"
+    kind = "bm25"
+    proposes = True
 
     def __init__(self, collection: Collection, config: Bm25Config) -> None:
         check(config)
@@ -147,13 +148,13 @@ class Bm25:
         A document whose score is not finite is not a hit.
         """
         absent = np.asarray(self._queries[queries.start : queries.stop] @ self._absence, dtype=np.float64)
-        products = zip(self._products(queries), absent, strict=True)
-        scored = ((docs, scores + base) for (docs, scores), base in products)
+        sums = products(self._queries[queries.start : queries.stop], self._weights)
+        scored = ((docs, scores + base) for (docs, scores), base in zip(sums, absent, strict=True))
         if not self._are_finite:
             scored = (
                 (docs[known], scores[known]) for docs, scores in scored for known in [np.isfinite(scores)]
             )
-        best = [_top(docs, scores, depth) for docs, scores in scored]
+        best = [top(docs, scores, depth) for docs, scores in scored]
         sizes = [len(docs) for docs, _ in best]
         rank = np.concatenate([np.arange(1, size + 1) for size in sizes]).astype(np.int32)
         return Hits(
@@ -162,19 +163,6 @@ class Bm25:
             rank,
             np.concatenate([scores for _, scores in best]),
         )
-
-    def _products(self, queries: range) -> Any:
-        """Yields (documents, scores) of every query; several products bound the memory."""
-        load = np.cumsum(self._queries[queries.start : queries.stop] @ np.diff(self._weights.indptr))
-        start = 0
-        while start < len(queries):
-            base = load[start - 1] if start else 0
-            stop = max(start + 1, int(np.searchsorted(load, base + _POSTINGS, side="right")))
-            product = self._queries[queries.start + start : queries.start + stop] @ self._weights
-            for row in range(product.shape[0]):
-                cut = slice(product.indptr[row], product.indptr[row + 1])
-                yield product.indices[cut], product.data[cut]
-            start = stop
 
     @cached_property
     def _absence(self) -> Floats:
@@ -194,16 +182,6 @@ class Bm25:
         # sum(axis=1) would add pairwise, while the product in `search` adds one term after the other.
         present = np.asarray(shared @ np.ones(shared.shape[1]), dtype=np.float64)
         return present + np.asarray(self._queries[query] @ self._absence, dtype=np.float64)
-
-
-def _top(docs: Ints, scores: Floats, depth: int) -> tuple[Ints, Floats]:
-    """Returns the best `depth` of one query's documents and their scores, by score, then position."""
-    if len(docs) > depth:
-        least = np.partition(scores, len(scores) - depth)[len(scores) - depth]
-        near_top = np.flatnonzero(scores >= least)
-        docs, scores = docs[near_top], scores[near_top]
-    order = np.lexsort((docs, -scores))[:depth]
-    return docs[order], scores[order]
 
 
 def _matrix(data: Any, indices: Any, indptr: Any, shape: tuple[int, int]) -> Any:

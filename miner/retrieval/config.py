@@ -23,14 +23,19 @@ class Bm25Config:
 
 @dataclass(frozen=True)
 class DenseConfig:
-    """Exact or approximate search for the documents whose vectors are nearest to the query's."""
+    """Search by an encoder: for a dense one exact or approximate, for the other kinds exact."""
 
     encoder: str
-    """Hub id, folder, or `bundled`."""
+    """Hub id, folder, `bundled`, or `URL#MODEL`."""
     revision: str | None = None
     dtype: str = "auto"
     query_prompt: str | None = None
     """None: the model's own prompt."""
     document_prompt: str | None = None
     index: str = "Flat"
-    """`Flat` is exact; anything else is a FAISS factory string."""
+    """`Flat` is exact; anything else is a FAISS factory string, for a dense encoder."""
+    dimension: int | None = None
+    """The first numbers of a dense encoder's vectors to use (Matryoshka); None: the model's own setting."""
+    token_dtype: str = "fp32"
+    """Precision of a multi-vector encoder's cached token vectors: `fp32`, or `fp16` for half the disk and
+    scores that differ by up to 0.03 %."""

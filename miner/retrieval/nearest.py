@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
+from miner.arrays import Matrix
 from miner.engine.load import free_threads
 from miner.engine.progress import SILENT, Progress
 from miner.errors import MissingExtraError
@@ -50,7 +51,7 @@ def require_search_library() -> None:
 
 
 def nearest(
-    vectors: Vectors, documents: Vectors, rows: RowNumbers, k: int, similarity: str = COSINE
+    vectors: Vectors, documents: Matrix, rows: RowNumbers, k: int, similarity: str = COSINE
 ) -> Neighbours:
     """Returns the k of `documents[rows]` that are nearest to each vector, by fp32 scores, in no order."""
     search = _faiss_block if importlib.util.find_spec("faiss") else _torch_block

@@ -5,26 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
-from miner.arrays import positions
+from miner.arrays import as_lists
 from miner.collection.collection import Collection, Floats, Hits, Ints
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
-from miner.store import evidence as stored
 from miner.store.database import Database
+from miner.store.hits import hits_of
 from miner.store.ledger import Stage
 
 CHUNK = 2048
 """Queries per chunk. FAISS uses BLAS only with some hundred queries or more per call."""
 
+_NOTHING = np.zeros(0, dtype=np.int32)
+NO_HITS = Hits(_NOTHING, _NOTHING, _NOTHING, np.zeros(0))
+
 
 class Retriever(Protocol):
-    """A retriever: BM25, or a dense encoder."""
+    """A retriever: a scorer that also proposes candidates."""
 
     @property
     def name(self) -> str:
-        """`bm25` or `dense`: the prefix of its columns in the evidence."""
+        """The scorer's name, unique in a run: `bm25`, or the short name of a model, a file or a folder."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """`bm25`, `dense`, `sparse`, `multi-vector`, `vectors` or `imported`."""
+        ...
+
+    @property
+    def proposes(self) -> bool:
+        """Whether it has hits. Without any it scores the other retrievers' candidates and ranks them."""
         ...
 
     def inputs(self) -> Mapping[str, Any]:
@@ -36,7 +50,7 @@ class Retriever(Protocol):
         ...
 
     def score_pairs(self, query: Ints, doc: Ints) -> Floats:
-        """Returns the retriever's score of each pair of positions."""
+        """Returns the retriever's score of each pair of positions; NaN for a pair without a score."""
         ...
 
 
@@ -63,37 +77,32 @@ def search(
 ) -> str:
     """Stores the `depth` best documents of each query as hits; returns the search's key.
 
-    Chunks that are in the ledger are not searched again.
+    Chunks that are in the ledger are not searched again. A retriever without hits of its own is not searched.
     """
     stage = search_stage(retriever, collection, depth)
     chunks = chunk_ranges(collection)
 
     def compute(chunk: int) -> dict[str, pa.Table]:
         """Returns the hits of a chunk of queries."""
-        return {"hits": _table(retriever.search(chunks[chunk], depth), collection)}
+        return {"hits": _table(retriever.search(chunks[chunk], depth), chunks[chunk])}
 
-    run_stage(store, stage, compute, progress, search=stage.key)
+    if retriever.proposes:
+        run_stage(store, stage, compute, progress, search=stage.key)
     return stage.key
 
 
-def _table(hits: Hits, collection: Collection) -> pa.Table:
+def _table(hits: Hits, queries: range) -> pa.Table:
+    counts = np.bincount(hits.query - queries.start, minlength=len(queries))
     return pa.table(
         {
-            "query_id": collection.query_column(hits.query),
-            "doc_id": collection.doc_column(hits.doc),
-            "rank": hits.rank,
-            "score": hits.score,
+            "query_no": np.arange(queries.start, queries.stop, dtype=np.int32),
+            "doc_nos": as_lists(hits.doc.astype(np.int32), counts),
+            "scores": as_lists(hits.score, counts),
         }
     )
 
 
-def read_hits(store: Database, search: str, collection: Collection, queries: range) -> Hits:
+def read_hits(store: Database, search: str, queries: range) -> Hits:
     """Returns the stored hits of a range of queries, ordered by query, then rank."""
-    ids = collection.query_ids
-    table = stored.hits_of(store, search, ids[queries.start].as_py(), ids[queries.stop - 1].as_py())
-    return Hits(
-        positions(table["query_id"], ids),
-        positions(table["doc_id"], collection.doc_ids),
-        table["rank"].to_numpy(),
-        table["score"].to_numpy(),
-    )
+    query, doc, rank, score = hits_of(store, search, queries.start, queries.stop)
+    return Hits(query.astype(np.int32), doc.astype(np.int32), rank.astype(np.int32), score)

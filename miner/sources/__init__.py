@@ -12,7 +12,7 @@ from typing import cast
 from miner.engine.files import WAIT, locked, replacing, spilling
 from miner.engine.progress import SILENT, Progress
 from miner.errors import InputError, UsageError, listed
-from miner.sources import beir, hub, python_docs, tabular, trec
+from miner.sources import beir, hub, python_docs, scored_sets, tabular, trec
 from miner.sources.config import FORMATS, SourceConfig
 from miner.sources.files import File, files_in, locate
 from miner.sources.memory import is_rows, open_memory
@@ -125,6 +125,8 @@ def open_source(source: object, config: SourceConfig) -> Source:
         return beir.open_beir(source, path, config)
     if found == "trec":
         return trec.open_trec(source, path, config)
+    if found == "hf" and path.is_dir() and scored_sets.is_scored_set(path):
+        return scored_sets.open_scored_set(source, path, config)
     if found == "hf" or (path.is_dir() and is_saved_dataset(path)):
         return hub.open_hub(source, config)
     return tabular.open_files(source, path, config)
@@ -163,7 +165,7 @@ def detect(source: str) -> str:
         raise InputError(f"{source} is a store, not a source", "name the files that it was made from")
     if path.is_dir() and beir.is_beir(path):
         return "beir"
-    if path.is_dir() and is_saved_dataset(path):
+    if path.is_dir() and (is_saved_dataset(path) or scored_sets.is_scored_set(path)):
         return "hf"
     if path.is_dir():
         _require_one(source, path)

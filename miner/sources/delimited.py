@@ -32,7 +32,7 @@ def open_delimited(file: File, config: SourceConfig, sign: str = "") -> Table:
     sign = sign or ("\t" if file.suffix == ".tsv" else ",")
     quoted, note = config.quoted, ""
     if quoted is None:
-        quoted, note = _is_quoted(file) if sign == "\t" else (True, "")
+        quoted, note = is_quoted(file) if sign == "\t" else (True, "")
     first = next(_rows(file, sign, quoted), None)
     if first is None:
         raise InputError(f"{file.origin}: the file is empty", "write a header line and rows")
@@ -234,7 +234,7 @@ def _until_tab(text: str, position: int) -> int:
     return len(text) if end < 0 else end
 
 
-def _is_quoted(file: File) -> tuple[bool, str]:
+def is_quoted(file: File) -> tuple[bool, str]:
     """Returns whether the fields of a .tsv are quoted, from the whole file, and a note about it.
 
     They are if nothing in the file is against it, and either every field is quoted, or some field contains

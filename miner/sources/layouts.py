@@ -19,6 +19,8 @@ _LISTS = (
     ("positive_ctxs", ("hard_negative_ctxs", "negative_ctxs")),
 )
 """Columns of lists in the training data of FlagEmbedding, Tevatron and DPR: positives, negatives."""
+SCORES_BESIDE = {"pos": "pos_scores", "neg": "neg_scores"}
+"""Columns of FlagEmbedding's lists, and those of their scores."""
 _QUERIES_BESIDE_LISTS = ("query", "question", "anchor")
 _PAIRS = (
     ("question1", "question2"), ("sentence1", "sentence2"), ("premise", "hypothesis"), ("anchor", "positive"),

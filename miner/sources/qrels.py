@@ -17,8 +17,8 @@ from miner.sources.table import Table
 from miner.sources.values import NotTextError, as_number, as_text, parse_json
 
 _LOOKED_AT = 100
-_QUERY = ("query-id", "query_id", "queryid", "qid", "query", "topic", "topic_id", "topicid")
-_DOCUMENT = (
+QUERY = ("query-id", "query_id", "queryid", "qid", "query", "topic", "topic_id", "topicid")
+DOCUMENT = (
     "corpus-id", "corpus_id", "corpusid", "doc-id", "doc_id", "docid", "docno", "document-id", "document_id",
     "document", "doc", "pid", "passage_id",
 )  # fmt: skip
@@ -71,7 +71,7 @@ def judgment_layout(file: File) -> JudgmentLayout | None:
     tabs = 2 * sum("\t" in line for line in first) > len(first)
     rows = [JudgmentLayout(0, 0, 0, 0, tabs).fields(line) for line in first]
     header = [name.strip().lower() for name in rows[0]]
-    positions = [_position(header, names) for names in (_QUERY, _DOCUMENT, _RELEVANCE)]
+    positions = [_position(header, names) for names in (QUERY, DOCUMENT, _RELEVANCE)]
     if all(position is not None for position in positions):
         query, document, relevance = (position or 0 for position in positions)
         return JudgmentLayout(len(header), query, document, relevance, tabs, True)
@@ -90,7 +90,7 @@ def _position(header: Sequence[str], names: Sequence[str]) -> int | None:
 
 
 def _json_layout(record: dict[str, object]) -> JudgmentLayout | None:
-    found = [next((n for n in names if n in record), None) for names in (_QUERY, _DOCUMENT, _RELEVANCE)]
+    found = [next((n for n in names if n in record), None) for names in (QUERY, DOCUMENT, _RELEVANCE)]
     if None in found:
         return None
     query, document, relevance = (name or "" for name in found)
@@ -134,7 +134,7 @@ def judgment_columns(table: Table) -> tuple[str, str, str] | None:
     """
     found = [
         next((name for name in table.columns if name.lower() in names and name.lower() not in _TEXTS), None)
-        for names in (_QUERY, _DOCUMENT, _RELEVANCE)
+        for names in (QUERY, DOCUMENT, _RELEVANCE)
     ]
     query, document, relevance = found
     return None if query is None or document is None or relevance is None else (query, document, relevance)

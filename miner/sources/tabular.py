@@ -16,7 +16,7 @@ from miner.sources.files import File, files_in, require_kind, tree, unread
 from miner.sources.grades import Grades, is_grade, require_graded
 from miner.sources.json_rows import open_json
 from miner.sources.labelled import label_parts
-from miner.sources.layouts import Layout, find_layout
+from miner.sources.layouts import SCORES_BESIDE, Layout, find_layout
 from miner.sources.part import Part, Rows, Source
 from miner.sources.qrels import is_judgments
 from miner.sources.table import ROWS_PER_BATCH, Record, Table, batch_records, nested_in
@@ -103,6 +103,12 @@ def _unread(read: Sequence[Read]) -> list[str]:
     grading = [column for column, table in columns.items() if column not in table.nested and is_grade(column)]
     pairs = read[0][1].kind in ("pairs", "triplets")
     hint = f"; if it grades the pairs: --relevance-column {quote(grading[0])}" if grading and pairs else ""
+    scored = [table.origin for name, table in columns.items() if name in SCORES_BESIDE.values()]
+    if scored:
+        hint += (
+            f"; miner mine --candidates {quote(scored[0])} reads the scores. Negatives with scores were "
+            "mined, so they are not judged"
+        )
     names = listed(table.described(column) for column, table in columns.items())
     return [f"not read: columns {names}{hint}"]
 
@@ -110,7 +116,8 @@ def _unread(read: Sequence[Read]) -> list[str]:
 def _pairs(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:
     rows, grades = Rows(), Grades(config)
     for table, layout, split in tables:
-        taken = _Pairs(rows, layout, grades, split)
+        mined = any(SCORES_BESIDE.get(name) in table.columns for name in layout.negatives)
+        taken = _Pairs(rows, layout, grades, split, mined=mined)
         for record in table.read(layout.texts, layout.passages, (layout.query, layout.positive)):
             rows.size += record.size
             rows.start(layout.kind, table.origin, record.line, *record.content, split)
@@ -124,8 +131,10 @@ def _pairs(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterato
 class _Pairs:
     """Adds the rows of one table of pairs or triplets to `rows`."""
 
-    def __init__(self, rows: Rows, layout: Layout, grades: Grades, split: str) -> None:
+    def __init__(self, rows: Rows, layout: Layout, grades: Grades, split: str, *, mined: bool) -> None:
+        """Takes what a row adds to; `mined` negatives have scores: a retriever found them, nobody judged."""
         self._rows, self._layout, self._grades, self._split = rows, layout, grades, split
+        self._mined = mined
         optional = (layout.query_id, layout.document_id, layout.relevance)
         positions = iter(range(1, 4))
         self._query_id, self._doc_id, self._relevance = (
@@ -163,7 +172,7 @@ class _Pairs:
     def _id(self, record: Record, passage: Passage) -> str:
         if self._doc_id is not None:
             return record.values[self._doc_id] or ""
-        return _passage_id(passage)
+        return passage_id(passage)
 
     def _judge(self, query_id: str, doc_id: str, passage: Passage, relevance: float) -> None:
         self._rows.document(doc_id, passage.text or "", passage.title)
@@ -174,18 +183,21 @@ class _Pairs:
             for passage in passages:
                 if is_blank(passage.text):
                     self._rows.reject("empty_text", f"column '{name}' is empty")
+                elif self._mined:
+                    self._rows.document(passage_id(passage), passage.text or "", passage.title)
                 else:
-                    self._judge(query_id, _passage_id(passage), passage, 0.0)
+                    self._judge(query_id, passage_id(passage), passage, 0.0)
 
 
-def _passage_id(passage: Passage) -> str:
+def passage_id(passage: Passage) -> str:
+    """Returns the id of a passage: its own, or one made from its title and text."""
     if passage.id is not None:
         return passage.id
     text = passage.text or ""
     return content_id("d-", f"{passage.title}\n{text}" if passage.title else text)
 
 
-def _one_kind(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:
+def one_kind_parts(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:
     """Yields the rows of tables of queries or documents alone."""
     rows = Rows()
     for table, layout, _ in tables:
@@ -207,7 +219,8 @@ def _labels(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterat
 
 
 _PARTS = {
-    "pairs": _pairs, "triplets": _pairs, "labels": _labels, "documents": _one_kind, "queries": _one_kind,
+    "pairs": _pairs, "triplets": _pairs, "labels": _labels,
+    "documents": one_kind_parts, "queries": one_kind_parts,
 }  # fmt: skip
 
 

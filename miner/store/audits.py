@@ -13,6 +13,7 @@ from miner.store.corpus import by_text
 from miner.store.database import Database
 from miner.store.evidence import COPIES
 from miner.store.runs import StoredRun
+from miner.store.scorers import Scorer
 from miner.store.tables import GOLD, RELABELLED
 
 CANNOT_HIDE = {
@@ -97,12 +98,12 @@ def positives_to_hide(store: Database, run: StoredRun) -> pa.Table:
         same AS (
             SELECT DISTINCT a.role, a.id, b.id AS other FROM alike a JOIN alike b USING (role, key)
             WHERE a.id IN (SELECT unnest([query_id, doc_id]) FROM training_positives
-                WHERE model IN ($encoder, $reranker))),
+                WHERE model IN (SELECT unnest($models::VARCHAR[])))),
         trained AS (
             SELECT DISTINCT q.other AS query_id, d.other AS doc_id FROM training_positives t
             JOIN same q ON q.role = 'queries' AND q.id = t.query_id
             JOIN same d ON d.role = 'documents' AND d.id = t.doc_id
-            WHERE t.model IN ($encoder, $reranker)),
+            WHERE t.model IN (SELECT unnest($models::VARCHAR[]))),
         judged AS (SELECT DISTINCT query_id, doc_id, split FROM {GOLD} WHERE relevance > 0),
         sources AS (SELECT query_id, doc_id, bool_or(source <> '{RELABELLED}') AS people
             FROM {GOLD} GROUP BY ALL),
@@ -124,8 +125,7 @@ def positives_to_hide(store: Database, run: StoredRun) -> pa.Table:
         LEFT JOIN elsewhere e ON e.query_id = p.query_id AND e.doc_id = p.doc_id
         WHERE p.evidence = $evidence ORDER BY p.query_no, p.doc_id""",
         {
-            "encoder": run.encoder,
-            "reranker": run.reranker,
+            "models": run.models,
             "split": run.split,
             "evidence": run.evidence,
         },
@@ -141,13 +141,14 @@ def weak_positives(store: Database, run: StoredRun) -> pa.Table:
 
 
 def record_calibration(
-    store: Database, run: StoredRun, rules: Mapping[str, Any], rate: Mapping[str, Any]
+    store: Database, run: StoredRun, decider: Scorer, rules: Mapping[str, Any], rate: Mapping[str, Any]
 ) -> None:
     """Records that rules were chosen on the positives of a run; replaces an older record of the same.
 
-    `rate` is the hidden-positive rate on the queries that were not used to choose them.
+    `decider` is the scorer whose scores the rules look at, `rate` the hidden-positive rate on the queries
+    that were not used to choose them.
     """
-    note = {**_decided_by(run), "rules": dict(rules)}
+    note = {**_decided_by(run, decider), "rules": dict(rules)}
     kept = [
         one
         for one in store.meta(_CALIBRATED) or []
@@ -166,19 +167,19 @@ def calibrated_on(store: Database, run: StoredRun) -> dict[str, Any] | None:
     """
     rules, split = run.config["rules"], run.split
     notes = [one for one in store.meta(_CALIBRATED) or [] if (one["rules"], one["split"]) == (rules, split)]
-    decided = _decided_by(run)
+    decided = _decided_by(run, run.deciding)
     same = [one for one in notes if all(one[name] == value for name, value in decided.items())]
     if same:
         return {"run": same[-1]["run"], "hidden_positive_rate": same[-1]["hidden_positive_rate"]}
     return {"run": notes[-1]["run"], "hidden_positive_rate": None} if notes else None
 
 
-def _decided_by(run: StoredRun) -> dict[str, Any]:
-    """Returns everything that the verdicts on a run's candidates depend on, except the rules."""
+def _decided_by(run: StoredRun, decider: Scorer) -> dict[str, Any]:
+    """Returns everything that verdicts on a run's candidates depend on, except the rules."""
     return {
         "split": run.split,
         "evidence": run.evidence,
-        "reranker": run.reranker,
+        "decider": [decider.name, decider.model],
         "selection": run.config["selection"],
     }
 

@@ -1,37 +1,34 @@
-"""The evidence: hits, candidates and positives, and the score that every scorer gave them."""
+"""The evidence: candidates and positives, and the score that every scorer gave them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from miner.schema import CANDIDATES_PER_QUERY, Reason
+from miner.arrays import flat, numbered
+from miner.schema import CANDIDATES_PER_QUERY, CODES, FREE, Reason
 from miner.store.database import Database
 from miner.store.runs import StoredRun
+from miner.store.scorers import IMPORTED, Scorer
 
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
-def hits_of(store: Database, search: str, first: str, last: str) -> pa.Table:
-    """Returns the hits of a search for the query ids from `first` to `last`, ordered by query_id and rank.
-
-    Columns query_id, doc_id, rank, score.
-    """
-    return store.table(
-        """SELECT query_id, doc_id, rank, score FROM hits
-        WHERE search = ? AND query_id BETWEEN ? AND ? ORDER BY query_id, rank""",
-        [search, first, last],
-    )
-
-
-_ALL = 2**63 - 1
+_ALL = 2**31 - 1
 
 
 def candidate_count(store: Database, evidence: str) -> int:
     """Returns the number of candidates of a set of evidence."""
-    ((number,),) = store.rows("SELECT count(*) FROM candidates WHERE evidence = ?", [evidence])
-    return int(number)
+    ((number,),) = store.rows(
+        "SELECT coalesce(sum(len(doc_nos)), 0) FROM pools WHERE evidence = ?", [evidence]
+    )
+    return int(number or 0)
 
 
 COPIES = tuple(
@@ -43,6 +40,10 @@ COPIES = tuple(
     )
 )
 """Exclusions that are due to another document, and end if that is not a positive or candidate."""
+
+
+_RERANKED = (FREE, *(CODES[Reason(name)] for name in COPIES))
+"""The codes of the candidates that a reranker scores."""
 
 
 def candidates_to_rerank(store: Database, evidence: str, depth: int | None) -> pa.Table:
@@ -68,121 +69,233 @@ def reranked(store: Database, reranker: str) -> pa.Table:
     return store.table("SELECT query_id, doc_id FROM rerank_scores WHERE reranker = ?", [reranker])
 
 
-def _score(score: str, alias: str) -> tuple[str, str]:
-    """Returns SQL for a deciding score, and the join that it needs.
+def pool_documents(store: Database, evidence: str) -> pa.Table:
+    """Returns the documents that are candidates of a set of evidence, by id: doc_no, doc_id."""
+    return store.table(
+        "SELECT doc_no, doc_id FROM pool_documents WHERE evidence = ? ORDER BY doc_no", [evidence]
+    )
 
-    The score is null for a pair that the reranker did not score, NaN for an infinite one.
-    """
-    finite = "CASE WHEN isinf({0}) THEN 'nan'::DOUBLE ELSE {0} END"
-    if score != "rerank":
-        return finite.format(f"{alias}.{score}_score"), ""
-    join = f"""LEFT JOIN rerank_scores s ON s.reranker = $reranker
-        AND s.query_id = {alias}.query_id AND s.doc_id = {alias}.doc_id"""
-    return finite.format("s.score"), join
+
+def pooled_numbers(store: Database, evidence: str) -> Ints:
+    """Returns the numbers of the documents that are candidates of a set of evidence, ascending."""
+    table = store.table(
+        "SELECT DISTINCT unnest(doc_nos) AS doc_no FROM pools WHERE evidence = ? ORDER BY doc_no", [evidence]
+    )
+    numbers: Ints = table["doc_no"].to_numpy().astype(np.int64)
+    return numbers
 
 
 def scored_candidates(
     store: Database,
-    evidence: str,
-    score: str,
-    reranker: str | None,
+    run: StoredRun,
+    scorer: Scorer | None = None,
     first: int = 0,
     stop: int = _ALL,
     *,
     queries: Sequence[int] | None = None,
+    others: Sequence[Scorer] = (),
+    ranks: bool = True,
 ) -> pa.Table:
-    """Returns the candidates with numbers from `first` to before `stop`, or those of `queries`, in order.
+    """Returns the candidates of the queries with numbers from `first` to before `stop`, or of `queries`.
 
-    Columns candidate, doc_id, exclusion, best_rank (over retrievers), bm25_best, judged_negative, score. The
-    argument `score` names the deciding score: `rerank`, `dense` or `bm25`. The column is null for a pair that
-    the reranker did not score, NaN for a score that is not finite.
+    They are in order. Columns candidate, doc_no, exclusion (the code of its reason, FREE without one),
+    judged_negative, best_rank (over retrievers), best_scorer (the retriever with that rank), score. The score
+    is that of `scorer` (default: the one that decides); it is null for a pair that this did not score, NaN
+    for a score that is not finite. For each of the `others` there is a column `score_of` with its scores.
+    Without `ranks` the columns best_rank and best_scorer are left out.
     """
-    value, join = _score(score, "c")
-    values: dict[str, object] = {"evidence": evidence, "first": first, "stop": stop}
-    some = ""
+    scorer = scorer or run.deciding
+    values: dict[str, object] = {"evidence": run.evidence, "first": first, "stop": stop}
+    where = "evidence = $evidence AND query_no >= $first AND query_no < $stop"
     if queries is not None:
         values["queries"] = list(queries)
-        some = f"AND c.candidate // {CANDIDATES_PER_QUERY} IN (SELECT unnest($queries::BIGINT[]))"
+        where += " AND query_no IN (SELECT unnest($queries::BIGINT[]))"
+    best = ", best_ranks, best_scorers" if ranks else ""
     table = store.table(
-        f"""SELECT c.candidate, c.doc_id, c.exclusion, least(c.bm25_rank, c.dense_rank) AS best_rank,
-            coalesce(c.bm25_rank <= coalesce(c.dense_rank, c.bm25_rank), false) AS bm25_best,
-            coalesce(c.judged_negative, false) AS judged_negative, {value} AS score
-        FROM candidates c {join}
-        WHERE c.evidence = $evidence AND c.candidate >= $first AND c.candidate < $stop {some}""",
-        values | ({"reranker": reranker} if join else {}),
+        f"""SELECT query_no, doc_nos, exclusions, judged_negative{best} FROM pools
+        WHERE {where} ORDER BY query_no""",
+        values,
     )
-    return table.sort_by("candidate") if join or some else table
+    candidate = numbered(table, "doc_nos", CANDIDATES_PER_QUERY)
+    exclusion = flat(table["exclusions"])
+
+    def _scores(of: Scorer) -> pa.Array:
+        if of.is_reranker:
+            rows = _Pooled(candidate, flat(table["doc_nos"]).to_numpy(), exclusion.to_numpy())
+            return _reranker_scores(store, run, of, rows, (where, values))
+        scores = store.table(
+            f"SELECT scores FROM scored WHERE scorer = $scorer AND {where} ORDER BY query_no",
+            values | {"scorer": of.number},
+        )
+        return _finite(flat(scores["scores"]))
+
+    return pa.table(
+        {
+            "candidate": candidate,
+            "doc_no": flat(table["doc_nos"]),
+            "exclusion": exclusion,
+            "judged_negative": flat(table["judged_negative"]),
+            **({name: flat(table[f"{name}s"]) for name in ("best_rank", "best_scorer")} if ranks else {}),
+            "score": _scores(scorer),
+            **{score_of(other): _scores(other) for other in others},
+        }
+    )
 
 
-def scored_positives(store: Database, evidence: str, score: str, reranker: str | None) -> pa.Table:
+def score_of(scorer: Scorer) -> str:
+    """Returns the name of the column with the scores of another scorer than the one that decides."""
+    return f"score_of_{scorer.number}"
+
+
+def _finite(scores: pa.Array) -> pa.Array:
+    """Returns scores with NaN for infinite ones; nulls stay."""
+    values = scores.to_numpy(zero_copy_only=False)
+    if np.isfinite(values).all():
+        return scores
+    mask = scores.is_null().to_numpy(zero_copy_only=False)
+    return pa.array(np.where(np.isfinite(values), values, np.nan), mask=mask)
+
+
+class _Pooled(NamedTuple):
+    """Candidates in order."""
+
+    candidate: Ints
+    doc_no: Ints
+    exclusion: Ints
+
+
+def _reranker_scores(
+    store: Database, run: StoredRun, scorer: Scorer, rows: _Pooled, some: tuple[str, dict[str, object]]
+) -> pa.Array:
+    """Returns a reranker's score of each of the candidates, null for one that it did not score in this run.
+
+    Scores are shared by all runs: those of candidates below the depths of this run are left out.
+    """
+    depth, next_depth = run.config.get("rerank_depth"), run.config.get("cascade_depth")
+    deep = rows.candidate % CANDIDATES_PER_QUERY > (depth or CANDIDATES_PER_QUERY)
+    for one in run.rerankers:
+        score = _stored_scores(store, one, rows.candidate, some)
+        score[deep] = np.nan
+        if one == scorer:
+            break
+        if next_depth is not None:
+            deep |= _ranks_by(score, rows) > next_depth
+    unknown = np.isnan(score)
+    return pa.array(np.where(np.isinf(score), np.nan, score), mask=unknown)
+
+
+def _ranks_by(score: Floats, rows: _Pooled) -> Ints:
+    """Returns the rank of each candidate by score among those of its query that a reranker scores."""
+    query = rows.candidate // CANDIDATES_PER_QUERY
+    order = np.lexsort((rows.doc_no, -np.where(np.isfinite(score), score, -np.inf), query))
+    counts = np.isin(rows.exclusion[order], _RERANKED)
+    total = np.cumsum(counts)
+    starts = np.flatnonzero(np.diff(query[order], prepend=-1))
+    before: Ints = np.repeat(total[starts] - counts[starts], np.diff(np.append(starts, len(order))))
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = total - before + ~counts
+    return ranks
+
+
+def _stored_scores(
+    store: Database, scorer: Scorer, candidate: Ints, some: tuple[str, dict[str, object]]
+) -> Floats:
+    """Returns a reranker's stored score of each of the candidates; infinity for NaN, NaN without one."""
+    where, values = some
+    table = store.table(
+        f"""SELECT c.candidate, s.score FROM (FROM candidates WHERE {where}) c
+        JOIN rerank_scores s ON s.reranker = $reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id
+        ORDER BY c.candidate""",
+        values | {"reranker": scorer.model},
+    )
+    score = np.full(len(candidate), np.nan)
+    stored = np.asarray(table["score"].to_numpy(), dtype=np.float64)
+    score[np.searchsorted(candidate, table["candidate"].to_numpy())] = np.where(
+        np.isfinite(stored), stored, np.inf
+    )
+    return score
+
+
+def scored_positives(
+    store: Database, run: StoredRun, scorer: Scorer | None = None, others: Sequence[Scorer] = ()
+) -> pa.Table:
     """Returns all positives ordered by query_no and doc_id: query_no, query_id, doc_id, score.
 
-    The score is NaN or null if it is not finite.
+    The score is that of `scorer` (default: the one that decides); NaN without a finite one. For each of the
+    `others` there is a column `score_of` with its scores.
     """
-    value, join = _score(score, "p")
-    return store.table(
-        f"""SELECT p.query_no, p.query_id, p.doc_id, {value} AS score FROM positives p {join}
-        WHERE p.evidence = $evidence ORDER BY p.query_no, p.doc_id""",
-        {"evidence": evidence} | ({"reranker": reranker} if join else {}),
+    table = store.table(
+        "SELECT query_no, query_id, doc_id FROM positives WHERE evidence = ? ORDER BY query_no, doc_id",
+        [run.evidence],
     )
+    columns = {"score": scorer or run.deciding} | {score_of(other): other for other in others}
+    for name, of in columns.items():
+        table = table.append_column(name, pa.array(positive_scores(store, run, of)))
+    return table
 
 
-RETRIEVERS = ("bm25", "dense")
+def positive_scores(store: Database, run: StoredRun, scorer: Scorer) -> Floats:
+    """Returns a scorer's score of every positive, by query_no and doc_id; NaN without a finite one."""
+    if scorer.is_reranker:
+        column = store.table(
+            """SELECT s.score FROM positives p LEFT JOIN rerank_scores s
+                ON s.reranker = ? AND s.query_id = p.query_id AND s.doc_id = p.doc_id
+            WHERE p.evidence = ? ORDER BY p.query_no, p.doc_id""",
+            [scorer.model, run.evidence],
+        )["score"].combine_chunks()
+    else:
+        column = flat(
+            store.table(
+                "SELECT positives FROM scored WHERE evidence = ? AND scorer = ? ORDER BY query_no",
+                [run.evidence, scorer.number],
+            )["positives"]
+        )
+    values = column.to_numpy(zero_copy_only=False).astype(np.float64)
+    return np.where(np.isfinite(values), values, np.nan)
 
 
-def best_ranked(store: Database, run: StoredRun, retriever: str, depth: int) -> pa.Table:
+def candidate_ranks(store: Database, run: StoredRun, scorer: Scorer) -> Floats:
+    """Returns a retriever's rank of every candidate of a run's evidence, in order; NaN if it has none."""
+    table = store.table(
+        "SELECT ranks FROM scored WHERE evidence = ? AND scorer = ? ORDER BY query_no",
+        [run.evidence, scorer.number],
+    )
+    return np.asarray(flat(table["ranks"]).to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def candidate_scores(store: Database, run: StoredRun, scorer: Scorer) -> Floats:
+    """Returns a scorer's score of every candidate of a run's evidence, in order; NaN without a finite one."""
+    if scorer.is_reranker:
+        column = scored_candidates(store, run, scorer)["score"]
+    else:
+        column = flat(
+            store.table(
+                "SELECT scores FROM scored WHERE evidence = ? AND scorer = ? ORDER BY query_no",
+                [run.evidence, scorer.number],
+            )["scores"]
+        )
+    values = np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def best_ranked(store: Database, run: StoredRun, retriever: Scorer, depth: int) -> pa.Table:
     """Returns each query's best candidates of one retriever; the rules have no effect.
 
     Columns query_id and negative_ids, a list of at most `depth` ids, best rank first; ordered. Excluded
     candidates (known positives, their copies, the query itself) are not among them.
     """
-    if retriever not in RETRIEVERS:
-        raise ValueError(retriever)
-    rank = f"{retriever}_rank"
     return store.table(
-        f"""SELECT query_id, list(doc_id ORDER BY {rank}, doc_id) AS negative_ids FROM (
-            SELECT query_id, doc_id, {rank} FROM candidates
-            WHERE evidence = $evidence AND exclusion IS NULL AND {rank} IS NOT NULL
-            QUALIFY row_number() OVER (PARTITION BY query_id ORDER BY {rank}, doc_id) <= $depth)
+        f"""SELECT query_id, list(doc_id ORDER BY rank, doc_id) AS negative_ids FROM (
+            SELECT query_id, doc_id, rank FROM (
+                SELECT evidence, query_id, unnest(p.doc_nos) AS doc_no, unnest(p.exclusions) AS exclusion,
+                    unnest(c.ranks) AS rank
+                FROM pools p JOIN scored c USING (evidence, query_no)
+                WHERE evidence = $evidence AND c.scorer = $scorer)
+            JOIN pool_documents USING (evidence, doc_no)
+            WHERE exclusion = {FREE} AND rank IS NOT NULL
+            QUALIFY row_number() OVER (PARTITION BY query_id ORDER BY rank, doc_id) <= $depth)
         GROUP BY query_id ORDER BY query_id""",
-        {"evidence": run.evidence, "depth": depth},
-    )
-
-
-_SCORES = ", ".join(
-    f"CASE WHEN isfinite({value}) THEN {value} END AS {name}"
-    for value, name in (
-        ("c.bm25_score", "bm25_score"), ("c.dense_score", "dense_score"), ("s.score", "rerank_score")
-    )
-)  # fmt: skip
-"""SQL for all scores; null if a score is not finite."""
-
-
-def candidate_facts(store: Database, run: StoredRun) -> pa.Table:
-    """Returns the ranks and scores of every candidate of a run's evidence, in order.
-
-    Columns bm25_rank, dense_rank (null if the retriever did not return the candidate), bm25_score,
-    dense_score, rerank_score (null without a finite score).
-    """
-    return store.table(
-        f"""SELECT c.bm25_rank, c.dense_rank, {_SCORES}
-        FROM candidates c LEFT JOIN rerank_scores s
-            ON s.reranker = $reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id
-        WHERE c.evidence = $evidence ORDER BY c.candidate""",
-        {"evidence": run.evidence, "reranker": run.reranker},
-    )
-
-
-def positive_facts(store: Database, run: StoredRun) -> pa.Table:
-    """Returns every score of the positives of a run's evidence, ordered by query_no and doc_id.
-
-    Columns bm25_score, dense_score, rerank_score.
-    """
-    return store.table(
-        f"""SELECT {_SCORES} FROM positives c LEFT JOIN rerank_scores s
-            ON s.reranker = $reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id
-        WHERE c.evidence = $evidence ORDER BY c.query_no, c.doc_id""",
-        {"evidence": run.evidence, "reranker": run.reranker},
+        {"evidence": run.evidence, "scorer": retriever.number, "depth": depth},
     )
 
 
@@ -190,8 +303,6 @@ def positive_facts(store: Database, run: StoredRun) -> pa.Table:
 class ScoreFacts:
     """Facts about the scores of one scorer in a run, over the pairs that rules can decide on."""
 
-    scorer: str
-    """`bm25`, `dense` or `rerank`."""
     pairs: int
     """Number of positives and of candidates that are not excluded, as far as the scorer scored them."""
     candidates: int
@@ -205,21 +316,47 @@ class ScoreFacts:
     """Queries without a positive that has a finite score."""
 
 
-def score_facts(store: Database, run: StoredRun, scorer: str) -> ScoreFacts:
+def _plain_range(store: Database, run: StoredRun, scorer: Scorer) -> tuple[int, float, float] | None:
+    """Returns the number of a retriever's pairs with their lowest and highest score, excluded ones included.
+
+    None unless all are finite and they differ: a count of each pair is then of no use.
+    """
+    ((pairs, *ends),) = store.rows(
+        """SELECT sum(len(scores) + len(positives)), least(min(list_min(scores)), min(list_min(positives))),
+            greatest(max(list_max(scores)), max(list_max(positives)))
+        FROM scored WHERE evidence = ? AND scorer = ?""",
+        [run.evidence, scorer.number],
+    )
+    if scorer.kind == IMPORTED or None in ends or not all(map(isfinite, ends)) or ends[0] == ends[1]:
+        return None
+    return int(pairs), ends[0], ends[1]
+
+
+def score_facts(store: Database, run: StoredRun, scorer: Scorer) -> ScoreFacts:
     """Returns the facts of one scorer in a run."""
-    value, join = f"{scorer}_score", ""
-    if scorer == "rerank":
-        value = "s.score"
+    if not scorer.is_reranker and (plain := _plain_range(store, run, scorer)):
+        return ScoreFacts(*plain[:1], 0, 0, *plain[1:], 0)
+    bound: dict[str, object] = {"evidence": run.evidence}
+    if scorer.is_reranker:
+        bound["reranker"] = scorer.model
         join = """JOIN rerank_scores s ON s.reranker = $reranker
             AND s.query_id = p.query_id AND s.doc_id = p.doc_id"""
-    scores = f"""(SELECT {value} AS score, NULL AS positive_of FROM candidates p {join}
-            WHERE evidence = $evidence AND exclusion IS NULL AND {value} IS NOT NULL
-        UNION ALL SELECT {value}, query_no FROM positives p {join}
-            WHERE evidence = $evidence AND {value} IS NOT NULL)"""
-    bound = {"evidence": run.evidence} | ({"reranker": run.reranker} if join else {})
+        scores = f"""(SELECT s.score, NULL AS positive_of FROM candidates p {join}
+                WHERE evidence = $evidence AND exclusion IS NULL
+            UNION ALL SELECT s.score, query_no FROM positives p {join} WHERE evidence = $evidence)"""
+    else:
+        bound["scorer"] = scorer.number
+        scores = f"""(SELECT score, NULL AS positive_of FROM (
+                SELECT unnest(c.scores) AS score, unnest(p.exclusions) AS exclusion
+                FROM scored c JOIN pools p USING (evidence, query_no)
+                WHERE evidence = $evidence AND c.scorer = $scorer)
+                WHERE exclusion = {FREE} AND score IS NOT NULL
+            UNION ALL SELECT score, query_no FROM (
+                SELECT query_no, unnest(positives) AS score FROM scored
+                WHERE evidence = $evidence AND scorer = $scorer) WHERE score IS NOT NULL)"""
     ((pairs, lowest, highest),) = store.rows(f"SELECT count(*), min(score), max(score) FROM {scores}", bound)
     if not pairs or (isfinite(lowest) and isfinite(highest)):  # DuckDB sorts NaN above all numbers
-        return ScoreFacts(scorer, pairs, 0, 0, lowest, highest, 0)
+        return ScoreFacts(pairs, 0, 0, lowest, highest, 0)
     (row,) = store.rows(
         f"""SELECT count(*), count(*) FILTER (positive_of IS NULL AND NOT isfinite(score)),
             count(*) FILTER (positive_of IS NOT NULL AND NOT isfinite(score)),
@@ -228,7 +365,7 @@ def score_facts(store: Database, run: StoredRun, scorer: str) -> ScoreFacts:
         FROM {scores}""",
         bound,
     )
-    return ScoreFacts(scorer, *row)
+    return ScoreFacts(*row)
 
 
 def known_scores(store: Database, reranker: str) -> pa.Table:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from miner.schema import CANDIDATES_PER_QUERY
+from miner.store import evidence
 from miner.store.database import Database
 from miner.store.runs import StoredRun
 
@@ -48,35 +48,41 @@ class StoredSample:
     strata: Strata
 
 
+SCORE, RANK = "score of ", "rank of "
+"""What the names of the columns of a scorer begin with."""
+
+
 def predictable(store: Database, run: StoredRun) -> pa.Table:
     """Returns the candidates of a run that nothing excludes, and those that are known positives, in order.
 
-    Columns candidate, query_no, query_id, doc_id, bm25_rank, dense_rank, fused_rank, bm25_score, dense_score,
-    rerank_score (null without a finite score), positive (a judged positive of the query), negative (selected
-    as a negative in the run), judged (a judgment says that it is a
-    negative; another class of its document does not, as classes may be wrong).
+    Columns candidate, query_no, query_id, doc_id, fused_rank, positive (a judged positive of the query),
+    negative (selected as a negative in the run), judged (a judgment says that it is a negative; another class
+    of its document does not, as classes may be wrong), for each scorer SCORE and its name (NaN without a
+    finite score), and for each retriever RANK and its name (NaN if it did not return the candidate).
     """
-    scores = ", ".join(
-        f"CASE WHEN isfinite({value}) THEN {value} END AS {name}_score"
-        for name, value in (("bm25", "c.bm25_score"), ("dense", "c.dense_score"), ("rerank", "s.score"))
-    )
-    return store.table(
-        f"""SELECT c.candidate, c.candidate // {CANDIDATES_PER_QUERY} AS query_no, c.query_id, c.doc_id,
-            c.bm25_rank, c.dense_rank, c.fused_rank, {scores},
+    table = store.table(
+        """SELECT c.candidate, c.query_no, c.query_id, c.doc_id, c.fused_rank,
             p.doc_id IS NOT NULL AS positive, d.slot IS NOT NULL AS negative,
             coalesce(c.judged_negative, false) AND NOT coalesce(q.label <> t.label, false) AS judged
         FROM candidates c
         JOIN queries q ON q.query_id = c.query_id
         JOIN documents t ON t.doc_id = c.doc_id
-        LEFT JOIN rerank_scores s
-            ON s.reranker = $reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id
         LEFT JOIN positives p
             ON p.evidence = c.evidence AND p.query_id = c.query_id AND p.doc_id = c.doc_id
         LEFT JOIN decided d ON d.run_id = $run_id AND d.candidate = c.candidate
         WHERE c.evidence = $evidence AND (c.exclusion IS NULL OR p.doc_id IS NOT NULL)
         ORDER BY c.candidate""",
-        {"reranker": run.reranker, "run_id": run.run_id, "evidence": run.evidence},
+        {"run_id": run.run_id, "evidence": run.evidence},
     )
+    for scorer in run.scorers:
+        candidates = evidence.scored_candidates(store, run, scorer)
+        rows = np.searchsorted(candidates["candidate"].to_numpy(), table["candidate"].to_numpy())
+        scores = np.asarray(candidates["score"].to_numpy(), dtype=np.float64)
+        table = table.append_column(SCORE + scorer.name, pa.array(scores[rows]))
+        if not scorer.is_reranker:
+            ranks = evidence.candidate_ranks(store, run, scorer)
+            table = table.append_column(RANK + scorer.name, pa.array(ranks[rows]))
+    return table
 
 
 def keep_sample(store: Database, sample: StoredSample, pairs: pa.Table) -> None:

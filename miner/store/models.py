@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from miner.store.database import Database
 from miner.store.runs import StoredRun
+from miner.store.scorers import BM25, Scorer
 from miner.store.tables import GOLD
 
 
@@ -47,10 +48,23 @@ def model_similarity(store: Database, fingerprint: str | None) -> str | None:
     return rows[0][0] if rows else None
 
 
+def shown_scorer(store: Database, scorer: Scorer) -> str:
+    """Returns a scorer as people read it: `BM25`, or the name of its model, file or folder."""
+    return "BM25" if scorer.kind == BM25 else model_name(store, scorer.model) or scorer.name
+
+
+def described_scorer(store: Database, scorer: Scorer) -> dict[str, Any]:
+    """Returns a scorer as JSON-able facts: scorer, kind, and of a model name, fingerprint and similarity."""
+    facts: dict[str, Any] = {"scorer": scorer.name, "kind": scorer.kind}
+    if scorer.model is not None:
+        facts |= {"name": model_name(store, scorer.model) or scorer.name, "fingerprint": scorer.model}
+    similarity = model_similarity(store, scorer.model)
+    return facts | ({"similarity": similarity} if similarity else {})
+
+
 def model_names(store: Database, run: StoredRun) -> list[str]:
-    """Returns the scorers of a run's candidates: `BM25`, the encoder, the reranker."""
-    models = [model_name(store, run.encoder), model_name(store, run.reranker)]
-    return ["BM25"] * bool(run.config.get("bm25")) + [name for name in models if name]
+    """Returns the scorers of a run's candidates, as people read them."""
+    return [shown_scorer(store, one) for one in run.scorers]
 
 
 def record_training(store: Database, model: str, positives: pa.Table, base: str | None = None) -> None:
@@ -106,7 +120,8 @@ def seen_positives(store: Database, model: str, split: str) -> int:
 def trained_models(store: Database, run: StoredRun) -> list[str]:
     """Returns the fingerprints of those of a run's models that were trained on positives of this store."""
     rows = store.rows(
-        "SELECT DISTINCT model FROM training_positives WHERE model IN (?, ?)", [run.encoder, run.reranker]
+        "SELECT DISTINCT model FROM training_positives WHERE model IN (SELECT unnest(?::VARCHAR[]))",
+        [run.models],
     )
     return [model for (model,) in rows]
 
@@ -117,8 +132,9 @@ def models_of_unknown_training(store: Database, run: StoredRun) -> list[str]:
     A model has also learned from its base model's training data. A random initialisation has none.
     """
     rows = store.rows(
-        "SELECT name, details FROM models WHERE fingerprint IN (?, ?) ORDER BY kind, name",
-        [run.encoder, run.reranker],
+        """SELECT name, details FROM models WHERE fingerprint IN (SELECT unnest(?::VARCHAR[]))
+        ORDER BY kind, name""",
+        [run.models],
     )
     unknown = [_of_unknown_training(store, name, json.loads(details)) for name, details in rows]
     return [name for name in unknown if name is not None]

@@ -14,10 +14,12 @@ from miner.errors import StoreError, UsageError, listed, near, shown
 from miner.store.corpus import IDENTITY, MINED, content_hashes, ingest_first, queries_hash
 from miner.store.database import Database
 from miner.store.duplicates import clusters_hash
+from miner.store.hits import release_hits
 from miner.store.ledger import KEY
+from miner.store.scorers import Scorer, keep_scorers, scorers_by_run
 
-_COLUMNS = """run_id, name, split, config, inputs, versions, seed, evidence, encoder, reranker,
-    negatives, status, started, finished"""
+_COLUMNS = """run_id, name, split, config, inputs, versions, seed, evidence, decider, negatives,
+    status, started, finished"""
 
 
 @dataclass(frozen=True)
@@ -35,26 +37,49 @@ class StoredRun:
     seed: int
     evidence: str
     """The key of the candidates and positives that it decides over."""
-    encoder: str | None
-    reranker: str | None
-    """Model fingerprints; their names are in `models`."""
+    decider: int
+    """The number of the scorer whose scores the rules look at."""
     negatives: int
     status: str
     """`running` or `done`."""
     started: datetime
     finished: datetime | None
+    scorers: tuple[Scorer, ...]
+    """In order: retrievers, then rerankers."""
+
+    @property
+    def deciding(self) -> Scorer:
+        """The scorer whose scores the rules look at."""
+        return self.scorers[self.decider]
+
+    @property
+    def retrievers(self) -> tuple[Scorer, ...]:
+        """The scorers that are not rerankers."""
+        return tuple(one for one in self.scorers if not one.is_reranker)
+
+    @property
+    def rerankers(self) -> tuple[Scorer, ...]:
+        """The scorers that score pairs which the retrievers found."""
+        return tuple(one for one in self.scorers if one.is_reranker)
+
+    @property
+    def models(self) -> list[str]:
+        """The fingerprints of its encoders and rerankers, in order; their names are in `models`."""
+        return [one.model for one in self.scorers if one.model and (one.is_encoder or one.is_reranker)]
 
 
-def _run(row: tuple[Any, ...]) -> StoredRun:
+def _run(row: tuple[Any, ...], scorers: tuple[Scorer, ...]) -> StoredRun:
     values = list(row)
     for column in (3, 4, 5):
         values[column] = json.loads(values[column])
-    return StoredRun(*values)
+    return StoredRun(*[*values, scorers])
 
 
 def runs(store: Database) -> list[StoredRun]:
     """Returns all runs, oldest first."""
-    return [_run(row) for row in store.rows(f"SELECT {_COLUMNS} FROM runs ORDER BY started, name")]
+    rows = store.rows(f"SELECT {_COLUMNS} FROM runs ORDER BY started, name")
+    scorers = scorers_by_run(store) if rows else {}
+    return [_run(row, scorers[row[0]]) for row in rows]
 
 
 def find_run(store: Database, name: str | None = None) -> StoredRun:
@@ -89,21 +114,22 @@ def begin_run(store: Database, run: StoredRun) -> None:
     values = [
         run.run_id, run.name, run.split, json.dumps(run.config, sort_keys=True),
         json.dumps(run.inputs, sort_keys=True), json.dumps(run.versions, sort_keys=True),
-        run.seed, run.evidence, run.encoder, run.reranker, run.negatives, "running",
-        run.started, None,
+        run.seed, run.evidence, run.decider, run.negatives, "running", run.started, None,
     ]  # fmt: skip
-    store.execute(f"INSERT INTO runs ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
+    with store.transaction():
+        store.execute(f"INSERT INTO runs ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
+        keep_scorers(store, run.run_id, run.scorers)
 
 
-def finish_run(store: Database, run_id: str, decisions: list[pa.Table], triplets: list[pa.Table]) -> None:
+def finish_run(store: Database, run_id: str, decisions: list[pa.Table], selected: list[pa.Table]) -> None:
     """Replaces a run's decisions and triplets and marks it done, in one transaction.
 
-    The tables of `decisions` have the columns query_no and codes, those of `triplets` are `schema.TRIPLETS`.
+    The tables of `decisions` have the columns query_no and codes, those of `selected` are `schema.SELECTED`.
     """
     with store.transaction():
         store.execute("DELETE FROM decisions WHERE run_id = ?", [run_id])
-        store.execute("DELETE FROM triplets WHERE run_id = ?", [run_id])
-        for name, tables in (("decisions", decisions), ("triplets", triplets)):
+        store.execute("DELETE FROM selected WHERE run_id = ?", [run_id])
+        for name, tables in (("decisions", decisions), ("selected", selected)):
             if tables:
                 store.insert(name, pa.concat_tables(tables), run_id=run_id)
         store.execute(
@@ -130,7 +156,7 @@ def forget_runs(store: Database, evidence: Mapping[str, str]) -> None:
     Hits and reranker scores stay, so that the next run can use them.
     """
     for run_id in evidence:
-        for table in ("decisions", "triplets", "audits", "samples", "sampled", "runs"):
+        for table in ("decisions", "selected", "audits", "samples", "sampled", "scorers", "runs"):
             store.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
     for key in sorted(set(evidence.values())):
         if not store.rows("SELECT 1 FROM runs WHERE evidence = ?", [key]):
@@ -138,7 +164,8 @@ def forget_runs(store: Database, evidence: Mapping[str, str]) -> None:
 
 
 def _forget_evidence(store: Database, key: str) -> None:
-    for table in ("candidates", "positives"):
+    release_hits(store, key)
+    for table in ("pools", "pool_documents", "positives", "scored", "searches"):
         store.execute(f"DELETE FROM {table} WHERE evidence = ?", [key])
     stages = f"""(SELECT fingerprint FROM stages
         WHERE left(fingerprint, {KEY}) = $key OR json_extract_string(inputs, '$.evidence') = $key)"""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason, Verdict
+from miner.schema import CANDIDATES_PER_QUERY, CODES, KEPT, SUSPECTED, Reason, Verdict
 
-FORMAT = 7
+FORMAT = 8
 """The version of the schema: a new number if earlier versions of miner cannot read the store."""
 
 SILVER = "silver"
 """The source of judgments that `miner silver` makes."""
 RELABELLED = "relabelled"
 """The source of judgments that `miner relabel` makes."""
+RERANKER = "reranker"
+"""The kind of a scorer that scores pairs which others found; its scores are in `rerank_scores`."""
 GOLD = f"(SELECT * FROM judgments WHERE source <> '{SILVER}')"
 """SQL for all judgments but the silver ones."""
 
@@ -41,16 +43,25 @@ TABLES = (
         fingerprint VARCHAR NOT NULL, chunk INTEGER NOT NULL, rows BIGINT NOT NULL,
         seconds DOUBLE NOT NULL, finished TIMESTAMP NOT NULL)""",
     """CREATE TABLE hits (
-        search VARCHAR NOT NULL, query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL,
-        rank INTEGER NOT NULL, score DOUBLE NOT NULL)""",
-    """CREATE TABLE candidates (
-        evidence VARCHAR NOT NULL, candidate BIGINT NOT NULL,
-        query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL,
-        bm25_rank INTEGER, bm25_score DOUBLE, dense_rank INTEGER, dense_score DOUBLE,
-        fused_rank INTEGER NOT NULL, exclusion reason, judged_negative BOOLEAN)""",
+        search VARCHAR NOT NULL, query_no INTEGER NOT NULL,
+        doc_nos INTEGER[] NOT NULL, scores DOUBLE[] NOT NULL)""",
+    """CREATE TABLE pools (
+        evidence VARCHAR NOT NULL, query_no INTEGER NOT NULL, query_id VARCHAR NOT NULL,
+        doc_nos INTEGER[] NOT NULL, exclusions TINYINT[] NOT NULL, judged_negative BOOLEAN[] NOT NULL,
+        best_ranks INTEGER[] NOT NULL, best_scorers TINYINT[] NOT NULL)""",
+    """CREATE TABLE pool_documents (
+        evidence VARCHAR NOT NULL, doc_no INTEGER NOT NULL, doc_id VARCHAR NOT NULL)""",
     """CREATE TABLE positives (
         evidence VARCHAR NOT NULL, query_no INTEGER NOT NULL, query_id VARCHAR NOT NULL,
-        doc_id VARCHAR NOT NULL, bm25_score DOUBLE, dense_score DOUBLE)""",
+        doc_id VARCHAR NOT NULL)""",
+    """CREATE TABLE scored (
+        evidence VARCHAR NOT NULL, query_no INTEGER NOT NULL, scorer SMALLINT NOT NULL,
+        ranks INTEGER[] NOT NULL, scores DOUBLE[] NOT NULL, positives DOUBLE[] NOT NULL)""",
+    """CREATE TABLE searches (
+        search VARCHAR NOT NULL, evidence VARCHAR NOT NULL, scorer SMALLINT NOT NULL)""",
+    """CREATE TABLE scorers (
+        run_id VARCHAR NOT NULL, number SMALLINT NOT NULL, scorer VARCHAR NOT NULL,
+        kind VARCHAR NOT NULL, model VARCHAR)""",
     """CREATE TABLE rerank_scores (
         reranker VARCHAR NOT NULL, query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL,
         score DOUBLE NOT NULL)""",
@@ -62,15 +73,14 @@ TABLES = (
     """CREATE TABLE runs (
         run_id VARCHAR NOT NULL, name VARCHAR NOT NULL, split VARCHAR NOT NULL,
         config VARCHAR NOT NULL, inputs VARCHAR NOT NULL, versions VARCHAR NOT NULL,
-        seed BIGINT NOT NULL, evidence VARCHAR NOT NULL, encoder VARCHAR, reranker VARCHAR,
+        seed BIGINT NOT NULL, evidence VARCHAR NOT NULL, decider SMALLINT NOT NULL,
         negatives INTEGER NOT NULL, status VARCHAR NOT NULL,
         started TIMESTAMP NOT NULL, finished TIMESTAMP)""",
     """CREATE TABLE decisions (
         run_id VARCHAR NOT NULL, query_no INTEGER NOT NULL, codes SMALLINT[] NOT NULL)""",
-    """CREATE TABLE triplets (
+    """CREATE TABLE selected (
         run_id VARCHAR NOT NULL, query_id VARCHAR NOT NULL, positive_id VARCHAR NOT NULL,
-        negative_id VARCHAR NOT NULL, positive_score DOUBLE NOT NULL,
-        negative_score DOUBLE NOT NULL, rank INTEGER NOT NULL)""",
+        positive_score DOUBLE NOT NULL, doc_nos INTEGER[] NOT NULL, scores DOUBLE[] NOT NULL)""",
     """CREATE TABLE audits (
         run_id VARCHAR NOT NULL, settings VARCHAR NOT NULL, result VARCHAR NOT NULL,
         finished TIMESTAMP NOT NULL)""",
@@ -98,16 +108,68 @@ VIEWS = (
         CASE WHEN code < {KEPT} THEN ({KEPT} - code)::SMALLINT END AS slot
     FROM (SELECT run_id, query_no, generate_subscripts(codes, 1) AS fused_rank, unnest(codes) AS code
         FROM decisions)""",
-    """CREATE VIEW verdicts AS
-    SELECT r.name AS run, c.query_id, c.doc_id,
-        c.bm25_rank, c.bm25_score, c.dense_rank, c.dense_score, c.fused_rank,
-        s.score AS rerank_score, coalesce(c.judged_negative, false) AS judged_negative,
-        d.verdict, d.reason, d.slot
+    f"""CREATE VIEW candidates AS
+    SELECT evidence, query_no::BIGINT * {CANDIDATES_PER_QUERY} + fused_rank AS candidate, query_no,
+        query_id, doc_id, fused_rank, best_rank,
+        CASE WHEN code >= 0 THEN enum_range(NULL::reason)[code + 1] END::reason AS exclusion, judged_negative
+    FROM (SELECT evidence, query_no, query_id, unnest(doc_nos) AS doc_no,
+            generate_subscripts(doc_nos, 1) AS fused_rank, unnest(best_ranks) AS best_rank,
+            unnest(exclusions) AS code, unnest(judged_negative) AS judged_negative
+        FROM pools)
+    JOIN pool_documents USING (evidence, doc_no)""",
+    f"""CREATE VIEW verdicts AS
+    SELECT u.run, u.query_id, t.doc_id, u.fused_rank, u.scorer,
+        CASE WHEN u.kind <> '{RERANKER}' THEN u.score
+            WHEN u.code % {SUSPECTED} <> {CODES[Reason.NOT_RERANKED]} OR u.code < 0 THEN x.score END AS score,
+        u.judged_negative,
+        CASE WHEN code <= {KEPT} THEN 'kept' WHEN code >= {SUSPECTED} THEN 'suspected'
+            ELSE 'dropped' END::verdict AS verdict,
+        CASE WHEN code > {KEPT} THEN enum_range(NULL::reason)[code % {SUSPECTED} + 1] END::reason AS reason,
+        CASE WHEN code < {KEPT} THEN ({KEPT} - code)::SMALLINT END AS slot
+    FROM (SELECT r.name AS run, p.evidence, p.query_id, s.scorer, s.kind, s.model,
+            unnest(p.doc_nos) AS doc_no, generate_subscripts(p.doc_nos, 1) AS fused_rank,
+            unnest(d.codes) AS code, unnest(p.judged_negative) AS judged_negative, unnest(c.scores) AS score
+        FROM runs r
+        JOIN scorers s ON s.run_id = r.run_id AND s.number = r.decider
+        JOIN decisions d ON d.run_id = r.run_id
+        JOIN pools p ON p.evidence = r.evidence AND p.query_no = d.query_no
+        LEFT JOIN scored c
+            ON c.evidence = r.evidence AND c.query_no = d.query_no AND c.scorer = r.decider) u
+    JOIN pool_documents t ON t.evidence = u.evidence AND t.doc_no = u.doc_no
+    LEFT JOIN rerank_scores x ON u.kind = '{RERANKER}'
+        AND x.reranker = u.model AND x.query_id = u.query_id AND x.doc_id = t.doc_id""",
+    f"""CREATE VIEW scores AS
+    SELECT run, query_id, doc_id, scorer, kind, rank, score
+    FROM (SELECT r.name AS run, p.evidence, p.query_id, s.scorer, s.kind,
+            unnest(p.doc_nos) AS doc_no, unnest(c.ranks) AS rank, unnest(c.scores) AS score
+        FROM runs r
+        JOIN scorers s ON s.run_id = r.run_id
+        JOIN scored c ON c.evidence = r.evidence AND c.scorer = s.number
+        JOIN pools p ON p.evidence = r.evidence AND p.query_no = c.query_no)
+    JOIN pool_documents USING (evidence, doc_no)
+    UNION ALL
+    SELECT r.name AS run, c.query_id, c.doc_id, s.scorer, s.kind,
+        (row_number() OVER (PARTITION BY r.name, s.scorer, c.query_id
+            ORDER BY isnan(x.score), x.score DESC, c.doc_id))::INTEGER AS rank, x.score
     FROM runs r
-    JOIN decided d ON d.run_id = r.run_id
-    JOIN candidates c ON c.evidence = r.evidence AND c.candidate = d.candidate
-    LEFT JOIN rerank_scores s
-        ON s.reranker = r.reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id""",
+    JOIN scorers s ON s.run_id = r.run_id AND s.kind = '{RERANKER}'
+    JOIN candidates c ON c.evidence = r.evidence
+    JOIN rerank_scores x ON x.reranker = s.model AND x.query_id = c.query_id AND x.doc_id = c.doc_id""",
+    f"""CREATE VIEW positive_scores AS
+    SELECT run, query_id, doc_id, scorer, kind, score
+    FROM (SELECT r.name AS run, r.evidence, c.query_no, s.scorer, s.kind,
+            generate_subscripts(c.positives, 1) AS place, unnest(c.positives) AS score
+        FROM runs r
+        JOIN scorers s ON s.run_id = r.run_id
+        JOIN scored c ON c.evidence = r.evidence AND c.scorer = s.number)
+    JOIN (SELECT *, row_number() OVER (PARTITION BY evidence, query_no ORDER BY doc_id) AS place
+        FROM positives) USING (evidence, query_no, place)
+    UNION ALL
+    SELECT r.name AS run, p.query_id, p.doc_id, s.scorer, s.kind, x.score
+    FROM runs r
+    JOIN scorers s ON s.run_id = r.run_id AND s.kind = '{RERANKER}'
+    JOIN positives p ON p.evidence = r.evidence
+    JOIN rerank_scores x ON x.reranker = s.model AND x.query_id = p.query_id AND x.doc_id = p.doc_id""",
     """CREATE VIEW kept AS SELECT * EXCLUDE (reason) FROM verdicts WHERE verdict = 'kept'""",
     """CREATE VIEW dropped AS SELECT * EXCLUDE (slot) FROM verdicts WHERE verdict <> 'kept'""",
     """CREATE VIEW reasons AS
@@ -119,6 +181,13 @@ VIEWS = (
         coalesce(passage_key, text_key) AS passage_key,
         CASE WHEN passage_key IS NULL THEN 0 ELSE length(title) + 1 END::INTEGER AS passage_start
     FROM documents""",
+    """CREATE VIEW triplets AS
+    SELECT run_id, query_id, positive_id, doc_id AS negative_id, positive_score, negative_score, rank
+    FROM (SELECT s.run_id, r.evidence, s.query_id, s.positive_id, s.positive_score,
+            unnest(s.doc_nos) AS doc_no, unnest(s.scores) AS negative_score,
+            generate_subscripts(s.doc_nos, 1)::INTEGER AS rank
+        FROM selected s JOIN runs r ON r.run_id = s.run_id)
+    JOIN pool_documents USING (evidence, doc_no)""",
     """CREATE VIEW triplet_texts AS
     SELECT r.name AS run, t.query_id, t.positive_id, t.negative_id,
         q.text AS query, p.text AS positive, n.text AS negative,
@@ -143,19 +212,18 @@ VIEWS = (
     WHERE coalesce(selected, 0) < requested""",
     """CREATE VIEW weak_positives AS
     WITH negatives AS (
-        SELECT run, query_id, count(*) AS negatives,
-            min(bm25_score) FILTER (isfinite(bm25_score)) AS bm25,
-            min(dense_score) FILTER (isfinite(dense_score)) AS dense,
-            min(rerank_score) FILTER (isfinite(rerank_score)) AS rerank
-        FROM verdicts WHERE slot IS NOT NULL GROUP BY ALL)
-    SELECT n.run, p.query_id, p.doc_id, n.negatives, p.bm25_score, n.bm25 AS lowest_negative_bm25,
-        p.dense_score, n.dense AS lowest_negative_dense,
-        s.score AS rerank_score, n.rerank AS lowest_negative_rerank
-    FROM runs r JOIN positives p ON p.evidence = r.evidence
-    JOIN negatives n ON n.run = r.name AND n.query_id = p.query_id
-    LEFT JOIN rerank_scores s
-        ON s.reranker = r.reranker AND s.query_id = p.query_id AND s.doc_id = p.doc_id
-    WHERE (p.bm25_score < n.bm25 OR NOT coalesce(isfinite(p.bm25_score), false) OR n.bm25 IS NULL)
-        AND (p.dense_score < n.dense OR NOT coalesce(isfinite(p.dense_score), false) OR n.dense IS NULL)
-        AND (s.score < n.rerank OR NOT coalesce(isfinite(s.score), false) OR n.rerank IS NULL)""",
+        SELECT v.run, v.query_id, v.doc_id FROM verdicts v WHERE v.slot IS NOT NULL),
+    lowest AS (
+        SELECT run, query_id, scorer, min(score) FILTER (isfinite(score)) AS lowest
+        FROM scores SEMI JOIN negatives USING (run, query_id, doc_id) GROUP BY ALL),
+    numbers AS (SELECT run, query_id, count(*) AS negatives FROM negatives GROUP BY ALL),
+    compared AS (
+        SELECT p.run, p.query_id, p.doc_id, any_value(n.negatives) AS negatives,
+            list({'scorer': p.scorer, 'score': p.score, 'lowest_negative': l.lowest} ORDER BY p.scorer)
+                AS scores,
+            bool_and(p.score < l.lowest OR NOT coalesce(isfinite(p.score), false) OR l.lowest IS NULL) AS weak
+        FROM positive_scores p JOIN numbers n USING (run, query_id)
+        LEFT JOIN lowest l USING (run, query_id, scorer)
+        GROUP BY p.run, p.query_id, p.doc_id)
+    SELECT run, query_id, doc_id, negatives, scores FROM compared WHERE weak""",
 )

@@ -16,7 +16,10 @@ from miner.store.runs import StoredRun
 
 
 def triplets(store: Database, run: StoredRun, *, texts: bool = False) -> pa.Table:
-    """Returns a run's triplets (`schema.TRIPLETS`, plain ids) ordered by query_id, positive_id, rank.
+    """Returns a run's triplets, ordered by query_id, positive_id, rank.
+
+    Columns query_id, positive_id, negative_id, positive_score, negative_score (the deciding scores), rank
+    (from 1, hardest first).
 
     `texts` adds the columns query, positive and negative. Raises StoreError if the store no longer
     holds a text.
@@ -45,8 +48,8 @@ def triplets(store: Database, run: StoredRun, *, texts: bool = False) -> pa.Tabl
 
 def triplet_count(store: Database, run: StoredRun) -> int:
     """Returns the number of triplets of a run."""
-    ((number,),) = store.rows("SELECT count(*) FROM triplets WHERE run_id = ?", [run.run_id])
-    return int(number)
+    ((number,),) = store.rows("SELECT sum(len(doc_nos)) FROM selected WHERE run_id = ?", [run.run_id])
+    return int(number or 0)
 
 
 TRIPLET_TEXTS = pa.schema(

@@ -122,26 +122,38 @@ def shortfall_reasons(store: Database, run: StoredRun) -> dict[str, int]:
     return dict(rows)
 
 
+def _listed_scores(view: str, rank: str) -> str:
+    """Returns SQL for the scores of each document of a query: doc_id, scores in the order of the scorers."""
+    return f"""SELECT doc_id,
+            list({{'scorer': scorer, 'rank': {rank}, 'score': score}} ORDER BY n.number) AS scores
+        FROM {view} JOIN (SELECT scorer, number FROM scorers WHERE run_id = $run_id) n USING (scorer)
+        WHERE run = $run AND query_id = $query GROUP BY doc_id"""
+
+
+_SCORES = _listed_scores("scores", "rank")
+_SCORES_OF_POSITIVES = _listed_scores("positive_scores", "NULL::INTEGER")
+
+
 def candidates_of_query(store: Database, run: StoredRun, query_id: str) -> pa.Table:
     """Returns a query's candidates in a run, selected ones first, with texts, ranks, scores and reasons."""
     return store.table(
-        """SELECT v.slot, v.verdict::VARCHAR AS verdict, v.reason::VARCHAR AS reason, v.doc_id,
-            v.bm25_rank, v.bm25_score, v.dense_rank, v.dense_score, v.rerank_score, d.text
-        FROM verdicts v JOIN documents d USING (doc_id)
-        WHERE v.run = ? AND v.query_id = ?
+        f"""SELECT v.slot, v.verdict::VARCHAR AS verdict, v.reason::VARCHAR AS reason, v.doc_id,
+            s.scores, d.text
+        FROM verdicts v JOIN documents d USING (doc_id) LEFT JOIN ({_SCORES}) s USING (doc_id)
+        WHERE v.run = $run AND v.query_id = $query
         ORDER BY v.slot NULLS LAST, v.verdict = 'dropped', v.fused_rank""",
-        [run.name, query_id],
+        {"run": run.name, "run_id": run.run_id, "query": query_id},
     )
 
 
 def positives_of_query(store: Database, run: StoredRun, query_id: str) -> pa.Table:
     """Returns a query's positives with their scores in a run's evidence."""
     return store.table(
-        """SELECT p.doc_id, p.bm25_score, p.dense_score, s.score AS rerank_score, d.text
+        f"""SELECT p.doc_id, s.scores, d.text
         FROM positives p JOIN documents d USING (doc_id)
-        LEFT JOIN rerank_scores s ON s.reranker = ? AND s.query_id = p.query_id AND s.doc_id = p.doc_id
-        WHERE p.evidence = ? AND p.query_id = ? ORDER BY p.doc_id""",
-        [run.reranker, run.evidence, query_id],
+        LEFT JOIN ({_SCORES_OF_POSITIVES}) s USING (doc_id)
+        WHERE p.evidence = $evidence AND p.query_id = $query ORDER BY p.doc_id""",
+        {"run": run.name, "run_id": run.run_id, "evidence": run.evidence, "query": query_id},
     )
 
 
@@ -153,20 +165,20 @@ def example_of_false_negative(store: Database, run: StoredRun) -> dict[str, Any]
     without such a query.
     """
     rows = store.table(
-        """SELECT q.text AS query, pd.text AS positive, p.dense_score AS positive_score,
-            od.text AS false_negative, o.dense_score AS false_negative_score,
-            nd.text AS negative, n.dense_score AS negative_score
-        FROM positives p JOIN positives o USING (evidence, query_id)
+        """SELECT q.text AS query, pd.text AS positive, p.score AS positive_score,
+            od.text AS false_negative, o.score AS false_negative_score,
+            nd.text AS negative, n.score AS negative_score
+        FROM positive_scores p JOIN positive_scores o USING (run, scorer, query_id)
         JOIN verdicts n ON n.run = ? AND n.query_id = p.query_id AND n.slot = 1
         JOIN queries q ON q.query_id = p.query_id
         JOIN documents pd ON pd.doc_id = p.doc_id
         JOIN documents od ON od.doc_id = o.doc_id
         JOIN documents nd ON nd.doc_id = n.doc_id
-        WHERE p.evidence = ? AND p.doc_id <> o.doc_id AND pd.text <> od.text
-            AND o.dense_score > n.dense_score AND o.dense_score > 0.95 * p.dense_score
+        WHERE p.run = ? AND p.scorer = ? AND p.doc_id <> o.doc_id AND pd.text <> od.text
+            AND o.score > n.score AND o.score > 0.95 * p.score
             AND length(q.text) BETWEEN 25 AND 75
-        ORDER BY o.dense_score - n.dense_score DESC, q.query_id, o.doc_id LIMIT 1""",
-        [run.name, run.evidence],
+        ORDER BY o.score - n.score DESC, q.query_id, o.doc_id LIMIT 1""",
+        [run.name, run.name, run.deciding.name],
     ).to_pylist()
     return rows[0] if rows else None
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from miner.errors import UsageError
 from miner.store import evidence as stored
+from miner.store import scorers
 from miner.store.database import Database
 from miner.store.runs import StoredRun, find_run
 from miner.store.triplets import TextsById, mined_pairs
@@ -17,7 +18,7 @@ from miner.workflows.bench_config import ARMS, BM25, EASY, FILTERED, HARD, IN_BA
 from miner.workflows.row_negatives import random_negatives
 from miner.workflows.train import rows_of
 
-_RANKED = {BM25: "bm25", HARD: "dense"}
+_RANKED = {BM25: "BM25", HARD: "a retriever beside BM25"}
 
 Pair = tuple[str, str]
 Lists = dict[Pair, list[str]]
@@ -98,7 +99,10 @@ def _lists(store: Database, run: StoredRun, arm: str, own: Lists, config: BenchC
     if arm == FILTERED:
         return own
     if arm in _RANKED:
-        table = stored.best_ranked(store, run, _RANKED[arm], run.negatives)
+        found = [one for one in run.retrievers if (one.kind == scorers.BM25) == (arm == BM25)]
+        if not found:
+            return None
+        table = stored.best_ranked(store, run, found[-1], run.negatives)
         of_query = dict(zip(table["query_id"].to_pylist(), table["negative_ids"].to_pylist(), strict=True))
         return {pair: of_query.get(pair[0], []) for pair in own} if of_query else None
     return _of_run(store, _trainable(find_run(store, arm.removeprefix("run:")), config))

@@ -17,12 +17,14 @@ from miner.errors import MinerError, counted
 from miner.evaluation.result import Evaluation
 from miner.models.cached_encoder import CachedEncoder
 from miner.models.encoder import Encoder
+from miner.models.loading import AnyEncoder, open_encoder
 from miner.models.names import BUNDLED
 from miner.store import corpus
 from miner.store.contamination import texts_of
 from miner.store.database import Database
-from miner.store.models import is_trained_here, seen_positives
+from miner.store.models import is_trained_here, model_name, seen_positives
 from miner.store.runs import StoredRun
+from miner.store.scorers import DENSE
 from miner.text import fingerprint
 from miner.training.encoder import base_fingerprint
 from miner.training.encoder_config import SCRATCH
@@ -39,7 +41,7 @@ _CODE = 1
 class OffTheShelf:
     """An encoder that is measured as it is."""
 
-    encoder: Encoder
+    encoder: AnyEncoder
     prompts: Mapping[str, str]
     notes: tuple[str, ...]
 
@@ -53,23 +55,30 @@ def off_the_shelf(
     ModelError if the encoder that `config` names does not load.
     """
     if config.off_the_shelf is not None:
-        return _opened(store, run, config.off_the_shelf, config)
+        return _opened(store, run, config.off_the_shelf, config, progress)
     if config.training.base != SCRATCH:
         return None
-    own = run.config.get("encoder")
-    names = [own] if own and run.encoder and not is_trained_here(store, run.encoder) else []
+    dense = [one for one in run.scorers if one.kind == DENSE]
+    names = [
+        name
+        for one in dense[-1:]
+        if one.model and not is_trained_here(store, one.model) and (name := model_name(store, one.model))
+    ]
     for name in dict.fromkeys((*names, BUNDLED)):
         try:
-            return _opened(store, run, name, config)
+            return _opened(store, run, name, config, progress)
         except MinerError as error:
             progress.note(f"{name} is not measured as an off-the-shelf encoder: {error.message}")
     return None
 
 
-def _opened(store: Database, run: StoredRun, name: str, config: BenchConfig) -> OffTheShelf:
+def _opened(
+    store: Database, run: StoredRun, name: str, config: BenchConfig, progress: Progress
+) -> OffTheShelf:
     """The encoder, with the run's settings if it is the run's: then most vectors are cached."""
-    settings = run.config if name == run.config.get("encoder") else {"dtype": config.training.dtype}
-    encoder = Encoder(name, revision=settings.get("encoder_revision"), dtype=settings["dtype"])
+    settings = run.config if name in run.config["encoder"] else {"dtype": config.training.dtype}
+    revision = settings.get("encoder_revision")
+    encoder = open_encoder(name, revision=revision, dtype=settings["dtype"], progress=progress)
     given = {role: settings.get(f"{role}_prompt") for role in ("query", "document")}
     prompts = encoder.prompts | {role: text for role, text in given.items() if text is not None}
     seen = seen_positives(store, encoder.fingerprint, config.split)
@@ -148,7 +157,7 @@ class Measuring:
         }
         return self._kept(identity, compute)
 
-    def _cached(self, encoder: Encoder, prompts: Mapping[str, str]) -> Evaluation:
+    def _cached(self, encoder: AnyEncoder, prompts: Mapping[str, str]) -> Evaluation:
         """The figures of an encoder whose vectors are cached beside the store."""
 
         def compute(_: Path) -> dict[str, Any]:

@@ -61,8 +61,11 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.mining.encoder is None:
-            raise UsageError("loop needs an encoder to mine with", "name one with --encoder, such as bundled")
+        if len(self.mining.encoder) != 1:
+            raise UsageError(
+                f"loop mines with one encoder, the one that it trains, got {len(self.mining.encoder)}",
+                "name one with --encoder, such as bundled",
+            )
         if self.mining.split == self.dev_split:
             raise UsageError(
                 f"split '{self.dev_split}' is trained on and cannot also decide when to stop",
@@ -118,9 +121,10 @@ def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT)
     """
     base_fingerprint(config.training)
     if config.mining.reranker:  # a wrong name is refused before the first score
-        from miner.models.reranker import Reranker
+        from miner.models.loading import open_reranker
 
-        Reranker(config.mining.reranker, revision=config.mining.reranker_revision)
+        for name in config.mining.reranker:
+            open_reranker(name, revision=config.mining.reranker_revision, progress=progress)
     with Database.open(path, read_only=True) as store:
         require_judgments(store, config.dev_split, "--set dev_split", config.mining.split)
     with WriterLock(path), locked(out / SETTINGS):  # all rounds see the same state of the store
@@ -129,7 +133,8 @@ def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT)
 
 
 def _rounds(path: Path, out: Path, config: LoopConfig, progress: Progress) -> LoopReport:
-    first = encoder = str(config.mining.encoder)
+    (first,) = config.mining.encoder
+    encoder = first
     measure, before = _score(path, encoder, config, progress)
     scores = {first: before}
     highest = before if config.training.base == first else -math.inf
@@ -177,7 +182,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _round(path: Path, out: Path, encoder: str, number: int, config: LoopConfig, progress: Progress) -> Round:
     with Database.open(path, note=progress.note) as store:
-        mining = replace(config.mining, encoder=encoder)
+        mining = replace(config.mining, encoder=(encoder,))
         run = mine(store, mining, name=printable(f"{out.parent.name.strip()}-{number}"), progress=progress)
         triplets = triplet_count(store, run)
         audited = _audited(store, run, config, progress)

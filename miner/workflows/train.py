@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from miner.arrays import drawn_share
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError, listed
-from miner.export.scorer import BM25, ENCODER, Scorer, scorer_of_export, scorer_of_run
+from miner.export.teacher import BM25, ENCODER, Teacher, teacher_of_export, teacher_of_run
 from miner.models.similarity import SCORES
 from miner.ranges import BELOW_1, ROW_NEGATIVES, check_fields, known_keywords, require_one_of, within
 from miner.store import corpus, evidence
@@ -173,8 +173,8 @@ def _of_file(source: Path, config: EncoderConfig, rows: TrainingRows, progress: 
             raise UsageError(
                 f"{name} is for a store, but {source} is not one", "leave it out, or name a store"
             )
-    if config.needs.label == "scores" and (scorer := scorer_of_export(source)):
-        _require_teacher(scorer, str(source), "STORE", progress)
+    if config.needs.label == "scores" and (teacher := teacher_of_export(source)):
+        _require_teacher(teacher, str(source), "STORE", progress)
     read = read_examples(str(source), config.loss, rows.columns)
     _note_unread(read, progress)
     return _Read(read)
@@ -207,7 +207,7 @@ def _of_store(source: Path, config: EncoderConfig, rows: TrainingRows, progress:
         if stale := staleness(store, run):
             progress.note(stale)
         if config.needs.label == "scores":
-            _require_teacher(scorer_of_run(store, run), f"run {run.name}", str(source), progress)
+            _require_teacher(teacher_of_run(store, run), f"run {run.name}", str(source), progress)
         kind, count = rows.row_negatives, rows.negatives_per_row if rows.row_negatives != IN_BATCH else 0
         _require_kind(kind, config)
         all_pairs = pairs_with(store, run, kind, count, config.seed)
@@ -227,16 +227,16 @@ def _of_store(source: Path, config: EncoderConfig, rows: TrainingRows, progress:
         return _Read(examples, run.split, store.id, seen, known)
 
 
-def _require_teacher(scorer: Scorer, origin: str, store: str, progress: Progress) -> None:
+def _require_teacher(teacher: Teacher, origin: str, store: str, progress: Progress) -> None:
     """Raises UsageError for BM25's scores; notes an encoder's, which may be better than the base."""
-    if scorer.kind == BM25:
+    if teacher.kind == BM25:
         raise UsageError(
             f"loss margin-mse learns a reranker's scores, but those of {origin} are BM25's",
             f"mine with --reranker: miner train-reranker {store} OUT, then miner mine {store} --reranker OUT",
         )
-    if scorer.kind == ENCODER:
+    if teacher.kind == ENCODER:
         progress.note(
-            f"the scores of {origin} are {SCORES[scorer.similarity]} of the encoder {scorer.name}: loss "
+            f"the scores of {origin} are {SCORES[teacher.similarity]} of the encoder {teacher.name}: loss "
             "margin-mse learns from it instead of a reranker"
         )
 

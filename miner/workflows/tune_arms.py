@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from miner.arrays import as_lists
 from miner.auditing import calibrate as calibrating
 from miner.auditing.config import CalibrationConfig
 from miner.engine.progress import Progress
 from miner.errors import UsageError
 from miner.mining.config import RULES, Rules, Selection
-from miner.mining.decide import decide_each
+from miner.mining.decide import Documents, decide_each
 from miner.mining.pipeline import config_of
 from miner.mining.rules import name_of
 from miner.store.database import Database
@@ -119,14 +120,13 @@ def rules_to_try(
 def _frontier(store: Database, run: StoredRun, seed: int, progress: Progress) -> list[Rules]:
     """Settings from one end of the frontier to the other; a plain list if no positive can be hidden."""
     config = dict(run.config)
-    limits = dict.fromkeys(("bm25_quota", "dense_quota", "document_cap"))
+    limits = {"quota": (), "document_cap": None}
     config["selection"] = {**config["selection"], "strategy": "top", **limits}
     if config["rules"]["reference_positive"] == "each":
         config["rules"] = {**config["rules"], "reference_positive": "lowest"}
     try:
-        found = calibrating.frontier(
-            store, replace(run, config=config), CalibrationConfig(seed=seed, use_labels=False), progress
-        )
+        settings = CalibrationConfig(seed=seed, scorers="deciding", use_labels=False)
+        found = calibrating.frontier(store, replace(run, config=config), settings, progress)
     except UsageError as error:
         progress.note(f"no frontier of rules ({error.message}): a fixed list of rules is compared")
         return list(_PLAIN)
@@ -250,10 +250,11 @@ def _decided(store: Database, run: StoredRun, arms: Sequence[Arm]) -> list[pa.Ta
     own = config_of(run)
     configs = [replace(own, rules=arm.rules, selection=arm.selection) for arm in arms]
     parts: list[list[pa.Table]] = [[] for _ in arms]
-    for number, decision in decide_each(store, run.evidence, run.reranker, configs):
-        triplets = decision.triplets.select(["query_id", "positive_id", "negative_id"])
-        parts[number].append(triplets)
-    return [_grouped(pa.concat_tables(tables)) if tables else _NONE for tables in parts]
+    documents = Documents.of(store, run.evidence)
+    for number, decision in decide_each(store, run, configs):
+        parts[number].append(_with_ids(decision.selected, documents))
+    order = [("query_id", "ascending"), ("positive_id", "ascending")]
+    return [pa.concat_tables(tables).sort_by(order) if tables else _NONE for tables in parts]
 
 
 _NONE = pa.table(
@@ -262,11 +263,14 @@ _NONE = pa.table(
 )  # fmt: skip
 
 
-def _grouped(triplets: pa.Table) -> pa.Table:
-    """Returns one row per query and positive of triplets, which are in order of rank."""
-    triplets = triplets.cast(pa.schema([(name, pa.string()) for name in triplets.column_names]))
-    grouped = triplets.group_by(["query_id", "positive_id"], use_threads=False).aggregate(
-        [("negative_id", "list")]
+def _with_ids(selected: pa.Table, documents: Documents) -> pa.Table:
+    """Returns one row per query and positive, with the ids of its negatives, hardest first."""
+    lists = selected["doc_nos"].combine_chunks()
+    ids = documents.ids.take(pa.array(documents.indices_of(lists.flatten().to_numpy())))
+    return pa.table(
+        {
+            "query_id": selected["query_id"],
+            "positive_id": selected["positive_id"],
+            "negative_ids": as_lists(ids, lists.value_lengths().to_numpy()),
+        }
     )
-    grouped = grouped.rename_columns(["query_id", "positive_id", "negative_ids"])
-    return grouped.sort_by([("query_id", "ascending"), ("positive_id", "ascending")])

@@ -1,0 +1,246 @@
+"""Readers of candidates: what was written is read, in every format; what is wrong is named with its line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from miner.errors import InputError
+from miner.sources.candidates import read_candidates
+from tests.sources_support import jsonl, write
+
+Row = tuple[str, str, int, float]
+
+
+def read(path: Path) -> list[tuple[Any, ...]]:
+    table = read_candidates(path).table
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+def refused(path: Path, text: str | bytes | None = None) -> str:
+    """The message and the hint for a bad file, without its folder."""
+    if text is not None:
+        write(path, text)
+    with pytest.raises(InputError) as caught:
+        read_candidates(path)
+    return str(caught.value).replace(f"{path.parent}/", "")
+
+
+def as_csv(rows: Sequence[Row], sign: str) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=sign, lineterminator="\n")
+    writer.writerow(["query_id", "doc_id", "rank", "score"])
+    writer.writerows((query, doc, rank, repr(score)) for query, doc, rank, score in rows)
+    return out.getvalue()
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [{"query-id": q, "corpus-id": d, "rank": r, "score": s} for q, d, r, s in rows]
+
+
+def as_run(rows: Sequence[Row]) -> str:
+    return "".join(f"{q} Q0\t{d}  {r} {s!r} tag\n" for q, d, r, s in rows)
+
+
+PLAIN = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Z"]), min_size=1, max_size=8)
+WITH_SIGNS = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=8
+).filter(lambda text: text == text.strip())
+SCORE = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def rows_of(ids: st.SearchStrategy[str]) -> st.SearchStrategy[list[Row]]:
+    return st.lists(
+        st.tuples(ids, ids, st.integers(0, 2**31 - 1), SCORE),
+        min_size=1,
+        max_size=12,
+        unique_by=lambda r: r[:2],
+    )
+
+
+@settings(max_examples=80, deadline=None)
+@given(rows_of(PLAIN))
+def test_a_run_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
+    rows = [
+        (q, d, r, s) for q, d, r, s in rows if len(f"{q} {d}".split()) == 2
+    ]  # exotic white space in an id
+    if rows:
+        assert read(write(tmp_path_factory.mktemp("c") / "x.run", as_run(rows))) == rows
+
+
+@settings(max_examples=80, deadline=None)
+@given(rows_of(WITH_SIGNS), st.sampled_from([".csv", ".jsonl", ".json", ".parquet"]))
+def test_a_table_is_read_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Row], suffix: str
+) -> None:
+    path = tmp_path_factory.mktemp("c") / f"x{suffix}"
+    if suffix == ".csv":
+        write(path, as_csv(rows, ","))
+    elif suffix == ".jsonl":
+        write(path, jsonl(*as_json(rows)))
+    elif suffix == ".json":
+        write(path, json.dumps(as_json(rows)))
+    else:
+        pq.write_table(pa.Table.from_pylist(as_json(rows)), path)
+    assert read(path) == rows
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows_of(PLAIN.filter(lambda text: '"' not in text)))
+def test_a_tsv_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
+    assert read(write(tmp_path_factory.mktemp("c") / "x.tsv", as_csv(rows, "\t"))) == rows
+
+
+def test_ids_keep_their_zeros_and_stay_texts(tmp_path: Path) -> None:
+    expected = [("051", "NA", None, 1.0), ("1.10", "null", None, 2.0), ("2020-01-01", "1e3", None, 3.0)]
+    plain = "qid,docid,score\n" + "".join(f"{q},{d},{s}\n" for q, d, _, s in expected)
+    assert read(write(tmp_path / "x.csv", plain)) == expected
+    rows = [{"qid": q, "docid": d, "score": s} for q, d, _, s in expected]
+    assert read(write(tmp_path / "x.jsonl", jsonl(*rows))) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "ids"),
+    [
+        ('{"qid": 1, "docid": 20, "score": 1}', ("1", "20")),
+        ('{"qid": 1.10, "docid": "a", "score": 1}', ("1.10", "a")),
+        ('{"qid": 123456789012345678901, "docid": "a", "score": 1}', ("123456789012345678901", "a")),
+    ],
+)
+def test_numbers_as_ids_are_texts_as_written(tmp_path: Path, line: str, ids: tuple[str, str]) -> None:
+    more = '{"qid": "q", "docid": "d", "score": 2.5}'
+    assert read(write(tmp_path / "x.jsonl", f"{line}\n\n{more}\n")) == [
+        (*ids, None, 1.0),
+        ("q", "d", None, 2.5),
+    ]
+
+
+def test_column_names_of_the_field_are_known_in_any_case(tmp_path: Path) -> None:
+    for query, doc, score in (
+        ("query_id", "doc_id", "score"), ("query-id", "corpus-id", "score"), ("qid", "docid", "similarity"),
+        ("topic", "docno", "Score"), ("Query_ID", "document_id", "SCORE"),
+    ):  # fmt: skip
+        path = write(tmp_path / "x.csv", f"{score},{doc},{query}\n1.5,d,q\n")
+        assert read(path) == [("q", "d", None, 1.5)]
+
+
+def test_a_packed_file_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    run, table = b"\xef\xbb\xbfq Q0 d 1 2.5 x\n", b"\xef\xbb\xbfqid,docid,score\nq,d,2.5\n"
+    for name, content in (("x.run", run), ("x.csv", table)):
+        assert [row[:2] for row in read(write(tmp_path / name, content))] == [("q", "d")]
+        assert [row[3] for row in read(write(tmp_path / f"{name}.gz", gzip.compress(content)))] == [2.5]
+
+
+def test_ranks_may_be_missing_beside_scores(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", "qid,docid,rank,score\nq,a,2,1\nq,b,,2\n")
+    assert read(path) == [("q", "a", 2, 1.0), ("q", "b", None, 2.0)]
+
+
+def test_columns_that_are_not_read_are_listed(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", "qid,docid,score,run,text\nq,a,2,r,…\n")
+    assert read_candidates(path).note == f"{path}: not read: columns run, text"
+
+
+RUN = "q Q0 a 1 2 x\n\nq Q0 b 2 1 x\n"
+TABLE = "qid,docid,score\nq,a,1\n"
+LINES = '{"qid": "q", "docid": "a", "score": 1}\n\n'
+WRONG: list[tuple[str, str | bytes, str]] = [
+    (
+        "x.run",
+        f"{RUN}q Q0 c 3 1\n",
+        "4: 5 fields; a line of a TREC run is `query Q0 document rank score name`",
+    ),
+    ("x.run", f"{RUN}q Q0 c 3 nan x\n", "4: the score is nan, not a finite number"),
+    ("x.run", f"{RUN}q Q0 c 3 -inf x\n", "4: the score is -inf, not a finite number"),
+    ("x.run", f"{RUN}q Q0 c 1.5 1 x\n", "4: the rank is 1.5, not a rank"),
+    ("x.run", f"{RUN}q Q0 c -1 1 x\n", "4: the rank is -1, not a rank"),
+    ("x.run", f"{RUN}q Q0 c three 1 x\n", "4: the rank is 'three', not a finite number"),
+    ("x.run", "q Q0 a 1 2 x\nq Q0 \xff 2 1 x\n".encode("latin-1"), "2: not UTF-8 (byte 0xff at column 6)"),
+    ("x.run", "", " the file is empty"),
+    ("qrels.txt", "q 0 a 1\n", "1: 4 fields, as in judgments; a run has 6"),
+    ("x.csv", "qid,docid,scor\nq,a,1\n", " no column 'score' (did you mean 'scor'?)"),
+    ("x.csv", "quid,docid,score\nq,a,1\n", " no column 'query_id' (did you mean 'quid'?)"),
+    ("x.tsv", "q\ta\t1\n", " the file seems to have no header, its first row is q, a, 1"),
+    ("x.csv", f"{TABLE}\nq,b\n", "4: 2 fields where the header has 3"),
+    (
+        "x.csv",
+        'qid,docid,score,text\nq,a,1,"a\nb"\nq,b,?,c\n',
+        "4: column 'score' is '?', not a finite number",
+    ),
+    ("x.csv", f"{TABLE}q,,2\n", "3: column 'docid' is empty"),
+    ("x.csv", f"{TABLE}q,b,\n", "3: column 'score' is missing"),
+    ("x.csv", f"{TABLE}q,\xff,2\n".encode("latin-1"), "3: not UTF-8 (byte 0xff at column 3)"),
+    ("x.jsonl", f'{LINES}{{"qid": "q", "docid": "b"}}\n', "3: column 'score' is missing"),
+    (
+        "x.jsonl",
+        f'{LINES}{{"qid": "q", "docid": "b", "score": NaN}}\n',
+        "3: column 'score' is nan, not a finite",
+    ),
+    ("x.jsonl", f'{LINES}{{"qid": "q", \n', "3: broken JSON (Expecting property name"),
+    ("x.jsonl", '{"qid": "q", "docid": ["a"], "score": 1}\n', "1: 'docid' holds a list, not text"),
+    ("x.json", "[]\n", " no column 'query_id'"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "message"), WRONG)
+def test_what_is_wrong_is_named_with_its_line(
+    tmp_path: Path, name: str, text: str | bytes, message: str
+) -> None:
+    assert refused(tmp_path / name, text).startswith(f"{name}:{message}")
+
+
+def test_a_pair_that_occurs_twice_and_a_file_without_rows_are_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path / "x.run", f"{RUN}q Q0 a 3 1 x\n") == (
+        "x.run:4: query 'q' and document 'a' were in an earlier row (1 pair occurs more than once); "
+        "give every pair one row"
+    )
+    assert (
+        refused(tmp_path / "x.csv", "qid,docid,score\n") == "x.csv has no candidates; name a file with rows"
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("score", [1.0, math.nan], "x.parquet:2: column 'score' is nan, not a finite number"),
+        ("score", [1.0, None], "x.parquet:2: column 'score' is missing"),
+        ("score", [True, False], "x.parquet: column 'score' has values of type bool"),
+        ("rank", [1, -1], "x.parquet:2: column 'rank' is -1, not a rank"),
+    ],
+)
+def test_bad_values_of_parquet_are_named_with_their_row(
+    tmp_path: Path, column: str, values: list[Any], message: str
+) -> None:
+    pq.write_table(pa.table({"qid": ["q", "q"], "docid": ["a", "b"], column: values}), tmp_path / "x.parquet")
+    assert refused(tmp_path / "x.parquet").startswith(message)
+
+
+def test_ids_of_parquet_are_texts_or_whole_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "x.parquet"
+    pq.write_table(
+        pa.table({"qid": [1, 2], "docid": pa.array(["a", "b"]).dictionary_encode(), "score": [1, 2]}), file
+    )
+    assert read(file) == [("1", "a", None, 1.0), ("2", "b", None, 2.0)]
+    pq.write_table(pa.table({"qid": [1.0, 2.0], "docid": ["a", "b"], "score": [1, 2]}), file)
+    assert refused(file) == (
+        "x.parquet: column 'qid' has values of type double; write ids as texts or whole numbers"
+    )
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "run.trec", RUN)
+    assert "did you mean 'run.trec'?" in refused(tmp_path / "run.trek")
+    (tmp_path / "folder").mkdir()
+    assert refused(tmp_path / "folder").startswith("folder: a folder, not a file of candidates")
