@@ -149,6 +149,12 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return names[matches[0]] if matches else None
 
 
+def numbers(**each: int) -> str:
+    """Returns numbers with their nouns, joined; zeros are left out."""
+    many = {"query": "queries"}
+    return " and ".join(counted(number, one, many.get(one, "")) for one, number in each.items() if number)
+
+
 def shown(value: object, most: int = _LONGEST_SHOWN) -> str:
     """Returns an id, a file name or another value from the user's data as messages and tables show it.
 

@@ -10,92 +10,34 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from miner.collection.collection import Collection
 from miner.collection.exclusion import Exclusions
 from miner.engine.progress import SILENT, Progress
-from miner.errors import StoreError, UsageError, counted, listed, near, printable, shown
+from miner.errors import StoreError, UsageError, counted, listed, near, numbers, printable, shown
 from miner.mining.config import MiningConfig
 from miner.mining.decide import decide, deciding_scorer
 from miner.mining.diff import changes
 from miner.mining.evidence import Searches, evidence_stage, gather
-from miner.mining.scoring import rerank
 from miner.mining.selection import quotas
 from miner.models.constant import same_score
-from miner.models.kinds import no_instruction
-from miner.models.names import file_name, scorer_name, unique_name
-from miner.models.vector_cache import note_truncated
 from miner.ranges import NO_VALUE
-from miner.reporting.tables import percent
-from miner.retrieval.bm25 import Bm25
-from miner.retrieval.config import DenseConfig
-from miner.retrieval.dense import Dense
-from miner.retrieval.encoders import encoder_retriever
-from miner.retrieval.imported import Imported
-from miner.retrieval.multi_vector import MultiVector
-from miner.retrieval.search import Retriever, search, search_stage
-from miner.retrieval.sparse import Sparse
-from miner.retrieval.vectors import GivenVectors
-from miner.sources.candidates import read_candidates
-from miner.sources.vectors import read_vectors
+from miner.retrieval.search import search, search_stage
 from miner.store import corpus, runs
 from miner.store.database import Database
 from miner.store.evidence import score_facts
 from miner.store.ledger import KEY
 from miner.store.models import record_model, shown_scorer
-from miner.store.pending import take_in_model
 from miner.store.runs import StoredRun
 from miner.store.scorers import BM25, Scorer
-from miner.store.tables import RERANKER
 from miner.text import fingerprint
 
-if TYPE_CHECKING:
-    from miner.models.loading import AnyReranker
-
-AnyEncoderRetriever = Dense | Sparse | MultiVector
 DECIDE_CODE = 4
 """Raised if the same evidence and rules give other triplets than before."""
 
 _LIBRARIES = ("hardneg-miner", "sentence-transformers", "torch", "bm25s", "duckdb", "numpy")
-
-
-@dataclass(frozen=True)
-class _Models:
-    """The scorers of a run before it is stored, in order."""
-
-    retrievers: tuple[Retriever, ...]
-    rerankers: tuple[AnyReranker, ...]
-
-    @property
-    def encoders(self) -> list[AnyEncoderRetriever]:
-        """The retrievers that are encoders."""
-        return [one for one in self.retrievers if isinstance(one, Dense | Sparse | MultiVector)]
-
-    @property
-    def loaded(self) -> list[tuple[str, Any]]:
-        """The models in use, each with its role: `encoder` or `reranker`."""
-        encoders = [("encoder", one.encoder) for one in self.encoders]
-        return [*encoders, *(("reranker", one) for one in self.rerankers)]
-
-    def scorers(self) -> tuple[Scorer, ...]:
-        """Returns the scorers as a run stores them."""
-        found: list[Scorer] = []
-        for retriever in self.retrievers:
-            found.append(Scorer(len(found), retriever.name, retriever.kind, _identity(retriever)))
-        for reranker in self.rerankers:
-            name = unique_name(scorer_name(reranker.name), [one.name for one in found])
-            found.append(Scorer(len(found), name, RERANKER, reranker.fingerprint))
-        return tuple(found)
-
-
-def _identity(retriever: Retriever) -> str | None:
-    """Returns the fingerprint of an encoder, or of what was given; None for BM25."""
-    if isinstance(retriever, Dense | Sparse | MultiVector):
-        return retriever.encoder.fingerprint
-    return None if isinstance(retriever, Bm25) else fingerprint(dict(retriever.inputs()))
 
 
 def mine(
@@ -113,11 +55,14 @@ def mine(
     split without positives, or a name that another run has or that is not printable, and ModelError for a
     model that cannot be used.
     """
+    from miner.mining.scorers import open_scorers  # decide_again needs neither, and they load slowly
+    from miner.mining.scoring import rerank
+
     _require_printable(name)
     collection = Collection.load(store, config.split, config.queries, config.selection.seed)
     _require_known(config.protected, collection)
-    models = _models(store, collection, config, workers, progress)
-    scorers = models.scorers()
+    models = open_scorers(store, collection, config, workers, progress)
+    scorers = models.as_stored()
     decider = deciding_scorer(scorers, config).number
     quotas(config.selection, scorers)
     judged = corpus.known_positives(store), corpus.known_negatives(store)
@@ -125,7 +70,7 @@ def mine(
     expected = [search_stage(r, collection, config.depth).key for r in models.retrievers]
     evidence = evidence_stage(collection, expected, exclusions)
     previous = runs.runs(store)
-    _note_devices(store, models, progress)
+    models.note_devices(store, progress)
     inputs = {**collection.hashes, "models": {one.name: one.model for one in scorers if one.model}}
     described = _described(store, config, inputs, _Over(evidence.key, scorers, decider), name)
     with _entered(store, described, progress) as run:
@@ -137,16 +82,13 @@ def mine(
             _note_changes(previous, run, progress)
         searches = [search(store, r, collection, config.depth, progress) for r in models.retrievers]
         gather(store, evidence, Searches(models.retrievers, searches), exclusions, progress)
-        _note_models(models, config, progress)
+        models.note_texts(config, progress)
         if models.rerankers:
             depths = config.rerank_depth, config.cascade_depth
             rerank(
                 store, models.rerankers, collection, evidence.key, depths, workers=workers, progress=progress
             )
-        for reranker in models.rerankers:
-            if reranker.truncated:
-                longer = counted(reranker.truncated, "pair is", "pairs are")
-                progress.note(f"{longer} longer than {reranker.name} reads: only the beginning is scored")
+            models.note_pairs(progress)
         for kind, model in models.loaded:
             similarity = {"similarity": one} if (one := getattr(model, "similarity", None)) else {}
             record_model(store, model.fingerprint, kind, model.name, {"dtype": model.dtype, **similarity})
@@ -233,67 +175,6 @@ def _require_known(protected: tuple[str, ...], collection: Collection) -> None:
             f"protected document '{shown(unknown[0])}' is not in the store{near(unknown[0], known)}",
             "name ids of documents",
         )
-
-
-def _models(
-    store: Database, collection: Collection, config: MiningConfig, workers: int | None, progress: Progress
-) -> _Models:
-    retrievers: list[Retriever] = [Bm25(collection, config.bm25_config)] if config.bm25 else []
-
-    def _free(name: str) -> str:
-        return unique_name(name, [one.name for one in retrievers])
-
-    for file in config.candidates:
-        found, name = read_candidates(file), _free(file_name(file))
-        retrievers.append(Imported(collection, found, name=name, progress=progress))
-    for folder in config.vectors:
-        given, name = read_vectors(Path(folder)), _free(file_name(folder))
-        retrievers.append(GivenVectors(collection, given, name=name, index=config.index, progress=progress))
-    for model in config.encoder:
-        settings = DenseConfig(
-            model,
-            config.encoder_revision,
-            config.dtype,
-            config.query_prompt,
-            config.document_prompt,
-            config.index,
-            config.dimension,
-            config.token_dtype,
-        )
-        name = _free(scorer_name(model))
-        retrievers.append(
-            encoder_retriever(store, collection, settings, name=name, workers=workers, progress=progress)
-        )
-    if not any(one.proposes for one in retrievers):
-        raise UsageError(
-            f"{retrievers[0].name} scores the candidates of other retrievers in a collection of this size",
-            "leave BM25 on, or add an encoder of another kind",
-        )
-    return _Models(tuple(retrievers), tuple(_rerankers(config, progress)))
-
-
-def _rerankers(config: MiningConfig, progress: Progress) -> Iterator[AnyReranker]:
-    """Yields the rerankers; those that take an instruction have it."""
-    from miner.models.loading import open_reranker, takes_instruction
-
-    instructed = [name for name in config.reranker if takes_instruction(name, config.reranker_revision)]
-    if config.instruction is not None and not instructed:
-        raise no_instruction(config.reranker[-1])
-    for name in config.reranker:
-        yield open_reranker(
-            name,
-            revision=config.reranker_revision,
-            dtype=config.dtype,
-            instruction=config.instruction if name in instructed else None,
-            progress=progress,
-        )
-
-
-def _note_devices(store: Database, models: _Models, progress: Progress) -> None:
-    """Reports the precision and device of each model."""
-    for kind, model in models.loaded:
-        take_in_model(store, Path(model.name))
-        progress.note(f"{kind} {model.name} computes in {model.dtype} on {model.device}")
 
 
 def _note_changes(previous: Sequence[StoredRun], run: StoredRun, progress: Progress) -> None:
@@ -392,7 +273,7 @@ def _note_scores(store: Database, run: StoredRun, progress: Progress) -> None:
     for scorer in run.scorers:
         name = shown_scorer(store, scorer)
         facts = score_facts(store, run, scorer)
-        unscored = _numbers(candidate=facts.candidates, positive=facts.positives)
+        unscored = numbers(candidate=facts.candidates, positive=facts.positives)
         if unscored:
             decides = scorer == run.deciding
             progress.note(
@@ -408,31 +289,6 @@ def _note_scores(store: Database, run: StoredRun, progress: Progress) -> None:
         constant = same_score(finite, facts.lowest, facts.highest)
         if constant and scorer.kind != BM25:
             progress.note(f"warning: {name} {constant}")
-
-
-def _numbers(**numbers: int) -> str:
-    """Returns numbers with their nouns, joined; zeros are left out."""
-    many = {"query": "queries"}
-    return " and ".join(counted(number, one, many.get(one, "")) for one, number in numbers.items() if number)
-
-
-def _note_models(models: _Models, config: MiningConfig, progress: Progress) -> None:
-    for encoder in models.encoders:
-        note_truncated(encoder.encoder.name, encoder.truncated, progress)
-    for retriever in models.retrievers:
-        if isinstance(retriever, Dense | Sparse | MultiVector):
-            _note_gaps(f"{retriever.encoder.name} has", retriever.gaps(), progress)
-        elif isinstance(retriever, GivenVectors):
-            _note_gaps(f"the folder {retriever.name} has", retriever.gaps(), progress)
-        if config.index != "Flat" and isinstance(retriever, Dense | GivenVectors):
-            recall = percent(retriever.recall(config.depth))
-            of = f", of {retriever.name}" if len(models.retrievers) > 2 else ""
-            progress.note(f"{config.index} finds {recall} of the documents that Flat finds{of}")
-
-
-def _note_gaps(what: str, gaps: Mapping[str, int], progress: Progress) -> None:
-    if without := _numbers(document=gaps.get("documents", 0), query=gaps.get("queries", 0)):
-        progress.note(f"warning: {what} no vector for {without}: its search ignores these texts")
 
 
 def config_of(run: StoredRun) -> MiningConfig:

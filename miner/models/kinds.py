@@ -11,6 +11,7 @@ from miner.errors import ModelError
 from miner.models.names import ModelFolder
 from miner.models.similarity import COSINE, DOT, SIMILARITIES
 from miner.models.weights import FOLDS_FILE, ROUTERS, modules_of
+from miner.store.scorers import DENSE, MULTI_VECTOR, SPARSE
 
 _HEADS = ("ForSequenceClassification", "ForCausalLM", "ForConditionalGeneration")
 """Architectures that score a pair; the others are encoders without a head."""
@@ -18,8 +19,6 @@ _HEADS = ("ForSequenceClassification", "ForCausalLM", "ForConditionalGeneration"
 
 ANOTHER = "name a bi-encoder, such as sentence-transformers/all-MiniLM-L6-v2 or bundled"
 """The hint for a model that is not a bi-encoder."""
-DENSE, SPARSE, MULTI_VECTOR = ENCODER_KINDS = ("dense", "sparse", "multi-vector")
-"""What an encoder makes of a text: one vector, weights of some dimensions, or one vector per token."""
 _NAMES = {
     DENSE: "a bi-encoder",
     SPARSE: "a sparse encoder (such as SPLADE)",

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from miner.errors import UsageError
-from miner.models.kinds import MULTI_VECTOR
 from miner.models.library_encoder import LibraryEncoder, only_finite
 from miner.models.row_cache import Items
 from miner.models.similarity import MAXSIM, MEAN_MAXSIM
+from miner.store.scorers import MULTI_VECTOR
 
 TOKEN_DTYPES = {"fp32": "<f4", "fp16": "<f2"}
 _BITS = 24

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from miner.models.kinds import SPARSE
 from miner.models.library_encoder import LibraryEncoder, only_finite
 from miner.models.row_cache import Items
 from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN
+from miner.store.scorers import SPARSE
 
 WEIGHT = np.dtype([("dimension", "<u4"), ("weight", "<f4")])
 """One weight of a sparse vector. The dimensions of a row ascend."""

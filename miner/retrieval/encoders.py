@@ -6,13 +6,14 @@ from miner.collection.collection import Collection
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.models.endpoint import is_served
-from miner.models.kinds import DENSE, SPARSE, encoder_kind
+from miner.models.kinds import encoder_kind
 from miner.models.names import resolve
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense
 from miner.retrieval.multi_vector import MultiVector
 from miner.retrieval.sparse import Sparse
 from miner.store.database import Database
+from miner.store.scorers import DENSE, SPARSE
 
 
 def encoder_retriever(

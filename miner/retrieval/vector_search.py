@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from miner.arrays import Matrix, joined_ranges, number_within
+from miner.arrays import Matrix, joined_ranges
 from miner.collection.collection import Floats, Hits, Ints
 from miner.engine.progress import SILENT, Progress
 from miner.errors import MissingExtraError, UsageError
@@ -18,6 +18,7 @@ from miner.models.similarity import COSINE, DOT, MANHATTAN, pairwise
 from miner.models.vector_cache import RowNumbers, gather, release
 from miner.retrieval.index import check_index
 from miner.retrieval.nearest import BLOCK, Neighbours, faiss_metric, nearest, search_threads
+from miner.retrieval.ranked import ranked
 
 SLACK = 16
 """Neighbours fetched beyond the depth. fp32 sums differ with batch shape and threads, so float64 scores
@@ -89,10 +90,10 @@ class VectorSearch:
         usable = np.flatnonzero(rows >= 0)
         if not len(usable) or not len(self._index.unique):
             nothing = np.zeros(0, dtype=np.int64)
-            return _ranked(nothing, nothing, np.zeros(0), depth)
+            return ranked(nothing, nothing, np.zeros(0), depth)
         vectors = np.asarray(self.queries.matrix[rows[usable]])
         owner, docs, scores = self._nearest(vectors, depth, depth + SLACK)
-        return _ranked(usable[owner] + queries.start, docs, scores, depth)
+        return ranked(usable[owner] + queries.start, docs, scores, depth)
 
     def score_pairs(self, query: Ints, doc: Ints) -> Floats:
         """Returns the float64 similarity of each (query, document) pair of positions."""
@@ -199,16 +200,6 @@ class _Distinct:
         counts = self._counts[positions]
         docs = self._docs[joined_ranges(self._starts[positions], counts)]
         return np.repeat(owner, counts), docs, np.repeat(scores, counts)
-
-
-def _ranked(query: npt.NDArray[np.int64], doc: npt.NDArray[np.int64], score: Floats, depth: int) -> Hits:
-    order = np.lexsort((doc, -score, query))
-    query, doc, score = query[order], doc[order], score[order]
-    rank = number_within(query)
-    top = rank <= depth
-    return Hits(
-        query[top].astype(np.int32), doc[top].astype(np.int32), rank[top].astype(np.int32), score[top]
-    )
 
 
 def empty_index(factory: str, dimension: int, similarity: str) -> Any:
