@@ -219,3 +219,18 @@ def test_a_vector_that_is_not_finite_is_none(tmp_path: Path) -> None:
     assert documents_of(made.search(range(2), 5), 2) == [[], []]
     assert made.gaps() == {"documents": 0, "queries": 2}
     assert np.isnan(every_pair(made, 2, 2)).all()
+
+
+def test_near_duplicates_keep_their_euclidean_distance() -> None:
+    """|a|² + |b|² − 2ab would lose it: findings/sparse-euclidean-ties-near-duplicates.sh."""
+    from scipy.sparse import csr_array
+
+    from miner.retrieval.sparse import _pairwise
+
+    rng = np.random.default_rng(0)
+    texts = np.maximum(rng.normal(size=(20, 3000)) - 1, 0).astype(np.float32).astype(np.float64) * 3
+    near = texts.copy()
+    near[:, :3] += 0.001
+    found = _pairwise("euclidean", csr_array(texts), csr_array(near))
+    assert found == pytest.approx(-np.linalg.norm(texts - near, axis=1), rel=1e-9)
+    assert (_pairwise("euclidean", csr_array(texts), csr_array(texts)) == 0).all()
