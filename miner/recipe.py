@@ -154,6 +154,11 @@ def written(values: Mapping[str, Any]) -> list[str]:
     return [f"{name} = {_toml(value)}" for name, value in values.items()]
 
 
+def as_text(value: object) -> str:
+    """Returns a value, but a list, as `--set` takes it; None is written `none`."""
+    return NO_VALUE if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _toml(value: object) -> str:
     if value is None:
         return f'"{NO_VALUE}"'

@@ -1,8 +1,9 @@
-"""Writes docs/cli.md and docs/settings.md from the Click commands. usage: cli_reference.py [--check]"""
+"""Writes docs/cli.md, docs/settings.md and the table of presets. usage: cli_reference.py [--check]"""
 
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 from miner.cli.main import COMMANDS, GROUPS, group
 from miner.cli.options import Settings
+from miner.mining.presets import PRESETS, PURPOSES, summary
 from miner.recipe import Setting
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -51,6 +53,9 @@ document_cap = 20
 
 With `--set`, a key needs its table only if the command has the key twice: `--set training.seed=7`. In
 `loop`, the keys above the first table are in `mining`: `--set mining.dtype=fp32`.
+
+`for` in the table `[selection]` stands for the values of a preset, and every named setting goes over it:
+[for what you train](how-mining-decides.md#for-what-you-train).
 
 `decide` reads the same recipes as `mine`. It refuses values of keys without a table that differ from those of
 the run, because they need a new search.
@@ -106,6 +111,15 @@ def settings() -> str:
     return "\n".join([SETTINGS_HEAD, *lines, ""])
 
 
+def with_presets(page: str) -> str:
+    """Returns a page with the table of presets between its two marks."""
+    lines = ["| `--for` | sets | when you train |", "| --- | --- | --- |"]
+    lines += [f"| `{name}` | `{summary(name)}` | {PURPOSES[name]} |" for name in PRESETS]
+    table = "\n".join(lines)
+    marks = re.compile(r"(<!-- presets: .*? -->\n).*?(<!-- end of presets -->)", re.DOTALL)
+    return marks.sub(lambda found: f"{found[1]}\n{table}\n\n{found[2]}", page)
+
+
 def _section(command: click.Command, context: click.Context) -> Iterator[str]:
     yield f"### {context.command_path}\n"
     usage = " ".join(command.collect_usage_pieces(context))
@@ -129,7 +143,10 @@ def _shown(parameter: click.Parameter) -> bool:
 
 def main() -> None:
     """Writes the pages, or with `--check` ends with 1 if one is not current."""
-    for path, page in {DOCS / "cli.md": reference(), DOCS / "settings.md": settings()}.items():
+    decides = DOCS / "how-mining-decides.md"
+    pages = {DOCS / "cli.md": reference(), DOCS / "settings.md": settings()}
+    pages[decides] = with_presets(decides.read_text(encoding="utf-8"))
+    for path, page in pages.items():
         if sys.argv[1:] != ["--check"]:
             path.write_text(page, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != page:

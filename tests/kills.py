@@ -291,7 +291,7 @@ _TINY = "--base @encoder --set max_steps=2 --set batch_size=4"
 CASES = {
     "ingest": Case("ingest @new.duckdb @source", "new.duckdb"),
     "ingest more": Case("ingest @s.duckdb @source"),
-    "dedup": Case("dedup @s.duckdb --threshold 0.5"),
+    "dedup": Case("dedup @s.duckdb --set threshold=0.5"),
     "mine": Case("mine @s.duckdb --name again --depth 9 --encoder @encoder --reranker @reranker"),
     "decide": Case("decide @s.duckdb --run r1 --relative-margin 0.4 --name other"),
     "audit": Case("audit @s.duckdb --set repeats=2"),

@@ -55,7 +55,7 @@ def test_the_card_carries_what_was_measured(store: Path, tmp_path: Path) -> None
     audit = json.loads(run("audit", store, "--set", "repeats=3", "--set", "seed=5", "--json"))
     with make_store(tmp_path / "other.duckdb", {"e": "nothing alike"}, {"t": "new"}, [("t", "e", "test")]):
         pass
-    run("dedup", store, "--threshold", "0.95")
+    run("dedup", store, "--set", "threshold=0.95")
     run("contamination", store, tmp_path / "other.duckdb")
     run("export", store, tmp_path / "out")
     run("export", store, tmp_path / "again")

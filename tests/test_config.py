@@ -186,7 +186,7 @@ def test_an_unknown_key_names_the_file_and_the_nearest_key(tmp_path: Path) -> No
         "percentile, relative_percentile, agree"
     )
     file = recipe(tmp_path, "[selection]\nzzz = 1\n")
-    assert said(file).startswith(f"{file}: unknown key 'zzz'; keys: negatives, strategy, ")
+    assert said(file).startswith(f"{file}: unknown key 'zzz'; keys: for, negatives, strategy, ")
 
 
 def test_a_key_outside_its_table_is_refused_with_its_table(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_the_help_of_every_number_option_shows_its_range(option: click.Option) -
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        ("dedup", "--threshold FLOAT RANGE [0<x<=1]"),
+        ("relabel", "--probability FLOAT RANGE [0<x<=1]"),
         ("loop", "--rounds INTEGER RANGE [1<=x<=1,000]"),
         ("mine", "--percentile FLOAT RANGE [0<=x<=100 or none]"),
     ],

@@ -13,10 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner.errors import UsageError
-from miner.mining.config import STRATEGIES, MiningConfig, Rules, Selection, with_values
+from miner.mining.config import MiningConfig, Rules, Selection, with_values
 from miner.mining.pipeline import config_of, decide_again, mine
-from miner.mining.presets import PRESETS, PURPOSES, preset_values
 from miner.mining.selection import Kept, easy_negatives, quotas, select
 from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
@@ -279,33 +277,3 @@ def test_a_store_selects_the_same_with_any_number_of_workers(tmp_path: Path, str
     scores = [row["negative_score"] for row in found[0] if row["query_id"] == "q00"]
     assert ranks == list(range(1, len(ranks) + 1))
     assert scores == sorted(scores, reverse=True)
-
-
-# Presets
-
-
-def test_every_preset_is_a_configuration_of_mining() -> None:
-    assert set(PRESETS) == set(PURPOSES) == {"mnr", "distillation", "reranker"}
-    for name in PRESETS:
-        config = with_values(MiningConfig(), preset_values(name))
-        assert config.selection.strategy in STRATEGIES
-        # A preset names no rule that is on: naming one would replace the default rule.
-        assert config.rules in (Rules(), Rules(relative_margin=None))
-
-
-def test_named_settings_go_over_the_preset() -> None:
-    named = {"negatives": 3, "percentile": 5.0}
-    config = with_values(MiningConfig(), {**preset_values("reranker"), **named})
-    assert config.selection.negatives == 3
-    assert config.selection.strategy == PRESETS["reranker"]["strategy"]
-    assert config.rules == Rules(percentile=5.0)
-
-
-def test_a_preset_is_a_copy_and_an_unknown_one_is_named() -> None:
-    preset_values("mnr")["negatives"] = 99
-    assert preset_values("mnr")["negatives"] == PRESETS["mnr"]["negatives"]
-    with pytest.raises(UsageError) as caught:
-        preset_values("rerank")
-    assert str(caught.value) == (
-        "no preset 'rerank' (did you mean 'reranker'?); choose one of: mnr, distillation, reranker"
-    )

@@ -13,7 +13,7 @@ from miner.mining.config import OF_TRAINING, TABLES, flat, with_values
 
 SETTINGS = Settings(
     TABLES,
-    {"Rules": RULES, "Selection": SELECTION},
+    {"Rules": ("decide_by", *RULES), "Selection": SELECTION},
     {"": "belongs to the search, and decide keeps the candidates of a run: search again with miner mine"},
     others=OF_TRAINING,
     kept="as in the run",
@@ -34,6 +34,7 @@ def command(store: Path, source: str | None, name: str | None, **given: Any) -> 
     miner decide my.duckdb --relative-margin 0.1
     miner decide my.duckdb --run r1 --name strict --percentile 2
     miner decide my.duckdb --strategy random --negatives 8 --set seed=7
+    miner decide my.duckdb --for reranker --decide-by bm25
     """
     from miner.cli.summary import summarise
     from miner.engine.progress_bars import Lines, progress

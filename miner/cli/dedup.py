@@ -36,7 +36,7 @@ SETTINGS = Settings(
             Setting("cosine", "Least cosine of the vectors of two copies.", 0.97, range=ABOVE_0),
         )
     },
-    {"Copies": ("threshold", "encoder")},
+    {"Copies": ("encoder",)},
 )
 
 
@@ -53,7 +53,7 @@ def command(store: Path, as_json: bool, **given: Any) -> None:
 
     \b
     miner dedup my.duckdb
-    miner dedup my.duckdb --threshold 0.8 --encoder bundled
+    miner dedup my.duckdb --encoder bundled --set threshold=0.8
     miner dedup commands.duckdb --set punctuation=true
     """
     from miner.curation.dedup import DedupConfig, dedup

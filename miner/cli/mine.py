@@ -12,9 +12,9 @@ from miner.cli.options import RUN, Command, Settings
 from miner.mining.config import OF_TRAINING, TABLES, MiningConfig, flat, with_values
 from miner.ranges import THREADS
 
-CANDIDATES = ("encoder", "vectors", "candidates", "reranker", "bm25", "split", "queries", "depth")
+CANDIDATES = ("encoder", "vectors", "candidates", "reranker", "bm25", "depth")
 RULES = ("relative_margin", "percentile")
-SELECTION = ("negatives", "strategy")
+SELECTION = ("for", "negatives", "strategy")
 RENAMED = {"--anchor": "--set reference_positive=VALUE"}
 SETTINGS = Settings(
     TABLES, {"Candidates": CANDIDATES, "Rules": RULES, "Selection": SELECTION}, others=OF_TRAINING
@@ -41,7 +41,7 @@ def command(store: Path, name: str | None, workers: int | None, **given: Any) ->
     \b
     miner mine my.duckdb
     miner mine my.duckdb --encoder bundled
-    miner mine my.duckdb --encoder bundled --reranker my-reranker --percentile 5
+    miner mine my.duckdb --encoder bundled --reranker my-reranker --for distillation
     miner mine my.duckdb --encoder bundled --encoder my-splade --candidates run.trec --vectors my-vectors
     miner mine my.duckdb --encoder intfloat/e5-base-v2 --set "query_prompt=query: " \\
         --set "document_prompt=passage: "

@@ -14,7 +14,7 @@ import click
 from rich_click import RichCommand, RichOption
 
 from miner.cli.numbers import Within
-from miner.errors import UsageError, nearest
+from miner.errors import UsageError, near, nearest
 from miner.ranges import NO_VALUE
 from miner.recipe import TOP, Setting, Tables, lines_of, parse_all, read, setting
 
@@ -45,6 +45,15 @@ def described(config: type, about: Described) -> dict[str, Setting]:
 
 
 _DEFAULT = re.compile(r" \[default: [^]]*\]")
+
+
+class OneOf(click.Choice[str]):
+    """One of several texts; the error for another text names the nearest one."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Returns what is wrong with a text that is none of the choices."""
+        message = super().get_invalid_choice_message(value, ctx)
+        return f"{message.removesuffix('.')}{near(str(value), self.choices)}."
 
 
 class Settings:
@@ -286,7 +295,7 @@ def _option(known: Setting, title: str) -> click.Option:
             help=text,
             panel=title,
         )
-    kind = click.Choice(known.choices) if known.choices else click.STRING
+    kind = OneOf(known.choices) if known.choices else click.STRING
     if known.range is not None:
         kind = Within(known.range, known.may_be_none)
     if known.shown_default:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from miner.engine.progress import Progress
 from miner.errors import UsageError, listed, near
 from miner.mining.config import Rules, with_rules
+from miner.mining.presets import preset_values
 from miner.ranges import literal
 from miner.store import runs
 from miner.store.access import is_store
@@ -90,17 +91,23 @@ def note_stale(store: Database, run: runs.StoredRun, progress: Progress) -> None
         progress.note(stale)
 
 
-def configured(kind: type[Config], config: Config | None, settings: Mapping[str, Any]) -> Config:
+def configured(
+    kind: type[Config], config: Config | None, settings: Mapping[str, Any], for_: str | None = None
+) -> Config:
     """Returns `config` (None: the defaults) with other values for the settings.
 
     Settings have the names of the command line: those of the configuration's fields and of the fields of
     configurations in it, such as `relative_margin` for the rules of a MiningConfig. Raises UsageError for a
     configuration of another kind, a name that is unknown or that several parts have, and a wrong value.
+
+    The values of the preset `for_` go over those of `config`, and the settings over both.
     """
     if config is None:
         config = kind()
     elif not isinstance(config, kind):
         raise UsageError(f"config must be a {kind.__name__}(…), got {literal(config)}")
+    if for_ is not None:
+        config = cast(Config, _with(config, preset_values(for_)))
     return cast(Config, _with(config, settings))
 
 

@@ -275,20 +275,22 @@ def loop(
     out: PathLike,
     config: LoopConfig | None = None,
     *,
+    for_: str | None = None,
     progress: Reports = None,
     **settings: Any,
 ) -> LoopReport:
     """Mines, trains, and mines again with the new model, until the score on the dev split no longer rises.
 
     Models are written to the folder `out`. Settings are those of LoopConfig, and of the configurations in it;
-    the bundled encoder mines the first round if none is named. Raises what `mine` and `train` raise.
+    the bundled encoder mines the first round if none is named. `for_` names a preset, as in `mine`. Raises
+    what `mine` and `train` raise.
     """
     from miner.workflows import loop as looping
 
     require_order(store, out, "loop(store, out)")
     if config is None:
         config = looping.LoopConfig(MiningConfig(encoder=("bundled",)), EncoderConfig())
-    chosen = configured(looping.LoopConfig, config, settings)
+    chosen = configured(looping.LoopConfig, config, settings, for_)
     with progress_for(progress) as reports:
         return looping.loop(path_of(store), Path(out), chosen, reports)
 

@@ -84,13 +84,14 @@ class Store(database.Database):
         self,
         config: MiningConfig | None = None,
         *,
+        for_: str | None = None,
         name: str | None = None,
         workers: int | None = None,
         progress: Reports = None,
         **settings: Any,
     ) -> Run:
         """Mines triplets with hard negatives, see `miner.mine`; returns the run."""
-        return mine(self, config, name=name, workers=workers, progress=progress, **settings)
+        return mine(self, config, for_=for_, name=name, workers=workers, progress=progress, **settings)
 
     def run(self, name: str | None = None) -> Run:
         """Returns the finished run of that name; without a name, the one that finished last."""
@@ -159,12 +160,13 @@ class Run(stored.StoredRun):
         self,
         config: MiningConfig | None = None,
         *,
+        for_: str | None = None,
         name: str | None = None,
         progress: Reports = None,
         **settings: Any,
     ) -> Run:
         """Decides again with other rules or another selection, see `miner.decide`; returns the new run."""
-        return decide(self.store, self, config, name=name, progress=progress, **settings)
+        return decide(self.store, self, config, for_=for_, name=name, progress=progress, **settings)
 
     def audit(self, config: AuditConfig | None = None, *, progress: Reports = None, **settings: Any) -> Audit:
         """Measures the hidden-positive rate of this run, see `miner.audit`."""
@@ -330,6 +332,7 @@ def mine(
     store: StoreLike,
     config: MiningConfig | None = None,
     *,
+    for_: str | None = None,
     name: str | None = None,
     workers: int | None = None,
     progress: Reports = None,
@@ -338,9 +341,10 @@ def mine(
     """Mines triplets with hard negatives: retrieves, reranks, decides, selects; returns the run.
 
     Settings are those of MiningConfig, Rules and Selection. A rule that is named replaces the default rule.
-    The same call after a kill continues where it stopped. Raises UsageError and ModelError.
+    `for_` is what you train, which sets the selection: mnr, distillation or reranker. Other settings go over
+    it. The same call after a kill continues where it stopped. Raises UsageError and ModelError.
     """
-    chosen = configured(MiningConfig, config, settings)
+    chosen = configured(MiningConfig, config, settings, for_)
     with progress_for(progress) as reports, opened(store, reports) as found:
         return _public(store, pipeline.mine(found, chosen, name=name, workers=workers, progress=reports))
 
@@ -350,6 +354,7 @@ def decide(
     run: RunLike = None,
     config: MiningConfig | None = None,
     *,
+    for_: str | None = None,
     name: str | None = None,
     progress: Reports = None,
     **settings: Any,
@@ -357,12 +362,13 @@ def decide(
     """Applies other rules and another selection to a run's stored evidence; returns the new run.
 
     No model runs. What no setting names stays as in that run, except that naming a rule replaces all of its
-    rules. Settings are those of Rules and Selection, or `rules=Rules(…)`. Raises UsageError for settings that
-    need another search.
+    rules. Settings are those of Rules and Selection, or `rules=Rules(…)`. The preset `for_` goes over the
+    selection of the run, and settings over the preset. Raises UsageError for settings that need another
+    search.
     """
     with progress_for(progress) as reports, opened(store, reports) as found:
         before = run_in(found, run)
-        chosen = configured(MiningConfig, config or pipeline.config_of(before), settings)
+        chosen = configured(MiningConfig, config or pipeline.config_of(before), settings, for_)
         note_stale(found, before, reports)
         again = pipeline.decide_again(found, before, chosen, name=name, progress=reports)
         return _public(store, again)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.errors import UsageError, near
+from miner.mining.presets import PRESET, with_preset
 from miner.ranges import (
     COUNT,
     DEPTH,
@@ -22,7 +23,7 @@ from miner.ranges import (
     number,
     whole,
 )  # fmt: skip
-from miner.recipe import Tables, read, settings_of
+from miner.recipe import Tables, by_name, read, settings_of
 from miner.retrieval.config import Bm25Config
 from miner.retrieval.index import check_index
 
@@ -283,12 +284,12 @@ SEVERAL = ("encoder", "vectors", "candidates", "reranker")
 TABLES: Tables = {
     "": settings_of(MiningConfig),
     "rules": settings_of(Rules),
-    "selection": settings_of(Selection),
+    "selection": by_name(PRESET) | settings_of(Selection),
 }
-"""Every key of a mining recipe, by the table that holds it."""
+"""Every key of a mining recipe, by the table that holds it. `for` stands for the values of its preset."""
 OF_TRAINING = ("training",)
 """The table of a recipe of `miner tune` that mining does not read."""
-_TABLE_OF = {key: table for table, settings in TABLES.items() for key in settings}
+_TABLE_OF = {key: table for table, settings in TABLES.items() for key in settings if key != PRESET.name}
 
 
 def check(config: MiningConfig) -> None:
@@ -335,6 +336,7 @@ def _check_effects(config: MiningConfig) -> None:
 def read_recipe(path: Path) -> dict[str, Any]:
     """Returns the keys and values of a TOML recipe, including those of `[rules]` and `[selection]`.
 
+    The values of a preset replace the key `for`; those that the recipe names go over them.
     A table `[training]` is for `miner train` and is not read. Raises UsageError with the file for an unknown
     key, and the nearest known one, or for a value of the wrong kind.
     """
@@ -342,8 +344,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def flat(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the values of the tables of a mining recipe in one mapping; no key is in two of them."""
-    return {key: value for table in TABLES for key, value in values[table].items()}
+    """Returns the values of the tables of a mining recipe in one mapping; no key is in two of them.
+
+    The values of a preset replace the key `for`, under all that are named.
+    """
+    return with_preset({key: value for table in TABLES for key, value in values[table].items()})
 
 
 def with_values(config: MiningConfig, values: Mapping[str, Any]) -> MiningConfig:

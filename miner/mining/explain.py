@@ -83,6 +83,6 @@ def explain(store: Database, query_id: str, run: str | None = None) -> Explanati
         where = f"its positives are in split {splits}" if splits else "it has no judged positive"
         raise UsageError(
             f"query '{shown(query_id)}' is not in run '{in_run.name}' of split {in_run.split}: {where}",
-            "a run has the queries with positives in its split, or a sample of them with --queries",
+            "a run has the queries with positives in its split, or a sample of them with --set queries=N",
         )
     return Explanation(in_run, query_id, text, positives, candidates_of_query(store, in_run, query_id))

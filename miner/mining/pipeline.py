@@ -24,6 +24,7 @@ from miner.mining.evidence import Searches, evidence_stage, gather
 from miner.mining.selection import quotas
 from miner.models.constant import same_score
 from miner.ranges import NO_VALUE
+from miner.recipe import as_text
 from miner.retrieval.search import search, search_stage
 from miner.store import corpus, runs
 from miner.store.database import Database
@@ -145,7 +146,7 @@ def _written(key: str, value: object) -> list[str]:
         return ["@FILE"]
     if isinstance(value, list):
         return value or [NO_VALUE]
-    return [NO_VALUE if value is None else str(value).lower() if isinstance(value, bool) else str(value)]
+    return [as_text(value)]
 
 
 def _decide(store: Database, run: StoredRun, config: MiningConfig, progress: Progress) -> StoredRun:

@@ -1,4 +1,4 @@
-"""Presets: what to select for what is trained. `--for NAME` sets it; any other setting replaces it."""
+"""Presets: what to select for what is trained. `--for NAME` sets it; any named setting goes over it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from miner.errors import UsageError, near
+from miner.ranges import literal
+from miner.recipe import Setting, as_text
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "mnr": {"negatives": 5, "strategy": "top"},
@@ -27,6 +29,29 @@ def preset_values(name: str) -> dict[str, Any]:
     Values that a recipe or a command line names go over them: `{**preset_values(name), **named}`. No preset
     names a rule, so that the default rule and `Naming a rule replaces the default rule` stay as they are.
     """
-    if name not in PRESETS:
-        raise UsageError(f"no preset '{name}'{near(name, PRESETS)}", f"choose one of: {', '.join(PRESETS)}")
+    if not isinstance(name, str) or name not in PRESETS:
+        raise UsageError(
+            f"no preset {literal(name)}{near(str(name), PRESETS)}", f"choose one of: {', '.join(PRESETS)}"
+        )
     return dict(PRESETS[name])
+
+
+def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns flat values of a recipe with those of the preset that their key `for` names under them."""
+    named = dict(values)
+    name = named.pop(PRESET.name, None)
+    return named if name is None else {**preset_values(name), **named}
+
+
+def summary(name: str) -> str:
+    """Returns what a preset sets, as `--set` takes it: `negatives=5 strategy=top`."""
+    return " ".join(f"{key}={as_text(value)}" for key, value in PRESETS[name].items())
+
+
+PRESET = Setting(
+    "for",
+    "Selection for what you train; named settings go over it. "
+    f"{'; '.join(f'{name}: {summary(name)}' for name in PRESETS)}.",
+    choices=tuple(PRESETS),
+)
+"""The setting that names a preset."""
