@@ -137,7 +137,8 @@ def enter(store: Database, scorers: int) -> None:
     now = datetime(2026, 1, 1)
     run = StoredRun(
         run_id="r" * 12, name="r1", split="train", config=canonical(config), inputs={}, versions={}, seed=13,
-        evidence=EVIDENCE, decider=0, negatives=5, status="running", started=now, finished=None,
+        evidence=EVIDENCE, reranking=None, decider=0, negatives=5, status="running",
+        started=now, finished=None,
         scorers=tuple(Scorer(number, f"random{number}", DENSE, None) for number in range(scorers)),
     )  # fmt: skip
     runs.begin_run(store, run)

@@ -78,7 +78,7 @@ def mining(given: Namespace, reranker: Path | None = None) -> MiningConfig:
         depth=given.depth,
         queries=given.train_queries,
         rules=rules,
-        selection=Selection(negatives=given.negatives, easy_share=given.easy_share, seed=given.seed),
+        selection=Selection(negatives=given.negatives, seed=given.seed),
     )
 
 
@@ -91,13 +91,15 @@ def teacher(store: Database, given: Namespace, reports: Progress) -> Path:
 
 
 def selected(
-    store: Database, config: MiningConfig, strategies: tuple[str, ...], reports: Progress
+    store: Database, config: MiningConfig, strategies: tuple[str, ...], easy_share: float, reports: Progress
 ) -> dict[str, pa.Table]:
     """Returns the positives of a search with the negatives that each strategy selects, as `mined_pairs`."""
     run = mine(store, config, progress=reports)
     found = {}
     for strategy in strategies:
         selection = replace(config.selection, strategy=strategy)
+        if strategy == "mixed":
+            selection = replace(selection, easy_share=easy_share)
         again = decide_again(store, run, replace(config, selection=selection), progress=reports)
         found[strategy] = usable(mined_pairs(store, again), config.selection.negatives, f"run {again.name}")
     return found
@@ -259,7 +261,7 @@ def main() -> None:
     with progress() as reports, Database.open(path, note=reports.note) as store:
         for purpose in given.purposes:
             scorer = teacher(store, given, reports) if purpose == "distillation" else None
-            pairs = selected(store, mining(given, scorer), STRATEGIES[purpose], reports)
+            pairs = selected(store, mining(given, scorer), STRATEGIES[purpose], given.easy_share, reports)
             if purpose == "reranker":
                 trials, rows = reranker_trials(store, pairs, given)
             else:

@@ -1,13 +1,13 @@
 """How fast is mining with a cross-encoder, against `mine_hard_negatives` with the same one?
 
 A seeded sample of tldr's train queries and the query text with the most positives, all documents as
-corpus, depth 30, 5 negatives, relative margin 0.05. Both systems find the encoder's vectors of every
-text in their caches, so that the cross-encoder is what is measured; each is a process of its own,
-timed from start to end. The peer fetches and scores range_max + the most positives of any query, for
-every query, one query at a time in fp32; miner scores the candidates that are not excluded, and the
-positives, once each. --single-positive leaves queries with several positives out: then both systems
-score about as many pairs. Without --reranker a small cross-encoder is trained on tldr first, and kept
-in --work.
+corpus, depth 30, 5 negatives, relative margin 0.05. Both systems find the encoder's vectors of
+every text in their caches, so that the cross-encoder is what is measured; each is a process of its
+own, timed from start to end. The peer fetches and scores range_max + the most positives of any
+query, for every query, one query at a time in fp32; miner scores the candidates that are not
+excluded, and the positives, once each; miner-adaptive stops when a query has its negatives.
+--single-positive leaves queries with several positives out: then both systems score about as many
+pairs. Without --reranker a small cross-encoder is trained on tldr first, and kept in --work.
 
 Target: at least 4 x as fast as the peer.
 """
@@ -19,7 +19,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from common import TLDR, Goal, alternate, parser, report, scratch
+from common import TLDR, Goal, alternate, parser, ratios, report, scratch
 from corpora import BUNDLED_FOLDER, Beir, drop_store, new_store, warm_store
 from peer import Texts, fill_cache, load_encoder
 from systems import Outcome, add_rows, mine, peer
@@ -28,7 +28,7 @@ from miner.store.database import Database
 
 DEPTH = 30
 OVER_PEER = Goal("seconds of the peer over miner's", ">=", 4, " x")
-SYSTEMS = ("miner", "peer", "peer-bf16", "miner-fp32")
+SYSTEMS = ("miner", "miner-adaptive", "peer", "peer-bf16", "miner-fp32")
 TRAINING_QUERIES = 400
 
 
@@ -64,6 +64,7 @@ def systems(
     ours, theirs = ("--reranker", reranker), ("--cache", cache, "--reranker", reranker)
     known: dict[str, Callable[[int], Outcome]] = {
         "miner": lambda _: mine(store, DEPTH, *ours, vectors=True),
+        "miner-adaptive": lambda _: mine(store, DEPTH, *ours, "--set", "rerank=adaptive", vectors=True),
         "peer": lambda _: peer(written, DEPTH, *theirs),
         "peer-bf16": lambda _: peer(written, DEPTH, *theirs, "--dtype", "bf16"),
         "miner-fp32": lambda _: mine(store, DEPTH, *ours, "--set", "dtype=fp32", vectors=True),
@@ -80,7 +81,7 @@ def main() -> None:
     arguments.add_argument("--single-positive", action="store_true", help="queries with one positive only")
     arguments.add_argument("--reranker", type=Path, help="a cross-encoder's folder [one is trained]")
     arguments.add_argument(
-        "--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS[:3]), help="[%(default)s]"
+        "--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS[:4]), help="[%(default)s]"
     )
     given = arguments.parse_args()
     found = report("rerank", given, full_size=given.fraction >= 1 and given.queries >= 100)
@@ -99,6 +100,11 @@ def main() -> None:
         pairs = DEPTH + about["most_positives_of_a_query_text"] + 1
         note = f"the peer scores {pairs} pairs per query, {pairs * about['queries']:,} in all"
         add_rows(found, outcomes, OVER_PEER, note, about)
+        if {"miner-adaptive", "peer"} <= outcomes.keys():
+            both = [[one.took.seconds for one in outcomes[name]] for name in ("peer", "miner-adaptive")]
+            ratio = ratios(*both)
+            found.row("peer / miner-adaptive", {"ratio": ratio}, goal=OVER_PEER, value=ratio["median"],
+                      note=note, **about)  # fmt: skip
     found.show()
 
 

@@ -153,7 +153,8 @@ def fill(store: Database, made: Content) -> StoredRun:
     now = datetime(2026, 1, 1)
     run = StoredRun(
         run_id="r" * 64, name="r1", split="train", config={}, inputs={}, versions={}, seed=0,
-        evidence="e" * 64, decider=0, negatives=5, status="running", started=now, finished=None,
+        evidence="e" * 64, reranking=None, decider=0, negatives=5, status="running",
+        started=now, finished=None,
         scorers=(Scorer(0, "random", DENSE, "random"),),
     )  # fmt: skip
     runs.begin_run(store, run)

@@ -20,6 +20,8 @@ Config = TypeVar("Config")
 
 _MANY = re.compile(r"(?:tuple\[(\w+), \.\.\.\]|Sequence\[(str)\])(?: \| None)?")
 """The type of a field that holds several values of one kind."""
+BY_ENCODER = "by_encoder"
+"""The key in the metadata of a field that may be a list of `SCORER=VALUE` texts, one for each encoder."""
 NO_VALUE = "none"
 """What options and recipes write for no value, such as a rule that is off."""
 VAST = 1e9
@@ -265,7 +267,12 @@ def check_fields(config: Any) -> None:
         if value is None and (part.default is None or "None" in str(part.type)):
             continue
         allowed: Range | None = part.metadata.get("range")
-        if allowed is not None:
+        by_encoder = part.metadata.get(BY_ENCODER)
+        if by_encoder and allowed is not None and isinstance(value, str) and "=" in value:
+            value = (value,)
+        if by_encoder and isinstance(value, list | tuple) and value:
+            object.__setattr__(config, part.name, _assignments(part.name, value, allowed))
+        elif allowed is not None:
             object.__setattr__(config, part.name, allowed.require(part.name, value))
         elif many := _MANY.fullmatch(str(part.type)):
             kind = many[1] or many[2]
@@ -281,6 +288,21 @@ def check_fields(config: Any) -> None:
                 require_one_of(part.name, value, choices)
             if part.name in _SPLIT_FIELDS:
                 object.__setattr__(config, part.name, split_name(value))
+
+
+def _assignments(name: str, value: object, allowed: Range | None) -> tuple[str, ...]:
+    """Returns `SCORER=VALUE` texts as a tuple; raises UsageError for other members."""
+    texts = _members(name, value, str, "str")
+    for text in texts:
+        if "=" not in text:
+            raise UsageError(
+                f"{name} must be one value or SCORER=VALUE for each encoder, got {literal(text)}",
+                "write the name that the encoder has in the run, and =",
+            )
+        given = text.rpartition("=")[2]
+        if allowed is not None and given != NO_VALUE and allowed.parse(given) is None:
+            raise UsageError(f"{name} {allowed.refusal(given, True, literal(text))}")
+    return texts
 
 
 def require_one_of(name: str, value: str, allowed: Collection[str]) -> None:
@@ -312,7 +334,7 @@ def _require_kind(part: Field[Any], value: object, named: type | None) -> None:
     if named is not None and is_dataclass(named) and not isinstance(value, named):
         article = "an" if named.__name__[0] in "AEIOU" else "a"
         raise UsageError(f"{part.name} must be {article} {named.__name__}(…), got {literal(value)}")
-    kind = str(part.type).removesuffix(" | None")
+    kind = str(part.type).removesuffix(" | None").removesuffix(" | Sequence[str]")
     if kind == "str":
         if not isinstance(value, str):
             raise UsageError(f"{part.name} must be a text, got {literal(value)}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.errors import UsageError, near
-from miner.ranges import NO_VALUE, Range, bare, literal, or_none, require_one_of
+from miner.ranges import BY_ENCODER, NO_VALUE, Range, bare, literal, or_none, require_one_of
 
 _KINDS = {str: "a text", bool: "true or false", tuple: "a text or a list of texts"}
 _BOOLEANS = {"true": True, "false": False}
@@ -35,10 +35,15 @@ class Setting:
     """Makes a value from a text that holds several, such as `a,b`; raises UsageError."""
     metavar: str | None = None
     """How the help writes such a text."""
+    by_encoder: bool = False
+    """Whether it may be several texts `SCORER=VALUE`, one for each encoder."""
 
     @property
     def values(self) -> str:
         """The values it may have, in words."""
+        if self.by_encoder:
+            kind = _KINDS[self.kind] if self.range is None else self.range.words
+            return f"{kind}, SCORER=VALUE (repeatable), or {NO_VALUE}"
         if self.range is not None:
             return self.range.allowed(self.may_be_none)
         if self.kind is bool and self.may_be_none:
@@ -63,6 +68,8 @@ class Setting:
         if self.kind is tuple and (value is None or isinstance(value, str | list | tuple)):
             texts = () if value is None else (value,) if isinstance(value, str) else tuple(map(str, value))
             return () if texts == (NO_VALUE,) else texts
+        if self.by_encoder and (isinstance(value, list | tuple) or self._is_assignment(value)):
+            return value
         if self.range is not None:
             return self.range.require(f"{where}{self.name}", value, self.may_be_none)
         if not isinstance(value, self.kind):
@@ -76,7 +83,7 @@ class Setting:
         """Returns the value that a text on the command line writes; UsageError as in `check`."""
         if self.may_be_none and text == NO_VALUE:
             return None
-        if self.range is not None:
+        if self.range is not None and not self._is_assignment(text):
             value = self.range.parse(text)
             if value is None:
                 raise UsageError(
@@ -86,6 +93,10 @@ class Setting:
         if self.kind is bool:
             return self.check(_BOOLEANS.get(text, text), where)
         return self.check(lines_of([text]) if self.kind is tuple else text, where)
+
+    def _is_assignment(self, value: object) -> bool:
+        """Returns whether a value of a setting with a range is a text `SCORER=VALUE`."""
+        return self.by_encoder and self.range is not None and isinstance(value, str) and "=" in value
 
 
 Tables = Mapping[str, Mapping[str, Setting]]
@@ -109,6 +120,7 @@ def setting(field: Field[Any], help: str = "", kind: type = str, choices: Sequen
         metadata.get("range"),
         metadata.get("choices") or tuple(choices),
         "None" in str(field.type),
+        by_encoder=bool(metadata.get(BY_ENCODER)),
     )
 
 
@@ -205,7 +217,8 @@ def find(name: str, tables: Tables) -> tuple[str, Setting]:
 
 
 def parse_all(texts: Iterable[str], tables: Tables) -> dict[str, dict[str, Any]]:
-    """Returns the values of `key=value` texts, by table and name. The last of several counts; lists grow.
+    """Returns the values of `key=value` texts, by table and name. The last of several counts; lists grow, and
+    so do values for each encoder.
 
     Raises UsageError for a text without `=` and as `find` and `Setting.parse` do.
     """
@@ -219,9 +232,12 @@ def parse_all(texts: Iterable[str], tables: Tables) -> dict[str, dict[str, Any]]
             )
         table, known = find(name.strip(), tables)
         one = known.parse(value.strip() if known.kind is not str else value, "--set ")
-        found[table][known.name] = (
-            found[table].get(known.name, ()) + one if isinstance(one, tuple) and not known.convert else one
-        )
+        before = found[table].get(known.name)
+        if known.by_encoder and before is not None:
+            one = (*(before if isinstance(before, tuple) else (str(before),)), str(one))
+        elif isinstance(one, tuple) and not known.convert:
+            one = (before or ()) + one
+        found[table][known.name] = one
     return found
 
 

@@ -12,7 +12,7 @@ import click
 
 from miner.cli.main import COMMANDS, GROUPS, group
 from miner.cli.options import Settings
-from miner.mining.presets import PRESETS, PURPOSES, summary
+from miner.mining.presets import MEASURED, PRESETS, PURPOSES, summary
 from miner.recipe import Setting
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -113,8 +113,8 @@ def settings() -> str:
 
 def with_presets(page: str) -> str:
     """Returns a page with the table of presets between its two marks."""
-    lines = ["| `--for` | sets | when you train |", "| --- | --- | --- |"]
-    lines += [f"| `{name}` | `{summary(name)}` | {PURPOSES[name]} |" for name in PRESETS]
+    lines = ["| `--for` | sets | when you train | measured |", "| --- | --- | --- | --- |"]
+    lines += [f"| `{name}` | `{summary(name)}` | {PURPOSES[name]} | {MEASURED[name]} |" for name in PRESETS]
     table = "\n".join(lines)
     marks = re.compile(r"(<!-- presets: .*? -->\n).*?(<!-- end of presets -->)", re.DOTALL)
     return marks.sub(lambda found: f"{found[1]}\n{table}\n\n{found[2]}", page)

@@ -46,7 +46,7 @@ def make_run(name: str, **changes: object) -> StoredRun:
         "run_id": f"id-{name}", "name": name, "split": "train",
         "config": {"negatives": 2, "rules": {"relative_margin": 0.05}, "index": "Flat|x"},
         "inputs": {}, "versions": {"duckdb": "2.0"}, "seed": 7,
-        "evidence": "ev", "decider": 0, "negatives": 2, "status": "running",
+        "evidence": "ev", "reranking": None, "decider": 0, "negatives": 2, "status": "running",
         "started": datetime(2026, 1, 2, 3, 4, 5), "finished": None,
         "scorers": (Scorer(0, "bundled", "dense", "enc1"),),
     }  # fmt: skip

@@ -19,9 +19,11 @@ from miner.mining.config import (
     MiningConfig,
     Rules,
     Selection,
+    flat,
     read_recipe,
     with_values,
 )
+from miner.recipe import parse_all
 
 KEYS = {name: setting for settings in TABLES.values() for name, setting in settings.items()}
 
@@ -143,8 +145,24 @@ def test_every_configuration_can_be_written_as_a_recipe(
     ("values", "message"),
     [
         ({"query_prompt": "query: "}, "query_prompt has no effect without an encoder"),
-        ({"index": "IVF8,Flat"}, "index has no effect without an encoder"),
-        ({"rerank_depth": 10}, "rerank_depth has no effect without a reranker"),
+        (
+            {"index": "IVF8,Flat"},
+            "index has no effect without an encoder or vectors; add an encoder or vectors",
+        ),
+        ({"token_dtype": "fp16"}, "token_dtype has no effect without an encoder; add an encoder"),
+        ({"rerank_depth": 10}, "rerank_depth has no effect without a reranker; add a reranker, or leave"),
+        (
+            {"bm25": False, "encoder": "bundled", "stemmer": "german"},
+            "stemmer has no effect without BM25; leave BM25 on, or leave stemmer out",
+        ),
+        (
+            {"reranker": ("a", "b"), "rerank_depth": 50, "cascade_depth": 51},
+            "cascade_depth must be at most rerank_depth (50), got 51",
+        ),
+        (
+            {"quota": ["bm25=1", "e5=2", "bm25=3"]},
+            "scorer 'bm25' has several quotas: bm25=1 and bm25=3; give one",
+        ),
         ({"min_score": 2.0, "max_score": 1.0}, "min_score must be at most max_score (1.0), got 2.0"),
     ],
 )
@@ -399,3 +417,52 @@ def test_bm25_reads_its_own_keys() -> None:
     part = config.bm25_config
     assert (part.backend, part.variant, part.k1, part.b) == ("bm25s", "bm25l", 0.9, 0.4)
     assert (part.stemmer, part.stopwords) == ("none", "german")
+
+
+# Settings of one encoder among several
+
+
+def test_several_encoders_are_named_with_their_settings(tmp_path: Path) -> None:
+    two = {"encoder": ["intfloat/e5-base-v2", "splade"]}
+    text = (
+        "encoder = ['intfloat/e5-base-v2', 'splade']\ndimension = ['splade=64']\n"
+        "query_prompt = ['intfloat/e5-base-v2=query: ', 'splade=']\n"
+    )
+    config = with_values(MiningConfig(), read_recipe(recipe(tmp_path, text)))
+    assert config.query_prompt == ("intfloat/e5-base-v2=query: ", "splade=")
+    assert config.dimension == ("splade=64",)
+    assignments = [
+        "query_prompt=intfloat/e5-base-v2=query: ", "query_prompt=splade=", "dimension=splade=64",
+        "encoder=intfloat/e5-base-v2", "encoder=splade",
+    ]  # fmt: skip
+    assert with_values(MiningConfig(), flat(parse_all(assignments, TABLES))) == config
+    assert with_values(MiningConfig(), {**two, "dimension": 64}).dimension == 64
+    assert with_values(config, {"query_prompt": "none"}).query_prompt is None
+    one = with_values(MiningConfig(), {"encoder": "e5", "query_prompt": "e5=query: "})
+    assert one.query_prompt == "e5=query: "
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"query_prompt": "query: "},
+            "query_prompt is for one encoder, and 2 are named; write it for each encoder that needs one: "
+            "--set query_prompt=intfloat/e5-base-v2=VALUE",
+        ),
+        ({"encoder_revision": "main"}, "encoder_revision is for one encoder, and 2 are named"),
+        (
+            {"document_prompt": ["passage: "]},
+            "document_prompt must be one value or SCORER=VALUE for each encoder, got 'passage: '",
+        ),
+        (
+            {"dimension": "splade=many"},
+            "dimension must be a whole number of 1 or more, or none, got 'splade=many'",
+        ),
+        ({"dimension": ["splade=64", 3]}, "dimension must hold texts only, got 3"),
+        ({"query_prompt": 3}, "query_prompt is 3"),
+    ],
+)
+def test_a_setting_for_no_encoder_in_particular_shows_its_form(values: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        with_values(MiningConfig(), {"encoder": ["intfloat/e5-base-v2", "splade"], **values})

@@ -51,11 +51,11 @@ RESULTS: list[list[tuple[object, ...]]] = [
 ]  # fmt: skip
 """What the first queries return: r1 has no rule, r2 drops what scores within 5 % of the positive."""
 DISAGREEMENT: list[list[tuple[object, ...]]] = [
-    [("q0", "yew", "trees", 0.667)],
+    [("r1", "q0", "yew", "trees", 0.667)],
     [
-        ("q0", "yew", 1.0, "bm25", "trees"),
-        ("q0", "oak", 0.5, "trees", "bm25"),
-        ("q0", "pine", 1.0, "trees", "bm25"),
+        ("r1", "q0", "yew", 1.0, "bm25", "trees"),
+        ("r1", "q0", "oak", 0.5, "trees", "bm25"),
+        ("r1", "q0", "pine", 1.0, "trees", "bm25"),
     ],
 ]
 """What the last two return: BM25 finds `yew` by the word, the encoder finds `oak` and `pine`."""

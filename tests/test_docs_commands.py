@@ -261,6 +261,7 @@ def bring_your_own(folder: Path, documents: dict[str, str], queries: dict[str, s
         folder,
         {
             "bm25.trec": "\n".join(f"{q} Q0 {d} {rank} {score} bm25" for q, d, rank, score in pairs),
+            "es.trec": "\n".join(f"{q} Q0 {d} {rank} {score} es" for q, d, rank, score in pairs),
             "splade.csv": "qid,docid,score\n" + "\n".join(f"{q},{d},{score}" for q, d, _, score in pairs),
             "scored.jsonl": "\n".join(map(json.dumps, rows)),
             "my-vectors/documents.ids.txt": "\n".join(documents),

@@ -309,6 +309,16 @@ def refused(folder: Path) -> str:
 def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     assert refused(tmp_path / "nothing").startswith("DIR: there is no such folder")
     assert refused(tmp_path).startswith("DIR: no vectors of documents in it; write documents.npy")
+    for name, hint in (("es.trec", "a run, or a table of candidates, is for --candidates; "), ("e.npy", "")):
+        write(tmp_path / name, b"q Q0 d 1 1.0 es")
+        start = f"DIR: a file, and vectors are given as a folder; {hint}"
+        assert refused(tmp_path / name).startswith(start)
+        assert "did you mean" not in refused(tmp_path / name)
+        (tmp_path / name).unlink()
+    assert refused(Path("hf:own/embeddings")) == (
+        "DIR: vectors are local files, not a data set of the hub; download it, and name the file or folder: "
+        "hf download own/embeddings --repo-type dataset --local-dir embeddings"
+    )
     write(tmp_path / "corpus_emb.pkl", b"\x80\x04.")
     assert refused(tmp_path).startswith(
         "DIR: no vectors of documents that can be read; corpus_emb.pkl is a pickle, which can run code"

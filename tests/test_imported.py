@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miner.cli.main import group
-from miner.cli.mine import command as mine_command
 from miner.collection.collection import Collection
 from miner.collection.given import CANDIDATES, Candidates
 from miner.door.store import triplets
@@ -258,10 +257,6 @@ def test_a_rule_over_imported_scores_is_the_plain_computation(
         assert found == negatives(scores[query], positives[query], margin, 5)
 
 
-@pytest.mark.skipif(
-    not any("--candidates" in parameter.opts for parameter in mine_command.params),
-    reason="miner mine has no option --candidates yet",
-)
 @pytest.mark.parametrize("margin", [0.05, 0.2])
 def test_mine_decides_over_a_set_with_scores_as_the_plain_computation(
     lists: tuple[Path, dict[str, dict[str, float]], dict[str, set[str]]], tmp_path: Path, margin: float
@@ -287,10 +282,6 @@ def test_mine_decides_over_a_set_with_scores_as_the_plain_computation(
     assert found == expected
 
 
-@pytest.mark.skipif(
-    not any("--candidates" in parameter.opts for parameter in mine_command.params),
-    reason="miner mine has no option --candidates yet",
-)
 def test_mine_decides_over_flagembedding_rows_with_scores(tmp_path: Path) -> None:
     rows = [
         {

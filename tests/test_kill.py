@@ -74,7 +74,7 @@ def command(path: Path, models: Path, workers: int) -> list[str]:
     encoders = ("bundled", models / "splade", models / "colbert")
     flags = [word for encoder in encoders for word in ("--encoder", str(encoder))]
     flags += ["--candidates", str(models / "run.trec"), "--reranker", str(models / "reranker")]
-    flags += ["--depth", "20", "--relative-margin", "0.0"]
+    flags += ["--set", "rerank=adaptive", "--depth", "20", "--relative-margin", "0.0"]
     return [sys.executable, "-c", DRIVER, "mine", str(path), *flags, "--workers", str(workers)]
 
 

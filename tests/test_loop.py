@@ -166,6 +166,11 @@ def test_what_makes_no_sense_is_refused(store: Path, config: LoopConfig, tmp_pat
     with pytest.raises(UsageError, match="data is not empty, and miner loop did not make it"):
         loop(store, tmp_path / "data", config)
     assert [file.name for file in (tmp_path / "data").iterdir()] == ["corpus.jsonl"]
+    named = MiningConfig(encoder="bundled", query_prompt="bundled=query: ")
+    with pytest.raises(
+        UsageError, match="query_prompt names an encoder, and the encoder of loop has another"
+    ):
+        LoopConfig(named, EncoderConfig())
 
 
 def test_the_error_for_a_store_of_the_training_split_alone_says_to_ingest_another(

@@ -80,20 +80,20 @@ def test_every_kind_of_setting_as_an_option_and_with_set(tmp_path: Path) -> None
         depth=7,
         bm25=False,
         encoder="bundled",
-        bm25_k1=0.9,
+        dimension=64,
         protected=("007", "d2"),
         overlaps=False,
         rules=Rules(reference_positive="each", max_score=1.0, relative_margin=None),
         selection=Selection(negatives=3, document_cap=0, strategy="random", positives="best"),
     )
     options = [
-        "--split", "dev", "--depth", "7", "--no-bm25", "--encoder", "bundled", "--set", "bm25_k1=0.9",
+        "--split", "dev", "--depth", "7", "--no-bm25", "--encoder", "bundled", "--set", "dimension=64",
         "--protected", "007", "--protected", "d2", "--set", "overlaps=false", "--reference-positive", "each",
         "--max-score", "1", "--relative-margin", "none", "--negatives", "3", "--set", "document_cap=0",
         "--strategy", "random", "--set", "positives=best",
     ]  # fmt: skip
     assignments = (
-        "split=dev depth=7 bm25=false encoder=bundled bm25_k1=0.9 protected=007 protected=d2 overlaps=false "
+        "split=dev depth=7 bm25=false encoder=bundled dimension=64 protected=007 protected=d2 overlaps=false "
         "rules.reference_positive=each max_score=1 relative_margin=none selection.negatives=3 document_cap=0 "
         "strategy=random positives=best"
     )

@@ -32,7 +32,7 @@ from miner.mining.config import (
     read_recipe,
     with_values,
 )
-from miner.mining.presets import PRESETS, PURPOSES, preset_values, summary
+from miner.mining.presets import MEASURED, PRESETS, PURPOSES, preset_values, summary
 from miner.recipe import as_text, parse_all, written
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.loop import LoopConfig
@@ -43,7 +43,7 @@ DEFAULTS = asdict(Selection())
 
 
 def test_every_preset_is_a_configuration_of_mining() -> None:
-    assert set(PRESETS) == set(PURPOSES) == {"mnr", "distillation", "reranker"}
+    assert set(PRESETS) == set(PURPOSES) == set(MEASURED) == {"mnr", "distillation", "reranker"}
     for name in PRESETS:
         config = with_values(MiningConfig(), preset_values(name))
         assert config.selection.strategy in STRATEGIES
@@ -219,7 +219,7 @@ def set_all(values: Mapping[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_decide_puts_a_preset_over_the_selection_of_the_run(store: Path, name: str) -> None:
-    own = {"negatives": 1, "strategy": "random", "easy_share": 0.9, "document_cap": 4, "seed": 5}
+    own = {"negatives": 1, "strategy": "mixed", "easy_share": 0.9, "document_cap": 4, "seed": 5}
     called("mine", store, "--percentile", "50", *set_all(own))
     called("decide", store, "--for", name, "--name", "preset")
     assert selection(store, "preset") == DEFAULTS | own | selected(name)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from miner.errors import UsageError
-from miner.mining.config import MiningConfig, Rules, Selection
+from miner.mining.config import STRATEGIES, MiningConfig, Rules, Selection
 from miner.mining.explain import explain
 from miner.mining.pipeline import decide_again, mine
 from miner.store.database import Database
@@ -85,6 +85,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("scorers")
     tiny_sparse_encoder(folder / "splade")
     tiny_multi_vector_encoder(folder / "colbert")
+    for seed, name in enumerate(("first", "second"), 1):
+        tiny_bert(folder / name, labels=1, seed=seed)
     rng = np.random.default_rng(3)
     lines = []
     for query in QUERIES:
@@ -300,14 +302,22 @@ def test_a_query_is_explained_with_every_score(mined: tuple[Database, StoredRun]
     assert [one["scorer"] for one in row["scores"]] == list(NAMES)
 
 
-PARTS = ("bm25", "candidates", "vectors", "bundled", "splade", "colbert")
+RETRIEVERS = ("bm25", "candidates", "vectors", "bundled", "splade", "colbert")
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(parts=st.sets(st.sampled_from(PARTS), min_size=1), data=st.data())
+@given(
+    parts=st.sets(st.sampled_from(RETRIEVERS), min_size=1),
+    rerankers=st.integers(0, 2),
+    adaptive=st.booleans(),
+    cascade=st.sampled_from([None, 5]),
+    strategy=st.sampled_from(STRATEGIES),
+    agree=st.sampled_from([None, 1]),
+)
 def test_any_scorers_exclude_the_positives_and_give_the_same_each_time(
-    world: World, tmp_path_factory: pytest.TempPathFactory, parts: set[str], data: st.DataObject
-) -> None:
+    world: World, tmp_path_factory: pytest.TempPathFactory, parts: set[str], rerankers: int, adaptive: bool,
+    cascade: int | None, strategy: str, agree: int | None,
+) -> None:  # fmt: skip
     whole = world.config
     folder = world.folder
     models = {"bundled": "bundled", "splade": str(folder / "splade"), "colbert": str(folder / "colbert")}
@@ -317,15 +327,18 @@ def test_any_scorers_exclude_the_positives_and_give_the_same_each_time(
         candidates=whole.candidates if "candidates" in parts else (),
         vectors=whole.vectors if "vectors" in parts else (),
         encoder=tuple(model for name, model in models.items() if name in parts),
-        selection=Selection(negatives=4, strategy=data.draw(st.sampled_from(["top", "random"]))),
-        rules=Rules(relative_margin=None, agree=data.draw(st.sampled_from([None, 1]))),
+        reranker=tuple(str(folder / name) for name in ("first", "second")[:rerankers]),
+        rerank="adaptive" if adaptive and rerankers else "all",
+        cascade_depth=cascade if rerankers == 2 else None,
+        selection=Selection(negatives=4, strategy=strategy),
+        rules=Rules(relative_margin=None, agree=agree),
     )
     results = []
     for workers in (1, 2):
         path = tmp_path_factory.mktemp("one") / "s.duckdb"
         with world.opened(path) as store:
             run = mine(store, config, name="some", workers=workers)
-            assert len(run.scorers) == len(parts)
+            assert len(run.scorers) == len(parts) + rerankers
             results.append(
                 (
                     triplets_of(store, run).to_pylist(),
@@ -403,3 +416,25 @@ def test_late_interaction_in_a_large_collection_ranks_what_others_found(
         assert by_scorer(store, again)["bm25"].keys() == by_scorer(store, without)["bm25"].keys()
         with pytest.raises(UsageError, match="colbert scores the candidates of other retrievers"):
             mine(store, MiningConfig(bm25=False, encoder=(colbert,), dtype="fp32"), name="nothing")
+
+
+def test_a_setting_for_another_kind_of_encoder_is_refused(world: World, tmp_path: Path) -> None:
+    sparse, late = str(world.folder / "splade"), str(world.folder / "colbert")
+    with world.opened(tmp_path / "s.duckdb") as store:
+        for config, message in (
+            (
+                MiningConfig(encoder=("bundled", sparse), token_dtype="fp16"),
+                "token_dtype has no effect without a multi",
+            ),
+            (
+                MiningConfig(encoder=(sparse, late), index="IVF4,Flat"),
+                "index has no effect without a dense encoder or",
+            ),
+            (MiningConfig(encoder=(sparse, late), dimension=8), "dimension"),
+        ):
+            with pytest.raises(UsageError, match=message):
+                mine(store, config)
+        both = MiningConfig(
+            encoder=("bundled", late), token_dtype="fp16", index="HNSW8", dtype="fp32", depth=5
+        )
+        assert mine(store, both).config["token_dtype"] == "fp16"

@@ -519,6 +519,8 @@ def test_other_names_are_refused(name: str, message: str) -> None:
         assert "pass" not in str(refused.value).replace("password", "")
     with pytest.raises(UsageError, match="decides on its revision"):
         open_encoder("http://localhost:8080/v1#m", revision="main")
+    with pytest.raises(UsageError, match="the server decides on its prompt, and no instruction is sent"):
+        open_reranker("http://localhost:8080/v1#m", instruction="find refutations")
 
 
 def test_a_name_is_a_url_and_a_model() -> None:

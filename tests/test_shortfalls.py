@@ -12,12 +12,13 @@ import pytest
 
 from miner.mining.config import MiningConfig, Rules, Selection, with_values
 from miner.mining.pipeline import config_of, decide_again, mine
-from miner.mining.shortfalls import EXCLUDED, FEW_CANDIDATES, UNUSED, shortfalls
+from miner.mining.shortfalls import EXCLUDED, FEW_CANDIDATES, NO_SCORED_POSITIVE, UNUSED, shortfalls
 from miner.store import runs
 from miner.store.database import Database
 from miner.store.verdicts import short_queries
 from tests.stores import make_store
 from tests.test_oracle import encoder
+from tests.test_pipeline import Notes
 
 __all__ = ["encoder"]
 
@@ -179,3 +180,102 @@ def test_each_positive_of_its_own_gets_no_figures(store: Database) -> None:
         rules=Rules(relative_margin=0.9, reference_positive="each"), selection=Selection(negatives=REQUESTED)
     )
     assert str(shortfalls(store, mine(store, config))[0]).endswith("; loosen relative_margin")
+
+
+def run_file(path: Path, scores: dict[str, dict[str, float]]) -> str:
+    """Writes a TREC run; returns its path."""
+    lines = [
+        f"{query} Q0 {doc} {rank} {score!r} other"
+        for query, found in scores.items()
+        for rank, (doc, score) in enumerate(sorted(found.items(), key=lambda one: -one[1]), 1)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def test_a_run_without_the_positives_is_named_and_so_is_what_helps(tmp_path: Path, encoder: Path) -> None:
+    queries = {f"q{i}": f"w{i} red fox" for i in range(4)}
+    found = {query: {f"d{i}": 12.0 - i for i in range(3, 12)} for query in queries}
+    found["q3"]["d1"] = 20.0  # the only positive that the file has
+    es = run_file(tmp_path / "es.trec", found)
+    with few(tmp_path, queries, [(query, "d1") for query in queries]) as store:
+        notes = Notes()
+        values = {"negatives": 2, "overlaps": False, "candidates": es, "depth": 9}
+        run = mine(store, with_values(MiningConfig(), values), progress=notes)
+        ways = "--set decide_by=bm25, or add the positives to the file of es"
+        ways = f"add --encoder or --reranker, or let another scorer decide: {ways}"
+        warnings = [line for line in notes.said if line.startswith("warning")]
+        assert warnings == [
+            "warning: es decides, and has a score for 1 of 4 positives: 3 queries get no negatives, because "
+            f"no positive has a score; {ways}"
+        ]
+        (cause,) = shortfalls(store, run)
+        assert (cause.cause, cause.queries) == (NO_SCORED_POSITIVE, 3)
+        assert str(cause) == f"3 queries: no positive has a score by es; {ways}"
+        # What is advised helps: without a search, or with a scorer more.
+        by_bm25 = decide_again(store, run, with_values(config_of(run), {"decide_by": "bm25"}))
+        assert NO_SCORED_POSITIVE not in [one.cause for one in shortfalls(store, by_bm25)]
+        assert enough(store, mined(store, **values, encoder=str(encoder), relative_margin="none")) == set(
+            range(4)
+        )
+        # Only what applies is advised.
+        alone = mined(store, **values, bm25=False)
+        assert str(shortfalls(store, alone)[0]) == (
+            "3 queries: no positive has a score by es; add --encoder or --reranker, or leave BM25 on and let "
+            "it decide: --set decide_by=bm25, or add the positives to the file of es"
+        )
+        named = mined(store, **values, encoder=str(encoder), decide_by="es")
+        assert str(shortfalls(store, named)[0]).endswith(
+            "by es; let another scorer decide: --set decide_by=static, or add the positives to the file of es"
+        )
+
+
+def test_candidates_that_the_deciding_run_does_not_have(tmp_path: Path) -> None:
+    queries = {f"q{i}": f"w{i} red fox" for i in range(3)}
+    es = run_file(tmp_path / "es.trec", {query: {"d1": 2.0, "d5": 1.0} for query in queries})
+    with few(tmp_path, queries, [(query, "d1") for query in queries]) as store:
+        notes = Notes()
+        config = with_values(MiningConfig(), {"negatives": 3, "overlaps": False, "candidates": es})
+        (cause,) = shortfalls(store, mine(store, config, progress=notes))
+        assert not any(line.startswith("warning") for line in notes.said)
+        assert str(cause) == (
+            "3 queries: most candidates have no score by es; add --encoder or --reranker, or let another "
+            "scorer decide: --set decide_by=bm25, or add their pairs to the file of es"
+        )
+
+
+def test_candidates_below_the_depth_come_before_looser_rules(tmp_path: Path) -> None:
+    scores = {"q0": {"d1": 9.0, "d2": 8.9, "d3": 8.8, "d4": 2.0, "d5": 1.0}, "q1": {"d1": 9.0, "d2": 1.0}}
+    lo = run_file(tmp_path / "lo.trec", scores)
+    queries = {"q0": "red", "q1": "fox"}
+    with few(tmp_path, queries, [(query, "d1") for query in queries]) as store:
+        values = {"negatives": 2, "overlaps": False, "bm25": False, "candidates": lo, "relative_margin": 0.05}
+        notes = Notes()
+        run = mine(store, with_values(MiningConfig(), {**values, "depth": 3}), progress=notes)
+        assert (
+            "candidates of lo: up to 2 of 5 per query are below --depth 3 and not read; --depth 5 takes all"
+            in notes.said
+        )
+        by_cause = {one.cause: str(one) for one in shortfalls(store, run)}
+        assert by_cause["relative_margin"].startswith(
+            "1 query: most candidates were dropped by relative_margin; mine with a larger --depth than 3: lo "
+            "has up to 5 candidates per query; or 2 are left with --relative-margin 0.011 (for 1)"
+        )
+        notes = Notes()
+        deeper = mine(store, with_values(MiningConfig(), {**values, "depth": 5}), progress=notes)
+        assert not any("--depth" in line for line in notes.said if line.startswith("candidates"))
+        assert enough(store, deeper) == {0}
+        assert not any("--depth" in str(one) for one in shortfalls(store, deeper))
+
+
+def test_without_bm25_its_languages_are_no_advice(tmp_path: Path) -> None:
+    queries = {f"q{i}": f"w{i} red fox" for i in range(3)}
+    fe = run_file(tmp_path / "fe.trec", {query: {"d1": 2.0, "d5": 1.0} for query in queries})
+    with few(tmp_path, queries, [(query, "d1") for query in queries]) as store:
+        (cause,) = shortfalls(store, mined(store, candidates=fe, bm25=False))
+        assert str(cause) == (
+            "3 queries: fewer than 4 candidates were found; leave BM25 on, or add --encoder, or import more "
+            "candidates of these queries"
+        )
+        (cause,) = shortfalls(store, mined(store, candidates=fe, bm25=False, negatives=12))
+        assert str(cause).endswith("fewer than 12 candidates were found, and there are no others")

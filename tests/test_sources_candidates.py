@@ -244,3 +244,14 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     assert "did you mean 'run.trec'?" in refused(tmp_path / "run.trek")
     (tmp_path / "folder").mkdir()
     assert refused(tmp_path / "folder").startswith("folder: a folder, not a file of candidates")
+    assert refused(tmp_path / "folder").endswith("; a folder of vectors is for --vectors")
+    assert refused(tmp_path / "other").endswith(
+        "name a TREC run, a table, or a folder with documents, queries and scores"
+    )
+    with pytest.raises(InputError) as caught:
+        read_candidates("hf:lightonai/embeddings-fine-tuning:fiqa")
+    assert str(caught.value) == (
+        "hf:lightonai/embeddings-fine-tuning:fiqa: candidates are local files, not a data set of the hub; "
+        "download it, and name the file or folder: hf download lightonai/embeddings-fine-tuning "
+        "--repo-type dataset --local-dir embeddings-fine-tuning"
+    )

@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miner.errors import UsageError
 from miner.mining.config import MiningConfig, Rules, Selection, with_values
 from miner.mining.pipeline import config_of, decide_again, mine
 from miner.mining.selection import Kept, easy_negatives, quotas, select
+from miner.store import runs
 from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
 from tests.test_selection import SCORERS, Chosen, Row, as_quota, by_group, candidates, limits, pair_key, run
@@ -261,7 +263,9 @@ def test_a_store_selects_the_same_with_any_number_of_workers(tmp_path: Path, str
     config = MiningConfig(
         stopwords="none",
         rules=Rules(relative_margin=None),
-        selection=Selection(negatives=6, strategy=strategy, easy_share=0.5),
+        selection=Selection(
+            negatives=6, strategy=strategy, **({"easy_share": 0.5} if strategy == "mixed" else {})
+        ),
     )
     found = []
     for workers in (1, 2):
@@ -277,3 +281,20 @@ def test_a_store_selects_the_same_with_any_number_of_workers(tmp_path: Path, str
     scores = [row["negative_score"] for row in found[0] if row["query_id"] == "q00"]
     assert ranks == list(range(1, len(ranks) + 1))
     assert scores == sorted(scores, reverse=True)
+
+
+def test_a_setting_of_another_strategy_is_refused_but_outlives_its_strategy(tmp_path: Path) -> None:
+    corpus = {f"d{i}": f"red fox number{i} of {i % 3}" for i in range(12)}
+    with make_store(tmp_path / "s.duckdb", corpus, {"q": "red fox"}, [("q", "d1")]) as store:
+        loose = MiningConfig(rules=Rules(relative_margin=None))
+        for key, value, strategy in (("easy_share", 0.2, "mixed"), ("ambiguous_b", -0.1, "ambiguous")):
+            with pytest.raises(UsageError, match=f"{key} has no effect without strategy {strategy}; choose"):
+                mine(store, with_values(loose, {key: value}))
+            run = mine(store, with_values(loose, {key: value, "strategy": strategy}), name=strategy)
+            top = decide_again(store, run, with_values(config_of(run), {"strategy": "top"}))
+            assert top.config["selection"][key] == value
+            back = decide_again(store, top, with_values(config_of(top), {"strategy": strategy}), name="back")
+            assert triplets_of(store, back) == triplets_of(store, run)
+            with pytest.raises(UsageError, match="or leave it out: the strategy is top"):
+                decide_again(store, top, with_values(config_of(top), {key: 0.7}))
+            runs.remove_runs(store, ["back"])

@@ -27,7 +27,7 @@ def test_queries_without_negatives_are_counted(tmp_path: Path, capsys: pytest.Ca
     assert some[-1].endswith("OUT --run r1")
     reported = "0 of 2 queries have negatives, 2 have none and are not trained on"
     assert f"  {reported}; view shortfalls lists them" in none
-    few = "fewer than 5 candidates were found; check that stemmer=english and stopwords=english"
+    few = "fewer than 5 candidates were found, and there are no others"
     assert any(line.startswith(f"  2 queries: {few}") for line in none)
     assert none[-1] == f"next: miner explain {tmp_path / 's.duckdb'} QUERY_ID"
     assert not [line for line in some + none if "reference_positive" in line]

@@ -29,7 +29,7 @@ from miner.workflows.bench_result import Trained, compared
 from miner.workflows.tune import TuneReport, tune
 from miner.workflows.tune_arms import Arm, ArmRows, DataFacts, baselines, facts_of, pool, rules_to_try, spread
 from miner.workflows.tune_config import TuneConfig, parse_budget
-from miner.workflows.tune_report import recipe, table
+from miner.workflows.tune_report import recipe, recipe_values, table
 from tests.stores import make_store
 from tests.train_support import Notes
 
@@ -489,3 +489,11 @@ def test_from_python_a_store_and_a_run_tune(path: Path, result: tuple[TuneReport
         settings: dict[str, Any] = {"arms": 5, "training": TRAINING, "budget": None}
         assert content(store.tune(work, **settings)) == content(report)
         assert store.run("r1").tune(work, **settings).run == "r1"
+
+
+def test_a_recipe_leaves_out_what_its_strategy_ignores() -> None:
+    """The run's own `easy_share` is still in the selection of an arm with another strategy."""
+    own = Selection(strategy="mixed", easy_share=0.2, seed=5)
+    for strategy, kept in (("mixed", {"easy_share": 0.2}), ("random", {})):
+        values = recipe_values(Arm("mined", 1, selection=replace(own, strategy=strategy)), EncoderConfig())
+        assert values["selection"] == {"negatives": 5, "strategy": strategy, "seed": 5, **kept}

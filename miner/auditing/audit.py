@@ -20,6 +20,7 @@ from miner.auditing.replay import NOT_FOUND, NegativesLeft, Replay, Trial
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.mining.rules import KEPT, REASONS, in_force, uses_reference
+from miner.mining.unscored import other_deciders
 from miner.reporting.readable import Readable
 from miner.schema import SUSPECTED
 from miner.stats import Rate, clustered_rate
@@ -28,6 +29,7 @@ from miner.store.database import Database
 from miner.store.evidence import candidate_ranks
 from miner.store.models import models_of_unknown_training, trained_models
 from miner.store.runs import StoredRun
+from miner.store.scorers import IMPORTED
 from miner.store.verdicts import verdicts_of
 
 Flags = npt.NDArray[np.bool_]
@@ -161,6 +163,8 @@ _HINTS = {
 
 def _hint(store: Database, run: StoredRun, reason: str) -> str:
     """What to do about positives that may not be hidden for this reason."""
+    if reason == "not_scored" and run.deciding.kind == IMPORTED:
+        return other_deciders(store, run)
     if reason != "trained":
         return _HINTS[reason]
     hints = []

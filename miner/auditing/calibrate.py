@@ -38,6 +38,7 @@ from miner.auditing.transfer import LabelledChances, PredictedRate
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import ordered_map, worker_count
 from miner.errors import UsageError
+from miner.mining.adaptive import note_reach
 from miner.mining.config import Rules
 from miner.reporting.readable import Readable
 from miner.stats import Rate, clustered_rate
@@ -174,6 +175,7 @@ def calibrate(
         raise UsageError(
             f"the target must be at least 0 and below 1, got {target}", "use a share such as 0.02"
         )
+    note_reach(run, progress)
     trials = _Trials.of(store, run, settings)
     measurement, grid = trials.measurement, trials.grid
     strictest = measurement.strictest(trials.own, grid) if target is None else []

@@ -14,6 +14,8 @@ from miner.auditing.probability import Facts, Probability
 from miner.auditing.replay import Replay, ReplayEvidence
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
+from miner.mining.adaptive import note_reach
+from miner.mining.by_encoder import settings_in_run
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import config_of, mine
 from miner.models.endpoint import is_served
@@ -78,13 +80,14 @@ def relabel(
 ) -> RelabelReport:
     """Turns the likely suspected positives of a run into judgments and decides again; `dry_run` only reports.
 
-    The new run uses stored scores: no model scores a pair again. The same call after a kill continues. Raises
-    UsageError if no positive of the run may be hidden, or if texts were added or removed since it was mined
-    (undoing could not remove what they would add), ModelError if a model of the run is missing, and what
-    `mine` raises.
+    The new run uses stored scores; pairs that it needs and no run has scored are scored. The same call
+    after a kill continues. Raises UsageError if no positive of the run may be hidden, or if texts were
+    added or removed since it was mined (undoing could not remove what they would add), ModelError if a
+    model of the run is missing, and what `mine` raises.
     """
     if not dry_run:
-        _require_models(config_of(run))
+        _require_models(run, config_of(run))
+    note_reach(run, progress)
     with store.snapshot():
         _require_same_texts(store, run)
         replay = Replay.of(store, run)
@@ -130,15 +133,14 @@ def _require_same_texts(store: Database, run: StoredRun) -> None:
         )
 
 
-def _require_models(config: MiningConfig) -> None:
+def _require_models(run: StoredRun, config: MiningConfig) -> None:
     """Raises ModelError for a missing model before anything is written; deciding again has to resolve
     them."""
-    for names, revision in (
-        (config.encoder, config.encoder_revision), (config.reranker, config.reranker_revision)
-    ):  # fmt: skip
-        for name in names:
-            if not is_served(name):
-                resolve(name, revision)
+    revisions = settings_in_run(run, "encoder_revision")
+    named = [*zip(config.encoder, revisions, strict=True)]
+    for name, revision in [*named, *((one, config.reranker_revision) for one in config.reranker)]:
+        if not is_served(name):
+            resolve(name, revision)
 
 
 def _tested(

@@ -47,6 +47,7 @@ def _json(explanation: Explanation) -> str:
     return json.dumps(
         {
             "run": explanation.run.name,
+            "decided_by": explanation.run.deciding.name,
             "query_id": explanation.query_id,
             "query": explanation.query,
             "positives": explanation.positives.to_pylist(),

@@ -42,7 +42,7 @@ _MEANINGS: Mapping[str, str] = {
     Reason.RELATIVE_PERCENTILE: "too close to the positive in percentiles of all positives' scores",
     Reason.DUPLICATE_OF_CANDIDATE: "a copy of a better-ranked candidate of the query",
     Reason.DOCUMENT_CAP: "the document is already a negative of as many queries as allowed",
-    Reason.NOT_RERANKED: "the reranker did not score it, as it ranks too low",
+    Reason.NOT_RERANKED: "the reranker did not score it: it ranks too low, or was not needed",
     Reason.AGREE: "too few scorers put it below the positive",
     Reason.NOT_SCORED: "the candidate or the query's positives have no finite score",
 }

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-from miner.errors import UsageError, near
+from miner.errors import UsageError, near, shown
 from miner.mining.presets import PRESET, with_preset
 from miner.ranges import (
+    BY_ENCODER,
     COUNT,
     DEPTH,
     DTYPES,
@@ -27,6 +29,8 @@ from miner.recipe import Tables, by_name, read, settings_of
 from miner.retrieval.config import Bm25Config
 from miner.retrieval.index import check_index
 
+BM25 = "BM25"
+"""The retriever without a model, as messages name it."""
 REFERENCE_POSITIVES = ("lowest", "median", "best", "each")
 STRATEGIES = ("top", "random", "ambiguous", "stratified", "mixed")
 
@@ -37,11 +41,15 @@ def key(
     choices: tuple[str, ...] = (),
     kind: type = str,
     within: Range | None = None,
+    by_encoder: bool = False,
 ) -> Any:
-    """Returns a configuration key: its default, its text in `--help`, and the numbers that it accepts."""
+    """Returns a configuration key: its default, its text in `--help`, and the numbers that it accepts.
+
+    `by_encoder` says that it may be a list of `SCORER=VALUE` texts, one for each encoder.
+    """
     if within is not None:
         kind = int if within.is_whole else float
-    metadata = {"help": help, "choices": choices, "kind": kind}
+    metadata = {"help": help, "choices": choices, "kind": kind, BY_ENCODER: by_encoder}
     return field(default=default, metadata=metadata | ({} if within is None else {"range": within}))
 
 
@@ -185,8 +193,39 @@ class Selection:
         if isinstance(self.quota, str):
             object.__setattr__(self, "quota", (self.quota,))
         check_fields(self)
-        for text in self.quota:
-            parse_quota(text)
+        names = [parse_quota(text)[0] for text in self.quota]
+        if twice := [name for name in names if names.count(name) > 1]:
+            given = " and ".join(text for text in self.quota if parse_quota(text)[0] == twice[0])
+            raise UsageError(f"scorer '{shown(twice[0])}' has several quotas: {shown(given)}", "give one")
+
+
+_WITH_STRATEGY = {"easy_share": "mixed", "ambiguous_a": "ambiguous", "ambiguous_b": "ambiguous"}
+"""Settings of one strategy, which the others do not read."""
+
+
+def idle_settings(selection: Selection) -> list[str]:
+    """Returns the settings that have another value than their default, and that the strategy ignores."""
+    return [
+        part.name
+        for part in fields(Selection)
+        if _WITH_STRATEGY.get(part.name, selection.strategy) != selection.strategy
+        and getattr(selection, part.name) != part.default
+    ]
+
+
+def require_used(selection: Selection, before: Mapping[str, Any] | None = None) -> None:
+    """Raises UsageError for a setting that the strategy ignores, unless it is as it was before.
+
+    `before` has the settings of the run whose strategy may have been replaced. The constructor does not check
+    this, because a replaced strategy leaves the other settings as they are.
+    """
+    for name in idle_settings(selection):
+        if before is None or before.get(name) != getattr(selection, name):
+            strategy = _WITH_STRATEGY[name]
+            raise UsageError(
+                f"{name} has no effect without strategy {strategy}",
+                f"choose that strategy, or leave it out: the strategy is {selection.strategy}",
+            )
 
 
 @known_keywords
@@ -213,9 +252,14 @@ class MiningConfig:
         "Encoder that finds candidates: hub id, folder, bundled, or URL#MODEL of a server. Repeatable.",
         kind=tuple,
     )
-    encoder_revision: str | None = key(None, "Branch, tag or commit of a hub encoder.")
-    dimension: int | None = key(
-        None, "Use the first numbers of the encoder's vectors only (Matryoshka).", within=COUNT
+    encoder_revision: str | Sequence[str] | None = key(
+        None, "Branch, tag or commit of a hub encoder.", by_encoder=True
+    )
+    dimension: int | Sequence[str] | None = key(
+        None,
+        "Use the first numbers of an encoder's vectors only (Matryoshka): of every dense one, or of SCORER.",
+        within=COUNT,
+        by_encoder=True,
     )
     token_dtype: str = key(
         "fp32",
@@ -232,9 +276,11 @@ class MiningConfig:
         kind=tuple,
     )
     dtype: str = key("auto", "Model precision. auto: bf16 if the hardware supports it, else fp32.", DTYPES)
-    query_prompt: str | None = key(None, "Text before every query, for the encoder [default: the model's].")
-    document_prompt: str | None = key(
-        None, "Text before every document, for the encoder [default: the model's]."
+    query_prompt: str | Sequence[str] | None = key(
+        None, "Text before every query, for the encoder [default: the model's].", by_encoder=True
+    )
+    document_prompt: str | Sequence[str] | None = key(
+        None, "Text before every document, for the encoder [default: the model's].", by_encoder=True
     )
     index: str = key("Flat", "Flat (exact), or a FAISS factory string such as IVF1024,SQfp16.")
     reranker: Sequence[str] = key(
@@ -246,6 +292,12 @@ class MiningConfig:
         None, "Instruction for rerankers that take one, in place of their own prompt."
     )
     reranker_revision: str | None = key(None, "Branch, tag or commit of a hub reranker.")
+    rerank: str = key(
+        "all",
+        "adaptive: with strategy top, the reranker that decides scores candidates by fused rank, in rounds, "
+        "until each query has its negatives; it is faster, and keeps somewhat more false negatives.",
+        ("all", "adaptive"),
+    )
     rerank_depth: int | None = key(
         None, "Rerank and keep only this many candidates, by fused rank.", within=DEPTH
     )
@@ -270,6 +322,10 @@ class MiningConfig:
             if value is None or isinstance(value, str):
                 object.__setattr__(self, name, () if value is None else (value,))
         check_fields(self)
+        for part in fields(self) if len(self.encoder) > 1 else ():
+            value = getattr(self, part.name)
+            if part.metadata.get(BY_ENCODER) and isinstance(value, str) and "=" in value:
+                object.__setattr__(self, part.name, (value,))
         check(self)
 
     @property
@@ -300,16 +356,22 @@ def check(config: MiningConfig) -> None:
             "there is nothing to search with", "name an encoder, vectors or candidates, or leave BM25 on"
         )
     for name in ("encoder_revision", "query_prompt", "document_prompt"):
-        if getattr(config, name) is not None and len(config.encoder) > 1:
+        if isinstance(getattr(config, name), str) and len(config.encoder) > 1:
             raise UsageError(
                 f"{name} is for one encoder, and {len(config.encoder)} are named",
-                "leave it out: each encoder then has its own",
+                f"write it for each encoder that needs one: {_form(config, name)}",
             )
     if config.reranker_revision is not None and len(config.reranker) > 1:
         raise UsageError(
             f"reranker_revision is for one reranker, and {len(config.reranker)} are named", "leave it out"
         )
     check_index(config.index)
+    depth, next_depth = config.rerank_depth, config.cascade_depth
+    if depth is not None and next_depth is not None and next_depth > depth:
+        raise UsageError(
+            f"cascade_depth must be at most rerank_depth ({depth:,}), got {next_depth:,}",
+            "a later reranker scores the best candidates of the one before it",
+        )
     if rules.max_rank is not None and rules.max_rank <= rules.skip_top:
         raise UsageError(f"max_rank must be above skip_top ({rules.skip_top}), got {rules.max_rank}")
     if rules.min_score is not None and rules.max_score is not None and rules.min_score > rules.max_score:
@@ -317,20 +379,36 @@ def check(config: MiningConfig) -> None:
     _check_effects(config)
 
 
+def _form(config: MiningConfig, name: str) -> str:
+    """Returns how to give the first encoder a setting of its own."""
+    from miner.models.names import scorer_name  # which `miner --help` does not need
+
+    return f"--set {quote(f'{name}={scorer_name(config.encoder[0])}=VALUE')}"
+
+
 def _check_effects(config: MiningConfig) -> None:
     """Raises UsageError for a setting that would have no effect."""
     for_encoder = ("encoder_revision", "query_prompt", "document_prompt", "dimension", "token_dtype")
-    groups: tuple[tuple[object, str, Any, tuple[str, ...]], ...] = (
-        (config.encoder, "an encoder", config, for_encoder),
-        (config.encoder or config.vectors, "an encoder or vectors", config, ("index",)),
-        (config.reranker, "a reranker", config, ("reranker_revision", "rerank_depth", "instruction")),
-        (len(config.reranker) > 1, "a second reranker", config, ("cascade_depth",)),
+    for_reranker = ("reranker_revision", "rerank", "rerank_depth", "instruction")
+    for_bm25 = ("bm25_backend", "bm25_variant", "bm25_k1", "bm25_b", "stemmer", "stopwords")
+    groups: tuple[tuple[object, str, tuple[str, ...]], ...] = (
+        (config.bm25, BM25, for_bm25),
+        (config.encoder, "an encoder", for_encoder),
+        (config.encoder or config.vectors, "an encoder or vectors", ("index",)),
+        (config.reranker, "a reranker", for_reranker),
+        (len(config.reranker) > 1, "a second reranker", ("cascade_depth",)),
     )
-    for present, what, part, names in groups:
-        defaults = {f.name: f.default for f in fields(part)}
-        idle = [name for name in names if getattr(part, name) != defaults[name]]
-        if idle and not present:
-            raise UsageError(f"{idle[0]} has no effect without {what}", f"add {what}, or leave it out")
+    for present, what, names in groups:
+        if not present:
+            require_default(config, names, what)
+
+
+def require_default(config: MiningConfig, names: Sequence[str], what: str) -> None:
+    """Raises UsageError if one of the settings is not its default: they have no effect without `what`."""
+    for part in fields(config):
+        if part.name in names and getattr(config, part.name) != part.default:
+            how = "leave BM25 on" if what == BM25 else f"add {what}"
+            raise UsageError(f"{part.name} has no effect without {what}", f"{how}, or leave {part.name} out")
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -190,20 +191,26 @@ def decide(store: Database, run: StoredRun, config: MiningConfig) -> Iterator[De
 
 
 def decide_each(
-    store: Database, run: StoredRun, configs: Sequence[MiningConfig]
+    store: Database,
+    run: StoredRun,
+    configs: Sequence[MiningConfig],
+    *,
+    queries: Sequence[int] | None = None,
+    given: stored.Given | None = None,
 ) -> Iterator[tuple[int, Decision]]:
     """Yields the decisions of several configurations, which differ in rules and selection alone.
 
     Each comes with the number of its configuration. One scorer decides in all of them. The evidence is read
-    once.
+    once. With `queries` only these, by number, are decided; `given` is as in `stored.scored_candidates`.
     """
     scorer = deciding_scorer(run.scorers, configs[0])
     others = run.scorers if any(config.rules.agree is not None for config in configs) else ()
     ranks = any(_needs_ranks(config) for config in configs)
-    positives = Positives(stored.scored_positives(store, run, scorer, others))
+    positives = Positives(stored.scored_positives(store, run, scorer, others, given))
     documents = Documents.of(store, run.evidence)
     deciders = [Decider(positives, documents, config, run.scorers) for config in configs]
-    for candidates in candidate_pieces(store, run, scorer, positives.queries, others, ranks):
+    some = {"queries": queries, "given": given}
+    for candidates in candidate_pieces(store, run, scorer, positives.queries, others, ranks, **some):
         for number, decider in enumerate(deciders):
             for decision in decider.decide(candidates):
                 yield number, decision
@@ -213,15 +220,20 @@ def candidate_pieces(
     store: Database,
     run: StoredRun,
     scorer: Scorer,
-    queries: int,
+    numbered: int,
     others: Sequence[Scorer] = (),
     ranks: bool = True,
+    **some: Any,
 ) -> Iterator[pa.Table]:
-    """Yields the candidates as `stored.scored_candidates`, of whole queries, a few million at a time."""
-    per_query = stored.candidate_count(store, run.evidence) // max(1, queries) + 1
+    """Yields the candidates as `stored.scored_candidates`, of whole queries, a few million at a time.
+
+    `numbered` is one more than the largest query number; `some` are further arguments of that function.
+    """
+    per_query = stored.candidate_count(store, run.evidence) // max(1, numbered) + 1
     step = max(1, _ROWS // per_query)
-    for first in range(0, queries, step):
-        yield stored.scored_candidates(store, run, scorer, first, first + step, others=others, ranks=ranks)
+    for first in range(0, numbered, step):
+        stop = first + step
+        yield stored.scored_candidates(store, run, scorer, first, stop, others=others, ranks=ranks, **some)
 
 
 def _needs_ranks(config: MiningConfig) -> bool:

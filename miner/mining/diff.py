@@ -82,6 +82,8 @@ def changes(before: StoredRun, after: StoredRun) -> list[str]:
     changed = [change(key, old.get(key), new[key]) for key in new if old.get(key) != new[key]]
     hashes = ("documents", "queries", "judgments", IDENTITY, "clusters")
     moved = [key for key in hashes if before.inputs.get(key) != after.inputs.get(key)]
+    if before.is_adaptive and after.is_adaptive and before.inputs["rounds"] != after.inputs["rounds"]:
+        changed.append("the reranker scored as far as other rules needed")
     known = before.inputs.get("models", {})
     weights = [
         name for name, model in after.inputs.get("models", {}).items() if known.get(name, model) != model

@@ -31,7 +31,8 @@ class Explanation(Readable):
     def as_text(self, limit: int = 30) -> str:
         """Returns the query, its positives and its candidates, at most `limit` of each."""
         lines = [
-            f"{shown(self.query_id)}  {snippet(self.query)}  (run {printable(self.run.name)})",
+            f"{shown(self.query_id)}  {snippet(self.query)}  (run {printable(self.run.name)}, "
+            f"decided by {shown(self.run.deciding.name)})",
             "",
             "positives",
         ]

@@ -17,11 +17,13 @@ from miner.collection.collection import Collection
 from miner.collection.exclusion import Exclusions
 from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, UsageError, counted, listed, near, numbers, printable, shown
-from miner.mining.config import MiningConfig
+from miner.mining.adaptive import ends_of_rounds, note_reach
+from miner.mining.config import MiningConfig, require_used
 from miner.mining.decide import decide, deciding_scorer
 from miner.mining.diff import changes
 from miner.mining.evidence import Searches, evidence_stage, gather
 from miner.mining.selection import quotas
+from miner.mining.unscored import unscored_note
 from miner.models.constant import same_score
 from miner.ranges import NO_VALUE
 from miner.recipe import as_text
@@ -31,7 +33,7 @@ from miner.store.database import Database
 from miner.store.evidence import score_facts
 from miner.store.ledger import KEY
 from miner.store.models import record_model, shown_scorer
-from miner.store.runs import StoredRun
+from miner.store.runs import LONGEST, StoredRun
 from miner.store.scorers import BM25, Scorer
 from miner.text import fingerprint
 
@@ -57,9 +59,10 @@ def mine(
     model that cannot be used.
     """
     from miner.mining.scorers import open_scorers  # decide_again needs neither, and they load slowly
-    from miner.mining.scoring import rerank
+    from miner.mining.scoring import Reranking, reranking_stage
 
     _require_printable(name)
+    require_used(config.selection)
     collection = Collection.load(store, config.split, config.queries, config.selection.seed)
     _require_known(config.protected, collection)
     models = open_scorers(store, collection, config, workers, progress)
@@ -72,8 +75,16 @@ def mine(
     evidence = evidence_stage(collection, expected, exclusions)
     previous = runs.runs(store)
     models.note_devices(store, progress)
+    models.note_unread(config, progress)
     inputs = {**collection.hashes, "models": {one.name: one.model for one in scorers if one.model}}
-    described = _described(store, config, inputs, _Over(evidence.key, scorers, decider), name)
+    if longest := models.longest:
+        inputs[LONGEST] = longest
+    rounds = ends_of_rounds(config, canonical(config), scorers, decider, progress)
+    if rounds is not None:
+        inputs["rounds"] = rounds
+    reranking = reranking_stage(collection, evidence.key, scorers, config, rounds)
+    over = _Over(evidence.key, reranking.key if reranking else None, scorers, decider)
+    described = _described(store, config, inputs, over, name)
     with _entered(store, described, progress) as run:
         if run.status == "done":
             progress.note(f"run {run.name} is already finished; there is nothing to do")
@@ -84,11 +95,9 @@ def mine(
         searches = [search(store, r, collection, config.depth, progress) for r in models.retrievers]
         gather(store, evidence, Searches(models.retrievers, searches), exclusions, progress)
         models.note_texts(config, progress)
-        if models.rerankers:
-            depths = config.rerank_depth, config.cascade_depth
-            rerank(
-                store, models.rerankers, collection, evidence.key, depths, workers=workers, progress=progress
-            )
+        if reranking:
+            of = store, models.rerankers, collection, run, config
+            Reranking(*of, stage=reranking, workers=workers, progress=progress).score()
             models.note_pairs(progress)
         for kind, model in models.loaded:
             similarity = {"similarity": one} if (one := getattr(model, "similarity", None)) else {}
@@ -111,13 +120,18 @@ def decide_again(
     """
     _require_printable(name)
     _require_same_search(store, run, config)
+    require_used(config.selection, run.config["selection"])
     decider = deciding_scorer(run.scorers, config).number
-    described = _described(store, config, run.inputs, _Over(run.evidence, run.scorers, decider), name)
+    described = _described(
+        store, config, run.inputs, _Over(run.evidence, run.reranking, run.scorers, decider), name
+    )
     with _entered(store, described, progress) as again:
         if again.status == "done":
             progress.note(f"run {again.name} is already finished; there is nothing to do")
             _note_scores(store, again, progress)
             return again
+        if config.selection.strategy != "top":
+            note_reach(run, progress)
         return _decide(store, again, config, progress)
 
 
@@ -191,6 +205,7 @@ class _Over:
     """What a run decides over."""
 
     evidence: str
+    reranking: str | None
     scorers: tuple[Scorer, ...]
     decider: int
 
@@ -199,7 +214,8 @@ def _described(
     store: Database, config: MiningConfig, inputs: Mapping[str, Any], over: _Over, name: str | None
 ) -> StoredRun:
     settings = canonical(config)
-    identity = {"config": settings, "inputs": inputs, "evidence": over.evidence, "code": DECIDE_CODE}
+    over_keys = {"evidence": over.evidence, "reranking": over.reranking}
+    identity = {"config": settings, "inputs": inputs, **over_keys, "code": DECIDE_CODE}
     run_id, unnamed = (fingerprint({**identity, "name": one})[:KEY] for one in (name, None))
     known = runs.runs(store)
     if any((other.run_id, other.name) == (unnamed, name) for other in known):
@@ -213,6 +229,7 @@ def _described(
         versions=_versions(),
         seed=config.selection.seed,
         evidence=over.evidence,
+        reranking=over.reranking,
         decider=over.decider,
         negatives=config.selection.negatives,
         status="running",
@@ -286,6 +303,8 @@ def _note_scores(store: Database, run: StoredRun, progress: Progress) -> None:
                 progress.note(
                     f"warning: {queries} no negatives, because no positive has a finite score by {name}"
                 )
+        if scorer == run.deciding and (note := unscored_note(store, run)):
+            progress.note(note)
         finite = facts.pairs - facts.candidates - facts.positives
         constant = same_score(finite, facts.lowest, facts.highest)
         if constant and scorer.kind != BM25:

@@ -21,6 +21,14 @@ PURPOSES: Mapping[str, str] = {
     "reranker": "a cross-encoder: hard negatives and easy ones",
 }
 """What each preset is for, in one line."""
+MEASURED: Mapping[str, str] = {
+    "mnr": "ahead of `stratified` and `random` on tldr; no difference shown on perspectrum",
+    "distillation": "no difference to `top` or `random` shown on either: no gain",
+    "reranker": "ahead of `top` on tldr, not of `random`; no difference shown on perspectrum",
+}
+"""What `benchmarks/presets.py` found on dev, against the other strategies."""
+NO_GAIN = ("distillation",)
+"""The presets of which no benchmark has shown that they pay."""
 
 
 def preset_values(name: str) -> dict[str, Any]:
@@ -48,10 +56,14 @@ def summary(name: str) -> str:
     return " ".join(f"{key}={as_text(value)}" for key, value in PRESETS[name].items())
 
 
+def _in_help(name: str) -> str:
+    return f"{name}: {summary(name)}" + (" (no gain shown)" if name in NO_GAIN else "")
+
+
 PRESET = Setting(
     "for",
     "Selection for what you train; named settings go over it. "
-    f"{'; '.join(f'{name}: {summary(name)}' for name in PRESETS)}.",
+    f"{'; '.join(_in_help(name) for name in PRESETS)}.",
     choices=tuple(PRESETS),
 )
 """The setting that names a preset."""

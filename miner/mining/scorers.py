@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,17 @@ from typing import Any
 from miner.collection.collection import Collection
 from miner.engine.progress import Progress
 from miner.errors import UsageError, counted, numbers
-from miner.mining.config import MiningConfig
-from miner.models.kinds import no_instruction
-from miner.models.loading import AnyReranker, open_reranker, takes_instruction
+from miner.mining.by_encoder import encoder_settings
+from miner.mining.config import MiningConfig, require_default
+from miner.models.loading import AnyReranker, instruction_refused, open_reranker, takes_instruction
 from miner.models.names import file_name, scorer_name, unique_name
 from miner.models.vector_cache import note_truncated
+from miner.ranges import DEPTH
 from miner.reporting.tables import percent
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.dense import Dense
-from miner.retrieval.encoders import encoder_retriever
+from miner.retrieval.encoders import encoder_retriever, kind_of
 from miner.retrieval.imported import Imported
 from miner.retrieval.multi_vector import MultiVector
 from miner.retrieval.search import Retriever
@@ -29,7 +30,7 @@ from miner.sources.candidates import read_candidates
 from miner.sources.vectors import read_vectors
 from miner.store.database import Database
 from miner.store.pending import take_in_model
-from miner.store.scorers import Scorer
+from miner.store.scorers import BM25, DENSE, MULTI_VECTOR, Scorer
 from miner.store.tables import RERANKER
 from miner.text import fingerprint
 
@@ -70,6 +71,22 @@ class Scorers:
             take_in_model(store, Path(model.name))
             progress.note(f"{kind} {model.name} computes in {model.dtype} on {model.device}")
 
+    @property
+    def longest(self) -> dict[str, int]:
+        """The most candidates of one query in each imported file, by the scorer's name."""
+        return {one.name: one.longest for one in self.retrievers if isinstance(one, Imported)}
+
+    def note_unread(self, config: MiningConfig, progress: Progress) -> None:
+        """Reports the candidates of imported files that are below the depth."""
+        for name, longest in self.longest.items():
+            if longest > config.depth:
+                deepest = min(longest, int(DEPTH.high))
+                progress.note(
+                    f"candidates of {name}: up to {longest - config.depth:,} of {longest:,} per query are "
+                    f"below --depth {config.depth} and not read; --depth {deepest} takes "
+                    f"{'all' if deepest == longest else 'more'}"
+                )
+
     def note_texts(self, config: MiningConfig, progress: Progress) -> None:
         """Reports texts that are cut or without a vector, and what an approximate index misses."""
         for encoder in self.encoders:
@@ -107,31 +124,24 @@ def open_scorers(
     Raises UsageError if none finds candidates, ModelError for a model and InputError for a file that cannot
     be used.
     """
+    names = retriever_names(config)
+    encoders = encoder_settings(config, names[len(names) - len(config.encoder) :])
+    _require_used(config, encoders)
+    free = iter(names[config.bm25 :])
     retrievers: list[Retriever] = [Bm25(collection, config.bm25_config)] if config.bm25 else []
-
-    def _free(name: str) -> str:
-        return unique_name(name, [one.name for one in retrievers])
-
     for file in config.candidates:
-        found, name = read_candidates(file), _free(file_name(file))
-        retrievers.append(Imported(collection, found, name=name, progress=progress))
+        found = read_candidates(file)
+        retrievers.append(Imported(collection, found, name=next(free), progress=progress))
     for folder in config.vectors:
-        given, name = read_vectors(Path(folder)), _free(file_name(folder))
-        retrievers.append(GivenVectors(collection, given, name=name, index=config.index, progress=progress))
-    for model in config.encoder:
-        settings = DenseConfig(
-            model,
-            config.encoder_revision,
-            config.dtype,
-            config.query_prompt,
-            config.document_prompt,
-            config.index,
-            config.dimension,
-            config.token_dtype,
-        )
-        name = _free(scorer_name(model))
+        given = read_vectors(Path(folder))
         retrievers.append(
-            encoder_retriever(store, collection, settings, name=name, workers=workers, progress=progress)
+            GivenVectors(collection, given, name=next(free), index=config.index, progress=progress)
+        )
+    for settings in encoders:
+        retrievers.append(
+            encoder_retriever(
+                store, collection, settings, name=next(free), workers=workers, progress=progress
+            )
         )
     if not any(one.proposes for one in retrievers):
         raise UsageError(
@@ -141,11 +151,31 @@ def open_scorers(
     return Scorers(tuple(retrievers), tuple(_rerankers(config, progress)))
 
 
+def retriever_names(config: MiningConfig) -> list[str]:
+    """Returns the name in the run of each retriever, in order: BM25, candidates, vectors, encoders."""
+    names: list[str] = []
+    own = (*map(file_name, (*config.candidates, *config.vectors)), *map(scorer_name, config.encoder))
+    for name in (*((BM25,) if config.bm25 else ()), *own):
+        names.append(unique_name(name, names))
+    return names
+
+
+def _require_used(config: MiningConfig, encoders: Sequence[DenseConfig]) -> None:
+    """Raises UsageError for a setting that is for another kind of encoder than those that are named."""
+    if (config.token_dtype, config.index) == (DenseConfig.token_dtype, DenseConfig.index):
+        return
+    kinds = {kind_of(one.encoder, one.revision) for one in encoders}
+    if MULTI_VECTOR not in kinds:
+        require_default(config, ["token_dtype"], "a multi-vector encoder")
+    if DENSE not in kinds and not config.vectors:
+        require_default(config, ["index"], "a dense encoder or vectors")
+
+
 def _rerankers(config: MiningConfig, progress: Progress) -> Iterator[AnyReranker]:
     """Yields the rerankers; those that take an instruction have it."""
     instructed = [name for name in config.reranker if takes_instruction(name, config.reranker_revision)]
     if config.instruction is not None and not instructed:
-        raise no_instruction(config.reranker[-1])
+        raise instruction_refused(config.reranker[-1])
     for name in config.reranker:
         yield open_reranker(
             name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, floor, log10
 
@@ -11,23 +11,29 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from miner.arrays import number_within
 from miner.errors import counted
 from miner.mining import rules as ruling
 from miner.mining.config import RULES, MiningConfig, Rules
 from miner.mining.decide import Positives
 from miner.mining.pipeline import config_of
+from miner.mining.unscored import no_scored_positive, other_deciders
 from miner.reporting.tables import percent
-from miner.schema import CANDIDATES_PER_QUERY, FREE, KEPT, SUSPECTED, Reason
+from miner.schema import CANDIDATES_PER_QUERY, CODES, FREE, KEPT, SUSPECTED, Reason
 from miner.store import evidence as stored
+from miner.store.corpus import counts
 from miner.store.database import Database
-from miner.store.runs import StoredRun
+from miner.store.runs import LONGEST, StoredRun
+from miner.store.scorers import DENSE, IMPORTED
 from miner.store.verdicts import short_queries
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 FEW_CANDIDATES, EXCLUDED, UNUSED = "few_candidates", "excluded", "unused"
-"""The causes other than rules: few candidates, most of them excluded, or unused because of a quota."""
+NO_SCORED_POSITIVE = "no_scored_positive"
+"""The causes other than rules: few candidates, most of them excluded, unused because of a quota, or no
+positive with a score by the scorer that decides."""
 _BY_RULE = (
     *ruling.BOUNDS,
     Reason.AGREE,
@@ -54,7 +60,8 @@ class Shortfall:
     """Queries that got fewer negatives than requested, with one cause."""
 
     cause: str
-    """The most frequent reason of their candidates, or FEW_CANDIDATES, EXCLUDED or UNUSED."""
+    """The most frequent reason of their candidates, or FEW_CANDIDATES, EXCLUDED, UNUSED or
+    NO_SCORED_POSITIVE."""
     queries: int
     hint: str
     """How many queries, why, and which settings would give them more, if any would."""
@@ -116,15 +123,27 @@ class _Short:
         counts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
         if "selected" in names:
             counts[:, names.index("selected")] = 0
+        if self._in_rounds and Reason.NOT_RERANKED in names:
+            # What was not scored may be the negatives that are missing, however many others were dropped.
+            depth = self._config.rerank_depth or CANDIDATES_PER_QUERY
+            unscored = (flat == CODES[Reason.NOT_RERANKED]) & (number_within(owner) <= depth)
+            column_of = names.index(Reason.NOT_RERANKED)
+            counts[np.bincount(owner[unscored], minlength=shape[0]) > 0, column_of] = len(flat)
         most = counts.argmax(axis=1).tolist()
         few = self._candidates < self._run.negatives
-        return [FEW_CANDIDATES if one else names[column] for one, column in zip(few, most, strict=True)]
+        scored = Positives(stored.scored_positives(self._store, self._run)).has_scored[self._numbers]
+        return [
+            (FEW_CANDIDATES if one else names[column]) if known else NO_SCORED_POSITIVE
+            for known, one, column in zip(scored, few, most, strict=True)
+        ]
 
     def hint(self, cause: str) -> str:
         """Returns which settings would give more negatives to the queries with this cause."""
         of = np.array([one == cause for one in self.causes])
         if cause == FEW_CANDIDATES:
             return self._more_candidates()
+        if cause == NO_SCORED_POSITIVE:
+            return no_scored_positive(self._store, self._run)
         if cause == EXCLUDED:
             deeper = bool((self._candidates[of] >= self._config.depth).any())
             what = "most candidates are excluded (positives, their copies, protected documents)"
@@ -132,6 +151,8 @@ class _Short:
         if cause == UNUSED:
             selection = self._config.selection
             return f"a quota leaves kept candidates unused; raise quota {' or '.join(selection.quota)}"
+        if cause == Reason.NOT_RERANKED and self._in_rounds:
+            return "some candidates were not reranked; miner mine with these rules scores what is missing"
         if cause == Reason.NOT_RERANKED:
             larger = "rerank_depth or cascade_depth" if self._config.cascade_depth else "rerank_depth"
             return f"most candidates were not reranked; mine with a larger {larger}"
@@ -140,20 +161,51 @@ class _Short:
         if cause == Reason.RANK_WINDOW:
             return self._wider()
         if cause == Reason.AGREE:
-            return "most candidates were dropped by agree, as too few scorers put them low; lower agree"
+            agree = "most candidates were dropped by agree, as too few scorers put them low; lower agree"
+            return self._deeper_first(agree)
         if cause in RULES:
-            return _Looser(self._store, self._run, self._config, cause, self._numbers[of]).hint()
+            looser = _Looser(self._store, self._run, self._config, cause, self._numbers[of])
+            return self._deeper_first(looser.hint())
+        if self._run.deciding.kind == IMPORTED:
+            ways = other_deciders(self._store, self._run, "their pairs")
+            return f"most candidates have no score by {self._run.deciding.name}; {ways}"
         return "most candidates have no finite score: reason not_scored in view verdicts"
+
+    @property
+    def _in_rounds(self) -> bool:
+        """Whether a reranker decides that stopped when the rules it was mined with had their negatives."""
+        return self._run.is_adaptive and self._run.deciding == self._run.scorers[-1]
+
+    def _deeper_first(self, hint: str) -> str:
+        """Returns a hint to loosen a rule, after a larger depth if an imported file has more candidates."""
+        lengths: Mapping[str, int] = self._run.inputs.get(LONGEST, {})
+        name = max(lengths, key=lambda one: lengths[one], default="")
+        if not name or lengths[name] <= self._config.depth or self._config.rerank_depth is not None:
+            return hint
+        what, _, ways = hint.partition("; ")
+        deeper = (
+            f"mine with a larger --depth than {self._config.depth:,}: {name} has up to {lengths[name]:,} "
+            "candidates per query"
+        )
+        return f"{what}; {deeper}" + ("" if "--depth" in ways else f"; or {ways}")
 
     def _more_candidates(self) -> str:
         config, wanted = self._config, self._run.negatives
         if config.depth < wanted:
             return f"--depth {config.depth} gives fewer than {wanted} candidates; mine with a larger --depth"
         what = f"fewer than {wanted} candidates were found"
-        if config.encoder:
-            return f"{what}, and there are no others"
-        languages = f"stemmer={config.stemmer} and stopwords={config.stopwords}"
-        return f"{what}; check that {languages} suit the texts, or add --encoder, which needs no shared words"
+        kinds = {one.kind for one in self._run.retrievers}
+        if DENSE in kinds or counts(self._store)["documents"] <= wanted:
+            return f"{what}, and there are no others"  # the other kinds do not find every document
+        ways = [] if config.bm25 else ["leave BM25 on"]
+        if config.bm25:
+            languages = f"stemmer={config.stemmer} and stopwords={config.stopwords}"
+            ways.append(f"check that {languages} suit the texts")
+        encoder = "a dense --encoder" if config.encoder else "--encoder"
+        ways.append(f"add {encoder}{', which needs no shared words' if config.bm25 else ''}")
+        if IMPORTED in kinds:
+            ways.append("import more candidates of these queries")
+        return f"{what}; {', or '.join(ways)}"
 
     def _wider(self) -> str:
         rules = self._config.rules

@@ -49,13 +49,13 @@ def open_reranker(
 ) -> AnyReranker:
     """Returns the reranker of a name: hub id, folder, or `URL#MODEL` of a `/rerank` endpoint.
 
-    `instruction` replaces the model's own prompt. Otherwise as `open_encoder`; raises ModelError for an
-    instruction that the model does not take, as a served one.
+    `instruction` replaces the model's own prompt. Otherwise as `open_encoder`; raises `instruction_refused`
+    for a model that takes none.
     """
     if is_served(name):
         _require_no_revision(name, revision)
         if instruction is not None:
-            raise no_instruction(name)
+            raise instruction_refused(name)
         return ServedReranker(name, progress=progress)
     return Reranker(name, revision=revision, dtype=dtype, instruction=instruction)
 
@@ -88,6 +88,16 @@ def _require_no_revision(name: str, revision: str | None) -> None:
             f"{name} is a served model: the server decides on its revision, not '{revision}'",
             "leave the revision out",
         )
+
+
+def instruction_refused(name: str) -> UsageError | ModelError:
+    """Returns the error for an instruction of a reranker that takes none: UsageError for a served one."""
+    if not is_served(name):
+        return no_instruction(name)
+    return UsageError(
+        f"{name} is a served model: the server decides on its prompt, and no instruction is sent",
+        "leave the instruction out, or set the prompt where the model is served",
+    )
 
 
 def takes_instruction(name: str, revision: str | None = None) -> bool:

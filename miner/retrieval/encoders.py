@@ -16,6 +16,14 @@ from miner.store.database import Database
 from miner.store.scorers import DENSE, SPARSE
 
 
+def kind_of(model: str, revision: str | None = None) -> str:
+    """Returns the kind of an encoder: `dense` (also a served one), `sparse` or `multi-vector`.
+
+    Raises ModelError if there is no such model, or it is not an encoder.
+    """
+    return DENSE if is_served(model) else encoder_kind(resolve(model, revision))
+
+
 def encoder_retriever(
     store: Database,
     collection: Collection,
@@ -31,8 +39,7 @@ def encoder_retriever(
     encoders. Raises ModelError if the model is not an encoder, UsageError if `dimension` is given for an
     encoder that is not dense.
     """
-    served = is_served(config.encoder)
-    kind = DENSE if served else encoder_kind(resolve(config.encoder, config.revision))
+    kind = kind_of(config.encoder, config.revision)
     if kind == DENSE:
         return Dense(store, collection, config, name=name, workers=workers, progress=progress)
     if config.dimension is not None:

@@ -49,6 +49,8 @@ class Imported:
         self._rank = number_within(self._query).astype(np.int32)
         if candidates.has_scores:
             _note_contradictions(self._origin, self._query, self._score, rank[order], progress)
+        self.longest = int(self._rank.max(initial=0))
+        """The most candidates of one query."""
         keys = pair_keys(self._query, self._doc)
         self._by_pair = np.argsort(keys)
         self._keys = keys[self._by_pair]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ from miner.sources.columns import (
     numbers,
     read_columns,
 )
-from miner.sources.files import File, lines, locate, require_kind
+from miner.sources.files import File, lines, locate, require_kind, require_local
 from miner.sources.qrels import DOCUMENT, QUERY
 from miner.sources.tabular import is_table
 from miner.sources.values import as_number
@@ -37,6 +38,7 @@ from miner.sources.values import as_number
 _RANK = ("rank", "position")
 _SCORE = ("score", "similarity", "relevance_score")
 _COLUMNS = "a table of candidates has the columns query_id, doc_id, and rank or score"
+_KINDS = "name a TREC run, a table, or a folder with documents, queries and scores"
 _RUN = ("query", "Q0", "document", "rank", "score", "name")
 """The fields of a line of a TREC run."""
 _HIGHEST_RANK = 2**31 - 1
@@ -52,13 +54,13 @@ def read_candidates(source: str | os.PathLike[str]) -> Candidates:
     file that is none of these, for a pair that occurs twice, and for a score that is not a finite number.
     """
     origin = os.fspath(source)
-    path = locate(origin)
+    path = _local(origin)
     if path.is_dir():
         if scored_sets.is_scored_set(path):
             return scored_sets.candidates_of_set(origin, path)
         raise InputError(
             f"{origin}: a folder, not a file of candidates",
-            "name a TREC run, a table, or a folder with documents, queries and scores",
+            f"{_KINDS}; a folder of vectors is for --vectors",
         )
     file = File(path, origin)
     try:
@@ -71,6 +73,14 @@ def read_candidates(source: str | os.PathLike[str]) -> Candidates:
         raise InputError(
             f"{origin}: cannot be read: {error}", "check the file and its permissions"
         ) from error
+
+
+def _local(origin: str) -> Path:
+    require_local(origin, "candidates")
+    try:
+        return locate(origin)
+    except InputError as error:
+        raise InputError(error.message, _KINDS) from error
 
 
 def _table(file: File) -> Candidates:

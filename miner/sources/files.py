@@ -100,6 +100,26 @@ def locate(source: str) -> Path:
     )
 
 
+HUB = "hf:"
+"""The beginning of the name of a data set of the Hugging Face hub."""
+
+
+def require_local(source: str, what: str) -> None:
+    """Raises InputError for the name of a data set of the hub, with the command that downloads it.
+
+    `what` is for what there are only local files, in the plural.
+    """
+    if not source.startswith(HUB):
+        return
+    name = source.removeprefix(HUB).partition(":")[0] or "NAME"
+    folder = name.rpartition("/")[2]
+    raise InputError(
+        f"{source}: {what} are local files, not a data set of the hub",
+        "download it, and name the file or folder: "
+        f"hf download {name} --repo-type dataset --local-dir {folder}",
+    )
+
+
 def files_in(source: str, folder: Path) -> list[File]:
     """Returns the visible files of a folder, by name; for a file, the file itself."""
     if folder.is_file():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from miner.errors import InputError, listed
 from miner.sources.config import SourceConfig, split_in
-from miner.sources.files import tree, unread
+from miner.sources.files import HUB, tree, unread
 from miner.sources.part import Source
 from miner.sources.saved import load_saved, saved_parts
 from miner.sources.table import ROWS_PER_BATCH, Read, Record, Table, batch_records, nested_in
@@ -18,7 +18,7 @@ from miner.sources.tabular import from_tables
 if TYPE_CHECKING:
     from datasets import Dataset
 
-PREFIX = "hf:"
+PREFIX = HUB
 
 
 def open_hub(source: str, config: SourceConfig) -> Source:

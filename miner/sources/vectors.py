@@ -30,7 +30,7 @@ from miner.errors import InputError, MinerError, counted, listed, near, shown
 from miner.faults import read_json
 from miner.models.similarity import COSINE, SIMILARITIES
 from miner.sources.columns import BLOCK, column_named, digest_of, encoded
-from miner.sources.files import File, lines, require_kind, tree, unread
+from miner.sources.files import File, lines, require_kind, require_local, tree, unread
 from miner.sources.values import parse_json
 from miner.text import fingerprint
 
@@ -68,10 +68,12 @@ def read_vectors(source: str | os.PathLike[str]) -> VectorSet:
     """
     origin = os.fspath(source).rstrip("/") or "/"
     folder = Path(origin).expanduser()
+    require_local(origin, "vectors")
+    if folder.is_file():
+        raise InputError(f"{origin}: a file, and vectors are given as a folder", _instead(folder))
     if not folder.is_dir():
         siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        what = "a file, not a folder" if folder.exists() else "there is no such folder"
-        raise InputError(f"{origin}: {what}{near(folder.name, siblings)}", _LAYOUT)
+        raise InputError(f"{origin}: there is no such folder{near(folder.name, siblings)}", _LAYOUT)
     files = tree(origin, folder)
     similarity, settings = _similarity(files, folder)
     by_role = {
@@ -102,6 +104,13 @@ def read_vectors(source: str | os.PathLike[str]) -> VectorSet:
         fingerprint(digests),
         "\n".join(unread(left, folder)),
     )
+
+
+def _instead(file: Path) -> str:
+    """Returns what to do with a file that is named as a folder of vectors."""
+    if file.suffix in (*_MATRICES, *_PICKLES):
+        return _LAYOUT
+    return f"a run, or a table of candidates, is for --candidates; for vectors, {_LAYOUT}"
 
 
 def _similarity(files: Sequence[File], folder: Path) -> tuple[str, list[File]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,25 +42,56 @@ COPIES = tuple(
 
 
 _RERANKED = (FREE, *(CODES[Reason(name)] for name in COPIES))
-"""The codes of the candidates that a reranker scores."""
+"""The codes of the candidates that a reranker scores. Copies are among them though they are excluded: an
+audit that hides a positive needs their scores."""
 
 
-def candidates_to_rerank(store: Database, evidence: str, depth: int | None) -> pa.Table:
-    """Returns the candidates that could be negatives, up to a fused rank: query_id, doc_id.
+@dataclass(frozen=True)
+class CandidatePairs:
+    """All candidates of a set of evidence, by query and fused rank: arrays of one length."""
 
-    Copies are included though they are excluded: an audit that hides a positive needs their scores.
-    """
-    return store.table(
-        f"""SELECT query_id, doc_id FROM candidates
-        WHERE evidence = ? AND (exclusion IS NULL OR exclusion IN {COPIES})
-            AND (? IS NULL OR fused_rank <= ?)""",
-        [evidence, depth, depth],
+    query: Ints
+    """Query numbers, sorted."""
+    doc: Ints
+    """Document numbers."""
+    fused_rank: Ints
+    best_rank: Ints
+    """The best rank from any retriever."""
+    is_scored: npt.NDArray[np.bool_]
+    """Whether a reranker scores it, if it is not too deep."""
+    is_free: npt.NDArray[np.bool_]
+    """Whether it can be a negative."""
+
+
+def candidate_pairs(store: Database, evidence: str) -> CandidatePairs:
+    """Returns the candidates of a set of evidence, by query and fused rank."""
+    table = store.table(
+        "SELECT query_no, doc_nos, exclusions, best_ranks FROM pools WHERE evidence = ? ORDER BY query_no",
+        [evidence],
+    )
+    candidate = numbered(table, "doc_nos", CANDIDATES_PER_QUERY)
+    exclusion = flat(table["exclusions"]).to_numpy()
+    return CandidatePairs(
+        candidate // CANDIDATES_PER_QUERY,
+        flat(table["doc_nos"]).to_numpy().astype(np.int64),
+        candidate % CANDIDATES_PER_QUERY,
+        flat(table["best_ranks"]).to_numpy().astype(np.int64),
+        np.isin(exclusion, _RERANKED),
+        np.asarray(exclusion == FREE),
     )
 
 
 def positive_pairs(store: Database, evidence: str) -> pa.Table:
     """Returns the positives of a set of evidence: query_id, doc_id."""
     return store.table("SELECT query_id, doc_id FROM positives WHERE evidence = ?", [evidence])
+
+
+def numbered_positives(store: Database, evidence: str) -> pa.Table:
+    """Returns the positives of a set of evidence, by query_no and doc_id: query_no, query_id, doc_id."""
+    return store.table(
+        "SELECT query_no, query_id, doc_id FROM positives WHERE evidence = ? ORDER BY query_no, doc_id",
+        [evidence],
+    )
 
 
 def reranked(store: Database, reranker: str) -> pa.Table:
@@ -95,6 +125,7 @@ def scored_candidates(
     queries: Sequence[int] | None = None,
     others: Sequence[Scorer] = (),
     ranks: bool = True,
+    given: Given | None = None,
 ) -> pa.Table:
     """Returns the candidates of the queries with numbers from `first` to before `stop`, or of `queries`.
 
@@ -102,7 +133,8 @@ def scored_candidates(
     judged_negative, best_rank (over retrievers), best_scorer (the retriever with that rank), score. The score
     is that of `scorer` (default: the one that decides); it is null for a pair that this did not score, NaN
     for a score that is not finite. For each of the `others` there is a column `score_of` with its scores.
-    Without `ranks` the columns best_rank and best_scorer are left out.
+    Without `ranks` the columns best_rank and best_scorer are left out. `given` are scores of rerankers that
+    are not stored yet.
     """
     scorer = scorer or run.deciding
     values: dict[str, object] = {"evidence": run.evidence, "first": first, "stop": stop}
@@ -120,14 +152,13 @@ def scored_candidates(
     exclusion = flat(table["exclusions"])
 
     def _scores(of: Scorer) -> pa.Array:
-        if of.is_reranker:
-            rows = _Pooled(candidate, flat(table["doc_nos"]).to_numpy(), exclusion.to_numpy())
-            return _reranker_scores(store, run, of, rows, (where, values))
+        if given is not None and of.number in given.scores:
+            return given.of(of, candidate)
         scores = store.table(
             f"SELECT scores FROM scored WHERE scorer = $scorer AND {where} ORDER BY query_no",
-            values | {"scorer": of.number},
+            values | {"scorer": of.number, "evidence": run.scored_by(of)},
         )
-        return _finite(flat(scores["scores"]))
+        return _finite(flat(scores["scores"]) if scores.num_rows else pa.nulls(len(candidate), pa.float64()))
 
     return pa.table(
         {
@@ -156,126 +187,71 @@ def _finite(scores: pa.Array) -> pa.Array:
     return pa.array(np.where(np.isfinite(values), values, np.nan), mask=mask)
 
 
-class _Pooled(NamedTuple):
-    """Candidates in order."""
+@dataclass(frozen=True)
+class Given:
+    """Scores of rerankers that are not stored yet, by the number of the scorer."""
 
     candidate: Ints
-    doc_no: Ints
-    exclusion: Ints
+    """All candidates, as numbered in `scored_candidates`."""
+    scores: dict[int, Floats]
+    """A score for each candidate: NaN if it is not scored, infinity if the score is not finite."""
+    positives: dict[int, Floats]
+    """A score for each positive, by query_no and doc_id; not finite without one."""
+
+    def of(self, scorer: Scorer, candidate: Ints) -> pa.Array:
+        """Returns the scores of some candidates: null if not scored, NaN for a score that is not finite."""
+        return as_stored(self.scores[scorer.number][np.searchsorted(self.candidate, candidate)])
 
 
-def _reranker_scores(
-    store: Database, run: StoredRun, scorer: Scorer, rows: _Pooled, some: tuple[str, dict[str, object]]
-) -> pa.Array:
-    """Returns a reranker's score of each of the candidates, null for one that it did not score in this run.
-
-    Scores are shared by all runs: those of candidates below the depths of this run are left out.
-    """
-    depth, next_depth = run.config.get("rerank_depth"), run.config.get("cascade_depth")
-    deep = rows.candidate % CANDIDATES_PER_QUERY > (depth or CANDIDATES_PER_QUERY)
-    for one in run.rerankers:
-        score = _stored_scores(store, one, rows.candidate, some)
-        score[deep] = np.nan
-        if one == scorer:
-            break
-        if next_depth is not None:
-            deep |= _ranks_by(score, rows) > next_depth
-    unknown = np.isnan(score)
-    return pa.array(np.where(np.isinf(score), np.nan, score), mask=unknown)
-
-
-def _ranks_by(score: Floats, rows: _Pooled) -> Ints:
-    """Returns the rank of each candidate by score among those of its query that a reranker scores."""
-    query = rows.candidate // CANDIDATES_PER_QUERY
-    order = np.lexsort((rows.doc_no, -np.where(np.isfinite(score), score, -np.inf), query))
-    counts = np.isin(rows.exclusion[order], _RERANKED)
-    total = np.cumsum(counts)
-    starts = np.flatnonzero(np.diff(query[order], prepend=-1))
-    before: Ints = np.repeat(total[starts] - counts[starts], np.diff(np.append(starts, len(order))))
-    ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = total - before + ~counts
-    return ranks
-
-
-def _stored_scores(
-    store: Database, scorer: Scorer, candidate: Ints, some: tuple[str, dict[str, object]]
-) -> Floats:
-    """Returns a reranker's stored score of each of the candidates; infinity for NaN, NaN without one."""
-    where, values = some
-    table = store.table(
-        f"""SELECT c.candidate, s.score FROM (FROM candidates WHERE {where}) c
-        JOIN rerank_scores s ON s.reranker = $reranker AND s.query_id = c.query_id AND s.doc_id = c.doc_id
-        ORDER BY c.candidate""",
-        values | {"reranker": scorer.model},
-    )
-    score = np.full(len(candidate), np.nan)
-    stored = np.asarray(table["score"].to_numpy(), dtype=np.float64)
-    score[np.searchsorted(candidate, table["candidate"].to_numpy())] = np.where(
-        np.isfinite(stored), stored, np.inf
-    )
-    return score
+def as_stored(score: Floats) -> pa.Array:
+    """Returns a reranker's scores as they are stored: null if not scored (NaN), NaN if not finite."""
+    return pa.array(np.where(np.isinf(score), np.nan, score), mask=np.isnan(score))
 
 
 def scored_positives(
-    store: Database, run: StoredRun, scorer: Scorer | None = None, others: Sequence[Scorer] = ()
-) -> pa.Table:
+    store: Database, run: StoredRun, scorer: Scorer | None = None, others: Sequence[Scorer] = (),
+    given: Given | None = None,
+) -> pa.Table:  # fmt: skip
     """Returns all positives ordered by query_no and doc_id: query_no, query_id, doc_id, score.
 
     The score is that of `scorer` (default: the one that decides); NaN without a finite one. For each of the
-    `others` there is a column `score_of` with its scores.
+    `others` there is a column `score_of` with its scores. `given` is as in `scored_candidates`.
     """
-    table = store.table(
-        "SELECT query_no, query_id, doc_id FROM positives WHERE evidence = ? ORDER BY query_no, doc_id",
-        [run.evidence],
-    )
+    table = numbered_positives(store, run.evidence)
     columns = {"score": scorer or run.deciding} | {score_of(other): other for other in others}
     for name, of in columns.items():
-        table = table.append_column(name, pa.array(positive_scores(store, run, of)))
+        if given is not None and of.number in given.positives:
+            score = given.positives[of.number]
+            known = np.where(np.isfinite(score), score, np.nan)
+        else:
+            known = positive_scores(store, run, of)
+        table = table.append_column(name, pa.array(known))
     return table
 
 
 def positive_scores(store: Database, run: StoredRun, scorer: Scorer) -> Floats:
     """Returns a scorer's score of every positive, by query_no and doc_id; NaN without a finite one."""
-    if scorer.is_reranker:
-        column = store.table(
-            """SELECT s.score FROM positives p LEFT JOIN rerank_scores s
-                ON s.reranker = ? AND s.query_id = p.query_id AND s.doc_id = p.doc_id
-            WHERE p.evidence = ? ORDER BY p.query_no, p.doc_id""",
-            [scorer.model, run.evidence],
-        )["score"].combine_chunks()
-    else:
-        column = flat(
-            store.table(
-                "SELECT positives FROM scored WHERE evidence = ? AND scorer = ? ORDER BY query_no",
-                [run.evidence, scorer.number],
-            )["positives"]
-        )
-    values = column.to_numpy(zero_copy_only=False).astype(np.float64)
+    return _listed(store, run, scorer, "positives")
+
+
+def _listed(store: Database, run: StoredRun, scorer: Scorer, name: str) -> Floats:
+    """Returns a list column of `scored` as one array, NaN without a finite value."""
+    table = store.table(
+        f"SELECT {name} FROM scored WHERE evidence = ? AND scorer = ? ORDER BY query_no",
+        [run.scored_by(scorer), scorer.number],
+    )
+    values = flat(table[name]).to_numpy(zero_copy_only=False).astype(np.float64)
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def candidate_ranks(store: Database, run: StoredRun, scorer: Scorer) -> Floats:
-    """Returns a retriever's rank of every candidate of a run's evidence, in order; NaN if it has none."""
-    table = store.table(
-        "SELECT ranks FROM scored WHERE evidence = ? AND scorer = ? ORDER BY query_no",
-        [run.evidence, scorer.number],
-    )
-    return np.asarray(flat(table["ranks"]).to_numpy(zero_copy_only=False), dtype=np.float64)
+    """Returns a scorer's rank of every candidate of a run's evidence, in order; NaN if it has none."""
+    return _listed(store, run, scorer, "ranks")
 
 
 def candidate_scores(store: Database, run: StoredRun, scorer: Scorer) -> Floats:
     """Returns a scorer's score of every candidate of a run's evidence, in order; NaN without a finite one."""
-    if scorer.is_reranker:
-        column = scored_candidates(store, run, scorer)["score"]
-    else:
-        column = flat(
-            store.table(
-                "SELECT scores FROM scored WHERE evidence = ? AND scorer = ? ORDER BY query_no",
-                [run.evidence, scorer.number],
-            )["scores"]
-        )
-    values = np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
-    return np.where(np.isfinite(values), values, np.nan)
+    return _listed(store, run, scorer, "scores")
 
 
 def best_ranked(store: Database, run: StoredRun, retriever: Scorer, depth: int) -> pa.Table:
@@ -327,33 +303,25 @@ def _plain_range(store: Database, run: StoredRun, scorer: Scorer) -> tuple[int, 
         FROM scored WHERE evidence = ? AND scorer = ?""",
         [run.evidence, scorer.number],
     )
-    if scorer.kind == IMPORTED or None in ends or not all(map(isfinite, ends)) or ends[0] == ends[1]:
+    has_gaps = scorer.kind == IMPORTED or scorer.is_reranker
+    if has_gaps or None in ends or not all(map(isfinite, ends)) or ends[0] == ends[1]:
         return None
     return int(pairs), ends[0], ends[1]
 
 
 def score_facts(store: Database, run: StoredRun, scorer: Scorer) -> ScoreFacts:
     """Returns the facts of one scorer in a run."""
-    if not scorer.is_reranker and (plain := _plain_range(store, run, scorer)):
+    if plain := _plain_range(store, run, scorer):
         return ScoreFacts(*plain[:1], 0, 0, *plain[1:], 0)
-    bound: dict[str, object] = {"evidence": run.evidence}
-    if scorer.is_reranker:
-        bound["reranker"] = scorer.model
-        join = """JOIN rerank_scores s ON s.reranker = $reranker
-            AND s.query_id = p.query_id AND s.doc_id = p.doc_id"""
-        scores = f"""(SELECT s.score, NULL AS positive_of FROM candidates p {join}
-                WHERE evidence = $evidence AND exclusion IS NULL
-            UNION ALL SELECT s.score, query_no FROM positives p {join} WHERE evidence = $evidence)"""
-    else:
-        bound["scorer"] = scorer.number
-        scores = f"""(SELECT score, NULL AS positive_of FROM (
-                SELECT unnest(c.scores) AS score, unnest(p.exclusions) AS exclusion
-                FROM scored c JOIN pools p USING (evidence, query_no)
-                WHERE evidence = $evidence AND c.scorer = $scorer)
-                WHERE exclusion = {FREE} AND score IS NOT NULL
-            UNION ALL SELECT score, query_no FROM (
-                SELECT query_no, unnest(positives) AS score FROM scored
-                WHERE evidence = $evidence AND scorer = $scorer) WHERE score IS NOT NULL)"""
+    bound = {"evidence": run.evidence, "scored": run.scored_by(scorer), "scorer": scorer.number}
+    scores = f"""(SELECT score, NULL AS positive_of FROM (
+            SELECT unnest(c.scores) AS score, unnest(p.exclusions) AS exclusion
+            FROM scored c JOIN pools p ON p.evidence = $evidence AND p.query_no = c.query_no
+            WHERE c.evidence = $scored AND c.scorer = $scorer)
+            WHERE exclusion = {FREE} AND score IS NOT NULL
+        UNION ALL SELECT score, query_no FROM (
+            SELECT query_no, unnest(positives) AS score FROM scored
+            WHERE evidence = $scored AND scorer = $scorer) WHERE score IS NOT NULL)"""
     ((pairs, lowest, highest),) = store.rows(f"SELECT count(*), min(score), max(score) FROM {scores}", bound)
     if not pairs or (isfinite(lowest) and isfinite(highest)):  # DuckDB sorts NaN above all numbers
         return ScoreFacts(pairs, 0, 0, lowest, highest, 0)

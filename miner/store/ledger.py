@@ -80,3 +80,11 @@ def finish_stage(store: Database, stage: Stage) -> None:
         "UPDATE stages SET finished = now() AT TIME ZONE 'UTC' WHERE fingerprint = ? AND finished IS NULL",
         [stage.fingerprint],
     )
+
+
+def is_finished(store: Database, stage: Stage) -> bool:
+    """Returns whether all chunks of a stage are done."""
+    rows = store.rows(
+        "SELECT 1 FROM stages WHERE fingerprint = ? AND finished IS NOT NULL", [stage.fingerprint]
+    )
+    return bool(rows)

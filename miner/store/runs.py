@@ -18,8 +18,12 @@ from miner.store.hits import release_hits
 from miner.store.ledger import KEY
 from miner.store.scorers import Scorer, keep_scorers, scorers_by_run
 
-_COLUMNS = """run_id, name, split, config, inputs, versions, seed, evidence, decider, negatives,
+_COLUMNS = """run_id, name, split, config, inputs, versions, seed, evidence, reranking, decider, negatives,
     status, started, finished"""
+
+
+LONGEST = "longest"
+"""The key among the inputs of a run for the most candidates that each imported file has for a query."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,13 @@ class StoredRun:
     split: str
     config: Mapping[str, Any]
     inputs: Mapping[str, Any]
-    """Content hashes of documents, queries and judgments, and model fingerprints."""
+    """Content hashes of documents, queries and judgments, model fingerprints, and LONGEST."""
     versions: Mapping[str, str]
     seed: int
     evidence: str
     """The key of the candidates and positives that it decides over."""
+    reranking: str | None
+    """The key of what its rerankers scored; None without a reranker."""
     decider: int
     """The number of the scorer whose scores the rules look at."""
     negatives: int
@@ -51,6 +57,15 @@ class StoredRun:
     def deciding(self) -> Scorer:
         """The scorer whose scores the rules look at."""
         return self.scorers[self.decider]
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether its last reranker scored each query's candidates only until it had its negatives."""
+        return "rounds" in self.inputs
+
+    def scored_by(self, scorer: Scorer) -> str | None:
+        """Returns the key of the rows in `scored` with a scorer's scores; None if it has none."""
+        return self.reranking if scorer.is_reranker else self.evidence
 
     @property
     def retrievers(self) -> tuple[Scorer, ...]:
@@ -114,7 +129,7 @@ def begin_run(store: Database, run: StoredRun) -> None:
     values = [
         run.run_id, run.name, run.split, json.dumps(run.config, sort_keys=True),
         json.dumps(run.inputs, sort_keys=True), json.dumps(run.versions, sort_keys=True),
-        run.seed, run.evidence, run.decider, run.negatives, "running", run.started, None,
+        run.seed, run.evidence, run.reranking, run.decider, run.negatives, "running", run.started, None,
     ]  # fmt: skip
     with store.transaction():
         store.execute(f"INSERT INTO runs ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
@@ -165,10 +180,13 @@ def forget_runs(store: Database, evidence: Mapping[str, str]) -> None:
 
 def _forget_evidence(store: Database, key: str) -> None:
     release_hits(store, key)
-    for table in ("pools", "pool_documents", "positives", "scored", "searches"):
-        store.execute(f"DELETE FROM {table} WHERE evidence = ?", [key])
     stages = f"""(SELECT fingerprint FROM stages
         WHERE left(fingerprint, {KEY}) = $key OR json_extract_string(inputs, '$.evidence') = $key)"""
+    # What rerankers scored has the key of its own stage.
+    store.table(f"""DELETE FROM scored WHERE evidence IN (SELECT left(fingerprint, {KEY}) FROM {stages})
+        RETURNING 1""", {"key": key})  # fmt: skip
+    for table in ("pools", "pool_documents", "positives", "scored", "searches"):
+        store.execute(f"DELETE FROM {table} WHERE evidence = ?", [key])
     for table in ("chunks", "stages"):
         store.table(f"DELETE FROM {table} WHERE fingerprint IN {stages} RETURNING 1", {"key": key})
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from miner.schema import CANDIDATES_PER_QUERY, CODES, KEPT, SUSPECTED, Reason, Verdict
+from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason, Verdict
 
-FORMAT = 8
+FORMAT = 9
 """The version of the schema: a new number if earlier versions of miner cannot read the store."""
 
 SILVER = "silver"
@@ -12,7 +12,7 @@ SILVER = "silver"
 RELABELLED = "relabelled"
 """The source of judgments that `miner relabel` makes."""
 RERANKER = "reranker"
-"""The kind of a scorer that scores pairs which others found; its scores are in `rerank_scores`."""
+"""The kind of a scorer that scores pairs which others found; `rerank_scores` has its scores for all runs."""
 GOLD = f"(SELECT * FROM judgments WHERE source <> '{SILVER}')"
 """SQL for all judgments but the silver ones."""
 
@@ -73,7 +73,7 @@ TABLES = (
     """CREATE TABLE runs (
         run_id VARCHAR NOT NULL, name VARCHAR NOT NULL, split VARCHAR NOT NULL,
         config VARCHAR NOT NULL, inputs VARCHAR NOT NULL, versions VARCHAR NOT NULL,
-        seed BIGINT NOT NULL, evidence VARCHAR NOT NULL, decider SMALLINT NOT NULL,
+        seed BIGINT NOT NULL, evidence VARCHAR NOT NULL, reranking VARCHAR, decider SMALLINT NOT NULL,
         negatives INTEGER NOT NULL, status VARCHAR NOT NULL,
         started TIMESTAMP NOT NULL, finished TIMESTAMP)""",
     """CREATE TABLE decisions (
@@ -99,6 +99,9 @@ TABLES = (
         how VARCHAR NOT NULL, similarity DOUBLE NOT NULL)""",
 )
 
+_SCORED_BY = f"CASE s.kind WHEN '{RERANKER}' THEN r.reranking ELSE r.evidence END"
+"""The key of a scorer's rows in `scored`, in a view over runs r and scorers s."""
+
 VIEWS = (
     f"""CREATE VIEW decided AS
     SELECT run_id, query_no::BIGINT * {CANDIDATES_PER_QUERY} + fused_rank AS candidate,
@@ -118,15 +121,12 @@ VIEWS = (
         FROM pools)
     JOIN pool_documents USING (evidence, doc_no)""",
     f"""CREATE VIEW verdicts AS
-    SELECT u.run, u.query_id, t.doc_id, u.fused_rank, u.scorer,
-        CASE WHEN u.kind <> '{RERANKER}' THEN u.score
-            WHEN u.code % {SUSPECTED} <> {CODES[Reason.NOT_RERANKED]} OR u.code < 0 THEN x.score END AS score,
-        u.judged_negative,
+    SELECT u.run, u.query_id, t.doc_id, u.fused_rank, u.scorer, u.score, u.judged_negative,
         CASE WHEN code <= {KEPT} THEN 'kept' WHEN code >= {SUSPECTED} THEN 'suspected'
             ELSE 'dropped' END::verdict AS verdict,
         CASE WHEN code > {KEPT} THEN enum_range(NULL::reason)[code % {SUSPECTED} + 1] END::reason AS reason,
         CASE WHEN code < {KEPT} THEN ({KEPT} - code)::SMALLINT END AS slot
-    FROM (SELECT r.name AS run, p.evidence, p.query_id, s.scorer, s.kind, s.model,
+    FROM (SELECT r.name AS run, p.evidence, p.query_id, s.scorer,
             unnest(p.doc_nos) AS doc_no, generate_subscripts(p.doc_nos, 1) AS fused_rank,
             unnest(d.codes) AS code, unnest(p.judged_negative) AS judged_negative, unnest(c.scores) AS score
         FROM runs r
@@ -134,42 +134,27 @@ VIEWS = (
         JOIN decisions d ON d.run_id = r.run_id
         JOIN pools p ON p.evidence = r.evidence AND p.query_no = d.query_no
         LEFT JOIN scored c
-            ON c.evidence = r.evidence AND c.query_no = d.query_no AND c.scorer = r.decider) u
-    JOIN pool_documents t ON t.evidence = u.evidence AND t.doc_no = u.doc_no
-    LEFT JOIN rerank_scores x ON u.kind = '{RERANKER}'
-        AND x.reranker = u.model AND x.query_id = u.query_id AND x.doc_id = t.doc_id""",
+            ON c.evidence = {_SCORED_BY} AND c.query_no = d.query_no AND c.scorer = r.decider) u
+    JOIN pool_documents t ON t.evidence = u.evidence AND t.doc_no = u.doc_no""",
     f"""CREATE VIEW scores AS
     SELECT run, query_id, doc_id, scorer, kind, rank, score
     FROM (SELECT r.name AS run, p.evidence, p.query_id, s.scorer, s.kind,
             unnest(p.doc_nos) AS doc_no, unnest(c.ranks) AS rank, unnest(c.scores) AS score
         FROM runs r
         JOIN scorers s ON s.run_id = r.run_id
-        JOIN scored c ON c.evidence = r.evidence AND c.scorer = s.number
+        JOIN scored c ON c.evidence = {_SCORED_BY} AND c.scorer = s.number
         JOIN pools p ON p.evidence = r.evidence AND p.query_no = c.query_no)
     JOIN pool_documents USING (evidence, doc_no)
-    UNION ALL
-    SELECT r.name AS run, c.query_id, c.doc_id, s.scorer, s.kind,
-        (row_number() OVER (PARTITION BY r.name, s.scorer, c.query_id
-            ORDER BY isnan(x.score), x.score DESC, c.doc_id))::INTEGER AS rank, x.score
-    FROM runs r
-    JOIN scorers s ON s.run_id = r.run_id AND s.kind = '{RERANKER}'
-    JOIN candidates c ON c.evidence = r.evidence
-    JOIN rerank_scores x ON x.reranker = s.model AND x.query_id = c.query_id AND x.doc_id = c.doc_id""",
+    WHERE kind <> '{RERANKER}' OR score IS NOT NULL""",
     f"""CREATE VIEW positive_scores AS
     SELECT run, query_id, doc_id, scorer, kind, score
     FROM (SELECT r.name AS run, r.evidence, c.query_no, s.scorer, s.kind,
             generate_subscripts(c.positives, 1) AS place, unnest(c.positives) AS score
         FROM runs r
         JOIN scorers s ON s.run_id = r.run_id
-        JOIN scored c ON c.evidence = r.evidence AND c.scorer = s.number)
+        JOIN scored c ON c.evidence = {_SCORED_BY} AND c.scorer = s.number)
     JOIN (SELECT *, row_number() OVER (PARTITION BY evidence, query_no ORDER BY doc_id) AS place
-        FROM positives) USING (evidence, query_no, place)
-    UNION ALL
-    SELECT r.name AS run, p.query_id, p.doc_id, s.scorer, s.kind, x.score
-    FROM runs r
-    JOIN scorers s ON s.run_id = r.run_id AND s.kind = '{RERANKER}'
-    JOIN positives p ON p.evidence = r.evidence
-    JOIN rerank_scores x ON x.reranker = s.model AND x.query_id = p.query_id AND x.doc_id = p.doc_id""",
+        FROM positives) USING (evidence, query_no, place)""",
     """CREATE VIEW kept AS SELECT * EXCLUDE (reason) FROM verdicts WHERE verdict = 'kept'""",
     """CREATE VIEW dropped AS SELECT * EXCLUDE (slot) FROM verdicts WHERE verdict <> 'kept'""",
     """CREATE VIEW reasons AS

@@ -15,6 +15,7 @@ from miner.curation.contamination import HOW, ContaminationConfig, compare_texts
 from miner.engine.progress import Progress
 from miner.errors import MinerError, counted
 from miner.evaluation.result import Evaluation
+from miner.mining.by_encoder import settings_in_run
 from miner.models.cached_encoder import CachedEncoder
 from miner.models.encoder import Encoder
 from miner.models.loading import AnyEncoder, open_encoder
@@ -76,10 +77,15 @@ def _opened(
     store: Database, run: StoredRun, name: str, config: BenchConfig, progress: Progress
 ) -> OffTheShelf:
     """The encoder, with the run's settings if it is the run's: then most vectors are cached."""
-    settings = run.config if name in run.config["encoder"] else {"dtype": config.training.dtype}
-    revision = settings.get("encoder_revision")
-    encoder = open_encoder(name, revision=revision, dtype=settings["dtype"], progress=progress)
-    given = {role: settings.get(f"{role}_prompt") for role in ("query", "document")}
+    keys = ("encoder_revision", "query_prompt", "document_prompt")
+    settings: dict[str, Any] = dict.fromkeys(keys)
+    is_of_run = name in run.config["encoder"]
+    if is_of_run:
+        number = run.config["encoder"].index(name)
+        settings = {key: settings_in_run(run, key)[number] for key in keys}
+    dtype = run.config["dtype"] if is_of_run else config.training.dtype
+    encoder = open_encoder(name, revision=settings["encoder_revision"], dtype=dtype, progress=progress)
+    given = {role: settings[f"{role}_prompt"] for role in ("query", "document")}
     prompts = encoder.prompts | {role: text for role, text in given.items() if text is not None}
     seen = seen_positives(store, encoder.fingerprint, config.split)
     note = f"{name} was trained on {counted(seen, 'positive')} of split '{config.split}'"

@@ -20,9 +20,11 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import MinerError, UsageError, printable
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
 from miner.faults import read_json
-from miner.mining.config import MiningConfig
+from miner.mining.by_encoder import ENCODER_KEYS
+from miner.mining.config import MiningConfig, require_used
 from miner.mining.diff import change
 from miner.mining.pipeline import mine
+from miner.models.names import scorer_name
 from miner.ranges import BELOW_1, COUNT, ROUNDS, ROW_NEGATIVES, check_fields, known_keywords, within
 from miner.reporting.readable import Readable
 from miner.stats import Rate
@@ -66,6 +68,14 @@ class LoopConfig:
                 f"loop mines with one encoder, the one that it trains, got {len(self.mining.encoder)}",
                 "name one with --encoder, such as bundled",
             )
+        (encoder,) = self.mining.encoder
+        for key in ENCODER_KEYS:
+            value = getattr(self.mining, key)
+            if isinstance(value, tuple) or str(value).startswith(f"{scorer_name(encoder)}="):
+                raise UsageError(
+                    f"{key} names an encoder, and the encoder of loop has another name in each round",
+                    f"write {key}=VALUE, for all rounds",
+                )
         if self.mining.split == self.dev_split:
             raise UsageError(
                 f"split '{self.dev_split}' is trained on and cannot also decide when to stop",
@@ -119,6 +129,7 @@ def loop(path: Path, out: Path, config: LoopConfig, progress: Progress = SILENT)
     Raises UsageError if the dev split is empty or `out` holds rounds of other settings, and the errors of
     `mine` and `train`.
     """
+    require_used(config.mining.selection)
     base_fingerprint(config.training)
     if config.mining.reranker:  # a wrong name is refused before the first score
         from miner.models.loading import open_reranker

@@ -20,6 +20,7 @@ from miner.engine.files import discard, locked
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.evaluation.evaluate import EvaluationConfig, task_of_split
+from miner.mining.adaptive import note_reach
 from miner.mining.pipeline import config_of
 from miner.reporting.readable import Readable
 from miner.store import corpus
@@ -169,6 +170,7 @@ def _read(store: Database, config: TuneConfig, progress: Progress) -> _TuneInput
     _require_dev(store, run, config)
     if stale := staleness(store, run):
         progress.note(stale)
+    note_reach(run, progress)
     measured = _measured(store, config, progress)
     facts = facts_of(store, run)
     for note in facts.notes():

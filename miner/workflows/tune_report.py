@@ -11,7 +11,7 @@ from typing import Any
 
 from miner.engine.files import WAIT, is_stream, locked, replacing, require_file
 from miner.errors import UsageError, printable
-from miner.mining.config import Selection, named_rules
+from miner.mining.config import Selection, idle_settings, named_rules
 from miner.recipe import written
 from miner.reporting.tables import signed, signed_interval, text_table
 from miner.training.encoder_config import EncoderConfig
@@ -194,6 +194,7 @@ def recipe_values(arm: Arm, training: EncoderConfig) -> dict[str, dict[str, Any]
             part.name: getattr(arm.selection, part.name)
             for part in fields(Selection)
             if part.name in ("negatives", "strategy") or getattr(arm.selection, part.name) != part.default
+            if part.name not in idle_settings(arm.selection)
         },
         "training": {**rows, **shown},
     }
