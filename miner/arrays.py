@@ -43,6 +43,14 @@ def number_within(groups: npt.NDArray[Any]) -> Int64s:
     return np.asarray(np.arange(len(groups)) - np.repeat(starts, counts) + 1)
 
 
+def count_within(flags: npt.NDArray[np.bool_], groups: npt.NDArray[Any]) -> Int64s:
+    """Returns how many flags are set up to each row within its run of equal groups, the row included."""
+    total = np.cumsum(flags)
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    before: Int64s = np.repeat(total[starts] - flags[starts], np.diff(np.append(starts, len(groups))))
+    return np.asarray(total - before)
+
+
 def drawn_share(
     owner: npt.NDArray[Any],
     allowed: npt.NDArray[np.bool_],

@@ -16,10 +16,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from miner.arrays import count_within
 from miner.engine.progress import SILENT, Progress
 from miner.errors import counted
 from miner.mining.config import MiningConfig
 from miner.mining.decide import decide_each
+from miner.mining.rules import outside_window
 from miner.store import evidence as stored
 from miner.store.database import Database
 from miner.store.runs import StoredRun
@@ -77,14 +79,10 @@ class Rounds:
     ) -> None:
         """`seen` are the candidates within the depths of the run."""
         self._store, self._run, self._config = store, run, config
-        rules = config.rules
-        outside = pairs.best_rank <= rules.skip_top
-        if rules.max_rank is not None:
-            outside |= pairs.best_rank > rules.max_rank
         # No score can keep what is outside the window of ranks.
-        self._pairs, self._seen = pairs, seen & ~outside
+        self._pairs, self._seen = pairs, seen & ~outside_window(config.rules, pairs.best_rank)
         free = pairs.is_free & self._seen
-        self._free_before = _running(free, pairs.query) - free
+        self._free_before = count_within(free, pairs.query) - free
         """How many candidates of its query that could be negatives come before each one."""
         queries = int(pairs.query[-1]) + 1 if len(pairs.query) else 0
         self._free = np.bincount(pairs.query[free], minlength=queries)
@@ -159,11 +157,3 @@ class Rounds:
         wanted = np.bincount(owner, minlength=len(self._size))
         each = self._config.rules.reference_positive == "each" or self._config.selection.positives == "all"
         return wanted if each else np.minimum(wanted, 1)
-
-
-def _running(flags: Flags, group: Ints) -> Ints:
-    """Returns the number of flags up to each row within its group; `group` is sorted."""
-    total = np.cumsum(flags)
-    starts = np.flatnonzero(np.diff(group, prepend=-1))
-    before: Ints = total[starts] - flags[starts]
-    return np.asarray(total - np.repeat(before, np.diff(np.append(starts, len(group)))))

@@ -232,8 +232,10 @@ def candidate_pieces(
     per_query = stored.candidate_count(store, run.evidence) // max(1, numbered) + 1
     step = max(1, _ROWS // per_query)
     for first in range(0, numbered, step):
-        stop = first + step
-        yield stored.scored_candidates(store, run, scorer, first, stop, others=others, ranks=ranks, **some)
+        numbers = range(first, first + step)
+        yield stored.scored_candidates(
+            store, run, scorer, numbers=numbers, others=others, ranks=ranks, **some
+        )
 
 
 def _needs_ranks(config: MiningConfig) -> bool:

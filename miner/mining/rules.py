@@ -127,7 +127,9 @@ Bound = Callable[[Floats], Floats]
 
 def _active(rules: Rules, positives: Floats) -> list[tuple[Reason, Drops]]:
     """The rules in force, in the order in which they are applied."""
-    active: list[tuple[Reason, Drops]] = [(Reason.RANK_WINDOW, lambda rows: _outside(rules, rows))]
+    active: list[tuple[Reason, Drops]] = [
+        (Reason.RANK_WINDOW, lambda rows: outside_window(rules, rows.best_rank))
+    ]
     bounds = _bounds(rules, positives)
     if (bound := bounds.pop(Reason.MAX_SCORE, None)) is not None:
         active.append((Reason.MAX_SCORE, _above(bound)))
@@ -192,8 +194,9 @@ def highest(rules: Rules, reference: Floats, positives: Floats, shares: Floats |
     return bound
 
 
-def _outside(rules: Rules, rows: Scored) -> npt.NDArray[np.bool_]:
-    outside = rows.best_rank <= rules.skip_top
+def outside_window(rules: Rules, best_rank: Ints) -> npt.NDArray[np.bool_]:
+    """Returns which of the best ranks from any retriever the rules `skip_top` and `max_rank` drop."""
+    outside = best_rank <= rules.skip_top
     if rules.max_rank is not None:
-        outside |= rows.best_rank > rules.max_rank
+        outside |= best_rank > rules.max_rank
     return outside

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miner.arrays import Int64s, as_lists, number_within, pair_keys, positions, split_pairs
+from miner.arrays import Int64s, as_lists, count_within, number_within, pair_keys, positions, split_pairs
 from miner.collection.collection import Collection, Floats, Ints
 from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
@@ -146,6 +146,7 @@ class Reranking:
         values = np.where(np.isfinite(values), values, np.inf)
 
         def scores_of(wanted: Int64s) -> Floats:
+            """Returns the score of each pair; NaN without one, infinity if it is not finite."""
             at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
             return np.where(keys[at] == wanted, values[at], np.nan)
 
@@ -170,6 +171,7 @@ class Reranking:
             positives = np.bincount(owner[own] - queries.start, minlength=len(queries))
 
             def rows(number: int) -> pa.Table:
+                """Returns those by the reranker of that number."""
                 rank = ranks[number][mine]
                 return pa.table(
                     {
@@ -194,12 +196,9 @@ def _by_score(pairs: stored.CandidatePairs, score: Floats) -> Int64s:
 def _ranks(pairs: stored.CandidatePairs, score: Floats) -> Int64s:
     """Returns each candidate's rank by score among those of its query that a reranker scores."""
     order = _by_score(pairs, score)
-    query, counts = pairs.query[order], pairs.is_scored[order]
-    total = np.cumsum(counts)
-    starts = np.flatnonzero(np.diff(query, prepend=-1))
-    before: Int64s = np.repeat(total[starts] - counts[starts], np.diff(np.append(starts, len(order))))
+    counts = pairs.is_scored[order]
     ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = total - before + ~counts
+    ranks[order] = count_within(counts, pairs.query[order]) + ~counts
     return ranks
 
 

@@ -19,7 +19,7 @@ from miner.store.scorers import IMPORTED, Scorer
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_ALL = 2**31 - 1
+_ALL = range(2**31 - 1)
 
 
 def candidate_count(store: Database, evidence: str) -> int:
@@ -119,15 +119,14 @@ def scored_candidates(
     store: Database,
     run: StoredRun,
     scorer: Scorer | None = None,
-    first: int = 0,
-    stop: int = _ALL,
     *,
+    numbers: range = _ALL,
     queries: Sequence[int] | None = None,
     others: Sequence[Scorer] = (),
     ranks: bool = True,
     given: Given | None = None,
 ) -> pa.Table:
-    """Returns the candidates of the queries with numbers from `first` to before `stop`, or of `queries`.
+    """Returns the candidates of the queries with these `numbers`, or of those in `queries`.
 
     They are in order. Columns candidate, doc_no, exclusion (the code of its reason, FREE without one),
     judged_negative, best_rank (over retrievers), best_scorer (the retriever with that rank), score. The score
@@ -137,7 +136,7 @@ def scored_candidates(
     are not stored yet.
     """
     scorer = scorer or run.deciding
-    values: dict[str, object] = {"evidence": run.evidence, "first": first, "stop": stop}
+    values: dict[str, object] = {"evidence": run.evidence, "first": numbers.start, "stop": numbers.stop}
     where = "evidence = $evidence AND query_no >= $first AND query_no < $stop"
     if queries is not None:
         values["queries"] = list(queries)
