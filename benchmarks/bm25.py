@@ -23,9 +23,10 @@ from common import TLDR, Figures, Goal, Report, alternate, parser, ratios, repor
 from corpora import Beir, new_store
 
 from miner.collection.collection import Collection
-from miner.retrieval.bm25 import Bm25, tokenise
+from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import Bm25Config
 from miner.retrieval.search import chunk_ranges
+from miner.retrieval.terms import Terms
 from miner.store.database import Database
 
 DEPTH = 100
@@ -45,15 +46,10 @@ class Tokens:
         """Tokenises documents and queries as miner does."""
         return cls(
             *(
-                _named(table["text"].to_pylist(), config)
+                Terms(config).of_texts(table["text"].to_pylist())
                 for table in (collection.documents, collection.queries)
             )
         )
-
-
-def _named(texts: list[str], config: Bm25Config) -> list[list[str]]:
-    numbers, terms = tokenise(texts, config)
-    return [[terms[number] for number in text] for text in numbers]
 
 
 def search_ours(index: Bm25, collection: Collection) -> int:

@@ -220,19 +220,15 @@ def _grams(run: str, size: int) -> list[str]:
     return ["".join(characters[start : start + size]) for start in range(max(1, len(characters) - size + 1))]
 
 
-def for_tokens(texts: Iterable[str]) -> tuple[list[str], str | None]:
-    """Prepares texts for a tokeniser of runs of word characters, so that its tokens are words in any script.
+def words_in_any_script(text: str) -> list[str] | None:
+    """Returns the lower-case words of a text with marks or with letters of scripts without spaces.
 
-    Returns the texts and the pattern to use, None for the default pattern. Only texts that need it change,
-    and texts without marks or letters of scripts without spaces have the same tokens with either pattern. A
-    run of a script without spaces becomes its overlapping pairs of characters, as in `words`.
+    In these scripts a word is a pair of neighbouring characters, as in `words`, or a character alone. Returns
+    None for other texts: their words are the runs of two or more letters, digits and underscores.
     """
-    prepared = list(texts)
-    search = _pattern("odd").search
-    odd = [row for row, text in enumerate(prepared) if not text.isascii() and search(text)]
-    for row in odd:
-        prepared[row] = _spread(prepared[row])
-    return prepared, _pattern("token").pattern if odd else None
+    if text.isascii() or _pattern("odd").search(text) is None:
+        return None
+    return _pattern("token").findall(_spread(text).lower())
 
 
 def _spread(text: str) -> str:

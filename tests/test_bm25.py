@@ -34,9 +34,10 @@ from hypothesis import strategies as st
 
 from miner.collection.collection import Collection, Hits
 from miner.errors import UsageError
-from miner.retrieval import bm25, ranked
-from miner.retrieval.bm25 import STOPWORDS, VARIANTS, Bm25, check, tokenise
+from miner.retrieval import bm25
+from miner.retrieval.bm25 import VARIANTS, Bm25, check
 from miner.retrieval.config import Bm25Config
+from miner.retrieval.terms import STOPWORDS, Terms
 
 EVERY = [(backend, variant) for backend, variants in VARIANTS.items() for variant in variants]
 WORDS = ("apple", "bread", "cheese", "dough", "eggs", "flour", "grain")
@@ -151,8 +152,8 @@ def test_scores_are_those_of_plain_bm25s_on_real_text(variant: str) -> None:
 
 def assert_as_plain_bm25s(documents: Sequence[str], queries: Sequence[str], config: Bm25Config) -> None:
     """Every document that we return has the score of `retrieve`; those we leave out have the lowest."""
-    tokens, terms = tokenise(documents, config)
-    if not terms:
+    tokens = Terms(config).of_texts(documents)
+    if not any(tokens):
         return
     index = bm25s.BM25(
         k1=config.k1,
@@ -160,11 +161,11 @@ def assert_as_plain_bm25s(documents: Sequence[str], queries: Sequence[str], conf
         method=config.variant,
         delta=bm25.DELTA.get(config.variant, 0.5),
     )
-    index.index([[terms[t] for t in text] for text in tokens], show_progress=False)
-    requested, words = tokenise(queries, config)
+    index.index(tokens, show_progress=False)
+    held = {term for text in tokens for term in text}
     ours = by_query(search_all(documents, queries, config), len(queries))
-    for query, found in zip(requested, ours, strict=True):
-        known = [words[t] for t in query if words[t] in terms]
+    for query, found in zip(Terms(config).of_texts(queries), ours, strict=True):
+        known = [term for term in query if term in held]
         if not known:
             assert not found
             continue
@@ -286,10 +287,11 @@ def test_ties_go_to_the_smaller_id() -> None:
     assert hits.score[0] == hits.score[1]
 
 
-def test_chunks_and_memory_bounds_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    retriever = Bm25(collection(REAL, REAL_QUERIES), Bm25Config())
-    whole = retriever.search(range(30), 20)
-    monkeypatch.setattr(ranked, "_POSTINGS", 50)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_chunks_and_workers_change_nothing(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    whole = Bm25(collection(REAL, REAL_QUERIES), Bm25Config()).search(range(30), 20)
+    retriever = Bm25(collection(REAL, REAL_QUERIES), Bm25Config(), workers=workers)
+    monkeypatch.setattr(bm25, "_QUERIES", 4)
     parts = [retriever.search(range(start, min(30, start + 7)), 20) for start in range(0, 30, 7)]
     for name in ("query", "doc", "rank", "score"):
         joined = np.concatenate([getattr(part, name) for part in parts])
@@ -300,6 +302,7 @@ _SEEDED = """
 import hashlib, sys
 from tests.test_bm25 import REAL, REAL_QUERIES, search_all
 from miner.retrieval.config import Bm25Config
+from miner.retrieval.terms import STOPWORDS, Terms
 for backend, variant in (("bm25s", "lucene"), ("bm25s", "bm25l"), ("rank-bm25", "okapi")):
     hits = search_all(REAL[:120], REAL_QUERIES[:12], Bm25Config(backend, variant), 50)
     parts = (hits.query, hits.doc, hits.rank, hits.score)
@@ -359,8 +362,7 @@ def test_a_repeated_query_term_counts_as_often_as_it_occurs(variant: str) -> Non
 
 
 def words(text: str, config: Bm25Config) -> list[str]:
-    tokens, terms = tokenise([text], config)
-    return [terms[t] for t in tokens[0]]
+    return Terms(config).of_texts([text])[0]
 
 
 def test_tokens_are_lower_case_words_of_two_letters_stemmed_without_stop_words() -> None:
@@ -378,10 +380,12 @@ def test_stemmer_none_and_stop_words_none_leave_words_as_they_are() -> None:
     assert words("Die Läufer", Bm25Config(stemmer="german", stopwords="german")) == ["lauf"]
 
 
-def test_terms_are_sorted_and_texts_may_be_empty() -> None:
-    tokens, terms = tokenise(["cheese apple", "", "bread apple"], Bm25Config(**PLAIN))
-    assert terms == ["apple", "bread", "cheese"]
-    assert tokens == [[2, 0], [], [1, 0]]
+def test_terms_are_numbered_as_they_occur_and_texts_may_be_empty() -> None:
+    terms = Terms(Bm25Config(stemmer="none"))
+    numbers, ends = terms.numbers(pa.array(["cheese of apple", "", None, "bread apple"]))
+    assert terms.names().to_pylist() == ["cheese", "apple", "bread"]
+    assert numbers.tolist() == [0, -1, 1, 2, 1]
+    assert ends.tolist() == [3, 3, 3, 5]
 
 
 @pytest.mark.parametrize("language", STOPWORDS)

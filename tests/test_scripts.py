@@ -18,8 +18,8 @@ from miner.curation.dedup import DedupConfig, dedup
 from miner.curation.near import WordSets, jaccard
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine
-from miner.retrieval.bm25 import tokenise
 from miner.retrieval.config import Bm25Config
+from miner.retrieval.terms import Terms
 from miner.text import normalise, words
 from tests.stores import make_store
 
@@ -77,8 +77,7 @@ PLAIN = Bm25Config(stemmer="none", stopwords="none")
 
 def tokens(text: str) -> list[str]:
     """Returns BM25's words of a text, with nothing stemmed or left out."""
-    (numbers,), terms = tokenise([text], PLAIN)
-    return [terms[number] for number in numbers]
+    return Terms(PLAIN).of_texts([text])[0]
 
 
 @pytest.mark.parametrize(
@@ -113,8 +112,7 @@ def test_other_texts_have_the_tokens_that_bm25s_gives_them(texts: list[str]) -> 
     spelled = [text.replace("\u0130", "I") for text in texts]
     plain = bm25s.tokenize(spelled, stopwords=None, return_ids=False, show_progress=False)
     for beside in ([], ["中文", "हिन्दी"]):
-        numbers, terms = tokenise([*spelled, *beside], PLAIN)
-        assert [[terms[number] for number in text] for text in numbers[: len(texts)]] == plain
+        assert Terms(PLAIN).of_texts([*spelled, *beside])[: len(texts)] == plain
 
 
 @given(st.text(st.characters(max_codepoint=0x2FF), max_size=30))

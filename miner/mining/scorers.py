@@ -128,7 +128,11 @@ def open_scorers(
     encoders = encoder_settings(config, names[len(names) - len(config.encoder) :])
     _require_used(config, encoders)
     free = iter(names[config.bm25 :])
-    retrievers: list[Retriever] = [Bm25(collection, config.bm25_config)] if config.bm25 else []
+    retrievers: list[Retriever] = []
+    if config.bm25:
+        kept = store.indexes
+        bm25 = Bm25(collection, config.bm25_config, folder=kept, workers=workers, progress=progress)
+        retrievers.append(bm25)
     for file in config.candidates:
         found = read_candidates(file)
         retrievers.append(Imported(collection, found, name=next(free), progress=progress))

@@ -1,31 +1,53 @@
-"""BM25 with sparse matrices: a chunk of queries is one sparse product."""
+"""BM25 over an inverted index: every score in float64, equal scores ranked by doc_id."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from miner.arrays import Int64s, pair_keys, split_pairs
 from miner.collection.collection import Collection, Floats, Hits, Ints
-from miner.errors import UsageError, near
+from miner.engine.files import WAIT, locked, new_folder
+from miner.engine.progress import SILENT, Progress
+from miner.engine.work import ordered_map, worker_count
+from miner.errors import UsageError
 from miner.retrieval.config import Bm25Config
-from miner.retrieval.ranked import products, top
-from miner.text import for_tokens
+from miner.retrieval.postings import Postings, build
+from miner.retrieval.ranked import stacked
+from miner.retrieval.terms import Terms, require_stopwords, stemmer
+from miner.text import fingerprint
+
+if TYPE_CHECKING:
+    from miner.retrieval.term_search import Index, Queries
 
 VARIANTS = {
     "bm25s": ("lucene", "robertson", "atire", "bm25l", "bm25+"),
     "rank-bm25": ("okapi", "bm25l", "bm25+"),
 }
-STOPWORDS = (
-    "english", "german", "dutch", "french", "spanish", "portuguese", "italian", "russian",
-    "swedish", "norwegian", "chinese", "turkish", "korean", "danish", "none",
-)  # fmt: skip
 DELTA = {"bm25l": 0.5, "bm25+": 1.0}
 """Lower-bounding constants (Lv & Zhai 2011)."""
 
-_CODE = 2
+_CODE = 3
+_KEY = 12
+_TEXTS = 1 << 14
+"""Texts read at a time."""
+_QUERIES = 128
+"""Queries that a worker answers at a time."""
+_READ = 1 << 21
+"""Postings of which a worker finds the largest weights at a time."""
+_SLACK = 2.0**-22
+"""Bounds what each term adds to the relative error of a sum in float32."""
+_EPSILON = 0.25
+"""What rank-bm25's Okapi gives instead of a negative idf: this share of the average."""
 
 
 def check(config: Bm25Config) -> None:
@@ -37,196 +59,221 @@ def check(config: Bm25Config) -> None:
         raise UsageError(
             f"{config.backend} has no BM25 variant '{config.variant}'", f"it has {', '.join(variants)}"
         )
-    if config.stopwords not in STOPWORDS:
-        raise UsageError(
-            f"no stop words for '{config.stopwords}'{near(config.stopwords, STOPWORDS)}",
-            f"choose one of {', '.join(STOPWORDS)}",
-        )
-    _stemmer(config.stemmer)
-
-
-def _stemmer(name: str) -> Any:
-    import Stemmer
-
-    if name == "none":
-        return None
-    try:
-        return Stemmer.Stemmer(name)
-    except KeyError as error:
-        known = [*Stemmer.algorithms(), "none"]
-        raise UsageError(
-            f"no stemmer '{name}'{near(name, known)}", f"choose one of {', '.join(known)}"
-        ) from error
-
-
-def tokenise(texts: Sequence[str], config: Bm25Config) -> tuple[list[list[int]], list[str]]:
-    """Returns each text's token numbers, and the sorted vocabulary that they index.
-
-    Tokens are lower-case words of two or more letters or digits, without stop words, stemmed; in scripts
-    without spaces they are pairs of neighbouring characters (`text.for_tokens`).
-    """
-    import bm25s
-
-    prepared, pattern = for_tokens(texts)
-    tokens = bm25s.tokenize(
-        prepared,
-        token_pattern=pattern or r"(?u)\b\w\w+\b",
-        stopwords=None if config.stopwords == "none" else config.stopwords,
-        stemmer=_stemmer(config.stemmer),
-        show_progress=False,
-    )
-    terms = sorted(tokens.vocab)
-    sorted_number = np.empty(len(terms), dtype=np.int64)
-    for number, term in enumerate(terms):
-        sorted_number[tokens.vocab[term]] = number
-    return [sorted_number[ids].tolist() if ids else [] for ids in tokens.ids], terms
+    require_stopwords(config.stopwords)
+    stemmer(config.stemmer)
 
 
 class Bm25:
-    """Searches a collection with BM25; the index is built at the first search."""
+    """Searches a collection with BM25; the index is built, or found beside the store, at the first search."""
 
     name = "bm25"
     kind = "bm25"
     proposes = True
 
-    def __init__(self, collection: Collection, config: Bm25Config) -> None:
+    def __init__(
+        self,
+        collection: Collection,
+        config: Bm25Config,
+        *,
+        folder: Path | None = None,
+        workers: int | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        """`folder` keeps the index for later; without it the index is gone with this object."""
         check(config)
+        self._progress = progress
         self._collection = collection
         self._config = config
+        self._folder = folder
+        self._workers = workers
 
     def inputs(self) -> dict[str, Any]:
         """Returns everything that its hits depend on, except the texts and the depth."""
+        config = {name: getattr(self._config, name) for name in self._config.__dataclass_fields__}
+        return {"bm25": config, "code": _CODE, **self._versions()}
+
+    def _versions(self) -> dict[str, str]:
         import bm25s
         import Stemmer
 
-        config = {name: getattr(self._config, name) for name in self._config.__dataclass_fields__}
-        versions = {"bm25s": bm25s.__version__, "stemmer": Stemmer.version()}
-        return {"bm25": config, "code": _CODE, **versions}
+        return {"bm25s": bm25s.__version__, "stemmer": Stemmer.version()}
 
     @cached_property
-    def _tokens(self) -> tuple[list[list[int]], list[str]]:
-        return tokenise(self._collection.documents["text"].to_pylist(), self._config)
+    def _postings(self) -> Postings:
+        if self._folder is None:
+            with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                self._build(Path(folder))
+                return Postings.mapped(Path(folder))
+        words = [self._config.stemmer, self._config.stopwords, self._versions(), _CODE]
+        documents = fingerprint(self._collection.hashes["documents"])[:_KEY]
+        kept = self._folder / f"{documents}-{fingerprint(words)[:_KEY]}"
+        if not kept.exists():
+            _remove_other(self._folder, documents)
+            with locked(kept, WAIT), new_folder(kept) as new:
+                self._build(new)
+        return Postings.mapped(kept)
+
+    def _build(self, folder: Path) -> None:
+        documents = len(self._collection.doc_ids)
+        with self._progress.task("index bm25", documents, 0, "documents") as advance:
+            build(_counted(self._collection.text_blocks(_TEXTS), advance), self._config, folder)
 
     @cached_property
-    def _weights(self) -> Any:
-        """Sparse matrix (terms, documents): what each term adds to each document's score."""
-        documents, terms = self._tokens
-        if not any(documents):
-            return _matrix(np.zeros(0), np.zeros(0, int), np.zeros(1, int), (0, len(documents)))
-        if self._config.backend == "rank-bm25":
-            return _reference_weights(documents, len(terms), self._config)
-        return _bm25s_weights(documents, terms, self._config)
+    def _index(self) -> Index:
+        from miner.retrieval.term_search import Index
 
-    @cached_property
-    def _by_document(self) -> Any:
-        return self._weights.T.tocsr()
-
-    @cached_property
-    def _queries(self) -> Any:
-        """Sparse matrix (queries, terms): how often each query contains each term."""
-        number_of = {term: number for number, term in enumerate(self._tokens[1])}
-        tokens, terms = tokenise(self._collection.queries["text"].to_pylist(), self._config)
-        numbers = [number_of.get(term, -1) for term in terms]
-        rows = [[numbers[t] for t in query if numbers[t] >= 0] for query in tokens]
-        indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-        indices = np.fromiter((t for row in rows for t in row), dtype=np.int64)
-        matrix = _matrix(np.ones(len(indices)), indices, indptr, (len(rows), self._weights.shape[0]))
-        matrix.sum_duplicates()
-        return matrix
-
-    @cached_property
-    def _are_finite(self) -> bool:
-        """Whether every query's sum of weights is finite, as it is unless k1 or b is extreme."""
-        most = abs(self._queries @ np.ones(self._queries.shape[1])).max(initial=0.0)
-        largest = np.abs(self._weights.data).max(initial=0.0) + np.abs(self._absence).max(initial=0.0)
+        postings = self._postings
+        lengths = np.arange(int(postings.lengths.max(initial=0)) + 1)
         with np.errstate(over="ignore"):
-            return bool(np.isfinite(most * largest))
+            relative = 1 - self._config.b + self._config.b * (lengths / (postings.mean_length or 1.0))
+            norm_of = self._formula.scale * relative
+            norms = norm_of.astype(np.float32)[postings.lengths]
+        columns = postings.starts, postings.docs, postings.counts, postings.lengths
+        return Index(*columns, norm_of, norms, self._formula.bonus)
+
+    @cached_property
+    def _formula(self) -> _Formula:
+        return _Formula.of(self._config)
+
+    @cached_property
+    def _queries(self) -> Queries:
+        """The terms of all queries, each query's in alphabetical order."""
+        from miner.retrieval.term_search import Queries
+
+        terms = Terms(self._config)
+        numbers, ends = terms.numbers(self._collection.queries["text"].combine_chunks())
+        names = terms.names()
+        order = pc.array_sort_indices(names).to_numpy()
+        rank = np.argsort(order)
+        in_index = self._postings.find(names)[order]
+        asking = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))[numbers >= 0]
+        asked = rank[numbers[numbers >= 0]]
+        held = in_index[asked] >= 0
+        keys, repeats = np.unique(pair_keys(asking[held], asked[held]), return_counts=True)
+        query, term = split_pairs(keys)
+        starts = np.searchsorted(query, np.arange(len(ends) + 1))
+        idf = np.append(self._formula.idf(len(self._postings.lengths), self._postings.holders), 0.0)[in_index]
+        bases = np.bincount(query, idf[term] * repeats * self._formula.absent, minlength=len(ends))
+        factors = idf[term] * repeats * self._formula.present
+        return Queries(starts, in_index[term], factors, self._largest(in_index)[term], bases)
+
+    def _largest(self, terms: Int64s) -> Floats:
+        """Returns the largest part of each term in any document; 0 for a term that no document holds."""
+        from miner.retrieval.term_search import largest_weights
+
+        known = np.flatnonzero(terms >= 0)
+        read = np.cumsum(self._postings.holders[terms[known]]) // _READ
+        parts = np.split(terms[known], np.flatnonzero(np.diff(read)) + 1)
+
+        def largest(part: Int64s) -> Floats:
+            """Returns the largest part of some terms."""
+            found: Floats = largest_weights(part, self._index)
+            return found
+
+        result = np.zeros(len(terms))
+        result[known] = np.concatenate(list(ordered_map(largest, parts, worker_count(self._workers))))
+        return result
+
+    @cached_property
+    def _slack(self) -> float:
+        """A bound for the relative error of a sum in float32; infinity where float32 lacks the range."""
+        parts = np.concatenate([np.abs(self._queries.factors), self._index.norm_of])
+        parts = parts[parts > 0]
+        if not np.all(np.isfinite(parts)) or parts.min(initial=1) < 1e-30 or parts.max(initial=1) > 1e30:
+            return np.inf
+        return 1e-6 + _SLACK * int(np.diff(self._queries.starts).max(initial=0))
 
     def search(self, queries: range, depth: int) -> Hits:
         """Returns, for each query, the best `depth` documents that share a term with it; ties by doc_id.
 
         A document whose score is not finite is not a hit.
         """
-        absent = np.asarray(self._queries[queries.start : queries.stop] @ self._absence, dtype=np.float64)
-        sums = products(self._queries[queries.start : queries.stop], self._weights)
-        scored = ((docs, scores + base) for (docs, scores), base in zip(sums, absent, strict=True))
-        if not self._are_finite:
-            scored = (
-                (docs[known], scores[known]) for docs, scores in scored for known in [np.isfinite(scores)]
-            )
-        best = [top(docs, scores, depth) for docs, scores in scored]
-        sizes = [len(docs) for docs, _ in best]
-        rank = np.concatenate([np.arange(1, size + 1) for size in sizes]).astype(np.int32)
-        return Hits(
-            np.repeat(np.arange(queries.start, queries.stop, dtype=np.int32), sizes),
-            np.concatenate([docs for docs, _ in best]).astype(np.int32),
-            rank,
-            np.concatenate([scores for _, scores in best]),
-        )
+        pieces = [
+            range(start, min(start + _QUERIES, queries.stop))
+            for start in range(queries.start, queries.stop, _QUERIES)
+        ]
+        found = ordered_map(lambda piece: self._search(piece, depth), pieces, worker_count(self._workers))
+        return stacked(list(found))
 
-    @cached_property
-    def _absence(self) -> Floats:
-        """What each term adds to the score of a document without it: 0 except for BM25L and BM25+."""
-        delta = DELTA.get(self._config.variant)
-        terms = self._weights.shape[0]
-        if delta is None or (self._config.variant == "bm25l" and self._config.backend == "rank-bm25"):
-            return np.zeros(terms)
-        return _absence(np.diff(self._weights.indptr), self._weights.shape[1], delta, self._config)
+    def _search(self, queries: range, depth: int) -> Hits:
+        from miner.retrieval.term_search import search
+
+        depth = min(depth, len(self._index.lengths))
+        docs = np.empty((len(queries), depth), dtype=np.int32)
+        scores = np.empty((len(queries), depth))
+        own = self._queries._replace(
+            starts=self._queries.starts[queries.start : queries.stop + 1],
+            bases=self._queries.bases[queries.start : queries.stop],
+        )
+        sizes = search(own, self._index, self._slack, docs, scores)
+        best = np.arange(depth) < sizes[:, None]
+        query = np.repeat(np.arange(queries.start, queries.stop, dtype=np.int32), sizes)
+        rank = np.broadcast_to(np.arange(1, depth + 1, dtype=np.int32), best.shape)[best]
+        return Hits(query, docs[best], rank, scores[best])
 
     def score_pairs(self, query: Ints, doc: Ints) -> Floats:
         """Returns the BM25 score of each (query, document) pair of positions, equal to that of `search`."""
-        if not len(query):
-            return np.zeros(0)
-        shared = self._queries[query].multiply(self._by_document[doc]).tocsr()
-        shared.sort_indices()
-        # sum(axis=1) would add pairwise, while the product in `search` adds one term after the other.
-        present = np.asarray(shared @ np.ones(shared.shape[1]), dtype=np.float64)
-        return present + np.asarray(self._queries[query] @ self._absence, dtype=np.float64)
+        from miner.retrieval.term_search import score_pairs
+
+        scores: Floats = score_pairs(query, doc, self._queries, self._index)
+        return scores
 
 
-def _matrix(data: Any, indices: Any, indptr: Any, shape: tuple[int, int]) -> Any:
-    from scipy.sparse import csr_array
-
-    return csr_array((np.asarray(data, dtype=np.float64), indices, indptr), shape=shape)
-
-
-def _bm25s_weights(documents: list[list[int]], terms: list[str], config: Bm25Config) -> Any:
-    import bm25s
-
-    index = bm25s.BM25(
-        k1=config.k1, b=config.b, method=config.variant, delta=DELTA.get(config.variant, 0.5), dtype="float64"
-    )
-    vocabulary = {term: number for number, term in enumerate(terms)}
-    index.index((documents, vocabulary), show_progress=False, create_empty_token=False)
-    scores = index.scores
-    return _matrix(scores["data"], scores["indices"], scores["indptr"], (len(terms), len(documents)))
+def _counted(texts: Iterable[pa.Array], advance: Callable[[int], None]) -> Iterator[pa.Array]:
+    """Yields blocks of texts and reports how many were used."""
+    for block in texts:
+        yield block
+        advance(len(block))
 
 
-def _reference_weights(documents: list[list[int]], terms: int, config: Bm25Config) -> Any:
-    """Returns the weights by rank-bm25's scores of all one-term queries: slow, but the original formula."""
-    import rank_bm25
-    from scipy.sparse import csr_array, vstack
-
-    kind = {"okapi": "BM25Okapi", "bm25l": "BM25L", "bm25+": "BM25Plus"}[config.variant]
-    delta = {} if config.variant == "okapi" else {"delta": DELTA[config.variant]}
-    index = getattr(rank_bm25, kind)(documents, k1=config.k1, b=config.b, **delta)
-    rows = []
-    for term in range(terms):
-        holders = np.array([term in frequencies for frequencies in index.doc_freqs])
-        with np.errstate(invalid="ignore"):  # 0 / 0 of an empty document when b is 1 or k1 is 0
-            scores = index.get_scores([term])
-        rows.append(csr_array(np.where(holders, scores, 0.0)[None, :]))
-    weights = vstack(rows, format="csr")
-    if config.variant == "bm25+":
-        weights.data -= np.repeat(
-            _absence(np.diff(weights.indptr), len(documents), DELTA["bm25+"], config), np.diff(weights.indptr)
-        )
-    return weights
+def _remove_other(folder: Path, documents: str) -> None:
+    """Removes the indexes of other documents than these, and what a kill left of them."""
+    for other in folder.iterdir() if folder.is_dir() else ():
+        if not other.name.lstrip(".").startswith(documents):
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
 
 
-def _absence(holders: Any, documents: int, delta: float, config: Bm25Config) -> Floats:
-    """Returns BM25L's or BM25+'s score of a term for documents without it (Kamphuis et al. 2020, table 1)."""
-    if config.variant == "bm25l":
-        idf = np.log((documents + 1) / (holders + 0.5))
-        return np.asarray(idf * (config.k1 + 1) * delta / (config.k1 + delta), dtype=np.float64)
-    return np.asarray(np.log((documents + 1) / holders) * delta, dtype=np.float64)
+@dataclass(frozen=True)
+class _Formula:
+    """A formula of BM25 as idf · present · tf / (tf + norm), and idf · absent for every document.
+
+    The norm is scale · (1 - b + b · length / mean length). BM25L is (k1+1)(c+δ)/(k1+c+δ) with
+    c = tf / (1 - b + b · length / mean length), which is (k1+1)δ/(k1+δ) + (k1+1)k1/(k1+δ) · tf/(tf+norm) with
+    scale k1 + δ. Only rank-bm25's, which multiplies by tf once more, has no such form: `bonus`.
+    """
+
+    backend: str
+    variant: str
+    present: float
+    absent: float
+    scale: float
+    bonus: float
+
+    @classmethod
+    def of(cls, config: Bm25Config) -> _Formula:
+        """Returns the formula of a configuration."""
+        k1, delta = config.k1, DELTA.get(config.variant, 0.0)
+        named = config.backend, config.variant
+        if named == ("bm25s", "bm25l"):
+            parts = (k1 + 1) * k1 / (k1 + delta), (k1 + 1) * delta / (k1 + delta), k1 + delta, 0.0
+        elif named == ("rank-bm25", "bm25l"):
+            parts = k1 + 1, 0.0, k1 + delta, delta / (k1 + delta)
+        else:
+            parts = (1.0 if config.variant in ("lucene", "robertson") else k1 + 1), delta, k1, 0.0
+        return cls(*named, *parts)
+
+    def idf(self, documents: int, holders: Int64s) -> Floats:
+        """Returns the idf of terms that so many of the documents hold (Kamphuis et al. 2020, table 1)."""
+        odds = (documents - holders + 0.5) / (holders + 0.5)
+        ratio = {
+            "lucene": 1 + odds,
+            "robertson": np.maximum(1, odds),
+            "atire": documents / holders,
+            "bm25l": (documents + 1) / (holders + 0.5),
+            "bm25+": (documents + 1) / holders,
+            "okapi": odds,
+        }
+        idf: Floats = np.log(ratio[self.variant])
+        if self.variant != "okapi" or not len(idf):
+            return idf
+        return np.where(idf < 0, _EPSILON * idf.mean(), idf)

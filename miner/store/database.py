@@ -154,6 +154,11 @@ class Database:
         return self.path.with_name(f"{self.path.name}.vectors")
 
     @property
+    def indexes(self) -> Path:
+        """The folder beside the store that holds BM25's index of its documents."""
+        return self.path.with_name(f"{self.path.name}.bm25")
+
+    @property
     def id(self) -> str:
         """The identity of this store, which its copies share; renaming the file does not change it."""
         return str(self.meta("id"))
