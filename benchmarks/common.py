@@ -29,7 +29,7 @@ TLDR = HERE.parent.parent / "shared" / "data" / "tldr"
 SEED = 13
 _LIBRARIES = (
     "hardneg-miner", "sentence-transformers", "transformers", "torch", "faiss-cpu", "faiss-gpu", "bm25s",
-    "rank-bm25", "numba", "PyStemmer", "duckdb", "numpy", "scipy", "pyarrow", "datasets",
+    "rank-bm25", "numba", "tantivy", "PyStemmer", "duckdb", "numpy", "scipy", "pyarrow", "datasets",
 )  # fmt: skip
 
 _LOAD = os.getloadavg()[0]

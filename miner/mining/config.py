@@ -237,7 +237,7 @@ class MiningConfig:
     queries: int | None = key(None, "Mine a seeded sample of this many queries.", within=COUNT)
     depth: int = key(100, "Candidates per query and retriever.", within=DEPTH)
     bm25: bool = key(True, "Search with BM25.", kind=bool)
-    bm25_backend: str = key("bm25s", "BM25 implementation.", ("bm25s", "rank-bm25"))
+    bm25_backend: str = key("bm25s", "Whose BM25 formulas and constants.", ("bm25s", "rank-bm25"))
     bm25_variant: str | None = key(
         None,
         "BM25 formula: lucene, robertson, atire, bm25l, bm25+; with rank-bm25: okapi, bm25l, bm25+ "

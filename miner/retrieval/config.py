@@ -10,7 +10,7 @@ class Bm25Config:
     """BM25 (Robertson & Zaragoza 2009; variants after Kamphuis et al., ECIR 2020)."""
 
     backend: str = "bm25s"
-    """`bm25s`, or `rank-bm25`, the slow reference."""
+    """Whose formulas: those of `bm25s` or of `rank-bm25`."""
     variant: str = "lucene"
     """bm25s: lucene, robertson, atire, bm25l, bm25+; rank-bm25: okapi, bm25l, bm25+."""
     k1: float = 1.2

@@ -196,9 +196,10 @@ def _stopwords(name: str) -> pa.Array:
     require_stopwords(name)
     if name == "none":
         return pa.array([], pa.large_string())
-    from bm25s.tokenization import _infer_stopwords
+    from bm25s import stopwords
 
-    return pa.array(sorted(_infer_stopwords(name)), pa.large_string())
+    listed = getattr(stopwords, "STOPWORDS_EN" if name == "english" else f"STOPWORDS_{name.upper()}")
+    return pa.array(sorted(set(listed)), pa.large_string())
 
 
 @cache
