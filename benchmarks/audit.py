@@ -142,7 +142,7 @@ def enter(store: Database, scorers: int) -> None:
         scorers=tuple(Scorer(number, f"random{number}", DENSE, None) for number in range(scorers)),
     )  # fmt: skip
     runs.begin_run(store, run)
-    runs.finish_run(store, run.run_id, [], [])
+    runs.finish_run(store, run.run_id, [])
 
 
 def process(command: list[str], _: int) -> tuple[float, float]:

@@ -203,7 +203,9 @@ def run_process(command: Sequence[str | Path]) -> Finished:
 
 
 def _environment() -> dict[str, str]:
-    return os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    # Installing a package compiles it; in a working copy the first process does, unless this forbids it.
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 
 def miner(*arguments: str | Path) -> list[str]:

@@ -36,6 +36,7 @@ QUESTIONS = (
     "SELECT reason, count(*) FROM dropped GROUP BY ALL",
 )
 PER_QUERY = 50
+NEGATIVES = 5
 WORDS = 12
 
 
@@ -50,7 +51,7 @@ class Content:
     numbers: pa.Table
     """The number of each document."""
     decisions: pa.Table
-    triplets: pa.Table
+    selected: pa.Table
 
 
 def content(rows: int, seed: int) -> Content:
@@ -59,9 +60,7 @@ def content(rows: int, seed: int) -> Content:
     number = max(1, rows // PER_QUERY)
     query_ids = pa.array([f"q{i:06d}" for i in range(number)])
     doc_ids = pa.array([f"d{i:06d}" for i in range(2 * number)])
-    query = np.repeat(np.arange(number), PER_QUERY)
-    doc = random.integers(0, len(doc_ids), len(query))
-    ids = {"query_id": query_ids.take(pa.array(query)), "doc_id": doc_ids.take(pa.array(doc))}
+    doc = random.integers(0, len(doc_ids), number * PER_QUERY)
     return Content(
         _texts("doc_id", doc_ids, random).append_column("title", pa.array([""] * len(doc_ids))),
         _texts("query_id", query_ids, random),
@@ -69,7 +68,7 @@ def content(rows: int, seed: int) -> Content:
         _scored(number, random),
         pa.table({"doc_no": np.arange(len(doc_ids), dtype=np.int32), "doc_id": doc_ids}),
         _decisions(number, random),
-        _triplets(ids, doc_ids, random),
+        _selected(query_ids, doc_ids, doc, random),
     )
 
 
@@ -130,16 +129,18 @@ def _decisions(queries: int, random: np.random.Generator) -> pa.Table:
     )
 
 
-def _triplets(ids: dict[str, pa.Array], doc_ids: pa.Array, random: np.random.Generator) -> pa.Table:
-    size = len(ids["query_id"])
+def _selected(query_ids: pa.Array, doc_ids: pa.Array, doc: Any, random: np.random.Generator) -> pa.Table:
+    """Returns the triplets: for each query ten positives, each with five of its candidates."""
+    positives = len(doc) // NEGATIVES
+    owner = np.repeat(np.arange(len(query_ids)), PER_QUERY // NEGATIVES)
+    counts = np.full(positives, NEGATIVES)
     return pa.table(
         {
-            "query_id": ids["query_id"],
-            "positive_id": doc_ids.take(pa.array(random.integers(0, len(doc_ids), size))),
-            "negative_id": ids["doc_id"],
-            "positive_score": random.random(size),
-            "negative_score": random.random(size),
-            "rank": (1 + np.arange(size) % 5).astype(np.int32),
+            "query_id": query_ids.take(pa.array(owner)),
+            "positive_id": doc_ids.take(pa.array(random.integers(0, len(doc_ids), positives))),
+            "positive_score": random.random(positives),
+            "doc_nos": as_lists(doc.astype(np.int32), counts),
+            "scores": as_lists(random.random(len(doc)), counts),
         }
     )
 
@@ -169,8 +170,8 @@ def insertion(path: Path, made: Content, decisions: bool, repeat: int) -> float:
             base, run_id=f"{repeat:04d}{decisions:d}" + "x" * 59, name=f"again-{repeat}-{decisions}"
         )
         runs.begin_run(store, run)
-        tables = [made.decisions] if decisions else []
-        seconds = timed(lambda: runs.finish_run(store, run.run_id, tables, [made.triplets]))
+        rows = made.decisions if decisions else made.decisions.slice(0, 0)
+        seconds = timed(lambda: runs.finish_run(store, run.run_id, [(rows, made.selected)]))
         runs.remove_runs(store, [run.name])
     return seconds
 
@@ -215,7 +216,7 @@ def main() -> None:
         made = content(given.rows, given.seed)
         with Database.open(path, create=True) as store:
             run = fill(store, made)
-            runs.finish_run(store, run.run_id, [made.decisions], [made.triplets])
+            runs.finish_run(store, run.run_id, [(made.decisions, made.selected)])
         measure_processes(found, path, given)
         measure_insertion(found, path, made, given)
     found.show()

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -36,18 +35,31 @@ def split_pairs(keys: Int64s) -> tuple[Int32s, Int32s]:
     return (keys >> 32).astype(np.int32), (keys & 0xFFFFFFFF).astype(np.int32)
 
 
+def group_sizes(groups: npt.NDArray[Any]) -> tuple[Int64s, Int64s]:
+    """Returns the first row and the number of rows of each run of equal groups."""
+    if not len(groups):
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    starts = np.concatenate([[0], np.flatnonzero(groups[1:] != groups[:-1]) + 1])
+    return starts, np.diff(starts, append=len(groups))
+
+
 def number_within(groups: npt.NDArray[Any]) -> Int64s:
     """Returns the number of each row within its run of equal groups, from 1."""
-    starts = np.flatnonzero(np.diff(groups, prepend=-1))
-    counts = np.diff(np.append(starts, len(groups)))
+    starts, counts = group_sizes(groups)
     return np.asarray(np.arange(len(groups)) - np.repeat(starts, counts) + 1)
+
+
+def first_within(groups: npt.NDArray[Any], most: int) -> Int64s:
+    """Returns the first `most` rows of each run of equal groups, or all of them if it has fewer."""
+    starts, counts = group_sizes(groups)
+    return joined_ranges(starts, np.minimum(counts, most))
 
 
 def count_within(flags: npt.NDArray[np.bool_], groups: npt.NDArray[Any]) -> Int64s:
     """Returns how many flags are set up to each row within its run of equal groups, the row included."""
     total = np.cumsum(flags)
-    starts = np.flatnonzero(np.diff(groups, prepend=-1))
-    before: Int64s = np.repeat(total[starts] - flags[starts], np.diff(np.append(starts, len(groups))))
+    starts, counts = group_sizes(groups)
+    before: Int64s = np.repeat(total[starts] - flags[starts], counts)
     return np.asarray(total - before)
 
 
@@ -82,31 +94,87 @@ def joined_ranges(starts: Int64s, counts: Int64s) -> Int64s:
 
 def positions(ids: pa.ChunkedArray, known: pa.Array) -> Int32s:
     """Returns each id's position among the ids `known`; -1 if it is null or not among them."""
+    import pyarrow.compute as pc  # 25 ms, and deciding needs none of it
+
     indices = pc.index_in(ids, value_set=known, skip_nulls=True)
     result: Int32s = pc.fill_null(indices, -1).to_numpy().astype(np.int32)
     return result
 
 
+def joined(column: pa.ChunkedArray) -> pa.Array:
+    """Returns a column as one array. `combine_chunks` copies it even if it is one."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def as_numpy(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Returns a column of numbers or booleans as NumPy does, NaN for null; numbers are not copied.
+
+    Arrow's `to_numpy` imports pandas where it is installed, which takes 0.1 s.
+    """
+    array = joined(column) if isinstance(column, pa.ChunkedArray) else column
+    if array.null_count:
+        return np.asarray(array.to_numpy(zero_copy_only=False))
+    data = array.buffers()[1]
+    stop = array.offset + len(array)
+    if data is None or not len(array):
+        return np.zeros(0, dtype=array.type.to_pandas_dtype())
+    if pa.types.is_boolean(array.type):
+        bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=stop, bitorder="little")
+        return bits[array.offset :].view(np.bool_)
+    return np.frombuffer(data, dtype=array.type.to_pandas_dtype(), count=stop)[array.offset :]
+
+
+def as_arrow(values: npt.NDArray[Any]) -> pa.Array:
+    """Returns numbers or booleans as Arrow; numbers are not copied. `pa.array` imports pandas too."""
+    kind, is_flag = pa.from_numpy_dtype(values.dtype), values.dtype == np.bool_
+    data = np.packbits(values, bitorder="little") if is_flag else np.ascontiguousarray(values)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(data)])
+
+
 def flat(lists: pa.ChunkedArray) -> pa.Array:
     """Returns the values of a column of lists, one list after the other."""
-    return lists.combine_chunks().flatten()
+    array = joined(lists)
+    if array.null_count:
+        return array.flatten()
+    # The same as `flatten`, which imports pyarrow.compute.
+    offsets = as_numpy(array.offsets)
+    return array.values.slice(offsets[0], offsets[-1] - offsets[0])
+
+
+def in_order(table: pa.Table, column: str) -> pa.Table:
+    """Returns a table by the numbers in a column; rows of one number stay in order.
+
+    For rows that are stored in that order: looking is faster than sorting, which DuckDB does anyway.
+    """
+    numbers = as_numpy(table[column])
+    if bool(np.all(numbers[1:] >= numbers[:-1])):
+        return table
+    return table.take(pa.array(np.argsort(numbers, kind="stable")))
+
+
+def list_sizes(lists: pa.ChunkedArray) -> Int64s:
+    """Returns the number of values in each list of a column without nulls."""
+    array = joined(lists)
+    offsets: Int64s = as_numpy(array.offsets).astype(np.int64)
+    return offsets[1:] - offsets[:-1]
 
 
 def owners(table: pa.Table, lists: str, owner: str = "query_no") -> Int64s:
     """Returns the value of the column `owner` for each value of a column of lists."""
-    counts = table[lists].combine_chunks().value_lengths().to_numpy()
-    return np.repeat(table[owner].to_numpy().astype(np.int64), counts)
+    return np.repeat(as_numpy(table[owner]).astype(np.int64), list_sizes(table[lists]))
 
 
 def numbered(table: pa.Table, lists: str, step: int, owner: str = "query_no") -> Int64s:
     """Returns, for each value of a column of lists, `step` times its owner plus its number in the list."""
-    counts = table[lists].combine_chunks().value_lengths().to_numpy()
-    first = table[owner].to_numpy().astype(np.int64) * step + 1 - (np.cumsum(counts) - counts)
-    return np.asarray(np.arange(counts.sum()) + np.repeat(first, counts))
+    counts = list_sizes(table[lists])
+    first = as_numpy(table[owner]).astype(np.int64) * step + 1 - (np.cumsum(counts) - counts)
+    numbers = np.repeat(first, counts)
+    numbers += np.arange(len(numbers))
+    return numbers
 
 
 def as_lists(values: Any, counts: npt.NDArray[Any]) -> pa.ListArray:
     """Returns values (an array) as lists of so many each, one after the other."""
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    values = values if isinstance(values, pa.Array) else pa.array(values)
-    return pa.ListArray.from_arrays(pa.array(offsets), values)
+    values = values if isinstance(values, pa.Array) else as_arrow(values)
+    return pa.ListArray.from_arrays(as_arrow(offsets), values)

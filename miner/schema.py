@@ -121,8 +121,8 @@ SCORED = pa.schema(
 
 SELECTED = pa.schema(
     [
-        ("query_id", pa.string()),
-        ("positive_id", pa.string()),
+        ("query_id", Id),
+        ("positive_id", Id),
         ("positive_score", pa.float64()),
         ("doc_nos", pa.list_(pa.int32())),
         ("scores", pa.list_(pa.float64())),

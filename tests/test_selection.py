@@ -35,7 +35,7 @@ def kept_of(rows: list[Row]) -> Kept:
     columns: list[list[object]] = [list(column) for column in zip(*ordered, strict=True)] or [[]] * 5
     return Kept(
         np.array(columns[0], dtype=np.int64),
-        lambda: np.array(columns[1], dtype=np.int64),
+        lambda some: np.array(columns[1], dtype=np.int64)[some],
         np.array(columns[2], dtype=np.float64),
         np.array(columns[3], dtype=np.float64),
         np.array(columns[4], dtype=np.int8),
@@ -256,7 +256,7 @@ def first_draws(
     count = len(scores)
     kept = Kept(
         np.repeat(np.arange(times), count),
-        lambda: np.tile(np.arange(count), times),
+        lambda some: np.tile(np.arange(count), times)[some],
         np.tile(np.array(scores), times),
         np.full(times * count, reference),
         np.zeros(times * count, dtype=np.int8),

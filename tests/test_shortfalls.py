@@ -15,7 +15,7 @@ from miner.mining.pipeline import config_of, decide_again, mine
 from miner.mining.shortfalls import EXCLUDED, FEW_CANDIDATES, NO_SCORED_POSITIVE, UNUSED, shortfalls
 from miner.store import runs
 from miner.store.database import Database
-from miner.store.verdicts import short_queries
+from miner.store.verdicts import Codes
 from tests.stores import make_store
 from tests.test_oracle import encoder
 from tests.test_pipeline import Notes
@@ -48,7 +48,7 @@ def mined(store: Database, **values: Any) -> runs.StoredRun:
 def enough(store: Database, run: runs.StoredRun) -> set[int]:
     """Returns the queries with all their negatives."""
     every = {n for (n,) in store.rows("SELECT query_no FROM positives WHERE evidence = ?", [run.evidence])}
-    return every - set(short_queries(store, run)["query_no"].to_pylist())
+    return every - set(Codes.of(store, run).short(run.negatives).query.tolist())
 
 
 TOO_STRICT: list[dict[str, Any]] = [

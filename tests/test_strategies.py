@@ -230,7 +230,7 @@ def test_easy_ones_are_drawn_evenly_from_all_but_the_hardest() -> None:
     times, count = 8000, 9
     kept = Kept(
         np.repeat(np.arange(times), count),
-        lambda: np.tile(np.arange(count), times),
+        lambda some: np.tile(np.arange(count), times)[some],
         np.tile(-np.arange(count, dtype=np.float64), times),
         np.zeros(times * count),
         np.zeros(times * count, dtype=np.int8),

@@ -57,19 +57,22 @@ TRIPLETS = [
 ]
 
 
+NO_DECISIONS = pa.table({"query_no": pa.array([], pa.int32()), "codes": pa.array([], pa.list_(pa.int16()))})
+
+
 def add_run(store: Database, name: str, triplets: list[tuple[Any, ...]], **changes: Any) -> None:
     """Enters a finished run with these triplets."""
     run = make_run(name, **{"negatives": 3, "inputs": content_hashes(store, "train"), **changes})
     begin_run(store, run)
     if not triplets:
-        finish_run(store, run.run_id, [], [])
+        finish_run(store, run.run_id, [])
         return
     known = store.table("SELECT doc_no, doc_id FROM pool_documents WHERE evidence = ?", [run.evidence])
     ids = sorted({*known["doc_id"].to_pylist(), *(row[2] for row in triplets)})
     store.execute("DELETE FROM pool_documents WHERE evidence = ?", [run.evidence])
     numbers = pa.table({"doc_no": pa.array(range(len(ids)), pa.int32()), "doc_id": ids})
     store.insert("pool_documents", numbers, evidence=run.evidence)
-    finish_run(store, run.run_id, [], [selected_of(triplets, ids)])
+    finish_run(store, run.run_id, [(NO_DECISIONS, selected_of(triplets, ids))])
 
 
 @pytest.fixture

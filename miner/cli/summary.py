@@ -15,19 +15,20 @@ from miner.store.database import Database
 from miner.store.models import model_names
 from miner.store.runs import StoredRun
 from miner.store.triplets import triplet_count
-from miner.store.verdicts import has_several_positives, negative_counts, reason_counts
+from miner.store.verdicts import Codes, has_several_positives
 
 
 def summarise(store: Database, run: StoredRun) -> None:
     """Writes to stderr: triplets, rules in force, candidates by reason, shortfalls, and the next commands."""
-    counts = reason_counts(store, run)
+    codes = Codes.of(store, run)
+    counts = codes.reasons()
     total = sum(counts.values())
     by = " + ".join(model_names(store, run))
     triplets = counted(triplet_count(store, run), "triplet")
     lines = [f"run {run.name}: {triplets} of split {run.split}, by {by}"]
     lines.append(f"  {in_force(config_of(run))}")
     lines += [f"  {number:>10,}  {percent(number / total):>7}  {reason}" for reason, number in counts.items()]
-    lines += _shortfalls(store, run)
+    lines += _shortfalls(store, run, codes)
     path, name = quote(str(store.path)), quote(run.name)
     explain = f"miner explain {path} QUERY_ID"
     audit = f"; miner audit {path} --run {name}" if has_several_positives(store, run) else ""
@@ -37,9 +38,9 @@ def summarise(store: Database, run: StoredRun) -> None:
         click.echo(printable(line), err=True)
 
 
-def _shortfalls(store: Database, run: StoredRun) -> list[str]:
+def _shortfalls(store: Database, run: StoredRun, codes: Codes) -> list[str]:
     """Returns how many queries got fewer negatives than requested, why, and which settings give more."""
-    numbers = negative_counts(store, run)
+    numbers = codes.negative_counts()
     wanted, queries, without = run.negatives, sum(numbers.values()), numbers.get(0, 0)
     fewer = sum(number for negatives, number in numbers.items() if 0 < negatives < wanted)
     if not without + fewer:
@@ -50,5 +51,5 @@ def _shortfalls(store: Database, run: StoredRun) -> list[str]:
     parts += [counted(without, "has none and is", "have none and are") + " not trained on"] * bool(without)
     return [
         f"  {', '.join(parts)}; view shortfalls lists them",
-        *(f"  {why}" for why in shortfalls(store, run)),
+        *(f"  {why}" for why in shortfalls(store, run, codes)),
     ]

@@ -128,7 +128,7 @@ class Rounds:
         for _, decision in decide_each(self._store, self._run, [self._config], queries=queries, given=given):
             table = decision.selected
             enough = table["doc_nos"].combine_chunks().value_lengths().to_numpy() >= self._run.negatives
-            owner = self._numbers[pc.index_in(table["query_id"], self._ids).to_numpy()]
+            owner = self._numbers[pc.index_in(table["query_id"].cast(pa.string()), self._ids).to_numpy()]
             complete += np.bincount(owner[enough], minlength=len(complete))
         short = some[complete[some] < self._wanted(given)[some]]
         self._size[short] *= 2

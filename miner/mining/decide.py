@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.arrays import as_lists, joined_ranges
-from miner.engine.work import ordered_map, worker_count
+from miner.arrays import as_arrow, as_lists, as_numpy, group_sizes, joined, joined_ranges
+from miner.engine.work import ordered_map
 from miner.errors import UsageError, listed, near, shown
 from miner.mining import rules as ruling
 from miner.mining.config import MiningConfig, Rules
@@ -31,8 +31,11 @@ Hashes = npt.NDArray[np.uint64]
 
 _ROWS = 4_000_000
 """Candidates that are read at once; this limits memory."""
-_SLICE = 131_072
-"""Candidates that one worker decides at once."""
+_SLICE = 262_144
+"""Candidates that are decided at once."""
+
+_IS_TOO_HIGH = np.isin([*range(len(Reason)), ruling.KEPT], ruling.TOO_HIGH)
+"""By code: whether it is that of a rule against high scores. The last one is KEPT, which is -1."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,13 @@ class Positives:
     @cached_property
     def owner(self) -> Ints:
         """Each positive's query number."""
-        owner: Ints = self.table["query_no"].to_numpy().astype(np.int64)
+        owner: Ints = as_numpy(self.table["query_no"]).astype(np.int64)
         return owner
 
     @cached_property
     def score(self) -> Floats:
         """Each positive's deciding score; NaN if it is not finite."""
-        return np.asarray(self.table["score"].to_numpy(), dtype=np.float64)
+        return np.asarray(as_numpy(self.table["score"]), dtype=np.float64)
 
     @cached_property
     def scored(self) -> Positives:
@@ -96,6 +99,14 @@ class Positives:
         hashes[numbers] = _hashes(self.table["query_id"].take(pa.array(first)).to_pylist())
         return hashes
 
+    @cached_property
+    def _ids(self) -> dict[str, pa.Array]:
+        return {name: joined(self.table[name]) for name in ("query_id", "doc_id")}
+
+    def ids(self, name: str, rows: Ints) -> pa.DictionaryArray:
+        """Returns some rows of `query_id` or `doc_id`."""
+        return pa.DictionaryArray.from_arrays(as_arrow(rows.astype(np.int32)), self._ids[name])
+
     @property
     def queries(self) -> int:
         """One more than the largest query number."""
@@ -103,10 +114,15 @@ class Positives:
             return self.numbered
         return int(self.owner[-1]) + 1 if len(self.owner) else 0
 
+    @cached_property
+    def _starts(self) -> Ints:
+        """The row of the first positive of each query, by number, and the number of rows."""
+        return np.searchsorted(self.owner, np.arange(self.queries + 1))
+
     def of(self, query: Ints) -> tuple[Ints, Ints]:
         """Returns the row of each query's first positive, and the number of its positives."""
-        starts = np.searchsorted(self.owner, query, side="left")
-        return starts, np.searchsorted(self.owner, query, side="right") - starts
+        starts = self._starts[query]
+        return starts, self._starts[query + 1] - starts
 
     @cached_property
     def best(self) -> Ints:
@@ -130,7 +146,7 @@ class Documents:
     def of(cls, store: Database, evidence: str) -> Documents:
         """Returns those of a set of evidence."""
         table = stored.pool_documents(store, evidence)
-        return cls(table["doc_no"].to_numpy().astype(np.int64), table["doc_id"].combine_chunks())
+        return cls(as_numpy(table["doc_no"]).astype(np.int64), joined(table["doc_id"]))
 
     @cached_property
     def _index_of(self) -> Ints:
@@ -144,7 +160,7 @@ class Documents:
 
     def indices(self, candidates: pa.Table) -> Ints:
         """Returns the index among these documents of each candidate's document."""
-        return self.indices_of(candidates["doc_no"].to_numpy())
+        return self.indices_of(as_numpy(candidates["doc_no"]))
 
     def ids_of(self, candidates: pa.Table) -> pa.ChunkedArray:
         """Returns the id of each candidate's document, dictionary-encoded."""
@@ -209,33 +225,25 @@ def decide_each(
     positives = Positives(stored.scored_positives(store, run, scorer, others, given))
     documents = Documents.of(store, run.evidence)
     deciders = [Decider(positives, documents, config, run.scorers) for config in configs]
-    some = {"queries": queries, "given": given}
-    for candidates in candidate_pieces(store, run, scorer, positives.queries, others, ranks, **some):
-        for number, decider in enumerate(deciders):
-            for decision in decider.decide(candidates):
-                yield number, decision
-
-
-def candidate_pieces(
-    store: Database,
-    run: StoredRun,
-    scorer: Scorer,
-    numbered: int,
-    others: Sequence[Scorer] = (),
-    ranks: bool = True,
-    **some: Any,
-) -> Iterator[pa.Table]:
-    """Yields the candidates as `stored.scored_candidates`, of whole queries, a few million at a time.
-
-    `numbered` is one more than the largest query number; `some` are further arguments of that function.
-    """
-    per_query = stored.candidate_count(store, run.evidence) // max(1, numbered) + 1
+    per_query = stored.candidate_count(store, run.evidence) // max(1, positives.queries) + 1
     step = max(1, _ROWS // per_query)
-    for first in range(0, numbered, step):
-        numbers = range(first, first + step)
-        yield stored.scored_candidates(
-            store, run, scorer, numbers=numbers, others=others, ranks=ranks, **some
-        )
+    more: dict[str, Any] = {"queries": queries, "others": others, "ranks": ranks, "given": given}
+
+    def decided(part: stored.CandidateLists) -> list[Decision]:
+        """Returns the decision of each configuration."""
+        rows = part.rows()
+        return [decider.decide_slice(rows) for decider in deciders]
+
+    def parts() -> Iterator[stored.CandidateLists]:
+        """Reads the candidates of whole queries, a few million at a time, and yields them in slices."""
+        for first in range(0, positives.queries, step):
+            numbers = range(first, first + step)
+            yield from stored.candidate_lists(store, run, scorer, numbers=numbers, **more).slices(_SLICE)
+
+    # One thread: it decides while the caller writes what was decided last. Two would only wait for each
+    # other, as they run Python most of the time. And what a document cap drops depends on earlier slices.
+    for decisions in ordered_map(decided, parts(), 1):
+        yield from enumerate(decisions)
 
 
 def _needs_ranks(config: MiningConfig) -> bool:
@@ -266,7 +274,7 @@ class Agreement:
         if positives.stand_in is not None:
             own = ~positives.stand_in
         for scorer in scorers:
-            score = np.asarray(positives.table[stored.score_of(scorer)].to_numpy(), dtype=np.float64)
+            score = np.asarray(as_numpy(positives.table[stored.score_of(scorer)]), dtype=np.float64)
             known.append(np.sort(score[own & np.isfinite(score)]))
             kind = rules.reference_positive
             references.append(
@@ -276,11 +284,11 @@ class Agreement:
             )
         return cls(scorers, known, references)
 
-    def count(self, candidates: pa.Table, rows: Ints, group: Ints) -> Ints:
+    def count(self, candidates: pa.Table, rows: Ints | slice, group: Ints) -> Ints:
         """Returns how many scorers put each row of the candidates below its group's reference positive."""
-        agreeing = np.zeros(len(rows), dtype=np.int64)
+        agreeing = np.zeros(len(group), dtype=np.int64)
         for scorer, known, reference in zip(self.scorers, self.known, self.references, strict=True):
-            score = np.asarray(candidates[stored.score_of(scorer)].to_numpy(), dtype=np.float64)[rows]
+            score = np.asarray(as_numpy(candidates[stored.score_of(scorer)]), dtype=np.float64)[rows]
             both = np.isfinite(score) & np.isfinite(reference[group])
             lower = ruling.distribution(known, score) < ruling.distribution(known, reference[group])
             agreeing += both & lower
@@ -308,20 +316,18 @@ class Decider:
 
     def decide(self, candidates: pa.Table) -> Iterator[Decision]:
         """Yields the decisions over more candidates (`stored.scored_candidates`), slice by slice."""
-        # A document cap depends on what earlier slices selected, so slices then run one after the other.
-        workers = worker_count() if self._config.selection.document_cap is None else 1
+        return map(self.decide_slice, _slices(candidates))
 
-        def _decide(part: pa.Table) -> Decision:
-            known = self._positives, self._documents, self._reference, self._median
-            rest = self._config, self._quotas, self._unknown, self._agreement
-            return _Slice(part, *known, *rest).decide(self._served)
-
-        yield from ordered_map(_decide, _slices(candidates), workers)
+    def decide_slice(self, candidates: pa.Table) -> Decision:
+        """Returns the decision over more candidates; the memory for this is many times theirs."""
+        known = self._positives, self._documents, self._reference, self._median
+        rest = self._config, self._quotas, self._unknown, self._agreement
+        return _Slice(candidates, *known, *rest).decide(self._served)
 
 
 def _slices(candidates: pa.Table) -> Iterator[pa.Table]:
     """Yields the candidates in slices of whole queries."""
-    numbers = candidates["candidate"].to_numpy()
+    numbers = as_numpy(candidates["candidate"])
     first = numbers[::_SLICE] // CANDIDATES_PER_QUERY * CANDIDATES_PER_QUERY
     cuts = np.unique(np.append(np.searchsorted(numbers, first), len(numbers))).tolist()
     for start, stop in pairwise(cuts):
@@ -349,123 +355,146 @@ class _Slice:
 
     @cached_property
     def _query(self) -> Ints:
-        candidate: Ints = self.candidates["candidate"].to_numpy()
-        return candidate // CANDIDATES_PER_QUERY
+        return as_numpy(self.candidates["candidate"]) // CANDIDATES_PER_QUERY
+
+    @cached_property
+    def _sizes(self) -> tuple[Ints, Ints]:
+        """The first candidate of each query, and the number of its candidates."""
+        return group_sizes(self._query)
 
     @cached_property
     def _score(self) -> Floats:
-        return np.asarray(self.candidates["score"].to_numpy(), dtype=np.float64)
+        return np.asarray(as_numpy(self.candidates["score"]), dtype=np.float64)
 
-    @cached_property
-    def _doc(self) -> Ints:
-        return self.documents.indices(self.candidates)
+    def _doc(self, rows: Ints) -> Ints:
+        return self.documents.indices_of(as_numpy(self.candidates["doc_no"])[rows])
+
+    def _by_query(self, values: Floats) -> Floats:
+        """Returns each candidate's value of those by query number."""
+        starts, counts = self._sizes
+        return np.repeat(values[self._query[starts]], counts)
 
     def decide(self, served: Ints) -> Decision:
         """Returns the decision; with a document cap, adds to the counts in `served`."""
-        codes: ruling.Codes = self.candidates["exclusion"].to_numpy().astype(np.int16)
+        codes: ruling.Codes = as_numpy(self.candidates["exclusion"]).astype(np.int16)
+        median = self._by_query(self.median)
+        self._drop_unscored(codes, median)
         free = codes == ruling.KEPT
-        if self.candidates["score"].null_count:
-            codes[free & self.candidates["score"].is_null().to_numpy()] = CODES[self.unknown]
-            free = codes == ruling.KEPT
-        codes[free & self._not_scored()] = CODES[Reason.NOT_SCORED]
-        rows, group, reference = self._units(np.flatnonzero(codes == ruling.KEPT))
-        best_rank = self._ranks("best_rank")[rows]
-        judged = self.candidates["judged_negative"].to_numpy()
+        each = self.config.rules.reference_positive == "each"
+        rows: Ints | slice = slice(None)
+        group, reference = self._query, self._by_query(self.reference)
+        if each:
+            rows, group = self._per_positive(np.flatnonzero(free))
+            free, reference = free[rows], self.positives.score[group]
+        judged = as_numpy(self.candidates["judged_negative"])[rows]
         agreeing = None if self.agreement is None else self.agreement.count(self.candidates, rows, group)
-        scored = ruling.Scored(self._score[rows], reference, best_rank, judged[rows], agreeing)
+        best_rank = self._ranks("best_rank", rows, len(group))
+        scored = ruling.Scored(self._score[rows], reference, best_rank, judged, agreeing)
         ruled = ruling.apply(self.config.rules, scored, self.positives.sorted_scores)
-        passed = np.flatnonzero(ruled == ruling.KEPT)
-        kept = self._kept(rows[passed], group[passed], reference[passed])
+        passed = np.flatnonzero(free & (ruled == ruling.KEPT))
+        candidate = rows[passed] if isinstance(rows, np.ndarray) else passed
+        kept = self._kept(candidate, group[passed], reference[passed])
         chosen, slots = select(kept, self.config.selection, served, self.quotas)
-        ruled[passed[slots < 0]] = ruling.REASONS.index(Reason.DOCUMENT_CAP)
-        suspected = np.isin(ruled, ruling.TOO_HIGH) & (scored.score > self.median[self._query[rows]])
-        # A candidate is kept if any of its groups keeps it, else it has the reason of the last group.
-        codes[rows[ruled != ruling.KEPT]] = ruled[ruled != ruling.KEPT]
-        codes[rows[ruled == ruling.KEPT]] = ruling.KEPT
+        if self.config.selection.document_cap is not None:
+            ruled[passed[slots < 0]] = ruling.REASONS.index(Reason.DOCUMENT_CAP)
+        suspected = free & _IS_TOO_HIGH[ruled] & (scored.score > median[rows])
+        if isinstance(rows, np.ndarray):
+            _merge(codes, rows, ruled, suspected)
+        else:
+            np.copyto(codes, ruled, where=free)
+            codes[suspected] += SUSPECTED
         return Decision(
-            self._decisions(codes, rows[suspected], rows[passed], slots),
-            self._selected(rows[passed[chosen]], kept.group[chosen], slots[chosen]),
+            self._decisions(codes, candidate[chosen], slots[chosen]),
+            self._selected(candidate[chosen], kept.group[chosen]),
         )
 
-    def _not_scored(self) -> npt.NDArray[np.bool_]:
-        """Which candidates, or all positives of their query, have no finite score."""
-        unscored = ~np.isfinite(self._score)
-        nothing_to_compare = np.isnan(self.median)
-        return unscored | nothing_to_compare[self._query] if nothing_to_compare.any() else unscored
+    def _drop_unscored(self, codes: ruling.Codes, median: Floats) -> None:
+        """Gives a code to the candidates that have no finite score, or whose positives have none."""
+        if self.candidates["score"].null_count:
+            null = self.candidates["score"].is_null().to_numpy()
+            codes[null & (codes == ruling.KEPT)] = CODES[self.unknown]
+        unscored = ~np.isfinite(self._score) | np.isnan(median)
+        if unscored.any():
+            codes[unscored & (codes == ruling.KEPT)] = CODES[Reason.NOT_SCORED]
 
-    def _units(self, rows: Ints) -> tuple[Ints, Ints, Floats]:
-        """Returns rows of candidates, the group of each, and the score of its reference positive.
+    def _per_positive(self, rows: Ints) -> tuple[Ints, Ints]:
+        """Returns each candidate in `rows` once per positive of its query, and that positive; by positive.
 
-        A group is a query. With `reference_positive=each` it is one positive: a candidate then appears once
-        for each positive of its query.
+        With `reference_positive=each` a group is a positive, otherwise it is a query.
         """
-        query = self._query[rows]
-        if self.config.rules.reference_positive != "each":
-            return rows, query, self.reference[query]
-        starts, counts = self.positives.of(query)
+        starts, counts = self.positives.of(self._query[rows])
         group = joined_ranges(starts, counts)
         order = np.argsort(group, kind="stable")
-        rows, group = np.repeat(rows, counts)[order], group[order]
-        return rows, group, self.positives.score[group]
+        return np.repeat(rows, counts)[order], group[order]
 
     def _kept(self, rows: Ints, group: Ints, reference: Floats) -> Kept:
-        scorer = self._ranks("best_scorer")
         key = np.zeros(len(rows), dtype=np.uint64)
         if self.config.selection.strategy != "top":
             key = self._keys[rows]
-        return Kept(group, lambda: self._doc[rows], self._score[rows], reference, scorer[rows], key)
+        scorer = self._ranks("best_scorer", rows, len(rows))
+        return Kept(group, lambda some: self._doc(rows[some]), self._score[rows], reference, scorer, key)
 
-    def _ranks(self, name: str) -> Ints:
-        """Returns a column of ranks; ones if no setting depends on it and it was not read."""
+    def _ranks(self, name: str, rows: Ints | slice, number: int) -> Ints:
+        """Returns some rows of a column of ranks; ones if no setting depends on it and it was not read."""
         if name not in self.candidates.column_names:
-            return np.ones(len(self.candidates), dtype=np.int64)
-        return np.asarray(self.candidates[name].to_numpy(), dtype=np.int64)
+            return np.broadcast_to(np.int64(1), number)
+        return as_numpy(self.candidates[name])[rows].astype(np.int64)
 
     @cached_property
     def _keys(self) -> Hashes:
         """A hash of each candidate's query and document ids."""
-        document = self.documents.hashes[self._doc] * np.uint64(0x9E3779B97F4A7C15)
+        document = self.documents.hashes[self.documents.indices(self.candidates)] * np.uint64(
+            0x9E3779B97F4A7C15
+        )
         return self.positives.hashes[self._query] ^ document
 
-    def _decisions(self, codes: ruling.Codes, suspected: Ints, passed: Ints, slots: Ints) -> pa.Table:
+    def _decisions(self, codes: ruling.Codes, chosen: Ints, slots: Ints) -> pa.Table:
         """One row per query, its candidates by fused rank: four times faster than one row per candidate."""
-        codes[suspected[codes[suspected] != ruling.KEPT]] += SUSPECTED
-        chosen = slots > 0
         # A candidate selected for several positives (`reference_positive=each`) gets its smallest slot.
-        codes[passed[chosen]] = np.iinfo(np.int16).min
-        np.maximum.at(codes, passed[chosen], (ruling.KEPT - slots[chosen]).astype(np.int16))
-        starts = np.flatnonzero(np.diff(self._query, prepend=-1))
-        offsets = pa.array(np.append(starts, len(codes)), pa.int32())
+        codes[chosen] = np.iinfo(np.int16).min
+        np.maximum.at(codes, chosen, (ruling.KEPT - slots).astype(np.int16))
+        starts, counts = self._sizes
         return pa.table(
             {
-                "query_no": self._query[starts].astype(np.int32),
-                "codes": pa.ListArray.from_arrays(offsets, pa.array(codes)),
+                "query_no": as_arrow(self._query[starts].astype(np.int32)),
+                "codes": as_lists(codes, counts),
             }
         )
 
-    def _selected(self, rows: Ints, group: Ints, slots: Ints) -> pa.Table:
-        """Every positive with its negatives, by query and positive; the negatives by slot."""
+    def _selected(self, rows: Ints, group: Ints) -> pa.Table:
+        """Every positive with its negatives, by query and positive; the rows are by group and slot."""
+        first, counts = group_sizes(group)
+        owner = group[first]
         if self.config.rules.reference_positive == "each":
-            positive, times = group, np.ones(len(rows), dtype=np.int64)
+            positive = owner
         elif self.config.selection.positives == "best":
-            positive, times = self.positives.best[group], np.ones(len(rows), dtype=np.int64)
+            positive = self.positives.best[owner]
         else:
-            starts, times = self.positives.of(group)
+            starts, times = self.positives.of(owner)
             positive = joined_ranges(starts, times)
-        rows, slots = np.repeat(rows, times), np.repeat(slots, times)
-        order = np.lexsort((slots, positive))
-        rows, positive = rows[order], positive[order]
-        owners, counts = np.unique(positive, return_counts=True)
-        table = self.positives.table
+            first, counts = np.repeat(first, times), np.repeat(counts, times)
+        rows = rows[joined_ranges(first, counts)]
         return pa.table(
             {
-                "query_id": table["query_id"].take(pa.array(owners)),
-                "positive_id": table["doc_id"].take(pa.array(owners)),
-                "positive_score": self.positives.score[owners],
-                "doc_nos": as_lists(self.candidates["doc_no"].to_numpy()[rows], counts),
+                "query_id": self.positives.ids("query_id", positive),
+                "positive_id": self.positives.ids("doc_id", positive),
+                "positive_score": as_arrow(self.positives.score[positive]),
+                "doc_nos": as_lists(as_numpy(self.candidates["doc_no"])[rows], counts),
                 "scores": as_lists(self._score[rows], counts),
             }
         )
+
+
+def _merge(codes: ruling.Codes, rows: Ints, ruled: ruling.Codes, suspected: npt.NDArray[np.bool_]) -> None:
+    """Gives each candidate in `rows` one code for those of its groups.
+
+    It is kept if any of its groups keeps it, else it has the reason of the last group.
+    """
+    dropped = ruled != ruling.KEPT
+    codes[rows[dropped]] = ruled[dropped]
+    codes[rows[~dropped]] = ruling.KEPT
+    high = rows[suspected]
+    codes[high[codes[high] != ruling.KEPT]] += SUSPECTED
 
 
 def _hashes(ids: list[str]) -> Hashes:

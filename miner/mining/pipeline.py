@@ -11,23 +11,18 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from miner.collection.collection import Collection
-from miner.collection.exclusion import Exclusions
 from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, UsageError, counted, listed, near, numbers, printable, shown
-from miner.mining.adaptive import ends_of_rounds, note_reach
 from miner.mining.config import MiningConfig, require_used
 from miner.mining.decide import decide, deciding_scorer
 from miner.mining.diff import changes
-from miner.mining.evidence import Searches, evidence_stage, gather
 from miner.mining.selection import quotas
 from miner.mining.unscored import unscored_note
 from miner.models.constant import same_score
 from miner.ranges import NO_VALUE
 from miner.recipe import as_text
-from miner.retrieval.search import search, search_stage
 from miner.store import corpus, runs
 from miner.store.database import Database
 from miner.store.evidence import score_facts
@@ -36,6 +31,9 @@ from miner.store.models import record_model, shown_scorer
 from miner.store.runs import LONGEST, StoredRun
 from miner.store.scorers import BM25, Scorer
 from miner.text import fingerprint
+
+if TYPE_CHECKING:
+    from miner.collection.collection import Collection
 
 DECIDE_CODE = 4
 """Raised if the same evidence and rules give other triplets than before."""
@@ -58,8 +56,13 @@ def mine(
     split without positives, or a name that another run has or that is not printable, and ModelError for a
     model that cannot be used.
     """
-    from miner.mining.scorers import open_scorers  # decide_again needs neither, and they load slowly
+    from miner.collection.collection import Collection  # decide_again needs none of them: they load slowly
+    from miner.collection.exclusion import Exclusions
+    from miner.mining.adaptive import ends_of_rounds
+    from miner.mining.evidence import Searches, evidence_stage, gather
+    from miner.mining.scorers import open_scorers
     from miner.mining.scoring import Reranking, reranking_stage
+    from miner.retrieval.search import search, search_stage
 
     _require_printable(name)
     require_used(config.selection)
@@ -84,8 +87,8 @@ def mine(
         inputs["rounds"] = rounds
     reranking = reranking_stage(collection, evidence.key, scorers, config, rounds)
     over = _Over(evidence.key, reranking.key if reranking else None, scorers, decider)
-    described = _described(store, config, inputs, over, name)
-    with _entered(store, described, progress) as run:
+    described = _described(previous, config, inputs, over, name)
+    with _entered(store, previous, described, progress) as run:
         if run.status == "done":
             progress.note(f"run {run.name} is already finished; there is nothing to do")
             _note_scores(store, run, progress)
@@ -122,15 +125,17 @@ def decide_again(
     _require_same_search(store, run, config)
     require_used(config.selection, run.config["selection"])
     decider = deciding_scorer(run.scorers, config).number
-    described = _described(
-        store, config, run.inputs, _Over(run.evidence, run.reranking, run.scorers, decider), name
-    )
-    with _entered(store, described, progress) as again:
+    previous = runs.runs(store)
+    over = _Over(run.evidence, run.reranking, run.scorers, decider)
+    described = _described(previous, config, run.inputs, over, name)
+    with _entered(store, previous, described, progress) as again:
         if again.status == "done":
             progress.note(f"run {again.name} is already finished; there is nothing to do")
             _note_scores(store, again, progress)
             return again
         if config.selection.strategy != "top":
+            from miner.mining.adaptive import note_reach
+
             note_reach(run, progress)
         return _decide(store, again, config, progress)
 
@@ -165,8 +170,8 @@ def _written(key: str, value: object) -> list[str]:
 
 def _decide(store: Database, run: StoredRun, config: MiningConfig, progress: Progress) -> StoredRun:
     _note_scores(store, run, progress)
-    decided = list(decide(store, run, config))
-    runs.finish_run(store, run.run_id, [d.decisions for d in decided], [d.selected for d in decided])
+    decided = decide(store, run, config)
+    runs.finish_run(store, run.run_id, ((one.decisions, one.selected) for one in decided))
     return runs.find_run(store, run.name)
 
 
@@ -211,13 +216,17 @@ class _Over:
 
 
 def _described(
-    store: Database, config: MiningConfig, inputs: Mapping[str, Any], over: _Over, name: str | None
+    known: Sequence[StoredRun],
+    config: MiningConfig,
+    inputs: Mapping[str, Any],
+    over: _Over,
+    name: str | None,
 ) -> StoredRun:
+    """Returns the run that these settings describe; `known` are all runs of the store."""
     settings = canonical(config)
     over_keys = {"evidence": over.evidence, "reranking": over.reranking}
     identity = {"config": settings, "inputs": inputs, **over_keys, "code": DECIDE_CODE}
     run_id, unnamed = (fingerprint({**identity, "name": one})[:KEY] for one in (name, None))
-    known = runs.runs(store)
     if any((other.run_id, other.name) == (unnamed, name) for other in known):
         run_id = unnamed  # the given name is the one that it got by default
     return StoredRun(
@@ -245,13 +254,15 @@ def _versions() -> dict[str, str]:
 
 
 @contextmanager
-def _entered(store: Database, run: StoredRun, progress: Progress) -> Iterator[StoredRun]:
+def _entered(
+    store: Database, stored: Sequence[StoredRun], run: StoredRun, progress: Progress
+) -> Iterator[StoredRun]:
     """Yields the stored run with this run_id, or stores this one; another run must not have its name.
 
     An unfinished run with the same name and other settings is replaced; the results of its searches stay.
     After an error, a run that was stored here is removed; after a kill it stays and can be continued.
     """
-    known = {one.run_id: one for one in runs.runs(store)}
+    known = {one.run_id: one for one in stored}
     if run.run_id in known:
         yield known[run.run_id]
         return

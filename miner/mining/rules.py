@@ -127,9 +127,9 @@ Bound = Callable[[Floats], Floats]
 
 def _active(rules: Rules, positives: Floats) -> list[tuple[Reason, Drops]]:
     """The rules in force, in the order in which they are applied."""
-    active: list[tuple[Reason, Drops]] = [
-        (Reason.RANK_WINDOW, lambda rows: outside_window(rules, rows.best_rank))
-    ]
+    active: list[tuple[Reason, Drops]] = []
+    if rules.skip_top or rules.max_rank is not None:
+        active.append((Reason.RANK_WINDOW, lambda rows: outside_window(rules, rows.best_rank)))
     bounds = _bounds(rules, positives)
     if (bound := bounds.pop(Reason.MAX_SCORE, None)) is not None:
         active.append((Reason.MAX_SCORE, _above(bound)))

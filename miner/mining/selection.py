@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from miner.arrays import number_within
+from miner.arrays import first_within, number_within
 from miner.errors import UsageError, listed, near, shown
 from miner.mining.config import Selection, parse_quota
 from miner.store.scorers import Scorer
@@ -34,8 +34,8 @@ class Kept:
 
     group: Ints
     """The query of each, or with `reference_positive=each` the positive."""
-    docs: Callable[[], Ints]
-    """Returns `doc`; called only if something depends on it."""
+    docs: Callable[[Ints], Ints]
+    """Returns `doc` of some rows; called only for rows that something depends on."""
     score: Floats
     reference: Floats
     scorer: npt.NDArray[np.integer]
@@ -46,7 +46,7 @@ class Kept:
     @cached_property
     def doc(self) -> Ints:
         """The document's position in the order of ids; ties go to the smaller one."""
-        return self.docs()
+        return self.docs(np.arange(len(self.group)))
 
 
 def quotas(config: Selection, scorers: Sequence[Scorer]) -> dict[int, int]:
@@ -193,12 +193,12 @@ def _uniform(key: npt.NDArray[np.uint64], seed: int) -> Floats:
 
 def _sorted_rows(kept: Kept, preference: Floats) -> Ints:
     """Rows by group, then preference, then document. Often they are in this order already."""
-    same = kept.group[1:] == kept.group[:-1]
-    rising = same & (preference[1:] >= preference[:-1])
-    if not rising.any():
+    tied = np.flatnonzero(preference[1:] >= preference[:-1])
+    tied = tied[kept.group[tied + 1] == kept.group[tied]]
+    if not len(tied):
         return np.arange(len(preference))
-    tied = np.flatnonzero(rising)
-    if np.all(preference[tied + 1] == preference[tied]) and np.all(kept.doc[tied + 1] > kept.doc[tied]):
+    is_equal = preference[tied + 1] == preference[tied]
+    if np.all(is_equal) and np.all(kept.docs(tied + 1) > kept.docs(tied)):
         return np.arange(len(preference))
     return np.lexsort((kept.doc, -preference, kept.group))
 
@@ -208,14 +208,14 @@ def _chosen(kept: Kept, passes: Sequence[Pass], quotas: Mapping[int, int]) -> In
     if len(passes) == 1:
         rows, most = passes[0]
         rows = _within_quota(kept, rows, quotas)
-        return rows[number_within(kept.group[rows]) <= most]
+        return rows[first_within(kept.group[rows], most)]
     taken = np.zeros(len(kept.group), dtype=np.bool_)
     for rows, most in passes:
         # What earlier passes took comes first, so that it counts against quotas and the number wanted.
         before = np.flatnonzero(taken)
         rows = np.concatenate([before, rows[~taken[rows]]])
         rows = _within_quota(kept, rows[np.argsort(kept.group[rows], kind="stable")], quotas)
-        taken[rows[number_within(kept.group[rows]) <= most]] = True
+        taken[rows[first_within(kept.group[rows], most)]] = True
     return np.flatnonzero(taken)
 
 

@@ -9,9 +9,8 @@ from math import ceil, floor, log10
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from miner.arrays import number_within
+from miner.arrays import as_numpy, number_within
 from miner.errors import counted
 from miner.mining import rules as ruling
 from miner.mining.config import RULES, MiningConfig, Rules
@@ -25,7 +24,7 @@ from miner.store.corpus import counts
 from miner.store.database import Database
 from miner.store.runs import LONGEST, StoredRun
 from miner.store.scorers import DENSE, IMPORTED
-from miner.store.verdicts import short_queries
+from miner.store.verdicts import Codes
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -70,17 +69,18 @@ class Shortfall:
         return self.hint
 
 
-def shortfalls(store: Database, run: StoredRun) -> list[Shortfall]:
+def shortfalls(store: Database, run: StoredRun, codes: Codes | None = None) -> list[Shortfall]:
     """Returns the main causes for which queries of a run got too few negatives, the most frequent first.
 
-    The cause of a query is the most frequent reason of its candidates. No model runs.
+    The cause of a query is the most frequent reason of its candidates. No model runs. `codes` are those of
+    the run, for a caller that has them.
     """
-    table = short_queries(store, run)
-    if not table.num_rows:
+    found = (codes or Codes.of(store, run)).short(run.negatives)
+    if not len(found.query):
         return []
-    short = _Short(store, run, config_of(run), table)
+    short = _Short(store, run, config_of(run), found)
     causes = Counter(short.causes)
-    least = _WORTH * table.num_rows
+    least = _WORTH * len(found.query)
     return [
         Shortfall(cause, number, f"{counted(number, 'query', 'queries')}: {short.hint(cause)}")
         for cause, number in sorted(causes.items(), key=lambda one: (-one[1], one[0]))
@@ -100,38 +100,36 @@ def _cause(code: int) -> str:
 class _Short:
     """The queries of a run that got too few negatives."""
 
-    def __init__(self, store: Database, run: StoredRun, config: MiningConfig, table: pa.Table) -> None:
+    def __init__(self, store: Database, run: StoredRun, config: MiningConfig, found: Codes) -> None:
         self._store, self._run, self._config = store, run, config
-        self._numbers: Ints = table["query_no"].to_numpy().astype(np.int64)
-        codes = table["codes"].combine_chunks()
-        self._candidates: Ints = codes.value_lengths().fill_null(0).to_numpy().astype(np.int64)
-        self.causes = self._causes(codes)
+        self._numbers, self._candidates = found.query, found.sizes
+        self._positives = Positives(stored.scored_positives(store, run))
+        self.causes = self._causes(found.codes.astype(np.int64))
         """One per query."""
 
-    def _causes(self, codes: pa.ListArray) -> list[str]:
-        flat = codes.flatten().to_numpy().astype(np.int64)
+    def _causes(self, codes: Ints) -> list[str]:
         owner = np.repeat(np.arange(len(self._candidates)), self._candidates)
         # Codes are small numbers: a table of them spares np.unique's sort of all candidates.
-        lowest = int(flat.min(initial=0))
-        known = (np.flatnonzero(np.bincount(flat - lowest)) + lowest).tolist()
+        lowest = int(codes.min(initial=0))
+        known = (np.flatnonzero(np.bincount(codes - lowest)) + lowest).tolist()
         names = list(dict.fromkeys(map(_cause, known)))
-        column = np.zeros(int(flat.max(initial=0)) - lowest + 1, dtype=np.int64)
+        column = np.zeros(int(codes.max(initial=0)) - lowest + 1, dtype=np.int64)
         for code in known:
             column[code - lowest] = names.index(_cause(code))
         shape = len(self._candidates), max(1, len(names))
-        cells = owner * shape[1] + column[flat - lowest]
+        cells = owner * shape[1] + column[codes - lowest]
         counts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
         if "selected" in names:
             counts[:, names.index("selected")] = 0
         if self._in_rounds and Reason.NOT_RERANKED in names:
             # What was not scored may be the negatives that are missing, however many others were dropped.
             depth = self._config.rerank_depth or CANDIDATES_PER_QUERY
-            unscored = (flat == CODES[Reason.NOT_RERANKED]) & (number_within(owner) <= depth)
+            unscored = (codes == CODES[Reason.NOT_RERANKED]) & (number_within(owner) <= depth)
             column_of = names.index(Reason.NOT_RERANKED)
-            counts[np.bincount(owner[unscored], minlength=shape[0]) > 0, column_of] = len(flat)
+            counts[np.bincount(owner[unscored], minlength=shape[0]) > 0, column_of] = len(codes)
         most = counts.argmax(axis=1).tolist()
         few = self._candidates < self._run.negatives
-        scored = Positives(stored.scored_positives(self._store, self._run)).has_scored[self._numbers]
+        scored = self._positives.has_scored[self._numbers]
         return [
             (FEW_CANDIDATES if one else names[column]) if known else NO_SCORED_POSITIVE
             for known, one, column in zip(scored, few, most, strict=True)
@@ -164,7 +162,8 @@ class _Short:
             agree = "most candidates were dropped by agree, as too few scorers put them low; lower agree"
             return self._deeper_first(agree)
         if cause in RULES:
-            looser = _Looser(self._store, self._run, self._config, cause, self._numbers[of])
+            queries = self._numbers[of]
+            looser = _Looser(self._store, self._run, self._config, cause, queries, self._positives)
             return self._deeper_first(looser.hint())
         if self._run.deciding.kind == IMPORTED:
             ways = other_deciders(self._store, self._run, "their pairs")
@@ -220,19 +219,25 @@ class _Looser:
     """Searches for a value of one rule that gives some queries enough negatives."""
 
     def __init__(
-        self, store: Database, run: StoredRun, config: MiningConfig, rule: str, queries: Ints
+        self,
+        store: Database,
+        run: StoredRun,
+        config: MiningConfig,
+        rule: str,
+        queries: Ints,
+        positives: Positives,
     ) -> None:
         self._run, self._config, self._rule = run, config, rule
         step = max(1, ceil(len(queries) / _SAMPLE))
         self._queries, self._all = queries[::step], step == 1
         self._known: dict[str, tuple[Floats, Floats]] = {}
-        self._positives = Positives(stored.scored_positives(store, run))
+        self._positives = positives
         table = stored.scored_candidates(store, run, queries=self._queries.tolist())
-        self._owner: Ints = table["candidate"].to_numpy() // CANDIDATES_PER_QUERY
-        self._score = np.asarray(table["score"].to_numpy(), dtype=np.float64)
-        self._judged = np.asarray(table["judged_negative"].to_numpy())
-        self._free = np.asarray(table["exclusion"].to_numpy() == FREE)
-        self._rank: Ints = table["best_rank"].to_numpy().astype(np.int64)
+        self._owner: Ints = as_numpy(table["candidate"]) // CANDIDATES_PER_QUERY
+        self._score = np.asarray(as_numpy(table["score"]), dtype=np.float64)
+        self._judged = as_numpy(table["judged_negative"])
+        self._free = np.asarray(as_numpy(table["exclusion"]) == FREE)
+        self._rank: Ints = as_numpy(table["best_rank"]).astype(np.int64)
 
     def hint(self) -> str:
         """Returns the value, the number of queries that it helps, and other settings that help, if any do."""

@@ -122,35 +122,55 @@ def content_hashes(store: Database, split: str) -> dict[str, str]:
     Each is a sum of 128-bit row hashes: it does not depend on the order of rows, but on every row and on how
     often it occurs. A further entry exists if queries are documents of the corpus.
     """
-    hashes = {
-        "documents": _hash(store, "documents", "doc_id, title, text, label", "", []),
-        "queries": queries_hash(store, MINED, split),
-        "judgments": _hash(store, GOLD, "query_id, doc_id, relevance, split", "", []),
-    }
+    hashes = _hashes(
+        store,
+        documents=("documents", "doc_id, title, text, label", "", []),
+        queries=_mined_queries(MINED, split),
+        judgments=(GOLD, "query_id, doc_id, relevance, split", "", []),
+    )
     return hashes | ({IDENTITY: "yes"} if queries_are_documents(store) else {})
 
 
 def queries_hash(store: Database, ids: str, value: str) -> str:
     """Returns the hash of the queries with the ids that the SQL `ids` selects; `value` is its parameter."""
-    return _hash(store, "queries", "query_id, text, label", f"WHERE query_id IN ({ids})", [value])
+    return _hashes(store, queries=_mined_queries(ids, value))["queries"]
 
 
 def text_hashes(store: Database) -> dict[str, str]:
     """Returns a hash of the texts of all documents, and of all queries; computed as in `content_hashes`."""
-    parts = {"documents": "doc_id, title, text", "queries": "query_id, text"}
-    return {name: _hash(store, name, columns, "", []) for name, columns in parts.items()}
+    return _hashes(
+        store,
+        documents=("documents", "doc_id, title, text", "", []),
+        queries=("queries", "query_id, text", "", []),
+    )
 
 
 _LOW = f"{2**64 - 1}::UHUGEINT"
 
 
-def _hash(store: Database, table: str, columns: str, where: str, values: list[str]) -> str:
-    ((rows, upper, lower),) = store.rows(
-        f"""SELECT count(*), sum((number & {_LOW})::HUGEINT), sum((number >> 64)::HUGEINT)
-        FROM (SELECT md5_number(to_json(row({columns}))::VARCHAR) AS number FROM {table} {where})""",
-        values,
-    )
-    return f"{rows}:{((upper or 0) << 64) + (lower or 0):x}"
+_Rows = tuple[str, str, str, list[str]]
+"""Rows to hash: SQL for a table, its columns and a WHERE clause, and the values of that."""
+
+
+def _mined_queries(ids: str, value: str) -> _Rows:
+    return "queries", "query_id, text, label", f"WHERE query_id IN ({ids})", [value]
+
+
+def _hashes(store: Database, **parts: _Rows) -> dict[str, str]:
+    queries = [
+        (
+            f"""SELECT count(*) AS rows, sum((number & {_LOW})::HUGEINT)::VARCHAR AS upper,
+                sum((number >> 64)::HUGEINT)::VARCHAR AS lower
+            FROM (SELECT md5_number(to_json(row({columns}))::VARCHAR) AS number FROM {table} {where})""",
+            values,
+        )
+        for table, columns, where, values in parts.values()
+    ]
+    rows = [one.to_pylist()[0] for one in store.tables(*queries)]
+    return {
+        name: f"{row['rows']}:{(int(row['upper'] or 0) << 64) + int(row['lower'] or 0):x}"
+        for name, row in zip(parts, rows, strict=True)
+    }
 
 
 def counts(store: Database) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +52,8 @@ class Database:
         self.path = path
         self._access = access
         self._lock = lock
+        self._is_changing = False
+        """Whether a transaction is under way."""
 
     @classmethod
     def open(
@@ -134,9 +137,9 @@ class Database:
         Raises StoreError for any other database.
         """
         version = None
-        if self.rows("SELECT 1 FROM duckdb_tables() WHERE table_name = 'meta'"):
-            with suppress(duckdb.BinderException, duckdb.ConversionException):  # some other table `meta`
-                version = next(iter(self.rows("SELECT value FROM meta WHERE key = 'format'")), None)
+        # There is no table `meta`, or it is another one.
+        with suppress(duckdb.CatalogException, duckdb.BinderException, duckdb.ConversionException):
+            version = next(iter(self.rows("SELECT value FROM meta WHERE key = 'format'")), None)
         if version == (str(FORMAT),):
             return True
         if create and self.rows(_OBJECTS) == [(0,)]:
@@ -231,12 +234,15 @@ class Database:
         """Commits all statements within it at once, or none of them if anything raises."""
         with explaining(self.path), self.kept_open(), self._access.using() as connection:
             connection.begin()
+            self._is_changing = True
             try:
                 yield
             except BaseException:
                 with suppress(duckdb.Error):  # after a fatal error there is nothing to roll back
                     connection.rollback()
                 raise
+            finally:
+                self._is_changing = False
             connection.commit()
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> None:
@@ -261,6 +267,22 @@ class Database:
             relation = connection.sql(query, params=bound)
             result: pa.Table = relation.to_arrow_table()
         return result
+
+    def tables(self, *queries: tuple[str, Sequence[Any] | Mapping[str, Any]]) -> list[pa.Table]:
+        """Returns the results of several queries with their values, as `table`, read at the same time.
+
+        In a transaction they are read one after the other, because only its connection sees its changes.
+        """
+        if self._is_changing or len(queries) == 1:
+            return [self.table(query, values) for query, values in queries]
+
+        def read(query: str, values: Sequence[Any] | Mapping[str, Any]) -> pa.Table:
+            bound = dict(values) if isinstance(values, Mapping) else list(values)
+            with connection.cursor() as cursor:
+                return cursor.sql(query, params=bound).to_arrow_table()
+
+        with explaining(self.path), self._access.using() as connection, ThreadPoolExecutor() as pool:
+            return list(pool.map(read, *zip(*queries, strict=True)))
 
     def insert(self, name: str, table: pa.Table | pa.RecordBatch, **constants: str) -> None:
         """Appends an Arrow table to a base table; columns are matched by name.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -136,17 +137,22 @@ def begin_run(store: Database, run: StoredRun) -> None:
         keep_scorers(store, run.run_id, run.scorers)
 
 
-def finish_run(store: Database, run_id: str, decisions: list[pa.Table], selected: list[pa.Table]) -> None:
+def finish_run(store: Database, run_id: str, decided: Iterable[tuple[pa.Table, pa.Table]]) -> None:
     """Replaces a run's decisions and triplets and marks it done, in one transaction.
 
-    The tables of `decisions` have the columns query_no and codes, those of `selected` are `schema.SELECTED`.
+    `decided` yields decisions (query_no and codes) and the triplets that go with them (`schema.SELECTED`).
     """
+    decided = iter(decided)
+    first = next(decided, None)  # not in the transaction, so that the evidence can be read at the same time
     with store.transaction():
         store.execute("DELETE FROM decisions WHERE run_id = ?", [run_id])
         store.execute("DELETE FROM selected WHERE run_id = ?", [run_id])
-        for name, tables in (("decisions", decisions), ("selected", selected)):
-            if tables:
-                store.insert(name, pa.concat_tables(tables), run_id=run_id)
+        triplets = []
+        for decisions, selected in decided if first is None else chain([first], decided):
+            store.insert("decisions", decisions, run_id=run_id)
+            triplets.append(selected)
+        if triplets:
+            store.insert("selected", pa.concat_tables(triplets), run_id=run_id)
         store.execute(
             "UPDATE runs SET status = 'done', finished = now() AT TIME ZONE 'UTC' WHERE run_id = ?", [run_id]
         )

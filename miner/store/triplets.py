@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from miner.errors import StoreError
 from miner.store.corpus import queries_are_documents
@@ -185,6 +184,8 @@ class TextsById:
 
 
 def _taken(table: pa.Table, ids: pa.ChunkedArray) -> list[str]:
+    import pyarrow.compute as pc  # 25 ms, and a summary needs none of it
+
     rows = pc.index_in(ids, value_set=table["id"].combine_chunks())
     texts: list[str] = table["text"].take(rows).to_pylist()
     return texts
@@ -204,6 +205,8 @@ def pair_text_keys(store: Database, pairs: pa.Table) -> tuple[pa.ChunkedArray, p
 
 
 def _keys(table: pa.Table, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow.compute as pc
+
     return table["key"].take(pc.index_in(ids, value_set=table["id"].combine_chunks()))
 
 

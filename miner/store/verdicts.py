@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from miner.schema import KEPT, SUSPECTED
+from miner.arrays import as_numpy, flat, in_order, list_sizes
+from miner.schema import KEPT, SUSPECTED, Reason
 from miner.store.database import Database
 from miner.store.runs import StoredRun
 from miner.store.tables import GOLD
+
+Ints = npt.NDArray[np.int64]
 
 OUTCOMES = """SELECT query_id, doc_id,
         CASE WHEN slot IS NOT NULL THEN 'negative' ELSE coalesce(reason::VARCHAR, 'kept') END AS outcome
@@ -34,19 +42,68 @@ def suspected(store: Database, run: StoredRun) -> pa.Table:
     )
 
 
+@dataclass(frozen=True)
+class Codes:
+    """The codes of all candidates of a run, by query and fused rank: read once, counted in several ways."""
+
+    query: Ints
+    """The numbers of the queries with a positive, ascending."""
+    sizes: Ints
+    """The number of candidates of each."""
+    codes: npt.NDArray[np.int16]
+
+    @classmethod
+    def of(cls, store: Database, run: StoredRun) -> Codes:
+        """Returns those of a run."""
+        positives, decisions = store.tables(
+            ("SELECT DISTINCT query_no FROM positives WHERE evidence = ?", [run.evidence]),
+            ("SELECT query_no, codes FROM decisions WHERE run_id = ?", [run.run_id]),
+        )
+        query = np.sort(as_numpy(positives["query_no"])).astype(np.int64)
+        decisions = in_order(decisions, "query_no")
+        decided, counts = as_numpy(decisions["query_no"]), list_sizes(decisions["codes"])
+        known = np.isin(decided, query)
+        sizes = np.zeros(len(query), dtype=np.int64)
+        sizes[np.searchsorted(query, decided[known])] = counts[known]
+        codes = as_numpy(flat(decisions["codes"])).astype(np.int16, copy=False)
+        return cls(query, sizes, codes if known.all() else codes[np.repeat(known, counts)])
+
+    @cached_property
+    def negatives(self) -> Ints:
+        """The number of negatives of each query."""
+        before = np.concatenate([[0], np.cumsum(self.codes < KEPT)])
+        ends = np.cumsum(self.sizes)
+        return np.asarray(before[ends] - before[ends - self.sizes])
+
+    def short(self, wanted: int) -> Codes:
+        """Returns those of the queries with fewer negatives than `wanted`."""
+        some = self.negatives < wanted
+        return Codes(self.query[some], self.sizes[some], self.codes[np.repeat(some, self.sizes)])
+
+    def reasons(self) -> dict[str, int]:
+        """Returns the number of candidates per reason, `kept` or `selected`, most frequent first."""
+        lowest = int(self.codes.min(initial=0))
+        found: Counter[str] = Counter()
+        counts = np.bincount(self.codes.astype(np.int64) - lowest)
+        for code in np.flatnonzero(counts).tolist():
+            found[_named(code + lowest)] += int(counts[code])
+        return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
+
+    def negative_counts(self) -> dict[int, int]:
+        """Returns the number of queries for each number of negatives, ascending."""
+        numbers = np.bincount(self.negatives).tolist()
+        return {negatives: number for negatives, number in enumerate(numbers) if number}
+
+
+def _named(code: int) -> str:
+    if code <= KEPT:
+        return "kept" if code == KEPT else "selected"
+    return str(tuple(Reason)[code % SUSPECTED])
+
+
 def reason_counts(store: Database, run: StoredRun) -> dict[str, int]:
-    """Returns the number of candidates per reason, `kept` or `selected`, most frequent first."""
-    # Count codes first: converting millions of codes to names takes five times as long as counting.
-    rows = store.rows(
-        f"""SELECT CASE WHEN code < {KEPT} THEN 'selected' WHEN code = {KEPT} THEN 'kept'
-            ELSE enum_range(NULL::reason)[code % {SUSPECTED} + 1]::VARCHAR END AS r,
-            sum(number)::BIGINT AS candidates
-        FROM (SELECT code, count(*) AS number
-            FROM (SELECT unnest(codes) AS code FROM decisions WHERE run_id = ?) GROUP BY code)
-        GROUP BY r ORDER BY candidates DESC, r""",
-        [run.run_id],
-    )
-    return dict(rows)
+    """Returns the number of candidates per reason, as `Codes.reasons`."""
+    return Codes.of(store, run).reasons()
 
 
 def verdict_counts(store: Database, run: StoredRun) -> list[tuple[str, str | None, int]]:
@@ -75,16 +132,8 @@ def coverage(store: Database, run: StoredRun) -> float | None:
 
 
 def negative_counts(store: Database, run: StoredRun) -> dict[int, int]:
-    """Returns the number of queries for each number of negatives."""
-    rows = store.rows(
-        f"""SELECT coalesce(selected, 0) AS negatives, count(*)
-        FROM (SELECT DISTINCT query_no FROM positives WHERE evidence = ?)
-        LEFT JOIN (SELECT query_no, len(list_filter(codes, lambda code: code < {KEPT})) AS selected
-            FROM decisions WHERE run_id = ?) USING (query_no)
-        GROUP BY negatives ORDER BY negatives""",
-        [run.evidence, run.run_id],
-    )
-    return dict(rows)
+    """Returns the number of queries for each number of negatives, as `Codes.negative_counts`."""
+    return Codes.of(store, run).negative_counts()
 
 
 def has_several_positives(store: Database, run: StoredRun) -> bool:
@@ -94,18 +143,6 @@ def has_several_positives(store: Database, run: StoredRun) -> bool:
         [run.evidence],
     )
     return bool(rows)
-
-
-def short_queries(store: Database, run: StoredRun) -> pa.Table:
-    """Returns the queries with too few negatives: query_no, codes (of candidates; null without any)."""
-    return store.table(
-        f"""SELECT query_no, codes
-        FROM (SELECT DISTINCT query_no FROM positives WHERE evidence = ?)
-        LEFT JOIN (SELECT query_no, codes FROM decisions WHERE run_id = ?) USING (query_no)
-        WHERE coalesce(len(list_filter(codes, lambda code: code < {KEPT})), 0) < ?
-        ORDER BY query_no""",
-        [run.evidence, run.run_id, run.negatives],
-    )
 
 
 def shortfall_reasons(store: Database, run: StoredRun) -> dict[str, int]:

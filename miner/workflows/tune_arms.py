@@ -269,8 +269,8 @@ def _with_ids(selected: pa.Table, documents: Documents) -> pa.Table:
     ids = documents.ids.take(pa.array(documents.indices_of(lists.flatten().to_numpy())))
     return pa.table(
         {
-            "query_id": selected["query_id"],
-            "positive_id": selected["positive_id"],
+            "query_id": selected["query_id"].cast(pa.string()),
+            "positive_id": selected["positive_id"].cast(pa.string()),
             "negative_ids": as_lists(ids, lists.value_lengths().to_numpy()),
         }
     )
