@@ -26,6 +26,7 @@ from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import canonical
 from miner.schema import CODES, FREE, Reason
 from miner.store import runs
+from miner.store.corpus import content_hashes
 from miner.store.database import Database
 from miner.store.runs import StoredRun
 from miner.store.scorers import DENSE, Scorer
@@ -52,17 +53,25 @@ def texts(number: int, seed: int) -> list[str]:
     return [" ".join(row) for row in made]
 
 
-def fill(path: Path, queries: int, documents: int, seed: int, scorers: int = 1) -> None:
-    """Makes a store with the evidence of one run: a positive scores higher than a negative, mostly."""
+def fill(
+    path: Path, queries: int, documents: int, seed: int, scorers: int = 1, block: int | None = None
+) -> None:
+    """Makes a store with the evidence of one run: a positive scores higher than a negative, mostly.
+
+    Texts and evidence are made and written for `block` queries or documents at a time (default: all).
+    """
     random = np.random.default_rng(seed)
+    block = block or max(queries, documents)
     doc_ids = np.array([f"d{i:06d}" for i in range(documents)])
     query_ids = np.array([f"q{i:06d}" for i in range(queries)])
     with Database.open(path, create=True) as store:
         for table, key, ids in (("documents", "doc_id", doc_ids), ("queries", "query_id", query_ids)):
-            written = texts(len(ids), seed + len(ids))
-            columns = {key: ids, "text": written, "text_key": text_keys(written)}
-            title = {"title": [""] * len(ids)} if table == "documents" else {}
-            store.insert(table, pa.table({**columns, **title, "label": pa.nulls(len(ids), pa.string())}))
+            for start in range(0, len(ids), block):
+                some = ids[start : start + block]
+                written = texts(len(some), seed + len(ids) + start)
+                columns = {key: some, "text": written, "text_key": text_keys(written)}
+                title = {"title": [""] * len(some)} if table == "documents" else {}
+                store.insert(table, pa.table({**columns, **title, "label": pa.nulls(len(some), pa.string())}))
         owner = np.repeat(np.arange(queries), POSITIVES)
         answer = (7 * owner + np.tile(np.arange(POSITIVES), queries)) % documents
         pairs = {"query_id": query_ids[owner], "doc_id": doc_ids[answer]}
@@ -71,18 +80,22 @@ def fill(path: Path, queries: int, documents: int, seed: int, scorers: int = 1) 
         store.insert("positives", pa.table({"query_no": owner.astype(np.int32), **pairs}), evidence=EVIDENCE)
         numbers = np.arange(documents, dtype=np.int32)
         store.insert("pool_documents", pa.table({"doc_no": numbers, "doc_id": doc_ids}), evidence=EVIDENCE)
-        for name, tables in evidence(query_ids, documents, answer, scorers, random).items():
-            for table in tables:
-                store.insert(name, table, evidence=EVIDENCE)
+        for start in range(0, queries, block):
+            own = answer[start * POSITIVES : (start + block) * POSITIVES]
+            made = evidence(query_ids[start : start + block], start, documents, own, scorers, random)
+            for name, tables in made.items():
+                for table in tables:
+                    store.insert(name, table, evidence=EVIDENCE)
         enter(store, scorers)
 
 
 def evidence(
-    query_ids: Any, documents: int, answer: Any, scorers: int, random: np.random.Generator
+    query_ids: Any, first: int, documents: int, answer: Any, scorers: int, random: np.random.Generator
 ) -> dict[str, list[pa.Table]]:
     """Returns each query's positives and other documents, in the order of the first scorer, and all scores.
 
-    Every scorer has scored and ranked every candidate; a scorer with a higher number separates worse.
+    `first` is the number of the first query. Every scorer has scored and ranked every candidate; a scorer
+    with a higher number separates worse.
     """
     queries = len(query_ids)
     other = random.integers(0, documents, (queries, CANDIDATES - POSITIVES))
@@ -96,7 +109,7 @@ def evidence(
     ranks = [np.argsort(np.argsort(-np.take_along_axis(one, order, axis=1), axis=1), axis=1) + 1
              for one in scores]  # fmt: skip
     best = np.minimum.reduce(ranks)
-    number = pa.array(np.arange(queries, dtype=np.int32))
+    number = pa.array(np.arange(first, first + queries, dtype=np.int32))
     pools = {
         "query_no": number,
         "query_id": query_ids,
@@ -136,7 +149,8 @@ def enter(store: Database, scorers: int) -> None:
     )
     now = datetime(2026, 1, 1)
     run = StoredRun(
-        run_id="r" * 12, name="r1", split="train", config=canonical(config), inputs={}, versions={}, seed=13,
+        run_id="r" * 12, name="r1", split="train", config=canonical(config),
+        inputs=content_hashes(store, "train"), versions={}, seed=13,
         evidence=EVIDENCE, reranking=None, decider=0, negatives=5, status="running",
         started=now, finished=None,
         scorers=tuple(Scorer(number, f"random{number}", DENSE, None) for number in range(scorers)),

@@ -21,8 +21,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from miner.engine.machine import memory_bytes, processor_name
+from miner.engine.machine import processor_name
 from miner.engine.work import worker_count
+from miner.memory import memory_bytes
 
 HERE = Path(__file__).resolve().parent
 TLDR = HERE.parent.parent / "shared" / "data" / "tldr"

@@ -171,7 +171,8 @@ def insertion(path: Path, made: Content, decisions: bool, repeat: int) -> float:
         )
         runs.begin_run(store, run)
         rows = made.decisions if decisions else made.decisions.slice(0, 0)
-        seconds = timed(lambda: runs.finish_run(store, run.run_id, [(rows, made.selected)]))
+        tables = {"decisions": rows, "selected": made.selected}
+        seconds = timed(lambda: runs.finish_run(store, run.run_id, [tables]))
         runs.remove_runs(store, [run.name])
     return seconds
 
@@ -216,7 +217,7 @@ def main() -> None:
         made = content(given.rows, given.seed)
         with Database.open(path, create=True) as store:
             run = fill(store, made)
-            runs.finish_run(store, run.run_id, [(made.decisions, made.selected)])
+            runs.finish_run(store, run.run_id, [{"decisions": made.decisions, "selected": made.selected}])
         measure_processes(found, path, given)
         measure_insertion(found, path, made, given)
     found.show()

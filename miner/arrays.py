@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +12,7 @@ import pyarrow as pa
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.integer[Any]]
 
 
 class Matrix(Protocol):
@@ -92,13 +95,28 @@ def joined_ranges(starts: Int64s, counts: Int64s) -> Int64s:
     return np.asarray(np.repeat(starts, counts) + within)
 
 
+def slices(counts: Int64s, most: int) -> Iterator[slice]:
+    """Yields slices of rows, in order, each with counts that add up to about `most`, or of one row."""
+    if len(counts):
+        cuts = np.flatnonzero(np.diff(np.cumsum(counts) // most)) + 1
+        yield from (slice(start, stop) for start, stop in pairwise([0, *cuts.tolist(), len(counts)]))
+
+
 def positions(ids: pa.ChunkedArray, known: pa.Array) -> Int32s:
-    """Returns each id's position among the ids `known`; -1 if it is null or not among them."""
+    """Returns each id's position among the distinct ids `known`; -1 if it is null or not among them."""
     import pyarrow.compute as pc  # 25 ms, and deciding needs none of it
 
-    indices = pc.index_in(ids, value_set=known, skip_nulls=True)
-    result: Int32s = pc.fill_null(indices, -1).to_numpy().astype(np.int32)
-    return result
+    if len(ids) >= len(known):
+        found = pc.index_in(ids, value_set=known, skip_nulls=True)
+        result: Int32s = pc.fill_null(found, -1).to_numpy().astype(np.int32)
+        return result
+    # A hash table of the few ids is smaller, and sooner made, than one of all that are known.
+    wanted = ids.unique().drop_null()
+    number = pc.fill_null(pc.index_in(known, value_set=wanted), -1).to_numpy()
+    at = np.flatnonzero(number >= 0)
+    position_of = np.full(len(wanted) + 1, -1, dtype=np.int32)  # the last one is that of unknown ids
+    position_of[number[at]] = at
+    return position_of[positions(ids, wanted)]
 
 
 def joined(column: pa.ChunkedArray) -> pa.Array:

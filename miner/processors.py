@@ -1,4 +1,4 @@
-"""The number of processors that this process may use. The module imports nothing heavy."""
+"""The number of processors that this process may use, and its control groups. It imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -26,20 +26,25 @@ def affinity() -> set[int]:
         return set(range(os.cpu_count() or 1))
 
 
-def quota(root: Path = _ROOT, own: Path = _OWN) -> float:
+def quota(root: Path | None = None, own: Path | None = None) -> float:
     """Returns the number of processors that this process's control groups allow; infinity without a limit."""
-    return min((_limit(folder) for folder in _groups(root, own)), default=inf)
+    return min((_limit(folder) for folder in control_groups("cpu", root, own)), default=inf)
 
 
-def _groups(root: Path, own: Path) -> Iterator[Path]:
-    """Yields the folders of the control groups that limit processors (cgroup v2 and v1), innermost first."""
+def control_groups(controller: str, root: Path | None = None, own: Path | None = None) -> Iterator[Path]:
+    """Yields the folders of this process's control groups (cgroup v2 and v1), innermost first.
+
+    Those of version 1 are the ones of `controller`: `cpu` or `memory`. `root` is where the groups are
+    mounted, `own` the file that names those of the process.
+    """
+    root, own = root or _ROOT, own or _OWN
     try:
         lines = own.read_text("utf-8").splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         top = root / controllers
         folder = top / path.lstrip("/")

@@ -20,7 +20,8 @@ HEAD = """# Command line
 
 Written by `scripts/docs` from the commands themselves; a test holds it current. stdout is data, stderr is
 for people. Exit codes: 0 done, 1 failure, 2 wrong use, 130 interrupted. `--debug`, anywhere, shows the
-traceback of an error.
+traceback of an error. `--memory SIZE`, anywhere, is the memory that a command should not exceed
+([The store](the-store.md#memory)).
 """
 
 

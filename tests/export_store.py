@@ -77,7 +77,8 @@ def fill(
     begin_run(store, replace(run, inputs={**content_hashes(store, run.split), "encoder": "enc1"}))
     dropped = list(Reason).index(Reason.RELATIVE_MARGIN)
     decided = [(0, [KEPT - 1, KEPT - 2]), (1, [KEPT - 1, dropped])]
-    finish_run(store, run.run_id, [(_table("query_no codes", decided), selected_of(triplets, ids))])
+    decisions = _table("query_no codes", decided)
+    finish_run(store, run.run_id, [{"decisions": decisions, "selected": selected_of(triplets, ids)}])
     store.execute("UPDATE runs SET finished = TIMESTAMP '2026-01-02 03:05:00'")
 
 

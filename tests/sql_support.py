@@ -6,7 +6,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from miner.cli.sql import command
+from miner.cli.main import group
 from miner.store.database import Database
 
 
@@ -25,4 +25,4 @@ def small_store(folder: Path) -> Path:
 
 def sql(store: Path, query: str, *options: str) -> Result:
     """Asks the query as `miner sql` does."""
-    return CliRunner().invoke(command, [str(store), query, *options])
+    return CliRunner().invoke(group, ["sql", str(store), query, *options])

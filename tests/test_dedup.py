@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from miner.cli.main import group
 from miner.curation.dedup import DedupConfig, dedup
-from miner.curation.near import WordSets, jaccard, near_pairs
+from miner.curation.near import WordSets, near_pairs
 from miner.errors import UsageError
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
@@ -228,13 +228,14 @@ def test_where_words_are_parted_does_not_count(left: str, right: str) -> None:
 def test_near_pairs_are_those_that_comparing_all_gives(texts: list[list[str]], threshold: float) -> None:
     """All that is returned is right; what is missed is rare: nothing with equal words is."""
     words = WordSets([" ".join(text) for text in texts])
+    sets = [set(text) for text in texts]
     found = near_pairs(words, threshold)
     pairs = list(zip(found.left.tolist(), found.right.tolist(), found.similarity.tolist(), strict=True))
     every = {
-        (i, j): 1.0 if same_letters(texts[i], texts[j]) else jaccard(words.sets[i], words.sets[j])
+        (i, j): 1.0 if same_letters(texts[i], texts[j]) else len(sets[i] & sets[j]) / len(sets[i] | sets[j])
         for j in range(len(texts))
         for i in range(j)
-        if words.sets[i]
+        if sets[i]
     }
     assert all(every[i, j] == similarity >= threshold for i, j, similarity in pairs)
     assert {pair for pair, similarity in every.items() if similarity == 1.0} <= {(i, j) for i, j, _ in pairs}

@@ -18,6 +18,7 @@ from miner.cli import doctor
 from miner.cli.doctor import command, examine
 from miner.engine import machine
 from miner.errors import DISTRIBUTION, install_command
+from miner.memory import memory_bytes
 from miner.store import tables
 
 
@@ -117,7 +118,7 @@ def test_text_and_json_say_the_same() -> None:
 
 
 def test_memory_and_disk_are_known(tmp_path: Path) -> None:
-    assert machine.memory_bytes() > 2**28
+    assert memory_bytes() > 2**28
     assert machine.free_disk_bytes(tmp_path / "not" / "yet") > 0
     assert machine.processor_name()
 
@@ -137,12 +138,3 @@ def test_bf16_depends_on_the_processor(
 ) -> None:
     monkeypatch.setattr(machine, "processor_flags", lambda: frozenset(flags))
     assert machine.bf16_multiplies() is expected
-
-
-def test_a_container_with_less_memory_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    limit = tmp_path / "memory.max"
-    limit.write_text("1000000\n")
-    unlimited = tmp_path / "other.max"
-    unlimited.write_text("max\n")
-    monkeypatch.setattr(machine, "_CGROUP_LIMITS", (unlimited, limit, tmp_path / "missing"))
-    assert machine.memory_bytes() == 1_000_000

@@ -143,16 +143,16 @@ def test_a_run_of_characters_becomes_every_ngram_or_itself(text: str, size: int)
 def test_containment_is_by_characters_where_words_have_no_boundaries(
     left: str, right: str, expected: bool
 ) -> None:
-    known = Words(pa.chunked_array([[left, right]]))
+    known = Words(pa.array([left, right]).take, np.zeros(2, dtype=np.int32))
     one, other = np.array([0], dtype=np.int32), np.array([1], dtype=np.int32)
     assert known.overlap(one, other).tolist() == known.overlap(other, one).tolist() == [expected]
 
 
 def test_marks_count_in_near_copies() -> None:
-    said, sad = WordSets(["यह दिन अच्छा", "यह दीन अच्छा"]).sets
-    assert jaccard(said, sad) == 0.5
+    known = WordSets(["यह दिन अच्छा", "यह दीन अच्छा"])
+    assert jaccard(known, np.array([0]), known, np.array([1])).tolist() == [0.5]
     code = WordSets(["如果(x)返回 y"], punctuation=True)
-    assert len(code.sets[0]) == len({"如果", "(", "x", ")", "返回", "y"})
+    assert code.sizes.tolist() == [len({"如果", "(", "x", ")", "返回", "y"})]
 
 
 def collection(language: dict[str, object]) -> tuple[dict[str, str], dict[str, str], list[tuple[str, str]]]:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from click.testing import CliRunner
 
+from miner.cli.main import group
 from miner.errors import MinerError, StoreError, UsageError
 from miner.ranges import literal
 from miner.store.database import Database
@@ -308,7 +310,7 @@ def test_a_query_gets_no_more_memory_than_allowed(store: Path, query: str) -> No
 @pytest.mark.parametrize("query", ["SELECT range(1000000000)", "SELECT length(repeat('x', 3000000000))"])
 def test_one_huge_value_is_refused_too(store: Path, query: str) -> None:
     """DuckDB does not count what one value takes against its limit; the process does."""
-    ended = sql(store, query, "--memory", "500MB")
+    ended = CliRunner().invoke(group, ["--memory", "500MB", "sql", str(store), query])
     assert isinstance(ended.exception, StoreError)
     assert ended.exception.message == "the query needs more than 500MB of memory"
 

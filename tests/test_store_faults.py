@@ -309,6 +309,8 @@ def test_a_full_disk_leaves_no_new_store_and_names_the_path(tmp_path: Path, smal
 
 
 def test_too_little_memory_is_said(filled: Path) -> None:
-    with Database.open(filled, memory_limit="8MB") as store, pytest.raises(StoreError) as caught:
-        store.rows("SELECT list(text) FROM documents, range(200)")
+    with Database.open(filled) as store:
+        store.execute("SET memory_limit = '8MB'")
+        with pytest.raises(StoreError) as caught:
+            store.rows("SELECT list(text) FROM documents, range(200)")
     assert caught.value.message.startswith(f"not enough memory for {filled}: ")

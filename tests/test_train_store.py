@@ -72,7 +72,7 @@ def add_run(store: Database, name: str, triplets: list[tuple[Any, ...]], **chang
     store.execute("DELETE FROM pool_documents WHERE evidence = ?", [run.evidence])
     numbers = pa.table({"doc_no": pa.array(range(len(ids)), pa.int32()), "doc_id": ids})
     store.insert("pool_documents", numbers, evidence=run.evidence)
-    finish_run(store, run.run_id, [(NO_DECISIONS, selected_of(triplets, ids))])
+    finish_run(store, run.run_id, [{"selected": selected_of(triplets, ids)}])
 
 
 @pytest.fixture

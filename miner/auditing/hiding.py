@@ -195,7 +195,7 @@ def _cannot_hide(reasons: pa.ChunkedArray, scored: Flags) -> pa.ChunkedArray:
     return pc.if_else(pc.or_(pa.array(scored), reasons.is_valid()), reasons, "not_scored")
 
 
-def _rows(table: pa.Table, query: Ints, indices: Ints, ids: pa.Array) -> Ints:
+def _rows(table: pa.Table, query: Ints, indices: Positions, ids: pa.Array) -> Ints:
     """The row of each positive among the candidates, -1 without one.
 
     `query` are the candidates' query numbers, in order, and `indices` their documents' indices among `ids`.

@@ -27,6 +27,7 @@ from miner.store.scorers import Scorer
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int32]
 Codes = npt.NDArray[np.int16]
 
 NOT_FOUND = np.iinfo(np.int16).max
@@ -108,7 +109,7 @@ class Replay:
     candidates: pa.Table
     """As `evidence.scored_candidates`."""
     documents: Documents
-    fused_rank: Ints
+    fused_rank: Positions
 
     @classmethod
     def of(cls, store: Database, run: StoredRun) -> Replay:
@@ -117,7 +118,7 @@ class Replay:
         others = run.scorers if config.rules.agree is not None else ()
         candidates = evidence.scored_candidates(store, run, others=others)
         documents = Documents.of(store, run.evidence)
-        fused = candidates["candidate"].to_numpy() % CANDIDATES_PER_QUERY
+        fused = (candidates["candidate"].to_numpy() % CANDIDATES_PER_QUERY).astype(np.int32)
         hideable = Hideable.of(store, run, config, candidates, documents)
         return cls(config, run.scorers, hideable, candidates, documents, fused)
 
@@ -136,10 +137,10 @@ class Replay:
         return replace(self, config=config, hideable=hideable, candidates=table)
 
     @cached_property
-    def query(self) -> Ints:
+    def query(self) -> Positions:
         """Each candidate's query number."""
         numbers: Ints = self.candidates["candidate"].to_numpy()
-        return numbers // CANDIDATES_PER_QUERY
+        return (numbers // CANDIDATES_PER_QUERY).astype(np.int32)
 
     @cached_property
     def score(self) -> Floats:

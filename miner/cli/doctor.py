@@ -67,8 +67,9 @@ def examine() -> Iterator[Finding]:
 
 
 def _machine() -> Iterator[Finding]:
-    from miner.engine.machine import free_disk_bytes, memory_bytes, processor_name
+    from miner.engine.machine import free_disk_bytes, processor_name
     from miner.engine.work import worker_count
+    from miner.memory import memory_bytes
 
     yield Finding("python", f"{platform.python_version()} ({platform.python_implementation()})")
     yield Finding("platform", platform.platform())

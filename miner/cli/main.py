@@ -95,6 +95,10 @@ class _Commands(click.Group):
         command: click.Command = module.command
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses as Click does; `--memory` can be given anywhere."""
+        return super().parse_args(ctx, _memory_first(args))
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -121,13 +125,26 @@ class _Commands(click.Group):
 @click.option(
     "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error. Can be given anywhere."
 )
-def group() -> None:
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Memory that a command should not exceed, such as 8GiB: larger data are processed in blocks or on "
+    "disk. Can be given anywhere. [default: half of what the process may use; sql: 2GB]",
+)
+@click.pass_context
+def group(context: click.Context, memory: str | None) -> None:
     """Mine training triplets with hard negatives, keep the evidence, prove the result.
 
     \b
     Start:  miner demo
     Or:     miner ingest my.duckdb FOLDER; miner mine my.duckdb --encoder bundled
     """
+    from miner.memory import limit_process, parse_size  # which `miner --help` does not need
+
+    if memory is not None:
+        limit_process(parse_size(memory))
+        context.call_on_close(lambda: limit_process(None))
+        context.obj = memory
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -143,6 +160,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(_run(given, debug))
 
 
+def _memory_first(given: list[str]) -> list[str]:
+    """Returns the arguments with `--memory SIZE`, an option of all commands, before the command."""
+    for at, argument in enumerate(given):
+        if argument == "--":
+            break
+        size = 2 if argument == "--memory" and at + 1 < len(given) else 1
+        if size == 2 or argument.startswith("--memory="):
+            return given[at : at + size] + given[:at] + given[at + size :]
+    return given
+
+
 def _dress() -> None:
     """Gives the help of the commands imported from now on its look."""
     from rich_click import rich_click as look
@@ -152,7 +180,7 @@ def _dress() -> None:
     look.OPTION_GROUPS = {
         "miner sql": [
             {"name": "Output", "options": ["--format", "--out", "--limit-rows"]},
-            {"name": "Limits", "options": ["--timeout", "--memory"]},
+            {"name": "Limits", "options": ["--timeout"]},
         ]
     }
     patch()

@@ -33,7 +33,8 @@ def command(store: Path, name: str | None, workers: int | None, **given: Any) ->
     BM25, encoders, your vectors and the candidates of other tools find documents; rerankers score them again.
     Positives and their copies are excluded. Rules drop candidates that score too close to the positives,
     because they may be false negatives. The hardest of the others become negatives. Every candidate keeps its
-    ranks, scores and reason. The same command after a kill continues where it stopped.
+    ranks, scores and reason. The same command after a kill continues where it stopped. --memory SIZE limits
+    the memory.
 
     A rule that you name replaces the default rule, a relative margin of 0.05. `none` turns a rule off. The
     rules in force are printed. There are more rules and settings than options: --set help lists them.

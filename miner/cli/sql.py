@@ -55,11 +55,12 @@ _PLAIN_TYPES = {"VARCHAR", "BOOLEAN", "INTEGER", "BIGINT", "HUGEINT", "SMALLINT"
     show_default=True,
     help="Time limit of the query in seconds, with --out including the writing.",
 )
-@click.option("--memory", default="2GB", show_default=True, help="Memory limit of the query.")
 def command(
-    store: Path, query: str, form: str | None, out: Path | None, limit_rows: int, timeout: float, memory: str
+    store: Path, query: str, form: str | None, out: Path | None, limit_rows: int, timeout: float
 ) -> None:
     """Run one SELECT on the store, read-only: the query cannot change anything.
+
+    The query may use 2GB of memory, or what --memory gives.
 
     \b
     miner sql my.duckdb "SHOW TABLES"
@@ -71,7 +72,8 @@ def command(
             f"{query} is a file, not QUERY: the order is STORE QUERY",
             f"miner sql {quote(query)} {quote(str(store))}",
         )
-    limits = Limits(timeout=timeout, memory=memory, is_total=out is not None)
+    given = {"memory": size} if (size := click.get_current_context().find_object(str)) else {}
+    limits = Limits(timeout=timeout, is_total=out is not None, **given)
     chosen = _format(form, out)
     with confined(limits), select(store, query, limits, abandon=_give_up) as result:
         _write(result, chosen, out, limit_rows)

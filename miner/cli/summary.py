@@ -7,6 +7,7 @@ from shlex import quote
 import click
 
 from miner.errors import counted, printable
+from miner.memory import peak_bytes, shown_size
 from miner.mining.pipeline import config_of
 from miner.mining.rules import in_force
 from miner.mining.shortfalls import shortfalls
@@ -19,7 +20,7 @@ from miner.store.verdicts import Codes, has_several_positives
 
 
 def summarise(store: Database, run: StoredRun) -> None:
-    """Writes to stderr: triplets, rules in force, candidates by reason, shortfalls, and the next commands."""
+    """Writes to stderr: triplets, rules, candidates by reason, shortfalls, memory, and the next commands."""
     codes = Codes.of(store, run)
     counts = codes.reasons()
     total = sum(counts.values())
@@ -29,6 +30,7 @@ def summarise(store: Database, run: StoredRun) -> None:
     lines.append(f"  {in_force(config_of(run))}")
     lines += [f"  {number:>10,}  {percent(number / total):>7}  {reason}" for reason, number in counts.items()]
     lines += _shortfalls(store, run, codes)
+    lines.append(f"memory: at most {shown_size(peak_bytes())} in use, of {shown_size(store.memory.total)}")
     path, name = quote(str(store.path)), quote(run.name)
     explain = f"miner explain {path} QUERY_ID"
     audit = f"; miner audit {path} --run {name}" if has_several_positives(store, run) else ""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from miner.arrays import Positions
 from miner.collection.overlap import Words
+from miner.collection.texts import StoredTexts, Texts
+from miner.memory import MemoryLimit
 from miner.store import corpus
 from miner.store.database import Database
 from miner.store.duplicates import clusters_hash
@@ -25,7 +29,7 @@ class Collection:
     """Documents and the queries of one split, each ordered by id."""
 
     documents: pa.Table
-    """doc_id, text, text_key, passage_key, passage_start, label, cluster."""
+    """doc_id, text_key, passage_key, passage_start, label, cluster; also text if there is no `source`."""
     queries: pa.Table
     """query_id, text, text_key, label."""
     hashes: dict[str, str]
@@ -33,6 +37,10 @@ class Collection:
     split: str
     queries_are_documents: bool = False
     """Whether a query and the document with its id are the same text."""
+    source: StoredTexts | None = None
+    """The documents' texts, which are not in memory; None if the column text has them."""
+    memory: MemoryLimit = field(default_factory=MemoryLimit.of)
+    """The memory that work with the collection should not exceed."""
 
     @classmethod
     def load(cls, store: Database, split: str, sample: int | None = None, seed: int = 13) -> Collection:
@@ -47,8 +55,54 @@ class Collection:
         if sample is not None and sample < queries.num_rows:
             queries = queries.take(_sample(queries["query_id"].to_pylist(), sample, seed))
             hashes["queries"] += f"/{sample}/{seed}"
+        return cls.over(store, queries, hashes, split)
+
+    @classmethod
+    def over(cls, store: Database, queries: pa.Table, hashes: dict[str, str], split: str) -> Collection:
+        """Returns all documents of a store with these queries."""
         same = corpus.queries_are_documents(store)
-        return cls(corpus.documents(store), queries, hashes, split, same)
+        documents, source = corpus.documents(store), StoredTexts(store)
+        return cls(documents, queries, hashes, split, same, source, memory=store.memory)
+
+    def of_documents(self, positions: Positions) -> Collection:
+        """Returns the same queries with the documents at these positions, in that order, texts in memory."""
+        documents, texts = self.documents.take(pa.array(positions)), self.texts_of(positions)
+        if self.source is not None:
+            documents = documents.append_column("text", texts)
+        return replace(self, documents=documents, source=None)
+
+    def text_blocks(self, rows: int) -> Iterator[pa.Array]:
+        """Returns the texts of all documents in order of position, at most `rows` at a time.
+
+        A block is an array of strings over a mapped file, whose pages leave the memory with the next block.
+        """
+        return self._texts.blocks(rows)
+
+    def texts_of(self, positions: Positions) -> pa.Array:
+        """Returns the texts of the documents at these positions, in their order."""
+        return self._texts.of(positions)
+
+    def text_lengths(self, positions: Positions) -> npt.NDArray[np.int64]:
+        """Returns the number of characters of the texts of the documents at these positions."""
+        wanted, row = np.unique(positions, return_inverse=True)
+        lengths = np.zeros(len(wanted), dtype=np.int64)
+        for start in range(0, len(wanted), self.block):
+            cut = slice(start, start + self.block)
+            lengths[cut] = pc.utf8_length(self.texts_of(wanted[cut])).to_numpy()
+        return lengths[row]
+
+    @cached_property
+    def block(self) -> int:
+        """How many texts may be in memory at a time."""
+        return self._texts.block(self.memory)
+
+    @property
+    def _texts(self) -> Texts:
+        return self._own if self.source is None else self.source.mapped
+
+    @cached_property
+    def _own(self) -> Texts:
+        return Texts(self.documents["text"].combine_chunks())
 
     @cached_property
     def doc_ids(self) -> pa.Array:
@@ -60,15 +114,10 @@ class Collection:
         """The ids of all queries, sorted."""
         return self.queries["query_id"].combine_chunks()
 
-    def text_blocks(self, rows: int) -> Iterator[pa.Array]:
-        """Yields the texts of all documents in order of position, so many at a time."""
-        for batch in self.documents.select(["text"]).to_batches(rows):
-            yield batch["text"]
-
     @cached_property
     def words(self) -> Words:
-        """The words of all documents."""
-        return Words(self.documents["text"], self.documents["passage_start"].to_numpy())
+        """The words of all documents, which are read when they are compared."""
+        return Words(self.texts_of, self.documents["passage_start"].to_numpy(), self.block)
 
     @cached_property
     def texts(self) -> Ints:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miner.arrays import joined_ranges, pair_keys, positions
+from miner.arrays import Int64s, joined_ranges, pair_keys, positions, slices
 from miner.collection.collection import Collection, Ints
 from miner.schema import CODES, FREE, Reason
 
@@ -76,8 +75,13 @@ class Exclusions:
         """Returns which pairs are known negatives: judged not relevant, or with two different labels."""
         query_labels, doc_labels = self._labels
         labelled = (query_labels[query] >= 0) & (doc_labels[doc] >= 0)
-        judged = np.isin(pair_keys(query, doc), pair_keys(*self._positions(self.negatives)))
+        judged = np.isin(pair_keys(query, doc), self._negative_keys)
         return np.asarray((labelled & (query_labels[query] != doc_labels[doc])) | judged)
+
+    @cached_property
+    def _negative_keys(self) -> Int64s:
+        """The pairs judged not relevant."""
+        return pair_keys(*self._positions(self.negatives))
 
     def _positions(self, pairs: pa.Table) -> tuple[Ints, Ints]:
         """Returns the positions of the pairs whose query and document are in the collection."""
@@ -94,13 +98,13 @@ class Exclusions:
         return query[order], doc[order]
 
     @cached_property
-    def _doc_keys(self) -> npt.NDArray[np.int64]:
-        keys: npt.NDArray[np.int64] = self.collection.documents["text_key"].to_numpy()
+    def _doc_keys(self) -> Int64s:
+        keys: Int64s = self.collection.documents["text_key"].to_numpy()
         return keys
 
     @cached_property
-    def _query_keys(self) -> npt.NDArray[np.int64]:
-        keys: npt.NDArray[np.int64] = self.collection.queries["text_key"].to_numpy()
+    def _query_keys(self) -> Int64s:
+        keys: Int64s = self.collection.queries["text_key"].to_numpy()
         return keys
 
     def _judged(self, query: Ints, doc: Ints) -> Flags:
@@ -144,8 +148,8 @@ class Exclusions:
         return np.asarray(same)
 
     @cached_property
-    def _passage_keys(self) -> npt.NDArray[np.int64]:
-        keys: npt.NDArray[np.int64] = self.collection.documents["passage_key"].to_numpy()
+    def _passage_keys(self) -> Int64s:
+        keys: Int64s = self.collection.documents["passage_key"].to_numpy()
         return keys
 
     @cached_property
@@ -170,16 +174,8 @@ class Exclusions:
         positive_query, positive_doc = self._pairs
         starts = np.searchsorted(positive_query, query, side="left")
         counts = np.searchsorted(positive_query, query, side="right") - starts
-        for rows in _slices(counts):
+        for rows in slices(counts, _PAIRS):
             owner = np.repeat(np.arange(rows.start, rows.stop), counts[rows])
             positive = positive_doc[joined_ranges(starts[rows], counts[rows])]
             overlap[owner[self.collection.words.overlap(doc[owner], positive)]] = True
         return overlap
-
-
-def _slices(counts: npt.NDArray[np.int64]) -> Iterator[slice]:
-    """Yields slices of rows, each of about `_PAIRS` pairs at most."""
-    if len(counts):
-        cuts = np.flatnonzero(np.diff(np.cumsum(counts) // _PAIRS)) + 1
-        bounds = [0, *cuts.tolist(), len(counts)]
-        yield from (slice(start, stop) for start, stop in pairwise(bounds))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
+from miner.arrays import Int64s
+from miner.collection.texts import Texts, spooled
 from miner.curation.near import WordSets, near_pairs, words
 from miner.engine.files import WAIT, locked, require_file, write_whole
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
+from miner.memory import MemoryLimit
 from miner.ranges import ABOVE_0, NGRAM, check_fields, known_keywords, within
 from miner.reporting.readable import Readable
 from miner.store import contamination as stored
@@ -142,6 +146,7 @@ def find_contamination(
     """
     with evaluation.snapshot():
         wanted = stored.evaluation_texts(evaluation, config.split)
+    texts = None
     if train is evaluation:
         wanted = wanted.filter(pa.array([role == "query" for role in wanted["role"].to_pylist()]))
         known = stored.queries_elsewhere(train, config.split)
@@ -151,96 +156,130 @@ def find_contamination(
                 "name another store with the evaluation data",
             )
     else:
-        known = stored.all_texts(train)
-    return compare_texts(wanted, known, config, progress)
+        known, texts = stored.all_keys(train), spooled(stored.all_texts(train), train.path.parent)
+    return compare_texts(wanted, known, config, progress, texts)
+
+
+_Found = tuple[str, int, int, float]
+"""A match: HOW, the evaluation row, the training row and the similarity."""
 
 
 def compare_texts(
-    evaluation: pa.Table, train: pa.Table, config: ContaminationConfig, progress: Progress = SILENT
+    evaluation: pa.Table,
+    train: pa.Table,
+    config: ContaminationConfig,
+    progress: Progress = SILENT,
+    texts: Texts | None = None,
 ) -> ContaminationReport:
-    """Returns which evaluation texts occur in the training texts; both tables are like `stored.all_texts`."""
-    own, training = _Texts.of(evaluation), _Texts.of(train)
+    """Returns which evaluation texts occur in the training texts.
+
+    Both tables have the columns of `stored.all_keys`, and text unless `texts` are those of `train`.
+    """
+    own, training = _Texts.of(evaluation), _Texts.of(train, texts)
     best: dict[int, tuple[int, float, int]] = {}
     matched: set[int] = set()
     for how, row, train_row, similarity in _matches(own, training, config, progress):
-        row, train_row = own.owner[row], training.owner[train_row]
+        row, train_row = int(own.owner[row]), int(training.owner[train_row])
         matched.add(train_row)
         found = HOW.index(how), -similarity, train_row
         best[row] = min(best.get(row, found), found)
     matches = tuple(
-        Match(
-            own.role[row], own.id[row], own.text[row], HOW[how], -negated,
-            training.role[train_row], training.id[train_row], training.text[train_row],
-        )
+        Match(*own.facts(row), HOW[how], -negated, *training.facts(train_row))
         for row, (how, negated, train_row) in sorted(best.items())
-    )  # fmt: skip
-    evaluated = [own.role[row] for row in sorted(set(own.owner))]
-    ids = {
-        role: tuple(training.id[row] for row in sorted(matched) if training.role[row] == role)
-        for role in ("query", "document")
-    }
+    )
+    evaluated = own.roles(np.unique(own.owner))
+    rows = np.array(sorted(matched), dtype=np.int64)
+    named = list(
+        zip(training.roles(rows), training.table["id"].take(pa.array(rows)).to_pylist(), strict=True)
+    )
+    ids = {role: tuple(one for of, one in named if of == role) for role in ("query", "document")}
     counts = {role: evaluated.count(role) for role in dict.fromkeys(evaluated)}
-    return ContaminationReport(counts, len(set(training.owner)), matches, ids)
+    return ContaminationReport(counts, len(np.unique(training.owner)), matches, ids)
 
 
 @dataclass(frozen=True)
 class _Texts:
     """Texts by row; a document's passage without its title has a row of its own."""
 
-    role: list[str]
-    id: list[str]
-    text: list[str]
-    compared: list[str]
-    """The text, or its passage."""
-    key: list[int]
-    """Hash of the compared text."""
-    owner: list[int]
+    table: pa.Table
+    """role, id, text_key (that of the compared text), start."""
+    texts: Texts
+    owner: Int64s
     """Row of the whole text."""
 
     @classmethod
-    def of(cls, table: pa.Table) -> _Texts:
-        """Returns the rows of a table that `stored.all_texts` describes."""
-        names = ("role", "id", "text", "text_key", "start")
-        role, identity, text, key, start = (table[name].to_pylist() for name in names)
-        compared = [whole[first:] for whole, first in zip(text, start, strict=True)]
-        owner = [row - (first > 0) for row, first in enumerate(start)]
-        return cls(role, identity, text, compared, key, owner)
+    def of(cls, table: pa.Table, texts: Texts | None = None) -> _Texts:
+        """Returns the rows of a table that `stored.all_keys` describes, with its column text or `texts`."""
+        owner = np.arange(len(table)) - (table["start"].to_numpy() > 0)
+        return cls(table, texts or Texts(table["text"].combine_chunks()), owner)
+
+    @property
+    def key(self) -> Int64s:
+        """The key of each compared text."""
+        return np.asarray(self.table["text_key"].to_numpy(), dtype=np.int64)
+
+    def roles(self, rows: Int64s) -> list[str]:
+        """Returns the roles of rows."""
+        roles: list[str] = self.table["role"].take(pa.array(rows)).to_pylist()
+        return roles
+
+    def facts(self, row: int) -> tuple[str, str, str]:
+        """Returns the role, the id and the text of a row."""
+        text: str = self.texts.of(np.array([row]))[0].as_py()
+        return self.table["role"][row].as_py(), self.table["id"][row].as_py(), text
+
+    def compared(self, rows: Int64s | None = None) -> Iterator[str]:
+        """Yields the text, or its passage, of all rows or of some."""
+        starts = self.table["start"].to_numpy()
+        wanted = np.arange(len(starts)) if rows is None else rows
+        block = self.texts.block(MemoryLimit.of())
+        for first in range(0, len(wanted), block):
+            some = wanted[first : first + block]
+            pairs = zip(self.texts.of(some).to_pylist(), starts[some].tolist(), strict=True)
+            yield from (text[start:] for text, start in pairs)
 
 
 def _matches(
     own: _Texts, training: _Texts, config: ContaminationConfig, progress: Progress
-) -> Iterator[tuple[str, int, int, float]]:
-    """Yields HOW, the evaluation row, the training row and the similarity; a pair may come several times."""
-    rows: dict[int, list[int]] = {}
-    for row, key in enumerate(training.key):
-        rows.setdefault(key, []).append(row)
-    for row, key in enumerate(own.key):
-        for train_row in rows.get(key, ()):
-            same = own.compared[row] == training.compared[train_row]
-            yield "exact" if same else "normalised", row, train_row, 1.0
-    near = near_pairs(WordSets(training.compared), config.threshold, progress, WordSets(own.compared))
+) -> Iterator[_Found]:
+    """Yields all matches; a pair may come several times."""
+    wanted = list(own.compared())
+    yield from _of_equal_keys(own.key, training, wanted)
+    near = near_pairs(WordSets(training.compared()), config.threshold, progress, WordSets(wanted))
     pairs = zip(near.right.tolist(), near.left.tolist(), near.similarity.tolist(), strict=True)
     for row, train_row, similarity in pairs:
         yield "near", row, train_row, similarity
-    whole = [row for row, owner in enumerate(training.owner) if row == owner]
-    texts = [training.text[row] for row in whole]
-    for row, number, share in _contained(own.compared, texts, config, progress):
-        yield "contained", row, whole[number], share
+    whole = np.flatnonzero(training.owner == np.arange(len(training.owner)))
+    for row, number, share in _contained(wanted, len(whole), training.compared(whole), config, progress):
+        yield "contained", row, int(whole[number]), share
+
+
+def _of_equal_keys(
+    keys: Int64s, training: _Texts, wanted: Sequence[str]
+) -> Iterator[tuple[str, int, int, float]]:
+    """Yields the matches of equal text keys, as `_matches` does."""
+    order = np.argsort(training.key, kind="stable")
+    known = training.key[order]
+    first, last = (np.searchsorted(known, keys, side=side) for side in ("left", "right"))
+    for row in np.flatnonzero(first < last).tolist():
+        rows = order[first[row] : last[row]]
+        for train_row, text in zip(rows.tolist(), training.compared(rows), strict=True):
+            yield "exact" if wanted[row] == text else "normalised", row, train_row, 1.0
 
 
 def _contained(
-    wanted: Sequence[str], known: Sequence[str], config: ContaminationConfig, progress: Progress
+    wanted: Sequence[str], size: int, known: Iterable[str], config: ContaminationConfig, progress: Progress
 ) -> Iterator[tuple[int, int, float]]:
     """Yields the evaluation texts whose parts one training text contains, that text, and the share of parts.
 
-    Texts shorter than `ngram` words have no parts.
+    `size` is the number of training texts. Texts shorter than `ngram` words have no parts.
     """
     parts = [_parts(text, config.ngram) for text in wanted]
     owners: dict[str, list[int]] = {}
     for row, own in enumerate(parts):
         for part in own:
             owners.setdefault(part, []).append(row)
-    with progress.task("looking for parts", len(known), unit="texts") as advance:
+    with progress.task("looking for parts", size, unit="texts") as advance:
         for train_row, text in enumerate(known):
             shared: dict[int, int] = {}
             for part in _parts(text, config.ngram):

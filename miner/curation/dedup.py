@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from miner.collection.texts import Texts, spooled
 from miner.curation.near import WordSets, near_pairs
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
@@ -83,20 +84,21 @@ def dedup(store: Database, config: DedupConfig, progress: Progress = SILENT) -> 
     Two linked texts are in one cluster, and so are all texts that links connect. Raises UsageError for a
     store without texts, ModelError for an encoder that cannot be used.
     """
-    texts = {role: stored.texts(store, role) for role in ROLES}
-    if not any(table.num_rows for table in texts.values()):
+    keys = {role: stored.keys(store, role) for role in ROLES}
+    if not any(table.num_rows for table in keys.values()):
         raise UsageError(f"{store.path} holds no texts", f"ingest first: miner ingest {store.path} SOURCE")
     tables, reports = {}, {}
-    for role, table in texts.items():
-        links = _links(store, table, role, config, progress)
-        tables[role], reports[role] = _clusters(table, links)
+    for role, table in keys.items():
+        texts = spooled(stored.texts(store, role), store.path.parent)
+        links = _links(store, table, texts, role, config, progress)
+        tables[role], reports[role] = _clusters(table, texts, links)
     stored.replace_duplicates(store, tables, asdict(config))
     crossings = tuple(stored.split_crossings(store))
     return DedupReport(reports["documents"], reports["queries"], crossings)
 
 
 def _links(
-    store: Database, table: pa.Table, role: str, config: DedupConfig, progress: Progress
+    store: Database, table: pa.Table, texts: Texts, role: str, config: DedupConfig, progress: Progress
 ) -> list[Links]:
     """Returns the links of each kind in HOW, between rows of the table."""
     keys = table["text_key"].to_numpy()
@@ -109,13 +111,21 @@ def _links(
     _, above, same = np.unique(passages, return_index=True, return_inverse=True)
     others = np.flatnonzero(above[same] != np.arange(len(leaders)))
     titled = leaders[above[same][others]], leaders[others], np.ones(len(others))
-    texts = table["text"].take(pa.array(leaders)).to_pylist()
-    near = near_pairs(WordSets(texts, config.punctuation), config.threshold, progress)
+    block = texts.block(store.memory)
+    words = WordSets(_each(texts, leaders, block), config.punctuation)
+    near = near_pairs(words, config.threshold, progress)
     links = [_joined(exact, titled), (leaders[near.left], leaders[near.right], near.similarity)]
     if config.encoder is not None:
-        left, right, cosine = vector_pairs(store, texts, role, config.encoder, config.cosine, progress)
+        read = list(_each(texts, leaders, block))
+        left, right, cosine = vector_pairs(store, read, role, config.encoder, config.cosine, progress)
         links.append((leaders[left], leaders[right], cosine))
     return links
+
+
+def _each(texts: Texts, rows: Ints, block: int) -> Iterator[str]:
+    """Yields some texts, of which a block is in memory at a time."""
+    for start in range(0, len(rows), block):
+        yield from texts.of(rows[start : start + block]).to_pylist()
 
 
 def vector_pairs(
@@ -143,7 +153,7 @@ def _joined(*links: Links) -> Links:
     return left, right, similarity
 
 
-def _clusters(table: pa.Table, links: Sequence[Links]) -> tuple[pa.Table, CopiesReport]:
+def _clusters(table: pa.Table, texts: Texts, links: Sequence[Links]) -> tuple[pa.Table, CopiesReport]:
     """Returns the clusters: id, cluster (its smallest id), how, and similarity of the strongest link."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -179,13 +189,13 @@ def _clusters(table: pa.Table, links: Sequence[Links]) -> tuple[pa.Table, Copies
         len(np.unique(leader)),
         len(member),
         {name: number for name, number in counts.items() if number},
-        tuple(_examples(table, member, leader)),
+        tuple(_examples(texts, member, leader)),
     )
     return found, report
 
 
-def _examples(table: pa.Table, member: Ints, leader: Ints, most: int = 3) -> list[tuple[str, str]]:
+def _examples(texts: Texts, member: Ints, leader: Ints, most: int = 3) -> list[tuple[str, str]]:
     numbers, counts = np.unique(leader, return_counts=True)
     largest = numbers[np.argsort(-counts, kind="stable")[:most]]
-    pairs = [(int(one), int(member[(leader == one) & (member != one)][0])) for one in largest]
-    return [(table["text"][a].as_py(), table["text"][b].as_py()) for a, b in pairs]
+    pairs = [np.array([one, member[(leader == one) & (member != one)][0]]) for one in largest]
+    return [(first, second) for first, second in (texts.of(pair).to_pylist() for pair in pairs)]

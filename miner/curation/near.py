@@ -10,22 +10,20 @@ proposes pairs; the Jaccard similarity of each is then computed exactly.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
-from miner.engine.progress import SILENT, Progress
+from miner.arrays import joined_ranges, pair_keys, slices
+from miner.engine.progress import SILENT, Advance, Progress
 from miner.text import is_marked, marks, normalise
 from miner.text import words as split_words
-
-if TYPE_CHECKING:
-    from datasketch import MinHash
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -35,6 +33,8 @@ _LOWER = 0.1
 """The index searches this much below the threshold, so that it hardly misses pairs at the threshold."""
 _WEIGHTS = (0.1, 0.9)
 """Weights of false positives and of false negatives when the index chooses its bands."""
+_PAIRS = 1 << 15
+"""Pairs of texts compared at a time, which bounds the memory."""
 _PUNCTUATION = r"(?<!\d)[^\w\s+#{marks}]+|[^\w\s+#{marks}]+(?!\d)"
 """Punctuation, except within numbers and in names such as C++ and C#."""
 _SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
@@ -53,28 +53,56 @@ class Pairs:
 
 
 class WordSets:
-    """The words of texts, by position."""
+    """The words of texts by position, in arrays: the hashes of each text's distinct words, ascending."""
 
-    def __init__(self, texts: Sequence[str], punctuation: bool = False) -> None:
+    def __init__(self, texts: Iterable[str], punctuation: bool = False) -> None:
         split = _tokens if punctuation else words
-        self.sets: list[frozenset[int]] = []
-        self.letters: list[bytes] = []
-        """A hash of the letters and digits of each text; empty if punctuation counts."""
+        hashes, sizes, letters = array("I"), array("q"), bytearray()
         for text in texts:
             found = split(normalise(text))
-            self.sets.append(frozenset(map(_hashed, found)))
+            own = sorted(set(map(_hashed, found)))
+            hashes.extend(own)
+            sizes.append(len(own))
             if not punctuation:
-                self.letters.append(_letters(found))
+                letters += _letters(found)
+        self._hashes = np.frombuffer(hashes, dtype=np.uint32) if hashes else np.zeros(0, dtype=np.uint32)
+        self.sizes = np.array(sizes, dtype=np.int64)
+        """The number of words of each text."""
+        self._starts = np.cumsum(self.sizes) - self.sizes
+        self.letters = np.frombuffer(bytes(letters), dtype=np.uint64).reshape(-1, 2)
+        """A hash of the letters and digits of each text; no rows if punctuation counts."""
 
     def __len__(self) -> int:
-        return len(self.sets)
+        return len(self.sizes)
+
+    def of(self, rows: Ints) -> npt.NDArray[np.uint32]:
+        """Returns the hashes of the words of texts, one text after the other."""
+        return self._hashes[joined_ranges(self._starts[rows], self.sizes[rows])]
 
     @property
-    def minhashes(self) -> Iterator[MinHash]:
-        """Yields one signature per text."""
+    def filled(self) -> Ints:
+        """The texts with words."""
+        return np.flatnonzero(self.sizes)
+
+    def bands(self, number: int, size: int, advance: Advance) -> npt.NDArray[np.uint64]:
+        """Returns a hash of each band of each text's MinHash signature: shape (texts, bands).
+
+        A band is `size` neighbouring numbers of the signature. The hash of a text without words is 0.
+        """
         from datasketch import MinHash
 
-        yield from MinHash.generator(self.sets, num_perm=PERMUTATIONS, hashfunc=int, scheme="affine32")
+        factors = np.random.default_rng(1).integers(1 << 62, 1 << 63, size, dtype=np.uint64) | np.uint64(1)
+        keys = np.zeros((len(self), number), dtype=np.uint64)
+        sets = (
+            self._hashes[start : start + size] for start, size in zip(self._starts, self.sizes, strict=True)
+        )
+        signatures = MinHash.generator(sets, num_perm=PERMUTATIONS, hashfunc=int, scheme="affine32")
+        for row, signature in enumerate(signatures):
+            if self.sizes[row]:
+                values = signature.hashvalues[: number * size].reshape(number, size)
+                keys[row] = (values * factors).sum(axis=1)
+            advance(1)
+        return keys
 
 
 def words(text: str) -> list[str]:
@@ -103,22 +131,43 @@ def _letters(found: Sequence[str]) -> bytes:
     return blake2b(_SPACE.sub("", " ".join(found)).encode(), digest_size=16).digest()
 
 
-def jaccard(left: frozenset[int], right: frozenset[int]) -> float:
-    """Returns the Jaccard similarity of two sets of words; 0 if they share none."""
-    shared = len(left & right)
-    return shared / (len(left) + len(right) - shared) if shared else 0.0
+def jaccard(own: WordSets, left: Ints, other: WordSets, right: Ints) -> Floats:
+    """Returns the Jaccard similarity of the words of each text `left` of `own` and `right` of `other`."""
+    both = [(own.of(left), own.sizes[left]), (other.of(right), other.sizes[right])]
+    pair = np.concatenate([np.repeat(np.arange(len(left)), sizes) for _, sizes in both])
+    keys = np.sort((pair << 32) | np.concatenate([found for found, _ in both]).astype(np.int64))
+    shared = np.bincount(keys[1:][keys[1:] == keys[:-1]] >> 32, minlength=len(left))
+    return np.asarray(shared / np.maximum(1, own.sizes[left] + other.sizes[right] - shared))
 
 
-def _of_same_letters(own: WordSets, other: WordSets, within: bool) -> Iterator[tuple[int, int]]:
+def _of_equal_keys(
+    own: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64] | None, rows: Ints, other_rows: Ints
+) -> Iterator[tuple[Ints, Ints]]:
+    """Yields pairs of the rows of `own` and of `other` that have equal keys, a limited number at a time.
+
+    Without `other`, pairs of rows of `own`, the smaller one first.
+    """
+    order = rows[np.argsort(own[rows], kind="stable")]
+    keys = own[order]
+    wanted = keys if other is None else other[other_rows]
+    right = order if other is None else other_rows
+    starts = np.searchsorted(keys, wanted, side="left")
+    stops = np.arange(len(order)) if other is None else np.searchsorted(keys, wanted, side="right")
+    counts = stops - starts
+    for cut in slices(counts, _PAIRS):
+        yield order[joined_ranges(starts[cut], counts[cut])], np.repeat(right[cut], counts[cut])
+
+
+def _of_same_letters(own: WordSets, other: WordSets, within: bool) -> Iterator[tuple[Ints, Ints]]:
     """Yields pairs of texts that differ only in spaces and punctuation."""
-    rows: dict[bytes, list[int]] = {}
-    for row, letters in enumerate(own.letters):
-        if own.sets[row]:
-            rows.setdefault(letters, []).append(row)
-    for row, letters in enumerate(other.letters):
-        for same in rows.get(letters, ()):
-            if not within or same < row:
-                yield same, row
+    if not len(own.letters) or not len(other.letters):
+        return
+    first, second = own.letters, other.letters
+    for left, right in _of_equal_keys(
+        first[:, 0], None if within else second[:, 0], own.filled, other.filled
+    ):
+        same = first[left, 1] == second[right, 1]
+        yield left[same], right[same]
 
 
 def near_pairs(
@@ -132,25 +181,30 @@ def near_pairs(
     from datasketch import MinHashLSH
 
     other = own if against is None else against
-    index = MinHashLSH(max(threshold - _LOWER, _LOWER), num_perm=PERMUTATIONS, weights=_WEIGHTS)
-    found = dict.fromkeys(_of_same_letters(own, other, against is None), 1.0)
-
-    def _look(row: int, signature: MinHash) -> None:
-        for near in index.query(signature) if other.sets[row] else ():
-            similarity = jaccard(own.sets[near], other.sets[row])
-            if similarity >= threshold:
-                found.setdefault((near, row), similarity)
-
+    plan = MinHashLSH(max(threshold - _LOWER, _LOWER), num_perm=PERMUTATIONS, weights=_WEIGHTS)
     number = len(own) + (0 if against is None else len(against))
     with progress.task("looking for near copies", number, unit="texts") as advance:
-        for row, one in enumerate(own.minhashes):
-            if against is None:
-                _look(row, one)  # before the index contains it
-            if own.sets[row]:
-                index.insert(row, one, check_duplication=False)
-            advance(1)
-        for row, one in enumerate(() if against is None else against.minhashes):
-            _look(row, one)
-            advance(1)
-    table = np.array([(*pair, found[pair]) for pair in sorted(found)], dtype=np.float64).reshape(-1, 3)
-    return Pairs(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2])
+        keys = own.bands(plan.b, plan.r, advance)
+        wanted = keys if against is None else against.bands(plan.b, plan.r, advance)
+    parts = [
+        (left, right, np.ones(len(left))) for left, right in _of_same_letters(own, other, against is None)
+    ]
+    for band in range(plan.b):
+        both = keys[:, band], None if against is None else wanted[:, band]
+        for left, right in _of_equal_keys(*both, own.filled, other.filled):
+            new = ~(keys[left, :band] == wanted[right, :band]).any(axis=1)
+            left, right = left[new], right[new]
+            similarity = jaccard(own, left, other, right)
+            near = similarity >= threshold
+            parts.append((left[near], right[near], similarity[near]))
+    return _each_once(parts)
+
+
+def _each_once(parts: list[tuple[Ints, Ints, Floats]]) -> Pairs:
+    """Returns the pairs in order, each with the similarity of its first occurrence."""
+    none = np.zeros(0, dtype=np.int64)
+    left, right, similarity = (
+        np.concatenate(column) for column in zip((none, none, np.zeros(0)), *parts, strict=True)
+    )
+    _, first = np.unique(pair_keys(left, right), return_index=True)
+    return Pairs(left[first], right[first], similarity[first])

@@ -174,8 +174,7 @@ def _collection(store: Database, config: SilverConfig) -> Collection:
         )
     content = fingerprint([queries["query_id"].to_pylist(), queries["text"].to_pylist()])
     hashes = {"documents": corpus.content_hashes(store, config.split)["documents"], "queries": content}
-    same = corpus.queries_are_documents(store)
-    return Collection(corpus.documents(store), queries, hashes, config.split, same)
+    return Collection.over(store, queries, hashes, config.split)
 
 
 def _reranker(
@@ -256,9 +255,9 @@ def _require_probabilities(
     if is_recorded(store, reranker.fingerprint) or not len(keys):
         return
     few = keys[np.unique(np.linspace(0, len(keys) - 1, _TRIED, dtype=np.int64))]
-    query, doc = (pa.array(rows) for rows in split_pairs(few))
-    queries = collection.queries["text"].take(query).to_pylist()
-    _check_scores(reranker, reranker.score(queries, collection.documents["text"].take(doc).to_pylist()))
+    query, doc = split_pairs(few)
+    queries = collection.queries["text"].take(pa.array(query)).to_pylist()
+    _check_scores(reranker, reranker.score(queries, collection.texts_of(doc).to_pylist()))
     record_model(store, reranker.fingerprint, "reranker", reranker.name, {"dtype": reranker.dtype})
 
 

@@ -1,19 +1,13 @@
-"""This machine's memory, disk and instruction sets. The module imports nothing heavy."""
+"""This machine's disk and instruction sets. The module imports nothing heavy."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-import subprocess
-import sys
 from functools import lru_cache
 from pathlib import Path
 
-_CGROUP_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Flags of x86 processors with AVX512-BF16 or AMX, and of Arm, that multiply bf16 in hardware."""
 
@@ -46,31 +40,6 @@ def processor_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def memory_bytes() -> int:
-    """Returns the memory that this process may use, in bytes: the machine's, or its container's if less.
-
-    0 if the system does not report it.
-    """
-    limits = [_physical_bytes()]
-    for file in _CGROUP_LIMITS:
-        try:
-            limits.append(int(file.read_text(encoding="ascii")))
-        except (OSError, ValueError):
-            continue
-    return min((limit for limit in limits if limit > 0), default=0)
-
-
-def _physical_bytes() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        pass
-    if sys.platform == "darwin":
-        size = subprocess.run(["/usr/sbin/sysctl", "-n", "hw.memsize"], capture_output=True, check=False)
-        return int(size.stdout or 0)
-    return 0
 
 
 def free_disk_bytes(path: str | os.PathLike[str]) -> int:

@@ -17,7 +17,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, counted
 from miner.evaluation.ranking import Ints, QueryPairs
 from miner.evaluation.result import Evaluation, Floats, from_values
-from miner.evaluation.retrieval import RetrievalTask, distinct, task_of
+from miner.evaluation.retrieval import RetrievalTask, task_of, without_copies
 from miner.models.constant import same_score
 from miner.models.loading import AnyReranker
 from miner.models.served import require_same_model
@@ -90,8 +90,8 @@ def reranking_task(
     """
     with store.snapshot():
         collection = Collection.load(store, split, queries, seed)
-        task = task_of(store, collection)
-    return RerankingTask(task, distinct(collection), depth)
+        texts, copies = without_copies(collection)
+        return RerankingTask(task_of(store, texts, copies), texts, depth)
 
 
 def _candidates(bm25: Bm25, task: RetrievalTask, chunk: range, depth: int, wanted: int) -> tuple[Ints, Ints]:

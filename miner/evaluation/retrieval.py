@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from miner.arrays import Int64s
 from miner.collection.collection import Collection
 from miner.evaluation.ranking import Judgments, QueryPairs, ranked, scored
 from miner.evaluation.result import Encode, Evaluation, from_values, unscored
@@ -70,7 +71,13 @@ def retrieval_task(store: Database, split: str, queries: int | None = None, seed
     that are relevant to its text in another split only, and, unless it is judged, the query's own text as a
     document. Raises UsageError if no query of the split has a relevant document.
     """
-    return task_of(store, Collection.load(store, split, queries, seed))
+    return task_of(store, *without_copies(Collection.load(store, split, queries, seed)))
+
+
+def without_copies(collection: Collection) -> tuple[Collection, int]:
+    """Returns the collection with `distinct` documents, in memory, and the number of the others."""
+    chosen = distinct(collection)
+    return collection.of_documents(chosen), collection.documents.num_rows - len(chosen)
 
 
 def sampled_task(
@@ -81,20 +88,21 @@ def sampled_task(
     The sample contains every relevant document, even if that makes it larger than `documents`. Measures are
     higher than over all documents. Raises UsageError as `retrieval_task`.
     """
-    collection = distinct(Collection.load(store, split, queries, seed))
+    collection = Collection.load(store, split, queries, seed)
+    chosen = distinct(collection)
     table = evaluating.relevant(store, split)
     sampled = pc.is_in(table["query_id"], value_set=collection.query_ids)
-    keys = collection.documents["text_key"].combine_chunks()
+    keys = collection.documents["text_key"].combine_chunks().take(pa.array(chosen))
     needed = pc.is_in(keys, value_set=table["text_key"].filter(sampled).combine_chunks())
     kept = needed.to_numpy(zero_copy_only=False)
     others = np.flatnonzero(~kept)
     more = min(len(others), max(0, documents - int(kept.sum())))
     kept[np.random.default_rng(seed).choice(others, more, replace=False)] = True
-    return task_of(store, replace(collection, documents=collection.documents.filter(pa.array(kept))))
+    return task_of(store, collection.of_documents(chosen[kept]), copies=0)
 
 
-def distinct(collection: Collection) -> Collection:
-    """Returns the collection with one document for each text, ordered by text_key.
+def distinct(collection: Collection) -> Int64s:
+    """Returns the positions of one document for each text, ordered by text_key.
 
     If several differ only in case or white space, the one whose text sorts first stays, whatever the ids.
     """
@@ -106,25 +114,26 @@ def distinct(collection: Collection) -> Collection:
     ends = np.append(first[1:], len(keys))
     for number in np.flatnonzero(ends - first > 1):
         same = order[first[number] : ends[number]]
-        texts = documents["text"].take(pa.array(same)).to_pylist()
+        texts = collection.texts_of(same).to_pylist()
         chosen[number] = same[texts.index(min(texts))]
-    return replace(collection, documents=documents.take(pa.array(chosen)))
+    return chosen
 
 
-def task_of(store: Database, collection: Collection) -> RetrievalTask:
-    """Returns the retrieval task of a collection's queries and documents; see `retrieval_task`."""
-    texts = distinct(collection)
+def task_of(store: Database, texts: Collection, copies: int) -> RetrievalTask:
+    """Returns the retrieval task of a collection's queries and `distinct` documents; see `retrieval_task`.
+
+    `copies` is the number of documents that were left out as copies.
+    """
     query_ids, keys = texts.query_ids, texts.documents["text_key"].combine_chunks()
-    table = evaluating.relevant(store, collection.split)
+    table = evaluating.relevant(store, texts.split)
     relevant, rows = QueryPairs.locate(table, query_ids, keys)
-    hidden = evaluating.unranked(store, collection.split)
+    hidden = evaluating.unranked(store, texts.split)
     unranked, located = QueryPairs.locate(hidden, query_ids, keys)
     why = Counter(hidden["why"].take(pa.array(located)).to_pylist())
-    copies = collection.documents.num_rows - texts.documents.num_rows
     left_out = {"copies": copies, **{name: why[name] for name in evaluating.UNRANKED}}
     return RetrievalTask(
         tuple(texts.queries["text"].to_pylist()),
-        tuple(texts.documents["text"].to_pylist()),
+        tuple(texts.texts_of(np.arange(texts.documents.num_rows)).to_pylist()),
         Judgments(
             tuple(query_ids.to_pylist()),
             tuple(texts.doc_ids.to_pylist()),

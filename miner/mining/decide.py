@@ -27,10 +27,11 @@ from miner.store.scorers import Scorer
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int32]
 Hashes = npt.NDArray[np.uint64]
 
-_ROWS = 4_000_000
-"""Candidates that are read at once; this limits memory."""
+ROWS, _BYTES = 4_000_000, 64
+"""The most candidates that are read at once, and about what each takes in memory."""
 _SLICE = 262_144
 """Candidates that are decided at once."""
 
@@ -149,22 +150,22 @@ class Documents:
         return cls(as_numpy(table["doc_no"]).astype(np.int64), joined(table["doc_id"]))
 
     @cached_property
-    def _index_of(self) -> Ints:
-        index_of = np.full(int(self.numbers.max(initial=-1)) + 1, -1, dtype=np.int64)
+    def _index_of(self) -> Positions:
+        index_of = np.full(int(self.numbers.max(initial=-1)) + 1, -1, dtype=np.int32)
         index_of[self.numbers] = np.arange(len(self.numbers))
         return index_of
 
-    def indices_of(self, numbers: Ints) -> Ints:
+    def indices_of(self, numbers: Ints) -> Positions:
         """Returns the index among these documents of the document with each number."""
         return np.asarray(self._index_of[numbers])
 
-    def indices(self, candidates: pa.Table) -> Ints:
+    def indices(self, candidates: pa.Table) -> Positions:
         """Returns the index among these documents of each candidate's document."""
         return self.indices_of(as_numpy(candidates["doc_no"]))
 
     def ids_of(self, candidates: pa.Table) -> pa.ChunkedArray:
         """Returns the id of each candidate's document, dictionary-encoded."""
-        indices = pa.array(self.indices(candidates).astype(np.int32))
+        indices = pa.array(self.indices(candidates))
         return pa.chunked_array([pa.DictionaryArray.from_arrays(indices, self.ids)])
 
     @cached_property
@@ -226,7 +227,7 @@ def decide_each(
     documents = Documents.of(store, run.evidence)
     deciders = [Decider(positives, documents, config, run.scorers) for config in configs]
     per_query = stored.candidate_count(store, run.evidence) // max(1, positives.queries) + 1
-    step = max(1, _ROWS // per_query)
+    step = max(1, min(ROWS, store.memory.rows(_BYTES)) // per_query)
     more: dict[str, Any] = {"queries": queries, "others": others, "ranks": ranks, "given": given}
 
     def decided(part: stored.CandidateLists) -> list[Decision]:
@@ -367,7 +368,7 @@ class _Slice:
         return np.asarray(as_numpy(self.candidates["score"]), dtype=np.float64)
 
     def _doc(self, rows: Ints) -> Ints:
-        return self.documents.indices_of(as_numpy(self.candidates["doc_no"])[rows])
+        return self.documents.indices_of(as_numpy(self.candidates["doc_no"])[rows]).astype(np.int64)
 
     def _by_query(self, values: Floats) -> Floats:
         """Returns each candidate's value of those by query number."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, UsageError, counted, listed, near, numbers, printable, shown
 from miner.mining.config import MiningConfig, require_used
-from miner.mining.decide import decide, deciding_scorer
+from miner.mining.decide import ROWS, decide, deciding_scorer
 from miner.mining.diff import changes
 from miner.mining.selection import quotas
 from miner.mining.unscored import unscored_note
@@ -25,7 +25,7 @@ from miner.ranges import NO_VALUE
 from miner.recipe import as_text
 from miner.store import corpus, runs
 from miner.store.database import Database
-from miner.store.evidence import score_facts
+from miner.store.evidence import candidate_count, score_facts
 from miner.store.ledger import KEY
 from miner.store.models import record_model, shown_scorer
 from miner.store.runs import LONGEST, StoredRun
@@ -171,7 +171,8 @@ def _written(key: str, value: object) -> list[str]:
 def _decide(store: Database, run: StoredRun, config: MiningConfig, progress: Progress) -> StoredRun:
     _note_scores(store, run, progress)
     decided = decide(store, run, config)
-    runs.finish_run(store, run.run_id, ((one.decisions, one.selected) for one in decided))
+    parts = ({"decisions": one.decisions, "selected": one.selected} for one in decided)
+    runs.finish_run(store, run.run_id, parts, aside=candidate_count(store, run.evidence) > ROWS)
     return runs.find_run(store, run.name)
 
 

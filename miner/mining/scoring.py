@@ -245,7 +245,7 @@ def score_pairs(
 def _shortest_first(keys: Int64s, collection: Collection) -> tuple[Ints, Ints]:
     """Every pair once, by the length of its texts, then position; batches then have similar lengths."""
     query, doc = split_pairs(np.unique(keys))
-    length = _lengths(collection.queries)[query] + _lengths(collection.documents)[doc]
+    length = pc.utf8_length(collection.queries["text"]).to_numpy()[query] + collection.text_lengths(doc)
     order = np.argsort(length, kind="stable")
     return query[order], doc[order]
 
@@ -258,16 +258,11 @@ def _keys(table: pa.Table, collection: Collection) -> Int64s:
     return pair_keys(query[inside], doc[inside])
 
 
-def _lengths(table: pa.Table) -> npt.NDArray[np.int64]:
-    lengths: npt.NDArray[np.int64] = pc.utf8_length(table["text"]).to_numpy().astype(np.int64)
-    return lengths
-
-
 def _score(
     reranker: AnyReranker, collection: Collection, query: Ints, doc: Ints, workers: int | None
 ) -> pa.Table:
     queries = collection.queries["text"].take(pa.array(query)).to_pylist()
-    documents = collection.documents["text"].take(pa.array(doc)).to_pylist()
+    documents = collection.texts_of(doc).to_pylist()
     return pa.table(
         {
             "query_id": collection.query_column(query),

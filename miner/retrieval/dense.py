@@ -80,8 +80,8 @@ class Dense:
 
     @property
     def _doc_texts(self) -> list[str]:
-        texts: list[str] = self._collection.documents["text"].to_pylist()
-        return texts
+        blocks = self._collection.text_blocks(self._collection.block)
+        return [text for block in blocks for text in block.to_pylist()]
 
     @property
     def _query_texts(self) -> list[str]:

@@ -93,9 +93,11 @@ class RaggedRetriever(ABC):
         return {"documents": int((~self._has("document")).sum()), "queries": int((~self._has("query")).sum())}
 
     def _texts(self, role: str) -> list[str]:
-        table = self._collection.queries if role == "query" else self._collection.documents
-        texts: list[str] = table["text"].to_pylist()
-        return texts
+        if role == "query":
+            texts: list[str] = self._collection.queries["text"].to_pylist()
+            return texts
+        blocks = self._collection.text_blocks(self._collection.block)
+        return [text for block in blocks for text in block.to_pylist()]
 
     @cached_property
     def _rows(self) -> dict[str, tuple[RowNumbers, RowNumbers]]:

@@ -48,6 +48,10 @@ _LOCKED = (
 """DuckDB's messages for a file that another process, or this one, has open in another mode."""
 
 
+FAULTY = "projection_pullup"
+"""The optimizer with which DuckDB 2.0 ends some joins over several million rows with an internal error."""
+
+
 _OPEN: weakref.WeakSet[Access] = weakref.WeakSet()
 
 
@@ -68,8 +72,9 @@ def connect(
     Calls `note` if it waits long. Raises BusyError after `wait` seconds, StoreError for a file that cannot be
     opened.
     """
+    settings = {"disabled_optimizers": FAULTY, **config}
     return _patiently(
-        lambda: duckdb.connect(str(file), read_only=read_only, config=dict(config)), file, wait, note
+        lambda: duckdb.connect(str(file), read_only=read_only, config=settings), file, wait, note
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from miner.store.corpus import changed_texts, require_judgments, text_hashes
+from miner.store.corpus import TEXTS_READ, changed_texts, require_judgments, text_hashes
 from miner.store.database import Database
 from miner.store.tables import GOLD
 
@@ -18,16 +18,25 @@ _TEXTS = """SELECT 'query' AS role, query_id AS id, text, text_key, 0 AS start F
 """Every text. A document with a title and a passage has a second row, whose passage begins at `start`."""
 
 
-def all_texts(store: Database) -> pa.Table:
-    """Returns every text that is not empty, ordered: role (`query`, `document`), id, text, text_key, start.
+_ALL = f"FROM ({_TEXTS}) WHERE text_key <> 0 ORDER BY role, id, start"
 
-    A document with a title and a passage has two rows: the whole text, and the passage from `start` on.
+
+def all_keys(store: Database) -> pa.Table:
+    """Returns every text that is not empty, without the text, ordered: role, id, text_key, start.
+
+    The role is `query` or `document`. A document with a title and a passage has two rows: the whole text, and
+    the passage from `start` on.
     """
-    return store.table(f"FROM ({_TEXTS}) WHERE text_key <> 0 ORDER BY role, id, start")
+    return store.table(f"SELECT role, id, text_key, start {_ALL}")
+
+
+def all_texts(store: Database) -> Iterator[pa.RecordBatch]:
+    """Yields the texts of the rows of `all_keys`, in their order."""
+    return store.batches(f"SELECT text {_ALL}", TEXTS_READ)
 
 
 def evaluation_texts(store: Database, split: str) -> pa.Table:
-    """Returns the queries of a split and their relevant documents; columns as in `all_texts`.
+    """Returns the queries of a split and their relevant documents; columns as in `all_keys`, and text.
 
     Raises UsageError if nothing is judged in the split.
     """
@@ -43,7 +52,7 @@ def evaluation_texts(store: Database, split: str) -> pa.Table:
 
 
 def texts_of(store: Database, queries: Sequence[str], documents: Sequence[str]) -> pa.Table:
-    """Returns the texts with these ids; columns as in `all_texts`."""
+    """Returns the texts with these ids; columns as in `all_keys`, and text."""
     return store.table(
         f"""SELECT role, id, text, text_key, start FROM ({_TEXTS}) WHERE text_key <> 0 AND (
             role = 'query' AND id IN (SELECT unnest($queries::VARCHAR[]))
@@ -54,7 +63,7 @@ def texts_of(store: Database, queries: Sequence[str], documents: Sequence[str]) 
 
 
 def queries_elsewhere(store: Database, split: str) -> pa.Table:
-    """Returns the queries that are judged in any other split; columns as in `all_texts`."""
+    """Returns the queries that are judged in any other split; columns as in `all_keys`, and text."""
     return store.table(
         f"""SELECT role, id, text, text_key, start FROM ({_TEXTS})
         WHERE role = 'query' AND text_key <> 0

@@ -7,7 +7,7 @@ them, so that a run stays valid when silver judgments come or go.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 from typing import Any
@@ -27,16 +27,25 @@ MINED = f"""SELECT DISTINCT query_id FROM {GOLD} WHERE split = ? AND relevance >
 
 
 def documents(store: Database) -> pa.Table:
-    """Returns every document, ordered by doc_id.
+    """Returns every document without its text, ordered by doc_id.
 
-    Columns doc_id, text (with the title before it), text_key, passage_key, passage_start, label, cluster. The
-    passage is the text without its title if that can stand alone (`text.document_keys`), else the whole text.
-    The cluster is that of the document's copies, null without copies.
+    Columns doc_id, text_key, passage_key, passage_start, label, cluster. The passage is the text without its
+    title if that can stand alone (`text.document_keys`), else the whole text. The cluster is that of the
+    document's copies, null without copies.
     """
     return store.table(
-        """SELECT doc_id, text, text_key, passage_key, passage_start, label, cluster
+        """SELECT doc_id, text_key, passage_key, passage_start, label, cluster
         FROM document_texts LEFT JOIN duplicates ON role = 'documents' AND id = doc_id ORDER BY doc_id"""
     )
+
+
+TEXTS_READ = 2048
+"""Texts that are read at a time; few, since a text can be long."""
+
+
+def document_texts(store: Database) -> Iterator[pa.RecordBatch]:
+    """Yields the texts of all documents, with the titles before them, ordered by doc_id."""
+    return store.batches("SELECT text FROM document_texts ORDER BY doc_id", TEXTS_READ)
 
 
 def queries(store: Database, split: str) -> pa.Table:

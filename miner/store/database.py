@@ -16,15 +16,13 @@ import duckdb
 import pyarrow as pa
 
 from miner.errors import StoreError
+from miner.memory import MemoryLimit
 from miner.processors import cores
-from miner.store.access import WAIT, Access, Note, quiet
+from miner.store.access import FAULTY, WAIT, Access, Note, quiet
 from miner.store.faults import explaining, require_database, require_store_file
 from miner.store.lock import WAIT as LOCK_WAIT
 from miner.store.lock import WriterLock
 from miner.store.tables import FORMAT, TABLES, VIEWS
-
-MEMORY_LIMIT = "4GB"
-"""Memory that DuckDB may use before it spills to disk; models and vectors need the rest."""
 
 CHECKPOINT = "256MB"
 """Size at which DuckDB merges the write-ahead log into the file; closing merges it as well."""
@@ -48,8 +46,10 @@ class Database:
     StoreError.
     """
 
-    def __init__(self, path: Path, access: Access, lock: WriterLock | None) -> None:
+    def __init__(self, path: Path, access: Access, lock: WriterLock | None, memory: MemoryLimit) -> None:
         self.path = path
+        self.memory = memory
+        """The memory that work with this store should not exceed."""
         self._access = access
         self._lock = lock
         self._is_changing = False
@@ -63,22 +63,24 @@ class Database:
         create: bool = False,
         read_only: bool = False,
         threads: int | None = None,
-        memory_limit: str = MEMORY_LIMIT,
+        memory: MemoryLimit | str | None = None,
         wait: float | None = None,
         note: Note = quiet,
     ) -> Self:
         """Opens the store at `path`, which must exist unless `create` is given.
 
-        Waits some seconds for other processes, or `wait` seconds; calls `note` with a line if it waits long.
-        Raises BusyError, a StoreError, if another process still uses the store, and StoreError if there is no
-        such store, the file is damaged, or it is not a store of this version. Such a file is never opened
+        `memory`, such as 2GiB, limits what work with the store uses (default: `MemoryLimit.of`). Waits some
+        seconds for other processes, or `wait` seconds; calls `note` with a line if it waits long. Raises
+        BusyError, a StoreError, if another process still uses the store, and StoreError if there is no such
+        store, the file is damaged, or it is not a store of this version. Such a file is never opened
         for writing.
         """
         file = Path(path)
         _require_file(file, create)
-        config = _config(f"{file}.tmp", threads or cores(), memory_limit)
+        limit = memory if isinstance(memory, MemoryLimit) else MemoryLimit.of(memory)
+        config = _config(f"{file}.tmp", threads or cores(), limit)
         access = Access(file, read_only, config, note)
-        store = cls(file, access, None if read_only else WriterLock(file))
+        store = cls(file, access, None if read_only else WriterLock(file), limit)
         patience = WAIT if wait is None else wait
         try:
             if store._lock is not None:
@@ -89,7 +91,7 @@ class Database:
                 require_database(file)
             if is_first and log.exists():
                 # Opening the file for writing merges the log into it: first check that it is a store.
-                with cls(file, Access(file, True, config, note), None) as looked:
+                with cls(file, Access(file, True, config, note), None, limit) as looked:
                     looked._access.open(patience)
                     looked._require_ours(create)
             access.open(patience)
@@ -110,10 +112,11 @@ class Database:
 
         It spills to the folder `spill`, which no other process may use. Its errors name `path`.
         """
-        access = Access(Path(":memory:"), False, _config(str(spill), cores(), MEMORY_LIMIT))
+        limit = MemoryLimit.of()
+        access = Access(Path(":memory:"), False, _config(str(spill), cores(), limit))
         access.open(WAIT)
         access.keep()
-        return cls(path, access, None)
+        return cls(path, access, None, limit)
 
     @contextmanager
     def attached_to(self, other: Database) -> Iterator[None]:
@@ -257,15 +260,25 @@ class Database:
             rows: list[tuple[Any, ...]] = connection.execute(query, bound).fetchall()
         return rows
 
-    def table(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> pa.Table:
+    def table(
+        self, query: str, values: Sequence[Any] | Mapping[str, Any] = (), *, without: str | None = None
+    ) -> pa.Table:
         """Returns a result as an Arrow table, in the order of the query.
 
-        `values` are bound to `?` by position, or to `$name` by name.
+        `values` are bound to `?` by position, or to `$name` by name. `without` is an optimizer of DuckDB that
+        fails for the query.
         """
         bound = dict(values) if isinstance(values, Mapping) else list(values)
         with explaining(self.path), self._access.using() as connection:
-            relation = connection.sql(query, params=bound)
-            result: pa.Table = relation.to_arrow_table()
+            if without is not None:
+                connection.execute(f"SET disabled_optimizers = '{FAULTY},{without}'")
+            try:
+                relation = connection.sql(query, params=bound)
+                result: pa.Table = relation.to_arrow_table()
+            finally:
+                if without is not None:
+                    with suppress(duckdb.Error):  # after a fatal error
+                        connection.execute(f"SET disabled_optimizers = '{FAULTY}'")
         return result
 
     def tables(self, *queries: tuple[str, Sequence[Any] | Mapping[str, Any]]) -> list[pa.Table]:
@@ -284,8 +297,18 @@ class Database:
         with explaining(self.path), self._access.using() as connection, ThreadPoolExecutor() as pool:
             return list(pool.map(read, *zip(*queries, strict=True)))
 
-    def insert(self, name: str, table: pa.Table | pa.RecordBatch, **constants: str) -> None:
-        """Appends an Arrow table to a base table; columns are matched by name.
+    def batches(self, query: str, rows: int) -> Iterator[pa.RecordBatch]:
+        """Yields a result in batches of at most `rows` rows; nothing else uses the store until the last one.
+
+        Only the batch that is yielded is in memory.
+        """
+        with explaining(self.path), self._access.using() as connection:
+            yield from connection.sql(query).to_arrow_reader(rows)
+
+    def insert(
+        self, name: str, table: pa.Table | pa.RecordBatch | pa.RecordBatchReader, **constants: str
+    ) -> None:
+        """Appends Arrow rows to a base table; columns are matched by name.
 
         `constants` are further columns with one text for all rows, such as `run_id`.
         """
@@ -305,9 +328,9 @@ class Database:
                     connection.unregister("arriving")
 
 
-def _config(spill: str, threads: int, memory_limit: str) -> dict[str, Any]:
+def _config(spill: str, threads: int, memory: MemoryLimit) -> dict[str, Any]:
     return {
-        "memory_limit": memory_limit,
+        "memory_limit": f"{memory.database}B",
         "threads": threads,
         "temp_directory": spill,
         "checkpoint_threshold": CHECKPOINT,

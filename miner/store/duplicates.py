@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from miner.store.corpus import changed_texts, text_hashes
+from miner.store.corpus import TEXTS_READ, changed_texts, text_hashes
 from miner.store.database import Database
 
 _SEARCH = "dedup"
 """The key of `meta` with the settings of the last search for copies, and hashes of the texts that it read."""
+_TABLES = {
+    "documents": ("document_texts", "doc_id", "passage_key"),
+    "queries": ("queries", "query_id", "text_key"),
+}
+"""By role: the table, its id, and the key of the passage."""
 
 
-def texts(store: Database, role: str) -> pa.Table:
-    """Returns all documents or all queries, ordered: id, text (with the title), text_key, passage_key."""
-    table, key, passage = "document_texts", "doc_id", "passage_key"
-    if role == "queries":
-        table, key, passage = "queries", "query_id", "text_key"
-    return store.table(
-        f"SELECT {key} AS id, text, text_key, {passage} AS passage_key FROM {table} ORDER BY {key}"
-    )
+def keys(store: Database, role: str) -> pa.Table:
+    """Returns all documents or all queries without their texts, ordered: id, text_key, passage_key."""
+    table, key, passage = _TABLES[role]
+    return store.table(f"SELECT {key} AS id, text_key, {passage} AS passage_key FROM {table} ORDER BY {key}")
+
+
+def texts(store: Database, role: str) -> Iterator[pa.RecordBatch]:
+    """Yields the texts of all documents (with the titles) or of all queries, in the order of `keys`."""
+    table, key, _ = _TABLES[role]
+    return store.batches(f"SELECT text FROM {table} ORDER BY {key}", TEXTS_READ)
 
 
 def replace_duplicates(store: Database, tables: Mapping[str, pa.Table], settings: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from miner.errors import StoreError, UsageError, listed, near, shown
+from miner.store.aside import set_aside
 from miner.store.corpus import IDENTITY, MINED, content_hashes, ingest_first, queries_hash
 from miner.store.database import Database
 from miner.store.duplicates import clusters_hash
@@ -137,22 +139,31 @@ def begin_run(store: Database, run: StoredRun) -> None:
         keep_scorers(store, run.run_id, run.scorers)
 
 
-def finish_run(store: Database, run_id: str, decided: Iterable[tuple[pa.Table, pa.Table]]) -> None:
+def finish_run(
+    store: Database, run_id: str, decided: Iterable[Mapping[str, pa.Table]], *, aside: bool = False
+) -> None:
     """Replaces a run's decisions and triplets and marks it done, in one transaction.
 
-    `decided` yields decisions (query_no and codes) and the triplets that go with them (`schema.SELECTED`).
+    Each part has rows of `decisions` (query_no, codes), of `selected` (`schema.SELECTED`), or of both. With
+    `aside` they wait in a file until all are there; else they are written while the next are made, which is
+    faster, and keeps other commands from the store for as long.
     """
-    decided = iter(decided)
-    first = next(decided, None)  # not in the transaction, so that the evidence can be read at the same time
-    with store.transaction():
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(set_aside(decided, store.path.parent))] if aside else decided
+        parts = iter(waiting)
+        first = next(parts, None)  # not in the transaction, so that the evidence can be read at the same time
+        stack.enter_context(store.transaction())
         store.execute("DELETE FROM decisions WHERE run_id = ?", [run_id])
         store.execute("DELETE FROM selected WHERE run_id = ?", [run_id])
         triplets = []
-        for decisions, selected in decided if first is None else chain([first], decided):
-            store.insert("decisions", decisions, run_id=run_id)
-            triplets.append(selected)
+        for part in parts if first is None else chain([first], parts):
+            if "decisions" in part:
+                store.insert("decisions", part["decisions"], run_id=run_id)
+            if "selected" in part:
+                triplets.append(part["selected"])
         if triplets:
-            store.insert("selected", pa.concat_tables(triplets), run_id=run_id)
+            rows = triplets[0] if len(triplets) == 1 else pa.concat_tables(triplets)
+            store.insert("selected", rows, run_id=run_id)
         store.execute(
             "UPDATE runs SET status = 'done', finished = now() AT TIME ZONE 'UTC' WHERE run_id = ?", [run_id]
         )

@@ -9,7 +9,6 @@ the shell starts at once.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -21,8 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import duckdb
 
 from miner.errors import MinerError, StoreError, UsageError
+from miner.memory import parse_size
 from miner.processors import cores
-from miner.ranges import check_fields, known_keywords, literal, number, within
+from miner.ranges import check_fields, known_keywords, number, within
 from miner.store.access import WAIT, connect
 from miner.store.faults import require_store_file, store_error
 
@@ -40,9 +40,6 @@ LONGEST = 100_000
 """The most characters of a query, because DuckDB's parser cannot be interrupted."""
 _GRACE = 2.0
 """Seconds that DuckDB has to react to an interrupt."""
-_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
-_LEAST, _MOST = 1, 1000**5
-"""The smallest and the largest memory limit, in bytes."""
 _LOCKS = (
     "autoinstall_known_extensions = false",
     "autoload_known_extensions = false",
@@ -71,17 +68,7 @@ class Limits:
 
     def memory_bytes(self) -> int:
         """Returns `memory` in bytes; raises UsageError unless it is a size from 1 byte to 1000TB."""
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", self.memory, re.IGNORECASE)
-        size = 0.0
-        if match is not None:
-            unit = match[2].upper()
-            size = float(match[1]) * (1024 ** list(_UNITS).index(unit) if match[3] else _UNITS[unit])
-        if not _LEAST <= size <= _MOST:
-            raise UsageError(
-                f"memory must be a size from 1 byte to 1000TB, got {literal(self.memory)}",
-                "give one such as 500MB or 2GB",
-            )
-        return int(size)
+        return parse_size(self.memory)
 
 
 DEFAULT = Limits()

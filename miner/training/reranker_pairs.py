@@ -65,8 +65,9 @@ class LabelledPairs:
     def texts(self) -> tuple[list[str], list[str]]:
         """Returns the text of each pair's query and document; equal texts are one string in memory."""
         queries = self.collection.queries["text"].to_pylist()
-        documents = self.collection.documents["text"].to_pylist()
-        return [queries[i] for i in self.query], [documents[i] for i in self.doc]
+        distinct, row = np.unique(self.doc, return_inverse=True)
+        documents = self.collection.texts_of(distinct).to_pylist()
+        return [queries[i] for i in self.query], [documents[i] for i in row]
 
     def positive_ids(self) -> pa.Table:
         """Returns the positives as (query_id, doc_id)."""
