@@ -21,6 +21,8 @@ MODEL = "5c1e" * 16
 class Lengths:
     """An encoder whose vector tells the text and the prompt, and that counts what it was asked."""
 
+    bulk = 1
+
     def __init__(self) -> None:
         self.requested: list[str] = []
 

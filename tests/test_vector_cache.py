@@ -172,3 +172,19 @@ def test_a_failed_write_leaves_the_cache_as_it_was(tmp_path: Path, monkeypatch: 
     monkeypatch.undo()
     embed(cache, Lengths(), ["c", "d"], "")  # type: ignore[arg-type]
     assert cached(tmp_path, ["a", "b", "c", "d"]) == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+def test_texts_in_blocks_are_encoded_in_the_same_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 3)
+    texts = [f"text {number % 9}" for number in range(25)]
+    whole, parts = VectorCache(tmp_path / "whole", MODEL), VectorCache(tmp_path / "parts", MODEL)
+    embed(parts, Lengths(), texts[4:6], "")  # type: ignore[arg-type]
+    embed(whole, Lengths(), texts[4:6], "")  # type: ignore[arg-type]
+    encoder = Lengths()
+    rows = embed(parts, encoder, lambda: (texts[i : i + size] for i in range(0, 25, size)), "")  # type: ignore[arg-type]
+    assert encoder.requested == [text for text in texts[:9] if text not in texts[4:6]]
+    assert np.array_equal(rows, embed(whole, Lengths(), texts, ""))  # type: ignore[arg-type]
+    assert np.array_equal(parts.vectors, whole.vectors)

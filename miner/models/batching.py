@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-
-from miner.engine.progress import Progress
-from miner.engine.work import ordered_map, worker_count
 
 CPU_TOKENS = 1024
 """Tokens per batch on a CPU: 512 to 2,048 are equally fast, more do not fit into its cache."""
 GPU_TOKENS = 32_768
 
 Indices = npt.NDArray[np.int64]
-Prepared = TypeVar("Prepared")
-Result = TypeVar("Result")
 
 
 def equal_length_batches(lengths: npt.ArrayLike, tokens: int = CPU_TOKENS) -> list[Indices]:
@@ -60,35 +54,3 @@ def padded_batches(lengths: npt.ArrayLike, tokens: int = GPU_TOKENS) -> list[Ind
         batches.append(order[start : start + per_batch])
         start += per_batch
     return batches
-
-
-def in_batches(
-    lengths: Sequence[int],
-    prepare: Callable[[Indices], Prepared],
-    forward: Callable[[Prepared], Result],
-    *,
-    device: str,
-    workers: int | None,
-    progress: Progress,
-    tokens: int = GPU_TOKENS,
-) -> Iterator[tuple[Indices, Result]]:
-    """Yields batches of texts of these lengths in tokens, each with `forward(prepare(batch))`.
-
-    On a CPU the texts of a batch have one length, and `workers` threads compute a batch each with a single
-    thread, so that a result does not depend on their number; `prepare` runs in the calling thread, because
-    tokenizers are not safe in several. On a GPU a batch has up to `tokens` tokens. Progress counts texts.
-    """
-    import torch
-
-    on_cpu = device == "cpu"
-    batches = equal_length_batches(lengths) if on_cpu else padded_batches(lengths, tokens)
-    threads = torch.get_num_threads()
-    single = (lambda: torch.set_num_threads(1)) if on_cpu else None
-    results = ordered_map(forward, map(prepare, batches), worker_count(workers) if on_cpu else 1, single)
-    try:
-        with progress.task("encoding", len(lengths), unit="texts") as advance:
-            for batch, result, units in zip(batches, results, units_of(batches, lengths), strict=True):
-                yield batch, result
-                advance(units)
-    finally:
-        torch.set_num_threads(threads)

@@ -14,7 +14,15 @@ from miner.models.library_encoder import LibraryEncoder
 from miner.models.loading import AnyEncoder
 from miner.models.ragged_cache import RaggedCache
 from miner.models.served import require_same_model
-from miner.models.vector_cache import RowNumbers, VectorCache, embed, note_truncated, vector_keys, vectors_of
+from miner.models.vector_cache import (
+    RowNumbers,
+    Texts,
+    VectorCache,
+    embed,
+    keys_of,
+    note_truncated,
+    vectors_of,
+)
 
 Model = TypeVar("Model", bound=AnyEncoder | LibraryEncoder)
 Cache = TypeVar("Cache", bound=VectorCache | RaggedCache)
@@ -60,7 +68,7 @@ class RoleCaches(ABC, Generic[Model, Cache]):
         caches = {model: self._open(model) for model in set(models.values())}
         return {role: caches[model] for role, model in models.items()}
 
-    def rows(self, texts: Sequence[str], role: str) -> RowNumbers:
+    def rows(self, texts: Texts, role: str) -> RowNumbers:
         """Returns each text's row in the role's cache; raises MinerError if it cannot be written."""
         return embed(
             self._caches[role],
@@ -76,9 +84,9 @@ class RoleCaches(ABC, Generic[Model, Cache]):
         """Number of distinct texts so far that are longer than the model reads."""
         return len(set[bytes]().union(*(cache.truncated_keys for cache in self._caches.values())))
 
-    def count_truncated(self, texts: Sequence[str], role: str) -> None:
+    def count_truncated(self, texts: Texts, role: str) -> None:
         """Adds texts to `truncated` whose vectors are cached and were not requested."""
-        self._caches[role].count_truncated(vector_keys(texts, self.prompts[role]))
+        self._caches[role].count_truncated(keys_of(texts, self.prompts[role]))
 
     def note_truncated(self) -> None:
         """Reports the number of truncated texts to the progress, if there are any."""

@@ -6,14 +6,15 @@ import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from miner.engine.progress import SILENT, Progress
+from miner.engine.work import ordered_map, worker_count
 from miner.errors import UsageError
-from miner.models.batching import in_batches
+from miner.models.batch_limit import PLAIN_TEXTS, BatchLimit, Computing, in_batches
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.kinds import has_routes, own_prompts, own_similarity, require_encoder, role_lengths
 from miner.models.names import resolve
@@ -21,6 +22,7 @@ from miner.models.padding import complete_padding
 from miner.models.quiet import FROM_DISK, loading
 from miner.models.routes import known_words, one_vector_per_text, routed
 from miner.models.similarity import COSINE, without_gaps
+from miner.models.static_table import GPU_TEXTS, TEXTS, StaticTable
 from miner.text import fingerprint
 
 if TYPE_CHECKING:
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
 Vectors = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
-_CODE = 2
+_CODE = 3
 """The version of this code: a new number if the same texts get other vectors."""
+_BULK = 16
 
 
 class Encoded(NamedTuple):
@@ -44,6 +47,11 @@ class Encoded(NamedTuple):
 
 class TextEncoder(Protocol):
     """What a cache needs of an encoder: `Encoder`, or one that a server runs."""
+
+    @property
+    def bulk(self) -> int:
+        """How many times as many texts as usual are encoded between two writes to the cache."""
+        ...
 
     def encoded(
         self,
@@ -81,6 +89,7 @@ class Encoder:
         self._lengths = role_lengths(self._folder.path)
         self.device = resolve_device()
         self.dtype = resolve_dtype(dtype, self.device)
+        self._limit = BatchLimit(name)
         self._role = ""
         self._whole = self
         self._roles: dict[str, Encoder] = {}
@@ -130,7 +139,11 @@ class Encoder:
         model = self._whole._loaded
         if self.has_routes:
             model = routed(model, self._role, self.name)
+        from miner.models.packed import pack
+
         one_vector_per_text(model, self.name)
+        features: Any = model.preprocess(["a text", "another text, which is longer"])
+        pack(model, lambda: model(dict(features))["sentence_embedding"].float())
         return model
 
     @cached_property
@@ -192,12 +205,14 @@ class Encoder:
         """Returns the vectors as `encode` does, and which texts are longer than the model reads."""
         if not texts:
             return Encoded(np.empty((0, self.dimension), dtype=np.float32), np.zeros(0, dtype=bool))
-        if self._batches_by_length(prompt):
+        if self._table is not None:
+            vectors, truncated = self._look_up(self._table, texts, prompt, workers, progress)
+        elif self._batches_by_length(prompt):
             tokens, truncated = self._tokenise(texts, prompt)
             vectors = self._encode_by_length(tokens, workers, progress)
         else:
             with progress.task("encoding", len(texts), unit="texts") as advance:
-                vectors = self._encode_plainly(texts, prompt)
+                vectors = self._encode_plainly(texts, prompt, progress)
                 advance(len(texts))
             truncated = self._longer(texts, prompt)
         return Encoded(without_gaps(vectors, self.similarity == COSINE), truncated)
@@ -213,11 +228,52 @@ class Encoder:
         pooled = all(m.include_prompt for m in self._model if isinstance(m, Pooling))
         return bool(fast and (pooled or not prompt) and not self._lengths)
 
-    def _encode_plainly(self, texts: Sequence[str], prompt: str) -> Vectors:
-        encoded = self._model.encode(
-            list(texts), prompt=prompt, task=self._role or None, show_progress_bar=False
+    @property
+    def bulk(self) -> int:
+        """How many times as many texts as usual are encoded between two writes to the cache.
+
+        It is more for a static model, whose encoding would take less time than the writing, and on a GPU,
+        whose batches would otherwise not be full.
+        """
+        return 1 if self.device == "cpu" and self._table is None else _BULK
+
+    @cached_property
+    def _table(self) -> StaticTable | None:
+        return StaticTable.of(self._model)
+
+    def _look_up(
+        self, table: StaticTable, texts: Sequence[str], prompt: str, workers: int | None, progress: Progress
+    ) -> tuple[Vectors, Flags]:
+        """Returns the vectors of a static model, and which texts its tokenizer cut."""
+        import torch
+
+        on_cpu = self.device == "cpu"
+        size = TEXTS if on_cpu else GPU_TEXTS
+        parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+        single = (lambda: torch.set_num_threads(1)) if on_cpu else None
+        done = ordered_map(
+            lambda part: table.encoded(part, prompt), parts, worker_count(workers) if on_cpu else 1, single
         )
-        vectors = np.array(encoded, dtype=np.float32)
+        vectors, flags = np.empty((len(texts), self.dimension), dtype=np.float32), np.zeros(len(texts), bool)
+        with progress.task("encoding", len(texts), unit="texts") as advance:
+            for start, (rows, cut) in zip(range(0, len(texts), size), done, strict=True):
+                stop = start + len(rows)
+                vectors[start:stop], flags[start:stop] = rows, cut
+                advance(len(rows))
+        return vectors, flags
+
+    def _encode_plainly(self, texts: Sequence[str], prompt: str, progress: Progress) -> Vectors:
+        def encode(size: int) -> Any:
+            """Returns the vectors, computed with so many texts per batch."""
+            return self._model.encode(
+                list(texts),
+                prompt=prompt,
+                task=self._role or None,
+                batch_size=size,
+                show_progress_bar=False,
+            )
+
+        vectors = np.array(self._limit.in_halves(encode, PLAIN_TEXTS, progress), dtype=np.float32)
         if self._known_words is not None:
             vectors[~self._known_words(texts)] = np.nan
         return vectors
@@ -233,9 +289,7 @@ class Encoder:
             lengths,
             lambda batch: [tokens[i] for i in batch],
             self._forward,
-            device=self.device,
-            workers=workers,
-            progress=progress,
+            Computing(self._limit, self.device, workers, progress),
         )
         for batch, result in done:
             vectors[batch] = result

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from miner.engine.progress import SILENT, Progress
 from miner.errors import ModelError
-from miner.models.batching import Indices, in_batches
+from miner.models.batch_limit import BatchLimit, Computing, in_batches
+from miner.models.batching import Indices
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.kinds import own_prompts, own_scoring, require_kind
 from miner.models.names import resolve
@@ -60,6 +61,10 @@ class LibraryEncoder(ABC):
         """The similarity by which the model compares texts: one of `SIMILARITIES`."""
         self.device = resolve_device()
         self.dtype = resolve_dtype(dtype, self.device)
+        self.bulk = 1 if self.device == "cpu" else 4
+        """How many times as many texts as usual are encoded between two writes to the cache: more on a GPU,
+        whose batches would otherwise not be full."""
+        self._limit = BatchLimit(name)
         self._role = ""
         self._whole = self
         self._roles: dict[str, Self] = {}
@@ -104,8 +109,20 @@ class LibraryEncoder(ABC):
     @cached_property
     def _model(self) -> Any:
         """The loaded model; raises ModelError if it has no route for the role."""
-        route_modules(self._whole._loaded, self._role, self.name)
-        return self._whole._loaded
+        from miner.models.packed import pack
+
+        model = self._whole._loaded
+        route_modules(model, self._role, self.name)
+        features = model.preprocess(["a text", "another text, which is longer"], task=self._role)
+
+        def probe() -> Any:
+            """Returns the token vectors of two texts, or their vectors if the model has no others."""
+            made = model(dict(features), task=self._role, **self._options())
+            return made.get("token_embeddings", made.get("sentence_embedding")).float()
+
+        if self.device == "cpu":
+            pack(model, probe)
+        return model
 
     @cached_property
     def _width(self) -> int:
@@ -152,10 +169,7 @@ class LibraryEncoder(ABC):
                 lengths,
                 lambda batch: self._prepared(batch, texts, prompt, lengths),
                 self._forward,
-                device=self.device,
-                workers=workers,
-                progress=progress,
-                tokens=self._GPU_TOKENS,
+                Computing(self._limit, self.device, workers, progress, tokens=self._GPU_TOKENS),
             )
             for batch, items in done:
                 for position, one in zip(batch.tolist(), items, strict=False):

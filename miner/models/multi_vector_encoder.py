@@ -29,7 +29,7 @@ class MultiVectorEncoder(LibraryEncoder):
 
     KIND = MULTI_VECTOR
     SIMILARITIES = (MAXSIM, MEAN_MAXSIM)
-    _CODE = 1
+    _CODE = 2
     _GPU_TOKENS = 32_768
 
     def __init__(

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from miner.engine.progress import SILENT, Progress
-from miner.engine.work import ordered_map, worker_count
 from miner.errors import ModelError
-from miner.models.batching import Indices, equal_length_batches, padded_batches
+from miner.models.batch_limit import PLAIN_TEXTS, BatchLimit, Computing, in_batches
+from miner.models.batching import Indices
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.kinds import no_instruction, require_head, takes_instruction
 from miner.models.names import resolve
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Scores = npt.NDArray[np.float64]
 
-_CODE = 2
+_CODE = 3
 """The version of this code: a new number if the same pairs get other scores."""
 
 
@@ -134,7 +134,12 @@ class Reranker:
     @cached_property
     def _models(self) -> list[PairScorer]:
         models = [
-            PairScorer(_load(self.name, path, self.device, self.instruction), self.dtype, self.instruction)
+            PairScorer(
+                _load(self.name, path, self.device, self.instruction),
+                self.dtype,
+                self.instruction,
+                self.name,
+            )
             for path in self._paths
         ]
         self._folder.require_unchanged()
@@ -144,19 +149,30 @@ class Reranker:
 class PairScorer:
     """A loaded cross-encoder, which computes in `dtype` on its device."""
 
-    def __init__(self, model: CrossEncoder, dtype: str, instruction: str | None = None) -> None:
+    def __init__(
+        self,
+        model: CrossEncoder,
+        dtype: str,
+        instruction: str | None = None,
+        name: str = "the reranker",
+    ) -> None:
         import torch
 
         from miner.models.first_token import read_first_token_only
+        from miner.models.packed import pack
 
         self._model: Any = model.float().eval()
-        self._on_cpu = model.device.type == "cpu"
+        self._limit = BatchLimit(name)
         self._prompt = instruction
         self._generates = getattr(model[0], "transformer_task", "") in GENERATES
         self._tokenizer = self._tokenizer_of(model)
         if isinstance(self._tokenizer, PairTokenizer):
             read_first_token_only(self._model[0].model)
         self._model.to(torch.bfloat16 if dtype == "bf16" else torch.float32)
+        if isinstance(self._tokenizer, PairTokenizer):
+            probe = self._tokenizer.pairs(["a query", "another"], ["a text", "another, longer text"])
+            transformer: Any = self._model[0].model
+            pack(transformer, lambda: self._logits(probe, np.arange(2)))
 
     def _tokenizer_of(self, model: CrossEncoder) -> PairTokenizer | ModelTokenizer | None:
         """Returns what makes the batches of a model that reads tokens only; None for any other."""
@@ -184,31 +200,38 @@ class PairScorer:
         """Returns the score of each pair, and the number of pairs that were cut."""
         if self._tokenizer is None:
             pairs = list(zip(queries, documents, strict=True))
-            scores = self._model.predict(pairs, prompt=self._prompt, show_progress_bar=False)
+
+            def predict(size: int) -> Any:
+                """Returns the scores, computed with so many pairs per batch."""
+                return self._model.predict(
+                    pairs, prompt=self._prompt, batch_size=size, show_progress_bar=False
+                )
+
+            scores = self._limit.in_halves(predict, PLAIN_TEXTS, progress)
             return np.asarray(scores, dtype=np.float64), 0
         tokens = self._tokenizer.pairs(queries, documents)
         return self._score_by_length(tokens, workers, progress), tokens.truncated
 
     def _score_by_length(self, tokens: PairTokens, workers: int | None, progress: Progress) -> Scores:
-        import torch
-
-        workers = worker_count(workers) if self._on_cpu else 1
-        cut = equal_length_batches if self._on_cpu else padded_batches
-        batches = cut(tokens.lengths)
         scores = np.empty(len(tokens.lengths), dtype=np.float64)
-        threads = torch.get_num_threads()
-        single = (lambda: torch.set_num_threads(1)) if self._on_cpu else None
-        results = ordered_map(lambda batch: self._forward(tokens, batch), batches, workers, single)
-        try:
-            with progress.task("reranking", int(tokens.lengths.sum()), unit="tokens") as advance:
-                for batch, result in zip(batches, results, strict=True):
-                    scores[batch] = result
-                    advance(int(tokens.lengths[batch].sum()))
-        finally:
-            torch.set_num_threads(threads)
+        how = Computing(
+            self._limit, self._model.device.type, workers, progress, task="reranking", unit="tokens"
+        )
+        for batch, result in in_batches(
+            tokens.lengths, lambda batch: batch, lambda batch: self._forward(tokens, batch), how
+        ):
+            scores[batch] = result
         return scores
 
     def _forward(self, tokens: PairTokens, batch: Indices) -> Scores:
+        import torch
+
+        with torch.inference_mode():
+            scores = self._model.activation_fn(self._logits(tokens, batch))[:, 0].cpu().numpy()
+        return np.asarray(scores, dtype=np.float64)
+
+    def _logits(self, tokens: PairTokens, batch: Indices) -> Any:
+        """Returns the model's output for a batch: shape (pairs, 1)."""
         import torch
 
         own = self._tokenizer if isinstance(self._tokenizer, ModelTokenizer) else None
@@ -222,14 +245,10 @@ class PairScorer:
             if self._generates:
                 # A model that learned its positions must count them from the first token of a pair.
                 features["position_ids"] = torch.from_numpy(np.maximum(mask.cumsum(axis=1) - 1, 0))
-        with torch.inference_mode():
-            features = {name: value.to(self._model.device) for name, value in features.items()}
-            if own:
-                logits = self._model({**features, **own.constants})["scores"].float()
-            else:
-                logits = self._model[0].model(**features).logits.float()
-            scores = self._model.activation_fn(logits)[:, 0].cpu().numpy()
-        return np.asarray(scores, dtype=np.float64)
+        features = {name: value.to(self._model.device) for name, value in features.items()}
+        if own:
+            return self._model({**features, **own.constants})["scores"].float()
+        return self._model[0].model(**features).logits.float()
 
 
 def _fold_count(folder: Path) -> int:

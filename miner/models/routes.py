@@ -90,7 +90,7 @@ def known_words(first: Any) -> Callable[[Sequence[str]], Flags] | None:
     from sentence_transformers.sentence_transformer.modules import BoW, StaticEmbedding, WordEmbeddings
 
     if isinstance(first, StaticEmbedding):
-        unknown = _unknown_token(first.tokenizer)
+        unknown = unknown_token(first.tokenizer)
 
         def known(texts: Sequence[str]) -> Flags:
             """Returns whether any token of each text is known."""
@@ -107,7 +107,7 @@ def known_words(first: Any) -> Callable[[Sequence[str]], Flags] | None:
     return None
 
 
-def _unknown_token(tokenizer: Any) -> int | None:
+def unknown_token(tokenizer: Any) -> int | None:
     """Returns the id of a fast tokenizer's unknown token; None if it has none."""
     model = json.loads(tokenizer.to_str())["model"]
     if model.get("unk_id") is not None:

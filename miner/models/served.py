@@ -78,6 +78,7 @@ class ServedEncoder:
 
     similarity = COSINE
     has_routes = False
+    bulk = 1
 
     def __init__(self, name: str, *, patience: float = PATIENCE, progress: Progress = SILENT) -> None:
         self.name = name

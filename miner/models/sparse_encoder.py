@@ -20,7 +20,7 @@ class SparseEncoder(LibraryEncoder):
 
     KIND = SPARSE
     SIMILARITIES = (DOT, COSINE, EUCLIDEAN, MANHATTAN)
-    _CODE = 1
+    _CODE = 2
     # A token has one logit per word of the vocabulary: 8,192 tokens take 1 GB in fp32.
     _GPU_TOKENS = 8192
 

@@ -5,7 +5,7 @@ The guarantees and the locks are those of `RowCache`. Row n of the cache is row 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,9 +30,12 @@ __all__ = [
     "ENTRY",
     "Keys",
     "RowNumbers",
+    "Texts",
     "VectorCache",
+    "column_blocks",
     "embed",
     "gather",
+    "keys_of",
     "note_truncated",
     "release",
     "vector_keys",
@@ -40,7 +43,8 @@ __all__ = [
 ]
 
 CHUNK = 1024
-"""Texts encoded between two writes. Ctrl-C or a kill can lose this much work: seconds of a small model."""
+"""Texts encoded between two writes, times the encoder's `bulk`. Ctrl-C or a kill can lose this much work:
+seconds of a small model."""
 
 ENTRY = np.dtype(
     [
@@ -83,13 +87,59 @@ class VectorCache(RowCache[Vectors]):
         return first, first - self._count
 
 
+Texts = Sequence[str] | Callable[[], Iterable[Sequence[str]]]
+"""Texts, or a function that gives them in blocks, so that they are not all in memory; it is called again for
+the texts that must be encoded."""
+
+
+_BLOCK = 16_384
+"""Texts of a table that are in memory as Python objects at a time."""
+
+
+def column_blocks(column: Any) -> Iterator[list[str]]:
+    """Yields the texts of a column of an Arrow table, a block at a time."""
+    for start in range(0, len(column), _BLOCK):
+        yield column.slice(start, _BLOCK).to_pylist()
+
+
+def blocks_of(texts: Texts) -> Iterable[Sequence[str]]:
+    """Returns the blocks of texts; a list is one block."""
+    return texts() if callable(texts) else [texts]
+
+
+def keys_of(texts: Texts, prompt: str) -> Keys:
+    """Returns the key of every (prompt, text): shape (texts, 2)."""
+    return np.concatenate(
+        [vector_keys([], prompt), *(vector_keys(part, prompt) for part in blocks_of(texts))]
+    )
+
+
 def _distinct(keys: Keys, rows: RowNumbers) -> RowNumbers:
     """Returns the first position of each distinct key that has no row."""
     missing = np.flatnonzero(rows < 0)
     if not len(missing):
         return missing
-    _, first = np.unique(keys[missing], axis=0, return_index=True)
-    return missing[np.sort(first)]
+    wanted = keys[missing]
+    order = np.lexsort((wanted[:, 1], wanted[:, 0]))  # equal keys in the order of their positions
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (wanted[order[1:]] != wanted[order[:-1]]).any(axis=1)
+    return missing[np.sort(order[new])]
+
+
+def _chunks(texts: Texts, positions: RowNumbers, size: int) -> Iterator[tuple[RowNumbers, list[str]]]:
+    """Yields the texts at ascending positions, `size` at a time, with their positions."""
+    found: list[str] = []
+    done = start = 0
+    for block in blocks_of(texts):
+        stop = start + len(block)
+        here = positions[np.searchsorted(positions, start) : np.searchsorted(positions, stop)]
+        found += [block[position] for position in (here - start).tolist()]
+        while len(found) >= size:
+            yield positions[done : done + size], found[:size]
+            found, done = found[size:], done + size
+        start = stop
+    if found:
+        yield positions[done:], found
 
 
 class _Encoded(Protocol):
@@ -105,6 +155,11 @@ class _Encoded(Protocol):
 
 
 class _Encodes(Protocol):
+    @property
+    def bulk(self) -> int:
+        """How many times as many texts as usual are encoded between two writes."""
+        ...
+
     def encoded(
         self,
         texts: Sequence[str],
@@ -120,7 +175,7 @@ class _Encodes(Protocol):
 def embed(
     cache: RowCache[Any],
     encoder: _Encodes,
-    texts: Sequence[str],
+    texts: Texts,
     prompt: str,
     *,
     workers: int | None = None,
@@ -130,21 +185,20 @@ def embed(
 
     Equal texts share a row. Raises MinerError if the vectors cannot be written.
     """
-    keys = vector_keys(texts, prompt)
+    keys = keys_of(texts, prompt)
     while len(missing := _distinct(keys, rows := cache.rows(keys))):
         others: set[bytes] = set()
         with progress.task("encoding", len(missing), unit="texts") as advance:
             part = CountedInto(advance, progress)
-            for start in range(0, len(missing), CHUNK):
-                chunk = missing[start : start + CHUNK]
+            for chunk, given in _chunks(texts, missing, CHUNK * encoder.bulk):
                 others |= names_of(cache.refresh())
-                done = among(keys[chunk], others)
-                advance(int(done.sum()))
-                chunk = chunk[~done]
-                if not len(chunk):
+                known = among(keys[chunk], others)
+                advance(int(known.sum()))
+                if known.all():
                     continue
-                encoded = encoder.encoded([texts[i] for i in chunk], prompt, workers=workers, progress=part)
-                others |= names_of(cache.append(keys[chunk], encoded.vectors, encoded.truncated))
+                left = [text for text, done in zip(given, known.tolist(), strict=True) if not done]
+                encoded = encoder.encoded(left, prompt, workers=workers, progress=part)
+                others |= names_of(cache.append(keys[chunk[~known]], encoded.vectors, encoded.truncated))
     cache.count_truncated(keys, rows)
     return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -11,10 +12,10 @@ from miner.collection.collection import Collection, Floats, Hits, Ints
 from miner.engine.progress import SILENT, Progress
 from miner.models.cached_encoder import CachedEncoder
 from miner.models.loading import open_encoder
-from miner.models.vector_cache import RowNumbers, release
+from miner.models.vector_cache import RowNumbers, column_blocks, release
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.nearest import require_search_library
-from miner.retrieval.vector_search import TextVectors, VectorSearch, empty_index, require_index
+from miner.retrieval.vector_search import TextVectors, VectorSearch, empty_index, index_inputs, require_index
 from miner.store.database import Database
 
 _CODE = 2
@@ -66,7 +67,7 @@ class Dense:
             "encoder": self.encoder.fingerprint,
             "similarity": self.encoder.similarity,
             "prompts": self.prompts,
-            "index": self._config.index,
+            **index_inputs(self._config.index),
             "code": _CODE,
         }
 
@@ -78,15 +79,11 @@ class Dense:
             self._vectors.count_truncated(self._query_texts, "query")
         return self._vectors.truncated
 
-    @property
-    def _doc_texts(self) -> list[str]:
-        blocks = self._collection.text_blocks(self._collection.block)
-        return [text for block in blocks for text in block.to_pylist()]
+    def _doc_texts(self) -> Iterator[list[str]]:
+        return (block.to_pylist() for block in self._collection.text_blocks(self._collection.block))
 
-    @property
-    def _query_texts(self) -> list[str]:
-        texts: list[str] = self._collection.queries["text"].to_pylist()
-        return texts
+    def _query_texts(self) -> Iterator[list[str]]:
+        return column_blocks(self._collection.queries["text"])
 
     @cached_property
     def _search(self) -> VectorSearch:

@@ -35,8 +35,6 @@ _DECIMALS = 10
 """Decimals to which `all_scores` rounds cosines. fp32 vectors have about seven digits: scores that differ
 only beyond ten are ties, on every machine. Other similarities are first divided by a power of ten above the
 query's largest score."""
-_GPU_MOST = 2048
-"""The most neighbours that FAISS selects on a GPU; it searches for more on the CPU."""
 
 Floats = npt.NDArray[np.float64]
 Neighbours = tuple[Vectors, RowNumbers]
@@ -51,22 +49,39 @@ def require_search_library() -> None:
 
 
 def nearest(
-    vectors: Vectors, documents: Matrix, rows: RowNumbers, k: int, similarity: str = COSINE
+    vectors: Vectors,
+    documents: Matrix,
+    rows: RowNumbers,
+    k: int,
+    similarity: str = COSINE,
+    memory: int | None = None,
 ) -> Neighbours:
-    """Returns the k of `documents[rows]` that are nearest to each vector, by fp32 scores, in no order."""
+    """Returns the k of `documents[rows]` that are nearest to each vector, by fp32 scores, in no order.
+
+    It searches on the CPU, block by block; `memory` is the bytes that a block may take.
+    """
     search = _faiss_block if importlib.util.find_spec("faiss") else _torch_block
     best = np.full((len(vectors), 0), -np.inf, dtype=np.float32), np.zeros((len(vectors), 0), dtype=np.int64)
-    for start in range(0, len(rows), BLOCK):
-        part = rows[start : start + BLOCK]
+    size = block_rows(documents.shape[1], memory)
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
         scores, positions = search(vectors, gather(documents, part), min(k, len(part)), similarity)
-        best = _merged(best, (scores, positions + start), k)
+        both = np.concatenate([best[0], scores], axis=1), np.concatenate([best[1], positions + start], axis=1)
+        best = nearest_of(*both, k)
         release(documents)
     return best
 
 
-def _merged(left: Neighbours, right: Neighbours, k: int) -> Neighbours:
-    scores = np.concatenate([left[0], right[0]], axis=1)
-    positions = np.concatenate([left[1], right[1]], axis=1)
+def block_rows(dimension: int, memory: int | None) -> int:
+    """Returns how many document vectors a block has: `BLOCK`, or fewer if `memory` bytes are less.
+
+    A block is in memory twice, as vectors and as scores; at least 256 vectors are compared at a time.
+    """
+    return BLOCK if memory is None else max(256, min(BLOCK, memory // (8 * max(1, dimension))))
+
+
+def nearest_of(scores: Vectors, positions: RowNumbers, k: int) -> Neighbours:
+    """Returns the k of each row's neighbours that have the highest scores, in no order."""
     if scores.shape[1] <= k:
         return scores, positions
     top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
@@ -76,25 +91,14 @@ def _merged(left: Neighbours, right: Neighbours, k: int) -> Neighbours:
 def _faiss_block(vectors: Vectors, block: Vectors, k: int, similarity: str) -> Neighbours:
     import faiss
 
-    metric = faiss_metric(similarity)
-    if getattr(faiss, "get_num_gpus", lambda: 0)() and k <= _GPU_MOST:
-        scores, positions = faiss.knn_gpu(faiss.StandardGpuResources(), vectors, block, k, metric=metric)
-    else:
-        scores, positions = faiss.knn(vectors, block, k, metric=metric)
+    scores, positions = faiss.knn(vectors, block, k, metric=faiss_metric(similarity))
     return scores if similarity in (COSINE, DOT) else -scores, positions.astype(np.int64)
 
 
 def _torch_block(vectors: Vectors, block: Vectors, k: int, similarity: str) -> Neighbours:
-    import torch
+    from miner.retrieval.gpu_search import TorchBlock
 
-    device = torch.device(resolve_device())
-    left, right = torch.from_numpy(vectors).to(device), torch.from_numpy(np.array(block)).to(device)
-    if similarity in (COSINE, DOT):
-        product = left @ right.T
-    else:
-        product = -torch.cdist(left, right, p=1.0 if similarity == MANHATTAN else 2.0)
-    scores, positions = torch.topk(product, k, dim=1)
-    return scores.cpu().numpy(), positions.cpu().numpy()
+    return TorchBlock(block, similarity, "cpu").search(vectors, k)
 
 
 def faiss_metric(similarity: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.models.cached_encoder import CachedRows
 from miner.models.library_encoder import LibraryEncoder
 from miner.models.row_cache import Flags, Items, RowNumbers, release
+from miner.models.vector_cache import column_blocks
 from miner.retrieval.config import DenseConfig
 from miner.store.database import Database
 
@@ -83,7 +84,7 @@ class RaggedRetriever(ABC):
         """Number of distinct texts of the collection that are longer than the encoder reads."""
         if "_rows" not in self.__dict__:  # the ledger has the hits, so no rows were requested
             for role in ("document", "query"):
-                self._cached.count_truncated(self._texts(role), role)
+                self._cached.count_truncated(partial(self._texts, role), role)
         return self._cached.truncated
 
     def gaps(self) -> dict[str, int]:
@@ -92,17 +93,15 @@ class RaggedRetriever(ABC):
             return {}
         return {"documents": int((~self._has("document")).sum()), "queries": int((~self._has("query")).sum())}
 
-    def _texts(self, role: str) -> list[str]:
+    def _texts(self, role: str) -> Iterator[list[str]]:
         if role == "query":
-            texts: list[str] = self._collection.queries["text"].to_pylist()
-            return texts
-        blocks = self._collection.text_blocks(self._collection.block)
-        return [text for block in blocks for text in block.to_pylist()]
+            return column_blocks(self._collection.queries["text"])
+        return (block.to_pylist() for block in self._collection.text_blocks(self._collection.block))
 
     @cached_property
     def _rows(self) -> dict[str, tuple[RowNumbers, RowNumbers]]:
         """The first item and the number of items of each text of a role."""
-        rows = {role: self._cached.rows(self._texts(role), role) for role in ("document", "query")}
+        rows = {role: self._cached.rows(partial(self._texts, role), role) for role in ("document", "query")}
         return {role: self._cached.cache(role).spans(numbers) for role, numbers in rows.items()}
 
     def _has(self, role: str) -> Flags:

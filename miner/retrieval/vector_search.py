@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,16 @@ from miner.arrays import Matrix, joined_ranges
 from miner.collection.collection import Floats, Hits, Ints
 from miner.engine.progress import SILENT, Progress
 from miner.errors import MissingExtraError, UsageError
+from miner.models.device import resolve_device
 from miner.models.encoder import Vectors
 from miner.models.similarity import COSINE, DOT, MANHATTAN, pairwise
 from miner.models.vector_cache import RowNumbers, gather, release
 from miner.retrieval.index import check_index
 from miner.retrieval.nearest import BLOCK, Neighbours, faiss_metric, nearest, search_threads
 from miner.retrieval.ranked import ranked
+
+if TYPE_CHECKING:
+    from miner.retrieval.gpu_search import DeviceSearch
 
 SLACK = 16
 """Neighbours fetched beyond the depth. fp32 sums differ with batch shape and threads, so float64 scores
@@ -29,6 +34,12 @@ to the lengths of the vectors. If the last fetched neighbour is so near to the c
 the same beginning, more neighbours are fetched."""
 MOST = 4096
 """The most neighbours that are fetched in that case."""
+
+LEAST_RECALL = 0.95
+"""The recall that an approximate index is set to, by the number of lists or links that it visits."""
+_MOST_LINKS = 1024
+_COMPRESSED = 4
+"""Neighbours fetched per wanted one from an index of compressed vectors, which are then scored exactly."""
 
 _PAIRS = 1 << 14
 """Pairs scored at a time."""
@@ -61,11 +72,18 @@ def require_index(index: str, similarity: str, name: str) -> None:
         )
 
 
+def index_inputs(index: str) -> dict[str, Any]:
+    """Returns what the hits of an index depend on."""
+    return {"index": index} | ({} if index == "Flat" else {"recall": LEAST_RECALL})
+
+
 class VectorSearch:
     """Searches documents by the similarity of their vectors to those of queries.
 
     A text without a vector is never a hit and has no hits, and its pairs have the score NaN. For cosine, all
-    vectors have length 1.
+    vectors have length 1. An approximate index proposes documents, which are scored exactly; it visits as
+    many of its lists or links as a recall of `LEAST_RECALL` needs for a sample of the queries. `memory` is
+    the bytes that a block of document vectors may take.
     """
 
     def __init__(
@@ -75,10 +93,15 @@ class VectorSearch:
         similarity: str,
         index: str = "Flat",
         progress: Progress = SILENT,
+        *,
+        memory: int | None = None,
     ) -> None:
-        self.documents, self.queries = documents, queries
+        self.documents, self.queries, self._memory = documents, queries, memory
         self._similarity, self._factory, self._progress = similarity, index, progress
         self._index = _Distinct(documents.rows)
+        self._exact_tops: dict[int, RowNumbers] = {}
+        self._tuned: int | None = None
+        """The depth for which the approximate index is set."""
 
     def gaps(self) -> dict[str, int]:
         """Returns the numbers of documents and queries without a vector."""
@@ -92,7 +115,10 @@ class VectorSearch:
             nothing = np.zeros(0, dtype=np.int64)
             return ranked(nothing, nothing, np.zeros(0), depth)
         vectors = np.asarray(self.queries.matrix[rows[usable]])
-        owner, docs, scores = self._nearest(vectors, depth, depth + SLACK)
+        self._tune(depth)
+        owner, docs, scores = self._nearest(vectors, depth, self._fetched(depth))
+        if queries.stop >= len(self.queries.rows):
+            self.__dict__.pop("_on_gpus", None)  # after the last queries a reranker needs the memory
         return ranked(usable[owner] + queries.start, docs, scores, depth)
 
     def score_pairs(self, query: Ints, doc: Ints) -> Floats:
@@ -108,17 +134,52 @@ class VectorSearch:
 
     def recall(self, depth: int) -> float:
         """Returns the share of the exact `depth` nearest that the index returns, for a sample of queries."""
-        rows = self.queries.rows
-        sample = rows[np.unique(np.linspace(0, len(rows) - 1, _RECALL_SAMPLE, dtype=np.int64))]
-        sample = sample[sample >= 0]
-        k = min(depth, len(self._index.unique))
-        if not k or not len(sample):
+        if self._factory == "Flat" or not len(self._sample) or not len(self._index.unique):
             return 1.0
-        vectors = np.asarray(self.queries.matrix[sample])
-        _, near = self._neighbours(vectors, k)
-        _, truth = nearest(vectors, self.documents.matrix, self._index.unique, k, self._similarity)
+        self._tune(depth)
+        return self._recall(depth)
+
+    def _recall(self, depth: int) -> float:
+        # Fetched documents are scored exactly, so that those of the exact top come first.
+        _, near = self._neighbours(self._sample, min(self._fetched(depth), len(self._index.unique)))
+        truth = self._truth(depth)
         shared = [len(np.intersect1d(a, b)) for a, b in zip(near, truth, strict=True)]
         return float(np.sum(shared) / truth.size)
+
+    @cached_property
+    def _sample(self) -> Vectors:
+        """The vectors of a sample of the queries."""
+        rows = self.queries.rows
+        sample = rows[np.unique(np.linspace(0, len(rows) - 1, _RECALL_SAMPLE, dtype=np.int64))]
+        return np.asarray(self.queries.matrix[sample[sample >= 0]])
+
+    def _truth(self, depth: int) -> RowNumbers:
+        """Returns the positions of the exact `depth` nearest of each query of the sample."""
+        if depth not in self._exact_tops:
+            _, positions = self._exact(self._sample, min(depth, len(self._index.unique)))
+            self._exact_tops[depth] = positions
+        return self._exact_tops[depth]
+
+    def _fetched(self, depth: int) -> int:
+        """Returns how many neighbours are fetched and scored exactly for the `depth` nearest."""
+        codes = self._factory.rpartition(",")[2]
+        exact = codes == "Flat" or codes.startswith("HNSW")
+        return (depth + SLACK) * (1 if exact and "PCA" not in self._factory else _COMPRESSED)
+
+    def _tune(self, depth: int) -> None:
+        """Makes the index visit as many lists (IVF) or links (HNSW) as `LEAST_RECALL` needs."""
+        if self._factory == "Flat" or self._tuned == depth or not len(self._sample):
+            return
+        self._tuned = depth
+        lists = re.search(r"IVF(\d+)", self._factory)
+        if lists is None and "HNSW" not in self._factory:
+            return
+        name, value, most = ("nprobe", 1, int(lists[1])) if lists else ("efSearch", 16, _MOST_LINKS)
+        while True:
+            _set(self._approximate, name, min(value, most))
+            if value >= most or self._recall(depth) >= LEAST_RECALL:
+                return
+            value *= 2
 
     def _nearest(self, vectors: Vectors, depth: int, wanted: int) -> Expanded:
         """Returns documents of each vector, in no order; the `depth` nearest are among them."""
@@ -181,8 +242,25 @@ class VectorSearch:
             with search_threads(self._progress):
                 scores, positions = index.search(vectors, k)
             return scores, positions
+        return self._exact(vectors, k)
+
+    def _exact(self, vectors: Vectors, k: int) -> Neighbours:
+        """Returns the k nearest of all document vectors, by fp32 scores."""
+        if self._on_gpus is not None:
+            return self._on_gpus.nearest(vectors, k)
         with search_threads(self._progress):
-            return nearest(vectors, self.documents.matrix, self._index.unique, k, self._similarity)
+            return nearest(
+                vectors, self.documents.matrix, self._index.unique, k, self._similarity, self._memory
+            )
+
+    @cached_property
+    def _on_gpus(self) -> DeviceSearch | None:
+        """The search on the GPUs; None if there are none."""
+        if resolve_device() != "cuda":
+            return None
+        from miner.retrieval.gpu_search import DeviceSearch, gpus
+
+        return DeviceSearch(self.documents.matrix, self._index.unique, self._similarity, gpus())
 
 
 class _Distinct:
@@ -218,11 +296,20 @@ def empty_index(factory: str, dimension: int, similarity: str) -> Any:
         ) from error
 
 
+def _set(index: Any, name: str, value: int) -> None:
+    """Sets a parameter of a FAISS index, whatever wraps it."""
+    import faiss
+
+    on_gpu = getattr(faiss, "get_num_gpus", lambda: 0)()
+    space = faiss.GpuParameterSpace() if on_gpu else faiss.ParameterSpace()
+    space.set_index_parameter(index, name, value)
+
+
 def _build(factory: str, matrix: Matrix, rows: RowNumbers, similarity: str) -> Any:
     import faiss
 
     index = empty_index(factory, matrix.shape[1], similarity)
-    if getattr(faiss, "get_num_gpus", lambda: 0)():
+    if getattr(faiss, "get_num_gpus", lambda: 0)() and not factory.startswith("HNSW"):  # no HNSW on GPUs
         index = faiss.index_cpu_to_all_gpus(index)
     sample = np.random.default_rng(0).permutation(rows)[: max(65_536, 64 * getattr(index, "nlist", 0))]
     try:

@@ -17,7 +17,7 @@ from miner.models.encoder import Vectors
 from miner.models.similarity import COSINE, has_vector, without_gaps
 from miner.models.vector_cache import RowNumbers, gather, release
 from miner.retrieval.nearest import BLOCK, require_search_library
-from miner.retrieval.vector_search import TextVectors, VectorSearch, require_index
+from miner.retrieval.vector_search import TextVectors, VectorSearch, index_inputs, require_index
 
 _CODE = 1
 _NEAR = 20_000
@@ -52,7 +52,7 @@ class GivenVectors:
         self._inputs = {
             "vectors": given.digest,
             "similarity": given.similarity,
-            "index": index,
+            **index_inputs(index),
             "code": _CODE,
         }
         if given.note:
