@@ -34,6 +34,7 @@ from miner.mining.pipeline import mine
 from miner.sources.qrels import read_judgments
 from miner.stats import clustered_rate
 from miner.store import runs
+from miner.store.audits import weak_positives
 from miner.store.database import Database
 from miner.store.duplicates import replace_duplicates
 from miner.store.models import models_of_unknown_training, record_model, record_training
@@ -380,6 +381,19 @@ def test_what_a_base_was_trained_on_must_be_known_too(
     assert models_of_unknown_training(store, run) == reported
 
 
+def test_what_scored_given_candidates_and_vectors_is_unknown_too(tmp_path: Path) -> None:
+    documents, queries, judged = corpus()
+    (tmp_path / "es.trec").write_text("".join(f"{q} Q0 {d} 1 2.5 es\n" for q, d in judged), "utf-8")
+    with make_store(tmp_path / "s.duckdb", documents, queries, judged) as store:
+        run = mine(store, MiningConfig(candidates=(str(tmp_path / "es.trec"),)))
+        assert models_of_unknown_training(store, run) == ["what scored es"]
+        shown = audit(store, run, AuditConfig(repeats=1)).as_text()
+        assert (
+            "The store does not know the training data of: what scored es. A model that was trained" in shown
+        )
+        assert models_of_unknown_training(store, mine(store, MiningConfig())) == []
+
+
 def test_a_run_whose_models_know_every_positive_is_refused(store: Database) -> None:
     run = with_model(mine(store, MiningConfig()), "reranker", "a-model")
     store_pairs = store.table("SELECT query_id, doc_id FROM judgments")
@@ -606,3 +620,51 @@ def test_clusters_of_one_rate_tell_nothing_of_their_spread() -> None:
     assert clustered_rate([1], [2], 2).high > 0.9
     many = clustered_rate([1] * 50, [2] * 50, 100)
     assert many.low < 0.5 < many.high
+
+
+def test_weak_positives_have_a_score_below_that_of_every_negative(tmp_path: Path) -> None:
+    """What no scorer scored is not weak; one that did not score the positive does not save it."""
+    documents = {name: f"text of {name}" for name in ("a", "b", "c", "x", "y")}
+    judged = [("q", "a"), ("q", "b"), ("q", "c"), ("r", "a"), ("r", "b")]
+    rows = {
+        "es": [("q", "a", 9), ("q", "b", 1), ("q", "x", 3), ("q", "y", 2), ("r", "a", 5), ("r", "x", 4)],
+        "os": [("q", "a", 9), ("q", "b", 2), ("q", "x", 8), ("q", "c", 1), ("r", "x", 6)],
+    }
+    for name, pairs in rows.items():
+        text = "".join(f"{query} Q0 {doc} 1 {score} {name}\n" for query, doc, score in pairs)
+        (tmp_path / f"{name}.trec").write_text(text, "utf-8")
+    with make_store(tmp_path / "s.duckdb", documents, {"q": "one", "r": "two"}, judged) as store:
+        for names, expected in ((["es"], [("q", "b")]), (["es", "os"], [("q", "b"), ("q", "c")])):
+            files = tuple(str(tmp_path / f"{name}.trec") for name in names)
+            rules = Rules(relative_margin=None, decide_by="es")
+            run = mine(store, MiningConfig(bm25=False, candidates=files, rules=rules), name="-".join(names))
+            chosen = store.rows("SELECT query_id, doc_id FROM kept WHERE run = ? AND slot > 0", [run.name])
+            scores = [{(query, doc): score for query, doc, score in rows[name]} for name in names]
+            assert expected == [pair for pair in judged if is_weak(pair, chosen, scores)]
+            found = weak_positives(store, run).to_pylist()
+            assert [(row["query_id"], row["doc_id"]) for row in found] == expected
+            number = "1 positive scores" if len(expected) == 1 else f"{len(expected)} positives score"
+            note = f"{number} below all negatives of the query by every scorer that scored both"
+            assert note in audit(store, run, AuditConfig(repeats=1)).as_text()
+
+
+def is_weak(
+    pair: tuple[str, str], chosen: list[tuple[str, str]], scores: list[dict[tuple[str, str], int]]
+) -> bool:
+    """The definition in docs/the-store.md, in plain Python."""
+    below = []
+    for known in scores:
+        negatives = [known[one] for one in chosen if one[0] == pair[0] and one in known]
+        if pair in known and negatives:
+            below.append(known[pair] < min(negatives))
+    return bool(below) and all(below)
+
+
+def test_an_older_store_gets_the_views_of_this_version(tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    with make_store(path, {"a": "text"}, {"q": "one"}, [("q", "a")]) as store:
+        store.execute("CREATE OR REPLACE VIEW weak_positives AS SELECT 'old' AS run")
+        store.set_meta("views", None)
+    with Database.open(path) as store:
+        columns = [name for name, *_ in store.rows("DESCRIBE weak_positives")]
+    assert columns == ["run", "query_id", "doc_id", "negatives", "scores"]

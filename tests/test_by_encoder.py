@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from miner.errors import UsageError
-from miner.mining.by_encoder import settings_in_run, values_of
+from miner.mining.by_encoder import encoder_settings, settings_in_run, values_of
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import decide_again, mine
+from tests.cache_support import Notes
 from tests.test_scorers import Pairs, World, by_scorer, config_of_run, find, world
 
 __all__ = ["world"]
@@ -94,3 +95,55 @@ def test_a_value_is_that_of_the_encoder_with_the_longest_name(
     value: Any, names: list[str], expected: list[Any]
 ) -> None:
     assert values_of("query_prompt", value, names) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "near"),
+    [
+        ("query_prompt", "bundle=query: ", " (did you mean 'bundled'?)"),
+        ("document_prompt", "Bundled =passage: ", " (did you mean 'bundled'?)"),
+        ("query_prompt", "intfloat/e5-base-v2=query: ", ""),
+        ("query_prompt", "http://localhost:8080/v1#bge=query: ", ""),
+        ("query_prompt", "my-small=query: ", ""),
+        ("encoder_revision", "bundl=main", " (did you mean 'bundled'?)"),
+        ("encoder_revision", "other=main", ""),
+        ("dimension", "bundl=16", " (did you mean 'bundled'?)"),
+    ],
+)
+def test_a_wrong_name_before_the_value_of_the_only_encoder_is_refused(
+    key: str, value: str, near: str
+) -> None:
+    value_of = {key: [value] if key == "dimension" else value}
+    config = MiningConfig(encoder=("bundled",), reranker=("my-small",), **value_of)  # type: ignore[arg-type]
+    with pytest.raises(UsageError) as caught:
+        encoder_settings(config, ["bundled"])
+    name = value.partition("=")[0].strip()
+    assert caught.value.message == f"{key}: the run has no encoder '{name}'{near}"
+    assert f"write {key}=SCORER=VALUE" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("value", "prompt", "noted"),
+    [
+        ("query: ", "query: ", False),
+        ("Find x=1 in: ", "Find x=1 in: ", False),
+        ("x=", "x=", True),
+        ("bundled=bundle=query: ", "bundle=query: ", False),
+        ("bundled=a/b=", "a/b=", False),
+        ("bundled=none", None, False),
+    ],
+)
+def test_a_prompt_with_the_sign_is_used_as_it_is_and_noted_if_it_may_be_a_name(
+    value: str, prompt: str | None, noted: bool
+) -> None:
+    notes = Notes()
+    (found,) = encoder_settings(MiningConfig(encoder=("bundled",), query_prompt=value), ["bundled"], notes)
+    assert found.query_prompt == prompt
+    assert (
+        notes.said
+        == [
+            "query_prompt: 'x=' goes before every text, as 'x' names no encoder; to name one, write "
+            "query_prompt=SCORER=VALUE; encoders: bundled"
+        ]
+        * noted
+    )

@@ -188,7 +188,7 @@ from pathlib import Path
 from miner.store.database import Database
 for _ in range(5):
     with Database.open(sys.argv[1], read_only=True) as store:
-        print(*store.rows("SELECT count(*), count(DISTINCT key) FROM meta")[0], flush=True)
+        print(*store.rows("SELECT count(*), count(DISTINCT key) FROM meta WHERE value = ''")[0], flush=True)
 Path(sys.argv[2]).touch()
 """
     with Database.open(path, create=True) as store:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -20,6 +21,7 @@ from miner.store.triplets import triplet_count
 from miner.store.triplets import triplets as triplets_of
 from tests.stores import make_store
 from tests.test_audit import corpus
+from tests.tiny import tiny_bert
 
 
 @pytest.fixture
@@ -75,3 +77,30 @@ def test_the_command(store: Database) -> None:
     ]
     with pytest.raises(UsageError, match=r"no run 'naiv' in .* \(did you mean 'naive'\?\)"):
         CliRunner().invoke(group, ["runs", "diff", path, "naiv", "strict"], catch_exceptions=False)
+
+
+def test_content_has_changed_only_if_both_runs_name_the_same_thing(store: Database, tmp_path: Path) -> None:
+    """Two models may have one short name, in two runs or in one."""
+    one, other = (str(tiny_bert(tmp_path / name / "small", labels=1, seed=3)) for name in "ab")
+    tiny_bert(tmp_path / "b" / "small", labels=1, seed=4)
+    file = tmp_path / "es.trec"
+    (query, doc) = sorted(pairs(store, "naive"))[0]
+
+    def run(name: str, *rerankers: str, **given: Any) -> None:
+        mine(store, MiningConfig(reranker=rerankers, dtype="fp32", depth=3, **given), name=name)
+
+    run("first", one)
+    run("second", other)
+    run("both", one, other)
+    assert [one.name for one in runs.find_run(store, "both").rerankers] == ["small", "small-2"]
+    for before, after in (("first", "second"), ("second", "both"), ("first", "both")):
+        causes = differences(store, before, after).causes
+        assert [cause.split()[0] for cause in causes] == ["reranker"], causes
+    tiny_bert(tmp_path / "b" / "small", labels=1, seed=5)
+    run("again", one, other)
+    assert differences(store, "both", "again").causes == (f"the weights of {other} changed",)
+    assert [cause.split()[0] for cause in differences(store, "first", "again").causes] == ["reranker"]
+    for name, score in (("run", 1), ("other-run", 2)):
+        file.write_text(f"{query} Q0 {doc} 1 {score} es\n", "utf-8")
+        run(name, candidates=(str(file),))
+    assert differences(store, "run", "other-run").causes == (f"the content of {file} changed",)

@@ -409,6 +409,13 @@ def test_vectors_of_another_collection_are_refused(tmp_path: Path) -> None:
     )
 
 
+def test_queries_of_another_run_are_called_so(tmp_path: Path) -> None:
+    as_npy(tmp_path, "documents", ["a", "b"], VECTORS)
+    as_npy(tmp_path, "queries", ["q1"], VECTORS[:1])
+    with pytest.raises(InputError, match=r"none of its ids \(q1\) is among the queries of this run \(q2\)"):
+        GivenVectors(collection(["a", "b"], ["q2"]), read_vectors(tmp_path), name="mine")
+
+
 def test_other_files_of_the_folder_are_listed(tmp_path: Path) -> None:
     made(tmp_path)
     write(tmp_path / "README.md", "…")

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,19 @@ def test_no_pairs_have_no_scores() -> None:
     assert retriever.search(range(0), 5).doc.tolist() == []
 
 
+def test_a_sample_of_the_queries_is_called_so() -> None:
+    """A query that was not drawn is in the split all the same."""
+    notes, drawn = Notes(), replace(collection("a", ["q1"]), hashes={"queries": "9f/1/13"})
+    given = candidates({("q1", "a"): 1.0, ("q2", "a"): 3.0})
+    Imported(drawn, given, name="run", progress=notes)
+    assert notes.notes == [
+        "run: 1 candidate left out: 1 query (q2) is not among the queries of this run, a sample of split "
+        "train"
+    ]
+    with pytest.raises(InputError, match="is among the queries of this run, a sample of split train"):
+        Imported(drawn, candidates({("q2", "a"): 1.0}), name="run")
+
+
 def test_unknown_ids_are_counted_and_listed() -> None:
     notes = Notes()
     scores = {("q1", "a"): 1.0, ("q1", "b"): 2.0, ("q8", "a"): 3.0, ("q9", "c"): 4.0}
@@ -174,7 +188,7 @@ def test_ranks_that_contradict_the_scores_are_reported() -> None:
         ({("q-01", "A"): 1.0}, "run: none of its documents (A) is among the documents of the store (a, b)"),
         (
             {("q-01", "c"): 1.0, ("q-03", "a"): 1.0},
-            "run: no candidate has both a query of split train and a document of the store",
+            "run: no candidate has both one of the queries of split train and a document of the store",
         ),
     ],
 )

@@ -320,6 +320,24 @@ def test_the_error_for_a_query_outside_the_run_says_where_it_is(store: Database)
         explain(store, "later")
 
 
+def test_the_error_for_a_query_that_was_not_drawn_or_is_newer_says_so(store: Database) -> None:
+    run = mine(store, MiningConfig(queries=1))
+    drawn = {query for (query,) in store.rows("SELECT query_id FROM positives")}
+    (missing, *_) = sorted({"q0", "q1"} - drawn)
+    with pytest.raises(UsageError) as caught:
+        explain(store, missing, run.name)
+    assert caught.value.message == (
+        f"query '{missing}' is not in run '{run.name}', which has a sample of 1 query of split train"
+    )
+    whole = mine(store, MiningConfig())
+    store.execute(
+        "INSERT INTO queries SELECT 'new', text, text_key, label FROM queries WHERE query_id = 'q0'"
+    )
+    store.execute("INSERT INTO judgments VALUES ('new', 'd01', 1, 'train', 'gold')")
+    with pytest.raises(UsageError, match="its judgments in split train are newer than the run; mine again"):
+        explain(store, "new", whole.name)
+
+
 def test_unknown_names_are_explained(store: Database) -> None:
     mine(store, MiningConfig())
     with pytest.raises(StoreError, match=r"no query 'q9' in .* \(did you mean 'q0'\?\)|no query 'q9'"):

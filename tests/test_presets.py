@@ -32,11 +32,15 @@ from miner.mining.config import (
     read_recipe,
     with_values,
 )
+from miner.mining.pipeline import config_of, decide_again
+from miner.mining.pipeline import mine as mine_run
 from miner.mining.presets import MEASURED, PRESETS, PURPOSES, preset_values, summary
 from miner.recipe import as_text, parse_all, written
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.loop import LoopConfig
+from tests.cache_support import Notes
 from tests.stores import make_store
+from tests.tiny import tiny_bert
 
 NAMES = tuple(PRESETS)
 DEFAULTS = asdict(Selection())
@@ -307,3 +311,24 @@ def test_the_page_lists_what_each_preset_sets_and_is_for(root: Path) -> None:
 def test_an_option_that_made_room_names_its_setting(words: str, setting: str, store: Path) -> None:
     command, option = words.split()
     assert f"It is a setting: --set {setting}=VALUE" in called(command, store, option, "1").stderr
+
+
+def test_scores_for_distillation_that_no_reranker_gave_are_noted(tmp_path: Path) -> None:
+    documents = {f"d{i}": f"red fox {i}" for i in range(9)}
+    (tmp_path / "es.trec").write_text("".join(f"q Q0 d{i} 1 {9 - i} es\n" for i in range(9)), "utf-8")
+    with make_store(tmp_path / "s.duckdb", documents, {"q": "red fox"}, [("q", "d1")]) as store:
+
+        def noted(name: str, **given: Any) -> list[str]:
+            notes = Notes()
+            values = {**preset_values(name), **given}
+            run = mine_run(store, with_values(MiningConfig(), values), progress=notes)
+            decide_again(store, run, replace(config_of(run), rules=Rules(percentile=70)), progress=notes)
+            return [one for one in notes.said if "reranker's" in one]
+
+        text = "strategy stratified is for an encoder that learns a reranker's scores, but {} decides: {}"
+        assert noted("distillation") == [text.format("bm25 (bm25)", "mine with --reranker")] * 2
+        given = text.format("es (imported)", "mine with --reranker, unless its scores are a reranker's")
+        assert noted("distillation", candidates=str(tmp_path / "es.trec")) == [given] * 2
+        assert noted("mnr") == noted("reranker") == []
+        reranker = str(tiny_bert(tmp_path / "cross", labels=1))
+        assert noted("distillation", reranker=reranker, dtype="fp32") == []

@@ -74,7 +74,7 @@ def test_the_list(store: Path) -> None:
         [name, "train", "-", number, "5"]
         for name, number in zip(["naive", "strict", "shallow"], numbers, strict=True)
     ]
-    assert [row[7] for row in rows[1:]] == ["BM25"] * 3
+    assert [row[7] for row in rows[1:]] == ["bm25"] * 3
     assert all(row[5].endswith(" %") for row in rows[1:])
     assert rows[1][6].endswith(" %")
     assert [row[6] for row in rows[2:]] == ["not audited"] * 2

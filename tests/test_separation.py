@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -392,3 +393,86 @@ def test_queries_without_a_pair_have_no_separation(store: Database, given_scores
     queries, values = chances_of(replay, barred, compared)
     assert len(queries) == len(values) == 0
     assert separations(compared, values) == ()
+
+
+def share_above(positives: list[float], candidates: list[float]) -> float:
+    """The share of pairs in which the positive scores higher; equal scores count half."""
+    return float(np.mean([(p > c) + (p == c) / 2 for p in positives for c in candidates]))
+
+
+def within_depths(
+    pool: list[tuple[str, int, str]], config: MiningConfig, first: dict[str, float], reached: set[str]
+) -> set[str]:
+    """Returns the documents of a query's pool (id, fused rank, reason) within the depths, in plain Python.
+
+    `first` are the scores of the first reranker, `reached` the candidates that an adaptive run scored.
+    """
+    left = [one for one in pool if one[1] <= (config.rerank_depth or len(pool))]
+    free = [doc for doc, _, reason in left if reason not in EXCLUDED]
+    if config.cascade_depth is not None:
+        # A positive is where it would be if nobody had judged it: among the candidates that can be negatives.
+        return {
+            doc
+            for doc, *_ in left
+            if sum((-first[other], other) < (-first[doc], doc) for other in free) < config.cascade_depth
+        }
+    if config.rerank == "adaptive" and not reached.issuperset(free):
+        last = max(rank for doc, rank, reason in left if doc in reached and reason not in EXCLUDED)
+        left = [one for one in left if one[1] <= last]
+    return {doc for doc, *_ in left}
+
+
+EXCLUDED = ("judged_positive", "overlaps_positive", "duplicate_of_positive", "duplicate_of_candidate")
+DEPTHS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "rerank_depth": {"rerank_depth": 15},
+    "cascade": {"rerank_depth": 40, "cascade_depth": 8},
+    "adaptive": {"rerank": "adaptive", "rules": Rules(percentile=60)},
+}
+
+
+@pytest.fixture(scope="module")
+def rerankers(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("rerankers")
+    return [str(tiny_bert(folder / name, labels=1, seed=seed)) for name, seed in (("a", 1), ("b", 5))]
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_positives_are_compared_down_to_the_depth_that_candidates_are_scored_to(
+    store: Database, rerankers: list[str], name: str
+) -> None:
+    used = rerankers[: 2 if name == "cascade" else 1]
+    config = MiningConfig(
+        reranker=tuple(used), dtype="fp32", depth=60, selection=Selection(negatives=3), **DEPTHS[name]
+    )
+    run = mine(store, config, name=name)
+    found = calibrate(store, run, None if name == "all" else 0.9, ONCE)
+    whole = replace(config, rerank="all", rerank_depth=None, cascade_depth=None)
+    everything = mine(store, whole, name="whole")
+    scores = by_pair(store, everything, "scores")
+    reached = by_pair(store, run, "scores")[run.scorers[-1].name]
+    pools = defaultdict(list)
+    for query, *row in store.rows(
+        "SELECT query_id, doc_id, fused_rank, reason::VARCHAR FROM verdicts WHERE run = ?",
+        [name],
+    ):
+        pools[query].append(tuple(row))
+    expected, compared, below = defaultdict(list), 0, 0
+    for query, pool in pools.items():
+        first = {doc: scores[run.rerankers[0].name][query, doc] for doc, *_ in pool}
+        within = within_depths(pool, config, first, {doc for of, doc in reached if of == query})
+        judged = [doc for doc, _, reason in pool if reason == "judged_positive"]
+        own = [doc for doc in judged if doc in within]
+        others = [doc for doc, _, reason in pool if reason not in EXCLUDED and doc in within]
+        compared, below = compared + bool(own and others), below + len(judged) - len(own)
+        for scorer in [one.name for one in run.scorers] if own and others else ():
+            expected[scorer].append(
+                share_above(*([scores[scorer][query, doc] for doc in docs] for docs in (own, others)))
+            )
+    assert found.below_depth == below
+    assert (below > 0) == (name != "all")
+    assert {one.scorer for one in found.separation} == {one.name for one in run.scorers}
+    for one in found.separation:
+        assert one.queries == compared > 10
+        assert one.chance == pytest.approx(np.mean(expected[one.scorer]))
+    assert (f"not compared: {below} positives below the depth" in found.as_text()) == (name != "all")

@@ -12,7 +12,14 @@ import pytest
 
 from miner.mining.config import MiningConfig, Rules, Selection, with_values
 from miner.mining.pipeline import config_of, decide_again, mine
-from miner.mining.shortfalls import EXCLUDED, FEW_CANDIDATES, NO_SCORED_POSITIVE, UNUSED, shortfalls
+from miner.mining.shortfalls import (
+    EXCLUDED,
+    FEW_CANDIDATES,
+    NO_SCORED_POSITIVE,
+    OTHERS,
+    UNUSED,
+    shortfalls,
+)
 from miner.store import runs
 from miner.store.database import Database
 from miner.store.verdicts import Codes
@@ -115,7 +122,9 @@ def test_a_narrow_window_of_ranks(store: Database, window: dict[str, int], advic
 def test_a_depth_below_what_is_requested(store: Database) -> None:
     (cause,) = shortfalls(store, mined(store, depth=3, relative_margin="none"))
     assert (cause.cause, cause.queries) == (FEW_CANDIDATES, 20)
-    assert str(cause) == "20 queries: --depth 3 gives fewer than 4 candidates; mine with a larger --depth"
+    assert str(cause) == (
+        "20 queries: fewer than 4 candidates can be negatives with --depth 3; mine with a larger --depth"
+    )
 
 
 def test_a_cap_and_a_quota(store: Database, encoder: Path) -> None:
@@ -145,7 +154,9 @@ def test_words_that_no_document_has(tmp_path: Path, encoder: Path) -> None:
         assert "reference_positive" not in str(cause)
         assert "--depth" not in str(cause)
         (cause,) = shortfalls(store, mined(store, encoder=str(encoder), negatives=13, relative_margin="none"))
-        assert str(cause).endswith("3 queries: fewer than 13 candidates were found, and there are no others")
+        assert str(cause).endswith(
+            "3 queries: fewer than 13 candidates can be negatives, and there are no others"
+        )
 
 
 def test_candidates_that_are_all_positives(tmp_path: Path) -> None:
@@ -162,13 +173,41 @@ def test_candidates_that_are_all_positives(tmp_path: Path) -> None:
         assert str(cause).endswith("; mine with a larger --depth")
 
 
-def test_a_rare_cause_gets_no_line(tmp_path: Path) -> None:
+def test_rare_causes_are_counted_together(tmp_path: Path) -> None:
     queries = {f"q{i}": f"w{i} red fox" for i in range(9)} | {"none": "unheard"}
     with few(tmp_path, queries, [(q, "d1") for q in queries]) as store:
         found = shortfalls(store, mined(store, max_score=-1.0))
-        assert [(one.cause, one.queries) for one in found] == [("max_score", 9)]
+        assert [(one.cause, one.queries) for one in found] == [("max_score", 9), (OTHERS, 1)]
+        assert str(found[1]) == (
+            "1 other query: rarer causes; view shortfalls has the commonest reason of each query"
+        )
         every = shortfalls(store, mined(store, relative_margin="none", negatives=1))
         assert [(one.cause, one.queries) for one in every] == [(FEW_CANDIDATES, 1)]
+
+
+def test_a_query_with_too_few_candidates_is_not_short_because_of_its_positive(tmp_path: Path) -> None:
+    """Of all candidates only the positive is excluded, and all others are selected."""
+    queries = {f"q{i}": f"w{i} red fox" for i in range(4)}
+    with few(tmp_path, queries, [(query, "d1") for query in queries]) as store:
+        others = {"relative_margin": "none", "bm25": False, "encoder": "bundled", "dtype": "fp32"}
+        for wanted, depth, hint in (
+            (12, 100, ", and there are no others"),
+            (5, 5, " with --depth 5; mine with a larger --depth"),
+        ):
+            run = mined(store, negatives=wanted, depth=depth, **others)
+            causes = shortfalls(store, run)
+            assert {one.cause for one in causes} == {FEW_CANDIDATES}
+            assert all(f"fewer than {wanted} candidates can be negatives{hint}" in str(one) for one in causes)
+
+
+def test_positives_that_take_places_do_not_hide_the_rule_that_dropped_the_others(tmp_path: Path) -> None:
+    corpus = {f"d{i:02}": f"red fox {i} " + "blue " * i for i in range(20)}
+    judged = [("q", f"d{i:02}") for i in range(12)]
+    with make_store(tmp_path / "s.duckdb", corpus, {"q": "red fox"}, judged) as store:
+        (cause,) = shortfalls(store, mined(store, max_score=-1.0))
+        assert cause.cause == "max_score", "12 of 20 candidates are excluded, and 8 would be enough"
+        (cause,) = shortfalls(store, mined(store, max_score=-1.0, negatives=9))
+        assert cause.cause == EXCLUDED
 
 
 def test_a_run_with_all_its_negatives_has_no_shortfall(store: Database) -> None:
@@ -274,8 +313,8 @@ def test_without_bm25_its_languages_are_no_advice(tmp_path: Path) -> None:
     with few(tmp_path, queries, [(query, "d1") for query in queries]) as store:
         (cause,) = shortfalls(store, mined(store, candidates=fe, bm25=False))
         assert str(cause) == (
-            "3 queries: fewer than 4 candidates were found; leave BM25 on, or add --encoder, or import more "
-            "candidates of these queries"
+            "3 queries: fewer than 4 candidates can be negatives; leave BM25 on, or add --encoder, or import "
+            "more candidates of these queries"
         )
         (cause,) = shortfalls(store, mined(store, candidates=fe, bm25=False, negatives=12))
-        assert str(cause).endswith("fewer than 12 candidates were found, and there are no others")
+        assert str(cause).endswith("fewer than 12 candidates can be negatives, and there are no others")

@@ -255,3 +255,26 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         "download it, and name the file or folder: hf download lightonai/embeddings-fine-tuning "
         "--repo-type dataset --local-dir embeddings-fine-tuning"
     )
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ("1 nan es", "the score is nan, not a finite number"),
+        ("1 inf es", "the score is inf, not a finite number"),
+        ("1 abc es", "the score is 'abc', not a finite number"),
+        ("one 2.5 es", "the rank is 'one', not a finite number"),
+        ("nan 2.5 es", "the rank is nan, not a finite number"),
+        ("first best es", "the rank is 'first', not a finite number"),
+    ],
+)
+def test_a_bad_value_is_named_in_the_first_line_as_in_any_other(
+    tmp_path: Path, number: int, fields: str, what: str
+) -> None:
+    lines = ["c1 Q0 d1 1 2.5 es"] * (number - 1) + [f"c1 Q0 d2 {fields}", "c2 Q0 d1 1 0.5 es"]
+    for name in ("run.trec", "run.txt", "run"):
+        (tmp_path / name).write_text("\n".join(lines), "utf-8")
+        with pytest.raises(InputError) as caught:
+            read_candidates(tmp_path / name)
+        assert str(caught.value) == f"{tmp_path / name}:{number}: {what}; write a finite number in each row"

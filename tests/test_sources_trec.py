@@ -9,6 +9,7 @@ import pytest
 
 from miner.errors import InputError
 from miner.sources import SourceConfig, detect, ingest, open_source
+from miner.sources.qrels import read_judgments
 from tests.sources_support import collect, refused, rows, write
 
 DOCS = """<DOC>
@@ -118,3 +119,11 @@ def test_no_trec_file(tmp_path: Path) -> None:
         "DIR/empty: no documents, topics or judgments of TREC; write documents in <DOC>, topics in <top> or "
         "<topic>, judgments as lines `query 0 document 1`"
     )
+
+
+@pytest.mark.parametrize("line", ["q1 0 d1 nan", "q1 0 d1 -inf", "q1 0 d1 many", "q1\td1\tnan"])
+def test_a_first_judgment_with_a_bad_relevance_is_no_header(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "test.qrels"
+    file.write_text(f"{line}\n{line[: -len(line.split()[-1])]}1\n", "utf-8")
+    with pytest.raises(InputError, match=r"test.qrels:1: relevance '.*' is not a number"):
+        read_judgments(file)

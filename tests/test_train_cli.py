@@ -123,11 +123,41 @@ def test_with_a_dev_split(
         "trained   24 steps of at most 16 rows, loss mnr\n"
         f"loss      {metrics['losses'][0][1]:.4f} at first, {metrics['losses'][-1][1]:.4f} at last\n"
         f"dev       nDCG@10 {scores[0]:.4f} before, {scores[best]:.4f} at step {best}\n"
-        f"next      miner evaluate {out} {store} --split test\n"
+        f"next      miner evaluate {out} {store} --split dev\n"
     )
     assert [line for line in notes.splitlines() if " dev " in line] == [
         f"step {step}: dev nDCG@10 {value:.4f}" for step, value in scores.items()
     ]
+
+
+@pytest.mark.parametrize(
+    ("splits", "next_split"),
+    [(("train", "dev", "test"), "test"), (("train", "dev"), "dev"), (("train",), None)],
+)
+def test_the_next_command_names_a_split_that_is_judged_and_not_trained_on(
+    splits: tuple[str, ...], next_split: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queries = {f"{split}{row}": f"{topic} south" for split in splits for row, topic in enumerate(TOPICS)}
+    documents = {f"d{row}": f"north {answer}" for row, answer in enumerate(ANSWERS)}
+    judged = [(f"{split}{row}", f"d{row}", 1.0, split) for split in splits for row in range(len(TOPICS))]
+    path, out = tmp_path / "my.duckdb", tmp_path / "my-model"
+    judged_store(path, documents, queries, judged).close()
+    code, said, _ = run(
+        capsys, path, out, *SCRATCH, "--judgments", "gold", "--set", "max_steps=1", "--set", "evaluations=1"
+    )
+    assert code == 0
+    command = f"miner evaluate {out} {path} --split {next_split or 'test'}"
+    last = said.splitlines()[-1]
+    if next_split is None:
+        assert last == (
+            "next      judge queries that were not trained on: "
+            f"miner ingest {path} SOURCE --split test, then {command}"
+        )
+        return
+    assert last == f"next      {command}"
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split()[1:], "--set", "task=retrieval"])
+    assert not ended.value.code
 
 
 def test_again_it_is_finished_and_said_the_same(

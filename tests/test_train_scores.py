@@ -117,3 +117,14 @@ def test_soft_silver_is_for_losses_that_read_numbers(path: Path, tmp_path: Path)
     rows = sorted(soft)
     texts = {"anchor": [QUERIES[q] for q, *_ in rows], "positive": [DOCUMENTS[d] for _, d, _ in rows]}
     assert report.metrics.data == Examples(texts, [score for *_, score in rows]).fingerprint
+
+
+@pytest.mark.parametrize("kind", ["vectors", "imported"])
+def test_margins_of_given_scores_are_noted(path: Path, tmp_path: Path, kind: str) -> None:
+    with Database.open(path) as store:
+        add_run(store, "given", TRIPLETS, scorers=(Scorer(0, "mine", kind, "digest"),))
+    said = trained(path, tmp_path / "a", TrainingRows(run="given"), "margin-mse")
+    assert said[0] == (
+        "the scores of run given are those of mine, which were given: loss margin-mse learns from them, "
+        "whether a reranker made them or not"
+    )

@@ -87,8 +87,8 @@ class Audit(Readable):
     as_audited: NegativesLeft
     """The negatives with positives hidden, mean over the repeats."""
     weak_positives: int
-    """Judged positives that score below all negatives of their query in every score (view
-    `weak_positives`)."""
+    """Judged positives that score below all negatives of their query by every scorer that scored both, and by
+    at least one (view `weak_positives`)."""
 
     def as_text(self) -> str:
         """Returns the tables of the audit, as `miner audit` shows them."""

@@ -32,7 +32,14 @@ from miner.auditing.grid import candidates, families, rounded
 from miner.auditing.hiding import Hideable
 from miner.auditing.labels import false_negative_rate
 from miner.auditing.replay import Replay
-from miner.auditing.separation import Scores, Separation, chances_of, comparable, separations
+from miner.auditing.separation import (
+    Scores,
+    Separation,
+    below_depth,
+    chances_of,
+    comparable,
+    separations,
+)
 from miner.auditing.sweep import Counts, Sweep, only
 from miner.auditing.transfer import LabelledChances, PredictedRate
 from miner.engine.progress import SILENT, Progress
@@ -92,6 +99,8 @@ class Calibration(Readable):
     separation: tuple[Separation, ...] = ()
     """How well each scorer that can be compared separates hidden positives, the best first; empty if no other
     is compared."""
+    below_depth: int = 0
+    """Positives that are not compared because a reranker scored candidates only down to less than theirs."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Why each other scorer of the run cannot be compared, by name."""
 
@@ -213,6 +222,7 @@ def calibrate(
         decider=run.deciding.name,
         tried=tuple(one.name for one in trials.scorers.values()),
         separation=trials.separation,
+        below_depth=trials.below_depth,
         left_out=trials.left_out,
     )
 
@@ -249,6 +259,8 @@ class _Trials:
     """The settings to try, those of one scorer after those of the other."""
     measurement: _Measurement
     separation: tuple[Separation, ...]
+    below_depth: int
+    """Positives that are not compared because a reranker did not score them as candidates."""
     left_out: dict[str, str]
 
     @classmethod
@@ -275,6 +287,7 @@ class _Trials:
             [rules for one in replays for rules in candidates(one.config.rules, one.hideable, windows)],
             _Measurement.of(replays, settings, chances),
             separation,
+            below_depth(replay.hideable, compared) if len(compared) > 1 else 0,
             left_out,
         )
 

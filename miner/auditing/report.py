@@ -150,7 +150,7 @@ def limits(cannot_hide: Mapping[str, int], unknown_training: Sequence[str]) -> l
         notes.append(f"These positives cannot be hidden: {reasons}.")
     if unknown_training:
         notes.append(
-            f"What {listed(unknown_training)} learned from is not in the store. A model that was "
+            f"The store does not know the training data of: {listed(unknown_training)}. A model that was "
             "trained on these positives recognises them, and the figures are then optimistic."
         )
     return notes
@@ -165,7 +165,8 @@ def _notes(audit: Audit, store: str) -> list[str]:
         )
     if audit.weak_positives:
         notes.append(
-            f"{audit.weak_positives:,} positives score below each of their query's negatives in every score: "
+            f"{counted(audit.weak_positives, 'positive scores', 'positives score')} below all negatives of "
+            "the query by every scorer that scored both: "
             f"miner sql {store} \"FROM weak_positives WHERE run = '{audit.run}'\""
         )
     return [*notes, CAVEAT]
@@ -211,7 +212,9 @@ def calibration_table(calibration: Calibration) -> str:
         [
             "\n".join([head, *text_table(rows), _ALL_QUERIES]),
             "\n".join([*text_table(halves), _verdict(calibration)]),
-            *comparison(calibration.separation, calibration.tried, calibration.left_out),
+            *comparison(
+                calibration.separation, calibration.tried, calibration.left_out, calibration.below_depth
+            ),
             *limits(calibration.cannot_hide, calibration.unknown_training),
             *_window_note(calibration),
             *_support_note(calibration),

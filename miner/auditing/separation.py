@@ -8,7 +8,11 @@ separation of a scorer is the mean over queries.
 
 The positives are those that may be hidden and that a retriever found: no other is ever a candidate. The
 candidates are those that are not excluded, so nobody judged them relevant. Every scorer is measured on the
-same pairs, those that all compared scorers scored. Relevant documents that nobody judged are among the
+same pairs: those that all compared scorers scored as candidates (view `scores`). A reranker scores every
+positive, but candidates only down to `rerank_depth`, `cascade_depth` or the end of its rounds; a positive
+below these is left out as a candidate is, since a comparison of all positives with the best candidates would
+measure the depth. What chose the pairs (the fused rank, or the reranker before) is measured within its own
+choice, and separates less there than it does among all. Relevant documents that nobody judged are among the
 candidates, so the separation is a lower bound for a scorer that ranks them high.
 """
 
@@ -22,7 +26,7 @@ import numpy.typing as npt
 
 from miner.auditing.hiding import Hideable
 from miner.auditing.replay import Replay
-from miner.errors import listed
+from miner.errors import counted, listed
 from miner.reporting.tables import NONE, percent, percent_interval, text_table
 from miner.schema import FREE
 from miner.stats import compare_columns, holm
@@ -129,14 +133,34 @@ def _free(replay: Replay) -> Flags:
     return np.asarray(replay.candidates["exclusion"].to_numpy() == FREE)
 
 
-def chances_of(replay: Replay, hideable: Hideable, compared: Sequence[Scores]) -> tuple[Ints, Floats]:
-    """Returns the queries that can be measured, and every scorer's chance in each: shape (queries, scorers).
+def _scored(compared: Sequence[Scores]) -> Flags:
+    """Whether each candidate has a finite score by all compared scorers."""
+    return np.asarray(np.logical_and.reduce([np.isfinite(one.candidates) for one in compared]))
+
+
+def _compared(hideable: Hideable, compared: Sequence[Scores]) -> tuple[Flags, Flags]:
+    """Returns which positives may be hidden and were found, and which of these all scored as candidates.
 
     `hideable` says which positives may be hidden (`Hideable.scored_by` all compared scorers).
     """
-    positives = hideable.allowed & hideable.scored & (hideable.row >= 0)
-    candidates = _free(replay) & np.logical_and.reduce([np.isfinite(one.candidates) for one in compared])
-    owner, query = hideable.positives.owner[positives], replay.query[candidates]
+    found = hideable.allowed & hideable.scored & (hideable.row >= 0)
+    return found, found & np.append(_scored(compared), False)[hideable.row]
+
+
+def below_depth(hideable: Hideable, compared: Sequence[Scores]) -> int:
+    """Returns how many positives are not compared because they are below the depth of a reranker."""
+    found, within = _compared(hideable, compared)
+    return int(found.sum() - within.sum())
+
+
+def chances_of(replay: Replay, hideable: Hideable, compared: Sequence[Scores]) -> tuple[Ints, Floats]:
+    """Returns the queries that can be measured, and every scorer's chance in each: shape (queries, scorers).
+
+    `hideable` is as in `_compared`.
+    """
+    _, positives = _compared(hideable, compared)
+    candidates = _free(replay) & _scored(compared)
+    owner, query = hideable.positives.owner[positives], replay.query[candidates].astype(np.int64)
     columns = [
         chances(
             owner, one.positives[positives], query, one.candidates[candidates], hideable.positives.queries
@@ -215,9 +239,12 @@ _INTERVAL = "95 % interval"
 
 
 def comparison(
-    separation: Sequence[Separation], tried: Sequence[str], left_out: Mapping[str, str]
+    separation: Sequence[Separation], tried: Sequence[str], left_out: Mapping[str, str], below_depth: int
 ) -> list[str]:
-    """Returns the paragraphs that say which scorer separates best, and on which ones rules were `tried`."""
+    """Returns the paragraphs that say which scorer separates best, and on which ones rules were `tried`.
+
+    `below_depth` is as the function of that name.
+    """
     parts = []
     if separation:
         rows = [["scorer", "kind", "separation", _INTERVAL, "queries", "behind the best", _INTERVAL]]
@@ -230,6 +257,12 @@ def comparison(
             said += "; --set scorers=all tries them on all"
         table = text_table(rows, left=(0, 1))
         parts.append("\n".join([*table, _MEANING, _best(separation), said]))
+    if below_depth:
+        parts.append(
+            f"not compared: {counted(below_depth, 'positive')} below the depth to which every reranker "
+            "scored candidates. Among the best candidates alone, what chose them separates less than among "
+            "all: mine without rerank_depth, cascade_depth and rounds to compare on all pairs"
+        )
     if left_out:
         parts.append("\n".join(f"scorer {name} is left out: {why}" for name, why in left_out.items()))
     return parts

@@ -156,7 +156,7 @@ def _next_steps(path: Path) -> str:
     return "\n".join(
         (
             f"miner runs diff {store} {NAIVE} {FILTERED}",
-            f'miner sql {store} "SELECT query, negative FROM triplet_texts LIMIT 10"',
+            f'miner sql {store} "SELECT run, query, negative FROM triplet_texts LIMIT 10"',
             "miner ingest my.duckdb pairs.csv --query-column question --positive-column answer",
         )
     )

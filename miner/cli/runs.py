@@ -79,7 +79,6 @@ _SAMPLES_TOO = (
 def _facts(store: Database, run: StoredRun) -> dict[str, Any]:
     from miner.store.audits import last_audit
     from miner.store.labels import false_negative_rate_of
-    from miner.store.models import model_names
     from miner.store.triplets import triplet_count
     from miner.store.verdicts import negative_counts
 
@@ -98,12 +97,13 @@ def _facts(store: Database, run: StoredRun) -> dict[str, Any]:
         if labelled
         else None,
         "hidden_positive_rate": audit["hidden_positive_rate"]["rate"] if audit else None,
-        "retrievers": model_names(store, run),
+        "scorers": [one.name for one in run.scorers],
     }
 
 
 def _row(facts: dict[str, Any]) -> dict[str, str]:
     """Returns the cells of a run by the heads of their columns."""
+    from miner.errors import listed
     from miner.reporting.tables import percent
     from miner.stats import with_interval
 
@@ -120,5 +120,5 @@ def _row(facts: dict[str, Any]) -> dict[str, str]:
         if labelled
         else "no labels",
         "hidden-positive rate": "no negatives" if facts["triplets"] == 0 else audited,
-        "by": " + ".join(facts["retrievers"]),
+        "by": listed(facts["scorers"], " + "),
     }

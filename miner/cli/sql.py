@@ -64,7 +64,7 @@ def command(
 
     \b
     miner sql my.duckdb "SHOW TABLES"
-    miner sql my.duckdb "SELECT reason, count(*) FROM dropped GROUP BY ALL"
+    miner sql my.duckdb "SELECT run, reason, count(*) FROM dropped GROUP BY ALL"
     miner sql my.duckdb "FROM triplet_texts" --out triplets.parquet
     """
     if os.path.isfile(query):

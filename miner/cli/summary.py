@@ -6,14 +6,13 @@ from shlex import quote
 
 import click
 
-from miner.errors import counted, printable
+from miner.errors import counted, listed, printable
 from miner.memory import peak_bytes, shown_size
 from miner.mining.pipeline import config_of
 from miner.mining.rules import in_force
 from miner.mining.shortfalls import shortfalls
 from miner.reporting.tables import percent
 from miner.store.database import Database
-from miner.store.models import model_names
 from miner.store.runs import StoredRun
 from miner.store.triplets import triplet_count
 from miner.store.verdicts import Codes, has_several_positives
@@ -24,7 +23,7 @@ def summarise(store: Database, run: StoredRun) -> None:
     codes = Codes.of(store, run)
     counts = codes.reasons()
     total = sum(counts.values())
-    by = " + ".join(model_names(store, run))
+    by = listed((one.name for one in run.scorers), " + ")
     triplets = counted(triplet_count(store, run), "triplet")
     lines = [f"run {run.name}: {triplets} of split {run.split}, by {by}"]
     lines.append(f"  {in_force(config_of(run))}")

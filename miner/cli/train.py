@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -15,10 +17,12 @@ from miner.sources.config import SKIPPED
 from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
 from miner.workflows.bench_config import KINDS, MINED
 
+TRAIN, TEST = "train", "test"
 JUDGMENTS = ("gold", "silver", "both")
 DEV_TASKS = ("auto", "retrieval", "similarity", "labels")
 
 if TYPE_CHECKING:
+    from miner.store.database import Database
     from miner.training.model_card import EncoderReport
 
 ABOUT: dict[str, tuple[click.ParamType[Any] | None, str]] = {
@@ -163,10 +167,46 @@ def command(triplets: Path, out: Path, run: str | None, dev: Path | None, force:
         scoring = Dev(dev, values.get("dev_split"), values.get("dev_task", "auto"))
         report = train(triplets, out, config, rows, dev=scoring, force=force, progress=reports)
     scored = dev or (triplets if is_database(triplets) else None)
-    click.echo(_summary(report, quote(str(scored)) if scored else "STORE"))
+    click.echo("\n".join([_summary(report), f"next      {_next(report, scored, triplets)}"]))
 
 
-def _summary(report: EncoderReport, store: str) -> str:
+def _next(report: EncoderReport, store: Path | None, rows: Path) -> str:
+    """Returns the command that measures the model, on a split that is judged, or what to ingest first.
+
+    The split test, else one that neither trained nor chose the model, else the one that chose it.
+    """
+    from miner.errors import MinerError
+    from miner.store.corpus import judged_splits
+    from miner.store.database import Database
+
+    metrics = report.metrics
+    against = "" if metrics.base == SCRATCH else f" --against {quote(metrics.base)}"
+    command = f"miner evaluate {quote(str(report.out))} {quote(str(store)) if store else 'STORE'} --split"
+    judged, trained = [TEST], None
+    if store is not None:
+        with suppress(MinerError), Database.open(store, read_only=True) as opened, opened.snapshot():
+            judged, trained = judged_splits(opened), _trained_split(opened, metrics.about, store == rows)
+    others = [split for split in judged if split != trained]
+    others.sort(key=lambda split: (split != TEST, split == metrics.dev))
+    if others:
+        return f"{command} {quote(others[0])}{against}"
+    where = quote(str(store))
+    return (
+        f"judge queries that were not trained on: miner ingest {where} SOURCE --split {TEST}, then {command} "
+        f"{TEST}{against}"
+    )
+
+
+def _trained_split(store: Database, about: Mapping[str, Any], is_source: bool) -> str:
+    """Returns the split of the rows that a model was trained on; train unless they are of this store."""
+    from miner.store.runs import find_run
+
+    if not is_source or about.get("judgments") is not None:
+        return about.get("split") or TRAIN
+    return find_run(store, about.get("run")).split
+
+
+def _summary(report: EncoderReport) -> str:
     metrics = report.metrics
     lines = [
         f"encoder   {report.out}" + (" (was finished before)" if report.reused else ""),
@@ -182,8 +222,4 @@ def _summary(report: EncoderReport, store: str) -> str:
             f"dev       {metrics.measure} {before:.4f} before, {kept:.4f} at step {metrics.best_step}"
             + ("" if metrics.best_step else f": no step scores higher, so {report.out} is the base itself")
         )
-    base = metrics.base
-    against = "" if base == SCRATCH else f" --against {quote(base)}"
-    return "\n".join(
-        [*lines, f"next      miner evaluate {quote(str(report.out))} {store} --split test{against}"]
-    )
+    return "\n".join(lines)

@@ -49,7 +49,6 @@ from miner.store import runs as stored
 from miner.store import triplets as mined
 from miner.store.audits import last_audit
 from miner.store.labels import false_negative_rate_of
-from miner.store.models import model_names
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -265,7 +264,7 @@ class Run(stored.StoredRun):
     def _repr_html_(self) -> str:
         try:
             with opened(self.store, SILENT, read_only=True) as store, store.snapshot():
-                models = " + ".join(model_names(store, self))
+                scorers = " + ".join(one.name for one in self.scorers)
                 counts = verdicts.verdict_counts(store, self)
                 line = _summary(store, self)
         except MinerError:
@@ -273,7 +272,7 @@ class Run(stored.StoredRun):
         total = sum(number for *_, number in counts)
         rows = [(verdict, why or "", f"{n:,}", percent(n / total)) for verdict, why, n in counts]
         table = html_table(["verdict", "reason", "candidates", "share"], rows, left=(0, 1))
-        head = escaped(f"run {self.name}, split {self.split}, by {models}")
+        head = escaped(f"run {self.name}, split {self.split}, by {scorers}")
         return f"<b>{head}</b><br>{escaped(line)}{table}"
 
 

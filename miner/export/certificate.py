@@ -167,7 +167,7 @@ def _audit(audit: Mapping[str, Any] | None, command: str) -> str:
     if calibration := audit["calibrated_on"]:
         lines.append(_calibration(calibration))
     if audit["unknown_training"]:
-        lines.append(f"It is not known what {' and '.join(audit['unknown_training'])} was trained on.")
+        lines.append(f"The training data of {' and '.join(audit['unknown_training'])} is not known.")
     return "\n\n".join([*lines, audit["caveat"], f"Measured with `{command}`."])
 
 

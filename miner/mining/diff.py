@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from miner.errors import listed
+from miner.errors import listed, shown
 from miner.ranges import NO_VALUE
 from miner.reporting.readable import Readable
 from miner.store import verdicts as stored
 from miner.store.corpus import IDENTITY
 from miner.store.database import Database
 from miner.store.runs import StoredRun, find_run
+from miner.store.scorers import BM25
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,12 @@ def differences(store: Database, before: str, after: str) -> Differences:
     )
 
 
+_NAMED = ("candidates", "vectors", "encoder", "reranker")
+"""The settings that name scorers, in the order that the scorers have in a run."""
 _OF_MODELS = ("dtype", "dimension", "token_dtype", "instruction")
+"""The settings that a model's fingerprint depends on."""
+_CHANGES_FINGERPRINT = {"candidates": (), "vectors": ("index",)}
+"""The same for what is given."""
 
 
 def changes(before: StoredRun, after: StoredRun) -> list[str]:
@@ -84,15 +90,35 @@ def changes(before: StoredRun, after: StoredRun) -> list[str]:
     moved = [key for key in hashes if before.inputs.get(key) != after.inputs.get(key)]
     if before.is_adaptive and after.is_adaptive and before.inputs["rounds"] != after.inputs["rounds"]:
         changed.append("the reranker scored as far as other rules needed")
-    known = before.inputs.get("models", {})
-    weights = [
-        name for name, model in after.inputs.get("models", {}).items() if known.get(name, model) != model
-    ]
-    if any(old.get(key) != new.get(key) for key in _OF_MODELS):
-        weights = []  # another precision or instruction is another fingerprint of the same weights
-    return (
-        changed + [f"{key} changed" for key in moved] + [f"the weights of {name} changed" for name in weights]
-    )
+    return changed + [f"{key} changed" for key in moved] + _other_content(before, after, old, new)
+
+
+def _other_content(
+    before: StoredRun, after: StoredRun, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> list[str]:
+    """Returns which models, files and folders that both runs name have other content, one phrase each.
+
+    They are compared by what the user named, such as URL#MODEL: two models may have one name in their runs.
+    """
+    known, phrases = _given(before), []
+    for (kind, name, number), fingerprint in _given(after).items():
+        was = known.get((kind, name, number), fingerprint)
+        settings = _CHANGES_FINGERPRINT.get(kind, _OF_MODELS)
+        # Another precision or instruction is another fingerprint of the same weights.
+        if was != fingerprint and all(old.get(key) == new.get(key) for key in settings):
+            what = "content" if kind in _CHANGES_FINGERPRINT else "weights"
+            phrases.append(f"the {what} of {shown(name)} changed")
+    return phrases
+
+
+def _given(run: StoredRun) -> dict[tuple[str, str, int], str | None]:
+    """Returns the fingerprints of what a run names: by setting, name, and number among equal names."""
+    named = [(kind, name) for kind in _NAMED for name in run.config.get(kind) or ()]
+    scorers = [one for one in run.scorers if one.kind != BM25]
+    found: dict[tuple[str, str, int], str | None] = {}
+    for place, ((kind, name), scorer) in enumerate(zip(named, scorers, strict=False)):
+        found[kind, name, named[:place].count((kind, name))] = scorer.model
+    return found
 
 
 def change(key: str, before: object, after: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 import pyarrow as pa
@@ -71,6 +72,26 @@ def _scores(row: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def _not_in_run(store: Database, query_id: str, run: StoredRun) -> UsageError:
+    """Returns the error for a query that a run does not have: of another split, not drawn, or newer."""
+    splits = splits_with_positives(store, query_id)
+    what = f"query '{shown(query_id)}' is not in run '{run.name}'"
+    if run.split not in splits:
+        where = f"its positives are in split {listed(splits)}" if splits else "it has no judged positive"
+        return UsageError(
+            f"{what} of split {run.split}: {where}", "a run has the queries with positives in its split"
+        )
+    if (sample := run.config.get("queries")) and "/" in run.inputs["queries"]:
+        return UsageError(
+            f"{what}, which has a sample of {counted(sample, 'query', 'queries')} of split {run.split}",
+            "mine without the setting queries for all of them",
+        )
+    return UsageError(
+        f"{what}: its judgments in split {run.split} are newer than the run",
+        f"mine again: miner mine {quote(str(store.path))}",
+    )
+
+
 def explain(store: Database, query_id: str, run: str | None = None) -> Explanation:
     """Returns everything that a run (default: the last) stores about a query.
 
@@ -80,10 +101,5 @@ def explain(store: Database, query_id: str, run: str | None = None) -> Explanati
     in_run = find_run(store, run)
     positives = positives_of_query(store, in_run, query_id)
     if not positives.num_rows:
-        splits = listed(splits_with_positives(store, query_id))
-        where = f"its positives are in split {splits}" if splits else "it has no judged positive"
-        raise UsageError(
-            f"query '{shown(query_id)}' is not in run '{in_run.name}' of split {in_run.split}: {where}",
-            "a run has the queries with positives in its split, or a sample of them with --set queries=N",
-        )
+        raise _not_in_run(store, query_id, in_run)
     return Explanation(in_run, query_id, text, positives, candidates_of_query(store, in_run, query_id))

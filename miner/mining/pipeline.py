@@ -29,7 +29,7 @@ from miner.store.evidence import candidate_count, score_facts
 from miner.store.ledger import KEY
 from miner.store.models import record_model, shown_scorer
 from miner.store.runs import LONGEST, StoredRun
-from miner.store.scorers import BM25, Scorer
+from miner.store.scorers import BM25, IMPORTED, Scorer
 from miner.text import fingerprint
 
 if TYPE_CHECKING:
@@ -170,10 +170,23 @@ def _written(key: str, value: object) -> list[str]:
 
 def _decide(store: Database, run: StoredRun, config: MiningConfig, progress: Progress) -> StoredRun:
     _note_scores(store, run, progress)
+    _note_teacher(run, config, progress)
     decided = decide(store, run, config)
     parts = ({"decisions": one.decisions, "selected": one.selected} for one in decided)
     runs.finish_run(store, run.run_id, parts, aside=candidate_count(store, run.evidence) > ROWS)
     return runs.find_run(store, run.name)
+
+
+def _note_teacher(run: StoredRun, config: MiningConfig, progress: Progress) -> None:
+    """Reports that a selection for distillation goes by other scores than a reranker's."""
+    by = run.deciding
+    if config.selection.strategy != "stratified" or by.is_reranker:
+        return
+    given = ", unless its scores are a reranker's" if by.kind == IMPORTED else ""
+    progress.note(
+        f"strategy stratified is for an encoder that learns a reranker's scores, but {shown(by.name)} "
+        f"({by.kind}) decides: mine with --reranker{given}"
+    )
 
 
 def _require_printable(name: str | None) -> None:

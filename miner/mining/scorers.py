@@ -125,7 +125,7 @@ def open_scorers(
     be used.
     """
     names = retriever_names(config)
-    encoders = encoder_settings(config, names[len(names) - len(config.encoder) :])
+    encoders = encoder_settings(config, names[len(names) - len(config.encoder) :], progress)
     _require_used(config, encoders)
     free = iter(names[config.bm25 :])
     retrievers: list[Retriever] = []

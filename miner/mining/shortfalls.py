@@ -33,6 +33,8 @@ FEW_CANDIDATES, EXCLUDED, UNUSED = "few_candidates", "excluded", "unused"
 NO_SCORED_POSITIVE = "no_scored_positive"
 """The causes other than rules: few candidates, most of them excluded, unused because of a quota, or no
 positive with a score by the scorer that decides."""
+OTHERS = "others"
+"""The queries with all causes that are too rare for a hint."""
 _BY_RULE = (
     *ruling.BOUNDS,
     Reason.AGREE,
@@ -51,7 +53,7 @@ _MOST = {"percentile": 50.0, "relative_percentile": 1.0}
 _OPTIONS = ("relative_margin", "percentile")
 """Rules that are options of the command line; the others are settings."""
 _WORTH = 0.2
-"""Causes of less than this share of the queries are left out."""
+"""Causes of less than this share of the queries have no hint of their own."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class Shortfall:
     """Queries that got fewer negatives than requested, with one cause."""
 
     cause: str
-    """The most frequent reason of their candidates, or FEW_CANDIDATES, EXCLUDED, UNUSED or
-    NO_SCORED_POSITIVE."""
+    """The most frequent reason of their candidates, or FEW_CANDIDATES, EXCLUDED, UNUSED, NO_SCORED_POSITIVE
+    or OTHERS."""
     queries: int
     hint: str
     """How many queries, why, and which settings would give them more, if any would."""
@@ -72,20 +74,26 @@ class Shortfall:
 def shortfalls(store: Database, run: StoredRun, codes: Codes | None = None) -> list[Shortfall]:
     """Returns the main causes for which queries of a run got too few negatives, the most frequent first.
 
-    The cause of a query is the most frequent reason of its candidates. No model runs. `codes` are those of
-    the run, for a caller that has them.
+    The cause of a query is the most frequent reason of its candidates, or FEW_CANDIDATES if those that are
+    not excluded are fewer than requested. The last one may be OTHERS. No model runs. `codes` are those of the
+    run, for a caller that has them.
     """
     found = (codes or Codes.of(store, run)).short(run.negatives)
     if not len(found.query):
         return []
     short = _Short(store, run, config_of(run), found)
-    causes = Counter(short.causes)
+    causes = sorted(Counter(short.causes).items(), key=lambda one: (-one[1], one[0]))
     least = _WORTH * len(found.query)
-    return [
+    rare = sum(number for _, number in causes if number < least)
+    main = [
         Shortfall(cause, number, f"{counted(number, 'query', 'queries')}: {short.hint(cause)}")
-        for cause, number in sorted(causes.items(), key=lambda one: (-one[1], one[0]))
+        for cause, number in causes
         if number >= least
     ]
+    if rare:
+        why = "rarer causes; view shortfalls has the commonest reason of each query"
+        main.append(Shortfall(OTHERS, rare, f"{counted(rare, 'other query', 'other queries')}: {why}"))
+    return main
 
 
 def _cause(code: int) -> str:
@@ -121,6 +129,14 @@ class _Short:
         counts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
         if "selected" in names:
             counts[:, names.index("selected")] = 0
+        excluded = counts[:, names.index(EXCLUDED)].copy() if EXCLUDED in names else 0
+        free = self._candidates - excluded
+        many = (excluded > free) & (self._candidates >= self._run.negatives)
+        few = (free < self._run.negatives) & ~many
+        if EXCLUDED in names:
+            # With enough others, these are not why negatives are missing, however many they are.
+            missing = many & (free < self._run.negatives)
+            counts[:, names.index(EXCLUDED)] = np.where(missing, len(codes), 0)
         if self._in_rounds and Reason.NOT_RERANKED in names:
             # What was not scored may be the negatives that are missing, however many others were dropped.
             depth = self._config.rerank_depth or CANDIDATES_PER_QUERY
@@ -128,7 +144,6 @@ class _Short:
             column_of = names.index(Reason.NOT_RERANKED)
             counts[np.bincount(owner[unscored], minlength=shape[0]) > 0, column_of] = len(codes)
         most = counts.argmax(axis=1).tolist()
-        few = self._candidates < self._run.negatives
         scored = self._positives.has_scored[self._numbers]
         return [
             (FEW_CANDIDATES if one else names[column]) if known else NO_SCORED_POSITIVE
@@ -139,12 +154,12 @@ class _Short:
         """Returns which settings would give more negatives to the queries with this cause."""
         of = np.array([one == cause for one in self.causes])
         if cause == FEW_CANDIDATES:
-            return self._more_candidates()
+            return self._more_candidates(of)
         if cause == NO_SCORED_POSITIVE:
             return no_scored_positive(self._store, self._run)
         if cause == EXCLUDED:
-            deeper = bool((self._candidates[of] >= self._config.depth).any())
             what = "most candidates are excluded (positives, their copies, protected documents)"
+            deeper = self._deeper(of)
             return f"{what}; mine with a larger --depth" if deeper else f"{what}, and there are no others"
         if cause == UNUSED:
             selection = self._config.selection
@@ -188,11 +203,16 @@ class _Short:
         )
         return f"{what}; {deeper}" + ("" if "--depth" in ways else f"; or {ways}")
 
-    def _more_candidates(self) -> str:
+    def _deeper(self, of: npt.NDArray[np.bool_]) -> bool:
+        """Returns whether a larger depth may find more candidates of some of these queries."""
+        found = self._candidates[of]
+        return bool(((found >= self._config.depth) & (found < counts(self._store)["documents"])).any())
+
+    def _more_candidates(self, of: npt.NDArray[np.bool_]) -> str:
         config, wanted = self._config, self._run.negatives
-        if config.depth < wanted:
-            return f"--depth {config.depth} gives fewer than {wanted} candidates; mine with a larger --depth"
-        what = f"fewer than {wanted} candidates were found"
+        what = f"fewer than {wanted} candidates can be negatives"
+        if self._deeper(of):
+            return f"{what} with --depth {config.depth}; mine with a larger --depth"
         kinds = {one.kind for one in self._run.retrievers}
         if DENSE in kinds or counts(self._store)["documents"] <= wanted:
             return f"{what}, and there are no others"  # the other kinds do not find every document

@@ -104,7 +104,7 @@ def _known(
 
     Reports the others. Raises InputError if it has none.
     """
-    table, origin, split = candidates.table, candidates.origin, f"queries of split {collection.split}"
+    table, origin, split = candidates.table, candidates.origin, _queries_of(collection)
     queries = _Side.of(table["query_id"], collection.query_ids)
     documents = _Side.of(table["doc_id"], collection.doc_ids)
     known = np.flatnonzero((queries.positions >= 0) & (documents.positions >= 0))
@@ -127,6 +127,12 @@ def _known(
     return query, documents.positions[known], score, rank
 
 
+def _queries_of(collection: Collection) -> str:
+    """Returns which queries the collection has: those of a split, or a sample of them."""
+    is_sample = "/" in collection.hashes.get("queries", "")
+    return f"queries of {'this run, a sample of ' if is_sample else ''}split {collection.split}"
+
+
 def _few(ids: list[str], one: str, many: str = "") -> str:
     """Returns the number of ids, and some of them, with the verb."""
     return (
@@ -137,7 +143,7 @@ def _few(ids: list[str], one: str, many: str = "") -> str:
 def _no_overlap(collection: Collection, origin: str, queries: _Side, documents: _Side) -> InputError:
     hint = "ids are compared character by character: write those of the store into the file"
     for side, what, whose, collected in (
-        (queries, "queries", f"the queries of split {collection.split}", collection.query_ids),
+        (queries, "queries", f"the {_queries_of(collection)}", collection.query_ids),
         (documents, "documents", "the documents of the store", collection.doc_ids),
     ):
         if not side.known:
@@ -148,7 +154,7 @@ def _no_overlap(collection: Collection, origin: str, queries: _Side, documents: 
                 hint,
             )
     return InputError(
-        f"{origin}: no candidate has both a query of split {collection.split} and a document of the store",
+        f"{origin}: no candidate has both one of the {_queries_of(collection)} and a document of the store",
         hint,
     )
 

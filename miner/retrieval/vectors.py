@@ -113,9 +113,10 @@ def _text_vectors(
     known = int((rows >= 0).sum())
     if len(ids) and not known:
         unknown, examples = given.ids.to_pylist(), ids.slice(0, _NEAR).to_pylist()
+        whose = f"{what} of {'the store' if what == 'documents' else 'this run'}"
         raise InputError(
-            f"{given.origin}: none of its ids ({listed(unknown, most=_EXAMPLES)}) is among the {what} of the "
-            f"store ({listed(examples, most=_EXAMPLES)}){near(unknown[0], examples)}",
+            f"{given.origin}: none of its ids ({listed(unknown, most=_EXAMPLES)}) is among the {whose} "
+            f"({listed(examples, most=_EXAMPLES)}){near(unknown[0], examples)}",
             "ids are compared character by character: write those of the store into the file",
         )
     if len(given.ids) > known:

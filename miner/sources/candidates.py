@@ -181,11 +181,17 @@ def _pairs(
 
 
 def _is_run(file: File) -> bool:
-    """Returns whether the first line of a file is one of a TREC run."""
+    """Returns whether the first line of a file is one of a TREC run, also if one of its values is bad.
+
+    A table of candidates (.csv, .tsv) may have lines of as many fields, but not with numbers in these places.
+    """
     if file.suffix in (".json", ".jsonl", ".ndjson", ".parquet"):
         return False
     first = next((line.text.split() for line in lines(file) if line.text.strip()), [])
-    return len(first) == len(_RUN) and all(as_number(first[at]) is not None for at in (3, 4))
+    if len(first) != len(_RUN) or not is_table(file):
+        return len(first) == len(_RUN)
+    sound = [as_number(first[at]) is not None for at in (3, 4)]
+    return all(sound) or (any(sound) and first[1].upper() == "Q0")
 
 
 def _no_run(file: File) -> InputError:
@@ -202,7 +208,7 @@ def _no_run(file: File) -> InputError:
     return InputError(
         f"{file.origin}:{first.number}: {counted(len(fields), 'field')}; a line of a TREC run is "
         f"`{' '.join(_RUN)}`",
-        "end the name of a table in .csv, .tsv, .jsonl or .parquet",
+        "correct the line, or end the name of a table in .csv, .tsv, .jsonl or .parquet",
     )
 
 

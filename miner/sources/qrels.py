@@ -26,6 +26,7 @@ _RELEVANCE = ("score", "relevance", "rel", "label", "judgment", "judgement", "gr
 """Names of the columns in a header, or of the keys in JSON lines."""
 _TEXTS = ("query", "topic", "document", "doc")
 """Those that a table may give to texts."""
+_NOT_FINITE = ("nan", "inf", "infinity")
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,15 @@ def judgment_layout(file: File) -> JudgmentLayout | None:
     width = max(widths, key=lambda width: (width in (3, 4), widths[width]))
     if width not in (3, 4):
         return None
-    header_line = named and len(rows[0]) == width and len(rows) > 1
+    header_line = len(rows[0]) == width and len(rows) > 1 and _is_header(rows[0])
     return JudgmentLayout(width, 0, width - 2, width - 1, tabs, header_line)
+
+
+def _is_header(fields: list[str]) -> bool:
+    """Returns whether a first line is a header, not a judgment whose relevance is bad, such as NaN."""
+    if as_number(fields[-1]) is not None or fields[-1].strip().lower().lstrip("+-") in _NOT_FINITE:
+        return False
+    return len(fields) != 4 or (as_number(fields[1]) is None and fields[1].strip().upper() != "Q0")
 
 
 def _position(header: Sequence[str], names: Sequence[str]) -> int | None:

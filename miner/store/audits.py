@@ -133,8 +133,9 @@ def positives_to_hide(store: Database, run: StoredRun) -> pa.Table:
 
 
 def weak_positives(store: Database, run: StoredRun) -> pa.Table:
-    """Returns the positives that score below all negatives of their query, by every scorer.
+    """Returns the positives that score below all negatives of their query, by every scorer that scored both.
 
+    A positive that no scorer can compare with a negative is not among them.
     Columns as in the view `weak_positives`, ordered by query_id and doc_id.
     """
     query = "SELECT * FROM weak_positives WHERE run = ? ORDER BY query_id, doc_id"

@@ -23,6 +23,7 @@ from miner.store.faults import explaining, require_database, require_store_file
 from miner.store.lock import WAIT as LOCK_WAIT
 from miner.store.lock import WriterLock
 from miner.store.tables import FORMAT, TABLES, VIEWS
+from miner.text import fingerprint
 
 CHECKPOINT = "256MB"
 """Size at which DuckDB merges the write-ahead log into the file; closing merges it as well."""
@@ -98,6 +99,7 @@ class Database:
             if not store._require_ours(create and not read_only):
                 store._make()
             if not read_only:
+                store._renew_views()
                 from miner.store.pending import take_in  # it imports this module
 
                 take_in(store)
@@ -132,7 +134,17 @@ class Database:
             for statement in (*TABLES, *VIEWS):
                 self.execute(statement)
             self.set_meta("format", FORMAT)
+            self.set_meta("views", fingerprint(VIEWS))
             self.set_meta("id", uuid4().hex)
+
+    def _renew_views(self) -> None:
+        """Replaces the views of a store whose views another version of miner defined."""
+        if self.meta("views") == (wanted := fingerprint(VIEWS)):
+            return
+        with self.transaction():
+            for statement in VIEWS:
+                self.execute(statement.replace("CREATE VIEW", "CREATE OR REPLACE VIEW", 1))
+            self.set_meta("views", wanted)
 
     def _require_ours(self, create: bool) -> bool:
         """Returns True for a store of this version, False for an empty database if `create` allows one.

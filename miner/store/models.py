@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from miner.store.database import Database
 from miner.store.runs import StoredRun
-from miner.store.scorers import BM25, Scorer
+from miner.store.scorers import BM25, IMPORTED, VECTORS, Scorer
 from miner.store.tables import GOLD
 
 
@@ -60,11 +60,6 @@ def described_scorer(store: Database, scorer: Scorer) -> dict[str, Any]:
         facts |= {"name": model_name(store, scorer.model) or scorer.name, "fingerprint": scorer.model}
     similarity = model_similarity(store, scorer.model)
     return facts | ({"similarity": similarity} if similarity else {})
-
-
-def model_names(store: Database, run: StoredRun) -> list[str]:
-    """Returns the scorers of a run's candidates, as people read them."""
-    return [shown_scorer(store, one) for one in run.scorers]
 
 
 def record_training(store: Database, model: str, positives: pa.Table, base: str | None = None) -> None:
@@ -129,7 +124,8 @@ def trained_models(store: Database, run: StoredRun) -> list[str]:
 def models_of_unknown_training(store: Database, run: StoredRun) -> list[str]:
     """Returns the run's models, and their base models, whose training data the store does not know.
 
-    A model has also learned from its base model's training data. A random initialisation has none.
+    A model has also learned from its base model's training data. A random initialisation has none. What made
+    given vectors or scored imported candidates is never known.
     """
     rows = store.rows(
         """SELECT name, details FROM models WHERE fingerprint IN (SELECT unnest(?::VARCHAR[]))
@@ -137,7 +133,8 @@ def models_of_unknown_training(store: Database, run: StoredRun) -> list[str]:
         [run.models],
     )
     unknown = [_of_unknown_training(store, name, json.loads(details)) for name, details in rows]
-    return [name for name in unknown if name is not None]
+    given = [f"what scored {one.name}" for one in run.scorers if one.kind in (VECTORS, IMPORTED)]
+    return [*(name for name in unknown if name is not None), *given]
 
 
 def _of_unknown_training(store: Database, name: str, details: Mapping[str, Any]) -> str | None:

@@ -206,7 +206,7 @@ VIEWS = (
         SELECT p.run, p.query_id, p.doc_id, any_value(n.negatives) AS negatives,
             list({'scorer': p.scorer, 'score': p.score, 'lowest_negative': l.lowest} ORDER BY p.scorer)
                 AS scores,
-            bool_and(p.score < l.lowest OR NOT coalesce(isfinite(p.score), false) OR l.lowest IS NULL) AS weak
+            bool_and(p.score < l.lowest) FILTER (isfinite(p.score) AND l.lowest IS NOT NULL) AS weak
         FROM positive_scores p JOIN numbers n USING (run, query_id)
         LEFT JOIN lowest l USING (run, query_id, scorer)
         GROUP BY p.run, p.query_id, p.doc_id)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from miner.arrays import drawn_share
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError, listed
-from miner.export.teacher import BM25, ENCODER, Teacher, teacher_of_export, teacher_of_run
+from miner.export.teacher import BM25, ENCODER, IMPORTED, Teacher, teacher_of_export, teacher_of_run
 from miner.models.similarity import SCORES
 from miner.ranges import BELOW_1, ROW_NEGATIVES, check_fields, known_keywords, require_one_of, within
 from miner.store import corpus, evidence
@@ -228,7 +228,7 @@ def _of_store(source: Path, config: EncoderConfig, rows: TrainingRows, progress:
 
 
 def _require_teacher(teacher: Teacher, origin: str, store: str, progress: Progress) -> None:
-    """Raises UsageError for BM25's scores; notes an encoder's, which may be better than the base."""
+    """Raises UsageError for BM25's scores; notes those of an encoder and given ones, from which it learns."""
     if teacher.kind == BM25:
         raise UsageError(
             f"loss margin-mse learns a reranker's scores, but those of {origin} are BM25's",
@@ -238,6 +238,11 @@ def _require_teacher(teacher: Teacher, origin: str, store: str, progress: Progre
         progress.note(
             f"the scores of {origin} are {SCORES[teacher.similarity]} of the encoder {teacher.name}: loss "
             "margin-mse learns from it instead of a reranker"
+        )
+    if teacher.kind == IMPORTED:
+        progress.note(
+            f"the scores of {origin} are those of {teacher.name}, which were given: loss margin-mse learns "
+            "from them, whether a reranker made them or not"
         )
 
 
