@@ -39,7 +39,7 @@ OVER_BM25S = Goal("queries per second and core over bm25s numba", ">=", 1.2, " x
 OVER_TANTIVY = Goal("queries per second and core over tantivy", ">=", 2, " x")
 TWO_THREADS = Goal("queries per second of two threads over one", ">=", 1.7, " x")
 INDEX = Goal("seconds to index 1,000,000 documents", "<=", 30, " s")
-FULL = (100_000, 1_000_000)
+SIZES = (100_000, 1_000_000)
 
 
 def read_texts(file: Path, number: int | None = None) -> list[str]:
@@ -51,8 +51,8 @@ def read_texts(file: Path, number: int | None = None) -> list[str]:
 def collected(texts: list[str], queries: list[str]) -> Collection:
     """Returns a collection of these texts."""
     documents = {"doc_id": [f"d{i:08}" for i in range(len(texts))], "text": texts}
-    asked = {"query_id": [f"q{i:06}" for i in range(len(queries))], "text": queries}
-    return Collection(pa.table(documents), pa.table(asked), {"documents": ""}, "train")
+    questions = {"query_id": [f"q{i:06}" for i in range(len(queries))], "text": queries}
+    return Collection(pa.table(documents), pa.table(questions), {"documents": ""}, "train")
 
 
 def build_bm25s(words: list[list[str]]) -> Any:
@@ -100,17 +100,17 @@ def measure(folder: Path, documents: int, queries: int, repeats: int, found: Rep
     """Builds the indexes, searches in turn, adds the rows."""
     data = folder / f"{documents}"
     run_process([sys.executable, TOOL, str(documents), str(max(queries, 10_000)), data])
-    texts, asked = read_texts(data / "corpus.jsonl"), read_texts(data / "queries.jsonl", queries)
-    collection, config = collected(texts, asked), Bm25Config()
+    texts, questions = read_texts(data / "corpus.jsonl"), read_texts(data / "queries.jsonl", queries)
+    collection, config = collected(texts, questions), Bm25Config()
     seconds: dict[str, float] = {}
     one, two = (Bm25(collection, config, folder=data / "index", workers=n) for n in (1, 2))
     one.search(range(1), 1)  # compiles
-    Bm25(collected(texts[:100], asked[:1]), config).search(range(1), 1)
+    Bm25(collected(texts[:100], questions[:1]), config).search(range(1), 1)
     fresh = Bm25(collection, config, folder=data / "again", workers=1)
     taken(seconds, "miner", lambda: fresh.search(range(1), 1))
     two.search(range(1), 1)
     terms = Terms(config)
-    words, wanted = terms.of_texts(texts), Terms(config).of_texts(asked)
+    words, wanted = terms.of_texts(texts), Terms(config).of_texts(questions)
     plain = taken(seconds, "bm25s numba", lambda: build_bm25s(words))
     systems = {
         "miner": rate(lambda: one.search(range(queries), DEPTH), queries),
@@ -140,7 +140,7 @@ def add_rows(
         figures = {"queries_per_second": spread(values)}
         found.row(f"{size}, {name}: queries per second", figures, value=spread(values)["median"])
     for name, value in seconds.items():
-        goal = INDEX if name == "miner" and documents == FULL[1] else None
+        goal = INDEX if name == "miner" and documents == SIZES[1] else None
         found.row(f"{size}, {name}: seconds to index", {"seconds": value}, goal=goal, value=value)
     for name, goal in (("bm25s numba", OVER_BM25S), ("tantivy", OVER_TANTIVY)):
         if name in rates:
@@ -158,11 +158,11 @@ def add_rows(
 def main() -> None:
     """Reads the arguments, measures, shows."""
     arguments = parser(__doc__)
-    arguments.add_argument("--documents", type=int, nargs="+", default=FULL, help="fewer: a trial")
+    arguments.add_argument("--documents", type=int, nargs="+", default=SIZES, help="fewer: a trial")
     arguments.add_argument("--queries", type=int, default=2_000, help="fewer: a trial [2000]")
     given = arguments.parse_args()
-    full = tuple(given.documents) == FULL and given.queries >= 2_000
-    found = report("bm25_large", given, full_size=full)
+    is_large = tuple(given.documents) == SIZES and given.queries >= 2_000
+    found = report("bm25_large", given, full_size=is_large)
     with scratch(given.work) as folder:
         for documents in given.documents:
             measure(folder, documents, given.queries, given.repeats, found)

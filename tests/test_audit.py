@@ -385,7 +385,8 @@ def test_what_scored_given_candidates_and_vectors_is_unknown_too(tmp_path: Path)
     documents, queries, judged = corpus()
     (tmp_path / "es.trec").write_text("".join(f"{q} Q0 {d} 1 2.5 es\n" for q, d in judged), "utf-8")
     with make_store(tmp_path / "s.duckdb", documents, queries, judged) as store:
-        run = mine(store, MiningConfig(candidates=(str(tmp_path / "es.trec"),)))
+        rules = Rules(relative_margin=None, decide_by="bm25")
+        run = mine(store, MiningConfig(candidates=(str(tmp_path / "es.trec"),), rules=rules))
         assert models_of_unknown_training(store, run) == ["what scored es"]
         shown = audit(store, run, AuditConfig(repeats=1)).as_text()
         assert (

@@ -162,10 +162,10 @@ def assert_as_plain_bm25s(documents: Sequence[str], queries: Sequence[str], conf
         delta=bm25.DELTA.get(config.variant, 0.5),
     )
     index.index(tokens, show_progress=False)
-    held = {term for text in tokens for term in text}
+    known_terms = {term for text in tokens for term in text}
     ours = by_query(search_all(documents, queries, config), len(queries))
     for query, found in zip(Terms(config).of_texts(queries), ours, strict=True):
-        known = [term for term in query if term in held]
+        known = [term for term in query if term in known_terms]
         if not known:
             assert not found
             continue

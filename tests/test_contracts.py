@@ -165,7 +165,7 @@ WRITERS = {
     "reporting/charts.py", "cli/sql.py",
     # into a new folder that engine/files.py puts into place
     "export/__init__.py", "export/manifest.py", "export/writers.py", "training/model_card.py",
-    "training/reranker.py", "training/workspace.py",
+    "training/reranker.py", "training/workspace.py", "retrieval/postings.py",
     # beside its place on purpose: the name of the writer in a lock file; vectors, each with its checksum
     "store/lock.py", "models/row_cache.py",
 }  # fmt: skip

@@ -353,13 +353,13 @@ def test_an_ingest_that_is_killed_before_the_merge_leaves_the_store_as_it_was(
     killed = """
 import os, signal, sys
 from miner.sources import ingest
-from miner.store import database
+from miner.memory import MemoryLimit
 from tests.test_intake import part_of, source
 def parts():
     for number in range(60):
         yield part_of(f"x{number}", os.urandom(500_000).hex())
     os.kill(os.getpid(), signal.SIGKILL)
-database.MEMORY_LIMIT = "30MB"
+MemoryLimit.database = 30_000_000
 ingest(sys.argv[1], source(parts()))
 """
     ended = subprocess.run([sys.executable, "-c", killed, str(store)], check=False)

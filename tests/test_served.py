@@ -234,6 +234,7 @@ def test_the_commands_of_the_page_run(real: Server, tmp_path: Path, monkeypatch:
             for example, model in examples.items():
                 printed = printed.replace(model, example)
             printed = printed.replace(f"127.0.0.1:{real.port}", "localhost:8080")
+            printed = printed.replace(f"bm25 + {real.name}", "bm25 + BAAI/bge-small-en-v1.5")
             assert missing(block.shown, printed, exact=False) == []
             ran += 1
     assert ran == 5

@@ -53,7 +53,7 @@ def test_a_run_shows_counts_coverage_and_hidden_positive_rate(store: Store) -> N
     assert "hidden-positive rate" in repr(run)
     page = run._repr_html_()
     assert "<u>" not in page
-    for word in ("selected", "dropped", "positive", "coverage", "hidden-positive rate", "BM25"):
+    for word in ("selected", "dropped", "positive", "coverage", "hidden-positive rate", "bm25"):
         assert word in page
     run_path = miner.find_run(store.path)
     store.close()

@@ -419,10 +419,7 @@ class _Slice:
             codes[unscored & (codes == ruling.KEPT)] = CODES[Reason.NOT_SCORED]
 
     def _per_positive(self, rows: Ints) -> tuple[Ints, Ints]:
-        """Returns each candidate in `rows` once per positive of its query, and that positive; by positive.
-
-        With `reference_positive=each` a group is a positive, otherwise it is a query.
-        """
+        """Returns each candidate in `rows` once per positive of its query, and that positive; by positive."""
         starts, counts = self.positives.of(self._query[rows])
         group = joined_ranges(starts, counts)
         order = np.argsort(group, kind="stable")

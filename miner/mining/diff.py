@@ -116,8 +116,8 @@ def _given(run: StoredRun) -> dict[tuple[str, str, int], str | None]:
     named = [(kind, name) for kind in _NAMED for name in run.config.get(kind) or ()]
     scorers = [one for one in run.scorers if one.kind != BM25]
     found: dict[tuple[str, str, int], str | None] = {}
-    for place, ((kind, name), scorer) in enumerate(zip(named, scorers, strict=False)):
-        found[kind, name, named[:place].count((kind, name))] = scorer.model
+    for position, (one, scorer) in enumerate(zip(named, scorers, strict=False)):
+        found[*one, named[:position].count(one)] = scorer.model
     return found
 
 

@@ -70,6 +70,7 @@ def _replace(model: nn.Module, replaced: list[tuple[nn.Module, str, nn.Module]])
     """Replaces the linear layers of a model, and notes what was replaced."""
 
     def put(owner: nn.Module, name: str, module: nn.Module) -> None:
+        """Replaces one module."""
         replaced.append((owner, name, getattr(owner, name)))
         setattr(owner, name, module)
 

@@ -147,9 +147,9 @@ class Bm25:
         rank = np.argsort(order)
         in_index = self._postings.find(names)[order]
         asking = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))[numbers >= 0]
-        asked = rank[numbers[numbers >= 0]]
-        held = in_index[asked] >= 0
-        keys, repeats = np.unique(pair_keys(asking[held], asked[held]), return_counts=True)
+        wanted = rank[numbers[numbers >= 0]]
+        known = in_index[wanted] >= 0
+        keys, repeats = np.unique(pair_keys(asking[known], wanted[known]), return_counts=True)
         query, term = split_pairs(keys)
         starts = np.searchsorted(query, np.arange(len(ends) + 1))
         idf = np.append(self._formula.idf(len(self._postings.lengths), self._postings.holders), 0.0)[in_index]

@@ -100,6 +100,7 @@ class Dense:
             similarity,
             self._config.index,
             self._progress,
+            memory=self._collection.memory.block,
         )
 
     def _text_vectors(self, rows: RowNumbers, role: str) -> TextVectors:

@@ -38,7 +38,7 @@ class Postings:
     starts: Int64s
     docs: npt.NDArray[np.uint32]
     counts: npt.NDArray[Any]
-    """Of the smallest unsigned type that holds the largest count."""
+    """In the smallest unsigned type that has room for the largest count."""
     lengths: Int32s
     """The number of terms in each document, repetitions included."""
 
@@ -111,17 +111,17 @@ def build(texts: Iterable[pa.Array], config: Bm25Config, folder: Path) -> None:
 
 def _batches(texts: Iterable[pa.Array], terms: Terms) -> Iterator[tuple[Int32s, Int64s]]:
     """Yields the terms of consecutive texts and where each text ends, at least `_RUN` terms at a time."""
-    held: list[tuple[Int32s, Int64s]] = []
+    parts: list[tuple[Int32s, Int64s]] = []
     size = 0
     for block in texts:
         tokens, ends = terms.numbers(block)
-        held.append((tokens, ends + size))
+        parts.append((tokens, ends + size))
         size += len(tokens)
         if size >= _RUN:
-            yield _concatenated(held)
-            held, size = [], 0
-    if held:
-        yield _concatenated(held)
+            yield _concatenated(parts)
+            parts, size = [], 0
+    if parts:
+        yield _concatenated(parts)
 
 
 def _concatenated(parts: Sequence[tuple[Int32s, Int64s]]) -> tuple[Int32s, Int64s]:
@@ -137,8 +137,8 @@ def _sorted_run(tokens: Int32s, ends: Int64s, terms: int, first: int) -> tuple[_
     docs, counts = (np.empty(starts[-1], dtype=np.uint32) for _ in range(2))
     lengths = np.empty(len(ends), dtype=np.int32)
     collect(tokens, ends, first, starts[:-1], docs, counts, lengths)
-    held = np.flatnonzero(sizes)
-    return _Run(held, sizes[held], docs, counts), lengths
+    found = np.flatnonzero(sizes)
+    return _Run(found, sizes[found], docs, counts), lengths
 
 
 def _join(folder: Path, runs: Path, made: int, terms: int) -> None:

@@ -17,10 +17,10 @@ from miner.compiled import compiled
 BLOCK = 1 << 14
 """Documents whose sums stay in a processor's cache."""
 _FIRST = 1 << 10
-"""Documents of the first block. Blocks grow, as the best so far tell more and more."""
+"""Documents of the first block. Blocks grow, because the best so far rule out more and more."""
 _STRIP = 64
 _SPARSE = 8
-"""Where the terms have fewer than one posting for so many documents, only the postings are looked at."""
+"""If the terms have fewer than one posting for so many documents, only the postings are looked at."""
 _LOOKUP = 24
 """A search for one document in a list costs as much as adding so many of its postings."""
 _TINY = 1e-30
@@ -319,8 +319,7 @@ def _search_block(
     begin: int,
     end: int,
     left_out: int,
-    limit: float,
-    error: float,
+    cutoff: float,
     every: bool,
     factors: Any,
     index: Any,
@@ -328,9 +327,9 @@ def _search_block(
 ) -> int:
     """Sums up the documents of a block; returns how many are near enough to the best, listed in `work.near`.
 
-    With `every` all documents are that hold a term.
+    Near enough is a sum above `cutoff`; with `every` all documents that hold a term are.
     """
-    sums, near, base, held = work.block, work.near, np.uint32(begin), 0
+    sums, near, base, postings = work.block, work.near, np.uint32(begin), 0
     sums = sums[: (end - begin + _STRIP - 1) // _STRIP * _STRIP]
     sums[:] = 0
     bonus = np.float32(index.bonus)
@@ -339,21 +338,21 @@ def _search_block(
         work.low[t] = work.high[t]
         work.high[t] = _forward(index.docs, work.low[t], work.stops[t], end)
         docs, counts = index.docs[work.low[t] : work.high[t]], index.counts[work.low[t] : work.high[t]]
-        held += len(docs)
+        postings += len(docs)
         if every:
             for doc in docs:
                 sums[doc - base] = 1
         else:
             _add(docs, counts, index.norms, np.float32(factors[t]), bonus, base, sums)
     rest = work.bounds[left_out - 1] if left_out else 0.0
-    cutoff = np.float32(max(0.0, limit - rest - error))
-    if _SPARSE * held > len(sums):
-        size = _above(sums, cutoff, near)
+    least = np.float32(max(0.0, cutoff - rest))
+    if _SPARSE * postings > len(sums):
+        size = _above(sums, least, near)
     else:
         size = 0
         for rank in range(left_out, len(factors)):
             t = work.order[rank]
-            size = _above_among(index.docs[work.low[t] : work.high[t]], base, sums, cutoff, near, size)
+            size = _above_among(index.docs[work.low[t] : work.high[t]], base, sums, least, near, size)
         for one in near[:size]:
             sums[one] = -sums[one]
     for rank in range(left_out - 1, -1, -1):
@@ -369,7 +368,7 @@ def _search_block(
         else:
             _add_near(docs, counts, index.norms, factor, bonus, base, sums, near[:size])
         rest = work.bounds[rank - 1] if rank else 0.0
-        size = _still_above(sums, np.float32(max(0.0, limit - rest - error)), near, size)
+        size = _still_above(sums, np.float32(max(0.0, cutoff - rest)), near, size)
     return size
 
 
@@ -395,7 +394,7 @@ def _search_query(
         while following >= end:
             begin = end
             end = min(documents, begin + min(BLOCK, max(begin, _FIRST)))
-        near = _search_block(begin, end, left_out, limit, error, every, factors, index, work)
+        near = _search_block(begin, end, left_out, limit - error, every, factors, index, work)
         if not every:
             for one in work.near[:near]:
                 sums = _push_sum(work.tops, sums, work.block[one])

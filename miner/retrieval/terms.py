@@ -24,8 +24,8 @@ STOPWORDS = (
 
 Flags = npt.NDArray[np.bool_]
 
-_FEW_TERMS = 1 << 12
-_TERM_BYTES = 8
+_FEW, _WORD_BYTES = 1 << 12, 8
+"""The words that a new table has room for, and the bytes of each."""
 
 
 def stemmer(name: str) -> Any:
@@ -107,10 +107,14 @@ class _Vocabulary:
     """Numbers distinct words, in order of their first occurrence."""
 
     def __init__(self) -> None:
-        self._slots = np.zeros(2 * _FEW_TERMS, dtype=np.int32)
-        self._hashes = np.zeros(_FEW_TERMS, dtype=np.uint64)
-        self._starts = np.zeros(_FEW_TERMS + 1, dtype=np.int64)
-        self._arena = np.zeros(_TERM_BYTES * _FEW_TERMS, dtype=np.uint8)
+        from miner.retrieval.term_scan import WordTable
+
+        self._table = WordTable(
+            slots=np.zeros(2 * _FEW, dtype=np.int32),
+            hashes=np.zeros(_FEW, dtype=np.uint64),
+            starts=np.zeros(_FEW + 1, dtype=np.int64),
+            arena=np.zeros(_WORD_BYTES * _FEW, dtype=np.uint8),
+        )
         self._size = 0
 
     def __len__(self) -> int:
@@ -122,18 +126,18 @@ class _Vocabulary:
         A word is a run of two or more letters, digits and underscores; of anything but spaces where a text
         is `spaced`.
         """
-        from miner.retrieval.term_scan import scan
+        from miner.retrieval.term_scan import Utf8, scan
 
         data, offsets = _bytes(texts)
         ascii_only = not len(data) or int(data.max()) < 128
         letters = _letters(128 if ascii_only else 0x110000)
+        read = Utf8(data, offsets, spaced)
         tokens = np.empty((len(data) + len(texts)) // 2 + 1, dtype=np.int32)
         ends = np.zeros(len(texts), dtype=np.int64)
         state = np.array([self._size, 0])
         row = 0
         while True:
-            known = self._slots, self._hashes, self._starts, self._arena
-            row = scan(data, offsets, row, spaced, letters, _fold(), *known, state, tokens, ends)
+            row = scan(read, row, letters, _fold(), self._table, state, tokens, ends)
             self._size = int(state[0])
             if row == len(texts):
                 return tokens[: state[1]], ends
@@ -141,21 +145,24 @@ class _Vocabulary:
 
     def names(self, first: int) -> pa.Array:
         """Returns the words from number `first` on, as UTF-8."""
-        starts = self._starts[first : self._size + 1]
-        parts = [None, pa.py_buffer(starts.copy()), pa.py_buffer(self._arena)]
+        starts = self._table.starts[first : self._size + 1]
+        parts = [None, pa.py_buffer(starts.copy()), pa.py_buffer(self._table.arena)]
         return pa.Array.from_buffers(pa.large_string(), self._size - first, parts)
 
     def _grow(self) -> None:
         """Makes room for twice as many words."""
-        from miner.retrieval.term_scan import place_terms
+        from miner.retrieval.term_scan import enter_words
 
-        if self._size == len(self._hashes):
-            self._hashes = _grown(self._hashes, 2 * self._size)
-            self._starts = _grown(self._starts, 2 * self._size + 1)
-            self._slots = np.zeros(2 * len(self._slots), dtype=np.int32)
-            place_terms(self._hashes, self._size, self._slots)
-        else:
-            self._arena = _grown(self._arena, 2 * len(self._arena))
+        table = self._table
+        if self._size < len(table.hashes):
+            self._table = table._replace(arena=_grown(table.arena, 2 * len(table.arena)))
+            return
+        self._table = table._replace(
+            slots=np.zeros(2 * len(table.slots), dtype=np.int32),
+            hashes=_grown(table.hashes, 2 * self._size),
+            starts=_grown(table.starts, 2 * self._size + 1),
+        )
+        enter_words(self._table, self._size)
 
 
 def _grown(values: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:

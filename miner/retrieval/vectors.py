@@ -60,7 +60,9 @@ class GivenVectors:
         normalise = given.similarity == COSINE
         documents = _text_vectors(given.documents, collection.doc_ids, "documents", normalise, progress)
         queries = _text_vectors(given.queries, collection.query_ids, "queries", normalise, progress)
-        self._search = VectorSearch(documents, queries, given.similarity, index, progress)
+        self._search = VectorSearch(
+            documents, queries, given.similarity, index, progress, memory=collection.memory.block
+        )
 
     def inputs(self) -> dict[str, Any]:
         """Returns everything that its hits depend on, except the texts and the depth."""

@@ -302,6 +302,7 @@ class Database:
             return [self.table(query, values) for query, values in queries]
 
         def read(query: str, values: Sequence[Any] | Mapping[str, Any]) -> pa.Table:
+            """Returns one result, over a connection of its own."""
             bound = dict(values) if isinstance(values, Mapping) else list(values)
             with connection.cursor() as cursor:
                 return cursor.sql(query, params=bound).to_arrow_table()
