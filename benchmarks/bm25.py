@@ -44,12 +44,10 @@ class Tokens:
     @classmethod
     def of(cls, collection: Collection, config: Bm25Config) -> Tokens:
         """Tokenises documents and queries as miner does."""
-        return cls(
-            *(
-                Terms(config).of_texts(table["text"].to_pylist())
-                for table in (collection.documents, collection.queries)
-            )
-        )
+        every = range(len(collection.doc_ids))
+        documents = collection.texts_of(np.array(every)).to_pylist()
+        queries = collection.queries["text"].to_pylist()
+        return cls(*(Terms(config).of_texts(texts) for texts in (documents, queries)))
 
 
 def search_ours(index: Bm25, collection: Collection) -> int:

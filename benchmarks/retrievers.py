@@ -116,7 +116,7 @@ def measure(name: str, model: str, store: Path, given: Namespace) -> dict[str, f
             reranker = Reranker(model)
             texts = (
                 [collection.queries["text"][int(one)].as_py() for one in pairs[0]],
-                [collection.documents["text"][int(one)].as_py() for one in pairs[1]],
+                collection.texts_of(pairs[1]).to_pylist(),
             )
             reranker.score(texts[0][:1], texts[1][:1])
             return {"pairs_per_second": given.pairs / timed(lambda: reranker.score(*texts))}

@@ -26,9 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from common import HERE, Goal, Report, parser, report, scratch, spread
 from corpora import BUNDLED_FOLDER, kept_store
 
+from miner.arrays import positions
 from miner.collection.collection import Collection
 from miner.evaluation.retrieval import retrieval_task
 from miner.models.encoder import Encoder
@@ -132,14 +134,11 @@ def pairs(store: Database) -> Examples:
     """Returns the judged positives of the train split as (anchor, positive)."""
     collection = Collection.load(store, "train")
     judged = corpus.positives(store, "train")
-    columns = (
-        ("query_id", "anchor", collection.queries, "query_id"),
-        ("doc_id", "positive", collection.documents, "doc_id"),
-    )
-    texts = {}
-    for column, name, table, key in columns:
-        known = dict(zip(table[key].to_pylist(), table["text"].to_pylist(), strict=True))
-        texts[name] = [known[i] for i in judged[column].to_pylist()]
+    asking = pa.array(positions(judged["query_id"], collection.query_ids))
+    texts = {
+        "anchor": collection.queries["text"].take(asking).to_pylist(),
+        "positive": collection.texts_of(positions(judged["doc_id"], collection.doc_ids)).to_pylist(),
+    }
     return Examples(texts, origin="split train")
 
 
