@@ -175,8 +175,7 @@ def main() -> None:
     with scratch(given.work) as folder:
         data = Beir.read(given.data).sample(given.queries, given.seed)
         with Database.open(new_store(folder / "bm25.duckdb", data.write(folder / "data"))) as store:
-            collection = Collection.load(store, "train")
-        measure(collection, given, found)
+            measure(Collection.load(store, "train"), given, found)
     found.show()
 
 
