@@ -149,6 +149,21 @@ def as_arrow(values: npt.NDArray[Any]) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(data)])
 
 
+def utf8(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], Int64s]:
+    """Returns the UTF-8 bytes of texts, one after the other, and their offsets: one more than texts.
+
+    A null is empty.
+    """
+    if not len(texts):
+        return np.zeros(0, dtype=np.uint8), np.zeros(1, dtype=np.int64)
+    array = texts.cast(pa.large_string())
+    if array.null_count:
+        array = array.fill_null("")
+    _, starts, content = array.buffers()
+    offsets = np.frombuffer(starts, dtype=np.int64)[array.offset :][: len(array) + 1]
+    return np.frombuffer(content or b"", dtype=np.uint8)[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
 def flat(lists: pa.ChunkedArray) -> pa.Array:
     """Returns the values of a column of lists, one list after the other."""
     array = joined(lists)

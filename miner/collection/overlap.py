@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miner.arrays import Int64s, Positions
+from miner.arrays import Int64s, Positions, utf8
 from miner.text import PASSAGE, normalise, words
 
 Flags = npt.NDArray[np.bool_]
@@ -124,13 +124,8 @@ def _normal(texts: Iterable[str]) -> pa.Array:
 
 def _bytes(texts: pa.Array) -> tuple[Bytes, Int64s, Int64s]:
     """Returns the bytes of texts, one after the other, and where each begins and ends."""
-    if not len(texts):
-        return np.zeros(0, dtype=np.uint8), *np.zeros((2, 0), dtype=np.int64)
-    array = texts.cast(pa.large_string())
-    _, offsets, data = array.buffers()
-    ends = np.frombuffer(offsets, dtype=np.int64)[array.offset :][: len(array) + 1]
-    content = np.frombuffer(data or b"", dtype=np.uint8)
-    return content[ends[0] : ends[-1]], ends[:-1] - ends[0], ends[1:] - ends[0]
+    data, offsets = utf8(texts)
+    return data, offsets[:-1], offsets[1:]
 
 
 def _signed(data: Bytes, begin: Int64s, end: Int64s) -> tuple[Bits, Bits]:

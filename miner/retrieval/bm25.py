@@ -24,6 +24,7 @@ from miner.retrieval.config import Bm25Config
 from miner.retrieval.postings import Postings, build
 from miner.retrieval.ranked import stacked
 from miner.retrieval.terms import Terms, require_stopwords, stemmer
+from miner.store.ledger import KEY
 from miner.text import fingerprint
 
 if TYPE_CHECKING:
@@ -37,9 +38,6 @@ DELTA = {"bm25l": 0.5, "bm25+": 1.0}
 """Lower-bounding constants (Lv & Zhai 2011)."""
 
 _CODE = 3
-_KEY = 12
-_TEXTS = 1 << 14
-"""Texts read at a time."""
 _QUERIES = 128
 """Queries that a worker answers at a time."""
 _READ = 1 << 21
@@ -105,8 +103,8 @@ class Bm25:
                 self._build(Path(folder))
                 return Postings.mapped(Path(folder))
         words = [self._config.stemmer, self._config.stopwords, self._versions(), _CODE]
-        documents = fingerprint(self._collection.hashes["documents"])[:_KEY]
-        kept = self._folder / f"{documents}-{fingerprint(words)[:_KEY]}"
+        documents = fingerprint(self._collection.hashes["documents"])[:KEY]
+        kept = self._folder / f"{documents}-{fingerprint(words)[:KEY]}"
         if not kept.exists():
             _remove_other(self._folder, documents)
             with locked(kept, WAIT), new_folder(kept) as new:
@@ -116,7 +114,8 @@ class Bm25:
     def _build(self, folder: Path) -> None:
         documents = len(self._collection.doc_ids)
         with self._progress.task("index bm25", documents, 0, "documents") as advance:
-            build(_counted(self._collection.text_blocks(_TEXTS), advance), self._config, folder)
+            blocks = self._collection.text_blocks(self._collection.block)
+            build(_counted(blocks, advance), self._config, folder)
 
     @cached_property
     def _index(self) -> Index:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miner.arrays import Int32s, Int64s
+from miner.arrays import Int32s, Int64s, utf8
 from miner.errors import UsageError, near
 from miner.retrieval.config import Bm25Config
 from miner.text import words_in_any_script
@@ -54,7 +54,7 @@ def require_stopwords(name: str) -> None:
 class Terms:
     """Numbers the terms of texts, in order of their first occurrence.
 
-    In scripts without spaces the words are pairs of neighbouring characters (`text.for_tokens`).
+    In scripts without spaces the words are pairs of neighbouring characters (`text.words_in_any_script`).
     """
 
     def __init__(self, config: Bm25Config) -> None:
@@ -128,7 +128,7 @@ class _Vocabulary:
         """
         from miner.retrieval.term_scan import Utf8, scan
 
-        data, offsets = _bytes(texts)
+        data, offsets = utf8(texts)
         ascii_only = not len(data) or int(data.max()) < 128
         letters = _letters(128 if ascii_only else 0x110000)
         read = Utf8(data, offsets, spaced)
@@ -169,19 +169,6 @@ def _grown(values: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     grown = np.zeros(size, dtype=values.dtype)
     grown[: len(values)] = values
     return grown
-
-
-def _bytes(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], Int64s]:
-    """Returns the UTF-8 bytes of all texts and where each begins; nulls are empty."""
-    large = texts.cast(pa.large_string())
-    if large.null_count:
-        large = pc.fill_null(large, "")
-    _, starts, content = large.buffers()
-    offsets = np.frombuffer(starts, dtype=np.int64)[large.offset : large.offset + len(large) + 1]
-    if not len(offsets):
-        return np.zeros(0, dtype=np.uint8), np.zeros(1, dtype=np.int64)
-    data = np.frombuffer(content, dtype=np.uint8) if content else np.zeros(0, dtype=np.uint8)
-    return data[: offsets[-1]][offsets[0] :], offsets - offsets[0]
 
 
 def _prepared(texts: pa.Array) -> tuple[pa.Array, Flags]:
