@@ -147,9 +147,10 @@ def _link(source: str, target: str) -> None:
 
 
 def drop_store(path: Path) -> None:
-    """Removes a store and the vectors beside it."""
+    """Removes a store, and the vectors and the BM25 indexes beside it."""
     path.unlink(missing_ok=True)
-    shutil.rmtree(path.with_name(f"{path.name}.vectors"), ignore_errors=True)
+    for kind in ("vectors", "bm25"):
+        shutil.rmtree(path.with_name(f"{path.name}.{kind}"), ignore_errors=True)
 
 
 def warm_store(path: Path, written: Path, data: Beir) -> tuple[Path, Vectorised]:

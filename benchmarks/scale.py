@@ -3,12 +3,14 @@
 Made-up text with word frequencies like real text's (`../shared/tools/gen_corpus.py`): 20 to 59 words a
 document, 10,000 queries of six words with one positive each, top 50. Every figure is of a whole process; the
 seconds of a stage are those of the ledger. Mining runs with BM25, and with candidates of another tool (50
-random documents per query), which leaves BM25 out; each also with `--memory 1GiB`.
+random documents per query), which leaves BM25 out; each also with `--memory 1GiB`. Last with BM25 and a
+static encoder of 256 dimensions (random vectors, the bundled tokenizer); `--only static` measures this alone.
 
 Then the evidence of 1,000,000 queries with 100 candidates each, made up: decide, audit, calibrate, export.
 
 Targets, with 1,000,000 documents: peak at most 1.2 GiB, gather evidence at most 5 s, at most 1.3 GiB with
-`--memory 1GiB`. Decide, audit, calibrate, export of 1,000,000 queries: peak at most 6 GiB.
+`--memory 1GiB`. Decide, audit, calibrate, export of 1,000,000 queries: peak at most 6 GiB. With 10,000,000
+documents, BM25 and a static encoder: peak at most 8 GiB, each stage at most 11 x its seconds with 1,000,000.
 """
 
 from __future__ import annotations
@@ -39,15 +41,20 @@ from common import (
 )
 from corpora import copy_store, drop_store, new_store
 
+from miner.models.scratch import scratch_model
 from miner.store.database import Database
 
 TOOL = HERE.parent.parent / "shared" / "tools" / "gen_corpus.py"
 DEPTH = 50
 MILLION = 1_000_000
+TEN_MILLION = 10 * MILLION
+DIMENSION = 256
 LIMIT = "1GiB"
 PEAK = Goal("peak memory of miner mine", "<=", 1.2, " GiB")
 LIMITED = Goal(f"peak memory of miner mine with --memory {LIMIT}", "<=", 1.3, " GiB")
 GATHER = Goal("seconds of gather evidence", "<=", 5, " s")
+PEAK_OF_TEN = Goal("peak memory of miner mine", "<=", 8, " GiB")
+GROWTH = Goal("seconds of the stage that grows most, over 1,000,000 documents", "<=", 11, " x")
 OVER_EVIDENCE = Goal("peak memory over 1,000,000 queries x 100 candidates", "<=", 6, " GiB")
 _BLOCK = 20_000
 """Queries whose evidence is made at a time."""
@@ -125,6 +132,33 @@ def measure_mining(found: Report, folder: Path, documents: int, given: argparse.
         )
 
 
+def measure_static(found: Report, folder: Path, given: argparse.Namespace) -> None:
+    """Adds the rows of mining with BM25 and a static encoder: peak, seconds of each stage, and their growth.
+
+    What a process takes beside its stages (start, reading, encoding, building the index) counts as one more.
+    """
+    table = folder / "static"
+    scratch_model("bundled", DIMENSION, given.seed).save_pretrained(str(table), create_model_card=False)
+    before: dict[str, float] = {}
+    for documents in given.documents:
+        store = new_store(folder / f"{documents}.duckdb", corpus(folder / "corpus", documents, given.queries))
+        mined = mine(store, ["--encoder", table], 0)
+        drop_store(store)
+        what = f"mine, {documents:,} documents, BM25 and static"
+        stages = mined.stages | {"the rest": mined.took.seconds - sum(mined.stages.values())}
+        peak = gib(mined.took.peak_bytes)
+        figures = {"peak_gib": peak, "seconds": mined.took.seconds, "stage_seconds": stages}
+        goal = PEAK_OF_TEN if documents == TEN_MILLION else None
+        found.row(f"{what}: peak", figures, goal=goal, value=peak)
+        if before:
+            growth = {stage: seconds / before[stage] for stage, seconds in stages.items()}
+            goal = GROWTH if (documents, given.documents[0]) == (TEN_MILLION, MILLION) else None
+            found.row(
+                f"{what}: growth over {given.documents[0]:,}", growth, goal=goal, value=max(growth.values())
+            )
+        before = before or stages
+
+
 def measure_evidence(found: Report, folder: Path, given: argparse.Namespace) -> None:
     """Adds the rows of deciding, auditing, calibrating and exporting over made-up evidence."""
     store = folder / "evidence.duckdb"
@@ -157,14 +191,17 @@ def main() -> None:
         help="queries of the made-up evidence; 0: none [%(default)s]",
     )
     arguments.add_argument(
-        "--only", default="", help="mine only the ways with this in their name, such as BM25"
+        "--only", default="", help="mine only the ways with this in their name, such as BM25; or static"
     )
     given = arguments.parse_args()
     is_full = max([*given.documents, given.evidence]) >= MILLION and given.queries >= 10_000
     found = report("scale", given, full_size=is_full)
     with scratch(given.work) as folder:
-        for documents in given.documents:
-            measure_mining(found, folder, documents, given)
+        if given.only == "static":
+            measure_static(found, folder, given)
+        else:
+            for documents in given.documents:
+                measure_mining(found, folder, documents, given)
         if given.evidence:
             measure_evidence(found, folder, given)
     found.show()
