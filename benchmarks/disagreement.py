@@ -139,7 +139,7 @@ class Truth:
         pairs = zip(replay.query.tolist(), docs, strict=True)
         self.false = np.array([(query_of[query], doc) in withheld for query, doc in pairs])
         self._exists = np.bincount(replay.hideable.positives.owner) > 0
-        self._draws = [replay.hide(hidden) for hidden in replay.hideable.draws(audits)]
+        self._draws = [replay.hide(replay.hideable.hide(flags)) for flags in replay.hideable.draws(audits)]
         self._known: dict[Rules, Any] = {}
 
     def _under(self, rules: Rules) -> Replay:

@@ -35,8 +35,9 @@ from corpora import BUNDLED_FOLDER, Beir, kept_store
 from peer import Texts, load_encoder
 from peer import mine as mine_with_peer
 
-from miner.auditing.calibrate import Calibration, calibrate, halves
+from miner.auditing.calibrate import Calibration, calibrate
 from miner.auditing.config import CalibrationConfig
+from miner.auditing.measurement import halves
 from miner.auditing.probability import Facts, Probability
 from miner.auditing.replay import Replay, ReplayEvidence, Trial
 from miner.engine.progress import Progress
@@ -218,7 +219,7 @@ def measure(store: Database, folder: Path, given: Namespace, reports: Progress) 
         replay = Replay.of(store, run)
         seed = given.seed + repeat
         hidden = replay.hideable.draw(given.share, np.random.default_rng([seed, 0]))
-        evidence = replay.hide(hidden)
+        evidence = replay.hide(replay.hideable.hide(hidden))
         # What a reranker was not trained on can be hidden one way only.
         repeats = 1 if given.reranker else 5
         found = chosen(store, run, given, seed, repeats, given.target)
@@ -274,7 +275,7 @@ def combined(facts: Facts, evidence: ReplayEvidence, choosing: Any, target: floa
 
 def confirming(replay: Replay, seed: int) -> Any:
     """Returns which positives belong to queries that did not choose the setting."""
-    return halves(replay, seed)[1][replay.hideable.positives.owner]
+    return halves(replay.hideable, seed)[1][replay.hideable.positives.owner]
 
 
 def inside_expected(store: Database, run: StoredRun, given: Namespace) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -179,33 +180,85 @@ def with_interval(rate: float, low: float, high: float) -> str:
     return f"{100 * rate:.2f} % [{100 * low:.2f} %, {100 * high:.2f} %]"
 
 
+@dataclass(frozen=True)
+class ClusterSums:
+    """Sums over clusters, such as queries, of their hits and their sizes: whole numbers, so exact."""
+
+    hits: int = 0
+    total: int = 0
+    squared_hits: int = 0
+    products: int = 0
+    """The sum of hits × size."""
+    squared_sizes: int = 0
+    clusters: int = 0
+    """Clusters with any item."""
+
+    @classmethod
+    def of(cls, hits: npt.ArrayLike, sizes: npt.ArrayLike) -> ClusterSums:
+        """Returns the sums of counts, one of each per cluster."""
+        hit, size = np.asarray(hits).astype(np.int64), np.asarray(sizes).astype(np.int64)
+        sums = hit.sum(), size.sum(), hit @ hit, hit @ size, size @ size, np.count_nonzero(size)
+        return cls(*map(int, sums))
+
+    def __add__(self, other: ClusterSums) -> ClusterSums:
+        return ClusterSums(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
+
+    def rate(self, distinct: int, level: float = 0.95, against: float = 0.0) -> Rate:
+        """Returns the share hits / total with its interval; see `clustered_rate`."""
+        if not self.total:
+            return Rate(0, 0, None, 0.0, 1.0)
+        hits, total, clusters = self.hits, self.total, self.clusters
+        rate, size = hits / total, float(distinct)
+        if 0 < rate < 1:
+            # The sum of (hits - rate * size) ** 2 over the clusters, times the square of the total.
+            squares = total**2 * self.squared_hits - 2 * hits * total * self.products
+            squares += hits**2 * self.squared_sizes
+            spread = squares / total**4 * clusters / max(1, clusters - 1)
+            # If all clusters have the same rate, their variance is unknown: each counts as one item.
+            size = min(size, rate * (1 - rate) / spread if spread > 0 else clusters)
+        if against:
+            size /= 1 + 1 / against
+        low, high = exact_interval(rate, size, level)
+        return Rate(hits, total, rate, low, high)
+
+
 def clustered_rate(
     hits: npt.ArrayLike, totals: npt.ArrayLike, distinct: int, level: float = 0.95, against: float = 0.0
 ) -> Rate:
     """Returns the share Σ hits / Σ totals with an interval that is valid for clusters and for rare events.
 
-    `hits` and `totals` have one value per cluster, such as a query; the items of a cluster are not
+    `hits` and `totals` have one count per cluster, such as a query; the items of a cluster are not
     independent. `distinct` is the number of different items, if repeats count an item several times. The
     interval is that of Clopper and Pearson with the effective sample size, at most `distinct` (Korn &
     Graubard 1998, Confidence intervals for proportions with small expected number of positive counts
     estimated from survey data). With `against`, the size of a second sample divided by this one's, it is the
     interval in which the second sample's share is expected: both samples vary.
     """
-    per_cluster, sizes = np.asarray(hits, dtype=np.float64), np.asarray(totals, dtype=np.float64)
-    hit, total = float(per_cluster.sum()), float(sizes.sum())
-    if not total:
-        return Rate(0, 0, None, 0.0, 1.0)
-    rate = hit / total
-    size = float(distinct)
-    if 0 < rate < 1:
-        clusters = int((sizes > 0).sum())
-        spread = float((((per_cluster - rate * sizes) / total) ** 2).sum()) * clusters / max(1, clusters - 1)
-        # If all clusters have the same rate, their variance is unknown: each counts as one item.
-        size = min(size, rate * (1 - rate) / spread if spread > 0 else clusters)
-    if against:
-        size /= 1 + 1 / against
-    low, high = exact_interval(rate, size, level)
-    return Rate(int(hit), int(total), rate, low, high)
+    return ClusterSums.of(hits, totals).rate(distinct, level, against)
+
+
+_LIMB = 31
+"""The bits of a limb: 2 ** 32 of them add up within 64 bits."""
+
+
+def limbs(values: Floats) -> list[tuple[npt.NDArray[np.int64], Fraction]]:
+    """Returns finite numbers as sums of whole numbers times powers of two: (whole numbers, power).
+
+    Sums of whole numbers have no rounding error, so that they are the same in any order.
+    """
+    found = []
+    power = int(np.frexp(np.abs(values).max(initial=0.0))[1]) - _LIMB
+    rest = np.ldexp(values, -power)
+    while rest.any():
+        whole = np.trunc(rest)
+        found.append((whole.astype(np.int64), Fraction(2) ** power))
+        rest, power = np.ldexp(rest - whole, _LIMB), power - _LIMB
+    return found
+
+
+def exact_sum(values: Floats) -> Fraction:
+    """Returns the sum of finite numbers without rounding."""
+    return sum((int(whole.sum()) * power for whole, power in limbs(values)), Fraction(0))
 
 
 def exact_interval(rate: float, size: float, level: float = 0.95) -> tuple[float, float]:

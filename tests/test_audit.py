@@ -34,7 +34,7 @@ from miner.mining.pipeline import mine
 from miner.sources.qrels import read_judgments
 from miner.stats import clustered_rate
 from miner.store import runs
-from miner.store.audits import weak_positives
+from miner.store.audits import weak_positive_count, weak_positives
 from miner.store.database import Database
 from miner.store.duplicates import replace_duplicates
 from miner.store.models import models_of_unknown_training, record_model, record_training
@@ -135,7 +135,7 @@ def a_trial(path: Path, config: MiningConfig) -> tuple[Trial, list[tuple[str, st
     with made(path, judged) as store:
         replay = Replay.of(store, mine(store, config))
         hidden = replay.hideable.draw(0.4, np.random.default_rng(1))
-        trial = replay.decide(replay.hide(hidden))
+        trial = replay.decide(replay.hide(replay.hideable.hide(hidden)))
     return trial, [pair for pair, hide in zip(sorted(judged), hidden.tolist(), strict=True) if hide]
 
 
@@ -201,7 +201,7 @@ def test_a_hidden_single_positive_meets_the_rules_that_another_positive_would_le
         hidden = np.array([pair["query_id"] in HIDDEN for pair in pairs])
         assert hidden.sum() == 3
         assert replay.hideable.allowed.all()
-        evidence = replay.hide(hidden)
+        evidence = replay.hide(replay.hideable.hide(hidden))
         trial, (counts,) = replay.decide(evidence), swept(replay, evidence)
         visible = replay.hideable.positives.score[~hidden]
     with single_positive(tmp_path / "other.duckdb", HIDDEN) as other:
@@ -275,7 +275,7 @@ def test_a_copy_stands_for_what_it_keeps_out(tmp_path: Path) -> None:
     with make_store(tmp_path / "s.duckdb", documents, {"q": "apple apple"}, judged) as store:
         replace_duplicates(store, {"documents": pa.table(cluster)}, {})
         replay = Replay.of(store, mine(store, MiningConfig(rules=Rules(relative_margin=None))))
-        trial = replay.decide(replay.hide(np.array([True, False])))
+        trial = replay.decide(replay.hide(replay.hideable.hide(np.array([True, False]))))
     assert trial.selected.tolist() == [True, False]
     assert trial.negatives.tolist() == [2]
 
@@ -286,7 +286,7 @@ def test_the_encoder_decides_in_a_trial_as_in_mining(tmp_path: Path, encoder: Pa
     with make_store(tmp_path / "s.duckdb", documents, queries, judged) as store:
         replay = Replay.of(store, mine(store, config))
         hidden = replay.hideable.draw(0.4, np.random.default_rng(2))
-        trial = replay.decide(replay.hide(hidden))
+        trial = replay.decide(replay.hide(replay.hideable.hide(hidden)))
     left = [pair for pair, hide in zip(sorted(judged), hidden.tolist(), strict=True) if not hide]
     with make_store(tmp_path / "less.duckdb", documents, queries, left) as less:
         expected = negatives(less, mine(less, config))
@@ -643,6 +643,8 @@ def test_weak_positives_have_a_score_below_that_of_every_negative(tmp_path: Path
             scores = [{(query, doc): score for query, doc, score in rows[name]} for name in names]
             assert expected == [pair for pair in judged if is_weak(pair, chosen, scores)]
             found = weak_positives(store, run).to_pylist()
+            halves = [weak_positive_count(store, run, part) for part in (range(1), range(1, 100))]
+            assert sum(halves) == len(found)
             assert [(row["query_id"], row["doc_id"]) for row in found] == expected
             number = "1 positive scores" if len(expected) == 1 else f"{len(expected)} positives score"
             note = f"{number} below all negatives of the query by every scorer that scored both"

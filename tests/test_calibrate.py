@@ -17,15 +17,17 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from miner.auditing import replay as replaying
 from miner.auditing.audit import audit
 from miner.auditing.calibrate import calibrate, frontier
 from miner.auditing.choice import choose, frontier_of
 from miner.auditing.config import AuditConfig, CalibrationConfig
 from miner.auditing.grid import candidates, families
-from miner.auditing.replay import NegativesLeft, Replay
+from miner.auditing.replay import NegativesLeft, Replay, Replays, sorted_rows
 from miner.auditing.report import audit_table, calibration_table, recipe
 from miner.auditing.sweep import Sweep
 from miner.cli.main import group
+from miner.collection.exclusion import Exclusions
 from miner.errors import UsageError
 from miner.export import ExportConfig, export_run
 from miner.mining import rules as ruling
@@ -82,19 +84,66 @@ def test_the_sweep_counts_what_deciding_gives(
     selection = Selection(negatives=negatives)
     replay = replace(replay, config=replace(replay.config, rules=rules, selection=selection))
     hidden = replay.hideable.draw(0.4, np.random.default_rng(3))
-    trial = replay.decide(replay.hide(hidden))
-    (counts,) = Sweep(replay, replay.hide(hidden)).counts([rules])
+    evidence = replay.hide(replay.hideable.hide(hidden))
+    trial = replay.decide(evidence)
+    (counts,) = Sweep(replay, evidence).counts([rules])
     owner = replay.hideable.positives.owner
     assert (
         counts.selected.tolist()
         == np.bincount(owner[trial.selected], minlength=len(counts.selected)).tolist()
     )
     assert counts.negatives.tolist() == trial.negatives.tolist()
-    assert counts.covered.mean() == pytest.approx(trial.left.coverage)
-    total = counts.negatives.sum()
-    if total:
-        assert counts.ranks.sum() / total == pytest.approx(trial.left.rank)
-        assert counts.margins.sum() / total == pytest.approx(trial.left.margin)
+    sums = counts.sums(np.ones(len(counts.negatives), dtype=np.bool_))
+    assert replace(sums, margins=trial.left.margins) == trial.left
+    assert float(sums.margins) == pytest.approx(float(trial.left.margins))
+
+
+@pytest.mark.parametrize("rows", [1, 97, 400])
+def test_ranges_of_queries_make_no_difference(
+    store: Database, run: runs.StoredRun, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Every figure is the same, however many candidates are read at a time."""
+    settings = CalibrationConfig(repeats=2, allow_rank_window=True)
+    capped = replace(config_of(run), selection=Selection(document_cap=2), rules=Rules(percentile=60))
+    others = [run, decide_again(store, run, capped, name=f"capped {rows}")]
+
+    def _all() -> list[object]:
+        found = [calibrate(store, run, target, settings).as_json() for target in (0.3, None)]
+        return [*found, *(audit(store, one, AuditConfig(repeats=2)).as_json() for one in others)]
+
+    once = _all()
+    assert len(Replays.of(store, run).ranges()) == 1
+    monkeypatch.setattr(replaying, "ROWS", rows)
+    assert len(Replays.of(store, run).ranges()) > 1
+    assert _all() == once
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_exclusions_with_positives_hidden_are_those_of_the_other_positives(
+    store: Database, run: runs.StoredRun, seed: int
+) -> None:
+    replay = Replay.of(store, run)
+    hidden = replay.hideable.hide(replay.hideable.draw(0.6, np.random.default_rng(seed)))
+    restorable, left = replay.restorable, replay.exclusions(hidden)
+    of = np.isin(restorable.rows, left.rows)
+    gone = restorable.positives[hidden.flags]
+    known = restorable.known[~np.isin(restorable.known, gone)]
+    plain = Exclusions(restorable.texts.collection, known, restorable.negatives, True, ())
+    assert (plain.of_candidates(restorable.query[of], restorable.doc[of]) == left.reasons).all()
+    assert len(left.rows) > 10
+
+
+@given(st.lists(st.floats(-4, 4), min_size=1, max_size=30), st.floats(0, 100))
+def test_a_percentile_of_sorted_scores_is_that_of_numpy(scores: list[float], percent: float) -> None:
+    known = np.sort(scores)
+    assert ruling.percentile_of(known, percent) == np.percentile(known, percent)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([-1.0, 0.0, 0.5, np.nan])), max_size=40))
+def test_rows_are_sorted_as_numpy_does(rows: list[tuple[int, float]]) -> None:
+    query = np.sort(np.array([query for query, _ in rows], dtype=np.int32))
+    score, doc = np.array([score for _, score in rows]), np.arange(len(rows), dtype=np.int32)[::-1] * 7 % 41
+    assert (sorted_rows(query, score, doc) == np.lexsort((doc, -score, query))).all()
 
 
 @given(

@@ -149,7 +149,7 @@ def test_hiding_a_positive_opens_its_copies_under_other_titles(tmp_path: Path) -
         replay = Replay.of(store, find_run(store, "r1"))
         table = replay.hideable.table
         hidden = np.array([doc == "m" for doc in table["doc_id"].to_pylist()])
-        evidence = replay.hide(hidden)
+        evidence = replay.hide(replay.hideable.hide(hidden))
         after = dict(
             zip(
                 (ids := replay.documents.ids_of(evidence.candidates).to_pylist()),

@@ -8,7 +8,6 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
@@ -17,7 +16,7 @@ import miner
 from miner.auditing.calibrate import calibrate
 from miner.auditing.config import CalibrationConfig
 from miner.auditing.labels import SampleConfig, draw_sample, false_negative_rate, keep_labels
-from miner.auditing.replay import Replay
+from miner.auditing.replay import Replay, Replays
 from miner.auditing.sweep import Sweep
 from miner.auditing.transfer import MOST_DROPPED, LabelledChances
 from miner.cli.main import group
@@ -529,15 +528,14 @@ def test_labels_support_no_setting_of_candidates_that_their_run_dropped(store: D
 def test_the_predicted_rate_of_the_labelled_run_is_near_its_true_rate(store: Database) -> None:
     run = labelled(store)
     replay = Replay.of(store, run)
-    nothing = np.zeros(len(replay.hideable.allowed), dtype=np.bool_)
-    sweep = Sweep(replay, replay.hide(nothing))
-    chances = LabelledChances.of(store, run, replay, 13)
+    sweep = Sweep(replay, replay.mined)
+    chances = LabelledChances.of(Replays.of(store, run), 13)
     assert chances is not None
-    (rate,) = chances.rates(sweep, [replay.config.rules])
+    (rate,) = chances.rates(chances.count(sweep, [replay.config.rules]))
     assert rate.rate == pytest.approx(true_rate(store, run), abs=0.02)
     assert rate.low <= rate.rate <= rate.high
     rows, negatives = sweep.negatives(replay.config.rules)
-    trial = replay.decide(replay.hide(nothing))
+    trial = replay.decide(replay.mined)
     assert negatives == len(rows) == int(trial.negatives.sum())
 
 
@@ -546,10 +544,10 @@ def test_without_a_relevant_label_the_prediction_is_as_sure_as_the_number_of_lab
     pairs = draw_sample(store, run, SampleConfig(50)).pairs.select(["query_id", "doc_id"]).to_pylist()
     keep_labels(store, run, [{**pair, "relevance": 0} for pair in pairs])
     replay = Replay.of(store, run)
-    sweep = Sweep(replay, replay.hide(np.zeros(len(replay.hideable.allowed), dtype=np.bool_)))
-    chances = LabelledChances.of(store, run, replay, 13)
+    sweep = Sweep(replay, replay.mined)
+    chances = LabelledChances.of(Replays.of(store, run), 13)
     assert chances is not None
-    (rate,) = chances.rates(sweep, [replay.config.rules])
+    (rate,) = chances.rates(chances.count(sweep, [replay.config.rules]))
     assert (rate.rate, rate.low) == (0, 0)
     assert rate.high == pytest.approx(exact_interval(0.0, 50)[1])
 
@@ -577,7 +575,7 @@ def test_labels_of_another_run_count_only_once_the_rows_around_them_have_labels(
     drawn = draw_sample(store, run, SampleConfig(100))
     assert 10 < drawn.labelled < 90
     assert false_negative_rate(store, run) is None
-    assert LabelledChances.of(store, run, Replay.of(store, run), 13) is None
+    assert LabelledChances.of(Replays.of(store, run), 13) is None
     rows = drawn.pairs.to_pylist()
     known = [row for row in rows if row["relevance"] is not None]
     with pytest.raises(UsageError, match=r"the labels are stored, but give no false-negative rate"):
@@ -597,15 +595,16 @@ def test_more_relevant_labels_never_make_the_upper_end_lower_than_none(store: Da
     run = runs.find_run(store)
     pairs = draw_sample(store, run, SampleConfig(80)).pairs.select(["query_id", "doc_id"]).to_pylist()
     replay = Replay.of(store, run)
-    sweep = Sweep(replay, replay.hide(np.zeros(len(replay.hideable.allowed), dtype=np.bool_)))
+    sweep = Sweep(replay, replay.mined)
     highs = []
     for relevant in range(4):
         keep_labels(
             store, run, [{**pair, "relevance": int(number < relevant)} for number, pair in enumerate(pairs)]
         )
-        chances = LabelledChances.of(store, run, replay, 13)
+        chances = LabelledChances.of(Replays.of(store, run), 13)
         assert chances is not None
-        highs += [rate.high for rate in chances.rates(sweep, [replay.config.rules, Rules(percentile=20.0)])]
+        counts = chances.count(sweep, [replay.config.rules, Rules(percentile=20.0)])
+        highs += [rate.high for rate in chances.rates(counts)]
     assert min(highs) >= exact_interval(0.0, 80)[1] - 1e-12
 
 

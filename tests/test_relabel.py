@@ -201,12 +201,12 @@ def test_chances_are_learnt_on_the_other_half_and_mean_what_they_say(store: Data
     replay = Replay.of(store, run)
     facts = Facts.of(store, run, replay)
     draws = [replay.hideable.draw(0.3, np.random.default_rng([1, r])) for r in range(8)]
-    trials = [replay.hide(hidden) for hidden in draws]
+    trials = [replay.hide(replay.hideable.hide(hidden)) for hidden in draws]
     learnt = Probability(facts, trials[:4], 1)
     chances, hits = [], []
     for trial in trials[4:]:
         chance = learnt.of(trial)
-        row = replay.hideable.row[trial.hidden]
+        row = replay.row[trial.hidden]
         open_ = trial.candidates["exclusion"].to_numpy() == FREE
         positive = np.zeros(len(chance), dtype=np.bool_)
         positive[row[row >= 0]] = True

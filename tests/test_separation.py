@@ -22,8 +22,8 @@ from miner.auditing.calibrate import Calibration, calibrate, frontier
 from miner.auditing.choice import SweptRules, choose, frontier_of
 from miner.auditing.config import CalibrationConfig
 from miner.auditing.labels import SampleConfig, draw_sample, keep_labels
-from miner.auditing.replay import Replay
-from miner.auditing.separation import Scores, chances, chances_of, comparable, separations
+from miner.auditing.replay import Replays
+from miner.auditing.separation import chances, chances_of, comparable, separations
 from miner.auditing.sweep import Sweep
 from miner.cli.main import group
 from miner.errors import UsageError
@@ -32,6 +32,7 @@ from miner.mining.pipeline import config_of, decide_again, mine
 from miner.store import runs
 from miner.store.audits import calibrated_on
 from miner.store.database import Database
+from miner.store.evidence import positive_scores
 from miner.store.verdicts import verdicts_of
 from tests.stores import make_store
 from tests.tiny import tiny_bert
@@ -221,18 +222,20 @@ def test_the_sweep_of_a_scorer_counts_what_deciding_by_it_gives(
     store: Database, given_scores: dict[str, str], name: str
 ) -> None:
     run = mined(store, given_scores, "good", "bad")
-    whole = Replay.of(store, run)
-    compared, _ = comparable(store, run, whole)
-    whole = replace(whole, hideable=whole.hideable.scored_by([one.positives for one in compared]))
+    replays = Replays.of(store, run)
+    compared, _ = comparable(replays)
+    hideable = replays.hideable.scored_by([one.positives for one in compared])
+    whole = replace(replays, hideable=hideable, others=run.scorers).whole()
     (scores,) = (one for one in compared if one.scorer.name == name)
-    replay = whole.by(scores.scorer, scores.candidates, scores.positives)
+    replay = whole.by(scores.scorer, hideable.by(scores.positives))
     for number, rules in enumerate(RULES):
         named = replace(rules, decide_by=name)
         again = replace(replay, config=replace(replay.config, rules=named))
-        hidden = whole.hideable.draw(0.5, np.random.default_rng(number))
-        assert hidden.sum() > 20
-        assert (hidden == again.hideable.draw(0.5, np.random.default_rng(number))).all()
-        exclusions = whole.hideable.exclusions(hidden)
+        flags = whole.hideable.draw(0.5, np.random.default_rng(number))
+        assert flags.sum() > 20
+        assert (flags == again.hideable.draw(0.5, np.random.default_rng(number))).all()
+        hidden = again.hideable.hide(flags)
+        exclusions = whole.exclusions(whole.hideable.hide(flags))
         trial = again.decide(again.hide(hidden))
         (counts,) = Sweep(again, again.hide_with(hidden, exclusions)).counts([named])
         owner = whole.hideable.positives.owner
@@ -371,27 +374,26 @@ def test_a_rerank_depth_takes_no_score_from_a_retriever_that_decides(store: Data
         selection=Selection(negatives=2),
     )  # fmt: skip
     run = mine(store, config, name="reranked")
-    replay = Replay.of(store, run)
+    replay = replace(Replays.of(store, run), others=run.scorers).whole()
     copied = replay.hideable.draw(1.0, np.random.default_rng(1))
-    score = replay.hide(copied).candidates["score"]
+    score = replay.hide(replay.hideable.hide(copied)).candidates["score"]
     assert score.null_count == 0
     found: Calibration = calibrate(store, run, None, ONCE)
     assert found.tried[0] == "bm25"
-    scores = Scores.of(store, run, run.scorers[-1])
-    by_reranker = (
-        replay.by(scores.scorer, scores.candidates, scores.positives).hide(copied).candidates["score"]
-    )
+    scores = positive_scores(store, run, run.scorers[-1])
+    other = replay.by(run.scorers[-1], replay.hideable.by(scores))
+    by_reranker = other.hide(other.hideable.hide(copied)).candidates["score"]
     assert by_reranker.null_count > len(by_reranker) / 2
 
 
 def test_queries_without_a_pair_have_no_separation(store: Database, given_scores: dict[str, str]) -> None:
     run = mined(store, given_scores, "good")
-    replay = Replay.of(store, run)
-    require_hideable(store, run, replay.hideable)
-    compared, _ = comparable(store, run, replay)
-    barred = replace(replay.hideable, row=np.full_like(replay.hideable.row, -1))
-    queries, values = chances_of(replay, barred, compared)
-    assert len(queries) == len(values) == 0
+    replays = Replays.of(store, run)
+    require_hideable(store, run, replays.hideable)
+    compared, _ = comparable(replays)
+    nobody = replace(replays.hideable, scored=np.zeros_like(replays.hideable.scored))
+    queries, values, below_depth = chances_of(replace(replays, hideable=nobody), compared)
+    assert len(queries) == len(values) == below_depth == 0
     assert separations(compared, values) == ()
 
 

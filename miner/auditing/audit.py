@@ -5,7 +5,7 @@ Nothing is searched or scored: the stored evidence is decided again as if nobody
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from miner.auditing.config import AuditConfig
 from miner.auditing.hiding import Hideable
-from miner.auditing.replay import NOT_FOUND, NegativesLeft, Replay, Trial
+from miner.auditing.replay import NOT_FOUND, LeftSums, NegativesLeft, Replay, Replays, Trial
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
 from miner.mining.rules import KEPT, REASONS, in_force, uses_reference
@@ -29,10 +29,12 @@ from miner.store.database import Database
 from miner.store.evidence import candidate_ranks
 from miner.store.models import models_of_unknown_training, trained_models
 from miner.store.runs import StoredRun
-from miner.store.scorers import IMPORTED
+from miner.store.scorers import IMPORTED, Scorer
 from miner.store.verdicts import verdicts_of
 
 Flags = npt.NDArray[np.bool_]
+Positions = npt.NDArray[np.int32]
+Codes = npt.NDArray[np.int16]
 
 BANDS = (5, 10, 20, 50, 100)
 """The last fused rank of each band of ranks that is reported."""
@@ -118,16 +120,12 @@ def audit(
     those pairs are hidden, and the result is not stored. No model runs. Raises UsageError if no positive may
     be hidden, or if the run has no negatives, with and without hidden positives.
     """
-    replay = Replay.of(store, run)
+    replays = Replays.of(store, run)
     if among is not None:
-        replay = replace(replay, hideable=replay.hideable.among(among))
-    require_hideable(store, run, replay.hideable)
-    trials = []
-    with progress.task("auditing", settings.repeats, unit="repeats") as advance:
-        for hidden in replay.hideable.draws(settings):
-            trials.append(replay.decide(replay.hide(hidden)))
-            advance(1)
-    result = _audit(store, run, replay, settings, trials)
+        replays = replace(replays, hideable=replays.hideable.among(among))
+    require_hideable(store, run, replays.hideable)
+    decided = _Decided.of(replays, settings, progress)
+    result = _audit(store, run, replays, settings, decided)
     if not result.as_mined.per_query and not result.as_audited.per_query:
         raise UsageError(
             f"run '{run.name}' has no negatives, so its hidden-positive rate is not measured",
@@ -179,47 +177,117 @@ def _hint(store: Database, run: StoredRun, reason: str) -> str:
     return f"{' and '.join(hints)}, and mine with {'that' if len(hints) == 1 else 'those'}"
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """What became of the positives of a run in one repeat: arrays of one length."""
+
+    hidden: Flags
+    outcome: Codes
+    """As in `replay.Trial`."""
+    rank: Positions
+    """The fused rank of the candidate that each is, or of the copy that replaces it; 0 without either."""
+    returned: Mapping[Scorer, Flags]
+    """Whether each retriever returned that candidate."""
+
+    @classmethod
+    def of(cls, hidden: Flags, retrievers: Sequence[Scorer]) -> _Trial:
+        """Returns a trial of which nothing is known yet."""
+        outcome, rank = np.full(len(hidden), NOT_FOUND, dtype=np.int16), np.zeros(len(hidden), dtype=np.int32)
+        return cls(hidden, outcome, rank, {one: np.zeros(len(hidden), dtype=np.bool_) for one in retrievers})
+
+    def add(self, replay: Replay, trial: Trial, returned: Mapping[Scorer, Flags]) -> None:
+        """Enters what became of the positives of some queries; `returned` is of their candidates."""
+        found = trial.row >= 0
+        self.outcome[replay.rows] = trial.outcome
+        self.rank[replay.rows] = np.where(found, np.append(replay.fused_rank, 0)[trial.row], 0)
+        for retriever, flags in returned.items():
+            self.returned[retriever][replay.rows] = found & np.append(flags, False)[trial.row]
+
+    @property
+    def selected(self) -> Flags:
+        """Whether each positive was hidden and selected as a negative."""
+        return self.hidden & (self.outcome < KEPT)
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """What an audit decided, over all queries."""
+
+    trials: list[_Trial]
+    left: list[LeftSums]
+    """The negatives in each trial."""
+    mined: LeftSums
+    """The negatives of the run itself."""
+    retrievers: list[Scorer]
+    """Those that returned a candidate."""
+    weak_positives: int
+
+    @classmethod
+    def of(cls, replays: Replays, settings: AuditConfig, progress: Progress) -> _Decided:
+        """Decides by ranges of queries: as mined, and with each draw of positives hidden."""
+        store, run, hideable = replays.store, replays.run, replays.hideable
+        hidden = [hideable.nothing, *map(hideable.hide, hideable.draws(settings))]
+        trials = [_Trial.of(one.flags, run.retrievers) for one in hidden]
+        left, weak, retrievers = [LeftSums()] * len(hidden), 0, set()
+        served = [np.zeros(len(replays.documents.ids), dtype=np.int64) for _ in hidden]
+        ranges = replays.ranges()
+        with progress.task("auditing", len(ranges) * settings.repeats, unit="repeats") as advance:
+            for numbers in ranges:
+                replay = replays.part(numbers)
+                returned = {
+                    one: np.isfinite(candidate_ranks(store, run, one, numbers)) for one in run.retrievers
+                }
+                retrievers |= {one for one, flags in returned.items() if flags.any()}
+                weak += stored.weak_positive_count(store, run, numbers)
+                for number, one in enumerate(hidden):
+                    trial = replay.decide(replay.hide(one), served[number])
+                    trials[number].add(replay, trial, returned)
+                    left[number] += trial.left
+                    advance(min(1, number))  # the first is no repeat
+        found = [one for one in run.retrievers if one in retrievers]
+        return cls(trials[1:], left[1:], left[0], found, weak)
+
+
 def _audit(
-    store: Database, run: StoredRun, replay: Replay, settings: AuditConfig, trials: list[Trial]
+    store: Database, run: StoredRun, replays: Replays, settings: AuditConfig, decided: _Decided
 ) -> Audit:
-    hideable = replay.hideable
-    none = np.zeros(len(hideable.allowed), dtype=np.bool_)
+    hideable, trials = replays.hideable, decided.trials
     everything = [trial.hidden for trial in trials]
     singles = int((hideable.single & hideable.allowed).sum())
     return Audit(
         run=run.name,
-        rules=in_force(replay.config),
+        rules=in_force(replays.config),
         settings=settings,
         negatives=run.negatives,
-        positives=len(none),
+        positives=len(hideable.allowed),
         hideable=int(hideable.allowed.sum()),
         cannot_hide=hideable.cannot_hide(),
         queries=len(np.unique(hideable.positives.owner)),
         single_positive_queries=singles,
-        fallback=FALLBACK if singles and uses_reference(replay.config) else None,
+        fallback=FALLBACK if singles and uses_reference(replays.config) else None,
         unknown_training=models_of_unknown_training(store, run),
         calibrated_on=stored.calibrated_on(store, run),
         hidden=float(np.mean([trial.hidden.sum() for trial in trials])),
-        hidden_positive_rate=_selected(replay, trials, everything),
+        hidden_positive_rate=_selected(hideable, trials, everything),
         by_retriever={
-            name: _selected(replay, trials, one) for name, one in _by_retriever(store, run, trials)
+            one.name: _selected(hideable, trials, [trial.returned[one] for trial in trials])
+            for one in decided.retrievers
         },
-        by_rank={name: _selected(replay, trials, one) for name, one in _by_rank(replay, trials)},
-        outcomes=_outcomes(replay, trials),
-        as_mined=replay.decide(replay.hide(none)).left,
-        as_audited=NegativesLeft.mean([trial.left for trial in trials]),
-        weak_positives=stored.weak_positives(store, run).num_rows,
+        by_rank={name: _selected(hideable, trials, one) for name, one in _by_rank(trials)},
+        outcomes=_outcomes(hideable, trials),
+        as_mined=NegativesLeft.of(decided.mined),
+        as_audited=NegativesLeft.mean([NegativesLeft.of(left) for left in decided.left]),
+        weak_positives=decided.weak_positives,
     )
 
 
-def _outcomes(replay: Replay, trials: list[Trial]) -> dict[str, Rate]:
-    codes = np.unique(np.concatenate([trial.outcome[trial.hidden] for trial in trials])).tolist()
-    flags: dict[str, list[Flags]] = {}
+def _outcomes(hideable: Hideable, trials: list[_Trial]) -> dict[str, Rate]:
+    codes = np.unique(np.concatenate([np.unique(trial.outcome[trial.hidden]) for trial in trials])).tolist()
+    everything, rates = [trial.hidden for trial in trials], {}
     for name in dict.fromkeys(map(_outcome, codes)):
         alike = [code for code in codes if _outcome(code) == name]
-        flags[name] = [trial.hidden & np.isin(trial.outcome, alike) for trial in trials]
-    everything = [trial.hidden for trial in trials]
-    rates = {name: _rate(replay, some, everything) for name, some in flags.items()}
+        flags = [trial.hidden & np.isin(trial.outcome, alike) for trial in trials]
+        rates[name] = _rate(hideable, flags, everything)
     return dict(sorted(rates.items(), key=lambda one: (-one[1].hits, one[0])))
 
 
@@ -231,15 +299,17 @@ def _outcome(code: int) -> str:
     return "kept" if code == KEPT else str(REASONS[code % SUSPECTED])
 
 
-def _selected(replay: Replay, trials: list[Trial], among: list[Flags]) -> Rate:
+def _selected(hideable: Hideable, trials: list[_Trial], among: list[Flags]) -> Rate:
     """The share of hidden positives that were selected, of those `among` in each trial."""
     hidden = [trial.hidden & some for trial, some in zip(trials, among, strict=True)]
-    return _rate(replay, [trial.selected & some for trial, some in zip(trials, hidden, strict=True)], hidden)
+    return _rate(
+        hideable, [trial.selected & some for trial, some in zip(trials, hidden, strict=True)], hidden
+    )
 
 
-def _rate(replay: Replay, hits: list[Flags], of: list[Flags]) -> Rate:
+def _rate(hideable: Hideable, hits: list[Flags], of: list[Flags]) -> Rate:
     """The share of the positives in `of` that are in `hits`, over all trials; the clusters are queries."""
-    owner, queries = replay.hideable.positives.owner, replay.hideable.positives.queries
+    owner, queries = hideable.positives.owner, hideable.positives.queries
     counts, totals = np.zeros(queries, dtype=np.int64), np.zeros(queries, dtype=np.int64)
     for hit, one in zip(hits, of, strict=True):
         counts += np.bincount(owner[hit], minlength=queries)
@@ -247,20 +317,12 @@ def _rate(replay: Replay, hits: list[Flags], of: list[Flags]) -> Rate:
     return clustered_rate(counts, totals, int(np.logical_or.reduce(of).sum()))
 
 
-def _by_retriever(store: Database, run: StoredRun, trials: list[Trial]) -> Iterator[tuple[str, list[Flags]]]:
-    for retriever in run.retrievers:
-        returned = np.isfinite(candidate_ranks(store, run, retriever))
-        if returned.any():
-            yield retriever.name, [(trial.row >= 0) & returned[trial.row] for trial in trials]
-
-
-def _by_rank(replay: Replay, trials: list[Trial]) -> Iterator[tuple[str, list[Flags]]]:
-    rank = [np.where(t.row >= 0, np.append(replay.fused_rank, 0)[t.row], 0) for t in trials]
+def _by_rank(trials: list[_Trial]) -> Iterator[tuple[str, list[Flags]]]:
     low = 1
     for high in BANDS:
-        yield f"{low}-{high}", [(one >= low) & (one <= high) for one in rank]
+        yield f"{low}-{high}", [(trial.rank >= low) & (trial.rank <= high) for trial in trials]
         low = high + 1
-    yield f"from {low}", [one >= low for one in rank]
+    yield f"from {low}", [trial.rank >= low for trial in trials]
 
 
 @dataclass(frozen=True, repr=False)

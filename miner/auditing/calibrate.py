@@ -17,54 +17,41 @@ half that chooses.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from miner.auditing.audit import require_hideable
-from miner.auditing.choice import Figures, SweptRules, between, choose, frontier_of, least, rate_of
+from miner.auditing.choice import SweptRules, between, choose, frontier_of, least, rate_of
 from miner.auditing.config import CalibrationConfig
-from miner.auditing.grid import candidates, families, rounded
+from miner.auditing.grid import candidates
 from miner.auditing.hiding import Hideable
 from miner.auditing.labels import false_negative_rate
-from miner.auditing.replay import Replay
+from miner.auditing.measurement import Decider, Measurement, halves
+from miner.auditing.replay import Replays
 from miner.auditing.separation import (
     Scores,
     Separation,
-    below_depth,
     chances_of,
     comparable,
     separations,
 )
-from miner.auditing.sweep import Counts, Sweep, only
+from miner.auditing.sweep import require_sweepable
 from miner.auditing.transfer import LabelledChances, PredictedRate
 from miner.engine.progress import SILENT, Progress
-from miner.engine.work import ordered_map, worker_count
 from miner.errors import UsageError
 from miner.mining.adaptive import note_reach
 from miner.mining.config import Rules
 from miner.reporting.readable import Readable
-from miner.stats import Rate, clustered_rate
+from miner.stats import Rate
 from miner.store.audits import record_calibration
 from miner.store.database import Database
 from miner.store.models import models_of_unknown_training
 from miner.store.runs import StoredRun
 from miner.store.scorers import Scorer
-
-Flags = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
-
-HIDDEN_SHARES = (0.3, 0.6, 1.0)
-"""The shares of each query's positives that are hidden, one after the other; 1 leaves one of them."""
-OF_SINGLES = 0.6
-"""At most this share of the queries with a single positive loses it: percentiles need some visible ones."""
-_BISECTIONS = 10
-_HALVES = 1 << 20
-"""The second number of the halves' seed; it differs from the number of every repeat."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -257,7 +244,7 @@ class _Trials:
     """The scorers that decide in turn, by `decide_by` of their rules; the run's own first."""
     grid: list[Rules]
     """The settings to try, those of one scorer after those of the other."""
-    measurement: _Measurement
+    measurement: Measurement
     separation: tuple[Separation, ...]
     below_depth: int
     """Positives that are not compared because a reranker did not score them as candidates."""
@@ -266,28 +253,34 @@ class _Trials:
     @classmethod
     def of(cls, store: Database, run: StoredRun, settings: CalibrationConfig) -> _Trials:
         """Returns the trials over a run's evidence."""
-        replay = Replay.of(store, run)
-        compared = [Scores(run.deciding, replay.score, replay.hideable.positives.score)]
+        replays = Replays.of(store, run)
+        compared = [Scores(run.deciding, replays.hideable.positives.score)]
         left_out: dict[str, str] = {}
         if settings.scorers != "deciding" and len(run.scorers) > 1:
-            require_hideable(store, run, replay.hideable)
-            compared, left_out = comparable(store, run, replay)
-            hideable = replay.hideable.scored_by([one.positives for one in compared[1:]])
-            replay = replace(replay, hideable=hideable)
-        require_hideable(store, run, replay.hideable)
-        separation, others = _best(replay, compared, settings)
-        replays = [replay, *(replay.by(one.scorer, one.candidates, one.positives) for one in others)]
-        chances = LabelledChances.of(store, run, replay, settings.seed) if settings.use_labels else None
+            require_hideable(store, run, replays.hideable)
+            compared, left_out = comparable(replays)
+            hideable = replays.hideable.scored_by([one.positives for one in compared[1:]])
+            replays = replace(replays, hideable=hideable)
+        require_hideable(store, run, replays.hideable)
+        require_sweepable(replays.config)
+        separation, others, depth = _best(replays, compared, settings)
+        replays = replace(replays, others=[one.scorer for one in others])
+        own = replays.config.rules
+        deciders = {own.decide_by: Decider(run.deciding, own, replays.hideable)}
+        for one in others:
+            hideable = replays.hideable.by(one.positives)
+            rules = replace(own, decide_by=one.scorer.name, min_score=None)
+            deciders[one.scorer.name] = Decider(one.scorer, rules, hideable)
+        chances = LabelledChances.of(replays, settings.seed) if settings.use_labels else None
         windows = settings.allow_rank_window or chances is not None
-        scorers = (run.deciding, *(one.scorer for one in others))
         return cls(
-            replay.config.rules,
-            replay.hideable,
-            {one.config.rules.decide_by: scorer for one, scorer in zip(replays, scorers, strict=True)},
-            [rules for one in replays for rules in candidates(one.config.rules, one.hideable, windows)],
-            _Measurement.of(replays, settings, chances),
+            own,
+            replays.hideable,
+            {name: one.scorer for name, one in deciders.items()},
+            [rules for one in deciders.values() for rules in candidates(one.rules, one.hideable, windows)],
+            Measurement.of(replays, deciders, settings, chances),
             separation,
-            below_depth(replay.hideable, compared) if len(compared) > 1 else 0,
+            depth,
             left_out,
         )
 
@@ -297,179 +290,19 @@ class _Trials:
 
 
 def _best(
-    replay: Replay, compared: Sequence[Scores], settings: CalibrationConfig
-) -> tuple[tuple[Separation, ...], Sequence[Scores]]:
-    """Returns how well every compared scorer separates, and the other scorers that the rules are tried on.
+    replays: Replays, compared: Sequence[Scores], settings: CalibrationConfig
+) -> tuple[tuple[Separation, ...], Sequence[Scores], int]:
+    """Returns how well every compared scorer separates, the other scorers that the rules are tried on, and
+    how many positives are not compared because of their depth.
 
-    The half that chooses says which one is best; none is if it has nothing to compare.
+    The half that chooses says which scorer is best; none is if it has nothing to compare.
     """
     others = compared[1:]
     if not others:
-        return (), ()
-    queries, values = chances_of(replay, replay.hideable, compared)
-    chooses = halves(replay, settings.seed)[0][queries]
+        return (), (), 0
+    queries, values, below_depth = chances_of(replays, compared)
+    chooses = halves(replays.hideable, settings.seed)[0][queries]
     if settings.scorers == "best":
         best = int(np.argmax(values[chooses, 1:].mean(axis=0))) if chooses.any() else len(others)
         others = others[best : best + 1]
-    return separations(compared, values), others
-
-
-def halves(replay: Replay, seed: int) -> tuple[Flags, Flags]:
-    """Returns which queries choose the setting, and which confirm it, by query number."""
-    queries = replay.hideable.positives.queries
-    chooses = np.random.default_rng([seed, _HALVES]).permutation(queries) < queries // 2
-    exists = np.bincount(replay.hideable.positives.owner, minlength=queries) > 0
-    return chooses & exists, ~chooses & exists
-
-
-@dataclass(frozen=True)
-class _Draws:
-    """Several draws of one share of hidden positives."""
-
-    share: float
-    sweeps: dict[str | None, list[Sweep]]
-    """A sweep per draw, by the `decide_by` of the rules."""
-    hidden: Ints
-    """Positives hidden per query, over all draws; the same whichever scorer decides."""
-    distinct: Ints
-    """Different positives hidden per query."""
-
-    @classmethod
-    def of(cls, replays: Sequence[Replay], share: float, number: int, settings: CalibrationConfig) -> _Draws:
-        """Returns the draws of a share, the `number`-th of HIDDEN_SHARES, on the evidence of every scorer."""
-        hideable = replays[0].hideable
-        seeds = ([settings.seed, number * settings.repeats + repeat] for repeat in range(settings.repeats))
-        drawn = [hideable.draw(share, np.random.default_rng(seed), min(share, OF_SINGLES)) for seed in seeds]
-        sweeps: dict[str | None, list[Sweep]] = {replay.config.rules.decide_by: [] for replay in replays}
-        for hidden in drawn:
-            exclusions = hideable.exclusions(hidden)
-            for replay in replays:
-                sweeps[replay.config.rules.decide_by].append(
-                    Sweep(replay, replay.hide_with(hidden, exclusions))
-                )
-        owner, queries = hideable.positives.owner, hideable.positives.queries
-        hidden_of = np.bincount(np.concatenate([owner[hidden] for hidden in drawn]), minlength=queries)
-        distinct = np.bincount(owner[np.logical_or.reduce(drawn)], minlength=queries)
-        return cls(share, sweeps, hidden_of, distinct)
-
-    def rate(self, selected: npt.NDArray[Any], among: Flags, against: float = 0.0) -> Rate:
-        """Returns the rate of some queries, from the hidden positives that are selected per query."""
-        distinct = int(self.distinct[among].sum())
-        return clustered_rate(selected[among], self.hidden[among], distinct, against=against)
-
-
-@dataclass(frozen=True)
-class _Measurement:
-    """Measures settings on either half and on all queries."""
-
-    mined: dict[str | None, Sweep]
-    """Nothing is hidden. By the `decide_by` of the rules."""
-    chances: LabelledChances | None
-    """The chances of the candidates by labels, if the run has labels."""
-    draws: list[_Draws]
-    chooses: Flags
-    confirms: Flags
-
-    @classmethod
-    def of(
-        cls, replays: Sequence[Replay], settings: CalibrationConfig, chances: LabelledChances | None
-    ) -> _Measurement:
-        """Returns the measurement of a run; without queries of several positives, two shares are the same."""
-        hideable = replays[0].hideable
-        shares = HIDDEN_SHARES[:2] if hideable.single.all() else HIDDEN_SHARES
-        mined = {replay.config.rules.decide_by: Sweep(replay, replay.mined) for replay in replays}
-        draws = [_Draws.of(replays, share, number, settings) for number, share in enumerate(shares)]
-        return cls(mined, chances, draws, *halves(replays[0], settings.seed))
-
-    def settings(self, grid: Sequence[Rules], progress: Progress) -> list[SweptRules]:
-        """Returns every setting of the grid with its figures, in order."""
-        found: dict[Rules, SweptRules] = {}
-        parts: dict[str | None, list[Rules]] = {}
-        for rules in grid:
-            parts.setdefault(rules.decide_by, []).append(rules)
-        repeats = sum(len(draws.sweeps[decide_by]) for decide_by in parts for draws in self.draws)
-        with progress.task("sweeping", repeats, unit="repeats") as advance:
-            for decide_by, part in parts.items():
-                found |= zip(part, self._of_scorer(decide_by, part, advance), strict=True)
-        return [found[rules] for rules in grid]
-
-    def _of_scorer(
-        self, decide_by: str | None, grid: Sequence[Rules], advance: Callable[[int], None]
-    ) -> list[SweptRules]:
-        """Returns the settings of one scorer with their figures."""
-        mined = self.mined[decide_by]
-        costs = mined.counts(grid)
-        sweeps = [
-            (number, sweep) for number, draws in enumerate(self.draws) for sweep in draws.sweeps[decide_by]
-        ]
-        selected = np.zeros((len(self.draws), len(grid), mined.queries), dtype=np.int32)
-        counted = ordered_map(lambda one: one[1].selected(grid), sweeps, worker_count())
-        for (number, _), counts in zip(sweeps, counted, strict=True):
-            selected[number] += np.asarray(counts, dtype=np.int32).reshape(selected[number].shape)
-            advance(1)
-        per_setting = selected.swapaxes(0, 1)
-        found = [self._swept(*one) for one in zip(grid, costs, per_setting, strict=True)]
-        if self.chances is None:
-            return found
-        rates = self.chances.rates(mined, grid)
-        return [replace(one, false_negatives=rate) for one, rate in zip(found, rates, strict=True)]
-
-    def _swept(self, rules: Rules, costs: Counts, selected: npt.NDArray[np.int32]) -> SweptRules:
-        everything = self.chooses | self.confirms
-        rates = [
-            draws.rate(one, everything).rate or 0.0 for draws, one in zip(self.draws, selected, strict=True)
-        ]
-        worst = int(np.argmax(rates))
-        draws, hits = self.draws[worst], selected[worst]
-        parts = self.chooses, self.confirms, everything
-        choosing, confirming, both = (self._figures(draws.rate(hits, part), costs, part) for part in parts)
-        return SweptRules(rules, draws.share, choosing, confirming, both)
-
-    def _figures(self, rate: Rate, costs: Counts, among: Flags) -> Figures:
-        queries, negatives = max(1, int(among.sum())), int(costs.negatives[among].sum())
-        return Figures(
-            rate,
-            negatives / queries,
-            float(costs.covered[among].sum()) / queries,
-            float(costs.ranks[among].sum()) / negatives if negatives else None,
-            float(costs.margins[among].sum()) / negatives if negatives else None,
-        )
-
-    def expected(self, chosen: SweptRules) -> Rate:
-        """Returns the rate on the choosing half, with the interval expected on the confirming half."""
-        (draws,) = (draws for draws in self.draws if draws.share == chosen.share)
-        sweeps = draws.sweeps[chosen.rules.decide_by]
-        selected = np.sum([sweep.selected([chosen.rules])[0] for sweep in sweeps], axis=0)
-        sizes = (int(draws.distinct[half].sum()) for half in (self.confirms, self.chooses))
-        return draws.rate(selected, self.chooses, next(sizes) / max(1, next(sizes)))
-
-    def strictest(self, own: Rules, grid: Sequence[Rules]) -> list[Rules]:
-        """Returns the strictest setting of every rule whose coverage is at least that of the `own` rules.
-
-        A stricter setting of one rule selects fewer false negatives, so only coverage bounds it.
-        """
-        (needed,) = self._covered([own])
-        found = []
-        for name, alike in families(grid):
-            covered = self._covered(alike)
-            first = int(np.argmax(covered >= needed))
-            if covered[first] >= needed:
-                found.append(self._refined(name, alike[max(0, first - 1)], alike[first], needed))
-        return found
-
-    def _refined(self, name: str, strict: Rules, loose: Rules, needed: int) -> Rules:
-        """The strictest setting between two of which `loose` has the coverage."""
-        for _ in range(_BISECTIONS):
-            middle = rounded((getattr(strict, name) + getattr(loose, name)) / 2)
-            tried = only(loose, **{name: middle})
-            if self._covered([tried])[0] >= needed:
-                loose = tried
-            else:
-                strict = tried
-        return loose
-
-    def _covered(self, settings: Sequence[Rules]) -> Ints:
-        """How many queries have all their negatives with each setting."""
-        return np.array(
-            [int(self.mined[rules.decide_by].counts([rules])[0].covered.sum()) for rules in settings]
-        )
+    return separations(compared, values), others, below_depth

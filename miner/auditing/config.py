@@ -33,7 +33,7 @@ class CalibrationConfig:
     value out of range."""
 
     repeats: int = within(5, whole(1, 10_000))
-    """Number of draws of each share of hidden positives (`calibrate.HIDDEN_SHARES`)."""
+    """Number of draws of each share of hidden positives (`measurement.HIDDEN_SHARES`)."""
     seed: int = within(13, SEED)
     allow_rank_window: bool = False
     """Whether to try rank windows too. They drop known positives, which rank high, and keep unknown ones."""

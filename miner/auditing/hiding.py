@@ -3,7 +3,7 @@ restores."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from shlex import quote
@@ -13,16 +13,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miner.arrays import drawn_share, pair_keys, positions
+from miner.arrays import as_numpy, drawn_share, pair_keys, positions
 from miner.auditing.config import AuditConfig
 from miner.collection.collection import Collection
 from miner.collection.exclusion import Codes, Exclusions
+from miner.collection.texts import StoredTexts
 from miner.errors import UsageError
 from miner.mining.config import MiningConfig
-from miner.mining.decide import Documents, Positives
+from miner.mining.decide import Documents
+from miner.mining.positives import Positives
 from miner.schema import CANDIDATES_PER_QUERY, CODES, FREE, Reason
 from miner.store import audits as stored
-from miner.store import evidence
+from miner.store import corpus, evidence
 from miner.store.corpus import IDENTITY
 from miner.store.database import Database
 from miner.store.runs import StoredRun
@@ -31,6 +33,20 @@ Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Which positives of a run are hidden, and what follows from the visible ones of all its queries."""
+
+    flags: Flags
+    stand_in: Flags
+    """Hidden positives that stay with another score (`Positives.stand_in`), one in each query that loses all
+    its positives with a finite score."""
+    medians: Mapping[str, float]
+    """That score, by the name of the column of scores: the median of all visible positives."""
+    sorted_scores: Mapping[str, Floats]
+    """The finite scores of the visible positives, ascending, by the name of the column."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +59,12 @@ class Hideable:
     """The same positives with their deciding scores."""
     scored: Flags
     """Whether each has a finite score by every scorer that is compared; no other is hidden."""
-    row: Ints
-    """The row of `candidates` that each positive is, -1 if no retriever found it."""
-    candidates: Ints
-    """The numbers of all candidates, in order."""
-    restorable: Restorable
 
     @classmethod
-    def of(
-        cls,
-        store: Database,
-        run: StoredRun,
-        config: MiningConfig,
-        candidates: pa.Table,
-        documents: Documents,
-    ) -> Hideable:
+    def of(cls, store: Database, run: StoredRun, config: MiningConfig) -> Hideable:
         """Returns the positives of a run.
 
-        `candidates` are all of the run's in order (`evidence.scored_candidates`), of `documents`. Raises
-        UsageError if a text of the evidence is no longer in the store.
+        Raises UsageError if a text of the evidence is no longer in the store.
         """
         table = stored.positives_to_hide(store, run)
         others = run.scorers if config.rules.agree is not None else ()
@@ -74,11 +77,7 @@ class Hideable:
         positives = Positives(scored)
         finite = np.isfinite(positives.score)
         table = _with_cannot_hide(table, _cannot_hide(table["cannot_hide"], finite))
-        numbers = candidates["candidate"].to_numpy()
-        indices = documents.indices(candidates)
-        row = _rows(table, numbers // CANDIDATES_PER_QUERY, indices, documents.ids)
-        restorable = Restorable.of(store, run, config, candidates, documents)
-        return cls(table, positives, finite, row, numbers, restorable)
+        return cls(table, positives, finite)
 
     def scored_by(self, others: Sequence[Floats]) -> Hideable:
         """Returns the same positives, of which those may not be hidden that another scorer did not score.
@@ -152,33 +151,51 @@ class Hideable:
         """Returns the same positives, of which those may not be hidden whose query has no other."""
         return self._also(self.single, "only")
 
-    def visible(self, hidden: Flags) -> Positives:
-        """Returns the positives that are not hidden, with their scores.
+    def hide(self, flags: Flags) -> Hidden:
+        """Returns what follows if these positives are hidden.
 
-        A query that loses all its positives with a finite score keeps one of them, with another score
-        (`Positives.stand_in`): the median of all visible positives. Mining has no reference positive for
-        such a query, and would select nothing.
+        A query that loses all its positives with a finite score keeps one of them, with another score: the
+        median of all visible positives. Mining has no reference positive for such a query, and would select
+        nothing.
         """
         positives = self.positives
-        known = np.isfinite(positives.score) & ~hidden
+        finite = np.isfinite(positives.score)
+        known = finite & ~flags
         has_known = np.bincount(positives.owner[known], minlength=positives.queries) > 0
-        lost = np.flatnonzero(hidden & np.isfinite(positives.score) & ~has_known[positives.owner])
-        if not len(lost) or not known.any():
-            return Positives(positives.table.filter(pa.array(~hidden)), positives.queries)
-        stand_in = np.zeros(len(hidden), dtype=np.bool_)
-        stand_in[lost[np.unique(positives.owner[lost], return_index=True)[1]]] = True
-        table = positives.table
-        for name in (name for name in table.column_names if name.startswith("score")):
-            score = np.asarray(table[name].to_numpy(), dtype=np.float64)
-            median = np.nanmedian(score[known])
-            column = pa.array(np.where(stand_in, median, score))
-            table = table.set_column(table.schema.get_field_index(name), name, column)
-        left = ~hidden | stand_in
-        return Positives(table.filter(pa.array(left)), positives.queries, stand_in[left])
+        lost = np.flatnonzero(flags & finite & ~has_known[positives.owner])
+        stand_in = np.zeros(len(flags), dtype=np.bool_)
+        if known.any():
+            stand_in[lost[np.unique(positives.owner[lost], return_index=True)[1]]] = True
+        medians, ascending = {}, {}
+        for name in positives.score_names:
+            scores = np.asarray(as_numpy(positives.table[name]), dtype=np.float64)[known]
+            if stand_in.any():
+                medians[name] = float(np.nanmedian(scores))
+            ascending[name] = np.sort(scores[np.isfinite(scores)])
+        return Hidden(flags, stand_in, medians, ascending)
 
-    def exclusions(self, hidden: Flags) -> ExclusionsLeft:
-        """Returns the exclusions that may differ with these positives hidden."""
-        return self.restorable.exclusions(self.table, self.row, hidden)
+    @cached_property
+    def nothing(self) -> Hidden:
+        """What follows if no positive is hidden."""
+        return self.hide(np.zeros(len(self.scored), dtype=np.bool_))
+
+    def visible(self, hidden: Hidden, rows: slice, first: int, queries: int) -> Positives:
+        """Returns the positives in `rows` that are visible or keep another score; `first` is 0 then.
+
+        `queries` is the number of queries that these are of.
+        """
+        table, stand_in = (
+            self.positives.table.slice(rows.start, rows.stop - rows.start),
+            hidden.stand_in[rows],
+        )
+        columns = {"query_no": as_numpy(table["query_no"]) - first}
+        for name in self.positives.score_names if stand_in.any() else ():
+            score = np.asarray(as_numpy(table[name]), dtype=np.float64)
+            columns[name] = np.where(stand_in, hidden.medians[name], score)
+        for name, column in columns.items():
+            table = table.set_column(table.schema.get_field_index(name), name, pa.array(column))
+        left = ~hidden.flags[rows] | stand_in
+        return Positives(table.filter(pa.array(left)), queries, stand_in[left], hidden.sorted_scores)
 
 
 def _with_cannot_hide(table: pa.Table, reasons: pa.ChunkedArray) -> pa.Table:
@@ -195,21 +212,21 @@ def _cannot_hide(reasons: pa.ChunkedArray, scored: Flags) -> pa.ChunkedArray:
     return pc.if_else(pc.or_(pa.array(scored), reasons.is_valid()), reasons, "not_scored")
 
 
-def _rows(table: pa.Table, query: Ints, indices: Positions, ids: pa.Array) -> Ints:
-    """The row of each positive among the candidates, -1 without one.
+def rows_of(owner: Ints, positive: Ints, query: Ints, doc: Positions) -> Ints:
+    """Returns the row of each positive among candidates, -1 without one.
 
-    `query` are the candidates' query numbers, in order, and `indices` their documents' indices among `ids`.
+    `owner` are the positives' queries and `positive` their documents, `query` and `doc` those of the
+    candidates; -1 for a document without a number.
     """
-    ours = positions(table["doc_id"], ids).astype(np.int64)
-    wanted = np.where(ours >= 0, table["query_no"].to_numpy().astype(np.int64) * len(ids) + ours, -1)
-    is_positive = np.zeros(len(ids), dtype=np.bool_)
-    is_positive[ours[ours >= 0]] = True
-    candidates = np.flatnonzero(is_positive[indices])
-    keys = query[candidates] * len(ids) + indices[candidates]
+    wanted = pair_keys(owner, positive)
+    is_wanted = np.zeros(max(doc.max(initial=0), positive.max(initial=0)) + 1, dtype=np.bool_)
+    is_wanted[positive] = True
+    candidates = np.flatnonzero((doc >= 0) & is_wanted[doc])
+    keys = pair_keys(query[candidates], doc[candidates])
     order = np.argsort(keys, kind="stable")
-    inside = np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)
     rows = np.full(len(wanted), -1, dtype=np.int64)
     if len(keys):
+        inside = np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)
         hit = keys[order][inside] == wanted
         rows[hit] = candidates[order[inside[hit]]]
     return rows
@@ -229,87 +246,130 @@ class ExclusionsLeft:
 
 
 @dataclass(frozen=True)
-class Restorable:
-    """The candidates that are excluded because of a positive, or that have copies, in order."""
+class Texts:
+    """What the texts and the judgments of a run say about its candidates, whichever positives are hidden."""
 
-    texts: Collection
-    """The texts of these candidates, of the positives and of the queries; without labels."""
-    known: pa.Table
-    """The known positives of the queries, in any split: query_id, doc_id."""
-    negatives: pa.Table
-    """Which of these candidates are known negatives: query_id, doc_id."""
-    rows: Ints
-    """The row of each among all candidates."""
-    query: Positions
-    doc: Positions
-    """The position of each in `texts`."""
+    collection: Collection
+    """All documents, and the run's queries; without labels."""
+    known: Ints
+    """The `pair_keys` of the known positives of the queries in any split, sorted."""
+    positives: Ints
+    """The `pair_keys` of the run's positives, in order of query_no and doc_id."""
+    documents: Positions
+    """The position of each document that is a candidate of the run, -1 if the store has lost it."""
     config: MiningConfig
 
     @classmethod
     def of(
-        cls,
-        store: Database,
-        run: StoredRun,
-        config: MiningConfig,
-        candidates: pa.Table,
-        documents: Documents,
-    ) -> Restorable:
-        """Returns those of a run; `candidates` and `documents` are those of `Hideable.of`."""
-        texts = Collection(*stored.texts_to_hide(store, run), {}, run.split, IDENTITY in run.inputs)
-        known = stored.known_positives_of_run(store, run)
-        known_documents = positions(pa.chunked_array([documents.ids]), texts.doc_ids)
-        doc = known_documents[documents.indices(candidates)]
-        exclusion = candidates["exclusion"].to_numpy()
-        follows = np.isin(exclusion, [CODES[Reason(name)] for name in stored.FOLLOWS_POSITIVES])
-        has_copies = texts.documents["cluster"].is_valid().to_numpy()
-        rows = np.flatnonzero((doc >= 0) & (follows | ((exclusion == FREE) & has_copies[doc])))
-        numbers = candidates["candidate"].to_numpy()[rows] // CANDIDATES_PER_QUERY
-        query = np.searchsorted(texts.queries["query_no"].to_numpy(), numbers).astype(np.int32)
-        flags = candidates["judged_negative"].to_numpy()[rows]
-        negatives = pa.table(
-            {
-                "query_id": texts.query_ids.take(pa.array(query[flags])),
-                "doc_id": texts.doc_ids.take(pa.array(doc[rows][flags])),
-            }
+        cls, store: Database, run: StoredRun, config: MiningConfig, pairs: pa.Table, documents: Documents
+    ) -> Texts:
+        """Returns those of a run with these positives (query_id, doc_id)."""
+        table = corpus.documents(store)
+        labels = pa.nulls(len(table), pa.string())
+        table = table.set_column(table.schema.get_field_index("label"), "label", labels)
+        queries = stored.queries_to_hide(store, run)
+        source = StoredTexts(store)
+        collection = Collection(
+            table, queries, {}, run.split, IDENTITY in run.inputs, source, memory=store.memory
         )
-        return cls(texts, known, negatives, rows, query, doc[rows], config)
+        known = np.sort(collection.keys_of(stored.known_positives_of_run(store, run)))
+        found = positions(pa.chunked_array([documents.ids]), collection.doc_ids)
+        return cls(collection, known, collection.keys_of(pairs), found, config)
 
-    def exclusions(self, pairs: pa.Table, row: Ints, hidden: Flags) -> ExclusionsLeft:
-        """Returns the exclusions that hold if the `hidden` ones of `pairs` are not known to be positives.
+    def restorable(self, candidates: pa.Table, doc: Positions, first: int, rows: slice) -> Restorable:
+        """Returns the restorable ones of some `candidates`, whose query 0 is the run's query `first`.
 
-        `pairs` are the run's positives (query_id, doc_id), `row` the candidate that each is, -1 without.
+        `doc` are the positions of their documents, `rows` the rows of the positives of their queries.
         """
-        keys = self._keys(pairs)
-        of = np.flatnonzero(np.isin(self.query, keys[hidden] >> 32))
+        exclusion = as_numpy(candidates["exclusion"])
+        follows = np.isin(exclusion, [CODES[Reason(name)] for name in stored.FOLLOWS_POSITIVES])
+        has_copies = self.collection.clusters >= 0
+        at = np.flatnonzero((doc >= 0) & (follows | ((exclusion == FREE) & has_copies[doc])))
+        numbers = as_numpy(self.collection.queries["query_no"])
+        number = as_numpy(candidates["candidate"])[at] // CANDIDATES_PER_QUERY + first
+        query: Positions = np.searchsorted(numbers, number).astype(np.int32)
+        judged = as_numpy(candidates["judged_negative"])[at]
+        positives = self.positives[rows]
+        queries = (int(positives[0] >> 32), int(positives[-1] >> 32) + 1) if len(positives) else (0, 0)
+        known = self.known[slice(*np.searchsorted(self.known, np.array(queries, dtype=np.int64) << 32))]
+        negatives = pair_keys(query[judged], doc[at][judged])
+        return Restorable(self, known, negatives, positives, len(doc), at, query, doc[at])
+
+    @cached_property
+    def alike(self) -> Ints:
+        """A number per document, equal for copies."""
+        texts, cluster = self.collection.passages, self.collection.clusters
+        return np.where(cluster >= 0, len(texts) + cluster, texts).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Restorable:
+    """The candidates of some queries that are excluded because of a positive, or that have copies, in
+    order."""
+
+    texts: Texts
+    known: Ints
+    """The `pair_keys` of the known positives of the queries, in any split."""
+    negatives: Ints
+    """The `pair_keys` of those of these candidates that are known negatives."""
+    positives: Ints
+    """The `pair_keys` of the run's positives of the queries, in order."""
+    candidates: int
+    """How many candidates the queries have."""
+    rows: Ints
+    """The row of each among them."""
+    query: Positions
+    doc: Positions
+    """The position of each in `texts`."""
+
+    def exclusions(self, row: Ints, hidden: Flags) -> ExclusionsLeft:
+        """Returns the exclusions that hold if the `hidden` ones of `positives` are not known.
+
+        `row` is the candidate that each positive is, -1 without.
+        """
+        gone = self.positives[hidden]
+        visible = np.ones(len(self.known), dtype=np.bool_)
+        visible[np.searchsorted(self.known, gone)] = False
+        reasons = self._without_positives.copy()
+        for reason, rows, number in self._causes:
+            rows = rows[visible[number]]
+            if reason is Reason.OVERLAPS_POSITIVE:
+                rows = rows[reasons[rows] == FREE]
+            reasons[rows] = CODES[reason]
+        has_hidden = np.zeros(int(self.query.max(initial=-1)) + 1, dtype=np.bool_)
+        queries = gone >> 32
+        has_hidden[queries[queries < len(has_hidden)]] = True
+        of = np.flatnonzero(has_hidden[self.query])
         query, doc = self.query[of], self.doc[of]
-        reasons = self._exclusions(keys[hidden]).of_candidates(query, doc)
+        reasons = self._exclusions.without_copies(reasons[of], query, doc)
         free = reasons == FREE
+        is_free = np.zeros(self.candidates + 1, dtype=np.bool_)
+        is_free[self.rows[of[free]]] = True
         replaced_by = row.copy()
-        lost = np.flatnonzero(hidden & ~np.isin(row, self.rows[of[free]]))
+        lost = np.flatnonzero(hidden & ~is_free[row])
         # Rows are in fused order: the first copy that is not excluded is the candidate instead.
-        groups, first = np.unique(pair_keys(query[free], self._alike[doc[free]]), return_index=True)
-        wanted = pair_keys(keys[lost] >> 32, self._alike[keys[lost] & 0xFFFFFFFF])
+        alike, keys = self.texts.alike, self.positives[lost]
+        groups, first = np.unique(pair_keys(query[free], alike[doc[free]]), return_index=True)
+        wanted = pair_keys(keys >> 32, alike[keys & 0xFFFFFFFF])
         has_copy = np.flatnonzero(np.isin(wanted, groups))
         copies = first[np.searchsorted(groups, wanted[has_copy])]
         replaced_by[lost[has_copy]] = self.rows[of[free]][copies]
         return ExclusionsLeft(self.rows[of], reasons, replaced_by)
 
-    def _exclusions(self, hidden: Ints) -> Exclusions:
-        """The exclusions if the pairs with these keys are not known to be positives."""
-        known = self.known.filter(pa.array(~np.isin(self._known_keys, hidden)))
-        return Exclusions(self.texts, known, self.negatives, self.config.overlaps, self.config.protected)
+    @cached_property
+    def _exclusions(self) -> Exclusions:
+        """The exclusions with all positives known."""
+        config = self.texts.config
+        collection, protected = self.texts.collection, tuple(config.protected)
+        return Exclusions(collection, self.known, self.negatives, config.overlaps, protected)
 
     @cached_property
-    def _known_keys(self) -> Ints:
-        return self._keys(self.known)
-
-    def _keys(self, pairs: pa.Table) -> Ints:
-        query = positions(pairs["query_id"], self.texts.query_ids)
-        return pair_keys(query, positions(pairs["doc_id"], self.texts.doc_ids))
+    def _causes(self) -> list[tuple[Reason, Ints, Ints]]:
+        """Which known positives exclude which of these candidates: texts are compared once for all draws."""
+        return self._exclusions.causes(self.query, self.doc)
 
     @cached_property
-    def _alike(self) -> Ints:
-        """A number per document, equal for copies."""
-        texts = self.texts.passages
-        cluster = self._exclusions(np.zeros(0, dtype=np.int64)).clusters
-        return np.where(cluster >= 0, len(texts) + cluster, texts).astype(np.int64)
+    def _without_positives(self) -> Codes:
+        """The exclusion of each that is due to no positive."""
+        nobody = replace(self._exclusions, positives=np.zeros(0, dtype=np.int64))
+        return nobody.reasons(self.query, self.doc)

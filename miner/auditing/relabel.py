@@ -8,6 +8,7 @@ from shlex import quote
 import numpy as np
 import pyarrow as pa
 
+from miner.arrays import as_numpy
 from miner.auditing.audit import require_hideable
 from miner.auditing.config import AuditConfig
 from miner.auditing.probability import Facts, Probability
@@ -100,12 +101,12 @@ def relabel(
     with progress.task("hiding positives", config.hiding.repeats, unit="repeats") as advance:
         replays = []
         for hidden in replay.hideable.draws(config.hiding):
-            replays.append(replay.hide(hidden))
+            replays.append(replay.hide(replay.hideable.hide(hidden)))
             advance(1)
     model = Probability(facts, replays, config.hiding.seed)
     recall, precision = _tested(replay, model, replays, config.probability, progress)
-    probability = model.of(replay.hide(np.zeros_like(replays[0].hidden)))
-    rows = np.searchsorted(replay.hideable.candidates, suspected["candidate"].to_numpy())
+    probability = model.of(replay.mined)
+    rows = np.searchsorted(as_numpy(replay.candidates["candidate"]), suspected["candidate"].to_numpy())
     likely = pa.array(probability[rows] >= config.probability)
     pairs = suspected.filter(likely).select(["query_id", "doc_id"])
     again = None if dry_run else _write(store, run, pairs, config, progress, workers)

@@ -19,20 +19,18 @@ candidates, so the separation is a lower bound for a scorer that ranks them high
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from miner.auditing.hiding import Hideable
-from miner.auditing.replay import Replay
+from miner.arrays import as_numpy
+from miner.auditing.replay import Replay, Replays
 from miner.errors import counted, listed
 from miner.reporting.tables import NONE, percent, percent_interval, text_table
 from miner.schema import FREE
 from miner.stats import compare_columns, holm
-from miner.store.database import Database
-from miner.store.evidence import candidate_scores, positive_scores
-from miner.store.runs import StoredRun
+from miner.store.evidence import positive_scores
 from miner.store.scorers import Scorer
 
 Flags = npt.NDArray[np.bool_]
@@ -77,42 +75,36 @@ class Separation:
 
 @dataclass(frozen=True)
 class Scores:
-    """A scorer's scores of all candidates and positives of a run; NaN without a finite one."""
+    """A scorer's scores of all positives of a run, by query_no and doc_id; NaN without a finite one."""
 
     scorer: Scorer
-    candidates: Floats
     positives: Floats
 
-    @classmethod
-    def of(cls, store: Database, run: StoredRun, scorer: Scorer) -> Scores:
-        """Returns those of one scorer of a run."""
-        return cls(scorer, candidate_scores(store, run, scorer), positive_scores(store, run, scorer))
 
-
-def comparable(store: Database, run: StoredRun, replay: Replay) -> tuple[list[Scores], dict[str, str]]:
+def comparable(replays: Replays) -> tuple[list[Scores], dict[str, str]]:
     """Returns the scores of the scorers that can be compared, and why each other scorer cannot, by name.
 
     The scorer that decides in the run is the first. A scorer can be compared if it scored at least half of
     the positives that may be hidden, together with the scorers before it, and in half of the queries as many
     candidates as negatives are requested. An imported run often lacks the scores of most positives.
     """
-    hideable = replay.hideable
-    found = [Scores(run.deciding, replay.score, hideable.positives.score)]
+    store, run, hideable = replays.store, replays.run, replays.hideable
+    others = [one for one in run.scorers if one.number != run.deciding.number]
+    enough = _with_enough(replace(replays, others=others))
+    found = [Scores(run.deciding, hideable.positives.score)]
     left_out = {}
     common, needed = hideable.allowed, _ENOUGH * int(hideable.allowed.sum())
-    for scorer in run.scorers:
-        if scorer.number == run.deciding.number:
-            continue
-        scores = Scores.of(store, run, scorer)
+    for scorer in others:
+        scores = Scores(scorer, positive_scores(store, run, scorer))
         known = common & np.isfinite(scores.positives)
         if known.sum() < max(1, needed):
             left_out[scorer.name] = (
                 f"of {int(hideable.allowed.sum()):,} positives that can be hidden, {int(known.sum()):,} have "
                 "its score and those of the other scorers"
             )
-        elif (share := _with_enough(replay, scores)) < _ENOUGH:
+        elif (share := enough[scorer]) < _ENOUGH:
             left_out[scorer.name] = (
-                f"it has scores of {replay.config.selection.negatives} or more candidates in only "
+                f"it has scores of {replays.config.selection.negatives} or more candidates in only "
                 f"{100 * share:.0f} % of the queries"
             )
         else:
@@ -121,55 +113,52 @@ def comparable(store: Database, run: StoredRun, replay: Replay) -> tuple[list[Sc
     return found, left_out
 
 
-def _with_enough(replay: Replay, scores: Scores) -> float:
-    """Returns the share of queries in which a scorer scored as many candidates as negatives are requested."""
-    usable = _free(replay) & np.isfinite(scores.candidates)
-    counts = np.bincount(replay.query[usable], minlength=replay.hideable.positives.queries)
-    exists = np.bincount(replay.hideable.positives.owner, minlength=len(counts)) > 0
-    return float((counts[exists] >= replay.config.selection.negatives).mean())
+def _with_enough(replays: Replays) -> dict[Scorer, float]:
+    """Returns the share of queries in which each of the others scored as many candidates as negatives are
+    requested."""
+    counts = dict.fromkeys(replays.others, 0)
+    owner = replays.hideable.positives.owner
+    for replay in replays.parts():
+        queries = len(replay.numbers)
+        exists = np.bincount(owner[replay.rows] - replay.numbers.start, minlength=queries) > 0
+        for scorer in replays.others:
+            usable = _free(replay) & np.isfinite(replay.scores_of(scorer))
+            number = np.bincount(replay.query[usable], minlength=queries)
+            counts[scorer] += int((number[exists] >= replays.config.selection.negatives).sum())
+    return {scorer: count / len(np.unique(owner)) for scorer, count in counts.items()}
 
 
 def _free(replay: Replay) -> Flags:
-    return np.asarray(replay.candidates["exclusion"].to_numpy() == FREE)
+    return np.asarray(as_numpy(replay.candidates["exclusion"]) == FREE)
 
 
-def _scored(compared: Sequence[Scores]) -> Flags:
-    """Whether each candidate has a finite score by all compared scorers."""
-    return np.asarray(np.logical_and.reduce([np.isfinite(one.candidates) for one in compared]))
-
-
-def _compared(hideable: Hideable, compared: Sequence[Scores]) -> tuple[Flags, Flags]:
-    """Returns which positives may be hidden and were found, and which of these all scored as candidates.
-
-    `hideable` says which positives may be hidden (`Hideable.scored_by` all compared scorers).
-    """
-    found = hideable.allowed & hideable.scored & (hideable.row >= 0)
-    return found, found & np.append(_scored(compared), False)[hideable.row]
-
-
-def below_depth(hideable: Hideable, compared: Sequence[Scores]) -> int:
-    """Returns how many positives are not compared because they are below the depth of a reranker."""
-    found, within = _compared(hideable, compared)
-    return int(found.sum() - within.sum())
-
-
-def chances_of(replay: Replay, hideable: Hideable, compared: Sequence[Scores]) -> tuple[Ints, Floats]:
+def chances_of(replays: Replays, compared: Sequence[Scores]) -> tuple[Ints, Floats, int]:
     """Returns the queries that can be measured, and every scorer's chance in each: shape (queries, scorers).
 
-    `hideable` is as in `_compared`.
+    The third value is the number of positives that are not compared, because they are below the depth of a
+    reranker. `replays` says which positives may be hidden (`Hideable.scored_by` all compared scorers).
     """
-    _, positives = _compared(hideable, compared)
-    candidates = _free(replay) & _scored(compared)
-    owner, query = hideable.positives.owner[positives], replay.query[candidates].astype(np.int64)
-    columns = [
-        chances(
-            owner, one.positives[positives], query, one.candidates[candidates], hideable.positives.queries
-        )
-        for one in compared
-    ]
-    values = np.column_stack(columns)
-    queries = np.flatnonzero(np.isfinite(values[:, 0]))
-    return queries, values[queries]
+    hideable = replays.hideable
+    hidden = hideable.allowed & hideable.scored
+    queries, values, below_depth = [], [], 0
+    for replay in replace(replays, others=[one.scorer for one in compared[1:]]).parts():
+        rows, count = replay.rows, len(replay.numbers)
+        scores = [replay.score, *(replay.scores_of(one.scorer) for one in compared[1:])]
+        scored = np.logical_and.reduce([np.isfinite(one) for one in scores])
+        found = hidden[rows] & (replay.row >= 0)
+        within = found & np.append(scored, False)[replay.row]
+        below_depth += int(found.sum() - within.sum())
+        owner = (hideable.positives.owner[rows] - replay.numbers.start)[within]
+        usable = _free(replay) & scored
+        query = replay.query[usable].astype(np.int64)
+        columns = [
+            chances(owner, of.positives[rows][within], query, score[usable], count)
+            for of, score in zip(compared, scores, strict=True)
+        ]
+        measured = np.flatnonzero(np.isfinite(columns[0]))
+        queries.append(measured + replay.numbers.start)
+        values.append(np.column_stack(columns)[measured])
+    return np.concatenate(queries), np.concatenate(values), below_depth
 
 
 def chances(owner: Ints, positive: Floats, query: Ints, candidate: Floats, queries: int) -> Floats:
@@ -243,7 +232,7 @@ def comparison(
 ) -> list[str]:
     """Returns the paragraphs that say which scorer separates best, and on which ones rules were `tried`.
 
-    `below_depth` is as the function of that name.
+    `below_depth` is that of `chances_of`.
     """
     parts = []
     if separation:

@@ -2,25 +2,28 @@
 
 A rule against high scores keeps the candidates up to a bound, one per query. With candidates sorted by score,
 the negatives that `top` selects are then one range of rows: bisection finds it, and differences of running
-sums count it. The counts equal those of deciding each setting (`Replay.decide`), hundreds of times as fast.
+sums count it. A hidden positive is among them if the bound is inside an interval, which the scores of two
+rows give. The counts equal those of deciding each setting (`Replay.decide`), hundreds of times as fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from miner.arrays import joined_ranges
-from miner.auditing.replay import Replay, ReplayEvidence
+from miner.arrays import as_numpy, joined_ranges
+from miner.auditing.replay import LeftSums, Replay, ReplayEvidence
 from miner.errors import UsageError
 from miner.mining import rules as ruling
 from miner.mining.config import MiningConfig, Rules
 from miner.schema import FREE
+from miner.stats import limbs
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -39,8 +42,20 @@ class Counts:
     """1 if the query has all the negatives requested, else 0."""
     ranks: Ints
     """The sum of the negatives' fused ranks."""
-    margins: Floats
-    """The sum of the query's mean positive score minus the negative's."""
+    margin_limbs: Sequence[tuple[Ints, Fraction]]
+    """The sum of the query's mean positive score minus the negative's, as `stats.limbs`."""
+
+    def sums(self, among: Flags) -> LeftSums:
+        """Returns the sums over some queries."""
+        margins = (int(whole[among].sum()) * power for whole, power in self.margin_limbs)
+        return LeftSums(
+            int(among.sum()),
+            int(self.negatives[among].sum()),
+            int(self.covered[among].sum()),
+            int((self.negatives[among] == 0).sum()),
+            int(self.ranks[among].sum()),
+            sum(margins, Fraction(0)),
+        )
 
 
 def require_sweepable(config: MiningConfig) -> None:
@@ -78,59 +93,51 @@ class Sweep:
         self._replay = replay
         self._evidence = evidence
         self._visible = evidence.visible
-        table = evidence.candidates
-        score = np.asarray(table["score"].to_numpy(), dtype=np.float64)
-        comparable = self._visible.has_scored[replay.query]
-        eligible = (table["exclusion"].to_numpy() == FREE) & np.isfinite(score) & comparable
-        self._rows = replay.order[eligible[replay.order]].astype(np.int32)
-        self._score = score
+        codes = as_numpy(evidence.candidates["exclusion"])
+        eligible = (codes[replay.order] == FREE) & np.isfinite(replay.sorted_score)
+        if not self._visible.has_scored.all():
+            eligible &= self._visible.has_scored[replay.query]
+        self._positions = np.flatnonzero(eligible)
         self._last: tuple[tuple[int, int | None], _Window] | None = None
 
     @property
-    def queries(self) -> int:
-        """One more than the largest query number."""
-        return self._visible.queries
+    def first(self) -> int:
+        """The number of the first query in the run."""
+        return self._replay.numbers.start
 
     def counts(self, settings: Sequence[Rules]) -> list[Counts]:
         """Returns the counts of each setting; settings with the same rank window share their sorted rows."""
-        negatives = self._replay.config.selection.negatives
-        return [self._window(rules.skip_top, rules.max_rank).counts(rules, negatives) for rules in settings]
+        return [self._window(rules.skip_top, rules.max_rank).counts(rules) for rules in settings]
 
     def selected(self, settings: Sequence[Rules]) -> list[Ints]:
         """Returns the hidden positives that each setting selects, per query, as in its counts."""
-        negatives = self._replay.config.selection.negatives
-        return [self._window(rules.skip_top, rules.max_rank).selected(rules, negatives) for rules in settings]
+        return [self._window(rules.skip_top, rules.max_rank).selected(rules) for rules in settings]
 
-    def negatives(self, rules: Rules) -> tuple[Int32s, int]:
+    def covering(self, rules: Rules) -> Floats:
+        """Returns the lowest bound with which each query has all its negatives, whatever bounds the score.
+
+        NaN for a query that never has them. Rules that bound the score have no effect.
+        """
+        return self._window(rules.skip_top, rules.max_rank).covering(rules)
+
+    def negatives(self, rules: Rules) -> tuple[Ints, int]:
         """Returns the rows of the replay that a setting selects, and the number of all that it selects.
 
         They differ by the known negatives that only their judgment keeps.
         """
         window = self._window(rules.skip_top, rules.max_rank)
-        return window.negatives(rules, self._replay.config.selection.negatives)
+        return window.negatives(rules)
 
     def _window(self, skip_top: int, max_rank: int | None) -> _Window:
         """Returns the rows of a rank window; the last one is reused, as its settings follow each other."""
         if self._last is not None and self._last[0] == (skip_top, max_rank):
             return self._last[1]
-        replay, best = self._replay, self._replay.best_rank[self._rows]
-        inside = best > skip_top
-        if max_rank is not None:
-            inside &= best <= max_rank
-        rows = self._rows[inside]
-        edges = np.searchsorted(replay.query[rows], np.arange(self.queries + 1))
-        window = _Window(
-            replay,
-            rows,
-            edges,
-            self._score[rows],
-            _running(self._evidence.hidden_in[rows]),
-            _running(replay.judged_negative[rows]),
-            self._visible.mean,
-            self._reference,
-            self._shares,
-            self._visible.sorted_scores,
-        )
+        replay, positions = self._replay, self._positions
+        if skip_top or max_rank is not None:
+            outside = ruling.outside_window(Rules(skip_top=skip_top, max_rank=max_rank), replay.best_rank)
+            positions = positions[~outside[replay.order[positions]]]
+        edges = np.searchsorted(positions, replay.starts)
+        window = _Window(replay, self._evidence, positions, edges, self._reference, self._shares)
         self._last = (skip_top, max_rank), window
         return window
 
@@ -138,7 +145,7 @@ class Sweep:
     def _reference(self) -> dict[str, Floats]:
         owner, score = self._visible.owner, self._visible.score
         return {
-            kind: ruling.reference_scores(owner, score, self.queries, kind)
+            kind: ruling.reference_scores(owner, score, self._visible.queries, kind)
             for kind in ("lowest", "median", "best")
         }
 
@@ -150,29 +157,44 @@ class Sweep:
 
 @dataclass(frozen=True)
 class _Window:
-    """The candidates inside one rank window, by query, then falling score.
-
-    There is one per sweep, so they hold no array that only a sweep without hidden positives needs.
-    """
+    """The candidates inside one rank window, by query, then falling score."""
 
     replay: Replay
-    rows: Int32s
-    """The row of each in the replay."""
+    evidence: ReplayEvidence
+    positions: Ints
+    """The position of each row in `Replay.order`."""
     edges: Ints
     """The first row of each query, and the row after the last."""
-    score: Floats
-    hidden_before: Int32s
-    """How many hidden positives the candidates before each row are, or replace as their copies."""
-    judged_before: Int32s
-    """How many known negatives are before each row: no rule drops these for a high score."""
-    mean: Floats
-    """Mean score of the positives, per query."""
     reference: dict[str, Floats]
     """Reference score per query, for each kind of reference positive."""
     shares: dict[str, Floats]
     """The share of positives that score at most as high as each of these."""
-    positives: Floats
-    """Scores of all visible positives, ascending."""
+
+    @cached_property
+    def rows(self) -> Ints:
+        """The row of each in the replay."""
+        return self.replay.order[self.positions]
+
+    @cached_property
+    def score(self) -> Floats:
+        """The deciding score of each, which is finite."""
+        return self.replay.sorted_score[self.positions]
+
+    @cached_property
+    def judged_before(self) -> Int32s:
+        """How many known negatives are before each row: no rule drops these for a high score."""
+        return _running(self._judged)
+
+    @property
+    def _wanted(self) -> int:
+        """Negatives requested per query."""
+        return self.replay.config.selection.negatives
+
+    def _bound(self, rules: Rules) -> Floats:
+        """The highest score that the rules allow in each query."""
+        kind = rules.reference_positive
+        positives = self.evidence.visible.sorted_scores
+        return ruling.highest(rules, self.reference[kind], positives, self.shares[kind])
 
     def _first(self, bound: Floats, below: bool = False) -> Ints:
         """The first row of each query that scores at most its bound (or `below` it), by one bisection for
@@ -186,62 +208,112 @@ class _Window:
             first = first + step * (above & (probe < end))
         return first
 
-    def _selection(self, rules: Rules, negatives: int) -> tuple[Ints, Ints, Ints]:
+    def _end(self, rules: Rules) -> Ints:
+        """The row after the last of each query that scores enough."""
+        if rules.min_score is None:
+            return self.edges[1:]
+        return self._first(np.full(len(self.edges) - 1, rules.min_score), below=True)
+
+    def _selection(self, rules: Rules) -> tuple[Ints, Ints, Ints]:
         """Returns which rows of each query become negatives: the best-scored that the rules keep.
 
         These are `below` rows from `start`, and the first `above` of the known negatives before it.
         """
-        begin, end = self.edges[:-1], self.edges[1:]
-        if rules.min_score is not None:
-            end = self._first(np.full(len(begin), rules.min_score), below=True)
-        kind = rules.reference_positive
-        bound = ruling.highest(rules, self.reference[kind], self.positives, self.shares[kind])
-        start = np.minimum(self._first(bound), end)
-        if not self.judged_before[-1]:
-            return start, np.minimum(end - start, negatives), np.zeros_like(start)
-        above = np.minimum(self.judged_before[start] - self.judged_before[begin], negatives)
-        return start, np.minimum(end - start, negatives - above), above
+        begin, end = self.edges[:-1], self._end(rules)
+        start = np.minimum(self._first(self._bound(rules)), end)
+        above = np.minimum(self.judged_before[start] - self.judged_before[begin], self._wanted)
+        return start, np.minimum(end - start, self._wanted - above), above
 
-    def selected(self, rules: Rules, negatives: int) -> Ints:
+    def _score_of_unjudged(self, query: Ints, number: Ints, end: Ints) -> Floats:
+        """The score of the candidate with this number, from 0, among those of a query that are not known
+        negatives; -inf if it is not before the row `end`."""
+        row = self.edges[query] + number
+        if self.replay.has_judged:
+            before = np.arange(len(self.positions) + 1) - self.judged_before
+            row = np.append(np.flatnonzero(~self._judged), len(self.positions))[
+                np.minimum(before[self.edges[query]] + number, before[-1])
+            ]
+        exists = (number >= 0) & (row < end)
+        score = np.full(len(query), -np.inf)
+        score[exists] = self.replay.sorted_score[self.positions[row[exists]]]
+        return score
+
+    @cached_property
+    def _intervals(self) -> tuple[Ints, Ints, Floats, Floats]:
+        """The query of each row with hidden positives, how many these are, and the bounds that select it.
+
+        These are at least the first score and below the second, or any if it is NaN: the row scores no more
+        than the bound, and too few others that become negatives first do.
+        """
+        rows = self.evidence.row[self.evidence.hidden]
+        rows, hidden = np.unique(rows[rows >= 0], return_counts=True)
+        position = self.replay.position[rows]
+        at = np.searchsorted(self.positions, position)
+        inside = np.append(self.positions, -1)[at] == position
+        rows, hidden, at = rows[inside], hidden[inside], at[inside]
+        query = self.replay.query[rows].astype(np.int64)
+        number = at - self.edges[query] - self._wanted
+        high = self._score_of_unjudged(query, number, self.edges[query + 1])
+        high[number < 0] = np.nan
+        return query, hidden, self.replay.score[rows], high
+
+    def selected(self, rules: Rules) -> Ints:
         """Returns the hidden positives among the negatives of each query; none is a known negative."""
-        start, below, _ = self._selection(rules, negatives)
-        return np.asarray(self.hidden_before[start + below] - self.hidden_before[start])
+        query, number, low, high = self._intervals
+        bound = self._bound(rules)[query]
+        inside = (low <= bound) & ~(bound >= high)
+        if rules.min_score is not None:
+            inside &= low >= rules.min_score
+        return np.bincount(query[inside], number[inside], len(self.edges) - 1).astype(np.int64)
 
-    def negatives(self, rules: Rules, negatives: int) -> tuple[Int32s, int]:
+    def covering(self, rules: Rules) -> Floats:
+        """Returns what `Sweep.covering` does."""
+        end = self._end(rules)
+        number = end - self.edges[:-1] - self._wanted
+        # Without such a candidate the known negatives alone are enough.
+        least = self._score_of_unjudged(np.arange(len(number)), number, end)
+        least[number < 0] = np.nan
+        return least
+
+    def negatives(self, rules: Rules) -> tuple[Ints, int]:
         """Returns what `Sweep.negatives` does."""
-        start, below, above = self._selection(rules, negatives)
+        start, below, above = self._selection(rules)
         return self.rows[joined_ranges(start, below)], int(below.sum() + above.sum())
 
-    def counts(self, rules: Rules, negatives: int) -> Counts:
+    def counts(self, rules: Rules) -> Counts:
         """Returns the counts if the best-scored candidates that the rules keep become negatives."""
-        start, below, above = self._selection(rules, negatives)
-        above_first = self.judged_before[self.edges[:-1]]
-        taken = above + below
-        ranks, scores = (
-            sums[start + below] - sums[start] + judged[above_first + above] - judged[above_first]
-            for sums, judged in (self._rank_sums, self._score_sums)
-        )
-        return Counts(
-            self.selected(rules, negatives),
-            taken,
-            (taken >= negatives).astype(np.int64),
-            ranks,
-            taken * self.mean - scores,
-        )
+        start, below, above = self._selection(rules)
+        first, taken = self.judged_before[self.edges[:-1]], above + below
+
+        def _sum(sums: Ints, judged: Ints) -> Ints:
+            return np.asarray(sums[start + below] - sums[start] + judged[first + above] - judged[first])
+
+        limbs = [(taken * whole, power) for whole, power in self._mean_limbs]
+        limbs += [(-_sum(*sums), power) for sums, power in self._score_sums]
+        covered = (taken >= self._wanted).astype(np.int64)
+        return Counts(self.selected(rules), taken, covered, _sum(*self._rank_sums), limbs)
 
     @cached_property
     def _judged(self) -> Flags:
         return self.replay.judged_negative[self.rows]
 
-    @cached_property
-    def _rank_sums(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def _sums(self, values: npt.NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:
         """Running sums over all rows, and over the known negatives alone."""
-        rank = self.replay.fused_rank[self.rows]
-        return _running(rank, np.int64), _running(rank[self._judged], np.int64)
+        return _running(values, np.int64), _running(values[self._judged], np.int64)
 
     @cached_property
-    def _score_sums(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        return _running(self.score, np.float64), _running(self.score[self._judged], np.float64)
+    def _rank_sums(self) -> tuple[Ints, Ints]:
+        return self._sums(self.replay.fused_rank[self.rows])
+
+    @cached_property
+    def _score_sums(self) -> list[tuple[tuple[Ints, Ints], Fraction]]:
+        """Running sums of the limbs of the scores."""
+        return [(self._sums(whole), power) for whole, power in limbs(self.score)]
+
+    @cached_property
+    def _mean_limbs(self) -> list[tuple[Ints, Fraction]]:
+        """The limbs of the mean score of each query's positives."""
+        return limbs(self.evidence.visible.mean)
 
 
 def _running(values: npt.NDArray[Any], dtype: npt.DTypeLike = np.int32) -> npt.NDArray[Any]:

@@ -19,15 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from miner.arrays import as_numpy
 from miner.auditing.prediction import predicted_chance
-from miner.auditing.replay import Replay
+from miner.auditing.replay import Replays
 from miner.auditing.sweep import Sweep
 from miner.mining.config import Rules
 from miner.mining.rules import KEPT
+from miner.schema import CANDIDATES_PER_QUERY
 from miner.stats import exact_interval, with_interval
 from miner.store import labels as stored
-from miner.store.database import Database
-from miner.store.runs import StoredRun
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -65,30 +65,29 @@ class LabelledChances:
 
     labels: int
     relevant: int
-    bins: Ints
-    """The bin of each candidate of the replay; -1 for one that is never a false negative."""
+    bins: npt.NDArray[np.int16]
+    """The bin of each candidate of the run; -1 for one that is never a false negative."""
     dropped: npt.NDArray[np.bool_]
-    """Whether the rules of the labelled run drop each candidate of the replay."""
+    """Whether the rules of the labelled run drop each candidate."""
     chances: Floats
     """The chance in each bin, by all labels and then by each bootstrap sample: shape (1 + rounds, bins)."""
+    starts: dict[int, int]
+    """The first candidate of each range of queries, by the number of its first query."""
 
     @classmethod
-    def of(cls, store: Database, run: StoredRun, replay: Replay, seed: int) -> LabelledChances | None:
+    def of(cls, replays: Replays, seed: int) -> LabelledChances | None:
         """Returns the chances by the run's sample with the most labels; None without labels."""
-        found = stored.labelled_sample(store, run)
+        found = stored.labelled_sample(replays.store, replays.run)
         if found is None:
             return None
         labelled = found[1]
-        table = stored.predictable(store, run)
+        table = stored.predictable(replays.store, replays.run)
         logit = _logit(predicted_chance(table))
         edges = np.unique(np.quantile(logit, np.linspace(0, 1, _BINS + 1)[1:-1]))
         bin_of = np.searchsorted(edges, logit)
         middle = np.bincount(bin_of, logit, len(edges) + 1) / np.maximum(
             1, np.bincount(bin_of, minlength=len(edges) + 1)
         )
-        bins = np.full(len(replay.candidates), -1, dtype=np.int64)
-        rows = np.searchsorted(replay.hideable.candidates, table["candidate"].to_numpy())
-        bins[rows] = np.where(table["judged"].to_numpy(), -1, bin_of)
         relevant = labelled["relevance"].to_numpy() > 0
         stratum = labelled["stratum"].to_numpy()
         known = _logit(labelled["predicted"].to_numpy())
@@ -97,26 +96,46 @@ class LabelledChances:
         for _ in range(_ROUNDS):
             again = _drawn_again(stratum, random)
             chances.append(_fitted(known[again], relevant[again], middle))
-        dropped = replay.codes(replay.mined) > KEPT
-        return cls(labelled.num_rows, int(relevant.sum()), bins, dropped, np.array(chances))
+        number = table["candidate"].to_numpy()
+        bin_of[table["judged"].to_numpy()] = -1
+        bins, dropped, starts, total = [], [], {}, 0
+        for replay in replays.parts():
+            own = as_numpy(replay.candidates["candidate"]) + replay.numbers.start * CANDIDATES_PER_QUERY
+            inside = slice(*np.searchsorted(number, own[[0, -1]] + [0, 1])) if len(own) else slice(0)
+            of_part = np.full(len(own), -1, dtype=np.int16)
+            of_part[np.searchsorted(own, number[inside])] = bin_of[inside]
+            bins.append(of_part)
+            dropped.append(replay.codes(replay.mined) > KEPT)
+            starts[replay.numbers.start] = total
+            total += len(own)
+        counted = labelled.num_rows, int(relevant.sum())
+        return cls(*counted, np.concatenate(bins), np.concatenate(dropped), np.array(chances), starts)
 
-    def rates(self, sweep: Sweep, settings: Sequence[Rules]) -> list[PredictedRate]:
-        """Returns the false-negative rate of each setting; 0 for one without negatives."""
-        found = []
-        most = exact_interval(0.0, self.labels, _LEVEL)[1]
+    def count(self, sweep: Sweep, settings: Sequence[Rules]) -> Ints:
+        """Returns, for each setting, the negatives of some queries, those that the labelled run dropped, and
+        those in each bin: shape (settings, 2 + bins). Counts of several ranges of queries add up."""
+        start, found = self.starts[sweep.first], []
         for rules in settings:
             rows, negatives = sweep.negatives(rules)
+            inside = self.bins[rows + start]
+            number = np.bincount(inside[inside >= 0], minlength=self.chances.shape[1])
+            found.append(np.append([negatives, int(self.dropped[rows + start].sum())], number))
+        return np.array(found, dtype=np.int64)
+
+    def rates(self, counts: Ints) -> list[PredictedRate]:
+        """Returns the false-negative rate of each setting by its counts; 0 for one without negatives."""
+        found = []
+        most = exact_interval(0.0, self.labels, _LEVEL)[1]
+        for negatives, dropped, *number in counts.tolist():
             if not negatives:
                 found.append(PredictedRate(0.0, 0.0, 0.0, 0.0))
                 continue
-            inside = self.bins[rows]
-            number = np.bincount(inside[inside >= 0], minlength=self.chances.shape[1])
-            rate, *again = (self.chances @ number / negatives).tolist()
+            rate, *again = (self.chances @ np.array(number) / negatives).tolist()
             tail = (1 - _LEVEL) / 2
             low, high = np.quantile(again, [tail, 1 - tail])
-            dropped = float(self.dropped[rows].sum()) / negatives
             # Few relevant labels cannot say more than none, of which the bootstrap shows no doubt.
-            found.append(PredictedRate(rate, min(rate, float(low)), max(rate, float(high), most), dropped))
+            high = max(rate, float(high), most)
+            found.append(PredictedRate(rate, min(rate, float(low)), high, dropped / negatives))
         return found
 
 

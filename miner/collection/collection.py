@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miner.arrays import Positions
+from miner.arrays import Int64s, Positions, pair_keys, positions
 from miner.collection.overlap import Words
 from miner.collection.texts import StoredTexts, Texts
 from miner.memory import MemoryLimit
@@ -130,6 +130,30 @@ class Collection:
         """One number per document, equal for documents of the same text or passage."""
         text, passage = (self.documents[name].to_numpy() for name in ("text_key", "passage_key"))
         return same_passage(text, passage) if np.any(text != passage) else self.texts
+
+    @cached_property
+    def clusters(self) -> Ints:
+        """The number of each document's cluster of copies, -1 without copies."""
+        cluster = self.documents["cluster"].combine_chunks().dictionary_encode()
+        return np.asarray(pc.fill_null(cluster.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32))
+
+    @cached_property
+    def labels(self) -> tuple[Ints, Ints]:
+        """The label of each query and of each document as a number, -1 without a label."""
+        known = pa.chunked_array([self.documents["label"].combine_chunks()]).unique().drop_null()
+        return positions(self.queries["label"], known), positions(self.documents["label"], known)
+
+    @cached_property
+    def query_as_document(self) -> Ints:
+        """The position of the document with each query's id, -1 if there is none."""
+        return positions(pa.chunked_array([self.query_ids]), self.doc_ids)
+
+    def keys_of(self, pairs: pa.Table) -> Int64s:
+        """Returns the `pair_keys` of the pairs (query_id, doc_id) whose texts are in the collection."""
+        query = positions(pairs["query_id"], self.query_ids)
+        doc = positions(pairs["doc_id"], self.doc_ids)
+        known = (query >= 0) & (doc >= 0)
+        return pair_keys(query[known], doc[known])
 
     def doc_column(self, positions: Ints) -> pa.DictionaryArray:
         """Returns doc ids for positions, dictionary-encoded."""

@@ -9,9 +9,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from miner.arrays import Int64s, joined_ranges, pair_keys, positions, slices
+from miner.arrays import Int64s, joined_ranges, pair_keys, positions, slices, split_pairs
 from miner.collection.collection import Collection, Ints
 from miner.schema import CODES, FREE, Reason
 
@@ -31,12 +30,25 @@ class Exclusions:
     """
 
     collection: Collection
-    positives: pa.Table
-    """Positives of every split: query_id, doc_id."""
-    negatives: pa.Table
-    """Pairs judged not relevant: query_id, doc_id."""
+    positives: Int64s
+    """The `pair_keys` of the positives of every split, sorted."""
+    negatives: Int64s
+    """The `pair_keys` of the pairs judged not relevant."""
     overlaps: bool
     protected: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        collection: Collection,
+        positives: pa.Table,
+        negatives: pa.Table,
+        overlaps: bool,
+        protected: tuple[str, ...],
+    ) -> Exclusions:
+        """Returns the exclusions by pairs of ids: query_id, doc_id."""
+        keys = np.sort(collection.keys_of(positives)), collection.keys_of(negatives)
+        return cls(collection, *keys, overlaps, protected)
 
     def reasons(self, query: Ints, doc: Ints) -> Codes:
         """Returns the reason of each (query, document) pair as its place in `Reason`, FREE without one."""
@@ -60,8 +72,46 @@ class Exclusions:
 
         `query` is sorted, and a query's candidates are in fused order.
         """
-        reasons = self.reasons(query, doc)
-        cluster = self.clusters[doc]
+        return self.without_copies(self.reasons(query, doc), query, doc)
+
+    def causes(self, query: Ints, doc: Ints) -> list[tuple[Reason, Int64s, Int64s]]:
+        """Returns which positives exclude which candidates, the weakest reason first.
+
+        For each reason that depends on positives: rows of the candidates, and the numbers of the positives
+        that exclude them, in `positives`. `reasons` without positives come before an overlap, after the
+        others.
+        """
+        texts = self.collection
+        queries, positive = self._pairs
+        starts = np.searchsorted(queries, query, side="left")
+        counts = np.searchsorted(queries, query, side="right") - starts
+        can_copy = ~self.judged_negative(query, doc)
+        found: dict[Reason, list[tuple[Int64s, Int64s]]] = {}
+        for rows in slices(counts, _PAIRS):
+            row = np.repeat(np.arange(rows.start, rows.stop), counts[rows])
+            number = joined_ranges(starts[rows], counts[rows])
+            one, other = doc[row], positive[number]
+            is_copy = (texts.clusters[one] >= 0) & (texts.clusters[one] == texts.clusters[other])
+            is_copy |= texts.passages[one] == texts.passages[other]
+            same = (texts.texts[one] == texts.texts[other]) | (is_copy & can_copy[row])
+            flags = {Reason.DUPLICATE_OF_POSITIVE: same, Reason.JUDGED_POSITIVE: one == other}
+            if self.overlaps:
+                overlap, others = np.zeros(len(one), dtype=np.bool_), np.flatnonzero(~same & (one != other))
+                overlap[others] = texts.words.overlap(one[others], other[others])
+                flags = {Reason.OVERLAPS_POSITIVE: overlap, **flags}
+            for reason, flag in flags.items():
+                found.setdefault(reason, []).append((row[flag], number[flag]))
+        return [
+            (reason, np.concatenate([row for row, _ in some]), np.concatenate([number for _, number in some]))
+            for reason, some in found.items()
+        ]
+
+    def without_copies(self, reasons: Codes, query: Ints, doc: Ints) -> Codes:
+        """Returns the reasons with that of copies of a candidate: all but the best-ranked one are excluded.
+
+        `query` is sorted, and a query's candidates are in fused order.
+        """
+        cluster = self.collection.clusters[doc]
         clustered = np.flatnonzero((reasons == FREE) & (cluster >= 0))
         _, first = np.unique(pair_keys(query[clustered], cluster[clustered]), return_index=True)
         reasons[np.delete(clustered, first)] = CODES[Reason.DUPLICATE_OF_CANDIDATE]
@@ -73,29 +123,15 @@ class Exclusions:
 
     def judged_negative(self, query: Ints, doc: Ints) -> Flags:
         """Returns which pairs are known negatives: judged not relevant, or with two different labels."""
-        query_labels, doc_labels = self._labels
+        query_labels, doc_labels = self.collection.labels
         labelled = (query_labels[query] >= 0) & (doc_labels[doc] >= 0)
-        judged = np.isin(pair_keys(query, doc), self._negative_keys)
+        judged = np.isin(pair_keys(query, doc), self.negatives)
         return np.asarray((labelled & (query_labels[query] != doc_labels[doc])) | judged)
-
-    @cached_property
-    def _negative_keys(self) -> Int64s:
-        """The pairs judged not relevant."""
-        return pair_keys(*self._positions(self.negatives))
-
-    def _positions(self, pairs: pa.Table) -> tuple[Ints, Ints]:
-        """Returns the positions of the pairs whose query and document are in the collection."""
-        query = positions(pairs["query_id"], self.collection.query_ids)
-        doc = positions(pairs["doc_id"], self.collection.doc_ids)
-        known = (query >= 0) & (doc >= 0)
-        return query[known], doc[known]
 
     @cached_property
     def _pairs(self) -> tuple[Ints, Ints]:
         """The positions of the positives, sorted by query."""
-        query, doc = self._positions(self.positives)
-        order = np.lexsort((doc, query))
-        return query[order], doc[order]
+        return split_pairs(self.positives)
 
     @cached_property
     def _doc_keys(self) -> Int64s:
@@ -108,23 +144,17 @@ class Exclusions:
         return keys
 
     def _judged(self, query: Ints, doc: Ints) -> Flags:
-        positive_query, positive_doc = self._pairs
-        return np.isin(pair_keys(query, doc), pair_keys(positive_query, positive_doc))
+        return np.isin(pair_keys(query, doc), self.positives)
 
     def _same_label(self, query: Ints, doc: Ints) -> Flags:
-        query_labels, doc_labels = self._labels
+        query_labels, doc_labels = self.collection.labels
         return np.asarray((query_labels[query] >= 0) & (query_labels[query] == doc_labels[doc]))
-
-    @cached_property
-    def _labels(self) -> tuple[Ints, Ints]:
-        """The label of each query and of each document as a number, -1 without a label."""
-        known = pa.chunked_array([self.collection.documents["label"].combine_chunks()]).unique().drop_null()
-        query = positions(self.collection.queries["label"], known)
-        return query, positions(self.collection.documents["label"], known)
 
     def _duplicates(self, query: Ints, doc: Ints) -> Flags:
         same_text = self._like_positive(self.collection.texts, query, doc)
-        copy = (self.clusters[doc] >= 0) & self._like_positive(self.clusters, query, doc)
+        copy = (self.collection.clusters[doc] >= 0) & self._like_positive(
+            self.collection.clusters, query, doc
+        )
         if self.collection.passages is not self.collection.texts:
             copy |= self._like_positive(self.collection.passages, query, doc)
         return np.asarray(same_text | (copy & ~self.judged_negative(query, doc)))
@@ -134,28 +164,17 @@ class Exclusions:
         positive_query, positive_doc = self._pairs
         return np.isin(pair_keys(query, numbers[doc]), pair_keys(positive_query, numbers[positive_doc]))
 
-    @cached_property
-    def clusters(self) -> Ints:
-        """The number of each document's cluster of copies, -1 without copies."""
-        cluster = self.collection.documents["cluster"].combine_chunks().dictionary_encode()
-        return np.asarray(pc.fill_null(cluster.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32))
-
     def _is_query(self, query: Ints, doc: Ints) -> Flags:
         own = self._query_keys[query]
         same = (own == self._doc_keys[doc]) | (own == self._passage_keys[doc])
         if self.collection.queries_are_documents:
-            same |= self._query_as_document[query] == doc
+            same |= self.collection.query_as_document[query] == doc
         return np.asarray(same)
 
     @cached_property
     def _passage_keys(self) -> Int64s:
         keys: Int64s = self.collection.documents["passage_key"].to_numpy()
         return keys
-
-    @cached_property
-    def _query_as_document(self) -> Ints:
-        """The position of the document with the query's id, -1 if there is none."""
-        return positions(pa.chunked_array([self.collection.query_ids]), self.collection.doc_ids)
 
     def _empty(self, query: Ints, doc: Ints) -> Flags:
         return np.asarray(self._doc_keys[doc] == 0)

@@ -232,7 +232,7 @@ def _unjudged(
     """Returns the best retrieved pairs of each query without a judgment, as sorted `pair_keys`."""
     retrievers = _retrievers(store, collection, config, workers, progress)
     searches = [search(store, retriever, collection, config.depth, progress) for retriever in retrievers]
-    exclusions = Exclusions(
+    exclusions = Exclusions.of(
         collection, corpus.known_positives(store), corpus.known_negatives(store), overlaps=False, protected=()
     )
     chosen = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from miner.engine.work import ordered_map
 from miner.errors import UsageError, listed, near, shown
 from miner.mining import rules as ruling
 from miner.mining.config import MiningConfig, Rules
+from miner.mining.positives import Positives, hashes_of
 from miner.mining.selection import Kept, quotas, select
 from miner.schema import CANDIDATES_PER_QUERY, CODES, SUSPECTED, Reason
 from miner.store import evidence as stored
@@ -37,102 +37,6 @@ _SLICE = 262_144
 
 _IS_TOO_HIGH = np.isin([*range(len(Reason)), ruling.KEPT], ruling.TOO_HIGH)
 """By code: whether it is that of a rule against high scores. The last one is KEPT, which is -1."""
-
-
-@dataclass(frozen=True)
-class Positives:
-    """The positives of all queries, in order of query and document."""
-
-    table: pa.Table
-    """query_no, query_id, doc_id, score."""
-    numbered: int | None = None
-    """One more than the largest query number, if that is not of one of these positives."""
-    stand_in: npt.NDArray[np.bool_] | None = None
-    """Which rows have another score than their own, because an audit hides the only positive of their query.
-    Margins are measured from it, and it is not one of the positives' scores that percentiles are of."""
-
-    @cached_property
-    def owner(self) -> Ints:
-        """Each positive's query number."""
-        owner: Ints = as_numpy(self.table["query_no"]).astype(np.int64)
-        return owner
-
-    @cached_property
-    def score(self) -> Floats:
-        """Each positive's deciding score; NaN if it is not finite."""
-        return np.asarray(as_numpy(self.table["score"]), dtype=np.float64)
-
-    @cached_property
-    def scored(self) -> Positives:
-        """The positives with a finite score; only these affect decisions and are in triplets."""
-        finite = np.isfinite(self.score)
-        if finite.all():
-            return self
-        stand_in = None if self.stand_in is None else self.stand_in[finite]
-        return Positives(self.table.filter(pa.array(finite)), self.queries, stand_in)
-
-    @cached_property
-    def has_scored(self) -> npt.NDArray[np.bool_]:
-        """Whether each query, by number, has a positive with a finite score."""
-        return np.bincount(self.owner[np.isfinite(self.score)], minlength=self.queries) > 0
-
-    @cached_property
-    def sorted_scores(self) -> Floats:
-        """All finite deciding scores, ascending."""
-        own = np.isfinite(self.score)
-        if self.stand_in is not None:
-            own &= ~self.stand_in
-        return np.sort(self.score[own])
-
-    @cached_property
-    def mean(self) -> Floats:
-        """The mean finite score of each query's positives, by query number; 0 without any."""
-        finite = np.isfinite(self.score)
-        known = np.bincount(self.owner[finite], minlength=self.queries)
-        total = np.bincount(self.owner[finite], self.score[finite], self.queries)
-        return np.asarray(total / np.maximum(1, known), dtype=np.float64)
-
-    @cached_property
-    def hashes(self) -> Hashes:
-        """A hash of each query's id, by query number."""
-        hashes = np.zeros(self.queries, dtype=np.uint64)
-        numbers, first = np.unique(self.owner, return_index=True)
-        hashes[numbers] = _hashes(self.table["query_id"].take(pa.array(first)).to_pylist())
-        return hashes
-
-    @cached_property
-    def _ids(self) -> dict[str, pa.Array]:
-        return {name: joined(self.table[name]) for name in ("query_id", "doc_id")}
-
-    def ids(self, name: str, rows: Ints) -> pa.DictionaryArray:
-        """Returns some rows of `query_id` or `doc_id`."""
-        return pa.DictionaryArray.from_arrays(as_arrow(rows.astype(np.int32)), self._ids[name])
-
-    @property
-    def queries(self) -> int:
-        """One more than the largest query number."""
-        if self.numbered is not None:
-            return self.numbered
-        return int(self.owner[-1]) + 1 if len(self.owner) else 0
-
-    @cached_property
-    def _starts(self) -> Ints:
-        """The row of the first positive of each query, by number, and the number of rows."""
-        return np.searchsorted(self.owner, np.arange(self.queries + 1))
-
-    def of(self, query: Ints) -> tuple[Ints, Ints]:
-        """Returns the row of each query's first positive, and the number of its positives."""
-        starts = self._starts[query]
-        return starts, self._starts[query + 1] - starts
-
-    @cached_property
-    def best(self) -> Ints:
-        """The row of each query's best-scored positive; ties go to the smaller doc_id."""
-        order = np.lexsort((np.arange(len(self.owner)), -self.score, self.owner))
-        numbers, first = np.unique(self.owner[order], return_index=True)
-        rows = np.full(self.queries, -1, dtype=np.int64)
-        rows[numbers] = order[first]
-        return rows
 
 
 @dataclass(frozen=True)
@@ -171,7 +75,7 @@ class Documents:
     @cached_property
     def hashes(self) -> Hashes:
         """A hash of each id."""
-        return _hashes(self.ids.to_pylist())
+        return hashes_of(self.ids.to_pylist())
 
 
 @dataclass(frozen=True)
@@ -271,12 +175,9 @@ class Agreement:
                 "use a smaller number, or mine with more scorers",
             )
         known, references = [], []
-        own = np.ones(len(positives.owner), dtype=np.bool_)
-        if positives.stand_in is not None:
-            own = ~positives.stand_in
         for scorer in scorers:
             score = np.asarray(as_numpy(positives.table[stored.score_of(scorer)]), dtype=np.float64)
-            known.append(np.sort(score[own & np.isfinite(score)]))
+            known.append(positives.sorted_by(stored.score_of(scorer)))
             kind = rules.reference_positive
             references.append(
                 score
@@ -300,8 +201,14 @@ class Decider:
     """Decides over candidates, in order of query, given the known positives."""
 
     def __init__(
-        self, positives: Positives, documents: Documents, config: MiningConfig, scorers: Sequence[Scorer]
+        self,
+        positives: Positives,
+        documents: Documents,
+        config: MiningConfig,
+        scorers: Sequence[Scorer],
+        served: Ints | None = None,
     ) -> None:
+        """`served` are the negatives that each document already is, for a document cap (default: none)."""
         self._positives, self._documents, self._config = positives.scored, documents, config
         self._quotas = quotas(config.selection, scorers)
         self._agreement = None
@@ -313,7 +220,7 @@ class Decider:
         owned = self._positives.owner, self._positives.score, positives.queries
         self._reference = ruling.reference_scores(*owned, kind)
         self._median = ruling.reference_scores(*owned, "median")
-        self._served = np.zeros(len(documents.ids), dtype=np.int64)
+        self._served = np.zeros(len(documents.ids), dtype=np.int64) if served is None else served
 
     def decide(self, candidates: pa.Table) -> Iterator[Decision]:
         """Yields the decisions over more candidates (`stored.scored_candidates`), slice by slice."""
@@ -493,8 +400,3 @@ def _merge(codes: ruling.Codes, rows: Ints, ruled: ruling.Codes, suspected: npt.
     codes[rows[~dropped]] = ruling.KEPT
     high = rows[suspected]
     codes[high[codes[high] != ruling.KEPT]] += SUSPECTED
-
-
-def _hashes(ids: list[str]) -> Hashes:
-    digests = b"".join(hashlib.blake2b(i.encode(), digest_size=8).digest() for i in ids)
-    return np.frombuffer(digests, dtype=np.uint64)

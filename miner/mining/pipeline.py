@@ -73,7 +73,7 @@ def mine(
     decider = deciding_scorer(scorers, config).number
     quotas(config.selection, scorers)
     judged = corpus.known_positives(store), corpus.known_negatives(store)
-    exclusions = Exclusions(collection, *judged, config.overlaps, config.protected)
+    exclusions = Exclusions.of(collection, *judged, config.overlaps, config.protected)
     expected = [search_stage(r, collection, config.depth).key for r in models.retrievers]
     evidence = evidence_stage(collection, expected, exclusions)
     previous = runs.runs(store)

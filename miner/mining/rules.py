@@ -164,7 +164,7 @@ def _bounds(rules: Rules, positives: Floats, shares: Floats | None = None) -> di
     if (relative := rules.relative_margin) is not None:
         bounds[Reason.RELATIVE_MARGIN] = lambda reference: reference - np.abs(reference) * relative
     if rules.percentile is not None and len(positives):
-        threshold = float(np.percentile(positives, rules.percentile))
+        threshold = percentile_of(positives, rules.percentile)
         bounds[Reason.PERCENTILE] = lambda reference: np.full_like(reference, threshold)
     if (share := rules.relative_percentile) is not None:
         bounds[Reason.RELATIVE_PERCENTILE] = lambda reference: _below_share(
@@ -175,11 +175,25 @@ def _bounds(rules: Rules, positives: Floats, shares: Floats | None = None) -> di
 
 def _below_share(positives: Floats, share: Floats) -> Floats:
     """The highest score s with F(s) at most each share, F the distribution of `positives` (sorted)."""
-    shares = np.arange(len(positives) + 1) / max(1, len(positives))
-    allowed = np.searchsorted(shares, share, side="right") - 1
+    number = len(positives)
+    # The most positives whose share is at most each: a division decides, as in `distribution`.
+    allowed = np.clip((share * number).astype(np.int64), 0, number)
+    allowed -= allowed / max(1, number) > share
+    allowed += (allowed < number) & ((allowed + 1) / max(1, number) <= share)
+    highest = np.where(allowed < 0, -np.inf, np.inf)
     # F rises at each positive's score: s must be below the first one that exceeds the share.
-    edges = np.concatenate([[-np.inf], np.nextafter(positives, -np.inf), [np.inf]])
-    return np.asarray(edges[allowed + 1])
+    inside = (allowed >= 0) & (allowed < number)
+    highest[inside] = np.nextafter(positives[allowed[inside]], -np.inf)
+    return highest
+
+
+def percentile_of(scores: Floats, percent: float) -> float:
+    """Returns a percentile of sorted scores as `numpy.percentile` does, without looking at all of them."""
+    index = (len(scores) - 1) * (percent / 100)
+    before = int(index)
+    low, high = float(scores[before]), float(scores[min(before + 1, len(scores) - 1)])
+    part = index - before
+    return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
 
 
 def highest(rules: Rules, reference: Floats, positives: Floats, shares: Floats | None = None) -> Floats:

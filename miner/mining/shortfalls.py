@@ -10,12 +10,12 @@ from math import ceil, floor, log10
 import numpy as np
 import numpy.typing as npt
 
-from miner.arrays import as_numpy, number_within
+from miner.arrays import as_numpy, number_within, slices
 from miner.errors import counted
 from miner.mining import rules as ruling
 from miner.mining.config import RULES, MiningConfig, Rules
-from miner.mining.decide import Positives
 from miner.mining.pipeline import config_of
+from miner.mining.positives import Positives
 from miner.mining.unscored import no_scored_positive, other_deciders
 from miner.reporting.tables import percent
 from miner.schema import CANDIDATES_PER_QUERY, CODES, FREE, KEPT, SUSPECTED, Reason
@@ -46,6 +46,8 @@ _BY_RULE = (
 )
 _SAMPLE = 500
 """At most this many queries are used to find a looser value."""
+_BLOCK = 1 << 20
+"""Candidates whose codes are counted at a time."""
 _ENOUGH = 0.9
 """The advised value suits this share of the queries that some value suits."""
 _MOST = {"percentile": 50.0, "relative_percentile": 1.0}
@@ -112,21 +114,32 @@ class _Short:
         self._store, self._run, self._config = store, run, config
         self._numbers, self._candidates = found.query, found.sizes
         self._positives = Positives(stored.scored_positives(store, run))
-        self.causes = self._causes(found.codes.astype(np.int64))
+        self.causes = self._causes(found.codes)
         """One per query."""
 
-    def _causes(self, codes: Ints) -> list[str]:
-        owner = np.repeat(np.arange(len(self._candidates)), self._candidates)
-        # Codes are small numbers: a table of them spares np.unique's sort of all candidates.
-        lowest = int(codes.min(initial=0))
-        known = (np.flatnonzero(np.bincount(codes - lowest)) + lowest).tolist()
+    def _causes(self, codes: npt.NDArray[np.int16]) -> list[str]:
+        edges = np.concatenate([[0], np.cumsum(self._candidates)])
+        blocks = [(rows, slice(*edges[[rows.start, rows.stop]])) for rows in slices(self._candidates, _BLOCK)]
+        found: set[int] = set()
+        for _, inside in blocks:
+            # Codes are small numbers: a table of them spares np.unique's sort of all candidates.
+            some, lowest = codes[inside].astype(np.int64), int(codes[inside].min(initial=0))
+            found.update((np.flatnonzero(np.bincount(some - lowest)) + lowest).tolist())
+        known, lowest = sorted(found), min(found, default=0)
         names = list(dict.fromkeys(map(_cause, known)))
-        column = np.zeros(int(codes.max(initial=0)) - lowest + 1, dtype=np.int64)
+        column = np.zeros(max(found, default=0) - lowest + 1, dtype=np.int64)
         for code in known:
             column[code - lowest] = names.index(_cause(code))
         shape = len(self._candidates), max(1, len(names))
-        cells = owner * shape[1] + column[codes - lowest]
-        counts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
+        counts, unscored = np.zeros(shape, dtype=np.int64), np.zeros(shape[0], dtype=np.bool_)
+        depth = self._config.rerank_depth or CANDIDATES_PER_QUERY
+        for rows, inside in blocks:
+            some, sizes = codes[inside].astype(np.int64), self._candidates[rows]
+            owner = np.repeat(np.arange(len(sizes)), sizes)
+            cells = np.bincount(owner * shape[1] + column[some - lowest], minlength=len(sizes) * shape[1])
+            counts[rows] = cells.reshape(len(sizes), shape[1])
+            deep = (some == CODES[Reason.NOT_RERANKED]) & (number_within(owner) <= depth)
+            unscored[rows] = np.bincount(owner[deep], minlength=len(sizes)) > 0
         if "selected" in names:
             counts[:, names.index("selected")] = 0
         excluded = counts[:, names.index(EXCLUDED)].copy() if EXCLUDED in names else 0
@@ -139,10 +152,7 @@ class _Short:
             counts[:, names.index(EXCLUDED)] = np.where(missing, len(codes), 0)
         if self._in_rounds and Reason.NOT_RERANKED in names:
             # What was not scored may be the negatives that are missing, however many others were dropped.
-            depth = self._config.rerank_depth or CANDIDATES_PER_QUERY
-            unscored = (codes == CODES[Reason.NOT_RERANKED]) & (number_within(owner) <= depth)
-            column_of = names.index(Reason.NOT_RERANKED)
-            counts[np.bincount(owner[unscored], minlength=shape[0]) > 0, column_of] = len(codes)
+            counts[unscored, names.index(Reason.NOT_RERANKED)] = len(codes)
         most = counts.argmax(axis=1).tolist()
         scored = self._positives.has_scored[self._numbers]
         return [

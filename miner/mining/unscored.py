@@ -8,7 +8,7 @@ from shlex import quote
 import numpy as np
 
 from miner.errors import counted
-from miner.mining.decide import Positives
+from miner.mining.positives import Positives
 from miner.store import evidence as stored
 from miner.store.database import Database
 from miner.store.models import shown_scorer

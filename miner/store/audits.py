@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from miner.schema import Reason
+from miner.arrays import as_numpy, flat, in_order, owners
+from miner.schema import KEPT, Reason
 from miner.store.corpus import by_text
 from miner.store.database import Database
-from miner.store.evidence import COPIES
+from miner.store.evidence import COPIES, candidate_scores, positive_scores
 from miner.store.runs import StoredRun
 from miner.store.scorers import Scorer
 from miner.store.tables import GOLD, RELABELLED
@@ -46,32 +48,18 @@ _KNOWN = f"""SELECT query_id, doc_id FROM ({by_text(_BY_PEOPLE)}) WHERE relevanc
 the evidence was gathered on it."""
 
 
-def texts_to_hide(store: Database, run: StoredRun) -> tuple[pa.Table, pa.Table]:
-    """Returns the documents and queries that decide which exclusions are due to a positive.
+def queries_to_hide(store: Database, run: StoredRun) -> pa.Table:
+    """Returns the queries of a run with positives, ordered by query_id.
 
-    The documents are known positives of the run's queries, candidates excluded because of one, and candidates
-    with copies; ordered by doc_id, with the columns of `corpus.documents`. The queries have the columns of
-    `corpus.queries` and query_no, which has the same order. Labels are null, since a positive that a label
-    makes relevant cannot be hidden.
+    They have the columns of `corpus.queries` and query_no, which has the same order. Labels are null, since a
+    positive that a label makes relevant cannot be hidden.
     """
-    documents = store.table(
-        f"""WITH involved AS (
-            SELECT doc_id FROM ({_KNOWN})
-            UNION SELECT doc_id FROM candidates
-            WHERE evidence = $evidence AND (exclusion IN {FOLLOWS_POSITIVES} OR exclusion IS NULL
-                AND doc_id IN (SELECT id FROM duplicates WHERE role = 'documents')))
-        SELECT doc_id, text, text_key, passage_key, passage_start, NULL::VARCHAR AS label, cluster
-        FROM document_texts LEFT JOIN duplicates ON role = 'documents' AND id = doc_id
-        WHERE doc_id IN (FROM involved) ORDER BY doc_id""",
-        {"evidence": run.evidence},
-    )
-    queries = store.table(
+    return store.table(
         """SELECT query_id, text, text_key, NULL::VARCHAR AS label, query_no FROM queries
         JOIN (SELECT DISTINCT query_no, query_id FROM positives WHERE evidence = $evidence) USING (query_id)
         ORDER BY query_id""",
         {"evidence": run.evidence},
     )
-    return documents, queries
 
 
 def known_positives_of_run(store: Database, run: StoredRun) -> pa.Table:
@@ -141,6 +129,36 @@ def weak_positives(store: Database, run: StoredRun) -> pa.Table:
     query = "SELECT * FROM weak_positives WHERE run = ? ORDER BY query_id, doc_id"
     # With that optimizer, DuckDB 2.0 ends this with an internal error over 100 million candidates.
     return store.table(query, [run.name], without="build_side_probe_side")
+
+
+def weak_positive_count(store: Database, run: StoredRun, numbers: range) -> int:
+    """Returns the number of `weak_positives` of the queries with these numbers."""
+    decided, owned = (
+        in_order(store.table(f"SELECT {columns} = ? AND query_no >= ? AND query_no < ?", values), "query_no")
+        for columns, values in (
+            ("query_no, codes FROM decisions WHERE run_id", [run.run_id, numbers.start, numbers.stop]),
+            ("query_no FROM positives WHERE evidence", [run.evidence, numbers.start, numbers.stop]),
+        )
+    )
+    if not decided.num_rows:  # nothing is decided yet
+        return 0
+    query, owner = owners(decided, "codes") - numbers.start, as_numpy(owned["query_no"]) - numbers.start
+    negative = as_numpy(flat(decided["codes"])) < KEPT
+    compared, weak = np.zeros(len(owner), dtype=np.bool_), np.ones(len(owner), dtype=np.bool_)
+    for scorer in run.scorers:
+        score, own = (
+            candidate_scores(store, run, scorer, numbers),
+            positive_scores(store, run, scorer, numbers),
+        )
+        if not len(score):  # a reranker that scored nothing here
+            continue
+        lowest = np.full(len(numbers), np.inf)
+        rows = np.flatnonzero(negative & np.isfinite(score))
+        np.minimum.at(lowest, query[rows], score[rows])
+        both = np.isfinite(own) & np.isfinite(lowest[owner])
+        compared |= both
+        weak &= ~both | (own < lowest[owner])
+    return int((compared & weak).sum())
 
 
 def record_calibration(

@@ -274,15 +274,19 @@ def scored_positives(
     return table
 
 
-def positive_scores(store: Database, run: StoredRun, scorer: Scorer) -> Floats:
-    """Returns a scorer's score of every positive, by query_no and doc_id; NaN without a finite one."""
-    return _listed(store.table(*_listed_query(run, scorer, "positives")), "positives")
+def positive_scores(store: Database, run: StoredRun, scorer: Scorer, numbers: range = _ALL) -> Floats:
+    """Returns a scorer's score of every positive, by query_no and doc_id; NaN without a finite one.
+
+    With `numbers` only those of the queries with these numbers; so in the functions below.
+    """
+    return _listed(store.table(*_listed_query(run, scorer, "positives", numbers)), "positives")
 
 
-def _listed_query(run: StoredRun, scorer: Scorer, name: str) -> tuple[str, list[Any]]:
+def _listed_query(run: StoredRun, scorer: Scorer, name: str, numbers: range = _ALL) -> tuple[str, list[Any]]:
     """Returns the query for a list column of `scored`, and its values."""
-    query = f"SELECT query_no, {name} FROM scored WHERE evidence = ? AND scorer = ?"
-    return query, [run.scored_by(scorer), scorer.number]
+    where = "evidence = ? AND scorer = ? AND query_no >= ? AND query_no < ?"
+    values = [run.scored_by(scorer), scorer.number, numbers.start, numbers.stop]
+    return f"SELECT query_no, {name} FROM scored WHERE {where}", values
 
 
 def _listed(table: pa.Table, name: str) -> Floats:
@@ -291,14 +295,14 @@ def _listed(table: pa.Table, name: str) -> Floats:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def candidate_ranks(store: Database, run: StoredRun, scorer: Scorer) -> Floats:
+def candidate_ranks(store: Database, run: StoredRun, scorer: Scorer, numbers: range = _ALL) -> Floats:
     """Returns a scorer's rank of every candidate of a run's evidence, in order; NaN if it has none."""
-    return _listed(store.table(*_listed_query(run, scorer, "ranks")), "ranks")
+    return _listed(store.table(*_listed_query(run, scorer, "ranks", numbers)), "ranks")
 
 
-def candidate_scores(store: Database, run: StoredRun, scorer: Scorer) -> Floats:
+def candidate_scores(store: Database, run: StoredRun, scorer: Scorer, numbers: range = _ALL) -> Floats:
     """Returns a scorer's score of every candidate of a run's evidence, in order; NaN without a finite one."""
-    return _listed(store.table(*_listed_query(run, scorer, "scores")), "scores")
+    return _listed(store.table(*_listed_query(run, scorer, "scores", numbers)), "scores")
 
 
 def best_ranked(store: Database, run: StoredRun, retriever: Scorer, depth: int) -> pa.Table:

@@ -71,9 +71,10 @@ class Codes:
     @cached_property
     def negatives(self) -> Ints:
         """The number of negatives of each query."""
-        before = np.concatenate([[0], np.cumsum(self.codes < KEPT)])
+        before = np.zeros(len(self.codes) + 1, dtype=np.int32)
+        np.cumsum(self.codes < KEPT, out=before[1:])
         ends = np.cumsum(self.sizes)
-        return np.asarray(before[ends] - before[ends - self.sizes])
+        return np.asarray(before[ends] - before[ends - self.sizes], dtype=np.int64)
 
     def short(self, wanted: int) -> Codes:
         """Returns those of the queries with fewer negatives than `wanted`."""

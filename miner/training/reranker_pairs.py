@@ -135,7 +135,7 @@ def labelled_pairs(
         progress.note(f"{withheld.sum():,} of {len(query):,} positives are withheld for an audit")
         known = _outside(known, pair_keys(query[withheld], doc[withheld]), collection)
         query, doc = query[~withheld], doc[~withheld]
-    exclusions = Exclusions(collection, known, judgments.negatives, overlaps=False, protected=())
+    exclusions = Exclusions.of(collection, known, judgments.negatives, overlaps=False, protected=())
     per_query = np.bincount(query, minlength=collection.queries.num_rows)
     window = _allowed(exclusions, _window(collection, config, progress))
     mined = _draw(*window, per_query * config.mined, rng)

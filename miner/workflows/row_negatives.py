@@ -44,7 +44,7 @@ def random_negatives(
     gets fewer if most documents are excluded. A query may come several times, each time with its own draw.
     """
     collection = Collection.load(store, run.split)
-    exclusions = Exclusions(
+    exclusions = Exclusions.of(
         collection,
         corpus.known_positives(store),
         corpus.known_negatives(store),
