@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from miner.evaluation.result import Encode, Vectors
+from miner.evaluation.result import Encode
+from miner.models.encoder import Vectors
 from miner.store.database import Database
 from tests.stores import make_store
 

@@ -19,6 +19,7 @@ from miner.curation.near import WordSets, near_pairs
 from miner.errors import UsageError
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
+from miner.retrieval.nearest import pairs_above
 from miner.store import runs
 from miner.store.database import Database
 from miner.store.triplets import triplets as triplets_of
@@ -274,3 +275,22 @@ def test_the_command_reports_clusters_and_refuses_wrong_values(tmp_path: Path) -
     )
     with pytest.raises(UsageError, match="threshold must be a number above 0"):
         DedupConfig(threshold=0)
+
+
+def test_pairs_above_are_the_same_in_blocks_of_any_size() -> None:
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((1500, 48)).astype(np.float32)
+    vectors[900:1200] = vectors[:300] * 3 + 0.3 * rng.standard_normal((300, 48)).astype(np.float32)
+    vectors[1200:1210], vectors[7], vectors[8] = vectors[:10], np.nan, 0
+    exact = vectors.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    plain = [(int(a), int(b)) for a, b in zip(*np.nonzero(exact @ exact.T >= 0.98), strict=True) if a < b]
+    whole = pairs_above(vectors, 0.98)
+    assert len(plain) > 300
+    assert list(zip(whole[0].tolist(), whole[1].tolist(), strict=True)) == plain
+    for memory in (1, 1 << 20):
+        found = pairs_above(vectors, 0.98, memory=memory)
+        assert all(np.array_equal(a, b) for a, b in zip(found, whole, strict=True))
+    same = pairs_above(vectors, 1.0)
+    assert same[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 9]  # 7 and 8 have no direction

@@ -43,7 +43,7 @@ def test_by_hand(tmp_path: Path) -> None:
         task = reranking_task(store, "test")
     ids = task.retrieval.judgments
     pairs = [
-        (ids.query_ids[q], ids.doc_ids[d])
+        (ids.query_ids[q], ids.doc_ids[d].as_py())
         for q, d in zip(task.candidates.query, task.candidates.doc, strict=True)
     ]
     assert sorted(pairs) == [("p", "d3"), ("q", "d0"), ("q", "d1"), ("q", "d2")]

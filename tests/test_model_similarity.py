@@ -15,12 +15,12 @@ from miner.collection.collection import Collection
 from miner.errors import ModelError, UsageError
 from miner.evaluation.evaluate import EvaluationConfig, evaluate
 from miner.evaluation.labels import label_task
-from miner.evaluation.result import Encode, Vectors
+from miner.evaluation.result import Encode
 from miner.evaluation.similarity import similarity_task
 from miner.export import ExportConfig, export_run
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import mine
-from miner.models.encoder import Encoder
+from miner.models.encoder import Encoder, Vectors
 from miner.models.kinds import own_similarity
 from miner.models.names import resolve
 from miner.models.similarity import SIMILARITIES, matrix, pairwise

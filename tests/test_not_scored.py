@@ -23,10 +23,11 @@ from miner.errors import ModelError, UsageError
 from miner.evaluation.compare import compare
 from miner.evaluation.evaluate import EvaluationConfig, evaluate, measure
 from miner.evaluation.labels import label_task
-from miner.evaluation.result import Encode, Vectors
+from miner.evaluation.result import Encode
 from miner.evaluation.similarity import similarity_task
 from miner.mining.config import MiningConfig, Rules, Selection
 from miner.mining.pipeline import decide_again, mine
+from miner.models.encoder import Vectors
 from miner.models.reranker import Reranker
 from miner.retrieval import nearest
 from miner.retrieval.bm25 import Bm25

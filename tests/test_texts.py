@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from miner.collection.collection import Collection
 from miner.collection.overlap import Words, signatures
-from miner.collection.texts import spooled
+from miner.collection.texts import Strings, spooled
 from miner.sources import ingest
 from miner.store.database import Database
 from miner.text import PASSAGE, normalise, words
@@ -77,6 +77,18 @@ def test_some_documents_of_a_collection(path: Path) -> None:
     assert some.doc_ids.to_pylist() == ["d05", "d01", "d09"]
     assert some.texts_of(np.arange(3)).to_pylist() == [expected[i] for i in (5, 1, 9)]
     assert [block.to_pylist() for block in again.text_blocks(1)] == [[expected[9]], [expected[5]]]
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_strings_are_the_texts_whatever_the_block(path: Path, block: int) -> None:
+    _, expected = loaded(path)
+    order = np.array([5, 1, 99, 1, *range(40)])
+    parts = [pa.record_batch({"text": expected[:60]}), pa.record_batch({"text": expected[60:]})]
+    found = Strings(spooled(parts, path.parent).chosen(order), block)
+    wanted = [expected[i] for i in order]
+    assert list(found) == wanted
+    assert (found[0], found[-1], found[2:9:3], len(found)) == (wanted[0], wanted[-1], wanted[2:9:3], 44)
+    assert found.of(np.array([3, 3, 0])) == [wanted[3], wanted[3], wanted[0]]
 
 
 def test_texts_after_several_ingests_and_changes(path: Path, tmp_path: Path) -> None:

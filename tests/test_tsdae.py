@@ -203,22 +203,49 @@ def test_batches_hold_every_text_once_and_like_lengths() -> None:
     assert list(batches) != first
 
 
+def read(store: Database, roles: tuple[str, ...], without: str | None) -> dict[str, list[str]]:
+    return {
+        role: [
+            text for batch in unlabelled_texts(store, role, roles, without) for text in batch[0].to_pylist()
+        ]
+        for role in roles
+    }
+
+
 def test_each_text_is_read_once_and_test_queries_never(store: Database) -> None:
-    table = unlabelled_texts(store, ("documents", "queries"), "test")
-    texts = table["text"].to_pylist()
+    found = read(store, ("documents", "queries"), "test")
+    texts = found["documents"] + found["queries"]
     assert len(texts) == len(set(texts)) == 73
-    assert table["role"].to_pylist().count("documents") == 72
+    assert len(found["documents"]) == 72
     assert texts[-1] == "where does the otter live", "the others read like a document or a test query"
-    everything = unlabelled_texts(store, ("queries",), None)["text"].to_pylist()
-    assert everything == [
+    assert read(store, ("queries",), None)["queries"] == [
         "where does the otter live",
         "The Otter lives near the river in winter",
         "which animal is kept apart",
     ]
     store.execute("UPDATE judgments SET split = 'dev' WHERE query_id = 'q2'")
-    left = unlabelled_texts(store, ("documents", "queries"), "dev")["text"].to_pylist()
-    assert "the otter lives near the river in winter" not in left, "no document reads like its query"
-    assert len(left) == 73
+    left = read(store, ("documents", "queries"), "dev")
+    left_texts = left["documents"] + left["queries"]
+    assert "the otter lives near the river in winter" not in left_texts, "no document reads like its query"
+    assert len(left_texts) == 73
+
+
+@pytest.mark.parametrize("without", ["test", "dev", None])
+@pytest.mark.parametrize("roles", [("documents",), ("queries",), ("documents", "queries")])
+def test_texts_are_those_of_one_query_over_both_tables(
+    store: Database, roles: tuple[str, ...], without: str | None
+) -> None:
+    plain = store.rows(
+        """WITH texts AS (
+            SELECT 'documents' AS role, doc_id AS id, text_key, text FROM document_texts
+            UNION ALL SELECT 'queries', query_id, text_key, text FROM queries)
+        SELECT role, text FROM texts WHERE text_key <> 0 AND list_contains($roles, role) AND text_key NOT IN (
+            SELECT text_key FROM queries JOIN judgments USING (query_id) WHERE split = $without)
+        QUALIFY row_number() OVER (PARTITION BY text_key ORDER BY role, id) = 1 ORDER BY role, id""",
+        {"roles": list(roles), "without": without},
+    )
+    found = read(store, roles, without)
+    assert [(role, text) for role in roles for text in found[role]] == plain
 
 
 def test_it_learns_and_leaves_a_usable_folder(

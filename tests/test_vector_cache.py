@@ -121,8 +121,22 @@ def test_truncated_texts_are_counted_where_nothing_can_be_kept(tmp_path: Path) -
         for _ in range(2):
             found = vectors_of(cache, Lengths(), ["long two", "long one", "c", "long two"], "")  # type: ignore[arg-type]
     assert cache.truncated == 2
-    assert np.array_equal(found, np.stack([vector_of(t) for t in ("long two", "long one", "c", "long two")]))
+    assert np.array_equal(
+        found[:], np.stack([vector_of(t) for t in ("long two", "long one", "c", "long two")])
+    )
     assert notes.said == [f"vectors are not cached: cannot write to {cache.folder}: Permission denied"]
+
+
+def test_texts_in_blocks_get_the_rows_of_the_whole(tmp_path: Path) -> None:
+    texts = ["a", "long one", "b", "a", "c " * 9, "b"]
+    whole = embed(VectorCache(tmp_path / "whole", MODEL), Lengths(), texts, "")
+    for name, most in (("_BLOCK", 2), ("_CHARACTERS", 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, name, most)
+            encoder = Lengths()
+            rows = embed(VectorCache(tmp_path / name, MODEL), encoder, tuple(texts), "")
+        assert rows.tolist() == whole.tolist()
+        assert encoder.requested == ["a", "long one", "b", "c " * 9]
 
 
 # What a killed writer leaves

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from miner.arrays import Int64s, Positions, pair_keys, positions
 from miner.collection.overlap import Words
-from miner.collection.texts import StoredTexts, Texts
+from miner.collection.texts import StoredTexts, Strings, Texts
 from miner.memory import MemoryLimit
 from miner.store import corpus
 from miner.store.database import Database
@@ -37,7 +37,7 @@ class Collection:
     split: str
     queries_are_documents: bool = False
     """Whether a query and the document with its id are the same text."""
-    source: StoredTexts | None = None
+    source: StoredTexts | Texts | None = None
     """The documents' texts, which are not in memory; None if the column text has them."""
     memory: MemoryLimit = field(default_factory=MemoryLimit.of)
     """The memory that work with the collection should not exceed."""
@@ -65,11 +65,10 @@ class Collection:
         return cls(documents, queries, hashes, split, same, source, memory=store.memory)
 
     def of_documents(self, positions: Positions) -> Collection:
-        """Returns the same queries with the documents at these positions, in that order, texts in memory."""
-        documents, texts = self.documents.take(pa.array(positions)), self.texts_of(positions)
-        if self.source is not None:
-            documents = documents.append_column("text", texts)
-        return replace(self, documents=documents, source=None)
+        """Returns the same queries with the documents at these positions, in that order."""
+        documents = self.documents.take(pa.array(positions))
+        source = None if self.source is None else self._texts.chosen(positions)
+        return replace(self, documents=documents, source=source)
 
     def text_blocks(self, rows: int) -> Iterator[pa.Array]:
         """Returns the texts of all documents in order of position, at most `rows` at a time.
@@ -81,6 +80,11 @@ class Collection:
     def texts_of(self, positions: Positions) -> pa.Array:
         """Returns the texts of the documents at these positions, in their order."""
         return self._texts.of(positions)
+
+    @cached_property
+    def strings(self) -> Strings:
+        """The texts of all documents by position, of which few are in memory at a time."""
+        return Strings(self._texts, self.block)
 
     def text_lengths(self, positions: Positions) -> npt.NDArray[np.int64]:
         """Returns the number of characters of the texts of the documents at these positions."""
@@ -98,7 +102,9 @@ class Collection:
 
     @property
     def _texts(self) -> Texts:
-        return self._own if self.source is None else self.source.mapped
+        if isinstance(self.source, StoredTexts):
+            return self.source.mapped
+        return self._own if self.source is None else self.source
 
     @cached_property
     def _own(self) -> Texts:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
-from typing import IO
+from typing import IO, overload
 
 import numpy as np
 import pyarrow as pa
@@ -26,26 +26,43 @@ _COPIES = 8
 class Texts:
     """Texts by position, which `blocks` gives in order and `of` for some positions."""
 
-    def __init__(self, texts: pa.Array, files: Iterable[mmap.mmap] = ()) -> None:
-        self._texts, self._files = texts, tuple(files)
+    def __init__(
+        self, texts: pa.Array, files: Iterable[mmap.mmap] = (), order: Positions | None = None
+    ) -> None:
+        self._texts, self._files, self._order = texts, tuple(files), order
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return len(self._texts if self._order is None else self._order)
+
+    @property
+    def array(self) -> pa.Array:
+        """The texts that are mapped, as one array, which reads them when they are needed."""
+        return self._texts
+
+    def chosen(self, positions: Positions) -> Texts:
+        """Returns the texts at these positions, in their order, as texts by position; nothing is read."""
+        order = positions if self._order is None else self._order[positions]
+        return Texts(self._texts, self._files, order)
 
     def blocks(self, rows: int) -> Iterator[pa.Array]:
         """Yields all texts in order of position, at most `rows` at a time."""
         for start in range(0, len(self), rows):
-            yield self._texts.slice(start, rows)
+            cut = slice(start, start + rows)
+            if self._order is None:
+                yield self._texts.slice(start, rows)
+            else:
+                yield self._texts.take(pa.array(self._order[cut]))
             self._release()
 
     def block(self, memory: MemoryLimit) -> int:
         """Returns how many texts may be in memory at a time, as they are on average; at most 16,384."""
-        size = self._texts.nbytes // max(1, len(self))
+        size = self._texts.nbytes // max(1, len(self._texts))
         return min(_MOST, memory.rows(_COPIES * size))
 
     def of(self, positions: Positions) -> pa.Array:
         """Returns the texts at these positions, in their order."""
-        found = self._texts.take(pa.array(positions))
+        order = positions if self._order is None else self._order[positions]
+        found = self._texts.take(pa.array(order))
         self._release()
         return found
 
@@ -54,6 +71,35 @@ class Texts:
         for file in self._files:
             if hasattr(file, "madvise"):
                 file.madvise(mmap.MADV_DONTNEED)
+
+
+class Strings(Sequence[str]):
+    """Texts by position as Python strings: those that are requested, or a block at a time when iterated."""
+
+    def __init__(self, texts: Texts, block: int) -> None:
+        self._texts, self._block = texts, block
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        """Returns one text, or a list of texts."""
+        if isinstance(at, slice):
+            return self.of(np.arange(len(self))[at])
+        return self.of(np.array([range(len(self))[at]]))[0]
+
+    def __iter__(self) -> Iterator[str]:
+        for block in self._texts.blocks(self._block):
+            yield from block.to_pylist()
+
+    def of(self, positions: Positions) -> list[str]:
+        """Returns the texts at these positions, in their order."""
+        found: list[str] = self._texts.of(positions).to_pylist()
+        return found
 
 
 class StoredTexts:

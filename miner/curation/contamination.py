@@ -156,7 +156,9 @@ def find_contamination(
                 "name another store with the evaluation data",
             )
     else:
-        known, texts = stored.all_keys(train), spooled(stored.all_texts(train), train.path.parent)
+        known = stored.all_keys(train)
+        whole = np.cumsum(known["start"].to_numpy() == 0) - 1
+        texts = spooled(stored.all_texts(train), train.path.parent).chosen(whole)
     return compare_texts(wanted, known, config, progress, texts)
 
 

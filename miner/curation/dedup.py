@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.collection.texts import Texts, spooled
+from miner.collection.texts import Strings, Texts, spooled
 from miner.curation.near import WordSets, near_pairs
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError
@@ -111,21 +111,14 @@ def _links(
     _, above, same = np.unique(passages, return_index=True, return_inverse=True)
     others = np.flatnonzero(above[same] != np.arange(len(leaders)))
     titled = leaders[above[same][others]], leaders[others], np.ones(len(others))
-    block = texts.block(store.memory)
-    words = WordSets(_each(texts, leaders, block), config.punctuation)
+    read = Strings(texts.chosen(leaders), texts.block(store.memory))
+    words = WordSets(read, config.punctuation, store.path.parent)
     near = near_pairs(words, config.threshold, progress)
     links = [_joined(exact, titled), (leaders[near.left], leaders[near.right], near.similarity)]
     if config.encoder is not None:
-        read = list(_each(texts, leaders, block))
         left, right, cosine = vector_pairs(store, read, role, config.encoder, config.cosine, progress)
         links.append((leaders[left], leaders[right], cosine))
     return links
-
-
-def _each(texts: Texts, rows: Ints, block: int) -> Iterator[str]:
-    """Yields some texts, of which a block is in memory at a time."""
-    for start in range(0, len(rows), block):
-        yield from texts.of(rows[start : start + block]).to_pylist()
 
 
 def vector_pairs(
@@ -138,14 +131,13 @@ def vector_pairs(
     """
     from miner.models.cached_encoder import CachedEncoder
     from miner.models.loading import open_encoder
-    from miner.models.similarity import without_gaps
     from miner.retrieval.nearest import pairs_above
 
     encoder = CachedEncoder(store.vectors, open_encoder(model, progress=progress), progress=progress)
-    vectors = encoder(list(texts), "query" if role == "queries" else "document")
+    vectors = encoder(texts, "query" if role == "queries" else "document")
     encoder.note_truncated()
     # The threshold is a cosine, whatever the model's own similarity.
-    return pairs_above(without_gaps(vectors, normalise=True), cosine, progress)
+    return pairs_above(vectors, cosine, progress, store.memory.block)
 
 
 def _joined(*links: Links) -> Links:

@@ -15,6 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
+from pathlib import Path
+from tempfile import gettempdir
+from typing import IO, Any
 from zlib import crc32
 
 import numpy as np
@@ -22,6 +25,8 @@ import numpy.typing as npt
 
 from miner.arrays import joined_ranges, pair_keys, slices
 from miner.engine.progress import SILENT, Advance, Progress
+from miner.models.row_cache import release
+from miner.store.aside import nameless_file
 from miner.text import is_marked, marks, normalise
 from miner.text import words as split_words
 
@@ -33,6 +38,8 @@ _LOWER = 0.1
 """The index searches this much below the threshold, so that it hardly misses pairs at the threshold."""
 _WEIGHTS = (0.1, 0.9)
 """Weights of false positives and of false negatives when the index chooses its bands."""
+_TEXTS = 1 << 14
+"""Texts whose signatures are computed at a time."""
 _PAIRS = 1 << 15
 """Pairs of texts compared at a time, which bounds the memory."""
 _PUNCTUATION = r"(?<!\d)[^\w\s+#{marks}]+|[^\w\s+#{marks}]+(?!\d)"
@@ -53,31 +60,40 @@ class Pairs:
 
 
 class WordSets:
-    """The words of texts by position, in arrays: the hashes of each text's distinct words, ascending."""
+    """The words of texts by position: the hashes of each text's distinct words, ascending.
 
-    def __init__(self, texts: Iterable[str], punctuation: bool = False) -> None:
+    They wait in files without a name, in `folder` if one is given and can be written.
+    """
+
+    def __init__(self, texts: Iterable[str], punctuation: bool = False, folder: Path | None = None) -> None:
+        self._folder = folder or Path(gettempdir())
         split = _tokens if punctuation else words
-        hashes, sizes, letters = array("I"), array("q"), bytearray()
-        for text in texts:
-            found = split(normalise(text))
-            own = sorted(set(map(_hashed, found)))
-            hashes.extend(own)
-            sizes.append(len(own))
-            if not punctuation:
-                letters += _letters(found)
-        self._hashes = np.frombuffer(hashes, dtype=np.uint32) if hashes else np.zeros(0, dtype=np.uint32)
+        sizes = array("q")
+        with nameless_file(self._folder) as hashes, nameless_file(self._folder) as letters:
+            for text in texts:
+                found = split(normalise(text))
+                own = sorted(set(map(_hashed, found)))
+                hashes.write(array("I", own))
+                sizes.append(len(own))
+                if not punctuation:
+                    letters.write(_letters(found))
+            self._hashes = _mapped(hashes, np.uint32)
+            self.letters = _mapped(letters, np.uint64).reshape(-1, 2)
+            """A hash of the letters and digits of each text; no rows if punctuation counts."""
         self.sizes = np.array(sizes, dtype=np.int64)
         """The number of words of each text."""
         self._starts = np.cumsum(self.sizes) - self.sizes
-        self.letters = np.frombuffer(bytes(letters), dtype=np.uint64).reshape(-1, 2)
-        """A hash of the letters and digits of each text; no rows if punctuation counts."""
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def of(self, rows: Ints) -> npt.NDArray[np.uint32]:
         """Returns the hashes of the words of texts, one text after the other."""
-        return self._hashes[joined_ranges(self._starts[rows], self.sizes[rows])]
+        return np.asarray(self._hashes[joined_ranges(self._starts[rows], self.sizes[rows])])
+
+    def release(self) -> None:
+        """Frees the memory of the pages that were read."""
+        release(self._hashes)
 
     @property
     def filled(self) -> Ints:
@@ -85,24 +101,41 @@ class WordSets:
         return np.flatnonzero(self.sizes)
 
     def bands(self, number: int, size: int, advance: Advance) -> npt.NDArray[np.uint64]:
-        """Returns a hash of each band of each text's MinHash signature: shape (texts, bands).
+        """Returns a hash of each band of each text's MinHash signature, in a file: shape (bands, texts).
 
         A band is `size` neighbouring numbers of the signature. The hash of a text without words is 0.
         """
+        factors = np.random.default_rng(1).integers(1 << 62, 1 << 63, size, dtype=np.uint64) | np.uint64(1)
+        with nameless_file(self._folder) as file:
+            file.truncate(max(1, number * len(self) * 8))
+            keys = np.memmap(file, np.uint64, mode="r+", shape=(number, len(self)))
+        for start in range(0, len(self), _TEXTS):
+            part = slice(start, start + _TEXTS)
+            found = np.zeros((len(self.sizes[part]), number), dtype=np.uint64)
+            for row, values in enumerate(self._signatures(part)):
+                if self.sizes[start + row]:
+                    found[row] = (values[: number * size].reshape(number, size) * factors).sum(axis=1)
+                advance(1)
+            keys[:, part] = found.T
+            release(keys)
+            self.release()
+        return keys
+
+    def _signatures(self, part: slice) -> Iterator[npt.NDArray[np.uint64]]:
+        """Yields the MinHash signature of each text of a part."""
         from datasketch import MinHash
 
-        factors = np.random.default_rng(1).integers(1 << 62, 1 << 63, size, dtype=np.uint64) | np.uint64(1)
-        keys = np.zeros((len(self), number), dtype=np.uint64)
-        sets = (
-            self._hashes[start : start + size] for start, size in zip(self._starts, self.sizes, strict=True)
-        )
-        signatures = MinHash.generator(sets, num_perm=PERMUTATIONS, hashfunc=int, scheme="affine32")
-        for row, signature in enumerate(signatures):
-            if self.sizes[row]:
-                values = signature.hashvalues[: number * size].reshape(number, size)
-                keys[row] = (values * factors).sum(axis=1)
-            advance(1)
-        return keys
+        first = int(self._starts[part][0])
+        hashes = np.array(self._hashes[first : first + int(self.sizes[part].sum())])
+        sets = np.split(hashes, (self._starts[part] - first)[1:])
+        for signature in MinHash.generator(sets, num_perm=PERMUTATIONS, hashfunc=int, scheme="affine32"):
+            yield signature.hashvalues
+
+
+def _mapped(file: IO[bytes], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Returns the numbers in a file; they are read from disk when they are needed."""
+    file.flush()
+    return np.memmap(file, dtype, mode="r") if file.tell() else np.zeros(0, dtype)
 
 
 def words(text: str) -> list[str]:
@@ -190,13 +223,17 @@ def near_pairs(
         (left, right, np.ones(len(left))) for left, right in _of_same_letters(own, other, against is None)
     ]
     for band in range(plan.b):
-        both = keys[:, band], None if against is None else wanted[:, band]
+        both = np.array(keys[band]), None if against is None else np.array(wanted[band])
+        release(keys)
+        release(wanted)
         for left, right in _of_equal_keys(*both, own.filled, other.filled):
-            new = ~(keys[left, :band] == wanted[right, :band]).any(axis=1)
+            new = ~(keys[:band, left] == wanted[:band, right]).any(axis=0)
             left, right = left[new], right[new]
             similarity = jaccard(own, left, other, right)
             near = similarity >= threshold
             parts.append((left[near], right[near], similarity[near]))
+            for mapped in (own, other):
+                mapped.release()
     return _each_once(parts)
 
 

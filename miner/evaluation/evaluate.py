@@ -117,7 +117,7 @@ def measure(
             candidates = reranking_task(store, config.split, config.depth, config.queries, config.seed)
         else:
             task = encoder_task(store, config)
-    store.release()  # everything is in memory
+    store.release()  # everything is read
     for model, number in zip(models, seen, strict=True):
         if number:
             progress.note(
@@ -164,7 +164,7 @@ def _unscored(result: Evaluation) -> str:
 
 
 class EncoderTask(Protocol):
-    """A task for encoders, read into memory."""
+    """A task for encoders, read from its store."""
 
     headline: ClassVar[str]
     """The name of the measure that represents the task: `Evaluation.headline` of its result."""
@@ -180,7 +180,7 @@ class EncoderTask(Protocol):
 
 
 def encoder_task(store: Database, config: EvaluationConfig) -> EncoderTask:
-    """Reads the task of a split into memory, to measure any number of encoders on it.
+    """Reads the task of a split, to measure any number of encoders on it.
 
     The store may be closed afterwards. Raises UsageError if the split lacks what the task needs.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,10 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miner.arrays import positions
+from miner.arrays import Matrix, positions
+from miner.collection.texts import Strings, spooled
 from miner.errors import UsageError, listed
 from miner.evaluation.ranking import Ints, QueryPairs, discount, named, ranked, scored
-from miner.evaluation.result import Encode, Evaluation, Floats, Vectors, from_values, unscored
+from miner.evaluation.result import Encode, Evaluation, Floats, from_values, unscored
+from miner.memory import MemoryLimit
 from miner.models.constant import same_vector
 from miner.models.similarity import COSINE
 from miner.store import corpus
@@ -31,8 +34,9 @@ Codes = npt.NDArray[np.int32]
 class LabelledTexts:
     """Labelled texts, ordered by id."""
 
-    ids: tuple[str, ...]
-    texts: tuple[str, ...]
+    ids: pa.Array
+    texts: Sequence[str]
+    """Those of documents are not in memory."""
     keys: Ints
     """Text keys: equal for texts that are equal after normalisation."""
     labels: Codes
@@ -41,19 +45,20 @@ class LabelledTexts:
 
 @dataclass(frozen=True)
 class LabelTask:
-    """Labelled queries, the documents to rank, and the documents whose labels vote; in memory."""
+    """Labelled queries, the documents to rank, and the documents whose labels vote."""
 
     queries: LabelledTexts
     documents: LabelledTexts
     """The labelled documents of the same split."""
     voters: LabelledTexts
     """The labelled documents of split train; `documents` if it has none."""
+    memory: MemoryLimit
     headline: ClassVar[str] = "MAP"
 
     @property
     def ids(self) -> tuple[str, ...]:
         """`Evaluation.ids` of its result."""
-        return self.queries.ids
+        return tuple(self.queries.ids.to_pylist())
 
     def measure(self, encode: Encode, similarity: str = COSINE) -> Evaluation:
         """Returns MAP, P@1, P@10 and nDCG@10 of same-label retrieval, and the accuracy of k-NN (k = 10).
@@ -75,12 +80,13 @@ class LabelTask:
         constant = same_vector(
             queries=(self.queries.texts, vectors), documents=(self.documents.texts, documents)
         )
-        result = from_values("labels", self.queries.ids, values, len(self.documents.ids), chance, gaps)
+        result = from_values("labels", self.ids, values, len(self.documents.ids), chance, gaps)
         return replace(result, constant=constant)
 
-    def _retrieval(self, vectors: Vectors, documents: Vectors, similarity: str) -> dict[str, Floats]:
+    def _retrieval(self, vectors: Matrix, documents: Matrix, similarity: str) -> dict[str, Floats]:
         columns: dict[str, list[float]] = {"MAP": [], "P@1": [], "P@10": [], "nDCG@10": []}
-        for query, row in scored(vectors, documents, _same_text(self.queries, self.documents), similarity):
+        same_text = _same_text(self.queries, self.documents)
+        for query, row in scored(vectors, documents, same_text, similarity, self.memory.block):
             order = ranked(row, len(row))
             same = self.documents.labels == self.queries.labels[query]
             total = int((same & (row != -np.inf)).sum())
@@ -88,11 +94,11 @@ class LabelTask:
                 columns[name].append(value)
         return named(columns)
 
-    def _votes(self, vectors: Vectors, voters: Vectors, similarity: str) -> Floats:
+    def _votes(self, vectors: Matrix, voters: Matrix, similarity: str) -> Floats:
         """Returns 1 for each query whose label k-NN predicts, else 0."""
-        right = np.zeros(len(vectors))
-        labels = self.voters.labels
-        for query, row in scored(vectors, voters, _same_text(self.queries, self.voters), similarity):
+        right = np.zeros(len(self.queries.ids))
+        labels, same_text = self.voters.labels, _same_text(self.queries, self.voters)
+        for query, row in scored(vectors, voters, same_text, similarity, self.memory.block):
             nearest = ranked(row, NEIGHBOURS)
             if not len(nearest):
                 continue
@@ -132,13 +138,16 @@ def label_task(store: Database, split: str, queries: int | None = None, seed: in
             "ingest texts with labels: miner ingest STORE texts.tsv --label-column label; "
             f"splits: {listed(corpus.splits(store)) or 'none'}",
         )
-    voters = evaluating.labelled_documents(store, _TRAIN) if split != _TRAIN else documents
-    voters = voters if voters.num_rows else documents
+    voters, voting = documents, split
+    if split != _TRAIN and (of_train := evaluating.labelled_documents(store, _TRAIN)).num_rows:
+        voters, voting = of_train, _TRAIN
     labels = _distinct(sampled, documents, voters)
+    shown = _of_documents(store, split, documents, labels)
     return LabelTask(
-        _texts(sampled, "query_id", labels),
-        _texts(documents, "doc_id", labels),
-        _texts(voters, "doc_id", labels),
+        _labelled(sampled, sampled["text"].to_pylist(), labels),
+        shown,
+        shown if voting == split else _of_documents(store, voting, voters, labels),
+        store.memory,
     )
 
 
@@ -148,10 +157,15 @@ def _distinct(*tables: pa.Table) -> pa.Array:
     return labels.take(pc.sort_indices(labels))
 
 
-def _texts(table: pa.Table, name: str, labels: pa.Array) -> LabelledTexts:
+def _of_documents(store: Database, split: str, table: pa.Table, labels: pa.Array) -> LabelledTexts:
+    texts = spooled(evaluating.labelled_texts(store, split), store.path.parent)
+    return _labelled(table, Strings(texts, texts.block(store.memory)), labels)
+
+
+def _labelled(table: pa.Table, texts: Sequence[str], labels: pa.Array) -> LabelledTexts:
     return LabelledTexts(
-        tuple(table[name].to_pylist()),
-        tuple(table["text"].to_pylist()),
+        table.column(0).combine_chunks(),
+        texts,
         table["text_key"].to_numpy(),
         positions(table["label"], labels),
     )

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from miner.arrays import positions
-from miner.evaluation.result import Floats, Vectors
-from miner.models.similarity import COSINE
+from miner.arrays import Matrix, positions
+from miner.evaluation.result import Floats
 from miner.retrieval.nearest import all_scores
 
 Ints = npt.NDArray[np.int64]
@@ -54,7 +53,7 @@ class Judgments:
     """Queries, their relevant documents with grades, and documents to leave out of their rankings."""
 
     query_ids: tuple[str, ...]
-    doc_ids: tuple[str, ...]
+    doc_ids: pa.Array
     relevant: QueryPairs
     relevance: Floats
     """The relevance of each relevant pair; above 0."""
@@ -72,7 +71,7 @@ class Judgments:
     def _qrels(self) -> dict[str, dict[str, int]]:
         qrels: dict[str, dict[str, int]] = {name: {} for name in self.query_ids}
         for query, doc, gain in zip(self.relevant.query, self.relevant.doc, self._gains, strict=True):
-            qrels[self.query_ids[query]][self.doc_ids[doc]] = int(gain)
+            qrels[self.query_ids[query]][str(doc)] = int(gain)  # the position, instead of the longer id
         return qrels
 
     def values(self, rankings: Sequence[Ints], measures: Sequence[str]) -> dict[str, Floats]:
@@ -84,7 +83,7 @@ class Judgments:
         import ir_measures
 
         run = {
-            name: {self.doc_ids[doc]: float(-rank) for rank, doc in enumerate(ranking.tolist())}
+            name: {str(doc): float(-rank) for rank, doc in enumerate(ranking.tolist())}
             for name, ranking in zip(self.query_ids, rankings, strict=True)
             if len(ranking)
         }
@@ -110,13 +109,14 @@ def ranked(scores: Floats, depth: int) -> Ints:
 
 
 def scored(
-    queries: Vectors, documents: Vectors, unranked: QueryPairs, similarity: str = COSINE
+    queries: Matrix, documents: Matrix, unranked: QueryPairs, similarity: str, memory: int
 ) -> Iterator[tuple[int, Floats]]:
     """Yields for each query its position and its scores of all documents (`all_scores`).
 
-    The pairs of `unranked` have minus infinity, a text without a vector has NaN.
+    The pairs of `unranked` have minus infinity, a text without a vector has NaN. `memory` is the bytes that
+    a block may take.
     """
-    for query, scores in enumerate(all_scores(queries, documents, similarity)):
+    for query, scores in enumerate(all_scores(queries, documents, similarity, memory)):
         scores[unranked.of(query)] = -np.inf
         yield query, scores
 

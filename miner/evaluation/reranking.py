@@ -36,7 +36,7 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class RerankingTask:
-    """Queries, BM25's candidates and the judgments, in memory."""
+    """Queries, BM25's candidates and the judgments; the store may be closed."""
 
     retrieval: RetrievalTask
     collection: Collection
@@ -76,8 +76,7 @@ class RerankingTask:
     def lengths(self) -> Ints:
         """How many characters each candidate's query and document have together."""
         queries = np.array([len(text) for text in self.retrieval.queries])
-        documents = np.array([len(text) for text in self.retrieval.documents])
-        return np.asarray(queries[self.candidates.query] + documents[self.candidates.doc])
+        return np.asarray(queries[self.candidates.query] + self.collection.text_lengths(self.candidates.doc))
 
 
 def reranking_task(
@@ -115,7 +114,7 @@ def rerank(
     """
     require_same_model(store.vectors, reranker, progress)
     judgments, pairs = task.retrieval.judgments, task.candidates
-    query_ids, doc_ids = pa.array(judgments.query_ids), pa.array(judgments.doc_ids)
+    query_ids, doc_ids = pa.array(judgments.query_ids), judgments.doc_ids
     scores = np.full(len(pairs.query), np.nan)
     truncated = reranker.truncated
     kept = _Kept(store, reranker.fingerprint, progress)
@@ -123,7 +122,7 @@ def rerank(
     missing = ~_filled(scores, pairs, located, known["score"].to_numpy()[rows])
     for chunk in _chunks(missing, task.lengths):
         queries = [task.retrieval.queries[i] for i in pairs.query[chunk]]
-        documents = [task.retrieval.documents[i] for i in pairs.doc[chunk]]
+        documents = task.collection.texts_of(pairs.doc[chunk]).to_pylist()
         scores[chunk] = reranker.score(queries, documents, progress=progress)
         ids = {"query_id": query_ids.take(pa.array(pairs.query[chunk]))}
         ids["doc_id"] = doc_ids.take(pa.array(pairs.doc[chunk]))

@@ -9,13 +9,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from miner.arrays import Matrix
 from miner.errors import counted
-from miner.models.similarity import has_vector
+from miner.models.similarity import gaps
 from miner.reporting.readable import Readable
 from miner.reporting.tables import percent, text_table
 
 Floats = npt.NDArray[np.float64]
-Vectors = npt.NDArray[np.float32]
 
 TASKS = ("retrieval", "similarity", "labels", "reranking")
 
@@ -23,11 +23,12 @@ TASKS = ("retrieval", "similarity", "labels", "reranking")
 class Encode(Protocol):
     """A function from texts to vectors."""
 
-    def __call__(self, texts: Sequence[str], role: str) -> Vectors:
+    def __call__(self, texts: Sequence[str], role: str) -> Matrix:
         """Returns the float32 vectors of `texts`, shape (len(texts), dimension), in their order.
 
-        Vectors that are compared by cosine have length 1. A text without a vector has a row of NaN.
-        `role` is `query` or `document`: it selects the model's prompt and route.
+        They are an array, or are read in pieces. Vectors that are compared by cosine have length 1. A text
+        without a vector has a row of NaN. `role` is `query` or `document`: it selects the model's prompt and
+        route.
         """
         ...
 
@@ -107,6 +108,6 @@ def from_values(
     return Evaluation(task, tuple(ids), dict(values), means, documents, chance=chance, unscored=gaps)
 
 
-def unscored(**vectors: Vectors) -> dict[str, int]:
+def unscored(**vectors: Matrix) -> dict[str, int]:
     """Returns for each matrix how many rows have no vector (NaN)."""
-    return {name: int((~has_vector(rows)).sum()) for name, rows in vectors.items()}
+    return {name: gaps(rows) for name, rows in vectors.items()}

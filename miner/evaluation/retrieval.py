@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from miner.arrays import Int64s
 from miner.collection.collection import Collection
 from miner.evaluation.ranking import Judgments, QueryPairs, ranked, scored
 from miner.evaluation.result import Encode, Evaluation, from_values, unscored
+from miner.memory import MemoryLimit
 from miner.models.constant import same_vector
 from miner.models.similarity import COSINE
 from miner.store import corpus as evaluating
@@ -27,13 +28,14 @@ MEASURES = ("nDCG@10", "MRR@10", "MAP", "R@10", "R@100")
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """The queries of a split, all documents and the judgments, in memory: the store may be closed."""
+    """The queries of a split, all documents and the judgments; the store may be closed."""
 
     queries: tuple[str, ...]
     """The texts, in the order of `judgments.query_ids`."""
-    documents: tuple[str, ...]
-    """The texts, in the order of `judgments.doc_ids`."""
+    documents: Sequence[str]
+    """The texts, in the order of `judgments.doc_ids`; not in memory."""
     judgments: Judgments
+    memory: MemoryLimit
     left_out: Mapping[str, int] = field(default_factory=dict)
     """See `Evaluation.left_out`."""
     headline: ClassVar[str] = "nDCG@10"
@@ -53,7 +55,7 @@ class RetrievalTask:
         """
         documents = encode(self.documents, "document")
         vectors = encode(self.queries, "query")
-        scores = scored(vectors, documents, self.judgments.unranked, similarity)
+        scores = scored(vectors, documents, self.judgments.unranked, similarity, self.memory.block)
         rankings = [ranked(row, DEPTH) for _, row in scores]
         values = self.judgments.values(rankings, MEASURES)
         gaps = unscored(queries=vectors, documents=documents)
@@ -75,7 +77,7 @@ def retrieval_task(store: Database, split: str, queries: int | None = None, seed
 
 
 def without_copies(collection: Collection) -> tuple[Collection, int]:
-    """Returns the collection with `distinct` documents, in memory, and the number of the others."""
+    """Returns the collection with `distinct` documents, and the number of the others."""
     chosen = distinct(collection)
     return collection.of_documents(chosen), collection.documents.num_rows - len(chosen)
 
@@ -133,13 +135,14 @@ def task_of(store: Database, texts: Collection, copies: int) -> RetrievalTask:
     left_out = {"copies": copies, **{name: why[name] for name in evaluating.UNRANKED}}
     return RetrievalTask(
         tuple(texts.queries["text"].to_pylist()),
-        tuple(texts.texts_of(np.arange(texts.documents.num_rows)).to_pylist()),
+        texts.strings,
         Judgments(
             tuple(query_ids.to_pylist()),
-            tuple(texts.doc_ids.to_pylist()),
+            texts.doc_ids,
             relevant,
             table["relevance"].to_numpy()[rows],
             unranked,
         ),
+        texts.memory,
         {name: number for name, number in left_out.items() if number},
     )

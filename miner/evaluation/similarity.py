@@ -35,8 +35,9 @@ class SimilarityTask:
         if fewer than three pairs are left.
         """
         size = len(self.ids)
-        vectors = encode((*self.first, *self.second), "query").astype(np.float64)
-        predicted = pairwise(similarity, vectors[:size], vectors[size:])
+        vectors = encode((*self.first, *self.second), "query")
+        first, second = (vectors[side].astype(np.float64) for side in (slice(size), slice(size, None)))
+        predicted = pairwise(similarity, first, second)
         kept = np.isfinite(predicted)
         if kept.sum() < 3:
             raise UsageError(

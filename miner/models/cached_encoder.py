@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from miner.arrays import Matrix
 from miner.engine.progress import SILENT, Progress
 from miner.models.encoder import Vectors
 from miner.models.library_encoder import LibraryEncoder
@@ -99,10 +100,11 @@ class CachedEncoder(RoleCaches[AnyEncoder, VectorCache]):
     def _open(self, model: str) -> VectorCache:
         return VectorCache(self._folder, model, self._progress)
 
-    def __call__(self, texts: Sequence[str], role: str) -> Vectors:
+    def __call__(self, texts: Sequence[str], role: str) -> Matrix:
         """Returns the vectors of texts: shape (len(texts), dimension), NaN for a text without a vector.
 
-        If the folder cannot be written, vectors that are not in it are computed and not cached, with a note.
+        They are read from disk when they are needed. If the folder cannot be written, vectors that are not in
+        it are computed and not cached, with a note.
         """
         encoder = self.encoder.for_role(role)
         return vectors_of(self._caches[role], encoder, texts, self.prompts[role], self._progress)

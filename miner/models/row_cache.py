@@ -440,8 +440,8 @@ def gather(matrix: Matrix, rows: RowNumbers) -> Items:
     return np.ascontiguousarray(matrix[rows])
 
 
-def release(vectors: Matrix) -> None:
-    """Frees the memory of a mapped matrix's pages; the next use reads them from disk again.
+def release(vectors: Any) -> None:
+    """Frees the memory of the pages of a mapped array; the next use reads them from disk again.
 
     Without it, the process keeps all vectors of a large collection in memory after reading them once.
     """

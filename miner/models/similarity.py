@@ -5,8 +5,15 @@ All are scores: higher means nearer. A distance is negated, as in `sentence_tran
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
+
+from miner.arrays import Matrix
+
+_BLOCK = 8192
+"""Rows of a matrix that `blocks` reads at a time."""
 
 Floats = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]
@@ -54,6 +61,17 @@ def matrix(similarity: str, left: Floats, right: Floats) -> Floats:
 def has_vector(vectors: Vectors) -> npt.NDArray[np.bool_]:
     """Returns which rows are vectors; a text without a vector has a row of NaN (`Encoder.encode`)."""
     return np.asarray(np.isfinite(vectors[:, 0])) if vectors.shape[1] else np.zeros(len(vectors), np.bool_)
+
+
+def blocks(vectors: Matrix) -> Iterator[Vectors]:
+    """Yields the rows in order, a few thousand at a time."""
+    for start in range(0, vectors.shape[0], _BLOCK):
+        yield vectors[start : start + _BLOCK]
+
+
+def gaps(vectors: Matrix) -> int:
+    """Returns how many rows have no vector."""
+    return sum(int((~has_vector(block)).sum()) for block in blocks(vectors))
 
 
 def without_gaps(vectors: Vectors, normalise: bool) -> Vectors:

@@ -6,10 +6,13 @@ The guarantees and the locks are those of `RowCache`. Row n of the cache is row 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, Protocol
 
 import numpy as np
 
+from miner.arrays import Matrix
 from miner.engine.progress import SILENT, CountedInto, Progress
 from miner.models.encoder import TextEncoder, Vectors
 from miner.models.row_cache import (
@@ -25,9 +28,11 @@ from miner.models.row_cache import (
     release,
     vector_keys,
 )
+from miner.store.aside import nameless_file
 
 __all__ = [
     "ENTRY",
+    "ChosenRows",
     "Keys",
     "RowNumbers",
     "Texts",
@@ -87,6 +92,23 @@ class VectorCache(RowCache[Vectors]):
         return first, first - self._count
 
 
+class ChosenRows:
+    """Rows of a mapped matrix in an order of their own, which are read when they are needed."""
+
+    def __init__(self, matrix: Matrix, rows: RowNumbers) -> None:
+        self._matrix, self._rows = matrix, rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of rows, and the length of a vector."""
+        return len(self._rows), self._matrix.shape[1]
+
+    def __getitem__(self, rows: slice | RowNumbers, /) -> Vectors:
+        found = np.array(self._matrix[self._rows[rows]], dtype=np.float32)
+        release(self._matrix)
+        return found
+
+
 Texts = Sequence[str] | Callable[[], Iterable[Sequence[str]]]
 """Texts, or a function that gives them in blocks, so that they are not all in memory; it is called again for
 the texts that must be encoded."""
@@ -94,6 +116,8 @@ the texts that must be encoded."""
 
 _BLOCK = 16_384
 """Texts of a table that are in memory as Python objects at a time."""
+_CHARACTERS = 1 << 24
+"""Texts of a sequence that are longer together than this are in blocks of their own."""
 
 
 def column_blocks(column: Any) -> Iterator[list[str]]:
@@ -103,8 +127,20 @@ def column_blocks(column: Any) -> Iterator[list[str]]:
 
 
 def blocks_of(texts: Texts) -> Iterable[Sequence[str]]:
-    """Returns the blocks of texts; a list is one block."""
-    return texts() if callable(texts) else [texts]
+    """Returns the blocks of texts."""
+    return texts() if callable(texts) else _in_blocks(texts)
+
+
+def _in_blocks(texts: Iterable[str]) -> Iterator[list[str]]:
+    block, characters = [], 0
+    for text in texts:
+        block.append(text)
+        characters += len(text)
+        if len(block) == _BLOCK or characters >= _CHARACTERS:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
 
 
 def keys_of(texts: Texts, prompt: str) -> Keys:
@@ -205,28 +241,36 @@ def embed(
 
 def vectors_of(
     cache: VectorCache, encoder: TextEncoder, texts: Sequence[str], prompt: str, progress: Progress = SILENT
-) -> Vectors:
-    """Returns the vector of every text: shape (len(texts), dimension).
+) -> Matrix:
+    """Returns the vector of every text: shape (len(texts), dimension). They stay on disk until they are read.
 
-    If the cache's folder cannot be written, the vectors that it lacks are computed and not cached.
+    If the cache's folder cannot be written, the vectors that it lacks are computed into a file that
+    disappears with the process.
     """
     refusal = cache.refusal
     if not refusal:
         rows = embed(cache, encoder, texts, prompt, progress=progress)
-        return np.asarray(cache.vectors[rows])
-    keys = vector_keys(texts, prompt)
+        return ChosenRows(cache.vectors, rows)
+    keys = keys_of(texts, prompt)
     rows = cache.rows(keys)
     cache.count_truncated(keys, rows)
-    missing = _distinct(keys, rows)
-    if not len(missing):
-        return np.asarray(cache.vectors[rows])
+    lacking = np.flatnonzero(rows < 0)
+    if not len(lacking):
+        return ChosenRows(cache.vectors, rows)
     cache.note_once(f"vectors are not cached: cannot write to {cache.folder}: {refusal}")
-    encoded = encoder.encoded([texts[i] for i in missing], prompt, progress=progress)
-    cache.add_truncated(keys[missing], encoded.truncated)
-    number = {keys[i].tobytes(): number for number, i in enumerate(missing)}
-    computed = [number.get(key.tobytes(), -1) for key in keys]
-    vectors = encoded.vectors[computed]
-    cached = np.flatnonzero(rows >= 0)
-    if len(cached):
-        vectors[cached] = cache.vectors[rows[cached]]
-    return vectors
+    _, first, copy = np.unique(keys[lacking], axis=0, return_index=True, return_inverse=True)
+    wanted = np.sort(lacking[first])
+    cached, copy_of_cached = np.unique(rows[rows >= 0], return_inverse=True)
+    with nameless_file(Path(gettempdir())) as file:
+        for chunk, given in _chunks(texts, wanted, CHUNK * encoder.bulk):
+            encoded = encoder.encoded(given, prompt, progress=progress)
+            cache.add_truncated(keys[chunk], encoded.truncated)
+            file.write(np.ascontiguousarray(encoded.vectors, dtype="<f4").data)
+        for start in range(0, len(cached), CHUNK):
+            file.write(ChosenRows(cache.vectors, cached[start : start + CHUNK])[:].data)
+        file.flush()
+        matrix = np.memmap(file, "<f4", mode="r").reshape(len(wanted) + len(cached), -1)
+    placed = np.empty_like(rows)
+    placed[rows < 0] = np.searchsorted(wanted, lacking[first])[copy.ravel()]
+    placed[rows >= 0] = len(wanted) + copy_of_cached
+    return ChosenRows(matrix, placed)

@@ -8,6 +8,7 @@ one block of scores in memory.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import MissingExtraError
 from miner.models.device import resolve_device
 from miner.models.encoder import Vectors
-from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN, matrix
+from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN, matrix, pairwise, without_gaps
 from miner.models.vector_cache import RowNumbers, gather, release
 from miner.processors import cores
 
@@ -29,8 +30,12 @@ BLOCK = 32_768
 """Documents compared at a time, which bounds the memory for vectors, whatever the size of the collection."""
 _CELLS = 1 << 24
 """Scores of `all_scores` in memory at a time."""
-_LEFT, _RIGHT = 4096, 65_536
-"""Texts that `pairs_above` compares at a time: so many with so many others."""
+_DOUBT = 1e-5
+"""fp32 cosines at most this much below the threshold of `pairs_above` are computed exactly."""
+_PAIRS = 1 << 14
+"""Pairs whose cosines are computed exactly at a time."""
+_SIDE = 8192
+"""Texts that `pairs_above` compares at a time, with as many others."""
 _DECIMALS = 10
 """Decimals to which `all_scores` rounds cosines. fp32 vectors have about seven digits: scores that differ
 only beyond ten are ties, on every machine. Other similarities are first divided by a power of ten above the
@@ -126,18 +131,21 @@ def search_threads(progress: Progress) -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def all_scores(queries: Vectors, documents: Vectors, similarity: str = COSINE) -> Iterator[Floats]:
+def all_scores(
+    queries: Matrix, documents: Matrix, similarity: str = COSINE, memory: int | None = None
+) -> Iterator[Floats]:
     """Yields for each query its float64 similarity with every document, rounded as fp32 vectors allow.
 
-    A text without a vector has NaN.
+    A text without a vector has NaN. `memory` is the bytes that a block of documents may take.
     """
-    rows = max(1, _CELLS // max(1, len(documents)))
-    for start in range(0, len(queries), rows):
+    number, dimension = documents.shape
+    rows, size = max(1, _CELLS // max(1, number)), block_rows(dimension, memory)
+    for start in range(0, queries.shape[0], rows):
         block = queries[start : start + rows].astype(np.float64)
-        scores = np.empty((len(block), len(documents)))
-        for first in range(0, len(documents), BLOCK):
-            part = documents[first : first + BLOCK].astype(np.float64)
-            scores[:, first : first + BLOCK] = matrix(similarity, block, part)
+        scores = np.empty((len(block), number))
+        for first in range(0, number, size):
+            part = documents[first : first + size].astype(np.float64)
+            scores[:, first : first + size] = matrix(similarity, block, part)
         yield from _rounded(scores, similarity)
 
 
@@ -151,24 +159,42 @@ def _rounded(scores: Floats, similarity: str) -> Floats:
 
 
 def pairs_above(
-    vectors: Vectors, cosine: float, progress: Progress = SILENT
+    vectors: Matrix, cosine: float, progress: Progress = SILENT, memory: int | None = None
 ) -> tuple[RowNumbers, RowNumbers, Floats]:
-    """Returns the pairs of positions whose fp32 cosine is at least `cosine`: left < right, ordered, cosines.
+    """Returns the pairs of positions whose cosine is at least `cosine`: left < right, ordered, cosines.
 
-    The vectors have length 1; a row of NaN is in no pair. The time grows with the square of their number.
+    The vectors are brought to length 1; one that is not finite, or of length 0, is in no pair. Cosines are
+    summed in float64 and rounded to six decimals, so that they do not depend on blocks and threads. The time
+    grows with the square of the number of vectors. `memory` is the bytes that a block may take.
     """
+    number, dimension = vectors.shape
+    size = _side(dimension, memory)
     parts = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
-    with progress.task("comparing vectors", len(vectors), unit="texts") as advance:
-        for start in range(0, len(vectors), _LEFT):
-            block = vectors[start : start + _LEFT]
-            for other in range(start, len(vectors), _RIGHT):
-                scores = block @ vectors[other : other + _RIGHT].T
-                left, right = np.nonzero(scores >= cosine)
-                value = scores[left, right].astype(np.float64)
-                left, right = left + start, right + other
-                ahead = left < right
-                parts.append((left[ahead], right[ahead], value[ahead]))
+    with progress.task("comparing vectors", number, unit="texts") as advance:
+        for start in range(0, number, size):
+            block = without_gaps(vectors[start : start + size], normalise=True)
+            for other in range(start, number, size):
+                part = without_gaps(vectors[other : other + size], normalise=True)
+                scores = block @ part.T
+                left, right = np.nonzero(scores >= cosine - _DOUBT)
+                ahead = left + start < right + other
+                left, right = left[ahead], right[ahead]
+                value = np.zeros(len(left))
+                for first in range(0, len(left), _PAIRS):
+                    cut = slice(first, first + _PAIRS)
+                    value[cut] = pairwise(COSINE, block[left[cut]], part[right[cut]])
+                value = np.round(value, 6)
+                near = value >= cosine
+                parts.append((left[near] + start, right[near] + other, value[near]))
             advance(len(block))
     left, right, value = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((right, left))
     return left[order], right[order], np.minimum(value[order], 1.0)
+
+
+def _side(dimension: int, memory: int | None) -> int:
+    """Returns how many texts are compared with how many others at a time."""
+    if memory is None:
+        return _SIDE
+    # The scores, and two blocks of vectors, once more in float64 while they are brought to length 1.
+    return max(256, min(_SIDE, math.isqrt(memory // 8), memory // (24 * max(1, dimension))))

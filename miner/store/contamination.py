@@ -31,8 +31,9 @@ def all_keys(store: Database) -> pa.Table:
 
 
 def all_texts(store: Database) -> Iterator[pa.RecordBatch]:
-    """Yields the texts of the rows of `all_keys`, in their order."""
-    return store.batches(f"SELECT text {_ALL}", TEXTS_READ)
+    """Yields the texts of the rows of `all_keys` that have the `start` 0, in their order."""
+    for table, key in (("document_texts", "doc_id"), ("queries", "query_id")):  # document < query
+        yield from store.batches(f"SELECT text FROM {table} WHERE text_key <> 0 ORDER BY {key}", TEXTS_READ)
 
 
 def evaluation_texts(store: Database, split: str) -> pa.Table:

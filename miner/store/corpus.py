@@ -232,26 +232,28 @@ def document_ids(store: Database) -> pa.Array:
 ROLES = ("documents", "queries")
 
 
-def unlabelled_texts(store: Database, roles: tuple[str, ...], without: str | None) -> pa.Table:
-    """Returns distinct texts, documents before queries, each ordered by id: role, text.
+def unlabelled_texts(
+    store: Database, role: str, roles: tuple[str, ...], without: str | None
+) -> Iterator[pa.RecordBatch]:
+    """Yields the distinct texts of one of `roles`, ordered by id.
 
-    `roles` are some of ROLES. Queries that are judged in the split `without` are left out, and all texts
-    equal to one of them. Other judgments have no effect.
+    `roles` are some of ROLES. A query with the text of a document is left out if documents are among them.
+    Queries that are judged in the split `without` are left out, and all texts equal to one of them. Other
+    judgments have no effect.
     """
-    return store.table(
-        """WITH judged AS (
-            SELECT DISTINCT text_key FROM queries
-            WHERE query_id IN (SELECT query_id FROM judgments WHERE split = $without)
-        ), texts AS (
-            SELECT 'documents' AS role, doc_id AS id, text_key, text FROM document_texts
-            UNION ALL
-            SELECT 'queries', query_id, text_key, text FROM queries
-        )
-        SELECT role, text FROM texts
-        WHERE text_key <> 0 AND list_contains($roles, role) AND text_key NOT IN (SELECT text_key FROM judged)
-        QUALIFY row_number() OVER (PARTITION BY text_key ORDER BY role, id) = 1
-        ORDER BY role, id""",
-        {"roles": list(roles), "without": without},
+    shared = role == "queries" and "documents" in roles
+    known = "UNION ALL SELECT text_key FROM documents" if shared else ""
+    table, key = {"documents": ("document_texts", "doc_id"), "queries": ("queries", "query_id")}[role]
+    return store.batches(
+        f"""WITH other AS (
+            SELECT text_key FROM queries
+            WHERE query_id IN (SELECT query_id FROM judgments WHERE split = $1) {known})
+        SELECT text FROM {table} WHERE {key} IN (
+            SELECT min({key}) FROM {role}
+            WHERE text_key <> 0 AND text_key NOT IN (SELECT text_key FROM other) GROUP BY text_key)
+        ORDER BY {key}""",
+        TEXTS_READ,
+        [without],
     )
 
 
@@ -340,22 +342,28 @@ def graded_pairs(store: Database, split: str) -> pa.Table:
     )
 
 
+_LABELLED = (
+    "FROM {table} WHERE label IS NOT NULL AND {key} IN (SELECT {key} FROM "
+    + GOLD
+    + " WHERE split = ?) ORDER BY {key}"
+)
+_LABELLED_DOCUMENTS = _LABELLED.format(table="document_texts", key="doc_id")
+
+
 def labelled_queries(store: Database, split: str) -> pa.Table:
-    """Returns the queries of a split that have a label, ordered: query_id, text, text_key, label."""
-    return _labelled(store, split, "queries", "query_id")
+    """Returns the queries judged in a split that have a label, ordered: query_id, text, text_key, label."""
+    labelled = _LABELLED.format(table="queries", key="query_id")
+    return store.table(f"SELECT query_id, text, text_key, label {labelled}", [split])
 
 
 def labelled_documents(store: Database, split: str) -> pa.Table:
-    """Returns the documents judged in a split that have a label, ordered: doc_id, text, text_key, label."""
-    return _labelled(store, split, "document_texts", "doc_id")
+    """Returns the documents judged in a split that have a label, ordered: doc_id, text_key, label."""
+    return store.table(f"SELECT doc_id, text_key, label {_LABELLED_DOCUMENTS}", [split])
 
 
-def _labelled(store: Database, split: str, table: str, key: str) -> pa.Table:
-    return store.table(
-        f"""SELECT {key}, text, text_key, label FROM {table}
-        WHERE label IS NOT NULL AND {key} IN (SELECT {key} FROM {GOLD} WHERE split = ?) ORDER BY {key}""",
-        [split],
-    )
+def labelled_texts(store: Database, split: str) -> Iterator[pa.RecordBatch]:
+    """Yields the texts of `labelled_documents`, in the same order."""
+    return store.batches(f"SELECT text {_LABELLED_DOCUMENTS}", TEXTS_READ, [split])
 
 
 def judged_splits(store: Database) -> list[str]:

@@ -310,13 +310,13 @@ class Database:
         with explaining(self.path), self._access.using() as connection, ThreadPoolExecutor() as pool:
             return list(pool.map(read, *zip(*queries, strict=True)))
 
-    def batches(self, query: str, rows: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, query: str, rows: int, values: Sequence[Any] = ()) -> Iterator[pa.RecordBatch]:
         """Yields a result in batches of at most `rows` rows; nothing else uses the store until the last one.
 
         Only the batch that is yielded is in memory.
         """
         with explaining(self.path), self._access.using() as connection:
-            yield from connection.sql(query).to_arrow_reader(rows)
+            yield from connection.sql(query, params=list(values) or None).to_arrow_reader(rows)
 
     def insert(
         self, name: str, table: pa.Table | pa.RecordBatch | pa.RecordBatchReader, **constants: str

@@ -203,7 +203,7 @@ def note_truncated(model: SentenceTransformer, texts: Iterable[str], progress: P
         return 0
     # A token is rarely shorter than a byte, so only longer texts need tokenising.
     least = limit - model.tokenizer.num_special_tokens_to_add()
-    long = [text for text in dict.fromkeys(texts) if len(text.encode()) > least]
+    long = list(dict.fromkeys(text for text in texts if len(text.encode()) > least))
     truncated = sum(
         len(ids) > limit
         for start in range(0, len(long), _SLICE)

@@ -19,8 +19,9 @@ from shlex import quote
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
+import pyarrow as pa
 from datasets import Dataset
+from datasets.table import InMemoryTable
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer import (
@@ -32,9 +33,11 @@ from sentence_transformers.sentence_transformer.losses import DenoisingAutoEncod
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, set_seed
 
+from miner.collection.texts import Strings, Texts, spooled
 from miner.engine.files import locked
 from miner.engine.progress import SILENT, Progress
 from miner.errors import ModelError, UsageError
+from miner.memory import MemoryLimit
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.names import ModelFolder, resolve
 from miner.models.quiet import quietly
@@ -203,9 +206,9 @@ def pretrain(
         # A misspelt split would let the test queries in, so only the default may be missing.
         if config.without not in (None, PretrainConfig.without):
             require_judgments(opened, str(config.without), "--set without (none leaves nothing out)")
-        table = unlabelled_texts(opened, config.roles, config.without)
+        counts = dict.fromkeys(ROLES, 0)
+        texts = spooled(_read(opened, config, counts), store.parent)
     base = resolve(config.base)
-    texts: list[str] = table["text"].to_pylist()
     if not texts:
         missing = " or ".join(config.roles)
         if config.without and "queries" in config.roles:
@@ -214,7 +217,7 @@ def pretrain(
             f"{store} holds no {missing}",
             f"choose other texts (--set texts=…), or ingest some: miner ingest {quote(str(store))} SOURCE",
         )
-    content = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+    content = _content(texts)
     dtype = resolve_dtype(config.dtype, resolve_device())
     identity = fingerprint(
         {
@@ -239,7 +242,8 @@ def pretrain(
                 config=config.identity(),
                 dtype=dtype,
                 texts=content,
-                **{role: pc.sum(pc.equal(table["role"], role)).as_py() for role in ROLES},
+                documents=counts["documents"],
+                queries=counts["queries"],
                 **trained_once(work, lambda: _train(texts, base, work, config, progress)),
             )
             write_card(work / TRAINED, out.name, metrics)
@@ -247,8 +251,26 @@ def pretrain(
     return PretrainReport(out, metrics, False)
 
 
+def _read(store: Database, config: PretrainConfig, counts: dict[str, int]) -> Iterator[pa.RecordBatch]:
+    """Yields the texts to train on, documents before queries; counts those of each role."""
+    for role in [role for role in ROLES if role in config.roles]:
+        for batch in unlabelled_texts(store, role, config.roles, config.without):
+            counts[role] += len(batch)
+            yield batch
+
+
+def _content(texts: Texts) -> str:
+    """Returns a hash of all texts, joined with zero bytes."""
+    digest, between = hashlib.sha256(), b""
+    for block in texts.blocks(texts.block(MemoryLimit.of())):
+        for text in block.to_pylist():
+            digest.update(between + text.encode())
+            between = b"\0"
+    return digest.hexdigest()
+
+
 def _train(
-    texts: list[str], base: ModelFolder, work: Path, config: PretrainConfig, progress: Progress
+    texts: Texts, base: ModelFolder, work: Path, config: PretrainConfig, progress: Progress
 ) -> dict[str, Any]:
     """Trains from the last checkpoint in `work`, saves the encoder there, and returns its figures."""
     started = time.perf_counter()
@@ -257,7 +279,7 @@ def _train(
         model = load_model(config.base)
         own_length = model.max_seq_length
         part = prepare(model, base, config)
-        batches = TextBatches(texts, config.batch_size, config.seed)
+        batches = TextBatches(Strings(texts, texts.block(MemoryLimit.of())), config.batch_size, config.seed)
         collator: Any = Denoising(part, batches, config)
         trainer = _TsdaeTrainer(
             model=part,
@@ -267,13 +289,14 @@ def _train(
                 lr_scheduler_type="constant_with_warmup",
                 batch_sampler=lambda *_, **__: batches,
             ),
-            train_dataset=Dataset.from_dict({"text": texts}),
+            # With a fingerprint of its own, the library does not read all texts to compute one.
+            train_dataset=Dataset(InMemoryTable(pa.table({"text": texts.array})), fingerprint="texts"),
             data_collator=collator,
             loss=denoising_loss(part, base),
         )
         note_excess(len(texts), config, progress)
-        rows = chain.from_iterable(islice(batches, trainer.args.max_steps))
-        note_truncated(part, (texts[row] for row in rows), progress)
+        read = (texts.of(np.array(rows)).to_pylist() for rows in islice(batches, trainer.args.max_steps))
+        note_truncated(part, chain.from_iterable(read), progress)
         run_training(trainer, work, "pretraining", progress)
         model.max_seq_length = own_length
         model.save_pretrained(str(work / TRAINED), create_model_card=False)

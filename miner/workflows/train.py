@@ -33,7 +33,7 @@ from miner.workflows.bench_config import IN_BATCH, KINDS, MINED
 from miner.workflows.row_negatives import pairs_with
 
 if TYPE_CHECKING:
-    from miner.evaluation.result import Evaluation, Vectors
+    from miner.evaluation.result import Evaluation
     from miner.training.batches import KnownPositives
     from miner.training.encoder_trainer import DevTask
     from miner.training.model_card import EncoderReport
@@ -481,7 +481,7 @@ def dev_task(
         """Returns the model's evaluation."""
         similarity = similarity_of(model)
 
-        def encode(texts: Sequence[str], role: str) -> Vectors:
+        def encode(texts: Sequence[str], role: str) -> Any:
             """Returns the vectors by the model's prompt and route for the role; of length 1 for cosines."""
             vectors = model.encode(
                 list(texts),
