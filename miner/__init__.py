@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from miner.curation.silver_config import SilverConfig
     from miner.door.operations import (
         bench,
+        cluster,
         contamination,
         dedup,
         evaluate,
@@ -103,6 +104,7 @@ _HOME = {
     "audit": "miner.door.quality",
     "bench": "miner.door.operations",
     "calibrate": "miner.door.quality",
+    "cluster": "miner.door.operations",
     "compare": "miner.evaluation.compare",
     "compare_with_judgments": "miner.door.quality",
     "contamination": "miner.door.operations",
@@ -164,6 +166,7 @@ __all__ = [
     "audit",
     "bench",
     "calibrate",
+    "cluster",
     "compare",
     "compare_with_judgments",
     "contamination",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -39,8 +39,18 @@ class MinerError(Exception):
         self.hint = printable(hint, keep="\n")
         super().__init__(self.message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.message, self.hint)
+
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+def _again(kind: type[MinerError], message: str, hint: str) -> MinerError:
+    """Returns an error that another process raised; its class may take other arguments."""
+    error = kind.__new__(kind)
+    MinerError.__init__(error, message, hint)
+    return error
 
 
 class UsageError(MinerError):
@@ -59,6 +69,10 @@ class StoreError(MinerError):
 
 class ModelError(MinerError):
     """A model cannot be found, loaded or used."""
+
+
+class ClusterError(MinerError):
+    """A cluster cannot be reached, or its workers cannot do the work."""
 
 
 class MissingExtraError(MinerError):

@@ -100,6 +100,11 @@ def limit_process(size: int | None) -> None:
     _process = size
 
 
+def process_limit() -> int | None:
+    """Returns the limit that `limit_process` set, in bytes; None if it set none."""
+    return _process
+
+
 def memory_bytes(root: Path | None = None, own: Path | None = None) -> int:
     """Returns the memory that this process may use, in bytes: the machine's, or its control groups' if less.
 

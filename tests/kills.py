@@ -320,8 +320,10 @@ CASES = {
         "--set tokenizer=@encoder --set dimension=16 --set max_steps=2 --set batch_size=8"
     ),
     "loop": Case(
-        "loop @s.duckdb @new --rounds 1 --encoder @encoder --set evaluations=0 "
-        + _STATIC.replace("dimension", "training.dimension")
+        "loop @s.duckdb @new --rounds 1 --set encoder=@encoder --set evaluations=0 "
+        + _STATIC.replace("--base scratch", "--set training.base=scratch").replace(
+            "dimension", "training.dimension"
+        )
     ),
 }
 

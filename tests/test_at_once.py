@@ -204,8 +204,10 @@ SLOW_COMMANDS = {
     "train-reranker": f"write train-reranker STORE OUT --base RERANKER --set max_steps=2 {ON_CPU}",
     "pretrain": "write pretrain STORE OUT --base ENCODER --set max_steps=2 --set dtype=fp32",
     "bench": f"write bench STORE --arms easy,hard-filtered --sizes 16 --run r1 --out OUT {TRAINING}",
-    "loop": "read loop STORE OUT --encoder bundled --rounds 1 --set loop.queries=12 "
-    + TRAINING.replace("dtype", "training.dtype").replace("dimension", "training.dimension"),
+    "loop": "read loop STORE OUT --set encoder=bundled --rounds 1 --set loop.queries=12 "
+    + TRAINING.replace("--base scratch", "--set training.base=scratch")
+    .replace("dtype", "training.dtype")
+    .replace("dimension", "training.dimension"),
 }
 """Whether another process has to be able to read or even to write meanwhile, and the command."""
 

@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 
 from miner.collection.collection import Collection, Hits
 from miner.errors import UsageError
-from miner.retrieval import bm25
+from miner.retrieval import term_shard
 from miner.retrieval.bm25 import VARIANTS, Bm25, check
 from miner.retrieval.config import Bm25Config
 from miner.retrieval.terms import STOPWORDS, Terms
@@ -159,7 +159,7 @@ def assert_as_plain_bm25s(documents: Sequence[str], queries: Sequence[str], conf
         k1=config.k1,
         b=config.b,
         method=config.variant,
-        delta=bm25.DELTA.get(config.variant, 0.5),
+        delta=term_shard.DELTA.get(config.variant, 0.5),
     )
     index.index(tokens, show_progress=False)
     known_terms = {term for text in tokens for term in text}
@@ -291,7 +291,7 @@ def test_ties_go_to_the_smaller_id() -> None:
 def test_chunks_and_workers_change_nothing(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     whole = Bm25(collection(REAL, REAL_QUERIES), Bm25Config()).search(range(30), 20)
     retriever = Bm25(collection(REAL, REAL_QUERIES), Bm25Config(), workers=workers)
-    monkeypatch.setattr(bm25, "_QUERIES", 4)
+    monkeypatch.setattr(term_shard, "_QUERIES", 4)
     parts = [retriever.search(range(start, min(30, start + 7)), 20) for start in range(0, 30, 7)]
     for name in ("query", "doc", "rank", "score"):
         joined = np.concatenate([getattr(part, name) for part in parts])

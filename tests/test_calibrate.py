@@ -303,7 +303,7 @@ def as_mined(store: Database, run: runs.StoredRun, rules: Rules) -> NegativesLef
     """Returns the negatives that deciding again with these rules leaves."""
     replay = Replay.of(store, run)
     replay = replace(replay, config=replace(replay.config, rules=rules))
-    return replay.decide(replay.hide(np.zeros(len(replay.hideable.allowed), dtype=np.bool_))).left
+    return NegativesLeft.of(replay.decide(replay.mined).left)
 
 
 def test_keeping_the_coverage_takes_the_strictest_setting_of_the_rule_with_the_lowest_rate(
@@ -334,7 +334,7 @@ def test_a_setting_counts_with_its_highest_rate_over_the_shares(store: Database,
             replay.hideable.draw(share, np.random.default_rng([13, 2 * number + repeat]), min(share, 0.6))
             for repeat in range(2)
         ]
-        trials = [replay.decide(replay.hide(hidden)) for hidden in draws]
+        trials = [replay.decide(replay.hide(replay.hideable.hide(hidden))) for hidden in draws]
         rates[share] = sum(t.selected.sum() for t in trials) / sum(t.hidden.sum() for t in trials)
     assert draws[0].sum() == 3 * len(set(replay.hideable.positives.owner.tolist())), "all but one"
     assert found.own.all_queries.hidden_positive_rate.rate == pytest.approx(max(rates.values()))

@@ -187,10 +187,10 @@ def test_the_error_for_a_store_of_the_training_split_alone_says_to_ingest_anothe
 
 
 def test_the_command(store: Path, encoder: str, tmp_path: Path) -> None:
-    arguments = ["loop", str(store), str(tmp_path / "out"), "--rounds", "1", "--encoder", encoder]
+    arguments = ["loop", str(store), str(tmp_path / "out"), "--rounds", "1", "--set", f"encoder={encoder}"]
     arguments += [
-        "--base",
-        "scratch",
+        "--set",
+        "training.base=scratch",
         "--set",
         f"tokenizer={encoder}",
         "--set",

@@ -424,7 +424,8 @@ def test_a_positive_without_a_score_is_never_hidden(damaged: tuple[Database, Sto
 def test_chances_come_from_finite_scores(damaged: tuple[Database, StoredRun]) -> None:
     store, run = damaged
     replay = Replay.of(store, run)
-    trials = [replay.hide(hidden) for hidden in replay.hideable.draws(AuditConfig(repeats=2))]
+    draws = replay.hideable.draws(AuditConfig(repeats=2))
+    trials = [replay.hide(replay.hideable.hide(flags)) for flags in draws]
     chance = Probability(Facts.of(store, run, replay), trials, 13).of(trials[0])
     comparable = np.isfinite(replay.score) & replay.hideable.positives.has_scored[replay.query]
     assert np.isfinite(chance).tolist() == comparable.tolist()

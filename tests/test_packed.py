@@ -29,6 +29,10 @@ def test_a_packed_model_gives_the_same_output(
     folder = tiny_bert(tmp_path / "bert", hidden_act=activation)
     model = BertModel.from_pretrained(folder, dtype=dtype).eval()
     before = output(model)
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        assert not pack(model, lambda: output(model))
+        assert torch.equal(output(model), before)
+        return
     assert pack(model, lambda: output(model))
     assert (output(model) - before).abs().max() < tolerance
     layer = model.encoder.layer[0]

@@ -30,7 +30,7 @@ from miner.auditing.config import CalibrationConfig
 from miner.auditing.grid import candidates
 from miner.auditing.hiding import Hideable
 from miner.auditing.labels import false_negative_rate
-from miner.auditing.measurement import Decider, Measurement, halves
+from miner.auditing.measurement import DecidingScores, Measurement, halves
 from miner.auditing.replay import Replays
 from miner.auditing.separation import (
     Scores,
@@ -266,11 +266,11 @@ class _Trials:
         separation, others, depth = _best(replays, compared, settings)
         replays = replace(replays, others=[one.scorer for one in others])
         own = replays.config.rules
-        deciders = {own.decide_by: Decider(run.deciding, own, replays.hideable)}
+        deciders = {own.decide_by: DecidingScores(run.deciding, own, replays.hideable)}
         for one in others:
             hideable = replays.hideable.by(one.positives)
             rules = replace(own, decide_by=one.scorer.name, min_score=None)
-            deciders[one.scorer.name] = Decider(one.scorer, rules, hideable)
+            deciders[one.scorer.name] = DecidingScores(one.scorer, rules, hideable)
         chances = LabelledChances.of(replays, settings.seed) if settings.use_labels else None
         windows = settings.allow_rank_window or chances is not None
         return cls(

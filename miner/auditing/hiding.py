@@ -246,7 +246,7 @@ class ExclusionsLeft:
 
 
 @dataclass(frozen=True)
-class Texts:
+class RunTexts:
     """What the texts and the judgments of a run say about its candidates, whichever positives are hidden."""
 
     collection: Collection
@@ -262,7 +262,7 @@ class Texts:
     @classmethod
     def of(
         cls, store: Database, run: StoredRun, config: MiningConfig, pairs: pa.Table, documents: Documents
-    ) -> Texts:
+    ) -> RunTexts:
         """Returns those of a run with these positives (query_id, doc_id)."""
         table = corpus.documents(store)
         labels = pa.nulls(len(table), pa.string())
@@ -307,7 +307,7 @@ class Restorable:
     """The candidates of some queries that are excluded because of a positive, or that have copies, in
     order."""
 
-    texts: Texts
+    texts: RunTexts
     known: Ints
     """The `pair_keys` of the known positives of the queries, in any split."""
     negatives: Ints

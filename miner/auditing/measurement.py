@@ -49,7 +49,7 @@ def halves(hideable: Hideable, seed: int) -> tuple[Flags, Flags]:
 
 
 @dataclass(frozen=True)
-class Decider:
+class DecidingScores:
     """A scorer that decides, with the run's rules for its scores."""
 
     scorer: Scorer
@@ -79,7 +79,11 @@ class Draws:
 
     @classmethod
     def of(
-        cls, deciders: Mapping[str | None, Decider], share: float, number: int, settings: CalibrationConfig
+        cls,
+        deciders: Mapping[str | None, DecidingScores],
+        share: float,
+        number: int,
+        settings: CalibrationConfig,
     ) -> Draws:
         """Returns the draws of a share, the `number`-th of HIDDEN_SHARES."""
         hideable = next(iter(deciders.values())).hideable
@@ -114,7 +118,7 @@ class Measurement:
     """Measures settings on either half and on all queries."""
 
     replays: Replays
-    deciders: dict[str | None, Decider]
+    deciders: dict[str | None, DecidingScores]
     """By the `decide_by` of the rules."""
     chances: LabelledChances | None
     """The chances of the candidates by labels, if the run has labels."""
@@ -128,7 +132,7 @@ class Measurement:
     def of(
         cls,
         replays: Replays,
-        deciders: dict[str | None, Decider],
+        deciders: dict[str | None, DecidingScores],
         settings: CalibrationConfig,
         chances: LabelledChances | None,
     ) -> Measurement:

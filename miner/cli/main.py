@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 
 import click
 
 from miner import __version__
-from miner.errors import MinerError, near, printable
+from miner.errors import MinerError, UsageError, near, printable
 from miner.faults import explained
 
 GROUPS = {
@@ -76,6 +77,12 @@ _QUIET = {
 }
 """What keeps other libraries from writing between our progress bars."""
 
+_ANYWHERE = ("--memory", "--cluster", "--work")
+"""Options of all commands."""
+
+_CLUSTERED = ("mine", "train-reranker", "silver", "dedup", "evaluate", "relabel", "loop")
+"""Commands that compute with models or search, and can do so in a cluster."""
+
 _DUCKDB_INTERRUPTED = "Query interrupted"
 """The RuntimeError that DuckDB makes of Ctrl-C."""
 
@@ -96,8 +103,8 @@ class _Commands(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parses as Click does; `--memory` can be given anywhere."""
-        return super().parse_args(ctx, _memory_first(args))
+        """Parses as Click does; the options of all commands can be given anywhere."""
+        return super().parse_args(ctx, _own_first(args))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -131,8 +138,20 @@ class _Commands(click.Group):
     help="Memory that a command should not exceed, such as 8GiB: larger data are processed in blocks or on "
     "disk. Can be given anywhere. [default: half of what the process may use; sql: 2GB]",
 )
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Encode, rerank and search on the nodes of the Ray cluster at ADDRESS, such as 10.0.0.1:6379, or on "
+    f"`local` ones. For {', '.join(_CLUSTERED)}. Can be given anywhere.",
+)
+@click.option(
+    "--work",
+    metavar="URL",
+    help="Folder that all nodes of the cluster can use, such as s3://bucket/folder: it keeps their parts of "
+    "the index and the vectors. Can be given anywhere.",
+)
 @click.pass_context
-def group(context: click.Context, memory: str | None) -> None:
+def group(context: click.Context, memory: str | None, cluster: str | None, work: str | None) -> None:
     """Mine training triplets with hard negatives, keep the evidence, prove the result.
 
     \b
@@ -145,6 +164,21 @@ def group(context: click.Context, memory: str | None) -> None:
         limit_process(parse_size(memory))
         context.call_on_close(lambda: limit_process(None))
         context.obj = memory
+    if cluster is not None or work is not None:
+        context.with_resource(_in_cluster(context.invoked_subcommand, cluster, work))
+
+
+def _in_cluster(command: str | None, address: str | None, work: str | None) -> AbstractContextManager[None]:
+    """Returns what sends the work of a command to a cluster; raises UsageError for one without such work."""
+    from miner.engine.cluster import using
+
+    if address is None:
+        raise UsageError("--work is for a cluster", "give --cluster ADDRESS too, or leave it out")
+    if command not in _CLUSTERED:
+        raise UsageError(
+            f"miner {command} does not use a cluster", f"--cluster is for {', '.join(_CLUSTERED)}"
+        )
+    return using(address, work, lambda: click.echo("the cluster was not needed", err=True))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -160,15 +194,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(_run(given, debug))
 
 
-def _memory_first(given: list[str]) -> list[str]:
-    """Returns the arguments with `--memory SIZE`, an option of all commands, before the command."""
-    for at, argument in enumerate(given):
-        if argument == "--":
-            break
-        size = 2 if argument == "--memory" and at + 1 < len(given) else 1
-        if size == 2 or argument.startswith("--memory="):
-            return given[at : at + size] + given[:at] + given[at + size :]
-    return given
+def _own_first(given: list[str]) -> list[str]:
+    """Returns the arguments with the options of all commands, such as `--memory SIZE`, before the command."""
+    own: list[str] = []
+    others: list[str] = []
+    end = given.index("--") if "--" in given else len(given)
+    at = 0
+    while at < end:
+        name, _, value = given[at].partition("=")
+        size = 2 if name in _ANYWHERE and not value and at + 1 < end else 1
+        (own if name in _ANYWHERE and (size == 2 or value) else others).extend(given[at : at + size])
+        at += size
+    return own + others + given[end:]
 
 
 def _dress() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from miner.door.arguments import (
     require_order,
     require_writable,
 )
+from miner.engine.cluster import using
 from miner.engine.progress import SILENT
 from miner.engine.progress_bars import progress_for
 from miner.evaluation import evaluate as evaluating
@@ -85,6 +87,15 @@ def dedup(
     chosen = configured(DedupConfig, config, settings)
     with progress_for(progress) as reports, opened(store, reports) as found:
         return deduplicating.dedup(found, chosen, reports)
+
+
+def cluster(address: str, *, work: str | None = None) -> AbstractContextManager[None]:
+    """Returns a context in which models and searches run on a Ray cluster, at an address or `local`.
+
+    The results are the same as without. `work` is the URL of a folder that all nodes can use; it keeps their
+    shards of the documents. Raises ClusterError, at the first work, if there is no such cluster.
+    """
+    return using(address, work)
 
 
 def contamination(

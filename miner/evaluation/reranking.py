@@ -14,12 +14,15 @@ import pyarrow as pa
 from miner.arrays import pair_keys
 from miner.collection.collection import Collection
 from miner.engine.progress import SILENT, Progress
+from miner.engine.work import in_order
 from miner.errors import StoreError, counted
 from miner.evaluation.ranking import Ints, QueryPairs
 from miner.evaluation.result import Evaluation, Floats, from_values
 from miner.evaluation.retrieval import RetrievalTask, task_of, without_copies
 from miner.models.constant import same_score
 from miner.models.loading import AnyReranker
+from miner.models.remote import in_workers, scores_of
+from miner.models.reranker import Scores
 from miner.models.served import require_same_model
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import Bm25Config
@@ -120,10 +123,17 @@ def rerank(
     kept = _Kept(store, reranker.fingerprint, progress)
     located, rows = QueryPairs.locate(known, query_ids, doc_ids)
     missing = ~_filled(scores, pairs, located, known["score"].to_numpy()[rows])
-    for chunk in _chunks(missing, task.lengths):
+
+    def score(chunk: Ints) -> tuple[Ints, Scores]:
+        """Returns a chunk of the pairs, and their scores."""
         queries = [task.retrieval.queries[i] for i in pairs.query[chunk]]
         documents = task.collection.texts_of(pairs.doc[chunk]).to_pylist()
-        scores[chunk] = reranker.score(queries, documents, progress=progress)
+        return chunk, scores_of(reranker, queries, documents, progress=progress)
+
+    for chunk, found in in_order(
+        score, _chunks(missing, task.lengths), progress, None if in_workers(reranker) else 1
+    ):
+        scores[chunk] = found
         ids = {"query_id": query_ids.take(pa.array(pairs.query[chunk]))}
         ids["doc_id"] = doc_ids.take(pa.array(pairs.doc[chunk]))
         kept.add(pa.table({**ids, "score": scores[chunk]}))

@@ -77,7 +77,7 @@ def gather(
         mine = slice(*np.searchsorted(owners, [queries.start, queries.stop]))
         return _Gathered(searches.retrievers, exclusions, queries, hits, owners[mine], answers[mine]).tables()
 
-    run_stage(store, stage, compute, progress, evidence=stage.key)
+    run_stage(store, stage, compute, progress, at_once=1, evidence=stage.key)
     numbered = enumerate(zip(searches.retrievers, searches.keys, strict=True))
     hold_hits(store, stage.key, {key: number for number, (one, key) in numbered if one.proposes})
 

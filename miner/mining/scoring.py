@@ -18,6 +18,7 @@ from miner.engine.progress import SILENT, Progress
 from miner.engine.work import run_stage
 from miner.mining.adaptive import Rounds
 from miner.mining.config import MiningConfig
+from miner.models.remote import in_workers, scores_of
 from miner.models.served import require_same_model
 from miner.retrieval.search import chunk_ranges
 from miner.schema import CANDIDATES_PER_QUERY
@@ -185,7 +186,7 @@ class Reranking:
 
             return {"scored": pa.concat_tables(map(rows, ranks))}
 
-        run_stage(self.store, self.stage, compute, evidence=self.stage.key)
+        run_stage(self.store, self.stage, compute, at_once=1, evidence=self.stage.key)
 
 
 def _by_score(pairs: stored.CandidatePairs, score: Floats) -> Int64s:
@@ -239,7 +240,8 @@ def score_pairs(
         new = ~np.isin(pair_keys(query[cut], doc[cut]), known)
         return {"rerank_scores": _score(reranker, collection, query[cut][new], doc[cut][new], workers)}
 
-    run_stage(store, stage, compute, progress, reranker=reranker.fingerprint)
+    at_once = None if in_workers(reranker) else 1
+    run_stage(store, stage, compute, progress, at_once=at_once, reranker=reranker.fingerprint)
 
 
 def _shortest_first(keys: Int64s, collection: Collection) -> tuple[Ints, Ints]:
@@ -267,6 +269,6 @@ def _score(
         {
             "query_id": collection.query_column(query),
             "doc_id": collection.doc_column(doc),
-            "score": reranker.score(queries, documents, workers=workers),
+            "score": scores_of(reranker, queries, documents, workers=workers),
         }
     )

@@ -82,6 +82,7 @@ class Encoder:
         require_encoder(self._folder)
         self._truncate = dimension
         self.name = name
+        self._revision = revision
         self.similarity = own_similarity(self._folder, truncated=dimension is not None)
         """The similarity by which the model compares vectors: one of `SIMILARITIES`."""
         self.has_routes = has_routes(self._folder.path)
@@ -106,6 +107,21 @@ class Encoder:
             self._roles[role] = copy(self)
             self._roles[role]._role = role
         return self._roles[role]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What opens the same encoder in another process."""
+        return {
+            "name": self.name,
+            "revision": self._revision,
+            "dtype": self.dtype,
+            "dimension": self._truncate,
+        }
+
+    @property
+    def role(self) -> str:
+        """The role that `for_role` gave it; empty if it has none."""
+        return self._role
 
     @property
     def weights(self) -> str:

@@ -57,6 +57,7 @@ class LibraryEncoder(ABC):
         self._folder = resolve(name, revision)
         require_kind(self._folder, self.KIND)
         self.name = name
+        self._revision = revision
         self.similarity = own_scoring(self._folder.path, self.SIMILARITIES)
         """The similarity by which the model compares texts: one of `SIMILARITIES`."""
         self.device = resolve_device()
@@ -77,6 +78,16 @@ class LibraryEncoder(ABC):
             self._roles[role] = copy(self)
             self._roles[role]._role = role
         return self._roles[role]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What opens the same encoder in another process."""
+        return {"name": self.name, "revision": self._revision, "dtype": self.dtype}
+
+    @property
+    def role(self) -> str:
+        """The role that `for_role` gave it; empty if it has none."""
+        return self._role
 
     @property
     def fingerprint(self) -> str:

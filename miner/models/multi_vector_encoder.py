@@ -44,6 +44,11 @@ class MultiVectorEncoder(LibraryEncoder):
         self.token_dtype = token_dtype
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """What opens the same encoder in another process."""
+        return super().arguments | {"token_dtype": self.token_dtype}
+
+    @property
     def item_dtype(self) -> np.dtype[Any]:
         """The type of the numbers of a token vector."""
         return np.dtype(TOKEN_DTYPES[self.token_dtype])

@@ -58,6 +58,7 @@ class Reranker:
         self, name: str, *, revision: str | None = None, dtype: str = "auto", instruction: str | None = None
     ) -> None:
         self._folder = resolve(name, revision)
+        self._revision = revision
         self.name = name
         self.instruction = instruction
         self.device = resolve_device()
@@ -70,6 +71,16 @@ class Reranker:
             require_head(name, path)
             if instruction is not None and not takes_instruction(path):
                 raise no_instruction(name)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What opens the same reranker in another process."""
+        return {
+            "name": self.name,
+            "revision": self._revision,
+            "dtype": self.dtype,
+            "instruction": self.instruction,
+        }
 
     @property
     def weights(self) -> str:

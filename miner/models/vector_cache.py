@@ -13,8 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from miner.arrays import Matrix
+from miner.engine.cluster import current
 from miner.engine.progress import SILENT, CountedInto, Progress
+from miner.engine.work import in_order
 from miner.models.encoder import TextEncoder, Vectors
+from miner.models.remote import encoded_by, in_workers
 from miner.models.row_cache import (
     Entries,
     Flags,
@@ -226,15 +229,30 @@ def embed(
         others: set[bytes] = set()
         with progress.task("encoding", len(missing), unit="texts") as advance:
             part = CountedInto(advance, progress)
-            for chunk, given in _chunks(texts, missing, CHUNK * encoder.bulk):
-                others |= names_of(cache.refresh())
-                known = among(keys[chunk], others)
-                advance(int(known.sum()))
-                if known.all():
-                    continue
-                left = [text for text, done in zip(given, known.tolist(), strict=True) if not done]
-                encoded = encoder.encoded(left, prompt, workers=workers, progress=part)
-                others |= names_of(cache.append(keys[chunk[~known]], encoded.vectors, encoded.truncated))
+
+            def unknown() -> Iterator[tuple[RowNumbers, list[str]]]:
+                """Yields the texts, by chunk, that no other process has encoded by then."""
+                nonlocal others
+                for chunk, given in _chunks(texts, missing, CHUNK * encoder.bulk):
+                    others |= names_of(cache.refresh())
+                    known = among(keys[chunk], others)
+                    advance(int(known.sum()))
+                    if not known.all():
+                        left = [text for text, done in zip(given, known.tolist(), strict=True) if not done]
+                        yield chunk[~known], left
+
+            def encode(
+                given: tuple[RowNumbers, list[str]], part: Progress = part
+            ) -> tuple[RowNumbers, _Encoded]:
+                """Returns the positions of texts, and their vectors."""
+                positions, left = given
+                return positions, encoded_by(encoder, left, prompt, workers=workers, progress=part)
+
+            remote = in_workers(encoder) and current(progress) is not None
+            for positions, made in in_order(encode, unknown(), progress, None if remote else 1):
+                if remote:
+                    advance(len(positions))
+                others |= names_of(cache.append(keys[positions], made.vectors, made.truncated))
     cache.count_truncated(keys, rows)
     return rows
 
@@ -263,7 +281,7 @@ def vectors_of(
     cached, copy_of_cached = np.unique(rows[rows >= 0], return_inverse=True)
     with nameless_file(Path(gettempdir())) as file:
         for chunk, given in _chunks(texts, wanted, CHUNK * encoder.bulk):
-            encoded = encoder.encoded(given, prompt, progress=progress)
+            encoded = encoded_by(encoder, given, prompt, workers=None, progress=progress)
             cache.add_truncated(keys[chunk], encoded.truncated)
             file.write(np.ascontiguousarray(encoded.vectors, dtype="<f4").data)
         for start in range(0, len(cached), CHUNK):

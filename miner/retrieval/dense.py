@@ -16,6 +16,7 @@ from miner.models.vector_cache import RowNumbers, column_blocks, release
 from miner.retrieval.config import DenseConfig
 from miner.retrieval.nearest import require_search_library
 from miner.retrieval.vector_search import TextVectors, VectorSearch, empty_index, index_inputs, require_index
+from miner.retrieval.vector_shards import ShardedVectors, vector_search
 from miner.store.database import Database
 
 _CODE = 2
@@ -29,6 +30,11 @@ class Dense:
 
     kind = "dense"
     proposes = True
+
+    @property
+    def in_workers(self) -> bool:
+        """Whether the workers of a cluster search, if there is one."""
+        return self._config.index == "Flat"
 
     def __init__(
         self,
@@ -86,7 +92,7 @@ class Dense:
         return column_blocks(self._collection.queries["text"])
 
     @cached_property
-    def _search(self) -> VectorSearch:
+    def _search(self) -> VectorSearch | ShardedVectors:
         """The search over the vectors of all texts, which are encoded if they are not in the cache."""
         similarity = self.encoder.similarity
         if self._config.index != "Flat":  # report a wrong name before hours of encoding
@@ -94,13 +100,14 @@ class Dense:
             empty_index(self._config.index, width, similarity)
         queries = self._vectors.rows(self._query_texts, "query")
         documents = self._vectors.rows(self._doc_texts, "document")
-        return VectorSearch(
+        return vector_search(
             self._text_vectors(documents, "document"),
             self._text_vectors(queries, "query"),
             similarity,
             self._config.index,
             self._progress,
             memory=self._collection.memory.block,
+            ids=self._collection.doc_ids,
         )
 
     def _text_vectors(self, rows: RowNumbers, role: str) -> TextVectors:

@@ -29,6 +29,7 @@ class Imported:
 
     kind = "imported"
     proposes = True
+    in_workers = False
 
     def __init__(
         self,

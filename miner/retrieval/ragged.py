@@ -28,6 +28,7 @@ class RaggedRetriever(ABC):
 
     kind: str
     """`sparse` or `multi-vector`."""
+    in_workers = False
     _CODE: ClassVar[int]
     _BLOCK: ClassVar[int]
     """Items of the documents that are in memory at a time."""

@@ -19,6 +19,9 @@ from miner.store.ledger import Stage
 CHUNK = 2048
 """Queries per chunk. FAISS uses BLAS only with some hundred queries or more per call."""
 
+_AT_ONCE = 3
+"""Chunks that a cluster searches at a time: each is work for all its workers."""
+
 _NOTHING = np.zeros(0, dtype=np.int32)
 NO_HITS = Hits(_NOTHING, _NOTHING, _NOTHING, np.zeros(0))
 
@@ -39,6 +42,11 @@ class Retriever(Protocol):
     @property
     def proposes(self) -> bool:
         """Whether it has hits. Without any it scores the other retrievers' candidates and ranks them."""
+        ...
+
+    @property
+    def in_workers(self) -> bool:
+        """Whether the workers of a cluster search, if there is one."""
         ...
 
     def inputs(self) -> Mapping[str, Any]:
@@ -87,7 +95,15 @@ def search(
         return {"hits": _table(retriever.search(chunks[chunk], depth), chunks[chunk])}
 
     if retriever.proposes:
-        run_stage(store, stage, compute, progress, search=stage.key)
+        run_stage(
+            store,
+            stage,
+            compute,
+            progress,
+            prepare=lambda: retriever.search(range(0), depth),
+            at_once=_AT_ONCE if retriever.in_workers else 1,
+            search=stage.key,
+        )
     return stage.key
 
 

@@ -17,7 +17,8 @@ from miner.models.encoder import Vectors
 from miner.models.similarity import COSINE, has_vector, without_gaps
 from miner.models.vector_cache import RowNumbers, gather, release
 from miner.retrieval.nearest import BLOCK, require_search_library
-from miner.retrieval.vector_search import TextVectors, VectorSearch, index_inputs, require_index
+from miner.retrieval.vector_search import TextVectors, index_inputs, require_index
+from miner.retrieval.vector_shards import vector_search
 
 _CODE = 1
 _NEAR = 20_000
@@ -60,8 +61,16 @@ class GivenVectors:
         normalise = given.similarity == COSINE
         documents = _text_vectors(given.documents, collection.doc_ids, "documents", normalise, progress)
         queries = _text_vectors(given.queries, collection.query_ids, "queries", normalise, progress)
-        self._search = VectorSearch(
-            documents, queries, given.similarity, index, progress, memory=collection.memory.block
+        self.in_workers = index == "Flat"
+        """Whether the workers of a cluster search, if there is one."""
+        self._search = vector_search(
+            documents,
+            queries,
+            given.similarity,
+            index,
+            progress,
+            memory=collection.memory.block,
+            ids=collection.doc_ids,
         )
 
     def inputs(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from miner.faults import read_json
 from miner.models.device import resolve_device, resolve_dtype
 from miner.models.kinds import require_one_score
 from miner.models.names import ModelFolder, resolve
+from miner.models.remote import scores_of
 from miner.models.reranker import Reranker, fold_folder
 from miner.models.weights import FOLDS_FILE
 from miner.store.database import Database
@@ -217,7 +218,7 @@ def _measure(
     trained_on = plan.pairs.of_queries(~plan.held_out)
     precision = chance = None
     if held_out.positive.any():
-        scores = model.score(*held_out.texts(), workers=plan.config.threads, progress=progress)
+        scores = scores_of(model, *held_out.texts(), workers=plan.config.threads, progress=progress)
         precision = mean_average_precision(held_out.query, held_out.positive, scores)
         chance = chance_precision(held_out.query, held_out.positive)
     return RerankerMetrics(
