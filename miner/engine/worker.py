@@ -66,6 +66,7 @@ class Worker:
 
 
 def own_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that results depend on, in this process."""
     found = {"Python": platform.python_version()}
     for package in _SAME:
         try:
