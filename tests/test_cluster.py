@@ -135,8 +135,26 @@ def test_a_work_folder_keeps_shards(tmp_path: Path, kind: str) -> None:
         assert ShardFiles(work, key).restored()
         (tmp_path / "work" / key / "docs.npy").write_bytes(b"")  # as a copy that was cut off
         assert not ShardFiles(work, key).restored()
+        again = SplitBm25(collection(texts, queries), Bm25Config())
+        again.parts, again.work = split.parts, work
+        assert_equal(again.search(range(2), 3), whole)
+        assert ShardFiles(work, key).restored()
         (tmp_path / "work" / key / "complete").unlink()  # as a kill would leave it
         assert not ShardFiles(work, key).restored()
+
+
+def test_vectors_that_were_kept_incompletely_are_replaced(tmp_path: Path) -> None:
+    work, matrix = f"file://{tmp_path}/work", np.eye(3, dtype=np.float32)
+    for _ in range(2):
+        shard = VectorShardOpener("key", range(3), 3, "dot", work, 0).open()
+        assert not shard.restored()
+        shard.add(matrix)
+        shard.finish(np.arange(3))
+        shard.take_queries(matrix, np.arange(3))
+        assert shard.search(range(3), 1).doc.tolist() == [0, 1, 2]
+        assert shard._documents.matrix.shape == (3, 3)
+        rows = tmp_path / "work" / "key" / "rows.npy"
+        rows.write_bytes(rows.read_bytes()[:-8])
 
 
 def test_a_work_folder_that_cannot_be_used(tmp_path: Path) -> None:

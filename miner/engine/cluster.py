@@ -36,6 +36,7 @@ _LOOK = 5
 """Seconds between two looks for nodes that are new."""
 _ROUND = 1.0
 """Seconds between two looks whether a worker has started."""
+_LOGS = "see the logs of Ray on the nodes"
 _STORE = 512 * 2**20
 """The most bytes of shared memory that a cluster of this machine alone uses for what is sent."""
 _FAILURES = 3
@@ -320,9 +321,6 @@ class Cluster:
         self._ray.kill(worker.actor)
 
 
-_LOGS = "see the logs of Ray on the nodes"
-
-
 def _losses() -> tuple[type[Exception], ...]:
     """The errors of Ray that mean that a worker is lost, or what it computed."""
     from ray import exceptions as ray
@@ -455,8 +453,8 @@ def current(progress: Progress | None = None) -> Cluster | None:
 
 def _connected(address: str) -> Any:
     """Returns Ray, connected. Raises ClusterError, and MissingExtraError without Ray."""
-    # Ray sends the token to a cluster by address only if it is told to; `ray start` asks for it untold.
-    # Without the last, a call after the end of the connection would start another cluster.
+    # Ray 2.60 sends the token to an address only in mode `token`, even if the cluster requires it. Without
+    # the last setting, a call after the end of the connection starts another cluster.
     own = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_ENABLE_AUTO_CONNECT": "0"}
     if address == LOCAL:
         own["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray then listens on the loopback interface alone

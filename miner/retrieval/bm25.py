@@ -175,7 +175,7 @@ class Bm25:
         keys, repeats = np.unique(pair_keys(asking[known], wanted[known]), return_counts=True)
         query, term = split_pairs(keys)
         starts = np.searchsorted(query, np.arange(len(ends) + 1))
-        totals = [Totals(*one) for one in shards.each("totals")]
+        totals: list[Totals] = shards.each("totals")
         documents = sum(one.documents for one in totals)
         known_terms = np.flatnonzero(holders)
         idf = np.zeros(len(holders))

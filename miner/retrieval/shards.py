@@ -150,7 +150,12 @@ class ShardFiles:
             with system.open_input_stream(last) as file:
                 sizes: dict[str, int] = json.loads(file.read())
             fs.copy_files(folder, str(self.folder), source_filesystem=system)
-        return sizes == self._sizes()
+            if sizes == self._sizes():
+                return True
+            for part in self.folder.iterdir():  # what is built in their place must not be added to them
+                part.unlink()
+            system.delete_file(last)
+        return False
 
     def save(self) -> None:
         """Copies the files into the work folder, if there is one and it does not have them."""
