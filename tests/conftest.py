@@ -27,3 +27,9 @@ settings.load_profile("miner")
 def root() -> Path:
     """Returns the repository's top folder."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def script_environment() -> dict[str, str]:
+    """Returns the environment in which a script finds the modules beside it, whatever this one says."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}

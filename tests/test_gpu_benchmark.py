@@ -10,11 +10,16 @@ from pathlib import Path
 SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "gpu.py"
 
 
-def test_every_part_is_measured(tmp_path: Path) -> None:
+def test_every_part_is_measured(tmp_path: Path, script_environment: dict[str, str]) -> None:
     rows = tmp_path / "rows.jsonl"
     command = [sys.executable, str(SCRIPT), "--trial", "--repeats", "1", "--results", str(rows)]
     done = subprocess.run(
-        [*command, "--work", str(tmp_path)], capture_output=True, text=True, check=False, cwd=tmp_path
+        [*command, "--work", str(tmp_path)],
+        env=script_environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = {row["measurement"]: row for row in map(json.loads, rows.read_text("utf-8").splitlines())}
