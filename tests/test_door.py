@@ -96,6 +96,8 @@ WRITES: dict[str, Any] = {
     "false_negative_rate": lambda store, run, out: run.false_negative_rate([]),
     "calibrate": lambda store, run, out: run.calibrate(0.9, repeats=1),
     "relabel": lambda store, run, out: run.relabel(),
+    "relabel_by_people": lambda store, run, out: miner.relabel_by_people(store),
+    "import_reviews": lambda store, run, out: miner.import_reviews(store, [], "anna"),
     "undo_relabel": lambda store, run, out: miner.undo_relabel(store),
     "undo_silver": lambda store, run, out: miner.undo_silver(store),
     "remove_runs": lambda store, run, out: miner.remove_runs(store, run),
@@ -119,6 +121,8 @@ READS: dict[str, Any] = {
     "export_run": lambda store, run, out, base: run.export(out),
     "compare_with_judgments": lambda store, run, out, base: run.compare_with_judgments(one_judgment(run)),
     "sql": lambda store, run, out, base: store.sql("SELECT 1"),
+    "review_summary": lambda store, run, out, base: miner.review_summary(store, random=0.5),
+    "export_reviews": lambda store, run, out, base: miner.export_reviews(store, out.with_suffix(".csv"), run),
     "relabel with dry_run": lambda store, run, out, base: run.relabel(dry_run=True, repeats=1),
     "evaluate": lambda store, run, out, base: store.evaluate(base),
     "bench": lambda store, run, out, base: miner.bench(

@@ -1,9 +1,14 @@
-"""Relabelling: suspected positives with a high enough probability become judgments, which can be undone."""
+"""Relabelling: pairs that scores or people call relevant become judgments, which can be undone.
+
+Each way to choose the pairs has a function and a report of its own; all end in `judge_relevant`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from shlex import quote
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +19,7 @@ from miner.auditing.config import AuditConfig
 from miner.auditing.probability import Facts, Probability
 from miner.auditing.replay import Replay, ReplayEvidence
 from miner.engine.progress import SILENT, Progress
-from miner.errors import UsageError
+from miner.errors import UsageError, printable
 from miner.mining.adaptive import note_reach
 from miner.mining.by_encoder import settings_in_run
 from miner.mining.config import MiningConfig
@@ -26,11 +31,12 @@ from miner.reporting.readable import Readable
 from miner.schema import SUSPECTED
 from miner.stats import Rate, clustered_rate
 from miner.store import relabel as stored
-from miner.store import verdicts
+from miner.store import reviews, verdicts
 from miner.store.corpus import content_hashes
 from miner.store.database import Database
 from miner.store.models import models_of_unknown_training
 from miner.store.runs import StoredRun, changed_since
+from miner.store.tables import RELABELLED, REVIEWED
 
 
 @known_keywords
@@ -109,7 +115,8 @@ def relabel(
     rows = np.searchsorted(as_numpy(replay.candidates["candidate"]), suspected["candidate"].to_numpy())
     likely = pa.array(probability[rows] >= config.probability)
     pairs = suspected.filter(likely).select(["query_id", "doc_id"])
-    again = None if dry_run else _write(store, run, pairs, config, progress, workers)
+    origin = asdict(config)
+    again = None if dry_run else judge_relevant(store, run, pairs, RELABELLED, origin, progress, workers)
     return RelabelReport(
         run=run.name,
         probability=config.probability,
@@ -119,6 +126,80 @@ def relabel(
         relabelled=pairs.num_rows,
         cannot_hide=replay.hideable.cannot_hide(),
         unknown_training=unknown_training,
+        again=again,
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class PeopleReport(Readable):
+    """What a relabelling by people's answers did."""
+
+    run: str
+    answered: int
+    """Pairs of the run's queries that people answered in `miner review`."""
+    relevant: int
+    """Those that all, or most, call relevant."""
+    conflicts: int
+    """Those that as many call relevant as not; they are left out."""
+    known: int
+    """Relevant ones that have a judgment already; they are left out."""
+    relabelled: int
+    again: str | None
+    """The run decided with the new judgments; None without new judgments, or with `dry_run`."""
+
+    def as_text(self) -> str:
+        """Returns a line for each count."""
+        lines = [
+            f"run {printable(self.run)}, answers of people",
+            f"answered    {self.answered:,} pairs",
+            f"relevant    {self.relevant:,}, of which {self.known:,} have a judgment already",
+            f"conflicts   {self.conflicts:,} pairs that as many call relevant as not, left out",
+        ]
+        if self.again:
+            lines.append(f"relabelled  {self.relabelled:,} judgments; decided again as run {self.again}")
+        else:
+            lines.append(f"relabelled  none{': --dry-run' if self.relabelled else ''}")
+        return "\n".join(lines)
+
+
+def relabel_by_people(
+    store: Database,
+    run: StoredRun,
+    progress: Progress = SILENT,
+    *,
+    dry_run: bool = False,
+    workers: int | None = None,
+) -> PeopleReport:
+    """Turns pairs that people call relevant into judgments and decides again; `dry_run` only reports.
+
+    The answers are those of `miner review`. A pair is relevant if more reviewers say so than say that it is
+    not; `unsure` does not count. The judgments have the source `reviewed`, and `remove_relabelled` undoes
+    them. Raises UsageError without answers, or if texts were added or removed since the run was mined,
+    ModelError if a model of the run is missing, and what `mine` raises.
+    """
+    if not dry_run:
+        _require_models(run, config_of(run))
+    with store.snapshot():
+        _require_same_texts(store, run)
+        counts = reviews.votes(store, run)
+        known = reviews.judged_pairs(store)
+    if not counts.num_rows:
+        raise UsageError(
+            f"nobody answered for queries of run '{run.name}'",
+            f"review some pairs first: miner review {quote(str(store.path))}",
+        )
+    lead = counts["relevant"].to_numpy() - counts["not_relevant"].to_numpy()
+    chosen = counts.filter(pa.array(lead > 0)).select(["query_id", "doc_id"])
+    is_known = np.array([tuple(row.values()) in known for row in chosen.to_pylist()], dtype=bool)
+    pairs = chosen.filter(pa.array(~is_known))
+    again = None if dry_run else judge_relevant(store, run, pairs, REVIEWED, {}, progress, workers)
+    return PeopleReport(
+        run=run.name,
+        answered=counts.num_rows,
+        relevant=chosen.num_rows,
+        conflicts=int(((lead == 0) & (counts["relevant"].to_numpy() > 0)).sum()),
+        known=int(is_known.sum()),
+        relabelled=pairs.num_rows,
         again=again,
     )
 
@@ -164,18 +245,23 @@ def _tested(
     return clustered_rate(recalled, hidden, int(distinct.sum())), precision
 
 
-def _write(
+def judge_relevant(
     store: Database,
     run: StoredRun,
     pairs: pa.Table,
-    config: RelabelConfig,
+    source: str,
+    origin: Mapping[str, Any],
     progress: Progress,
     workers: int | None,
 ) -> str | None:
-    """Adds the judgments and decides again; returns the new run's name, None without new judgments."""
+    """Makes judgments of pairs (query_id, doc_id) and decides again; returns the name of the new run.
+
+    The judgments are relevant, of the run's split, and have this source; `origin` says how the pairs were
+    chosen. Returns None without new judgments. Judgments that a killed call added are decided on first.
+    """
     if pairs.num_rows and not _unfinished(store):
-        origin = {"run": run.name, "run_id": run.run_id, "pairs": pairs.num_rows, **asdict(config)}
-        stored.add_relabelled(store, pairs, run.split, origin)
+        whole = {"run": run.name, "run_id": run.run_id, "pairs": pairs.num_rows, "source": source, **origin}
+        stored.add_relabelled(store, pairs, run.split, whole, source)
     if not _unfinished(store):
         return None
     made = mine(store, config_of(run), workers=workers, progress=progress)

@@ -59,17 +59,18 @@ def write_sample(pairs: pa.Table, out: Path) -> None:
         writer = csv.writer(file, delimiter="\t" if out.suffix == ".tsv" else ",", lineterminator="\n")
         writer.writerow(COLUMNS)
         for row in pairs.to_pylist():
-            ids = [_written_id(row[name]) for name in ("query_id", "doc_id")]
-            texts = [_quoted(row[name]) for name in ("query", "document")]
+            ids = [written_id(row[name]) for name in ("query_id", "doc_id")]
+            texts = [written_text(row[name]) for name in ("query", "document")]
             relevance = "" if row["relevance"] is None else f"{row['relevance']:g}"
             writer.writerow([*ids, *texts, relevance])
 
 
-def _quoted(text: str) -> str:
+def written_text(text: str) -> str:
+    """Returns a text as a sample file has it: a spreadsheet does not run it."""
     return f"'{text}" if text.startswith(_FORMULAS) else text
 
 
-def _written_id(identity: str) -> str:
+def written_id(identity: str) -> str:
     """Returns an id as a sample file has it: different ids differ there too."""
     return f"'{identity}" if identity.startswith((*_FORMULAS, "'")) else identity
 
@@ -112,7 +113,7 @@ class _SampledPairs:
             for pair in zip(table["query_id"].to_pylist(), table["doc_id"].to_pylist(), strict=True)
         )
         exact = {(query.strip(), doc.strip()): (query, doc) for query, doc in own}
-        quoted = {(_written_id(query).strip(), _written_id(doc).strip()): (query, doc) for query, doc in own}
+        quoted = {(written_id(query).strip(), written_id(doc).strip()): (query, doc) for query, doc in own}
         pairs = {**exact, **quoted} if written else {**quoted, **exact}
         unpadded: dict[Pair, set[Pair]] = {}
         for (query, doc), pair in pairs.items():

@@ -23,6 +23,7 @@ _RUNTIME_EXTRAS = {
     ),
     "ray": ("cluster", "needed for --cluster, which sends work to other machines"),
     "tenacity": ("serve", "needed for a model that a server runs, named URL#MODEL"),
+    "uvicorn": ("review", "needed for the page of miner review"),
 }
 """From a module's name to the extra that installs it and its purpose."""
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia")

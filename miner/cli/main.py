@@ -36,6 +36,7 @@ GROUPS = {
     "Quality": {
         "audit": "Measure false negatives, by labels and hidden positives.",
         "calibrate": "Find rules that leave few false negatives.",
+        "review": "Judge candidates by hand, on a local page.",
         "relabel": "Turn suspected positives into judgments, or undo that.",
     },
     "Train": {

@@ -1,4 +1,4 @@
-"""`miner relabel`: turns likely suspected positives into judgments, which can be undone."""
+"""`miner relabel`: turns pairs that scores or people call relevant into judgments, which can be undone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from typing import Any
 import rich_click as click
 
 from miner.auditing.config import AuditConfig
-from miner.cli.options import HIDING, OUTPUT, RUN, Command, Settings, described
+from miner.cli.options import HIDING, OUTPUT, RUN, Command, OneOf, Settings, described
 from miner.errors import UsageError, listed
 from miner.ranges import ABOVE_0
 from miner.recipe import Setting
 
+SCORES, PEOPLE = "scores", "people"
+"""What can choose the pairs."""
 _PROBABILITY = Setting(
     "probability",
     "Relabel suspected positives with at least this probability of being positives.",
@@ -33,12 +35,17 @@ SETTINGS = Settings(
 @click.option(
     "--run", "name", panel=RUN, help="The run whose suspected positives to judge [default: the last]."
 )
+@click.option(
+    "--by", type=OneOf([SCORES, PEOPLE]), default=SCORES, show_default=True, panel=RUN,
+    help="What calls a pair relevant: the scores of the run, or people's answers in miner review.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, panel=OUTPUT, help="Report only; change nothing.")
 @click.option("--undo", is_flag=True, panel=OUTPUT, help="Remove relabelled judgments and runs made on them.")
 @click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON instead of the table.")
 def command(
     store: Path,
     name: str | None,
+    by: str,
     dry_run: bool,
     undo: bool,
     as_json: bool,
@@ -46,18 +53,21 @@ def command(
 ) -> None:
     """Turn likely suspected positives of a run in STORE into judgments, and decide again.
 
+    --by people makes judgments of the pairs that most reviewers call relevant, with the source `reviewed`.
+    The rest is about --by scores.
+
     A candidate is suspected if a rule dropped it for a high score and it scores above the median of the
     query's positives. The probability that it is a positive is fitted on known positives that are hidden, as
     in miner audit, from all scores and ranks at once. Recall and precision on the hidden positives are
-    reported. The judgments have the source `relabelled`; --undo removes them and restores the store.
+    reported. The judgments have the source `relabelled`; --undo removes those of both sources and restores
+    the store.
 
     \b
     miner relabel my.duckdb --dry-run
     miner relabel my.duckdb --probability 0.7
+    miner relabel my.duckdb --by people
     miner relabel my.duckdb --undo
     """
-    from miner.auditing.relabel import RelabelConfig, relabel
-    from miner.auditing.report import relabel_table
     from miner.engine.progress_bars import progress
     from miner.store.database import Database
     from miner.store.runs import find_run
@@ -65,19 +75,15 @@ def command(
     if undo and dry_run:
         raise UsageError("--undo and --dry-run exclude each other", "leave one out")
     if undo:
-        _require_alone({"run": name, **given})
+        _require_unset({"run": name, **given}, "with --undo, which removes all")
         _undo(store)
         return
-    values = SETTINGS.values(given)[""]
-    hiding = AuditConfig(**{name: values[name] for name in HIDING if name in values})
-    probability = values.get("probability", RelabelConfig.probability)
-    config = RelabelConfig(probability, hiding)
+    if by == PEOPLE:
+        _require_unset(given, "with --by people")
+    relabelled = _BY[by](given)
     with progress() as reports, Database.open(store, read_only=dry_run, note=reports.note) as opened:
-        report = relabel(opened, find_run(opened, name), config, reports, dry_run=dry_run)
-    if as_json:
-        click.echo(json.dumps(asdict(report), ensure_ascii=False, indent=1))
-    else:
-        click.echo(relabel_table(report, dry_run))
+        report, text = relabelled(opened, find_run(opened, name), reports, dry_run)
+    click.echo(json.dumps(asdict(report), ensure_ascii=False, indent=1) if as_json else text)
     if report.again:
         click.echo(
             f"next: miner audit {quote(str(store))}; undo it: miner relabel {quote(str(store))} --undo",
@@ -85,12 +91,43 @@ def command(
         )
 
 
-def _require_alone(given: Mapping[str, Any]) -> None:
-    """Raises UsageError for an option that --undo does not read."""
+def _by_scores(given: Mapping[str, Any]) -> Any:
+    """Returns what relabels by scores; raises UsageError for a wrong setting."""
+    from miner.auditing.relabel import RelabelConfig, relabel
+    from miner.auditing.report import relabel_table
+
+    values = SETTINGS.values(given)[""]
+    hiding = AuditConfig(**{name: values[name] for name in HIDING if name in values})
+    config = RelabelConfig(values.get("probability", RelabelConfig.probability), hiding)
+
+    def _relabelled(store: Any, run: Any, reports: Any, dry_run: bool) -> tuple[Any, str]:
+        report = relabel(store, run, config, reports, dry_run=dry_run)
+        return report, relabel_table(report, dry_run)
+
+    return _relabelled
+
+
+def _by_people(_: Mapping[str, Any]) -> Any:
+    """Returns what relabels by people's answers."""
+    from miner.auditing.relabel import relabel_by_people
+
+    def _relabelled(store: Any, run: Any, reports: Any, dry_run: bool) -> tuple[Any, str]:
+        report = relabel_by_people(store, run, reports, dry_run=dry_run)
+        return report, report.as_text()
+
+    return _relabelled
+
+
+_BY = {SCORES: _by_scores, PEOPLE: _by_people}
+"""For each `--by`: from the settings to what relabels a run and returns the report, and its text."""
+
+
+def _require_unset(given: Mapping[str, Any], when: str) -> None:
+    """Raises UsageError for an option that is not read."""
     for name, value in given.items():
         if value not in (None, ()):
             option = {"recipe": "--config", "assignments": "--set"}.get(name, f"--{name}")
-            raise UsageError(f"{option} has no effect with --undo, which removes all", "leave it out")
+            raise UsageError(f"{option} has no effect {when}", "leave it out")
 
 
 def _undo(store: Path) -> None:

@@ -1,4 +1,4 @@
-"""Measures a run and improves it by what was measured: audit, labels, calibrate, relabel."""
+"""Measures a run and improves it by what was measured: audit, labels, reviews, calibrate, relabel."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from miner.auditing.audit import Audit, JudgedOutcomes
 from miner.auditing.calibrate import Calibration
 from miner.auditing.config import AuditConfig, CalibrationConfig
 from miner.auditing.labels import FalseNegativeRate, LabelSample, SampleConfig
-from miner.auditing.relabel import RelabelConfig, RelabelReport
+from miner.auditing.relabel import PeopleReport, RelabelConfig, RelabelReport
 from miner.door.arguments import Reports, RunLike, StoreLike, configured, note_stale, opened, run_in
 from miner.door.operations import PathLike
 from miner.engine.progress import SILENT
 from miner.engine.progress_bars import progress_for
 from miner.errors import UsageError
+from miner.review import exchange
+from miner.review.exchange import ReviewImport
+from miner.review.queue import QueueConfig
+from miner.review.summary import ReviewSummary, summarise
 from miner.sources.memory import judgments_of
 from miner.sources.qrels import read_judgments
 from miner.store.relabel import remove_relabelled
@@ -142,8 +146,66 @@ def relabel(
         return relabelling.relabel(found, own, chosen, reports, dry_run=dry_run, workers=workers)
 
 
+def relabel_by_people(
+    store: StoreLike,
+    run: RunLike = None,
+    *,
+    dry_run: bool = False,
+    workers: int | None = None,
+    progress: Reports = None,
+) -> PeopleReport:
+    """Makes judgments of the pairs that most reviewers call relevant, and decides again.
+
+    `dry_run` only reports; `undo_relabel` undoes it. Raises UsageError if nobody has answered.
+    """
+    with progress_for(progress) as reports, opened(store, reports, read_only=dry_run) as found:
+        own = run_in(found, run)
+        return relabelling.relabel_by_people(found, own, reports, dry_run=dry_run, workers=workers)
+
+
+def review_summary(
+    store: StoreLike, run: RunLike = None, config: QueueConfig | None = None, **settings: Any
+) -> ReviewSummary:
+    """Returns what people answered in `miner review`: shares with intervals, agreement, conflicts.
+
+    Settings are those of QueueConfig: random and seed. Raises UsageError for a run with nothing to review.
+    """
+    chosen = configured(QueueConfig, config, settings)
+    with opened(store, SILENT, read_only=True) as found, found.snapshot():
+        return summarise(found, run_in(found, run), chosen)
+
+
+def export_reviews(store: StoreLike, out: PathLike, run: RunLike = None, **settings: Any) -> Path:
+    """Writes the pairs to review with people's answers to a new file; returns its path.
+
+    The file ends in .csv, .argilla.json or .label-studio.json. Settings are those of QueueConfig. Raises
+    UsageError for another name or an existing file.
+    """
+    chosen = configured(QueueConfig, None, settings)
+    with opened(store, SILENT, read_only=True) as found, found.snapshot():
+        exchange.export_reviews(found, run_in(found, run), chosen, Path(out))
+    return Path(out)
+
+
+def import_reviews(
+    store: StoreLike, answers: Any, reviewer: str | None = None, run: RunLike = None, **settings: Any
+) -> ReviewImport:
+    """Adds people's answers from a .csv or .tsv file, or a table: query_id, doc_id, answer, reviewer.
+
+    `reviewer` is whose the rows without a name are. Raises InputError for a wrong row.
+    """
+    is_file = isinstance(answers, str | os.PathLike)
+    chosen = configured(QueueConfig, None, settings)
+    with opened(store, SILENT) as found:
+        source = Path(answers) if is_file else answers
+        return exchange.import_reviews(found, run_in(found, run), source, reviewer, chosen)
+
+
 def undo_relabel(store: StoreLike) -> int:
-    """Removes all judgments that `relabel` made and the runs made with them; returns how many judgments."""
+    """Removes all judgments that `relabel` or `relabel_by_people` made, and the runs made with them.
+
+    Returns how many judgments.
+    """
     with opened(store, SILENT) as found:
         judgments, _, _ = remove_relabelled(found)
         return judgments

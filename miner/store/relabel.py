@@ -1,4 +1,4 @@
-"""Relabelled judgments: suspected positives that became positives, and how to take them back."""
+"""Judgments that `miner relabel` made, from scores or from people's answers, and how to take them back."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ import pyarrow as pa
 from miner.store.corpus import content_hashes
 from miner.store.database import Database
 from miner.store.runs import StoredRun, forget_runs
-from miner.store.tables import GOLD, RELABELLED
+from miner.store.tables import GOLD, RELABELLED, REVIEWED
+
+MADE = (RELABELLED, REVIEWED)
+"""The sources of judgments that `miner relabel` makes, and undoes."""
+_MADE = f"({', '.join(repr(source) for source in MADE)})"
 
 
-def add_relabelled(store: Database, pairs: pa.Table, split: str, origin: Mapping[str, Any]) -> None:
-    """Adds pairs (query_id, doc_id) as relevant and records their origin, in one transaction."""
+def add_relabelled(
+    store: Database, pairs: pa.Table, split: str, origin: Mapping[str, Any], source: str = RELABELLED
+) -> None:
+    """Adds pairs (query_id, doc_id) as relevant and records their origin, in one transaction.
+
+    `source` is one of MADE.
+    """
     origins = [*relabellings(store), dict(origin)]
     with store.transaction():
         relevant = pairs.append_column("relevance", pa.array([1.0] * pairs.num_rows, pa.float64()))
-        store.insert("judgments", relevant, split=split, source=RELABELLED)
+        store.insert("judgments", relevant, split=split, source=source)
         store.set_meta(RELABELLED, origins)
 
 
@@ -57,16 +66,16 @@ def remove_relabelled(store: Database) -> tuple[int, list[str], list[str]]:
     """
     origins = relabellings(store)
     made = [origin["made"] for origin in origins if "made" in origin]
-    ((number,),) = store.rows("SELECT count(*) FROM judgments WHERE source = ?", [RELABELLED])
+    ((number,),) = store.rows(f"SELECT count(*) FROM judgments WHERE source IN {_MADE}")
     resting = store.rows(
         f"""SELECT DISTINCT r.name FROM runs r JOIN positives p ON p.evidence = r.evidence
-        JOIN judgments j ON j.query_id = p.query_id AND j.doc_id = p.doc_id AND j.source = '{RELABELLED}'
+        JOIN judgments j ON j.query_id = p.query_id AND j.doc_id = p.doc_id AND j.source IN {_MADE}
         WHERE (p.query_id, p.doc_id) NOT IN (
-            SELECT (query_id, doc_id) FROM {GOLD} WHERE source <> '{RELABELLED}') ORDER BY r.name"""
+            SELECT (query_id, doc_id) FROM {GOLD} WHERE source NOT IN {_MADE}) ORDER BY r.name"""
     )
     unfinished = _unfinished_runs(store, [one["run_id"] for one in origins if "made" not in one])
     with store.transaction():
-        store.execute("DELETE FROM judgments WHERE source = ?", [RELABELLED])
+        store.execute(f"DELETE FROM judgments WHERE source IN {_MADE}")
         store.set_meta(RELABELLED, None)
         forget_runs(store, {one["run_id"]: one["evidence"] for one in made} | unfinished)
     gone = list(dict.fromkeys(one["name"] for one in made))

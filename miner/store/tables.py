@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason, Verdict
 
-FORMAT = 9
+FORMAT = 10
 """The version of the schema: a new number if earlier versions of miner cannot read the store."""
 
 SILVER = "silver"
 """The source of judgments that `miner silver` makes."""
 RELABELLED = "relabelled"
-"""The source of judgments that `miner relabel` makes."""
+"""The source of judgments that `miner relabel` makes from scores."""
+REVIEWED = "reviewed"
+"""The source of judgments that `miner relabel --by people` makes."""
 RERANKER = "reranker"
 """The kind of a scorer that scores pairs which others found; `rerank_scores` has its scores for all runs."""
 GOLD = f"(SELECT * FROM judgments WHERE source <> '{SILVER}')"
@@ -94,6 +96,10 @@ TABLES = (
     """CREATE TABLE labels (
         query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL, relevance DOUBLE NOT NULL,
         source VARCHAR NOT NULL, origin VARCHAR NOT NULL, labelled TIMESTAMP NOT NULL)""",
+    """CREATE TABLE reviews (
+        number BIGINT NOT NULL, run_id VARCHAR NOT NULL, query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL,
+        answer VARCHAR NOT NULL, reviewer VARCHAR NOT NULL, stratum VARCHAR NOT NULL,
+        seconds DOUBLE NOT NULL, answered TIMESTAMP NOT NULL)""",
     """CREATE TABLE duplicates (
         role VARCHAR NOT NULL, id VARCHAR NOT NULL, cluster VARCHAR NOT NULL,
         how VARCHAR NOT NULL, similarity DOUBLE NOT NULL)""",
@@ -195,6 +201,10 @@ VIEWS = (
         coalesce(candidates, 0) AS candidates, commonest_reason
     FROM per_query LEFT JOIN outcomes USING (run, query_id)
     WHERE coalesce(selected, 0) < requested""",
+    """CREATE VIEW answers AS
+    SELECT * FROM (FROM reviews
+        QUALIFY row_number() OVER (PARTITION BY reviewer, query_id, doc_id ORDER BY number DESC) = 1)
+    WHERE answer <> 'undone'""",
     """CREATE VIEW weak_positives AS
     WITH negatives AS (
         SELECT v.run, v.query_id, v.doc_id FROM verdicts v WHERE v.slot IS NOT NULL),

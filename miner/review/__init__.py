@@ -1,0 +1,1 @@
+"""Reviewing by hand: a local page on which people judge candidates, and what their answers say."""
