@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from miner.auditing.config import AuditConfig, CalibrationConfig
     from miner.auditing.labels import SampleConfig
-    from miner.auditing.relabel import RelabelConfig
+    from miner.auditing.relabel import JudgedConfig, RelabelConfig
     from miner.curation.contamination import ContaminationConfig
     from miner.curation.dedup import DedupConfig
     from miner.curation.silver_config import SilverConfig
@@ -41,8 +41,12 @@ if TYPE_CHECKING:
         export_reviews,
         false_negative_rate,
         import_reviews,
+        judge,
+        plan_judging,
         relabel,
+        relabel_by_judge,
         relabel_by_people,
+        report,
         review_summary,
         sample_to_label,
         undo_relabel,
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
     from miner.evaluation.compare import compare
     from miner.evaluation.evaluate import EvaluationConfig
     from miner.export import ExportConfig
+    from miner.judging.config import JudgeConfig
     from miner.mining.config import MiningConfig, Rules, Selection
     from miner.models.encoder import Encoder
     from miner.models.reranker import Reranker
@@ -88,6 +93,8 @@ _HOME = {
     "EncoderConfig": "miner.training.encoder_config",
     "EvaluationConfig": "miner.evaluation.evaluate",
     "ExportConfig": "miner.export",
+    "JudgeConfig": "miner.judging.config",
+    "JudgedConfig": "miner.auditing.relabel",
     "LoopConfig": "miner.workflows.loop",
     "MinerError": "miner.errors",
     "MiningConfig": "miner.mining.config",
@@ -123,13 +130,17 @@ _HOME = {
     "find_run": "miner.door.store",
     "import_reviews": "miner.door.quality",
     "ingest": "miner.door.operations",
+    "judge": "miner.door.quality",
     "loop": "miner.door.operations",
     "mine": "miner.door.store",
+    "plan_judging": "miner.door.quality",
     "pretrain": "miner.door.operations",
     "read_recipe": "miner.door.operations",
     "relabel": "miner.door.quality",
+    "relabel_by_judge": "miner.door.quality",
     "relabel_by_people": "miner.door.quality",
     "remove_runs": "miner.door.store",
+    "report": "miner.door.quality",
     "review_summary": "miner.door.quality",
     "runs": "miner.door.store",
     "sample_to_label": "miner.door.quality",
@@ -154,6 +165,8 @@ __all__ = [
     "EncoderConfig",
     "EvaluationConfig",
     "ExportConfig",
+    "JudgeConfig",
+    "JudgedConfig",
     "LoopConfig",
     "MinerError",
     "MiningConfig",
@@ -189,13 +202,17 @@ __all__ = [
     "find_run",
     "import_reviews",
     "ingest",
+    "judge",
     "loop",
     "mine",
+    "plan_judging",
     "pretrain",
     "read_recipe",
     "relabel",
+    "relabel_by_judge",
     "relabel_by_people",
     "remove_runs",
+    "report",
     "review_summary",
     "runs",
     "sample_to_label",

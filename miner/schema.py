@@ -40,6 +40,7 @@ class Reason(StrEnum):
     NOT_SCORED = "not_scored"
     NOT_RERANKED = "not_reranked"
     AGREE = "agree"
+    NOT_JUDGED = "not_judged"
 
 
 CODES = {reason: code for code, reason in enumerate(Reason)}

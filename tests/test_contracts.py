@@ -164,8 +164,8 @@ def test_nothing_runs_code_from_files(root: Path, word: str) -> None:
 
 WRITERS = {
     # into a file that engine/files.py puts into place
-    "auditing/sample_file.py", "auditing/report.py", "review/exchange.py", "workflows/bench_report.py",
-    "workflows/tune_report.py", "reporting/charts.py", "cli/sql.py",
+    "auditing/sample_file.py", "auditing/report.py", "judging/batch.py", "review/exchange.py",
+    "workflows/bench_report.py", "workflows/tune_report.py", "reporting/charts.py", "cli/sql.py",
     # into a new folder that engine/files.py puts into place
     "export/__init__.py", "export/manifest.py", "export/writers.py", "training/model_card.py",
     "training/reranker.py", "training/workspace.py", "retrieval/postings.py",

@@ -21,11 +21,11 @@ def test_the_demo_goes_to_the_end_and_says_what_is_next(
     out = tmp_path / "demo"
     shown = CliRunner().invoke(demo.command, [str(out), "--queries", "30"], catch_exceptions=False)
     assert shown.exit_code == 0
-    assert re.findall(r"^\[(\d)/5\] ", shown.stderr, re.MULTILINE) == list("12345")
+    assert re.findall(r"^\[(\d)/6\] ", shown.stderr, re.MULTILINE) == list("123456")
     rates = re.findall(r"^      (naive|filtered) .*?(\d[\d.]*) % \[", shown.stderr, re.MULTILINE)
     assert [name for name, _ in rates] == ["naive", "filtered"]
     assert float(rates[0][1]) > float(rates[1][1])
-    first_screen = shown.stderr.split("[5/5]")[0]
+    first_screen = shown.stderr.split("[5/6]")[0]
     assert "false negative  " in first_screen
     assert len(first_screen.splitlines()) <= 24
     assert "hard-filtered − easy" in shown.stderr
@@ -34,4 +34,7 @@ def test_the_demo_goes_to_the_end_and_says_what_is_next(
     assert all(line.startswith("miner ") for line in closing)
     found = json.loads((out / "bench" / "results.json").read_text("utf-8"))
     assert [arm["arm"] for arm in found["arms"]] == ["easy", "hard", "hard-filtered"]
-    assert {path.name for path in out.iterdir()} >= {"demo.duckdb", "bench"}
+    assert {path.name for path in out.iterdir()} >= {"demo.duckdb", "bench", "report.html"}
+    page = (out / "report.html").read_text("utf-8")
+    assert "Compared with run naive" in page
+    assert "hard-filtered, 30 triplets" in page

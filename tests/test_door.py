@@ -84,6 +84,8 @@ def test_a_run_outlives_its_store(path: Path) -> None:
     assert run.triplets(texts=True).num_rows == run.triplets().num_rows > 0
 
 
+NO_SERVER = "http://127.0.0.1:9/v1#small"
+
 WRITES: dict[str, Any] = {
     "ingest": lambda store, run, out: (store.ingest(ROWS[:1]), miner.ingest(store, ROWS[:1])),
     "dedup": lambda store, run, out: store.dedup(),
@@ -97,6 +99,8 @@ WRITES: dict[str, Any] = {
     "calibrate": lambda store, run, out: run.calibrate(0.9, repeats=1),
     "relabel": lambda store, run, out: run.relabel(),
     "relabel_by_people": lambda store, run, out: miner.relabel_by_people(store),
+    "relabel_by_judge": lambda store, run, out: miner.relabel_by_judge(store),
+    "judge": lambda store, run, out: miner.judge(store, NO_SERVER),
     "import_reviews": lambda store, run, out: miner.import_reviews(store, [], "anna"),
     "undo_relabel": lambda store, run, out: miner.undo_relabel(store),
     "undo_silver": lambda store, run, out: miner.undo_silver(store),
@@ -119,8 +123,10 @@ READS: dict[str, Any] = {
     "diff": lambda store, run, out, base: run.diff(run),
     "triplets": lambda store, run, out, base: (run.triplets(), run.to_dataset()),
     "export_run": lambda store, run, out, base: run.export(out),
+    "report": lambda store, run, out, base: store.report(out, run),
     "compare_with_judgments": lambda store, run, out, base: run.compare_with_judgments(one_judgment(run)),
     "sql": lambda store, run, out, base: store.sql("SELECT 1"),
+    "plan_judging": lambda store, run, out, base: miner.plan_judging(store, NO_SERVER, of="selected"),
     "review_summary": lambda store, run, out, base: miner.review_summary(store, random=0.5),
     "export_reviews": lambda store, run, out, base: miner.export_reviews(store, out.with_suffix(".csv"), run),
     "relabel with dry_run": lambda store, run, out, base: run.relabel(dry_run=True, repeats=1),

@@ -15,7 +15,7 @@ from miner.cli import export as cli
 from miner.engine.files import locked
 from miner.errors import MinerError, StoreError, UsageError
 from miner.export import FORMATS, ExportConfig, card, export_run
-from miner.export.card import _MEANINGS
+from miner.export.card import MEANINGS
 from miner.export.writers import WRITERS
 from miner.schema import Reason
 from miner.store.corpus import content_hashes
@@ -39,7 +39,8 @@ def test_manifest(store: Database, tmp_path: Path) -> None:
     written_by = manifest.pop("written_by")
     assert set(written_by) == {"hardneg-miner", "pyarrow"}
     assert set(manifest.pop("certificate")) == {
-        "audit", "changed_since", "false_negative_rate", "copies", "contamination", "judgments", "commands",
+        "audit", "changed_since", "false_negative_rate", "judges", "copies", "contamination", "judgments",
+        "commands",
     }  # fmt: skip
     assert manifest == {
         "format": "triplet",
@@ -136,7 +137,7 @@ def test_card_says_how_it_was_mined(store: Database, tmp_path: Path) -> None:
 
 
 def test_card_explains_every_reason() -> None:
-    assert set(_MEANINGS) == {"selected", "kept", *Reason}
+    assert set(MEANINGS) == {"selected", "kept", *Reason}
 
 
 def test_split_names_that_datasets_refuses_are_changed(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from miner.cli.main import COMMANDS
 from tests.kills import CASES, Server, World
 
 READING = ("runs diff", "explain", "doctor")
-ELSEWHERE = ("tune",)
-"""Killed in tests/test_tune.py."""
+ELSEWHERE = ("tune", "judge", "review")
+"""Killed in the tests of these commands."""
 LONG = ("demo",)
 """Takes minutes; it is made of commands that are killed here."""
 SLOW = ("train", "train --force", "train-reranker", "pretrain", "bench", "loop")

@@ -47,7 +47,7 @@ from miner.mining.adaptive import note_reach
 from miner.mining.config import Rules
 from miner.reporting.readable import Readable
 from miner.stats import Rate
-from miner.store.audits import record_calibration
+from miner.store.audits import keep_frontier, record_calibration
 from miner.store.database import Database
 from miner.store.models import models_of_unknown_training
 from miner.store.runs import StoredRun
@@ -193,7 +193,7 @@ def calibrate(
     if measurement.chances is None:  # labels choose without the hidden positives
         rate = asdict(chosen.confirming_half.hidden_positive_rate)
         record_calibration(store, run, trials.decider(chosen.rules), asdict(chosen.rules), rate)
-    return Calibration(
+    found = Calibration(
         run=run.name,
         target=target,
         settings=settings,
@@ -212,6 +212,33 @@ def calibrate(
         below_depth=trials.below_depth,
         left_out=trials.left_out,
     )
+    keep_frontier(store, run, frontier_facts(found))
+    return found
+
+
+def frontier_facts(calibration: Calibration) -> dict[str, Any]:
+    """Returns the frontier with the chosen rules and the run's own, as the store keeps it for reports.
+
+    Keys: `target`, `labels` (0: the rates are hidden-positive rates) and `points`, each with `name`, `rate`,
+    `low`, `high`, `per_query`, `coverage`, `rank`, `margin`, and whether it is `chosen`, `own`, or on the
+    `frontier`.
+    """
+    chosen, own, best = calibration.chosen, calibration.own, calibration.frontier()
+    points = []
+    for one in dict.fromkeys(one.rules for one in (*best, chosen, own)):
+        of = next(swept for swept in (chosen, own, *best) if swept.rules == one)
+        rate, left = of.overall, of.all_queries
+        points.append(
+            {
+                "name": calibration.name_of(of),
+                "rate": rate.rate, "low": rate.low, "high": rate.high,
+                "per_query": left.per_query, "coverage": left.coverage,
+                "rank": left.rank, "margin": left.margin,
+                "chosen": one == chosen.rules, "own": one == own.rules,
+                "frontier": any(one == other.rules for other in best),
+            }
+        )  # fmt: skip
+    return {"target": calibration.target, "labels": calibration.labels, "points": points}
 
 
 def _with_estimate(store: Database, run: StoredRun, swept: Sequence[SweptRules]) -> list[SweptRules]:

@@ -1,4 +1,4 @@
-"""Relabelling: pairs that scores or people call relevant become judgments, which can be undone.
+"""Relabelling: pairs that scores, people or a judge call relevant become judgments, which can be undone.
 
 Each way to choose the pairs has a function and a report of its own; all end in `judge_relevant`.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from miner.arrays import as_numpy
 from miner.auditing.audit import require_hideable
@@ -19,24 +20,26 @@ from miner.auditing.config import AuditConfig
 from miner.auditing.probability import Facts, Probability
 from miner.auditing.replay import Replay, ReplayEvidence
 from miner.engine.progress import SILENT, Progress
-from miner.errors import UsageError, printable
+from miner.errors import UsageError, listed, near, printable, shown
 from miner.mining.adaptive import note_reach
 from miner.mining.by_encoder import settings_in_run
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import config_of, mine
 from miner.models.endpoint import is_served
 from miner.models.names import resolve
-from miner.ranges import ABOVE_0, check_fields, known_keywords, within
+from miner.ranges import ABOVE_0, SHARE, check_fields, known_keywords, within
 from miner.reporting.readable import Readable
+from miner.reporting.tables import percent
 from miner.schema import SUSPECTED
 from miner.stats import Rate, clustered_rate
+from miner.store import judges, reviews, verdicts
 from miner.store import relabel as stored
-from miner.store import reviews, verdicts
 from miner.store.corpus import content_hashes
 from miner.store.database import Database
 from miner.store.models import models_of_unknown_training
 from miner.store.runs import StoredRun, changed_since
-from miner.store.tables import RELABELLED, REVIEWED
+from miner.store.scorers import Scorer
+from miner.store.tables import JUDGE, RELABELLED, REVIEWED
 
 
 @known_keywords
@@ -202,6 +205,144 @@ def relabel_by_people(
         relabelled=pairs.num_rows,
         again=again,
     )
+
+
+@known_keywords
+@dataclass(frozen=True)
+class JudgedConfig:
+    """Which judge's grades become judgments. Raises UsageError at construction for a value out of range."""
+
+    judge: str | None = None
+    """Its name among the scorers of the run (default: the last)."""
+    min_kappa: float = within(0.4, SHARE)
+    """The lowest measured kappa with which its grades become judgments."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, repr=False)
+class JudgedReport(Readable):
+    """What a relabelling by a judge's grades did."""
+
+    run: str
+    judge: str
+    kappa: float
+    """Its agreement with the known relevance, as `miner judge` measured it."""
+    recall: float
+    """The share of known positives that it called relevant there."""
+    relevant: int
+    """Candidates of the run that it calls relevant: grade 2 or 3."""
+    known: int
+    """Those that have a judgment already; they are left out."""
+    relabelled: int
+    again: str | None
+    """The run decided with the new judgments; None without new judgments, or with `dry_run`."""
+
+    def as_text(self) -> str:
+        """Returns a line for each count."""
+        again = f"; decided again as run {printable(self.again)}" if self.again else ""
+        return "\n".join(
+            [
+                f"run {printable(self.run)}, judge {printable(self.judge)} (kappa {self.kappa:.2f}, finds "
+                f"{percent(self.recall)} of known positives)",
+                f"relevant    {self.relevant:,}, of which {self.known:,} have a judgment already",
+                f"relabelled  {self.relabelled:,}{again}",
+            ]
+        )
+
+
+def relabel_by_judge(
+    store: Database,
+    run: StoredRun,
+    config: JudgedConfig,
+    progress: Progress = SILENT,
+    *,
+    dry_run: bool = False,
+    workers: int | None = None,
+) -> JudgedReport:
+    """Turns candidates that a judge calls relevant into judgments and decides again; `dry_run` only reports.
+
+    The grades are those of `miner judge`. The judgments have the source `judge`, and `remove_relabelled`
+    undoes them. Raises UsageError if no judge graded pairs of the run, if its error was not measured or its
+    kappa is too low, if the run is decided by a judge, or if texts were added or removed since the run was
+    mined; ModelError if a model of the run is missing, and what `mine` raises.
+    """
+    if not dry_run:
+        _require_models(run, config_of(run))
+    with store.snapshot():
+        _require_same_texts(store, run)
+        judge = _judge_of(store, run, config.judge)
+        checked = _require_agreement(store, run, judge, config.min_kappa)
+        found = judges.relevant_pairs(store, run, judge, judges.RELEVANT)
+    pairs = found.filter(pc.invert(found["known"])).select(["query_id", "doc_id"])
+    origin = asdict(config) | {"judge": judge.judge}
+    again = None if dry_run else judge_relevant(store, run, pairs, JUDGE, origin, progress, workers)
+    return JudgedReport(
+        run=run.name,
+        judge=judge.name,
+        kappa=checked["kappa"]["value"],
+        recall=checked["recall"]["value"],
+        relevant=found.num_rows,
+        known=found.num_rows - pairs.num_rows,
+        relabelled=pairs.num_rows,
+        again=again,
+    )
+
+
+_LEAST = 20
+"""Pairs of each kind on which the error of a judge has to be measured."""
+
+
+def _judges_of(run: StoredRun) -> list[Scorer]:
+    return [one for one in run.scorers if one.is_judge]
+
+
+def _judge_of(store: Database, run: StoredRun, name: str | None) -> judges.StoredJudge:
+    """Returns a judge of a run by its name there, by default the last; raises UsageError."""
+    known = {one.name: one.model for one in _judges_of(run)}
+    if run.deciding.is_judge or (run.config["rules"]["agree"] is not None and any(_judges_of(run))):
+        raise UsageError(
+            f"run '{run.name}' is decided with a judge, which mining again does not ask",
+            "relabel the run that it was decided from",
+        )
+    if not known:
+        raise UsageError(
+            f"no judge graded pairs of run '{run.name}'",
+            f"judge some first: miner judge {quote(str(store.path))} --run {quote(run.name)}",
+        )
+    if name is not None and name not in known:
+        raise UsageError(
+            f"no judge '{shown(name)}' graded pairs of run '{run.name}'{near(name, known)}",
+            f"judges: {listed(known)}",
+        )
+    key = known[name] if name is not None else list(known.values())[-1]
+    return next(one for one in judges.judges(store) if one.judge == key)
+
+
+def _require_agreement(
+    store: Database, run: StoredRun, judge: judges.StoredJudge, least: float
+) -> Mapping[str, Any]:
+    """Returns the measured error of a judge; raises UsageError if it was not measured, or is too large."""
+    checked = judge.checked
+    if checked is None or checked["kappa"]["value"] is None:
+        raise UsageError(
+            f"the error of judge '{judge.name}' was not measured",
+            f"measure it: miner judge {quote(str(store.path))} --run {quote(run.name)} --set check=200",
+        )
+    if (number := min(checked["positives"], checked["negatives"])) < _LEAST:
+        raise UsageError(
+            f"the error of judge '{judge.name}' was measured on {number} pairs of a kind: too few to rely on",
+            f"measure it: miner judge {quote(str(store.path))} --run {quote(run.name)} --set check=200",
+        )
+    kappa = checked["kappa"]
+    if kappa["value"] < least:
+        raise UsageError(
+            f"judge '{judge.name}' agrees too little with the known relevance: kappa {kappa['value']:.2f} "
+            f"[{kappa['low']:.2f}, {kappa['high']:.2f}], below {least:g}",
+            "use a better model or instructions, or lower it: --set min_kappa=…",
+        )
+    return checked
 
 
 def _require_same_texts(store: Database, run: StoredRun) -> None:

@@ -231,8 +231,8 @@ class Replay:
         """
         rules = replace(self.config.rules, decide_by=scorer.name, min_score=None)
         scores = self.scores_of(scorer)
-        # A reranker has no score of a pair that it did not read.
-        unknown = np.isnan(scores) if scorer.is_reranker else None
+        # A reranker and a judge have no score of a pair that they did not read.
+        unknown = None if scorer.is_retriever else np.isnan(scores)
         table = _replaced(self.candidates, "score", pa.array(scores, mask=unknown))
         return replace(self, config=replace(self.config, rules=rules), hideable=hideable, candidates=table)
 

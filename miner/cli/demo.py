@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from miner.store.database import Database
     from miner.store.runs import StoredRun
 
-STEPS = 5
+STEPS = 6
 NAIVE, FILTERED = "naive", "filtered"
 MODULES = (
     "argparse", "ast", "asyncio", "calendar", "collections", "concurrent", "contextlib", "ctypes",
@@ -51,7 +51,8 @@ def command(out: Path, queries: int) -> None:
     The docstring of a function is a query, its code is the relevant document; some docstrings have several.
     The demo hides some of these known positives and counts how many naive mining would have selected as
     negatives (the hidden-positive rate), and how many filtered mining. Then it trains small
-    models on easy and on hard negatives. Nothing is downloaded. An interrupted demo continues.
+    models on easy and on hard negatives, and writes it all down in one HTML page. Nothing is downloaded. An
+    interrupted demo continues.
 
     \b
     miner demo
@@ -69,6 +70,7 @@ def command(out: Path, queries: int) -> None:
             _audit(store, (naive, filtered), reports)
             _show_false_negative(store, naive, reports)
         _train(path, filtered, queries, out, reports)
+        _report(path, (naive, filtered), out, reports)
     click.echo(f"\nDone in {time.monotonic() - started:.0f} s. Everything is in {out}. Go on with:\n")
     click.echo(_next_steps(path))
 
@@ -149,6 +151,17 @@ def _train(path: Path, run: StoredRun, queries: int, out: Path, progress: Progre
     progress.note(
         f"\nSo few rows show the way, not the truth. Chart: {out / 'bench' / bench_report.CHART}.png"
     )
+
+
+def _report(path: Path, both: tuple[StoredRun, StoredRun], out: Path, progress: Progress) -> None:
+    from miner.html_report import write_report
+    from miner.store.database import Database
+
+    naive, filtered = both
+    page = out / "report.html"
+    _step(progress, 6, f"Report: all of this on one page, {page}")
+    with Database.open(path, read_only=True, note=progress.note) as store, store.snapshot():
+        write_report(store, page, filtered, naive, training=[out / "bench"])
 
 
 def _next_steps(path: Path) -> str:

@@ -29,6 +29,7 @@ GROUPS = {
     "Mine": {
         "mine": "Find hard negatives: retrieve, rerank, decide, select.",
         "decide": "Apply other rules to the stored evidence; no model runs.",
+        "judge": "Have a language model grade pairs; measure how it errs.",
         "runs": "List the runs of a store, or remove some.",
         "runs diff": "Show what changed between two runs, and why.",
         "explain": "Show what became of every candidate of a query, and why.",
@@ -38,6 +39,7 @@ GROUPS = {
         "calibrate": "Find rules that leave few false negatives.",
         "review": "Judge candidates by hand, on a local page.",
         "relabel": "Turn suspected positives into judgments, or undo that.",
+        "report": "Write an HTML page on a run: what it holds, how wrong it is.",
     },
     "Train": {
         "train": "Train an encoder on triplets or on judged pairs.",

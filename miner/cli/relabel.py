@@ -1,4 +1,4 @@
-"""`miner relabel`: turns pairs that scores or people call relevant into judgments, which can be undone."""
+"""`miner relabel`: turns pairs that scores, people or a judge call relevant into judgments, and undoes it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import rich_click as click
 
 from miner.auditing.config import AuditConfig
-from miner.cli.options import HIDING, OUTPUT, RUN, Command, OneOf, Settings, described
+from miner.cli.options import HIDING, OUTPUT, RUN, Command, OneOf, Settings, described, flag
 from miner.errors import UsageError, listed
-from miner.ranges import ABOVE_0
+from miner.ranges import ABOVE_0, SHARE
 from miner.recipe import Setting
 
-SCORES, PEOPLE = "scores", "people"
+SCORES, PEOPLE, JUDGE = "scores", "people", "judge"
 """What can choose the pairs."""
 _PROBABILITY = Setting(
     "probability",
@@ -25,9 +25,17 @@ _PROBABILITY = Setting(
     0.5,
     range=ABOVE_0,
 )
+_BY_JUDGE = {
+    "judge": Setting("judge", "--by judge: its name among the scorers of the run [default: the last].", None),
+    "min_kappa": Setting(
+        "min_kappa", "--by judge: refuse a judge with a lower measured kappa.", 0.4, range=SHARE
+    ),
+}
 SETTINGS = Settings(
-    {"": {"probability": _PROBABILITY} | described(AuditConfig, HIDING)}, {RUN: ("probability",)}
+    {"": {"probability": _PROBABILITY} | described(AuditConfig, HIDING) | _BY_JUDGE}, {RUN: ("probability",)}
 )
+_READ = {SCORES: ("probability", *HIDING), PEOPLE: (), JUDGE: tuple(_BY_JUDGE)}
+"""The settings that each `--by` reads."""
 
 
 @click.command("relabel", cls=Command, settings=SETTINGS)
@@ -36,8 +44,8 @@ SETTINGS = Settings(
     "--run", "name", panel=RUN, help="The run whose suspected positives to judge [default: the last]."
 )
 @click.option(
-    "--by", type=OneOf([SCORES, PEOPLE]), default=SCORES, show_default=True, panel=RUN,
-    help="What calls a pair relevant: the scores of the run, or people's answers in miner review.",
+    "--by", type=OneOf([SCORES, PEOPLE, JUDGE]), default=SCORES, show_default=True, panel=RUN,
+    help="What calls a pair relevant: the scores of the run, people in miner review, or miner judge.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, panel=OUTPUT, help="Report only; change nothing.")
 @click.option("--undo", is_flag=True, panel=OUTPUT, help="Remove relabelled judgments and runs made on them.")
@@ -53,19 +61,21 @@ def command(
 ) -> None:
     """Turn likely suspected positives of a run in STORE into judgments, and decide again.
 
-    --by people makes judgments of the pairs that most reviewers call relevant, with the source `reviewed`.
-    The rest is about --by scores.
+    --by people makes judgments of the pairs that most reviewers call relevant, with the source `reviewed`;
+    --by judge of those that the language model of miner judge calls relevant, with the source `judge`, unless
+    its measured kappa is below min_kappa. The rest is about --by scores.
 
     A candidate is suspected if a rule dropped it for a high score and it scores above the median of the
     query's positives. The probability that it is a positive is fitted on known positives that are hidden, as
     in miner audit, from all scores and ranks at once. Recall and precision on the hidden positives are
-    reported. The judgments have the source `relabelled`; --undo removes those of both sources and restores
-    the store.
+    reported. The judgments have the source `relabelled`; --undo removes those of all sources and
+    restores the store.
 
     \b
     miner relabel my.duckdb --dry-run
     miner relabel my.duckdb --probability 0.7
     miner relabel my.duckdb --by people
+    miner relabel my.duckdb --by judge --dry-run
     miner relabel my.duckdb --undo
     """
     from miner.engine.progress_bars import progress
@@ -78,9 +88,11 @@ def command(
         _require_unset({"run": name, **given}, "with --undo, which removes all")
         _undo(store)
         return
-    if by == PEOPLE:
-        _require_unset(given, "with --by people")
-    relabelled = _BY[by](given)
+    values = SETTINGS.values(given)[""]
+    for setting in values.keys() - set(_READ[by]):
+        shown = flag(setting) if setting == _PROBABILITY.name else setting
+        raise UsageError(f"{shown} has no effect with --by {by}", "leave it out")
+    relabelled = _BY[by](values)
     with progress() as reports, Database.open(store, read_only=dry_run, note=reports.note) as opened:
         report, text = relabelled(opened, find_run(opened, name), reports, dry_run)
     click.echo(json.dumps(asdict(report), ensure_ascii=False, indent=1) if as_json else text)
@@ -91,12 +103,11 @@ def command(
         )
 
 
-def _by_scores(given: Mapping[str, Any]) -> Any:
+def _by_scores(values: Mapping[str, Any]) -> Any:
     """Returns what relabels by scores; raises UsageError for a wrong setting."""
     from miner.auditing.relabel import RelabelConfig, relabel
     from miner.auditing.report import relabel_table
 
-    values = SETTINGS.values(given)[""]
     hiding = AuditConfig(**{name: values[name] for name in HIDING if name in values})
     config = RelabelConfig(values.get("probability", RelabelConfig.probability), hiding)
 
@@ -118,7 +129,20 @@ def _by_people(_: Mapping[str, Any]) -> Any:
     return _relabelled
 
 
-_BY = {SCORES: _by_scores, PEOPLE: _by_people}
+def _by_judge(values: Mapping[str, Any]) -> Any:
+    """Returns what relabels by a judge's grades; raises UsageError for a wrong setting."""
+    from miner.auditing.relabel import JudgedConfig, relabel_by_judge
+
+    config = JudgedConfig(**values)
+
+    def _relabelled(store: Any, run: Any, reports: Any, dry_run: bool) -> tuple[Any, str]:
+        report = relabel_by_judge(store, run, config, reports, dry_run=dry_run)
+        return report, report.as_text()
+
+    return _relabelled
+
+
+_BY = {SCORES: _by_scores, PEOPLE: _by_people, JUDGE: _by_judge}
 """For each `--by`: from the settings to what relabels a run and returns the report, and its text."""
 
 

@@ -1,8 +1,9 @@
-"""Measures a run and improves it by what was measured: audit, labels, reviews, calibrate, relabel."""
+"""Measures a run and improves it by what was measured: audit, reviews, judge, calibrate, relabel, report."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,31 @@ from miner.auditing.audit import Audit, JudgedOutcomes
 from miner.auditing.calibrate import Calibration
 from miner.auditing.config import AuditConfig, CalibrationConfig
 from miner.auditing.labels import FalseNegativeRate, LabelSample, SampleConfig
-from miner.auditing.relabel import PeopleReport, RelabelConfig, RelabelReport
-from miner.door.arguments import Reports, RunLike, StoreLike, configured, note_stale, opened, run_in
+from miner.auditing.relabel import (
+    JudgedConfig,
+    JudgedReport,
+    PeopleReport,
+    RelabelConfig,
+    RelabelReport,
+)
+from miner.door.arguments import (
+    Reports,
+    RunLike,
+    StoreLike,
+    configured,
+    note_stale,
+    opened,
+    require_order,
+    run_in,
+)
 from miner.door.operations import PathLike
 from miner.engine.progress import SILENT
 from miner.engine.progress_bars import progress_for
 from miner.errors import UsageError
+from miner.html_report import WrittenPage, write_report
+from miner.judging import judge as judging
+from miner.judging.config import JudgeConfig
+from miner.judging.judge import JudgePlan, JudgeReport
 from miner.review import exchange
 from miner.review.exchange import ReviewImport
 from miner.review.queue import QueueConfig
@@ -125,6 +145,43 @@ def calibrate(
         return calibrating.calibrate(found, own, target, chosen, reports)
 
 
+def judge(
+    store: StoreLike,
+    models: str | Sequence[str],
+    run: RunLike = None,
+    config: JudgeConfig | None = None,
+    *,
+    progress: Reports = None,
+    **settings: Any,
+) -> JudgeReport:
+    """Has a language model grade pairs of a run, and measures how often it errs.
+
+    `models` is a name `URL#MODEL`, or several for a cascade: each later one looks at what the one before it
+    called relevant. No pair is sent twice. Settings are those of JudgeConfig. Raises UsageError if there is
+    nothing to judge, and ModelError if a server does not answer; the answers until then are kept.
+    """
+    chosen = configured(JudgeConfig, config, settings)
+    with progress_for(progress) as reports, opened(store, reports) as found:
+        return judging.judge(found, run_in(found, run), _names(models), chosen, reports)
+
+
+def plan_judging(
+    store: StoreLike,
+    models: str | Sequence[str],
+    run: RunLike = None,
+    config: JudgeConfig | None = None,
+    **settings: Any,
+) -> JudgePlan:
+    """Returns the requests, tokens and cost that `judge` would take, and the first request; sends nothing."""
+    chosen = configured(JudgeConfig, config, settings)
+    with opened(store, SILENT, read_only=True) as found:
+        return judging.plan(found, run_in(found, run), _names(models), chosen)
+
+
+def _names(models: str | Sequence[str]) -> list[str]:
+    return [models] if isinstance(models, str) else list(models)
+
+
 def relabel(
     store: StoreLike,
     run: RunLike = None,
@@ -201,6 +258,27 @@ def import_reviews(
         return exchange.import_reviews(found, run_in(found, run), source, reviewer, chosen)
 
 
+def relabel_by_judge(
+    store: StoreLike,
+    run: RunLike = None,
+    config: JudgedConfig | None = None,
+    *,
+    dry_run: bool = False,
+    workers: int | None = None,
+    progress: Reports = None,
+    **settings: Any,
+) -> JudgedReport:
+    """Makes judgments of a run's candidates that the judge of `judge` calls relevant, and decides again.
+
+    `dry_run` only reports; `undo_relabel` undoes it. Settings are those of JudgedConfig. Raises UsageError if
+    no judge graded pairs of the run, or its measured kappa is too low.
+    """
+    chosen = configured(JudgedConfig, config, settings)
+    with progress_for(progress) as reports, opened(store, reports, read_only=dry_run) as found:
+        own = run_in(found, run)
+        return relabelling.relabel_by_judge(found, own, chosen, reports, dry_run=dry_run, workers=workers)
+
+
 def undo_relabel(store: StoreLike) -> int:
     """Removes all judgments that `relabel` or `relabel_by_people` made, and the runs made with them.
 
@@ -209,3 +287,24 @@ def undo_relabel(store: StoreLike) -> int:
     with opened(store, SILENT) as found:
         judgments, _, _ = remove_relabelled(found)
         return judgments
+
+
+def report(
+    store: StoreLike,
+    out: PathLike,
+    run: RunLike = None,
+    against: RunLike = None,
+    *,
+    training: Sequence[PathLike] = (),
+) -> WrittenPage:
+    """Writes an HTML page on a run to the file `out`, in place of a file that is there.
+
+    `against` is another run to set beside it. `training` are folders of trained models and of benches, whose
+    curves and verdicts the page shows too. Raises UsageError for a run against itself or a folder without
+    such a record.
+    """
+    require_order(store, out, "report(store, out)")
+    with opened(store, SILENT, read_only=True) as found, found.snapshot():
+        own = run_in(found, run)
+        beside = None if against is None else run_in(found, against)
+        return write_report(found, Path(out), own, beside, training=[Path(one) for one in training])

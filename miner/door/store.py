@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -34,6 +35,9 @@ from miner.errors import MinerError, counted
 from miner.evaluation.result import Evaluation
 from miner.export import ExportConfig, ExportReport, training_rows
 from miner.export import export_run as write_export
+from miner.html_report import WrittenPage
+from miner.judging.config import JudgeConfig
+from miner.judging.judge import JudgeReport
 from miner.mining import diff as differing
 from miner.mining import explain as explaining
 from miner.mining import pipeline
@@ -126,6 +130,17 @@ class Store(database.Database):
         """Measures a model on a split, see `miner.evaluate`."""
         return operations.evaluate(self, model, progress=progress, **settings)
 
+    def report(
+        self,
+        out: PathLike,
+        run: RunLike = None,
+        against: RunLike = None,
+        *,
+        training: Sequence[PathLike] = (),
+    ) -> WrittenPage:
+        """Writes an HTML page on a run to the file `out`, see `miner.report`."""
+        return quality.report(self, out, run, against, training=training)
+
     def sql(self, query: str) -> pa.Table:
         """Returns the result of one SELECT over the store, see `miner.sql`."""
         return operations.sql(self, query)
@@ -195,6 +210,17 @@ class Run(stored.StoredRun):
     ) -> Calibration:
         """Finds the rules that meet a target rate, by labels or hidden positives, see `miner.calibrate`."""
         return quality.calibrate(self.store, self, target, config, progress=progress, **settings)
+
+    def judge(
+        self,
+        models: str | Sequence[str],
+        config: JudgeConfig | None = None,
+        *,
+        progress: Reports = None,
+        **settings: Any,
+    ) -> JudgeReport:
+        """Has a language model grade pairs of this run, see `miner.judge`."""
+        return quality.judge(self.store, models, self, config, progress=progress, **settings)
 
     def relabel(
         self,

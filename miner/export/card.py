@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from shlex import quote
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from miner.errors import counted
 from miner.export import certificate
 from miner.export.config import Plan
 from miner.export.manifest import LeftOut, Manifest
-from miner.export.teacher import BM25, ENCODER, IMPORTED, RERANKER, teacher_of_manifest
+from miner.export.teacher import BM25, ENCODER, IMPORTED, JUDGE, RERANKER, teacher_of_manifest
 from miner.models.similarity import SCORES
 from miner.reporting.cards import dataset_front_matter
 from miner.reporting.tables import markdown_table, shortened
@@ -23,7 +24,7 @@ from miner.store import scorers
 SHOWN = 400
 """How many characters of a text the example and the settings show."""
 
-_MEANINGS: Mapping[str, str] = {
+MEANINGS: Mapping[str, str] = {
     "selected": "a negative in this data set",
     "kept": "passed every rule, but the query had enough negatives",
     Reason.JUDGED_POSITIVE: "judged relevant to the query in some split",
@@ -43,15 +44,18 @@ _MEANINGS: Mapping[str, str] = {
     Reason.DUPLICATE_OF_CANDIDATE: "a copy of a better-ranked candidate of the query",
     Reason.DOCUMENT_CAP: "the document is already a negative of as many queries as allowed",
     Reason.NOT_RERANKED: "the reranker did not score it: it ranks too low, or was not needed",
+    Reason.NOT_JUDGED: "the judge was not asked about it",
     Reason.AGREE: "too few scorers put it below the positive",
     Reason.NOT_SCORED: "the candidate or the query's positives have no finite score",
 }
+"""What `selected`, `kept` and each reason mean."""
 
 _KINDS: Mapping[str, str] = {
     **dict.fromkeys(scorers.ENCODERS, "encoder"),
     scorers.VECTORS: "vectors",
     scorers.IMPORTED: "candidates",
     RERANKER: "reranker",
+    JUDGE: "judge",
 }
 """What the kinds of scorers are called in a card."""
 _SCORES: Mapping[str, str] = {
@@ -59,6 +63,7 @@ _SCORES: Mapping[str, str] = {
     ENCODER: "The scores are {scores} of the encoder `{name}`: a model trained on them imitates it.",
     BM25: "The scores are BM25's: they depend only on the words that query and document share, and so do "
     "the margins that a model learns from them.",
+    JUDGE: "The scores are grades from 0 to 3 by the language model `{name}`.",
     IMPORTED: "The scores are those of `{name}`, which were given.",
 }
 
@@ -197,7 +202,7 @@ with fewer than {wanted} are not padded; their number is {short:,}."""
 
 
 def _candidates(counts: Mapping[str, int]) -> list[tuple[str, ...]]:
-    return [(f"`{name}`", f"{number:,}", _MEANINGS.get(name, "")) for name, number in counts.items()]
+    return [(f"`{name}`", f"{number:,}", MEANINGS.get(name, "")) for name, number in counts.items()]
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, ...]]:
@@ -213,7 +218,10 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, ...]]:
 
 def _reproduction(manifest: Manifest) -> str:
     run = manifest["run"]
+    name = quote(run["name"])
     return f"""## Reproduce
 
 Run `{run["run_id"]}`, seed {run["seed"]}, finished {run["finished"]}. `manifest.json` has the fingerprints \
-of the data and the models, the settings, the library versions, all counts and the sha256 of every file."""
+of the data and the models, the settings, the library versions, all counts and the sha256 of every file.
+
+`miner report STORE report.html --run {name}` writes all figures of the run, with charts."""

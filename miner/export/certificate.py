@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from miner.errors import counted
@@ -12,6 +13,7 @@ from miner.store.contamination import contamination_checks
 from miner.store.corpus import provenance
 from miner.store.database import Database
 from miner.store.duplicates import dedup_result
+from miner.store.judges import checked_judges
 from miner.store.labels import false_negative_rate_of, samples_of
 from miner.store.runs import StoredRun, changed_since
 
@@ -39,8 +41,9 @@ _AUDIT = (
 
 def facts(store: Database, run: StoredRun) -> dict[str, Any]:
     """Returns what was measured, JSON-able: `false_negative_rate` from labels (see
-    `store.labels.false_negative_rate_of`), `audit` with the hidden-positive rate, copies, contamination; None
-    for what was not. And the origin of the judgments, and the commands that measure.
+    `store.labels.false_negative_rate_of`), `audit` with the hidden-positive rate, the errors of judges,
+    copies, contamination; None for what was not. And the origin of the judgments, and the commands that
+    measure.
     """
     audit, copies, checks = last_audit(store, run), dedup_result(store), contamination_checks(store)
     labelled = false_negative_rate_of(store, run)
@@ -48,6 +51,7 @@ def facts(store: Database, run: StoredRun) -> dict[str, Any]:
         "false_negative_rate": labelled,
         "audit": None if audit is None else {name: audit.get(name) for name in _AUDIT},
         "changed_since": changed_since(store, run),
+        "judges": checked_judges(store, run) or None,
         "copies": copies,
         "contamination": checks or None,
         "judgments": provenance(store),
@@ -63,7 +67,7 @@ def facts(store: Database, run: StoredRun) -> dict[str, Any]:
 
 def _sample_command(store: Database, run: StoredRun, labelled: Mapping[str, Any] | None) -> str:
     """Returns the command that draws the sample of a false-negative rate, or any sample without one."""
-    command = f"miner audit STORE --run {run.name} --label"
+    command = f"miner audit STORE --run {quote(run.name)} --label"
     if labelled is None:
         return f"{command} 200 --out sample.csv"
     pairs, seed = labelled["labels"] + labelled["unlabelled"], labelled["seed"]
@@ -81,7 +85,7 @@ def _sample_command(store: Database, run: StoredRun, labelled: Mapping[str, Any]
 
 def _contamination_command(one: Mapping[str, Any]) -> str:
     settings = {name: one[name] for name in ("split", "threshold", "ngram", "contained")}
-    return _with_settings(f"miner contamination STORE {one['against']}", settings)
+    return _with_settings(f"miner contamination STORE {quote(one['against'])}", settings)
 
 
 def _with_settings(command: str, settings: Mapping[str, Any]) -> str:
@@ -93,7 +97,7 @@ def _with_settings(command: str, settings: Mapping[str, Any]) -> str:
 
 
 def _audit_command(run: StoredRun, audit: Mapping[str, Any] | None) -> str:
-    command = f"miner audit STORE --run {run.name}"
+    command = f"miner audit STORE --run {quote(run.name)}"
     if audit is None:
         return command
     return _with_settings(command, audit["settings"])
@@ -112,6 +116,8 @@ def render(certificate: Mapping[str, Any]) -> str:
             f"**The store's {' and '.join(changed)} changed after this run was mined.** What follows "
             "describes the store as it is now, not these triplets. Mine again before you publish them."
         )
+    if judges := certificate.get("judges"):
+        parts.append(_judges(judges))
     parts += [
         _copies(certificate["copies"], commands),
         _contamination(certificate["contamination"], commands),
@@ -222,6 +228,28 @@ def _contamination(checks: list[Mapping[str, Any]] | None, commands: Mapping[str
             f"(`{command}`).{_stale(one['changed_since'])}"
         )
     return "\n".join(["Evaluation texts that also occur in the store (contamination):", "", *lines])
+
+
+def _judges(judges: Sequence[Mapping[str, Any]]) -> str:
+    """The error of each language model that graded pairs of the run."""
+    lines = []
+    for one in judges:
+        random = f", {one['random']:,} of them random documents" if one["random"] else ""
+        kappa, precision, recall = (one[name] for name in ("kappa", "precision", "recall"))
+        lines.append(
+            f"- `{one['name']}`: kappa {decimal(kappa['value'], 2)} ({decimal(kappa['low'], 2)} to "
+            f"{decimal(kappa['high'], 2)}), precision {_measured(precision)}, recall {_measured(recall)}, on "
+            f"{one['positives']:,} known positives and {counted(one['negatives'], 'negative')}{random}."
+        )
+    return "\n".join(
+        ["Language models that graded pairs (`miner judge`), with their 95 % intervals:", "", *lines]
+    )
+
+
+def _measured(found: Mapping[str, Any]) -> str:
+    if found["value"] is None:
+        return "not measured"
+    return f"{percent(found['value'])} ({percent(found['low'])} to {percent(found['high'])})"
 
 
 def _judgments(judgments: Mapping[str, Any]) -> str:

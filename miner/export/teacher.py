@@ -15,7 +15,7 @@ from miner.store.database import Database
 from miner.store.models import described_scorer
 from miner.store.runs import StoredRun
 
-RERANKER, ENCODER, BM25, IMPORTED = "reranker", "encoder", "BM25", "imported"
+RERANKER, ENCODER, BM25, IMPORTED, JUDGE = "reranker", "encoder", "BM25", "imported", "judge"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Teacher:
     """What scored a run's positives and negatives, for a model that learns from these scores."""
 
     kind: str
-    """RERANKER, ENCODER, BM25 or IMPORTED (a run or vectors that were given)."""
+    """RERANKER, ENCODER, BM25, JUDGE or IMPORTED (a run or vectors that were given)."""
     name: str = ""
     """The name of the model, file or folder; empty for BM25."""
     similarity: str = COSINE
@@ -50,6 +50,7 @@ def teacher_of_export(folder: Path) -> Teacher | None:
 
 
 def _teacher(facts: Mapping[str, Any]) -> Teacher:
-    kinds = {scorers.BM25: BM25, scorers.VECTORS: IMPORTED, scorers.IMPORTED: IMPORTED, RERANKER: RERANKER}
+    kinds = {one: one for one in (RERANKER, JUDGE)}
+    kinds |= {scorers.BM25: BM25, scorers.VECTORS: IMPORTED, scorers.IMPORTED: IMPORTED}
     kind = kinds.get(facts["kind"], ENCODER)
     return Teacher(kind, "" if kind == BM25 else facts["name"], facts.get("similarity") or COSINE)

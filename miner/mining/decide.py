@@ -89,13 +89,13 @@ class Decision:
 
 
 def deciding_scorer(scorers: Sequence[Scorer], config: MiningConfig) -> Scorer:
-    """Returns the scorer whose scores the rules look at: the one that is named, else the last.
+    """Returns the scorer whose scores the rules look at: the one that is named, else the last but judges.
 
     Raises UsageError if none has the name.
     """
     name = config.rules.decide_by
     if name is None:
-        return scorers[-1]
+        return [one for one in scorers if not one.is_judge][-1]
     for one in scorers:
         if one.name == name:
             return one
@@ -214,8 +214,10 @@ class Decider:
         self._agreement = None
         if config.rules.agree is not None:
             self._agreement = Agreement.of(self._positives, scorers, config.rules)
-        is_reranker = deciding_scorer(scorers, config).is_reranker
-        self._unknown = Reason.NOT_RERANKED if is_reranker else Reason.NOT_SCORED
+        decider = deciding_scorer(scorers, config)
+        self._unknown = Reason.NOT_JUDGED if decider.is_judge else Reason.NOT_SCORED
+        if decider.is_reranker:
+            self._unknown = Reason.NOT_RERANKED
         kind = config.rules.reference_positive
         owned = self._positives.owner, self._positives.score, positives.queries
         self._reference = ruling.reference_scores(*owned, kind)

@@ -54,7 +54,7 @@ def quotas(config: Selection, scorers: Sequence[Scorer]) -> dict[int, int]:
 
     Raises UsageError for a quota of a retriever that the run does not have.
     """
-    numbers = {one.name: one.number for one in scorers if not one.is_reranker}
+    numbers = {one.name: one.number for one in scorers if one.is_retriever}
     found = {}
     for text in config.quota:
         name, most = parse_quota(text)

@@ -11,9 +11,13 @@ import ipaddress
 import os
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
+from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -98,14 +102,21 @@ def require_not_served(name: str) -> None:
 class Endpoint:
     """A server and one of its models, by a name `URL#MODEL`.
 
-    `patience` is the number of seconds for which a request is tried again. `progress` gets the notes of
-    requests that are made without a progress of their own. Raises UsageError for a name of another form or
+    `patience` is the number of seconds for which a request is tried again, and `answer_seconds` those to wait
+    for one answer. `progress` gets the notes of requests that are made without a progress of their own.
+    Raises UsageError for a name of another form or
     with a password in it, and MissingExtraError without the client library.
     """
 
-    def __init__(self, name: str, patience: float = PATIENCE, progress: Progress = SILENT) -> None:
+    def __init__(
+        self,
+        name: str,
+        patience: float = PATIENCE,
+        progress: Progress = SILENT,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
         parts, self.model = _parsed(name)
-        self._progress = progress
+        self._progress, self._answer_seconds = progress, answer_seconds
         self.url = f"{parts.scheme.lower()}://{parts.netloc}{parts.path.rstrip('/')}"
         """The URL without the model."""
         self.root = re.sub(r"/v\d+$", "", self.url)
@@ -139,6 +150,46 @@ class Endpoint:
 
         An error, Ctrl-C and closing the generator end all requests at once.
         """
+        with self._connected(workers, progress) as (begin, at_once):
+            waiting: deque[Future[Result]] = deque()
+            for item in items:
+                waiting.append(begin(work, item))
+                if len(waiting) >= 2 * at_once:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def as_completed(
+        self,
+        work: Callable[[Connection, Item], Awaitable[Result]],
+        items: Iterable[Item],
+        workers: int | None,
+        progress: Progress,
+    ) -> Generator[list[tuple[int, Result]], None, None]:
+        """Yields what `map` does as it comes in: the number and the result of all items that are done.
+
+        An item is taken from `items` only when a request can begin, so that the caller decides when to stop.
+        """
+        with self._connected(workers, progress) as (begin, at_once):
+            numbered = enumerate(items)
+            waiting: dict[Future[Result], int] = {}
+            while True:
+                for number, item in islice(numbered, at_once - len(waiting)):
+                    waiting[begin(work, item)] = number
+                if not waiting:
+                    return
+                done, _ = futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
+                failed = [one for one in done if one.exception() is not None]
+                if found := [(waiting.pop(one), one.result()) for one in done if one not in failed]:
+                    yield found  # before the failure of another: it may have cost something
+                for one in failed:
+                    one.result()
+
+    @contextmanager
+    def _connected(
+        self, workers: int | None, progress: Progress
+    ) -> Iterator[tuple[Callable[..., Future[Any]], int]]:
+        """Opens a client; yields what begins a request in it, and how many there are at a time."""
         from anyio.from_thread import start_blocking_portal
         from httpx2 import AsyncClient, Limits, Timeout
 
@@ -150,19 +201,13 @@ class Endpoint:
             self.note_once(message, KEY, notes)
         client = AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=Timeout(ANSWER_SECONDS, connect=_CONNECT_SECONDS, pool=None),
+            timeout=Timeout(self._answer_seconds, connect=_CONNECT_SECONDS, pool=None),
             limits=Limits(max_connections=at_once, max_keepalive_connections=at_once),
             trust_env=not self.is_local,  # a proxy cannot reach this machine
         )
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(client) as opened:
             connection = Connection(self, opened, key, notes)
-            waiting: deque[Any] = deque()
-            for item in items:
-                waiting.append(portal.start_task_soon(work, connection, item))
-                if len(waiting) >= 2 * at_once:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield lambda work, item: portal.start_task_soon(work, connection, item), at_once
 
     def note_once(self, message: str, kind: str, progress: Progress) -> None:
         """Gives a note, unless one of its kind was given before."""

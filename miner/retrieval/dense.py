@@ -14,7 +14,7 @@ from miner.models.cached_encoder import CachedEncoder
 from miner.models.loading import open_encoder
 from miner.models.vector_cache import RowNumbers, column_blocks, release
 from miner.retrieval.config import DenseConfig
-from miner.retrieval.nearest import require_search_library
+from miner.retrieval.nearest import BLOCK, require_search_library
 from miner.retrieval.vector_search import TextVectors, VectorSearch, empty_index, index_inputs, require_index
 from miner.retrieval.vector_shards import ShardedVectors, vector_search
 from miner.store.database import Database
@@ -112,10 +112,13 @@ class Dense:
 
     def _text_vectors(self, rows: RowNumbers, role: str) -> TextVectors:
         """Returns cached vectors by row; a text without a vector, whose cached row is NaN, has no row."""
-        matrix = self._vectors.matrix(role)
-        finite = np.isfinite(np.asarray(matrix[rows, 0])) if len(rows) else np.zeros(0, dtype=np.bool_)
-        release(matrix)
-        return TextVectors(matrix, np.where(finite, rows, -1))
+        matrix, found = self._vectors.matrix(role), rows.copy()
+        # A number of each vector is on every page of the file: all of it at once would be in memory.
+        for start in range(0, len(rows), BLOCK):
+            part = found[start : start + BLOCK]
+            part[~np.isfinite(np.asarray(matrix[part, 0]))] = -1
+            release(matrix)
+        return TextVectors(matrix, found)
 
     def gaps(self) -> dict[str, int]:
         """Returns the numbers of documents and queries without a vector; empty before a search."""

@@ -225,8 +225,8 @@ def import_reviews(
     """Reads answers from a .csv or .tsv file, or a table, and adds those that are new.
 
     Columns query_id, doc_id and answer (see ANSWERS); a column `reviewer` says whose they are, and `seconds`
-    how long each took. `reviewer` is whose the rows without a name are. Raises InputError for a wrong row, and
-    the store is then unchanged; UsageError without a reviewer.
+    how long each took. `reviewer` is whose the rows without a name are. Raises UsageError without a reviewer,
+    and InputError for a wrong row; the store is then unchanged.
     """
     table = open_labels(source)
     columns = {name.strip().lower(): name for name in table.columns}

@@ -16,7 +16,7 @@ from miner.store.database import Database
 from miner.store.evidence import COPIES, candidate_scores, positive_scores
 from miner.store.runs import StoredRun
 from miner.store.scorers import Scorer
-from miner.store.tables import GOLD, RELABELLED
+from miner.store.tables import GOLD, JUDGE, RELABELLED
 
 CANNOT_HIDE = {
     "only": "because their query has no other",
@@ -39,7 +39,7 @@ _CALIBRATED = "calibrated"
 FOLLOWS_POSITIVES = (str(Reason.JUDGED_POSITIVE), *COPIES)
 """Exclusions that would end if fewer positives were known."""
 
-_BY_PEOPLE = f"(SELECT * FROM {GOLD} WHERE source <> '{RELABELLED}')"
+_BY_PEOPLE = f"(SELECT * FROM {GOLD} WHERE source NOT IN ('{RELABELLED}', '{JUDGE}'))"
 
 _KNOWN = f"""SELECT query_id, doc_id FROM ({by_text(_BY_PEOPLE)}) WHERE relevance > 0
         AND query_id IN (SELECT query_id FROM positives WHERE evidence = $evidence)
@@ -93,7 +93,7 @@ def positives_to_hide(store: Database, run: StoredRun) -> pa.Table:
             JOIN same d ON d.role = 'documents' AND d.id = t.doc_id
             WHERE t.model IN (SELECT unnest($models::VARCHAR[]))),
         judged AS (SELECT DISTINCT query_id, doc_id, split FROM {GOLD} WHERE relevance > 0),
-        sources AS (SELECT query_id, doc_id, bool_or(source <> '{RELABELLED}') AS people
+        sources AS (SELECT query_id, doc_id, bool_or(source NOT IN ('{RELABELLED}', '{JUDGE}')) AS people
             FROM {GOLD} GROUP BY ALL),
         elsewhere AS (SELECT DISTINCT query_id, doc_id FROM judged WHERE split <> $split),
         shared AS (
@@ -193,6 +193,25 @@ def calibrated_on(store: Database, run: StoredRun) -> dict[str, Any] | None:
     if same:
         return {"run": same[-1]["run"], "hidden_positive_rate": same[-1]["hidden_positive_rate"]}
     return {"run": notes[-1]["run"], "hidden_positive_rate": None} if notes else None
+
+
+_FRONTIERS = "frontiers"
+"""The key of `meta` with the frontier of each run's last calibration, by run_id."""
+
+
+def keep_frontier(store: Database, run: StoredRun, frontier: Mapping[str, Any]) -> None:
+    """Stores the frontier that a calibration of a run found, JSON-able; replaces an older one of that run.
+
+    A run_id is a fingerprint: the frontier is still that of the run if it is removed and mined again.
+    """
+    with store.transaction():
+        store.set_meta(_FRONTIERS, {**(store.meta(_FRONTIERS) or {}), run.run_id: dict(frontier)})
+
+
+def frontier_of_run(store: Database, run: StoredRun) -> dict[str, Any] | None:
+    """Returns the frontier of a run's last calibration, as `calibrate.frontier_facts`; None without one."""
+    found: dict[str, Any] | None = (store.meta(_FRONTIERS) or {}).get(run.run_id)
+    return found
 
 
 def _decided_by(run: StoredRun, decider: Scorer) -> dict[str, Any]:

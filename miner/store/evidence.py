@@ -348,7 +348,7 @@ def _plain_range(store: Database, run: StoredRun, scorer: Scorer) -> tuple[int, 
 
     None unless all are finite and they differ: a count of each pair is then of no use.
     """
-    if scorer.kind == IMPORTED or scorer.is_reranker:  # it has no score of some pairs
+    if scorer.kind == IMPORTED or not scorer.is_retriever:  # it has no score of some pairs
         return None
     # In two halves at the same time. Unnested they take a third of the time of list_min and list_max.
     where = "WHERE evidence = $evidence AND scorer = $scorer AND query_no BETWEEN $first AND $last"

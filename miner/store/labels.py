@@ -79,7 +79,7 @@ def predictable(store: Database, run: StoredRun) -> pa.Table:
         rows = np.searchsorted(candidates["candidate"].to_numpy(), table["candidate"].to_numpy())
         scores = np.asarray(candidates["score"].to_numpy(), dtype=np.float64)
         table = table.append_column(SCORE + scorer.name, pa.array(scores[rows]))
-        if not scorer.is_reranker:
+        if scorer.is_retriever:
             ranks = evidence.candidate_ranks(store, run, scorer)
             table = table.append_column(RANK + scorer.name, pa.array(ranks[rows]))
     return table

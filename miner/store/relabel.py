@@ -1,4 +1,4 @@
-"""Judgments that `miner relabel` made, from scores or from people's answers, and how to take them back."""
+"""Judgments that `miner relabel` made, by scores, by people or by a judge, and how to take them back."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pyarrow as pa
 from miner.store.corpus import content_hashes
 from miner.store.database import Database
 from miner.store.runs import StoredRun, forget_runs
-from miner.store.tables import GOLD, RELABELLED, REVIEWED
+from miner.store.tables import GOLD, JUDGE, RELABELLED, REVIEWED
 
-MADE = (RELABELLED, REVIEWED)
+MADE = (RELABELLED, REVIEWED, JUDGE)
 """The sources of judgments that `miner relabel` makes, and undoes."""
 _MADE = f"({', '.join(repr(source) for source in MADE)})"
 

@@ -54,7 +54,7 @@ class StoredRun:
     started: datetime
     finished: datetime | None
     scorers: tuple[Scorer, ...]
-    """In order: retrievers, then rerankers."""
+    """In order: retrievers, then rerankers, then judges."""
 
     @property
     def deciding(self) -> Scorer:
@@ -68,12 +68,12 @@ class StoredRun:
 
     def scored_by(self, scorer: Scorer) -> str | None:
         """Returns the key of the rows in `scored` with a scorer's scores; None if it has none."""
-        return self.reranking if scorer.is_reranker else self.evidence
+        return scorer.stage or (self.reranking if scorer.is_reranker else self.evidence)
 
     @property
     def retrievers(self) -> tuple[Scorer, ...]:
-        """The scorers that are not rerankers."""
-        return tuple(one for one in self.scorers if not one.is_reranker)
+        """The scorers that find candidates."""
+        return tuple(one for one in self.scorers if one.is_retriever)
 
     @property
     def rerankers(self) -> tuple[Scorer, ...]:

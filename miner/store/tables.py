@@ -15,6 +15,9 @@ REVIEWED = "reviewed"
 """The source of judgments that `miner relabel --by people` makes."""
 RERANKER = "reranker"
 """The kind of a scorer that scores pairs which others found; `rerank_scores` has its scores for all runs."""
+JUDGE = "judge"
+"""The kind of a scorer that is a language model, which grades some of the pairs: see `judge_answers`. And the
+source of judgments that `miner relabel --by judge` makes."""
 GOLD = f"(SELECT * FROM judgments WHERE source <> '{SILVER}')"
 """SQL for all judgments but the silver ones."""
 
@@ -63,10 +66,17 @@ TABLES = (
         search VARCHAR NOT NULL, evidence VARCHAR NOT NULL, scorer SMALLINT NOT NULL)""",
     """CREATE TABLE scorers (
         run_id VARCHAR NOT NULL, number SMALLINT NOT NULL, scorer VARCHAR NOT NULL,
-        kind VARCHAR NOT NULL, model VARCHAR)""",
+        kind VARCHAR NOT NULL, model VARCHAR, stage VARCHAR)""",
     """CREATE TABLE rerank_scores (
         reranker VARCHAR NOT NULL, query_id VARCHAR NOT NULL, doc_id VARCHAR NOT NULL,
         score DOUBLE NOT NULL)""",
+    """CREATE TABLE judges (
+        judge VARCHAR NOT NULL, name VARCHAR NOT NULL, members VARCHAR[] NOT NULL,
+        settings VARCHAR NOT NULL, checked VARCHAR)""",
+    """CREATE TABLE judge_answers (
+        judge VARCHAR NOT NULL, query_id VARCHAR NOT NULL, doc_ids VARCHAR[] NOT NULL,
+        pairs UBIGINT[] NOT NULL, grades TINYINT[], answer VARCHAR, failure VARCHAR,
+        tokens_in BIGINT, tokens_out BIGINT, answered TIMESTAMP, request VARCHAR)""",
     """CREATE TABLE models (
         fingerprint VARCHAR NOT NULL, kind VARCHAR NOT NULL, name VARCHAR NOT NULL,
         details VARCHAR NOT NULL)""",
@@ -105,7 +115,7 @@ TABLES = (
         how VARCHAR NOT NULL, similarity DOUBLE NOT NULL)""",
 )
 
-_SCORED_BY = f"CASE s.kind WHEN '{RERANKER}' THEN r.reranking ELSE r.evidence END"
+_SCORED_BY = f"coalesce(s.stage, CASE s.kind WHEN '{RERANKER}' THEN r.reranking ELSE r.evidence END)"
 """The key of a scorer's rows in `scored`, in a view over runs r and scorers s."""
 
 VIEWS = (
@@ -151,7 +161,7 @@ VIEWS = (
         JOIN scored c ON c.evidence = {_SCORED_BY} AND c.scorer = s.number
         JOIN pools p ON p.evidence = r.evidence AND p.query_no = c.query_no)
     JOIN pool_documents USING (evidence, doc_no)
-    WHERE kind <> '{RERANKER}' OR score IS NOT NULL""",
+    WHERE kind NOT IN ('{RERANKER}', '{JUDGE}') OR score IS NOT NULL""",
     f"""CREATE VIEW positive_scores AS
     SELECT run, query_id, doc_id, scorer, kind, score
     FROM (SELECT r.name AS run, r.evidence, c.query_no, s.scorer, s.kind,

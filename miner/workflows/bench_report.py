@@ -259,12 +259,11 @@ def _line(report: BenchReport, one: Line, per_query: bool) -> dict[str, Any]:
 
 
 def _comparison(one: Comparison) -> dict[str, Any]:
-    names: list[list[str | int]] = [[one.first.arm, one.first.rows], [one.second.arm]]
+    arms: list[list[str | int]] = [[one.first.arm, one.first.rows], [one.second.arm]]
     if isinstance(one.second, Trained):
-        names[1].append(one.second.rows)
+        arms[1].append(one.second.rows)
     return {
-        "first": names[0],
-        "second": names[1],
+        "arms": arms,
         **_figures(one),
         "others": [_figures(o) for o in one.others],
     }

@@ -1,0 +1,1 @@
+"""Judging candidates with a language model, and measuring how often it errs."""
