@@ -218,7 +218,7 @@ class Handler(BaseHTTPRequestHandler):
             text = canned[0] if canned else json.dumps(self.model.judged(json.loads(user)))
         if text == "no choices":
             return self.answer(200, {"model": body["model"], "choices": [], "usage": []})
-        message = {"role": "assistant", "content": text}
+        message: dict[str, Any] = {"role": "assistant", "content": text}
         if text == "refused":
             message = {"role": "assistant", "content": None, "refusal": "I cannot help with that."}
         usage = {"prompt_tokens": len(user) // 4, "completion_tokens": 5}
