@@ -36,7 +36,7 @@ def measure_speed(found: Report, folder: Path, pairs: int) -> None:
         mine(store, MiningConfig(depth=40, rules=Rules(relative_margin=None)))
     server = Server("words:1:16")
     try:
-        server.faults(delay=LATENCY)
+        server.faults(delay=LATENCY, canned={"": '{"grade": 1}'})
         command = miner(
             "judge", store.path, "--endpoint", server.url, "--model", server.name, "--of", "selected",
             "--concurrency", str(AT_ONCE), "--set", "check=0", "--json",

@@ -472,8 +472,8 @@ def test_a_killed_command_goes_on_without_asking_again(tmp_path: Path) -> None:
         sent = Counter(texts_sent(own))
     finally:
         own.kill()
-    # What was under way at a kill has no answer that could have been stored.
-    assert sum(number - 1 for number in sent.values()) <= kills * concurrency
+    # What was under way at a kill, or had just been answered, is not stored.
+    assert sum(number - 1 for number in sent.values()) <= kills * 2 * concurrency
     with Database.open(store.path, read_only=True) as again:
         relevant = truth(again)
         found = grades(again)

@@ -173,14 +173,20 @@ class Endpoint:
         with self._connected(workers, progress) as (begin, at_once):
             numbered = enumerate(items)
             waiting: dict[Future[Result], int] = {}
-            while True:
+
+            def fill() -> None:
+                """Begins as many requests as are missing."""
                 for number, item in islice(numbered, at_once - len(waiting)):
                     waiting[begin(work, item)] = number
-                if not waiting:
-                    return
+
+            fill()
+            while waiting:
                 done, _ = futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
                 failed = [one for one in done if one.exception() is not None]
-                if found := [(waiting.pop(one), one.result()) for one in done if one not in failed]:
+                found = [(waiting.pop(one), one.result()) for one in done if one not in failed]
+                if not failed:
+                    fill()  # the next ones are under way while the caller works
+                if found:
                     yield found  # before the failure of another: it may have cost something
                 for one in failed:
                     one.result()

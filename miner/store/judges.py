@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -104,18 +105,15 @@ def keep_answers(
 
     `requests` are those of a batch that they answer.
     """
-    answers = answers.append_column("judge", pa.array([judge.judge] * answers.num_rows, pa.string()))
+    moment = datetime.now(UTC).replace(tzinfo=None)
+    answers = answers.append_column("answered", pa.array([moment] * answers.num_rows, pa.timestamp("us")))
     with store.transaction():
         if requests:
             store.execute(
                 "DELETE FROM judge_answers WHERE grades IS NULL AND request IN (SELECT unnest(?::VARCHAR[]))",
                 [list(requests)],
             )
-        store.execute("CREATE TEMP TABLE arrived AS SELECT * FROM judge_answers LIMIT 0")
-        store.insert("arrived", answers)
-        store.execute("UPDATE arrived SET answered = now() AT TIME ZONE 'UTC'")
-        store.execute("INSERT INTO judge_answers SELECT * FROM arrived")
-        store.execute("DROP TABLE arrived")
+        store.insert("judge_answers", answers, judge=judge.judge)
 
 
 def with_pairs(store: Database, ids: pa.Table) -> pa.Table:
