@@ -35,13 +35,6 @@ def topics(path: Path, number: int = 20, *, documents: int = 6) -> tuple[Databas
     return store, mine(store, MiningConfig(rules=Rules(relative_margin=0.3)))
 
 
-def is_relevant(query: str, document: str) -> bool:
-    """Returns what the judge says of a pair."""
-    rows = words_vectors([query, document], SEED, DIMENSION).astype(np.float64)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return bool(rows[0] @ rows[1] >= THRESHOLD)
-
-
 def truth(store: Database) -> dict[tuple[str, str], bool]:
     """Returns what the judge says of every pair of a query and a document of a store."""
     queries = store.rows("SELECT query_id, text FROM queries")

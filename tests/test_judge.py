@@ -22,6 +22,7 @@ import pytest
 from miner.auditing.relabel import JudgedConfig, relabel_by_judge
 from miner.errors import InputError, ModelError, UsageError
 from miner.export.certificate import facts, render
+from miner.html_report.facts import gather
 from miner.judging.check import JudgeError, KnownPairs
 from miner.judging.config import JudgeConfig
 from miner.judging.judge import batch, judge, plan
@@ -86,6 +87,17 @@ def test_grades_are_the_judges_and_scores_of_the_run(opened: Database, server: S
     positives = opened.rows("SELECT query_id, doc_id, score FROM positive_scores WHERE kind = 'judge'")
     assert len(positives) == 40
     assert all(score == found.get((query, doc), 2) for query, doc, score in positives)
+
+
+def test_the_report_counts_and_shows_the_grades(opened: Database, server: Server) -> None:
+    report = judge(opened, find_run(opened), [server.model], JudgeConfig(check=0))
+    facts_shown = gather(opened, find_run(opened), None, [])
+    (own,) = [one for one in facts_shown.scorers if one.kind == "judge"]
+    assert (own.found, own.alone, own.positives) == (None, None, None)  # it finds no candidates
+    assert own.scored >= report.graded > 0
+    for one in facts_shown.suspects:
+        scores = {name: score for name, _, score, _ in one.scores}
+        assert scores[report.judge] == grades(opened)[one.query_id, one.doc_id]
 
 
 def test_positives_are_graded_too_on_request(opened: Database, server: Server) -> None:

@@ -88,7 +88,7 @@ class ScorerFigures:
     """Its name as people know it: `BM25`, or the name of the model, file or folder."""
     kind: str
     found: int | None
-    """Candidates that it found; None for a reranker, which finds none. So in the next two."""
+    """Candidates that it found; None for a reranker or a judge, which find none. So in the next two."""
     alone: int | None
     """Candidates that no other retriever found."""
     positives: int | None
@@ -209,7 +209,7 @@ def _scorers(store: Database, run: StoredRun, found: Sequence[FoundBy]) -> list[
     result = []
     for one in run.scorers:
         own = [group for group in found if one.name in group.scorers]
-        finds = not one.is_reranker
+        finds = one.is_retriever
         result.append(
             ScorerFigures(
                 name=one.name,

@@ -1,7 +1,7 @@
 """A provider's batches: the requests as a file of JSON lines, and a file of answers read back.
 
-The form is that of OpenAI's batches (`custom_id`, `method`, `url`, `body`; answered with `custom_id` and
-`response`), which other providers read and write too. What the requests are about stays in the store.
+The form is that of OpenAI's batches: `custom_id`, `method`, `url`, `body`, answered with `custom_id` and
+`response`. What the requests are about stays in the store.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A language model that a server runs: OpenAI's `/chat/completions`, answered as JSON of a given schema.
 
-Servers differ in what they accept: a JSON schema, any JSON object, or text only; and newer models refuse a
-temperature or want the limit of the answer under another name. The first request finds out, from the most
-exact form to the plainest, and all later ones have the form that was accepted.
+Servers differ in what they accept: a JSON schema, any JSON object, or text only; a temperature or none; the
+limit of the answer under its older or its newer name. The first request finds out, from the most exact form
+to the plainest, and all later ones have the form that was accepted.
 """
 
 from __future__ import annotations
@@ -32,11 +32,6 @@ class Question:
     system: str
     user: str
     schema: Mapping[str, Any]
-
-    @property
-    def characters(self) -> int:
-        """The length of both texts."""
-        return len(self.system) + len(self.user)
 
 
 @dataclass(frozen=True)

@@ -102,21 +102,14 @@ def require_not_served(name: str) -> None:
 class Endpoint:
     """A server and one of its models, by a name `URL#MODEL`.
 
-    `patience` is the number of seconds for which a request is tried again, and `answer_seconds` those to wait
-    for one answer. `progress` gets the notes of requests that are made without a progress of their own.
-    Raises UsageError for a name of another form or
+    `patience` is the number of seconds for which a request is tried again. `progress` gets the notes of
+    requests that are made without a progress of their own. Raises UsageError for a name of another form or
     with a password in it, and MissingExtraError without the client library.
     """
 
-    def __init__(
-        self,
-        name: str,
-        patience: float = PATIENCE,
-        progress: Progress = SILENT,
-        answer_seconds: float = ANSWER_SECONDS,
-    ) -> None:
+    def __init__(self, name: str, patience: float = PATIENCE, progress: Progress = SILENT) -> None:
         parts, self.model = _parsed(name)
-        self._progress, self._answer_seconds = progress, answer_seconds
+        self._progress = progress
         self.url = f"{parts.scheme.lower()}://{parts.netloc}{parts.path.rstrip('/')}"
         """The URL without the model."""
         self.root = re.sub(r"/v\d+$", "", self.url)
@@ -207,7 +200,7 @@ class Endpoint:
             self.note_once(message, KEY, notes)
         client = AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=Timeout(self._answer_seconds, connect=_CONNECT_SECONDS, pool=None),
+            timeout=Timeout(ANSWER_SECONDS, connect=_CONNECT_SECONDS, pool=None),
             limits=Limits(max_connections=at_once, max_keepalive_connections=at_once),
             trust_env=not self.is_local,  # a proxy cannot reach this machine
         )

@@ -42,8 +42,8 @@ _COMPRESSED = 4
 """Neighbours fetched per wanted one from an index of compressed vectors, which are then scored exactly."""
 
 _PAIRS = 128
-"""Pairs scored at a time. Linux maps up to 2 MiB around a row that is read, as its cache of a large file has
-pages of that size: a few thousand rows would bring all vectors into memory."""
+"""Pairs scored at a time. Linux (seen with 6.18) maps up to 2 MiB around a row that is read, as its cache of
+a large file has pages of that size: a few thousand rows would bring all vectors into memory."""
 _RECALL_SAMPLE = 256
 
 Expanded = tuple[RowNumbers, RowNumbers, Floats]

@@ -6,7 +6,8 @@ A pair is known by its texts, so that the same two texts are never sent to a jud
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -116,21 +117,29 @@ def keep_answers(
         store.insert("judge_answers", answers, judge=judge.judge)
 
 
-def with_pairs(store: Database, ids: pa.Table) -> pa.Table:
-    """Returns pairs (query_id, doc_id) whose texts the store has, each once: with `pair` and `characters`.
-
-    `pair` is the identity of the two texts, `characters` the length of the document. Ordered by ids.
-    """
+@contextmanager
+def _wanted(store: Database, rows: pa.Table) -> Iterator[None]:
+    """Makes rows a temporary table `wanted`: query_id, doc_id, and pair if they have it."""
+    kinds = {"query_id": "VARCHAR", "doc_id": "VARCHAR", "pair": "UBIGINT"}
     with store.transaction():
-        store.execute("CREATE TEMP TABLE wanted (query_id VARCHAR, doc_id VARCHAR)")
-        store.insert("wanted", ids.select(["query_id", "doc_id"]))
-        found = store.table(
-            f"""SELECT DISTINCT query_id, doc_id, {PAIR} AS pair, length(d.text) AS characters
+        columns = ", ".join(f"{name} {kinds[name]}" for name in rows.column_names)
+        store.execute(f"CREATE TEMP TABLE wanted ({columns})")
+        store.insert("wanted", rows)
+        yield
+        store.execute("DROP TABLE wanted")
+
+
+def with_pairs(store: Database, ids: pa.Table) -> pa.Table:
+    """Returns pairs (query_id, doc_id) whose texts the store has, each once, with the texts' identity.
+
+    Columns query_id, doc_id, pair; ordered by ids.
+    """
+    with _wanted(store, ids.select(["query_id", "doc_id"])):
+        return store.table(
+            f"""SELECT DISTINCT query_id, doc_id, {PAIR} AS pair
             FROM wanted JOIN queries q USING (query_id) JOIN document_texts d USING (doc_id)
             WHERE trim(d.text) <> '' ORDER BY query_id, doc_id"""
         )
-        store.execute("DROP TABLE wanted")
-    return found
 
 
 def graded_pairs(store: Database, judge: str) -> pa.Table:
@@ -150,10 +159,8 @@ def without_answer(store: Database, judge: str, pairs: pa.Table) -> pa.Table:
 
     `pairs` and the result have query_id, doc_id and pair; the result has the grade too.
     """
-    with store.transaction():
-        store.execute("CREATE TEMP TABLE wanted (query_id VARCHAR, doc_id VARCHAR, pair UBIGINT)")
-        store.insert("wanted", pairs.select(["query_id", "doc_id", "pair"]))
-        found = store.table(
+    with _wanted(store, pairs.select(["query_id", "doc_id", "pair"])):
+        return store.table(
             """WITH known AS (
                 SELECT query_id, unnest(doc_ids) AS doc_id, unnest(pairs) AS pair, unnest(grades) AS grade
                 FROM judge_answers WHERE judge = ? AND grades IS NOT NULL)
@@ -164,8 +171,6 @@ def without_answer(store: Database, judge: str, pairs: pa.Table) -> pa.Table:
             GROUP BY ALL ORDER BY query_id, doc_id""",
             [judge],
         )
-        store.execute("DROP TABLE wanted")
-    return found
 
 
 def answer_counts(store: Database, members: Sequence[str]) -> dict[str, int]:
@@ -294,16 +299,12 @@ def grades_of(store: Database, judge: StoredJudge, ids: pa.Table) -> pa.Table:
 
     Columns query_id, doc_id, pair, grade (null: its answer cannot be read).
     """
-    with store.transaction():
-        store.execute("CREATE TEMP TABLE wanted (query_id VARCHAR, doc_id VARCHAR)")
-        store.insert("wanted", ids.select(["query_id", "doc_id"]))
-        found = store.table(
+    with _wanted(store, ids.select(["query_id", "doc_id"])):
+        return store.table(
             f"SELECT query_id, doc_id, pair, grade FROM {_GRADES} SEMI JOIN wanted USING (query_id, doc_id) "
             "ORDER BY query_id, doc_id",
             {"members": list(judge.members)},
         )
-        store.execute("DROP TABLE wanted")
-    return found
 
 
 def relevant_pairs(store: Database, run: StoredRun, judge: StoredJudge, least: int) -> pa.Table:

@@ -102,10 +102,15 @@ def scored_counts(store: Database, run: StoredRun) -> dict[int, int]:
     rows = store.rows(
         """SELECT scorer, count(*) FILTER (isfinite(score))
         FROM (SELECT scorer, unnest(scores) AS score FROM scored
-            WHERE evidence IN ($evidence, $reranking)) GROUP BY scorer""",
-        {"evidence": run.evidence, "reranking": run.reranking},
+            WHERE evidence IN (SELECT unnest($keys::VARCHAR[]))) GROUP BY scorer""",
+        {"keys": _keys(run)},
     )
     return dict(rows)
+
+
+def _keys(run: StoredRun) -> list[str]:
+    """Returns the keys of the rows in `scored` with the scores of a run's scorers."""
+    return sorted({key for one in run.scorers if (key := run.scored_by(one)) is not None})
 
 
 GROUPS = ("positives", "selected", "kept", "dropped")
@@ -303,10 +308,9 @@ def _scores(store: Database, run: StoredRun, table: pa.Table) -> list[_Scores]:
         FROM scored JOIN (
             SELECT unnest($numbers::INTEGER[]) AS query_no, unnest($ranks::BIGINT[]) AS fused_rank,
                 unnest($nth::BIGINT[]) AS nth) USING (query_no)
-        WHERE evidence IN ($evidence, $reranking)""",
+        WHERE evidence IN (SELECT unnest($keys::VARCHAR[]))""",
         {
-            "evidence": run.evidence,
-            "reranking": run.reranking,
+            "keys": _keys(run),
             "numbers": numbers,
             "ranks": table["fused_rank"].to_pylist(),
             "nth": table["nth"].to_pylist(),
