@@ -50,7 +50,11 @@ class Documents:
     @classmethod
     def of(cls, store: Database, evidence: str) -> Documents:
         """Returns those of a set of evidence."""
-        table = stored.pool_documents(store, evidence)
+        return cls.in_table(stored.pool_documents(store, evidence))
+
+    @classmethod
+    def in_table(cls, table: pa.Table) -> Documents:
+        """Returns those of a table as `stored.pool_documents` returns it."""
         return cls(as_numpy(table["doc_no"]).astype(np.int64), joined(table["doc_id"]))
 
     @cached_property
@@ -105,9 +109,14 @@ def deciding_scorer(scorers: Sequence[Scorer], config: MiningConfig) -> Scorer:
     )
 
 
-def decide(store: Database, run: StoredRun, config: MiningConfig) -> Iterator[Decision]:
-    """Yields the decisions over the evidence of a run, slice by slice, in order of query."""
-    for _, decision in decide_each(store, run, [config]):
+def decide(
+    store: Database, run: StoredRun, config: MiningConfig, seen: stored.ScoreRange | None = None
+) -> Iterator[Decision]:
+    """Yields the decisions over the evidence of a run, slice by slice, in order of query.
+
+    `seen` gets all scores of the scorer that decides.
+    """
+    for _, decision in decide_each(store, run, [config], seen=seen):
         yield decision
 
 
@@ -118,32 +127,41 @@ def decide_each(
     *,
     queries: Sequence[int] | None = None,
     given: stored.Given | None = None,
+    seen: stored.ScoreRange | None = None,
 ) -> Iterator[tuple[int, Decision]]:
     """Yields the decisions of several configurations, which differ in rules and selection alone.
 
     Each comes with the number of its configuration. One scorer decides in all of them. The evidence is read
-    once. With `queries` only these, by number, are decided; `given` is as in `stored.scored_candidates`.
+    once. With `queries` only these, by number, are decided; `given` is as in `stored.scored_candidates`, and
+    `seen` as in `decide`.
     """
     scorer = deciding_scorer(run.scorers, configs[0])
     others = run.scorers if any(config.rules.agree is not None for config in configs) else ()
     ranks = any(_needs_ranks(config) for config in configs)
-    positives = Positives(stored.scored_positives(store, run, scorer, others, given))
-    documents = Documents.of(store, run.evidence)
-    deciders = [Decider(positives, documents, config, run.scorers) for config in configs]
-    per_query = stored.candidate_count(store, run.evidence) // max(1, positives.queries) + 1
-    step = max(1, min(ROWS, store.memory.rows(_BYTES)) // per_query)
     more: dict[str, Any] = {"queries": queries, "others": others, "ranks": ranks, "given": given}
+    pooled, candidates = stored.pool_size(store, run.evidence)
+    step = max(1, min(ROWS, store.memory.rows(_BYTES)) // (candidates // max(1, pooled) + 1))
+    known, found, lists = stored.begin_deciding(store, run, scorer, numbers=range(step), **more)
+    positives, documents, first = Positives(known), Documents.in_table(found), [lists]
+    del lists  # the memory of what is decided is for what comes next
+    if seen is not None:
+        seen.add(positives.score)
+    deciders = [Decider(positives, documents, config, run.scorers) for config in configs]
 
     def decided(part: stored.CandidateLists) -> list[Decision]:
         """Returns the decision of each configuration."""
         rows = part.rows()
+        if seen is not None:
+            seen.add(as_numpy(rows["score"]))
         return [decider.decide_slice(rows) for decider in deciders]
 
     def parts() -> Iterator[stored.CandidateLists]:
         """Reads the candidates of whole queries, a few million at a time, and yields them in slices."""
-        for first in range(0, positives.queries, step):
-            numbers = range(first, first + step)
-            yield from stored.candidate_lists(store, run, scorer, numbers=numbers, **more).slices(_SLICE)
+        yield from first.pop().slices(_SLICE)
+        for start in range(step, pooled, step):
+            numbers = range(start, start + step)
+            more_lists = stored.candidate_lists(store, run, scorer, numbers=numbers, **more)
+            yield from more_lists.slices(_SLICE)
 
     # One thread: it decides while the caller writes what was decided last. Two would only wait for each
     # other, as they run Python most of the time. And what a document cap drops depends on earlier slices.

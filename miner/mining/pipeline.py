@@ -25,7 +25,7 @@ from miner.ranges import NO_VALUE
 from miner.recipe import as_text
 from miner.store import corpus, runs
 from miner.store.database import Database
-from miner.store.evidence import candidate_count, score_facts
+from miner.store.evidence import ScoreRange, candidate_count, score_facts
 from miner.store.ledger import KEY
 from miner.store.models import record_model, shown_scorer
 from miner.store.runs import LONGEST, StoredRun
@@ -169,11 +169,12 @@ def _written(key: str, value: object) -> list[str]:
 
 
 def _decide(store: Database, run: StoredRun, config: MiningConfig, progress: Progress) -> StoredRun:
-    _note_scores(store, run, progress)
     _note_teacher(run, config, progress)
-    decided = decide(store, run, config)
+    seen = ScoreRange()
+    decided = decide(store, run, config, seen)
     parts = ({"decisions": one.decisions, "selected": one.selected} for one in decided)
     runs.finish_run(store, run.run_id, parts, aside=candidate_count(store, run.evidence) > ROWS)
+    _note_scores(store, run, progress, seen)
     return runs.find_run(store, run.name)
 
 
@@ -311,11 +312,14 @@ def canonical(config: MiningConfig) -> dict[str, Any]:
     return values
 
 
-def _note_scores(store: Database, run: StoredRun, progress: Progress) -> None:
-    """Warns about scores that are not finite, and about a model whose scores are all the same."""
+def _note_scores(store: Database, run: StoredRun, progress: Progress, seen: ScoreRange | None = None) -> None:
+    """Warns about scores that are not finite, and about a model whose scores are all the same.
+
+    `seen` are those of the scorer that decides.
+    """
     for scorer in run.scorers:
         name = shown_scorer(store, scorer)
-        facts = score_facts(store, run, scorer)
+        facts = score_facts(store, run, scorer, seen if scorer == run.deciding else None)
         unscored = numbers(candidate=facts.candidates, positive=facts.positives)
         if unscored:
             decides = scorer == run.deciding

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
-from typing import Any
+from itertools import islice
+from math import inf, isfinite
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +20,34 @@ from miner.store.scorers import IMPORTED, Scorer
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Made = TypeVar("Made")
 
 _ALL = range(2**31 - 1)
 
 
 def candidate_count(store: Database, evidence: str) -> int:
     """Returns the number of candidates of a set of evidence."""
-    ((number,),) = store.rows(
-        "SELECT coalesce(sum(len(doc_nos)), 0) FROM pools WHERE evidence = ?", [evidence]
+    return pool_size(store, evidence)[1]
+
+
+def pool_size(store: Database, evidence: str) -> tuple[int, int]:
+    """Returns one more than the largest number of a query with candidates, and the number of candidates."""
+    ((last, number),) = store.rows(
+        "SELECT max(query_no), sum(len(doc_nos)) FROM pools WHERE evidence = ?", [evidence]
     )
-    return int(number or 0)
+    return (0, 0) if last is None else (int(last) + 1, int(number))
+
+
+@dataclass(frozen=True)
+class Reading(Generic[Made]):
+    """What is made of the tables that some queries return. Several readings can be done at the same time."""
+
+    queries: Sequence[tuple[str, Sequence[Any] | Mapping[str, Any]]]
+    made: Callable[..., Made]
+
+    def read(self, store: Database) -> Made:
+        """Reads the tables and returns what is made of them."""
+        return self.made(*store.tables(*self.queries))
 
 
 COPIES = tuple(
@@ -103,9 +122,12 @@ def reranked(store: Database, reranker: str) -> pa.Table:
 
 def pool_documents(store: Database, evidence: str) -> pa.Table:
     """Returns the documents that are candidates of a set of evidence, by id: doc_no, doc_id."""
-    return in_order(
-        store.table("SELECT doc_no, doc_id FROM pool_documents WHERE evidence = ?", [evidence]), "doc_no"
-    )
+    return _reading_documents(evidence).read(store)
+
+
+def _reading_documents(evidence: str) -> Reading[pa.Table]:
+    query = "SELECT doc_no, doc_id FROM pool_documents WHERE evidence = ?"
+    return Reading([(query, [evidence])], lambda table: in_order(table, "doc_no"))
 
 
 def pooled_numbers(store: Database, evidence: str) -> Ints:
@@ -160,6 +182,26 @@ class CandidateLists:
         return _finite(flat(self.table[name]))
 
 
+def begin_deciding(
+    store: Database, run: StoredRun, scorer: Scorer, *, others: Sequence[Scorer], given: Given | None,
+    **some: Any,
+) -> tuple[pa.Table, pa.Table, CandidateLists]:  # fmt: skip
+    """Returns `scored_positives`, `pool_documents` and `candidate_lists`, read at the same time.
+
+    The rows of tens of thousands of queries are one piece for DuckDB, which a query reads in one thread.
+    """
+    positives = _reading_positives(run, scorer, others, given)
+    documents = _reading_documents(run.evidence)
+    candidates = _reading_candidates(run, scorer, others=others, given=given, **some)
+    found = iter(store.tables(*candidates.queries, *positives.queries, *documents.queries))
+
+    def made(reading: Reading[Made]) -> Made:
+        return reading.made(*islice(found, len(reading.queries)))
+
+    lists = made(candidates)
+    return made(positives), made(documents), lists
+
+
 def candidate_lists(
     store: Database,
     run: StoredRun,
@@ -172,7 +214,15 @@ def candidate_lists(
     given: Given | None = None,
 ) -> CandidateLists:
     """Returns what `scored_candidates` returns, a row per query."""
-    scorer = scorer or run.deciding
+    return _reading_candidates(
+        run, scorer or run.deciding, numbers=numbers, queries=queries, others=others, ranks=ranks, given=given
+    ).read(store)
+
+
+def _reading_candidates(
+    run: StoredRun, scorer: Scorer, *, numbers: range, queries: Sequence[int] | None,
+    others: Sequence[Scorer], ranks: bool, given: Given | None,
+) -> Reading[CandidateLists]:  # fmt: skip
     values: dict[str, object] = {"evidence": run.evidence, "first": numbers.start, "stop": numbers.stop}
     where = "evidence = $evidence AND query_no >= $first AND query_no < $stop"
     if queries is not None:
@@ -182,21 +232,26 @@ def candidate_lists(
     columns = {"score": scorer} | {score_of(other): other for other in others}
     known = given.scores if given is not None else {}
     stored = {name: of for name, of in columns.items() if of.number not in known}
-    table, *scores = store.tables(
-        (f"SELECT query_no, doc_nos, exclusions, judged_negative{best} FROM pools WHERE {where}", values),
-        *(
-            (
-                f"SELECT query_no, scores FROM scored WHERE scorer = $scorer AND {where}",
-                values | {"scorer": of.number, "evidence": run.scored_by(of)},
-            )
-            for of in stored.values()
-        ),
+
+    def made(table: pa.Table, *scores: pa.Table) -> CandidateLists:
+        table = in_order(table, "query_no")
+        for name, one in zip(stored, scores, strict=True):
+            if one.num_rows:
+                table = table.append_column(name, in_order(one, "query_no")["scores"])
+        return CandidateLists(table, columns, given)
+
+    pools = f"SELECT query_no, doc_nos, exclusions, judged_negative{best} FROM pools WHERE {where}"
+    scored = f"SELECT query_no, scores FROM scored WHERE scorer = $scorer AND {where}"
+    return Reading(
+        [
+            (pools, values),
+            *(
+                (scored, values | {"scorer": of.number, "evidence": run.scored_by(of)})
+                for of in stored.values()
+            ),
+        ],
+        made,
     )
-    table = in_order(table, "query_no")
-    for name, one in zip(stored, scores, strict=True):
-        if one.num_rows:
-            table = table.append_column(name, in_order(one, "query_no")["scores"])
-    return CandidateLists(table, columns, given)
 
 
 def scored_candidates(store: Database, run: StoredRun, scorer: Scorer | None = None, **some: Any) -> pa.Table:
@@ -256,22 +311,29 @@ def scored_positives(
     The score is that of `scorer` (default: the one that decides); NaN without a finite one. For each of the
     `others` there is a column `score_of` with its scores. `given` is as in `scored_candidates`.
     """
-    columns = {"score": scorer or run.deciding} | {score_of(other): other for other in others}
+    return _reading_positives(run, scorer or run.deciding, others, given).read(store)
+
+
+def _reading_positives(
+    run: StoredRun, scorer: Scorer, others: Sequence[Scorer], given: Given | None
+) -> Reading[pa.Table]:
+    columns = {"score": scorer} | {score_of(other): other for other in others}
     known = given.positives if given is not None else {}
     stored = {name: of for name, of in columns.items() if of.number not in known}
-    table, *scores = store.tables(
-        (_POSITIVES, [run.evidence]),
-        *(_listed_query(run, of, "positives") for of in stored.values()),
-    )
-    table = in_order(table, "query_no")
-    read = dict(zip(stored, scores, strict=True))
-    for name, of in columns.items():
-        if name in read:
-            score = _listed(read[name], "positives")
-        else:
-            score = np.where(np.isfinite(known[of.number]), known[of.number], np.nan)
-        table = table.append_column(name, as_arrow(score))
-    return table
+
+    def made(table: pa.Table, *scores: pa.Table) -> pa.Table:
+        table = in_order(table, "query_no")
+        read = dict(zip(stored, scores, strict=True))
+        for name, of in columns.items():
+            if name in read:
+                score = _listed(read[name], "positives")
+            else:
+                score = np.where(np.isfinite(known[of.number]), known[of.number], np.nan)
+            table = table.append_column(name, as_arrow(score))
+        return table
+
+    queries = [_listed_query(run, of, "positives") for of in stored.values()]
+    return Reading([(_POSITIVES, [run.evidence]), *queries], made)
 
 
 def positive_scores(store: Database, run: StoredRun, scorer: Scorer, numbers: range = _ALL) -> Floats:
@@ -343,13 +405,27 @@ class ScoreFacts:
     """Queries without a positive that has a finite score."""
 
 
-def _plain_range(store: Database, run: StoredRun, scorer: Scorer) -> tuple[int, float, float] | None:
-    """Returns the number of a retriever's pairs with their lowest and highest score, excluded ones included.
+@dataclass
+class ScoreRange:
+    """The number of scores that were seen, with their lowest and highest."""
 
-    None unless all are finite and they differ: a count of each pair is then of no use.
-    """
-    if scorer.kind == IMPORTED or not scorer.is_retriever:  # it has no score of some pairs
-        return None
+    number: int = 0
+    lowest: float = inf
+    highest: float = -inf
+    finite: bool = True
+    """Whether all are finite; null is not."""
+
+    def add(self, scores: Floats) -> None:
+        """Adds scores that were seen."""
+        if len(scores):
+            self.number += len(scores)
+            low, high = float(scores.min()), float(scores.max())  # NaN if one is
+            self.lowest, self.highest = min(self.lowest, low), max(self.highest, high)
+            self.finite &= isfinite(low) and isfinite(high)
+
+
+def _plain_range(store: Database, run: StoredRun, scorer: Scorer) -> ScoreRange:
+    """Returns the range of a scorer's scores, those of excluded candidates included."""
     # In two halves at the same time. Unnested they take a third of the time of list_min and list_max.
     where = "WHERE evidence = $evidence AND scorer = $scorer AND query_no BETWEEN $first AND $last"
     query = f"""SELECT count(*) AS pairs, min(score) AS lowest, max(score) AS highest FROM (
@@ -360,16 +436,21 @@ def _plain_range(store: Database, run: StoredRun, scorer: Scorer) -> tuple[int, 
     bound = {"evidence": run.evidence, "scorer": scorer.number}
     halves = ({"first": 0, "last": middle}, {"first": middle + 1, "last": last or 0})
     found = pa.concat_tables(store.tables(*((query, bound | half) for half in halves))).to_pydict()
-    ends = [one for name in ("lowest", "highest") for one in found[name] if one is not None]
-    if not ends or not all(map(isfinite, ends)) or min(ends) == max(ends):
-        return None
-    return sum(found["pairs"]), min(ends), max(ends)
+    seen = ScoreRange()
+    for name in ("lowest", "highest"):
+        seen.add(np.array([one for one in found[name] if one is not None]))
+    return replace(seen, number=sum(found["pairs"]))
 
 
-def score_facts(store: Database, run: StoredRun, scorer: Scorer) -> ScoreFacts:
-    """Returns the facts of one scorer in a run."""
-    if plain := _plain_range(store, run, scorer):
-        return ScoreFacts(*plain[:1], 0, 0, *plain[1:], 0)
+def score_facts(
+    store: Database, run: StoredRun, scorer: Scorer, seen: ScoreRange | None = None
+) -> ScoreFacts:
+    """Returns the facts of one scorer in a run; `seen` are all its scores, if they were seen."""
+    # A count of each pair is of no use if all scores are finite and differ. Given candidates lack scores.
+    if scorer.kind != IMPORTED and scorer.is_retriever:
+        plain = seen or _plain_range(store, run, scorer)
+        if plain.number and plain.finite and plain.lowest != plain.highest:
+            return ScoreFacts(plain.number, 0, 0, plain.lowest, plain.highest, 0)
     bound = {"evidence": run.evidence, "scored": run.scored_by(scorer), "scorer": scorer.number}
     scores = f"""(SELECT score, NULL AS positive_of FROM (
             SELECT unnest(c.scores) AS score, unnest(p.exclusions) AS exclusion
