@@ -1,8 +1,7 @@
 """Kills commands before their file operations, and at random, and compares what the same command then makes.
 
-`python -m tests.kills --kills 200` is the long version of `test_kills`. A server imports what is slow to
-import, and forks for every command: the child counts its operations and kills itself before the one that it
-was told.
+`python -m tests.kills --kills 200` is the long version of `test_kills`. Each command runs in a process of its
+own, which counts its operations and kills itself before the one that it was told.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -26,14 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PREPARED = (
-    "click", "matplotlib.pyplot", "sentence_transformers", "transformers.trainer", "datasets", "faiss",
-    "sklearn.linear_model", "scipy.stats", "duckdb", "pyarrow.parquet", "pyarrow.csv", "filelock",
-    "accelerate", "miner.cli.main", "miner.workflows.bench", "miner.workflows.loop", "miner.curation.silver",
-    "miner.training.encoder_trainer", "miner.training.reranker_trainer", "miner.training.tsdae",
-    "miner.export", "miner.mining.pipeline", "miner.auditing.calibrate", "miner.curation.dedup",
-    "miner.auditing.relabel",
-)  # fmt: skip
+from tests import forking
+
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CHANGES = (
     "os.rename",
@@ -114,92 +106,43 @@ def _small_steps() -> None:
     miner.training.steps.CHECKPOINT_SECONDS = 0.0
 
 
-def _child(folder: Path, arguments: list[str], at: int, log: Path) -> None:
-    """Runs one command in the folder, and ends the process with the command's exit code."""
-    from miner.cli.main import main
-
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+def _counted(folder: str, arguments: list[str], at: int, log: str) -> None:
+    """Runs one command in the folder, and writes how many operations it took."""
     os.chdir(folder)
     _small_steps()
-    counter = Counter(folder, at)
+    counter = Counter(Path(folder), at)
     _watch_stores(counter)
     sys.addaudithook(counter.watch)
-    code = 70
     try:
-        main(arguments)
-    except SystemExit as end:
-        code = int(end.code or 0)
-    sys.stdout.flush()
-    log.with_suffix(".count").write_text(str(counter.count))
-    os._exit(code)
+        forking.command(arguments)
+    finally:
+        Path(log).write_text(str(counter.count))
 
 
-def serve() -> None:
-    """Answers requests on stdin, one JSON object a line, each with one line: how the command ended."""
-    for name in PREPARED:
-        __import__(name)
-    _say("ready")
-    for line in sys.stdin:
-        requested = json.loads(line)
-        process = os.fork()
-        if process == 0:
-            _child(Path(requested["folder"]), requested["arguments"], requested["at"], Path(requested["log"]))
-        if requested["after"] is not None:
-            killer = threading.Timer(requested["after"], os.kill, (process, signal.SIGKILL))
-            killer.start()
-        _, status = os.waitpid(process, 0)
-        if requested["after"] is not None:
-            killer.cancel()
-        _say(str(os.waitstatus_to_exitcode(status)))
+class Commands:
+    """Runs commands, each in a process of its own."""
 
-
-class Server:
-    """The process that forks; ends with the context."""
-
-    def __enter__(self) -> Server:
-        self._log = Path(tempfile.mkdtemp()) / "log"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.kills", "--serve"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-        shutil.rmtree(self._log.parent)
+    def __init__(self, folder: Path) -> None:
+        self._log = folder / "operations"
+        self.output = ""
+        """What the last command printed."""
 
     def run(self, folder: Path, arguments: list[str], at: int = 0, after: float | None = None) -> int:
         """Runs a command and returns its exit code; kills it before operation `at`, or after some seconds."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        requested = {
-            "folder": str(folder),
-            "arguments": arguments,
-            "at": at,
-            "after": after,
-            "log": str(self._log),
-        }
-        self._process.stdin.write(f"{json.dumps(requested)}\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        running = forking.start(_counted, folder, arguments, at, self._log)
+        if after is not None:
+            killer = threading.Timer(after, os.kill, (running.pid, signal.SIGKILL))
+            killer.start()
+        ended = running.wait()
+        if after is not None:
+            killer.cancel()
+        self.output = ended.out + ended.err
+        return ended.code
 
     @property
     def operations(self) -> int:
         """How many operations the last command counted, which came to its end."""
-        return int(self._log.with_suffix(".count").read_text())
-
-    @property
-    def output(self) -> str:
-        """What the last command printed."""
-        return self._log.read_text("utf-8", "replace")
+        return int(self._log.read_text())
 
 
 # --- what a folder holds
@@ -329,7 +272,7 @@ CASES = {
 }
 
 
-def prepare(folder: Path, server: Server) -> None:
+def prepare(folder: Path, commands: Commands) -> None:
     """Makes stores, models and results, which every command begins with a copy of."""
     from tests.stores import make_store
     from tests.test_audit import corpus
@@ -353,16 +296,17 @@ def prepare(folder: Path, server: Server) -> None:
         "export @s.duckdb @exported",
         f"train @s.duckdb @trained --set evaluations=0 {_STATIC}",
     ):
-        assert server.run(folder, Case(line).words(folder)) == 0, server.output
+        assert commands.run(folder, Case(line).words(folder)) == 0, commands.output
 
 
 class World:
     """A prepared folder of which each command gets a copy, always under the same name."""
 
-    def __init__(self, folder: Path, server: Server) -> None:
-        self._template, self.folder, self._server = folder / "template", folder / "world", server
+    def __init__(self, folder: Path) -> None:
+        self._template, self.folder = folder / "template", folder / "world"
+        self._commands = Commands(folder)
         self.folder.mkdir()
-        prepare(self.folder, server)
+        prepare(self.folder, self._commands)
         self.folder.rename(self._template)
         self._undisturbed: dict[str, tuple[dict[str, Any], int, float]] = {}
 
@@ -375,10 +319,10 @@ class World:
         if name not in self._undisturbed:
             self._fresh()
             started = time.monotonic()
-            code = self._server.run(self.folder, CASES[name].words(self.folder))
-            assert code == 0, f"{name}: {self._server.output}"
+            code = self._commands.run(self.folder, CASES[name].words(self.folder))
+            assert code == 0, f"{name}: {self._commands.output}"
             seconds = time.monotonic() - started
-            self._undisturbed[name] = content(self.folder), self._server.operations, seconds
+            self._undisturbed[name] = content(self.folder), self._commands.operations, seconds
         return self._undisturbed[name]
 
     def killed(self, name: str, at: int = 0, after: float | None = None) -> bool:
@@ -386,14 +330,14 @@ class World:
         expected, _, _ = self.undisturbed(name)
         words, when = CASES[name].words(self.folder), f"at {at}" if after is None else f"after {after:.3f} s"
         self._fresh()
-        code = self._server.run(self.folder, words, at, after)
+        code = self._commands.run(self.folder, words, at, after)
         if code == 0:
             return False
-        assert code == -signal.SIGKILL, f"{name} {when}: {code}, {self._server.output}"
+        assert code == -signal.SIGKILL, f"{name} {when}: {code}, {self._commands.output}"
         self._require_whole(CASES[name].out, expected, f"{name}, killed {when}")
-        again = self._server.run(self.folder, words)
+        again = self._commands.run(self.folder, words)
         finished = not CASES[name].made_again and again == 2 and not differences(self.folder, expected)
-        assert again == 0 or finished, f"{name}, killed {when}, does not run again: {self._server.output}"
+        assert again == 0 or finished, f"{name}, killed {when}, does not run again: {self._commands.output}"
         wrong = differences(self.folder, expected)
         assert not wrong, f"{name}, killed {when}, then made something else: {wrong}"
         return True
@@ -420,20 +364,16 @@ def _say(text: str) -> None:
 def main() -> None:
     """Kills all commands, half before a file operation and half at random, and prints the figures."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--every", action="store_true", help="before every operation, however many there are")
     parser.add_argument("--only", choices=list(CASES), action="append")
     given = parser.parse_args()
-    if given.serve:
-        serve()
-        return
     rng, failed = random.Random(given.seed), 0
     names = given.only or list(CASES)
     each = -(-given.kills // len(names) // 2)
-    with tempfile.TemporaryDirectory() as folder, Server() as server:
-        world = World(Path(os.path.realpath(folder)), server)
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(os.path.realpath(folder)))
         for name in names:
             _, operations, seconds = world.undisturbed(name)
             points = range(1, operations + 1)

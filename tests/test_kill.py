@@ -5,48 +5,52 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import miner.engine.work
+import miner.mining.scoring
+import miner.models.vector_cache
+import miner.retrieval.search
 from miner.store import runs
 from miner.store.database import Database
 from miner.store.triplets import triplets as triplets_of
+from tests import forking
 from tests.stores import make_store
 from tests.tiny import tiny_bert
 from tests.tiny_encoders import tiny_multi_vector_encoder, tiny_sparse_encoder
 
 ROUNDS, KILLS = 2, 5
 """Stores, and kills of each."""
-DRIVER = """
-import os, signal, sys, threading, time
-import miner.engine.work, miner.mining.scoring, miner.models.vector_cache, miner.retrieval.search
-# Small chunks, so that there are many points between which to be killed.
-miner.retrieval.search.CHUNK = 8
-miner.models.vector_cache.CHUNK = 16
-miner.mining.scoring.CHUNK = 64
-chunks, seconds = int(os.environ.get("KILL_AFTER_CHUNKS", -1)), float(os.environ.get("KILL_SECONDS", 0))
-commit, committed = miner.engine.work.commit_chunk, 0
 
-def kill():
-    time.sleep(seconds)
-    os.kill(os.getpid(), signal.SIGKILL)
 
-def commit_and_count(*arguments, **constants):
-    global committed
-    commit(*arguments, **constants)
-    committed += 1
-    if committed == chunks:
-        threading.Thread(target=kill, daemon=True).start()
+def mine(words: list[str], workers: int, chunks: int = -1, seconds: float = 0) -> None:
+    """Mines with small chunks, so that there are many points between which to be killed.
 
-miner.engine.work.commit_chunk = commit_and_count
-from miner.cli.main import main
-main(sys.argv[1:])
-"""
-"""Kills itself so many seconds after so many chunks: in the work, however fast the machine is."""
+    It kills itself so many seconds after so many chunks: in the work, however fast the machine is.
+    """
+    miner.retrieval.search.CHUNK = 8
+    miner.models.vector_cache.CHUNK = 16
+    miner.mining.scoring.CHUNK = 64
+    commit, committed = miner.engine.work.commit_chunk, 0
+
+    def kill() -> None:
+        time.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def commit_and_count(*arguments: Any, **constants: Any) -> None:
+        nonlocal committed
+        commit(*arguments, **constants)
+        committed += 1
+        if committed == chunks:
+            threading.Thread(target=kill, daemon=True).start()
+
+    miner.engine.work.commit_chunk = commit_and_count
+    forking.command([*words, "--workers", str(workers)])
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +74,28 @@ def fill(path: Path) -> None:
     make_store(path, documents, queries, judged).close()
 
 
-def command(path: Path, models: Path, workers: int) -> list[str]:
+def command(path: Path, models: Path) -> list[str]:
     encoders = ("bundled", models / "splade", models / "colbert")
     flags = [word for encoder in encoders for word in ("--encoder", str(encoder))]
     flags += ["--candidates", str(models / "run.trec"), "--reranker", str(models / "reranker")]
-    flags += ["--set", "rerank=adaptive", "--depth", "20", "--relative-margin", "0.0"]
-    return [sys.executable, "-c", DRIVER, "mine", str(path), *flags, "--workers", str(workers)]
+    return [
+        "mine",
+        str(path),
+        *flags,
+        "--set",
+        "rerank=adaptive",
+        "--depth",
+        "20",
+        "--relative-margin",
+        "0.0",
+    ]
+
+
+def mined(path: Path, models: Path, workers: int) -> str:
+    """Mines and returns what it said."""
+    ended = forking.run(mine, command(path, models), workers)
+    assert ended.code == 0, ended.err
+    return ended.err
 
 
 def dump(path: Path) -> tuple[Any, ...]:
@@ -97,8 +117,8 @@ def ledger(path: Path) -> set[tuple[Any, ...]]:
 
 def exported(path: Path, out: Path) -> bytes:
     """The bytes of the ordered export, scores included."""
-    arguments = [sys.executable, "-m", "miner", "export", str(path), str(out), "--scores"]
-    subprocess.run(arguments, check=True, capture_output=True)
+    ended = forking.miner("export", path, out, "--scores")
+    assert ended.code == 0, ended.err
     data = (out / "data" / "train.jsonl").read_bytes()
     assert data
     return data
@@ -112,7 +132,7 @@ Undisturbed = tuple[tuple[Any, ...], int, bytes]
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Undisturbed:
     path = tmp_path_factory.mktemp("undisturbed") / "s.duckdb"
     fill(path)
-    subprocess.run(command(path, models, 1), check=True, capture_output=True)
+    mined(path, models, 1)
     return dump(path), len(ledger(path)), exported(path, path.with_name("out"))
 
 
@@ -127,16 +147,14 @@ def test_kill_9_at_any_point_changes_nothing(tmp_path: Path, models: Path, undis
         for _ in range(KILLS):
             before = ledger(path)
             after_chunks = rng.randint(1, max(1, (chunks - len(before)) // 2))
-            moment = {"KILL_AFTER_CHUNKS": str(after_chunks), "KILL_SECONDS": str(rng.choice([0, 0.01, 0.1]))}
-            ended = subprocess.run(
-                command(path, models, 2), env=os.environ | moment, capture_output=True
-            ).returncode
+            seconds = rng.choice([0, 0.01, 0.1])
+            ended = forking.run(mine, command(path, models), 2, after_chunks, seconds).code
             assert ended in (-signal.SIGKILL, 0)
             killed += ended != 0
             after = ledger(path)
             assert before <= after, "a finished chunk was computed again"
             assert len(after) >= len(before) + after_chunks
-        subprocess.run(command(path, models, 2), check=True, capture_output=True)
+        mined(path, models, 2)
         assert ledger(path) >= after
         assert dump(path) == expected
         assert exported(path, tmp_path / f"out{number}") == exported_undisturbed
@@ -150,7 +168,7 @@ def test_one_and_two_workers_give_the_same_bytes(
     for workers in (1, 2, 4):
         path = tmp_path / f"{workers}.duckdb"
         fill(path)
-        subprocess.run(command(path, models, workers), check=True, capture_output=True)
+        mined(path, models, workers)
         assert dump(path) == undisturbed[0]
         assert exported(path, tmp_path / f"out{workers}") == undisturbed[2]
 
@@ -159,8 +177,7 @@ def test_one_and_two_workers_give_the_same_bytes(
 def test_a_finished_run_is_not_run_again(tmp_path: Path, models: Path) -> None:
     path = tmp_path / "s.duckdb"
     fill(path)
-    subprocess.run(command(path, models, 2), check=True, capture_output=True)
+    mined(path, models, 2)
     before = ledger(path)
-    again = subprocess.run(command(path, models, 2), check=True, capture_output=True, text=True)
-    assert "run r1 is already finished; there is nothing to do" in again.stderr
+    assert "run r1 is already finished; there is nothing to do" in mined(path, models, 2)
     assert ledger(path) == before

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from miner.cli.main import COMMANDS
-from tests.kills import CASES, Server, World
+from tests.kills import CASES, World
 
 READING = ("runs diff", "explain", "doctor")
 ELSEWHERE = ("tune", "judge", "review")
@@ -27,9 +26,8 @@ ENDING = 12
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with Server() as server:
-        yield World(Path(os.path.realpath(tmp_path_factory.mktemp("kills"))), server)
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(Path(os.path.realpath(tmp_path_factory.mktemp("kills"))))
 
 
 def test_every_command_that_writes_is_killed() -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +13,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
+import miner.mining.scoring
 from miner.auditing.audit import audit
 from miner.auditing.config import AuditConfig
 from miner.cli.silver import command, summary
@@ -42,6 +40,7 @@ from miner.store.silver import (
 from miner.text import text_keys
 from miner.training.reranker import train_reranker
 from miner.training.reranker_config import RerankerConfig
+from tests import forking
 from tests.stores import make_store
 from tests.test_training_reranker import QUERIES, TOPICS, fill
 from tests.tiny import tiny_bert
@@ -420,36 +419,11 @@ def test_it_trains_its_own_reranker_and_asks_the_encoder_too(
     assert bm25.pairs < report.pairs
 
 
-CHILD = """
-import os, signal, sys
-from contextlib import contextmanager
-from dataclasses import replace
-import miner.mining.scoring
-from miner.store.database import Database
-from miner.store.evidence import known_scores
-from miner.curation.silver import silver
-from tests.test_silver import BM25
-
-miner.mining.scoring.CHUNK = 100
-path, reranker, fatal = sys.argv[1:]
-
-class Deadly:
-    @contextmanager
-    def task(self, name, total, done=0, unit=""):
-        chunks = [done]
-        def advance(units):
-            chunks[0] += units
-            if name == "rerank" and chunks[0] == int(fatal):
-                os.kill(os.getpid(), signal.SIGKILL)
-        if name == "rerank":
-            print(done, flush=True)
-        yield advance
-    def note(self, message):
-        pass
-
-with Database.open(path) as store:
-    silver(store, replace(BM25, reranker=reranker), progress=Deadly())
-"""
+def pass_of(path: str, reranker: str, fatal: int) -> None:
+    """Makes silver judgments in small chunks, and is killed after so many."""
+    miner.mining.scoring.CHUNK = 100
+    with Database.open(Path(path)) as store:
+        silver(store, replace(BM25, reranker=reranker), progress=forking.Deadly("rerank", fatal))
 
 
 @pytest.mark.slow
@@ -460,23 +434,14 @@ def test_a_killed_pass_goes_on(folder: Path, config: SilverConfig) -> None:
         silver(store, config)
         whole = judgments(store)
     started = []
-    for fatal in (2, 3, 0):
-        arguments = [sys.executable, "-c", CHILD, str(path), str(folder / "reranker"), str(fatal)]
-        root = str(Path(__file__).parent.parent)
-        child = subprocess.run(
-            arguments,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=root,
-            env=os.environ | {"PYTHONPATH": root},
-        )
-        assert child.returncode == (-signal.SIGKILL if fatal else 0), child.stderr
-        started.append(child.stdout.strip())
+    for fatal in (2, 1, 0):
+        ended = forking.run(pass_of, path, folder / "reranker", fatal)
+        assert ended.code == (-signal.SIGKILL if fatal else 0), ended.err
+        started.append(ended.out.strip())
         if fatal:
             with Database.open(path) as store:
                 assert silver_count(store) == 0, "all judgments come at once, at the end"
-    assert started == ["0", "2", "3"]
+    assert started == ["rerank 0", "rerank 2", "rerank 3"]
     with Database.open(path) as store:
         assert judgments(store) == whole
 

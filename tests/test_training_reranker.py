@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +34,7 @@ from miner.training.reranker_pairs import (
     read_judgments,
     sample_queries,
 )
+from tests import forking
 from tests.stores import make_store
 from tests.tiny import tiny_bert
 
@@ -351,55 +349,28 @@ def test_folds_never_train_on_their_own_queries(
     assert names == [(str(out),), *((f"{out}/fold-{fold}",) for fold in range(3))]
 
 
-CHILD = """
-import os, signal, sys
-from contextlib import contextmanager
-from pathlib import Path
-import miner.training.steps as saving
-from miner.store.database import Database
-from miner.training.reranker_config import RerankerConfig
-from miner.training.reranker import train_reranker
-
-saving.CHECKPOINT_SECONDS = 0.0
-store, out, base, fatal = sys.argv[1:]
-
-class Deadly:
-    @contextmanager
-    def task(self, name, total, done=0, unit=""):
-        steps = [0]
-        def advance(units):
-            steps[0] += units
-            if name == "training reranker" and steps[0] == int(fatal):
-                os.kill(os.getpid(), signal.SIGKILL)
-        print(name, done, flush=True)
-        yield advance
-    def note(self, message):
-        pass
-
-config = RerankerConfig(base=base, epochs=2, max_steps=50, batch_size=16, learning_rate=3e-3, skip_top=3,
-    depth=40, queries=10, held_out=0.2, dtype="fp32", threads=1)
-with Database.open(store) as opened:
-    train_reranker(opened, Path(out), config, Deadly())
-"""
-
-
-def child(store: Path, out: Path, base: Path, fatal: int) -> subprocess.CompletedProcess[str]:
-    """Trains in a process that is killed after so many steps of its own; 0 for never."""
-    arguments = [sys.executable, "-c", CHILD, str(store), str(out), str(base), str(fatal)]
-    return subprocess.run(arguments, capture_output=True, text=True, env={**os.environ}, check=False)
+def training(store: str, out: str, base: str, fatal: int) -> None:
+    """Trains with a checkpoint at every step, and is killed after so many."""
+    steps.CHECKPOINT_SECONDS = 0.0
+    config = RerankerConfig(
+        base=base, epochs=2, max_steps=50, batch_size=16, learning_rate=3e-3, skip_top=3, depth=40,
+        queries=10, held_out=0.2, dtype="fp32", threads=1,
+    )  # fmt: skip
+    with Database.open(Path(store)) as opened:
+        train_reranker(opened, Path(out), config, forking.Deadly("training reranker", fatal))
 
 
 @pytest.mark.slow
 def test_killed_training_ends_with_the_same_weights(tmp_path: Path, base: Path) -> None:
     fill(tmp_path / "store.duckdb").close()
-    undisturbed = child(tmp_path / "store.duckdb", tmp_path / "whole", base, 0)
-    assert undisturbed.returncode == 0, undisturbed.stderr
+    undisturbed = forking.run(training, tmp_path / "store.duckdb", tmp_path / "whole", base, 0)
+    assert undisturbed.code == 0, undisturbed.err
     killed, started = tmp_path / "killed", []
     for fatal in (3, 6, 0):
-        result = child(tmp_path / "store.duckdb", killed, base, fatal)
-        assert result.returncode == (-signal.SIGKILL if fatal else 0), result.stderr
+        ended = forking.run(training, tmp_path / "store.duckdb", killed, base, fatal)
+        assert ended.code == (-signal.SIGKILL if fatal else 0), ended.err
         assert killed.exists() == (fatal == 0)
-        started += [line for line in result.stdout.splitlines() if line.startswith("training reranker")]
+        started += ended.out.splitlines()
     assert started == ["training reranker 0", "training reranker 2", "training reranker 7"]
     assert weights(killed) == weights(tmp_path / "whole")
 

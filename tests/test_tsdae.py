@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +25,7 @@ from miner.training import steps
 from miner.training.pretrain_config import PretrainConfig
 from miner.training.steps import step_count
 from miner.training.tsdae import TextBatches, delete_words, pretrain
+from tests import forking
 from tests.stores import make_store
 from tests.tiny import tiny_bert
 
@@ -367,53 +365,25 @@ def test_results_of_other_trainings_are_left_alone(
         pretrain(path, out, config, force=True)
 
 
-CHILD = """
-import os, signal, sys
-from contextlib import contextmanager
-from pathlib import Path
-import miner.training.steps as saving
-from miner.training.pretrain_config import PretrainConfig
-from miner.training.tsdae import pretrain
-
-saving.CHECKPOINT_SECONDS = 0.0
-store, out, base, fatal = sys.argv[1:]
-
-class Deadly:
-    @contextmanager
-    def task(self, name, total, done=0, unit=""):
-        steps = [0]
-        def advance(units):
-            steps[0] += units
-            if steps[0] == int(fatal):
-                os.kill(os.getpid(), signal.SIGKILL)
-        print(name, done, total, flush=True)
-        yield advance
-    def note(self, message):
-        pass
-
-config = PretrainConfig(base=base, epochs=3, batch_size=16, learning_rate=3e-3, dtype="fp32", threads=1)
-pretrain(Path(store), Path(out), config, Deadly())
-"""
-
-
-def child(store: Path, out: Path, base: Path, fatal: int) -> subprocess.CompletedProcess[str]:
-    """Pretrains in a process that is killed after so many steps of its own; 0 for never."""
-    arguments = [sys.executable, "-c", CHILD, str(store), str(out), str(base), str(fatal)]
-    return subprocess.run(arguments, capture_output=True, text=True, env={**os.environ}, check=False)
+def pretraining(store: str, out: str, base: str, fatal: int) -> None:
+    """Pretrains with a checkpoint at every step, and is killed after so many."""
+    steps.CHECKPOINT_SECONDS = 0.0
+    config = PretrainConfig(base=base, epochs=3, batch_size=16, learning_rate=3e-3, dtype="fp32", threads=1)
+    pretrain(Path(store), Path(out), config, forking.Deadly("pretraining", fatal))
 
 
 @pytest.mark.slow
 def test_killed_pretraining_ends_with_the_same_weights(tmp_path: Path, base: Path) -> None:
     fill(tmp_path / "store.duckdb").close()
-    whole = child(tmp_path / "store.duckdb", tmp_path / "whole", base, 0)
-    assert whole.returncode == 0, whole.stderr
+    whole = forking.run(pretraining, tmp_path / "store.duckdb", tmp_path / "whole", base, 0)
+    assert whole.code == 0, whole.err
     killed, started = tmp_path / "killed", []
     for fatal in (3, 7, 0):
-        result = child(tmp_path / "store.duckdb", killed, base, fatal)
-        assert result.returncode == (-signal.SIGKILL if fatal else 0), result.stderr
+        ended = forking.run(pretraining, tmp_path / "store.duckdb", killed, base, fatal)
+        assert ended.code == (-signal.SIGKILL if fatal else 0), ended.err
         assert killed.exists() == (fatal == 0)
-        started += result.stdout.splitlines()
-    assert started == ["pretraining 0 15", "pretraining 2 15", "pretraining 8 15"], "into the 2nd epoch"
+        started += ended.out.splitlines()
+    assert started == ["pretraining 0", "pretraining 2", "pretraining 8"], "into the 2nd epoch"
     assert weights(killed) == weights(tmp_path / "whole")
     first, second = ((tmp_path / name / "metrics.json").read_text() for name in ("killed", "whole"))
     assert json.loads(first)["losses"] == json.loads(second)["losses"]

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from miner.workflows.tune import TuneReport, tune
 from miner.workflows.tune_arms import Arm, ArmRows, DataFacts, baselines, facts_of, pool, rules_to_try, spread
 from miner.workflows.tune_config import TuneConfig, parse_budget
 from miner.workflows.tune_report import recipe, recipe_values, table
+from tests import forking
 from tests.stores import make_store
 from tests.train_support import Notes
 
@@ -140,22 +139,20 @@ def test_a_kill_changes_neither_the_choice_nor_repeats_a_training(
         f"--set={name}={value}" for name, value in (("dimension", 16), ("batch_size", 4), ("epochs", 4))
     ]
     given = [
-        sys.executable, "-m", "miner", "tune", str(path), "--base", "scratch", *config, "--set", "threads=1",
-        "--set", "arms=5", "--set", f"work={tmp_path / 'w'}", "--json",
+        "tune", path, "--base", "scratch", *config, "--set", "threads=1", "--set", "arms=5",
+        "--set", f"work={tmp_path / 'w'}", "--json",
     ]  # fmt: skip
-    process = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    finished = (line for line in process.stderr if ": nDCG@10 " in line)
-    for _ in range(4):
-        next(finished)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    running = forking.start(forking.command, given)
+    running.until(4, ": nDCG@10 ")
+    os.kill(running.pid, signal.SIGKILL)
+    assert running.wait().code == -signal.SIGKILL
     before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "w" / "cells").glob("*.json")}
     assert 3 <= len(before) < report.plan.trainings
-    again = subprocess.run(given, capture_output=True, text=True, check=True)
+    again = forking.miner(*given)
+    assert again.code == 0, again.err
     after = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "w" / "cells").glob("*.json")}
     assert {name: after[name] for name in before} == before
-    found = json.loads(again.stdout)
+    found = json.loads(again.out)
     assert {name: value for name, value in found.items() if name != "seconds"} == content(report), "one seed"
 
 
@@ -336,13 +333,12 @@ def test_the_recipe_mines_and_trains_the_choice(
     run = miner.decide(copy, "r1", name="tuned", **miner.read_recipe(file))
     assert config_of(run).rules == STRICT.rules
     assert config_of(run).selection.strategy == "random"
-    given_to_train = [
-        sys.executable, "-m", "miner", "train", str(copy), str(tmp_path / "m"), "--run", "tuned",
-        "--config", str(file), "--set", "evaluations=0", "--negatives-per-row", "2",
-    ]  # fmt: skip
-    done = subprocess.run(given_to_train, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "anchor, positive, negative_1, negative_2" in done.stdout
+    done = forking.miner(
+        "train", copy, tmp_path / "m", "--run", "tuned", "--config", file, "--set", "evaluations=0",
+        "--negatives-per-row", 2,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "anchor, positive, negative_1, negative_2" in done.out
     report.write_recipe(file)  # its own recipe is replaced
     file.write_text("precious", "utf-8")
     with pytest.raises(UsageError, match="was not written by miner tune"):
