@@ -17,10 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests import forking
 
 ROOT = Path(__file__).parent.parent
 TABLES = ("pools", "pool_documents", "scored", "positives", "decisions", "selected", "rerank_scores", "hits")
@@ -199,11 +201,9 @@ class Mining:
 
 def alone(*arguments: object) -> str:
     """Runs a command without a cluster; returns its output."""
-    command = [sys.executable, "-m", "miner", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    ended = forking.miner(*arguments)
+    assert ended.code == 0, ended.err
+    return ended.out
 
 
 def kill_often(kills: int, drivers: int, seed: int) -> int:
@@ -221,7 +221,7 @@ def kill_often(kills: int, drivers: int, seed: int) -> int:
         for number in range(kills + drivers):
             store = mining.new(f"n{number}")
             of_driver = number >= kills
-            victim = killed_run(nodes, mining, store, rng, seconds, of_driver=of_driver)
+            victim, _ = killed_run(nodes, mining, store, rng, seconds, of_driver=of_driver)
             same = contents(store) == mining.expected
             wrong += not same
             _say(f"{number + 1}: killed {victim}: {'the same' if same else 'ANOTHER RESULT'}")
@@ -229,14 +229,15 @@ def kill_often(kills: int, drivers: int, seed: int) -> int:
 
 
 def killed_run(
-    nodes: Nodes, mining: Mining, store: Path, rng: random.Random, seconds: float, *, of_driver: bool
-) -> str:
-    """Mines a store and kills a process at a random moment; returns which.
+    nodes: Nodes, mining: Mining, store: Path, rng: random.Random, seconds: float, more: Sequence[str] = (),
+    *, of_driver: bool,
+) -> tuple[str, str]:  # fmt: skip
+    """Mines a store and kills a process at a random moment; returns which, and what the command said.
 
     The moment is in the `seconds` after the first vectors, before which there is nothing to lose.
     What a killed driver had committed must still be there in the end, with the time of its commit.
     """
-    process = nodes.miner("mine", store, *mining.options)
+    process = nodes.miner("mine", store, *mining.options, *more)
     while process.poll() is None and not _has_vectors(store):
         time.sleep(0.1)
     time.sleep(rng.uniform(0, seconds))
@@ -246,7 +247,7 @@ def killed_run(
         process.communicate()
         committed = _chunks(store)
         process, victim = (
-            nodes.miner("mine", store, *mining.options),
+            nodes.miner("mine", store, *mining.options, *more),
             f"the driver after {len(committed)} chunks",
         )
     elif process.poll() is None:
@@ -263,7 +264,7 @@ def killed_run(
         raise RuntimeError(f"after the end of {victim}: {output}")
     if not committed <= _chunks(store):
         raise RuntimeError("chunks that were committed were computed again")
-    return victim
+    return victim, output
 
 
 def _has_vectors(store: Path) -> bool:

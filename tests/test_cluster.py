@@ -242,25 +242,19 @@ def finished(process: Any) -> tuple[str, str]:
 
 @with_ray
 @pytest.mark.slow
-def test_three_nodes_mine_the_same(nodes: Nodes, mining: Mining, tmp_path: Path) -> None:
-    store = mining.new("three")
+@pytest.mark.parametrize("of_driver", [False, True], ids=["workers", "driver"])
+def test_three_nodes_mine_the_same_whatever_is_killed(
+    nodes: Nodes, mining: Mining, tmp_path: Path, of_driver: bool
+) -> None:
+    store = mining.new(f"killed-{of_driver}")
     work = ["--work", f"file://{tmp_path}/work"]
-    _, notes = finished(nodes.miner("mine", store, *mining.options, *work))
+    victim, notes = killed_run(nodes, mining, store, random.Random(4), 2, work, of_driver=of_driver)
+    assert "ended" not in victim
     assert "3 workers on 3 nodes" in notes
     assert contents(store) == mining.expected
     vectors = [next(Path(f"{one}.vectors").glob("*/vectors.f32")) for one in (store, mining.alone)]
     assert vectors[0].read_bytes() == vectors[1].read_bytes()
-    assert len(list((tmp_path / "work").glob("*/complete"))) == 6  # BM25 and vectors, three shards each
-
-
-@with_ray
-@pytest.mark.slow
-@pytest.mark.parametrize("of_driver", [False, True], ids=["workers", "driver"])
-def test_kills_change_nothing(nodes: Nodes, mining: Mining, of_driver: bool) -> None:
-    store = mining.new(f"killed-{of_driver}")
-    victim = killed_run(nodes, mining, store, random.Random(4), 2, of_driver=of_driver)
-    assert "ended" not in victim
-    assert contents(store) == mining.expected
+    assert len(list((tmp_path / "work").glob("*/complete"))) >= 6  # BM25 and vectors, three shards each
 
 
 @with_ray

@@ -59,7 +59,7 @@ def collections(draw: st.DrawFn) -> tuple[dict[str, str], dict[str, str], list[t
     )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     collection=collections(),
     dense=st.booleans(),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,11 @@ import pytest
 
 from miner.cli.main import main
 from miner.cli.train import ABOUT, DEV_TASKS, JUDGMENTS, SETTINGS
+from miner.training import steps
 from miner.training.encoder_config import EncoderConfig
 from miner.training.examples import Examples
 from miner.workflows import train as workflow
+from tests import forking
 from tests.evaluation_support import judged_store
 from tests.sources_support import beir, jsonl, write
 from tests.tiny import tiny_bert
@@ -184,7 +184,7 @@ def test_an_unfinished_training_is_not_lost_to_another(
     rows: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "my-model"
-    assert attempts(store, (rows, out, TABLE, 5)) == ["training 0 20", "ended -9 False"]
+    assert attempts(store, (rows, out, TABLE, 5)) == ["training 0", "ended -9 False"]
     call = [rows, out, *SCRATCH, "--set", "max_steps=1", "--set", "evaluations=0"]
     code, _, err = run(capsys, *call)
     assert (code, err.splitlines()[1:]) == (
@@ -195,28 +195,29 @@ def test_an_unfinished_training_is_not_lost_to_another(
             "  go on with the same data and settings, name another OUT, or start anew with --force",
         ],
     )
-    assert attempts(store, (rows, out, TABLE, 0)) == ["training 4 20", "ended 0 True"]
+    assert attempts(store, (rows, out, TABLE, 0)) == ["training 4", "ended 0 True"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_saves_a_checkpoint(rows: Path, tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "my-model"
     settings = ["--set", "learning_rate=0.1", "--epochs", "200", "--set", "evaluations=0"]
-    command = [sys.executable, "-m", "miner", "train", str(rows), str(out), *map(str, SCRATCH), *settings]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as training:
-        assert training.stderr is not None
-        next(line for line in training.stderr if "loss" in line)
-        training.send_signal(number)
-        said = training.stderr.read().splitlines()
-    assert training.returncode == 130
+    words = ["train", str(rows), str(out), *map(str, SCRATCH), *settings]
+    training = forking.start(forking.command, words)
+    training.until(1, "loss")
+    os.kill(training.pid, number)
+    ended = training.wait()
+    said = ended.err.splitlines()
+    assert ended.code == 130
     assert (
         said[-1]
         == "Interrupted. Finished work is kept, what was under way is undone: run the same command again."
     )
     assert "saving a checkpoint after this step; a second signal ends at once" in said
     (checkpoint,) = (tmp_path / "my-model.partial").glob("checkpoint-*/complete")
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"going on from step {checkpoint.parent.name.rpartition('-')[2]} of 1200" in again.stderr
+    again = forking.miner(*words)
+    assert again.code == 0, again.err
+    assert f"going on from step {checkpoint.parent.name.rpartition('-')[2]} of 1200" in again.err
 
 
 def test_a_training_that_diverges_fails_and_writes_nothing(
@@ -416,51 +417,14 @@ def test_options_of_no_meaning_are_refused_before_anything_is_read(
         assert message in notes
 
 
-CHILD = """
-import gc, json, os, signal, sys
-from contextlib import contextmanager
-from pathlib import Path
-import bm25s, ir_measures, matplotlib.backends.backend_agg, matplotlib.backends.backend_svg, scipy.stats
-import miner.evaluation.evaluate
-import miner.training.encoder
-import miner.training.steps as saving
-from miner.training.encoder_config import EncoderConfig
-from miner.workflows.train import Dev, train
-
-class Deadly:
-    def __init__(self, fatal):
-        self.fatal = fatal
-    @contextmanager
-    def task(self, name, total, done=0, unit=""):
-        steps = [0]
-        def advance(units):
-            steps[0] += units
-            if steps[0] == self.fatal:
-                os.kill(os.getpid(), signal.SIGKILL)
-        print(name, done, total, flush=True)
-        yield advance
-    def note(self, message):
-        pass
-
-def attempt(source, out, settings, fatal):
-    saving.CHECKPOINT_SECONDS = 0.0 if fatal else 60.0
-    config = EncoderConfig(**settings, batch_size=16, max_steps=20, epochs=9, evaluations=5, dtype="fp32",
-        threads=1)
-    train(Path(source), Path(out), config, dev=Dev(Path(sys.argv[1])), progress=Deadly(fatal))
-
-gc.freeze()
-for plan in json.loads(sys.argv[2]):
-    process = os.fork()
-    if not process:
-        try:
-            attempt(*plan)
-        except BaseException as error:
-            print(repr(error), flush=True)
-            os._exit(1)
-        os._exit(0)
-    status = os.waitpid(process, 0)[1]
-    print("ended", os.waitstatus_to_exitcode(status), Path(plan[1]).exists(), flush=True)
-"""
+def attempt(store: str, source: str, out: str, settings: dict[str, Any], fatal: int) -> None:
+    """Trains, with a checkpoint at every step if it is killed after so many steps; 0 for never."""
+    steps.CHECKPOINT_SECONDS = 0.0 if fatal else 60.0
+    config = EncoderConfig(
+        **settings, batch_size=16, max_steps=20, epochs=9, evaluations=5, dtype="fp32", threads=1
+    )
+    progress = forking.Deadly("training", fatal)
+    workflow.train(Path(source), Path(out), config, dev=workflow.Dev(Path(store)), progress=progress)
 
 
 TABLE: dict[str, Any] = {"base": "scratch", "dimension": 8, "learning_rate": 0.1}
@@ -468,16 +432,12 @@ TABLE: dict[str, Any] = {"base": "scratch", "dimension": 8, "learning_rate": 0.1
 
 def attempts(store: Path, *plans: tuple[Path, Path, dict[str, Any], int]) -> list[str]:
     """Trains as planned, each in a process of its own that is killed after so many steps; 0 for never."""
-    plan = json.dumps([[str(value) if isinstance(value, Path) else value for value in one] for one in plans])
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(store), plan],
-        capture_output=True,
-        text=True,
-        env={**os.environ},
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr
-    return child.stdout.splitlines()
+    said = []
+    for plan in plans:
+        ended = forking.run(attempt, store, *plan)
+        assert ended.code in (0, -signal.SIGKILL), ended.err
+        said += [*ended.out.splitlines(), f"ended {ended.code} {plan[1].exists()}"]
+    return said
 
 
 @pytest.mark.slow
@@ -494,11 +454,11 @@ def test_training_that_is_killed_ends_with_the_same_weights(store: Path, tmp_pat
         plans.append((rows, tmp_path / f"{name}-whole", settings, 0))
         plans += [(rows, tmp_path / f"{name}-killed", settings, fatal) for fatal in (1, 5, 9, 0)]
     once = [
-        "training 0 20", "ended 0 True",
-        "training 0 20", "ended -9 False",
-        "training 0 20", "ended -9 False",
-        "training 4 20", "ended -9 False",
-        "training 12 20", "ended 0 True",
+        "training 0", "ended 0 True",
+        "training 0", "ended -9 False",
+        "training 0", "ended -9 False",
+        "training 4", "ended -9 False",
+        "training 12", "ended 0 True",
     ]  # fmt: skip
     assert attempts(store, *plans) == once * len(trainings)
     for name in trainings:
