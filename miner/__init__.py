@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from miner.auditing.config import AuditConfig, CalibrationConfig
     from miner.auditing.labels import SampleConfig
-    from miner.auditing.relabel import JudgedConfig, RelabelConfig
+    from miner.auditing.relabel import RelabelByJudgeConfig, RelabelConfig
     from miner.curation.contamination import ContaminationConfig
     from miner.curation.dedup import DedupConfig
     from miner.curation.silver_config import SilverConfig
@@ -94,11 +94,11 @@ _HOME = {
     "EvaluationConfig": "miner.evaluation.evaluate",
     "ExportConfig": "miner.export",
     "JudgeConfig": "miner.judging.config",
-    "JudgedConfig": "miner.auditing.relabel",
     "LoopConfig": "miner.workflows.loop",
     "MinerError": "miner.errors",
     "MiningConfig": "miner.mining.config",
     "PretrainConfig": "miner.training.pretrain_config",
+    "RelabelByJudgeConfig": "miner.auditing.relabel",
     "RelabelConfig": "miner.auditing.relabel",
     "Reranker": "miner.models.reranker",
     "RerankerConfig": "miner.training.reranker_config",
@@ -166,11 +166,11 @@ __all__ = [
     "EvaluationConfig",
     "ExportConfig",
     "JudgeConfig",
-    "JudgedConfig",
     "LoopConfig",
     "MinerError",
     "MiningConfig",
     "PretrainConfig",
+    "RelabelByJudgeConfig",
     "RelabelConfig",
     "Reranker",
     "RerankerConfig",

@@ -296,8 +296,8 @@ def _assignments(name: str, value: object, allowed: Range | None) -> tuple[str, 
     for text in texts:
         if "=" not in text:
             raise UsageError(
-                f"{name} must be one value or SCORER=VALUE for each encoder, got {literal(text)}",
-                "write the name that the encoder has in the run, and =",
+                f"{name} must be one value or NAME=VALUE for each model, got {literal(text)}",
+                "write the name that the model has in the run, and =",
             )
         given = text.rpartition("=")[2]
         if allowed is not None and given != NO_VALUE and allowed.parse(given) is None:

@@ -107,6 +107,8 @@ class Handler(BaseHTTPRequestHandler):
     """Answers one request; what every request shares is in the class."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer is one packet: in two, the second waits up to 40 ms for the client
+    disable_nagle_algorithm = True
     model: Model
     options: argparse.Namespace
     faults: dict[str, Any]

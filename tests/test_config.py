@@ -453,7 +453,7 @@ def test_several_encoders_are_named_with_their_settings(tmp_path: Path) -> None:
         ({"encoder_revision": "main"}, "encoder_revision is for one encoder, and 2 are named"),
         (
             {"document_prompt": ["passage: "]},
-            "document_prompt must be one value or SCORER=VALUE for each encoder, got 'passage: '",
+            "document_prompt must be one value or NAME=VALUE for each model, got 'passage: '",
         ),
         (
             {"dimension": "splade=many"},

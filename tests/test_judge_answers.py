@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miner.errors import UsageError
-from miner.judging.config import COMPARED, GRADED, Budget, JudgeConfig
+from miner.judging.asking import TokenUse
+from miner.judging.config import COMPARED, GRADED, Budget, JudgeConfig, Prices
 from miner.judging.questions import QuestionTexts, grades, in_random_order, question
 from miner.models.chat import ChatAnswer
 
@@ -112,18 +113,33 @@ def test_the_order_depends_on_the_seed_and_the_query_alone(docs: list[str], quer
     ],
 )
 def test_a_budget_is_requests_tokens_or_money(text: str, unit: str, most: float) -> None:
-    found = Budget.parse(text, 1.0, 2.0)
+    found = Budget.parse(text, has_prices=True)
     assert (found.unit, found.most) == (unit, most)
 
 
 @pytest.mark.parametrize("text", ["", "many", "0 requests", "-1", "5 euros", "nan", "inf tokens", "1e99"])
 def test_another_budget_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="budget"):
-        Budget.parse(text, 1.0, 2.0)
+        Budget.parse(text, has_prices=True)
 
 
 def test_a_budget_in_money_needs_prices() -> None:
     with pytest.raises(UsageError, match="prices"):
         JudgeConfig(budget="5.00")
-    used = Budget.parse("5", 1.0, 10.0).used(3, 2_000_000, 100_000)
-    assert used == pytest.approx(3.0)
+    used = TokenUse(money=0.0)
+    used.add(2_000_000, 100_000, Prices(1.0, 10.0))
+    assert used.money == pytest.approx(3.0)
+    assert not used.exceeds(Budget.parse("3", has_prices=True))
+    assert used.exceeds(Budget.parse("2.99", has_prices=True))
+
+
+def test_each_model_of_a_cascade_has_its_own_price() -> None:
+    config = JudgeConfig(price_in=("small=0.1", "a=b=2"), price_out=4)
+    assert config.prices(["small", "a=b"]) == [Prices(0.1, 4), Prices(2, 4)]
+    assert JudgeConfig().prices(["small"]) == [None]
+    with pytest.raises(UsageError, match="no price of large"):
+        config.prices(["small", "a=b", "large"])
+    with pytest.raises(UsageError, match="no model 'small' is asked"):
+        config.prices(["smal", "a=b"])
+    with pytest.raises(UsageError, match="price_in"):
+        JudgeConfig(price_in=("small=free",))

@@ -157,6 +157,12 @@ class Labelled:
     """Items per stratum."""
     mean_predicted: Floats
     """Mean over the population of each stratum of predicted × weight."""
+    predicted_items: Ints | None = None
+    """Items per stratum whose mean `mean_predicted` is, if only a sample of them has predictions: a random
+    one that contains the labelled ones."""
+    mean_chance: Floats | None = None
+    """Mean chance of being relevant that a stratum without labels would have, times the weight: by default
+    `mean_predicted`."""
 
     def estimate(self, level: float = 0.95) -> tuple[float, float, float]:
         """Returns the share of relevant items in the population, and the ends of its interval.
@@ -191,18 +197,36 @@ class Labelled:
         if items and groups:
             group[group == groups] = groups - 1
         population = np.bincount(group, self.population).astype(np.int64)
-        total = np.bincount(group, self.population * self.mean_predicted)
+
+        def _mean(values: Floats) -> Floats:
+            return np.asarray(np.bincount(group, self.population * values) / population)
+
         return Labelled(
-            group[self.stratum], self.relevant, self.predicted, self.weight, population, total / population
+            group[self.stratum],
+            self.relevant,
+            self.predicted,
+            self.weight,
+            population,
+            _mean(self.mean_predicted),
+            None
+            if self.predicted_items is None
+            else np.bincount(group, self.predicted_items).astype(np.int64),
+            None if self.mean_chance is None else _mean(self.mean_chance),
         )
 
     def _moments(self) -> tuple[float, float, float]:
-        """Returns the share, its variance, and the share that the variance assumes, which is never 0 or 1."""
+        """Returns the share, its variance, and the share that the variance assumes, which is never 0 or 1.
+
+        If only a sample has predictions, the variance is that of two phases: the sample of the population,
+        and the labels of the sample (Cochran 1977, Sampling Techniques, section 12.7).
+        """
         strata = len(self.population)
         number = np.bincount(self.stratum, minlength=strata)
         share = self.population / self.population.sum()
         value, guess = self.relevant * self.weight, self.predicted * self.weight
-        cost = share**2 * (1 - number / self.population) / number
+        items = self.population if self.predicted_items is None else self.predicted_items
+        cost = share**2 * (1 / number - 1 / items)
+        sampling = share**2 * (1 / items - 1 / self.population)
 
         def _mean(values: Floats) -> Floats:
             return np.asarray(np.bincount(self.stratum, values, strata) / number)
@@ -217,9 +241,14 @@ class Labelled:
         rate = min(1.0, max(0.0, rate))
         half = 0.5 / max(1, len(self.stratum))
         assumed = min(1 - half, max(half, rate))
-        chance = _scaled(share, self.mean_predicted, assumed)
+        chance = _scaled(
+            share, self.mean_predicted if self.mean_chance is None else self.mean_chance, assumed
+        )
         expected = chance * (1 - chance)
-        rest = value - weight * guess
-        measured = _product(rest, rest)
-        variance = ((number - 1) * measured + _PRIOR * expected) / (number - 1 + _PRIOR)
-        return rate, float(cost @ variance), assumed
+
+        def _variance_of(values: Floats) -> Floats:
+            measured = _product(values, values)
+            return np.asarray(((number - 1) * measured + _PRIOR * expected) / (number - 1 + _PRIOR))
+
+        variance = float(cost @ _variance_of(value - weight * guess) + sampling @ _variance_of(value))
+        return rate, variance, assumed

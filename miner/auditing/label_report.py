@@ -28,6 +28,13 @@ def label_table(found: FalseNegativeRate) -> str:
         f"from {found.labels:,} labels ({sources}; {found.relevant:,} relevant; seed {found.seed}); "
         "likely false negatives are sampled more, and the estimate allows for that"
     ]
+    if found.judge is not None and found.without_judge is not None:
+        rate, low, high = found.without_judge
+        notes.append(
+            f"the grades of judge {printable(found.judge)} for {found.graded:,} negatives serve as "
+            f"predictions, which the labels correct; without them {percent(rate, 2)} "
+            f"{percent_interval(low, high, 2)}"
+        )
     if found.unlabelled:
         notes.append(
             f"{found.unlabelled:,} pairs of the sample have no label: the estimate assumes that they were "

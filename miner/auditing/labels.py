@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from miner.auditing.estimate import ESTIMATOR, Design, Labelled, plain_width
-from miner.auditing.prediction import predicted_chance
+from miner.auditing.graded import JudgePredictions, judge_predictions, query_weights, unjudged_negatives
 from miner.auditing.sample_file import COLUMNS, open_labels, read_labels, require_new, write_sample
 from miner.errors import UsageError, counted, listed
 from miner.ranges import LABELS, SEED, check_fields, known_keywords, within
@@ -124,6 +124,12 @@ class FalseNegativeRate(Readable):
     seed: int
     """The seed of the sample."""
     estimator: str = ESTIMATOR
+    judge: str | None = None
+    """The judge whose grades serve as predictions; None without one."""
+    graded: int = 0
+    """Negatives whose grades the estimate uses: all of the run, or those of the sample."""
+    without_judge: tuple[float, float, float] | None = None
+    """The rate and the ends of its interval without these grades."""
 
     def __repr__(self) -> str:
         return f"False-negative rate of run '{self.run}': {self.interval}, {self.labels:,} labels"
@@ -156,14 +162,12 @@ def draw_sample(
     """
     if out is not None:
         require_new(out)
-    table = stored.predictable(store, run)
-    chance = predicted_chance(table)
+    table, chance, rows = unjudged_negatives(store, run)
     is_negative, judged = table["negative"].to_numpy(), table["judged"].to_numpy()
-    rows = np.flatnonzero(is_negative & ~judged)
     if not len(rows):
         why = "all of its negatives are judged already" if is_negative.any() else "it has no negatives"
         raise UsageError(f"there is nothing to label in run '{run.name}': {why}", "name another with --run")
-    predicted, weight = chance[rows], _query_weights(table["query_no"].to_numpy(), is_negative)[rows]
+    predicted, weight = chance[rows], query_weights(table["query_no"].to_numpy(), is_negative)[rows]
     design = Design.of(predicted, config.labels)
     drawn = design.draw(config.seed)
     strata = Strata(
@@ -210,13 +214,6 @@ def _needed(predicted: Floats) -> dict[float, int]:
     return found
 
 
-def _query_weights(query: npt.NDArray[np.int64], is_negative: npt.NDArray[np.bool_]) -> Floats:
-    """Returns how much each negative counts if every query with negatives counts the same; mean 1."""
-    number = np.bincount(query[is_negative], minlength=int(query.max(initial=0)) + 1)
-    queries = int((number > 0).sum())
-    return np.asarray(is_negative.sum() / (queries * np.maximum(1, number[query])))
-
-
 def _means(design: Design, values: Floats) -> list[float]:
     totals = np.bincount(design.stratum, values, len(design.population))
     return [float(value) for value in totals / design.population]
@@ -256,39 +253,52 @@ def false_negative_rate(store: Database, run: StoredRun) -> FalseNegativeRate | 
     """Returns the false-negative rate of a run by the labels in the store, and stores it; None without any.
 
     The sample with the most labels counts, see `store.labels.labelled_sample`. Pairs without a label are
-    treated as if they had not been drawn.
+    treated as if they had not been drawn. If a judge graded the whole sample, or all negatives of the run,
+    its grades serve as predictions (`auditing.graded`).
     """
     found = stored.labelled_sample(store, run)
     if found is None:
         return None
-    result = _estimated(run, *found, stored.sampled_pairs(store, found[0]).num_rows)
+    sample, labelled = found
+    drawn = stored.sampled_pairs(store, sample)
+    predictions = judge_predictions(store, run, sample, drawn)
+    result = _estimated(run, sample, labelled, drawn.num_rows, predictions)
     if not store.read_only:
         stored.keep_result(store, found[0], result.as_json())
     return result
 
 
-def _estimated(run: StoredRun, sample: StoredSample, labelled: pa.Table, drawn: int) -> FalseNegativeRate:
+def _estimated(
+    run: StoredRun, sample: StoredSample, labelled: pa.Table, drawn: int, judge: JudgePredictions | None
+) -> FalseNegativeRate:
     strata = sample.strata
     others = sum(strata.negatives)
     share = others / (others + strata.judged)
     weight = labelled["weight"].to_numpy()
     relevant = (labelled["relevance"].to_numpy() > 0).astype(np.float64)
+    found = float(relevant.sum()) / (others + strata.judged)
 
-    def _estimate(weights: Floats, means: Sequence[float]) -> list[float]:
+    def _estimate(judge: JudgePredictions | None, is_weighted: bool) -> tuple[float, float, float]:
+        means = np.asarray(strata.weighted if is_weighted else strata.predicted)
+        predicted, by_judge, items = labelled["predicted"].to_numpy(), means, None
+        if judge is not None:
+            predicted, items = judge.of(labelled), judge.items
+            by_judge = judge.weighted if is_weighted else judge.means
         known = Labelled(
             stratum=labelled["stratum"].to_numpy().astype(np.int64),
             relevant=relevant,
-            predicted=labelled["predicted"].to_numpy(),
-            weight=weights,
+            predicted=predicted,
+            weight=weight if is_weighted else np.ones_like(weight),
             population=np.asarray(strata.negatives, dtype=np.int64),
-            mean_predicted=np.asarray(means),
+            mean_predicted=by_judge,
+            predicted_items=items,
+            mean_chance=means,
         )
-        return [share * value for value in known.estimate()]
+        rate, low, high = (share * value for value in known.estimate())
+        return (rate, low, high) if is_weighted else (max(found, rate), max(found, low), max(found, high))
 
-    rate, low, high = _estimate(np.ones_like(weight), strata.predicted)
-    found = float(relevant.sum()) / (others + strata.judged)
-    rate, low, high = (max(found, value) for value in (rate, low, high))
-    per_query, per_query_low, per_query_high = _estimate(weight, strata.weighted)
+    rate, low, high = _estimate(judge, is_weighted=False)
+    per_query, per_query_low, per_query_high = _estimate(judge, is_weighted=True)
     sources = labelled["source"].value_counts().to_pylist()
     return FalseNegativeRate(
         run=run.name,
@@ -305,6 +315,9 @@ def _estimated(run: StoredRun, sample: StoredSample, labelled: pa.Table, drawn: 
         judged=strata.judged,
         sources={one["values"]: one["counts"] for one in sorted(sources, key=lambda one: str(one["values"]))},
         seed=sample.seed,
+        judge=None if judge is None else judge.name,
+        graded=0 if judge is None else judge.graded,
+        without_judge=None if judge is None else _estimate(None, is_weighted=False),
     )
 
 

@@ -191,8 +191,9 @@ def relabel_by_people(
             f"nobody answered for queries of run '{run.name}'",
             f"review some pairs first: miner review {quote(str(store.path))}",
         )
-    lead = counts["relevant"].to_numpy() - counts["not_relevant"].to_numpy()
-    chosen = counts.filter(pa.array(lead > 0)).select(["query_id", "doc_id"])
+    relevant, not_relevant = (counts[name].to_pylist() for name in ("relevant", "not_relevant"))
+    said = [reviews.majority(*votes) for votes in zip(relevant, not_relevant, strict=True)]
+    chosen = counts.filter(pa.array([one == reviews.RELEVANT for one in said])).select(["query_id", "doc_id"])
     is_known = np.array([tuple(row.values()) in known for row in chosen.to_pylist()], dtype=bool)
     pairs = chosen.filter(pa.array(~is_known))
     again = None if dry_run else judge_relevant(store, run, pairs, REVIEWED, {}, progress, workers)
@@ -200,7 +201,7 @@ def relabel_by_people(
         run=run.name,
         answered=counts.num_rows,
         relevant=chosen.num_rows,
-        conflicts=int(((lead == 0) & (counts["relevant"].to_numpy() > 0)).sum()),
+        conflicts=sum(one is None and number > 0 for one, number in zip(said, relevant, strict=True)),
         known=int(is_known.sum()),
         relabelled=pairs.num_rows,
         again=again,
@@ -209,7 +210,7 @@ def relabel_by_people(
 
 @known_keywords
 @dataclass(frozen=True)
-class JudgedConfig:
+class RelabelByJudgeConfig:
     """Which judge's grades become judgments. Raises UsageError at construction for a value out of range."""
 
     judge: str | None = None
@@ -222,7 +223,7 @@ class JudgedConfig:
 
 
 @dataclass(frozen=True, repr=False)
-class JudgedReport(Readable):
+class RelabelByJudgeReport(Readable):
     """What a relabelling by a judge's grades did."""
 
     run: str
@@ -255,12 +256,12 @@ class JudgedReport(Readable):
 def relabel_by_judge(
     store: Database,
     run: StoredRun,
-    config: JudgedConfig,
+    config: RelabelByJudgeConfig,
     progress: Progress = SILENT,
     *,
     dry_run: bool = False,
     workers: int | None = None,
-) -> JudgedReport:
+) -> RelabelByJudgeReport:
     """Turns candidates that a judge calls relevant into judgments and decides again; `dry_run` only reports.
 
     The grades are those of `miner judge`. The judgments have the source `judge`, and `remove_relabelled`
@@ -278,7 +279,7 @@ def relabel_by_judge(
     pairs = found.filter(pc.invert(found["known"])).select(["query_id", "doc_id"])
     origin = asdict(config) | {"judge": judge.judge}
     again = None if dry_run else judge_relevant(store, run, pairs, JUDGE, origin, progress, workers)
-    return JudgedReport(
+    return RelabelByJudgeReport(
         run=run.name,
         judge=judge.name,
         kappa=checked["kappa"]["value"],

@@ -131,9 +131,9 @@ def _by_people(_: Mapping[str, Any]) -> Any:
 
 def _by_judge(values: Mapping[str, Any]) -> Any:
     """Returns what relabels by a judge's grades; raises UsageError for a wrong setting."""
-    from miner.auditing.relabel import JudgedConfig, relabel_by_judge
+    from miner.auditing.relabel import RelabelByJudgeConfig, relabel_by_judge
 
-    config = JudgedConfig(**values)
+    config = RelabelByJudgeConfig(**values)
 
     def _relabelled(store: Any, run: Any, reports: Any, dry_run: bool) -> tuple[Any, str]:
         report = relabel_by_judge(store, run, config, reports, dry_run=dry_run)

@@ -16,9 +16,9 @@ from miner.auditing.calibrate import Calibration
 from miner.auditing.config import AuditConfig, CalibrationConfig
 from miner.auditing.labels import FalseNegativeRate, LabelSample, SampleConfig
 from miner.auditing.relabel import (
-    JudgedConfig,
-    JudgedReport,
     PeopleReport,
+    RelabelByJudgeConfig,
+    RelabelByJudgeReport,
     RelabelConfig,
     RelabelReport,
 )
@@ -261,19 +261,19 @@ def import_reviews(
 def relabel_by_judge(
     store: StoreLike,
     run: RunLike = None,
-    config: JudgedConfig | None = None,
+    config: RelabelByJudgeConfig | None = None,
     *,
     dry_run: bool = False,
     workers: int | None = None,
     progress: Reports = None,
     **settings: Any,
-) -> JudgedReport:
+) -> RelabelByJudgeReport:
     """Makes judgments of a run's candidates that the judge of `judge` calls relevant, and decides again.
 
-    `dry_run` only reports; `undo_relabel` undoes it. Settings are those of JudgedConfig. Raises UsageError if
-    no judge graded pairs of the run, or its measured kappa is too low.
+    `dry_run` only reports; `undo_relabel` undoes it. Settings are those of RelabelByJudgeConfig. Raises
+    UsageError if no judge graded pairs of the run, or its measured kappa is too low.
     """
-    chosen = configured(JudgedConfig, config, settings)
+    chosen = configured(RelabelByJudgeConfig, config, settings)
     with progress_for(progress) as reports, opened(store, reports, read_only=dry_run) as found:
         own = run_in(found, run)
         return relabelling.relabel_by_judge(found, own, chosen, reports, dry_run=dry_run, workers=workers)

@@ -138,6 +138,11 @@ def _false_negatives(found: Mapping[str, Any] | None, command: str) -> str:
         f"({_interval(by_query)}). It is estimated from {counted(found['labels'], 'label')} of a random "
         f"sample of the {found['negatives']:,} negatives: {origins}. Estimator: {found['estimator']}."
     ]
+    if (judge := found.get("judge")) is not None:  # older results have none
+        lines.append(
+            f"The grades of judge `{judge}` for {found['graded']:,} negatives serve as predictions, which "
+            "the labels correct."
+        )
     if judged := found["judged"]:
         lines.append(f"{judged:,} of the negatives were judged not relevant before, and count as right.")
     drawing, _, _ = command.partition(" --label ")

@@ -62,6 +62,13 @@ def _labelled(facts: ReportFacts, found: Mapping[str, Any]) -> Iterator[Html]:
         f"relevant. The mean over queries is {with_ends(by_query)}. The interval in parentheses is that of "
         f"95 %. Estimator: {found['estimator']}.",
     )
+    if (judge := found.get("judge")) is not None:  # older results have none
+        rate, low, high = found["without_judge"]
+        without = with_ends({"rate": rate, "low": low, "high": high})
+        yield paragraph(
+            f"The grades of judge {printable(judge)} for {found['graded']:,} negatives serve as predictions, "
+            f"which the labels correct. Without them the rate is {without}."
+        )
     note = "Points with 95 % intervals. Likely false negatives are sampled more often, and weighted less."
     yield from _by_part(facts.parts, "False-negative rate", "label", note)
 

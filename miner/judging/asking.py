@@ -1,18 +1,25 @@
-"""Sending pairs to a language model: none twice, within a budget, every answer stored when it comes."""
+"""Sending pairs to a language model: none twice, within a budget, every answer stored when it comes.
+
+Questions are made in blocks of some thousand pairs, so that a million pairs take no more memory than their
+ids. Answers are stored in a thread of its own (`keeping`). After a kill, the requests that were under way and
+the answers that were not committed are sent again: at most twice the setting `concurrency`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from miner.arrays import as_lists, as_numpy, group_sizes, slices
 from miner.engine.progress import SILENT, Progress
-from miner.judging.config import COMPARED, GRADED, Budget, JudgeConfig, money
-from miner.judging.questions import Grades, QuestionTexts, grades, in_random_order, question
+from miner.judging.config import COMPARED, GRADED, Budget, JudgeConfig, Prices
+from miner.judging.keeping import Keeper
+from miner.judging.questions import SHOWN, Grades, QuestionTexts, grades, in_random_order, question
 from miner.models.chat import ChatAnswer, ChatModel, Question
 from miner.store import judges as stored
 from miner.store.database import Database
@@ -20,8 +27,11 @@ from miner.store.judges import StoredJudge
 
 Item = TypeVar("Item")
 
-_BLOCK = 1_000
-"""Questions whose texts are read at a time."""
+Positives = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
+"""Returns the positives of some queries that documents are compared with."""
+
+_BLOCK = 4_000
+"""Pairs whose texts are read at a time: each time reads all ids of the store."""
 BYTES_PER_TOKEN = 4.0
 """What a token is estimated to have, in UTF-8, before a server counts them."""
 _TOKENS_OUT = {GRADED: 8, COMPARED: 14}
@@ -50,29 +60,39 @@ class QuestionPairs:
     """The identity of each pair."""
 
 
+Answered = tuple[QuestionPairs, ChatAnswer]
+
+
 @dataclass
 class TokenUse:
-    """Requests and tokens, and what they cost at given prices."""
+    """Requests and tokens, and what they cost."""
 
     requests: int = 0
     tokens_in: float = 0
     tokens_out: float = 0
+    money: float | None = None
+    """What they cost; None without prices."""
     cut: int = 0
     """Documents of which only the beginning was sent."""
     stopped: bool = False
     """Whether the budget ended the work."""
 
-    def add(self, tokens_in: float, tokens_out: float) -> None:
-        """Counts a request."""
-        self.requests += 1
+    def add(self, tokens_in: float, tokens_out: float, prices: Prices | None, requests: int = 1) -> None:
+        """Counts requests."""
+        self.requests += requests
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
+        if prices is not None and self.money is not None:
+            self.money += prices.of(tokens_in, tokens_out)
 
-    def money(self, config: JudgeConfig) -> float | None:
-        """Returns the cost; None without prices."""
-        if config.price_in is None or config.price_out is None:
-            return None
-        return money(self.tokens_in, self.tokens_out, config.price_in, config.price_out)
+    def exceeds(self, budget: Budget) -> bool:
+        """Returns whether it is more than a budget."""
+        amounts = {
+            "requests": self.requests,
+            "tokens": self.tokens_in + self.tokens_out,
+            "money": self.money or 0.0,
+        }
+        return amounts[budget.unit] > budget.most
 
 
 @dataclass
@@ -86,6 +106,7 @@ class Asker:
     progress: Progress = SILENT
     used: TokenUse = field(default_factory=TokenUse)
     """What it has used, with the other models of a cascade."""
+    prices: Prices | None = None
 
     def missing(self, pairs: pa.Table) -> pa.Table:
         """Returns the pairs (`stored.with_pairs`) that the judge was not asked about, each text pair once.
@@ -93,64 +114,71 @@ class Asker:
         Those that wait for the answer to a batch are not among them. With the setting `again` they are, and
         so are pairs whose answer could not be read.
         """
-        answered = stored.graded_pairs(self.store, self.judge.judge)
-        if self.config.again:
-            known = answered.filter(answered["grade"].is_valid())["pair"].to_numpy()
-        else:
-            waiting = stored.waiting_pairs(self.store, self.judge.judge)
-            known = np.concatenate([answered["pair"].to_numpy(), waiting["pair"].to_numpy()])
-        own, first = np.unique(pairs["pair"].to_numpy(), return_index=True)
-        return pairs.take(pa.array(np.sort(first[~np.isin(own, known)])))
+        return stored.unanswered(self.store, self.judge.judge, pairs, again=self.config.again)
 
-    def groups(self, pairs: pa.Table) -> list[QuestionPairs]:
-        """Returns the questions about pairs: one of each, or several of a query in random order."""
-        by_query: dict[str, dict[str, int]] = {}
-        columns = (pairs[name].to_pylist() for name in ("query_id", "doc_id", "pair"))
-        for query, doc, pair in zip(*columns, strict=True):
-            by_query.setdefault(query, {})[doc] = pair
+    def groups(self, missing: pa.Table) -> Iterator[list[QuestionPairs]]:
+        """Yields the questions about pairs by blocks of queries: one of each, or several in random order.
+
+        `missing` is that of `missing`, or a part of it.
+        """
         size = self.config.together if self.config.form == COMPARED else 1
-        return [
-            QuestionPairs(query, part, [docs[doc] for doc in part])
-            for query, docs in by_query.items()
-            for part in _parts(in_random_order(list(docs), query, self.config.seed), size)
-        ]
+        starts, counts = group_sizes(as_numpy(missing["query"]))
+        for queries in slices(counts, _BLOCK):
+            block = missing.slice(starts[queries.start], counts[queries].sum())
+            by_query: dict[str, dict[str, int]] = {}
+            columns = (block[name].to_pylist() for name in ("query_id", "doc_id", "pair"))
+            for query, doc, pair in zip(*columns, strict=True):
+                by_query.setdefault(query, {})[doc] = pair
+            yield [
+                QuestionPairs(query, part, [docs[doc] for doc in part])
+                for query, docs in by_query.items()
+                for part in _parts(in_random_order(list(docs), query, self.config.seed), size)
+            ]
 
-    def ask(self, pairs: pa.Table, known: Mapping[str, Sequence[str]], task: str) -> None:
+    def ask(self, pairs: pa.Table, positives: Positives, task: str) -> None:
         """Asks about the pairs that the judge was not asked about, and stores the answers.
 
-        `known` has the positives that each query's documents are compared with. Stops when the budget is
-        used. Raises what `ChatModel.answers` does; the answers that came before are stored.
+        Stops when the budget is used. Raises what `ChatModel.answers` does; the answers that came before are
+        stored.
         """
         missing = self.missing(pairs)
         waiting: dict[int, _Unanswered] = {}
-        questions = self._questions(self.groups(missing), known, waiting)
+        questions = self._questions(missing, positives, waiting)
         answers = self.model.answers(questions, self.config.concurrency, self.progress)
         finished = pairs.num_rows - missing.num_rows
-        with self.progress.task(task, pairs.num_rows, finished, "pairs") as advance, closing(answers):
+        with (
+            self.progress.task(task, pairs.num_rows, finished, "pairs") as advance,
+            closing(answers),
+            Keeper(self._keep, self.config.concurrency) as keeper,
+        ):
             for done in answers:
-                kept = [(waiting.pop(number), answer) for number, answer in done]
-                self._keep([(one.group, answer, (one.tokens_in, one.tokens_out)) for one, answer in kept])
-                advance(sum(len(one.group.doc_ids) for one, _ in kept))
+                answered = [(waiting.pop(number), answer) for number, answer in done]
+                for one, answer in answered:  # as the server counts them, else as they were estimated
+                    self._count(answer.tokens_in or one.tokens_in, answer.tokens_out or one.tokens_out)
+                stored_now = keeper.put([(one.group, answer) for one, answer in answered])
+                advance(_pairs_in(stored_now))
+            advance(_pairs_in(keeper.finish()))
         self.share(pairs)
 
-    def questions(
-        self, pairs: pa.Table, known: Mapping[str, Sequence[str]]
-    ) -> Iterator[tuple[QuestionPairs, Question]]:
+    def questions(self, pairs: pa.Table, positives: Positives) -> Iterator[tuple[QuestionPairs, Question]]:
         """Yields the questions about the pairs that the judge was not asked about, each with its group."""
-        return self._with_texts(self.groups(self.missing(pairs)), known)
+        return self._with_texts(self.missing(pairs), positives)
 
-    def take(self, answered: Sequence[tuple[QuestionPairs, ChatAnswer]], requests: Sequence[str]) -> None:
-        """Stores the answers to requests of a batch."""
-        self._keep([(group, answer, (0, 0)) for group, answer in answered], requests)
+    def take(self, answered: Sequence[Answered]) -> pa.Table:
+        """Counts the answers to requests of a batch; returns their rows (`stored.keep_answers`)."""
+        for _, answer in answered:
+            self._count(answer.tokens_in, answer.tokens_out)
+        return self._rows(answered)
 
-    def _keep(
-        self,
-        answered: Sequence[tuple[QuestionPairs, ChatAnswer, tuple[float, float]]],
-        requests: Sequence[str] = (),
-    ) -> None:
-        """Stores answers, and counts their tokens: as the server says, else as they were estimated."""
+    def _count(self, tokens_in: float, tokens_out: float) -> None:
+        self.used.add(tokens_in, tokens_out, self.prices)
+
+    def _keep(self, answered: Sequence[Answered]) -> None:
+        stored.keep_answers(self.store, self.judge, self._rows(answered))
+
+    def _rows(self, answered: Sequence[Answered]) -> pa.Table:
         rows = []
-        for group, answer, expected in answered:
+        for group, answer in answered:
             read: Grades = grades(self.config.form, answer, len(group.doc_ids))
             rows.append(
                 {
@@ -164,72 +192,65 @@ class Asker:
                     "tokens_out": answer.tokens_out,
                 }
             )
-            self.used.add(answer.tokens_in or expected[0], answer.tokens_out or expected[1])
-        stored.keep_answers(self.store, self.judge, pa.Table.from_pylist(rows, _ANSWERS), requests)
+        return pa.Table.from_pylist(rows, _ANSWERS)
 
     def share(self, pairs: pa.Table) -> None:
         """Notes the grades of pairs whose texts are those of another pair, which was asked about."""
         others = stored.without_answer(self.store, self.judge.judge, pairs)
         if others.num_rows:
-            rows = [
-                {
-                    "query_id": row["query_id"],
-                    "doc_ids": [row["doc_id"]],
-                    "pairs": [row["pair"]],
-                    "grades": [row["grade"]],
-                }
-                for row in others.to_pylist()
-            ]
-            stored.keep_answers(self.store, self.judge, pa.Table.from_pylist(rows, _ANSWERS))
+            sizes = np.ones(others.num_rows, dtype=np.int64)
+            rows = {"query_id": others["query_id"]}
+            for name, own in (("doc_ids", "doc_id"), ("pairs", "pair"), ("grades", "grade")):
+                rows[name] = as_lists(others[own].combine_chunks(), sizes)
+            stored.keep_answers(self.store, self.judge, pa.table(rows))
 
-    def estimate(
-        self, pairs: pa.Table, known: Mapping[str, Sequence[str]]
-    ) -> tuple[TokenUse, Question | None]:
+    def estimate(self, pairs: pa.Table, positives: Positives) -> tuple[TokenUse, Question | None]:
         """Returns what asking about the pairs would use, and the first question; the server is not asked."""
-        usage, first = TokenUse(), None
-        for group, one in self.questions(pairs, known):
+        usage, first = TokenUse(money=None if self.prices is None else 0.0), None
+        for group, one in self.questions(pairs, positives):
             first = first or one
-            usage.add(*_guess(one, len(group.doc_ids), self.config.form))
+            usage.add(*_guess(one, len(group.doc_ids), self.config.form), self.prices)
         return usage, first
 
-    def _with_texts(
-        self, groups: Sequence[QuestionPairs], known: Mapping[str, Sequence[str]]
-    ) -> Iterator[tuple[QuestionPairs, Question]]:
-        instructions = self.config.instructions
-        for block in _parts(groups, _BLOCK):
-            shown = {group.query_id: known.get(group.query_id, ()) for group in block}
-            docs = [doc for group in block for doc in group.doc_ids]
-            docs += [doc for ids in shown.values() for doc in ids]
-            queries, documents = stored.texts(self.store, list(shown), docs)
-            for group in block:
+    def _with_texts(self, pairs: pa.Table, positives: Positives) -> Iterator[tuple[QuestionPairs, Question]]:
+        instructions, most = self.config.instructions, self.config.characters
+        for block in self.groups(pairs):
+            known = positives(list(dict.fromkeys(group.query_id for group in block)))
+            shown = [
+                [doc for doc in known.get(group.query_id, ()) if doc not in group.doc_ids][:SHOWN]
+                for group in block
+            ]
+            docs = [doc for group, own in zip(block, shown, strict=True) for doc in (*group.doc_ids, *own)]
+            # One character more, so that a text that is cut is known to be.
+            queries, documents = stored.texts(self.store, [one.query_id for one in block], docs, most + 1)
+            for group, own in zip(block, shown, strict=True):
                 texts = QuestionTexts(
                     queries[group.query_id],
                     [documents[doc] for doc in group.doc_ids],
-                    [documents[doc] for doc in shown[group.query_id] if doc not in group.doc_ids],
+                    [documents[doc] for doc in own],
                 )
-                self.used.cut += sum(len(text) > self.config.characters for text in texts.documents)
+                self.used.cut += sum(len(text) > most for text in texts.documents)
                 yield group, question(self.config, instructions, texts)
 
     def _questions(
-        self,
-        groups: Sequence[QuestionPairs],
-        known: Mapping[str, Sequence[str]],
-        waiting: dict[int, _Unanswered],
+        self, pairs: pa.Table, positives: Positives, waiting: dict[int, _Unanswered]
     ) -> Iterator[Question]:
         """Yields the questions as long as the budget lasts; adds to `waiting` what each is about."""
         budget = None
         if self.config.budget is not None:
-            budget = Budget.parse(self.config.budget, self.config.price_in, self.config.price_out)
-        for number, (group, asking) in enumerate(self._with_texts(groups, known)):
+            budget = Budget.parse(self.config.budget, self.prices is not None)
+        for number, (group, asking) in enumerate(self._with_texts(pairs, positives)):
             one = _Unanswered(group, *_guess(asking, len(group.doc_ids), self.config.form))
             if budget is not None:
-                all_waiting = [*waiting.values(), one]
-                used = budget.used(
-                    self.used.requests + len(all_waiting),
-                    self.used.tokens_in + sum(other.tokens_in for other in all_waiting),
-                    self.used.tokens_out + sum(other.tokens_out for other in all_waiting),
+                under_way = [*waiting.values(), one]
+                expected = replace(self.used)
+                expected.add(
+                    sum(other.tokens_in for other in under_way),
+                    sum(other.tokens_out for other in under_way),
+                    self.prices,
+                    len(under_way),
                 )
-                if used > budget.most:
+                if expected.exceeds(budget):
                     self.used.stopped = True
                     return
             waiting[number] = one
@@ -249,6 +270,10 @@ def _guess(sent: Question, documents: int, form: str) -> tuple[float, float]:
     """Returns the tokens that a question and its answer probably have."""
     size = len(sent.system.encode()) + len(sent.user.encode())
     return size / BYTES_PER_TOKEN, _TOKENS_OUT[form] * documents
+
+
+def _pairs_in(answered: Sequence[Answered]) -> int:
+    return sum(len(group.doc_ids) for group, _ in answered)
 
 
 def _parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

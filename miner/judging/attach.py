@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from miner.arrays import as_lists
+from miner.arrays import as_lists, as_numpy
 from miner.engine.work import run_stage
 from miner.models.names import unique_name
 from miner.schema import CANDIDATES_PER_QUERY
@@ -72,14 +72,11 @@ def _keep(store: Database, run: StoredRun, judge: StoredJudge, stage: Stage, que
     candidate = pairs.query * CANDIDATES_PER_QUERY + pairs.fused_rank
     graded = stored.graded_candidates(store, run, judge)
     scores = np.full(len(candidate), np.nan)
-    at = (
-        graded["query_no"].to_numpy().astype(np.int64) * CANDIDATES_PER_QUERY
-        + graded["fused_rank"].to_numpy()
-    )
+    at = as_numpy(graded["query_no"]).astype(np.int64) * CANDIDATES_PER_QUERY + as_numpy(graded["fused_rank"])
     scores[np.searchsorted(candidate, at)] = _as_given(graded["grade"])
     known = stored.graded_positives(store, run, judge)
-    owner = known["query_no"].to_numpy().astype(np.int64)
-    positives = np.where(known["seen"].to_numpy(), _as_given(known["grade"]), float(RELEVANT))
+    owner = as_numpy(known["query_no"]).astype(np.int64)
+    positives = np.where(as_numpy(known["seen"]), _as_given(known["grade"]), float(RELEVANT))
 
     def compute(chunk: int) -> dict[str, pa.Table]:
         """Returns the grades of a chunk of queries."""

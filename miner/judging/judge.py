@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +10,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from miner.arrays import as_arrow, as_numpy
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError, counted
-from miner.judging.asking import Asker, TokenUse
+from miner.judging.asking import Asker, Positives, TokenUse
 from miner.judging.attach import attach
-from miner.judging.batch import read_batch, write_batch
 from miner.judging.check import JudgeError, KnownPairs
-from miner.judging.config import GRADED, JudgeConfig
+from miner.judging.config import GRADED, SAMPLED, JudgeConfig
 from miner.models.chat import ChatModel
 from miner.models.names import scorer_name
 from miner.reporting.readable import Readable
-from miner.store import evidence, verdicts
 from miner.store import judges as stored
+from miner.store import labels, verdicts
 from miner.store.database import Database
 from miner.store.judges import RELEVANT, StoredJudge
 from miner.store.runs import StoredRun
@@ -108,7 +108,7 @@ def judge(
         )
     error = _measured(store, run, cascade, config, work, sends=answers is None)
     if answers is None:
-        cascade.ask(work.graded, work.known, "judging")
+        cascade.ask(work.graded, work.positives, "judging")
     for asker in cascade.askers:
         asker.share(work.pairs)
     chosen = work.chosen
@@ -128,7 +128,7 @@ def judge(
         requests=used.requests,
         tokens_in=round(used.tokens_in),
         tokens_out=round(used.tokens_out),
-        money=used.money(config),
+        money=used.money,
         stopped=used.stopped,
         error=error,
     )
@@ -141,14 +141,14 @@ def plan(store: Database, run: StoredRun, models: Sequence[str], config: JudgeCo
     """
     cascade = _Cascade.of(store, models, config, SILENT)
     work = _PairsToJudge.of(store, run, cascade.judge, config)
-    usage, first = cascade.askers[0].estimate(work.pairs, work.known)
+    usage, first = cascade.askers[0].estimate(work.pairs, work.positives)
     return JudgePlan(
         run=run.name,
         pairs=work.chosen.num_rows,
         requests=usage.requests,
         tokens_in=round(usage.tokens_in),
         tokens_out=round(usage.tokens_out),
-        money=usage.money(config),
+        money=usage.money,
         hosts=list(dict.fromkeys(asker.model.host for asker in cascade.askers)),
         first="" if first is None else f"{first.system}\n\n{first.user}",
     )
@@ -164,15 +164,19 @@ def batch(store: Database, run: StoredRun, models: Sequence[str], config: JudgeC
         raise UsageError("a batch has the requests of one model", "leave out --then")
     if config.budget is not None:
         raise UsageError("a budget does not limit a batch", "limit the pairs: --set sample=1000")
+    from miner.judging.batch import write_batch  # which imports all kinds of sources
+
     (asker,) = _Cascade.of(store, models, config, SILENT).askers
     work = _PairsToJudge.of(store, run, asker.judge, config)
-    return write_batch(asker, work.pairs, work.known, out)
+    return write_batch(asker, work.pairs, work.positives, out)
 
 
 def _take(askers: Sequence[Asker], answers: Path, progress: Progress) -> None:
     """Takes in a provider's answers; reports what is not taken."""
     if len(askers) > 1:
         raise UsageError("a batch has the requests of one model", "leave out --then")
+    from miner.judging.batch import read_batch  # which imports all kinds of sources
+
     found = read_batch(askers[0], answers)
     progress.note(f"{counted(found.taken, 'answer')} taken from {answers}")
     if found.failed:
@@ -194,28 +198,27 @@ class _PairsToJudge:
     """Pairs with known relevance, to measure the error on; None if there are none, or it was measured."""
     pairs: pa.Table
     """All of them."""
-    known: Mapping[str, Sequence[str]]
-    """The positives that documents are compared with, by query; none for the form `graded`."""
+    positives: Positives
+    """The positives that documents are compared with; none for the form `graded`."""
 
     @classmethod
     def of(cls, store: Database, run: StoredRun, judge: StoredJudge, config: JudgeConfig) -> _PairsToJudge:
         """Returns the pairs to judge; raises UsageError if there are none."""
-        wanted = _wanted(store, run, config)
-        if not wanted.num_rows:
+        chosen = _wanted(store, run, config)
+        if not chosen.num_rows:
             raise UsageError(
                 f"run '{run.name}' has no pairs to judge: it has {_NONE[config.of]}",
                 "choose other pairs with --of, or another run with --run",
             )
-        chosen = stored.with_pairs(store, wanted)
         parts = [chosen]
         if config.form == GRADED and config.positives:
-            ids = stored.positives_of(store, run, pc.unique(chosen["query_id"]))
+            ids = stored.positives_of(store, run, list(dict.fromkeys(chosen["query_id"].to_pylist())))
             parts.append(stored.with_pairs(store, ids))
         graded = pa.concat_tables(parts)
         drawn = _drawn(store, run, judge, config)
         if drawn is not None:
             parts.append(stored.with_pairs(store, drawn.pairs))
-        return cls(chosen, graded, drawn, pa.concat_tables(parts), _known(store, run, config))
+        return cls(chosen, graded, drawn, pa.concat_tables(parts), _positives(store, run, config))
 
 
 @dataclass(frozen=True)
@@ -230,17 +233,20 @@ class _Cascade:
     @classmethod
     def of(cls, store: Database, models: Sequence[str], config: JudgeConfig, progress: Progress) -> _Cascade:
         """Returns the judges, which are stored if they are new."""
-        used = TokenUse()
+        used = TokenUse(money=0.0 if config.has_prices else None)
         settings: dict[str, Any] = {
             "form": config.form,
             "instructions": config.instructions,
             "characters": config.characters,
         }
+        names = [scorer_name(one) for one in models]
         askers = []
-        for name in models:
-            model = ChatModel(name, progress=progress)
-            own = stored.judge_of(store, config.identity(model.model), scorer_name(name), settings)
-            askers.append(Asker(store, own, model, config, progress, used))
+        for one, name, prices in zip(models, names, config.prices(names), strict=True):
+            model = ChatModel(
+                one, patience=config.patience, answer_seconds=config.answer_seconds, progress=progress
+            )
+            own = stored.judge_of(store, config.identity(model.model), name, settings)
+            askers.append(Asker(store, own, model, config, progress, used, prices))
         judge = askers[-1].judge
         if len(askers) > 1:
             members = [asker.judge.judge for asker in reversed(askers)]
@@ -257,34 +263,36 @@ class _Cascade:
         """Returns the number of pairs that the first one was not asked about."""
         return int(self.askers[0].missing(pairs).num_rows)
 
-    def ask(self, pairs: pa.Table, known: Mapping[str, Sequence[str]], task: str) -> None:
+    def ask(self, pairs: pa.Table, positives: Positives, task: str) -> None:
         """Asks the first about all pairs, and each later one about those of grade 2 or 3, or without one."""
         for number, asker in enumerate(self.askers):
             if not pairs.num_rows or self.used.stopped:
                 return
             label = task if len(self.askers) == 1 else f"{task}, {asker.judge.name}"
-            asker.ask(pairs, known, label)
+            asker.ask(pairs, positives, label)
             if number + 1 < len(self.askers):
                 grades = stored.grades_of(self.store, asker.judge, pairs)
-                flagged = pc.fill_null(pc.greater_equal(grades["grade"], RELEVANT), True)
-                again = np.isin(pairs["pair"].to_numpy(), grades.filter(flagged)["pair"].to_numpy())
-                pairs = pairs.filter(pa.array(again))
+                grade = np.nan_to_num(as_numpy(grades["grade"]), nan=RELEVANT)
+                again = np.isin(as_numpy(pairs["pair"]), as_numpy(grades["pair"])[grade >= RELEVANT])
+                pairs = pairs.filter(as_arrow(again))
 
 
 def _wanted(store: Database, run: StoredRun, config: JudgeConfig) -> pa.Table:
-    """Returns the pairs to judge (query_id, doc_id), by query_id and doc_id; or a random sample."""
-    tables = []
+    """Returns the pairs to judge (`stored.with_pairs`), or a random sample of them."""
+    tables: list[pa.Table] = []
     if config.of in ("suspected", "both"):
-        tables.append(verdicts.suspected(store, run).select(["query_id", "doc_id"]))
+        tables.append(verdicts.suspected(store, run).select(_IDS.names))
     if config.of in ("selected", "both"):
         tables.append(stored.selected_pairs(store, run))
-    pairs = (
-        pa.concat_tables(table.cast(_IDS) for table in tables).group_by(["query_id", "doc_id"]).aggregate([])
-    )
-    pairs = pairs.sort_by([("query_id", "ascending"), ("doc_id", "ascending")])
+    if config.of == SAMPLED:
+        samples = labels.samples_of(store, run)
+        tables += [labels.sampled_pairs(store, one).select(_IDS.names) for one in samples[:1]]
+    if not tables:
+        return _IDS.empty_table()
+    pairs = stored.with_pairs(store, pa.concat_tables(tables))
     if config.sample is not None and config.sample < pairs.num_rows:
         rng = np.random.default_rng([config.seed, 2])
-        pairs = pairs.take(pa.array(np.sort(rng.permutation(pairs.num_rows)[: config.sample])))
+        pairs = pairs.take(as_arrow(np.sort(rng.permutation(pairs.num_rows)[: config.sample])))
     return pairs
 
 
@@ -295,19 +303,22 @@ _NONE = {
     "suspected": "no suspected positives",
     "selected": "no negatives",
     "both": "neither suspected positives nor negatives",
+    SAMPLED: "no sample that miner audit --label drew",
 }
 
 
-def _known(store: Database, run: StoredRun, config: JudgeConfig) -> dict[str, list[str]]:
-    """Returns the positives that documents are compared with, by query; none for the form `graded`."""
-    found: dict[str, list[str]] = {}
-    if config.form != GRADED:
-        pairs = evidence.positive_pairs(store, run.evidence).sort_by(
-            [("query_id", "ascending"), ("doc_id", "ascending")]
-        )
+def _positives(store: Database, run: StoredRun, config: JudgeConfig) -> Positives:
+    """Returns what reads the positives that documents are compared with; none for the form `graded`."""
+
+    def read(query_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Returns the positives of some queries, in order."""
+        found: dict[str, list[str]] = {}
+        pairs = stored.positives_of(store, run, query_ids)
         for query, doc in zip(pairs["query_id"].to_pylist(), pairs["doc_id"].to_pylist(), strict=True):
             found.setdefault(query, []).append(doc)
-    return found
+        return found
+
+    return read if config.form != GRADED else lambda query_ids: {}
 
 
 def _drawn(store: Database, run: StoredRun, judge: StoredJudge, config: JudgeConfig) -> KnownPairs | None:
@@ -336,7 +347,7 @@ def _measured(
         return None if before is None else JudgeError.of_json(before)
     pairs = stored.with_pairs(store, work.drawn.pairs)
     if sends:
-        cascade.ask(pairs, work.known, "measuring its error")
+        cascade.ask(pairs, work.positives, "measuring its error")
     if cascade.missing(pairs) or cascade.used.stopped:
         return None
     error = work.drawn.error(stored.grades_of(store, cascade.judge, work.drawn.pairs), run, config.seed)
@@ -346,7 +357,5 @@ def _measured(
 
 
 def _counts(grades: pa.Table) -> dict[str, int]:
-    counts = {str(grade): 0 for grade in range(4)} | {"unknown": 0}
-    for one in grades["grade"].to_pylist():
-        counts["unknown" if one is None else str(one)] += 1
-    return counts
+    found = Counter(grades["grade"].to_pylist())
+    return {str(grade): found[grade] for grade in range(4)} | {"unknown": found[None]}

@@ -18,7 +18,7 @@ from miner.models.chat import ChatAnswer, Question
 
 VERDICTS = {"irrelevant": 0, "worse": 1, "as good": 2, "better": 3}
 """The grade of each verdict of the form `compared`."""
-_KNOWN = 3
+SHOWN = 3
 """The most positives that a request of the form `compared` shows."""
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
@@ -67,7 +67,7 @@ def question(config: JudgeConfig, instructions: str, texts: QuestionTexts) -> Qu
     shown = [text[: config.characters] for text in texts.documents]
     data: dict[str, Any] = {"query": texts.query}
     if config.form == COMPARED:
-        data["known"] = [text[: config.characters] for text in texts.known[:_KNOWN]]
+        data["known"] = [text[: config.characters] for text in texts.known[:SHOWN]]
         data["documents"] = [{"number": n, "text": text} for n, text in enumerate(shown, start=1)]
         return Question(instructions, json.dumps(data, ensure_ascii=False), _COMPARED)
     (data["document"],) = shown

@@ -14,11 +14,11 @@ from typing import Any
 
 from miner.engine.progress import SILENT, Progress
 from miner.errors import ModelError
-from miner.models.endpoint import PATIENCE, Connection, Endpoint, RefusedError
+from miner.models.endpoint import ANSWER_SECONDS, PATIENCE, Connection, Endpoint, RefusedError
 
 ANSWER_TOKENS = 4096
 """The most tokens of an answer: models that reason before they answer need many."""
-_FORMS = ("schema", "object", "text")
+FORMS = ("schema", "object", "text")
 """How an answer is made JSON: by a schema, as some object, or by the prompt alone."""
 _PATIENT = 5
 """Questions in a row that a server may refuse before it counts as one that cannot be asked: a single refusal
@@ -50,12 +50,21 @@ class ChatAnswer:
 class ChatModel:
     """A language model by a name `URL#MODEL`, asked at temperature 0. It is not asked when it is made.
 
+    `patience` is the number of seconds for which a request is sent again while the server is busy or away,
+    `answer_seconds` how long each waits for its answer.
     Raises UsageError for a wrong name and MissingExtraError without the client library.
     """
 
-    def __init__(self, name: str, *, patience: float = PATIENCE, progress: Progress = SILENT) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        patience: float = PATIENCE,
+        answer_seconds: float = ANSWER_SECONDS,
+        progress: Progress = SILENT,
+    ) -> None:
         self.name = name
-        self._endpoint = Endpoint(name, patience, progress)
+        self._endpoint = Endpoint(name, patience, progress, answer_seconds)
         self.model = self._endpoint.model
         """The model's name without the URL."""
         self.host = self._endpoint.host
@@ -132,7 +141,7 @@ class _Form:
 
     url: str
     answer: str
-    """One of _FORMS."""
+    """One of FORMS."""
     is_plain: bool
     """Whether the temperature is the server's and the limit of the answer has its newer name."""
 
@@ -150,7 +159,7 @@ class _Form:
 
 
 def _forms(url: str) -> Sequence[_Form]:
-    return [_Form(url, answer, is_plain) for answer in _FORMS for is_plain in (False, True)]
+    return [_Form(url, answer, is_plain) for answer in FORMS for is_plain in (False, True)]
 
 
 def _body(model: str, question: Question, form: _Form) -> dict[str, Any]:
@@ -161,9 +170,9 @@ def _body(model: str, question: Question, form: _Form) -> dict[str, Any]:
     return {"model": model, "messages": messages, **form.fields(question.schema)}
 
 
-def whole_body(model: str, question: Question) -> dict[str, Any]:
-    """Returns a request in the most exact form, for a server that is not here to be asked what it takes."""
-    return _body(model, question, _forms("")[0])
+def whole_body(model: str, question: Question, answer: str = FORMS[0]) -> dict[str, Any]:
+    """Returns a request for a server that is not here to be asked what it takes; `answer` is one of FORMS."""
+    return _body(model, question, _Form("", answer, is_plain=False))
 
 
 def as_answer(answer: Any) -> ChatAnswer | None:

@@ -102,12 +102,19 @@ def require_not_served(name: str) -> None:
 class Endpoint:
     """A server and one of its models, by a name `URL#MODEL`.
 
-    `patience` is the number of seconds for which a request is tried again. `progress` gets the notes of
-    requests that are made without a progress of their own. Raises UsageError for a name of another form or
-    with a password in it, and MissingExtraError without the client library.
+    `patience` is the number of seconds for which a request is tried again, `answer_seconds` how long it waits
+    for an answer. `progress` gets the notes of requests that are made without a progress of their own. Raises
+    UsageError for a name of another form or with a password in it, and MissingExtraError without the client
+    library.
     """
 
-    def __init__(self, name: str, patience: float = PATIENCE, progress: Progress = SILENT) -> None:
+    def __init__(
+        self,
+        name: str,
+        patience: float = PATIENCE,
+        progress: Progress = SILENT,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
         parts, self.model = _parsed(name)
         self._progress = progress
         self.url = f"{parts.scheme.lower()}://{parts.netloc}{parts.path.rstrip('/')}"
@@ -118,7 +125,7 @@ class Endpoint:
         """The host and port."""
         self.is_local = _is_loopback(parts.hostname or "")
         self.is_encrypted = parts.scheme.lower() == "https"
-        self.patience = patience
+        self.patience, self._answer_seconds = patience, answer_seconds
         self.has_answered = False
         self._noted: set[str] = set()
         try:
@@ -200,9 +207,11 @@ class Endpoint:
             self.note_once(message, KEY, notes)
         client = AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=Timeout(ANSWER_SECONDS, connect=_CONNECT_SECONDS, pool=None),
+            timeout=Timeout(self._answer_seconds, connect=_CONNECT_SECONDS, pool=None),
             limits=Limits(max_connections=at_once, max_keepalive_connections=at_once),
             trust_env=not self.is_local,  # a proxy cannot reach this machine
+            # Loading certificates takes 0.06 s, for nothing if neither the server nor a proxy uses TLS.
+            verify=self.is_encrypted or not self.is_local,
         )
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(client) as opened:
             connection = Connection(self, opened, key, notes)

@@ -25,7 +25,7 @@ from miner.sources.values import as_number
 from miner.store import reviews as stored
 from miner.store.database import Database
 from miner.store.evidence import positive_pairs
-from miner.store.reviews import ANSWERS, CHOSEN, NOT_RELEVANT, RELEVANT, Press
+from miner.store.reviews import ANSWERS, CHOSEN, Press
 from miner.store.runs import StoredRun
 
 CSV, ARGILLA, LABEL_STUDIO = ".csv", ".argilla.json", ".label-studio.json"
@@ -58,9 +58,7 @@ class _Entry:
     @property
     def majority(self) -> str | None:
         """RELEVANT or NOT_RELEVANT if more reviewers say so than the opposite."""
-        said = [one["answer"] for one in self.answers]
-        lead = said.count(RELEVANT) - said.count(NOT_RELEVANT)
-        return None if lead == 0 else RELEVANT if lead > 0 else NOT_RELEVANT
+        return stored.majority_of([one["answer"] for one in self.answers])
 
 
 def export_reviews(store: Database, run: StoredRun, config: QueueConfig, out: Path) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
+from miner.arrays import as_numpy
 from miner.errors import UsageError
 from miner.ranges import SEED, Range, check_fields, known_keywords, number, within
 from miner.schema import CANDIDATES_PER_QUERY
@@ -87,9 +88,9 @@ class Queue:
                 f"run '{run.name}' has nothing to review: no selected negative, no suspected positive",
                 "name another run with --run",
             )
-        candidate = table["candidate"].to_numpy()
+        candidate = as_numpy(table["candidate"])
         query_ids, doc_ids = table["query_id"].to_pylist(), table["doc_id"].to_pylist()
-        suspected = table["is_suspected"].to_numpy(zero_copy_only=False)
+        suspected = as_numpy(table["is_suspected"])
         sampled = _sampled(store, run, query_ids, doc_ids)
         is_sampled = np.zeros(len(candidate), dtype=bool)
         is_sampled[sampled] = True

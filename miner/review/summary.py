@@ -205,10 +205,9 @@ def _groups(
         members = [pair for pair, group in named.items() if group == name]
         hits, totals = np.zeros(len(queries), np.int64), np.zeros(len(queries), np.int64)
         for pair in members:
-            said = list(answers[pair].values())
-            lead = said.count(RELEVANT) - said.count(NOT_RELEVANT)
-            hits[queries[pair[0]]] += lead > 0
-            totals[queries[pair[0]]] += lead != 0
+            said = stored.majority_of(list(answers[pair].values()))
+            hits[queries[pair[0]]] += said == RELEVANT
+            totals[queries[pair[0]]] += said is not None
         decided = int(totals.sum())
         if in_queue[name] or members:
             rate = clustered_rate(hits, totals, decided)

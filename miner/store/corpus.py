@@ -48,6 +48,24 @@ def document_texts(store: Database) -> Iterator[pa.RecordBatch]:
     return store.batches("SELECT text FROM document_texts ORDER BY doc_id", TEXTS_READ)
 
 
+_ID = {"queries": "query_id", "documents": "doc_id", "document_texts": "doc_id"}
+
+
+def texts_by_id(
+    store: Database, table: str, ids: Sequence[str], columns: Sequence[str] = ("text",)
+) -> dict[str, tuple[Any, ...]]:
+    """Returns columns (SQL) of some queries, documents or document_texts by id, without ids that are gone.
+
+    One call reads the ids of the whole table: read many texts at a time.
+    """
+    key = _ID[table]
+    rows = store.rows(
+        f"SELECT {key}, {', '.join(columns)} FROM {table} WHERE {key} IN (SELECT unnest(?::VARCHAR[]))",
+        [list(dict.fromkeys(ids))],
+    )
+    return {one: tuple(values) for one, *values in rows}
+
+
 def queries(store: Database, split: str) -> pa.Table:
     """Returns the queries with at least one positive in `split`, ordered by query_id.
 

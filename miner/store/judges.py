@@ -6,7 +6,7 @@ A pair is known by its texts, so that the same two texts are never sent to a jud
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from miner.store.corpus import texts_by_id
 from miner.store.database import Database
 from miner.store.ledger import KEY
 from miner.store.runs import StoredRun
@@ -23,8 +24,6 @@ RELEVANT = 2
 """The lowest grade that counts as relevant: 2 and 3, or `as good` and `better`."""
 PAIR = "md5_number_lower(length(q.text) || ':' || q.text || d.text)"
 """SQL for the identity of a pair, over queries q and document_texts d."""
-_ANSWERED = """SELECT unnest(pairs) AS pair, unnest(grades) AS grade
-    FROM judge_answers WHERE judge = ? AND grades IS NOT NULL"""
 
 
 @dataclass(frozen=True)
@@ -90,31 +89,34 @@ def keep_waiting(store: Database, judge: StoredJudge, requests: pa.Table) -> Non
     store.insert("judge_answers", requests, judge=judge.judge)
 
 
-def waiting(store: Database, judge: StoredJudge) -> dict[str, tuple[str, list[str], list[int]]]:
-    """Returns the requests of a batch that have no answer: from a request to query_id, doc_ids, pairs."""
+def waiting(
+    store: Database, judge: StoredJudge, requests: Sequence[str]
+) -> dict[str, tuple[str, list[str], list[int]]]:
+    """Returns those of some requests that have no answer: from a request to query_id, doc_ids, pairs."""
     rows = store.rows(
-        "SELECT request, query_id, doc_ids, pairs FROM judge_answers WHERE judge = ? AND grades IS NULL",
-        [judge.judge],
+        """SELECT request, query_id, doc_ids, pairs FROM judge_answers
+        WHERE judge = ? AND grades IS NULL AND request IN (SELECT unnest(?::VARCHAR[]))""",
+        [judge.judge, list(requests)],
     )
     return {request: (query_id, doc_ids, pairs) for request, query_id, doc_ids, pairs in rows}
 
 
-def keep_answers(
-    store: Database, judge: StoredJudge, answers: pa.Table, requests: Sequence[str] = ()
-) -> None:
-    """Stores answers, in one transaction: query_id, doc_ids, pairs, grades, answer, failure and tokens.
-
-    `requests` are those of a batch that they answer.
-    """
+def keep_answers(store: Database, judge: StoredJudge, answers: pa.Table) -> None:
+    """Stores answers at once: query_id, doc_ids, pairs, grades; and answer, failure and tokens, if any."""
     moment = datetime.now(UTC).replace(tzinfo=None)
     answers = answers.append_column("answered", pa.array([moment] * answers.num_rows, pa.timestamp("us")))
+    store.insert("judge_answers", answers, judge=judge.judge)
+
+
+def keep_batch(store: Database, judge: StoredJudge, blocks: Iterable[tuple[pa.Table, Sequence[str]]]) -> None:
+    """Stores blocks of answers to a batch in one transaction, each with the requests that no longer wait."""
     with store.transaction():
-        if requests:
+        for answers, requests in blocks:
             store.execute(
                 "DELETE FROM judge_answers WHERE grades IS NULL AND request IN (SELECT unnest(?::VARCHAR[]))",
                 [list(requests)],
             )
-        store.insert("judge_answers", answers, judge=judge.judge)
+            keep_answers(store, judge, answers)
 
 
 @contextmanager
@@ -142,16 +144,25 @@ def with_pairs(store: Database, ids: pa.Table) -> pa.Table:
         )
 
 
-def graded_pairs(store: Database, judge: str) -> pa.Table:
-    """Returns the pairs that a judge was asked about: pair, grade (null if its answer cannot be read)."""
-    return store.table(_ANSWERED, [judge])
+def unanswered(store: Database, judge: str, pairs: pa.Table, *, again: bool) -> pa.Table:
+    """Returns the pairs (`with_pairs`) that a judge was not asked about, each text pair once.
 
-
-def waiting_pairs(store: Database, judge: str) -> pa.Table:
-    """Returns the pairs in requests of a batch that have no answer: pair."""
-    return store.table(
-        "SELECT unnest(pairs) AS pair FROM judge_answers WHERE judge = ? AND grades IS NULL", [judge]
-    )
+    Columns query_id, doc_id, pair, query (a number of the query); by query_id and doc_id. Pairs in a request
+    of a batch that waits for its answer are not among them. With `again` they are, and so are pairs without a
+    grade.
+    """
+    which = "WHERE grade IS NOT NULL" if again else ""
+    with _wanted(store, pairs):
+        return store.table(
+            f"""WITH known AS (
+                SELECT pair FROM (SELECT unnest(pairs) AS pair, unnest(grades) AS grade
+                    FROM judge_answers WHERE judge = $judge) {which})
+            SELECT query_id, doc_id, pair, dense_rank() OVER (ORDER BY query_id) AS query
+            FROM (FROM wanted ANTI JOIN known USING (pair)
+                QUALIFY row_number() OVER (PARTITION BY pair ORDER BY query_id, doc_id) = 1)
+            ORDER BY query_id, doc_id""",
+            {"judge": judge},
+        )
 
 
 def without_answer(store: Database, judge: str, pairs: pa.Table) -> pa.Table:
@@ -195,12 +206,12 @@ def selected_pairs(store: Database, run: StoredRun) -> pa.Table:
     )
 
 
-def positives_of(store: Database, run: StoredRun, query_ids: pa.Array) -> pa.Table:
+def positives_of(store: Database, run: StoredRun, query_ids: Sequence[str]) -> pa.Table:
     """Returns the positives of some queries in a run: query_id, doc_id, ordered."""
     return store.table(
         """SELECT query_id, doc_id FROM positives
         WHERE evidence = ? AND query_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY ALL""",
-        [run.evidence, query_ids.to_pylist()],
+        [run.evidence, list(query_ids)],
     )
 
 
@@ -239,18 +250,15 @@ def pooled_ids(store: Database, run: StoredRun) -> list[str]:
 
 
 def texts(
-    store: Database, query_ids: Sequence[str], doc_ids: Sequence[str]
+    store: Database, query_ids: Sequence[str], doc_ids: Sequence[str], characters: int
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns the texts of some queries and documents by id; a document's begins with its title."""
-    queries = store.rows(
-        "SELECT query_id, text FROM queries WHERE query_id IN (SELECT unnest(?::VARCHAR[]))",
-        [list(dict.fromkeys(query_ids))],
-    )
-    documents = store.rows(
-        "SELECT doc_id, text FROM document_texts WHERE doc_id IN (SELECT unnest(?::VARCHAR[]))",
-        [list(dict.fromkeys(doc_ids))],
-    )
-    return dict(queries), dict(documents)
+    """Returns the texts of some queries and documents by id.
+
+    A document's text begins with its title, and is cut after so many characters.
+    """
+    queries = texts_by_id(store, "queries", query_ids)
+    documents = texts_by_id(store, "document_texts", doc_ids, [f"left(text, {characters:d})"])
+    return {one: text for one, (text,) in queries.items()}, {one: text for one, (text,) in documents.items()}
 
 
 _GRADES = f"""(SELECT query_id, doc_id, pair, grade FROM (

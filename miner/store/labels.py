@@ -57,8 +57,8 @@ def predictable(store: Database, run: StoredRun) -> pa.Table:
 
     Columns candidate, query_no, query_id, doc_id, fused_rank, positive (a judged positive of the query),
     negative (selected as a negative in the run), judged (a judgment says that it is a negative; another class
-    of its document does not, as classes may be wrong), for each scorer SCORE and its name (NaN without a
-    finite score), and for each retriever RANK and its name (NaN if it did not return the candidate).
+    of its document does not, as classes may be wrong), for each scorer except judges SCORE and its name (NaN
+    without a finite score), and for each retriever RANK and its name (NaN if it did not return the pair).
     """
     table = store.table(
         """SELECT c.candidate, c.query_no, c.query_id, c.doc_id, c.fused_rank,
@@ -75,6 +75,8 @@ def predictable(store: Database, run: StoredRun) -> pa.Table:
         {"run_id": run.run_id, "evidence": run.evidence},
     )
     for scorer in run.scorers:
+        if scorer.is_judge:  # it graded some pairs only, and a sample must not change when it grades more
+            continue
         candidates = evidence.scored_candidates(store, run, scorer)
         rows = np.searchsorted(candidates["candidate"].to_numpy(), table["candidate"].to_numpy())
         scores = np.asarray(candidates["score"].to_numpy(), dtype=np.float64)

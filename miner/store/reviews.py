@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from miner.arrays import as_numpy, flat, in_order, numbered
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED
+from miner.store.corpus import texts_by_id
 from miner.store.database import Database
 from miner.store.labels import PERSON
 from miner.store.runs import StoredRun
@@ -29,6 +30,18 @@ Ints = npt.NDArray[np.int64]
 RELEVANT, NOT_RELEVANT, UNSURE, UNDONE = "relevant", "not relevant", "unsure", "undone"
 ANSWERS = (RELEVANT, NOT_RELEVANT, UNSURE)
 """What a person can answer."""
+
+
+def majority(relevant: int, not_relevant: int) -> str | None:
+    """Returns RELEVANT or NOT_RELEVANT if more reviewers answered it than the other, else None."""
+    return None if relevant == not_relevant else RELEVANT if relevant > not_relevant else NOT_RELEVANT
+
+
+def majority_of(answers: Sequence[str]) -> str | None:
+    """Returns `majority` of the answers of all reviewers to one pair; unsure ones do not count."""
+    return majority(answers.count(RELEVANT), answers.count(NOT_RELEVANT))
+
+
 CHOSEN, RANDOM, SAMPLE = "chosen", "random", "sample"
 """Why a pair is shown: for its high chance of being relevant, at random, or for the sample of an audit."""
 ORIGIN = "miner review"
@@ -57,14 +70,23 @@ def add_presses(store: Database, run: StoredRun, presses: Sequence[Press]) -> No
     moment = datetime.now(UTC).replace(tzinfo=None)
     with store.transaction():
         ((last,),) = store.rows("SELECT coalesce(max(number), 0) FROM reviews")
-        texts = ("query_id", "doc_id", "answer", "reviewer", "stratum")
-        rows = {
-            "number": pa.array(range(last + 1, last + 1 + len(presses)), pa.int64()),
-            **{name: pa.array([getattr(one, name) for one in presses], pa.string()) for name in texts},
-            "seconds": pa.array([one.seconds for one in presses], pa.float64()),
-            "answered": pa.array([moment] * len(presses), pa.timestamp("us")),
-        }
-        store.insert("reviews", pa.table(rows), run_id=run.run_id)
+        # As lists, since `pa.array` imports pandas, for which the first press would wait.
+        store.execute(
+            """INSERT INTO reviews
+                (number, run_id, query_id, doc_id, answer, reviewer, stratum, seconds, answered)
+            SELECT unnest(range(?, ?)), ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[]),
+                unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::DOUBLE[]), ?""",
+            [
+                last + 1,
+                last + 1 + len(presses),
+                run.run_id,
+                *(
+                    [getattr(one, name) for one in presses]
+                    for name in ("query_id", "doc_id", "answer", "reviewer", "stratum", "seconds")
+                ),
+                moment,
+            ],
+        )
         _keep_labels(store, list({(one.query_id, one.doc_id): None for one in presses}), moment)
 
 
@@ -86,11 +108,12 @@ def _keep_labels(store: Database, pairs: list[tuple[str, str]], moment: datetime
         [[query for query, _ in pairs], [doc for _, doc in pairs]],
     )
     for query_id, doc_id, relevant, not_relevant, known, origin in sampled:
-        if relevant == not_relevant:
+        said = majority(relevant, not_relevant)
+        if said is None:
             if origin == ORIGIN:
                 store.execute("DELETE FROM labels WHERE query_id = ? AND doc_id = ?", [query_id, doc_id])
             continue
-        relevance = float(relevant > not_relevant)
+        relevance = float(said == RELEVANT)
         if known is not None and (known > 0) == (relevance > 0):
             continue
         store.execute("DELETE FROM labels WHERE query_id = ? AND doc_id = ?", [query_id, doc_id])
@@ -172,18 +195,14 @@ def scores_of(store: Database, run: StoredRun, scorer: Scorer) -> tuple[Ints, Fl
 
 def query_text(store: Database, query_id: str) -> str:
     """Returns the text of a query; empty if it is no longer in the store."""
-    rows = store.rows("SELECT text FROM queries WHERE query_id = ?", [query_id])
-    return str(rows[0][0]) if rows else ""
+    (text,) = texts_by_id(store, "queries", [query_id]).get(query_id, ("",))
+    return str(text)
 
 
 def documents_of(store: Database, doc_ids: Sequence[str]) -> list[tuple[str, str, str]]:
     """Returns documents (doc_id, title, text) in the given order; texts that are gone are empty."""
-    rows = store.rows(
-        "SELECT doc_id, title, text FROM documents WHERE doc_id IN (SELECT unnest(?::VARCHAR[]))",
-        [list(doc_ids)],
-    )
-    known = {row[0]: row for row in rows}
-    return [known.get(doc_id, (doc_id, "", "")) for doc_id in doc_ids]
+    known = texts_by_id(store, "documents", doc_ids, ["title", "text"])
+    return [(doc_id, *known.get(doc_id, ("", ""))) for doc_id in doc_ids]
 
 
 def positive_ids(store: Database, run: StoredRun, candidate: int) -> list[str]:
