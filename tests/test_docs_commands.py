@@ -44,7 +44,7 @@ SHORTER = {
 }
 """Options that a block's command gets for the test, unless it has them."""
 PARSED = re.compile(
-    r"hf:|python:|intfloat/|https?://|--by judge|--decide-by qwen3|^(demo|doctor|bench|loop|tune)\b"
+    r"hf:|python:|intfloat/|https?://|--by judge|push[ =]|--decide-by qwen3|^(demo|doctor|bench|loop|tune)\b"
     r"|^review(?!.* --(summary|export|import))"
 )
 """Commands that need a network or a server, or take long, and have tests of their own: parsed only."""

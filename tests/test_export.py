@@ -159,7 +159,7 @@ REFUSED = [
     (
         {"format": "triplets"},
         "unknown format 'triplets' (did you mean 'triplet'?); one of triplet, n-tuple, labeled-pair, "
-        "labeled-list, flagembedding, tevatron, dpr",
+        "labeled-list, ids, reranking, flagembedding, tevatron, dpr",
     ),
     (
         {"file_type": "cvs"},
@@ -185,7 +185,37 @@ REFUSED = [
     ),
     (
         {"negatives_per_row": 2},
-        "negatives_per_row is for the format n-tuple, not triplet; leave it out to export all",
+        "negatives_per_row is for the format n-tuple or ids, not triplet; leave it out",
+    ),
+    (
+        {"labels": "grade"},
+        "labels is for the format labeled-pair, labeled-list or ids, not triplet; leave it out",
+    ),
+    (
+        {"format": "labeled-list", "labels": "grade", "scores": True},
+        "scores replace the labels, so labels has no effect; leave one out",
+    ),
+    ({"include_positives": True}, "include_positives is for the format reranking, not triplet; leave it out"),
+    ({"more_runs": ("other",)}, "no run 'other' in STORE; runs there: first"),
+    (
+        {"more_runs": ("first",)},
+        "more_runs is for the format ids, not triplet; leave it out",
+    ),
+    (
+        {"format": "ids", "more_runs": ("first",)},
+        "the runs 'first' and 'first' are both of the split train; name one run for each split",
+    ),
+    (
+        {"format": "ids", "scores": True},
+        "--scores has no effect on the format ids; leave it out",
+    ),
+    (
+        {"language": ("English",)},
+        "language is 'English'; give a code of the Hub, such as en or zh-Hant",
+    ),
+    (
+        {"labels": "grades"},
+        "labels must be one of binary, grade, got 'grades' (did you mean 'grade'?)",
     ),
     (
         {"format": "n-tuple", "negatives_per_row": 3},
@@ -198,7 +228,7 @@ REFUSED = [
 def test_settings_that_do_not_fit(
     store: Database, tmp_path: Path, config: dict[str, object], message: str
 ) -> None:
-    assert refusal(store, tmp_path / "out", **config) == message
+    assert refusal(store, tmp_path / "out", **config) == message.replace("STORE", str(store.path))
     assert not (tmp_path / "out").exists()
     with pytest.raises(UsageError):
         made(store, tmp_path / "out", **config)

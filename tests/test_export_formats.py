@@ -190,6 +190,37 @@ def test_tevatron_keeps_titles_apart(store: Database, tmp_path: Path) -> None:
     assert json.loads(scored.splitlines()[1])["negative_passages"][0]["score"] == -0.5
 
 
+def test_reranking(store: Database, tmp_path: Path) -> None:
+    lines = text_of(store, tmp_path, format="reranking").splitlines()
+    assert lines[1] == (
+        r'{"query": "who barks?", "positive": ["Dogs bark."], "negative": ["Cows They\nmoo."]}'
+    )
+    assert json.loads(lines[0]) == {
+        "query": "what purrs?",
+        "positive": ["Cats They purr, mostly.", 'A "purr" is a sound.'],
+        "negative": ["Dogs bark.", "Ålesund | 日本"],
+    }
+
+
+def test_reranking_with_positives_has_the_order_of_the_candidates(store: Database, tmp_path: Path) -> None:
+    """d2 is found between the negatives d3 and 007, d1 not at all; q2 finds its negative alone."""
+    store.execute("INSERT INTO pool_documents VALUES ('ev', 9, 'd2')")
+    store.execute(
+        """UPDATE pools SET doc_nos = [doc_nos[1], 9, doc_nos[2]], exclusions = [-1, 0, -1],
+            judged_negative = [false, false, false], best_ranks = [1, 2, 3], best_scorers = [0, 0, 0]
+        WHERE query_id = 'q1'"""
+    )
+    report = made(store, tmp_path / "out", format="reranking", include_positives=True)
+    rows = [json.loads(line) for line in report.data.read_text("utf-8").splitlines()]
+    assert [row["documents"] for row in rows] == [
+        ["Dogs bark.", 'A "purr" is a sound.', "Ålesund | 日本"],
+        ["Cows They\nmoo."],
+    ]
+    assert [len(row["positive"]) for row in rows] == [2, 1]
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text("utf-8"))
+    assert manifest["include_positives"] is True
+
+
 def test_dpr_is_one_json_list(store: Database, tmp_path: Path) -> None:
     report = made(store, tmp_path / "out", format="dpr")
     assert report.data == tmp_path / "out/data/train.json"
@@ -225,7 +256,7 @@ def test_every_format_gives_the_same_bytes_twice(store: Database, tmp_path: Path
     for file_type in FORMATS[name].file_types:
         if (name, file_type) == ("labeled-list", "csv"):
             continue
-        scores = file_type != "csv"
+        scores = FORMATS[name].scores and file_type != "csv"
         for out in ("a", "b"):
             made(store, tmp_path / out, format=name, file_type=file_type, scores=scores, force=True)
         first, second = (_bytes(tmp_path / out) for out in ("a", "b"))
@@ -236,12 +267,12 @@ def _bytes(out: Path) -> dict[str, bytes]:
     return {str(f.relative_to(out)): f.read_bytes() for f in sorted(out.rglob("*")) if f.is_file()}
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if not form.selections])
 def test_small_pieces_give_the_rows_of_one_piece(
     store: Database, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = text_of(store, tmp_path, format=name)
-    monkeypatch.setattr("miner.export.PIECE", 1)
+    monkeypatch.setattr("miner.export.data.PIECE", 1)
     assert made(store, tmp_path / "pieces", format=name).data.read_text(encoding="utf-8") == whole
 
 

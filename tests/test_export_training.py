@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import pytest
 from miner.export import FORMATS, ExportConfig, export_run
 from miner.store.database import Database
 from tests.export_store import fill
+from tests.export_training import dense, multi_vector, sparse, tiny_dense_encoder, trained
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,6 +27,7 @@ COLUMNS = {
     "labeled-list": ["query", "documents", "labels"],
     "flagembedding": ["query", "pos", "neg", "query_id", "pos_id", "neg_id"],
     "tevatron": ["query_id", "query", "positive_passages", "negative_passages"],
+    "reranking": ["query", "positive", "negative"],
     "dpr": ["dataset", "question", "answers", "positive_ctxs", "negative_ctxs", "hard_negative_ctxs"],
 }
 
@@ -51,7 +53,7 @@ def loaded(store: Database, tmp_path: Path, **config: Any) -> Dataset:
         (name, file_type)
         for name, form in FORMATS.items()
         for file_type in form.file_types
-        if (name, file_type) != ("labeled-list", "csv")
+        if not form.selections and (name, file_type) != ("labeled-list", "csv")
     ],
 )
 def test_load_dataset_takes_the_folder(store: Database, tmp_path: Path, name: str, file_type: str) -> None:
@@ -109,13 +111,7 @@ def bundled() -> Path:
 
 @pytest.fixture
 def encoder(bundled: Path) -> SentenceTransformer:
-    """A real encoder, small enough to train in a moment: means of 16-dimensional word vectors."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(bundled / "tokenizer.json"))
-    return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=16)], device="cpu")
+    return tiny_dense_encoder()
 
 
 @pytest.fixture
@@ -137,22 +133,6 @@ def advice(name: str, scores: bool) -> str:
     return FORMATS[name].scored_training if scores else FORMATS[name].training
 
 
-def trained(package: str, loss: str, model: Any, data: Dataset, out: Path) -> list[float]:
-    """Trains two steps of a loss of sentence-transformers as the card says; returns the losses."""
-    import sentence_transformers
-
-    family = type(model).__name__
-    trainer = getattr(sentence_transformers, f"{family}Trainer")
-    losses = importlib.import_module(f"sentence_transformers.{package}.losses")
-    arguments = getattr(sentence_transformers, f"{family}TrainingArguments")(
-        output_dir=str(out), max_steps=2, per_device_train_batch_size=2, learning_rate=0.01, logging_steps=1,
-        report_to="none", save_strategy="no", use_cpu=True, disable_tqdm=True,
-    )  # fmt: skip
-    run = trainer(model=model, args=arguments, train_dataset=data, loss=getattr(losses, loss)(model))
-    run.train()
-    return [step["loss"] for step in run.state.log_history if "loss" in step]
-
-
 @pytest.mark.parametrize(
     ("name", "scores", "loss"),
     [
@@ -169,7 +149,7 @@ def test_encoders_train_on_it(
 ) -> None:
     data = loaded(store, tmp_path, format=name, scores=scores)
     before = encoder.encode("what purrs?")
-    losses = trained("sentence_transformer", loss, encoder, data, tmp_path / "model")
+    losses = trained(encoder, loss, data, tmp_path / "model")
     assert len(losses) == 2
     assert (encoder.encode("what purrs?") != before).any()
     assert f"loss={loss}(" in advice(name, scores)
@@ -182,7 +162,58 @@ def test_rerankers_train_on_lists(
     data = loaded(store, tmp_path, format="labeled-list", scores=scores)
     pair = [("what purrs?", "Dogs bark.")]
     before = reranker.predict(pair)
-    losses = trained("cross_encoder", loss, reranker, data, tmp_path / "model")
+    losses = trained(reranker, loss, data, tmp_path / "model")
     assert len(losses) == 2
     assert (reranker.predict(pair) != before).any()
     assert f"loss={loss}(" in advice("labeled-list", scores)
+
+
+@pytest.mark.parametrize("loss", ["ADRMSELoss", "LambdaLoss", "ListNetLoss"])
+def test_rerankers_train_on_grades(
+    store: Database, tmp_path: Path, reranker: CrossEncoder, loss: str
+) -> None:
+    data = loaded(store, tmp_path, format="labeled-list", labels="grade")
+    assert data.features["labels"].feature.dtype == "float64"
+    losses = trained(reranker, loss, data, tmp_path / "model", steps=6)
+    assert losses[-1] < losses[0]
+
+
+def test_rerankers_train_on_margins_of_tuples(
+    store: Database, tmp_path: Path, reranker: CrossEncoder
+) -> None:
+    data = loaded(store, tmp_path, format="n-tuple", scores=True)
+    losses = trained(reranker, "MarginMSELoss", data, tmp_path / "model", steps=6)
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "loss"),
+    [
+        (dense, "DistillKLDivLoss"),
+        (sparse, "SparseDistillKLDivLoss"),
+        (sparse, "SparseMarginMSELoss"),
+        (multi_vector, "MultiVectorDistillKLDivLoss"),
+        (multi_vector, "MultiVectorMarginMSELoss"),
+    ],
+)
+def test_encoders_are_distilled_from_the_scores(
+    store: Database, tmp_path: Path, make: Callable[[Path], Any], loss: str
+) -> None:
+    data = loaded(store, tmp_path, format="n-tuple", scores=True)
+    losses = trained(make(tmp_path), loss, data, tmp_path / "model", steps=4, rate=0.001)
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("include_positives", [False, True])
+def test_the_reranking_evaluator_takes_the_rows(
+    store: Database, tmp_path: Path, reranker: CrossEncoder, include_positives: bool
+) -> None:
+    from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
+
+    data = loaded(store, tmp_path, format="reranking", include_positives=include_positives)
+    measured = CrossEncoderRerankingEvaluator(list(data), name="train", write_csv=False)(reranker)
+    assert 0 < measured["train_ndcg@10"] <= 1
+    assert ("train_base_ndcg@10" in measured) == include_positives
+    card = (tmp_path / "out/README.md").read_text("utf-8")
+    assert "## Evaluate" in card
+    assert 'CrossEncoderRerankingEvaluator(list(train), name="train")(model)' in card

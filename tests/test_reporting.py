@@ -69,9 +69,13 @@ def test_a_base_is_in_the_front_matter_if_the_hub_knows_it() -> None:
 def test_names_that_yaml_would_read_as_something_else_stay_texts() -> None:
     config = {"config_name": "default", "data_files": [{"split": "1", "path": "data/1.jsonl"}]}
     features = [{"name": "no", "dtype": "string"}]
-    text = dataset_front_matter('a "run": №1', "text-ranking", 1_000, config, features)
+    text = dataset_front_matter(
+        {"pretty_name": 'a "run": №1', "language": ["no"]}, ["text-ranking"], 1_000, [config],
+        [{"config_name": "default", "features": features}],
+    )  # fmt: skip
     loaded = yaml.safe_load(text.strip("-"))
     assert loaded["configs"] == [config]
     assert loaded["dataset_info"] == {"config_name": "default", "features": features}
     assert loaded["pretty_name"] == 'a "run": №1'
+    assert loaded["language"] == ["no"]
     assert loaded["size_categories"] == ["1K<n<10K"]

@@ -160,6 +160,7 @@ FITTING = {
     ("n-tuple", True): {"mnr", "cached-mnr", "margin-mse"},
     ("labeled-pair", False): {"cosine", "softmax"},
     ("labeled-pair", True): {"cosine", "softmax"},
+    ("reranking", False): {"mnr", "cached-mnr", "gist", "triplet"},
     ("flagembedding", False): {"mnr", "cached-mnr", "gist", "triplet"},
     ("flagembedding", True): {"mnr", "cached-mnr", "gist", "triplet", "margin-mse"},
     **{
@@ -171,8 +172,10 @@ FITTING = {
 """Which losses train on which export, with scores or without; on no other."""
 
 
-@pytest.mark.parametrize("scores", [False, True])
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    ("name", "scores"),
+    [(name, scores) for name, form in FORMATS.items() for scores in sorted({False, form.scores})],
+)
 def test_every_loss_takes_its_formats_and_refuses_the_others(
     exports: Database, tmp_path: Path, name: str, scores: bool
 ) -> None:

@@ -16,7 +16,7 @@ from rich_click import RichCommand, RichOption
 from miner.cli.numbers import Within
 from miner.errors import UsageError, near, nearest
 from miner.ranges import NO_VALUE
-from miner.recipe import TOP, Setting, Tables, lines_of, parse_all, read, setting
+from miner.recipe import TOP, Setting, Tables, by_name, lines_of, parse_all, read, setting
 
 Described = Mapping[str, tuple[click.ParamType[Any] | None, str]]
 """The type (None: the range of the field) and the help of fields of a configuration."""
@@ -251,6 +251,24 @@ class Command(RichCommand):
             return f" Did you mean {key}?" if str(key) in advice else f" Did you mean {meant}? {advice}"
         return f" Did you mean {meant}?" if meant else ""
 
+
+PUSHING = by_name(
+    Setting(
+        "public",
+        "The repository on the Hub may be public; otherwise a push makes a private one, and none into a "
+        "public one.",
+        False,
+        bool,
+    ),
+    Setting(
+        "create_pr",
+        "Push as a pull request [default: into repositories of others].",
+        kind=bool,
+        may_be_none=True,
+    ),
+    Setting("dry_run", "List what a push would send, and send nothing.", False, bool),
+)
+"""The settings of a push to the Hugging Face Hub: the fields of PushConfig."""
 
 _STORES = ("store", "triplets")
 """Names of the arguments that take a store."""

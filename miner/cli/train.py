@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from miner.cli.options import OUTPUT, RUN, Command, Settings, described
+from miner.cli.options import OUTPUT, PUSHING, RUN, Command, Settings, described
+from miner.errors import UsageError, listed
 from miner.ranges import BELOW_1, LABEL_MAX, ROW_NEGATIVES
 from miner.recipe import Setting, by_name
 from miner.sources.config import SKIPPED
@@ -111,7 +112,13 @@ _DEV = by_name(
     Setting("dev_task", "Task of the dev split; auto detects it.", "auto", choices=DEV_TASKS),
 )
 SETTINGS = Settings(
-    {"": _ROWS | _COLUMNS | _DEV | described(EncoderConfig, ABOUT)},
+    {
+        "": _ROWS | _COLUMNS | _DEV | described(EncoderConfig, ABOUT),
+        "push": by_name(
+            Setting("push", "Push OUT to a model on the Hugging Face Hub, OWNER/NAME: private."),
+        )
+        | PUSHING,
+    },
     {
         "Rows": ("negatives_per_row", "judgments", "columns", "header", "label_column"),
         "Training": ("loss", "base", "epochs"),
@@ -149,13 +156,22 @@ def command(triplets: Path, out: Path, run: str | None, dev: Path | None, force:
     miner train nli.tsv my-model --loss softmax --columns premise,hypothesis --label-column label
     miner train sts.tsv my-model --loss cosine --columns sentence1,sentence2 --set label_max=5
     miner train triples.tsv my-model --no-header --columns query,positive,negative
+    miner train my.duckdb my-model --set push=me/my-model
     """
     from miner.engine.progress_bars import progress
+    from miner.export.push import PushConfig, push_model, pushed, require_repo
     from miner.store.faults import is_database
     from miner.training.examples import Columns
     from miner.workflows.train import Dev, TrainingRows, train
 
-    values = SETTINGS.values(given)[""]
+    tables = SETTINGS.values(given)
+    values, pushing = tables[""], tables["push"]
+    repo = pushing.pop("push", None)
+    push = PushConfig(**pushing)
+    if repo is not None:
+        require_repo(repo)
+    elif pushing:
+        raise UsageError(f"{listed(pushing)} without push has no effect", "add --set push=OWNER/NAME")
     config = EncoderConfig(**{name: values[name] for name in ABOUT if name in values})
     read = Columns(
         texts=values.get("columns", ()),
@@ -168,6 +184,8 @@ def command(triplets: Path, out: Path, run: str | None, dev: Path | None, force:
         report = train(triplets, out, config, rows, dev=scoring, force=force, progress=reports)
     scored = dev or (triplets if is_database(triplets) else None)
     click.echo("\n".join([_summary(report), f"next      {_next(report, scored, triplets)}"]))
+    if repo is not None:
+        click.echo(pushed(push_model(report.out, repo, push)), err=True)
 
 
 def _next(report: EncoderReport, store: Path | None, rows: Path) -> str:

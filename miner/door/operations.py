@@ -47,6 +47,7 @@ from miner.workflows.train import Dev, TrainingRows
 from miner.workflows.tune_config import TuneConfig
 
 if TYPE_CHECKING:
+    from miner.export.push import PushReport
     from miner.training.model_card import EncoderReport, PretrainReport, RerankerReport
     from miner.workflows.bench_result import BenchReport
     from miner.workflows.loop import LoopConfig, LoopReport
@@ -304,6 +305,25 @@ def loop(
     chosen = configured(looping.LoopConfig, config, settings, for_)
     with progress_for(progress) as reports:
         return looping.loop(path_of(store), Path(out), chosen, reports)
+
+
+def push_export(folder: PathLike, repo: str, **settings: Any) -> PushReport:
+    """Pushes a folder that `export_run` wrote to the data set OWNER/NAME on the Hugging Face Hub.
+
+    It becomes private, and a pull request if the owner is somebody else. Settings are those of PushConfig:
+    public, create_pr and dry_run. The token is that of `hf auth login`. Raises UsageError for a folder that
+    is not a whole export or a public data set without `public`, MinerError if the Hub refuses.
+    """
+    from miner.export import push
+
+    return push.push_export(Path(folder), repo, configured(push.PushConfig, None, settings))
+
+
+def push_model(folder: PathLike, repo: str, **settings: Any) -> PushReport:
+    """Pushes a folder with a model to the model OWNER/NAME on the Hugging Face Hub, as `push_export` does."""
+    from miner.export import push
+
+    return push.push_model(Path(folder), repo, configured(push.PushConfig, None, settings))
 
 
 def read_recipe(path: PathLike) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -14,17 +13,14 @@ from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, UsageError
 from miner.export import card, manifest
 from miner.export.config import FORMATS, ExportConfig, Plan, plan_export
+from miner.export.data import text_pieces, without_rows, write_data
 from miner.export.manifest import MANIFEST, LeftOut, Manifest
-from miner.export.writers import WRITERS
 from miner.reporting.readable import Readable
 from miner.store.database import Database
-from miner.store.runs import find_run, staleness
-from miner.store.triplets import TripletCounts, triplet_counts, triplet_pieces, triplet_texts
+from miner.store.runs import StoredRun, find_run, staleness
+from miner.store.triplets import TripletCounts, triplet_counts
 
 __all__ = ["FORMATS", "ExportConfig", "ExportReport", "export_run", "training_rows"]
-
-PIECE = 65_536
-"""About how many triplets, with their texts, are in memory at once."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,26 +28,30 @@ class ExportReport(Readable):
     """The result of an export."""
 
     data: Path
-    """The data file, or the folder of a `datasets` export."""
+    """The data file, or the folder of a `datasets` export or of a data set of ids."""
     run: str
     rows: int
     counts: TripletCounts
     shortfalls: int
     """How many queries have fewer negatives than the run requested."""
     left_out: tuple[LeftOut, ...]
+    configs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """The rows of each config and split of a data set of ids; empty for other formats."""
 
 
 def export_run(store: Database, out: Path, config: ExportConfig, progress: Progress = SILENT) -> ExportReport:
     """Writes a run's triplets to the new folder `out`: `data/`, `manifest.json` and `README.md`.
 
-    The same run and settings give the same bytes; if `out` holds that export already, nothing is written.
+    A data set of ids has a folder for each config instead of `data/`. The same run and settings give the same
+    bytes; if `out` holds that export already, nothing is written.
     Raises UsageError for settings that do not fit together or a folder that is in use, StoreError if there is
     nothing to export, MinerError if another process exports to `out`.
     """
-    plan = plan_export(config, find_run(store, config.run))
-    if stale := staleness(store, plan.run):
-        progress.note(stale)
-    counts = _counts(store, plan)
+    plan = _plan(store, config)
+    for one in plan.runs:
+        if stale := staleness(store, one.run):
+            progress.note(stale)
+    counts = [_counts(store, one.run) for one in plan.runs]
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file, not a folder", "name a new folder")
     with locked(out):
@@ -61,43 +61,42 @@ def export_run(store: Database, out: Path, config: ExportConfig, progress: Progr
             return _report(out, plan, counts, facts)
         _require_free(out, config.force)
         with new_folder(out) as folder:
-            rows, example = _write_data(store, plan, counts, folder / plan.data, progress)
-            facts = manifest.build(store, plan, counts, rows, folder)
+            data = write_data(store, plan, counts, folder, progress)
+            facts = manifest.build(store, plan, counts, data.rows, folder)
             manifest.write(facts, folder)
-            (folder / "README.md").write_text(card.render(facts, plan, example), "utf-8", newline="\n")
+            (folder / "README.md").write_text(card.render(facts, plan, data), "utf-8", newline="\n")
     return _report(out, plan, counts, facts)
 
 
 def training_rows(store: Database, config: ExportConfig) -> pa.Table:
-    """Returns the rows that `export_run` writes, in memory.
+    """Returns the rows that `export_run` writes, in memory; for the format ids those of `triplet-hard`.
 
     Raises UsageError for settings that do not fit together, and StoreError if there is nothing to export.
     """
-    plan = plan_export(config, find_run(store, config.run))
-    _counts(store, plan)
-    tables = [plan.form.rows(triplets, plan.shape) for triplets in _pieces(store, plan)]
+    plan = _plan(store, config)
+    _counts(store, plan.run)
+    tables = [plan.form.rows(triplets, plan.shape) for triplets in text_pieces(store, plan)]
     rows = pa.concat_tables(tables)
     if rows.num_rows == 0:
-        raise _without_rows(plan)
+        raise without_rows(plan)
     return rows
 
 
-def _counts(store: Database, plan: Plan) -> TripletCounts:
+def _plan(store: Database, config: ExportConfig) -> Plan:
+    return plan_export(
+        config, find_run(store, config.run), [find_run(store, name) for name in config.more_runs]
+    )
+
+
+def _counts(store: Database, run: StoredRun) -> TripletCounts:
     """Returns the counts of a run; raises StoreError if it has no triplets."""
-    counts = triplet_counts(store, plan.run)
+    counts = triplet_counts(store, run)
     if counts.triplets == 0:
         raise StoreError(
-            f"run '{plan.run.name}' has no triplets",
+            f"run '{run.name}' has no triplets",
             f'see why: miner sql {store.path} "SELECT * FROM reasons"',
         )
     return counts
-
-
-def _without_rows(plan: Plan) -> StoreError:
-    return StoreError(
-        f"no query of run '{plan.run.name}' has {plan.shape.negatives} negatives",
-        "ask for fewer with --set negatives_per_row=N, or use --format triplet",
-    )
 
 
 def _require_free(out: Path, force: bool) -> None:
@@ -113,48 +112,13 @@ def _require_free(out: Path, force: bool) -> None:
         )
 
 
-def _report(out: Path, plan: Plan, counts: TripletCounts, facts: Manifest) -> ExportReport:
-    rows = facts["counts"]["rows"]
+def _report(out: Path, plan: Plan, counts: Sequence[TripletCounts], facts: Manifest) -> ExportReport:
     return ExportReport(
         data=out / plan.data,
         run=plan.run.name,
-        rows=rows,
-        counts=counts,
+        rows=facts["counts"]["rows"],
+        counts=counts[0],
         shortfalls=facts["shortfalls"]["queries"],
-        left_out=tuple(manifest.left_out(plan, counts, rows)),
+        left_out=tuple(LeftOut(**item) for item in facts["left_out"]),
+        configs=manifest.rows_in(facts) if plan.form.selections else {},
     )
-
-
-def _write_data(
-    store: Database, plan: Plan, counts: TripletCounts, target: Path, progress: Progress
-) -> tuple[int, dict[str, Any]]:
-    """Writes the rows; returns their number and the first row."""
-    target.parent.mkdir(exist_ok=True)
-    rows = 0
-    example: dict[str, Any] = {}
-    with (
-        WRITERS[plan.file_type](target, plan.schema) as write,
-        progress.task(f"export {plan.name}", counts.triplets, 0, "triplets") as advance,
-    ):
-        for triplets in _pieces(store, plan):
-            table = plan.form.rows(triplets, plan.shape)
-            write(table)
-            if rows == 0 and table.num_rows:
-                (example,) = table.slice(0, 1).to_pylist()
-            rows += table.num_rows
-            advance(triplets.num_rows)
-        if rows == 0:
-            raise _without_rows(plan)
-    return rows, example
-
-
-def _pieces(store: Database, plan: Plan) -> Iterator[pa.Table]:
-    """Yields the run's triplets with their texts, a limited number at a time, all of a query together."""
-    for piece in triplet_pieces(store, plan.run, PIECE):
-        table = triplet_texts(store, plan.run, piece)
-        if table.num_rows != piece.triplets:
-            raise StoreError(
-                f"run '{plan.run.name}' has triplets whose query or document is not in {store.path}",
-                "the documents or queries changed since the run: mine again",
-            )
-        yield table

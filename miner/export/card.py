@@ -11,8 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from miner.errors import counted
-from miner.export import certificate
+from miner.export import certificate, ids
 from miner.export.config import Plan
+from miner.export.data import Data, total_rows
+from miner.export.formats import EVALUATE, TRAIN, Format
 from miner.export.manifest import LeftOut, Manifest
 from miner.export.teacher import BM25, ENCODER, IMPORTED, JUDGE, RERANKER, teacher_of_manifest
 from miner.models.similarity import SCORES
@@ -58,6 +60,7 @@ _KINDS: Mapping[str, str] = {
     JUDGE: "judge",
 }
 """What the kinds of scorers are called in a card."""
+_KIND_OF_DATA = {TRAIN: "Training data", EVALUATE: "Evaluation data"}
 _SCORES: Mapping[str, str] = {
     RERANKER: "The scores are those of the reranker `{name}`.",
     ENCODER: "The scores are {scores} of the encoder `{name}`: a model trained on them imitates it.",
@@ -68,46 +71,61 @@ _SCORES: Mapping[str, str] = {
 }
 
 
-def render(manifest: Manifest, plan: Plan, example: Mapping[str, Any]) -> str:
-    """Returns the card as Markdown with YAML front matter; `example` is one row of the data."""
+def render(manifest: Manifest, plan: Plan, data: Data) -> str:
+    """Returns the card as Markdown with YAML front matter; `data` is what was written."""
     path = "data/*.arrow" if plan.file_type == "datasets" else plan.data
+    loading = [_loading(manifest), _training(manifest, plan, path)]
+    if plan.form.selections:
+        loading = [_configs(data), *loading[1:]]
     parts = [
-        _front_matter(manifest, plan, path),
-        _summary(manifest, plan.form.summary),
-        _example(example),
-        _loading(manifest),
-        _training(manifest, plan, path),
+        _front_matter(manifest, plan, data, path),
+        _summary(manifest, plan.form),
+        _example(next(row for name, row in data.examples.items() if name in ("", ids.TRIPLET))),
+        *loading,
         _mining(manifest),
         certificate.render(manifest["certificate"]),
+        *(_further(one) for one in manifest.get("more_runs", ())),
         _reproduction(manifest),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(manifest: Manifest, plan: Plan, path: str) -> str:
-    files = [{"split": manifest["split"], "path": path}]
-    config: dict[str, Any] = {"config_name": _config_name(manifest), "data_files": files}
-    if manifest["file_type"] == "csv":
-        # pandas would read the texts "NA" and "None" as missing values.
-        config["keep_default_na"] = False
-    # A reader that is not given the features infers types: a column of years would come back as numbers.
-    return dataset_front_matter(
-        f"Hard negatives: {manifest['run']['name']}",
-        plan.form.task,
-        manifest["counts"]["rows"],
-        config,
-        _features(plan.schema),
-    )
+def _front_matter(manifest: Manifest, plan: Plan, data: Data, path: str) -> str:
+    configs, infos = [], []
+    for config, splits in data.rows.items():
+        name = config or _config_name(manifest)
+        files = [
+            {"split": split, "path": f"{config}/{split}-*.parquet" if config else path} for split in splits
+        ]
+        entry: dict[str, Any] = {"config_name": name, "data_files": files}
+        if config:
+            entry["description"] = _fingerprint(manifest, f"{config}/")
+        if manifest["file_type"] == "csv":
+            # pandas would read the texts "NA" and "None" as missing values.
+            entry["keep_default_na"] = False
+        configs.append(entry)
+        # A reader that is not given the features infers types: a column of years would come back as numbers.
+        infos.append({"config_name": name, "features": _features(data.schemas[config])})
+    facts = {"pretty_name": f"Hard negatives: {manifest['run']['name']}", **plan.card}
+    return dataset_front_matter(facts, plan.form.tasks, total_rows(data.rows), configs, infos)
 
 
 def _config_name(manifest: Manifest) -> str:
     """Returns a name that other data do not have.
 
-    datasets 5.2.0 caches the rows of a local folder with a card by the folder's last name and this name, not
-    by path or content: two exports of one name would load the same rows.
+    datasets 5.2.0 caches the rows of a local folder with a card by the folder's last name and what the card
+    says of configs and columns, not by path or content: two exports of one name would load the same rows.
     """
-    sums = "".join(file["sha256"] for file in manifest["files"])
-    return f"rows-{hashlib.sha256(sums.encode()).hexdigest()[:12]}"
+    return f"rows-{_fingerprint(manifest)}"
+
+
+def _fingerprint(manifest: Manifest, start: str = "") -> str:
+    """Returns a fingerprint of the files whose path has this start.
+
+    A config of ids has the name that others expect, so its description has what `_config_name` has.
+    """
+    sums = "".join(file["sha256"] for file in manifest["files"] if file["path"].startswith(start))
+    return hashlib.sha256(sums.encode()).hexdigest()[:12]
 
 
 def _features(fields: Iterable[pa.Field]) -> list[dict[str, Any]]:
@@ -126,17 +144,17 @@ def _dtype(kind: pa.DataType) -> str:
     return "float64" if pa.types.is_float64(kind) else str(kind)
 
 
-def _summary(manifest: Manifest, summary: str) -> str:
+def _summary(manifest: Manifest, form: Format) -> str:
     counts, run = manifest["counts"], manifest["run"]
     rows, queries = counted(counts["rows"], "row"), counted(counts["queries"], "query", "queries")
     positives, negatives = counted(counts["positives"], "positive"), counted(counts["negatives"], "negative")
     return f"""# Hard negatives: {run["name"]}
 
-Training data mined with `hardneg-miner`: {rows} in the format `{manifest["format"]}`, from {queries} of the \
-split `{run["split"]}` with {positives} and {negatives} \
+{_KIND_OF_DATA[form.use]} mined with `hardneg-miner`: {rows} in the format `{manifest["format"]}`, \
+from {queries} of the split `{run["split"]}` with {positives} and {negatives} \
 (the run has {counted(counts["triplets"], "triplet")}).
 
-One row: {summary[0].lower()}{summary[1:]}"""
+One row: {form.summary[0].lower()}{form.summary[1:]}"""
 
 
 def _example(row: Mapping[str, Any]) -> str:
@@ -168,13 +186,34 @@ train = load_from_disk("PATH/data")
     return text
 
 
+def _configs(data: Data) -> str:
+    """Returns a table of the configs of a data set of ids."""
+    rows = [(f"`{config}`", _splits(splits), ids.MEANINGS[config]) for config, splits in data.rows.items()]
+    return "\n".join(["## Configs", "", *markdown_table(("config", "rows", "a row"), rows)])
+
+
+def _splits(splits: Mapping[str, int]) -> str:
+    return ", ".join(f"{split} {number:,}" for split, number in splits.items())
+
+
 def _training(manifest: Manifest, plan: Plan, path: str) -> str:
     text = plan.form.scored_training if plan.shape.scores else plan.form.training
-    parts = ["## Train", text.format(file=path, group=plan.shape.negatives + 1)]
-    if plan.shape.scores:
+    values = {"file": path, "group": plan.shape.negatives + 1, "split": plan.split}
+    parts = [f"## {plan.form.use}", text.format(**values)]
+    if plan.shape.scores or plan.form.selections:
         teacher = teacher_of_manifest(manifest)
         parts.append(_SCORES[teacher.kind].format(name=teacher.name, scores=SCORES[teacher.similarity]))
     return "\n\n".join(parts)
+
+
+def _further(one: Mapping[str, Any]) -> str:
+    """Returns the part of the card about the run of a further split."""
+    counts, run = one["counts"], one["run"]
+    return f"""## Split {one["split"]}
+
+From the run `{run["name"]}`: {counted(counts["queries"], "query", "queries")}, \
+{counted(counts["triplets"], "triplet")}; {counted(one["shortfalls"]["queries"], "query", "queries")} with \
+fewer negatives than the {run["negatives"]} requested. `manifest.json` has its settings and certificate."""
 
 
 def _mining(manifest: Manifest) -> str:

@@ -53,7 +53,7 @@ FORMATS = {
         rows,
         _TRAINING,
         _TRAINING,
-        "text-retrieval",
+        ("text-retrieval",),
         ("json",),
     )
 }

@@ -45,7 +45,7 @@ FORMATS = {
         rows,
         _TRAINING.replace("SCORED", "False"),
         _TRAINING.replace("SCORED", "True"),
-        "text-retrieval",
+        ("text-retrieval",),
         ("jsonl",),
     )
 }

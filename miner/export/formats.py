@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from miner.store.triplets import TRIPLET_TEXTS
 
 ANY_FILE = ("jsonl", "csv", "parquet", "datasets")
+BINARY, GRADE = "binary", "grade"
+TRAIN, EVALUATE = "Train", "Evaluate"
+"""What a format is for, as a heading of the card."""
+LABELS = (BINARY, GRADE)
+"""What a positive's label is: 1, or its relevance."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,10 @@ class Shape:
     """How many negatives an n-tuple has."""
     run: str
     """The name of the run."""
+    labels: str = BINARY
+    """One of LABELS."""
+    include_positives: bool = False
+    """Whether an evaluation row ranks the positives among the negatives."""
 
 
 Rows = Callable[[pa.Table, Shape], pa.Table]
@@ -39,10 +48,22 @@ class Format:
     """How to train on the data, in Markdown; `{file}` is the data file, `{group}` 1 + negatives."""
     scored_training: str
     """How to train on the data with scores, in the same form."""
-    task: str
-    """The Hugging Face task category."""
+    tasks: tuple[str, ...]
+    """The Hugging Face task categories."""
     file_types: tuple[str, ...] = ANY_FILE
     """The file types that readers of the format accept; the first is the default."""
+    scores: bool = True
+    """Whether the rows can have scores."""
+    labels: bool = False
+    """Whether the rows have labels unless they have scores."""
+    positions: bool = False
+    """Whether the rows can rank documents as the run's candidates are ranked."""
+    full_rows: str = ""
+    """What leaves out pairs with fewer negatives than a row has: the format's name, or one of its configs."""
+    use: str = TRAIN
+    """What it is for: TRAIN or EVALUATE."""
+    selections: Mapping[str, Rows] = field(default_factory=dict)
+    """The rows of each config of a data set of ids; empty for a format of one table."""
 
     def schema(self, shape: Shape) -> pa.Schema:
         """Returns the columns of its rows."""

@@ -30,6 +30,28 @@ class Lists:
         return lists(values.take(pa.array(self.rows)), self.offsets)
 
 
+@dataclass(frozen=True)
+class Both:
+    """Each query's positives, then its negatives, each document once."""
+
+    positives: Lists
+    negatives: Lists
+
+    @property
+    def offsets(self) -> RowNumbers:
+        """The first entry of each query, and at the end the number of entries."""
+        return self.positives.offsets + self.negatives.offsets
+
+    def of(self, of_positives: pa.Array, of_negatives: pa.Array) -> pa.Array:
+        """Returns the values of the positives and negatives; both arrays have one per row of the table."""
+        owner = np.concatenate([self.positives.owner, self.negatives.owner])
+        parts = [
+            of_positives.take(pa.array(self.positives.rows)),
+            of_negatives.take(pa.array(self.negatives.rows)),
+        ]
+        return pa.concat_arrays(parts).take(pa.array(np.argsort(owner, kind="stable")))
+
+
 def lists(values: pa.Array, offsets: RowNumbers) -> pa.ListArray:
     """Returns the values as one list per query, cut at `offsets`."""
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
@@ -72,6 +94,26 @@ def _by_query(rows: RowNumbers, query: RowNumbers) -> Lists:
 def positives(table: pa.Table) -> Lists:
     """Returns the first row of each positive of each query, in order of positive_id."""
     return _by_query(starts(table, "query_id", "positive_id"), _codes(table, "query_id"))
+
+
+def both(table: pa.Table) -> Both:
+    """Returns each query's positives and negatives."""
+    return Both(positives(table), negatives(table))
+
+
+def score_lists(table: pa.Table, first: RowNumbers, count: int) -> pa.ListArray:
+    """Returns lists of the positive's score and those of `count` negatives, from each row of `first` on."""
+    positive = column(table, "positive_score").to_numpy()
+    negative = column(table, "negative_score").to_numpy()
+    scores = np.column_stack([positive[first], *(negative[first + i] for i in range(count))])
+    return lists(pa.array(scores.ravel()), np.arange(len(first) + 1) * (count + 1))
+
+
+def pairs_with(table: pa.Table, negatives: int) -> RowNumbers:
+    """Returns the first row of each (query, positive) that has at least so many negatives."""
+    first = starts(table, "query_id", "positive_id")
+    sizes = np.diff(np.append(first, table.num_rows))
+    return first[sizes >= negatives]
 
 
 def negatives(table: pa.Table) -> Lists:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from miner.export import certificate
-from miner.export.config import Plan
+from miner.export.config import Plan, RunPlan
+from miner.export.formats import BINARY
 from miner.store.database import Database
 from miner.store.models import described_scorer
 from miner.store.runs import StoredRun
@@ -37,30 +38,65 @@ class LeftOut:
         return f"{self.what} {self.why}: {self.number:,}"
 
 
-def left_out(plan: Plan, counts: TripletCounts, rows: int) -> list[LeftOut]:
-    """Returns what is left out and why; empty if nothing is."""
+RowCounts = Mapping[str, Mapping[str, int]]
+"""The number of rows by config and split. A format of one table has one config without a name."""
+
+
+def left_out(plan: Plan, one: RunPlan, counts: TripletCounts, rows: RowCounts) -> list[LeftOut]:
+    """Returns what is left out of a run and why; empty if nothing is."""
     without = counts.mined_queries - counts.queries
     found = [LeftOut("queries", without, "without negatives")]
-    if plan.name == "n-tuple":
-        why = f"with fewer than {plan.shape.negatives} negatives"
-        found.append(LeftOut("(query, positive) pairs", counts.positives - rows, why))
+    if name := plan.form.full_rows:
+        written = rows.get(name if plan.form.selections else "", {}).get(one.split, 0)
+        why = f"with fewer than {one.shape.negatives} negatives"
+        where = f" in {name}" if plan.form.selections else ""
+        found.append(LeftOut(f"(query, positive) pairs{where}", counts.positives - written, why))
     return [item for item in found if item.number > 0]
 
 
-def build(store: Database, plan: Plan, counts: TripletCounts, rows: int, folder: Path) -> Manifest:
-    """Returns the manifest of the data files in `folder`; the only time in it is the end of the run."""
+def build(
+    store: Database, plan: Plan, counts: Sequence[TripletCounts], rows: RowCounts, folder: Path
+) -> Manifest:
+    """Returns the manifest of the data files in `folder`; the only time in it is the end of the run.
+
+    `counts` are those of each of the plan's runs.
+    """
+    facts = [
+        {
+            "split": one.split,
+            **({"negatives": one.shape.negatives} if plan.form.full_rows else {}),
+            "counts": {**asdict(found), "rows": _rows_of(plan, one, rows)},
+            "left_out": [asdict(item) for item in left_out(plan, one, found, rows)],
+            **_run_facts(store, one.run),
+        }
+        for one, found in zip(plan.runs, counts, strict=True)
+    ]
+    first, *more = facts
     return {
         "format": plan.name,
         "file_type": plan.file_type,
         "scores": plan.shape.scores,
-        "split": plan.split,
-        **({"negatives": plan.shape.negatives} if plan.name == "n-tuple" else {}),
-        "counts": {**asdict(counts), "rows": rows},
-        "left_out": [asdict(item) for item in left_out(plan, counts, rows)],
-        **_run_facts(store, plan.run),
+        **({"labels": plan.shape.labels} if plan.shape.labels != BINARY else {}),
+        **({"include_positives": True} if plan.shape.include_positives else {}),
+        **({"configs": rows} if plan.form.selections else {}),
+        **({"card": plan.card} if plan.card else {}),
+        **first,
+        **({"more_runs": more} if more else {}),
         "written_by": {"hardneg-miner": version("hardneg-miner"), "pyarrow": pa.__version__},
-        "files": _files(folder),
+        "files": _files(folder, [*rows] if plan.form.selections else ["data"]),
     }
+
+
+def _rows_of(plan: Plan, one: RunPlan, rows: RowCounts) -> int:
+    """Returns the number of rows that a run's triplets became."""
+    configs = plan.form.selections or [""]
+    return sum(rows.get(config, {}).get(one.split, 0) for config in configs)
+
+
+def rows_in(manifest: Manifest) -> RowCounts:
+    """Returns the number of rows that a manifest records."""
+    configs: RowCounts = manifest.get("configs") or {"": {manifest["split"]: manifest["counts"]["rows"]}}
+    return configs
 
 
 def _run_facts(store: Database, run: StoredRun) -> dict[str, Any]:
@@ -87,15 +123,15 @@ def _run_facts(store: Database, run: StoredRun) -> dict[str, Any]:
     }
 
 
-def _files(folder: Path) -> list[dict[str, Any]]:
-    """Returns path, size in bytes and sha256 of every data file of an export, sorted by path."""
+def _files(folder: Path, within: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns path, size in bytes and sha256 of every file in these folders of an export, sorted by path."""
     return [
         {
             "path": file.relative_to(folder).as_posix(),
             "bytes": file.stat().st_size,
             "sha256": _sha256(file),
         }
-        for file in sorted((folder / "data").rglob("*"))
+        for file in sorted(file for name in within for file in (folder / name).rglob("*"))
         if file.is_file()
     ]
 
@@ -115,14 +151,16 @@ def read(folder: Path) -> Manifest | None:
         return None
 
 
-def same_export(store: Database, plan: Plan, counts: TripletCounts, folder: Path) -> Manifest | None:
+def same_export(
+    store: Database, plan: Plan, counts: Sequence[TripletCounts], folder: Path
+) -> Manifest | None:
     """Returns the manifest of the folder if an export would write the same files again, else None."""
     found = read(folder)
     if found is None or not (folder / "README.md").is_file():
         return None
     try:
-        now = build(store, plan, counts, found["counts"]["rows"], folder)
-    except (OSError, TypeError, KeyError):
+        now = build(store, plan, counts, rows_in(found), folder)
+    except (OSError, TypeError, KeyError, AttributeError):
         return None
     return found if json.loads(json.dumps(now)) == found else None
 

@@ -44,7 +44,7 @@ FORMATS = {
         rows,
         _TRAINING,
         _TRAINING,
-        "text-retrieval",
+        ("text-retrieval",),
         ("jsonl",),
     )
 }

@@ -6,13 +6,13 @@ order, as an input. So there are no ids, and the order of the columns is part of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from miner.export.formats import Format, Rows, Shape
-from miner.export.groups import RowNumbers, column, joined, lists, negatives, positives, starts
+from miner.export.formats import GRADE, Format, Rows, Shape
+from miner.export.groups import Both, both, column, joined, lists, pairs_with, score_lists, starts
 
 
 def triplet(table: pa.Table, shape: Shape) -> pa.Table:
@@ -23,7 +23,7 @@ def triplet(table: pa.Table, shape: Shape) -> pa.Table:
         "negative": joined(table, "negative"),
     }
     if shape.scores:
-        columns["scores"] = _score_lists(table, np.arange(table.num_rows), 1)
+        columns["scores"] = score_lists(table, np.arange(table.num_rows), 1)
     return pa.table(columns)
 
 
@@ -32,9 +32,7 @@ def n_tuple(table: pa.Table, shape: Shape) -> pa.Table:
 
     With scores, a column has `[positive, negative_1, …]`. Pairs with fewer than n negatives are left out.
     """
-    first = starts(table, "query_id", "positive_id")
-    sizes = np.diff(np.append(first, table.num_rows))
-    first = first[sizes >= shape.negatives]
+    first = pairs_with(table, shape.negatives)
     texts = joined(table, "negative")
     columns = {
         "anchor": column(table, "query").take(pa.array(first)),
@@ -42,69 +40,52 @@ def n_tuple(table: pa.Table, shape: Shape) -> pa.Table:
         **{f"negative_{i + 1}": texts.take(pa.array(first + i)) for i in range(shape.negatives)},
     }
     if shape.scores:
-        columns["scores"] = _score_lists(table, first, shape.negatives)
+        columns["scores"] = score_lists(table, first, shape.negatives)
     return pa.table(columns)
 
 
-def _score_lists(table: pa.Table, first: RowNumbers, count: int) -> pa.ListArray:
-    """Returns lists of the positive's score and those of `count` negatives, from each row of `first` on."""
-    positive = column(table, "positive_score").to_numpy()
-    negative = column(table, "negative_score").to_numpy()
-    scores = np.column_stack([positive[first], *(negative[first + i] for i in range(count))])
-    return lists(pa.array(scores.ravel()), np.arange(len(first) + 1) * (count + 1))
+def _labels(table: pa.Table, shape: Shape) -> tuple[pa.Array, pa.Array]:
+    """Returns the labels of the positives and of the negatives, one per row of the table."""
+    rows = table.num_rows
+    if shape.labels == GRADE:
+        return column(table, "positive_grade"), pa.array(np.zeros(rows))
+    return pa.array(np.ones(rows, np.int64)), pa.array(np.zeros(rows, np.int64))
 
 
-@dataclass(frozen=True)
-class _Labelled:
-    """Each query's positives, then its negatives, each once."""
-
-    query: pa.Array
-    document: pa.Array
-    label: pa.Array
-    score: pa.Array
-    offsets: RowNumbers
-    """The first entry of each query, and at the end the number of entries."""
-
-
-def _labelled(table: pa.Table) -> _Labelled:
-    good, bad = positives(table), negatives(table)
-    order = pa.array(np.argsort(np.concatenate([good.owner, bad.owner]), kind="stable"))
-
-    def merged(of_positives: pa.Array, of_negatives: pa.Array) -> pa.Array:
-        """Returns the values of each query's positives and negatives, each document once."""
-        parts = [of_positives.take(pa.array(good.rows)), of_negatives.take(pa.array(bad.rows))]
-        return pa.concat_arrays(parts).take(order)
-
-    rows, query = table.num_rows, column(table, "query")
-    return _Labelled(
-        query=merged(query, query),
-        document=merged(joined(table, "positive"), joined(table, "negative")),
-        label=merged(pa.array(np.ones(rows, np.int64)), pa.array(np.zeros(rows, np.int64))),
-        score=merged(column(table, "positive_score"), column(table, "negative_score")),
-        offsets=good.offsets + bad.offsets,
-    )
+def targets(table: pa.Table, shape: Shape, found: Both) -> pa.Array:
+    """Returns the labels of each query's positives and negatives, or with scores their scores."""
+    if shape.scores:
+        return found.of(column(table, "positive_score"), column(table, "negative_score"))
+    return found.of(*_labels(table, shape))
 
 
 def labeled_pair(table: pa.Table, shape: Shape) -> pa.Table:
-    """Returns anchor, document, label (1 positive, 0 negative), one row per (query, document).
+    """Returns anchor, document, label (of a positive 1 or its grade, else 0): a row per (query, document).
 
     With scores, the column `score` replaces `label`.
     """
-    pairs = _labelled(table)
-    target = {"score": pairs.score} if shape.scores else {"label": pairs.label}
-    return pa.table({"anchor": pairs.query, "document": pairs.document, **target})
+    query, found = column(table, "query"), both(table)
+    return pa.table(
+        {
+            "anchor": found.of(query, query),
+            "document": found.of(joined(table, "positive"), joined(table, "negative")),
+            "score" if shape.scores else "label": targets(table, shape, found),
+        }
+    )
 
 
 def labeled_list(table: pa.Table, shape: Shape) -> pa.Table:
-    """Returns query, documents, labels (1 positive, 0 negative), one row per query, positives first.
+    """Returns query, documents, labels (a positive 1 or its grade, a negative 0), one row per query.
 
-    With scores, the column `scores` replaces `labels`.
+    All positives of the query come first. With scores, the column `scores` replaces `labels`.
     """
-    pairs = _labelled(table)
-    target = {"scores": pairs.score} if shape.scores else {"labels": pairs.label}
-    columns = {"documents": pairs.document, **target}
+    found = both(table)
+    columns = {
+        "documents": found.of(joined(table, "positive"), joined(table, "negative")),
+        "scores" if shape.scores else "labels": targets(table, shape, found),
+    }
     queries = column(table, "query").take(pa.array(starts(table, "query_id")))
-    return pa.table({"query": queries} | {n: lists(v, pairs.offsets) for n, v in columns.items()})
+    return pa.table({"query": queries} | {n: lists(v, found.offsets) for n, v in columns.items()})
 
 
 _ENCODER = """```python
@@ -124,10 +105,10 @@ CrossEncoderTrainer(model=model, train_dataset=train, loss={loss}(model)).train(
 ```"""
 
 
-def _of_encoders(summary: str, rows: Rows, loss: str, scored: str) -> Format:
+def _of_encoders(summary: str, rows: Rows, loss: str, scored: str, **facts: Any) -> Format:
     """Returns a format that bi-encoders train on: by one loss, and by another one with scores."""
     train, with_scores = _ENCODER.format(loss=loss), _ENCODER.format(loss=scored)
-    return Format(summary, rows, train, with_scores, "sentence-similarity")
+    return Format(summary, rows, train, with_scores, ("sentence-similarity",), **facts)
 
 
 FORMATS = {
@@ -142,19 +123,22 @@ FORMATS = {
         n_tuple,
         "MultipleNegativesRankingLoss",
         "MarginMSELoss",
+        full_rows="n-tuple",
     ),
     "labeled-pair": _of_encoders(
         "One (anchor, document) pair, labelled 1 for a positive and 0 for a mined negative.",
         labeled_pair,
         "ContrastiveLoss",
         "CoSENTLoss",
+        labels=True,
     ),
     "labeled-list": Format(
         "One query with its positives (label 1) and its mined negatives (label 0).",
         labeled_list,
         _RERANKER.format(loss="LambdaLoss"),
         _RERANKER.format(loss="ListNetLoss"),
-        "text-ranking",
+        ("text-ranking",),
+        labels=True,
     ),
 }
 """The formats of this family by name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -92,6 +92,42 @@ def _save_to_disk(rows: Path, target: Path) -> None:
     finally:
         if not quiet:
             enable_progress_bars()
+
+
+SHARD = 500_000_000
+"""The most bytes of Arrow data in a shard, as `datasets.Dataset.push_to_hub` makes them."""
+
+
+@contextmanager
+def shards(folder: Path, split: str) -> Iterator[Write]:
+    """Writes `SPLIT-00000-of-00001.parquet` and so on into a folder; a shard has at most SHARD bytes.
+
+    A larger table is a shard of its own. Without any table there is no file.
+    """
+    sizes: list[int] = []
+    with ExitStack() as last:
+        append: Write
+
+        def write(table: pa.Table) -> None:
+            """Appends rows, in a new shard if the last one is full."""
+            nonlocal append
+            if not sizes or sizes[-1] + table.nbytes > SHARD:
+                last.close()
+                folder.mkdir(parents=True, exist_ok=True)
+                sizes.append(0)
+                append = last.enter_context(parquet(folder / _shard(split, len(sizes) - 1), table.schema))
+            sizes[-1] += table.nbytes
+            append(table)
+
+        yield write
+    for number in range(len(sizes)):
+        name = f"{split}-{number:05d}-of-{len(sizes):05d}.parquet"
+        (folder / _shard(split, number)).rename(folder / name)
+
+
+def _shard(split: str, number: int) -> str:
+    """Returns the name of a shard while the number of shards is not known."""
+    return f"{split}-{number:05d}.unfinished"
 
 
 WRITERS: dict[str, Writer] = {

@@ -24,29 +24,43 @@ def model_front_matter(base: str, task: str, tags: Sequence[str]) -> str:
 
 
 def dataset_front_matter(
-    name: str, task: str, rows: int, config: Mapping[str, Any], features: Sequence[Mapping[str, Any]]
+    facts: Mapping[str, Any],
+    tasks: Sequence[str],
+    rows: int,
+    configs: Sequence[Mapping[str, Any]],
+    infos: Sequence[Mapping[str, Any]],
 ) -> str:
     """Returns the front matter of a data set of `rows` rows.
 
-    `task` is the Hub's task category, `config` how `datasets` loads the files, and `features` are the columns
-    as `datasets` writes them.
+    `facts` are the title (`pretty_name`) and what the user says, such as `language` and `license`, by the
+    Hub's names. `tasks` are the Hub's task categories. `configs` say how `datasets` loads the files, and
+    `infos` are the columns of each config as `datasets` writes them.
     """
     from huggingface_hub import DatasetCardData
 
     data = DatasetCardData(
-        pretty_name=name,
+        **facts,
         tags=["sentence-transformers", "hard-negatives"],
-        task_categories=[task],
+        task_categories=list(tasks),
         size_categories=[_size(rows)],
-        configs=[dict(config)],
-        dataset_info={
-            "config_name": config["config_name"],
-            "features": [dict(feature) for feature in features],
-        },
+        configs=[dict(config) for config in configs],
+        dataset_info=[dict(info) for info in infos] if len(infos) > 1 else dict(infos[0]),
     )
-    return _fenced(data.to_yaml(line_break="\n"))
+    return _fenced(data.to_yaml(line_break="\n", original_order=list(_ORDER)))
 
 
+_ORDER = (
+    "language",
+    "license",
+    "size_categories",
+    "task_categories",
+    "source_datasets",
+    "pretty_name",
+    "tags",
+    "configs",
+    "dataset_info",
+)
+"""The order of the keys in a data set card, as in those that sentence-transformers publishes."""
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B")
 """The Hub's size categories: fewer than 1,000 rows, and then one for each further digit."""
 

@@ -12,6 +12,7 @@ from miner.errors import StoreError
 from miner.store.corpus import queries_are_documents
 from miner.store.database import Database
 from miner.store.runs import StoredRun
+from miner.store.tables import GOLD
 
 
 def triplets(store: Database, run: StoredRun, *, texts: bool = False) -> pa.Table:
@@ -51,19 +52,31 @@ def triplet_count(store: Database, run: StoredRun) -> int:
     return int(number or 0)
 
 
-TRIPLET_TEXTS = pa.schema(
+TRIPLET_IDS = pa.schema(
     [
         ("query_id", pa.string()),
-        ("query", pa.string()),
         ("positive_id", pa.string()),
-        ("positive_title", pa.string()),
-        ("positive_text", pa.string()),
         ("negative_id", pa.string()),
-        ("negative_title", pa.string()),
-        ("negative_text", pa.string()),
         ("positive_score", pa.float64()),
         ("negative_score", pa.float64()),
         ("rank", pa.int32()),
+        ("positive_grade", pa.float64()),
+        ("positive_position", pa.int64()),
+        ("negative_position", pa.int64()),
+    ]
+)
+"""A triplet with the positive's relevance and both positions among the query's candidates.
+
+A position counts from 1; it is null for a document that no retriever found, or if none were requested.
+"""
+TRIPLET_TEXTS = pa.schema(
+    [
+        *TRIPLET_IDS,
+        ("query", pa.string()),
+        ("positive_title", pa.string()),
+        ("positive_text", pa.string()),
+        ("negative_title", pa.string()),
+        ("negative_text", pa.string()),
     ]
 )
 """A triplet with its texts. Titles are separate columns, since some formats need them."""
@@ -107,25 +120,49 @@ def triplet_pieces(store: Database, run: StoredRun, size: int) -> list[Piece]:
     return [Piece(first, last, triplets) for first, last, triplets in rows]
 
 
-def triplet_texts(store: Database, run: StoredRun, piece: Piece) -> pa.Table:
+def triplet_ids(store: Database, run: StoredRun, piece: Piece, positions: bool = False) -> pa.Table:
+    """Returns a piece's triplets as `TRIPLET_IDS`, ordered by query_id, positive_id, rank, negative_id."""
+    query, values = _triplets_of(run, piece, positions)
+    return store.table(f"{query} ORDER BY ALL", values).select(TRIPLET_IDS.names).cast(TRIPLET_IDS)
+
+
+def triplet_texts(store: Database, run: StoredRun, piece: Piece, positions: bool = False) -> pa.Table:
     """Returns a piece's triplets as `TRIPLET_TEXTS`, ordered by query_id, positive_id, rank, negative_id.
 
     A triplet whose query or document the store no longer has is missing from the result.
     """
+    query, values = _triplets_of(run, piece, positions)
     table = store.table(
-        """SELECT t.query_id, q.text AS query,
-            t.positive_id, p.title AS positive_title, p.text AS positive_text,
-            t.negative_id, n.title AS negative_title, n.text AS negative_text,
-            t.positive_score, t.negative_score, t.rank
-        FROM triplets t
+        f"""SELECT t.*, q.text AS query, p.title AS positive_title, p.text AS positive_text,
+            n.title AS negative_title, n.text AS negative_text
+        FROM ({query}) t
         JOIN queries q ON q.query_id = t.query_id
         JOIN documents p ON p.doc_id = t.positive_id
         JOIN documents n ON n.doc_id = t.negative_id
-        WHERE t.run_id = ? AND t.query_id BETWEEN ? AND ?
         ORDER BY t.query_id, t.positive_id, t.rank, t.negative_id""",
-        [run.run_id, piece.first, piece.last],
+        values,
     )
-    return table.cast(TRIPLET_TEXTS)
+    return table.select(TRIPLET_TEXTS.names).cast(TRIPLET_TEXTS)
+
+
+def _triplets_of(run: StoredRun, piece: Piece, positions: bool) -> tuple[str, dict[str, str]]:
+    """Returns the SQL of a piece's triplets, its first columns those that order it, and its values."""
+    found = """SELECT query_id, doc_id, fused_rank AS position FROM candidates
+        WHERE evidence = $evidence AND query_id BETWEEN $first AND $last"""
+    joins = f"""LEFT JOIN ({found}) p ON p.query_id = t.query_id AND p.doc_id = t.positive_id
+        LEFT JOIN ({found}) n ON n.query_id = t.query_id AND n.doc_id = t.negative_id"""
+    grades = f"""SELECT query_id, doc_id, max(relevance) AS grade FROM {GOLD}
+        WHERE split = $split AND query_id BETWEEN $first AND $last GROUP BY ALL"""
+    query = f"""SELECT t.query_id, t.positive_id, t.rank, t.negative_id, t.positive_score, t.negative_score,
+            coalesce(g.grade, 1) AS positive_grade,
+            {"p.position" if positions else "NULL"} AS positive_position,
+            {"n.position" if positions else "NULL"} AS negative_position
+        FROM triplets t
+        LEFT JOIN ({grades}) g ON g.query_id = t.query_id AND g.doc_id = t.positive_id
+        {joins if positions else ""}
+        WHERE t.run_id = $run AND t.query_id BETWEEN $first AND $last"""
+    values = {"run": run.run_id, "split": run.split, "first": piece.first, "last": piece.last}
+    return query, values | ({"evidence": run.evidence} if positions else {})
 
 
 def triplet_counts(store: Database, run: StoredRun) -> TripletCounts:

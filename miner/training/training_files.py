@@ -65,7 +65,8 @@ def _data(source: str) -> Path:
         return path
     if is_saved_dataset(path / "data"):
         return path / "data"
-    files = [file.path for file in files_in(source, path / "data") if is_table(file)]
+    data = files_in(source, path / "data") if (path / "data").is_dir() else []
+    files = [file.path for file in data if is_table(file)]
     if len(files) != 1:
         raise InputError(f"{source}: no data file to train on", f"export as {OF_TEXTS}, to jsonl")
     return files[0]
