@@ -23,8 +23,10 @@ if TYPE_CHECKING:
         contamination,
         dedup,
         evaluate,
+        generate,
         ingest,
         loop,
+        plan_generation,
         pretrain,
         push_export,
         push_model,
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from miner.evaluation.compare import compare
     from miner.evaluation.evaluate import EvaluationConfig
     from miner.export import ExportConfig
+    from miner.generation.config import GenerationConfig
     from miner.judging.config import JudgeConfig
     from miner.mining.config import MiningConfig, Rules, Selection
     from miner.models.encoder import Encoder
@@ -95,6 +98,7 @@ _HOME = {
     "EncoderConfig": "miner.training.encoder_config",
     "EvaluationConfig": "miner.evaluation.evaluate",
     "ExportConfig": "miner.export",
+    "GenerationConfig": "miner.generation.config",
     "JudgeConfig": "miner.judging.config",
     "LoopConfig": "miner.workflows.loop",
     "MinerError": "miner.errors",
@@ -130,11 +134,13 @@ _HOME = {
     "export_run": "miner.door.store",
     "false_negative_rate": "miner.door.quality",
     "find_run": "miner.door.store",
+    "generate": "miner.door.operations",
     "import_reviews": "miner.door.quality",
     "ingest": "miner.door.operations",
     "judge": "miner.door.quality",
     "loop": "miner.door.operations",
     "mine": "miner.door.store",
+    "plan_generation": "miner.door.operations",
     "plan_judging": "miner.door.quality",
     "pretrain": "miner.door.operations",
     "push_export": "miner.door.operations",
@@ -169,6 +175,7 @@ __all__ = [
     "EncoderConfig",
     "EvaluationConfig",
     "ExportConfig",
+    "GenerationConfig",
     "JudgeConfig",
     "LoopConfig",
     "MinerError",
@@ -204,11 +211,13 @@ __all__ = [
     "export_run",
     "false_negative_rate",
     "find_run",
+    "generate",
     "import_reviews",
     "ingest",
     "judge",
     "loop",
     "mine",
+    "plan_generation",
     "plan_judging",
     "pretrain",
     "push_export",

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     NOT_RERANKED = "not_reranked"
     AGREE = "agree"
     NOT_JUDGED = "not_judged"
+    SAME_DOCUMENT = "same_document"
 
 
 CODES = {reason: code for code, reason in enumerate(Reason)}

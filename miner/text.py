@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_SPACED = re.compile(r"\S+")
 PASSAGE = 4
 """The fewest words of a document's text that can stand alone as a passage, without the title."""
 _LONG_PASSAGE = 8
@@ -200,6 +201,12 @@ def parts(text: str) -> list[list[str]]:
     if not is_unspaced(text):
         return [[piece] for piece in pieces]
     return [_pattern("part").findall(piece) for piece in pieces]
+
+
+def part_spans(text: str) -> list[tuple[int, int]]:
+    """Returns where each of the `parts` of a text begins and ends, in order."""
+    pattern = _pattern("part") if is_unspaced(text) else _SPACED
+    return [part.span() for part in pattern.finditer(text)]
 
 
 def is_unspaced(text: str) -> bool:

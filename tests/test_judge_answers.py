@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from miner.asking.cost import Budget, Prices, TokenUse
 from miner.errors import UsageError
-from miner.judging.asking import TokenUse
-from miner.judging.config import COMPARED, GRADED, Budget, JudgeConfig, Prices
+from miner.judging.config import COMPARED, GRADED, JudgeConfig
 from miner.judging.questions import QuestionTexts, grades, in_random_order, question
 from miner.models.chat import ChatAnswer
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from miner.judging.keeping import Keeper
+from miner.asking.keeping import Keeper
 
 
 def test_everything_is_kept_in_order_and_returned_once() -> None:

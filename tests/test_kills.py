@@ -16,7 +16,7 @@ from miner.cli.main import COMMANDS
 from tests.kills import CASES, World
 
 READING = ("runs diff", "explain", "doctor")
-ELSEWHERE = ("tune", "judge", "review")
+ELSEWHERE = ("tune", "judge", "generate", "review")
 """Killed in the tests of these commands."""
 LONG = ("demo",)
 """Takes minutes; it is made of commands that are killed here."""

@@ -271,7 +271,7 @@ REFUSED = {
         {},
         ": no columns 'query' and 'positive' for pairs, nor column 'label' (did you mean 'label_text'?) for "
         "labels; its columns: text, label_text; name yours with --query-column and --positive-column, or "
-        "--label-column",
+        "--label-column; if it is a corpus alone, without queries: --format documents",
     ),
     "SQuAD": (
         "t.json",

@@ -19,7 +19,7 @@ from miner.collection.collection import Collection
 from miner.collection.exclusion import Codes, Exclusions
 from miner.collection.texts import StoredTexts
 from miner.errors import UsageError
-from miner.mining.config import MiningConfig
+from miner.mining.config import EXCLUDE, MiningConfig
 from miner.mining.decide import Documents
 from miner.mining.positives import Positives
 from miner.schema import CANDIDATES_PER_QUERY, CODES, FREE, Reason
@@ -333,8 +333,8 @@ class Restorable:
         reasons = self._without_positives.copy()
         for reason, rows, number in self._causes:
             rows = rows[visible[number]]
-            if reason is Reason.OVERLAPS_POSITIVE:
-                rows = rows[reasons[rows] == FREE]
+            if reason in (Reason.OVERLAPS_POSITIVE, Reason.SAME_DOCUMENT):
+                rows = rows[np.isin(reasons[rows], (FREE, CODES[Reason.SAME_DOCUMENT]))]
             reasons[rows] = CODES[reason]
         has_hidden = np.zeros(int(self.query.max(initial=-1)) + 1, dtype=np.bool_)
         queries = gone >> 32
@@ -361,7 +361,8 @@ class Restorable:
         """The exclusions with all positives known."""
         config = self.texts.config
         collection, protected = self.texts.collection, tuple(config.protected)
-        return Exclusions(collection, self.known, self.negatives, config.overlaps, protected)
+        same = config.same_document == EXCLUDE
+        return Exclusions(collection, self.known, self.negatives, config.overlaps, protected, same)
 
     @cached_property
     def _causes(self) -> list[tuple[Reason, Ints, Ints]]:

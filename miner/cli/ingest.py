@@ -17,6 +17,7 @@ from miner.errors import UsageError, counted, listed, shown
 from miner.ranges import near_split, split_name
 from miner.sources import FORMATS, IngestReport, SourceConfig, ingest
 from miner.sources.config import NAMES, SKIPPED
+from miner.store.chunks import CHUNK_POSITIVES
 from miner.store.intake import Identity
 
 
@@ -94,6 +95,17 @@ ABOUT: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "hf_split": (click.STRING, "Split of a Hugging Face data set to read [default: all]."),
     "positives_per_query": (None, "Labels: number of texts of the same label to draw as positives."),
     "max_bad": (None, "Largest fraction of bad rows; with more, nothing is ingested."),
+    "chunk": (
+        click.STRING,
+        "Cut documents into chunks of at most N: words:N, sentences:N or tokens:N [default: whole].",
+    ),
+    "overlap": (None, "Words, sentences or tokens of a chunk that are in the one before it too."),
+    "chunk_tokenizer": (click.STRING, "Model whose tokens tokens:N counts: hub id, folder or bundled."),
+    "chunk_positives": (
+        click.Choice(CHUNK_POSITIVES),
+        "Which chunks of a relevant document are positives: the one that shares most words with the query, "
+        "or all.",
+    ),
     "seed": (None, "Seed of dev and test, and of the positives drawn for labels."),
     "queries_are_documents": (
         click.BOOL,
@@ -128,7 +140,8 @@ def command(store: Path, sources: tuple[str, ...], **given: Any) -> None:
 
     A source is a table of pairs, triplets or labelled texts (.tsv, .csv, .jsonl, .json, .parquet; a file, or
     a folder with one file per split), a BEIR folder, a TREC collection (documents, topics, judgments), a
-    Hugging Face data set, or Python code with docstrings. --dev and --test divide the queries of a source
+    Hugging Face data set, Python code with docstrings, or documents alone: a table with a text and an id, or
+    a folder of text files. --dev and --test divide the queries of a source
     that has a single split: queries with equal texts stay together, and the seed decides. Ignored files,
     columns and splits are listed. Ingesting the same sources again changes nothing.
 
@@ -141,6 +154,7 @@ def command(store: Path, sources: tuple[str, ...], **given: Any) -> None:
     miner ingest my.duckdb reviews/ --text-column review --label-column stars
     miner ingest my.duckdb hf:sentence-transformers/all-nli:triplet --query-column anchor
     miner ingest my.duckdb python: python:numpy python:./src
+    miner ingest my.duckdb handbook/ articles.jsonl
     """
     values = SETTINGS.values(given)[""]
     config = SourceConfig(**values)
@@ -173,9 +187,19 @@ def _summary(store: Path, report: IngestReport, divided: bool) -> Iterator[str]:
     for table, added in report.added.items():
         there = report.already_there[table]
         yield f"{table:<10}{added:>12,} added" + (f", {there:,} already there" if there else "")
+    if not report.splits and not report.added["queries"] + report.already_there["queries"]:
+        yield (
+            "no queries: ingest queries with judgments too, or make some from the documents: "
+            f"miner generate {quote(str(store))} --endpoint URL --model NAME"
+        )
     if report.splits:
         splits = listed(f"{split} {number:,}" for split, number in report.splits.items())
         yield f"positives by split: {splits}"
+    if report.cut:
+        yield f"chunks: {counted(report.cut, 'document')} cut"
+    if report.all_chunks:
+        pairs = counted(report.all_chunks, "relevant document")
+        yield f"no chunk shares a word with the query: all chunks of {pairs} are positives"
     if report.in_several_splits:
         several = counted(report.in_several_splits, "query has", "queries have")
         yield f"warning: {several} positives in more than one split: what is trained on must not be measured"

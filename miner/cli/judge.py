@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from miner.cli.options import OUTPUT, RUN, Command, Settings
+from miner.cli.options import OUTPUT, RUN, Command, Settings, dry_run, language_model, model_named
 from miner.errors import UsageError, counted, printable
 from miner.judging.config import JudgeConfig
 from miner.recipe import settings_of
@@ -28,14 +28,7 @@ SETTINGS = Settings(
 @click.command("judge", cls=Command, settings=SETTINGS)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--run", "name", panel=RUN, help="The run whose pairs to judge [default: the last].")
-@click.option(
-    "--endpoint",
-    required=True,
-    metavar="URL",
-    panel=JUDGING,
-    help="Server with OpenAI's chat API, such as http://localhost:8000/v1. The texts go there.",
-)
-@click.option("--model", metavar="NAME", panel=JUDGING, help="The model of the server.")
+@language_model(JUDGING)
 @click.option(
     "--then",
     multiple=True,
@@ -57,12 +50,7 @@ SETTINGS = Settings(
     panel=COST,
     help="Send nothing; read the provider's answers to that batch.",
 )
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    panel=OUTPUT,
-    help="Ask nothing; print how many requests and tokens it would be, and the first one.",
-)
+@dry_run
 @click.option("--json", "as_json", is_flag=True, panel=OUTPUT, help="Print JSON instead of the table.")
 def command(
     store: Path,
@@ -96,7 +84,7 @@ def command(
     if sum(map(bool, (batch, answers, dry_run))) > 1:
         raise UsageError("--batch, --answers and --dry-run exclude each other", "give one of them")
     config = JudgeConfig(**SETTINGS.values(given)[""])
-    models = [named(endpoint, model), *then]
+    models = [model_named(endpoint, model), *then]
     with progress() as reports, Database.open(store, read_only=dry_run, note=reports.note) as opened:
         run = find_run(opened, name)
         if dry_run:
@@ -115,17 +103,6 @@ def command(
         click.echo(json.dumps(asdict(report) | {"error": error}, ensure_ascii=False, indent=1))
     else:
         click.echo(_table(report))
-
-
-def named(endpoint: str, model: str | None) -> str:
-    """Returns the name `URL#MODEL` of a server and its model; raises UsageError unless it is named once."""
-    if model is None:
-        if "#" not in endpoint:
-            raise UsageError("the server's model is not named", "add --model NAME")
-        return endpoint
-    if "#" in endpoint:
-        raise UsageError("--endpoint and --model both name a model", "leave one out")
-    return f"{endpoint}#{model}"
 
 
 def _plan(plan: JudgePlan) -> str:

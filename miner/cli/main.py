@@ -23,6 +23,7 @@ GROUPS = {
     },
     "Data": {
         "ingest": "Read documents, queries and judgments into a store.",
+        "generate": "Have a language model write queries for a corpus alone.",
         "dedup": "Find exact and near copies; mining treats them as one.",
         "contamination": "Find evaluation texts that also occur in the training data.",
     },

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich_click import RichCommand, RichOption
@@ -20,6 +20,8 @@ from miner.recipe import TOP, Setting, Tables, by_name, lines_of, parse_all, rea
 
 Described = Mapping[str, tuple[click.ParamType[Any] | None, str]]
 """The type (None: the range of the field) and the help of fields of a configuration."""
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 HELP = "help"
 """What `--set` takes instead of `KEY=VALUE` to list the settings."""
@@ -327,6 +329,44 @@ def _option(known: Setting, title: str) -> click.Option:
         help=text,
         panel=title,
     )
+
+
+def language_model(panel: str) -> Callable[[AnyFunction], AnyFunction]:
+    """Returns what adds the options `--endpoint` and `--model`, for `model_named`, to a command."""
+    endpoint = click.option(
+        "--endpoint",
+        cls=RichOption,
+        required=True,
+        metavar="URL",
+        panel=panel,
+        help="Server with OpenAI's chat API, such as http://localhost:8000/v1. The texts go there.",
+    )
+    model = click.option(
+        "--model", cls=RichOption, metavar="NAME", panel=panel, help="The model of the server."
+    )
+    return lambda command: endpoint(model(command))
+
+
+def dry_run(command: AnyFunction) -> AnyFunction:
+    """Adds the option `--dry-run` to a command that asks a language model."""
+    return click.option(
+        "--dry-run",
+        cls=RichOption,
+        is_flag=True,
+        panel=OUTPUT,
+        help="Ask nothing; print how many requests and tokens it would be, and the first one.",
+    )(command)
+
+
+def model_named(endpoint: str, model: str | None) -> str:
+    """Returns the name `URL#MODEL` of a server and its model; raises UsageError unless it is named once."""
+    if model is None:
+        if "#" not in endpoint:
+            raise UsageError("the server's model is not named", "add --model NAME")
+        return endpoint
+    if "#" in endpoint:
+        raise UsageError("--endpoint and --model both name a model", "leave one out")
+    return f"{endpoint}#{model}"
 
 
 HIDING: Described = {

@@ -29,7 +29,8 @@ class Collection:
     """Documents and the queries of one split, each ordered by id."""
 
     documents: pa.Table
-    """doc_id, text_key, passage_key, passage_start, label, cluster; also text if there is no `source`."""
+    """doc_id, text_key, passage_key, passage_start, label, cluster, parent (or no such column); also text if
+    there is no `source`."""
     queries: pa.Table
     """query_id, text, text_key, label."""
     hashes: dict[str, str]
@@ -53,7 +54,7 @@ class Collection:
         if (clusters := clusters_hash(store)) is not None:
             hashes["clusters"] = clusters
         if sample is not None and sample < queries.num_rows:
-            queries = queries.take(_sample(queries["query_id"].to_pylist(), sample, seed))
+            queries = queries.take(seeded_sample(queries["query_id"].to_pylist(), sample, seed))
             hashes["queries"] += f"/{sample}/{seed}"
         return cls.over(store, queries, hashes, split)
 
@@ -140,8 +141,14 @@ class Collection:
     @cached_property
     def clusters(self) -> Ints:
         """The number of each document's cluster of copies, -1 without copies."""
-        cluster = self.documents["cluster"].combine_chunks().dictionary_encode()
-        return np.asarray(pc.fill_null(cluster.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32))
+        return _numbers(self.documents["cluster"])
+
+    @cached_property
+    def parents(self) -> Ints:
+        """The number of the document that each chunk is part of, -1 for a whole document."""
+        if "parent" not in self.documents.column_names:
+            return np.full(len(self.documents), -1, dtype=np.int32)
+        return _numbers(self.documents["parent"])
 
     @cached_property
     def labels(self) -> tuple[Ints, Ints]:
@@ -170,6 +177,12 @@ class Collection:
         return pa.DictionaryArray.from_arrays(pa.array(positions, pa.int32()), self.query_ids)
 
 
+def _numbers(column: pa.ChunkedArray) -> Ints:
+    """Returns one number per text of a column, -1 for null."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return np.asarray(pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32))
+
+
 def same_passage(text_keys: npt.NDArray[np.int64], passage_keys: npt.NDArray[np.int64]) -> Ints:
     """Returns one number per document, equal for documents that shared texts or passages link."""
     from scipy.sparse import coo_array
@@ -185,7 +198,7 @@ def same_passage(text_keys: npt.NDArray[np.int64], passage_keys: npt.NDArray[np.
     return np.asarray(component[text], dtype=np.int32)
 
 
-def _sample(ids: list[str], size: int, seed: int) -> pa.Array:
+def seeded_sample(ids: list[str], size: int, seed: int) -> pa.Array:
     """Returns the positions, ascending, of the ids with the smallest hashes of seed and id."""
     keys = [hashlib.blake2b(f"{seed} {i}".encode(), digest_size=8).digest() for i in ids]
     return pa.array(sorted(sorted(range(len(ids)), key=keys.__getitem__)[:size]))

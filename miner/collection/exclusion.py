@@ -36,6 +36,8 @@ class Exclusions:
     """The `pair_keys` of the pairs judged not relevant."""
     overlaps: bool
     protected: tuple[str, ...]
+    same_document: bool = True
+    """Whether chunks of a positive's document are excluded."""
 
     @classmethod
     def of(
@@ -45,10 +47,11 @@ class Exclusions:
         negatives: pa.Table,
         overlaps: bool,
         protected: tuple[str, ...],
+        same_document: bool = True,
     ) -> Exclusions:
         """Returns the exclusions by pairs of ids: query_id, doc_id."""
         keys = np.sort(collection.keys_of(positives)), collection.keys_of(negatives)
-        return cls(collection, *keys, overlaps, protected)
+        return cls(collection, *keys, overlaps, protected, same_document)
 
     def reasons(self, query: Ints, doc: Ints) -> Codes:
         """Returns the reason of each (query, document) pair as its place in `Reason`, FREE without one."""
@@ -60,6 +63,7 @@ class Exclusions:
             (Reason.EMPTY_TEXT, self._empty),
             (Reason.PROTECTED, self._protected),
             (Reason.OVERLAPS_POSITIVE, self._overlapping),
+            (Reason.SAME_DOCUMENT, self._same_document),
         )
         codes = np.full(len(query), FREE, dtype=np.int8)
         for reason, check in checks:
@@ -78,8 +82,8 @@ class Exclusions:
         """Returns which positives exclude which candidates, the weakest reason first.
 
         For each reason that depends on positives: rows of the candidates, and the numbers of the positives
-        that exclude them, in `positives`. `reasons` without positives come before an overlap, after the
-        others.
+        that exclude them, in `positives`. `reasons` without positives come before an overlap and the same
+        document, after the others.
         """
         texts = self.collection
         queries, positive = self._pairs
@@ -99,6 +103,9 @@ class Exclusions:
                 overlap, others = np.zeros(len(one), dtype=np.bool_), np.flatnonzero(~same & (one != other))
                 overlap[others] = texts.words.overlap(one[others], other[others])
                 flags = {Reason.OVERLAPS_POSITIVE: overlap, **flags}
+            if self.same_document:
+                chunk = (texts.parents[one] >= 0) & (texts.parents[one] == texts.parents[other])
+                flags = {Reason.SAME_DOCUMENT: chunk & can_copy[row] & (one != other), **flags}
             for reason, flag in flags.items():
                 found.setdefault(reason, []).append((row[flag], number[flag]))
         return [
@@ -158,6 +165,14 @@ class Exclusions:
         if self.collection.passages is not self.collection.texts:
             copy |= self._like_positive(self.collection.passages, query, doc)
         return np.asarray(same_text | (copy & ~self.judged_negative(query, doc)))
+
+    def _same_document(self, query: Ints, doc: Ints) -> Flags:
+        """Returns whether the document is a chunk of the same document as a positive of the query."""
+        parents = self.collection.parents
+        if not self.same_document or not len(doc) or parents.max(initial=-1) < 0:
+            return np.zeros(len(doc), dtype=np.bool_)
+        chunk = (parents[doc] >= 0) & self._like_positive(parents, query, doc)
+        return np.asarray(chunk & ~self.judged_negative(query, doc))
 
     def _like_positive(self, numbers: Ints, query: Ints, doc: Ints) -> Flags:
         """Returns whether each document has the number of one of the query's positives."""

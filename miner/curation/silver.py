@@ -233,7 +233,12 @@ def _unjudged(
     retrievers = _retrievers(store, collection, config, workers, progress)
     searches = [search(store, retriever, collection, config.depth, progress) for retriever in retrievers]
     exclusions = Exclusions.of(
-        collection, corpus.known_positives(store), corpus.known_negatives(store), overlaps=False, protected=()
+        collection,
+        corpus.known_positives(store),
+        corpus.known_negatives(store),
+        overlaps=False,
+        protected=(),
+        same_document=False,
     )
     chosen = []
     for chunk in chunk_ranges(collection):

@@ -33,6 +33,9 @@ from miner.engine.progress_bars import progress_for
 from miner.evaluation import evaluate as evaluating
 from miner.evaluation.evaluate import EvaluationConfig
 from miner.evaluation.result import Evaluation
+from miner.generation import generate as generating
+from miner.generation.config import GenerationConfig
+from miner.generation.generate import GenerationPlan, GenerationReport
 from miner.mining import config as mining_config
 from miner.mining.config import MiningConfig
 from miner.sources import IngestReport, SourceConfig
@@ -147,6 +150,35 @@ def undo_silver(store: StoreLike) -> int:
     """Removes all silver judgments from a store; returns how many."""
     with opened(store, SILENT) as found:
         return remove_silver(found)
+
+
+def generate(
+    store: StoreLike,
+    model: str,
+    config: GenerationConfig | None = None,
+    *,
+    workers: int | None = None,
+    progress: Reports = None,
+    **settings: Any,
+) -> GenerationReport:
+    """Has a language model write queries from a store's documents, and stores those that pass the filters.
+
+    `model` is `URL#MODEL`. Settings are those of GenerationConfig, and of the MiningConfig in it for the
+    search. The same call after a kill goes on. Raises UsageError for a store without documents, ModelError if
+    the server does not answer.
+    """
+    chosen = configured(GenerationConfig, config, settings)
+    with progress_for(progress) as reports, opened(store, reports) as found:
+        return generating.generate(found, model, chosen, reports, workers=workers)
+
+
+def plan_generation(
+    store: StoreLike, model: str, config: GenerationConfig | None = None, **settings: Any
+) -> GenerationPlan:
+    """Returns how many requests and tokens `generate` would take, and the first request; sends nothing."""
+    chosen = configured(GenerationConfig, config, settings)
+    with opened(store, SILENT, read_only=True) as found, found.snapshot():
+        return generating.plan(found, model, chosen)
 
 
 def train(

@@ -33,6 +33,7 @@ MEANINGS: Mapping[str, str] = {
     Reason.SAME_LABEL: "has the same label as the query",
     Reason.DUPLICATE_OF_POSITIVE: "has the same text as a positive, ignoring case and white space",
     Reason.OVERLAPS_POSITIVE: "contains a positive, or a positive contains it",
+    Reason.SAME_DOCUMENT: "is a chunk of the same document as a positive",
     Reason.IS_QUERY: "is the query itself",
     Reason.EMPTY_TEXT: "has no text",
     Reason.PROTECTED: "protected by the user",

@@ -13,9 +13,11 @@ from miner.store.contamination import contamination_checks
 from miner.store.corpus import provenance
 from miner.store.database import Database
 from miner.store.duplicates import dedup_result
+from miner.store.generated import OUTCOMES
 from miner.store.judges import checked_judges
 from miner.store.labels import false_negative_rate_of, samples_of
 from miner.store.runs import StoredRun, changed_since
+from miner.store.tables import GENERATED
 
 _SEED = 13
 """The default seed of a sample to label."""
@@ -264,4 +266,23 @@ def _judgments(judgments: Mapping[str, Any]) -> str:
         lines.append(
             f"- {one['judgments']:,} of source `{one['source']}` in split `{one['split']}`, {relevant}"
         )
-    return "\n".join(["Judgments in the store:", "", *lines])
+    parts = ["\n".join(["Judgments in the store:", "", *lines])]
+    return "\n\n".join([*parts, *map(_generated, judgments["origins"].get(GENERATED, ()))])
+
+
+def _generated(origin: Mapping[str, Any]) -> str:
+    """Returns how a language model wrote queries, and what became of them."""
+    dropped = "; ".join(f"{number:,} {OUTCOMES[name]}" for name, number in origin["dropped"].items())
+    checked = "The search for their documents was left out."
+    if origin["rank"] is not None:
+        by = f" {origin['returned_by']} of" if len(origin["retrievers"]) > 1 else ""
+        checked = (
+            f"A query was kept if{by} {', '.join(origin['retrievers'])} returned its document at rank "
+            f"{origin['rank']} or better."
+        )
+    return (
+        f"**The language model `{origin['model']}` wrote queries from {origin['documents']:,} documents** "
+        f"(`miner generate`, source `{GENERATED}`): {origin['made']:,} written, {origin['kept']:,} kept, "
+        f"{origin['unknown']:,} answers that could not be read. {checked} Not kept: {dropped or 'none'}. The "
+        f"instructions have the sha256 `{origin['instructions']}`."
+    )

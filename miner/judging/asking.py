@@ -1,24 +1,26 @@
 """Sending pairs to a language model: none twice, within a budget, every answer stored when it comes.
 
 Questions are made in blocks of some thousand pairs, so that a million pairs take no more memory than their
-ids. Answers are stored in a thread of its own (`keeping`). After a kill, the requests that were under way and
-the answers that were not committed are sent again: at most twice the setting `concurrency`.
+ids. Answers are stored in a thread of its own (`asking.keeping`). After a kill, the requests that were under
+way and the answers that were not committed are sent again: at most twice the setting `concurrency`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from miner.arrays import as_lists, as_numpy, group_sizes, slices
+from miner.asking.cost import Prices, TokenUse
+from miner.asking.keeping import Keeper
+from miner.asking.send import Asking, answered, estimate
 from miner.engine.progress import SILENT, Progress
-from miner.judging.config import COMPARED, GRADED, Budget, JudgeConfig, Prices
-from miner.judging.keeping import Keeper
+from miner.judging.config import COMPARED, GRADED, JudgeConfig
 from miner.judging.questions import SHOWN, Grades, QuestionTexts, grades, in_random_order, question
 from miner.models.chat import ChatAnswer, ChatModel, Question
 from miner.store import judges as stored
@@ -32,8 +34,6 @@ Positives = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
 
 _BLOCK = 4_000
 """Pairs whose texts are read at a time: each time reads all ids of the store."""
-BYTES_PER_TOKEN = 4.0
-"""What a token is estimated to have, in UTF-8, before a server counts them."""
 _TOKENS_OUT = {GRADED: 8, COMPARED: 14}
 """Tokens of an answer about one document, by form: an estimate, for models that do not reason."""
 _ANSWERS = pa.schema(
@@ -61,38 +61,6 @@ class QuestionPairs:
 
 
 Answered = tuple[QuestionPairs, ChatAnswer]
-
-
-@dataclass
-class TokenUse:
-    """Requests and tokens, and what they cost."""
-
-    requests: int = 0
-    tokens_in: float = 0
-    tokens_out: float = 0
-    money: float | None = None
-    """What they cost; None without prices."""
-    cut: int = 0
-    """Documents of which only the beginning was sent."""
-    stopped: bool = False
-    """Whether the budget ended the work."""
-
-    def add(self, tokens_in: float, tokens_out: float, prices: Prices | None, requests: int = 1) -> None:
-        """Counts requests."""
-        self.requests += requests
-        self.tokens_in += tokens_in
-        self.tokens_out += tokens_out
-        if prices is not None and self.money is not None:
-            self.money += prices.of(tokens_in, tokens_out)
-
-    def exceeds(self, budget: Budget) -> bool:
-        """Returns whether it is more than a budget."""
-        amounts = {
-            "requests": self.requests,
-            "tokens": self.tokens_in + self.tokens_out,
-            "money": self.money or 0.0,
-        }
-        return amounts[budget.unit] > budget.most
 
 
 @dataclass
@@ -142,43 +110,36 @@ class Asker:
         stored.
         """
         missing = self.missing(pairs)
-        waiting: dict[int, _Unanswered] = {}
-        questions = self._questions(missing, positives, waiting)
-        answers = self.model.answers(questions, self.config.concurrency, self.progress)
+        askings = self._askings(missing, positives)
+        answers = answered(self.model, askings, self.config, self.used, self.prices, self.progress)
         finished = pairs.num_rows - missing.num_rows
         with (
             self.progress.task(task, pairs.num_rows, finished, "pairs") as advance,
             closing(answers),
             Keeper(self._keep, self.config.concurrency) as keeper,
         ):
-            for done in answers:
-                answered = [(waiting.pop(number), answer) for number, answer in done]
-                for one, answer in answered:  # as the server counts them, else as they were estimated
-                    self._count(answer.tokens_in or one.tokens_in, answer.tokens_out or one.tokens_out)
-                stored_now = keeper.put([(one.group, answer) for one, answer in answered])
-                advance(_pairs_in(stored_now))
+            for found in answers:
+                advance(_pairs_in(keeper.put(found)))
             advance(_pairs_in(keeper.finish()))
         self.share(pairs)
 
     def questions(self, pairs: pa.Table, positives: Positives) -> Iterator[tuple[QuestionPairs, Question]]:
         """Yields the questions about the pairs that the judge was not asked about, each with its group."""
-        return self._with_texts(self.missing(pairs), positives)
+        for one in self._askings(self.missing(pairs), positives):
+            yield one.about, one.question
 
-    def take(self, answered: Sequence[Answered]) -> pa.Table:
+    def take(self, found: Sequence[Answered]) -> pa.Table:
         """Counts the answers to requests of a batch; returns their rows (`stored.keep_answers`)."""
-        for _, answer in answered:
-            self._count(answer.tokens_in, answer.tokens_out)
-        return self._rows(answered)
+        for _, answer in found:
+            self.used.add(answer.tokens_in, answer.tokens_out, self.prices)
+        return self._rows(found)
 
-    def _count(self, tokens_in: float, tokens_out: float) -> None:
-        self.used.add(tokens_in, tokens_out, self.prices)
+    def _keep(self, found: Sequence[Answered]) -> None:
+        stored.keep_answers(self.store, self.judge, self._rows(found))
 
-    def _keep(self, answered: Sequence[Answered]) -> None:
-        stored.keep_answers(self.store, self.judge, self._rows(answered))
-
-    def _rows(self, answered: Sequence[Answered]) -> pa.Table:
+    def _rows(self, found: Sequence[Answered]) -> pa.Table:
         rows = []
-        for group, answer in answered:
+        for group, answer in found:
             read: Grades = grades(self.config.form, answer, len(group.doc_ids))
             rows.append(
                 {
@@ -206,13 +167,10 @@ class Asker:
 
     def estimate(self, pairs: pa.Table, positives: Positives) -> tuple[TokenUse, Question | None]:
         """Returns what asking about the pairs would use, and the first question; the server is not asked."""
-        usage, first = TokenUse(money=None if self.prices is None else 0.0), None
-        for group, one in self.questions(pairs, positives):
-            first = first or one
-            usage.add(*_guess(one, len(group.doc_ids), self.config.form), self.prices)
-        return usage, first
+        return estimate(self._askings(self.missing(pairs), positives), self.prices)
 
-    def _with_texts(self, pairs: pa.Table, positives: Positives) -> Iterator[tuple[QuestionPairs, Question]]:
+    def _askings(self, pairs: pa.Table, positives: Positives) -> Iterator[Asking[QuestionPairs]]:
+        """Yields the questions about pairs, which are those of `missing`."""
         instructions, most = self.config.instructions, self.config.characters
         for block in self.groups(pairs):
             known = positives(list(dict.fromkeys(group.query_id for group in block)))
@@ -230,50 +188,12 @@ class Asker:
                     [documents[doc] for doc in own],
                 )
                 self.used.cut += sum(len(text) > most for text in texts.documents)
-                yield group, question(self.config, instructions, texts)
-
-    def _questions(
-        self, pairs: pa.Table, positives: Positives, waiting: dict[int, _Unanswered]
-    ) -> Iterator[Question]:
-        """Yields the questions as long as the budget lasts; adds to `waiting` what each is about."""
-        budget = None
-        if self.config.budget is not None:
-            budget = Budget.parse(self.config.budget, self.prices is not None)
-        for number, (group, asking) in enumerate(self._with_texts(pairs, positives)):
-            one = _Unanswered(group, *_guess(asking, len(group.doc_ids), self.config.form))
-            if budget is not None:
-                under_way = [*waiting.values(), one]
-                expected = replace(self.used)
-                expected.add(
-                    sum(other.tokens_in for other in under_way),
-                    sum(other.tokens_out for other in under_way),
-                    self.prices,
-                    len(under_way),
-                )
-                if expected.exceeds(budget):
-                    self.used.stopped = True
-                    return
-            waiting[number] = one
-            yield asking
+                tokens_out = _TOKENS_OUT[self.config.form] * len(group.doc_ids)
+                yield Asking(group, question(self.config, instructions, texts), tokens_out)
 
 
-@dataclass(frozen=True)
-class _Unanswered:
-    """A question that has no answer yet, and the tokens that it will probably take."""
-
-    group: QuestionPairs
-    tokens_in: float
-    tokens_out: float
-
-
-def _guess(sent: Question, documents: int, form: str) -> tuple[float, float]:
-    """Returns the tokens that a question and its answer probably have."""
-    size = len(sent.system.encode()) + len(sent.user.encode())
-    return size / BYTES_PER_TOKEN, _TOKENS_OUT[form] * documents
-
-
-def _pairs_in(answered: Sequence[Answered]) -> int:
-    return sum(len(group.doc_ids) for group, _ in answered)
+def _pairs_in(found: Sequence[Answered]) -> int:
+    return sum(len(group.doc_ids) for group, _ in found)
 
 
 def _parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

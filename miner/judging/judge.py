@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from miner.arrays import as_arrow, as_numpy
+from miner.asking.cost import TokenUse
 from miner.engine.progress import SILENT, Progress
 from miner.errors import UsageError, counted
-from miner.judging.asking import Asker, Positives, TokenUse
+from miner.judging.asking import Asker, Positives
 from miner.judging.attach import attach
 from miner.judging.check import JudgeError, KnownPairs
 from miner.judging.config import GRADED, SAMPLED, JudgeConfig

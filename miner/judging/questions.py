@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from miner.asking.answers import read_object
 from miner.judging.config import COMPARED, JudgeConfig
 from miner.models.chat import ChatAnswer, Question
 
@@ -20,8 +20,6 @@ VERDICTS = {"irrelevant": 0, "worse": 1, "as good": 2, "better": 3}
 """The grade of each verdict of the form `compared`."""
 SHOWN = 3
 """The most positives that a request of the form `compared` shows."""
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
-_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
 _GRADED: Mapping[str, Any] = {
     "type": "object",
     "properties": {"grade": {"type": "integer", "enum": [0, 1, 2, 3]}},
@@ -88,26 +86,10 @@ def grades(form: str, answer: ChatAnswer, documents: int) -> Grades:
     of a model that shows them. A grade that is not one of the scale, a missing or repeated number: None.
     """
     unknown: Grades = [None] * documents
-    if answer.failure:
-        return unknown
-    text = _THOUGHTS.sub("", answer.text).strip()
-    if fenced := _FENCE.match(text):
-        text = fenced[1].strip()
-    try:
-        found = json.loads(text, object_pairs_hook=_once)
-    except (ValueError, RecursionError):
-        return unknown
-    if not isinstance(found, dict):
+    found = read_object(answer)
+    if found is None:
         return unknown
     return _compared(found, documents) if form == COMPARED else [_grade(found.get("grade"))]
-
-
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns a JSON object; raises ValueError if a name occurs twice, as readers differ on what it means."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return found
 
 
 def _grade(value: Any) -> int | None:

@@ -31,6 +31,8 @@ from miner.retrieval.index import check_index
 
 BM25 = "BM25"
 """The retriever without a model, as messages name it."""
+EXCLUDE, ALLOW = "exclude", "allow"
+"""What may become of chunks of a positive's document."""
 REFERENCE_POSITIVES = ("lowest", "median", "best", "each")
 STRATEGIES = ("top", "random", "ambiguous", "stratified", "mixed")
 
@@ -309,6 +311,9 @@ class MiningConfig:
     )
     overlaps: bool = key(
         True, "Exclude documents that contain a positive or are contained in one.", kind=bool
+    )
+    same_document: str = key(
+        EXCLUDE, "Chunks of the same document as a positive: exclude them, or allow them.", (EXCLUDE, ALLOW)
     )
     protected: tuple[str, ...] = key(
         (), "Ids of documents that are never negatives; @FILE reads one id per line.", kind=tuple

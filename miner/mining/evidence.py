@@ -42,6 +42,7 @@ def evidence_stage(collection: Collection, searches: Sequence[str], exclusions: 
         "split": collection.split,
         "fusion": K,
         "overlaps": exclusions.overlaps,
+        "same_document": exclusions.same_document,
         "protected": sorted(exclusions.protected),
         "chunk": CHUNK,
         "code": _CODE,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from miner.engine.progress import SILENT, Progress
 from miner.errors import StoreError, UsageError, counted, listed, near, numbers, printable, shown
-from miner.mining.config import MiningConfig, require_used
+from miner.mining.config import EXCLUDE, MiningConfig, require_used
 from miner.mining.decide import ROWS, decide, deciding_scorer
 from miner.mining.diff import changes
 from miner.mining.selection import quotas
@@ -73,7 +73,8 @@ def mine(
     decider = deciding_scorer(scorers, config).number
     quotas(config.selection, scorers)
     judged = corpus.known_positives(store), corpus.known_negatives(store)
-    exclusions = Exclusions.of(collection, *judged, config.overlaps, config.protected)
+    same = config.same_document == EXCLUDE
+    exclusions = Exclusions.of(collection, *judged, config.overlaps, config.protected, same)
     expected = [search_stage(r, collection, config.depth).key for r in models.retrievers]
     evidence = evidence_stage(collection, expected, exclusions)
     previous = runs.runs(store)

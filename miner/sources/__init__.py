@@ -12,7 +12,8 @@ from typing import cast
 from miner.engine.files import WAIT, locked, replacing, spilling
 from miner.engine.progress import SILENT, Progress
 from miner.errors import InputError, UsageError, listed
-from miner.sources import beir, hub, python_docs, scored_sets, tabular, trec
+from miner.sources import beir, hub, plain, python_docs, scored_sets, tabular, trec
+from miner.sources.chunks import Chunking
 from miner.sources.config import FORMATS, SourceConfig
 from miner.sources.files import File, files_in, locate
 from miner.sources.memory import is_rows, open_memory
@@ -55,6 +56,7 @@ def ingest(
     if not given:
         raise UsageError("the list of sources is empty", "give a file, or a table with at least one row")
     _require_order(os.fspath(store_path), given)
+    chunking = Chunking.of(config)
     opened = [one if isinstance(one, Source) else open_source(one, config) for one in given]
     store = Path(store_path)
     with (
@@ -67,12 +69,17 @@ def ingest(
                 progress.note(source.note)
             with progress.task(f"read {source.name}", source.total, unit=source.unit) as advance:
                 for part in source.parts:
-                    arriving.add(part.tables(), part.cleaned, source.divided)
+                    tables = part.tables() if chunking is None else chunking.cut(part.tables())
+                    arriving.add(tables, part.cleaned, source.divided)
                     advance(part.size)
                     if part.note:
                         progress.note(part.note)
         return arriving.finish(
-            config.max_bad, config.unpad_query_ids, config.queries_are_documents, config.division
+            config.max_bad,
+            config.unpad_query_ids,
+            config.queries_are_documents,
+            config.division,
+            config.chunk_positives,
         )
 
 
@@ -129,6 +136,8 @@ def open_source(source: object, config: SourceConfig) -> Source:
         return scored_sets.open_scored_set(source, path, config)
     if found == "hf" or (path.is_dir() and is_saved_dataset(path)):
         return hub.open_hub(source, config)
+    if found == "documents" and plain.is_plain(source, path):
+        return plain.open_plain(source, path)
     return tabular.open_files(source, path, config)
 
 
@@ -152,10 +161,11 @@ def _require_one(source: str, path: Path) -> None:
 
 
 def detect(source: str) -> str:
-    """Returns the format of a source by its name and files: `beir`, `trec`, `hf`, `python` or `table`.
+    """Returns the format of a source by its name and files: `beir`, `trec`, `hf`, `python`, `table`,
+    or `documents` for text files.
 
-    The columns of a table then show whether it holds pairs, triplets or labelled texts. Raises InputError if
-    nothing there can be read.
+    The columns of a table then show whether it holds pairs, triplets, labelled texts or a corpus alone.
+    Raises InputError if nothing there can be read.
     """
     for prefix, name in ((hub.PREFIX, "hf"), (python_docs.PREFIX, "python")):
         if source.startswith(prefix):
@@ -173,8 +183,10 @@ def detect(source: str) -> str:
         return "trec"
     if any(tabular.is_table(file) for file in files_in(source, path)):
         return "table"
+    if plain.is_plain(source, path):
+        return "documents"
     raise InputError(
         f"{source}: miner can read nothing here",
         "name a BEIR folder, a .tsv, .csv, .jsonl, .json or .parquet file, TREC documents, topics and "
-        "judgments, a folder of save_to_disk, or python:FOLDER",
+        "judgments, a folder of save_to_disk, text files (.txt, .md), or python:FOLDER",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from miner.errors import InputError, listed, near
@@ -14,6 +14,8 @@ from miner.sources.values import NotTextError, as_text, parse_json
 
 _QRELS = (".tsv", ".txt", ".trec", ".qrels", ".qrel", ".jsonl", "")
 """Suffixes of files of judgments."""
+_TEXTS = {"corpus": "documents", "queries": "queries"}
+"""What the files of texts hold."""
 
 
 def is_beir(folder: Path) -> bool:
@@ -31,29 +33,34 @@ def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:
     Raises InputError if the corpus or the queries are missing, or if a qrels file has no judgments.
     """
     files = {file.path.name.removesuffix(".gz"): file for file in files_in(source, folder)}
+    judged = _qrels(source, folder, list(files.values()))
+    has_queries = any("quer" in name.lower() for name in files)
+    is_alone = not judged and not has_queries and "corpus.jsonl" in files
     for name in ("corpus.jsonl", "queries.jsonl"):
-        if name not in files:
+        if name not in files and not (is_alone and name == "queries.jsonl"):
             raise InputError(
                 f"{source}: no {name}{near(name, files)}",
                 "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/train.tsv",
             )
-    qrels = [(file, _layout(file)) for file in _qrels(source, folder, list(files.values()))]
+    qrels = [(file, _layout(file)) for file in judged]
     splits = [split_in(file.stem) or file.stem for file, _ in qrels]
     require_splits(config, source, splits)
     qrels_files = [
         (file, layout, config.split or split) for (file, layout), split in zip(qrels, splits, strict=True)
     ]
-    corpus, queries = files["corpus.jsonl"], files["queries.jsonl"]
-    read = [corpus, queries, *(file for file, _ in qrels)]
+    texts = [(files[f"{name}.jsonl"], kind) for name, kind in _TEXTS.items() if f"{name}.jsonl" in files]
+    read = [file for file, *_ in (*texts, *qrels)]
     paths = {file.path for file in read}
     left = [
         (file, "not corpus.jsonl, queries.jsonl or qrels/SPLIT.tsv")
         for file in tree(source, folder)
         if file.path not in paths
     ]
-    notes = [*unread(left, folder), *([] if qrels else [f"{source} has no qrels/*.tsv: no judgments"])]
+    notes = unread(left, folder)
+    if not qrels:
+        notes.append(f"{source} has no qrels/*.tsv{' and no queries.jsonl' * is_alone}: no judgments")
     total = sum(file.size for file in read)
-    return Source(source, total, "bytes", _parts(corpus, queries, qrels_files), "\n".join(notes))
+    return Source(source, total, "bytes", _parts(texts, qrels_files), "\n".join(notes))
 
 
 def _qrels(source: str, folder: Path, files: list[File]) -> list[File]:
@@ -82,10 +89,10 @@ def _layout(file: File) -> JudgmentLayout:
 
 
 def _parts(
-    corpus: File, queries: File, qrels_files: list[tuple[File, JudgmentLayout, str]]
+    texts: Sequence[tuple[File, str]], qrels_files: Sequence[tuple[File, JudgmentLayout, str]]
 ) -> Iterator[Part]:
-    yield from _texts(corpus, "documents")
-    yield from _texts(queries, "queries")
+    for file, kind in texts:
+        yield from _texts(file, kind)
     for file, layout, split in qrels_files:
         yield from judgments(file, split, layout)
 

@@ -8,10 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from miner.errors import UsageError, listed, near, shown
-from miner.ranges import BELOW_1, NO_VALUE, SEED, SHARE, SPLITS, check_fields, known_keywords, whole, within
+from miner.ranges import (
+    BELOW_1,
+    NO_VALUE,
+    SEED,
+    SHARE,
+    SPLITS,
+    check_fields,
+    known_keywords,
+    require_one_of,
+    whole,
+    within,
+)
+from miner.store.chunks import BEST, CHUNK_POSITIVES
 from miner.store.division import Division, require_undivided
 
-FORMATS = ("auto", "beir", "pairs", "triplets", "labels", "trec", "hf", "python")
+FORMATS = ("auto", "beir", "pairs", "triplets", "labels", "documents", "trec", "hf", "python")
 
 NO_COLUMN = NO_VALUE
 """Value of `relevance_column` if no column grades the pairs: every row is a positive."""
@@ -70,6 +82,16 @@ class SourceConfig:
     """Labels: number of texts of the same label that are drawn as positives of each text."""
     max_bad: float = within(0.01, SHARE)
     """Largest fraction of bad rows; with more the ingest fails."""
+    chunk: str | None = None
+    """Size at which documents are cut into chunks: `words:N`, `sentences:N` or `tokens:N`; None leaves them
+    whole."""
+    overlap: int = within(0, whole(0, 1_000_000))
+    """How many of a chunk's words, sentences or tokens are in the one before it too."""
+    chunk_tokenizer: str = "bundled"
+    """The model whose tokens `tokens:N` counts: hub id, folder or `bundled`."""
+    chunk_positives: str = BEST
+    """Which chunks of a relevant document are positives: `best`, the one that shares most words with the
+    query, or `all`."""
     seed: int = within(13, SEED)
     """Seed of `dev` and `test`, and of the positives drawn for labels."""
     queries_are_documents: bool | None = None
@@ -93,6 +115,9 @@ class SourceConfig:
                 f"dev and test must leave queries to train on, got {self.dev:g} and {self.test:g}",
                 "give fractions with a sum below 1",
             )
+        require_one_of("chunk_positives", self.chunk_positives, CHUNK_POSITIVES)
+        if self.chunk is not None and self.queries_are_documents:
+            raise UsageError("queries_are_documents and chunk exclude each other", "leave one out")
         self._check_columns()
 
     @property

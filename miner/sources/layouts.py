@@ -22,6 +22,11 @@ _LISTS = (
 SCORES_BESIDE = {"pos": "pos_scores", "neg": "neg_scores"}
 """Columns of FlagEmbedding's lists, and those of their scores."""
 _QUERIES_BESIDE_LISTS = ("query", "question", "anchor")
+_DOCUMENT_IDS = ("doc_id", "_id", "id", "docid", "docno", "document_id", "passage_id", "pid")
+"""Columns of ids in a table of documents alone."""
+_DOCUMENT_TEXTS = ("text", "contents")
+_OF_DOCUMENTS = frozenset({*_DOCUMENT_IDS, *_DOCUMENT_TEXTS, "title", "url", "metadata"})
+"""A table with no other columns is a corpus alone. With others it may be labels: an option has to say."""
 _PAIRS = (
     ("question1", "question2"), ("sentence1", "sentence2"), ("premise", "hypothesis"), ("anchor", "positive"),
     ("sent1", "sent2"), ("text1", "text2"),
@@ -79,6 +84,8 @@ def find_layout(table: Table, config: SourceConfig) -> Layout:
         table.require([config.text_column], "--text-column")
         table.require([config.label_column], "--label-column")
         return Layout("labels", text=config.text_column, label=config.label_column)
+    if config.format == "documents":
+        return _documents(table, config)
     query, positive, _ = _names(table, config)
     if {query, positive} <= set(table.columns):
         return _pairs(table, config)
@@ -143,7 +150,9 @@ def _named(table: Table, config: SourceConfig, name: str) -> str | None:
 
 def _one_kind(table: Table, config: SourceConfig) -> Layout | None:
     """Returns the layout of a table of queries or of documents alone: an id and a text; else None."""
-    columns = set(table.columns)
+    columns, texts = set(table.columns), {config.text_column, *_DOCUMENT_TEXTS}
+    if columns <= _OF_DOCUMENTS | texts and columns & texts and table.first_row is None:
+        return _documents(table, config)
     text = next((name for name in (config.text_column, "query") if name in columns), None)
     query_id, document_id = config.query_id_column or "query_id", config.document_id_column or "doc_id"
     if text is None or (query_id in columns and document_id in columns):
@@ -155,6 +164,22 @@ def _one_kind(table: Table, config: SourceConfig) -> Layout | None:
             "documents", document_id=document_id, text=text, title="title" if "title" in columns else None
         )
     return None
+
+
+def _documents(table: Table, config: SourceConfig) -> Layout:
+    """Returns the layout of a corpus alone: a text, and an id and a title if the table has them."""
+    text = next((name for name in (config.text_column, *_DOCUMENT_TEXTS) if name in table.columns), None)
+    if text is None or config.text_column != _DEFAULTS.text_column:
+        table.require([config.text_column], "--text-column")
+    if config.document_id_column is not None:
+        table.require([config.document_id_column], "--set document_id_column")
+    known = (config.document_id_column, *_DOCUMENT_IDS)
+    return Layout(
+        "documents",
+        document_id=next((name for name in known if name in table.columns), None),
+        text=text or config.text_column,
+        title="title" if "title" in table.columns else None,
+    )
 
 
 def _fail(table: Table, config: SourceConfig) -> Layout:
@@ -188,6 +213,8 @@ def _fail(table: Table, config: SourceConfig) -> Layout:
         hint += f"; name yours, such as {example}"
     elif open_options:
         hint += f"; name yours with {_or(open_options)}"
+    if config.text_column in table.columns and not given:
+        hint += "; if it is a corpus alone, without queries: --format documents"
     raise InputError(f"{table.origin}: no {', nor '.join(parts)}", hint)
 
 

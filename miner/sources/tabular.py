@@ -201,14 +201,19 @@ def one_kind_parts(source: str, tables: Sequence[Read], config: SourceConfig) ->
     """Yields the rows of tables of queries or documents alone."""
     rows = Rows()
     for table, layout, _ in tables:
-        for record in table.read(layout.texts, (), layout.texts[:2]):
+        named = layout.query_id or layout.document_id
+        for record in table.read(layout.texts, (), (named, layout.text) if named else (layout.text,)):
             rows.size += record.size
             rows.start(layout.kind, table.origin, record.line, *record.content)
+            values = [value or "" for value in record.values]
             if record.problem is not None:
                 rows.reject(*record.problem)
+            elif named is None:
+                text, title = (*values, "")[:2]
+                rows.document(passage_id(Passage(text, title)), text, title)
             else:
-                identity, text, *titles = (value or "" for value in record.values)
-                rows.text(layout.kind, identity, text, "".join(titles), id_name=f"column '{layout.texts[0]}'")
+                identity, text, *titles = values
+                rows.text(layout.kind, identity, text, "".join(titles), id_name=f"column '{named}'")
             if rows.ready:
                 yield rows.part()
     yield rows.part()

@@ -17,7 +17,7 @@ import pyarrow as pa
 from miner.errors import StoreError, UsageError, listed, near, shown, snippet
 from miner.ranges import split_name
 from miner.store.database import Database
-from miner.store.tables import GOLD, RELABELLED, SILVER
+from miner.store.tables import GENERATED, GOLD, RELABELLED, SILVER
 
 IDENTITY = "queries_are_documents"
 """The key of `meta` that is true if a query and the document with its id are the same text."""
@@ -29,13 +29,15 @@ MINED = f"""SELECT DISTINCT query_id FROM {GOLD} WHERE split = ? AND relevance >
 def documents(store: Database) -> pa.Table:
     """Returns every document without its text, ordered by doc_id.
 
-    Columns doc_id, text_key, passage_key, passage_start, label, cluster. The passage is the text without its
-    title if that can stand alone (`text.document_keys`), else the whole text. The cluster is that of the
-    document's copies, null without copies.
+    Columns doc_id, text_key, passage_key, passage_start, label, cluster, parent. The passage is the text
+    without its title if that can stand alone (`text.document_keys`), else the whole text. The cluster is that
+    of the document's copies, null without copies. The parent is the document that a chunk is part of, null
+    for a whole document.
     """
     return store.table(
-        """SELECT doc_id, text_key, passage_key, passage_start, label, cluster
-        FROM document_texts LEFT JOIN duplicates ON role = 'documents' AND id = doc_id ORDER BY doc_id"""
+        """SELECT d.doc_id, text_key, passage_key, passage_start, label, cluster, parent
+        FROM document_texts d LEFT JOIN duplicates ON role = 'documents' AND id = d.doc_id
+        LEFT JOIN parents p ON p.doc_id = d.doc_id ORDER BY d.doc_id"""
     )
 
 
@@ -419,10 +421,25 @@ def split_hint(store: Database, split: str, advice: str, known: Sequence[str]) -
 
 
 def ingest_first(store: Database, otherwise: str) -> str:
-    """Returns the hint to ingest for a store without judgments, and `otherwise` for one that has some."""
+    """Returns the hint to ingest for a store without judgments, and `otherwise` for one that has some.
+
+    For a corpus alone it is how to get queries.
+    """
     if store.rows("SELECT 1 FROM judgments LIMIT 1"):
         return otherwise
-    return f"the store holds no judgments, so ingest first: miner ingest {quote(str(store.path))} SOURCE"
+    path = quote(str(store.path))
+    if is_corpus_alone(store):
+        return (
+            "the store holds documents, but no queries: a language model makes some from the documents, "
+            f"miner generate {path} --endpoint URL --model NAME; or ingest queries with judgments"
+        )
+    return f"the store holds no judgments, so ingest first: miner ingest {path} SOURCE"
+
+
+def is_corpus_alone(store: Database) -> bool:
+    """Returns whether a store holds documents, but neither queries nor judgments."""
+    found = counts(store)
+    return bool(found["documents"]) and not found["queries"] and not found["judgments"]
 
 
 def provenance(store: Database) -> dict[str, Any]:
@@ -434,7 +451,7 @@ def provenance(store: Database) -> dict[str, Any]:
         """SELECT split, source, count(*), count(*) FILTER (relevance > 0) FROM judgments
         GROUP BY ALL ORDER BY ALL"""
     )
-    origins = {name: store.meta(name) for name in (RELABELLED, SILVER)}
+    origins = {name: store.meta(name) for name in (GENERATED, RELABELLED, SILVER)}
     scores = SILVER if (origins[SILVER] or {}).get("soft") else None
     counts = [
         {

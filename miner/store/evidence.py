@@ -56,6 +56,7 @@ COPIES = tuple(
         Reason.DUPLICATE_OF_POSITIVE,
         Reason.OVERLAPS_POSITIVE,
         Reason.DUPLICATE_OF_CANDIDATE,
+        Reason.SAME_DOCUMENT,
     )
 )
 """Exclusions that are due to another document, and end if that is not a positive or candidate."""

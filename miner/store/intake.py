@@ -17,6 +17,7 @@ import pyarrow as pa
 from miner.errors import InputError, shown
 from miner.reporting.readable import Readable
 from miner.store.access import Note, quiet
+from miner.store.chunks import BEST, give_judgments_to_chunks, merge_parents
 from miner.store.corpus import queries_are_documents, set_queries_are_documents
 from miner.store.database import Database
 from miner.store.division import Division, divide_arriving, queries_by_split, require_apart
@@ -37,6 +38,7 @@ _ARRIVING = {
     "queries": "query_id VARCHAR, text VARCHAR, text_key BIGINT, label VARCHAR",
     "judgments": "query_id VARCHAR, doc_id VARCHAR, relevance DOUBLE, split VARCHAR, source VARCHAR, "
     "undivided BOOLEAN",
+    "parents": "doc_id VARCHAR, parent VARCHAR, number INTEGER, start BIGINT",
     "rows": "kind VARCHAR, key BIGINT",
     "rejected": "reason VARCHAR, detail VARCHAR",
 }
@@ -100,6 +102,10 @@ class IngestReport(Readable):
     """Texts from which NUL characters or lone surrogates were removed."""
     rejected: tuple[Rejection, ...]
     identity: Identity
+    cut: int = 0
+    """Documents that were cut into chunks."""
+    all_chunks: int = 0
+    """Relevant documents that were cut and share no word with the query: all their chunks are positives."""
 
     def __repr__(self) -> str:
         added = ", ".join(f"{number:,} {name}" for name, number in self.added.items())
@@ -152,11 +158,13 @@ class Intake:
         unpad_query_ids: bool = False,
         queries_are_documents: bool | None = None,
         division: Division | None = None,
+        chunk_positives: str = BEST,
     ) -> IngestReport:
         """Checks the added rows and merges them into the store, in one transaction; returns the report.
 
         `unpad_query_ids` removes leading zeros from added query ids that are numbers. `queries_are_documents`
-        is stored; None keeps the stored value. `division` puts queries into dev and test. Raises InputError,
+        is stored; None keeps the stored value. `division` puts queries into dev and test, `chunk_positives`
+        is as in `chunks.give_judgments_to_chunks`. Raises InputError,
         and changes nothing, if there are no rows, an id is not valid, an id has two texts, judgments have no
         queries or no documents at all, or more than the share `max_bad` of the rows of a kind is bad.
         """
@@ -172,6 +180,7 @@ class Intake:
                 _reject_empty(store, kind)
                 _refuse_conflicts(store, kind)
                 counts[kind.table] = _merge_texts(store, kind)
+            cut, all_chunks = merge_parents(store), give_judgments_to_chunks(store, chunk_positives)
             _refuse_one_side(store)
             kept_split = 0
             if division is not None:
@@ -194,6 +203,8 @@ class Intake:
                 cleaned=self._cleaned,
                 rejected=_rejections(store),
                 identity=_identity(store),
+                cut=cut,
+                all_chunks=all_chunks,
             )
 
 

@@ -18,7 +18,7 @@ from miner.store.corpus import texts_by_id
 from miner.store.database import Database
 from miner.store.ledger import KEY
 from miner.store.runs import StoredRun
-from miner.store.tables import GOLD, JUDGE, RELABELLED
+from miner.store.tables import GENERATED, GOLD, JUDGE, RELABELLED
 
 RELEVANT = 2
 """The lowest grade that counts as relevant: 2 and 3, or `as good` and `better`."""
@@ -220,7 +220,7 @@ def positives_by_people(store: Database, run: StoredRun) -> pa.Table:
     return store.table(
         f"""SELECT query_id, doc_id FROM positives p WHERE evidence = ? AND EXISTS (
             FROM {GOLD} j WHERE j.query_id = p.query_id AND j.doc_id = p.doc_id AND j.relevance > 0
-            AND j.source NOT IN ('{RELABELLED}', '{JUDGE}')) ORDER BY query_id, doc_id""",
+            AND j.source NOT IN ('{RELABELLED}', '{JUDGE}', '{GENERATED}')) ORDER BY query_id, doc_id""",
         [run.evidence],
     )
 

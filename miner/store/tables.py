@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason, Verdict
 
-FORMAT = 10
+FORMAT = 11
 """The version of the schema: a new number if earlier versions of miner cannot read the store."""
 
 SILVER = "silver"
@@ -18,6 +18,8 @@ RERANKER = "reranker"
 JUDGE = "judge"
 """The kind of a scorer that is a language model, which grades some of the pairs: see `judge_answers`. And the
 source of judgments that `miner relabel --by judge` makes."""
+GENERATED = "generated"
+"""The source of judgments of queries that `miner generate` makes from documents."""
 GOLD = f"(SELECT * FROM judgments WHERE source <> '{SILVER}')"
 """SQL for all judgments but the silver ones."""
 
@@ -33,6 +35,8 @@ TABLES = (
     """CREATE TABLE documents (
         doc_id VARCHAR NOT NULL, title VARCHAR NOT NULL, text VARCHAR NOT NULL,
         text_key BIGINT NOT NULL, passage_key BIGINT, label VARCHAR)""",
+    """CREATE TABLE parents (
+        doc_id VARCHAR NOT NULL, parent VARCHAR NOT NULL, number INTEGER NOT NULL, start BIGINT NOT NULL)""",
     """CREATE TABLE queries (
         query_id VARCHAR NOT NULL, text VARCHAR NOT NULL, text_key BIGINT NOT NULL,
         label VARCHAR)""",
@@ -77,6 +81,15 @@ TABLES = (
         judge VARCHAR NOT NULL, query_id VARCHAR NOT NULL, doc_ids VARCHAR[] NOT NULL,
         pairs UBIGINT[] NOT NULL, grades TINYINT[], answer VARCHAR, failure VARCHAR,
         tokens_in BIGINT, tokens_out BIGINT, answered TIMESTAMP, request VARCHAR)""",
+    """CREATE TABLE generators (
+        generator VARCHAR NOT NULL, name VARCHAR NOT NULL, settings VARCHAR NOT NULL)""",
+    """CREATE TABLE generated_answers (
+        generator VARCHAR NOT NULL, document UBIGINT NOT NULL, doc_id VARCHAR NOT NULL,
+        queries VARCHAR[], answer VARCHAR, failure VARCHAR, tokens_in BIGINT, tokens_out BIGINT,
+        answered TIMESTAMP NOT NULL)""",
+    """CREATE TABLE generated_queries (
+        query_id VARCHAR NOT NULL, text VARCHAR NOT NULL, doc_id VARCHAR NOT NULL,
+        generator VARCHAR NOT NULL, outcome VARCHAR NOT NULL, rank INTEGER)""",
     """CREATE TABLE models (
         fingerprint VARCHAR NOT NULL, kind VARCHAR NOT NULL, name VARCHAR NOT NULL,
         details VARCHAR NOT NULL)""",

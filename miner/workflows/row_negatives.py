@@ -10,6 +10,7 @@ import pyarrow as pa
 from miner.arrays import positions
 from miner.collection.collection import Collection, Ints
 from miner.collection.exclusion import Exclusions
+from miner.mining.config import EXCLUDE
 from miner.store import corpus, evidence
 from miner.store.database import Database
 from miner.store.runs import StoredRun
@@ -50,6 +51,7 @@ def random_negatives(
         corpus.known_negatives(store),
         overlaps=bool(run.config["overlaps"]),
         protected=tuple(run.config["protected"]),
+        same_document=run.config["same_document"] == EXCLUDE,
     )
     owners = positions(pa.chunked_array([pa.array(query_ids, pa.string())]), collection.query_ids)
     ids = collection.doc_ids.to_pylist()

@@ -1,0 +1,1 @@
+"""Queries for a corpus alone: a language model writes them from documents, and a search checks them."""

@@ -1,0 +1,48 @@
+"""Text files as a corpus alone: each file is a document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from miner.sources.files import File, lines, tree, unread
+from miner.sources.part import Part, Rows, Source
+from miner.sources.tabular import is_table
+
+SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
+
+
+def is_plain(source: str, path: Path) -> bool:
+    """Returns whether a path is a text file, or a folder with text files and no tables."""
+    files = tree(source, path)
+    return any(_is_text(file) for file in files) and not any(is_table(file) for file in files)
+
+
+def open_plain(source: str, path: Path) -> Source:
+    """Returns a text file, or those of a folder and of all folders in it, as a source of documents.
+
+    The id of a document is the path of its file within the folder, and the text is the whole file.
+    """
+    files = tree(source, path)
+    chosen = [file for file in files if _is_text(file)]
+    folder = path if path.is_dir() else path.parent
+    left = [(file, f"not {', '.join(SUFFIXES)}") for file in files if not _is_text(file)]
+    total = sum(file.size for file in chosen)
+    return Source(source, total, "bytes", _parts(chosen, folder), "\n".join(unread(left, folder)))
+
+
+def _is_text(file: File) -> bool:
+    return file.suffix in SUFFIXES and not file.fault
+
+
+def _parts(files: Sequence[File], folder: Path) -> Iterator[Part]:
+    rows = Rows()
+    for file in files:
+        identity = file.path.relative_to(folder).as_posix().removesuffix(".gz")
+        text = "".join(line.text for line in lines(file)).strip()
+        rows.size += file.size
+        rows.start("documents", file.origin, None, identity)
+        rows.text("documents", identity, text, id_name="the name of the file")
+        if rows.ready:
+            yield rows.part()
+    yield rows.part()
