@@ -39,7 +39,7 @@ def pool_size(store: Database, evidence: str) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Reading(Generic[Made]):
+class EvidenceRead(Generic[Made]):
     """What is made of the tables that some queries return. Several readings can be done at the same time."""
 
     queries: Sequence[tuple[str, Sequence[Any] | Mapping[str, Any]]]
@@ -126,9 +126,9 @@ def pool_documents(store: Database, evidence: str) -> pa.Table:
     return _reading_documents(evidence).read(store)
 
 
-def _reading_documents(evidence: str) -> Reading[pa.Table]:
+def _reading_documents(evidence: str) -> EvidenceRead[pa.Table]:
     query = "SELECT doc_no, doc_id FROM pool_documents WHERE evidence = ?"
-    return Reading([(query, [evidence])], lambda table: in_order(table, "doc_no"))
+    return EvidenceRead([(query, [evidence])], lambda table: in_order(table, "doc_no"))
 
 
 def pooled_numbers(store: Database, evidence: str) -> Ints:
@@ -196,7 +196,7 @@ def begin_deciding(
     candidates = _reading_candidates(run, scorer, others=others, given=given, **some)
     found = iter(store.tables(*candidates.queries, *positives.queries, *documents.queries))
 
-    def made(reading: Reading[Made]) -> Made:
+    def made(reading: EvidenceRead[Made]) -> Made:
         return reading.made(*islice(found, len(reading.queries)))
 
     lists = made(candidates)
@@ -223,7 +223,7 @@ def candidate_lists(
 def _reading_candidates(
     run: StoredRun, scorer: Scorer, *, numbers: range, queries: Sequence[int] | None,
     others: Sequence[Scorer], ranks: bool, given: Given | None,
-) -> Reading[CandidateLists]:  # fmt: skip
+) -> EvidenceRead[CandidateLists]:  # fmt: skip
     values: dict[str, object] = {"evidence": run.evidence, "first": numbers.start, "stop": numbers.stop}
     where = "evidence = $evidence AND query_no >= $first AND query_no < $stop"
     if queries is not None:
@@ -243,7 +243,7 @@ def _reading_candidates(
 
     pools = f"SELECT query_no, doc_nos, exclusions, judged_negative{best} FROM pools WHERE {where}"
     scored = f"SELECT query_no, scores FROM scored WHERE scorer = $scorer AND {where}"
-    return Reading(
+    return EvidenceRead(
         [
             (pools, values),
             *(
@@ -317,7 +317,7 @@ def scored_positives(
 
 def _reading_positives(
     run: StoredRun, scorer: Scorer, others: Sequence[Scorer], given: Given | None
-) -> Reading[pa.Table]:
+) -> EvidenceRead[pa.Table]:
     columns = {"score": scorer} | {score_of(other): other for other in others}
     known = given.positives if given is not None else {}
     stored = {name: of for name, of in columns.items() if of.number not in known}
@@ -334,7 +334,7 @@ def _reading_positives(
         return table
 
     queries = [_listed_query(run, of, "positives") for of in stored.values()]
-    return Reading([(_POSITIVES, [run.evidence]), *queries], made)
+    return EvidenceRead([(_POSITIVES, [run.evidence]), *queries], made)
 
 
 def positive_scores(store: Database, run: StoredRun, scorer: Scorer, numbers: range = _ALL) -> Floats:
