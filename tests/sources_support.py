@@ -14,7 +14,7 @@ import duckdb
 import pytest
 
 from miner.errors import InputError
-from miner.sources import SourceConfig, ingest, open_source
+from miner.sources import IngestReport, SourceConfig, ingest, open_source
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -99,3 +99,35 @@ def refused(folder: Path, source: Path | str, **options: Any) -> str:
     assert not list(folder.glob("new.duckdb*"))
     (message,) = messages
     return message
+
+
+def accounted(folder: Path, source: Path | str, rows_in: int, **options: Any) -> IngestReport:
+    """Ingests a source of `rows_in` rows into DIR/accounted.duckdb; asserts that no row is lost silently.
+
+    Each row gives a document, a query or a judgment that the store has, or the table `rejected` lists it.
+    """
+    config = SourceConfig(**options)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for part in open_source(str(source), config).parts:
+        for name, table in part.tables().items():
+            found.setdefault(name, []).extend(table.to_pylist())
+    assert len(found["rows"]) == rows_in
+    store = folder / "accounted.duckdb"
+    report = ingest(store, [str(source)], config)
+    stored = {
+        "documents": {identity for (identity,) in rows(store, "SELECT doc_id FROM documents")},
+        "queries": {identity for (identity,) in rows(store, "SELECT query_id FROM queries")},
+        "judgments": set(rows(store, "SELECT query_id, doc_id FROM judgments")),
+    }
+    keys = {"documents": ("doc_id",), "queries": ("query_id",), "judgments": ("query_id", "doc_id")}
+    listed = set(rows(store, "SELECT origin, line FROM rejected"))
+    given = set[tuple[str, int | None]]()
+    for name, columns in keys.items():
+        for row in found.get(name, []):
+            where = (row["origin"], row["line"])
+            identity = tuple(row[column] for column in columns)
+            assert (identity if len(identity) > 1 else identity[0]) in stored[name] or where in listed
+            given.add(where)
+    lost = [row for row in found["rows"] if (row["origin"], row["line"]) not in given | listed]
+    assert lost == []
+    return report

@@ -8,6 +8,7 @@ figures on the others, whose figures are of larger data.
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import re
@@ -234,6 +235,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     pq.write_table(table, folder / "esci.parquet")
     bring_your_own(folder, documents, queries)
+    collections(folder, pairs)
     tiny_bert(folder / "my-bert")
     tiny_bert(folder / "my-reranker", labels=1)
     tiny_sparse_encoder(folder / "my-splade")
@@ -275,6 +277,7 @@ def bring_your_own(folder: Path, documents: dict[str, str], queries: dict[str, s
             "es.trec": "\n".join(f"{q} Q0 {d} {rank} {score} es" for q, d, rank, score in pairs),
             "splade.csv": "qid,docid,score\n" + "\n".join(f"{q},{d},{score}" for q, d, _, score in pairs),
             "scored.jsonl": "\n".join(map(json.dumps, rows)),
+            **other_tools(queries, documents),
             "my-vectors/documents.ids.txt": "\n".join(documents),
             "my-vectors/queries.ids.txt": "\n".join(queries),
         },
@@ -294,6 +297,74 @@ def bring_your_own(folder: Path, documents: dict[str, str], queries: dict[str, s
     for name, columns in lists.items():
         (folder / "scored-set" / name).mkdir(parents=True)
         pq.write_table(pa.table(columns), folder / "scored-set" / name / "fiqa-00000-of-00001.parquet")
+
+
+def other_tools(queries: dict[str, str], documents: dict[str, str]) -> dict[str, str]:
+    """Returns files as Tevatron and DPR have them."""
+    passages = [{"docid": i, "title": "", "text": text} for i, text in documents.items()]
+    ctxs = [{"title": "", "text": one["text"], "passage_id": one["docid"]} for one in passages]
+    question = {"question": "who knows", "answers": ["nobody"]}
+    found = [{**ctx, "score": 2 - i, "has_answer": i == 0} for i, ctx in enumerate(ctxs[:2])]
+    query = {"query_id": "q0", "query": queries["q0"]}
+    ids = {"positive_document_ids": ["d0-0"], "negative_document_ids": ["d1-0"]}
+    lists = {"positive_passages": passages[:1], "negative_passages": passages[1:2]}
+    return {
+        "passages.jsonl": json.dumps(query | lists),
+        "docids.jsonl": "\n".join(map(json.dumps, passages)),
+        "tevatron-ids.jsonl": json.dumps({"query_id": "q0", "query_text": queries["q0"], **ids}),
+        "nq-train.json": json.dumps(
+            [{**question, "positive_ctxs": ctxs[:1], "negative_ctxs": [], "hard_negative_ctxs": ctxs[1:2]}]
+        ),
+        "nq-output.json": json.dumps([{**question, "ctxs": found}]),
+    }
+
+
+def collections(folder: Path, pairs: list[tuple[str, str]]) -> None:
+    """Writes collections, judgments and labels in the layouts of docs/sources.md."""
+    for name in ("collection.tsv", "queries.train.tsv", "qrels.train.tsv"):
+        write(folder, {f"msmarco/{name}": (folder / name).read_text("utf-8")})
+    triples = "".join(f"{2000 + i}\t{1000 + i}\t{1000 + (i + 5) % 20}\n" for i in range(20))
+    (folder / "qidpidtriples.train.full.2.tsv.gz").write_bytes(gzip.compress(triples.encode()))
+    texts = {
+        "corpus": [{"_id": f"s{i}", "text": f"{d} as a claim"} for i, (_, d) in enumerate(pairs)],
+        "queries": [{"_id": f"sq{i}", "text": f"{q} as claimed"} for i, (q, _) in enumerate(pairs)],
+        "qrels": [{"query-id": f"sq{i}", "corpus-id": f"s{i}", "score": 1} for i in range(len(pairs))],
+    }
+    contents = [{"id": f"PLAIN-{i}", "contents": f"{d} plainly"} for i, (_, d) in enumerate(pairs)]
+    labels = ("entailment", "neutral", "contradiction")
+    nli = [
+        {"gold_label": labels[i % 2], "sentence1": f"{q} or so", "sentence2": d}
+        for i, (q, d) in enumerate(pairs)
+    ]
+    tasks = [
+        {
+            "data": {"query": f"{q} again", "passage": d},
+            "annotations": [
+                {"result": [{"from_name": "relevance", "type": "choices", "value": {"choices": [answer]}}]}
+            ],
+        }
+        for (q, d), answer in zip(pairs, ["relevant", "not relevant"] * 50, strict=False)
+    ]
+    write(
+        folder,
+        {
+            **{
+                f"scifact/{name}/test.jsonl": "\n".join(map(json.dumps, rows)) for name, rows in texts.items()
+            },
+            "collection/docs.jsonl": "\n".join(map(json.dumps, contents)),
+            "topics.dl19-passage.tsv": "\n".join(
+                f"{3000 + i}\t{q} plainly" for i, (q, _) in enumerate(pairs)
+            ),
+            "qrels.dl19-passage.txt": "\n".join(f"{3000 + i} 0 PLAIN-{i} 1" for i in range(len(pairs))),
+            "triples.train.small.tsv": "\n".join(f"{q} at last\t{d}\tno {d}" for q, d in pairs),
+            "log.tsv": "\n".join(f"{q} at all\t{d}\tno {d}" for q, d in pairs),
+            "answers.tsv": "\n".join(f"{4000 + i}\t{d} as an answer" for i, (_, d) in enumerate(pairs)),
+            "answers.csv": "question,answer,verdict\n"
+            + "\n".join(f'{q} now,"{d}",{("good", "fair", "poor")[i % 3]}' for i, (q, d) in enumerate(pairs)),
+            "snli_1.0_train.jsonl": "\n".join(map(json.dumps, nli)),
+            "project-7.json": json.dumps(tasks),
+        },
+    )
 
 
 def copy(site: Path, name: str, to: Path) -> None:

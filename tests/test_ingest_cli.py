@@ -30,6 +30,10 @@ def test_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = _run(capsys, store, folder)
     assert code == 0
     assert said == (
+        f"read {folder} as BEIR\n"
+        f'  {folder}/corpus.jsonl:1: document "text 0"\n'
+        f'  {folder}/queries.jsonl:1: query "?"\n'
+        f"  {folder}/qrels/dev.tsv:2: query id q; relevant id d2\n"
         "documents        1,201 added\n"
         "queries              1 added\n"
         "judgments            2 added\n"
@@ -41,7 +45,7 @@ def test_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         f'list all: miner sql {store} "SELECT * FROM rejected"\n'
     )
     _, said = _run(capsys, store, folder)
-    assert said.startswith("documents            0 added, 1,201 already there\n")
+    assert "\ndocuments            0 added, 1,201 already there\n" in said
 
 
 def test_failure_says_what_and_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

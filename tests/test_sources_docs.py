@@ -29,6 +29,19 @@ def test_the_example_runs(tmp_path: Path) -> None:
     ]
 
 
+def test_the_page_on_formats_shows_what_an_ingest_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = PAGE.with_name("formats.md").read_text("utf-8")
+    rows_of_file, shown = re.findall(r"```text\n(.*?)```", page, re.DOTALL)[:2]
+    command, _, expected = shown.partition("\n")
+    monkeypatch.chdir(tmp_path)
+    Path("train.jsonl").write_text(rows_of_file)
+    with pytest.raises(SystemExit):
+        main(shlex.split(command)[2:])
+    assert capsys.readouterr().err == expected
+
+
 def test_the_example_of_what_ingest_reads_runs_as_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

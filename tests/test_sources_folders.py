@@ -84,7 +84,7 @@ def test_a_folder_of_data_sets_is_not_one_data_set(tmp_path: Path) -> None:
     )
 
 
-def test_an_export_is_not_read_with_its_manifest(tmp_path: Path) -> None:
+def test_a_folder_with_the_manifest_of_another_tool_is_not_read(tmp_path: Path) -> None:
     write(tmp_path / "out/manifest.json", '{\n  "rows": 1\n}')
     write(tmp_path / "out/data/train.jsonl", '{"query": "a", "positive": "b"}')
     with pytest.raises(InputError, match=f"name {tmp_path}/out/data$"):

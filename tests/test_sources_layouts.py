@@ -247,11 +247,11 @@ REFUSED = {
     ),
     "pairs by their usual names": (
         "t.csv",
-        "question1,question2,is_duplicate\na,b,0\n",
+        "question1,question2,same\na,b,0\n",
         {},
         ": no columns 'query' and 'positive' for pairs, nor columns 'text' and 'label' for labels; its "
-        "columns: question1, question2, is_duplicate; name yours, such as --query-column question1 "
-        "--positive-column question2 --relevance-column is_duplicate",
+        "columns: question1, question2, same; name yours, such as --query-column question1 "
+        "--positive-column question2",
     ),
     "an option that was given is not advised": (
         "t.csv",
@@ -272,13 +272,6 @@ REFUSED = {
         ": no columns 'query' and 'positive' for pairs, nor column 'label' (did you mean 'label_text'?) for "
         "labels; its columns: text, label_text; name yours with --query-column and --positive-column, or "
         "--label-column; if it is a corpus alone, without queries: --format documents",
-    ),
-    "SQuAD": (
-        "t.json",
-        '{"version": "1.1", "data": [{"title": "t", "paragraphs": []}]}\n',
-        {},
-        ": SQuAD's layout, one object around all questions; write one line for each question, such as "
-        '{"query": question, "positive": context}',
     ),
     "an object over several lines": (
         "t.json",

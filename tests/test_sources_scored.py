@@ -45,7 +45,7 @@ def judged(found: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str, float
 
 def test_a_set_with_lists_is_ingested_with_its_positives(tmp_path: Path) -> None:
     folder = scored_set(tmp_path / "set")
-    assert detect(str(folder)) == "hf"
+    assert detect(str(folder)) == "ids"
     report = ingest(tmp_path / "s.duckdb", str(folder))
     assert dict(report.added) == {"documents": 4, "queries": 2, "judgments": 3}
     assert report.rejected == ()

@@ -61,10 +61,20 @@ def test_sentiment(tmp_path: Path) -> None:
     assert report.added["judgments"] == 8 * (lines - 4)
 
 
-@pytest.mark.parametrize(
-    ("name", "columns"), [("nli", "premise, hypothesis"), ("stsb", "sentence1, sentence2")]
-)
-def test_sets_without_judgments_are_refused(tmp_path: Path, name: str, columns: str) -> None:
-    with pytest.raises(InputError, match=columns):
-        ingest(tmp_path / "s.duckdb", [str(SHARED / name)])
+def test_a_set_without_judgments_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="sentence1, sentence2"):
+        ingest(tmp_path / "s.duckdb", [str(SHARED / "stsb")])
     assert not list(tmp_path.iterdir())
+
+
+def test_inference(tmp_path: Path) -> None:
+    """Every row is stored, left out as neutral, or listed."""
+    report = ingest(tmp_path / "s.duckdb", [str(SHARED / "nli")])
+    labels = [
+        line.rsplit("\t", 2)[1]
+        for split in ("train", "test")
+        for line in (SHARED / f"nli/{split}.tsv").read_text("utf-8").splitlines()[1:]
+    ]
+    left_out = {one.reason: one.rows for one in report.rejected}
+    assert left_out["unmapped_relevance"] == labels.count("neutral")
+    assert set(left_out) <= {"unmapped_relevance", "duplicate_row", "conflicting_judgment"}

@@ -21,6 +21,7 @@ _RUNTIME_EXTRAS = {
         "offline",
         "needed for the encoder `bundled`, which works without a network, and for miner demo",
     ),
+    "ir_datasets": ("collections", "needed for collections named irds:NAME"),
     "ray": ("cluster", "needed for --cluster, which sends work to other machines"),
     "tenacity": ("serve", "needed for a model that a server runs, named URL#MODEL"),
     "uvicorn": ("review", "needed for the page of miner review"),

@@ -139,20 +139,24 @@ def command(store: Path, sources: tuple[str, ...], **given: Any) -> None:
     """Read documents, queries and judgments from SOURCES into STORE: all of them, or nothing on an error.
 
     A source is a table of pairs, triplets or labelled texts (.tsv, .csv, .jsonl, .json, .parquet; a file, or
-    a folder with one file per split), a BEIR folder, a TREC collection (documents, topics, judgments), a
-    Hugging Face data set, Python code with docstrings, or documents alone: a table with a text and an id, or
-    a folder of text files. --dev and --test divide the queries of a source
-    that has a single split: queries with equal texts stay together, and the seed decides. Ignored files,
-    columns and splits are listed. Ingesting the same sources again changes nothing.
+    a folder with one file per split), the training data of another tool, a folder of miner export, a
+    collection with queries and judgments (BEIR, MTEB, MS MARCO, TREC), a Hugging Face data set or set of
+    ids, Python code with docstrings, or documents alone: a table with a text and an id, or a folder of text
+    files. The format is recognised and shown, with the first rows as understood. --dev and --test divide
+    the queries of a source that has a single split: queries with equal texts stay together, and the seed
+    decides. Ignored files, columns and splits are listed. Ingesting the same sources again changes nothing.
 
     \b
     miner ingest my.duckdb beir/scifact
+    miner ingest my.duckdb hf:mteb/scifact
+    miner ingest my.duckdb collection.tsv queries.train.tsv qrels.train.tsv triples.train.small.tsv
     miner ingest my.duckdb pairs.csv --query-column question --positive-column answer --dev 0.1 --test 0.1
     miner ingest my.duckdb nli.tsv --query-column premise --positive-column hypothesis \\
         --relevance-column label --relevance-map entailment=1,contradiction=0
     miner ingest my.duckdb triples.tsv --no-header --columns query,positive,negative
     miner ingest my.duckdb reviews/ --text-column review --label-column stars
     miner ingest my.duckdb hf:sentence-transformers/all-nli:triplet --query-column anchor
+    miner ingest my.duckdb scored.jsonl --format flagembedding
     miner ingest my.duckdb python: python:numpy python:./src
     miner ingest my.duckdb handbook/ articles.jsonl
     """

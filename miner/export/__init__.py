@@ -14,8 +14,9 @@ from miner.errors import StoreError, UsageError
 from miner.export import card, manifest
 from miner.export.config import FORMATS, ExportConfig, Plan, plan_export
 from miner.export.data import text_pieces, without_rows, write_data
-from miner.export.manifest import MANIFEST, LeftOut, Manifest
+from miner.export.manifest import LeftOut, Manifest
 from miner.reporting.readable import Readable
+from miner.sources.exported import MANIFEST, read_manifest
 from miner.store.database import Database
 from miner.store.runs import StoredRun, find_run, staleness
 from miner.store.triplets import TripletCounts, triplet_counts
@@ -106,7 +107,7 @@ def _require_free(out: Path, force: bool) -> None:
         return
     if not force:
         raise UsageError(f"the folder {out} is not empty", "name a new folder, or add --force")
-    if manifest.read(out) is None:
+    if read_manifest(out) is None:
         raise UsageError(
             f"{out} is not an earlier export (it has no {MANIFEST} of one)", "--force replaces only exports"
         )

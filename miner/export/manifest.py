@@ -15,6 +15,7 @@ import pyarrow as pa
 from miner.export import certificate
 from miner.export.config import Plan, RunPlan
 from miner.export.formats import BINARY
+from miner.sources.exported import MANIFEST, read_manifest
 from miner.store.database import Database
 from miner.store.models import described_scorer
 from miner.store.runs import StoredRun
@@ -22,8 +23,6 @@ from miner.store.triplets import TripletCounts
 from miner.store.verdicts import negative_counts, reason_counts, shortfall_reasons
 
 Manifest = Mapping[str, Any]
-MANIFEST = "manifest.json"
-"""The file name; a folder without this file is never replaced."""
 
 
 @dataclass(frozen=True)
@@ -142,20 +141,11 @@ def write(manifest: Manifest, folder: Path) -> None:
     (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
-def read(folder: Path) -> Manifest | None:
-    """Returns the manifest of the export in a folder; None if there is no export."""
-    try:
-        found = json.loads((folder / MANIFEST).read_text("utf-8"))
-        return found if "hardneg-miner" in found["written_by"] else None
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-
-
 def same_export(
     store: Database, plan: Plan, counts: Sequence[TripletCounts], folder: Path
 ) -> Manifest | None:
     """Returns the manifest of the folder if an export would write the same files again, else None."""
-    found = read(folder)
+    found = read_manifest(folder)
     if found is None or not (folder / "README.md").is_file():
         return None
     try:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miner.errors import MinerError, UsageError, counted, listed
-from miner.export import manifest
-from miner.export.manifest import MANIFEST
 from miner.ranges import check_fields, known_keywords
 from miner.reporting.readable import Readable
+from miner.sources.exported import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -145,7 +144,7 @@ def _push(
 
 def _files(folder: Path) -> tuple[PushedFile, ...]:
     """Returns the files of an export; raises UsageError if one is missing or has another size."""
-    facts = manifest.read(folder)
+    facts = read_manifest(folder)
     if facts is None:
         raise UsageError(f"{folder} is not an export", "name a folder that miner export wrote")
     files = [PushedFile(name, _size(folder / name)) for name in ("README.md", MANIFEST)]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miner.export.manifest import MANIFEST
 from miner.models.similarity import COSINE
+from miner.sources.exported import MANIFEST
 from miner.store import scorers
 from miner.store.database import Database
 from miner.store.models import described_scorer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
@@ -12,13 +12,31 @@ from typing import cast
 from miner.engine.files import WAIT, locked, replacing, spilling
 from miner.engine.progress import SILENT, Progress
 from miner.errors import InputError, UsageError, listed
-from miner.sources import beir, hub, plain, python_docs, scored_sets, tabular, trec
+from miner.sources import (
+    beir,
+    esci,
+    exported,
+    gpl,
+    hub,
+    id_sets,
+    irds,
+    llamaindex,
+    msmarco,
+    mteb,
+    plain,
+    python_docs,
+    squad,
+    tabular,
+    trec,
+)
 from miner.sources.chunks import Chunking
 from miner.sources.config import FORMATS, SourceConfig
 from miner.sources.files import File, files_in, locate
 from miner.sources.memory import is_rows, open_memory
+from miner.sources.nested import NESTED
 from miner.sources.part import Part, Rows, Source
 from miner.sources.saved import is_saved_dataset
+from miner.sources.understood import FirstRows
 from miner.store.access import is_store
 from miner.store.faults import becoming
 from miner.store.intake import IngestReport, intake
@@ -34,6 +52,23 @@ __all__ = [
     "ingest",
     "open_source",
 ]
+
+
+_Is = Callable[[str, Path], bool]
+_Open = Callable[[str, Path, SourceConfig], Source]
+_LAYOUTS: Mapping[str, tuple[_Is, _Open]] = {
+    "gpl": (gpl.is_gpl, gpl.open_gpl),
+    "mteb": (mteb.is_mteb, mteb.open_mteb),
+    "llamaindex": (llamaindex.is_llamaindex, llamaindex.open_llamaindex),
+    "squad": (squad.is_squad, squad.open_squad),
+    "esci": (esci.is_esci, esci.open_esci),
+    **{one.format: (one.fits, one.open) for one in NESTED},
+    "msmarco": (msmarco.is_msmarco, msmarco.open_msmarco),
+}
+"""Layouts of files and folders: what recognises one by its content, and what opens it. The first one that
+fits counts."""
+_TABLES_TOO = ("msmarco", "squad")
+"""Layouts whose files are read as tables if options name columns."""
 
 
 def ingest(
@@ -67,13 +102,17 @@ def ingest(
         for source in opened:
             if source.note:
                 progress.note(source.note)
+            first = FirstRows()
             with progress.task(f"read {source.name}", source.total, unit=source.unit) as advance:
                 for part in source.parts:
                     tables = part.tables() if chunking is None else chunking.cut(part.tables())
                     arriving.add(tables, part.cleaned, source.divided)
+                    first.add(part)
                     advance(part.size)
                     if part.note:
                         progress.note(part.note)
+            as_what = f" as {source.read_as}" if source.read_as else ""
+            progress.note("\n".join([f"read {source.name}{as_what}", *first.lines()]))
         return arriving.finish(
             config.max_bad,
             config.unpad_query_ids,
@@ -86,7 +125,9 @@ def ingest(
 def _require_order(store: str, sources: Sequence[object]) -> None:
     """Raises UsageError if `store` is what only a source can be: a folder, a table, hf:NAME, python:NAME."""
     is_table = tabular.is_table(File(Path(store), store))
-    is_source = is_table or store.startswith((hub.PREFIX, python_docs.PREFIX)) or os.path.isdir(store)
+    is_source = (
+        is_table or store.startswith((hub.PREFIX, irds.PREFIX, python_docs.PREFIX)) or os.path.isdir(store)
+    )
     if not is_source or is_store(Path(store)):
         return
     names = [os.fspath(one) if isinstance(one, str | os.PathLike) else "SOURCE" for one in sources]
@@ -123,17 +164,24 @@ def open_source(source: object, config: SourceConfig) -> Source:
     found = detect(source) if config.format == "auto" else config.format
     if found == "python":
         return python_docs.open_python(_prefixed(source, python_docs.PREFIX), config)
-    if source.startswith(hub.PREFIX):
-        return hub.open_hub(source, config)
-    if found == "hf" and not os.path.exists(source):
-        return hub.open_hub(_prefixed(source, hub.PREFIX), config)
+    if found == "irds":
+        return irds.open_irds(_prefixed(source, irds.PREFIX), config)
+    if source.startswith(hub.PREFIX) or (found in ("hf", "ids", "mteb") and not os.path.exists(source)):
+        name = _prefixed(source, hub.PREFIX)
+        found_set = id_sets.open_hub_set(name, config) or mteb.open_hub_set(name, config)
+        return found_set or hub.open_hub(name, config)
     path = locate(source)
+    if found == "export":
+        return _open_export(source, path, config)
     if found == "beir":
         return beir.open_beir(source, path, config)
+    is_table = config.format == "auto" and config.names_columns and found in _TABLES_TOO
+    if found in _LAYOUTS and not is_table:
+        return _LAYOUTS[found][1](source, path, config)
     if found == "trec":
         return trec.open_trec(source, path, config)
-    if found == "hf" and path.is_dir() and scored_sets.is_scored_set(path):
-        return scored_sets.open_scored_set(source, path, config)
+    if found == "ids":
+        return _open_set(source, path, config)
     if found == "hf" or (path.is_dir() and is_saved_dataset(path)):
         return hub.open_hub(source, config)
     if found == "documents" and plain.is_plain(source, path):
@@ -145,8 +193,30 @@ def _prefixed(source: str, prefix: str) -> str:
     return source if source.startswith(prefix) else f"{prefix}{source}"
 
 
+def _open_export(source: str, path: Path, config: SourceConfig) -> Source:
+    export = exported.export_at(source, path)
+    if export is None:
+        raise InputError(
+            f"{source}: not an export, since it has no {exported.MANIFEST} of one",
+            "name the folder that miner export wrote, or leave --format out",
+        )
+    return exported.open_export(export, config)
+
+
+def _open_set(source: str, path: Path, config: SourceConfig) -> Source:
+    found = id_sets.find_set(source, path)
+    if found is None:
+        if path.is_file():
+            return tabular.open_files(source, path, config)
+        raise InputError(
+            f"{source}: no set of ids",
+            "it needs Parquet files `queries`, `documents` or `corpus`, and one with rows of ids",
+        )
+    return id_sets.open_set(found, config, path)
+
+
 def _require_one(source: str, path: Path) -> None:
-    """Raises InputError for a folder of data sets, and for a folder that `miner export` wrote."""
+    """Raises InputError for a folder of data sets, and for one whose data are in a folder of their own."""
     inner = sorted(folder for folder in path.iterdir() if folder.is_dir() and beir.is_beir(folder))
     if inner:
         names = listed(folder.name for folder in inner)
@@ -154,29 +224,39 @@ def _require_one(source: str, path: Path) -> None:
             f"{source}: not a data set, but a folder of BEIR folders: {names}",
             f"name one of them: {inner[0]}",
         )
-    if (path / "manifest.json").is_file() and (path / "data").is_dir():
+    if (path / exported.MANIFEST).is_file() and (path / exported.DATA).is_dir():
         raise InputError(
-            f"{source}: an export; its data are in a folder of their own", f"name {path / 'data'}"
+            f"{source}: it has a {exported.MANIFEST}, but not that of an export; its data are in a folder",
+            f"name {path / exported.DATA}",
         )
 
 
 def detect(source: str) -> str:
-    """Returns the format of a source by its name and files: `beir`, `trec`, `hf`, `python`, `table`,
-    or `documents` for text files.
+    """Returns the format of a source by its name and files.
 
-    The columns of a table then show whether it holds pairs, triplets, labelled texts or a corpus alone.
-    Raises InputError if nothing there can be read.
+    It is one of FORMATS, or `table`; the columns of a table then show whether it holds pairs, triplets,
+    labelled texts, a corpus alone or the rows of another tool. Raises InputError if nothing there can be
+    read.
     """
-    for prefix, name in ((hub.PREFIX, "hf"), (python_docs.PREFIX, "python")):
+    for prefix, name in ((hub.PREFIX, "hf"), (irds.PREFIX, "irds"), (python_docs.PREFIX, "python")):
         if source.startswith(prefix):
             return name
     path = locate(source)
     if is_store(path):
         raise InputError(f"{source} is a store, not a source", "name the files that it was made from")
+    if exported.export_at(source, path) is not None:
+        return "export"
+    if gpl.is_gpl(source, path):
+        return "gpl"
     if path.is_dir() and beir.is_beir(path):
         return "beir"
-    if path.is_dir() and (is_saved_dataset(path) or scored_sets.is_scored_set(path)):
+    if path.is_dir() and is_saved_dataset(path):
         return "hf"
+    if id_sets.find_set(source, path) is not None:
+        return "ids"
+    for name, (is_so, _) in _LAYOUTS.items():
+        if is_so(source, path):
+            return name
     if path.is_dir():
         _require_one(source, path)
     if trec.is_trec(source, path):
@@ -187,6 +267,6 @@ def detect(source: str) -> str:
         return "documents"
     raise InputError(
         f"{source}: miner can read nothing here",
-        "name a BEIR folder, a .tsv, .csv, .jsonl, .json or .parquet file, TREC documents, topics and "
-        "judgments, a folder of save_to_disk, text files (.txt, .md), or python:FOLDER",
+        "name a BEIR folder, a .tsv, .csv, .jsonl, .json or .parquet file, documents, topics and judgments "
+        "of TREC or MS MARCO, a folder of save_to_disk, text files (.txt, .md), or python:FOLDER",
     )

@@ -60,7 +60,8 @@ def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:
     if not qrels:
         notes.append(f"{source} has no qrels/*.tsv{' and no queries.jsonl' * is_alone}: no judgments")
     total = sum(file.size for file in read)
-    return Source(source, total, "bytes", _parts(texts, qrels_files), "\n".join(notes))
+    parts = _parts(texts, qrels_files)
+    return Source(source, total, "bytes", parts, "\n".join(notes), read_as="BEIR")
 
 
 def _qrels(source: str, folder: Path, files: list[File]) -> list[File]:
@@ -92,12 +93,13 @@ def _parts(
     texts: Sequence[tuple[File, str]], qrels_files: Sequence[tuple[File, JudgmentLayout, str]]
 ) -> Iterator[Part]:
     for file, kind in texts:
-        yield from _texts(file, kind)
+        yield from text_parts(file, kind)
     for file, layout, split in qrels_files:
         yield from judgments(file, split, layout)
 
 
-def _texts(file: File, kind: str) -> Iterator[Part]:
+def text_parts(file: File, kind: str) -> Iterator[Part]:
+    """Yields the `documents` or `queries` of a file: JSON lines with `_id`, `text` and perhaps `title`."""
     rows = Rows()
     for line in lines(file):
         rows.size += line.size

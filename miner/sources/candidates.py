@@ -16,7 +16,7 @@ import pyarrow.csv
 from miner.arrays import pair_keys
 from miner.collection.given import Candidates
 from miner.errors import InputError, counted, listed, near, shown
-from miner.sources import scored_sets
+from miner.sources import exported, row_candidates, scored_sets
 from miner.sources.columns import (
     BLOCK,
     ArrowColumns,
@@ -31,8 +31,9 @@ from miner.sources.columns import (
     read_columns,
 )
 from miner.sources.files import File, lines, locate, require_kind, require_local
+from miner.sources.id_sets import find_set
 from miner.sources.qrels import DOCUMENT, QUERY
-from miner.sources.tabular import is_table
+from miner.sources.tabular import is_table, open_table
 from miner.sources.values import as_number
 
 _RANK = ("rank", "position")
@@ -55,9 +56,11 @@ def read_candidates(source: str | os.PathLike[str]) -> Candidates:
     """
     origin = os.fspath(source)
     path = _local(origin)
+    if (export := exported.export_at(origin, path)) is not None:
+        return exported.candidates_of_export(export)
     if path.is_dir():
-        if scored_sets.is_scored_set(path):
-            return scored_sets.candidates_of_set(origin, path)
+        if (found := find_set(origin, path)) is not None:
+            return scored_sets.candidates_of_set(found)
         raise InputError(
             f"{origin}: a folder, not a file of candidates",
             f"{_KINDS}; a folder of vectors is for --vectors",
@@ -84,8 +87,8 @@ def _local(origin: str) -> Path:
 
 
 def _table(file: File) -> Candidates:
-    if scored_sets.is_labelled_with_scores(file):
-        return scored_sets.candidates_of_rows(file)
+    if row_candidates.has_passages(file):
+        return row_candidates.candidates_of_rows([open_table(file)], file.origin, [file])
     columns = read_columns(file, partial(_choose, file))
     if "documents" in columns.choice:
         return scored_sets.candidates_of_lists([columns], file.origin)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from miner.errors import UsageError, listed, near, shown
 from miner.ranges import (
@@ -23,7 +23,11 @@ from miner.ranges import (
 from miner.store.chunks import BEST, CHUNK_POSITIVES
 from miner.store.division import Division, require_undivided
 
-FORMATS = ("auto", "beir", "pairs", "triplets", "labels", "documents", "trec", "hf", "python")
+FORMATS = (
+    "auto", "beir", "mteb", "msmarco", "trec", "gpl", "llamaindex", "squad", "esci", "nli", "duplicates",
+    "label-studio", "argilla", "vespa", "pairs", "triplets", "labels", "documents", "hf", "irds", "python",
+    "export", "ids", "flagembedding", "tevatron", "dpr", "sentence-transformers",
+)  # fmt: skip
 
 NO_COLUMN = NO_VALUE
 """Value of `relevance_column` if no column grades the pairs: every row is a positive."""
@@ -125,6 +129,13 @@ class SourceConfig:
         """How to divide the queries into splits; None if they keep their split."""
         return Division(self.dev, self.test, self.seed) if self.dev or self.test else None
 
+    @property
+    def names_columns(self) -> bool:
+        """Whether an option names a column: then a source is a table with this column."""
+        return not self.header or any(
+            getattr(self, part.name) != part.default for part in fields(self) if part.name.endswith("_column")
+        )
+
     def _check_columns(self) -> None:
         if self.header and self.columns is not None:
             raise UsageError(
@@ -159,9 +170,9 @@ class SourceConfig:
 def split_in(name: str) -> str | None:
     """Returns the split that a file name contains as a word: `train`, `dev`, `test` or None.
 
-    Examples are `train-00000-of-00001` and `qrels.dev`; `validation` means dev.
+    Examples are `train-00000-of-00001`, `qrels.dev` and MS MARCO's `docdev-qrels`; `validation` means dev.
     """
-    words = re.split(r"[^a-z]+", name.lower())
+    words = [word.removeprefix("doc") for word in re.split(r"[^a-z]+", name.lower())]
     return next((SPLITS[word] for word in words if word in SPLITS), None)
 
 

@@ -23,9 +23,10 @@ Fields = Iterator[tuple[int, int, list[str]]]
 """Per row: its first line, its size in bytes, its fields."""
 
 
-def open_delimited(file: File, config: SourceConfig, sign: str = "") -> Table:
+def open_delimited(file: File, config: SourceConfig, sign: str = "", layout: str = "") -> Table:
     """Returns a .tsv or .csv file as a table; `sign` separates its columns, by default a tab or a comma.
 
+    `layout` is what gives `config.columns`, for messages, if it is not the user.
     Reads a .tsv once from end to end to find out whether its fields are quoted. Raises InputError for a file
     that is empty or broken, or whose quotes are inconsistent.
     """
@@ -37,7 +38,8 @@ def open_delimited(file: File, config: SourceConfig, sign: str = "") -> Table:
     if first is None:
         raise InputError(f"{file.origin}: the file is empty", "write a header line and rows")
     names = tuple(first[2]) if config.header else config.columns or ()
-    _require_separated(file, names, first[2], sign)
+    where = "the header has" if config.header else f"{layout} has" if layout else "--columns names"
+    _require_separated(file, names, first[2], (sign, where))
     positions = {name: position for position, name in enumerate(names) if name != SKIPPED}
     least = len(names)
     while least and names[least - 1] == SKIPPED:
@@ -52,7 +54,7 @@ def open_delimited(file: File, config: SourceConfig, sign: str = "") -> Table:
             next(rows)
         for line, size, fields in rows:
             if not least <= len(fields) <= len(names):
-                yield Record(line, size, (), (), ("field_count", _width(len(fields), names, config)))
+                yield Record(line, size, (), (), ("field_count", _width(len(fields), where, names)))
                 continue
             values = [fields[position] for position in chosen]
             found = [(Passage(fields[position]),) for position in several]
@@ -63,8 +65,7 @@ def open_delimited(file: File, config: SourceConfig, sign: str = "") -> Table:
     return Table(file.origin, columns, file.size, "bytes", _read, note=note, first_row=data)
 
 
-def _width(fields: int, names: Sequence[str], config: SourceConfig) -> str:
-    where = "the header has" if config.header else "--columns names"
+def _width(fields: int, where: str, names: Sequence[str]) -> str:
     return f"{fields} fields where {where} {len(names)}"
 
 
@@ -79,8 +80,14 @@ def _is_data(names: Sequence[str]) -> bool:
     )
 
 
-def _require_separated(file: File, names: Sequence[str], first: Sequence[str], sign: str) -> None:
-    """Raises InputError if the first row shows that another character separates the columns."""
+def _require_separated(
+    file: File, names: Sequence[str], first: Sequence[str], known: tuple[str, str]
+) -> None:
+    """Raises InputError if the first row shows that another character separates the columns.
+
+    `known` is the character, and what says how many columns there are.
+    """
+    sign, where = known
     by = "commas" if sign == "," else "tabs"
     other = next((other for other in "\t,;|" if len(first) == 1 and other in first[0]), None)
     if other is not None:
@@ -93,8 +100,10 @@ def _require_separated(file: File, names: Sequence[str], first: Sequence[str], s
     if len(names) == len(first) or (len(names) > len(first) and set(names[len(first) :]) == {SKIPPED}):
         return
     raise InputError(
-        f"{file.origin}:1: {len(first)} fields, but --columns names {len(names)}",
-        f"name every column in order, {SKIPPED} for a column to skip",
+        f"{file.origin}:1: {len(first)} fields, but {where} {len(names)}",
+        f"name every column in order, {SKIPPED} for a column to skip"
+        if "--" in where
+        else "correct the line",
     )
 
 

@@ -23,6 +23,7 @@ MOST_EXPANSION = (1 << 30, 200)
 """Limits on the size of an unpacked .gz: this many bytes, or this many times its size if that is more."""
 MOST_FILES = 200_000
 _HEAD = 4096
+_FIRST_FILES = 100
 _LFS = b"version https://git-lfs.github.com/spec/"
 _UTF16 = ("UTF-16", "convert it first: iconv -f UTF-16 -t UTF-8 OLD > NEW")
 _UNPACK = "unpack it first"
@@ -127,6 +128,11 @@ def files_in(source: str, folder: Path) -> list[File]:
     base = source.rstrip("/") or "/"
     names = sorted(p.name for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     return [File(folder / name, f"{base}/{name}") for name in names]
+
+
+def first_files(source: str, folder: Path) -> list[File]:
+    """Returns the first visible files of a folder, enough to recognise it; for a file, the file itself."""
+    return files_in(source, folder)[:_FIRST_FILES]
 
 
 def tree(source: str, folder: Path) -> list[File]:

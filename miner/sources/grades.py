@@ -63,20 +63,24 @@ def _words(name: str) -> set[str]:
 _NO_VALUE = "no relevance (--relevance-map =1 would count rows without a value as relevant)"
 
 
+class ProposedMap(dict[str, float]):
+    """A relevance for each value that miner knows, not the user: not all values have to occur."""
+
+
 class Grades:
     """The relevance of rows, from the values of one column."""
 
     def __init__(self, config: SourceConfig) -> None:
         self._map = config.relevance_map
-        self._worth = {_form(value): float(relevance) for value, relevance in (self._map or {}).items()}
+        self._worth = {value_form(value): float(relevance) for value, relevance in (self._map or {}).items()}
         self._numbers = set(self._worth) <= {""}
         # A map of the missing value alone: the other values are numbers.
-        self._unseen = dict.fromkeys(self._worth)
+        self._unseen = {} if isinstance(self._map, ProposedMap) else dict.fromkeys(self._worth)
         self._others: dict[str, None] = {}
 
     def relevance(self, value: str | None) -> float | tuple[str, str]:
         """Returns the relevance of a value, or the reason and the detail why its row is left out."""
-        form = _form(value or "")
+        form = value_form(value or "")
         self._unseen.pop(form, None)
         if form in self._worth:
             return self._worth[form]
@@ -98,7 +102,7 @@ class Grades:
             )
 
 
-def _form(value: str) -> str:
+def value_form(value: str) -> str:
     """Returns a form that is the same for equal values: 1 and 1.0, true and True."""
     text = value.strip().lower()
     try:
@@ -114,7 +118,7 @@ def require_graded(tables: Sequence[tuple[Table, Layout]], config: SourceConfig)
     relevance column of names without a map to numbers.
     """
     for table, layout in tables:
-        if layout.kind not in ("pairs", "triplets"):
+        if layout.kind not in ("pairs", "triplets") or not layout.judged or layout.grades is not None:
             continue
         if layout.relevance is not None:
             if set(config.relevance_map or ()) <= {""}:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miner.errors import InputError, listed
+from miner.sources import squad
 from miner.sources.config import SourceConfig, split_in
 from miner.sources.files import HUB, tree, unread
 from miner.sources.part import Source
+from miner.sources.qrels import is_judged, judged_source
 from miner.sources.saved import load_saved, saved_parts
 from miner.sources.table import ROWS_PER_BATCH, Read, Record, Table, batch_records, nested_in
 from miner.sources.tabular import from_tables
@@ -27,7 +29,7 @@ def open_hub(source: str, config: SourceConfig) -> Source:
     The source has every split, or the one in `hf_split`. Raises InputError if the data set cannot be loaded
     or its columns do not fit.
     """
-    loaded = _load(source, config)
+    loaded = load(source, config)
     notes = _left(source, config) if os.path.isdir(source) else []
     if not isinstance(loaded, dict):
         name = config.hf_split or str(loaded.split or "train")
@@ -35,10 +37,18 @@ def open_hub(source: str, config: SourceConfig) -> Source:
     tables = [
         (dataset_table(f"{source}/{name}", data), split_in(name) or name) for name, data in loaded.items()
     ]
+    if all(is_judged(table, config) for table, _ in tables):
+        return judged_source(source, tables, config, notes)
+    if squad.is_flat([table for table, _ in tables], config):
+        return squad.flat_source(source, tables, config, notes)
     return from_tables(source, tables, config, notes)
 
 
-def _load(source: str, config: SourceConfig) -> Any:
+def load(source: str, config: SourceConfig) -> Any:
+    """Returns the splits of `hf:name`, `hf:name:configuration` or a saved folder, as `datasets` has them.
+
+    Raises InputError if the data set cannot be loaded.
+    """
     import datasets
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from miner.errors import InputError, near, shown
@@ -11,6 +12,8 @@ from miner.sources.files import File, lines
 from miner.sources.table import LIST, OBJECT, Record, Table, text_record
 from miner.sources.values import JSON, parse_json
 
+LARGEST_OBJECT = 1 << 29
+"""Bytes of a file that is one JSON object, which is read at once."""
 _MOST_KEYS = 10_000
 _CHUNK = 1 << 20
 """Least number of characters of an array that are parsed at once."""
@@ -36,7 +39,7 @@ def open_json(file: File) -> Table:
         _require_rows(file, first)
     columns = dict[str, None]()
     nested = dict[str, str]()
-    for row in _rows(file, array):
+    for row in json_objects(file, array):
         for key, value in row.record.items():
             columns[key] = None
             if isinstance(value, dict | list):
@@ -51,7 +54,7 @@ def open_json(file: File) -> Table:
     def _read(
         texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
     ) -> Iterator[Record]:
-        for number, size, record in _rows(file, array):
+        for number, size, record in json_objects(file, array):
             for key in required:
                 if key not in record:
                     raise InputError(
@@ -71,7 +74,7 @@ def open_json(file: File) -> Table:
 def raw_column(file: File, name: str) -> list[Any]:
     """Returns the values of one key, numbers as numbers; None for rows without the key."""
     first = next((line.text.lstrip() for line in lines(file) if line.text.strip()), "")
-    return [row.record.get(name) for row in _rows(file, first.startswith("["), json.JSONDecoder())]
+    return [row.record.get(name) for row in json_objects(file, first.startswith("["), json.JSONDecoder())]
 
 
 def _require_rows(file: File, first: str) -> None:
@@ -88,13 +91,17 @@ def _require_rows(file: File, first: str) -> None:
     if alone and inner is not None and "paragraphs" in record[inner][0]:
         raise InputError(
             f"{file.origin}: SQuAD's layout, one object around all questions",
-            'write one line for each question, such as {"query": question, "positive": context}',
+            "leave out the options that name columns, or add --format squad",
         )
     if alone and inner is not None and not {"query", "question", "anchor"} & set(record):
         raise InputError(f"{file.origin}: one object around a list '{shown(inner)}', not rows", hint)
 
 
-def _rows(file: File, array: bool, decoder: json.JSONDecoder = JSON) -> Iterator[_Row]:
+def json_objects(file: File, array: bool, decoder: json.JSONDecoder = JSON) -> Iterator[_Row]:
+    """Yields the number, the size in bytes and the content of each object: of a line, or of one array.
+
+    Raises InputError for broken JSON and for anything but an object.
+    """
     if array:
         yield from _elements(file, decoder)
         return
@@ -174,3 +181,29 @@ def _broken(file: File, number: int, what: str) -> InputError:
         f"{file.origin}:{number}: broken JSON ({what}, element {number})",
         "write one complete array",
     )
+
+
+def whole_object(file: File) -> dict[str, Any]:
+    """Returns the object that a file consists of, over any number of lines, with its numbers as text.
+
+    Raises InputError for broken JSON, for anything but an object, for a key that occurs twice in one object,
+    and for a file of more than LARGEST_OBJECT bytes.
+    """
+    if file.size > LARGEST_OBJECT:
+        raise InputError(
+            f"{file.origin}: one JSON object of more than {LARGEST_OBJECT >> 20} MB", "break it into files"
+        )
+    text = "".join(line.text for line in lines(file))
+    decoder = json.JSONDecoder(
+        parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=partial(_without_twins, file)
+    )
+    return parse_json(text, file.origin, 1, decoder)
+
+
+def _without_twins(file: File, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twin = next(key for number, key in enumerate(keys) if key in keys[:number])
+        raise InputError(f"{file.origin}: the key '{shown(twin)}' occurs twice in one object", "remove one")
+    return found

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from shlex import quote
 
 from miner.errors import InputError, near, shown
 from miner.sources.config import NO_COLUMN, SourceConfig
 from miner.sources.grades import is_grade
+from miner.sources.id_rows import IdRows, id_rows
 from miner.sources.table import Table
+from miner.sources.training_rows import HAS_ANSWER, SHAPE_FORMATS, RowShape, score_columns, shape_of
 
 _DEFAULTS = SourceConfig()
-_LISTS = (
-    ("pos", ("neg",)),
-    ("positive_passages", ("negative_passages",)),
-    ("positive_ctxs", ("hard_negative_ctxs", "negative_ctxs")),
-)
-"""Columns of lists in the training data of FlagEmbedding, Tevatron and DPR: positives, negatives."""
-SCORES_BESIDE = {"pos": "pos_scores", "neg": "neg_scores"}
-"""Columns of FlagEmbedding's lists, and those of their scores."""
-_QUERIES_BESIDE_LISTS = ("query", "question", "anchor")
 _DOCUMENT_IDS = ("doc_id", "_id", "id", "docid", "docno", "document_id", "passage_id", "pid")
 """Columns of ids in a table of documents alone."""
 _DOCUMENT_TEXTS = ("text", "contents")
@@ -41,7 +34,7 @@ class Layout:
     """The columns of a table, by what they hold."""
 
     kind: str
-    """`pairs`, `triplets`, `labels`, `documents` or `queries`."""
+    """`pairs`, `triplets`, `labels`, `ids`, `documents` or `queries`."""
     query: str = ""
     positive: str = ""
     negatives: tuple[str, ...] = ()
@@ -51,10 +44,26 @@ class Layout:
     text: str = ""
     title: str | None = None
     label: str = ""
+    shape: RowShape | None = None
+    """The shape of training data that the columns have; None for columns that options or defaults name."""
+    ids: Mapping[str, str] = field(default_factory=dict)
+    """Columns of passages, and those with a list of their ids."""
+    scores: Mapping[str, str] = field(default_factory=dict)
+    """Columns of passages, and those of their scores, as `training_rows.score_columns` returns them."""
+    grades: str | None = None
+    """The column with a list of values that say how relevant each passage of `positive` is."""
+    mined: bool = False
+    """Whether a retriever found the negatives: nobody judged them."""
+    id_rows: IdRows | None = None
+    """The columns of rows of ids."""
+    judged: bool = True
+    """Whether the rows say which passages of `positive` are relevant."""
 
     @property
     def texts(self) -> tuple[str, ...]:
         """The columns of single texts to read, in the order of the values of a Record."""
+        if self.kind == "ids":
+            return ()
         every: tuple[str | None, ...] = (self.query, self.query_id, self.document_id, self.relevance)
         if self.kind == "labels":
             every = (self.text, self.label)
@@ -64,13 +73,16 @@ class Layout:
 
     @property
     def passages(self) -> tuple[str, ...]:
-        """The columns of passages to read: the positives, then the negatives."""
-        return (self.positive, *self.negatives) if self.positive else ()
+        """The columns of lists to read: the positives, the negatives, and what belongs to them."""
+        if not self.positive:
+            return ()
+        graded = (self.grades,) if self.grades not in (None, HAS_ANSWER) else ()
+        return (self.positive, *self.negatives, *self.ids.values(), *graded)
 
     @property
     def read(self) -> frozenset[str]:
         """All columns to read."""
-        return frozenset((*self.texts, *self.passages))
+        return frozenset((*self.texts, *self.passages, *(self.id_rows.read if self.id_rows else ())))
 
 
 def find_layout(table: Table, config: SourceConfig) -> Layout:
@@ -78,7 +90,7 @@ def find_layout(table: Table, config: SourceConfig) -> Layout:
 
     Raises InputError if columns are missing.
     """
-    if config.format in ("pairs", "triplets"):
+    if config.format in ("pairs", "triplets", *SHAPE_FORMATS):
         return _pairs(table, config, config.format)
     if config.format == "labels":
         table.require([config.text_column], "--text-column")
@@ -86,25 +98,29 @@ def find_layout(table: Table, config: SourceConfig) -> Layout:
         return Layout("labels", text=config.text_column, label=config.label_column)
     if config.format == "documents":
         return _documents(table, config)
-    query, positive, _ = _names(table, config)
+    query, positive, _, _ = _names(table, config)
     if {query, positive} <= set(table.columns):
         return _pairs(table, config)
     if {config.text_column, config.label_column} <= set(table.columns):
         return Layout("labels", text=config.text_column, label=config.label_column)
+    if (ids := id_rows(table.columns)) is not None and (ids.positives or ids.grades) and not ids.is_qrels:
+        return Layout("ids", id_rows=ids, mined=table.mined or ids.scores is not None)
     return _one_kind(table, config) or _fail(table, config)
 
 
-def _names(table: Table, config: SourceConfig) -> tuple[str, str, tuple[str, ...]]:
-    """Returns the columns of query, positive and negatives; known lists if the options name no others."""
+def _names(table: Table, config: SourceConfig) -> tuple[str, str, tuple[str, ...], RowShape | None]:
+    """Returns the columns of query, positive and negatives, and their shape if no option names others."""
     query, positive, negatives = config.query_column, config.positive_column, _negatives(table, config)
-    for known, others in _LISTS:
-        if positive == _DEFAULTS.positive_column and positive not in table.columns and known in table.columns:
-            if query == _DEFAULTS.query_column:
-                query = next((name for name in _QUERIES_BESIDE_LISTS if name in table.columns), query)
-            positive = known
-            if config.negative_column == _DEFAULTS.negative_column:
-                negatives = tuple(name for name in others if name in table.columns) or negatives
-    return query, positive, negatives
+    named = config.format in SHAPE_FORMATS
+    shape = shape_of(table.columns, config.format) if positive == _DEFAULTS.positive_column else None
+    by_default = shape is not None and shape.positive != positive and {query, positive} <= set(table.columns)
+    if shape is None or (by_default and not named):
+        return query, positive, negatives, None
+    if query == _DEFAULTS.query_column and (query not in table.columns or query not in shape.queries):
+        query = next(name for name in shape.queries if name in table.columns)
+    if config.negative_column == _DEFAULTS.negative_column:
+        negatives = tuple(name for name in shape.negatives if name in table.columns) or negatives
+    return query, shape.positive, negatives, shape
 
 
 def _negatives(table: Table, config: SourceConfig) -> tuple[str, ...]:
@@ -115,13 +131,17 @@ def _negatives(table: Table, config: SourceConfig) -> tuple[str, ...]:
 
 
 def _pairs(table: Table, config: SourceConfig, kind: str | None = None) -> Layout:
-    query, positive, negatives = _names(table, config)
+    query, positive, negatives, shape = _names(table, config)
+    if kind in SHAPE_FORMATS:
+        _require_shape(table, kind, shape)
+        kind = None
+    relevance, grades, judged = _relevance(table, config, shape)
     options = (
         (query, "--query-column"),
         (positive, "--positive-column"),
         (config.query_id_column, "--set query_id_column"),
         (config.document_id_column, "--set document_id_column"),
-        (None if config.relevance_column == NO_COLUMN else config.relevance_column, "--relevance-column"),
+        (None if grades == HAS_ANSWER else relevance or grades, "--relevance-column"),
     )
     for column, option in options:
         if column is not None:
@@ -129,18 +149,56 @@ def _pairs(table: Table, config: SourceConfig, kind: str | None = None) -> Layou
     if kind == "triplets" and not negatives:
         table.require([config.negative_column], "--set negative_column")
     query_id = config.query_id_column or _named(table, config, "query_id")
-    if query_id is None and positive in {known for known, _ in _LISTS} and "query_id" in table.columns:
+    if query_id is None and shape is not None and shape.has_ids and "query_id" in table.columns:
         query_id = "query_id"
-    relevance = config.relevance_column or _named(table, config, "relevance")
+    kind = kind or ("triplets" if negatives else "pairs")
+    negatives = () if kind == "pairs" else negatives
+    scores = score_columns(table, shape, bool(negatives))
+    ids = {
+        name: column
+        for name, column in (shape.ids if shape else {}).items()
+        if column in table.columns and name in (positive, *negatives)
+    }
     return Layout(
-        kind or ("triplets" if negatives else "pairs"),
+        kind,
         query,
         positive,
-        () if kind == "pairs" else negatives,
+        negatives,
         query_id,
         config.document_id_column or _named(table, config, "doc_id"),
-        None if relevance == NO_COLUMN else relevance,
+        relevance,
+        shape=shape,
+        ids=ids,
+        scores=scores,
+        grades=grades,
+        mined=table.mined or bool(set(scores) & {"", *negatives}),
+        judged=judged,
     )
+
+
+def _require_shape(table: Table, format: str, shape: RowShape | None) -> None:
+    """Raises InputError for a table without the columns of the shape that `format` names."""
+    if shape is None:
+        raise InputError(
+            f"{table.origin}: not the columns of --format {format}", f"its columns: {table.listed}"
+        )
+
+
+def _relevance(
+    table: Table, config: SourceConfig, shape: RowShape | None
+) -> tuple[str | None, str | None, bool]:
+    """Returns the column of relevances, that of lists of them, and whether anything says what is relevant."""
+    column = config.relevance_column or _named(table, config, "relevance")
+    if column == NO_COLUMN:
+        return None, None, True
+    if shape is not None and shape.grades and column is None:
+        column = next((name for name in shape.grades if name in table.columns), None)
+        if column is None and (shape.positive in table.nested or table.mined):
+            return None, None, False
+    in_passages = shape is not None and column == HAS_ANSWER and HAS_ANSWER in shape.grades
+    if in_passages or column in table.nested:
+        return None, column, True
+    return column, None, True
 
 
 def _named(table: Table, config: SourceConfig, name: str) -> str | None:
@@ -154,7 +212,8 @@ def _one_kind(table: Table, config: SourceConfig) -> Layout | None:
     if columns <= _OF_DOCUMENTS | texts and columns & texts and table.first_row is None:
         return _documents(table, config)
     text = next((name for name in (config.text_column, "query") if name in columns), None)
-    query_id, document_id = config.query_id_column or "query_id", config.document_id_column or "doc_id"
+    query_id = config.query_id_column or "query_id"
+    document_id = config.document_id_column or ("docid" if "docid" in columns else "doc_id")
     if text is None or (query_id in columns and document_id in columns):
         return None
     if query_id in columns:

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from miner.errors import InputError, UsageError, listed, near, shown
-from miner.sources.config import SourceConfig, require_splits, split_in
+from miner.sources import squad
+from miner.sources.config import SourceConfig, split_in
 from miner.sources.hub import dataset_table
 from miner.sources.part import Source
-from miner.sources.qrels import judgment_columns, table_judgments
+from miner.sources.qrels import is_judged, judged_source, judgment_columns, table_judgments
 from miner.sources.table import (
     LIST,
     OBJECT,
@@ -26,8 +27,9 @@ from miner.sources.table import (
     text_record,
 )
 from miner.sources.tabular import from_tables
+from miner.sources.training_rows import SHAPE_FORMATS
 
-_FORMATS = ("auto", "pairs", "triplets", "labels")
+_FORMATS = ("auto", "pairs", "triplets", "labels", *SHAPE_FORMATS)
 """The formats that a table in memory may have."""
 _GIVE = "give a Dataset, a pandas or Arrow table, a list of dicts, or a dict of these by split"
 
@@ -62,8 +64,10 @@ def open_memory(source: object, config: SourceConfig) -> Source:
         split = str(getattr(source, "split", None) or "train")  # a Dataset has the name of its split
         chosen = {split: _table(name, source)}
     named = [(table, split_in(split) or split) for split, table in chosen.items()]
-    if named and all(_is_judged(table, config) for table, _ in named):
-        return _judgments(name, named, config)
+    if named and all(is_judged(table, config) for table, _ in named):
+        return judged_source(name, named, config)
+    if named and squad.is_flat([table for table, _ in named], config):
+        return squad.flat_source(name, named, config)
     return from_tables(name, named, config)
 
 
@@ -91,20 +95,6 @@ def judgments_of(source: object) -> pa.Table:
     if not found:
         raise InputError(f"{name}: no rows to read", "give at least one judgment")
     return pa.concat_tables(found)
-
-
-def _is_judged(table: Table, config: SourceConfig) -> bool:
-    """Returns whether a table holds judgments: ids and a relevance, and no texts."""
-    texts = {config.query_column, config.positive_column, config.text_column}
-    return config.format == "auto" and not texts & set(table.columns) and judgment_columns(table) is not None
-
-
-def _judgments(name: str, tables: Sequence[tuple[Table, str]], config: SourceConfig) -> Source:
-    require_splits(config, name, [split for _, split in tables])
-    read = [(table, config.split or split) for table, split in tables]
-    others = [c for table, _ in tables for c in table.columns if c not in (judgment_columns(table) or ())]
-    note = f"not read: columns {listed(dict.fromkeys(others))}" if others else ""
-    return Source(name, sum(table.size for table, _ in tables), "rows", table_judgments(read), note)
 
 
 def _table(origin: str, source: Any) -> Table:

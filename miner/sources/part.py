@@ -67,6 +67,8 @@ class Source:
     """A message to the user about how the source is read; empty for none."""
     divided: bool = False
     """Whether the source itself divides its queries into the splits that `dev` and `test` ask for."""
+    read_as: str = ""
+    """The format that the source is read as, and what its columns hold; empty for what needs no word."""
 
 
 class Rows:

@@ -49,7 +49,9 @@ def open_python(source: str, config: SourceConfig) -> Source:
     package = _find(source)
     if not package.files:
         raise InputError(f"{source}: no Python files in {package.base}", "name a package or its folder")
-    return Source(source, len(package.files), "files", _parts(package, config.split or "train"))
+    return Source(
+        source, len(package.files), "files", _parts(package, config.split or "train"), read_as="Python"
+    )
 
 
 def _find(source: str) -> _Package:

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from miner.errors import InputError, shown
+from miner.errors import InputError, listed, shown
+from miner.sources.config import SourceConfig, require_splits
 from miner.sources.files import File, lines
-from miner.sources.part import Part, Rows
+from miner.sources.part import Part, Rows, Source
 from miner.sources.table import Table
 from miner.sources.values import NotTextError, as_number, as_text, parse_json
 
 _LOOKED_AT = 100
+_MOST_GRADES = 12
+"""Most different relevances in the first lines of a file of three columns without a header."""
+_LEAST_RANKS = 3
 QUERY = ("query-id", "query_id", "queryid", "qid", "query", "topic", "topic_id", "topicid")
 DOCUMENT = (
     "corpus-id", "corpus_id", "corpusid", "doc-id", "doc_id", "docid", "docno", "document-id", "document_id",
@@ -106,11 +110,19 @@ def _json_layout(record: dict[str, object]) -> JudgmentLayout | None:
 
 
 def is_judgments(file: File) -> bool:
-    """Returns whether the first lines of a file are judgments: ids without blanks, and whole numbers."""
+    """Returns whether the first lines of a file are judgments: ids without blanks, and whole numbers.
+
+    Three columns without a header may also be three ids, or a query, a document and its rank: these are not
+    judgments.
+    """
     layout = judgment_layout(file)
     if layout is None or layout.names is not None:
         return layout is not None
     rows = [layout.fields(line.text) for line in islice(lines(file), _LOOKED_AT) if line.text.strip()]
+    if layout.width == 3 and not layout.header:
+        several = len({row[2] for row in rows if len(row) == 3}) > _MOST_GRADES
+        if several or is_ranking(rows):
+            return False
     sound = [
         row
         for row in (rows[1:] if layout.header else rows)
@@ -120,6 +132,18 @@ def is_judgments(file: File) -> bool:
         and not any(" " in row[position].strip() for position in (layout.query, layout.document))
     ]
     return len(sound) > 0.9 * (len(rows) - layout.header)
+
+
+def is_ranking(rows: Sequence[Sequence[str]]) -> bool:
+    """Returns whether rows of query, document and rank count 1, 2, 3 and so on for every query."""
+    longest = before = 0
+    query = None
+    for row in rows:
+        before = before + 1 if len(row) == 3 and row[0] == query else 1
+        if len(row) != 3 or row[2] != str(before):
+            return False
+        query, longest = row[0], max(longest, before)
+    return longest >= _LEAST_RANKS
 
 
 def judgments(file: File, split: str, layout: JudgmentLayout) -> Iterator[Part]:
@@ -140,25 +164,69 @@ def judgment_columns(table: Table) -> tuple[str, str, str] | None:
 
     Names that may mean texts, such as `query` and `document`, are not ids here.
     """
+    found = id_columns(table) or ()
+    return (found[0], found[1], found[2]) if len(found) == 3 else None
+
+
+def id_columns(table: Table) -> tuple[str, ...] | None:
+    """Returns the columns of query id, document id and, if there is one, relevance; else None."""
     found = [
         next((name for name in table.columns if name.lower() in names and name.lower() not in _TEXTS), None)
         for names in (QUERY, DOCUMENT, _RELEVANCE)
     ]
-    query, document, relevance = found
-    return None if query is None or document is None or relevance is None else (query, document, relevance)
+    return tuple(name for name in found if name) if found[0] and found[1] else None
+
+
+def is_judged(table: Table, config: SourceConfig) -> bool:
+    """Returns whether a table holds judgments: ids and a relevance, and no texts."""
+    texts = {config.query_column, config.positive_column, config.text_column}
+    return (
+        config.format in ("auto", "hf") and not texts & set(table.columns) and bool(judgment_columns(table))
+    )
+
+
+def judged_source(
+    name: str, tables: Sequence[tuple[Table, str]], config: SourceConfig, notes: Sequence[str] = ()
+) -> Source:
+    """Returns tables with `judgment_columns`, each with the split in its name, as a source."""
+    require_splits(config, name, [split for _, split in tables])
+    read = [(table, config.split or split) for table, split in tables]
+    others = [c for table, _ in tables for c in table.columns if c not in (judgment_columns(table) or ())]
+    notes = [*notes, *([f"not read: columns {listed(dict.fromkeys(others))}"] if others else [])]
+    total = sum(table.size for table, _ in tables)
+    return Source(
+        name,
+        total,
+        tables[0][0].unit,
+        table_judgments(read),
+        "\n".join(notes),
+        read_as="; ".join(judgments_as([table for table, _ in tables])),
+    )
+
+
+def judgments_as(tables: Sequence[Table]) -> list[str]:
+    """Returns what the columns of tables with `id_columns` hold; one text for each choice of columns."""
+    roles = ("query id", "document id", "relevance")
+    found = dict.fromkeys(id_columns(table) or () for table in tables)
+    named = (zip(columns, roles, strict=False) for columns in found)
+    return [f"judgments: {', '.join(f'{shown(name)} = {role}' for name, role in pairs)}" for pairs in named]
 
 
 def table_judgments(tables: Sequence[tuple[Table, str]]) -> Iterator[Part]:
-    """Yields the judgments of tables with `judgment_columns`, each table with its split."""
+    """Yields the judgments of tables with `id_columns`, each table with its split.
+
+    Without a column of relevances, every pair is a positive.
+    """
     rows = Rows()
     for table, split in tables:
-        for record in table.read(judgment_columns(table) or ()):
+        columns = id_columns(table) or ()
+        for record in table.read(columns):
             rows.size += record.size
             if record.problem is not None:
                 rows.start("judgments", table.origin, record.line, *record.content, split)
                 rows.reject(*record.problem)
             else:
-                fields = [value or "" for value in record.values]
+                fields = [*(value or "" for value in record.values), "1"][:3]
                 _judgment(rows, table.origin, record.line, fields, split, _IN_ORDER)
             if rows.ready:
                 yield rows.part()

@@ -32,7 +32,7 @@ class Record(NamedTuple):
         """The values, which exact duplicates have in common; an unusable row has no duplicate."""
         if self.problem is not None:
             return (self.line, *self.problem)
-        texts = (p[0].text if len(p) == 1 and p[0][1:] == ("", None) else tuple(p) for p in self.passages)
+        texts = (p[0].text if len(p) == 1 and p[0] == Passage(p[0].text) else tuple(p) for p in self.passages)
         return (*self.values, *texts)
 
 
@@ -63,6 +63,8 @@ class Table:
     """The columns with nested values: `a list`, `an object` or both."""
     note: str = ""
     """A message to the user about how the table is read; empty for none."""
+    mined: bool = False
+    """Whether its negatives are known to be mined: `miner export` wrote it."""
     first_row: tuple[str, ...] | None = None
     """The names of the columns if they look like a row of data, so that the file seems to have no header."""
 

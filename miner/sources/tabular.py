@@ -13,13 +13,17 @@ from miner.errors import InputError, UsageError, listed, shown
 from miner.sources.config import NO_COLUMN, SourceConfig, require_splits, split_in
 from miner.sources.delimited import open_delimited
 from miner.sources.files import File, files_in, require_kind, tree, unread
+from miner.sources.graded import known_pairs
 from miner.sources.grades import Grades, is_grade, require_graded
+from miner.sources.id_rows import Reading, id_parts
 from miner.sources.json_rows import open_json
 from miner.sources.labelled import label_parts
-from miner.sources.layouts import SCORES_BESIDE, Layout, find_layout
+from miner.sources.layouts import Layout, find_layout
 from miner.sources.part import Part, Rows, Source
 from miner.sources.qrels import is_judgments
 from miner.sources.table import ROWS_PER_BATCH, Record, Table, batch_records, nested_in
+from miner.sources.training_rows import HAS_ANSWER, RETRIEVED, NotFittingError, RowPassages, passages_of
+from miner.sources.understood import read_as
 from miner.sources.values import Passage, is_blank
 from miner.text import content_id
 
@@ -76,6 +80,7 @@ def from_tables(
     if not tables:
         raise InputError(f"{source}: no rows to read", "name a .tsv, .csv, .jsonl, .json or .parquet file")
     require_splits(config, source, [split or "train" for _, split in tables])
+    config, called, note = known_pairs([table for table, _ in tables], config)
     read = [(table, find_layout(table, config), config.split or split or "train") for table, split in tables]
     kinds = sorted({layout.kind for _, layout, _ in read})
     if len(kinds) > 1:
@@ -89,9 +94,27 @@ def from_tables(
         )
     require_graded([(table, layout) for table, layout, _ in read], config)
     total = sum(table.size for table, _ in tables)
-    notes = [*notes, *(table.note for table, _ in tables if table.note), *_unread(read)]
+    notes = [*notes, *(table.note for table, _ in tables if table.note), *_unread(read), note]
+    notes += _without_judgments(source, [layout for _, layout, _ in read])
     parts = _PARTS[kinds[0]](source, read, config)
-    return Source(source, total, tables[0][0].unit, parts, "\n".join(notes), kinds[0] == "labels")
+    return Source(
+        source,
+        total,
+        tables[0][0].unit,
+        parts,
+        "\n".join(filter(None, notes)),
+        kinds[0] == "labels",
+        (f"{called}, " if called else "") + read_as([(table, layout) for table, layout, _ in read]),
+    )
+
+
+def _without_judgments(source: str, layouts: Sequence[Layout]) -> list[str]:
+    """Returns a note if rows do not say which of their documents are relevant."""
+    if all(layout.judged for layout in layouts):
+        return []
+    answers = any(layout.shape and HAS_ANSWER in layout.shape.grades for layout in layouts)
+    hint = f"; to count those with an answer as relevant: --relevance-column {HAS_ANSWER}" if answers else ""
+    return [f"{source}: nothing says which documents are relevant: no judgments{hint}"]
 
 
 def _unread(read: Sequence[Read]) -> list[str]:
@@ -101,11 +124,12 @@ def _unread(read: Sequence[Read]) -> list[str]:
     if not columns:
         return []
     grading = [column for column, table in columns.items() if column not in table.nested and is_grade(column)]
-    pairs = read[0][1].kind in ("pairs", "triplets")
+    pairs = read[0][1].kind in ("pairs", "triplets") and read[0][1].judged
     hint = f"; if it grades the pairs: --relevance-column {quote(grading[0])}" if grading and pairs else ""
-    scored = [table.origin for name, table in columns.items() if name in SCORES_BESIDE.values()]
-    if scored:
-        hint += (
+    scores = {name for _, layout, _ in read for name in layout.scores.values()}
+    scored = [table.origin for name, table in columns.items() if name in scores]
+    if scored and not any(table.mined for table, _, _ in read):
+        hint = (
             f"; miner mine --candidates {quote(scored[0])} reads the scores. Negatives with scores were "
             "mined, so they are not judged"
         )
@@ -116,8 +140,7 @@ def _unread(read: Sequence[Read]) -> list[str]:
 def _pairs(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:
     rows, grades = Rows(), Grades(config)
     for table, layout, split in tables:
-        mined = any(SCORES_BESIDE.get(name) in table.columns for name in layout.negatives)
-        taken = _Pairs(rows, layout, grades, split, mined=mined)
+        taken = _Pairs(rows, layout, grades, split)
         for record in table.read(layout.texts, layout.passages, (layout.query, layout.positive)):
             rows.size += record.size
             rows.start(layout.kind, table.origin, record.line, *record.content, split)
@@ -131,10 +154,8 @@ def _pairs(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterato
 class _Pairs:
     """Adds the rows of one table of pairs or triplets to `rows`."""
 
-    def __init__(self, rows: Rows, layout: Layout, grades: Grades, split: str, *, mined: bool) -> None:
-        """Takes what a row adds to; `mined` negatives have scores: a retriever found them, nobody judged."""
+    def __init__(self, rows: Rows, layout: Layout, grades: Grades, split: str) -> None:
         self._rows, self._layout, self._grades, self._split = rows, layout, grades, split
-        self._mined = mined
         optional = (layout.query_id, layout.document_id, layout.relevance)
         positions = iter(range(1, 4))
         self._query_id, self._doc_id, self._relevance = (
@@ -147,46 +168,60 @@ class _Pairs:
         if record.problem is not None:
             rows.reject(*record.problem)
             return
-        query, positives = record.values[0], record.passages[0]
+        try:
+            found = passages_of(record, self._layout)
+        except NotFittingError as error:
+            rows.reject(*error.args)
+            return
+        query, positives = record.values[0], found.positives
         relevance = 1.0 if self._relevance is None else self._grades.relevance(record.values[self._relevance])
         query_id = (
             content_id("q-", query or "") if self._query_id is None else record.values[self._query_id] or ""
         )
-        found = [(self._id(record, passage), passage) for passage in positives]
         if is_blank(query):
             rows.reject("empty_text", f"column '{self._layout.query}' is empty")
-        elif not found or any(is_blank(passage.text) for passage in positives):
+        elif not positives or any(is_blank(passage.text) for passage in positives):
             rows.reject("empty_text", f"column '{self._layout.positive}' is empty")
-        elif not query_id or not all(doc_id for doc_id, _ in found):
+        elif not query_id or not all(self._id(record, passage) for passage in positives):
             rows.reject("empty_id", "the id column is empty")
-        elif self._doc_id is not None and len(found) > 1:
-            rows.reject("one_id", f"{len(found)} passages in '{self._layout.positive}' for one id")
+        elif self._doc_id is not None and len(positives) > 1:
+            rows.reject("one_id", f"{len(positives)} passages in '{self._layout.positive}' for one id")
         elif isinstance(relevance, tuple):
             rows.reject(*relevance)
         else:
             rows.query(query_id, query or "")
-            for doc_id, passage in found:
-                self._judge(query_id, doc_id, passage, relevance)
-            self._negatives(query_id, record.passages[1:])
+            values: list[float | tuple[str, str]] = [relevance] * len(positives)
+            if found.grades is not None:
+                values = [self._grades.relevance(value) for value in found.grades]
+            graded = self._layout.shape is not None and bool(self._layout.shape.grades)
+            for passage, value in zip(positives, values, strict=True):
+                self._judge(query_id, self._id(record, passage), passage, value, graded and found.mined)
+            self._negatives(query_id, found)
 
     def _id(self, record: Record, passage: Passage) -> str:
         if self._doc_id is not None:
             return record.values[self._doc_id] or ""
         return passage_id(passage)
 
-    def _judge(self, query_id: str, doc_id: str, passage: Passage, relevance: float) -> None:
+    def _judge(
+        self, query_id: str, doc_id: str, passage: Passage, relevance: float | tuple[str, str], mined: bool
+    ) -> None:
+        """Adds a document and its judgment; only the document if nobody judged it."""
+        if isinstance(relevance, tuple):
+            self._rows.reject(*relevance)
+            return
         self._rows.document(doc_id, passage.text or "", passage.title)
-        self._rows.judgment(query_id, doc_id, self._split, relevance)
+        if self._layout.judged and not (mined and relevance <= 0):
+            self._rows.judgment(query_id, doc_id, self._split, relevance)
 
-    def _negatives(self, query_id: str, columns: Sequence[Sequence[Passage]]) -> None:
-        for name, passages in zip(self._layout.negatives, columns, strict=True):
+    def _negatives(self, query_id: str, found: RowPassages) -> None:
+        for name, passages in found.negatives:
+            mined = found.mined or name == RETRIEVED
             for passage in passages:
                 if is_blank(passage.text):
                     self._rows.reject("empty_text", f"column '{name}' is empty")
-                elif self._mined:
-                    self._rows.document(passage_id(passage), passage.text or "", passage.title)
                 else:
-                    self._judge(query_id, passage_id(passage), passage, 0.0)
+                    self._judge(query_id, passage_id(passage), passage, 0.0, mined)
 
 
 def passage_id(passage: Passage) -> str:
@@ -223,8 +258,18 @@ def _labels(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterat
     return label_parts([(table, split) for table, _, split in tables], config)
 
 
+def _ids(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:
+    return id_parts(
+        [
+            Reading(table, layout.id_rows, split, layout.mined, exported=table.mined)
+            for table, layout, split in tables
+            if layout.id_rows is not None
+        ]
+    )
+
+
 _PARTS = {
-    "pairs": _pairs, "triplets": _pairs, "labels": _labels,
+    "pairs": _pairs, "triplets": _pairs, "labels": _labels, "ids": _ids,
     "documents": one_kind_parts, "queries": one_kind_parts,
 }  # fmt: skip
 

@@ -7,15 +7,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from miner.errors import InputError, listed
+from miner.errors import InputError, listed, shown
 from miner.sources import markup
 from miner.sources.config import SourceConfig, require_splits, split_in
 from miner.sources.files import File, NotUtf8Error, head, lines, tree, unread
+from miner.sources.json_rows import LARGEST_OBJECT, json_objects, whole_object
 from miner.sources.part import Part, Rows, Source
-from miner.sources.qrels import is_judgments, judgment_layout, judgments
+from miner.sources.qrels import is_judgments, is_ranking, judgment_layout, judgments
 from miner.sources.tabular import is_table
-from miner.sources.values import NotTextError, as_text, parse_json
+from miner.sources.values import NotTextError, as_text
 
 _HEAD = 1 << 16
 """Characters of a file that are examined to find out what it holds."""
@@ -27,8 +29,9 @@ _QUERIES = ("title", "query", "question", "content", "summary", "text", "descrip
 """The elements of a topic that may be its query, in order of preference."""
 _ASIDE = ("narrative", "narr")
 _ATTRIBUTES = ("number", "id", "qid", "num")
-_DOC_IDS = ("docno", "doc_id", "docid", "_id", "id", "pid")
-_DOC_TEXTS = ("contents", "text", "body", "abstract", "passage")
+_DOC_IDS = ("docno", "doc_id", "pid", "docid", "_id", "id")
+"""In MS MARCO's passages of 2021, `pid` is the id, and `docid` that of the document around the passage."""
+_DOC_TEXTS = ("contents", "text", "body", "abstract", "passage", "segment")
 _TOPIC_IDS = ("query_id", "qid", "topic_id", "number", "num", "_id", "id")
 _TOPIC_TEXTS = ("query", "title", "question", "text")
 _WORDS = (
@@ -37,6 +40,8 @@ _WORDS = (
     ("docs", r"doc|corpus|collection|passage"),
 )
 _NOUNS = {"docs": "documents", "topics": "queries"}
+_JSON = ("json", "array", "object")
+"""Forms of JSON: an object in each line, one array of objects, or one object. Anserini reads all of them."""
 _BEFORE = {"tab": r"\S+?\t", "colon": r"[^\s:]+:", "space": r"\d+ +"}
 """What comes before the text if a line is a topic or a document: the id and a separator."""
 
@@ -48,7 +53,7 @@ class _FileKind:
     holds: str
     """`docs`, `topics` or `qrels`; "" for a file that is not read."""
     form: str
-    """The tag of its elements, `json`, `qrels`, a key of _BEFORE, or why the file is not read."""
+    """The tag of its elements, one of _JSON, `qrels`, a key of _BEFORE, or why the file is not read."""
     note: str = ""
 
 
@@ -56,11 +61,32 @@ def is_trec(source: str, path: Path) -> bool:
     """Returns whether a folder has TREC documents or topics, or a file is in one of TREC's formats."""
     if path.is_file():
         file = File(path, source)
-        named = _named(file)
-        return (not is_table(file) or named == "qrels") and _kind(file).holds != ""
-    kinds = [_kind(file) for file in tree(source, path)]
-    tagged = any(kind.holds and kind.form not in ("json", "qrels", *_BEFORE) for kind in kinds)
-    return tagged or {"docs", "topics"} <= {kind.holds for kind in kinds}
+        named = name_says(file)
+        if is_table(file) and named != "qrels":
+            return _is_anserini(file, _kind(file), named)
+        return _kind(file).holds != ""
+    files = tree(source, path)
+    kinds = [_kind(file) for file in files]
+    tagged = any(kind.holds and kind.form not in (*_JSON, "qrels", *_BEFORE) for kind in kinds)
+    if tagged or {"docs", "topics"} <= {kind.holds for kind in kinds}:
+        return True
+    tables = [(file, kind) for file, kind in zip(files, kinds, strict=True) if is_table(file)]
+    return bool(tables) and all(_is_anserini(file, kind, "") for file, kind in tables)
+
+
+def _is_anserini(file: File, kind: _FileKind, named: str) -> bool:
+    """Returns whether a file of JSON holds documents with `contents`, or topics alone as its name says."""
+    if kind.form not in _JSON:
+        return False
+    keys = set(_first_record(file, kind.form))
+    if kind.holds == "docs":
+        return "contents" in keys
+    return kind.holds == named == "topics" and len(keys & set(_TOPIC_TEXTS)) == 1 and len(keys) == 2
+
+
+def texts_in(files: Sequence[File]) -> list[File]:
+    """Returns the files with documents or topics in one of TREC's layouts."""
+    return [file for file in files if _kind(file).holds in ("docs", "topics")]
 
 
 def open_trec(source: str, path: Path, config: SourceConfig) -> Source:
@@ -84,7 +110,18 @@ def open_trec(source: str, path: Path, config: SourceConfig) -> Source:
         splits = dict.fromkeys(splits, config.split)
     notes += [f"{file.origin}: {kind.note}" for file, kind in known if kind.note]
     total = sum(file.size for file, _ in known)
-    return Source(source, total, "bytes", _parts(source, known, splits), "\n".join(notes))
+    return Source(
+        source, total, "bytes", _parts(source, known, splits), "\n".join(notes), read_as=_read_as(known)
+    )
+
+
+def _read_as(known: Sequence[tuple[File, _FileKind]]) -> str:
+    """Returns what each file holds."""
+    by_noun: dict[str, list[str]] = {}
+    for file, kind in known:
+        by_noun.setdefault(_NOUNS.get(kind.holds, "judgments"), []).append(file.path.name)
+    what = "; ".join(f"{noun} in {listed(names, most=5)}" for noun, names in by_noun.items())
+    return f"TREC: {what}"
 
 
 def _split(file: File, path: Path) -> str:
@@ -93,7 +130,7 @@ def _split(file: File, path: Path) -> str:
     return next((split for name in names if (split := split_in(name))), "train")
 
 
-def _named(file: File) -> str:
+def name_says(file: File) -> str:
     """Returns what a file holds by its name: `qrels`, `topics`, `docs`, or "" if the name does not say."""
     name = file.path.name.lower()
     return next((kind for kind, words in _WORDS if re.search(words, name)), "")
@@ -103,7 +140,7 @@ def _kind(file: File) -> _FileKind:
     """Returns what a file holds by its first lines, and by its name if these are ambiguous."""
     if file.fault:
         return _FileKind("", file.fault)
-    named = _named(file)
+    named = name_says(file)
     try:
         first_lines = _first_lines(file)
     except InputError as error:
@@ -115,8 +152,8 @@ def _kind(file: File) -> _FileKind:
     start = "\n".join(first_lines)
     if tag := _first_tag(start, named):
         return _tagged(tag, start, named)
-    if first_lines[0].lstrip().startswith("{"):
-        return _json(file, first_lines[0])
+    if start.lstrip().startswith(("{", "[")):
+        return _json(file)
     return _lines(file, first_lines[:100])
 
 
@@ -152,22 +189,46 @@ def _tagged(tag: str, start: str, named: str) -> _FileKind:
     )
 
 
-def _json(file: File, line: str) -> _FileKind:
+def _json(file: File) -> _FileKind:
+    form = _json_form(file)
     try:
-        record = json.loads(line)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        return _FileKind("", "JSON, but not one object per line")
-    if judgment_layout(file) is not None:
+        record = _first_record(file, form) if form else {}
+    except InputError:
+        form = ""
+    if not form:
+        return _FileKind("", "JSON, but not one object per line, an array of objects, or an object")
+    if form == "json" and judgment_layout(file) is not None:
         return _FileKind("qrels", "qrels")
     doc = _key(record, _DOC_IDS) and _key(record, _DOC_TEXTS)
     topic = _key(record, _TOPIC_IDS) and _key(record, _TOPIC_TEXTS)
-    if topic and (not doc or _named(file) == "topics"):
-        return _FileKind("topics", "json")
+    if topic and (not doc or name_says(file) == "topics"):
+        return _FileKind("topics", form)
     if doc:
-        return _FileKind("docs", "json")
+        return _FileKind("docs", form)
     return _FileKind("", "JSON without the keys of documents (id, contents) or topics (id, query)")
+
+
+def _json_form(file: File) -> str:
+    """Returns one of _JSON for a file that begins with a bracket; "" for other text."""
+    first = next(line.text.strip() for line in lines(file) if line.text.strip())
+    if first.startswith("["):
+        return "array"
+    try:
+        return "json" if isinstance(json.loads(first), dict) else ""
+    except (ValueError, RecursionError):
+        return "object" if file.size <= LARGEST_OBJECT else ""
+
+
+def _first_record(file: File, form: str) -> dict[str, Any]:
+    return next((record for _, _, record in _records(file, form)), {})
+
+
+def _records(file: File, form: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Yields the number, the size and the content of each object in a file of JSON."""
+    if form == "object":
+        yield 1, file.size, whole_object(file)
+    else:
+        yield from json_objects(file, form == "array")
 
 
 def _key(record: dict[str, object], names: Sequence[str]) -> str | None:
@@ -175,11 +236,11 @@ def _key(record: dict[str, object], names: Sequence[str]) -> str | None:
 
 
 def _lines(file: File, first: list[str]) -> _FileKind:
-    named = _named(file)
+    named = name_says(file)
     if named not in ("topics", "docs") and is_judgments(file):
         return _FileKind("qrels", "qrels")
     rows = [line.split() for line in first]
-    if all(len(row) == 6 and row[3].isdigit() for row in rows):
+    if is_ranking(rows) or all(len(row) == 6 and row[3].isdigit() for row in rows):
         return _FileKind("", "a run: ranked documents, no judgments")
     form = next((f for f, sign in _BEFORE.items() if all(re.match(sign, line) for line in first)), None)
     if named in ("topics", "docs") and form is not None:
@@ -192,7 +253,7 @@ def _lines(file: File, first: list[str]) -> _FileKind:
 
 
 def _parts(source: str, files: list[tuple[File, _FileKind]], splits: dict[str, str]) -> Iterator[Part]:
-    unread_tags = set[str]()
+    unread_tags, unread_keys = set[str](), dict[str, None]()
     for file, kind in files:
         if kind.holds == "qrels":
             layout = judgment_layout(file)
@@ -201,12 +262,14 @@ def _parts(source: str, files: list[tuple[File, _FileKind]], splits: dict[str, s
                     f"{file.origin}: no judgments", "write `query 0 document relevance`, or leave out the 0"
                 )
             yield from judgments(file, splits[file.origin], layout)
-        elif kind.form == "json":
-            yield from _json_records(file, kind.holds)
+        elif kind.form in _JSON:
+            yield from _json_records(file, kind, unread_keys)
         elif kind.form in _BEFORE:
             yield from _line_records(file, kind)
         else:
             yield from _tagged_elements(file, kind, unread_tags)
+    if unread_keys:
+        yield Part(note=f"{source}: not read: the keys {listed(map(shown, unread_keys))}")
     if unread_tags:
         yield Part(note=f"{source}: not read: the content of the tags {listed(sorted(unread_tags))}")
 
@@ -262,28 +325,27 @@ def _first(found: dict[str, str], names: Sequence[str]) -> str:
     return next((found[name] for name in names if found.get(name)), "")
 
 
-def _json_records(file: File, holds: str) -> Iterator[Part]:
+def _json_records(file: File, kind: _FileKind, unread_keys: dict[str, None]) -> Iterator[Part]:
+    """Yields the objects of a file; adds the keys whose values are not read to `unread_keys`."""
     rows = Rows()
-    ids, texts = (_DOC_IDS, _DOC_TEXTS) if holds == "docs" else (_TOPIC_IDS, _TOPIC_TEXTS)
-    noun = _NOUNS[holds]
-    for line in lines(file):
-        rows.size += line.size
-        if not line.text.strip():
-            continue
-        record = parse_json(line.text, file.origin, line.number)
+    ids, texts = (_DOC_IDS, _DOC_TEXTS) if kind.holds == "docs" else (_TOPIC_IDS, _TOPIC_TEXTS)
+    noun = _NOUNS[kind.holds]
+    for number, size, record in _records(file, kind.form):
+        rows.size += size
         keys = (_key(record, ids), _key(record, texts), "title")
         if keys[0] is None or keys[1] is None:
             raise InputError(
-                f"{file.origin}:{line.number}: no key for {'the text' if keys[0] else 'the id'}",
+                f"{file.origin}:{number}: no key for {'the text' if keys[0] else 'the id'}",
                 f"its keys: {listed(record) or 'none'}",
             )
-        rows.start(noun, file.origin, line.number, line.text)
+        rows.start(noun, file.origin, number, record)
+        unread_keys.update(dict.fromkeys(key for key in record if key not in keys))
         try:
             identity, text, title = (as_text(record.get(key), key) or "" for key in keys if key)
         except NotTextError as error:
             rows.reject("not_text", str(error))
             continue
-        rows.text(noun, identity, text, title)
+        rows.text(noun, identity, text, "" if keys[1] == "title" else title)
         if rows.ready:
             yield rows.part()
     yield rows.part()

@@ -20,6 +20,10 @@ class Passage(NamedTuple):
     title: str = ""
     id: str | None = None
     """None to make an id from the text."""
+    score: str | None = None
+    """The score that a retriever gave it, as it is written; None if it has none."""
+    has_answer: str | None = None
+    """Whether it contains an answer to the question, `true` or `false`, as DPR's retriever writes it."""
 
 
 _TEXT_KEYS = ("text", "contents", "passage")
@@ -48,7 +52,8 @@ _NOUNS: dict[type, str] = {list: "a list", tuple: "a list"}
 def as_passages(value: object, column: str) -> tuple[Passage, ...]:
     """Returns the passages of a value: a text, an object with a text, or a list of these; none for None.
 
-    Raises NotTextError for anything else.
+    An object with a list of texts is what `datasets` makes of a list of objects. Raises NotTextError for
+    anything else.
     """
     if isinstance(value, str):
         return (Passage(value),)
@@ -56,19 +61,36 @@ def as_passages(value: object, column: str) -> tuple[Passage, ...]:
         return ()
     if isinstance(value, list | tuple):
         return tuple(_passage(part, column) for part in value)
+    if isinstance(value, dict) and isinstance(value.get(_text_key(value) or ""), list):
+        lists = {key: each for key, each in value.items() if isinstance(each, list)}
+        if len({len(each) for each in lists.values()}) > 1:
+            raise NotTextError(f"'{shown(column)}' holds lists of different lengths")
+        rows = zip(*lists.values(), strict=True)
+        return tuple(_passage(dict(zip(lists, row, strict=True)), column) for row in rows)
     return (_passage(value, column),)
+
+
+def _text_key(value: dict[str, object]) -> str | None:
+    return next((key for key in _TEXT_KEYS if key in value), None)
 
 
 def _passage(value: object, column: str) -> Passage:
     if not isinstance(value, dict):
         return Passage(as_text(value, column))
-    key = next((key for key in _TEXT_KEYS if key in value), None)
+    key = _text_key(value)
     if key is None:
         raise NotTextError(f"'{shown(column)}' holds an object without a text")
     identity = next((value[key] for key in _ID_KEYS if value.get(key) is not None), None)
     return Passage(
-        as_text(value[key], column), as_text(value.get("title"), column) or "", as_text(identity, column)
+        as_text(value[key], column),
+        as_text(value.get("title"), column) or "",
+        as_text(identity, column),
+        *(_single(value.get(key)) for key in ("score", "has_answer")),
     )
+
+
+def _single(value: object) -> str | None:
+    return None if isinstance(value, list | dict) else as_text(value, "")
 
 
 def is_blank(text: str | None) -> bool:

@@ -29,7 +29,7 @@ EXAMPLES_SHOWN = 3
 _LONGEST_EXAMPLE = 1000
 """Characters of a row's file, line and detail in a message."""
 
-HARMLESS = ("duplicate_row", "unmapped_relevance")
+HARMLESS = ("duplicate_row", "unmapped_relevance", "empty_list", "unanswerable", "unanswered")
 """Reasons that do not count as bad: leaving out such a row loses nothing, or the user requested it."""
 
 _ARRIVING = {

@@ -1,0 +1,354 @@
+"""Sets of ids: every text once, in `queries` and `documents` (or `corpus`), and rows that refer to them.
+
+Parts are the configs of a data set card (README.md), or Parquet files NAME.parquet, NAME-….parquet or
+NAME/….parquet. `resolve_ids` of sentence-transformers 6.2 trains on such sets. The rows are of these kinds
+(`id_rows.py` has the names of their columns):
+
+- judgments: a query, a document, its relevance, as in MTEB's `qrels`. If a set has them, they alone are its
+  judgments;
+- triplets: a query, one or several positives, one or several negatives;
+- lists of documents, with labels or with scores. In a part `scores`, as in lightonai/embeddings-fine-tuning,
+  the first document of a row is its positive, the others are mined. In the sets of PyLate the part is
+  `train`, and nothing says which documents are relevant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from miner.errors import InputError, listed, near
+from miner.sources.columns import column_named
+from miner.sources.config import SourceConfig, require_splits, split_in
+from miner.sources.files import File, tree, unread
+from miner.sources.hub import PREFIX, dataset_table
+from miner.sources.id_rows import IdRows, Reading, id_parts, id_rows
+from miner.sources.layouts import Layout
+from miner.sources.part import Part, Source
+from miner.sources.qrels import DOCUMENT, QUERY
+from miner.sources.table import Table
+from miner.sources.tabular import one_kind_parts, open_table
+
+_KINDS = {"queries": ("queries", "query"), "documents": ("documents", "corpus")}
+"""The names of the parts with texts."""
+_JUDGED = ("qrels", "default")
+"""The names of parts with judgments: a set of texts and judgments alone is not a set of ids."""
+_DOCUMENT_IDS = (*DOCUMENT[:9], "_id", "id")
+_QUERY_IDS = (*QUERY[:4], "_id", "id")
+_TEXTS = {"documents": ("document", "text", "contents", "passage"), "queries": ("query", "text", "question")}
+_FIRST_IS_RELEVANT = "scores"
+"""The part with lists in which the first document of a row is relevant."""
+_SHARD = re.compile(r"-?\d{5}-of-\d{5}$")
+_CARD, _MANIFEST = "README.md", "manifest.json"
+"""The data set card, and what `miner export` writes beside it."""
+
+
+@dataclass(frozen=True)
+class SetPiece:
+    """One table of a part: a file, or a split of a data set of the hub."""
+
+    name: str
+    """The split in a card, or what the name of the file begins with; empty if that is the part."""
+    split: str
+    """The split; empty if nothing says it."""
+    table: Table
+    file: File | None = None
+
+    @property
+    def columns(self) -> IdRows | None:
+        """The columns of rows of ids; None for another table."""
+        return id_rows(self.table.columns)
+
+
+@dataclass(frozen=True)
+class IdSet:
+    """The parts of a set, by name."""
+
+    source: str
+    texts: Mapping[str, Sequence[SetPiece]]
+    """The pieces of `queries` and of `documents`."""
+    rows: Mapping[str, Sequence[SetPiece]]
+    """The parts with rows of ids."""
+    others: Sequence[str] = ()
+    """Parts that have neither texts nor rows of ids."""
+    card: bool = False
+    """Whether its card names the parts."""
+
+    @property
+    def pieces(self) -> list[SetPiece]:
+        """The pieces of all parts that are read or could be."""
+        return [piece for part in (*self.texts.values(), *self.rows.values()) for piece in part]
+
+    @property
+    def scored(self) -> list[SetPiece]:
+        """The pieces with a list of documents and a list of scores in each row."""
+        return [
+            piece
+            for part in self.rows.values()
+            for piece in part
+            if (found := piece.columns) is not None
+            and found.scores is not None
+            and found.documents is not None
+            and found.documents.lower().endswith("ids")
+        ]
+
+
+def find_set(source: str, folder: Path) -> IdSet | None:
+    """Returns the set in a folder; None if there are no texts and rows of ids as Parquet files."""
+    if not folder.is_dir() or not any(any(folder.glob(f"{way}*.parquet")) for way in ("", "*/", "*/*/")):
+        return None
+    files = [file for file in tree(source, folder) if file.suffix == ".parquet" and not file.fault]
+    if not files:
+        return None
+    by_card = _by_card(source, folder, files)
+    parts = by_card or _by_name(folder, files)
+    if not all(any(name in parts for name in names) for names in _KINDS.values()):
+        return None
+    pieces = {
+        part: [
+            SetPiece(name, name if by_card else split_in(name) or "", open_table(file), file)
+            for name, file in named
+        ]
+        for part, named in parts.items()
+    }
+    found = set_of(source, pieces)
+    return None if found is None else replace(found, card=bool(by_card))
+
+
+def set_of(source: str, parts: Mapping[str, Sequence[SetPiece]]) -> IdSet | None:
+    """Returns the set with these parts; None if there are no texts, or only judgments besides them."""
+    texts = {
+        kind: next((parts[name] for name in names if parts.get(name)), ()) for kind, names in _KINDS.items()
+    }
+    used = {name for names in _KINDS.values() for name in names}
+    rows = {
+        name: pieces
+        for name, pieces in parts.items()
+        if name not in used and pieces and pieces[0].columns is not None
+    }
+    others = [name for name in parts if name not in used and name not in rows]
+    found = IdSet(source, texts, rows, others)
+    has_rows = any(not columns.is_qrels for part in rows.values() if (columns := part[0].columns))
+    return found if all(texts.values()) and has_rows else None
+
+
+def _by_name(folder: Path, files: Sequence[File]) -> dict[str, list[tuple[str, File]]]:
+    """Returns the files of each part by their names, each with what its own name begins with."""
+    parts: dict[str, list[tuple[str, File]]] = {}
+    for file in files:
+        inner = file.path.relative_to(folder).parts
+        stem = _SHARD.sub("", file.path.stem)
+        part = inner[0] if len(inner) > 1 else file.path.stem.split("-")[0]
+        parts.setdefault(part, []).append(("" if stem == part else stem, file))
+    return parts
+
+
+def _by_card(source: str, folder: Path, files: Sequence[File]) -> dict[str, list[tuple[str, File]]]:
+    """Returns the files of each config of the data set card with their splits; empty without a card."""
+    known = {file.path: file for file in files}
+    parts: dict[str, list[tuple[str, File]]] = {}
+    for config in card_configs(source, folder / _CARD):
+        for split, pattern in patterns(config.get("data_files")):
+            found = sorted(folder.glob(f"{pattern}/**/*" if (folder / pattern).is_dir() else pattern))
+            part = parts.setdefault(str(config.get("config_name")), [])
+            part += [(split, known[path]) for path in found if path in known]
+    return {name: found for name, found in parts.items() if found}
+
+
+def card_configs(source: str, card: Path) -> list[Mapping[str, Any]]:
+    """Returns the `configs` of a data set card; none without a card. Raises InputError if it is broken."""
+    if not card.is_file():
+        return []
+    from huggingface_hub import metadata_load
+    from yaml import YAMLError  # type: ignore[import-untyped]
+
+    try:
+        configs = (metadata_load(card) or {}).get("configs") or []
+    except (ValueError, YAMLError, OSError) as error:
+        raise InputError(
+            f"{source}/{_CARD}: its front matter cannot be read: {next(iter(str(error).splitlines()), '')}",
+            "correct it, or remove the card",
+        ) from error
+    return [config for config in configs if isinstance(config, Mapping)]
+
+
+def patterns(files: object, split: str = "train") -> Iterator[tuple[str, str]]:
+    """Yields the split and the pattern of each entry of `data_files`, in any of the forms that a card has."""
+    for entry in files if isinstance(files, list) else [files]:
+        if isinstance(entry, str):
+            yield split, entry
+        elif isinstance(entry, Mapping):
+            yield from patterns(entry.get("path"), str(entry.get("split", split)))
+
+
+def require_one_corpus(found: IdSet) -> None:
+    """Raises InputError if the texts belong to several corpora, whose ids each begin anew."""
+    for pieces in found.texts.values():
+        corpora = sorted({piece.name for piece in pieces if split_in(piece.name) is None})
+        if len(corpora) > 1:
+            one = corpora[0]
+            raise InputError(
+                f"{found.source}: {len(corpora)} corpora ({listed(corpora)}), and the ids begin anew in each",
+                f"name a folder with the files of one, such as {one}: */{one}-*.parquet",
+            )
+
+
+def open_set(found: IdSet, config: SourceConfig, folder: Path | None = None, mined: bool = False) -> Source:
+    """Returns a set as a source: its texts, and the judgments in its rows.
+
+    `folder` is where it is on disk; `mined`: its negatives are known to be mined. Raises InputError for
+    several corpora in one set, and for missing columns.
+    """
+    require_one_corpus(found)
+    texts = [
+        (piece.table, text_layout(piece.table.origin, piece.table.columns, kind), "")
+        for kind, pieces in found.texts.items()
+        for piece in pieces
+    ]
+    readings = _readings(found, config, mined)
+    require_splits(config, found.source, [reading.split for reading in readings])
+    if config.split is not None:
+        readings = [reading._replace(split=config.split) for reading in readings]
+    total = sum(table.size for table in [*(table for table, _, _ in texts), *(r.table for r in readings)])
+
+    def _parts() -> Iterator[Part]:
+        for text in texts:
+            yield from one_kind_parts(found.source, [text], config)
+        yield from id_parts(readings)
+
+    notes = [
+        *(_unread_files(found, folder) if folder is not None else []),
+        *_unread_columns(texts, readings),
+        *_unread_parts(found, readings, folder),
+    ]
+    unit, roles = texts[0][0].unit, _read_as(found, readings)
+    return Source(found.source, total, unit, _parts(), "\n".join(notes), read_as=roles)
+
+
+def _readings(found: IdSet, config: SourceConfig, mined: bool) -> list[Reading]:
+    """Returns how to read the rows that say which documents are relevant.
+
+    Negatives of a set with scores were mined.
+    """
+    readings = []
+    for name, pieces in found.rows.items():
+        for piece in pieces:
+            columns = piece.columns
+            if columns is None or (config.hf_split is not None and piece.name != config.hf_split):
+                continue
+            first = name == _FIRST_IS_RELEVANT and not (columns.positives or columns.grades)
+            if columns.positives or columns.grades or first:
+                split = _split(name, piece)
+                by_scores = mined or bool(found.scored)
+                readings.append(Reading(piece.table, columns, split, by_scores, first, mined))
+    qrels = [reading for reading in readings if reading.columns.is_qrels]
+    return [reading._replace(exported=False) for reading in qrels] or readings
+
+
+def _split(part: str, piece: SetPiece) -> str:
+    """Returns the split of rows: that of the piece, unless only the name of the part says it."""
+    split = split_in(piece.split) or piece.split or "train"
+    return (split_in(part) or split) if split == "train" else split
+
+
+def text_layout(origin: str, names: Sequence[str], kind: str) -> Layout:
+    """Returns the layout of a table of `documents` or `queries`; raises InputError without id or text."""
+    identity = column_named(names, _DOCUMENT_IDS if kind == "documents" else _QUERY_IDS)
+    text = column_named(names, _TEXTS[kind])
+    wanted = ("document_id", "document") if kind == "documents" else ("query_id", "query")
+    for found, name in zip((identity, text), wanted, strict=True):
+        if found is None:
+            raise InputError(
+                f"{origin}: no column '{name}'{near(name, names)}", f"its columns: {listed(names)}"
+            )
+    if kind == "queries":
+        return Layout(kind, query_id=identity, text=text or "")
+    return Layout(kind, document_id=identity, text=text or "", title=column_named(names, ("title",)))
+
+
+def _unread_files(found: IdSet, folder: Path) -> list[str]:
+    known = {piece.file.path for piece in found.pieces if piece.file is not None}
+    about = {folder / name for name in ([_CARD, _MANIFEST] if found.card else [])}
+    files = [file for file in tree(found.source, folder) if file.path not in known | about]
+    return unread([(file, "not a part of the set") for file in files], folder)
+
+
+def _unread_columns(texts: Sequence[tuple[Table, Layout, str]], readings: Sequence[Reading]) -> list[str]:
+    left = [name for table, layout, _ in texts for name in table.columns if name not in layout.read]
+    left += [
+        name
+        for reading in readings
+        for name in reading.table.columns
+        if name not in reading.columns.read and name != reading.columns.scores
+    ]
+    return [f"not read: columns {listed(dict.fromkeys(left))}"] if left else []
+
+
+def _unread_parts(found: IdSet, readings: Sequence[Reading], folder: Path | None) -> list[str]:
+    """Returns notes on the parts that are not read, and on scores."""
+    read = {id(reading.table) for reading in readings}
+    scored = {id(piece.table) for piece in found.scored}
+    left = [name for name, pieces in found.rows.items() if not any(id(one.table) in read for one in pieces)]
+    with_scores = [name for name, pieces in found.rows.items() if any(id(p.table) in scored for p in pieces)]
+    notes = []
+    if with_scores:
+        how = f"miner mine --candidates {quote(found.source)} reads them" if folder is not None else ""
+        how = how or "download the set, and miner mine --candidates FOLDER reads them"
+        notes.append(f"not read: the scores in {listed(with_scores)}; {how}")
+    if readings and left:
+        by = "the judgments are in other parts"
+        notes.append(f"not read: {listed(left)} ({by})")
+    elif not readings:
+        notes.append(
+            f"{found.source}: {listed(left)} does not say which documents are relevant: no judgments"
+        )
+    if found.others:
+        notes.append(f"not read: {listed(found.others)} (neither texts nor rows of ids)")
+    return notes
+
+
+def open_hub_set(source: str, config: SourceConfig) -> Source | None:
+    """Returns a set of the hub, `hf:name`, as a source; None for other data sets, and if loading fails."""
+    import datasets
+
+    name = source.removeprefix(PREFIX)
+    if not name or ":" in name:
+        return None
+    try:
+        configs = datasets.get_dataset_config_names(name)
+        others = set(configs) - {one for names in (*_KINDS.values(), _JUDGED) for one in names}
+        if not others or not all(any(one in configs for one in names) for names in _KINDS.values()):
+            return None
+        loaded = {one: datasets.load_dataset(name, one) for one in configs}
+    except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError):
+        return None  # open_hub has the error message
+    found = set_of(
+        source,
+        {
+            one: [
+                SetPiece(split, split, dataset_table(f"{source}:{one}/{split}", data))
+                for split, data in splits.items()
+            ]
+            for one, splits in loaded.items()
+        },
+    )
+    return None if found is None else open_set(found, config)
+
+
+def _read_as(found: IdSet, readings: Sequence[Reading]) -> str:
+    """Returns what each part is read as."""
+    within = f"{found.source.rstrip('/')}/"
+    parts = [
+        f"{kind} = {listed(piece.table.origin.removeprefix(within) for piece in pieces)}"
+        for kind, pieces in found.texts.items()
+    ]
+    for reading in readings:
+        roles = ", ".join(f"{name} = {role}" for name, role in reading.columns.roles.items())
+        mined = "; negatives were mined, not judged" if reading.columns.negatives and reading.mined else ""
+        first = "; the first document is relevant" if reading.first_is_relevant else ""
+        parts.append(f"{reading.table.origin.removeprefix(within)}: {roles}{mined}{first}")
+    return f"a set of ids: {'; '.join(parts)}"
