@@ -86,6 +86,8 @@ def test_sentences(text: str, sentences: list[str]) -> None:
         ({"chunk": "words"}, "chunk must be words:N, sentences:N, tokens:N, got 'words'"),
         ({"chunk": "letters:3"}, "got 'letters:3'"),
         ({"chunk": "words:0"}, "got 'words:0'"),
+        ({"overlap": 5}, "overlap has no effect without chunk"),
+        ({"chunk": "words:5", "chunk_tokenizer": "x"}, "chunk_tokenizer has no effect without chunk=tokens"),
         ({"chunk": "words:5", "overlap": 5}, "overlap must be below the size of a chunk"),
         ({"chunk": "words:5", "queries_are_documents": True}, "exclude each other"),
         ({"chunk_positives": "first"}, "chunk_positives"),

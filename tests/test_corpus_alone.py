@@ -83,6 +83,11 @@ def test_a_beir_folder_without_queries(tmp_path: Path) -> None:
         f"{folder} has no qrels/*.tsv and no queries.jsonl: no judgments"
     )
     assert ingest(tmp_path / "s.duckdb", str(folder)).added["documents"] == 3
+    write(folder / "queries.jsonl", jsonl({"_id": "q", "text": "?"}))
+    only = SourceConfig(format="documents")
+    assert open_source(str(folder), only).note == ("not read: queries.jsonl (not corpus.jsonl)")
+    assert dict(ingest(tmp_path / "o.duckdb", str(folder), only).added)["queries"] == 0
+    (folder / "queries.jsonl").unlink()
     write(folder / "query.jsonl", jsonl({"_id": "q", "text": "?"}))
     assert "no queries.jsonl" in refused(tmp_path, folder)
     (folder / "query.jsonl").rename(folder / "other.jsonl")

@@ -101,7 +101,7 @@ WRITES: dict[str, Any] = {
     "relabel_by_people": lambda store, run, out: miner.relabel_by_people(store),
     "relabel_by_judge": lambda store, run, out: miner.relabel_by_judge(store),
     "judge": lambda store, run, out: miner.judge(store, NO_SERVER),
-    "generate": lambda store, run, out: miner.generate(store, NO_SERVER),
+    "generate": lambda store, run, out: store.generate(NO_SERVER),
     "import_reviews": lambda store, run, out: miner.import_reviews(store, [], "anna"),
     "undo_relabel": lambda store, run, out: miner.undo_relabel(store),
     "undo_silver": lambda store, run, out: miner.undo_silver(store),

@@ -361,6 +361,8 @@ def test_wrong_use(tmp_path: Path, server: Server) -> None:
         pytest.raises(UsageError, match="holds no documents; ingest first"),
     ):
         generate(store, server.model, GenerationConfig())
+    with pytest.raises(UsageError, match="no effect with rank=none"):
+        GenerationConfig(rank=None, search=MiningConfig(stemmer="none"))
     with pytest.raises(UsageError, match="must leave queries to train on"):
         GenerationConfig(dev=0.5, test=0.5)
     with make_store(tmp_path / "t.duckdb", CORPUS, {}, []) as store:

@@ -35,6 +35,7 @@ from miner.errors import MinerError, counted
 from miner.evaluation.result import Evaluation
 from miner.export import ExportConfig, ExportReport, training_rows
 from miner.export import export_run as write_export
+from miner.generation.generate import GenerationReport
 from miner.html_report import WrittenPage
 from miner.judging.config import JudgeConfig
 from miner.judging.judge import JudgeReport
@@ -115,6 +116,10 @@ class Store(database.Database):
     ) -> ContaminationReport:
         """Finds evaluation texts of another store that also occur in this one, see `miner.contamination`."""
         return operations.contamination(self, evaluation, remove=remove, progress=progress, **settings)
+
+    def generate(self, model: str, *, progress: Reports = None, **settings: Any) -> GenerationReport:
+        """Has a language model write queries from the documents, see `miner.generate`."""
+        return operations.generate(self, model, progress=progress, **settings)
 
     def train(
         self, out: PathLike, config: EncoderConfig | None = None, *, progress: Reports = None, **settings: Any

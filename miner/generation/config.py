@@ -72,6 +72,10 @@ class GenerationConfig(AskingConfig):
                 raise UsageError(
                     f"{part.name} has no effect on the search for a query's document", "leave it out"
                 )
+        if self.rank is None and self.search != default:
+            raise UsageError(
+                "settings of the search have no effect with rank=none", "leave them out, or give a rank"
+            )
         if self.dev + self.test >= 1:
             raise UsageError(
                 f"dev and test must leave queries to train on, got {self.dev:g} and {self.test:g}",

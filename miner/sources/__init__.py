@@ -173,7 +173,7 @@ def open_source(source: object, config: SourceConfig) -> Source:
     path = locate(source)
     if found == "export":
         return _open_export(source, path, config)
-    if found == "beir":
+    if found == "beir" or (found == "documents" and path.is_dir() and beir.is_beir(path)):
         return beir.open_beir(source, path, config)
     is_table = config.format == "auto" and config.names_columns and found in _TABLES_TOO
     if found in _LAYOUTS and not is_table:

@@ -30,12 +30,15 @@ def is_beir(folder: Path) -> bool:
 def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:
     """Returns the folder as a source; the split of a judgment is the name of its file.
 
+    With the format `documents` only the corpus is read.
+
     Raises InputError if the corpus or the queries are missing, or if a qrels file has no judgments.
     """
     files = {file.path.name.removesuffix(".gz"): file for file in files_in(source, folder)}
-    judged = _qrels(source, folder, list(files.values()))
+    only_documents = config.format == "documents"
+    judged = [] if only_documents else _qrels(source, folder, list(files.values()))
     has_queries = any("quer" in name.lower() for name in files)
-    is_alone = not judged and not has_queries and "corpus.jsonl" in files
+    is_alone = "corpus.jsonl" in files and (only_documents or not (judged or has_queries))
     for name in ("corpus.jsonl", "queries.jsonl"):
         if name not in files and not (is_alone and name == "queries.jsonl"):
             raise InputError(
@@ -48,16 +51,17 @@ def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:
     qrels_files = [
         (file, layout, config.split or split) for (file, layout), split in zip(qrels, splits, strict=True)
     ]
-    texts = [(files[f"{name}.jsonl"], kind) for name, kind in _TEXTS.items() if f"{name}.jsonl" in files]
+    kinds = {name: kind for name, kind in _TEXTS.items() if kind == "documents" or not is_alone}
+    texts = [(files[f"{name}.jsonl"], kind) for name, kind in kinds.items()]
     read = [file for file, *_ in (*texts, *qrels)]
     paths = {file.path for file in read}
     left = [
-        (file, "not corpus.jsonl, queries.jsonl or qrels/SPLIT.tsv")
+        (file, "not corpus.jsonl" if only_documents else "not corpus.jsonl, queries.jsonl or qrels/SPLIT.tsv")
         for file in tree(source, folder)
         if file.path not in paths
     ]
     notes = unread(left, folder)
-    if not qrels:
+    if not qrels and not only_documents:
         notes.append(f"{source} has no qrels/*.tsv{' and no queries.jsonl' * is_alone}: no judgments")
     total = sum(file.size for file in read)
     parts = _parts(texts, qrels_files)

@@ -43,9 +43,14 @@ class Chunking:
     @classmethod
     def of(cls, config: SourceConfig) -> Chunking | None:
         """Returns what a configuration says; None to leave documents whole. Raises UsageError."""
+        unit, _, number = (config.chunk or "").partition(":")
+        default = SourceConfig()
+        for name, counts in (("overlap", bool(unit)), ("chunk_tokenizer", unit == "tokens")):
+            if not counts and getattr(config, name) != getattr(default, name):
+                kind = "chunk" if name == "overlap" else "chunk=tokens:N"
+                raise UsageError(f"{name} has no effect without {kind}", f"add --set {kind}, or leave it out")
         if config.chunk is None:
             return None
-        unit, _, number = config.chunk.partition(":")
         if unit not in UNITS or not number.isdecimal() or not 0 < int(number) <= 1_000_000:
             raise UsageError(
                 f"chunk must be {', '.join(f'{one}:N' for one in UNITS)}, got '{shown(config.chunk)}'",
