@@ -52,7 +52,8 @@ from miner.training.reranker_pairs import LabelledPairs
 from miner.training.reranker_trainer import train_cross_encoder
 from miner.training.workspace import TRAINED
 from miner.workflows.bench_result import Trained, compared, trained_of
-from miner.workflows.train import known_positives, rows_of, usable
+from miner.workflows.run_rows import rows_of, usable
+from miner.workflows.train import known_positives
 from miner.workflows.trial import Measured, kept, trial
 
 STRATEGIES = {

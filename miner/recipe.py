@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.errors import UsageError, near
+from miner.published import PUBLISHED, PublishedRecipe
 from miner.ranges import BY_ENCODER, NO_VALUE, Range, bare, literal, or_none, require_one_of
 
 _KINDS = {str: "a text", bool: "true or false", tuple: "a text or a list of texts"}
@@ -120,6 +121,8 @@ def setting(field: Field[Any], help: str = "", kind: type = str, choices: Sequen
         metadata.get("range"),
         metadata.get("choices") or tuple(choices),
         "None" in str(field.type),
+        metadata.get("convert"),
+        metadata.get("metavar"),
         by_encoder=bool(metadata.get(BY_ENCODER)),
     )
 
@@ -132,22 +135,13 @@ def settings_of(config: type) -> dict[str, Setting]:
 def read(
     path: Path, tables: Tables, others: Iterable[str] = (), top: str | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Returns the values in a recipe, by table and name.
+    """Returns the values in a recipe, by table and name; `path` may name one of `published_for`.
 
     Tables named in `others` are for other commands and are not read. The keys of the table `top` count as
     keys above the first table. Raises UsageError that names the file and what is wrong: an unknown table or
     key with the nearest known one, or a value of the wrong kind.
     """
-    try:
-        content = tomllib.loads(path.read_text("utf-8-sig"))
-    except FileNotFoundError as error:
-        raise UsageError(f"no recipe at {path}", "name a TOML file") from error
-    except RecursionError as error:
-        raise UsageError(f"{path}: it is nested too deeply", "correct the TOML") from error
-    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
-        raise UsageError(f"{path}: {error}", "correct the TOML") from error
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", "name a TOML file") from error
+    content = _content(path, published_for(tables, top))
     found: dict[str, dict[str, Any]] = {name: {} for name in tables}
     for name, value in content.items():
         is_table = isinstance(value, Mapping) and name not in tables.get("", {})
@@ -159,6 +153,30 @@ def read(
             table = name if is_table and name != top else ""
             found[table][key] = _known(path, key, tables, table).check(one, f"{path}: ")
     return found
+
+
+def published_for(tables: Tables, top: str | None) -> Mapping[str, PublishedRecipe]:
+    """Returns the published recipes, if a command reads these tables: one that mines, decides or trains."""
+    return PUBLISHED if {"rules", "training"} & {*tables, top} else {}
+
+
+def _content(path: Path, published: Mapping[str, PublishedRecipe]) -> Mapping[str, Any]:
+    """The content of a recipe; a file goes before a published recipe of its name."""
+    try:
+        return tomllib.loads(path.read_text("utf-8-sig"))
+    except FileNotFoundError as error:
+        if str(path) in published:
+            return published[str(path)].tables
+        others = f", or a published recipe: {', '.join(published)}" if published else ""
+        raise UsageError(
+            f"no recipe at {path}{near(str(path), published)}", f"name a TOML file{others}"
+        ) from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: it is nested too deeply", "correct the TOML") from error
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
+        raise UsageError(f"{path}: {error}", "correct the TOML") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", "name a TOML file") from error
 
 
 def written(values: Mapping[str, Any]) -> list[str]:
@@ -176,6 +194,8 @@ def _toml(value: object) -> str:
         return f'"{NO_VALUE}"'
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return json.dumps(",".join(map(str, value)), ensure_ascii=False)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 

@@ -1,4 +1,7 @@
-"""Writes docs/cli.md, docs/settings.md and the table of presets. usage: cli_reference.py [--check]"""
+"""Writes docs/cli.md, docs/settings.md and the tables of presets and published recipes.
+
+usage: cli_reference.py [--check]
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ import click
 from miner.cli.main import COMMANDS, GROUPS, group
 from miner.cli.options import Settings
 from miner.mining.presets import MEASURED, PRESETS, PURPOSES, summary
-from miner.recipe import Setting
+from miner.published import PUBLISHED
+from miner.recipe import Setting, as_text
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 HEAD = """# Command line
@@ -116,8 +120,27 @@ def with_presets(page: str) -> str:
     """Returns a page with the table of presets between its two marks."""
     lines = ["| `--for` | sets | when you train | measured |", "| --- | --- | --- | --- |"]
     lines += [f"| `{name}` | `{summary(name)}` | {PURPOSES[name]} | {MEASURED[name]} |" for name in PRESETS]
+    return _between("presets", lines, page)
+
+
+def with_published(page: str) -> str:
+    """Returns a page with the table of published recipes between its two marks."""
+    lines = ["| `--config` | sets | you name | source |", "| --- | --- | --- | --- |"]
+    for name, recipe in PUBLISHED.items():
+        settings = (
+            f"{table}.{key}={as_text(value)}"
+            for table, values in recipe.tables.items()
+            for key, value in values.items()
+        )
+        sets = f"{recipe.summary}: {', '.join(f'`{one}`' for one in settings)}"
+        lines.append(f"| `{name}` | {sets} | {recipe.needs} | {recipe.source} |")
+    return _between("published recipes", lines, page)
+
+
+def _between(what: str, lines: list[str], page: str) -> str:
+    """Returns a page with these lines between the marks of a table."""
     table = "\n".join(lines)
-    marks = re.compile(r"(<!-- presets: .*? -->\n).*?(<!-- end of presets -->)", re.DOTALL)
+    marks = re.compile(rf"(<!-- {what}: .*? -->\n).*?(<!-- end of {what} -->)", re.DOTALL)
     return marks.sub(lambda found: f"{found[1]}\n{table}\n\n{found[2]}", page)
 
 
@@ -147,6 +170,8 @@ def main() -> None:
     decides = DOCS / "how-mining-decides.md"
     pages = {DOCS / "cli.md": reference(), DOCS / "settings.md": settings()}
     pages[decides] = with_presets(decides.read_text(encoding="utf-8"))
+    training = DOCS / "training.md"
+    pages[training] = with_published(training.read_text(encoding="utf-8"))
     for path, page in pages.items():
         if sys.argv[1:] != ["--check"]:
             path.write_text(page, encoding="utf-8")

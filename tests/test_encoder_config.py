@@ -16,7 +16,8 @@ from miner.training.encoder_config import EncoderConfig
         (
             {"loss": "tripelt"},
             "no loss 'tripelt' (did you mean 'triplet'?); "
-            "choose one of: mnr, cached-mnr, gist, cosine, softmax, triplet, margin-mse",
+            "choose one of: mnr, cached-mnr, gist, cached-gist, cosine, softmax, triplet, margin-mse, "
+            "distill",
         ),
         ({"loss": "gist"}, "loss gist needs a guide model; name one: --set guide=MODEL, such as bundled"),
         ({"batch_size": 0}, "batch_size must be a whole number from 1 to 100,000, got 0"),
@@ -33,9 +34,39 @@ from miner.training.encoder_config import EncoderConfig
         ({"margin": 0.5}, "margin has no effect on loss mnr; it is for triplet"),
         (
             {"scale": 10.0, "loss": "cosine"},
-            "scale has no effect on loss cosine; it is for mnr, cached-mnr, gist",
+            "scale has no effect on loss cosine; it is for mnr, cached-mnr, gist, cached-gist, distill",
         ),
-        ({"mini_batch": 8}, "mini_batch has no effect on loss mnr; it is for cached-mnr"),
+        ({"mini_batch": 8}, "mini_batch has no effect on loss mnr; it is for cached-mnr, cached-gist"),
+        (
+            {"loss": "cached-gist"},
+            "loss cached-gist needs a guide model; name one: --set guide=MODEL, such as bundled",
+        ),
+        (
+            {"hardness": "hrad"},
+            "hardness must be one of in-batch, hard, all, got 'hrad' (did you mean 'hard'?)",
+        ),
+        (
+            {"hardness": "hard", "loss": "triplet"},
+            "hardness has no effect on loss triplet; it is for mnr, cached-mnr",
+        ),
+        (
+            {"hardness_strength": 3.0},
+            "hardness_strength has no effect without hardness; set hardness to in-batch or hard or all",
+        ),
+        ({"directions": "back"}, "directions must be one of forward, symmetric, all, got 'back'"),
+        ({"teacher_temperature": 2.0}, "teacher_temperature has no effect on loss mnr; it is for distill"),
+        (
+            {"loss": "gist", "guide": "bundled", "guide_margin": 0.1, "guide_relative_margin": 0.05},
+            "guide_margin and guide_relative_margin are both given; leave one of them out",
+        ),
+        ({"contrast": False}, "contrast has no effect on loss mnr; it is for gist, cached-gist"),
+        ({"dimensions": (0,)}, "dimensions must be a whole number from 1 to 100,000, got 0"),
+        (
+            {"dimensions": (8,), "loss": "softmax"},
+            "dimensions has no effect on loss softmax; it is for mnr, cached-mnr, gist, cached-gist, cosine, "
+            "triplet, margin-mse, distill",
+        ),
+        ({"positives": "two"}, "positives must be one of all, one, got 'two'"),
         ({"guide": "bundled"}, "loss mnr has no guide; leave guide out, or use loss gist"),
         ({"dimension": 8}, "dimension has no effect on base bundled; it is for scratch"),
         ({"tokenizer": "x", "base": "m"}, "tokenizer has no effect on base m; it is for scratch"),

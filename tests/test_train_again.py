@@ -20,7 +20,7 @@ from miner.models.scratch import scratch_model
 from miner.store.database import Database
 from miner.training import steps
 from miner.training.encoder import train_encoder
-from miner.training.encoder_config import EncoderConfig
+from miner.training.encoder_config import GUIDED, EncoderConfig
 from miner.training.encoder_trainer import DevTask, train_model
 from miner.training.examples import Examples
 from miner.training.pretrain_config import PretrainConfig
@@ -296,7 +296,7 @@ def test_a_ranking_loss_with_nothing_to_rank_is_refused(tiny: Path, tmp_path: Pa
         ),
     }
     for loss in ("mnr", *PAIRED):
-        base = of(tiny, loss=loss, guide=str(tiny) if loss == "gist" else None)
+        base = of(tiny, loss=loss, guide=str(tiny) if loss in GUIDED else None)
         for reported, (rows, size) in cases.items():
             with pytest.raises(UsageError) as caught:
                 train_encoder(rows, out, replace(base, batch_size=size))

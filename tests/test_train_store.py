@@ -21,11 +21,12 @@ from miner.store.triplets import TextsById, known_pair_keys, mined_pairs
 from miner.text import text_key, text_keys
 from miner.training.encoder_config import LOSSES, EncoderConfig
 from miner.training.examples import Columns, Examples
-from miner.workflows.train import Dev, TrainingRows, dev_task, known_positives, rows_of, train, usable
+from miner.workflows.run_rows import rows_of, usable
+from miner.workflows.train import Dev, TrainingRows, dev_task, known_positives, train
 from tests.evaluation_support import add_judgments
 from tests.export_store import fill, make_run, selected_of
 from tests.stores import make_store
-from tests.train_support import Notes, frozen
+from tests.train_support import PAIRED, Notes, frozen
 
 __all__ = ["frozen"]
 
@@ -146,6 +147,24 @@ def test_more_negatives_go_round_and_queries_with_fewer_are_left_out(store: Data
     ]
 
 
+def test_negatives_are_repeated_rather_than_rows_lost(path: Path, tmp_path: Path) -> None:
+    rows = TrainingRows(negatives_per_row=3)
+    assert "1 positives have fewer than 3 negatives and are left out" in trained(path, tmp_path / "a", rows)
+    notes = trained(path, tmp_path / "b", replace(rows, fewer_negatives="repeat"))
+    assert "1 positives have fewer than 3 negatives, which are repeated" in notes
+    assert "3 rows of anchor, positive, negative_1, negative_2, negative_3 from run first" in notes
+    with Database.open(path, read_only=True) as store:
+        pairs = usable(mined_pairs(store, find_run(store, "first")), 3, "run first", "repeat")
+        texts = rows_of(TextsById(store), pairs, "distill", 3, "run first")
+    first = next(zip(*texts.texts.values(), strict=True))
+    assert first == ("who barks", "a dog barks", "a cat purrs", "a cat purrs", "a cat purrs")
+    assert (texts.target or [])[0] == [0.9, 0.3, 0.3, 0.3]
+    with pytest.raises(UsageError, match="fewer_negatives is for rows with negatives of a run; leave it out"):
+        TrainingRows(row_negatives="in-batch", fewer_negatives="repeat")
+    with pytest.raises(UsageError, match="fewer_negatives must be one of leave-out, repeat, got 'pad'"):
+        TrainingRows(fewer_negatives="pad")
+
+
 def test_scores_go_with_their_texts(store: Database) -> None:
     assert rows_for(store, "margin-mse").target == [[0.9, 0.3], [0.8, 0.4], [0.7, 0.2]]
     assert rows_for(store, "margin-mse", 2).target == [[0.8, 0.4, 0.2], [0.7, 0.2, 0.1]]
@@ -196,7 +215,7 @@ def test_a_run_without_enough_negatives_says_so(store: Database) -> None:
     )
 
 
-@pytest.mark.parametrize("loss", [name for name in LOSSES if name not in ("gist", "cached-mnr")])
+@pytest.mark.parametrize("loss", [name for name in LOSSES if name not in PAIRED])
 def test_every_loss_trains_on_a_run(path: Path, tmp_path: Path, loss: str) -> None:
     said = trained(path, tmp_path / "out", loss=loss)
     rows = (
@@ -204,7 +223,7 @@ def test_every_loss_trains_on_a_run(path: Path, tmp_path: Path, loss: str) -> No
         if loss in ("cosine", "softmax")
         else "3 rows of anchor, positive, negative"
     )
-    assert said[loss == "margin-mse"] == f"{rows} from run first"
+    assert said[loss in ("margin-mse", "distill")] == f"{rows} from run first"
     seen = [("bark", "dog"), ("purr", "cat"), ("purr", "lion")]
     assert positives_seen(path, tmp_path / "out") == seen
 

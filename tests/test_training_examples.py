@@ -153,21 +153,18 @@ def test_exported_scores_of_pairs_are_numbers_for_the_cosine(exports: Database, 
     assert read_examples(str(tmp_path / "out"), "cosine").target == [0.9, 0.75, 0.5, 0.25, 1.0, -0.5]
 
 
+RANKING = ("mnr", "cached-mnr", "gist", "cached-gist")
 FITTING = {
-    ("triplet", False): {"mnr", "cached-mnr", "gist", "triplet"},
-    ("triplet", True): {"mnr", "cached-mnr", "gist", "triplet", "margin-mse"},
-    ("n-tuple", False): {"mnr", "cached-mnr"},
-    ("n-tuple", True): {"mnr", "cached-mnr", "margin-mse"},
+    ("triplet", False): {*RANKING, "triplet"},
+    ("triplet", True): {*RANKING, "triplet", "margin-mse", "distill"},
+    ("n-tuple", False): {*RANKING} - {"gist"},
+    ("n-tuple", True): {*RANKING, "margin-mse", "distill"} - {"gist"},
     ("labeled-pair", False): {"cosine", "softmax"},
     ("labeled-pair", True): {"cosine", "softmax"},
-    ("reranking", False): {"mnr", "cached-mnr", "gist", "triplet"},
-    ("flagembedding", False): {"mnr", "cached-mnr", "gist", "triplet"},
-    ("flagembedding", True): {"mnr", "cached-mnr", "gist", "triplet", "margin-mse"},
-    **{
-        (name, scores): {"mnr", "cached-mnr", "gist", "triplet"}
-        for name in ("tevatron", "dpr")
-        for scores in (0, 1)
-    },
+    ("reranking", False): {*RANKING, "triplet"},
+    ("flagembedding", False): {*RANKING, "triplet"},
+    ("flagembedding", True): {*RANKING, "triplet", "margin-mse", "distill"},
+    **{(name, scores): {*RANKING, "triplet"} for name in ("tevatron", "dpr") for scores in (0, 1)},
 }
 """Which losses train on which export, with scores or without; on no other."""
 

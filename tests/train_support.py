@@ -42,7 +42,7 @@ CONFIG = EncoderConfig(
     threads=1,
 )
 DEV = "split dev of s.duckdb, at most 500 queries and 5,000 documents"
-PAIRED = ("gist", "cached-mnr")
+PAIRED = ("gist", "cached-gist", "cached-mnr")
 """Losses that need a transformer."""
 
 
@@ -77,7 +77,7 @@ def examples_for(loss: str) -> Examples:
         return pairs([1.0, 0.0])
     if loss == "softmax":
         return pairs([2, 1, 0], ("copy", "other", "answer"))
-    if loss == "margin-mse":
+    if loss in ("margin-mse", "distill"):
         return replace(triplets(), target=[[0.9, 0.1]] * len(triplets()))
     return triplets()
 
@@ -154,6 +154,8 @@ def measures(report: EncoderReport) -> list[float]:
 def settings_for(loss: str, tiny: Path, guide: Path) -> EncoderConfig:
     if loss == "gist":
         return of(tiny, loss=loss, learning_rate=5e-3, guide=str(guide))
+    if loss == "cached-gist":
+        return of(tiny, loss=loss, learning_rate=5e-3, guide=str(guide), mini_batch=8)
     if loss == "cached-mnr":
         return of(tiny, loss=loss, learning_rate=5e-3, mini_batch=8)
     if loss == "softmax":  # nearness is only a side effect of telling classes apart

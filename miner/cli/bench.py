@@ -16,12 +16,12 @@ from miner.recipe import Setting, by_name
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.bench_config import FITTING, BenchConfig, parse_sizes
 
-_LEFT_OUT = ("evaluations", "patience")
+_LEFT_OUT = ("evaluations", "patience", "positives", "teacher_temperature")
 TRAINING = {name: about for name, about in ABOUT.items() if name not in _LEFT_OUT}
 TRAINING["loss"] = (
     click.Choice(list(FITTING)),
-    "Training objective. mnr, cached-mnr (large batches) and gist (with a guide) rank the positive above the "
-    "batch, triplet above one negative.",
+    "Training objective. mnr, cached-mnr (large batches), gist and cached-gist (with a guide) rank the "
+    "positive above the batch, triplet above one negative.",
 )
 """The options of trainings on negatives that are compared after their last step."""
 

@@ -23,6 +23,7 @@ _RUNTIME_EXTRAS = {
     ),
     "ir_datasets": ("collections", "needed for collections named irds:NAME"),
     "ray": ("cluster", "needed for --cluster, which sends work to other machines"),
+    "peft": ("lora", "needed for LoRA, a training with lora=RANK"),
     "tenacity": ("serve", "needed for a model that a server runs, named URL#MODEL"),
     "uvicorn": ("review", "needed for the page of miner review"),
 }

@@ -16,7 +16,7 @@ from rich_click import RichCommand, RichOption
 from miner.cli.numbers import Within
 from miner.errors import UsageError, near, nearest
 from miner.ranges import NO_VALUE
-from miner.recipe import TOP, Setting, Tables, by_name, lines_of, parse_all, read, setting
+from miner.recipe import TOP, Setting, Tables, by_name, lines_of, parse_all, published_for, read, setting
 
 Described = Mapping[str, tuple[click.ParamType[Any] | None, str]]
 """The type (None: the range of the field) and the help of fields of a configuration."""
@@ -88,11 +88,12 @@ class Settings:
             for name in names:
                 table, key = self._find(name)
                 yield _option(self._shown(self.tables[table][key]), title)
+        published = ", or a published one by name" if published_for(self.tables, self._top) else ""
         yield RichOption(
             ["--config", "recipe"],
             type=click.Path(path_type=Path),
             panel=SETTINGS,
-            help="TOML recipe of settings. --set and options override it.",
+            help=f"TOML recipe of settings{published}. --set and options override it.",
         )
         yield RichOption(
             ["--set", "assignments"],

@@ -15,8 +15,16 @@ from miner.errors import UsageError, listed
 from miner.ranges import BELOW_1, LABEL_MAX, ROW_NEGATIVES
 from miner.recipe import Setting, by_name
 from miner.sources.config import SKIPPED
-from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
-from miner.workflows.bench_config import KINDS, MINED
+from miner.training.encoder_config import (
+    ALL,
+    DIRECTIONS,
+    HARDNESS,
+    LOSSES,
+    ONE,
+    SCRATCH,
+    EncoderConfig,
+)
+from miner.workflows.bench_config import FEWER, KINDS, LEAVE_OUT, MINED
 
 TRAIN, TEST = "train", "test"
 JUDGMENTS = ("gold", "silver", "both")
@@ -29,20 +37,49 @@ if TYPE_CHECKING:
 ABOUT: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "loss": (
         click.Choice(list(LOSSES)),
-        "Training objective. mnr, cached-mnr (large batches) and gist (with a guide) rank the positive above "
-        "the batch, triplet above one negative; cosine learns grades, softmax classes, margin-mse a "
-        "reranker's margins.",
+        "Training objective. mnr, cached-mnr (large batches), gist and cached-gist (with a guide) rank the "
+        "positive above the batch, triplet above one negative; cosine learns grades, softmax classes, "
+        "margin-mse a reranker's margins, distill the distribution of its scores.",
     ),
     "base": (click.STRING, "Model to start from: hub id, folder, bundled, or scratch."),
     "epochs": (None, "Number of passes over the rows."),
     "max_steps": (None, "Stop after this many batches [default: when the epochs end]."),
     "batch_size": (None, "Rows per batch; more rows are more negatives for each anchor."),
-    "learning_rate": (None, "Peak learning rate [default: 2e-5; for a static table 0.02]."),
+    "learning_rate": (None, "Peak learning rate [default: 2e-5; with lora 2e-4; for a static table 0.02]."),
     "warmup": (None, "Fraction of the steps in which the learning rate rises."),
-    "scale": (None, "mnr, cached-mnr, gist: factor of the cosines."),
+    "scale": (None, "Losses that rank, distill: factor of the cosines."),
     "margin": (None, "triplet: margin between negative and positive, in cosine distance."),
-    "guide": (click.STRING, "gist: model that masks likely false negatives in the batch."),
-    "mini_batch": (None, "cached-mnr: rows in memory at a time."),
+    "guide": (click.STRING, "gist, cached-gist: model that masks likely false negatives in the batch."),
+    "guide_margin": (
+        None,
+        "gist, cached-gist: mask texts that the guide scores above the positive's score less this.",
+    ),
+    "guide_relative_margin": (
+        None,
+        "gist, cached-gist: mask those above the positive's score less this fraction of it.",
+    ),
+    "contrast": (click.BOOL, "gist, cached-gist: rank anchors and positives among themselves too."),
+    "mini_batch": (None, "cached-mnr, cached-gist: rows in memory at a time."),
+    "directions": (
+        click.Choice(list(DIRECTIONS)),
+        "mnr, cached-mnr: rank documents for anchors (forward), also anchors for positives (symmetric), or "
+        "all texts for both.",
+    ),
+    "hardness": (
+        click.Choice(list(HARDNESS)),
+        "mnr, cached-mnr: negatives that count more the nearer they are [default: none].",
+    ),
+    "hardness_strength": (None, "How much more they count [default: 9 for in-batch, else 5]."),
+    "teacher_temperature": (
+        None,
+        "distill: divisor of the teacher's scores [default: for scores from -1 to 1 1/scale, else 1].",
+    ),
+    "dimensions": (click.STRING, "Shorter vectors to train too, such as 256,128,64 (Matryoshka)."),
+    "lora": (None, "Rank of the matrices that are trained instead of all weights (LoRA) [default: all]."),
+    "positives": (
+        click.Choice([ALL, ONE]),
+        "Positives of an anchor in each epoch: all, or one of them, drawn anew.",
+    ),
     "mask": (click.BOOL, "Exclude known positives of an anchor from its in-batch negatives."),
     "max_length": (None, "Maximum tokens of a text."),
     "query_prompt": (click.STRING, "Text before every anchor [default: the model's]."),
@@ -72,6 +109,12 @@ _ROWS = by_name(
         "Run: negatives of a row: the run's (mined), random documents (easy), or none of its own (in-batch).",
         MINED,
         choices=tuple(KINDS),
+    ),
+    Setting(
+        "fewer_negatives",
+        "Run: positives with fewer negatives than a row has: leave them out, or repeat their negatives.",
+        LEAVE_OUT,
+        choices=FEWER,
     ),
     Setting(
         "withheld",

@@ -11,21 +11,31 @@ import rich_click as click
 
 from miner.cli.options import OUTPUT, Command, Settings, described
 from miner.errors import counted
-from miner.training.reranker_config import RerankerConfig
+from miner.training.reranker_config import BCE, RERANKER_LOSSES, RerankerConfig
 
 if TYPE_CHECKING:
     from miner.training.model_card import RerankerReport
 
 ABOUT: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     "split": (click.STRING, "Train on the positives of this split."),
+    "loss": (
+        click.Choice(list(RERANKER_LOSSES)),
+        "Training objective. bce learns whether a pair is relevant, lambda and adrmse the order of a query's "
+        "documents by grade or by a teacher's scores, margin-mse a teacher's margins.",
+    ),
+    "teacher": (
+        click.STRING,
+        "lambda, adrmse, margin-mse: reranker whose scores are the labels [default: the judgments' grades].",
+    ),
+    "list_size": (None, "lambda, adrmse: most documents of a list; a query with more gets several lists."),
     "base": (click.STRING, "Model to start from: hub id, folder, or bundled."),
     "epochs": (None, "Number of passes over the pairs."),
     "max_steps": (None, "Stop after this many batches [default: when the epochs end]."),
-    "batch_size": (None, "Pairs per batch."),
+    "batch_size": (None, "Pairs per batch, of lists and triplets too."),
     "learning_rate": (None, "Peak learning rate."),
     "warmup": (None, "Fraction of the steps in which the learning rate rises."),
     "mined": (None, "Negatives per positive from the rank window."),
-    "random": (None, "Random negatives per positive."),
+    "random": (None, "Random negatives per positive; mined and random set the share of random ones."),
     "skip_top": (None, "Mine no negatives from this many first ranks, where most unjudged positives are."),
     "depth": (None, "Last rank of the window."),
     "folds": (None, "Train this many models, each without the queries that it scores; 0: one model on all."),
@@ -49,7 +59,7 @@ ABOUT: dict[str, tuple[click.ParamType[Any] | None, str]] = {
 
 SETTINGS = Settings(
     {"": described(RerankerConfig, ABOUT)},
-    {"Queries": ("folds",), "Training": ("base",)},
+    {"Queries": ("folds",), "Training": ("loss", "base")},
 )
 _RENAMED = {"--hold-out": "--set withheld=VALUE", "--max-queries": "--set queries=VALUE"}
 
@@ -72,6 +82,8 @@ def command(store: Path, out: Path, force: bool, **given: Any) -> None:
     \b
     miner train-reranker my.duckdb my-reranker
     miner train-reranker my.duckdb my-reranker --base answerdotai/ModernBERT-base --set epochs=3
+    miner train-reranker my.duckdb my-reranker --loss lambda
+    miner train-reranker my.duckdb small --loss margin-mse --set teacher=my-reranker
     miner train-reranker my.duckdb in-folds --folds 2
     miner train-reranker my.duckdb for-the-audit --set withheld=0.3
     miner train-reranker my.duckdb quick --set queries=200 --set max_steps=100
@@ -88,11 +100,12 @@ def command(store: Path, out: Path, force: bool, **given: Any) -> None:
 
 def _summary(report: RerankerReport, store: Path) -> str:
     metrics = report.metrics
+    loss = "" if metrics.config["loss"] == BCE else f", loss {metrics.config['loss']}"
     lines = [
         f"reranker   {report.out}" + (" (was finished before)" if report.reused else ""),
         f"trained    {counted(metrics.positives, 'positive')}, {metrics.mined:,} mined and "
         f"{metrics.random:,} random negatives of {counted(metrics.queries, 'query', 'queries')}, "
-        f"{counted(metrics.steps, 'step')}",
+        f"{counted(metrics.steps, 'step')}{loss}",
     ]
     if metrics.average_precision is not None:
         lines.append(

@@ -105,9 +105,17 @@ def splits(store: Database) -> list[str]:
 
 def positives(store: Database, split: str) -> pa.Table:
     """Returns the judged positives of a split as (query_id, doc_id), ordered."""
+    return graded_positives(store, split).select(["query_id", "doc_id"])
+
+
+def graded_positives(store: Database, split: str) -> pa.Table:
+    """Returns the judged positives of a split as (query_id, doc_id, relevance), ordered.
+
+    The relevance of a pair that was judged several times is the highest one.
+    """
     return store.table(
-        f"""SELECT DISTINCT query_id, doc_id FROM {GOLD} WHERE relevance > 0 AND split = ?
-        ORDER BY query_id, doc_id""",
+        f"""SELECT query_id, doc_id, max(relevance) AS relevance FROM {GOLD}
+        WHERE relevance > 0 AND split = ? GROUP BY query_id, doc_id ORDER BY query_id, doc_id""",
         [split],
     )
 

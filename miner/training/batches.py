@@ -23,6 +23,8 @@ _GROUP = 32
 """The number of batches that are ordered by length together."""
 MASK = "known_positives"
 """The key of the mask in a batch."""
+FORWARD = "query_to_doc"
+"""The direction from anchors to documents, as the library names it."""
 
 
 def length_grouped(
@@ -48,20 +50,30 @@ class PairBatches(DefaultBatchSampler):
     The order depends only on anchors and positives: two data sets that differ in their negatives have the
     same batches. A row whose texts are already in the batch waits for the next batch. An epoch has
     ceil(rows / batch size) batches; the few rows that would need more batches are left out of that epoch.
+
+    With `one_positive`, an epoch has one row of each anchor, drawn anew: each of its positives has its turn.
     """
 
-    def __init__(self, keys: Keys, batch_size: int, seed: int, distinct: bool) -> None:
+    def __init__(
+        self, keys: Keys, batch_size: int, seed: int, distinct: bool, *, one_positive: bool = False
+    ) -> None:
         super().__init__(range(len(keys)), batch_size, False, seed=seed)
         self._seed = seed
         self._keys = keys
         self._distinct = distinct
+        self._one_positive = one_positive
+        self.rows = len(np.unique(keys[:, 0])) if one_positive else len(keys)
+        """The number of rows of an epoch."""
 
     def __len__(self) -> int:
-        return -(-len(self._keys) // self.batch_size)
+        return -(-self.rows // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields the rows of each batch; the same ones for the same seed and epoch."""
         order = np.random.default_rng([self._seed, self.epoch]).permutation(len(self._keys))
+        if self._one_positive:
+            _, first = np.unique(self._keys[order, 0], return_index=True)
+            order = order[np.sort(first)]
         if not self._distinct:
             for start in range(0, len(order), self.batch_size):
                 yield order[start : start + self.batch_size].tolist()
@@ -194,7 +206,10 @@ def _positions(known: Keys, keys: Keys) -> Keys:
 
 
 class MaskingCollator:
-    """Collates a batch and adds its mask: documents that are known positives or copies of an anchor."""
+    """Collates a batch and adds its mask: documents that are known positives or copies of an anchor.
+
+    A document that a row has twice counts once.
+    """
 
     def __init__(
         self, inner: BaseDataCollator, texts: Mapping[str, Sequence[str]], known: KnownPositives
@@ -212,6 +227,8 @@ class MaskingCollator:
         keys = np.array([[self._key_of[row[name]] for row in rows] for name in self._columns])
         documents = keys[1:].ravel()
         mask = self._known.mask(keys[0], documents) | (keys[0][:, None] == documents[None, :])
+        again = [(keys[1:column] == keys[column]).any(axis=0) for column in range(1, len(keys))]
+        mask |= np.concatenate(again)[None, :]
         own = np.arange(len(rows))
         mask[own, own] = False
         batch[MASK] = torch.from_numpy(mask)
@@ -221,21 +238,34 @@ class MaskingCollator:
 class MaskedSimilarity:
     """A similarity that is -inf for known positives, so that they do not count as negatives.
 
-    `mask` is set before each batch. The anchors of a batch may come in pieces, in order.
+    `mask` is set before each batch. The rows of a batch may come in pieces, in order; of each piece, the
+    loss asks for the similarities of every direction in turn.
     """
 
-    def __init__(self, similarity: str = COSINE) -> None:
+    def __init__(self, similarity: str = COSINE, directions: Sequence[str] = (FORWARD,)) -> None:
         from sentence_transformers import SimilarityFunction
 
         self.mask: torch.Tensor | None = None
         self._similarity = SimilarityFunction.to_similarity_fn(similarity)
-        self._row = 0
+        self._directions = directions
+        self._row = self._turn = 0
 
-    def __call__(self, anchors: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
-        """Returns the similarity of every anchor with every document."""
-        scores: torch.Tensor = self._similarity(anchors, documents)
+    def __call__(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """Returns the similarity of every text on the left with every one on the right."""
+        scores: torch.Tensor = self._similarity(left, right)
         if self.mask is None:
             return scores
-        rows = slice(self._row, self._row + len(anchors))
-        self._row = rows.stop % len(self.mask)
-        return scores.masked_fill(self.mask[rows], -torch.inf)
+        direction = self._directions[self._turn]
+        rows = slice(self._row, self._row + len(right if direction.startswith("doc") else left))
+        own, count = self.mask[rows], len(self.mask)
+        # The library asks for the transposed matrix of directions that start from documents.
+        mask = {
+            FORWARD: own,
+            "query_to_query": own[:, :count],
+            "doc_to_query": self.mask[:, rows],
+            "doc_to_doc": own.T,
+        }[direction]
+        self._turn = (self._turn + 1) % len(self._directions)
+        if not self._turn:
+            self._row = rows.stop % count
+        return scores.masked_fill(mask, -torch.inf)

@@ -27,7 +27,7 @@ from miner.training.examples import Examples
 from miner.training.model_card import ENCODER, EncoderMetrics, EncoderReport, write_card
 from miner.training.workspace import TRAINED, Job, finished, publish, trained_once, workspace
 
-_CODE = 2
+_CODE = 3
 """Raise it when the same rows and settings give another model."""
 _WIDEST = 2
 """The largest margin between two cosines."""
@@ -117,7 +117,7 @@ def known_positives(examples: Examples) -> KnownPositives:
 
 def _require_margins(examples: Examples, config: EncoderConfig) -> None:
     """Raises UsageError for margins that the base cannot reach, because it compares by cosine."""
-    if config.needs.label != "scores" or not examples.target:
+    if config.loss != "margin-mse" or not examples.target:
         return
     if config.base != SCRATCH and own_similarity(resolve(config.base)) != COSINE:
         return

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from miner.errors import UsageError, near
-from miner.ranges import BATCH, BELOW_1, COUNT, RATE, known_keywords, number, whole, within
+from miner.ranges import (
+    BATCH,
+    BELOW_1,
+    COUNT,
+    RATE,
+    known_keywords,
+    number,
+    require_one_of,
+    whole,
+    within,
+)
 from miner.training.training_config import TrainingConfig
 
 SCRATCH = "scratch"
@@ -42,6 +52,11 @@ LOSSES = {
         formats=("triplet",),
         ranks_batch=True,
     ),
+    "cached-gist": Loss(
+        "as gist, for large batches and several negatives in little memory (gradient caching)",
+        (2, MOST),
+        ranks_batch=True,
+    ),
     "cosine": Loss("the cosine of a pair approaches its label", (2, 2), "number", ("labeled-pair",)),
     "softmax": Loss(
         "a classifier over both vectors predicts the pair's class", (2, 2), "class", ("labeled-pair",)
@@ -53,18 +68,48 @@ LOSSES = {
         "scores",
         ("triplet with --scores", "n-tuple with --scores"),
     ),
+    "distill": Loss(
+        "the scores of a row's documents, as a distribution, approach the reranker's (KL divergence)",
+        (3, MOST),
+        "scores",
+        ("triplet with --scores", "n-tuple with --scores"),
+    ),
 }
 """The losses by their `--loss` names."""
 _RANKING = tuple(name for name, loss in LOSSES.items() if loss.ranks_batch)
+GUIDED = ("gist", "cached-gist")
+"""The losses with a guide."""
+_MNR = ("mnr", "cached-mnr")
 _READERS = {
     "margin": ("triplet",),
-    "scale": _RANKING,
-    "mask": ("mnr", "cached-mnr"),
-    "mini_batch": ("cached-mnr",),
+    "scale": (*_RANKING, "distill"),
+    "mask": _MNR,
+    "mini_batch": ("cached-mnr", "cached-gist"),
+    "directions": _MNR,
+    "hardness": _MNR,
+    "hardness_strength": _MNR,
+    "guide_margin": GUIDED,
+    "guide_relative_margin": GUIDED,
+    "contrast": GUIDED,
+    "teacher_temperature": ("distill",),
+    "dimensions": tuple(name for name in LOSSES if name != "softmax"),
 }
 """The losses that read a setting, for settings that not all losses read."""
 _OF_SCRATCH = ("dimension", "tokenizer")
 """The settings of a random table."""
+DIRECTIONS = ("forward", "symmetric", "all")
+HARDNESS = {"in-batch": 9.0, "hard": 5.0, "all": 5.0}
+"""The negatives that are weighed by their hardness, and the default strength: 9 as in Lan et al. 2025, 5 as
+in Schechter Vera et al. 2025 (EmbeddingGemma); for all negatives, none is published."""
+ALL, ONE = "all", "one"
+
+
+def parse_dimensions(text: str) -> tuple[int, ...]:
+    """Returns the numbers in `256,128,64`; raises UsageError for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise UsageError(f"no dimensions '{text}'", "write whole numbers with commas, such as 256,128,64")
+    return tuple(map(int, parts))
 
 
 @known_keywords
@@ -81,18 +126,41 @@ class EncoderConfig(TrainingConfig):
     batch_size: int = within(64, BATCH)
     """Rows per batch. For the losses that rank the batch, more rows are more negatives."""
     learning_rate: float | None = within(None, RATE)
-    """The peak rate; None: 2e-5 for a transformer, 0.02 for a static table, whose rows are rarely updated."""
+    """The peak rate; None: 2e-5 for a transformer, 2e-4 with lora, 0.02 for a static table, whose rows are
+    rarely updated."""
     warmup: float = within(0.1, BELOW_1)
     """The share of the steps in which the learning rate rises; then it falls linearly to 0."""
     scale: float = within(20.0, number(0, 10_000, above=True))
-    """mnr, cached-mnr, gist: the factor of cosines, the inverse of the temperature. For a base that compares
-    by another similarity, the default is 1."""
+    """The losses that rank, distill: the factor of cosines, the inverse of the temperature. For a base that
+    compares by another similarity, the default is 1."""
     margin: float = within(0.2, number(0, 2, above=True))
     """triplet: the smallest difference between the distances of negative and positive that is not trained."""
     guide: str | None = None
-    """gist: the model that masks likely false negatives."""
+    """gist, cached-gist: the model that masks likely false negatives."""
+    guide_margin: float | None = within(None, number(0, 2))
+    """gist, cached-gist: mask texts that the guide scores above the positive's score less this."""
+    guide_relative_margin: float | None = within(None, BELOW_1)
+    """gist, cached-gist: as guide_margin, as a share of the positive's score."""
+    contrast: bool = True
+    """gist, cached-gist: whether anchors are also compared with anchors, and positives with positives."""
     mini_batch: int = within(32, BATCH)
-    """cached-mnr: the number of rows in memory at a time."""
+    """cached-mnr, cached-gist: the number of rows in memory at a time."""
+    directions: str = DIRECTIONS[0]
+    """mnr, cached-mnr: what is ranked. `forward`: documents for each anchor; `symmetric`: anchors for each
+    positive too, the mean of both; `all`: documents and anchors for both, in one softmax."""
+    hardness: str | None = None
+    """mnr, cached-mnr: the negatives that count more the nearer they are, a key of HARDNESS; None: none."""
+    hardness_strength: float | None = within(None, number(0, 1000, above=True))
+    """How much more: this times the cosine is added to a negative's logit; None: as HARDNESS has it."""
+    teacher_temperature: float | None = within(None, number(0, 10_000, above=True))
+    """distill: the teacher's scores are divided by this; None: scores from -1 to 1 by the model's own
+    temperature (1 / scale), others by 1."""
+    dimensions: tuple[int, ...] = field(default=(), metadata={"convert": parse_dimensions, "metavar": "N,…"})
+    """Train the first numbers of a vector to be vectors too (Matryoshka), for each of these lengths."""
+    lora: int | None = within(None, whole(1, 4096))
+    """Train two matrices of this rank beside each linear layer instead of all weights (LoRA); None: all."""
+    positives: str = ALL
+    """`all`: every positive of an anchor is a row of each epoch; `one`: one of them, drawn anew."""
     mask: bool = True
     """Whether known positives of a row's anchor are masked, so that they do not count as negatives."""
     max_length: int = within(256, whole(8, 1_000_000))
@@ -115,24 +183,47 @@ class EncoderConfig(TrainingConfig):
             raise UsageError(
                 f"no loss '{self.loss}'{near(self.loss, LOSSES)}", f"choose one of: {', '.join(LOSSES)}"
             )
-        if self.guide is not None and self.loss != "gist":
+        if self.guide is not None and self.loss not in GUIDED:
             raise UsageError(f"loss {self.loss} has no guide", "leave guide out, or use loss gist")
-        if self.loss == "gist" and self.guide is None:
-            raise UsageError("loss gist needs a guide model", "name one: --set guide=MODEL, such as bundled")
+        if self.loss in GUIDED and self.guide is None:
+            raise UsageError(
+                f"loss {self.loss} needs a guide model", "name one: --set guide=MODEL, such as bundled"
+            )
+        self._require_variants()
         for option in self.transformers:
             if getattr(self, option) == SCRATCH:
                 raise self.no_transformer(option)
         self._require_effects()
 
+    def _require_variants(self) -> None:
+        """Raises UsageError for an unknown variant of a loss, or two that contradict each other."""
+        require_one_of("directions", self.directions, DIRECTIONS)
+        require_one_of("positives", self.positives, (ALL, ONE))
+        if self.hardness is not None:
+            require_one_of("hardness", self.hardness, HARDNESS)
+        elif self.hardness_strength is not None:
+            raise UsageError(
+                "hardness_strength has no effect without hardness", f"set hardness to {' or '.join(HARDNESS)}"
+            )
+        if self.guide_margin is not None and self.guide_relative_margin is not None:
+            raise UsageError("guide_margin and guide_relative_margin are both given", "leave one of them out")
+        for dimension in self.dimensions:
+            whole(1, 100_000).require("dimensions", dimension)
+
+    @property
+    def strength(self) -> float:
+        """The strength of `hardness`; 0 without it."""
+        return 0.0 if self.hardness is None else self.hardness_strength or HARDNESS[self.hardness]
+
     def _require_effects(self) -> None:
         """Raises UsageError for a setting that has no effect."""
-        for field in fields(self):
-            if getattr(self, field.name) == field.default or self.reads(field.name):
+        for part in fields(self):
+            if getattr(self, part.name) == part.default or self.reads(part.name):
                 continue
-            if field.name in _OF_SCRATCH:
-                raise UsageError(f"{field.name} has no effect on base {self.base}", "it is for scratch")
-            readers = ", ".join(_READERS[field.name])
-            raise UsageError(f"{field.name} has no effect on loss {self.loss}", f"it is for {readers}")
+            if part.name in _OF_SCRATCH:
+                raise UsageError(f"{part.name} has no effect on base {self.base}", "it is for scratch")
+            readers = ", ".join(_READERS[part.name])
+            raise UsageError(f"{part.name} has no effect on loss {self.loss}", f"it is for {readers}")
         if self.patience is not None and not self.evaluations:
             raise UsageError("patience has no effect without evaluations", "leave one of them out")
 
@@ -145,7 +236,8 @@ class EncoderConfig(TrainingConfig):
     @property
     def transformers(self) -> tuple[str, ...]:
         """The settings whose model must be a transformer with this loss."""
-        return {"gist": ("base", "guide"), "cached-mnr": ("base",)}.get(self.loss, ())
+        both = dict.fromkeys(GUIDED, ("base", "guide"))
+        return {**both, "cached-mnr": ("base",)}.get(self.loss, ())
 
     def no_transformer(self, option: str) -> UsageError:
         """Returns the error of a setting that names a table of token vectors instead of a transformer."""

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
-from sentence_transformers import SentenceTransformer, SimilarityFunction
-from sentence_transformers.base.modules import Normalize, Router
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
-    losses,
 )
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding, Transformer
 from transformers import TrainerCallback, set_seed
@@ -36,11 +33,12 @@ from miner.models.names import resolve
 from miner.models.padding import complete_padding
 from miner.models.quiet import FROM_DISK, loading, quietly
 from miner.models.scratch import scratch_model
-from miner.models.similarity import COSINE, DOT, EUCLIDEAN, MANHATTAN
 from miner.text import text_keys
 from miner.training.batches import MASK, KnownPositives, MaskedSimilarity, MaskingCollator, PairBatches
-from miner.training.encoder_config import SCRATCH, EncoderConfig
+from miner.training.encoder_config import ONE, SCRATCH, EncoderConfig
+from miner.training.encoder_losses import encoder_loss, has_routes, masked_similarity
 from miner.training.examples import Examples
+from miner.training.lora import add_lora, without_lora
 from miner.training.steps import (
     LeanCheckpoints,
     arguments_of,
@@ -57,7 +55,7 @@ BEST = "best"
 _SCORES = "scores.json"
 _LOGS = 20
 """How often the loss is reported."""
-_RATE, _STATIC_RATE = 2e-5, 2e-2
+_RATE, _LORA_RATE, _STATIC_RATE = 2e-5, 2e-4, 2e-2
 _SLICE = 1024
 """Texts that are tokenised at once, which bounds the number of Python integers in memory."""
 
@@ -93,7 +91,12 @@ class Training:
 
 
 def require_ranking(examples: Examples, config: EncoderConfig) -> None:
-    """Raises UsageError if a loss that ranks the batch has no negative in any batch."""
+    """Raises UsageError if a loss that ranks the batch has no negative in any batch, or none to weigh."""
+    if config.hardness == "hard" and len(examples.texts) == 2:
+        raise UsageError(
+            "hardness=hard weighs the negatives of a row, and the rows have none",
+            "use hardness=in-batch, or rows with negatives",
+        )
     if not config.needs.ranks_batch or len(examples.texts) > 2:
         return
     nothing = f"loss {config.loss} has nothing to rank: no negatives, and"
@@ -152,25 +155,29 @@ def train_model(
     set_seed(config.seed)
     with training_threads(config.threads, work, progress), quietly():
         model = load_base(config)
-        masked = MaskedSimilarity(similarity_of(model))
+        if config.lora is not None:
+            add_lora(model, config.lora, config.base)
+        masked = masked_similarity(model, config)
+        guide = load_model(config.guide) if config.guide else None
         trainer = _EncoderTrainer(
             masked,
             model=model,
             args=_arguments(examples, model, work, config),
             train_dataset=_dataset(examples),
-            loss=_loss(model, examples, config, masked),
+            loss=encoder_loss(model, guide, examples, config, masked),
         )
         if known is not None:
             masking: Any = MaskingCollator(trainer.data_collator, examples.texts, known)
             trainer.data_collator = masking
-        steps, batches = step_count(len(examples), config), list(_batches(examples, config))
-        left_out = len(examples) - sum(map(len, batches))
+        sampler = _batches(examples, config)
+        steps, batches = step_count(sampler.rows, config), list(sampler)
+        left_out = sampler.rows - sum(map(len, batches))
         _note_rows(examples, config, left_out, progress)
         truncated = note_truncated(model, _texts_of(examples, batches[:steps], model), progress)
         watcher = _Watcher(dev, model, work, config, steps, progress)
         trainer.add_callback(watcher)
         run_training(trainer, work, "training", progress)
-        model.save_pretrained(str(work / TRAINED), create_model_card=False)
+        _save(model, str(work / TRAINED))
     best = watcher.take_best()
     history = [(int(entry["step"]), entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return Training(trainer.state.global_step, left_out, history, watcher.scores, best, truncated)
@@ -178,10 +185,13 @@ def train_model(
 
 def _note_rows(examples: Examples, config: EncoderConfig, left_out: int, progress: Progress) -> None:
     """Notes a step limit beyond the epochs, and the rows that are in no batch."""
-    note_excess(len(examples), config, progress)
+    rows = _batches(examples, config).rows
+    note_excess(rows, config, progress)
+    if rows < len(examples):
+        progress.note(f"each epoch has one of the positives of {rows:,} anchors, drawn anew")
     if left_out:
         progress.note(
-            f"each epoch leaves out {left_out:,} of {len(examples):,} rows: every batch already contains "
+            f"each epoch leaves out {left_out:,} of {rows:,} rows: every batch already contains "
             "their texts; smaller batches leave out fewer"
         )
 
@@ -221,12 +231,19 @@ def note_truncated(model: SentenceTransformer, texts: Iterable[str], progress: P
 
 def rows_left_out(examples: Examples, config: EncoderConfig) -> int:
     """Returns how many rows of the first epoch are in no batch, because their texts would be there twice."""
-    return len(examples) - sum(map(len, _batches(examples, config)))
+    batches = _batches(examples, config)
+    return batches.rows - sum(map(len, batches))
 
 
 def _batches(examples: Examples, config: EncoderConfig) -> PairBatches:
     keys = [text_keys(column) for column in list(examples.texts.values())[:2]]
-    return PairBatches(np.stack(keys, axis=1), config.batch_size, config.seed, config.needs.ranks_batch)
+    return PairBatches(
+        np.stack(keys, axis=1),
+        config.batch_size,
+        config.seed,
+        config.needs.ranks_batch,
+        one_positive=config.positives == ONE,
+    )
 
 
 def _dataset(examples: Examples) -> Dataset:
@@ -241,10 +258,11 @@ def _arguments(
 ) -> SentenceTransformerTrainingArguments:
     static = isinstance(model[0], StaticEmbedding)
     return SentenceTransformerTrainingArguments(
-        **arguments_of(config, work, len(examples), _LOGS),
-        learning_rate=config.learning_rate or (_STATIC_RATE if static else _RATE),
+        **arguments_of(config, work, _batches(examples, config).rows, _LOGS),
+        learning_rate=config.learning_rate
+        or (_STATIC_RATE if static else _LORA_RATE if config.lora else _RATE),
         prompts=_prompts(examples, model),
-        router_mapping=_routes(examples) if _has_routes(model) else None,
+        router_mapping=_routes(examples) if has_routes(model) else None,
         batch_sampler=lambda *_, **__: _batches(examples, config),
     )
 
@@ -256,81 +274,10 @@ def _prompts(examples: Examples, model: SentenceTransformer) -> dict[str, str] |
     return prompts if query or document else None
 
 
-def similarity_of(model: SentenceTransformer) -> str:
-    """Returns the similarity of a loaded model; the dot product of normalised vectors is their cosine."""
-    named = str(model.similarity_fn_name)
-    return COSINE if named == DOT and isinstance(list(model.children())[-1], Normalize) else named
-
-
-def _has_routes(model: SentenceTransformer) -> bool:
-    return any(isinstance(module, Router) for module in model)
-
-
 def _routes(examples: Examples) -> dict[str, str]:
     """The role of each column of texts: the anchors are queries."""
     anchor, *others = examples.texts
     return {anchor: "query"} | dict.fromkeys(others, "document")
-
-
-_SCALE = 1.0
-"""The default factor of MNR for similarities other than the cosine."""
-_DISTANCES = {
-    COSINE: losses.TripletDistanceMetric.COSINE,
-    EUCLIDEAN: losses.TripletDistanceMetric.EUCLIDEAN,
-    MANHATTAN: losses.TripletDistanceMetric.MANHATTAN,
-}
-
-
-def _require_trainable(
-    similarity: str, models: Mapping[str, SentenceTransformer | None], config: EncoderConfig
-) -> None:
-    """Raises UsageError if the loss cannot train the base's similarity or a model of its kind."""
-    unable = {"gist", "cosine"} | ({"triplet"} if similarity not in _DISTANCES else set())
-    if similarity != COSINE and config.loss in unable:
-        raise UsageError(
-            f"loss {config.loss} does not train the similarity of {config.base}: {similarity}",
-            "use loss mnr, which does, or a base that compares by cosine",
-        )
-    for option in config.transformers:
-        model = models[option]
-        if model is not None and _has_routes(model):
-            raise UsageError(
-                f"loss {config.loss} does not take a model with routes for queries and documents (Router) "
-                f"as {option}",
-                "name another, such as bundled" + (", or use loss mnr" if option == "base" else ""),
-            )
-        if model is not None and not isinstance(model[0], Transformer):
-            raise config.no_transformer(option)
-
-
-def _loss(
-    model: SentenceTransformer, examples: Examples, config: EncoderConfig, masked: MaskedSimilarity
-) -> torch.nn.Module:
-    models: dict[str, Any] = {"base": model, "guide": load_model(config.guide) if config.guide else None}
-    similarity = similarity_of(model)
-    _require_trainable(similarity, models, config)
-    scale = config.scale if similarity == COSINE or config.scale != EncoderConfig.scale else _SCALE
-    makers: dict[str, Callable[[], torch.nn.Module]] = {
-        "mnr": lambda: losses.MultipleNegativesRankingLoss(model, scale=scale, similarity_fct=masked),
-        "cached-mnr": lambda: losses.CachedMultipleNegativesRankingLoss(
-            model, scale=scale, similarity_fct=masked, mini_batch_size=config.mini_batch
-        ),
-        "gist": lambda: losses.GISTEmbedLoss(model, models["guide"], temperature=1 / config.scale),
-        "cosine": lambda: losses.CosineSimilarityLoss(model),
-        "softmax": lambda: losses.SoftmaxLoss(
-            model, int(model.get_embedding_dimension() or 0), len(examples.classes)
-        ),
-        "triplet": lambda: losses.TripletLoss(model, _DISTANCES[similarity], triplet_margin=config.margin),
-        "margin-mse": lambda: losses.MarginMSELoss(
-            model, similarity_fct=SimilarityFunction.to_similarity_pairwise_fn(similarity)
-        ),
-    }
-    try:
-        return makers[config.loss]()
-    except (ValueError, AttributeError) as error:
-        raise UsageError(
-            f"loss {config.loss} does not work with {config.base}: {error}", "choose another"
-        ) from error
 
 
 class _EncoderTrainer(LeanCheckpoints, SentenceTransformerTrainer):
@@ -399,9 +346,7 @@ class _Watcher(TrainerCallback):
         for warning in warnings("the base" if step == 0 else f"the model of step {step}", measured):
             self._progress.note(f"warning: {warning}")
         if self.scores[self._best_index()][0] == step:
-            _replace(
-                self._work / BEST, lambda folder: self._model.save_pretrained(folder, create_model_card=False)
-            )
+            _replace(self._work / BEST, lambda folder: _save(self._model, folder))
         write_whole(self._work / _SCORES, json.dumps(self.scores))
 
     def _best_index(self) -> int:
@@ -419,6 +364,11 @@ class _Watcher(TrainerCallback):
             self._work / TRAINED, lambda new: shutil.copytree(self._work / BEST, new, dirs_exist_ok=True)
         )
         return self.scores[self._best_index()][0]
+
+
+def _save(model: SentenceTransformer, folder: str) -> None:
+    """Writes a model as users load it, without a card."""
+    without_lora(model).save_pretrained(folder, create_model_card=False)
 
 
 def _replace(folder: Path, write: Callable[[str], object]) -> None:

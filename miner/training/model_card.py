@@ -17,7 +17,7 @@ from miner.reporting.charts import Curve, Panel, draw
 from miner.reporting.readable import Readable
 from miner.reporting.tables import markdown_table, text_table
 from miner.training.encoder_config import LOSSES, EncoderConfig
-from miner.training.reranker_config import RerankerConfig
+from miner.training.reranker_config import BCE, RERANKER_LOSSES, RerankerConfig
 from miner.training.workspace import METRICS
 
 CURVE = "curve"
@@ -374,9 +374,18 @@ Each positive has {config.mined} negatives drawn from BM25's ranks {config.skip_
 (the first {config.skip_top} are left out, because most unjudged positives are there) and {config.random}
 drawn from all documents. No negative is judged positive in any split, has the text of a positive or of the
 query, has the query's label, or is empty. If too few documents are left, a positive has fewer negatives.
-
+{_labels_of(config)}
 Content: documents `{metrics.data["documents"]}`, queries `{metrics.data["queries"]}`, judgments
 `{metrics.data["judgments"]}`. Fingerprint of data, base and settings: `{metrics.fingerprint}`."""
+
+
+def _labels_of(config: RerankerConfig) -> str:
+    """The labels that the model learned, as a paragraph; nothing for loss bce."""
+    if config.loss == BCE:
+        return ""
+    if config.teacher is None:
+        return "\nThe labels are the grades of the judgments; negatives have 0.\n"
+    return f"\nThe labels of all pairs are the scores of the reranker {_code(config.teacher)}.\n"
 
 
 def _reranker_settings(config: RerankerConfig, metrics: RerankerMetrics) -> str:
@@ -388,7 +397,8 @@ def _reranker_settings(config: RerankerConfig, metrics: RerankerMetrics) -> str:
         "loss, first and last tenth": f"{first:.4f}, {last:.4f}",
         **{name: version(name) for name in PACKAGES},
     }
-    return f"## Training\n\nBinary cross-entropy, AdamW, linear warm-up and decay.\n\n{_settings(rows)}"
+    loss = f"Loss `{config.loss}`: {RERANKER_LOSSES[config.loss]}. AdamW, linear warm-up and decay."
+    return f"## Training\n\n{loss}\n\n{_settings(rows)}"
 
 
 def _settings(values: Mapping[str, Any]) -> str:

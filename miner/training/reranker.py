@@ -50,6 +50,7 @@ from miner.training.reranker_pairs import (
     read_judgments,
     sample_queries,
 )
+from miner.training.reranker_teacher import RerankerTeacher
 from miner.training.workspace import TRAINED, Job, finished, publish, remove_hint, workspace
 
 _CODE = 4
@@ -87,7 +88,8 @@ def train_reranker(
     The store may be open for reading; `note_training` records in it what the model was trained on. After a
     kill, the same call goes on from the last checkpoint; a finished training is not repeated; `force`
     replaces a reranker of other data or settings. Raises UsageError if the split has no positives or `out`
-    is taken, ModelError if the base does not load, MinerError if the training diverges.
+    is taken or the loss cannot use the labels, ModelError if the base or the teacher does not load,
+    MinerError if the training diverges.
     """
     base = resolve(config.base)
     require_one_score(base.name, base.path)
@@ -95,11 +97,13 @@ def train_reranker(
         store_id = store.id
         collection = sample_queries(Collection.load(store, config.split), config)
         judgments = read_judgments(store, config)
+        teacher = RerankerTeacher.of(store, config, progress)
     identity = fingerprint(
         {
             "data": collection.hashes,
             "base": base.fingerprint,
-            "config": {**config.identity(), "base": None},
+            "teacher": teacher.reranker.fingerprint if teacher else None,
+            "config": {**config.identity(), "base": None, "teacher": None},
             "dtype": resolve_dtype(config.dtype, resolve_device()),
             "code": _CODE,
         }
@@ -116,6 +120,9 @@ def train_reranker(
         plan = _plan(pairs, base, config, identity)
         if metrics is None:
             with workspace(out, job, force, progress) as work:
+                if teacher is not None:
+                    chosen = ~plan.held_out[pairs.query]
+                    plan = replace(plan, pairs=teacher.label(pairs, chosen, work, config, progress))
                 metrics = _train(plan, work, out, progress)
     note_training(store.path, store_id, out, _trained_models(plan, out), progress)
     return RerankerReport(out, Reranker(str(out)).fingerprint, metrics, stored is not None)

@@ -19,10 +19,11 @@ from miner.retrieval.search import chunk_ranges
 from miner.store import corpus
 from miner.store.database import Database
 from miner.store.silver import graded
-from miner.training.reranker_config import RerankerConfig
+from miner.training.reranker_config import BCE, RerankerConfig
 
 Flags = npt.NDArray[np.bool_]
 Keys = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.float64]
 
 KINDS = ("positive", "mined", "random")
 
@@ -36,13 +37,18 @@ class LabelledPairs:
     doc: Ints
     kind: Ints
     """Position in KINDS; 0 is a positive."""
+    given: Labels | None = None
+    """The label of each pair, if it is more than positive or negative: see `labels`."""
 
     def __len__(self) -> int:
         return len(self.query)
 
     def where(self, chosen: Flags) -> LabelledPairs:
         """Returns the chosen pairs."""
-        return replace(self, query=self.query[chosen], doc=self.doc[chosen], kind=self.kind[chosen])
+        given = None if self.given is None else self.given[chosen]
+        return replace(
+            self, query=self.query[chosen], doc=self.doc[chosen], kind=self.kind[chosen], given=given
+        )
 
     def of_queries(self, chosen: Flags) -> LabelledPairs:
         """Returns the pairs of some queries; `chosen` holds one flag per query of the collection."""
@@ -52,6 +58,11 @@ class LabelledPairs:
     def positive(self) -> Flags:
         """Whether each pair is a judged positive."""
         return np.asarray(self.kind == 0)
+
+    @property
+    def labels(self) -> Labels:
+        """The label of each pair: a teacher's score, or the grade of a positive (1 without grades) and 0."""
+        return self.positive.astype(np.float64) if self.given is None else self.given
 
     def count(self, kind: str) -> int:
         """Returns the number of pairs of a kind."""
@@ -93,22 +104,22 @@ class StoreJudgments:
     """The judgments of a store, read into memory; each table has the columns query_id and doc_id."""
 
     positives: pa.Table
-    """The positives of the split."""
+    """The positives of the split, and their relevance."""
     known: pa.Table
     """The result of `corpus.known_positives`."""
     negatives: pa.Table
     """The result of `corpus.known_negatives`."""
     graded: str | None
-    """The note of `silver.graded` about the positives."""
+    """The note of `silver.graded` about the positives, if the loss ignores their grades."""
 
 
 def read_judgments(store: Database, config: RerankerConfig) -> StoreJudgments:
     """Reads the judgments that `labelled_pairs` needs."""
     return StoreJudgments(
-        corpus.positives(store, config.split),
+        corpus.graded_positives(store, config.split),
         corpus.known_positives(store),
         corpus.known_negatives(store),
-        graded(store, config.split, "gold judgments", "a reranker"),
+        graded(store, config.split, "gold judgments", f"loss {config.loss}") if config.loss == BCE else None,
     )
 
 
@@ -146,7 +157,21 @@ def labelled_pairs(
     kind = np.repeat(np.arange(3, dtype=np.int32), [len(part[0]) for part in parts])
     all_query, all_doc = (np.concatenate(column).astype(np.int32) for column in zip(*parts, strict=True))
     order = np.lexsort((all_doc, kind, all_query))
-    return LabelledPairs(collection, all_query[order], all_doc[order], kind[order])
+    pairs = LabelledPairs(collection, all_query[order], all_doc[order], kind[order])
+    return replace(pairs, given=_grades(judgments.positives, pairs)) if config.reads_grades else pairs
+
+
+def _grades(judged: pa.Table, pairs: LabelledPairs) -> Labels:
+    """The relevance of each positive among the pairs; 0 for the negatives."""
+    query = positions(judged["query_id"], pairs.collection.query_ids)
+    doc = positions(judged["doc_id"], pairs.collection.doc_ids)
+    known = (query >= 0) & (doc >= 0)
+    keys, relevance = pair_keys(query[known], doc[known]), judged["relevance"].to_numpy()[known]
+    order = np.argsort(keys)
+    wanted = pair_keys(pairs.query[pairs.positive], pairs.doc[pairs.positive])
+    grades = np.zeros(len(pairs))
+    grades[pairs.positive] = relevance[order][np.searchsorted(keys[order], wanted)]
+    return grades
 
 
 def _withheld(collection: Collection, query: Ints, config: RerankerConfig) -> Flags:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from datasets import Dataset
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
-from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import set_seed
 
 from miner.engine.progress import Progress
@@ -25,6 +24,7 @@ from miner.models.pairs import PairTokenizer
 from miner.models.quiet import FROM_DISK, loading, quietly
 from miner.training.batches import length_grouped
 from miner.training.reranker_config import RerankerConfig
+from miner.training.reranker_losses import LABEL, reranker_loss, reranker_rows
 from miner.training.reranker_pairs import LabelledPairs
 from miner.training.steps import (
     LeanCheckpoints,
@@ -54,25 +54,25 @@ def train_cross_encoder(
     """Trains `base` to score positives above negatives and saves it to `work/trained`.
 
     Goes on from the last checkpoint in `work`, which must be of the same pairs, base and configuration.
-    Raises MinerError if the training diverges.
+    Raises MinerError if the training diverges, UsageError if the loss cannot use the labels.
     """
     set_seed(config.seed)
     with training_threads(config.threads, work, progress), quietly():
         model = load_base(base, config)
-        queries, documents = pairs.texts()
-        labels = pairs.positive.astype(np.float32).tolist()
+        made = reranker_rows(pairs, config)
+        batches = replace(config, batch_size=made.per_batch)
         trainer = _RerankerTrainer(
             model=model,
             args=CrossEncoderTrainingArguments(
-                **arguments_of(config, work, len(pairs), _LOGS),
+                **arguments_of(batches, work, len(made.rows), _LOGS),
                 learning_rate=config.learning_rate,
                 weight_decay=0.01,
                 batch_sampler=_by_length,
             ),
-            train_dataset=Dataset.from_dict({"query": queries, "document": documents, "label": labels}),
-            loss=BinaryCrossEntropyLoss(model),
+            train_dataset=made.rows,
+            loss=reranker_loss(model, config, pairs),
         )
-        note_excess(len(pairs), config, progress)
+        note_excess(len(made.rows), batches, progress)
         _note_truncated(model, pairs, progress)
         run_training(trainer, work, "training reranker", progress)
         model.save_pretrained(str(work / TRAINED), create_model_card=False)
@@ -119,22 +119,28 @@ def _by_length(
 
 
 class LengthGroupedBatches(DefaultBatchSampler):
-    """Batches of pairs of similar length, in random order (see `length_grouped`).
+    """Batches of rows of similar length, in random order (see `length_grouped`).
 
-    Within a group, positives and negatives are each sorted by length and mixed evenly. Otherwise a batch
-    could have one label only, if positives are shorter than negatives.
+    Within a group of labelled pairs, positives and negatives are each sorted by length and mixed evenly.
+    Otherwise a batch could have one label only, if positives are shorter than negatives. Rows with several
+    labels are sorted by length.
     """
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields the rows of each batch; the same ones for the same seed and epoch."""
         rows: Any = self.sampler
-        texts = zip(rows["query"], rows["document"], strict=True)
-        lengths = np.fromiter((len(query) + len(document) for query, document in texts), dtype=np.int64)
-        labels = np.asarray(rows["label"])
+        lengths = np.sum([_lengths(rows[name]) for name in rows.column_names if name != LABEL], axis=0)
+        labels = np.asarray([0.0 if isinstance(label, list) else label for label in rows[LABEL]])
         rng = np.random.default_rng([self.seed, self.epoch])
         yield from length_grouped(
             len(lengths), self.batch_size, rng, lambda group: _evenly_mixed(labels[group], lengths[group])
         )
+
+
+def _lengths(texts: Sequence[str | list[str]]) -> npt.NDArray[np.int64]:
+    """The number of characters of each text, or of each list of texts."""
+    sizes = (len(text) if isinstance(text, str) else sum(map(len, text)) for text in texts)
+    return np.fromiter(sizes, dtype=np.int64)
 
 
 def _evenly_mixed(labels: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -26,6 +26,7 @@ from miner.errors import MinerError, counted
 from miner.models.device import resolve_device, resolve_dtype
 from miner.processors import cores
 from miner.training.encoder_config import EncoderConfig
+from miner.training.lora import has_lora
 from miner.training.pretrain_config import PretrainConfig
 from miner.training.reranker_config import RerankerConfig
 from miner.training.workspace import COMPLETE
@@ -35,6 +36,8 @@ AnyConfig = EncoderConfig | PretrainConfig | RerankerConfig
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _THREADS = "threads"
 """The file with the number of threads that a training began with."""
+_LORA = "lora.safetensors"
+"""The file in a checkpoint with the weights of a model with LoRA."""
 CHECKPOINT_SECONDS = 60.0
 """Seconds between checkpoints: the most work that a kill can cost."""
 
@@ -186,7 +189,8 @@ def last_checkpoint(folder: Path) -> Path | None:
 class LeanCheckpoints:
     """For the library's trainers: no model card, no pickled settings, and the loss's own weights are saved.
 
-    The loss has weights of its own for softmax (the classifier) and TSDAE (the decoder).
+    The loss has weights of its own for softmax (the classifier) and TSDAE (the decoder). A model with LoRA is
+    saved as it is, with its matrices beside the weights.
     """
 
     args: Any
@@ -199,13 +203,20 @@ class LeanCheckpoints:
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = output_dir or str(self.args.output_dir)
-        self.model.save_pretrained(folder, create_model_card=False)
+        if has_lora(self.model):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            save_weights(self.model, str(Path(folder) / _LORA))
+        else:
+            self.model.save_pretrained(folder, create_model_card=False)
         for name, file in self._FILES.items():
             if (part := getattr(self.loss, name, None)) is not None:
                 save_weights(part, str(Path(folder) / file))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint)  # type: ignore[misc]
+        if (weights := Path(resume_from_checkpoint) / _LORA).exists():
+            load_weights(self.model, weights, device=str(self.model.device))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint)  # type: ignore[misc]
         for name, file in self._FILES.items():
             if (part := getattr(self.loss, name, None)) is not None:
                 load_weights(part, Path(resume_from_checkpoint) / file, device=str(self.model.device))

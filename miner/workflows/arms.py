@@ -16,7 +16,7 @@ from miner.store.triplets import TextsById, mined_pairs
 from miner.training.examples import Examples
 from miner.workflows.bench_config import ARMS, BM25, EASY, FILTERED, HARD, IN_BATCH, BenchConfig
 from miner.workflows.row_negatives import random_negatives
-from miner.workflows.train import rows_of
+from miner.workflows.run_rows import rows_of
 
 _RANKED = {BM25: "BM25", HARD: "a retriever beside BM25"}
 

@@ -24,6 +24,9 @@ KINDS = {
     IN_BATCH: ARMS[IN_BATCH],
 }
 """What the negatives of a training row can be."""
+LEAVE_OUT, REPEAT = "leave-out", "repeat"
+FEWER = (LEAVE_OUT, REPEAT)
+"""What becomes of positives with fewer negatives than a row has."""
 FITTING = tuple(name for name, loss in LOSSES.items() if not loss.label)
 """The losses that use negatives."""
 LEAST_SEEDS = 3

@@ -26,11 +26,12 @@ from miner.store.silver import SOURCES, graded, is_soft, judged_pairs
 from miner.store.triplets import TextsById, known_pair_keys, pair_text_keys, text_labels
 from miner.store.verdicts import negative_counts
 from miner.text import fingerprint
-from miner.training.encoder_config import LOSSES, SCRATCH, EncoderConfig
+from miner.training.encoder_config import SCRATCH, EncoderConfig
 from miner.training.examples import Columns, Examples, examples_of, read_examples
 from miner.training.record import note_training
-from miner.workflows.bench_config import IN_BATCH, KINDS, MINED
+from miner.workflows.bench_config import FEWER, IN_BATCH, KINDS, LEAVE_OUT, MINED, REPEAT
 from miner.workflows.row_negatives import pairs_with
+from miner.workflows.run_rows import LABELLED, rows_of, usable
 
 if TYPE_CHECKING:
     from miner.evaluation.result import Evaluation
@@ -43,7 +44,6 @@ DEV_QUERIES, DEV_DOCUMENTS = 500, 5000
 TRAIN, DEV = "train", "dev"
 _WITHHELD_STREAM = 4
 """The number of the random stream that draws withheld positives; no other draw uses it."""
-_LABELLED = ("cosine", "softmax")
 JUDGMENTS = (*SOURCES, "both")
 AUTO = "auto"
 DEV_TASKS = (AUTO, "retrieval", "similarity", "labels")
@@ -60,6 +60,8 @@ class TrainingRows:
     """Run: negatives per row; the positives of a query use its negatives in turn, the hardest first."""
     row_negatives: str = MINED
     """Run: what the negatives of a row are, one of KINDS."""
+    fewer_negatives: str = LEAVE_OUT
+    """Run: what becomes of positives with fewer negatives than a row has, one of FEWER."""
     judgments: str | None = None
     """Store: one of JUDGMENTS, if the rows are judged pairs instead of triplets."""
     split: str | None = None
@@ -72,6 +74,9 @@ class TrainingRows:
     def __post_init__(self) -> None:
         check_fields(self)
         require_one_of("row_negatives", self.row_negatives, KINDS)
+        require_one_of("fewer_negatives", self.fewer_negatives, FEWER)
+        if self.fewer_negatives != LEAVE_OUT and (self.judgments or self.row_negatives == IN_BATCH):
+            raise UsageError("fewer_negatives is for rows with negatives of a run", "leave it out")
         if self.judgments and self.row_negatives != MINED:
             raise UsageError("row_negatives is for a run: judgments are pairs", "leave it out")
         if self.row_negatives == IN_BATCH and self.negatives_per_row != 1:
@@ -168,13 +173,14 @@ def _of_file(source: Path, config: EncoderConfig, rows: TrainingRows, progress: 
     negatives = rows.negatives_per_row if rows.negatives_per_row != 1 else None
     flags = {"--run": rows.run, "--judgments": rows.judgments, "--negatives-per-row": negatives}
     flags["row_negatives"] = rows.row_negatives if rows.row_negatives != MINED else None
+    flags["fewer_negatives"] = rows.fewer_negatives if rows.fewer_negatives != LEAVE_OUT else None
     for name, value in {**flags, "withheld": rows.withheld or None}.items():
         if value is not None:
             raise UsageError(
                 f"{name} is for a store, but {source} is not one", "leave it out, or name a store"
             )
     if config.needs.label == "scores" and (teacher := teacher_of_export(source)):
-        _require_teacher(teacher, str(source), "STORE", progress)
+        _require_teacher(teacher, config.loss, str(source), "STORE", progress)
     read = read_examples(str(source), config.loss, rows.columns)
     _note_unread(read, progress)
     return _Read(read)
@@ -207,7 +213,8 @@ def _of_store(source: Path, config: EncoderConfig, rows: TrainingRows, progress:
         if stale := staleness(store, run):
             progress.note(stale)
         if config.needs.label == "scores":
-            _require_teacher(teacher_of_run(store, run), f"run {run.name}", str(source), progress)
+            teacher = teacher_of_run(store, run)
+            _require_teacher(teacher, config.loss, f"run {run.name}", str(source), progress)
         kind, count = rows.row_negatives, rows.negatives_per_row if rows.row_negatives != IN_BATCH else 0
         _require_kind(kind, config)
         all_pairs = pairs_with(store, run, kind, count, config.seed)
@@ -217,9 +224,11 @@ def _of_store(source: Path, config: EncoderConfig, rows: TrainingRows, progress:
             withheld = set(_ids(withheld_pairs))
             all_pairs = all_pairs.filter(pa.array([pair not in withheld for pair in _ids(all_pairs)]))
             progress.note(f"{len(withheld):,} positives are withheld for an audit")
-        pairs = usable(all_pairs, count, f"run {run.name}")
-        if left := all_pairs.num_rows - pairs.num_rows:
-            progress.note(f"{left:,} positives have fewer than {count} negatives and are left out")
+        enough = pc.greater_equal(pc.list_value_length(all_pairs["negative_ids"]), count)
+        pairs = usable(all_pairs, count, f"run {run.name}", rows.fewer_negatives)
+        if short := all_pairs.num_rows - (pc.sum(enough).as_py() or 0):
+            what = ", which are repeated" if rows.fewer_negatives == REPEAT else " and are left out"
+            progress.note(f"{short:,} positives have fewer than {count} negatives{what}")
         if kind == MINED and (without := negative_counts(store, run).get(0)):
             progress.note(f"{without:,} queries of run {run.name} have no negatives and are left out")
         examples = rows_of(TextsById(store), pairs, config.loss, count, f"run {run.name}")
@@ -227,22 +236,22 @@ def _of_store(source: Path, config: EncoderConfig, rows: TrainingRows, progress:
         return _Read(examples, run.split, store.id, seen, known)
 
 
-def _require_teacher(teacher: Teacher, origin: str, store: str, progress: Progress) -> None:
+def _require_teacher(teacher: Teacher, loss: str, origin: str, store: str, progress: Progress) -> None:
     """Raises UsageError for BM25's scores; notes those of an encoder and given ones, from which it learns."""
     if teacher.kind == BM25:
         raise UsageError(
-            f"loss margin-mse learns a reranker's scores, but those of {origin} are BM25's",
+            f"loss {loss} learns a reranker's scores, but those of {origin} are BM25's",
             f"mine with --reranker: miner train-reranker {store} OUT, then miner mine {store} --reranker OUT",
         )
     if teacher.kind == ENCODER:
         progress.note(
             f"the scores of {origin} are {SCORES[teacher.similarity]} of the encoder {teacher.name}: loss "
-            "margin-mse learns from it instead of a reranker"
+            f"{loss} learns from it instead of a reranker"
         )
     if teacher.kind == IMPORTED:
         progress.note(
-            f"the scores of {origin} are those of {teacher.name}, which were given: loss margin-mse learns "
-            "from them, whether a reranker made them or not"
+            f"the scores of {origin} are those of {teacher.name}, which were given: loss {loss} learns from "
+            "them, whether a reranker made them or not"
         )
 
 
@@ -253,7 +262,7 @@ def _require_kind(kind: str, config: EncoderConfig) -> None:
             f"loss {config.loss} needs the scores of mined negatives, {kind} ones have none",
             "leave row_negatives out, or use loss mnr",
         )
-    if kind == IN_BATCH and (config.needs.texts[0] > 2 or config.loss in _LABELLED):
+    if kind == IN_BATCH and (config.needs.texts[0] > 2 or config.loss in LABELLED):
         raise UsageError(
             f"loss {config.loss} needs a negative in every row, in-batch rows have none",
             "leave row_negatives out, or use loss mnr",
@@ -386,73 +395,6 @@ def _models(report: EncoderReport, positives: pa.Table) -> list[TrainedModel]:
     return records
 
 
-def usable(pairs: pa.Table, negatives: int, origin: str) -> pa.Table:
-    """Returns the pairs (`mined_pairs`) with that many negatives; raises UsageError if there is none."""
-    if pairs.num_rows == 0:
-        raise UsageError(f"{origin} has no triplets to train on", "mine with other rules, or another --run")
-    enough = pairs.filter(pc.greater_equal(pc.list_value_length(pairs["negative_ids"]), negatives))
-    if enough.num_rows == 0:
-        raise UsageError(f"no query of {origin} has {negatives} negatives", "lower negatives_per_row")
-    return enough
-
-
-def rows_of(texts_of: TextsById, pairs: pa.Table, loss: str, negatives: int, origin: str) -> Examples:
-    """Returns `usable` pairs as rows for a loss, with scores if the loss needs them.
-
-    The j-th positive of a query uses its negatives from the j-th on, in a circle. For losses of labelled
-    pairs, each positive has label 1 and its negatives have label 0. Raises UsageError if the loss allows
-    fewer negatives.
-    """
-    most = LOSSES[loss].texts[1] - 2
-    if negatives > most and loss not in _LABELLED:
-        raise UsageError(
-            f"{negatives} negatives per row are too many for loss {loss}: at most {most}",
-            "use negatives_per_row 1",
-        )
-    rows = pairs.to_pylist()
-    chosen = [
-        [(turn + k) % len(row["negative_ids"]) for k in range(negatives)]
-        for turn, row in zip(_turns(pairs["query_id"]), rows, strict=True)
-    ]
-    texts: dict[str, Sequence[Any]] = {
-        "anchor": texts_of.queries(pairs["query_id"]),
-        "positive": texts_of.documents(pairs["positive_id"]),
-    }
-    for k in range(negatives):
-        ids = [row["negative_ids"][indices[k]] for row, indices in zip(rows, chosen, strict=True)]
-        name = "negative" if negatives == 1 else f"negative_{k + 1}"
-        texts[name] = texts_of.documents(pa.chunked_array([ids], pa.string()))
-    if loss in _LABELLED:
-        return examples_of(_labelled(texts), origin, loss)
-    if LOSSES[loss].label == "scores":
-        texts["scores"] = [
-            [row["positive_score"], *(row["negative_scores"][i] for i in indices)]
-            for row, indices in zip(rows, chosen, strict=True)
-        ]
-    return examples_of(pa.table(texts), origin, loss)
-
-
-def _turns(owners: pa.ChunkedArray) -> list[int]:
-    """Numbers the rows of each owner from 0; `owners` are sorted."""
-    codes = owners.combine_chunks().dictionary_encode().indices.to_numpy()
-    starts = np.searchsorted(codes, codes)
-    return [int(turn) for turn in np.arange(len(codes)) - starts]
-
-
-def _labelled(texts: dict[str, Sequence[Any]]) -> pa.Table:
-    anchor, *documents = texts.values()
-    rows, kinds = len(anchor), len(documents)
-    order = np.arange(kinds * rows).reshape(kinds, rows).T.ravel()
-    table = pa.table(
-        {
-            "anchor": [*anchor] * kinds,
-            "document": [text for column in documents for text in column],
-            "label": [1.0] * rows + [0.0] * rows * (kinds - 1),
-        }
-    )
-    return table.take(pa.array(order))
-
-
 def dev_task(
     store: Database, split: str | None = None, seed: int = 13, task: str = AUTO, trained: str | None = None
 ) -> DevTask | None:
@@ -464,7 +406,8 @@ def dev_task(
     from miner.evaluation.evaluate import EvaluationConfig, encoder_task, task_of_split
     from miner.evaluation.retrieval import sampled_task
     from miner.models.similarity import COSINE, without_gaps
-    from miner.training.encoder_trainer import DevTask, similarity_of
+    from miner.training.encoder_losses import similarity_of
+    from miner.training.encoder_trainer import DevTask
 
     if split is None and DEV not in corpus.judged_splits(store):
         return None

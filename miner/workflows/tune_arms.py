@@ -25,7 +25,7 @@ from miner.training.encoder_config import EncoderConfig
 from miner.training.examples import Examples
 from miner.workflows.bench_config import EASY, IN_BATCH, MINED
 from miner.workflows.row_negatives import pairs_with
-from miner.workflows.train import rows_of
+from miner.workflows.run_rows import rows_of
 
 WIDE = 4
 """Negatives per row of the wide settings."""
