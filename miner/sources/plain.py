@@ -28,7 +28,8 @@ def open_plain(source: str, path: Path) -> Source:
     folder = path if path.is_dir() else path.parent
     left = [(file, f"not {', '.join(SUFFIXES)}") for file in files if not _is_text(file)]
     total = sum(file.size for file in chosen)
-    return Source(source, total, "bytes", _parts(chosen, folder), "\n".join(unread(left, folder)))
+    notes = "\n".join(unread(left, folder))
+    return Source(source, total, "bytes", _parts(chosen, folder), notes, read_as="text files")
 
 
 def _is_text(file: File) -> bool:
