@@ -49,7 +49,7 @@ PUBLISHED: Mapping[str, PublishedRecipe] = {
         {
             "rules": {"reference_positive": "lowest", "absolute_margin": 3.0},
             "selection": {"strategy": "top", "negatives": 5},
-            "training": {"loss": "mnr", "positives": "one"},
+            "training": {"loss": "mnr", "epoch_positives": "one"},
         },
         "a reranker whose scores are logits, not probabilities: --reranker MODEL",
     ),

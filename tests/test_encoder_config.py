@@ -66,7 +66,7 @@ from miner.training.encoder_config import EncoderConfig
             "dimensions has no effect on loss softmax; it is for mnr, cached-mnr, gist, cached-gist, cosine, "
             "triplet, margin-mse, distill",
         ),
-        ({"positives": "two"}, "positives must be one of all, one, got 'two'"),
+        ({"epoch_positives": "two"}, "epoch_positives must be one of all, one, got 'two'"),
         ({"guide": "bundled"}, "loss mnr has no guide; leave guide out, or use loss gist"),
         ({"dimension": 8}, "dimension has no effect on base bundled; it is for scratch"),
         ({"tokenizer": "x", "base": "m"}, "tokenizer has no effect on base m; it is for scratch"),

@@ -236,7 +236,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"directions": "all", "hardness": "in-batch"},
     {"directions": "symmetric", "hardness": "hard", "dimensions": (4, 8)},
     {"loss": "distill", "dimensions": (8,)},
-    {"positives": "one"},
+    {"epoch_positives": "one"},
 ]
 
 

@@ -16,7 +16,7 @@ from miner.recipe import Setting, by_name
 from miner.training.encoder_config import EncoderConfig
 from miner.workflows.bench_config import FITTING, BenchConfig, parse_sizes
 
-_LEFT_OUT = ("evaluations", "patience", "positives", "teacher_temperature")
+_LEFT_OUT = ("evaluations", "patience", "epoch_positives", "teacher_temperature")
 TRAINING = {name: about for name, about in ABOUT.items() if name not in _LEFT_OUT}
 TRAINING["loss"] = (
     click.Choice(list(FITTING)),

@@ -76,7 +76,7 @@ ABOUT: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     ),
     "dimensions": (click.STRING, "Shorter vectors to train too, such as 256,128,64 (Matryoshka)."),
     "lora": (None, "Rank of the matrices that are trained instead of all weights (LoRA) [default: all]."),
-    "positives": (
+    "epoch_positives": (
         click.Choice([ALL, ONE]),
         "Positives of an anchor in each epoch: all, or one of them, drawn anew.",
     ),

@@ -159,7 +159,7 @@ class EncoderConfig(TrainingConfig):
     """Train the first numbers of a vector to be vectors too (Matryoshka), for each of these lengths."""
     lora: int | None = within(None, whole(1, 4096))
     """Train two matrices of this rank beside each linear layer instead of all weights (LoRA); None: all."""
-    positives: str = ALL
+    epoch_positives: str = ALL
     """`all`: every positive of an anchor is a row of each epoch; `one`: one of them, drawn anew."""
     mask: bool = True
     """Whether known positives of a row's anchor are masked, so that they do not count as negatives."""
@@ -198,7 +198,7 @@ class EncoderConfig(TrainingConfig):
     def _require_variants(self) -> None:
         """Raises UsageError for an unknown variant of a loss, or two that contradict each other."""
         require_one_of("directions", self.directions, DIRECTIONS)
-        require_one_of("positives", self.positives, (ALL, ONE))
+        require_one_of("epoch_positives", self.epoch_positives, (ALL, ONE))
         if self.hardness is not None:
             require_one_of("hardness", self.hardness, HARDNESS)
         elif self.hardness_strength is not None:

@@ -242,7 +242,7 @@ def _batches(examples: Examples, config: EncoderConfig) -> PairBatches:
         config.batch_size,
         config.seed,
         config.needs.ranks_batch,
-        one_positive=config.positives == ONE,
+        one_positive=config.epoch_positives == ONE,
     )
 
 
