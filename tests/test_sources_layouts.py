@@ -442,3 +442,14 @@ def test_queries_and_documents_in_files_of_their_own(tmp_path: Path) -> None:
         ("17", "how old is Rome"),
         ("18", "what is rice"),
     ]
+
+
+def test_a_report_says_what_each_source_was_taken_for(tmp_path: Path) -> None:
+    rows = [{"query": "how deep is the sea", "positive": "as deep as it is"}]
+    shown: list[str] = []
+    report = ingest(tmp_path / "s.duckdb", rows, show=shown.append)
+    assert list(report.understood) == shown
+    assert shown[0].splitlines() == [
+        "read list as pairs: query = query, positive = positives",
+        '  list:1: query "how deep is the sea"; relevant "as deep as it is"',
+    ]

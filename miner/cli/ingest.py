@@ -163,7 +163,7 @@ def command(store: Path, sources: tuple[str, ...], **given: Any) -> None:
     values = SETTINGS.values(given)[""]
     config = SourceConfig(**values)
     with progress() as reports:
-        report = ingest(store, sources, config, reports)
+        report = ingest(store, sources, config, reports, reports.note)
     divided = bool(config.dev or config.test)
     for line in (*_summary(store, report, divided), *_about_splits(values.get("split"), report)):
         click.echo(line, err=True)

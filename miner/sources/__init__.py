@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import cast
@@ -76,13 +77,16 @@ def ingest(
     sources: object,
     config: SourceConfig | None = None,
     progress: Progress = SILENT,
+    show: Callable[[str], None] | None = None,
 ) -> IngestReport:
     """Reads one or several sources into the store at `store_path`; creates the store if it does not exist.
 
     A source is what `open_source` reads, or a `Source` of your own. The ingest is one transaction: if
     anything fails, the store does not change, and a new one is not created. Returns what was added and what
-    was left out. Raises InputError for data that cannot be read, UsageError for a wrong configuration,
-    StoreError for a store that cannot be used, MinerError if another process creates the same new store.
+    was left out. `show` gets what a source was taken for as soon as it is read: a wrong guess is seen even if
+    a later source fails. Raises InputError for data that cannot be read, UsageError for a wrong
+    configuration, StoreError for a store that cannot be used, MinerError if another process creates the same
+    new store.
     """
     config = config or SourceConfig()
     config.check()
@@ -93,7 +97,7 @@ def ingest(
     _require_order(os.fspath(store_path), given)
     chunking = Chunking.of(config)
     opened = [one if isinstance(one, Source) else open_source(one, config) for one in given]
-    store = Path(store_path)
+    store, understood = Path(store_path), list[str]()
     with (
         _opened(store) as file,
         spilling(store) as spill,
@@ -112,14 +116,17 @@ def ingest(
                     if part.note:
                         progress.note(part.note)
             as_what = f" as {source.read_as}" if source.read_as else ""
-            progress.note("\n".join([f"read {source.name}{as_what}", *first.lines()]))
-        return arriving.finish(
+            understood.append("\n".join([f"read {source.name}{as_what}", *first.lines()]))
+            if show is not None:
+                show(understood[-1])
+        report = arriving.finish(
             config.max_bad,
             config.unpad_query_ids,
             config.queries_are_documents,
             config.division,
             config.chunk_positives,
         )
+        return replace(report, understood=tuple(understood))
 
 
 def _require_order(store: str, sources: Sequence[object]) -> None:

@@ -96,8 +96,7 @@ class IngestReport(Readable):
     in_several_splits: int
     """Query texts with positives in several splits: a model may be measured on what it was trained on."""
     kept_split: int
-    """Query texts that `dev`, `test` and the seed would put into another split than the store has them in: a
-    query stays in its split."""
+    """Query texts that stay in their split, though `dev`, `test` and the seed give them another."""
     cleaned: int
     """Texts from which NUL characters or lone surrogates were removed."""
     rejected: tuple[Rejection, ...]
@@ -106,15 +105,15 @@ class IngestReport(Readable):
     """Documents that were cut into chunks."""
     all_chunks: int = 0
     """Relevant documents that were cut and share no word with the query: all their chunks are positives."""
+    understood: tuple[str, ...] = ()
+    """What each source was taken for, and its first rows as they were understood."""
 
     def __repr__(self) -> str:
         added = ", ".join(f"{number:,} {name}" for name, number in self.added.items())
         splits = ", ".join(f"{split} {number:,}" for split, number in self.splits.items())
         left_out = sum(one.rows for one in self.rejected)
-        return (
-            f"Ingest: {added} added; positives: {splits or 'none'}"
-            f"{f'; {left_out:,} rows left out' if left_out else ''}"
-        )
+        left = f"; {left_out:,} rows left out" if left_out else ""
+        return f"Ingest: {added} added; positives: {splits or 'none'}{left}"
 
 
 @contextmanager
