@@ -359,7 +359,7 @@ def collections(folder: Path, pairs: list[tuple[str, str]]) -> None:
             "triples.train.small.tsv": "\n".join(f"{q} at last\t{d}\tno {d}" for q, d in pairs),
             "log.tsv": "\n".join(f"{q} at all\t{d}\tno {d}" for q, d in pairs),
             "answers.tsv": "\n".join(f"{4000 + i}\t{d} as an answer" for i, (_, d) in enumerate(pairs)),
-            "answers.csv": "question,answer,verdict\n"
+            "verdicts.csv": "question,answer,verdict\n"
             + "\n".join(f'{q} now,"{d}",{("good", "fair", "poor")[i % 3]}' for i, (q, d) in enumerate(pairs)),
             "snli_1.0_train.jsonl": "\n".join(map(json.dumps, nli)),
             "project-7.json": json.dumps(tasks),

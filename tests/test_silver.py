@@ -203,7 +203,7 @@ def test_grades_that_are_not_read_are_reported(store: Database, base: Path, conf
     silver(store, own, training=short, progress=trained)
     assert not any("graded" in note for note in plain.said)
     assert f"gold judgments are graded: miner silver {same}" in named.said
-    assert f"gold judgments are graded: a reranker {same}" in trained.said
+    assert f"gold judgments are graded: loss bce {same}" in trained.said
 
 
 def test_a_soft_pass_keeps_every_score(store: Database, config: SilverConfig) -> None:
