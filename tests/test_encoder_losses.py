@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 
 from miner.errors import UsageError
 from miner.text import text_keys
@@ -20,6 +23,7 @@ from miner.training.encoder_config import EncoderConfig
 from miner.training.encoder_losses import encoder_loss, masked_similarity, teacher_temperature
 from miner.training.encoder_trainer import load_base, load_model
 from miner.training.examples import Examples
+from tests.cache_support import Notes
 from tests.tiny import tiny_bert, word_table
 from tests.train_support import CONFIG, frozen, of, triplets
 
@@ -304,3 +308,25 @@ def test_what_a_base_or_rows_cannot_do_is_refused(tmp_path: Path, tiny: Path) ->
         UsageError, match=r"hardness weighs cosines, but .* compares by dot; leave hardness out"
     ):
         train_encoder(triplets(), tmp_path / "out", of(dot, hardness="in-batch"))
+    with pytest.raises(UsageError, match=r"dimensions are trained by cosine, but .* compares by dot"):
+        train_encoder(triplets(), tmp_path / "out", of(dot, dimensions=(1,)))
+
+
+def test_a_guide_that_reads_other_prompts_than_its_own_is_said(
+    tmp_path: Path, tiny: Path, guide: Path
+) -> None:
+    """The library's losses give a guide the texts as the trained model reads them."""
+    own = shutil.copytree(guide, tmp_path / "guide")
+    file = own / "config_sentence_transformers.json"
+    SentenceTransformer(str(own)).save_pretrained(str(own), create_model_card=False)
+    settings = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps(settings | {"prompts": {"query": "query: ", "document": "passage: "}}))
+    notes = {}
+    for name in (own, guide):
+        notes[name] = Notes()
+        config = of(tiny, loss="gist", guide=str(name), max_steps=1)
+        train_encoder(triplets(), tmp_path / f"out-{len(notes)}", config, progress=notes[name])
+    said = [note for note in notes[own].said if note.startswith("warning: guide ")]
+    assert len(said) == 1
+    assert "has prompts ['query: ', 'passage: ']" in said[0]
+    assert not [note for note in notes[guide].said if note.startswith("warning: guide ")]

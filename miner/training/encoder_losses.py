@@ -172,6 +172,11 @@ def _require_trainable(
             f"hardness weighs cosines, but {config.base} compares by {similarity}",
             "leave hardness out, or use a base that compares by cosine",
         )
+    if similarity != COSINE and config.dimensions:  # MatryoshkaLoss normalises all vectors
+        raise UsageError(
+            f"dimensions are trained by cosine, but {config.base} compares by {similarity}",
+            "leave dimensions out, or use a base that compares by cosine",
+        )
     models: dict[str, Any] = {"base": model, "guide": guide}
     for option in config.transformers:
         one = models[option]

@@ -159,6 +159,8 @@ def train_model(
             add_lora(model, config.lora, config.base)
         masked = masked_similarity(model, config)
         guide = load_model(config.guide) if config.guide else None
+        if guide is not None:
+            _note_prompts(model, guide, config, progress)
         trainer = _EncoderTrainer(
             masked,
             model=model,
@@ -265,6 +267,18 @@ def _arguments(
         router_mapping=_routes(examples) if has_routes(model) else None,
         batch_sampler=lambda *_, **__: _batches(examples, config),
     )
+
+
+def _note_prompts(
+    model: SentenceTransformer, guide: SentenceTransformer, config: EncoderConfig, progress: Progress
+) -> None:
+    """Reports that the guide reads the base's prompts, as the losses give it the same texts, not its own."""
+    own, given = ([one.prompts.get(role) or "" for role in ("query", "document")] for one in (guide, model))
+    if own != given:
+        progress.note(
+            f"warning: guide {config.guide} has prompts {own} for queries and documents, but reads the "
+            f"texts with those of the base, {given}: its scores may be off"
+        )
 
 
 def _prompts(examples: Examples, model: SentenceTransformer) -> dict[str, str] | None:
