@@ -30,6 +30,7 @@ from miner.judging.config import JudgeConfig
 from miner.judging.judge import batch, judge, plan
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import config_of, decide_again, mine
+from miner.mining.shortfalls import shortfalls
 from miner.models.chat import ChatModel
 from miner.store import judges as stored
 from miner.store.database import Database
@@ -159,6 +160,8 @@ def test_rules_see_the_grades_and_a_run_keeps_what_it_was_decided_with(
     reasons = Counter(reason for _, reason, score in rows if score is None)
     assert reasons.keys() <= {"not_judged", "judged_positive"}
     assert reasons["not_judged"] > 0
+    causes = {one.cause: one.hint for one in shortfalls(opened, decided)}
+    assert "most candidates were not judged by" in causes["not_judged"]
     kept = [score for verdict, _, score in rows if verdict == "kept"]
     assert kept
     assert max(kept) <= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miner.errors import MinerError, UsageError
+from miner.errors import InputError, MinerError, UsageError
 from miner.export.config import FORMATS
 from miner.store.database import Database
 from miner.training.encoder_config import LOSSES
@@ -499,3 +500,26 @@ def test_the_fingerprint_is_also_that_of_the_labels() -> None:
     texts = {"a": ["x", "y"], "b": ["u", "v"]}
     of = [Examples(texts, target).fingerprint for target in (None, [0.0, 1.0], [1.0, 0.0])]
     assert len({*of, Examples(texts, [0, 1], ("no", "yes")).fingerprint}) == 4
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (
+            {"pos_scores": [1.0, 2.0], "neg_scores": [1.0, 2.0]},
+            "1 passage in 'pos', but 2 scores in 'pos_scores'",
+        ),
+        ({"pos_scores": [1.0], "neg_scores": [1.0]}, "2 passages in 'neg', but 1 score in 'neg_scores'"),
+        ({"pos_scores": [1.0], "neg_scores": [1.0, 2.0, 3.0]}, "2 passages in 'neg', but 3 scores in"),
+    ],
+)
+def test_each_passage_has_its_score_or_none_has_one(
+    tmp_path: Path, scores: dict[str, list[float]], message: str
+) -> None:
+    row = {"query": "q", "pos": ["p"], "neg": ["n", "m"]}
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row | {"pos_scores": [2.0], "neg_scores": [1.0, 0.0]}) + "\n", "utf-8")
+    assert read_examples(str(file), "margin-mse").target == [[2.0, 1.0], [2.0, 0.0]]
+    file.write_text(json.dumps(row | scores) + "\n", "utf-8")
+    with pytest.raises(InputError, match=rf"rows.jsonl, row 1: {message}"):
+        read_examples(str(file), "margin-mse")

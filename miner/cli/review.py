@@ -122,7 +122,8 @@ def _serve(path: Path, name: str | None, config: Any, reviewer: str | None, port
         with suppress(KeyboardInterrupt):  # the way to end it
             serve(session, opened, port=port, reviewer=person, browser=browser)
         stored = counted(session.pressed, "answer")
-        click.echo(f"\n{stored} stored; figures: miner review {quote(str(path))} --summary", err=True)
+        of = "" if name is None else f" --run {quote(name)}"
+        click.echo(f"\n{stored} stored; figures: miner review {quote(str(path))}{of} --summary", err=True)
 
 
 def _summarise(path: Path, name: str | None, config: Any, as_json: bool) -> None:

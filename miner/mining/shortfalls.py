@@ -42,6 +42,7 @@ _BY_RULE = (
     Reason.MIN_SCORE,
     Reason.RANK_WINDOW,
     Reason.DOCUMENT_CAP,
+    Reason.NOT_JUDGED,
     "not_scored",
 )
 _SAMPLE = 500
@@ -179,6 +180,11 @@ class _Short:
         if cause == Reason.NOT_RERANKED:
             larger = "rerank_depth or cascade_depth" if self._config.cascade_depth else "rerank_depth"
             return f"most candidates were not reranked; mine with a larger {larger}"
+        if cause == Reason.NOT_JUDGED:
+            return (
+                f"most candidates were not judged by {self._run.deciding.name}: miner judge with --of both "
+                "grades negatives too, or let another scorer decide"
+            )
         if cause == Reason.DOCUMENT_CAP:
             return "most candidates are already negatives of other queries; raise document_cap"
         if cause == Reason.RANK_WINDOW:

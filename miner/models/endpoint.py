@@ -407,6 +407,11 @@ def _parsed(name: str) -> tuple[SplitResult, str]:
             "the URL of a served model has a query (the part after '?')",
             f"leave it out; a key comes from the environment variable {KEY}",
         )
+    if parts.scheme not in ("http", "https"):
+        raise UsageError(
+            f"the URL of a server begins with http:// or https://, got '{snippet(name.partition('#')[0])}'",
+            "such as http://localhost:8080/v1",
+        )
     if not parts.hostname or not has_port:
         raise UsageError(f"'{snippet(name)}' names no server", hint)
     if not parts.fragment.strip():

@@ -134,7 +134,7 @@ def read_examples(source: str, loss: str, columns: Columns | None = None) -> Exa
 def examples_of(table: pa.Table, origin: str, loss: str, columns: Columns | None = None) -> Examples:
     """Returns the rows of a table for a loss; raises the errors of `read_examples`."""
     columns, needs = columns or Columns(), LOSSES[loss]
-    table = one_passage_a_row(table, columns.named)
+    table = one_passage_a_row(table, columns.named, origin)
     label = _label_column(table, origin, columns)
     names = columns.named or text_columns(_candidates(table, label), origin)
     _require_columns(table, origin, names)

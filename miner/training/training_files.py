@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from miner.errors import InputError, UsageError, listed, shown
+from miner.errors import InputError, UsageError, counted, listed, shown
 from miner.sources.beir import is_beir
 from miner.sources.config import SourceConfig
 from miner.sources.files import File, files_in, locate
@@ -171,13 +171,13 @@ def passage_lists(values: Sequence[Any], column: str) -> list[list[str]]:
         raise InputError(str(error), "a list needs texts, or objects with a key 'text'") from error
 
 
-def one_passage_a_row(table: pa.Table, named: Sequence[str]) -> pa.Table:
+def one_passage_a_row(table: pa.Table, named: Sequence[str], origin: str) -> pa.Table:
     """Returns a table whose lists of positives and negatives are spread over rows of single texts.
 
     The lists are those of FlagEmbedding, Tevatron and DPR. A row becomes one row for each of its positives
     with each of its negatives, in the columns `positive` and `negative`, or as `named` names them;
     `pos_scores` and `neg_scores` become `scores`. Other lists stay as they are, and so does a table without
-    such lists.
+    such lists. Raises InputError for a row of `origin` with another number of scores than passages.
     """
     positive, negative = _passage_columns(table, named)
     if positive is None and negative is None:
@@ -193,6 +193,8 @@ def one_passage_a_row(table: pa.Table, named: Sequence[str]) -> pa.Table:
     pairs: list[list[float] | None] = []
     for row in range(table.num_rows):
         of_positives, of_negatives = scores[row]
+        _require_scores(f"{origin}, row {row + 1}", positive, positives[row], _POSITIVE_SCORES, of_positives)
+        _require_scores(f"{origin}, row {row + 1}", negative, negatives[row], _NEGATIVE_SCORES, of_negatives)
         for i, first in enumerate(positives[row] or [None]):
             for j, second in enumerate(negatives[row] or [None]):
                 sources.append(row)
@@ -211,6 +213,18 @@ def one_passage_a_row(table: pa.Table, named: Sequence[str]) -> pa.Table:
     if all(pairs) and "scores" not in spread.column_names:
         spread = spread.append_column("scores", pa.array(pairs, pa.list_(pa.float64())))
     return spread
+
+
+def _require_scores(
+    row: str, name: str | None, passages: Sequence[str], score_name: str, scores: Sequence[Any]
+) -> None:
+    """Raises InputError unless there is a score for each passage, or none at all."""
+    if scores and len(scores) != len(passages):
+        raise InputError(
+            f"{row}: {counted(len(passages), 'passage')} in '{shown(name or '')}', but "
+            f"{counted(len(scores), 'score')} in '{score_name}'",
+            "give each passage its score, or leave the scores out",
+        )
 
 
 def _passage_columns(table: pa.Table, named: Sequence[str]) -> tuple[str | None, str | None]:
