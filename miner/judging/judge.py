@@ -341,7 +341,7 @@ def _measured(
 ) -> JudgeError | None:
     """Returns the error of a judge, which is measured now on the drawn pairs, or was before.
 
-    Nothing is sent unless `sends`: then only if all of the pairs have an answer.
+    It is measured only if all of the pairs have an answer, readable or not. Nothing is sent unless `sends`.
     """
     if work.drawn is None:
         before = cascade.judge.checked
@@ -349,9 +349,12 @@ def _measured(
     pairs = stored.with_pairs(store, work.drawn.pairs)
     if sends:
         cascade.ask(pairs, work.positives, "measuring its error")
-    if cascade.missing(pairs) or cascade.used.stopped:
-        return None
-    error = work.drawn.error(stored.grades_of(store, cascade.judge, work.drawn.pairs), run, config.seed)
+    for asker in cascade.askers:
+        asker.share(pairs)
+    grades = stored.grades_of(store, cascade.judge, pairs)
+    if grades.num_rows < pairs.num_rows or cascade.used.stopped:
+        return None  # some wait for the answer to a batch, or the budget ended before
+    error = work.drawn.error(grades, run, config.seed)
     if error.kappa.value is not None:
         stored.keep_check(store, cascade.judge, error.as_json())
     return error
