@@ -326,6 +326,46 @@ def test_splits_by_document(opened: Database, server: Server) -> None:
     assert stored(opened) == before
 
 
+def splits_of_documents(store: Database) -> Mapping[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for _, doc, split, _ in stored(store):
+        found.setdefault(doc, set()).add(split)
+    return found
+
+
+def test_a_document_stays_in_its_split_over_calls(opened: Database, own: Server) -> None:
+    generate(opened, own.model, GenerationConfig(documents=6, dev=0.5))
+    before = splits_of_documents(opened)
+    others = {f"t{n}a": written(*(" ".join(words(n)[at : at + 4]) for at in (2, 6))) for n in range(NUMBER)}
+    own.faults(canned=others)
+    second = generate(opened, own.model, GenerationConfig(about="x", dev=0.1, add=True))
+    generate(opened, own.model, GenerationConfig(about="x", split="test", add=True))
+    after = splits_of_documents(opened)
+    assert len(before) == 6
+    assert len(after) == NUMBER
+    assert {doc: after[doc] for doc in before} == before
+    assert all(len(splits) == 1 for splits in after.values())
+    assert dict(second.splits) == {"dev": 6, "train": 18}
+
+
+def test_documents_with_a_query_in_common_are_in_one_split(opened: Database, own: Server) -> None:
+    shared = " ".join([*words(0)[:3], *words(1)[:3]])
+    own.faults(canned={f"t{n}a": written(shared, " ".join(words(n)[6:])) for n in (0, 1)})
+    for seed in range(6):
+        report = generate(opened, own.model, GenerationConfig(dev=0.4, seed=seed))
+        assert report.dropped == {"same_query": 1}
+        assert all(len(splits) == 1 for splits in splits_of_documents(opened).values())
+
+
+def test_a_replaced_query_of_an_old_run_is_no_duplicate(opened: Database, own: Server) -> None:
+    generate(opened, own.model, GenerationConfig())
+    mine(opened, MiningConfig(rules=Rules(relative_margin=None)))
+    generate(opened, own.model, GenerationConfig(documents=1, queries=1))
+    own.faults(canned={"t0a": written("t0a t0b t0c t0d t0e")})  # nearly a query that was replaced
+    again = generate(opened, own.model, GenerationConfig(about="x"))
+    assert (again.made, again.kept) == (3 * NUMBER - 2, 3 * NUMBER - 2)
+
+
 def test_the_budget_and_the_plan(opened: Database, own: Server) -> None:
     planned = plan(opened, own.model, GenerationConfig(price_in=1.0, price_out=1.0))
     assert (planned.documents, planned.requests, sent(own)) == (NUMBER, NUMBER, [])
@@ -353,6 +393,13 @@ def test_the_prompt_is_the_users(opened: Database, own: Server, tmp_path: Path) 
     assert all(len(text) == 7 for text in sent(own))
     with pytest.raises(UsageError, match="cannot read the prompt nowhere"):
         generate(opened, own.model, GenerationConfig(prompt="nowhere"))
+
+
+def test_wrong_prices_leave_the_store_as_it_is(opened: Database, server: Server) -> None:
+    for prices in ({"price_in": ("other=1",), "price_out": 1.0}, {"price_in": ("small=1",)}):
+        with pytest.raises(UsageError, match="price_in"):
+            generate(opened, server.model, GenerationConfig(**prices))  # type: ignore[arg-type]
+    assert opened.rows("SELECT count(*) FROM generators") == [(0,)]
 
 
 def test_wrong_use(tmp_path: Path, server: Server) -> None:

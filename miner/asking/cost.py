@@ -47,6 +47,9 @@ class AskingConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for given, missing in (("price_in", "price_out"), ("price_out", "price_in")):
+            if getattr(self, given) is not None and getattr(self, missing) is None:
+                raise UsageError(f"{given} has no effect without {missing}", f"add --set {missing}=…")
         _ = self.limit
 
     @property

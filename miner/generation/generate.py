@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,14 +21,13 @@ from miner.errors import UsageError, counted
 from miner.generation.config import GenerationConfig
 from miner.generation.questions import queries_in, question
 from miner.generation.round_trip import Ranks, ranks_of_sources
-from miner.mining.scorers import retriever_names
 from miner.models.chat import ChatAnswer, ChatModel
 from miner.models.names import scorer_name
 from miner.reporting.readable import Readable
 from miner.store import generated as stored
 from miner.store import judges
 from miner.store.database import Database
-from miner.store.generated import KEPT, OUTCOMES
+from miner.store.generated import KEPT, OUTCOMES, SAME_QUERY
 from miner.text import content_id, fingerprint, text_key, text_keys
 
 _BLOCK = 1_000
@@ -113,13 +113,13 @@ def generate(
     then are stored.
     """
     asker = _Asker.of(store, model, config, progress)
-    retriever_names(config.search)
     asker.ask()
     written = _written(store, asker, config)
     ranks = _round_trip(store, written, config, workers, progress)
     found = _sorted_out(store, written, ranks, config, progress)
-    splits = _splits(written, found, config)
-    kept = sum(splits.values())
+    of_query = _split_of(store, written, found, config)
+    splits = dict(sorted(Counter(of_query.values()).items()))
+    kept = len(of_query)
     dropped = {name: found.count(name) for name in OUTCOMES if name != KEPT and name in found}
     origin = {
         "model": asker.model.model,
@@ -137,7 +137,7 @@ def generate(
         "near": config.near,
         "seed": config.seed,
     }
-    replaced = _store(store, asker, written, found, ranks, origin, config) if splits else 0
+    replaced = _store(store, asker, written, found, ranks, of_query, origin) if kept else 0
     if asker.used.cut:
         progress.note(
             f"{counted(asker.used.cut, 'document')} longer than {config.characters:,} characters: cut"
@@ -201,6 +201,7 @@ class _Asker:
         if config.documents is not None and config.documents < sources.num_rows:
             chosen = seeded_sample(sources["doc_id"].to_pylist(), config.documents, config.seed)
             sources = sources.take(chosen)
+        (prices,) = config.prices([scorer_name(name)])
         model = ChatModel(
             name, patience=config.patience, answer_seconds=config.answer_seconds, progress=progress
         )
@@ -208,7 +209,6 @@ class _Asker:
             "instructions": config.instructions, "queries": config.queries, "characters": config.characters,
         }  # fmt: skip
         generator = stored.generator_of(store, config.identity(model.model), scorer_name(name), settings)
-        (prices,) = config.prices([scorer_name(name)])
         used = TokenUse(money=None if prices is None else 0.0)
         return cls(store, model, generator, sources, config, used, prices, progress)
 
@@ -337,13 +337,13 @@ def _sorted_out(
     seen: set[tuple[str, str]] = set()
     for row, pair in enumerate(zip(written.query_ids, written.doc_ids, strict=True)):
         if found[row] == KEPT and first.setdefault(pair[0], row) != row:
-            found[row] = "near_duplicate" if pair in seen else "same_query"
+            found[row] = "near_duplicate" if pair in seen else SAME_QUERY
         seen.add(pair)
     for row in _near(store, written, list(first.values()), config, progress):
         found[row] = "near_duplicate"
     dropped = {written.query_ids[row] for row in first.values() if found[row] != KEPT}
     for row, query in enumerate(written.query_ids):
-        if found[row] == "same_query" and query in dropped:
+        if found[row] == SAME_QUERY and query in dropped:
             found[row] = "near_duplicate"
     return found
 
@@ -362,29 +362,48 @@ def _near(
             yield rows[right - len(others)]
 
 
-def _splits(written: _Written, found: Sequence[str], config: GenerationConfig) -> dict[str, int]:
-    """Returns the number of kept queries by split."""
-    counts: dict[str, int] = {}
-    of = _split_of(written, found, config)
-    for row, outcome in enumerate(found):
-        if outcome == KEPT:
-            split = of[written.query_ids[row]]
-            counts[split] = counts.get(split, 0) + 1
-    return dict(sorted(counts.items()))
-
-
-def _split_of(written: _Written, found: Sequence[str], config: GenerationConfig) -> dict[str, str]:
+def _split_of(
+    store: Database, written: _Written, found: Sequence[str], config: GenerationConfig
+) -> dict[str, str]:
     """Returns the split of each kept query: all that were written from one document, or from chunks of one,
-    have the same."""
-    own = {
-        written.query_ids[row]: text_key(whole)
-        for row, whole in enumerate(written.wholes)
-        if found[row] == KEPT
-    }
+    have the same, and so have documents with a query in common. With `add`, they stay in their split."""
+    judged = [
+        pair
+        for pair, outcome in zip(zip(written.query_ids, written.wholes, strict=True), found, strict=True)
+        if outcome in (KEPT, SAME_QUERY)
+    ]
+    earlier = stored.judged_sources(store) if config.add else []
+    together = _together([*((query, whole) for query, whole, _ in earlier), *judged])
+    own = {query: text_key(together[whole]) for query, whole in judged}
+    known: dict[int, str] = {}
+    for _, whole, split in earlier:
+        known.setdefault(text_key(together[whole]), split)
+    groups = set(own.values())
     if config.division is None or not own:
-        return dict.fromkeys(own, config.split)
-    splits = config.division.assign(set(own.values()), config.split)
-    return {query: splits[key] for query, key in own.items()}
+        splits = {group: known.get(group, config.split) for group in groups}
+    else:
+        kept = {group: split for group, split in known.items() if group in groups}
+        splits = config.division.assign(groups, config.split, kept)
+    return {query: splits[group] for query, group in own.items()}
+
+
+def _together(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Returns, of the documents in pairs of a query and a document, the first of those that it is connected
+    with by queries in common."""
+    leader: dict[str, str] = {}
+    first: dict[str, str] = {}
+
+    def lead(doc: str) -> str:
+        """Returns the first of a document's group, and shortens the way to it."""
+        while leader[doc] != doc:
+            leader[doc] = doc = leader[leader[doc]]
+        return doc
+
+    for query, doc in pairs:
+        leader.setdefault(doc, doc)
+        one, other = sorted((lead(first.setdefault(query, doc)), lead(doc)))
+        leader[other] = one
+    return {doc: lead(doc) for doc in leader}
 
 
 def _store(
@@ -393,8 +412,8 @@ def _store(
     written: _Written,
     found: Sequence[str],
     ranks: Mapping[str, Ranks],
+    splits: Mapping[str, str],
     origin: Mapping[str, Any],
-    config: GenerationConfig,
 ) -> int:
     """Stores the kept queries and what became of all; returns how many of earlier calls were replaced."""
     rows = range(len(found))
@@ -407,8 +426,7 @@ def _store(
             "text_key": pa.array(text_keys(written.texts[row] for row in kept), pa.int64()),
         }
     )
-    splits = _split_of(written, found, config)
-    judged = [row for row in rows if found[row] in (KEPT, "same_query")]
+    judged = [row for row in rows if found[row] in (KEPT, SAME_QUERY)]
     judgments = pa.table(
         {
             "query_id": [written.query_ids[row] for row in judged],
@@ -426,4 +444,4 @@ def _store(
             "rank": pa.array(best, pa.int32()),
         }
     )
-    return stored.keep_queries(store, queries, judgments, outcomes, origin, added=config.add)
+    return stored.keep_queries(store, queries, judgments, outcomes, origin, added=asker.config.add)

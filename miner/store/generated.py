@@ -16,12 +16,12 @@ from miner.store.database import Database
 from miner.store.ledger import KEY
 from miner.store.tables import GENERATED
 
-KEPT = "kept"
+KEPT, SAME_QUERY = "kept", "same_query"
 OUTCOMES = {
     KEPT: "kept",
     "is_document": "the text of their document",
     "not_returned": "the search did not return their document",
-    "same_query": "the same as a query of another document: both documents are its positives",
+    SAME_QUERY: "the same as a query of another document: both documents are its positives",
     "near_duplicate": "nearly the words of another query",
 }
 """What became of a query, and what that means."""
@@ -90,12 +90,27 @@ def source_keys(store: Database, doc_ids: Sequence[str]) -> dict[str, tuple[int,
     return {doc_id: (key, whole) for doc_id, key, whole in rows}
 
 
+def judged_sources(store: Database) -> list[tuple[str, str, str]]:
+    """Returns the judgments of generated queries: query_id, the document or the one that it is a chunk of,
+    and split; ordered."""
+    return [
+        (query, doc, split)
+        for query, doc, split in store.rows(
+            f"""SELECT query_id, coalesce(parent, j.doc_id), split FROM judgments j
+            LEFT JOIN parents p ON p.doc_id = j.doc_id WHERE source = '{GENERATED}' ORDER BY ALL"""
+        )
+    ]
+
+
 def other_queries(store: Database, ids: Sequence[str], *, added: bool) -> list[str]:
     """Returns the texts of the store's queries but those with these ids; unless `added`, also without the
-    generated ones of earlier calls."""
+    generated ones of earlier calls. Those that were replaced, and are only in old runs, are not among them.
+    """
     earlier = "" if added else "AND query_id NOT IN (SELECT query_id FROM generated_queries)"
     rows = store.rows(
         f"""SELECT text FROM queries WHERE query_id NOT IN (SELECT unnest(?::VARCHAR[])) {earlier}
+            AND (query_id IN (SELECT query_id FROM judgments)
+                OR query_id NOT IN (SELECT query_id FROM positives))
         ORDER BY query_id""",
         [list(ids)],
     )
