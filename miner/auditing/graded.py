@@ -90,6 +90,8 @@ def _of_all(
     store has changed since.
     """
     selected = judges.selected_pairs(store, run)
+    if judges.answer_counts(store, judge.members)["pairs"] < selected.num_rows:
+        return None  # without reading all texts
     if _predicted(store, judge, selected, np.zeros(selected.num_rows)) is None:
         return None
     table, chance, rows = unjudged_negatives(store, run)
