@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ def read(
     keys above the first table. Raises UsageError that names the file and what is wrong: an unknown table or
     key with the nearest known one, or a value of the wrong kind.
     """
-    content = _content(path, published_for(tables, top))
+    content = _content(path, published_for(tables, top), {*tables, top})
     found: dict[str, dict[str, Any]] = {name: {} for name in tables}
     for name, value in content.items():
         is_table = isinstance(value, Mapping) and name not in tables.get("", {})
@@ -160,13 +160,21 @@ def published_for(tables: Tables, top: str | None) -> Mapping[str, PublishedReci
     return PUBLISHED if {"rules", "training"} & {*tables, top} else {}
 
 
-def _content(path: Path, published: Mapping[str, PublishedRecipe]) -> Mapping[str, Any]:
-    """The content of a recipe; a file goes before a published recipe of its name."""
+def _content(path: Path, published: Mapping[str, PublishedRecipe], own: Set[str | None]) -> Mapping[str, Any]:
+    """The content of a recipe; a file goes before a published recipe of its name.
+
+    `own` are the tables that are read: a published recipe has to have one of them.
+    """
     try:
         return tomllib.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError as error:
-        if str(path) in published:
-            return published[str(path)].tables
+        if (known := published.get(str(path))) is not None:
+            if not own & {*known.tables}:
+                command = "miner train" if "training" in known.tables else "miner mine and miner decide"
+                raise UsageError(
+                    f"the published recipe {path} has no setting of this command", f"it is for {command}"
+                ) from error
+            return known.tables
         others = f", or a published recipe: {', '.join(published)}" if published else ""
         raise UsageError(
             f"no recipe at {path}{near(str(path), published)}", f"name a TOML file{others}"
