@@ -442,6 +442,8 @@ def test_the_command(opened: Database, server: Server) -> None:
     again = CliRunner().invoke(group, [*words, "--documents", "2", "--json"])
     found = json.loads(again.stdout)
     assert (found["kept"], found["replaced"], found["requests"]) == (6, 9, 0)
+    small = CliRunner().invoke(group, [*words, "--documents", "9", "--budget", "1 tokens"])
+    assert small.stdout.splitlines()[-1] == "  the budget is less than one request may take: raise it"
 
 
 values: st.SearchStrategy[Any] = st.recursive(

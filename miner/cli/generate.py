@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from miner.cli.options import OUTPUT, Command, Settings, dry_run, language_model, model_named
+from miner.cli.options import OUTPUT, Command, Settings, budget_line, dry_run, language_model, model_named
 from miner.errors import counted, listed, printable
 from miner.generation.config import SEARCH, GenerationConfig
 from miner.mining.config import TABLES, MiningConfig
@@ -102,5 +102,5 @@ def _table(report: GenerationReport) -> str:
     if not report.kept:
         lines.append("  no query was kept, and the store has the queries that it had")
     if report.stopped:
-        lines.append("  the budget is used: the same command goes on")
+        lines.append(budget_line(report.requests))
     return "\n".join(lines)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from miner.cli.options import OUTPUT, RUN, Command, Settings, dry_run, language_model, model_named
+from miner.cli.options import (
+    OUTPUT,
+    RUN,
+    Command,
+    Settings,
+    budget_line,
+    dry_run,
+    language_model,
+    model_named,
+)
 from miner.errors import UsageError, counted, printable
 from miner.judging.config import JudgeConfig
 from miner.recipe import settings_of
@@ -132,7 +141,7 @@ def _table(report: JudgeReport) -> str:
     tokens = f"{report.tokens_in:,} tokens read, {report.tokens_out:,} written"
     lines.append(f"  {counted(report.requests, 'request')}, {tokens}{cost}")
     if report.stopped:
-        lines.append("  the budget is used: the same command goes on")
+        lines.append(budget_line(report.requests))
     return "\n".join(lines)
 
 
