@@ -2,7 +2,7 @@
 
 Questions are made in blocks of some thousand pairs, so that a million pairs take no more memory than their
 ids. Answers are stored in a thread of its own (`asking.keeping`). After a kill, the requests that were under
-way and the answers that were not committed are sent again: at most twice the setting `concurrency`.
+way and the answers that were not committed are sent again: at most three times the setting `concurrency`.
 """
 
 from __future__ import annotations
