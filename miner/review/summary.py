@@ -26,7 +26,7 @@ ABOUT = {
     SAMPLED: "miner audit estimates the false-negative rate from it",
     SUSPECTED: "a rule dropped them for a high score; the likeliest come first",
     LIKELIEST: "selected negatives, the likeliest first: not the rate of all",
-    RANDOMLY: "selected negatives at random, outside the sample of an audit: an estimate of the rate of those",
+    RANDOMLY: "selected negatives at random, outside the sample of an audit: an estimate of their rate",
 }
 """What the figures of each group of pairs mean."""
 _MOST = 20
