@@ -43,8 +43,8 @@ class RerankerConfig(TrainingConfig):
     teacher: str | None = None
     """lambda, adrmse, margin-mse: the reranker whose scores are the labels; None: the judgments' grades."""
     list_size: int = within(64, whole(2, 100_000))
-    """lambda, adrmse: the most documents of a list; a query with more is divided into several lists, at most as
-    many as it has positives."""
+    """lambda, adrmse: the most documents of a list; a query with more is divided into several lists, at most
+    as many as it has positives."""
     base: str = "bundled"
     """The model to start from: hub id, folder or `bundled`. A model without a head gets a new, seeded one."""
     epochs: int = within(2, EPOCHS)
