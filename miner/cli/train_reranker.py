@@ -27,7 +27,10 @@ ABOUT: dict[str, tuple[click.ParamType[Any] | None, str]] = {
         click.STRING,
         "lambda, adrmse, margin-mse: reranker whose scores are the labels [default: the judgments' grades].",
     ),
-    "list_size": (None, "lambda, adrmse: most documents of a list; more: several lists, each with a positive."),
+    "list_size": (
+        None,
+        "lambda, adrmse: most documents of a list; more: several lists, each with a positive.",
+    ),
     "base": (click.STRING, "Model to start from: hub id, folder, or bundled."),
     "epochs": (None, "Number of passes over the pairs."),
     "max_steps": (None, "Stop after this many batches [default: when the epochs end]."),
