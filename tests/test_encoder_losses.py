@@ -254,7 +254,9 @@ def test_every_variant_learns(tmp_path: Path, settings: dict[str, Any]) -> None:
     assert metrics.losses[-1][1] < 0.8 * metrics.losses[0][1]
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
     for name, value in settings.items():
-        assert f"| {name} | {value} |" in card
+        shown = ", ".join(map(str, value)) if name == "dimensions" else value
+        assert f"| {name} | {shown} |" in card
+    assert ("| dimensions |" in card) == ("dimensions" in settings)
 
 
 def test_one_positive_of_each_anchor_comes_per_epoch_and_all_in_turn() -> None:

@@ -402,8 +402,13 @@ def _reranker_settings(config: RerankerConfig, metrics: RerankerMetrics) -> str:
 
 
 def _settings(values: Mapping[str, Any]) -> str:
-    """A table of settings, without those that are None."""
-    rows = [(name, value) for name, value in values.items() if value is not None]
+    """A table of settings, without those that are None or empty."""
+    shown = {
+        name: ", ".join(map(str, value)) if isinstance(value, tuple | list) else value
+        for name, value in values.items()
+        if value is not None and value not in ((), [])
+    }
+    rows = list(shown.items())
     return _table(("setting", "value"), rows)
 
 
