@@ -177,3 +177,27 @@ def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, texts: list
     path = tmp_path_factory.mktemp("texts") / "collection.tsv"
     write(path, "".join(f"{number}\t{text}\n" for number, text in enumerate(texts)))
     assert [row["text"] for row in collect(path, format="msmarco")["documents"]] == texts
+
+
+@pytest.mark.parametrize(
+    ("header", "kind"),
+    [
+        ("anchor\tpositive\tnegative", "triplets"),
+        ("question\tpos\tneg", ""),
+        ("query_id\tpositive_id\tnegative_id", "rows of ids"),
+        ("qid\tpos_pid\tneg_pid", ""),
+    ],
+)
+def test_a_header_in_triples_is_no_row(tmp_path: Path, header: str, kind: str) -> None:
+    source = write(tmp_path / "triples.tsv", f"{header}\n1\t2\t3\n4\t5\t6\n")
+    assert detect(str(source)) == "table"
+    if kind:
+        assert (open_source(str(source), SourceConfig()).read_as).startswith(kind)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_run_is_not_triples_of_ids(tmp_path: Path, first: int) -> None:
+    lines = (f"{query}\t{rank + 100}\t{rank + first}\n" for query in (1, 2) for rank in range(20))
+    source = write(tmp_path / "run.tsv", "".join(lines))
+    assert detect(str(source)) != "msmarco"
+    assert "a run" in refused(tmp_path, source, format="msmarco")

@@ -20,14 +20,7 @@ from miner.sources.config import SKIPPED, SourceConfig, require_splits, split_in
 from miner.sources.delimited import open_delimited
 from miner.sources.files import File, lines, tree, unread
 from miner.sources.part import Part, Rows, Source
-from miner.sources.qrels import (
-    DOCUMENT,
-    QUERY,
-    is_judgments,
-    is_ranking,
-    judgment_layout,
-    judgments,
-)
+from miner.sources.qrels import is_judgments, is_ranking, judgment_layout, judgments
 from miner.sources.table import Table
 from miner.sources.tabular import from_tables
 
@@ -37,8 +30,12 @@ _ID = re.compile(r"(?:[A-Za-z_]+)?\d[\d_]*")
 """An id of a query, passage or document by content alone: 7, D59219, msmarco_passage_00_0."""
 _SOME_ID = re.compile(r"\S*\d\S*|")
 """An id in a file whose name says what it holds: one word with a digit, or nothing."""
-_HEADER = {*QUERY, *DOCUMENT, "id", "_id", "text", "title", "contents", "passage", "positive", "negative"}
-"""Names of columns in a first line that is a header."""
+_NAME = (
+    "anchor|query|question|topic|q|positive|pos|negative|neg|hard|document|doc|passage|corpus|p|d|answer|context|"
+    "contents|text|title|ids|id"
+)
+_HEADER = re.compile(rf"_?(?:{_NAME})s?(?:[_-]?(?:{_NAME}|\d+))*", re.IGNORECASE)
+"""The name of a column in a first line that is a header: `anchor`, `positive_id`, `negative_1`."""
 _IDS = ("query_id", "positive_id", "negative_id")
 _COLUMNS = {
     "documents": ("doc_id", "text"),
@@ -166,7 +163,7 @@ def _content_of(file: File, *, known: bool = False) -> _TabContent:
     widths = Counter(len(row) for row in rows)
     width = max(widths, key=lambda width: (widths[width], width))
     named = "triples" if "triple" in file.path.name.lower() else trec.name_says(file)
-    if all(cell.strip().lower() in _HEADER for cell in rows[0]) and named != "qrels":
+    if all(_HEADER.fullmatch(cell.strip()) for cell in rows[0]) and named != "qrels":
         return _TabContent("", "the first line is a header, which MS MARCO's files lack")
     if is_ranking(rows):
         return _TabContent("", "a run: ranked documents, no judgments")

@@ -135,14 +135,15 @@ def is_judgments(file: File) -> bool:
 
 
 def is_ranking(rows: Sequence[Sequence[str]]) -> bool:
-    """Returns whether rows of query, document and rank count 1, 2, 3 and so on for every query."""
+    """Returns whether rows of query, document, rank count 1, 2, 3 (or 0, 1, 2) and so on for every query."""
     longest = before = 0
     query = None
+    first = int(bool(rows) and rows[0][-1] != "0")
     for row in rows:
-        before = before + 1 if len(row) == 3 and row[0] == query else 1
+        before = before + 1 if len(row) == 3 and row[0] == query else first
         if len(row) != 3 or row[2] != str(before):
             return False
-        query, longest = row[0], max(longest, before)
+        query, longest = row[0], max(longest, before + 1 - first)
     return longest >= _LEAST_RANKS
 
 
