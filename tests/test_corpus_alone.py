@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -141,3 +143,31 @@ def test_the_summary_of_ingest_says_so(alone: Path) -> None:
         "no queries: ingest queries with judgments too, or make some from the documents: miner generate "
         f"{alone} --endpoint URL --model NAME"
     ) in result.output.splitlines()
+
+
+@pytest.mark.parametrize("name", ["queries.jsonl", "test_questions.jsonl", "topics.parquet"])
+def test_queries_with_the_keys_of_documents_are_queries(tmp_path: Path, name: str) -> None:
+    record = {"_id": "q1", "text": "how old is Rome", "metadata": "x"}
+    file = tmp_path / name
+    if file.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist([record]), file)
+    else:
+        write(file, jsonl(record))
+    documents = write(tmp_path / "passages_of_questions.jsonl", jsonl(record | {"_id": "d1"}))
+    ingest(tmp_path / "s.duckdb", [str(file), str(documents)])
+    assert rows(tmp_path / "s.duckdb", "SELECT query_id, text FROM queries") == [("q1", "how old is Rome")]
+    assert rows(tmp_path / "s.duckdb", "SELECT doc_id FROM documents") == [("d1",)]
+    report = ingest(tmp_path / "d.duckdb", str(file), SourceConfig(format="documents"))
+    assert (report.added["documents"], report.added["queries"]) == (1, 0)
+
+
+def test_queries_without_ids_get_some_from_their_texts(tmp_path: Path) -> None:
+    ingest(tmp_path / "s.duckdb", str(write(tmp_path / "queries.csv", "text\nhow old is Rome\n")))
+    expected = [(content_id("q-", "how old is Rome"), "how old is Rome")]
+    assert rows(tmp_path / "s.duckdb", "SELECT query_id, text FROM queries") == expected
+
+
+def test_the_summary_says_that_text_files_are_documents(tmp_path: Path) -> None:
+    write(tmp_path / "books/a.md", "hello")
+    source = open_source(str(tmp_path / "books"), SourceConfig())
+    assert source.read_as == "text files: name = document id, content = document"

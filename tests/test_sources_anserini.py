@@ -124,3 +124,19 @@ def test_any_text_survives(
     records = [{"id": str(number), "contents": text} for number, text in enumerate(texts)]
     write(folder / "docs.json", jsonl(*records) if form == "lines" else json.dumps(records, indent=indent))
     assert [row["text"] for row in collect(folder, format="trec")["documents"]] == texts
+
+
+def test_documents_with_a_query_are_pairs(tmp_path: Path) -> None:
+    pairs = write(tmp_path / "rows.jsonl", jsonl({"id": "1", "query": "a", "contents": "b"}))
+    assert detect(str(pairs)) == "table"
+    found = collect(pairs, positive_column="contents")
+    assert [(row["doc_id"][:2], row["text"]) for row in found["documents"]] == [("d-", "b")]
+
+
+def test_an_option_that_names_a_column_makes_a_table(tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.jsonl", jsonl({"id": "1", "ask": "a", "contents": "b"}))
+    assert detect(str(file)) == "trec"
+    found = collect(file, query_column="ask", positive_column="contents")
+    assert [row["text"] for row in found["queries"]] == ["a"]
+    # an option for another source of the same command changes nothing here
+    assert [row["doc_id"] for row in collect(file, query_column="question")["documents"]] == ["1"]

@@ -322,3 +322,12 @@ def test_an_ingest_shows_the_format_and_three_rows(tmp_path: Path) -> None:
         f"  {file}:2: left out (empty_text)",
         f'  {file}:3: query "word word word word word word word word…"; {texts}',
     ]
+
+
+def test_labels_of_0_beside_scores_are_mined(tmp_path: Path) -> None:
+    record = {"query": "q", "documents": ["p", "n"], "labels": [1, 0], "scores": [9.5, 8.5]}
+    source = write(tmp_path / "rows.jsonl", jsonl(record))
+    assert [row["relevance"] for row in collect(source)["judgments"]] == [1.0]
+    assert len(collect(source)["documents"]) == 2
+    found = collect(source, relevance_column="labels")
+    assert sorted(row["relevance"] for row in found["judgments"]) == [0.0, 1.0]

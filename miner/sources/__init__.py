@@ -182,10 +182,10 @@ def open_source(source: object, config: SourceConfig) -> Source:
         return _open_export(source, path, config)
     if found == "beir" or (found == "documents" and path.is_dir() and beir.is_beir(path)):
         return beir.open_beir(source, path, config)
-    is_table = config.format == "auto" and config.names_columns and found in _TABLES_TOO
+    is_table = config.format == "auto" and config.names_columns and _may_be_table(found, source, path, config)
     if found in _LAYOUTS and not is_table:
         return _LAYOUTS[found][1](source, path, config)
-    if found == "trec":
+    if found == "trec" and not is_table:
         return trec.open_trec(source, path, config)
     if found == "ids":
         return _open_set(source, path, config)
@@ -194,6 +194,13 @@ def open_source(source: object, config: SourceConfig) -> Source:
     if found == "documents" and plain.is_plain(source, path):
         return plain.open_plain(source, path)
     return tabular.open_files(source, path, config)
+
+
+def _may_be_table(found: str, source: str, path: Path, config: SourceConfig) -> bool:
+    """Returns whether options that name columns make a table of a source that looks like another layout."""
+    if found != "trec" or not path.is_file() or not tabular.is_table(file := File(path, source)):
+        return found in _TABLES_TOO
+    return not config.header or bool(config.named_columns & set(tabular.open_table(file).columns))
 
 
 def _prefixed(source: str, prefix: str) -> str:

@@ -132,9 +132,13 @@ class SourceConfig:
     @property
     def names_columns(self) -> bool:
         """Whether an option names a column: then a source is a table with this column."""
-        return not self.header or any(
-            getattr(self, part.name) != part.default for part in fields(self) if part.name.endswith("_column")
-        )
+        return not self.header or bool(self.named_columns)
+
+    @property
+    def named_columns(self) -> set[str]:
+        """The columns that options name."""
+        named = (part for part in fields(self) if part.name.endswith("_column"))
+        return {value for part in named if (value := getattr(self, part.name)) != part.default}
 
     def _check_columns(self) -> None:
         if self.header and self.columns is not None:

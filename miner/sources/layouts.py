@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from shlex import quote
 
 from miner.errors import InputError, near, shown
 from miner.sources.config import NO_COLUMN, SourceConfig
+from miner.sources.files import HUB
 from miner.sources.grades import is_grade
 from miner.sources.id_rows import IdRows, id_rows
 from miner.sources.table import Table
@@ -20,6 +22,8 @@ _DOCUMENT_IDS = ("doc_id", "_id", "id", "docid", "docno", "document_id", "passag
 _DOCUMENT_TEXTS = ("text", "contents")
 _OF_DOCUMENTS = frozenset({*_DOCUMENT_IDS, *_DOCUMENT_TEXTS, "title", "url", "metadata"})
 """A table with no other columns is a corpus alone. With others it may be labels: an option has to say."""
+_QUERIES = re.compile(r"quer|topic|question", re.IGNORECASE)
+_NO_QUERIES = re.compile(r"doc|corpus|collection|passage", re.IGNORECASE)
 _PAIRS = (
     ("question1", "question2"), ("sentence1", "sentence2"), ("premise", "hypothesis"), ("anchor", "positive"),
     ("sent1", "sent2"), ("text1", "text2"),
@@ -154,6 +158,8 @@ def _pairs(table: Table, config: SourceConfig, kind: str | None = None) -> Layou
     kind = kind or ("triplets" if negatives else "pairs")
     negatives = () if kind == "pairs" else negatives
     scores = score_columns(table, shape, bool(negatives))
+    # A label of 0 beside a score is for a mined document, unless the user says that the column judges it.
+    graded = (positive,) if shape is not None and shape.grades and config.relevance_column is None else ()
     ids = {
         name: column
         for name, column in (shape.ids if shape else {}).items()
@@ -171,7 +177,7 @@ def _pairs(table: Table, config: SourceConfig, kind: str | None = None) -> Layou
         ids=ids,
         scores=scores,
         grades=grades,
-        mined=table.mined or bool(set(scores) & {"", *negatives}),
+        mined=table.mined or bool(set(scores) & {"", *negatives, *graded}),
         judged=judged,
     )
 
@@ -210,7 +216,10 @@ def _one_kind(table: Table, config: SourceConfig) -> Layout | None:
     """Returns the layout of a table of queries or of documents alone: an id and a text; else None."""
     columns, texts = set(table.columns), {config.text_column, *_DOCUMENT_TEXTS}
     if columns <= _OF_DOCUMENTS | texts and columns & texts and table.first_row is None:
-        return _documents(table, config)
+        found = _documents(table, config)
+        if not _is_named_queries(table.origin):
+            return found
+        return Layout("queries", query_id=config.query_id_column or found.document_id, text=found.text)
     text = next((name for name in (config.text_column, "query") if name in columns), None)
     query_id = config.query_id_column or "query_id"
     document_id = config.document_id_column or ("docid" if "docid" in columns else "doc_id")
@@ -223,6 +232,15 @@ def _one_kind(table: Table, config: SourceConfig) -> Layout | None:
             "documents", document_id=document_id, text=text, title="title" if "title" in columns else None
         )
     return None
+
+
+def _is_named_queries(origin: str) -> bool:
+    """Returns whether the name of a file, or of a configuration on the Hub, says that it has queries.
+
+    BEIR's queries have the keys of documents.
+    """
+    name = origin.partition(":")[2].partition(":")[2] if origin.startswith(HUB) else Path(origin).name
+    return bool(_QUERIES.search(name)) and not _NO_QUERIES.search(name)
 
 
 def _documents(table: Table, config: SourceConfig) -> Layout:

@@ -11,6 +11,8 @@ from miner.sources.tabular import is_table
 
 SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
 
+_READ_AS = "text files: name = document id, content = document"
+
 
 def is_plain(source: str, path: Path) -> bool:
     """Returns whether a path is a text file, or a folder with text files and no tables."""
@@ -28,8 +30,9 @@ def open_plain(source: str, path: Path) -> Source:
     folder = path if path.is_dir() else path.parent
     left = [(file, f"not {', '.join(SUFFIXES)}") for file in files if not _is_text(file)]
     total = sum(file.size for file in chosen)
-    notes = "\n".join(unread(left, folder))
-    return Source(source, total, "bytes", _parts(chosen, folder), notes, read_as="text files")
+    return Source(
+        source, total, "bytes", _parts(chosen, folder), "\n".join(unread(left, folder)), read_as=_READ_AS
+    )
 
 
 def _is_text(file: File) -> bool:

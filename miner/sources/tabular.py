@@ -243,6 +243,8 @@ def one_kind_parts(source: str, tables: Sequence[Read], config: SourceConfig) ->
             values = [value or "" for value in record.values]
             if record.problem is not None:
                 rows.reject(*record.problem)
+            elif named is None and layout.kind == "queries":
+                rows.query(content_id("q-", values[0]), values[0])
             elif named is None:
                 text, title = (*values, "")[:2]
                 rows.document(passage_id(Passage(text, title)), text, title)

@@ -32,6 +32,8 @@ _ATTRIBUTES = ("number", "id", "qid", "num")
 _DOC_IDS = ("docno", "doc_id", "pid", "docid", "_id", "id")
 """In MS MARCO's passages of 2021, `pid` is the id, and `docid` that of the document around the passage."""
 _DOC_TEXTS = ("contents", "text", "body", "abstract", "passage", "segment")
+_OF_PAIRS = {"query", "question", "anchor"}
+"""Keys of a query: documents with one are pairs."""
 _TOPIC_IDS = ("query_id", "qid", "topic_id", "number", "num", "_id", "id")
 _TOPIC_TEXTS = ("query", "title", "question", "text")
 _WORDS = (
@@ -80,7 +82,7 @@ def _is_anserini(file: File, kind: _FileKind, named: str) -> bool:
         return False
     keys = set(_first_record(file, kind.form))
     if kind.holds == "docs":
-        return "contents" in keys
+        return "contents" in keys and not keys & _OF_PAIRS
     return kind.holds == named == "topics" and len(keys & set(_TOPIC_TEXTS)) == 1 and len(keys) == 2
 
 
