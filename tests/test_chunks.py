@@ -17,7 +17,7 @@ from miner.auditing.config import AuditConfig
 from miner.cli.main import group
 from miner.collection.collection import Collection
 from miner.collection.exclusion import Exclusions
-from miner.errors import UsageError
+from miner.errors import InputError, UsageError
 from miner.mining.config import MiningConfig, Rules
 from miner.mining.pipeline import mine
 from miner.schema import CODES, FREE, Reason
@@ -26,7 +26,7 @@ from miner.sources.chunks import Chunking
 from miner.store import corpus
 from miner.store.chunks import best_chunk
 from miner.store.database import Database
-from tests.sources_support import beir, rows, write
+from tests.sources_support import beir, jsonl, rows, write
 
 WORDS = st.sampled_from(["tea", "Rome.", "«why?»", "これは本です。", "a", "Dr.", "x!", "12", "ไทยแลนด์"])
 TEXTS = st.lists(st.tuples(WORDS, st.sampled_from([" ", "\n", "\n\n", "  \t"]))).map(
@@ -213,3 +213,12 @@ def test_causes_and_reasons_agree(tmp_path: Path) -> None:
                 found[at] = CODES[reason]
             assert np.array_equal(found, exclusions.reasons(query, doc))
             assert (found == CODES[Reason.SAME_DOCUMENT]).sum() == (12 if same else 0)
+
+
+@pytest.mark.parametrize("first", [None, "words:2"])
+def test_a_document_is_not_both_whole_and_in_chunks(tmp_path: Path, first: str | None) -> None:
+    file = write(tmp_path / "docs.jsonl", jsonl({"id": "d", "text": "one two three four"}))
+    ingest(tmp_path / "s.duckdb", str(file), SourceConfig(chunk=first))
+    second = "words:2" if first is None else None
+    with pytest.raises(InputError, match="document 'd' would be in the store both whole and in chunks"):
+        ingest(tmp_path / "s.duckdb", str(file), SourceConfig(chunk=second))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -265,3 +266,16 @@ def test_a_training_pushes_its_model(hub: Hub, tmp_path: Path, monkeypatch: pyte
     assert f"files pushed to me/model, commit {hub.url}/datasets/me/model/commit/1" in result.output
     assert hub.files("me/model") == files(out)
     assert "model.safetensors" in hub.files("me/model")
+
+
+@pytest.mark.parametrize("way", ["absolute", "above", "link"])
+def test_a_manifest_cannot_send_files_from_elsewhere(hub: Hub, out: Path, tmp_path: Path, way: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("key")
+    (out / "link").symlink_to(secret)
+    path = {"absolute": str(secret), "above": "../secret", "link": "link"}[way]
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["files"].append({"path": path, "bytes": 3, "sha256": ""})
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match="lists files outside of the folder"):
+        push(out, "me/cats")

@@ -271,3 +271,24 @@ def test_a_broken_export_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError):
         read_candidates(tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def id_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of ids of a run of the split dev_small."""
+    folder = tmp_path_factory.mktemp("ids")
+    with Database.open(folder / "s.duckdb", create=True) as store:
+        fill(store, run=make_run("small", split="dev_small"))
+        made(store, folder / "out", format="ids")
+    return folder / "out"
+
+
+def test_a_part_of_an_export_of_ids_is_refused(id_export: Path) -> None:
+    for part in (id_export / "triplet-hard", next((id_export / "triplet").iterdir())):
+        with pytest.raises(InputError, match="a part of an export, whose negatives were mined"):
+            open_source(str(part), SourceConfig())
+    assert len(collect(id_export / "documents")["documents"]) > 0
+
+
+def test_the_splits_of_an_export_of_ids_keep_their_names(id_export: Path) -> None:
+    assert {row["split"] for row in collect(id_export)["judgments"]} == {"dev_small"}

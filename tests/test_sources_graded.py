@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from miner.errors import InputError
+from miner.errors import InputError, UsageError
 from miner.sources import SourceConfig, detect, ingest, open_source
 from tests.sources_support import accounted, collect, jsonl, refused, rows, write
 from tests.test_sources_layouts import judged
@@ -149,6 +149,8 @@ def test_esci_as_it_is_published(tmp_path: Path) -> None:
         pq.write_table(pa.Table.from_pylist(records), source / f"shopping_queries_dataset_{name}.parquet")
     write(source / "sources.csv", "query_id,source\n7,x\n")
     assert detect(str(source)) == "esci"
+    with pytest.raises(UsageError, match="--split test would merge the splits"):
+        collect(source, split="test")
     report = accounted(tmp_path, source, 7)
     assert [(one.reason, one.rows) for one in report.rejected] == [("unmapped_relevance", 1)]
     store = tmp_path / "accounted.duckdb"
@@ -166,6 +168,5 @@ def test_esci_as_it_is_published(tmp_path: Path) -> None:
         "not read: sources.csv (not examples or products)",
         "not read: columns example_id, small_version, product_brand",
     ]
-    assert dict(ingest(tmp_path / "s.duckdb", [str(source)], SourceConfig(split="dev")).splits) == {"dev": 2}
     chosen: dict[str, Any] = {"relevance_column": "esci_label", "relevance_map": {"E": 1, "I": 0}}
     assert [j["relevance"] for j in collect(source, **chosen)["judgments"]] == [1.0, 0.0]

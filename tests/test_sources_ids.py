@@ -223,3 +223,24 @@ def test_a_set_of_the_hub_is_read_part_by_part(tmp_path: Path, monkeypatch: pyte
     assert judged(f"hf:{folder}") == [("q1", "d1", 1), ("q2", "d2", 1)]
     found = collect(f"hf:{folder}")
     assert [row["text"] for row in found["documents"]] == ["a grain", "Italy", "a river"]
+
+
+@pytest.mark.parametrize("pattern", ["/etc/*", "../*", "''", "a**"])
+def test_patterns_of_a_card_stay_in_the_folder(tmp_path: Path, pattern: str) -> None:
+    card = card_of("queries", "documents", "triplet", "other").replace("other/train-*", pattern)
+    write(tmp_path / "outside.parquet", b"not Parquet")
+    source = id_set(tmp_path / "set", card, triplet=TRIPLETS)
+    assert detect(str(source)) == "ids"
+    assert len(judged(source)) == len(judged(id_set(tmp_path / "other", triplet=TRIPLETS)))
+
+
+def test_scores_of_pairs_are_no_judgments(tmp_path: Path) -> None:
+    pairs = {"query_id": ["q1", "q2"], "document_id": ["d1", "d2"], "score": [7.5, -3.25]}
+    source = id_set(tmp_path / "set", triplet=TRIPLETS, pairs=pairs)
+    assert judged(source) == judged(id_set(tmp_path / "other", triplet=TRIPLETS))
+    assert "not read: pairs (scores, not judgments); miner mine --candidates" in (
+        open_source(str(source), SourceConfig()).note
+    )
+    grades = {"query_id": ["q1", "q2"], "document_id": ["d1", "d2"], "score": [2.0, 0.5]}
+    graded = id_set(tmp_path / "graded", triplet=TRIPLETS, qrels=grades)
+    assert judged(graded) == [("q1", "d1", 2.0), ("q2", "d2", 0.5)]

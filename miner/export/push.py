@@ -149,6 +149,12 @@ def _files(folder: Path) -> tuple[PushedFile, ...]:
         raise UsageError(f"{folder} is not an export", "name a folder that miner export wrote")
     files = [PushedFile(name, _size(folder / name)) for name in ("README.md", MANIFEST)]
     files += [PushedFile(file["path"], file["bytes"]) for file in facts["files"]]
+    outside = [file.path for file in files if not _is_inside(folder, file.path)]
+    if outside:
+        raise UsageError(
+            f"{folder}/{MANIFEST} lists files outside of the folder: {listed(outside)}",
+            "export again with --force",
+        )
     changed = [file.path for file in files if _size(folder / file.path) != file.size or file.size < 0]
     if changed:
         raise UsageError(
@@ -156,6 +162,11 @@ def _files(folder: Path) -> tuple[PushedFile, ...]:
             "export again with --force",
         )
     return tuple(files)
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    """Returns whether a path leads to a place in the folder, links followed."""
+    return (folder / name).resolve().is_relative_to(folder.resolve())
 
 
 def _size(path: Path) -> int:

@@ -178,6 +178,8 @@ def open_source(source: object, config: SourceConfig) -> Source:
         found_set = id_sets.open_hub_set(name, config) or mteb.open_hub_set(name, config)
         return found_set or hub.open_hub(name, config)
     path = locate(source)
+    if config.format in ("auto", "ids"):
+        exported.require_no_part(source, path)
     if found == "export":
         return _open_export(source, path, config)
     if found == "beir" or (found == "documents" and path.is_dir() and beir.is_beir(path)):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from miner.errors import listed
 from miner.ranges import split_name
-from miner.sources.config import SourceConfig
+from miner.sources.config import SourceConfig, require_splits
 from miner.sources.files import File, files_in, tree, unread
 from miner.sources.graded import ESCI
 from miner.sources.grades import Grades, ProposedMap
@@ -70,7 +70,7 @@ def open_esci(source: str, folder: Path, config: SourceConfig) -> Source:
     def _parts() -> Iterator[Part]:
         grades = Grades(replace(config, relevance_column="esci_label", relevance_map=worth))
         yield from _documents(products)
-        yield from _judged(examples, grades, config.split)
+        yield from _judged(examples, grades, config, source)
         grades.require_all_seen(source)
 
     return Source(source, total, examples.unit, _parts(), "\n".join(notes), read_as=read_as)
@@ -92,13 +92,17 @@ def _documents(table: Table) -> Iterator[Part]:
     yield rows.part()
 
 
-def _judged(table: Table, grades: Grades, split: str | None) -> Iterator[Part]:
+def _judged(table: Table, grades: Grades, config: SourceConfig, source: str) -> Iterator[Part]:
     rows = Rows()
+    splits = dict[str, None]()
     named = ["split"] if "split" in table.columns else []
     for record in table.read((*_EXAMPLES, *named)):
         rows.size += record.size
         rows.start("examples", table.origin, record.line, *record.content)
-        _example(rows, record, grades, split)
+        _example(rows, record, grades, config.split)
+        if named and record.problem is None and record.values[-1] not in splits:
+            splits[record.values[-1] or ""] = None
+            require_splits(config, source, [*splits])
         if rows.ready:
             yield rows.part()
     yield rows.part()

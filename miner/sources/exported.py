@@ -28,6 +28,8 @@ from miner.sources.tabular import from_tables, is_table, open_table
 MANIFEST = "manifest.json"
 IDS = "ids"
 """The format of an export that is a set of ids."""
+_TEXTS_AND_JUDGMENTS = ("queries", "documents", "qrels")
+"""The parts of such an export that say by themselves what they are."""
 DATA = "data"
 """The folder with the rows of an export."""
 
@@ -71,6 +73,18 @@ def export_at(source: str, path: Path) -> Export | None:
         if manifest is not None and ((folder / DATA).is_dir() or manifest.get("format") == IDS):
             return Export(source.rstrip("/") if folder == path else str(folder), folder, manifest)
     return None
+
+
+def require_no_part(source: str, path: Path) -> None:
+    """Raises InputError for a config of an exported set of ids: its rows alone do not say what was mined."""
+    inner = path.parent if path.is_file() else path
+    manifest = read_manifest(inner.parent)
+    if manifest is None or manifest.get("format") != IDS or inner.name in _TEXTS_AND_JUDGMENTS:
+        return
+    if inner.name in manifest.get("configs", ()):
+        raise InputError(
+            f"{source}: a part of an export, whose negatives were mined", f"name the export: {inner.parent}"
+        )
 
 
 def open_export(export: Export, config: SourceConfig) -> Source:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import Any
 
@@ -29,7 +29,7 @@ from miner.sources.hub import PREFIX, dataset_table
 from miner.sources.id_rows import IdRows, Reading, id_parts, id_rows
 from miner.sources.layouts import Layout
 from miner.sources.part import Part, Source
-from miner.sources.qrels import DOCUMENT, QUERY
+from miner.sources.qrels import DOCUMENT, QUERY, are_scores
 from miner.sources.table import Table
 from miner.sources.tabular import one_kind_parts, open_table
 
@@ -153,7 +153,7 @@ def _by_card(source: str, folder: Path, files: Sequence[File]) -> dict[str, list
     parts: dict[str, list[tuple[str, File]]] = {}
     for config in card_configs(source, folder / _CARD):
         for split, pattern in patterns(config.get("data_files")):
-            found = sorted(folder.glob(f"{pattern}/**/*" if (folder / pattern).is_dir() else pattern))
+            found = matching(folder, pattern)
             part = parts.setdefault(str(config.get("config_name")), [])
             part += [(split, known[path]) for path in found if path in known]
     return {name: found for name, found in parts.items() if found}
@@ -183,6 +183,18 @@ def patterns(files: object, split: str = "train") -> Iterator[tuple[str, str]]:
             yield split, entry
         elif isinstance(entry, Mapping):
             yield from patterns(entry.get("path"), str(entry.get("split", split)))
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """Returns the files in a folder that a pattern of its card matches; none outside of the folder."""
+    path = PurePosixPath(pattern)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in pattern:
+        return []
+    try:
+        inside = f"{pattern}/**/*" if (folder / pattern).is_dir() else pattern
+        return sorted(found for found in folder.glob(inside) if found.is_file())
+    except (ValueError, OSError):  # such as `a**`
+        return []
 
 
 def require_one_corpus(found: IdSet) -> None:
@@ -241,8 +253,10 @@ def _readings(found: IdSet, config: SourceConfig, mined: bool) -> list[Reading]:
             if columns is None or (config.hf_split is not None and piece.name != config.hf_split):
                 continue
             first = name == _FIRST_IS_RELEVANT and not (columns.positives or columns.grades)
+            if columns.is_qrels and are_scores(piece.table, columns.grades or ""):
+                continue
             if columns.positives or columns.grades or first:
-                split = _split(name, piece)
+                split = (piece.split or "train") if mined else _split(name, piece)
                 by_scores = mined or bool(found.scored)
                 readings.append(Reading(piece.table, columns, split, by_scores, first, mined))
     qrels = [reading for reading in readings if reading.columns.is_qrels]
@@ -299,10 +313,18 @@ def _unread_parts(found: IdSet, readings: Sequence[Reading], folder: Path | None
         how = f"miner mine --candidates {quote(found.source)} reads them" if folder is not None else ""
         how = how or "download the set, and miner mine --candidates FOLDER reads them"
         notes.append(f"not read: the scores in {listed(with_scores)}; {how}")
+    pairs = [
+        name for name in left if any(piece.columns and piece.columns.is_qrels for piece in found.rows[name])
+    ]
+    left = [name for name in left if name not in pairs]
+    if pairs:
+        notes.append(
+            f"not read: {listed(pairs)} (scores, not judgments); miner mine --candidates FILE reads them"
+        )
     if readings and left:
         by = "the judgments are in other parts"
         notes.append(f"not read: {listed(left)} ({by})")
-    elif not readings:
+    elif not readings and left:
         notes.append(
             f"{found.source}: {listed(left)} does not say which documents are relevant: no judgments"
         )

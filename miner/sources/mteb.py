@@ -20,7 +20,7 @@ from miner.errors import InputError, listed, near, shown
 from miner.sources import hub
 from miner.sources.config import SourceConfig, require_splits, split_in
 from miner.sources.files import HUB, File, tree, unread
-from miner.sources.id_sets import card_configs, patterns, text_layout
+from miner.sources.id_sets import card_configs, matching, patterns, text_layout
 from miner.sources.layouts import Layout
 from miner.sources.part import Part, Source
 from miner.sources.qrels import id_columns, judgments_as, table_judgments
@@ -294,12 +294,8 @@ def _in_card(source: str, folder: Path) -> dict[str, dict[str, list[Path]]]:
     for one in configs:
         splits = found.setdefault(str(one.get("config_name")), {})
         for split, pattern in patterns(one.get("data_files")):
-            try:
-                paths = sorted(path for path in folder.glob(pattern) if path.is_file())
-            except (ValueError, NotImplementedError):  # no pattern, or one of another kind
-                continue
-            paths = [path for path in paths if path.is_relative_to(folder) and ".." not in path.parts]
-            splits.setdefault(split, []).extend(path for path in paths if is_table(File(path, "")))
+            paths = [path for path in matching(folder, pattern) if is_table(File(path, ""))]
+            splits.setdefault(split, []).extend(paths)
     return found
 
 

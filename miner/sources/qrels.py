@@ -28,6 +28,8 @@ DOCUMENT = (
 )  # fmt: skip
 _RELEVANCE = ("score", "relevance", "rel", "label", "judgment", "judgement", "grade", "relevance_score")
 """Names of the columns in a header, or of the keys in JSON lines."""
+_SCORES = ("score", "scores", "relevance_score")
+_SCORES_LOOKED_AT = 1000
 _TEXTS = ("query", "topic", "document", "doc")
 """Those that a table may give to texts."""
 _NOT_FINITE = ("nan", "inf", "infinity")
@@ -178,6 +180,20 @@ def id_columns(table: Table) -> tuple[str, ...] | None:
     return tuple(name for name in found if name) if found[0] and found[1] else None
 
 
+def are_scores(table: Table, column: str) -> bool:
+    """Returns whether a column `score` has what a model computes, by its first rows, and not grades.
+
+    Such values have fractions, and are below 0 or of more than 12 kinds.
+    """
+    if column.lower() not in _SCORES:
+        return False
+    records = islice(table.read((column,)), _SCORES_LOOKED_AT)
+    values = {as_number(record.values[0]) for record in records if record.problem is None}
+    found = [value for value in values if value is not None]
+    has_fractions = any(not value.is_integer() for value in found)
+    return has_fractions and (min(found) < 0 or len(found) > _MOST_GRADES)
+
+
 def is_judged(table: Table, config: SourceConfig) -> bool:
     """Returns whether a table holds judgments: ids and a relevance, and no texts."""
     texts = {config.query_column, config.positive_column, config.text_column}
@@ -191,6 +207,13 @@ def judged_source(
 ) -> Source:
     """Returns tables with `judgment_columns`, each with the split in its name, as a source."""
     require_splits(config, name, [split for _, split in tables])
+    for table, _ in tables:
+        found = judgment_columns(table)
+        if found is not None and are_scores(table, found[2]):
+            raise InputError(
+                f"{table.origin}: column '{shown(found[2])}' has scores of a model, not judgments",
+                "miner mine --candidates FILE reads scores from a local file",
+            )
     read = [(table, config.split or split) for table, split in tables]
     others = [c for table, _ in tables for c in table.columns if c not in (judgment_columns(table) or ())]
     notes = [*notes, *([f"not read: columns {listed(dict.fromkeys(others))}"] if others else [])]

@@ -8,6 +8,7 @@ from math import log
 
 import pyarrow as pa
 
+from miner.errors import InputError, shown
 from miner.store.database import Database
 from miner.text import normalise, words
 
@@ -18,11 +19,21 @@ _WORD = re.compile(r"\w+")
 
 
 def merge_parents(store: Database) -> int:
-    """Adds the arriving parents that the store lacks; returns how many documents were cut."""
+    """Adds the arriving parents that the store lacks; returns how many documents were cut.
+
+    Raises InputError for a document that the store then has whole and in chunks.
+    """
     store.execute(
         """INSERT INTO parents SELECT DISTINCT doc_id, parent, number, start FROM arriving_parents a
         WHERE doc_id IN (SELECT doc_id FROM documents) AND doc_id NOT IN (SELECT doc_id FROM parents)"""
     )
+    for (both,) in store.rows(
+        "SELECT doc_id FROM documents WHERE doc_id IN (SELECT parent FROM parents) ORDER BY doc_id LIMIT 1"
+    ):
+        raise InputError(
+            f"document '{shown(both)}' would be in the store both whole and in chunks",
+            "ingest with the same chunk and overlap, or into another store",
+        )
     ((number,),) = store.rows("SELECT count(DISTINCT parent) FROM arriving_parents")
     return int(number)
 
