@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from miner.errors import InputError, UsageError
-from miner.sources import SourceConfig, detect, ingest, open_source
+from miner.sources import SourceConfig, detect, open_source
 from tests.sources_support import accounted, collect, jsonl, refused, rows, write
 from tests.test_sources_layouts import judged
 
