@@ -15,6 +15,8 @@ from miner.text import normalise, words
 BEST, ALL = "best", "all"
 CHUNK_POSITIVES = (BEST, ALL)
 """Which chunks of a relevant document are positives: the one with most words of the query, or all."""
+_PAIRS_READ = 100
+"""How many queries with the text of a whole document are in memory at once."""
 _WORD = re.compile(r"\w+")
 
 
@@ -51,20 +53,21 @@ def give_judgments_to_chunks(store: Database, positives: str) -> int:
     )
     if not store.rows("SELECT 1 FROM of_parents LIMIT 1"):
         return 0
-    rows = store.rows(
+    pairs, found = 0, []
+    for batch in store.batches(
         """SELECT j.query_id, j.doc_id, any_value(q.text), list(d.text ORDER BY p.number),
             list(d.doc_id ORDER BY p.number)
-        FROM (SELECT DISTINCT query_id, doc_id FROM of_parents WHERE relevance > 0 AND $best) j
+        FROM (SELECT DISTINCT query_id, doc_id FROM of_parents WHERE relevance > 0 AND ?) j
         JOIN queries q ON q.query_id = j.query_id
         JOIN parents p ON p.parent = j.doc_id JOIN document_texts d ON d.doc_id = p.doc_id
         GROUP BY ALL ORDER BY j.query_id, j.doc_id""",
-        {"best": positives == BEST},
-    )
-    found = [
-        (query, parent, chunks[best])
-        for query, parent, text, texts, chunks in rows
-        if (best := best_chunk(text, texts)) is not None
-    ]
+        _PAIRS_READ,
+        [positives == BEST],
+    ):
+        pairs += batch.num_rows
+        for query, parent, text, texts, chunks in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+            if (best := best_chunk(text, texts)) is not None:
+                found.append((query, parent, chunks[best]))
     columns = zip(*found, strict=True) if found else ([], [], [])
     names = ("query_id", "parent", "doc_id")
     table = pa.table(
@@ -81,7 +84,7 @@ def give_judgments_to_chunks(store: Database, positives: str) -> int:
         LEFT JOIN best_chunks b ON b.query_id = j.query_id AND b.parent = j.doc_id
         WHERE j.relevance <= 0 OR b.doc_id IS NULL OR b.doc_id = p.doc_id"""
     )
-    return len(rows) - len(found)
+    return pairs - len(found)
 
 
 def best_chunk(query: str, chunks: Sequence[str]) -> int | None:
