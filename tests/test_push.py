@@ -279,3 +279,12 @@ def test_a_manifest_cannot_send_files_from_elsewhere(hub: Hub, out: Path, tmp_pa
     (out / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UsageError, match="lists files outside of the folder"):
         push(out, "me/cats")
+
+
+def test_files_that_another_tool_left_stay(hub: Hub, tmp_path: Path) -> None:
+    export(tmp_path, tmp_path / "out", format="triplet")
+    theirs = hub.add("me/own")
+    (theirs / "data").mkdir()
+    (theirs / "data/train-00000-of-00001.parquet").write_text("of push_to_hub")
+    assert push(tmp_path / "out", "me/own", public=True).deleted == ()
+    assert "data/train-00000-of-00001.parquet" in hub.files("me/own")

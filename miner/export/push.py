@@ -206,10 +206,15 @@ def _prepared(api: HfApi, repo: str, kind: str, config: PushConfig) -> tuple[boo
 
 
 def _superseded(api: HfApi, repo: str, kind: str, files: tuple[PushedFile, ...]) -> tuple[str, ...]:
-    """Returns the files that an earlier push left in the folders of this one."""
+    """Returns the files that an earlier push left in the folders of this one.
+
+    A data set without a manifest had none: another tool wrote its files, which stay.
+    """
     now = {file.path for file in files}
     folders = {path.partition("/")[0] for path in now if "/" in path}
     there = api.list_repo_files(repo, repo_type=kind)
+    if kind == DATASET and MANIFEST not in there:
+        return ()
     return tuple(sorted(path for path in there if path.partition("/")[0] in folders and path not in now))
 
 
