@@ -30,7 +30,7 @@ def test_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = _run(capsys, store, folder)
     assert code == 0
     assert said == (
-        f"read {folder} as BEIR\n"
+        f"read {folder} as BEIR: _id = id, title = title, text = text, qrels = judgments\n"
         f'  {folder}/corpus.jsonl:1: document "text 0"\n'
         f'  {folder}/queries.jsonl:1: query "?"\n'
         f"  {folder}/qrels/dev.tsv:2: query id q; relevant id d2\n"

@@ -65,6 +65,11 @@ def test_single_files(tmp_path: Path) -> None:
     topics = write(tmp_path / "queries.jsonl", jsonl({"_id": "1", "text": "a"}))
     assert [detect(str(one)) for one in (documents, topics)] == ["trec", "trec"]
     assert [row["text"] for row in collect(topics)["queries"]] == ["a"]
+    read_as = [open_source(str(one), SourceConfig()).read_as for one in (documents, topics)]
+    assert read_as == [
+        "TREC: documents (id = id, contents = text) in docs.jsonl",
+        "TREC: queries (_id = id, text = text) in queries.jsonl",
+    ]
 
 
 def test_questions_with_answers_are_not_topics(tmp_path: Path) -> None:

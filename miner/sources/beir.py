@@ -16,6 +16,7 @@ _QRELS = (".tsv", ".txt", ".trec", ".qrels", ".qrel", ".jsonl", "")
 """Suffixes of files of judgments."""
 _TEXTS = {"corpus": "documents", "queries": "queries"}
 """What the files of texts hold."""
+_READ_AS = "BEIR: _id = id, title = title, text = text, qrels = judgments"
 
 
 def is_beir(folder: Path) -> bool:
@@ -65,7 +66,7 @@ def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:
         notes.append(f"{source} has no qrels/*.tsv{' and no queries.jsonl' * is_alone}: no judgments")
     total = sum(file.size for file in read)
     parts = _parts(texts, qrels_files)
-    return Source(source, total, "bytes", parts, "\n".join(notes), read_as="BEIR")
+    return Source(source, total, "bytes", parts, "\n".join(notes), read_as=_READ_AS)
 
 
 def _qrels(source: str, folder: Path, files: list[File]) -> list[File]:

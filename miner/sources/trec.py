@@ -21,6 +21,8 @@ from miner.sources.values import NotTextError, as_text
 
 _HEAD = 1 << 16
 """Characters of a file that are examined to find out what it holds."""
+_MOST_SHOWN = 100
+"""Most files of which the summary says the keys of each."""
 _FIRST = re.compile(r"^\s*<(doc|top|topics|topic|queries|query)[\s>]", re.IGNORECASE | re.MULTILINE)
 _WITHIN = re.compile(r"<(doc|top|topics|topic|queries|query)[\s>]", re.IGNORECASE)
 """The same in a file that begins with other tags."""
@@ -118,12 +120,20 @@ def open_trec(source: str, path: Path, config: SourceConfig) -> Source:
 
 
 def _read_as(known: Sequence[tuple[File, _FileKind]]) -> str:
-    """Returns what each file holds."""
+    """Returns what each file holds, and which keys of JSON are read."""
     by_noun: dict[str, list[str]] = {}
     for file, kind in known:
-        by_noun.setdefault(_NOUNS.get(kind.holds, "judgments"), []).append(file.path.name)
+        noun = _NOUNS.get(kind.holds, "judgments")
+        if kind.form in _JSON and len(known) <= _MOST_SHOWN:
+            noun += f" ({_keys_read(_first_record(file, kind.form), kind.holds)})"
+        by_noun.setdefault(noun, []).append(file.path.name)
     what = "; ".join(f"{noun} in {listed(names, most=5)}" for noun, names in by_noun.items())
     return f"TREC: {what}"
+
+
+def _keys_read(record: dict[str, Any], holds: str) -> str:
+    ids, texts = (_DOC_IDS, _DOC_TEXTS) if holds == "docs" else (_TOPIC_IDS, _TOPIC_TEXTS)
+    return f"{_key(record, ids)} = id, {_key(record, texts)} = text"
 
 
 def _split(file: File, path: Path) -> str:
