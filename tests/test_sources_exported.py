@@ -292,3 +292,14 @@ def test_a_part_of_an_export_of_ids_is_refused(id_export: Path) -> None:
 
 def test_the_splits_of_an_export_of_ids_keep_their_names(id_export: Path) -> None:
     assert {row["split"] for row in collect(id_export)["judgments"]} == {"dev_small"}
+
+
+def test_the_negatives_of_an_export_on_the_hub_are_mined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    with Database.open(tmp_path / "s.duckdb", create=True) as store:
+        fill(store)
+        made(store, tmp_path / "out")
+    assert {row["relevance"] for row in collect(f"hf:{tmp_path / 'out'}")["judgments"]} == {1.0}

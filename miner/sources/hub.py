@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 PREFIX = HUB
+_EXPORTED = re.compile(r"rows-[0-9a-f]{12}")
+"""The name of the configuration in the card of an export, as `export.card` makes it."""
 
 
 def open_hub(source: str, config: SourceConfig) -> Source:
@@ -91,9 +94,13 @@ def _chosen(splits: dict[str, Dataset | None], split: str | None) -> dict[str, D
 
 
 def dataset_table(origin: str, data: Dataset) -> Table:
-    """Returns a Dataset as a table; numbers of classes are read as the names of the classes."""
+    """Returns a Dataset as a table; numbers of classes are read as the names of the classes.
+
+    The negatives of an export that was pushed are known to be mined by the name of its configuration.
+    """
     nested = nested_in(data.features.arrow_schema)
-    return Table(origin, tuple(data.column_names), data.num_rows, "rows", _reader(data), nested)
+    mined = _EXPORTED.fullmatch(data.info.config_name or "") is not None
+    return Table(origin, tuple(data.column_names), data.num_rows, "rows", _reader(data), nested, mined=mined)
 
 
 def _reader(data: Dataset) -> Read:
