@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -378,6 +379,11 @@ def test_the_budget_and_the_plan(opened: Database, own: Server) -> None:
     assert (small.requests, small.stopped, small.kept) == (4, True, 12)
     whole = generate(opened, own.model, GenerationConfig(budget="1M tokens"))
     assert (whole.requests, whole.stopped, whole.kept) == (NUMBER - 4, False, 3 * NUMBER)
+    part = GenerationConfig(about="Nurses", budget="4 requests", concurrency=1)
+    some = generate(opened, own.model, part)
+    assert (some.stopped, some.kept, some.replaced) == (True, 0, 0)
+    assert len(stored(opened)) == 3 * NUMBER, "a part does not replace the whole"
+    assert generate(opened, own.model, replace(part, budget=None)).replaced == 3 * NUMBER
 
 
 def test_the_prompt_is_the_users(opened: Database, own: Server, tmp_path: Path) -> None:

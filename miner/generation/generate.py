@@ -108,9 +108,9 @@ def generate(
 
     A query is kept if a search with it returns its document, and if no other query has nearly the same words.
     It becomes a query with one positive, of the source `generated`. The same call after a kill, or with other
-    filters, asks only about documents that have no answer. If no query is kept, the earlier ones stay. Raises
-    UsageError for a store without documents and ModelError if the server does not answer; the answers until
-    then are stored.
+    filters, asks only about documents that have no answer. If no query is kept, or a budget ended the work
+    with fewer queries than the store has from an earlier call, the earlier ones stay. Raises UsageError for a
+    store without documents and ModelError if the server does not answer; the answers until then are stored.
     """
     asker = _Asker.of(store, model, config, progress)
     asker.ask()
@@ -118,6 +118,13 @@ def generate(
     ranks = _round_trip(store, written, config, workers, progress)
     found = _sorted_out(store, written, ranks, config, progress)
     of_query = _split_of(store, written, found, config)
+    before = 0 if config.add else stored.generated_count(store)
+    if asker.used.stopped and of_query and len(of_query) < before:
+        progress.note(
+            f"the budget ended the work after {counted(len(of_query), 'query', 'queries')}: the {before:,} "
+            "of an earlier call stay until all documents have an answer"
+        )
+        of_query = {}
     splits = dict(sorted(Counter(of_query.values()).items()))
     kept = len(of_query)
     dropped = {name: found.count(name) for name in OUTCOMES if name != KEPT and name in found}
