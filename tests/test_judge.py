@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from miner.auditing.relabel import RelabelByJudgeConfig, relabel_by_judge
+from miner.cli.judge import _table
 from miner.errors import InputError, ModelError, UsageError
 from miner.export.certificate import facts, render
 from miner.html_report.facts import gather
@@ -426,6 +427,8 @@ def test_the_budget_ends_the_work_and_a_larger_one_goes_on(opened: Database) -> 
         assert (small.requests, small.stopped, len(texts_sent(own))) == (7, True, 7)
         whole = judge(opened, run, [own.model], JudgeConfig(check=0, budget="1000 requests"))
         assert not whole.stopped
+        left = f"{small.pairs - sum(small.grades.values()):,} others were not judged"
+        assert (left in _table(small), "others" in _table(whole)) == (True, False)
         assert whole.graded == whole.pairs
         assert max(Counter(texts_sent(own)).values()) == 1
         spent = judge(

@@ -130,9 +130,11 @@ def _table(report: JudgeReport) -> str:
     numbers = [
         f"{number:,} of grade {grade}" for grade, number in report.grades.items() if grade != "unknown"
     ]
+    judged = sum(report.grades.values())
+    left = f"; {report.pairs - judged:,} others were not judged" if judged < report.pairs else ""
     lines = [
         f"run {printable(report.run)}, judge {printable(report.judge)}: {report.relevant:,} of "
-        f"{counted(report.pairs, 'pair')} relevant",
+        f"{counted(judged, 'pair')} relevant{left}",
         f"  {', '.join(numbers)}; {report.grades['unknown']:,} without an answer that can be read",
     ]
     if report.error is not None:
