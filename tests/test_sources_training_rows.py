@@ -312,9 +312,9 @@ def test_an_ingest_shows_the_format_and_three_rows(tmp_path: Path) -> None:
         {**TEVATRON, "query": ""},
         *({**TEVATRON, "query_id": str(n), "query": long} for n in "xy"),
     ]
-    file, notes = write(tmp_path / "t.jsonl", jsonl(*rows)), Notes()
-    ingest(tmp_path / "s.duckdb", str(file), SourceConfig(max_bad=0.5), notes)
-    read_as, *shown = notes.notes[-1].splitlines()
+    file = write(tmp_path / "t.jsonl", jsonl(*rows))
+    (understood,) = ingest(tmp_path / "s.duckdb", str(file), SourceConfig(max_bad=0.5)).understood
+    read_as, *shown = understood.splitlines()
     assert read_as.startswith(f"read {file} as Tevatron: query_id = query id, query = query, ")
     texts = 'relevant "T: p1", "p2"; not relevant "n"'
     assert shown == [
