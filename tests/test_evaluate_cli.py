@@ -312,6 +312,7 @@ def test_a_model_of_texts_only_is_an_encoder(models: Path) -> None:
 
 def test_errors(store: Path, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     encoder, cross = models / "random", models / "cross"
+    run(capsys, "--help")  # after a help page rich-click has other classes
     cases = {
         (encoder, store, "--split", "tset"): (
             2,

@@ -224,7 +224,8 @@ class Command(RichCommand):
         values = {
             argument: str(ctx.params[argument.name])
             for argument in self.params
-            if isinstance(argument, click.Argument) and argument.nargs == 1 and argument.name in ctx.params
+            # Not isinstance: rich-click replaces the class once a help page was shown.
+            if argument.param_type_name == "argument" and argument.nargs == 1 and argument.name in ctx.params
         }
         slot = next((one for one in values if one.name in _STORES), None)
         for argument, value in values.items():
