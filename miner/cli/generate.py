@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from miner.cli.options import OUTPUT, Command, Settings, budget_line, dry_run, language_model, model_named
+from miner.cli.asking import budget_lines, plan_text, use_line
+from miner.cli.options import OUTPUT, Command, Settings, dry_run, language_model, model_named
 from miner.errors import counted, listed, printable
 from miner.generation.config import SEARCH, GenerationConfig
 from miner.mining.config import TABLES, MiningConfig
@@ -71,15 +72,7 @@ def _json(result: GenerationPlan | GenerationReport) -> str:
 
 
 def _plan(plan: GenerationPlan) -> str:
-    cost = "" if plan.money is None else f", about {plan.money:,.2f} at these prices"
-    lines = [
-        f"{counted(plan.documents, 'document')} to make queries from",
-        f"{counted(plan.requests, 'request')} to {plan.host}: about {plan.tokens_in:,} tokens to read and "
-        f"{plan.tokens_out:,} to write{cost}",
-    ]
-    if plan.first:
-        lines += ["", "the first one:", "", plan.first]
-    return "\n".join(lines)
+    return plan_text(f"{counted(plan.documents, 'document')} to make queries from", plan, [plan.host])
 
 
 def _table(report: GenerationReport) -> str:
@@ -96,11 +89,7 @@ def _table(report: GenerationReport) -> str:
     if report.replaced:
         earlier = counted(report.replaced, "query", "queries")
         lines.append(f"  replaced {report.replaced:>8,}  {earlier.split()[1]} of an earlier call")
-    cost = "" if report.money is None else f", {report.money:,.2f} at these prices"
-    tokens = f"{report.tokens_in:,} tokens read, {report.tokens_out:,} written"
-    lines.append(f"  {counted(report.requests, 'request')}, {tokens}{cost}")
+    lines.append(use_line(report))
     if not report.kept:
         lines.append("  no query was kept, and the store has the queries that it had")
-    if report.stopped:
-        lines.append(budget_line(report.requests))
-    return "\n".join(lines)
+    return "\n".join([*lines, *budget_lines(report)])

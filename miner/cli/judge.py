@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from miner.cli.asking import budget_lines, plan_text, use_line
 from miner.cli.options import (
     OUTPUT,
     RUN,
     Command,
     Settings,
-    budget_line,
     dry_run,
     language_model,
     model_named,
@@ -115,15 +115,7 @@ def command(
 
 
 def _plan(plan: JudgePlan) -> str:
-    cost = "" if plan.money is None else f", about {plan.money:,.2f} at these prices"
-    lines = [
-        f"run {printable(plan.run)}: {counted(plan.pairs, 'pair')} to judge",
-        f"{counted(plan.requests, 'request')} to {', '.join(plan.hosts)}: about {plan.tokens_in:,} tokens to "
-        f"read and {plan.tokens_out:,} to write{cost}",
-    ]
-    if plan.first:
-        lines += ["", "the first one:", "", plan.first]
-    return "\n".join(lines)
+    return plan_text(f"run {printable(plan.run)}: {counted(plan.pairs, 'pair')} to judge", plan, plan.hosts)
 
 
 def _table(report: JudgeReport) -> str:
@@ -139,12 +131,8 @@ def _table(report: JudgeReport) -> str:
     ]
     if report.error is not None:
         lines += _error(report.error)
-    cost = "" if report.money is None else f", {report.money:,.2f} at these prices"
-    tokens = f"{report.tokens_in:,} tokens read, {report.tokens_out:,} written"
-    lines.append(f"  {counted(report.requests, 'request')}, {tokens}{cost}")
-    if report.stopped:
-        lines.append(budget_line(report.requests))
-    return "\n".join(lines)
+    lines.append(use_line(report))
+    return "\n".join([*lines, *budget_lines(report)])
 
 
 def _error(error: JudgeError) -> list[str]:

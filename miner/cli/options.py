@@ -360,13 +360,6 @@ def dry_run(command: AnyFunction) -> AnyFunction:
     )(command)
 
 
-def budget_line(requests: int) -> str:
-    """Returns the line about a budget that ended the work after so many requests."""
-    if not requests:
-        return "  the budget is less than one request may take: raise it"
-    return "  the budget is used: the same command goes on"
-
-
 def model_named(endpoint: str, model: str | None) -> str:
     """Returns the name `URL#MODEL` of a server and its model; raises UsageError unless it is named once."""
     if model is None:

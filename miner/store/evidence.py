@@ -197,6 +197,7 @@ def begin_deciding(
     found = iter(store.tables(*candidates.queries, *positives.queries, *documents.queries))
 
     def made(reading: EvidenceRead[Made]) -> Made:
+        """Returns what is made of the next tables."""
         return reading.made(*islice(found, len(reading.queries)))
 
     lists = made(candidates)
@@ -230,11 +231,11 @@ def _reading_candidates(
         values["queries"] = list(queries)
         where += " AND query_no IN (SELECT unnest($queries::BIGINT[]))"
     best = ", best_ranks, best_scorers" if ranks else ""
-    columns = {"score": scorer} | {score_of(other): other for other in others}
     known = given.scores if given is not None else {}
-    stored = {name: of for name, of in columns.items() if of.number not in known}
+    columns, stored = _columns(scorer, others, known)
 
     def made(table: pa.Table, *scores: pa.Table) -> CandidateLists:
+        """Returns the lists with a column for each scorer that has any scores."""
         table = in_order(table, "query_no")
         for name, one in zip(stored, scores, strict=True):
             if one.num_rows:
@@ -271,6 +272,14 @@ def scored_candidates(store: Database, run: StoredRun, scorer: Scorer | None = N
 def score_of(scorer: Scorer) -> str:
     """Returns the name of the column with the scores of another scorer than the one that decides."""
     return f"score_of_{scorer.number}"
+
+
+def _columns(
+    scorer: Scorer, others: Sequence[Scorer], known: Mapping[int, Any]
+) -> tuple[dict[str, Scorer], dict[str, Scorer]]:
+    """Returns the scorer of each column of scores, and those whose scores are stored, not `known`."""
+    columns = {"score": scorer} | {score_of(other): other for other in others}
+    return columns, {name: of for name, of in columns.items() if of.number not in known}
 
 
 def _finite(scores: pa.Array) -> pa.Array:
@@ -318,11 +327,11 @@ def scored_positives(
 def _reading_positives(
     run: StoredRun, scorer: Scorer, others: Sequence[Scorer], given: Given | None
 ) -> EvidenceRead[pa.Table]:
-    columns = {"score": scorer} | {score_of(other): other for other in others}
     known = given.positives if given is not None else {}
-    stored = {name: of for name, of in columns.items() if of.number not in known}
+    columns, stored = _columns(scorer, others, known)
 
     def made(table: pa.Table, *scores: pa.Table) -> pa.Table:
+        """Returns the positives with a column for each scorer."""
         table = in_order(table, "query_no")
         read = dict(zip(stored, scores, strict=True))
         for name, of in columns.items():
