@@ -51,7 +51,7 @@ FREE = -1
 KEPT = -1
 """The code of a kept candidate in `decisions`, minus its slot. A code of 0 or more is a reason's position in
 `Reason`."""
-SUSPECTED = 64
+SUSPECTED = 32
 """A number that is added to the code of a suspected positive."""
 
 Id = pa.dictionary(pa.int32(), pa.string())

@@ -302,6 +302,29 @@ def test_a_transaction_commits_everything(tmp_path: Path) -> None:
         assert labels(store) == ["a", "b"]
 
 
+def test_what_a_brief_process_commits_is_in_the_file_and_merged_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "s.duckdb"
+    texts = pa.array([f"{number:050}" for number in range(30_000)])
+    rows = pa.table({"query_id": texts, "doc_id": texts})
+    Database.open(path, create=True).close()
+    for number in range(3):
+        with Database.open(path, brief=True) as store:
+            with store.transaction():
+                store.insert("training_positives", rows, model=str(number))
+            assert path.stat().st_size > (number + 1) * 250_000
+            assert not Path(f"{path}.wal").exists() or not Path(f"{path}.wal").stat().st_size
+        with Database.open(path, read_only=True) as store:
+            found = store.rows("SELECT model, count(*) FROM training_positives GROUP BY model ORDER BY model")
+        assert found == [(str(one), 30_000) for one in range(number + 1)]
+    pieces = "SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('training_positives')"
+    with Database.open(path) as store:
+        assert store.rows(pieces) == [(3,)]
+        with store.transaction():
+            store.insert("training_positives", rows.slice(0, 1), model="3")
+    with Database.open(path, read_only=True) as store:
+        assert store.rows(pieces) < [(3,)]
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_a_transaction_that_raises_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
     with Database.open(tmp_path / "s.duckdb", create=True) as store:

@@ -240,6 +240,30 @@ main()
     )
 
 
+def test_the_end_of_a_command_waits_for_what_still_runs_and_calls_what_waits_for_it(tmp_path: Path) -> None:
+    ended = """
+import atexit, threading, time
+from miner.cli.main import main
+atexit.register(print, "at exit")
+late = lambda: (time.sleep(0.3), print("late"))
+if LATE:
+    threading.Thread(target=late).start()
+main()
+"""
+    words = ["sql", str(empty_store(tmp_path)), "FROM range(2)", "--format", "csv"]
+    for late, last in ((False, "at exit\n"), (True, "late\nat exit\n")):
+        program = ended.replace("LATE", str(late))
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"range\n0\n1\n{last}"
+        failed = subprocess.run(
+            [sys.executable, "-c", program, "sql", "absent.duckdb", "FROM range(2)"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (failed.returncode, failed.stdout) == (1, last)
+
+
 def test_a_second_interrupt_while_the_process_ends_is_no_traceback() -> None:
     interrupted = """
 import atexit, os, signal

@@ -158,7 +158,8 @@ class Replays:
     def ranges(self) -> list[range]:
         """Returns ranges of query numbers, in order, of about as many candidates as may be in memory."""
         queries = self.hideable.positives.queries
-        per_query = evidence.candidate_count(self.store, self.run.evidence) // max(1, queries) + 1
+        _, candidates = evidence.pool_size(self.store, self.run.evidence)
+        per_query = candidates // max(1, queries) + 1
         step = max(1, min(ROWS, self.store.memory.rows(_BYTES)) // per_query)
         return [range(first, min(first + step, queries)) for first in range(0, queries, step)]
 

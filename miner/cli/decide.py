@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +37,27 @@ def command(store: Path, source: str | None, name: str | None, **given: Any) -> 
     miner decide my.duckdb --strategy random --negatives 8 --set seed=7
     miner decide my.duckdb --for reranker --decide-by bm25
     """
-    from miner.cli.summary import summarise
     from miner.engine.progress_bars import Lines, progress
-    from miner.mining.pipeline import config_of, decide_again
     from miner.store.database import Database
     from miner.store.runs import find_run, staleness
 
     values = flat(SETTINGS.values(given))
-    with Database.open(store, note=Lines().note) as opened:
+    with (
+        Database.open(store, note=Lines().note, brief=True) as opened,
+        ThreadPoolExecutor(1) as beside,
+    ):
         run = find_run(opened, source)
+        reading = beside.submit(staleness, opened, run)  # DuckDB reads while Python imports
+
+        from miner.cli.summary import summarise
+        from miner.mining.pipeline import config_of, decide_again
+
         config = with_values(config_of(run), values)
         with progress() as reports:
             opened.note = reports.note
             if source is None:
                 reports.note(f"from the evidence of run {run.name}, the last; --run names another")
-            if stale := staleness(opened, run):
+            if stale := reading.result():
                 reports.note(stale)
             again = decide_again(opened, run, config, name=name, progress=reports)
         summarise(opened, again)

@@ -32,8 +32,8 @@ Hashes = npt.NDArray[np.uint64]
 
 ROWS, _BYTES = 4_000_000, 64
 """The most candidates that are read at once, and about what each takes in memory."""
-_SLICE = 262_144
-"""Candidates that are decided at once."""
+_SLICE, _FIRST = 262_144, 65_536
+"""Candidates that are decided at once, and fewer at first: writing begins when these are decided."""
 
 _IS_TOO_HIGH = np.isin([*range(len(Reason)), ruling.KEPT], ruling.TOO_HIGH)
 """By code: whether it is that of a rule against high scores. The last one is KEPT, which is -1."""
@@ -110,13 +110,17 @@ def deciding_scorer(scorers: Sequence[Scorer], config: MiningConfig) -> Scorer:
 
 
 def decide(
-    store: Database, run: StoredRun, config: MiningConfig, seen: stored.ScoreRange | None = None
+    store: Database,
+    run: StoredRun,
+    config: MiningConfig,
+    size: tuple[int, int],
+    seen: stored.ScoreRange | None = None,
 ) -> Iterator[Decision]:
     """Yields the decisions over the evidence of a run, slice by slice, in order of query.
 
-    `seen` gets all scores of the scorer that decides.
+    `size` is the evidence's `stored.pool_size`; `seen` gets all scores of the scorer that decides.
     """
-    for _, decision in decide_each(store, run, [config], seen=seen):
+    for _, decision in decide_each(store, run, [config], size=size, seen=seen):
         yield decision
 
 
@@ -127,19 +131,20 @@ def decide_each(
     *,
     queries: Sequence[int] | None = None,
     given: stored.Given | None = None,
+    size: tuple[int, int] | None = None,
     seen: stored.ScoreRange | None = None,
 ) -> Iterator[tuple[int, Decision]]:
     """Yields the decisions of several configurations, which differ in rules and selection alone.
 
     Each comes with the number of its configuration. One scorer decides in all of them. The evidence is read
-    once. With `queries` only these, by number, are decided; `given` is as in `stored.scored_candidates`, and
-    `seen` as in `decide`.
+    once. With `queries` only these, by number, are decided; `given` is as in `stored.scored_candidates`,
+    `size` and `seen` as in `decide`.
     """
     scorer = deciding_scorer(run.scorers, configs[0])
     others = run.scorers if any(config.rules.agree is not None for config in configs) else ()
     ranks = any(_needs_ranks(config) for config in configs)
     more: dict[str, Any] = {"queries": queries, "others": others, "ranks": ranks, "given": given}
-    pooled, candidates = stored.pool_size(store, run.evidence)
+    pooled, candidates = size or stored.pool_size(store, run.evidence)
     step = max(1, min(ROWS, store.memory.rows(_BYTES)) // (candidates // max(1, pooled) + 1))
     known, found, lists = stored.begin_deciding(store, run, scorer, numbers=range(step), **more)
     positives, documents, first = Positives(known), Documents.in_table(found), [lists]
@@ -157,7 +162,7 @@ def decide_each(
 
     def parts() -> Iterator[stored.CandidateLists]:
         """Reads the candidates of whole queries, a few million at a time, and yields them in slices."""
-        yield from first.pop().slices(_SLICE)
+        yield from first.pop().slices(_SLICE, _FIRST)
         for start in range(step, pooled, step):
             numbers = range(start, start + step)
             more_lists = stored.candidate_lists(store, run, scorer, numbers=numbers, **more)

@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
@@ -25,7 +25,7 @@ from miner.ranges import NO_VALUE
 from miner.recipe import as_text
 from miner.store import corpus, runs
 from miner.store.database import Database
-from miner.store.evidence import ScoreRange, candidate_count, score_facts
+from miner.store.evidence import ScoreRange, pool_size, score_facts
 from miner.store.ledger import KEY
 from miner.store.models import record_model, shown_scorer
 from miner.store.runs import LONGEST, StoredRun
@@ -172,11 +172,12 @@ def _written(key: str, value: object) -> list[str]:
 def _decide(store: Database, run: StoredRun, config: MiningConfig, progress: Progress) -> StoredRun:
     _note_teacher(run, config, progress)
     seen = ScoreRange()
-    decided = decide(store, run, config, seen)
+    size = pool_size(store, run.evidence)
+    decided = decide(store, run, config, size, seen)
     parts = ({"decisions": one.decisions, "selected": one.selected} for one in decided)
-    runs.finish_run(store, run.run_id, parts, aside=candidate_count(store, run.evidence) > ROWS)
+    finished = runs.finish_run(store, run.run_id, parts, aside=size[1] > ROWS)
     _note_scores(store, run, progress, seen)
-    return runs.find_run(store, run.name)
+    return replace(run, status="done", finished=finished)
 
 
 def _note_teacher(run: StoredRun, config: MiningConfig, progress: Progress) -> None:

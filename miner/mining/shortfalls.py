@@ -133,14 +133,16 @@ class _Short:
             column[code - lowest] = names.index(_cause(code))
         shape = len(self._candidates), max(1, len(names))
         counts, unscored = np.zeros(shape, dtype=np.int64), np.zeros(shape[0], dtype=np.bool_)
+        may_score = self._in_rounds and Reason.NOT_RERANKED in names
         depth = self._config.rerank_depth or CANDIDATES_PER_QUERY
         for rows, inside in blocks:
             some, sizes = codes[inside].astype(np.int64), self._candidates[rows]
             owner = np.repeat(np.arange(len(sizes)), sizes)
             cells = np.bincount(owner * shape[1] + column[some - lowest], minlength=len(sizes) * shape[1])
             counts[rows] = cells.reshape(len(sizes), shape[1])
-            deep = (some == CODES[Reason.NOT_RERANKED]) & (number_within(owner) <= depth)
-            unscored[rows] = np.bincount(owner[deep], minlength=len(sizes)) > 0
+            if may_score:
+                deep = (some == CODES[Reason.NOT_RERANKED]) & (number_within(owner) <= depth)
+                unscored[rows] = np.bincount(owner[deep], minlength=len(sizes)) > 0
         if "selected" in names:
             counts[:, names.index("selected")] = 0
         excluded = counts[:, names.index(EXCLUDED)].copy() if EXCLUDED in names else 0
@@ -151,7 +153,7 @@ class _Short:
             # With enough others, these are not why negatives are missing, however many they are.
             missing = many & (free < self._run.negatives)
             counts[:, names.index(EXCLUDED)] = np.where(missing, len(codes), 0)
-        if self._in_rounds and Reason.NOT_RERANKED in names:
+        if may_score:
             # What was not scored may be the negatives that are missing, however many others were dropped.
             counts[unscored, names.index(Reason.NOT_RERANKED)] = len(codes)
         most = counts.argmax(axis=1).tolist()

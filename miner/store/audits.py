@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from miner.arrays import as_numpy, flat, in_order, owners
 from miner.schema import KEPT, Reason
+from miner.store.codes import decoded
 from miner.store.corpus import by_text
 from miner.store.database import Database
 from miner.store.evidence import COPIES, candidate_scores, positive_scores
@@ -142,6 +143,7 @@ def weak_positive_count(store: Database, run: StoredRun, numbers: range) -> int:
     )
     if not decided.num_rows:  # nothing is decided yet
         return 0
+    decided = decoded(decided)
     query, owner = owners(decided, "codes") - numbers.start, as_numpy(owned["query_no"]) - numbers.start
     negative = as_numpy(flat(decided["codes"])) < KEPT
     compared, weak = np.zeros(len(owner), dtype=np.bool_), np.ones(len(owner), dtype=np.bool_)

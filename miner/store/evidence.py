@@ -25,11 +25,6 @@ Made = TypeVar("Made")
 _ALL = range(2**31 - 1)
 
 
-def candidate_count(store: Database, evidence: str) -> int:
-    """Returns the number of candidates of a set of evidence."""
-    return pool_size(store, evidence)[1]
-
-
 def pool_size(store: Database, evidence: str) -> tuple[int, int]:
     """Returns one more than the largest number of a query with candidates, and the number of candidates."""
     ((last, number),) = store.rows(
@@ -150,15 +145,15 @@ class CandidateLists:
     columns: Mapping[str, Scorer]
     given: Given | None
 
-    def slices(self, most: int) -> Iterator[CandidateLists]:
-        """Yields these of fewer queries, with about `most` candidates each."""
+    def slices(self, most: int, first: int | None = None) -> Iterator[CandidateLists]:
+        """Yields these of fewer queries, with about `most` candidates each, the first one with `first`."""
         last = np.cumsum(list_sizes(self.table["doc_nos"]))
-        start = 0
+        start, size = 0, first or most
         while start < len(last):
             before = last[start - 1] if start else 0
-            stop = max(start + 1, int(np.searchsorted(last, before + most, side="right")))
+            stop = max(start + 1, int(np.searchsorted(last, before + size, side="right")))
             yield replace(self, table=self.table.slice(start, stop - start))
-            start = stop
+            start, size = stop, most
 
     def rows(self) -> pa.Table:
         """Returns a row per candidate, as `scored_candidates`."""
@@ -234,19 +229,23 @@ def _reading_candidates(
     known = given.scores if given is not None else {}
     columns, stored = _columns(scorer, others, known)
 
-    def made(table: pa.Table, *scores: pa.Table) -> CandidateLists:
+    def made(documents: pa.Table, rest: pa.Table, *scores: pa.Table) -> CandidateLists:
         """Returns the lists with a column for each scorer that has any scores."""
-        table = in_order(table, "query_no")
+        table, rest = in_order(documents, "query_no"), in_order(rest, "query_no")
+        for name in rest.column_names[1:]:
+            table = table.append_column(name, rest[name])
         for name, one in zip(stored, scores, strict=True):
             if one.num_rows:
                 table = table.append_column(name, in_order(one, "query_no")["scores"])
         return CandidateLists(table, columns, given)
 
-    pools = f"SELECT query_no, doc_nos, exclusions, judged_negative{best} FROM pools WHERE {where}"
+    pools = f"FROM pools WHERE {where}"
     scored = f"SELECT query_no, scores FROM scored WHERE scorer = $scorer AND {where}"
     return EvidenceRead(
         [
-            (pools, values),
+            # Two queries, each in a thread of its own: the lists of one piece of a table are read by one.
+            (f"SELECT query_no, doc_nos {pools}", values),
+            (f"SELECT query_no, exclusions, judged_negative{best} {pools}", values),
             *(
                 (scored, values | {"scorer": of.number, "evidence": run.scored_by(of)})
                 for of in stored.values()

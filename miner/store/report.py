@@ -121,7 +121,7 @@ _BY_GROUP = f"""SELECT 'positives' AS kind, unnest(positives) AS score FROM scor
         WHERE evidence = $scored AND scorer = $scorer
     UNION ALL SELECT {_VERDICT}, score FROM (
         SELECT unnest(d.codes) AS code, unnest(p.exclusions) AS exclusion, unnest(c.scores) AS score
-        FROM decisions d JOIN pools p ON p.evidence = $evidence AND p.query_no = d.query_no
+        FROM decision_codes d JOIN pools p ON p.evidence = $evidence AND p.query_no = d.query_no
         JOIN scored c ON c.evidence = $scored AND c.scorer = $scorer AND c.query_no = d.query_no
         WHERE d.run_id = $run_id) WHERE exclusion = {FREE}"""
 """SQL for the finite deciding scores of each of GROUPS."""
@@ -221,7 +221,7 @@ def _examples(
         candidate AS (
             SELECT d.query_no, generate_subscripts(d.codes, 1) AS fused_rank, unnest(d.codes) AS code,
                 unnest(c.scores) AS score
-            FROM decisions d
+            FROM decision_codes d
             JOIN scored c ON c.evidence = $scored AND c.scorer = $scorer AND c.query_no = d.query_no
             WHERE d.run_id = $run_id),
         chosen AS (

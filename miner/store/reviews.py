@@ -166,7 +166,7 @@ def reviewable(store: Database, run: StoredRun) -> pa.Table:
     return store.table(
         f"""WITH coded AS (
             SELECT query_no, generate_subscripts(codes, 1) AS fused_rank, unnest(codes) AS code
-            FROM decisions WHERE run_id = $run_id),
+            FROM decision_codes WHERE run_id = $run_id),
         picked AS (
             SELECT query_no, fused_rank, code >= {SUSPECTED} AS is_suspected FROM coded
             WHERE code < {KEPT} OR code >= {SUSPECTED}),
@@ -231,7 +231,7 @@ def machine(store: Database, run: StoredRun, candidate: int) -> Machine:
     ((code, reason),) = store.rows(
         f"""SELECT code,
             CASE WHEN code > {KEPT} THEN enum_range(NULL::reason)[code % {SUSPECTED} + 1]::VARCHAR END
-        FROM (SELECT codes[?] AS code FROM decisions WHERE run_id = ? AND query_no = ?)""",
+        FROM (SELECT codes[?] AS code FROM decision_codes WHERE run_id = ? AND query_no = ?)""",
         [rank, run.run_id, query],
     )
     verdict = "suspected" if code > KEPT else "kept" if code == KEPT else "selected"

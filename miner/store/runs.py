@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from miner.errors import StoreError, UsageError, listed, near, shown
 from miner.store.aside import set_aside
+from miner.store.codes import encoded
 from miner.store.corpus import IDENTITY, MINED, content_hashes, ingest_first, queries_hash
 from miner.store.database import Database
 from miner.store.duplicates import clusters_hash
@@ -141,15 +142,18 @@ def begin_run(store: Database, run: StoredRun) -> None:
 
 def finish_run(
     store: Database, run_id: str, decided: Iterable[Mapping[str, pa.Table]], *, aside: bool = False
-) -> None:
-    """Replaces a run's decisions and triplets and marks it done, in one transaction.
+) -> datetime:
+    """Replaces a run's decisions and triplets and marks it done, in one transaction; returns when.
 
     Each part has rows of `decisions` (query_no, codes), of `selected` (`schema.SELECTED`), or of both. With
     `aside` they wait in a file until all are there; else they are written while the next are made, which is
     faster, and keeps other commands from the store for as long.
     """
+    stored = (
+        {**one, "decisions": encoded(one["decisions"])} if "decisions" in one else one for one in decided
+    )
     with ExitStack() as stack:
-        waiting = [stack.enter_context(set_aside(decided, store.path.parent))] if aside else decided
+        waiting = [stack.enter_context(set_aside(stored, store.path.parent))] if aside else stored
         parts = iter(waiting)
         first = next(parts, None)  # not in the transaction, so that the evidence can be read at the same time
         stack.enter_context(store.transaction())
@@ -164,9 +168,9 @@ def finish_run(
         if triplets:
             rows = triplets[0] if len(triplets) == 1 else pa.concat_tables(triplets)
             store.insert("selected", rows, run_id=run_id)
-        store.execute(
-            "UPDATE runs SET status = 'done', finished = now() AT TIME ZONE 'UTC' WHERE run_id = ?", [run_id]
-        )
+        finished = datetime.now(UTC).replace(tzinfo=None)
+        store.execute("UPDATE runs SET status = 'done', finished = ? WHERE run_id = ?", [finished, run_id])
+    return finished
 
 
 def remove_runs(store: Database, names: Sequence[str]) -> None:

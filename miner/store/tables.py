@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from miner.schema import CANDIDATES_PER_QUERY, KEPT, SUSPECTED, Reason, Verdict
+from miner.store.codes import DECISION_CODES
 
-FORMAT = 11
+FORMAT = 12
 """The version of the schema: a new number if earlier versions of miner cannot read the store."""
 
 SILVER = "silver"
@@ -102,7 +103,7 @@ TABLES = (
         negatives INTEGER NOT NULL, status VARCHAR NOT NULL,
         started TIMESTAMP NOT NULL, finished TIMESTAMP)""",
     """CREATE TABLE decisions (
-        run_id VARCHAR NOT NULL, query_no INTEGER NOT NULL, codes SMALLINT[] NOT NULL)""",
+        run_id VARCHAR NOT NULL, query_no INTEGER NOT NULL, codes VARCHAR NOT NULL)""",
     """CREATE TABLE selected (
         run_id VARCHAR NOT NULL, query_id VARCHAR NOT NULL, positive_id VARCHAR NOT NULL,
         positive_score DOUBLE NOT NULL, doc_nos INTEGER[] NOT NULL, scores DOUBLE[] NOT NULL)""",
@@ -132,6 +133,7 @@ _SCORED_BY = f"coalesce(s.stage, CASE s.kind WHEN '{RERANKER}' THEN r.reranking 
 """The key of a scorer's rows in `scored`, in a view over runs r and scorers s."""
 
 VIEWS = (
+    DECISION_CODES,
     f"""CREATE VIEW decided AS
     SELECT run_id, query_no::BIGINT * {CANDIDATES_PER_QUERY} + fused_rank AS candidate,
         CASE WHEN code <= {KEPT} THEN 'kept' WHEN code >= {SUSPECTED} THEN 'suspected'
@@ -139,7 +141,7 @@ VIEWS = (
         CASE WHEN code > {KEPT} THEN enum_range(NULL::reason)[code % {SUSPECTED} + 1] END::reason AS reason,
         CASE WHEN code < {KEPT} THEN ({KEPT} - code)::SMALLINT END AS slot
     FROM (SELECT run_id, query_no, generate_subscripts(codes, 1) AS fused_rank, unnest(codes) AS code
-        FROM decisions)""",
+        FROM decision_codes)""",
     f"""CREATE VIEW candidates AS
     SELECT evidence, query_no::BIGINT * {CANDIDATES_PER_QUERY} + fused_rank AS candidate, query_no,
         query_id, doc_id, fused_rank, best_rank,
@@ -160,7 +162,7 @@ VIEWS = (
             unnest(d.codes) AS code, unnest(p.judged_negative) AS judged_negative, unnest(c.scores) AS score
         FROM runs r
         JOIN scorers s ON s.run_id = r.run_id AND s.number = r.decider
-        JOIN decisions d ON d.run_id = r.run_id
+        JOIN decision_codes d ON d.run_id = r.run_id
         JOIN pools p ON p.evidence = r.evidence AND p.query_no = d.query_no
         LEFT JOIN scored c
             ON c.evidence = {_SCORED_BY} AND c.query_no = d.query_no AND c.scorer = r.decider) u

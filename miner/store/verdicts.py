@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from miner.arrays import as_numpy, flat, in_order, list_sizes
 from miner.schema import KEPT, SUSPECTED, Reason
+from miner.store.codes import decoded
 from miner.store.database import Database
 from miner.store.runs import StoredRun
 from miner.store.tables import GOLD
@@ -60,12 +61,12 @@ class Codes:
             ("SELECT query_no, codes FROM decisions WHERE run_id = ?", [run.run_id]),
         )
         query = np.sort(as_numpy(positives["query_no"])).astype(np.int64)
-        decisions = in_order(decisions, "query_no")
+        decisions = decoded(in_order(decisions, "query_no"))
         decided, counts = as_numpy(decisions["query_no"]), list_sizes(decisions["codes"])
         known = np.isin(decided, query)
         sizes = np.zeros(len(query), dtype=np.int64)
         sizes[np.searchsorted(query, decided[known])] = counts[known]
-        codes = as_numpy(flat(decisions["codes"])).astype(np.int16, copy=False)
+        codes = as_numpy(flat(decisions["codes"]))
         return cls(query, sizes, codes if known.all() else codes[np.repeat(known, counts)])
 
     @cached_property
@@ -118,7 +119,7 @@ def verdict_counts(store: Database, run: StoredRun) -> list[tuple[str, str | Non
             CASE WHEN code > {KEPT} THEN enum_range(NULL::reason)[code % {SUSPECTED} + 1]::VARCHAR END AS why,
             sum(number)::BIGINT AS candidates
         FROM (SELECT code, count(*) AS number
-            FROM (SELECT unnest(codes) AS code FROM decisions WHERE run_id = ?) GROUP BY code)
+            FROM (SELECT unnest(codes) AS code FROM decision_codes WHERE run_id = ?) GROUP BY code)
         GROUP BY verdict, why ORDER BY candidates DESC, verdict, why""",
         [run.run_id],
     )
