@@ -303,3 +303,22 @@ def test_the_negatives_of_an_export_on_the_hub_are_mined(
         fill(store)
         made(store, tmp_path / "out")
     assert {row["relevance"] for row in collect(f"hf:{tmp_path / 'out'}")["judgments"]} == {1.0}
+
+
+def test_parts_of_an_export_of_ids_on_the_hub_are_mined(
+    id_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    whole = collect(f"hf:{id_export}")["judgments"]
+    pairs = sorted({(row["query_id"], row["doc_id"], row["relevance"]) for row in whole})
+    assert pairs == [("q1", "d1", 1.0), ("q1", "d2", 1.0), ("q2", "d3", 1.0)]
+    for part in ("triplet", "triplet-hard", "labeled-list"):
+        found = collect(f"hf:{id_export}:{part}")["judgments"]
+        assert sorted({(row["query_id"], row["doc_id"], row["relevance"]) for row in found}) == pairs
+        assert {row["split"] for row in found} == {"dev_small"}
+    source = open_source(f"hf:{id_export}:triplet-hard", SourceConfig())
+    assert source.read_as.endswith("negative_id = ids of negatives; negatives were mined, not judged")
+    store = tmp_path / "s.duckdb"
+    ingest(store, [f"hf:{id_export}:{part}" for part in ("queries", "documents", "triplet-hard")])
+    assert rows(store, "SELECT count(*), min(relevance) FROM judgments") == [(3, 1.0)]

@@ -225,6 +225,32 @@ def test_a_set_of_the_hub_is_read_part_by_part(tmp_path: Path, monkeypatch: pyte
     assert [row["text"] for row in found["documents"]] == ["a grain", "Italy", "a river"]
 
 
+@pytest.mark.parametrize("scores", [True, False])
+def test_the_scores_of_a_set_of_the_hub_count_for_one_part(
+    scores: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    parts = ("queries", "documents", "triplet", *(["scored"] if scores else []))
+    info = """dataset_info:
+- config_name: scored
+  features:
+  - name: query_id
+    dtype: string
+  - name: document_ids
+    list: string
+  - name: scores
+    list: float64
+---
+"""
+    card = card_of(*parts).replace("---\n\n", info if scores else "---\n\n")
+    source = f"hf:{id_set(tmp_path / 'set', card, triplet=TRIPLETS, scored=SCORED)}"
+    negatives = [] if scores else [("q1", "d2", 0), ("q2", "d3", 0)]
+    assert sorted(judged(f"{source}:triplet")) == sorted([("q1", "d1", 1), ("q2", "d2", 1), *negatives])
+    with pytest.raises(InputError, match="no column 'query'"):
+        open_source(f"{source}:triplet", SourceConfig(format="pairs"))
+
+
 @pytest.mark.parametrize("pattern", ["/etc/*", "../*", "''", "a**"])
 def test_patterns_of_a_card_stay_in_the_folder(tmp_path: Path, pattern: str) -> None:
     card = card_of("queries", "documents", "triplet", "other").replace("other/train-*", pattern)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PREFIX = HUB
 _EXPORTED = re.compile(r"rows-[0-9a-f]{12}")
 """The name of the configuration in the card of an export, as `export.card` makes it."""
+_EXPORTED_IDS = re.compile(r"[0-9a-f]{12}")
+"""The description of each configuration in the card of an export of ids."""
 
 
 def open_hub(source: str, config: SourceConfig) -> Source:
@@ -101,6 +103,21 @@ def dataset_table(origin: str, data: Dataset) -> Table:
     nested = nested_in(data.features.arrow_schema)
     mined = _EXPORTED.fullmatch(data.info.config_name or "") is not None
     return Table(origin, tuple(data.column_names), data.num_rows, "rows", _reader(data), nested, mined=mined)
+
+
+def is_exported(name: str, configuration: str) -> bool:
+    """Returns whether a configuration is one of an export of ids, as its card describes them."""
+    import datasets
+
+    description = datasets.load_dataset_builder(name, configuration).config.description
+    return _EXPORTED_IDS.fullmatch(description or "") is not None
+
+
+def columns_of(name: str, configuration: str) -> list[str]:
+    """Returns the columns of a configuration; none if the card of the data set does not list them."""
+    import datasets
+
+    return list(datasets.load_dataset_builder(name, configuration).info.features or ())
 
 
 def _reader(data: Dataset) -> Read:

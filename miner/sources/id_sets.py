@@ -25,7 +25,7 @@ from miner.errors import InputError, listed, near
 from miner.sources.columns import column_named
 from miner.sources.config import SourceConfig, require_splits, split_in
 from miner.sources.files import File, tree, unread
-from miner.sources.hub import PREFIX, dataset_table
+from miner.sources.hub import PREFIX, columns_of, dataset_table, is_exported
 from miner.sources.id_rows import IdRows, Reading, id_parts, id_rows
 from miner.sources.layouts import Layout
 from miner.sources.part import Part, Source
@@ -77,6 +77,8 @@ class IdSet:
     """Parts that have neither texts nor rows of ids."""
     card: bool = False
     """Whether its card names the parts."""
+    is_scored: bool = False
+    """Whether a part has scores, so that the negatives in all of them were mined."""
 
     @property
     def pieces(self) -> list[SetPiece]:
@@ -86,15 +88,12 @@ class IdSet:
     @property
     def scored(self) -> list[SetPiece]:
         """The pieces with a list of documents and a list of scores in each row."""
-        return [
-            piece
-            for part in self.rows.values()
-            for piece in part
-            if (found := piece.columns) is not None
-            and found.scores is not None
-            and found.documents is not None
-            and found.documents.lower().endswith("ids")
-        ]
+        return [piece for part in self.rows.values() for piece in part if _has_score_lists(piece.columns)]
+
+
+def _has_score_lists(columns: IdRows | None) -> bool:
+    """Returns whether rows have a list of documents and a list of scores."""
+    return bool(columns and columns.scores and (columns.documents or "").lower().endswith("ids"))
 
 
 def find_set(source: str, folder: Path) -> IdSet | None:
@@ -132,6 +131,7 @@ def set_of(source: str, parts: Mapping[str, Sequence[SetPiece]]) -> IdSet | None
     }
     others = [name for name in parts if name not in used and name not in rows]
     found = IdSet(source, texts, rows, others)
+    found = replace(found, is_scored=bool(found.scored))
     has_rows = any(not columns.is_qrels for part in rows.values() if (columns := part[0].columns))
     return found if all(texts.values()) and has_rows else None
 
@@ -225,7 +225,8 @@ def open_set(found: IdSet, config: SourceConfig, folder: Path | None = None, min
     require_splits(config, found.source, [reading.split for reading in readings])
     if config.split is not None:
         readings = [reading._replace(split=config.split) for reading in readings]
-    total = sum(table.size for table in [*(table for table, _, _ in texts), *(r.table for r in readings)])
+    every = [*(table for table, _, _ in texts), *(reading.table for reading in readings)]
+    total = sum(table.size for table in every)
 
     def _parts() -> Iterator[Part]:
         for text in texts:
@@ -237,8 +238,8 @@ def open_set(found: IdSet, config: SourceConfig, folder: Path | None = None, min
         *_unread_columns(texts, readings),
         *_unread_parts(found, readings, folder),
     ]
-    unit, roles = texts[0][0].unit, _read_as(found, readings)
-    return Source(found.source, total, unit, _parts(), "\n".join(notes), read_as=roles)
+    roles = _read_as(found, readings)
+    return Source(found.source, total, every[0].unit, _parts(), "\n".join(notes), read_as=roles)
 
 
 def _readings(found: IdSet, config: SourceConfig, mined: bool) -> list[Reading]:
@@ -257,8 +258,7 @@ def _readings(found: IdSet, config: SourceConfig, mined: bool) -> list[Reading]:
                 continue
             if columns.positives or columns.grades or first:
                 split = (piece.split or "train") if mined else _split(name, piece)
-                by_scores = mined or bool(found.scored)
-                readings.append(Reading(piece.table, columns, split, by_scores, first, mined))
+                readings.append(Reading(piece.table, columns, split, mined or found.is_scored, first, mined))
     qrels = [reading for reading in readings if reading.columns.is_qrels]
     return [reading._replace(exported=False) for reading in qrels] or readings
 
@@ -334,31 +334,41 @@ def _unread_parts(found: IdSet, readings: Sequence[Reading], folder: Path | None
 
 
 def open_hub_set(source: str, config: SourceConfig) -> Source | None:
-    """Returns a set of the hub, `hf:name`, as a source; None for other data sets, and if loading fails."""
+    """Returns a set of the hub, `hf:NAME`, or the rows of one part, `hf:NAME:PART`, as a source.
+
+    Returns None for other data sets, for parts of other kinds, if loading fails, and if an option asks for
+    another format.
+    """
     import datasets
 
-    name = source.removeprefix(PREFIX)
-    if not name or ":" in name:
+    if config.format not in ("auto", "hf", "ids"):
         return None
+    name, _, part = source.removeprefix(PREFIX).partition(":")
     try:
-        configs = datasets.get_dataset_config_names(name)
-        others = set(configs) - {one for names in (*_KINDS.values(), _JUDGED) for one in names}
-        if not others or not all(any(one in configs for one in names) for names in _KINDS.values()):
+        parts = datasets.get_dataset_config_names(name) if name else []
+        others = set(parts) - {one for names in (*_KINDS.values(), _JUDGED) for one in names}
+        if not others or not all(any(one in parts for one in names) for names in _KINDS.values()):
             return None
-        loaded = {one: datasets.load_dataset(name, one) for one in configs}
+        if part and part not in others:
+            return None
+        pieces = {
+            one: [
+                SetPiece(split, split, dataset_table(f"{PREFIX}{name}:{one}/{split}", data))
+                for split, data in datasets.load_dataset(name, one).items()
+            ]
+            for one in ([part] if part else parts)
+        }
+        mined = is_exported(name, min(others))
+        if part:
+            is_scored = any(_has_score_lists(id_rows(columns_of(name, one))) for one in others)
+            found: IdSet | None = IdSet(source, {}, pieces, is_scored=is_scored)
+        else:
+            found = set_of(source, pieces)
     except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError):
         return None  # open_hub has the error message
-    found = set_of(
-        source,
-        {
-            one: [
-                SetPiece(split, split, dataset_table(f"{source}:{one}/{split}", data))
-                for split, data in splits.items()
-            ]
-            for one, splits in loaded.items()
-        },
-    )
-    return None if found is None else open_set(found, config)
+    if found is None or (part and not _readings(found, config, mined)):
+        return None
+    return open_set(found, config, mined=mined)
 
 
 def _read_as(found: IdSet, readings: Sequence[Reading]) -> str:
@@ -373,4 +383,5 @@ def _read_as(found: IdSet, readings: Sequence[Reading]) -> str:
         mined = "; negatives were mined, not judged" if reading.columns.negatives and reading.mined else ""
         first = "; the first document is relevant" if reading.first_is_relevant else ""
         parts.append(f"{reading.table.origin.removeprefix(within)}: {roles}{mined}{first}")
-    return f"a set of ids: {'; '.join(parts)}"
+    what = "a set of ids" if found.texts else "rows of ids"
+    return f"{what}: {'; '.join(parts)}"
