@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from miner.errors import UsageError
+
 _LIBRARY = "sentence-transformers 6.2"
+_DENSE = ("encoder", "vectors", "candidates", "reranker")
 _RANKING = f"as documented in MultipleNegativesRankingLoss of {_LIBRARY}"
 
 
@@ -24,6 +28,8 @@ class PublishedRecipe:
     """The settings, by the table of a recipe: `rules`, `selection`, `training`."""
     needs: str = ""
     """What the user has to name besides."""
+    scorers: tuple[str, ...] = ()
+    """Settings of `mine` of which it needs one, so that BM25 alone does not decide; empty if it may."""
 
 
 PUBLISHED: Mapping[str, PublishedRecipe] = {
@@ -32,6 +38,7 @@ PUBLISHED: Mapping[str, PublishedRecipe] = {
         f"Moreira et al. 2024, arXiv 2407.15831; as documented in mine_hard_negatives of {_LIBRARY}",
         {"rules": {"relative_margin": 0.05}, "selection": {"strategy": "top"}},
         "a strong encoder, as the teacher: --encoder MODEL",
+        _DENSE,
     ),
     "sentence-transformers-example": PublishedRecipe(
         "ranks 11 to 50, scores to 0.8, below 95 % of the positive, 5 at random",
@@ -41,6 +48,7 @@ PUBLISHED: Mapping[str, PublishedRecipe] = {
             "selection": {"strategy": "random", "negatives": 5},
         },
         "an encoder that compares by cosine: --encoder MODEL --no-bm25",
+        _DENSE,
     ),
     "msmarco-v3": PublishedRecipe(
         "a cross-encoder's score at least 3 below the lowest positive's; one positive of a query per epoch",
@@ -52,6 +60,7 @@ PUBLISHED: Mapping[str, PublishedRecipe] = {
             "training": {"loss": "mnr", "epoch_positives": "one"},
         },
         "a reranker whose scores are logits, not probabilities: --reranker MODEL",
+        ("reranker", "candidates"),
     ),
     "simans": PublishedRecipe(
         "negatives drawn by exp(-a (score - positive's score)²): those near the positive",
@@ -91,3 +100,18 @@ PUBLISHED: Mapping[str, PublishedRecipe] = {
     ),
 }
 """The published recipes by name."""
+
+
+def require_scorer(recipe: Path | None, config: object) -> None:
+    """Raises UsageError if a published recipe needs a scorer that a configuration of `mine` does not name.
+
+    A file of the same name is not the published recipe.
+    """
+    known = PUBLISHED.get(str(recipe))
+    if recipe is None or known is None or recipe.exists() or not known.scorers:
+        return
+    if not any(getattr(config, name) for name in known.scorers):
+        raise UsageError(
+            f"the published recipe {recipe} needs {known.needs}",
+            "name one: without it, other scores decide than those that the recipe is about",
+        )

@@ -11,6 +11,7 @@ import rich_click as click
 from miner.cli.mine import RENAMED, RULES, SELECTION
 from miner.cli.options import RUN, Command, Settings
 from miner.mining.config import OF_TRAINING, TABLES, flat, with_values
+from miner.published import require_scorer
 
 SETTINGS = Settings(
     TABLES,
@@ -53,6 +54,7 @@ def command(store: Path, source: str | None, name: str | None, **given: Any) -> 
         from miner.mining.pipeline import config_of, decide_again
 
         config = with_values(config_of(run), values)
+        require_scorer(given["recipe"], config)
         with progress() as reports:
             opened.note = reports.note
             if source is None:

@@ -12,6 +12,7 @@ import rich_click as click
 from miner.cli.options import OUTPUT, Command, Settings, described, flag
 from miner.cli.train import ABOUT
 from miner.mining.config import TABLES, MiningConfig, flat, with_values
+from miner.published import require_scorer
 from miner.ranges import BELOW_1, COUNT, ROUNDS, ROW_NEGATIVES
 from miner.recipe import Setting, by_name
 from miner.training.encoder_config import EncoderConfig
@@ -73,8 +74,10 @@ def command(store: Path, out: Path, as_json: bool, **given: Any) -> None:
     from miner.workflows.loop import LoopConfig, loop
 
     values = SETTINGS.values(given)
+    mining = with_values(MiningConfig(), {"encoder": "bundled"} | flat(values))
+    require_scorer(given["recipe"], mining)
     config = LoopConfig(
-        mining=with_values(MiningConfig(), {"encoder": "bundled"} | flat(values)),
+        mining=mining,
         training=EncoderConfig(**values["training"]),
         **values["loop"],
     )

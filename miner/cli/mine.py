@@ -10,6 +10,7 @@ import rich_click as click
 from miner.cli.numbers import Within
 from miner.cli.options import RUN, Command, Settings
 from miner.mining.config import OF_TRAINING, TABLES, MiningConfig, flat, with_values
+from miner.published import require_scorer
 from miner.ranges import THREADS
 
 CANDIDATES = ("encoder", "vectors", "candidates", "reranker", "bm25", "depth")
@@ -53,6 +54,7 @@ def command(store: Path, name: str | None, workers: int | None, **given: Any) ->
     from miner.store.database import Database
 
     config = with_values(MiningConfig(), flat(SETTINGS.values(given)))
+    require_scorer(given["recipe"], config)
     with Database.open(store, note=Lines().note) as opened:
         with progress() as reports:
             opened.note = reports.note
