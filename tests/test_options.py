@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -351,6 +352,10 @@ def test_the_help_of_a_command_is_short_and_grouped(name: str) -> None:
     assert max(map(len, lines)) <= 80
     command = group.get_command(click.Context(group), name)
     assert command is not None
+    for param in command.params:
+        if isinstance(param.type, click.Choice):  # a longer list would be broken in mid-word
+            assert param.metavar == "NAME" or len("|".join(param.type.choices)) <= 24
+            assert all(re.search(rf"\b{choice}\b", ended.stdout) for choice in param.type.choices)
     if len(command.params) > 5:
         assert ended.stdout.count("╭─ ") >= 3
 

@@ -46,6 +46,8 @@ def described(config: type, about: Described) -> dict[str, Setting]:
     }
 
 
+_LONGEST_CHOICES = 24
+"""Characters of the choices of an option that its help shows as its value; more are listed in its text."""
 _DEFAULT = re.compile(r" \[default: [^]]*\]")
 
 
@@ -303,6 +305,14 @@ def _facts(known: Setting, is_option: bool) -> str:
     return f"{known.values}{default}{f'; option: {option_of(known)}' if is_option else ''}"
 
 
+def _with_choices(text: str, choices: Sequence[str]) -> str:
+    """Returns a help text that has all choices, before the default if it names one."""
+    if all(re.search(rf"\b{re.escape(choice)}\b", text) for choice in choices):
+        return text
+    start, sign, default = text.partition(" [default")
+    return f"{start.removesuffix('.')}. One of {', '.join(choices)}{f'{sign}{default}' or '.'}"
+
+
 def _option(known: Setting, title: str) -> click.Option:
     option, text = option_of(known), known.help
     kind: click.ParamType[Any]
@@ -317,7 +327,9 @@ def _option(known: Setting, title: str) -> click.Option:
             help=text,
             panel=title,
         )
-    kind = OneOf(known.choices) if known.choices else click.STRING
+    kind, metavar = OneOf(known.choices) if known.choices else click.STRING, known.metavar
+    if len("|".join(known.choices)) > _LONGEST_CHOICES:  # a help page would break them in mid-word
+        text, metavar = _with_choices(text, known.choices), "NAME"
     if known.range is not None:
         kind = Within(known.range, known.may_be_none)
     if known.shown_default:
@@ -327,7 +339,7 @@ def _option(known: Setting, title: str) -> click.Option:
         type=kind,
         default=None,
         multiple=known.kind is tuple,
-        metavar=known.metavar,
+        metavar=metavar,
         help=text,
         panel=title,
     )

@@ -40,8 +40,8 @@ _PLAIN_TYPES = {"VARCHAR", "BOOLEAN", "INTEGER", "BIGINT", "HUGEINT", "SMALLINT"
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("query")
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS),
-    help="Format of the result [default: the suffix of --out, else table].",
+    "--format", "form", type=click.Choice(FORMATS), metavar="NAME",
+    help=f"Format of the result: {', '.join(FORMATS)} [default: the suffix of --out, else table].",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Write to this file instead of stdout.")
 @click.option(
