@@ -278,3 +278,24 @@ def test_a_bad_value_is_named_in_the_first_line_as_in_any_other(
         with pytest.raises(InputError) as caught:
             read_candidates(tmp_path / name)
         assert str(caught.value) == f"{tmp_path / name}:{number}: {what}; write a finite number in each row"
+
+
+@pytest.mark.parametrize("piece", [1, 3, 1000])
+def test_pairs_of_rows_with_texts_are_the_same_in_any_pieces(
+    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("miner.sources.row_candidates._PIECE", piece)
+    rows = [
+        {"query_id": f"q{q}", "query": "a", "pos": ["p"], "pos_id": [f"p{q}"], "neg": ["n", "m"],
+         "neg_id": [f"n{q}", "m"], "pos_scores": [3.0], "neg_scores": [2.0 - q, 1.0]}
+        for q in range(3)
+    ]  # fmt: skip
+    found = read_candidates(write(tmp_path / "rows.jsonl", jsonl(*rows))).table
+    assert [(row["query_id"], row["doc_id"], row["score"]) for row in found.to_pylist()] == [
+        ("q0", "p0", 3.0), ("q1", "p1", 3.0), ("q2", "p2", 3.0), ("q0", "n0", 2.0), ("q0", "m", 1.0),
+        ("q1", "n1", 1.0), ("q1", "m", 1.0), ("q2", "n2", 0.0), ("q2", "m", 1.0),
+    ]  # fmt: skip
+    assert [found[name].chunk(0).dictionary.to_pylist() for name in ("query_id", "doc_id")] == [
+        ["q0", "q1", "q2"],
+        ["p0", "p1", "p2", "n0", "m", "n1", "n2"],
+    ]

@@ -6,12 +6,13 @@ Their ids are those that an ingest of the rows gives them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 
-from miner.collection.given import Candidates
+from miner.arrays import pair_keys
+from miner.collection.given import ID, Candidates
 from miner.errors import InputError, counted, shown
 from miner.sources.columns import candidates_table, digest_of
 from miner.sources.config import SourceConfig
@@ -37,10 +38,32 @@ def has_passages(file: File) -> bool:
     return shape_of(names) is not None or {"query", "positive"} <= set(names)
 
 
-class _Pair(NamedTuple):
-    query_id: str
-    doc_id: str
-    score: float | None
+_PIECE = 1 << 16
+"""How many pairs are Python objects at once."""
+_PAIRS = pa.schema([("query", ID), ("document", ID), ("score", pa.float64())])
+
+
+class _PairColumns:
+    """Collects pairs of ids with their scores, as columns."""
+
+    def __init__(self) -> None:
+        self._waiting = list[tuple[str, str, float | None]]()
+        self._tables = [_PAIRS.empty_table()]
+
+    def add(self, pairs: Iterable[tuple[str, str, float | None]]) -> None:
+        """Adds a query, a document and perhaps a score."""
+        self._waiting += pairs
+        if len(self._waiting) >= _PIECE:
+            self._tables = self.tables()
+
+    def tables(self) -> list[pa.Table]:
+        """Returns the pairs so far, in their order."""
+        if self._waiting:
+            columns = zip(*self._waiting, strict=True)
+            arrays = [pa.array(found, field.type) for found, field in zip(columns, _PAIRS, strict=True)]
+            self._tables.append(pa.Table.from_arrays(arrays, schema=_PAIRS))
+            self._waiting = []
+        return self._tables
 
 
 def candidates_of_rows(tables: Sequence[Table], origin: str, files: Sequence[File]) -> Candidates:
@@ -50,48 +73,53 @@ def candidates_of_rows(tables: Sequence[Table], origin: str, files: Sequence[Fil
     ranks, the positives first. Raises InputError for rows without scores that no export has, and for lists of
     different lengths.
     """
-    pairs = [pair for table in tables for pair in _pairs(table)]
-    scored = [pair for pair in pairs if pair.score is not None]
-    if not scored and pairs and all(table.mined for table in tables):
+    pairs = pa.concat_tables([part for table in tables for part in _pairs(table)]).unify_dictionaries()
+    scored = pairs.filter(pairs["score"].is_valid())
+    if not scored.num_rows and pairs.num_rows and all(table.mined for table in tables):
         return _ranked(pairs, origin, files)
-    if not scored:
+    if not scored.num_rows:
         raise InputError(
             f"{origin}: the rows have texts, but no scores",
             "candidates need a score in each row; miner ingest reads the texts",
         )
-    query_ids, doc_ids = (
-        pa.array([pair[at] for pair in scored], pa.string()).dictionary_encode() for at in (0, 1)
-    )
-    scores = pa.array([pair.score for pair in scored], pa.float64())
-    return merged(query_ids, doc_ids, scores, origin, files)
+    return merged(*_arrays(scored), origin, files)
 
 
-def _ranked(pairs: Sequence[_Pair], origin: str, files: Sequence[File]) -> Candidates:
+def _arrays(pairs: pa.Table) -> tuple[pa.DictionaryArray, pa.DictionaryArray, pa.Array]:
+    query, doc, score = (pa.concat_arrays(column.chunks) for column in pairs.columns)
+    return query, doc, score
+
+
+def _ranked(pairs: pa.Table, origin: str, files: Sequence[File]) -> Candidates:
     """Returns the different pairs, each with its position among those of its query as its rank."""
-    ranks: dict[tuple[str, str], int] = {}
-    found: dict[str, int] = {}
-    for query_id, doc_id, _ in pairs:
-        if (query_id, doc_id) not in ranks:
-            ranks[query_id, doc_id] = found[query_id] = found.get(query_id, 0) + 1
-    query_ids, doc_ids = (pa.array(one, pa.string()).dictionary_encode() for one in zip(*ranks, strict=True))
-    table = candidates_table(query_ids, doc_ids, pa.array(ranks.values(), pa.int32()), None)
+    query, doc, _ = _arrays(pairs)
+    codes = query.indices.to_numpy()
+    _, first = np.unique(pair_keys(codes, doc.indices.to_numpy()), return_index=True)
+    rows = np.sort(first)
+    by_query = np.argsort(codes[rows], kind="stable")
+    of_query = codes[rows][by_query]
+    starts = np.flatnonzero(np.diff(of_query, prepend=-1))
+    ranks = np.empty(len(rows), dtype=np.int32)
+    ranks[by_query] = np.arange(len(rows)) - np.repeat(starts, np.diff(starts, append=len(rows))) + 1
+    taken = pa.array(rows)
+    table = candidates_table(query.take(taken), doc.take(taken), pa.array(ranks), None)
     return Candidates(origin, table, digest_of(files))
 
 
-def _pairs(table: Table) -> list[_Pair]:
+def _pairs(table: Table) -> list[pa.Table]:
     """Returns the pairs of a table: all positives first, then the negatives."""
     layout = find_layout(table, SourceConfig())
     several = [*layout.passages, *dict.fromkeys(layout.scores.values())]
     cut = len(layout.passages)
-    positives, negatives = list[_Pair](), list[_Pair]()
+    positives, negatives = _PairColumns(), _PairColumns()
     for record in table.read(layout.texts, several, [layout.query]):
         if record.problem is not None or is_blank(record.values[0]):
             continue
         query_id = record.values[1] if layout.query_id else content_id("q-", record.values[0] or "")
         found = _ScoredRow(table.origin, record, layout, record.passages[cut:])
-        positives += found.pairs(query_id or "", of_positives=True)
-        negatives += found.pairs(query_id or "", of_positives=False)
-    return positives + negatives
+        positives.add(found.pairs(query_id or "", of_positives=True))
+        negatives.add(found.pairs(query_id or "", of_positives=False))
+    return [*positives.tables(), *negatives.tables()]
 
 
 class _ScoredRow:
@@ -108,13 +136,13 @@ class _ScoredRow:
         self._found = {layout.positive: found.positives, **dict(found.negatives)}
         self._scores = dict(zip(dict.fromkeys(layout.scores.values()), scores, strict=True))
 
-    def pairs(self, query_id: str, *, of_positives: bool) -> Iterator[_Pair]:
-        """Yields the positives, or the negatives, that have a text."""
+    def pairs(self, query_id: str, *, of_positives: bool) -> Iterator[tuple[str, str, float | None]]:
+        """Yields the positives, or the negatives, that have a text: query, document and score."""
         for name, passages in self._found.items():
             if (name == self._layout.positive) == of_positives:
                 for passage, score in zip(passages, self._scores_of(name, passages), strict=True):
                     if not is_blank(passage.text):
-                        yield _Pair(query_id, passage_id(passage), score)
+                        yield query_id, passage_id(passage), score
 
     def _scores_of(self, name: str, passages: Sequence[Passage]) -> Sequence[float | None]:
         layout = self._layout
