@@ -26,7 +26,7 @@ from miner.sources.chunks import Chunking
 from miner.store import corpus
 from miner.store.chunks import best_chunk
 from miner.store.database import Database
-from tests.sources_support import beir, jsonl, rows, write
+from tests.sources_support import beir, jsonl, refused, rows, write
 
 WORDS = st.sampled_from(["tea", "Rome.", "«why?»", "これは本です。", "a", "Dr.", "x!", "12", "ไทยแลนด์"])
 TEXTS = st.lists(st.tuples(WORDS, st.sampled_from([" ", "\n", "\n\n", "  \t"]))).map(
@@ -222,3 +222,17 @@ def test_a_document_is_not_both_whole_and_in_chunks(tmp_path: Path, first: str |
     second = "words:2" if first is None else None
     with pytest.raises(InputError, match="document 'd' would be in the store both whole and in chunks"):
         ingest(tmp_path / "s.duckdb", str(file), SourceConfig(chunk=second))
+
+
+@pytest.mark.parametrize("text", ["one two", "something else"])
+def test_a_document_with_the_id_of_a_chunk_is_refused(text: str, tmp_path: Path) -> None:
+    documents = [{"id": "d", "text": "one two three four"}, {"id": "d#1", "text": text}]
+    source = write(tmp_path / "docs.jsonl", jsonl(*documents))
+    assert refused(tmp_path, source, chunk="words:2") == (
+        "document 'd#1' has the id of a chunk of document 'd': DIR/docs.jsonl:1 and DIR/docs.jsonl:2; give "
+        "it another id, or ingest documents whole"
+    )
+    assert ingest(tmp_path / "s.duckdb", str(source)).added["documents"] == 2
+    again = write(tmp_path / "again.jsonl", jsonl(documents[0], documents[0]))
+    report = ingest(tmp_path / "again.duckdb", str(again), SourceConfig(chunk="words:2"))
+    assert report.added["documents"] == 2

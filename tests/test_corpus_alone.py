@@ -18,7 +18,7 @@ from miner.mining.pipeline import mine
 from miner.sources import SourceConfig, detect, ingest, open_source
 from miner.store.database import Database
 from miner.text import content_id
-from tests.sources_support import beir, jsonl, refused, rows, write
+from tests.sources_support import beir, collect, jsonl, refused, rows, write
 from tests.stores import make_store
 
 TEXTS = {
@@ -76,6 +76,59 @@ def test_text_files_are_a_document_each(tmp_path: Path) -> None:
     write(folder / "staff/bad.txt", b"caf\xe9")
     with pytest.raises(InputError, match=r"staff/bad\.txt:1: not UTF-8"):
         ingest(tmp_path / "s.duckdb", str(folder))
+
+
+@pytest.mark.parametrize("stray", ["conf.json", "sales.csv"])
+def test_a_stray_table_among_text_files_is_listed(stray: str, tmp_path: Path) -> None:
+    folder = tmp_path / "handbook"
+    write(folder / "returns.md", "Print the label.")
+    write(folder / "leave.txt", "Ask first.")
+    write(folder / stray, '{"port": 80}\n' if stray.endswith("json") else "month,sum\nMay,3\n")
+    for format in ("auto", "documents"):
+        source = open_source(str(folder), SourceConfig(format=format))
+        assert source.note == f"not read: {stray} (a table among text files: to read it, name it)"
+        assert {row["doc_id"] for row in collect(folder, format=format)["documents"]} == {
+            "returns.md",
+            "leave.txt",
+        }
+    write(folder / "more" / "nested.csv", "a,b\n1,2\n")
+    assert detect(str(folder)) == "documents"
+
+
+def test_tables_with_files_about_them_stay_tables(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    write(folder / "train.csv", "query,positive\na,b\n")
+    for name in ("README.md", "LICENSE.txt", "CHANGELOG.md"):
+        write(folder / name, "about")
+    write(folder / "notes.md", "hello")
+    assert detect(str(folder)) == "table"
+    write(folder / "more.md", "hello")
+    assert detect(str(folder)) == "table"  # its columns are those of pairs
+    write(folder / "train.csv", "a,b\nc,d\n")
+    assert detect(str(folder)) == "documents"
+    assert len(collect(folder, query_column="a", positive_column="b")["judgments"]) == 1
+
+
+def test_empty_text_files_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "handbook"
+    write(folder / "returns.md", "Print the label.")
+    write(folder / "todo.md", " \n")
+    notes = [part.note for part in open_source(str(folder), SourceConfig()).parts]
+    assert notes[-1] == f"{folder}: 1 empty file left out: todo.md"
+    assert ingest(tmp_path / "s.duckdb", str(folder)).added["documents"] == 1
+    write(folder / "returns.md", "")
+    assert refused(tmp_path, folder) == "DIR/handbook: 2 text files, all empty; name files with text"
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_spreadsheet_is_refused_with_what_to_do(folder: bool, tmp_path: Path) -> None:
+    file = write(tmp_path / "data" / "faq.xlsx", b"PK\x03\x04")
+    expected = (
+        "DIR/data/faq.xlsx: a spreadsheet, which miner does not read; save its sheet as .csv in UTF-8, or as "
+        ".parquet, and name that file"
+    )
+    assert refused(tmp_path, file.parent if folder else file) == expected
+    assert refused(tmp_path, file, format="pairs") == expected
 
 
 def test_a_beir_folder_without_queries(tmp_path: Path) -> None:

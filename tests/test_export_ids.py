@@ -72,6 +72,7 @@ def test_every_config(store: Database, tmp_path: Path) -> None:
     report = made(store, out, format="ids", labels="grade")
     texts = {doc_id: f"{title} {text}" if title else text for doc_id, title, text in DOCUMENTS}
     assert rows(out, "documents") == [{"document_id": i, "text": texts[i]} for i in sorted(texts)]
+    assert rows(out, "titles") == [{"document_id": i, "title": t} for i, t, _ in sorted(DOCUMENTS) if t]
     assert rows(out, "queries") == [{"query_id": i, "text": text} for i, text in QUERIES]
     ids = ["query_id", "positive_id", "negative_id"]
     assert rows(out, "triplet") == [
@@ -106,7 +107,7 @@ def test_every_config(store: Database, tmp_path: Path) -> None:
     manifest = json.loads((out / "manifest.json").read_text("utf-8"))
     assert manifest["configs"]["qrels"] == {"dev": 1, "train": 4}
     assert manifest["labels"] == "grade"
-    assert len(manifest["files"]) == 9
+    assert len(manifest["files"]) == 10
 
 
 def test_labels_are_binary_by_default(store: Database, tmp_path: Path) -> None:
@@ -157,6 +158,7 @@ def test_a_config_without_rows_is_left_out(store: Database, tmp_path: Path) -> N
     assert names == [
         "queries",
         "documents",
+        "titles",
         "qrels",
         "triplet",
         "triplet-hard",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +25,7 @@ from miner.sources.candidates import read_candidates
 from miner.store.database import Database
 from miner.store.triplets import TRIPLET_TEXTS
 from miner.text import clean
+from tests.export_store import DOCUMENTS as DOCUMENTS_OF_STORE
 from tests.export_store import fill, made, make_run
 from tests.sources_support import beir, collect, jsonl, refused, rows, write
 
@@ -39,6 +42,8 @@ FORMATS = [
 UNLABELLED = ("labeled-pair", "labeled-list")
 """Formats in which scores replace the labels."""
 WITH_IDS = ("flagembedding", "tevatron")
+WITH_TITLES = ("tevatron", "dpr")
+"""Formats with the title and the text of a document apart; `ids` has a test of its own."""
 
 MARKS = [
     "\t",
@@ -65,10 +70,15 @@ def numbered(texts: list[str]) -> list[str]:
     return [clean(f"<{number:03}>{text}.")[0] for number, text in enumerate(texts)]
 
 
-def triplets_of(texts: list[str]) -> pa.Table:
+def joined(title: str, text: str) -> str:
+    """Returns a document as one text, as formats without titles have it."""
+    return f"{title} {text}" if title else text
+
+
+def triplets_of(texts: list[str], titles: list[str]) -> pa.Table:
     """Returns the triplets of two queries with two positives and the two other documents each."""
     texts = numbered(texts)
-    documents = [("", text) for text in texts[2:]]
+    documents = [(clean(title)[0], text) for title, text in zip(titles, texts[2:], strict=True)]
     rows = [
         (f"q{q}", texts[q], f"d{p}", *documents[p], f"d{n}", *documents[n], 5.0 - p / 8, 2.0 - rank / 8, rank)
         for q in range(2)
@@ -85,10 +95,18 @@ def triplets_of(texts: list[str]) -> pa.Table:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.lists(TEXTS, min_size=6, max_size=6), st.sampled_from(FORMATS), st.booleans(), st.data())
-def test_any_texts_come_back(texts: list[str], name: str, scores: bool, data: st.DataObject) -> None:
+@given(
+    st.lists(TEXTS, min_size=6, max_size=6),
+    st.lists(st.one_of(st.just(""), TEXTS), min_size=4, max_size=4),
+    st.sampled_from(FORMATS),
+    st.booleans(),
+    st.data(),
+)
+def test_any_texts_come_back(
+    texts: list[str], titles: list[str], name: str, scores: bool, data: st.DataObject
+) -> None:
     scores = scores and name != "reranking"
-    triplets, form = triplets_of(texts), EXPORTED[name]
+    triplets, form = triplets_of(texts, titles), EXPORTED[name]
     rows = form.rows(triplets, Shape(scores, 2, "r"))
     flat = [one for one in form.file_types if one != "datasets" and not (one == "csv" and scores)]
     nested = any(pa.types.is_nested(column.type) for column in rows.schema)
@@ -104,13 +122,19 @@ def test_any_texts_come_back(texts: list[str], name: str, scores: bool, data: st
         found, candidates = collect(folder), read_candidates(folder).table.to_pylist()
     assert "rejected" not in found
     queries = {row["query_id"]: row["text"] for row in found["queries"]}
-    documents = {row["doc_id"]: row["title"] + row["text"] for row in found["documents"]}
+    documents = {row["doc_id"]: joined(row["title"], row["text"]) for row in found["documents"]}
     expected = triplets.to_pylist()
     assert set(queries.values()) == {row["query"] for row in expected}
-    columns = ("positive_text", "negative_text")
-    assert set(documents.values()) == {row[name] for row in expected for name in columns}
+    columns = [(f"{side}_title", f"{side}_text") for side in ("positive", "negative")]
+    given_texts = {(row[title], row[text]) for row in expected for title, text in columns}
+    assert set(documents.values()) == {joined(*one) for one in given_texts}
+    if name in WITH_TITLES:
+        assert {(row["title"], row["text"]) for row in found["documents"]} == given_texts
     pairs = {
-        side: {(row["query"], row[f"{side}_text"]): row[f"{side}_score"] for row in expected}
+        side: {
+            (row["query"], joined(row[f"{side}_title"], row[f"{side}_text"])): row[f"{side}_score"]
+            for row in expected
+        }
         for side in ("positive", "negative")
     }
     judged = [(queries[row["query_id"]], documents[row["doc_id"]]) for row in found.get("judgments", [])]
@@ -121,10 +145,11 @@ def test_any_texts_come_back(texts: list[str], name: str, scores: bool, data: st
         assert seen == pairs["positive"] | pairs["negative"]
 
 
-DOCUMENTS = "SELECT title || text FROM documents"
+DOCUMENTS = "SELECT text FROM document_texts"
 QUERIES = "SELECT text FROM queries"
-JUDGMENTS = """SELECT q.text, d.title || d.text, relevance, split FROM judgments
-    JOIN queries q USING (query_id) JOIN documents d USING (doc_id)"""
+JUDGMENTS = """SELECT q.text, d.text, relevance, split FROM judgments
+    JOIN queries q USING (query_id) JOIN document_texts d USING (doc_id)"""
+TITLES = "SELECT doc_id, title, text FROM documents ORDER BY doc_id"
 TRIPLETS = "SELECT query, positive, negative FROM triplet_texts"
 
 
@@ -144,7 +169,7 @@ def test_ingest_mine_export_ingest_mine_gives_the_same(tmp_path: Path) -> None:
     ids = [f"d{number}" for number in range(4)]
     folder = beir(
         tmp_path / "set",
-        dict(zip(ids, texts[2:], strict=True)),
+        dict(zip(ids, zip(["", "a title", "שלום", "\t"], texts[2:], strict=True), strict=True)),
         {"q0": texts[0], "q1": texts[1]},
         train=judged,
     )
@@ -164,6 +189,8 @@ def test_ingest_mine_export_ingest_mine_gives_the_same(tmp_path: Path) -> None:
         assert ingest(again, str(out)).rejected == ()
         assert content(again) == content(first)
         assert mined(again, out) == triplets
+        if format in ("tevatron", "ids"):
+            assert rows(again, TITLES) == rows(first, TITLES)
 
 
 @pytest.fixture(scope="module")
@@ -322,3 +349,38 @@ def test_parts_of_an_export_of_ids_on_the_hub_are_mined(
     store = tmp_path / "s.duckdb"
     ingest(store, [f"hf:{id_export}:{part}" for part in ("queries", "documents", "triplet-hard")])
     assert rows(store, "SELECT count(*), min(relevance) FROM judgments") == [(3, 1.0)]
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.tuples(st.one_of(st.just(""), TEXTS), TEXTS), min_size=5, max_size=5))
+def test_titles_come_back_from_an_export_of_ids(found: list[tuple[str, str]]) -> None:
+    texts = numbered([text for _, text in found])
+    titles = [clean(title)[0] for title, _ in found]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with Database.open(folder / "s.duckdb", create=True) as store:
+            fill(store)
+            for (doc_id, _, _), title, text in zip(DOCUMENTS_OF_STORE, titles, texts, strict=True):
+                store.execute(
+                    "UPDATE documents SET title = $1, text = $2 WHERE doc_id = $3", [title, text, doc_id]
+                )
+            made(store, folder / "out", format="ids")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("miner.sources.tabular.ROWS_PER_BATCH", 2)
+            documents = collect(folder / "out")["documents"]
+    assert sorted((row["doc_id"], row["title"], row["text"]) for row in documents) == sorted(
+        (doc_id, *pair)
+        for (doc_id, _, _), pair in zip(DOCUMENTS_OF_STORE, zip(titles, texts, strict=True), strict=True)
+    )
+
+
+def test_titles_that_do_not_fit_the_documents_are_refused(id_export: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(id_export, tmp_path / "set"))
+    file = next((copied / "titles").iterdir())
+    pq.write_table(pq.read_table(file).sort_by([("document_id", "descending")]), file)
+    assert refused(tmp_path, copied) == (
+        "DIR/set/titles/train-00000-of-00001.parquet:2: the title of 'd1', which is not a document, or comes "
+        "too late; write titles in the order of the documents, or remove that part"
+    )
+    shutil.rmtree(copied / "titles")
+    assert {row["title"] for row in collect(copied)["documents"]} == {""}

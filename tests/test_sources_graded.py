@@ -40,7 +40,7 @@ def test_snli_leaves_out_neutral_pairs_and_those_without_a_gold_label(tmp_path: 
     source = write(tmp_path / "snli_1.0_dev.jsonl", jsonl(*SNLI))
     report = accounted(tmp_path, source, 4)
     assert [(one.reason, one.rows) for one in report.rejected] == [("unmapped_relevance", 2)]
-    assert report.rejected[0].first[1].endswith(":4: relevance '-' is not in --relevance-map")
+    assert report.rejected[0].first[1].endswith(":4: relevance '-' is none of entailment, contradiction")
     assert judged(source) == [("a", "b", 1.0), ("a", "c", 0.0)]
     opened = open_source(str(source), SourceConfig())
     assert opened.note.splitlines()[-1] == (

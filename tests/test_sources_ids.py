@@ -173,16 +173,27 @@ def test_every_row_is_stored_or_left_out(
     assert not lines["judgments"] & lines["rejected"]
 
 
-def test_a_card_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_without_a_card_that_can_be_read_the_names_of_files_count(tmp_path: Path) -> None:
     folder = id_set(tmp_path / "set", "---\nconfigs: [\n---\n", triplet=TRIPLETS)
-    assert refused(tmp_path, folder).startswith("DIR/set/README.md: its front matter cannot be read: ")
+    assert judged(folder) == judged(id_set(tmp_path / "other", triplet=TRIPLETS))
+    note = open_source(str(folder), SourceConfig()).note
+    assert note.startswith(f"{folder}/README.md: its front matter cannot be read (while parsing ")
+    assert "not read: README.md (not a part of the set)" in note
+
+
+def test_a_broken_card_beside_plain_tables_is_a_note(tmp_path: Path) -> None:
+    folder = write(tmp_path / "plain" / "README.md", "---\nconfigs: [\n---\n").parent
+    pq.write_table(pa.table({"query": ["a"], "positive": ["b"]}), folder / "train.parquet")
+    source = open_source(str(folder), SourceConfig())
+    assert source.note.startswith(f"{folder}/README.md: its front matter cannot be read (")
+    assert len(collect(folder)["judgments"]) == 1
 
 
 def test_a_folder_that_is_no_set_is_refused_by_its_format(tmp_path: Path) -> None:
     write(tmp_path / "set" / "x.tsv", "query\tpositive\na\tb\n")
     assert refused(tmp_path, tmp_path / "set", format="ids") == (
         "DIR/set: no set of ids; it needs Parquet files `queries`, `documents` or `corpus`, and one with "
-        "rows of ids"
+        "rows of ids; without --format ids it is read as pairs"
     )
     folder = id_set(tmp_path / "set2", triplet=TRIPLETS)
     with pytest.raises(InputError) as caught:

@@ -22,6 +22,21 @@ def test_without_the_package_the_error_says_how_to_install_it() -> None:
 
 
 @pytest.mark.skipif(not HERE, reason="ir_datasets is not installed")
+def test_what_is_not_read_is_listed() -> None:
+    """Collections of the package, of which nothing is downloaded before their parts are read."""
+    assert open_source("irds:cranfield", SourceConfig()).note == "not read: fields author, bib of docs"
+    assert open_source("irds:msmarco-document/dev", SourceConfig()).note.splitlines() == [
+        "not read: scoreddocs",
+        "not read: fields url of docs",
+    ]
+    topics = open_source("irds:cord19/trec-covid", SourceConfig()).note
+    assert topics.splitlines() == [
+        "not read: fields doi, date of docs",
+        "not read: fields description, narrative of queries",
+    ]
+
+
+@pytest.mark.skipif(not HERE, reason="ir_datasets is not installed")
 def test_a_collection(tmp_path: Path) -> None:
     import ir_datasets
 

@@ -174,7 +174,8 @@ def test_several_languages(tmp_path: Path) -> None:
 def test_a_folder_said_to_be_a_set_that_is_none(tmp_path: Path) -> None:
     write(tmp_path / "set/a.jsonl", jsonl({"query": "a", "positive": "b"}))
     assert refused(tmp_path, tmp_path / "set", format="mteb") == (
-        "DIR/set: no configurations corpus and queries; name a folder or a data set that has them"
+        "DIR/set: no configurations corpus and queries; name a folder or a data set that has them; "
+        "without --format mteb it is read as pairs"
     )
     assert refused(tmp_path, tmp_path / "set/a.jsonl", format="mteb").startswith(
         "DIR/set/a.jsonl: no configurations corpus and queries"

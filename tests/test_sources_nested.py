@@ -142,7 +142,8 @@ def test_a_feed_whose_text_has_another_name(tmp_path: Path) -> None:
 def test_files_that_are_none(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", jsonl({"query": "a", "positive": "b"}))
     assert refused(tmp_path, source, format="argilla") == (
-        "DIR/a.jsonl: not records of Argilla; name the .json or .jsonl file of the export"
+        "DIR/a.jsonl: not records of Argilla; name the .json or .jsonl file of the export; without "
+        "--format argilla it is read as pairs"
     )
     mixed = write(tmp_path / "b.jsonl", jsonl(task("b", "relevant"), {"query": "a"}))
     found = collect(mixed, **COLUMNS | {"relevance_map": {"relevant": 1}})

@@ -120,6 +120,26 @@ def test_columns_that_an_option_names_come_first(tmp_path: Path) -> None:
     assert len(found["queries"]) == 2
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_several_paragraphs_are_refused_unless_options_say_that_all_are_relevant(
+    suffix: str, tmp_path: Path
+) -> None:
+    several = [
+        {**FLAT[0], "context": found} for found in (["Rome is old."], ["Rome is old.", "Tea is a drink."])
+    ]
+    source = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(several), source)
+    else:
+        write(source, jsonl(*several))
+    assert refused(tmp_path, source) == (
+        f"DIR/a{suffix}:2: 2 paragraphs in 'context', and nothing says which of them are relevant; if all "
+        "are: --query-column question --positive-column context"
+    )
+    found = collect(source, query_column="question", positive_column="context")
+    assert [row["text"] for row in found["documents"]] == ["Rome is old.", "Rome is old.", "Tea is a drink."]
+
+
 def test_bad_rows_are_listed(tmp_path: Path) -> None:
     bad = [
         {**FLAT[0], "context": ""},
@@ -153,7 +173,7 @@ def test_the_format_may_be_said(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", jsonl({"query": "a", "positive": "b"}))
     assert refused(tmp_path, source, format="squad") == (
         "DIR/a.jsonl: not SQuAD's layout; it has one object with data, paragraphs and qas, or the columns "
-        "question, context, answers"
+        "question, context, answers; without --format squad it is read as pairs"
     )
 
 

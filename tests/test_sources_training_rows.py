@@ -195,7 +195,8 @@ def test_a_format_can_be_named(tmp_path: Path, format: str, row: dict[str, Any])
     assert read(file, format=format) == read(file)
     other = write(tmp_path / "o.jsonl", jsonl({"text": "a", "label": "b"}))
     assert refused(tmp_path, other, format=format) == (
-        f"DIR/o.jsonl: not the columns of --format {format}; its columns: text, label"
+        f"DIR/o.jsonl: not the columns of --format {format}; its columns: text, label; without "
+        f"--format {format} it is read as labels"
     )
 
 
@@ -331,3 +332,21 @@ def test_labels_of_0_beside_scores_are_mined(tmp_path: Path) -> None:
     assert len(collect(source)["documents"]) == 2
     found = collect(source, relevance_column="labels")
     assert sorted(row["relevance"] for row in found["judgments"]) == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("content", "format", "fits"),
+    [
+        (TEVATRON, "flagembedding", "Tevatron"),
+        (FLAG, "dpr", "FlagEmbedding"),
+        ({"query": "a", "positive": "b"}, "squad", "pairs"),
+        ({"query": "a", "positive": "b", "negative": "c"}, "beir", "triplets"),
+        ({"query": "a", "positive": "b"}, "export", "pairs"),
+        ({"query": "a", "positive": "b"}, "labels", "pairs"),
+    ],
+)
+def test_a_wrong_format_is_refused_with_the_one_that_fits(
+    content: dict[str, Any], format: str, fits: str, tmp_path: Path
+) -> None:
+    message = refused(tmp_path, write(tmp_path / "o.jsonl", jsonl(content)), format=format)
+    assert message.endswith(f"; without --format {format} it is read as {fits}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from click.testing import CliRunner
 
 from miner.cli.main import group
 from miner.errors import InputError, UsageError
-from miner.sources import SourceConfig, detect, ingest, markup, open_source
+from miner.sources import SourceConfig, detect, ingest, markup, open_source, trec
+from miner.sources.files import File, Line, lines
 from tests.sources_support import beir, collect, refused, rows, write
 
 DOC = "<DOC>\n<DOCNO> {} </DOCNO>\n<TEXT>\n{}\n</TEXT>\n</DOC>\n"
@@ -255,3 +257,21 @@ def test_tags_that_are_never_closed_take_linear_time(tag: str) -> None:
     text = "<DOCNO>1</DOCNO>" + tag * (1_000_000 // len(tag))
     markup.Markup(text).document()
     assert markup.Markup(text).fields(("docno", "title"))["docno"] == "1"
+
+
+def test_a_large_folder_is_recognised_by_some_of_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(350):
+        write(tmp_path / "set" / f"{number:03}.txt", "Rome is old.")
+    opened = list[str]()
+
+    def _lines(file: File) -> Iterator[Line]:
+        opened.append(file.origin)
+        return lines(file)
+
+    monkeypatch.setattr(trec, "lines", _lines)
+    assert detect(str(tmp_path / "set")) == "documents"
+    assert 0 < len(set(opened)) <= 100
+    write(tmp_path / "set" / "more" / "collection-7", "<DOC><DOCNO>a</DOCNO>Rome</DOC>")
+    assert detect(str(tmp_path / "set")) == "trec"

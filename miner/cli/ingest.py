@@ -18,7 +18,7 @@ from miner.ranges import near_split, split_name
 from miner.sources import FORMATS, IngestReport, SourceConfig, ingest
 from miner.sources.config import NAMES, SKIPPED
 from miner.store.chunks import CHUNK_POSITIVES
-from miner.store.intake import Identity
+from miner.store.ingested import Identity
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -101,6 +101,7 @@ def _write_ids(
     for config in ids.TEXTS:
         with progress.task(f"export {config}", total[config], 0, config) as advance:
             _write_config(data, config, ids.TRAIN, ids.texts(store, config), folder, advance)
+    _write_config(data, ids.TITLES, ids.TRAIN, ids.titles(store), folder)
     for split, judged in _judged_splits(store).items():
         _write_config(data, ids.QRELS, split, ids.qrels(store, judged), folder)
     for one, found in zip(plan.runs, counts, strict=True):

@@ -20,7 +20,7 @@ from miner.export.training import targets
 from miner.store import exported
 from miner.store.database import Database
 
-QUERIES, DOCUMENTS, QRELS = "queries", "documents", "qrels"
+QUERIES, DOCUMENTS, TITLES, QRELS = "queries", "documents", "titles", "qrels"
 TRIPLET, TRIPLET_HARD, SCORED = "triplet", "triplet-hard", "scored"
 LABELED_LIST, SCORED_LIST = "labeled-list", "scored-list"
 TRAIN = "train"
@@ -89,6 +89,8 @@ TEXTS = {
     DOCUMENTS: pa.schema([("document_id", pa.string()), ("text", pa.string())]),
 }
 """The columns of the configs with texts."""
+TITLED = pa.schema([("document_id", pa.string()), ("title", pa.string())])
+"""The columns of `titles`: `resolve_ids` allows `documents` no third column."""
 JUDGED = pa.schema([("query_id", pa.string()), ("document_id", pa.string()), ("score", pa.float64())])
 """The columns of `qrels`."""
 
@@ -97,6 +99,11 @@ def texts(store: Database, config: str) -> Iterator[pa.Table]:
     """Yields all queries or all documents of a store, the title of a document before its text."""
     read = exported.query_texts if config == QUERIES else exported.document_texts
     return (table.cast(TEXTS[config]) for table in read(store))
+
+
+def titles(store: Database) -> Iterator[pa.Table]:
+    """Yields the titles of documents, in the order of the documents: what an ingest divides texts by."""
+    return (table.cast(TITLED) for table in exported.titles(store))
 
 
 def qrels(store: Database, split: str) -> Iterator[pa.Table]:
@@ -161,6 +168,7 @@ FORMATS = {
 MEANINGS = {
     QUERIES: "every query: its id and text",
     DOCUMENTS: "every document: its id and text, the title before it",
+    TITLES: "a document that has a title: its id and the title, which its text begins with",
     QRELS: "the judgments: the relevance of a document to a query",
     TRIPLET: "each positive with its hardest negative",
     TRIPLET_HARD: "each positive with each of its negatives, a row per negative",

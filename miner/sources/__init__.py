@@ -32,7 +32,7 @@ from miner.sources import (
 )
 from miner.sources.chunks import Chunking
 from miner.sources.config import FORMATS, SourceConfig
-from miner.sources.files import File, files_in, locate
+from miner.sources.files import AS_TABLE, SPREADSHEETS, File, files_in, locate
 from miner.sources.memory import is_rows, open_memory
 from miner.sources.nested import NESTED
 from miner.sources.part import Part, Rows, Source
@@ -40,7 +40,8 @@ from miner.sources.saved import is_saved_dataset
 from miner.sources.understood import FirstRows
 from miner.store.access import is_store
 from miner.store.faults import becoming
-from miner.store.intake import IngestReport, intake
+from miner.store.ingested import IngestReport
+from miner.store.intake import intake
 
 __all__ = [
     "FORMATS",
@@ -162,8 +163,24 @@ def open_source(source: object, config: SourceConfig) -> Source:
     """Returns a source, with its format detected and its header checked, ready to be read.
 
     A text or a path names files or a data set; anything else is a table for `open_memory`. Raises InputError
-    if it does not exist, has no known format, or lacks a column.
+    if it does not exist, has no known format, or lacks a column; the error says so if another format fits.
     """
+    try:
+        return _open_as(source, config)
+    except InputError as error:
+        if config.format == "auto":
+            raise
+        try:
+            fits = open_source(source, replace(config, format="auto")).read_as.partition(":")[0]
+        except (InputError, UsageError):
+            fits = ""
+        if not fits:
+            raise
+        hint = f"{error.hint}; without --format {config.format} it is read as {fits}"
+        raise InputError(error.message, hint) from error
+
+
+def _open_as(source: object, config: SourceConfig) -> Source:
     if isinstance(source, os.PathLike):
         source = os.fspath(source)
     if not isinstance(source, str):
@@ -193,7 +210,8 @@ def open_source(source: object, config: SourceConfig) -> Source:
         return _open_set(source, path, config)
     if found == "hf" or (path.is_dir() and is_saved_dataset(path)):
         return hub.open_hub(source, config)
-    if found == "documents" and plain.is_plain(source, path):
+    is_named = config.names_columns and bool(_tables_in(source, path))
+    if found == "documents" and not is_named and plain.is_plain(source, path):
         return plain.open_plain(source, path)
     return tabular.open_files(source, path, config)
 
@@ -229,6 +247,10 @@ def _open_set(source: str, path: Path, config: SourceConfig) -> Source:
             "it needs Parquet files `queries`, `documents` or `corpus`, and one with rows of ids",
         )
     return id_sets.open_set(found, config, path)
+
+
+def _tables_in(source: str, path: Path) -> list[File]:
+    return [file for file in files_in(source, path) if tabular.is_table(file)]
 
 
 def _require_one(source: str, path: Path) -> None:
@@ -277,10 +299,14 @@ def detect(source: str) -> str:
         _require_one(source, path)
     if trec.is_trec(source, path):
         return "trec"
-    if any(tabular.is_table(file) for file in files_in(source, path)):
-        return "table"
-    if plain.is_plain(source, path):
+    tables = _tables_in(source, path)
+    if plain.is_plain(source, path) and not any(tabular.has_layout(file) for file in tables):
         return "documents"
+    if tables:
+        return "table"
+    sheets = [file for file in files_in(source, path) if file.suffix in SPREADSHEETS]
+    if sheets:
+        raise InputError(f"{sheets[0].origin}: a spreadsheet, which miner does not read", AS_TABLE)
     raise InputError(
         f"{source}: miner can read nothing here",
         "name a BEIR folder, a .tsv, .csv, .jsonl, .json or .parquet file, documents, topics and judgments "

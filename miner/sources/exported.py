@@ -28,7 +28,7 @@ from miner.sources.tabular import from_tables, is_table, open_table
 MANIFEST = "manifest.json"
 IDS = "ids"
 """The format of an export that is a set of ids."""
-_TEXTS_AND_JUDGMENTS = ("queries", "documents", "qrels")
+_TEXTS_AND_JUDGMENTS = ("queries", "documents", "titles", "qrels")
 """The parts of such an export that say by themselves what they are."""
 DATA = "data"
 """The folder with the rows of an export."""

@@ -71,6 +71,11 @@ class File:
         return self.path.stat().st_size
 
 
+SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
+AS_TABLE = "save its sheet as .csv in UTF-8, or as .parquet, and name that file"
+"""What to do with one of these."""
+
+
 class NotUtf8Error(InputError):
     """A file that is not UTF-8."""
 

@@ -9,7 +9,7 @@ from io import StringIO
 from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
-from miner.errors import InputError, UsageError, near, shown
+from miner.errors import InputError, UsageError, listed, near, shown
 from miner.sources.config import NO_COLUMN, SourceConfig
 from miner.sources.table import Table
 from miner.sources.values import as_number
@@ -90,7 +90,10 @@ class Grades:
             return ("bad_relevance", detail) if number is None else number
         if len(self._others) <= _MOST_VALUES:
             self._others[form] = None
-        return ("unmapped_relevance", f"relevance '{shown(value or '')}' is not in --relevance-map")
+        where = (
+            f"none of {listed(self._map)}" if isinstance(self._map, ProposedMap) else "not in --relevance-map"
+        )
+        return ("unmapped_relevance", f"relevance '{shown(value or '')}' is {where}")
 
     def require_all_seen(self, origin: str) -> None:
         """Raises UsageError for a value of the map that occurs in no row: it may be misspelt."""

@@ -1,5 +1,8 @@
 """Sets of ids: every text once, in `queries` and `documents` (or `corpus`), and rows that refer to them.
 
+An export of miner has a part `titles` too: `resolve_ids` allows `documents` no third column, so a text begins
+with its title, and `titles` says how far it goes.
+
 Parts are the configs of a data set card (README.md), or Parquet files NAME.parquet, NAME-….parquet or
 NAME/….parquet. `resolve_ids` of sentence-transformers 6.2 trains on such sets. The rows are of these kinds
 (`id_rows.py` has the names of their columns):
@@ -17,11 +20,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from shlex import quote
-from typing import Any
 
-from miner.errors import InputError, listed, near
+from miner.errors import InputError, listed, near, shown
+from miner.sources.cards import CARD, Card, matching, patterns, read_card
 from miner.sources.columns import column_named
 from miner.sources.config import SourceConfig, require_splits, split_in
 from miner.sources.files import File, tree, unread
@@ -30,11 +33,13 @@ from miner.sources.id_rows import IdRows, Reading, id_parts, id_rows
 from miner.sources.layouts import Layout
 from miner.sources.part import Part, Source
 from miner.sources.qrels import DOCUMENT, QUERY, are_scores
-from miner.sources.table import Table
+from miner.sources.table import Record, Table
 from miner.sources.tabular import one_kind_parts, open_table
 
 _KINDS = {"queries": ("queries", "query"), "documents": ("documents", "corpus")}
 """The names of the parts with texts."""
+_TITLES = "titles"
+"""The part with titles of documents, in the order of the documents."""
 _JUDGED = ("qrels", "default")
 """The names of parts with judgments: a set of texts and judgments alone is not a set of ids."""
 _DOCUMENT_IDS = (*DOCUMENT[:9], "_id", "id")
@@ -43,8 +48,8 @@ _TEXTS = {"documents": ("document", "text", "contents", "passage"), "queries": (
 _FIRST_IS_RELEVANT = "scores"
 """The part with lists in which the first document of a row is relevant."""
 _SHARD = re.compile(r"-?\d{5}-of-\d{5}$")
-_CARD, _MANIFEST = "README.md", "manifest.json"
-"""The data set card, and what `miner export` writes beside it."""
+_MANIFEST = "manifest.json"
+"""What `miner export` writes beside the card."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +78,21 @@ class IdSet:
     """The pieces of `queries` and of `documents`."""
     rows: Mapping[str, Sequence[SetPiece]]
     """The parts with rows of ids."""
+    titles: Sequence[SetPiece] = ()
+    """The pieces of `titles`."""
     others: Sequence[str] = ()
     """Parts that have neither texts nor rows of ids."""
     card: bool = False
     """Whether its card names the parts."""
+    note: str = ""
+    """A message to the user about its card; empty for none."""
     is_scored: bool = False
     """Whether a part has scores, so that the negatives in all of them were mined."""
 
     @property
     def pieces(self) -> list[SetPiece]:
         """The pieces of all parts that are read or could be."""
-        return [piece for part in (*self.texts.values(), *self.rows.values()) for piece in part]
+        return [piece for part in (*self.texts.values(), self.titles, *self.rows.values()) for piece in part]
 
     @property
     def scored(self) -> list[SetPiece]:
@@ -103,7 +112,8 @@ def find_set(source: str, folder: Path) -> IdSet | None:
     files = [file for file in tree(source, folder) if file.suffix == ".parquet" and not file.fault]
     if not files:
         return None
-    by_card = _by_card(source, folder, files)
+    card = read_card(source, folder)
+    by_card = _by_card(card, folder, files)
     parts = by_card or _by_name(folder, files)
     if not all(any(name in parts for name in names) for names in _KINDS.values()):
         return None
@@ -115,7 +125,7 @@ def find_set(source: str, folder: Path) -> IdSet | None:
         for part, named in parts.items()
     }
     found = set_of(source, pieces)
-    return None if found is None else replace(found, card=bool(by_card))
+    return None if found is None else replace(found, card=bool(by_card), note=card.note)
 
 
 def set_of(source: str, parts: Mapping[str, Sequence[SetPiece]]) -> IdSet | None:
@@ -124,13 +134,16 @@ def set_of(source: str, parts: Mapping[str, Sequence[SetPiece]]) -> IdSet | None
         kind: next((parts[name] for name in names if parts.get(name)), ()) for kind, names in _KINDS.items()
     }
     used = {name for names in _KINDS.values() for name in names}
+    titled = any(column_named(piece.table.columns, ("title",)) for piece in texts["documents"])
+    titles = [] if titled else [one for one in parts.get(_TITLES, ()) if _title_columns(one.table)]
+    used |= {_TITLES} if titles else set()
     rows = {
         name: pieces
         for name, pieces in parts.items()
         if name not in used and pieces and pieces[0].columns is not None
     }
     others = [name for name in parts if name not in used and name not in rows]
-    found = IdSet(source, texts, rows, others)
+    found = IdSet(source, texts, rows, titles, others)
     found = replace(found, is_scored=bool(found.scored))
     has_rows = any(not columns.is_qrels for part in rows.values() if (columns := part[0].columns))
     return found if all(texts.values()) and has_rows else None
@@ -147,54 +160,16 @@ def _by_name(folder: Path, files: Sequence[File]) -> dict[str, list[tuple[str, F
     return parts
 
 
-def _by_card(source: str, folder: Path, files: Sequence[File]) -> dict[str, list[tuple[str, File]]]:
+def _by_card(card: Card, folder: Path, files: Sequence[File]) -> dict[str, list[tuple[str, File]]]:
     """Returns the files of each config of the data set card with their splits; empty without a card."""
     known = {file.path: file for file in files}
     parts: dict[str, list[tuple[str, File]]] = {}
-    for config in card_configs(source, folder / _CARD):
+    for config in card.configs:
         for split, pattern in patterns(config.get("data_files")):
             found = matching(folder, pattern)
             part = parts.setdefault(str(config.get("config_name")), [])
             part += [(split, known[path]) for path in found if path in known]
     return {name: found for name, found in parts.items() if found}
-
-
-def card_configs(source: str, card: Path) -> list[Mapping[str, Any]]:
-    """Returns the `configs` of a data set card; none without a card. Raises InputError if it is broken."""
-    if not card.is_file():
-        return []
-    from huggingface_hub import metadata_load
-    from yaml import YAMLError  # type: ignore[import-untyped]
-
-    try:
-        configs = (metadata_load(card) or {}).get("configs") or []
-    except (ValueError, YAMLError, OSError) as error:
-        raise InputError(
-            f"{source}/{_CARD}: its front matter cannot be read: {next(iter(str(error).splitlines()), '')}",
-            "correct it, or remove the card",
-        ) from error
-    return [config for config in configs if isinstance(config, Mapping)]
-
-
-def patterns(files: object, split: str = "train") -> Iterator[tuple[str, str]]:
-    """Yields the split and the pattern of each entry of `data_files`, in any of the forms that a card has."""
-    for entry in files if isinstance(files, list) else [files]:
-        if isinstance(entry, str):
-            yield split, entry
-        elif isinstance(entry, Mapping):
-            yield from patterns(entry.get("path"), str(entry.get("split", split)))
-
-
-def matching(folder: Path, pattern: str) -> list[Path]:
-    """Returns the files in a folder that a pattern of its card matches; none outside of the folder."""
-    path = PurePosixPath(pattern)
-    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in pattern:
-        return []
-    try:
-        inside = f"{pattern}/**/*" if (folder / pattern).is_dir() else pattern
-        return sorted(found for found in folder.glob(inside) if found.is_file())
-    except (ValueError, OSError):  # such as `a**`
-        return []
 
 
 def require_one_corpus(found: IdSet) -> None:
@@ -216,8 +191,9 @@ def open_set(found: IdSet, config: SourceConfig, folder: Path | None = None, min
     several corpora in one set, and for missing columns.
     """
     require_one_corpus(found)
+    titles = _Titles([piece.table for piece in found.titles])
     texts = [
-        (piece.table, text_layout(piece.table.origin, piece.table.columns, kind), "")
+        (*titles.before(piece.table, text_layout(piece.table.origin, piece.table.columns, kind)), "")
         for kind, pieces in found.texts.items()
         for piece in pieces
     ]
@@ -231,9 +207,11 @@ def open_set(found: IdSet, config: SourceConfig, folder: Path | None = None, min
     def _parts() -> Iterator[Part]:
         for text in texts:
             yield from one_kind_parts(found.source, [text], config)
+        titles.require_all_read()
         yield from id_parts(readings)
 
     notes = [
+        *([found.note] if found.note else []),
         *(_unread_files(found, folder) if folder is not None else []),
         *_unread_columns(texts, readings),
         *_unread_parts(found, readings, folder),
@@ -284,9 +262,74 @@ def text_layout(origin: str, names: Sequence[str], kind: str) -> Layout:
     return Layout(kind, document_id=identity, text=text or "", title=column_named(names, ("title",)))
 
 
+def _title_columns(table: Table) -> tuple[str, str] | None:
+    """Returns the columns of the id and the title; None for a table with others."""
+    identity, title = column_named(table.columns, _DOCUMENT_IDS), column_named(table.columns, ("title",))
+    return None if identity is None or title is None or len(table.columns) > 2 else (identity, title)
+
+
+class _Titles:
+    """The titles of documents, read beside the documents: both have the same order."""
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self._tables = tables
+        self._rows = self._read()
+        self._next = next(self._rows, None) if tables else None
+
+    def _read(self) -> Iterator[tuple[str, str, str]]:
+        """Yields the id and the title of each document that has one, and where they are."""
+        for table in self._tables:
+            columns = _title_columns(table)
+            for record in table.read(columns, (), columns) if columns else ():
+                if record.problem is not None:
+                    raise InputError(f"{table.origin}:{record.line}: {record.problem[1]}", "correct the row")
+                identity, title = (value or "" for value in record.values)
+                if title:
+                    yield identity, title, f"{table.origin}:{record.line}"
+
+    def before(self, table: Table, layout: Layout) -> tuple[Table, Layout]:
+        """Returns documents with their titles in a column of their own, and the rest as their text."""
+        if not self._tables or layout.kind != "documents":
+            return table, layout
+        columns = [column for column in (layout.document_id, layout.text) if column is not None]
+
+        def _read(
+            texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
+        ) -> Iterator[Record]:
+            for record in table.read(columns, (), columns):
+                if record.problem is not None:
+                    yield record
+                    continue
+                identity, text = (value or "" for value in record.values)
+                title = self._of(identity)
+                yield record._replace(
+                    values=[identity, text.removeprefix(f"{title} ") if title else text, title]
+                )
+
+        return (
+            replace(table, columns=(*table.columns, _TITLES), read=_read),
+            replace(layout, title=_TITLES),
+        )
+
+    def _of(self, doc_id: str) -> str:
+        if self._next is None or self._next[0] != doc_id:
+            return ""
+        title, self._next = self._next[1], next(self._rows, None)
+        return title
+
+    def require_all_read(self) -> None:
+        """Raises InputError if a title is left, after all documents."""
+        if self._next is not None:
+            doc_id, _, where = self._next
+            raise InputError(
+                f"{where}: the title of '{shown(doc_id)}', which is not a document, or comes too late",
+                f"write {_TITLES} in the order of the documents, or remove that part",
+            )
+
+
 def _unread_files(found: IdSet, folder: Path) -> list[str]:
     known = {piece.file.path for piece in found.pieces if piece.file is not None}
-    about = {folder / name for name in ([_CARD, _MANIFEST] if found.card else [])}
+    about = {folder / name for name in ([CARD, _MANIFEST] if found.card else [])}
     files = [file for file in tree(found.source, folder) if file.path not in known | about]
     return unread([(file, "not a part of the set") for file in files], folder)
 

@@ -16,6 +16,9 @@ from miner.sources.part import Part, Rows, Source
 PREFIX = "irds:"
 _TITLES = ("title", "headline")
 _TEXTS = ("text", "body", "abstract")
+_OTHER_PARTS = ("scoreddocs", "docpairs", "qlogs")
+_OF_JUDGMENTS = ("query_id", "doc_id", "relevance", "iteration")
+"""The fields of a judgment; the iteration is a number without a meaning, as in TREC's files."""
 
 
 def open_irds(source: str, config: SourceConfig) -> Source:
@@ -39,14 +42,42 @@ def open_irds(source: str, config: SourceConfig) -> Source:
     parts = [part for part in ("docs", "queries", "qrels") if getattr(dataset, f"has_{part}")()]
     if not {"docs", "queries"} & set(parts):
         raise InputError(f"{source}: neither documents nor queries", "name a part of it that has them")
-    split = split_in(name) or "train"
+    split = next((found for part in reversed(name.split("/")) if (found := split_in(part))), "train")
     require_splits(config, source, [split])
-    notes = [] if "qrels" in parts else [f"{source}: no judgments"]
+    others = [part for part in _OTHER_PARTS if getattr(dataset, f"has_{part}", bool)()]
+    notes = [
+        *([f"not read: {listed(others)}"] if others else []),
+        *_unread_fields(dataset, parts),
+        *([] if "qrels" in parts else [f"{source}: no judgments"]),
+    ]
     # Its own counts may read, or download, the whole collection.
     total = sum(getattr(dataset, f"{part}_metadata")().get("count", 0) for part in parts)
     read_as = f"a collection of ir_datasets: {listed(parts)}"
     rows = _parts(source, dataset, parts, config.split or split)
     return Source(source, total, "rows", rows, "\n".join(notes), read_as=read_as)
+
+
+def _unread_fields(dataset: Any, parts: list[str]) -> list[str]:
+    """Returns notes on the fields of each part that do not become a text or an id."""
+    notes = []
+    for part in parts:
+        kind = getattr(dataset, f"{part}_cls")()
+        fields = kind._fields
+        read = set(_OF_JUDGMENTS)
+        if part != "qrels":
+            # What is read of a row depends on its class: each field has its name as its text here.
+            named = kind(*(f"<{field}>" for field in fields))
+            rows = Rows()
+            rows.start(part, "", None)
+            try:
+                (_document if part == "docs" else _query)(rows, named, "")
+            except (AttributeError, TypeError):  # a class that joins fields of other kinds than text
+                continue
+            found = "".join(str(table.to_pylist()) for table in rows.part().tables().values())
+            read = {field for field in fields if f"<{field}>" in found}
+        left = [field for field in fields if field not in read]
+        notes += [f"not read: fields {listed(left)} of {part}"] if left else []
+    return notes
 
 
 def _parts(source: str, dataset: Any, parts: list[str], split: str) -> Iterator[Part]:

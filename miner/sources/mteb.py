@@ -18,9 +18,10 @@ from typing import Any
 
 from miner.errors import InputError, listed, near, shown
 from miner.sources import hub
+from miner.sources.cards import CARD, matching, patterns, read_card
 from miner.sources.config import SourceConfig, require_splits, split_in
 from miner.sources.files import HUB, File, tree, unread
-from miner.sources.id_sets import card_configs, matching, patterns, text_layout
+from miner.sources.id_sets import text_layout
 from miner.sources.layouts import Layout
 from miner.sources.part import Part, Source
 from miner.sources.qrels import id_columns, judgments_as, table_judgments
@@ -31,7 +32,6 @@ from miner.sources.understood import read_as
 
 _ROLE = re.compile(r"(?:(?P<name>.+)-)?(?P<role>corpus|queries|qrels|default)")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
-_CARD = "README.md"
 _TEXT_FILES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv")
 _NEEDED = ("corpus", "queries")
 _KINDS = {"corpus": "documents", "queries": "queries"}
@@ -77,9 +77,9 @@ def open_mteb(source: str, folder: Path, config: SourceConfig) -> Source:
             for split, files in one.splits.items()
         }
         read |= {file.path for files in one.splits.values() for file in files}
-    left = [file for file in tree(source, folder) if file.path not in read and file.path.name != _CARD]
+    left = [file for file in tree(source, folder) if file.path not in read and file.path.name != CARD]
     notes = unread([(file, "not a part of the set") for file in left], folder)
-    return _opened(source, tables, config, notes)
+    return _opened(source, tables, config, [*filter(None, [read_card(source, folder).note]), *notes])
 
 
 def open_hub_set(source: str, config: SourceConfig) -> Source | None:
@@ -287,11 +287,7 @@ def _by_split(files: Sequence[File]) -> dict[str, list[File]]:
 def _in_card(source: str, folder: Path) -> dict[str, dict[str, list[Path]]]:
     """Returns the files of each configuration by split, as the `configs` of the folder's card list them."""
     found: dict[str, dict[str, list[Path]]] = {}
-    try:
-        configs = card_configs(source, folder / _CARD)
-    except InputError:  # some page that is not a card
-        return found
-    for one in configs:
+    for one in read_card(source, folder).configs:
         splits = found.setdefault(str(one.get("config_name")), {})
         for split, pattern in patterns(one.get("data_files")):
             paths = [path for path in matching(folder, pattern) if is_table(File(path, ""))]

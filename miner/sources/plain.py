@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from miner.errors import InputError, counted, listed
 from miner.sources.files import File, lines, tree, unread
 from miner.sources.part import Part, Rows, Source
 from miner.sources.tabular import is_table
@@ -12,12 +14,22 @@ from miner.sources.tabular import is_table
 SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
 
 _READ_AS = "text files: name = document id, content = document"
+_ABOUT = re.compile(r"readme|licen[cs]e|notice|change(s|log)|contributing|authors|citation", re.IGNORECASE)
+"""The beginnings of the names of files that are about the others."""
 
 
 def is_plain(source: str, path: Path) -> bool:
-    """Returns whether a path is a text file, or a folder with text files and no tables."""
+    """Returns whether a path is a text file, or a folder of text files.
+
+    A folder with tables is one of text files if these are more than the tables. Files about the others, such
+    as README.md, do not count.
+    """
     files = tree(source, path)
-    return any(_is_text(file) for file in files) and not any(is_table(file) for file in files)
+    texts = [file for file in files if _is_text(file)]
+    tables = sum(is_table(file) and file.path.parent == path for file in files)
+    if not tables:
+        return bool(texts)
+    return sum(_ABOUT.match(file.stem) is None for file in texts) > tables
 
 
 def open_plain(source: str, path: Path) -> Source:
@@ -28,25 +40,36 @@ def open_plain(source: str, path: Path) -> Source:
     files = tree(source, path)
     chosen = [file for file in files if _is_text(file)]
     folder = path if path.is_dir() else path.parent
-    left = [(file, f"not {', '.join(SUFFIXES)}") for file in files if not _is_text(file)]
+    tables = "a table among text files: to read it, name it"
+    left = [
+        (file, tables if is_table(file) else f"not {', '.join(SUFFIXES)}")
+        for file in files
+        if not _is_text(file)
+    ]
     total = sum(file.size for file in chosen)
-    return Source(
-        source, total, "bytes", _parts(chosen, folder), "\n".join(unread(left, folder)), read_as=_READ_AS
-    )
+    notes = "\n".join(unread(left, folder))
+    return Source(source, total, "bytes", _parts(source, chosen, folder), notes, read_as=_READ_AS)
 
 
 def _is_text(file: File) -> bool:
     return file.suffix in SUFFIXES and not file.fault
 
 
-def _parts(files: Sequence[File], folder: Path) -> Iterator[Part]:
-    rows = Rows()
+def _parts(source: str, files: Sequence[File], folder: Path) -> Iterator[Part]:
+    rows, empty = Rows(), list[str]()
     for file in files:
         identity = file.path.relative_to(folder).as_posix().removesuffix(".gz")
         text = "".join(line.text for line in lines(file)).strip()
         rows.size += file.size
+        if not text:
+            empty.append(identity)
+            continue
         rows.start("documents", file.origin, None, identity)
         rows.text("documents", identity, text, id_name="the name of the file")
         if rows.ready:
             yield rows.part()
     yield rows.part()
+    if len(empty) == len(files):
+        raise InputError(f"{source}: {counted(len(empty), 'text file')}, all empty", "name files with text")
+    if empty:
+        yield Part(note=f"{source}: {counted(len(empty), 'empty file')} left out: {listed(empty)}")

@@ -114,10 +114,22 @@ def _flat_parts(tables: Sequence[tuple[Table, str]]) -> Iterator[Part]:
             if record.problem is not None:
                 rows.reject(*record.problem)
             else:
+                _require_one_context(table, record)
                 _flat_row(rows, record, optional, split)
             if rows.ready:
                 yield rows.part()
     yield rows.part()
+
+
+def _require_one_context(table: Table, record: Record) -> None:
+    """Raises InputError for a row with several paragraphs: nothing says which of them has the answer."""
+    contexts = record.passages[0]
+    if len(contexts) > 1:
+        raise InputError(
+            f"{table.origin}:{record.line}: {len(contexts)} paragraphs in 'context', and nothing says which "
+            "of them are relevant",
+            "if all are: --query-column question --positive-column context",
+        )
 
 
 def _flat_row(rows: Rows, record: Record, optional: Sequence[str], split: str) -> None:
@@ -125,7 +137,7 @@ def _flat_row(rows: Rows, record: Record, optional: Sequence[str], split: str) -
     question, *values = record.values
     contexts, answers = record.passages
     known = dict(zip(optional, values, strict=True))
-    context = Passage("\n".join(one.text or "" for one in contexts), known.get("title") or "")
+    context = Passage(contexts[0].text if contexts else None, known.get("title") or "")
     impossible = (known.get("is_impossible") or "").lower() in ("true", "1") or not answers
     if is_blank(context.text):
         rows.reject("empty_text", "column 'context' is empty")

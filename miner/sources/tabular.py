@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from miner.errors import InputError, UsageError, listed, shown
+from miner.sources.cards import read_card
 from miner.sources.config import NO_COLUMN, SourceConfig, require_splits, split_in
 from miner.sources.delimited import open_delimited
-from miner.sources.files import File, files_in, require_kind, tree, unread
+from miner.sources.files import AS_TABLE, SPREADSHEETS, File, files_in, require_kind, tree, unread
 from miner.sources.graded import known_pairs
 from miner.sources.grades import Grades, is_grade, require_graded
 from miner.sources.id_rows import Reading, id_parts
@@ -66,7 +67,7 @@ def _left(source: str, folder: Path, read: Sequence[File]) -> list[str]:
             left.append((file, "in a folder within the folder: name that folder or file"))
         elif file.path not in paths:
             left.append((file, "no split in its name, such as train" if is_table(file) else "not a table"))
-    return unread(left, folder)
+    return [*filter(None, [read_card(source, folder).note]), *unread(left, folder)]
 
 
 def from_tables(
@@ -281,6 +282,15 @@ def is_table(file: File) -> bool:
     return file.suffix in SUFFIXES
 
 
+def has_layout(file: File) -> bool:
+    """Returns whether the columns of a file are those of some table that needs no options."""
+    try:
+        find_layout(open_table(file), SourceConfig())
+    except (InputError, OSError):
+        return False
+    return True
+
+
 def open_table(file: File, config: SourceConfig | None = None) -> Table:
     """Returns a tabular file as a table with its columns.
 
@@ -288,6 +298,8 @@ def open_table(file: File, config: SourceConfig | None = None) -> Table:
     InputError if the file is empty, broken, or has an unknown suffix.
     """
     config = config or SourceConfig()
+    if file.suffix in SPREADSHEETS:
+        raise InputError(f"{file.origin}: a spreadsheet, which miner does not read", AS_TABLE)
     if not is_table(file):
         raise InputError(
             f"{file.origin}: unknown format '{shown(file.suffix)}'",

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from miner.sources.values import NotTextError, as_text
 
 _HEAD = 1 << 16
 """Characters of a file that are examined to find out what it holds."""
+_LOOKED_AT = 100
+"""Most files of a folder that are examined to recognise it, and as many again by their names."""
 _MOST_SHOWN = 100
 """Most files of which the summary says the keys of each."""
 _FIRST = re.compile(r"^\s*<(doc|top|topics|topic|queries|query)[\s>]", re.IGNORECASE | re.MULTILINE)
@@ -62,7 +65,10 @@ class _FileKind:
 
 
 def is_trec(source: str, path: Path) -> bool:
-    """Returns whether a folder has TREC documents or topics, or a file is in one of TREC's formats."""
+    """Returns whether a folder has TREC documents or topics, or a file is in one of TREC's formats.
+
+    Some files of a large folder show it, and those whose names say what they hold.
+    """
     if path.is_file():
         file = File(path, source)
         named = name_says(file)
@@ -70,11 +76,17 @@ def is_trec(source: str, path: Path) -> bool:
             return _is_anserini(file, _kind(file), named)
         return _kind(file).holds != ""
     files = tree(source, path)
-    kinds = [_kind(file) for file in files]
-    tagged = any(kind.holds and kind.form not in (*_JSON, "qrels", *_BEFORE) for kind in kinds)
-    if tagged or {"docs", "topics"} <= {kind.holds for kind in kinds}:
-        return True
-    tables = [(file, kind) for file, kind in zip(files, kinds, strict=True) if is_table(file)]
+    some = files[:: -(-len(files) // _LOOKED_AT) or 1]
+    by_name = islice((file for file in files if name_says(file)), _LOOKED_AT)
+    tables, holding = list[tuple[File, _FileKind]](), set[str]()
+    for file in dict.fromkeys((*by_name, *some)):
+        kind = _kind(file)
+        holding.add(kind.holds)
+        tagged = kind.holds and kind.form not in (*_JSON, "qrels", *_BEFORE)
+        if tagged or {"docs", "topics"} <= holding:
+            return True
+        if is_table(file):
+            tables.append((file, kind))
     return bool(tables) and all(_is_anserini(file, kind, "") for file, kind in tables)
 
 

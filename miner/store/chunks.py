@@ -20,6 +20,22 @@ _PAIRS_READ = 100
 _WORD = re.compile(r"\w+")
 
 
+def require_own_ids(store: Database) -> None:
+    """Raises InputError for an arriving document with the id of a chunk of another one."""
+    for doc_id, parent, locations in store.rows(
+        """SELECT doc_id, any_value(c.parent), list_sort(list(DISTINCT origin || coalesce(':' || line, '')))
+        FROM arriving_documents
+        JOIN (SELECT doc_id, min(parent) AS parent, count(*) AS chunks FROM arriving_parents
+            GROUP BY doc_id) c USING (doc_id)
+        GROUP BY doc_id HAVING count(*) > any_value(c.chunks) ORDER BY doc_id LIMIT 1"""
+    ):
+        raise InputError(
+            f"document '{shown(doc_id)}' has the id of a chunk of document '{shown(parent)}': "
+            f"{' and '.join(locations[:2])}",
+            "give it another id, or ingest documents whole",
+        )
+
+
 def merge_parents(store: Database) -> int:
     """Adds the arriving parents that the store lacks; returns how many documents were cut.
 

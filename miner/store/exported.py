@@ -23,6 +23,13 @@ def document_texts(store: Database) -> Iterator[pa.Table]:
     return _pieces(store, "SELECT doc_id AS document_id, text FROM document_texts ORDER BY doc_id")
 
 
+def titles(store: Database) -> Iterator[pa.Table]:
+    """Yields document_id and title of the documents that have a title, ordered by document_id."""
+    return _pieces(
+        store, "SELECT doc_id AS document_id, title FROM documents WHERE title <> '' ORDER BY doc_id"
+    )
+
+
 def judged(store: Database, split: str) -> Iterator[pa.Table]:
     """Yields query_id, document_id and score (the highest relevance) of a split's judgments, ordered.
 

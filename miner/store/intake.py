@@ -15,12 +15,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from miner.errors import InputError, shown
-from miner.reporting.readable import Readable
 from miner.store.access import Note, quiet
-from miner.store.chunks import BEST, give_judgments_to_chunks, merge_parents
+from miner.store.chunks import BEST, give_judgments_to_chunks, merge_parents, require_own_ids
 from miner.store.corpus import queries_are_documents, set_queries_are_documents
 from miner.store.database import Database
 from miner.store.division import Division, divide_arriving, queries_by_split, require_apart
+from miner.store.ingested import Identity, IngestReport, Rejection
 from miner.text import document_keys, text_keys
 
 EXAMPLES_SHOWN = 3
@@ -59,61 +59,6 @@ class _TextTable:
 
 _DOCUMENTS = _TextTable("documents", "doc_id", "document", ("title", "text"), ("text_key", "passage_key"))
 _QUERIES = _TextTable("queries", "query_id", "query", ("text",), ("text_key",))
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """The rows that were left out for one reason."""
-
-    reason: str
-    rows: int
-    first: tuple[str, ...]
-    """The first rows: file, line and what is wrong."""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Whether a query and the document with its id are the same text, and what the ids suggest."""
-
-    queries_are_documents: bool
-    without_document: int
-    """Number of queries without a document of the same id."""
-    other_text: int
-    """Number of queries whose id belongs to a document with another text."""
-
-
-@dataclass(frozen=True, repr=False)
-class IngestReport(Readable):
-    """The result of an ingest. The mappings have a key per table: documents, queries, judgments."""
-
-    added: Mapping[str, int]
-    already_there: Mapping[str, int]
-    """Rows that the store already had."""
-    splits: Mapping[str, int]
-    """Positives per split that the store now has."""
-    queries: Mapping[str, int]
-    """Queries with positives per split, among the added rows."""
-    in_several_splits: int
-    """Query texts with positives in several splits: a model may be measured on what it was trained on."""
-    kept_split: int
-    """Query texts that stay in their split, though `dev`, `test` and the seed give them another."""
-    cleaned: int
-    """Texts from which NUL characters or lone surrogates were removed."""
-    rejected: tuple[Rejection, ...]
-    identity: Identity
-    cut: int = 0
-    """Documents that were cut into chunks."""
-    all_chunks: int = 0
-    """Relevant documents that were cut and share no word with the query: all their chunks are positives."""
-    understood: tuple[str, ...] = ()
-    """What each source was taken for, and its first rows as they were understood."""
-
-    def __repr__(self) -> str:
-        added = ", ".join(f"{number:,} {name}" for name, number in self.added.items())
-        splits = ", ".join(f"{split} {number:,}" for split, number in self.splits.items())
-        left_out = sum(one.rows for one in self.rejected)
-        left = f"; {left_out:,} rows left out" if left_out else ""
-        return f"Ingest: {added} added; positives: {splits or 'none'}{left}"
 
 
 @contextmanager
@@ -163,9 +108,9 @@ class Intake:
 
         `unpad_query_ids` removes leading zeros from added query ids that are numbers. `queries_are_documents`
         is stored; None keeps the stored value. `division` puts queries into dev and test, `chunk_positives`
-        is as in `chunks.give_judgments_to_chunks`. Raises InputError,
-        and changes nothing, if there are no rows, an id is not valid, an id has two texts, judgments have no
-        queries or no documents at all, or more than the share `max_bad` of the rows of a kind is bad.
+        is as in `chunks.give_judgments_to_chunks`. Raises InputError, and changes nothing, if there are no
+        rows, an id is not valid, an id has two texts, judgments have no queries or no documents at all, or
+        more than the share `max_bad` of the rows of a kind is bad.
         """
         store = self._store
         with self._target.attached_to(store), store.transaction():
@@ -174,6 +119,7 @@ class Intake:
             if unpad_query_ids:
                 _unpad_query_ids(store)
             _refuse_ids(store)
+            require_own_ids(store)
             counts = {}
             for kind in (_DOCUMENTS, _QUERIES):
                 _reject_empty(store, kind)
