@@ -49,6 +49,15 @@ def test_a_table_with_texts_only_makes_ids_from_them(tmp_path: Path) -> None:
     assert dict(ingest(tmp_path / "s.duckdb", str(titled), config).added)["documents"] == 1
 
 
+@pytest.mark.parametrize("identity", ["pid", "passage_id"])
+def test_the_id_of_a_passage_goes_before_that_of_its_document(tmp_path: Path, identity: str) -> None:
+    """MS MARCO's passages of 2021 have both."""
+    records = ({"docid": "d", identity: one, "passage": text} for one, text in TEXTS.items())
+    file = write(tmp_path / "c.jsonl", jsonl(*records))
+    ingest(tmp_path / "s.duckdb", str(file), SourceConfig(format="documents", text_column="passage"))
+    assert rows(tmp_path / "s.duckdb", DOCUMENTS) == [(one, "", text) for one, text in TEXTS.items()]
+
+
 def test_a_table_with_other_columns_needs_the_format(tmp_path: Path) -> None:
     file = write(tmp_path / "t.csv", "id,text,category\n1,one,x\n2,two,y\n")
     assert refused(tmp_path, file).endswith("if it is a corpus alone, without queries: --format documents")

@@ -169,7 +169,20 @@ WRONG: list[tuple[str, str | bytes, str]] = [
     ("x.run", f"{RUN}q Q0 c three 1 x\n", "4: the rank is 'three', not a finite number"),
     ("x.run", "q Q0 a 1 2 x\nq Q0 \xff 2 1 x\n".encode("latin-1"), "2: not UTF-8 (byte 0xff at column 6)"),
     ("x.run", "", " the file is empty"),
-    ("qrels.txt", "q 0 a 1\n", "1: 4 fields, as in judgments; a run has 6"),
+    ("qrels.txt", "q 0 a 1\n", "1: 4 fields, as in judgments; a TREC run has 6"),
+    (
+        "tevatron.txt",
+        "q\ta\t0.91\n",
+        "1: 3 fields, as in judgments; a TREC run has 6; to read query, document and score (Tevatron's runs) "
+        "or rank (MS MARCO's): write query_id, doc_id, score or rank as a first line, between tabs, and end "
+        "the name of the file in .tsv; miner ingest reads judgments",
+    ),
+    (
+        "run.dev.tsv",
+        "1\t7\t1\n1\t8\t2\n",
+        " the file seems to have no header, its first row is 1, 7, 1; write a header line, such as "
+        "query_id, doc_id, rank or query_id, doc_id, score",
+    ),
     ("x.csv", "qid,docid,scor\nq,a,1\n", " no column 'score' (did you mean 'scor'?)"),
     ("x.csv", "quid,docid,score\nq,a,1\n", " no column 'query_id' (did you mean 'quid'?)"),
     ("x.tsv", "q\ta\t1\n", " the file seems to have no header, its first row is q, a, 1"),

@@ -104,6 +104,8 @@ def test_what_is_not_read_is_listed_with_the_reason(tmp_path: Path) -> None:
         "not read: notes.md (not a file of columns between tabs)",
         "not read: run.dev.tsv (a run: ranked documents, no judgments)",
         "not read: top1000.dev.tsv (candidates with their texts, which nobody judged)",
+        f"{source}: negatives without a score are judged not relevant, and mining keeps them however high "
+        "they score; if they were mined and nobody judged them: --set mined_negatives=true",
     ]
     assert len(collect(source)["judgments"]) == 3 + 6
 

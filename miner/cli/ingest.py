@@ -93,6 +93,11 @@ ABOUT: dict[str, tuple[click.ParamType[Any] | None, str]] = {
     ),
     "unpad_query_ids": (click.BOOL, "Remove leading zeros from query ids: 051 becomes 51."),
     "hf_split": (click.STRING, "Split of a Hugging Face data set to read [default: all]."),
+    "mined_negatives": (
+        click.BOOL,
+        "Triplets, lists and ids: nobody judged the negatives, so they are documents only; false: without a "
+        "score they are judged not relevant.",
+    ),
     "positives_per_query": (None, "Labels: number of texts of the same label to draw as positives."),
     "max_bad": (None, "Largest fraction of bad rows; with more, nothing is ingested."),
     "chunk": (

@@ -87,6 +87,11 @@ def _local(origin: str) -> Path:
 
 
 def _table(file: File) -> Candidates:
+    if file.suffix in (".csv", ".tsv"):
+        first = next((line.text for line in lines(file) if line.text.strip()), "").strip()
+        names = first.split("," if file.suffix == ".csv" else "\t")
+        if len(set(names)) < len(names):
+            _require_header(file, names)
     if row_candidates.has_passages(file):
         return row_candidates.candidates_of_rows([open_table(file)], file.origin, [file])
     columns = read_columns(file, partial(_choose, file))
@@ -118,14 +123,19 @@ def _choose(file: File, names: Sequence[str]) -> Choice:
         first = "score"
     if first is None:
         return found
-    if any(as_number(name) is not None for name in names):
-        raise InputError(
-            f"{file.origin}: the file seems to have no header, its first row is {listed(names)}",
-            "write a header line, such as query_id, doc_id, rank",
-        )
+    _require_header(file, names)
     raise InputError(
         f"{file.origin}: no column '{first}'{near(first, names)}", f"its columns: {listed(names)}; {_COLUMNS}"
     )
+
+
+def _require_header(file: File, names: Sequence[str]) -> None:
+    """Raises InputError if the names of columns are a row of data: one of them is a number."""
+    if any(as_number(name) is not None for name in names):
+        raise InputError(
+            f"{file.origin}: the file seems to have no header, its first row is {listed(names)}",
+            "write a header line, such as query_id, doc_id, rank or query_id, doc_id, score",
+        )
 
 
 def _ranks(columns: ArrowColumns, known: pa.ChunkedArray | None) -> pa.Array:
@@ -205,8 +215,11 @@ def _no_run(file: File) -> InputError:
     fields = first.text.split()
     if len(fields) in (3, 4) and as_number(fields[-1]) is not None:
         return InputError(
-            f"{file.origin}:{first.number}: {len(fields)} fields, as in judgments; a run has {len(_RUN)}",
-            f"a line of a run is `{' '.join(_RUN)}`; miner ingest reads judgments",
+            f"{file.origin}:{first.number}: {len(fields)} fields, as in judgments; a TREC run has "
+            f"{len(_RUN)}",
+            "to read query, document and score (Tevatron's runs) or rank (MS MARCO's): write query_id, "
+            "doc_id, score or rank as a first line, between tabs, and end the name of the file in .tsv; "
+            "miner ingest reads judgments",
         )
     return InputError(
         f"{file.origin}:{first.number}: {counted(len(fields), 'field')}; a line of a TREC run is "

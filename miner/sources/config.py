@@ -82,6 +82,9 @@ class SourceConfig:
     """Whether to remove leading zeros from query ids that are numbers: 051 becomes 51."""
     hf_split: str | None = None
     """Split of a Hugging Face data set to read; None reads all."""
+    mined_negatives: bool = False
+    """Whether the negatives beside positives were mined and nobody judged them: then they are documents only.
+    Negatives with scores and those of an export are, whatever this says."""
     positives_per_query: int = within(8, whole(1, 10_000))
     """Labels: number of texts of the same label that are drawn as positives of each text."""
     max_bad: float = within(0.01, SHARE)

@@ -198,6 +198,8 @@ def open_set(found: IdSet, config: SourceConfig, folder: Path | None = None, min
         for piece in pieces
     ]
     readings = _readings(found, config, mined)
+    if config.mined_negatives:
+        readings = [one._replace(mined=True, exported=not one.columns.is_qrels) for one in readings]
     require_splits(config, found.source, [reading.split for reading in readings])
     if config.split is not None:
         readings = [reading._replace(split=config.split) for reading in readings]

@@ -17,8 +17,8 @@ from miner.sources.table import Table
 from miner.sources.training_rows import HAS_ANSWER, SHAPE_FORMATS, RowShape, score_columns, shape_of
 
 _DEFAULTS = SourceConfig()
-_DOCUMENT_IDS = ("doc_id", "_id", "id", "docid", "docno", "document_id", "passage_id", "pid")
-"""Columns of ids in a table of documents alone."""
+_DOCUMENT_IDS = ("doc_id", "_id", "id", "passage_id", "pid", "docid", "docno", "document_id")
+"""Columns of ids in a table of documents alone. A passage's own id goes before that of its document."""
 _DOCUMENT_TEXTS = ("text", "contents")
 _OF_DOCUMENTS = frozenset({*_DOCUMENT_IDS, *_DOCUMENT_TEXTS, "title", "url", "metadata"})
 """A table with no other columns is a corpus alone. With others it may be labels: an option has to say."""
@@ -108,7 +108,8 @@ def find_layout(table: Table, config: SourceConfig) -> Layout:
     if {config.text_column, config.label_column} <= set(table.columns):
         return Layout("labels", text=config.text_column, label=config.label_column)
     if (ids := id_rows(table.columns)) is not None and (ids.positives or ids.grades) and not ids.is_qrels:
-        return Layout("ids", id_rows=ids, mined=table.mined or ids.scores is not None)
+        mined = table.mined or config.mined_negatives or ids.scores is not None
+        return Layout("ids", id_rows=ids, mined=mined)
     return _one_kind(table, config) or _fail(table, config)
 
 
@@ -177,7 +178,7 @@ def _pairs(table: Table, config: SourceConfig, kind: str | None = None) -> Layou
         ids=ids,
         scores=scores,
         grades=grades,
-        mined=table.mined or bool(set(scores) & {"", *negatives, *graded}),
+        mined=table.mined or config.mined_negatives or bool(set(scores) & {"", *negatives, *graded}),
         judged=judged,
     )
 

@@ -22,7 +22,7 @@ from miner.sources.files import File, lines, tree, unread
 from miner.sources.part import Part, Rows, Source
 from miner.sources.qrels import is_judgments, is_ranking, judgment_layout, judgments
 from miner.sources.table import Table
-from miner.sources.tabular import from_tables
+from miner.sources.tabular import from_tables, if_mined
 
 _LOOKED_AT = 100
 _SUFFIXES = (".tsv", ".txt", ".trec", ".qrels", "")
@@ -55,11 +55,11 @@ class _TabContent:
     holds: str
     why: str = ""
 
-    @property
-    def described(self) -> str:
-        """What the file holds, and its columns in order."""
-        columns = _COLUMNS.get(self.holds)
-        return f"{self.holds} ({', '.join(columns)})" if columns else self.holds
+    def described(self, *, mined: bool) -> str:
+        """Returns what the file holds, and its columns in order; `mined`: nobody judged negatives."""
+        columns = ", ".join(_COLUMNS.get(self.holds, ()))
+        unjudged = ": mined, not judged" if mined and self.holds.startswith("triples") else ""
+        return f"{self.holds} ({columns}{unjudged})" if columns else self.holds
 
     @property
     def judges(self) -> bool:
@@ -87,7 +87,8 @@ def is_msmarco(source: str, path: Path) -> bool:
 def open_msmarco(source: str, path: Path, config: SourceConfig) -> Source:
     """Returns a file, or a folder of files, as a source; the split of judgments is in the name of their file.
 
-    The negatives of triples are judged 0. Raises InputError if nothing there is in one of MS MARCO's layouts.
+    The negatives of triples are judged 0, unless `mined_negatives` says that nobody did. Raises InputError if
+    nothing there is in one of MS MARCO's layouts.
     """
     found = [(file, _content_of(file, known=True)) for file in tree(source, path)]
     known = [(file, content) for file, content in found if content.holds]
@@ -102,11 +103,13 @@ def open_msmarco(source: str, path: Path, config: SourceConfig) -> Source:
         for file, content in known
     ]
     notes += [one.note for one in opened if one.note]
+    if any(content.holds.startswith("triples") for _, content in known) and not config.mined_negatives:
+        notes.append(if_mined(source))
     total = sum(one.total for one in opened)
     parts = (part for one in opened for part in one.parts)
     names: dict[str, list[str]] = {}
     for file, content in known:
-        names.setdefault(content.described, []).append(file.path.name)
+        names.setdefault(content.described(mined=config.mined_negatives), []).append(file.path.name)
     what = "; ".join(f"{listed(few, most=5)} = {described}" for described, few in names.items())
     return Source(source, total, "bytes", parts, "\n".join(notes), read_as=f"MS MARCO: {what}")
 
@@ -120,15 +123,15 @@ def _opened(file: File, content: _TabContent, split: str, config: SourceConfig) 
     bare = replace(config, format="auto", header=False, columns=columns, quoted=config.quoted or False)
     table = open_delimited(file, bare, "\t", "MS MARCO's layout")
     if columns == _IDS:
-        return Source(file.origin, file.size, "bytes", _triples(table, split))
+        return Source(file.origin, file.size, "bytes", _triples(table, split, mined=config.mined_negatives))
     source = from_tables(file.origin, [(table, None)], replace(bare, split=split, dev=0.0, test=0.0))
     if SKIPPED in columns:
         return replace(source, note=f"{file.origin}: not read: column 2, the address")
     return source
 
 
-def _triples(table: Table, split: str) -> Iterator[Part]:
-    """Yields two judgments for each row of ids: the positive, and the negative with relevance 0."""
+def _triples(table: Table, split: str, *, mined: bool) -> Iterator[Part]:
+    """Yields a judgment for the positive of each row of ids, and one for the negative unless it was mined."""
     rows = Rows()
     for record in table.read(_IDS):
         rows.size += record.size
@@ -140,7 +143,8 @@ def _triples(table: Table, split: str) -> Iterator[Part]:
             rows.reject("empty_id", "one of the three ids is empty")
         else:
             rows.judgment(query, positive, split)
-            rows.judgment(query, negative, split, 0.0)
+            if not mined:
+                rows.judgment(query, negative, split, 0.0)
         if rows.ready:
             yield rows.part()
     yield rows.part()

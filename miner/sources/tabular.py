@@ -97,6 +97,8 @@ def from_tables(
     total = sum(table.size for table, _ in tables)
     notes = [*notes, *(table.note for table, _ in tables if table.note), *_unread(read), note]
     notes += _without_judgments(source, [layout for _, layout, _ in read])
+    if any(_may_be_mined(layout) for _, layout, _ in read):
+        notes.append(if_mined(source))
     parts = _PARTS[kinds[0]](source, read, config)
     return Source(
         source,
@@ -116,6 +118,27 @@ def _without_judgments(source: str, layouts: Sequence[Layout]) -> list[str]:
     answers = any(layout.shape and HAS_ANSWER in layout.shape.grades for layout in layouts)
     hint = f"; to count those with an answer as relevant: --relevance-column {HAS_ANSWER}" if answers else ""
     return [f"{source}: nothing says which documents are relevant: no judgments{hint}"]
+
+
+_MINERS = ("flagembedding", "tevatron", "dpr")
+"""The tools whose own miners write negatives without scores into their rows."""
+
+
+def _may_be_mined(layout: Layout) -> bool:
+    """Returns whether negatives count as judged that a tool's own miner may have added."""
+    if layout.mined:
+        return False
+    if layout.id_rows is not None:
+        return bool(layout.id_rows.negatives)
+    return bool(layout.negatives) and layout.shape is not None and layout.shape.format in _MINERS
+
+
+def if_mined(source: str) -> str:
+    """Returns the note on negatives that nothing says were mined."""
+    return (
+        f"{source}: negatives without a score are judged not relevant, and mining keeps them however high "
+        "they score; if they were mined and nobody judged them: --set mined_negatives=true"
+    )
 
 
 def _unread(read: Sequence[Read]) -> list[str]:
@@ -264,7 +287,13 @@ def _labels(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterat
 def _ids(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:
     return id_parts(
         [
-            Reading(table, layout.id_rows, split, layout.mined, exported=table.mined)
+            Reading(
+                table,
+                layout.id_rows,
+                split,
+                layout.mined,
+                exported=table.mined or config.mined_negatives,
+            )
             for table, layout, split in tables
             if layout.id_rows is not None
         ]
