@@ -66,7 +66,7 @@ WITH_NOTE = ["FlagEmbedding", "Tevatron", "DPR", "Tevatron's ids", "MS MARCO's i
 """Sources whose negatives a tool's own miner, or BM25, usually found."""
 
 
-def relevances(source: Path, **options: Any) -> set[float]:
+def relevances(source: Path, **options: Any) -> set[bool]:
     return {row["relevance"] > 0 for row in collect(source, **options)["judgments"]}
 
 
