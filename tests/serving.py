@@ -151,10 +151,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        one = {"path": self.path, "body": body, "headers": dict(self.headers), "answered": False}
         with self.lock:
-            self.seen.append({"path": self.path, "body": body, "headers": dict(self.headers)})
+            self.seen.append(one)
             statuses = self.faults.get("statuses") or []
             status = statuses.pop(0) if statuses else 200
+        self.respond(body, status)
+        one["answered"] = True
+
+    def respond(self, body: dict[str, Any], status: int) -> None:
         if self.options.key and self.headers.get("Authorization") != f"Bearer {self.options.key}":
             given = self.headers.get("Authorization", "none")
             return self.answer(401, {"error": {"message": f"wrong key: {given}"}})
@@ -162,7 +167,8 @@ class Handler(BaseHTTPRequestHandler):
             headers = {"Retry_After": self.faults["retry_after"]} if "retry_after" in self.faults else {}
             return self.answer(status, {"error": {"message": "not now\x1b[31m"}}, **headers)
         time.sleep(self.faults.get("delay", 0))
-        while len(self.seen) > self.faults.get("silent_after", len(self.seen)):
+        faults = self.faults
+        while self.faults is faults and not self.may_answer(faults):
             time.sleep(0.01)
         if self.path in self.options.paths:
             if self.path.endswith("/embeddings"):
@@ -172,6 +178,14 @@ class Handler(BaseHTTPRequestHandler):
             if self.path.endswith("/chat/completions"):
                 return self.chat(body)
         return self.answer(404, {"detail": "Not Found"})
+
+    def may_answer(self, faults: dict[str, Any]) -> bool:
+        """Returns whether there is an answer left; all are silent after so many, until the faults change."""
+        with self.lock:
+            left = faults.get("answers")
+            if left:
+                faults["answers"] -= 1
+            return left != 0
 
     def embeddings(self, body: dict[str, Any]) -> None:
         if body["model"] != self.options.name:
@@ -276,7 +290,7 @@ class Server:
         urllib.request.urlopen(request).close()
 
     def seen(self, path: str = "/v1/embeddings") -> list[dict[str, Any]]:
-        """Returns the requests so far at a path, with their headers and bodies."""
+        """Returns the requests so far at a path: body, headers, and whether the whole answer was sent."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/seen") as response:
             return [one for one in json.load(response) if one["path"] == path]
 

@@ -169,8 +169,9 @@ WRITERS = {
     # into a new folder that engine/files.py puts into place
     "export/__init__.py", "export/manifest.py", "export/writers.py", "training/model_card.py",
     "training/reranker.py", "training/workspace.py", "retrieval/postings.py",
-    # beside its place on purpose: the name of the writer in a lock file; vectors, each with its checksum
-    "store/lock.py", "models/row_cache.py",
+    # beside its place on purpose: the name of the writer in a lock file; vectors and answers, each with its
+    # checksum
+    "store/lock.py", "models/row_cache.py", "store/journal.py",
     # into a temporary folder of a cluster's worker
     "retrieval/vector_shards.py", "models/remote.py",
 }  # fmt: skip
@@ -188,6 +189,8 @@ def test_files_are_written_through_one_module(root: Path) -> None:
 
 def _writes(call: ast.Call) -> bool:
     """Returns whether a call writes a file: write_text, write_bytes, savefig, or open for writing."""
+    if ast.unparse(call.func) == "os.open":
+        return any("O_WRONLY" in ast.unparse(one) or "O_RDWR" in ast.unparse(one) for one in call.args)
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     modes = [one.value for one in call.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
     return (

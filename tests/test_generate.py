@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -30,11 +27,11 @@ from miner.mining.pipeline import mine
 from miner.models.chat import ChatAnswer
 from miner.store.database import Database
 from miner.text import content_id, text_key
+from tests.judge_support import CHAT, killed_before_a_commit, texts_sent
 from tests.serving import Server
 from tests.stores import make_store
 from tests.test_judge import tiny_language_model
 
-CHAT = "/v1/chat/completions"
 KIND = "words:1:64"
 NUMBER = 12
 
@@ -123,25 +120,22 @@ def test_no_document_is_sent_twice(opened: Database, own: Server) -> None:
     assert generate(opened, own.model, GenerationConfig(documents=2, about="Lawyers.")).requests == 2
 
 
-def test_a_killed_command_goes_on_without_asking_again(opened: Database, own: Server) -> None:
+def test_only_requests_under_way_at_a_kill_are_sent_again(opened: Database, own: Server) -> None:
     opened.close()
     command = [
         sys.executable, "-m", "miner", "generate", str(opened.path), "--endpoint", own.url,
         "--model", own.name, "--concurrency", "2", "--documents", "none",
     ]  # fmt: skip
-    own.faults(silent_after=6)  # it cannot end before it is killed
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and len(sent(own)) <= 6:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    own.faults()
-    with Database.open(opened.path) as again:
+    under_way = killed_before_a_commit(command, own, opened.path, 6, 2)
+    said: list[str] = []
+    with Database.open(opened.path, note=said.append) as again:
+        assert said == ["stored 6 answers that an interrupted command had received"]
         assert again.rows("SELECT count(*) FROM queries") == [(0,)]
         report = generate(again, own.model, GenerationConfig(documents=None))
-        assert (report.kept, report.documents) == (3 * NUMBER, NUMBER)
-        assert report.requests < NUMBER
-    assert sum(number - 1 for number in Counter(sent(own)).values()) <= 3 * 2  # not yet stored
+        assert (report.kept, report.documents, report.requests) == (3 * NUMBER, NUMBER, NUMBER - 6)
+    documents = Counter(texts_sent(own))
+    assert documents - Counter(documents.keys()) == Counter(under_way)
+    assert documents.total() == NUMBER + 2
 
 
 @pytest.mark.parametrize(

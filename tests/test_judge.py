@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,10 +37,8 @@ from miner.store import judges as stored
 from miner.store.database import Database
 from miner.store.relabel import remove_relabelled
 from miner.store.runs import find_run
-from tests.judge_support import JUDGE, topics, truth
+from tests.judge_support import CHAT, JUDGE, killed_before_a_commit, texts_sent, topics, truth
 from tests.serving import Server
-
-CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +53,6 @@ def opened(tmp_path: Path) -> Iterator[Database]:
     store, _ = topics(tmp_path / "my.duckdb")
     with store:
         yield store
-
-
-def texts_sent(server: Server) -> list[str]:
-    """Returns the data of every request so far."""
-    return [one["body"]["messages"][1]["content"] for one in server.seen(CHAT)]
 
 
 def grades(store: Database) -> dict[tuple[str, str], int | None]:
@@ -348,7 +341,7 @@ def test_a_server_that_falls_silent_is_an_error_and_the_answers_until_then_stay(
     own = Server(*JUDGE)
     try:
         run = find_run(opened)
-        own.faults(silent_after=5)  # for good: however long anyone waits, no answer comes
+        own.faults(answers=5)  # for good: however long anyone waits, no answer comes
         config = JudgeConfig(check=0, concurrency=1, answer_seconds=0.2, patience=0.2)
         with pytest.raises(ModelError, match="no answer in time"):
             judge(opened, run, [own.model], config)
@@ -364,7 +357,7 @@ def test_a_server_that_falls_silent_is_an_error_and_the_answers_until_then_stay(
 def test_a_server_that_is_silent_from_the_start_is_an_error(opened: Database) -> None:
     own = Server(*JUDGE)
     try:
-        own.faults(silent_after=0)
+        own.faults(answers=0)
         with pytest.raises(ModelError, match="no answer in time"):
             judge(opened, find_run(opened), [own.model], JudgeConfig(check=0, answer_seconds=0.2))
         assert opened.rows("SELECT count(*) FROM judge_answers") == [(0,)]
@@ -566,37 +559,69 @@ def test_the_key_is_sent_and_nowhere_kept(tmp_path: Path) -> None:
         assert "s3cret" not in output
 
 
-def test_a_killed_command_goes_on_without_asking_again(tmp_path: Path) -> None:
+def judging(store: Path, server: Server, at_once: int, check: int = 0) -> list[str]:
+    return [
+        sys.executable, "-m", "miner", "judge", str(store), "--endpoint", server.url, "--model", server.name,
+        "--of", "both", "--set", f"check={check}", "--concurrency", str(at_once), "--json",
+    ]  # fmt: skip
+
+
+def require_all_judged(path: Path, sent: Collection[str]) -> None:
+    """Requires that each pair that was sent has the grade that the judge gives it."""
+    with Database.open(path, read_only=True) as store:
+        relevant, found = truth(store), grades(store)
+        assert {pair: grade == 3 for pair, grade in found.items()} == {pair: relevant[pair] for pair in found}
+        assert len(found) == len(sent)
+
+
+def test_only_requests_under_way_at_a_kill_are_sent_again(tmp_path: Path) -> None:
+    store, run = topics(tmp_path / "my.duckdb", 40)
+    store.close()
+    own, at_once, under_way = Server(*JUDGE), 4, list[str]()
+    command = judging(store.path, own, at_once)
+    try:
+        for answers in (9, 1, 17):
+            under_way += killed_before_a_commit(command, own, store.path, answers, at_once)
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        with Database.open(store.path) as opened:
+            config = JudgeConfig(of="both", check=0)
+            assert judge(opened, run, [own.model], config).requests == 0
+            other = decide_again(opened, run, replace(config_of(run), rules=Rules(relative_margin=0.6)))
+            assert judge(opened, other, [own.model], config).requests > 0  # about pairs of that run alone
+        sent = Counter(texts_sent(own))
+    finally:
+        own.kill()
+    assert "stored 17 answers that an interrupted command had received" in done.stderr
+    assert sent - Counter(sent.keys()) == Counter(under_way)  # asked again: these and no others
+    assert sent.total() == len(sent) + 3 * at_once
+    assert not (tmp_path / "my.duckdb.answers").exists()
+    require_all_judged(store.path, sent)
+
+
+def test_a_kill_at_any_moment_repeats_at_most_the_requests_under_way(tmp_path: Path) -> None:
     store, _ = topics(tmp_path / "my.duckdb", 40)
     store.close()
-    own = Server(*JUDGE)
-    concurrency = 4
+    own, at_once, kills = Server(*JUDGE), 4, 0
+    command = judging(store.path, own, at_once, check=40)
     try:
-        command = [
-            sys.executable, "-m", "miner", "judge", str(store.path), "--endpoint", own.url,
-            "--model", own.name, "--of", "both", "--set", "check=40", "--concurrency", str(concurrency),
-        ]  # fmt: skip
-        kills = 0
-        for wanted in (20, 70, 150):
-            own.faults(silent_after=wanted)  # it cannot end before it is killed
+        for wanted in (20, 40, 60):
+            own.faults(delay=0.05, answers=wanted)  # it cannot end before it is killed
+            before = len(texts_sent(own))
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            while process.poll() is None and len(texts_sent(own)) <= wanted:
-                time.sleep(0.01)
+            while process.poll() is None and len(texts_sent(own)) - before < wanted - at_once:
+                time.sleep(0.001)
             process.send_signal(signal.SIGKILL)
             kills += process.wait() == -signal.SIGKILL
-        assert kills == 3
+            sent_again = sum(number - 1 for number in Counter(texts_sent(own)).values())
+            assert sent_again <= (kills - 1) * at_once
         own.faults()
         subprocess.run(command, check=True, capture_output=True)
         sent = Counter(texts_sent(own))
     finally:
         own.kill()
-    # What was under way at a kill, or had just been answered, is not stored.
-    assert sum(number - 1 for number in sent.values()) <= kills * 3 * concurrency
-    with Database.open(store.path, read_only=True) as again:
-        relevant = truth(again)
-        found = grades(again)
-        assert {pair: grade == 3 for pair, grade in found.items()} == {pair: relevant[pair] for pair in found}
-        assert len(found) == len(sent)
+    assert kills == 3
+    assert sent.total() - len(sent) <= kills * at_once
+    require_all_judged(store.path, sent)
 
 
 def test_the_true_kappa_lies_in_the_interval(tmp_path: Path, server: Server) -> None:

@@ -1,91 +1,80 @@
-"""Storing results while more of them arrive: in a thread, those that came since the last commit at once."""
+"""Storing answers while more of them arrive: in a thread, those that came since the last commit at once."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Self
 
-Item = TypeVar("Item")
+from miner.store.journal import Journal, Row
 
-_GATHER = 0.05
-"""Seconds that a commit waits for more results: one commit of many is as fast as one of a single result."""
+_GATHER = 0.1
+"""Seconds that a commit waits for more answers: one commit of many is as fast as one of a single answer."""
+_MOST = 4_000
+"""Answers that wait for a commit, so that they fit into memory while another process has the store open."""
 
 
-class Keeper(Generic[Item]):
-    """Calls `keep` in a thread with what was put since its last call; a context manager that ends the thread.
+class Keeper:
+    """Commits in a thread what is put into a journal; a context manager that ends the thread.
 
-    At most `most` results wait for their commit, or are being committed. The end of the context stores what
-    is left, also after an error. An error of `keep` is raised by the next `put` or at the end, and nothing is
-    stored after it.
+    The end of the context stores what is left, also after an error. An error of storing is raised by the next
+    `wait` or at the end, and nothing is stored after it: it stays in the journal.
     """
 
-    def __init__(self, keep: Callable[[Sequence[Item]], None], most: int) -> None:
-        self._keep, self._most = keep, most
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._changed = threading.Condition()
-        self._arrived: list[Item] = []
-        self._under_way = 0
-        self._kept: list[Item] = []
         self._error: BaseException | None = None
         self._is_ended = False
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def put(self, items: Sequence[Item]) -> list[Item]:
-        """Takes results, and returns those that were stored since the last call.
+    def put(self, row: Row) -> None:
+        """Writes a row to the journal, in the thread in which an answer comes; does not wait for a commit.
 
-        Waits while too many are not stored.
+        Raises what `Journal.add` does.
         """
+        try:
+            self._journal.add(row)
+        finally:
+            with self._changed:
+                self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Waits while too many rows are not committed: call it before the next questions."""
         with self._changed:
-            self._changed.wait_for(lambda: self._error is not None or self._has_room(len(items)))
+            self._changed.wait_for(lambda: self._error is not None or len(self._journal) < _MOST)
             self._require_no_error()
-            self._arrived.extend(items)
-            self._changed.notify_all()
-            kept, self._kept = self._kept, []
-            return kept
-
-    def _has_room(self, number: int) -> bool:
-        waiting = len(self._arrived) + self._under_way
-        return not waiting or waiting + number <= self._most
-
-    def finish(self) -> list[Item]:
-        """Waits until everything is stored, and returns what was stored since the last `put`."""
-        with self._changed:
-            self._is_ended = True
-            self._changed.notify_all()
-        self._thread.join()
-        self._require_no_error()
-        kept, self._kept = self._kept, []
-        return kept
 
     def _require_no_error(self) -> None:
         if (error := self._error) is not None:
             self._error = None  # it is raised once
-            self._is_ended = True
             raise error
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._arrived or self._is_ended)
-                self._changed.wait_for(
-                    lambda: self._is_ended or len(self._arrived) >= self._most // 2, timeout=_GATHER
-                )
-                if not self._arrived:
+                self._changed.wait_for(lambda: len(self._journal) or self._is_ended)
+                self._changed.wait_for(lambda: self._is_ended, timeout=_GATHER)
+                if not len(self._journal):
                     return
-                items, self._arrived = self._arrived, []
-                self._under_way = len(items)
             try:
-                self._keep(items)
-            except BaseException as error:  # it belongs to the thread that puts results
+                self._journal.commit()
+            except BaseException as error:  # it belongs to the thread that asks
                 with self._changed:
                     self._error = error
                     self._changed.notify_all()
                 return
             with self._changed:
-                self._under_way = 0
-                self._kept.extend(items)
                 self._changed.notify_all()
+
+    def _finish(self) -> None:
+        """Waits until everything is stored."""
+        with self._changed:
+            self._is_ended = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._journal.close()
+        self._require_no_error()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -98,9 +87,9 @@ class Keeper(Generic[Item]):
         trace: TracebackType | None,
     ) -> None:
         if error is None:
-            self.finish()
+            self._finish()
             return
         try:
-            self.finish()
+            self._finish()
         except Exception as second:  # the first error is the one to report
             error.add_note(f"and the last answers are not stored: {second}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -44,17 +44,24 @@ def answered(
     askings: Iterable[Asking[About]],
     config: AskingConfig,
     used: TokenUse,
+    arrived: Callable[[About, ChatAnswer], None],
     prices: Prices | None = None,
     progress: Progress = SILENT,
 ) -> Generator[list[tuple[About, ChatAnswer]], None, None]:
     """Yields what questions are about with their answers, as these come, until the budget is used.
 
-    Adds to `used`, which counts against the budget: tokens as the server counts them, else as estimated.
-    Raises what `ChatModel.answers` does; what came before was yielded.
+    `arrived` gets each answer first, in the thread of the requests (`ChatModel.answers`). Adds to `used`,
+    which counts against the budget: tokens as the server counts them, else as estimated. Raises what
+    `ChatModel.answers` does; what came before was yielded.
     """
     waiting: dict[int, Asking[About]] = {}
     questions = _within_budget(askings, config, used, prices, waiting)
-    with closing(model.answers(questions, config.concurrency, progress)) as answers:
+
+    def arriving(number: int, answer: ChatAnswer) -> None:
+        """Gives an answer to `arrived`."""
+        arrived(waiting[number].about, answer)
+
+    with closing(model.answers(questions, arriving, config.concurrency, progress)) as answers:
         for done in answers:
             found = [(waiting.pop(number), answer) for number, answer in done]
             for one, answer in found:

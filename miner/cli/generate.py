@@ -43,8 +43,8 @@ def command(
     A query is kept if a search with it, by BM25 or an encoder, returns its document, and if no other query
     has nearly the same words. It becomes a query with its document as the positive (source `generated`);
     copies of the document are never its negatives. The key for the server comes from the environment variable
-    MINER_API_KEY. Every answer is stored: no document is sent twice. The queries replace those of an earlier
-    call.
+    MINER_API_KEY. Every answer is stored: no document with an answer is sent again. The queries replace those
+    of an earlier call.
 
     \b
     miner generate my.duckdb --endpoint http://localhost:8000/v1 --model qwen3 --dry-run

@@ -76,9 +76,10 @@ def command(
     """Have a language model grade pairs of a run in STORE, and measure how often it errs.
 
     The key for the server comes from the environment variable MINER_API_KEY. Every answer is stored: no pair
-    is sent twice, also after a kill or for another run. An answer that cannot be read counts as unknown. The
-    model first grades pairs with known relevance; its precision, recall and kappa are reported. Its grades (0
-    to 3) are then scores of the run: `miner explain`, `miner decide --decide-by` and SQL see them.
+    with an answer is sent again, also after a kill or for another run. An answer that cannot be read counts
+    as unknown. The model first grades pairs with known relevance; its precision, recall and kappa are
+    reported. Its grades (0 to 3) are then scores of the run: `miner explain`, `miner decide --decide-by` and
+    SQL see them.
 
     \b
     miner judge my.duckdb --endpoint http://localhost:8000/v1 --model qwen3 --dry-run

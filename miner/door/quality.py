@@ -157,8 +157,9 @@ def judge(
     """Has a language model grade pairs of a run, and measures how often it errs.
 
     `models` is a name `URL#MODEL`, or several for a cascade: each later one looks at what the one before it
-    called relevant. No pair is sent twice. Settings are those of JudgeConfig. Raises UsageError if there is
-    nothing to judge, and ModelError if a server does not answer; the answers until then are kept.
+    called relevant. No pair with an answer is sent again. Settings are those of JudgeConfig. Raises
+    UsageError if there is nothing to judge, and ModelError if a server does not answer; the answers until
+    then are kept.
     """
     chosen = configured(JudgeConfig, config, settings)
     with progress_for(progress) as reports, opened(store, reports) as found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -34,17 +34,6 @@ _BLOCK = 1_000
 """Documents whose texts are read at a time."""
 _TOKENS_OUT = 20
 """Tokens of a query in an answer: an estimate, for models that do not reason."""
-_ANSWERS = pa.schema(
-    [
-        ("document", pa.uint64()),
-        ("doc_id", pa.string()),
-        ("queries", pa.list_(pa.string())),
-        ("answer", pa.string()),
-        ("failure", pa.string()),
-        ("tokens_in", pa.int64()),
-        ("tokens_out", pa.int64()),
-    ]
-)
 
 
 @dataclass(frozen=True, repr=False)
@@ -245,16 +234,22 @@ class _Asker:
         if not missing:
             return
         self.progress.note(f"sending {counted(missing, 'document')} to {self.model.host}")
-        answers = answered(self.model, self.askings(), self.config, self.used, self.prices, self.progress)
-        task = self.progress.task("writing queries", total, total - missing, "documents")
-        with task as advance, closing(answers), Keeper(self._keep, self.config.concurrency) as keeper:
+        with (
+            self.progress.task("writing queries", total, total - missing, "documents") as advance,
+            Keeper(stored.journal_of(self.store, self.generator)) as keeper,
+            closing(self._answered(keeper)) as answers,
+        ):
             for found in answers:
-                advance(len(keeper.put(found)))
-            advance(len(keeper.finish()))
+                advance(len(found))
+                keeper.wait()
 
-    def _keep(self, found: Sequence[tuple[tuple[int, str], ChatAnswer]]) -> None:
-        rows = [self._row(*about, answer) for about, answer in found]
-        stored.keep_answers(self.store, self.generator, pa.Table.from_pylist(rows, _ANSWERS))
+    def _answered(self, keeper: Keeper) -> Generator[list[tuple[tuple[int, str], ChatAnswer]], None, None]:
+        def arrived(about: tuple[int, str], answer: ChatAnswer) -> None:
+            """Puts an answer into the journal."""
+            keeper.put(self._row(*about, answer))
+
+        askings = self.askings()
+        return answered(self.model, askings, self.config, self.used, arrived, self.prices, self.progress)
 
     def _row(self, document: int, doc_id: str, answer: ChatAnswer) -> dict[str, Any]:
         return {

@@ -1,16 +1,16 @@
 """Sending pairs to a language model: none twice, within a budget, every answer stored when it comes.
 
 Questions are made in blocks of some thousand pairs, so that a million pairs take no more memory than their
-ids. Answers are stored in a thread of its own (`asking.keeping`). After a kill, the requests that were under
-way and the answers that were not committed are sent again: at most three times the setting `concurrency`.
+ids. An answer is in a file before another request takes its place, and is committed in a thread of its own
+(`asking.keeping`). After a kill only the requests that were under way are sent again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from miner.asking.keeping import Keeper
 from miner.asking.send import Asking, answered, estimate
 from miner.engine.progress import SILENT, Progress
 from miner.judging.config import COMPARED, GRADED, JudgeConfig
-from miner.judging.questions import SHOWN, Grades, QuestionTexts, grades, in_random_order, question
+from miner.judging.questions import SHOWN, QuestionTexts, grades, in_random_order, question
 from miner.models.chat import ChatAnswer, ChatModel, Question
 from miner.store import judges as stored
 from miner.store.database import Database
@@ -110,18 +110,26 @@ class Asker:
         stored.
         """
         missing = self.missing(pairs)
-        askings = self._askings(missing, positives)
-        answers = answered(self.model, askings, self.config, self.used, self.prices, self.progress)
         finished = pairs.num_rows - missing.num_rows
         with (
             self.progress.task(task, pairs.num_rows, finished, "pairs") as advance,
-            closing(answers),
-            Keeper(self._keep, self.config.concurrency) as keeper,
+            Keeper(stored.journal_of(self.store, self.judge)) as keeper,
+            closing(self._answered(missing, positives, keeper)) as answers,
         ):
             for found in answers:
-                advance(_pairs_in(keeper.put(found)))
-            advance(_pairs_in(keeper.finish()))
+                advance(sum(len(group.doc_ids) for group, _ in found))
+                keeper.wait()
         self.share(pairs)
+
+    def _answered(
+        self, missing: pa.Table, positives: Positives, keeper: Keeper
+    ) -> Generator[list[Answered], None, None]:
+        def arrived(group: QuestionPairs, answer: ChatAnswer) -> None:
+            """Puts an answer into the journal."""
+            keeper.put(self._row(group, answer))
+
+        askings = self._askings(missing, positives)
+        return answered(self.model, askings, self.config, self.used, arrived, self.prices, self.progress)
 
     def questions(self, pairs: pa.Table, positives: Positives) -> Iterator[tuple[QuestionPairs, Question]]:
         """Yields the questions about the pairs that the judge was not asked about, each with its group."""
@@ -132,28 +140,19 @@ class Asker:
         """Counts the answers to requests of a batch; returns their rows (`stored.keep_answers`)."""
         for _, answer in found:
             self.used.add(answer.tokens_in, answer.tokens_out, self.prices)
-        return self._rows(found)
+        return pa.Table.from_pylist([self._row(*one) for one in found], _ANSWERS)
 
-    def _keep(self, found: Sequence[Answered]) -> None:
-        stored.keep_answers(self.store, self.judge, self._rows(found))
-
-    def _rows(self, found: Sequence[Answered]) -> pa.Table:
-        rows = []
-        for group, answer in found:
-            read: Grades = grades(self.config.form, answer, len(group.doc_ids))
-            rows.append(
-                {
-                    "query_id": group.query_id,
-                    "doc_ids": group.doc_ids,
-                    "pairs": group.pairs,
-                    "grades": read,
-                    "answer": answer.text,
-                    "failure": answer.failure or None,
-                    "tokens_in": answer.tokens_in,
-                    "tokens_out": answer.tokens_out,
-                }
-            )
-        return pa.Table.from_pylist(rows, _ANSWERS)
+    def _row(self, group: QuestionPairs, answer: ChatAnswer) -> dict[str, Any]:
+        return {
+            "query_id": group.query_id,
+            "doc_ids": group.doc_ids,
+            "pairs": group.pairs,
+            "grades": grades(self.config.form, answer, len(group.doc_ids)),
+            "answer": answer.text,
+            "failure": answer.failure or None,
+            "tokens_in": answer.tokens_in,
+            "tokens_out": answer.tokens_out,
+        }
 
     def share(self, pairs: pa.Table) -> None:
         """Notes the grades of pairs whose texts are those of another pair, which was asked about."""
@@ -190,10 +189,6 @@ class Asker:
                 self.used.cut += sum(len(text) > most for text in texts.documents)
                 tokens_out = _TOKENS_OUT[self.config.form] * len(group.doc_ids)
                 yield Asking(group, question(self.config, instructions, texts), tokens_out)
-
-
-def _pairs_in(found: Sequence[Answered]) -> int:
-    return sum(len(group.doc_ids) for group, _ in found)
 
 
 def _parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

@@ -7,7 +7,7 @@ to the plainest, and all later ones have the form that was accepted.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -74,12 +74,17 @@ class ChatModel:
         """Questions in a row that were refused."""
 
     def answers(
-        self, questions: Iterable[Question], workers: int | None = None, progress: Progress = SILENT
+        self,
+        questions: Iterable[Question],
+        arrived: Callable[[int, ChatAnswer], None],
+        workers: int | None = None,
+        progress: Progress = SILENT,
     ) -> Generator[list[tuple[int, ChatAnswer]], None, None]:
         """Yields the number and the answer of the questions that are done, as they come in.
 
-        `workers` are asked at a time; a question is taken from `questions` only when it can be asked. Raises
-        ModelError if the server does not answer for long, or refuses several questions in a row.
+        `workers` are asked at a time; a question is taken from `questions` only when it can be asked.
+        `arrived` gets each answer, in the thread of the requests, before another question takes its place.
+        Raises ModelError if the server does not answer for long, or refuses several questions in a row.
         """
         rest, sent = iter(questions), 0
         refused: list[tuple[int, ChatAnswer]] = []
@@ -90,10 +95,19 @@ class ChatModel:
             (answer,) = self._endpoint.map(partial(self._first, len(refused)), [first], 1, progress)
             refused.append((sent, answer))
             sent += 1
-        if refused and self._form is not None:
-            yield refused  # without an accepted form nobody knows whether it was the texts
-        for done in self._endpoint.as_completed(self._ask, rest, workers, progress):
-            yield [(sent + number, answer) for number, answer in done]
+        if refused and self._form is not None:  # without one nobody knows whether it was the texts
+            for number, answer in refused:
+                arrived(number, answer)
+            yield refused
+
+        async def ask(connection: Connection, numbered: tuple[int, Question]) -> tuple[int, ChatAnswer]:
+            """Asks one question, and gives its answer to `arrived`."""
+            number, question = numbered
+            answer = await self._ask(connection, question)
+            arrived(number, answer)
+            return number, answer
+
+        yield from self._endpoint.as_completed(ask, enumerate(rest, sent), workers, progress)
 
     async def _ask(self, connection: Connection, question: Question) -> ChatAnswer:
         assert self._form is not None

@@ -165,25 +165,25 @@ class Endpoint:
         items: Iterable[Item],
         workers: int | None,
         progress: Progress,
-    ) -> Generator[list[tuple[int, Result]], None, None]:
-        """Yields what `map` does as it comes in: the number and the result of all items that are done.
+    ) -> Generator[list[Result], None, None]:
+        """Yields what `map` does as it comes in: the results of all items that are done, in any order.
 
         An item is taken from `items` only when a request can begin, so that the caller decides when to stop.
         """
         with self._connected(workers, progress) as (begin, at_once):
-            numbered = enumerate(items)
-            waiting: dict[Future[Result], int] = {}
+            rest = iter(items)
+            waiting: set[Future[Result]] = set()
 
             def fill() -> None:
                 """Begins as many requests as are missing."""
-                for number, item in islice(numbered, at_once - len(waiting)):
-                    waiting[begin(work, item)] = number
+                waiting.update(begin(work, item) for item in islice(rest, at_once - len(waiting)))
 
             fill()
             while waiting:
                 done, _ = futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
                 failed = [one for one in done if one.exception() is not None]
-                found = [(waiting.pop(one), one.result()) for one in done if one not in failed]
+                found = [one.result() for one in done if one not in failed]
+                waiting -= done
                 if not failed:
                     fill()  # the next ones are under way while the caller works
                 if found:

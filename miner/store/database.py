@@ -105,9 +105,11 @@ class Database:
                 store._make()
             if not read_only:
                 store._renew_views()
-                from miner.store.pending import take_in  # it imports this module
+                from miner.store import journal, pending  # which import this module
 
-                take_in(store)
+                pending.take_in(store)
+                if is_first:  # else this process may be asking, and its own journal is in use
+                    journal.take_in(store)
         except BaseException:
             store.close()
             raise

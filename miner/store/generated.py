@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
 from miner.store.database import Database
+from miner.store.journal import Journal
 from miner.store.ledger import KEY
 from miner.store.tables import GENERATED
 
@@ -61,12 +61,10 @@ def answered_documents(store: Database, generator: str, *, readable: bool = Fals
     return store.table(f"SELECT document FROM generated_answers WHERE generator = ?{condition}", [generator])
 
 
-def keep_answers(store: Database, generator: str, answers: pa.Table) -> None:
-    """Stores answers: document, doc_id, queries, answer, failure, tokens_in, tokens_out."""
-    moment = datetime.now(UTC).replace(tzinfo=None)
-    answers = answers.append_column("answered", pa.array([moment] * answers.num_rows, pa.timestamp("us")))
-    with store.transaction():
-        store.insert("generated_answers", answers, generator=generator)
+def journal_of(store: Database, generator: str) -> Journal:
+    """Returns what takes a model's answers as they come: document, doc_id, queries, answer, failure,
+    tokens_in, tokens_out."""
+    return Journal(store, "generated_answers", generator=generator)
 
 
 def queries_written(store: Database, generator: str, documents: Sequence[int]) -> pa.Table:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from miner.store.corpus import texts_by_id
 from miner.store.database import Database
+from miner.store.journal import Journal
 from miner.store.ledger import KEY
 from miner.store.runs import StoredRun
 from miner.store.tables import GENERATED, GOLD, JUDGE, RELABELLED
@@ -99,6 +100,11 @@ def waiting(
         [judge.judge, list(requests)],
     )
     return {request: (query_id, doc_ids, pairs) for request, query_id, doc_ids, pairs in rows}
+
+
+def journal_of(store: Database, judge: StoredJudge) -> Journal:
+    """Returns what takes the answers of a judge as they come, as rows of `keep_answers`."""
+    return Journal(store, "judge_answers", judge=judge.judge)
 
 
 def keep_answers(store: Database, judge: StoredJudge, answers: pa.Table) -> None:
