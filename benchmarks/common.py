@@ -185,6 +185,8 @@ class Finished:
     peak_bytes: int
     """Largest resident set, files mapped into memory included."""
     stdout: str
+    cpu_seconds: float = 0.0
+    """Of the processor, on all cores; another load of the machine matters little to it."""
 
 
 def run_process(command: Sequence[str | Path]) -> Finished:
@@ -200,7 +202,7 @@ def run_process(command: Sequence[str | Path]) -> Finished:
         figures = json.loads(result.read_text())
         if figures["code"]:
             raise RuntimeError(f"{shlex.join(map(str, command))} failed:\n{done.stderr[-2000:]}")
-        return Finished(figures["seconds"], figures["peak_bytes"], done.stdout)
+        return Finished(figures["seconds"], figures["peak_bytes"], done.stdout, figures["cpu_seconds"])
 
 
 def _environment() -> dict[str, str]:

@@ -13,7 +13,7 @@ import time
 
 
 def main() -> None:
-    """Writes seconds, peak_bytes (the largest resident set) and the exit code to RESULT.json."""
+    """Writes seconds, cpu_seconds, peak_bytes (the largest resident set) and the exit code to RESULT.json."""
     result, *command = sys.argv[1:]
     started = time.perf_counter()
     child = os.posix_spawnp(command[0], command, os.environ)
@@ -21,7 +21,8 @@ def main() -> None:
     seconds = time.perf_counter() - started
     unit = 1 if sys.platform == "darwin" else 1024
     with open(result, "w", encoding="utf-8") as file:
-        figures = {"seconds": seconds, "peak_bytes": usage.ru_maxrss * unit}
+        used = usage.ru_utime + usage.ru_stime
+        figures = {"seconds": seconds, "cpu_seconds": used, "peak_bytes": usage.ru_maxrss * unit}
         json.dump(figures | {"code": os.waitstatus_to_exitcode(status)}, file)
 
 

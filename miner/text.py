@@ -18,6 +18,8 @@ PASSAGE = 4
 """The fewest words of a document's text that can stand alone as a passage, without the title."""
 _LONG_PASSAGE = 8
 """Words with which it is one under any title: as many in a row are also a part for `miner contamination`."""
+_START = 100
+"""Characters in which so many words usually are."""
 _WORDS_OF_A_NAME = 20
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -54,7 +56,7 @@ def clean(text: str) -> tuple[str, bool]:
 
     Returns the text and whether anything was removed.
     """
-    if _UNSTORABLE.search(text) is None:
+    if "\0" not in text and (text.isascii() or _UNSTORABLE.search(text) is None):
         return text, False
     return _UNSTORABLE.sub("", text), True
 
@@ -64,9 +66,11 @@ def normalise(text: str) -> str:
 
     It is Unicode NFKC, case-folded, with single spaces between words and none at the ends.
     """
-    if text.isascii():
-        return " ".join(text.lower().split())
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    # The only printable white space is the space; most texts have single ones, and need no splitting.
+    if folded.isprintable() and "  " not in folded and folded.strip(" ") == folded:
+        return folded
+    return " ".join(folded.split())
 
 
 def text_key(text: str) -> int:
@@ -97,15 +101,18 @@ def document_keys(titles: Iterable[str], texts: Iterable[str]) -> tuple[list[int
             continue
         heading = normalise(title)
         keys.append(_key(" ".join(filter(None, (heading, passage)))))
-        least = min(max(PASSAGE, _word_count(heading)), _LONG_PASSAGE)
+        least = max(PASSAGE, _word_count(heading))
         passages.append(_key(passage) if heading and _word_count(passage) >= least else None)
     return keys, passages
 
 
 def _word_count(normalised: str) -> int:
+    """Returns the number of words, or _LONG_PASSAGE if there are more."""
     if normalised.isascii():
-        return normalised.count(" ") + 1 if normalised else 0
-    return len(words(normalised))
+        return min(normalised.count(" ") + 1, _LONG_PASSAGE) if normalised else 0
+    # The beginning alone has never more words than the whole text, and is read much faster.
+    start = words(_INVISIBLE.sub("", normalised[:_START]))
+    return min(len(start) if len(start) >= _LONG_PASSAGE else len(words(normalised)), _LONG_PASSAGE)
 
 
 def text_keys(texts: Iterable[str]) -> npt.NDArray[np.int64]:

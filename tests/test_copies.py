@@ -21,7 +21,7 @@ from miner.mining.pipeline import mine
 from miner.schema import FREE
 from miner.store.runs import find_run
 from miner.store.triplets import known_pair_keys
-from miner.text import document_keys, join_title, text_key
+from miner.text import document_keys, join_title, normalise, text_key, words
 from tests.evaluation_support import add_judgments, angles, judged_store, letters
 from tests.stores import make_store
 
@@ -74,6 +74,18 @@ def test_a_passage_is_long_or_the_greater_part_of_its_document(
 ) -> None:
     _, (passage,) = document_keys([title], [text])
     assert (passage is not None) == is_passage
+
+
+@given(
+    st.lists(
+        st.sampled_from([" ", " ", "a", "bé", "\u200b", "中", "文字", "ก่", "\u0301", "\U0001f600", "𠀀"]),
+        max_size=90,
+    )
+)
+def test_a_passage_has_as_many_words_as_the_title_in_any_script(pieces: list[str]) -> None:
+    text = normalise("".join(pieces))
+    _, (passage,) = document_keys(["five words are a title"], [text])
+    assert (passage is not None) == (len(words(text)) >= 5)
 
 
 def reasons(
@@ -196,12 +208,12 @@ def test_contamination_sees_through_titles(tmp_path: Path, title: str) -> None:
     assert report.training == 2
 
 
-words = st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=4).map(" x".join)
+few_words = st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=4).map(" x".join)
 
 
 @st.composite
 def collections(draw: st.DrawFn) -> tuple[dict[str, str], list[tuple[str, str, float, str]]]:
-    texts = draw(st.lists(words, min_size=3, max_size=8, unique=True))
+    texts = draw(st.lists(few_words, min_size=3, max_size=8, unique=True))
     documents = {f"d{number}": text for number, text in enumerate(texts)}
     for number in draw(st.lists(st.integers(0, len(texts) - 1), max_size=5)):
         documents[f"c{len(documents)}"] = draw(st.sampled_from([texts[number], texts[number].upper()]))

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 STEADY_SECONDS = 15.0
@@ -105,3 +106,20 @@ class CountedInto:
 
 
 SILENT = Silent()
+
+_SHOWN: ContextVar[Progress] = ContextVar("shown", default=SILENT)
+
+
+@contextmanager
+def showing(progress: Progress) -> Iterator[None]:
+    """Makes `shown_progress` return this progress within it."""
+    token = _SHOWN.set(progress)
+    try:
+        yield
+    finally:
+        _SHOWN.reset(token)
+
+
+def shown_progress() -> Progress:
+    """Returns the progress for work far below the function that got it; SILENT outside of `showing`."""
+    return _SHOWN.get()

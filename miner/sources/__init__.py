@@ -11,7 +11,7 @@ from shlex import quote
 from typing import cast
 
 from miner.engine.files import WAIT, locked, replacing, spilling
-from miner.engine.progress import SILENT, Progress
+from miner.engine.progress import SILENT, Progress, showing
 from miner.errors import InputError, UsageError, listed
 from miner.sources import (
     beir,
@@ -97,7 +97,8 @@ def ingest(
         raise UsageError("the list of sources is empty", "give a file, or a table with at least one row")
     _require_order(os.fspath(store_path), given)
     chunking = Chunking.of(config)
-    opened = [one if isinstance(one, Source) else open_source(one, config) for one in given]
+    with showing(progress):
+        opened = [one if isinstance(one, Source) else open_source(one, config) for one in given]
     store, understood = Path(store_path), list[str]()
     with (
         _opened(store) as file,
@@ -120,13 +121,15 @@ def ingest(
             understood.append("\n".join([f"read {source.name}{as_what}", *first.lines()]))
             if show is not None:
                 show(understood[-1])
-        report = arriving.finish(
-            config.max_bad,
-            config.unpad_query_ids,
-            config.queries_are_documents,
-            config.division,
-            config.chunk_positives,
-        )
+        with progress.task("check and store", arriving.size, unit="bytes") as advance:
+            report = arriving.finish(
+                config.max_bad,
+                config.unpad_query_ids,
+                config.queries_are_documents,
+                config.division,
+                config.chunk_positives,
+                advance,
+            )
         return replace(report, understood=tuple(understood))
 
 

@@ -124,7 +124,8 @@ def _text(rows: Rows, kind: str, origin: str, number: int, text: str) -> None:
                 f"its keys: {listed(record) or 'none'}",
             )
     try:
-        identity, title, content = (as_text(record.get(key), key) for key in ("_id", "title", "text"))
+        identity, content = as_text(record["_id"], "_id"), as_text(record["text"], "text")
+        title = as_text(record.get("title"), "title")
     except NotTextError as error:
         rows.start(kind, origin, number, text)
         rows.reject("not_text", str(error))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from miner.engine.progress import SILENT, shown_progress
 from miner.errors import InputError, near, shown
 from miner.sources.files import File, lines
 from miner.sources.table import LIST, OBJECT, Record, Table, text_record
@@ -16,7 +17,9 @@ LARGEST_OBJECT = 1 << 29
 """Bytes of a file that is one JSON object, which is read at once."""
 _MOST_KEYS = 10_000
 _CHUNK = 1 << 20
-"""Least number of characters of an array that are parsed at once."""
+"""Least number of characters of an array that are parsed at once; bytes between two reports."""
+_LARGE = 100 << 20
+"""Bytes of a file from which on looking for its keys takes seconds."""
 
 
 class _Row(NamedTuple):
@@ -37,19 +40,7 @@ def open_json(file: File) -> Table:
     array = first.startswith("[")
     if not array and file.suffix == ".json":
         _require_rows(file, first)
-    columns = dict[str, None]()
-    nested = dict[str, str]()
-    for row in json_objects(file, array):
-        for key, value in row.record.items():
-            columns[key] = None
-            if isinstance(value, dict | list):
-                what = OBJECT if isinstance(value, dict) else LIST
-                nested[key] = what if nested.get(key, what) == what else f"{LIST} or {OBJECT}"
-        if len(columns) > _MOST_KEYS:
-            raise InputError(
-                f"{file.origin}:{row.number}: more than {_MOST_KEYS:,} different keys up to here",
-                "give all rows the same keys, such as query and positive",
-            )
+    columns, nested = _keys(file, array)
 
     def _read(
         texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
@@ -69,6 +60,31 @@ def open_json(file: File) -> Table:
             )
 
     return Table(file.origin, tuple(columns), file.size, "bytes", _read, nested)
+
+
+def _keys(file: File, array: bool) -> tuple[dict[str, None], dict[str, str]]:
+    """Returns the keys of all rows, and the keys with nested values, as `Table.nested` has them."""
+    columns, nested = dict[str, None](), dict[str, str]()
+    progress = shown_progress() if file.size >= _LARGE else SILENT
+    with progress.task(f"look for the keys in {file.origin}", file.size, unit="bytes") as advance:
+        size = 0
+        for row in json_objects(file, array):
+            size += row.size
+            if size >= _CHUNK:
+                advance(size)
+                size = 0
+            for key, value in row.record.items():
+                columns[key] = None
+                if isinstance(value, dict | list):
+                    what = OBJECT if isinstance(value, dict) else LIST
+                    nested[key] = what if nested.get(key, what) == what else f"{LIST} or {OBJECT}"
+            if len(columns) > _MOST_KEYS:
+                raise InputError(
+                    f"{file.origin}:{row.number}: more than {_MOST_KEYS:,} different keys up to here",
+                    "give all rows the same keys, such as query and positive",
+                )
+        advance(size)
+    return columns, nested
 
 
 def raw_column(file: File, name: str) -> list[Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from miner.schema import DOCUMENTS, JUDGMENTS, QUERIES
@@ -84,12 +84,13 @@ class Rows:
         self._clear()
 
     def _clear(self) -> None:
-        self._tables: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _SCHEMAS}
+        # The values of each table row after row: a tuple per row would be an object more to look after.
+        self._tables: dict[str, list[Any]] = {name: [] for name in _SCHEMAS}
         self._rows = self._characters = self.size = 0
 
     def _add(self, table: str, *values: Any) -> None:
         self._rows += 1
-        self._tables[table].append((*values, *self._location))
+        self._tables[table] += (*values, *self._location)
 
     def start(self, kind: str, origin: str, line: int | None, *content: object) -> None:
         """Begins a row of the source; `kind` is the plural noun for such rows in messages.
@@ -97,7 +98,7 @@ class Rows:
         Two rows of one kind with the same `content` are exact duplicates.
         """
         self.at(origin, line)
-        self._tables["rows"].append((kind, *self._location, _key(content)))
+        self._tables["rows"] += (kind, *self._location, _key(content))
 
     def at(self, origin: str, line: int | None = None) -> None:
         """Sets the file and line of what follows, if it does not come from a row of the source."""
@@ -129,7 +130,7 @@ class Rows:
     def reject(self, reason: str, detail: str) -> None:
         """Records that the row cannot be used, or only in part; it counts as bad."""
         self._rows += 1
-        self._tables["rejected"].append((*self._location, reason, detail))
+        self._tables["rejected"] += (*self._location, reason, detail)
 
     @property
     def ready(self) -> bool:
@@ -139,9 +140,9 @@ class Rows:
     def part(self) -> Part:
         """Returns the part collected since the last call, with its texts cleaned."""
         tables, cleaned = {}, 0
-        for name, rows in self._tables.items():
-            if rows:
-                tables[name], changed = _table(rows, _SCHEMAS[name])
+        for name, values in self._tables.items():
+            if values:
+                tables[name], changed = _table(values, _SCHEMAS[name])
                 cleaned += changed
         part = Part(**tables, cleaned=cleaned, size=self.size)
         self._clear()
@@ -149,18 +150,33 @@ class Rows:
 
 
 def _key(content: tuple[object, ...]) -> int:
-    digest = hashlib.blake2b(repr(content).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
+    """Returns a number for the content of a row, the same for equal content in this process only."""
+    return hash(repr(content))  # -1 and -2 have one hash, 1 and True are equal
 
 
-def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> tuple[pa.Table, int]:
-    """Returns the rows as a table without characters that stores cannot hold; counts the texts with some."""
+def _table(values: list[Any], schema: pa.Schema) -> tuple[pa.Table, int]:
+    """Returns a table of values, row after row, without characters that stores cannot hold.
+
+    Also returns the number of texts that had some.
+    """
     arrays, cleaned = [], 0
-    for column, field in zip(zip(*rows, strict=True), schema, strict=True):
-        values = list(column)
-        if field.type == pa.string() and clean("".join(filter(None, values)))[1]:
-            pairs = [(value, False) if value is None else clean(value) for value in values]
-            values = [value for value, _ in pairs]
+    for number, field in enumerate(schema):
+        column = values[number :: len(schema)]
+        array = _storable(column, field.type)
+        if array is None:
+            pairs = [(value, False) if value is None else clean(value) for value in column]
             cleaned += sum(changed for _, changed in pairs)
-        arrays.append(pa.array(values, type=field.type))
+            array = pa.array([value for value, _ in pairs], field.type)
+        arrays.append(array)
     return pa.Table.from_arrays(arrays, schema=schema), cleaned
+
+
+def _storable(column: list[Any], kind: pa.DataType) -> pa.Array | None:
+    """Returns a column as an array; None if `clean` would remove characters from a text."""
+    try:
+        array = pa.array(column, kind)
+    except UnicodeEncodeError:  # a lone surrogate
+        return None
+    if kind == pa.string() and (data := array.buffers()[2]) is not None:
+        return array if np.frombuffer(data, np.uint8).all() else None  # no NUL character
+    return array

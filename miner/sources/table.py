@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from miner.errors import InputError, listed, near, shown
 from miner.sources.values import NotTextError, Passage, as_passages, as_text
 
-ROWS_PER_BATCH = 10_000
+ROWS_PER_BATCH = 2_000
+"""Few, since a text can be long."""
+_BUFFER = 1 << 20
+"""Bytes of a column of a Parquet file that are in memory before they are unpacked."""
 LIST, OBJECT = "a list", "an object"
 """The kinds of nested values, for messages."""
 
@@ -99,6 +104,11 @@ class Table:
         )
 
 
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Returns a Parquet file for reading in batches; without `pre_buffer` it forgets what was read."""
+    return pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
+
+
 def text_record(
     line: int,
     size: int,
@@ -128,6 +138,14 @@ def batch_records(
 ) -> Iterator[Record]:
     """Yields the rows of an Arrow batch, numbered from `before` + 1, each with this `size`."""
     columns = [batch.column(column).to_pylist() for column in (*texts, *passages)]
+    if (
+        texts
+        and not passages
+        and all(pa.types.is_string(batch.schema.field(column).type) for column in texts)
+    ):
+        for line, values in enumerate(zip(*columns, strict=True), before + 1):
+            yield Record(line, size, values)
+        return
     cut = len(texts)
     for number in range(batch.num_rows):
         row = [column[number] for column in columns]

@@ -7,7 +7,6 @@ from pathlib import Path
 from shlex import quote
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from miner.errors import InputError, UsageError, listed, shown
 from miner.sources.cards import read_card
@@ -22,7 +21,7 @@ from miner.sources.labelled import label_parts
 from miner.sources.layouts import Layout, find_layout
 from miner.sources.part import Part, Rows, Source
 from miner.sources.qrels import is_judgments
-from miner.sources.table import ROWS_PER_BATCH, Record, Table, batch_records, nested_in
+from miner.sources.table import ROWS_PER_BATCH, Record, Table, batch_records, nested_in, open_parquet
 from miner.sources.training_rows import HAS_ANSWER, RETRIEVED, NotFittingError, RowPassages, passages_of
 from miner.sources.understood import read_as
 from miner.sources.values import Passage, is_blank
@@ -359,7 +358,7 @@ def open_table(file: File, config: SourceConfig | None = None) -> Table:
 def _open_parquet(file: File) -> Table:
     require_kind(file, "Parquet")
     try:
-        parquet = pq.ParquetFile(file.path)
+        parquet = open_parquet(file.path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{file.origin}: not a Parquet file: {error}", "write it again") from error
     share = file.size // max(parquet.metadata.num_rows, 1)

@@ -23,7 +23,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
-import pyarrow.parquet as pq
 
 from miner.collection.given import BFLOAT16, IdVectors, VectorSet
 from miner.errors import InputError, MinerError, counted, listed, near, shown
@@ -31,6 +30,7 @@ from miner.faults import read_json
 from miner.models.similarity import COSINE, SIMILARITIES
 from miner.sources.columns import BLOCK, column_named, digest_of, encoded
 from miner.sources.files import File, lines, require_kind, require_local, tree, unread
+from miner.sources.table import open_parquet
 from miner.sources.values import parse_json
 from miner.text import fingerprint
 
@@ -358,7 +358,7 @@ def _batches(file: File, role: str) -> Iterator[pa.RecordBatch]:
     try:
         if file.suffix == ".parquet":
             require_kind(file, "Parquet")
-            with pq.ParquetFile(file.path) as parquet:
+            with open_parquet(file.path) as parquet:
                 chosen = _chosen(parquet.schema_arrow, known, file)
                 for batch in parquet.iter_batches(columns=chosen):
                     yield batch.select(chosen)

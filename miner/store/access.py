@@ -180,6 +180,11 @@ class Access:
             self._ready()
             self._keepers += 1
 
+    def share_done(self) -> float:
+        """Returns DuckDB's estimate of how much is done of the statement that runs, from 0 to 1."""
+        connection = self._connection  # the thread with the statement has the guard
+        return 0.0 if connection is None else max(0.0, connection.query_progress()) / 100
+
     @contextmanager
     def attached_to(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         """Attaches the file to another database's connection and makes its tables the default ones.

@@ -125,7 +125,17 @@ class Database:
         access = Access(Path(":memory:"), False, _config(str(spill), cores(), limit))
         access.open(WAIT)
         access.keep()
-        return cls(path, access, None, limit)
+        database = cls(path, access, None, limit)
+        database.execute("SET enable_progress_bar = true")  # DuckDB measures it only if it would show it
+        database.execute("SET enable_progress_bar_print = false")
+        return database
+
+    def share_done(self) -> float:
+        """Returns DuckDB's estimate, 0 to 1, of how much is done of the statement that another thread runs.
+
+        0 if there is none; only a database in memory has estimates.
+        """
+        return self._access.share_done()
 
     @contextmanager
     def attached_to(self, other: Database) -> Iterator[None]:

@@ -7,8 +7,9 @@ merge.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from miner.store.corpus import queries_are_documents, set_queries_are_documents
 from miner.store.database import Database
 from miner.store.division import Division, divide_arriving, queries_by_split, require_apart
 from miner.store.ingested import Identity, IngestReport, Rejection
-from miner.text import document_keys, text_keys
+from miner.store.keys import Keying
+from miner.store.steps import steps
 
 EXAMPLES_SHOWN = 3
 """How many rows a message shows per reason; the table `rejected` has all of them."""
@@ -42,6 +44,8 @@ _ARRIVING = {
     "rows": "kind VARCHAR, key BIGINT",
     "rejected": "reason VARCHAR, detail VARCHAR",
 }
+_CHECKING = 0.15
+"""Share of the time that texts take which goes into the checks; the rest is writing them, compressed."""
 _SOURCE_COLUMNS = "origin VARCHAR, line BIGINT"
 _WHERE = "origin || coalesce(':' || line, '')"
 
@@ -70,16 +74,18 @@ def intake(path: str | os.PathLike[str], spill: Path, note: Note = quiet) -> Ite
     """
     with Database.open(path, create=True, note=note) as store:
         store.release()
-        with Database.in_memory(store.path, spill) as arriving:
-            yield Intake(store, arriving)
+        with Database.in_memory(store.path, spill) as arriving, closing(Keying()) as keying:
+            yield Intake(store, arriving, keying)
 
 
 class Intake:
     """One ingest into an open store: `add` as often as needed, then `finish`."""
 
-    def __init__(self, store: Database, arriving: Database) -> None:
-        self._target, self._store = store, arriving
+    def __init__(self, store: Database, arriving: Database, keying: Keying) -> None:
+        self._target, self._store, self._keying = store, arriving, keying
+        self._waiting: deque[tuple[str, Callable[[], pa.Table]]] = deque()
         self._cleaned = 0
+        self._sizes = dict.fromkeys(_ARRIVING, 0)
         for name, columns in _ARRIVING.items():
             arriving.execute(f"CREATE OR REPLACE TEMP TABLE arriving_{name} ({columns}, {_SOURCE_COLUMNS})")
 
@@ -90,11 +96,26 @@ class Intake:
         divided its queries into splits itself. The store's own tables do not change before `finish`.
         """
         for name, table in tables.items():
-            table = _keyed(name, table)
+            self._sizes[name] += table.nbytes
+            if name in ("documents", "queries"):
+                self._waiting.append((name, self._keying.begin(name, table)))
+                continue
             if name == "judgments":
                 table = table.append_column("undivided", pa.array([not divided] * table.num_rows))
             self._store.insert(f"arriving_{name}", table)
         self._cleaned += cleaned
+        self._insert_texts(self._keying.processes)
+
+    def _insert_texts(self, most: int) -> None:
+        """Inserts the texts that wait for their keys, in order, until at most so many tables wait."""
+        while len(self._waiting) > most:
+            name, keyed = self._waiting.popleft()
+            self._store.insert(f"arriving_{name}", keyed())
+
+    @property
+    def size(self) -> int:
+        """The bytes of the rows that were added."""
+        return sum(self._sizes.values())
 
     def finish(
         self,
@@ -103,17 +124,20 @@ class Intake:
         queries_are_documents: bool | None = None,
         division: Division | None = None,
         chunk_positives: str = BEST,
+        advance: Callable[[int], None] = lambda _: None,
     ) -> IngestReport:
         """Checks the added rows and merges them into the store, in one transaction; returns the report.
 
         `unpad_query_ids` removes leading zeros from added query ids that are numbers. `queries_are_documents`
         is stored; None keeps the stored value. `division` puts queries into dev and test, `chunk_positives`
-        is as in `chunks.give_judgments_to_chunks`. Raises InputError, and changes nothing, if there are no
-        rows, an id is not valid, an id has two texts, judgments have no queries or no documents at all, or
-        more than the share `max_bad` of the rows of a kind is bad.
+        is as in `chunks.give_judgments_to_chunks`. `advance` gets how many more of `size` bytes are done.
+        Raises InputError, and changes nothing, if there are no rows, an id is not valid, an id has two texts,
+        judgments have no queries or no documents at all, or more than the share `max_bad` of the rows of a
+        kind is bad.
         """
-        store = self._store
-        with self._target.attached_to(store), store.transaction():
+        store, sizes = self._store, self._sizes
+        self._insert_texts(0)
+        with steps(store, advance) as step, self._target.attached_to(store), store.transaction():
             if not store.rows("SELECT 1 FROM arriving_rows LIMIT 1"):
                 raise InputError("the sources hold no rows", "check that you named the right files")
             if unpad_query_ids:
@@ -122,9 +146,12 @@ class Intake:
             require_own_ids(store)
             counts = {}
             for kind in (_DOCUMENTS, _QUERIES):
+                step(_CHECKING * sizes[kind.table])
                 _reject_empty(store, kind)
                 _refuse_conflicts(store, kind)
+                step((1 - _CHECKING) * sizes[kind.table])
                 counts[kind.table] = _merge_texts(store, kind)
+            step(sizes["parents"] + sizes["judgments"])
             cut, all_chunks = merge_parents(store), give_judgments_to_chunks(store, chunk_positives)
             _refuse_one_side(store)
             kept_split = 0
@@ -132,6 +159,7 @@ class Intake:
                 kept_split = divide_arriving(store, division)
                 require_apart(store)
             _sort_judgments(store)
+            step(sizes["rows"] + sizes["rejected"])
             _reject_duplicates(store)
             _refuse_bad(store, max_bad, "" if unpad_query_ids else _padding(store))
             counts["judgments"] = _merge_judgments(store)
@@ -151,18 +179,6 @@ class Intake:
                 cut=cut,
                 all_chunks=all_chunks,
             )
-
-
-def _keyed(name: str, table: pa.Table) -> pa.Table:
-    """Returns new documents or queries with the key of the text that models read, and of the passage."""
-    if name not in ("documents", "queries"):
-        return table
-    texts = table.column("text").to_pylist()
-    if name == "queries":
-        return table.append_column("text_key", pa.array(text_keys(texts), pa.int64()))
-    keys, passages = document_keys(table.column("title").to_pylist(), texts)
-    keyed = table.append_column("text_key", pa.array(keys, pa.int64()))
-    return keyed.append_column("passage_key", pa.array(passages, pa.int64()))
 
 
 def _unpad_query_ids(store: Database) -> None:
