@@ -99,10 +99,12 @@ def _small_steps() -> None:
     """Makes chunks small and checkpoints frequent: there are more moments between which to be killed."""
     import miner.mining.scoring
     import miner.retrieval.search
+    import miner.training.reranker_teacher
     import miner.training.steps
 
     miner.retrieval.search.CHUNK = 4
     miner.mining.scoring.CHUNK = 64
+    miner.training.reranker_teacher.CHUNK = 16
     miner.training.steps.CHECKPOINT_SECONDS = 0.0
 
 
@@ -256,6 +258,11 @@ CASES = {
     ),
     "train-reranker": Case(
         f"train-reranker @s.duckdb @new --folds 2 --set held_out=0.2 --set skip_top=0 {_TINY}", "new"
+    ),
+    "train-reranker, a teacher": Case(
+        "train-reranker @s.duckdb @new --loss adrmse --set teacher=@reranker --set held_out=0.2 "
+        f"--set skip_top=0 {_TINY}",
+        "new",
     ),
     "pretrain": Case(f"pretrain @s.duckdb @new {_TINY}", "new"),
     "silver": Case("silver @s.duckdb --set encoder=none --reranker @reranker"),

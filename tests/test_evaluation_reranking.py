@@ -10,8 +10,8 @@ import pytest
 from miner.evaluation.reranking import RerankingTask, rerank, reranking_task
 from miner.evaluation.result import Evaluation
 from miner.models.reranker import Reranker
-from miner.store import evidence as evaluating
 from miner.store.database import Database
+from miner.store.rerank_scores import known_scores
 from tests.evaluation_support import judged_store
 from tests.tiny import tiny_bert
 
@@ -35,7 +35,7 @@ def store_of(folder: Path) -> Database:
 
 def scored(store: Database, reranker: Reranker, task: RerankingTask) -> Evaluation:
     """What the reranker reaches, with the scores that the store knows."""
-    return rerank(store, reranker, task, evaluating.known_scores(store, reranker.fingerprint))
+    return rerank(store, reranker, task, known_scores(store, reranker.fingerprint))
 
 
 def test_by_hand(tmp_path: Path) -> None:
@@ -67,11 +67,11 @@ def test_a_pair_is_scored_once(tmp_path: Path) -> None:
     with store_of(tmp_path) as store:
         reranker = Reranker(model)
         first = scored(store, reranker, reranking_task(store, "test", depth=2))
-        assert evaluating.known_scores(store, reranker.fingerprint).num_rows == 3
+        assert known_scores(store, reranker.fingerprint).num_rows == 3
         every = scored(store, reranker, reranking_task(store, "test"))
-        known = evaluating.known_scores(store, reranker.fingerprint)
+        known = known_scores(store, reranker.fingerprint)
         again = scored(store, reranker, reranking_task(store, "test"))
-        assert evaluating.known_scores(store, reranker.fingerprint).num_rows == known.num_rows == 4
+        assert known_scores(store, reranker.fingerprint).num_rows == known.num_rows == 4
     assert dict(again.means) == dict(every.means)
     assert first.ids == every.ids
 

@@ -20,7 +20,7 @@ ELSEWHERE = ("tune", "judge", "generate", "review")
 """Killed in the tests of these commands."""
 LONG = ("demo",)
 """Takes minutes; it is made of commands that are killed here."""
-SLOW = ("train", "train --force", "train-reranker", "pretrain", "bench", "loop")
+SLOW = ("train", "train --force", "train-reranker", "train-reranker, a teacher", "pretrain", "bench", "loop")
 ENDING = 12
 """So many operations before the end, a result is moved into place and the rest is removed."""
 

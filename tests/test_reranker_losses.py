@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 from click.testing import CliRunner
 
 from miner.collection.collection import Collection
-from miner.engine.progress import SILENT
+from miner.engine.progress import SILENT, Silent
 from miner.errors import UsageError
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import mine
 from miner.models.names import resolve
 from miner.models.reranker import Reranker
 from miner.store.database import Database
+from miner.store.rerank_scores import keep_scores, known_scores_of
+from miner.training import reranker_teacher
 from miner.training.reranker import train_reranker
 from miner.training.reranker_config import LISTWISE, RERANKER_LOSSES, RerankerConfig
 from miner.training.reranker_pairs import LabelledPairs, labelled_pairs, read_judgments
+from tests import forking
 from tests.stores import make_store
-from tests.test_training_reranker import Notes
+from tests.test_training_reranker import Notes, weights
 from tests.tiny import tiny_bert
 
 WORDS = ["amber", "basalt", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jasper"]
@@ -249,9 +256,10 @@ def test_a_teachers_scores_are_the_labels_and_stored_ones_are_not_computed_again
 
     mine(store, MiningConfig(depth=10, rerank_depth=10, reranker=str(models / "teacher"), dtype="fp32"))
     config = config_of(models, "margin-mse", max_steps=1, held_out=0.25)
-    pairs, notes = pairs_of(store, config), Notes()
-    teacher = RerankerTeacher.of(store, config, notes)
+    notes = Notes()
+    teacher = RerankerTeacher.of(config, notes)
     assert teacher is not None
+    pairs = teacher.stored(store, pairs_of(store, config))
     chosen = pairs.query > 0
     taught = teacher.label(pairs, chosen, tmp_path, config, notes)
     expected = Reranker(str(models / "teacher"), dtype="fp32").score(*pairs.texts())
@@ -260,10 +268,79 @@ def test_a_teachers_scores_are_the_labels_and_stored_ones_are_not_computed_again
     (said,) = [note for note in notes.said if note.startswith("teacher")]
     stored, computed = (int(word.replace(",", "")) for word in said.split() if word[0].isdigit())
     assert stored + computed == chosen.sum()
+    assert stored == np.isfinite(pairs.labels[chosen]).sum()
     assert stored > int(pairs.positive[chosen].sum()), "positives and candidates of the run"
     again = teacher.label(pairs, chosen, tmp_path, config, notes)
     np.testing.assert_array_equal(again.labels, taught.labels)
     assert len([note for note in notes.said if note.startswith("teacher")]) == 1, "read from the workspace"
+
+
+def scoring(store: str, out: str, models: str, fatal: int) -> None:
+    """Trains on the scores of a teacher, which are written often, and is killed after so many."""
+    reranker_teacher.CHUNK = 16
+    config = config_of(Path(models), "margin-mse", max_steps=1, held_out=0.0, threads=1)
+    with Database.open(Path(store)) as opened:
+        train_reranker(opened, Path(out), config, forking.Deadly("scores of the teacher", fatal))
+
+
+@pytest.mark.slow
+def test_scores_of_a_teacher_that_was_killed_are_not_computed_again(tmp_path: Path, models: Path) -> None:
+    fill(tmp_path / "store.duckdb").close()
+    undisturbed = forking.run(scoring, tmp_path / "store.duckdb", tmp_path / "whole", models, 0)
+    assert undisturbed.code == 0, undisturbed.err
+    killed, started = tmp_path / "killed", []
+    for fatal in (32, 48, 0):
+        ended = forking.run(scoring, tmp_path / "store.duckdb", killed, models, fatal)
+        assert ended.code == (-signal.SIGKILL if fatal else 0), ended.err
+        started += ended.out.splitlines()
+    assert started == [f"scores of the teacher {done}" for done in (0, 32, 80)]
+    assert weights(killed) == weights(tmp_path / "whole")
+    assert not (tmp_path / "killed.partial").exists()
+
+
+def test_a_teacher_whose_scores_the_loss_cannot_use_scores_no_more_than_a_chunk(
+    store: Database, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sentence_transformers import CrossEncoder
+
+    logits = CrossEncoder(str(models / "teacher"), activation_fn=torch.nn.Identity(), device="cpu")
+    logits.save_pretrained(str(tmp_path / "logits"))
+    monkeypatch.setattr(reranker_teacher, "CHUNK", 16)
+    notes = Counted()
+    config = config_of(models, "lambda", teacher=str(tmp_path / "logits"), max_steps=1, held_out=0.0)
+    with pytest.raises(UsageError, match=r"the scores of .* go from -"):
+        train_reranker(store, tmp_path / "out", config, notes)
+    assert notes.units["scores of the teacher"] == 0
+    assert not (tmp_path / "out.partial").exists()
+
+
+class Counted(Silent):
+    """Counts the units of tasks by their names."""
+
+    def __init__(self) -> None:
+        self.units: dict[str, int] = {}
+
+    @contextmanager
+    def task(self, name: str, total: int, done: int = 0, unit: str = "") -> Iterator[Callable[[int], None]]:
+        self.units.setdefault(name, 0)
+
+        def advance(units: int) -> None:
+            self.units[name] += units
+
+        yield advance
+
+
+def test_stored_scores_are_read_for_the_pairs_alone(store: Database) -> None:
+    def kept(reranker: str, *rows: tuple[str, str, float]) -> None:
+        columns = zip(*rows, strict=True)
+        keep_scores(store, reranker, pa.table(list(columns), names=["query_id", "doc_id", "score"]))
+
+    kept("one", ("q00", "a", 1.0), ("q00", "b", 2.0), ("q01", "a", 3.0), ("q00", "b", 2.0))
+    kept("other", ("q01", "b", 9.0))
+    wanted = pa.table({"query_id": ["q01", "q01", "q00", "q01"], "doc_id": ["b", "a", "b", "a"]})
+    found = known_scores_of(store, "one", wanted)
+    np.testing.assert_array_equal(found, [np.nan, 3.0, 2.0, 3.0])
+    assert known_scores_of(store, "one", wanted.slice(0, 0)).tolist() == []
 
 
 def test_the_command_says_the_loss_and_the_card_says_the_teacher(

@@ -27,7 +27,7 @@ from miner.mining.pipeline import mine
 from miner.store import corpus
 from miner.store import corpus as evaluating
 from miner.store.database import Database
-from miner.store.evidence import known_scores
+from miner.store.rerank_scores import known_scores
 from miner.store.select import Limits, select
 from miner.store.silver import (
     is_soft,

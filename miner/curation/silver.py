@@ -39,9 +39,9 @@ from miner.store import corpus
 from miner.store import silver as stored
 from miner.store.corpus import require_judgments
 from miner.store.database import Database
-from miner.store.evidence import known_scores
 from miner.store.models import is_recorded, is_trained_here, record_model, training_positives
 from miner.store.pending import take_in_model
+from miner.store.rerank_scores import known_scores
 from miner.text import fingerprint
 from miner.training.reranker_config import RerankerConfig
 from miner.training.workspace import METRICS

@@ -19,8 +19,8 @@ from miner.models.similarity import COSINE
 from miner.ranges import COUNT, DEPTH, SEED, check_fields, known_keywords, within
 from miner.store.corpus import require_judgments, split_facts
 from miner.store.database import Database
-from miner.store.evidence import known_scores
 from miner.store.models import seen_positives
+from miner.store.rerank_scores import known_scores
 
 AUTO = "auto"
 _GRADES = 3

@@ -27,8 +27,8 @@ from miner.models.served import require_same_model
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import Bm25Config
 from miner.retrieval.search import chunk_ranges
-from miner.store import evidence as evaluating
 from miner.store.database import Database
+from miner.store.rerank_scores import keep_scores
 
 _WAIT, _LAST_WAIT = 0.5, 5.0
 """Seconds to wait for another process that writes to the store: after a chunk, and at the end."""
@@ -112,7 +112,7 @@ def rerank(
 ) -> Evaluation:
     """Scores the candidates and returns the measures.
 
-    Pairs whose score is in `known` (`evaluating.known_scores`) are not scored again. New scores are added to
+    Pairs whose score is in `known` (`known_scores`) are not scored again. New scores are added to
     the store after each chunk. If another process writes to it, they are added later or not at all.
     """
     require_same_model(store.vectors, reranker, progress)
@@ -171,9 +171,9 @@ class _Kept:
         if self._store.read_only:
             self._store.release()
             with Database.open(self._store.path, wait=wait, note=self._store.note) as writer:
-                evaluating.keep_scores(writer, self._reranker, pa.concat_tables(self._waiting))
+                keep_scores(writer, self._reranker, pa.concat_tables(self._waiting))
         else:
-            evaluating.keep_scores(self._store, self._reranker, pa.concat_tables(self._waiting))
+            keep_scores(self._store, self._reranker, pa.concat_tables(self._waiting))
         self._waiting = []
 
 

@@ -25,6 +25,7 @@ from miner.schema import CANDIDATES_PER_QUERY
 from miner.store import evidence as stored
 from miner.store.database import Database
 from miner.store.ledger import Stage, is_finished
+from miner.store.rerank_scores import known_scores, reranked
 from miner.store.runs import StoredRun
 from miner.store.scorers import Scorer
 
@@ -140,7 +141,7 @@ class Reranking:
 
     def _look_up(self, reranker: AnyReranker, scorer: Scorer, seen: Flags, found: stored.Given) -> None:
         """Finds a reranker's scores of the candidates that are seen, and of the positives."""
-        known = stored.known_scores(self.store, reranker.fingerprint)
+        known = known_scores(self.store, reranker.fingerprint)
         keys = _keys(known, self.collection)
         order = np.argsort(keys)
         keys, values = keys[order], np.asarray(known["score"].to_numpy(), dtype=np.float64)[order]
@@ -232,7 +233,7 @@ def score_pairs(
         {"reranker": reranker.fingerprint, "chunk": CHUNK, **inputs},
         -(-len(query) // CHUNK),
     )
-    known = _keys(stored.reranked(store, reranker.fingerprint), collection)
+    known = _keys(reranked(store, reranker.fingerprint), collection)
 
     def compute(chunk: int) -> dict[str, pa.Table]:
         """Returns the scores of a chunk's new pairs."""

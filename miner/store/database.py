@@ -290,15 +290,24 @@ class Database:
         return rows
 
     def table(
-        self, query: str, values: Sequence[Any] | Mapping[str, Any] = (), *, without: str | None = None
+        self,
+        query: str,
+        values: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        without: str | None = None,
+        **beside: pa.Table,
     ) -> pa.Table:
         """Returns a result as an Arrow table, in the order of the query.
 
         `values` are bound to `?` by position, or to `$name` by name. `without` is an optimizer of DuckDB that
-        fails for the query.
+        fails for the query. `beside` are tables in memory that the query names.
         """
         bound = dict(values) if isinstance(values, Mapping) else list(values)
-        with explaining(self.path), self._access.using() as connection:
+        with (
+            explaining(self.path),
+            self._access.using() as connection,
+            _registered(connection, beside),
+        ):
             if without is not None:
                 connection.execute(f"SET disabled_optimizers = '{FAULTY},{without}'")
             try:
@@ -344,18 +353,26 @@ class Database:
         """
         columns = [_quoted(column) for column in (*constants, *table.schema.names)]
         values = [*("?" for _ in constants), *(_quoted(c) for c in table.schema.names)]
-        with self._access.using() as connection:
-            connection.register("arriving", table)
-            try:
-                self.execute(
-                    f"INSERT INTO {_quoted(name)} ({', '.join(columns)}) "
-                    f"SELECT {', '.join(values)} FROM arriving",
-                    list(constants.values()),
-                )
-            finally:
-                # After an aborted transaction or a fatal error the name is already gone.
-                with suppress(duckdb.TransactionException, duckdb.FatalException):
-                    connection.unregister("arriving")
+        with self._access.using() as connection, _registered(connection, {"arriving": table}):
+            self.execute(
+                f"INSERT INTO {_quoted(name)} ({', '.join(columns)}) "
+                f"SELECT {', '.join(values)} FROM arriving",
+                list(constants.values()),
+            )
+
+
+@contextmanager
+def _registered(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, Any]) -> Iterator[None]:
+    """Lets statements of a connection name tables in memory."""
+    for name, table in tables.items():
+        connection.register(name, table)
+    try:
+        yield
+    finally:
+        # After an aborted transaction or a fatal error the names are already gone.
+        with suppress(duckdb.TransactionException, duckdb.FatalException):
+            for name in tables:
+                connection.unregister(name)
 
 
 def _config(spill: str, threads: int, memory: MemoryLimit) -> dict[str, Any]:

@@ -111,11 +111,6 @@ def numbered_positives(store: Database, evidence: str) -> pa.Table:
     return in_order(store.table(_POSITIVES, [evidence]), "query_no")
 
 
-def reranked(store: Database, reranker: str) -> pa.Table:
-    """Returns the pairs that a reranker has scored: query_id, doc_id."""
-    return store.table("SELECT query_id, doc_id FROM rerank_scores WHERE reranker = ?", [reranker])
-
-
 def pool_documents(store: Database, evidence: str) -> pa.Table:
     """Returns the documents that are candidates of a set of evidence, by id: doc_no, doc_id."""
     return _reading_documents(evidence).read(store)
@@ -481,18 +476,3 @@ def score_facts(
         bound,
     )
     return ScoreFacts(*row)
-
-
-def known_scores(store: Database, reranker: str) -> pa.Table:
-    """Returns all scores of a reranker: query_id, doc_id, score."""
-    return store.table(
-        """SELECT query_id, doc_id, any_value(score) AS score FROM rerank_scores
-        WHERE reranker = ? GROUP BY ALL""",
-        [reranker],
-    )
-
-
-def keep_scores(store: Database, reranker: str, scores: pa.Table) -> None:
-    """Adds a reranker's scores (query_id, doc_id, score), which all runs share."""
-    with store.transaction():
-        store.insert("rerank_scores", scores, reranker=reranker)

@@ -97,7 +97,7 @@ def train_reranker(
         store_id = store.id
         collection = sample_queries(Collection.load(store, config.split), config)
         judgments = read_judgments(store, config)
-        teacher = RerankerTeacher.of(store, config, progress)
+        teacher = RerankerTeacher.of(config, progress)
     identity = fingerprint(
         {
             "data": collection.hashes,
@@ -115,8 +115,13 @@ def train_reranker(
         if metrics is not None and _is_recorded(store, out, config):
             progress.note(f"{out} holds this reranker already")
             return RerankerReport(out, Reranker(str(out)).fingerprint, metrics, True)
-        store.release()  # other processes may write to it; the record at the end opens it again
-        pairs = labelled_pairs(judgments, collection, config, progress)
+        if teacher is None or metrics is not None:
+            store.release()  # other processes may write to it; the record at the end opens it again
+            pairs = labelled_pairs(judgments, collection, config, progress)
+        else:
+            with store.snapshot():
+                pairs = teacher.stored(store, labelled_pairs(judgments, collection, config, progress))
+            store.release()
         plan = _plan(pairs, base, config, identity)
         if metrics is None:
             with workspace(out, job, force, progress) as work:

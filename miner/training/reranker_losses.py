@@ -80,6 +80,12 @@ def _require_labels(pairs: LabelledPairs, config: RerankerConfig) -> None:
         raise UsageError(
             f"all labels are {low:g}: loss {config.loss} has nothing to learn", "use another teacher"
         )
+    require_gains(labels, config)
+
+
+def require_gains(labels: npt.NDArray[np.float64], config: RerankerConfig) -> None:
+    """Raises UsageError for loss lambda if a label has no gain that the loss can compute with."""
+    low, high = float(labels.min()), float(labels.max())
     if config.loss != LAMBDA or (low >= 0 and high <= MOST_GAIN):
         return
     what = f"scores of {config.teacher}" if config.teacher else "grades"

@@ -43,8 +43,8 @@ class LabelledPairs:
     def __len__(self) -> int:
         return len(self.query)
 
-    def where(self, chosen: Flags) -> LabelledPairs:
-        """Returns the chosen pairs."""
+    def where(self, chosen: Flags | Keys) -> LabelledPairs:
+        """Returns the chosen pairs, by a flag for each pair or by their positions."""
         given = None if self.given is None else self.given[chosen]
         return replace(
             self, query=self.query[chosen], doc=self.doc[chosen], kind=self.kind[chosen], given=given
@@ -75,19 +75,23 @@ class LabelledPairs:
 
     def texts(self) -> tuple[list[str], list[str]]:
         """Returns the text of each pair's query and document; equal texts are one string in memory."""
-        queries = self.collection.queries["text"].to_pylist()
-        distinct, row = np.unique(self.doc, return_inverse=True)
-        documents = self.collection.texts_of(distinct).to_pylist()
-        return [queries[i] for i in self.query], [documents[i] for i in row]
+        queries, query = np.unique(self.query, return_inverse=True)
+        documents, doc = np.unique(self.doc, return_inverse=True)
+        query_texts = self.collection.queries["text"].take(pa.array(queries)).to_pylist()
+        doc_texts = self.collection.texts_of(documents).to_pylist()
+        return [query_texts[i] for i in query], [doc_texts[i] for i in doc]
+
+    def ids(self) -> pa.Table:
+        """Returns the pairs as (query_id, doc_id)."""
+        columns = {
+            "query_id": self.collection.query_column(self.query),
+            "doc_id": self.collection.doc_column(self.doc),
+        }
+        return pa.table(columns)
 
     def positive_ids(self) -> pa.Table:
         """Returns the positives as (query_id, doc_id)."""
-        kept = self.where(self.positive)
-        columns = {
-            "query_id": self.collection.query_column(kept.query),
-            "doc_id": self.collection.doc_column(kept.doc),
-        }
-        return pa.table(columns)
+        return self.where(self.positive).ids()
 
 
 def sample_queries(collection: Collection, config: RerankerConfig) -> Collection:

@@ -26,6 +26,8 @@ COMPLETE = "complete"
 """The file that is written into a checkpoint last."""
 TRAINED = "trained"
 """The folder in the workspace that gets the trained model."""
+TEACHER = "teacher"
+"""The folder in the workspace with the scores of a teacher, so that no pair is scored again after a kill."""
 TRAINING = "training.json"
 """The file with the figures of a training that reached its last step."""
 _STATE = "state.json"
@@ -95,8 +97,8 @@ def finished(out: Path, job: Job, force: bool) -> dict[str, Any] | None:
 def workspace(out: Path, job: Job, force: bool, progress: Progress) -> Iterator[Path]:
     """Yields the folder that the job works in; with `force` it is emptied if it belongs to another job.
 
-    Call it under a lock of `out`. Raises UsageError if another job left a checkpoint there, or the path is
-    taken. A training that fails before its first checkpoint leaves nothing behind.
+    Call it under a lock of `out`. Raises UsageError if another job left a checkpoint or scores of a teacher
+    there, or the path is taken. A training that fails before leaves nothing behind.
     """
     work = _folder(out)
     _prepare(work, job, force, progress)
@@ -140,8 +142,9 @@ def _state(work: Path) -> dict[str, Any]:
 
 
 def _begun(work: Path) -> bool:
-    """Whether the folder has a checkpoint or a trained model."""
-    return any(any(work.glob(name)) for name in (f"**/{COMPLETE}", TRAINING, "trained-*.json"))
+    """Whether the folder has scores of a teacher, a checkpoint or a trained model."""
+    names = (f"{TEACHER}/*.json", f"**/{COMPLETE}", TRAINING, "trained-*.json")
+    return any(any(work.glob(name)) for name in names)
 
 
 def remove_hint(work: Path) -> str:
