@@ -253,7 +253,7 @@ def add_rows(found: Report, folder: Path, size: int, results: dict[str, list[Rea
             "disk_gib": spread(gib(one.disk_bytes) for one in runs),
             "file_gib": spread(gib(one.left_bytes) for one in runs),
         }
-        about = {"corpus_bytes": size, "read_bytes": _read_bytes(folder, name)}
+        about: dict[str, Any] = {"corpus_bytes": size, "read_bytes": _read_bytes(folder, name)}
         found.row(f"{name}: MB/s", figures, value=figures["mb_per_second"]["median"], **about)
         if name.startswith("miner"):
             goal = LIMITED if LIMIT in name else PEAK

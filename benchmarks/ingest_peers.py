@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def copy(corpus: Path, store: Path) -> None:
         connection.execute(f"CREATE TABLE documents AS SELECT * FROM {readers[corpus.suffix]}", [str(corpus)])
 
 
-WAYS = {"read": read, "insert": insert, "copy": copy}
+WAYS: dict[str, Callable[..., None]] = {"read": read, "insert": insert, "copy": copy}
 
 
 if __name__ == "__main__":
