@@ -98,7 +98,7 @@ def test_a_second_push_sends_only_changes_and_removes_what_is_left(
     assert len(hub.commits) == commits
     assert not again.is_changed
     assert report.is_changed
-    assert pushed(again).startswith("me/cats has all 9 files already: ")
+    assert pushed(again).startswith("me/cats has all 10 files already: ")
     export(tmp_path, out, format="triplet")
     push(out, "me/cats")
     assert (folder / "data/train.jsonl").read_bytes() == (out / "data/train.jsonl").read_bytes()
