@@ -101,9 +101,9 @@ def test_parquet_with_lists(tmp_path: Path) -> None:
     table = pa.table({"query": ["a"], "pos": [["p"]], "neg": [["n", "m"]], "extra": [{"x": 1}]})
     pq.write_table(table, tmp_path / "t.parquet")
     assert judged(tmp_path / "t.parquet") == [("a", "p", 1.0), ("a", "n", 0.0), ("a", "m", 0.0)]
-    assert (
-        open_source(str(tmp_path / "t.parquet"), SourceConfig()).note == "not read: columns extra (an object)"
-    )
+    unread, judged_so = open_source(str(tmp_path / "t.parquet"), SourceConfig()).note.splitlines()
+    assert unread == "not read: columns extra (an object)"
+    assert "negatives without a score are judged not relevant" in judged_so
 
 
 def test_files_of_a_folder_that_are_not_read_are_listed(tmp_path: Path) -> None:

@@ -126,14 +126,15 @@ class Database:
         access.open(WAIT)
         access.keep()
         database = cls(path, access, None, limit)
-        database.execute("SET enable_progress_bar = true")  # DuckDB measures it only if it would show it
-        database.execute("SET enable_progress_bar_print = false")
+        with suppress(duckdb.InvalidInputException):  # a notebook without ipywidgets refuses it
+            database.execute("SET enable_progress_bar = true")  # DuckDB measures it only if it would show it
+            database.execute("SET enable_progress_bar_print = false")
         return database
 
     def share_done(self) -> float:
         """Returns DuckDB's estimate, 0 to 1, of how much is done of the statement that another thread runs.
 
-        0 if there is none; only a database in memory has estimates.
+        0 if there is none; only a database in memory has estimates, and in a notebook only with ipywidgets.
         """
         return self._access.share_done()
 
