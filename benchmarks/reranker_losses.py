@@ -41,7 +41,7 @@ from miner.store.corpus import content_hashes, graded_positives
 from miner.store.database import Database
 from miner.store.rerank_scores import keep_scores, known_scores_of
 from miner.training.reranker import train_reranker
-from miner.training.reranker_config import RerankerConfig
+from miner.training.reranker_config import LISTWISE, RerankerConfig
 from miner.training.reranker_pairs import labelled_pairs, read_judgments, sample_queries
 from miner.workflows.bench_result import Comparison, compared, trained_of
 from miner.workflows.trial import kept
@@ -67,14 +67,16 @@ MEASURES = ("nDCG@10", "MAP")
 Figures = dict[str, Any]
 
 
-def training_of(store: Database, given: Namespace, seed: int, **settings: Any) -> RerankerConfig:
+def training_of(store: Database, given: Namespace, seed: int, settings: Mapping[str, Any]) -> RerankerConfig:
     """Returns the settings of a training: as many queries as have the pairs for its steps, on average."""
     judged = graded_positives(store, "train")["query_id"]
     pairs = (1 + RerankerConfig.mined + RerankerConfig.random) * len(judged) / len(judged.unique())
+    # A list of a query with many positives would be larger than a batch.
+    lists = {"list_size": given.batch} if settings["loss"] in LISTWISE else {}
     return RerankerConfig(
         queries=max(1, round(given.steps * given.batch / given.epochs / pairs)), max_steps=given.steps,
         epochs=10_000, batch_size=given.batch, learning_rate=given.rate, held_out=0.0, probabilities=False,
-        seed=seed, **settings,
+        seed=seed, **lists, **settings,
     )  # fmt: skip
 
 
@@ -128,7 +130,7 @@ def teacher_of(
 ) -> tuple[Reranker, Figures]:
     """Returns the teacher, which is trained unless it is there, and its figures."""
     folder = out.with_name(f"{out.name}-teacher")
-    config = replace(training_of(store, given, given.seed), max_steps=given.teacher_steps)
+    config = replace(training_of(store, given, given.seed, ARMS[BASE]), max_steps=given.teacher_steps)
     train_reranker(store, folder, config, WithoutNotes(shown), force=True)
     teacher = Reranker(str(folder))
     identity = {"teacher": teacher.fingerprint, "measured": measuring(store, given)}
@@ -160,7 +162,7 @@ def trained(
         for arm in given.arms:
             name = f"{out.name}, {arm}, seed {seed}"
             print(f"{name} …", file=sys.stderr, flush=True)
-            config = training_of(store, given, seed, **ARMS[arm])
+            config = training_of(store, given, seed, ARMS[arm])
             if teacher and config.teacher:
                 config = replace(config, teacher=teacher.name)
                 keep_teacher_scores(store, teacher, config, shown)
