@@ -126,7 +126,8 @@ class Database:
         access.open(WAIT)
         access.keep()
         database = cls(path, access, None, limit)
-        with suppress(duckdb.InvalidInputException):  # a notebook without ipywidgets refuses it
+        # Refused in a notebook: findings/duckdb-measures-no-progress-in-a-notebook-without-ipywidgets.sh.
+        with suppress(duckdb.InvalidInputException):
             database.execute("SET enable_progress_bar = true")  # DuckDB measures it only if it would show it
             database.execute("SET enable_progress_bar_print = false")
         return database
