@@ -70,7 +70,7 @@ def other_tools(queries: dict[str, str], documents: dict[str, str]) -> dict[str,
     return {
         "mined.jsonl": json.dumps(mined),
         "pool.jsonl": "\n".join(json.dumps({"text": text}) for text in documents.values()),
-        "run.trec": "q0 Q0 d0-0 1 0.9 dense\nq0 Q0 d1-0 2 0.8 dense",
+        "run.txt": "q0\td0-0\t0.9\nq0\td1-0\t0.8",
         "passages.jsonl": json.dumps(query | lists),
         "docids.jsonl": "\n".join(map(json.dumps, passages)),
         "tevatron-ids.jsonl": json.dumps({"query_id": "q0", "query_text": queries["q0"], **ids}),

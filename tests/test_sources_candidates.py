@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -153,6 +154,40 @@ def test_columns_that_are_not_read_are_listed(tmp_path: Path) -> None:
     assert read_candidates(path).note == f"{path}: not read: columns run, text"
 
 
+@pytest.mark.parametrize("name", ["run.dev.tsv", "rank.txt", "rank", "run.tsv.gz"])
+def test_runs_of_three_fields(tmp_path: Path, name: str) -> None:
+    def written(text: str) -> Path:
+        return write(tmp_path / name, gzip.compress(text.encode()) if name.endswith(".gz") else text)
+
+    path = written("q\ta\t0.91\nq\tb\t3\n\nr\ta\t-0.5\n")
+    assert read(path) == [("q", "a", None, 0.91), ("q", "b", None, 3.0), ("r", "a", None, -0.5)]
+    assert read_candidates(path).note == f"{path}: read as query, document and score"
+    path = written("7\t12\t2\n8\t12\t1\n7\t13\t1\n")
+    assert read(path) == [("7", "12", 2, None), ("8", "12", 1, None), ("7", "13", 1, None)]
+    assert read_candidates(path).note == f"{path}: read as query, document and rank"
+    assert [row[2] for row in read(written("q a 0\nq b 1\nr a 0\n"))] == [0, 1, 0]
+
+
+@given(st.lists(st.tuples(st.sampled_from("qrs"), st.integers(-2, 5)), min_size=1, max_size=9))
+def test_whole_numbers_are_ranks_only_if_each_query_has_all_from_the_first(
+    rows: list[tuple[str, int]],
+) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "run.tsv"
+        path.write_text("".join(f"{query}\td{row}\t{rank}\n" for row, (query, rank) in enumerate(rows)))
+        ranks: dict[str, list[int]] = {}
+        for query, rank in rows:
+            ranks.setdefault(query, []).append(rank)
+        sound = any(
+            all(sorted(own) == list(range(first, first + len(own))) for own in ranks.values())
+            for first in (0, 1)
+        ) and any(len(own) > 1 for own in ranks.values())
+        if sound:
+            assert [row[2] for row in read(path)] == [rank for _, rank in rows]
+        else:
+            assert "as in judgments" in refused(path)
+
+
 RUN = "q Q0 a 1 2 x\n\nq Q0 b 2 1 x\n"
 TABLE = "qid,docid,score\nq,a,1\n"
 LINES = '{"qid": "q", "docid": "a", "score": 1}\n\n'
@@ -171,21 +206,22 @@ WRONG: list[tuple[str, str | bytes, str]] = [
     ("x.run", "", " the file is empty"),
     ("qrels.txt", "q 0 a 1\n", "1: 4 fields, as in judgments; a TREC run has 6"),
     (
-        "tevatron.txt",
-        "q\ta\t0.91\n",
-        "1: 3 fields, as in judgments; a TREC run has 6; to read query, document and score (Tevatron's runs) "
-        "or rank (MS MARCO's): write query_id, doc_id, score or rank as a first line, between tabs, and end "
-        "the name of the file in .tsv; miner ingest reads judgments",
+        "qrels.txt",
+        "q\ta\t1\nq\tb\t1\n",
+        " 3 fields, as in judgments: the third has whole numbers that are not 1, 2, 3 … for each query; to "
+        "read them as ranks or scores, write query_id, doc_id, rank or query_id, doc_id, score as a first "
+        "line, between tabs, and end the name of the file in .tsv; miner ingest reads judgments",
     ),
-    (
-        "run.dev.tsv",
-        "1\t7\t1\n1\t8\t2\n",
-        " the file seems to have no header, its first row is 1, 7, 1; write a header line, such as "
-        "query_id, doc_id, rank or query_id, doc_id, score",
-    ),
+    ("qrels.tsv", "q\ta\t1\nr\ta\t1\n", " 3 fields, as in judgments"),
+    ("x.tsv", "q\ta\t7\nq\tb\t5\n", " 3 fields, as in judgments"),
+    ("x.tsv", "q\ta\t0\nq\tb\t1\nr\ta\t1\nr\tb\t2\n", " 3 fields, as in judgments"),
+    ("x.tsv", "q\ta\t0.5\nq\tb\n", "2: 2 fields; a line of such a run is `query document score`"),
+    ("x.tsv", "q\ta\t0.5\nq\tb\tbad\n", "2: the score or rank is 'bad', not a finite number"),
+    ("x.tsv", "q\ta\t0.5\nq\ta\t0.4\n", "2: query 'q' and document 'a' were in an earlier row"),
+    ("x.csv", "1,7,1\n", " the file seems to have no header, its first row is 1, 7, 1; write a header line"),
+    ("x.tsv", "q\ta\t1\t2\n", " the file seems to have no header, its first row is q, a, 1, 2"),
     ("x.csv", "qid,docid,scor\nq,a,1\n", " no column 'score' (did you mean 'scor'?)"),
     ("x.csv", "quid,docid,score\nq,a,1\n", " no column 'query_id' (did you mean 'quid'?)"),
-    ("x.tsv", "q\ta\t1\n", " the file seems to have no header, its first row is q, a, 1"),
     ("x.csv", f"{TABLE}\nq,b\n", "4: 2 fields where the header has 3"),
     (
         "x.csv",

@@ -1,4 +1,4 @@
-"""Candidates that another tool found: TREC runs, tables with a pair in each row, and sets with lists."""
+"""Candidates that another tool found: runs, tables with a pair in each row, and sets with lists."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -42,14 +43,17 @@ _COLUMNS = "a table of candidates has the columns query_id, doc_id, and rank or 
 _KINDS = "name a TREC run, a table, or a folder with documents, queries and scores"
 _RUN = ("query", "Q0", "document", "rank", "score", "name")
 """The fields of a line of a TREC run."""
+_PLAIN_RUN = ("query", "document", "score")
+"""The fields of a line of a run of Tevatron (`tevatron.retriever.driver.search`) or of MS MARCO."""
 _HIGHEST_RANK = 2**31 - 1
 _APART = "\x01"
 """A character that no line of a run has, so that Arrow reads each line as one field."""
 
 
 def read_candidates(source: str | os.PathLike[str]) -> Candidates:
-    """Returns the candidates in a TREC run, in a table, or in a set of scored documents.
+    """Returns the candidates in a run, in a table, or in a set of scored documents.
 
+    A run has six fields in each line, as TREC's, or three: query, document, and a score or a rank.
     A table (.csv, .tsv, .json, .jsonl or .parquet) has a query id, a document id, and a rank or a score in
     each row; `scored_sets` describes the layouts with lists. Raises InputError, with file and line, for a
     file that is none of these, for a pair that occurs twice, and for a score that is not a finite number.
@@ -69,6 +73,8 @@ def read_candidates(source: str | os.PathLike[str]) -> Candidates:
     try:
         if _is_run(file):
             return _pairs(file, *_run(file), at=partial(_at_line, file))
+        if _is_plain_run(file):
+            return _plain_run(file)
         if not is_table(file):
             raise _no_run(file)
         return _table(file)
@@ -207,19 +213,24 @@ def _is_run(file: File) -> bool:
     return all(sound) or (any(sound) and first[1].upper() == "Q0")
 
 
+def _is_plain_run(file: File) -> bool:
+    """Returns whether the first line of a file is a query, a document and a number, without a header."""
+    if file.suffix in (".csv", ".json", ".jsonl", ".ndjson", ".parquet"):
+        return False
+    first = next((line.text.split() for line in lines(file) if line.text.strip()), [])
+    return len(first) == len(_PLAIN_RUN) and as_number(first[2]) is not None
+
+
 def _no_run(file: File) -> InputError:
     require_kind(file, "text") if file.path.suffix != ".gz" else None
     first = next((line for line in lines(file) if line.text.strip()), None)
     if first is None:
         return InputError(f"{file.origin}: the file is empty", "name a file with rows")
     fields = first.text.split()
-    if len(fields) in (3, 4) and as_number(fields[-1]) is not None:
+    if len(fields) == 4 and as_number(fields[-1]) is not None:
         return InputError(
-            f"{file.origin}:{first.number}: {len(fields)} fields, as in judgments; a TREC run has "
-            f"{len(_RUN)}",
-            "to read query, document and score (Tevatron's runs) or rank (MS MARCO's): write query_id, "
-            "doc_id, score or rank as a first line, between tabs, and end the name of the file in .tsv; "
-            "miner ingest reads judgments",
+            f"{file.origin}:{first.number}: 4 fields, as in judgments; a TREC run has {len(_RUN)}",
+            "name a run; miner ingest reads judgments",
         )
     return InputError(
         f"{file.origin}:{first.number}: {counted(len(fields), 'field')}; a line of a TREC run is "
@@ -230,26 +241,7 @@ def _no_run(file: File) -> InputError:
 
 def _run(file: File) -> tuple[pa.DictionaryArray, pa.DictionaryArray, pa.Array, pa.Array]:
     """Returns the queries, documents, ranks and scores of a TREC run."""
-    parts: list[list[pa.Array]] = [[] for _ in _RUN]
-    before = 0
-    for chunk in _text_lines(file):
-        rows = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(chunk))
-        rows = rows.filter(pc.not_equal(pc.list_element(rows, 0), ""))
-        wrong = pc.not_equal(pc.list_value_length(rows), len(_RUN))
-        if pc.any(wrong).as_py():
-            row = pc.index(wrong, True).as_py()
-            fields = counted(len(rows[row]), "field")
-            raise _at_line(
-                file,
-                before + row,
-                f"{fields}; a line of a TREC run is `{' '.join(_RUN)}`",
-                "correct the line",
-            )
-        before += len(rows)
-        words = pc.list_flatten(rows)
-        for field, part in enumerate(parts[:-1]):
-            part.append(words.take(pa.array(np.arange(field, len(words), len(_RUN)))))
-    query, _, doc, rank, score = (pa.chunked_array(part, pa.string()) for part in parts[:-1])
+    query, _, doc, rank, score, _ = _fields(file, _RUN, "a TREC run")
     at = partial(_at_line, file)
     return (
         encoded(query, "the query", at, file.origin),
@@ -257,6 +249,67 @@ def _run(file: File) -> tuple[pa.DictionaryArray, pa.DictionaryArray, pa.Array, 
         _whole(as_numbers(rank, "the rank", at, file.origin), "the rank", at),
         as_numbers(score, "the score", at, file.origin),
     )
+
+
+def _plain_run(file: File) -> Candidates:
+    """Returns the candidates of a run with three fields: ranks if each query has 1 to n, else scores.
+
+    Raises InputError for other whole numbers, which may be judgments.
+    """
+    first, second, third = _fields(file, _PLAIN_RUN, "such a run")
+    at = partial(_at_line, file)
+    query, doc = (
+        encoded(first, "the query", at, file.origin),
+        encoded(second, "the document", at, file.origin),
+    )
+    value = as_numbers(third, "the score or rank", at, file.origin)
+    found, queries = value.to_numpy(), query.indices.to_numpy()
+    if (found != np.floor(found)).any():
+        note = f"{file.origin}: read as query, document and score"
+        return _pairs(file, query, doc, None, value, at=at, note=note)
+    if not _are_ranks(queries, found):
+        raise InputError(
+            f"{file.origin}: 3 fields, as in judgments: the third has whole numbers that are not 1, 2, 3 … "
+            "for each query",
+            "to read them as ranks or scores, write query_id, doc_id, rank or query_id, doc_id, score as a "
+            "first line, between tabs, and end the name of the file in .tsv; miner ingest reads judgments",
+        )
+    note = f"{file.origin}: read as query, document and rank"
+    return _pairs(file, query, doc, _whole(value, "the rank", at), None, at=at, note=note)
+
+
+def _are_ranks(queries: npt.NDArray[np.int32], values: npt.NDArray[np.float64]) -> bool:
+    """Returns whether the values of each query are 1 to n, or all are 0 to n - 1, and some n is above 1."""
+    order = np.lexsort((values, queries))
+    starts = np.flatnonzero(np.diff(queries[order], prepend=-1))
+    counts = np.diff(starts, append=len(order))
+    expected = np.arange(len(order)) - np.repeat(starts, counts)
+    least = values.min(initial=1)
+    return bool(least in (0, 1) and counts.max(initial=0) > 1 and (values[order] == expected + least).all())
+
+
+def _fields(file: File, names: Sequence[str], what: str) -> list[pa.ChunkedArray]:
+    """Returns the fields of the lines of a run; raises InputError for a line with more or fewer."""
+    parts: list[list[pa.Array]] = [[] for _ in names]
+    before = 0
+    for chunk in _text_lines(file):
+        rows = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(chunk))
+        rows = rows.filter(pc.not_equal(pc.list_element(rows, 0), ""))
+        wrong = pc.not_equal(pc.list_value_length(rows), len(names))
+        if pc.any(wrong).as_py():
+            row = pc.index(wrong, True).as_py()
+            fields = counted(len(rows[row]), "field")
+            raise _at_line(
+                file,
+                before + row,
+                f"{fields}; a line of {what} is `{' '.join(names)}`",
+                "correct the line",
+            )
+        before += len(rows)
+        words = pc.list_flatten(rows)
+        for field, part in enumerate(parts):
+            part.append(words.take(pa.array(np.arange(field, len(words), len(names)))))
+    return [pa.chunked_array(part, pa.string()) for part in parts]
 
 
 def _text_lines(file: File) -> Iterator[pa.Array]:
@@ -277,6 +330,6 @@ def _text_lines(file: File) -> Iterator[pa.Array]:
 
 
 def _at_line(file: File, row: int, what: str, hint: str) -> InputError:
-    """Returns an error at a row of a TREC run, with its line."""
+    """Returns an error at a row of a run, with its line."""
     line = next(islice((line for line in lines(file) if line.text.strip()), row, None))
     return InputError(f"{file.origin}:{line.number}: {what}", hint)
