@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("docs/recipes/*.md"))]
 
 SHORTER = {
-    "train": ("--set max_steps=2", "--force"),
+    "train": ("--set max_steps=2", "--base my-bert", "--force"),
     "train-reranker": ("--set max_steps=1", "--base my-bert", "--force"),
     "pretrain": ("--set max_steps=2", "--force"),
     "export": ("--force",),
