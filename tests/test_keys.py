@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from miner.errors import InputError
 from miner.sources import Part, Rows, Source, ingest
 from miner.store import keys
 from miner.store.keys import Keying
@@ -80,6 +81,58 @@ def test_a_process_that_is_lost_is_not_needed(
         assert keys_in(keying.begin("documents", documents(first))()) == expected(first)
         for helper in keying._helpers:
             helper.process.kill()
+
+
+@pytest.mark.parametrize("printed", ["'welcome\\n'", "'no end of a line'", "'much of it\\n' * 20_000"])
+def test_what_a_python_prints_is_not_taken_for_keys(
+    keying: Keying, printed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "_SERVE", f"print({printed}, end=''); {keys._SERVE}")
+    keying.begin("documents", documents(0))()
+    assert keys_in(keying.begin("documents", documents(10))()) == expected(10)
+    (helper,) = keying._helpers
+    assert helper._keys is not None
+
+
+def test_a_table_may_be_larger_than_what_a_pipe_holds(keying: Keying) -> None:
+    table = pa.table({"title": TITLES * 1000, "text": [f"{text} {n}" for n in range(1000) for text in TEXTS]})
+    assert table.nbytes > 1 << 20
+    keying.begin("documents", documents(0))()
+    begun = [keying.begin("documents", table) for _ in range(3)]
+    found, passages = document_keys(table["title"].to_pylist(), table["text"].to_pylist())
+    for keyed in begun:
+        assert keys_in(keyed()) == {"text_key": found, "passage_key": passages}
+    assert all(helper._keys is not None for helper in keying._helpers)
+
+
+def test_only_a_python_has_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "cores", lambda: 8)
+    assert Keying().processes == 2
+    monkeypatch.setattr(sys, "executable", "")
+    assert Keying().processes == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(keys, "cores", lambda: 8)
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert Keying().processes == 0
+
+
+def test_a_source_that_fails_leaves_neither_processes_nor_a_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Keying] = []
+    begun = Keying.begin
+    monkeypatch.setattr(keys, "cores", lambda: 3)
+    monkeypatch.setattr(Keying, "begin", lambda self, *a: (made.append(self), begun(self, *a))[1])
+
+    def parts() -> Iterator[Part]:
+        yield from source(30).parts
+        raise InputError("made:31: broken", "mend it")
+
+    with pytest.raises(InputError, match="broken"):
+        ingest(tmp_path / "s.duckdb", Source("made", 0, "rows", parts()))
+    assert made[0]._helpers
+    assert None not in [helper.process.returncode for helper in made[0]._helpers]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_they_end_when_they_are_closed(keying: Keying) -> None:

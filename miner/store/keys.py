@@ -23,6 +23,8 @@ _MOST = 2
 _LARGE = 4 << 20
 """Bytes of a table from which on its keys take longer than sending it."""
 _SERVE = "from miner.store.keys import serve; serve()"
+_READY = b"\0ready for texts\n"
+"""What a process writes before its keys. A Python may print before that, such as by its sitecustomize."""
 _TEXTS = pa.schema([("title", pa.string()), ("text", pa.string())])
 _KEYS = pa.schema([("text_key", pa.int64()), ("passage_key", pa.int64())])
 
@@ -32,7 +34,9 @@ class Keying:
 
     def __init__(self, processes: int | None = None) -> None:
         """`processes` is the number of other ones, by default as many as there are processors for."""
-        spare = min(_MOST, cores() - 1) if sys.executable else 0
+        # In a frozen program, sys.executable is the program, which knows nothing of Python's options.
+        has_python = sys.executable and not getattr(sys, "frozen", False)
+        spare = min(_MOST, cores() - 1) if has_python else 0
         self.processes = spare if processes is None else processes
         self._pool = ThreadPoolExecutor(max(1, self.processes))
         self._helpers: list[_Helper] = []
@@ -105,9 +109,12 @@ class _Helper:
 
     def keys_of(self, texts: pa.Table) -> pa.Table:
         """Sends texts, waits for their keys; raises OSError or an ArrowException if the process is lost."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        if self._keys is None and not any(line.endswith(_READY) for line in self.process.stdout):
+            raise OSError("it has ended before it was ready")
         (batch,) = texts.combine_chunks().to_batches()
         self._texts.write_batch(batch)
-        assert self.process.stdin is not None
         self.process.stdin.flush()
         if self._keys is None:
             self._keys = pa.ipc.open_stream(self.process.stdout)
@@ -116,10 +123,15 @@ class _Helper:
 
 def serve() -> None:
     """Reads texts from stdin and writes their keys to stdout, until stdin ends."""
-    with pa.ipc.open_stream(sys.stdin.buffer) as texts, pa.ipc.new_stream(sys.stdout.buffer, _KEYS) as keys:
-        for batch in texts:
-            keys.write_table(_computed(pa.Table.from_batches([batch])))
-            sys.stdout.buffer.flush()
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "wb") as out:
+        os.dup2(2, 1)  # what anything else prints from now on is not taken for keys
+        out.write(_READY)
+        out.flush()
+        with pa.ipc.open_stream(sys.stdin.buffer) as texts, pa.ipc.new_stream(out, _KEYS) as keys:
+            for batch in texts:
+                keys.write_table(_computed(pa.Table.from_batches([batch])))
+                out.flush()
 
 
 def _computed(texts: pa.Table) -> pa.Table:
