@@ -6,7 +6,7 @@ training, and reranks BM25's best documents of test queries:
 - bce with the default negatives (4 mined and 2 random per positive) and with mined ones only (6).
 - lambda, with the grades of the judgments as labels.
 - adrmse and margin-mse, with the scores of a teacher as labels. The teacher is trained with bce, as the
-  others but longer (--teacher-steps), on the queries of the first seed. It scores each pair once.
+  others, but in more steps (--teacher-steps) on as many more queries. It scores each pair once.
 
 All trainings of one seed have the same queries and the same number of steps (--steps) of about 32 pairs; with
 the same negatives, the same pairs. There are as many queries as have the pairs of these steps, each pair once
@@ -126,7 +126,8 @@ def teacher_of(
 ) -> tuple[Reranker, Figures]:
     """Returns the teacher, which is trained unless it is there, and its figures."""
     folder = out.with_name(f"{out.name}-teacher")
-    config = replace(training_of(store, given, given.seed, ARMS[BASE]), max_steps=given.teacher_steps)
+    longer = Namespace(**vars(given) | {"steps": given.teacher_steps})
+    config = training_of(store, longer, given.seed, ARMS[BASE])
     train_reranker(store, folder, config, WithoutNotes(shown), force=True)
     teacher = Reranker(str(folder))
     identity = {"teacher": teacher.fingerprint, "measured": measuring(store, given)}
