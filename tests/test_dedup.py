@@ -270,9 +270,14 @@ def test_the_command_reports_clusters_and_refuses_wrong_values(tmp_path: Path) -
     assert reported.exit_code == 0, reported.output
     assert "documents         301 texts, 2 of them in 1 cluster of copies" in reported.stdout
     assert "2 the same text" in reported.stdout
+    assert reported.stderr.endswith(f"next: miner mine {path}\n")
     assert (
         json.loads(CliRunner().invoke(group, ["dedup", path, "--json"]).stdout)["documents"]["members"] == 2
     )
+    with make_store(tmp_path / "corpus.duckdb", documents, {}, []) as store:
+        corpus = str(store.path)
+    alone = CliRunner().invoke(group, ["dedup", corpus])
+    assert alone.stderr.endswith(f"next: miner generate {corpus} --endpoint URL --model NAME\n")
     with pytest.raises(UsageError, match="threshold must be a number above 0"):
         DedupConfig(threshold=0)
 

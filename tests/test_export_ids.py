@@ -14,6 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from miner.cli.export import _summary
 from miner.errors import StoreError, UsageError
 from miner.export import FORMATS, ExportConfig, export_run
 from miner.export.formats import Shape
@@ -39,13 +40,13 @@ def judge(store: Database) -> None:
     store.insert("judgments", pa.table({name: [row[i] for row in JUDGMENTS] for i, name in enumerate(names)}))
 
 
-def add_dev_run(store: Database) -> None:
-    """Adds the run `dev` of the split dev: q3 with the positive d1 and one negative."""
+def add_dev_run(store: Database, negatives: int = 1) -> None:
+    """Adds the run `dev` of the split dev: q3 with the positive d1 and one negative of those requested."""
     ids = ["007", "d3"]
     store.insert("pool_documents", pa.table({"doc_no": [0, 1], "doc_id": ids}), evidence="ev-dev")
     row = {"query_no": [0], "query_id": ["q3"], "doc_id": ["d1"]}
     store.insert("positives", pa.table(row), evidence="ev-dev")
-    run = make_run("dev", split="dev", evidence="ev-dev", negatives=1)
+    run = make_run("dev", split="dev", evidence="ev-dev", negatives=negatives)
     begin_run(store, run)
     selected = selected_of([("q3", "d1", "d3", 0.5, 0.25, 1)], ids)
     decisions = pa.table({"query_no": [0], "codes": [[0, 0]]})
@@ -140,6 +141,8 @@ def test_runs_of_other_splits_become_splits(store: Database, tmp_path: Path) -> 
     ]
     card = (out / "README.md").read_text("utf-8")
     assert "## Split dev\n\nFrom the run `dev`: 1 query, 1 triplet;" in card
+    (further,) = report.further
+    assert (further.run, further.rows, further.left_out) == ("dev", 5, ())
     manifest = json.loads((out / "manifest.json").read_text("utf-8"))
     assert [one["run"]["name"] for one in manifest["more_runs"]] == ["dev"]
     assert manifest["more_runs"][0]["counts"]["rows"] == 5
@@ -147,6 +150,28 @@ def test_runs_of_other_splits_become_splits(store: Database, tmp_path: Path) -> 
     before = (out / "manifest.json").stat().st_mtime_ns
     made(store, out, format="ids", run="first", more_runs=("dev",))
     assert (out / "manifest.json").stat().st_mtime_ns == before, notes
+
+
+def test_what_is_left_out_of_each_run_is_reported(store: Database, tmp_path: Path) -> None:
+    add_dev_run(store, negatives=2)
+    out = tmp_path / "out"
+    report = made(store, out, format="ids", run="first", more_runs=("dev",))
+    lacks = "(query, positive) pairs in scored with fewer than 2 negatives: 1"
+    assert [str(item) for one in report.further for item in one.left_out] == [lacks]
+    lines = _summary(report).splitlines()
+    assert lines[:2] == [
+        f"run 'first': 14 rows from 2 queries (the run has 5 triplets) in {out}",
+        "run 'dev': 4 rows from 1 query (the run has 1 triplet)",
+    ]
+    assert lines[-5:] == [
+        "queries of run first with fewer negatives than requested: 2",
+        "left out of run first: queries without negatives: 1",
+        "left out of run first: (query, positive) pairs in scored with fewer than 2 negatives: 1",
+        "queries of run dev with fewer negatives than requested: 1",
+        f"left out of run dev: {lacks}",
+    ]
+    card = (out / "README.md").read_text("utf-8")
+    assert card.partition("## Split dev")[2].partition("##")[0].endswith(f"Left out:\n\n- {lacks}\n\n")
 
 
 def test_a_config_without_rows_is_left_out(store: Database, tmp_path: Path) -> None:

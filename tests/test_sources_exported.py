@@ -283,6 +283,22 @@ def test_notes_say_what_became_of_the_negatives_and_list_other_files(exports: Pa
     )
 
 
+@pytest.mark.parametrize("form", ["labeled-pair", "labeled-list"])
+def test_an_export_of_scores_instead_of_labels_says_that_nothing_in_it_is_judged(
+    tmp_path: Path, form: str
+) -> None:
+    with Database.open(tmp_path / "s.duckdb", create=True) as store:
+        fill(store)
+        made(store, tmp_path / "out", format=form, scores=True)
+    read = collect(tmp_path / "out")
+    assert "judgments" not in read
+    assert open_source(str(tmp_path / "out"), SourceConfig()).note.splitlines()[0] == (
+        "its rows have scores and no labels, so all are documents without a judgment: ingest the judgments "
+        "of its queries too, or export it without --scores; "
+        f"miner mine --candidates {tmp_path / 'out'} reads them"
+    )
+
+
 def test_a_broken_export_is_refused(tmp_path: Path) -> None:
     message = refused(tmp_path, write(tmp_path / "x" / "data" / "t.jsonl", "{}").parent, format="export")
     assert message == (

@@ -387,15 +387,21 @@ def test_the_dev_split_is_scored_by_itself_unless_another_is_named(path: Path, t
 
 def test_rows_of_the_split_that_chooses_the_model_are_refused(path: Path, tmp_path: Path) -> None:
     same = tmp_path / ".." / tmp_path.name / "my.duckdb"
-    for rows, settings, split in (
-        (TrainingRows(judgments="gold", split="dev"), {}, "dev"),
-        (TrainingRows(judgments="gold", split="test"), {"dev": Dev(split="test")}, "test"),
-        (TrainingRows(), {"dev": Dev(same, "train")}, "train"),
+    otherwise = "choose it with another split, --set dev_split=SPLIT, or with none, --set evaluations=0"
+    for rows, settings, what in (
+        (TrainingRows(judgments="gold", split="dev"), {}, "split 'dev'"),
+        (TrainingRows(judgments="gold", split="test"), {"dev": Dev(split="test")}, "split 'test'"),
+        (TrainingRows(), {"dev": Dev(same, "train")}, "run first is of split 'train', which"),
     ):
         assert refusal(path, tmp_path / "x", rows, config=SCORED, **settings) == (
-            f"split '{split}' is trained on and cannot also choose the model; "
-            "name another with --set dev_split=SPLIT, or --set evaluations=0"
+            f"{what} is trained on and cannot also choose the model; {otherwise}"
         )
+    with Database.open(path) as store:
+        add_run(store, "tested", [("hoot", "owl", "cat", 0.9, 0.3, 1)], split="dev")
+    assert refusal(path, tmp_path / "x", config=SCORED) == (
+        "run tested is of split 'dev', which is trained on and cannot also choose the model; "
+        f"train on a run of another split, --run short; or {otherwise}"
+    )
 
 
 class Writing(Notes):

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -88,6 +87,7 @@ def command(
     """
     from miner.curation.contamination import ContaminationConfig, contamination
     from miner.engine.progress_bars import progress
+    from miner.store.corpus import next_command
     from miner.store.database import Database
 
     config = ContaminationConfig(**SETTINGS.values(given)[""])
@@ -96,24 +96,25 @@ def command(
         if store.resolve() != evaluation.resolve():
             other = stack.enter_context(Database.open(evaluation, read_only=True))
         report = contamination(train, other, config, reports, remove=remove, out=out)
+        following = next_command(train)
     lines = [json.dumps(asdict(report), ensure_ascii=False, indent=1)] if as_json else _lines(report)
     for line in lines:
         click.echo(line)
     if report.removed is not None:
-        click.echo(_removed(store, report.removed, config.split), err=True)
+        click.echo(_removed(store, report.removed, config.split, following), err=True)
     elif report.matches:
         read = "" if out else "with --out matches.jsonl to read them all, or "
         click.echo(f"next: the same command {read}with --remove", err=True)
 
 
-def _removed(store: Path, removed: Removed, split: str) -> str:
+def _removed(store: Path, removed: Removed, split: str, following: str) -> str:
     line = (
         f"removed from {store}: {counted(removed.texts, 'text')} and {counted(removed.judgments, 'judgment')}"
     )
     if removed.stay:
         verb = "stays" if removed.stay == 1 else "stay"
         line += f"; {counted(removed.stay, 'text')} {verb}: {store} uses them in its own split '{split}'"
-    return f"{line}; next: miner mine {quote(str(store))}" if removed.texts + removed.judgments else line
+    return f"{line}; next: {following}" if removed.texts + removed.judgments else line
 
 
 def _lines(report: ContaminationReport) -> Iterator[str]:

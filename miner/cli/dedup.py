@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -58,17 +57,19 @@ def command(store: Path, as_json: bool, **given: Any) -> None:
     """
     from miner.curation.dedup import DedupConfig, dedup
     from miner.engine.progress_bars import progress
+    from miner.store.corpus import next_command
     from miner.store.database import Database
 
     config = DedupConfig(**SETTINGS.values(given)[""])
     with progress() as reports, Database.open(store, note=reports.note) as opened:
         report = dedup(opened, config, reports)
+        following = next_command(opened)
     if as_json:
         click.echo(json.dumps(asdict(report), ensure_ascii=False, indent=1))
         return
     for line in _lines(report):
         click.echo(line)
-    click.echo(f"next: miner mine {quote(str(store))}", err=True)
+    click.echo(f"next: {following}", err=True)
 
 
 def _lines(report: DedupReport) -> Sequence[str]:

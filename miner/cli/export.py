@@ -13,7 +13,7 @@ from miner.ranges import COUNT
 from miner.recipe import Setting, by_name
 
 if TYPE_CHECKING:
-    from miner.export import ExportReport
+    from miner.export import Exported, ExportReport
 
 FORMATS = (
     "triplet",
@@ -135,17 +135,23 @@ def command(store: Path, out: Path, run: str | None, push: str | None, force: bo
 
 def _summary(report: ExportReport) -> str:
     """Returns the lines that report what was written."""
-    counts = report.counts
-    lines = [
-        f"run '{printable(report.run)}': {counted(report.rows, 'row')} from "
-        f"{counted(counts.queries, 'query', 'queries')} (the run has {counted(counts.triplets, 'triplet')}) "
-        f"in {report.data}",
-    ]
+    lines = [f"{_rows_of(report)} in {report.data}", *map(_rows_of, report.further)]
     lines += [
         f"  {config}: {', '.join(f'{split} {number:,}' for split, number in splits.items())}"
         for config, splits in report.configs.items()
     ]
-    if report.shortfalls:
-        lines.append(f"queries with fewer negatives than requested: {report.shortfalls:,}")
-    lines += [f"left out: {item}" for item in report.left_out]
+    each: tuple[ExportReport | Exported, ...] = (report, *report.further)
+    for one in each:
+        of = f" of run {printable(one.run)}" if report.further else ""
+        if one.shortfalls:
+            lines.append(f"queries{of} with fewer negatives than requested: {one.shortfalls:,}")
+        lines += [f"left out{of}: {item}" for item in one.left_out]
     return "\n".join(lines)
+
+
+def _rows_of(one: ExportReport | Exported) -> str:
+    counts = one.counts
+    return (
+        f"run '{printable(one.run)}': {counted(one.rows, 'row')} from "
+        f"{counted(counts.queries, 'query', 'queries')} (the run has {counted(counts.triplets, 'triplet')})"
+    )

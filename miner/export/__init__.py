@@ -24,6 +24,19 @@ from miner.store.triplets import TripletCounts, triplet_counts
 __all__ = ["FORMATS", "ExportConfig", "ExportReport", "export_run", "training_rows"]
 
 
+@dataclass(frozen=True)
+class Exported:
+    """What an export has of a run."""
+
+    run: str
+    """Its name."""
+    rows: int
+    counts: TripletCounts
+    shortfalls: int
+    """How many queries have fewer negatives than the run requested."""
+    left_out: tuple[LeftOut, ...]
+
+
 @dataclass(frozen=True, repr=False)
 class ExportReport(Readable):
     """The result of an export."""
@@ -38,6 +51,8 @@ class ExportReport(Readable):
     left_out: tuple[LeftOut, ...]
     configs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """The rows of each config and split of a data set of ids; empty for other formats."""
+    further: tuple[Exported, ...] = ()
+    """The runs of other splits, `more_runs`."""
 
 
 def export_run(store: Database, out: Path, config: ExportConfig, progress: Progress = SILENT) -> ExportReport:
@@ -114,12 +129,19 @@ def _require_free(out: Path, force: bool) -> None:
 
 
 def _report(out: Path, plan: Plan, counts: Sequence[TripletCounts], facts: Manifest) -> ExportReport:
+    first, *further = (
+        Exported(
+            run=one.run.name,
+            rows=own["counts"]["rows"],
+            counts=found,
+            shortfalls=own["shortfalls"]["queries"],
+            left_out=tuple(LeftOut(**item) for item in own["left_out"]),
+        )
+        for one, own, found in zip(plan.runs, [facts, *facts.get("more_runs", ())], counts, strict=True)
+    )
     return ExportReport(
+        **vars(first),
         data=out / plan.data,
-        run=plan.run.name,
-        rows=facts["counts"]["rows"],
-        counts=counts[0],
-        shortfalls=facts["shortfalls"]["queries"],
-        left_out=tuple(LeftOut(**item) for item in facts["left_out"]),
         configs=manifest.rows_in(facts) if plan.form.selections else {},
+        further=tuple(further),
     )

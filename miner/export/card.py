@@ -210,11 +210,17 @@ def _training(manifest: Manifest, plan: Plan, path: str) -> str:
 def _further(one: Mapping[str, Any]) -> str:
     """Returns the part of the card about the run of a further split."""
     counts, run = one["counts"], one["run"]
+    left = f"\n\n{_left_out(one)}" if one["left_out"] else ""
     return f"""## Split {one["split"]}
 
 From the run `{run["name"]}`: {counted(counts["queries"], "query", "queries")}, \
 {counted(counts["triplets"], "triplet")}; {counted(one["shortfalls"]["queries"], "query", "queries")} with \
-fewer negatives than the {run["negatives"]} requested. `manifest.json` has its settings and certificate."""
+fewer negatives than the {run["negatives"]} requested. `manifest.json` has its settings and certificate.\
+{left}"""
+
+
+def _left_out(one: Mapping[str, Any]) -> str:
+    return "\n".join(["Left out:", "", *(f"- {LeftOut(**item)}" for item in one["left_out"])])
 
 
 def _mining(manifest: Manifest) -> str:
@@ -233,9 +239,8 @@ with fewer than {wanted} are not padded; their number is {short:,}."""
         parts.append("\n".join(["Models:", "", *names]))
     rows = _candidates(manifest["candidates"])
     parts.append("\n".join(markdown_table(("candidates", "number", "meaning"), rows)))
-    left = manifest["left_out"]
-    if left:
-        parts.append("\n".join(["Left out:", "", *(f"- {LeftOut(**item)}" for item in left)]))
+    if manifest["left_out"]:
+        parts.append(_left_out(manifest))
     settings = markdown_table(("setting", "value"), _flat(run["config"]))
     parts.append("\n".join(["### Settings", "", *settings]))
     return "\n\n".join(parts)

@@ -30,6 +30,8 @@ IDS = "ids"
 """The format of an export that is a set of ids."""
 _TEXTS_AND_JUDGMENTS = ("queries", "documents", "titles", "qrels")
 """The parts of such an export that say by themselves what they are."""
+_SCORED = ("labeled-pair", "labeled-list")
+"""The formats whose rows have either scores or labels."""
 DATA = "data"
 """The folder with the rows of an export."""
 
@@ -99,10 +101,15 @@ def open_export(export: Export, config: SourceConfig) -> Source:
         for file in tree(export.source, export.folder)
         if file.path.parent == export.folder and file.path.name not in (MANIFEST, "README.md")
     ]
+    mined = "its negatives were mined, so they are documents without a judgment"
+    if export.manifest.get("scores") and export.manifest.get("format") in _SCORED:
+        mined = (
+            "its rows have scores and no labels, so all are documents without a judgment: ingest the "
+            "judgments of its queries too, or export it without --scores"
+        )
     notes = [
         *unread(others, export.folder),
-        "its negatives were mined, so they are documents without a judgment; "
-        f"miner mine --candidates {quote(export.source)} reads them",
+        f"{mined}; miner mine --candidates {quote(export.source)} reads them",
     ]
     tables = [(table, export.split) for table in _tables(export, config)]
     return from_tables(export.source, tables, config, notes)

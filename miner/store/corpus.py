@@ -444,6 +444,16 @@ def ingest_first(store: Database, otherwise: str) -> str:
     return f"the store holds no judgments, so ingest first: miner ingest {path} SOURCE"
 
 
+def next_command(store: Database) -> str:
+    """Returns the command that comes before training: to mine, or what mining needs first."""
+    path = quote(str(store.path))
+    if store.rows("SELECT 1 FROM judgments LIMIT 1"):
+        return f"miner mine {path}"
+    if is_corpus_alone(store):
+        return f"miner generate {path} --endpoint URL --model NAME"
+    return f"miner ingest {path} SOURCE"
+
+
 def is_corpus_alone(store: Database) -> bool:
     """Returns whether a store holds documents, but neither queries nor judgments."""
     found = counts(store)

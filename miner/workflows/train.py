@@ -21,7 +21,7 @@ from miner.store import corpus, evidence
 from miner.store.database import Database
 from miner.store.faults import is_database
 from miner.store.pending import TrainedModel
-from miner.store.runs import StoredRun, find_run, staleness
+from miner.store.runs import StoredRun, find_run, runs, staleness
 from miner.store.silver import SOURCES, graded, is_soft, judged_pairs
 from miner.store.triplets import TextsById, known_pair_keys, pair_text_keys, text_labels
 from miner.store.verdicts import negative_counts
@@ -167,6 +167,10 @@ class _Read:
     positives: pa.Table | None = None
     """Store: the positives (query_id, doc_id) among the rows."""
     known: KnownPositives | None = None
+    run: str | None = None
+    """Store: the run of the rows, if they are not judgments."""
+    others: tuple[str, ...] = ()
+    """Store: the runs of other splits."""
 
 
 def _of_file(source: Path, config: EncoderConfig, rows: TrainingRows, progress: Progress) -> _Read:
@@ -233,7 +237,8 @@ def _of_store(source: Path, config: EncoderConfig, rows: TrainingRows, progress:
             progress.note(f"{without:,} queries of run {run.name} have no negatives and are left out")
         examples = rows_of(TextsById(store), pairs, config.loss, count, f"run {run.name}")
         seen = pairs.select(["query_id", "positive_id"]).rename_columns(["query_id", "doc_id"])
-        return _Read(examples, run.split, store.id, seen, known)
+        others = tuple(one.name for one in runs(store) if one.finished and one.split != run.split)
+        return _Read(examples, run.split, store.id, seen, known, run=run.name, others=others)
 
 
 def _require_teacher(teacher: Teacher, loss: str, origin: str, store: str, progress: Progress) -> None:
@@ -361,10 +366,11 @@ def _require_no_dev(dev: Dev, config: EncoderConfig) -> None:
 def _dev_of_store(path: Path, source: Path, dev: Dev, config: EncoderConfig, read: _Read) -> DevTask | None:
     trained = read.split if path.resolve() == source.resolve() else None
     if trained == (dev.split or DEV):
-        raise UsageError(
-            f"split '{read.split}' is trained on and cannot also choose the model",
-            "name another with --set dev_split=SPLIT, or --set evaluations=0",
-        )
+        another = "choose it with another split, --set dev_split=SPLIT, or with none, --set evaluations=0"
+        if read.run and read.others:
+            another = f"train on a run of another split, --run {read.others[-1]}; or {another}"
+        what = f"run {read.run} is of split '{read.split}', which" if read.run else f"split '{read.split}'"
+        raise UsageError(f"{what} is trained on and cannot also choose the model", another)
     with Database.open(path, read_only=True) as store, store.snapshot():
         return dev_task(store, dev.split, config.seed, dev.task, trained)
 
