@@ -176,6 +176,19 @@ def test_misspelt_column_names_the_nearest(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("ending", WRITERS)
+def test_columns_that_need_an_option_are_named_in_every_format(tmp_path: Path, ending: str) -> None:
+    row = {"query": "what is a", "passage": "a letter"}
+    expected = "no column 'positive' for pairs, nor columns 'text' and 'label' for labels; its columns: "
+    option = "name yours, such as --positive-column passage"
+    path = tmp_path / f"t.{ending}"
+    WRITERS[ending](path, [row])
+    assert refused(tmp_path, path) == f"DIR/t.{ending}: {expected}query, passage; {option}"
+    WRITERS[ending](path, [{**row, "relevance": "1"}])
+    expected = f"{expected}query, passage, relevance; {option} --relevance-column relevance"
+    assert refused(tmp_path, path) == f"DIR/t.{ending}: {expected}"
+
+
 def test_misspelt_option_never_falls_back(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", "query,positive,question\na,b,c\n")
     assert refused(tmp_path, path, query_column="questoin") == (

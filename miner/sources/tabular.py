@@ -48,13 +48,21 @@ def open_files(source: str, path: Path, config: SourceConfig) -> Source:
     try:
         return from_tables(source, tables, config, notes)
     except InputError as error:
-        judgments = next((file for file in chosen if is_judgments(file)), None) if config.header else None
+        judgments = next((file for file in chosen if _seems_judgments(file)), None) if config.header else None
         if judgments is None or config.format != "auto":
             raise
         raise InputError(
             f"{judgments.origin}: it seems to hold judgments (query, document, relevance), not texts",
             "add --format trec",
         ) from error
+
+
+def _seems_judgments(file: File) -> bool:
+    """Returns whether a file seems to hold judgments; False for what is not text, such as Parquet."""
+    try:
+        return is_judgments(file)
+    except InputError:
+        return False
 
 
 def _left(source: str, folder: Path, read: Sequence[File]) -> list[str]:
