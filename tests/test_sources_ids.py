@@ -105,6 +105,40 @@ def test_judgments_of_a_set_go_before_its_triplets(tmp_path: Path) -> None:
     assert "not read: triplet, triplet-hard, scored (the judgments are in other parts)" in note
 
 
+JUDGED = {"query_id": ["q1", "q2"], "document_id": ["d1", "d2"], "label": [1, 0]}
+
+
+@pytest.mark.parametrize("card", [True, False])
+@pytest.mark.parametrize("name", ["train", "qrels", "default", "dev"])
+def test_judgments_beside_the_texts_are_a_set(tmp_path: Path, name: str, card: bool) -> None:
+    folder = id_set(tmp_path / "set", card_of("queries", "documents", name) if card else "", **{name: JUDGED})
+    for format in ("auto", "ids"):
+        assert judged(folder, format=format) == [("q1", "d1", 1), ("q2", "d2", 0)]
+    report = ingest(tmp_path / "s.duckdb", str(folder))
+    assert dict(report.added) == {"documents": 3, "queries": 2, "judgments": 2}
+    splits = rows(tmp_path / "s.duckdb", "SELECT DISTINCT split FROM judgments")
+    assert splits == [("dev" if name == "dev" else "train",)]
+
+
+@pytest.mark.parametrize(("name", "format"), [("train", "ids"), ("qrels", "mteb"), ("default", "mteb")])
+def test_judgments_beside_a_corpus_are_read_under_any_name(tmp_path: Path, name: str, format: str) -> None:
+    tables = {"queries": TEXTS["queries"], "corpus": TEXTS["documents"], name: JUDGED}
+    for part, columns in tables.items():
+        (tmp_path / "set" / part).mkdir(parents=True)
+        pq.write_table(pa.table(columns), tmp_path / "set" / part / "train.parquet")
+    assert detect(str(tmp_path / "set")) == format
+    assert judged(tmp_path / "set") == [("q1", "d1", 1), ("q2", "d2", 0)]
+
+
+def test_judgments_and_texts_of_the_hub_are_a_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for name in ("qrels", "train"):
+        card = card_of("queries", "documents", name)
+        folder = id_set(tmp_path / name, card, **{name: JUDGED})
+        assert judged(f"hf:{folder}") == judged(f"hf:{folder}:{name}") == [("q1", "d1", 1), ("q2", "d2", 0)]
+
+
 def test_splits_are_those_of_the_card_or_of_the_names(tmp_path: Path) -> None:
     parts = {"rows__train": TRIPLETS, "rows__validation": {name: ids[:1] for name, ids in TRIPLETS.items()}}
     splits = ["train"] * 4 + ["dev"] * 2

@@ -41,7 +41,7 @@ _KINDS = {"queries": ("queries", "query"), "documents": ("documents", "corpus")}
 _TITLES = "titles"
 """The part with titles of documents, in the order of the documents."""
 _JUDGED = ("qrels", "default")
-"""The names of parts with judgments: a set of texts and judgments alone is not a set of ids."""
+"""The names that MTEB gives to judgments: beside `corpus` and `queries` they alone are a set of MTEB."""
 _DOCUMENT_IDS = (*DOCUMENT[:9], "_id", "id")
 _QUERY_IDS = (*QUERY[:4], "_id", "id")
 _TEXTS = {"documents": ("document", "text", "contents", "passage"), "queries": ("query", "text", "question")}
@@ -129,7 +129,7 @@ def find_set(source: str, folder: Path) -> IdSet | None:
 
 
 def set_of(source: str, parts: Mapping[str, Sequence[SetPiece]]) -> IdSet | None:
-    """Returns the set with these parts; None if there are no texts, or only judgments besides them."""
+    """Returns the set with these parts; None if there are no texts or rows of ids, and for a set of MTEB."""
     texts = {
         kind: next((parts[name] for name in names if parts.get(name)), ()) for kind, names in _KINDS.items()
     }
@@ -145,8 +145,9 @@ def set_of(source: str, parts: Mapping[str, Sequence[SetPiece]]) -> IdSet | None
     others = [name for name in parts if name not in used and name not in rows]
     found = IdSet(source, texts, rows, titles, others)
     found = replace(found, is_scored=bool(found.scored))
-    has_rows = any(not columns.is_qrels for part in rows.values() if (columns := part[0].columns))
-    return found if all(texts.values()) and has_rows else None
+    only_judgments = all(columns.is_qrels for part in rows.values() if (columns := part[0].columns))
+    is_mteb = only_judgments and "documents" not in parts and any(name in rows for name in _JUDGED)
+    return found if all(texts.values()) and rows and not is_mteb else None
 
 
 def _by_name(folder: Path, files: Sequence[File]) -> dict[str, list[tuple[str, File]]]:
@@ -391,7 +392,8 @@ def open_hub_set(source: str, config: SourceConfig) -> Source | None:
     name, _, part = source.removeprefix(PREFIX).partition(":")
     try:
         parts = datasets.get_dataset_config_names(name) if name else []
-        others = set(parts) - {one for names in (*_KINDS.values(), _JUDGED) for one in names}
+        used = [*_KINDS.values(), *(() if "documents" in parts else (_JUDGED,))]
+        others = set(parts) - {one for names in used for one in names}
         if not others or not all(any(one in parts for one in names) for names in _KINDS.values()):
             return None
         if part and part not in others:
