@@ -80,6 +80,62 @@ def test_negatives_of_a_set_with_scores_were_mined(tmp_path: Path) -> None:
     assert "negative_id = ids of negatives; negatives were mined, not judged" in source.read_as
 
 
+SCORED_TRIPLETS: dict[str, dict[str, Any]] = {
+    "one negative": {**TRIPLETS, "scores": [[3.0, 1.0], [2.0, 2.5]]},
+    "numbered negatives": {**TRIPLETS, "negative_id_2": ["d3", "d1"], "scores": [[3.0, 1.0, 0.5]] * 2},
+    "lists": {
+        "query_id": ["q1", "q2"],
+        "positive_ids": [["d1"], ["d2", "d1"]],
+        "negative_ids": [["d2", "d3"], ["d3"]],
+        "scores": [[3.0, 1.0, 0.5], [3.0, 1.0, 0.5]],
+    },
+    "numbers as ids": {"query_id": [1], "positive_id": [7], "negative_id": [9], "scores": [[3, 1]]},
+}
+CANDIDATES: dict[str, dict[tuple[str, str], float]] = {
+    "one negative": {("q1", "d1"): 3, ("q1", "d2"): 1, ("q2", "d2"): 2, ("q2", "d3"): 2.5},
+    "numbered negatives": {
+        ("q1", "d1"): 3, ("q1", "d2"): 1, ("q1", "d3"): 0.5,
+        ("q2", "d2"): 3, ("q2", "d3"): 1, ("q2", "d1"): 0.5,
+    },
+    "lists": {
+        ("q1", "d1"): 3, ("q1", "d2"): 1, ("q1", "d3"): 0.5,
+        ("q2", "d2"): 3, ("q2", "d1"): 1, ("q2", "d3"): 0.5,
+    },
+    "numbers as ids": {("1", "7"): 3, ("1", "9"): 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCORED_TRIPLETS)
+def test_scores_beside_triplets_are_candidates(tmp_path: Path, name: str) -> None:
+    folder = id_set(tmp_path / "set", triplet=SCORED_TRIPLETS[name])
+    assert {relevance for _, _, relevance in judged(folder)} == {1}
+    found = read_candidates(folder).table.to_pylist()
+    assert {(row["query_id"], row["doc_id"]): row["score"] for row in found} == CANDIDATES[name]
+    note = open_source(str(folder), SourceConfig()).note
+    assert note == f"not read: the scores in triplet; miner mine --candidates {folder} reads them"
+
+
+def test_lists_of_scores_of_another_length_name_their_row(tmp_path: Path) -> None:
+    folder = id_set(tmp_path / "set", triplet={**TRIPLETS, "scores": [[3.0, 1.0], [2.0]]})
+    with pytest.raises(InputError, match=r"00001.parquet:2: 2 documents, but 1 score; give every"):
+        read_candidates(folder)
+
+
+def test_one_score_beside_a_triplet_says_that_a_miner_found_it(tmp_path: Path) -> None:
+    """Whose score it is, nothing says: it may be a margin."""
+    folder = id_set(tmp_path / "set", triplet={**TRIPLETS, "score": [0.5, 0.25]})
+    assert judged(folder) == [("q1", "d1", 1), ("q2", "d2", 1)]
+    assert open_source(str(folder), SourceConfig()).note == "not read: columns score"
+    with pytest.raises(InputError, match="no part with lists of scores"):
+        read_candidates(folder)
+
+
+def test_a_score_beside_a_label_is_listed(tmp_path: Path) -> None:
+    folder = id_set(tmp_path / "set", train={**JUDGED, "score": [0.5, 0.25]})
+    assert judged(folder) == [("q1", "d1", 1), ("q2", "d2", 0)]
+    assert open_source(str(folder), SourceConfig()).note == "not read: columns score"
+
+
 def test_labels_and_several_ids_in_a_row(tmp_path: Path) -> None:
     assert judged(id_set(tmp_path / "a", lists=LABELLED)) == [
         ("q1", "d1", 2),

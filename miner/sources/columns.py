@@ -246,7 +246,11 @@ def as_numbers(
 
 def is_list_column(columns: ArrowColumns, role: str) -> bool:
     """Returns whether a column has a list in each row."""
-    kind = columns[role].type
+    return is_list(columns[role].type)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Returns whether values of a type are lists."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 

@@ -47,7 +47,17 @@ class IdRows(NamedTuple):
     @property
     def is_qrels(self) -> bool:
         """Whether a row may be one judgment: a query, a document and a number."""
-        return bool(self.documents and not self.positives and not self.documents.lower().endswith("ids"))
+        return bool(self.documents and not self.positives and not self.has_lists)
+
+    @property
+    def are_scored(self) -> bool:
+        """Whether scores are beside negatives or lists of documents: a retriever found these."""
+        return bool(self.scores and (self.negatives or self.has_lists))
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether `documents` is a list in each row, by its name."""
+        return (self.documents or "").lower().endswith("ids")
 
     @property
     def read(self) -> tuple[str, ...]:

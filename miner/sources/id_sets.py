@@ -9,7 +9,8 @@ NAME/….parquet. `resolve_ids` of sentence-transformers 6.2 trains on such sets
 
 - judgments: a query, a document, its relevance, as in MTEB's `qrels`. If a set has them, they alone are its
   judgments;
-- triplets: a query, one or several positives, one or several negatives;
+- triplets: a query, one or several positives, one or several negatives, perhaps a list of scores for all
+  of them;
 - lists of documents, with labels or with scores. In a part `scores`, as in lightonai/embeddings-fine-tuning,
   the first document of a row is its positive, the others are mined. In the sets of PyLate the part is
   `train`, and nothing says which documents are relevant.
@@ -18,7 +19,7 @@ NAME/….parquet. `resolve_ids` of sentence-transformers 6.2 trains on such sets
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -68,6 +69,14 @@ class SetPiece:
         """The columns of rows of ids; None for another table."""
         return id_rows(self.table.columns)
 
+    @property
+    def has_score_lists(self) -> bool:
+        """Whether each row has scores for its documents, or for its positives and negatives in this order."""
+        columns = self.columns
+        if columns is None or not columns.are_scored:
+            return False
+        return columns.has_lists or columns.scores in self.table.nested
+
 
 @dataclass(frozen=True)
 class IdSet:
@@ -96,13 +105,12 @@ class IdSet:
 
     @property
     def scored(self) -> list[SetPiece]:
-        """The pieces with a list of documents and a list of scores in each row."""
-        return [piece for part in self.rows.values() for piece in part if _has_score_lists(piece.columns)]
+        """The pieces with a list of scores in each row."""
+        return [piece for part in self.rows.values() for piece in part if piece.has_score_lists]
 
 
-def _has_score_lists(columns: IdRows | None) -> bool:
-    """Returns whether rows have a list of documents and a list of scores."""
-    return bool(columns and columns.scores and (columns.documents or "").lower().endswith("ids"))
+def _are_scored(parts: Iterable[IdRows | None]) -> bool:
+    return any(columns is not None and columns.are_scored for columns in parts)
 
 
 def find_set(source: str, folder: Path) -> IdSet | None:
@@ -143,8 +151,8 @@ def set_of(source: str, parts: Mapping[str, Sequence[SetPiece]]) -> IdSet | None
         if name not in used and pieces and pieces[0].columns is not None
     }
     others = [name for name in parts if name not in used and name not in rows]
-    found = IdSet(source, texts, rows, titles, others)
-    found = replace(found, is_scored=bool(found.scored))
+    is_scored = _are_scored(piece.columns for part in rows.values() for piece in part)
+    found = IdSet(source, texts, rows, titles, others, is_scored=is_scored)
     only_judgments = all(columns.is_qrels for part in rows.values() if (columns := part[0].columns))
     is_mteb = only_judgments and "documents" not in parts and any(name in rows for name in _JUDGED)
     return found if all(texts.values()) and rows and not is_mteb else None
@@ -216,7 +224,7 @@ def open_set(found: IdSet, config: SourceConfig, folder: Path | None = None, min
     notes = [
         *([found.note] if found.note else []),
         *(_unread_files(found, folder) if folder is not None else []),
-        *_unread_columns(texts, readings),
+        *_unread_columns(found, texts, readings),
         *_unread_parts(found, readings, folder),
     ]
     roles = _read_as(found, readings)
@@ -337,13 +345,17 @@ def _unread_files(found: IdSet, folder: Path) -> list[str]:
     return unread([(file, "not a part of the set") for file in files], folder)
 
 
-def _unread_columns(texts: Sequence[tuple[Table, Layout, str]], readings: Sequence[Reading]) -> list[str]:
+def _unread_columns(
+    found: IdSet, texts: Sequence[tuple[Table, Layout, str]], readings: Sequence[Reading]
+) -> list[str]:
+    """Returns a note that lists the columns that are not read, but for the scores that have their own."""
+    noted = {(id(piece.table), piece.columns.scores) for piece in found.scored if piece.columns}
     left = [name for table, layout, _ in texts for name in table.columns if name not in layout.read]
     left += [
         name
         for reading in readings
         for name in reading.table.columns
-        if name not in reading.columns.read and name != reading.columns.scores
+        if name not in reading.columns.read and (id(reading.table), name) not in noted
     ]
     return [f"not read: columns {listed(dict.fromkeys(left))}"] if left else []
 
@@ -407,7 +419,7 @@ def open_hub_set(source: str, config: SourceConfig) -> Source | None:
         }
         mined = is_exported(name, min(others))
         if part:
-            is_scored = any(_has_score_lists(id_rows(columns_of(name, one))) for one in others)
+            is_scored = _are_scored(id_rows(columns_of(name, one)) for one in others)
             found: IdSet | None = IdSet(source, {}, pieces, is_scored=is_scored)
         else:
             found = set_of(source, pieces)

@@ -1,4 +1,4 @@
-"""Candidates of sets of ids: rows with a list of documents and a list of their scores, mined elsewhere.
+"""Candidates of sets of ids: rows with several documents and a list of their scores, mined elsewhere.
 
 `id_sets.py` describes the sets.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +24,12 @@ from miner.sources.columns import (
     digest_of,
     encoded,
     ids,
+    is_list,
     read_columns,
     require_lists,
 )
 from miner.sources.files import File
+from miner.sources.id_rows import IdRows
 from miner.sources.id_sets import IdSet, require_one_corpus
 from miner.sources.qrels import QUERY
 
@@ -55,12 +58,45 @@ def candidates_of_set(found: IdSet) -> Candidates:
     Raises InputError for several corpora in one set, and for a set without lists of scores.
     """
     require_one_corpus(found)
-    files = [piece.file for piece in found.scored if piece.file is not None]
-    if not files:
+    parts = [
+        read_columns(piece.file, _choose_lists)
+        if piece.columns.has_lists
+        else _read_triplets(piece.file, piece.columns)
+        for piece in found.scored
+        if piece.file is not None and piece.columns is not None
+    ]
+    if not parts:
         raise InputError(
-            f"{found.source}: no part with lists of scores", "it needs query_id, document_ids and scores"
+            f"{found.source}: no part with lists of scores",
+            "it needs query_id and a list scores, and document_ids, or positive_id and negative_id",
         )
-    return candidates_of_lists([read_columns(file, _choose_lists) for file in files], found.source)
+    return candidates_of_lists(parts, found.source)
+
+
+def _read_triplets(file: File, names: IdRows) -> ArrowColumns:
+    """Returns the positives and then the negatives of each row as its list of documents."""
+    several = [*names.positives, *names.negatives]
+    singles = {f"document {number}": name for number, name in enumerate(several)}
+    columns = read_columns(file, lambda _: {"query": names.query, "scores": names.scores or "", **singles})
+    rows, values = [], []
+    for name in several:
+        column, row = _one_array(columns.values[name]), np.arange(len(columns.values))
+        if is_list(column.type):
+            row = np.repeat(row, pc.fill_null(pc.list_value_length(column), 0).to_numpy())
+            column = pc.list_flatten(column)
+        rows.append(row)
+        values.append(column.cast(pa.string()))
+    row_of = np.concatenate(rows)
+    ends = np.cumsum(np.bincount(row_of, minlength=len(columns.values)))
+    documents = pa.concat_arrays(values).take(pa.array(np.argsort(row_of, kind="stable")))
+    lists = pa.LargeListArray.from_arrays(pa.array(np.concatenate([[0], ends]), pa.int64()), documents)
+    # The lists take the place of a column that the file has, so that an error finds its line.
+    place = columns.values.schema.get_field_index(several[0])
+    return replace(
+        columns,
+        choice={"query": names.query, "documents": several[0], "scores": names.scores or ""},
+        values=columns.values.set_column(place, several[0], lists),
+    )
 
 
 def _choose_lists(names: Sequence[str]) -> Choice:
