@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from miner.errors import InputError
-from miner.sources import SourceConfig, detect, open_source
+from miner.sources import SourceConfig, detect, ingest, open_source
 from tests.sources_support import accounted, collect, jsonl, refused, rows, write
 from tests.test_sources_layouts import judged
 
@@ -65,6 +65,25 @@ ARGILLA = [
     record("d"),
     record("e"),
 ]
+
+
+@pytest.mark.parametrize("form", ["label-studio", "argilla"])
+def test_a_line_of_several_annotators_is_shown_once(tmp_path: Path, form: str) -> None:
+    rows = {
+        "label-studio": [task("c", "not relevant", "relevant"), task("b", "relevant"), task("e", "relevant")],
+        "argilla": [
+            record("c", u="not relevant", v="relevant"),
+            record("b", u="relevant"),
+            record("e", u="relevant"),
+        ],
+    }[form]
+    file = write(tmp_path / "t.json", json.dumps(rows))
+    (understood,) = ingest(tmp_path / "s.duckdb", str(file), SourceConfig(**COLUMNS, max_bad=1)).understood
+    assert understood.splitlines()[1:] == [
+        f'  {file}:1: query "a"; not relevant "c"; relevant "c"',
+        f'  {file}:2: query "a"; relevant "b"',
+        f'  {file}:3: query "a"; relevant "e"',
+    ]
 
 
 @pytest.mark.parametrize("form", ["array", "lines"])

@@ -325,6 +325,14 @@ def test_an_ingest_shows_the_format_and_three_rows(tmp_path: Path) -> None:
     ]
 
 
+def test_a_document_that_a_line_has_twice_is_shown_once(tmp_path: Path) -> None:
+    row = {"query": "a", "pos": ["p"], "neg": ["n", "n", "m", "p"]}
+    file = write(tmp_path / "t.jsonl", jsonl(row, row))
+    (understood,) = ingest(tmp_path / "s.duckdb", str(file), SourceConfig(max_bad=1)).understood
+    texts = 'query "a"; relevant "p"; not relevant "n", "m" and 1 more'
+    assert understood.splitlines()[1:] == [f"  {file}:1: {texts}", f"  {file}:2: {texts}"]
+
+
 def test_labels_of_0_beside_scores_are_mined(tmp_path: Path) -> None:
     record = {"query": "q", "documents": ["p", "n"], "labels": [1, 0], "scores": [9.5, 8.5]}
     source = write(tmp_path / "rows.jsonl", jsonl(record))

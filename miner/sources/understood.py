@@ -98,14 +98,12 @@ class FirstRows:
         if part.rows is None:
             return
         kinds = part.rows["kind"]
-        new: list[_Line] = []
         for kind in pc.unique(kinds).to_pylist():
             lines = self._lines.setdefault(kind, [])
             if len(lines) < ROWS:
-                first = part.rows.filter(pc.equal(kinds, kind)).slice(0, ROWS - len(lines))
-                found = [_Line(row["origin"], row["line"]) for row in first.to_pylist()]
-                lines += found
-                new += found
+                found = _first_lines(part.rows.filter(pc.equal(kinds, kind)), ROWS + len(lines))
+                lines += [line for line in found if line not in lines][: ROWS - len(lines)]
+        new = {line: None for lines in self._lines.values() for line in lines if line not in self._found}
         for name, table in part.tables().items() if new else ():
             for line in new:
                 rows = _at(table, line)
@@ -116,9 +114,16 @@ class FirstRows:
         chosen: list[_Line] = []
         for number in range(ROWS):
             chosen += [lines[number] for lines in self._lines.values() if number < len(lines)]
-        order = [line for lines in self._lines.values() for line in lines if line in chosen[:ROWS]]
-        for line in order:
+        shown = list(dict.fromkeys(chosen))[:ROWS]
+        order = [line for lines in self._lines.values() for line in lines if line in shown]
+        for line in dict.fromkeys(order):
             yield f"  {line}: {'; '.join(_described(self._found[line]))}"
+
+
+def _first_lines(rows: pa.Table, count: int) -> list[_Line]:
+    """Returns the first `count` lines; a line may have several rows, such as one for each annotator."""
+    lines = rows.select(["origin", "line"]).group_by(["origin", "line"], use_threads=False).aggregate([])
+    return [_Line(row["origin"], row["line"]) for row in lines.slice(0, count).to_pylist()]
 
 
 def _at(table: pa.Table, line: _Line) -> list[dict[str, Any]]:
@@ -136,16 +141,19 @@ def _described(tables: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
     yield from (f"query {_text(row) if row['text'] else shown(row['query_id'])}" for row in queries[:1])
     if judgments and not queries:
         yield f"query id {shown(judgments[0]['query_id'])}"
-    by_role: dict[str, list[str]] = {}
+    by_role: dict[str, dict[str, str]] = {}
     for row in judgments:
         relevance = row["relevance"]
         role = (
             "not relevant" if relevance <= 0 else "relevant" if relevance == 1 else f"relevance {relevance:g}"
         )
-        by_role.setdefault(role, []).append(texts.pop(row["doc_id"], f"id {shown(row['doc_id'])}"))
-    if texts:
-        by_role["document, not judged" if queries else "document"] = list(texts.values())
-    for role, found in by_role.items():
+        identity = row["doc_id"]
+        by_role.setdefault(role, {})[identity] = texts.get(identity, f"id {shown(identity)}")
+    judged = {row["doc_id"] for row in judgments}
+    if others := {identity: text for identity, text in texts.items() if identity not in judged}:
+        by_role["document, not judged" if queries else "document"] = others
+    for role, by_id in by_role.items():
+        found = list(by_id.values())
         more = f" and {len(found) - _MOST_TEXTS} more" if len(found) > _MOST_TEXTS else ""
         yield f"{role} {', '.join(found[:_MOST_TEXTS])}{more}"
     yield from (f"left out ({row['reason']})" for row in tables.get("rejected", [])[:1])
