@@ -18,7 +18,7 @@ from miner.mining.pipeline import mine
 from miner.sources import SourceConfig, detect, ingest, open_source
 from miner.store.database import Database
 from miner.text import content_id
-from tests.sources_support import beir, collect, jsonl, refused, rows, write
+from tests.sources_support import accounted, beir, collect, jsonl, refused, rows, write
 from tests.stores import make_store
 
 TEXTS = {
@@ -118,15 +118,21 @@ def test_tables_with_files_about_them_stay_tables(tmp_path: Path) -> None:
     assert len(collect(folder, query_column="a", positive_column="b")["judgments"]) == 1
 
 
-def test_empty_text_files_are_left_out(tmp_path: Path) -> None:
+def test_empty_text_files_are_rows_that_are_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "handbook"
+    for number in range(37):
+        write(folder / f"todo-{number}.md", " \n" if number else "")
     write(folder / "returns.md", "Print the label.")
-    write(folder / "todo.md", " \n")
-    notes = [part.note for part in open_source(str(folder), SourceConfig()).parts]
-    assert notes[-1] == f"{folder}: 1 empty file left out: todo.md"
-    assert ingest(tmp_path / "s.duckdb", str(folder)).added["documents"] == 1
-    write(folder / "returns.md", "")
-    assert refused(tmp_path, folder) == "DIR/handbook: 2 text files, all empty; name files with text"
+    report = accounted(tmp_path, folder, 38, max_bad=0.98)
+    assert report.added["documents"] == 1
+    assert [(one.reason, one.rows) for one in report.rejected] == [("empty_text", 37)]
+    listed = rows(
+        tmp_path / "accounted.duckdb", "SELECT origin, detail FROM rejected ORDER BY origin LIMIT 1"
+    )
+    assert listed == [(f"{folder}/todo-0.md", "document 'todo-0.md' has no text")]
+    message = refused(tmp_path, folder)
+    assert message.startswith("37 of 39 documents are bad (94.9 %, allowed: 1 %), nothing was written; ")
+    assert message.endswith("or allow more with --set max_bad=FRACTION")
 
 
 @pytest.mark.parametrize("folder", [True, False])

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from miner.errors import InputError, counted, listed
 from miner.sources.files import File, lines, tree, unread
 from miner.sources.part import Part, Rows, Source
 from miner.sources.tabular import is_table
@@ -48,28 +47,21 @@ def open_plain(source: str, path: Path) -> Source:
     ]
     total = sum(file.size for file in chosen)
     notes = "\n".join(unread(left, folder))
-    return Source(source, total, "bytes", _parts(source, chosen, folder), notes, read_as=_READ_AS)
+    return Source(source, total, "bytes", _parts(chosen, folder), notes, read_as=_READ_AS)
 
 
 def _is_text(file: File) -> bool:
     return file.suffix in SUFFIXES and not file.fault
 
 
-def _parts(source: str, files: Sequence[File], folder: Path) -> Iterator[Part]:
-    rows, empty = Rows(), list[str]()
+def _parts(files: Sequence[File], folder: Path) -> Iterator[Part]:
+    rows = Rows()
     for file in files:
         identity = file.path.relative_to(folder).as_posix().removesuffix(".gz")
         text = "".join(line.text for line in lines(file)).strip()
         rows.size += file.size
-        if not text:
-            empty.append(identity)
-            continue
         rows.start("documents", file.origin, None, identity)
         rows.text("documents", identity, text, id_name="the name of the file")
         if rows.ready:
             yield rows.part()
     yield rows.part()
-    if len(empty) == len(files):
-        raise InputError(f"{source}: {counted(len(empty), 'text file')}, all empty", "name files with text")
-    if empty:
-        yield Part(note=f"{source}: {counted(len(empty), 'empty file')} left out: {listed(empty)}")
