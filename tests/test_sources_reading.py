@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miner.errors import InputError
-from miner.sources import SourceConfig, open_source
+from miner.sources import SourceConfig, files, open_source
 from miner.sources.delimited import _Quotes
 from tests.sources_support import SHARED, collect, jsonl, refused, write
 from tests.test_sources_layouts import judged
@@ -95,6 +95,24 @@ def test_a_gzip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "DIR/t.tsv.gz: expands to more than 200 times its size; if that is right, unpack it yourself and "
         "name the unpacked file"
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ('\ufeff[{"query": "a", "positive": "b"}, {"query": "c"}]', "write one object per line"),
+        ('{"data": [{"title": "a", "paragraphs": []}]}', "break the object into several, one per line"),
+        ("query\tpositive and more and more", "break the line"),
+    ],
+)
+def test_a_line_that_is_too_long_says_how_to_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, hint: str
+) -> None:
+    monkeypatch.setattr(files, "LONGEST_LINE", 30)
+    path = write(tmp_path / ("t.tsv" if "\t" in content else "t.json"), content)
+    with pytest.raises(InputError) as caught:
+        collect(path)
+    assert str(caught.value) == f"{path}:1: a line of more than 0 MB; {hint}"
 
 
 def test_parquet_with_lists(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def lines(file: File) -> Iterator[Line]:
                 position = raw.tell() if zipped else done + len(data)
                 unpacked += len(data)
                 if len(data) >= LONGEST_LINE or unpacked > most:
-                    raise _too_large(file, number, len(data))
+                    raise _too_large(file, number, data)
                 yield Line(number, _decoded(data, file.origin, number), position - done)
                 done = position
     except (OSError, EOFError, zlib.error) as error:
@@ -262,11 +262,14 @@ def _peek(raw: BufferedReader, stream: gzip.GzipFile | BufferedReader) -> bytes:
     return head if head.startswith(_LFS) else stream.peek(_HEAD)
 
 
-def _too_large(file: File, number: int, line: int) -> InputError:
+def _too_large(file: File, number: int, line: bytes) -> InputError:
     """Returns the error for a line that is too long, or a .gz that expands too far."""
-    if line >= LONGEST_LINE:
+    if len(line) >= LONGEST_LINE:
+        sign = line[:_HEAD].removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+        hint = {b"[": "write one object per line", b"{": "break the object into several, one per line"}
         return InputError(
-            f"{file.origin}:{number}: a line of more than {LONGEST_LINE >> 20} MB", "break the line"
+            f"{file.origin}:{number}: a line of more than {LONGEST_LINE >> 20} MB",
+            hint.get(sign, "break the line"),
         )
     return InputError(
         f"{file.origin}: expands to more than {MOST_EXPANSION[1]} times its size",
