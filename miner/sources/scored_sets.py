@@ -90,12 +90,12 @@ def _read_triplets(file: File, names: IdRows) -> ArrowColumns:
     ends = np.cumsum(np.bincount(row_of, minlength=len(columns.values)))
     documents = pa.concat_arrays(values).take(pa.array(np.argsort(row_of, kind="stable")))
     lists = pa.LargeListArray.from_arrays(pa.array(np.concatenate([[0], ends]), pa.int64()), documents)
-    # The lists take the place of a column that the file has, so that an error finds its line.
-    place = columns.values.schema.get_field_index(several[0])
+    # The lists replace a column that the file has, so that an error finds its line.
+    position = columns.values.schema.get_field_index(several[0])
     return replace(
         columns,
         choice={"query": names.query, "documents": several[0], "scores": names.scores or ""},
-        values=columns.values.set_column(place, several[0], lists),
+        values=columns.values.set_column(position, several[0], lists),
     )
 
 
