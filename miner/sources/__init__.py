@@ -36,6 +36,7 @@ from miner.sources.files import AS_TABLE, SPREADSHEETS, File, files_in, locate
 from miner.sources.memory import is_rows, open_memory
 from miner.sources.nested import NESTED
 from miner.sources.part import Part, Rows, Source
+from miner.sources.rankings import is_run, run_error
 from miner.sources.saved import is_saved_dataset
 from miner.sources.understood import FirstRows
 from miner.store.access import is_store
@@ -303,6 +304,8 @@ def detect(source: str) -> str:
     if trec.is_trec(source, path):
         return "trec"
     tables = _tables_in(source, path)
+    if path.is_file() and not tables and is_run(file := File(path, source)):
+        raise run_error(file)
     if plain.is_plain(source, path) and not any(tabular.has_layout(file) for file in tables):
         return "documents"
     if tables:

@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -34,17 +33,13 @@ from miner.sources.columns import (
 from miner.sources.files import File, lines, locate, require_kind, require_local
 from miner.sources.id_sets import find_set
 from miner.sources.qrels import DOCUMENT, QUERY
+from miner.sources.rankings import PLAIN_RUN, RANK, RUN, are_ranks, is_trec_line
 from miner.sources.tabular import is_table, open_table
 from miner.sources.values import as_number
 
-_RANK = ("rank", "position")
 _SCORE = ("score", "similarity", "relevance_score")
 _COLUMNS = "a table of candidates has the columns query_id, doc_id, and rank or score"
 _KINDS = "name a TREC run, a table, or a folder with documents, queries and scores"
-_RUN = ("query", "Q0", "document", "rank", "score", "name")
-"""The fields of a line of a TREC run."""
-_PLAIN_RUN = ("query", "document", "score")
-"""The fields of a line of a run of Tevatron (`tevatron.retriever.driver.search`) or of MS MARCO."""
 _HIGHEST_RANK = 2**31 - 1
 _APART = "\x01"
 """A character that no line of a run has, so that Arrow reads each line as one field."""
@@ -121,7 +116,7 @@ def _choose(file: File, names: Sequence[str]) -> Choice:
         return lists
     found = {
         role: name
-        for role, known in (("query", QUERY), ("document", DOCUMENT), ("rank", _RANK), ("score", _SCORE))
+        for role, known in (("query", QUERY), ("document", DOCUMENT), ("rank", RANK), ("score", _SCORE))
         if (name := column_named(names, known)) is not None
     }
     first = "query_id" if "query" not in found else "doc_id" if "document" not in found else None
@@ -207,10 +202,7 @@ def _is_run(file: File) -> bool:
     if file.suffix in (".json", ".jsonl", ".ndjson", ".parquet"):
         return False
     first = next((line.text.split() for line in lines(file) if line.text.strip()), [])
-    if len(first) != len(_RUN) or not is_table(file):
-        return len(first) == len(_RUN)
-    sound = [as_number(first[at]) is not None for at in (3, 4)]
-    return all(sound) or (any(sound) and first[1].upper() == "Q0")
+    return is_trec_line(first) if is_table(file) else len(first) == len(RUN)
 
 
 def _is_plain_run(file: File) -> bool:
@@ -218,7 +210,7 @@ def _is_plain_run(file: File) -> bool:
     if file.suffix in (".csv", ".json", ".jsonl", ".ndjson", ".parquet"):
         return False
     first = next((line.text.split() for line in lines(file) if line.text.strip()), [])
-    return len(first) == len(_PLAIN_RUN) and as_number(first[2]) is not None
+    return len(first) == len(PLAIN_RUN) and as_number(first[2]) is not None
 
 
 def _no_run(file: File) -> InputError:
@@ -229,19 +221,19 @@ def _no_run(file: File) -> InputError:
     fields = first.text.split()
     if len(fields) == 4 and as_number(fields[-1]) is not None:
         return InputError(
-            f"{file.origin}:{first.number}: 4 fields, as in judgments; a TREC run has {len(_RUN)}",
+            f"{file.origin}:{first.number}: 4 fields, as in judgments; a TREC run has {len(RUN)}",
             "name a run; miner ingest reads judgments",
         )
     return InputError(
         f"{file.origin}:{first.number}: {counted(len(fields), 'field')}; a line of a TREC run is "
-        f"`{' '.join(_RUN)}`",
+        f"`{' '.join(RUN)}`",
         "correct the line, or end the name of a table in .csv, .tsv, .jsonl or .parquet",
     )
 
 
 def _run(file: File) -> tuple[pa.DictionaryArray, pa.DictionaryArray, pa.Array, pa.Array]:
     """Returns the queries, documents, ranks and scores of a TREC run."""
-    query, _, doc, rank, score, _ = _fields(file, _RUN, "a TREC run")
+    query, _, doc, rank, score, _ = _fields(file, RUN, "a TREC run")
     at = partial(_at_line, file)
     return (
         encoded(query, "the query", at, file.origin),
@@ -256,7 +248,7 @@ def _plain_run(file: File) -> Candidates:
 
     Raises InputError for other whole numbers, which may be judgments.
     """
-    first, second, third = _fields(file, _PLAIN_RUN, "such a run")
+    first, second, third = _fields(file, PLAIN_RUN, "such a run")
     at = partial(_at_line, file)
     query, doc = (
         encoded(first, "the query", at, file.origin),
@@ -267,7 +259,7 @@ def _plain_run(file: File) -> Candidates:
     if (found != np.floor(found)).any():
         note = f"{file.origin}: read as query, document and score"
         return _pairs(file, query, doc, None, value, at=at, note=note)
-    if not _are_ranks(queries, found):
+    if not are_ranks(queries, found):
         raise InputError(
             f"{file.origin}: 3 fields, as in judgments: the third has whole numbers that are not 1, 2, 3 … "
             "for each query",
@@ -276,16 +268,6 @@ def _plain_run(file: File) -> Candidates:
         )
     note = f"{file.origin}: read as query, document and rank"
     return _pairs(file, query, doc, _whole(value, "the rank", at), None, at=at, note=note)
-
-
-def _are_ranks(queries: npt.NDArray[np.int32], values: npt.NDArray[np.float64]) -> bool:
-    """Returns whether the values of each query are 1 to n, or all are 0 to n - 1, and some n is above 1."""
-    order = np.lexsort((values, queries))
-    starts = np.flatnonzero(np.diff(queries[order], prepend=-1))
-    counts = np.diff(starts, append=len(order))
-    expected = np.arange(len(order)) - np.repeat(starts, counts)
-    least = values.min(initial=1)
-    return bool(least in (0, 1) and counts.max(initial=0) > 1 and (values[order] == expected + least).all())
 
 
 def _fields(file: File, names: Sequence[str], what: str) -> list[pa.ChunkedArray]:

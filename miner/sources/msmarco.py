@@ -20,7 +20,8 @@ from miner.sources.config import SKIPPED, SourceConfig, require_splits, split_in
 from miner.sources.delimited import open_delimited
 from miner.sources.files import File, lines, tree, unread
 from miner.sources.part import Part, Rows, Source
-from miner.sources.qrels import is_judgments, is_ranking, judgment_layout, judgments
+from miner.sources.qrels import is_judgments, judgment_layout, judgments
+from miner.sources.rankings import A_RUN, is_run
 from miner.sources.table import Table
 from miner.sources.tabular import from_tables, if_mined
 
@@ -169,8 +170,8 @@ def _content_of(file: File, *, known: bool = False) -> _TabContent:
     named = "triples" if "triple" in file.path.name.lower() else trec.name_says(file)
     if all(_HEADER.fullmatch(cell.strip()) for cell in rows[0]) and named != "qrels":
         return _TabContent("", "the first line is a header, which MS MARCO's files lack")
-    if is_ranking(rows):
-        return _TabContent("", "a run: ranked documents, no judgments")
+    if is_run(file):
+        return _TabContent("", A_RUN)
     if named == "qrels" or width < 2:
         judged = judgment_layout(file) is not None if named == "qrels" else is_judgments(file)
         return _TabContent("judgments") if judged else _TabContent("", "no columns between tabs")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from miner.sources.files import File, lines, tree, unread
 from miner.sources.part import Part, Rows, Source
+from miner.sources.rankings import A_RUN, is_run, run_error
 from miner.sources.tabular import is_table
 
 SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
@@ -37,13 +38,17 @@ def open_plain(source: str, path: Path) -> Source:
     The id of a document is the path of its file within the folder, and the text is the whole file.
     """
     files = tree(source, path)
-    chosen = [file for file in files if _is_text(file)]
+    texts = [file for file in files if _is_text(file)]
+    runs = {file.path for file in texts if path.is_dir() and is_run(file)}
+    chosen = [file for file in texts if file.path not in runs]
+    if not chosen:
+        raise run_error(texts[0])
     folder = path if path.is_dir() else path.parent
     tables = "a table among text files: to read it, name it"
     left = [
-        (file, tables if is_table(file) else f"not {', '.join(SUFFIXES)}")
+        (file, A_RUN if file.path in runs else tables if is_table(file) else f"not {', '.join(SUFFIXES)}")
         for file in files
-        if not _is_text(file)
+        if file.path in runs or not _is_text(file)
     ]
     total = sum(file.size for file in chosen)
     notes = "\n".join(unread(left, folder))

@@ -14,13 +14,13 @@ from miner.errors import InputError, listed, shown
 from miner.sources.config import SourceConfig, require_splits
 from miner.sources.files import File, lines
 from miner.sources.part import Part, Rows, Source
+from miner.sources.rankings import RANK, is_run
 from miner.sources.table import Table
 from miner.sources.values import NotTextError, as_number, as_text, parse_json
 
 _LOOKED_AT = 100
 _MOST_GRADES = 12
 """Most different relevances in the first lines of a file of three columns without a header."""
-_LEAST_RANKS = 3
 QUERY = ("query-id", "query_id", "queryid", "qid", "query", "topic", "topic_id", "topicid")
 DOCUMENT = (
     "corpus-id", "corpus_id", "corpusid", "doc-id", "doc_id", "docid", "docno", "document-id", "document_id",
@@ -68,7 +68,7 @@ def judgment_layout(file: File) -> JudgmentLayout | None:
     """Returns the layout of a file of judgments from its first lines; None if it is not one.
 
     A header names the columns in any order. Without a header they are query, document, relevance, or query,
-    iteration, document, relevance.
+    iteration, document, relevance. A file with a column of ranks is a run.
     """
     first = [line.text.rstrip("\r\n") for line in islice(lines(file), _LOOKED_AT) if line.text.strip()]
     if not first:
@@ -79,6 +79,8 @@ def judgment_layout(file: File) -> JudgmentLayout | None:
     rows = [JudgmentLayout(0, 0, 0, 0, tabs).fields(line) for line in first]
     header = [name.strip().lower() for name in rows[0]]
     positions = [_position(header, names) for names in (QUERY, DOCUMENT, _RELEVANCE)]
+    if None not in positions[:2] and _position(header, RANK) is not None:
+        return None
     if all(position is not None for position in positions):
         query, document, relevance = (position or 0 for position in positions)
         return JudgmentLayout(len(header), query, document, relevance, tabs, True)
@@ -105,7 +107,7 @@ def _position(header: Sequence[str], names: Sequence[str]) -> int | None:
 
 def _json_layout(record: dict[str, object]) -> JudgmentLayout | None:
     found = [next((n for n in names if n in record), None) for names in (QUERY, DOCUMENT, _RELEVANCE)]
-    if None in found:
+    if None in found or any(name in record for name in RANK):
         return None
     query, document, relevance = (name or "" for name in found)
     return JudgmentLayout(3, 0, 1, 2, False, names=(query, document, relevance))
@@ -123,7 +125,7 @@ def is_judgments(file: File) -> bool:
     rows = [layout.fields(line.text) for line in islice(lines(file), _LOOKED_AT) if line.text.strip()]
     if layout.width == 3 and not layout.header:
         several = len({row[2] for row in rows if len(row) == 3}) > _MOST_GRADES
-        if several or is_ranking(rows):
+        if several or is_run(file):
             return False
     sound = [
         row
@@ -134,19 +136,6 @@ def is_judgments(file: File) -> bool:
         and not any(" " in row[position].strip() for position in (layout.query, layout.document))
     ]
     return len(sound) > 0.9 * (len(rows) - layout.header)
-
-
-def is_ranking(rows: Sequence[Sequence[str]]) -> bool:
-    """Returns whether rows of query, document, rank count 1, 2, 3 (or 0, 1, 2) and so on for every query."""
-    longest = before = 0
-    query = None
-    first = int(bool(rows) and rows[0][-1] != "0")
-    for row in rows:
-        before = before + 1 if len(row) == 3 and row[0] == query else first
-        if len(row) != 3 or row[2] != str(before):
-            return False
-        query, longest = row[0], max(longest, before + 1 - first)
-    return longest >= _LEAST_RANKS
 
 
 def judgments(file: File, split: str, layout: JudgmentLayout) -> Iterator[Part]:
@@ -178,6 +167,16 @@ def id_columns(table: Table) -> tuple[str, ...] | None:
         for names in (QUERY, DOCUMENT, _RELEVANCE)
     ]
     return tuple(name for name in found if name) if found[0] and found[1] else None
+
+
+def has_candidates(table: Table) -> bool:
+    """Returns whether a table has ids, and ranks or scores of a model: what a search found."""
+    found = id_columns(table)
+    if found is None:
+        return False
+    return any(name.lower() in RANK for name in table.columns) or any(
+        are_scores(table, name) for name in found[2:]
+    )
 
 
 def are_scores(table: Table, column: str) -> bool:

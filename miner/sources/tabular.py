@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 
@@ -20,7 +21,8 @@ from miner.sources.json_rows import open_json
 from miner.sources.labelled import label_parts
 from miner.sources.layouts import Layout, find_layout
 from miner.sources.part import Part, Rows, Source
-from miner.sources.qrels import is_judgments
+from miner.sources.qrels import has_candidates, is_judgments
+from miner.sources.rankings import is_run, run_error
 from miner.sources.table import ROWS_PER_BATCH, Record, Table, batch_records, nested_in, open_parquet
 from miner.sources.training_rows import HAS_ANSWER, RETRIEVED, NotFittingError, RowPassages, passages_of
 from miner.sources.understood import read_as
@@ -43,13 +45,19 @@ def open_files(source: str, path: Path, config: SourceConfig) -> Source:
     if path.is_dir():
         files = [file for file in files if is_table(file)]
     chosen = [file for file in files if split_in(file.stem)] or files
-    tables = [(open_table(file, config), split_in(file.stem)) for file in chosen]
-    notes = _left(source, path, chosen) if path.is_dir() else []
+    texts = _texts_beside(files, chosen, config)
+    notes = _left(source, path, [*chosen, *(file for file, _ in texts)]) if path.is_dir() else []
     try:
-        return from_tables(source, tables, config, notes)
+        tables = [(open_table(file, config), split_in(file.stem)) for file in chosen]
+        return _with_texts(from_tables(source, tables, config, notes), texts, config)
     except InputError as error:
-        judgments = next((file for file in chosen if _seems_judgments(file)), None) if config.header else None
-        if judgments is None or config.format != "auto":
+        if not config.header or config.format != "auto":
+            raise
+        run = next((file for file in chosen if is_run(file) or _has_candidates(file)), None)
+        if run is not None:
+            raise run_error(run) from error
+        judgments = next((file for file in chosen if is_judgments(file)), None)
+        if judgments is None:
             raise
         raise InputError(
             f"{judgments.origin}: it seems to hold judgments (query, document, relevance), not texts",
@@ -57,10 +65,32 @@ def open_files(source: str, path: Path, config: SourceConfig) -> Source:
         ) from error
 
 
-def _seems_judgments(file: File) -> bool:
-    """Returns whether a file seems to hold judgments; False for what is not text, such as Parquet."""
+def _texts_beside(
+    files: Sequence[File], chosen: Sequence[File], config: SourceConfig
+) -> list[tuple[File, Table]]:
+    """Returns the files of documents or queries alone, if those that are chosen have rows of their ids."""
+    others = [file for file in files if file not in chosen]
+    if not others or not any(has_layout(file, ("ids",)) for file in chosen):
+        return []
+    return [(file, open_table(file, config)) for file in others if has_layout(file, ("documents", "queries"))]
+
+
+def _with_texts(opened: Source, texts: Sequence[tuple[File, Table]], config: SourceConfig) -> Source:
+    """Returns a source that reads tables of documents or queries before its rows."""
+    bare = replace(config, split=None, dev=0.0, test=0.0)
+    every = [*(from_tables(file.origin, [(table, None)], bare) for file, table in texts), opened]
+    return replace(
+        opened,
+        total=sum(one.total for one in every),
+        parts=(part for one in every for part in one.parts),
+        note="\n".join(one.note for one in every if one.note),
+        read_as="; ".join(dict.fromkeys(one.read_as for one in every)),
+    )
+
+
+def _has_candidates(file: File) -> bool:
     try:
-        return is_judgments(file)
+        return has_candidates(open_table(file))
     except InputError:
         return False
 
@@ -318,13 +348,16 @@ def is_table(file: File) -> bool:
     return file.suffix in SUFFIXES
 
 
-def has_layout(file: File) -> bool:
-    """Returns whether the columns of a file are those of some table that needs no options."""
+def has_layout(file: File, kinds: Sequence[str] = ()) -> bool:
+    """Returns whether the columns of a file are those of some table that needs no options.
+
+    `kinds` are the kinds of layouts that count; all do if it is empty.
+    """
     try:
-        find_layout(open_table(file), SourceConfig())
+        found = find_layout(open_table(file), SourceConfig())
     except (InputError, OSError):
         return False
-    return True
+    return not kinds or found.kind in kinds
 
 
 def open_table(file: File, config: SourceConfig | None = None) -> Table:

@@ -14,10 +14,13 @@ from miner.errors import InputError, listed, shown
 from miner.sources import markup
 from miner.sources.config import SourceConfig, require_splits, split_in
 from miner.sources.files import File, NotUtf8Error, head, lines, tree, unread
+from miner.sources.id_rows import id_rows
 from miner.sources.json_rows import LARGEST_OBJECT, json_objects, whole_object
 from miner.sources.part import Part, Rows, Source
-from miner.sources.qrels import is_judgments, is_ranking, judgment_layout, judgments
+from miner.sources.qrels import is_judgments, judgment_layout, judgments
+from miner.sources.rankings import A_RUN, JUDGED_NAME, is_run
 from miner.sources.tabular import is_table
+from miner.sources.training_rows import shape_of
 from miner.sources.values import NotTextError, as_text
 
 _HEAD = 1 << 16
@@ -42,7 +45,7 @@ _OF_PAIRS = {"query", "question", "anchor"}
 _TOPIC_IDS = ("query_id", "qid", "topic_id", "number", "num", "_id", "id")
 _TOPIC_TEXTS = ("query", "title", "question", "text")
 _WORDS = (
-    ("qrels", r"qrel|judg"),
+    ("qrels", JUDGED_NAME),
     ("topics", r"topic|quer|question"),
     ("docs", r"doc|corpus|collection|passage"),
 )
@@ -225,6 +228,8 @@ def _json(file: File) -> _FileKind:
         return _FileKind("qrels", "qrels")
     doc = _key(record, _DOC_IDS) and _key(record, _DOC_TEXTS)
     topic = _key(record, _TOPIC_IDS) and _key(record, _TOPIC_TEXTS)
+    if topic and (shape_of(record) or id_rows([*record])):
+        return _FileKind("", "rows with relevant documents: a table")
     if topic and (not doc or name_says(file) == "topics"):
         return _FileKind("topics", form)
     if doc:
@@ -263,9 +268,8 @@ def _lines(file: File, first: list[str]) -> _FileKind:
     named = name_says(file)
     if named not in ("topics", "docs") and is_judgments(file):
         return _FileKind("qrels", "qrels")
-    rows = [line.split() for line in first]
-    if is_ranking(rows) or all(len(row) == 6 and row[3].isdigit() for row in rows):
-        return _FileKind("", "a run: ranked documents, no judgments")
+    if is_run(file):
+        return _FileKind("", A_RUN)
     form = next((f for f, sign in _BEFORE.items() if all(re.match(sign, line) for line in first)), None)
     if named in ("topics", "docs") and form is not None:
         return _FileKind(named, form)
