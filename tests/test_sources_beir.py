@@ -222,3 +222,27 @@ def test_queries_and_judgments_without_a_corpus_are_an_incomplete_folder(tmp_pat
     with pytest.raises(InputError) as caught:
         ingest(tmp_path / "s.duckdb", str(tmp_path))
     assert str(caught.value).startswith(f"{tmp_path}: no corpus.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("qrels.tsv", "train"),
+        ("qrels.jsonl", "train"),
+        ("qrels.test.tsv", "test"),
+        ("qrels-fold1.tsv", "fold1"),
+    ],
+)
+def test_judgments_beside_the_corpus_have_the_split_in_their_name(
+    tmp_path: Path, name: str, split: str
+) -> None:
+    folder = beir(tmp_path / "set", {"d": "x"}, {"q": "y"})
+    line = jsonl({"query-id": "q", "corpus-id": "d", "score": 1}) if ".jsonl" in name else "q\t0\td\t1\n"
+    write(folder / name, line)
+    assert [row["split"] for row in collect(folder)["judgments"]] == [split]
+
+
+def test_a_corpus_alone_without_the_ids_of_beir_is_a_table(tmp_path: Path) -> None:
+    write(tmp_path / "set/corpus.jsonl", jsonl({"docid": "7", "text": "Rome", "title": ""}))
+    assert detect(str(tmp_path / "set")) == "table"
+    assert [row["doc_id"] for row in collect(tmp_path / "set")["documents"]] == ["7"]

@@ -7,6 +7,7 @@ newer files (src/tevatron/retriever/dataset.py, in 2025).
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +315,23 @@ def test_rows_of_ids_with_a_corpus_beside_them(tmp_path: Path) -> None:
         "documents, negative_document_ids = ids of negatives"
     )
     assert refused(tmp_path, train, format="auto").startswith("the sources hold judgments, but no documents")
+
+
+@pytest.mark.parametrize("text", ["query_text", "query"])
+@pytest.mark.parametrize("name", ["corpus.jsonl", "docs.jsonl.gz"])
+def test_a_folder_of_rows_of_ids_with_their_corpus(tmp_path: Path, name: str, text: str) -> None:
+    corpus = jsonl(*CORPUS).encode()
+    write(tmp_path / "set" / name, gzip.compress(corpus) if name.endswith(".gz") else corpus)
+    row = {text if key == "query_text" else key: value for key, value in TEVATRON.items()}
+    write(tmp_path / "set/train.jsonl", jsonl(row))
+    write(tmp_path / "set/dev.jsonl", jsonl(row | {"query_id": "r", f"{text}": "what is Italy"}))
+    assert detect(str(tmp_path / "set")) == "table"
+    report = ingest(tmp_path / "s.duckdb", [str(tmp_path / "set")])
+    assert dict(report.added) == {"documents": 3, "queries": 2, "judgments": 6}
+    assert dict(report.splits) == {"dev": 1, "train": 1}
+    opened = open_source(str(tmp_path / "set"), SourceConfig())
+    assert opened.read_as.startswith("documents: docid = document id, text = document; rows of ids: ")
+    assert name not in opened.note
 
 
 def test_a_set_of_the_hub_is_read_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

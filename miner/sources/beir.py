@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,18 +15,29 @@ from miner.sources.values import NotTextError, as_text, parse_json
 
 _QRELS = (".tsv", ".txt", ".trec", ".qrels", ".qrel", ".jsonl", "")
 """Suffixes of files of judgments."""
+_ONLY_QRELS = r"^qrels?[-_.]*"
+"""What a name may have before the split."""
 _TEXTS = {"corpus": "documents", "queries": "queries"}
 """What the files of texts hold."""
 _READ_AS = "BEIR: _id = id, title = title, text = text, qrels = judgments"
 
 
 def is_beir(folder: Path) -> bool:
-    """Returns whether a folder has BEIR's layout: a corpus, or queries and judgments without their corpus."""
+    """Returns whether a folder has BEIR's layout: a corpus, or queries and judgments without their corpus.
+
+    A corpus alone has `_id` in its first line; other tools have a corpus.jsonl beside rows of their own.
+    """
     corpus, queries = (
-        any((folder / f"{name}.jsonl{ending}").is_file() for ending in ("", ".gz"))
+        next((path for ending in ("", ".gz") if (path := folder / f"{name}.jsonl{ending}").is_file()), None)
         for name in ("corpus", "queries")
     )
-    return corpus or (queries and (folder / "qrels").is_dir())
+    if corpus is None or queries is not None or any(folder.glob("qrels*")):
+        return corpus is not None or (queries is not None and (folder / "qrels").is_dir())
+    try:
+        first = next((line.text for line in lines(File(corpus, str(corpus))) if line.text.strip()), "")
+        return not first or "_id" in parse_json(first, str(corpus), 1)
+    except InputError:
+        return True  # reading the file reports it
 
 
 def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:
@@ -47,7 +59,7 @@ def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:
                 "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/train.tsv",
             )
     qrels = [(file, _layout(file)) for file in judged]
-    splits = [split_in(file.stem) or file.stem for file, _ in qrels]
+    splits = [_split(file) for file, _ in qrels]
     require_splits(config, source, splits)
     qrels_files = [
         (file, layout, config.split or split) for (file, layout), split in zip(qrels, splits, strict=True)
@@ -77,6 +89,12 @@ def _qrels(source: str, folder: Path, files: list[File]) -> list[File]:
     else:
         files = [file for file in files if file.path.name.lower().startswith("qrels")]
     return [file for file in files if file.suffix in _QRELS]
+
+
+def _split(file: File) -> str:
+    """Returns the split in the name of a file of judgments; `train` if it is only named qrels."""
+    named = re.sub(_ONLY_QRELS, "", file.stem, flags=re.IGNORECASE)
+    return split_in(file.stem) or named or "train"
 
 
 def _layout(file: File) -> JudgmentLayout:
