@@ -111,6 +111,24 @@ def test_answers_of_people(tmp_path: Path, form: str, name: str, called: str, re
     assert len(judged(source, positive_column="passage", relevance_column="none")) == 3
 
 
+@pytest.mark.parametrize(
+    "records",
+    [
+        [task("b", "relevant", "not relevant"), task("c", "not relevant")],
+        [record("b", u="relevant", v="not relevant"), record("c", u="not relevant")],
+    ],
+    ids=["label-studio", "argilla"],
+)
+def test_people_who_disagree_do_not_stop_the_ingest(tmp_path: Path, records: list[Any]) -> None:
+    source = write(tmp_path / "export.json", json.dumps(records))
+    report = accounted(tmp_path, source, 3, **COLUMNS)
+    (left,) = report.rejected
+    assert (left.reason, left.rows) == ("disagreement", 1)
+    assert left.first[0].endswith("have relevance 0.0 here and 1.0 elsewhere; the higher counts")
+    stored = rows(tmp_path / "accounted.duckdb", "SELECT relevance FROM judgments ORDER BY ALL")
+    assert stored == [(0.0,), (1.0,)]
+
+
 def test_answers_of_which_no_option_speaks_stop_the_ingest(tmp_path: Path) -> None:
     one = {"fields": {"query": "a", "positive": "b"}, "responses": {"fit": [{"value": "so so"}]}}
     source = write(tmp_path / "a.jsonl", jsonl(one))

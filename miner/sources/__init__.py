@@ -113,7 +113,7 @@ def ingest(
             with progress.task(f"read {source.name}", source.total, unit=source.unit) as advance:
                 for part in source.parts:
                     tables = part.tables() if chunking is None else chunking.cut(part.tables())
-                    arriving.add(tables, part.cleaned, source.divided)
+                    arriving.add(tables, part.cleaned, divided=source.divided, annotated=source.annotated)
                     first.add(part)
                     advance(part.size)
                     if part.note:

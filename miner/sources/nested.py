@@ -81,7 +81,7 @@ class NestedFormat:
         for file, (table, _) in zip(files, tables, strict=True):
             if config.relevance_column is None and find_layout(table, config).kind in ("pairs", "triplets"):
                 self._require_no_answers(file)
-        return replace(opened, read_as=f"{self.called}, {opened.read_as}")
+        return replace(opened, read_as=f"{self.called}, {opened.read_as}", annotated=True)
 
     def _table(self, file: File) -> Table:
         """Returns the rows of a file; reads it once from end to end for the names of the columns."""

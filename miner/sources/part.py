@@ -69,6 +69,8 @@ class Source:
     """Whether the source itself divides its queries into the splits that `dev` and `test` ask for."""
     read_as: str = ""
     """The format that the source is read as, and what its columns hold; empty for what needs no word."""
+    annotated: bool = False
+    """Whether several people may have judged a pair: then they may disagree."""
 
 
 class Rows:

@@ -31,15 +31,18 @@ EXAMPLES_SHOWN = 3
 _LONGEST_EXAMPLE = 1000
 """Characters of a row's file, line and detail in a message."""
 
-HARMLESS = ("duplicate_row", "unmapped_relevance", "empty_list", "unanswerable", "unanswered")
-"""Reasons that do not count as bad: leaving out such a row loses nothing, or the user requested it."""
+HARMLESS = (
+    "duplicate_row", "unmapped_relevance", "empty_list", "unanswerable", "unanswered", "disagreement"
+)  # fmt: skip
+"""Reasons that do not count as bad: leaving out such a row loses nothing, the user requested it, or
+people who annotated the same pair disagree."""
 
 _ARRIVING = {
     "documents": "doc_id VARCHAR, title VARCHAR, text VARCHAR, text_key BIGINT, passage_key BIGINT, "
     "label VARCHAR",
     "queries": "query_id VARCHAR, text VARCHAR, text_key BIGINT, label VARCHAR",
     "judgments": "query_id VARCHAR, doc_id VARCHAR, relevance DOUBLE, split VARCHAR, source VARCHAR, "
-    "undivided BOOLEAN",
+    "undivided BOOLEAN, annotated BOOLEAN",
     "parents": "doc_id VARCHAR, parent VARCHAR, number INTEGER, start BIGINT",
     "rows": "kind VARCHAR, key BIGINT",
     "rejected": "reason VARCHAR, detail VARCHAR",
@@ -89,11 +92,19 @@ class Intake:
         for name, columns in _ARRIVING.items():
             arriving.execute(f"CREATE OR REPLACE TEMP TABLE arriving_{name} ({columns}, {_SOURCE_COLUMNS})")
 
-    def add(self, tables: Mapping[str, pa.Table], cleaned: int = 0, divided: bool = False) -> None:
+    def add(
+        self,
+        tables: Mapping[str, pa.Table],
+        cleaned: int = 0,
+        *,
+        divided: bool = False,
+        annotated: bool = False,
+    ) -> None:
         """Adds tables of new rows, with the names and columns of `sources.Part`.
 
         `cleaned` is the number of texts in them from which characters were removed. `divided`: the source has
-        divided its queries into splits itself. The store's own tables do not change before `finish`.
+        divided its queries into splits itself. `annotated`: several people may have judged a pair. The
+        store's own tables do not change before `finish`.
         """
         for name, table in tables.items():
             self._sizes[name] += table.nbytes
@@ -101,7 +112,8 @@ class Intake:
                 self._waiting.append((name, self._keying.begin(name, table)))
                 continue
             if name == "judgments":
-                table = table.append_column("undivided", pa.array([not divided] * table.num_rows))
+                for column, value in (("undivided", not divided), ("annotated", annotated)):
+                    table = table.append_column(column, pa.array([value] * table.num_rows))
             self._store.insert(f"arriving_{name}", table)
         self._cleaned += cleaned
         self._insert_texts(self._keying.processes)
@@ -325,6 +337,7 @@ def _sort_judgments(store: Database) -> None:
         SELECT *, CASE
             WHEN query_id NOT IN (SELECT query_id FROM queries) THEN 'unknown_query'
             WHEN doc_id NOT IN (SELECT doc_id FROM documents) THEN 'unknown_document'
+            WHEN relevance < best AND annotated THEN 'disagreement'
             WHEN relevance < best THEN 'conflicting_judgment' END AS reason
         FROM best"""
     )
