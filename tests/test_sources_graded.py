@@ -53,6 +53,33 @@ def test_snli_leaves_out_neutral_pairs_and_those_without_a_gold_label(tmp_path: 
     )
 
 
+SNLI_TXT = (
+    "gold_label\tsentence1_binary_parse\tsentence1\tsentence2\tpairID\tlabel1\n"
+    'entailment\t( a )\tthe "a\tb\t1\tentailment\ncontradiction\t( a )\tthe "a\tc\t2\tneutral\n'
+    '-\t( a )\tthe "a\td\t3\tneutral\n'
+)
+
+
+@pytest.mark.parametrize("options", [{}, {"format": "nli"}])
+def test_the_text_files_of_snli_are_tables(tmp_path: Path, options: dict[str, Any]) -> None:
+    source = write(tmp_path / "set/snli_1.0_train.txt", SNLI_TXT)
+    write(tmp_path / "set/snli_1.0_dev.txt", SNLI_TXT.replace("\tb\t", "\te\t"))
+    write(tmp_path / "set/README.txt", "About these files.\n")
+    assert detect(str(source)) == detect(str(source.parent)) == "table"
+    accounted(tmp_path, source, 3, **options)
+    assert judged(source, **options) == [('the "a', "b", 1.0), ('the "a', "c", 0.0)]
+    assert {row["split"] for row in collect(source.parent, **options)["judgments"]} == {"train", "dev"}
+    note = open_source(str(source.parent), SourceConfig(**options)).note
+    assert "not read: README.txt" in note
+
+
+def test_other_texts_with_tabs_are_documents(tmp_path: Path) -> None:
+    source = write(tmp_path / "notes.txt", "label\tand other words\nof a note\n")
+    assert detect(str(source)) == "documents"
+    table = write(tmp_path / "snli.txt", SNLI_TXT)
+    assert len(collect(table, format="documents")["documents"]) == 1
+
+
 def test_glue_and_other_relevances(tmp_path: Path) -> None:
     source = write(tmp_path / "train.tsv", MNLI)
     assert judged(source) == [('the "a', "c", 1.0)]

@@ -214,7 +214,7 @@ def _open_as(source: object, config: SourceConfig) -> Source:
         return _open_set(source, path, config)
     if found == "hf" or (path.is_dir() and is_saved_dataset(path)):
         return hub.open_hub(source, config)
-    is_named = config.names_columns and bool(_tables_in(source, path))
+    is_named = config.names_columns and bool(tabular.tables_in(source, path))
     if found == "documents" and not is_named and plain.is_plain(source, path):
         return plain.open_plain(source, path)
     return tabular.open_files(source, path, config)
@@ -251,10 +251,6 @@ def _open_set(source: str, path: Path, config: SourceConfig) -> Source:
             "it needs Parquet files `queries`, `documents` or `corpus`, and one with rows of ids",
         )
     return id_sets.open_set(found, config, path)
-
-
-def _tables_in(source: str, path: Path) -> list[File]:
-    return [file for file in files_in(source, path) if tabular.is_table(file)]
 
 
 def _require_one(source: str, path: Path) -> None:
@@ -303,10 +299,10 @@ def detect(source: str) -> str:
         _require_one(source, path)
     if trec.is_trec(source, path):
         return "trec"
-    tables = _tables_in(source, path)
+    tables = tabular.tables_in(source, path)
     if path.is_file() and not tables and is_run(file := File(path, source)):
         raise run_error(file)
-    if plain.is_plain(source, path) and not any(tabular.has_layout(file) for file in tables):
+    if plain.is_plain(source, path) and not any(file.holds or tabular.has_layout(file) for file in tables):
         return "documents"
     if tables:
         return "table"

@@ -54,6 +54,8 @@ class File:
     origin: str
     fault: str = ""
     """Why the file cannot be read, such as `a broken link`; empty if it can."""
+    holds: str = ""
+    """The suffix that its content should have, such as `.tsv` for a table in a .txt; empty for its own."""
 
     @property
     def stem(self) -> str:
@@ -63,7 +65,7 @@ class File:
     @property
     def suffix(self) -> str:
         """The suffix that names the format, such as `.tsv`, in lower case and without .gz."""
-        return Path(self.path.name.removesuffix(".gz")).suffix.lower()
+        return self.holds or Path(self.path.name.removesuffix(".gz")).suffix.lower()
 
     @property
     def size(self) -> int:

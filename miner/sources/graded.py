@@ -73,6 +73,11 @@ _KNOWN = (
 GRADED_FORMATS = tuple(known.format for known in _KNOWN)
 
 
+def is_known(table: Table) -> bool:
+    """Returns whether a table has the columns of known pairs."""
+    return any(known.columns(table) for known in _KNOWN)
+
+
 def known_pairs(tables: Sequence[Table], config: SourceConfig) -> tuple[SourceConfig, str, str]:
     """Returns the configuration that names the columns of known tables, what they are called, and a note.
 

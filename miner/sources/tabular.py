@@ -13,8 +13,8 @@ from miner.errors import InputError, UsageError, listed, shown
 from miner.sources.cards import read_card
 from miner.sources.config import NO_COLUMN, SourceConfig, require_splits, split_in
 from miner.sources.delimited import open_delimited
-from miner.sources.files import AS_TABLE, SPREADSHEETS, File, files_in, require_kind, tree, unread
-from miner.sources.graded import known_pairs
+from miner.sources.files import AS_TABLE, SPREADSHEETS, File, files_in, lines, require_kind, tree, unread
+from miner.sources.graded import is_known, known_pairs
 from miner.sources.grades import Grades, is_grade, require_graded
 from miner.sources.id_rows import Reading, id_parts
 from miner.sources.json_rows import open_json
@@ -41,9 +41,7 @@ def open_files(source: str, path: Path, config: SourceConfig) -> Source:
     Reads the files of a folder whose names contain a split; all of them if none does. Raises InputError if
     there is nothing to read or a column is missing.
     """
-    files = files_in(source, path)
-    if path.is_dir():
-        files = [file for file in files if is_table(file)]
+    files = tables_in(source, path) if path.is_dir() else [_as_table(file) for file in files_in(source, path)]
     chosen = [file for file in files if split_in(file.stem)] or files
     texts = _texts_beside(files, chosen, config)
     notes = _left(source, path, [*chosen, *(file for file, _ in texts)]) if path.is_dir() else []
@@ -56,7 +54,7 @@ def open_files(source: str, path: Path, config: SourceConfig) -> Source:
         run = next((file for file in chosen if is_run(file) or _has_candidates(file)), None)
         if run is not None:
             raise run_error(run) from error
-        judgments = next((file for file in chosen if is_judgments(file)), None)
+        judgments = next((file for file in chosen if _has_judgments(file)), None)
         if judgments is None:
             raise
         raise InputError(
@@ -86,6 +84,13 @@ def _with_texts(opened: Source, texts: Sequence[tuple[File, Table]], config: Sou
         note="\n".join(one.note for one in every if one.note),
         read_as="; ".join(dict.fromkeys(one.read_as for one in every)),
     )
+
+
+def _has_judgments(file: File) -> bool:
+    try:
+        return file.suffix != ".parquet" and is_judgments(file)
+    except InputError:
+        return False
 
 
 def _has_candidates(file: File) -> bool:
@@ -346,6 +351,31 @@ _PARTS = {
 def is_table(file: File) -> bool:
     """Returns whether the suffix of a file is one that `open_table` reads."""
     return file.suffix in SUFFIXES
+
+
+def tables_in(source: str, path: Path) -> list[File]:
+    """Returns the tables of a folder, or the file itself if it is one.
+
+    A .txt is a table, and its File has the suffix `.tsv`, if its first line is the header of one that needs
+    no options: SNLI and MultiNLI have such files.
+    """
+    return [file for file in map(_as_table, files_in(source, path)) if is_table(file)]
+
+
+def _as_table(file: File) -> File:
+    """Returns a file as it is, or a .txt that holds a table as a .tsv."""
+    if file.suffix != ".txt":
+        return file
+    table = replace(file, holds=".tsv")
+    try:
+        if "\t" not in next((line.text for line in lines(file)), ""):
+            return file
+        found = open_delimited(table, SourceConfig(quoted=False))
+        if not is_known(found):
+            find_layout(found, SourceConfig())
+    except InputError:
+        return file
+    return table
 
 
 def has_layout(file: File, kinds: Sequence[str] = ()) -> bool:
