@@ -149,6 +149,38 @@ def test_esci_in_one_table(tmp_path: Path, labels: Any) -> None:
     accounted(tmp_path, tmp_path / "t.parquet", 4)
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_esci_in_one_table_keeps_its_ids_and_splits(tmp_path: Path, suffix: str, in_folder: bool) -> None:
+    texts = {(product["product_id"], product["product_locale"]): product for product in PRODUCTS}
+    records = [example | texts[example["product_id"], example["product_locale"]] for example in EXAMPLES]
+    file = tmp_path / f"set/esci.{suffix}"
+    write(file, jsonl(*records))
+    if suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist(records), file)
+    source = file.parent if in_folder else file
+    assert detect(str(source)) == "esci"
+    report = accounted(tmp_path, source, 4)
+    assert [(one.reason, one.rows) for one in report.rejected] == [("unmapped_relevance", 1)]
+    store = tmp_path / "accounted.duckdb"
+    assert rows(store, "SELECT query_id, doc_id, relevance, split FROM judgments ORDER BY ALL") == [
+        ("7", "us-P1", 3.0, "train"),
+        ("7", "us-P2", 0.0, "train"),
+        ("8", "es-P1", 2.0, "test"),
+    ]
+    assert rows(store, "SELECT doc_id, title, text FROM documents ORDER BY ALL") == [
+        ("es-P1", "Zapato", "y"),
+        ("us-P1", "Shoe", "It is red\nx"),
+        ("us-P2", "Tea", ""),
+    ]
+    note = open_source(str(source), SourceConfig()).note
+    assert note == "not read: columns example_id, small_version, product_brand"
+    chosen: dict[str, Any] = {"relevance_column": "esci_label", "relevance_map": {"E": 1, "I": 0}}
+    assert [j["relevance"] for j in collect(source, **chosen)["judgments"]] == [1.0, 0.0]
+    with pytest.raises(UsageError, match="--split test would merge the splits"):
+        collect(source, split="test")
+
+
 EXAMPLES = [
     {"example_id": 0, "query": "red shoe", "query_id": 7, "product_id": "P1", "product_locale": "us",
      "esci_label": "E", "small_version": 1, "split": "train"},

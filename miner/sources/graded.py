@@ -53,6 +53,7 @@ class GradedPairs:
         return next((way for way, forms in known if values & forms or (not way and numbers)), None)
 
 
+ESCI_PAIRS = GradedPairs("esci", "ESCI", (("query", "product_title"),), ("esci_label",), (ESCI, _ESCI_NAMES))
 _KNOWN = (
     GradedPairs(
         "nli",
@@ -68,7 +69,7 @@ _KNOWN = (
         ("is_duplicate", "label"),
         ({}, {"duplicate": 1.0, "not_duplicate": 0.0}),
     ),
-    GradedPairs("esci", "ESCI", (("query", "product_title"),), ("esci_label",), (ESCI, _ESCI_NAMES)),
+    ESCI_PAIRS,
 )
 GRADED_FORMATS = tuple(known.format for known in _KNOWN)
 
@@ -89,7 +90,7 @@ def known_pairs(tables: Sequence[Table], config: SourceConfig) -> tuple[SourceCo
         if config.format != known.format and (said or config.format not in ("auto", "hf")):
             continue
         columns = known.columns(tables[0])
-        if columns is not None and _is_open(config, columns[2]):
+        if columns is not None and leaves_open(config, columns[2]):
             if any(known.columns(table) != columns for table in tables):
                 continue
             worth = known.worth_of(tables[0], columns[2])
@@ -105,7 +106,7 @@ def known_pairs(tables: Sequence[Table], config: SourceConfig) -> tuple[SourceCo
     return config, "", ""
 
 
-def _is_open(config: SourceConfig, grade: str) -> bool:
+def leaves_open(config: SourceConfig, grade: str) -> bool:
     """Returns whether the options name no other columns than known ones."""
     return not replace(config, relevance_column=None, relevance_map=None).names_columns and (
         config.relevance_column in (None, NO_COLUMN, grade)
