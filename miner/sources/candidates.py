@@ -33,11 +33,10 @@ from miner.sources.columns import (
 from miner.sources.files import File, lines, locate, require_kind, require_local
 from miner.sources.id_sets import find_set
 from miner.sources.qrels import DOCUMENT, QUERY
-from miner.sources.rankings import PLAIN_RUN, RANK, RUN, are_ranks, is_trec_line
+from miner.sources.rankings import PLAIN_RUN, RANK, RUN, SCORE, are_ranks, is_trec_line
 from miner.sources.tabular import is_table, open_table
 from miner.sources.values import as_number
 
-_SCORE = ("score", "similarity", "relevance_score")
 _COLUMNS = "a table of candidates has the columns query_id, doc_id, and rank or score"
 _KINDS = "name a TREC run, a table, or a folder with documents, queries and scores"
 _HIGHEST_RANK = 2**31 - 1
@@ -116,7 +115,7 @@ def _choose(file: File, names: Sequence[str]) -> Choice:
         return lists
     found = {
         role: name
-        for role, known in (("query", QUERY), ("document", DOCUMENT), ("rank", RANK), ("score", _SCORE))
+        for role, known in (("query", QUERY), ("document", DOCUMENT), ("rank", RANK), ("score", SCORE))
         if (name := column_named(names, known)) is not None
     }
     first = "query_id" if "query" not in found else "doc_id" if "document" not in found else None

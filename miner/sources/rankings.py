@@ -20,6 +20,8 @@ PLAIN_RUN = ("query", "document", "score")
 """The fields of a line of a run of Tevatron (`tevatron.retriever.driver.search`) or of MS MARCO."""
 RANK = ("rank", "position")
 """Names of a column of ranks."""
+SCORE = ("score", "similarity", "relevance_score")
+"""Names of a column of scores."""
 A_RUN = "a run: ranked documents, no judgments"
 """Why a run in a folder is not read."""
 JUDGED_NAME = r"qrel|judg"
@@ -34,28 +36,38 @@ _LEAST_QUERIES = 10
 
 
 def is_run(file: File) -> bool:
-    """Returns whether a text file without a header is a run: six fields as TREC's, or three.
+    """Returns whether a text file is a run: six fields as TREC's, or three, or a header with a rank or score.
 
-    Three fields are a run if the name of the file says so, if the third has fractions in several lines, or
-    if it counts 1, 2, 3 (or 0, 1, 2) and so on for every query. A name with `qrel` means judgments.
+    Three fields are a run if the name of the file says so, if the third has fractions in several lines, or if
+    it counts 1, 2, 3 (or 0, 1, 2) and so on for every query. A name with `qrel` means judgments.
     """
     if file.fault or file.suffix in _OTHERS:
         return False
-    rows = list[list[str]]()
+    rows, names = list[list[str]](), list[str]()
     try:
         for line in islice(lines(file), _LOOKED_AT):
-            if fields := line.text.split():
-                if len(fields) != len((rows or [fields])[0]) or not _may_be_run(fields):
+            fields = line.text.split()
+            if not rows and not names and len(fields) >= len(PLAIN_RUN) and _number_in(fields) is not None:
+                names = fields
+            elif fields:
+                if len(fields) != len((rows or [names or fields])[0]) or not _may_be_run(fields, names):
                     return False
                 rows.append(fields)
     except InputError:
         return False  # whoever reads the file reports it
-    if not rows or len(rows[0]) == len(RUN):
+    at = _number_in(names)
+    if (
+        not rows
+        or (at is None and len(rows[0]) == len(RUN))
+        or (at is not None and names[at].lower() in RANK)
+    ):
         return bool(rows)
     if re.search(JUDGED_NAME, file.path.name.lower()):
         return False
-    values = np.array([as_number(row[2]) for row in rows], dtype=np.float64)
+    values = np.array([as_number(row[2 if at is None else at]) for row in rows], dtype=np.float64)
     fractions = bool((values != np.floor(values)).any())
+    if at is not None:
+        return fractions
     return (
         (fractions and len(rows) > 1)
         or _RUN_NAME.match(file.path.name) is not None
@@ -63,7 +75,17 @@ def is_run(file: File) -> bool:
     )
 
 
-def _may_be_run(fields: Sequence[str]) -> bool:
+def _number_in(names: Sequence[str]) -> int | None:
+    """Returns the position of the rank in a header, else that of the score; None if it has neither."""
+    return next(
+        (at for known in (RANK, SCORE) for at, name in enumerate(names) if name.lower() in known), None
+    )
+
+
+def _may_be_run(fields: Sequence[str], names: Sequence[str]) -> bool:
+    """Returns whether the fields of a line fit a run, which may have a header of these names."""
+    if (at := _number_in(names)) is not None:
+        return as_number(fields[at]) is not None
     if len(fields) == len(RUN):
         return is_trec_line(fields)
     return len(fields) == len(PLAIN_RUN) and as_number(fields[2]) is not None
