@@ -123,16 +123,15 @@ def test_empty_text_files_are_rows_that_are_left_out(tmp_path: Path) -> None:
     for number in range(37):
         write(folder / f"todo-{number}.md", " \n" if number else "")
     write(folder / "returns.md", "Print the label.")
-    report = accounted(tmp_path, folder, 38, max_bad=0.98)
+    report = accounted(tmp_path, folder, 38)
     assert report.added["documents"] == 1
-    assert [(one.reason, one.rows) for one in report.rejected] == [("empty_text", 37)]
+    assert [(one.reason, one.rows) for one in report.rejected] == [("empty_file", 37)]
     listed = rows(
         tmp_path / "accounted.duckdb", "SELECT origin, detail FROM rejected ORDER BY origin LIMIT 1"
     )
-    assert listed == [(f"{folder}/todo-0.md", "document 'todo-0.md' has no text")]
-    message = refused(tmp_path, folder)
-    assert message.startswith("37 of 39 documents are bad (94.9 %, allowed: 1 %), nothing was written; ")
-    assert message.endswith("or allow more with --set max_bad=FRACTION")
+    assert listed == [(f"{folder}/todo-0.md", "the file is empty")]
+    write(folder / "returns.md", "")
+    assert refused(tmp_path, folder) == "DIR/handbook: 38 text files, all empty; name files with text"
 
 
 @pytest.mark.parametrize("folder", [True, False])

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from miner.errors import InputError, counted
 from miner.sources.files import File, lines, tree, unread
 from miner.sources.part import Part, Rows, Source
 from miner.sources.rankings import A_RUN, is_run, run_error
@@ -52,21 +53,27 @@ def open_plain(source: str, path: Path) -> Source:
     ]
     total = sum(file.size for file in chosen)
     notes = "\n".join(unread(left, folder))
-    return Source(source, total, "bytes", _parts(chosen, folder), notes, read_as=_READ_AS)
+    return Source(source, total, "bytes", _parts(source, chosen, folder), notes, read_as=_READ_AS)
 
 
 def _is_text(file: File) -> bool:
     return file.suffix in SUFFIXES and not file.fault
 
 
-def _parts(files: Sequence[File], folder: Path) -> Iterator[Part]:
-    rows = Rows()
+def _parts(source: str, files: Sequence[File], folder: Path) -> Iterator[Part]:
+    rows, empty = Rows(), 0
     for file in files:
         identity = file.path.relative_to(folder).as_posix().removesuffix(".gz")
         text = "".join(line.text for line in lines(file)).strip()
         rows.size += file.size
         rows.start("documents", file.origin, None, identity)
-        rows.text("documents", identity, text, id_name="the name of the file")
+        if text:
+            rows.text("documents", identity, text, id_name="the name of the file")
+        else:
+            empty += 1
+            rows.reject("empty_file", "the file is empty")
         if rows.ready:
             yield rows.part()
+    if empty == len(files):
+        raise InputError(f"{source}: {counted(empty, 'text file')}, all empty", "name files with text")
     yield rows.part()

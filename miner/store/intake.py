@@ -32,7 +32,8 @@ _LONGEST_EXAMPLE = 1000
 """Characters of a row's file, line and detail in a message."""
 
 HARMLESS = (
-    "duplicate_row", "unmapped_relevance", "empty_list", "unanswerable", "unanswered", "disagreement"
+    "duplicate_row", "unmapped_relevance", "empty_list", "empty_file", "unanswerable", "unanswered",
+    "disagreement",
 )  # fmt: skip
 """Reasons that do not count as bad: leaving out such a row loses nothing, the user requested it, or
 people who annotated the same pair disagree."""
