@@ -101,6 +101,11 @@ def refused(folder: Path, source: Path | str, **options: Any) -> str:
     return message
 
 
+PARENTS = " UNION SELECT parent FROM parents"
+PARENTS_JUDGED = " UNION SELECT query_id, parent FROM judgments JOIN parents USING (doc_id)"
+"""Documents that were cut, and judgments of them: the store has those of their chunks."""
+
+
 def accounted(folder: Path, source: Path | str, rows_in: int, **options: Any) -> IngestReport:
     """Ingests a source of `rows_in` rows into DIR/accounted.duckdb; asserts that no row is lost silently.
 
@@ -115,9 +120,9 @@ def accounted(folder: Path, source: Path | str, rows_in: int, **options: Any) ->
     store = folder / "accounted.duckdb"
     report = ingest(store, [str(source)], config)
     stored = {
-        "documents": {identity for (identity,) in rows(store, "SELECT doc_id FROM documents")},
+        "documents": {identity for (identity,) in rows(store, f"SELECT doc_id FROM documents{PARENTS}")},
         "queries": {identity for (identity,) in rows(store, "SELECT query_id FROM queries")},
-        "judgments": set(rows(store, "SELECT query_id, doc_id FROM judgments")),
+        "judgments": set(rows(store, f"SELECT query_id, doc_id FROM judgments{PARENTS_JUDGED}")),
     }
     keys = {"documents": ("doc_id",), "queries": ("query_id",), "judgments": ("query_id", "doc_id")}
     listed = set(rows(store, "SELECT origin, line FROM rejected"))
