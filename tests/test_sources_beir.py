@@ -1,4 +1,8 @@
-"""BEIR folders: what is read, and what the user reads when one is bad."""
+"""BEIR folders: what is read, and what the user reads when one is bad.
+
+The fixtures are ours, in the layout that GenericDataLoader of beir 2.2 reads: corpus.jsonl, queries.jsonl and
+qrels/SPLIT.tsv with a header.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Sets of scored documents: an ingest reads texts and positives, a run the scores, under the same ids."""
+"""Sets of scored documents: an ingest reads texts and positives, a run the scores, under the same ids.
+
+The fixtures are ours. The layouts are those of sets on the Hugging Face hub, which have no versions:
+lightonai/embeddings-fine-tuning (queries, documents, scores), the same with `positive_ids` in
+cross-encoder/lightonai-embeddings-fine-tuning-reranked-v1, and sets for PyLate, whose third part is `train`.
+"""
 
 from __future__ import annotations
 

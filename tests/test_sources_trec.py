@@ -1,4 +1,8 @@
-"""TREC collections."""
+"""TREC collections.
+
+The fixtures are ours, in the layouts that ir_datasets 0.5.11 reads (formats/trec.py): documents in <DOC>,
+topics in <top> as of the ad hoc tracks, judgments of four columns.
+"""
 
 from __future__ import annotations
 

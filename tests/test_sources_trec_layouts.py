@@ -1,4 +1,10 @@
-"""TREC distributions as they come: any names and folders, all forms of topics, tags of all collections."""
+"""TREC distributions as they come: any names and folders, all forms of topics, tags of all collections.
+
+The fixtures are ours. The folders are those of TREC's disks 4 and 5, as ir_datasets 0.5.11 reads them for
+Robust04 (datasets/disks45.py). Its formats/trec.py has topics in <top> and in XML, and the tags TEXT, TITLE,
+HEADLINE, HL, HEAD, TTL, LP and LEADPARA; its datasets/cord19.py has the fields of TREC-COVID's topics (2020).
+The other tags and forms of topics have no source with a version.
+"""
 
 from __future__ import annotations
 
